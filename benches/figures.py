@@ -1,0 +1,222 @@
+"""What is compared: every figure, its cases, its target, and how one case is measured.
+
+A figure gives one number a round; who runs the rounds and which servers there are is compare.py's
+business. A measurement gets the bench, asks it for a server by name, and returns quantities by
+name, among them `errors`: "" or what went wrong, which fails the figure.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import statistics
+from collections.abc import Callable
+
+import instruments
+from instruments import Failure
+
+SERVER_CPU = "0"
+CLIENT_CPU = "1"
+WARM_UP_S = 1
+IDLE_CONNECTIONS = 10_000
+HELLO = b"Hello, World!"
+DEMO_PATHS = ("/hello", "/fib/1", "/plaintext", "/json", "/echo", "/render")
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """How wrk is run."""
+
+    connections: int = 50
+    cpus: str | None = CLIENT_CPU
+    script: pathlib.Path | None = None
+
+
+STEADY = Load()
+UNPINNED = Load(cpus=None)
+PIPELINED = Load(connections=100, script=pathlib.Path(__file__).resolve().parent / "pipeline.lua")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One side of a figure: a path of a server, and the body that proves it is the right one."""
+
+    label: str
+    server: str
+    path: str
+    body: bytes | None = HELLO
+    load: Load = STEADY
+
+
+def measure_cpu(bench, case, seconds):
+    """CPU time of the server per request while wrk loads it."""
+    server, load = bench.server(case.server), case.load
+    before_s = server.cpu_s()
+    requests, window_s, errors = instruments.wrk(
+        server.address, case.path, seconds, load.connections, load.cpus, load.script
+    )
+    cpu_s = server.cpu_s() - before_s
+    server.check_alive()
+    return {
+        "cpu_us_per_request": cpu_s / requests * 1e6,
+        "requests_per_s": requests / window_s,
+        "requests": requests,
+        "seconds": window_s,
+        "errors": errors,
+    }
+
+
+def measure_wall(bench, case, seconds):
+    """Median wall time of requests that follow each other on one connection."""
+    server = bench.server(case.server)
+    with pinned_to(int(CLIENT_CPU)):
+        times = instruments.sequential_wall_us(server.address, case.path, seconds)
+    server.check_alive()
+    return {
+        "wall_us": statistics.median(times),
+        "wall_us_min": min(times),
+        "wall_us_max": max(times),
+        "requests": len(times),
+        "errors": "",
+    }
+
+
+def measure_idle(bench, case, _seconds):
+    """Resident memory per idle connection, in a server of its own: memory does not come back."""
+    with bench.launch(case.server) as server:
+        before, after = instruments.idle_connections_bytes(server, case.path, IDLE_CONNECTIONS)
+    return {
+        "kib_per_connection": (after - before) / IDLE_CONNECTIONS / 1024,
+        "rss_before_bytes": before,
+        "rss_after_bytes": after,
+        "errors": "",
+    }
+
+
+def measure_start(bench, case, _seconds):
+    """Time from exec to the first 200; the case `first` starts without a compile cache."""
+    cache = bench.empty_folder() if case.label == "first" else None
+    with bench.launch(case.server, cache) as server:
+        return {"ms": instruments.first_success_s(server, case.path) * 1000, "errors": ""}
+
+
+def warm_up(bench, figure):
+    for case in figure.cases:
+        bench.check(case)
+        errors = figure.measure(bench, case, WARM_UP_S)["errors"]
+        if errors:
+            raise Failure(f"warm-up of {case.label}: {errors}")
+
+
+def fill_cache(bench, _figure):
+    """Asks every demo guest once, so that the next start finds all of them compiled."""
+    with bench.launch("demo") as server:
+        for path in DEMO_PATHS:
+            status, _ = instruments.get(server.address, path)
+            if status != 200:
+                raise Failure(f"{path} answers {status}")
+
+
+@contextlib.contextmanager
+def pinned_to(cpu):
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def ratio(top, bottom):
+    return lambda values: values[top] / values[bottom]
+
+
+def two_workers_over_one(values):
+    return (values["fresh x2"] / values["twin x2"]) / (values["fresh"] / values["twin"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """`value` makes the number of a round from `quantity` of every case.
+
+    Without `at_most` the figure has no target and is there to judge the others by.
+    """
+
+    name: str
+    title: str
+    at_most: float | None
+    cases: tuple[Case, ...]
+    value: Callable[[dict[str, float]], float]
+    measure: Callable = measure_cpu
+    quantity: str = "cpu_us_per_request"
+    shown: str = "{:.3f}"
+    case_shown: str = "{:.2f} us"
+    prepare: Callable | None = warm_up
+
+
+def pair(label, server, path, body=HELLO, load=STEADY):
+    """A guest and its native twin, in the same process."""
+    return Case(label, server, path, body, load), Case("twin", server, "/native" + path, body, load)
+
+
+def wall(name, path, at_most, body, *more_cases):
+    title = f"{path}, guest / twin, wall time"
+    cases = (*pair("guest", "fresh", path, body), *more_cases)
+    return Figure(name, title, at_most, cases, ratio("guest", "twin"), measure_wall, "wall_us")
+
+
+FIGURES = (
+    Figure(
+        "noise", "bare hyper / itself, CPU", None,
+        (Case("one", "bare", "/"), Case("other", "bare again", "/")), ratio("one", "other"),
+    ),
+    Figure(
+        "reuse", "/hello reuse / twin, CPU", 1.05,
+        pair("reuse", "reuse", "/hello"), ratio("reuse", "twin"),
+    ),
+    Figure(
+        "fresh", "/hello fresh / twin, CPU (aim 1.4)", 1.6,
+        pair("fresh", "fresh", "/hello"), ratio("fresh", "twin"),
+    ),
+    Figure(
+        "two-workers", "fresh / twin, 2 workers over 1 worker", 1.1,
+        (
+            *pair("fresh", "fresh", "/hello"),
+            Case("fresh x2", "fresh x2", "/hello", load=UNPINNED),
+            Case("twin x2", "fresh x2", "/native/hello", load=UNPINNED),
+        ),
+        two_workers_over_one,
+    ),
+    Figure(
+        "pipelined", "/hello reuse / twin, 24 pipelined, CPU", 1.3,
+        pair("reuse", "reuse", "/hello", load=PIPELINED), ratio("reuse", "twin"),
+    ),
+    Figure(
+        "native", "/native/hello / bare hyper, CPU", 1.15,
+        (Case("native", "fresh", "/native/hello"), Case("bare", "bare", "/")),
+        ratio("native", "bare"),
+    ),
+    Figure(
+        "go", "/hello fresh / Go net/http, CPU", 1.0,
+        (Case("fresh", "fresh", "/hello"), Case("go", "go", "/")), ratio("fresh", "go"),
+    ),
+    Figure(
+        "go-bare", "Go net/http / bare hyper, CPU", None,
+        (Case("go", "go", "/"), Case("bare", "bare", "/")), ratio("go", "bare"),
+    ),
+    wall("fib", "/fib/35", 1.6, b"9227465\n"),
+    # The round trip is in both times and flatters the ratio: the third case says how much it is.
+    wall("render", "/render", 2.0, None, Case("round trip", "fresh", "/native/hello")),
+    Figure(
+        "idle", "idle connection, guesthouse - bare hyper", 2.0,
+        (Case("fresh", "fresh", "/hello"), Case("bare", "bare", "/")),
+        lambda values: values["fresh"] - values["bare"],
+        measure_idle, "kib_per_connection", "{:+.2f} KiB", "{:.2f} KiB", prepare=None,
+    ),
+    Figure(
+        "start", "second start, exec to first 200", 300.0,
+        (Case("first", "demo", "/hello"), Case("second", "demo", "/hello")),
+        lambda values: values["second"],
+        measure_start, "ms", "{:.0f} ms", "{:.0f} ms", prepare=fill_cache,
+    ),
+)

@@ -1,0 +1,256 @@
+"""The instruments of compare.py: start a server, load it, and read one number.
+
+Owns every process and socket of a measurement, and ends only what it started. Knows no figure, no
+target and no file of a run. Linux only; Python 3.11's standard library, `wrk` and `taskset`.
+"""
+
+import contextlib
+import ctypes
+import re
+import resource
+import socket
+import subprocess
+import time
+
+STARTED_WITHIN_S = 30
+STOPPED_WITHIN_S = 30
+ANSWERED_WITHIN_S = 10
+LISTENING = re.compile(r"listening on http://([0-9.]+):([0-9]+)")
+SECONDS_PER = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
+
+
+class Failure(Exception):
+    """A measurement that did not happen, or whose number means nothing."""
+
+
+# Servers.
+
+
+class Server:
+    """A server process, from exec until it is stopped; use it in a `with`.
+
+    `cpus` is a list for taskset, such as "0"; None leaves the process free. Standard error goes to
+    the file `log`, where the address is read: a pipe that nobody empties would block the server.
+    """
+
+    def __init__(self, command, log, env, cpus=None):
+        pin = ["taskset", "--cpu-list", cpus] if cpus else []
+        self.command = [*pin, *command]
+        self.log = log
+        self.env = env
+        self.process = None
+        self.address = None
+        self.started_at_s = None
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def start(self):
+        with open(self.log, "wb") as log:
+            self.started_at_s = time.perf_counter()
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                env=self.env,
+            )
+        try:
+            self.address = self._wait_until_listening()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _wait_until_listening(self):
+        while time.perf_counter() < self.started_at_s + STARTED_WITHIN_S:
+            found = LISTENING.search(self._read_log())
+            if found:
+                return found[1], int(found[2])
+            if self.process.poll() is not None:
+                raise Failure(f"{self._name()} ended at start: {self._last_words()}")
+            time.sleep(0.001)
+        raise Failure(f"{self._name()} does not listen after {STARTED_WITHIN_S} s")
+
+    def stop(self):
+        if self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(STOPPED_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            # Also when a second Ctrl-C ends the wait.
+            self.process.kill()
+            self.process.wait()
+
+    def check_alive(self):
+        if self.process.poll() is not None:
+            raise Failure(f"{self._name()} died: {self._last_words()}")
+
+    def cpu_s(self):
+        """User and system time of all its threads, also the ended ones, to the nanosecond.
+
+        The same sum as `utime + stime` in /proc/PID/stat, which counts in steps of 10 ms.
+        """
+        clock = ctypes.c_int()
+        if ctypes.CDLL(None).clock_getcpuclockid(self.process.pid, ctypes.byref(clock)) != 0:
+            raise Failure(f"no CPU clock for {self._name()}")
+        return time.clock_gettime(clock.value)
+
+    def rss_bytes(self):
+        """Resident memory, counted page by page; /proc/PID/status may lag behind."""
+        with open(f"/proc/{self.process.pid}/smaps_rollup", encoding="ascii") as rollup:
+            kibibytes = re.search(r"^Rss:\s+(\d+) kB", rollup.read(), re.MULTILINE)
+        return int(kibibytes[1]) * 1024
+
+    def rss_settled_bytes(self):
+        """Resident memory once it stands still for a fifth of a second, or after five seconds."""
+        last = self.rss_bytes()
+        for _ in range(25):
+            time.sleep(0.2)
+            now = self.rss_bytes()
+            if now == last:
+                break
+            last = now
+        return last
+
+    def _read_log(self):
+        with open(self.log, encoding="utf-8", errors="replace") as log:
+            return log.read()
+
+    def _last_words(self):
+        lines = self._read_log().strip().splitlines()
+        return " / ".join(lines[-3:]) or f"exit code {self.process.returncode}"
+
+    def _name(self):
+        return self.log.stem
+
+
+def raise_file_limit(wanted):
+    """Servers inherit the raised limit, so that a floor that does not raise its own gets it too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise Failure(f"the hard limit of open files is {hard}, {wanted} are needed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+# A client with one connection. It is this small because its time is part of the wall time measured.
+
+
+def connect(address):
+    client = socket.create_connection(address, timeout=ANSWERED_WITHIN_S)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return client
+
+
+def exchange(client, path):
+    """One GET on a kept-alive connection: (status, body)."""
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode("ascii"))
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += receive(client)
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
+    if not length:
+        raise Failure(f"{path} answers without Content-Length")
+    while len(body) < int(length[1]):
+        body += receive(client)
+    return int(head[9:12]), body
+
+
+def receive(client):
+    piece = client.recv(65536)
+    if not piece:
+        raise Failure("the server closed the connection before its answer was whole")
+    return piece
+
+
+def get(address, path):
+    with connect(address) as client:
+        return exchange(client, path)
+
+
+# Measurements.
+
+
+def wrk(address, path, seconds, connections, cpus=None, script=None):
+    """Runs wrk with one thread: (requests, seconds, errors), errors being "" or wrk's own words."""
+    pin = ["taskset", "--cpu-list", cpus] if cpus else []
+    lua = ["-s", str(script)] if script else []
+    url = f"http://{address[0]}:{address[1]}{path}"
+    load = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *lua, url]
+    try:
+        run = subprocess.run(
+            [*pin, *load], capture_output=True, text=True, timeout=seconds + 30, check=False
+        )
+    except subprocess.TimeoutExpired as late:
+        raise Failure(f"wrk did not end within {late.timeout} s") from late
+    done = re.search(r"(\d+) requests in ([0-9.]+)(us|ms|s|m)\b", run.stdout)
+    if run.returncode != 0 or not done or int(done[1]) == 0:
+        raise Failure(f"wrk: {(run.stderr or run.stdout).strip()}")
+    errors = re.findall(r"^\s*((?:Socket errors|Non-2xx).*)$", run.stdout, re.MULTILINE)
+    return int(done[1]), float(done[2]) * SECONDS_PER[done[3]], "; ".join(errors)
+
+
+def sequential_wall_us(address, path, seconds):
+    """Wall time of each request on one connection, one after the other, in microseconds."""
+    times = []
+    with connect(address) as client:
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end or len(times) < 5:
+            start_ns = time.perf_counter_ns()
+            status, _ = exchange(client, path)
+            times.append((time.perf_counter_ns() - start_ns) / 1000)
+            if status != 200:
+                raise Failure(f"{path} answers {status}")
+    return times
+
+
+def idle_connections_bytes(server, path, count):
+    """Resident memory (before, after) `count` connections that were used once and stay open."""
+    with connect(server.address) as client:
+        # The first requests also pay for pools and arenas that no later connection pays for.
+        for _ in range(1000):
+            exchange(client, path)
+    before = server.rss_settled_bytes()
+    with contextlib.ExitStack() as opened:
+        clients = []
+        for _ in range(count):
+            client = opened.enter_context(connect(server.address))
+            status, _ = exchange(client, path)
+            if status != 200:
+                raise Failure(f"connection {len(clients) + 1}: status {status}")
+            clients.append(client)
+        after = server.rss_settled_bytes()
+        closed = sum(1 for client in clients if is_closed(client))
+    if closed:
+        raise Failure(f"the server closed {closed} of {count} idle connections")
+    return before, after
+
+
+def is_closed(client):
+    client.setblocking(False)
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def first_success_s(server, path):
+    """Seconds from exec to the first 200, for a server that was just started."""
+    while time.perf_counter() < server.started_at_s + STARTED_WITHIN_S:
+        with contextlib.suppress(OSError):
+            status, _ = get(server.address, path)
+            if status == 200:
+                return time.perf_counter() - server.started_at_s
+        time.sleep(0.001)
+    raise Failure(f"no 200 from {path} within {STARTED_WITHIN_S} s of the start")

@@ -1,0 +1,40 @@
+//! The guest `echo`: method, URI, headers and body back as text, for all that a guest can read.
+
+#[cfg(target_family = "wasm")]
+fn main() {
+    use guesthouse_guests::{echo, respond::respond};
+    use http_wasm_guest::{
+        Guest,
+        host::{Request, Response},
+        register,
+    };
+
+    struct Echo;
+
+    impl Guest for Echo {
+        fn handle_request(&self, request: &Request, response: &Response) -> (bool, i32) {
+            let (method, uri) = (request.method(), request.uri());
+            let headers = request.header.entries_iter().flat_map(|(name, values)| {
+                values.into_iter().map(move |value| (name.clone(), value))
+            });
+            // Chunk by chunk: `Body::read` would stop at 16 MiB without a word.
+            let mut body = Vec::new();
+            request
+                .body
+                .read_iter()
+                .for_each(|chunk| body.extend_from_slice(&chunk));
+            let method = String::from_utf8_lossy(&method);
+            respond(
+                response,
+                &echo(&method, &String::from_utf8_lossy(&uri), headers, &body),
+            );
+            (false, 0)
+        }
+    }
+
+    register(Echo);
+}
+
+/// Natively there is nothing to run: the host's twin calls the workload itself.
+#[cfg(not(target_family = "wasm"))]
+fn main() {}

@@ -1,0 +1,199 @@
+//! Builds the demo guests into the host, and tells it what it is made of.
+//!
+//! Leaves behind `OUT_DIR/demo_guests.rs`, with every guest's wasm as `DEMO_GUESTS`, and the
+//! environment variables `GUESTHOUSE_COMMIT` and `GUESTHOUSE_WASMTIME` for the compiler.
+//! It knows nothing of what the guests do: one file in `guests/src/bin` is one guest.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+const WASM_TARGET: &str = "wasm32-wasip1";
+
+/// What the guests are made of, and what the rest of the host is made of.
+const GUEST_SOURCES: [&str; 4] =
+    ["guests/.cargo/config.toml", "guests/Cargo.lock", "guests/Cargo.toml", "guests/src"];
+const HOST_SOURCES: [&str; 3] = ["Cargo.lock", "Cargo.toml", "host"];
+
+/// Settings of the build around us that are not for the guests: flags and linkers of another
+/// target, profiles, and wrappers such as clippy.
+const NOT_FOR_GUESTS: [&str; 5] = [
+    "CARGO_ENCODED_RUSTFLAGS",
+    "CARGO_INCREMENTAL",
+    "RUSTFLAGS",
+    "RUSTC_WRAPPER",
+    "RUSTC_WORKSPACE_WRAPPER",
+];
+const NOT_FOR_GUESTS_PREFIXES: [&str; 3] = ["CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_"];
+
+/// What is shown to whoever started the build: one line, or a compiler's output and then one line.
+type Failure = String;
+
+/// Cargo fails the build for a `cargo::error`. An exit code or a panic would fail it too, but bury
+/// the line that matters under everything else that this script has printed.
+fn main() {
+    if let Err(failure) = run() {
+        for line in failure.lines().filter(|line| !line.is_empty()) {
+            println!("cargo::error={line}");
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    // All of the host, and not this script alone, so that `-dirty` is never out of date.
+    for source in GUEST_SOURCES.iter().chain(&HOST_SOURCES) {
+        rerun_if_changed(&root.join(source));
+    }
+    let wasmtime = wasmtime_version(&root);
+    println!("cargo::rustc-env=GUESTHOUSE_WASMTIME={wasmtime}");
+    println!("cargo::rustc-env=GUESTHOUSE_COMMIT={}", commit(&root));
+
+    let guests = root.join("guests");
+    require_wasm_target(&guests)?;
+    let built = build_guests(&guests, &out)?;
+    embed(&guest_names(&guests)?, &built, &out)
+}
+
+/// Makes sure that the compiler can build for wasm, with rustup's help where there is a rustup.
+fn require_wasm_target(guests: &Path) -> Result<(), Failure> {
+    if wasm_target_installed(guests)? {
+        return Ok(());
+    }
+    let add = ["target", "add", WASM_TARGET];
+    let reason = match Command::new("rustup").args(add).current_dir(guests).output() {
+        Ok(output) if output.status.success() && wasm_target_installed(guests)? => return Ok(()),
+        Ok(output) if output.status.success() => "rustup looks after another rustc".to_owned(),
+        Ok(output) => last_line(&output.stderr),
+        Err(error) => format!("cannot start rustup: {error}"),
+    };
+    Err(format!(
+        "the demo guests need Rust's {WASM_TARGET} target: run `rustup target add {WASM_TARGET}`, \
+         or install it with whatever installed rustc ({reason})"
+    ))
+}
+
+fn wasm_target_installed(guests: &Path) -> Result<bool, Failure> {
+    let rustc = variable("RUSTC")?;
+    let output = Command::new(&rustc)
+        .args(["--print", "target-libdir", "--target", WASM_TARGET])
+        .current_dir(guests)
+        .output()
+        .map_err(|error| format!("cannot start {}: {error}", rustc.display()))?;
+    let folder = String::from_utf8_lossy(&output.stdout);
+    Ok(output.status.success() && Path::new(folder.trim()).is_dir())
+}
+
+/// Compiles all guests and returns the folder that they are in.
+fn build_guests(guests: &Path, out: &Path) -> Result<PathBuf, Failure> {
+    // OUT_DIR is <target>/<profile>/build/<package>/out. A folder of their own, since cargo holds
+    // a lock on the one around us; the same for every profile, since theirs never differs.
+    let target_dir = out.ancestors().nth(4).unwrap_or(out).join("guests");
+    let mut cargo = Command::new(variable("CARGO")?);
+    cargo.args(["build", "--release", "--locked", "--bins", "--target", WASM_TARGET]);
+    cargo.arg("--target-dir").arg(&target_dir);
+    // Here cargo finds `guests/.cargo/config.toml`.
+    cargo.current_dir(guests);
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if NOT_FOR_GUESTS.contains(&&*text)
+            || NOT_FOR_GUESTS_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+        {
+            cargo.env_remove(&name);
+        }
+    }
+    let output =
+        cargo.output().map_err(|error| format!("cannot start cargo for the guests: {error}"))?;
+    if !output.status.success() {
+        let reasons = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{reasons}\nthe demo guests do not build; the lines above say why"));
+    }
+    Ok(target_dir.join(WASM_TARGET).join("release"))
+}
+
+/// The guests by name, in alphabetical order.
+fn guest_names(guests: &Path) -> Result<Vec<String>, Failure> {
+    let folder = guests.join("src/bin");
+    let cannot_read = |error| format!("cannot read {}: {error}", folder.display());
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(cannot_read)? {
+        let file = entry.map_err(cannot_read)?.file_name();
+        if let Some(name) = file.to_string_lossy().strip_suffix(".rs") {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Copies the guests next to a source file that includes them all.
+fn embed(names: &[String], built: &Path, out: &Path) -> Result<(), Failure> {
+    let mut source = String::from("pub static DEMO_GUESTS: &[(&str, &[u8])] = &[\n");
+    for name in names {
+        let from = built.join(name).with_extension("wasm");
+        fs::copy(&from, out.join(name).with_extension("wasm"))
+            .map_err(|error| format!("cannot copy {}: {error}", from.display()))?;
+        writeln!(
+            source,
+            "    ({name:?}, include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.wasm\"))),"
+        )
+        .map_err(|error| format!("cannot list {name}: {error}"))?;
+    }
+    source.push_str("];\n");
+    let list = out.join("demo_guests.rs");
+    fs::write(&list, source).map_err(|error| format!("cannot write {}: {error}", list.display()))
+}
+
+/// The commit that is checked out, with `-dirty` behind it where the sources differ from it, or
+/// `unknown` where there is no repository, no git or no commit.
+fn commit(root: &Path) -> String {
+    // A source archive may lie inside someone else's repository, whose commit is not ours.
+    if !root.join(".git").exists() {
+        return "unknown".to_owned();
+    }
+    for place in ["HEAD", "refs/heads", "packed-refs"] {
+        if let Some(path) = git(root, &["rev-parse", "--git-path", place]) {
+            rerun_if_changed(&root.join(path));
+        }
+    }
+    let Some(commit) = git(root, &["rev-parse", "--short=12", "HEAD"]) else {
+        return "unknown".to_owned();
+    };
+    let status = ["--no-optional-locks", "status", "--porcelain", "--"];
+    match git(root, &[&status[..], &GUEST_SOURCES, &HOST_SOURCES].concat()) {
+        Some(changes) if changes.is_empty() => commit,
+        _ => format!("{commit}-dirty"),
+    }
+}
+
+fn git(root: &Path, args: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(args).current_dir(root).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The version of wasmtime that the host's lock file names.
+fn wasmtime_version(root: &Path) -> String {
+    let lock = fs::read_to_string(root.join("Cargo.lock")).unwrap_or_default();
+    let mut lines = lock.lines().skip_while(|line| *line != "name = \"wasmtime\"").skip(1);
+    let version = lines.next().and_then(|line| line.strip_prefix("version = "));
+    version.map_or("unknown", |version| version.trim_matches('"')).to_owned()
+}
+
+/// A path that does not exist would make cargo run this script on every build.
+fn rerun_if_changed(path: &Path) {
+    if path.exists() {
+        println!("cargo::rerun-if-changed={}", path.display());
+    }
+}
+
+fn variable(name: &str) -> Result<OsString, Failure> {
+    env::var_os(name).ok_or_else(|| format!("{name} is not set: this is cargo's build script"))
+}
+
+fn last_line(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given").to_owned()
+}

@@ -1,0 +1,210 @@
+//! The command line: verbs, help texts, and what goes to stdout.
+//!
+//! The top of the crate: it may use every module, and only `main` uses it. Results go to stdout,
+//! the log to stderr. Decides nothing about serving.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+use crate::config::{Flags, Limits, LogFormat};
+use crate::control::{self, RouteLine, Source};
+use crate::guest::check::{self, Report};
+use crate::log;
+
+mod new;
+mod run;
+
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("GUESTHOUSE_COMMIT"),
+    ", wasmtime ",
+    env!("GUESTHOUSE_WASMTIME"),
+    ")"
+);
+
+const EXAMPLES: &str = "\
+Examples:
+  guesthouse demo                    try it: open http://127.0.0.1:8080/hello
+  guesthouse new rust hello          start a handler of your own
+  guesthouse serve handlers          serve every .wasm and .wat file in a folder
+  guesthouse check hello.wasm        see why a file does not load
+
+Environment:
+  GUESTHOUSE_LOG        what is logged: error, warn, info, debug, trace [default: info]
+  GUESTHOUSE_CACHE_DIR  folder for compiled guests, as --cache-dir
+  NO_COLOR              set it to have no colours in the log";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  guesthouse serve
+  guesthouse serve site --listen 127.0.0.1:8080 --listen '[::1]:8080'
+  guesthouse serve --upstream http://127.0.0.1:3000 --deadline 2s
+  guesthouse serve --isolation reuse --memory-max 32MiB --log json
+
+Which file answers which path:
+  hello.wasm          /hello and everything below it
+  index.wasm          the folder it is in
+  users/[id].wasm     /users/ and one segment
+  [...rest].wasm      everything that nothing else answers
+  @example.com/       a folder for the requests to that host";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  guesthouse check handlers/*.wasm
+
+The exit code is 1 if any of the files would not be served.";
+
+const NEW_EXAMPLES: &str = "\
+Examples:
+  guesthouse new rust hello          a Cargo project in hello/
+  guesthouse new wat hello           one file, hello.wat, which needs no compiler
+
+What to do next is printed. Nothing is ever overwritten.";
+
+/// Serves WebAssembly HTTP handlers from a folder, each request in its own sandbox
+#[derive(Parser)]
+#[command(name = "guesthouse", version = VERSION, after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve the handlers in a folder
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve {
+        /// Folder with .wasm and .wat files
+        #[arg(value_name = "DIR", default_value = "handlers")]
+        dir: PathBuf,
+        #[command(flatten)]
+        flags: Box<Flags>,
+    },
+    /// Serve the bundled demo guests and their native twins
+    Demo {
+        #[command(flatten)]
+        flags: Box<Flags>,
+    },
+    /// Say what files are, what they import, and whether they would be served
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check {
+        /// .wasm or .wat files
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Print the routes of a folder, the most specific first
+    Routes {
+        /// Folder with .wasm and .wat files
+        #[arg(value_name = "DIR", default_value = "handlers")]
+        dir: PathBuf,
+    },
+    /// Write a handler to start from
+    #[command(after_help = NEW_EXAMPLES)]
+    New {
+        /// What to write it in
+        template: new::Template,
+        /// Name of the handler, which is also its path
+        name: String,
+    },
+}
+
+/// Does what the arguments of the process say. Usage errors, `--help` and `--version` end the
+/// process here; [`Mistakes`](crate::config::Mistakes) in the error mean a usage error, too.
+pub fn run() -> anyhow::Result<ExitCode> {
+    match Cli::parse().verb {
+        Verb::Serve { dir, flags } => serve(&flags, Source::Folder(dir)),
+        Verb::Demo { mut flags } => {
+            flags.native = true;
+            serve(&flags, Source::Demo)
+        }
+        Verb::Check { files } => check(&files),
+        Verb::Routes { dir } => routes(dir),
+        Verb::New { template, name } => {
+            print(&new::create(template, &name)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn serve(flags: &Flags, source: Source) -> anyhow::Result<ExitCode> {
+    let (config, format) = flags.validate()?;
+    let _log = log::start(format, "info")?;
+    run::run(config, &source)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
+    let _log = log::start(LogFormat::Text, "warn")?;
+    let mut failed = false;
+    for file in files {
+        let report = check::inspect(file, &Limits::default());
+        failed |= report.verdict.is_err();
+        print(&describe(file, &report))?;
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn describe(file: &Path, report: &Report) -> String {
+    let mut text = format!("{}: {}\n", line(file.to_string_lossy()), line(&report.kind));
+    for (title, names) in [("imports", &report.imports), ("exports", &report.exports)] {
+        if !names.is_empty() {
+            text += &format!("  {title}\n");
+        }
+        for name in names {
+            text += &format!("    {}\n", line(name));
+        }
+    }
+    for note in &report.notes {
+        text += &format!("  note: {}\n", line(note));
+    }
+    text += &match &report.verdict {
+        Ok(()) => "ok: it would be served\n".to_owned(),
+        Err(reason) => format!("error: {}\n", line(reason)),
+    };
+    text
+}
+
+fn routes(dir: PathBuf) -> anyhow::Result<ExitCode> {
+    let _log = log::start(LogFormat::Text, "warn")?;
+    let routes = control::routes(Source::Folder(dir.clone()))?;
+    if routes.is_empty() {
+        tracing::warn!("no routes: put a .wasm or .wat file into {}", dir.display());
+    } else {
+        print(&table(&routes))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(routes: &[RouteLine]) -> String {
+    let mut rows = vec![["PATTERN", "KIND", "FILE"].map(str::to_owned)];
+    rows.extend(routes.iter().map(|route| [&route.pattern, &route.kind, &route.file].map(line)));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let (pattern_width, kind_width) = (width(0).unwrap_or(0), width(1).unwrap_or(0));
+    rows.iter().fold(String::new(), |mut text, [pattern, kind, file]| {
+        writeln!(text, "{pattern:pattern_width$}  {kind:kind_width$}  {file}")
+            .expect("writing to a String cannot fail");
+        text
+    })
+}
+
+/// Names come from files which may be hostile: no terminal sees their control characters.
+fn line(text: impl AsRef<str>) -> String {
+    log::escape(text.as_ref().as_bytes(), 4096)
+}
+
+/// Writes to stdout. A reader who has seen enough (`| head`) is not an error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,132 @@
+//! `guesthouse new`: writes a handler to start from and says what to run next.
+//!
+//! The commands it prints work as they are, in the folder they are printed in.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+
+use crate::config::Mistakes;
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum Template {
+    /// A Cargo project, compiled to WebAssembly
+    Rust,
+    /// WebAssembly as text, served as it is
+    Wat,
+}
+
+/// Files of the Rust template; `{{name}}` stands for the name.
+const RUST: [(&str, &str); 5] = [
+    (".gitignore", "/target\n"),
+    ("Cargo.toml", include_str!("templates/rust/Cargo.toml.in")),
+    ("src/main.rs", include_str!("templates/rust/main.rs")),
+    (".cargo/config.toml", include_str!("templates/rust/config.toml")),
+    ("README.md", include_str!("templates/rust/README.md.in")),
+];
+
+const WAT: &str = include_str!("templates/handler.wat");
+
+/// Well under the 255 bytes of a file name, to leave room for what Cargo adds.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Writes the template called `name` into the current folder; the text says what to do next.
+pub fn create(template: Template, name: &str) -> anyhow::Result<String> {
+    validate(template, name).map_err(|mistake| Mistakes(vec![format!("NAME: {mistake}")]))?;
+    let (created, mut commands, file) = match template {
+        Template::Rust => (
+            rust(name)?,
+            vec![
+                "rustup target add wasm32-wasip1".to_owned(),
+                // The folder is named so that a target folder set elsewhere does not move it.
+                format!("(cd {name} && cargo build --release --target-dir target)"),
+            ],
+            format!("{name}/target/wasm32-wasip1/release/{name}.wasm"),
+        ),
+        Template::Wat => (wat(name)?, Vec::new(), format!("{name}.wat")),
+    };
+    commands.push("mkdir -p handlers".to_owned());
+    commands.push(format!("cp {file} handlers/"));
+    commands.push(format!("{} serve handlers", program()));
+    let (commands, path) = (commands.join("\n  "), url_path(name));
+    Ok(format!(
+        "{created}\nNext:\n\n  {commands}\n\n\
+         Then, in another terminal:\n\n  curl http://127.0.0.1:8080/{path}\n"
+    ))
+}
+
+fn rust(name: &str) -> anyhow::Result<String> {
+    fs::create_dir(name).map_err(|error| refused(name, error))?;
+    let mut created = String::new();
+    for (file, text) in RUST {
+        let path = Path::new(name).join(file);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let text = text.replace("{{name}}", name).replace("{{path}}", url_path(name));
+        write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+        created += &format!("created {}\n", path.display());
+    }
+    Ok(created)
+}
+
+fn wat(name: &str) -> anyhow::Result<String> {
+    let file = format!("{name}.wat");
+    write(Path::new(&file), WAT).map_err(|error| refused(&file, error))?;
+    Ok(format!("created {file}\n"))
+}
+
+fn refused(path: &str, error: io::Error) -> anyhow::Error {
+    if error.kind() == io::ErrorKind::AlreadyExists {
+        return anyhow!("{path} is already there; choose another name, or move it away");
+    }
+    anyhow::Error::new(error).context(format!("cannot create {path}"))
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    File::create_new(path)?.write_all(text.as_bytes())
+}
+
+/// An `index` answers for the folder it is in.
+fn url_path(name: &str) -> &str {
+    if name == "index" { "" } else { name }
+}
+
+/// How this program was called, so that the command printed finds it again.
+fn program() -> String {
+    let called = std::env::args_os().next().filter(|path| !path.is_empty());
+    let called = called.unwrap_or_else(|| "guesthouse".into()).to_string_lossy().into_owned();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    if called.chars().all(is_plain) {
+        called
+    } else {
+        format!("'{}'", called.replace('\'', r"'\''"))
+    }
+}
+
+/// A name must do as a Cargo package, as a file and as a segment of a URL.
+fn validate(template: Template, name: &str) -> Result<(), String> {
+    const FORM: &str =
+        "begin with a-z and go on with a-z, 0-9, - and _, such as hello or my-handler";
+    let is_name_byte = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+    if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.bytes().all(is_name_byte) {
+        return Err(format!("{name:?} cannot be a name; {FORM}"));
+    }
+    if name.len() > NAME_BYTES_MAX {
+        return Err(format!("the name has {} bytes; use at most {NAME_BYTES_MAX}", name.len()));
+    }
+    if matches!(template, Template::Rust) && RESERVED.split(' ').any(|word| word == name) {
+        return Err(format!("{name:?} means something to Rust or Cargo; choose another name"));
+    }
+    Ok(())
+}
+
+/// Names that Cargo refuses for a program, and keywords.
+const RESERVED: &str = "\
+    abstract alloc as async await become box break build const continue core crate deps do dyn \
+    else enum examples extern final fn for gen if impl in incremental let loop macro match mod \
+    move mut override priv proc_macro pub ref return self static std struct super test trait \
+    try type typeof unsafe unsized use virtual where";

@@ -1,0 +1,276 @@
+//! From raw flags to a `Config`: every default, every range and every message about a bad value.
+//!
+//! [`Flags`] is what was typed, [`Flags::validate`] collects all mistakes before it reports any.
+//! Imports nothing of ours and does not know who uses the result.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::uri::Authority;
+
+use amount::{BODY, Bound, CPU, DEADLINE, HEADER, MEMORY, RESPONSE};
+
+mod address;
+mod amount;
+
+/// How the host serves: valid by construction, fixed for the life of the process.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listen: Vec<SocketAddr>,
+    pub workers: usize,
+    pub isolation: Isolation,
+    /// Whether the native twins of the demo guests are served under `/native/`.
+    pub native: bool,
+    pub upstream: Option<Upstream>,
+    pub limits: Limits,
+    /// Where compiled guests are kept; `None` compiles at every start.
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// What one guest may use. Every limit is finite.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// All memories of one instance together.
+    pub memory_bytes_max: usize,
+    /// Wall time from the request to the response head.
+    pub deadline: Duration,
+    /// CPU time of one request.
+    pub cpu_max: Duration,
+    /// Request body.
+    pub body_bytes_max: u64,
+    /// Response body.
+    pub response_bytes_max: usize,
+    /// Request head and response head, each.
+    pub header_bytes_max: usize,
+}
+
+/// Whether an instance serves one request or many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Isolation {
+    Fresh,
+    Reuse,
+}
+
+/// Where requests go that no guest answers.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    pub authority: Authority,
+    /// Put in front of the request's path: no trailing slash, empty for none.
+    pub base_path: String,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// The heading over the limits in `--help`.
+const LIMITS: &str = "Limits of one guest";
+
+// Help texts that rustdoc would take for links.
+const WORKERS: &str = "Worker threads, 1 to 256 [default: one for each core]";
+const UPSTREAM: &str =
+    "Forward to http://HOST[:PORT][/BASE] what no guest answers [default: answer 404]";
+const CACHE: &str = "Folder for compiled guests [default: guesthouse in the user's cache folder]";
+
+/// The flags of `serve` and `demo` as they were typed; the comments are the help texts.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Flags {
+    /// Address to listen on, IP:PORT or NAME:PORT; may be repeated, port 0 picks a free port
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub listen: Vec<String>,
+
+    #[arg(long, value_name = "N", help = WORKERS)]
+    pub workers: Option<String>,
+
+    /// A sandbox for each request, or one that serves many requests in turn
+    #[arg(long, value_name = "fresh|reuse", default_value = "fresh")]
+    pub isolation: String,
+
+    /// Serve the native twins of the demo guests under /native/
+    #[arg(long)]
+    pub native: bool,
+
+    #[arg(long, value_name = "URL", help = UPSTREAM)]
+    pub upstream: Option<String>,
+
+    /// Log lines for people or for programs
+    #[arg(long, value_name = "text|json", default_value = "text")]
+    pub log: String,
+
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "GUESTHOUSE_CACHE_DIR",
+        hide_env_values = true,
+        help = CACHE
+    )]
+    pub cache_dir: Option<OsString>,
+
+    /// Keep no compiled guests on disk
+    #[arg(long)]
+    pub no_cache: bool,
+
+    /// Memory of one instance
+    #[arg(long, value_name = "SIZE", help_heading = LIMITS, default_value_t = MEMORY.default())]
+    pub memory_max: String,
+
+    /// Time until a guest must have answered
+    #[arg(long, value_name = "TIME", help_heading = LIMITS, default_value_t = DEADLINE.default())]
+    pub deadline: String,
+
+    /// CPU time of one request
+    #[arg(long, value_name = "TIME", help_heading = LIMITS, default_value_t = CPU.default())]
+    pub cpu_max: String,
+
+    /// Request body
+    #[arg(long, value_name = "SIZE", help_heading = LIMITS, default_value_t = BODY.default())]
+    pub body_max: String,
+
+    /// Response body
+    #[arg(long, value_name = "SIZE", help_heading = LIMITS, default_value_t = RESPONSE.default())]
+    pub response_max: String,
+
+    /// Request head and response head, each
+    #[arg(long, value_name = "SIZE", help_heading = LIMITS, default_value_t = HEADER.default())]
+    pub header_max: String,
+}
+
+/// Everything wrong with what was typed, each as `--flag: reason; what to do`.
+#[derive(Debug, Default)]
+pub struct Mistakes(pub Vec<String>);
+
+impl Flags {
+    /// The configuration and how to log, or every mistake in the flags.
+    ///
+    /// Resolves the names in `--listen`; reads `XDG_CACHE_HOME` and `HOME` for the cache folder.
+    pub fn validate(&self) -> Result<(Config, LogFormat), Mistakes> {
+        let mut mistakes = Mistakes::default();
+        let config = Config {
+            listen: address::listen(&self.listen, &mut mistakes),
+            workers: mistakes.check("--workers", workers(self.workers.as_deref()), 1),
+            isolation: mistakes.check(
+                "--isolation",
+                choice(
+                    &self.isolation,
+                    &[("fresh", Isolation::Fresh), ("reuse", Isolation::Reuse)],
+                ),
+                Isolation::Fresh,
+            ),
+            native: self.native,
+            upstream: self.upstream.as_deref().and_then(|url| {
+                mistakes.check("--upstream", address::upstream(url).map(Some), None)
+            }),
+            limits: self.limits(&mut mistakes),
+            cache_dir: mistakes.check("--cache-dir", self.cache_folder(), None),
+        };
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let format = mistakes.check("--log", choice(&self.log, &formats), LogFormat::Text);
+        if mistakes.0.is_empty() { Ok((config, format)) } else { Err(mistakes) }
+    }
+
+    fn limits(&self, mistakes: &mut Mistakes) -> Limits {
+        let mut amount = |bound: &Bound, text: &str| {
+            mistakes.check(bound.flag, bound.parse(text), bound.default)
+        };
+        Limits {
+            memory_bytes_max: bytes(amount(&MEMORY, &self.memory_max)),
+            deadline: Duration::from_millis(amount(&DEADLINE, &self.deadline)),
+            cpu_max: Duration::from_millis(amount(&CPU, &self.cpu_max)),
+            body_bytes_max: amount(&BODY, &self.body_max),
+            response_bytes_max: bytes(amount(&RESPONSE, &self.response_max)),
+            header_bytes_max: bytes(amount(&HEADER, &self.header_max)),
+        }
+    }
+
+    fn cache_folder(&self) -> Result<Option<PathBuf>, String> {
+        if self.no_cache {
+            return Ok(None);
+        }
+        let given = self.cache_dir.as_ref().filter(|dir| !dir.is_empty());
+        match given.map(PathBuf::from) {
+            Some(dir) if dir.exists() && !dir.is_dir() => {
+                Err(format!("{dir:?} is not a folder; name a folder, or give --no-cache"))
+            }
+            Some(dir) => Ok(Some(dir)),
+            None => Ok(user_cache_folder()),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: bytes(MEMORY.default),
+            deadline: Duration::from_millis(DEADLINE.default),
+            cpu_max: Duration::from_millis(CPU.default),
+            body_bytes_max: BODY.default,
+            response_bytes_max: bytes(RESPONSE.default),
+            header_bytes_max: bytes(HEADER.default),
+        }
+    }
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fresh => "fresh",
+            Self::Reuse => "reuse",
+        })
+    }
+}
+
+impl Mistakes {
+    /// The parsed value; or the fallback, which nobody sees because the mistake is noted.
+    fn check<T>(&mut self, flag: &str, parsed: Result<T, String>, fallback: T) -> T {
+        parsed.unwrap_or_else(|mistake| {
+            self.0.push(format!("{flag}: {mistake}"));
+            fallback
+        })
+    }
+}
+
+/// One mistake per line.
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+fn workers(text: Option<&str>) -> Result<usize, String> {
+    const MAX: usize = 256;
+    let Some(text) = text else {
+        return Ok(std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX)));
+    };
+    match text.trim().parse() {
+        Ok(count) if (1..=MAX).contains(&count) => Ok(count),
+        _ => Err(format!("{text:?} is not a number of threads; choose one from 1 to {MAX}")),
+    }
+}
+
+fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    let found = choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.trim()));
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        format!("{text:?} is not a choice; write {}", names.join(" or "))
+    })
+}
+
+fn user_cache_folder() -> Option<PathBuf> {
+    // The XDG base directory specification has relative paths ignored.
+    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    folder("XDG_CACHE_HOME")
+        .or_else(|| folder("HOME").map(|home| home.join(".cache")))
+        .map(|cache| cache.join("guesthouse"))
+}
+
+fn bytes(amount: u64) -> usize {
+    usize::try_from(amount).unwrap_or(usize::MAX)
+}

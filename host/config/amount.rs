@@ -1,0 +1,76 @@
+//! Sizes and times with a unit, each flag's default and range.
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const SECOND: u64 = 1000;
+const HOUR: u64 = 3600 * SECOND;
+
+pub(super) const MEMORY: Bound = size("--memory-max", 128 * MIB, (64 * KIB, 4 * GIB));
+pub(super) const DEADLINE: Bound = time("--deadline", 10 * SECOND, (1, HOUR));
+pub(super) const CPU: Bound = time("--cpu-max", 10 * SECOND, (1, HOUR));
+pub(super) const BODY: Bound = size("--body-max", 8 * MIB, (0, 1024 * GIB));
+pub(super) const RESPONSE: Bound = size("--response-max", 8 * MIB, (0, GIB));
+// hyper's read buffer cannot be smaller than 8192 bytes.
+pub(super) const HEADER: Bound = size("--header-max", 32 * KIB, (8 * KIB, 256 * KIB));
+
+/// The default and the range of a flag, in bytes or milliseconds.
+pub(super) struct Bound {
+    pub(super) flag: &'static str,
+    pub(super) default: u64,
+    range: (u64, u64),
+    /// Names and factors; the first which divides an amount is used to show it.
+    units: &'static [(&'static str, u64)],
+    form: &'static str,
+}
+
+const fn size(flag: &'static str, default: u64, range: (u64, u64)) -> Bound {
+    const UNITS: &[(&str, u64)] = &[
+        ("GiB", GIB),
+        ("MiB", MIB),
+        ("KiB", KIB),
+        ("GB", 1_000_000_000),
+        ("MB", 1_000_000),
+        ("KB", 1000),
+        ("", 1),
+        ("B", 1),
+    ];
+    let form = "a size; write 65536, 32KiB, 128MiB or 1GiB, or 8MB for 8000000";
+    Bound { flag, default, range, units: UNITS, form }
+}
+
+const fn time(flag: &'static str, default: u64, range: (u64, u64)) -> Bound {
+    const UNITS: &[(&str, u64)] = &[("h", HOUR), ("m", 60 * SECOND), ("s", SECOND), ("ms", 1)];
+    let form = "a time; write 250ms, 10s, 2m or 1h";
+    Bound { flag, default, range, units: UNITS, form }
+}
+
+impl Bound {
+    pub(super) fn parse(&self, text: &str) -> Result<u64, String> {
+        let trimmed = text.trim();
+        let end = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
+        let (digits, name) = trimmed.split_at(end);
+        let unit = self.units.iter().find(|(unit, _)| unit.eq_ignore_ascii_case(name.trim()));
+        let Some((_, factor)) = unit.filter(|_| !digits.is_empty()) else {
+            return Err(format!("{text:?} is not {}", self.form));
+        };
+        // More digits than fit are out of every range.
+        let amount = digits.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(*factor);
+        let (least, most) = self.range;
+        if (least..=most).contains(&amount) {
+            return Ok(amount);
+        }
+        let (least, most) = (self.show(least), self.show(most));
+        Err(format!("{trimmed} is out of range; choose from {least} to {most}"))
+    }
+
+    fn show(&self, amount: u64) -> String {
+        let unit =
+            self.units.iter().find(|(_, factor)| amount > 0 && amount.is_multiple_of(*factor));
+        unit.map_or(amount.to_string(), |(name, factor)| format!("{}{name}", amount / factor))
+    }
+
+    pub(super) fn default(&self) -> String {
+        self.show(self.default)
+    }
+}

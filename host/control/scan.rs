@@ -1,0 +1,185 @@
+//! The handler folder, listed: which file asks for which route, and which file cannot have one.
+//!
+//! Owns the walk and its bounds. Must not open a file, nor know what a guest is: that a file is a
+//! module, or that two files claim one route, is found out later.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use crate::registry::route::Pattern;
+
+/// How many folders deep a file may be.
+const DEPTH_MAX: usize = 32;
+
+/// How many names are read in all, of every kind: a folder given by mistake (`/`) must not keep the
+/// host from starting.
+const ENTRIES_MAX: usize = 100_000;
+
+/// What a handler folder holds.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Sorted by path.
+    pub found: Vec<Found>,
+    /// In the order of the walk. Each is worth a line in the log; none stops the host.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A file that asks for a route.
+#[derive(Debug)]
+pub struct Found {
+    /// The route.
+    pub pattern: Pattern,
+    /// The file, below the folder as it was given.
+    pub path: PathBuf,
+    /// The guest's name in logs: the path relative to the folder, with `/`, without extension.
+    pub name: String,
+}
+
+/// A file or folder that looks meant for the host and cannot be used.
+#[derive(Debug)]
+pub struct Skipped {
+    /// Below the folder as it was given.
+    pub path: PathBuf,
+    /// Why, and what to do.
+    pub reason: String,
+}
+
+/// Lists the handlers in `folder` and the folders in it. Links are followed. Hidden names and other
+/// kinds of files are passed over in silence. Blocks on the file system.
+///
+/// # Errors
+/// The folder itself is missing, not a folder, or cannot be read.
+pub fn scan(folder: &Path) -> anyhow::Result<Scan> {
+    const INSTEAD: &str = "name another one (`guesthouse serve DIR`) or run `guesthouse demo`";
+    let shown = folder.display();
+    let unreadable = || format!("the folder `{shown}` cannot be read: give access, {INSTEAD}");
+    match fs::metadata(folder) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => bail!("`{shown}` is not a folder: put the handlers in a folder, {INSTEAD}"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            bail!("there is no folder `{shown}`: create it, {INSTEAD}")
+        }
+        Err(error) => return Err(error).with_context(unreadable),
+    }
+    let mut walk = Walk::default();
+    let names = walk.names(folder).with_context(unreadable)?;
+    walk.inside.push(fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned()));
+    walk.entries(folder, "", names);
+    Ok(walk.scan)
+}
+
+#[derive(Default)]
+struct Walk {
+    scan: Scan,
+    /// Names read so far.
+    entries: usize,
+    /// The real paths of the folders that the walk is in, to see a link that leads back.
+    inside: Vec<PathBuf>,
+}
+
+impl Walk {
+    /// The names in `folder`, sorted, without the hidden ones. Past the bound, those that the file
+    /// system happens to give first.
+    fn names(&mut self, folder: &Path) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            if self.entries > ENTRIES_MAX {
+                break;
+            }
+            self.entries += 1;
+            if self.entries > ENTRIES_MAX {
+                self.skip(
+                    folder,
+                    format!(
+                        "there are more than {ENTRIES_MAX} names in the handler folder, and the \
+                         ones from here on are not served: move what is no handler elsewhere"
+                    ),
+                );
+                break;
+            }
+            let name = entry?.file_name();
+            if !name.as_encoded_bytes().starts_with(b".") {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// `prefix` is the guest name of `folder`, with a slash at the end unless it is the top.
+    fn entries(&mut self, folder: &Path, prefix: &str, names: Vec<OsString>) {
+        for name in names {
+            let path = folder.join(&name);
+            // Of the file a link leads to.
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_dir() => self.folder(&path, prefix, &name),
+                Ok(metadata) => self.file(path, prefix, metadata.is_file()),
+                Err(error) if has_extension(&path, &["wasm", "wat"]) => {
+                    self.skip(&path, format!("it cannot be read: {error}"));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn folder(&mut self, path: &Path, prefix: &str, name: &OsStr) {
+        let Some(name) = name.to_str() else {
+            return self.skip(path, "its name is not UTF-8: rename the folder".into());
+        };
+        if self.inside.len() > DEPTH_MAX {
+            let reason = format!("it is more than {DEPTH_MAX} folders deep: move it further up");
+            return self.skip(path, reason);
+        }
+        let real = match fs::canonicalize(path) {
+            Ok(real) => real,
+            Err(error) => return self.skip(path, format!("the folder cannot be read: {error}")),
+        };
+        if self.inside.contains(&real) {
+            let reason = "it is a link to a folder that it is in: remove the link";
+            return self.skip(path, reason.into());
+        }
+        match self.names(path) {
+            Ok(names) => {
+                self.inside.push(real);
+                self.entries(path, &format!("{prefix}{name}/"), names);
+                self.inside.pop();
+            }
+            Err(error) => self.skip(path, format!("the folder cannot be read: {error}")),
+        }
+    }
+
+    fn file(&mut self, path: PathBuf, prefix: &str, regular: bool) {
+        if has_extension(&path, &["cwasm"]) {
+            let reason = "a precompiled module is native code that nothing can check, so it is \
+                          never loaded from here: put the .wasm file in its place";
+            return self.skip(&path, reason.into());
+        }
+        if !has_extension(&path, &["wasm", "wat"]) {
+            return;
+        }
+        if !regular {
+            // To open a pipe would wait for ever.
+            return self.skip(&path, "it is not a regular file".into());
+        }
+        let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else {
+            return self.skip(&path, "its name is not UTF-8: rename the file".into());
+        };
+        let name = format!("{prefix}{stem}");
+        match Pattern::parse(&name) {
+            Ok(pattern) => self.scan.found.push(Found { pattern, path, name }),
+            Err(error) => self.skip(&path, error.to_string()),
+        }
+    }
+
+    fn skip(&mut self, path: &Path, reason: String) {
+        self.scan.skipped.push(Skipped { path: path.to_owned(), reason });
+    }
+}
+
+fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    path.extension().and_then(|it| it.to_str()).is_some_and(|it| extensions.contains(&it))
+}

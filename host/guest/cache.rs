@@ -1,0 +1,164 @@
+//! The compile cache: finished machine code on disk, so that a second start compiles nothing.
+//!
+//! Owns the folder, the keys and the check of what is read back. An entry is native code, so the
+//! folder must belong to this user alone, and nothing is ever read from the handler folder.
+#![allow(unsafe_code, reason = "wasmtime's deserialize trusts its input; see `module`")]
+
+use std::fs::{self, DirBuilder};
+use std::hash::{Hash, Hasher};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+use wasmtime::{Engine, Module};
+
+use super::engine::Class;
+
+/// Changes whenever the meaning of an entry changes.
+const FORMAT: &str = "guesthouse-cache-1";
+/// Bytes of the checksum at the head of an entry, and of the length behind it.
+const SUM_BYTES: usize = 32;
+const LEN_BYTES: usize = 4;
+
+/// A folder of compiled guests.
+pub struct Cache {
+    dir: PathBuf,
+    serial: AtomicU64,
+}
+
+/// What loading a guest has found out, beside its code.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Facts {
+    pub class: Class,
+    /// Features that the start-up code enabled.
+    pub features: u32,
+    /// Whether start-up code runs in each fresh instance, and why its result could not be kept.
+    pub startup_each: Option<String>,
+}
+
+/// Names one entry.
+pub struct Key(blake3::Hash);
+
+/// Feeds what wasmtime says about its settings into a digest.
+struct Digest(blake3::Hasher);
+
+impl Hasher for Digest {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        0
+    }
+}
+
+impl Key {
+    /// The key of a module under these engines, whose settings it includes.
+    pub fn new(wasm: &[u8], engines: &[&Engine], memory_bytes_max: usize) -> Self {
+        let mut digest = Digest(blake3::Hasher::new());
+        digest.write(FORMAT.as_bytes());
+        digest.write(env!("CARGO_PKG_VERSION").as_bytes());
+        digest.write(&(memory_bytes_max as u64).to_le_bytes());
+        for engine in engines {
+            engine.precompile_compatibility_hash().hash(&mut digest);
+        }
+        digest.write(wasm);
+        Key(digest.0.finalize())
+    }
+}
+
+impl Cache {
+    /// Opens the folder, making it if need be.
+    ///
+    /// # Errors
+    /// A sentence, where the folder cannot be made or others could write to it.
+    pub fn open(dir: &Path) -> Result<Self, String> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|error| format!("could not make the folder {}: {error}", dir.display()))?;
+        let about = fs::metadata(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let user = rustix::process::geteuid().as_raw();
+        if about.uid() != user || about.mode() & 0o077 != 0 {
+            return Err(format!(
+                "{} must belong to this user alone (mode 0700), because it holds native code: \
+                 chmod 700 it, or name another with --cache-dir",
+                dir.display()
+            ));
+        }
+        Ok(Cache { dir: dir.to_owned(), serial: AtomicU64::new(0) })
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        self.dir.join(key.0.to_hex().as_str())
+    }
+
+    /// The entry under a key; `None` where there is none or it is damaged.
+    pub fn get(&self, key: &Key) -> Option<(Facts, Artifact)> {
+        let entry = fs::read(self.path(key)).ok()?;
+        let (sum, rest) = entry.split_at_checked(SUM_BYTES)?;
+        if blake3::hash(rest).as_bytes() != sum {
+            tracing::warn!("cache entry {} is damaged and is made anew", key.0.to_hex());
+            return None;
+        }
+        let (len, rest) = rest.split_at_checked(LEN_BYTES)?;
+        let len = u32::from_le_bytes(len.try_into().ok()?) as usize;
+        let facts = serde_json::from_slice(rest.get(..len)?).ok()?;
+        Some((facts, Artifact { start: SUM_BYTES + LEN_BYTES + len, entry }))
+    }
+
+    /// Keeps an entry. It appears whole or not at all.
+    ///
+    /// # Errors
+    /// A sentence; the guest works without.
+    pub fn put(&self, key: &Key, facts: &Facts, code: &[u8]) -> Result<(), String> {
+        let facts = serde_json::to_vec(facts).map_err(|error| error.to_string())?;
+        let mut rest = Vec::with_capacity(LEN_BYTES + facts.len() + code.len());
+        rest.extend_from_slice(&(facts.len() as u32).to_le_bytes());
+        rest.extend_from_slice(&facts);
+        rest.extend_from_slice(code);
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let temp = self.dir.join(format!(".{}-{serial}.tmp", std::process::id()));
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temp)
+            .and_then(|mut file| {
+                file.write_all(blake3::hash(&rest).as_bytes())?;
+                file.write_all(&rest)
+            })
+            .and_then(|()| fs::rename(&temp, self.path(key)));
+        written.map_err(|error| {
+            // What is left of a failed write is of no use; that it may stay behind is harmless.
+            drop(fs::remove_file(&temp));
+            format!("could not write to the cache {}: {error}", self.dir.display())
+        })
+    }
+}
+
+/// Machine code that this host compiled, now or before.
+pub struct Artifact {
+    entry: Vec<u8>,
+    start: usize,
+}
+
+impl Artifact {
+    /// Code that was compiled just now.
+    pub fn compiled(code: Vec<u8>) -> Self {
+        Artifact { entry: code, start: 0 }
+    }
+
+    /// The module.
+    ///
+    /// # Errors
+    /// Where it is of another version or other settings.
+    pub fn module(&self, engine: &Engine) -> wasmtime::Result<Module> {
+        // SAFETY: the bytes come from `precompile_module` of this process, or from an entry whose
+        // checksum held in a folder that nobody else can write to.
+        unsafe { Module::deserialize(engine, &self.entry[self.start..]) }
+    }
+}

@@ -1,0 +1,221 @@
+//! What a guest's store holds: the limits of its instance, and the exchange of the request that it
+//! serves now.
+//!
+//! Owns the state behind the host functions. Knows nothing of pools or of the network.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use wasmtime::{Memory, ResourceLimiter};
+use wasmtime_wasi::p1::WasiP1Ctx;
+
+use super::engine::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
+use super::log::{LogSink, SharedSink};
+use crate::config::Limits;
+use crate::message::{Reject, Request, RequestBody};
+
+/// Feature bits of `enable_features`.
+pub const BUFFER_REQUEST: u32 = 1;
+pub const BUFFER_RESPONSE: u32 = 2;
+pub const TRAILERS: u32 = 4;
+pub const FEATURES_KNOWN: u32 = BUFFER_REQUEST | BUFFER_RESPONSE | TRAILERS;
+
+/// The data of one guest's store.
+pub struct Call {
+    /// The guest's memory, once it has been instantiated.
+    pub memory: Option<Memory>,
+    /// Features enabled so far; what start-up code enabled holds for every request.
+    pub features: u32,
+    pub phase: Phase,
+    pub exchange: Option<Exchange>,
+    pub limits: Arc<Limits>,
+    /// The guest's name, for the log.
+    name: Arc<str>,
+    /// Where `log`, stdout and stderr go; made when the guest first says something.
+    log: Option<SharedSink>,
+    memory_bytes: usize,
+    wasi: Option<Box<WasiP1Ctx>>,
+}
+
+/// What a guest may do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// `_start`, `_initialize` or the start function: there is no request.
+    StartUp,
+    /// `handle_request`.
+    Request,
+    /// `handle_response`.
+    Response,
+}
+
+/// One request and the response that is being made for it.
+pub struct Exchange {
+    pub request: Request,
+    /// The request's body as far as it has been kept (`BUFFER_REQUEST`).
+    pub request_kept: Vec<u8>,
+    /// What the guest wrote as the request's body for the next handler.
+    pub request_written: Option<Vec<u8>>,
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Outgoing,
+    pub trailers: HeaderMap,
+    pub header_bytes: usize,
+}
+
+/// The response's body.
+#[derive(Default)]
+pub struct Outgoing {
+    pub bytes: Vec<u8>,
+    /// Whether the guest has written: the first write replaces what is there.
+    pub written: bool,
+    /// How much of a buffered response `read_body` has handed out.
+    pub read_bytes: usize,
+}
+
+impl Exchange {
+    pub fn new(request: Request, headers: HeaderMap) -> Self {
+        Exchange {
+            request,
+            request_kept: Vec::new(),
+            request_written: None,
+            status: StatusCode::OK,
+            headers,
+            body: Outgoing::default(),
+            trailers: HeaderMap::new(),
+            header_bytes: 0,
+        }
+    }
+
+    /// The request as the next handler sees it, and the response headers set so far: with the body that the guest wrote, or with what
+    /// was read before put back in front (`BUFFER_REQUEST`), or with what is left of it.
+    ///
+    /// # Errors
+    /// The rejects of reading a body, where the kept and the unread part have to be joined.
+    pub async fn next_request(mut self) -> Result<(Request, HeaderMap), Reject> {
+        if let Some(bytes) = self.request_written.take() {
+            self.request.headers.remove(http::header::CONTENT_LENGTH);
+            self.request.body = RequestBody::full(Bytes::from(bytes));
+        } else if !self.request_kept.is_empty() {
+            let rest = self.request.body.collect().await?;
+            self.request_kept.extend_from_slice(&rest);
+            self.request.body = RequestBody::full(Bytes::from(self.request_kept));
+        }
+        Ok((self.request, self.headers))
+    }
+}
+
+/// Why a host function stopped the guest.
+#[derive(Debug)]
+pub enum Fault {
+    /// The request itself is at fault: the host answers with this.
+    Reject(Reject),
+    /// The guest broke the rules of the interface; the text says which.
+    Misuse(String),
+    /// The guest made a response (or a change of the request) that HTTP or a limit forbids.
+    Invalid(String),
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Fault::Reject(reject) => write!(f, "the request was rejected: {reject}"),
+            Fault::Misuse(text) | Fault::Invalid(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl Call {
+    pub fn new(name: Arc<str>, limits: Arc<Limits>, features: u32) -> Self {
+        Call {
+            memory: None,
+            features,
+            phase: Phase::StartUp,
+            exchange: None,
+            limits,
+            name,
+            log: None,
+            memory_bytes: 0,
+            wasi: None,
+        }
+    }
+
+    /// The guest's WASI state, made when the guest first asks for it: no arguments, environment,
+    /// files or sockets; stdout and stderr go to the log.
+    pub fn wasi(&mut self) -> &mut WasiP1Ctx {
+        if self.wasi.is_none() {
+            self.log();
+        }
+        let log = &self.log;
+        self.wasi.get_or_insert_with(|| {
+            let log = log.as_ref().expect("the log is made just above");
+            let mut builder = wasmtime_wasi::WasiCtxBuilder::new();
+            builder.stdout(log.stream("stdout")).stderr(log.stream("stderr"));
+            Box::new(builder.build_p1())
+        })
+    }
+
+    /// The way to the log, under the guest's name and the id of the current request.
+    pub fn log(&mut self) -> &SharedSink {
+        let request = self.exchange.as_ref().map(|exchange| exchange.request.id);
+        self.log.get_or_insert_with(|| SharedSink::new(LogSink::new(self.name.clone(), request)))
+    }
+
+    /// Takes up a request.
+    pub fn begin(&mut self, exchange: Exchange) {
+        if let Some(log) = &self.log {
+            log.with(|sink| sink.begin(exchange.request.id));
+        }
+        self.exchange = Some(exchange);
+    }
+
+    /// Writes out what the guest has said without ending the line.
+    pub fn end_log(&self) {
+        if let Some(log) = &self.log {
+            log.with(LogSink::end);
+        }
+    }
+
+    pub fn has(&self, feature: u32) -> bool {
+        self.features & feature != 0
+    }
+}
+
+impl ResourceLimiter for Call {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let total = self.memory_bytes.saturating_sub(current).saturating_add(desired);
+        let allowed = total <= self.limits.memory_bytes_max;
+        if allowed {
+            self.memory_bytes = total;
+        }
+        Ok(allowed)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS_MAX)
+    }
+
+    fn instances(&self) -> usize {
+        1
+    }
+
+    fn tables(&self) -> usize {
+        TABLES_MAX
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES_MAX
+    }
+}

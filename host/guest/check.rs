@@ -1,0 +1,69 @@
+//! What `guesthouse check` says of a file: what it is, what it imports, and whether it would run.
+//!
+//! Owns nothing but the order of the findings; the judgement is the loader's own.
+
+use std::path::Path;
+
+use super::load::{Loader, read_file};
+use super::sniff;
+use crate::config::{Isolation, Limits};
+
+/// The findings about one file. Texts are as they stand in the file, so escape them for a terminal.
+pub struct Report {
+    pub kind: String,
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+    pub notes: Vec<String>,
+    /// Whether it would be served, or why not.
+    pub verdict: Result<(), String>,
+}
+
+impl Report {
+    fn failed(kind: &str, reason: String) -> Self {
+        let (imports, exports, notes) = Default::default();
+        Report { kind: kind.into(), imports, exports, notes, verdict: Err(reason) }
+    }
+}
+
+/// Checks a file by doing all that serving it would do, short of a request.
+pub fn inspect(path: &Path, limits: &Limits) -> Report {
+    let wasm = match read_file(path) {
+        Ok(wasm) => wasm,
+        Err(reason) => return Report::failed("cannot be read", reason),
+    };
+    let about = match sniff::read(&wasm) {
+        Ok(about) => about,
+        Err(reason) => {
+            let head = wasm.first_chunk().map_or("unknown", sniff::kind);
+            let kind = if head == "component" { "component" } else { "not a handler" };
+            return Report::failed(kind, reason);
+        }
+    };
+    let import = |it: &sniff::Import| format!("{}::{} {}", it.module, it.name, it.ty);
+    let mut report = Report {
+        kind: "core module".into(),
+        imports: about.imports.iter().map(import).collect(),
+        exports: about.exports.iter().map(|it| format!("{} {}", it.name, it.ty)).collect(),
+        notes: vec![format!(
+            "{} KiB of memory to begin with, {} KiB of data",
+            about.memory_bytes >> 10,
+            about.data_bytes.div_ceil(1024)
+        )],
+        verdict: Ok(()),
+    };
+    let loader = match Loader::new(limits, 1, None) {
+        Ok(loader) => loader,
+        Err(error) => {
+            report.verdict = Err(format!("{error:#}"));
+            return report;
+        }
+    };
+    match loader.load(&wasm, &path.to_string_lossy(), Isolation::Fresh) {
+        Ok(guest) => {
+            report.kind = "core module (http-wasm handler)".into();
+            report.notes.push(guest.startup_note());
+        }
+        Err(reason) => report.verdict = Err(reason),
+    }
+    report
+}

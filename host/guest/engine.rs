@@ -1,0 +1,318 @@
+//! The wasmtime engines, one per class of guest, each setting with its reason, and the ticker that
+//! gives every running guest its quantum.
+//!
+//! Owns every engine setting and the machine's limits on instances. Knows nothing of HTTP.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+};
+
+use crate::config::Limits;
+
+/// The epoch's period. A tick costs the ticker a wake-up of about 2 us, so this is 0.4 % of a core.
+const TICK: Duration = Duration::from_micros(500);
+/// Ticks in a quantum: a guest yields after 0.5 to 1 ms of running.
+pub const QUANTUM_TICKS: u64 = 2;
+/// The ticker sleeps once no call has begun for this many ticks (50 ms).
+const IDLE_TICKS: u32 = 100;
+
+/// Images up to this size are copied into a fresh memory; larger ones are mapped copy-on-write.
+/// Measured: at 16 KiB copying wins, 64 KiB is even, at 256 KiB mapping wins.
+pub const SMALL_IMAGE_BYTES_MAX: usize = 64 * 1024;
+/// Memory of a finished instance that is zeroed in place instead of being given back, in bytes.
+/// The PAGEMAP_SCAN ioctl finds the written pages, so the untouched ones cost nothing.
+const MEMORY_KEEP_BYTES: usize = 4 * 1024 * 1024;
+const TABLE_KEEP_BYTES: usize = 64 * 1024;
+/// Elements of one table. Rust and C guests use some hundreds; Python and JavaScript tens of
+/// thousands.
+pub const TABLE_ELEMENTS_MAX: usize = 20_000;
+pub const TABLES_MAX: usize = 4;
+pub const MEMORIES_MAX: usize = 4;
+/// Address space of one memory: 4 GiB and its guard, so that the code needs no bounds checks.
+const SLOT_ADDRESS_BYTES: u64 = (4 << 30) + (32 << 20);
+/// Mappings that one used memory slot can split off its reservation: accessible part, guard, image.
+const MAPPINGS_PER_SLOT: u64 = 4;
+
+/// Which engine a guest runs on; chosen at load by the size of its memory image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Class {
+    /// Images are copied: no mapping and no file descriptor per guest.
+    Small,
+    /// Images are mapped copy-on-write.
+    Large,
+}
+
+/// The engines of this process.
+pub struct Engines {
+    pub small: Engine,
+    pub large: Engine,
+    /// Runs start-up code once, for its snapshot: quick to compile, no pool.
+    pub startup: Engine,
+    pub slots: Slots,
+    ticker: Ticker,
+}
+
+/// How many instances each engine can hold at once, all workers together.
+#[derive(Clone, Copy, Debug)]
+pub struct Slots {
+    pub small: u32,
+    pub large: u32,
+}
+
+/// What the machine says about the limits that matter here.
+#[derive(Clone, Copy, Debug)]
+struct Machine {
+    mappings_max: u64,
+    /// Whether finished memories can be zeroed page by page.
+    pagemap_scan: bool,
+}
+
+impl Engines {
+    /// Builds the engines and starts the ticker. Fails where the address space cannot be reserved.
+    pub fn new(limits: &Limits, workers: usize) -> Result<Self> {
+        let machine = Machine::read();
+        let slots = Slots::derive(machine, workers);
+        let small = pooled(limits, machine, Class::Small, slots.small)?;
+        let large = pooled(limits, machine, Class::Large, slots.large)?;
+        let mut config = settings();
+        config.cranelift_opt_level(OptLevel::None);
+        let startup = Engine::new(&config)?;
+        let all = vec![small.clone(), large.clone(), startup.clone()];
+        let ticker = Ticker::start(all, workers)?;
+        tracing::debug!(
+            "instance slots: {} small, {} large; mappings allowed: {}",
+            slots.small,
+            slots.large,
+            machine.mappings_max
+        );
+        Ok(Engines { small, large, startup, slots, ticker })
+    }
+
+    pub fn get(&self, class: Class) -> &Engine {
+        match class {
+            Class::Small => &self.small,
+            Class::Large => &self.large,
+        }
+    }
+
+    /// The pulse through which worker `index` tells the ticker that calls run.
+    pub fn pulse(&self, index: usize) -> Pulse {
+        Pulse { shared: self.ticker.shared.clone(), worker: index }
+    }
+}
+
+impl Machine {
+    fn read() -> Self {
+        let mappings_max = std::fs::read_to_string("/proc/sys/vm/max_map_count")
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(65_530);
+        Machine { mappings_max, pagemap_scan: pagemap_scan_is_safe() }
+    }
+}
+
+/// PAGEMAP_SCAN as wasmtime 48 uses it misses pages that were swapped out, which would show one
+/// request's data to the next (wasmtime#14357). So it is used only where nothing can be swapped.
+fn pagemap_scan_is_safe() -> bool {
+    if !PoolingAllocationConfig::is_pagemap_scan_available() {
+        tracing::warn!(
+            "this kernel has no PAGEMAP_SCAN (Linux 6.7): a fresh instance costs two to five times more"
+        );
+        return false;
+    }
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    if swaps.lines().count() > 1 {
+        tracing::warn!(
+            "swap is on: memory is given back to the kernel after each request, which is slower; \
+             run without swap (swapoff -a) for full speed"
+        );
+        return false;
+    }
+    true
+}
+
+impl Slots {
+    /// Room for 256 calls per worker and at least 1,000 in all, within a half of the mappings that
+    /// the kernel allows this process.
+    fn derive(machine: Machine, workers: usize) -> Self {
+        let affordable = machine.mappings_max / 2 / MAPPINGS_PER_SLOT;
+        let wanted = (workers as u64 * 256).clamp(1_000, 8_000);
+        let small = wanted.min(affordable).max(64) as u32;
+        Slots { small, large: (small / 4).max(64) }
+    }
+}
+
+/// The settings that every engine shares.
+fn settings() -> Config {
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    // No 0.3 component runs on these engines, and the support costs 0.3 us a call.
+    config.concurrency_support(false);
+    // Exceptions unwind through wasmtime's own tables; the system's would be registered per module.
+    config.native_unwind_info(false);
+    // Proposals that a handler does not need and that had most of the advisories.
+    config.wasm_gc(false);
+    config.wasm_function_references(false);
+    config.wasm_exceptions(false);
+    config.wasm_memory64(false);
+    config.wasm_threads(false);
+    config.wasm_stack_switching(false);
+    config
+}
+
+fn pooled(limits: &Limits, machine: Machine, class: Class, slots: u32) -> Result<Engine> {
+    let mut config = settings();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits, machine, slots)));
+    config.memory_init_cow(class == Class::Large);
+    config.cranelift_opt_level(OptLevel::Speed);
+    Engine::new(&config).map_err(anyhow::Error::from).with_context(|| {
+        format!(
+            "could not reserve {} GiB of address space for {slots} instances; \
+             is there a limit on virtual memory (ulimit -v)?",
+            u64::from(slots) * SLOT_ADDRESS_BYTES >> 30
+        )
+    })
+}
+
+fn pool(limits: &Limits, machine: Machine, slots: u32) -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_core_instances(slots)
+        .total_memories(slots)
+        .total_tables(slots)
+        .total_stacks(slots)
+        .max_memories_per_module(MEMORIES_MAX as u32)
+        .max_tables_per_module(TABLES_MAX as u32)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .max_memory_size(limits.memory_bytes_max)
+        // Every slot stays warm: a slot that is used again for the same guest keeps its pages.
+        .max_unused_warm_slots(slots);
+    if machine.pagemap_scan {
+        // Keeping memory without the scan would be a blind memset, slower than giving it back.
+        pool.linear_memory_keep_resident(MEMORY_KEEP_BYTES)
+            .table_keep_resident(TABLE_KEEP_BYTES)
+            .pagemap_scan(Enabled::Yes);
+    }
+    pool
+}
+
+/// A thread that advances the epoch of every engine while calls run, and sleeps otherwise.
+struct Ticker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    pulses: Box<[PulseLine]>,
+    asleep: AtomicBool,
+    stop: AtomicBool,
+    thread: std::sync::OnceLock<Thread>,
+}
+
+/// One worker's count of calls, on a cache line of its own.
+#[repr(align(128))]
+#[derive(Default)]
+struct PulseLine {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// One worker's end of the ticker.
+#[derive(Clone)]
+pub struct Pulse {
+    shared: Arc<Shared>,
+    worker: usize,
+}
+
+/// Keeps the ticker awake until it is dropped.
+pub struct Running<'a>(&'a PulseLine);
+
+impl Pulse {
+    /// Says that a call begins; the ticker runs at least until the guard is dropped.
+    pub fn begin(&self) -> Running<'_> {
+        let line = &self.shared.pulses[self.worker];
+        // Pairs with the fence in `Ticker::run`: either it sees this call, or we see it asleep.
+        line.begun.fetch_add(1, Ordering::SeqCst);
+        if self.shared.asleep.load(Ordering::SeqCst)
+            && let Some(thread) = self.shared.thread.get()
+        {
+            thread.unpark();
+        }
+        Running(line)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// Calls begun so far, and whether some of them still run.
+    fn calls(&self) -> (u64, bool) {
+        let ended: u64 = self.pulses.iter().map(|line| line.ended.load(Ordering::Acquire)).sum();
+        let begun: u64 = self.pulses.iter().map(|line| line.begun.load(Ordering::Relaxed)).sum();
+        (begun, begun != ended)
+    }
+}
+
+impl Ticker {
+    fn start(engines: Vec<Engine>, workers: usize) -> Result<Self> {
+        // One line more than workers: loading runs guests too.
+        let pulses = (0..=workers).map(|_| PulseLine::default()).collect();
+        let shared = Arc::new(Shared {
+            pulses,
+            asleep: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            thread: std::sync::OnceLock::new(),
+        });
+        let ticker_shared = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("ticker".into())
+            .spawn(move || Self::run(&ticker_shared, &engines))
+            .context("could not start the ticker thread")?;
+        shared.thread.set(thread.thread().clone()).expect("the thread is set once, here");
+        Ok(Ticker { shared, thread: Some(thread) })
+    }
+
+    fn run(shared: &Shared, engines: &[Engine]) {
+        let mut begun_before = 0;
+        let mut idle_ticks = 0;
+        while !shared.stop.load(Ordering::Relaxed) {
+            std::thread::sleep(TICK);
+            for engine in engines {
+                engine.increment_epoch();
+            }
+            let (begun, running) = shared.calls();
+            idle_ticks = if running || begun != begun_before { 0 } else { idle_ticks + 1 };
+            begun_before = begun;
+            if idle_ticks > IDLE_TICKS {
+                shared.asleep.store(true, Ordering::SeqCst);
+                fence(Ordering::SeqCst);
+                if shared.calls().0 == begun && !shared.stop.load(Ordering::Relaxed) {
+                    std::thread::park();
+                }
+                shared.asleep.store(false, Ordering::Relaxed);
+                idle_ticks = 0;
+            }
+        }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // The only error is a panic of the ticker, which has been reported already.
+            drop(thread.join());
+        }
+    }
+}

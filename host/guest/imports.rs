@@ -1,0 +1,173 @@
+//! Judges what a module imports and exports against what the host has, in words to act on.
+//!
+//! Owns the knowledge of where unknown imports usually come from. Runs nothing.
+
+use std::collections::BTreeMap;
+
+use super::sniff::Module;
+use crate::config::Limits;
+use crate::guest::engine::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
+
+/// What the host offers: type by module and name.
+pub type Offer = BTreeMap<(String, String), String>;
+
+/// Checks a module's imports, exports and sizes.
+///
+/// # Errors
+/// One sentence or more, each saying what is wrong, where it comes from and what to do.
+pub fn judge(module: &Module, offer: &Offer, limits: &Limits) -> Result<(), String> {
+    let mut faults = Vec::new();
+    judge_exports(module, &mut faults);
+    judge_imports(module, offer, &mut faults);
+    judge_sizes(module, limits, &mut faults);
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
+}
+
+fn judge_exports(module: &Module, faults: &mut Vec<String>) {
+    match module.export("handle_request") {
+        None => faults.push(no_handler(module)),
+        Some(export) if export.ty != "() -> i64" => faults.push(format!(
+            "exports handle_request as {}, but the http-wasm ABI has it as () -> i64: \
+             low 32 bits next, high 32 bits a context",
+            export.ty
+        )),
+        Some(_) => {}
+    }
+    if let Some(export) = module.export("handle_response")
+        && export.ty != "(i32, i32)"
+    {
+        faults.push(format!(
+            "exports handle_response as {}, but the http-wasm ABI has it as (i32, i32)",
+            export.ty
+        ));
+    }
+    match module.export("memory") {
+        None => faults.push(
+            "exports no memory: the host reads and writes through the export `memory`".into(),
+        ),
+        Some(export) if export.ty != "memory" => {
+            faults.push(format!("exports `memory` as a {}, not as a memory", export.ty));
+        }
+        Some(_) => {}
+    }
+    for name in ["_start", "_initialize"] {
+        if let Some(export) = module.export(name)
+            && export.ty != "()"
+        {
+            faults.push(format!("exports {name} as {}, but it must be ()", export.ty));
+        }
+    }
+}
+
+fn no_handler(module: &Module) -> String {
+    let why = if module.export("_start").is_some() {
+        "it is a command (it exports _start only): register a handler with the crate \
+         http-wasm-guest, or start from `guesthouse new rust NAME`"
+    } else {
+        "export handle_request: () -> i64; `guesthouse new wat NAME` shows the smallest handler"
+    };
+    format!("not a handler: no export handle_request; {why}")
+}
+
+fn judge_imports(module: &Module, offer: &Offer, faults: &mut Vec<String>) {
+    const SHOWN_MAX: usize = 5;
+    let mut missing = 0;
+    for import in &module.imports {
+        let key = (import.module.clone(), import.name.clone());
+        match offer.get(&key) {
+            Some(ty) if *ty == import.ty => {}
+            Some(ty) => faults.push(format!(
+                "imports {}::{} as {}, but the host has it as {ty}",
+                import.module, import.name, import.ty
+            )),
+            None => {
+                missing += 1;
+                if missing <= SHOWN_MAX {
+                    let (from, name, ty) = (&import.module, &import.name, &import.ty);
+                    faults.push(format!(
+                        "imports {}::{} {ty}, which the host does not have: {}",
+                        crate::log::escape(from.as_bytes(), 64),
+                        crate::log::escape(name.as_bytes(), 64),
+                        origin(from, name, import.is_function, offer)
+                    ));
+                }
+            }
+        }
+    }
+    if missing > SHOWN_MAX {
+        faults.push(format!("and {} more unknown imports", missing - SHOWN_MAX));
+    }
+}
+
+/// Where an unknown import usually comes from, and what to do.
+fn origin(module: &str, name: &str, is_function: bool, offer: &Offer) -> String {
+    if !is_function {
+        return "memories, tables and globals must be the module's own \
+                (without --import-memory and --import-table)"
+            .into();
+    }
+    if offer.keys().any(|(known, _)| known == module) {
+        let near = offer
+            .keys()
+            .filter(|(known, _)| known == module)
+            .max_by_key(|(_, known)| likeness(known, name));
+        let near = near.map_or("", |(_, known)| known.as_str());
+        return format!("{module} has no such function; the nearest is {near}");
+    }
+    let text = match module {
+        "wasi_unstable" => {
+            "WASI preview 0, of a toolchain from before 2020; rebuild with --target wasm32-wasip1"
+        }
+        "wasi_snapshot_preview2" => "an old WASI draft; rebuild with --target wasm32-wasip1",
+        "wbg" | "__wbindgen_placeholder__" | "__wbindgen_externref_xform__" => {
+            "from wasm-bindgen, for browsers; build for wasm32-wasip1 without crates that need \
+             JavaScript (for getrandom and time, wasm32-wasip1 needs no such feature)"
+        }
+        "gojs" | "go" => {
+            "from Go's js/wasm port; build with GOOS=wasip1 GOARCH=wasm -buildmode=c-shared"
+        }
+        "env" => {
+            "a C symbol that was not linked, or Emscripten's runtime; link the missing library, \
+             or build with wasi-sdk for wasm32-wasip1"
+        }
+        "spectest" => "from the WebAssembly test suite",
+        _ if module.starts_with("wasi:") => {
+            "a component's interface in a core module; this version serves core modules that \
+             speak the http-wasm ABI"
+        }
+        _ => "handlers can import http_handler and wasi_snapshot_preview1 only",
+    };
+    text.into()
+}
+
+/// How alike two names are: the length of their common beginning and end.
+fn likeness(a: &str, b: &str) -> usize {
+    let front = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+    let back = a.bytes().rev().zip(b.bytes().rev()).take_while(|(a, b)| a == b).count();
+    front + back
+}
+
+fn judge_sizes(module: &Module, limits: &Limits, faults: &mut Vec<String>) {
+    let memory_bytes_max = limits.memory_bytes_max as u64;
+    if module.memory_bytes > memory_bytes_max {
+        faults.push(format!(
+            "needs {} KiB of memory to begin with, more than the limit of {} KiB: \
+             raise --memory-max",
+            module.memory_bytes >> 10,
+            memory_bytes_max >> 10
+        ));
+    }
+    if module.memories > MEMORIES_MAX {
+        faults
+            .push(format!("has {} memories, at most {MEMORIES_MAX} can be held", module.memories));
+    }
+    if module.tables > TABLES_MAX {
+        faults.push(format!("has {} tables, at most {TABLES_MAX} can be held", module.tables));
+    }
+    if module.table_elements > TABLE_ELEMENTS_MAX as u64 {
+        faults.push(format!(
+            "has a table of {} elements, at most {TABLE_ELEMENTS_MAX} can be held",
+            module.table_elements
+        ));
+    }
+}

@@ -1,0 +1,208 @@
+//! What a file is, told from its bytes.
+//!
+//! Owns the kinds of files that can stand in a handler folder, and the reading of a module's
+//! imports, exports and sizes. Compiles and runs nothing.
+
+use wasmparser::{
+    Encoding, ExternalKind, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures,
+};
+
+/// Largest file that is read, in bytes: room for a language runtime, not for an accident.
+pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// What a module says about itself.
+#[derive(Debug, Default)]
+pub struct Module {
+    pub imports: Vec<Import>,
+    pub exports: Vec<Export>,
+    /// Bytes of its data segments.
+    pub data_bytes: usize,
+    /// Bytes of all its memories before any grows.
+    pub memory_bytes: u64,
+    pub memories: usize,
+    pub tables: usize,
+    /// The largest table's elements before it grows.
+    pub table_elements: u64,
+    /// Whether it has a start function.
+    pub has_start: bool,
+}
+
+#[derive(Debug)]
+pub struct Import {
+    pub module: String,
+    pub name: String,
+    /// The type, written as in `(i32, i32) -> i64`; `memory`, `table`, `global` for those.
+    pub ty: String,
+    pub is_function: bool,
+}
+
+#[derive(Debug)]
+pub struct Export {
+    pub name: String,
+    pub ty: String,
+}
+
+/// The proposals a guest may use: those of the engines, no more.
+pub fn features() -> WasmFeatures {
+    WasmFeatures::WASM2
+        | WasmFeatures::MULTI_MEMORY
+        | WasmFeatures::TAIL_CALL
+        | WasmFeatures::EXTENDED_CONST
+        | WasmFeatures::RELAXED_SIMD
+}
+
+/// What a binary is by its first eight bytes.
+pub fn kind(head: &[u8; 8]) -> &'static str {
+    match head {
+        [0, b'a', b's', b'm', 1, 0, 0, 0] => "core",
+        [0, b'a', b's', b'm', _, 0, 1, 0] => "component",
+        _ => "unknown",
+    }
+}
+
+/// Reads a file's bytes as a core module.
+///
+/// # Errors
+/// A sentence that says what the bytes are instead, or what is wrong with them, and what to do.
+pub fn read(bytes: &[u8]) -> Result<Module, String> {
+    match bytes {
+        [] => return Err("the file is empty: was the build interrupted?".into()),
+        [0, b'a', b's', b'm', ..] if bytes.len() < 8 => {
+            return Err("the file ends within its first 8 bytes: copy it again".into());
+        }
+        [0, b'a', b's', b'm', ..] => {}
+        [0x7f, b'E', b'L', b'F', ..] => return Err(NOT_WASM_ELF.into()),
+        _ => return Err(NOT_WASM.into()),
+    }
+    let mut module = Module::default();
+    let mut types: Vec<String> = Vec::new();
+    let mut functions: Vec<u32> = Vec::new();
+    let mut validator = Validator::new_with_features(features());
+    for payload in Parser::new(0).parse_all(bytes) {
+        let payload = payload.map_err(|error| damaged(&error))?;
+        if let Payload::Version { encoding: Encoding::Component, .. } = payload {
+            return Err(COMPONENT.into());
+        }
+        note(&payload, &mut module, &mut types, &mut functions).map_err(|error| damaged(&error))?;
+        if let wasmparser::ValidPayload::Func(function, body) =
+            validator.payload(&payload).map_err(|error| damaged(&error))?
+        {
+            function
+                .into_validator(Default::default())
+                .validate(&body)
+                .map_err(|error| damaged(&error))?;
+        }
+    }
+    Ok(module)
+}
+
+const NOT_WASM: &str = "not a WebAssembly file: it does not begin with \\0asm. \
+     Is it the right file? Text modules need the ending .wat";
+const NOT_WASM_ELF: &str = "a native program (ELF), not WebAssembly: \
+     build it with --target wasm32-wasip1";
+const COMPONENT: &str = "a component: this version serves core modules that speak the http-wasm \
+     ABI. Build for wasm32-wasip1 with the crate http-wasm-guest (`guesthouse new rust NAME`)";
+
+fn damaged(error: &wasmparser::BinaryReaderError) -> String {
+    let (message, offset) = (error.message(), error.offset());
+    if message.contains("unexpected end") {
+        return format!("the file is cut off (at byte {offset}): copy it again");
+    }
+    format!("not a valid module (at byte {offset}): {message}")
+}
+
+/// Takes down what one section says. Counts are bounded by the file's size.
+fn note(
+    payload: &Payload<'_>,
+    module: &mut Module,
+    types: &mut Vec<String>,
+    functions: &mut Vec<u32>,
+) -> wasmparser::Result<()> {
+    match payload {
+        Payload::TypeSection(section) => {
+            for ty in section.clone().into_iter_err_on_gc_types() {
+                let ty = ty?;
+                types.push(function_text(ty.params(), ty.results()));
+            }
+        }
+        Payload::ImportSection(section) => {
+            for import in section.clone().into_imports() {
+                let import = import?;
+                let is_function = matches!(import.ty, TypeRef::Func(_) | TypeRef::FuncExact(_));
+                let ty = match import.ty {
+                    TypeRef::Func(index) | TypeRef::FuncExact(index) => {
+                        functions.push(index);
+                        types.get(index as usize).cloned().unwrap_or_default()
+                    }
+                    TypeRef::Table(_) => "table".into(),
+                    TypeRef::Memory(_) => "memory".into(),
+                    TypeRef::Global(_) => "global".into(),
+                    TypeRef::Tag(_) => "tag".into(),
+                };
+                let (from, name) = (import.module.into(), import.name.into());
+                module.imports.push(Import { module: from, name, ty, is_function });
+            }
+        }
+        Payload::FunctionSection(section) => {
+            for index in section.clone() {
+                functions.push(index?);
+            }
+        }
+        Payload::MemorySection(section) => {
+            for memory in section.clone() {
+                module.memories += 1;
+                module.memory_bytes += memory?.initial.saturating_mul(64 * 1024);
+            }
+        }
+        Payload::TableSection(section) => {
+            for table in section.clone() {
+                module.tables += 1;
+                module.table_elements = module.table_elements.max(table?.ty.initial);
+            }
+        }
+        Payload::DataSection(section) => {
+            for data in section.clone() {
+                module.data_bytes += data?.data.len();
+            }
+        }
+        Payload::StartSection { .. } => module.has_start = true,
+        Payload::ExportSection(section) => {
+            for export in section.clone() {
+                let export = export?;
+                let ty = match export.kind {
+                    ExternalKind::Func | ExternalKind::FuncExact => functions
+                        .get(export.index as usize)
+                        .and_then(|index| types.get(*index as usize))
+                        .cloned()
+                        .unwrap_or_default(),
+                    ExternalKind::Table => "table".into(),
+                    ExternalKind::Memory => "memory".into(),
+                    ExternalKind::Global => "global".into(),
+                    ExternalKind::Tag => "tag".into(),
+                };
+                module.exports.push(Export { name: export.name.into(), ty });
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn list(types: &[ValType]) -> String {
+    types.iter().map(ValType::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// A function's type as in `(i32, i32) -> i64`.
+fn function_text(params: &[ValType], results: &[ValType]) -> String {
+    match results {
+        [] => format!("({})", list(params)),
+        [one] => format!("({}) -> {one}", list(params)),
+        more => format!("({}) -> ({})", list(params), list(more)),
+    }
+}
+
+impl Module {
+    pub fn export(&self, name: &str) -> Option<&Export> {
+        self.exports.iter().find(|export| export.name == name)
+    }
+}

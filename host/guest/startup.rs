@@ -1,0 +1,153 @@
+//! Start-up code: run once at load and kept as a snapshot, so that a fresh instance begins after
+//! it.
+//!
+//! Owns the decision whether a snapshot may be kept. A snapshot would freeze what start-up code
+//! was told about time and randomness (a hash seed, say), so a guest that asks for either at
+//! start-up runs it anew in each instance.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use wasmtime::{Instance, Linker, Module, Store, TypedFunc};
+use wasmtime_wizer::{WasmtimeWizer, Wizer};
+
+use super::call::{Call, Phase};
+use super::engine::{Pulse, QUANTUM_TICKS};
+use super::instance::{Meter, describe};
+use crate::config::Limits;
+
+/// What came of running the start-up code.
+pub enum Snapshot {
+    /// The module as it is after its start-up.
+    Taken { wasm: Vec<u8>, features: u32 },
+    /// The start-up has to run in each instance; the text says why.
+    Refused(String),
+}
+
+/// WASI functions whose answers must not be frozen.
+const IMPURE: &[&str] = &[
+    "random_get",
+    "clock_time_get",
+    "clock_res_get",
+    "poll_oneoff",
+    // These change state on the host's side, which a snapshot does not hold.
+    "fd_close",
+    "fd_renumber",
+    "fd_fdstat_set_flags",
+];
+
+/// Stops start-up code that asks for what must not be frozen.
+#[derive(Debug)]
+struct Impure(&'static str);
+
+impl std::fmt::Display for Impure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "it calls {}", self.0)
+    }
+}
+
+impl std::error::Error for Impure {}
+
+/// Replaces the impure functions of a linker by ones that stop the snapshot.
+pub fn forbid_impure(linker: &mut Linker<Call>) -> wasmtime::Result<()> {
+    const WASI: &str = "wasi_snapshot_preview1";
+    linker.allow_shadowing(true);
+    let engine = linker.engine().clone();
+    let mut store = Store::new(&engine, Call::new("".into(), Arc::new(unlimited()), 0));
+    for name in IMPURE {
+        let Some(function) = linker.get(&mut store, WASI, name)?.into_func() else { continue };
+        let ty = function.ty(&store);
+        linker.func_new(WASI, name, ty, move |_, _, _| Err(wasmtime::Error::new(Impure(name))))?;
+    }
+    Ok(())
+}
+
+/// Limits for a store in which nothing runs.
+fn unlimited() -> Limits {
+    Limits {
+        memory_bytes_max: 0,
+        deadline: std::time::Duration::ZERO,
+        cpu_max: std::time::Duration::ZERO,
+        body_bytes_max: 0,
+        response_bytes_max: 0,
+        header_bytes_max: 0,
+    }
+}
+
+/// Runs a module's start-up code and takes the snapshot.
+///
+/// # Errors
+/// A sentence, where the start-up code itself fails: then the guest can never run.
+pub async fn snapshot(
+    linker: &Linker<Call>,
+    wasm: &[u8],
+    functions: &[&'static str],
+    call: Call,
+    pulse: &Pulse,
+) -> Result<Snapshot, String> {
+    let mut wizer = Wizer::new();
+    wizer.init_func(*functions.last().expect("there is start-up code"));
+    let (context, instrumented) = match wizer.instrument(wasm) {
+        Ok(instrumented) => instrumented,
+        Err(error) => return Ok(Snapshot::Refused(format!("{error:#}"))),
+    };
+    let limits = call.limits.clone();
+    let mut store = store(linker.engine(), call);
+    let module = Module::new(linker.engine(), &instrumented)
+        .map_err(|error| format!("could not be compiled for its start-up: {error:#}"))?;
+    let run = async {
+        let instance = linker.instantiate_async(&mut store, &module).await?;
+        store.data_mut().memory = instance.get_memory(&mut store, "memory");
+        for function in functions {
+            let function: TypedFunc<(), ()> = instance.get_typed_func(&mut store, function)?;
+            run_start(&mut store, &function).await?;
+        }
+        Ok::<Instance, wasmtime::Error>(instance)
+    };
+    let running = pulse.begin();
+    let ran = Meter::new(&limits, Instant::now()).run(run).await;
+    drop(running);
+    store.data().end_log();
+    let instance = match ran {
+        Ok(Ok(instance)) => instance,
+        Ok(Err(error)) if error.is::<Impure>() => {
+            return Ok(Snapshot::Refused(error.root_cause().to_string()));
+        }
+        Ok(Err(error)) => return Err(format!("its start-up code failed: {}", describe(&error))),
+        Err(reject) => return Err(format!("its start-up code did not end in time ({reject})")),
+    };
+    let features = store.data().features;
+    let mut state = WasmtimeWizer { store: &mut store, instance };
+    match wizer.snapshot(&context, &mut state).await {
+        Ok(wasm) => Ok(Snapshot::Taken { wasm, features }),
+        Err(error) => Ok(Snapshot::Refused(format!("{error:#}"))),
+    }
+}
+
+/// Runs `_start` or `_initialize`. Leaving by `proc_exit(0)` is success.
+pub async fn run_start(
+    store: &mut Store<Call>,
+    function: &TypedFunc<(), ()>,
+) -> wasmtime::Result<()> {
+    match function.call_async(store, ()).await {
+        Err(error)
+            if error.downcast_ref().is_some_and(|exit: &wasmtime_wasi::I32Exit| exit.0 == 0) =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// A store in which guest code can run: limited, and yielding at every quantum.
+pub fn store(engine: &wasmtime::Engine, call: Call) -> Store<Call> {
+    let mut store = Store::new(engine, call);
+    store.data_mut().phase = Phase::StartUp;
+    store.limiter(|call| call);
+    // The callback owns nothing, so the box costs nothing.
+    store.epoch_deadline_callback(|_| {
+        Ok(wasmtime::UpdateDeadline::YieldCustom(QUANTUM_TICKS, Box::pin(tokio::task::yield_now())))
+    });
+    store.set_epoch_deadline(QUANTUM_TICKS);
+    store
+}

@@ -1,0 +1,14 @@
+//! Guesthouse: a multi-core HTTP host for sandboxed WebAssembly handlers.
+//!
+//! The program is the binary `guesthouse`; this library holds its parts. In reading order:
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod guest;
+pub mod log;
+pub mod message;
+pub mod metrics;
+pub mod native;
+pub mod registry;
+pub mod serve;

@@ -1,0 +1,355 @@
+//! Plain request and response values, as every handler sees them.
+//!
+//! Owns the shapes that travel along the request path and the closed list of reasons for which
+//! the host itself answers. Knows neither hyper nor wasmtime.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
+use http_body::{Body as _, Frame};
+use http_body_util::combinators::UnsyncBoxBody;
+
+/// A request with its head in memory and its body still on the wire.
+#[derive(Debug)]
+pub struct Request {
+    pub id: RequestId,
+    pub method: Method,
+    /// Path and query as the client sent them, still percent-encoded.
+    pub uri: PathAndQuery,
+    pub version: Version,
+    pub headers: HeaderMap,
+    pub body: RequestBody,
+    /// The client's socket address.
+    pub peer: SocketAddr,
+    pub place: Place,
+}
+
+/// Where in the route table a request was placed.
+#[derive(Debug, Default)]
+pub struct Place {
+    /// Bytes of the URI's path which are the route's own: `/fib` of `/fib/32`.
+    pub base_bytes: usize,
+    /// The base path itself, once a handler has replaced the URI that held it.
+    base_kept: Option<Box<str>>,
+    /// Values of `[name]` segments, still percent-encoded.
+    pub params: Vec<(Arc<str>, String)>,
+}
+
+impl Place {
+    pub fn new(base_bytes: usize, params: Vec<(Arc<str>, String)>) -> Self {
+        Place { base_bytes, base_kept: None, params }
+    }
+}
+
+/// The header that tells a handler its own base path.
+pub const BASE_PATH: &str = "guesthouse-base-path";
+/// Prefix of the headers that carry the values of `[name]` segments.
+pub const MATCH_PREFIX: &str = "guesthouse-match-";
+
+impl Request {
+    /// The route's own part of the path the request was routed by, `/fib` of `/fib/32`.
+    pub fn base_path(&self) -> &str {
+        match &self.place.base_kept {
+            Some(kept) => kept,
+            None => self.uri.path().get(..self.place.base_bytes).unwrap_or("/"),
+        }
+    }
+
+    /// Replaces path and query; the route's base path stays what it was.
+    pub fn set_uri(&mut self, uri: PathAndQuery) {
+        if self.place.base_kept.is_none() {
+            self.place.base_kept = Some(self.base_path().into());
+        }
+        self.uri = uri;
+    }
+
+    /// Removes the headers that only the host may set.
+    pub fn strip_reserved(&mut self) {
+        if self.headers.keys().any(is_reserved) {
+            let reserved: Vec<HeaderName> =
+                self.headers.keys().filter(|name| is_reserved(name)).cloned().collect();
+            for name in reserved {
+                self.headers.remove(name);
+            }
+        }
+    }
+}
+
+fn is_reserved(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("guesthouse-") && (name == BASE_PATH || name.starts_with(MATCH_PREFIX))
+}
+
+/// Names one request in problem documents and in the log. Unique for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct RequestId {
+    pub worker: u16,
+    pub count: u64,
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x}-{:08x}", self.worker, self.count)
+    }
+}
+
+/// A request's body. At most `bytes_max` bytes are ever handed out.
+#[derive(Default)]
+pub struct RequestBody {
+    source: Option<UnsyncBoxBody<Bytes, Reject>>,
+    /// Bytes that have arrived and not been taken yet.
+    front: Bytes,
+    trailers: Option<HeaderMap>,
+    bytes_read: u64,
+    bytes_max: u64,
+}
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody").field("bytes_read", &self.bytes_read).finish_non_exhaustive()
+    }
+}
+
+impl RequestBody {
+    /// A body that arrives over time; reading more than `bytes_max` bytes of it is a
+    /// [`Reject::BodyTooLarge`].
+    pub fn stream(source: UnsyncBoxBody<Bytes, Reject>, bytes_max: u64) -> Self {
+        RequestBody { source: Some(source), bytes_max, ..RequestBody::default() }
+    }
+
+    /// A body that is here in full.
+    pub fn full(bytes: Bytes) -> Self {
+        RequestBody { bytes_max: bytes.len() as u64, front: bytes, ..RequestBody::default() }
+    }
+
+    /// Whether every byte has been taken and the end was seen.
+    pub fn is_end(&self) -> bool {
+        self.front.is_empty() && self.source.as_ref().is_none_or(|source| source.is_end_stream())
+    }
+
+    /// Trailers, known once the end of the body has been read.
+    pub fn trailers(&self) -> Option<&HeaderMap> {
+        self.trailers.as_ref()
+    }
+
+    /// The next bytes, at most `limit` of them; empty only at the end.
+    ///
+    /// Cancel safe: bytes that arrived stay in the body.
+    pub async fn read(&mut self, limit: usize) -> Result<Bytes, Reject> {
+        std::future::poll_fn(|cx| self.poll_fill(cx)).await?;
+        Ok(self.front.split_to(limit.min(self.front.len())))
+    }
+
+    /// The rest of the body in one piece.
+    pub async fn collect(&mut self) -> Result<Bytes, Reject> {
+        let first = self.read(usize::MAX).await?;
+        if self.is_end() {
+            return Ok(first);
+        }
+        let mut whole = BytesMut::from(first);
+        loop {
+            let more = self.read(usize::MAX).await?;
+            if more.is_empty() {
+                return Ok(whole.freeze());
+            }
+            whole.extend_from_slice(&more);
+        }
+    }
+
+    /// Makes `front` non-empty, or sees the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reject>> {
+        while self.front.is_empty() {
+            let Some(source) = &mut self.source else { break };
+            match std::task::ready!(http_body::Body::poll_frame(Pin::new(source), cx)) {
+                None => self.source = None,
+                Some(Err(reject)) => {
+                    self.source = None;
+                    return Poll::Ready(Err(reject));
+                }
+                Some(Ok(frame)) => self.take_frame(frame)?,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn take_frame(&mut self, frame: Frame<Bytes>) -> Result<(), Reject> {
+        match frame.into_data() {
+            Ok(bytes) => {
+                self.bytes_read += bytes.len() as u64;
+                if self.bytes_read > self.bytes_max {
+                    self.source = None;
+                    return Err(Reject::BodyTooLarge);
+                }
+                self.front = bytes;
+            }
+            Err(frame) => self.trailers = frame.into_trailers().ok(),
+        }
+        Ok(())
+    }
+}
+
+/// The request body as a stream, for forwarding.
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = Reject;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
+        std::task::ready!(self.poll_fill(cx))?;
+        if !self.front.is_empty() {
+            let bytes = std::mem::take(&mut self.front);
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_end() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        let front = self.front.len() as u64;
+        let Some(source) = &self.source else { return http_body::SizeHint::with_exact(front) };
+        let mut hint = source.size_hint();
+        match hint.exact() {
+            Some(rest) => hint.set_exact(rest + front),
+            None => hint.set_lower(hint.lower() + front),
+        }
+        hint
+    }
+}
+
+/// A response that is complete but for the host's own framing.
+#[derive(Debug)]
+pub struct Response {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: ResponseBody,
+}
+
+/// A response's body.
+pub enum ResponseBody {
+    /// All of it, sent with its length.
+    Full(Bytes),
+    /// All of it, with trailers behind it: sent chunked.
+    Trailed(Bytes, Box<HeaderMap>),
+    /// Passed through from the upstream as it arrives.
+    Stream(UnsyncBoxBody<Bytes, Reject>),
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ResponseBody::Full(bytes) | ResponseBody::Trailed(bytes, _) => {
+                write!(f, "{} bytes", bytes.len())
+            }
+            ResponseBody::Stream(_) => f.write_str("stream"),
+        }
+    }
+}
+
+impl Response {
+    /// A response with a body and nothing else.
+    pub fn new(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        Response { status, headers: HeaderMap::new(), body: ResponseBody::Full(body.into()) }
+    }
+}
+
+/// Why the host answers a request itself. Each has one status, chosen in `serve/respond.rs`, and
+/// is counted under its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// No route takes the path, and there is no upstream.
+    NoRoute,
+    /// The request target is not a path that can be routed; the text says why.
+    BadPath(&'static str),
+    /// The Host header is missing, repeated or not a host.
+    BadHost(&'static str),
+    /// The request's body is larger than the limit.
+    BodyTooLarge,
+    /// The request's body ended early or was not framed as HTTP says.
+    BodyBroken,
+    /// The client went away before its body had arrived.
+    ClientGone,
+    /// The handler stopped with a trap of any kind.
+    Trap,
+    /// The handler's response is not one that HTTP allows, or it is larger than the limit.
+    InvalidResponse,
+    /// The handler's file could not be loaded.
+    NotLoaded,
+    /// Every instance, or every place for a request, is taken.
+    NoInstance,
+    /// No response head before the deadline.
+    Deadline,
+    /// The handler used more CPU time than one request may.
+    CpuTime,
+    /// The upstream could not be reached or broke off.
+    UpstreamFailed,
+    /// The upstream gave no response head before the deadline.
+    UpstreamDeadline,
+    /// Too many requests are on their way to the upstream already.
+    UpstreamBusy,
+}
+
+impl Reject {
+    /// Every reject, for counters: the position is the counter's index.
+    pub const NAMES: [&'static str; 15] = [
+        "no_route",
+        "bad_path",
+        "bad_host",
+        "body_too_large",
+        "body_broken",
+        "client_gone",
+        "trap",
+        "invalid_response",
+        "not_loaded",
+        "no_instance",
+        "deadline",
+        "cpu_time",
+        "upstream_failed",
+        "upstream_deadline",
+        "upstream_busy",
+    ];
+
+    /// The position of this reject's name in [`Reject::NAMES`].
+    pub fn index(self) -> usize {
+        match self {
+            Reject::NoRoute => 0,
+            Reject::BadPath(_) => 1,
+            Reject::BadHost(_) => 2,
+            Reject::BodyTooLarge => 3,
+            Reject::BodyBroken => 4,
+            Reject::ClientGone => 5,
+            Reject::Trap => 6,
+            Reject::InvalidResponse => 7,
+            Reject::NotLoaded => 8,
+            Reject::NoInstance => 9,
+            Reject::Deadline => 10,
+            Reject::CpuTime => 11,
+            Reject::UpstreamFailed => 12,
+            Reject::UpstreamDeadline => 13,
+            Reject::UpstreamBusy => 14,
+        }
+    }
+
+    /// The name under which this reject is counted and logged.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self.index()]
+    }
+}
+
+impl fmt::Display for Reject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::error::Error for Reject {}

@@ -1,0 +1,243 @@
+//! What one route matches, as a file's path says it.
+//!
+//! Owns the meaning of that path, the order of routes from most to least specific, and how they are
+//! printed. Must not know the file system or the table.
+//!
+//! | name, without extension | serves |
+//! |---|---|
+//! | `hello` | `/hello`, `/hello/` and everything below |
+//! | `index`, `docs/index` | `/`; `/docs` and `/docs/`; nothing below |
+//! | `users/[id]` | `/users/7` and `/users/7/`; nothing below |
+//! | `files/[...path]` | one or more segments below `/files`; not `/files/` itself |
+//! | `users/[id]/posts` | `/users/7/posts` and everything below |
+//! | `@example.com/hello` | as `hello`, for requests to that host only |
+//!
+//! Every other name is literal and in decoded form: `a b` serves `/a%20b`.
+
+use std::cmp::{Ordering, Reverse};
+use std::fmt;
+
+use super::name::{Name, parse_host};
+
+/// The most names in one pattern. It bounds the depth of the search for a route.
+const SEGMENTS_MAX: usize = 64;
+
+/// What one route matches. Ordered most specific first: of two patterns that match one path, the
+/// lesser serves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    /// Lower case, without a port.
+    host: Option<Box<str>>,
+    segments: Vec<Segment>,
+    tail: Tail,
+}
+
+/// A named part of the path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Segment {
+    Static(Box<str>),
+    Param(Box<str>),
+}
+
+/// What may follow the named segments.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Tail {
+    /// Nothing.
+    Exact,
+    /// One or more segments, under this name.
+    Rest(Box<str>),
+    /// Anything, nothing included.
+    Below,
+}
+
+/// What is wrong with a name, and what to do about it: one sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatternError(String);
+
+impl Pattern {
+    /// Reads a name: a path relative to the handler folder, without extension, with `/` between its
+    /// parts.
+    ///
+    /// # Errors
+    /// A name outside the grammar, or one that no request could ever match.
+    pub fn parse(name: &str) -> Result<Pattern, PatternError> {
+        let (host, path) = match name.strip_prefix('@') {
+            Some(top) => match top.split_once('/') {
+                Some((host, path)) => (Some(parse_host(host)?), path),
+                None => {
+                    return Err(PatternError(format!(
+                        "{name:?} stands for a host and must be a folder: put `index` (for `/`) \
+                         or `[...path]` into a folder of that name"
+                    )));
+                }
+            },
+            None => (None, name),
+        };
+        let (folders, file) = match path.rsplit_once('/') {
+            Some((folders, file)) => (Some(folders), file),
+            None => (None, path),
+        };
+        let mut segments = Vec::new();
+        for folder in folders.into_iter().flat_map(|folders| folders.split('/')) {
+            segments.push(parse_folder(folder)?);
+        }
+        let tail = match Name::parse(file)? {
+            Name::Static("index") => Tail::Exact,
+            Name::Static(text) => {
+                segments.push(Segment::Static(text.into()));
+                Tail::Below
+            }
+            Name::Param(name) => {
+                segments.push(Segment::Param(name.into()));
+                Tail::Exact
+            }
+            Name::Rest(name) => Tail::Rest(name.into()),
+        };
+        let pattern = Pattern { host, segments, tail };
+        pattern.refuse_excess()?;
+        Ok(pattern)
+    }
+
+    /// A route that no file made: these literal segments and everything below, for every host.
+    #[must_use]
+    pub fn prefix(segments: &[&str]) -> Pattern {
+        let segments = segments.iter().map(|&text| Segment::Static(text.into())).collect();
+        Pattern { host: None, segments, tail: Tail::Below }
+    }
+
+    /// The host this is for, in lower case; none means every host.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref()
+    }
+
+    /// The names of its parameters, in the order of [`super::Match::params`].
+    pub fn params(&self) -> impl Iterator<Item = &str> {
+        self.segment_params().flatten().chain(self.rest_param())
+    }
+
+    /// For each named segment, the name of its parameter if it is one.
+    pub(super) fn segment_params(&self) -> impl Iterator<Item = Option<&str>> {
+        self.segments.iter().map(|segment| match segment {
+            Segment::Static(_) => None,
+            Segment::Param(name) => Some(&**name),
+        })
+    }
+
+    fn dynamic(&self) -> impl Iterator<Item = bool> {
+        self.segment_params().map(|param| param.is_some())
+    }
+
+    pub(super) fn rest_param(&self) -> Option<&str> {
+        match &self.tail {
+            Tail::Rest(name) => Some(name),
+            Tail::Exact | Tail::Below => None,
+        }
+    }
+
+    pub(super) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    pub(super) fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    fn refuse_excess(&self) -> Result<(), PatternError> {
+        if self.segments.len() > SEGMENTS_MAX {
+            return Err(PatternError(format!(
+                "more than {SEGMENTS_MAX} names deep: use fewer folders"
+            )));
+        }
+        let names: Vec<&str> = self.params().collect();
+        for (index, name) in names.iter().enumerate() {
+            // The names become header names, which do not tell capitals apart.
+            if names[..index].iter().any(|earlier| earlier.eq_ignore_ascii_case(name)) {
+                return Err(PatternError(format!(
+                    "the parameter name {name:?} is used twice (capitals make no difference): \
+                     rename one of them"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Tail {
+    /// The lesser wins.
+    fn rank(&self) -> u8 {
+        match self {
+            Tail::Exact => 0,
+            Tail::Rest(_) => 1,
+            Tail::Below => 2,
+        }
+    }
+}
+
+impl PatternError {
+    pub(super) fn new(text: impl Into<String>) -> PatternError {
+        PatternError(text.into())
+    }
+}
+
+fn parse_folder(name: &str) -> Result<Segment, PatternError> {
+    if name.starts_with('@') {
+        return Err(PatternError(format!(
+            "the host folder {name:?} is inside another folder: move it to the top of the handler \
+             folder"
+        )));
+    }
+    match Name::parse(name)? {
+        Name::Static(text) => Ok(Segment::Static(text.into())),
+        Name::Param(name) => Ok(Segment::Param(name.into())),
+        Name::Rest(_) => Err(PatternError(format!(
+            "{name:?} takes the rest of the path, so nothing can come after it: let it be the \
+             file's name, or use a `[param]` folder"
+        ))),
+    }
+}
+
+impl Ord for Pattern {
+    fn cmp(&self, other: &Pattern) -> Ordering {
+        let for_every_host = |pattern: &Pattern| pattern.host.is_none();
+        (for_every_host(self), &self.host, Reverse(self.segments.len()))
+            .cmp(&(for_every_host(other), &other.host, Reverse(other.segments.len())))
+            .then_with(|| self.dynamic().cmp(other.dynamic()))
+            .then_with(|| self.tail.rank().cmp(&other.tail.rank()))
+            // What is left only makes the order total and easy on the eye.
+            .then_with(|| (&self.segments, &self.tail).cmp(&(&other.segments, &other.tail)))
+    }
+}
+
+impl PartialOrd for Pattern {
+    fn partial_cmp(&self, other: &Pattern) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// As the table prints it: `/`, `/hello/*`, `/users/[id]`, `example.com/files/[...path]`.
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.host.as_deref().unwrap_or_default())?;
+        for segment in &self.segments {
+            match segment {
+                Segment::Static(text) => write!(f, "/{text}")?,
+                Segment::Param(name) => write!(f, "/[{name}]")?,
+            }
+        }
+        match &self.tail {
+            Tail::Exact if self.segments.is_empty() => f.write_str("/"),
+            Tail::Exact => Ok(()),
+            Tail::Rest(name) => write!(f, "/[...{name}]"),
+            Tail::Below => f.write_str("/*"),
+        }
+    }
+}
+
+impl fmt::Display for PatternError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for PatternError {}

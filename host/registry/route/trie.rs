@@ -1,0 +1,119 @@
+//! A tree of path segments for the routes of one host.
+//!
+//! Owns the search. Must not know targets or sources: a route is a number to it. Static and dynamic
+//! neighbours may stand side by side (`/a/b/*`, `/a/[x]/c`), hence a search that tries both.
+
+use std::collections::HashMap;
+
+use super::path::RawPath;
+use super::pattern::{Pattern, Segment, Tail};
+
+/// The tree. The first node is `/`.
+#[derive(Debug)]
+pub(super) struct Trie {
+    nodes: Vec<Node>,
+}
+
+/// A place that a sequence of segments leads to, and the routes that end or begin to be open there.
+#[derive(Debug, Default)]
+struct Node {
+    statics: HashMap<Box<[u8]>, usize>,
+    param: Option<usize>,
+    exact: Option<usize>,
+    rest: Option<usize>,
+    below: Option<usize>,
+}
+
+/// The route that won.
+#[derive(Debug)]
+pub(super) struct Hit {
+    pub(super) route: usize,
+    /// As in [`super::Match`].
+    pub(super) base_len: usize,
+}
+
+impl Default for Trie {
+    fn default() -> Trie {
+        Trie { nodes: vec![Node::default()] }
+    }
+}
+
+impl Trie {
+    /// Adds a route. `Err` is the route that has the place already.
+    pub(super) fn insert(&mut self, pattern: &Pattern, route: usize) -> Result<(), usize> {
+        let mut at = 0;
+        for segment in pattern.segments() {
+            let next = self.nodes.len();
+            let node = &mut self.nodes[at];
+            at = match segment {
+                Segment::Static(text) => {
+                    *node.statics.entry(text.as_bytes().into()).or_insert(next)
+                }
+                Segment::Param(_) => *node.param.get_or_insert(next),
+            };
+            if at == next {
+                self.nodes.push(Node::default());
+            }
+        }
+        let node = &mut self.nodes[at];
+        let place = match pattern.tail() {
+            Tail::Exact => &mut node.exact,
+            Tail::Rest(_) => &mut node.rest,
+            Tail::Below => &mut node.below,
+        };
+        if let Some(first) = *place {
+            return Err(first);
+        }
+        *place = Some(route);
+        Ok(())
+    }
+
+    /// The route that serves `path`; the order among several is that of [`super`].
+    pub(super) fn find(&self, path: RawPath<'_>) -> Option<Hit> {
+        let mut search = Search { trie: self, path, open: None };
+        search.descend(0, 0, 0).or_else(|| search.open.map(|open| open.hit))
+    }
+}
+
+/// Depth first, static before `[param]`. Every node is reached by one way only, so a search visits
+/// each at most once and never goes deeper than the longest pattern, however long the path.
+struct Search<'s> {
+    trie: &'s Trie,
+    path: RawPath<'s>,
+    /// The best route so far that does not name all segments.
+    open: Option<Open>,
+}
+
+struct Open {
+    named: usize,
+    hit: Hit,
+}
+
+impl Search<'_> {
+    /// `named` segments led to `node`, and the next begins at the slash at `at`. The first route
+    /// found that names them all is the best there is.
+    fn descend(&mut self, node: usize, at: usize, named: usize) -> Option<Hit> {
+        let node = &self.trie.nodes[node];
+        let Some(segment) = self.path.segment(at) else {
+            let exact = node.exact.map(|route| Hit { route, base_len: self.path.len() });
+            return exact.or_else(|| node.below.map(|route| Hit { route, base_len: at }));
+        };
+        // Of two that name as many, the one found first has its static segment further left.
+        if let Some(route) = node.rest.or(node.below)
+            && self.open.as_ref().is_none_or(|open| open.named < named)
+        {
+            self.open = Some(Open { named, hit: Hit { route, base_len: at } });
+        }
+        let next = segment.end;
+        if !node.statics.is_empty()
+            && let Some(&child) = node.statics.get(&*self.path.decoded(segment.clone()))
+            && let Some(hit) = self.descend(child, next, named + 1)
+        {
+            return Some(hit);
+        }
+        match node.param {
+            Some(child) if !segment.is_empty() => self.descend(child, next, named + 1),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Serving: one pinned thread per core, each with its own runtime, listeners and pool of instances.
+//!
+//! Owns the threads and their end. hyper is named only in this folder.
+
+mod connection;
+mod guard;
+mod intake;
+mod listen;
+mod pipeline;
+mod respond;
+mod upstream;
+mod wire;
+mod worker;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use socket2::Socket;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::guest::engine::Engines;
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use worker::{CLOCK_TICK_MS, Worker};
+
+pub use listen::{Bound, bind};
+
+/// A connection that was active so recently when the host stops may send one more request.
+const ACTIVE: Duration = Duration::from_millis(500);
+/// When the host stops, requests in flight have this long to end. The whole stop stays below 25 s.
+const DRAIN_MAX: Duration = Duration::from_secs(23);
+
+/// The workers of a running host.
+pub struct Host {
+    threads: Vec<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+    pub metrics: Metrics,
+}
+
+/// What every worker gets.
+#[derive(Clone)]
+struct Shared {
+    config: Arc<Config>,
+    engines: Arc<Engines>,
+    registry: Arc<Registry>,
+    metrics: Metrics,
+    /// Becomes true when the host stops.
+    stop: watch::Receiver<bool>,
+    /// The cores that this process may use.
+    cores: CpuSet,
+}
+
+impl Host {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn start(
+        config: Arc<Config>,
+        engines: Arc<Engines>,
+        registry: Arc<Registry>,
+        sockets: Vec<Vec<Socket>>,
+    ) -> Result<Self> {
+        raise_descriptor_limit();
+        let metrics = Metrics::new(config.workers);
+        let (stop, stopped) = watch::channel(false);
+        let cores = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
+        let shared =
+            Shared { config, engines, registry, metrics: metrics.clone(), stop: stopped, cores };
+        let mut threads = Vec::new();
+        for (index, sockets) in sockets.into_iter().enumerate() {
+            let shared = shared.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || work(index, &shared, sockets))
+                .context("could not start a worker thread")?;
+            threads.push(thread);
+        }
+        Ok(Host { threads, stop, metrics })
+    }
+
+    /// Stops accepting, answers what is in flight, and waits for the workers to end.
+    pub fn stop(self) {
+        // Fails only if every worker has ended already.
+        let _ = self.stop.send(true);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker thread has panicked");
+            }
+        }
+    }
+}
+
+/// Idle connections need descriptors, and the soft limit is often 1,024.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("could not raise the limit on open files: {error}");
+    }
+}
+
+/// Pins the calling thread to the core that is its own, where there is one for every worker.
+fn pin(index: usize, workers: usize, cores: &CpuSet) {
+    let allowed: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| cores.is_set(*core)).collect();
+    if workers > allowed.len() {
+        return;
+    }
+    let mut own = CpuSet::new();
+    own.set(allowed[index]);
+    if let Err(error) = sched_setaffinity(None, &own) {
+        tracing::debug!("worker {index} is not pinned: {error}");
+    }
+}
+
+/// The life of a worker thread.
+fn work(index: usize, shared: &Shared, sockets: Vec<Socket>) {
+    pin(index, shared.config.workers, &shared.cores);
+    let cores = shared.cores;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // How many tasks may run before the sockets are looked at again.
+        .event_interval(EVENT_INTERVAL)
+        // Threads for blocking work may use every core: this worker's is busy.
+        .on_thread_start(move || {
+            let _ = sched_setaffinity(None, &cores);
+        })
+        .build_local(tokio::runtime::LocalOptions::default());
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!("worker {index} could not start: {error}"),
+    };
+    runtime.block_on(async {
+        let reader = shared.registry.reader();
+        let (config, metrics) = (shared.config.clone(), shared.metrics.clone());
+        let worker = Worker::new(index, config, &shared.engines, reader, metrics);
+        tokio::task::spawn_local(guard::run(worker.clone()));
+        let accepting: Vec<_> = sockets
+            .into_iter()
+            .map(|socket| {
+                let stop = stopped(shared.stop.clone());
+                tokio::task::spawn_local(listen::accept(worker.clone(), socket, stop))
+            })
+            .collect();
+        stopped(shared.stop.clone()).await;
+        worker.draining.set(true);
+        for task in accepting {
+            // Ends at once: the task has been told to stop, too.
+            drop(task.await);
+        }
+        drain(&worker).await;
+    });
+    // Blocking work that is left over is not waited for.
+    drop(runtime);
+}
+
+/// Tasks that run between two looks at the sockets. tokio's default of 61 lets a burst of requests
+/// delay the reading of all others.
+const EVENT_INTERVAL: u32 = 8;
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error means that the host itself is gone, which is a stop too.
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+/// Ends the connections: those that have long been idle at once, the others after their next
+/// answer.
+async fn drain(worker: &Rc<Worker>) {
+    let began = tokio::time::Instant::now();
+    let tick = Duration::from_millis(u64::from(CLOCK_TICK_MS) / 4);
+    while !worker.wires.borrow().is_empty() && began.elapsed() < DRAIN_MAX {
+        let graced = began.elapsed() < ACTIVE + tick;
+        for (_, wire) in worker.wires.borrow().iter() {
+            let recent = guard::still_for(wire, worker.clock.get()) < ACTIVE || wire.partial.get();
+            let busy = wire.in_flight.get() || wire.has_input();
+            if !busy && !(graced && recent) && !wire.closing.get() {
+                wire.closing.set(true);
+                wire.wake();
+            }
+        }
+        tokio::time::sleep(tick).await;
+    }
+    let left = worker.wires.borrow().len();
+    if left > 0 {
+        tracing::warn!("worker {}: {left} connections were cut off", worker.index);
+    }
+}

@@ -1,0 +1,135 @@
+//! The first step of every request: what hyper parsed becomes a [`Request`], or is refused.
+//!
+//! Owns the checks of RFC 9112 that hyper leaves to its user: the Host header, the form of the
+//! target, and a body that is announced as too large.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderMap, HeaderValue, Method, Version};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+
+use crate::message::{Place, Reject, Request, RequestBody, RequestId};
+
+/// Makes a request of what hyper parsed.
+///
+/// # Errors
+/// [`Reject::BadHost`], [`Reject::BadPath`], [`Reject::BodyTooLarge`].
+pub fn request(
+    http: http::Request<Incoming>,
+    id: RequestId,
+    peer: SocketAddr,
+    body_bytes_max: u64,
+) -> Result<Request, Reject> {
+    let (mut parts, body) = http.into_parts();
+    check_host(&mut parts.headers, &parts.uri, parts.version)?;
+    if parts.headers.contains_key(TRANSFER_ENCODING) && parts.headers.contains_key(CONTENT_LENGTH) {
+        return Err(Reject::BadHost("both Content-Length and Transfer-Encoding"));
+    }
+    let body = request_body(&parts.headers, body, body_bytes_max)?;
+    let uri = target(&parts.method, parts.uri)?;
+    let mut request = Request {
+        id,
+        method: parts.method,
+        uri,
+        version: parts.version,
+        headers: parts.headers,
+        body,
+        peer,
+        place: Place::default(),
+    };
+    request.strip_reserved();
+    Ok(request)
+}
+
+/// RFC 9112, 3.2: HTTP/1.1 has exactly one valid Host; the authority of an absolute target is put
+/// in its place.
+fn check_host(headers: &mut HeaderMap, uri: &Uri, version: Version) -> Result<(), Reject> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => return Err(Reject::BadHost("more than one Host header")),
+        (Some(host), None) if !is_host(host.as_bytes()) => {
+            return Err(Reject::BadHost("the Host header is not a host and port"));
+        }
+        (None, _) if version == Version::HTTP_11 => {
+            return Err(Reject::BadHost("the Host header is missing"));
+        }
+        _ => {}
+    }
+    if let Some(authority) = uri.authority() {
+        let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+        let host = HeaderValue::from_str(host)
+            .map_err(|_| Reject::BadHost("the target's authority is not a host and port"))?;
+        headers.insert(HOST, host);
+    }
+    Ok(())
+}
+
+/// Whether bytes can be `host[:port]` (RFC 3986, 3.2.2). Empty is allowed.
+fn is_host(host: &[u8]) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b".-_~:[]%!$&'()*+,;=".contains(byte);
+    host.iter().all(is_part)
+}
+
+/// The path and query of a target that can be routed.
+fn target(method: &Method, uri: Uri) -> Result<PathAndQuery, Reject> {
+    if method == Method::CONNECT {
+        return Err(Reject::BadPath("CONNECT is not served"));
+    }
+    let target = uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/"));
+    if target.path().starts_with('/') {
+        Ok(target)
+    } else {
+        Err(Reject::BadPath("the request target is not a path"))
+    }
+}
+
+fn request_body(
+    headers: &HeaderMap,
+    body: Incoming,
+    bytes_max: u64,
+) -> Result<RequestBody, Reject> {
+    if body.is_end_stream() {
+        return Ok(RequestBody::default());
+    }
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    if announced
+        .and_then(|length| length.parse().ok())
+        .is_some_and(|length: u64| length > bytes_max)
+    {
+        return Err(Reject::BodyTooLarge);
+    }
+    Ok(RequestBody::stream(UnsyncBoxBody::new(Arriving(body)), bytes_max))
+}
+
+/// A body as it arrives, with hyper's errors as rejects.
+struct Arriving(Incoming);
+
+impl Body for Arriving {
+    type Data = Bytes;
+    type Error = Reject;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
+        Pin::new(&mut self.0).poll_frame(cx).map_err(|error| {
+            let gone = error.is_incomplete_message() || error.is_closed() || error.is_canceled();
+            if gone { Reject::ClientGone } else { Reject::BodyBroken }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}

@@ -1,0 +1,237 @@
+//! The last step of every request: a response or a reject becomes what hyper sends.
+//!
+//! Owns the host's framing and hop-by-hop headers, and the only match from a reject to a status.
+//! Clients see fixed texts; what happened is in the log under the request's id.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http_body::{Frame, SizeHint};
+
+use crate::message::{Reject, RequestId, Response, ResponseBody};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Header fields that belong to one connection (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [HeaderName; 7] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// The response's body as hyper pulls it.
+pub struct Body(Inner);
+
+enum Inner {
+    Full(Bytes),
+    Trailed(Bytes, Option<Box<HeaderMap>>),
+    Stream(http_body_util::combinators::UnsyncBoxBody<Bytes, Reject>),
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Reject;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
+        match &mut self.0 {
+            Inner::Full(bytes) | Inner::Trailed(bytes, _) if !bytes.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
+            }
+            Inner::Full(_) => Poll::Ready(None),
+            Inner::Trailed(_, trailers) => {
+                Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))))
+            }
+            Inner::Stream(stream) => Pin::new(stream).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Inner::Full(bytes) => bytes.is_empty(),
+            Inner::Trailed(bytes, trailers) => bytes.is_empty() && trailers.is_none(),
+            Inner::Stream(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            // Without an exact size hyper sends it chunked, which trailers need.
+            Inner::Trailed(..) => SizeHint::default(),
+            Inner::Stream(stream) => stream.size_hint(),
+        }
+    }
+}
+
+/// What the last step has to know of the request.
+pub struct Asked {
+    pub id: RequestId,
+    pub method: Method,
+    /// Whether the client said that it takes trailers (`TE: trailers`).
+    pub trailers: bool,
+}
+
+/// Makes the response that is sent. `last` closes the connection behind it.
+pub fn respond(
+    asked: &Asked,
+    result: Result<Response, Reject>,
+    header_bytes_max: usize,
+    last: bool,
+) -> (http::Response<Body>, Option<Reject>) {
+    let (response, reject) = match result.and_then(|response| check(response, header_bytes_max)) {
+        Ok(response) => (response, None),
+        Err(reject) => (problem(reject, asked.id), Some(reject)),
+    };
+    (frame(asked, response, last), reject)
+}
+
+/// A handler may name any status but those that are the connection's own, and its head is bounded.
+fn check(response: Response, header_bytes_max: usize) -> Result<Response, Reject> {
+    let field_bytes =
+        |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    let bytes: usize = response.headers.iter().map(field_bytes).sum();
+    if response.status.is_informational() || bytes > header_bytes_max {
+        return Err(Reject::InvalidResponse);
+    }
+    Ok(response)
+}
+
+fn frame(asked: &Asked, response: Response, last: bool) -> http::Response<Body> {
+    let Response { status, mut headers, body } = response;
+    // The length that a HEAD or a 304 names is that of a body which is not sent.
+    let is_stream = matches!(body, ResponseBody::Stream(_));
+    let bodiless = asked.method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
+    if !(bodiless && is_stream) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    strip_hop_by_hop(&mut headers);
+    if last {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let no_content = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let body = match body {
+        _ if no_content => Inner::Full(Bytes::new()),
+        ResponseBody::Full(bytes) => Inner::Full(bytes),
+        ResponseBody::Trailed(bytes, mut trailers) if asked.trailers => {
+            strip_hop_by_hop(&mut trailers);
+            trailers.remove(CONTENT_LENGTH);
+            let names: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+            if let Ok(names) = HeaderValue::from_str(&names.join(", ")) {
+                headers.insert(TRAILER, names);
+            }
+            Inner::Trailed(bytes, Some(trailers))
+        }
+        ResponseBody::Trailed(bytes, _) => Inner::Full(bytes),
+        ResponseBody::Stream(stream) => Inner::Stream(stream),
+    };
+    let mut framed = http::Response::new(Body(body));
+    *framed.status_mut() = status;
+    *framed.headers_mut() = headers;
+    framed
+}
+
+/// Removes the fields that belong to one connection, and those that `Connection` names.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if let Some(connection) = headers.get(CONNECTION).cloned() {
+        let names = connection.to_str().unwrap_or_default().split(',');
+        for name in names.filter_map(|name| name.trim().parse::<HeaderName>().ok()) {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// The status, title and text that a client gets for a reject. A new reject does not compile until
+/// it has them.
+fn meaning(reject: Reject) -> (StatusCode, &'static str) {
+    match reject {
+        Reject::NoRoute => (StatusCode::NOT_FOUND, "no handler serves this path"),
+        Reject::BadPath(why) | Reject::BadHost(why) => (StatusCode::BAD_REQUEST, why),
+        Reject::BodyBroken => {
+            (StatusCode::BAD_REQUEST, "the request's body is not framed as HTTP says")
+        }
+        Reject::ClientGone => (StatusCode::BAD_REQUEST, "the request's body ended early"),
+        Reject::BodyTooLarge => {
+            (StatusCode::PAYLOAD_TOO_LARGE, "the request's body is larger than this host takes")
+        }
+        Reject::Trap => (StatusCode::INTERNAL_SERVER_ERROR, "the handler stopped with an error"),
+        Reject::InvalidResponse => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "the handler made an invalid response")
+        }
+        Reject::NotLoaded => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the handler for this path could not be loaded")
+        }
+        Reject::NoInstance => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the host is busy; try again shortly")
+        }
+        Reject::UpstreamBusy => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the upstream is busy; try again shortly")
+        }
+        Reject::Deadline => {
+            (StatusCode::GATEWAY_TIMEOUT, "the handler did not answer before the deadline")
+        }
+        Reject::CpuTime => {
+            (StatusCode::GATEWAY_TIMEOUT, "the handler used more CPU time than one request may")
+        }
+        Reject::UpstreamFailed => {
+            (StatusCode::BAD_GATEWAY, "the upstream could not be reached or broke off")
+        }
+        Reject::UpstreamDeadline => {
+            (StatusCode::GATEWAY_TIMEOUT, "the upstream did not answer before the deadline")
+        }
+    }
+}
+
+/// When to come back, in seconds, where that helps.
+fn retry_after(reject: Reject) -> Option<HeaderValue> {
+    match reject {
+        Reject::NoInstance | Reject::UpstreamBusy => Some(HeaderValue::from_static("1")),
+        Reject::NotLoaded => Some(HeaderValue::from_static("30")),
+        _ => None,
+    }
+}
+
+/// A reject as a problem document (RFC 9457).
+pub fn problem(reject: Reject, id: RequestId) -> Response {
+    let (status, detail) = meaning(reject);
+    let document = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("Error"),
+        "status": status.as_u16(),
+        "detail": detail,
+        "request_id": id.to_string(),
+    });
+    let mut response = Response::new(status, format!("{document}\n"));
+    let json = HeaderValue::from_static("application/problem+json");
+    response.headers.insert(CONTENT_TYPE, json);
+    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
+        response.headers.insert(REQUEST_ID, id);
+    }
+    if let Some(seconds) = retry_after(reject) {
+        response.headers.insert(RETRY_AFTER, seconds);
+    }
+    response
+}
+
+/// The page of a folder without handlers.
+pub fn landing() -> Response {
+    let mut response = Response::new(StatusCode::OK, include_str!("landing.html"));
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    response.headers.insert(CONTENT_TYPE, html);
+    response
+}

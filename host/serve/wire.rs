@@ -1,0 +1,241 @@
+//! One connection's socket, with its writes collected.
+//!
+//! Owns the bytes that hyper has written and the socket has not taken, and what is known of the
+//! connection's life. hyper's flushes are held back until its future returns: then one system call
+//! carries every answer that is ready, and none waits for a slow one behind it. Knows no HTTP.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+
+/// Bytes that are held back at the most; more waits for the socket.
+const HELD_BYTES_MAX: usize = 256 * 1024;
+/// A write of this size goes to the socket at once: copying would cost more than the call.
+const DIRECT_BYTES_MIN: usize = 16 * 1024;
+/// A buffer that has grown beyond this is not kept for the next connection.
+const SPARE_BYTES_MAX: usize = 64 * 1024;
+
+/// Empty buffers of one worker, so that an idle connection holds none.
+pub type Spares = RefCell<Vec<Vec<u8>>>;
+const SPARES_MAX: usize = 16;
+
+/// The socket as its connection, the reaper and the drain share it.
+pub struct Wire {
+    stream: RefCell<TokioIo<TcpStream>>,
+    held: RefCell<Held>,
+    spares: Rc<Spares>,
+    task: RefCell<Option<Waker>>,
+    /// A write has failed: nothing more can be sent.
+    pub broken: Cell<bool>,
+    /// Bytes have arrived that belong to no request yet.
+    pub partial: Cell<bool>,
+    /// Requests whose answer is not made yet.
+    pub in_flight: Cell<bool>,
+    /// Asked to close as soon as it is idle.
+    pub closing: Cell<bool>,
+    /// Asked to close now, whatever it does.
+    pub doomed: Cell<bool>,
+    /// The request's body was not read to its end, so the client may still be sending.
+    pub unread: Cell<bool>,
+    /// When bytes last moved, in the worker's coarse ticks.
+    pub moved_at: Cell<u32>,
+    clock: Rc<Cell<u32>>,
+}
+
+#[derive(Default)]
+struct Held {
+    bytes: Vec<u8>,
+    /// How many of them have gone out.
+    sent: usize,
+}
+
+impl Wire {
+    /// `clock` is the worker's coarse clock.
+    pub fn new(stream: TcpStream, spares: Rc<Spares>, clock: Rc<Cell<u32>>) -> Rc<Self> {
+        Rc::new(Wire {
+            stream: RefCell::new(TokioIo::new(stream)),
+            held: RefCell::default(),
+            spares,
+            task: RefCell::new(None),
+            broken: Cell::new(false),
+            partial: Cell::new(false),
+            in_flight: Cell::new(false),
+            closing: Cell::new(false),
+            doomed: Cell::new(false),
+            unread: Cell::new(false),
+            moved_at: Cell::new(clock.get()),
+            clock,
+        })
+    }
+
+    /// A request's head is complete.
+    pub fn begin_request(&self) {
+        self.partial.set(false);
+        self.in_flight.set(true);
+    }
+
+    /// A request's response is made.
+    pub fn end_request(&self) {
+        self.in_flight.set(false);
+        self.moved_at.set(self.clock.get());
+    }
+
+    /// Remembers the task that drives this connection.
+    pub fn attach(&self, waker: &Waker) {
+        let mut task = self.task.borrow_mut();
+        if task.is_none() {
+            *task = Some(waker.clone());
+        }
+    }
+
+    /// Has the connection's task look at `closing` and `doomed`.
+    pub fn wake(&self) {
+        if let Some(task) = &*self.task.borrow() {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Whether bytes wait that the socket does not take.
+    pub fn is_blocked(&self) -> bool {
+        let held = self.held.borrow();
+        held.sent < held.bytes.len()
+    }
+
+    /// Whether the client has sent something that has not been read.
+    pub fn has_input(&self) -> bool {
+        use rustix::net::{RecvFlags, recv};
+        let stream = self.stream.borrow();
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        recv(stream.inner(), &mut [0_u8; 1][..], flags).is_ok_and(|(count, _)| count > 0)
+    }
+
+    /// Sends what is held, as far as the socket takes it. The task is woken for the rest.
+    pub fn flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut held = self.held.borrow_mut();
+        if held.bytes.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut stream = self.stream.borrow_mut();
+        while held.sent < held.bytes.len() {
+            let stream = Pin::new(stream.inner_mut());
+            match ready!(stream.poll_write(cx, &held.bytes[held.sent..])) {
+                Ok(0) => return self.fail(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => {
+                    held.sent += sent;
+                    self.moved_at.set(self.clock.get());
+                }
+                Err(error) => return self.fail(error),
+            }
+        }
+        held.sent = 0;
+        self.put_spare(std::mem::take(&mut held.bytes));
+        Poll::Ready(Ok(()))
+    }
+
+    fn fail(&self, error: io::Error) -> Poll<io::Result<()>> {
+        self.broken.set(true);
+        Poll::Ready(Err(error))
+    }
+
+    fn put_spare(&self, mut bytes: Vec<u8>) {
+        let mut spares = self.spares.borrow_mut();
+        if spares.len() < SPARES_MAX && bytes.capacity() <= SPARE_BYTES_MAX {
+            bytes.clear();
+            spares.push(bytes);
+        }
+    }
+
+    /// Takes bytes to hold. Pending only while too many are held.
+    fn hold(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.broken.get() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        if offered >= DIRECT_BYTES_MIN || self.held.borrow().bytes.len() >= HELD_BYTES_MAX {
+            ready!(self.flush(cx))?;
+            self.moved_at.set(self.clock.get());
+            return Pin::new(self.stream.borrow_mut().inner_mut()).poll_write_vectored(cx, slices);
+        }
+        let mut held = self.held.borrow_mut();
+        if held.bytes.capacity() == 0 {
+            held.bytes = self.spares.borrow_mut().pop().unwrap_or_default();
+        }
+        for slice in slices {
+            held.bytes.extend_from_slice(slice);
+        }
+        Poll::Ready(Ok(offered))
+    }
+
+    /// Reads and drops what the client still sends, at most `bytes_max`. Ready at its end.
+    pub fn poll_discard(&self, cx: &mut Context<'_>, bytes_max: &mut usize) -> Poll<()> {
+        let mut scratch = [0_u8; 4096];
+        while *bytes_max > 0 {
+            let mut buffer = tokio::io::ReadBuf::new(&mut scratch);
+            let mut stream = self.stream.borrow_mut();
+            let stream = Pin::new(stream.inner_mut());
+            match ready!(tokio::io::AsyncRead::poll_read(stream, cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {
+                    *bytes_max = bytes_max.saturating_sub(buffer.filled().len());
+                }
+                _ => break,
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+/// hyper's end of the wire.
+pub struct WireEnd(pub Rc<Wire>);
+
+impl Read for WireEnd {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut stream = self.0.stream.borrow_mut();
+        let read = ready!(Pin::new(&mut *stream).poll_read(cx, buffer));
+        self.0.partial.set(!self.0.in_flight.get());
+        self.0.moved_at.set(self.0.clock.get());
+        Poll::Ready(read)
+    }
+}
+
+impl Write for WireEnd {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.hold(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Held back: `Wire::flush` runs whenever the connection's future returns.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.0.flush(cx))?;
+        Pin::new(self.0.stream.borrow_mut().inner_mut()).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.hold(cx, slices)
+    }
+}

@@ -1,0 +1,180 @@
+//! What one worker thread owns: its view of the routes, its pool, its gates and its connections.
+//!
+//! Everything here stays on its thread, so none of it takes a lock.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use super::upstream::Upstream;
+use super::wire::{Spares, Wire};
+use crate::config::Config;
+use crate::guest::engine::Engines;
+use crate::guest::pool::READY_MAX;
+use crate::guest::{Guest, Instance, Pool};
+use crate::message::{Place, Reject, Request, RequestId};
+use crate::metrics::{Counters, Metrics};
+use crate::native::Twin;
+use crate::registry::admit::{Gate, Permit};
+use crate::registry::{Reader, Target};
+
+/// The coarse clock's tick, in milliseconds.
+pub const CLOCK_TICK_MS: u32 = 100;
+
+/// The state of one worker.
+pub struct Worker {
+    pub index: usize,
+    pub config: Arc<Config>,
+    pub pool: Rc<Pool>,
+    pub upstream: Option<Upstream>,
+    pub draining: Cell<bool>,
+    /// Ticks of [`CLOCK_TICK_MS`] since the worker began.
+    pub clock: Rc<Cell<u32>>,
+    pub spares: Rc<Spares>,
+    /// The sockets of its connections, by the number they got when they were accepted.
+    pub wires: RefCell<slab::Slab<Rc<Wire>>>,
+    metrics: Metrics,
+    reader: RefCell<Reader>,
+    gate: Rc<Gate>,
+    /// One behind `gate` for each guest, by its id.
+    guest_gates: RefCell<Vec<Option<Rc<Gate>>>>,
+    request_count: Cell<u64>,
+    /// An empty map with room, from an earlier request, to build a response in.
+    spare_headers: Cell<Option<HeaderMap>>,
+}
+
+/// Where a request goes.
+pub enum Routed {
+    /// To a guest of which an instance is ready.
+    Ready(Instance, Permit),
+    /// To a guest of which one has to be made.
+    Make(Arc<Guest>, Permit),
+    Native(Twin, Permit),
+    Landing,
+    /// To nobody here.
+    Nobody,
+}
+
+/// A request that is being served; dropping it says that it is over.
+pub struct InFlight<'a>(&'a Counters);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.sub(1);
+    }
+}
+
+impl Worker {
+    pub fn new(
+        index: usize,
+        config: Arc<Config>,
+        engines: &Engines,
+        reader: Reader,
+        metrics: Metrics,
+    ) -> Rc<Self> {
+        let gate = Gate::new(in_flight_max(engines, config.workers), None);
+        Rc::new(Worker {
+            index,
+            pool: Rc::new(Pool::new(engines.pulse(index))),
+            upstream: config.upstream.as_ref().map(Upstream::new),
+            config,
+            draining: Cell::new(false),
+            clock: Rc::default(),
+            spares: Rc::default(),
+            wires: RefCell::default(),
+            metrics,
+            reader: RefCell::new(reader),
+            gate,
+            guest_gates: RefCell::default(),
+            request_count: Cell::new(0),
+            spare_headers: Cell::new(None),
+        })
+    }
+
+    pub fn counters(&self) -> &Counters {
+        self.metrics.worker(self.index)
+    }
+
+    /// Counts a request in and names it.
+    pub fn begin(&self) -> (RequestId, InFlight<'_>) {
+        let count = self.request_count.get() + 1;
+        self.request_count.set(count);
+        let counters = self.counters();
+        counters.requests.set(count);
+        counters.in_flight.add(1);
+        (RequestId { worker: self.index as u16, count }, InFlight(counters))
+    }
+
+    /// Publishes what only this thread can count.
+    pub fn publish_counts(&self) {
+        let (ready, retired, out) = self.pool.counts();
+        let counters = self.counters();
+        counters.instances_ready.set(ready as u64);
+        counters.instances_out.set((retired + out) as u64);
+        counters.connections.set(self.wires.borrow().len() as u64);
+    }
+
+    /// An empty map to build a response in.
+    pub fn take_headers(&self) -> HeaderMap {
+        self.spare_headers.take().unwrap_or_default()
+    }
+
+    /// Keeps a map's room for the next response.
+    pub fn keep_headers(&self, mut headers: HeaderMap) {
+        headers.clear();
+        self.spare_headers.set(Some(headers));
+    }
+
+    /// Finds a request's target, takes a place for it, and an instance if one is ready.
+    ///
+    /// # Errors
+    /// [`Reject::BadPath`], [`Reject::NotLoaded`], [`Reject::NoInstance`].
+    pub fn route(&self, request: &mut Request) -> Result<Routed, Reject> {
+        let mut reader = self.reader.borrow_mut();
+        let host = request.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+        let found = reader.load().table.find(host, request.uri.path());
+        let Some(found) = found.map_err(|bad| Reject::BadPath(bad.reason()))? else {
+            return Ok(Routed::Nobody);
+        };
+        let param = |param: &crate::registry::route::Param<'_>| {
+            let value = request.uri.path()[param.value.clone()].to_owned();
+            (Arc::from(param.name.to_ascii_lowercase()), value)
+        };
+        let params = found.params.iter().map(param).collect();
+        request.place = Place::new(found.base_len, params);
+        match found.target {
+            Target::Guest(guest) => {
+                let permit = self.guest_gate(guest.id).admit()?;
+                Ok(match self.pool.take(guest) {
+                    Some(instance) => Routed::Ready(instance, permit),
+                    None => Routed::Make(guest.clone(), permit),
+                })
+            }
+            Target::Native(twin) => Ok(Routed::Native(*twin, self.gate.admit()?)),
+            Target::Failed => Err(Reject::NotLoaded),
+            Target::Landing => Ok(Routed::Landing),
+        }
+    }
+
+    fn guest_gate(&self, id: usize) -> Rc<Gate> {
+        let mut gates = self.guest_gates.borrow_mut();
+        if id >= gates.len() {
+            gates.resize(id + 1, None);
+        }
+        gates[id]
+            .get_or_insert_with(|| {
+                // One guest alone cannot take every place.
+                Gate::new((self.gate.in_flight_max() * 3 / 4).max(1), Some(self.gate.clone()))
+            })
+            .clone()
+    }
+}
+
+/// Requests that one worker lets in at once: its share of the instance slots, less those that are
+/// kept ready or wait to be renewed.
+fn in_flight_max(engines: &Engines, workers: usize) -> usize {
+    let share = engines.slots.small.min(engines.slots.large * 4) as usize / workers;
+    share.saturating_sub(READY_MAX + 16).max(8)
+}

@@ -6,7 +6,6 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -37,12 +36,12 @@ pub struct Place {
     pub base_bytes: usize,
     /// The base path itself, once a handler has replaced the URI that held it.
     base_kept: Option<Box<str>>,
-    /// Values of `[name]` segments, still percent-encoded.
-    pub params: Vec<(Arc<str>, String)>,
+    /// Lower-case names and values of `[name]` segments, values still percent-encoded.
+    pub params: Vec<(String, String)>,
 }
 
 impl Place {
-    pub fn new(base_bytes: usize, params: Vec<(Arc<str>, String)>) -> Self {
+    pub fn new(base_bytes: usize, params: Vec<(String, String)>) -> Self {
         Place { base_bytes, base_kept: None, params }
     }
 }
@@ -100,8 +99,13 @@ impl fmt::Display for RequestId {
 }
 
 /// A request's body. At most `bytes_max` bytes are ever handed out.
+///
+/// One pointer wide: most requests have none, and a request is moved several times.
 #[derive(Default)]
-pub struct RequestBody {
+pub struct RequestBody(Option<Box<Arriving>>);
+
+/// A body that there is.
+struct Arriving {
     source: Option<UnsyncBoxBody<Bytes, Reject>>,
     /// Bytes that have arrived and not been taken yet.
     front: Bytes,
@@ -112,7 +116,8 @@ pub struct RequestBody {
 
 impl fmt::Debug for RequestBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequestBody").field("bytes_read", &self.bytes_read).finish_non_exhaustive()
+        let bytes_read = self.0.as_ref().map_or(0, |body| body.bytes_read);
+        f.debug_struct("RequestBody").field("bytes_read", &bytes_read).finish_non_exhaustive()
     }
 }
 
@@ -120,30 +125,45 @@ impl RequestBody {
     /// A body that arrives over time; reading more than `bytes_max` bytes of it is a
     /// [`Reject::BodyTooLarge`].
     pub fn stream(source: UnsyncBoxBody<Bytes, Reject>, bytes_max: u64) -> Self {
-        RequestBody { source: Some(source), bytes_max, ..RequestBody::default() }
+        RequestBody(Some(Box::new(Arriving {
+            source: Some(source),
+            front: Bytes::new(),
+            trailers: None,
+            bytes_read: 0,
+            bytes_max,
+        })))
     }
 
     /// A body that is here in full.
     pub fn full(bytes: Bytes) -> Self {
-        RequestBody { bytes_max: bytes.len() as u64, front: bytes, ..RequestBody::default() }
+        let bytes_max = bytes.len() as u64;
+        let (source, trailers, bytes_read) = (None, None, bytes_max);
+        RequestBody(Some(Box::new(Arriving {
+            source,
+            front: bytes,
+            trailers,
+            bytes_read,
+            bytes_max,
+        })))
     }
 
     /// Whether every byte has been taken and the end was seen.
     pub fn is_end(&self) -> bool {
-        self.front.is_empty() && self.source.as_ref().is_none_or(|source| source.is_end_stream())
+        self.0.as_ref().is_none_or(|body| body.is_end())
     }
 
     /// Trailers, known once the end of the body has been read.
     pub fn trailers(&self) -> Option<&HeaderMap> {
-        self.trailers.as_ref()
+        self.0.as_ref()?.trailers.as_ref()
     }
 
     /// The next bytes, at most `limit` of them; empty only at the end.
     ///
     /// Cancel safe: bytes that arrived stay in the body.
     pub async fn read(&mut self, limit: usize) -> Result<Bytes, Reject> {
-        std::future::poll_fn(|cx| self.poll_fill(cx)).await?;
-        Ok(self.front.split_to(limit.min(self.front.len())))
+        let Some(body) = &mut self.0 else { return Ok(Bytes::new()) };
+        std::future::poll_fn(|cx| body.poll_fill(cx)).await?;
+        Ok(body.front.split_to(limit.min(body.front.len())))
     }
 
     /// The rest of the body in one piece.
@@ -161,12 +181,18 @@ impl RequestBody {
             whole.extend_from_slice(&more);
         }
     }
+}
+
+impl Arriving {
+    fn is_end(&self) -> bool {
+        self.front.is_empty() && self.source.as_ref().is_none_or(|source| source.is_end_stream())
+    }
 
     /// Makes `front` non-empty, or sees the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reject>> {
         while self.front.is_empty() {
             let Some(source) = &mut self.source else { break };
-            match std::task::ready!(http_body::Body::poll_frame(Pin::new(source), cx)) {
+            match std::task::ready!(Pin::new(source).poll_frame(cx)) {
                 None => self.source = None,
                 Some(Err(reject)) => {
                     self.source = None;
@@ -203,21 +229,23 @@ impl http_body::Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
-        std::task::ready!(self.poll_fill(cx))?;
-        if !self.front.is_empty() {
-            let bytes = std::mem::take(&mut self.front);
+        let Some(body) = &mut self.0 else { return Poll::Ready(None) };
+        std::task::ready!(body.poll_fill(cx))?;
+        if !body.front.is_empty() {
+            let bytes = std::mem::take(&mut body.front);
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
-        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+        Poll::Ready(body.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_end() && self.trailers.is_none()
+        self.is_end() && self.trailers().is_none()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        let front = self.front.len() as u64;
-        let Some(source) = &self.source else { return http_body::SizeHint::with_exact(front) };
+        let Some(body) = &self.0 else { return http_body::SizeHint::with_exact(0) };
+        let front = body.front.len() as u64;
+        let Some(source) = &body.source else { return http_body::SizeHint::with_exact(front) };
         let mut hint = source.size_hint();
         match hint.exact() {
             Some(rest) => hint.set_exact(rest + front),

@@ -18,6 +18,8 @@ pub struct Counters {
     pub connections: Counter,
     pub instances_ready: Counter,
     pub instances_out: Counter,
+    /// The last question for counts that this worker has answered.
+    pub published: Counter,
     rejects: [Counter; Reject::NAMES.len()],
 }
 
@@ -61,6 +63,11 @@ impl Metrics {
     /// The counters of worker `index`.
     pub fn worker(&self, index: usize) -> &Counters {
         &self.0[index]
+    }
+
+    /// The counters of every worker.
+    pub fn all(&self) -> impl Iterator<Item = &Counters> {
+        self.0.iter()
     }
 
     fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> u64 {

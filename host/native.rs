@@ -4,7 +4,6 @@
 //! source. Knows neither hyper nor wasmtime.
 
 use std::borrow::Cow;
-use std::time::Instant;
 
 use bytes::Bytes;
 use guesthouse_guests as workload;
@@ -42,7 +41,23 @@ impl Twin {
         }
     }
 
-    /// Answers a request. `headers` is an empty map to build the response in.
+    /// Answers at once, where the workload is short and does not look at the request. Gives the map
+    /// back otherwise.
+    ///
+    /// # Errors
+    /// The map, for [`Twin::respond`].
+    pub fn respond_now(self, headers: HeaderMap) -> Result<Result<Response, Reject>, HeaderMap> {
+        let reply = match self {
+            Twin::Hello => workload::hello(),
+            Twin::Plaintext => workload::plaintext(),
+            Twin::Json => workload::json(),
+            Twin::Render => workload::render(),
+            Twin::Fib | Twin::Echo => return Err(headers),
+        };
+        Ok(respond(reply, headers))
+    }
+
+    /// Answers a request that has to be read. `headers` is an empty map to build the response in.
     ///
     /// # Errors
     /// The rejects of reading a request's body, and of the deadline.
@@ -51,17 +66,25 @@ impl Twin {
         request: &mut Request,
         headers: HeaderMap,
         limits: &Limits,
-        started: Instant,
     ) -> Result<Response, Reject> {
-        let reply = match self {
-            Twin::Hello => workload::hello(),
-            Twin::Plaintext => workload::plaintext(),
-            Twin::Json => workload::json(),
-            Twin::Render => workload::render(),
-            Twin::Fib => fib(request, limits, started).await?,
-            Twin::Echo => echo(request, limits, started).await?,
+        let work = async {
+            match self {
+                Twin::Fib => fib(request).await,
+                Twin::Echo => echo(request).await,
+                Twin::Hello | Twin::Plaintext | Twin::Json | Twin::Render => {
+                    return self.respond_now(headers).unwrap_or(Err(Reject::Trap));
+                }
+            }
+            .and_then(|reply| respond(reply, headers))
         };
-        respond(reply, headers, limits)
+        let response = tokio::time::timeout(limits.deadline, work).await;
+        let response = response.unwrap_or(Err(Reject::Deadline))?;
+        match &response.body {
+            ResponseBody::Full(bytes) if bytes.len() > limits.response_bytes_max => {
+                Err(Reject::InvalidResponse)
+            }
+            _ => Ok(response),
+        }
     }
 }
 
@@ -69,7 +92,7 @@ impl Twin {
 const FIB_INLINE_MAX: u32 = 24;
 
 /// `fib` grows by 1.6 with each number, so a large one runs off the worker's thread.
-async fn fib(request: &Request, limits: &Limits, started: Instant) -> Result<Reply, Reject> {
+async fn fib(request: &Request) -> Result<Reply, Reject> {
     let (base, uri) = (request.base_path(), request.uri.as_str());
     let number = request.uri.path().rsplit('/').next().and_then(|digits| digits.parse().ok());
     if number.is_none_or(|number: u32| number <= FIB_INLINE_MAX) {
@@ -77,18 +100,11 @@ async fn fib(request: &Request, limits: &Limits, started: Instant) -> Result<Rep
     }
     let (base, uri) = (base.to_owned(), uri.to_owned());
     let work = tokio::task::spawn_blocking(move || workload::fib(&base, &uri));
-    match tokio::time::timeout_at((started + limits.deadline).into(), work).await {
-        Ok(reply) => reply.map_err(|_| Reject::Trap),
-        Err(_) => Err(Reject::Deadline),
-    }
+    work.await.map_err(|_| Reject::Trap)
 }
 
-async fn echo(request: &mut Request, limits: &Limits, started: Instant) -> Result<Reply, Reject> {
-    let collect = request.body.collect();
-    let body = match tokio::time::timeout_at((started + limits.deadline).into(), collect).await {
-        Ok(body) => body?,
-        Err(_) => return Err(Reject::Deadline),
-    };
+async fn echo(request: &mut Request) -> Result<Reply, Reject> {
+    let body = request.body.collect().await?;
     let made = request.place.params.iter().map(|(name, value)| {
         (Cow::Owned(format!("{}{name}", crate::message::MATCH_PREFIX)), value.as_bytes())
     });
@@ -102,10 +118,7 @@ async fn echo(request: &mut Request, limits: &Limits, started: Instant) -> Resul
     Ok(workload::echo(request.method.as_str(), request.uri.as_str(), headers, &body))
 }
 
-fn respond(reply: Reply, mut headers: HeaderMap, limits: &Limits) -> Result<Response, Reject> {
-    if reply.body.len() > limits.response_bytes_max {
-        return Err(Reject::InvalidResponse);
-    }
+fn respond(reply: Reply, mut headers: HeaderMap) -> Result<Response, Reject> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
     if reply.server {
         headers.insert(SERVER, HeaderValue::from_static(workload::SERVER));

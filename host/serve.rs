@@ -40,7 +40,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(23);
 pub struct Host {
     threads: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
-    pub metrics: Metrics,
+    ask: watch::Sender<u64>,
+    metrics: Metrics,
 }
 
 /// What every worker gets.
@@ -52,6 +53,8 @@ struct Shared {
     metrics: Metrics,
     /// Becomes true when the host stops.
     stop: watch::Receiver<bool>,
+    /// Changes when the counts are asked for.
+    ask: watch::Receiver<u64>,
     /// The cores that this process may use.
     cores: CpuSet,
 }
@@ -70,9 +73,17 @@ impl Host {
         raise_descriptor_limit();
         let metrics = Metrics::new(config.workers);
         let (stop, stopped) = watch::channel(false);
+        let (ask, asked) = watch::channel(0);
         let cores = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
-        let shared =
-            Shared { config, engines, registry, metrics: metrics.clone(), stop: stopped, cores };
+        let shared = Shared {
+            config,
+            engines,
+            registry,
+            metrics: metrics.clone(),
+            stop: stopped,
+            ask: asked,
+            cores,
+        };
         let mut threads = Vec::new();
         for (index, sockets) in sockets.into_iter().enumerate() {
             let shared = shared.clone();
@@ -82,11 +93,24 @@ impl Host {
                 .context("could not start a worker thread")?;
             threads.push(thread);
         }
-        Ok(Host { threads, stop, metrics })
+        Ok(Host { threads, stop, ask, metrics })
+    }
+
+    /// The counters, as every worker has them now. A worker that does not answer within a second
+    /// is shown as it last was.
+    pub async fn status(&self) -> Metrics {
+        let asked = *self.ask.borrow() + 1;
+        let _ = self.ask.send(asked);
+        let answered = || self.metrics.all().all(|counters| counters.published.get() >= asked);
+        let patience = tokio::time::Instant::now() + Duration::from_secs(1);
+        while !answered() && tokio::time::Instant::now() < patience {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.metrics.clone()
     }
 
     /// Stops accepting, answers what is in flight, and waits for the workers to end.
-    pub fn stop(self) {
+    pub fn stop(self) -> Metrics {
         // Fails only if every worker has ended already.
         let _ = self.stop.send(true);
         for thread in self.threads {
@@ -94,6 +118,7 @@ impl Host {
                 tracing::error!("a worker thread has panicked");
             }
         }
+        self.metrics
     }
 }
 
@@ -141,6 +166,7 @@ fn work(index: usize, shared: &Shared, sockets: Vec<Socket>) {
         let (config, metrics) = (shared.config.clone(), shared.metrics.clone());
         let worker = Worker::new(index, config, &shared.engines, reader, metrics);
         tokio::task::spawn_local(guard::run(worker.clone()));
+        tokio::task::spawn_local(publish(worker.clone(), shared.ask.clone()));
         let accepting: Vec<_> = sockets
             .into_iter()
             .map(|socket| {
@@ -155,6 +181,7 @@ fn work(index: usize, shared: &Shared, sockets: Vec<Socket>) {
             drop(task.await);
         }
         drain(&worker).await;
+        worker.publish_counts();
     });
     // Blocking work that is left over is not waited for.
     drop(runtime);
@@ -163,6 +190,14 @@ fn work(index: usize, shared: &Shared, sockets: Vec<Socket>) {
 /// Tasks that run between two looks at the sockets. tokio's default of 61 lets a burst of requests
 /// delay the reading of all others.
 const EVENT_INTERVAL: u32 = 8;
+
+/// Publishes a worker's counts whenever they are asked for.
+async fn publish(worker: Rc<Worker>, mut ask: watch::Receiver<u64>) {
+    while ask.changed().await.is_ok() {
+        worker.publish_counts();
+        worker.counters().published.set(*ask.borrow());
+    }
+}
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
     // An error means that the host itself is gone, which is a stop too.

@@ -40,16 +40,14 @@ pub fn run(config: Config, source: &Source) -> Result<()> {
                 _ = interrupt.recv() => "SIGINT",
                 _ = terminate.recv() => "SIGTERM",
                 _ = status.recv() => {
-                    tracing::info!("status: {}", host.metrics);
+                    tracing::info!("status: {}", host.status().await);
                     continue;
                 }
             };
             tracing::info!("{name}: stopping; requests in flight are answered first");
             break;
         }
-        let metrics = host.metrics.clone();
-        host.stop();
-        tracing::info!("stopped: {metrics}");
+        tracing::info!("stopped: {}", host.stop());
         Ok(())
     })
 }

@@ -10,9 +10,9 @@ use http::{HeaderMap, StatusCode};
 use wasmtime::{Memory, ResourceLimiter};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
+use super::About;
 use super::engine::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use super::log::{LogSink, SharedSink};
-use crate::config::Limits;
 use crate::message::{Reject, Request, RequestBody};
 
 /// Feature bits of `enable_features`.
@@ -29,9 +29,8 @@ pub struct Call {
     pub features: u32,
     pub phase: Phase,
     pub exchange: Option<Exchange>,
-    pub limits: Arc<Limits>,
-    /// The guest's name, for the log.
-    name: Arc<str>,
+    /// The guest's name and limits.
+    pub about: Arc<About>,
     /// Where `log`, stdout and stderr go; made when the guest first says something.
     log: Option<SharedSink>,
     memory_bytes: usize,
@@ -51,7 +50,7 @@ pub enum Phase {
 
 /// One request and the response that is being made for it.
 pub struct Exchange {
-    pub request: Request,
+    pub request: Box<Request>,
     /// The request's body as far as it has been kept (`BUFFER_REQUEST`).
     pub request_kept: Vec<u8>,
     /// What the guest wrote as the request's body for the next handler.
@@ -59,7 +58,8 @@ pub struct Exchange {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Outgoing,
-    pub trailers: HeaderMap,
+    /// What the guest set as the response's trailers.
+    pub trailers: Option<Box<HeaderMap>>,
     pub header_bytes: usize,
 }
 
@@ -74,7 +74,7 @@ pub struct Outgoing {
 }
 
 impl Exchange {
-    pub fn new(request: Request, headers: HeaderMap) -> Self {
+    pub fn new(request: Box<Request>, headers: HeaderMap) -> Self {
         Exchange {
             request,
             request_kept: Vec::new(),
@@ -82,17 +82,17 @@ impl Exchange {
             status: StatusCode::OK,
             headers,
             body: Outgoing::default(),
-            trailers: HeaderMap::new(),
+            trailers: None,
             header_bytes: 0,
         }
     }
 
-    /// The request as the next handler sees it, and the response headers set so far: with the body that the guest wrote, or with what
-    /// was read before put back in front (`BUFFER_REQUEST`), or with what is left of it.
+    /// The request as the next handler sees it, and the response headers set so far. Its body is
+    /// what the guest wrote, or what it read put back in front (`BUFFER_REQUEST`), or what is left.
     ///
     /// # Errors
     /// The rejects of reading a body, where the kept and the unread part have to be joined.
-    pub async fn next_request(mut self) -> Result<(Request, HeaderMap), Reject> {
+    pub async fn next_request(mut self) -> Result<(Box<Request>, HeaderMap), Reject> {
         if let Some(bytes) = self.request_written.take() {
             self.request.headers.remove(http::header::CONTENT_LENGTH);
             self.request.body = RequestBody::full(Bytes::from(bytes));
@@ -128,14 +128,13 @@ impl std::fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 impl Call {
-    pub fn new(name: Arc<str>, limits: Arc<Limits>, features: u32) -> Self {
+    pub fn new(about: Arc<About>, features: u32) -> Self {
         Call {
             memory: None,
             features,
             phase: Phase::StartUp,
             exchange: None,
-            limits,
-            name,
+            about,
             log: None,
             memory_bytes: 0,
             wasi: None,
@@ -160,7 +159,7 @@ impl Call {
     /// The way to the log, under the guest's name and the id of the current request.
     pub fn log(&mut self) -> &SharedSink {
         let request = self.exchange.as_ref().map(|exchange| exchange.request.id);
-        self.log.get_or_insert_with(|| SharedSink::new(LogSink::new(self.name.clone(), request)))
+        self.log.get_or_insert_with(|| SharedSink::new(LogSink::new(self.about.clone(), request)))
     }
 
     /// Takes up a request.
@@ -191,7 +190,7 @@ impl ResourceLimiter for Call {
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let total = self.memory_bytes.saturating_sub(current).saturating_add(desired);
-        let allowed = total <= self.limits.memory_bytes_max;
+        let allowed = total <= self.about.limits.memory_bytes_max;
         if allowed {
             self.memory_bytes = total;
         }

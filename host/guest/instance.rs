@@ -24,8 +24,8 @@ use crate::message::{Reject, Request, Response, ResponseBody};
 pub struct Instance {
     guest: Arc<Guest>,
     store: Store<Call>,
+    instance: wasmtime::Instance,
     handle_request: TypedFunc<(), i64>,
-    handle_response: Option<TypedFunc<(i32, i32), ()>>,
 }
 
 /// What a guest made of a request.
@@ -38,7 +38,7 @@ pub enum Outcome {
 
 /// A request that a guest has passed on.
 pub struct Next {
-    pub request: Request,
+    pub request: Box<Request>,
     /// What the guest had set on the response before.
     pub headers: HeaderMap,
     /// Goes back to the guest in `handle_response`.
@@ -59,17 +59,18 @@ impl Instance {
     /// [`Reject::NoInstance`] where every slot is taken, [`Reject::Trap`] or
     /// [`Reject::Deadline`] where the start-up code fails.
     pub async fn make(guest: Arc<Guest>, pulse: &Pulse) -> Result<Instance, Reject> {
-        let (limits, name) = (guest.limits.clone(), guest.name.clone());
-        let running = guest.runs_startup().then(|| pulse.begin());
-        let mut meter = Meter::new(&limits, Instant::now());
-        let made = meter.run(Self::instantiate(guest)).await;
+        let about = guest.about.clone();
+        let running = pulse.begin();
+        let mut meter = Meter::new(&about.limits, Instant::now());
+        let made = meter.run(pin!(Self::instantiate(guest))).await;
         drop(running);
         made?.map_err(|error| {
-            if error.is::<PoolConcurrencyLimitError>() {
-                return Reject::NoInstance;
+            let reject = make_reject(&error);
+            if reject != Reject::NoInstance {
+                let why = describe(&error);
+                tracing::warn!(target: "guest", guest = &*about.name, "could not start: {why}");
             }
-            tracing::warn!(target: "guest", guest = &*name, "could not start: {}", describe(&error));
-            fault_reject(&error)
+            reject
         })
     }
 
@@ -78,13 +79,14 @@ impl Instance {
     /// # Errors
     /// A sentence that says why not.
     pub async fn try_make(guest: Arc<Guest>, pulse: &Pulse) -> Result<(), String> {
-        let limits = guest.limits.clone();
+        let about = guest.about.clone();
         let running = pulse.begin();
-        let made = Meter::new(&limits, Instant::now()).run(Self::instantiate(guest)).await;
+        let mut meter = Meter::new(&about.limits, Instant::now());
+        let made = meter.run(pin!(Self::instantiate(guest))).await;
         drop(running);
         match made {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) if error.is::<PoolConcurrencyLimitError>() => Ok(()),
+            Ok(Err(error)) if make_reject(&error) == Reject::NoInstance => Ok(()),
             Ok(Err(error)) => Err(format!("its start-up failed: {}", describe(&error))),
             Err(reject) => Err(format!("its start-up did not end in time ({reject})")),
         }
@@ -97,86 +99,94 @@ impl Instance {
     pub fn make_now(guest: Arc<Guest>) -> Result<Instance, Reject> {
         let made = pin!(Self::instantiate(guest));
         match made.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(made) => made.map_err(|error| {
-                if error.is::<PoolConcurrencyLimitError>() {
-                    return Reject::NoInstance;
+            Poll::Ready(Ok(instance)) => Ok(instance),
+            Poll::Ready(Err(error)) => {
+                if make_reject(&error) != Reject::NoInstance {
+                    tracing::error!("could not make an instance: {}", describe(&error));
                 }
-                tracing::error!("could not make an instance: {}", describe(&error));
-                Reject::NoInstance
-            }),
-            Poll::Pending => unreachable!("only start-up code can wait, and there is none"),
+                Err(Reject::NoInstance)
+            }
+            Poll::Pending => {
+                tracing::error!("an instance without start-up code had to wait");
+                Err(Reject::NoInstance)
+            }
         }
     }
 
     async fn instantiate(guest: Arc<Guest>) -> wasmtime::Result<Instance> {
-        let call = Call::new(guest.name.clone(), guest.limits.clone(), guest.features);
+        let call = Call::new(guest.about.clone(), guest.features);
         let mut store = store(guest.pre.module().engine(), call);
+        if !guest.runs_startup() {
+            // Filling the memory is code, too, but bounded: it need not yield.
+            store.set_epoch_deadline(u64::MAX / 2);
+        }
         let instance = guest.pre.instantiate_async(&mut store).await?;
-        let exports = &guest.exports;
-        let memory = instance.get_module_export(&mut store, &exports.memory);
+        let memory = instance.get_module_export(&mut store, &guest.exports.memory);
         store.data_mut().memory = memory.and_then(wasmtime::Extern::into_memory);
         if let Startup::Each { functions, .. } = &guest.startup {
             for function in functions {
-                let function = instance.get_module_export(&mut store, function);
-                let function = function.and_then(wasmtime::Extern::into_func);
-                let function = function.expect("the export was found at load").typed(&store)?;
+                let function = export(&instance, &mut store, function).typed(&store)?;
                 run_start(&mut store, &function).await?;
             }
             store.data().end_log();
         }
-        let mut function = |export| {
-            let function = instance.get_module_export(&mut store, export);
-            function.and_then(wasmtime::Extern::into_func).expect("the export was found at load")
-        };
-        let handle_request = function(&exports.handle_request);
-        let handle_response = exports.handle_response.as_ref().map(function);
-        Ok(Instance {
-            handle_request: handle_request.typed(&store)?,
-            handle_response: handle_response.map(|function| function.typed(&store)).transpose()?,
-            store,
-            guest,
-        })
+        let handle_request = export(&instance, &mut store, &guest.exports.handle_request);
+        let handle_request = handle_request.typed(&store)?;
+        Ok(Instance { handle_request, instance, store, guest })
     }
 
     pub fn guest(&self) -> &Arc<Guest> {
         &self.guest
     }
 
-    /// Lets the guest handle a request. `headers` is an empty map to build the response in.
+    /// Takes up a request; [`Instance::request`] is to follow. `headers` is an empty map to build
+    /// the response in.
+    pub fn accept(&mut self, request: Box<Request>, headers: HeaderMap) {
+        let features = self.guest.features;
+        let call = self.store.data_mut();
+        call.features = features;
+        call.phase = Phase::Request;
+        call.begin(Exchange::new(request, headers));
+    }
+
+    /// Lets the guest handle the request that it was given.
     ///
     /// # Errors
     /// The instance is gone, and the reject says what the client is told. If the future is
     /// dropped, the call ends and the instance is gone too.
     pub async fn request(
         mut self,
-        request: Request,
-        headers: HeaderMap,
         meter: &mut Meter<'_>,
         pulse: &Pulse,
     ) -> Result<(Instance, Outcome), Reject> {
-        let call = self.store.data_mut();
-        call.features = self.guest.features;
-        call.phase = Phase::Request;
-        call.begin(Exchange::new(request, headers));
         self.store.set_epoch_deadline(QUANTUM_TICKS);
         let running = pulse.begin();
-        let result = meter.run(self.handle_request.call_async(&mut self.store, ())).await;
+        let result = {
+            let call = pin!(self.handle_request.call_async(&mut self.store, ()));
+            meter.run(call).await
+        };
         drop(running);
         let result = self.judge(result)?;
         let next = result as i32;
         let context = (result >> 32) as i32;
-        let mut exchange = self.take_exchange();
         if next == 0 {
-            let spare = std::mem::take(&mut exchange.request.headers);
-            return Ok((self, Outcome::Respond(respond(exchange), spare)));
+            let outcome = self.respond();
+            return Ok((self, outcome));
         }
-        let (request, headers) = meter.run(exchange.next_request()).await??;
+        let mut next = Box::pin(self.take_exchange().next_request());
+        let (request, headers) = meter.run(next.as_mut()).await??;
         Ok((self, Outcome::Next(Box::new(Next { request, headers, context }))))
+    }
+
+    fn respond(&mut self) -> Outcome {
+        let mut exchange = self.take_exchange();
+        let spare = std::mem::take(&mut exchange.request.headers);
+        Outcome::Respond(respond(exchange), spare)
     }
 
     /// Whether the guest wants to see the next handler's response.
     pub fn wants_response(&self) -> bool {
-        self.handle_response.is_some()
+        self.guest.exports.handle_response.is_some()
     }
 
     /// Whether it wants that response whole (`buffer_response`).
@@ -191,45 +201,38 @@ impl Instance {
     /// As [`Instance::request`].
     pub async fn response(
         mut self,
-        request: Request,
+        request: Box<Request>,
         answer: Answer,
         context: i32,
         meter: &mut Meter<'_>,
         pulse: &Pulse,
     ) -> Result<(Instance, Response), Reject> {
-        let Some(handle_response) = self.handle_response.clone() else {
+        let Some(handle_response) = &self.guest.exports.handle_response else {
             return Ok((self, answer.response));
         };
+        let handle_response = export(&self.instance, &mut self.store, handle_response);
+        // The type was checked at load.
+        let handle_response = handle_response.typed::<(i32, i32), ()>(&self.store);
+        let handle_response = handle_response.map_err(|_| Reject::Trap)?;
         let buffered = self.buffers_response();
-        let Answer { response, is_error } = answer;
-        let mut exchange = Exchange::new(request, response.headers);
-        exchange.status = response.status;
-        let mut stream = None;
-        match response.body {
-            ResponseBody::Full(bytes) if buffered => exchange.body.bytes = bytes.into(),
-            ResponseBody::Trailed(bytes, trailers) if buffered => {
-                exchange.body.bytes = bytes.into();
-                exchange.trailers = *trailers;
-            }
-            body => stream = Some(body),
-        }
+        let is_error = i32::from(answer.is_error);
+        let (exchange, stream) = answered(request, answer.response, buffered);
         let call = self.store.data_mut();
         call.phase = Phase::Response;
         call.begin(exchange);
         self.store.set_epoch_deadline(QUANTUM_TICKS);
         let running = pulse.begin();
-        let arguments = (context, i32::from(is_error));
-        let result = meter.run(handle_response.call_async(&mut self.store, arguments)).await;
+        let result = {
+            let call = handle_response.call_async(&mut self.store, (context, is_error));
+            meter.run(pin!(call)).await
+        };
         drop(running);
         self.judge(result)?;
-        let mut exchange = self.take_exchange();
-        match stream {
-            Some(body) => {
-                let (status, headers) = (exchange.status, std::mem::take(&mut exchange.headers));
-                Ok((self, Response { status, headers, body }))
-            }
-            None => Ok((self, respond(exchange))),
-        }
+        let response = respond(self.take_exchange());
+        Ok(match stream {
+            Some(body) => (self, Response { body, ..response }),
+            None => (self, response),
+        })
     }
 
     fn take_exchange(&mut self) -> Exchange {
@@ -260,20 +263,53 @@ impl Instance {
         call.end_log();
         let request = call.exchange.as_ref().map(|exchange| exchange.request.id);
         let request = request.map(tracing::field::display);
-        tracing::warn!(target: "guest", guest = &*self.guest.name, request, "stopped: {why}");
+        tracing::warn!(target: "guest", guest = &*self.guest.about.name, request, "stopped: {why}");
     }
+}
+
+/// An export that was found when the guest was loaded.
+fn export(
+    instance: &wasmtime::Instance,
+    store: &mut Store<Call>,
+    export: &wasmtime::ModuleExport,
+) -> wasmtime::Func {
+    let item = instance.get_module_export(store, export);
+    item.and_then(wasmtime::Extern::into_func).expect("its type was checked at load")
+}
+
+/// The exchange for `handle_response`, and the body which passes by the guest.
+fn answered(
+    request: Box<Request>,
+    response: Response,
+    buffered: bool,
+) -> (Exchange, Option<ResponseBody>) {
+    let mut exchange = Exchange::new(request, response.headers);
+    exchange.status = response.status;
+    match response.body {
+        ResponseBody::Full(bytes) if buffered => exchange.body.bytes = bytes.into(),
+        ResponseBody::Trailed(bytes, trailers) if buffered => {
+            exchange.body.bytes = bytes.into();
+            exchange.trailers = Some(trailers);
+        }
+        body => return (exchange, Some(body)),
+    }
+    (exchange, None)
 }
 
 /// The response that a guest has built.
 fn respond(exchange: Exchange) -> Response {
     let Exchange { status, headers, body, trailers, .. } = exchange;
     let bytes = Bytes::from(body.bytes);
-    let body = if trailers.is_empty() {
-        ResponseBody::Full(bytes)
-    } else {
-        ResponseBody::Trailed(bytes, Box::new(trailers))
+    let body = match trailers {
+        None => ResponseBody::Full(bytes),
+        Some(trailers) => ResponseBody::Trailed(bytes, trailers),
     };
     Response { status, headers, body }
+}
+
+/// What the client is told when an instance could not be made.
+fn make_reject(error: &wasmtime::Error) -> Reject {
+    if error.is::<PoolConcurrencyLimitError>() { Reject::NoInstance } else { fault_reject(error) }
 }
 
 /// What the client is told about an error that stopped a guest.
@@ -328,8 +364,7 @@ impl<'a> Meter<'a> {
     }
 
     /// Runs a future until it is done, the deadline has passed, or its CPU time is used up.
-    pub async fn run<F: Future>(&mut self, future: F) -> Result<F::Output, Reject> {
-        let mut future = pin!(future);
+    pub async fn run<F: Future>(&mut self, mut future: Pin<&mut F>) -> Result<F::Output, Reject> {
         let mut timer: Option<Pin<Box<tokio::time::Sleep>>> = None;
         // A meter's first call begins when the request did; every later slice reads the clock.
         let mut resumed = self.first.take();

@@ -18,13 +18,13 @@ use super::engine::{Class, Engines, Pulse, SMALL_IMAGE_BYTES_MAX};
 use super::imports::{self, Offer};
 use super::sniff::{self, FILE_BYTES_MAX};
 use super::startup::{self, Snapshot};
-use super::{Exports, Guest, Instance, Startup, core};
+use super::{About, Exports, Guest, Instance, Startup, core};
 use crate::config::{Isolation, Limits};
 
 /// Loads guests: the engines with what they offer to import.
 pub struct Loader {
     pub engines: Arc<Engines>,
-    pub limits: Arc<Limits>,
+    limits: Limits,
     offer: Offer,
     small: Linker<Call>,
     large: Linker<Call>,
@@ -56,8 +56,8 @@ impl Loader {
             }
         });
         Ok(Loader {
-            offer: offer(&small, limits),
-            limits: Arc::new(limits.clone()),
+            offer: offer(&small),
+            limits: limits.clone(),
             // Loading has a pulse of its own, behind those of the workers.
             pulse: engines.pulse(workers),
             engines: Arc::new(engines),
@@ -127,6 +127,10 @@ impl Loader {
         runtime.block_on(self.try_out(guest))
     }
 
+    fn about(&self, name: &str) -> Arc<About> {
+        Arc::new(About { name: name.into(), limits: self.limits.clone() })
+    }
+
     fn revive(&self, (facts, artifact): (Facts, Artifact)) -> Option<(Facts, Module)> {
         match artifact.module(self.engines.get(facts.class)) {
             Ok(module) => Some((facts, module)),
@@ -149,7 +153,7 @@ impl Loader {
         let mut image_bytes = about.data_bytes;
         let mut prepared = wasm.to_vec();
         if !functions.is_empty() {
-            let call = Call::new(name.into(), self.limits.clone(), 0);
+            let call = Call::new(self.about(name), 0);
             match startup::snapshot(&self.startup, wasm, &functions, call, &self.pulse).await? {
                 Snapshot::Taken { wasm, features } => {
                     image_bytes = sniff::read(&wasm)?.data_bytes;
@@ -212,9 +216,8 @@ impl Loader {
         };
         Ok(Guest {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
-            name: name.into(),
             isolation,
-            limits: self.limits.clone(),
+            about: self.about(name),
             exports: Exports {
                 memory: export("memory")?,
                 handle_request: export("handle_request")?,
@@ -274,9 +277,8 @@ fn linker(engine: &wasmtime::Engine) -> Result<Linker<Call>> {
 }
 
 /// The types of all that a linker has.
-fn offer(linker: &Linker<Call>, limits: &Limits) -> Offer {
-    let call = Call::new("".into(), Arc::new(limits.clone()), 0);
-    let mut store = Store::new(linker.engine(), call);
+fn offer(linker: &Linker<Call>) -> Offer {
+    let mut store = Store::new(linker.engine(), Call::new(startup::nobody(), 0));
     let functions: Vec<_> = linker
         .iter(&mut store)
         .filter_map(|(module, name, item)| {

@@ -14,6 +14,7 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
+use super::About;
 use crate::log::escape;
 use crate::message::RequestId;
 
@@ -27,7 +28,7 @@ const WRITE_BYTES_MAX: usize = 64 * 1024;
 
 /// One instance's way to the log.
 pub struct LogSink {
-    guest: Arc<str>,
+    guest: Arc<About>,
     request: Option<RequestId>,
     bytes_left: usize,
     lines_left: u32,
@@ -67,7 +68,7 @@ impl Level {
 }
 
 impl LogSink {
-    pub fn new(guest: Arc<str>, request: Option<RequestId>) -> Self {
+    pub fn new(guest: Arc<About>, request: Option<RequestId>) -> Self {
         LogSink {
             guest,
             request,
@@ -114,7 +115,7 @@ impl LogSink {
     }
 
     fn event(&self, level: Level, from: &str, text: &str) {
-        let guest = &*self.guest;
+        let guest = &*self.guest.name;
         let request = self.request.map(tracing::field::display);
         match level {
             Level::Debug => tracing::debug!(target: "guest", guest, request, from, "{text}"),

@@ -11,6 +11,7 @@ use std::time::Instant;
 use wasmtime::{Instance, Linker, Module, Store, TypedFunc};
 use wasmtime_wizer::{WasmtimeWizer, Wizer};
 
+use super::About;
 use super::call::{Call, Phase};
 use super::engine::{Pulse, QUANTUM_TICKS};
 use super::instance::{Meter, describe};
@@ -53,7 +54,7 @@ pub fn forbid_impure(linker: &mut Linker<Call>) -> wasmtime::Result<()> {
     const WASI: &str = "wasi_snapshot_preview1";
     linker.allow_shadowing(true);
     let engine = linker.engine().clone();
-    let mut store = Store::new(&engine, Call::new("".into(), Arc::new(unlimited()), 0));
+    let mut store = Store::new(&engine, Call::new(nobody(), 0));
     for name in IMPURE {
         let Some(function) = linker.get(&mut store, WASI, name)?.into_func() else { continue };
         let ty = function.ty(&store);
@@ -62,16 +63,9 @@ pub fn forbid_impure(linker: &mut Linker<Call>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// Limits for a store in which nothing runs.
-fn unlimited() -> Limits {
-    Limits {
-        memory_bytes_max: 0,
-        deadline: std::time::Duration::ZERO,
-        cpu_max: std::time::Duration::ZERO,
-        body_bytes_max: 0,
-        response_bytes_max: 0,
-        header_bytes_max: 0,
-    }
+/// The name and limits for a store in which nothing runs.
+pub fn nobody() -> Arc<About> {
+    Arc::new(About { name: "".into(), limits: Limits::default() })
 }
 
 /// Runs a module's start-up code and takes the snapshot.
@@ -91,7 +85,7 @@ pub async fn snapshot(
         Ok(instrumented) => instrumented,
         Err(error) => return Ok(Snapshot::Refused(format!("{error:#}"))),
     };
-    let limits = call.limits.clone();
+    let about = call.about.clone();
     let mut store = store(linker.engine(), call);
     let module = Module::new(linker.engine(), &instrumented)
         .map_err(|error| format!("could not be compiled for its start-up: {error:#}"))?;
@@ -105,7 +99,7 @@ pub async fn snapshot(
         Ok::<Instance, wasmtime::Error>(instance)
     };
     let running = pulse.begin();
-    let ran = Meter::new(&limits, Instant::now()).run(run).await;
+    let ran = Meter::new(&about.limits, Instant::now()).run(std::pin::pin!(run)).await;
     drop(running);
     store.data().end_log();
     let instance = match ran {

@@ -46,8 +46,9 @@ impl Drop for Registered {
 }
 
 async fn drive(worker: &Rc<Worker>, wire: &Rc<Wire>, peer: SocketAddr) {
-    let service = service_fn(|http| async move {
-        Ok::<_, Infallible>(pipeline::serve(worker, wire, peer, http).await)
+    let service = service_fn(|http| {
+        let served = pipeline::serve(worker, wire, peer, http);
+        async move { Ok::<_, Infallible>(served.await) }
     });
     let header_bytes_max = worker.config.limits.header_bytes_max;
     let mut builder = http1::Builder::new();

@@ -27,7 +27,6 @@ pub async fn run(worker: Rc<Worker>) {
         interval.tick().await;
         let ticks = began.elapsed().as_millis() / u128::from(CLOCK_TICK_MS);
         worker.clock.set(ticks as u32);
-        worker.publish_counts();
         if worker.clock.get() % LOOK_TICKS == 0 {
             for (_, wire) in worker.wires.borrow().iter() {
                 look(wire, worker.clock.get());

@@ -26,7 +26,7 @@ pub fn request(
     id: RequestId,
     peer: SocketAddr,
     body_bytes_max: u64,
-) -> Result<Request, Reject> {
+) -> Result<Box<Request>, Reject> {
     let (mut parts, body) = http.into_parts();
     check_host(&mut parts.headers, &parts.uri, parts.version)?;
     if parts.headers.contains_key(TRANSFER_ENCODING) && parts.headers.contains_key(CONTENT_LENGTH) {
@@ -34,7 +34,7 @@ pub fn request(
     }
     let body = request_body(&parts.headers, body, body_bytes_max)?;
     let uri = target(&parts.method, parts.uri)?;
-    let mut request = Request {
+    let mut request = Box::new(Request {
         id,
         method: parts.method,
         uri,
@@ -43,7 +43,7 @@ pub fn request(
         body,
         peer,
         place: Place::default(),
-    };
+    });
     request.strip_reserved();
     Ok(request)
 }

@@ -3,9 +3,12 @@
 //! Owns the order of the steps, and what happens to a request that a guest passes on.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
+use http::HeaderMap;
 use http::header::TE;
 use hyper::body::Incoming;
 
@@ -13,82 +16,149 @@ use super::intake;
 use super::respond::{self, Asked, Body};
 use super::wire::Wire;
 use super::worker::{Routed, Worker};
-use crate::guest::instance::{Answer, Meter};
-use crate::guest::{Instance, Outcome};
+use crate::guest::instance::{Answer, Meter, Next};
+use crate::guest::{Guest, Instance, Outcome};
 use crate::message::{Reject, Request, Response, ResponseBody};
+use crate::native::Twin;
+use crate::registry::admit::Permit;
+
+/// What is left to do for a request once it has been routed and admitted.
+enum Step {
+    /// Nothing but to respond.
+    Respond(Result<Response, Reject>),
+    /// The guest has the request.
+    Call(Instance, Permit),
+    /// Anything rarer, boxed so that idle connections do not hold room for it.
+    Later(Pin<Box<dyn Future<Output = Result<Response, Reject>>>>),
+}
 
 /// Serves one request. Never fails: whatever goes wrong has a response.
-pub async fn serve(
+///
+/// Not an async fn: the steps that never wait run at once, so that the future holds little.
+pub fn serve(
     worker: &Rc<Worker>,
-    wire: &Wire,
+    wire: &Rc<Wire>,
     peer: SocketAddr,
     http: http::Request<Incoming>,
-) -> http::Response<Body> {
+) -> impl Future<Output = http::Response<Body>> + use<> {
     let started = Instant::now();
-    let (id, _in_flight) = worker.begin();
+    let (worker, wire) = (worker.clone(), wire.clone());
+    let (id, in_flight) = worker.begin();
     wire.begin_request();
-    let limits = &worker.config.limits;
     let trailers = http.headers().get(TE).is_some_and(|te| te == "trailers");
     let asked = Asked { id, method: http.method().clone(), trailers };
-    let result = match intake::request(http, id, peer, limits.body_bytes_max) {
-        Ok(request) => dispatch(worker, request, started).await,
-        Err(reject) => Err(reject),
+    let body_bytes_max = worker.config.limits.body_bytes_max;
+    let step = match intake::request(http, id, peer, body_bytes_max) {
+        Ok(request) => dispatch(&worker, request, started),
+        Err(reject) => Step::Respond(Err(reject)),
     };
+    async move {
+        let result = match step {
+            Step::Respond(result) => result,
+            Step::Call(instance, _permit) => {
+                let mut meter = Meter::new(&worker.config.limits, started);
+                call(&worker, instance, &mut meter).await
+            }
+            Step::Later(later) => later.await,
+        };
+        drop(in_flight);
+        finish(&worker, &wire, &asked, result)
+    }
+}
+
+/// Makes what is sent of a result, and counts a reject.
+fn finish(
+    worker: &Worker,
+    wire: &Wire,
+    asked: &Asked,
+    result: Result<Response, Reject>,
+) -> http::Response<Body> {
     if matches!(result, Err(Reject::BodyTooLarge | Reject::BodyBroken)) {
         wire.unread.set(true);
     }
     let last = worker.draining.get() || wire.unread.get();
-    let (response, reject) = respond::respond(&asked, result, limits.header_bytes_max, last);
+    let header_bytes_max = worker.config.limits.header_bytes_max;
+    let (response, reject) = respond::respond(asked, result, header_bytes_max, last);
     if let Some(reject) = reject {
         worker.counters().reject(reject);
-        tracing::debug!(request = %id, %reject, "{} {peer}", asked.method);
+        tracing::debug!(request = %asked.id, %reject, "{}", asked.method);
     }
     wire.end_request();
     response
 }
 
-async fn dispatch(
-    worker: &Rc<Worker>,
-    mut request: Request,
-    started: Instant,
-) -> Result<Response, Reject> {
-    let limits = &worker.config.limits;
-    let mut meter = Meter::new(limits, started);
-    match worker.route(&mut request)? {
-        Routed::Ready(instance, _permit) => call(worker, instance, request, &mut meter).await,
-        Routed::Make(guest, _permit) => {
-            let instance = worker.pool.make(guest).await?;
-            call(worker, instance, request, &mut meter).await
+/// Routes a request, admits it and takes an instance.
+fn dispatch(worker: &Rc<Worker>, mut request: Box<Request>, started: Instant) -> Step {
+    match worker.route(&mut request) {
+        Err(reject) => Step::Respond(Err(reject)),
+        Ok(Routed::Ready(mut instance, permit)) => {
+            instance.accept(request, worker.take_headers());
+            Step::Call(instance, permit)
         }
-        Routed::Native(twin, _permit) => {
-            let headers = worker.take_headers();
-            let response = twin.respond(&mut request, headers, limits, started).await;
-            worker.keep_headers(request.headers);
-            response
+        Ok(Routed::Make(guest, permit)) => {
+            Step::Later(Box::pin(make_and_call(worker.clone(), guest, permit, request, started)))
         }
-        Routed::Landing => Ok(respond::landing()),
-        Routed::Nobody => Box::pin(forward(worker, &mut request, &meter)).await,
+        Ok(Routed::Native(twin, permit)) => match twin.respond_now(worker.take_headers()) {
+            Ok(response) => {
+                worker.keep_headers(request.headers);
+                Step::Respond(response)
+            }
+            Err(headers) => {
+                Step::Later(Box::pin(twin_later(worker.clone(), twin, permit, request, headers)))
+            }
+        },
+        Ok(Routed::Landing) => Step::Respond(Ok(respond::landing())),
+        Ok(Routed::Nobody) => Step::Later(Box::pin(nobody(worker.clone(), request, started))),
     }
 }
 
-/// Lets a guest handle the request, and whoever it passes the request on to.
+/// Runs a twin that reads the request or computes long.
+async fn twin_later(
+    worker: Rc<Worker>,
+    twin: Twin,
+    _permit: Permit,
+    mut request: Box<Request>,
+    headers: HeaderMap,
+) -> Result<Response, Reject> {
+    twin.respond(&mut request, headers, &worker.config.limits).await
+}
+
+async fn make_and_call(
+    worker: Rc<Worker>,
+    guest: Arc<Guest>,
+    _permit: Permit,
+    request: Box<Request>,
+    started: Instant,
+) -> Result<Response, Reject> {
+    let mut meter = Meter::new(&worker.config.limits, started);
+    let mut instance = worker.pool.make(guest).await?;
+    instance.accept(request, worker.take_headers());
+    call(&worker, instance, &mut meter).await
+}
+
+async fn nobody(
+    worker: Rc<Worker>,
+    mut request: Box<Request>,
+    started: Instant,
+) -> Result<Response, Reject> {
+    forward(&worker, &mut request, started + worker.config.limits.deadline).await
+}
+
+/// Lets a guest handle its request, and whoever it passes the request on to.
 async fn call(
     worker: &Rc<Worker>,
     instance: Instance,
-    request: Request,
     meter: &mut Meter<'_>,
 ) -> Result<Response, Reject> {
     let _out = worker.pool.lend();
-    let headers = worker.take_headers();
-    let pulse = worker.pool.pulse();
-    let (instance, outcome) = instance.request(request, headers, meter, pulse).await?;
+    let (instance, outcome) = instance.request(meter, worker.pool.pulse()).await?;
     match outcome {
         Outcome::Respond(response, spare) => {
             worker.keep_headers(spare);
             worker.pool.give_back(instance);
             Ok(response)
         }
-        Outcome::Next(next) => Box::pin(pass_on(worker, instance, *next, meter)).await,
+        Outcome::Next(next) => Box::pin(pass_on(worker, instance, next, meter)).await,
     }
 }
 
@@ -96,18 +166,17 @@ async fn call(
 async fn pass_on(
     worker: &Rc<Worker>,
     instance: Instance,
-    next: crate::guest::instance::Next,
+    next: Box<Next>,
     meter: &mut Meter<'_>,
 ) -> Result<Response, Reject> {
-    let crate::guest::instance::Next { mut request, headers, context } = next;
+    let Next { mut request, headers, context } = *next;
     if !instance.wants_response() {
         worker.pool.give_back(instance);
-        let response = forward(worker, &mut request, meter).await?;
+        let response = forward(worker, &mut request, meter.deadline()).await?;
         return Ok(with_headers(response, headers));
     }
     let id = request.id;
-    let forwarded = forward(worker, &mut request, meter).await;
-    let (mut response, is_error) = match forwarded {
+    let (mut response, is_error) = match forward(worker, &mut request, meter.deadline()).await {
         Ok(response) => (with_headers(response, headers), false),
         // That nobody serves the path is the host's answer, not an error.
         Err(Reject::NoRoute) => (respond::problem(Reject::NoRoute, id), false),
@@ -163,10 +232,10 @@ async fn buffer(
 async fn forward(
     worker: &Rc<Worker>,
     request: &mut Request,
-    meter: &Meter<'_>,
+    deadline: Instant,
 ) -> Result<Response, Reject> {
     match &worker.upstream {
-        Some(upstream) => upstream.forward(request, meter.deadline()).await,
+        Some(upstream) => upstream.forward(request, deadline).await,
         None => Err(Reject::NoRoute),
     }
 }

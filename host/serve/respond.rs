@@ -145,6 +145,10 @@ fn frame(asked: &Asked, response: Response, last: bool) -> http::Response<Body> 
 
 /// Removes the fields that belong to one connection, and those that `Connection` names.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Comparing the few names that there are is cheaper than looking each of ours up.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     if let Some(connection) = headers.get(CONNECTION).cloned() {
         let names = connection.to_str().unwrap_or_default().split(',');
         for name in names.filter_map(|name| name.trim().parse::<HeaderName>().ok()) {

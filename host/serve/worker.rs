@@ -58,11 +58,11 @@ pub enum Routed {
 }
 
 /// A request that is being served; dropping it says that it is over.
-pub struct InFlight<'a>(&'a Counters);
+pub struct InFlight(Rc<Worker>);
 
-impl Drop for InFlight<'_> {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.sub(1);
+        self.0.counters().in_flight.sub(1);
     }
 }
 
@@ -98,13 +98,13 @@ impl Worker {
     }
 
     /// Counts a request in and names it.
-    pub fn begin(&self) -> (RequestId, InFlight<'_>) {
+    pub fn begin(self: &Rc<Self>) -> (RequestId, InFlight) {
         let count = self.request_count.get() + 1;
         self.request_count.set(count);
         let counters = self.counters();
         counters.requests.set(count);
         counters.in_flight.add(1);
-        (RequestId { worker: self.index as u16, count }, InFlight(counters))
+        (RequestId { worker: self.index as u16, count }, InFlight(self.clone()))
     }
 
     /// Publishes what only this thread can count.
@@ -140,7 +140,7 @@ impl Worker {
         };
         let param = |param: &crate::registry::route::Param<'_>| {
             let value = request.uri.path()[param.value.clone()].to_owned();
-            (Arc::from(param.name.to_ascii_lowercase()), value)
+            (param.name.to_ascii_lowercase(), value)
         };
         let params = found.params.iter().map(param).collect();
         request.place = Place::new(found.base_len, params);

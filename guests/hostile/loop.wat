@@ -1,0 +1,8 @@
+;; Runs without end. Asked by POST it answers, as every guest here that breaks while it handles.
+(module
+  (import "http_handler" "get_method" (func $get_method (param i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "handle_request") (result i64)
+    (if (i32.eq (call $get_method (i32.const 0) (i32.const 0)) (i32.const 3)) ;; GET
+      (then (loop $forever (br $forever))))
+    (i64.const 0)))

@@ -1,0 +1,4 @@
+;; Is not WebAssembly text: a parenthesis is missing.
+(module
+  (memory (export "memory") 1)
+  (func (export "handle_request") (result i64) (i64.const 0))

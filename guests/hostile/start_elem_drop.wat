@@ -1,0 +1,15 @@
+;; Copies a table segment in `_start` and drops it: used again it has nothing, which traps.
+(module
+  (import "http_handler" "write_body" (func $write_body (param i32 i32 i32)))
+  (memory (export "memory") 1)
+  (table $slots 1 funcref)
+  (type $plain (func))
+  (data (i32.const 0) "through the table")
+  (elem $segment func $answer)
+  (func $answer (call $write_body (i32.const 1) (i32.const 0) (i32.const 17)))
+  (func (export "_start")
+    (table.init $slots $segment (i32.const 0) (i32.const 0) (i32.const 1))
+    (elem.drop $segment))
+  (func (export "handle_request") (result i64)
+    (call_indirect $slots (type $plain) (i32.const 0))
+    (i64.const 0)))

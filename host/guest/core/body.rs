@@ -1,0 +1,112 @@
+//! The ABI's body functions: reading what arrives, writing what goes out.
+//!
+//! Owns the bounds on both. Reading a request's body is the one host function that waits.
+
+use wasmtime::Linker;
+
+use super::{Guest, MODULE, Result, exchange, invalid, memory, misuse, no_request, range};
+use crate::guest::call::{BUFFER_REQUEST, BUFFER_RESPONSE, Call, Fault, Phase};
+
+pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
+    linker.func_wrap_async(MODULE, "read_body", |guest, (kind, buf, limit): (i32, u32, u32)| {
+        Box::new(read_body(guest, kind, buf, limit))
+    })?;
+    linker.func_wrap(MODULE, "write_body", write_body)?;
+    Ok(())
+}
+
+/// The result of `read_body`: whether this was the end, and how many bytes were written.
+fn eof_len(eof: bool, len: usize) -> i64 {
+    (i64::from(eof) << 32) | len as i64
+}
+
+async fn read_body(mut guest: Guest<'_>, kind: i32, buf: u32, limit: u32) -> Result<i64> {
+    if limit == 0 {
+        return Err(misuse("read_body: the limit is 0"));
+    }
+    let (bytes, _) = memory(&mut guest)?;
+    range(bytes, buf, limit)?;
+    match kind {
+        0 => read_request_body(guest, buf, limit).await,
+        1 => read_response_body(guest, buf, limit),
+        _ => Err(misuse(format!("{kind} is not a kind of body (0 or 1)"))),
+    }
+}
+
+async fn read_request_body(mut guest: Guest<'_>, buf: u32, limit: u32) -> Result<i64> {
+    let keep = guest.data().has(BUFFER_REQUEST);
+    let exchange = exchange(&mut guest)?;
+    let read = exchange.request.body.read(limit as usize).await;
+    let bytes = read.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))?;
+    if keep {
+        exchange.request_kept.extend_from_slice(&bytes);
+    }
+    let eof = exchange.request.body.is_end();
+    let (memory, _) = memory(&mut guest)?;
+    memory[buf as usize..][..bytes.len()].copy_from_slice(&bytes);
+    Ok(eof_len(eof, bytes.len()))
+}
+
+fn read_response_body(mut guest: Guest<'_>, buf: u32, limit: u32) -> Result<i64> {
+    let (memory, call) = memory(&mut guest)?;
+    if call.phase != Phase::Response || !call.has(BUFFER_RESPONSE) {
+        return Err(misuse(
+            "read_body: the response can be read in handle_response, \
+             with the feature buffer_response (2)",
+        ));
+    }
+    let body = &mut call.exchange.as_mut().ok_or_else(no_request)?.body;
+    let rest = body.bytes.get(body.read_bytes..).unwrap_or_default();
+    let len = rest.len().min(limit as usize);
+    memory[buf as usize..][..len].copy_from_slice(&rest[..len]);
+    body.read_bytes += len;
+    Ok(eof_len(len == rest.len(), len))
+}
+
+fn write_body(mut guest: Guest<'_>, kind: i32, ptr: u32, len: u32) -> Result<()> {
+    let (memory, call) = memory(&mut guest)?;
+    let bytes = range(memory, ptr, len)?;
+    match kind {
+        0 => write_request_body(call, bytes),
+        1 => write_response_body(call, bytes),
+        _ => Err(misuse(format!("{kind} is not a kind of body (0 or 1)"))),
+    }
+}
+
+fn write_request_body(call: &mut Call, bytes: &[u8]) -> Result<()> {
+    if call.phase == Phase::Response {
+        return Err(misuse("write_body: the request was passed on already"));
+    }
+    let bytes_max = call.about.limits.body_bytes_max;
+    let exchange = call.exchange.as_mut().ok_or_else(no_request)?;
+    let body = exchange.request_written.get_or_insert_default();
+    if (body.len() + bytes.len()) as u64 > bytes_max {
+        return Err(invalid(format!(
+            "write_body: a request of over {bytes_max} bytes (--body-max)"
+        )));
+    }
+    body.extend_from_slice(bytes);
+    Ok(())
+}
+
+fn write_response_body(call: &mut Call, bytes: &[u8]) -> Result<()> {
+    if call.phase == Phase::Response && !call.has(BUFFER_RESPONSE) {
+        return Err(misuse(
+            "write_body: the response can be changed after next only with the feature \
+             buffer_response (2)",
+        ));
+    }
+    let bytes_max = call.about.limits.response_bytes_max;
+    let body = &mut call.exchange.as_mut().ok_or_else(no_request)?.body;
+    if !body.written {
+        body.written = true;
+        body.bytes.clear();
+    }
+    if body.bytes.len() + bytes.len() > bytes_max {
+        return Err(invalid(format!(
+            "write_body: a response of over {bytes_max} bytes (--response-max)"
+        )));
+    }
+    body.bytes.extend_from_slice(bytes);
+    Ok(())
+}

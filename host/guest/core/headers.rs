@@ -1,0 +1,203 @@
+//! The ABI's header functions: names, values, and changes, of requests, responses and trailers.
+//!
+//! Owns who may change which fields when, and the bound on their size.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use wasmtime::Linker;
+
+use super::{Guest, MODULE, Result, hand, invalid, memory, misuse, no_request, range};
+use crate::guest::call::{BUFFER_RESPONSE, Call, Phase, TRAILERS};
+use crate::guest::header;
+
+pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
+    linker.func_wrap(MODULE, "get_header_names", get_header_names)?;
+    linker.func_wrap(MODULE, "get_header_values", get_header_values)?;
+    linker.func_wrap(
+        MODULE,
+        "set_header_value",
+        |mut guest: Guest<'_>, kind: i32, name: u32, name_len: u32, value: u32, value_len: u32| {
+            put_header(&mut guest, kind, (name, name_len), (value, value_len), Put::Set)
+        },
+    )?;
+    linker.func_wrap(
+        MODULE,
+        "add_header_value",
+        |mut guest: Guest<'_>, kind: i32, name: u32, name_len: u32, value: u32, value_len: u32| {
+            put_header(&mut guest, kind, (name, name_len), (value, value_len), Put::Add)
+        },
+    )?;
+    linker.func_wrap(MODULE, "remove_header", remove_header)?;
+    Ok(())
+}
+
+/// The four kinds of header fields.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Request,
+    Response,
+    RequestTrailers,
+    ResponseTrailers,
+}
+
+impl Kind {
+    fn from_abi(kind: i32) -> Result<Self> {
+        match kind {
+            0 => Ok(Kind::Request),
+            1 => Ok(Kind::Response),
+            2 => Ok(Kind::RequestTrailers),
+            3 => Ok(Kind::ResponseTrailers),
+            _ => Err(misuse(format!("{kind} is not a kind of header (0 to 3)"))),
+        }
+    }
+
+    /// The fields of this kind; `None` where there are none yet or trailers are not enabled.
+    fn fields(self, call: &Call) -> Result<Option<&HeaderMap>> {
+        let exchange = call.exchange.as_ref().ok_or_else(no_request)?;
+        Ok(match self {
+            Kind::Request => Some(&exchange.request.headers),
+            Kind::Response => Some(&exchange.headers),
+            Kind::RequestTrailers if call.has(TRAILERS) => exchange.request.body.trailers(),
+            Kind::ResponseTrailers if call.has(TRAILERS) => exchange.trailers.as_deref(),
+            Kind::RequestTrailers | Kind::ResponseTrailers => None,
+        })
+    }
+
+    /// The fields of this kind for a change.
+    fn fields_mut(self, call: &mut Call) -> Result<&mut HeaderMap> {
+        let trailers = call.has(TRAILERS);
+        let late = call.phase == Phase::Response;
+        let response_open = !late || call.has(BUFFER_RESPONSE);
+        let exchange = call.exchange.as_mut().ok_or_else(no_request)?;
+        match self {
+            Kind::Request if late => {
+                Err(misuse("request headers: the request was passed on already"))
+            }
+            Kind::Request => Ok(&mut exchange.request.headers),
+            Kind::Response if response_open => Ok(&mut exchange.headers),
+            Kind::ResponseTrailers if !trailers => {
+                Err(misuse("response trailers need the feature trailers (4)"))
+            }
+            Kind::ResponseTrailers if response_open => {
+                Ok(exchange.trailers.get_or_insert_default())
+            }
+            Kind::RequestTrailers => Err(misuse("request trailers cannot be changed")),
+            Kind::Response | Kind::ResponseTrailers => Err(misuse(
+                "the response can be changed after next only with the feature buffer_response (2)",
+            )),
+        }
+    }
+}
+
+fn count_len((used, count): (u32, u32)) -> i64 {
+    (i64::from(count) << 32) | i64::from(used)
+}
+
+fn get_header_names(mut guest: Guest<'_>, kind: i32, buf: u32, limit: u32) -> Result<i64> {
+    let kind = Kind::from_abi(kind)?;
+    hand(&mut guest, (buf, limit), |call, out| {
+        for name in kind.fields(call)?.into_iter().flat_map(HeaderMap::keys) {
+            out.item(&[name.as_str().as_bytes()]);
+        }
+        if kind == Kind::Request {
+            let request = &call.exchange.as_ref().ok_or_else(no_request)?.request;
+            header::host_made(request, |prefix, name, _| {
+                out.item(&[prefix.as_bytes(), name.as_bytes()]);
+            });
+        }
+        Ok(())
+    })
+    .map(count_len)
+}
+
+fn get_header_values(
+    mut guest: Guest<'_>,
+    kind: i32,
+    name: u32,
+    name_len: u32,
+    buf: u32,
+    limit: u32,
+) -> Result<i64> {
+    let kind = Kind::from_abi(kind)?;
+    let (bytes, _) = memory(&mut guest)?;
+    // A name that HTTP does not allow names no field.
+    let Ok(name) = HeaderName::from_bytes(range(bytes, name, name_len)?) else { return Ok(0) };
+    hand(&mut guest, (buf, limit), |call, out| {
+        for value in kind.fields(call)?.into_iter().flat_map(|map| map.get_all(&name)) {
+            out.item(&[value.as_bytes()]);
+        }
+        if kind == Kind::Request && name.as_str().starts_with("guesthouse-") {
+            let request = &call.exchange.as_ref().ok_or_else(no_request)?.request;
+            header::host_made(request, |prefix, made, value| {
+                if name.as_str().strip_prefix(prefix) == Some(made) {
+                    out.item(&[value.as_bytes()]);
+                }
+            });
+        }
+        Ok(())
+    })
+    .map(count_len)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Put {
+    Set,
+    Add,
+}
+
+fn put_header(
+    guest: &mut Guest<'_>,
+    kind: i32,
+    name: (u32, u32),
+    value: (u32, u32),
+    put: Put,
+) -> Result<()> {
+    let kind = Kind::from_abi(kind)?;
+    let (memory, call) = memory(guest)?;
+    let name = field_name(range(memory, name.0, name.1)?)?;
+    let value = range(memory, value.0, value.1)?;
+    let value = HeaderValue::from_bytes(value).map_err(|_| {
+        invalid(format!("header {name}: the value has a control character, a line break or a NUL"))
+    })?;
+    let bytes_max = call.about.limits.header_bytes_max;
+    let added = header::field_bytes(&name, &value);
+    let fields = kind.fields_mut(call)?;
+    match put {
+        Put::Set => drop(fields.insert(name, value)),
+        Put::Add => drop(
+            fields.try_append(name, value).map_err(|_| invalid("more headers than can be held"))?,
+        ),
+    }
+    bound_headers(call, kind, added, bytes_max)
+}
+
+/// Stops a guest that sets more header bytes than the limit. The running sum only grows, so it is
+/// taken anew before the guest is stopped.
+fn bound_headers(call: &mut Call, kind: Kind, added: usize, bytes_max: usize) -> Result<()> {
+    let exchange = call.exchange.as_mut().ok_or_else(no_request)?;
+    exchange.header_bytes += added;
+    if exchange.header_bytes <= bytes_max {
+        return Ok(());
+    }
+    let fields = kind.fields_mut(call)?;
+    let sum: usize = fields.iter().map(|(name, value)| header::field_bytes(name, value)).sum();
+    if sum > bytes_max {
+        return Err(invalid(format!("more than {bytes_max} bytes of headers (--header-max)")));
+    }
+    if let Some(exchange) = call.exchange.as_mut() {
+        exchange.header_bytes = sum;
+    }
+    Ok(())
+}
+
+fn remove_header(mut guest: Guest<'_>, kind: i32, name: u32, name_len: u32) -> Result<()> {
+    let kind = Kind::from_abi(kind)?;
+    let (memory, call) = memory(&mut guest)?;
+    let name = field_name(range(memory, name, name_len)?)?;
+    kind.fields_mut(call)?.remove(&name);
+    Ok(())
+}
+
+fn field_name(bytes: &[u8]) -> Result<HeaderName> {
+    HeaderName::from_bytes(bytes)
+        .map_err(|_| invalid(format!("\"{}\" is not a header name", crate::log::escape(bytes, 64))))
+}

@@ -1,0 +1,384 @@
+//! One host under test: the real program in a child process, with a handler folder of its own.
+//!
+//! Owns the child, its folders and its log. A test states what is in the folder, which flags are
+//! given, and then speaks HTTP to [`Host::addr`]:
+//!
+//! ```ignore
+//! let host = Host::with("hello.wat", HELLO).arg("--isolation").arg("reuse").start();
+//! assert_eq!(host.get("/hello").status, 200);
+//! host.at_rest();
+//! ```
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::client::{Connection, Response};
+
+pub use log::Line;
+pub use status::Status;
+
+use log::Log;
+
+mod log;
+mod status;
+
+/// How long a start, a log line or an end is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long pools and gates may take to be as they were.
+const REST: Duration = Duration::from_secs(5);
+
+/// Within this time every worker publishes what it counts.
+const PUBLISHED: Duration = Duration::from_millis(250);
+
+/// Between two looks at a state that nothing announces.
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// The answer of every request to this guest is `Hello, World!`; the smallest of all guests.
+pub const HELLO: &str = r#"
+(module
+  (import "http_handler" "write_body" (func $write_body (param i32 i32 i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "Hello, World!")
+  (func (export "handle_request") (result i64)
+    (call $write_body (i32.const 1) (i32.const 0) (i32.const 13))
+    (i64.const 0)))"#;
+
+/// The program under test.
+pub fn program() -> PathBuf {
+    let built = option_env!("CARGO_BIN_EXE_guesthouse").map(OsString::from);
+    let path = built.or_else(|| std::env::var_os("GUESTHOUSE_BIN"));
+    path.expect("cargo test sets the path; without it, GUESTHOUSE_BIN does").into()
+}
+
+/// The program with nothing of the caller's environment that would change what it does.
+pub fn command() -> Command {
+    let mut command = Command::new(program());
+    for name in ["GUESTHOUSE_LOG", "GUESTHOUSE_CACHE_DIR", "RUST_BACKTRACE"] {
+        command.env_remove(name);
+    }
+    command.env("NO_COLOR", "1").stdin(Stdio::null());
+    command
+}
+
+/// What a host is to be started with.
+pub struct Setup {
+    dir: TempDir,
+    verb: &'static str,
+    args: Vec<OsString>,
+    env: Vec<(String, String)>,
+}
+
+/// A running host; the child is killed when this is dropped.
+pub struct Host {
+    addr: SocketAddr,
+    child: Mutex<Child>,
+    pid: Pid,
+    log: Arc<Log>,
+    asking: Mutex<()>,
+    dir: TempDir,
+}
+
+impl Host {
+    /// A host whose folder holds one file.
+    pub fn with(file: &str, contents: impl AsRef<[u8]>) -> Setup {
+        Host::empty().file(file, contents)
+    }
+
+    /// A host whose folder holds nothing yet.
+    pub fn empty() -> Setup {
+        Setup::new("serve")
+    }
+
+    /// A host with the demo guests and their native twins.
+    pub fn demo() -> Setup {
+        Setup::new("demo")
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The handler folder.
+    pub fn folder(&self) -> PathBuf {
+        self.dir.path().join("handlers")
+    }
+
+    /// The folder of compiled guests, unless the test chose another one.
+    pub fn cache(&self) -> PathBuf {
+        self.dir.path().join("cache")
+    }
+
+    #[track_caller]
+    pub fn connect(&self) -> Connection {
+        Connection::open(self.addr)
+    }
+
+    /// A GET on a connection of its own.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Response {
+        self.connect().get(path)
+    }
+
+    /// A request on a connection of its own; `headers` as `name: value` lines.
+    #[track_caller]
+    pub fn request(&self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Response {
+        self.connect().request(method, path, headers, body)
+    }
+
+    /// Asserts that the host is as good as new: a `GET` of this path on a new connection is a 200.
+    #[track_caller]
+    pub fn assert_serves(&self, path: &str) {
+        let answer = self.get(path);
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    }
+
+    /// All lines on stderr so far.
+    pub fn lines(&self) -> Vec<Line> {
+        self.log.lines()
+    }
+
+    /// Waits for the first line, of those that came and those to come, which is as wanted.
+    #[track_caller]
+    pub fn wait_log(&self, wanted: impl Fn(&Line) -> bool) -> Line {
+        match self.log.wait(0, PATIENCE, wanted) {
+            Ok((_, line)) => line,
+            Err(why) => panic!("the log line that the test waits for did not come: {why}"),
+        }
+    }
+
+    /// Waits for a line whose message or fields have all these words.
+    #[track_caller]
+    pub fn wait_log_with(&self, words: &[&str]) -> Line {
+        match self.log.wait(0, PATIENCE, |line| line.has(words)) {
+            Ok((_, line)) => line,
+            Err(why) => panic!("no log line with {words:?}: {why}"),
+        }
+    }
+
+    /// What the host counts at this moment.
+    #[track_caller]
+    pub fn status(&self) -> Status {
+        let _one_at_a_time = self.asking.lock();
+        let seen = self.log.lines().len();
+        self.signal(Signal::USR1);
+        let is_status = |line: &Line| line.message().starts_with("status:");
+        match self.log.wait(seen, PATIENCE, is_status) {
+            Ok((_, line)) => Status::parse(line.message()),
+            Err(why) => panic!("no status after SIGUSR1: {why}"),
+        }
+    }
+
+    /// Waits until no request is in flight and every instance is back, and gives the status then.
+    ///
+    /// Workers publish some counts only now and then, so one look could see what was before.
+    #[track_caller]
+    pub fn at_rest(&self) -> Status {
+        let rests = |status: &Status| status.in_flight == 0 && status.instances_out == 0;
+        let deadline = Instant::now() + REST;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.status_when("at rest", left, rests);
+            std::thread::sleep(PUBLISHED);
+            let status = self.status();
+            if rests(&status) {
+                return status;
+            }
+        }
+    }
+
+    /// Waits until the host's counts are as wanted.
+    #[track_caller]
+    pub fn status_when(
+        &self,
+        what: &str,
+        patience: Duration,
+        wanted: impl Fn(&Status) -> bool,
+    ) -> Status {
+        let deadline = Instant::now() + patience;
+        loop {
+            let status = self.status();
+            if wanted(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "not {what} after {patience:?}: {status:?}");
+            std::thread::sleep(GLANCE);
+        }
+    }
+
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid, signal).unwrap_or_else(|error| panic!("no such host: {error}"));
+    }
+
+    /// Waits for the host to end by itself.
+    #[track_caller]
+    pub fn wait_exit(&self) -> ExitStatus {
+        until("end of the host", PATIENCE, || self.ended())
+    }
+
+    /// How the host has ended, if it has.
+    pub fn ended(&self) -> Option<ExitStatus> {
+        self.child().try_wait().expect("a child of this process")
+    }
+
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let ended = self.child().try_wait().ok().flatten();
+        // It may have ended already, which is not the matter of a drop.
+        let _ = self.child().kill();
+        let _ = self.child().wait();
+        // A thread that is gone takes its connections with it, and no answer says so.
+        let broken = |line: &Line| line.json.is_null() && line.has(&["panicked at"]);
+        let is_broken = self.lines().iter().any(broken);
+        let is_lost = ended.is_some_and(|status| !status.success());
+        if std::thread::panicking() {
+            eprintln!("the host's log:\n{}", self.log.text());
+        } else if is_lost || is_broken {
+            panic!("the host broke, its end {ended:?}:\n{}", self.log.text());
+        }
+    }
+}
+
+impl Setup {
+    fn new(verb: &'static str) -> Setup {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        fs::create_dir(dir.path().join("handlers")).expect("a folder in it");
+        Setup { dir, verb, args: Vec::new(), env: Vec::new() }
+    }
+
+    /// Puts a file into the handler folder; `name` may lead through folders.
+    #[must_use]
+    pub fn file(self, name: &str, contents: impl AsRef<[u8]>) -> Setup {
+        self.prepare(|folder| {
+            let path = folder.join(name);
+            fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("a folder");
+            fs::write(path, contents).expect("a file");
+        })
+    }
+
+    /// Does anything else to the handler folder before the host starts.
+    #[must_use]
+    pub fn prepare(self, change: impl FnOnce(&Path)) -> Setup {
+        change(&self.dir.path().join("handlers"));
+        self
+    }
+
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Setup {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn args<A: AsRef<OsStr>>(self, args: impl IntoIterator<Item = A>) -> Setup {
+        args.into_iter().fold(self, Setup::arg)
+    }
+
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Setup {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts the host and waits until it listens.
+    #[track_caller]
+    pub fn start(self) -> Host {
+        let mut child = self.command().spawn().expect("the program starts");
+        let log = Log::collect(&mut child);
+        let pid = Pid::from_child(&child);
+        let listens = |line: &Line| line.message().contains("listening on http://");
+        let found = log.wait(0, PATIENCE, listens);
+        let (_, line) = found.unwrap_or_else(|why| {
+            // The test fails for the reason it has, whether or not the child is there to be killed.
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the host does not listen: {why}")
+        });
+        let (_, url) = line.message().split_once("http://").expect("just looked for");
+        let addr = url.split([' ', '/']).next().unwrap_or_default();
+        Host {
+            addr: addr.parse().unwrap_or_else(|error| panic!("{addr:?}: {error}")),
+            child: Mutex::new(child),
+            pid,
+            log,
+            asking: Mutex::new(()),
+            dir: self.dir,
+        }
+    }
+
+    /// Runs a host that is expected to end by itself: its exit code and its stderr.
+    #[track_caller]
+    pub fn fails(self) -> (Option<i32>, String) {
+        let mut child = self.command().spawn().expect("the program starts");
+        let log = Log::collect(&mut child);
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("a child of this process") {
+                break status;
+            }
+            if Instant::now() > deadline {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("the host did not end:\n{}", log.text());
+            }
+            std::thread::sleep(GLANCE);
+        };
+        // A line that never comes: this waits for the end of stderr.
+        let _ = log.wait(0, PATIENCE, |_| false);
+        (status.code(), log.text())
+    }
+
+    /// Two workers unless the test chooses: the same on every machine.
+    fn command(&self) -> Command {
+        let mut command = command();
+        command.arg(self.verb).args(&self.args);
+        let defaults: [(&str, PathBuf); 4] = [
+            ("--listen", "127.0.0.1:0".into()),
+            ("--workers", "2".into()),
+            ("--log", "json".into()),
+            ("--cache-dir", self.dir.path().join("cache")),
+        ];
+        for (flag, value) in defaults {
+            let is_given =
+                |arg: &OsString| arg == flag || (flag == "--cache-dir" && arg == "--no-cache");
+            if !self.args.iter().any(is_given) {
+                command.arg(flag).arg(value);
+            }
+        }
+        if self.verb == "serve" {
+            command.arg(self.dir.path().join("handlers"));
+        }
+        command
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command
+    }
+}
+
+/// Looks until there is something to see.
+#[track_caller]
+pub fn until<T>(what: &str, patience: Duration, look: impl Fn() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "no {what} after {patience:?}");
+        std::thread::sleep(GLANCE);
+    }
+}

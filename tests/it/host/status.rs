@@ -1,0 +1,59 @@
+//! The host's own counts, as its answer to SIGUSR1 writes them.
+
+use std::collections::BTreeMap;
+
+/// What the host counts, from its answer to SIGUSR1.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    pub requests: u64,
+    pub in_flight: u64,
+    pub connections: u64,
+    pub instances_ready: u64,
+    pub instances_out: u64,
+    pub workers: u64,
+    pub requests_by_worker: Vec<u64>,
+    pub rejects: BTreeMap<String, u64>,
+}
+
+impl Status {
+    /// Reads `status: requests=12 ... requests_by_worker=[5 7] rejects=[trap:1 no_route:2]`.
+    pub fn parse(message: &str) -> Status {
+        let mut fields = BTreeMap::new();
+        let mut rest = message.trim_start_matches("status:").trim();
+        while let Some((name, after)) = rest.split_once('=') {
+            let end = if after.starts_with('[') { "]" } else { " " };
+            let (value, after) = after.split_once(end).unwrap_or((after, ""));
+            fields.insert(name, value.trim_start_matches('['));
+            rest = after.trim_start();
+        }
+        let field = |name: &str| {
+            let value = fields.get(name);
+            *value.unwrap_or_else(|| panic!("no {name} in {message:?}"))
+        };
+        let number = |text: &str| {
+            text.parse::<u64>().unwrap_or_else(|error| panic!("{text:?} in {message:?}: {error}"))
+        };
+        let reject = |pair: &str| {
+            let (name, count) = pair.split_once(':').unwrap_or((pair, ""));
+            (name.to_owned(), number(count))
+        };
+        Status {
+            requests: number(field("requests")),
+            in_flight: number(field("in_flight")),
+            connections: number(field("connections")),
+            instances_ready: number(field("instances_ready")),
+            instances_out: number(field("instances_out")),
+            workers: number(field("workers")),
+            requests_by_worker: field("requests_by_worker")
+                .split_whitespace()
+                .map(number)
+                .collect(),
+            rejects: field("rejects").split_whitespace().map(reject).collect(),
+        }
+    }
+
+    /// How often the host answered for this reason.
+    pub fn rejects(&self, name: &str) -> u64 {
+        self.rejects.get(name).copied().unwrap_or(0)
+    }
+}

@@ -1,0 +1,21 @@
+//! The public face of the host, tested from outside: files in, HTTP and log out.
+//!
+//! One binary, so that it links once. [`host`] starts the real program on a port of its own,
+//! [`client`] speaks HTTP/1.1 to it by raw bytes; every other module is a theme.
+
+mod client;
+mod host;
+
+mod abi;
+mod cache;
+mod cli;
+mod demo;
+mod drain;
+mod files;
+mod hostile;
+mod http;
+mod malformed;
+mod middleware;
+mod route;
+mod tidy;
+mod wat;

@@ -1,0 +1,205 @@
+//! Upstreams that are down, silent or broken: what the client gets, and that nothing is left behind.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::sync::Mutex;
+use std::sync::mpsc;
+
+use super::before;
+use super::upstream::{Upstream, plain};
+use crate::abi::probe::Probe;
+use crate::host::{HELLO, Host};
+use crate::hostile::PATIENCE;
+
+/// The address of nobody: a port that was free a moment ago.
+fn nowhere() -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    format!("http://{}", listener.local_addr().expect("an address"))
+}
+
+/// Passes on, and answers with the context, whether it was an error, and the status.
+fn telling() -> Probe {
+    Probe::new("(drop (call $enable_features #2))").next().response(
+        "(call $int (local.get $context)) (call $int (local.get $is_error))
+         (call $int (call $get_status_code))",
+    )
+}
+
+#[test]
+fn an_upstream_that_is_down_is_a_502() {
+    let host = Host::with("good.wat", HELLO)
+        .file("telling.wat", telling().wat())
+        .file("passing.wat", Probe::new("").next().wat())
+        .args(["--upstream", &nowhere()])
+        .start();
+    host.get("/").assert_problem(502);
+    host.request("POST", "/", &[], b"body").assert_problem(502);
+    host.get("/passing").assert_problem(502);
+    // A guest that wants to see the answer sees the host's own, and may put its own in its place.
+    let answer = host.get("/telling");
+    assert_eq!((answer.status, answer.text()), (502, "7\n1\n502\n".to_owned()));
+    host.assert_serves("/good");
+    assert_eq!(host.at_rest().rejects("upstream_failed"), 4);
+}
+
+#[test]
+fn an_upstream_that_is_silent_is_a_504() {
+    let upstream = Upstream::scripted(|_, _| {
+        std::thread::park();
+        Ok(false)
+    });
+    let host = before(&upstream)
+        .file("telling.wat", telling().wat())
+        .args(["--deadline", "300ms"])
+        .start();
+    host.get("/").assert_problem(504);
+    let answer = host.get("/telling");
+    // There may be no time left for what the guest makes of it.
+    assert_eq!(answer.status, 504, "{}", answer.text());
+    host.assert_serves("/good");
+    let rest = host.at_rest();
+    assert!(rest.rejects("upstream_deadline") >= 2, "{rest:?}");
+}
+
+#[test]
+fn an_answer_that_is_not_http_is_a_502() {
+    for bytes in [
+        "",
+        "garbage\r\n\r\n",
+        "HTTP/1.1 200",
+        "HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+        "HTTP/1.1 99 Low\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
+    ] {
+        let upstream = Upstream::saying_once(bytes);
+        let host = before(&upstream).start();
+        let answer = host.get("/");
+        assert_eq!(answer.status, 502, "{bytes:?}: {}", answer.text());
+        answer.assert_problem(502);
+        host.assert_serves("/good");
+        host.at_rest();
+    }
+}
+
+/// A head of an upstream is as bounded as that of a guest.
+#[test]
+fn an_endless_head_is_a_502() {
+    let upstream = Upstream::scripted(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n")?;
+        loop {
+            stream.write_all(b"x-more: and more and more and more and more\r\n")?;
+        }
+    });
+    let host = before(&upstream).start();
+    host.get("/").assert_problem(502);
+    host.assert_serves("/good");
+    host.at_rest();
+}
+
+/// A response that breaks off must not look complete.
+#[test]
+fn a_response_that_breaks_off_is_broken_for_the_client() {
+    for bytes in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nonly this\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nnot a chunk\r\n",
+    ] {
+        let upstream = Upstream::saying_once(bytes);
+        let host = before(&upstream).start();
+        let mut connection = host.connect();
+        connection.send("GET / HTTP/1.1\r\nhost: guest.test\r\n\r\n");
+        match connection.next("GET") {
+            Err(_) => {}
+            Ok(None) => {}
+            Ok(Some(answer)) => assert_eq!(answer.status, 502, "{bytes:?}: {answer:?}"),
+        }
+        host.assert_serves("/good");
+        host.at_rest();
+    }
+}
+
+/// A guest that wants the response whole never sees a part of it.
+#[test]
+fn a_buffered_response_that_breaks_off_is_a_502() {
+    let upstream =
+        Upstream::saying_once("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this");
+    let host = before(&upstream).file("telling.wat", telling().wat()).start();
+    host.get("/telling").assert_problem(502);
+    host.assert_serves("/good");
+    host.at_rest();
+}
+
+#[test]
+fn a_buffered_response_over_the_limit_is_a_502() {
+    let sized = |bytes: usize| {
+        let upstream = Upstream::saying(plain("200 OK", "", &"x".repeat(bytes)));
+        let watching = Probe::new("(drop (call $enable_features #2))").next().response("");
+        let host = before(&upstream)
+            .file("watching.wat", watching.wat())
+            .args(["--response-max", "10000"])
+            .start();
+        let answer = host.get("/watching");
+        // What is only passed through is not held, and not bounded.
+        assert_eq!(host.get("/").body.len(), bytes);
+        host.at_rest();
+        answer
+    };
+    assert_eq!(sized(10_000).body.len(), 10_000);
+    sized(10_001).assert_problem(502);
+}
+
+/// A request body over the limit is refused on its way, too.
+#[test]
+fn a_request_over_the_limit_is_a_413() {
+    let upstream = Upstream::saying(plain("200 OK", "", "taken"));
+    let host = before(&upstream)
+        .file("passing.wat", Probe::new("").next().wat())
+        .args(["--body-max", "10000"])
+        .start();
+    let chunked = ["transfer-encoding: chunked"];
+    for path in ["/", "/passing"] {
+        let body = vec![b'x'; 10_000];
+        assert_eq!(host.request("POST", path, &[], &body).text(), "taken");
+        let body = vec![b'x'; 10_001];
+        host.request("POST", path, &[], &body).assert_problem(413);
+        let body = format!("2711\r\n{}\r\n0\r\n\r\n", "x".repeat(10_001));
+        host.request("POST", path, &chunked, body.as_bytes()).assert_problem(413);
+    }
+    host.assert_serves("/good");
+    host.at_rest();
+}
+
+/// A client that goes away while the upstream thinks takes the request with it.
+#[test]
+fn a_client_that_goes_away_ends_the_request() {
+    let (let_go, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let upstream = Upstream::scripted(move |_, _| {
+        // Ends with the test.
+        let _ = held.lock().expect("one request only").recv();
+        Ok(false)
+    });
+    let host = before(&upstream).args(["--deadline", "1m"]).start();
+    let mut connection = host.connect();
+    connection.send("GET / HTTP/1.1\r\nhost: guest.test\r\n\r\n");
+    crate::host::until("request", PATIENCE, || (!upstream.seen().is_empty()).then_some(()));
+    drop(connection);
+    host.at_rest();
+    drop(let_go);
+}
+
+#[test]
+fn without_an_upstream_the_next_handler_is_a_404() {
+    let host = Host::with("passing.wat", Probe::new("").next().wat())
+        .file("telling.wat", telling().wat())
+        .file("watching.wat", Probe::new("").next().response("(call $log #0 'was told')").wat())
+        .start();
+    host.get("/passing").assert_problem(404);
+    host.get("/watching").assert_problem(404);
+    host.wait_log_with(&["was told", "watching"]);
+    let answer = host.get("/telling");
+    assert_eq!((answer.status, answer.text()), (404, "7\n0\n404\n".to_owned()));
+    host.at_rest();
+}

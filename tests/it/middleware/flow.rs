@@ -1,0 +1,190 @@
+//! Bodies on their way through the host: they leave as they come, and no more of them is held than
+//! the other side is behind.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use super::before;
+use super::upstream::{Upstream, plain};
+use crate::abi::probe::Probe;
+use crate::host::{Host, until};
+use crate::hostile::PATIENCE;
+
+/// Ways through the host: no guest, one that passes on, one that also sees the answer's head.
+const PATHS: [&str; 3] = ["/", "/passing", "/watching"];
+
+fn start(upstream: &Upstream) -> Host {
+    before(upstream)
+        .file("passing.wat", Probe::new("").next().wat())
+        .file("watching.wat", Probe::new("").next().response("").wat())
+        .args(["--workers", "1"])
+        .start()
+}
+
+/// A connection on which a GET was sent, read by hand: bytes as they come.
+fn ask(host: &Host, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(host.addr()).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: guest.test\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it is sent");
+    stream
+}
+
+/// Reads until this text has come.
+#[track_caller]
+fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
+    let mut text = String::new();
+    let mut bytes = [0; 4096];
+    while !text.contains(wanted) {
+        let count = stream.read(&mut bytes).expect("more of the response");
+        assert!(count > 0, "it ended before {wanted:?}: {text:?}");
+        text += &String::from_utf8_lossy(&bytes[..count]);
+    }
+    text
+}
+
+/// The client has the first piece of a response while the upstream still holds back the second.
+#[test]
+fn a_response_leaves_as_it_comes() {
+    let (go_on, may_go_on) = mpsc::channel();
+    let may_go_on = Mutex::new(may_go_on);
+    let upstream = Upstream::scripted(move |_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n")?;
+        let may_go_on = may_go_on.lock().expect("one request after the other");
+        may_go_on.recv().map_err(io::Error::other)?;
+        stream.write_all(b"6\r\nsecond\r\n0\r\n\r\n").map(|()| true)
+    });
+    let host = start(&upstream);
+    for path in PATHS {
+        let mut stream = ask(&host, path);
+        let text = read_until(&mut stream, "first");
+        assert!(!text.contains("second"), "{path}: {text}");
+        go_on.send(()).expect("the upstream waits");
+        read_until(&mut stream, "second");
+        host.at_rest();
+    }
+}
+
+/// The upstream has the first piece of a request while the client still holds back the second.
+#[test]
+fn a_request_leaves_as_it_comes() {
+    let upstream = Upstream::saying(plain("200 OK", "", "taken"));
+    let host = start(&upstream);
+    for path in PATHS {
+        for (framing, end) in [("content-length: 9", ""), ("transfer-encoding: chunked", "0\r\n\r\n")] {
+            let before = upstream.body_bytes();
+            let mut connection = host.connect();
+            connection.send(format!("POST {path} HTTP/1.1\r\nhost: guest.test\r\n{framing}\r\n\r\n"));
+            for (index, text) in ["one", "two", "six"].iter().enumerate() {
+                match end {
+                    "" => connection.send(text),
+                    _ => connection.send(format!("3\r\n{text}\r\n")),
+                }
+                let what = format!("piece {index} of {path} with {framing}");
+                until(&what, PATIENCE, || {
+                    (upstream.body_bytes() == before + 3 * (index + 1)).then_some(())
+                });
+            }
+            connection.send(end);
+            assert_eq!(connection.read().text(), "taken");
+            let seen = upstream.seen().pop().expect("a request");
+            assert_eq!(seen.body, b"onetwosix");
+            let framed = [seen.all("content-length"), seen.all("transfer-encoding")].concat();
+            assert_eq!(framed.len(), 1, "{framing}: {seen:?}");
+        }
+    }
+    host.at_rest();
+}
+
+#[test]
+fn a_large_response_is_whole() {
+    const BYTES: usize = 10 << 20;
+    let body: String = (0..BYTES / 8).map(|at| format!("{at:07x}\n")).collect();
+    let whole = body.clone();
+    let upstream = Upstream::scripted(move |seen, stream| {
+        if seen.target != "/chunked" {
+            return stream.write_all(&plain("200 OK", "", &whole)).map(|()| true);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        for chunk in whole.as_bytes().chunks(50_000) {
+            write!(stream, "{:x}\r\n", chunk.len())?;
+            stream.write_all(chunk)?;
+            stream.write_all(b"\r\n")?;
+        }
+        stream.write_all(b"0\r\n\r\n").map(|()| true)
+    });
+    let host = start(&upstream);
+    let mut connection = host.connect();
+    for path in ["/", "/passing", "/watching", "/chunked"] {
+        let answer = connection.get(path);
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(answer.text() == body, "{path}: {} bytes", answer.body.len());
+    }
+    host.at_rest();
+}
+
+/// A client that does not read stops the upstream: the host holds a bounded part of the response.
+#[test]
+fn a_client_that_does_not_read_stops_the_upstream() {
+    const BYTES: usize = 128 << 20;
+    /// What the host and the kernel's buffers of two connections may hold.
+    const HELD_BYTES_MAX: usize = 48 << 20;
+    /// How long a write has to wait to count as stopped. Nothing depends on it being exact.
+    const STOPPED: Duration = Duration::from_millis(300);
+    let stopped_at = Arc::new(AtomicUsize::new(0));
+    let note = stopped_at.clone();
+    let upstream = Upstream::scripted(move |_, stream| {
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {BYTES}\r\n\r\n")?;
+        stream.set_write_timeout(Some(STOPPED))?;
+        let piece = vec![b'x'; 1 << 16];
+        let mut sent = 0;
+        while sent < BYTES {
+            match stream.write(&piece[..piece.len().min(BYTES - sent)]) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    note.store(sent, Ordering::SeqCst);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    });
+    let host = start(&upstream);
+    let mut stream = ask(&host, "/");
+    let stopped = until("stop of the upstream", PATIENCE, || {
+        Some(stopped_at.load(Ordering::SeqCst)).filter(|bytes| *bytes > 0)
+    });
+    assert!(stopped < HELD_BYTES_MAX, "{} MiB were held", stopped >> 20);
+    // The worker serves others meanwhile, and the response is whole in the end.
+    host.assert_serves("/good");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("the rest");
+    let head = answer.windows(4).position(|it| it == b"\r\n\r\n").expect("a head") + 4;
+    assert_eq!(answer.len() - head, BYTES);
+    host.at_rest();
+}
+
+/// A guest that only looks at the head does not hold the response, whatever its size.
+#[test]
+fn an_instance_is_back_before_the_response_ends() {
+    let (go_on, may_go_on) = mpsc::channel();
+    let may_go_on = Mutex::new(may_go_on);
+    let upstream = Upstream::scripted(move |_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nfirst")?;
+        let may_go_on = may_go_on.lock().expect("one request after the other");
+        may_go_on.recv().map_err(io::Error::other)?;
+        stream.write_all(b"and b").map(|()| true)
+    });
+    let host = start(&upstream);
+    for path in ["/passing", "/watching"] {
+        let mut stream = ask(&host, path);
+        read_until(&mut stream, "first");
+        host.status_when("given back", PATIENCE, |status| status.instances_out == 0);
+        go_on.send(()).expect("the upstream waits");
+        read_until(&mut stream, "and b");
+    }
+    host.at_rest();
+}

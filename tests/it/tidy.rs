@@ -1,0 +1,353 @@
+//! The style as tests: what a file begins with, how long things are, and who may import whom.
+//!
+//! Reads the sources as text, as rustfmt leaves them. Nothing is excluded.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where Rust of this project lives.
+const SOURCES: [&str; 4] = ["host", "tests", "benches", "guests/src"];
+
+const FILE_LINES_MAX: usize = 500;
+const FUNCTION_LINES_MAX: usize = 70;
+const LINE_CHARS_MAX: usize = 100;
+
+/// Which top-level modules a module of the host may import, besides itself.
+const IMPORTS: [(&str, &[&str]); 11] = [
+    // Leaves: plain values that anyone may hold.
+    ("config", &[]),
+    ("message", &[]),
+    ("metrics", &[]),
+    ("log", &["config"]),
+    // The sandbox does not know who calls it.
+    ("guest", &["config", "message", "metrics", "log"]),
+    ("native", &["config", "message"]),
+    ("registry", &["config", "message", "metrics", "log", "guest", "native"]),
+    // The request path and the control path meet in the registry only.
+    ("serve", &["config", "message", "metrics", "log", "guest", "native", "registry"]),
+    ("control", &["config", "message", "metrics", "log", "guest", "native", "registry"]),
+    // The load generator reaches the host over TCP.
+    ("bench", &["config", "metrics"]),
+    // The top: it wires the others together. `main` uses it alone, and the errors it gives.
+    (
+        "cli",
+        &[
+            "config", "message", "metrics", "log", "guest", "native", "registry", "serve",
+            "control", "bench",
+        ],
+    ),
+];
+
+/// Crates that only some modules may name, so that they can be replaced there.
+const CRATES: [(&str, &[&str]); 2] = [("wasmtime", &["guest"]), ("hyper", &["serve"])];
+
+/// Files on the request path, where errors are closed enums.
+const REQUEST_PATH: [&str; 6] = [
+    "host/message.rs",
+    "host/serve/",
+    "host/registry/route",
+    "host/guest/instance",
+    "host/guest/pool",
+    "host/guest/core",
+];
+
+/// One file: its path below the root, with `/`, and its text.
+struct Source {
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// The top-level module of the host that it is in; none for `main`, `lib` and the build.
+    fn module(&self) -> Option<&str> {
+        let inside = self.path.strip_prefix("host/")?;
+        let name = inside.split(['/', '.']).next()?;
+        (!matches!(name, "main" | "lib" | "build")).then_some(name)
+    }
+
+    /// How many modules deep it is in the crate: 1 for `host/guest.rs`.
+    fn depth(&self) -> usize {
+        self.path.matches('/').count()
+    }
+
+    /// Its lines with their numbers, without comments.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = self.text.lines().enumerate();
+        lines
+            .map(|(at, line)| (at + 1, line))
+            .filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+}
+
+/// All Rust files of the project.
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    for folder in SOURCES {
+        walk(&root.join(folder), &mut paths);
+    }
+    paths.sort();
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+        let path = path.strip_prefix(root).expect("below the root");
+        Source { path: path.to_string_lossy().replace('\\', "/"), text }
+    };
+    let sources: Vec<Source> = paths.into_iter().map(read).collect();
+    assert!(sources.len() > 30, "only {} files: the walk is wrong", sources.len());
+    sources
+}
+
+fn walk(folder: &Path, paths: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{folder:?}: {error}")) {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            walk(&path, paths);
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            paths.push(path);
+        }
+    }
+}
+
+/// Fails with all findings, one per line.
+#[track_caller]
+fn assert_none(findings: &[String]) {
+    assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
+}
+
+/// The functions of a text that have a body: name, line and length in lines.
+fn functions(text: &str) -> Vec<(String, usize, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut functions = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some(name) = function_name(line) else { continue };
+        let indent = &line[..line.len() - line.trim_start().len()];
+        // rustfmt puts the end of a body, or of a declaration, where the function began.
+        let end = lines[at..].iter().position(|line| {
+            let rest = line.strip_prefix(indent).unwrap_or_default();
+            rest == "}" || (function_name(line).is_some() && line.ends_with(['}', ';']))
+        });
+        let length = end.map_or(lines.len() - at, |end| end + 1);
+        functions.push((name.to_owned(), at + 1, length));
+    }
+    functions
+}
+
+/// The name, if a function begins on this line.
+fn function_name(line: &str) -> Option<&str> {
+    let mut rest = line.trim_start();
+    while let Some((word, after)) = rest.split_once(' ') {
+        if word == "fn" {
+            return after.split(['(', '<']).next();
+        }
+        let is_qualifier = matches!(word, "const" | "async" | "unsafe" | "extern" | "pub")
+            || word.starts_with("pub(")
+            || word == "\"C\"";
+        if !is_qualifier {
+            return None;
+        }
+        rest = after;
+    }
+    None
+}
+
+/// The top-level modules that a text names through `crate::`, or through as many `super::` as lead
+/// to the top, each with its line.
+fn imports(source: &Source) -> Vec<(usize, String)> {
+    let to_top = "super::".repeat(source.depth());
+    let code: String = source.text.lines().map(without_comment).collect();
+    let mut found = Vec::new();
+    for lead in ["crate::", to_top.as_str()] {
+        for (at, _) in code.match_indices(lead) {
+            let before = code[..at].chars().next_back();
+            if before.is_some_and(|c| c.is_alphanumeric() || "_:".contains(c)) {
+                continue;
+            }
+            let line = code[..at].matches('\n').count() + 1;
+            let names = first_names(&code[at + lead.len()..]);
+            found.extend(names.into_iter().map(|name| (line, name)));
+        }
+    }
+    found
+}
+
+fn without_comment(line: &str) -> String {
+    let is_comment = line.trim_start().starts_with("//");
+    format!("{}\n", if is_comment { "" } else { line })
+}
+
+/// `a` of `a::b`, and `a`, `c` of `{a::{b, x}, c}`.
+fn first_names(path: &str) -> Vec<String> {
+    let name = |text: &str| -> String {
+        let text = text.trim_start();
+        text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    };
+    let Some(group) = path.strip_prefix('{') else { return vec![name(path)] };
+    let mut names = vec![name(group)];
+    let mut depth = 0;
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => names.push(name(&group[at + 1..])),
+            _ => {}
+        }
+    }
+    names.retain(|name| !name.is_empty() && name != "self");
+    names
+}
+
+/// Whether a line of code names this crate, or one of its family such as `hyper_util`.
+fn names_crate(line: &str, name: &str) -> bool {
+    line.match_indices(name).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let rest = &line[at + name.len()..];
+        let family = rest.trim_start_matches(|c: char| c.is_ascii_lowercase() || c == '_');
+        let is_whole = rest.is_empty() || rest.starts_with([':', '_', ';', ' ', '!']);
+        let is_path = family.starts_with("::")
+            || family.starts_with('!')
+            || line.trim_start().starts_with("use ");
+        !before.is_some_and(|c| c.is_alphanumeric() || "_:\"-`".contains(c)) && is_whole && is_path
+    })
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    let silent = |source: &Source| !source.text.starts_with("//! ");
+    let findings: Vec<String> =
+        sources().into_iter().filter(silent).map(|source| source.path).collect();
+    assert_none(&findings);
+}
+
+#[test]
+fn nothing_is_too_long() {
+    let mut findings = Vec::new();
+    for Source { path, text } in sources() {
+        let lines = text.lines().count();
+        if lines > FILE_LINES_MAX {
+            findings.push(format!("{path}: {lines} lines, over {FILE_LINES_MAX}"));
+        }
+        for (at, line) in text.lines().enumerate() {
+            let chars = line.chars().count();
+            if chars > LINE_CHARS_MAX {
+                findings.push(format!("{path}:{}: {chars} characters in a line", at + 1));
+            }
+        }
+        for (name, line, lines) in functions(&text) {
+            if lines > FUNCTION_LINES_MAX {
+                findings.push(format!("{path}:{line}: fn {name} has {lines} lines"));
+            }
+        }
+    }
+    assert_none(&findings);
+}
+
+#[test]
+fn modules_import_only_what_the_table_allows() {
+    let mut findings = Vec::new();
+    for source in sources() {
+        let Some(module) = source.module() else { continue };
+        let path = &source.path;
+        let Some((_, allowed)) = IMPORTS.iter().find(|(name, _)| *name == module) else {
+            findings.push(format!("{path}: the module {module} is not in the table"));
+            continue;
+        };
+        for (line, name) in imports(&source) {
+            let is_module = IMPORTS.iter().any(|(module, _)| *module == name);
+            if is_module && name != module && !allowed.contains(&name.as_str()) {
+                findings.push(format!("{path}:{line}: {module} imports {name}"));
+            }
+        }
+    }
+    assert_none(&findings);
+}
+
+#[test]
+fn some_crates_are_named_in_one_place() {
+    let mut findings = Vec::new();
+    for source in sources().iter().filter(|source| source.path.starts_with("host/")) {
+        for (name, modules) in CRATES {
+            if source.module().is_some_and(|module| modules.contains(&module)) {
+                continue;
+            }
+            let lines = source.code().filter(|(_, line)| names_crate(line, name));
+            findings.extend(lines.map(|(at, _)| format!("{}:{at}: names {name}", source.path)));
+        }
+    }
+    assert_none(&findings);
+}
+
+#[test]
+fn errors_on_the_request_path_are_closed() {
+    let mut findings = Vec::new();
+    for source in sources() {
+        let is_on_path = REQUEST_PATH.iter().any(|path| source.path.starts_with(path));
+        if is_on_path {
+            let lines = source.code().filter(|(_, line)| names_crate(line, "anyhow"));
+            findings.extend(lines.map(|(at, _)| format!("{}:{at}: names anyhow", source.path)));
+        }
+    }
+    assert_none(&findings);
+}
+
+#[test]
+fn some_words_are_not_used() {
+    let words = [".unwrap()", "todo!(", "unimplemented!(", "dbg!(", "println!("];
+    let mut findings = Vec::new();
+    for source in sources() {
+        if source.path.ends_with("/mod.rs") {
+            findings.push(format!("{}: should be beside its folder", source.path));
+        }
+        // Tests and tools may print, and a build script has to.
+        let is_host = source.path.starts_with("host/") && source.path != "host/build.rs";
+        let lines = source.code().filter(|(_, line)| words.iter().any(|word| line.contains(word)));
+        if is_host {
+            findings.extend(lines.map(|(at, line)| format!("{}:{at}: {line}", source.path)));
+        }
+    }
+    assert_none(&findings);
+}
+
+#[test]
+fn the_scan_sees_what_it_looks_for() {
+    let text = "\
+fn a() {
+    b
+}
+impl C {
+    pub(crate) async fn d<T>(
+        e: T,
+    ) {
+        f
+    }
+}
+trait G {
+    fn h(&self);
+    const fn i() {}
+}
+// fn no() {
+";
+    let seen: Vec<String> = functions(text)
+        .into_iter()
+        .map(|(name, line, length)| format!("{name} {line} {length}"))
+        .collect();
+    assert_eq!(seen, ["a 1 3", "d 5 5", "h 12 1", "i 13 1"]);
+
+    let text = "use crate::config::Config;\nuse crate::{log, guest::{Guest, pool}, self};\n\
+                // crate::serve\nlet x = super::super::cli::run();\nuse super::core::Y;\n";
+    let source = Source { path: "host/guest/call.rs".into(), text: text.into() };
+    let seen: Vec<String> =
+        imports(&source).into_iter().map(|(line, name)| format!("{line} {name}")).collect();
+    assert_eq!(seen, ["1 config", "2 log", "2 guest", "4 cli"]);
+    assert_eq!((source.module(), source.depth()), (Some("guest"), 2));
+
+    for line in
+        ["use wasmtime::Engine;", "x: wasmtime::Error,", "wasmtime_wasi::p1::add()", "wasmtime!()"]
+    {
+        assert!(names_crate(line, "wasmtime"), "{line}");
+    }
+    for line in [r#"env!("GUESTHOUSE_WASMTIME")"#, r#"", wasmtime ","#, "let wasmtime_version = 1;"]
+    {
+        assert!(!names_crate(line, "wasmtime"), "{line}");
+    }
+}

@@ -114,7 +114,9 @@ fn filter(level: &str) -> Result<EnvFilter, Mistakes> {
         Ok(text) if !text.trim().is_empty() => text,
         _ => level.to_owned(),
     };
-    EnvFilter::try_new(&text).map_err(|error| {
+    // The WASI library warns once per call of a guest that tries a socket: that would be a way
+    // around the guest's bounded share of the log.
+    EnvFilter::try_new(format!("wasmtime_wasi=error,{text}")).map_err(|error| {
         Mistakes(vec![format!(
             "{FILTER}: {text:?} is not a filter ({error}); write a level such as info or debug, \
              or a level for a module such as guesthouse::guest=debug"

@@ -1,17 +1,14 @@
 //! Counters of what the host has done.
 //!
-//! Owns one set of counters per worker, written by that worker alone and read by anyone. Imports
-//! nothing but the names of the rejects.
+//! Owns one set of counters per worker, written by that worker alone and read by anyone. Does not
+//! know what the rejects mean that it counts by number.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::message::Reject;
-
 /// One worker's counters, on cache lines of their own.
 #[repr(align(128))]
-#[derive(Default)]
 pub struct Counters {
     pub requests: Counter,
     pub in_flight: Counter,
@@ -20,7 +17,7 @@ pub struct Counters {
     pub instances_out: Counter,
     /// The last question for counts that this worker has answered.
     pub published: Counter,
-    rejects: [Counter; Reject::NAMES.len()],
+    rejects: Box<[Counter]>,
 }
 
 /// A number that one thread writes. No atomic read-modify-write is needed for that.
@@ -46,32 +43,49 @@ impl Counter {
 }
 
 impl Counters {
-    pub fn reject(&self, reject: Reject) {
-        self.rejects[reject.index()].add(1);
+    fn new(rejects: usize) -> Self {
+        Counters {
+            requests: Counter::default(),
+            in_flight: Counter::default(),
+            connections: Counter::default(),
+            instances_ready: Counter::default(),
+            instances_out: Counter::default(),
+            published: Counter::default(),
+            rejects: (0..rejects).map(|_| Counter::default()).collect(),
+        }
+    }
+
+    /// Counts a reject by its place in the list of names.
+    pub fn reject(&self, index: usize) {
+        self.rejects[index].add(1);
     }
 }
 
 /// The counters of all workers.
 #[derive(Clone)]
-pub struct Metrics(Arc<[Counters]>);
+pub struct Metrics {
+    counters: Arc<[Counters]>,
+    reject_names: &'static [&'static str],
+}
 
 impl Metrics {
-    pub fn new(workers: usize) -> Self {
-        Metrics((0..workers).map(|_| Counters::default()).collect())
+    pub fn new(workers: usize, reject_names: &'static [&'static str]) -> Self {
+        let counters = (0..workers).map(|_| Counters::new(reject_names.len())).collect();
+        Metrics { counters, reject_names }
     }
 
     /// The counters of worker `index`.
     pub fn worker(&self, index: usize) -> &Counters {
-        &self.0[index]
+        &self.counters[index]
     }
 
     /// The counters of every worker.
     pub fn all(&self) -> impl Iterator<Item = &Counters> {
-        self.0.iter()
+        self.counters.iter()
     }
 
     fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> u64 {
-        self.0.iter().map(|counters| counter(counters).get()).sum()
+        self.counters.iter().map(|counters| counter(counters).get()).sum()
     }
 }
 
@@ -79,8 +93,9 @@ impl Metrics {
 impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let by_worker: Vec<String> =
-            self.0.iter().map(|counters| counters.requests.get().to_string()).collect();
-        let rejects: Vec<String> = Reject::NAMES
+            self.counters.iter().map(|counters| counters.requests.get().to_string()).collect();
+        let rejects: Vec<String> = self
+            .reject_names
             .iter()
             .enumerate()
             .map(|(index, name)| (name, self.sum(|counters| &counters.rejects[index])))
@@ -96,7 +111,7 @@ impl fmt::Display for Metrics {
             self.sum(|counters| &counters.connections),
             self.sum(|counters| &counters.instances_ready),
             self.sum(|counters| &counters.instances_out),
-            self.0.len(),
+            self.counters.len(),
             by_worker.join(" "),
             rejects.join(" ")
         )

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::guest::engine::Engines;
+use crate::message::Reject;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use worker::{CLOCK_TICK_MS, Worker};
@@ -71,7 +72,7 @@ impl Host {
         sockets: Vec<Vec<Socket>>,
     ) -> Result<Self> {
         raise_descriptor_limit();
-        let metrics = Metrics::new(config.workers);
+        let metrics = Metrics::new(config.workers, &Reject::NAMES);
         let (stop, stopped) = watch::channel(false);
         let (ask, asked) = watch::channel(0);
         let cores = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
@@ -213,9 +214,12 @@ async fn drain(worker: &Rc<Worker>) {
         let graced = began.elapsed() < ACTIVE + tick;
         for (_, wire) in worker.wires.borrow().iter() {
             let recent = guard::still_for(wire, worker.clock.get()) < ACTIVE || wire.partial.get();
-            let busy = wire.in_flight.get() || wire.has_input();
-            if !busy && !(graced && recent) && !wire.closing.get() {
-                wire.closing.set(true);
+            if wire.in_flight.get() || wire.has_input() || (graced && recent) {
+                continue;
+            }
+            // hyper would wait for the rest of a head that has begun to arrive.
+            wire.doomed.set(wire.partial.get() && !wire.is_blocked());
+            if wire.doomed.get() || !wire.closing.replace(true) {
                 wire.wake();
             }
         }

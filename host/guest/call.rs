@@ -34,6 +34,8 @@ pub struct Call {
     /// Where `log`, stdout and stderr go; made when the guest first says something.
     log: Option<SharedSink>,
     memory_bytes: usize,
+    /// The same before the last growth, in case that fails.
+    memory_bytes_before: usize,
     wasi: Option<Box<WasiP1Ctx>>,
 }
 
@@ -66,10 +68,11 @@ pub struct Exchange {
 /// The response's body.
 #[derive(Default)]
 pub struct Outgoing {
-    pub bytes: Vec<u8>,
-    /// Whether the guest has written: the first write replaces what is there.
-    pub written: bool,
-    /// How much of a buffered response `read_body` has handed out.
+    /// What the guest wrote. It replaces what the next handler sent.
+    pub written: Option<Vec<u8>>,
+    /// The next handler's, for `read_body`.
+    pub buffered: Bytes,
+    /// How much of it `read_body` has handed out.
     pub read_bytes: usize,
 }
 
@@ -137,6 +140,7 @@ impl Call {
             about,
             log: None,
             memory_bytes: 0,
+            memory_bytes_before: 0,
             wasi: None,
         }
     }
@@ -192,9 +196,15 @@ impl ResourceLimiter for Call {
         let total = self.memory_bytes.saturating_sub(current).saturating_add(desired);
         let allowed = total <= self.about.limits.memory_bytes_max;
         if allowed {
-            self.memory_bytes = total;
+            self.memory_bytes_before = std::mem::replace(&mut self.memory_bytes, total);
         }
         Ok(allowed)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        // The guest gets -1; what it did not get does not count.
+        self.memory_bytes = self.memory_bytes_before;
+        Ok(())
     }
 
     fn table_growing(

@@ -29,7 +29,7 @@ impl Report {
 pub fn inspect(path: &Path, limits: &Limits) -> Report {
     let wasm = match read_file(path) {
         Ok(wasm) => wasm,
-        Err(reason) => return Report::failed("cannot be read", reason),
+        Err(reason) => return Report::failed("unknown", reason),
     };
     let about = match sniff::read(&wasm) {
         Ok(about) => about,

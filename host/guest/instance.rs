@@ -26,6 +26,8 @@ pub struct Instance {
     store: Store<Call>,
     instance: wasmtime::Instance,
     handle_request: TypedFunc<(), i64>,
+    /// Features that its start-up code enabled.
+    features: u32,
 }
 
 /// What a guest made of a request.
@@ -68,7 +70,7 @@ impl Instance {
             let reject = make_reject(&error);
             if reject != Reject::NoInstance {
                 let why = describe(&error);
-                tracing::warn!(target: "guest", guest = &*about.name, "could not start: {why}");
+                tracing::warn!(target: "handler", guest = &*about.name, "could not start: {why}");
             }
             reject
         })
@@ -132,7 +134,8 @@ impl Instance {
         }
         let handle_request = export(&instance, &mut store, &guest.exports.handle_request);
         let handle_request = handle_request.typed(&store)?;
-        Ok(Instance { handle_request, instance, store, guest })
+        let features = store.data().features;
+        Ok(Instance { handle_request, instance, store, guest, features })
     }
 
     pub fn guest(&self) -> &Arc<Guest> {
@@ -142,9 +145,8 @@ impl Instance {
     /// Takes up a request; [`Instance::request`] is to follow. `headers` is an empty map to build
     /// the response in.
     pub fn accept(&mut self, request: Box<Request>, headers: HeaderMap) {
-        let features = self.guest.features;
         let call = self.store.data_mut();
-        call.features = features;
+        call.features = self.features;
         call.phase = Phase::Request;
         call.begin(Exchange::new(request, headers));
     }
@@ -154,28 +156,31 @@ impl Instance {
     /// # Errors
     /// The instance is gone, and the reject says what the client is told. If the future is
     /// dropped, the call ends and the instance is gone too.
-    pub async fn request(
+    // Blocks and not async fns: an async fn holds its arguments twice, and every idle connection has
+    // room for this future.
+    pub fn request(
         mut self,
         meter: &mut Meter<'_>,
         pulse: &Pulse,
-    ) -> Result<(Instance, Outcome), Reject> {
+    ) -> impl Future<Output = Result<(Instance, Outcome), Reject>> {
         self.store.set_epoch_deadline(QUANTUM_TICKS);
-        let running = pulse.begin();
-        let result = {
-            let call = pin!(self.handle_request.call_async(&mut self.store, ()));
-            meter.run(call).await
-        };
-        drop(running);
-        let result = self.judge(result)?;
-        let next = result as i32;
-        let context = (result >> 32) as i32;
-        if next == 0 {
-            let outcome = self.respond();
-            return Ok((self, outcome));
+        async move {
+            let result = {
+                let _running = pulse.begin();
+                let call = pin!(self.handle_request.call_async(&mut self.store, ()));
+                meter.run(call).await
+            };
+            let result = self.judge(result)?;
+            // The low half says "next", the high half is the context.
+            if result as i32 == 0 {
+                let outcome = self.respond();
+                return Ok((self, outcome));
+            }
+            let context = (result >> 32) as i32;
+            let mut next = Box::pin(self.take_exchange().next_request());
+            let (request, headers) = meter.run(next.as_mut()).await??;
+            Ok((self, Outcome::Next(Box::new(Next { request, headers, context }))))
         }
-        let mut next = Box::pin(self.take_exchange().next_request());
-        let (request, headers) = meter.run(next.as_mut()).await??;
-        Ok((self, Outcome::Next(Box::new(Next { request, headers, context }))))
     }
 
     fn respond(&mut self) -> Outcome {
@@ -263,7 +268,7 @@ impl Instance {
         call.end_log();
         let request = call.exchange.as_ref().map(|exchange| exchange.request.id);
         let request = request.map(tracing::field::display);
-        tracing::warn!(target: "guest", guest = &*self.guest.about.name, request, "stopped: {why}");
+        tracing::warn!(target: "handler", guest = &*self.guest.about.name, request, "stopped: {why}");
     }
 }
 
@@ -286,9 +291,9 @@ fn answered(
     let mut exchange = Exchange::new(request, response.headers);
     exchange.status = response.status;
     match response.body {
-        ResponseBody::Full(bytes) if buffered => exchange.body.bytes = bytes.into(),
+        ResponseBody::Full(bytes) if buffered => exchange.body.buffered = bytes,
         ResponseBody::Trailed(bytes, trailers) if buffered => {
-            exchange.body.bytes = bytes.into();
+            exchange.body.buffered = bytes;
             exchange.trailers = Some(trailers);
         }
         body => return (exchange, Some(body)),
@@ -299,7 +304,7 @@ fn answered(
 /// The response that a guest has built.
 fn respond(exchange: Exchange) -> Response {
     let Exchange { status, headers, body, trailers, .. } = exchange;
-    let bytes = Bytes::from(body.bytes);
+    let bytes = body.written.map_or(body.buffered, Bytes::from);
     let body = match trailers {
         None => ResponseBody::Full(bytes),
         Some(trailers) => ResponseBody::Trailed(bytes, trailers),
@@ -364,21 +369,23 @@ impl<'a> Meter<'a> {
     }
 
     /// Runs a future until it is done, the deadline has passed, or its CPU time is used up.
-    pub async fn run<F: Future>(&mut self, mut future: Pin<&mut F>) -> Result<F::Output, Reject> {
-        let mut timer: Option<Pin<Box<tokio::time::Sleep>>> = None;
+    pub fn run<F: Future>(
+        &mut self,
+        mut future: Pin<&mut F>,
+    ) -> impl Future<Output = Result<F::Output, Reject>> {
         // A meter's first call begins when the request did; every later slice reads the clock.
         let mut resumed = self.first.take();
-        let deadline = self.deadline();
+        let mut timer: Option<Pin<Box<tokio::time::Sleep>>> = None;
         std::future::poll_fn(move |cx| {
             let begun = resumed.take().unwrap_or_else(Instant::now);
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }
-            let now = Instant::now();
-            self.cpu_used += now.saturating_duration_since(begun);
+            self.cpu_used += begun.elapsed();
             if self.cpu_used >= self.limits.cpu_max {
                 return Poll::Ready(Err(Reject::CpuTime));
             }
+            let deadline = self.deadline();
             let timer =
                 timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
             match timer.as_mut().poll(cx) {
@@ -386,6 +393,5 @@ impl<'a> Meter<'a> {
                 Poll::Pending => Poll::Pending,
             }
         })
-        .await
     }
 }

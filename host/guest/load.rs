@@ -262,10 +262,20 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, Reason> {
     if path.extension().is_some_and(|ending| ending == "wat") {
         return wat::parse_bytes(&bytes).map(|wasm| wasm.into_owned()).map_err(|mut error| {
             error.set_path(path);
-            format!("not valid WebAssembly text: {error}")
+            not_text(&error)
         });
     }
     Ok(bytes)
+}
+
+/// A parser's error as one line: what is wrong, and in which line and column.
+fn not_text(error: &wat::Error) -> Reason {
+    let shown = error.to_string();
+    let mut lines = shown.lines();
+    let what = lines.next().unwrap_or_default();
+    let place = lines.find_map(|line| line.trim().strip_prefix("--> ")).unwrap_or_default();
+    let escaped = |text: &str| crate::log::escape(text.as_bytes(), 200);
+    format!("not valid WebAssembly text: {} at {}", escaped(what), escaped(place))
 }
 
 /// A linker with everything a core guest may import.

@@ -59,10 +59,10 @@ impl Level {
 
     pub fn is_enabled(self) -> bool {
         match self {
-            Level::Debug => tracing::enabled!(target: "guest", tracing::Level::DEBUG),
-            Level::Info => tracing::enabled!(target: "guest", tracing::Level::INFO),
-            Level::Warn => tracing::enabled!(target: "guest", tracing::Level::WARN),
-            Level::Error => tracing::enabled!(target: "guest", tracing::Level::ERROR),
+            Level::Debug => tracing::enabled!(target: "handler", tracing::Level::DEBUG),
+            Level::Info => tracing::enabled!(target: "handler", tracing::Level::INFO),
+            Level::Warn => tracing::enabled!(target: "handler", tracing::Level::WARN),
+            Level::Error => tracing::enabled!(target: "handler", tracing::Level::ERROR),
         }
     }
 }
@@ -118,10 +118,10 @@ impl LogSink {
         let guest = &*self.guest.name;
         let request = self.request.map(tracing::field::display);
         match level {
-            Level::Debug => tracing::debug!(target: "guest", guest, request, from, "{text}"),
-            Level::Info => tracing::info!(target: "guest", guest, request, from, "{text}"),
-            Level::Warn => tracing::warn!(target: "guest", guest, request, from, "{text}"),
-            Level::Error => tracing::error!(target: "guest", guest, request, from, "{text}"),
+            Level::Debug => tracing::debug!(target: "handler", guest, request, from, "{text}"),
+            Level::Info => tracing::info!(target: "handler", guest, request, from, "{text}"),
+            Level::Warn => tracing::warn!(target: "handler", guest, request, from, "{text}"),
+            Level::Error => tracing::error!(target: "handler", guest, request, from, "{text}"),
         }
     }
 

@@ -96,7 +96,7 @@ pub fn read(bytes: &[u8]) -> Result<Module, String> {
     Ok(module)
 }
 
-const NOT_WASM: &str = "not a WebAssembly file: it does not begin with \\0asm. \
+const NOT_WASM: &str = "not a WebAssembly file: it does not begin with the bytes 00 61 73 6d. \
      Is it the right file? Text modules need the ending .wat";
 const NOT_WASM_ELF: &str = "a native program (ELF), not WebAssembly: \
      build it with --target wasm32-wasip1";

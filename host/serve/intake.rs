@@ -28,12 +28,12 @@ pub fn request(
     body_bytes_max: u64,
 ) -> Result<Box<Request>, Reject> {
     let (mut parts, body) = http.into_parts();
+    let uri = target(&parts.method, &parts.uri)?;
     check_host(&mut parts.headers, &parts.uri, parts.version)?;
     if parts.headers.contains_key(TRANSFER_ENCODING) && parts.headers.contains_key(CONTENT_LENGTH) {
-        return Err(Reject::BadHost("both Content-Length and Transfer-Encoding"));
+        return Err(Reject::BodyBroken);
     }
     let body = request_body(&parts.headers, body, body_bytes_max)?;
-    let uri = target(&parts.method, parts.uri)?;
     let mut request = Box::new(Request {
         id,
         method: parts.method,
@@ -71,18 +71,37 @@ fn check_host(headers: &mut HeaderMap, uri: &Uri, version: Version) -> Result<()
     Ok(())
 }
 
-/// Whether bytes can be `host[:port]` (RFC 3986, 3.2.2). Empty is allowed.
+/// Whether bytes are `host[:port]` (RFC 3986, 3.2.2). Empty is allowed.
 fn is_host(host: &[u8]) -> bool {
-    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b".-_~:[]%!$&'()*+,;=".contains(byte);
-    host.iter().all(is_part)
+    let (name, port) = match host {
+        [b'[', rest @ ..] => match rest.iter().position(|byte| *byte == b']') {
+            Some(end) => (&rest[..end], &rest[end + 1..]),
+            None => return false,
+        },
+        _ => host.split_at(host.iter().position(|byte| *byte == b':').unwrap_or(host.len())),
+    };
+    let in_brackets = host.first() == Some(&b'[');
+    let is_name = |byte: &u8| match byte {
+        b':' => in_brackets,
+        byte => byte.is_ascii_alphanumeric() || b".-_~%!$&'()*+,;=".contains(byte),
+    };
+    let port_is_number = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    name.iter().all(is_name) && port_is_number
 }
 
 /// The path and query of a target that can be routed.
-fn target(method: &Method, uri: Uri) -> Result<PathAndQuery, Reject> {
+fn target(method: &Method, uri: &Uri) -> Result<PathAndQuery, Reject> {
     if method == Method::CONNECT {
         return Err(Reject::BadPath("CONNECT is not served"));
     }
-    let target = uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/"));
+    if uri.scheme().is_none() && uri.authority().is_some() {
+        return Err(Reject::BadPath("the request target is not a path"));
+    }
+    let target = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     if target.path().starts_with('/') {
         Ok(target)
     } else {

@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -26,42 +25,56 @@ pub struct Bound {
     pub sockets: Vec<Vec<Socket>>,
 }
 
+/// Why an address cannot be listened on, and what to do.
+#[derive(Debug)]
+pub struct BindError {
+    address: SocketAddr,
+    cause: io::Error,
+}
+
+impl std::fmt::Display for BindError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let hint = match self.cause.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program is using it; stop that one, or choose another with --listen \
+                 (port 0 picks a free one)"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need privileges; choose a higher one"
+            }
+            io::ErrorKind::AddrNotAvailable => "this machine does not have that address",
+            _ => "choose another with --listen",
+        };
+        write!(f, "cannot listen on {}: {}: {hint}", self.address, self.cause)
+    }
+}
+
+impl std::error::Error for BindError {}
+
 /// Binds every address once per worker. A port 0 becomes one free port, the same for all workers.
 ///
 /// # Errors
 /// The address is in use or cannot be had; the text says what to do.
-pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Bound> {
+pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Bound, BindError> {
     let mut bound = Bound { addresses: Vec::new(), sockets: Vec::new() };
     bound.sockets.resize_with(workers, Vec::new);
     for wanted in addresses {
         // Sockets with SO_REUSEPORT share a port silently, with another program of the same user
         // too, so a plain one finds out first whether the port is free.
         if wanted.port() != 0 {
-            drop(socket(*wanted, false).map_err(|error| explain(*wanted, &error))?);
+            drop(socket(*wanted, false).map_err(|cause| BindError { address: *wanted, cause })?);
         }
         let mut address = *wanted;
         for sockets in &mut bound.sockets {
-            let socket = socket(address, true).map_err(|error| explain(address, &error))?;
-            let local = socket.local_addr().ok().and_then(|local| local.as_socket());
-            address = local.context("a listening socket has no address")?;
+            let socket = socket(address, true).map_err(|cause| BindError { address, cause })?;
+            if let Some(local) = socket.local_addr().ok().and_then(|local| local.as_socket()) {
+                address = local;
+            }
             sockets.push(socket);
         }
         bound.addresses.push(address);
     }
     Ok(bound)
-}
-
-fn explain(address: SocketAddr, error: &io::Error) -> anyhow::Error {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another program is using it; stop that one, or choose another with --listen \
-             (port 0 picks a free one)"
-        }
-        io::ErrorKind::PermissionDenied => "ports below 1024 need privileges; choose a higher one",
-        io::ErrorKind::AddrNotAvailable => "this machine does not have that address",
-        _ => "choose another with --listen",
-    };
-    anyhow!("cannot listen on {address}: {error}: {hint}")
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {

@@ -56,8 +56,15 @@ pub fn serve(
         let result = match step {
             Step::Respond(result) => result,
             Step::Call(instance, _permit) => {
+                let _out = worker.pool.lend();
                 let mut meter = Meter::new(&worker.config.limits, started);
-                call(&worker, instance, &mut meter).await
+                match instance.request(&mut meter, worker.pool.pulse()).await {
+                    Ok((instance, outcome)) => match conclude(&worker, instance, outcome) {
+                        Ok(response) => Ok(response),
+                        Err(passed) => Box::pin(pass_on(&worker, passed, &mut meter)).await,
+                    },
+                    Err(reject) => Err(reject),
+                }
             }
             Step::Later(later) => later.await,
         };
@@ -80,7 +87,7 @@ fn finish(
     let header_bytes_max = worker.config.limits.header_bytes_max;
     let (response, reject) = respond::respond(asked, result, header_bytes_max, last);
     if let Some(reject) = reject {
-        worker.counters().reject(reject);
+        worker.counters().reject(reject.index());
         tracing::debug!(request = %asked.id, %reject, "{}", asked.method);
     }
     wire.end_request();
@@ -133,7 +140,12 @@ async fn make_and_call(
     let mut meter = Meter::new(&worker.config.limits, started);
     let mut instance = worker.pool.make(guest).await?;
     instance.accept(request, worker.take_headers());
-    call(&worker, instance, &mut meter).await
+    let _out = worker.pool.lend();
+    let (instance, outcome) = instance.request(&mut meter, worker.pool.pulse()).await?;
+    match conclude(&worker, instance, outcome) {
+        Ok(response) => Ok(response),
+        Err(passed) => pass_on(&worker, passed, &mut meter).await,
+    }
 }
 
 async fn nobody(
@@ -144,29 +156,25 @@ async fn nobody(
     forward(&worker, &mut request, started + worker.config.limits.deadline).await
 }
 
-/// Lets a guest handle its request, and whoever it passes the request on to.
-async fn call(
-    worker: &Rc<Worker>,
-    instance: Instance,
-    meter: &mut Meter<'_>,
-) -> Result<Response, Reject> {
-    let _out = worker.pool.lend();
-    let (instance, outcome) = instance.request(meter, worker.pool.pulse()).await?;
+/// A request that a guest has passed on, and the guest's instance, which may want the answer.
+type Passed = (Instance, Box<Next>);
+
+/// Takes back the instance of a guest that has answered.
+fn conclude(worker: &Worker, instance: Instance, outcome: Outcome) -> Result<Response, Passed> {
     match outcome {
         Outcome::Respond(response, spare) => {
             worker.keep_headers(spare);
             worker.pool.give_back(instance);
             Ok(response)
         }
-        Outcome::Next(next) => Box::pin(pass_on(worker, instance, next, meter)).await,
+        Outcome::Next(next) => Err((instance, next)),
     }
 }
 
 /// Sends a request on that a guest did not answer (`next`), and lets the guest see the answer.
 async fn pass_on(
     worker: &Rc<Worker>,
-    instance: Instance,
-    next: Box<Next>,
+    (instance, next): Passed,
     meter: &mut Meter<'_>,
 ) -> Result<Response, Reject> {
     let Next { mut request, headers, context } = *next;
@@ -181,7 +189,7 @@ async fn pass_on(
         // That nobody serves the path is the host's answer, not an error.
         Err(Reject::NoRoute) => (respond::problem(Reject::NoRoute, id), false),
         Err(reject) => {
-            worker.counters().reject(reject);
+            worker.counters().reject(reject.index());
             (respond::problem(reject, id), true)
         }
     };

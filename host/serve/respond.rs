@@ -121,7 +121,10 @@ fn frame(asked: &Asked, response: Response, last: bool) -> http::Response<Body> 
     if last {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let no_content = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let no_content = matches!(
+        status,
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+    );
     let body = match body {
         _ if no_content => Inner::Full(Bytes::new()),
         ResponseBody::Full(bytes) => Inner::Full(bytes),

@@ -83,11 +83,19 @@ impl Upstream {
             let place = self.place().await?;
             let id = request.id;
             let sent = self.client.request(self.outbound(request)?).await;
-            sent.map(|response| inbound(response, place)).map_err(|error| {
-                let cause = root_cause(&error);
-                tracing::warn!(request = %id, "upstream {}: {cause}", self.authority);
-                body_reject(&error).unwrap_or(Reject::UpstreamFailed)
-            })
+            match sent {
+                // Nobody asked for another protocol, and hyper keeps the other 1xx to itself.
+                Ok(response) if response.status().is_informational() => {
+                    tracing::warn!(request = %id, "upstream {}: a 1xx answer", self.authority);
+                    Err(Reject::UpstreamFailed)
+                }
+                Ok(response) => Ok(inbound(response, place)),
+                Err(error) => {
+                    let cause = root_cause(&error);
+                    tracing::warn!(request = %id, "upstream {}: {cause}", self.authority);
+                    Err(body_reject(&error).unwrap_or(Reject::UpstreamFailed))
+                }
+            }
         };
         let sent = tokio::time::timeout_at(deadline.into(), sent).await;
         sent.unwrap_or(Err(Reject::UpstreamDeadline))
@@ -112,9 +120,8 @@ impl Upstream {
         let mut headers = request.headers.clone();
         strip_hop_by_hop(&mut headers);
         let body = std::mem::take(&mut request.body);
-        if body.size_hint().exact().is_none() {
-            headers.remove(CONTENT_LENGTH);
-        }
+        // hyper frames the body by what it is, whatever a guest says of it.
+        headers.remove(CONTENT_LENGTH);
         add_forwarded(&mut headers, request);
         let uri = Uri::builder()
             .scheme(Scheme::HTTP)

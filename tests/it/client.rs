@@ -14,24 +14,6 @@ mod response;
 /// How long one read or write may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A GET on a connection of its own.
-#[track_caller]
-pub fn get(addr: SocketAddr, path: &str) -> Response {
-    Connection::open(addr).get(path)
-}
-
-/// Any request on a connection of its own; `headers` as `name: value` lines.
-#[track_caller]
-pub fn request(
-    addr: SocketAddr,
-    method: &str,
-    path: &str,
-    headers: &[&str],
-    body: &[u8],
-) -> Response {
-    Connection::open(addr).request(method, path, headers, body)
-}
-
 /// One connection, kept alive until it is dropped.
 pub struct Connection {
     stream: TcpStream,
@@ -287,7 +269,7 @@ impl Connection {
 pub fn message(method: &str, path: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
     let has = |name: &str| {
         let named = |line: &&str| line.to_ascii_lowercase().starts_with(name);
-        headers.iter().any(|line| named(line))
+        headers.iter().any(named)
     };
     let mut text = format!("{method} {path} HTTP/1.1\r\n");
     if !has("host:") {

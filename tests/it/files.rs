@@ -197,7 +197,7 @@ fn a_file_that_cannot_be_read_harms_no_other() {
         .file("native.cwasm", b"\x7fELF")
         .prepare(|folder| {
             let secret = folder.join("secret.wat");
-            fs::set_permissions(&secret, fs::Permissions::from_mode(0)).expect("chmod");
+            fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).expect("chmod");
             if File::open(&secret).is_ok() {
                 // Nothing is unreadable to root, but for what is not there.
                 fs::remove_file(&secret).expect("the file");

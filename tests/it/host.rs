@@ -107,11 +107,6 @@ impl Host {
         self.addr
     }
 
-    /// The handler folder.
-    pub fn folder(&self) -> PathBuf {
-        self.dir.path().join("handlers")
-    }
-
     /// The folder of compiled guests, unless the test chose another one.
     pub fn cache(&self) -> PathBuf {
         self.dir.path().join("cache")

@@ -1,8 +1,8 @@
 //! Guests that misbehave, one `.wat` file for each way in `guests/hostile`.
 //!
-//! Of each the same three things are asserted: the documented status and nothing of the inside in
-//! the answer, that the next request to the same guest and one to its neighbour work, and that every
-//! instance and every permit is back. The last is looked at once for all guests of a host.
+//! Of each the same three things are asserted: the documented status, with nothing of the inside in
+//! the answer; that the next request to the same guest and one to its neighbour work; and that
+//! every instance and every permit is back, which is looked at once for all guests of a host.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -161,7 +161,8 @@ fn a_loop_does_not_hold_up_its_worker() {
 fn making_an_instance_does_not_wait() {
     let segment = |at: u32| format!("(data (i32.const {}) \"filled\")\n", 1000 + 50 * at);
     let segments: String = (0..1000).map(segment).collect();
-    let guest = HELLO.replace("(func (export", &(segments + "(func (export"));
+    let wide = "(memory 400) (memory 400) (table 20000 funcref) (table 20000 funcref)";
+    let guest = HELLO.replace("(func (export", &format!("{wide} {segments} (func (export"));
     let flags = ["--workers", "1", "--deadline", "4s"];
     let host = host(["loop"], "fresh").file("filled.wat", guest).args(flags).start();
     let mut looping: Vec<_> = (0..2).map(|_| host.connect()).collect();

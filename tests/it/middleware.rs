@@ -20,10 +20,9 @@ fn before(upstream: &Upstream) -> Setup {
 #[test]
 fn what_no_route_takes_is_forwarded() {
     let upstream = Upstream::saying(plain("418 Brewing", "x-up: 1\r\n", "from above"));
-    let host = Host::with("good.wat", HELLO)
-        .args(["--upstream", &upstream.url("/base")])
-        .start();
-    let answer = host.request("PATCH", "/some%20where/%C3%A4?q=1%202&x", &["x-mine: 2"], b"the body");
+    let host = Host::with("good.wat", HELLO).args(["--upstream", &upstream.url("/base")]).start();
+    let answer =
+        host.request("PATCH", "/some%20where/%C3%A4?q=1%202&x", &["x-mine: 2"], b"the body");
     assert_eq!(answer.status, 418);
     assert_eq!(answer.header("x-up"), Some("1"));
     assert_eq!(answer.header("content-length"), Some("10"));
@@ -67,20 +66,13 @@ fn the_upstream_learns_who_asked() {
 }
 
 /// Fields of one connection (RFC 9110, 7.6.1).
-const HOP_BY_HOP: [&str; 7] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "upgrade",
-    "x-named",
-];
+const HOP_BY_HOP: [&str; 7] =
+    ["connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "x-named"];
 
 #[test]
 fn fields_of_one_connection_stay_there() {
-    let headers = "connection: x-named, x-also\r\nx-named: 1\r\nx-also: 1\r\nkeep-alive: timeout=9\r\n\
-                   proxy-connection: close\r\nupgrade: h9\r\nx-end-to-end: 1\r\n\
+    let headers = "connection: x-named, x-also\r\nx-named: 1\r\nx-also: 1\r\n\
+                   keep-alive: timeout=9\r\nproxy-connection: close\r\nupgrade: h9\r\nx-end-to-end: 1\r\n\
                    set-cookie: a=1\r\nset-cookie: b=2\r\n";
     let upstream = Upstream::saying(plain("200 OK", headers, "body"));
     let host = before(&upstream).start();
@@ -138,7 +130,8 @@ fn responses_without_a_body_have_none() {
 
 #[test]
 fn interim_responses_are_not_the_answer() {
-    let mut bytes = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".to_vec();
+    let mut bytes =
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".to_vec();
     bytes.extend(plain("200 OK", "", "at last"));
     let upstream = Upstream::saying(bytes);
     let host = before(&upstream).start();

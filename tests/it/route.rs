@@ -25,10 +25,7 @@ fn serve(table: &Table<String>, at: &str) -> String {
             let mut words = vec![found.target.clone()];
             words.extend((found.base_len > 0).then(|| path[..found.base_len].to_owned()));
             words.extend(
-                found
-                    .params
-                    .iter()
-                    .map(|it| format!("{}={}", it.name, &path[it.value.clone()])),
+                found.params.iter().map(|it| format!("{}={}", it.name, &path[it.value.clone()])),
             );
             words.join(" ")
         }
@@ -98,18 +95,12 @@ fn parameters_take_one_segment_and_the_rest_takes_the_rest() {
         ("/users/7/posts", "users/[id]/posts /users/7/posts id=7"),
         ("/users/7/posts/1", "users/[id]/posts /users/7/posts id=7"),
         ("/users//posts", "-"),
-        (
-            "/users/7/likes/9",
-            "users/[user]/likes/[Like-_1] /users/7/likes/9 user=7 Like-_1=9",
-        ),
+        ("/users/7/likes/9", "users/[user]/likes/[Like-_1] /users/7/likes/9 user=7 Like-_1=9"),
         ("/files", "-"),
         ("/files/", "-"),
         ("/files//", "files/[...path] /files path=/"),
         ("/files/a", "files/[...path] /files path=a"),
-        (
-            "/files/a//b%C3%A9/",
-            "files/[...path] /files path=a//b%C3%A9/",
-        ),
+        ("/files/a//b%C3%A9/", "files/[...path] /files path=a//b%C3%A9/"),
         ("/v/1/x/y", "v/[n]/[...more] /v/1 n=1 more=x/y"),
         ("/v/1", "-"),
     ];
@@ -121,14 +112,7 @@ fn parameters_take_one_segment_and_the_rest_takes_the_rest() {
         "v/[n]/[...more]",
     ];
     check(&files, &expected);
-    check(
-        &["[...all]"],
-        &[
-            ("/", "-"),
-            ("//", "[...all] all=/"),
-            ("/a/", "[...all] all=a/"),
-        ],
-    );
+    check(&["[...all]"], &[("/", "-"), ("//", "[...all] all=/"), ("/a/", "[...all] all=a/")]);
 }
 
 #[test]
@@ -164,16 +148,9 @@ fn the_most_specific_route_wins() {
     ];
     check(&files, &expected);
     // With as many segments named, the static one further left decides.
-    let left = [
-        ("/a/b", "a/[y] /a/b y=b"),
-        ("/c/b", "[x]/b /c/b x=c"),
-        ("/c/d", "-"),
-    ];
+    let left = [("/a/b", "a/[y] /a/b y=b"), ("/c/b", "[x]/b /c/b x=c"), ("/c/d", "-")];
     check(&["a/[y]", "[x]/b"], &left);
-    let open = [
-        ("/a/b/c", "a/[...rest] /a rest=b/c"),
-        ("/x/b", "[x]/[...rest] /x x=x rest=b"),
-    ];
+    let open = [("/a/b/c", "a/[...rest] /a rest=b/c"), ("/x/b", "[x]/[...rest] /x x=x rest=b")];
     check(&["a", "a/[...rest]", "[x]/[...rest]"], &open);
     check(&["a", "[x]/[...rest]"], &[("/a/b", "a /a"), ("/a", "a /a")]);
 }
@@ -196,13 +173,7 @@ fn a_host_folder_serves_its_host_before_the_others() {
         ("[::1]/hello", "hello /hello"),
         (":80/hello", "hello /hello"),
     ];
-    let files = [
-        "index",
-        "hello",
-        "hello/exact",
-        "@Example.COM/hello",
-        "@10.0.0.1/[...all]",
-    ];
+    let files = ["index", "hello", "hello/exact", "@Example.COM/hello", "@10.0.0.1/[...all]"];
     check(&files, &expected);
 }
 
@@ -223,16 +194,7 @@ fn names_are_compared_in_decoded_form() {
         ("/users/@me", "users/@me /users/@me"),
         ("/bytes/%FF%fe", "bytes/[raw] /bytes/%FF%fe raw=%FF%fe"),
     ];
-    let files = [
-        "a b",
-        "hello",
-        "café",
-        "100%25",
-        "style.css",
-        "...",
-        "users/@me",
-        "bytes/[raw]",
-    ];
+    let files = ["a b", "hello", "café", "100%25", "style.css", "...", "users/@me", "bytes/[raw]"];
     check(&files, &expected);
 }
 
@@ -241,15 +203,10 @@ fn a_path_that_could_be_read_in_two_ways_is_refused() {
     let table = table(&["[...all]", "index"]);
     let expected: [(BadPath, &[&str]); 6] = [
         (BadPath::NotAbsolute, &["", "a", "*", "hello/", "%2F"]),
-        (
-            BadPath::BadEscape,
-            &["/%", "/a%", "/%2", "/%zz", "/%+1", "/%%20", "/a%2/b", "/%é"],
-        ),
+        (BadPath::BadEscape, &["/%", "/a%", "/%2", "/%zz", "/%+1", "/%%20", "/a%2/b", "/%é"]),
         (
             BadPath::DotSegment,
-            &[
-                "/.", "/..", "/a/./b", "/a/../b", "/a/..", "/./", "/%2e", "/%2E%2e/", "/.%2e/a",
-            ],
+            &["/.", "/..", "/a/./b", "/a/../b", "/a/..", "/./", "/%2e", "/%2E%2e/", "/.%2e/a"],
         ),
         (BadPath::EncodedSlash, &["/%2f", "/a%2Fb", "/..%2f"]),
         (BadPath::Backslash, &["/\\", "/a\\b", "/%5c", "/..%5C.."]),
@@ -261,16 +218,7 @@ fn a_path_that_could_be_read_in_two_ways_is_refused() {
         }
         assert!(bad.to_string().starts_with("the path "));
     }
-    for fine in [
-        "/...",
-        "/.a",
-        "/a.",
-        "/..a",
-        "/%252e%252e",
-        "/a%252Fb",
-        "/;..",
-        "/.%20",
-    ] {
+    for fine in ["/...", "/.a", "/a.", "/..a", "/%252e%252e", "/a%252Fb", "/;..", "/.%20"] {
         assert!(matches!(table.find(None, fine), Ok(Some(_))), "{fine}");
     }
 }
@@ -311,10 +259,7 @@ fn a_name_outside_the_grammar_says_what_to_do() {
     for (name, expected) in expected {
         let error = Pattern::parse(name).expect_err(name).to_string();
         assert!(error.contains(expected), "{name:?}: {error}");
-        assert!(
-            error.contains(": ") && !error.contains('\n'),
-            "{name:?}: {error}"
-        );
+        assert!(error.contains(": ") && !error.contains('\n'), "{name:?}: {error}");
     }
     assert!(Pattern::parse(&format!("{}b", "a/".repeat(63))).is_ok());
 }
@@ -336,11 +281,8 @@ fn the_table_prints_the_most_specific_first() {
         "docs/[...page]",
         "[page]",
     ];
-    let routes: Vec<String> = table(&files)
-        .routes()
-        .iter()
-        .map(|route| route.pattern.to_string())
-        .collect();
+    let routes: Vec<String> =
+        table(&files).routes().iter().map(|route| route.pattern.to_string()).collect();
     let expected = [
         "a.org/",
         "b.org/[...all]",
@@ -376,9 +318,7 @@ fn two_sources_of_one_route_are_all_named() {
         (built_in, (), "a built-in route".to_owned()),
         entry("@a.org/hello", "@a.org/hello.wasm"),
     ];
-    let error = Table::build(entries)
-        .expect_err("three conflicts")
-        .to_string();
+    let error = Table::build(entries).expect_err("three conflicts").to_string();
     let expected = "\
 the route /native/hello/* is claimed by a built-in route and native/hello.wasm: keep one of them
 the route /users/[id] is claimed by users/[id].wasm and users/[id]/index.wasm and \
@@ -392,18 +332,11 @@ fn a_built_in_route_is_a_prefix() {
     let routes = [&["native", "hello"][..], &[]];
     let entries = routes.map(|names| (Pattern::prefix(names), names.len(), String::new()));
     let table = Table::build(entries).expect("two routes");
-    for (path, target, base_len) in [
-        ("/native/hello/x", 2, 13),
-        ("/native", 0, 0),
-        ("/", 0, 0),
-        ("//", 0, 0),
-    ] {
+    for (path, target, base_len) in
+        [("/native/hello/x", 2, 13), ("/native", 0, 0), ("/", 0, 0), ("//", 0, 0)]
+    {
         let found = table.find(None, path).expect(path).expect(path);
-        assert_eq!(
-            (*found.target, found.base_len),
-            (target, base_len),
-            "{path}"
-        );
+        assert_eq!((*found.target, found.base_len), (target, base_len), "{path}");
     }
 }
 
@@ -413,11 +346,7 @@ fn a_long_path_does_not_make_the_search_explode() {
     const DEPTH: usize = 12;
     let name = |choice: usize| {
         let part = |at: usize| {
-            if choice >> at & 1 == 0 {
-                "a/".into()
-            } else {
-                format!("[p{at}]/")
-            }
+            if choice >> at & 1 == 0 { "a/".into() } else { format!("[p{at}]/") }
         };
         (0..DEPTH).map(part).collect::<String>() + "end"
     };
@@ -429,8 +358,5 @@ fn a_long_path_does_not_make_the_search_explode() {
         assert_eq!(serve(&table, &format!("{long}/end")), "-");
     }
     let short = "/a".repeat(DEPTH) + "/end/x";
-    assert_eq!(
-        serve(&table, &short),
-        format!("{} {}", files[0], &short[..short.len() - 2])
-    );
+    assert_eq!(serve(&table, &short), format!("{} {}", files[0], &short[..short.len() - 2]));
 }

@@ -56,7 +56,7 @@ fn read_response_body(mut guest: Guest<'_>, buf: u32, limit: u32) -> Result<i64>
         ));
     }
     let body = &mut call.exchange.as_mut().ok_or_else(no_request)?.body;
-    let rest = body.bytes.get(body.read_bytes..).unwrap_or_default();
+    let rest = body.buffered.get(body.read_bytes..).unwrap_or_default();
     let len = rest.len().min(limit as usize);
     memory[buf as usize..][..len].copy_from_slice(&rest[..len]);
     body.read_bytes += len;
@@ -98,15 +98,12 @@ fn write_response_body(call: &mut Call, bytes: &[u8]) -> Result<()> {
     }
     let bytes_max = call.about.limits.response_bytes_max;
     let body = &mut call.exchange.as_mut().ok_or_else(no_request)?.body;
-    if !body.written {
-        body.written = true;
-        body.bytes.clear();
-    }
-    if body.bytes.len() + bytes.len() > bytes_max {
+    let written = body.written.get_or_insert_default();
+    if written.len() + bytes.len() > bytes_max {
         return Err(invalid(format!(
             "write_body: a response of over {bytes_max} bytes (--response-max)"
         )));
     }
-    body.bytes.extend_from_slice(bytes);
+    written.extend_from_slice(bytes);
     Ok(())
 }

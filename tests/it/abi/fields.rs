@@ -104,7 +104,8 @@ fn request_fields_can_be_changed() {
         case(&format!("(call $set_header_value #0 'X-Two' 'x') {values}"), "1/2\nx\0......\n"),
         case(
             &format!(
-                "(call $set_header_value #0 'x-two' 'x') (call $add_header_value #0 'x-TWO' 'y') {values}"
+                "(call $set_header_value #0 'x-two' 'x')
+                 (call $add_header_value #0 'x-TWO' 'y') {values}"
             ),
             "2/4\nx\0y\0....\n",
         ),

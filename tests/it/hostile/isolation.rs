@@ -1,5 +1,5 @@
-//! What one request leaves behind in its sandbox: the next one never sees it under `fresh`, and sees
-//! it under `reuse` unless the guest broke.
+//! What one request leaves behind in its sandbox: the next one never sees it under `fresh`, and
+//! sees it under `reuse` unless the guest broke.
 
 use super::ISOLATIONS;
 use crate::abi::probe::Probe;

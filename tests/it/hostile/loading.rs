@@ -85,10 +85,8 @@ fn deep_nesting_is_an_error_of_the_file_only() {
     let text = format!("(module {}{})", "(func ".repeat(depth), ")".repeat(depth));
     let folded = "(i32.eqz ".repeat(depth) + "(i32.const 1)" + &")".repeat(depth);
     let folded = format!("(module (func (result i32) {folded}))");
-    let host = Host::with("good.wat", HELLO)
-        .file("deep.wat", text)
-        .file("folded.wat", folded)
-        .start();
+    let host =
+        Host::with("good.wat", HELLO).file("deep.wat", text).file("folded.wat", folded).start();
     for name in ["deep", "folded"] {
         assert_contained(&host, &format!("/{name}"), 503);
         let line = host.wait_log(|line| line.level() == "ERROR" && line.has(&[name]));

@@ -1,4 +1,5 @@
-//! Upstreams that are down, silent or broken: what the client gets, and that nothing is left behind.
+//! Upstreams that are down, silent or broken: what the client gets, and that nothing is left
+//! behind.
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -123,8 +124,7 @@ fn a_response_that_breaks_off_is_broken_for_the_client() {
 /// A guest that wants the response whole never sees a part of it.
 #[test]
 fn a_buffered_response_that_breaks_off_is_a_502() {
-    let upstream =
-        Upstream::saying_once("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this");
+    let upstream = Upstream::saying_once("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this");
     let host = before(&upstream).file("telling.wat", telling().wat()).start();
     host.get("/telling").assert_problem(502);
     host.assert_serves("/good");

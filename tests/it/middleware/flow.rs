@@ -74,10 +74,13 @@ fn a_request_leaves_as_it_comes() {
     let upstream = Upstream::saying(plain("200 OK", "", "taken"));
     let host = start(&upstream);
     for path in PATHS {
-        for (framing, end) in [("content-length: 9", ""), ("transfer-encoding: chunked", "0\r\n\r\n")] {
+        for (framing, end) in
+            [("content-length: 9", ""), ("transfer-encoding: chunked", "0\r\n\r\n")]
+        {
             let before = upstream.body_bytes();
             let mut connection = host.connect();
-            connection.send(format!("POST {path} HTTP/1.1\r\nhost: guest.test\r\n{framing}\r\n\r\n"));
+            connection
+                .send(format!("POST {path} HTTP/1.1\r\nhost: guest.test\r\n{framing}\r\n\r\n"));
             for (index, text) in ["one", "two", "six"].iter().enumerate() {
                 match end {
                     "" => connection.send(text),

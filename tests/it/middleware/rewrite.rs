@@ -58,10 +58,9 @@ fn a_changed_request_is_passed_on() {
     );
     let host = start(&upstream, &guest.next());
     let fields = ["x-mine: 1", "x-mine: 2", "x-secret: 3"];
-    for (framing, body) in [
-        ("content-length: 3", "old"),
-        ("transfer-encoding: chunked", "3\r\nold\r\n0\r\n\r\n"),
-    ] {
+    for (framing, body) in
+        [("content-length: 3", "old"), ("transfer-encoding: chunked", "3\r\nold\r\n0\r\n\r\n")]
+    {
         let fields = [fields.as_slice(), &[framing]].concat();
         let mut connection = host.connect();
         let answer = connection.request("POST", "/guest/below?y", &fields, body.as_bytes());
@@ -153,7 +152,8 @@ fn a_buffered_body_is_seen_again() {
 #[test]
 fn an_answer_can_be_looked_at() {
     // Without the feature a guest may read, and says what it sees in the log.
-    let look = "(call $log #0 #65536 (i32.wrap_i64 (call $get_header_values #1 'server' #65536 #99)))
+    let look =
+        "(call $log #0 #65536 (i32.wrap_i64 (call $get_header_values #1 'server' #65536 #99)))
         (if (i32.eq (call $get_status_code) #203) (then (call $log #0 'it is a 203')))
         (if (i32.and (i32.eq (local.get $context) #7) (i32.eqz (local.get $is_error)))
           (then (call $log #0 'the seventh')))

@@ -22,9 +22,7 @@ impl Xorshift {
     fn file(&mut self) -> String {
         let mut name = String::from(self.pick(&["", "", "", "@h.org/", "@i.org/"]));
         for at in 0..self.below(4) {
-            name += &self
-                .pick(&["a/", "b/", "c/", "[]/"])
-                .replace(']', &format!("p{at}]"));
+            name += &self.pick(&["a/", "b/", "c/", "[]/"]).replace(']', &format!("p{at}]"));
         }
         name + self.pick(&["a", "b", "c", "index", "[x]", "[...r]"])
     }
@@ -66,11 +64,7 @@ fn rank(file: &str, at: &str) -> Option<(bool, usize, Vec<bool>, u8)> {
     }
     let dynamic = |name: &&str| name.starts_with('[');
     for (name, asked) in named.iter().zip(&asked) {
-        if if dynamic(name) {
-            asked.is_empty()
-        } else {
-            name != asked
-        } {
+        if if dynamic(name) { asked.is_empty() } else { name != asked } {
             return None;
         }
     }
@@ -81,12 +75,7 @@ fn rank(file: &str, at: &str) -> Option<(bool, usize, Vec<bool>, u8)> {
         (false, false) => 2,
         _ => return None,
     };
-    Some((
-        !for_host,
-        usize::MAX - named.len(),
-        named.iter().map(dynamic).collect(),
-        tail,
-    ))
+    Some((!for_host, usize::MAX - named.len(), named.iter().map(dynamic).collect(), tail))
 }
 
 #[test]
@@ -99,13 +88,10 @@ fn the_trie_agrees_with_going_over_all_patterns() {
         for _ in 0..=random.below(25) {
             let file = random.file();
             // `[id]` and `[id]/index` are one route.
-            let route = file
-                .strip_suffix("[x]")
-                .map(|folder| format!("{folder}[]/index"));
+            let route = file.strip_suffix("[x]").map(|folder| format!("{folder}[]/index"));
             let route = route.unwrap_or_else(|| file.clone());
-            let route = ["p0", "p1", "p2"]
-                .iter()
-                .fold(route, |route, name| route.replace(name, ""));
+            let route =
+                ["p0", "p1", "p2"].iter().fold(route, |route, name| route.replace(name, ""));
             if seen.insert(route) {
                 files.push(file);
             }
@@ -122,21 +108,11 @@ fn the_trie_agrees_with_going_over_all_patterns() {
             let found = table.find(Some(host), path).expect("a good path");
             let found = found.map(|found| found.target.as_str());
             assert_eq!(found, expected, "round {round}: {at} in {files:?}");
-            let first = table
-                .routes()
-                .iter()
-                .find(|route| rank(&route.target, &at).is_some());
+            let first = table.routes().iter().find(|route| rank(&route.target, &at).is_some());
             let first = first.map(|route| route.target.as_str());
-            assert_eq!(
-                first, expected,
-                "round {round}: the printed order, {at} in {files:?}"
-            );
+            assert_eq!(first, expected, "round {round}: the printed order, {at} in {files:?}");
             served.extend(found.map(|_| at));
         }
     }
-    assert!(
-        served.len() > 1_000,
-        "the paths hit something: {}",
-        served.len()
-    );
+    assert!(served.len() > 1_000, "the paths hit something: {}", served.len());
 }

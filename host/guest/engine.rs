@@ -123,7 +123,8 @@ impl Machine {
 fn pagemap_scan_is_safe() -> bool {
     if !PoolingAllocationConfig::is_pagemap_scan_available() {
         tracing::warn!(
-            "this kernel has no PAGEMAP_SCAN (Linux 6.7): a fresh instance costs two to five times more"
+            "this kernel has no PAGEMAP_SCAN (Linux 6.7 has it): a fresh instance costs two to \
+             five times more"
         );
         return false;
     }

@@ -156,8 +156,8 @@ impl Instance {
     /// # Errors
     /// The instance is gone, and the reject says what the client is told. If the future is
     /// dropped, the call ends and the instance is gone too.
-    // Blocks and not async fns: an async fn holds its arguments twice, and every idle connection has
-    // room for this future.
+    // A block and not an async fn: that would hold its arguments twice, and every idle connection
+    // has room for this future.
     pub fn request(
         mut self,
         meter: &mut Meter<'_>,
@@ -268,7 +268,8 @@ impl Instance {
         call.end_log();
         let request = call.exchange.as_ref().map(|exchange| exchange.request.id);
         let request = request.map(tracing::field::display);
-        tracing::warn!(target: "handler", guest = &*self.guest.about.name, request, "stopped: {why}");
+        let guest = &*self.guest.about.name;
+        tracing::warn!(target: "handler", guest, request, "stopped: {why}");
     }
 }
 

@@ -125,24 +125,7 @@ fn note(
                 types.push(function_text(ty.params(), ty.results()));
             }
         }
-        Payload::ImportSection(section) => {
-            for import in section.clone().into_imports() {
-                let import = import?;
-                let is_function = matches!(import.ty, TypeRef::Func(_) | TypeRef::FuncExact(_));
-                let ty = match import.ty {
-                    TypeRef::Func(index) | TypeRef::FuncExact(index) => {
-                        functions.push(index);
-                        types.get(index as usize).cloned().unwrap_or_default()
-                    }
-                    TypeRef::Table(_) => "table".into(),
-                    TypeRef::Memory(_) => "memory".into(),
-                    TypeRef::Global(_) => "global".into(),
-                    TypeRef::Tag(_) => "tag".into(),
-                };
-                let (from, name) = (import.module.into(), import.name.into());
-                module.imports.push(Import { module: from, name, ty, is_function });
-            }
-        }
+        Payload::ImportSection(section) => note_imports(section, module, types, functions)?,
         Payload::FunctionSection(section) => {
             for index in section.clone() {
                 functions.push(index?);
@@ -166,24 +149,57 @@ fn note(
             }
         }
         Payload::StartSection { .. } => module.has_start = true,
-        Payload::ExportSection(section) => {
-            for export in section.clone() {
-                let export = export?;
-                let ty = match export.kind {
-                    ExternalKind::Func | ExternalKind::FuncExact => functions
-                        .get(export.index as usize)
-                        .and_then(|index| types.get(*index as usize))
-                        .cloned()
-                        .unwrap_or_default(),
-                    ExternalKind::Table => "table".into(),
-                    ExternalKind::Memory => "memory".into(),
-                    ExternalKind::Global => "global".into(),
-                    ExternalKind::Tag => "tag".into(),
-                };
-                module.exports.push(Export { name: export.name.into(), ty });
-            }
-        }
+        Payload::ExportSection(section) => note_exports(section, module, types, functions)?,
         _ => {}
+    }
+    Ok(())
+}
+
+fn note_imports(
+    section: &wasmparser::ImportSectionReader<'_>,
+    module: &mut Module,
+    types: &[String],
+    functions: &mut Vec<u32>,
+) -> wasmparser::Result<()> {
+    for import in section.clone().into_imports() {
+        let import = import?;
+        let is_function = matches!(import.ty, TypeRef::Func(_) | TypeRef::FuncExact(_));
+        let ty = match import.ty {
+            TypeRef::Func(index) | TypeRef::FuncExact(index) => {
+                functions.push(index);
+                types.get(index as usize).cloned().unwrap_or_default()
+            }
+            TypeRef::Table(_) => "table".into(),
+            TypeRef::Memory(_) => "memory".into(),
+            TypeRef::Global(_) => "global".into(),
+            TypeRef::Tag(_) => "tag".into(),
+        };
+        let (from, name) = (import.module.into(), import.name.into());
+        module.imports.push(Import { module: from, name, ty, is_function });
+    }
+    Ok(())
+}
+
+fn note_exports(
+    section: &wasmparser::ExportSectionReader<'_>,
+    module: &mut Module,
+    types: &[String],
+    functions: &[u32],
+) -> wasmparser::Result<()> {
+    for export in section.clone() {
+        let export = export?;
+        let ty = match export.kind {
+            ExternalKind::Func | ExternalKind::FuncExact => functions
+                .get(export.index as usize)
+                .and_then(|index| types.get(*index as usize))
+                .cloned()
+                .unwrap_or_default(),
+            ExternalKind::Table => "table".into(),
+            ExternalKind::Memory => "memory".into(),
+            ExternalKind::Global => "global".into(),
+            ExternalKind::Tag => "tag".into(),
+        };
+        module.exports.push(Export { name: export.name.into(), ty });
     }
     Ok(())
 }

@@ -36,9 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long pools and gates may take to be as they were.
 const REST: Duration = Duration::from_secs(5);
 
-/// Within this time every worker publishes what it counts.
-const PUBLISHED: Duration = Duration::from_millis(250);
-
 /// Between two looks at a state that nothing announces.
 const GLANCE: Duration = Duration::from_millis(5);
 
@@ -173,21 +170,10 @@ impl Host {
     }
 
     /// Waits until no request is in flight and every instance is back, and gives the status then.
-    ///
-    /// Workers publish some counts only now and then, so one look could see what was before.
     #[track_caller]
     pub fn at_rest(&self) -> Status {
         let rests = |status: &Status| status.in_flight == 0 && status.instances_out == 0;
-        let deadline = Instant::now() + REST;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            self.status_when("at rest", left, rests);
-            std::thread::sleep(PUBLISHED);
-            let status = self.status();
-            if rests(&status) {
-                return status;
-            }
-        }
+        self.status_when("at rest", REST, rests)
     }
 
     /// Waits until the host's counts are as wanted.

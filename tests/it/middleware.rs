@@ -72,8 +72,8 @@ const HOP_BY_HOP: [&str; 7] =
 #[test]
 fn fields_of_one_connection_stay_there() {
     let headers = "connection: x-named, x-also\r\nx-named: 1\r\nx-also: 1\r\n\
-                   keep-alive: timeout=9\r\nproxy-connection: close\r\nupgrade: h9\r\nx-end-to-end: 1\r\n\
-                   set-cookie: a=1\r\nset-cookie: b=2\r\n";
+                   keep-alive: timeout=9\r\nproxy-connection: close\r\n\
+                   upgrade: h9\r\nx-end-to-end: 1\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n";
     let upstream = Upstream::saying(plain("200 OK", headers, "body"));
     let host = before(&upstream).start();
     let fields = [

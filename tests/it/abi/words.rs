@@ -13,7 +13,7 @@ fn levels_are_enabled_as_the_log_is() {
     check(&[case(all, "0\n1\n1\n1\n0\n")], Host::get);
     for (filter, expected) in [
         ("debug", "1\n1\n1\n1\n0\n"),
-        ("guesthouse=info,guest=warn", "0\n0\n1\n1\n0\n"),
+        ("info,handler=warn", "0\n0\n1\n1\n0\n"),
         ("guesthouse=info,guest=error", "0\n0\n0\n1\n0\n"),
     ] {
         let host =

@@ -167,6 +167,7 @@ fn work(index: usize, shared: &Shared, sockets: Vec<Socket>) {
         let (config, metrics) = (shared.config.clone(), shared.metrics.clone());
         let worker = Worker::new(index, config, &shared.engines, reader, metrics);
         tokio::task::spawn_local(guard::run(worker.clone()));
+        tokio::task::spawn_local(worker.pool.clone().renew_always());
         tokio::task::spawn_local(publish(worker.clone(), shared.ask.clone()));
         let accepting: Vec<_> = sockets
             .into_iter()

@@ -8,6 +8,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use super::engine::Pulse;
 use super::{Guest, Instance};
 use crate::config::Isolation;
@@ -23,6 +25,8 @@ pub struct Pool {
     retired: RefCell<Vec<Instance>>,
     /// Instances that are out with a request.
     out: Cell<usize>,
+    /// Says that there are retired instances.
+    work: Notify,
     pulse: Pulse,
 }
 
@@ -53,7 +57,13 @@ impl Drop for Out<'_> {
 
 impl Pool {
     pub fn new(pulse: Pulse) -> Self {
-        Pool { shelves: RefCell::default(), retired: RefCell::default(), out: Cell::new(0), pulse }
+        Pool {
+            shelves: RefCell::default(),
+            retired: RefCell::default(),
+            out: Cell::new(0),
+            work: Notify::new(),
+            pulse,
+        }
     }
 
     pub fn pulse(&self) -> &Pulse {
@@ -98,13 +108,26 @@ impl Pool {
     pub fn give_back(&self, instance: Instance) {
         match instance.guest().isolation {
             Isolation::Reuse => self.shelves.borrow_mut().put(instance),
-            Isolation::Fresh => self.retired.borrow_mut().push(instance),
+            Isolation::Fresh => {
+                self.retired.borrow_mut().push(instance);
+                self.work.notify_one();
+            }
         }
     }
 
-    /// Drops the instances that have done their work and makes new ones in their place. Called
-    /// when the responses have been written, so that no client waits for it.
-    pub fn renew(self: &Rc<Self>) {
+    /// Renews instances for ever. A task of its own: it is woken by the first instance that comes
+    /// back and stands behind every connection that is ready by then, so that all of these are
+    /// answered before any instance is renewed. That also spares the kernel waking the clients one
+    /// by one.
+    pub async fn renew_always(self: Rc<Self>) {
+        loop {
+            self.work.notified().await;
+            self.renew();
+        }
+    }
+
+    /// Drops the instances that have done their work and makes new ones in their place.
+    fn renew(self: &Rc<Self>) {
         while let Some(instance) = { self.retired.borrow_mut().pop() } {
             let guest = instance.guest().clone();
             // The slot is given back before it is asked for again.
@@ -125,11 +148,6 @@ impl Pool {
         if let Ok(instance) = Instance::make(guest, &self.pulse).await {
             self.shelves.borrow_mut().put(instance);
         }
-    }
-
-    /// Whether [`Pool::renew`] has work to do.
-    pub fn needs_renewal(&self) -> bool {
-        !self.retired.borrow().is_empty()
     }
 
     /// Drops every instance that is not out.

@@ -1,7 +1,6 @@
 //! One connection from accept to close.
 //!
-//! Owns the loop that drives hyper: poll it, send what it has written, then renew the instances
-//! that have done their work, so that no client waits for that.
+//! Owns the loop that drives hyper: poll it, then send what it has written.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -70,9 +69,6 @@ async fn drive(worker: &Rc<Worker>, wire: &Rc<Wire>, peer: SocketAddr) {
         }
         // An error is the client's: it has been answered by hyper, or there is nobody to answer.
         let flushed = wire.flush(cx);
-        if worker.pool.needs_renewal() {
-            worker.pool.renew();
-        }
         match (polled, flushed) {
             (Poll::Ready(_), Poll::Ready(_)) | (_, Poll::Ready(Err(_))) => Poll::Ready(()),
             (Poll::Ready(_) | Poll::Pending, _) => Poll::Pending,

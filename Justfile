@@ -1,0 +1,41 @@
+# The commands of this repository. Each body is one line that works without just, from this folder.
+
+# List them
+default:
+    @just --list
+
+# Build the demo guests alone (a build of the host does it by itself)
+guests:
+    cd guests && cargo build --release --locked --bins --target wasm32-wasip1
+
+# Serve the demo guests and their native twins on http://127.0.0.1:8080
+run:
+    cargo run --release -- demo
+
+# Everything that needs no browser, database or peer
+test:
+    cargo test --release
+
+# Measure every figure into benches/runs (12 minutes; needs wrk)
+bench:
+    cargo build --release && python3 benches/compare.py
+
+# Format the host and the guests
+fmt:
+    cargo fmt && cargo fmt --manifest-path guests/Cargo.toml
+
+# Lint everything, natively
+lint:
+    cargo clippy --locked --all-targets -- -D warnings
+
+# Build the documentation
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+# Check licences, sources, banned versions and advisories of the dependencies (needs cargo-deny)
+deny:
+    cargo deny --locked check
+
+# All that a change has to pass
+ci:
+    .ci/run

@@ -156,7 +156,9 @@ impl Loader {
             let call = Call::new(self.about(name), 0);
             match startup::snapshot(&self.startup, wasm, &functions, call, &self.pulse).await? {
                 Snapshot::Taken { wasm, features } => {
-                    image_bytes = sniff::read(&wasm)?.data_bytes;
+                    let after = sniff::read(&wasm)?;
+                    tracing::debug!("{name}: snapshot has {} segments", after.data_segments);
+                    image_bytes = after.data_bytes;
                     facts.features = features;
                     prepared = wasm;
                 }
@@ -165,6 +167,7 @@ impl Loader {
         } else if about.has_start {
             facts.startup_each = Some("it has a start function".into());
         }
+        tracing::debug!("{name}: {image_bytes} bytes of memory image");
         if image_bytes > SMALL_IMAGE_BYTES_MAX {
             facts.class = Class::Large;
         }

@@ -15,8 +15,9 @@ pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub struct Module {
     pub imports: Vec<Import>,
     pub exports: Vec<Export>,
-    /// Bytes of its data segments.
+    /// Bytes of its data segments, and how many they are.
     pub data_bytes: usize,
+    pub data_segments: usize,
     /// Bytes of all its memories before any grows.
     pub memory_bytes: u64,
     pub memories: usize,
@@ -146,6 +147,7 @@ fn note(
         Payload::DataSection(section) => {
             for data in section.clone() {
                 module.data_bytes += data?.data.len();
+                module.data_segments += 1;
             }
         }
         Payload::StartSection { .. } => module.has_start = true,

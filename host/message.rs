@@ -185,7 +185,7 @@ impl RequestBody {
 
 impl Arriving {
     fn is_end(&self) -> bool {
-        self.front.is_empty() && self.source.as_ref().is_none_or(|source| source.is_end_stream())
+        self.front.is_empty() && self.source.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
     /// Makes `front` non-empty, or sees the end.

@@ -12,9 +12,7 @@ pub fn respond(response: &Response, reply: &Reply) {
     if reply.status != 200 {
         response.set_status(i32::from(reply.status));
     }
-    response
-        .header
-        .set(b"content-type", reply.content_type.as_bytes());
+    response.header.set(b"content-type", reply.content_type.as_bytes());
     if reply.server {
         response.header.set(b"server", SERVER.as_bytes());
     }

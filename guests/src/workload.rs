@@ -27,12 +27,7 @@ pub struct Reply {
 
 impl Reply {
     fn ok(content_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Reply {
-        Reply {
-            status: 200,
-            content_type,
-            server: false,
-            body: body.into(),
-        }
+        Reply { status: 200, content_type, server: false, body: body.into() }
     }
 }
 
@@ -60,10 +55,7 @@ pub fn hello() -> Reply {
 
 /// The plaintext test of the TechEmpower framework benchmarks.
 pub fn plaintext() -> Reply {
-    Reply {
-        server: true,
-        ..Reply::ok(TEXT, HELLO.as_bytes())
-    }
+    Reply { server: true, ..Reply::ok(TEXT, HELLO.as_bytes()) }
 }
 
 /// The JSON test of the TechEmpower framework benchmarks.
@@ -77,10 +69,7 @@ pub fn json() -> Reply {
 
     let body = serde_json::to_vec(&Message { message: HELLO })
         .expect("a struct of one string always serialises");
-    Reply {
-        server: true,
-        ..Reply::ok("application/json", body)
-    }
+    Reply { server: true, ..Reply::ok("application/json", body) }
 }
 
 /// Computes: `/fib/32` is answered with `2178309` and a newline.
@@ -92,18 +81,13 @@ pub fn json() -> Reply {
 pub fn fib(base: &str, uri: &str) -> Reply {
     match fib_number(base, uri) {
         Some(n) => Reply::ok(TEXT, format!("{}\n", fibonacci(n)).into_bytes()),
-        None => Reply {
-            status: 400,
-            ..Reply::ok(TEXT, FIB_EXPECTED.as_bytes())
-        },
+        None => Reply { status: 400, ..Reply::ok(TEXT, FIB_EXPECTED.as_bytes()) },
     }
 }
 
 fn fib_number(base: &str, uri: &str) -> Option<u32> {
     let path = uri.split_once('?').map_or(uri, |(path, _query)| path);
-    let digits = path
-        .strip_prefix(base.trim_end_matches('/'))?
-        .strip_prefix('/')?;
+    let digits = path.strip_prefix(base.trim_end_matches('/'))?.strip_prefix('/')?;
     // `parse` alone would also take a sign and leading zeros: two addresses for one resource.
     let plain = digits == "0" || !digits.starts_with(['0', '+']);
     digits.parse().ok().filter(|n| plain && *n <= FIB_MAX)
@@ -112,11 +96,7 @@ fn fib_number(base: &str, uri: &str) -> Option<u32> {
 /// The `n`th Fibonacci number by naive recursion, which is the point: it costs calls, and neither
 /// memory nor host calls.
 pub fn fibonacci(n: u32) -> u64 {
-    if n < 2 {
-        u64::from(n)
-    } else {
-        fibonacci(n - 1) + fibonacci(n - 2)
-    }
+    if n < 2 { u64::from(n) } else { fibonacci(n - 1) + fibonacci(n - 2) }
 }
 
 /// Gives the request back as text: request line, headers in the order given, a blank line, body.
@@ -164,22 +144,10 @@ mod tests {
 
     #[test]
     fn greetings_are_exact() {
-        assert_eq!(
-            hello(),
-            Reply::ok("text/plain", b"Hello, World!".as_slice())
-        );
-        assert_eq!(
-            plaintext(),
-            Reply {
-                server: true,
-                ..hello()
-            }
-        );
+        assert_eq!(hello(), Reply::ok("text/plain", b"Hello, World!".as_slice()));
+        assert_eq!(plaintext(), Reply { server: true, ..hello() });
         let json = json();
-        assert_eq!(
-            (json.status, json.content_type, json.server),
-            (200, "application/json", true)
-        );
+        assert_eq!((json.status, json.content_type, json.server), (200, "application/json", true));
         assert_eq!(text(&json), r#"{"message":"Hello, World!"}"#);
         assert_eq!(json.body.len(), 27);
     }
@@ -197,11 +165,7 @@ mod tests {
             ("/", "/10", "55\n"),
             ("", "/10", "55\n"),
         ] {
-            assert_eq!(
-                fib(base, uri),
-                Reply::ok("text/plain", expected.as_bytes()),
-                "{uri}"
-            );
+            assert_eq!(fib(base, uri), Reply::ok("text/plain", expected.as_bytes()), "{uri}");
         }
     }
 
@@ -233,11 +197,7 @@ mod tests {
             "",
         ] {
             let reply = fib("/fib", uri);
-            assert_eq!(
-                (reply.status, reply.content_type),
-                (400, "text/plain"),
-                "{uri}"
-            );
+            assert_eq!((reply.status, reply.content_type), (400, "text/plain"), "{uri}");
             assert_eq!(text(&reply), FIB_EXPECTED, "{uri}");
         }
         assert!(FIB_EXPECTED.contains(&FIB_MAX.to_string()));
@@ -248,26 +208,16 @@ mod tests {
         let headers: [(&str, &[u8]); 3] = [("host", b"x"), ("accept", b"\xff"), ("accept", b"")];
         let reply = echo("POST", "/echo/a?b=c", headers, b"\0\nbody");
         assert_eq!((reply.status, reply.content_type), (200, "text/plain"));
-        assert_eq!(
-            &*reply.body,
-            b"POST /echo/a?b=c\nhost: x\naccept: \xff\naccept: \n\n\0\nbody"
-        );
+        assert_eq!(&*reply.body, b"POST /echo/a?b=c\nhost: x\naccept: \xff\naccept: \n\n\0\nbody");
         let bare = echo("GET", "/", [("", ""); 0], b"");
         assert_eq!(text(&bare), "GET /\n\n");
     }
 
     #[test]
     fn render_uses_what_the_document_is_for() {
-        assert!(
-            (10_000..11_000).contains(&DOCUMENT.len()),
-            "{} bytes",
-            DOCUMENT.len()
-        );
+        assert!((10_000..11_000).contains(&DOCUMENT.len()), "{} bytes", DOCUMENT.len());
         let reply = render();
-        assert_eq!(
-            (reply.status, reply.content_type),
-            (200, "text/html; charset=utf-8")
-        );
+        assert_eq!((reply.status, reply.content_type), (200, "text/html; charset=utf-8"));
         let page = text(&reply);
         for part in [
             "<h1>",
@@ -286,10 +236,7 @@ mod tests {
         ] {
             assert!(page.contains(part), "{part} is missing");
         }
-        assert!(
-            !page.contains("http://") && !page.contains("https://"),
-            "links are relative"
-        );
+        assert!(!page.contains("http://") && !page.contains("https://"), "links are relative");
         assert_eq!(reply, render());
     }
 }

@@ -170,7 +170,7 @@ fn report(table: &Table<Target>, config: &Config) {
 /// The route table of a source without loading it.
 ///
 /// # Errors
-/// As [`load`].
+/// As [`load()`].
 pub fn routes(source: &Source) -> Result<Vec<RouteLine>> {
     let candidates = candidates(source)?;
     let files = candidates.into_iter().map(|candidate| {

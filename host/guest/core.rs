@@ -43,7 +43,7 @@ pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
 fn add_request_line(linker: &mut Linker<Call>) -> Result<()> {
     linker.func_wrap(MODULE, "get_method", |mut guest: Guest<'_>, buf: u32, limit: u32| {
         give(&mut guest, buf, limit, |exchange, out| {
-            out.text(exchange.request.method.as_str().as_bytes())
+            out.text(exchange.request.method.as_str().as_bytes());
         })
     })?;
     linker.func_wrap(MODULE, "set_method", |mut guest: Guest<'_>, ptr: u32, len: u32| {
@@ -55,7 +55,7 @@ fn add_request_line(linker: &mut Linker<Call>) -> Result<()> {
     })?;
     linker.func_wrap(MODULE, "get_uri", |mut guest: Guest<'_>, buf: u32, limit: u32| {
         give(&mut guest, buf, limit, |exchange, out| {
-            out.text(exchange.request.uri.as_str().as_bytes())
+            out.text(exchange.request.uri.as_str().as_bytes());
         })
     })?;
     linker.func_wrap(MODULE, "set_uri", |mut guest: Guest<'_>, ptr: u32, len: u32| {
@@ -74,13 +74,13 @@ fn add_request_line(linker: &mut Linker<Call>) -> Result<()> {
         |mut guest: Guest<'_>, buf: u32, limit: u32| {
             give(&mut guest, buf, limit, |exchange, out| {
                 let version = exchange.request.version;
-                out.text(if version == http::Version::HTTP_10 { b"HTTP/1.0" } else { b"HTTP/1.1" })
+                out.text(if version == http::Version::HTTP_10 { b"HTTP/1.0" } else { b"HTTP/1.1" });
             })
         },
     )?;
     linker.func_wrap(MODULE, "get_source_addr", |mut guest: Guest<'_>, buf: u32, limit: u32| {
         give(&mut guest, buf, limit, |exchange, out| {
-            out.text(exchange.request.peer.to_string().as_bytes())
+            out.text(exchange.request.peer.to_string().as_bytes());
         })
     })?;
     Ok(())

@@ -178,7 +178,7 @@ fn pooled(limits: &Limits, machine: Machine, class: Class, slots: u32) -> Result
         format!(
             "could not reserve {} GiB of address space for {slots} instances; \
              is there a limit on virtual memory (ulimit -v)?",
-            u64::from(slots) * SLOT_ADDRESS_BYTES >> 30
+            (u64::from(slots) * SLOT_ADDRESS_BYTES) >> 30
         )
     })
 }

@@ -31,6 +31,7 @@ pub struct Instance {
 }
 
 /// What a guest made of a request.
+#[expect(clippy::large_enum_variant, reason = "the large one is nearly every request's")]
 pub enum Outcome {
     /// It answered. The map is the request's, for its room to be used again.
     Respond(Response, HeaderMap),
@@ -151,7 +152,8 @@ impl Instance {
         call.begin(Exchange::new(request, headers));
     }
 
-    /// Lets the guest handle the request that it was given.
+    /// Lets the guest handle the request that it was given. The call may move to another thread
+    /// while it runs.
     ///
     /// # Errors
     /// The instance is gone, and the reject says what the client is told. If the future is
@@ -162,7 +164,7 @@ impl Instance {
         mut self,
         meter: &mut Meter<'_>,
         pulse: &Pulse,
-    ) -> impl Future<Output = Result<(Instance, Outcome), Reject>> {
+    ) -> impl Future<Output = Result<(Instance, Outcome), Reject>> + Send {
         self.store.set_epoch_deadline(QUANTUM_TICKS);
         async move {
             let result = {
@@ -362,6 +364,11 @@ pub struct Meter<'a> {
 impl<'a> Meter<'a> {
     pub fn new(limits: &'a Limits, started: Instant) -> Self {
         Meter { limits, started, first: Some(started), cpu_used: Duration::ZERO }
+    }
+
+    /// Says that what went before was not the guest's own time.
+    pub fn resume(&mut self) {
+        self.first = None;
     }
 
     /// When the response head is due.

@@ -263,7 +263,7 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, Reason> {
     }
     let bytes = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
     if path.extension().is_some_and(|ending| ending == "wat") {
-        return wat::parse_bytes(&bytes).map(|wasm| wasm.into_owned()).map_err(|mut error| {
+        return wat::parse_bytes(&bytes).map(std::borrow::Cow::into_owned).map_err(|mut error| {
             error.set_path(path);
             not_text(&error)
         });

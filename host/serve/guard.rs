@@ -27,7 +27,7 @@ pub async fn run(worker: Rc<Worker>) {
         interval.tick().await;
         let ticks = began.elapsed().as_millis() / u128::from(CLOCK_TICK_MS);
         worker.clock.set(ticks as u32);
-        if worker.clock.get() % LOOK_TICKS == 0 {
+        if worker.clock.get().is_multiple_of(LOOK_TICKS) {
             for (_, wire) in worker.wires.borrow().iter() {
                 look(wire, worker.clock.get());
             }

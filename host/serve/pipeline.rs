@@ -139,6 +139,7 @@ async fn make_and_call(
 ) -> Result<Response, Reject> {
     let mut meter = Meter::new(&worker.config.limits, started);
     let mut instance = worker.pool.make(guest).await?;
+    meter.resume();
     instance.accept(request, worker.take_headers());
     let _out = worker.pool.lend();
     let (instance, outcome) = instance.request(&mut meter, worker.pool.pulse()).await?;
@@ -204,7 +205,7 @@ async fn pass_on(
 }
 
 /// What the guest had set before it passed the request on, under what the next handler has set.
-fn with_headers(mut response: Response, headers: http::HeaderMap) -> Response {
+fn with_headers(mut response: Response, headers: HeaderMap) -> Response {
     for name in headers.keys() {
         if !response.headers.contains_key(name) {
             for value in headers.get_all(name) {

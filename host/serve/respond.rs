@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, TE, TRAILER,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, RETRY_AFTER, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -100,13 +100,16 @@ pub fn respond(
 
 /// A handler may name any status but those that are the connection's own, and its head is bounded.
 fn check(response: Response, header_bytes_max: usize) -> Result<Response, Reject> {
-    let field_bytes =
-        |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
-    let bytes: usize = response.headers.iter().map(field_bytes).sum();
-    if response.status.is_informational() || bytes > header_bytes_max {
+    let too_large = head_bytes(&response.headers) > header_bytes_max;
+    if response.status.is_informational() || too_large {
         return Err(Reject::InvalidResponse);
     }
     Ok(response)
+}
+
+/// Bytes of all fields of a head.
+pub fn head_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 
 fn frame(asked: &Asked, response: Response, last: bool) -> http::Response<Body> {
@@ -152,11 +155,16 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
         return;
     }
-    if let Some(connection) = headers.get(CONNECTION).cloned() {
-        let names = connection.to_str().unwrap_or_default().split(',');
-        for name in names.filter_map(|name| name.trim().parse::<HeaderName>().ok()) {
-            headers.remove(name);
-        }
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.to_str().unwrap_or_default().split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        // A message cannot do without these, whoever asks for it.
+        .filter(|name| *name != HOST && *name != CONTENT_LENGTH && *name != CONTENT_TYPE)
+        .collect();
+    for name in named {
+        headers.remove(name);
     }
     for name in &HOP_BY_HOP {
         headers.remove(name);

@@ -20,7 +20,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::respond::strip_hop_by_hop;
+use super::respond::{head_bytes, strip_hop_by_hop};
 use crate::config;
 use crate::message::{Reject, Request, RequestBody, Response, ResponseBody};
 
@@ -40,6 +40,7 @@ pub struct Upstream {
     client: Client<HttpConnector, RequestBody>,
     places: std::sync::Arc<Semaphore>,
     queued: Cell<usize>,
+    header_bytes_max: usize,
 }
 
 /// A request that waits for a place.
@@ -52,7 +53,7 @@ impl Drop for Queued<'_> {
 }
 
 impl Upstream {
-    pub fn new(upstream: &config::Upstream) -> Self {
+    pub fn new(upstream: &config::Upstream, header_bytes_max: usize) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -67,6 +68,7 @@ impl Upstream {
             client,
             places: std::sync::Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
             queued: Cell::new(0),
+            header_bytes_max,
         }
     }
 
@@ -87,6 +89,10 @@ impl Upstream {
                 // Nobody asked for another protocol, and hyper keeps the other 1xx to itself.
                 Ok(response) if response.status().is_informational() => {
                     tracing::warn!(request = %id, "upstream {}: a 1xx answer", self.authority);
+                    Err(Reject::UpstreamFailed)
+                }
+                Ok(response) if head_bytes(response.headers()) > self.header_bytes_max => {
+                    tracing::warn!(request = %id, "upstream {}: too many headers", self.authority);
                     Err(Reject::UpstreamFailed)
                 }
                 Ok(response) => Ok(inbound(response, place)),
@@ -115,6 +121,8 @@ impl Upstream {
     }
 
     fn outbound(&self, request: &mut Request) -> Result<http::Request<RequestBody>, Reject> {
+        // A guest may have set them, but to the upstream they would be the host's word.
+        request.strip_reserved();
         let path = format!("{}{}", self.base_path, request.uri);
         let path = PathAndQuery::try_from(path).map_err(|_| Reject::BadPath("path too long"))?;
         let mut headers = request.headers.clone();

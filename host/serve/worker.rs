@@ -78,7 +78,10 @@ impl Worker {
         Rc::new(Worker {
             index,
             pool: Rc::new(Pool::new(engines.pulse(index))),
-            upstream: config.upstream.as_ref().map(Upstream::new),
+            upstream: config
+                .upstream
+                .as_ref()
+                .map(|upstream| Upstream::new(upstream, config.limits.header_bytes_max)),
             config,
             draining: Cell::new(false),
             clock: Rc::default(),

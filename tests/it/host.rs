@@ -212,7 +212,7 @@ impl Host {
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {
-        self.child.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

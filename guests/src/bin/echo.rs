@@ -19,15 +19,9 @@ fn main() {
             });
             // Chunk by chunk: `Body::read` would stop at 16 MiB without a word.
             let mut body = Vec::new();
-            request
-                .body
-                .read_iter()
-                .for_each(|chunk| body.extend_from_slice(&chunk));
+            request.body.read_iter().for_each(|chunk| body.extend_from_slice(&chunk));
             let method = String::from_utf8_lossy(&method);
-            respond(
-                response,
-                &echo(&method, &String::from_utf8_lossy(&uri), headers, &body),
-            );
+            respond(response, &echo(&method, &String::from_utf8_lossy(&uri), headers, &body));
             (false, 0)
         }
     }

@@ -17,13 +17,7 @@ fn main() {
             let base = request.header.get(b"guesthouse-base-path");
             let base = base.as_deref().unwrap_or(b"/fib");
             let uri = request.uri();
-            respond(
-                response,
-                &fib(
-                    &String::from_utf8_lossy(base),
-                    &String::from_utf8_lossy(&uri),
-                ),
-            );
+            respond(response, &fib(&String::from_utf8_lossy(base), &String::from_utf8_lossy(&uri)));
             (false, 0)
         }
     }

@@ -14,7 +14,7 @@ fn levels_are_enabled_as_the_log_is() {
     for (filter, expected) in [
         ("debug", "1\n1\n1\n1\n0\n"),
         ("info,handler=warn", "0\n0\n1\n1\n0\n"),
-        ("guesthouse=info,guest=error", "0\n0\n0\n1\n0\n"),
+        ("guesthouse=info,handler=error", "0\n0\n0\n1\n0\n"),
     ] {
         let host =
             Host::with("all.wat", Probe::new(all).wat()).env("GUESTHOUSE_LOG", filter).start();

@@ -79,7 +79,7 @@ impl Log {
     }
 
     fn lock(&self) -> MutexGuard<'_, LogState> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The first line from `start` on which is as wanted, with its index; or why there is none.
@@ -104,7 +104,7 @@ impl Log {
                 return Err(format!("{why}; the log:\n{}", self.text()));
             }
             let woken = self.grown.wait_timeout(state, left);
-            state = woken.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+            state = woken.unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }
     }
 

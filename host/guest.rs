@@ -14,6 +14,7 @@ pub mod instance;
 pub mod load;
 pub mod log;
 pub mod pool;
+pub mod reset;
 pub mod sniff;
 pub mod startup;
 
@@ -27,6 +28,7 @@ pub use pool::Pool;
 
 use crate::config::{Isolation, Limits};
 use call::Call;
+use reset::Baseline;
 
 /// A handler that has been loaded and can be instantiated.
 pub struct Guest {
@@ -39,6 +41,8 @@ pub struct Guest {
     /// Features that its start-up code enabled.
     features: u32,
     startup: Startup,
+    /// The state to which its instances can be reset, if they can.
+    baseline: Option<Baseline>,
 }
 
 /// What each instance of a guest has to know of it, in one piece: every reference costs an atomic
@@ -54,6 +58,8 @@ struct Exports {
     memory: ModuleExport,
     handle_request: ModuleExport,
     handle_response: Option<ModuleExport>,
+    /// Mutable globals, where its instances can be reset.
+    globals: Vec<ModuleExport>,
 }
 
 /// What a fresh instance still has to run before its first request.
@@ -73,7 +79,13 @@ impl Guest {
     /// What `check` says about the start-up code.
     fn startup_note(&self) -> String {
         match &self.startup {
-            Startup::Done => "nothing is left to run at start-up".into(),
+            Startup::Done if self.baseline.is_some() => {
+                "nothing is left to run at start-up; instances are reset between requests".into()
+            }
+            Startup::Done => {
+                "nothing is left to run at start-up; instances are made anew for each request"
+                    .into()
+            }
             Startup::Each { why, .. } => format!("start-up code runs in each instance: {why}"),
         }
     }

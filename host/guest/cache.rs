@@ -36,6 +36,8 @@ pub struct Facts {
     pub features: u32,
     /// Whether start-up code runs in each fresh instance, and why its result could not be kept.
     pub startup_each: Option<String>,
+    /// Mutable globals that are exported for resets; `None` if instances cannot be reset.
+    pub reset_globals: Option<usize>,
 }
 
 /// Names one entry.

@@ -181,6 +181,13 @@ impl Call {
         }
     }
 
+    /// Drops everything that belongs to the requests so far: the guest starts anew.
+    pub fn forget(&mut self) {
+        self.exchange = None;
+        self.wasi = None;
+        self.log = None;
+    }
+
     pub fn has(&self, feature: u32) -> bool {
         self.features & feature != 0
     }

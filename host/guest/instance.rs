@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use wasmtime::{PoolConcurrencyLimitError, Store, TypedFunc};
+use wasmtime::{Global, PoolConcurrencyLimitError, Store, TypedFunc};
 
 use super::call::{BUFFER_RESPONSE, Call, Exchange, Fault, Phase};
 use super::engine::{Pulse, QUANTUM_TICKS};
+use super::reset::{Baseline, RESETS_MAX};
 use super::startup::{run_start, store};
 use super::{Guest, Startup};
 use crate::config::Limits;
@@ -26,8 +27,13 @@ pub struct Instance {
     store: Store<Call>,
     instance: wasmtime::Instance,
     handle_request: TypedFunc<(), i64>,
+    /// Looked up when it is needed first.
+    handle_response: Option<Box<TypedFunc<(i32, i32), ()>>>,
     /// Features that its start-up code enabled.
     features: u32,
+    /// Its mutable globals, where it can be reset.
+    globals: Box<[Global]>,
+    resets: u32,
 }
 
 /// What a guest made of a request.
@@ -77,19 +83,19 @@ impl Instance {
         })
     }
 
-    /// Makes an instance to see whether it can be made.
+    /// Makes an instance to see whether it can be made; `None` where every slot is taken.
     ///
     /// # Errors
     /// A sentence that says why not.
-    pub async fn try_make(guest: Arc<Guest>, pulse: &Pulse) -> Result<(), String> {
+    pub async fn try_make(guest: Arc<Guest>, pulse: &Pulse) -> Result<Option<Instance>, String> {
         let about = guest.about.clone();
         let running = pulse.begin();
         let mut meter = Meter::new(&about.limits, Instant::now());
         let made = meter.run(pin!(Self::instantiate(guest))).await;
         drop(running);
         match made {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) if make_reject(&error) == Reject::NoInstance => Ok(()),
+            Ok(Ok(instance)) => Ok(Some(instance)),
+            Ok(Err(error)) if make_reject(&error) == Reject::NoInstance => Ok(None),
             Ok(Err(error)) => Err(format!("its start-up failed: {}", describe(&error))),
             Err(reject) => Err(format!("its start-up did not end in time ({reject})")),
         }
@@ -136,7 +142,47 @@ impl Instance {
         let handle_request = export(&instance, &mut store, &guest.exports.handle_request);
         let handle_request = handle_request.typed(&store)?;
         let features = store.data().features;
-        Ok(Instance { handle_request, instance, store, guest, features })
+        let global = |export| {
+            let global = instance.get_module_export(&mut store, export);
+            global.and_then(wasmtime::Extern::into_global).expect("it was exported at load")
+        };
+        let globals = guest.exports.globals.iter().map(global).collect();
+        let (handle_response, resets) = (None, 0);
+        Ok(Instance {
+            guest,
+            store,
+            instance,
+            handle_request,
+            handle_response,
+            features,
+            globals,
+            resets,
+        })
+    }
+
+    /// The state in which it was made.
+    pub fn into_baseline(mut self) -> Option<Baseline> {
+        let memory = self.store.data().memory?;
+        Some(Baseline::read(&mut self.store, memory, &self.globals))
+    }
+
+    /// Puts an instance that ended well back into the state in which it was made.
+    ///
+    /// # Errors
+    /// The instance is gone; a new one of this guest has to be made instead.
+    pub fn reset(mut self) -> Result<Instance, Arc<Guest>> {
+        self.resets += 1;
+        let restored = match (&self.guest.baseline, self.store.data().memory) {
+            (Some(baseline), Some(memory)) if self.resets < RESETS_MAX => {
+                baseline.restore(&mut self.store, memory, &self.globals)
+            }
+            _ => false,
+        };
+        if !restored {
+            return Err(self.guest);
+        }
+        self.store.data_mut().forget();
+        Ok(self)
     }
 
     pub fn guest(&self) -> &Arc<Guest> {
@@ -214,13 +260,9 @@ impl Instance {
         meter: &mut Meter<'_>,
         pulse: &Pulse,
     ) -> Result<(Instance, Response), Reject> {
-        let Some(handle_response) = &self.guest.exports.handle_response else {
+        let Some(handle_response) = self.handle_response() else {
             return Ok((self, answer.response));
         };
-        let handle_response = export(&self.instance, &mut self.store, handle_response);
-        // The type was checked at load.
-        let handle_response = handle_response.typed::<(i32, i32), ()>(&self.store);
-        let handle_response = handle_response.map_err(|_| Reject::Trap)?;
         let buffered = self.buffers_response();
         let is_error = i32::from(answer.is_error);
         let (exchange, stream) = answered(request, answer.response, buffered);
@@ -240,6 +282,15 @@ impl Instance {
             Some(body) => (self, Response { body, ..response }),
             None => (self, response),
         })
+    }
+
+    fn handle_response(&mut self) -> Option<TypedFunc<(i32, i32), ()>> {
+        if self.handle_response.is_none() {
+            let index = self.guest.exports.handle_response.as_ref()?;
+            let function = export(&self.instance, &mut self.store, index);
+            self.handle_response = function.typed(&self.store).ok().map(Box::new);
+        }
+        self.handle_response.as_deref().cloned()
     }
 
     fn take_exchange(&mut self) -> Exchange {

@@ -18,7 +18,7 @@ use super::engine::{Class, Engines, Pulse, SMALL_IMAGE_BYTES_MAX};
 use super::imports::{self, Offer};
 use super::sniff::{self, FILE_BYTES_MAX};
 use super::startup::{self, Snapshot};
-use super::{About, Exports, Guest, Instance, Startup, core};
+use super::{About, Exports, Guest, Instance, Startup, core, reset};
 use crate::config::{Isolation, Limits};
 
 /// Loads guests: the engines with what they offer to import.
@@ -124,7 +124,7 @@ impl Loader {
             }
         };
         let guest = self.link(name, isolation, &about, &facts, &module)?;
-        runtime.block_on(self.try_out(guest))
+        runtime.block_on(self.try_out(guest, facts.reset_globals.is_some()))
     }
 
     fn about(&self, name: &str) -> Arc<About> {
@@ -149,8 +149,9 @@ impl Loader {
         name: &str,
     ) -> Result<(Facts, Vec<u8>), Reason> {
         let functions = startup_functions(about);
-        let mut facts = Facts { class: Class::Small, features: 0, startup_each: None };
-        let mut image_bytes = about.data_bytes;
+        let mut facts =
+            Facts { class: Class::Small, features: 0, startup_each: None, reset_globals: None };
+        let (mut image_bytes, mut memory_bytes) = (about.data_bytes, about.memory_bytes);
         let mut prepared = wasm.to_vec();
         if !functions.is_empty() {
             let call = Call::new(self.about(name), 0);
@@ -158,7 +159,7 @@ impl Loader {
                 Snapshot::Taken { wasm, features } => {
                     let after = sniff::read(&wasm)?;
                     tracing::debug!("{name}: snapshot has {} segments", after.data_segments);
-                    image_bytes = after.data_bytes;
+                    (image_bytes, memory_bytes) = (after.data_bytes, after.memory_bytes);
                     facts.features = features;
                     prepared = wasm;
                 }
@@ -170,6 +171,12 @@ impl Loader {
         tracing::debug!("{name}: {image_bytes} bytes of memory image");
         if image_bytes > SMALL_IMAGE_BYTES_MAX {
             facts.class = Class::Large;
+        }
+        if facts.startup_each.is_none()
+            && let Some(resettable) = reset::qualify(&prepared, memory_bytes, about.memories)
+        {
+            facts.reset_globals = Some(resettable.globals);
+            prepared = resettable.wasm;
         }
         Ok((facts, prepared))
     }
@@ -217,6 +224,8 @@ impl Loader {
                 Startup::Each { functions: functions?, why: why.clone() }
             }
         };
+        let globals = (0..facts.reset_globals.unwrap_or(0)).map(reset::export_name);
+        let globals: Result<_, _> = globals.map(|name| export(&name)).collect();
         Ok(Guest {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             isolation,
@@ -225,18 +234,24 @@ impl Loader {
                 memory: export("memory")?,
                 handle_request: export("handle_request")?,
                 handle_response: module.get_export_index("handle_response"),
+                globals: globals?,
             },
             features: facts.features,
             startup,
+            baseline: None,
             pre,
         })
     }
 
-    /// Makes one instance, so that a guest which can never run is known before it is asked.
-    async fn try_out(&self, guest: Guest) -> Result<Guest, Reason> {
+    /// Makes one instance, so that a guest which can never run is known before it is asked. It is
+    /// thrown away, so its memory may be read: reading maps pages, which slows later scans.
+    async fn try_out(&self, guest: Guest, resettable: bool) -> Result<Guest, Reason> {
         let guest = Arc::new(guest);
-        Instance::try_make(guest.clone(), &self.pulse).await?;
-        Ok(Arc::into_inner(guest).expect("the instance that shared it was dropped"))
+        let instance = Instance::try_make(guest.clone(), &self.pulse).await?;
+        let baseline = instance.filter(|_| resettable).and_then(Instance::into_baseline);
+        let mut guest = Arc::into_inner(guest).expect("the instance that shared it was dropped");
+        guest.baseline = baseline;
+        Ok(guest)
     }
 }
 

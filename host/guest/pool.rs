@@ -129,9 +129,14 @@ impl Pool {
     /// Drops the instances that have done their work and makes new ones in their place.
     fn renew(self: &Rc<Self>) {
         while let Some(instance) = { self.retired.borrow_mut().pop() } {
-            let guest = instance.guest().clone();
-            // The slot is given back before it is asked for again.
-            drop(instance);
+            // Without a reset, the slot is given back before it is asked for again.
+            let guest = match instance.reset() {
+                Ok(instance) => {
+                    self.shelves.borrow_mut().put(instance);
+                    continue;
+                }
+                Err(guest) => guest,
+            };
             if guest.runs_startup() {
                 // Guest code may run long or wait, so it gets a task of its own.
                 tokio::task::spawn_local(self.clone().renew_later(guest));

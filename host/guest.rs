@@ -1,7 +1,7 @@
 //! The sandbox: guests, their instances and pools.
 //!
 //! This folder is the only place that names wasmtime. Everything else sees a [`Guest`] that was
-//! loaded, an [`Instance`] that was checked out of a [`Pool`], and the outcome of a call.
+//! loaded, an [`Instance`] that was checked out of a [`Pool`], and what comes of a call.
 
 pub mod cache;
 pub mod call;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use wasmtime::{InstancePre, ModuleExport};
 
-pub use instance::{Instance, Outcome};
+pub use instance::Instance;
 pub use load::Loader;
 pub use pool::Pool;
 

@@ -36,23 +36,9 @@ pub struct Instance {
     resets: u32,
 }
 
-/// What a guest made of a request.
-#[expect(clippy::large_enum_variant, reason = "the large one is nearly every request's")]
-pub enum Outcome {
-    /// It answered. The map is the request's, for its room to be used again.
-    Respond(Response, HeaderMap),
-    /// It passed the request on (`next`).
-    Next(Box<Next>),
-}
-
-/// A request that a guest has passed on.
-pub struct Next {
-    pub request: Box<Request>,
-    /// What the guest had set on the response before.
-    pub headers: HeaderMap,
-    /// Goes back to the guest in `handle_response`.
-    pub context: i32,
-}
+/// How a guest ended: `None` if it answered, or if it passed the request on (`next`) the context
+/// that goes back to it in `handle_response`.
+pub type Passed = Option<i32>;
 
 /// How the next handler answered, for `handle_response`.
 pub struct Answer {
@@ -67,7 +53,7 @@ impl Instance {
     /// # Errors
     /// [`Reject::NoInstance`] where every slot is taken, [`Reject::Trap`] or
     /// [`Reject::Deadline`] where the start-up code fails.
-    pub async fn make(guest: Arc<Guest>, pulse: &Pulse) -> Result<Instance, Reject> {
+    pub async fn make(guest: Arc<Guest>, pulse: &Pulse) -> Result<Box<Instance>, Reject> {
         let about = guest.about.clone();
         let running = pulse.begin();
         let mut meter = Meter::new(&about.limits, Instant::now());
@@ -87,7 +73,10 @@ impl Instance {
     ///
     /// # Errors
     /// A sentence that says why not.
-    pub async fn try_make(guest: Arc<Guest>, pulse: &Pulse) -> Result<Option<Instance>, String> {
+    pub async fn try_make(
+        guest: Arc<Guest>,
+        pulse: &Pulse,
+    ) -> Result<Option<Box<Instance>>, String> {
         let about = guest.about.clone();
         let running = pulse.begin();
         let mut meter = Meter::new(&about.limits, Instant::now());
@@ -105,7 +94,7 @@ impl Instance {
     ///
     /// # Errors
     /// As [`Instance::make`].
-    pub fn make_now(guest: Arc<Guest>) -> Result<Instance, Reject> {
+    pub fn make_now(guest: Arc<Guest>) -> Result<Box<Instance>, Reject> {
         let made = pin!(Self::instantiate(guest));
         match made.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(instance)) => Ok(instance),
@@ -122,7 +111,7 @@ impl Instance {
         }
     }
 
-    async fn instantiate(guest: Arc<Guest>) -> wasmtime::Result<Instance> {
+    async fn instantiate(guest: Arc<Guest>) -> wasmtime::Result<Box<Instance>> {
         let call = Call::new(guest.about.clone(), guest.features);
         let mut store = store(guest.pre.module().engine(), call);
         if !guest.runs_startup() {
@@ -148,7 +137,7 @@ impl Instance {
         };
         let globals = guest.exports.globals.iter().map(global).collect();
         let (handle_response, resets) = (None, 0);
-        Ok(Instance {
+        Ok(Box::new(Instance {
             guest,
             store,
             instance,
@@ -157,11 +146,11 @@ impl Instance {
             features,
             globals,
             resets,
-        })
+        }))
     }
 
     /// The state in which it was made.
-    pub fn into_baseline(mut self) -> Option<Baseline> {
+    pub fn baseline(&mut self) -> Option<Baseline> {
         let memory = self.store.data().memory?;
         Some(Baseline::read(&mut self.store, memory, &self.globals))
     }
@@ -170,7 +159,7 @@ impl Instance {
     ///
     /// # Errors
     /// The instance is gone; a new one of this guest has to be made instead.
-    pub fn reset(mut self) -> Result<Instance, Arc<Guest>> {
+    pub fn reset(mut self: Box<Self>) -> Result<Box<Instance>, Arc<Guest>> {
         self.resets += 1;
         let restored = match (&self.guest.baseline, self.store.data().memory) {
             (Some(baseline), Some(memory)) if self.resets < RESETS_MAX => {
@@ -198,8 +187,8 @@ impl Instance {
         call.begin(Exchange::new(request, headers));
     }
 
-    /// Lets the guest handle the request that it was given. The call may move to another thread
-    /// while it runs.
+    /// Lets the guest handle the request that it was given; [`Instance::respond`] or
+    /// [`Instance::next_request`] is to follow. The call may move to another thread while it runs.
     ///
     /// # Errors
     /// The instance is gone, and the reject says what the client is told. If the future is
@@ -207,34 +196,43 @@ impl Instance {
     // A block and not an async fn: that would hold its arguments twice, and every idle connection
     // has room for this future.
     pub fn request(
-        mut self,
+        mut self: Box<Self>,
         meter: &mut Meter<'_>,
         pulse: &Pulse,
-    ) -> impl Future<Output = Result<(Instance, Outcome), Reject>> + Send {
+    ) -> impl Future<Output = Result<(Box<Instance>, Passed), Reject>> + Send {
         self.store.set_epoch_deadline(QUANTUM_TICKS);
         async move {
             let result = {
                 let _running = pulse.begin();
-                let call = pin!(self.handle_request.call_async(&mut self.store, ()));
+                let Instance { handle_request, store, .. } = &mut *self;
+                let call = pin!(handle_request.call_async(store, ()));
                 meter.run(call).await
             };
             let result = self.judge(result)?;
             // The low half says "next", the high half is the context.
-            if result as i32 == 0 {
-                let outcome = self.respond();
-                return Ok((self, outcome));
-            }
-            let context = (result >> 32) as i32;
-            let mut next = Box::pin(self.take_exchange().next_request());
-            let (request, headers) = meter.run(next.as_mut()).await??;
-            Ok((self, Outcome::Next(Box::new(Next { request, headers, context }))))
+            let passed = if result as i32 == 0 { None } else { Some((result >> 32) as i32) };
+            Ok((self, passed))
         }
     }
 
-    fn respond(&mut self) -> Outcome {
+    /// The response that the guest has made. The map is the request's, for its room to be used
+    /// again.
+    pub fn respond(&mut self) -> (Response, HeaderMap) {
         let mut exchange = self.take_exchange();
         let spare = std::mem::take(&mut exchange.request.headers);
-        Outcome::Respond(respond(exchange), spare)
+        (respond(exchange), spare)
+    }
+
+    /// The request that the guest has passed on, and what it had set on the response before.
+    ///
+    /// # Errors
+    /// The rejects of reading a request's body.
+    pub async fn next_request(
+        &mut self,
+        meter: &mut Meter<'_>,
+    ) -> Result<(Box<Request>, HeaderMap), Reject> {
+        let mut next = Box::pin(self.take_exchange().next_request());
+        meter.run(next.as_mut()).await?
     }
 
     /// Whether the guest wants to see the next handler's response.
@@ -253,13 +251,13 @@ impl Instance {
     /// # Errors
     /// As [`Instance::request`].
     pub async fn response(
-        mut self,
+        mut self: Box<Self>,
         request: Box<Request>,
         answer: Answer,
         context: i32,
         meter: &mut Meter<'_>,
         pulse: &Pulse,
-    ) -> Result<(Instance, Response), Reject> {
+    ) -> Result<(Box<Instance>, Response), Reject> {
         let Some(handle_response) = self.handle_response() else {
             return Ok((self, answer.response));
         };

@@ -248,7 +248,8 @@ impl Loader {
     async fn try_out(&self, guest: Guest, resettable: bool) -> Result<Guest, Reason> {
         let guest = Arc::new(guest);
         let instance = Instance::try_make(guest.clone(), &self.pulse).await?;
-        let baseline = instance.filter(|_| resettable).and_then(Instance::into_baseline);
+        // Either way, the instance ends here.
+        let baseline = instance.filter(|_| resettable).and_then(|mut instance| instance.baseline());
         let mut guest = Arc::into_inner(guest).expect("the instance that shared it was dropped");
         guest.baseline = baseline;
         Ok(guest)

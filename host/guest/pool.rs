@@ -22,7 +22,8 @@ pub const READY_MAX: usize = 64;
 pub struct Pool {
     shelves: RefCell<Shelves>,
     /// Instances that have done their work and wait to be renewed.
-    retired: RefCell<Vec<Instance>>,
+    #[expect(clippy::vec_box, reason = "a request holds it by a pointer, and it comes and goes")]
+    retired: RefCell<Vec<Box<Instance>>>,
     /// Instances that are out with a request.
     out: Cell<usize>,
     /// Says that there are retired instances.
@@ -42,7 +43,8 @@ struct Shelves {
 
 #[derive(Default)]
 struct Shelf {
-    ready: Vec<Instance>,
+    #[expect(clippy::vec_box, reason = "a request holds it by a pointer, and it comes and goes")]
+    ready: Vec<Box<Instance>>,
     used_at: u64,
 }
 
@@ -82,7 +84,7 @@ impl Pool {
     }
 
     /// A ready instance, if there is one.
-    pub fn take(&self, guest: &Guest) -> Option<Instance> {
+    pub fn take(&self, guest: &Guest) -> Option<Box<Instance>> {
         self.shelves.borrow_mut().take(guest.id)
     }
 
@@ -90,7 +92,7 @@ impl Pool {
     ///
     /// # Errors
     /// As [`Instance::make`].
-    pub async fn make(&self, guest: Arc<Guest>) -> Result<Instance, Reject> {
+    pub async fn make(&self, guest: Arc<Guest>) -> Result<Box<Instance>, Reject> {
         if guest.runs_startup() {
             return Instance::make(guest, &self.pulse).await;
         }
@@ -105,7 +107,7 @@ impl Pool {
     }
 
     /// Takes back an instance that ended well.
-    pub fn give_back(&self, instance: Instance) {
+    pub fn give_back(&self, instance: Box<Instance>) {
         match instance.guest().isolation {
             Isolation::Reuse => self.shelves.borrow_mut().put(instance),
             Isolation::Fresh => {
@@ -170,7 +172,7 @@ impl Shelves {
         &mut self.by_guest[id]
     }
 
-    fn take(&mut self, id: usize) -> Option<Instance> {
+    fn take(&mut self, id: usize) -> Option<Box<Instance>> {
         self.clock += 1;
         let clock = self.clock;
         let shelf = self.shelf(id);
@@ -183,7 +185,7 @@ impl Shelves {
         Some(instance)
     }
 
-    fn put(&mut self, instance: Instance) {
+    fn put(&mut self, instance: Box<Instance>) {
         let id = instance.guest().id;
         if self.ready >= READY_MAX {
             self.drop_oldest();

@@ -16,8 +16,8 @@ use super::intake;
 use super::respond::{self, Asked, Body};
 use super::wire::Wire;
 use super::worker::{Routed, Worker};
-use crate::guest::instance::{Answer, Meter, Next};
-use crate::guest::{Guest, Instance, Outcome};
+use crate::guest::instance::{Answer, Meter};
+use crate::guest::{Guest, Instance};
 use crate::message::{Reject, Request, Response, ResponseBody};
 use crate::native::Twin;
 use crate::registry::admit::Permit;
@@ -27,7 +27,7 @@ enum Step {
     /// Nothing but to respond.
     Respond(Result<Response, Reject>),
     /// The guest has the request.
-    Call(Instance, Permit),
+    Call(Box<Instance>, Permit),
     /// Anything rarer, boxed so that idle connections do not hold room for it.
     Later(Pin<Box<dyn Future<Output = Result<Response, Reject>>>>),
 }
@@ -59,10 +59,10 @@ pub fn serve(
                 let _out = worker.pool.lend();
                 let mut meter = Meter::new(&worker.config.limits, started);
                 match instance.request(&mut meter, worker.pool.pulse()).await {
-                    Ok((instance, outcome)) => match conclude(&worker, instance, outcome) {
-                        Ok(response) => Ok(response),
-                        Err(passed) => Box::pin(pass_on(&worker, passed, &mut meter)).await,
-                    },
+                    Ok((instance, None)) => Ok(conclude(&worker, instance)),
+                    Ok((instance, Some(context))) => {
+                        Box::pin(pass_on(&worker, instance, context, &mut meter)).await
+                    }
                     Err(reject) => Err(reject),
                 }
             }
@@ -142,10 +142,9 @@ async fn make_and_call(
     meter.resume();
     instance.accept(request, worker.take_headers());
     let _out = worker.pool.lend();
-    let (instance, outcome) = instance.request(&mut meter, worker.pool.pulse()).await?;
-    match conclude(&worker, instance, outcome) {
-        Ok(response) => Ok(response),
-        Err(passed) => pass_on(&worker, passed, &mut meter).await,
+    match instance.request(&mut meter, worker.pool.pulse()).await? {
+        (instance, None) => Ok(conclude(&worker, instance)),
+        (instance, Some(context)) => pass_on(&worker, instance, context, &mut meter).await,
     }
 }
 
@@ -157,28 +156,22 @@ async fn nobody(
     forward(&worker, &mut request, started + worker.config.limits.deadline).await
 }
 
-/// A request that a guest has passed on, and the guest's instance, which may want the answer.
-type Passed = (Instance, Box<Next>);
-
-/// Takes back the instance of a guest that has answered.
-fn conclude(worker: &Worker, instance: Instance, outcome: Outcome) -> Result<Response, Passed> {
-    match outcome {
-        Outcome::Respond(response, spare) => {
-            worker.keep_headers(spare);
-            worker.pool.give_back(instance);
-            Ok(response)
-        }
-        Outcome::Next(next) => Err((instance, next)),
-    }
+/// Takes the response of a guest that has answered, and takes its instance back.
+fn conclude(worker: &Worker, mut instance: Box<Instance>) -> Response {
+    let (response, spare) = instance.respond();
+    worker.keep_headers(spare);
+    worker.pool.give_back(instance);
+    response
 }
 
 /// Sends a request on that a guest did not answer (`next`), and lets the guest see the answer.
 async fn pass_on(
     worker: &Rc<Worker>,
-    (instance, next): Passed,
+    mut instance: Box<Instance>,
+    context: i32,
     meter: &mut Meter<'_>,
 ) -> Result<Response, Reject> {
-    let Next { mut request, headers, context } = *next;
+    let (mut request, headers) = instance.next_request(meter).await?;
     if !instance.wants_response() {
         worker.pool.give_back(instance);
         let response = forward(worker, &mut request, meter.deadline()).await?;

@@ -48,7 +48,7 @@ pub struct Worker {
 /// Where a request goes.
 pub enum Routed {
     /// To a guest of which an instance is ready.
-    Ready(Instance, Permit),
+    Ready(Box<Instance>, Permit),
     /// To a guest of which one has to be made.
     Make(Arc<Guest>, Permit),
     Native(Twin, Permit),

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, HeaderName};
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderValue, Version};
 use http_body::{Body, Frame, SizeHint};
@@ -130,6 +130,10 @@ impl Upstream {
         let body = std::mem::take(&mut request.body);
         // hyper frames the body by what it is, whatever a guest says of it.
         headers.remove(CONTENT_LENGTH);
+        if !body.is_end_stream() && body.size_hint().exact().is_none() {
+            // Without it hyper would send no body with a GET.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         add_forwarded(&mut headers, request);
         let uri = Uri::builder()
             .scheme(Scheme::HTTP)

@@ -7,6 +7,7 @@ mod client;
 mod host;
 
 mod abi;
+mod bounds;
 mod cache;
 mod cli;
 mod demo;

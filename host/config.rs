@@ -47,7 +47,7 @@ pub struct Limits {
     pub header_bytes_max: usize,
 }
 
-/// Whether an instance serves one request or many.
+/// Whether a request can see what an earlier one left in the guest: `Fresh` never, `Reuse` yes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Isolation {
     Fresh,

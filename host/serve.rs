@@ -214,12 +214,13 @@ async fn drain(worker: &Rc<Worker>) {
     while !worker.wires.borrow().is_empty() && began.elapsed() < DRAIN_MAX {
         let graced = began.elapsed() < ACTIVE + tick;
         for (_, wire) in worker.wires.borrow().iter() {
-            let recent = guard::still_for(wire, worker.clock.get()) < ACTIVE || wire.partial.get();
+            let recent = guard::still_for(wire, worker.clock.get()) < ACTIVE
+                || wire.partial_since.get().is_some();
             if wire.in_flight.get() || wire.has_input() || (graced && recent) {
                 continue;
             }
             // hyper would wait for the rest of a head that has begun to arrive.
-            wire.doomed.set(wire.partial.get() && !wire.is_blocked());
+            wire.doomed.set(wire.partial_since.get().is_some() && !wire.is_blocked());
             if wire.doomed.get() || !wire.closing.replace(true) {
                 wire.wake();
             }

@@ -17,7 +17,7 @@ use wasmtime::{Engine, Module};
 use super::engine::Class;
 
 /// Changes whenever the meaning of an entry changes.
-const FORMAT: &str = "guesthouse-cache-1";
+const FORMAT: &str = "guesthouse-cache-2";
 /// Bytes of the checksum at the head of an entry, and of the length behind it.
 const SUM_BYTES: usize = 32;
 const LEN_BYTES: usize = 4;

@@ -62,7 +62,8 @@ pub struct Exchange {
     pub body: Outgoing,
     /// What the guest set as the response's trailers.
     pub trailers: Option<Box<HeaderMap>>,
-    pub header_bytes: usize,
+    /// Bytes of header fields that the guest has set, by kind; an upper bound.
+    pub header_bytes: [usize; 4],
 }
 
 /// The response's body.
@@ -86,7 +87,7 @@ impl Exchange {
             headers,
             body: Outgoing::default(),
             trailers: None,
-            header_bytes: 0,
+            header_bytes: [0; 4],
         }
     }
 

@@ -128,7 +128,7 @@ impl Pool {
         }
     }
 
-    /// Drops the instances that have done their work and makes new ones in their place.
+    /// Resets the instances that have done their work, or makes new ones in their place.
     fn renew(self: &Rc<Self>) {
         while let Some(instance) = { self.retired.borrow_mut().pop() } {
             // Without a reset, the slot is given back before it is asked for again.

@@ -43,11 +43,11 @@ fn look(wire: &Wire, now: u32) {
             wire.wake();
         }
     } else if !wire.in_flight.get() && !wire.closing.get() {
-        let (allowed, doomed) =
-            if wire.partial.get() { (HEAD_MAX, true) } else { (IDLE_MAX, false) };
-        if still > allowed {
+        // A head has to be whole in time, however its bytes trickle in.
+        let slow = wire.partial_since.get().is_some_and(|since| elapsed(since, now) > HEAD_MAX);
+        if slow || still > IDLE_MAX {
             // A slow head is cut off; an idle connection is closed as HTTP says.
-            wire.doomed.set(doomed);
+            wire.doomed.set(slow);
             wire.closing.set(true);
             wire.wake();
         }
@@ -56,6 +56,10 @@ fn look(wire: &Wire, now: u32) {
 
 /// How long no byte has moved.
 pub fn still_for(wire: &Wire, now: u32) -> Duration {
-    let ticks = now.saturating_sub(wire.moved_at.get());
+    elapsed(wire.moved_at.get(), now)
+}
+
+fn elapsed(since: u32, now: u32) -> Duration {
+    let ticks = now.saturating_sub(since);
     Duration::from_millis(u64::from(ticks) * u64::from(CLOCK_TICK_MS))
 }

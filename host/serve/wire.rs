@@ -34,8 +34,9 @@ pub struct Wire {
     task: RefCell<Option<Waker>>,
     /// A write has failed: nothing more can be sent.
     pub broken: Cell<bool>,
-    /// Bytes have arrived that belong to no request yet.
-    pub partial: Cell<bool>,
+    /// Bytes have arrived that belong to no request yet, the first of them in this tick of the
+    /// worker's coarse clock.
+    pub partial_since: Cell<Option<u32>>,
     /// Requests whose answer is not made yet.
     pub in_flight: Cell<bool>,
     /// Asked to close as soon as it is idle.
@@ -65,7 +66,7 @@ impl Wire {
             spares,
             task: RefCell::new(None),
             broken: Cell::new(false),
-            partial: Cell::new(false),
+            partial_since: Cell::new(None),
             in_flight: Cell::new(false),
             closing: Cell::new(false),
             doomed: Cell::new(false),
@@ -77,7 +78,7 @@ impl Wire {
 
     /// A request's head is complete.
     pub fn begin_request(&self) {
-        self.partial.set(false);
+        self.partial_since.set(None);
         self.in_flight.set(true);
     }
 
@@ -202,8 +203,11 @@ impl Read for WireEnd {
     ) -> Poll<io::Result<()>> {
         let mut stream = self.0.stream.borrow_mut();
         let read = ready!(Pin::new(&mut *stream).poll_read(cx, buffer));
-        self.0.partial.set(!self.0.in_flight.get());
-        self.0.moved_at.set(self.0.clock.get());
+        let now = self.0.clock.get();
+        if !self.0.in_flight.get() && self.0.partial_since.get().is_none() {
+            self.0.partial_since.set(Some(now));
+        }
+        self.0.moved_at.set(now);
         Poll::Ready(read)
     }
 }

@@ -57,7 +57,7 @@ fn one_guest_cannot_take_every_place() {
         connection.send(head);
         waiting.push(connection);
         assert!(waiting.len() < 4_000, "no bound was met");
-        if waiting.len() % 50 == 0 {
+        if waiting.len().is_multiple_of(50) {
             let placed = |status: &crate::host::Status| {
                 status.in_flight + status.rejects("no_instance") == waiting.len() as u64
             };

@@ -31,6 +31,7 @@ const BREAKING: &[(&str, u16)] = &[
     ("divide", 500),
     ("exit_three", 500),
     ("exit_zero", 500),
+    ("header_evasion", 500),
     ("header_flood", 500),
     ("null_call", 500),
     ("out_of_bounds", 500),

@@ -13,7 +13,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const LINE_CHARS_MAX: usize = 100;
 
 /// Which top-level modules a module of the host may import, besides itself.
-const IMPORTS: [(&str, &[&str]); 11] = [
+const IMPORTS: [(&str, &[&str]); 10] = [
     // Leaves: plain values that anyone may hold.
     ("config", &[]),
     ("message", &[]),
@@ -26,15 +26,10 @@ const IMPORTS: [(&str, &[&str]); 11] = [
     // The request path and the control path meet in the registry only.
     ("serve", &["config", "message", "metrics", "log", "guest", "native", "registry"]),
     ("control", &["config", "message", "metrics", "log", "guest", "native", "registry"]),
-    // The load generator reaches the host over TCP.
-    ("bench", &["config", "metrics"]),
     // The top: it wires the others together. `main` uses it alone, and the errors it gives.
     (
         "cli",
-        &[
-            "config", "message", "metrics", "log", "guest", "native", "registry", "serve",
-            "control", "bench",
-        ],
+        &["config", "message", "metrics", "log", "guest", "native", "registry", "serve", "control"],
     ),
 ];
 

@@ -12,20 +12,15 @@ use crate::guest::header;
 pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
     linker.func_wrap(MODULE, "get_header_names", get_header_names)?;
     linker.func_wrap(MODULE, "get_header_values", get_header_values)?;
-    linker.func_wrap(
-        MODULE,
-        "set_header_value",
-        |mut guest: Guest<'_>, kind: i32, name: u32, name_len: u32, value: u32, value_len: u32| {
-            put_header(&mut guest, kind, (name, name_len), (value, value_len), Put::Set)
-        },
-    )?;
-    linker.func_wrap(
-        MODULE,
-        "add_header_value",
-        |mut guest: Guest<'_>, kind: i32, name: u32, name_len: u32, value: u32, value_len: u32| {
-            put_header(&mut guest, kind, (name, name_len), (value, value_len), Put::Add)
-        },
-    )?;
+    for (name, put) in [("set_header_value", Put::Set), ("add_header_value", Put::Add)] {
+        linker.func_wrap(
+            MODULE,
+            name,
+            move |mut guest: Guest<'_>, kind: i32, name: u32, len: u32, value: u32, size: u32| {
+                put_header(&mut guest, kind, (name, len), (value, size), put)
+            },
+        )?;
+    }
     linker.func_wrap(MODULE, "remove_header", remove_header)?;
     Ok(())
 }
@@ -174,8 +169,9 @@ fn put_header(
 /// taken anew before the guest is stopped.
 fn bound_headers(call: &mut Call, kind: Kind, added: usize, bytes_max: usize) -> Result<()> {
     let exchange = call.exchange.as_mut().ok_or_else(no_request)?;
-    exchange.header_bytes += added;
-    if exchange.header_bytes <= bytes_max {
+    let set = &mut exchange.header_bytes[kind as usize];
+    *set += added;
+    if *set <= bytes_max {
         return Ok(());
     }
     let fields = kind.fields_mut(call)?;
@@ -184,7 +180,7 @@ fn bound_headers(call: &mut Call, kind: Kind, added: usize, bytes_max: usize) ->
         return Err(invalid(format!("more than {bytes_max} bytes of headers (--header-max)")));
     }
     if let Some(exchange) = call.exchange.as_mut() {
-        exchange.header_bytes = sum;
+        exchange.header_bytes[kind as usize] = sum;
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use wasmtime::{Engine, Module};
 
 use super::engine::Class;
+use super::reset::PROOF_VERSION;
 
 /// Changes whenever the meaning of an entry changes.
 const FORMAT: &str = "guesthouse-cache-2";
@@ -63,6 +64,7 @@ impl Key {
         digest.write(FORMAT.as_bytes());
         digest.write(env!("CARGO_PKG_VERSION").as_bytes());
         digest.write(&(memory_bytes_max as u64).to_le_bytes());
+        digest.write(&PROOF_VERSION.to_le_bytes());
         for engine in engines {
             engine.precompile_compatibility_hash().hash(&mut digest);
         }

@@ -99,6 +99,7 @@ pub fn invalid(text: impl Into<String>) -> wasmtime::Error {
 }
 
 /// The guest's memory beside the rest of its store's data.
+#[inline]
 fn memory<'a>(guest: &'a mut Guest<'_>) -> Result<(&'a mut [u8], &'a mut Call)> {
     let memory = match guest.data().memory {
         Some(memory) => memory,

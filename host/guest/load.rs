@@ -174,6 +174,8 @@ impl Loader {
         }
         if facts.startup_each.is_none()
             && let Some(resettable) = reset::qualify(&prepared, memory_bytes, about.memories)
+            // The added exports can push a module over a limit of the format.
+            && sniff::read(&resettable.wasm).is_ok()
         {
             facts.reset_globals = Some(resettable.globals);
             prepared = resettable.wasm;

@@ -16,6 +16,9 @@ use super::call::Call;
 /// Memories up to this size are written anew. Measured: filling 128 KiB takes 0.7 us, making a new
 /// instance 2.9 us, and the fill grows with the size.
 pub const MEMORY_BYTES_MAX: u64 = 128 * 1024;
+/// The version of the proof below. It is part of every cache key: a stricter proof must not
+/// trust the verdicts of an older one, so whoever changes it raises this.
+pub const PROOF_VERSION: u32 = 1;
 /// Mutable globals that are set anew; compilers make one to three.
 const GLOBALS_MAX: usize = 16;
 /// After so many resets an instance is renewed in full, so that nothing on the host's side can

@@ -89,8 +89,4 @@ impl Guest {
             Startup::Each { why, .. } => format!("start-up code runs in each instance: {why}"),
         }
     }
-
-    pub fn handles_response(&self) -> bool {
-        self.exports.handle_response.is_some()
-    }
 }

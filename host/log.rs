@@ -21,15 +21,7 @@ const QUEUE_LINES_MAX: usize = 8192;
 
 /// Keeps the log alive. Dropping it writes what is queued, for about a second at most.
 pub struct Guard {
-    lost: ErrorCounter,
     _writer: WorkerGuard,
-}
-
-impl Guard {
-    /// Lines dropped so far because stderr was too slow.
-    pub fn lines_lost(&self) -> usize {
-        self.lost.dropped_lines()
-    }
 }
 
 /// Sends `tracing` to stderr for the rest of the process, down to `level` unless
@@ -42,14 +34,14 @@ pub fn start(format: LogFormat, level: &str) -> Result<Guard, Mistakes> {
         .buffered_lines_limit(QUEUE_LINES_MAX)
         .thread_name("log")
         .finish(io::BufWriter::new(stderr));
-    let lost = counter.get_or_init(|| writer.error_counter()).clone();
+    counter.get_or_init(|| writer.error_counter());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let installed = match format {
         LogFormat::Text => log.with_ansi(is_colourful()).with_target(false).compact().try_init(),
         LogFormat::Json => log.json().flatten_event(true).with_span_list(false).try_init(),
     };
     installed.expect("the log is started once, before anything else could install a subscriber");
-    Ok(Guard { lost, _writer: guard })
+    Ok(Guard { _writer: guard })
 }
 
 /// `text` made safe for one line of a log or a terminal, in at most `bytes_max` bytes, not

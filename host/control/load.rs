@@ -42,11 +42,8 @@ enum Bytes {
 pub fn load(source: &Source, config: &Config, loader: &Loader) -> Result<Snapshot> {
     let candidates = candidates(source)?;
     // Conflicts are found before the long work begins.
-    table(
-        candidates.iter().map(|it| (it.pattern.clone(), (), it.file.clone())),
-        config.native,
-        (),
-    )?;
+    let files = candidates.iter().map(|it| (it.pattern.clone(), (), it.file.clone()));
+    table(files, config.native, |_| ())?;
     let targets = load_all(&candidates, config, loader);
     let empty = candidates.is_empty();
     let mut routes: Vec<_> = candidates
@@ -54,32 +51,29 @@ pub fn load(source: &Source, config: &Config, loader: &Loader) -> Result<Snapsho
         .zip(targets)
         .map(|(candidate, target)| (candidate.pattern, target, candidate.file))
         .collect();
-    if config.native {
-        routes.extend(Twin::ALL.map(twin_route));
-    }
     if empty {
         let index = Pattern::parse("index").context("the pattern of the landing page")?;
         routes.push((index, Target::Landing, "built in".into()));
     }
-    let table = Table::build(routes).map_err(|conflicts| anyhow::anyhow!("{conflicts}"))?;
+    let table = table(routes, config.native, Target::Native)?;
     report(&table, config);
     Ok(Snapshot { table })
 }
 
-fn twin_route(twin: Twin) -> (Pattern, Target, String) {
-    (Pattern::prefix(&["native", twin.name()]), Target::Native(twin), "built in".into())
-}
-
-/// Checks that no two sources claim one route.
-fn table<T: Clone>(
-    files: impl Iterator<Item = (Pattern, T, String)>,
+/// Builds the table, with the twins if they are wanted.
+///
+/// # Errors
+/// Two sources claim one route.
+fn table<T>(
+    routes: impl IntoIterator<Item = (Pattern, T, String)>,
     native: bool,
-    built_in: T,
+    target: impl Fn(Twin) -> T,
 ) -> Result<Table<T>> {
-    let twins = Twin::ALL.iter().filter(|_| native).map(|twin| {
-        (Pattern::prefix(&["native", twin.name()]), built_in.clone(), "built in".to_owned())
+    let twins = Twin::ALL.into_iter().filter(|_| native).map(|twin| {
+        (Pattern::prefix(&["native", twin.name()]), target(twin), "built in".to_owned())
     });
-    Table::build(files.chain(twins)).map_err(|conflicts| anyhow::anyhow!("{conflicts}"))
+    Table::build(routes.into_iter().chain(twins))
+        .map_err(|conflicts| anyhow::anyhow!("{conflicts}"))
 }
 
 fn candidates(source: &Source) -> Result<Vec<Candidate>> {
@@ -180,7 +174,7 @@ pub fn routes(source: &Source) -> Result<Vec<RouteLine>> {
         };
         (candidate.pattern, kind, candidate.file)
     });
-    let table = table(files, false, "native")?;
+    let table = table(files, false, |_| "native")?;
     let line = |route: &crate::registry::route::Route<&'static str>| RouteLine {
         pattern: route.pattern.to_string(),
         kind: route.target.to_owned(),

@@ -55,11 +55,7 @@ impl Instance {
     /// [`Reject::Deadline`] where the start-up code fails.
     pub async fn make(guest: Arc<Guest>, pulse: &Pulse) -> Result<Box<Instance>, Reject> {
         let about = guest.about.clone();
-        let running = pulse.begin();
-        let mut meter = Meter::new(&about.limits, Instant::now());
-        let made = meter.run(pin!(Self::instantiate(guest))).await;
-        drop(running);
-        made?.map_err(|error| {
+        Self::instantiate_metered(guest, pulse).await?.map_err(|error| {
             let reject = make_reject(&error);
             if reject != Reject::NoInstance {
                 let why = describe(&error);
@@ -77,12 +73,7 @@ impl Instance {
         guest: Arc<Guest>,
         pulse: &Pulse,
     ) -> Result<Option<Box<Instance>>, String> {
-        let about = guest.about.clone();
-        let running = pulse.begin();
-        let mut meter = Meter::new(&about.limits, Instant::now());
-        let made = meter.run(pin!(Self::instantiate(guest))).await;
-        drop(running);
-        match made {
+        match Self::instantiate_metered(guest, pulse).await {
             Ok(Ok(instance)) => Ok(Some(instance)),
             Ok(Err(error)) if make_reject(&error) == Reject::NoInstance => Ok(None),
             Ok(Err(error)) => Err(format!("its start-up failed: {}", describe(&error))),
@@ -109,6 +100,17 @@ impl Instance {
                 Err(Reject::NoInstance)
             }
         }
+    }
+
+    /// Makes an instance whose start-up code is held to the guest's deadline and CPU limit.
+    async fn instantiate_metered(
+        guest: Arc<Guest>,
+        pulse: &Pulse,
+    ) -> Result<wasmtime::Result<Box<Instance>>, Reject> {
+        let about = guest.about.clone();
+        let _running = pulse.begin();
+        let mut meter = Meter::new(&about.limits, Instant::now());
+        meter.run(pin!(Self::instantiate(guest))).await
     }
 
     async fn instantiate(guest: Arc<Guest>) -> wasmtime::Result<Box<Instance>> {

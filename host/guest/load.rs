@@ -69,11 +69,6 @@ impl Loader {
         })
     }
 
-    /// What handlers may import.
-    pub fn offer(&self) -> &Offer {
-        &self.offer
-    }
-
     /// Reads and loads a file, by its ending as text (`.wat`) or binary.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ mod hostile;
 mod http;
 mod malformed;
 mod middleware;
+mod random;
 mod reset;
 mod route;
 mod tidy;

@@ -3,6 +3,7 @@
 
 use crate::client::{Connection, Response, message};
 use crate::host::{HELLO, Host};
+use crate::random::Xorshift;
 use crate::wat;
 
 fn host() -> Host {
@@ -318,18 +319,6 @@ fn heads_have_a_limit() {
     let host = Host::with("hello.wat", HELLO).args(["--header-max", "128KiB"]).start();
     let uri = format!("/hello/{}", "u".repeat(70_000));
     refused(&host, "a URI of 70 kB", message("GET", &uri, &[], b""), &[414]);
-}
-
-/// A fixed sequence: a failure can be run again.
-struct Xorshift(u64);
-
-impl Xorshift {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % bound as u64).expect("less than a usize")
-    }
 }
 
 /// Sends the bytes and nothing more, and gives what comes back.

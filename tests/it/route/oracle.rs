@@ -3,18 +3,9 @@
 use std::collections::HashSet;
 
 use super::table;
-
-/// A fixed sequence: a failure can be run again.
-struct Xorshift(u64);
+use crate::random::Xorshift;
 
 impl Xorshift {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % bound as u64).expect("less than a usize")
-    }
-
     fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
         from[self.below(from.len())]
     }

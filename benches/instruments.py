@@ -1,4 +1,4 @@
-"""The instruments of compare.py: start a server, load it, and read one number.
+"""The instruments of compare.py and strangers.py: start a server, load it, and read one number.
 
 Owns every process and socket of a measurement, and ends only what it started. Knows no figure, no
 target and no file of a run. Linux only; Python 3.11's standard library, `wrk` and `taskset`.
@@ -6,8 +6,10 @@ target and no file of a run. Linux only; Python 3.11's standard library, `wrk` a
 
 import contextlib
 import ctypes
+import os
 import re
 import resource
+import signal
 import socket
 import subprocess
 import time
@@ -15,7 +17,11 @@ import time
 STARTED_WITHIN_S = 30
 STOPPED_WITHIN_S = 30
 ANSWERED_WITHIN_S = 10
+COUNTED_WITHIN_S = 30
+COUNTERS_ASKED_EVERY_S = 2
 LISTENING = re.compile(r"listening on http://([0-9.]+):([0-9]+)")
+COUNTERS = re.compile(rb"status: ([^\n]*)\n")
+COUNTER = re.compile(r"(\w+)=(?:\[([^\]]*)\]|(\S+))")
 SECONDS_PER = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 
@@ -33,11 +39,12 @@ class Server:
     the file `log`, where the address is read: a pipe that nobody empties would block the server.
     """
 
-    def __init__(self, command, log, env, cpus=None):
+    def __init__(self, command, log, env, cpus=None, started_within_s=STARTED_WITHIN_S):
         pin = ["taskset", "--cpu-list", cpus] if cpus else []
         self.command = [*pin, *command]
         self.log = log
         self.env = env
+        self.started_within_s = started_within_s
         self.process = None
         self.address = None
         self.started_at_s = None
@@ -66,14 +73,14 @@ class Server:
         return self
 
     def _wait_until_listening(self):
-        while time.perf_counter() < self.started_at_s + STARTED_WITHIN_S:
+        while time.perf_counter() < self.started_at_s + self.started_within_s:
             found = LISTENING.search(self._read_log())
             if found:
                 return found[1], int(found[2])
             if self.process.poll() is not None:
                 raise Failure(f"{self._name()} ended at start: {self._last_words()}")
             time.sleep(0.001)
-        raise Failure(f"{self._name()} does not listen after {STARTED_WITHIN_S} s")
+        raise Failure(f"{self._name()} does not listen after {self.started_within_s} s")
 
     def stop(self):
         if self.process.poll() is not None:
@@ -104,9 +111,20 @@ class Server:
 
     def rss_bytes(self):
         """Resident memory, counted page by page; /proc/PID/status may lag behind."""
+        return self.memory_kib()["Rss"] * 1024
+
+    def memory_kib(self):
+        """What the kernel says of its memory, by kind: `Rss`, `Anonymous` and so on."""
         with open(f"/proc/{self.process.pid}/smaps_rollup", encoding="ascii") as rollup:
-            kibibytes = re.search(r"^Rss:\s+(\d+) kB", rollup.read(), re.MULTILINE)
-        return int(kibibytes[1]) * 1024
+            kinds = re.findall(r"^(\w+):\s+(\d+) kB", rollup.read(), re.MULTILINE)
+        return {kind: int(kibibytes) for kind, kibibytes in kinds}
+
+    def mappings(self):
+        with open(f"/proc/{self.process.pid}/maps", "rb") as maps:
+            return sum(1 for _ in maps)
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def rss_settled_bytes(self):
         """Resident memory once it stands still for a fifth of a second, or after five seconds."""
@@ -118,6 +136,27 @@ class Server:
                 break
             last = now
         return last
+
+    def counters(self):
+        """What a guesthouse counts, asked for by SIGUSR1: numbers by name, lists as their text."""
+        read_from = os.path.getsize(self.log)
+        started_at_s = time.perf_counter()
+        asked = 0
+        while (waited_s := time.perf_counter() - started_at_s) < COUNTED_WITHIN_S:
+            self.check_alive()
+            # More than once, since a log that is flooded loses lines.
+            if waited_s >= asked * COUNTERS_ASKED_EVERY_S:
+                self.process.send_signal(signal.SIGUSR1)
+                asked += 1
+            time.sleep(0.001)
+            with open(self.log, "rb") as log:
+                log.seek(read_from)
+                line = COUNTERS.search(log.read())
+            if line:
+                found = COUNTER.findall(line[1].decode())
+                return {name: int(plain) if plain.isdigit() else listed or plain
+                        for name, listed, plain in found}
+        raise Failure(f"{self._name()} logs no counters within {COUNTED_WITHIN_S} s")
 
     def _read_log(self):
         with open(self.log, encoding="utf-8", errors="replace") as log:
@@ -247,10 +286,10 @@ def is_closed(client):
 
 def first_success_s(server, path):
     """Seconds from exec to the first 200, for a server that was just started."""
-    while time.perf_counter() < server.started_at_s + STARTED_WITHIN_S:
+    while time.perf_counter() < server.started_at_s + server.started_within_s:
         with contextlib.suppress(OSError):
             status, _ = get(server.address, path)
             if status == 200:
                 return time.perf_counter() - server.started_at_s
         time.sleep(0.001)
-    raise Failure(f"no 200 from {path} within {STARTED_WITHIN_S} s of the start")
+    raise Failure(f"no 200 from {path} within {server.started_within_s} s of the start")

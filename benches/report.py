@@ -1,8 +1,9 @@
-"""The report of a run of compare.py: its table, and what it was measured on.
+"""The report of a run of compare.py or strangers.py: its table, and what it was measured on.
 
 Names nothing that belongs to the one machine it ran on, such as folders and host names.
 """
 
+import csv
 import dataclasses
 import datetime
 import os
@@ -62,7 +63,29 @@ def summary(results, options):
     return "\n".join(lines) + "\n"
 
 
-def readme(options, complete, load_before):
+def details(raw, wanted):
+    """A line for each case that has quantities in raw.csv which `wanted` names by figure."""
+    found = {}
+    with open(raw, newline="", encoding="utf-8") as table:
+        for row in csv.DictReader(table):
+            if row["quantity"] in wanted.get(row["figure"], ()):
+                case = found.setdefault(f"{row['figure']}, {row['case']}", {})
+                case.setdefault(row["quantity"], []).append(float(row["value"]))
+    return [
+        f"  {case}: " + ", ".join(f"{name} {spread(values)}" for name, values in quantities.items())
+        for case, quantities in found.items()
+    ]
+
+
+def spread(values):
+    """The median, and the lowest and the highest if they differ."""
+    numbers = statistics.median(values), min(values), max(values)
+    median, least, most = map("{:.6g}".format, numbers)
+    return median if least == most else f"{median} ({least} .. {most})"
+
+
+def readme(options, complete, load_before, changes=None):
+    """`changes` replaces facts of this list, or adds some; None takes one away."""
     facts = {
         "Machine": machine(),
         "Kernel": f"{platform.system()} {platform.release()}",
@@ -79,8 +102,9 @@ def readme(options, complete, load_before):
         "Python": platform.python_version(),
         "Crates": crates("hyper", "tokio", "wasmtime", "mimalloc"),
     }
+    facts |= changes or {}
     lines = [f"# Comparison of {datetime.date.today()}", ""]
-    lines += [f"* {name}: {value}" for name, value in facts.items()]
+    lines += [f"* {name}: {value}" for name, value in facts.items() if value is not None]
     if not complete:
         lines += ["", "This run was interrupted."]
     lines += ["", "summary.txt has the table, raw.csv every round of every figure; the method and"]
@@ -126,7 +150,7 @@ def crates(*names):
 
 def command_line():
     """The command as anyone could give it: a path outside the repository keeps its name only."""
-    words = ["python3", "benches/compare.py"]
+    words = ["python3", f"benches/{pathlib.Path(sys.argv[0]).name}"]
     for word in sys.argv[1:]:
         path = pathlib.Path(word.split("=", 1)[-1])
         if path.is_absolute():

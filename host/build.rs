@@ -1,8 +1,10 @@
 //! Builds the demo guests into the host, and tells it what it is made of.
 //!
-//! Leaves behind `OUT_DIR/demo_guests.rs`, with every guest's wasm as `DEMO_GUESTS`, and the
+//! Leaves behind `OUT_DIR/demo_guests.rs`, with every guest's wasm as `DEMO_GUESTS`,
+//! `OUT_DIR/hostile_guests.rs`, with the texts of those that misbehave as `HOSTILE_GUESTS`, and the
 //! environment variables `GUESTHOUSE_COMMIT` and `GUESTHOUSE_WASMTIME` for the compiler.
-//! It knows nothing of what the guests do: one file in `guests/src/bin` is one guest.
+//! It knows nothing of what the guests do: one file in `guests/src/bin` or `guests/hostile` is one
+//! guest.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -13,8 +15,13 @@ use std::{env, fs};
 const WASM_TARGET: &str = "wasm32-wasip1";
 
 /// What the guests are made of, and what the rest of the host is made of.
-const GUEST_SOURCES: [&str; 4] =
-    ["guests/.cargo/config.toml", "guests/Cargo.lock", "guests/Cargo.toml", "guests/src"];
+const GUEST_SOURCES: [&str; 5] = [
+    "guests/.cargo/config.toml",
+    "guests/Cargo.lock",
+    "guests/Cargo.toml",
+    "guests/hostile",
+    "guests/src",
+];
 const HOST_SOURCES: [&str; 3] = ["Cargo.lock", "Cargo.toml", "host"];
 
 /// Settings of the build around us that are not for the guests: flags and linkers of another
@@ -55,7 +62,8 @@ fn run() -> Result<(), Failure> {
     let guests = root.join("guests");
     require_wasm_target(&guests)?;
     let built = build_guests(&guests, &out)?;
-    embed(&guest_names(&guests)?, &built, &out)
+    embed(&names(&guests.join("src/bin"), ".rs")?, &built, &out)?;
+    embed_hostile(&names(&guests.join("hostile"), ".wat")?, &out)
 }
 
 /// Makes sure that the compiler can build for wasm, with rustup's help where there is a rustup.
@@ -114,14 +122,13 @@ fn build_guests(guests: &Path, out: &Path) -> Result<PathBuf, Failure> {
     Ok(target_dir.join(WASM_TARGET).join("release"))
 }
 
-/// The guests by name, in alphabetical order.
-fn guest_names(guests: &Path) -> Result<Vec<String>, Failure> {
-    let folder = guests.join("src/bin");
+/// The files in a folder that have this ending, without it, in alphabetical order.
+fn names(folder: &Path, ending: &str) -> Result<Vec<String>, Failure> {
     let cannot_read = |error| format!("cannot read {}: {error}", folder.display());
     let mut names = Vec::new();
-    for entry in fs::read_dir(&folder).map_err(cannot_read)? {
+    for entry in fs::read_dir(folder).map_err(cannot_read)? {
         let file = entry.map_err(cannot_read)?.file_name();
-        if let Some(name) = file.to_string_lossy().strip_suffix(".rs") {
+        if let Some(name) = file.to_string_lossy().strip_suffix(ending) {
             names.push(name.to_owned());
         }
     }
@@ -143,8 +150,26 @@ fn embed(names: &[String], built: &Path, out: &Path) -> Result<(), Failure> {
         .map_err(|error| format!("cannot list {name}: {error}"))?;
     }
     source.push_str("];\n");
-    let list = out.join("demo_guests.rs");
-    fs::write(&list, source).map_err(|error| format!("cannot write {}: {error}", list.display()))
+    write(&out.join("demo_guests.rs"), &source)
+}
+
+/// Writes the source file that includes the hostile guests, from where they are.
+fn embed_hostile(names: &[String], out: &Path) -> Result<(), Failure> {
+    let mut source = String::from("pub static HOSTILE_GUESTS: &[(&str, &str)] = &[\n");
+    for name in names {
+        let file = format!("/guests/hostile/{name}.wat");
+        writeln!(
+            source,
+            "    ({name:?}, include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {file:?}))),"
+        )
+        .map_err(|error| format!("cannot list {name}: {error}"))?;
+    }
+    source.push_str("];\n");
+    write(&out.join("hostile_guests.rs"), &source)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
 /// The commit that is checked out, with `-dirty` behind it where the sources differ from it, or

@@ -11,9 +11,10 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use crate::config::{Flags, Limits, LogFormat};
+use crate::config::{self, Flags, Limits, LogFormat};
 use crate::control::{self, RouteLine, Source};
 use crate::guest::check::{self, Report};
+use crate::guest::child;
 use crate::log;
 
 mod new;
@@ -54,6 +55,15 @@ Which file answers which path:
   [...rest].wasm      everything that nothing else answers
   @example.com/       a folder for the requests to that host";
 
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  guesthouse demo
+  guesthouse demo --many 10000       ten thousand handlers: /stranger/00042, /hostile/00199-divide";
+
+// A help text that rustdoc would take for a link.
+const MANY_DIR: &str = "Folder for the many guests, empty or new [default: guesthouse-strangers \
+                        in the user's cache folder]";
+
 const CHECK_EXAMPLES: &str = "\
 Examples:
   guesthouse check handlers/*.wasm
@@ -87,7 +97,13 @@ enum Verb {
         flags: Box<Flags>,
     },
     /// Serve the bundled demo guests and their native twins
+    #[command(after_help = DEMO_EXAMPLES)]
     Demo {
+        /// Serve N small guests of strangers instead, one in a hundred of them hostile
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=90_000))]
+        many: Option<u32>,
+        #[arg(long, value_name = "DIR", requires = "many", help = MANY_DIR)]
+        many_dir: Option<PathBuf>,
         #[command(flatten)]
         flags: Box<Flags>,
     },
@@ -104,6 +120,12 @@ enum Verb {
         #[arg(value_name = "DIR", default_value = "handlers")]
         dir: PathBuf,
     },
+    /// Compile one guest for a host, which starts this by itself
+    #[command(name = child::VERB, hide = true)]
+    Compile {
+        #[arg(long, default_value = "text")]
+        log: String,
+    },
     /// Write a handler to start from
     #[command(after_help = NEW_EXAMPLES)]
     New {
@@ -119,12 +141,17 @@ enum Verb {
 pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Serve { dir, flags } => serve(&flags, Source::Folder(dir)),
-        Verb::Demo { mut flags } => {
+        Verb::Demo { many: None, mut flags, .. } => {
             flags.native = true;
             serve(&flags, Source::Demo)
         }
+        Verb::Demo { many: Some(count), many_dir, mut flags } => {
+            flags.native = true;
+            serve(&flags, strangers(count, many_dir)?)
+        }
         Verb::Check { files } => check(&files),
         Verb::Routes { dir } => routes(dir),
+        Verb::Compile { log } => compile(&log),
         Verb::New { template, name } => {
             print(&new::create(template, &name)?)?;
             Ok(ExitCode::SUCCESS)
@@ -135,7 +162,22 @@ pub fn run() -> anyhow::Result<ExitCode> {
 fn serve(flags: &Flags, source: Source) -> anyhow::Result<ExitCode> {
     let (config, format) = flags.validate()?;
     let _log = log::start(format, "info")?;
-    run::run(config, &source)?;
+    run::run(config, &source, format)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the many guests and names their folder.
+fn strangers(count: u32, dir: Option<PathBuf>) -> anyhow::Result<Source> {
+    let dir = dir.or_else(|| config::user_cache_folder("guesthouse-strangers"));
+    let dir = dir.context("there is no folder for the guests: name one with --many-dir")?;
+    control::many::write(&dir, count as usize)?;
+    Ok(Source::Folder(dir))
+}
+
+fn compile(log: &str) -> anyhow::Result<ExitCode> {
+    let format = if log == "json" { LogFormat::Json } else { LogFormat::Text };
+    let _log = log::start(format, "info")?;
+    child::run()?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -172,7 +214,7 @@ fn describe(file: &Path, report: &Report) -> String {
 
 fn routes(dir: PathBuf) -> anyhow::Result<ExitCode> {
     let _log = log::start(LogFormat::Text, "warn")?;
-    let routes = control::routes(Source::Folder(dir.clone()))?;
+    let routes = control::routes(&dir)?;
     if routes.is_empty() {
         tracing::warn!("no routes: put a .wasm or .wat file into {}", dir.display());
     } else {

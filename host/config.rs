@@ -10,8 +10,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::uri::Authority;
+use serde::{Deserialize, Serialize};
 
-use amount::{BODY, Bound, CPU, DEADLINE, HEADER, MEMORY, RESPONSE};
+use amount::{
+    BODY, Bound, COMPILE_CPU, COMPILE_MEMORY, CPU, DEADLINE, HEADER, LOADED, MEMORY, RESPONSE,
+};
 
 mod address;
 mod amount;
@@ -26,12 +29,23 @@ pub struct Config {
     pub native: bool,
     pub upstream: Option<Upstream>,
     pub limits: Limits,
+    pub compile: CompileLimits,
+    /// Memory for loaded guests, past which idle ones are unloaded.
+    pub loaded_bytes_max: usize,
     /// Where compiled guests are kept; `None` compiles at every start.
     pub cache_dir: Option<PathBuf>,
 }
 
+/// What compiling one guest may use.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct CompileLimits {
+    /// CPU time of all its threads.
+    pub cpu_max: Duration,
+    pub memory_bytes_max: usize,
+}
+
 /// What one guest may use. Every limit is finite.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Limits {
     /// All memories of one instance together.
     pub memory_bytes_max: usize,
@@ -71,6 +85,8 @@ pub enum LogFormat {
 
 /// The heading over the limits in `--help`.
 const LIMITS: &str = "Limits of one guest";
+/// The heading over the limits of loading.
+const LOADING: &str = "Limits of loading";
 
 // Help texts that rustdoc would take for links.
 const WORKERS: &str = "Worker threads, 1 to 256 [default: one for each core]";
@@ -139,6 +155,28 @@ pub struct Flags {
     /// Request head and response head, each
     #[arg(long, value_name = "SIZE", help_heading = LIMITS, default_value_t = HEADER.default())]
     pub header_max: String,
+
+    /// Memory for loaded guests; past it, those idle longest are unloaded until they are asked for
+    #[arg(long, value_name = "SIZE", help_heading = LOADING, default_value_t = LOADED.default())]
+    pub loaded_max: String,
+
+    /// CPU time of compiling one guest
+    #[arg(
+        long,
+        value_name = "TIME",
+        help_heading = LOADING,
+        default_value_t = COMPILE_CPU.default()
+    )]
+    pub compile_max: String,
+
+    /// Memory of compiling one guest
+    #[arg(
+        long,
+        value_name = "SIZE",
+        help_heading = LOADING,
+        default_value_t = COMPILE_MEMORY.default()
+    )]
+    pub compile_memory_max: String,
 }
 
 /// Everything wrong with what was typed, each as `--flag: reason; what to do`.
@@ -167,6 +205,8 @@ impl Flags {
                 mistakes.check("--upstream", address::upstream(url).map(Some), None)
             }),
             limits: self.limits(&mut mistakes),
+            compile: self.compile(&mut mistakes),
+            loaded_bytes_max: bytes(mistakes.amount(&LOADED, &self.loaded_max)),
             cache_dir: mistakes.check("--cache-dir", self.cache_folder(), None),
         };
         let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
@@ -175,9 +215,7 @@ impl Flags {
     }
 
     fn limits(&self, mistakes: &mut Mistakes) -> Limits {
-        let mut amount = |bound: &Bound, text: &str| {
-            mistakes.check(bound.flag, bound.parse(text), bound.default)
-        };
+        let mut amount = |bound: &Bound, text: &str| mistakes.amount(bound, text);
         Limits {
             memory_bytes_max: bytes(amount(&MEMORY, &self.memory_max)),
             deadline: Duration::from_millis(amount(&DEADLINE, &self.deadline)),
@@ -185,6 +223,13 @@ impl Flags {
             body_bytes_max: amount(&BODY, &self.body_max),
             response_bytes_max: bytes(amount(&RESPONSE, &self.response_max)),
             header_bytes_max: bytes(amount(&HEADER, &self.header_max)),
+        }
+    }
+
+    fn compile(&self, mistakes: &mut Mistakes) -> CompileLimits {
+        CompileLimits {
+            cpu_max: Duration::from_millis(mistakes.amount(&COMPILE_CPU, &self.compile_max)),
+            memory_bytes_max: bytes(mistakes.amount(&COMPILE_MEMORY, &self.compile_memory_max)),
         }
     }
 
@@ -198,7 +243,7 @@ impl Flags {
                 Err(format!("{dir:?} is not a folder; name a folder, or give --no-cache"))
             }
             Some(dir) => Ok(Some(dir)),
-            None => Ok(user_cache_folder()),
+            None => Ok(user_cache_folder("guesthouse")),
         }
     }
 }
@@ -212,6 +257,15 @@ impl Default for Limits {
             body_bytes_max: BODY.default,
             response_bytes_max: bytes(RESPONSE.default),
             header_bytes_max: bytes(HEADER.default),
+        }
+    }
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        Self {
+            cpu_max: Duration::from_millis(COMPILE_CPU.default),
+            memory_bytes_max: bytes(COMPILE_MEMORY.default),
         }
     }
 }
@@ -232,6 +286,10 @@ impl Mistakes {
             self.0.push(format!("{flag}: {mistake}"));
             fallback
         })
+    }
+
+    fn amount(&mut self, bound: &Bound, text: &str) -> u64 {
+        self.check(bound.flag, bound.parse(text), bound.default)
     }
 }
 
@@ -263,12 +321,13 @@ fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
     })
 }
 
-fn user_cache_folder() -> Option<PathBuf> {
+/// A folder in the user's cache folder, if there is one.
+pub fn user_cache_folder(name: &str) -> Option<PathBuf> {
     // The XDG base directory specification has relative paths ignored.
     let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
     folder("XDG_CACHE_HOME")
         .or_else(|| folder("HOME").map(|home| home.join(".cache")))
-        .map(|cache| cache.join("guesthouse"))
+        .map(|cache| cache.join(name))
 }
 
 fn bytes(amount: u64) -> usize {

@@ -6,19 +6,25 @@
 pub mod cache;
 pub mod call;
 pub mod check;
+pub mod child;
+pub mod compile;
 pub mod core;
 pub mod engine;
 pub mod header;
 pub mod imports;
 pub mod instance;
+pub mod link;
 pub mod load;
 pub mod log;
+pub mod meter;
+mod pages;
 pub mod pool;
 pub mod reset;
 pub mod sniff;
 pub mod startup;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use wasmtime::{InstancePre, ModuleExport};
 
@@ -32,7 +38,7 @@ use reset::Baseline;
 
 /// A handler that has been loaded and can be instantiated.
 pub struct Guest {
-    /// Its place in the pools of every worker; unique in the process.
+    /// Its place in the pools and gates of every worker: its handler's.
     pub id: usize,
     pub isolation: Isolation,
     pub about: Arc<About>,
@@ -43,6 +49,8 @@ pub struct Guest {
     startup: Startup,
     /// The state to which its instances can be reset, if they can.
     baseline: Option<Baseline>,
+    /// Whether it is served no more: by another version, or not at all.
+    retired: AtomicBool,
 }
 
 /// What each instance of a guest has to know of it, in one piece: every reference costs an atomic
@@ -71,6 +79,15 @@ enum Startup {
 }
 
 impl Guest {
+    /// Says that it is served no more. Requests that have it already end on it.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
     /// Whether a fresh instance runs guest code before its first request.
     pub fn runs_startup(&self) -> bool {
         matches!(self.startup, Startup::Each { .. })

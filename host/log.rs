@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LogFormat, Mistakes};
 
 /// The environment variable that chooses what is logged, in the syntax of `EnvFilter`.
-const FILTER: &str = "GUESTHOUSE_LOG";
+pub const FILTER: &str = "GUESTHOUSE_LOG";
 
 /// Lines waiting for stderr. Guest lines are bounded by [`escape`], so this bounds memory.
 const QUEUE_LINES_MAX: usize = 8192;

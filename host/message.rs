@@ -313,6 +313,9 @@ pub enum Reject {
     InvalidResponse,
     /// The handler's file could not be loaded.
     NotLoaded,
+    /// The handler is not loaded yet, and the request waited to its deadline or there were too
+    /// many waiting.
+    Loading,
     /// Every instance, or every place for a request, is taken.
     NoInstance,
     /// No response head before the deadline.
@@ -329,7 +332,7 @@ pub enum Reject {
 
 impl Reject {
     /// Every reject, for counters: the position is the counter's index.
-    pub const NAMES: [&'static str; 15] = [
+    pub const NAMES: [&'static str; 16] = [
         "no_route",
         "bad_path",
         "bad_host",
@@ -345,6 +348,7 @@ impl Reject {
         "upstream_failed",
         "upstream_deadline",
         "upstream_busy",
+        "loading",
     ];
 
     /// The position of this reject's name in [`Reject::NAMES`].
@@ -365,6 +369,7 @@ impl Reject {
             Reject::UpstreamFailed => 12,
             Reject::UpstreamDeadline => 13,
             Reject::UpstreamBusy => 14,
+            Reject::Loading => 15,
         }
     }
 

@@ -163,9 +163,9 @@ fn work(index: usize, shared: &Shared, sockets: Vec<Socket>) {
         Err(error) => return tracing::error!("worker {index} could not start: {error}"),
     };
     runtime.block_on(async {
-        let reader = shared.registry.reader();
         let (config, metrics) = (shared.config.clone(), shared.metrics.clone());
-        let worker = Worker::new(index, config, &shared.engines, reader, metrics);
+        let registry = shared.registry.clone();
+        let worker = Worker::new(index, config, &shared.engines, registry, metrics);
         tokio::task::spawn_local(guard::run(worker.clone()));
         tokio::task::spawn_local(worker.pool.clone().renew_always());
         tokio::task::spawn_local(publish(worker.clone(), shared.ask.clone()));

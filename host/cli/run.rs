@@ -5,19 +5,22 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::Config;
-use crate::control::{self, Source};
+use crate::config::{Config, LogFormat};
+use crate::control::{Control, Source};
 use crate::guest::Loader;
-use crate::registry::Registry;
+use crate::guest::load::Settings;
+use crate::registry::{Registry, State};
 use crate::serve::{self, Host};
 
-/// Serves a source until SIGINT or SIGTERM. SIGUSR1 logs the counters.
+/// Serves a source until SIGINT or SIGTERM. SIGHUP looks at the folder anew, SIGUSR1 logs the
+/// counters. `log` is how the processes that compile guests log.
 ///
 /// # Errors
 /// The host cannot start; the text says why and what to do.
-pub fn run(config: Config, source: &Source) -> Result<()> {
+pub fn run(config: Config, source: &Source, log: LogFormat) -> Result<()> {
     // Before anything long, so that a port in use is known at once.
     let bound = serve::bind(&config.listen, config.workers)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -27,10 +30,18 @@ pub fn run(config: Config, source: &Source) -> Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut status = signal(SignalKind::user_defined1())?;
-        let loader = Loader::new(&config.limits, config.workers, config.cache_dir.as_deref())?;
-        let snapshot = control::load::load(source, &config, &loader)?;
-        let registry = Arc::new(Registry::new(snapshot));
-        let engines = loader.engines.clone();
+        let mut hangup = signal(SignalKind::hangup())?;
+        // Where files may not be large, the cache is to find that out, and not the process.
+        let _too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
+        let loader = Arc::new(Loader::new(&Settings {
+            limits: &config.limits,
+            compile: config.compile,
+            workers: config.workers,
+            cache_dir: config.cache_dir.as_deref(),
+            log,
+        })?);
+        let control = Control::start(source, &config, &loader)?;
+        let (engines, registry) = (loader.engines.clone(), control.registry.clone());
         let host = Host::start(Arc::new(config), engines, registry, bound.sockets)?;
         for address in &bound.addresses {
             tracing::info!("listening on http://{address}");
@@ -39,8 +50,14 @@ pub fn run(config: Config, source: &Source) -> Result<()> {
             let name = tokio::select! {
                 _ = interrupt.recv() => "SIGINT",
                 _ = terminate.recv() => "SIGTERM",
+                _ = hangup.recv() => {
+                    tracing::info!("SIGHUP: looking for changes");
+                    control.rescan();
+                    continue;
+                }
                 _ = status.recv() => {
-                    tracing::info!("status: {}", host.status().await);
+                    let census = census(&control.registry);
+                    tracing::info!("status: {} {census}", host.status().await);
                     continue;
                 }
             };
@@ -50,4 +67,13 @@ pub fn run(config: Config, source: &Source) -> Result<()> {
         tracing::info!("stopped: {}", host.stop());
         Ok(())
     })
+}
+
+/// The handlers by their states: `handlers=7 cold=0 loading=1 ready=6 failed=0`.
+fn census(registry: &Registry) -> String {
+    let counts = registry.census();
+    let all: usize = counts.iter().sum();
+    let named = State::ALL.iter().zip(counts).filter(|(state, _)| **state != State::Gone);
+    let named = named.map(|(state, count)| format!(" {}={count}", state.name()));
+    format!("handlers={all}{}", named.collect::<String>())
 }

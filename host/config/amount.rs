@@ -13,6 +13,11 @@ pub(super) const BODY: Bound = size("--body-max", 8 * MIB, (0, 1024 * GIB));
 pub(super) const RESPONSE: Bound = size("--response-max", 8 * MIB, (0, GIB));
 // hyper's read buffer cannot be smaller than 8192 bytes.
 pub(super) const HEADER: Bound = size("--header-max", 32 * KIB, (8 * KIB, 256 * KIB));
+// 10,000 small guests take half of it.
+pub(super) const LOADED: Bound = size("--loaded-max", 512 * MIB, (MIB, 1024 * GIB));
+pub(super) const COMPILE_CPU: Bound = time("--compile-max", 30 * SECOND, (SECOND, HOUR));
+pub(super) const COMPILE_MEMORY: Bound =
+    size("--compile-memory-max", 2 * GIB, (256 * MIB, 256 * GIB));
 
 /// The default and the range of a flag, in bytes or milliseconds.
 pub(super) struct Bound {

@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -26,6 +27,63 @@ pub struct Scan {
     pub found: Vec<Found>,
     /// In the order of the walk. Each is worth a line in the log; none stops the host.
     pub skipped: Vec<Skipped>,
+    /// The folders that were read, the top one first.
+    pub folders: Vec<Folder>,
+    /// Files and folders of which this walk could not tell what they are or hold. What was known
+    /// of them may still be so.
+    pub unknown: Vec<PathBuf>,
+}
+
+/// A folder that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder {
+    /// Below the handler folder as it was given.
+    pub path: PathBuf,
+    /// Tells whether another folder has come in its place.
+    pub device: u64,
+    pub inode: u64,
+}
+
+/// What tells one version of a file from another without reading it. Times are compared for being
+/// equal only, so that it does not matter how right the clock is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// Seconds and nanoseconds of the last change of its contents, and of what is known of it: an
+    /// owner can set the first, nobody the second.
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(about: &fs::Metadata) -> Self {
+        Stamp {
+            device: about.dev(),
+            inode: about.ino(),
+            bytes: about.size(),
+            modified: (about.mtime(), about.mtime_nsec()),
+            changed: (about.ctime(), about.ctime_nsec()),
+        }
+    }
+
+    /// Names the file itself, whatever its name and its contents.
+    pub fn file(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// The stamp of the file that a path leads to now.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be looked at.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        Ok(Self::of(&fs::metadata(path)?))
+    }
 }
 
 /// A file that asks for a route.
@@ -37,10 +95,11 @@ pub struct Found {
     pub path: PathBuf,
     /// The guest's name in logs: the path relative to the folder, with `/`, without extension.
     pub name: String,
+    pub stamp: Stamp,
 }
 
 /// A file or folder that looks meant for the host and cannot be used.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     /// Below the folder as it was given.
     pub path: PathBuf,
@@ -66,6 +125,7 @@ pub fn scan(folder: &Path) -> anyhow::Result<Scan> {
         Err(error) => return Err(error).with_context(unreadable),
     }
     let mut walk = Walk::default();
+    walk.visit(folder);
     let names = walk.names(folder).with_context(unreadable)?;
     walk.inside.push(fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned()));
     walk.entries(folder, "", names);
@@ -82,6 +142,14 @@ struct Walk {
 }
 
 impl Walk {
+    /// Takes down a folder before it is read, so that what changes while it is read is seen.
+    fn visit(&mut self, folder: &Path) {
+        if let Ok(about) = fs::metadata(folder) {
+            let (device, inode) = (about.dev(), about.ino());
+            self.scan.folders.push(Folder { path: folder.to_owned(), device, inode });
+        }
+    }
+
     /// The names in `folder`, sorted, without the hidden ones. Past the bound, those that the file
     /// system happens to give first.
     fn names(&mut self, folder: &Path) -> io::Result<Vec<OsString>> {
@@ -117,8 +185,12 @@ impl Walk {
             // Of the file a link leads to.
             match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_dir() => self.folder(&path, prefix, &name),
-                Ok(metadata) => self.file(path, prefix, metadata.is_file()),
-                Err(error) if has_extension(&path, &["wasm", "wat"]) => {
+                Ok(metadata) => self.file(path, prefix, &metadata),
+                // A link that leads nowhere is as good as no file.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    self.unknown(&path, format!("it cannot be read: {error}"));
+                }
+                Err(error) if is_handler(&path) => {
                     self.skip(&path, format!("it cannot be read: {error}"));
                 }
                 Err(_) => {}
@@ -136,32 +208,35 @@ impl Walk {
         }
         let real = match fs::canonicalize(path) {
             Ok(real) => real,
-            Err(error) => return self.skip(path, format!("the folder cannot be read: {error}")),
+            Err(error) => {
+                return self.unknown(path, format!("the folder cannot be read: {error}"));
+            }
         };
         if self.inside.contains(&real) {
             let reason = "it is a link to a folder that it is in: remove the link";
             return self.skip(path, reason.into());
         }
+        self.visit(path);
         match self.names(path) {
             Ok(names) => {
                 self.inside.push(real);
                 self.entries(path, &format!("{prefix}{name}/"), names);
                 self.inside.pop();
             }
-            Err(error) => self.skip(path, format!("the folder cannot be read: {error}")),
+            Err(error) => self.unknown(path, format!("the folder cannot be read: {error}")),
         }
     }
 
-    fn file(&mut self, path: PathBuf, prefix: &str, regular: bool) {
+    fn file(&mut self, path: PathBuf, prefix: &str, about: &fs::Metadata) {
         if has_extension(&path, &["cwasm"]) {
             let reason = "a precompiled module is native code that nothing can check, so it is \
                           never loaded from here: put the .wasm file in its place";
             return self.skip(&path, reason.into());
         }
-        if !has_extension(&path, &["wasm", "wat"]) {
+        if !is_handler(&path) {
             return;
         }
-        if !regular {
+        if !about.is_file() {
             // To open a pipe would wait for ever.
             return self.skip(&path, "it is not a regular file".into());
         }
@@ -170,14 +245,26 @@ impl Walk {
         };
         let name = format!("{prefix}{stem}");
         match Pattern::parse(&name) {
-            Ok(pattern) => self.scan.found.push(Found { pattern, path, name }),
+            Ok(pattern) => {
+                self.scan.found.push(Found { pattern, path, name, stamp: Stamp::of(about) });
+            }
             Err(error) => self.skip(&path, error.to_string()),
         }
+    }
+
+    fn unknown(&mut self, path: &Path, reason: String) {
+        self.scan.unknown.push(path.to_owned());
+        self.skip(path, reason);
     }
 
     fn skip(&mut self, path: &Path, reason: String) {
         self.scan.skipped.push(Skipped { path: path.to_owned(), reason });
     }
+}
+
+/// Whether a file's name says that it is a handler.
+pub fn is_handler(path: &Path) -> bool {
+    has_extension(path, &["wasm", "wat"])
 }
 
 fn has_extension(path: &Path, extensions: &[&str]) -> bool {

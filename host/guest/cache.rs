@@ -10,6 +10,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use wasmtime::{Engine, Module};
@@ -18,7 +19,7 @@ use super::engine::Class;
 use super::reset::PROOF_VERSION;
 
 /// Changes whenever the meaning of an entry changes.
-const FORMAT: &str = "guesthouse-cache-2";
+const FORMAT: &str = "guesthouse-cache-3";
 /// Bytes of the checksum at the head of an entry, and of the length behind it.
 const SUM_BYTES: usize = 32;
 const LEN_BYTES: usize = 4;
@@ -27,21 +28,28 @@ const LEN_BYTES: usize = 4;
 pub struct Cache {
     dir: PathBuf,
     serial: AtomicU64,
+    /// Tells this process from an earlier one with its number: nanoseconds since 1970.
+    born: u128,
 }
 
 /// What loading a guest has found out, beside its code.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Facts {
     pub class: Class,
+    /// Bytes of all its memories as they begin.
+    pub memory_bytes: u64,
     /// Features that the start-up code enabled.
     pub features: u32,
     /// Whether start-up code runs in each fresh instance, and why its result could not be kept.
     pub startup_each: Option<String>,
+    /// The exports that run once before the first request, in their order.
+    pub startup_functions: Vec<String>,
     /// Mutable globals that are exported for resets; `None` if instances cannot be reset.
     pub reset_globals: Option<usize>,
 }
 
 /// Names one entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Key(blake3::Hash);
 
 /// Feeds what wasmtime says about its settings into a digest.
@@ -58,8 +66,8 @@ impl Hasher for Digest {
 }
 
 impl Key {
-    /// The key of a module under these engines, whose settings it includes.
-    pub fn new(wasm: &[u8], engines: &[&Engine], memory_bytes_max: usize) -> Self {
+    /// The key of a file's contents under these engines, whose settings it includes.
+    pub fn new(bytes: &[u8], is_text: bool, engines: &[&Engine], memory_bytes_max: usize) -> Self {
         let mut digest = Digest(blake3::Hasher::new());
         digest.write(FORMAT.as_bytes());
         digest.write(env!("CARGO_PKG_VERSION").as_bytes());
@@ -68,8 +76,14 @@ impl Key {
         for engine in engines {
             engine.precompile_compatibility_hash().hash(&mut digest);
         }
-        digest.write(wasm);
+        digest.write(&[u8::from(is_text)]);
+        digest.write(bytes);
         Key(digest.0.finalize())
+    }
+
+    /// The checksum of an entry. The key is in it, so that no entry passes for another.
+    fn sum(&self, entry: &[u8]) -> blake3::Hash {
+        blake3::keyed_hash(self.0.as_bytes(), entry)
     }
 }
 
@@ -93,7 +107,9 @@ impl Cache {
                 dir.display()
             ));
         }
-        Ok(Cache { dir: dir.to_owned(), serial: AtomicU64::new(0) })
+        forget_unfinished(dir);
+        let born = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+        Ok(Cache { dir: dir.to_owned(), serial: AtomicU64::new(0), born })
     }
 
     fn path(&self, key: &Key) -> PathBuf {
@@ -104,7 +120,7 @@ impl Cache {
     pub fn get(&self, key: &Key) -> Option<(Facts, Artifact)> {
         let entry = fs::read(self.path(key)).ok()?;
         let (sum, rest) = entry.split_at_checked(SUM_BYTES)?;
-        if blake3::hash(rest).as_bytes() != sum {
+        if key.sum(rest).as_bytes() != sum {
             tracing::warn!("cache entry {} is damaged and is made anew", key.0.to_hex());
             return None;
         }
@@ -125,14 +141,14 @@ impl Cache {
         rest.extend_from_slice(&facts);
         rest.extend_from_slice(code);
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let temp = self.dir.join(format!(".{}-{serial}.tmp", std::process::id()));
+        let temp = self.dir.join(format!(".{}-{}-{serial}.tmp", std::process::id(), self.born));
         let written = fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(&temp)
             .and_then(|mut file| {
-                file.write_all(blake3::hash(&rest).as_bytes())?;
+                file.write_all(key.sum(&rest).as_bytes())?;
                 file.write_all(&rest)
             })
             .and_then(|()| fs::rename(&temp, self.path(key)));
@@ -141,6 +157,21 @@ impl Cache {
             drop(fs::remove_file(&temp));
             format!("could not write to the cache {}: {error}", self.dir.display())
         })
+    }
+}
+
+/// Removes what a host that was killed was writing. One that is at it now takes no hour.
+fn forget_unfinished(dir: &Path) {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let is_temporary = entry.path().extension().is_some_and(|ending| ending == "tmp");
+        let modified = entry.metadata().and_then(|about| about.modified());
+        let is_old = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > HOUR));
+        if is_temporary && is_old {
+            // That it may stay is harmless.
+            drop(fs::remove_file(entry.path()));
+        }
     }
 }
 
@@ -161,7 +192,7 @@ impl Artifact {
     /// # Errors
     /// Where it is of another version or other settings.
     pub fn module(&self, engine: &Engine) -> wasmtime::Result<Module> {
-        // SAFETY: the bytes come from `precompile_module` of this process, or from an entry whose
+        // SAFETY: the bytes come from `precompile_module` of this program, or from an entry whose
         // checksum held in a folder that nobody else can write to.
         unsafe { Module::deserialize(engine, &self.entry[self.start..]) }
     }

@@ -4,9 +4,11 @@
 
 use std::path::Path;
 
-use super::load::{Loader, read_file};
-use super::sniff;
-use crate::config::{Isolation, Limits};
+use super::child::Cancel;
+use super::link::Identity;
+use super::load::{Loader, Settings, Source};
+use super::{compile, sniff};
+use crate::config::{CompileLimits, Isolation, Limits, LogFormat};
 
 /// The findings about one file. Texts are as they stand in the file, so escape them for a terminal.
 pub struct Report {
@@ -27,9 +29,15 @@ impl Report {
 
 /// Checks a file by doing all that serving it would do, short of a request.
 pub fn inspect(path: &Path, limits: &Limits) -> Report {
-    let wasm = match read_file(path) {
-        Ok(wasm) => wasm,
-        Err(reason) => return Report::failed("unknown", reason),
+    let source = Source::read(path);
+    let source = source.map_err(|failure| failure.reason);
+    let wasm = source.as_ref().map_err(Clone::clone).and_then(|source| match source.is_text {
+        true => compile::binary(&source.bytes),
+        false => Ok(source.bytes.clone()),
+    });
+    let (source, wasm) = match (source, wasm) {
+        (Ok(source), Ok(wasm)) => (source, wasm),
+        (Err(reason), _) | (_, Err(reason)) => return Report::failed("unknown", reason),
     };
     let about = match sniff::read(&wasm) {
         Ok(about) => about,
@@ -51,17 +59,18 @@ pub fn inspect(path: &Path, limits: &Limits) -> Report {
         )],
         verdict: Ok(()),
     };
-    let loader = match Loader::new(limits, 1, None) {
-        Ok(loader) => loader,
-        Err(error) => {
-            report.verdict = Err(format!("{error:#}"));
-            return report;
-        }
-    };
-    match loader.load(&wasm, &path.to_string_lossy(), Isolation::Fresh) {
-        Ok(guest) => {
+    let compile = CompileLimits::default();
+    let settings = Settings { limits, compile, workers: 1, cache_dir: None, log: LogFormat::Text };
+    let loaded = Loader::new(&settings).map_err(|error| format!("{error:#}")).and_then(|loader| {
+        let (name, isolation) = (&*path.to_string_lossy(), Isolation::Fresh);
+        let key = loader.key(&source);
+        let whose = Identity { id: 0, name, isolation, limits };
+        loader.load(&source, key, &whose, &Cancel::default()).map_err(|failure| failure.reason)
+    });
+    match loaded {
+        Ok(loaded) => {
             report.kind = "core module (http-wasm handler)".into();
-            report.notes.push(guest.startup_note());
+            report.notes.push(loaded.guest.startup_note());
         }
         Err(reason) => report.verdict = Err(reason),
     }

@@ -14,6 +14,7 @@ use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
 };
 
+use super::pool::READY_MAX;
 use crate::config::Limits;
 
 /// The epoch's period. A tick costs a busy core two context switches, about 8 us in a virtual
@@ -38,8 +39,16 @@ pub const TABLES_MAX: usize = 4;
 pub const MEMORIES_MAX: usize = 4;
 /// Address space of one memory: 4 GiB and its guard, so that the code needs no bounds checks.
 const SLOT_ADDRESS_BYTES: u64 = (4 << 30) + (32 << 20);
+/// Calls that each worker is to have room for.
+const IN_FLIGHT: u64 = 256;
 /// Mappings that one used memory slot can split off its reservation: accessible part, guard, image.
 const MAPPINGS_PER_SLOT: u64 = 4;
+/// Free slots of a small engine that are kept from being used for another guest.
+const WARM_SLOTS: u32 = 16;
+/// Mappings of a loaded guest: its code, and the read-only data before and behind it.
+const MAPPINGS_PER_GUEST: u64 = 3;
+/// Mappings for everything else: libraries, heaps, stacks.
+const MAPPINGS_OF_THE_HOST: u64 = 4096;
 
 /// Which engine a guest runs on; chosen at load by the size of its memory image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,9 +59,18 @@ pub enum Class {
     Large,
 }
 
+/// Sizes of a memory as it begins, in bytes, that have a small engine of their own: the least there
+/// is, the least with a stack beside the data, and what Rust's 1 MiB stack comes to. All others
+/// share one more. A slot that is used for another size than before has its protection changed,
+/// and every core that runs the host is interrupted for that: with 10,000 guests of two sizes in
+/// one engine that was a tenth of all CPU time.
+const SMALL_SIZES: [u64; 3] = [64 << 10, 128 << 10, 17 * (64 << 10)];
+const SMALL_ENGINES: usize = SMALL_SIZES.len() + 1;
+
 /// The engines of this process.
 pub struct Engines {
-    pub small: Engine,
+    /// They differ in their pools only, so code for one fits all.
+    pub small: [Engine; SMALL_ENGINES],
     pub large: Engine,
     /// Runs start-up code once, for its snapshot: quick to compile, no pool.
     pub startup: Engine,
@@ -60,11 +78,23 @@ pub struct Engines {
     ticker: Ticker,
 }
 
-/// How many instances each engine can hold at once, all workers together.
+/// How many instances each engine can hold at once, all workers together, and how many guests may
+/// be loaded beside them. Each small engine has as many slots as if it were the only one, for it
+/// may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Slots {
     pub small: u32,
     pub large: u32,
+    pub guests: usize,
+}
+
+impl Slots {
+    /// Ready instances that each worker keeps, of all guests together: its share, less what calls
+    /// need.
+    pub fn ready_max(self, workers: usize) -> usize {
+        let share = self.small as usize / workers;
+        (share / 2).max(share.saturating_sub(IN_FLIGHT as usize)).clamp(1, READY_MAX)
+    }
 }
 
 /// What the machine says about the limits that matter here.
@@ -80,25 +110,45 @@ impl Engines {
     pub fn new(limits: &Limits, workers: usize) -> Result<Self> {
         let machine = Machine::read();
         let slots = Slots::derive(machine, workers);
-        let small = pooled(limits, machine, Class::Small, slots.small)?;
+        let small = || pooled(limits, machine, Class::Small, slots.small);
+        let small = [small()?, small()?, small()?, small()?];
         let large = pooled(limits, machine, Class::Large, slots.large)?;
-        let mut config = settings();
-        config.cranelift_opt_level(OptLevel::None);
-        let startup = Engine::new(&config)?;
-        let all = vec![small.clone(), large.clone(), startup.clone()];
-        let ticker = Ticker::start(all, workers)?;
         tracing::debug!(
             "instance slots: {} small, {} large; mappings allowed: {}",
             slots.small,
             slots.large,
             machine.mappings_max
         );
+        Self::with(small, large, slots, workers)
+    }
+
+    /// Engines whose machine code the pooled ones take, for a process that makes an instance now
+    /// and then.
+    pub fn unpooled() -> Result<Self> {
+        let engine = |class| Engine::new(&class_settings(class));
+        let (small, large) = (engine(Class::Small)?, engine(Class::Large)?);
+        let small = std::array::from_fn(|_| small.clone());
+        Self::with(small, large, Slots { small: 0, large: 0, guests: 0 }, 1)
+    }
+
+    fn with(
+        small: [Engine; SMALL_ENGINES],
+        large: Engine,
+        slots: Slots,
+        workers: usize,
+    ) -> Result<Self> {
+        let mut config = settings();
+        config.cranelift_opt_level(OptLevel::None);
+        let startup = Engine::new(&config)?;
+        let all = small.iter().chain([&large, &startup]).cloned().collect();
+        let ticker = Ticker::start(all, workers)?;
         Ok(Engines { small, large, startup, slots, ticker })
     }
 
-    pub fn get(&self, class: Class) -> &Engine {
+    /// The engine for guests of a class whose memories begin with so many bytes.
+    pub fn get(&self, class: Class, memory_bytes: u64) -> &Engine {
         match class {
-            Class::Small => &self.small,
+            Class::Small => &self.small[small_index(memory_bytes)],
             Class::Large => &self.large,
         }
     }
@@ -107,6 +157,11 @@ impl Engines {
     pub fn pulse(&self, index: usize) -> Pulse {
         Pulse { shared: self.ticker.shared.clone(), worker: index }
     }
+}
+
+/// Which of the small engines is for memories that begin with so many bytes.
+pub fn small_index(memory_bytes: u64) -> usize {
+    SMALL_SIZES.iter().position(|size| *size == memory_bytes).unwrap_or(SMALL_SIZES.len())
 }
 
 impl Machine {
@@ -141,13 +196,18 @@ fn pagemap_scan_is_safe() -> bool {
 }
 
 impl Slots {
-    /// Room for 256 calls per worker and at least 1,000 in all, within a half of the mappings that
-    /// the kernel allows this process.
+    /// Room for 256 calls per worker beside the ready instances, and at least 1,000 in all, within
+    /// a half of the mappings that the kernel allows this process.
     fn derive(machine: Machine, workers: usize) -> Self {
         let affordable = machine.mappings_max / 2 / MAPPINGS_PER_SLOT;
-        let wanted = (workers as u64 * 256).clamp(1_000, 8_000);
+        let wanted = (workers as u64 * (IN_FLIGHT + READY_MAX as u64)).clamp(1_000, 4_000);
         let small = wanted.min(affordable).max(64) as u32;
-        Slots { small, large: (small / 4).max(64) }
+        let large = (small / 8).clamp(64, 250);
+        let instances = u64::from(small + large) * MAPPINGS_PER_SLOT + MAPPINGS_OF_THE_HOST;
+        // An eighth is left for guests that are in use when more are asked for.
+        let left = machine.mappings_max.saturating_sub(instances);
+        let guests = left / MAPPINGS_PER_GUEST / 8 * 7;
+        Slots { small, large, guests: (guests as usize).max(64) }
     }
 }
 
@@ -169,11 +229,19 @@ fn settings() -> Config {
     config
 }
 
-fn pooled(limits: &Limits, machine: Machine, class: Class, slots: u32) -> Result<Engine> {
+/// The settings of one class.
+fn class_settings(class: Class) -> Config {
     let mut config = settings();
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits, machine, slots)));
     config.memory_init_cow(class == Class::Large);
     config.cranelift_opt_level(OptLevel::Speed);
+    config
+}
+
+fn pooled(limits: &Limits, machine: Machine, class: Class, slots: u32) -> Result<Engine> {
+    let mut config = class_settings(class);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(
+        limits, machine, class, slots,
+    )));
     Engine::new(&config).map_err(anyhow::Error::from).with_context(|| {
         format!(
             "could not reserve {} GiB of address space for {slots} instances; \
@@ -183,7 +251,7 @@ fn pooled(limits: &Limits, machine: Machine, class: Class, slots: u32) -> Result
     })
 }
 
-fn pool(limits: &Limits, machine: Machine, slots: u32) -> PoolingAllocationConfig {
+fn pool(limits: &Limits, machine: Machine, class: Class, slots: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_core_instances(slots)
         .total_memories(slots)
@@ -193,8 +261,9 @@ fn pool(limits: &Limits, machine: Machine, slots: u32) -> PoolingAllocationConfi
         .max_tables_per_module(TABLES_MAX as u32)
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(limits.memory_bytes_max)
-        // Every slot stays warm: a slot that is used again for the same guest keeps its pages.
-        .max_unused_warm_slots(slots);
+        // Mapped images stay with their slots. Copied ones do not, so the slots that were used last
+        // are used next: they are in the cache.
+        .max_unused_warm_slots(if class == Class::Large { slots } else { WARM_SLOTS });
     if machine.pagemap_scan {
         // Keeping memory without the scan would be a blind memset, slower than giving it back.
         pool.linear_memory_keep_resident(MEMORY_KEEP_BYTES)
@@ -267,8 +336,7 @@ impl Shared {
 
 impl Ticker {
     fn start(engines: Vec<Engine>, workers: usize) -> Result<Self> {
-        // One line more than workers: loading runs guests too.
-        let pulses = (0..=workers).map(|_| PulseLine::default()).collect();
+        let pulses = (0..workers).map(|_| PulseLine::default()).collect();
         let shared = Arc::new(Shared {
             pulses,
             asleep: AtomicBool::new(false),

@@ -1,13 +1,13 @@
 //! One sandbox: a store and an instance in it; limits go in, a call runs, its outcome comes out.
 //!
-//! Owns the call and its deadline. An instance is consumed by a call and comes back only if the
+//! Owns the call. An instance is consumed by a call and comes back only if the
 //! guest ended well, so that one which trapped or overran cannot be used again. Knows nothing of
 //! where instances are kept.
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -15,10 +15,10 @@ use wasmtime::{Global, PoolConcurrencyLimitError, Store, TypedFunc};
 
 use super::call::{BUFFER_RESPONSE, Call, Exchange, Fault, Phase};
 use super::engine::{Pulse, QUANTUM_TICKS};
+use super::meter::Meter;
 use super::reset::{Baseline, RESETS_MAX};
 use super::startup::{run_start, store};
 use super::{Guest, Startup};
-use crate::config::Limits;
 use crate::message::{Reject, Request, Response, ResponseBody};
 
 /// An instance that is ready for a request.
@@ -81,25 +81,34 @@ impl Instance {
         }
     }
 
+    /// Makes an instance of a guest that runs nothing at start-up; `None` where every slot is
+    /// taken. Does not wait.
+    ///
+    /// # Errors
+    /// A sentence that says why it cannot be made.
+    pub fn try_now(guest: Arc<Guest>) -> Result<Option<Box<Instance>>, String> {
+        let made = pin!(Self::instantiate(guest));
+        match made.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(instance)) => Ok(Some(instance)),
+            Poll::Ready(Err(error)) if make_reject(&error) == Reject::NoInstance => Ok(None),
+            Poll::Ready(Err(error)) => {
+                Err(format!("an instance could not be made: {}", describe(&error)))
+            }
+            Poll::Pending => Err("an instance without start-up code had to wait".into()),
+        }
+    }
+
     /// Makes an instance of a guest that runs nothing at start-up. Does not wait.
     ///
     /// # Errors
     /// As [`Instance::make`].
     pub fn make_now(guest: Arc<Guest>) -> Result<Box<Instance>, Reject> {
-        let made = pin!(Self::instantiate(guest));
-        match made.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(instance)) => Ok(instance),
-            Poll::Ready(Err(error)) => {
-                if make_reject(&error) != Reject::NoInstance {
-                    tracing::error!("could not make an instance: {}", describe(&error));
-                }
-                Err(Reject::NoInstance)
-            }
-            Poll::Pending => {
-                tracing::error!("an instance without start-up code had to wait");
-                Err(Reject::NoInstance)
-            }
-        }
+        Self::try_now(guest)
+            .unwrap_or_else(|why| {
+                tracing::error!("{why}");
+                None
+            })
+            .ok_or(Reject::NoInstance)
     }
 
     /// Makes an instance whose start-up code is held to the guest's deadline and CPU limit.
@@ -157,15 +166,16 @@ impl Instance {
         Some(Baseline::read(&mut self.store, memory, &self.globals))
     }
 
-    /// Puts an instance that ended well back into the state in which it was made.
+    /// Puts an instance that ended well back into the state in which it was made. `is_warm` says
+    /// that its guest was asked for just before, too.
     ///
     /// # Errors
     /// The instance is gone; a new one of this guest has to be made instead.
-    pub fn reset(mut self: Box<Self>) -> Result<Box<Instance>, Arc<Guest>> {
+    pub fn reset(mut self: Box<Self>, is_warm: bool) -> Result<Box<Instance>, Arc<Guest>> {
         self.resets += 1;
         let restored = match (&self.guest.baseline, self.store.data().memory) {
             (Some(baseline), Some(memory)) if self.resets < RESETS_MAX => {
-                baseline.restore(&mut self.store, memory, &self.globals)
+                baseline.restore(&mut self.store, memory, &self.globals, is_warm)
             }
             _ => false,
         };
@@ -398,59 +408,4 @@ fn place(backtrace: &wasmtime::WasmBacktrace) -> String {
     });
     let frames: Vec<String> = frames.collect();
     if frames.is_empty() { String::new() } else { format!(", in {}", frames.join(" < ")) }
-}
-
-/// Holds a request's calls to the deadline and to the CPU limit.
-///
-/// A guest yields at every quantum, so it is enough to look at the clock between polls; a call
-/// that ends within its first poll costs no look at all.
-pub struct Meter<'a> {
-    limits: &'a Limits,
-    started: Instant,
-    /// When the first slice began, until it has run.
-    first: Option<Instant>,
-    cpu_used: Duration,
-}
-
-impl<'a> Meter<'a> {
-    pub fn new(limits: &'a Limits, started: Instant) -> Self {
-        Meter { limits, started, first: Some(started), cpu_used: Duration::ZERO }
-    }
-
-    /// Says that what went before was not the guest's own time.
-    pub fn resume(&mut self) {
-        self.first = None;
-    }
-
-    /// When the response head is due.
-    pub fn deadline(&self) -> Instant {
-        self.started + self.limits.deadline
-    }
-
-    /// Runs a future until it is done, the deadline has passed, or its CPU time is used up.
-    pub fn run<F: Future>(
-        &mut self,
-        mut future: Pin<&mut F>,
-    ) -> impl Future<Output = Result<F::Output, Reject>> {
-        // A meter's first call begins when the request did; every later slice reads the clock.
-        let mut resumed = self.first.take();
-        let mut timer: Option<Pin<Box<tokio::time::Sleep>>> = None;
-        std::future::poll_fn(move |cx| {
-            let begun = resumed.take().unwrap_or_else(Instant::now);
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
-                return Poll::Ready(Ok(output));
-            }
-            self.cpu_used += begun.elapsed();
-            if self.cpu_used >= self.limits.cpu_max {
-                return Poll::Ready(Err(Reject::CpuTime));
-            }
-            let deadline = self.deadline();
-            let timer =
-                timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
-            match timer.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(Err(Reject::Deadline)),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-    }
 }

@@ -1,54 +1,102 @@
-//! From a file's bytes to a [`Guest`]: sniff, check, run the start-up once, compile or take from
-//! the cache, and try one instance.
+//! From a file's bytes to a [`Guest`]: take its machine code from the cache, or have a child
+//! process compile it; link it, and note the state in which its instances begin.
 //!
 //! Owns the order of these steps. Every way in which a file can be bad ends in a sentence for the
-//! log and for `check`; none of them stops the host.
+//! log and for `check`; none of them stops the host, and no code of a guest runs here.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
-use wasmtime::{Linker, Module, Store};
+use wasmtime::Module;
 
 use super::cache::{Artifact, Cache, Facts, Key};
-use super::call::Call;
-use super::engine::{Class, Engines, Pulse, SMALL_IMAGE_BYTES_MAX};
-use super::imports::{self, Offer};
+use super::child::{Cancel, Children};
+use super::compile::Job;
+use super::engine::Engines;
+use super::link::{Identity, Linkers};
 use super::sniff::{self, FILE_BYTES_MAX};
-use super::startup::{self, Snapshot};
-use super::{About, Exports, Guest, Instance, Startup, core, reset};
-use crate::config::{Isolation, Limits};
+use super::{Guest, Instance};
+use crate::config::{CompileLimits, Limits, LogFormat};
 
-/// Loads guests: the engines with what they offer to import.
+/// Memory that a loaded guest takes beside its code, in bytes: what links it, and its routes.
+/// Measured with 10,000 small guests, rounded up.
+const GUEST_BYTES: usize = 16 * 1024;
+
+/// Loads guests: the engines with what they offer to import, the cache and the compilers.
 pub struct Loader {
     pub engines: Arc<Engines>,
+    linkers: Linkers,
     limits: Limits,
-    offer: Offer,
-    small: Linker<Call>,
-    large: Linker<Call>,
-    startup: Linker<Call>,
     cache: Option<Cache>,
-    pulse: Pulse,
-    next_id: AtomicUsize,
+    children: Children,
+}
+
+/// What a loader is made of.
+pub struct Settings<'a> {
+    pub limits: &'a Limits,
+    pub compile: CompileLimits,
+    /// How many threads will serve.
+    pub workers: usize,
+    /// `None` for no cache.
+    pub cache_dir: Option<&'a Path>,
+    /// How children log.
+    pub log: LogFormat,
 }
 
 /// Why a guest cannot be loaded, in words that a user can act on.
 pub type Reason = String;
 
+/// Why a guest was not loaded.
+#[derive(Debug)]
+pub struct Failure {
+    pub reason: Reason,
+    /// Whether the guest is not at fault, so that it is worth trying again.
+    pub passing: bool,
+}
+
+impl Failure {
+    pub fn lasting(reason: Reason) -> Self {
+        Failure { reason, passing: false }
+    }
+
+    pub fn passing(reason: Reason) -> Self {
+        Failure { reason, passing: true }
+    }
+
+    /// Why a file cannot be read. It may be that the host is short of something, or that the file
+    /// is all right and its folder is not, so that passes.
+    pub fn of_file(error: &io::Error) -> Self {
+        Failure::passing(format!("cannot be read: {error}"))
+    }
+}
+
+/// A file's bytes, and what they are to be read as.
+pub struct Source {
+    pub bytes: Vec<u8>,
+    /// WebAssembly text, by the file's ending.
+    pub is_text: bool,
+}
+
+/// A guest that can be served.
+pub struct Loaded {
+    pub guest: Guest,
+    /// Names its contents, and the settings under which they were compiled.
+    pub key: Key,
+    /// Memory that it takes while it is loaded; an estimate.
+    pub bytes: usize,
+    /// Whether it had to be compiled.
+    pub compiled: bool,
+}
+
 impl Loader {
-    /// `workers` is how many threads will serve; `cache_dir` is `None` for no cache.
-    ///
     /// # Errors
     /// Where the engines cannot be made. A cache that cannot be used is a warning.
-    pub fn new(limits: &Limits, workers: usize, cache_dir: Option<&Path>) -> Result<Self> {
-        let engines = Engines::new(limits, workers).context("could not start the engine")?;
-        let small = linker(&engines.small)?;
-        let large = linker(&engines.large)?;
-        let mut startup = linker(&engines.startup)?;
-        startup::forbid_impure(&mut startup)?;
-        let cache = cache_dir.and_then(|dir| match Cache::open(dir) {
+    pub fn new(settings: &Settings<'_>) -> Result<Self> {
+        let engines = Engines::new(settings.limits, settings.workers);
+        let engines = engines.context("could not start the engine")?;
+        let cache = settings.cache_dir.and_then(|dir| match Cache::open(dir) {
             Ok(cache) => Some(cache),
             Err(error) => {
                 tracing::warn!("no compile cache: {error}");
@@ -56,78 +104,50 @@ impl Loader {
             }
         });
         Ok(Loader {
-            offer: offer(&small),
-            limits: limits.clone(),
-            // Loading has a pulse of its own, behind those of the workers.
-            pulse: engines.pulse(workers),
+            linkers: Linkers::new(&engines)?,
+            limits: settings.limits.clone(),
             engines: Arc::new(engines),
-            small,
-            large,
-            startup,
             cache,
-            next_id: AtomicUsize::new(0),
+            children: Children { limits: settings.compile, log: settings.log },
         })
     }
 
-    /// Reads and loads a file, by its ending as text (`.wat`) or binary.
+    /// The key of a file's contents.
+    pub fn key(&self, source: &Source) -> Key {
+        let engines = [&self.engines.small[0], &self.engines.large, &self.engines.startup];
+        Key::new(&source.bytes, source.is_text, &engines, self.limits.memory_bytes_max)
+    }
+
+    /// Loads a core module. Blocks: it may compile, in a process of its own.
     ///
     /// # Errors
     /// The reason, in words that a user can act on.
-    pub fn load_file(
+    pub fn load(
         &self,
-        path: &Path,
-        name: &str,
-        isolation: Isolation,
-    ) -> Result<Guest, Reason> {
-        self.load(&read_file(path)?, name, isolation)
-    }
-
-    /// Loads a core module. Blocks: it compiles, and runs start-up code up to the deadline.
-    ///
-    /// # Errors
-    /// As [`Loader::load_file`].
-    pub fn load(&self, wasm: &[u8], name: &str, isolation: Isolation) -> Result<Guest, Reason> {
-        // The parser, the compiler and the snapshot see bytes from strangers; a bug in one of
-        // them must cost this guest only.
-        catch_unwind(AssertUnwindSafe(|| self.load_or_panic(wasm, name, isolation))).unwrap_or_else(
-            |_| Err("the compiler failed on it; please report the file as a bug".into()),
-        )
-    }
-
-    fn load_or_panic(
-        &self,
-        wasm: &[u8],
-        name: &str,
-        isolation: Isolation,
-    ) -> Result<Guest, Reason> {
-        let about = sniff::read(wasm)?;
-        imports::judge(&about, &self.offer, &self.limits)?;
-        // Start-up code may wait for timers, which needs a runtime.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .map_err(|error| format!("could not make a runtime to load it in: {error}"))?;
-        let engines = &self.engines;
-        let all = [&engines.small, &engines.large, &engines.startup];
-        let key = Key::new(wasm, &all, self.limits.memory_bytes_max);
+        source: &Source,
+        key: Key,
+        whose: &Identity<'_>,
+        cancel: &Cancel,
+    ) -> Result<Loaded, Failure> {
         let cached = self.cache.as_ref().and_then(|cache| cache.get(&key));
-        let (facts, module) = match cached.and_then(|entry| self.revive(entry)) {
-            Some(found) => found,
+        let cached = cached.and_then(|(facts, artifact)| self.revive(facts, &artifact));
+        let (facts, module, compiled) = match cached {
+            Some((facts, module)) => (facts, module, false),
             None => {
-                let (facts, wasm) = runtime.block_on(self.prepare(wasm, &about, name))?;
-                self.compile(&key, facts, &wasm)?
+                let (facts, module) = self.compile(source, &key, whose, cancel)?;
+                (facts, module, true)
             }
         };
-        let guest = self.link(name, isolation, &about, &facts, &module)?;
-        runtime.block_on(self.try_out(guest, facts.reset_globals.is_some()))
+        let guest = self.linkers.link(whose, &facts, &module).map_err(Failure::lasting)?;
+        let guest = self.with_baseline(guest, &facts).map_err(Failure::lasting)?;
+        let image = module.image_range();
+        let code_bytes = image.end as usize - image.start as usize;
+        let baseline_bytes = guest.baseline.as_ref().map_or(0, super::reset::Baseline::bytes);
+        Ok(Loaded { guest, key, bytes: code_bytes + baseline_bytes + GUEST_BYTES, compiled })
     }
 
-    fn about(&self, name: &str) -> Arc<About> {
-        Arc::new(About { name: name.into(), limits: self.limits.clone() })
-    }
-
-    fn revive(&self, (facts, artifact): (Facts, Artifact)) -> Option<(Facts, Module)> {
-        match artifact.module(self.engines.get(facts.class)) {
+    fn revive(&self, facts: Facts, artifact: &Artifact) -> Option<(Facts, Module)> {
+        match artifact.module(self.engines.get(facts.class, facts.memory_bytes)) {
             Ok(module) => Some((facts, module)),
             Err(error) => {
                 tracing::debug!("a cache entry does not fit and is made anew: {error:#}");
@@ -136,195 +156,65 @@ impl Loader {
         }
     }
 
-    /// Runs the start-up code and chooses the engine. Returns the module to compile.
-    async fn prepare(
+    fn compile(
         &self,
-        wasm: &[u8],
-        about: &sniff::Module,
-        name: &str,
-    ) -> Result<(Facts, Vec<u8>), Reason> {
-        let functions = startup_functions(about);
-        let mut facts =
-            Facts { class: Class::Small, features: 0, startup_each: None, reset_globals: None };
-        let (mut image_bytes, mut memory_bytes) = (about.data_bytes, about.memory_bytes);
-        let mut prepared = wasm.to_vec();
-        if !functions.is_empty() {
-            let call = Call::new(self.about(name), 0);
-            match startup::snapshot(&self.startup, wasm, &functions, call, &self.pulse).await? {
-                Snapshot::Taken { wasm, features } => {
-                    let after = sniff::read(&wasm)?;
-                    tracing::debug!("{name}: snapshot has {} segments", after.data_segments);
-                    (image_bytes, memory_bytes) = (after.data_bytes, after.memory_bytes);
-                    facts.features = features;
-                    prepared = wasm;
-                }
-                Snapshot::Refused(why) => facts.startup_each = Some(why),
-            }
-        } else if about.has_start {
-            facts.startup_each = Some("it has a start function".into());
-        }
-        tracing::debug!("{name}: {image_bytes} bytes of memory image");
-        if image_bytes > SMALL_IMAGE_BYTES_MAX {
-            facts.class = Class::Large;
-        }
-        if facts.startup_each.is_none()
-            && let Some(resettable) = reset::qualify(&prepared, memory_bytes, about.memories)
-            // The added exports can push a module over a limit of the format.
-            && sniff::read(&resettable.wasm).is_ok()
-        {
-            facts.reset_globals = Some(resettable.globals);
-            prepared = resettable.wasm;
-        }
-        Ok((facts, prepared))
-    }
-
-    fn compile(&self, key: &Key, facts: Facts, wasm: &[u8]) -> Result<(Facts, Module), Reason> {
-        let engine = self.engines.get(facts.class);
-        let code = engine.precompile_module(wasm).map_err(|error| {
-            format!("could not be compiled: {}", super::instance::describe(&error))
-        })?;
+        source: &Source,
+        key: &Key,
+        whose: &Identity<'_>,
+        cancel: &Cancel,
+    ) -> Result<(Facts, Module), Failure> {
+        let limits = self.limits.clone();
+        let job = Job { name: whose.name.to_owned(), is_text: source.is_text, limits };
+        let (facts, code) = self.children.compile(job, &source.bytes, cancel)?;
         if let Some(cache) = &self.cache
             && let Err(error) = cache.put(key, &facts, &code)
         {
             tracing::warn!("{error}");
         }
         let module = Artifact::compiled(code)
-            .module(engine)
-            .map_err(|error| format!("could not be made ready: {error:#}"))?;
+            .module(self.engines.get(facts.class, facts.memory_bytes))
+            // Its code has been tried, so this is for want of memory or mappings.
+            .map_err(|error| Failure::passing(format!("could not be made ready: {error:#}")))?;
         Ok((facts, module))
     }
 
-    fn link(
-        &self,
-        name: &str,
-        isolation: Isolation,
-        about: &sniff::Module,
-        facts: &Facts,
-        module: &Module,
-    ) -> Result<Guest, Reason> {
-        let linker = match facts.class {
-            Class::Small => &self.small,
-            Class::Large => &self.large,
-        };
-        let pre = linker
-            .instantiate_pre(module)
-            .map_err(|error| format!("its imports do not fit: {error:#}"))?;
-        let export = |name: &str| {
-            module.get_export_index(name).ok_or_else(|| format!("export {name} has gone missing"))
-        };
-        let startup = match &facts.startup_each {
-            None => Startup::Done,
-            Some(why) => {
-                tracing::debug!("{name}: start-up code runs in each instance: {why}");
-                let functions = startup_functions(about);
-                let functions: Result<_, _> = functions.into_iter().map(export).collect();
-                Startup::Each { functions: functions?, why: why.clone() }
-            }
-        };
-        let globals = (0..facts.reset_globals.unwrap_or(0)).map(reset::export_name);
-        let globals: Result<_, _> = globals.map(|name| export(&name)).collect();
-        Ok(Guest {
-            id: self.next_id.fetch_add(1, Ordering::Relaxed),
-            isolation,
-            about: self.about(name),
-            exports: Exports {
-                memory: export("memory")?,
-                handle_request: export("handle_request")?,
-                handle_response: module.get_export_index("handle_response"),
-                globals: globals?,
-            },
-            features: facts.features,
-            startup,
-            baseline: None,
-            pre,
-        })
-    }
-
-    /// Makes one instance, so that a guest which can never run is known before it is asked. It is
-    /// thrown away, so its memory may be read: reading maps pages, which slows later scans.
-    async fn try_out(&self, guest: Guest, resettable: bool) -> Result<Guest, Reason> {
+    /// Notes the state in which instances begin, where they can be reset to it. The instance that
+    /// shows it is thrown away, so its memory may be read: reading maps pages, which slows later
+    /// scans.
+    fn with_baseline(&self, guest: Guest, facts: &Facts) -> Result<Guest, Reason> {
+        if facts.reset_globals.is_none() || facts.startup_each.is_some() {
+            return Ok(guest);
+        }
         let guest = Arc::new(guest);
-        let instance = Instance::try_make(guest.clone(), &self.pulse).await?;
-        // Either way, the instance ends here.
-        let baseline = instance.filter(|_| resettable).and_then(|mut instance| instance.baseline());
+        // Where every slot is taken, its instances are made anew instead of being reset.
+        let instance = Instance::try_now(guest.clone())?;
+        let baseline = instance.and_then(|mut instance| instance.baseline());
         let mut guest = Arc::into_inner(guest).expect("the instance that shared it was dropped");
         guest.baseline = baseline;
         Ok(guest)
     }
 }
 
-/// The exports that run once before the first request, in their order.
-fn startup_functions(about: &sniff::Module) -> Vec<&'static str> {
-    ["_initialize", "_start"].into_iter().filter(|name| about.export(name).is_some()).collect()
-}
-
-/// A file's bytes as a binary module.
-///
-/// # Errors
-/// A sentence that names what is wrong with the file.
-pub fn read_file(path: &Path) -> Result<Vec<u8>, Reason> {
-    let about = std::fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
-    if !about.is_file() {
-        return Err("not a regular file".into());
+impl Source {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn read(path: &Path) -> Result<Source, Failure> {
+        let about = std::fs::metadata(path).map_err(|error| Failure::of_file(&error))?;
+        if !about.is_file() {
+            return Err(Failure::lasting("not a regular file".into()));
+        }
+        if about.len() > FILE_BYTES_MAX {
+            return Err(Failure::lasting(format!(
+                "the file has {} MiB, more than the {} MiB that are read",
+                about.len() >> 20,
+                FILE_BYTES_MAX >> 20
+            )));
+        }
+        let bytes = std::fs::read(path).map_err(|error| Failure::of_file(&error))?;
+        Ok(Source { bytes, is_text: path.extension().is_some_and(|ending| ending == "wat") })
     }
-    if about.len() > FILE_BYTES_MAX {
-        return Err(format!(
-            "the file has {} MiB, more than the {} MiB that are read",
-            about.len() >> 20,
-            FILE_BYTES_MAX >> 20
-        ));
-    }
-    let bytes = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
-    if path.extension().is_some_and(|ending| ending == "wat") {
-        return wat::parse_bytes(&bytes).map(std::borrow::Cow::into_owned).map_err(|mut error| {
-            error.set_path(path);
-            not_text(&error)
-        });
-    }
-    Ok(bytes)
-}
-
-/// A parser's error as one line: what is wrong, and in which line and column.
-fn not_text(error: &wat::Error) -> Reason {
-    let shown = error.to_string();
-    let mut lines = shown.lines();
-    let what = lines.next().unwrap_or_default();
-    let place = lines.find_map(|line| line.trim().strip_prefix("--> ")).unwrap_or_default();
-    let escaped = |text: &str| crate::log::escape(text.as_bytes(), 200);
-    format!("not valid WebAssembly text: {} at {}", escaped(what), escaped(place))
-}
-
-/// A linker with everything a core guest may import.
-fn linker(engine: &wasmtime::Engine) -> Result<Linker<Call>> {
-    let mut linker = Linker::new(engine);
-    core::add_to_linker(&mut linker)?;
-    wasmtime_wasi::p1::add_to_linker_async(&mut linker, Call::wasi)?;
-    Ok(linker)
-}
-
-/// The types of all that a linker has.
-fn offer(linker: &Linker<Call>) -> Offer {
-    let mut store = Store::new(linker.engine(), Call::new(startup::nobody(), 0));
-    let functions: Vec<_> = linker
-        .iter(&mut store)
-        .filter_map(|(module, name, item)| {
-            Some((module.to_owned(), name.to_owned(), item.into_func()?))
-        })
-        .collect();
-    functions
-        .into_iter()
-        .map(|(module, name, function)| {
-            let ty = function.ty(&store);
-            let list = |types: Vec<String>| types.join(", ");
-            let params = list(ty.params().map(|ty| ty.to_string()).collect());
-            let results = list(ty.results().map(|ty| ty.to_string()).collect());
-            let text = match results.as_str() {
-                "" => format!("({params})"),
-                results => format!("({params}) -> {results}"),
-            };
-            ((module, name), text)
-        })
-        .collect()
 }
 
 /// What a file is by its first bytes, without loading it: `core`, `component`, `text` or

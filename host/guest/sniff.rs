@@ -8,7 +8,7 @@ use wasmparser::{
 };
 
 /// Largest file that is read, in bytes: room for a language runtime, not for an accident.
-pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// What a module says about itself.
 #[derive(Debug, Default)]

@@ -14,7 +14,8 @@ use wasmtime_wizer::{WasmtimeWizer, Wizer};
 use super::About;
 use super::call::{Call, Phase};
 use super::engine::{Pulse, QUANTUM_TICKS};
-use super::instance::{Meter, describe};
+use super::instance::describe;
+use super::meter::Meter;
 use crate::config::Limits;
 
 /// What came of running the start-up code.

@@ -17,7 +17,8 @@ const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 /// Ticks between two looks at all connections.
 const LOOK_TICKS: u32 = 10;
 
-/// Advances the worker's coarse clock, and closes connections that keep it waiting. Never ends.
+/// Advances the worker's coarse clock, follows the control path, and closes connections that keep
+/// the worker waiting. Never ends.
 pub async fn run(worker: Rc<Worker>) {
     let tick = Duration::from_millis(u64::from(CLOCK_TICK_MS));
     let mut interval = tokio::time::interval(tick);
@@ -27,6 +28,7 @@ pub async fn run(worker: Rc<Worker>) {
         interval.tick().await;
         let ticks = began.elapsed().as_millis() / u128::from(CLOCK_TICK_MS);
         worker.clock.set(ticks as u32);
+        worker.follow();
         if worker.clock.get().is_multiple_of(LOOK_TICKS) {
             for (_, wire) in worker.wires.borrow().iter() {
                 look(wire, worker.clock.get());

@@ -16,10 +16,12 @@ use super::intake;
 use super::respond::{self, Asked, Body};
 use super::wire::Wire;
 use super::worker::{Routed, Worker};
-use crate::guest::instance::{Answer, Meter};
+use crate::guest::instance::Answer;
+use crate::guest::meter::Meter;
 use crate::guest::{Guest, Instance};
 use crate::message::{Reject, Request, Response, ResponseBody};
 use crate::native::Twin;
+use crate::registry::Handler;
 use crate::registry::admit::Permit;
 
 /// What is left to do for a request once it has been routed and admitted.
@@ -57,7 +59,7 @@ pub fn serve(
             Step::Respond(result) => result,
             Step::Call(instance, _permit) => {
                 let _out = worker.pool.lend();
-                let mut meter = Meter::new(&worker.config.limits, started);
+                let mut meter = worker.meter(started);
                 match instance.request(&mut meter, worker.pool.pulse()).await {
                     Ok((instance, None)) => Ok(conclude(&worker, instance)),
                     Ok((instance, Some(context))) => {
@@ -105,6 +107,9 @@ fn dispatch(worker: &Rc<Worker>, mut request: Box<Request>, started: Instant) ->
         Ok(Routed::Make(guest, permit)) => {
             Step::Later(Box::pin(make_and_call(worker.clone(), guest, permit, request, started)))
         }
+        Ok(Routed::Wait(handler, place)) => {
+            Step::Later(Box::pin(wait_and_call(worker.clone(), handler, place, request, started)))
+        }
         Ok(Routed::Native(twin, permit)) => match twin.respond_now(worker.take_headers()) {
             Ok(response) => {
                 worker.keep_headers(request.headers);
@@ -130,6 +135,28 @@ async fn twin_later(
     twin.respond(&mut request, headers, &worker.config.limits).await
 }
 
+/// Waits until a guest is loaded, in a place where other requests do not stand behind it.
+async fn wait_and_call(
+    worker: Rc<Worker>,
+    handler: Arc<Handler>,
+    place: Permit,
+    request: Box<Request>,
+    started: Instant,
+) -> Result<Response, Reject> {
+    let deadline = started + worker.config.limits.deadline;
+    let guest = tokio::time::timeout_at(deadline.into(), handler.wait()).await;
+    drop(place);
+    let guest = match guest {
+        Ok(Ok(guest)) => guest,
+        // Its file was removed meanwhile.
+        Ok(Err(Reject::NoRoute)) => return nobody(worker, request, started).await,
+        Ok(Err(reject)) => return Err(reject),
+        Err(_) => return Err(Reject::Loading),
+    };
+    let permit = worker.admit(&guest)?;
+    make_and_call(worker, guest, permit, request, started).await
+}
+
 async fn make_and_call(
     worker: Rc<Worker>,
     guest: Arc<Guest>,
@@ -137,7 +164,7 @@ async fn make_and_call(
     request: Box<Request>,
     started: Instant,
 ) -> Result<Response, Reject> {
-    let mut meter = Meter::new(&worker.config.limits, started);
+    let mut meter = worker.meter(started);
     let mut instance = worker.pool.make(guest).await?;
     meter.resume();
     instance.accept(request, worker.take_headers());

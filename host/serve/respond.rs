@@ -191,6 +191,9 @@ fn meaning(reject: Reject) -> (StatusCode, &'static str) {
         Reject::NotLoaded => {
             (StatusCode::SERVICE_UNAVAILABLE, "the handler for this path could not be loaded")
         }
+        Reject::Loading => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the handler is being loaded; try again shortly")
+        }
         Reject::NoInstance => {
             (StatusCode::SERVICE_UNAVAILABLE, "the host is busy; try again shortly")
         }
@@ -215,7 +218,9 @@ fn meaning(reject: Reject) -> (StatusCode, &'static str) {
 /// When to come back, in seconds, where that helps.
 fn retry_after(reject: Reject) -> Option<HeaderValue> {
     match reject {
-        Reject::NoInstance | Reject::UpstreamBusy => Some(HeaderValue::from_static("1")),
+        Reject::NoInstance | Reject::UpstreamBusy | Reject::Loading => {
+            Some(HeaderValue::from_static("1"))
+        }
         Reject::NotLoaded => Some(HeaderValue::from_static("30")),
         _ => None,
     }

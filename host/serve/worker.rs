@@ -5,6 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::HeaderMap;
 
@@ -12,16 +13,18 @@ use super::upstream::Upstream;
 use super::wire::{Spares, Wire};
 use crate::config::Config;
 use crate::guest::engine::Engines;
-use crate::guest::pool::READY_MAX;
+use crate::guest::meter::Meter;
 use crate::guest::{Guest, Instance, Pool};
 use crate::message::{Place, Reject, Request, RequestId};
 use crate::metrics::{Counters, Metrics};
 use crate::native::Twin;
 use crate::registry::admit::{Gate, Permit};
-use crate::registry::{Reader, Target};
+use crate::registry::{Handler, Reader, Registry, Target};
 
 /// The coarse clock's tick, in milliseconds.
 pub const CLOCK_TICK_MS: u32 = 100;
+/// Requests of one worker that may wait for guests to be loaded. They hold no instance.
+const WAITING_MAX: usize = 1024;
 
 /// The state of one worker.
 pub struct Worker {
@@ -36,9 +39,16 @@ pub struct Worker {
     /// The sockets of its connections, by the number they got when they were accepted.
     pub wires: RefCell<slab::Slab<Rc<Wire>>>,
     metrics: Metrics,
+    registry: Arc<Registry>,
     reader: RefCell<Reader>,
+    /// The registry's time, as of the last tick.
+    moment: Cell<u32>,
+    /// Guests that had been retired when the pool was swept last.
+    swept: Cell<u64>,
     gate: Rc<Gate>,
-    /// One behind `gate` for each guest, by its id.
+    /// Before which requests wait for guests to be loaded.
+    waiting: Rc<Gate>,
+    /// One behind `gate` for each handler, by its id.
     guest_gates: RefCell<Vec<Option<Rc<Gate>>>>,
     request_count: Cell<u64>,
     /// An empty map with room, from an earlier request, to build a response in.
@@ -51,6 +61,8 @@ pub enum Routed {
     Ready(Box<Instance>, Permit),
     /// To a guest of which one has to be made.
     Make(Arc<Guest>, Permit),
+    /// To a guest that has to be loaded first, with a place to wait in.
+    Wait(Arc<Handler>, Permit),
     Native(Twin, Permit),
     Landing,
     /// To nobody here.
@@ -71,13 +83,13 @@ impl Worker {
         index: usize,
         config: Arc<Config>,
         engines: &Engines,
-        reader: Reader,
+        registry: Arc<Registry>,
         metrics: Metrics,
     ) -> Rc<Self> {
         let gate = Gate::new(in_flight_max(engines, config.workers), None);
         Rc::new(Worker {
             index,
-            pool: Rc::new(Pool::new(engines.pulse(index))),
+            pool: Rc::new(Pool::new(engines.pulse(index), engines.slots.ready_max(config.workers))),
             upstream: config
                 .upstream
                 .as_ref()
@@ -88,8 +100,12 @@ impl Worker {
             spares: Rc::default(),
             wires: RefCell::default(),
             metrics,
-            reader: RefCell::new(reader),
+            reader: RefCell::new(registry.reader()),
+            moment: Cell::new(registry.moment()),
+            swept: Cell::new(0),
+            registry,
             gate,
+            waiting: Gate::new(WAITING_MAX, None),
             guest_gates: RefCell::default(),
             request_count: Cell::new(0),
             spare_headers: Cell::new(None),
@@ -108,6 +124,17 @@ impl Worker {
         counters.requests.set(count);
         counters.in_flight.add(1);
         (RequestId { worker: self.index as u16, count }, InFlight(self.clone()))
+    }
+
+    /// Follows what the control path has done, so that nothing of old is kept by a worker without
+    /// requests.
+    pub fn follow(&self) {
+        self.moment.set(self.registry.moment());
+        self.reader.borrow_mut().load();
+        let retired = self.registry.retired();
+        if self.swept.replace(retired) != retired {
+            self.pool.sweep();
+        }
     }
 
     /// Publishes what only this thread can count.
@@ -133,7 +160,7 @@ impl Worker {
     /// Finds a request's target, takes a place for it, and an instance if one is ready.
     ///
     /// # Errors
-    /// [`Reject::BadPath`], [`Reject::NotLoaded`], [`Reject::NoInstance`].
+    /// [`Reject::BadPath`], [`Reject::Loading`], [`Reject::NoInstance`].
     pub fn route(&self, request: &mut Request) -> Result<Routed, Reject> {
         let mut reader = self.reader.borrow_mut();
         let host = request.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
@@ -148,17 +175,35 @@ impl Worker {
         let params = found.params.iter().map(param).collect();
         request.place = Place::new(found.base_len, params);
         match found.target {
-            Target::Guest(guest) => {
-                let permit = self.guest_gate(guest.id).admit()?;
+            Target::Handler(handler) => {
+                handler.touch(self.moment.get());
+                let guest = handler.guest();
+                let Some(guest) = &*guest else {
+                    let place = self.waiting.admit().map_err(|_| Reject::Loading)?;
+                    return Ok(Routed::Wait(handler.clone(), place));
+                };
+                let permit = self.admit(guest)?;
                 Ok(match self.pool.take(guest) {
                     Some(instance) => Routed::Ready(instance, permit),
                     None => Routed::Make(guest.clone(), permit),
                 })
             }
             Target::Native(twin) => Ok(Routed::Native(*twin, self.gate.admit()?)),
-            Target::Failed => Err(Reject::NotLoaded),
             Target::Landing => Ok(Routed::Landing),
         }
+    }
+
+    /// Holds the calls of a request to their limits.
+    pub fn meter(&self, started: Instant) -> Meter<'_> {
+        Meter::new(&self.config.limits, started).taking_turns(self.pool.turns())
+    }
+
+    /// Takes a place for a request to a guest.
+    ///
+    /// # Errors
+    /// [`Reject::NoInstance`].
+    pub fn admit(&self, guest: &Guest) -> Result<Permit, Reject> {
+        self.guest_gate(guest.id).admit()
     }
 
     fn guest_gate(&self, id: usize) -> Rc<Gate> {
@@ -178,6 +223,6 @@ impl Worker {
 /// Requests that one worker lets in at once: its share of the instance slots, less those that are
 /// kept ready or wait to be renewed.
 fn in_flight_max(engines: &Engines, workers: usize) -> usize {
-    let share = engines.slots.small.min(engines.slots.large * 4) as usize / workers;
-    share.saturating_sub(READY_MAX + 16).max(8)
+    let share = engines.slots.small as usize / workers;
+    share.saturating_sub(engines.slots.ready_max(workers) + 16).max(8)
 }

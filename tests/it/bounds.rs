@@ -13,7 +13,7 @@ use crate::host::{HELLO, Host};
 use crate::wat;
 
 /// Ready instances that one worker keeps, of all guests together.
-const READY_MAX: u64 = 64;
+const READY_MAX: u64 = 1024;
 /// Requests that one worker has on their way to the upstream, in flight and queued.
 const UPSTREAM_MAX: usize = 256 + 256;
 /// How long many connections may take to be in place.

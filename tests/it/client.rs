@@ -258,7 +258,13 @@ impl Connection {
     /// Reads once; 0 at the end.
     fn fill(&mut self) -> io::Result<usize> {
         let mut bytes = [0; 16 * 1024];
-        let count = self.stream.read(&mut bytes)?;
+        let count = loop {
+            match self.stream.read(&mut bytes) {
+                // Of a machine that was suspended: a read with a deadline does not go on by itself.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         self.buffer.extend_from_slice(&bytes[..count]);
         Ok(count)
     }

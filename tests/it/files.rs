@@ -311,6 +311,6 @@ fn the_start_says_what_is_served() {
         .args(["--isolation", "reuse"])
         .start();
     for (pattern, file) in [("/hello", "hello.wat"), ("/users/[id]", "users/[id].wat")] {
-        host.wait_log_with(&[pattern, file, "core", "reuse"]);
+        host.wait_log_with(&[pattern, file, "reuse"]);
     }
 }

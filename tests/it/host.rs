@@ -10,14 +10,17 @@
 //! ```
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
 use crate::client::{Connection, Response};
@@ -35,6 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long pools and gates may take to be as they were.
 const REST: Duration = Duration::from_secs(5);
+
+/// A user and a group without any rights.
+const NOBODY: u32 = 65_534;
 
 /// Between two looks at a state that nothing announces.
 const GLANCE: Duration = Duration::from_millis(5);
@@ -58,7 +64,10 @@ pub fn program() -> PathBuf {
 
 /// The program with nothing of the caller's environment that would change what it does.
 pub fn command() -> Command {
-    let mut command = Command::new(program());
+    clean(Command::new(program()))
+}
+
+fn clean(mut command: Command) -> Command {
     for name in ["GUESTHOUSE_LOG", "GUESTHOUSE_CACHE_DIR", "RUST_BACKTRACE"] {
         command.env_remove(name);
     }
@@ -72,6 +81,9 @@ pub struct Setup {
     verb: &'static str,
     args: Vec<OsString>,
     env: Vec<(String, String)>,
+    through: Vec<OsString>,
+    /// The program, where it is to run as nobody.
+    as_nobody: Option<File>,
 }
 
 /// A running host; the child is killed when this is dropped.
@@ -176,6 +188,22 @@ impl Host {
         self.status_when("at rest", REST, rests)
     }
 
+    /// Waits until every handler has been loaded or has failed, and gives the status then.
+    #[track_caller]
+    pub fn settled(&self) -> Status {
+        let settled = |status: &Status| status.cold == 0 && status.loading == 0;
+        self.status_when("settled", PATIENCE, settled)
+    }
+
+    /// The handler folder.
+    pub fn handlers(&self) -> PathBuf {
+        self.dir.path().join("handlers")
+    }
+
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Waits until the host's counts are as wanted.
     #[track_caller]
     pub fn status_when(
@@ -238,7 +266,7 @@ impl Setup {
     fn new(verb: &'static str) -> Setup {
         let dir = tempfile::tempdir().expect("a temporary folder");
         fs::create_dir(dir.path().join("handlers")).expect("a folder in it");
-        Setup { dir, verb, args: Vec::new(), env: Vec::new() }
+        Setup { dir, verb, args: Vec::new(), env: Vec::new(), through: Vec::new(), as_nobody: None }
     }
 
     /// Puts a file into the handler folder; `name` may lead through folders.
@@ -272,6 +300,25 @@ impl Setup {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Setup {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts the host by another program, which has to become it (`exec`): it is called with
+    /// these words and then the host's own.
+    #[must_use]
+    pub fn through<A: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = A>) -> Setup {
+        self.through = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        self
+    }
+
+    /// Runs the host as nobody where the test runs as root, whom no permission stops.
+    #[must_use]
+    pub fn unprivileged(mut self) -> Setup {
+        if geteuid().is_root() {
+            // Open, since nobody may not pass the folders that lead to it.
+            self.as_nobody = Some(File::open(program()).expect("the program"));
+            chown(self.dir.path(), Some(NOBODY), Some(NOBODY)).expect("root may do so");
+        }
         self
     }
 
@@ -325,7 +372,20 @@ impl Setup {
 
     /// Two workers unless the test chooses: the same on every machine.
     fn command(&self) -> Command {
-        let mut command = command();
+        let mut command = match (self.through.split_first(), &self.as_nobody) {
+            (None, None) => command(),
+            (None, Some(open)) => {
+                let path = format!("/proc/self/fd/{}", open.as_raw_fd());
+                let mut command = clean(Command::new(path));
+                command.uid(NOBODY).gid(NOBODY);
+                command
+            }
+            (Some((first, words)), _) => {
+                let mut command = clean(Command::new(first));
+                command.args(words).arg(program());
+                command
+            }
+        };
         command.arg(self.verb).args(&self.args);
         let defaults: [(&str, PathBuf); 4] = [
             ("--listen", "127.0.0.1:0".into()),

@@ -13,10 +13,16 @@ pub struct Status {
     pub workers: u64,
     pub requests_by_worker: Vec<u64>,
     pub rejects: BTreeMap<String, u64>,
+    /// Files with a route, and how many of them are in which state.
+    pub handlers: u64,
+    pub cold: u64,
+    pub loading: u64,
+    pub ready: u64,
+    pub failed: u64,
 }
 
 impl Status {
-    /// Reads `status: requests=12 ... requests_by_worker=[5 7] rejects=[trap:1 no_route:2]`.
+    /// Reads `status: requests=12 ... rejects=[trap:1 no_route:2] handlers=3 ...`.
     pub fn parse(message: &str) -> Status {
         let mut fields = BTreeMap::new();
         let mut rest = message.trim_start_matches("status:").trim();
@@ -49,6 +55,11 @@ impl Status {
                 .map(number)
                 .collect(),
             rejects: field("rejects").split_whitespace().map(reject).collect(),
+            handlers: number(field("handlers")),
+            cold: number(field("cold")),
+            loading: number(field("loading")),
+            ready: number(field("ready")),
+            failed: number(field("failed")),
         }
     }
 

@@ -44,6 +44,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 fn check(guests: &[(&str, &[&str])], isolation: &str, flags: &[&str]) {
     let names = guests.iter().map(|(name, _)| *name);
     let host = host(names, isolation).args(flags).start();
+    host.settled();
     for (name, words) in guests {
         let path = format!("/{name}");
         assert_contained(&host, &path, 503);

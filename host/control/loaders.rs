@@ -1,0 +1,197 @@
+//! The threads that load guests: a few at a time, in the background.
+//!
+//! Owns how many loads run at once. One that takes long gives its place to the next, so that a
+//! guest which makes the compiler burn does not hold up the others.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
+
+use super::scan::Stamp;
+use crate::config::{Isolation, Limits};
+use crate::guest::Loader;
+use crate::guest::cache::Key;
+use crate::guest::child::Cancel;
+use crate::guest::link::Identity;
+use crate::guest::load::{Failure, Loaded, Source};
+
+/// A load that has taken so long no longer stands in the way of others.
+const SLOW_AFTER: Duration = Duration::from_secs(1);
+/// Slow loads that may run beside the quick ones. Together they bound the children's memory, and
+/// how many guests that make the compiler burn it takes to hold up the others.
+const SLOW_MAX: usize = 16;
+/// Loading gives way to serving: a third of a worker's weight.
+const NICENESS: i32 = 5;
+
+/// Where a guest's bytes come from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    File(PathBuf),
+    BuiltIn(&'static [u8]),
+}
+
+/// What is to be loaded.
+pub struct Job {
+    /// Tells this job from all others.
+    pub serial: u64,
+    /// The handler's.
+    pub id: usize,
+    pub name: Box<str>,
+    pub origin: Origin,
+    /// The contents that are served already; they need not be loaded again.
+    pub served: Option<Key>,
+    pub cancel: Cancel,
+}
+
+/// What came of a job.
+pub struct Done {
+    pub serial: u64,
+    pub id: usize,
+    /// The version of the file that was read; none for what is built in, or what cannot be read.
+    pub stamp: Option<Stamp>,
+    pub outcome: Outcome,
+    pub took: Duration,
+}
+
+pub enum Outcome {
+    Loaded(Box<Loaded>),
+    /// The contents are those that are served.
+    Same,
+    /// The file changed while it was read.
+    Moved,
+    Failed(Failure),
+}
+
+/// The threads.
+pub struct Loaders {
+    jobs: Sender<Job>,
+    /// By serial number, with when they began.
+    running: Vec<(u64, Instant)>,
+    quick_max: usize,
+}
+
+impl Loaders {
+    /// Starts the threads; `done` is called on them.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn start(
+        loader: &Arc<Loader>,
+        isolation: Isolation,
+        limits: &Limits,
+        done: impl Fn(Done) + Clone + Send + 'static,
+    ) -> Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let quick_max = cores.clamp(2, 4);
+        let (jobs, queue) = channel();
+        let queue = Arc::new(Mutex::new(queue));
+        for index in 0..quick_max + SLOW_MAX {
+            let (queue, loader, limits) = (queue.clone(), loader.clone(), limits.clone());
+            let done = done.clone();
+            std::thread::Builder::new()
+                .name(format!("loader-{index}"))
+                .spawn(move || work(&queue, &loader, isolation, &limits, &done))
+                .context("could not start a thread for loading")?;
+        }
+        Ok(Loaders { jobs, running: Vec::new(), quick_max })
+    }
+
+    /// Whether another job may begin.
+    pub fn has_room(&self, now: Instant) -> bool {
+        let quick = self.running.iter().filter(|(_, began)| now - *began < SLOW_AFTER).count();
+        quick < self.quick_max && self.running.len() < self.quick_max + SLOW_MAX
+    }
+
+    /// When there may be room again though no job has ended.
+    pub fn room_at(&self) -> Option<Instant> {
+        let turns_slow = |(_, began): &(u64, Instant)| *began + SLOW_AFTER;
+        let now = Instant::now();
+        self.running.iter().map(turns_slow).filter(|at| *at > now).min()
+    }
+
+    /// Hands over a job. To be called where there is room.
+    pub fn begin(&mut self, job: Job, now: Instant) {
+        self.running.push((job.serial, now));
+        self.jobs.send(job).expect("the threads wait for jobs as long as this sender lives");
+    }
+
+    /// Takes note that a job has ended.
+    pub fn end(&mut self, serial: u64) {
+        self.running.retain(|(running, _)| *running != serial);
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty()
+    }
+}
+
+fn work(
+    queue: &Mutex<Receiver<Job>>,
+    loader: &Loader,
+    isolation: Isolation,
+    limits: &Limits,
+    done: &impl Fn(Done),
+) {
+    if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
+        tracing::debug!("a thread for loading has the priority of the workers: {error}");
+    }
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        let began = Instant::now();
+        let (stamp, outcome) = load(&job, loader, isolation, limits);
+        done(Done { serial: job.serial, id: job.id, stamp, outcome, took: began.elapsed() });
+    }
+}
+
+fn load(
+    job: &Job,
+    loader: &Loader,
+    isolation: Isolation,
+    limits: &Limits,
+) -> (Option<Stamp>, Outcome) {
+    let (stamp, source) = match read(&job.origin) {
+        Ok(Some(read)) => read,
+        Ok(None) => return (None, Outcome::Moved),
+        Err((stamp, failure)) => return (stamp, Outcome::Failed(failure)),
+    };
+    let key = loader.key(&source);
+    if job.served == Some(key) {
+        return (stamp, Outcome::Same);
+    }
+    let whose = Identity { id: job.id, name: &job.name, isolation, limits };
+    // A bug in what links strangers' modules is to cost this guest only.
+    let loaded = catch_unwind(AssertUnwindSafe(|| loader.load(&source, key, &whose, &job.cancel)));
+    let outcome = match loaded {
+        Ok(Ok(loaded)) => Outcome::Loaded(Box::new(loaded)),
+        Ok(Err(failure)) => Outcome::Failed(failure),
+        Err(_) => {
+            let reason = "the host failed on it; please report the file as a bug";
+            Outcome::Failed(Failure::lasting(reason.into()))
+        }
+    };
+    (stamp, outcome)
+}
+
+/// Reads a guest's bytes, and which version of its file they are. `None` where the file changed
+/// meanwhile.
+#[expect(clippy::type_complexity, reason = "used once, above")]
+fn read(origin: &Origin) -> Result<Option<(Option<Stamp>, Source)>, (Option<Stamp>, Failure)> {
+    let path = match origin {
+        Origin::File(path) => path,
+        Origin::BuiltIn(bytes) => {
+            let source = Source { bytes: bytes.to_vec(), is_text: false };
+            return Ok(Some((None, source)));
+        }
+    };
+    let stamp = Stamp::read(path).map_err(|error| (None, Failure::of_file(&error)))?;
+    let source = Source::read(path).map_err(|failure| (Some(stamp), failure))?;
+    let is_whole = Stamp::read(path).is_ok_and(|now| now == stamp);
+    Ok(is_whole.then_some((Some(stamp), source)))
+}

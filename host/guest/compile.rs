@@ -1,0 +1,187 @@
+//! From a file's bytes to machine code: sniff, judge, run the start-up once, compile, and try one
+//! instance.
+//!
+//! Owns the order of these steps. All of them read bytes from strangers and some run their code,
+//! so the host does none of it itself: `guesthouse compile` does, one guest per process, under the
+//! limits of [`super::child`].
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use wasmtime::Linker;
+
+use super::cache::{Artifact, Facts};
+use super::call::Call;
+use super::engine::{Class, Engines, Pulse, SMALL_IMAGE_BYTES_MAX};
+use super::imports::{self, Offer};
+use super::link::{Identity, Linkers, linker};
+use super::load::Reason;
+use super::sniff;
+use super::startup::{self, Snapshot};
+use super::{Instance, reset};
+use crate::config::{Isolation, Limits};
+
+/// What is to be compiled, beside the bytes.
+#[derive(Serialize, Deserialize)]
+pub struct Job {
+    pub name: String,
+    /// Whether the bytes are WebAssembly text.
+    pub is_text: bool,
+    pub limits: Limits,
+}
+
+/// Compiles guests. It has engines of the host's settings, without their pools.
+pub struct Compiler {
+    engines: Engines,
+    linkers: Linkers,
+    offer: Offer,
+    startup: Linker<Call>,
+    pulse: Pulse,
+}
+
+impl Compiler {
+    /// # Errors
+    /// Where the engines cannot be made.
+    pub fn new() -> Result<Self> {
+        let engines = Engines::unpooled().context("could not start the engine")?;
+        let linkers = Linkers::new(&engines)?;
+        let mut startup = linker(&engines.startup)?;
+        startup::forbid_impure(&mut startup)?;
+        let (offer, pulse) = (linkers.offer(), engines.pulse(0));
+        Ok(Compiler { engines, linkers, offer, startup, pulse })
+    }
+
+    /// Compiles a core module. Blocks: it runs start-up code up to the deadline.
+    ///
+    /// # Errors
+    /// The reason, in words that a user can act on.
+    pub fn compile(&self, job: &Job, bytes: &[u8]) -> Result<(Facts, Vec<u8>), Reason> {
+        // A bug in the parser or the compiler is to end in a sentence, too.
+        let compiled = catch_unwind(AssertUnwindSafe(|| self.compile_or_panic(job, bytes)));
+        let panicked = "the compiler failed on it; please report the file as a bug";
+        compiled.unwrap_or_else(|_| Err(panicked.into()))
+    }
+
+    fn compile_or_panic(&self, job: &Job, bytes: &[u8]) -> Result<(Facts, Vec<u8>), Reason> {
+        let parsed = if job.is_text { Some(binary(bytes)?) } else { None };
+        let wasm = parsed.as_deref().unwrap_or(bytes);
+        let about = sniff::read(wasm)?;
+        imports::judge(&about, &self.offer, &job.limits)?;
+        // Start-up code may wait for timers, which needs a runtime.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(|error| format!("could not make a runtime to load it in: {error}"))?;
+        let (facts, wasm) = runtime.block_on(self.prepare(job, wasm, &about))?;
+        let engine = self.engines.get(facts.class, facts.memory_bytes);
+        let code = engine.precompile_module(&wasm).map_err(|error| {
+            format!("could not be compiled: {}", super::instance::describe(&error))
+        })?;
+        runtime.block_on(self.try_out(job, &facts, &code))?;
+        Ok((facts, code))
+    }
+
+    /// Runs the start-up code and chooses the engine. Returns the module to compile.
+    async fn prepare(
+        &self,
+        job: &Job,
+        wasm: &[u8],
+        about: &sniff::Module,
+    ) -> Result<(Facts, Vec<u8>), Reason> {
+        let functions = startup_functions(about);
+        let mut facts = Facts {
+            class: Class::Small,
+            memory_bytes: about.memory_bytes,
+            features: 0,
+            startup_each: None,
+            startup_functions: functions.iter().map(|&name| name.to_owned()).collect(),
+            reset_globals: None,
+        };
+        let (mut image_bytes, mut memory_bytes) = (about.data_bytes, about.memory_bytes);
+        let mut prepared = wasm.to_vec();
+        let name = &job.name;
+        if !functions.is_empty() {
+            let call = Call::new(job.identity().about(), 0);
+            match startup::snapshot(&self.startup, wasm, &functions, call, &self.pulse).await? {
+                Snapshot::Taken { wasm, features } => {
+                    let after = sniff::read(&wasm)?;
+                    tracing::debug!("{name}: snapshot has {} segments", after.data_segments);
+                    (image_bytes, memory_bytes) = (after.data_bytes, after.memory_bytes);
+                    facts.features = features;
+                    prepared = wasm;
+                }
+                Snapshot::Refused(why) => facts.startup_each = Some(why),
+            }
+        } else if about.has_start {
+            facts.startup_each = Some("it has a start function".into());
+        }
+        if let Some(why) = &facts.startup_each {
+            tracing::debug!("{name}: start-up code runs in each instance: {why}");
+        }
+        tracing::debug!("{name}: {image_bytes} bytes of memory image");
+        facts.memory_bytes = memory_bytes;
+        if image_bytes > SMALL_IMAGE_BYTES_MAX {
+            facts.class = Class::Large;
+        }
+        // The large class maps its images anew, which costs less than copying them.
+        if facts.startup_each.is_none()
+            && facts.class == Class::Small
+            && let Some(resettable) = reset::qualify(&prepared, memory_bytes, about.memories)
+            // The added exports can push a module over a limit of the format.
+            && sniff::read(&resettable.wasm).is_ok()
+        {
+            facts.reset_globals = Some(resettable.globals);
+            prepared = resettable.wasm;
+        }
+        Ok((facts, prepared))
+    }
+
+    /// Makes one instance, so that a guest which can never run is known before it is asked.
+    async fn try_out(&self, job: &Job, facts: &Facts, code: &[u8]) -> Result<(), Reason> {
+        let artifact = Artifact::compiled(code.to_vec());
+        let module = artifact
+            .module(self.engines.get(facts.class, facts.memory_bytes))
+            .map_err(|error| format!("could not be made ready: {error:#}"))?;
+        let guest = Arc::new(self.linkers.link(&job.identity(), facts, &module)?);
+        Instance::try_make(guest, &self.pulse).await.map(drop)
+    }
+}
+
+impl Job {
+    fn identity(&self) -> Identity<'_> {
+        let (name, limits) = (&self.name, &self.limits);
+        Identity { id: 0, name, isolation: Isolation::Fresh, limits }
+    }
+}
+
+/// The exports that run once before the first request, in their order.
+fn startup_functions(about: &sniff::Module) -> Vec<&'static str> {
+    ["_initialize", "_start"].into_iter().filter(|name| about.export(name).is_some()).collect()
+}
+
+/// A text module as a binary one.
+///
+/// # Errors
+/// What is wrong, and in which line and column.
+pub fn binary(text: &[u8]) -> Result<Vec<u8>, Reason> {
+    let parsed = wat::parse_bytes(text).map(std::borrow::Cow::into_owned);
+    parsed.map_err(|error| not_text(&error))
+}
+
+/// A parser's error as one line.
+fn not_text(error: &wat::Error) -> Reason {
+    let shown = error.to_string();
+    let mut lines = shown.lines();
+    let what = crate::log::escape(lines.next().unwrap_or_default().as_bytes(), 200);
+    let place = lines.find_map(|line| line.trim().strip_prefix("--> ")).unwrap_or_default();
+    // The parser writes `<anon>:LINE:COLUMN`.
+    let mut numbers = place.rsplit(':');
+    match (numbers.next(), numbers.next()) {
+        (Some(column), Some(line)) => {
+            format!("not valid WebAssembly text: {what} in line {line}, column {column}")
+        }
+        _ => format!("not valid WebAssembly text: {what}"),
+    }
+}

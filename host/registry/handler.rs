@@ -1,0 +1,183 @@
+//! A file that has a route, and the guest that was made of it: cold, loading, ready or failed.
+//!
+//! Owns what requests and the control path tell each other about it. A request finds the guest
+//! without a lock; where there is none yet it asks for it and waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+
+use arc_swap::{ArcSwapOption, Guard};
+use tokio::sync::Notify;
+
+use crate::guest::Guest;
+use crate::message::Reject;
+
+/// Requests that may wait for one handler: a half of those that may wait on a worker, so that one
+/// which takes long to compile does not keep out those that wait for others.
+const WAITING_MAX: usize = 512;
+
+/// A file with a route.
+pub struct Handler {
+    /// Its place in the pools and gates of every worker. Free for another once it is gone.
+    pub id: usize,
+    /// Its path below the handler folder, without extension.
+    pub name: Box<str>,
+    guest: ArcSwapOption<Guest>,
+    state: AtomicU8,
+    changed: Notify,
+    /// Requests that wait for it.
+    waiting: AtomicUsize,
+    /// Whether the control path has been told that requests wait for it.
+    wanted: AtomicBool,
+    want: Want,
+    used_at: AtomicU32,
+}
+
+/// Tells the control path that requests wait for the handler with this id.
+pub type Want = Arc<dyn Fn(usize) + Send + Sync>;
+
+/// How far a handler has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// Known by its file, and not loaded.
+    Cold,
+    Loading,
+    Ready,
+    /// It could not be loaded; the log has said why.
+    Failed,
+    /// Its file has been removed.
+    Gone,
+}
+
+impl State {
+    /// In the order of their numbers.
+    pub const ALL: [State; 5] =
+        [State::Cold, State::Loading, State::Ready, State::Failed, State::Gone];
+
+    /// As the log and the status name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Cold => "cold",
+            State::Loading => "loading",
+            State::Ready => "ready",
+            State::Failed => "failed",
+            State::Gone => "gone",
+        }
+    }
+}
+
+/// One of the requests that wait for a handler.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicUsize) -> Option<Self> {
+        let place = Place(waiting);
+        (waiting.fetch_add(1, Ordering::Relaxed) < WAITING_MAX).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Handler {
+    pub fn new(id: usize, name: &str, want: Want) -> Arc<Self> {
+        Arc::new(Handler {
+            id,
+            name: name.into(),
+            guest: ArcSwapOption::empty(),
+            state: AtomicU8::new(State::Cold as u8),
+            changed: Notify::new(),
+            waiting: AtomicUsize::new(0),
+            wanted: AtomicBool::new(false),
+            want,
+            used_at: AtomicU32::new(0),
+        })
+    }
+
+    /// The guest, if it is loaded.
+    pub fn guest(&self) -> Guard<Option<Arc<Guest>>> {
+        self.guest.load()
+    }
+
+    pub fn state(&self) -> State {
+        State::ALL[usize::from(self.state.load(Ordering::Acquire))]
+    }
+
+    /// Waits until the guest is loaded. Waits as long as it takes, so the caller has a deadline.
+    ///
+    /// # Errors
+    /// [`Reject::NotLoaded`] where it cannot be loaded, [`Reject::NoRoute`] where its file has been
+    /// removed meanwhile, [`Reject::Loading`] where too many wait for it.
+    pub async fn wait(&self) -> Result<Arc<Guest>, Reject> {
+        let place = Place::take(&self.waiting).ok_or(Reject::Loading)?;
+        let guest = self.wait_in_place().await;
+        drop(place);
+        guest
+    }
+
+    async fn wait_in_place(&self) -> Result<Arc<Guest>, Reject> {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            if let Some(guest) = &*self.guest() {
+                return Ok(guest.clone());
+            }
+            match self.state() {
+                State::Failed => return Err(Reject::NotLoaded),
+                State::Gone => return Err(Reject::NoRoute),
+                State::Cold | State::Loading | State::Ready => {}
+            }
+            if !self.wanted.swap(true, Ordering::AcqRel) {
+                (self.want)(self.id);
+            }
+            changed.await;
+        }
+    }
+
+    /// Whether requests wait for it.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire)
+    }
+
+    /// Notes that it is used at a moment, see [`super::Registry::moment`].
+    pub fn touch(&self, moment: u32) {
+        // Most find it so, and then the line stays shared between the cores.
+        if self.used_at.load(Ordering::Relaxed) != moment {
+            self.used_at.store(moment, Ordering::Relaxed);
+        }
+    }
+
+    /// The moment of its last use.
+    pub fn used_at(&self) -> u32 {
+        self.used_at.load(Ordering::Relaxed)
+    }
+
+    /// Serves this guest from now on. Returns the one before.
+    pub fn publish(&self, guest: Arc<Guest>) -> Option<Arc<Guest>> {
+        let before = self.guest.swap(Some(guest));
+        self.set(State::Ready);
+        before
+    }
+
+    /// Says how far it is, when no guest comes or goes.
+    pub fn set(&self, state: State) {
+        self.state.store(state as u8, Ordering::Release);
+        if state != State::Loading {
+            self.wanted.store(false, Ordering::Release);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Stops serving the guest, which is returned. What comes next is said before.
+    pub fn withdraw(&self, state: State) -> Option<Arc<Guest>> {
+        self.state.store(state as u8, Ordering::Release);
+        let before = self.guest.swap(None);
+        self.set(state);
+        before
+    }
+}

@@ -1,0 +1,193 @@
+//! Guests on their way to being served: compiled in processes of their own, in the background and
+//! under limits, waited for by requests, kept on disk, unloaded and had again.
+//!
+//! What all these tests share: guests that are hard to compile or slow to start, and a way to get
+//! hold of the processes that compile them. A compiler that is stopped in the middle keeps its
+//! guest from being loaded for as long as a test likes.
+
+use std::fs;
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::client::{Connection, Response, message};
+use crate::host::{Host, until};
+use crate::wat;
+
+mod burning;
+mod confinement;
+mod dying;
+mod many;
+mod unloading;
+mod waiting;
+mod words;
+
+/// How long a state is waited for that a compiler has to reach: it gives way to everything else
+/// that the machine does.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// For hosts whose requests are not to be given up while they wait for a compiler.
+pub const PATIENTLY: [&str; 2] = ["--deadline", "60s"];
+
+/// A process, as the kernel shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub pid: Pid,
+    parent: i32,
+    /// Its process group.
+    pub group: i32,
+}
+
+impl Process {
+    /// A process that runs; not one that has ended and that nobody has waited for.
+    fn read(name: &str) -> Option<Process> {
+        let pid = Pid::from_raw(name.parse().ok()?)?;
+        let stat = fs::read_to_string(format!("/proc/{name}/stat")).ok()?;
+        // Its name stands before, in parentheses, and may have any character in it.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let state = fields.next()?;
+        let mut number = || fields.next()?.parse().ok();
+        let process = Process { pid, parent: number()?, group: number()? };
+        (!matches!(state, "Z" | "X")).then_some(process)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid, signal).unwrap_or_else(|error| panic!("{self:?}: {error}"));
+    }
+
+    /// Whether it has put itself under its limits, which it does before it reads a guest. From
+    /// then on it ends with its host.
+    fn is_confined(&self) -> bool {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.pid.as_raw_nonzero()));
+        let is_limit =
+            |line: &str| line.starts_with("Max file size") && !line.contains("unlimited");
+        limits.is_ok_and(|limits| limits.lines().any(is_limit))
+    }
+
+    fn is_there(&self) -> bool {
+        let now = Process::read(&self.pid.as_raw_nonzero().to_string());
+        now.is_some_and(|now| now.group == self.group)
+    }
+}
+
+/// The processes that compile a host's guests.
+pub fn compilers(host: &Host) -> Vec<Process> {
+    let parent = host.pid().as_raw_nonzero().get();
+    let names = fs::read_dir("/proc").expect("the processes").flatten();
+    let processes = names.filter_map(|entry| Process::read(entry.file_name().to_str()?));
+    processes.filter(|process| process.parent == parent).collect()
+}
+
+/// Waits for one of them.
+#[track_caller]
+pub fn compiler(host: &Host) -> Process {
+    compiler_beside(host, &[])
+}
+
+#[track_caller]
+fn compiler_beside(host: &Host, known: &[Process]) -> Process {
+    let is_new = |process: &Process| process.is_confined() && !known.contains(process);
+    until("process that compiles", PATIENCE, || compilers(host).into_iter().find(is_new))
+}
+
+/// Waits for one, and stops it: its guest stays as it is until it is continued.
+#[track_caller]
+pub fn stopped_compiler(host: &Host) -> Process {
+    stopped_compiler_beside(host, &[])
+}
+
+/// The same for one more.
+#[track_caller]
+pub fn stopped_compiler_beside(host: &Host, stopped: &[Process]) -> Process {
+    let compiler = compiler_beside(host, stopped);
+    compiler.signal(Signal::STOP);
+    compiler
+}
+
+/// Asserts that nothing compiles any more, but for processes that are about to end.
+#[track_caller]
+pub fn assert_no_compilers(host: &Host) {
+    until("end of the compilers", PATIENCE, || compilers(host).is_empty().then_some(()));
+}
+
+/// The same of these ones, whose host may have gone.
+#[track_caller]
+pub fn assert_ended(compilers: &[Process]) {
+    let is_over = || !compilers.iter().any(Process::is_there);
+    until("end of the compilers", PATIENCE, || is_over().then_some(()));
+}
+
+/// Says its name, and takes many seconds to compile.
+pub fn burner(name: &str) -> String {
+    with(&wat::says(name), &hard_function())
+}
+
+/// A few kilobytes for which the compiler computes for many seconds: each of the nested loops hands
+/// on every one of the locals. (300 of both: 16 s on the machine where this was written.)
+pub fn hard_function() -> String {
+    const LOOPS: usize = 300;
+    const LOCALS: usize = 300;
+    let add = |local: usize| {
+        let other = local * 7 % LOCALS + 1;
+        format!("(local.set {local} (i64.add (local.get {local}) (local.get {other})))\n")
+    };
+    let adds: String = (1..=LOCALS).map(add).collect();
+    let (begin, end) = ("(loop ".repeat(LOOPS), "(br_if 0 (local.get 0)))".repeat(LOOPS));
+    let locals = "i64 ".repeat(LOCALS);
+    format!("(func (param i32) (local {locals}) {begin} {adds} {end})")
+}
+
+/// Says this, after start-up code of so many rounds.
+pub fn slow_starter(text: &str, rounds: u32) -> String {
+    slowly(&wat::says(text), rounds)
+}
+
+/// A module with start-up code that computes: for about half a second if there are a thousand
+/// million rounds.
+pub fn slowly(module: &str, rounds: u32) -> String {
+    let start = format!(
+        r#"(func (export "_start") (local $left i32)
+             (local.set $left (i32.const {rounds}))
+             (loop $again
+               (br_if $again
+                 (local.tee $left (i32.sub (local.get $left) (i32.const 1))))))"#
+    );
+    with(module, &start)
+}
+
+/// A module with one more field.
+pub fn with(module: &str, field: &str) -> String {
+    let fields = module.trim_end().strip_suffix(')').expect("a module");
+    format!("{fields}\n{field})")
+}
+
+/// The next response, which may take its time.
+#[track_caller]
+pub fn read(connection: &mut Connection) -> Response {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let error = match connection.next("GET") {
+            Ok(Some(response)) => return response,
+            Ok(None) => panic!("the connection was closed instead of an answer"),
+            Err(error) => error,
+        };
+        let is_early = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+        assert!(is_early && Instant::now() < deadline, "no answer: {error}");
+    }
+}
+
+/// A GET on a connection of its own, whose answer may take its time.
+#[track_caller]
+pub fn get(host: &Host, path: &str) -> Response {
+    let mut connection = host.connect();
+    connection.send(message("GET", path, &[], b""));
+    read(&mut connection)
+}
+
+/// Asserts that a GET is answered with this text, however long that takes.
+#[track_caller]
+pub fn assert_says(host: &Host, path: &str, text: &str) {
+    let answer = get(host, path);
+    assert_eq!((answer.status, answer.text().as_str()), (200, text), "{path}: {answer:?}");
+}

@@ -1,0 +1,89 @@
+//! What a process that compiles has: its job, its limits, and nothing else.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::{PATIENCE, PATIENTLY, assert_says, burner, compiler};
+use crate::host::{HELLO, Host, until};
+use crate::wat;
+
+/// Lines of `name: value`.
+fn fields(text: &str) -> BTreeMap<String, String> {
+    let fields = text.lines().filter_map(|line| line.split_once(':'));
+    fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
+}
+
+/// What a process has open.
+fn files(process: &str) -> Vec<String> {
+    let files = fs::read_dir(format!("/proc/{process}/fd")).expect("its open files");
+    let links = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
+    links.map(|link| link.to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn a_compiler_has_nothing_but_its_job() {
+    let host = Host::with("burner.wat", burner("?"))
+        .args(["--compile-max", "7s", "--cpu-max", "3s", "--compile-memory-max", "1500MiB"])
+        .env("A_SECRET", "of the host")
+        .env("GUESTHOUSE_LOG", "info")
+        .start();
+    let pid = compiler(&host).pid.as_raw_nonzero();
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).expect(name);
+    let (files, inherited) = (files(&pid.to_string()), files("self"));
+    let (own, others): (Vec<&String>, Vec<&String>) =
+        files.iter().partition(|file| file.starts_with("/memfd:"));
+    assert_eq!(own.len(), 3, "{own:?}");
+    // No socket, no folder, no file but what this process has been started with itself.
+    assert!(others.iter().all(|file| inherited.contains(file)), "{others:?}");
+    assert_eq!(read("environ").trim_end_matches('\0'), "GUESTHOUSE_LOG=info");
+    let status = fields(&read("status"));
+    assert_eq!(status["NoNewPrivs"], "1");
+    let limits = || -> Vec<Vec<String>> {
+        let limits = read("limits");
+        let names = ["Max cpu time", "Max data size", "Max core file size"];
+        let rests =
+            names.iter().filter_map(|name| limits.lines().find_map(|line| line.strip_prefix(name)));
+        let words = |rest: &str| rest.split_whitespace().take(2).map(str::to_owned).collect();
+        rests.map(words).collect()
+    };
+    let memory = (1500_u64 << 20).to_string();
+    let wanted = [["10", "11"], [&memory, &memory], ["0", "0"]];
+    until("limits as they should be", PATIENCE, || (limits() == wanted).then_some(()));
+    host.at_rest();
+}
+
+/// An update puts another program in the place of the one that runs, and that one goes on.
+#[test]
+fn a_program_that_was_replaced_still_compiles() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let copy = folder.path().join("guesthouse");
+    let run = r#"cp "$1" "$0" && shift && exec "$0" "$@""#;
+    let copied = copy.to_string_lossy();
+    let host = Host::with("good.wat", HELLO).through(["sh", "-c", run, &copied]).start();
+    host.settled();
+    fs::remove_file(&copy).expect("the program");
+    fs::write(&copy, "another version").expect("a file");
+    fs::write(host.handlers().join("late.wat"), wat::says("late")).expect("a file");
+    host.status_when("loaded", PATIENCE, |status| status.ready == 2);
+    assert_says(&host, "/late", "late");
+    host.at_rest();
+}
+
+/// Whoever starts the host may have limited the size of files, and a file may be larger than that.
+#[test]
+fn a_limit_on_the_size_of_files_does_not_stop_the_host() {
+    // Of 512 or 1024 bytes each.
+    let limited = ["sh", "-c", r#"ulimit -f 100 && exec "$0" "$@""#];
+    let large = format!("{}{HELLO}", " ".repeat(300_000));
+    let host = Host::with("good.wat", HELLO)
+        .file("large.wat", large)
+        .through(limited)
+        .args(PATIENTLY)
+        .start();
+    let status = host.status_when("settled", PATIENCE, |status| status.ready + status.failed == 2);
+    assert_says(&host, "/good", "Hello, World!");
+    if status.failed > 0 {
+        super::get(&host, "/large").assert_problem(503);
+    }
+    host.at_rest();
+}

@@ -1,0 +1,127 @@
+//! The demo at size: guests of strangers, no two alike, and hostile ones among them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use guesthouse::control::many::answer;
+
+use super::{PATIENCE, PATIENTLY, assert_no_compilers, assert_says, get, read};
+use crate::client::message;
+use crate::host::{HELLO, Host, Setup, Status};
+
+/// Guests in these tests; the last of each hundred is hostile.
+const COUNT: usize = 300;
+
+/// Those, with what a GET of them gives: two that break, and one that cannot be loaded.
+const HOSTILE: [(&str, u16); 3] = [
+    ("/hostile/00099-data_out_of_bounds", 503),
+    ("/hostile/00199-divide", 500),
+    ("/hostile/00299-exit_three", 500),
+];
+
+fn demo(folder: &Path) -> Setup {
+    let count = COUNT.to_string();
+    Host::demo().args(PATIENTLY).args(["--many", count.as_str(), "--many-dir"]).arg(folder)
+}
+
+/// Every file below a folder, with what changes when it is written anew.
+fn files(folder: &Path) -> BTreeMap<String, (u64, i64, i64, u64)> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let about = entry.metadata().expect("an entry");
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if about.is_dir() {
+            all.extend(
+                files(&entry.path()).into_iter().map(|(it, seen)| (name.clone() + "/" + &it, seen)),
+            );
+        }
+        all.insert(name, (about.ino(), about.mtime(), about.mtime_nsec(), about.len()));
+    }
+    all
+}
+
+/// Asks each of the good guests, on one connection.
+#[track_caller]
+fn assert_all_good(host: &Host) {
+    let mut connection = host.connect();
+    let mut good = 0;
+    for (at, text) in (0..COUNT).filter_map(|at| Some((at, answer(at)?))) {
+        connection.send(message("GET", &format!("/stranger/{at:05}"), &[], b""));
+        let answer = read(&mut connection);
+        assert_eq!((answer.status, answer.text()), (200, text), "{at}");
+        good += 1;
+    }
+    assert_eq!(good, COUNT - COUNT / 100);
+}
+
+#[test]
+fn many_strangers_answer_right_whatever_the_hostile_ones_do() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (dir, cache) = (folder.path().join("strangers"), folder.path().join("cache"));
+    let host = demo(&dir).arg("--cache-dir").arg(&cache).start();
+    // While they are being loaded already.
+    for (path, status) in HOSTILE {
+        get(&host, path).assert_problem(status);
+    }
+    assert_all_good(&host);
+    for (path, status) in HOSTILE {
+        host.get(path).assert_problem(status);
+    }
+    // Most have changed their state, of which nothing may be left.
+    assert_all_good(&host);
+    let settled = |status: &Status| status.cold + status.loading == 0;
+    let status = host.status_when("settled", PATIENCE, settled);
+    assert_eq!((status.handlers, status.failed), (COUNT as u64, 1), "{status:?}");
+    assert_no_compilers(&host);
+    host.at_rest();
+
+    let (before, kept) = (files(&dir), files(&cache));
+    assert_eq!(before.len(), COUNT + 3, "guests, two folders and a marker");
+    assert_eq!(kept.len(), COUNT - 1);
+    drop(host);
+    let host = demo(&dir).arg("--cache-dir").arg(&cache).start();
+    assert_all_good(&host);
+    host.at_rest();
+    assert_eq!(files(&dir), before, "a guest was written anew");
+    assert_eq!(files(&cache), kept, "a guest was compiled anew");
+}
+
+#[test]
+fn another_number_of_strangers_replaces_them() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let dir = folder.path().join("strangers");
+    for (count, asked) in [("7", 6), ("3", 2), ("5", 4)] {
+        let host =
+            Host::demo().args(PATIENTLY).args(["--many", count, "--many-dir"]).arg(&dir).start();
+        let path = format!("/stranger/{asked:05}");
+        let text = answer(asked).expect("a good one");
+        assert_says(&host, &path, &text);
+        host.get("/stranger/00007").assert_problem(404);
+        let names = fs::read_dir(dir.join("stranger")).expect("a folder").count();
+        assert_eq!(names.to_string(), count);
+        host.at_rest();
+    }
+}
+
+/// Nothing that this program did not write is replaced.
+#[test]
+fn a_folder_of_someone_else_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let dir = folder.path().join("mine");
+    fs::create_dir_all(dir.join("stranger")).expect("a folder");
+    fs::write(dir.join("stranger/00000.wasm"), HELLO).expect("a file");
+    let before = files(&dir);
+    let (code, text) = demo(&dir).fails();
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("is not empty") && text.contains("name another folder"), "{text}");
+    assert_eq!(files(&dir), before);
+    // Neither is a file.
+    let file = folder.path().join("file");
+    fs::write(&file, "mine").expect("a file");
+    let (code, text) = demo(&file).fails();
+    assert_eq!(code, Some(1), "{text}");
+    assert_eq!(fs::read_to_string(&file).expect("a file"), "mine");
+}

@@ -1,0 +1,268 @@
+//! Requests for guests that are not loaded yet: they wait, up to their deadline and up to a number,
+//! and are answered as if the guest had been there.
+
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+
+use super::{
+    PATIENCE, PATIENTLY, assert_ended, assert_no_compilers, assert_says, burner, read,
+    slow_starter, slowly, stopped_compiler, stopped_compiler_beside,
+};
+use crate::client::{Connection, message};
+use crate::host::{HELLO, Host, Setup};
+use crate::wat;
+
+/// Requests that may wait for one guest.
+const WAITING_MAX: usize = 512;
+
+/// Sends a GET on a connection of its own.
+fn ask(host: &Host, path: &str) -> Connection {
+    let mut connection = host.connect();
+    connection.send(message("GET", path, &[], b""));
+    connection
+}
+
+/// As many requests as may wait for a guest, beside so many that wait already. A few at a time, so that the host is not called on by
+/// more than it can accept.
+#[track_caller]
+fn crowd(host: &Host, path: &str, others: usize) -> Vec<Connection> {
+    let mut crowd = Vec::new();
+    while crowd.len() < WAITING_MAX {
+        crowd.extend((0..64).map(|_| ask(host, path)));
+        let all = (others + crowd.len()) as u64;
+        host.status_when("waiting", PATIENCE, |status| status.in_flight == all);
+    }
+    crowd
+}
+
+/// Asserts that one more request is not let in to wait.
+#[track_caller]
+fn assert_full(host: &Host, path: &str) {
+    let answer = host.get(path);
+    answer.assert_problem(503);
+    assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
+}
+
+/// Lets this process have as many files open as it may.
+fn raise_the_limit_of_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).expect("up to the hard limit");
+}
+
+#[test]
+fn a_crowd_at_a_cold_start_is_answered_when_the_guests_are_loaded() {
+    const GUESTS: usize = 10;
+    const EACH: usize = 20;
+    raise_the_limit_of_open_files();
+    let file = |setup: Setup, at: usize| {
+        let text = slow_starter(&format!("I am {at}"), 50_000_000);
+        setup.file(&format!("guest-{at}.wat"), text)
+    };
+    let setup = (0..GUESTS).fold(Host::empty(), file);
+    let host = setup.args(PATIENTLY).start();
+    let guests = (0..GUESTS * EACH).map(|at| at % GUESTS);
+    let mut crowd: Vec<(usize, Connection)> =
+        guests.map(|guest| (guest, ask(&host, &format!("/guest-{guest}")))).collect();
+    let status = host.status();
+    assert!(status.ready < GUESTS as u64, "nobody had to wait: {status:?}");
+    for (guest, connection) in &mut crowd {
+        let answer = read(connection);
+        let (status, text) = (answer.status, answer.text());
+        assert_eq!((status, text), (200, format!("I am {guest}")), "{answer:?}");
+    }
+    let status = host.at_rest();
+    assert_eq!((status.requests, status.ready), ((GUESTS * EACH) as u64, GUESTS as u64));
+    assert!(status.rejects.is_empty(), "{status:?}");
+    assert_no_compilers(&host);
+}
+
+#[test]
+fn a_request_waits_for_a_guest_up_to_its_deadline() {
+    let host =
+        Host::with("slow.wat", burner("slow")).args(["--deadline", "2s", "--workers", "1"]).start();
+    let slow = stopped_compiler(&host);
+    std::fs::write(host.handlers().join("good.wat"), HELLO).expect("a file");
+    host.status_when("a good neighbour", PATIENCE, |status| status.ready == 1);
+    let mut waiting = ask(&host, "/slow");
+    host.status_when("waiting", PATIENCE, |status| status.in_flight == 1);
+    let mut others = host.connect();
+    for _ in 0..20 {
+        assert_eq!(others.get("/good").text(), "Hello, World!");
+    }
+    let answer = read(&mut waiting);
+    answer.assert_problem(503);
+    assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
+    // The connection goes on, and another request may wait, and not come to an answer either.
+    waiting.send(message("GET", "/slow", &[], b""));
+    read(&mut waiting).assert_problem(503);
+    let status = host.at_rest();
+    assert_eq!((status.rejects("loading"), status.loading), (2, 1), "{status:?}");
+    host.assert_serves("/good");
+    slow.signal(Signal::KILL);
+}
+
+/// A client that gives up leaves nothing behind, and its place is free for another.
+#[test]
+fn a_client_that_gives_up_waiting_leaves_its_place() {
+    let host = Host::with("slow.wat", slow_starter("slow", 200_000_000))
+        .args(PATIENTLY)
+        .args(["--workers", "1"])
+        .start();
+    let slow = stopped_compiler(&host);
+    raise_the_limit_of_open_files();
+    let crowd = crowd(&host, "/slow", 0);
+    assert_full(&host, "/slow");
+    drop(crowd);
+    host.status_when("given up", PATIENCE, |status| status.in_flight == 0);
+    let mut waiting = ask(&host, "/slow");
+    host.status_when("waiting", PATIENCE, |status| status.in_flight == 1);
+    waiting.assert_silent();
+    slow.signal(Signal::CONT);
+    assert_eq!(read(&mut waiting).text(), "slow");
+    let status = host.at_rest();
+    assert_eq!(status.rejects("loading"), 1, "{status:?}");
+}
+
+/// As many as may wait for one guest leave room for those that wait for another one, up to what a
+/// worker holds.
+#[test]
+fn more_requests_than_may_wait_are_told_to_come_back() {
+    const MORE: usize = 20;
+    raise_the_limit_of_open_files();
+    let file = |setup: Setup, name: &str| {
+        setup.file(&format!("{name}.wat"), slow_starter(name, 200_000_000))
+    };
+    let setup = ["one", "two", "three"].into_iter().fold(Host::empty(), file);
+    let host = setup.args(PATIENTLY).args(["--workers", "1"]).start();
+    let mut stopped = Vec::new();
+    while stopped.len() < 3 {
+        stopped.push(stopped_compiler_beside(&host, &stopped));
+    }
+    std::fs::write(host.handlers().join("good.wat"), HELLO).expect("a file");
+    host.status_when("a good neighbour", PATIENCE, |status| status.ready == 1);
+    let mut ones = crowd(&host, "/one", 0);
+    for _ in 0..MORE {
+        assert_full(&host, "/one");
+    }
+    let mut twos = crowd(&host, "/two", WAITING_MAX);
+    for path in ["/one", "/two", "/three"] {
+        assert_full(&host, path);
+    }
+    // Nobody else stands behind those who wait.
+    host.assert_serves("/good");
+    for connection in ones.iter_mut().chain(&mut twos) {
+        connection.assert_silent();
+    }
+    for compiler in &stopped {
+        compiler.signal(Signal::CONT);
+    }
+    for (name, connections) in [("one", &mut ones), ("two", &mut twos)] {
+        for connection in connections {
+            let answer = read(connection);
+            assert_eq!((answer.status, answer.text().as_str()), (200, name), "{answer:?}");
+        }
+    }
+    let status = host.at_rest();
+    assert_eq!(status.rejects("loading"), MORE as u64 + 3, "{status:?}");
+    assert_eq!(status.rejects.len(), 1, "{status:?}");
+    assert_says(&host, "/three", "three");
+    assert_no_compilers(&host);
+}
+
+#[test]
+fn a_request_with_a_body_waits_with_it() {
+    let host = Host::with("reader.wat", slowly(&wat::reads(), 200_000_000))
+        .args(PATIENTLY)
+        .args(["--workers", "1"])
+        .start();
+    let reader = stopped_compiler(&host);
+    let body = vec![b'x'; 1 << 20];
+    let mut waiting: Vec<Connection> = (0..5).map(|_| host.connect()).collect();
+    std::thread::scope(|scope| {
+        for connection in &mut waiting {
+            // More than the sockets hold, so that sending waits as well.
+            let request = message("POST", "/reader", &[], &body);
+            scope.spawn(move || {
+                connection.send(request);
+                assert_eq!(read(connection).text(), "read");
+            });
+        }
+        host.status_when("waiting", PATIENCE, |status| status.in_flight == 5);
+        reader.signal(Signal::CONT);
+    });
+    let status = host.at_rest();
+    assert!(status.rejects.is_empty(), "{status:?}");
+}
+
+/// A host that stops answers those who wait, if their guest comes in time.
+#[test]
+fn who_waits_while_the_host_stops_is_answered() {
+    let slow = slow_starter("slow", 200_000_000);
+    let host = Host::with("slow.wat", slow).args(PATIENTLY).start();
+    let compiler = stopped_compiler(&host);
+    let mut waiting = ask(&host, "/slow");
+    host.status_when("waiting", PATIENCE, |status| status.in_flight == 1);
+    host.signal(Signal::TERM);
+    host.wait_log_with(&["SIGTERM"]);
+    compiler.signal(Signal::CONT);
+    let answer = read(&mut waiting);
+    assert_eq!((answer.status, answer.text().as_str()), (200, "slow"), "{answer:?}");
+    assert!(answer.closes(), "{answer:?}");
+    assert!(host.wait_exit().success());
+    assert_ended(&[compiler]);
+}
+
+/// Whatever stands in the queue, what somebody waits for comes next.
+#[test]
+fn a_guest_that_is_asked_for_is_loaded_first() {
+    const GUESTS: usize = 60;
+    let file = |setup: Setup, at: usize| {
+        let text = slow_starter(&format!("I am {at}"), 200_000_000);
+        setup.file(&format!("guest-{at:02}.wat"), text)
+    };
+    let host = (0..GUESTS).fold(Host::empty(), file).arg("--no-cache").args(PATIENTLY).start();
+    for at in [GUESTS - 1, GUESTS / 2] {
+        let status = host.status();
+        assert_says(&host, &format!("/guest-{at:02}"), &format!("I am {at}"));
+        // Beside those that were being loaded already, and those that came at the same time.
+        let others = host.status().ready - status.ready;
+        assert!(others < 10, "{others} others were loaded before");
+    }
+    assert!(host.status().cold > 0, "none was left to be asked for");
+    host.at_rest();
+}
+
+/// Whoever waits for a guest whose file is removed is told that there is none.
+#[test]
+fn a_guest_that_is_removed_while_it_is_waited_for_is_not_there() {
+    let host =
+        Host::with("slow.wat", burner("slow")).file("good.wat", HELLO).args(PATIENTLY).start();
+    assert_says(&host, "/good", "Hello, World!");
+    let slow = stopped_compiler(&host);
+    let mut waiting = ask(&host, "/slow");
+    host.status_when("waiting", PATIENCE, |status| status.in_flight == 1);
+    std::fs::remove_file(host.handlers().join("slow.wat")).expect("a file");
+    read(&mut waiting).assert_problem(404);
+    host.get("/slow").assert_problem(404);
+    host.at_rest();
+    host.assert_serves("/good");
+    slow.signal(Signal::KILL);
+    assert_no_compilers(&host);
+    // Its end concerns nobody any more.
+    let status = host.at_rest();
+    assert_eq!((status.handlers, status.ready), (1, 1), "{status:?}");
+}
+
+/// Guests whose start-up has to run in each instance are made for many requests at once.
+#[test]
+fn a_crowd_for_a_guest_that_starts_up_for_each_request_is_answered() {
+    let guest = crate::hostile::text("start_random");
+    let host = Host::with("random.wat", guest).args(PATIENTLY).start();
+    let mut crowd: Vec<Connection> = (0..100).map(|_| ask(&host, "/random")).collect();
+    for connection in &mut crowd {
+        let answer = read(connection);
+        assert_eq!((answer.status, answer.body.len()), (200, 16), "{answer:?}");
+    }
+    let status = host.at_rest();
+    assert!(status.rejects.is_empty(), "{status:?}");
+}

@@ -112,8 +112,8 @@ impl Children {
         command.args([VERB, "--log", log]).stdin(stdin).stdout(out).stderr(words);
         // Not in the host's group: a terminal's signals are for the host.
         command.env_clear().process_group(0);
-        // What is reserved and not used is not to count.
-        command.env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
+        // By default the allocator takes 1 GiB at a time, and all of it counts.
+        command.env("MIMALLOC_ARENA_RESERVE", "32MiB");
         if let Some(filter) = std::env::var_os(crate::log::FILTER) {
             command.env(crate::log::FILTER, filter);
         }
@@ -271,8 +271,8 @@ fn confine(order: &Order) -> anyhow::Result<()> {
     let seconds = cpu.as_secs() + u64::from(cpu.subsec_nanos() > 0);
     // Past the soft limit comes SIGXCPU; the hard one is for a process that would not end by it.
     limit(Resource::Cpu, seconds, seconds + 1)?;
-    // Writable private memory, whatever address space is reserved.
-    let memory = order.limits.memory_bytes_max as u64;
+    // Writable private memory, whatever address space is reserved; the guest is tried out, too.
+    let memory = (order.limits.memory_bytes_max + order.job.limits.memory_bytes_max) as u64;
     limit(Resource::Data, memory, memory)?;
     limit(Resource::Fsize, CODE_BYTES_MAX, CODE_BYTES_MAX)?;
     limit(Resource::Core, 0, 0)?;

@@ -4,8 +4,8 @@
 //! Owns the proof. The state of a core instance is its memories, its globals, its tables, and which
 //! of its segments were dropped (WebAssembly core specification, 4.2). A module qualifies if it
 //! has one memory, not large, which can be written anew; if every mutable global is a number, which
-//! can be set anew; and if its code holds no instruction that changes a table or drops a segment. What
-//! is left is to see that the memory has not grown. Everything else is renewed in full.
+//! can be set anew; and if its code holds no instruction that changes a table or drops a segment.
+//! What is left is to see that the memory has not grown. Everything else is renewed in full.
 
 use wasm_encoder::{ExportKind, ExportSection, Module as Encoder, RawSection};
 use wasmparser::{Operator, Parser, Payload, ValType};

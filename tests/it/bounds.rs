@@ -49,6 +49,7 @@ fn one_guest_cannot_take_every_place() {
         .file("reads.wat", wat::reads())
         .args(["--workers", "1", "--deadline", "60s"])
         .start();
+    host.settled();
     // Each waits for a body that does not come, and holds an instance.
     let head = "POST /reads HTTP/1.1\r\nhost: guest.test\r\ncontent-length: 5\r\n\r\n";
     let mut waiting: Vec<Connection> = Vec::new();

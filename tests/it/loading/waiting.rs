@@ -21,8 +21,8 @@ fn ask(host: &Host, path: &str) -> Connection {
     connection
 }
 
-/// As many requests as may wait for a guest, beside so many that wait already. A few at a time, so that the host is not called on by
-/// more than it can accept.
+/// As many requests as may wait for a guest, beside so many that wait already. A few at a time, so
+/// that the host is not called on by more than it can accept.
 #[track_caller]
 fn crowd(host: &Host, path: &str, others: usize) -> Vec<Connection> {
     let mut crowd = Vec::new();

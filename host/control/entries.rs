@@ -40,6 +40,9 @@ pub struct Entry {
     /// Whether the file no longer holds what is served, because it cannot be loaded. Then what is
     /// served could not be had again.
     pub is_outlived: bool,
+    /// Whether something happened to its file while it was loaded. A stamp need not tell: the
+    /// clock of some file systems is coarse.
+    pub is_stirred: bool,
     /// Ends the job that loads it.
     pub running: Option<Cancel>,
     /// What was said last of why this version is not served.
@@ -144,6 +147,7 @@ impl Entries {
             is_unloaded: false,
             served: None,
             is_outlived: false,
+            is_stirred: false,
             running: None,
             said: None,
         });

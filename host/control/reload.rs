@@ -223,7 +223,9 @@ impl Reload {
             entry.mishaps = 0;
             entry.said = None;
         }
-        if !matches!(entry.progress, Progress::Running(_)) {
+        if matches!(entry.progress, Progress::Running(_)) {
+            entry.is_stirred = true;
+        } else {
             self.let_settle(id, now);
         }
     }
@@ -322,7 +324,7 @@ impl Reload {
             Outcome::Failed(failure) => return self.failed(done.id, failure, now),
         }
         let Some(entry) = self.entries.get(done.id) else { return };
-        if done.stamp != entry.stamp {
+        if std::mem::take(&mut entry.is_stirred) || done.stamp != entry.stamp {
             self.let_settle(done.id, now);
         }
     }

@@ -113,7 +113,10 @@ impl Watch {
     }
 
     fn unwatch(&mut self, path: &Path) {
-        self.watched.remove(path);
+        if let Some(gone) = self.watched.remove(path) {
+            // A folder has one watch, whatever its names.
+            self.watched.retain(|_, it| (it.device, it.inode) != (gone.device, gone.inode));
+        }
         let absolute = self.absolute(path);
         if let Some(watcher) = &mut self.watcher {
             // There is none any more where the folder was deleted.

@@ -35,8 +35,8 @@ pub const PATIENTLY: [&str; 2] = ["--deadline", "60s"];
 pub struct Process {
     pub pid: Pid,
     parent: i32,
-    /// Its process group.
-    pub group: i32,
+    /// When, in the kernel's ticks: its number may be another one's later.
+    started: u64,
 }
 
 impl Process {
@@ -45,11 +45,10 @@ impl Process {
         let pid = Pid::from_raw(name.parse().ok()?)?;
         let stat = fs::read_to_string(format!("/proc/{name}/stat")).ok()?;
         // Its name stands before, in parentheses, and may have any character in it.
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-        let state = fields.next()?;
-        let mut number = || fields.next()?.parse().ok();
-        let process = Process { pid, parent: number()?, group: number()? };
-        (!matches!(state, "Z" | "X")).then_some(process)
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let (state, parent, started) = (fields.first()?, fields.get(1)?, fields.get(19)?);
+        let process = Process { pid, parent: parent.parse().ok()?, started: started.parse().ok()? };
+        (!matches!(*state, "Z" | "X")).then_some(process)
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -67,7 +66,7 @@ impl Process {
 
     fn is_there(&self) -> bool {
         let now = Process::read(&self.pid.as_raw_nonzero().to_string());
-        now.is_some_and(|now| now.group == self.group)
+        now.is_some_and(|now| now.started == self.started)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::host::{HELLO, Host, until};
 use crate::wat;
 
 /// As little CPU time as can be had: a second to compile, and one to start up.
-const BRIEFLY: [&str; 4] = ["--compile-max", "1s", "--cpu-max", "1s"];
+const BRIEFLY: [&str; 6] = ["--compile-max", "1s", "--cpu-max", "1s", "--deadline", "60s"];
 
 /// As little memory as can be had.
 const NARROWLY: [&str; 2] = ["--compile-memory-max", "256MiB"];
@@ -50,11 +50,7 @@ fn hoarder(blocks: usize, locals: usize) -> String {
 
 #[test]
 fn a_guest_that_makes_the_compiler_burn_fails_and_holds_up_nobody() {
-    let host = Host::with("burner.wat", burner("?"))
-        .file("good.wat", HELLO)
-        .args(BRIEFLY)
-        .args(PATIENTLY)
-        .start();
+    let host = Host::with("burner.wat", burner("?")).file("good.wat", HELLO).args(BRIEFLY).start();
     let mut waiting = host.connect();
     waiting.send("GET /burner HTTP/1.1\r\nhost: guest.test\r\n\r\n");
     assert_says(&host, "/good", "Hello, World!");

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::{Duration, Instant};
 
-use super::{PATIENCE, PATIENTLY, assert_says, burner, compiler};
+use rustix::process::Signal;
+
+use super::{PATIENCE, PATIENTLY, WHILE, assert_says, burner, compiler};
+use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host, until};
 use crate::wat;
 
@@ -68,6 +72,32 @@ fn a_program_that_was_replaced_still_compiles() {
     fs::write(host.handlers().join("late.wat"), wat::says("late")).expect("a file");
     host.status_when("loaded", PATIENCE, |status| status.ready == 2);
     assert_says(&host, "/late", "late");
+    host.at_rest();
+}
+
+/// What start-up code may use is its own time, not that in which others have the core.
+#[test]
+fn a_start_up_that_is_kept_from_running_has_not_used_its_time() {
+    const KEPT: Duration = Duration::from_millis(2500);
+    let start = format!(
+        "(local $left i32)
+         (call $log #0 'begun')
+         (local.set $left #{WHILE})
+         (loop $on (br_if $on (local.tee $left (i32.sub (local.get $left) #1))))"
+    );
+    let guest = Probe::new("(call $say 'started')").start(&start);
+    let host =
+        Host::with("late.wat", guest.wat()).args(["--cpu-max", "2s", "--deadline", "60s"]).start();
+    let compiler = compiler(&host);
+    let words = format!("/proc/{}/fd/2", compiler.pid.as_raw_nonzero());
+    until("start-up code", PATIENCE, || {
+        fs::read_to_string(&words).ok()?.contains("begun").then_some(())
+    });
+    compiler.signal(Signal::STOP);
+    let stopped = Instant::now();
+    until("end of the pause", PATIENCE, || (stopped.elapsed() > KEPT).then_some(()));
+    compiler.signal(Signal::CONT);
+    assert_says(&host, "/late", "started");
     host.at_rest();
 }
 

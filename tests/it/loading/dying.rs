@@ -8,8 +8,8 @@ use rustix::process::{Signal, kill_process_group};
 use tempfile::TempDir;
 
 use super::{
-    PATIENCE, PATIENTLY, Process, assert_ended, assert_no_compilers, assert_says, burner, compiler,
-    compilers, slow_starter, stopped_compiler,
+    PATIENCE, PATIENTLY, Process, WHILE, assert_ended, assert_no_compilers, assert_says, burner,
+    compiler, compilers, slow_starter, stopped_compiler,
 };
 use crate::host::{HELLO, Host, Line, Setup, until};
 use crate::random::Xorshift;
@@ -17,7 +17,7 @@ use crate::wat;
 
 #[test]
 fn a_compiler_that_is_killed_is_tried_again() {
-    let host = Host::with("slow.wat", slow_starter("slow", 200_000_000)).args(PATIENTLY).start();
+    let host = Host::with("slow.wat", slow_starter("slow", WHILE)).args(PATIENTLY).start();
     let mut waiting = host.connect();
     waiting.send("GET /slow HTTP/1.1\r\nhost: guest.test\r\n\r\n");
     compiler(&host).signal(Signal::KILL);
@@ -37,7 +37,7 @@ fn the_compiler_of_a_newcomer_that_is_killed_is_tried_again() {
     let host = Host::with("good.wat", HELLO).args(PATIENTLY).start();
     host.settled();
     let file = host.handlers().join("slow.wat");
-    fs::write(file, slow_starter("slow", 200_000_000)).expect("a file");
+    fs::write(file, slow_starter("slow", WHILE)).expect("a file");
     compiler(&host).signal(Signal::KILL);
     host.status_when("tried again", PATIENCE, |status| status.ready == 2);
     assert_says(&host, "/slow", "slow");

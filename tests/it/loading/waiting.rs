@@ -4,7 +4,7 @@
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use super::{
-    PATIENCE, PATIENTLY, assert_ended, assert_no_compilers, assert_says, burner, read,
+    PATIENCE, PATIENTLY, WHILE, assert_ended, assert_no_compilers, assert_says, burner, read,
     slow_starter, slowly, stopped_compiler, stopped_compiler_beside,
 };
 use crate::client::{Connection, message};
@@ -104,7 +104,7 @@ fn a_request_waits_for_a_guest_up_to_its_deadline() {
 /// A client that gives up leaves nothing behind, and its place is free for another.
 #[test]
 fn a_client_that_gives_up_waiting_leaves_its_place() {
-    let host = Host::with("slow.wat", slow_starter("slow", 200_000_000))
+    let host = Host::with("slow.wat", slow_starter("slow", WHILE))
         .args(PATIENTLY)
         .args(["--workers", "1"])
         .start();
@@ -129,9 +129,8 @@ fn a_client_that_gives_up_waiting_leaves_its_place() {
 fn more_requests_than_may_wait_are_told_to_come_back() {
     const MORE: usize = 20;
     raise_the_limit_of_open_files();
-    let file = |setup: Setup, name: &str| {
-        setup.file(&format!("{name}.wat"), slow_starter(name, 200_000_000))
-    };
+    let file =
+        |setup: Setup, name: &str| setup.file(&format!("{name}.wat"), slow_starter(name, WHILE));
     let setup = ["one", "two", "three"].into_iter().fold(Host::empty(), file);
     let host = setup.args(PATIENTLY).args(["--workers", "1"]).start();
     let mut stopped = Vec::new();
@@ -171,7 +170,7 @@ fn more_requests_than_may_wait_are_told_to_come_back() {
 
 #[test]
 fn a_request_with_a_body_waits_with_it() {
-    let host = Host::with("reader.wat", slowly(&wat::reads(), 200_000_000))
+    let host = Host::with("reader.wat", slowly(&wat::reads(), WHILE))
         .args(PATIENTLY)
         .args(["--workers", "1"])
         .start();
@@ -197,7 +196,7 @@ fn a_request_with_a_body_waits_with_it() {
 /// A host that stops answers those who wait, if their guest comes in time.
 #[test]
 fn who_waits_while_the_host_stops_is_answered() {
-    let slow = slow_starter("slow", 200_000_000);
+    let slow = slow_starter("slow", WHILE);
     let host = Host::with("slow.wat", slow).args(PATIENTLY).start();
     let compiler = stopped_compiler(&host);
     let mut waiting = ask(&host, "/slow");
@@ -246,8 +245,7 @@ fn a_guest_that_is_removed_while_it_is_waited_for_is_not_there() {
     host.get("/slow").assert_problem(404);
     host.at_rest();
     host.assert_serves("/good");
-    slow.signal(Signal::KILL);
-    assert_no_compilers(&host);
+    assert_ended(&[slow]);
     // Its end concerns nobody any more.
     let status = host.at_rest();
     assert_eq!((status.handlers, status.ready), (1, 1), "{status:?}");

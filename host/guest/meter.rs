@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::Limits;
@@ -14,6 +15,8 @@ use crate::message::Reject;
 /// A call that has used so much CPU time is long: it takes turns with the other long calls of its
 /// worker.
 const LONG: Duration = Duration::from_millis(1);
+/// A first slice takes no longer than this: the guest yields before.
+const FIRST_MAX: Duration = Duration::from_millis(10);
 
 /// Holds a request's calls to the deadline and to the CPU limit, and has long ones take turns.
 ///
@@ -57,7 +60,7 @@ impl<'a> Meter<'a> {
         &mut self,
         mut future: Pin<&mut F>,
     ) -> impl Future<Output = Result<F::Output, Reject>> {
-        // A meter's first call begins when the request did; every later slice reads the clock.
+        // A meter's first slice begins when the request did, which costs no look at a clock.
         let mut resumed = self.first.take();
         let mut timer: Option<Pin<Box<tokio::time::Sleep>>> = None;
         let mut waiting: Option<Turn<'a>> = None;
@@ -73,12 +76,12 @@ impl<'a> Meter<'a> {
             }
             if may_run {
                 waiting = None;
-                let begun = resumed.take().unwrap_or_else(Instant::now);
+                let begun = Slice::begin(resumed.take());
                 if let Poll::Ready(output) = future.as_mut().poll(cx) {
                     return Poll::Ready(Ok(output));
                 }
                 drop(turn);
-                self.cpu_used += begun.elapsed();
+                self.cpu_used += begun.used();
                 if self.cpu_used >= self.limits.cpu_max {
                     return Poll::Ready(Err(Reject::CpuTime));
                 }
@@ -92,6 +95,33 @@ impl<'a> Meter<'a> {
             }
         })
     }
+}
+
+/// When a slice of a call began.
+enum Slice {
+    /// By the wall clock, which a slice of two milliseconds at most may be measured by.
+    Wall(Instant),
+    /// By the time that this thread has had the core: others may have had it, too.
+    Cpu(Duration),
+}
+
+impl Slice {
+    fn begin(known: Option<Instant>) -> Self {
+        known.map_or_else(|| Slice::Cpu(cpu_time()), Slice::Wall)
+    }
+
+    /// CPU time since then.
+    fn used(&self) -> Duration {
+        match self {
+            Slice::Wall(begun) => begun.elapsed().min(FIRST_MAX),
+            Slice::Cpu(begun) => cpu_time().saturating_sub(*begun),
+        }
+    }
+}
+
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// Waits for a turn, and then until the worker has looked at its sockets: between two quanta of

@@ -99,6 +99,7 @@ pub fn assert_discreet(path: &str, answer: &Response, status: u16) {
 fn break_each(guests: &[(&str, u16)], isolation: &str, flags: &[&str]) {
     let names = guests.iter().map(|(name, _)| *name);
     let host = host(names, isolation).args(flags).start();
+    host.settled();
     for (name, status) in guests {
         let path = format!("/{name}");
         for _ in 0..2 {

@@ -42,6 +42,7 @@ fn one_request_cannot_fill_the_log() {
     let flags = ["--deadline", "300ms"];
     let guests = ["log_forever", "stdout_forever"];
     let host = host(guests, "fresh").args(flags).start();
+    host.settled();
     for name in guests {
         assert_discreet(name, &host.get(&format!("/{name}")), 504);
         assert_bounded(&host, |line| line.json["guest"] == name);

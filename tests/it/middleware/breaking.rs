@@ -53,6 +53,7 @@ fn an_upstream_that_is_silent_is_a_504() {
         .file("telling.wat", telling().wat())
         .args(["--deadline", "300ms"])
         .start();
+    host.settled();
     host.get("/").assert_problem(504);
     let answer = host.get("/telling");
     // There may be no time left for what the guest makes of it.

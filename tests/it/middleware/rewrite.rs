@@ -272,6 +272,7 @@ fn a_guest_that_breaks_on_the_way_back_is_contained() {
             .file("looping.wat", looping.wat())
             .args(["--deadline", "300ms", "--isolation", isolation])
             .start();
+        host.settled();
         for _ in 0..2 {
             host.get("/breaking").assert_problem(500);
             host.get("/looping").assert_problem(504);

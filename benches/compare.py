@@ -186,8 +186,9 @@ def run_figure(figure, bench, options, shuffler, raw, result):
             say(f"{figure.name} {number}/{options.rounds}: {value}")
 
 
-def run(options, figures, folder):
-    """Every figure in turn: the results, and whether the run came to its end."""
+def run(options, figures, folder, find=None):
+    """Every figure in turn: the results, and whether the run came to its end. `find` makes the
+    servers."""
     results = []
     shuffler = random.Random(options.seed)
     with (
@@ -197,7 +198,7 @@ def run(options, figures, folder):
         raw = csv.writer(table, lineterminator="\n")
         raw.writerow(["figure", "round", "position", "case", "quantity", "value"])
         try:
-            bench = find_servers(options, figures, scratch)
+            bench = (find or find_servers)(options, figures, scratch)
             for figure in figures:
                 result = Result(figure, skipped=bench.why_not(figure))
                 results.append(result)

@@ -7,7 +7,6 @@ multitude.py says what is measured, README.md what it means.
 
 import argparse
 import concurrent.futures
-import csv
 import os
 import pathlib
 import platform
@@ -16,7 +15,6 @@ import resource
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 
@@ -27,7 +25,7 @@ import swapper
 from compare import ROOT, Launch, say
 from instruments import Failure, Server
 from multitude import FIGURES, HOSTILE_FLAGS, LOADED_WITHIN_S, settle
-from report import ROUNDS_MIN, Result
+from report import ROUNDS_MIN
 
 STARTED_WITHIN_S = 120
 # Loads that many at once; what is cold is compiled on all cores meanwhile.
@@ -173,35 +171,6 @@ def find_servers(options, figures, scratch):
 # The command.
 
 
-def run(options, figures, folder):
-    """Every figure in turn: the results, and whether the run came to its end."""
-    results = []
-    shuffler = random.Random(options.seed)
-    with (
-        tempfile.TemporaryDirectory(prefix="guesthouse-strangers-") as scratch,
-        open(folder / "raw.csv", "w", newline="", encoding="utf-8", buffering=1) as table,
-    ):
-        raw = csv.writer(table, lineterminator="\n")
-        raw.writerow(["figure", "round", "position", "case", "quantity", "value"])
-        try:
-            bench = find_servers(options, figures, scratch)
-            for figure in figures:
-                result = Result(figure, skipped=bench.why_not(figure))
-                results.append(result)
-                if result.skipped:
-                    continue
-                try:
-                    compare.run_figure(figure, bench, options, shuffler, raw, result)
-                except (Failure, OSError) as error:
-                    result.problem = str(error).replace(f"{ROOT}/", "")
-                    say(f"{figure.name}: {error}")
-        except KeyboardInterrupt:
-            if results and len(results[-1].values) < options.rounds:
-                results[-1].problem = "interrupted"
-            return results, False
-    return results, True
-
-
 def parse():
     names = [figure.name for figure in FIGURES]
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
@@ -256,7 +225,7 @@ def main():
     folder = compare.new_folder(options.out, options.name)
     say(f"seed {options.seed}, run {folder.name}")
     try:
-        results, complete = run(options, figures, folder)
+        results, complete = compare.run(options, figures, folder, find_servers)
     except Failure as reason:
         say(f"nothing could be measured: {reason}")
         return 1

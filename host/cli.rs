@@ -17,6 +17,7 @@ use crate::guest::check::{self, Report};
 use crate::guest::child;
 use crate::log;
 
+mod bench;
 mod new;
 mod run;
 
@@ -120,6 +121,9 @@ enum Verb {
         #[arg(value_name = "DIR", default_value = "handlers")]
         dir: PathBuf,
     },
+    /// Measure servers: guest against native, or any others side by side
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(Box<bench::Flags>),
     /// Compile one guest for a host, which starts this by itself
     #[command(name = child::VERB, hide = true)]
     Compile {
@@ -151,6 +155,12 @@ pub fn run() -> anyhow::Result<ExitCode> {
         }
         Verb::Check { files } => check(&files),
         Verb::Routes { dir } => routes(dir),
+        Verb::Bench(flags) => {
+            let _log = log::start(LogFormat::Text, "info")?;
+            let (text, code) = bench::run(&flags)?;
+            print(&text)?;
+            Ok(code)
+        }
         Verb::Compile { log } => compile(&log),
         Verb::New { template, name } => {
             print(&new::create(template, &name)?)?;

@@ -13,7 +13,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const LINE_CHARS_MAX: usize = 100;
 
 /// Which top-level modules a module of the host may import, besides itself.
-const IMPORTS: [(&str, &[&str]); 10] = [
+const IMPORTS: [(&str, &[&str]); 11] = [
     // Leaves: plain values that anyone may hold.
     ("config", &[]),
     ("message", &[]),
@@ -26,15 +26,21 @@ const IMPORTS: [(&str, &[&str]); 10] = [
     // The request path and the control path meet in the registry only.
     ("serve", &["config", "message", "metrics", "log", "guest", "native", "registry"]),
     ("control", &["config", "message", "metrics", "log", "guest", "native", "registry"]),
+    // It reaches every server over TCP, also the one of this program.
+    ("bench", &["config", "log"]),
     // The top: it wires the others together. `main` uses it alone, and the errors it gives.
     (
         "cli",
-        &["config", "message", "metrics", "log", "guest", "native", "registry", "serve", "control"],
+        &[
+            "bench", "config", "message", "metrics", "log", "guest", "native", "registry", "serve",
+            "control",
+        ],
     ),
 ];
 
 /// Crates that only some modules may name, so that they can be replaced there.
-const CRATES: [(&str, &[&str]); 2] = [("wasmtime", &["guest"]), ("hyper", &["serve"])];
+const CRATES: [(&str, &[&str]); 3] =
+    [("wasmtime", &["guest"]), ("hyper", &["serve"]), ("hdrhistogram", &["bench"])];
 
 /// Files on the request path, where errors are closed enums.
 const REQUEST_PATH: [&str; 6] = [

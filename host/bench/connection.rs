@@ -1,0 +1,142 @@
+//! One connection of the load generator: what is in flight on it, and what is still to be written.
+//!
+//! Owns its socket. Knows neither when requests are due nor what their answers count for.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::response::{Answer, Memory, Parser};
+
+/// A request that was sent, or is about to be. Times are those of the worker.
+#[derive(Clone, Copy, Debug)]
+pub struct InFlight {
+    pub due_ns: u64,
+    pub sent_ns: u64,
+}
+
+/// How a connection came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// The server closed it, reset it, or talks nonsense.
+    Read,
+    /// It takes no more bytes.
+    Write,
+}
+
+/// An open connection, or one that is about to be.
+pub struct Connection {
+    socket: Socket,
+    /// Since when the connection is being made; none once it is.
+    pub connecting_since_ns: Option<u64>,
+    pub in_flight: VecDeque<InFlight>,
+    parser: Parser,
+    out: Vec<u8>,
+    /// How much of `out` is written.
+    out_at: usize,
+    /// The server has said that it closes; nothing more is sent.
+    closes: bool,
+}
+
+impl Connection {
+    /// Begins to connect. The socket is writable when that has come to an end.
+    pub fn open(address: SocketAddr, now_ns: u64) -> io::Result<Self> {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        socket.set_tcp_nodelay(true)?;
+        match socket.connect(&address.into()) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Self {
+            socket,
+            connecting_since_ns: Some(now_ns),
+            in_flight: VecDeque::new(),
+            parser: Parser::default(),
+            out: Vec::new(),
+            out_at: 0,
+            closes: false,
+        })
+    }
+
+    /// To be called when the socket is writable for the first time.
+    pub fn finish_open(&mut self) -> io::Result<()> {
+        if let Some(error) = self.socket.take_error()? {
+            return Err(error);
+        }
+        self.connecting_since_ns = None;
+        Ok(())
+    }
+
+    /// Whether there is room for one more request.
+    pub fn is_free(&self, pipeline: usize) -> bool {
+        self.connecting_since_ns.is_none() && !self.closes && self.in_flight.len() < pipeline
+    }
+
+    /// Has `message` written by the next [`flush`](Self::flush).
+    pub fn push(&mut self, message: &[u8], due_ns: u64, sent_ns: u64) {
+        self.out.extend_from_slice(message);
+        self.in_flight.push_back(InFlight { due_ns, sent_ns });
+    }
+
+    /// Writes as much as the socket takes: whether that was all.
+    pub fn flush(&mut self) -> Result<bool, Broken> {
+        while self.out_at < self.out.len() {
+            match rustix::io::write(&self.socket, &self.out[self.out_at..]) {
+                Ok(written) => self.out_at += written,
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(Errno::INTR) => {}
+                Err(_) => return Err(Broken::Write),
+            }
+        }
+        self.out.clear();
+        self.out_at = 0;
+        Ok(true)
+    }
+
+    /// Reads once into `buffer` and calls `done` for each answer that is whole with the request
+    /// that it answers. The number of bytes; 0 if there was nothing to read.
+    pub fn read(
+        &mut self,
+        buffer: &mut [u8],
+        is_head: bool,
+        memory: &mut Memory,
+        mut done: impl FnMut(InFlight, Answer),
+    ) -> Result<usize, Broken> {
+        let bytes = match rustix::io::read(&self.socket, &mut *buffer) {
+            Ok(0) => {
+                let answer = self.parser.close();
+                if let (Some(answer), Some(request)) = (answer, self.in_flight.pop_front()) {
+                    done(request, answer);
+                }
+                return Err(Broken::Read);
+            }
+            Ok(bytes) => bytes,
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(0),
+            Err(_) => return Err(Broken::Read),
+        };
+        let (in_flight, closes) = (&mut self.in_flight, &mut self.closes);
+        let mut is_asked_for = true;
+        let fed = self.parser.feed(&buffer[..bytes], is_head, memory, None, |answer| {
+            *closes |= answer.closes;
+            match in_flight.pop_front() {
+                Some(request) => done(request, answer),
+                None => is_asked_for = false,
+            }
+        });
+        // An answer to nothing: from here on nobody knows what answers what.
+        if fed.is_err() || !is_asked_for || (self.closes && self.in_flight.is_empty()) {
+            return Err(Broken::Read);
+        }
+        Ok(bytes)
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,116 @@
+//! The highest load at which short requests are still short beside long ones.
+//!
+//! *Slowdown* is a request's latency over what its kind takes on an idle server; its tail over all
+//! kinds together is how the literature on scheduling compares servers (Shinjuku, NSDI 2019;
+//! LibPreemptible, HPCA 2024). First every kind is timed alone and the capacity is measured in a
+//! closed loop; then rising parts of the capacity are offered, with independent arrivals.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hdrhistogram::Histogram;
+
+use super::round::Target;
+use super::tally::{Tally, histogram};
+use super::{Arrivals, Curve, Errors, Quantity, Reading, Side, Stream, stream};
+
+/// A slowdown of 1 in the histogram: three digits behind the point.
+const SLOWDOWN_ONE: f64 = 1000.0;
+/// What part of `duration` each kind is timed alone.
+const ALONE_PART: f64 = 0.25;
+
+/// The first stream's paths are the kinds, each as often as it is among them.
+pub fn measure(
+    side: &Side,
+    target: &Target,
+    curve: &Curve,
+    duration: Duration,
+    seed: u64,
+    stop: &AtomicBool,
+) -> anyhow::Result<(Reading, Histogram<u64>)> {
+    let run = |streams: &[Stream], duration| -> anyhow::Result<Vec<Tally>> {
+        Ok(stream::run(streams, &target.destination, duration, seed, stop, || ())?.0)
+    };
+    let mix = closed(side.streams.first().context("a curve needs requests")?);
+    let kinds = kinds(&mix);
+    let mut errors = Errors::default();
+    let mut alone_ns = Vec::new();
+    for (kind, _) in &kinds {
+        let mut alone = kind.clone();
+        alone.load.connections = 1;
+        let tally = &run(&[alone], duration.mul_f64(ALONE_PART))?[0];
+        errors.add(&tally.errors);
+        alone_ns.push(tally.latency.mean().max(1.0));
+    }
+    let tally = &run(&[mix], duration)?[0];
+    errors.add(&tally.errors);
+    let capacity = tally.answered_in_time as f64 / tally.elapsed.as_secs_f64().max(1e-9);
+    let (mut at_best, mut best) = (histogram(), 0.0);
+    for load in &curve.loads {
+        let at_rate = |(kind, share): &(Stream, f64)| at_rate(kind, capacity * load * share);
+        let streams: Vec<Stream> = kinds.iter().map(at_rate).collect();
+        let tallies = run(&streams, duration)?;
+        let mut all = Tally::new();
+        tallies.iter().for_each(|tally| all.add(tally));
+        errors.add(&all.errors);
+        let slowdown = slowdown(&tallies, &alone_ns).value_at_quantile(curve.quantile);
+        let is_bounded = slowdown as f64 / SLOWDOWN_ONE <= curve.slowdown_max;
+        // What never got sent has no latency.
+        if !is_bounded || all.sent < all.due || stop.load(Ordering::Relaxed) {
+            break;
+        }
+        (at_best, best) = (all.latency, *load);
+    }
+    let mut reading = Reading { errors, ..Reading::default() };
+    reading.values.insert(Quantity::LoadMaxPerS, capacity * best);
+    reading.values.insert(Quantity::LoadMaxOfCapacity, best);
+    Ok((reading, at_best))
+}
+
+/// The same requests, each sent when the one before it was answered.
+fn closed(stream: &Stream) -> Stream {
+    let mut stream = stream.clone();
+    stream.load.rate = None;
+    stream.load.threads = 1;
+    stream.load.pipeline = 1;
+    stream
+}
+
+/// A stream for each of the different paths, and what part of all it is.
+fn kinds(mix: &Stream) -> Vec<(Stream, f64)> {
+    let paths = &mix.request.paths;
+    let mut kinds: Vec<(Stream, f64)> = Vec::new();
+    for path in paths {
+        let share = 1.0 / paths.len() as f64;
+        match kinds.iter_mut().find(|(kind, _)| kind.request.paths[0] == *path) {
+            Some((_, sum)) => *sum += share,
+            None => {
+                let mut kind = mix.clone();
+                kind.request.paths = vec![path.clone()];
+                kinds.push((kind, share));
+            }
+        }
+    }
+    kinds
+}
+
+/// Independent arrivals: what makes a queue even below the capacity.
+fn at_rate(kind: &Stream, rate: f64) -> Stream {
+    let mut kind = kind.clone();
+    kind.load.rate = Some(rate);
+    kind.load.arrivals = Arrivals::Poisson;
+    kind
+}
+
+/// Slowdowns of all requests, in thousandths.
+fn slowdown(tallies: &[Tally], alone_ns: &[f64]) -> Histogram<u64> {
+    let mut all = histogram();
+    for (tally, alone_ns) in tallies.iter().zip(alone_ns) {
+        for value in tally.latency.iter_recorded() {
+            let slowdown = value.value_iterated_to() as f64 / alone_ns * SLOWDOWN_ONE;
+            all.saturating_record_n(slowdown as u64, value.count_at_value());
+        }
+    }
+    all
+}

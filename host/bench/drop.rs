@@ -1,0 +1,32 @@
+//! How long it takes from a new version of a file to the first answer by it.
+//!
+//! The server serves the first version when this begins, and the second one when it ends.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use super::round::Target;
+use super::swap::{place, put};
+use super::{Quantity, Reading, Side, Versions, probe};
+
+/// A version that is not served by then never will be.
+const SERVED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Puts the second version over the first, and asks until the answer is another one.
+pub fn measure(side: &Side, target: &Target, versions: &Versions) -> anyhow::Result<Reading> {
+    let path = place(versions, target.server);
+    let stream = side.streams.first().context("a drop needs a request")?;
+    let (request, to) = (&stream.request, &target.destination);
+    let before = probe::ask(to, request, stream.load.timeout)?;
+    let version = &versions.files[1];
+    let since = Instant::now();
+    put(version, &path)?;
+    let is_new = |it: &probe::Answered| it.status < 400 && it.body != before.body;
+    let Some((took, _)) = probe::ask_until(to, request, since, SERVED_WITHIN, is_new) else {
+        bail!("{} is not served after {SERVED_WITHIN:?}", version.display());
+    };
+    let mut reading = Reading::default();
+    reading.values.insert(Quantity::DropMs, took.as_secs_f64() * 1e3);
+    Ok(reading)
+}

@@ -1,0 +1,67 @@
+//! What a connection costs the server while nothing happens on it.
+//!
+//! Memory is read when it has come to rest: before there are connections, with connections that
+//! have never been used, and after one request on each.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use super::probe::Probe;
+use super::process::rss_now_bytes;
+use super::round::{Target, is_expected};
+use super::{Quantity, Reading, Side};
+
+/// Requests before anything is read: they also pay for pools that no later connection pays for.
+const REQUESTS_BEFORE: usize = 1000;
+/// Memory is at rest when it has not changed for so long.
+const AT_REST: Duration = Duration::from_millis(200);
+const AT_REST_WITHIN: Duration = Duration::from_secs(5);
+
+/// Opens the first stream's connections, and uses each of them once.
+pub fn measure(side: &Side, target: &Target) -> anyhow::Result<Reading> {
+    let stream = side.streams.first().context("idle connections need a request")?;
+    let pid = target.pid.context("memory can be read of a known process only: name it by --pid")?;
+    let (count, timeout) = (stream.load.connections, stream.load.timeout);
+    let connect = || Probe::connect(&target.destination, timeout);
+    let mut first = connect()?;
+    for _ in 0..REQUESTS_BEFORE.min(10 * count) {
+        first.ask(&stream.request)?;
+    }
+    drop(first);
+    let before = rss_at_rest(pid)?;
+    let mut probes = Vec::with_capacity(count);
+    for number in 1..=count {
+        probes.push(connect().with_context(|| format!("connection {number} of {count}"))?);
+    }
+    let never_used = rss_at_rest(pid)?;
+    for (number, probe) in probes.iter_mut().enumerate() {
+        let answered = probe.ask(&stream.request);
+        let answered = answered.with_context(|| format!("connection {} of {count}", number + 1))?;
+        if !is_expected(stream.request.status, answered.status) {
+            bail!("connection {} of {count}: status {}", number + 1, answered.status);
+        }
+    }
+    let used_once = rss_at_rest(pid)?;
+    let per_connection = |after: u64| (after as f64 - before as f64) / count as f64;
+    let mut reading = Reading::default();
+    reading.values.insert(Quantity::NeverUsedBytes, per_connection(never_used));
+    reading.values.insert(Quantity::UsedOnceBytes, per_connection(used_once));
+    Ok(reading)
+}
+
+/// Resident memory once it stands still.
+fn rss_at_rest(pid: u32) -> anyhow::Result<u64> {
+    let began = Instant::now();
+    let mut last = rss_now_bytes(pid)?;
+    while began.elapsed() < AT_REST_WITHIN {
+        thread::sleep(AT_REST);
+        let now = rss_now_bytes(pid)?;
+        if now == last {
+            break;
+        }
+        last = now;
+    }
+    Ok(last)
+}

@@ -1,0 +1,280 @@
+//! A server in a process of its own: started, waited for, and ended with all that it has started.
+//!
+//! Owns its port, its temporary folder and its log. What it uses is in `usage.rs`, what it runs on
+//! in `machine.rs`. Knows nothing of what it is asked for while it runs.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use tempfile::TempDir;
+
+pub use machine::{cpus_allowed, files_max, machine, ports_max};
+pub use usage::{Meter, rss_now_bytes};
+
+use super::Launch;
+use crate::log::escape;
+
+mod machine;
+mod usage;
+
+/// Between two looks at whether something has happened.
+const LOOK_EVERY: Duration = Duration::from_micros(500);
+/// How long an answer to the question whether it is up may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long it may take to end when asked to, before it is killed.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// Who uses less of a core than this, for so long, has nothing left to do by itself.
+const REST_CPU_SHARE: f64 = 0.05;
+const REST_FOR: Duration = Duration::from_secs(1);
+/// In its temporary folder.
+const DIR: &str = "dir";
+const LOG: &str = "log";
+/// How much of the end of a log is shown.
+const LOG_BYTES_SHOWN: usize = 4096;
+const LOG_LINES_SHOWN: usize = 12;
+
+/// A server that runs. It ends when this is dropped.
+pub struct Server {
+    name: String,
+    child: Child,
+    authority: String,
+    /// Holds the server's folder, and its log beside it, since the server may serve all that is
+    /// in the folder.
+    scratch: TempDir,
+    first_answer: Duration,
+    stopped: bool,
+}
+
+impl Server {
+    /// Starts it, and comes back when it has answered, and has come to rest where that is asked
+    /// for. Blocks; ends early, with an error, once `interrupted` is set.
+    ///
+    /// # Errors
+    /// It cannot be started, ends, or is not up in time. The last lines of its log are in the
+    /// error.
+    pub fn start(launch: &Launch, interrupted: &AtomicBool) -> Result<Server> {
+        let name = &launch.name;
+        let scratch = tempfile::Builder::new().prefix("guesthouse-bench-").tempdir();
+        let scratch = scratch.context("cannot make a temporary folder for a server")?;
+        let dir = scratch.path().join(DIR);
+        fs::create_dir(&dir).context("cannot make the folder of a server")?;
+        let port = free_port().context("there is no free port on 127.0.0.1")?;
+        let shown = dir.to_string_lossy();
+        let fill = |text: &str| text.replace("{port}", &port.to_string()).replace("{dir}", &shown);
+        for (from, to) in &launch.files {
+            copy(from, &dir.join(to))
+                .with_context(|| format!("cannot copy {} for `{name}`", from.display()))?;
+        }
+        let words: Vec<String> = launch.command.iter().map(|word| fill(word)).collect();
+        let (program, arguments) =
+            words.split_first().with_context(|| format!("the server `{name}` has no command"))?;
+        let log =
+            File::create(scratch.path().join(LOG)).context("cannot make a log for a server")?;
+        let mut command = Command::new(program);
+        command.args(arguments).envs(launch.env.iter().map(|(key, text)| (key, fill(text))));
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        if let Some(dir) = &launch.dir {
+            command.current_dir(dir);
+        }
+        let began = Instant::now();
+        let child = spawn(&mut command, &launch.cpus)
+            .with_context(|| format!("cannot start the server `{name}` (`{}`)", words.join(" ")))?;
+        let authority = format!("127.0.0.1:{port}");
+        let first_answer = Duration::ZERO;
+        let name = name.clone();
+        let mut server = Server { name, child, authority, scratch, first_answer, stopped: false };
+        let until = began + launch.ready_within;
+        server.wait_until_ready(&fill(&launch.ready), until, interrupted)?;
+        server.first_answer = began.elapsed();
+        if !launch.settle_within.is_zero() {
+            server.wait_for_rest(Instant::now() + launch.settle_within, interrupted)?;
+        }
+        Ok(server)
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// What `{dir}` stood for.
+    pub fn dir(&self) -> PathBuf {
+        self.scratch.path().join(DIR)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The time from its start to its first answer.
+    pub fn first_answer(&self) -> Duration {
+        self.first_answer
+    }
+
+    /// # Errors
+    /// It has ended, which nobody asked it to. The last lines of its log are in the error.
+    pub fn check_alive(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => {
+                bail!("the server `{}` has ended ({status}){}", self.name, self.last_words())
+            }
+        }
+    }
+
+    /// Ends it and all that it has started: first asks, then kills. Blocks until all have gone.
+    pub fn stop(&mut self) {
+        if std::mem::replace(&mut self.stopped, true) {
+            return;
+        }
+        let group = Pid::from_child(&self.child);
+        // Whoever reaps the child gives its number free, so that comes last.
+        for signal in [Signal::TERM, Signal::KILL] {
+            if !usage::is_group_alive(group) {
+                break;
+            }
+            // It may have gone just now, which is what is wanted.
+            let _ = kill_process_group(group, signal);
+            let until = Instant::now() + STOP_WITHIN;
+            while usage::is_group_alive(group) && Instant::now() < until {
+                thread::sleep(LOOK_EVERY * 4);
+            }
+        }
+        let _ = self.child.wait();
+    }
+
+    fn wait_until_ready(
+        &mut self,
+        path: &str,
+        until: Instant,
+        interrupted: &AtomicBool,
+    ) -> Result<()> {
+        let mut last = String::from("nothing listened");
+        while Instant::now() < until {
+            self.check_alive()?;
+            check_interrupted(interrupted)?;
+            match probe(&self.authority, path) {
+                Ok(status) if (100..400).contains(&status) => return Ok(()),
+                Ok(status) => last = format!("the last status was {status}"),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(error) => last = format!("the last try ended with: {error}"),
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        let words = self.last_words();
+        bail!("the server `{}` does not answer {path} in time: {last}{words}", self.name)
+    }
+
+    fn wait_for_rest(&mut self, until: Instant, interrupted: &AtomicBool) -> Result<()> {
+        let share_max = REST_FOR.mul_f64(REST_CPU_SHARE);
+        while Instant::now() < until {
+            self.check_alive()?;
+            let meter = Meter::start(self.pid())?;
+            let look_again = Instant::now() + REST_FOR;
+            while Instant::now() < look_again {
+                check_interrupted(interrupted)?;
+                thread::sleep(LOOK_EVERY * 100);
+            }
+            if meter.stop()?.cpu() < share_max {
+                return Ok(());
+            }
+        }
+        bail!("the server `{}` is still busy with itself{}", self.name, self.last_words())
+    }
+
+    /// The end of its log, to be put behind a sentence.
+    fn last_words(&self) -> String {
+        let log = fs::read(self.scratch.path().join(LOG)).unwrap_or_default();
+        let end = &log[log.len().saturating_sub(LOG_BYTES_SHOWN)..];
+        let lines: Vec<&[u8]> = end.split(|byte| *byte == b'\n').collect();
+        let lines: Vec<&[u8]> = lines.into_iter().filter(|line| !line.is_empty()).collect();
+        let shown = lines.iter().skip(lines.len().saturating_sub(LOG_LINES_SHOWN));
+        let shown: Vec<String> = shown.map(|line| format!("  {}", escape(line, 400))).collect();
+        if shown.is_empty() {
+            return "; it has logged nothing".to_owned();
+        }
+        format!("; its last words:\n{}", shown.join("\n"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn check_interrupted(interrupted: &AtomicBool) -> Result<()> {
+    if interrupted.load(Ordering::Relaxed) {
+        bail!("interrupted");
+    }
+    Ok(())
+}
+
+/// Starts a process that may use these CPUs only. It inherits them from the thread that starts it,
+/// which therefore is one of its own.
+fn spawn(command: &mut Command, cpus: &[usize]) -> io::Result<Child> {
+    let start = || {
+        if !cpus.is_empty() {
+            sched_setaffinity(None, &cpu_set(cpus)?)?;
+        }
+        command.spawn()
+    };
+    thread::scope(|scope| scope.spawn(start).join())
+        .unwrap_or_else(|_| Err(io::Error::other("the thread that starts servers has panicked")))
+}
+
+fn cpu_set(cpus: &[usize]) -> io::Result<CpuSet> {
+    let mut set = CpuSet::new();
+    for &cpu in cpus {
+        if cpu >= CpuSet::MAX_CPU {
+            return Err(io::Error::other(format!("there is no CPU {cpu}")));
+        }
+        set.set(cpu);
+    }
+    Ok(set)
+}
+
+/// Copies a file, or a folder with all that is in it.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    if !from.is_dir() {
+        to.parent().map_or(Ok(()), fs::create_dir_all)?;
+        return fs::copy(from, to).map(|_| ());
+    }
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let name = entry?.file_name();
+        copy(&from.join(&name), &to.join(&name))?;
+    }
+    Ok(())
+}
+
+/// A port that nobody listens on; somebody else may take it before it is used.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// The status of the answer to one request on a connection of its own.
+fn probe(authority: &str, path: &str) -> io::Result<u16> {
+    let address: SocketAddr = authority.parse().map_err(io::Error::other)?;
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;
+    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+    stream.set_write_timeout(Some(ANSWER_WITHIN))?;
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
+    // "HTTP/1.1 200"
+    let mut line = [0; 12];
+    stream.read_exact(&mut line)?;
+    let status = line.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..));
+    let status = status.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    status.ok_or_else(|| io::Error::other("it does not speak HTTP"))
+}

@@ -1,0 +1,200 @@
+//! What a process and its descendants use: CPU time and memory, as the kernel counts them.
+//!
+//! Owns the reading of `/proc`. Knows nothing of what the processes do.
+
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_getcpuclockid};
+use rustix::process::Pid;
+
+/// The unit of CPU times in `/proc`: `USER_HZ` is 100 wherever Rust runs on Linux.
+const TICK: Duration = Duration::from_millis(10);
+/// Written to `clear_refs`, makes a process' greatest memory start anew from what it has now.
+const RESET_PEAK: &str = "5";
+
+/// What was used in a while.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub user: Duration,
+    pub kernel: Duration,
+    /// The greatest resident memory of each process, summed up. What they share counts in each.
+    pub rss_peak_bytes: u64,
+}
+
+impl Usage {
+    pub fn cpu(&self) -> Duration {
+        self.user + self.kernel
+    }
+}
+
+/// Measures what a process and its descendants use from now on.
+///
+/// Descendants that have come and gone count in what their parents know of them, in steps of 10 ms,
+/// as a compiler does that was started for one file. One whose parent did not wait for it, or had
+/// gone before, does not count.
+pub struct Meter {
+    pid: u32,
+    before: Total,
+}
+
+impl Meter {
+    /// # Errors
+    /// There is no such process.
+    pub fn start(pid: u32) -> io::Result<Meter> {
+        for (pid, _) in tree(pid)? {
+            // Where that is not allowed, the peak is that since its start.
+            let _ = fs::write(format!("/proc/{pid}/clear_refs"), RESET_PEAK);
+        }
+        Ok(Meter { pid, before: Total::of(&tree(pid)?)? })
+    }
+
+    /// # Errors
+    /// The process has gone.
+    pub fn stop(&self) -> io::Result<Usage> {
+        let tree = tree(self.pid)?;
+        let after = Total::of(&tree)?;
+        let cpu = after.cpu.saturating_sub(self.before.cpu);
+        let user_ticks = after.user_ticks.saturating_sub(self.before.user_ticks);
+        let kernel_ticks = after.kernel_ticks.saturating_sub(self.before.kernel_ticks);
+        let share = if user_ticks + kernel_ticks > 0 {
+            share(user_ticks, kernel_ticks)
+        } else {
+            // Too short for the kernel's statistics: as it was until now.
+            share(after.user_ticks, after.kernel_ticks)
+        };
+        let user = cpu.mul_f64(share);
+        let rss_peak_bytes = tree.iter().map(|(pid, _)| peak_kib(*pid)).sum::<u64>() * 1024;
+        Ok(Usage { user, kernel: cpu.saturating_sub(user), rss_peak_bytes })
+    }
+}
+
+fn share(user_ticks: u64, kernel_ticks: u64) -> f64 {
+    user_ticks as f64 / (user_ticks + kernel_ticks).max(1) as f64
+}
+
+/// Resident memory of a process and its descendants now. What they share counts in each.
+///
+/// # Errors
+/// There is no such process.
+pub fn rss_now_bytes(pid: u32) -> io::Result<u64> {
+    Ok(tree(pid)?.iter().map(|(pid, _)| now_kib(*pid)).sum::<u64>() * 1024)
+}
+
+/// The kernel's quick counters lag behind by some pages of each thread, the peak too.
+fn peak_kib(pid: i32) -> u64 {
+    kib(&format!("/proc/{pid}/status"), "VmHWM:").unwrap_or(0).max(now_kib(pid))
+}
+
+fn now_kib(pid: i32) -> u64 {
+    kib(&format!("/proc/{pid}/smaps_rollup"), "Rss:")
+        .or_else(|| kib(&format!("/proc/{pid}/status"), "VmRSS:"))
+        .unwrap_or(0)
+}
+
+/// Whether a process of this group is left that has not ended.
+pub fn is_group_alive(group: Pid) -> bool {
+    let group = group.as_raw_nonzero().get();
+    let all = all().unwrap_or_default();
+    all.iter().any(|(_, stat)| stat.group == group && !stat.has_ended)
+}
+
+/// The CPU time of some processes since they began, and of those descendants that have ended.
+#[derive(Default)]
+struct Total {
+    cpu: Duration,
+    user_ticks: u64,
+    kernel_ticks: u64,
+}
+
+impl Total {
+    fn of(tree: &[(i32, Stat)]) -> io::Result<Total> {
+        let mut total = Total::default();
+        for (place, (pid, stat)) in tree.iter().enumerate() {
+            match clock_getcpuclockid(nix::unistd::Pid::from_raw(*pid)).and_then(ClockId::now) {
+                Ok(own) => total.cpu += Duration::from(own),
+                Err(error) if place == 0 => return Err(error.into()),
+                // A descendant that has just ended; its parent knows of it next time.
+                Err(_) => continue,
+            }
+            total.cpu += TICK * u32::try_from(stat.reaped_ticks()).unwrap_or(u32::MAX);
+            total.user_ticks += stat.user + stat.reaped_user;
+            total.kernel_ticks += stat.kernel + stat.reaped_kernel;
+        }
+        Ok(total)
+    }
+}
+
+/// A line of `/proc/PID/stat`. CPU times in ticks.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    has_ended: bool,
+    parent: i32,
+    group: i32,
+    user: u64,
+    kernel: u64,
+    reaped_user: u64,
+    reaped_kernel: u64,
+}
+
+impl Stat {
+    fn read(pid: i32) -> Option<Stat> {
+        Stat::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// proc_pid_stat(5). The name in parentheses may contain anything.
+    fn parse(line: &str) -> Option<Stat> {
+        let fields: Vec<&str> = line.rsplit_once(") ")?.1.split(' ').collect();
+        let number = |field: usize| fields.get(field)?.parse::<u64>().ok();
+        Some(Stat {
+            has_ended: matches!(*fields.first()?, "Z" | "X"),
+            parent: fields.get(1)?.parse().ok()?,
+            group: fields.get(2)?.parse().ok()?,
+            user: number(11)?,
+            kernel: number(12)?,
+            reaped_user: number(13)?,
+            reaped_kernel: number(14)?,
+        })
+    }
+
+    fn reaped_ticks(&self) -> u64 {
+        self.reaped_user + self.reaped_kernel
+    }
+}
+
+/// A process and its descendants, itself first.
+fn tree(pid: u32) -> io::Result<Vec<(i32, Stat)>> {
+    let mut others = all()?;
+    let root = i32::try_from(pid).map_err(io::Error::other)?;
+    let at = others.iter().position(|(pid, _)| *pid == root);
+    let Some(at) = at else {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no process {pid}")));
+    };
+    let mut tree = vec![others.swap_remove(at)];
+    let mut next = 0;
+    while let Some((parent, _)) = tree.get(next) {
+        let parent = *parent;
+        tree.extend(others.extract_if(.., |(_, stat)| stat.parent == parent));
+        next += 1;
+    }
+    Ok(tree)
+}
+
+fn all() -> io::Result<Vec<(i32, Stat)>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
+            all.extend(Stat::read(pid).map(|stat| (pid, stat)));
+        }
+    }
+    Ok(all)
+}
+
+/// The number behind a key, in KiB.
+fn kib(path: &str, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.trim().strip_suffix(" kB")?.trim().parse().ok()
+}

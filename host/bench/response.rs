@@ -1,0 +1,270 @@
+//! Takes HTTP/1.1 answers apart as they arrive, and keeps nothing of them.
+//!
+//! Owns framing: where an answer ends, and whether its connection goes on. A head that is equal to
+//! the last one, byte for byte, means the same and is not parsed again. Knows no socket.
+
+use std::fmt;
+
+/// A head longer than this is refused.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+const HEADERS_MAX: usize = 128;
+/// The line with the size of a chunk, extensions and all.
+const CHUNK_LINE_BYTES_MAX: usize = 4096;
+
+/// What an answer's head says of the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Meaning {
+    status: u16,
+    body: Body,
+    /// The connection ends with this answer.
+    closes: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Body {
+    Bytes(u64),
+    Chunked,
+    UntilClose,
+}
+
+/// An answer that is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    pub closes: bool,
+}
+
+/// What came is not HTTP/1.1, or asks for more than a client has to put up with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        out.write_str("what the server sent is not HTTP/1.1")
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+/// The last head that was parsed.
+#[derive(Default)]
+pub struct Memory {
+    head: Vec<u8>,
+    meaning: Option<Meaning>,
+}
+
+/// Where in its stream of answers a connection is.
+#[derive(Default)]
+pub struct Parser {
+    state: State,
+    /// The beginning of a head or of a line that is not whole yet.
+    partial: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Default)]
+enum State {
+    #[default]
+    Head,
+    /// So many bytes are still to come.
+    Bytes(Meaning, u64),
+    UntilClose(Meaning),
+    ChunkLine(Meaning),
+    /// Bytes of a chunk, and the line end behind it.
+    Chunk(Meaning, u64),
+    Trailer(Meaning),
+}
+
+impl Parser {
+    /// Takes `input` and calls `done` for each answer that ends in it. With `is_head`, answers
+    /// have no bodies. `keep` gets the bodies.
+    pub fn feed(
+        &mut self,
+        mut input: &[u8],
+        is_head: bool,
+        memory: &mut Memory,
+        mut keep: Option<&mut Vec<u8>>,
+        mut done: impl FnMut(Answer),
+    ) -> Result<(), Malformed> {
+        while !input.is_empty() {
+            match self.state {
+                State::Head => {
+                    let Some((meaning, rest)) = self.head(input, is_head, memory)? else { break };
+                    input = rest;
+                    self.begin(meaning, &mut done);
+                }
+                State::Bytes(meaning, left) | State::Chunk(meaning, left) => {
+                    let here = left.min(input.len() as u64);
+                    let (body, rest) = input.split_at(here as usize);
+                    self.advance(meaning, left, body, keep.as_deref_mut(), &mut done);
+                    input = rest;
+                }
+                State::UntilClose(_) => {
+                    if let Some(keep) = keep {
+                        keep.extend_from_slice(input);
+                    }
+                    break;
+                }
+                State::ChunkLine(meaning) => {
+                    let Some((line, rest)) = self.line(input)? else { break };
+                    input = rest;
+                    self.state = match chunk_bytes(&line)? {
+                        0 => State::Trailer(meaning),
+                        bytes => State::Chunk(meaning, bytes.saturating_add(2)),
+                    };
+                }
+                State::Trailer(meaning) => {
+                    let Some((line, rest)) = self.line(input)? else { break };
+                    input = rest;
+                    if line.is_empty() {
+                        self.end(meaning, &mut done);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The server has closed its side: whether that ended an answer, and which.
+    pub fn close(&mut self) -> Option<Answer> {
+        match self.state {
+            State::UntilClose(meaning) => Some(Answer { status: meaning.status, closes: true }),
+            _ => None,
+        }
+    }
+
+    /// The next head and what is behind it; none as long as it is not whole.
+    fn head<'a>(
+        &mut self,
+        input: &'a [u8],
+        is_head: bool,
+        memory: &mut Memory,
+    ) -> Result<Option<(Meaning, &'a [u8])>, Malformed> {
+        if self.partial.is_empty()
+            && let Some(meaning) = memory.meaning
+            && let Some(rest) = input.strip_prefix(&memory.head[..])
+        {
+            return Ok(Some((meaning, rest)));
+        }
+        let before = self.partial.len();
+        let whole: &[u8] = if before == 0 {
+            input
+        } else {
+            self.partial.extend_from_slice(input);
+            &self.partial
+        };
+        let Some((bytes, meaning)) = parse(whole, is_head)? else {
+            if whole.len() > HEAD_BYTES_MAX {
+                return Err(Malformed);
+            }
+            if before == 0 {
+                self.partial.extend_from_slice(input);
+            }
+            return Ok(None);
+        };
+        memory.head.clear();
+        memory.head.extend_from_slice(&whole[..bytes]);
+        memory.meaning = Some(meaning);
+        self.partial.clear();
+        Ok(Some((meaning, &input[bytes - before..])))
+    }
+
+    fn begin(&mut self, meaning: Meaning, done: &mut impl FnMut(Answer)) {
+        match meaning.body {
+            // An interim answer: the real one follows.
+            _ if meaning.status < 200 => {}
+            Body::Bytes(0) => self.end(meaning, done),
+            Body::Bytes(bytes) => self.state = State::Bytes(meaning, bytes),
+            Body::Chunked => self.state = State::ChunkLine(meaning),
+            Body::UntilClose => self.state = State::UntilClose(meaning),
+        }
+    }
+
+    /// `body` are the next of `left` bytes.
+    fn advance(
+        &mut self,
+        meaning: Meaning,
+        left: u64,
+        body: &[u8],
+        keep: Option<&mut Vec<u8>>,
+        done: &mut impl FnMut(Answer),
+    ) {
+        let is_chunk = matches!(self.state, State::Chunk(..));
+        if let Some(keep) = keep {
+            // The last two bytes of a chunk are its line end.
+            let wanted = if is_chunk { left.saturating_sub(2) } else { left };
+            keep.extend_from_slice(&body[..body.len().min(wanted as usize)]);
+        }
+        let left = left - body.len() as u64;
+        match (is_chunk, left) {
+            (true, 0) => self.state = State::ChunkLine(meaning),
+            (true, left) => self.state = State::Chunk(meaning, left),
+            (false, 0) => self.end(meaning, done),
+            (false, left) => self.state = State::Bytes(meaning, left),
+        }
+    }
+
+    fn end(&mut self, meaning: Meaning, done: &mut impl FnMut(Answer)) {
+        self.state = State::Head;
+        done(Answer { status: meaning.status, closes: meaning.closes });
+    }
+
+    /// The next line without its end, and what is behind it; none as long as it is not whole.
+    fn line<'a>(&mut self, input: &'a [u8]) -> Result<Option<(Vec<u8>, &'a [u8])>, Malformed> {
+        let end = memchr::memchr(b'\n', input);
+        let here = end.unwrap_or(input.len());
+        if self.partial.len() + here > CHUNK_LINE_BYTES_MAX {
+            return Err(Malformed);
+        }
+        self.partial.extend_from_slice(&input[..here]);
+        let Some(end) = end else { return Ok(None) };
+        let mut line = std::mem::take(&mut self.partial);
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+        Ok(Some((line, &input[end + 1..])))
+    }
+}
+
+/// The length of a head and its meaning; none if it is not whole.
+fn parse(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Meaning)>, Malformed> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut headers);
+    let length = match response.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err(Malformed),
+    };
+    let status = response.code.ok_or(Malformed)?;
+    // HTTP/1.0 closes unless it says otherwise.
+    let mut closes = response.version == Some(0);
+    let mut body = Body::UntilClose;
+    for header in response.headers.iter() {
+        let value = header.value.trim_ascii();
+        if header.name.eq_ignore_ascii_case("content-length") && body != Body::Chunked {
+            let text = str::from_utf8(value).map_err(|_| Malformed)?;
+            body = Body::Bytes(text.parse().map_err(|_| Malformed)?);
+        } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
+            if !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Malformed);
+            }
+            body = Body::Chunked;
+        } else if header.name.eq_ignore_ascii_case("connection") {
+            closes = if closes {
+                !value.eq_ignore_ascii_case(b"keep-alive")
+            } else {
+                value.eq_ignore_ascii_case(b"close")
+            };
+        }
+    }
+    if is_head || status == 204 || status == 304 {
+        body = Body::Bytes(0);
+    }
+    closes |= body == Body::UntilClose && status >= 200;
+    Ok(Some((length, Meaning { status, body, closes })))
+}
+
+fn chunk_bytes(line: &[u8]) -> Result<u64, Malformed> {
+    let end = line.iter().position(|byte| *byte == b';').unwrap_or(line.len());
+    let digits = str::from_utf8(line[..end].trim_ascii()).map_err(|_| Malformed)?;
+    u64::from_str_radix(digits, 16).map_err(|_| Malformed)
+}

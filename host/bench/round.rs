@@ -1,0 +1,359 @@
+//! The rounds of a suite: who is measured when, and what becomes of the numbers.
+//!
+//! Every round visits each side of a case once, in an order of its own. Owns the servers while
+//! they run. What a visit does depends on the case's measure; a visit that fails is named in the
+//! row, and the others go on.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use hdrhistogram::Histogram;
+use indicatif::ProgressBar;
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom as _;
+
+use super::probe::{self, Answered};
+use super::process::{Meter, Server};
+use super::stream::{self, Destination};
+use super::swap::Swapper;
+use super::tally::{Tally, histogram};
+use super::{
+    Case, CaseRun, Errors, Measure, Origin, Quantity, Reading, Restart, Row, Side, Stream, Suite,
+};
+use super::{curve, drop, idle};
+
+/// A generator that sent less than this part of what was due says so.
+const RATE_REACHED_MIN: f64 = 0.99;
+/// Below so many answers the fifth nine is one answer, or none.
+const ANSWERS_FOR_FIFTH_NINE: u64 = 100_000;
+
+/// What came of one visit: for each of the side's streams its reading and its latencies.
+pub type Visit = Vec<(Reading, Histogram<u64>)>;
+
+/// Runs a suite.
+pub struct Rounds<'a> {
+    suite: &'a Suite,
+    stop: &'a AtomicBool,
+    progress: &'a ProgressBar,
+    /// Those that run for the whole case.
+    servers: HashMap<usize, Server>,
+    /// The first answer to each stream of each side of the case.
+    first: HashMap<(usize, usize), Answered>,
+}
+
+/// A server that is up.
+pub struct Target<'a> {
+    pub destination: Destination,
+    /// Its process, where that is known.
+    pub pid: Option<u32>,
+    /// Where this program has started it.
+    pub server: Option<&'a Server>,
+}
+
+impl<'a> Rounds<'a> {
+    pub fn new(suite: &'a Suite, stop: &'a AtomicBool, progress: &'a ProgressBar) -> Self {
+        Self { suite, stop, progress, servers: HashMap::new(), first: HashMap::new() }
+    }
+
+    /// How many visits a suite has.
+    pub fn visits(suite: &Suite) -> u64 {
+        suite.cases.iter().map(|case| u64::from(case.rounds) * case.sides.len() as u64).sum()
+    }
+
+    /// All cases, up to the one in which `stop` was set.
+    pub fn run(mut self) -> Vec<CaseRun> {
+        let mut runs = Vec::new();
+        for (number, case) in self.suite.cases.iter().enumerate() {
+            if self.is_stopped() {
+                break;
+            }
+            runs.push(self.case(number, case));
+            self.servers.clear();
+            self.first.clear();
+        }
+        runs
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn case(&mut self, number: usize, case: &Case) -> CaseRun {
+        let mut rows: Vec<Vec<Row>> = case.sides.iter().map(|side| rows(case, side)).collect();
+        let mut random = SmallRng::seed_from_u64(self.suite.seed.wrapping_add(number as u64));
+        let mut order: Vec<usize> = (0..case.sides.len()).collect();
+        'rounds: for round in 1..=case.rounds {
+            order.shuffle(&mut random);
+            for (at, side_number) in order.iter().copied().enumerate() {
+                if self.is_stopped() {
+                    break 'rounds;
+                }
+                let side = &case.sides[side_number];
+                let text = format!("{}: {}, round {round}/{}", case.name, side.name, case.rounds);
+                self.progress.set_message(text);
+                let seed = self.suite.seed.wrapping_add(u64::from(round));
+                let visit = self.visit(case, side_number, seed);
+                record(&mut rows[side_number], round, at + 1, visit, self.is_stopped());
+                self.progress.inc(1);
+            }
+        }
+        let rows = rows.into_iter().flatten().map(finish).collect();
+        CaseRun { name: case.name.clone(), settings: settings(case), rows, skipped: Vec::new() }
+    }
+
+    /// One side once.
+    fn visit(&mut self, case: &Case, side_number: usize, seed: u64) -> anyhow::Result<Visit> {
+        let side = &case.sides[side_number];
+        match (&side.origin, &case.measure) {
+            (Origin::Started(place), Measure::Start) => self.start(*place),
+            (Origin::Elsewhere { .. }, Measure::Start | Measure::Drop(_)) => {
+                bail!("only a server that the scenario starts can be measured like this")
+            }
+            (Origin::Elsewhere { authority, pid }, _) => {
+                let destination = Destination::resolve(authority)?;
+                let target = Target { destination, pid: *pid, server: None };
+                self.measure(case, side_number, &target, seed)
+            }
+            (Origin::Started(place), _) => {
+                let launch = &self.suite.servers[*place];
+                let mut server = match self.servers.remove(place) {
+                    Some(server) => server,
+                    None => Server::start(launch, self.stop)?,
+                };
+                let destination = Destination::resolve(server.authority())?;
+                let pid = Some(server.pid());
+                let target = Target { destination, pid, server: Some(&server) };
+                let visit = self.measure(case, side_number, &target, seed);
+                let is_alive = server.check_alive();
+                if launch.restart == Restart::Case && is_alive.is_ok() {
+                    self.servers.insert(*place, server);
+                }
+                // That it has died says more than what this did to the requests.
+                is_alive.and(visit)
+            }
+        }
+    }
+
+    fn measure(
+        &mut self,
+        case: &Case,
+        side_number: usize,
+        target: &Target,
+        seed: u64,
+    ) -> anyhow::Result<Visit> {
+        let side = &case.sides[side_number];
+        let wrong = self.check(side_number, side, target)?;
+        let mut visit = match &case.measure {
+            Measure::Load => load(side, target, case.duration, seed, self.stop)?,
+            Measure::Idle => vec![(idle::measure(side, target)?, histogram())],
+            Measure::Drop(versions) => vec![(drop::measure(side, target, versions)?, histogram())],
+            Measure::Curve(curve) => {
+                vec![curve::measure(side, target, curve, case.duration, seed, self.stop)?]
+            }
+            Measure::Start => bail!("a start is measured without a server"),
+        };
+        for ((reading, _), wrong) in visit.iter_mut().zip(wrong) {
+            reading.errors.body += wrong;
+        }
+        Ok(visit)
+    }
+
+    /// Asks each stream's first path once: for each, how many answers differ from the first.
+    fn check(
+        &mut self,
+        side_number: usize,
+        side: &Side,
+        target: &Target,
+    ) -> anyhow::Result<Vec<u64>> {
+        let mut wrong = Vec::new();
+        for (number, stream) in side.streams.iter().enumerate() {
+            if stream.may_fail {
+                wrong.push(0);
+                continue;
+            }
+            let (request, timeout) = (&stream.request, stream.load.timeout);
+            let named = || format!("{} {}", target.destination.host, request.paths[0]);
+            let answered = probe::ask(&target.destination, request, timeout).with_context(named)?;
+            if !is_expected(request.status, answered.status) {
+                bail!("{} answers with status {}", named(), answered.status);
+            }
+            let first = self.first.entry((side_number, number));
+            let first = first.or_insert_with(|| answered.clone());
+            // Where versions are swapped, bodies differ.
+            wrong.push(u64::from(first.body != answered.body && side.swaps.is_none()));
+        }
+        Ok(wrong)
+    }
+
+    /// Starts a server and stops it again.
+    fn start(&mut self, place: usize) -> anyhow::Result<Visit> {
+        let server = Server::start(&self.suite.servers[place], self.stop)?;
+        let mut reading = Reading::default();
+        let first_answer_ms = server.first_answer().as_secs_f64() * 1e3;
+        reading.values.insert(Quantity::StartMs, first_answer_ms);
+        Ok(vec![(reading, histogram())])
+    }
+}
+
+/// Whether a status is the expected one, or any below 400 where none is named.
+pub fn is_expected(expected: Option<u16>, status: u16) -> bool {
+    expected.map_or(status < 400, |expected| expected == status)
+}
+
+/// Runs the side's streams and reads the server's CPU time and memory meanwhile.
+fn load(
+    side: &Side,
+    target: &Target,
+    duration: Duration,
+    seed: u64,
+    stop: &AtomicBool,
+) -> anyhow::Result<Visit> {
+    let swapper = match &side.swaps {
+        Some(versions) => Some(Swapper::start(versions, target.server)?),
+        None => None,
+    };
+    let begins = || target.pid.map(Meter::start).transpose();
+    let (tallies, meter) =
+        stream::run(&side.streams, &target.destination, duration, seed, stop, begins)?;
+    let usage = meter?.map(|meter| meter.stop()).transpose()?;
+    if let Some(swapper) = swapper {
+        swapper.stop()?;
+    }
+    let mut visit: Visit = Vec::new();
+    for (stream, tally) in side.streams.iter().zip(tallies) {
+        visit.push((reading(stream, &tally), tally.latency));
+    }
+    let Some(usage) = usage else { return Ok(visit) };
+    let first = &mut visit[0];
+    first.0.values.insert(Quantity::RssPeakBytes, usage.rss_peak_bytes as f64);
+    let answers = first.1.len();
+    // Of several streams nobody knows which took how much.
+    if side.streams.len() == 1 && answers > 0 {
+        let us_per_req = |time: Duration| time.as_secs_f64() * 1e6 / answers as f64;
+        let values = &mut first.0.values;
+        values.insert(Quantity::CpuUsPerReq, us_per_req(usage.user + usage.kernel));
+        values.insert(Quantity::CpuUserUsPerReq, us_per_req(usage.user));
+        values.insert(Quantity::CpuKernelUsPerReq, us_per_req(usage.kernel));
+    }
+    Ok(visit)
+}
+
+/// What a tally says of one stream.
+pub fn reading(stream: &Stream, tally: &Tally) -> Reading {
+    let mut reading = Reading { errors: tally.errors, ..Reading::default() };
+    let values = &mut reading.values;
+    let seconds = tally.elapsed.as_secs_f64().max(1e-9);
+    values.insert(Quantity::ReqPerS, tally.answered_in_time as f64 / seconds);
+    values.insert(Quantity::MbPerS, tally.bytes as f64 / 1e6 / seconds);
+    if stream.load.rate.is_some() {
+        let reached = tally.sent as f64 / tally.due.max(1) as f64;
+        values.insert(Quantity::RateReached, reached);
+    }
+    if tally.answered == 0 {
+        return reading;
+    }
+    let client_us = tally.client_cpu.as_secs_f64() * 1e6 / tally.answered as f64;
+    values.insert(Quantity::ClientCpuUsPerReq, client_us);
+    let us = |quantile: f64| tally.latency.value_at_quantile(quantile) as f64 / 1e3;
+    values.insert(Quantity::P50Us, us(0.5));
+    values.insert(Quantity::P90Us, us(0.9));
+    values.insert(Quantity::P99Us, us(0.99));
+    values.insert(Quantity::P999Us, us(0.999));
+    values.insert(Quantity::P9999Us, us(0.9999));
+    if tally.answered >= ANSWERS_FOR_FIFTH_NINE {
+        values.insert(Quantity::P99999Us, us(0.99999));
+    }
+    values.insert(Quantity::MaxUs, tally.latency.max() as f64 / 1e3);
+    reading
+}
+
+/// The rows of a side before anything is measured.
+fn rows(case: &Case, side: &Side) -> Vec<Row> {
+    let is_alone = !matches!(case.measure, Measure::Load);
+    let streams = side.streams.iter().enumerate();
+    let row = |(number, stream): (usize, &Stream)| Row {
+        name: if number == 0 {
+            side.name.clone()
+        } else {
+            format!("{}: {}", side.name, stream.name)
+        },
+        beside: number > 0,
+        may_fail: stream.may_fail,
+        rounds: Vec::new(),
+        latency: histogram(),
+        notes: Vec::new(),
+    };
+    streams.map(row).take(if is_alone { 1 } else { usize::MAX }).collect()
+}
+
+/// Puts what came of a visit into the rows of its side.
+fn record(
+    rows: &mut [Row],
+    round: u32,
+    position: usize,
+    visit: anyhow::Result<Visit>,
+    is_stopped: bool,
+) {
+    match visit {
+        Ok(visit) => {
+            for (row, (reading, latency)) in rows.iter_mut().zip(visit) {
+                row.latency.add(&latency).expect("all have the same bounds");
+                row.rounds.push(Reading { round, position, ..reading });
+            }
+        }
+        // What was ended before its time is not a failure.
+        Err(_) if is_stopped => {}
+        Err(error) => {
+            for row in rows {
+                let errors = Errors { connect: 1, ..Errors::default() };
+                row.rounds.push(Reading { round, position, errors, ..Reading::default() });
+                row.notes.push(format!("round {round} failed: {error:#}"));
+            }
+        }
+    }
+}
+
+/// Says what the reader of a row has to know.
+fn finish(mut row: Row) -> Row {
+    let reached = |reading: &Reading| reading.values.get(&Quantity::RateReached).copied();
+    let all: Vec<f64> = row.rounds.iter().filter_map(reached).collect();
+    let saturated: Vec<f64> = all.iter().copied().filter(|it| *it < RATE_REACHED_MIN).collect();
+    if let Some(worst) = saturated.iter().copied().reduce(f64::min) {
+        row.notes.push(format!(
+            "saturated in {} of {} rounds: sent {:.1} % of what was due at worst",
+            saturated.len(),
+            all.len(),
+            worst * 100.0
+        ));
+    }
+    row
+}
+
+/// What the rows of a case share, in words.
+fn settings(case: &Case) -> String {
+    let mut words = Vec::new();
+    let mut share = |text: &dyn Fn(&Stream) -> String| {
+        let mut texts = case.sides.iter().filter_map(|side| side.streams.first()).map(text);
+        if let Some(first) = texts.next()
+            && texts.all(|text| text == first)
+            && !first.is_empty()
+        {
+            words.push(first);
+        }
+    };
+    share(&|stream| match stream.load.connections {
+        1 => "1 connection".to_owned(),
+        connections => format!("{connections} connections"),
+    });
+    share(&|stream| match stream.load.pipeline {
+        1 => String::new(),
+        depth => format!("{depth} deep"),
+    });
+    share(&|stream| stream.load.rate.map(|rate| format!("{rate} requests/s")).unwrap_or_default());
+    let rounds = if case.rounds == 1 { "round" } else { "rounds" };
+    words.push(format!("{} {rounds} of {:?}", case.rounds, case.duration));
+    words.join(", ")
+}

@@ -1,0 +1,298 @@
+//! Scenarios: files that say which servers to start, what to ask them, and how often.
+//!
+//! A scenario is TOML. All its tables and keys, with their defaults:
+//!
+//! ```toml
+//! title = "Guests and their twins"
+//! rounds = 5                # how often every side is visited
+//! duration = "10s"          # how long, each time: us, ms, s or m
+//!
+//! [vars]                    # placeholders of one's own; they may contain others
+//! many = 10_000
+//! [mini.vars]               # what they are instead in miniature, as in `cargo test`
+//! many = 100
+//!
+//! [request]                 # for all streams; a case and a side may have one of their own,
+//! path = "/hello"           # which is asked first, key by key
+//! [load]                    # likewise
+//! cpus = [1]
+//!
+//! [[prepare]]               # keys of [[server]]: is started, and ended once it has settled
+//!
+//! [[server]]
+//! name = "guesthouse {isolation}"
+//! each.isolation = ["fresh", "reuse"]          # a server for each
+//! command = ["{guesthouse}", "demo", "--listen", "127.0.0.1:{port}"]
+//! env = { NO_COLOR = "1" }
+//! dir = "."                 # where it runs; default: where the command was given
+//! ready = "/hello"          # up when this is answered with less than 400
+//! ready_within = "30s"
+//! settle_within = "0s"      # then also wait until it has nothing left to do by itself
+//! cpus = "first 1"          # or [0], "after 1", "all"
+//! restart = "case"          # or "round"
+//! files = { "a.wasm" = "{guests}/hello.wasm" }  # copied into {dir} first; or whole folders
+//! needs = "how to get it"   # is said where something is missing
+//!
+//! [[case]]                  # one table of the report
+//! name = "{path} on {connections} connections"
+//! measure = "load"          # or idle, start, drop, curve
+//! each = { path = ["/hello", "/json"], connections = [1, 50] }  # a case for each combination
+//! rounds = 5
+//! duration = "10s"
+//! request = { path = "{path}" }
+//! load = { connections = "{connections}" }
+//! sides = ["guesthouse fresh"]                 # servers by name, then [[case.side]]
+//! beside = []               # streams beside the first, for sides that have none: see below
+//! versions = { files = ["a.wasm", "b.wasm"], path = "a.wasm" }  # for measure = "drop"
+//! curve = { loads = [0.1, 0.5], slowdown_max = 10, quantile = 0.999 }
+//!
+//! [[case.side]]
+//! name = "beside"           # default: the server's name, or the URL
+//! server = "guesthouse reuse"                  # or: url = "http://HOST:PORT", pid = 123
+//! each = {}                 # a side for each combination
+//! request.method = "GET"    # a table of its own, or dotted keys
+//! request.path = "/hello"   # or one of the next three
+//! request.paths = ["/{00..99}", { path = "/fib/30", times = 2 }]
+//! request.paths_file = "paths.txt"             # one on each line
+//! request.paths_folder = { folder = "{cache}/many/hostile", prefix = "/hostile/" }
+//! request.spread = "uniform"                   # or { zipf = 1.0 }
+//! request.headers = { accept = "text/plain" }
+//! request.body = "text"     # or body_file = "FILE", or body_bytes = 1024
+//! request.status = 200      # default: any below 400
+//! load.connections = 50     # or "most": as many as the machine allows
+//! load.threads = 1
+//! load.pipeline = 1         # requests in flight on each connection
+//! load.rate = 4000          # requests a second; default: as fast as answers come
+//! load.arrivals = "constant"                   # or poisson
+//! load.timeout = "10s"
+//! load.cpus = "after 1"     # default: all
+//! load.spin = false         # never sleep: exact to the microsecond, for a CPU of its own
+//! beside = [{ name = "fib", request.path = "/fib/32", load.connections = 4, may_fail = false }]
+//! swaps = { files = ["a.wasm", "b.wasm"], path = "a.wasm", every = "100ms" }
+//! ```
+//!
+//! Streams beside the first inherit from the file's tables only. `path` of versions is below the
+//! server's `{dir}`. A range `"1..4"` in `each` is four values, a range `{00..99}` in a path a
+//! hundred paths. A number may be written as a text with a placeholder.
+//!
+//! Placeholders are `{guesthouse}`, this program; `{here}`, the folder of the file; `{root}`, the
+//! folder in which `benches` is; `{guests}`, the demo guests that the build has left; `{peers}`,
+//! where peers are installed (`GUESTHOUSE_PEERS`, else `../peers/installed`); `{cache}`, a folder
+//! that stays (`GUESTHOUSE_BENCH_CACHE`, else in the user's cache folder); `{cpus}`, how many may
+//! be used. In what starts a server there are also `{port}` and `{dir}`, an empty folder. Relative
+//! paths are below `{here}`, but programs without a slash are looked for in the PATH.
+//!
+//! What a machine does not have is left out and named with the reason: a server with all its
+//! sides, a side, a case without sides. What the file has wrong ends the reading: all of it is
+//! listed, each mistake with its line.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::process::Server;
+use super::{Case, Launch, Measure, Origin, Skipped, Suite};
+use cases::Cases;
+use format::Scenario;
+use place::Place;
+use servers::Servers;
+use text::{Reader, Vars};
+
+mod cases;
+mod format;
+mod mini;
+mod paths;
+mod place;
+mod requests;
+mod servers;
+mod text;
+
+/// What the command line says otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    pub duration: Option<Duration>,
+    pub rounds: Option<u32>,
+    /// For the first stream of each side.
+    pub connections: Option<usize>,
+    /// Everything once and as small as can be, to see that it works.
+    pub mini: bool,
+    /// Drawn where there is none.
+    pub seed: Option<u64>,
+    /// Parts of names: of cases, which are then measured whole, or of sides. None means all.
+    pub only: Vec<String>,
+}
+
+/// Reads a scenario. Starts what the scenario wants prepared, and ends it again; blocks for so
+/// long, and ends early with an error once `interrupted` is set.
+///
+/// # Errors
+/// All that is wrong with the file, one mistake on each line.
+pub fn read(path: &Path, overrides: &Overrides, interrupted: &AtomicBool) -> Result<Suite> {
+    let shown = path.display().to_string();
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
+    let here = path.canonicalize()?.parent().map(Path::to_path_buf).unwrap_or_default();
+    let file: Scenario = match toml::from_str(&text) {
+        Ok(file) => file,
+        Err(error) => {
+            let mut reader = Reader::new(&shown, &text);
+            reader.mistake(error.span().unwrap_or_default(), error.message().trim());
+            bail!(reader.into_mistakes().join("\n"));
+        }
+    };
+    let mini = overrides.mini;
+    let place = Place::new(here, mini);
+    let mut draft = draft(&file, Reader::new(&shown, &text), &place, mini)?;
+    let mut skipped = Vec::new();
+    if !file.preparations.is_empty() {
+        skipped = prepare(draft.preparations, interrupted)?;
+        // Now there is what was missing.
+        draft = self::draft(&file, Reader::new(&shown, &text), &place, mini)?;
+    }
+    skipped.extend(draft.skipped);
+    let mut suite = Suite {
+        title: file.title.clone(),
+        servers: draft.servers,
+        cases: keep_only(draft.cases, &overrides.only)?,
+        seed: overrides.seed.unwrap_or_else(super::draw_seed),
+        skipped,
+    };
+    apply(&mut suite.cases, overrides);
+    if mini {
+        mini::shrink(&mut suite.cases);
+    }
+    drop_impossible(&mut suite, &place);
+    forget_unused_servers(&mut suite);
+    Ok(suite)
+}
+
+/// A scenario on this machine as it is now.
+struct Draft {
+    preparations: Servers,
+    servers: Vec<Launch>,
+    cases: Vec<Case>,
+    skipped: Vec<Skipped>,
+}
+
+fn draft(file: &Scenario, mut reader: Reader<'_>, place: &Place, mini: bool) -> Result<Draft> {
+    let vars = vars(file, &mut reader, place, mini);
+    let preparations = servers::read(&file.preparations, &mut reader, place, &vars, mini);
+    let servers = servers::read(&file.servers, &mut reader, place, &vars, mini);
+    let mut all = Cases {
+        file,
+        reader: &mut reader,
+        place,
+        servers: &servers,
+        used: Vec::new(),
+        skipped: Vec::new(),
+        mini,
+    };
+    let cases = all.read(&vars);
+    let (used, skipped) = (all.used, all.skipped);
+    let mistakes = reader.into_mistakes();
+    if !mistakes.is_empty() {
+        bail!(mistakes.join("\n"));
+    }
+    let servers = used.iter().filter_map(|name| servers.get(name)?.clone().ok()).collect();
+    Ok(Draft { preparations, servers, cases, skipped })
+}
+
+/// Placeholders of the place and of the file.
+fn vars(file: &Scenario, reader: &mut Reader<'_>, place: &Place, mini: bool) -> Vars {
+    let mut vars = place.vars();
+    for (name, value) in &file.vars {
+        if vars.insert(name.clone(), value.get_ref().to_string()).is_some() {
+            reader.mistake(value.span(), format!("vars.{name}: this name is taken"));
+        }
+    }
+    for (name, value) in &file.mini.vars {
+        if !file.vars.contains_key(name) {
+            reader.mistake(value.span(), format!("mini.vars.{name}: it is not in [vars]"));
+        } else if mini {
+            vars.insert(name.clone(), value.get_ref().to_string());
+        }
+    }
+    vars
+}
+
+/// Starts and ends what has to have run before. What is missing for it is left out.
+fn prepare(preparations: Servers, interrupted: &AtomicBool) -> Result<Vec<Skipped>> {
+    let mut skipped = Vec::new();
+    for (name, launch) in preparations {
+        match launch {
+            Ok(launch) => {
+                tracing::info!("{name}: is prepared");
+                Server::start(&launch, interrupted)?.stop();
+            }
+            Err(reason) => skipped.push(Skipped { name, reason }),
+        }
+    }
+    Ok(skipped)
+}
+
+fn keep_only(cases: Vec<Case>, only: &[String]) -> Result<Vec<Case>> {
+    if only.is_empty() {
+        return Ok(cases);
+    }
+    let is_wanted = |name: &str| only.iter().any(|part| name.contains(part.as_str()));
+    let names: Vec<String> = cases.iter().map(|case| case.name.clone()).collect();
+    let mut kept = cases;
+    for case in kept.iter_mut().filter(|case| !is_wanted(&case.name)) {
+        case.sides.retain(|side| is_wanted(&side.name));
+    }
+    kept.retain(|case| !case.sides.is_empty());
+    if kept.is_empty() {
+        let (only, names) = (only.join(", "), names.join("\n  "));
+        bail!("no case and no side has {only} in its name; the cases are:\n  {names}");
+    }
+    Ok(kept)
+}
+
+fn apply(cases: &mut [Case], overrides: &Overrides) {
+    for case in cases {
+        case.duration = overrides.duration.unwrap_or(case.duration);
+        case.rounds = overrides.rounds.unwrap_or(case.rounds);
+        for stream in case.sides.iter_mut().filter_map(|side| side.streams.first_mut()) {
+            let load = &mut stream.load;
+            load.connections = overrides.connections.unwrap_or(load.connections);
+            load.threads = load.threads.min(load.connections);
+        }
+    }
+}
+
+/// Leaves out the sides that take more connections than there can be.
+fn drop_impossible(suite: &mut Suite, place: &Place) {
+    let skipped = &mut suite.skipped;
+    for case in &mut suite.cases {
+        let counts = !matches!(case.measure, Measure::Start | Measure::Drop(_));
+        case.sides.retain(|side| {
+            let count = side.streams.iter().map(|stream| stream.load.connections).sum();
+            let Err(reason) = place.check_connections(count) else { return true };
+            if counts {
+                skipped.push(Skipped { name: format!("{}: {}", case.name, side.name), reason });
+            }
+            !counts
+        });
+        if case.sides.is_empty() {
+            let reason = "none of its sides can be measured here".to_owned();
+            skipped.push(Skipped { name: case.name.clone(), reason });
+        }
+    }
+    suite.cases.retain(|case| !case.sides.is_empty());
+}
+
+fn forget_unused_servers(suite: &mut Suite) {
+    let mut places = BTreeMap::new();
+    for side in suite.cases.iter_mut().flat_map(|case| &mut case.sides) {
+        if let Origin::Started(place) = &mut side.origin {
+            let next = places.len();
+            *place = *places.entry(*place).or_insert(next);
+        }
+    }
+    let mut kept: Vec<_> = places.into_iter().collect();
+    kept.sort_by_key(|(_, new)| *new);
+    suite.servers = kept.into_iter().map(|(old, _)| suite.servers[old].clone()).collect();
+}

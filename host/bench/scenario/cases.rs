@@ -1,0 +1,264 @@
+//! From the `[[case]]` tables to cases, and what of them is left out here.
+//!
+//! Owns which tables a stream inherits from: its own, its side's, its case's, the file's.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::format::{self, At, Beside, Scalar, Scenario};
+use super::place::Place;
+use super::requests::Context;
+use super::servers::Servers;
+use super::text::{Reader, Vars};
+use crate::bench::{Case, Curve, Measure, Origin, Side, Skipped, Stream, Versions};
+
+const ROUNDS: u32 = 5;
+const DURATION: Duration = Duration::from_secs(10);
+/// As in the papers on scheduling: the 99.9th percentile of slowdown is at most 10.
+const SLOWDOWN_MAX: f64 = 10.0;
+const QUANTILE: f64 = 0.999;
+const LOADS: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
+const SWAP_EVERY: Duration = Duration::from_millis(100);
+
+/// Reads the cases one after the other, and takes note of what is wrong or missing.
+pub struct Cases<'a, 'text> {
+    pub file: &'a Scenario,
+    pub reader: &'a mut Reader<'text>,
+    pub place: &'a Place,
+    pub servers: &'a Servers,
+    /// The names of servers that are used, in the order of first use: what an `Origin` counts in.
+    pub used: Vec<String>,
+    pub skipped: Vec<Skipped>,
+    pub mini: bool,
+}
+
+impl Cases<'_, '_> {
+    pub fn read(&mut self, vars: &Vars) -> Vec<Case> {
+        let file = self.file;
+        let mut names = BTreeSet::new();
+        let mut cases = Vec::new();
+        for table in &file.cases {
+            let table = table.get_ref();
+            for vars in self.reader.combinations(&table.each, vars, self.mini) {
+                let name = self.reader.text(&table.name, &vars);
+                if !names.insert(name.clone()) {
+                    let reason = format!(
+                        "name: two cases are called `{name}`; every key of \
+                                          `each` has to be in the name"
+                    );
+                    self.reader.mistake(table.name.span(), reason);
+                }
+                cases.extend(self.case(table, name, &vars));
+            }
+        }
+        cases
+    }
+
+    /// `None` where nothing of it can be measured here.
+    fn case(&mut self, table: &format::Case, name: String, vars: &Vars) -> Option<Case> {
+        let measure = match self.measure(table, vars) {
+            Ok(measure) => measure,
+            Err(reason) => {
+                self.skip(&name, reason);
+                return None;
+            }
+        };
+        let rounds = table.rounds.as_ref().or(self.file.rounds.as_ref());
+        let rounds = rounds.map_or(ROUNDS, |it| self.reader.number("rounds", it, vars, 1..=1000));
+        let duration = table.duration.as_ref().or(self.file.duration.as_ref());
+        let duration = duration.map_or(DURATION, |it| self.reader.duration("duration", it, vars));
+        let plain = table
+            .sides
+            .iter()
+            .map(|server| format::Side { server: Some(server.clone()), ..format::Side::default() });
+        let plain: Vec<_> = plain.collect();
+        let tables = table.tables.iter().map(Spanned::get_ref);
+        let mut sides: Vec<Side> = Vec::new();
+        for side in plain.iter().chain(tables) {
+            for vars in self.reader.combinations(&side.each, vars, false) {
+                let Some(side) = self.side(table, side, &name, &vars) else { continue };
+                if sides.iter().any(|it| it.name == side.name) {
+                    let reason = format!("name: two sides are called `{}`", side.name);
+                    self.reader.mistake(table.name.span(), reason);
+                }
+                let is_started = matches!(side.origin, Origin::Started(_));
+                if !is_started && matches!(measure, Measure::Start | Measure::Drop(_)) {
+                    let reason = "url: this measure needs a server that is started for it";
+                    self.reader.mistake(table.name.span(), reason);
+                }
+                sides.push(side);
+            }
+        }
+        if table.sides.is_empty() && table.tables.is_empty() {
+            let reason = "sides: there is nothing to measure; write sides = [\"a server\"]";
+            self.reader.mistake(table.name.span(), reason);
+        } else if sides.is_empty() {
+            self.skip(&name, "none of its sides can be measured here".to_owned());
+            return None;
+        }
+        Some(Case { name, measure, rounds, duration, sides })
+    }
+
+    fn measure(&mut self, table: &format::Case, vars: &Vars) -> Result<Measure, String> {
+        let words = ["load", "idle", "start", "drop", "curve"];
+        let choices = words.map(|word| (word, word));
+        let word = table.measure.as_ref();
+        let word = word.map_or("load", |word| self.reader.choice("measure", word, vars, &choices));
+        match (word, &table.versions) {
+            ("drop", Some(versions)) => Ok(Measure::Drop(self.versions(versions, vars)?)),
+            ("drop", None) => {
+                let reason = "versions: what is dropped? Write { files = [.., ..], path = .. }";
+                self.reader.mistake(table.name.span(), reason);
+                Ok(Measure::Load)
+            }
+            (_, Some(versions)) => {
+                let reason = "versions: they are for measure = \"drop\"; a side has `swaps`";
+                self.reader.mistake(versions.span(), reason);
+                Ok(Measure::Load)
+            }
+            ("idle", None) => Ok(Measure::Idle),
+            ("start", None) => Ok(Measure::Start),
+            ("curve", None) => Ok(Measure::Curve(self.curve(&table.curve, vars))),
+            (_, None) => Ok(Measure::Load),
+        }
+    }
+
+    fn curve(&mut self, table: &format::Curve, vars: &Vars) -> Curve {
+        let loads = table.loads.as_ref().map_or(LOADS.to_vec(), |value| {
+            let loads = value.get_ref();
+            let rising = loads.is_sorted_by(|low, high| low < high);
+            if loads.is_empty() || !rising || loads.iter().any(|it| !(0.0..=2.0).contains(it)) {
+                let reason = "curve.loads: write parts of the capacity that rise, from 0 to 2";
+                self.reader.mistake(value.span(), reason);
+            }
+            loads.clone()
+        });
+        let mut number = |key, value: Option<&At<Scalar>>, default: f64, range| {
+            value.map_or(default, |value| self.reader.number(key, value, vars, range))
+        };
+        let slowdown = table.slowdown_max.as_ref();
+        let slowdown_max = number("curve.slowdown_max", slowdown, SLOWDOWN_MAX, 1.0..=1e6);
+        let quantile = table.quantile.as_ref();
+        let quantile = number("curve.quantile", quantile, QUANTILE, 0.5..=1.0);
+        Curve { loads, slowdown_max, quantile }
+    }
+
+    fn versions(&mut self, at: &At<format::Versions>, vars: &Vars) -> Result<Versions, String> {
+        let table = at.get_ref();
+        let [first, second] = &table.files;
+        let mut file = |value| self.place.existing(&self.reader.text(value, vars));
+        let files = [file(first)?, file(second)?];
+        let path = self.reader.text(&table.path, vars).into();
+        let every = table.every.as_ref();
+        let every = every.map_or(SWAP_EVERY, |it| self.reader.duration("every", it, vars));
+        Ok(Versions { files, path, every })
+    }
+
+    /// `None` where it cannot be measured here.
+    fn side(
+        &mut self,
+        case: &format::Case,
+        side: &format::Side,
+        case_name: &str,
+        vars: &Vars,
+    ) -> Option<Side> {
+        let (default_name, origin) = self.origin(side, case.name.span(), vars)?;
+        let name = side.name.as_ref().map_or(default_name, |name| self.reader.text(name, vars));
+        // Read in any case: what is wrong is wrong on every machine.
+        match (self.streams(case, side, &name, vars), origin) {
+            (Ok((streams, swaps)), Some(origin)) => Some(Side { name, origin, streams, swaps }),
+            (_, None) => None,
+            (Err(reason), Some(_)) => {
+                self.skip(&format!("{case_name}: {name}"), reason);
+                None
+            }
+        }
+    }
+
+    /// The server's name, and where it is unless that is nowhere.
+    fn origin(
+        &mut self,
+        side: &format::Side,
+        at: Range<usize>,
+        vars: &Vars,
+    ) -> Option<(String, Option<Origin>)> {
+        match (&side.server, &side.url) {
+            (Some(value), None) => {
+                let name = self.reader.text(value, vars);
+                let Some(launch) = self.servers.get(&name) else {
+                    let known: Vec<&str> = self.servers.keys().map(String::as_str).collect();
+                    let reason =
+                        format!("server: there is no `{name}`; there are {}", known.join(", "));
+                    self.reader.mistake(value.span(), reason);
+                    return None;
+                };
+                if let Err(reason) = launch {
+                    self.skip(&name, reason.clone());
+                    return Some((name, None));
+                }
+                let place = self.used.iter().position(|used| *used == name).unwrap_or_else(|| {
+                    self.used.push(name.clone());
+                    self.used.len() - 1
+                });
+                Some((name, Some(Origin::Started(place))))
+            }
+            (None, Some(value)) => {
+                let url = self.reader.text(value, vars);
+                let authority = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+                let Some(authority) = authority.filter(|it| !it.contains('/') && it.contains(':'))
+                else {
+                    let reason = format!("url: {url:?} is not http://HOST:PORT");
+                    self.reader.mistake(value.span(), reason);
+                    return None;
+                };
+                let pid = side.pid.as_ref();
+                let pid = pid.map(|pid| self.reader.number("pid", pid, vars, 1..=u32::MAX));
+                let authority = authority.to_owned();
+                Some((url, Some(Origin::Elsewhere { authority, pid })))
+            }
+            _ => {
+                self.reader.mistake(at, "side: write one of `server` and `url`");
+                None
+            }
+        }
+    }
+
+    fn streams(
+        &mut self,
+        case: &format::Case,
+        side: &format::Side,
+        name: &str,
+        vars: &Vars,
+    ) -> Result<(Vec<Stream>, Option<Versions>), String> {
+        let file = self.file;
+        let mut context = Context { reader: self.reader, place: self.place, vars };
+        let mut streams = vec![Stream {
+            name: name.to_owned(),
+            request: context.request(&[&side.request, &case.request, &file.request])?,
+            load: context.load(&[&side.load, &case.load, &file.load])?,
+            may_fail: false,
+        }];
+        let beside = if side.beside.is_empty() { &case.beside } else { &side.beside };
+        for table in beside {
+            let Beside { name, request, load, may_fail } = table.get_ref();
+            streams.push(Stream {
+                name: context.reader.text(name, vars),
+                request: context.request(&[request, &file.request])?,
+                load: context.load(&[load, &file.load])?,
+                may_fail: *may_fail,
+            });
+        }
+        let swaps = side.swaps.as_ref().map(|swaps| self.versions(swaps, vars)).transpose()?;
+        Ok((streams, swaps))
+    }
+
+    fn skip(&mut self, name: &str, reason: String) {
+        let skipped = Skipped { name: name.to_owned(), reason };
+        if !self.skipped.contains(&skipped) {
+            self.skipped.push(skipped);
+        }
+    }
+}

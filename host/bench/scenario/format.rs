@@ -1,0 +1,212 @@
+//! A scenario file as it is written: its tables and keys, and where each of them stands.
+//!
+//! Values stay as they are, since they may have placeholders in them. What a key means is in the
+//! docs of `scenario.rs`, what becomes of it in `build.rs`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+/// A value and where it stands in the file.
+pub type At<T> = Spanned<T>;
+
+/// Keys with a value in every combination, or in each of them.
+pub type Each = BTreeMap<String, At<Vec<Scalar>>>;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a number or a text")]
+pub enum Scalar {
+    Integer(i64),
+    Float(f64),
+    Text(String),
+}
+
+impl fmt::Display for Scalar {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Scalar::Integer(number) => number.fmt(out),
+            Scalar::Float(number) => number.fmt(out),
+            Scalar::Text(text) => text.fmt(out),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    pub title: String,
+    pub rounds: Option<At<Scalar>>,
+    pub duration: Option<At<Scalar>>,
+    #[serde(default)]
+    pub vars: BTreeMap<String, At<Scalar>>,
+    #[serde(default)]
+    pub mini: Mini,
+    #[serde(default)]
+    pub request: Request,
+    #[serde(default)]
+    pub load: Load,
+    #[serde(default, rename = "prepare")]
+    pub preparations: Vec<At<Server>>,
+    #[serde(default, rename = "server")]
+    pub servers: Vec<At<Server>>,
+    #[serde(rename = "case")]
+    pub cases: Vec<At<Case>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mini {
+    #[serde(default)]
+    pub vars: BTreeMap<String, At<Scalar>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    pub name: At<Scalar>,
+    #[serde(default)]
+    pub each: Each,
+    pub command: At<Vec<At<Scalar>>>,
+    #[serde(default)]
+    pub env: BTreeMap<String, At<Scalar>>,
+    pub dir: Option<At<Scalar>>,
+    pub ready: Option<At<Scalar>>,
+    pub ready_within: Option<At<Scalar>>,
+    pub settle_within: Option<At<Scalar>>,
+    pub cpus: Option<At<Cpus>>,
+    pub restart: Option<At<Scalar>>,
+    #[serde(default)]
+    pub files: BTreeMap<String, At<Scalar>>,
+    pub needs: Option<At<Scalar>>,
+}
+
+/// Places in the list of the CPUs that may be used, or words.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a list of numbers, `all`, `first N` or `after N`")]
+pub enum Cpus {
+    Places(Vec<usize>),
+    Words(String),
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    pub name: At<Scalar>,
+    pub measure: Option<At<Scalar>>,
+    #[serde(default)]
+    pub each: Each,
+    pub rounds: Option<At<Scalar>>,
+    pub duration: Option<At<Scalar>>,
+    #[serde(default)]
+    pub request: Request,
+    #[serde(default)]
+    pub load: Load,
+    #[serde(default)]
+    pub beside: Vec<At<Beside>>,
+    pub versions: Option<At<Versions>>,
+    #[serde(default)]
+    pub curve: Curve,
+    #[serde(default)]
+    pub sides: Vec<At<Scalar>>,
+    #[serde(default, rename = "side")]
+    pub tables: Vec<At<Side>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Side {
+    pub name: Option<At<Scalar>>,
+    #[serde(default)]
+    pub each: Each,
+    pub server: Option<At<Scalar>>,
+    pub url: Option<At<Scalar>>,
+    pub pid: Option<At<Scalar>>,
+    #[serde(default)]
+    pub request: Request,
+    #[serde(default)]
+    pub load: Load,
+    #[serde(default)]
+    pub beside: Vec<At<Beside>>,
+    pub swaps: Option<At<Versions>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Beside {
+    pub name: At<Scalar>,
+    #[serde(default)]
+    pub request: Request,
+    #[serde(default)]
+    pub load: Load,
+    #[serde(default)]
+    pub may_fail: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    pub method: Option<At<Scalar>>,
+    pub path: Option<At<Scalar>>,
+    pub paths: Option<At<Vec<PathLine>>>,
+    pub paths_file: Option<At<Scalar>>,
+    pub paths_folder: Option<At<PathsFolder>>,
+    pub spread: Option<At<Spread>>,
+    #[serde(default)]
+    pub headers: BTreeMap<String, At<Scalar>>,
+    pub body: Option<At<Scalar>>,
+    pub body_file: Option<At<Scalar>>,
+    pub body_bytes: Option<At<Scalar>>,
+    pub status: Option<At<Scalar>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a path, or a table with `path` and `times`")]
+pub enum PathLine {
+    Once(String),
+    Times { path: String, times: usize },
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathsFolder {
+    pub folder: At<Scalar>,
+    pub prefix: At<Scalar>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected `uniform` or a table with `zipf`")]
+pub enum Spread {
+    Word(String),
+    Zipf { zipf: f64 },
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Load {
+    pub connections: Option<At<Scalar>>,
+    pub threads: Option<At<Scalar>>,
+    pub pipeline: Option<At<Scalar>>,
+    pub rate: Option<At<Scalar>>,
+    pub arrivals: Option<At<Scalar>>,
+    pub timeout: Option<At<Scalar>>,
+    pub cpus: Option<At<Cpus>>,
+    pub spin: Option<bool>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Versions {
+    pub files: [At<Scalar>; 2],
+    pub path: At<Scalar>,
+    pub every: Option<At<Scalar>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Curve {
+    pub loads: Option<At<Vec<f64>>>,
+    pub slowdown_max: Option<At<Scalar>>,
+    pub quantile: Option<At<Scalar>>,
+}

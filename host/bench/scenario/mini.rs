@@ -1,0 +1,76 @@
+//! A suite in miniature: every case once and as small as can be, to see that it works.
+//!
+//! Its numbers mean nothing, which is why nobody takes them for results: reports say so.
+
+use std::time::Duration;
+
+use crate::bench::{Case, Measure, Request, Stream};
+
+/// What all sides of a suite may take together, without the start of their servers.
+const TOTAL: Duration = Duration::from_millis(800);
+const DURATION_MIN: Duration = Duration::from_millis(20);
+const DURATION_MAX: Duration = Duration::from_millis(100);
+const CONNECTIONS_MAX: usize = 4;
+const IDLE_MAX: usize = 20;
+const PATHS_MAX: usize = 20;
+const LOADS_MAX: usize = 2;
+const RATE_MAX: f64 = 1000.0;
+/// So that at least one request is due while it is measured.
+const RATE_MIN: f64 = 100.0;
+
+/// Makes all of it small.
+pub fn shrink(cases: &mut [Case]) {
+    let visits: usize = cases.iter().map(visits).sum();
+    let share = TOTAL / u32::try_from(visits.max(1)).unwrap_or(u32::MAX);
+    for case in cases {
+        case.rounds = 1;
+        case.duration = case.duration.min(share.clamp(DURATION_MIN, DURATION_MAX));
+        let connections_max = match &mut case.measure {
+            Measure::Idle => IDLE_MAX,
+            Measure::Curve(curve) => {
+                curve.loads.truncate(LOADS_MAX);
+                CONNECTIONS_MAX
+            }
+            Measure::Drop(versions) => {
+                versions.every = versions.every.min(share);
+                CONNECTIONS_MAX
+            }
+            Measure::Load | Measure::Start => CONNECTIONS_MAX,
+        };
+        for side in &mut case.sides {
+            if let Some(swaps) = &mut side.swaps {
+                swaps.every = swaps.every.min(share);
+            }
+            for stream in &mut side.streams {
+                shrink_stream(stream, connections_max);
+            }
+        }
+    }
+}
+
+/// How often a side of the case is measured for its duration.
+fn visits(case: &Case) -> usize {
+    match &case.measure {
+        // Once for the capacity, and once idle.
+        Measure::Curve(curve) => case.sides.len() * (curve.loads.len().min(LOADS_MAX) + 2),
+        _ => case.sides.len(),
+    }
+}
+
+fn shrink_stream(stream: &mut Stream, connections_max: usize) {
+    let load = &mut stream.load;
+    load.connections = load.connections.min(connections_max);
+    load.threads = load.threads.min(load.connections);
+    load.spin = false;
+    load.rate = load.rate.map(|rate| rate.clamp(RATE_MIN, RATE_MAX));
+    shrink_request(&mut stream.request);
+}
+
+/// Some of its paths, the first and the last among them.
+fn shrink_request(request: &mut Request) {
+    let count = request.paths.len();
+    if count > PATHS_MAX {
+        let places = (0..PATHS_MAX).map(|place| place * (count - 1) / (PATHS_MAX - 1));
+        request.paths = places.map(|place| request.paths[place].clone()).collect();
+    }
+}

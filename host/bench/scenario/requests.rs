@@ -1,0 +1,227 @@
+//! From the `request` and `load` tables to what is sent, and how.
+//!
+//! A table that is nearer to a stream is asked before those around it, key by key; how paths and
+//! the body are told counts as one key each.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use super::format::{At, PathLine, Request as Table, Scalar, Spread as SpreadTable};
+use super::place::Place;
+use super::servers::cpus;
+use super::text::{Reader, Vars};
+use super::{format, paths};
+use crate::bench::{Arrivals, Load, Request, Spread};
+
+const BODY_BYTES_MAX: usize = 1 << 30;
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// For as many connections as are possible.
+const MOST: &str = "most";
+
+/// What is needed to read one stream.
+pub struct Context<'a, 'text> {
+    pub reader: &'a mut Reader<'text>,
+    pub place: &'a Place,
+    pub vars: &'a Vars,
+}
+
+impl Context<'_, '_> {
+    /// What is sent, from tables of which the first comes before the others.
+    ///
+    /// # Errors
+    /// What is missing here. Mistakes go to the reader.
+    pub fn request(&mut self, layers: &[&Table]) -> Result<Request, String> {
+        let method = first(layers, |it| it.method.as_ref());
+        let method = method.map_or("GET".to_owned(), |value| {
+            let method = self.reader.text(value, self.vars);
+            if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase()) {
+                let reason = format!("method: {method:?} is none; write capital letters");
+                self.reader.mistake(value.span(), reason);
+            }
+            method
+        });
+        let status = first(layers, |it| it.status.as_ref());
+        let status =
+            status.map(|value| self.reader.number("status", value, self.vars, 100_u16..=599));
+        Ok(Request {
+            method,
+            paths: self.paths(layers)?,
+            spread: self.spread(layers),
+            headers: self.headers(layers),
+            body: self.body(layers),
+            status,
+        })
+    }
+
+    fn paths(&mut self, layers: &[&Table]) -> Result<Vec<String>, String> {
+        let table = layers.iter().find(|it| {
+            it.path.is_some()
+                || it.paths.is_some()
+                || it.paths_file.is_some()
+                || it.paths_folder.is_some()
+        });
+        let Some(table) = table else { return Ok(vec!["/".to_owned()]) };
+        let mut found = Vec::new();
+        let mut ways = Vec::new();
+        if let Some(value) = &table.path {
+            ways.push(("path", value.span()));
+            let line = self.reader.text(value, self.vars);
+            found.extend(self.expand(&line, value));
+        }
+        if let Some(value) = &table.paths {
+            ways.push(("paths", value.span()));
+            for line in value.get_ref() {
+                let (line, times) = match line {
+                    PathLine::Once(line) => (line, 1),
+                    PathLine::Times { path, times } => (path, *times),
+                };
+                let line = self.reader.fill(line, value.span(), self.vars);
+                let expanded = self.expand(&line, value);
+                let times = times.min(paths::PATHS_MAX / expanded.len().max(1));
+                found.extend(std::iter::repeat_n(expanded, times).flatten());
+            }
+        }
+        if let Some(value) = &table.paths_file {
+            ways.push(("paths_file", value.span()));
+            let file = self.place.existing(&self.reader.text(value, self.vars))?;
+            let text = fs::read_to_string(&file);
+            let text = text.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+            match paths::lines(&text) {
+                Ok(lines) => found.extend(lines),
+                Err(reason) => self.reader.mistake(value.span(), format!("paths_file: {reason}")),
+            }
+        }
+        if let Some(value) = &table.paths_folder {
+            ways.push(("paths_folder", value.span()));
+            let folder = &value.get_ref().folder;
+            let folder = self.place.existing(&self.reader.text(folder, self.vars))?;
+            let prefix = self.reader.text(&value.get_ref().prefix, self.vars);
+            let listed = paths::handlers(&folder, &prefix);
+            let failed = |error| format!("cannot read {}: {error}", folder.display());
+            found.extend(listed.map_err(failed)?);
+            if found.is_empty() {
+                return Err(format!("there is no handler in {}", folder.display()));
+            }
+        }
+        let (key, at) = ways.last().cloned().unwrap_or(("path", 0..0));
+        if ways.len() > 1 {
+            self.reader.mistake(at, format!("{key}: there are paths already; tell them one way"));
+        } else if found.is_empty() {
+            self.reader.mistake(at, format!("{key}: there is no path in it"));
+        } else if found.len() > paths::PATHS_MAX {
+            let reason = format!("{key}: more than {} paths", paths::PATHS_MAX);
+            self.reader.mistake(at, reason);
+        }
+        Ok(found)
+    }
+
+    fn expand<T>(&mut self, line: &str, value: &At<T>) -> Vec<String> {
+        paths::expand(line).unwrap_or_else(|reason| {
+            self.reader.mistake(value.span(), reason);
+            Vec::new()
+        })
+    }
+
+    fn spread(&mut self, layers: &[&Table]) -> Spread {
+        let Some(value) = first(layers, |it| it.spread.as_ref()) else { return Spread::Uniform };
+        match value.get_ref() {
+            SpreadTable::Word(word) if word == "uniform" => Spread::Uniform,
+            SpreadTable::Zipf { zipf } if (0.0..=10.0).contains(zipf) => {
+                Spread::Zipf { exponent: *zipf }
+            }
+            _ => {
+                let reason = "spread: write \"uniform\" or { zipf = 1.0 }, with 0 to 10";
+                self.reader.mistake(value.span(), reason);
+                Spread::Uniform
+            }
+        }
+    }
+
+    fn headers(&mut self, layers: &[&Table]) -> Vec<(String, String)> {
+        let mut headers = BTreeMap::new();
+        for (name, value) in layers.iter().rev().flat_map(|it| &it.headers) {
+            let text = self.reader.text(value, self.vars);
+            let token = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+            if name.is_empty() || !name.bytes().all(token) {
+                let reason = format!("headers: {name:?} cannot be the name of a header");
+                self.reader.mistake(value.span(), reason);
+            } else if text.bytes().any(|byte| byte.is_ascii_control()) {
+                let reason = format!("headers.{name}: its value has a control character");
+                self.reader.mistake(value.span(), reason);
+            }
+            headers.insert(name.to_ascii_lowercase(), text);
+        }
+        headers.into_iter().collect()
+    }
+
+    fn body(&mut self, layers: &[&Table]) -> Vec<u8> {
+        let table = layers
+            .iter()
+            .find(|it| it.body.is_some() || it.body_file.is_some() || it.body_bytes.is_some());
+        let Some(table) = table else { return Vec::new() };
+        match (&table.body, &table.body_file, &table.body_bytes) {
+            (Some(value), None, None) => self.reader.text(value, self.vars).into_bytes(),
+            (None, Some(value), None) => {
+                let file = self.place.path(&self.reader.text(value, self.vars));
+                fs::read(&file).unwrap_or_else(|error| {
+                    let reason = format!("body_file: cannot read {}: {error}", file.display());
+                    self.reader.mistake(value.span(), reason);
+                    Vec::new()
+                })
+            }
+            (None, None, Some(value)) => {
+                let range = 0..=BODY_BYTES_MAX;
+                let count = self.reader.number("body_bytes", value, self.vars, range);
+                vec![b'x'; count]
+            }
+            (body, file, bytes) => {
+                let all = [body, file, bytes];
+                let at = all.into_iter().flatten().last().map_or(0..0, At::span);
+                let reason = "body: write one of `body`, `body_file` and `body_bytes`";
+                self.reader.mistake(at, reason);
+                Vec::new()
+            }
+        }
+    }
+
+    /// How it is sent, from tables of which the first comes before the others.
+    ///
+    /// # Errors
+    /// What is missing here. Mistakes go to the reader.
+    pub fn load(&mut self, layers: &[&format::Load]) -> Result<Load, String> {
+        let get = |pick: fn(&format::Load) -> Option<&At<Scalar>>| first(layers, pick);
+        let cpus = match first(layers, |it| it.cpus.as_ref()) {
+            Some(value) => cpus(value, self.reader, self.place, self.vars)?,
+            None => Vec::new(),
+        };
+        let (reader, vars) = (&mut *self.reader, self.vars);
+        let connections = match get(|it| it.connections.as_ref()) {
+            Some(value) if reader.text(value, vars) == MOST => self.place.connections_max(),
+            Some(value) => reader.number("connections", value, vars, 1..=1_000_000),
+            None => 50,
+        };
+        let mut count = |key, value: Option<&At<Scalar>>| {
+            value.map_or(1, |value| reader.number(key, value, vars, 1..=1024))
+        };
+        let threads = count("threads", get(|it| it.threads.as_ref()));
+        let pipeline = count("pipeline", get(|it| it.pipeline.as_ref()));
+        let rate = get(|it| it.rate.as_ref());
+        let rate = rate.map(|value| reader.number("rate", value, vars, 0.001..=1e9));
+        let choices = [("constant", Arrivals::Constant), ("poisson", Arrivals::Poisson)];
+        let arrivals = get(|it| it.arrivals.as_ref());
+        let arrivals = arrivals
+            .map_or(Arrivals::Constant, |value| reader.choice("arrivals", value, vars, &choices));
+        let timeout = get(|it| it.timeout.as_ref());
+        let timeout = timeout.map_or(TIMEOUT, |value| reader.duration("timeout", value, vars));
+        // More threads than connections would have nothing to do.
+        let threads = threads.min(connections);
+        let spin = first(layers, |it| it.spin.as_ref()).copied().unwrap_or(false);
+        Ok(Load { connections, threads, pipeline, rate, arrivals, timeout, cpus, spin })
+    }
+}
+
+/// The value in the first table that has it.
+fn first<'a, L, T>(layers: &[&'a L], pick: impl Fn(&'a L) -> Option<&'a T>) -> Option<&'a T> {
+    layers.iter().find_map(|layer| pick(layer))
+}

@@ -1,0 +1,158 @@
+//! From the `[[server]]` tables to how each server is started, or why it cannot be here.
+//!
+//! Starts nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Component, PathBuf};
+use std::time::Duration;
+
+use super::format::{At, Cpus, Scalar, Server};
+use super::place::{Lack, Place};
+use super::text::{Reader, Vars};
+use crate::bench::{Launch, Restart};
+
+const READY: &str = "/hello";
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// Every server of a scenario by its name: how to start it, or why that is not possible here.
+pub type Servers = BTreeMap<String, Result<Launch, String>>;
+
+/// Reads the tables; mistakes go to the reader.
+pub fn read(
+    tables: &[At<Server>],
+    reader: &mut Reader<'_>,
+    place: &Place,
+    vars: &Vars,
+    mini: bool,
+) -> Servers {
+    let mut servers = Servers::new();
+    for table in tables {
+        let server = table.get_ref();
+        // In full even in miniature: cases name them, and those that nobody names cost nothing.
+        for vars in reader.combinations(&server.each, vars, false) {
+            let name = reader.text(&server.name, &vars);
+            let launch = launch(server, &name, reader, place, &vars, mini);
+            if servers.insert(name.clone(), launch).is_some() {
+                let reason = format!(
+                    "name: two servers are called `{name}`; every key of `each` \
+                                      has to be in the name"
+                );
+                reader.mistake(server.name.span(), reason);
+            }
+        }
+    }
+    servers
+}
+
+fn launch(
+    server: &Server,
+    name: &str,
+    reader: &mut Reader<'_>,
+    place: &Place,
+    vars: &Vars,
+    mini: bool,
+) -> Result<Launch, String> {
+    let mut missing = Vec::new();
+    let mut command: Vec<String> =
+        server.command.get_ref().iter().map(|word| reader.text(word, vars)).collect();
+    match command.first_mut() {
+        None => reader.mistake(server.command.span(), "command: there is no program in it"),
+        Some(program) => match place.program(program) {
+            Ok(path) => *program = path.display().to_string(),
+            Err(reason) => missing.push(reason),
+        },
+    }
+    let files = files(server, reader, place, vars, &mut missing);
+    let cpus = match &server.cpus {
+        Some(value) => cpus(value, reader, place, vars).unwrap_or_else(|reason| {
+            missing.push(reason);
+            Vec::new()
+        }),
+        None => Vec::new(),
+    };
+    let env = server.env.iter().map(|(key, value)| (key.clone(), reader.text(value, vars)));
+    let env = env.collect();
+    let dir = server.dir.as_ref().map(|dir| place.path(&reader.text(dir, vars)));
+    let text = |value: Option<&At<Scalar>>, reader: &mut Reader<'_>, default: &str| {
+        value.map_or(default.to_owned(), |value| reader.text(value, vars))
+    };
+    let ready = text(server.ready.as_ref(), reader, READY);
+    if !ready.starts_with('/') {
+        reader.mistake(server.name.span(), format!("ready: {ready:?} does not begin with /"));
+    }
+    let time = |key, value: Option<&At<Scalar>>, reader: &mut Reader<'_>, default| {
+        value.map_or(default, |value| reader.duration(key, value, vars))
+    };
+    let within = server.ready_within.as_ref();
+    let ready_within = time("ready_within", within, reader, READY_WITHIN);
+    let within = server.settle_within.as_ref();
+    let settle_within = time("settle_within", within, reader, Duration::ZERO);
+    let choices = [("case", Restart::Case), ("round", Restart::Round)];
+    let restart = server.restart.as_ref();
+    let restart =
+        restart.map_or(Restart::Case, |value| reader.choice("restart", value, vars, &choices));
+    if !missing.is_empty() {
+        let needs = server.needs.as_ref().map(|needs| reader.text(needs, vars));
+        return Err(missing.into_iter().chain(needs).collect::<Vec<_>>().join("; "));
+    }
+    Ok(Launch {
+        name: name.to_owned(),
+        command,
+        env,
+        dir,
+        files,
+        ready,
+        ready_within,
+        settle_within: if mini { Duration::ZERO } else { settle_within },
+        cpus,
+        restart: if mini { Restart::Case } else { restart },
+    })
+}
+
+/// What is copied into the server's folder: from where, and to which name in it.
+fn files(
+    server: &Server,
+    reader: &mut Reader<'_>,
+    place: &Place,
+    vars: &Vars,
+    missing: &mut Vec<String>,
+) -> Vec<(PathBuf, PathBuf)> {
+    let mut files = Vec::new();
+    for (name, value) in &server.files {
+        let to = PathBuf::from(name);
+        if !to.components().all(|part| matches!(part, Component::Normal(_))) {
+            let reason = format!("files: {name:?} is no name below the server's folder");
+            reader.mistake(value.span(), reason);
+        }
+        match place.existing(&reader.text(value, vars)) {
+            Ok(from) => files.push((from, to)),
+            Err(reason) if missing.contains(&reason) => {}
+            Err(reason) => missing.push(reason),
+        }
+    }
+    files
+}
+
+/// The CPUs that are meant, none for all of them.
+///
+/// # Errors
+/// They are not there.
+pub fn cpus(
+    value: &At<Cpus>,
+    reader: &mut Reader<'_>,
+    place: &Place,
+    vars: &Vars,
+) -> Result<Vec<usize>, String> {
+    let words = match value.get_ref() {
+        Cpus::Words(words) => reader.fill(words, value.span(), vars),
+        Cpus::Places(_) => String::new(),
+    };
+    match place.cpus(value.get_ref(), &words) {
+        Ok(cpus) => Ok(cpus),
+        Err(Lack::Here(reason)) => Err(reason),
+        Err(Lack::Mistake(reason)) => {
+            reader.mistake(value.span(), reason);
+            Ok(Vec::new())
+        }
+    }
+}

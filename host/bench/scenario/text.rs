@@ -1,0 +1,224 @@
+//! Values with placeholders: what they stand for, and mistakes in them with the line they are on.
+//!
+//! Owns the list of mistakes. Knows no table of a scenario and nothing of the machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::ops::{Range, RangeInclusive};
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::format::{At, Each, Scalar};
+
+/// What placeholders stand for, by name.
+pub type Vars = BTreeMap<String, String>;
+
+/// Left for whoever starts a server.
+const LATER: [&str; 2] = ["port", "dir"];
+/// How deep a placeholder may stand for text with placeholders.
+const DEPTH_MAX: usize = 8;
+/// How many combinations are a few.
+const FEW: usize = 3;
+/// How many combinations one table may stand for.
+const COMBINATIONS_MAX: usize = 10_000;
+
+/// A text, and what is wrong with it.
+pub struct Reader<'a> {
+    /// What the file is called.
+    file: &'a str,
+    text: &'a str,
+    /// In the order of the lines. The same table may be read more than once, for each of its
+    /// combinations.
+    mistakes: BTreeSet<(usize, String)>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(file: &'a str, text: &'a str) -> Self {
+        Reader { file, text, mistakes: BTreeSet::new() }
+    }
+
+    /// All that is wrong, in the order of the file.
+    pub fn into_mistakes(self) -> Vec<String> {
+        let file = self.file;
+        let all = self.mistakes.into_iter();
+        all.map(|(line, reason)| format!("{file}:{line}: {reason}")).collect()
+    }
+
+    /// Takes note of a mistake; `at` is where it stands, in bytes.
+    pub fn mistake(&mut self, at: Range<usize>, reason: impl Display) {
+        let before = self.text.get(..at.start).unwrap_or(self.text);
+        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        self.mistakes.insert((line, reason.to_string()));
+    }
+
+    /// The text with its placeholders filled in.
+    pub fn text(&mut self, value: &At<Scalar>, vars: &Vars) -> String {
+        self.fill(&value.get_ref().to_string(), value.span(), vars)
+    }
+
+    pub fn fill(&mut self, text: &str, at: Range<usize>, vars: &Vars) -> String {
+        fill(text, vars, 0).unwrap_or_else(|reason| {
+            self.mistake(at, reason);
+            text.to_owned()
+        })
+    }
+
+    /// A number in a range; its lower end where there is a mistake.
+    pub fn number<T>(
+        &mut self,
+        key: &str,
+        value: &At<Scalar>,
+        vars: &Vars,
+        range: RangeInclusive<T>,
+    ) -> T
+    where
+        T: FromStr + PartialOrd + Display + Copy,
+    {
+        let text = self.text(value, vars);
+        match text.parse::<T>() {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                let (low, high) = (range.start(), range.end());
+                let reason = format!("{key}: {text:?} is not a number from {low} to {high}");
+                self.mistake(value.span(), reason);
+                *low
+            }
+        }
+    }
+
+    pub fn duration(&mut self, key: &str, value: &At<Scalar>, vars: &Vars) -> Duration {
+        let text = self.text(value, vars);
+        duration(&text).unwrap_or_else(|| {
+            let reason = format!("{key}: {text:?} is not a time; write `250ms`, `10s` or `2m`");
+            self.mistake(value.span(), reason);
+            Duration::ZERO
+        })
+    }
+
+    /// One of some words; the first where there is a mistake.
+    pub fn choice<T: Copy>(
+        &mut self,
+        key: &str,
+        value: &At<Scalar>,
+        vars: &Vars,
+        choices: &[(&str, T)],
+    ) -> T {
+        let text = self.text(value, vars);
+        let found = choices.iter().find(|(word, _)| *word == text).or_else(|| {
+            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            let reason = format!("{key}: {text:?} is not a choice; write {}", words.join(" or "));
+            self.mistake(value.span(), reason);
+            choices.first()
+        });
+        found.expect("there is a choice").1
+    }
+
+    /// The combinations of all values with all others, in the order of the file, the last key
+    /// changing fastest. `few`: some of them only, with the first and the last value of each key.
+    pub fn combinations(&mut self, each: &Each, vars: &Vars, few: bool) -> Vec<Vars> {
+        let mut keys: Vec<_> = each.iter().collect();
+        keys.sort_by_key(|(_, values)| values.span().start);
+        let mut columns = Vec::new();
+        for (key, values) in keys {
+            let mut column = Vec::new();
+            for value in values.get_ref() {
+                let text = self.fill(&value.to_string(), values.span(), vars);
+                column.extend(range(&text).unwrap_or_else(|| vec![text]));
+            }
+            if column.is_empty() {
+                self.mistake(values.span(), format!("each.{key}: there is no value in it"));
+                return Vec::new();
+            }
+            columns.push((key, column, values.span()));
+        }
+        let all = columns.iter().map(|(_, column, _)| column.len());
+        let count = if few {
+            all.max().map_or(1, |longest| longest.min(FEW))
+        } else {
+            all.fold(1, |product: usize, it| product.saturating_mul(it))
+        };
+        if count > COMBINATIONS_MAX {
+            let at = columns.first().map_or(0..0, |(_, _, at)| at.clone());
+            self.mistake(at, format!("each: {count} combinations are more than can be measured"));
+            return Vec::new();
+        }
+        (0..count).map(|number| combine(&columns, number, vars, few)).collect()
+    }
+}
+
+type Column<'a> = (&'a String, Vec<String>, Range<usize>);
+
+fn combine(columns: &[Column<'_>], number: usize, vars: &Vars, few: bool) -> Vars {
+    let mut vars = vars.clone();
+    let mut rest = number;
+    let longest = columns.iter().map(|(_, column, _)| column.len()).max().unwrap_or(1);
+    for (key, column, _) in columns.iter().rev() {
+        let place = if few {
+            number * (column.len() - 1) / (longest.min(FEW) - 1).max(1)
+        } else {
+            rest % column.len()
+        };
+        rest /= column.len();
+        vars.insert((*key).clone(), column[place].clone());
+    }
+    vars
+}
+
+/// `{name}` is a placeholder, where the name is of small letters, digits and `_`; anything else in
+/// braces stays as it is.
+fn fill(text: &str, vars: &Vars, depth: usize) -> Result<String, String> {
+    if depth > DEPTH_MAX {
+        return Err(format!("{text:?} stands for itself"));
+    }
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(open) = rest.find('{') {
+        let (before, behind) = rest.split_at(open);
+        filled.push_str(before);
+        let name = behind[1..].split('}').next().unwrap_or_default();
+        let is_placeholder = behind.len() > name.len() + 1 && is_name(name);
+        if !is_placeholder {
+            filled.push('{');
+            rest = &behind[1..];
+            continue;
+        }
+        match vars.get(name) {
+            Some(value) => filled.push_str(&fill(value, vars, depth + 1)?),
+            None if LATER.contains(&name) => {
+                filled.push_str(&format!("{{{name}}}"));
+            }
+            None => {
+                let known: Vec<&str> = vars.keys().map(String::as_str).chain(LATER).collect();
+                return Err(format!("there is no {{{name}}}; there are {}", known.join(", ")));
+            }
+        }
+        rest = &behind[name.len() + 2..];
+    }
+    filled.push_str(rest);
+    Ok(filled)
+}
+
+fn is_name(text: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    text.starts_with(|first: char| first.is_ascii_lowercase()) && text.bytes().all(word)
+}
+
+/// `3..5` are 3, 4 and 5.
+fn range(text: &str) -> Option<Vec<String>> {
+    let (first, last) = text.split_once("..")?;
+    let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
+    Some((first..=last).take(COMBINATIONS_MAX + 1).map(|number| number.to_string()).collect())
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|it: char| !it.is_ascii_digit() && it != '.')?;
+    let (number, unit) = text.split_at(digits);
+    let unit_s = match unit {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * unit_s).ok()
+}

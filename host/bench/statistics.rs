@@ -1,0 +1,201 @@
+//! What is made of rounds: medians, spreads, ratios, and the curve of a histogram.
+//!
+//! Owns how each quantity is called and written. A ratio is taken within a round, where both sides
+//! met the same machine, and only then the median is. Knows nothing of tables and files.
+
+use hdrhistogram::Histogram;
+
+use super::{Errors, Quantity, Row};
+
+/// From so many latencies on, the highest of a hundred thousand is more than the maximum.
+const P99999_SAMPLES: u64 = 100_000;
+
+/// Where a curve has points, in each power of ten of `1/(1-quantile)`: 50 %, 75 %, 80 % and 90 %
+/// are among them, and 95 %, 99 %, 99.5 % and so on.
+const CURVE_STEPS: [f64; 10] = [1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.4, 8.0];
+
+/// One quantity over several rounds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
+    /// How many rounds have it, at least 1.
+    pub rounds: usize,
+}
+
+/// The middle one, or the mean of the two in the middle. What is no finite number is left out.
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut values: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
+    values.sort_by(f64::total_cmp);
+    let last = values.len().checked_sub(1)?;
+    Some(f64::midpoint(values[last / 2], values[values.len() / 2]))
+}
+
+/// `None` where there is no finite number.
+pub fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
+    let values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
+    let min = values.iter().copied().min_by(f64::total_cmp)?;
+    let max = values.iter().copied().max_by(f64::total_cmp)?;
+    Some(Spread { median: median(&values)?, min, max, rounds: values.len() })
+}
+
+/// A quantity over the rounds of a row.
+pub fn quantity(row: &Row, quantity: Quantity) -> Option<Spread> {
+    if quantity == Quantity::P99999Us && row.latency.len() < P99999_SAMPLES {
+        return None;
+    }
+    spread(row.rounds.iter().filter_map(|reading| reading.values.get(&quantity).copied()))
+}
+
+/// A quantity of a row over that of another one, taken within each round that both have.
+pub fn ratio(row: &Row, to: &Row, which: Quantity) -> Option<Spread> {
+    // So that nothing has a ratio that has no figure.
+    quantity(row, which).and(quantity(to, which))?;
+    let within = |reading: &super::Reading| {
+        let value = reading.values.get(&which)?;
+        let base = to.rounds.iter().find(|other| other.round == reading.round)?;
+        Some(value / base.values.get(&which)?)
+    };
+    spread(row.rounds.iter().filter_map(within))
+}
+
+/// Errors of all rounds together.
+pub fn errors(row: &Row) -> Errors {
+    let mut sum = Errors::default();
+    for reading in &row.rounds {
+        sum.add(&reading.errors);
+    }
+    sum
+}
+
+/// Quantiles and their latencies in microseconds, rising, the last being 1 and the maximum.
+pub fn curve(latency: &Histogram<u64>) -> Vec<(f64, f64)> {
+    if latency.is_empty() {
+        return Vec::new();
+    }
+    let samples = latency.len() as f64;
+    let decades = (0..=20).map(|power| 10_f64.powi(power));
+    let steps = decades.flat_map(|decade| CURVE_STEPS.map(|step| step * decade));
+    let quantiles = steps.take_while(|&step| step < samples).map(|step| (step - 1.0) / step);
+    let us = |ns: u64| ns as f64 / 1000.0;
+    let at = |quantile| (quantile, us(latency.value_at_quantile(quantile)));
+    quantiles.map(at).chain([(1.0, us(latency.max()))]).collect()
+}
+
+impl Quantity {
+    /// In the order of the report.
+    pub const ALL: [Self; 21] = [
+        Self::ReqPerS,
+        Self::P50Us,
+        Self::P90Us,
+        Self::P99Us,
+        Self::P999Us,
+        Self::P9999Us,
+        Self::P99999Us,
+        Self::MaxUs,
+        Self::CpuUsPerReq,
+        Self::CpuUserUsPerReq,
+        Self::CpuKernelUsPerReq,
+        Self::ClientCpuUsPerReq,
+        Self::RssPeakBytes,
+        Self::RateReached,
+        Self::NeverUsedBytes,
+        Self::UsedOnceBytes,
+        Self::StartMs,
+        Self::DropMs,
+        Self::LoadMaxPerS,
+        Self::LoadMaxOfCapacity,
+        Self::MbPerS,
+    ];
+
+    /// Its name in files.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::ReqPerS => "req_per_s",
+            Self::P50Us => "p50_us",
+            Self::P90Us => "p90_us",
+            Self::P99Us => "p99_us",
+            Self::P999Us => "p99_9_us",
+            Self::P9999Us => "p99_99_us",
+            Self::P99999Us => "p99_999_us",
+            Self::MaxUs => "max_us",
+            Self::CpuUsPerReq => "cpu_us_per_req",
+            Self::CpuUserUsPerReq => "cpu_user_us_per_req",
+            Self::CpuKernelUsPerReq => "cpu_kernel_us_per_req",
+            Self::ClientCpuUsPerReq => "client_cpu_us_per_req",
+            Self::RssPeakBytes => "rss_peak_bytes",
+            Self::RateReached => "rate_reached",
+            Self::NeverUsedBytes => "never_used_bytes",
+            Self::UsedOnceBytes => "used_once_bytes",
+            Self::StartMs => "start_ms",
+            Self::DropMs => "drop_ms",
+            Self::LoadMaxPerS => "load_max_per_s",
+            Self::LoadMaxOfCapacity => "load_max_of_capacity",
+            Self::MbPerS => "mb_per_s",
+        }
+    }
+
+    /// The head of its column; what is behind the last space is the unit.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::ReqPerS => "req/s",
+            Self::P50Us => "p50 µs",
+            Self::P90Us => "p90 µs",
+            Self::P99Us => "p99 µs",
+            Self::P999Us => "p99.9 µs",
+            Self::P9999Us => "p99.99 µs",
+            Self::P99999Us => "p99.999 µs",
+            Self::MaxUs => "max µs",
+            Self::CpuUsPerReq => "CPU µs/req",
+            Self::CpuUserUsPerReq => "user µs/req",
+            Self::CpuKernelUsPerReq => "kernel µs/req",
+            Self::ClientCpuUsPerReq => "client µs/req",
+            Self::RssPeakBytes => "peak RSS MB",
+            Self::RateReached => "of rate %",
+            Self::NeverUsedBytes => "unused bytes",
+            Self::UsedOnceBytes => "used once bytes",
+            Self::StartMs => "start ms",
+            Self::DropMs => "drop ms",
+            Self::LoadMaxPerS => "load max req/s",
+            Self::LoadMaxOfCapacity => "of capacity %",
+            Self::MbPerS => "answers MB/s",
+        }
+    }
+
+    /// A value in the unit of the title, without it.
+    pub fn format(self, value: f64) -> String {
+        match self {
+            Self::RssPeakBytes => number(value / 1e6),
+            // Rounded down, so that what misses its rate does not seem to reach it.
+            Self::RateReached => format!("{:.2}", (value * 1e4 + 1e-6).floor() / 1e2),
+            Self::LoadMaxOfCapacity => number(value * 100.0),
+            Self::NeverUsedBytes | Self::UsedOnceBytes => thousands(value),
+            _ => number(value),
+        }
+    }
+}
+
+/// Three digits, or as many as there are before the point.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        it if it < 0.0995 => format!("{value:.3}"),
+        it if it < 9.995 => format!("{value:.2}"),
+        it if it < 99.95 => format!("{value:.1}"),
+        _ => thousands(value),
+    }
+}
+
+/// Rounded, as in `1,234,567`.
+pub fn thousands(value: f64) -> String {
+    let digits = format!("{:.0}", value.abs());
+    let mut text = String::from(if value < -0.5 { "-" } else { "" });
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

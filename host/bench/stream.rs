@@ -1,0 +1,176 @@
+//! The streams of one side at work: threads that connect, warm up, and send at the same time.
+//!
+//! Owns the order of these steps. Knows no process: who measures the server is told when to begin.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::Barrier;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use super::plan::{Draw, Schedule};
+use super::tally::Tally;
+use super::worker::{Job, Worker};
+use super::{Request, Stream};
+
+/// Nothing is measured for this part of the duration, so that a server which compiles what it runs
+/// often, or grows its pools, has done so.
+const WARM_UP_PART: f64 = 0.1;
+const WARM_UP_MAX: Duration = Duration::from_secs(1);
+
+/// Where requests go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    pub address: SocketAddr,
+    /// What the requests name in `Host`.
+    pub host: String,
+}
+
+impl Destination {
+    /// The first address of `host:port`.
+    pub fn resolve(authority: &str) -> anyhow::Result<Self> {
+        let named = || format!("cannot resolve {authority}");
+        let mut addresses = authority.to_socket_addrs().with_context(named)?;
+        let address = addresses.next().with_context(named)?;
+        Ok(Self { address, host: authority.to_owned() })
+    }
+}
+
+/// Runs all streams at once for `duration`, and some time before that to warm up. `begins` is
+/// called in between, while nothing is in flight. One tally for each stream.
+pub fn run<T>(
+    streams: &[Stream],
+    destination: &Destination,
+    duration: Duration,
+    seed: u64,
+    stop: &AtomicBool,
+    begins: impl FnOnce() -> T,
+) -> anyhow::Result<(Vec<Tally>, T)> {
+    let messages: Vec<Vec<Vec<u8>>> =
+        streams.iter().map(|stream| render(&stream.request, &destination.host)).collect();
+    let threads = streams.iter().map(threads_of).sum::<usize>();
+    let barrier = Barrier::new(threads + 1);
+    thread::scope(|scope| {
+        let mut running = Vec::new();
+        for (number, (stream, messages)) in streams.iter().zip(&messages).enumerate() {
+            for index in 0..threads_of(stream) {
+                let part = Part { stream, messages, index, destination, duration, stop };
+                let seed = seed.wrapping_add(1000 * number as u64);
+                let barrier = &barrier;
+                running.push((number, scope.spawn(move || part.run(seed, barrier))));
+            }
+        }
+        barrier.wait();
+        let begun = begins();
+        barrier.wait();
+        let mut tallies: Vec<Tally> = streams.iter().map(|_| Tally::new()).collect();
+        let mut failed = Ok(());
+        for (number, thread) in running {
+            match thread.join().expect("a generator's thread does not panic") {
+                Ok(tally) => tallies[number].add(&tally),
+                Err(error) => failed = Err(error),
+            }
+        }
+        failed.map(|()| (tallies, begun))
+    })
+}
+
+/// One thread's share of a stream.
+struct Part<'a> {
+    stream: &'a Stream,
+    messages: &'a [Vec<u8>],
+    index: usize,
+    destination: &'a Destination,
+    duration: Duration,
+    stop: &'a AtomicBool,
+}
+
+impl Part<'_> {
+    fn run(&self, seed: u64, barrier: &Barrier) -> anyhow::Result<Tally> {
+        let ready = self.prepare(seed);
+        barrier.wait();
+        barrier.wait();
+        let mut worker = ready?;
+        Ok(worker.run(self.schedule(seed), self.duration)?)
+    }
+
+    /// Connects and warms up.
+    fn prepare(&self, seed: u64) -> anyhow::Result<Worker<'_>> {
+        pin(&self.stream.load.cpus)?;
+        let mut worker = Worker::new(self.job(seed))?;
+        if worker.wait_until_open()? == 0 && !self.stop.load(std::sync::atomic::Ordering::Relaxed) {
+            bail!(
+                "cannot connect to {} ({}): is the server running?",
+                self.destination.host,
+                self.destination.address
+            );
+        }
+        let warm_up = self.duration.mul_f64(WARM_UP_PART).min(WARM_UP_MAX);
+        worker.run(self.schedule(!seed), warm_up)?;
+        Ok(worker)
+    }
+
+    fn job(&self, seed: u64) -> Job<'_> {
+        let (request, load) = (&self.stream.request, &self.stream.load);
+        let threads = threads_of(self.stream);
+        Job {
+            address: self.destination.address,
+            messages: self.messages,
+            draw: Draw::new(self.messages.len(), request.spread, seed, self.index),
+            is_head: request.method == "HEAD",
+            status: request.status,
+            // The first threads have one more where it does not come out even.
+            connections: (load.connections + threads - 1 - self.index) / threads,
+            pipeline: load.pipeline,
+            timeout: load.timeout,
+            spin: load.spin,
+            stop: self.stop,
+        }
+    }
+
+    fn schedule(&self, seed: u64) -> Schedule {
+        let load = &self.stream.load;
+        Schedule::new(load.rate, load.arrivals, self.index, threads_of(self.stream), seed)
+    }
+}
+
+/// No thread without a connection.
+fn threads_of(stream: &Stream) -> usize {
+    stream.load.threads.min(stream.load.connections).max(1)
+}
+
+/// Keeps this thread on some CPUs; none means all.
+fn pin(cpus: &[usize]) -> anyhow::Result<()> {
+    if cpus.is_empty() {
+        return Ok(());
+    }
+    let mut set = rustix::thread::CpuSet::new();
+    for cpu in cpus {
+        set.set(*cpu);
+    }
+    rustix::thread::sched_setaffinity(None, &set)
+        .with_context(|| format!("the generator cannot run on CPU {cpus:?}"))
+}
+
+/// The requests as they are sent, one for each path.
+pub fn render(request: &Request, host: &str) -> Vec<Vec<u8>> {
+    let mut fields = String::new();
+    if !request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        fields += &format!("Host: {host}\r\n");
+    }
+    for (name, value) in &request.headers {
+        fields += &format!("{name}: {value}\r\n");
+    }
+    let takes_body = matches!(&request.method[..], "POST" | "PUT" | "PATCH");
+    if takes_body || !request.body.is_empty() {
+        fields += &format!("Content-Length: {}\r\n", request.body.len());
+    }
+    let message = |path: &String| {
+        let mut bytes = format!("{} {path} HTTP/1.1\r\n{fields}\r\n", request.method).into_bytes();
+        bytes.extend_from_slice(&request.body);
+        bytes
+    };
+    request.paths.iter().map(message).collect()
+}

@@ -1,0 +1,436 @@
+//! One thread of the load generator: one loop over due times and answers.
+//!
+//! A closed loop is a schedule in which every request is due at once. Latency counts from when a
+//! request was due and not from when it was sent: a server that stands still for a second has made
+//! every request wait that was due in this second (Tene, "How not to measure latency"). Owns its
+//! connections and one epoll; shares nothing. Knows no process and no report.
+
+use std::collections::VecDeque;
+use std::io;
+use std::iter::Peekable;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{Timespec, epoll};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::thread::ClockId;
+
+use super::connection::{Broken, Connection};
+use super::plan::{Draw, Due, Schedule};
+use super::response::{Answer, Memory};
+use super::tally::Tally;
+
+/// What is read at a time: some hundred small answers, or a part of a large one.
+const READ_BYTES: usize = 128 * 1024;
+/// Sockets that are looked at between two looks at the clock of timeouts.
+const EVENTS_MAX: usize = 256;
+/// How often requests without an answer are looked for.
+const SWEEP_NS: u64 = 50_000_000;
+/// After a connection that could not be made, the next try.
+const RETRY_NS: u64 = 10_000_000;
+
+/// What a worker is to do.
+pub struct Job<'a> {
+    pub address: SocketAddr,
+    /// Requests as they are sent; `draw` gives indexes into it.
+    pub messages: &'a [Vec<u8>],
+    pub draw: Draw,
+    /// Its answers have no bodies.
+    pub is_head: bool,
+    /// The status to expect; none is any below 400.
+    pub status: Option<u16>,
+    pub connections: usize,
+    pub pipeline: usize,
+    pub timeout: Duration,
+    /// Looks for answers without ever going to sleep.
+    pub spin: bool,
+    /// Ends the measurement before its time.
+    pub stop: &'a AtomicBool,
+}
+
+/// A place for a connection.
+struct Slot {
+    connection: Option<Connection>,
+    /// Tells events of this connection from those of the one before it.
+    generation: u32,
+    /// It stands in `ready`.
+    is_ready: bool,
+    /// When to connect again, where there is no connection.
+    retry_ns: u64,
+}
+
+/// A thread's connections, which stay open from one measurement to the next.
+pub struct Worker<'a> {
+    job: Job<'a>,
+    epoll: OwnedFd,
+    slots: Vec<Slot>,
+    /// Places with room for a request, the longest waiting first.
+    ready: VecDeque<usize>,
+    memory: Memory,
+    buffer: Vec<u8>,
+    start: Instant,
+    in_flight: usize,
+    tally: Tally,
+    /// When the present measurement ends.
+    end_ns: u64,
+}
+
+impl<'a> Worker<'a> {
+    /// Begins to connect; does not wait for it.
+    pub fn new(job: Job<'a>) -> io::Result<Self> {
+        // What is due in a microsecond is not to be sent after 50, which is the kernel's default.
+        // Where that is refused, requests are sent a little late, and this shows as latency.
+        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+        let slot = || Slot { connection: None, generation: 0, is_ready: false, retry_ns: 0 };
+        let connections = job.connections;
+        let mut worker = Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            slots: (0..connections).map(|_| slot()).collect(),
+            ready: VecDeque::with_capacity(connections),
+            memory: Memory::default(),
+            buffer: vec![0; READ_BYTES],
+            start: Instant::now(),
+            in_flight: 0,
+            tally: Tally::new(),
+            end_ns: 0,
+            job,
+        };
+        for index in 0..connections {
+            worker.connect(index, 0);
+        }
+        Ok(worker)
+    }
+
+    /// Waits until every connection is open, or for the timeout: how many are.
+    pub fn wait_until_open(&mut self) -> io::Result<usize> {
+        let until = self.now_ns() + self.job.timeout.as_nanos() as u64;
+        self.end_ns = until;
+        while self.open() < self.slots.len() && self.now_ns() < until && !self.is_stopped() {
+            self.sweep();
+            self.poll(RETRY_NS)?;
+        }
+        Ok(self.open())
+    }
+
+    /// How many connections are open.
+    fn open(&self) -> usize {
+        let connections = self.slots.iter().filter_map(|slot| slot.connection.as_ref());
+        connections.filter(|it| it.connecting_since_ns.is_none()).count()
+    }
+
+    /// Sends by `schedule` for `duration`, then waits for the answers that are on their way, at
+    /// most for the timeout.
+    pub fn run(&mut self, schedule: Schedule, duration: Duration) -> io::Result<Tally> {
+        let cpu_before = thread_cpu();
+        self.tally = Tally::new();
+        self.start = Instant::now();
+        for slot in &mut self.slots {
+            slot.retry_ns = 0;
+        }
+        self.end_ns = duration.as_nanos() as u64;
+        let give_up_ns = self.end_ns + self.job.timeout.as_nanos() as u64;
+        let mut schedule = schedule.peekable();
+        let mut sweep_ns = SWEEP_NS;
+        loop {
+            let now_ns = self.now_ns();
+            if self.is_stopped() || now_ns >= give_up_ns {
+                break;
+            }
+            if now_ns >= self.end_ns && self.in_flight == 0 {
+                break;
+            }
+            if now_ns >= sweep_ns {
+                self.sweep();
+                sweep_ns = now_ns + SWEEP_NS;
+            }
+            self.dispatch(&mut schedule);
+            let wait_ns = self.wait_ns(now_ns, &mut schedule).min(sweep_ns - now_ns.min(sweep_ns));
+            self.poll(if self.job.spin { 0 } else { wait_ns })?;
+        }
+        self.close_what_waits();
+        let mut tally = std::mem::take(&mut self.tally);
+        tally.elapsed = duration.min(self.start.elapsed());
+        tally.due = tally.sent;
+        if !self.is_stopped() {
+            let end_ns = self.end_ns;
+            let is_due = |due: &Due| matches!(due, Due::At(at_ns) if *at_ns < end_ns);
+            tally.due += schedule.take_while(is_due).count() as u64;
+        }
+        tally.client_cpu = thread_cpu().saturating_sub(cpu_before);
+        Ok(tally)
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.job.stop.load(Ordering::Relaxed)
+    }
+
+    /// How long nothing is to be sent.
+    fn wait_ns(&self, now_ns: u64, schedule: &mut Peekable<impl Iterator<Item = Due>>) -> u64 {
+        if now_ns >= self.end_ns {
+            return SWEEP_NS;
+        }
+        let until_end_ns = self.end_ns - now_ns;
+        match schedule.peek() {
+            Some(Due::At(due_ns)) if !self.ready.is_empty() => {
+                due_ns.saturating_sub(now_ns).min(until_end_ns)
+            }
+            _ => until_end_ns,
+        }
+    }
+
+    /// Sends what is due, as far as there is room, and writes it. To be called when every answer
+    /// that had come was read: the server then gets as much at once as it can, and is not woken
+    /// for every request.
+    fn dispatch(&mut self, schedule: &mut Peekable<impl Iterator<Item = Due>>) {
+        while let Some(&index) = self.ready.front() {
+            let now_ns = self.now_ns();
+            if now_ns >= self.end_ns {
+                return;
+            }
+            let mut sent = 0;
+            while self.is_free(index) {
+                let due_ns = match schedule.peek() {
+                    Some(Due::AtOnce) => now_ns,
+                    Some(&Due::At(due_ns)) if due_ns <= now_ns => due_ns,
+                    _ => break,
+                };
+                let is_open_loop = schedule.next() != Some(Due::AtOnce);
+                let message = &self.job.messages[self.job.draw.next()];
+                let connection = self.slots[index].connection.as_mut();
+                let connection = connection.expect("a place without connection is not free");
+                connection.push(message, due_ns, now_ns);
+                sent += 1;
+                if is_open_loop {
+                    // The next one goes to the next connection.
+                    break;
+                }
+            }
+            self.in_flight += sent;
+            self.tally.sent += sent as u64;
+            let is_exhausted = sent == 0 && self.is_free(index);
+            if is_exhausted {
+                return;
+            }
+            self.ready.pop_front();
+            self.slots[index].is_ready = false;
+            self.write(index);
+            self.make_ready(index);
+        }
+    }
+
+    fn is_free(&self, index: usize) -> bool {
+        let connection = self.slots[index].connection.as_ref();
+        connection.is_some_and(|it| it.is_free(self.job.pipeline))
+    }
+
+    /// Puts a place with room at the end of those that are ready.
+    fn make_ready(&mut self, index: usize) {
+        if self.is_free(index) && !self.slots[index].is_ready {
+            self.slots[index].is_ready = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    fn write(&mut self, index: usize) {
+        let Some(connection) = self.slots[index].connection.as_mut() else { return };
+        match connection.flush() {
+            Ok(true) => {}
+            Ok(false) => self.watch(index, epoll::EventFlags::IN | epoll::EventFlags::OUT),
+            Err(broken) => {
+                let generation = self.slots[index].generation;
+                // A server may answer before it closes.
+                self.read(index);
+                if self.slots[index].generation == generation {
+                    self.lose(index, broken);
+                }
+            }
+        }
+    }
+
+    /// Waits for sockets, at most `wait_ns`, and serves those that are ready.
+    fn poll(&mut self, wait_ns: u64) -> io::Result<()> {
+        let timeout = Timespec {
+            tv_sec: (wait_ns / 1_000_000_000) as i64,
+            tv_nsec: (wait_ns % 1_000_000_000) as i64,
+        };
+        let mut events = [MaybeUninit::<epoll::Event>::uninit(); EVENTS_MAX];
+        let (ready, _) = match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
+            Ok(ready) => ready,
+            Err(Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        for event in ready {
+            let (flags, data) = (event.flags, event.data.u64());
+            let (index, generation) = ((data & 0xffff_ffff) as usize, (data >> 32) as u32);
+            if self.slots[index].generation != generation {
+                continue;
+            }
+            if flags.contains(epoll::EventFlags::OUT) {
+                self.writable(index);
+            }
+            if flags
+                .intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR)
+            {
+                self.read(index);
+                self.make_ready(index);
+            }
+        }
+        Ok(())
+    }
+
+    fn writable(&mut self, index: usize) {
+        let Some(connection) = self.slots[index].connection.as_mut() else { return };
+        if connection.connecting_since_ns.is_none() {
+            self.watch(index, epoll::EventFlags::IN);
+            self.write(index);
+            return;
+        }
+        match connection.finish_open() {
+            Ok(()) => {
+                self.watch(index, epoll::EventFlags::IN);
+                self.make_ready(index);
+            }
+            Err(_) => self.refuse(index),
+        }
+    }
+
+    /// Reads once and counts the answers.
+    fn read(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let Some(connection) = slot.connection.as_mut() else { return };
+        if connection.connecting_since_ns.is_some() {
+            return self.refuse(index);
+        }
+        let (start, end_ns, expected) = (self.start, self.end_ns, self.job.status);
+        let tally = &mut self.tally;
+        let in_flight = &mut self.in_flight;
+        let mut now_ns = None;
+        let result = connection.read(
+            &mut self.buffer,
+            self.job.is_head,
+            &mut self.memory,
+            |request, answer: Answer| {
+                let now_ns = *now_ns.get_or_insert_with(|| start.elapsed().as_nanos() as u64);
+                *in_flight -= 1;
+                if expected.map_or(answer.status < 400, |status| answer.status == status) {
+                    tally.answer(now_ns.saturating_sub(request.due_ns));
+                    tally.answered_in_time += u64::from(now_ns < end_ns);
+                } else {
+                    tally.errors.status += 1;
+                }
+            },
+        );
+        match result {
+            // A part of an answer takes its time from the next one.
+            Ok(bytes) if now_ns.is_none_or(|now_ns| now_ns < end_ns) => {
+                tally.bytes += bytes as u64;
+            }
+            Ok(_) => {}
+            Err(broken) => self.lose(index, broken),
+        }
+    }
+
+    /// A connection has ended: what was in flight on it has failed. Connects again.
+    fn lose(&mut self, index: usize, broken: Broken) {
+        let Some(connection) = self.slots[index].connection.take() else { return };
+        let failed = connection.in_flight.len();
+        let errors = &mut self.tally.errors;
+        *match broken {
+            Broken::Read => &mut errors.read,
+            Broken::Write => &mut errors.write,
+        } += failed as u64;
+        self.in_flight -= failed;
+        let now_ns = self.now_ns();
+        self.connect(index, now_ns);
+    }
+
+    /// A connection could not be made.
+    fn refuse(&mut self, index: usize) {
+        self.slots[index].connection = None;
+        self.slots[index].retry_ns = self.now_ns() + RETRY_NS;
+        self.tally.errors.connect += 1;
+    }
+
+    fn connect(&mut self, index: usize, now_ns: u64) {
+        let slot = &mut self.slots[index];
+        slot.generation = slot.generation.wrapping_add(1);
+        let data = epoll::EventData::new_u64(u64::from(slot.generation) << 32 | index as u64);
+        let opened = Connection::open(self.job.address, now_ns).and_then(|connection| {
+            let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT;
+            epoll::add(&self.epoll, connection.fd(), data, flags)?;
+            Ok(connection)
+        });
+        match opened {
+            Ok(connection) => slot.connection = Some(connection),
+            Err(_) => self.refuse(index),
+        }
+    }
+
+    fn watch(&mut self, index: usize, flags: epoll::EventFlags) {
+        let slot = &self.slots[index];
+        let Some(connection) = slot.connection.as_ref() else { return };
+        let data = epoll::EventData::new_u64(u64::from(slot.generation) << 32 | index as u64);
+        if epoll::modify(&self.epoll, connection.fd(), data, flags).is_err() {
+            self.lose(index, Broken::Read);
+        }
+    }
+
+    /// Ends what has waited too long, and connects where it is time to.
+    fn sweep(&mut self) {
+        let now_ns = self.now_ns();
+        let timeout_ns = self.job.timeout.as_nanos() as u64;
+        let is_late = |since_ns: u64| now_ns.saturating_sub(since_ns) >= timeout_ns;
+        for index in 0..self.slots.len() {
+            let slot = &self.slots[index];
+            let Some(connection) = &slot.connection else {
+                if now_ns >= slot.retry_ns && now_ns < self.end_ns {
+                    self.connect(index, now_ns);
+                }
+                continue;
+            };
+            if connection.connecting_since_ns.is_some_and(is_late) {
+                self.refuse(index);
+            } else if connection.in_flight.front().is_some_and(|it| is_late(it.sent_ns)) {
+                self.time_out(index);
+                self.connect(index, now_ns);
+            }
+        }
+    }
+
+    /// Closes a connection; everything in flight on it was too late.
+    fn time_out(&mut self, index: usize) {
+        let Some(connection) = self.slots[index].connection.take() else { return };
+        self.tally.errors.timeout += connection.in_flight.len() as u64;
+        self.in_flight -= connection.in_flight.len();
+    }
+
+    /// After the end: connections on which an answer is missing. Without an end before its time,
+    /// those requests have failed.
+    fn close_what_waits(&mut self) {
+        let errors = self.tally.errors;
+        for index in 0..self.slots.len() {
+            let connection = self.slots[index].connection.as_ref();
+            if connection.is_some_and(|it| !it.in_flight.is_empty()) {
+                self.time_out(index);
+                self.connect(index, 0);
+            }
+        }
+        if self.is_stopped() {
+            self.tally.errors = errors;
+        }
+    }
+}
+
+/// User and kernel time of this thread.
+fn thread_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}

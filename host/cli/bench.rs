@@ -1,0 +1,320 @@
+//! The verb `bench`: what its flags mean, where its results go, and its exit code.
+//!
+//! Decides what is measured, and leaves how to `bench`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use crate::bench::scenario::{self, Overrides};
+use crate::bench::suite::{self, Common};
+use crate::bench::{self, Arrivals, Load, Request, Run, Spread, Suite, report};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  guesthouse bench                                   the demo's guests against their native twins
+  guesthouse bench http://127.0.0.1:8080/hello http://127.0.0.1:8081/hello
+  guesthouse bench --rate 4000 --html run.html http://127.0.0.1:8080/json
+  guesthouse bench --scenario benches/scenarios/twins.toml --json run.json
+
+Every round visits each target in turn, in shuffled order; the table has the medians of the rounds.
+The exit code is 1 if any request failed.";
+
+const LOAD: &str = "Load";
+const REQUEST: &str = "Request";
+const OUTPUT: &str = "Output";
+
+/// The flags of `guesthouse bench`.
+#[derive(Args)]
+pub struct Flags {
+    /// Servers that run already; without any, the demo is started
+    #[arg(value_name = "URL", conflicts_with = "scenario")]
+    urls: Vec<String>,
+
+    /// A file that says what to start and to measure
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<PathBuf>,
+    /// Only the cases and sides of the scenario with this in their name (repeatable)
+    #[arg(long, value_name = "TEXT", requires = "scenario")]
+    only: Vec<String>,
+    /// Everything in miniature, to see that a scenario works; the numbers mean nothing
+    #[arg(long, requires = "scenario")]
+    mini: bool,
+
+    /// Open connections [default: 50, or what the scenario says]
+    #[arg(short, long, help_heading = LOAD, value_parser = clap::value_parser!(u32).range(1..))]
+    connections: Option<u32>,
+    /// Threads that send
+    #[arg(short, long, help_heading = LOAD, default_value_t = 1, conflicts_with = "scenario",
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: u32,
+    /// How long each target is measured in each round [default: 10s, or what the scenario says]
+    #[arg(short, long, value_name = "TIME", help_heading = LOAD, value_parser = duration)]
+    duration: Option<Duration>,
+    /// How often each target is measured [default: 5, or what the scenario says]
+    #[arg(short, long, help_heading = LOAD, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// Requests a second, sent whether or not answers come; without it, as fast as they come
+    #[arg(short = 'R', long, value_name = "REQ_PER_S", help_heading = LOAD,
+          conflicts_with = "scenario", value_parser = rate)]
+    rate: Option<f64>,
+    /// Requests at a rate come at random instead of at equal distances
+    #[arg(long, help_heading = LOAD, requires = "rate")]
+    poisson: bool,
+    /// Requests in flight on one connection
+    #[arg(short, long, value_name = "DEPTH", help_heading = LOAD, default_value_t = 1,
+          conflicts_with = "scenario", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pipeline: u32,
+    /// A request without an answer for so long has failed
+    #[arg(long, value_name = "TIME", help_heading = LOAD, default_value = "10s",
+          conflicts_with = "scenario", value_parser = duration)]
+    timeout: Duration,
+    /// CPUs that the generator may use, as in 1 or 2,3 [default: all; for the demo the last]
+    #[arg(long, value_name = "LIST", help_heading = LOAD, value_delimiter = ',',
+          conflicts_with = "scenario")]
+    cpus: Vec<usize>,
+    /// Never sleep: steadier figures, for a whole CPU for each thread
+    #[arg(long, help_heading = LOAD, conflicts_with = "scenario")]
+    spin: bool,
+    /// What shuffles targets and draws paths [default: another one each time; it is printed]
+    #[arg(long, help_heading = LOAD)]
+    seed: Option<u64>,
+
+    /// Method of all requests
+    #[arg(short = 'X', long, help_heading = REQUEST, default_value = "GET",
+          conflicts_with = "scenario", value_parser = method)]
+    method: String,
+    /// A header field of all requests (repeatable)
+    #[arg(short = 'H', long, value_name = "NAME: VALUE", help_heading = REQUEST,
+          conflicts_with = "scenario", value_parser = header)]
+    header: Vec<(String, String)>,
+    /// Body of all requests, as text or from a file
+    #[arg(long, value_name = "TEXT|@FILE", help_heading = REQUEST, conflicts_with = "scenario")]
+    body: Option<String>,
+    /// A file with a path a line; requests are spread over them
+    #[arg(long, value_name = "FILE", help_heading = REQUEST, requires = "urls")]
+    paths: Option<PathBuf>,
+    /// The n-th path of the file is drawn in proportion to n^-EXPONENT; without it, all alike
+    #[arg(long, value_name = "EXPONENT", help_heading = REQUEST, requires = "paths",
+          value_parser = exponent)]
+    zipf: Option<f64>,
+    /// The status to expect [default: any below 400]
+    #[arg(long, value_name = "CODE", help_heading = REQUEST, conflicts_with = "scenario",
+          value_parser = clap::value_parser!(u16).range(200..=599))]
+    status: Option<u16>,
+
+    /// Process of a URL's server, for its CPU time and memory (repeatable, in the order of the URLs)
+    #[arg(long, help_heading = OUTPUT, requires = "urls")]
+    pid: Vec<u32>,
+    /// Write everything as JSON
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    json: Option<PathBuf>,
+    /// Write one page with tables and plots
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    html: Option<PathBuf>,
+    /// Write the numbers of every round
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    csv: Option<PathBuf>,
+    /// Write the table to summary.txt and the numbers to raw.csv in a new or empty folder
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
+    out: Option<PathBuf>,
+    /// Exit with 0 even if requests failed
+    #[arg(long, help_heading = OUTPUT)]
+    allow_errors: bool,
+}
+
+/// Measures, and gives the text for stdout and the exit code.
+pub fn run(flags: &Flags) -> anyhow::Result<(String, ExitCode)> {
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_at_signal(&stop)?;
+    let suite = suite(flags, &stop)?;
+    // Before minutes of measuring, and not after.
+    for path in [&flags.json, &flags.html, &flags.csv].into_iter().flatten() {
+        write(path, "")?;
+    }
+    if let Some(dir) = &flags.out {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+            bail!("{} is not empty: name a new folder with --out", dir.display());
+        }
+    }
+    let mut run = bench::run(&suite, std::env::args().collect(), &stop);
+    run.about.insert(0, ("guesthouse".to_owned(), super::VERSION.to_owned()));
+    if let Some(path) = &flags.json {
+        write(path, &format!("{:#}\n", report::json(&run)))?;
+    }
+    if let Some(path) = &flags.html {
+        write(path, &report::html(&run))?;
+    }
+    if let Some(path) = &flags.csv {
+        write(path, &report::csv(&run))?;
+    }
+    let text = report::text(&run);
+    if let Some(dir) = &flags.out {
+        write(&dir.join("summary.txt"), &text)?;
+        write(&dir.join("raw.csv"), &report::csv(&run))?;
+    }
+    Ok((text, exit_code(&run, flags.allow_errors)))
+}
+
+fn exit_code(run: &Run, allow_errors: bool) -> ExitCode {
+    match (run.errors(), run.interrupted) {
+        (errors, _) if errors > 0 && !allow_errors => ExitCode::FAILURE,
+        // What a shell says of a program that SIGINT has ended.
+        (_, true) => ExitCode::from(130),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn suite(flags: &Flags, stop: &AtomicBool) -> anyhow::Result<Suite> {
+    if let Some(path) = &flags.scenario {
+        let overrides = Overrides {
+            duration: flags.duration,
+            rounds: flags.rounds,
+            connections: flags.connections.map(|it| it as usize),
+            mini: flags.mini,
+            seed: flags.seed,
+            only: flags.only.clone(),
+        };
+        return scenario::read(path, &overrides, stop);
+    }
+    let common = Common {
+        request: request(flags)?,
+        load: Load {
+            connections: flags.connections.unwrap_or(50) as usize,
+            threads: flags.threads as usize,
+            pipeline: flags.pipeline as usize,
+            rate: flags.rate,
+            arrivals: if flags.poisson { Arrivals::Poisson } else { Arrivals::Constant },
+            timeout: flags.timeout,
+            cpus: flags.cpus.clone(),
+            spin: flags.spin,
+        },
+        rounds: flags.rounds.unwrap_or(5),
+        duration: flags.duration.unwrap_or(Duration::from_secs(10)),
+        seed: flags.seed.unwrap_or_else(bench::draw_seed),
+    };
+    if flags.urls.is_empty() {
+        let program = std::env::current_exe().context("cannot find this program")?;
+        return Ok(suite::of_demo(&program, &bench::cpus_allowed(), &common));
+    }
+    suite::of_urls(&flags.urls, &flags.pid, &common)
+}
+
+fn request(flags: &Flags) -> anyhow::Result<Request> {
+    let body = match flags.body.as_deref().map(|text| (text, text.strip_prefix('@'))) {
+        None => Vec::new(),
+        Some((_, Some(file))) => {
+            fs::read(file).with_context(|| format!("cannot read the body from {file}"))?
+        }
+        Some((text, None)) => text.as_bytes().to_vec(),
+    };
+    Ok(Request {
+        method: flags.method.clone(),
+        paths: flags.paths.as_deref().map(paths).transpose()?.unwrap_or_default(),
+        spread: flags.zipf.map_or(Spread::Uniform, |exponent| Spread::Zipf { exponent }),
+        headers: flags.header.clone(),
+        body,
+        status: flags.status,
+    })
+}
+
+/// Paths from a file, one on each line.
+fn paths(file: &Path) -> anyhow::Result<Vec<String>> {
+    let text = fs::read_to_string(file)
+        .with_context(|| format!("cannot read paths from {}", file.display()))?;
+    let mut paths = Vec::new();
+    for (number, line) in text.lines().map(str::trim).enumerate() {
+        if line.is_empty() {
+            continue;
+        }
+        if !line.starts_with('/') || line.contains(|it: char| it == ' ' || it.is_control()) {
+            bail!("{}:{}: a path begins with / and has no spaces", file.display(), number + 1);
+        }
+        paths.push(line.to_owned());
+    }
+    if paths.is_empty() {
+        bail!("{}: there is no path in it; write one a line, as in /hello", file.display());
+    }
+    Ok(paths)
+}
+
+/// The first SIGINT or SIGTERM ends the measurement, so that what there is gets printed; the second
+/// ends the process.
+fn stop_at_signal(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    let stop = Arc::clone(stop);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if stop.swap(true, Ordering::Relaxed) {
+                    std::process::exit(130);
+                }
+            }
+        });
+    });
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time >= Duration::from_millis(1) && time <= Duration::from_secs(86_400) => {
+            Ok(time)
+        }
+        Ok(_) => Err("choose from 1ms to 24h".to_owned()),
+        Err(_) => Err("not a time; write 500ms, 10s or 2m".to_owned()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if rate > 0.0 && rate <= 1e9 => Ok(rate),
+        _ => Err("not a rate; write how many requests a second, as in 4000 or 0.5".to_owned()),
+    }
+}
+
+fn exponent(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(exponent) if (0.0..=10.0).contains(&exponent) => Ok(exponent),
+        _ => Err("choose from 0 (all alike) to 10; 1 is usual".to_owned()),
+    }
+}
+
+fn method(text: &str) -> Result<String, String> {
+    match http::Method::from_bytes(text.as_bytes()) {
+        Ok(method) => Ok(method.to_string()),
+        Err(_) => Err("not a method; write GET, POST, ...".to_owned()),
+    }
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("write NAME: VALUE")?;
+    let (name, value) = (name.trim(), value.trim());
+    let is_value = http::HeaderValue::from_str(value).is_ok();
+    if http::HeaderName::from_bytes(name.as_bytes()).is_err() || !is_value {
+        return Err("not a header field; write NAME: VALUE in plain ASCII".to_owned());
+    }
+    if ["content-length", "transfer-encoding"].iter().any(|it| name.eq_ignore_ascii_case(it)) {
+        return Err("framing is the generator's; give the body with --body".to_owned());
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}

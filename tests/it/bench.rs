@@ -1,0 +1,239 @@
+//! `guesthouse bench`: whether its numbers are right, and what it says of servers that misbehave.
+//!
+//! Servers are stubs with a script, whose delays and mistakes a test knows; or the demo. Clocks of
+//! a busy machine only ever run late, so times have firm lower bounds, and upper ones with room.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::host::{command, until};
+
+mod demo;
+mod failures;
+mod figures;
+mod framing;
+mod reports;
+mod rounds;
+mod scenarios;
+mod sending;
+mod stub;
+mod usage;
+
+/// How long a call may take; the longest do some seconds of work.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A call of `guesthouse bench`, in a folder of its own.
+struct Bench {
+    dir: TempDir,
+    args: Vec<OsString>,
+    env: Vec<(&'static str, OsString)>,
+}
+
+/// One that has not ended yet.
+struct Running {
+    dir: TempDir,
+    child: Child,
+}
+
+/// What it gave.
+struct Outcome {
+    code: Option<i32>,
+    out: String,
+    err: String,
+    /// `Null` where none was written.
+    json: Value,
+    dir: TempDir,
+}
+
+/// What the JSON says of one target.
+#[derive(Clone, Copy)]
+struct Target<'a>(&'a Value);
+
+impl Bench {
+    /// One round of 300 ms, unless the arguments say otherwise.
+    fn new<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Bench {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        Bench { dir, args: Vec::new(), env: Vec::new() }.args(args)
+    }
+
+    fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Bench {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Bench {
+        self.env.push((name, value.into()));
+        self
+    }
+
+    /// Puts a file into the folder that it is called in.
+    fn file(self, name: &str, contents: impl AsRef<[u8]>) -> Bench {
+        fs::write(self.dir.path().join(name), contents).expect("a file");
+        self
+    }
+
+    /// Calls it and waits for its end.
+    #[track_caller]
+    fn run(self) -> Outcome {
+        self.start().end()
+    }
+
+    fn start(self) -> Running {
+        let is_given = |flag: &str| self.args.iter().any(|arg| arg == flag);
+        let folder = self.dir.path();
+        let mut command = command();
+        command.current_dir(folder).arg("bench").args(&self.args);
+        for (flag, value) in [("--json", "run.json"), ("--duration", "300ms"), ("--rounds", "1")] {
+            let is_small = flag != "--json" && is_given("--mini");
+            if !is_given(flag) && !is_small {
+                command.arg(flag).arg(value);
+            }
+        }
+        let file = |name| File::create(folder.join(name)).expect("a file");
+        command.stdout(file("stdout")).stderr(file("stderr")).env("COLUMNS", "100");
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        let child = command.spawn().expect("the program starts");
+        Running { dir: self.dir, child }
+    }
+}
+
+impl Running {
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("it runs");
+    }
+
+    #[track_caller]
+    fn end(mut self) -> Outcome {
+        let status = self.wait();
+        let read = |name: &str| {
+            let bytes = fs::read(self.dir.path().join(name)).expect("its output");
+            String::from_utf8(bytes).expect("UTF-8")
+        };
+        let json = fs::read(self.dir.path().join("run.json")).unwrap_or_default();
+        Outcome {
+            code: status.code(),
+            out: read("stdout"),
+            err: read("stderr"),
+            json: serde_json::from_slice(&json).unwrap_or_default(),
+            dir: self.dir,
+        }
+    }
+
+    #[track_caller]
+    fn wait(&mut self) -> ExitStatus {
+        let child = std::cell::RefCell::new(&mut self.child);
+        let look = || child.borrow_mut().try_wait().expect("a child of this process");
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            until("end of the measurement", PATIENCE, look)
+        }));
+        ended.unwrap_or_else(|panic| {
+            // It may have ended just now.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            std::panic::resume_unwind(panic)
+        })
+    }
+}
+
+impl Outcome {
+    fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    /// All that was printed, for the message of a test that fails.
+    fn text(&self) -> String {
+        format!("exit code {:?}\n-- stdout\n{}-- stderr\n{}", self.code, self.out, self.err)
+    }
+
+    /// Asserts that every request was answered, and that there was nothing to complain of.
+    #[track_caller]
+    fn assert_good(&self) {
+        assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{}", self.text());
+        for target in self.targets() {
+            assert_eq!(target.errors("total"), 0, "{}", self.text());
+            assert!(target.samples() > 0, "{}", self.text());
+        }
+    }
+
+    fn cases(&self) -> &[Value] {
+        self.json["cases"].as_array().map_or(&[], |cases| cases)
+    }
+
+    /// The targets of all cases.
+    fn targets(&self) -> Vec<Target<'_>> {
+        let lists = self.cases().iter().filter_map(|case| case["targets"].as_array());
+        lists.flatten().map(Target).collect()
+    }
+
+    /// The only one.
+    #[track_caller]
+    fn target(&self) -> Target<'_> {
+        let [target] = self.targets()[..] else { panic!("{}", self.text()) };
+        target
+    }
+
+    /// The one whose name ends like this.
+    #[track_caller]
+    fn target_named(&self, name: &str) -> Target<'_> {
+        let found = self.targets().into_iter().find(|target| target.name().ends_with(name));
+        found.unwrap_or_else(|| panic!("no {name}: {}", self.text()))
+    }
+}
+
+impl<'a> Target<'a> {
+    fn name(self) -> &'a str {
+        self.0["name"].as_str().expect("a name")
+    }
+
+    /// A number of the summary.
+    #[track_caller]
+    fn get(self, key: &str) -> f64 {
+        self.find(key).unwrap_or_else(|| panic!("no {key}: {:#}", self.0["summary"]))
+    }
+
+    fn find(self, key: &str) -> Option<f64> {
+        self.0["summary"][key].as_f64()
+    }
+
+    #[track_caller]
+    fn errors(self, kind: &str) -> u64 {
+        self.0["summary"]["errors"][kind].as_u64().expect("a count")
+    }
+
+    /// How many latencies there are.
+    #[track_caller]
+    fn samples(self) -> u64 {
+        self.0["samples"].as_u64().expect("a count")
+    }
+
+    /// All notes in one.
+    fn notes(self) -> String {
+        let notes = self.0["notes"].as_array().expect("a list");
+        notes.iter().map(|note| format!("{}\n", note.as_str().expect("a text"))).collect()
+    }
+
+    fn rounds(self) -> &'a [Value] {
+        self.0["rounds"].as_array().expect("a list")
+    }
+}
+
+/// Asserts that a number is in a range, with words to find it by.
+#[track_caller]
+fn assert_within(what: &str, value: f64, low: f64, high: f64) {
+    assert!((low..=high).contains(&value), "{what} is {value}, which is not in {low}..={high}");
+}

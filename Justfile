@@ -16,8 +16,20 @@ run:
 test:
     cargo test --release
 
-# Measure every figure into benches/runs (12 minutes; needs wrk)
-bench:
+# The demo's guests against their native twins (three minutes)
+bench *FLAGS:
+    cargo run --release -- bench {{FLAGS}}
+
+# One of benches/scenarios, such as `just scenario peers`
+scenario NAME *FLAGS:
+    cargo run --release -- bench --scenario benches/scenarios/{{NAME}}.toml {{FLAGS}}
+
+# Install the servers that the scenarios compare with, all or some (20 minutes)
+peers *NAMES:
+    benches/peers/install.sh {{NAMES}}
+
+# Measure the figures of benches/compare.py into benches/runs (12 minutes; needs wrk)
+compare:
     cargo build --release && python3 benches/compare.py
 
 # Format the host and the guests

@@ -25,11 +25,12 @@ DEMO_PATHS = ("/hello", "/fib/1", "/plaintext", "/json", "/echo", "/render")
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """How wrk is run."""
+    """How a generator is run: wrk, or `guesthouse bench` with `flags`."""
 
     connections: int = 50
     cpus: str | None = CLIENT_CPU
     script: pathlib.Path | None = None
+    flags: tuple[str, ...] | None = None
 
 
 STEADY = Load()
@@ -64,6 +65,23 @@ def measure_cpu(bench, case, seconds):
         "seconds": window_s,
         "errors": errors,
     }
+
+
+def measure_generator(bench, case, seconds):
+    """What the generator itself takes, and what it says of the server."""
+    server, load = bench.server(case.server), case.load
+    if load.flags is None:
+        reading = instruments.wrk_itself(
+            server.address, case.path, seconds, load.connections, load.cpus, load.script
+        )
+    else:
+        program = bench.launches[case.server].command[0]
+        flags = ("--connections", str(load.connections), *load.flags)
+        reading = instruments.bench_itself(
+            program, server.address, case.path, seconds, load.cpus, flags
+        )
+    server.check_alive()
+    return reading
 
 
 def measure_wall(bench, case, seconds):
@@ -129,6 +147,22 @@ def pinned_to(cpu):
 
 def ratio(top, bottom):
     return lambda values: values[top] / values[bottom]
+
+
+def difference(top, bottom):
+    return lambda values: abs(values[top] / values[bottom] - 1)
+
+
+def generators(name, title, at_most, value, quantity, case_shown, wrk=STEADY, flags=()):
+    """`guesthouse bench` beside wrk, at the same native route."""
+    ours = dataclasses.replace(wrk, script=None, flags=flags)
+    cases = (
+        Case("bench", "fresh", "/native/hello", load=ours),
+        Case("wrk", "fresh", "/native/hello", load=wrk),
+    )
+    made = value("bench", "wrk")
+    return Figure(name, title, at_most, cases, made, measure_generator, quantity,
+                  case_shown=case_shown)
 
 
 def two_workers_over_one(values):
@@ -218,5 +252,21 @@ FIGURES = (
         (Case("first", "demo", "/hello"), Case("second", "demo", "/hello")),
         lambda values: values["second"],
         measure_start, "ms", "{:.0f} ms", "{:.0f} ms", prepare=fill_cache,
+    ),
+    generators(
+        "generator", "guesthouse bench / wrk, CPU of the generator", 1.0,
+        ratio, "client_cpu_us_per_request", "{:.2f} us",
+    ),
+    generators(
+        "generator-pipelined", "the same, 24 pipelined", 0.8,
+        ratio, "client_cpu_us_per_request", "{:.2f} us", PIPELINED, ("--pipeline", "24"),
+    ),
+    generators(
+        "agree-rate", "guesthouse bench --spin, requests/s off wrk's", 0.05,
+        difference, "requests_per_s", "{:.0f}/s", flags=("--spin",),
+    ),
+    generators(
+        "agree-p50", "guesthouse bench --spin, p50 off wrk's", 0.05,
+        difference, "p50_us", "{:.1f} us", flags=("--spin",),
     ),
 )

@@ -6,12 +6,14 @@ target and no file of a run. Linux only; Python 3.11's standard library, `wrk` a
 
 import contextlib
 import ctypes
+import json
 import os
 import re
 import resource
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 
 STARTED_WITHIN_S = 30
@@ -221,21 +223,74 @@ def get(address, path):
 
 def wrk(address, path, seconds, connections, cpus=None, script=None):
     """Runs wrk with one thread: (requests, seconds, errors), errors being "" or wrk's own words."""
-    pin = ["taskset", "--cpu-list", cpus] if cpus else []
+    out = wrk_output(address, path, seconds, connections, cpus, script)
+    done = re.search(r"(\d+) requests in ([0-9.]+)(us|ms|s|m)\b", out)
+    if not done or int(done[1]) == 0:
+        raise Failure(f"wrk: {out.strip()}")
+    errors = re.findall(r"^\s*((?:Socket errors|Non-2xx).*)$", out, re.MULTILINE)
+    return int(done[1]), float(done[2]) * SECONDS_PER[done[3]], "; ".join(errors)
+
+
+def wrk_output(address, path, seconds, connections, cpus, script):
     lua = ["-s", str(script)] if script else []
     url = f"http://{address[0]}:{address[1]}{path}"
-    load = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *lua, url]
+    load = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *lua, url]
+    return run_pinned(load, cpus, seconds)
+
+
+def run_pinned(command, cpus, seconds):
+    """What a generator prints, which is to run for `seconds`."""
+    pin = ["taskset", "--cpu-list", cpus] if cpus else []
     try:
         run = subprocess.run(
-            [*pin, *load], capture_output=True, text=True, timeout=seconds + 30, check=False
+            [*pin, *command], capture_output=True, text=True, timeout=seconds + 30, check=False
         )
     except subprocess.TimeoutExpired as late:
-        raise Failure(f"wrk did not end within {late.timeout} s") from late
-    done = re.search(r"(\d+) requests in ([0-9.]+)(us|ms|s|m)\b", run.stdout)
-    if run.returncode != 0 or not done or int(done[1]) == 0:
-        raise Failure(f"wrk: {(run.stderr or run.stdout).strip()}")
-    errors = re.findall(r"^\s*((?:Socket errors|Non-2xx).*)$", run.stdout, re.MULTILINE)
-    return int(done[1]), float(done[2]) * SECONDS_PER[done[3]], "; ".join(errors)
+        raise Failure(f"{command[0]} did not end within {late.timeout} s") from late
+    if run.returncode != 0:
+        raise Failure(f"{command[0]}: {(run.stderr or run.stdout).strip()}")
+    return run.stdout
+
+
+def children_cpu_s():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def wrk_itself(address, path, seconds, connections, cpus, script):
+    """What wrk takes and says, in the quantities of `bench_itself`."""
+    before_s = children_cpu_s()
+    out = wrk_output(address, path, seconds, connections, cpus, script)
+    cpu_s = children_cpu_s() - before_s
+    done = re.search(r"(\d+) requests in ", out)
+    rate = re.search(r"Requests/sec: *([0-9.]+)", out)
+    p50 = re.search(r"50% *([0-9.]+)(us|ms|s)\b", out)
+    if not (done and rate and p50):
+        raise Failure(f"wrk: {out.strip()}")
+    return {
+        "client_cpu_us_per_request": cpu_s * 1e6 / int(done[1]),
+        "requests_per_s": float(rate[1]),
+        "p50_us": float(p50[1]) * SECONDS_PER[p50[2]] * 1e6,
+        "errors": "; ".join(re.findall(r"^\s*((?:Socket errors|Non-2xx).*)$", out, re.MULTILINE)),
+    }
+
+
+def bench_itself(program, address, path, seconds, cpus, flags):
+    """One round of `guesthouse bench`: what it takes by its own account, and what it says."""
+    url = f"http://{address[0]}:{address[1]}{path}"
+    with tempfile.TemporaryDirectory(prefix="guesthouse-bench-") as scratch:
+        file = f"{scratch}/run.json"
+        length = ["--rounds", "1", "--duration", f"{seconds}s"]
+        run_pinned([program, "bench", *length, "--json", file, *flags, url], cpus, seconds)
+        with open(file, encoding="utf-8") as text:
+            summary = json.load(text)["cases"][0]["targets"][0]["summary"]
+    errors = summary["errors"]["total"]
+    return {
+        "client_cpu_us_per_request": summary["client_cpu_us_per_req"],
+        "requests_per_s": summary["req_per_s"],
+        "p50_us": summary["p50_us"],
+        "errors": f"{errors} requests failed" if errors else "",
+    }
 
 
 def sequential_wall_us(address, path, seconds):

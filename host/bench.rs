@@ -39,7 +39,9 @@ mod worker;
 /// side that fails is named in the result. With `stop` it ends soon, with what there is.
 pub fn run(suite: &Suite, command: Vec<String>, stop: &AtomicBool) -> Run {
     let started_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let about = process::machine();
+    let mut about = process::machine();
+    about.extend(suite.servers.iter().filter_map(process::version));
+    about.dedup();
     let progress = ProgressBar::with_draw_target(
         Some(round::Rounds::visits(suite)),
         ProgressDrawTarget::stderr(),
@@ -74,7 +76,7 @@ impl Run {
     }
 }
 
-pub use process::cpus_allowed;
+pub use process::{cpus_allowed, files_max};
 
 /// All that one command measures.
 #[derive(Clone, Debug)]
@@ -104,6 +106,8 @@ pub struct Launch {
     /// Program and arguments.
     pub command: Vec<String>,
     pub env: BTreeMap<String, String>,
+    /// What tells its version on the first line of stdout; empty: nothing does.
+    pub version: Vec<String>,
     /// Where it runs; `None` is the folder of this process.
     pub dir: Option<PathBuf>,
     /// Files that are copied into `{dir}` before it starts: from where, and to which name.

@@ -22,8 +22,10 @@ pub struct InFlight {
 /// How a connection came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
-    /// The server closed it, reset it, or talks nonsense.
+    /// The server closed it, or reset it.
     Read,
+    /// What came is not HTTP/1.1, or answers nothing.
+    Nonsense,
     /// It takes no more bytes.
     Write,
 }
@@ -100,25 +102,27 @@ impl Connection {
     }
 
     /// Reads once into `buffer` and calls `done` for each answer that is whole with the request
-    /// that it answers. The number of bytes; 0 if there was nothing to read.
+    /// that it answers. The number of bytes, and whether the connection goes on.
     pub fn read(
         &mut self,
         buffer: &mut [u8],
         is_head: bool,
         memory: &mut Memory,
         mut done: impl FnMut(InFlight, Answer),
-    ) -> Result<usize, Broken> {
+    ) -> (usize, Result<(), Broken>) {
         let bytes = match rustix::io::read(&self.socket, &mut *buffer) {
             Ok(0) => {
-                let answer = self.parser.close();
-                if let (Some(answer), Some(request)) = (answer, self.in_flight.pop_front()) {
+                // One that is cut off stays in flight, and fails with the connection.
+                if let Some(answer) = self.parser.close()
+                    && let Some(request) = self.in_flight.pop_front()
+                {
                     done(request, answer);
                 }
-                return Err(Broken::Read);
+                return (0, Err(Broken::Read));
             }
             Ok(bytes) => bytes,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(0),
-            Err(_) => return Err(Broken::Read),
+            Err(Errno::AGAIN | Errno::INTR) => return (0, Ok(())),
+            Err(_) => return (0, Err(Broken::Read)),
         };
         let (in_flight, closes) = (&mut self.in_flight, &mut self.closes);
         let mut is_asked_for = true;
@@ -129,11 +133,15 @@ impl Connection {
                 None => is_asked_for = false,
             }
         });
+        let is_idle = self.in_flight.is_empty();
         // An answer to nothing: from here on nobody knows what answers what.
-        if fed.is_err() || !is_asked_for || (self.closes && self.in_flight.is_empty()) {
-            return Err(Broken::Read);
-        }
-        Ok(bytes)
+        let is_nonsense = fed.is_err() || !is_asked_for || (is_idle && !self.parser.is_between());
+        let result = match (is_nonsense, is_idle && self.closes) {
+            (true, _) => Err(Broken::Nonsense),
+            (false, true) => Err(Broken::Read),
+            (false, false) => Ok(()),
+        };
+        (bytes, result)
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {

@@ -25,7 +25,10 @@ pub struct Probe {
 
 impl Probe {
     pub fn connect(to: &Destination, timeout: Duration) -> io::Result<Self> {
-        let socket = TcpStream::connect_timeout(&to.address, timeout)?;
+        let socket = TcpStream::connect_timeout(&to.address, timeout).map_err(|error| {
+            let text = format!("cannot connect ({error}): is the server running?");
+            io::Error::new(error.kind(), text)
+        })?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(timeout))?;
         socket.set_write_timeout(Some(timeout))?;

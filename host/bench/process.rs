@@ -207,6 +207,15 @@ impl Server {
     }
 }
 
+/// What a server says of its version, under its name; none if it does not.
+pub fn version(launch: &Launch) -> Option<(String, String)> {
+    let (program, arguments) = launch.version.split_first()?;
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().next().filter(|line| !line.is_empty())?;
+    Some((launch.name.clone(), escape(line.as_bytes(), 100)))
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop();

@@ -95,6 +95,9 @@ impl Parser {
                 State::Bytes(meaning, left) | State::Chunk(meaning, left) => {
                     let here = left.min(input.len() as u64);
                     let (body, rest) = input.split_at(here as usize);
+                    if matches!(self.state, State::Chunk(..)) {
+                        check_chunk_end(left, body)?;
+                    }
                     self.advance(meaning, left, body, keep.as_deref_mut(), &mut done);
                     input = rest;
                 }
@@ -105,19 +108,21 @@ impl Parser {
                     break;
                 }
                 State::ChunkLine(meaning) => {
-                    let Some((line, rest)) = self.line(input)? else { break };
+                    let Some(rest) = self.line(input)? else { break };
                     input = rest;
-                    self.state = match chunk_bytes(&line)? {
+                    self.state = match chunk_bytes(&self.partial)? {
                         0 => State::Trailer(meaning),
                         bytes => State::Chunk(meaning, bytes.saturating_add(2)),
                     };
+                    self.partial.clear();
                 }
                 State::Trailer(meaning) => {
-                    let Some((line, rest)) = self.line(input)? else { break };
+                    let Some(rest) = self.line(input)? else { break };
                     input = rest;
-                    if line.is_empty() {
+                    if self.partial.is_empty() {
                         self.end(meaning, &mut done);
                     }
+                    self.partial.clear();
                 }
             }
         }
@@ -130,6 +135,11 @@ impl Parser {
             State::UntilClose(meaning) => Some(Answer { status: meaning.status, closes: true }),
             _ => None,
         }
+    }
+
+    /// Whether nothing has come yet of the next answer.
+    pub fn is_between(&self) -> bool {
+        matches!(self.state, State::Head) && self.partial.is_empty()
     }
 
     /// The next head and what is behind it; none as long as it is not whole.
@@ -208,8 +218,9 @@ impl Parser {
         done(Answer { status: meaning.status, closes: meaning.closes });
     }
 
-    /// The next line without its end, and what is behind it; none as long as it is not whole.
-    fn line<'a>(&mut self, input: &'a [u8]) -> Result<Option<(Vec<u8>, &'a [u8])>, Malformed> {
+    /// Takes the next line into `partial`, without its end: what is behind it, or none as long as
+    /// it is not whole.
+    fn line<'a>(&mut self, input: &'a [u8]) -> Result<Option<&'a [u8]>, Malformed> {
         let end = memchr::memchr(b'\n', input);
         let here = end.unwrap_or(input.len());
         if self.partial.len() + here > CHUNK_LINE_BYTES_MAX {
@@ -217,11 +228,10 @@ impl Parser {
         }
         self.partial.extend_from_slice(&input[..here]);
         let Some(end) = end else { return Ok(None) };
-        let mut line = std::mem::take(&mut self.partial);
-        if line.last() == Some(&b'\r') {
-            line.pop();
+        if self.partial.last() == Some(&b'\r') {
+            self.partial.pop();
         }
-        Ok(Some((line, &input[end + 1..])))
+        Ok(Some(&input[end + 1..]))
     }
 }
 
@@ -240,20 +250,26 @@ fn parse(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Meaning)>, Malfor
     let mut body = Body::UntilClose;
     for header in response.headers.iter() {
         let value = header.value.trim_ascii();
-        if header.name.eq_ignore_ascii_case("content-length") && body != Body::Chunked {
-            let text = str::from_utf8(value).map_err(|_| Malformed)?;
-            body = Body::Bytes(text.parse().map_err(|_| Malformed)?);
+        if header.name.eq_ignore_ascii_case("content-length") {
+            let length = Body::Bytes(number(value, 10)?);
+            body = match body {
+                Body::Chunked => Body::Chunked,
+                Body::Bytes(_) if body != length => return Err(Malformed),
+                _ => length,
+            };
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
             if !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(Malformed);
             }
             body = Body::Chunked;
         } else if header.name.eq_ignore_ascii_case("connection") {
-            closes = if closes {
-                !value.eq_ignore_ascii_case(b"keep-alive")
-            } else {
-                value.eq_ignore_ascii_case(b"close")
-            };
+            for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                if option.eq_ignore_ascii_case(b"close") {
+                    closes = true;
+                } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                    closes = false;
+                }
+            }
         }
     }
     if is_head || status == 204 || status == 304 {
@@ -265,6 +281,21 @@ fn parse(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Meaning)>, Malfor
 
 fn chunk_bytes(line: &[u8]) -> Result<u64, Malformed> {
     let end = line.iter().position(|byte| *byte == b';').unwrap_or(line.len());
-    let digits = str::from_utf8(line[..end].trim_ascii()).map_err(|_| Malformed)?;
-    u64::from_str_radix(digits, 16).map_err(|_| Malformed)
+    number(line[..end].trim_ascii(), 16)
+}
+
+/// Digits alone, and not the sign that Rust would take.
+fn number(digits: &[u8], radix: u32) -> Result<u64, Malformed> {
+    let text = str::from_utf8(digits).map_err(|_| Malformed)?;
+    if text.starts_with('+') {
+        return Err(Malformed);
+    }
+    u64::from_str_radix(text, radix).map_err(|_| Malformed)
+}
+
+/// `body` are the next of `left` bytes of a chunk, the last two of which are its line end.
+fn check_chunk_end(left: u64, body: &[u8]) -> Result<(), Malformed> {
+    let data = left.saturating_sub(2).min(body.len() as u64) as usize;
+    let expected = &b"\r\n"[2 - left.min(2) as usize..];
+    if expected.starts_with(&body[data..]) { Ok(()) } else { Err(Malformed) }
 }

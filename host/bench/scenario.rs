@@ -23,6 +23,7 @@
 //! name = "guesthouse {isolation}"
 //! each.isolation = ["fresh", "reuse"]          # a server for each
 //! command = ["{guesthouse}", "demo", "--listen", "127.0.0.1:{port}"]
+//! version = ["{guesthouse}", "--version"]      # what it prints is put into the report
 //! env = { NO_COLOR = "1" }
 //! dir = "."                 # where it runs; default: where the command was given
 //! ready = "/hello"          # up when this is answered with less than 400

@@ -81,6 +81,7 @@ pub fn of_demo(program: &Path, cpus: &[usize], common: &Common) -> Suite {
         name: "demo".to_owned(),
         command: std::iter::once(program).chain(words.map(str::to_owned)).collect(),
         env: BTreeMap::new(),
+        version: Vec::new(),
         dir: None,
         files: Vec::new(),
         ready: "/hello".to_owned(),

@@ -245,12 +245,9 @@ impl<'a> Worker<'a> {
             Ok(true) => {}
             Ok(false) => self.watch(index, epoll::EventFlags::IN | epoll::EventFlags::OUT),
             Err(broken) => {
-                let generation = self.slots[index].generation;
-                // A server may answer before it closes.
-                self.read(index);
-                if self.slots[index].generation == generation {
-                    self.lose(index, broken);
-                }
+                // A server may answer before it closes. What is not answered could not be sent.
+                let _ = self.take_answers(index);
+                self.lose(index, broken);
             }
         }
     }
@@ -275,6 +272,10 @@ impl<'a> Worker<'a> {
             }
             if flags.contains(epoll::EventFlags::OUT) {
                 self.writable(index);
+            }
+            // That may have put another connection in its place, which this event is not of.
+            if self.slots[index].generation != generation {
+                continue;
             }
             if flags
                 .intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR)
@@ -304,16 +305,23 @@ impl<'a> Worker<'a> {
 
     /// Reads once and counts the answers.
     fn read(&mut self, index: usize) {
-        let slot = &mut self.slots[index];
-        let Some(connection) = slot.connection.as_mut() else { return };
+        let Some(connection) = self.slots[index].connection.as_ref() else { return };
         if connection.connecting_since_ns.is_some() {
             return self.refuse(index);
         }
+        if let Err(broken) = self.take_answers(index) {
+            self.lose(index, broken);
+        }
+    }
+
+    /// Reads once from a connection that is open.
+    fn take_answers(&mut self, index: usize) -> Result<(), Broken> {
+        let Some(connection) = self.slots[index].connection.as_mut() else { return Ok(()) };
         let (start, end_ns, expected) = (self.start, self.end_ns, self.job.status);
         let tally = &mut self.tally;
         let in_flight = &mut self.in_flight;
         let mut now_ns = None;
-        let result = connection.read(
+        let (bytes, result) = connection.read(
             &mut self.buffer,
             self.job.is_head,
             &mut self.memory,
@@ -328,14 +336,11 @@ impl<'a> Worker<'a> {
                 }
             },
         );
-        match result {
-            // A part of an answer takes its time from the next one.
-            Ok(bytes) if now_ns.is_none_or(|now_ns| now_ns < end_ns) => {
-                tally.bytes += bytes as u64;
-            }
-            Ok(_) => {}
-            Err(broken) => self.lose(index, broken),
+        // A part of an answer takes its time from the next one.
+        if now_ns.is_none_or(|now_ns| now_ns < end_ns) {
+            tally.bytes += bytes as u64;
         }
+        result
     }
 
     /// A connection has ended: what was in flight on it has failed. Connects again.
@@ -343,10 +348,12 @@ impl<'a> Worker<'a> {
         let Some(connection) = self.slots[index].connection.take() else { return };
         let failed = connection.in_flight.len();
         let errors = &mut self.tally.errors;
-        *match broken {
-            Broken::Read => &mut errors.read,
-            Broken::Write => &mut errors.write,
-        } += failed as u64;
+        match broken {
+            Broken::Read => errors.read += failed as u64,
+            // Behind a good answer, too: a server that says more than it was asked is not well.
+            Broken::Nonsense => errors.read += failed.max(1) as u64,
+            Broken::Write => errors.write += failed as u64,
+        }
         self.in_flight -= failed;
         let now_ns = self.now_ns();
         self.connect(index, now_ns);

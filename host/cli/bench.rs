@@ -26,6 +26,10 @@ Examples:
 Every round visits each target in turn, in shuffled order; the table has the medians of the rounds.
 The exit code is 1 if any request failed.";
 
+const CONNECTIONS: u32 = 50;
+/// What this process has open besides its connections.
+const FILES_BESIDE: usize = 64;
+
 const LOAD: &str = "Load";
 const REQUEST: &str = "Request";
 const OUTPUT: &str = "Output";
@@ -184,10 +188,18 @@ fn suite(flags: &Flags, stop: &AtomicBool) -> anyhow::Result<Suite> {
         };
         return scenario::read(path, &overrides, stop);
     }
+    let connections = flags.connections.unwrap_or(CONNECTIONS) as usize;
+    let files_max = bench::files_max();
+    if connections + FILES_BESIDE > files_max {
+        bail!(
+            "{connections} connections need as many open files, and {files_max} are allowed here: \
+             raise the limit (ulimit -n), or take fewer"
+        );
+    }
     let common = Common {
         request: request(flags)?,
         load: Load {
-            connections: flags.connections.unwrap_or(50) as usize,
+            connections,
             threads: flags.threads as usize,
             pipeline: flags.pipeline as usize,
             rate: flags.rate,

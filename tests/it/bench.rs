@@ -7,13 +7,14 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::host::{command, until};
+use crate::host::command;
 
 mod demo;
 mod failures;
@@ -49,6 +50,8 @@ struct Outcome {
     err: String,
     /// `Null` where none was written.
     json: Value,
+    /// The most memory that was resident.
+    peak_kib: u64,
     dir: TempDir,
 }
 
@@ -109,13 +112,20 @@ impl Running {
         Pid::from_child(&self.child)
     }
 
+    /// A number from what the kernel says of it; none once it has ended.
+    fn status(&self, key: &str) -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        line.split_whitespace().next()?.parse().ok()
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("it runs");
     }
 
     #[track_caller]
     fn end(mut self) -> Outcome {
-        let status = self.wait();
+        let (status, peak_kib) = self.wait();
         let read = |name: &str| {
             let bytes = fs::read(self.dir.path().join(name)).expect("its output");
             String::from_utf8(bytes).expect("UTF-8")
@@ -126,23 +136,25 @@ impl Running {
             out: read("stdout"),
             err: read("stderr"),
             json: serde_json::from_slice(&json).unwrap_or_default(),
+            peak_kib,
             dir: self.dir,
         }
     }
 
     #[track_caller]
-    fn wait(&mut self) -> ExitStatus {
-        let child = std::cell::RefCell::new(&mut self.child);
-        let look = || child.borrow_mut().try_wait().expect("a child of this process");
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            until("end of the measurement", PATIENCE, look)
-        }));
-        ended.unwrap_or_else(|panic| {
-            // It may have ended just now.
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-            std::panic::resume_unwind(panic)
-        })
+    fn wait(&mut self) -> (ExitStatus, u64) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut peak_kib = 0;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("a child of this process") {
+                return (status, peak_kib);
+            }
+            peak_kib = self.status("VmHWM:").unwrap_or(peak_kib);
+            sleep(Duration::from_millis(2));
+        }
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("a child of this process");
+        panic!("it did not end in {PATIENCE:?}");
     }
 }
 

@@ -7,6 +7,7 @@ mod client;
 mod host;
 
 mod abi;
+mod bench;
 mod bounds;
 mod cache;
 mod cli;

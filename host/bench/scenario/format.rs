@@ -70,6 +70,8 @@ pub struct Server {
     pub each: Each,
     pub command: At<Vec<At<Scalar>>>,
     #[serde(default)]
+    pub version: Vec<At<Scalar>>,
+    #[serde(default)]
     pub env: BTreeMap<String, At<Scalar>>,
     pub dir: Option<At<Scalar>>,
     pub ready: Option<At<Scalar>>,

@@ -21,10 +21,12 @@ const RATE_MIN: f64 = 100.0;
 /// Makes all of it small.
 pub fn shrink(cases: &mut [Case]) {
     let visits: usize = cases.iter().map(visits).sum();
-    let share = TOTAL / u32::try_from(visits.max(1)).unwrap_or(u32::MAX);
+    // Whole milliseconds, which are shorter to read.
+    let share = TOTAL.as_millis() as usize / visits.max(1);
+    let share = Duration::from_millis(share as u64).clamp(DURATION_MIN, DURATION_MAX);
     for case in cases {
         case.rounds = 1;
-        case.duration = case.duration.min(share.clamp(DURATION_MIN, DURATION_MAX));
+        case.duration = case.duration.min(share);
         let connections_max = match &mut case.measure {
             Measure::Idle => IDLE_MAX,
             Measure::Curve(curve) => {

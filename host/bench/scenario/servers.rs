@@ -62,6 +62,7 @@ fn launch(
             Err(reason) => missing.push(reason),
         },
     }
+    let version = server.version.iter().map(|word| reader.text(word, vars)).collect();
     let files = files(server, reader, place, vars, &mut missing);
     let cpus = match &server.cpus {
         Some(value) => cpus(value, reader, place, vars).unwrap_or_else(|reason| {
@@ -98,6 +99,7 @@ fn launch(
     Ok(Launch {
         name: name.to_owned(),
         command,
+        version,
         env,
         dir,
         files,

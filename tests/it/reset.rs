@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::client::message;
 use crate::host::{Host, command, until};
 
 /// What `check` says of a guest, by the way its instances are renewed.
@@ -147,6 +148,15 @@ fn ask(host: &Host, guest: &Witness, turns: usize) -> Vec<(u16, Vec<u8>)> {
     sums
 }
 
+/// The same with all requests in one write, which use up the instances that are ready.
+fn ask_at_once(host: &Host, guest: &Witness, turns: usize) -> Vec<(u16, Vec<u8>)> {
+    let path = |turn| format!("/{}?{}", guest.name, "x".repeat(turn));
+    let ask = |turn| message("GET", &path(turn), &[], b"");
+    let mut connection = host.connect();
+    connection.send(&(0..turns).flat_map(ask).collect::<Vec<u8>>());
+    (0..turns).map(|_| connection.read()).map(|it| (it.status, it.body)).collect()
+}
+
 /// Asserts that no request sees what another one changed, though it could if it were there. Gives
 /// the host under `fresh`.
 #[track_caller]
@@ -156,6 +166,7 @@ fn assert_fresh(guests: &[Witness], turns: usize) -> Host {
     for guest in guests {
         let sums = ask(&fresh, guest, turns);
         assert!(sums.iter().all(|sum| *sum == sums[0]), "{}: {sums:?}", guest.name);
+        assert_eq!(ask_at_once(&fresh, guest, turns), sums, "{}: pipelined", guest.name);
         let used = ask(&reuse, guest, 2);
         assert!(used[0] == sums[0] && used[1] != sums[0], "{} sees nothing", guest.name);
     }

@@ -48,7 +48,7 @@ pub struct Guest {
     features: u32,
     startup: Startup,
     /// The state to which its instances can be reset, if they can.
-    baseline: Option<Baseline>,
+    pub baseline: Option<Baseline>,
     /// Whether it is served no more: by another version, or not at all.
     retired: AtomicBool,
 }

@@ -1,0 +1,169 @@
+//! Micro-benchmarks of the request path: route, admit, checkout, call, renew, headers.
+//!
+//! `cargo bench --bench hot_path` prints a table: nanoseconds per operation, the median of rounds
+//! with the lowest and the highest, and instructions where valgrind is installed. A word selects
+//! the rows whose names have it. `cargo test` takes each row a few times and prints no figure.
+//!
+//! Everything runs on one thread in one process, without a socket; for whole requests there is
+//! `guesthouse bench`.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use guesthouse::message::{Place, Request, RequestBody, RequestId};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+
+use case::Row;
+
+#[path = "hot_path/case.rs"]
+mod case;
+#[path = "hot_path/count.rs"]
+mod count;
+#[path = "hot_path/guests.rs"]
+mod guests;
+#[path = "hot_path/routes.rs"]
+mod routes;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Each round visits every row, so that a machine that slows down slows all of them.
+const ROUNDS: usize = 11;
+/// A row's share of a round.
+const SHARE: Duration = Duration::from_millis(20);
+/// A batch of turns takes at least so long, so that the clock is nothing beside it.
+const BATCH: Duration = Duration::from_micros(100);
+/// Turns of a row under `cargo test`.
+const TEST_TURNS: usize = 3;
+
+/// What a browser sends.
+const HEADERS: [(&str, &str); 8] = [
+    ("host", "example.com"),
+    ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+    ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+    ("accept-language", "en-US,en;q=0.5"),
+    ("accept-encoding", "gzip, deflate, br, zstd"),
+    ("cookie", "session=0123456789abcdef0123456789abcdef; theme=dark"),
+    ("connection", "keep-alive"),
+    ("upgrade-insecure-requests", "1"),
+];
+
+/// Why this process was started.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Test,
+    Bench,
+    /// To be counted by the one that prints the table.
+    Count,
+}
+
+fn main() -> ExitCode {
+    match run(std::env::args().skip(1)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hot_path: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: impl Iterator<Item = String>) -> Result<()> {
+    let Some((purpose, filter)) = parse(args) else { return Ok(()) };
+    let mut rows = routes::rows(request)?;
+    rows.extend(guests::rows(request, purpose != Purpose::Count)?);
+    match purpose {
+        Purpose::Count => count::run(&mut rows),
+        Purpose::Test => {
+            for row in &mut rows {
+                row.measure(TEST_TURNS);
+            }
+            println!("{} rows of the request path: each was taken {TEST_TURNS} times", rows.len());
+        }
+        Purpose::Bench => print(&mut rows, &filter),
+    }
+    Ok(())
+}
+
+/// Understands as much of cargo's and of the test harness's arguments as makes a difference. There
+/// is no purpose where nothing is to be run.
+fn parse(args: impl Iterator<Item = String>) -> Option<(Purpose, String)> {
+    let (mut purpose, mut filter) = (Purpose::Test, String::new());
+    for arg in args {
+        match arg.as_str() {
+            "--bench" => purpose = Purpose::Bench,
+            count::OPTION => purpose = Purpose::Count,
+            "--list" => return None,
+            option if option.starts_with('-') => {}
+            _ => filter = arg,
+        }
+    }
+    // Whoever names one of the tests does not want these.
+    (purpose != Purpose::Test || filter.is_empty()).then_some((purpose, filter))
+}
+
+/// What the guests are asked.
+fn request() -> Request {
+    let fields = HEADERS
+        .iter()
+        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+    let mut headers = HeaderMap::with_capacity(HEADERS.len());
+    headers.extend(fields);
+    Request {
+        id: RequestId::default(),
+        method: Method::GET,
+        uri: PathAndQuery::from_static("/hello?name=world"),
+        version: Version::HTTP_11,
+        headers,
+        body: RequestBody::default(),
+        peer: ([127, 0, 0, 1], 50_000).into(),
+        place: Place::new("/hello".len(), Vec::new()),
+    }
+}
+
+/// Measures the rows that the filter selects, and prints the table.
+fn print(rows: &mut [Row], filter: &str) {
+    let mut chosen: Vec<&mut Row> =
+        rows.iter_mut().filter(|row| row.name.contains(filter)).collect();
+    let batches: Vec<usize> = chosen.iter_mut().map(|row| batch(row)).collect();
+    let mut times = vec![Vec::with_capacity(ROUNDS); chosen.len()];
+    for _ in 0..ROUNDS {
+        for ((row, batch), times) in chosen.iter_mut().zip(&batches).zip(&mut times) {
+            times.push(nanoseconds(row, *batch));
+        }
+    }
+    let counts = count::instructions();
+    println!("{:36} {:>9} {:>9} {:>9} {:>13}", "", "ns/op", "least", "most", "instructions");
+    for (row, times) in chosen.iter().zip(&mut times) {
+        times.sort_by(f64::total_cmp);
+        let count = counts.as_ref().ok().and_then(|counts| counts.get(row.name));
+        let count = count.map_or("-".to_owned(), |count| format!("{count:.0}"));
+        let (least, median, most) = (times[0], times[ROUNDS / 2], times[ROUNDS - 1]);
+        println!("{:36} {median:>9.1} {least:>9.1} {most:>9.1} {count:>13}", row.name);
+    }
+    println!("\nMedian of {ROUNDS} rounds, one thread. Instructions are those outside the kernel.");
+    if let Err(error) = counts {
+        println!("None here: {error:#}.");
+    }
+}
+
+/// Turns of a row that take long enough to be timed.
+fn batch(row: &mut Row) -> usize {
+    let mut turns = 1;
+    while row.measure(turns) < BATCH {
+        turns *= 2;
+    }
+    turns
+}
+
+/// One round of a row: nanoseconds per operation.
+fn nanoseconds(row: &mut Row, batch: usize) -> f64 {
+    let begun = Instant::now();
+    let (mut spent, mut turns) = (Duration::ZERO, 0);
+    while begun.elapsed() < SHARE {
+        spent += row.measure(batch);
+        turns += batch;
+    }
+    spent.as_secs_f64() * 1e9 / (turns * row.ops_per_turn) as f64
+}

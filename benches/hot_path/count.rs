@@ -1,0 +1,78 @@
+//! How many instructions each row takes: this program again, under valgrind's callgrind.
+//!
+//! Owns the command and the reading of what it leaves. Times say what a machine is like today;
+//! instructions say what a change has done, to one in a thousand. What the kernel does for a row is
+//! not among them, and a string instruction (`rep stosb`) counts once for each byte: a reset that
+//! fills 128 KiB has 131,072 of them and takes a microsecond. Needs only `valgrind` in the path.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::case::Row;
+
+/// The option by which the second process knows what it is.
+pub const OPTION: &str = "--counted";
+/// The function whose instructions are counted, and which leaves a file each time it returns. Two
+/// ways to write it: callgrind heeds the first of two options that have the same.
+const COUNTED: [&str; 2] =
+    ["--toggle-collect=*case::timed*", "--dump-after=hot_path::case::timed*"];
+/// Turns before the count, in which caches fill and maps grow, and turns that are counted.
+const WARM_TURNS: usize = 64;
+const TURNS: usize = 256;
+/// Turns of a row that takes many operations in each.
+const LONG_TURNS: usize = 4;
+
+/// Instructions for one operation, by the row's name. Rows that would be something else without
+/// pools are left out: valgrind has too little address space for them.
+///
+/// # Errors
+/// Why there are no counts.
+pub fn instructions() -> Result<HashMap<String, f64>> {
+    let dir = tempfile::tempdir()?;
+    let out = dir.path().join("out");
+    let ended = Command::new("valgrind")
+        .args(["--tool=callgrind", "--collect-atstart=no"])
+        .args(COUNTED)
+        .arg(format!("--callgrind-out-file={}", out.display()))
+        .arg(std::env::current_exe()?)
+        .arg(OPTION)
+        .output()
+        .context("valgrind cannot be started; install it to have them counted")?;
+    if !ended.status.success() {
+        let program = std::env::current_exe()?;
+        let again = format!("`valgrind --tool=callgrind {} {OPTION}`", program.display());
+        bail!("valgrind ended with {}; {again} says why", ended.status);
+    }
+    let said = String::from_utf8(ended.stdout)?;
+    // Two files for each row: the first is of the turns that fill the caches.
+    let counts = said.lines().enumerate().map(|(at, line)| {
+        let (ops, name) = line.split_once(' ').context("a line that is not of this program")?;
+        let ops: f64 = ops.parse()?;
+        let total = total(&out, 2 * at + 2).with_context(|| name.to_owned())?;
+        Ok((name.to_owned(), total / ops))
+    });
+    counts.collect()
+}
+
+/// What the second process does: it takes the turns, and says of how many operations each count is.
+pub fn run(rows: &mut [Row]) {
+    for row in rows {
+        let looped = row.ops_per_turn > 1;
+        let turns = |turns| if looped { LONG_TURNS } else { turns };
+        row.measure(turns(WARM_TURNS));
+        row.measure(turns(TURNS));
+        println!("{} {}", turns(TURNS) * row.ops_per_turn, row.name);
+    }
+}
+
+/// The sum over a file that callgrind left, the first being number 1.
+fn total(out: &Path, number: usize) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("{}.{number}", out.display()))?;
+    let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
+    let total: f64 = total.context("callgrind has left no total")?.trim().parse()?;
+    ensure!(total > 0.0, "callgrind has counted nothing");
+    Ok(total)
+}

@@ -1,0 +1,239 @@
+//! The rows in the sandbox: take an instance, call it, take its response, and renew it.
+//!
+//! Owns the engines and the guests. No child compiles here and no cache is read, for all guests are
+//! our own; from the machine code on it goes as in a serving process.
+
+use std::cell::RefCell;
+use std::hint::black_box;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use guesthouse::config::{Isolation, Limits};
+use guesthouse::guest::cache::Artifact;
+use guesthouse::guest::compile::{Compiler, Job};
+use guesthouse::guest::engine::Engines;
+use guesthouse::guest::link::{Identity, Linkers};
+use guesthouse::guest::meter::Meter;
+use guesthouse::guest::{Guest, Instance, Pool};
+use guesthouse::message::{Request, Response};
+use http::{HeaderMap, StatusCode};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+
+use crate::case::{Case, Row};
+
+include!(concat!(env!("OUT_DIR"), "/demo_guests.rs"));
+
+/// Ready instances of one row: it has one request at a time.
+const READY_MAX: usize = 2;
+/// How often the guests for the header functions call theirs: a request is nothing beside it.
+const LOOPS: usize = 1000;
+
+/// Makes guests, as a loader does.
+struct Maker {
+    compiler: Compiler,
+    linkers: Linkers,
+    limits: Limits,
+    house: Rc<House>,
+}
+
+/// What all rows share.
+struct House {
+    engines: Engines,
+    runtime: LocalRuntime,
+    request: fn() -> Request,
+}
+
+/// One guest under load: each turn is a request.
+struct Calls {
+    name: &'static str,
+    house: Rc<House>,
+    guest: Arc<Guest>,
+    pool: Rc<Pool>,
+    /// The pool's task. It is polled after each request, instead of being woken: how long the
+    /// runtime takes to come to it depends on what else there is to do.
+    renewing: Pin<Box<dyn Future<Output = ()>>>,
+    #[expect(clippy::vec_box, reason = "a guest takes it boxed, and the box is not to be timed")]
+    requests: Vec<Box<Request>>,
+    spare: HeaderMap,
+}
+
+/// The rows of this file. `request` makes what the guests are asked. Not every place has the address
+/// space for pools; without them, the row that makes an instance each time is left out.
+pub fn rows(request: fn() -> Request, pooled: bool) -> Result<Vec<Row>> {
+    let limits = Limits::default();
+    let engines = if pooled { Engines::new(&limits, 1) } else { Engines::unpooled() }?;
+    let (compiler, linkers) = (Compiler::new()?, Linkers::new(&engines)?);
+    let runtime =
+        Builder::new_current_thread().enable_time().build_local(LocalOptions::default())?;
+    let house = Rc::new(House { engines, runtime, request });
+    let maker = Maker { compiler, linkers, limits, house };
+
+    let demo = |name: &'static str, guest: &str, isolation| {
+        let found = DEMO_GUESTS.iter().find(|(name, _)| *name == guest);
+        let (_, wasm) = found.with_context(|| format!("there is no demo guest {guest}"))?;
+        maker.row(name, wasm, isolation)
+    };
+    let looped = |name, imports: &str, body: &str| {
+        let row = maker.row(name, looping(imports, body).as_bytes(), Isolation::Reuse)?;
+        Ok::<_, anyhow::Error>(Row { ops_per_turn: LOOPS, ..row })
+    };
+    let mut rows = vec![
+        maker.checkout("checkout: take and give back", looping("", "").as_bytes())?,
+        demo("call: hello, reuse", "hello", Isolation::Reuse)?,
+        demo("call: hello, fresh, reset", "hello", Isolation::Fresh)?,
+        demo("call: echo, reuse", "echo", Isolation::Reuse)?,
+        demo("call: echo, fresh, reset", "echo", Isolation::Fresh)?,
+        looped("headers: names of all 8", NAMES, "(drop (call $names (i32.const 0) OUT))")?,
+        looped("headers: value of 1", VALUES, "(drop (call $values (i32.const 0) NAME OUT))")?,
+        looped("headers: set 1", SET, "(call $set (i32.const 1) NAME VALUE)")?,
+    ];
+    if pooled {
+        rows.push(demo("call: render, fresh, made anew", "render", Isolation::Fresh)?);
+    }
+    Ok(rows)
+}
+
+const NAMES: &str = r#"
+  (import "http_handler" "get_header_names" (func $names (param i32 i32 i32) (result i64)))"#;
+const VALUES: &str = r#"
+  (import "http_handler" "get_header_values"
+    (func $values (param i32 i32 i32 i32 i32) (result i64)))"#;
+const SET: &str = r#"
+  (import "http_handler" "set_header_value" (func $set (param i32 i32 i32 i32 i32)))"#;
+
+/// A guest that does one thing [`LOOPS`] times. `NAME`, `VALUE` and `OUT` are pairs of address and
+/// length: a field's name, a value, and a buffer.
+fn looping(imports: &str, body: &str) -> String {
+    let body = body
+        .replace("NAME", "(i32.const 0) (i32.const 10)")
+        .replace("VALUE", "(i32.const 16) (i32.const 11)")
+        .replace("OUT", "(i32.const 1024) (i32.const 4096)");
+    format!(
+        r#"(module {imports}
+  (memory (export "memory") 1)
+  (data (i32.const 0) "user-agent")
+  (data (i32.const 16) "a/1.0 (b c)")
+  (func (export "handle_request") (result i64)
+    (local $left i32)
+    (local.set $left (i32.const {LOOPS}))
+    (loop $more
+      {body}
+      (br_if $more (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+    (i64.const 0)))"#
+    )
+}
+
+impl Maker {
+    fn row(&self, name: &'static str, bytes: &[u8], isolation: Isolation) -> Result<Row> {
+        let calls = self.calls(name, bytes, isolation);
+        let calls = calls.with_context(|| format!("the row \"{name}\""))?;
+        Ok(Row::new(name, calls))
+    }
+
+    /// The pool alone.
+    fn checkout(&self, name: &'static str, bytes: &[u8]) -> Result<Row> {
+        let Calls { pool, guest, .. } = self.calls(name, bytes, Isolation::Reuse)?;
+        Ok(Row::new(name, move || {
+            if let Some(instance) = pool.take(black_box(&guest)) {
+                pool.give_back(instance);
+            }
+        }))
+    }
+
+    fn calls(&self, name: &'static str, bytes: &[u8], isolation: Isolation) -> Result<Calls> {
+        let guest = Arc::new(self.guest(bytes, isolation).map_err(|reason| anyhow!(reason))?);
+        let house = self.house.clone();
+        let pool = Rc::new(Pool::new(house.engines.pulse(0), READY_MAX));
+        // It would rest after some work, as what is polled by the runtime should.
+        let renewing = Box::pin(tokio::task::unconstrained(pool.clone().renew_always()));
+        let (requests, spare) = (Vec::new(), HeaderMap::new());
+        let mut calls = Calls { name, house, guest, pool, renewing, requests, spare };
+        calls.begin()?;
+        Ok(calls)
+    }
+
+    /// From bytes to a guest whose instances can be reset, where they can.
+    fn guest(&self, bytes: &[u8], isolation: Isolation) -> Result<Guest, String> {
+        let (name, limits) = ("bench", &self.limits);
+        let is_text = !bytes.starts_with(b"\0asm");
+        let job = Job { name: name.to_owned(), is_text, limits: limits.clone() };
+        let (facts, code) = self.compiler.compile(&job, bytes)?;
+        let engine = self.house.engines.get(facts.class, facts.memory_bytes);
+        let module = Artifact::compiled(code).module(engine).map_err(|error| error.to_string())?;
+        let identity = Identity { id: 0, name, isolation, limits };
+        let guest = self.linkers.link(&identity, &facts, &module)?;
+        if facts.reset_globals.is_none() {
+            return Ok(guest);
+        }
+        let guest = Arc::new(guest);
+        let shown = Instance::try_now(guest.clone())?;
+        let baseline = shown.and_then(|mut instance| instance.baseline());
+        let mut guest = Arc::into_inner(guest).ok_or("the guest is still in use")?;
+        guest.baseline = baseline;
+        Ok(guest)
+    }
+}
+
+impl Calls {
+    /// Makes the first instance, and asks it once to see that it answers.
+    fn begin(&mut self) -> Result<()> {
+        let Calls { house, guest, pool, .. } = self;
+        let made = house.runtime.block_on(pool.make(guest.clone()));
+        pool.give_back(made.map_err(|reject| anyhow!("no instance: {reject}"))?);
+        self.prepare(1);
+        let answer = RefCell::new(None);
+        self.each(|response| *answer.borrow_mut() = Some(response.status));
+        let status = answer.into_inner();
+        anyhow::ensure!(status == Some(StatusCode::OK), "the guest answers {status:?}");
+        Ok(())
+    }
+
+    /// Serves the requests that were prepared, as `serve/pipeline.rs` does.
+    fn each(&mut self, answered: impl Fn(Response)) {
+        let Calls { name, house, guest, pool, renewing, requests, spare } = self;
+        let limits = &guest.about.limits;
+        house.runtime.block_on(async {
+            for request in requests.drain(..) {
+                renew(renewing).await;
+                let mut meter = Meter::new(limits, Instant::now()).taking_turns(pool.turns());
+                let mut instance = pool.take(guest).unwrap_or_else(|| panic!("{name}: none ready"));
+                instance.accept(request, std::mem::take(spare));
+                let out = pool.lend();
+                let called = instance.request(&mut meter, pool.pulse()).await;
+                let (mut instance, _) = called.unwrap_or_else(|end| panic!("{name}: {end}"));
+                let response;
+                (response, *spare) = instance.respond();
+                spare.clear();
+                pool.give_back(instance);
+                drop(out);
+                answered(response);
+            }
+            renew(renewing).await;
+        });
+    }
+}
+
+impl Case for Calls {
+    fn prepare(&mut self, turns: usize) {
+        let request = self.house.request;
+        self.requests.extend((0..turns).map(|_| Box::new(request())));
+    }
+
+    fn run(&mut self, _turns: usize) {
+        self.each(|response| drop(black_box(response)));
+    }
+}
+
+/// Renews what has come back.
+async fn renew(renewing: &mut Pin<Box<dyn Future<Output = ()>>>) {
+    std::future::poll_fn(|cx| {
+        // It never ends.
+        let _pending = renewing.as_mut().poll(cx);
+        Poll::Ready(())
+    })
+    .await;
+}

@@ -28,6 +28,10 @@ scenario NAME *FLAGS:
 peers *NAMES:
     benches/peers/install.sh {{NAMES}}
 
+# Micro-benchmarks of the request path, with instruction counts where valgrind works
+hot-path *WORDS:
+    cargo bench --bench hot_path -- {{WORDS}}
+
 # Measure the figures of benches/compare.py into benches/runs (12 minutes; needs wrk)
 compare:
     cargo build --release && python3 benches/compare.py

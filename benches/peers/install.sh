@@ -171,7 +171,8 @@ wasmtime_serve() {
         -o "$installed/wasmtime/peer.cwasm" \
         "$target/component/wasm32-wasip2/release/guesthouse_peer_component.wasm"
     wrapper "$name" "wasmtime $wasmtime" <<END
-exec env TOKIO_WORKER_THREADS="\${TOKIO_WORKER_THREADS:-1}" "\$installed/wasmtime/bin/wasmtime" serve \\
+exec env TOKIO_WORKER_THREADS="\${TOKIO_WORKER_THREADS:-1}" \\
+    "\$installed/wasmtime/bin/wasmtime" serve \\
     --addr "127.0.0.1:\$port" --max-instance-reuse-count $reuse -S cli \\
     -O $wasmtime_tuned \\
     --allow-precompiled "\$installed/wasmtime/peer.cwasm"

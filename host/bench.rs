@@ -116,7 +116,8 @@ pub struct Launch {
     pub ready: String,
     /// How long it may take until then.
     pub ready_within: Duration,
-    /// How long it may go on working by itself after that, as one that compiles; zero: nobody waits.
+    /// How long it may go on working by itself after that, as one that compiles; zero: it is not
+    /// waited for.
     pub settle_within: Duration,
     /// The CPUs that it may use; empty means all.
     pub cpus: Vec<usize>,

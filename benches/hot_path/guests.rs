@@ -61,8 +61,8 @@ struct Calls {
     spare: HeaderMap,
 }
 
-/// The rows of this file. `request` makes what the guests are asked. Not every place has the address
-/// space for pools; without them, the row that makes an instance each time is left out.
+/// The rows of this file. `request` makes what the guests are asked. Not every place has the
+/// address space for pools; without them, the row that makes an instance each time is left out.
 pub fn rows(request: fn() -> Request, pooled: bool) -> Result<Vec<Row>> {
     let limits = Limits::default();
     let engines = if pooled { Engines::new(&limits, 1) } else { Engines::unpooled() }?;

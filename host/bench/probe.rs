@@ -44,7 +44,11 @@ impl Probe {
         let mut buffer = vec![0; 64 * 1024];
         let is_head = request.method == "HEAD";
         while answer.is_none() {
-            let bytes = self.socket.read(&mut buffer)?;
+            let bytes = match self.socket.read(&mut buffer) {
+                // Of a signal: a read with a timeout does not go on by itself.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
             if bytes == 0 {
                 answer = Some(parser.close().ok_or(io::ErrorKind::UnexpectedEof)?);
                 break;

@@ -5,6 +5,8 @@
 //! row, and the others go on.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -178,7 +180,7 @@ impl<'a> Rounds<'a> {
             let named = || format!("{} {}", target.destination.host, request.paths[0]);
             let answered = probe::ask(&target.destination, request, timeout).with_context(named)?;
             if !is_expected(request.status, answered.status) {
-                bail!("{} answers with status {}", named(), answered.status);
+                return Err(UnexpectedStatus(answered.status)).with_context(named);
             }
             let first = self.first.entry((side_number, number));
             let first = first.or_insert_with(|| answered.clone());
@@ -196,6 +198,36 @@ impl<'a> Rounds<'a> {
         reading.values.insert(Quantity::StartMs, first_answer_ms);
         Ok(vec![(reading, histogram())])
     }
+}
+
+/// A server that is up, and does not answer as it should.
+#[derive(Debug)]
+struct UnexpectedStatus(u16);
+
+impl fmt::Display for UnexpectedStatus {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        write!(out, "the answer has status {}", self.0)
+    }
+}
+
+impl std::error::Error for UnexpectedStatus {}
+
+/// One error of the kind that ended a visit.
+fn errors_of(error: &anyhow::Error) -> Errors {
+    let mut errors = Errors::default();
+    if error.is::<UnexpectedStatus>() {
+        errors.status = 1;
+        return errors;
+    }
+    let cause = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
+    match cause.map(io::Error::kind) {
+        Some(ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
+            errors.read = 1;
+        }
+        Some(ErrorKind::WouldBlock | ErrorKind::TimedOut) => errors.timeout = 1,
+        _ => errors.connect = 1,
+    }
+    errors
 }
 
 /// Whether a status is the expected one, or any below 400 where none is named.
@@ -307,8 +339,8 @@ fn record(
         // What was ended before its time is not a failure.
         Err(_) if is_stopped => {}
         Err(error) => {
+            let errors = errors_of(&error);
             for row in rows {
-                let errors = Errors { connect: 1, ..Errors::default() };
                 row.rounds.push(Reading { round, position, errors, ..Reading::default() });
                 row.notes.push(format!("round {round} failed: {error:#}"));
             }

@@ -135,7 +135,15 @@ pub fn parse(url: &str) -> anyhow::Result<(String, String)> {
     if authority.as_str().contains('@') {
         bail!("{url:?}: give user and password as a header: -H 'Authorization: Basic ...'");
     }
-    let port = authority.port_u16().unwrap_or(80);
+    // What the crate cannot read as a port it takes for none.
+    let port = match authority.as_str().strip_prefix(authority.host()) {
+        None | Some("") => 80,
+        Some(rest) => rest
+            .strip_prefix(':')
+            .and_then(|port| port.parse::<u16>().ok())
+            .filter(|port| *port > 0)
+            .with_context(|| format!("{url:?}: a port is a number from 1 to 65535"))?,
+    };
     let path = uri.path_and_query().map_or("/", |it| it.as_str());
     Ok((format!("{}:{port}", authority.host()), path.to_owned()))
 }

@@ -45,10 +45,10 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
     /// Only the cases and sides of the scenario with this in their name (repeatable)
-    #[arg(long, value_name = "TEXT", requires = "scenario")]
+    #[arg(long, value_name = "TEXT", requires = "scenario", conflicts_with = "urls")]
     only: Vec<String>,
     /// Everything in miniature, to see that a scenario works; the numbers mean nothing
-    #[arg(long, requires = "scenario")]
+    #[arg(long, requires = "scenario", conflicts_with = "urls")]
     mini: bool,
 
     /// Open connections [default: 50, or what the scenario says]
@@ -102,7 +102,8 @@ pub struct Flags {
     #[arg(long, value_name = "TEXT|@FILE", help_heading = REQUEST, conflicts_with = "scenario")]
     body: Option<String>,
     /// A file with a path a line; requests are spread over them
-    #[arg(long, value_name = "FILE", help_heading = REQUEST, requires = "urls")]
+    #[arg(long, value_name = "FILE", help_heading = REQUEST, requires = "urls",
+          conflicts_with = "scenario")]
     paths: Option<PathBuf>,
     /// The n-th path of the file is drawn in proportion to n^-EXPONENT; without it, all alike
     #[arg(long, value_name = "EXPONENT", help_heading = REQUEST, requires = "paths",
@@ -113,8 +114,8 @@ pub struct Flags {
           value_parser = clap::value_parser!(u16).range(200..=599))]
     status: Option<u16>,
 
-    /// Process of a URL's server, for its CPU time and memory (repeatable, in the order of the URLs)
-    #[arg(long, help_heading = OUTPUT, requires = "urls")]
+    /// Process of a URL's server, for its CPU time and memory (repeatable, in the URLs' order)
+    #[arg(long, help_heading = OUTPUT, requires = "urls", conflicts_with = "scenario")]
     pid: Vec<u32>,
     /// Write everything as JSON
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]

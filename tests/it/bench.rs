@@ -60,7 +60,7 @@ struct Outcome {
 struct Target<'a>(&'a Value);
 
 impl Bench {
-    /// One round of 300 ms, unless the arguments say otherwise.
+    /// One round of 300 ms, unless the arguments say otherwise, or a scenario.
     fn new<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Bench {
         let dir = tempfile::tempdir().expect("a temporary folder");
         Bench { dir, args: Vec::new(), env: Vec::new() }.args(args)
@@ -94,8 +94,8 @@ impl Bench {
         let mut command = command();
         command.current_dir(folder).arg("bench").args(&self.args);
         for (flag, value) in [("--json", "run.json"), ("--duration", "300ms"), ("--rounds", "1")] {
-            let is_small = flag != "--json" && is_given("--mini");
-            if !is_given(flag) && !is_small {
+            let is_told = flag != "--json" && is_given("--scenario");
+            if !is_given(flag) && !is_told {
                 command.arg(flag).arg(value);
             }
         }

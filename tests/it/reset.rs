@@ -153,7 +153,7 @@ fn ask_at_once(host: &Host, guest: &Witness, turns: usize) -> Vec<(u16, Vec<u8>)
     let path = |turn| format!("/{}?{}", guest.name, "x".repeat(turn));
     let ask = |turn| message("GET", &path(turn), &[], b"");
     let mut connection = host.connect();
-    connection.send(&(0..turns).flat_map(ask).collect::<Vec<u8>>());
+    connection.send((0..turns).flat_map(ask).collect::<Vec<u8>>());
     (0..turns).map(|_| connection.read()).map(|it| (it.status, it.body)).collect()
 }
 

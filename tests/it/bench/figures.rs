@@ -76,7 +76,8 @@ fn a_stall_is_seen_by_all_that_waited_in_it() {
 
 #[test]
 fn in_a_closed_loop_a_stall_is_seen_by_one() {
-    let done = stall(100, &["--duration", "1500ms"]);
+    // The warm-up is a tenth of the time, in which there are 150 requests at most.
+    let done = stall(200, &["--duration", "1500ms"]);
     let target = done.target();
     assert!(target.samples() > 200, "{}", done.text());
     assert!(target.get("max_us") >= 500e3, "{}", done.text());
@@ -133,12 +134,15 @@ fn as_many_are_sent_as_are_due() {
             .args(["--rate", rate, "--threads", threads])
             .run();
         done.assert_good();
-        let due = 0.8 * rate.parse::<f64>().expect("a number");
-        let samples = done.target().samples();
-        assert_within("answers", samples as f64, due - 1.0, due + 1.0);
+        let expected = 0.8 * rate.parse::<f64>().expect("a number");
+        let sent = done.target().samples() as f64;
+        let due = sent / done.target().get("rate_reached");
+        assert_within("what was due", due, expected - 1e-6, expected + 1.0);
+        // On a machine that is busy at the end, the last may come too late to be sent.
+        assert_within("what was sent", sent, 0.95 * due - 1.0, due + 1e-6);
         // Before that, one to see that all is well, and a tenth to warm up.
-        let warm_up = stub.requests() as u64 - samples - 1;
-        assert_within("warm-up", warm_up as f64, due / 10.0 - 1.0, due / 10.0 + 1.0);
+        let warm_up = stub.requests() as f64 - sent - 1.0;
+        assert_within("warm-up", warm_up, expected / 10.0 - 3.0, expected / 10.0 + 1.0);
     }
 }
 
@@ -153,7 +157,12 @@ fn poisson_arrivals_are_as_many_by_chance() {
             .run();
         done.assert_good();
         let count = done.target().samples() as f64;
-        assert_within("the count", count, 500.0 - 5.0 * 500_f64.sqrt(), 500.0 + 5.0 * 500_f64.sqrt());
+        assert_within(
+            "the count",
+            count,
+            500.0 - 5.0 * 500_f64.sqrt(),
+            500.0 + 5.0 * 500_f64.sqrt(),
+        );
         counts.push(count);
     }
     // Chance is drawn from the seed; the last of them may have missed the end.

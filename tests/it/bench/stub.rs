@@ -58,13 +58,13 @@ pub struct Setup {
     pub waits: bool,
     /// Listens no more after so many connections.
     pub connections_max: usize,
-    /// Does not read the requests, so that the script has the bytes as they come.
-    pub raw: bool,
+    /// From this connection on, the script has the bytes as they come, and not requests.
+    pub raw_from: usize,
 }
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup { waits: false, connections_max: usize::MAX, raw: false }
+        Setup { waits: false, connections_max: usize::MAX, raw_from: usize::MAX }
     }
 }
 
@@ -86,7 +86,6 @@ impl Wire {
         self.flush()?;
         for byte in bytes {
             self.stream.write_all(&[*byte])?;
-            std::thread::yield_now();
         }
         Ok(true)
     }
@@ -248,7 +247,7 @@ impl Record {
     ) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut wire = Wire { stream, out: Vec::new() };
-        if setup.raw {
+        if connection >= setup.raw_from {
             let request = Request::default();
             let asked = Asked { request, number: connection, of_target: connection, connection };
             script(&asked, &mut wire)?;

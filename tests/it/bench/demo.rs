@@ -1,0 +1,81 @@
+//! `guesthouse bench` without anything: the demo, its guests against their native twins.
+//!
+//! Also that nothing of a server that was started is left behind.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::host::until;
+
+use super::{Bench, assert_within};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// In the environment of the command, and so of all that it starts.
+const MARK: &str = "GUESTHOUSE_TEST_MARK";
+
+/// The processes that have the mark, by their command lines.
+fn marked(mark: &str) -> Vec<String> {
+    let mark = format!("{MARK}={mark}");
+    let has_mark = |folder: &std::path::PathBuf| {
+        let environment = fs::read(folder.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
+    };
+    let entries = fs::read_dir("/proc").expect("the processes");
+    let folders = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let command = |folder: std::path::PathBuf| fs::read(folder.join("cmdline")).unwrap_or_default();
+    let commands = folders.filter(has_mark).map(command);
+    commands.map(|it| String::from_utf8_lossy(&it).replace('\0', " ")).collect()
+}
+
+fn cache() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-demo-cache")
+}
+
+#[test]
+fn the_demo_is_measured_against_its_twins() {
+    let mark = "the_demo_is_measured";
+    let done = Bench::new(["--duration", "100ms", "--rounds", "1"])
+        .env("GUESTHOUSE_CACHE_DIR", cache())
+        .env(MARK, mark)
+        .run();
+    done.assert_good();
+    assert_eq!(marked(mark), [""; 0]);
+    let names: Vec<&str> = done.cases().iter().filter_map(|case| case["name"].as_str()).collect();
+    assert_eq!(names, ["hello", "fib", "json"]);
+    for case in done.cases() {
+        let targets = case["targets"].as_array().expect("a list");
+        let [native, guest] = &targets[..] else { panic!("{}", done.text()) };
+        assert!(native["name"] == "native" && guest["name"] == "guest", "{}", done.text());
+        for target in [native, guest] {
+            let summary = &target["summary"];
+            for key in ["req_per_s", "cpu_us_per_req", "rss_peak_bytes"] {
+                assert!(summary[key].as_f64().is_some_and(|it| it > 0.0), "{key}: {summary}");
+            }
+            for key in ["cpu_user_us_per_req", "cpu_kernel_us_per_req"] {
+                assert!(summary[key].is_f64(), "{key}: {summary}");
+            }
+        }
+        assert_eq!(guest["ratio"]["to"], "native");
+        let ratio = guest["ratio"]["cpu_us_per_req"].as_f64().expect("a ratio");
+        // Far from what it is, in either direction; the sandbox is not for nothing.
+        assert_within("CPU time of a guest over its twin", ratio, 0.2, 100.0);
+    }
+    assert!(done.out.contains("CPU ratio") || done.out.contains("ratio"), "{}", done.text());
+}
+
+#[test]
+fn an_interrupted_demo_leaves_nothing_behind() {
+    let mark = "an_interrupted_demo";
+    let running = Bench::new(["--duration", "100s"])
+        .env("GUESTHOUSE_CACHE_DIR", cache())
+        .env(MARK, mark)
+        .start();
+    until("the demo", PATIENCE, || marked(mark).iter().any(|it| it.contains("demo")).then_some(()));
+    running.signal(Signal::INT);
+    let done = running.end();
+    assert_eq!((done.code, done.err.as_str()), (Some(130), ""), "{}", done.text());
+    assert!(done.out.contains("INTERRUPTED"), "{}", done.text());
+    assert_eq!(marked(mark), [""; 0]);
+}

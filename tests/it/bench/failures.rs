@@ -1,0 +1,234 @@
+//! Requests that fail: each is counted, by its kind and named, and makes the command fail.
+//!
+//! The stubs of this module fail at every n-th request, so that it is known how many there are.
+
+use std::io::{self, Read as _, Write as _};
+use std::thread::sleep;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::stub::{OK, Setup, Stub, Wire, nowhere};
+use super::{Bench, Outcome, assert_within};
+
+const KINDS: [&str; 6] = ["connect", "read", "write", "timeout", "status", "body"];
+
+/// A hundred requests in a second, one after the other.
+const HUNDRED: [&str; 6] = ["--rate", "100", "--duration", "1s", "--connections", "1"];
+
+/// Asserts that errors are of one kind only, that they were printed, and that the command failed.
+#[track_caller]
+fn assert_fails(done: &Outcome, kind: &str) {
+    assert_eq!((done.code, done.err.as_str()), (Some(1), ""), "{}", done.text());
+    let target = done.target();
+    assert!(target.errors(kind) > 0, "no {kind}: {}", done.text());
+    assert_eq!(target.errors(kind), target.errors("total"), "{}", done.text());
+    let printed = format!("{} {kind}", target.errors(kind));
+    assert!(done.out.contains(&printed), "{printed}: {}", done.text());
+}
+
+#[test]
+fn where_nobody_listens_it_says_so() {
+    let (_socket, addr) = nowhere();
+    let url = format!("http://{addr}/hello");
+    let done = Bench::new([&url]).run();
+    assert_fails(&done, "connect");
+    let notes = done.target().notes();
+    assert!(notes.contains(&addr.to_string()), "{notes}");
+    assert!(notes.contains("refused") && notes.contains("is the server running?"), "{notes}");
+    assert!(done.out.contains("is the server running?"), "{}", done.text());
+    // What was not measured has no number.
+    assert_eq!(done.target().find("req_per_s"), None);
+    assert_eq!(done.target().find("p50_us"), None);
+
+    let done = Bench::new([&url]).args(["--allow-errors"]).run();
+    assert_eq!(done.code, Some(0), "{}", done.text());
+    assert_eq!(done.target().errors("connect"), 1);
+    // The others are measured nevertheless.
+    let stub = Stub::ok();
+    let done = Bench::new([url, stub.url("/there")]).run();
+    assert_eq!(done.code, Some(1), "{}", done.text());
+    assert!(done.target_named("/there").get("req_per_s") > 0.0, "{}", done.text());
+    assert_eq!(done.target_named("/there").errors("total"), 0);
+}
+
+#[test]
+fn a_server_that_goes_away_is_a_connect_error() {
+    // One connection to see that all is well, and one to measure on.
+    let setup = Setup { connections_max: 2, ..Setup::default() };
+    let stub = Stub::with(setup, |asked, wire| {
+        wire.say(OK)?;
+        Ok(asked.number < 50)
+    });
+    let done = Bench::new([stub.url("/")]).args(HUNDRED).run();
+    assert_fails(&done, "connect");
+    assert!(done.target().samples() > 0, "{}", done.text());
+    // The rounds that are left have failed, and the first has its numbers.
+    let setup = Setup { connections_max: 2, ..Setup::default() };
+    let stub = Stub::with(setup, |_, wire| wire.say(OK));
+    let args = ["--rounds", "3", "--connections", "1"];
+    let done = Bench::new([stub.url("/")]).args(args).run();
+    assert_fails(&done, "connect");
+    let notes = done.target().notes();
+    assert!(notes.contains("round 2 failed") && notes.contains("round 3 failed"), "{notes}");
+    assert!(done.target().get("req_per_s") > 0.0, "{}", done.text());
+}
+
+#[test]
+fn a_connection_that_ends_is_a_read_error() {
+    type Break = fn(&mut Wire) -> io::Result<bool>;
+    let breaks: [(&str, Break); 4] = [
+        ("in the middle of a body", |wire| {
+            wire.say(&OK[..OK.len() - 2])?;
+            wire.flush().map(|()| false)
+        }),
+        ("in the middle of a head", |wire| {
+            wire.say(&OK[..20])?;
+            wire.flush().map(|()| false)
+        }),
+        ("without a byte", |_| Ok(false)),
+        ("with a reset", Wire::reset),
+    ];
+    for (what, ends) in breaks {
+        let stub = Stub::new(
+            move |asked, wire| {
+                if asked.number % 5 == 4 { ends(wire) } else { wire.say(OK) }
+            },
+        );
+        let done = Bench::new([stub.url("/")]).args(HUNDRED).run();
+        assert_fails(&done, "read");
+        let (samples, errors) = (done.target().samples(), done.target().errors("read"));
+        assert_within(what, errors as f64, 18.0, 21.0);
+        assert_within(what, (samples + errors) as f64, 95.0, 100.0);
+        // Each of them costs a connection, but none is opened besides.
+        assert_eq!(stub.connections(), 2 + stub.requests() / 5, "{what}: {}", done.text());
+    }
+}
+
+#[test]
+fn a_request_that_is_not_taken_is_a_write_error() {
+    // Too large for the buffers of a connection.
+    let body = vec![b'x'; 16 << 20];
+    let stub = Stub::with(Setup { raw_from: 1, ..Setup::default() }, move |asked, wire| {
+        if asked.connection == 0 {
+            return wire.say(OK);
+        }
+        SockRef::from(&wire.stream).set_recv_buffer_size(1 << 16)?;
+        wire.stream.read_exact(&mut [0; 1 << 16])?;
+        wire.reset()
+    });
+    let done = Bench::new([stub.url("/")])
+        .file("body", body)
+        .args(["--method", "PUT", "--body", "@body", "--connections", "1", "--rate", "20"])
+        .run();
+    assert_fails(&done, "write");
+    assert_eq!(done.target().samples(), 0, "{}", done.text());
+}
+
+#[test]
+fn a_request_without_an_answer_is_a_timeout() {
+    let stub =
+        Stub::new(|asked, wire| if asked.number == 40 { wire.stay_silent() } else { wire.say(OK) });
+    let done = Bench::new([stub.url("/")]).args(HUNDRED).args(["--timeout", "200ms"]).run();
+    assert_fails(&done, "timeout");
+    assert_eq!(done.target().errors("timeout"), 1);
+    // It goes on with a new connection, and what was due meanwhile has waited.
+    assert_eq!(stub.connections(), 3);
+    assert_within("answers", done.target().samples() as f64, 94.0, 99.0);
+    assert!(done.target().get("max_us") >= 150e3, "{}", done.text());
+}
+
+#[test]
+fn what_is_never_answered_ends_with_the_timeout() {
+    // All of those that are in flight at the end, an answer without end among them.
+    let stub = Stub::new(|asked, wire| match (asked.number, asked.connection % 2) {
+        (0, _) => wire.say(OK),
+        (_, 0) => wire.stay_silent(),
+        _ => {
+            wire.stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+            loop {
+                wire.stream.write_all(b"more")?;
+                sleep(Duration::from_millis(5));
+            }
+        }
+    });
+    let done = Bench::new([stub.url("/")])
+        .args(["--connections", "4", "--timeout", "500ms", "--duration", "300ms"])
+        .run();
+    assert_fails(&done, "timeout");
+    assert_eq!((done.target().errors("timeout"), done.target().samples()), (4, 0));
+}
+
+#[test]
+fn a_status_that_was_not_expected_is_an_error() {
+    let stub = Stub::new(|asked, wire| {
+        let status = if asked.number % 4 == 3 { "503 No" } else { "404 No" };
+        wire.say(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"))
+    });
+    let done = Bench::new([stub.url("/")]).args(HUNDRED).args(["--status", "404"]).run();
+    assert_fails(&done, "status");
+    let (samples, errors) = (done.target().samples(), done.target().errors("status"));
+    assert_within("errors", errors as f64, 22.0, 26.0);
+    assert_within("requests", (samples + errors) as f64, 95.0, 100.0);
+    // The connection is as good as before.
+    assert_eq!(stub.connections(), 2);
+
+    // Without that, every status is expected that is below 400.
+    let stub = Stub::new(|asked, wire| {
+        let status = [200, 204, 302, 304, 404, 500][asked.number % 6];
+        wire.say(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"))
+    });
+    let done = Bench::new([stub.url("/")]).args(HUNDRED).run();
+    assert_fails(&done, "status");
+    assert_within("errors", done.target().errors("status") as f64, 31.0, 35.0);
+}
+
+#[test]
+fn a_wrong_status_from_the_start_is_named() {
+    let stub = Stub::new(|_, wire| wire.say(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"));
+    let done = Bench::new([stub.url("/broken")]).run();
+    assert_eq!(done.code, Some(1), "{}", done.text());
+    let notes = done.target().notes();
+    assert!(notes.contains("/broken") && notes.contains("status 500"), "{notes}");
+    // Nothing is measured that is wrong from the start.
+    assert_eq!(stub.requests(), 1);
+}
+
+#[test]
+fn another_body_in_another_round_is_an_error() {
+    let stub = Stub::new(|asked, wire| {
+        wire.say(format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{:04}", asked.connection))
+    });
+    let args = ["--rounds", "3", "--connections", "1", "--duration", "50ms"];
+    let done = Bench::new([stub.url("/")]).args(args).run();
+    assert_fails(&done, "body");
+    assert_eq!(done.target().errors("body"), 2);
+    let of_round = |at: usize| done.target().rounds()[at]["errors"]["body"].as_u64();
+    assert_eq!([0, 1, 2].map(of_round), [Some(0), Some(1), Some(1)]);
+    // Two targets may differ from each other.
+    let stub = Stub::new(|asked, wire| {
+        let body = &asked.request.target;
+        wire.say(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+    });
+    let done = Bench::new([stub.url("/one"), stub.url("/other")]).args(args).run();
+    done.assert_good();
+}
+
+#[test]
+fn errors_may_be_allowed() {
+    let stub =
+        Stub::new(|asked, wire| if asked.number % 5 == 4 { wire.reset() } else { wire.say(OK) });
+    let done = Bench::new([stub.url("/")]).args(HUNDRED).args(["--allow-errors"]).run();
+    assert_eq!((done.code, done.err.as_str()), (Some(0), ""), "{}", done.text());
+    assert!(done.target().errors("read") > 0, "{}", done.text());
+}
+
+#[test]
+fn what_does_not_fail_has_no_errors_of_any_kind() {
+    let stub = Stub::ok();
+    let done = Bench::new([stub.url("/")]).run();
+    done.assert_good();
+    for kind in KINDS {
+        assert_eq!(done.target().errors(kind), 0, "{kind}");
+    }
+}

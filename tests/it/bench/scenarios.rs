@@ -1,0 +1,306 @@
+//! Scenarios: those of the repository in miniature, and what is said of one that is wrong.
+//!
+//! A new file in `benches/scenarios` is covered as it is. Peers take part where their folder is
+//! named (`GUESTHOUSE_PEERS`); without, each is left out by its name.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::stub::{OK, Stub};
+use super::{Bench, Outcome, assert_within};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A call for a scenario of the repository; what is slow to make stays for the next time.
+fn bench(scenario: &Path) -> Bench {
+    let peers = std::env::var_os("GUESTHOUSE_PEERS").map(|it| root().join(it).into_os_string());
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-cache");
+    Bench::new(["--scenario".as_ref(), scenario.as_os_str()])
+        .env("GUESTHOUSE_BENCH_CACHE", cache)
+        .env("GUESTHOUSE_PEERS", peers.unwrap_or_else(|| OsString::from("/no/peers")))
+}
+
+/// A call for a scenario of a test.
+fn scenario(text: &str) -> Bench {
+    Bench::new(["--scenario", "test.toml"]).file("test.toml", text)
+}
+
+#[test]
+fn every_scenario_runs_in_miniature() {
+    let folder = root().join("benches/scenarios");
+    let entries = fs::read_dir(folder).expect("the scenarios");
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    files.retain(|path| path.extension().is_some_and(|it| it == "toml"));
+    files.sort();
+    assert!(files.len() >= 9, "{files:?}");
+    for file in files {
+        let began = Instant::now();
+        let done = bench(&file).args(["--mini", "--html", "run.html", "--csv", "run.csv"]).run();
+        let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+        println!("{name}: {:?}", began.elapsed());
+        assert_runs(&name, &done);
+    }
+}
+
+#[track_caller]
+fn assert_runs(name: &str, done: &Outcome) {
+    assert_eq!(done.code, Some(0), "{name}: {}", done.text());
+    // It says which servers are prepared, and nothing else.
+    assert!(done.err.lines().all(|line| line.contains("INFO")), "{name}: {}", done.text());
+    assert!(!done.targets().is_empty(), "{name}: {}", done.text());
+    for target in done.targets() {
+        let what = format!("{name}: {}", target.name());
+        assert_eq!(target.rounds().len(), 1, "{what}: {}", done.text());
+        assert!(!target.notes().contains("failed"), "{what}: {}", done.text());
+        let numbers = target.0["summary"].as_object().expect("an object");
+        let is_beside = target.0["beside"] == true;
+        assert!(numbers.len() > 1 || is_beside, "{what}: {}", done.text());
+    }
+    // What was left out is told with the reason, in the text as well.
+    for skipped in done.json["skipped"].as_array().expect("a list") {
+        let [name, reason] = ["name", "reason"].map(|key| skipped[key].as_str().expect("a text"));
+        assert!(!name.is_empty() && !reason.is_empty(), "{skipped}");
+        assert!(done.out.contains(&format!("skipped: {name}")), "{}", done.text());
+    }
+    let page = fs::read_to_string(done.path("run.html")).expect("the page");
+    assert!(page.contains("</html>"), "{name}");
+}
+
+#[test]
+fn peers_that_are_missing_are_left_out_by_name() {
+    let file = root().join("benches/scenarios/peers.toml");
+    let bench = bench(&file).env("GUESTHOUSE_PEERS", "/no/peers");
+    let done = bench.args(["--mini", "--html", "run.html"]).run();
+    assert_runs("peers.toml", &done);
+    for peer in ["wasmtime-serve-fresh", "go", "node", "workerd", "nginx", "granian", "uvicorn"] {
+        let skipped = done.json["skipped"].as_array().expect("a list");
+        let skipped = skipped.iter().find(|it| it["name"] == peer);
+        let reason = skipped.unwrap_or_else(|| panic!("no {peer}: {}", done.text()));
+        let reason = reason["reason"].as_str().expect("a text");
+        assert!(reason.contains("just peers"), "{peer}: {reason}");
+    }
+}
+
+#[test]
+fn a_scenario_says_what_is_asked_and_how_often() {
+    let missing = b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n";
+    let stub = Stub::new(move |asked, wire| match asked.request.target.as_str() {
+        "/missing" => wire.say(missing),
+        _ => wire.say(OK),
+    });
+    let text = r#"
+        title = "A test"
+        rounds = 2
+        duration = "100ms"
+        [load]
+        connections = 2
+        [[case]]
+        name = "{what}"
+        each.what = ["a", "b"]
+        request = { method = "PUT", path = "/{what}", body = "{what}", headers = { x-y = "z" } }
+        [[case.side]]
+        name = "first"
+        url = "http://ADDR"
+        beside = [{ name = "other", request.path = "/missing", request.status = 404 }]
+        [[case.side]]
+        name = "second"
+        url = "http://ADDR"
+        request.paths = ["/{01..20}"]
+        load = { rate = 200, pipeline = 2 }
+        "#;
+    let text = text.replace("ADDR", &stub.addr().to_string());
+    let done = scenario(&text).args(["--rounds", "3", "--duration", "150ms"]).run();
+    done.assert_good();
+    let names: Vec<&str> = done.targets().iter().map(|target| target.name()).collect();
+    assert_eq!(names, ["first", "first: other", "second", "first", "first: other", "second"]);
+    assert!(done.targets().iter().all(|target| target.rounds().len() == 3), "{}", done.text());
+    assert_within("answers", done.targets()[2].samples() as f64, 80.0, 90.0);
+    assert!(stub.of_target("/20") > 0 && stub.of_target("/21") == 0);
+    let put = stub.kept().into_iter().find(|request| request.target == "/a").expect("one of them");
+    assert_eq!((put.method.as_str(), put.body.as_slice()), ("PUT", &b"a"[..]));
+    assert_eq!(put.all("x-y"), ["z"]);
+
+    let done = scenario(&text).args(["--only", "second", "--connections", "1", "--mini"]).run();
+    done.assert_good();
+    assert!(done.targets().iter().all(|target| target.name() == "second"), "{}", done.text());
+    assert!(done.out.contains("1 connection"), "{}", done.text());
+    let done = scenario(&text).args(["--only", "third"]).run();
+    assert_eq!((done.code, done.out.as_str()), (Some(1), ""), "{}", done.text());
+    assert!(done.err.contains("third") && done.err.contains("the cases are"), "{}", done.text());
+}
+
+#[test]
+fn failures_beside_may_be_expected() {
+    let stub = Stub::new(|asked, wire| match (asked.of_target, &*asked.request.target) {
+        (0, _) | (_, "/good") => wire.say(OK),
+        _ => wire.reset(),
+    });
+    let text = r#"
+        title = "Hostile"
+        duration = "200ms"
+        rounds = 1
+        [load]
+        connections = 1
+        rate = 100
+        [[case]]
+        name = "one"
+        request.path = "/good"
+        [[case.side]]
+        url = "http://ADDR"
+        beside = [{ name = "bad", request.path = "/bad" }]
+        "#;
+    let text = text.replace("ADDR", &stub.addr().to_string());
+    let done = scenario(&text).run();
+    assert_eq!(done.code, Some(1), "{}", done.text());
+    let may_fail = text.replace("name = \"bad\"", "name = \"bad\", may_fail = true");
+    let done = scenario(&may_fail).run();
+    assert_eq!((done.code, done.err.as_str()), (Some(0), ""), "{}", done.text());
+    let [good, bad] = done.targets()[..] else { panic!("{}", done.text()) };
+    assert!(good.errors("total") == 0 && good.samples() > 10, "{}", done.text());
+    // They are counted nevertheless.
+    assert!(bad.errors("read") > 5, "{}", done.text());
+    assert!(bad.0["beside"] == true && good.0["beside"] == false);
+}
+
+#[test]
+fn a_server_is_started_once_or_for_every_round() {
+    let started = tempfile::NamedTempFile::new().expect("a file");
+    let text = r#"
+        title = "Started"
+        duration = "50ms"
+        rounds = 3
+        [load]
+        connections = 1
+        [[server]]
+        name = "{restart}"
+        each.restart = ["case", "round"]
+        command = [
+            "sh", "-c", "echo {restart} >> STARTED; exec \"$0\" \"$@\"", "{guesthouse}", "demo",
+            "--no-cache", "--workers", "1", "--listen", "127.0.0.1:{port}",
+        ]
+        ready = "/native/hello"
+        ready_within = "60s"
+        restart = "{restart}"
+        [[case]]
+        name = "one"
+        request.path = "/native/hello"
+        sides = ["case", "round"]
+        "#;
+    let done = scenario(&text.replace("STARTED", &started.path().to_string_lossy())).run();
+    done.assert_good();
+    let started = fs::read_to_string(started.path()).expect("the log");
+    let count = |word: &str| started.lines().filter(|line| *line == word).count();
+    assert_eq!((count("case"), count("round")), (1, 3), "{started}");
+    for target in done.targets() {
+        assert!(target.get("cpu_us_per_req") > 0.0, "{}", done.text());
+    }
+}
+
+#[test]
+fn a_server_that_does_not_start_is_named() {
+    let text = r#"
+        title = "Broken"
+        [[server]]
+        name = "ends"
+        command = ["sh", "-c", "echo its last words; exit 3"]
+        [[server]]
+        name = "is silent"
+        command = ["sleep", "60"]
+        ready_within = "200ms"
+        [[server]]
+        name = "missing"
+        command = ["no-such-program"]
+        needs = "a miracle"
+        [[server]]
+        name = "lacks a file"
+        command = ["sleep", "60"]
+        files = { "a.wasm" = "no-such-file.wasm" }
+        [[server]]
+        name = "lacks CPUs"
+        command = ["sleep", "60"]
+        cpus = [5000]
+        [[case]]
+        name = "all"
+        sides = ["ends", "is silent", "missing", "lacks a file", "lacks CPUs"]
+        [[case]]
+        name = "nothing"
+        sides = ["missing"]
+        "#;
+    let done = scenario(text).run();
+    assert_eq!((done.code, done.err.as_str()), (Some(1), ""), "{}", done.text());
+    let ends = done.target_named("ends").notes();
+    assert!(ends.contains("has ended") && ends.contains("its last words"), "{ends}");
+    let silent = done.target_named("is silent").notes();
+    assert!(silent.contains("does not answer /hello in time"), "{silent}");
+    assert_eq!(done.targets().len(), 2, "{}", done.text());
+    for words in [
+        "skipped: missing: there is no program `no-such-program` in the PATH; a miracle",
+        "skipped: lacks a file: there is no {here}/no-such-file.wasm",
+        "skipped: lacks CPUs: it takes 5001 CPUs",
+        "skipped: nothing: none of its sides",
+    ] {
+        assert!(done.out.contains(words), "no {words}: {}", done.text());
+    }
+}
+
+/// What can stand before a mistake, and be right: six lines.
+const HEAD: &str = "title = \"Wrong\"\n[[server]]\nname = \"a\"\ncommand = [\"false\"]\n\
+                    [[case]]\nname = \"c\"\n";
+
+/// What comes behind that, and what is said of it, with the line.
+const MISTAKES: [(&str, &str); 25] = [
+    ("sides = [\"b\"]", "test.toml:7: server: there is no `b`; there are a"),
+    ("sides = [\"a\"]\nduraton = \"1s\"", "test.toml:8: unknown field `duraton`"),
+    ("sides = [\"a\"]\nduration = \"soon\"", "test.toml:8: duration: \"soon\" is not a time"),
+    ("sides = [\"a\"]\nduration = 5", "test.toml:8: duration: \"5\" is not a time"),
+    ("sides = [\"a\"]\nrounds = 0", "test.toml:8: rounds: \"0\" is not a number from 1 to 1000"),
+    ("[[case.side]]\nserver = \"a\"\nname = \"{no}\"", "test.toml:9: there is no {no}; there are"),
+    ("sides = [\"a\"]\nmeasure = \"speed\"", "test.toml:8: measure: \"speed\" is not a choice"),
+    ("sides = [\"a\"]\nmeasure = \"drop\"", "test.toml:6: versions: what is dropped?"),
+    ("sides = [\"a\"]\nload.connections = 0", "test.toml:8: connections: \"0\" is not a number"),
+    ("sides = [\"a\"]\nload.rate = -1", "test.toml:8: rate: \"-1\" is not a number"),
+    ("sides = [\"a\"]\nload.pipeline = \"x\"", "test.toml:8: pipeline: \"x\" is not a number"),
+    ("sides = [\"a\"]\nload.speed = 5", "test.toml:8: unknown field `speed`"),
+    ("sides = [\"a\"]\nload.cpus = \"last 1\"", "test.toml:8: cpus: \"last 1\" is no set of CPUs"),
+    ("sides = [\"a\"]\nrequest.path = \"hello\"", "test.toml:8: \"hello\" does not begin with /"),
+    ("sides = [\"a\"]\nrequest.path = \"/a b\"", "test.toml:8: \"/a b\" has a character"),
+    ("sides = [\"a\"]\nrequest.paths = []", "test.toml:8: paths: there is no path in it"),
+    ("sides = [\"a\"]\nrequest.method = \"get\"", "test.toml:8: method: \"get\" is none"),
+    ("sides = [\"a\"]\nrequest.spread = \"zipf\"", "test.toml:8: spread: write \"uniform\""),
+    ("sides = [\"a\"]\nrequest.headers = { \"a b\" = \"c\" }", "test.toml:8: headers: \"a b\""),
+    ("measure = \"curve\"\ncurve.loads = [0.5, 0.1]", "test.toml:8: curve.loads: write parts"),
+    ("sides = [\"a\"]\neach.x = []", "test.toml:8: each.x: there is no value in it"),
+    ("sides = [\"a\", \"a\"]", "test.toml:6: name: two sides are called `a`"),
+    ("sides = []", "test.toml:6: sides: there is nothing to measure"),
+    ("[[case.side]]\nurl = \"https://a.test:1\"", "test.toml:8: url: \"https://a.test:1\" is not"),
+    ("sides = [", "test.toml:"),
+];
+
+#[test]
+fn each_mistake_has_its_line() {
+    let mut wrong = Vec::new();
+    for (more, words) in MISTAKES {
+        let done = scenario(&format!("{HEAD}{more}\n")).run();
+        let is_told =
+            done.err.contains(words) && done.err.lines().all(|it| it.contains("test.toml:"));
+        if done.code != Some(1) || !done.out.is_empty() || !is_told {
+            wrong.push(format!("{more}, and not {words:?}: {}", done.text()));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of them:\n{}", wrong.len(), wrong.join("\n"));
+    // All of them at once, in the order of the lines.
+    let text = format!("{HEAD}sides = [\"a\"]\nrounds = 0\nduration = \"x\"\nload.rate = 0\n");
+    let done = scenario(&text).run();
+    let lines: Vec<&str> = done.err.lines().collect();
+    assert_eq!(lines.len(), 3, "{}", done.text());
+    for (line, number) in lines.iter().zip(8..) {
+        assert!(line.contains(&format!("test.toml:{number}: ")), "{}", done.text());
+    }
+    let done = Bench::new(["--scenario", "no-such-file.toml"]).run();
+    assert_eq!((done.code, done.out.as_str()), (Some(1), ""), "{}", done.text());
+    assert!(done.err.contains("cannot read no-such-file.toml"), "{}", done.text());
+}

@@ -289,6 +289,8 @@ fn guests_that_cannot_be_reset_are_fresh_as_well() {
 #[test]
 fn what_a_request_did_to_its_streams_ends_with_it() {
     const TURNS: usize = 10;
+    // One after the other, and pipelined.
+    const LINES: usize = 2 * TURNS;
     let text = "(i32.const 64) (i32.const 1) (i32.const 80)";
     let write = format!("(i64.extend_i32_u (call $fd_write (i32.const 1) {text}))");
     let close = "(drop (call $fd_close (i32.const 1)))";
@@ -297,11 +299,11 @@ fn what_a_request_did_to_its_streams_ends_with_it() {
     let said = until("line for each request", Duration::from_secs(5), || {
         let mut lines = host.lines();
         lines.retain(|line| line.json["from"] == "stdout");
-        (lines.len() >= TURNS).then_some(lines)
+        (lines.len() >= LINES).then_some(lines)
     });
     assert!(said.iter().all(|line| line.message() == "said"), "{said:?}");
     let requests: BTreeSet<_> = said.iter().map(|line| line.json["request"].as_str()).collect();
-    assert_eq!((said.len(), requests.len()), (TURNS, TURNS), "{said:?}");
+    assert_eq!((said.len(), requests.len()), (LINES, LINES), "{said:?}");
 }
 
 /// Under `reuse` as well: a feature is the request's own, or the guest's.

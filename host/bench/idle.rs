@@ -10,7 +10,8 @@ use anyhow::{Context as _, bail};
 
 use super::probe::Probe;
 use super::process::rss_now_bytes;
-use super::round::{Target, is_expected};
+use super::response::is_expected;
+use super::round::Target;
 use super::{Quantity, Reading, Side};
 
 /// Requests before anything is read: they also pay for pools that no later connection pays for.

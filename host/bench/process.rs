@@ -233,16 +233,18 @@ fn check_interrupted(interrupted: &AtomicBool) -> Result<()> {
 /// which therefore is one of its own.
 fn spawn(command: &mut Command, cpus: &[usize]) -> io::Result<Child> {
     let start = || {
-        if !cpus.is_empty() {
-            sched_setaffinity(None, &cpu_set(cpus)?)?;
-        }
+        pin(cpus)?;
         command.spawn()
     };
     thread::scope(|scope| scope.spawn(start).join())
         .unwrap_or_else(|_| Err(io::Error::other("the thread that starts servers has panicked")))
 }
 
-fn cpu_set(cpus: &[usize]) -> io::Result<CpuSet> {
+/// Keeps this thread, and what it starts, on some CPUs; none means all.
+pub fn pin(cpus: &[usize]) -> io::Result<()> {
+    if cpus.is_empty() {
+        return Ok(());
+    }
     let mut set = CpuSet::new();
     for &cpu in cpus {
         if cpu >= CpuSet::MAX_CPU {
@@ -250,7 +252,7 @@ fn cpu_set(cpus: &[usize]) -> io::Result<CpuSet> {
         }
         set.set(cpu);
     }
-    Ok(set)
+    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// Copies a file, or a folder with all that is in it.

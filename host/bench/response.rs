@@ -34,6 +34,11 @@ pub struct Answer {
     pub closes: bool,
 }
 
+/// Whether a status is the expected one, or any below 400 where none is named.
+pub fn is_expected(expected: Option<u16>, status: u16) -> bool {
+    expected.map_or(status < 400, |expected| expected == status)
+}
+
 /// What came is not HTTP/1.1, or asks for more than a client has to put up with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;

@@ -19,6 +19,7 @@ use rand::seq::SliceRandom as _;
 
 use super::probe::{self, Answered};
 use super::process::{Meter, Server};
+use super::response::is_expected;
 use super::stream::{self, Destination};
 use super::swap::Swapper;
 use super::tally::{Tally, histogram};
@@ -228,11 +229,6 @@ fn errors_of(error: &anyhow::Error) -> Errors {
         _ => errors.connect = 1,
     }
     errors
-}
-
-/// Whether a status is the expected one, or any below 400 where none is named.
-pub fn is_expected(expected: Option<u16>, status: u16) -> bool {
-    expected.map_or(status < 400, |expected| expected == status)
 }
 
 /// Runs the side's streams and reads the server's CPU time and memory meanwhile.

@@ -7,9 +7,6 @@ use hdrhistogram::Histogram;
 
 use super::{Errors, Quantity, Row};
 
-/// From so many latencies on, the highest of a hundred thousand is more than the maximum.
-const P99999_SAMPLES: u64 = 100_000;
-
 /// Where a curve has points, in each power of ten of `1/(1-quantile)`: 50 %, 75 %, 80 % and 90 %
 /// are among them, and 95 %, 99 %, 99.5 % and so on.
 const CURVE_STEPS: [f64; 10] = [1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.4, 8.0];
@@ -42,9 +39,6 @@ pub fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
 
 /// A quantity over the rounds of a row.
 pub fn quantity(row: &Row, quantity: Quantity) -> Option<Spread> {
-    if quantity == Quantity::P99999Us && row.latency.len() < P99999_SAMPLES {
-        return None;
-    }
     spread(row.rounds.iter().filter_map(|reading| reading.values.get(&quantity).copied()))
 }
 

@@ -1,16 +1,17 @@
 //! The streams of one side at work: threads that connect, warm up, and send at the same time.
 //!
-//! Owns the order of these steps. Knows no process: who measures the server is told when to begin.
+//! Owns the order of these steps. Knows no server process: who measures one is told when to begin.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Barrier;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
 use super::plan::{Draw, Schedule};
+use super::process::pin;
 use super::tally::Tally;
 use super::worker::{Job, Worker};
 use super::{Request, Stream};
@@ -98,9 +99,10 @@ impl Part<'_> {
 
     /// Connects and warms up.
     fn prepare(&self, seed: u64) -> anyhow::Result<Worker<'_>> {
-        pin(&self.stream.load.cpus)?;
+        let cpus = &self.stream.load.cpus;
+        pin(cpus).with_context(|| format!("the generator cannot run on CPU {cpus:?}"))?;
         let mut worker = Worker::new(self.job(seed))?;
-        if worker.wait_until_open()? == 0 && !self.stop.load(std::sync::atomic::Ordering::Relaxed) {
+        if worker.wait_until_open()? == 0 && !self.stop.load(Ordering::Relaxed) {
             bail!(
                 "cannot connect to {} ({}): is the server running?",
                 self.destination.host,
@@ -139,19 +141,6 @@ impl Part<'_> {
 /// No thread without a connection.
 fn threads_of(stream: &Stream) -> usize {
     stream.load.threads.min(stream.load.connections).max(1)
-}
-
-/// Keeps this thread on some CPUs; none means all.
-fn pin(cpus: &[usize]) -> anyhow::Result<()> {
-    if cpus.is_empty() {
-        return Ok(());
-    }
-    let mut set = rustix::thread::CpuSet::new();
-    for cpu in cpus {
-        set.set(*cpu);
-    }
-    rustix::thread::sched_setaffinity(None, &set)
-        .with_context(|| format!("the generator cannot run on CPU {cpus:?}"))
 }
 
 /// The requests as they are sent, one for each path.

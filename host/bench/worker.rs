@@ -21,7 +21,7 @@ use rustix::thread::ClockId;
 
 use super::connection::{Broken, Connection};
 use super::plan::{Draw, Due, Schedule};
-use super::response::{Answer, Memory};
+use super::response::{Answer, Memory, is_expected};
 use super::tally::Tally;
 
 /// What is read at a time: some hundred small answers, or a part of a large one.
@@ -328,7 +328,7 @@ impl<'a> Worker<'a> {
             |request, answer: Answer| {
                 let now_ns = *now_ns.get_or_insert_with(|| start.elapsed().as_nanos() as u64);
                 *in_flight -= 1;
-                if expected.map_or(answer.status < 400, |status| answer.status == status) {
+                if is_expected(expected, answer.status) {
                     tally.answer(now_ns.saturating_sub(request.due_ns));
                     tally.answered_in_time += u64::from(now_ns < end_ns);
                 } else {

@@ -149,7 +149,8 @@ pub enum Measure {
     /// Requests a second, latency, CPU time and memory under the side's streams.
     Load,
     /// Memory of each of the first stream's connections: open and never used, and used once.
-    Idle,
+    /// Memory is read when it has not changed for `at_rest`.
+    Idle { at_rest: Duration },
     /// Time from the start of the server to its first answer.
     Start,
     /// Time from a new version of a file in the server's folder to the first answer by it.
@@ -221,6 +222,20 @@ pub struct Request {
     pub status: Option<u16>,
 }
 
+impl Request {
+    /// A GET without header fields of its own.
+    pub fn get(path: &str) -> Self {
+        Self {
+            method: "GET".to_owned(),
+            paths: vec![path.to_owned()],
+            spread: Spread::Uniform,
+            headers: Vec::new(),
+            body: Vec::new(),
+            status: None,
+        }
+    }
+}
+
 /// How paths are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Spread {
@@ -284,7 +299,6 @@ pub struct CaseRun {
     pub settings: String,
     /// One for each stream of each side, in the order of the suite.
     pub rows: Vec<Row>,
-    pub skipped: Vec<Skipped>,
 }
 
 /// What came of one stream of one side.

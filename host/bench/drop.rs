@@ -2,6 +2,7 @@
 //!
 //! The server serves the first version when this begins, and the second one when it ends.
 
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -14,18 +15,25 @@ use super::{Quantity, Reading, Side, Versions, probe};
 const SERVED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Puts the second version over the first, and asks until the answer is another one.
-pub fn measure(side: &Side, target: &Target, versions: &Versions) -> anyhow::Result<Reading> {
+pub fn measure(
+    side: &Side,
+    target: &Target,
+    versions: &Versions,
+    stop: &AtomicBool,
+) -> anyhow::Result<Reading> {
     let path = place(versions, target.server);
     let stream = side.streams.first().context("a drop needs a request")?;
     let (request, to) = (&stream.request, &target.destination);
-    let before = probe::ask(to, request, stream.load.timeout)?;
+    let before = probe::ask(to, request, stream.load.timeout, stop)?;
     let version = &versions.files[1];
     let since = Instant::now();
     put(version, &path)?;
     let is_new = |it: &probe::Answered| it.status < 400 && it.body != before.body;
-    let Some((took, _)) = probe::ask_until(to, request, since, SERVED_WITHIN, is_new) else {
+    let until = since + SERVED_WITHIN;
+    if !probe::ask_until(to, request, until, stop, is_new) {
         bail!("{} is not served after {SERVED_WITHIN:?}", version.display());
     };
+    let took = since.elapsed();
     let mut reading = Reading::default();
     reading.values.insert(Quantity::DropMs, took.as_secs_f64() * 1e3);
     Ok(reading)

@@ -3,6 +3,7 @@
 //! Memory is read when it has come to rest: before there are connections, with connections that
 //! have never been used, and after one request on each.
 
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,27 +17,30 @@ use super::{Quantity, Reading, Side};
 
 /// Requests before anything is read: they also pay for pools that no later connection pays for.
 const REQUESTS_BEFORE: usize = 1000;
-/// Memory is at rest when it has not changed for so long.
-const AT_REST: Duration = Duration::from_millis(200);
 const AT_REST_WITHIN: Duration = Duration::from_secs(5);
 
 /// Opens the first stream's connections, and uses each of them once.
-pub fn measure(side: &Side, target: &Target) -> anyhow::Result<Reading> {
+pub fn measure(
+    side: &Side,
+    target: &Target,
+    at_rest: Duration,
+    stop: &AtomicBool,
+) -> anyhow::Result<Reading> {
     let stream = side.streams.first().context("idle connections need a request")?;
     let pid = target.pid.context("memory can be read of a known process only: name it by --pid")?;
     let (count, timeout) = (stream.load.connections, stream.load.timeout);
-    let connect = || Probe::connect(&target.destination, timeout);
+    let connect = || Probe::connect(&target.destination, timeout, stop);
     let mut first = connect()?;
     for _ in 0..REQUESTS_BEFORE.min(10 * count) {
         first.ask(&stream.request)?;
     }
     drop(first);
-    let before = rss_at_rest(pid)?;
+    let before = rss_at_rest(pid, at_rest)?;
     let mut probes = Vec::with_capacity(count);
     for number in 1..=count {
         probes.push(connect().with_context(|| format!("connection {number} of {count}"))?);
     }
-    let never_used = rss_at_rest(pid)?;
+    let never_used = rss_at_rest(pid, at_rest)?;
     for (number, probe) in probes.iter_mut().enumerate() {
         let answered = probe.ask(&stream.request);
         let answered = answered.with_context(|| format!("connection {} of {count}", number + 1))?;
@@ -44,7 +48,7 @@ pub fn measure(side: &Side, target: &Target) -> anyhow::Result<Reading> {
             bail!("connection {} of {count}: status {}", number + 1, answered.status);
         }
     }
-    let used_once = rss_at_rest(pid)?;
+    let used_once = rss_at_rest(pid, at_rest)?;
     let per_connection = |after: u64| (after as f64 - before as f64) / count as f64;
     let mut reading = Reading::default();
     reading.values.insert(Quantity::NeverUsedBytes, per_connection(never_used));
@@ -52,12 +56,12 @@ pub fn measure(side: &Side, target: &Target) -> anyhow::Result<Reading> {
     Ok(reading)
 }
 
-/// Resident memory once it stands still.
-fn rss_at_rest(pid: u32) -> anyhow::Result<u64> {
+/// Resident memory once it has stood still for `at_rest`.
+fn rss_at_rest(pid: u32, at_rest: Duration) -> anyhow::Result<u64> {
     let began = Instant::now();
     let mut last = rss_now_bytes(pid)?;
     while began.elapsed() < AT_REST_WITHIN {
-        thread::sleep(AT_REST);
+        thread::sleep(at_rest);
         let now = rss_now_bytes(pid)?;
         if now == last {
             break;

@@ -4,11 +4,15 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Request;
 use super::response::{Answer, Memory, Parser};
 use super::stream::{Destination, render};
+
+/// How long a probe that is to stop may go on.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What a server answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,25 +22,29 @@ pub struct Answered {
 }
 
 /// A connection that is kept for more than one request.
-pub struct Probe {
+pub struct Probe<'a> {
     socket: TcpStream,
     host: String,
+    timeout: Duration,
+    stop: &'a AtomicBool,
 }
 
-impl Probe {
-    pub fn connect(to: &Destination, timeout: Duration) -> io::Result<Self> {
+impl<'a> Probe<'a> {
+    /// An answer may take `timeout`; once `stop` is set, nothing is waited for.
+    pub fn connect(to: &Destination, timeout: Duration, stop: &'a AtomicBool) -> io::Result<Self> {
         let socket = TcpStream::connect_timeout(&to.address, timeout).map_err(|error| {
             let text = format!("cannot connect ({error}): is the server running?");
             io::Error::new(error.kind(), text)
         })?;
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(timeout))?;
+        socket.set_read_timeout(Some(LOOK_EVERY))?;
         socket.set_write_timeout(Some(timeout))?;
-        Ok(Self { socket, host: to.host.clone() })
+        Ok(Self { socket, host: to.host.clone(), timeout, stop })
     }
 
     /// Sends the first path of `request` and waits for the whole answer.
     pub fn ask(&mut self, request: &Request) -> io::Result<Answered> {
+        let until = Instant::now() + self.timeout;
         let message = &render(request, &self.host)[0];
         self.socket.write_all(message)?;
         let (mut parser, mut memory) = (Parser::default(), Memory::default());
@@ -44,11 +52,7 @@ impl Probe {
         let mut buffer = vec![0; 64 * 1024];
         let is_head = request.method == "HEAD";
         while answer.is_none() {
-            let bytes = match self.socket.read(&mut buffer) {
-                // Of a signal: a read with a timeout does not go on by itself.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                read => read?,
-            };
+            let bytes = self.read(&mut buffer, until)?;
             if bytes == 0 {
                 answer = Some(parser.close().ok_or(io::ErrorKind::UnexpectedEof)?);
                 break;
@@ -61,28 +65,49 @@ impl Probe {
         let status = answer.map_or(0, |it| it.status);
         Ok(Answered { status, body })
     }
+
+    /// Reads what there is; waits for it in steps, so as to see in between that it is to stop.
+    fn read(&mut self, buffer: &mut [u8], until: Instant) -> io::Result<usize> {
+        loop {
+            match self.socket.read(buffer) {
+                Ok(bytes) => return Ok(bytes),
+                // Of a signal: a read with a timeout does not go on by itself.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                Err(_) if Instant::now() < until => {}
+                Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")),
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(io::Error::other("interrupted"));
+            }
+        }
+    }
 }
 
 /// One request on a connection of its own.
-pub fn ask(to: &Destination, request: &Request, timeout: Duration) -> io::Result<Answered> {
-    Probe::connect(to, timeout)?.ask(request)
+pub fn ask(
+    to: &Destination,
+    request: &Request,
+    timeout: Duration,
+    stop: &AtomicBool,
+) -> io::Result<Answered> {
+    Probe::connect(to, timeout, stop)?.ask(request)
 }
 
-/// Asks until `is_right`, every millisecond on a new connection, at most for `within`: the time
-/// that it took from `since`, and the answer.
+/// Asks until `is_right`, every millisecond on a new connection, at most `until`: whether it was.
 pub fn ask_until(
     to: &Destination,
     request: &Request,
-    since: Instant,
-    within: Duration,
+    until: Instant,
+    stop: &AtomicBool,
     is_right: impl Fn(&Answered) -> bool,
-) -> Option<(Duration, Answered)> {
-    while since.elapsed() < within {
-        let left = within.saturating_sub(since.elapsed()).max(Duration::from_millis(1));
-        match ask(to, request, left) {
-            Ok(answered) if is_right(&answered) => return Some((since.elapsed(), answered)),
+) -> bool {
+    while Instant::now() < until && !stop.load(Ordering::Relaxed) {
+        let left = until.saturating_duration_since(Instant::now()).max(LOOK_EVERY);
+        match ask(to, request, left, stop) {
+            Ok(answered) if is_right(&answered) => return true,
             _ => std::thread::sleep(Duration::from_millis(1)),
         }
     }
-    None
+    false
 }

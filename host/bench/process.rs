@@ -4,8 +4,8 @@
 //! in `machine.rs`. Knows nothing of what it is asked for while it runs.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -21,7 +21,8 @@ use tempfile::TempDir;
 pub use machine::{cpus_allowed, files_max, machine, ports_max};
 pub use usage::{Meter, rss_now_bytes};
 
-use super::Launch;
+use super::stream::Destination;
+use super::{Launch, Request, probe};
 use crate::log::escape;
 
 mod machine;
@@ -160,12 +161,13 @@ impl Server {
         interrupted: &AtomicBool,
     ) -> Result<()> {
         let mut last = String::from("nothing listened");
+        let (to, request) = (Destination::resolve(&self.authority)?, Request::get(path));
         while Instant::now() < until {
             self.check_alive()?;
             check_interrupted(interrupted)?;
-            match probe(&self.authority, path) {
-                Ok(status) if (100..400).contains(&status) => return Ok(()),
-                Ok(status) => last = format!("the last status was {status}"),
+            match probe::ask(&to, &request, ANSWER_WITHIN, interrupted) {
+                Ok(answered) if answered.status < 400 => return Ok(()),
+                Ok(answered) => last = format!("the last status was {}", answered.status),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(error) => last = format!("the last try ended with: {error}"),
             }
@@ -272,20 +274,4 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 /// A port that nobody listens on; somebody else may take it before it is used.
 fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
-/// The status of the answer to one request on a connection of its own.
-fn probe(authority: &str, path: &str) -> io::Result<u16> {
-    let address: SocketAddr = authority.parse().map_err(io::Error::other)?;
-    let mut stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;
-    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-    stream.set_write_timeout(Some(ANSWER_WITHIN))?;
-    let head = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes())?;
-    // "HTTP/1.1 200"
-    let mut line = [0; 12];
-    stream.read_exact(&mut line)?;
-    let status = line.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..));
-    let status = status.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-    status.ok_or_else(|| io::Error::other("it does not speak HTTP"))
 }

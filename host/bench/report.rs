@@ -270,8 +270,5 @@ fn notes(case: &CaseRun) -> Vec<String> {
             notes.push(format!("{name}: {} of {rounds} rounds", row.rounds.len()));
         }
     }
-    for skipped in &case.skipped {
-        notes.push(format!("skipped: {}: {}", clean(&skipped.name), clean(&skipped.reason)));
-    }
     notes
 }

@@ -104,7 +104,7 @@ impl<'a> Rounds<'a> {
             }
         }
         let rows = rows.into_iter().flatten().map(finish).collect();
-        CaseRun { name: case.name.clone(), settings: settings(case), rows, skipped: Vec::new() }
+        CaseRun { name: case.name.clone(), settings: settings(case), rows }
     }
 
     /// One side once.
@@ -151,8 +151,12 @@ impl<'a> Rounds<'a> {
         let wrong = self.check(side_number, side, target)?;
         let mut visit = match &case.measure {
             Measure::Load => load(side, target, case.duration, seed, self.stop)?,
-            Measure::Idle => vec![(idle::measure(side, target)?, histogram())],
-            Measure::Drop(versions) => vec![(drop::measure(side, target, versions)?, histogram())],
+            Measure::Idle { at_rest } => {
+                vec![(idle::measure(side, target, *at_rest, self.stop)?, histogram())]
+            }
+            Measure::Drop(versions) => {
+                vec![(drop::measure(side, target, versions, self.stop)?, histogram())]
+            }
             Measure::Curve(curve) => {
                 vec![curve::measure(side, target, curve, case.duration, seed, self.stop)?]
             }
@@ -179,7 +183,8 @@ impl<'a> Rounds<'a> {
             }
             let (request, timeout) = (&stream.request, stream.load.timeout);
             let named = || format!("{} {}", target.destination.host, request.paths[0]);
-            let answered = probe::ask(&target.destination, request, timeout).with_context(named)?;
+            let answered = probe::ask(&target.destination, request, timeout, self.stop);
+            let answered = answered.with_context(named)?;
             if !is_expected(request.status, answered.status) {
                 return Err(UnexpectedStatus(answered.status)).with_context(named);
             }

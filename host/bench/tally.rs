@@ -55,11 +55,10 @@ impl Tally {
         }
     }
 
-    /// A good answer after `latency_ns`.
-    #[inline]
-    pub fn answer(&mut self, latency_ns: u64) {
-        self.answered += 1;
-        self.latency.saturating_record(latency_ns.max(1));
+    /// `count` good answers after `latency_ns` each.
+    pub fn answers(&mut self, latency_ns: u64, count: u64) {
+        self.answered += count;
+        self.latency.saturating_record_n(latency_ns.max(1), count);
     }
 
     pub fn add(&mut self, other: &Self) {

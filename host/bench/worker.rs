@@ -321,6 +321,8 @@ impl<'a> Worker<'a> {
         let tally = &mut self.tally;
         let in_flight = &mut self.in_flight;
         let mut now_ns = None;
+        // Answers to requests that were due together have the same latency: counted in one go.
+        let (mut same_ns, mut same) = (0, 0);
         let (bytes, result) = connection.read(
             &mut self.buffer,
             self.job.is_head,
@@ -329,13 +331,19 @@ impl<'a> Worker<'a> {
                 let now_ns = *now_ns.get_or_insert_with(|| start.elapsed().as_nanos() as u64);
                 *in_flight -= 1;
                 if is_expected(expected, answer.status) {
-                    tally.answer(now_ns.saturating_sub(request.due_ns));
+                    let latency_ns = now_ns.saturating_sub(request.due_ns);
+                    if latency_ns != same_ns {
+                        tally.answers(same_ns, std::mem::take(&mut same));
+                        same_ns = latency_ns;
+                    }
+                    same += 1;
                     tally.answered_in_time += u64::from(now_ns < end_ns);
                 } else {
                     tally.errors.status += 1;
                 }
             },
         );
+        tally.answers(same_ns, same);
         // A part of an answer takes its time from the next one.
         if now_ns.is_none_or(|now_ns| now_ns < end_ns) {
             tally.bytes += bytes as u64;

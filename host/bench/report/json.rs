@@ -13,7 +13,6 @@
 //! skipped                 list of { name, reason }: servers and cases that could not be run
 //! cases                   list of
 //!   name, settings        strings
-//!   skipped               list of { name, reason }
 //!   targets               list of
 //!     name                string
 //!     beside              whether this is a further stream of the target before it
@@ -58,7 +57,6 @@ fn case_json(case: &CaseRun) -> Value {
         "name": case.name,
         "settings": case.settings,
         "targets": case.rows.iter().map(|row| target(case, row)).collect::<Vec<_>>(),
-        "skipped": skipped_json(&case.skipped),
     })
 }
 

@@ -21,6 +21,8 @@ const DURATION: Duration = Duration::from_secs(10);
 const SLOWDOWN_MAX: f64 = 10.0;
 const QUANTILE: f64 = 0.999;
 const LOADS: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
+/// The memory of a server that is idle is read when it has not changed for so long.
+const AT_REST: Duration = Duration::from_millis(200);
 const SWAP_EVERY: Duration = Duration::from_millis(100);
 
 /// Reads the cases one after the other, and takes note of what is wrong or missing.
@@ -107,6 +109,9 @@ impl Cases<'_, '_> {
         let choices = words.map(|word| (word, word));
         let word = table.measure.as_ref();
         let word = word.map_or("load", |word| self.reader.choice("measure", word, vars, &choices));
+        if let (false, Some(at)) = (word == "curve", table.curve.written_at()) {
+            self.reader.mistake(at, "curve: it is for measure = \"curve\"");
+        }
         match (word, &table.versions) {
             ("drop", Some(versions)) => Ok(Measure::Drop(self.versions(versions, vars)?)),
             ("drop", None) => {
@@ -119,7 +124,7 @@ impl Cases<'_, '_> {
                 self.reader.mistake(versions.span(), reason);
                 Ok(Measure::Load)
             }
-            ("idle", None) => Ok(Measure::Idle),
+            ("idle", None) => Ok(Measure::Idle { at_rest: AT_REST }),
             ("start", None) => Ok(Measure::Start),
             ("curve", None) => Ok(Measure::Curve(self.curve(&table.curve, vars))),
             (_, None) => Ok(Measure::Load),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -211,4 +212,13 @@ pub struct Curve {
     pub loads: Option<At<Vec<f64>>>,
     pub slowdown_max: Option<At<Scalar>>,
     pub quantile: Option<At<Scalar>>,
+}
+
+impl Curve {
+    /// Where the first of its keys is; none where it has none.
+    pub fn written_at(&self) -> Option<Range<usize>> {
+        let scalars = [&self.slowdown_max, &self.quantile];
+        let scalars = scalars.into_iter().flatten().map(At::span);
+        self.loads.iter().map(At::span).chain(scalars).min_by_key(|at| at.start)
+    }
 }

@@ -28,7 +28,10 @@ pub fn shrink(cases: &mut [Case]) {
         case.rounds = 1;
         case.duration = case.duration.min(share);
         let connections_max = match &mut case.measure {
-            Measure::Idle => IDLE_MAX,
+            Measure::Idle { at_rest } => {
+                *at_rest = share;
+                IDLE_MAX
+            }
             Measure::Curve(curve) => {
                 curve.loads.truncate(LOADS_MAX);
                 CONNECTIONS_MAX

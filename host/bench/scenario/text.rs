@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
 
     pub fn duration(&mut self, key: &str, value: &At<Scalar>, vars: &Vars) -> Duration {
         let text = self.text(value, vars);
-        duration(&text).unwrap_or_else(|| {
+        humantime::parse_duration(&text).unwrap_or_else(|_| {
             let reason = format!("{key}: {text:?} is not a time; write `250ms`, `10s` or `2m`");
             self.mistake(value.span(), reason);
             Duration::ZERO
@@ -208,17 +208,4 @@ fn range(text: &str) -> Option<Vec<String>> {
     let (first, last) = text.split_once("..")?;
     let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
     Some((first..=last).take(COMBINATIONS_MAX + 1).map(|number| number.to_string()).collect())
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    let digits = text.find(|it: char| !it.is_ascii_digit() && it != '.')?;
-    let (number, unit) = text.split_at(digits);
-    let unit_s = match unit {
-        "us" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * unit_s).ok()
 }

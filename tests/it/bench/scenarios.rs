@@ -252,7 +252,7 @@ const HEAD: &str = "title = \"Wrong\"\n[[server]]\nname = \"a\"\ncommand = [\"fa
                     [[case]]\nname = \"c\"\n";
 
 /// What comes behind that, and what is said of it, with the line.
-const MISTAKES: [(&str, &str); 25] = [
+const MISTAKES: [(&str, &str); 26] = [
     ("sides = [\"b\"]", "test.toml:7: server: there is no `b`; there are a"),
     ("sides = [\"a\"]\nduraton = \"1s\"", "test.toml:8: unknown field `duraton`"),
     ("sides = [\"a\"]\nduration = \"soon\"", "test.toml:8: duration: \"soon\" is not a time"),
@@ -273,6 +273,7 @@ const MISTAKES: [(&str, &str); 25] = [
     ("sides = [\"a\"]\nrequest.spread = \"zipf\"", "test.toml:8: spread: write \"uniform\""),
     ("sides = [\"a\"]\nrequest.headers = { \"a b\" = \"c\" }", "test.toml:8: headers: \"a b\""),
     ("measure = \"curve\"\ncurve.loads = [0.5, 0.1]", "test.toml:8: curve.loads: write parts"),
+    ("sides = [\"a\"]\ncurve.quantile = 0.9", "test.toml:8: curve: it is for measure"),
     ("sides = [\"a\"]\neach.x = []", "test.toml:8: each.x: there is no value in it"),
     ("sides = [\"a\", \"a\"]", "test.toml:6: name: two sides are called `a`"),
     ("sides = []", "test.toml:6: sides: there is nothing to measure"),

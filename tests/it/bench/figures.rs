@@ -33,6 +33,21 @@ fn a_known_delay_is_what_is_measured() {
     assert_eq!(target.find("rate_reached"), None);
 }
 
+/// Waiting in whole milliseconds made every request late by half of one.
+#[test]
+fn a_request_is_sent_when_it_is_due() {
+    let stub = Stub::ok();
+    let p50_us = || {
+        let args = ["--connections", "1", "--rate", "400", "--duration", "250ms"];
+        let done = Bench::new([stub.url("/")]).args(args).run();
+        done.assert_good();
+        done.target().get("p50_us")
+    };
+    // What else the machine does can only add to it.
+    let least = (0..20).map(|_| p50_us()).find(|p50_us| *p50_us < 400.0);
+    assert!(least.is_some(), "no median below 400 us");
+}
+
 #[test]
 fn two_delays_keep_their_distance() {
     let stub = Stub::new(|asked, wire| {

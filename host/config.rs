@@ -24,6 +24,8 @@ mod amount;
 pub struct Config {
     pub listen: Vec<SocketAddr>,
     pub workers: usize,
+    /// How much nicer than the workers the slow lane is, by the scale of nice(1).
+    pub slow_nice: i32,
     pub isolation: Isolation,
     /// Whether the native twins of the demo guests are served under `/native/`.
     pub native: bool,
@@ -92,6 +94,10 @@ const LOADING: &str = "Limits of loading";
 const WORKERS: &str = "Worker threads, 1 to 256 [default: one for each core]";
 const UPSTREAM: &str =
     "Forward to http://HOST[:PORT][/BASE] what no guest answers [default: answer 404]";
+const SLOW: &str = "How far long calls stand back behind short ones, 0 to 19 as in nice(1)";
+/// Its weight is a twentieth of that of the workers: what long calls get while short ones keep
+/// every core busy (sched_prio_to_weight in the kernel's sched/core.c: 56 of 1024).
+const SLOW_NICE: i32 = 13;
 const CACHE: &str = "Folder for compiled guests [default: guesthouse in the user's cache folder]";
 
 /// The flags of `serve` and `demo` as they were typed; the comments are the help texts.
@@ -103,6 +109,9 @@ pub struct Flags {
 
     #[arg(long, value_name = "N", help = WORKERS)]
     pub workers: Option<String>,
+
+    #[arg(long, value_name = "NICE", help = SLOW, default_value_t = SLOW_NICE.to_string())]
+    pub slow_priority: String,
 
     /// A sandbox for each request, or one that serves many requests in turn
     #[arg(long, value_name = "fresh|reuse", default_value = "fresh")]
@@ -192,6 +201,7 @@ impl Flags {
         let config = Config {
             listen: address::listen(&self.listen, &mut mistakes),
             workers: mistakes.check("--workers", workers(self.workers.as_deref()), 1),
+            slow_nice: mistakes.check("--slow-priority", slow_nice(&self.slow_priority), SLOW_NICE),
             isolation: mistakes.check(
                 "--isolation",
                 choice(
@@ -310,6 +320,13 @@ fn workers(text: Option<&str>) -> Result<usize, String> {
     match text.trim().parse() {
         Ok(count) if (1..=MAX).contains(&count) => Ok(count),
         _ => Err(format!("{text:?} is not a number of threads; choose one from 1 to {MAX}")),
+    }
+}
+
+fn slow_nice(text: &str) -> Result<i32, String> {
+    match text.trim().parse() {
+        Ok(nice @ 0..=19) => Ok(nice),
+        _ => Err(format!("{text:?} is not a nice level; choose one from 0 to 19")),
     }
 }
 

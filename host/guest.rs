@@ -11,8 +11,11 @@ pub mod compile;
 pub mod core;
 pub mod engine;
 pub mod header;
+mod health;
 pub mod imports;
 pub mod instance;
+pub mod lane;
+pub mod line;
 pub mod link;
 pub mod load;
 pub mod log;
@@ -34,6 +37,7 @@ pub use pool::Pool;
 
 use crate::config::{Isolation, Limits};
 use call::Call;
+use health::Health;
 use reset::Baseline;
 
 /// A handler that has been loaded and can be instantiated.
@@ -59,6 +63,13 @@ pub struct About {
     /// Its file's path below the handler folder, without extension.
     pub name: Box<str>,
     pub limits: Limits,
+    pub health: Health,
+}
+
+impl About {
+    pub fn new(name: &str, limits: &Limits) -> Arc<Self> {
+        Arc::new(About { name: name.into(), limits: limits.clone(), health: Health::new() })
+    }
 }
 
 /// A guest's exports, looked up by index: by name it costs 175 ns each.

@@ -328,11 +328,15 @@ pub enum Reject {
     UpstreamDeadline,
     /// Too many requests are on their way to the upstream already.
     UpstreamBusy,
+    /// The handler has trapped time and again, and is not called for a while.
+    Paused,
+    /// The host itself has failed, in its own code.
+    Panic,
 }
 
 impl Reject {
     /// Every reject, for counters: the position is the counter's index.
-    pub const NAMES: [&'static str; 16] = [
+    pub const NAMES: [&'static str; 18] = [
         "no_route",
         "bad_path",
         "bad_host",
@@ -349,6 +353,8 @@ impl Reject {
         "upstream_deadline",
         "upstream_busy",
         "loading",
+        "panic",
+        "paused",
     ];
 
     /// The position of this reject's name in [`Reject::NAMES`].
@@ -370,6 +376,8 @@ impl Reject {
             Reject::UpstreamDeadline => 13,
             Reject::UpstreamBusy => 14,
             Reject::Loading => 15,
+            Reject::Panic => 16,
+            Reject::Paused => 17,
         }
     }
 

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::guest::engine::Engines;
+use crate::guest::lane::{Entry, Lane, lower_priority};
 use crate::message::Reject;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
@@ -43,6 +44,8 @@ pub struct Host {
     stop: watch::Sender<bool>,
     ask: watch::Sender<u64>,
     metrics: Metrics,
+    /// Ends after the workers, whose calls are in it.
+    _lane: Lane,
 }
 
 /// What every worker gets.
@@ -52,6 +55,7 @@ struct Shared {
     engines: Arc<Engines>,
     registry: Arc<Registry>,
     metrics: Metrics,
+    lane: Entry,
     /// Becomes true when the host stops.
     stop: watch::Receiver<bool>,
     /// Changes when the counts are asked for.
@@ -76,7 +80,9 @@ impl Host {
         let (stop, stopped) = watch::channel(false);
         let (ask, asked) = watch::channel(0);
         let cores = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
+        let lane = Lane::start(config.workers, config.slow_nice)?;
         let shared = Shared {
+            lane: lane.entry(),
             config,
             engines,
             registry,
@@ -94,7 +100,7 @@ impl Host {
                 .context("could not start a worker thread")?;
             threads.push(thread);
         }
-        Ok(Host { threads, stop, ask, metrics })
+        Ok(Host { threads, stop, ask, metrics, _lane: lane })
     }
 
     /// The counters, as every worker has them now. A worker that does not answer within a second
@@ -148,14 +154,16 @@ fn pin(index: usize, workers: usize, cores: &CpuSet) {
 /// The life of a worker thread.
 fn work(index: usize, shared: &Shared, sockets: Vec<Socket>) {
     pin(index, shared.config.workers, &shared.cores);
-    let cores = shared.cores;
+    let (cores, slow_nice) = (shared.cores, shared.config.slow_nice);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // How many tasks may run before the sockets are looked at again.
         .event_interval(EVENT_INTERVAL)
-        // Threads for blocking work may use every core: this worker's is busy.
+        // Threads for blocking work may use every core: this worker's is busy. What long twins
+        // compute there is to have no more of it than long guests.
         .on_thread_start(move || {
             let _ = sched_setaffinity(None, &cores);
+            lower_priority(slow_nice);
         })
         .build_local(tokio::runtime::LocalOptions::default());
     let runtime = match runtime {
@@ -165,7 +173,8 @@ fn work(index: usize, shared: &Shared, sockets: Vec<Socket>) {
     runtime.block_on(async {
         let (config, metrics) = (shared.config.clone(), shared.metrics.clone());
         let registry = shared.registry.clone();
-        let worker = Worker::new(index, config, &shared.engines, registry, metrics);
+        let worker =
+            Worker::new(index, config, &shared.engines, registry, metrics, shared.lane.clone());
         tokio::task::spawn_local(guard::run(worker.clone()));
         tokio::task::spawn_local(worker.pool.clone().renew_always());
         tokio::task::spawn_local(publish(worker.clone(), shared.ask.clone()));

@@ -16,6 +16,7 @@ use guesthouse::config::{Isolation, Limits};
 use guesthouse::guest::cache::Artifact;
 use guesthouse::guest::compile::{Compiler, Job};
 use guesthouse::guest::engine::Engines;
+use guesthouse::guest::lane::Lane;
 use guesthouse::guest::link::{Identity, Linkers};
 use guesthouse::guest::meter::Meter;
 use guesthouse::guest::{Guest, Instance, Pool};
@@ -43,6 +44,7 @@ struct Maker {
 /// What all rows share.
 struct House {
     engines: Engines,
+    lane: Lane,
     runtime: LocalRuntime,
     request: fn() -> Request,
 }
@@ -69,7 +71,7 @@ pub fn rows(request: fn() -> Request, pooled: bool) -> Result<Vec<Row>> {
     let (compiler, linkers) = (Compiler::new()?, Linkers::new(&engines)?);
     let runtime =
         Builder::new_current_thread().enable_time().build_local(LocalOptions::default())?;
-    let house = Rc::new(House { engines, runtime, request });
+    let house = Rc::new(House { engines, lane: Lane::start(1, 0)?, runtime, request });
     let maker = Maker { compiler, linkers, limits, house };
 
     let demo = |name: &'static str, guest: &str, isolation| {
@@ -147,7 +149,7 @@ impl Maker {
     fn calls(&self, name: &'static str, bytes: &[u8], isolation: Isolation) -> Result<Calls> {
         let guest = Arc::new(self.guest(bytes, isolation).map_err(|reason| anyhow!(reason))?);
         let house = self.house.clone();
-        let pool = Rc::new(Pool::new(house.engines.pulse(0), READY_MAX));
+        let pool = Rc::new(Pool::new(house.engines.pulse(0), READY_MAX, house.lane.entry()));
         // It would rest after some work, as what is polled by the runtime should.
         let renewing = Box::pin(tokio::task::unconstrained(pool.clone().renew_always()));
         let (requests, spare) = (Vec::new(), HeaderMap::new());
@@ -199,11 +201,11 @@ impl Calls {
         house.runtime.block_on(async {
             for request in requests.drain(..) {
                 renew(renewing).await;
-                let mut meter = Meter::new(limits, Instant::now()).taking_turns(pool.turns());
+                let mut meter = Meter::new(limits, Instant::now()).in_lanes(pool, guest.id);
                 let mut instance = pool.take(guest).unwrap_or_else(|| panic!("{name}: none ready"));
                 instance.accept(request, std::mem::take(spare));
                 let out = pool.lend();
-                let called = instance.request(&mut meter, pool.pulse()).await;
+                let called = instance.request(&mut meter, pool).await;
                 let (mut instance, _) = called.unwrap_or_else(|end| panic!("{name}: {end}"));
                 let response;
                 (response, *spare) = instance.respond();

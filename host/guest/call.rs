@@ -194,6 +194,13 @@ impl Call {
     }
 }
 
+/// What the guest has said is not lost, however its call ends.
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.end_log();
+    }
+}
+
 impl ResourceLimiter for Call {
     fn memory_growing(
         &mut self,

@@ -11,15 +11,16 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use wasmtime::{Global, PoolConcurrencyLimitError, Store, TypedFunc};
+use wasmtime::{Global, PoolConcurrencyLimitError, Store, TypedFunc, WasmParams, WasmResults};
 
 use super::call::{BUFFER_RESPONSE, Call, Exchange, Fault, Phase};
 use super::engine::{Pulse, QUANTUM_TICKS};
+use super::lane::Movable;
 use super::meter::Meter;
 use super::reset::{Baseline, RESETS_MAX};
 use super::startup::{run_start, store};
-use super::{Guest, Startup};
-use crate::message::{Reject, Request, Response, ResponseBody};
+use super::{About, Guest, Pool, Startup};
+use crate::message::{Reject, Request, RequestId, Response, ResponseBody};
 
 /// An instance that is ready for a request.
 pub struct Instance {
@@ -53,9 +54,12 @@ impl Instance {
     /// # Errors
     /// [`Reject::NoInstance`] where every slot is taken, [`Reject::Trap`] or
     /// [`Reject::Deadline`] where the start-up code fails.
-    pub async fn make(guest: Arc<Guest>, pulse: &Pulse) -> Result<Box<Instance>, Reject> {
+    pub async fn make(guest: Arc<Guest>, pool: &Pool) -> Result<Box<Instance>, Reject> {
         let about = guest.about.clone();
-        Self::instantiate_metered(guest, pulse).await?.map_err(|error| {
+        let _running = pool.pulse().begin();
+        let mut meter = Meter::new(&about.limits, Instant::now()).in_lanes(pool, guest.id);
+        let made = meter.call(Box::pin(Self::instantiate(guest))).await;
+        made?.map_err(|error| {
             let reject = make_reject(&error);
             if reject != Reject::NoInstance {
                 let why = describe(&error);
@@ -208,22 +212,51 @@ impl Instance {
     // A block and not an async fn: that would hold its arguments twice, and every idle connection
     // has room for this future.
     pub fn request(
-        mut self: Box<Self>,
+        self: Box<Self>,
         meter: &mut Meter<'_>,
-        pulse: &Pulse,
-    ) -> impl Future<Output = Result<(Box<Instance>, Passed), Reject>> + Send {
-        self.store.set_epoch_deadline(QUANTUM_TICKS);
+        pool: &Pool,
+    ) -> impl Future<Output = Result<(Box<Instance>, Passed), Reject>> {
+        let handle_request = self.handle_request.clone();
+        let called = self.enter(handle_request, (), meter, pool);
         async move {
-            let result = {
-                let _running = pulse.begin();
-                let Instance { handle_request, store, .. } = &mut *self;
-                let call = pin!(handle_request.call_async(store, ()));
-                meter.run(call).await
-            };
-            let result = self.judge(result)?;
+            let (instance, result) = called.await?;
             // The low half says "next", the high half is the context.
             let passed = if result as i32 == 0 { None } else { Some((result >> 32) as i32) };
-            Ok((self, passed))
+            Ok((instance, passed))
+        }
+    }
+
+    /// Calls one of the guest's functions, in the lanes.
+    fn enter<P: WasmParams + Sync + 'static, R: WasmResults + Sync + 'static>(
+        mut self: Box<Self>,
+        function: TypedFunc<P, R>,
+        params: P,
+        meter: &mut Meter<'_>,
+        pool: &Pool,
+    ) -> impl Future<Output = Result<(Box<Instance>, R), Reject>> {
+        self.store.set_epoch_deadline(QUANTUM_TICKS);
+        let guest = self.guest.id;
+        let request = self.store.data().exchange.as_ref().map(|exchange| exchange.request.id);
+        let call: Movable<(Box<Instance>, wasmtime::Result<R>)> = Box::pin(async move {
+            let result = function.call_async(&mut self.store, params).await;
+            (self, result)
+        });
+        async move {
+            let running = pool.pulse().begin();
+            let ended = meter.call(call).await;
+            drop(running);
+            match ended {
+                Ok((mut instance, result)) => {
+                    let result = instance.judge(result)?;
+                    Ok((instance, result))
+                }
+                Err(reject) => {
+                    if let Some(about) = pool.about(guest) {
+                        log_end(&about, request, format_args!("{reject}"));
+                    }
+                    Err(reject)
+                }
+            }
         }
     }
 
@@ -268,7 +301,7 @@ impl Instance {
         answer: Answer,
         context: i32,
         meter: &mut Meter<'_>,
-        pulse: &Pulse,
+        pool: &Pool,
     ) -> Result<(Box<Instance>, Response), Reject> {
         let Some(handle_response) = self.handle_response() else {
             return Ok((self, answer.response));
@@ -279,18 +312,12 @@ impl Instance {
         let call = self.store.data_mut();
         call.phase = Phase::Response;
         call.begin(exchange);
-        self.store.set_epoch_deadline(QUANTUM_TICKS);
-        let running = pulse.begin();
-        let result = {
-            let call = handle_response.call_async(&mut self.store, (context, is_error));
-            meter.run(pin!(call)).await
-        };
-        drop(running);
-        self.judge(result)?;
-        let response = respond(self.take_exchange());
+        let params = (context, is_error);
+        let (mut instance, ()) = self.enter(handle_response, params, meter, pool).await?;
+        let response = respond(instance.take_exchange());
         Ok(match stream {
-            Some(body) => (self, Response { body, ..response }),
-            None => (self, response),
+            Some(body) => (instance, Response { body, ..response }),
+            None => (instance, response),
         })
     }
 
@@ -310,30 +337,44 @@ impl Instance {
     }
 
     /// Sorts out how a call ended; a bad end is logged here, once.
-    fn judge<T>(&mut self, result: Result<wasmtime::Result<T>, Reject>) -> Result<T, Reject> {
+    fn judge<T>(&mut self, result: wasmtime::Result<T>) -> Result<T, Reject> {
+        let call = self.store.data();
         let error = match result {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => error,
-            Err(reject) => {
-                self.log_end(format_args!("{reject}"));
-                return Err(reject);
+            Ok(value) => {
+                if call.about.health.note_good() {
+                    let guest = &*call.about.name;
+                    tracing::info!(target: "handler", guest, "answers again");
+                }
+                return Ok(value);
             }
+            Err(error) => error,
         };
+        call.end_log();
         let reject = fault_reject(&error);
         if !matches!(error.downcast_ref(), Some(Fault::Reject(_))) {
-            self.log_end(format_args!("{}", describe(&error)));
+            let request = call.exchange.as_ref().map(|exchange| exchange.request.id);
+            log_end(&call.about, request, format_args!("{}", describe(&error)));
+        }
+        if reject == Reject::Trap
+            && let Some(pause) = call.about.health.note_trap()
+        {
+            let guest = &*call.about.name;
+            tracing::warn!(
+                target: "handler",
+                guest,
+                "has trapped time and again without one good answer; its requests are refused \
+                 but for one now and then, the first in {pause:?}, until that is answered or its \
+                 file is replaced"
+            );
         }
         Err(reject)
     }
+}
 
-    fn log_end(&self, why: std::fmt::Arguments<'_>) {
-        let call = self.store.data();
-        call.end_log();
-        let request = call.exchange.as_ref().map(|exchange| exchange.request.id);
-        let request = request.map(tracing::field::display);
-        let guest = &*self.guest.about.name;
-        tracing::warn!(target: "handler", guest, request, "stopped: {why}");
-    }
+/// Says in the log how a call ended badly.
+fn log_end(about: &About, request: Option<RequestId>, why: std::fmt::Arguments<'_>) {
+    let request = request.map(tracing::field::display);
+    tracing::warn!(target: "handler", guest = &*about.name, request, "stopped: {why}");
 }
 
 /// An export that was found when the guest was loaded.

@@ -33,7 +33,7 @@ pub struct Identity<'a> {
 
 impl Identity<'_> {
     pub fn about(&self) -> Arc<About> {
-        Arc::new(About { name: self.name.into(), limits: self.limits.clone() })
+        About::new(self.name, self.limits)
     }
 }
 

@@ -1,24 +1,27 @@
-//! What holds a call to its limits on time: deadline, CPU time, and its turn among long calls.
+//! What holds a call to its limits on time: deadline, CPU time, and the quantum of the fast lane.
 //!
-//! Owns the time between the quanta of a call. Knows nothing of what runs in them.
+//! Owns where a call runs: on its worker's thread for one quantum, then in the slow lane. Knows
+//! nothing of what runs in it.
 
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Sleep;
 
+use super::Pool;
+use super::lane::{Movable, Moved};
+use super::pool::Length;
 use crate::config::Limits;
 use crate::message::Reject;
 
-/// A call that has used so much CPU time is long: it takes turns with the other long calls of its
-/// worker.
-const LONG: Duration = Duration::from_millis(1);
+/// CPU time of a call in the fast lane.
+pub const QUANTUM: Duration = Duration::from_millis(1);
 /// A first slice takes no longer than this: the guest yields before.
 const FIRST_MAX: Duration = Duration::from_millis(10);
 
-/// Holds a request's calls to the deadline and to the CPU limit, and has long ones take turns.
+/// Holds a request's calls to the deadline and to the CPU limit.
 ///
 /// A guest yields at every quantum, so it is enough to look at the clock between polls; a call
 /// that ends within its first poll costs no look at all.
@@ -28,20 +31,24 @@ pub struct Meter<'a> {
     /// When the first slice began, until it has run.
     first: Option<Instant>,
     cpu_used: Duration,
-    turns: Option<&'a Semaphore>,
+    /// Where a call that outlasts its quantum is handed over, and the id of its guest.
+    lanes: Option<(&'a Pool, usize)>,
 }
 
-/// A turn that a long call waits for.
-type Turn<'a> = Pin<Box<dyn Future<Output = Option<SemaphorePermit<'a>>> + Send + 'a>>;
+/// Where a call is.
+enum Place<T> {
+    Fast(Movable<T>),
+    Slow(Moved<T>),
+}
 
 impl<'a> Meter<'a> {
     pub fn new(limits: &'a Limits, started: Instant) -> Self {
-        Meter { limits, started, first: Some(started), cpu_used: Duration::ZERO, turns: None }
+        Meter { limits, started, first: Some(started), cpu_used: Duration::ZERO, lanes: None }
     }
 
-    /// Has a long call wait for its turn before each quantum.
-    pub fn taking_turns(mut self, turns: &'a Semaphore) -> Self {
-        self.turns = Some(turns);
+    /// Has calls of this guest go on in the slow lane when they have used up their quantum.
+    pub fn in_lanes(mut self, pool: &'a Pool, guest: usize) -> Self {
+        self.lanes = Some((pool, guest));
         self
     }
 
@@ -55,45 +62,115 @@ impl<'a> Meter<'a> {
         self.started + self.limits.deadline
     }
 
-    /// Runs a future until it is done, the deadline has passed, or its CPU time is used up.
+    /// Runs a future on this thread until it is done, the deadline has passed, or its CPU time is
+    /// used up.
     pub fn run<F: Future>(
         &mut self,
         mut future: Pin<&mut F>,
     ) -> impl Future<Output = Result<F::Output, Reject>> {
-        // A meter's first slice begins when the request did, which costs no look at a clock.
-        let mut resumed = self.first.take();
-        let mut timer: Option<Pin<Box<tokio::time::Sleep>>> = None;
-        let mut waiting: Option<Turn<'a>> = None;
+        let mut clock = self.clock();
         std::future::poll_fn(move |cx| {
-            let mut turn = None;
-            let mut may_run = true;
-            if let Some(turns) = self.turns.filter(|_| self.cpu_used >= LONG) {
-                let next = waiting.get_or_insert_with(|| Box::pin(take_turn(turns)));
-                match next.as_mut().poll(cx) {
-                    Poll::Ready(taken) => turn = taken,
-                    Poll::Pending => may_run = false,
-                }
+            if let Poll::Ready(output) = self.slice(&mut clock, future.as_mut(), cx)? {
+                return Poll::Ready(Ok(output));
             }
-            if may_run {
-                waiting = None;
-                let begun = Slice::begin(resumed.take());
-                if let Poll::Ready(output) = future.as_mut().poll(cx) {
-                    return Poll::Ready(Ok(output));
-                }
-                drop(turn);
-                self.cpu_used += begun.used();
-                if self.cpu_used >= self.limits.cpu_max {
-                    return Poll::Ready(Err(Reject::CpuTime));
-                }
-            }
-            let deadline = self.deadline();
-            let timer =
-                timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
-            match timer.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(Err(Reject::Deadline)),
-                Poll::Pending => Poll::Pending,
-            }
+            clock.poll(cx)
         })
+    }
+
+    /// Runs a guest's call as [`run`](Self::run) does; one that has used up its quantum, or is
+    /// expected to, moves to the slow lane.
+    pub fn call<T: Send + 'static>(
+        &mut self,
+        call: Movable<T>,
+    ) -> impl Future<Output = Result<T, Reject>> {
+        let mut clock = self.clock();
+        let length = self.lanes.map_or(Length::Short, |(pool, guest)| pool.length(guest));
+        let is_long = length == Length::Long || self.cpu_used >= QUANTUM;
+        let mut place = Some(if is_long { self.hand_over(call) } else { Place::Fast(call) });
+        std::future::poll_fn(move |cx| {
+            match place.take() {
+                Some(Place::Fast(mut call)) => {
+                    if let Poll::Ready(output) = self.slice(&mut clock, call.as_mut(), cx)? {
+                        if length != Length::Short {
+                            self.note_length(false);
+                        }
+                        return Poll::Ready(Ok(output));
+                    }
+                    place = Some(if self.cpu_used < QUANTUM {
+                        Place::Fast(call)
+                    } else {
+                        self.note_length(true);
+                        self.hand_over(call)
+                    });
+                }
+                moved => place = moved,
+            }
+            if let Some(Place::Slow(moved)) = &mut place
+                && let Poll::Ready(ended) = Pin::new(moved).poll(cx)
+            {
+                let used = ended.as_ref().map_or(QUANTUM, |(_, used)| *used);
+                self.cpu_used += used;
+                if let Some((pool, guest)) = self.lanes {
+                    pool.line(guest).leave(self.cpu_used);
+                }
+                if is_long {
+                    self.note_length(used >= QUANTUM);
+                }
+                return Poll::Ready(ended.map(|(output, _)| output));
+            }
+            clock.poll(cx)
+        })
+    }
+
+    /// Polls a future once and counts its CPU time.
+    fn slice<F: Future + ?Sized>(
+        &mut self,
+        clock: &mut Clock,
+        future: Pin<&mut F>,
+        cx: &mut Context<'_>,
+    ) -> Result<Poll<F::Output>, Reject> {
+        // A meter's first slice begins when the request did, which costs no look at a clock.
+        let begun = Slice::begin(clock.resumed.take());
+        if let Poll::Ready(output) = future.poll(cx) {
+            return Ok(Poll::Ready(output));
+        }
+        self.cpu_used += begun.used();
+        if self.cpu_used >= self.limits.cpu_max { Err(Reject::CpuTime) } else { Ok(Poll::Pending) }
+    }
+
+    fn hand_over<T: Send + 'static>(&self, call: Movable<T>) -> Place<T> {
+        let Some((pool, guest)) = self.lanes else { return Place::Fast(call) };
+        let cpu_left = self.limits.cpu_max.saturating_sub(self.cpu_used);
+        let runnable = pool.line(guest).runnable();
+        Place::Slow(pool.lane().hand_over(guest, call, cpu_left, runnable))
+    }
+
+    fn note_length(&self, is_long: bool) {
+        if let Some((pool, guest)) = self.lanes {
+            pool.note_length(guest, is_long);
+        }
+    }
+
+    fn clock(&mut self) -> Clock {
+        Clock { resumed: self.first.take(), deadline: self.deadline(), timer: None }
+    }
+}
+
+/// The times of one future.
+struct Clock {
+    /// When its first slice began, where that is known.
+    resumed: Option<Instant>,
+    deadline: Instant,
+    /// Made when the future waits first.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Clock {
+    /// Ready at the deadline.
+    fn poll<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Reject>> {
+        let sleep = || Box::pin(tokio::time::sleep_until(self.deadline.into()));
+        let timer = self.timer.get_or_insert_with(sleep);
+        timer.as_mut().poll(cx).map(|()| Err(Reject::Deadline))
     }
 }
 
@@ -119,17 +196,8 @@ impl Slice {
     }
 }
 
-fn cpu_time() -> Duration {
+/// CPU time of this thread so far.
+pub fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
-}
-
-/// Waits for a turn, and then until the worker has looked at its sockets: between two quanta of
-/// long calls, however many there are, every request that has arrived is read, and every short one
-/// answered.
-async fn take_turn(turns: &Semaphore) -> Option<SemaphorePermit<'_>> {
-    // It is never closed.
-    let turn = turns.acquire().await.ok();
-    tokio::task::yield_now().await;
-    turn
 }

@@ -9,10 +9,12 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use super::engine::Pulse;
-use super::{Guest, Instance};
+use super::lane::Entry;
+use super::line::Line;
+use super::{About, Guest, Instance};
 use crate::config::Isolation;
 use crate::message::Reject;
 
@@ -29,6 +31,22 @@ const RETIRED_LOOKED_AT: usize = 8;
 /// of a request between two.
 const WARM_INTERVAL: u32 = 4 * 16;
 
+/// All calls of a guest are long, and so many that its calls start in the slow lane.
+const LONG_ALL: u32 = 256;
+const LONG_MIN: u32 = LONG_ALL / 2;
+/// Calls over which their length is averaged.
+const LONG_CALLS: u32 = 4;
+
+/// How many calls of a guest outlast the quantum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// None of late.
+    Short,
+    Mixed,
+    /// Most of them.
+    Long,
+}
+
 /// The pools of all guests on one worker.
 pub struct Pool {
     shelves: RefCell<Shelves>,
@@ -40,8 +58,8 @@ pub struct Pool {
     /// Says that there are retired instances.
     work: Notify,
     pulse: Pulse,
-    /// Long calls take turns.
-    turns: Semaphore,
+    /// Where long calls go.
+    lane: Entry,
 }
 
 #[derive(Default)]
@@ -69,6 +87,12 @@ struct Shelf {
     used_at: u64,
     /// Requests between two uses, a moving average, in sixteenths.
     interval: u32,
+    /// What part of its calls outlasts the quantum, a moving average: 256 is all of them.
+    long: u32,
+    /// Where requests to it wait, once it has had long calls.
+    line: Option<Rc<Line>>,
+    /// What it was called when it was asked for last.
+    about: Option<Arc<About>>,
 }
 
 /// How often a guest was asked for of late: a count that is halved with every age that passes. Time
@@ -110,20 +134,58 @@ impl Drop for Out<'_> {
 
 impl Pool {
     /// `ready_max` is how many ready instances it keeps.
-    pub fn new(pulse: Pulse, ready_max: usize) -> Self {
+    pub fn new(pulse: Pulse, ready_max: usize, lane: Entry) -> Self {
         Pool {
             shelves: RefCell::new(Shelves { ready_max, ..Shelves::default() }),
             retired: RefCell::default(),
             out: Cell::new(0),
             work: Notify::new(),
             pulse,
-            turns: Semaphore::new(1),
+            lane,
         }
     }
 
-    /// What long calls of this worker take turns by.
-    pub fn turns(&self) -> &Semaphore {
-        &self.turns
+    /// Where calls go that outlast their quantum.
+    pub fn lane(&self) -> &Entry {
+        &self.lane
+    }
+
+    /// How many of a guest's calls outlast the quantum.
+    pub fn length(&self, guest: usize) -> Length {
+        match self.shelves.borrow().by_guest.get(guest).map_or(0, |shelf| shelf.long) {
+            0 => Length::Short,
+            LONG_MIN.. => Length::Long,
+            _ => Length::Mixed,
+        }
+    }
+
+    /// Takes note of a call of a guest, and of whether it has outlasted the quantum.
+    pub fn note_length(&self, guest: usize, is_long: bool) {
+        let mut shelves = self.shelves.borrow_mut();
+        let long = &mut shelves.shelf(guest).long;
+        *long -= *long / LONG_CALLS;
+        if is_long {
+            *long += LONG_ALL / LONG_CALLS;
+        } else if *long < LONG_CALLS {
+            *long = 0;
+        }
+    }
+
+    /// Where requests to a guest wait whose calls are long.
+    pub fn line(&self, guest: usize) -> Rc<Line> {
+        self.shelves.borrow_mut().shelf(guest).line.get_or_insert_default().clone()
+    }
+
+    /// The line for a request to a guest, if it has to stand in one.
+    pub fn must_wait(&self, guest: usize) -> Option<Rc<Line>> {
+        let shelves = self.shelves.borrow();
+        let shelf = shelves.by_guest.get(guest).filter(|shelf| shelf.long >= LONG_MIN)?;
+        shelf.line.as_ref().filter(|line| line.is_crowded()).cloned()
+    }
+
+    /// What a guest was called when it was asked for last.
+    pub fn about(&self, guest: usize) -> Option<Arc<About>> {
+        self.shelves.borrow().by_guest.get(guest)?.about.clone()
     }
 
     pub fn pulse(&self) -> &Pulse {
@@ -172,7 +234,7 @@ impl Pool {
     /// As [`Instance::make`].
     pub async fn make(&self, guest: Arc<Guest>) -> Result<Box<Instance>, Reject> {
         if guest.runs_startup() {
-            return Instance::make(guest, &self.pulse).await;
+            return Instance::make(guest, self).await;
         }
         match Instance::make_now(guest.clone()) {
             // Slots may be held by instances that only wait to be renewed or are kept ready.
@@ -237,7 +299,7 @@ impl Pool {
 
     async fn renew_later(self: Rc<Self>, guest: Arc<Guest>) {
         let _out = self.lend();
-        if let Ok(instance) = Instance::make(guest, &self.pulse).await {
+        if let Ok(instance) = Instance::make(guest, &self).await {
             self.shelves.borrow_mut().put(instance);
         }
     }
@@ -271,6 +333,9 @@ impl Shelves {
         let shelf = self.shelf(guest.id);
         shelf.uses.add(contests);
         shelf.note_use(clock);
+        if !shelf.about.as_ref().is_some_and(|about| Arc::ptr_eq(about, &guest.about)) {
+            shelf.about = Some(guest.about.clone());
+        }
         let instance = shelf.ready.pop()?;
         // A version before this one, or another guest that had the place.
         let outdated = !Arc::ptr_eq(instance.guest(), guest);

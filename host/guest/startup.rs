@@ -66,7 +66,7 @@ pub fn forbid_impure(linker: &mut Linker<Call>) -> wasmtime::Result<()> {
 
 /// The name and limits for a store in which nothing runs.
 pub fn nobody() -> Arc<About> {
-    Arc::new(About { name: "".into(), limits: Limits::default() })
+    About::new("", &Limits::default())
 }
 
 /// Runs a module's start-up code and takes the snapshot.

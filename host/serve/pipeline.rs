@@ -3,10 +3,12 @@
 //! Owns the order of the steps, and what happens to a request that a guest passes on.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use http::header::TE;
@@ -17,12 +19,16 @@ use super::respond::{self, Asked, Body};
 use super::wire::Wire;
 use super::worker::{Routed, Worker};
 use crate::guest::instance::Answer;
+use crate::guest::line::Line;
 use crate::guest::meter::Meter;
 use crate::guest::{Guest, Instance};
 use crate::message::{Reject, Request, Response, ResponseBody};
 use crate::native::Twin;
 use crate::registry::Handler;
 use crate::registry::admit::Permit;
+
+/// How long a request waits that is refused.
+const REFUSED_AFTER: Duration = Duration::from_millis(25);
 
 /// What is left to do for a request once it has been routed and admitted.
 enum Step {
@@ -51,28 +57,45 @@ pub fn serve(
     let asked = Asked { id, method: http.method().clone(), trailers };
     let body_bytes_max = worker.config.limits.body_bytes_max;
     let step = match intake::request(http, id, peer, body_bytes_max) {
-        Ok(request) => dispatch(&worker, request, started),
+        Ok(request) => {
+            let dispatch = || dispatch(&worker, request, started);
+            catch_unwind(AssertUnwindSafe(dispatch)).unwrap_or(Step::Respond(Err(Reject::Panic)))
+        }
         Err(reject) => Step::Respond(Err(reject)),
     };
     async move {
-        let result = match step {
-            Step::Respond(result) => result,
-            Step::Call(instance, _permit) => {
-                let _out = worker.pool.lend();
-                let mut meter = worker.meter(started);
-                match instance.request(&mut meter, worker.pool.pulse()).await {
-                    Ok((instance, None)) => Ok(conclude(&worker, instance)),
-                    Ok((instance, Some(context))) => {
-                        Box::pin(pass_on(&worker, instance, context, &mut meter)).await
-                    }
-                    Err(reject) => Err(reject),
-                }
-            }
-            Step::Later(later) => later.await,
-        };
+        let result = contained(pin!(take(&worker, step, started))).await;
         drop(in_flight);
         finish(&worker, &wire, &asked, result)
     }
+}
+
+/// Takes a step to its end.
+async fn take(worker: &Rc<Worker>, step: Step, started: Instant) -> Result<Response, Reject> {
+    match step {
+        Step::Respond(result) => result,
+        Step::Call(instance, _permit) => {
+            let _out = worker.pool.lend();
+            let mut meter = worker.meter(instance.guest().id, started);
+            match instance.request(&mut meter, &worker.pool).await? {
+                (instance, None) => Ok(conclude(worker, instance)),
+                (instance, Some(context)) => {
+                    Box::pin(pass_on(worker, instance, context, &mut meter)).await
+                }
+            }
+        }
+        Step::Later(later) => later.await,
+    }
+}
+
+/// A panic of the host's own code costs the request in which it happens, and no other.
+fn contained<T>(
+    mut future: Pin<&mut impl Future<Output = Result<T, Reject>>>,
+) -> impl Future<Output = Result<T, Reject>> {
+    std::future::poll_fn(move |cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        polled.unwrap_or(Poll::Ready(Err(Reject::Panic)))
+    })
 }
 
 /// Makes what is sent of a result, and counts a reject.
@@ -99,6 +122,7 @@ fn finish(
 /// Routes a request, admits it and takes an instance.
 fn dispatch(worker: &Rc<Worker>, mut request: Box<Request>, started: Instant) -> Step {
     match worker.route(&mut request) {
+        Err(Reject::NoInstance) => Step::Later(Box::pin(refuse())),
         Err(reject) => Step::Respond(Err(reject)),
         Ok(Routed::Ready(mut instance, permit)) => {
             instance.accept(request, worker.take_headers());
@@ -107,6 +131,14 @@ fn dispatch(worker: &Rc<Worker>, mut request: Box<Request>, started: Instant) ->
         Ok(Routed::Make(guest, permit)) => {
             Step::Later(Box::pin(make_and_call(worker.clone(), guest, permit, request, started)))
         }
+        Ok(Routed::Queue(guest, permit, line)) => Step::Later(Box::pin(queue_and_call(
+            worker.clone(),
+            guest,
+            permit,
+            line,
+            request,
+            started,
+        ))),
         Ok(Routed::Wait(handler, place)) => {
             Step::Later(Box::pin(wait_and_call(worker.clone(), handler, place, request, started)))
         }
@@ -157,6 +189,29 @@ async fn wait_and_call(
     make_and_call(worker, guest, permit, request, started).await
 }
 
+/// Refuses a request for which there is no place. Not at once: clients that ask again at once would
+/// take the time of those that are served.
+async fn refuse() -> Result<Response, Reject> {
+    tokio::time::sleep(REFUSED_AFTER).await;
+    Err(Reject::NoInstance)
+}
+
+/// Waits for a turn among the calls of a guest whose calls are long.
+async fn queue_and_call(
+    worker: Rc<Worker>,
+    guest: Arc<Guest>,
+    permit: Permit,
+    line: Rc<Line>,
+    request: Box<Request>,
+    started: Instant,
+) -> Result<Response, Reject> {
+    if line.wait(started + worker.config.limits.deadline).await.is_err() {
+        drop(permit);
+        return refuse().await;
+    }
+    make_and_call(worker, guest, permit, request, started).await
+}
+
 async fn make_and_call(
     worker: Rc<Worker>,
     guest: Arc<Guest>,
@@ -164,12 +219,15 @@ async fn make_and_call(
     request: Box<Request>,
     started: Instant,
 ) -> Result<Response, Reject> {
-    let mut meter = worker.meter(started);
-    let mut instance = worker.pool.make(guest).await?;
+    let mut meter = worker.meter(guest.id, started);
+    let mut instance = match worker.pool.take(&guest) {
+        Some(instance) => instance,
+        None => worker.pool.make(guest).await?,
+    };
     meter.resume();
     instance.accept(request, worker.take_headers());
     let _out = worker.pool.lend();
-    match instance.request(&mut meter, worker.pool.pulse()).await? {
+    match instance.request(&mut meter, &worker.pool).await? {
         (instance, None) => Ok(conclude(&worker, instance)),
         (instance, Some(context)) => pass_on(&worker, instance, context, &mut meter).await,
     }
@@ -218,8 +276,8 @@ async fn pass_on(
         response = buffer(response, worker.config.limits.response_bytes_max, meter).await?;
     }
     let answer = Answer { response, is_error };
-    let pulse = worker.pool.pulse();
-    let (instance, response) = instance.response(request, answer, context, meter, pulse).await?;
+    let pool = &worker.pool;
+    let (instance, response) = instance.response(request, answer, context, meter, pool).await?;
     worker.pool.give_back(instance);
     Ok(response)
 }

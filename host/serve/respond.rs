@@ -185,6 +185,10 @@ fn meaning(reject: Reject) -> (StatusCode, &'static str) {
             (StatusCode::PAYLOAD_TOO_LARGE, "the request's body is larger than this host takes")
         }
         Reject::Trap => (StatusCode::INTERNAL_SERVER_ERROR, "the handler stopped with an error"),
+        Reject::Paused => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the handler has failed too often; try again later")
+        }
+        Reject::Panic => (StatusCode::INTERNAL_SERVER_ERROR, "the host has failed"),
         Reject::InvalidResponse => {
             (StatusCode::INTERNAL_SERVER_ERROR, "the handler made an invalid response")
         }
@@ -221,6 +225,7 @@ fn retry_after(reject: Reject) -> Option<HeaderValue> {
         Reject::NoInstance | Reject::UpstreamBusy | Reject::Loading => {
             Some(HeaderValue::from_static("1"))
         }
+        Reject::Paused => Some(HeaderValue::from_static("10")),
         Reject::NotLoaded => Some(HeaderValue::from_static("30")),
         _ => None,
     }

@@ -13,6 +13,8 @@ use super::upstream::Upstream;
 use super::wire::{Spares, Wire};
 use crate::config::Config;
 use crate::guest::engine::Engines;
+use crate::guest::lane::Entry;
+use crate::guest::line::Line;
 use crate::guest::meter::Meter;
 use crate::guest::{Guest, Instance, Pool};
 use crate::message::{Place, Reject, Request, RequestId};
@@ -61,6 +63,8 @@ pub enum Routed {
     Ready(Box<Instance>, Permit),
     /// To a guest of which one has to be made.
     Make(Arc<Guest>, Permit),
+    /// To a guest with more long calls than there is time for, with the line to wait in.
+    Queue(Arc<Guest>, Permit, Rc<Line>),
     /// To a guest that has to be loaded first, with a place to wait in.
     Wait(Arc<Handler>, Permit),
     Native(Twin, Permit),
@@ -85,11 +89,13 @@ impl Worker {
         engines: &Engines,
         registry: Arc<Registry>,
         metrics: Metrics,
+        lane: Entry,
     ) -> Rc<Self> {
+        let ready_max = engines.slots.ready_max(config.workers);
         let gate = Gate::new(in_flight_max(engines, config.workers), None);
         Rc::new(Worker {
             index,
-            pool: Rc::new(Pool::new(engines.pulse(index), engines.slots.ready_max(config.workers))),
+            pool: Rc::new(Pool::new(engines.pulse(index), ready_max, lane)),
             upstream: config
                 .upstream
                 .as_ref()
@@ -160,7 +166,7 @@ impl Worker {
     /// Finds a request's target, takes a place for it, and an instance if one is ready.
     ///
     /// # Errors
-    /// [`Reject::BadPath`], [`Reject::Loading`], [`Reject::NoInstance`].
+    /// [`Reject::BadPath`], [`Reject::Loading`], [`Reject::NoInstance`], [`Reject::Paused`].
     pub fn route(&self, request: &mut Request) -> Result<Routed, Reject> {
         let mut reader = self.reader.borrow_mut();
         let host = request.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
@@ -183,6 +189,9 @@ impl Worker {
                     return Ok(Routed::Wait(handler.clone(), place));
                 };
                 let permit = self.admit(guest)?;
+                if let Some(line) = self.pool.must_wait(guest.id) {
+                    return Ok(Routed::Queue(guest.clone(), permit, line));
+                }
                 Ok(match self.pool.take(guest) {
                     Some(instance) => Routed::Ready(instance, permit),
                     None => Routed::Make(guest.clone(), permit),
@@ -193,17 +202,19 @@ impl Worker {
         }
     }
 
-    /// Holds the calls of a request to their limits.
-    pub fn meter(&self, started: Instant) -> Meter<'_> {
-        Meter::new(&self.config.limits, started).taking_turns(self.pool.turns())
+    /// Holds the calls of a request to a guest to their limits.
+    pub fn meter(&self, guest: usize, started: Instant) -> Meter<'_> {
+        Meter::new(&self.config.limits, started).in_lanes(&self.pool, guest)
     }
 
     /// Takes a place for a request to a guest.
     ///
     /// # Errors
-    /// [`Reject::NoInstance`].
+    /// [`Reject::NoInstance`], [`Reject::Paused`].
     pub fn admit(&self, guest: &Guest) -> Result<Permit, Reject> {
-        self.guest_gate(guest.id).admit()
+        let permit = self.guest_gate(guest.id).admit()?;
+        guest.about.health.admit()?;
+        Ok(permit)
     }
 
     fn guest_gate(&self, id: usize) -> Rc<Gate> {

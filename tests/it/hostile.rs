@@ -17,6 +17,7 @@ mod capabilities;
 mod growth;
 mod isolation;
 mod loading;
+mod pausing;
 mod startup;
 mod words;
 

@@ -16,6 +16,7 @@ mod drain;
 mod files;
 mod hostile;
 mod http;
+mod lanes;
 mod loading;
 mod malformed;
 mod middleware;

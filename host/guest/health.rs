@@ -1,0 +1,86 @@
+//! Whether a guest that keeps trapping is called at all.
+//!
+//! Owns the count of traps in a row and the pause that follows from it: a circuit breaker (Nygard,
+//! Release It!, "Stability Patterns"). One for each version of a guest, shared by all workers, and
+//! written only while the guest traps.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::message::Reject;
+
+/// So many traps without a good end in between, and the guest is paused.
+const TRAPS_MAX: u32 = 10;
+/// The first pause; each that follows is twice as long as the one before.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(64);
+
+/// How a guest has been of late.
+pub struct Health {
+    born: Instant,
+    /// Traps in a row.
+    traps: AtomicU32,
+    /// When it may be tried again, in milliseconds after it was born.
+    again_ms: AtomicU64,
+    /// How often it was tried since it was paused.
+    tries: AtomicU32,
+}
+
+impl Health {
+    pub fn new() -> Self {
+        Health {
+            born: Instant::now(),
+            traps: AtomicU32::new(0),
+            again_ms: AtomicU64::new(0),
+            tries: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether a request may go to the guest. Of a paused guest, one may at the end of each pause.
+    ///
+    /// # Errors
+    /// [`Reject::Paused`].
+    pub fn admit(&self) -> Result<(), Reject> {
+        if self.traps.load(Ordering::Relaxed) < TRAPS_MAX {
+            return Ok(());
+        }
+        let (now_ms, again_ms) = (self.now_ms(), self.again_ms.load(Ordering::Acquire));
+        if now_ms >= again_ms {
+            let tries = self.tries.load(Ordering::Relaxed) + 1;
+            let next_ms = now_ms + pause(tries).as_millis() as u64;
+            let (success, failure) = (Ordering::AcqRel, Ordering::Relaxed);
+            // Whoever is first is the one that may.
+            if self.again_ms.compare_exchange(again_ms, next_ms, success, failure).is_ok() {
+                self.tries.store(tries, Ordering::Relaxed);
+                return Ok(());
+            }
+        }
+        Err(Reject::Paused)
+    }
+
+    /// Takes note of a trap. How long the guest is paused, if it is from now on.
+    pub fn note_trap(&self) -> Option<Duration> {
+        if self.traps.fetch_add(1, Ordering::Relaxed) + 1 != TRAPS_MAX {
+            return None;
+        }
+        self.tries.store(0, Ordering::Relaxed);
+        self.again_ms.store(self.now_ms() + PAUSE.as_millis() as u64, Ordering::Release);
+        Some(PAUSE)
+    }
+
+    /// Takes note of a good end. Whether the guest had been paused.
+    pub fn note_good(&self) -> bool {
+        // Most find it so, and then the line stays shared between the cores.
+        self.traps.load(Ordering::Relaxed) != 0
+            && self.traps.swap(0, Ordering::Relaxed) >= TRAPS_MAX
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.born.elapsed().as_millis() as u64
+    }
+}
+
+/// The pause behind a try.
+fn pause(tries: u32) -> Duration {
+    (PAUSE * 2_u32.pow(tries.min(16))).min(PAUSE_MAX)
+}

@@ -1,0 +1,387 @@
+//! The slow lane: threads at a low priority which run the calls that outlast their quantum.
+//!
+//! Owns the order in which they run: the guest that has used the least CPU time is next, and its
+//! calls take turns, a quantum each. So many long calls of one guest do not keep one call of
+//! another waiting. Workers hand calls over without taking a lock, which a thread of low priority
+//! could hold while it does not run. Knows no HTTP and no limits but a call's CPU time.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_task::{Builder, Runnable, Task};
+use rustix::process::{getpriority_process, setpriority_process};
+use rustix::thread::gettid;
+use tokio::runtime::Handle;
+
+use super::meter::cpu_time;
+use crate::message::Reject;
+
+/// A guest's call, which may go on on any thread.
+pub type Movable<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What a call gave, and the CPU time that it took in the slow lane.
+type Ended<T> = Result<(T, Duration), Reject>;
+
+/// A call in the slow lane, seen from its worker: what it gave, and the CPU time that it took.
+/// Dropping it ends the call.
+pub struct Moved<T> {
+    task: Option<Task<Ended<T>, Ticket>>,
+    entry: Entry,
+}
+
+/// A call that is to go on.
+type Job = Runnable<Ticket>;
+
+/// A call that has its turn, and the guest that is to be charged for it.
+type Turn = (Job, Option<usize>);
+
+/// What the lane knows of a call.
+pub struct Ticket {
+    /// The id of its guest.
+    guest: usize,
+    /// The runtime of its worker, whose sockets and timers it waits for.
+    runtime: Handle,
+    /// Nobody waits for it any more.
+    abandoned: AtomicBool,
+    /// How many calls of its guest and worker want the CPU.
+    runnable: Arc<AtomicUsize>,
+}
+
+/// What workers, and whatever wakes a call, tell the lane.
+enum Message {
+    /// This one can go on.
+    Job(Job),
+    /// Nobody waits for one of this guest's calls any more.
+    Abandoned(usize),
+}
+
+/// The threads of the slow lane. They end when this is dropped.
+pub struct Lane {
+    entry: Entry,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Where workers hand over calls.
+#[derive(Clone)]
+pub struct Entry(Arc<Shared>);
+
+struct Shared {
+    /// What no thread has seen yet.
+    inbox: Sender<Message>,
+    queue: Mutex<Queue>,
+    sleepers: Box<[Sleeper]>,
+    stop: AtomicBool,
+}
+
+/// One thread of the lane, as who has work for it sees it.
+#[derive(Default)]
+struct Sleeper {
+    asleep: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+/// Calls that wait for a thread, by their guests' use of CPU time. A guest that comes to the lane
+/// begins where the one that ran last stands: it is next, and has saved nothing up
+/// (start-time fair queueing; Goyal, Vin and Cheng, SIGCOMM 1996).
+struct Queue {
+    inbox: Receiver<Message>,
+    /// Calls that only have to be dropped: they hold instances.
+    abandoned: Vec<Job>,
+    shares: HashMap<usize, Share>,
+    /// Guests with calls that wait: CPU time used, in nanoseconds, and id.
+    order: BTreeSet<(u64, usize)>,
+    floor_ns: u64,
+}
+
+/// What a guest has in the lane.
+struct Share {
+    used_ns: u64,
+    waiting: VecDeque<Job>,
+    running: usize,
+}
+
+impl Lane {
+    /// Starts so many threads, at a nice level.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn start(threads: usize, nice: i32) -> anyhow::Result<Self> {
+        let (inbox, received) = channel();
+        let queue = Queue {
+            inbox: received,
+            abandoned: Vec::new(),
+            shares: HashMap::new(),
+            order: BTreeSet::new(),
+            floor_ns: 0,
+        };
+        let entry = Entry(Arc::new(Shared {
+            inbox,
+            queue: Mutex::new(queue),
+            sleepers: (0..threads).map(|_| Sleeper::default()).collect(),
+            stop: AtomicBool::new(false),
+        }));
+        let mut lane = Lane { entry: entry.clone(), threads: Vec::new() };
+        for index in 0..threads {
+            let shared = entry.0.clone();
+            let thread = std::thread::Builder::new().name(format!("slow-{index}"));
+            let thread = thread.spawn(move || {
+                lower_priority(nice);
+                shared.work(index);
+            });
+            lane.threads.push(thread.context("could not start a thread of the slow lane")?);
+        }
+        Ok(lane)
+    }
+
+    pub fn entry(&self) -> Entry {
+        self.entry.clone()
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        let shared = &self.entry.0;
+        shared.stop.store(true, Ordering::SeqCst);
+        shared.sleepers.iter().for_each(Sleeper::wake);
+        for thread in self.threads.drain(..) {
+            // Panics are caught where calls run.
+            drop(thread.join());
+        }
+    }
+}
+
+/// Makes this thread nicer by so much: it gets less of a core that others want, too.
+pub fn lower_priority(nice: i32) {
+    const NICE_MAX: i32 = 19;
+    let thread = Some(gettid());
+    let lower = getpriority_process(thread)
+        .and_then(|now| setpriority_process(thread, (now + nice).min(NICE_MAX)));
+    if let Err(error) = lower {
+        tracing::warn!("long calls run at the priority of short ones, and delay them: {error}");
+    }
+}
+
+impl Entry {
+    /// Has a call go on in the slow lane, for `cpu_left` at most. To be called on a worker.
+    /// `runnable` is one more as long as the call waits for the CPU or has it.
+    pub fn hand_over<T: Send + 'static>(
+        &self,
+        guest: usize,
+        call: Movable<T>,
+        cpu_left: Duration,
+        runnable: Arc<AtomicUsize>,
+    ) -> Moved<T> {
+        let limited = Limited { call, used: Duration::ZERO, max: cpu_left };
+        let shared = self.0.clone();
+        let abandoned = AtomicBool::new(false);
+        let ticket = Ticket { guest, runtime: Handle::current(), abandoned, runnable };
+        let builder = Builder::new().metadata(ticket);
+        let (job, task) = builder.spawn(|_| limited, move |job| shared.push(Message::Job(job)));
+        job.schedule();
+        Moved { task: Some(task), entry: self.clone() }
+    }
+}
+
+impl<T> Future for Moved<T> {
+    type Output = Ended<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let task = self.task.as_mut().expect("it is taken when this is dropped");
+        let polled = Pin::new(task).poll(cx);
+        if polled.is_ready() {
+            self.task = None;
+        }
+        polled
+    }
+}
+
+impl<T> Drop for Moved<T> {
+    fn drop(&mut self) {
+        let Some(task) = self.task.take() else { return };
+        let ticket = task.metadata();
+        ticket.abandoned.store(true, Ordering::Relaxed);
+        let guest = ticket.guest;
+        drop(task);
+        self.entry.0.push(Message::Abandoned(guest));
+    }
+}
+
+impl Shared {
+    /// Takes in a message. Takes no lock.
+    fn push(&self, message: Message) {
+        if let Message::Job(job) = &message {
+            job.metadata().runnable.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.inbox.send(message).is_err() {
+            // The lane has ended, and with it the call.
+            return;
+        }
+        // Pairs with the fence in `next`: either that sees the message, or this sees it asleep.
+        fence(Ordering::SeqCst);
+        self.wake_one();
+    }
+
+    fn wake_one(&self) {
+        let asleep = |it: &&Sleeper| it.asleep.load(Ordering::Relaxed);
+        if let Some(sleeper) = self.sleepers.iter().find(asleep) {
+            sleeper.wake();
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The life of a thread.
+    fn work(&self, index: usize) {
+        let sleeper = &self.sleepers[index];
+        sleeper.thread.get_or_init(std::thread::current);
+        let mut ran = None;
+        while !self.stop.load(Ordering::Relaxed) {
+            let Some((job, share)) = self.next(sleeper, ran.take()) else {
+                std::thread::park();
+                sleeper.asleep.store(false, Ordering::Relaxed);
+                continue;
+            };
+            let Ticket { runtime, runnable, .. } = job.metadata();
+            let (runtime, runnable) = (runtime.clone(), runnable.clone());
+            let begun = cpu_time();
+            let _entered = runtime.enter();
+            job.run();
+            runnable.fetch_sub(1, Ordering::Relaxed);
+            ran = share.map(|guest| (guest, cpu_time().saturating_sub(begun)));
+        }
+    }
+
+    /// Charges a guest for what has run, and takes the next call, with the guest that is to be
+    /// charged for it. Without one, says that the thread sleeps from now on.
+    fn next(&self, sleeper: &Sleeper, ran: Option<(usize, Duration)>) -> Option<Turn> {
+        let mut queue = self.queue();
+        queue.take_in();
+        if let Some((guest, time)) = ran {
+            queue.charge(guest, time);
+        }
+        let mut next = queue.pop();
+        if next.is_none() {
+            sleeper.asleep.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            queue.take_in();
+            next = queue.pop();
+            if next.is_some() {
+                sleeper.asleep.store(false, Ordering::Relaxed);
+            }
+        }
+        let is_more = !queue.order.is_empty() || !queue.abandoned.is_empty();
+        drop(queue);
+        if is_more {
+            self.wake_one();
+        }
+        next
+    }
+}
+
+impl Sleeper {
+    fn wake(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+}
+
+impl Queue {
+    /// Takes in what has come.
+    fn take_in(&mut self) {
+        while let Ok(message) = self.inbox.try_recv() {
+            match message {
+                Message::Job(job) if is_abandoned(&job) => self.abandoned.push(job),
+                Message::Job(job) => self.put(job),
+                Message::Abandoned(guest) => self.give_up(guest),
+            }
+        }
+    }
+
+    fn put(&mut self, job: Job) {
+        let guest = job.metadata().guest;
+        let new = Share { used_ns: self.floor_ns, waiting: VecDeque::new(), running: 0 };
+        let share = self.shares.entry(guest).or_insert(new);
+        share.waiting.push_back(job);
+        self.order.insert((share.used_ns, guest));
+    }
+
+    /// Puts aside a guest's calls for which nobody waits.
+    fn give_up(&mut self, guest: usize) {
+        let Some(share) = self.shares.get_mut(&guest) else { return };
+        let (abandoned, waiting) = share.waiting.drain(..).partition(is_abandoned);
+        share.waiting = waiting;
+        self.abandoned.extend::<VecDeque<Job>>(abandoned);
+        if share.waiting.is_empty() {
+            self.order.remove(&(share.used_ns, guest));
+            if share.running == 0 {
+                self.shares.remove(&guest);
+            }
+        }
+    }
+
+    fn pop(&mut self) -> Option<Turn> {
+        if let Some(job) = self.abandoned.pop() {
+            return Some((job, None));
+        }
+        let &(used_ns, guest) = self.order.first()?;
+        let share = self.shares.get_mut(&guest)?;
+        let job = share.waiting.pop_front()?;
+        share.running += 1;
+        self.floor_ns = self.floor_ns.max(used_ns);
+        if share.waiting.is_empty() {
+            self.order.pop_first();
+        }
+        Some((job, Some(guest)))
+    }
+
+    fn charge(&mut self, guest: usize, time: Duration) {
+        let Some(share) = self.shares.get_mut(&guest) else { return };
+        let was_in_order = self.order.remove(&(share.used_ns, guest));
+        share.used_ns = share.used_ns.saturating_add(time.as_nanos() as u64);
+        share.running -= 1;
+        if was_in_order {
+            self.order.insert((share.used_ns, guest));
+        } else if share.running == 0 {
+            self.shares.remove(&guest);
+        }
+    }
+}
+
+fn is_abandoned(job: &Job) -> bool {
+    job.metadata().abandoned.load(Ordering::Relaxed)
+}
+
+/// A call that ends with its CPU time, and whose panic is its own end only.
+struct Limited<T> {
+    call: Movable<T>,
+    used: Duration,
+    max: Duration,
+}
+
+impl<T> Future for Limited<T> {
+    type Output = Ended<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let begun = cpu_time();
+        let polled = catch_unwind(AssertUnwindSafe(|| self.call.as_mut().poll(cx)));
+        self.used += cpu_time().saturating_sub(begun);
+        match polled {
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok((output, self.used))),
+            Ok(Poll::Pending) if self.used >= self.max => Poll::Ready(Err(Reject::CpuTime)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_) => Poll::Ready(Err(Reject::Panic)),
+        }
+    }
+}

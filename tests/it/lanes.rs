@@ -1,0 +1,256 @@
+//! The two lanes: a call that outlasts its quantum goes on in threads of a low priority, which
+//! share themselves out fairly between guests.
+//!
+//! Nothing here is timed. Where a share is asserted, it is one of CPU time.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::client::Connection;
+use crate::host::{HELLO, Host, Setup, until};
+use crate::hostile::{PATIENCE, text};
+
+/// A guest that computes for a while, some ten milliseconds, does `then`, and answers with the
+/// first `$length` bytes of its memory.
+fn burning(imports: &str, then: &str) -> String {
+    burning_for(20_000_000, imports, then)
+}
+
+fn burning_for(rounds: u32, imports: &str, then: &str) -> String {
+    format!(
+        r#"(module
+  (import "http_handler" "write_body" (func $write_body (param i32 i32 i32)))
+  {imports}
+  (memory (export "memory") 2)
+  (data (i32.const 0) "burnt")
+  (global $length (mut i32) (i32.const 5))
+  (func $burn (local $left i32)
+    (local.set $left (i32.const {rounds}))
+    (loop $again
+      (i32.store (i32.const 4096) (i32.add (i32.load (i32.const 4096)) (local.get $left)))
+      (br_if $again
+        (local.tee $left (i32.sub (local.get $left) (i32.const 1))))))
+  (func (export "handle_request") (result i64)
+    (call $burn)
+    {then}
+    (call $write_body (i32.const 1) (i32.const 0) (global.get $length))
+    (i64.const 0)))"#
+    )
+}
+
+fn host(name: &str, guest: &str) -> Setup {
+    let flags = ["--workers", "1"];
+    Host::with("good.wat", HELLO).file(&format!("{name}.wat"), guest).args(flags)
+}
+
+/// Of each thread of a host: its name, its nice level, and its CPU time in nanoseconds.
+fn threads(host: &Host) -> Vec<(String, i32, u64)> {
+    let folder = format!("/proc/{}/task", host.pid().as_raw_nonzero());
+    let tasks = fs::read_dir(folder).expect("a running host").filter_map(Result::ok);
+    let read = |path: std::path::PathBuf| fs::read_to_string(path).unwrap_or_default();
+    let thread = |task: fs::DirEntry| {
+        let stat = read(task.path().join("stat"));
+        // Behind the name, which may have blanks: the 19th field of all, proc_pid_stat(5).
+        let (_, fields) = stat.rsplit_once(") ")?;
+        let nice = fields.split(' ').nth(16)?.parse().ok()?;
+        let ran = read(task.path().join("schedstat"));
+        let name = read(task.path().join("comm")).trim().to_owned();
+        Some((name, nice, ran.split(' ').next()?.parse().ok()?))
+    };
+    tasks.filter_map(thread).collect()
+}
+
+/// CPU time of the host's threads whose names begin like this.
+fn cpu(host: &Host, name: &str) -> Duration {
+    let ran = threads(host).into_iter().filter(|it| it.0.starts_with(name)).map(|it| it.2);
+    Duration::from_nanos(ran.sum())
+}
+
+fn nice(host: &Host, name: &str) -> Vec<i32> {
+    threads(host).into_iter().filter(|it| it.0.starts_with(name)).map(|it| it.1).collect()
+}
+
+fn send(host: &Host, path: &str) -> Connection {
+    let mut connection = host.connect();
+    connection.send(format!("GET {path} HTTP/1.1\r\nhost: guest.test\r\n\r\n"));
+    connection
+}
+
+#[test]
+fn what_outlasts_its_quantum_goes_on_at_a_low_priority() {
+    for isolation in ["fresh", "reuse"] {
+        let host = host("burn", &burning("", "")).args(["--isolation", isolation]).start();
+        host.settled();
+        let mine = nice(&host, "worker-0")[0];
+        let nicer = || (nice(&host, "slow-") == [(mine + 13).min(19)]).then_some(());
+        until("a slow thread that is nicer", PATIENCE, nicer);
+        let before = cpu(&host, "slow-");
+        for _ in 0..10 {
+            assert_eq!(host.get("/good").text(), "Hello, World!");
+        }
+        assert_eq!(cpu(&host, "slow-"), before, "short calls stay where they are");
+        let before = (cpu(&host, "slow-"), cpu(&host, "worker-0"));
+        for _ in 0..10 {
+            assert_eq!(host.get("/burn").text(), "burnt");
+        }
+        let slow = cpu(&host, "slow-") - before.0;
+        let fast = cpu(&host, "worker-0") - before.1;
+        assert!(slow > fast, "{slow:?} in the slow lane, {fast:?} in the fast one");
+        host.at_rest();
+    }
+}
+
+#[test]
+fn the_priority_can_be_chosen() {
+    let host = host("burn", &burning("", "")).args(["--slow-priority", "3"]).start();
+    assert_eq!(host.get("/burn").text(), "burnt");
+    let mine = nice(&host, "worker-0")[0];
+    assert_eq!(nice(&host, "slow-"), [(mine + 3).min(19)]);
+}
+
+#[test]
+fn a_twin_that_computes_long_has_a_low_priority_too() {
+    let host = Host::demo().args(["--workers", "1"]).start();
+    assert_eq!(host.get("/native/fib/30").text(), "832040\n");
+    let mine = nice(&host, "worker-0")[0];
+    let others = nice(&host, "tokio-");
+    assert!(!others.is_empty(), "{:?}", threads(&host));
+    assert!(others.iter().all(|nice| *nice == (mine + 13).min(19)), "{:?}", threads(&host));
+}
+
+/// Many calls of one guest do not keep a call of another waiting: both guests get the same.
+#[test]
+fn guests_share_the_slow_lane_and_not_calls() {
+    let host = host("burn", &burning_for(300_000_000, "", ""))
+        .file("loop.wat", text("loop"))
+        .args(["--deadline", "60s", "--cpu-max", "60s"])
+        .start();
+    host.settled();
+    let all = || cpu(&host, "slow-") + cpu(&host, "worker-");
+    // More than once, since a guest's first calls begin in the fast lane.
+    let spent = |times: u32| {
+        let before = all();
+        for _ in 0..times {
+            assert_eq!(host.get("/burn").text(), "burnt");
+        }
+        (all() - before) / times
+    };
+    let alone = spent(4);
+    let looping: Vec<_> = (0..20).map(|_| send(&host, "/loop")).collect();
+    host.status_when("looping", PATIENCE, |status| status.in_flight == 20);
+    let beside = spent(2);
+    // A half of it is the other guest's. If calls shared, it would be 20 of 21 parts.
+    assert!(beside < alone * 6, "{beside:?} of CPU time, and {alone:?} alone");
+    assert_eq!(host.status().in_flight, 20);
+    drop(looping);
+    host.at_rest();
+}
+
+/// Of calls that are long, a few run and the others wait in a line: none of them is refused as long
+/// as it moves, and they hold no instances meanwhile.
+#[test]
+fn long_calls_wait_in_a_line() {
+    let host = host("burn", &burning("", "")).start();
+    host.settled();
+    for _ in 0..4 {
+        assert_eq!(host.get("/burn").text(), "burnt");
+    }
+    let mut burning: Vec<_> = (0..8).map(|_| send(&host, "/burn")).collect();
+    host.status_when("in flight", PATIENCE, |status| status.in_flight > 4);
+    assert!(host.status().instances_out <= 4, "{:?}", host.status());
+    host.assert_serves("/good");
+    for connection in &mut burning {
+        assert_eq!(connection.read().text(), "burnt");
+    }
+    host.at_rest();
+}
+
+/// What stands in line for many times as long as a call takes is refused, and told to come back.
+#[test]
+fn who_waits_for_too_long_is_refused() {
+    let host = host("burn", &burning("", "")).start();
+    host.settled();
+    for _ in 0..4 {
+        assert_eq!(host.get("/burn").text(), "burnt");
+    }
+    let mut burning: Vec<_> = (0..120).map(|_| send(&host, "/burn")).collect();
+    let answers: Vec<_> = burning.iter_mut().map(Connection::read).collect();
+    let (good, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|it| it.status == 200);
+    assert!(!good.is_empty() && !refused.is_empty(), "{} and {}", good.len(), refused.len());
+    for answer in refused {
+        answer.assert_problem(503);
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    assert_eq!(host.get("/burn").text(), "burnt");
+    let status = host.at_rest();
+    assert_eq!(status.rejects("no_instance") + good.len() as u64, 120, "{status:?}");
+}
+
+/// Calls that nobody waits for any more give their instances back, however many there are.
+#[test]
+fn calls_whose_clients_have_gone_hold_no_instances() {
+    let flags = ["--deadline", "60s", "--cpu-max", "60s"];
+    let host = host("loop", &text("loop")).args(flags).start();
+    host.settled();
+    // More than one worker has instances for.
+    for _ in 0..32 {
+        let looping: Vec<_> = (0..50).map(|_| send(&host, "/loop")).collect();
+        host.status_when("looping", PATIENCE, |status| status.in_flight == 50);
+        drop(looping);
+        host.at_rest();
+    }
+    host.assert_serves("/good");
+    assert_eq!(host.status().rejects("no_instance"), 0);
+}
+
+const READ_BODY: &str =
+    r#"(import "http_handler" "read_body" (func $read_body (param i32 i32 i32) (result i64)))"#;
+
+/// Reads the body to its end, and answers with it.
+const READ_ALL: &str = r#"
+    (global.set $length (i32.const 0))
+    (loop $more (call $read))"#;
+
+#[test]
+fn a_long_call_can_wait_for_its_client() {
+    let read = r#"
+  (func $read (local $got i64)
+    (loop $more
+      (local.set $got
+        (call $read_body (i32.const 0) (global.get $length) (i32.const 1024)))
+      (global.set $length
+        (i32.add (global.get $length) (i32.wrap_i64 (local.get $got))))
+      (br_if $more (i64.eqz (i64.shr_u (local.get $got) (i64.const 32))))))"#;
+    let guest = burning(READ_BODY, READ_ALL);
+    let guest = guest.replace("  (func (export", &format!("{read}\n  (func (export"));
+    let host = host("reader", &guest).start();
+    host.settled();
+    for _ in 0..8 {
+        let before = cpu(&host, "slow-");
+        let mut connection = host.connect();
+        connection.send("POST /reader HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nfirst");
+        // It waits for the rest in the slow lane, and for nothing that takes CPU time.
+        until("a long call", PATIENCE, || (cpu(&host, "slow-") > before).then_some(()));
+        connection.send("other");
+        assert_eq!(connection.read().text(), "firstother");
+    }
+    host.at_rest();
+}
+
+#[test]
+fn a_long_call_can_sleep() {
+    let imports = r#"
+  (import "wasi_snapshot_preview1" "poll_oneoff"
+    (func $poll_oneoff (param i32 i32 i32 i32) (result i32)))"#;
+    // One subscription: the monotonic clock, in 5 ms.
+    let sleep = r#"
+    (i32.store (i32.const 8208) (i32.const 1))
+    (i64.store (i32.const 8216) (i64.const 5000000))
+    (if (call $poll_oneoff (i32.const 8192) (i32.const 8320) (i32.const 1) (i32.const 8448))
+      (then unreachable))"#;
+    let host = host("sleeper", &burning(imports, sleep)).start();
+    for _ in 0..8 {
+        assert_eq!(host.get("/sleeper").text(), "burnt");
+    }
+    host.at_rest();
+}

@@ -2,9 +2,9 @@
 //!
 //! Owns the order of those that wait, and for how long they may: several times as long as a call
 //! takes. Who has waited for longer is refused: there is more to do than there is time for, and
-//! without that bound all would be late (Maurer, "Fail at Scale", ACM Queue 13/8, 2015). Refusing
-//! them when they come would be worse where clients ask again at once: their requests would take the
-//! time that the others wait for. Those that wait hold no instance. Lives on one thread.
+//! without that bound all would be late (Maurer, "Fail at Scale", ACM Queue 13/8, 2015). To refuse
+//! them when they come would be worse where clients ask again at once: that would take the time
+//! which the others wait for. Those that wait hold no instance. Lives on one thread.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

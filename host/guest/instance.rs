@@ -1,8 +1,8 @@
 //! One sandbox: a store and an instance in it; limits go in, a call runs, its outcome comes out.
 //!
 //! Owns the call. An instance is consumed by a call and comes back only if the
-//! guest ended well, so that one which trapped or overran cannot be used again. Knows nothing of
-//! where instances are kept.
+//! guest ended well, so that one which trapped or overran cannot be used again. Of the pool
+//! it uses the lanes, and knows nothing of what is kept there.
 
 use std::pin::pin;
 use std::sync::Arc;

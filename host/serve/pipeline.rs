@@ -209,7 +209,14 @@ async fn queue_and_call(
         drop(permit);
         return refuse().await;
     }
-    make_and_call(worker, guest, permit, request, started).await
+    match worker.pool.take(&guest) {
+        Some(instance) => {
+            let mut meter = worker.meter(guest.id, started);
+            meter.resume();
+            call(&worker, instance, request, &mut meter).await
+        }
+        None => make_and_call(worker, guest, permit, request, started).await,
+    }
 }
 
 async fn make_and_call(
@@ -220,16 +227,22 @@ async fn make_and_call(
     started: Instant,
 ) -> Result<Response, Reject> {
     let mut meter = worker.meter(guest.id, started);
-    let mut instance = match worker.pool.take(&guest) {
-        Some(instance) => instance,
-        None => worker.pool.make(guest).await?,
-    };
+    let instance = worker.pool.make(guest).await?;
     meter.resume();
+    call(&worker, instance, request, &mut meter).await
+}
+
+async fn call(
+    worker: &Rc<Worker>,
+    mut instance: Box<Instance>,
+    request: Box<Request>,
+    meter: &mut Meter<'_>,
+) -> Result<Response, Reject> {
     instance.accept(request, worker.take_headers());
     let _out = worker.pool.lend();
-    match instance.request(&mut meter, &worker.pool).await? {
-        (instance, None) => Ok(conclude(&worker, instance)),
-        (instance, Some(context)) => pass_on(&worker, instance, context, &mut meter).await,
+    match instance.request(meter, &worker.pool).await? {
+        (instance, None) => Ok(conclude(worker, instance)),
+        (instance, Some(context)) => pass_on(worker, instance, context, meter).await,
     }
 }
 

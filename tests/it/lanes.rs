@@ -100,6 +100,25 @@ fn what_outlasts_its_quantum_goes_on_at_a_low_priority() {
     }
 }
 
+/// What was learnt of one version says nothing of the next.
+#[test]
+fn a_new_version_begins_in_the_fast_lane() {
+    let host = host("burn", &burning("", "")).start();
+    for _ in 0..8 {
+        assert_eq!(host.get("/burn").text(), "burnt");
+    }
+    fs::write(host.handlers().join("burn.wat"), HELLO).expect("the folder is there");
+    until("the new version", PATIENCE, || {
+        (host.get("/burn").text() == "Hello, World!").then_some(())
+    });
+    host.at_rest();
+    let before = cpu(&host, "slow-");
+    for _ in 0..10 {
+        assert_eq!(host.get("/burn").text(), "Hello, World!");
+    }
+    assert_eq!(cpu(&host, "slow-"), before);
+}
+
 #[test]
 fn the_priority_can_be_chosen() {
     let host = host("burn", &burning("", "")).args(["--slow-priority", "3"]).start();

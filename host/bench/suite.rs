@@ -15,7 +15,7 @@ use super::{Case, Launch, Load, Measure, Origin, Request, Restart, Side, Stream,
 const DEMO_READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// What the demo has twice, with what is put behind `/` and `/native/`.
-const DEMO: [(&str, &str); 3] = [("hello", "hello"), ("fib", "fib/27"), ("json", "json")];
+const DEMO: [(&str, &str); 3] = [("hello", "hello"), ("fib", "fib/20"), ("json", "json")];
 
 /// What all targets of a command line share.
 #[derive(Clone, Debug)]

@@ -12,25 +12,36 @@ use std::time::Duration;
 use http::uri::Authority;
 use serde::{Deserialize, Serialize};
 
+use admission::AdmissionFlags;
 use amount::{
     BODY, Bound, COMPILE_CPU, COMPILE_MEMORY, CPU, DEADLINE, HEADER, LOADED, MEMORY, RESPONSE,
 };
+use connections::ConnectionFlags;
 
 mod address;
+mod admission;
 mod amount;
+mod connections;
+
+pub use admission::{Admission, QueueLimits};
+pub use connections::{Balance, ConnectionLimits};
 
 /// How the host serves: valid by construction, fixed for the life of the process.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub listen: Vec<SocketAddr>,
     pub workers: usize,
-    /// How much nicer than the workers the slow lane is, by the scale of nice(1).
-    pub slow_nice: i32,
+    /// How much nicer than the workers the slow lane is, by the scale of nice(1); `None` for no
+    /// slow lane: all calls stay with their workers.
+    pub slow_nice: Option<i32>,
     pub isolation: Isolation,
     /// Whether the native twins of the demo guests are served under `/native/`.
     pub native: bool,
     pub upstream: Option<Upstream>,
     pub limits: Limits,
+    pub admission: Admission,
+    pub connections: ConnectionLimits,
+    pub balance: Balance,
     pub compile: CompileLimits,
     /// Memory for loaded guests, past which idle ones are unloaded.
     pub loaded_bytes_max: usize,
@@ -94,7 +105,8 @@ const LOADING: &str = "Limits of loading";
 const WORKERS: &str = "Worker threads, 1 to 256 [default: one for each core]";
 const UPSTREAM: &str =
     "Forward to http://HOST[:PORT][/BASE] what no guest answers [default: answer 404]";
-const SLOW: &str = "How far long calls stand back behind short ones, 0 to 19 as in nice(1)";
+const SLOW: &str =
+    "How far long calls stand back behind short ones, 0 to 19 as in nice(1), or off for not at all";
 /// Its weight is a twentieth of that of the workers: what long calls get while short ones keep
 /// every core busy (sched_prio_to_weight in the kernel's sched/core.c: 56 of 1024).
 const SLOW_NICE: i32 = 13;
@@ -110,8 +122,12 @@ pub struct Flags {
     #[arg(long, value_name = "N", help = WORKERS)]
     pub workers: Option<String>,
 
-    #[arg(long, value_name = "NICE", help = SLOW, default_value_t = SLOW_NICE.to_string())]
+    #[arg(long, value_name = "NICE|off", help = SLOW, default_value_t = SLOW_NICE.to_string())]
     pub slow_priority: String,
+
+    /// Who decides which worker gets a connection: the kernel, or the number that each has
+    #[arg(long, value_name = "least|kernel", default_value = "least")]
+    pub balance: String,
 
     /// A sandbox for each request, or one that serves many requests in turn
     #[arg(long, value_name = "fresh|reuse", default_value = "fresh")]
@@ -165,6 +181,12 @@ pub struct Flags {
     #[arg(long, value_name = "SIZE", help_heading = LIMITS, default_value_t = HEADER.default())]
     pub header_max: String,
 
+    #[command(flatten)]
+    pub admission: AdmissionFlags,
+
+    #[command(flatten)]
+    pub connections: ConnectionFlags,
+
     /// Memory for loaded guests; past it, those idle longest are unloaded until they are asked for
     #[arg(long, value_name = "SIZE", help_heading = LOADING, default_value_t = LOADED.default())]
     pub loaded_max: String,
@@ -201,7 +223,7 @@ impl Flags {
         let config = Config {
             listen: address::listen(&self.listen, &mut mistakes),
             workers: mistakes.check("--workers", workers(self.workers.as_deref()), 1),
-            slow_nice: mistakes.check("--slow-priority", slow_nice(&self.slow_priority), SLOW_NICE),
+            slow_nice: mistakes.check("--slow-priority", slow_nice(&self.slow_priority), None),
             isolation: mistakes.check(
                 "--isolation",
                 choice(
@@ -215,6 +237,9 @@ impl Flags {
                 mistakes.check("--upstream", address::upstream(url).map(Some), None)
             }),
             limits: self.limits(&mut mistakes),
+            admission: self.admission.validate(&mut mistakes),
+            connections: self.connections.validate(&mut mistakes),
+            balance: mistakes.check("--balance", Balance::parse(&self.balance), Balance::DEFAULT),
             compile: self.compile(&mut mistakes),
             loaded_bytes_max: bytes(mistakes.amount(&LOADED, &self.loaded_max)),
             cache_dir: mistakes.check("--cache-dir", self.cache_folder(), None),
@@ -301,6 +326,10 @@ impl Mistakes {
     fn amount(&mut self, bound: &Bound, text: &str) -> u64 {
         self.check(bound.flag, bound.parse(text), bound.default)
     }
+
+    fn time(&mut self, bound: &Bound, text: &str) -> Duration {
+        Duration::from_millis(self.amount(bound, text))
+    }
 }
 
 /// One mistake per line.
@@ -323,10 +352,13 @@ fn workers(text: Option<&str>) -> Result<usize, String> {
     }
 }
 
-fn slow_nice(text: &str) -> Result<i32, String> {
+fn slow_nice(text: &str) -> Result<Option<i32>, String> {
+    if text.trim().eq_ignore_ascii_case("off") {
+        return Ok(None);
+    }
     match text.trim().parse() {
-        Ok(nice @ 0..=19) => Ok(nice),
-        _ => Err(format!("{text:?} is not a nice level; choose one from 0 to 19")),
+        Ok(nice @ 0..=19) => Ok(Some(nice)),
+        _ => Err(format!("{text:?} is not a nice level; choose one from 0 to 19, or off")),
     }
 }
 

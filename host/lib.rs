@@ -11,5 +11,6 @@ pub mod log;
 pub mod message;
 pub mod metrics;
 pub mod native;
+pub mod queue;
 pub mod registry;
 pub mod serve;

@@ -13,6 +13,10 @@ pub struct Counters {
     pub requests: Counter,
     pub in_flight: Counter,
     pub connections: Counter,
+    /// Those of them that are idle and hold nothing but their sockets.
+    pub connections_parked: Counter,
+    /// Connections for which there was no place.
+    pub connections_refused: Counter,
     pub instances_ready: Counter,
     pub instances_out: Counter,
     /// The last question for counts that this worker has answered.
@@ -48,6 +52,8 @@ impl Counters {
             requests: Counter::default(),
             in_flight: Counter::default(),
             connections: Counter::default(),
+            connections_parked: Counter::default(),
+            connections_refused: Counter::default(),
             instances_ready: Counter::default(),
             instances_out: Counter::default(),
             published: Counter::default(),
@@ -89,6 +95,9 @@ impl Metrics {
     }
 }
 
+/// One counter of a worker's.
+type Of = fn(&Counters) -> &Counter;
+
 /// One line: `requests=12 in_flight=0 ... rejects=[trap:1]`.
 impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,18 +111,20 @@ impl fmt::Display for Metrics {
             .filter(|(_, count)| *count > 0)
             .map(|(name, count)| format!("{name}:{count}"))
             .collect();
-        write!(
-            f,
-            "requests={} in_flight={} connections={} instances_ready={} instances_out={} \
-             workers={} requests_by_worker=[{}] rejects=[{}]",
-            self.sum(|counters| &counters.requests),
-            self.sum(|counters| &counters.in_flight),
-            self.sum(|counters| &counters.connections),
-            self.sum(|counters| &counters.instances_ready),
-            self.sum(|counters| &counters.instances_out),
-            self.counters.len(),
-            by_worker.join(" "),
-            rejects.join(" ")
-        )
+        let sums: [(&str, Of); 7] = [
+            ("requests", |counters| &counters.requests),
+            ("in_flight", |counters| &counters.in_flight),
+            ("connections", |counters| &counters.connections),
+            ("connections_parked", |counters| &counters.connections_parked),
+            ("connections_refused", |counters| &counters.connections_refused),
+            ("instances_ready", |counters| &counters.instances_ready),
+            ("instances_out", |counters| &counters.instances_out),
+        ];
+        for (name, counter) in sums {
+            write!(f, "{name}={} ", self.sum(counter))?;
+        }
+        let (workers, by_worker) = (self.counters.len(), by_worker.join(" "));
+        let rejects = rejects.join(" ");
+        write!(f, "workers={workers} requests_by_worker=[{by_worker}] rejects=[{rejects}]")
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Owns the threads and their end. hyper is named only in this folder.
 
+mod arrival;
+mod balance;
+mod clients;
 mod connection;
 mod guard;
 mod intake;
@@ -21,6 +24,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use socket2::Socket;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -29,6 +33,8 @@ use crate::guest::lane::{Entry, Lane, lower_priority};
 use crate::message::Reject;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use balance::{Accepted, Balance};
+use clients::Clients;
 use worker::{CLOCK_TICK_MS, Worker};
 
 pub use listen::{Bound, bind};
@@ -56,6 +62,8 @@ struct Shared {
     registry: Arc<Registry>,
     metrics: Metrics,
     lane: Entry,
+    clients: Arc<Clients>,
+    balance: Arc<Balance>,
     /// Becomes true when the host stops.
     stop: watch::Receiver<bool>,
     /// Changes when the counts are asked for.
@@ -76,13 +84,21 @@ impl Host {
         sockets: Vec<Vec<Socket>>,
     ) -> Result<Self> {
         raise_descriptor_limit();
+        let most = worker::in_flight_max(&engines, config.workers) * config.workers;
+        if let Some(chosen) = config.admission.in_flight_max.filter(|chosen| *chosen > most) {
+            tracing::warn!("--in-flight-max {chosen}: there are instances for {most} requests");
+        }
         let metrics = Metrics::new(config.workers, &Reject::NAMES);
         let (stop, stopped) = watch::channel(false);
         let (ask, asked) = watch::channel(0);
         let cores = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
-        let lane = Lane::start(config.workers, config.slow_nice)?;
+        let slow_threads = if config.slow_nice.is_some() { config.workers } else { 0 };
+        let lane = Lane::start(slow_threads, config.slow_nice.unwrap_or_default())?;
+        let (balance, inboxes) = Balance::new(config.balance, config.workers);
         let shared = Shared {
             lane: lane.entry(),
+            clients: Clients::new(&config.connections),
+            balance,
             config,
             engines,
             registry,
@@ -92,11 +108,11 @@ impl Host {
             cores,
         };
         let mut threads = Vec::new();
-        for (index, sockets) in sockets.into_iter().enumerate() {
+        for (index, (sockets, inbox)) in sockets.into_iter().zip(inboxes).enumerate() {
             let shared = shared.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || work(index, &shared, sockets))
+                .spawn(move || work(index, &shared, sockets, inbox))
                 .context("could not start a worker thread")?;
             threads.push(thread);
         }
@@ -152,7 +168,7 @@ fn pin(index: usize, workers: usize, cores: &CpuSet) {
 }
 
 /// The life of a worker thread.
-fn work(index: usize, shared: &Shared, sockets: Vec<Socket>) {
+fn work(index: usize, shared: &Shared, sockets: Vec<Socket>, inbox: UnboundedReceiver<Accepted>) {
     pin(index, shared.config.workers, &shared.cores);
     let (cores, slow_nice) = (shared.cores, shared.config.slow_nice);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -163,7 +179,9 @@ fn work(index: usize, shared: &Shared, sockets: Vec<Socket>) {
         // compute there is to have no more of it than long guests.
         .on_thread_start(move || {
             let _ = sched_setaffinity(None, &cores);
-            lower_priority(slow_nice);
+            if let Some(nice) = slow_nice {
+                lower_priority(nice);
+            }
         })
         .build_local(tokio::runtime::LocalOptions::default());
     let runtime = match runtime {
@@ -171,13 +189,12 @@ fn work(index: usize, shared: &Shared, sockets: Vec<Socket>) {
         Err(error) => return tracing::error!("worker {index} could not start: {error}"),
     };
     runtime.block_on(async {
-        let (config, metrics) = (shared.config.clone(), shared.metrics.clone());
-        let registry = shared.registry.clone();
-        let worker =
-            Worker::new(index, config, &shared.engines, registry, metrics, shared.lane.clone());
+        let worker = Worker::new(index, shared);
         tokio::task::spawn_local(guard::run(worker.clone()));
         tokio::task::spawn_local(worker.pool.clone().renew_always());
         tokio::task::spawn_local(publish(worker.clone(), shared.ask.clone()));
+        let received = listen::receive(worker.clone(), inbox, stopped(shared.stop.clone()));
+        let receiving = tokio::task::spawn_local(received);
         let accepting: Vec<_> = sockets
             .into_iter()
             .map(|socket| {
@@ -187,7 +204,7 @@ fn work(index: usize, shared: &Shared, sockets: Vec<Socket>) {
             .collect();
         stopped(shared.stop.clone()).await;
         worker.draining.set(true);
-        for task in accepting {
+        for task in accepting.into_iter().chain([receiving]) {
             // Ends at once: the task has been told to stop, too.
             drop(task.await);
         }
@@ -229,7 +246,7 @@ async fn drain(worker: &Rc<Worker>) {
                 continue;
             }
             // hyper would wait for the rest of a head that has begun to arrive.
-            wire.doomed.set(wire.partial_since.get().is_some() && !wire.is_blocked());
+            wire.doomed.set(wire.partial_since.get().is_some() && wire.blocked().is_none());
             if wire.doomed.get() || !wire.closing.replace(true) {
                 wire.wake();
             }

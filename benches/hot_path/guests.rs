@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use guesthouse::config::{Isolation, Limits};
+use guesthouse::config::{Isolation, Limits, QueueLimits};
 use guesthouse::guest::cache::Artifact;
 use guesthouse::guest::compile::{Compiler, Job};
 use guesthouse::guest::engine::Engines;
@@ -149,7 +149,12 @@ impl Maker {
     fn calls(&self, name: &'static str, bytes: &[u8], isolation: Isolation) -> Result<Calls> {
         let guest = Arc::new(self.guest(bytes, isolation).map_err(|reason| anyhow!(reason))?);
         let house = self.house.clone();
-        let pool = Rc::new(Pool::new(house.engines.pulse(0), READY_MAX, house.lane.entry()));
+        let pool = Rc::new(Pool::new(
+            house.engines.pulse(0),
+            READY_MAX,
+            house.lane.entry(),
+            QueueLimits::default(),
+        ));
         // It would rest after some work, as what is polled by the runtime should.
         let renewing = Box::pin(tokio::task::unconstrained(pool.clone().renew_always()));
         let (requests, spare) = (Vec::new(), HeaderMap::new());

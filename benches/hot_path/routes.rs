@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use guesthouse::config::QueueLimits;
 use guesthouse::message::Request;
 use guesthouse::native::Twin;
 use guesthouse::registry::admit::Gate;
@@ -31,8 +32,8 @@ pub fn rows(request: impl Fn() -> Request) -> Result<Vec<Row>> {
     let host = "stranger-00617.example:8080";
     let params = ["users/[id]/posts/[post]".to_owned()];
 
-    let worker = Gate::new(256, None);
-    let guest = Gate::new(192, Some(worker));
+    let worker = Gate::new(256, QueueLimits::default(), None);
+    let guest = Gate::new(192, QueueLimits::default(), Some(worker));
     let mut request = request();
     Ok(vec![
         route("route: one of 6", few(), None, vec!["/hello".to_owned()])?,

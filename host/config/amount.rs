@@ -1,4 +1,6 @@
-//! Sizes and times with a unit, each flag's default and range.
+//! Sizes and times with a unit, and counts: each flag's default and range.
+
+use super::Mistakes;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -16,6 +18,10 @@ pub(super) const HEADER: Bound = size("--header-max", 32 * KIB, (8 * KIB, 256 * 
 // 10,000 small guests take half of it.
 pub(super) const LOADED: Bound = size("--loaded-max", 512 * MIB, (MIB, 1024 * GIB));
 pub(super) const COMPILE_CPU: Bound = time("--compile-max", 30 * SECOND, (SECOND, HOUR));
+pub(super) const QUEUE_WAIT: Bound = time("--queue-timeout", 5 * SECOND, (1, HOUR));
+pub(super) const IDLE: Bound = time("--idle-timeout", 75 * SECOND, (100, 24 * HOUR));
+pub(super) const HEAD: Bound = time("--head-timeout", 15 * SECOND, (100, HOUR));
+pub(super) const STALL: Bound = time("--stall-timeout", 30 * SECOND, (100, HOUR));
 pub(super) const COMPILE_MEMORY: Bound =
     size("--compile-memory-max", 2 * GIB, (256 * MIB, 256 * GIB));
 
@@ -77,5 +83,33 @@ impl Bound {
 
     pub(super) fn default(&self) -> String {
         self.show(self.default)
+    }
+}
+
+/// The range of a flag that is a count.
+pub(super) struct Count {
+    flag: &'static str,
+    range: (usize, usize),
+}
+
+pub(super) const fn count(flag: &'static str, range: (usize, usize)) -> Count {
+    Count { flag, range }
+}
+
+impl Count {
+    /// The count; none if it is not one, which is noted.
+    pub(super) fn check(&self, text: &str, mistakes: &mut Mistakes) -> Option<usize> {
+        let (least, most) = self.range;
+        match text.trim().parse() {
+            Ok(count) if (least..=most).contains(&count) => Some(count),
+            _ => {
+                let why = format!("{text:?} is not a count; choose one from {least} to {most}");
+                mistakes.check(self.flag, Err(why), None)
+            }
+        }
+    }
+
+    pub(super) fn optional(&self, text: Option<&str>, mistakes: &mut Mistakes) -> Option<usize> {
+        text.and_then(|text| self.check(text, mistakes))
     }
 }

@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_millis(1);
 /// Ticks in a quantum: a guest yields after 1 to 2 ms of running.
 pub const QUANTUM_TICKS: u64 = 2;
 /// The ticker sleeps once no call has begun for this many ticks.
-const IDLE_TICKS: u32 = 50;
+const IDLE_TICKS: u32 = 4;
 
 /// Images up to this size are copied into a fresh memory; larger ones are mapped copy-on-write.
 /// Measured: at 16 KiB copying wins, 64 KiB is even, at 256 KiB mapping wins.

@@ -85,6 +85,10 @@ impl<'a> Meter<'a> {
     ) -> impl Future<Output = Result<T, Reject>> {
         let mut clock = self.clock();
         let length = self.lanes.map_or(Length::Short, |(pool, guest)| pool.length(guest));
+        if length != Length::Short {
+            // On a busy machine others have had the core, too: that makes no short call long twice.
+            clock.resumed = None;
+        }
         let is_long = length == Length::Long || self.cpu_used >= QUANTUM;
         let mut place = Some(if is_long { self.hand_over(call) } else { Place::Fast(call) });
         std::future::poll_fn(move |cx| {
@@ -111,7 +115,7 @@ impl<'a> Meter<'a> {
                 let used = ended.as_ref().map_or(QUANTUM, |(_, used)| *used);
                 self.cpu_used += used;
                 if let Some((pool, guest)) = self.lanes {
-                    pool.line(guest).leave(self.cpu_used);
+                    pool.line(guest).leave();
                 }
                 if is_long {
                     self.note_length(used >= QUANTUM);

@@ -15,7 +15,7 @@ use super::engine::Pulse;
 use super::lane::Entry;
 use super::line::Line;
 use super::{About, Guest, Instance};
-use crate::config::Isolation;
+use crate::config::{Isolation, QueueLimits};
 use crate::message::Reject;
 
 /// Ready instances that one worker keeps at most, of all guests together. Measured with 10,000
@@ -60,6 +60,8 @@ pub struct Pool {
     pulse: Pulse,
     /// Where long calls go.
     lane: Entry,
+    /// How long the line of one guest may be.
+    queue: QueueLimits,
 }
 
 #[derive(Default)]
@@ -133,8 +135,8 @@ impl Drop for Out<'_> {
 }
 
 impl Pool {
-    /// `ready_max` is how many ready instances it keeps.
-    pub fn new(pulse: Pulse, ready_max: usize, lane: Entry) -> Self {
+    /// `ready_max` is how many ready instances it keeps, `queue` bounds each guest's line.
+    pub fn new(pulse: Pulse, ready_max: usize, lane: Entry, queue: QueueLimits) -> Self {
         Pool {
             shelves: RefCell::new(Shelves { ready_max, ..Shelves::default() }),
             retired: RefCell::default(),
@@ -142,6 +144,7 @@ impl Pool {
             work: Notify::new(),
             pulse,
             lane,
+            queue,
         }
     }
 
@@ -173,7 +176,9 @@ impl Pool {
 
     /// Where requests to a guest wait whose calls are long.
     pub fn line(&self, guest: usize) -> Rc<Line> {
-        self.shelves.borrow_mut().shelf(guest).line.get_or_insert_default().clone()
+        let mut shelves = self.shelves.borrow_mut();
+        let line = &mut shelves.shelf(guest).line;
+        line.get_or_insert_with(|| Rc::new(Line::new(self.queue))).clone()
     }
 
     /// The line for a request to a guest, if it has to stand in one.

@@ -1,18 +1,21 @@
 //! One connection from accept to close.
 //!
-//! Owns the loop that drives hyper: poll it, then send what it has written.
+//! Owns the loop that drives hyper: poll it, then send what it has written; and what is left of a
+//! connection that is idle.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
 
+use super::balance::Seat;
 use super::pipeline;
 use super::wire::{Wire, WireEnd};
 use super::worker::Worker;
@@ -22,13 +25,22 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// Serves a connection until it ends.
-pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, seat: Seat) {
     let wire = Wire::new(stream, worker.spares.clone(), worker.clock.clone());
     let key = worker.wires.borrow_mut().insert(wire.clone());
-    let _registered = Registered { worker: worker.clone(), key };
-    drive(&worker, &wire, peer).await;
+    let _registered = Registered { worker: worker.clone(), key, _seat: seat };
+    let mut before = Bytes::new();
+    // In a box that is given back while the connection is parked: hyper's state and its buffers
+    // are nearly all that an idle connection would hold.
+    while let End::Parked(read) = Box::pin(drive(&worker, &wire, peer, before)).await {
+        before = read;
+        if before.is_empty() {
+            parked(&wire).await;
+        }
+        wire.parking.set(false);
+    }
     if wire.unread.get() && !wire.broken.get() && !wire.doomed.get() {
-        linger(&wire).await;
+        Box::pin(linger(&wire)).await;
     }
 }
 
@@ -36,6 +48,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
 struct Registered {
     worker: Rc<Worker>,
     key: usize,
+    _seat: Seat,
 }
 
 impl Drop for Registered {
@@ -44,7 +57,15 @@ impl Drop for Registered {
     }
 }
 
-async fn drive(worker: &Rc<Worker>, wire: &Rc<Wire>, peer: SocketAddr) {
+/// How driving a connection has ended.
+enum End {
+    Closed,
+    /// It is idle, and can go on from here with these bytes, which have been read already.
+    Parked(Bytes),
+}
+
+/// Drives hyper until the connection ends or is to be parked. `before` is what has been read.
+async fn drive(worker: &Rc<Worker>, wire: &Rc<Wire>, peer: SocketAddr, before: Bytes) -> End {
     let service = service_fn(|http| {
         let served = pipeline::serve(worker, wire, peer, http);
         async move { Ok::<_, Infallible>(served.await) }
@@ -54,25 +75,50 @@ async fn drive(worker: &Rc<Worker>, wire: &Rc<Wire>, peer: SocketAddr) {
     // hyper's own timer would cost a boxed sleep per request; `guard` has one per worker.
     builder.header_read_timeout(None);
     builder.max_header_size(header_bytes_max);
-    let mut connection = pin!(builder.serve_connection(WireEnd(wire.clone()), service));
+    let end = WireEnd { wire: wire.clone(), before };
+    let mut connection = builder.serve_connection(end, service);
     let mut told_to_close = false;
-    std::future::poll_fn(|cx| {
+    let is_over = std::future::poll_fn(|cx| {
         wire.attach(cx.waker());
         if wire.doomed.get() {
-            return Poll::Ready(());
+            return Poll::Ready(true);
         }
-        let mut polled = connection.as_mut().poll(cx);
+        wire.begin_round();
+        let mut polled = Pin::new(&mut connection).poll(cx);
         if wire.closing.get() && !told_to_close && polled.is_pending() {
             told_to_close = true;
-            connection.as_mut().graceful_shutdown();
-            polled = connection.as_mut().poll(cx);
+            Pin::new(&mut connection).graceful_shutdown();
+            polled = Pin::new(&mut connection).poll(cx);
         }
         // An error is the client's: it has been answered by hyper, or there is nobody to answer.
         let flushed = wire.flush(cx);
+        wire.end_round();
         match (polled, flushed) {
-            (Poll::Ready(_), Poll::Ready(_)) | (_, Poll::Ready(Err(_))) => Poll::Ready(()),
+            (Poll::Ready(_), Poll::Ready(_)) | (_, Poll::Ready(Err(_))) => Poll::Ready(true),
+            (Poll::Pending, Poll::Ready(Ok(()))) if wire.parking.get() => {
+                wire.parking.set(!told_to_close && wire.is_quiet());
+                if wire.parking.get() { Poll::Ready(false) } else { Poll::Pending }
+            }
             (Poll::Ready(_) | Poll::Pending, _) => Poll::Pending,
         }
+    })
+    .await;
+    if is_over {
+        return End::Closed;
+    }
+    let read = connection.into_parts().read_buf;
+    // Empty, it would still hold on to its buffer.
+    End::Parked(if read.is_empty() { Bytes::new() } else { read })
+}
+
+/// Waits until something comes on a connection that holds no state but its socket, or it is asked
+/// to close.
+async fn parked(wire: &Wire) {
+    std::future::poll_fn(|cx| {
+        if wire.closing.get() || wire.doomed.get() {
+            return Poll::Ready(());
+        }
+        wire.poll_readable(cx)
     })
     .await;
 }

@@ -1,53 +1,79 @@
 //! Timers for connections: one coarse reaper per worker instead of a timer per connection.
 //!
-//! Owns how long a connection may be idle, send a head slowly, or leave an answer unread.
+//! Owns how slow a client may be, in coarse ticks; which connections may be closed to make room,
+//! and which give hyper's state back while they are idle.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::wire::Wire;
 use super::worker::{CLOCK_TICK_MS, Worker};
+use crate::config::ConnectionLimits;
 
-/// A connection without a request, before the first and between two.
-const IDLE_MAX: Duration = Duration::from_secs(75);
-/// A request's head that has begun to arrive.
-const HEAD_MAX: Duration = Duration::from_secs(15);
-/// An answer that the client does not read.
-const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 /// Ticks between two looks at all connections.
 const LOOK_TICKS: u32 = 10;
+/// Bodies have to move at this rate in both directions, in bytes a second, once they have been
+/// waited for as long as they may stand still: the default of Kestrel (MinDataRate).
+const RATE_MIN: u64 = 240;
+/// A connection that has been idle for so long gives hyper's state back.
+const PARK_AFTER: Duration = Duration::from_secs(2);
+/// Connections that do so in one tick: more would keep requests waiting.
+const PARKED_AT_ONCE: usize = 128;
+/// A connection that has been idle for so long may be closed to make room for another.
+const SPARE_AFTER: Duration = Duration::from_secs(1);
+/// How many of those are kept in mind.
+const SPARES_MAX: usize = 256;
 
 /// Advances the worker's coarse clock, follows the control path, and closes connections that keep
 /// the worker waiting. Never ends.
 pub async fn run(worker: Rc<Worker>) {
-    let tick = Duration::from_millis(u64::from(CLOCK_TICK_MS));
+    let tick = ticks(1);
     let mut interval = tokio::time::interval(tick);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let began = tokio::time::Instant::now();
+    let mut looked_at = 0;
+    let mut to_park = Vec::new();
     loop {
         interval.tick().await;
         let ticks = began.elapsed().as_millis() / u128::from(CLOCK_TICK_MS);
-        worker.clock.set(ticks as u32);
+        let now = ticks as u32;
+        worker.clock.set(now);
         worker.follow();
-        if worker.clock.get().is_multiple_of(LOOK_TICKS) {
-            for (_, wire) in worker.wires.borrow().iter() {
-                look(wire, worker.clock.get());
+        let since = now - looked_at;
+        if since >= LOOK_TICKS {
+            looked_at = now;
+            let limits = &worker.config.connections;
+            worker.wires.borrow().iter().for_each(|(_, wire)| look(wire, limits, now, since));
+            note_spare(&worker, now);
+            to_park = quiet(&worker, now);
+        }
+        for _ in 0..PARKED_AT_ONCE.min(to_park.len()) {
+            let wires = worker.wires.borrow();
+            if let Some(wire) = to_park.pop().and_then(|key| wires.get(key)) {
+                wire.parking.set(true);
+                wire.wake();
             }
         }
     }
 }
 
-fn look(wire: &Wire, now: u32) {
+fn look(wire: &Wire, limits: &ConnectionLimits, now: u32, since: u32) {
     let still = still_for(wire, now);
-    if wire.is_blocked() {
-        if still > WRITE_STALL_MAX {
+    if let Some((since, bytes)) = wire.blocked() {
+        let is_slow = elapsed(since, now) > time_for(bytes, limits.stall_max);
+        if is_slow || still > limits.stall_max {
             wire.doomed.set(true);
             wire.wake();
         }
-    } else if !wire.in_flight.get() && !wire.closing.get() {
+    } else if wire.in_flight.get() {
+        wire.look_at_body(since, limits.stall_max);
+    } else if !wire.closing.get() {
         // A head has to be whole in time, however its bytes trickle in.
-        let slow = wire.partial_since.get().is_some_and(|since| elapsed(since, now) > HEAD_MAX);
-        if slow || still > IDLE_MAX {
+        let slow = match wire.partial_since.get() {
+            Some(since) => elapsed(since, now) > limits.head_max,
+            None => !wire.begun.get() && still > limits.head_max,
+        };
+        if slow || still > limits.idle_max {
             // A slow head is cut off; an idle connection is closed as HTTP says.
             wire.doomed.set(slow);
             wire.closing.set(true);
@@ -56,12 +82,69 @@ fn look(wire: &Wire, now: u32) {
     }
 }
 
+/// Notes which connections may be closed to make room, those idle longest at the end.
+fn note_spare(worker: &Worker, now: u32) {
+    let mut spare = worker.spare.borrow_mut();
+    spare.clear();
+    if !worker.clients.is_crowded() {
+        return;
+    }
+    let wires = worker.wires.borrow();
+    let idle = |wire: &Wire| is_idle(wire) && still_for(wire, now) > SPARE_AFTER;
+    let mut idle: Vec<_> = wires
+        .iter()
+        .filter(|(_, wire)| idle(wire))
+        .map(|(key, wire)| (wire.moved_at.get(), key))
+        .collect();
+    if idle.len() > SPARES_MAX {
+        idle.select_nth_unstable(SPARES_MAX);
+        idle.truncate(SPARES_MAX);
+    }
+    idle.sort_unstable_by(|one, other| other.cmp(one));
+    spare.extend(idle.into_iter().map(|(_, key)| key));
+}
+
+/// Closes the connection that has been idle longest. Whether there was one.
+pub fn make_room(worker: &Worker) -> bool {
+    let wires = worker.wires.borrow();
+    let mut spare = worker.spare.borrow_mut();
+    while let Some(key) = spare.pop() {
+        let wire = wires.get(key).filter(|wire| is_idle(wire) && !wire.closing.get());
+        if let Some(wire) = wire {
+            wire.closing.set(true);
+            wire.wake();
+            return true;
+        }
+    }
+    false
+}
+
+/// Connections that could give hyper's state back.
+fn quiet(worker: &Worker, now: u32) -> Vec<usize> {
+    let is_quiet =
+        |wire: &Wire| !wire.parking.get() && still_for(wire, now) > PARK_AFTER && wire.is_quiet();
+    let wires = worker.wires.borrow();
+    wires.iter().filter(|(_, wire)| is_quiet(wire)).map(|(key, _)| key).collect()
+}
+
+fn is_idle(wire: &Wire) -> bool {
+    !wire.in_flight.get() && !wire.streams.get() && wire.blocked().is_none()
+}
+
 /// How long no byte has moved.
 pub fn still_for(wire: &Wire, now: u32) -> Duration {
     elapsed(wire.moved_at.get(), now)
 }
 
-fn elapsed(since: u32, now: u32) -> Duration {
-    let ticks = now.saturating_sub(since);
-    Duration::from_millis(u64::from(ticks) * u64::from(CLOCK_TICK_MS))
+pub fn elapsed(since: u32, now: u32) -> Duration {
+    ticks(now.saturating_sub(since))
+}
+
+pub fn ticks(count: u32) -> Duration {
+    Duration::from_millis(u64::from(count) * u64::from(CLOCK_TICK_MS))
+}
+
+/// How long so many bytes may take.
+pub fn time_for(bytes: u64, stall_max: Duration) -> Duration {
+    stall_max + Duration::from_secs(bytes / RATE_MIN)
 }

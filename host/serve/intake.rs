@@ -4,20 +4,19 @@
 //! target, and a body that is announced as too large.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Version};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
+use super::arrival::Arriving;
+use super::wire::Wire;
 use crate::message::{Place, Reject, Request, RequestBody, RequestId};
 
-/// Makes a request of what hyper parsed.
+/// Makes a request of what hyper parsed; `wire` is what it came by.
 ///
 /// # Errors
 /// [`Reject::BadHost`], [`Reject::BadPath`], [`Reject::BodyTooLarge`].
@@ -26,11 +25,12 @@ pub fn request(
     id: RequestId,
     peer: SocketAddr,
     body_bytes_max: u64,
+    wire: &Wire,
 ) -> Result<Box<Request>, Reject> {
     let (mut parts, body) = http.into_parts();
     let uri = target(&parts.method, &parts.uri)?;
     check_host(&mut parts.headers, &parts.uri, parts.version)?;
-    let body = request_body(&parts.headers, body, body_bytes_max)?;
+    let body = request_body(&parts.headers, body, body_bytes_max, wire)?;
     let mut request = Box::new(Request {
         id,
         method: parts.method,
@@ -110,6 +110,7 @@ fn request_body(
     headers: &HeaderMap,
     body: Incoming,
     bytes_max: u64,
+    wire: &Wire,
 ) -> Result<RequestBody, Reject> {
     if body.is_end_stream() {
         return Ok(RequestBody::default());
@@ -121,31 +122,7 @@ fn request_body(
     {
         return Err(Reject::BodyTooLarge);
     }
-    Ok(RequestBody::stream(UnsyncBoxBody::new(Arriving(body)), bytes_max))
-}
-
-/// A body as it arrives, with hyper's errors as rejects.
-struct Arriving(Incoming);
-
-impl Body for Arriving {
-    type Data = Bytes;
-    type Error = Reject;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
-        Pin::new(&mut self.0).poll_frame(cx).map_err(|error| {
-            let gone = error.is_incomplete_message() || error.is_closed() || error.is_canceled();
-            if gone { Reject::ClientGone } else { Reject::BodyBroken }
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
+    let (body, progress) = Arriving::new(body);
+    wire.expect_body(progress);
+    Ok(RequestBody::stream(UnsyncBoxBody::new(body), bytes_max))
 }

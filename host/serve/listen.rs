@@ -1,22 +1,31 @@
 //! Listening sockets: one per worker and address.
 //!
-//! Owns the binding, and the acceptance of connections down to the last in the queue.
+//! Owns the binding, and the acceptance of connections down to the last in the queue, as far as
+//! there is a place for them.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::connection;
+use super::balance::{Accepted, Seat};
+use super::clients::Full;
 use super::worker::Worker;
+use super::{connection, guard};
 
 /// Connections that the kernel keeps for a worker which is busy.
 const BACKLOG: i32 = 4096;
 /// How long to wait when the process is out of file descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// The answer to who is one too many.
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
+content-length: 0\r\nconnection: close\r\n\r\n";
 
 /// The sockets of every worker for every address, and the addresses that were bound.
 pub struct Bound {
@@ -104,19 +113,42 @@ pub async fn accept(worker: Rc<Worker>, socket: Socket, stop: impl Future<Output
     // Closing a socket would reset the connections in its queue.
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, peer)) = listener.accept() {
-        if stream.set_nonblocking(true).is_ok()
-            && let Ok(stream) = TcpStream::from_std(stream)
-        {
-            start(&worker, stream, peer);
+        if let Ok(stream) = registered(stream) {
+            take(&worker, stream, peer);
         }
+    }
+}
+
+/// Takes over what other workers have accepted for this one, until `stop` is done and none is left.
+pub async fn receive(
+    worker: Rc<Worker>,
+    mut inbox: UnboundedReceiver<Accepted>,
+    stop: impl Future<Output = ()>,
+) {
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            accepted = inbox.recv() => accepted,
+        };
+        let Some(accepted) = accepted else { return };
+        start_accepted(&worker, accepted);
+    }
+    // Who comes later gets it back.
+    inbox.close();
+    while let Some(accepted) = inbox.recv().await {
+        start_accepted(&worker, accepted);
     }
 }
 
 async fn accept_all(worker: &Rc<Worker>, listener: &TcpListener) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => start(worker, stream, peer),
+            Ok((stream, peer)) => take(worker, stream, peer),
             Err(error) if is_exhausted(&error) => {
+                // Some of those that are idle may go.
+                guard::make_room(worker);
                 tracing::warn!("cannot accept connections now: {error}");
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
@@ -132,9 +164,52 @@ fn is_exhausted(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
-fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+/// Takes a connection in, here or with another worker, if there is a place for it.
+fn take(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    let presence = match worker.clients.enter(peer) {
+        // It makes room for the next: it takes a moment to close.
+        Err(Full::InAll) if guard::make_room(worker) => worker.clients.enter_beyond(peer),
+        entered => entered,
+    };
+    let seat = match presence {
+        Ok(presence) => worker.balance.seat(worker.index, presence),
+        Err(full) => return refuse(worker, stream, peer, full),
+    };
+    if seat.worker() == worker.index || worker.draining.get() {
+        return start(worker, stream, peer, seat);
+    }
+    let Ok(stream) = stream.into_std() else { return };
+    if let Err(back) = worker.balance.hand_over(Accepted { stream, peer, seat }) {
+        start_accepted(worker, back);
+    }
+}
+
+/// Tells a client that there are too many connections. One that takes this as an answer to its
+/// request will come back.
+fn refuse(worker: &Worker, stream: TcpStream, peer: SocketAddr, full: Full) {
+    worker.counters().connections_refused.add(1);
+    tracing::debug!("a connection from {peer} was refused: {full:?}");
+    let Ok(mut stream) = stream.into_std() else { return };
+    // Closing it would take the answer away if there were something that has not been read. The
+    // socket of a new connection takes so little at once.
+    drop(stream.read(&mut [0_u8; 4096]));
+    drop(stream.write(REFUSAL));
+}
+
+fn start_accepted(worker: &Rc<Worker>, Accepted { stream, peer, seat }: Accepted) {
+    if let Ok(stream) = registered(stream) {
+        start(worker, stream, peer, seat);
+    }
+}
+
+fn registered(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
+}
+
+fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, seat: Seat) {
     // Without it, small answers wait for the client's acknowledgement. It can fail only on a
     // connection that is gone.
     drop(stream.set_nodelay(true));
-    tokio::task::spawn_local(connection::serve(worker.clone(), stream, peer));
+    tokio::task::spawn_local(connection::serve(worker.clone(), stream, peer, seat));
 }

@@ -19,7 +19,6 @@ use super::respond::{self, Asked, Body};
 use super::wire::Wire;
 use super::worker::{Routed, Worker};
 use crate::guest::instance::Answer;
-use crate::guest::line::Line;
 use crate::guest::meter::Meter;
 use crate::guest::{Guest, Instance};
 use crate::message::{Reject, Request, Response, ResponseBody};
@@ -56,7 +55,7 @@ pub fn serve(
     let trailers = http.headers().get(TE).is_some_and(|te| te == "trailers");
     let asked = Asked { id, method: http.method().clone(), trailers };
     let body_bytes_max = worker.config.limits.body_bytes_max;
-    let step = match intake::request(http, id, peer, body_bytes_max) {
+    let step = match intake::request(http, id, peer, body_bytes_max, &wire) {
         Ok(request) => {
             let dispatch = || dispatch(&worker, request, started);
             catch_unwind(AssertUnwindSafe(dispatch)).unwrap_or(Step::Respond(Err(Reject::Panic)))
@@ -105,8 +104,12 @@ fn finish(
     asked: &Asked,
     result: Result<Response, Reject>,
 ) -> http::Response<Body> {
-    if matches!(result, Err(Reject::BodyTooLarge | Reject::BodyBroken)) {
-        wire.unread.set(true);
+    match &result {
+        Err(Reject::BodyTooLarge | Reject::BodyBroken | Reject::BodyTimeout) => {
+            wire.unread.set(true);
+        }
+        Ok(response) => wire.streams.set(matches!(response.body, ResponseBody::Stream(_))),
+        Err(_) => wire.streams.set(false),
     }
     let last = worker.draining.get() || wire.unread.get();
     let header_bytes_max = worker.config.limits.header_bytes_max;
@@ -122,7 +125,6 @@ fn finish(
 /// Routes a request, admits it and takes an instance.
 fn dispatch(worker: &Rc<Worker>, mut request: Box<Request>, started: Instant) -> Step {
     match worker.route(&mut request) {
-        Err(Reject::NoInstance) => Step::Later(Box::pin(refuse())),
         Err(reject) => Step::Respond(Err(reject)),
         Ok(Routed::Ready(mut instance, permit)) => {
             instance.accept(request, worker.take_headers());
@@ -131,26 +133,25 @@ fn dispatch(worker: &Rc<Worker>, mut request: Box<Request>, started: Instant) ->
         Ok(Routed::Make(guest, permit)) => {
             Step::Later(Box::pin(make_and_call(worker.clone(), guest, permit, request, started)))
         }
-        Ok(Routed::Queue(guest, permit, line)) => Step::Later(Box::pin(queue_and_call(
-            worker.clone(),
-            guest,
-            permit,
-            line,
-            request,
-            started,
-        ))),
+        Ok(Routed::Queue(guest, permit)) => {
+            Step::Later(Box::pin(queue_and_call(worker.clone(), guest, permit, request, started)))
+        }
         Ok(Routed::Wait(handler, place)) => {
             Step::Later(Box::pin(wait_and_call(worker.clone(), handler, place, request, started)))
         }
-        Ok(Routed::Native(twin, permit)) => match twin.respond_now(worker.take_headers()) {
+        Ok(Routed::Native(twin, Some(permit))) => match twin.respond_now(worker.take_headers()) {
             Ok(response) => {
                 worker.keep_headers(request.headers);
                 Step::Respond(response)
             }
             Err(headers) => {
-                Step::Later(Box::pin(twin_later(worker.clone(), twin, permit, request, headers)))
+                let later = twin_later(worker.clone(), twin, permit, request, headers);
+                Step::Later(Box::pin(later))
             }
         },
+        Ok(Routed::Native(twin, None)) => {
+            Step::Later(Box::pin(queue_for_twin(worker.clone(), twin, request, started)))
+        }
         Ok(Routed::Landing) => Step::Respond(Ok(respond::landing())),
         Ok(Routed::Nobody) => Step::Later(Box::pin(nobody(worker.clone(), request, started))),
     }
@@ -165,6 +166,19 @@ async fn twin_later(
     headers: HeaderMap,
 ) -> Result<Response, Reject> {
     twin.respond(&mut request, headers, &worker.config.limits).await
+}
+
+/// Waits for a place first.
+async fn queue_for_twin(
+    worker: Rc<Worker>,
+    twin: Twin,
+    request: Box<Request>,
+    started: Instant,
+) -> Result<Response, Reject> {
+    let waited = worker.gate.clone().wait(started + worker.config.limits.deadline).await;
+    let Ok(permit) = waited else { return refuse().await };
+    let headers = worker.take_headers();
+    twin_later(worker, twin, permit, request, headers).await
 }
 
 /// Waits until a guest is loaded, in a place where other requests do not stand behind it.
@@ -185,8 +199,11 @@ async fn wait_and_call(
         Ok(Err(reject)) => return Err(reject),
         Err(_) => return Err(Reject::Loading),
     };
-    let permit = worker.admit(&guest)?;
-    make_and_call(worker, guest, permit, request, started).await
+    match worker.admit(&guest) {
+        Err(Reject::NoInstance) => queue_and_call(worker, guest, None, request, started).await,
+        Err(reject) => Err(reject),
+        Ok(permit) => make_and_call(worker, guest, permit, request, started).await,
+    }
 }
 
 /// Refuses a request for which there is no place. Not at once: clients that ask again at once would
@@ -196,19 +213,17 @@ async fn refuse() -> Result<Response, Reject> {
     Err(Reject::NoInstance)
 }
 
-/// Waits for a turn among the calls of a guest whose calls are long.
+/// Waits for a place, if it has none yet; and if the guest's calls are long, for a turn among them.
 async fn queue_and_call(
     worker: Rc<Worker>,
     guest: Arc<Guest>,
-    permit: Permit,
-    line: Rc<Line>,
+    permit: Option<Permit>,
     request: Box<Request>,
     started: Instant,
 ) -> Result<Response, Reject> {
-    if line.wait(started + worker.config.limits.deadline).await.is_err() {
-        drop(permit);
+    let Ok(permit) = wait_in_queues(&worker, &guest, permit, started).await else {
         return refuse().await;
-    }
+    };
     match worker.pool.take(&guest) {
         Some(instance) => {
             let mut meter = worker.meter(guest.id, started);
@@ -217,6 +232,23 @@ async fn queue_and_call(
         }
         None => make_and_call(worker, guest, permit, request, started).await,
     }
+}
+
+async fn wait_in_queues(
+    worker: &Worker,
+    guest: &Guest,
+    permit: Option<Permit>,
+    started: Instant,
+) -> Result<Permit, Reject> {
+    let deadline = started + worker.config.limits.deadline;
+    let permit = match permit {
+        Some(permit) => permit,
+        None => worker.guest_gate(guest.id).wait(deadline).await?,
+    };
+    if let Some(line) = worker.pool.must_wait(guest.id) {
+        line.wait(deadline).await?;
+    }
+    Ok(permit)
 }
 
 async fn make_and_call(
@@ -337,5 +369,20 @@ async fn forward(
     match &worker.upstream {
         Some(upstream) => upstream.forward(request, deadline).await,
         None => Err(Reject::NoRoute),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // No input panics, so that there is no way to see this through the public face.
+    #[tokio::test]
+    async fn a_panic_is_a_reject() {
+        let broken = async {
+            tokio::task::yield_now().await;
+            panic!("of the host itself")
+        };
+        assert!(matches!(contained::<Response>(pin!(broken)).await, Err(Reject::Panic)));
     }
 }

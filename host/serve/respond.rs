@@ -180,6 +180,7 @@ fn meaning(reject: Reject) -> (StatusCode, &'static str) {
         Reject::BodyBroken => {
             (StatusCode::BAD_REQUEST, "the request's body is not framed as HTTP says")
         }
+        Reject::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "the request's body came too slowly"),
         Reject::ClientGone => (StatusCode::BAD_REQUEST, "the request's body ended early"),
         Reject::BodyTooLarge => {
             (StatusCode::PAYLOAD_TOO_LARGE, "the request's body is larger than this host takes")

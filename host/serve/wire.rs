@@ -8,12 +8,17 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
+
+use super::arrival::Progress;
 
 /// Bytes that are held back at the most; more waits for the socket.
 const HELD_BYTES_MAX: usize = 256 * 1024;
@@ -34,6 +39,19 @@ pub struct Wire {
     task: RefCell<Option<Waker>>,
     /// A write has failed: nothing more can be sent.
     pub broken: Cell<bool>,
+    /// Whether a byte has ever come.
+    pub begun: Cell<bool>,
+    /// The body of the last request, where it had one.
+    body: RefCell<Option<Arc<Progress>>>,
+    /// The last answer is passed on as it comes.
+    pub streams: Cell<bool>,
+    /// Since when the socket does not take what there is to send, and how much it has taken since.
+    blocked_since: Cell<Option<u32>>,
+    blocked_bytes: Cell<u64>,
+    /// It did not at the last try.
+    is_stuck: Cell<bool>,
+    /// Asked to give hyper's state back as long as it is idle.
+    pub parking: Cell<bool>,
     /// Bytes have arrived that belong to no request yet, the first of them in this tick of the
     /// worker's coarse clock.
     pub partial_since: Cell<Option<u32>>,
@@ -66,6 +84,13 @@ impl Wire {
             spares,
             task: RefCell::new(None),
             broken: Cell::new(false),
+            begun: Cell::new(false),
+            body: RefCell::default(),
+            streams: Cell::new(false),
+            blocked_since: Cell::new(None),
+            blocked_bytes: Cell::new(0),
+            is_stuck: Cell::new(false),
+            parking: Cell::new(false),
             partial_since: Cell::new(None),
             in_flight: Cell::new(false),
             closing: Cell::new(false),
@@ -80,6 +105,19 @@ impl Wire {
     pub fn begin_request(&self) {
         self.partial_since.set(None);
         self.in_flight.set(true);
+        self.body.take();
+    }
+
+    /// Says that the request has a body.
+    pub fn expect_body(&self, body: Arc<Progress>) {
+        self.body.replace(Some(body));
+    }
+
+    /// Has a body that comes too slowly given up; `ticks` is how long the last look was ago.
+    pub fn look_at_body(&self, ticks: u32, stall_max: Duration) {
+        if let Some(body) = &*self.body.borrow() {
+            body.look(self.clock.get(), ticks, stall_max);
+        }
     }
 
     /// A request's response is made.
@@ -103,10 +141,54 @@ impl Wire {
         }
     }
 
-    /// Whether bytes wait that the socket does not take.
-    pub fn is_blocked(&self) -> bool {
-        let held = self.held.borrow();
-        held.sent < held.bytes.len()
+    /// Whether bytes wait that the socket does not take: since when, and how many it has taken
+    /// since.
+    pub fn blocked(&self) -> Option<(u32, u64)> {
+        self.blocked_since.get().map(|since| (since, self.blocked_bytes.get()))
+    }
+
+    /// To be called before hyper is polled and what it wrote is sent, and [`Wire::end_round`]
+    /// behind that.
+    pub fn begin_round(&self) {
+        self.is_stuck.set(false);
+    }
+
+    pub fn end_round(&self) {
+        if !self.is_stuck.get() {
+            self.blocked_since.set(None);
+            self.blocked_bytes.set(0);
+        } else if self.blocked_since.get().is_none() {
+            self.blocked_since.set(Some(self.clock.get()));
+        }
+    }
+
+    /// Whether nothing is under way, and hyper has no state that would be missed.
+    pub fn is_quiet(&self) -> bool {
+        let at_rest = self.begun.get() && !self.in_flight.get() && !self.streams.get();
+        let nothing_comes = self.partial_since.get().is_none()
+            && self.body.borrow().as_ref().is_none_or(|body| body.has_ended());
+        let nothing_goes = self.blocked_since.get().is_none()
+            && self.held.borrow().bytes.is_empty()
+            && !self.broken.get();
+        at_rest && nothing_comes && nothing_goes && !self.unread.get()
+    }
+
+    /// Waits until the client sends something, or has gone.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.borrow().inner().poll_read_ready(cx).map(|_| ())
+    }
+
+    /// Takes what the socket said about a write.
+    fn note_write(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Pending => self.is_stuck.set(true),
+            Poll::Ready(Ok(sent)) => {
+                self.moved_at.set(self.clock.get());
+                self.blocked_bytes.set(self.blocked_bytes.get() + *sent as u64);
+            }
+            Poll::Ready(Err(_)) => {}
+        }
+        written
     }
 
     /// Whether the client has sent something that has not been read.
@@ -126,12 +208,10 @@ impl Wire {
         let mut stream = self.stream.borrow_mut();
         while held.sent < held.bytes.len() {
             let stream = Pin::new(stream.inner_mut());
-            match ready!(stream.poll_write(cx, &held.bytes[held.sent..])) {
+            let written = stream.poll_write(cx, &held.bytes[held.sent..]);
+            match ready!(self.note_write(written)) {
                 Ok(0) => return self.fail(io::ErrorKind::WriteZero.into()),
-                Ok(sent) => {
-                    held.sent += sent;
-                    self.moved_at.set(self.clock.get());
-                }
+                Ok(sent) => held.sent += sent,
                 Err(error) => return self.fail(error),
             }
         }
@@ -161,8 +241,9 @@ impl Wire {
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
         if offered >= DIRECT_BYTES_MIN || self.held.borrow().bytes.len() >= HELD_BYTES_MAX {
             ready!(self.flush(cx))?;
-            self.moved_at.set(self.clock.get());
-            return Pin::new(self.stream.borrow_mut().inner_mut()).poll_write_vectored(cx, slices);
+            let mut stream = self.stream.borrow_mut();
+            let written = Pin::new(stream.inner_mut()).poll_write_vectored(cx, slices);
+            return self.note_write(written);
         }
         let mut held = self.held.borrow_mut();
         if held.bytes.capacity() == 0 {
@@ -192,22 +273,32 @@ impl Wire {
     }
 }
 
-/// hyper's end of the wire.
-pub struct WireEnd(pub Rc<Wire>);
+/// hyper's end of the wire, with bytes that were read before and come first.
+pub struct WireEnd {
+    pub wire: Rc<Wire>,
+    pub before: Bytes,
+}
 
 impl Read for WireEnd {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut stream = self.0.stream.borrow_mut();
-        let read = ready!(Pin::new(&mut *stream).poll_read(cx, buffer));
-        let now = self.0.clock.get();
-        if !self.0.in_flight.get() && self.0.partial_since.get().is_none() {
-            self.0.partial_since.set(Some(now));
+        let WireEnd { wire, before } = self.get_mut();
+        let read = if before.is_empty() {
+            let mut stream = wire.stream.borrow_mut();
+            ready!(Pin::new(&mut *stream).poll_read(cx, buffer))
+        } else {
+            buffer.put_slice(&before.split_to(before.len().min(buffer.remaining())));
+            Ok(())
+        };
+        let now = wire.clock.get();
+        if !wire.in_flight.get() && wire.partial_since.get().is_none() {
+            wire.partial_since.set(Some(now));
         }
-        self.0.moved_at.set(now);
+        wire.begun.set(true);
+        wire.moved_at.set(now);
         Poll::Ready(read)
     }
 }
@@ -218,7 +309,7 @@ impl Write for WireEnd {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.0.hold(cx, &[IoSlice::new(bytes)])
+        self.wire.hold(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -227,8 +318,8 @@ impl Write for WireEnd {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.0.flush(cx))?;
-        Pin::new(self.0.stream.borrow_mut().inner_mut()).poll_shutdown(cx)
+        ready!(self.wire.flush(cx))?;
+        Pin::new(self.wire.stream.borrow_mut().inner_mut()).poll_shutdown(cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -240,6 +331,6 @@ impl Write for WireEnd {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.hold(cx, slices)
+        self.wire.hold(cx, slices)
     }
 }

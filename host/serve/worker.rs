@@ -9,12 +9,13 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
+use super::Shared;
+use super::balance::Balance;
+use super::clients::Clients;
 use super::upstream::Upstream;
 use super::wire::{Spares, Wire};
 use crate::config::Config;
 use crate::guest::engine::Engines;
-use crate::guest::lane::Entry;
-use crate::guest::line::Line;
 use crate::guest::meter::Meter;
 use crate::guest::{Guest, Instance, Pool};
 use crate::message::{Place, Reject, Request, RequestId};
@@ -40,6 +41,10 @@ pub struct Worker {
     pub spares: Rc<Spares>,
     /// The sockets of its connections, by the number they got when they were accepted.
     pub wires: RefCell<slab::Slab<Rc<Wire>>>,
+    /// Those of them that may be closed to make room, by their numbers.
+    pub spare: RefCell<Vec<usize>>,
+    pub clients: Arc<Clients>,
+    pub balance: Arc<Balance>,
     metrics: Metrics,
     registry: Arc<Registry>,
     reader: RefCell<Reader>,
@@ -47,7 +52,8 @@ pub struct Worker {
     moment: Cell<u32>,
     /// Guests that had been retired when the pool was swept last.
     swept: Cell<u64>,
-    gate: Rc<Gate>,
+    /// Before every request: this worker's part of what the host does at once.
+    pub gate: Rc<Gate>,
     /// Before which requests wait for guests to be loaded.
     waiting: Rc<Gate>,
     /// One behind `gate` for each handler, by its id.
@@ -63,11 +69,13 @@ pub enum Routed {
     Ready(Box<Instance>, Permit),
     /// To a guest of which one has to be made.
     Make(Arc<Guest>, Permit),
-    /// To a guest with more long calls than there is time for, with the line to wait in.
-    Queue(Arc<Guest>, Permit, Rc<Line>),
+    /// To a guest with more requests than there are places for, or with more long calls than there
+    /// is time for. The former has no permit yet.
+    Queue(Arc<Guest>, Option<Permit>),
     /// To a guest that has to be loaded first, with a place to wait in.
     Wait(Arc<Handler>, Permit),
-    Native(Twin, Permit),
+    /// To a twin; without a permit, it has to wait for one.
+    Native(Twin, Option<Permit>),
     Landing,
     /// To nobody here.
     Nobody,
@@ -83,35 +91,34 @@ impl Drop for InFlight {
 }
 
 impl Worker {
-    pub fn new(
-        index: usize,
-        config: Arc<Config>,
-        engines: &Engines,
-        registry: Arc<Registry>,
-        metrics: Metrics,
-        lane: Entry,
-    ) -> Rc<Self> {
+    pub fn new(index: usize, shared: &Shared) -> Rc<Self> {
+        let Shared { config, engines, registry, .. } = shared;
         let ready_max = engines.slots.ready_max(config.workers);
-        let gate = Gate::new(in_flight_max(engines, config.workers), None);
+        let queue = config.admission.queue;
+        let chosen = config.admission.in_flight_max.map(|most| (most / config.workers).max(1));
+        let most = in_flight_max(engines, config.workers);
+        let gate = Gate::new(chosen.unwrap_or(most).min(most), queue, None);
+        let pool = Pool::new(engines.pulse(index), ready_max, shared.lane.clone(), queue);
+        let upstream = config.upstream.as_ref();
         Rc::new(Worker {
             index,
-            pool: Rc::new(Pool::new(engines.pulse(index), ready_max, lane)),
-            upstream: config
-                .upstream
-                .as_ref()
-                .map(|upstream| Upstream::new(upstream, config.limits.header_bytes_max)),
-            config,
+            pool: Rc::new(pool),
+            upstream: upstream.map(|it| Upstream::new(it, config.limits.header_bytes_max)),
+            config: config.clone(),
             draining: Cell::new(false),
             clock: Rc::default(),
             spares: Rc::default(),
             wires: RefCell::default(),
-            metrics,
+            spare: RefCell::default(),
+            clients: shared.clients.clone(),
+            balance: shared.balance.clone(),
+            metrics: shared.metrics.clone(),
             reader: RefCell::new(registry.reader()),
             moment: Cell::new(registry.moment()),
             swept: Cell::new(0),
-            registry,
+            registry: registry.clone(),
             gate,
-            waiting: Gate::new(WAITING_MAX, None),
+            waiting: Gate::new(WAITING_MAX, queue, None),
             guest_gates: RefCell::default(),
             request_count: Cell::new(0),
             spare_headers: Cell::new(None),
@@ -149,7 +156,10 @@ impl Worker {
         let counters = self.counters();
         counters.instances_ready.set(ready as u64);
         counters.instances_out.set((retired + out) as u64);
-        counters.connections.set(self.wires.borrow().len() as u64);
+        let wires = self.wires.borrow();
+        counters.connections.set(wires.len() as u64);
+        let parked = wires.iter().filter(|(_, wire)| wire.parking.get()).count();
+        counters.connections_parked.set(parked as u64);
     }
 
     /// An empty map to build a response in.
@@ -166,7 +176,7 @@ impl Worker {
     /// Finds a request's target, takes a place for it, and an instance if one is ready.
     ///
     /// # Errors
-    /// [`Reject::BadPath`], [`Reject::Loading`], [`Reject::NoInstance`], [`Reject::Paused`].
+    /// [`Reject::BadPath`], [`Reject::Loading`], [`Reject::Paused`].
     pub fn route(&self, request: &mut Request) -> Result<Routed, Reject> {
         let mut reader = self.reader.borrow_mut();
         let host = request.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
@@ -188,23 +198,27 @@ impl Worker {
                     let place = self.waiting.admit().map_err(|_| Reject::Loading)?;
                     return Ok(Routed::Wait(handler.clone(), place));
                 };
-                let permit = self.admit(guest)?;
-                if let Some(line) = self.pool.must_wait(guest.id) {
-                    return Ok(Routed::Queue(guest.clone(), permit, line));
+                let permit = match self.admit(guest) {
+                    Err(Reject::NoInstance) => return Ok(Routed::Queue(guest.clone(), None)),
+                    admitted => admitted?,
+                };
+                if self.pool.must_wait(guest.id).is_some() {
+                    return Ok(Routed::Queue(guest.clone(), Some(permit)));
                 }
                 Ok(match self.pool.take(guest) {
                     Some(instance) => Routed::Ready(instance, permit),
                     None => Routed::Make(guest.clone(), permit),
                 })
             }
-            Target::Native(twin) => Ok(Routed::Native(*twin, self.gate.admit()?)),
+            Target::Native(twin) => Ok(Routed::Native(*twin, self.gate.admit().ok())),
             Target::Landing => Ok(Routed::Landing),
         }
     }
 
     /// Holds the calls of a request to a guest to their limits.
     pub fn meter(&self, guest: usize, started: Instant) -> Meter<'_> {
-        Meter::new(&self.config.limits, started).in_lanes(&self.pool, guest)
+        let meter = Meter::new(&self.config.limits, started);
+        if self.config.slow_nice.is_some() { meter.in_lanes(&self.pool, guest) } else { meter }
     }
 
     /// Takes a place for a request to a guest.
@@ -217,7 +231,8 @@ impl Worker {
         Ok(permit)
     }
 
-    fn guest_gate(&self, id: usize) -> Rc<Gate> {
+    /// Before the requests to one guest.
+    pub fn guest_gate(&self, id: usize) -> Rc<Gate> {
         let mut gates = self.guest_gates.borrow_mut();
         if id >= gates.len() {
             gates.resize(id + 1, None);
@@ -225,7 +240,10 @@ impl Worker {
         gates[id]
             .get_or_insert_with(|| {
                 // One guest alone cannot take every place.
-                Gate::new((self.gate.in_flight_max() * 3 / 4).max(1), Some(self.gate.clone()))
+                let own = self.gate.in_flight_max() * 3 / 4;
+                let chosen = self.config.admission.guest_in_flight_max;
+                let most = chosen.map_or(own, |most| most / self.config.workers).max(1);
+                Gate::new(most, self.config.admission.queue, Some(self.gate.clone()))
             })
             .clone()
     }
@@ -233,7 +251,7 @@ impl Worker {
 
 /// Requests that one worker lets in at once: its share of the instance slots, less those that are
 /// kept ready or wait to be renewed.
-fn in_flight_max(engines: &Engines, workers: usize) -> usize {
+pub fn in_flight_max(engines: &Engines, workers: usize) -> usize {
     let share = engines.slots.small as usize / workers;
     share.saturating_sub(engines.slots.ready_max(workers) + 16).max(8)
 }

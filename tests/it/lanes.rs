@@ -184,15 +184,30 @@ fn long_calls_wait_in_a_line() {
     host.at_rest();
 }
 
-/// What stands in line for many times as long as a call takes is refused, and told to come back.
+/// A burst of a length that is allowed is answered, however long that takes.
 #[test]
-fn who_waits_for_too_long_is_refused() {
+fn a_line_takes_a_burst() {
     let host = host("burn", &burning("", "")).start();
     host.settled();
     for _ in 0..4 {
         assert_eq!(host.get("/burn").text(), "burnt");
     }
-    let mut burning: Vec<_> = (0..120).map(|_| send(&host, "/burn")).collect();
+    let mut burning: Vec<_> = (0..50).map(|_| send(&host, "/burn")).collect();
+    for connection in &mut burning {
+        assert_eq!(connection.read().text(), "burnt");
+    }
+    assert_eq!(host.at_rest().rejects("no_instance"), 0);
+}
+
+/// More than a line is long are refused, and told to come back.
+#[test]
+fn a_line_that_is_full_refuses() {
+    let host = host("burn", &burning("", "")).args(["--queue-max", "4"]).start();
+    host.settled();
+    for _ in 0..4 {
+        assert_eq!(host.get("/burn").text(), "burnt");
+    }
+    let mut burning: Vec<_> = (0..40).map(|_| send(&host, "/burn")).collect();
     let answers: Vec<_> = burning.iter_mut().map(Connection::read).collect();
     let (good, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|it| it.status == 200);
     assert!(!good.is_empty() && !refused.is_empty(), "{} and {}", good.len(), refused.len());
@@ -202,7 +217,18 @@ fn who_waits_for_too_long_is_refused() {
     }
     assert_eq!(host.get("/burn").text(), "burnt");
     let status = host.at_rest();
-    assert_eq!(status.rejects("no_instance") + good.len() as u64, 120, "{status:?}");
+    assert_eq!(status.rejects("no_instance") + good.len() as u64, 40, "{status:?}");
+}
+
+#[test]
+fn without_lanes_all_calls_stay_with_their_worker() {
+    let host = host("burn", &burning("", "")).args(["--slow-priority", "off"]).start();
+    for _ in 0..8 {
+        assert_eq!(host.get("/burn").text(), "burnt");
+    }
+    let names: Vec<String> = threads(&host).into_iter().map(|it| it.0).collect();
+    assert!(!names.iter().any(|name| name.starts_with("slow-")), "{names:?}");
+    host.at_rest();
 }
 
 /// Calls that nobody waits for any more give their instances back, however many there are.
@@ -272,4 +298,25 @@ fn a_long_call_can_sleep() {
         assert_eq!(host.get("/sleeper").text(), "burnt");
     }
     host.at_rest();
+}
+
+/// A panic in the host's own code ends the call in which it happens, and nothing else. No guest can
+/// make one happen, so this asks the lane itself.
+#[tokio::test]
+async fn a_panic_ends_one_call() {
+    use guesthouse::guest::lane::{Lane, Movable};
+    use guesthouse::message::Reject;
+    let lane = Lane::start(1, 0).expect("a thread");
+    for round in 0..3 {
+        let call: Movable<u32> = Box::pin(async move {
+            tokio::task::yield_now().await;
+            assert!(round == 1, "of the host itself");
+            round
+        });
+        let ended = lane.entry().hand_over(7, call, PATIENCE, Default::default()).await;
+        match (round, ended) {
+            (1, Ok((1, _))) | (_, Err(Reject::Panic)) => {}
+            (_, ended) => panic!("{ended:?} in round {round}"),
+        }
+    }
 }

@@ -7,10 +7,12 @@ mod client;
 mod host;
 
 mod abi;
+mod admission;
 mod bench;
 mod bounds;
 mod cache;
 mod cli;
+mod connections;
 mod demo;
 mod drain;
 mod files;

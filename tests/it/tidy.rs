@@ -13,16 +13,17 @@ const FUNCTION_LINES_MAX: usize = 70;
 const LINE_CHARS_MAX: usize = 100;
 
 /// Which top-level modules a module of the host may import, besides itself.
-const IMPORTS: [(&str, &[&str]); 11] = [
+const IMPORTS: [(&str, &[&str]); 12] = [
     // Leaves: plain values that anyone may hold.
     ("config", &[]),
     ("message", &[]),
     ("metrics", &[]),
     ("log", &["config"]),
+    ("queue", &["config", "message"]),
     // The sandbox does not know who calls it.
-    ("guest", &["config", "message", "metrics", "log"]),
+    ("guest", &["config", "message", "metrics", "log", "queue"]),
     ("native", &["config", "message"]),
-    ("registry", &["config", "message", "metrics", "log", "guest", "native"]),
+    ("registry", &["config", "message", "metrics", "log", "queue", "guest", "native"]),
     // The request path and the control path meet in the registry only.
     ("serve", &["config", "message", "metrics", "log", "guest", "native", "registry"]),
     ("control", &["config", "message", "metrics", "log", "guest", "native", "registry"]),
@@ -32,8 +33,8 @@ const IMPORTS: [(&str, &[&str]); 11] = [
     (
         "cli",
         &[
-            "bench", "config", "message", "metrics", "log", "guest", "native", "registry", "serve",
-            "control",
+            "bench", "config", "message", "metrics", "log", "queue", "guest", "native", "registry",
+            "serve", "control",
         ],
     ),
 ];

@@ -1,0 +1,138 @@
+//! How many connections there are, in all and of each client.
+//!
+//! Owns both limits. Shared by all workers: a lock is taken when a connection begins and when it
+//! ends, never for a request.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::process::{Resource, getrlimit};
+
+use crate::config::ConnectionLimits;
+
+/// Open files that connections leave to the rest of the process, at the most: listeners, mapped
+/// code, connections to the upstream, and the processes that compile.
+const FILES_KEPT_MAX: usize = 512;
+/// Connections which may be one too many while others are being closed in their place.
+const BEYOND_MAX: usize = 64;
+const SHARDS: usize = 16;
+
+/// All connections of the host, counted.
+pub struct Clients {
+    open: AtomicUsize,
+    open_max: usize,
+    per_client_max: usize,
+    shards: [Mutex<HashMap<Client, usize>>; SHARDS],
+    hasher: RandomState,
+}
+
+/// Whom connections are counted to: an IPv4 address, or the first 64 bits of an IPv6 address, of
+/// which one client commonly has all (RFC 6177).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Client {
+    V4([u8; 4]),
+    V6([u8; 8]),
+}
+
+/// One connection, counted as long as this lives.
+pub struct Presence {
+    clients: Arc<Clients>,
+    client: Client,
+}
+
+/// Why a connection is not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Full {
+    InAll,
+    OfThisClient,
+}
+
+impl Clients {
+    /// To be made once the limit on open files is as it is to stay.
+    pub fn new(limits: &ConnectionLimits) -> Arc<Self> {
+        let open_max = limits.count_max.unwrap_or_else(|| {
+            let files = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
+            let files = usize::try_from(files).unwrap_or(usize::MAX);
+            files - (files / 4).min(FILES_KEPT_MAX)
+        });
+        Arc::new(Clients {
+            open: AtomicUsize::new(0),
+            open_max,
+            per_client_max: limits.per_client_max.unwrap_or(open_max - open_max / 4),
+            shards: std::array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::new(),
+        })
+    }
+
+    /// Counts a connection in.
+    ///
+    /// # Errors
+    /// There are too many already.
+    pub fn enter(self: &Arc<Self>, peer: SocketAddr) -> Result<Presence, Full> {
+        self.enter_among(peer, self.open_max)
+    }
+
+    /// Counts a connection in for which another is being closed.
+    ///
+    /// # Errors
+    /// As [`Clients::enter`]; so many may be one too many.
+    pub fn enter_beyond(self: &Arc<Self>, peer: SocketAddr) -> Result<Presence, Full> {
+        self.enter_among(peer, self.open_max + BEYOND_MAX)
+    }
+
+    fn enter_among(self: &Arc<Self>, peer: SocketAddr, open_max: usize) -> Result<Presence, Full> {
+        let client = Client::of(peer.ip());
+        let mut shard = self.shard(&client);
+        let count = shard.entry(client).or_default();
+        if *count >= self.per_client_max {
+            return Err(Full::OfThisClient);
+        }
+        if self.open.fetch_add(1, Ordering::Relaxed) >= open_max {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            if *count == 0 {
+                shard.remove(&client);
+            }
+            return Err(Full::InAll);
+        }
+        *count += 1;
+        Ok(Presence { clients: self.clone(), client })
+    }
+
+    /// Whether so many are open that room may have to be made.
+    pub fn is_crowded(&self) -> bool {
+        self.open.load(Ordering::Relaxed) >= self.open_max - self.open_max / 8
+    }
+
+    fn shard(&self, client: &Client) -> MutexGuard<'_, HashMap<Client, usize>> {
+        let at = self.hasher.hash_one(client) as usize % SHARDS;
+        self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Client {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Client::V4(address.octets()),
+            IpAddr::V6(address) => {
+                let [first @ .., _, _, _, _, _, _, _, _] = address.octets();
+                Client::V6(first)
+            }
+        }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let mut shard = self.clients.shard(&self.client);
+        if let Some(count) = shard.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                shard.remove(&self.client);
+            }
+        }
+        self.clients.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,160 @@
+//! Admission: so many requests at once, a short queue behind them, and a clear answer to the rest.
+
+use crate::client::Connection;
+use crate::host::{HELLO, Host, Setup};
+use crate::hostile::PATIENCE;
+
+/// A guest that sleeps for so many milliseconds, and answers "slept".
+fn sleeper(sleep_ms: u64) -> String {
+    format!(
+        r#"(module
+  (import "http_handler" "write_body" (func $write_body (param i32 i32 i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff"
+    (func $poll_oneoff (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "slept")
+  (func (export "handle_request") (result i64)
+    (i32.store (i32.const 1040) (i32.const 1))
+    (i64.store (i32.const 1048) (i64.const {}))
+    (if (call $poll_oneoff (i32.const 1024) (i32.const 2048) (i32.const 1) (i32.const 3072))
+      (then unreachable))
+    (call $write_body (i32.const 1) (i32.const 0) (i32.const 5))
+    (i64.const 0)))"#,
+        sleep_ms * 1_000_000
+    )
+}
+
+/// One worker, whose guests sleep for 20 ms, or for longer than any test.
+fn host() -> Setup {
+    Host::with("nap.wat", sleeper(20))
+        .file("other.wat", sleeper(20))
+        .file("coma.wat", sleeper(3_600_000))
+        .file("good.wat", HELLO)
+        .args(["--workers", "1", "--deadline", "30s"])
+}
+
+fn send(host: &Host, path: &str) -> Connection {
+    let mut connection = host.connect();
+    connection.send(format!("GET {path} HTTP/1.1\r\nhost: guest.test\r\n\r\n"));
+    connection
+}
+
+#[test]
+fn requests_wait_for_a_place_and_hold_nothing() {
+    let host = host().args(["--in-flight-max", "2"]).start();
+    host.settled();
+    let mut waiting: Vec<_> = (0..20).map(|_| send(&host, "/nap")).collect();
+    host.status_when("in flight", PATIENCE, |status| status.in_flight > 2);
+    let status = host.status();
+    assert!(status.instances_out <= 3, "{status:?}");
+    for connection in &mut waiting {
+        assert_eq!(connection.read().text(), "slept");
+    }
+    assert_eq!(host.at_rest().rejects("no_instance"), 0);
+}
+
+/// Twins and guests wait in one queue.
+#[test]
+fn a_full_worker_has_twins_wait_too() {
+    let host = Host::demo().args(["--workers", "1", "--in-flight-max", "1"]).start();
+    let mut waiting: Vec<_> = (0..20)
+        .map(|at| send(&host, if at % 2 == 0 { "/native/fib/30" } else { "/hello" }))
+        .collect();
+    for connection in &mut waiting {
+        assert_eq!(connection.read().status, 200);
+    }
+    assert_eq!(host.at_rest().rejects("no_instance"), 0);
+}
+
+#[test]
+fn past_the_queue_requests_are_refused() {
+    for queue in [0, 1, 5] {
+        let host = host()
+            .args(["--in-flight-max", "1", "--guest-in-flight-max", "1"])
+            .args(["--queue-max", &queue.to_string()])
+            .start();
+        host.settled();
+        let held = send(&host, "/coma");
+        host.status_when("held", PATIENCE, |status| status.instances_out == 1);
+        let waiting: Vec<_> = (0..queue)
+            .map(|at| {
+                let waiting = send(&host, "/coma");
+                let here = |status: &crate::host::Status| status.in_flight == at + 2;
+                host.status_when("waiting", PATIENCE, here);
+                waiting
+            })
+            .collect();
+        let refused = host.get("/coma");
+        refused.assert_problem(503);
+        assert_eq!(refused.header("retry-after"), Some("1"));
+        drop((held, waiting));
+        host.at_rest();
+        assert_eq!(host.get("/nap").text(), "slept");
+    }
+}
+
+#[test]
+fn who_waits_for_too_long_is_refused() {
+    let host = host().args(["--in-flight-max", "1", "--queue-timeout", "50ms"]).start();
+    host.settled();
+    let held = send(&host, "/coma");
+    host.status_when("held", PATIENCE, |status| status.instances_out == 1);
+    host.get("/good").assert_problem(503);
+    drop(held);
+    host.at_rest();
+    host.assert_serves("/good");
+}
+
+/// A guest that is full keeps none of the host's places but its own.
+#[test]
+fn a_full_guest_leaves_room_for_others() {
+    let host = host().args(["--guest-in-flight-max", "1"]).start();
+    host.settled();
+    let comas: Vec<_> = (0..10).map(|_| send(&host, "/coma")).collect();
+    host.status_when("in flight", PATIENCE, |status| status.in_flight == 10);
+    for _ in 0..5 {
+        assert_eq!(host.get("/nap").text(), "slept");
+        host.assert_serves("/good");
+    }
+    let status = host.status();
+    assert!((status.in_flight, status.instances_out) == (10, 1), "{status:?}");
+    drop(comas);
+    host.at_rest();
+}
+
+/// First come, first served: nobody who comes later is before who waits.
+#[test]
+fn nobody_is_overtaken() {
+    let host = host().args(["--in-flight-max", "1"]).start();
+    host.settled();
+    let mut waiting = Vec::new();
+    for at in 0..6 {
+        waiting.push(send(&host, if at % 2 == 0 { "/nap" } else { "/other" }));
+        host.status_when("begun", PATIENCE, |status| status.requests == at + 1);
+    }
+    // The last is answered after all others.
+    assert_eq!(waiting.pop().map(|mut last| last.read().text()).as_deref(), Some("slept"));
+    assert_eq!(host.status().in_flight, 0);
+    for connection in &mut waiting {
+        assert_eq!(connection.read().text(), "slept");
+    }
+    host.at_rest();
+}
+
+/// A client that goes away leaves the queue, and those behind it move up.
+#[test]
+fn who_goes_away_leaves_the_queue() {
+    let host = host().args(["--in-flight-max", "1"]).start();
+    host.settled();
+    let held = send(&host, "/coma");
+    host.status_when("held", PATIENCE, |status| status.instances_out == 1);
+    let gone: Vec<_> = (0..5).map(|_| send(&host, "/coma")).collect();
+    host.status_when("waiting", PATIENCE, |status| status.in_flight == 6);
+    let mut last = send(&host, "/good");
+    host.status_when("waiting", PATIENCE, |status| status.in_flight == 7);
+    drop(gone);
+    host.status_when("gone", PATIENCE, |status| status.in_flight == 2);
+    drop(held);
+    assert_eq!(last.read().text(), "Hello, World!");
+    host.at_rest();
+}

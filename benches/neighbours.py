@@ -37,7 +37,7 @@ BALANCE_RESTARTS = 5
 PROBES_PER_S = 20
 ATTACK_CONNECTIONS = 1000
 # So few that it is their number which hurts, and not what they ask for meanwhile.
-ATTACK_CONNECTIONS_PER_S = 200
+ATTACK_CONNECTIONS_PER_S = 100
 WARM_PATHS = ("/hello", "/echo", "/big")
 # What slowhttptest is asked for, and the path that it attacks.
 ATTACKS = {

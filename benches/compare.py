@@ -261,6 +261,21 @@ def new_folder(parent, name):
     return folder
 
 
+def conclude(options, results, complete, folder, load_before, changes=None):
+    """Writes the report, and prints its table: the exit code. `changes` are report.readme's."""
+    table = report.summary(results, options)
+    wanted = {result.figure.name: getattr(result.figure, "also", ()) for result in results}
+    if also := report.details(folder / "raw.csv", wanted):
+        table += "\n".join(["", "Also, of all rounds (lowest .. highest):", *also, ""])
+    (folder / "summary.txt").write_text(table, encoding="utf-8")
+    about = report.readme(options, complete, load_before, changes)
+    (folder / "README.md").write_text(about, encoding="utf-8")
+    print(table, end="")
+    if not complete:
+        return 130
+    return 1 if any(result.verdict().startswith(("NO", "FAILED")) for result in results) else 0
+
+
 def main():
     options, figures = parse()
     # So that a SIGTERM stops the servers too.
@@ -273,14 +288,7 @@ def main():
     folder = new_folder(options.out, options.name)
     say(f"seed {options.seed}, run {folder.name}")
     results, complete = run(options, figures, folder)
-    table = report.summary(results, options)
-    (folder / "summary.txt").write_text(table, encoding="utf-8")
-    about = report.readme(options, complete, load_before)
-    (folder / "README.md").write_text(about, encoding="utf-8")
-    print(table, end="")
-    if not complete:
-        return 130
-    return 1 if any(result.verdict().startswith(("NO", "FAILED")) for result in results) else 0
+    return conclude(options, results, complete, folder, load_before)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The crowds of strangers.py: good callers at a fixed rate, and callers of hostile guests.
+"""The crowds of strangers.py and fairness.py: good callers at a fixed rate, and hostile ones.
 
 Owns the sockets of both. Latency counts from the moment when a request was due, not from when it
 could be sent, so that a server that stalls cannot hide it. Knows no figure and starts no server.

@@ -19,6 +19,8 @@ SERVER_CPU = "0"
 CLIENT_CPU = "1"
 WARM_UP_S = 1
 IDLE_CONNECTIONS = 10_000
+# What is idle may be put away some seconds after its last request.
+IDLE_REST_S = 5
 HELLO = b"Hello, World!"
 DEMO_PATHS = ("/hello", "/fib/1", "/plaintext", "/json", "/echo", "/render")
 
@@ -104,7 +106,9 @@ def measure_wall(bench, case, seconds):
 def measure_idle(bench, case, _seconds):
     """Resident memory per idle connection, in a server of its own: memory does not come back."""
     with bench.launch(case.server) as server:
-        before, after = instruments.idle_connections_bytes(server, case.path, IDLE_CONNECTIONS)
+        before, after = instruments.idle_connections_bytes(
+            server, case.path, IDLE_CONNECTIONS, IDLE_REST_S
+        )
     return {
         "kib_per_connection": (after - before) / IDLE_CONNECTIONS / 1024,
         "rss_before_bytes": before,
@@ -176,7 +180,7 @@ def two_workers_over_one(values):
 class Figure:
     """`value` makes the number of a round from `quantity` of every case.
 
-    Without `at_most` the figure has no target and is there to judge the others by.
+    With neither `at_most` nor `at_least` it has no target, and is there to judge others by.
     """
 
     name: str
@@ -189,6 +193,7 @@ class Figure:
     shown: str = "{:.3f}"
     case_shown: str = "{:.2f} us"
     prepare: Callable | None = warm_up
+    at_least: float | None = dataclasses.field(default=None, kw_only=True)
 
 
 def pair(label, server, path, body=HELLO, load=STEADY):
@@ -249,6 +254,11 @@ FIGURES = (
         (Case("fresh", "fresh", "/hello"), Case("bare", "bare", "/")),
         lambda values: values["fresh"] - values["bare"],
         measure_idle, "kib_per_connection", "{:+.2f} KiB", "{:.2f} KiB", prepare=None,
+    ),
+    Figure(
+        "idle-total", "idle connection, all of its resident memory", 4.0,
+        (Case("fresh", "fresh", "/hello"),), lambda values: values["fresh"],
+        measure_idle, "kib_per_connection", "{:.2f} KiB", "{:.2f} KiB", prepare=None,
     ),
     Figure(
         "start", "second start, exec to first 200", 300.0,

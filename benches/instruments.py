@@ -1,4 +1,4 @@
-"""The instruments of compare.py and strangers.py: start a server, load it, and read one number.
+"""The instruments of the commands here: start a server, load it, and read one number.
 
 Owns every process and socket of a measurement, and ends only what it started. Knows no figure, no
 target and no file of a run. Linux only; Python 3.11's standard library, `wrk` and `taskset`.
@@ -24,6 +24,7 @@ COUNTERS_ASKED_EVERY_S = 2
 LISTENING = re.compile(r"listening on http://([0-9.]+):([0-9]+)")
 COUNTERS = re.compile(rb"status: ([^\n]*)\n")
 COUNTER = re.compile(r"(\w+)=(?:\[([^\]]*)\]|(\S+))")
+WATCHED = re.compile(rb"^tfd:\s*(\d+)", re.MULTILINE)
 SECONDS_PER = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 
@@ -128,6 +129,17 @@ class Server:
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
+    def watched(self):
+        """The descriptors that each of its epolls watches, in a set for each."""
+        epolls = set()
+        folder = f"/proc/{self.process.pid}/fdinfo"
+        for descriptor in os.listdir(folder):
+            # It may be closed by now.
+            with contextlib.suppress(OSError), open(f"{folder}/{descriptor}", "rb") as info:
+                epolls.add(frozenset(map(int, WATCHED.findall(info.read()))))
+        # An epoll may have several descriptors, and most descriptors are none.
+        return epolls - {frozenset()}
+
     def rss_settled_bytes(self):
         """Resident memory once it stands still for a fifth of a second, or after five seconds."""
         last = self.rss_bytes()
@@ -166,7 +178,9 @@ class Server:
 
     def _last_words(self):
         lines = self._read_log().strip().splitlines()
-        return " / ".join(lines[-3:]) or f"exit code {self.process.returncode}"
+        # What is wrong with a command line comes before a lesson on how to write one.
+        wrong = [line for line in lines if line.startswith("error: ")]
+        return " / ".join(wrong or lines[-3:]) or f"exit code {self.process.returncode}"
 
     def _name(self):
         return self.log.stem
@@ -275,15 +289,20 @@ def wrk_itself(address, path, seconds, connections, cpus, script):
     }
 
 
-def bench_itself(program, address, path, seconds, cpus, flags):
-    """One round of `guesthouse bench`: what it takes by its own account, and what it says."""
+def bench_summary(program, address, path, seconds, cpus, flags):
+    """One round of `guesthouse bench`, as docs/bench.md describes a `summary`."""
     url = f"http://{address[0]}:{address[1]}{path}"
     with tempfile.TemporaryDirectory(prefix="guesthouse-bench-") as scratch:
         file = f"{scratch}/run.json"
         length = ["--rounds", "1", "--duration", f"{seconds}s"]
         run_pinned([program, "bench", *length, "--json", file, *flags, url], cpus, seconds)
         with open(file, encoding="utf-8") as text:
-            summary = json.load(text)["cases"][0]["targets"][0]["summary"]
+            return json.load(text)["cases"][0]["targets"][0]["summary"]
+
+
+def bench_itself(program, address, path, seconds, cpus, flags):
+    """One round of `guesthouse bench`: what it takes by its own account, and what it says."""
+    summary = bench_summary(program, address, path, seconds, cpus, flags)
     errors = summary["errors"]["total"]
     return {
         "client_cpu_us_per_request": summary["client_cpu_us_per_req"],
@@ -307,8 +326,12 @@ def sequential_wall_us(address, path, seconds):
     return times
 
 
-def idle_connections_bytes(server, path, count):
-    """Resident memory (before, after) `count` connections that were used once and stay open."""
+def idle_connections_bytes(server, path, count, rest_s):
+    """Resident memory (before, after) `count` connections that were used once and stay open.
+
+    A server may give memory of a connection back some time after its last request: `rest_s` is how
+    long it has for that.
+    """
     with connect(server.address) as client:
         # The first requests also pay for pools and arenas that no later connection pays for.
         for _ in range(1000):
@@ -322,6 +345,7 @@ def idle_connections_bytes(server, path, count):
             if status != 200:
                 raise Failure(f"connection {len(clients) + 1}: status {status}")
             clients.append(client)
+        time.sleep(rest_s)
         after = server.rss_settled_bytes()
         closed = sum(1 for client in clients if is_closed(client))
     if closed:

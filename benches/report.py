@@ -1,4 +1,4 @@
-"""The report of a run of compare.py or strangers.py: its table, and what it was measured on.
+"""The report of a run: its table, and what it was measured on.
 
 Names nothing that belongs to the one machine it ran on, such as folders and host names.
 """
@@ -34,16 +34,23 @@ class Result:
             return f"skipped: {self.skipped}"
         if self.problem:
             return f"FAILED: {self.problem}"
-        if self.figure.at_most is None:
+        figure, value = self.figure, statistics.median(self.values)
+        if figure.at_most is None and figure.at_least is None:
             return "-"
-        return "yes" if statistics.median(self.values) <= self.figure.at_most else "NO"
+        is_low = figure.at_most is None or value <= figure.at_most
+        is_high = figure.at_least is None or value >= figure.at_least
+        return "yes" if is_low and is_high else "NO"
+
+    def target(self):
+        if self.figure.at_least is not None:
+            return f">= {self.figure.at_least:g}"
+        return "-" if self.figure.at_most is None else f"<= {self.figure.at_most:g}"
 
     def row(self):
         shown = self.figure.shown.format
-        target = "-" if self.figure.at_most is None else f"<= {self.figure.at_most:g}"
         measured = shown(statistics.median(self.values)) if self.values else "-"
         spread = f"{shown(min(self.values))} .. {shown(max(self.values))}" if self.values else "-"
-        return self.figure.title, target, measured, spread, self.verdict()
+        return self.figure.title, self.target(), measured, spread, self.verdict()
 
     def medians(self):
         shown = self.figure.case_shown.format

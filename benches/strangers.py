@@ -229,16 +229,7 @@ def main():
     except Failure as reason:
         say(f"nothing could be measured: {reason}")
         return 1
-    table = report.summary(results, options)
-    also = report.details(folder / "raw.csv", {figure.name: figure.also for figure in figures})
-    table += "\n".join(["", "Also, of all rounds (lowest .. highest):", *also, ""])
-    (folder / "summary.txt").write_text(table, encoding="utf-8")
-    about = report.readme(options, complete, load_before, facts(options))
-    (folder / "README.md").write_text(about, encoding="utf-8")
-    print(table, end="")
-    if not complete:
-        return 130
-    return 1 if any(result.verdict().startswith(("NO", "FAILED")) for result in results) else 0
+    return compare.conclude(options, results, complete, folder, load_before, facts(options))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 //! *Slowdown* is a request's latency over what its kind takes on an idle server; its tail over all
 //! kinds together is how the literature on scheduling compares servers (Shinjuku, NSDI 2019;
 //! LibPreemptible, HPCA 2024). First every kind is timed alone and the capacity is measured in a
-//! closed loop; then rising parts of the capacity are offered, with independent arrivals.
+//! closed loop; then rising parts of the capacity are offered, with independent arrivals. A low
+//! load is offered for longer than a high one, so that all tails are made of as many requests.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,13 +13,15 @@ use anyhow::Context as _;
 use hdrhistogram::Histogram;
 
 use super::round::Target;
-use super::tally::{Tally, histogram};
+use super::tally::{RATE_REACHED_MIN, Tally, histogram};
 use super::{Arrivals, Curve, Errors, Quantity, Reading, Side, Stream, stream};
 
 /// A slowdown of 1 in the histogram: three digits behind the point.
 const SLOWDOWN_ONE: f64 = 1000.0;
 /// What part of `duration` each kind is timed alone.
 const ALONE_PART: f64 = 0.25;
+/// How many times `duration` a low load may take.
+const LONGER_MAX: f64 = 10.0;
 
 /// The first stream's paths are the kinds, each as often as it is among them.
 pub fn measure(
@@ -47,17 +50,20 @@ pub fn measure(
     errors.add(&tally.errors);
     let capacity = tally.answered_in_time as f64 / tally.elapsed.as_secs_f64().max(1e-9);
     let (mut at_best, mut best) = (histogram(), 0.0);
+    let highest = curve.loads.last().copied().unwrap_or(1.0);
     for load in &curve.loads {
         let at_rate = |(kind, share): &(Stream, f64)| at_rate(kind, capacity * load * share);
         let streams: Vec<Stream> = kinds.iter().map(at_rate).collect();
-        let tallies = run(&streams, duration)?;
+        let longer = (highest / load).min(LONGER_MAX);
+        let tallies = run(&streams, duration.mul_f64(longer))?;
         let mut all = Tally::new();
         tallies.iter().for_each(|tally| all.add(tally));
         errors.add(&all.errors);
         let slowdown = slowdown(&tallies, &alone_ns).value_at_quantile(curve.quantile);
         let is_bounded = slowdown as f64 / SLOWDOWN_ONE <= curve.slowdown_max;
         // What never got sent has no latency.
-        if !is_bounded || all.sent < all.due || stop.load(Ordering::Relaxed) {
+        let is_offered = all.rate_reached() >= RATE_REACHED_MIN;
+        if !is_bounded || !is_offered || stop.load(Ordering::Relaxed) {
             break;
         }
         (at_best, best) = (all.latency, *load);

@@ -22,14 +22,12 @@ use super::process::{Meter, Server};
 use super::response::is_expected;
 use super::stream::{self, Destination};
 use super::swap::Swapper;
-use super::tally::{Tally, histogram};
+use super::tally::{RATE_REACHED_MIN, Tally, histogram};
 use super::{
     Case, CaseRun, Errors, Measure, Origin, Quantity, Reading, Restart, Row, Side, Stream, Suite,
 };
 use super::{curve, drop, idle};
 
-/// A generator that sent less than this part of what was due says so.
-const RATE_REACHED_MIN: f64 = 0.99;
 /// Below so many answers the fifth nine is one answer, or none.
 const ANSWERS_FOR_FIFTH_NINE: u64 = 100_000;
 
@@ -282,8 +280,7 @@ pub fn reading(stream: &Stream, tally: &Tally) -> Reading {
     values.insert(Quantity::ReqPerS, tally.answered_in_time as f64 / seconds);
     values.insert(Quantity::MbPerS, tally.bytes as f64 / 1e6 / seconds);
     if stream.load.rate.is_some() {
-        let reached = tally.sent as f64 / tally.due.max(1) as f64;
-        values.insert(Quantity::RateReached, reached);
+        values.insert(Quantity::RateReached, tally.rate_reached());
     }
     if tally.answered == 0 {
         return reading;

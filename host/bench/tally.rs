@@ -19,6 +19,10 @@ pub fn histogram() -> Histogram<u64> {
         .expect("the bounds are in order and the digits at most five")
 }
 
+/// What part of the requests that are due has to be sent; below that, a run is saturated. The rest
+/// is for those due just before the end, when the generator is not awake yet.
+pub const RATE_REACHED_MIN: f64 = 0.99;
+
 /// Counts of one measurement.
 pub struct Tally {
     /// Of every good answer, in nanoseconds from when its request was due.
@@ -59,6 +63,11 @@ impl Tally {
     pub fn answers(&mut self, latency_ns: u64, count: u64) {
         self.answered += count;
         self.latency.saturating_record_n(latency_ns.max(1), count);
+    }
+
+    /// What part of the requests that were due has been sent.
+    pub fn rate_reached(&self) -> f64 {
+        self.sent as f64 / self.due.max(1) as f64
     }
 
     pub fn add(&mut self, other: &Self) {

@@ -166,6 +166,36 @@ fn failures_beside_may_be_expected() {
     assert!(bad.0["beside"] == true && good.0["beside"] == false);
 }
 
+/// What was due in the last moment of a load is not sent any more. That ended the curve.
+#[test]
+fn a_curve_rises_as_long_as_the_server_keeps_up() {
+    let stub = Stub::ok();
+    let text = format!(
+        r#"
+        title = "A curve"
+        rounds = 1
+        duration = "50ms"
+        load.connections = 8
+        [[case]]
+        name = "short and long"
+        measure = "curve"
+        curve = {{ loads = [0.05, 0.1, 0.15, 0.2], slowdown_max = 1_000_000 }}
+        request.paths = [{{ path = "/short", times = 9 }}, "/long"]
+        [[case.side]]
+        url = "{}"
+        "#,
+        stub.url("")
+    );
+    let reached = || {
+        let done = scenario(&text).run();
+        done.assert_good();
+        done.target().get("load_max_of_capacity")
+    };
+    // Whatever else the machine does may end it, too.
+    let highest = (0..20).map(|_| reached()).find(|reached| *reached == 0.2);
+    assert!(highest.is_some(), "the curve ends before its end");
+}
+
 #[test]
 fn a_server_is_started_once_or_for_every_round() {
     let started = tempfile::NamedTempFile::new().expect("a file");

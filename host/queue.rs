@@ -19,7 +19,7 @@ use crate::message::Reject;
 
 /// Places in a queue that is kept short. The wait in it is that many times as long as a request
 /// takes, which is within ten times with the one that is being served.
-const SHORT: usize = 8;
+const SHORT: usize = 6;
 
 /// A queue of requests.
 pub struct Queue {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
+use rustix::thread::disable_transparent_huge_pages;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, LogFormat};
@@ -21,6 +22,11 @@ use crate::serve::{self, Host};
 /// # Errors
 /// The host cannot start; the text says why and what to do.
 pub fn run(config: Config, source: &Source, log: LogFormat) -> Result<()> {
+    // The allocator asks for huge pages: the process would hold four times the memory, and give
+    // nothing back of what idle connections do without.
+    if let Err(error) = disable_transparent_huge_pages(true) {
+        tracing::debug!("huge pages stay on: {error}");
+    }
     // Before anything long, so that a port in use is known at once.
     let bound = serve::bind(&config.listen, config.workers)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

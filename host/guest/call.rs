@@ -189,6 +189,10 @@ impl Call {
         self.log = None;
     }
 
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
     pub fn has(&self, feature: u32) -> bool {
         self.features & feature != 0
     }

@@ -4,7 +4,7 @@
 //! Owns every engine setting and the machine's limits on instances. Knows nothing of HTTP.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
@@ -281,6 +281,8 @@ struct Ticker {
 
 struct Shared {
     pulses: Box<[PulseLine]>,
+    /// Written once a millisecond, while calls run.
+    ticks: AtomicU32,
     asleep: AtomicBool,
     stop: AtomicBool,
     thread: std::sync::OnceLock<Thread>,
@@ -317,6 +319,11 @@ impl Pulse {
         }
         Running(line)
     }
+
+    /// Ticks so far, while calls run.
+    pub fn ticks(&self) -> u32 {
+        self.shared.ticks.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Running<'_> {
@@ -340,6 +347,7 @@ impl Ticker {
         let shared = Arc::new(Shared {
             pulses,
             asleep: AtomicBool::new(false),
+            ticks: AtomicU32::new(0),
             stop: AtomicBool::new(false),
             thread: std::sync::OnceLock::new(),
         });
@@ -360,6 +368,7 @@ impl Ticker {
             for engine in engines {
                 engine.increment_epoch();
             }
+            shared.ticks.fetch_add(1, Ordering::Relaxed);
             let (begun, running) = shared.calls();
             idle_ticks = if running || begun != begun_before { 0 } else { idle_ticks + 1 };
             begun_before = begun;

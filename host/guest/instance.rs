@@ -190,6 +190,11 @@ impl Instance {
         Ok(self)
     }
 
+    /// Bytes of its memories, as large as they have become.
+    pub fn memory_bytes(&self) -> usize {
+        self.store.data().memory_bytes()
+    }
+
     pub fn guest(&self) -> &Arc<Guest> {
         &self.guest
     }
@@ -246,10 +251,13 @@ impl Instance {
             let ended = meter.call(call).await;
             drop(running);
             match ended {
-                Ok((mut instance, result)) => {
-                    let result = instance.judge(result)?;
-                    Ok((instance, result))
-                }
+                Ok((mut instance, result)) => match instance.judge(result) {
+                    Ok(result) => Ok((instance, result)),
+                    Err(reject) => {
+                        pool.dispose(instance);
+                        Err(reject)
+                    }
+                },
                 Err(reject) => {
                     if let Some(about) = pool.about(guest) {
                         log_end(&about, request, format_args!("{reject}"));

@@ -40,8 +40,19 @@ pub struct Moved<T> {
 /// A call that is to go on.
 type Job = Runnable<Ticket>;
 
-/// A call that has its turn, and the guest that is to be charged for it.
-type Turn = (Job, Option<usize>);
+/// What a thread is to do next.
+enum Turn {
+    /// To poll a call, and to charge its guest for that.
+    Poll(Job, usize),
+    /// To let go of a call that nobody waits for.
+    Abandon(Job),
+    Discard(Waste),
+}
+
+/// What is only to be dropped.
+type Waste = Box<dyn Send>;
+/// How much of that may wait for a thread; what is more is dropped where it is.
+const WASTE_MAX: usize = 64;
 
 /// What the lane knows of a call.
 pub struct Ticket {
@@ -61,6 +72,8 @@ enum Message {
     Job(Job),
     /// Nobody waits for one of this guest's calls any more.
     Abandoned(usize),
+    /// To drop this takes a while.
+    Waste(Waste),
 }
 
 /// The threads of the slow lane. They end when this is dropped.
@@ -76,6 +89,8 @@ pub struct Entry(Arc<Shared>);
 struct Shared {
     /// What no thread has seen yet.
     inbox: Sender<Message>,
+    /// How much waits to be dropped.
+    waste: AtomicUsize,
     queue: Mutex<Queue>,
     sleepers: Box<[Sleeper]>,
     stop: AtomicBool,
@@ -95,6 +110,7 @@ struct Queue {
     inbox: Receiver<Message>,
     /// Calls that only have to be dropped: they hold instances.
     abandoned: Vec<Job>,
+    waste: Vec<Waste>,
     shares: HashMap<usize, Share>,
     /// Guests with calls that wait: CPU time used, in nanoseconds, and id.
     order: BTreeSet<(u64, usize)>,
@@ -118,12 +134,14 @@ impl Lane {
         let queue = Queue {
             inbox: received,
             abandoned: Vec::new(),
+            waste: Vec::new(),
             shares: HashMap::new(),
             order: BTreeSet::new(),
             floor_ns: 0,
         };
         let entry = Entry(Arc::new(Shared {
             inbox,
+            waste: AtomicUsize::new(0),
             queue: Mutex::new(queue),
             sleepers: (0..threads).map(|_| Sleeper::default()).collect(),
             stop: AtomicBool::new(false),
@@ -190,6 +208,19 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// Drops something in the slow lane, if there is one and it is not behind with that. The
+    /// memory of an instance, say: to give back a hundred MiB takes ten milliseconds.
+    pub fn discard(&self, waste: impl Send + 'static) {
+        let shared = &self.0;
+        if shared.sleepers.is_empty() || shared.waste.load(Ordering::Relaxed) >= WASTE_MAX {
+            return;
+        }
+        shared.waste.fetch_add(1, Ordering::Relaxed);
+        shared.push(Message::Waste(Box::new(waste)));
+    }
+}
+
 impl<T> Future for Moved<T> {
     type Output = Ended<T>;
 
@@ -246,18 +277,23 @@ impl Shared {
         sleeper.thread.get_or_init(std::thread::current);
         let mut ran = None;
         while !self.stop.load(Ordering::Relaxed) {
-            let Some((job, share)) = self.next(sleeper, ran.take()) else {
+            let Some(turn) = self.next(sleeper, ran.take()) else {
                 std::thread::park();
                 sleeper.asleep.store(false, Ordering::Relaxed);
                 continue;
             };
-            let Ticket { runtime, runnable, .. } = job.metadata();
-            let (runtime, runnable) = (runtime.clone(), runnable.clone());
-            let begun = cpu_time();
-            let _entered = runtime.enter();
-            job.run();
-            runnable.fetch_sub(1, Ordering::Relaxed);
-            ran = share.map(|guest| (guest, cpu_time().saturating_sub(begun)));
+            match turn {
+                Turn::Poll(job, guest) => {
+                    let begun = cpu_time();
+                    run(job);
+                    ran = Some((guest, cpu_time().saturating_sub(begun)));
+                }
+                Turn::Abandon(job) => run(job),
+                Turn::Discard(waste) => {
+                    drop(waste);
+                    self.waste.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
         }
     }
 
@@ -279,13 +315,22 @@ impl Shared {
                 sleeper.asleep.store(false, Ordering::Relaxed);
             }
         }
-        let is_more = !queue.order.is_empty() || !queue.abandoned.is_empty();
+        let is_more = queue.has_more();
         drop(queue);
         if is_more {
             self.wake_one();
         }
         next
     }
+}
+
+/// Polls a call as on its worker.
+fn run(job: Job) {
+    let Ticket { runtime, runnable, .. } = job.metadata();
+    let (runtime, runnable) = (runtime.clone(), runnable.clone());
+    let _entered = runtime.enter();
+    job.run();
+    runnable.fetch_sub(1, Ordering::Relaxed);
 }
 
 impl Sleeper {
@@ -305,6 +350,7 @@ impl Queue {
                 Message::Job(job) if is_abandoned(&job) => self.abandoned.push(job),
                 Message::Job(job) => self.put(job),
                 Message::Abandoned(guest) => self.give_up(guest),
+                Message::Waste(waste) => self.waste.push(waste),
             }
         }
     }
@@ -333,7 +379,10 @@ impl Queue {
 
     fn pop(&mut self) -> Option<Turn> {
         if let Some(job) = self.abandoned.pop() {
-            return Some((job, None));
+            return Some(Turn::Abandon(job));
+        }
+        if let Some(waste) = self.waste.pop() {
+            return Some(Turn::Discard(waste));
         }
         let &(used_ns, guest) = self.order.first()?;
         let share = self.shares.get_mut(&guest)?;
@@ -343,7 +392,11 @@ impl Queue {
         if share.waiting.is_empty() {
             self.order.pop_first();
         }
-        Some((job, Some(guest)))
+        Some(Turn::Poll(job, guest))
+    }
+
+    fn has_more(&self) -> bool {
+        !self.order.is_empty() || !self.abandoned.is_empty() || !self.waste.is_empty()
     }
 
     fn charge(&mut self, guest: usize, time: Duration) {

@@ -11,6 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Sleep;
 
 use super::Pool;
+use super::engine::QUANTUM_TICKS;
 use super::lane::{Movable, Moved};
 use super::pool::Length;
 use crate::config::Limits;
@@ -36,9 +37,24 @@ pub struct Meter<'a> {
 }
 
 /// Where a call is.
-enum Place<T> {
-    Fast(Movable<T>),
+enum Place<'a, T: Send + 'static> {
+    Fast(Here<'a, T>),
     Slow(Moved<T>),
+}
+
+/// A call on its worker's thread. One that is dropped before its end is dropped in the slow lane:
+/// nobody knows how much memory it has.
+struct Here<'a, T: Send + 'static> {
+    call: Option<Movable<T>>,
+    pool: Option<&'a Pool>,
+}
+
+impl<T: Send + 'static> Drop for Here<'_, T> {
+    fn drop(&mut self) {
+        if let (Some(call), Some(pool)) = (self.call.take(), self.pool) {
+            pool.lane().discard(call);
+        }
+    }
 }
 
 impl<'a> Meter<'a> {
@@ -90,21 +106,26 @@ impl<'a> Meter<'a> {
             clock.resumed = None;
         }
         let is_long = length == Length::Long || self.cpu_used >= QUANTUM;
-        let mut place = Some(if is_long { self.hand_over(call) } else { Place::Fast(call) });
+        let mut place = Some(if is_long { self.hand_over(call) } else { self.keep(call) });
+        let ticks = self.ticks();
         std::future::poll_fn(move |cx| {
             match place.take() {
-                Some(Place::Fast(mut call)) => {
+                Some(Place::Fast(mut here)) => {
+                    let call = here.call.as_mut().expect("it is taken when it goes elsewhere");
                     if let Poll::Ready(output) = self.slice(&mut clock, call.as_mut(), cx)? {
-                        if length != Length::Short {
-                            self.note_length(false);
-                        }
+                        here.call = None;
+                        self.note_end(length, ticks);
                         return Poll::Ready(Ok(output));
                     }
-                    place = Some(if self.cpu_used < QUANTUM {
-                        Place::Fast(call)
-                    } else {
-                        self.note_length(true);
-                        self.hand_over(call)
+                    place = Some(match here.call.take() {
+                        Some(call) if self.cpu_used >= QUANTUM => {
+                            self.note_length(true);
+                            self.hand_over(call)
+                        }
+                        call => {
+                            here.call = call;
+                            Place::Fast(here)
+                        }
                     });
                 }
                 moved => place = moved,
@@ -136,17 +157,42 @@ impl<'a> Meter<'a> {
         // A meter's first slice begins when the request did, which costs no look at a clock.
         let begun = Slice::begin(clock.resumed.take());
         if let Poll::Ready(output) = future.poll(cx) {
+            if let Slice::Cpu(_) = begun {
+                self.cpu_used += begun.used();
+            }
             return Ok(Poll::Ready(output));
         }
         self.cpu_used += begun.used();
         if self.cpu_used >= self.limits.cpu_max { Err(Reject::CpuTime) } else { Ok(Poll::Pending) }
     }
 
-    fn hand_over<T: Send + 'static>(&self, call: Movable<T>) -> Place<T> {
-        let Some((pool, guest)) = self.lanes else { return Place::Fast(call) };
+    fn keep<T: Send + 'static>(&self, call: Movable<T>) -> Place<'a, T> {
+        let pool = self.lanes.map(|(pool, _)| pool);
+        Place::Fast(Here { call: Some(call), pool })
+    }
+
+    fn hand_over<T: Send + 'static>(&self, call: Movable<T>) -> Place<'a, T> {
+        let Some((pool, guest)) = self.lanes else { return self.keep(call) };
         let cpu_left = self.limits.cpu_max.saturating_sub(self.cpu_used);
         let runnable = pool.line(guest).runnable();
         Place::Slow(pool.lane().hand_over(guest, call, cpu_left, runnable))
+    }
+
+    /// Takes note of a call that has ended here. One that seems to have been long, which a guest
+    /// can be without yielding (`memory.fill`), has the next ones looked at more closely: others
+    /// may have had the core.
+    fn note_end(&self, length: Length, begun: u32) {
+        match length {
+            Length::Short if self.ticks().wrapping_sub(begun) > QUANTUM_TICKS as u32 => {
+                self.note_length(true);
+            }
+            Length::Short => {}
+            _ => self.note_length(self.cpu_used >= QUANTUM),
+        }
+    }
+
+    fn ticks(&self) -> u32 {
+        self.lanes.map_or(0, |(pool, _)| pool.pulse().ticks())
     }
 
     fn note_length(&self, is_long: bool) {

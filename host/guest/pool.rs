@@ -31,6 +31,9 @@ const RETIRED_LOOKED_AT: usize = 8;
 /// of a request between two.
 const WARM_INTERVAL: u32 = 4 * 16;
 
+/// To drop an instance with so much memory may take a millisecond, and 11 with 128 MiB.
+const LARGE_BYTES: usize = 8 << 20;
+
 /// All calls of a guest are long, and so many that its calls start in the slow lane.
 const LONG_ALL: u32 = 256;
 const LONG_MIN: u32 = LONG_ALL / 2;
@@ -262,6 +265,13 @@ impl Pool {
         }
     }
 
+    /// Drops an instance; a large one in the slow lane.
+    pub fn dispose(&self, instance: Box<Instance>) {
+        if instance.memory_bytes() >= LARGE_BYTES {
+            self.lane.discard(instance);
+        }
+    }
+
     /// Renews instances for ever. A task of its own: it is woken by the first instance that comes
     /// back and stands behind every connection that is ready by then, so that all of these are
     /// answered before any instance is renewed. That also spares the kernel waking the clients one
@@ -279,17 +289,24 @@ impl Pool {
             let is_warm = {
                 let mut shelves = self.shelves.borrow_mut();
                 if !shelves.make_room(instance.guest()) {
+                    self.dispose(instance);
                     continue;
                 }
                 shelves.is_warm(instance.guest().id)
             };
             // Without a reset, the slot is given back before it is asked for again.
-            let guest = match instance.reset(is_warm) {
-                Ok(instance) => {
-                    self.shelves.borrow_mut().put(instance);
-                    continue;
+            let guest = if instance.memory_bytes() >= LARGE_BYTES {
+                let guest = instance.guest().clone();
+                self.dispose(instance);
+                guest
+            } else {
+                match instance.reset(is_warm) {
+                    Ok(instance) => {
+                        self.shelves.borrow_mut().put(instance);
+                        continue;
+                    }
+                    Err(guest) => guest,
                 }
-                Err(guest) => guest,
             };
             if guest.runs_startup() {
                 // Guest code may run long or wait, so it gets a task of its own.

@@ -100,6 +100,28 @@ fn what_outlasts_its_quantum_goes_on_at_a_low_priority() {
     }
 }
 
+/// A guest that computes long without a place to yield, in one instruction, is found out: its next
+/// calls begin in the slow lane, and give their memory back there.
+#[test]
+fn what_cannot_yield_goes_to_the_slow_lane_next_time() {
+    let fill = r#"
+    (drop (memory.grow (i32.const 1024)))
+    (memory.fill (i32.const 65536) (i32.const 1) (i32.const 0x4000000))"#;
+    let host = host("fill", &burning_for(1, "", fill)).start();
+    host.settled();
+    for _ in 0..8 {
+        assert_eq!(host.get("/fill").text(), "burnt");
+    }
+    let before = (cpu(&host, "slow-"), cpu(&host, "worker-0"));
+    for _ in 0..8 {
+        assert_eq!(host.get("/fill").text(), "burnt");
+    }
+    let slow = cpu(&host, "slow-") - before.0;
+    let fast = cpu(&host, "worker-0") - before.1;
+    assert!(slow > fast * 4, "{slow:?} in the slow lane, {fast:?} in the fast one");
+    host.at_rest();
+}
+
 /// What was learnt of one version says nothing of the next.
 #[test]
 fn a_new_version_begins_in_the_fast_lane() {
@@ -169,7 +191,7 @@ fn guests_share_the_slow_lane_and_not_calls() {
 /// as it moves, and they hold no instances meanwhile.
 #[test]
 fn long_calls_wait_in_a_line() {
-    let host = host("burn", &burning("", "")).start();
+    let host = host("burn", &burning_for(100_000_000, "", "")).start();
     host.settled();
     for _ in 0..4 {
         assert_eq!(host.get("/burn").text(), "burnt");
@@ -300,12 +322,18 @@ fn a_long_call_can_sleep() {
     host.at_rest();
 }
 
-/// A panic in the host's own code ends the call in which it happens, and nothing else. No guest can
-/// make one happen, so this asks the lane itself.
+/// A panic in the host's own code ends one request, and nothing else. No input can make one happen,
+/// so this asks the parts themselves: the fast lane, and the slow one.
 #[tokio::test]
-async fn a_panic_ends_one_call() {
+async fn a_panic_ends_one_request() {
     use guesthouse::guest::lane::{Lane, Movable};
     use guesthouse::message::Reject;
+    use guesthouse::serve::contained;
+    let broken = std::pin::pin!(async {
+        tokio::task::yield_now().await;
+        panic!("of the host itself")
+    });
+    assert!(matches!(contained::<()>(broken).await, Err(Reject::Panic)));
     let lane = Lane::start(1, 0).expect("a thread");
     for round in 0..3 {
         let call: Movable<u32> = Box::pin(async move {

@@ -21,6 +21,7 @@ use crate::serve::{self, Host};
 /// # Errors
 /// The host cannot start; the text says why and what to do.
 pub fn run(config: Config, source: &Source, log: LogFormat) -> Result<()> {
+    serve::raise_descriptor_limit(&config)?;
     // Before anything long, so that a port in use is known at once.
     let bound = serve::bind(&config.listen, config.workers)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

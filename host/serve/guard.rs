@@ -1,6 +1,7 @@
 //! Timers for connections: one coarse reaper per worker instead of a timer per connection.
 //!
-//! Owns how long a connection may be idle, send a head slowly, or leave an answer unread.
+//! Owns how long a connection may be idle, send a head slowly, or leave an answer unread, and sees
+//! to it that a call ends with its client.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -44,7 +45,13 @@ fn look(wire: &Wire, now: u32) {
             wire.doomed.set(true);
             wire.wake();
         }
-    } else if !wire.in_flight.get() && !wire.closing.get() {
+    } else if wire.in_flight.get() {
+        // hyper sees that itself, but not behind a request that is in its buffer.
+        if wire.is_left() {
+            wire.doomed.set(true);
+            wire.wake();
+        }
+    } else if !wire.closing.get() {
         // A head has to be whole in time, however its bytes trickle in.
         let slow = wire.partial_since.get().is_some_and(|since| elapsed(since, now) > HEAD_MAX);
         if slow || still > IDLE_MAX {

@@ -16,6 +16,10 @@ run:
 test:
     cargo test --release
 
+# All hostile guests at once beside good ones (five minutes)
+soak:
+    SOAK_SECONDS=300 cargo test --release --test it soak:: -- --nocapture
+
 # The demo's guests against their native twins (three minutes)
 bench *FLAGS:
     cargo run --release -- bench {{FLAGS}}

@@ -15,12 +15,14 @@ mod upstream;
 mod wire;
 mod worker;
 
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use socket2::Socket;
@@ -44,6 +46,11 @@ pub use pipeline::contained;
 const ACTIVE: Duration = Duration::from_millis(500);
 /// When the host stops, requests in flight have this long to end. The whole stop stays below 25 s.
 const DRAIN_MAX: Duration = Duration::from_secs(23);
+
+/// Descriptors of a host without its workers, some of them for the processes that compile.
+const DESCRIPTORS_MIN: usize = 32;
+/// Those of one worker's runtime.
+const DESCRIPTORS_PER_WORKER: usize = 4;
 
 /// The workers of a running host.
 pub struct Host {
@@ -74,17 +81,16 @@ struct Shared {
 }
 
 impl Host {
-    /// Starts the workers.
+    /// Starts the workers, and waits until each of them has what it needs.
     ///
     /// # Errors
-    /// A thread cannot be started.
+    /// One of them cannot be started.
     pub fn start(
         config: Arc<Config>,
         engines: Arc<Engines>,
         registry: Arc<Registry>,
         sockets: Vec<Vec<Socket>>,
     ) -> Result<Self> {
-        raise_descriptor_limit();
         let most = worker::in_flight_max(&engines, config.workers) * config.workers;
         if let Some(chosen) = config.admission.in_flight_max.filter(|chosen| *chosen > most) {
             tracing::warn!("--in-flight-max {chosen}: there are instances for {most} requests");
@@ -109,13 +115,19 @@ impl Host {
             cores,
         };
         let mut threads = Vec::new();
+        let (report, reports) = channel();
         for (index, (sockets, inbox)) in sockets.into_iter().zip(inboxes).enumerate() {
-            let shared = shared.clone();
+            let (shared, report) = (shared.clone(), report.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || work(index, &shared, sockets, inbox))
+                .spawn(move || work(index, &shared, sockets, inbox, &report))
                 .context("could not start a worker thread")?;
             threads.push(thread);
+        }
+        drop(report);
+        for _ in &threads {
+            let started = reports.recv().context("a worker has ended")?;
+            started.context("could not start a worker")?;
         }
         Ok(Host { threads, stop, ask, metrics, _lane: lane })
     }
@@ -146,13 +158,28 @@ impl Host {
     }
 }
 
-/// Idle connections need descriptors, and the soft limit is often 1,024.
-fn raise_descriptor_limit() {
+/// Lets this process open as many files as it may: idle connections need descriptors, and the soft
+/// limit is often 1,024.
+///
+/// # Errors
+/// The limit is below what a host opens before its first connection; tokio panics where it is
+/// refused the descriptors of a signal handler. The text says what to do.
+pub fn raise_descriptor_limit(config: &Config) -> Result<()> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!("could not raise the limit on open files: {error}");
     }
+    let needed = DESCRIPTORS_MIN + config.workers * (DESCRIPTORS_PER_WORKER + config.listen.len());
+    let limit = limit.maximum.unwrap_or(u64::MAX);
+    if limit < needed as u64 {
+        bail!(
+            "{limit} files may be open, and {needed} are needed for {} workers: raise the limit \
+             (`ulimit -n`, or LimitNOFILE in a systemd unit) or choose fewer --workers",
+            config.workers
+        );
+    }
+    Ok(())
 }
 
 /// Pins the calling thread to the core that is its own, where there is one for every worker.
@@ -168,8 +195,14 @@ fn pin(index: usize, workers: usize, cores: &CpuSet) {
     }
 }
 
-/// The life of a worker thread.
-fn work(index: usize, shared: &Shared, sockets: Vec<Socket>, inbox: UnboundedReceiver<Accepted>) {
+/// The life of a worker thread. Reports whether it could begin.
+fn work(
+    index: usize,
+    shared: &Shared,
+    sockets: Vec<Socket>,
+    inbox: UnboundedReceiver<Accepted>,
+    report: &Sender<io::Result<()>>,
+) {
     pin(index, shared.config.workers, &shared.cores);
     let (cores, slow_nice) = (shared.cores, shared.config.slow_nice);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -185,10 +218,13 @@ fn work(index: usize, shared: &Shared, sockets: Vec<Socket>, inbox: UnboundedRec
             }
         })
         .build_local(tokio::runtime::LocalOptions::default());
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return tracing::error!("worker {index} could not start: {error}"),
+    // The receiver is gone where another worker could not start, and then this one is to end too.
+    let (runtime, started) = match runtime {
+        Ok(runtime) => (Some(runtime), Ok(())),
+        Err(error) => (None, Err(error)),
     };
+    let is_wanted = report.send(started).is_ok();
+    let Some(runtime) = runtime.filter(|_| is_wanted) else { return };
     runtime.block_on(async {
         let worker = Worker::new(index, shared);
         tokio::task::spawn_local(guard::run(worker.clone()));

@@ -27,6 +27,7 @@ pub fn run(config: Config, source: &Source, log: LogFormat) -> Result<()> {
     if let Err(error) = disable_transparent_huge_pages(true) {
         tracing::debug!("huge pages stay on: {error}");
     }
+    serve::raise_descriptor_limit(&config)?;
     // Before anything long, so that a port in use is known at once.
     let bound = serve::bind(&config.listen, config.workers)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

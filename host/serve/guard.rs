@@ -1,7 +1,8 @@
 //! Timers for connections: one coarse reaper per worker instead of a timer per connection.
 //!
 //! Owns how slow a client may be, in coarse ticks; which connections may be closed to make room,
-//! and which give hyper's state back while they are idle.
+//! and which give hyper's state back while they are idle. Sees to it that a call ends with its
+//! client.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -67,6 +68,11 @@ fn look(wire: &Wire, limits: &ConnectionLimits, now: u32, since: u32) {
         }
     } else if wire.in_flight.get() {
         wire.look_at_body(since, limits.stall_max);
+        // hyper sees that itself, but not behind a request that is in its buffer.
+        if wire.is_left() {
+            wire.doomed.set(true);
+            wire.wake();
+        }
     } else if !wire.closing.get() {
         // A head has to be whole in time, however its bytes trickle in.
         let slow = match wire.partial_since.get() {

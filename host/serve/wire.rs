@@ -193,10 +193,20 @@ impl Wire {
 
     /// Whether the client has sent something that has not been read.
     pub fn has_input(&self) -> bool {
+        self.peek().is_some_and(|count| count > 0)
+    }
+
+    /// Whether the client has closed its side, and all that it had sent before has been read.
+    pub fn is_left(&self) -> bool {
+        self.peek() == Some(0)
+    }
+
+    /// How many bytes can be read, at most one; none if there is nothing to say.
+    fn peek(&self) -> Option<usize> {
         use rustix::net::{RecvFlags, recv};
         let stream = self.stream.borrow();
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        recv(stream.inner(), &mut [0_u8; 1][..], flags).is_ok_and(|(count, _)| count > 0)
+        recv(stream.inner(), &mut [0_u8; 1][..], flags).ok().map(|(count, _)| count)
     }
 
     /// Sends what is held, as far as the socket takes it. The task is woken for the rest.

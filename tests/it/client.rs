@@ -4,8 +4,10 @@
 //! finding. Every read has a deadline. Knows nothing of the host under test.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 pub use response::Response;
 
@@ -35,7 +37,22 @@ impl Connection {
     }
 
     pub fn try_open(addr: SocketAddr) -> io::Result<Connection> {
-        let stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
+        Connection::over(TcpStream::connect_timeout(&addr, PATIENCE)?)
+    }
+
+    /// As a client with this address, such as `127.0.0.2`.
+    #[track_caller]
+    pub fn open_from(client: IpAddr, addr: SocketAddr) -> Connection {
+        let connect = || {
+            let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+            socket.bind(&SocketAddr::new(client, 0).into())?;
+            socket.connect_timeout(&addr.into(), PATIENCE)?;
+            Connection::over(socket.into())
+        };
+        connect().unwrap_or_else(|error: io::Error| panic!("cannot connect: {error}"))
+    }
+
+    fn over(stream: TcpStream) -> io::Result<Connection> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;

@@ -9,6 +9,7 @@
 //! host.at_rest();
 //! ```
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -154,7 +155,7 @@ impl Host {
     #[track_caller]
     pub fn wait_log(&self, wanted: impl Fn(&Line) -> bool) -> Line {
         match self.log.wait(0, PATIENCE, wanted) {
-            Ok((_, line)) => line,
+            Ok(line) => line,
             Err(why) => panic!("the log line that the test waits for did not come: {why}"),
         }
     }
@@ -163,7 +164,7 @@ impl Host {
     #[track_caller]
     pub fn wait_log_with(&self, words: &[&str]) -> Line {
         match self.log.wait(0, PATIENCE, |line| line.has(words)) {
-            Ok((_, line)) => line,
+            Ok(line) => line,
             Err(why) => panic!("no log line with {words:?}: {why}"),
         }
     }
@@ -172,13 +173,19 @@ impl Host {
     #[track_caller]
     pub fn status(&self) -> Status {
         let _one_at_a_time = self.asking.lock();
-        let seen = self.log.lines().len();
+        let seen = self.log.count();
         self.signal(Signal::USR1);
         let is_status = |line: &Line| line.message().starts_with("status:");
         match self.log.wait(seen, PATIENCE, is_status) {
-            Ok((_, line)) => Status::parse(line.message()),
+            Ok(line) => Status::parse(line.message()),
             Err(why) => panic!("no status after SIGUSR1: {why}"),
         }
+    }
+
+    /// Asserts that no thread of the host has panicked so far.
+    #[track_caller]
+    pub fn assert_no_panic(&self) {
+        assert!(!self.log.has_panic(), "the host has panicked");
     }
 
     /// Waits until no request is in flight and every instance is back, and gives the status then.
@@ -198,6 +205,14 @@ impl Host {
     /// The handler folder.
     pub fn handlers(&self) -> PathBuf {
         self.dir.path().join("handlers")
+    }
+
+    /// The descriptors that the host has open.
+    pub fn descriptors(&self) -> BTreeSet<u64> {
+        let folder = format!("/proc/{}/fd", self.pid.as_raw_nonzero());
+        let entries = fs::read_dir(folder).expect("the host runs").filter_map(Result::ok);
+        let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+        entries.filter_map(number).collect()
     }
 
     pub fn pid(&self) -> Pid {
@@ -250,9 +265,7 @@ impl Drop for Host {
         // It may have ended already, which is not the matter of a drop.
         let _ = self.child().kill();
         let _ = self.child().wait();
-        // A thread that is gone takes its connections with it, and no answer says so.
-        let broken = |line: &Line| line.json.is_null() && line.has(&["panicked at"]);
-        let is_broken = self.lines().iter().any(broken);
+        let is_broken = self.log.has_panic();
         let is_lost = ended.is_some_and(|status| !status.success());
         if std::thread::panicking() {
             eprintln!("the host's log:\n{}", self.log.text());
@@ -325,27 +338,34 @@ impl Setup {
     /// Starts the host and waits until it listens.
     #[track_caller]
     pub fn start(self) -> Host {
+        let started = self.try_start();
+        started.unwrap_or_else(|(code, log)| panic!("the host does not listen: {code:?}\n{log}"))
+    }
+
+    /// Starts the host and waits until it listens, or gives its exit code and its stderr.
+    pub fn try_start(self) -> Result<Host, (Option<i32>, String)> {
         let mut child = self.command().spawn().expect("the program starts");
         let log = Log::collect(&mut child);
         let pid = Pid::from_child(&child);
         let listens = |line: &Line| line.message().contains("listening on http://");
-        let found = log.wait(0, PATIENCE, listens);
-        let (_, line) = found.unwrap_or_else(|why| {
-            // The test fails for the reason it has, whether or not the child is there to be killed.
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("the host does not listen: {why}")
-        });
+        let Ok(line) = log.wait(0, PATIENCE, listens) else {
+            // It ends by itself where its stderr has ended.
+            if !log.is_ended() {
+                let _ = child.kill();
+            }
+            let code = child.wait().ok().and_then(|status| status.code());
+            return Err((code, log.text()));
+        };
         let (_, url) = line.message().split_once("http://").expect("just looked for");
         let addr = url.split([' ', '/']).next().unwrap_or_default();
-        Host {
+        Ok(Host {
             addr: addr.parse().unwrap_or_else(|error| panic!("{addr:?}: {error}")),
             child: Mutex::new(child),
             pid,
             log,
             asking: Mutex::new(()),
             dir: self.dir,
-        }
+        })
     }
 
     /// Runs a host that is expected to end by itself: its exit code and its stderr.

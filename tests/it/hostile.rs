@@ -16,6 +16,7 @@ mod arguments;
 mod capabilities;
 mod growth;
 mod isolation;
+mod leaving;
 mod loading;
 mod pausing;
 mod startup;
@@ -56,6 +57,14 @@ pub fn text(name: &str) -> String {
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/hostile")
+}
+
+/// The names of all of them, in order.
+pub fn names() -> BTreeSet<String> {
+    let listed = fs::read_dir(folder()).expect("the folder of hostile guests");
+    let paths = listed.map(|entry| entry.expect("an entry").path());
+    let name = |path: PathBuf| path.file_stem().expect("a name").to_string_lossy().into_owned();
+    paths.map(name).collect()
 }
 
 /// A host with these hostile guests, and `/good` beside them.
@@ -191,11 +200,7 @@ fn making_an_instance_does_not_wait() {
 /// Every file of the folder is in one of the tables.
 #[test]
 fn every_hostile_guest_is_tested() {
-    let listed = fs::read_dir(folder()).expect("the folder of hostile guests");
-    let files: BTreeSet<String> = listed
-        .map(|entry| entry.expect("an entry").path())
-        .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
-        .collect();
+    let files = names();
     let tables = [BREAKING, OVERRUNNING].into_iter().flatten();
     let names = tables.map(|(name, _)| *name);
     let tested: BTreeSet<String> = names

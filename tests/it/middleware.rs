@@ -10,7 +10,7 @@ use crate::host::{HELLO, Host, Setup};
 mod breaking;
 mod flow;
 mod rewrite;
-mod upstream;
+pub mod upstream;
 
 /// A host with this upstream.
 fn before(upstream: &Upstream) -> Setup {

@@ -71,6 +71,18 @@ pub fn reads() -> String {
     )
 }
 
+/// Answers with the request's body, piece by piece.
+pub fn echoes() -> String {
+    guest(
+        "",
+        "
+    (loop $more
+      (local.set $size (call $read_body (i32.const 0) (i32.const 4096) (i32.const 65536)))
+      (call $write_body (i32.const 1) (i32.const 4096) (i32.wrap_i64 (local.get $size)))
+      (br_if $more (i64.eqz (i64.shr_u (local.get $size) (i64.const 32)))))",
+    )
+}
+
 /// Answers with this status, and with a body.
 pub fn status(code: u16) -> String {
     let body = format!(

@@ -1,11 +1,17 @@
 //! The lines that a host writes to stderr, collected by a thread as they come.
+//!
+//! Of a host that logs for minutes, only the last lines are kept.
 
+use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader};
 use std::process::Child;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+/// Lines that are kept.
+const LINES_MAX: usize = 20_000;
 
 /// One line of stderr.
 #[derive(Clone, Debug)]
@@ -25,7 +31,10 @@ pub struct Log {
 
 #[derive(Default)]
 struct LogState {
-    lines: Vec<Line>,
+    lines: VecDeque<Line>,
+    /// Lines that were before those.
+    forgotten: usize,
+    has_panic: bool,
     is_ended: bool,
 }
 
@@ -56,6 +65,18 @@ impl Line {
     }
 }
 
+impl LogState {
+    fn push(&mut self, line: Line) {
+        // A thread that is gone takes its connections with it, and no answer says so.
+        self.has_panic |= line.json.is_null() && line.text.contains("panicked at");
+        if self.lines.len() == LINES_MAX {
+            self.lines.pop_front();
+            self.forgotten += 1;
+        }
+        self.lines.push_back(line);
+    }
+}
+
 impl Log {
     pub fn collect(child: &mut Child) -> Arc<Log> {
         let log = Arc::new(Log::default());
@@ -64,7 +85,7 @@ impl Log {
         std::thread::spawn(move || {
             for bytes in stderr.split(b'\n').map_while(Result::ok) {
                 let text = String::from_utf8_lossy(&bytes).into_owned();
-                collected.lock().lines.push(Line::new(text));
+                collected.lock().push(Line::new(text));
                 collected.grown.notify_all();
             }
             collected.lock().is_ended = true;
@@ -75,28 +96,45 @@ impl Log {
 
     /// All lines so far.
     pub fn lines(&self) -> Vec<Line> {
-        self.lock().lines.clone()
+        self.lock().lines.iter().cloned().collect()
+    }
+
+    /// How many lines there have been.
+    pub fn count(&self) -> usize {
+        let state = self.lock();
+        state.forgotten + state.lines.len()
+    }
+
+    /// Whether stderr has been closed.
+    pub fn is_ended(&self) -> bool {
+        self.lock().is_ended
+    }
+
+    /// Whether a thread of the host has panicked.
+    pub fn has_panic(&self) -> bool {
+        self.lock().has_panic
     }
 
     fn lock(&self) -> MutexGuard<'_, LogState> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The first line from `start` on which is as wanted, with its index; or why there is none.
+    /// The first line from `start` on, a [`Log::count`], which is as wanted; or why there is none.
     pub fn wait(
         &self,
         start: usize,
         patience: Duration,
         wanted: impl Fn(&Line) -> bool,
-    ) -> Result<(usize, Line), String> {
+    ) -> Result<Line, String> {
         let deadline = Instant::now() + patience;
         let mut seen = start;
         let mut state = self.lock();
         loop {
-            if let Some(at) = state.lines[seen..].iter().position(&wanted) {
-                return Ok((seen + at, state.lines[seen + at].clone()));
+            let unseen = seen.saturating_sub(state.forgotten);
+            if let Some(line) = state.lines.iter().skip(unseen).find(|line| wanted(line)) {
+                return Ok(line.clone());
             }
-            seen = state.lines.len();
+            seen = state.forgotten + state.lines.len();
             let left = deadline.saturating_duration_since(Instant::now());
             if state.is_ended || left.is_zero() {
                 let why = if state.is_ended { "stderr ended" } else { "time is up" };

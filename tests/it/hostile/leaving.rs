@@ -1,0 +1,52 @@
+//! A client that goes away takes its call along, whatever that is doing.
+
+use super::{ISOLATIONS, PATIENCE, host};
+use crate::client::message;
+use crate::host::Host;
+use crate::wat;
+
+/// Guests that go on until they are stopped, when they are asked by GET.
+const ENDLESS: [&str; 4] = ["log_forever", "loop", "sleep", "stdout_forever"];
+
+fn patient(isolation: &str) -> Host {
+    let flags = ["--workers", "1", "--deadline", "1h", "--cpu-max", "1h"];
+    host(ENDLESS, isolation).file("reads.wat", wat::reads()).args(flags).start()
+}
+
+/// Sends this, waits until it is inside, goes away, and waits until nothing is left of it.
+#[track_caller]
+fn leave(host: &Host, request: &[u8]) {
+    let mut connection = host.connect();
+    connection.send(request);
+    let inside = |status: &crate::host::Status| status.instances_out == 1 && status.in_flight == 1;
+    host.status_when("inside", PATIENCE, inside);
+    drop(connection);
+    host.status_when("nothing left", PATIENCE, |status| {
+        status.in_flight == 0 && status.instances_out == 0 && status.connections == 0
+    });
+    host.assert_serves("/good");
+}
+
+#[test]
+fn a_call_ends_with_its_client() {
+    for isolation in ISOLATIONS {
+        let host = patient(isolation);
+        host.settled();
+        for _ in 0..3 {
+            for name in ENDLESS {
+                leave(&host, &message("GET", &format!("/{name}"), &[], b""));
+            }
+            leave(&host, &message("POST", "/reads", &["content-length: 9"], b"part"));
+            // What came behind the request does not keep the host from seeing the end.
+            let mut pipelined = message("GET", "/loop", &[], b"");
+            pipelined.extend(message("GET", "/good", &[], b""));
+            leave(&host, &pipelined);
+        }
+        // The guests are as good as before.
+        for name in ENDLESS {
+            let answer = host.request("POST", &format!("/{name}"), &[], b"");
+            assert_eq!(answer.status, 200, "{name} {isolation}: {answer:?}");
+        }
+        host.at_rest();
+    }
+}

@@ -1,0 +1,164 @@
+//! A soak: all hostile guests and clients at once, beside good ones, for `SOAK_SECONDS`.
+//!
+//! Not one good request is lost, nothing panics, and once the load ends everything is back:
+//! requests, instances, connections, descriptors, and memory. The first third of the time is to
+//! warm up; what the host holds after the last third is compared with what it held then. In
+//! `cargo test` it is a miniature; `just soak` takes five minutes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::abi::probe::Probe;
+use crate::host::{Host, Setup, Status, until};
+use crate::hostile;
+use crate::wat;
+
+mod clients;
+
+/// How long a state is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The whole time without `SOAK_SECONDS`.
+const SECONDS: u64 = 3;
+
+/// Memory that may come on top of what there was after the first third. What a guest's memory was
+/// made of is kept for the next one, so each slot that is in use for the first time adds to it.
+const RSS_GROWTH_MAX: u64 = 48 << 20;
+
+/// How many requests of each kind have been answered.
+type Tally = Mutex<BTreeMap<&'static str, u64>>;
+
+/// What a host holds at rest.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    rss_bytes: u64,
+    descriptors: usize,
+}
+
+/// A guest that keeps a page more with each request, and traps where there is no more.
+fn leaking() -> String {
+    Probe::new(
+        "(if (i32.eq (memory.grow #1) #-1) (then (unreachable)))
+         (i32.store8 (i32.sub (i32.mul (memory.size) #65536) #1) #1)",
+    )
+    .wat()
+}
+
+/// A guest that takes much memory at once, and writes to all of it.
+fn bursting() -> String {
+    Probe::new(
+        "(if (i32.ne (memory.grow #200) #-1)
+           (then (memory.fill #0x30000 #0x73 #0xc80000)))",
+    )
+    .wat()
+}
+
+/// A guest with a large answer.
+fn large() -> String {
+    Probe::new(
+        "(local $left i32)
+         (local.set $left #100)
+         (loop $more
+           (call $write_body #1 #65536 #65536)
+           (br_if $more (local.tee $left (i32.sub (local.get $left) #1))))",
+    )
+    .wat()
+}
+
+fn setup(isolation: &str) -> Setup {
+    let names = hostile::names();
+    hostile::host(names.iter().map(String::as_str), isolation)
+        .file("echo.wat", wat::echoes())
+        .file("swapped.wat", wat::says("version 0"))
+        .file("leaking.wat", leaking())
+        .file("bursting.wat", bursting())
+        .file("large.wat", large())
+        .args(["--native", "--memory-max", "16MiB", "--deadline", "2s", "--cpu-max", "50ms"])
+}
+
+/// Waits until nothing is in flight and nothing is held for a client.
+#[track_caller]
+fn rest(host: &Host) -> Status {
+    host.status_when("at rest without connections", PATIENCE, |status| {
+        let idle = status.in_flight == 0 && status.instances_out == 0;
+        idle && status.connections == 0 && status.loading == 0 && status.cold == 0
+    })
+}
+
+fn rss_bytes(host: &Host) -> u64 {
+    let path = format!("/proc/{}/status", host.pid().as_raw_nonzero());
+    let status = fs::read_to_string(path).expect("the host runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+    let kib = line.trim().trim_end_matches(" kB").parse::<u64>();
+    kib.expect("a number of KiB") << 10
+}
+
+fn held(host: &Host) -> Held {
+    Held { rss_bytes: rss_bytes(host), descriptors: host.descriptors().len() }
+}
+
+/// What the host holds once it gives nothing more back.
+#[track_caller]
+fn held_at_rest(host: &Host) -> Held {
+    rest(host);
+    let least = Mutex::new((held(host), 0));
+    until("memory that stays the same", PATIENCE, || {
+        let now = held(host);
+        let mut least = least.lock().expect("one thread");
+        let shrunk = now.rss_bytes < least.0.rss_bytes || now.descriptors < least.0.descriptors;
+        *least = if shrunk { (now, 0) } else { (least.0, least.1 + 1) };
+        (least.1 == 40).then_some(least.0)
+    })
+}
+
+fn soak(isolation: &str) {
+    let seconds = std::env::var("SOAK_SECONDS").map_or(SECONDS, |seconds| {
+        seconds.parse().unwrap_or_else(|error| panic!("SOAK_SECONDS={seconds}: {error}"))
+    });
+    let third = Duration::from_secs(seconds) / 3;
+    let host = setup(isolation).start();
+    for path in clients::GOOD {
+        // It is loaded beside guests that take as long to load as they may.
+        until(path, PATIENCE, || (host.get(path).status == 200).then_some(()));
+    }
+    let tally = Tally::default();
+    clients::load(&host, Instant::now() + third, &tally);
+    let warm = held_at_rest(&host);
+    clients::load(&host, Instant::now() + 2 * third, &tally);
+    let status = rest(&host);
+    host.assert_no_panic();
+    assert_eq!(status.rejects("panic"), 0, "{status:?}");
+    // On a busy machine a call may meet its deadline before it has had its CPU time.
+    for ends in [&["trap"][..], &["cpu_time", "deadline"], &["not_loaded"], &["body_broken"]] {
+        let count: u64 = ends.iter().map(|end| status.rejects(end)).sum();
+        assert!(count > 0, "no {ends:?} in {status:?}");
+    }
+    for path in clients::GOOD {
+        host.assert_serves(path);
+    }
+    rest(&host);
+    let tally = tally.into_inner().expect("no client has panicked");
+    println!("{isolation}: {tally:?}\n{status:?}\nafter the first third {warm:?}");
+    let is_flat = |now: Held| {
+        now.descriptors <= warm.descriptors && now.rss_bytes <= warm.rss_bytes + RSS_GROWTH_MAX
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let end = until("look at what is held", PATIENCE * 2, || {
+        let now = held(&host);
+        (is_flat(now) || Instant::now() > deadline).then_some(now)
+    });
+    println!("at the end {end:?}");
+    assert!(is_flat(end), "{warm:?} after the first third, {end:?} after the last one");
+}
+
+#[test]
+fn hostile_guests_side_by_side_harm_nobody_under_fresh() {
+    soak("fresh");
+}
+
+#[test]
+fn hostile_guests_side_by_side_harm_nobody_under_reuse() {
+    soak("reuse");
+}

@@ -330,13 +330,15 @@ pub enum Reject {
     UpstreamBusy,
     /// The handler has trapped time and again, and is not called for a while.
     Paused,
+    /// All handlers together have taken the memory that the host may have.
+    NoMemory,
     /// The host itself has failed, in its own code.
     Panic,
 }
 
 impl Reject {
     /// Every reject, for counters: the position is the counter's index.
-    pub const NAMES: [&'static str; 18] = [
+    pub const NAMES: [&'static str; 19] = [
         "no_route",
         "bad_path",
         "bad_host",
@@ -355,6 +357,7 @@ impl Reject {
         "loading",
         "panic",
         "paused",
+        "no_memory",
     ];
 
     /// The position of this reject's name in [`Reject::NAMES`].
@@ -378,6 +381,7 @@ impl Reject {
             Reject::Loading => 15,
             Reject::Panic => 16,
             Reject::Paused => 17,
+            Reject::NoMemory => 18,
         }
     }
 

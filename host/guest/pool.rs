@@ -8,9 +8,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::budget::Budget;
 use super::engine::Pulse;
 use super::lane::Entry;
 use super::line::Line;
@@ -27,6 +29,10 @@ pub const READY_MAX: usize = 1024;
 const SAMPLES: usize = 8;
 /// Retired instances among which one of a certain guest is looked for.
 const RETIRED_LOOKED_AT: usize = 8;
+/// How long a request waits for memory, and how often it looks for some: by then every worker has
+/// given back what it had ready.
+const MEMORY_PATIENCE: Duration = Duration::from_millis(250);
+const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(25);
 /// The memory of a guest that gets more than a quarter of the requests is in a cache. In sixteenths
 /// of a request between two.
 const WARM_INTERVAL: u32 = 4 * 16;
@@ -60,9 +66,11 @@ pub struct Pool {
     pulse: Pulse,
     /// Where long calls go.
     lane: Entry,
+    memory: Budget,
+    /// How often memory had been short when this was looked at last.
+    shortages: Cell<u64>,
 }
 
-#[derive(Default)]
 struct Shelves {
     /// By guest id.
     by_guest: Vec<Shelf>,
@@ -74,6 +82,7 @@ struct Shelves {
     clock: u64,
     /// Instances so far that could be kept only in the place of others.
     contests: u64,
+    memory: Budget,
 }
 
 #[derive(Default)]
@@ -134,14 +143,16 @@ impl Drop for Out<'_> {
 
 impl Pool {
     /// `ready_max` is how many ready instances it keeps.
-    pub fn new(pulse: Pulse, ready_max: usize, lane: Entry) -> Self {
+    pub fn new(pulse: Pulse, ready_max: usize, lane: Entry, memory: Budget) -> Self {
         Pool {
-            shelves: RefCell::new(Shelves { ready_max, ..Shelves::default() }),
+            shelves: RefCell::new(Shelves::new(ready_max, memory.clone())),
             retired: RefCell::default(),
             out: Cell::new(0),
             work: Notify::new(),
             pulse,
             lane,
+            shortages: Cell::new(memory.shortages()),
+            memory,
         }
     }
 
@@ -228,21 +239,42 @@ impl Pool {
         self.shelves.borrow_mut().sweep();
     }
 
-    /// Makes an instance for a request that waits for it.
+    /// Makes an instance for a request that waits for it. Where memory is short it waits a little
+    /// for others to give some back.
     ///
     /// # Errors
     /// As [`Instance::make`].
     pub async fn make(&self, guest: Arc<Guest>) -> Result<Box<Instance>, Reject> {
-        if guest.runs_startup() {
-            return Instance::make(guest, self).await;
+        match self.make_one(&guest).await {
+            // They may be held by instances that only wait to be renewed or are kept ready.
+            Err(Reject::NoInstance | Reject::NoMemory) => self.clear(),
+            made => return made,
         }
-        match Instance::make_now(guest.clone()) {
-            // Slots may be held by instances that only wait to be renewed or are kept ready.
-            Err(Reject::NoInstance) => {
-                self.clear();
-                Instance::make_now(guest)
+        let mut patience = MEMORY_PATIENCE.min(guest.about.limits.deadline);
+        loop {
+            match self.make_one(&guest).await {
+                Err(Reject::NoMemory) if patience > Duration::ZERO => {
+                    tokio::time::sleep(MEMORY_LOOK_EVERY).await;
+                    patience = patience.saturating_sub(MEMORY_LOOK_EVERY);
+                }
+                made => return made,
             }
-            made => made,
+        }
+    }
+
+    async fn make_one(&self, guest: &Arc<Guest>) -> Result<Box<Instance>, Reject> {
+        if guest.runs_startup() {
+            return Instance::make(guest.clone(), self).await;
+        }
+        Instance::make_now(guest.clone())
+    }
+
+    /// Gives back what this worker keeps ready, if memory has been short since the last time: it
+    /// may be another worker that needs it.
+    pub fn relieve(&self) {
+        let shortages = self.memory.shortages();
+        if self.shortages.replace(shortages) != shortages {
+            self.clear();
         }
     }
 
@@ -250,6 +282,8 @@ impl Pool {
     pub fn give_back(&self, instance: Box<Instance>) {
         match instance.guest().isolation {
             Isolation::Reuse => self.shelves.borrow_mut().put(instance),
+            // Others want its memory, and what is large is not reset.
+            Isolation::Fresh if self.memory.is_tight() && instance.is_large() => drop(instance),
             Isolation::Fresh => {
                 self.retired.borrow_mut().push(instance);
                 self.work.notify_one();
@@ -320,6 +354,18 @@ impl Shelf {
 }
 
 impl Shelves {
+    fn new(ready_max: usize, memory: Budget) -> Self {
+        Shelves {
+            by_guest: Vec::new(),
+            stocked: Vec::new(),
+            ready: 0,
+            ready_max,
+            clock: 0,
+            contests: 0,
+            memory,
+        }
+    }
+
     fn shelf(&mut self, id: usize) -> &mut Shelf {
         if id >= self.by_guest.len() {
             self.by_guest.resize_with(id + 1, Shelf::default);
@@ -367,7 +413,8 @@ impl Shelves {
         if guest.is_retired() {
             return false;
         }
-        if self.ready < self.ready_max {
+        // Where memory is tight, as many are kept as there are.
+        if self.ready == 0 || (self.ready < self.ready_max && !self.memory.is_tight()) {
             return true;
         }
         self.contests += 1;

@@ -95,7 +95,7 @@ impl Worker {
         let gate = Gate::new(in_flight_max(engines, config.workers), None);
         Rc::new(Worker {
             index,
-            pool: Rc::new(Pool::new(engines.pulse(index), ready_max, lane)),
+            pool: Rc::new(Pool::new(engines.pulse(index), ready_max, lane, engines.memory.clone())),
             upstream: config
                 .upstream
                 .as_ref()
@@ -137,6 +137,7 @@ impl Worker {
     pub fn follow(&self) {
         self.moment.set(self.registry.moment());
         self.reader.borrow_mut().load();
+        self.pool.relieve();
         let retired = self.registry.retired();
         if self.swept.replace(retired) != retired {
             self.pool.sweep();

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use admission::AdmissionFlags;
 use amount::{
     BODY, Bound, COMPILE_CPU, COMPILE_MEMORY, CPU, DEADLINE, HEADER, LOADED, MEMORY, RESPONSE,
+    TOTAL,
 };
 use connections::ConnectionFlags;
 
@@ -22,6 +23,7 @@ mod address;
 mod admission;
 mod amount;
 mod connections;
+mod machine;
 
 pub use admission::{Admission, QueueLimits};
 pub use connections::{Balance, ConnectionLimits};
@@ -43,6 +45,8 @@ pub struct Config {
     pub connections: ConnectionLimits,
     pub balance: Balance,
     pub compile: CompileLimits,
+    /// Memory that all guests together may have: instances, bodies that are kept, and code.
+    pub memory_bytes_total: usize,
     /// Memory for loaded guests, past which idle ones are unloaded.
     pub loaded_bytes_max: usize,
     /// Where compiled guests are kept; `None` compiles at every start.
@@ -98,6 +102,8 @@ pub enum LogFormat {
 
 /// The heading over the limits in `--help`.
 const LIMITS: &str = "Limits of one guest";
+/// The heading over the limits of all guests together.
+const TOGETHER: &str = "Limits of the host";
 /// The heading over the limits of loading.
 const LOADING: &str = "Limits of loading";
 
@@ -107,6 +113,8 @@ const UPSTREAM: &str =
     "Forward to http://HOST[:PORT][/BASE] what no guest answers [default: answer 404]";
 const SLOW: &str =
     "How far long calls stand back behind short ones, 0 to 19 as in nice(1), or off for not at all";
+const MEMORY_TOTAL: &str = "Memory of all instances, of large bodies on their way and of loaded \
+    guests [default: three quarters of the machine's, or of the cgroup's]";
 /// Its weight is a twentieth of that of the workers: what long calls get while short ones keep
 /// every core busy (sched_prio_to_weight in the kernel's sched/core.c: 56 of 1024).
 const SLOW_NICE: i32 = 13;
@@ -187,6 +195,9 @@ pub struct Flags {
     #[command(flatten)]
     pub connections: ConnectionFlags,
 
+    #[arg(long, value_name = "SIZE", help_heading = TOGETHER, help = MEMORY_TOTAL)]
+    pub memory_total: Option<String>,
+
     /// Memory for loaded guests; past it, those idle longest are unloaded until they are asked for
     #[arg(long, value_name = "SIZE", help_heading = LOADING, default_value_t = LOADED.default())]
     pub loaded_max: String,
@@ -217,10 +228,11 @@ pub struct Mistakes(pub Vec<String>);
 impl Flags {
     /// The configuration and how to log, or every mistake in the flags.
     ///
-    /// Resolves the names in `--listen`; reads `XDG_CACHE_HOME` and `HOME` for the cache folder.
+    /// Resolves the names in `--listen`; reads `XDG_CACHE_HOME` and `HOME` for the cache folder,
+    /// and how much memory there is.
     pub fn validate(&self) -> Result<(Config, LogFormat), Mistakes> {
         let mut mistakes = Mistakes::default();
-        let config = Config {
+        let mut config = Config {
             listen: address::listen(&self.listen, &mut mistakes),
             workers: mistakes.check("--workers", workers(self.workers.as_deref()), 1),
             slow_nice: mistakes.check("--slow-priority", slow_nice(&self.slow_priority), None),
@@ -241,9 +253,12 @@ impl Flags {
             connections: self.connections.validate(&mut mistakes),
             balance: mistakes.check("--balance", Balance::parse(&self.balance), Balance::DEFAULT),
             compile: self.compile(&mut mistakes),
+            memory_bytes_total: self.memory_total(&mut mistakes),
             loaded_bytes_max: bytes(mistakes.amount(&LOADED, &self.loaded_max)),
             cache_dir: mistakes.check("--cache-dir", self.cache_folder(), None),
         };
+        // Code counts as well, and is not to be in the way of what runs it.
+        config.loaded_bytes_max = config.loaded_bytes_max.min(config.memory_bytes_total / 4);
         let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
         let format = mistakes.check("--log", choice(&self.log, &formats), LogFormat::Text);
         if mistakes.0.is_empty() { Ok((config, format)) } else { Err(mistakes) }
@@ -259,6 +274,17 @@ impl Flags {
             response_bytes_max: bytes(amount(&RESPONSE, &self.response_max)),
             header_bytes_max: bytes(amount(&HEADER, &self.header_max)),
         }
+    }
+
+    /// What was typed, or three quarters of what there is: the rest is for the host itself, for
+    /// the compilers, and for whatever else runs there.
+    fn memory_total(&self, mistakes: &mut Mistakes) -> usize {
+        bytes(match &self.memory_total {
+            Some(text) => mistakes.amount(&TOTAL, text),
+            None => {
+                machine::memory_bytes().map_or(TOTAL.default, |bytes| TOTAL.clamp(bytes / 4 * 3))
+            }
+        })
     }
 
     fn compile(&self, mistakes: &mut Mistakes) -> CompileLimits {

@@ -3,6 +3,7 @@
 //! This folder is the only place that names wasmtime. Everything else sees a [`Guest`] that was
 //! loaded, an [`Instance`] that was checked out of a [`Pool`], and what comes of a call.
 
+pub mod budget;
 pub mod cache;
 pub mod call;
 pub mod check;
@@ -14,6 +15,7 @@ pub mod header;
 mod health;
 pub mod imports;
 pub mod instance;
+pub mod kept;
 pub mod lane;
 pub mod line;
 pub mod link;
@@ -23,6 +25,7 @@ pub mod meter;
 mod pages;
 pub mod pool;
 pub mod reset;
+mod shelves;
 pub mod sniff;
 pub mod startup;
 
@@ -36,6 +39,7 @@ pub use load::Loader;
 pub use pool::Pool;
 
 use crate::config::{Isolation, Limits};
+use budget::{Budget, Charge};
 use call::Call;
 use health::Health;
 use reset::Baseline;
@@ -55,6 +59,8 @@ pub struct Guest {
     pub baseline: Option<Baseline>,
     /// Whether it is served no more: by another version, or not at all.
     retired: AtomicBool,
+    /// What its code takes of the host's memory, once it is loaded.
+    _charge: Option<Charge>,
 }
 
 /// What each instance of a guest has to know of it, in one piece: every reference costs an atomic
@@ -64,11 +70,14 @@ pub struct About {
     pub name: Box<str>,
     pub limits: Limits,
     pub health: Health,
+    /// The host's memory, of which its instances take theirs.
+    pub memory: Budget,
 }
 
 impl About {
-    pub fn new(name: &str, limits: &Limits) -> Arc<Self> {
-        Arc::new(About { name: name.into(), limits: limits.clone(), health: Health::new() })
+    pub fn new(name: &str, limits: &Limits, memory: &Budget) -> Arc<Self> {
+        let (limits, memory) = (limits.clone(), memory.clone());
+        Arc::new(About { name: name.into(), limits, health: Health::new(), memory })
     }
 }
 

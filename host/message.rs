@@ -332,13 +332,15 @@ pub enum Reject {
     Paused,
     /// The request's body came too slowly.
     BodyTimeout,
+    /// All handlers together have taken the memory that the host may have.
+    NoMemory,
     /// The host itself has failed, in its own code.
     Panic,
 }
 
 impl Reject {
     /// Every reject, for counters: the position is the counter's index.
-    pub const NAMES: [&'static str; 19] = [
+    pub const NAMES: [&'static str; 20] = [
         "no_route",
         "bad_path",
         "bad_host",
@@ -358,6 +360,7 @@ impl Reject {
         "panic",
         "paused",
         "body_timeout",
+        "no_memory",
     ];
 
     /// The position of this reject's name in [`Reject::NAMES`].
@@ -382,6 +385,7 @@ impl Reject {
             Reject::Panic => 16,
             Reject::Paused => 17,
             Reject::BodyTimeout => 18,
+            Reject::NoMemory => 19,
         }
     }
 

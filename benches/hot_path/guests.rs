@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use guesthouse::config::{Isolation, Limits, QueueLimits};
+use guesthouse::guest::budget::Budget;
 use guesthouse::guest::cache::Artifact;
 use guesthouse::guest::compile::{Compiler, Job};
 use guesthouse::guest::engine::Engines;
@@ -67,7 +68,8 @@ struct Calls {
 /// address space for pools; without them, the row that makes an instance each time is left out.
 pub fn rows(request: fn() -> Request, pooled: bool) -> Result<Vec<Row>> {
     let limits = Limits::default();
-    let engines = if pooled { Engines::new(&limits, 1) } else { Engines::unpooled() }?;
+    let engines =
+        if pooled { Engines::new(&limits, 1, Budget::unlimited()) } else { Engines::unpooled() }?;
     let (compiler, linkers) = (Compiler::new()?, Linkers::new(&engines)?);
     let runtime =
         Builder::new_current_thread().enable_time().build_local(LocalOptions::default())?;
@@ -149,12 +151,9 @@ impl Maker {
     fn calls(&self, name: &'static str, bytes: &[u8], isolation: Isolation) -> Result<Calls> {
         let guest = Arc::new(self.guest(bytes, isolation).map_err(|reason| anyhow!(reason))?);
         let house = self.house.clone();
-        let pool = Rc::new(Pool::new(
-            house.engines.pulse(0),
-            READY_MAX,
-            house.lane.entry(),
-            QueueLimits::default(),
-        ));
+        let (pulse, memory) = (house.engines.pulse(0), house.engines.memory.clone());
+        let (lane, queue) = (house.lane.entry(), QueueLimits::default());
+        let pool = Rc::new(Pool::new(pulse, READY_MAX, lane, memory, queue));
         // It would rest after some work, as what is polled by the runtime should.
         let renewing = Box::pin(tokio::task::unconstrained(pool.clone().renew_always()));
         let (requests, spare) = (Vec::new(), HeaderMap::new());

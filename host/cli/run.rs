@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::{Config, LogFormat};
 use crate::control::{Control, Source};
 use crate::guest::Loader;
+use crate::guest::budget::Budget;
 use crate::guest::load::Settings;
 use crate::registry::{Registry, State};
 use crate::serve::{self, Host};
@@ -40,16 +41,19 @@ pub fn run(config: Config, source: &Source, log: LogFormat) -> Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
         // Where files may not be large, the cache is to find that out, and not the process.
         let _too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
+        let memory = Budget::new(config.memory_bytes_total);
         let loader = Arc::new(Loader::new(&Settings {
             limits: &config.limits,
             compile: config.compile,
             workers: config.workers,
+            memory: memory.clone(),
             cache_dir: config.cache_dir.as_deref(),
             log,
         })?);
         let control = Control::start(source, &config, &loader)?;
         let (engines, registry) = (loader.engines.clone(), control.registry.clone());
         let host = Host::start(Arc::new(config), engines, registry, bound.sockets)?;
+        tracing::info!("memory for all handlers together: {} MiB", memory.total() >> 20);
         for address in &bound.addresses {
             tracing::info!("listening on http://{address}");
         }
@@ -64,7 +68,9 @@ pub fn run(config: Config, source: &Source, log: LogFormat) -> Result<()> {
                 }
                 _ = status.recv() => {
                     let census = census(&control.registry);
-                    tracing::info!("status: {} {census}", host.status().await);
+                    let (used, total) = (memory.used(), memory.total());
+                    let memory = format_args!("memory_used={used} memory_total={total}");
+                    tracing::info!("status: {} {census} {memory}", host.status().await);
                     continue;
                 }
             };

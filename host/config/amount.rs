@@ -17,6 +17,8 @@ pub(super) const RESPONSE: Bound = size("--response-max", 8 * MIB, (0, GIB));
 pub(super) const HEADER: Bound = size("--header-max", 32 * KIB, (8 * KIB, 256 * KIB));
 // 10,000 small guests take half of it.
 pub(super) const LOADED: Bound = size("--loaded-max", 512 * MIB, (MIB, 1024 * GIB));
+// The default is the machine's; this is where it does not say.
+pub(super) const TOTAL: Bound = size("--memory-total", GIB, (MIB, 1024 * 1024 * GIB));
 pub(super) const COMPILE_CPU: Bound = time("--compile-max", 30 * SECOND, (SECOND, HOUR));
 pub(super) const QUEUE_WAIT: Bound = time("--queue-timeout", 5 * SECOND, (1, HOUR));
 pub(super) const IDLE: Bound = time("--idle-timeout", 75 * SECOND, (100, 24 * HOUR));
@@ -79,6 +81,11 @@ impl Bound {
         let unit =
             self.units.iter().find(|(_, factor)| amount > 0 && amount.is_multiple_of(*factor));
         unit.map_or(amount.to_string(), |(name, factor)| format!("{}{name}", amount / factor))
+    }
+
+    /// The nearest amount that is in range.
+    pub(super) fn clamp(&self, amount: u64) -> u64 {
+        amount.clamp(self.range.0, self.range.1)
     }
 
     pub(super) fn default(&self) -> String {

@@ -11,7 +11,9 @@ use wasmtime::{Memory, ResourceLimiter};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use super::About;
+use super::budget::{Budget, Purpose};
 use super::engine::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
+use super::kept::Kept;
 use super::log::{LogSink, SharedSink};
 use crate::message::{Reject, Request, RequestBody};
 
@@ -33,9 +35,10 @@ pub struct Call {
     pub about: Arc<About>,
     /// Where `log`, stdout and stderr go; made when the guest first says something.
     log: Option<SharedSink>,
+    /// The size of its memories, which is taken from the host's.
     memory_bytes: usize,
-    /// The same before the last growth, in case that fails.
-    memory_bytes_before: usize,
+    /// What the last growth has added to it, in case that fails.
+    grown_bytes: usize,
     wasi: Option<Box<WasiP1Ctx>>,
 }
 
@@ -54,9 +57,9 @@ pub enum Phase {
 pub struct Exchange {
     pub request: Box<Request>,
     /// The request's body as far as it has been kept (`BUFFER_REQUEST`).
-    pub request_kept: Vec<u8>,
+    pub request_kept: Kept,
     /// What the guest wrote as the request's body for the next handler.
-    pub request_written: Option<Vec<u8>>,
+    pub request_written: Option<Kept>,
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Outgoing,
@@ -70,7 +73,7 @@ pub struct Exchange {
 #[derive(Default)]
 pub struct Outgoing {
     /// What the guest wrote. It replaces what the next handler sent.
-    pub written: Option<Vec<u8>>,
+    pub written: Option<Kept>,
     /// The next handler's, for `read_body`.
     pub buffered: Bytes,
     /// How much of it `read_body` has handed out.
@@ -81,7 +84,7 @@ impl Exchange {
     pub fn new(request: Box<Request>, headers: HeaderMap) -> Self {
         Exchange {
             request,
-            request_kept: Vec::new(),
+            request_kept: Kept::default(),
             request_written: None,
             status: StatusCode::OK,
             headers,
@@ -95,15 +98,24 @@ impl Exchange {
     /// what the guest wrote, or what it read put back in front (`BUFFER_REQUEST`), or what is left.
     ///
     /// # Errors
-    /// The rejects of reading a body, where the kept and the unread part have to be joined.
-    pub async fn next_request(mut self) -> Result<(Box<Request>, HeaderMap), Reject> {
-        if let Some(bytes) = self.request_written.take() {
+    /// The rejects of reading a body, where the kept and the unread part have to be joined, and
+    /// [`Reject::NoMemory`].
+    pub async fn next_request(
+        mut self,
+        memory: &Budget,
+    ) -> Result<(Box<Request>, HeaderMap), Reject> {
+        if let Some(written) = self.request_written.take() {
             self.request.headers.remove(http::header::CONTENT_LENGTH);
-            self.request.body = RequestBody::full(Bytes::from(bytes));
+            self.request.body = RequestBody::full(written.into_bytes());
         } else if !self.request_kept.is_empty() {
-            let rest = self.request.body.collect().await?;
-            self.request_kept.extend_from_slice(&rest);
-            self.request.body = RequestBody::full(Bytes::from(self.request_kept));
+            loop {
+                let more = self.request.body.read(usize::MAX).await?;
+                if more.is_empty() {
+                    break;
+                }
+                self.request_kept.extend(memory, &more)?;
+            }
+            self.request.body = RequestBody::full(self.request_kept.into_bytes());
         }
         Ok((self.request, self.headers))
     }
@@ -141,7 +153,7 @@ impl Call {
             about,
             log: None,
             memory_bytes: 0,
-            memory_bytes_before: 0,
+            grown_bytes: 0,
             wasi: None,
         }
     }
@@ -189,6 +201,7 @@ impl Call {
         self.log = None;
     }
 
+    /// The size of its memories.
     pub fn memory_bytes(&self) -> usize {
         self.memory_bytes
     }
@@ -198,10 +211,11 @@ impl Call {
     }
 }
 
-/// What the guest has said is not lost, however its call ends.
+/// What the guest has said is not lost, however its call ends, and its memory is given back.
 impl Drop for Call {
     fn drop(&mut self) {
         self.end_log();
+        self.about.memory.give(self.memory_bytes);
     }
 }
 
@@ -210,19 +224,28 @@ impl ResourceLimiter for Call {
         &mut self,
         current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let total = self.memory_bytes.saturating_sub(current).saturating_add(desired);
-        let allowed = total <= self.about.limits.memory_bytes_max;
-        if allowed {
-            self.memory_bytes_before = std::mem::replace(&mut self.memory_bytes, total);
+        let more = desired.saturating_sub(current);
+        let bytes = self.memory_bytes.saturating_add(more);
+        let is_over = maximum.is_some_and(|maximum| desired > maximum);
+        if is_over || bytes > self.about.limits.memory_bytes_max {
+            return Ok(false);
         }
-        Ok(allowed)
+        let purpose = if current == 0 { Purpose::Start } else { Purpose::Growth };
+        // Few guests are ready to get -1 below their limit: most would trap, and be blamed for it.
+        let taken = self.about.memory.take(more, purpose);
+        taken.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))?;
+        (self.memory_bytes, self.grown_bytes) = (bytes, more);
+        Ok(true)
     }
 
+    /// Is called only after [`Call::memory_growing`] has allowed it. The guest gets -1; what it did
+    /// not get does not count.
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        // The guest gets -1; what it did not get does not count.
-        self.memory_bytes = self.memory_bytes_before;
+        let grown = std::mem::take(&mut self.grown_bytes);
+        self.memory_bytes -= grown;
+        self.about.memory.give(grown);
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use super::budget::Budget;
 use super::child::Cancel;
 use super::link::Identity;
 use super::load::{Loader, Settings, Source};
@@ -59,8 +60,14 @@ pub fn inspect(path: &Path, limits: &Limits) -> Report {
         )],
         verdict: Ok(()),
     };
-    let compile = CompileLimits::default();
-    let settings = Settings { limits, compile, workers: 1, cache_dir: None, log: LogFormat::Text };
+    let settings = Settings {
+        limits,
+        compile: CompileLimits::default(),
+        workers: 1,
+        memory: Budget::unlimited(),
+        cache_dir: None,
+        log: LogFormat::Text,
+    };
     let loaded = Loader::new(&settings).map_err(|error| format!("{error:#}")).and_then(|loader| {
         let (name, isolation) = (&*path.to_string_lossy(), Isolation::Fresh);
         let key = loader.key(&source);

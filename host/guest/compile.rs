@@ -103,7 +103,7 @@ impl Compiler {
         let mut prepared = wasm.to_vec();
         let name = &job.name;
         if !functions.is_empty() {
-            let call = Call::new(job.identity().about(), 0);
+            let call = Call::new(job.identity().about(&self.engines.memory), 0);
             match startup::snapshot(&self.startup, wasm, &functions, call, &self.pulse).await? {
                 Snapshot::Taken { wasm, features } => {
                     let after = sniff::read(&wasm)?;

@@ -14,6 +14,7 @@ use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
 };
 
+use super::budget::Budget;
 use super::pool::READY_MAX;
 use crate::config::Limits;
 
@@ -29,8 +30,10 @@ const IDLE_TICKS: u32 = 4;
 /// Measured: at 16 KiB copying wins, 64 KiB is even, at 256 KiB mapping wins.
 pub const SMALL_IMAGE_BYTES_MAX: usize = 64 * 1024;
 /// Memory of a finished instance that is zeroed in place instead of being given back, in bytes.
-/// The PAGEMAP_SCAN ioctl finds the written pages, so the untouched ones cost nothing.
-const MEMORY_KEEP_BYTES: usize = 4 * 1024 * 1024;
+/// The PAGEMAP_SCAN ioctl finds the written pages, so the untouched ones cost nothing. It is a part
+/// of the memory that there is, for hundreds of slots may keep so much, and nobody is charged.
+const MEMORY_KEEP_BYTES: std::ops::RangeInclusive<usize> = 128 * 1024..=4 * 1024 * 1024;
+const MEMORY_KEEP_PART: usize = 1024;
 const TABLE_KEEP_BYTES: usize = 64 * 1024;
 /// Elements of one table. Rust and C guests use some hundreds; Python and JavaScript tens of
 /// thousands.
@@ -75,6 +78,8 @@ pub struct Engines {
     /// Runs start-up code once, for its snapshot: quick to compile, no pool.
     pub startup: Engine,
     pub slots: Slots,
+    /// What all guests of this process may have.
+    pub memory: Budget,
     ticker: Ticker,
 }
 
@@ -103,23 +108,26 @@ struct Machine {
     mappings_max: u64,
     /// Whether finished memories can be zeroed page by page.
     pagemap_scan: bool,
+    /// How much of each is zeroed and not given back.
+    keep_bytes: usize,
 }
 
 impl Engines {
     /// Builds the engines and starts the ticker. Fails where the address space cannot be reserved.
-    pub fn new(limits: &Limits, workers: usize) -> Result<Self> {
-        let machine = Machine::read();
+    pub fn new(limits: &Limits, workers: usize, memory: Budget) -> Result<Self> {
+        let machine = Machine::read(&memory);
         let slots = Slots::derive(machine, workers);
         let small = || pooled(limits, machine, Class::Small, slots.small);
         let small = [small()?, small()?, small()?, small()?];
         let large = pooled(limits, machine, Class::Large, slots.large)?;
         tracing::debug!(
-            "instance slots: {} small, {} large; mappings allowed: {}",
+            "instance slots: {} small, {} large; memory: {} MiB; mappings allowed: {}",
             slots.small,
             slots.large,
+            memory.total() >> 20,
             machine.mappings_max
         );
-        Self::with(small, large, slots, workers)
+        Self::with(small, large, slots, (workers, memory))
     }
 
     /// Engines whose machine code the pooled ones take, for a process that makes an instance now
@@ -128,21 +136,22 @@ impl Engines {
         let engine = |class| Engine::new(&class_settings(class));
         let (small, large) = (engine(Class::Small)?, engine(Class::Large)?);
         let small = std::array::from_fn(|_| small.clone());
-        Self::with(small, large, Slots { small: 0, large: 0, guests: 0 }, 1)
+        let slots = Slots { small: 0, large: 0, guests: 0 };
+        Self::with(small, large, slots, (1, Budget::unlimited()))
     }
 
     fn with(
         small: [Engine; SMALL_ENGINES],
         large: Engine,
         slots: Slots,
-        workers: usize,
+        (workers, memory): (usize, Budget),
     ) -> Result<Self> {
         let mut config = settings();
         config.cranelift_opt_level(OptLevel::None);
         let startup = Engine::new(&config)?;
         let all = small.iter().chain([&large, &startup]).cloned().collect();
         let ticker = Ticker::start(all, workers)?;
-        Ok(Engines { small, large, startup, slots, ticker })
+        Ok(Engines { small, large, startup, slots, memory, ticker })
     }
 
     /// The engine for guests of a class whose memories begin with so many bytes.
@@ -165,12 +174,17 @@ pub fn small_index(memory_bytes: u64) -> usize {
 }
 
 impl Machine {
-    fn read() -> Self {
+    fn read(memory: &Budget) -> Self {
+        let (least, most) = MEMORY_KEEP_BYTES.into_inner();
         let mappings_max = std::fs::read_to_string("/proc/sys/vm/max_map_count")
             .ok()
             .and_then(|text| text.trim().parse().ok())
             .unwrap_or(65_530);
-        Machine { mappings_max, pagemap_scan: pagemap_scan_is_safe() }
+        Machine {
+            mappings_max,
+            pagemap_scan: pagemap_scan_is_safe(),
+            keep_bytes: (memory.total() / MEMORY_KEEP_PART).clamp(least, most),
+        }
     }
 }
 
@@ -266,7 +280,7 @@ fn pool(limits: &Limits, machine: Machine, class: Class, slots: u32) -> PoolingA
         .max_unused_warm_slots(if class == Class::Large { slots } else { WARM_SLOTS });
     if machine.pagemap_scan {
         // Keeping memory without the scan would be a blind memset, slower than giving it back.
-        pool.linear_memory_keep_resident(MEMORY_KEEP_BYTES)
+        pool.linear_memory_keep_resident(machine.keep_bytes)
             .table_keep_resident(TABLE_KEEP_BYTES)
             .pagemap_scan(Enabled::Yes);
     }

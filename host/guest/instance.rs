@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use bytes::Bytes;
 use http::HeaderMap;
 use wasmtime::{Global, PoolConcurrencyLimitError, Store, TypedFunc, WasmParams, WasmResults};
 
 use super::call::{BUFFER_RESPONSE, Call, Exchange, Fault, Phase};
 use super::engine::{Pulse, QUANTUM_TICKS};
+use super::kept::Kept;
 use super::lane::Movable;
 use super::meter::Meter;
-use super::reset::{Baseline, RESETS_MAX};
+use super::reset::{Baseline, MEMORY_BYTES_MAX, RESETS_MAX};
 use super::startup::{run_start, store};
 use super::{About, Guest, Pool, Startup};
 use crate::message::{Reject, Request, RequestId, Response, ResponseBody};
@@ -52,8 +52,8 @@ impl Instance {
     /// Makes an instance, running the guest's start-up code where that has to run each time.
     ///
     /// # Errors
-    /// [`Reject::NoInstance`] where every slot is taken, [`Reject::Trap`] or
-    /// [`Reject::Deadline`] where the start-up code fails.
+    /// [`Reject::NoInstance`] where every slot is taken, [`Reject::NoMemory`] where there is no
+    /// memory left, [`Reject::Trap`] or [`Reject::Deadline`] where the start-up code fails.
     pub async fn make(guest: Arc<Guest>, pool: &Pool) -> Result<Box<Instance>, Reject> {
         let about = guest.about.clone();
         let _running = pool.pulse().begin();
@@ -61,7 +61,7 @@ impl Instance {
         let made = meter.call(Box::pin(Self::instantiate(guest))).await;
         made?.map_err(|error| {
             let reject = make_reject(&error);
-            if reject != Reject::NoInstance {
+            if !is_full(reject) {
                 let why = describe(&error);
                 tracing::warn!(target: "handler", guest = &*about.name, "could not start: {why}");
             }
@@ -69,7 +69,7 @@ impl Instance {
         })
     }
 
-    /// Makes an instance to see whether it can be made; `None` where every slot is taken.
+    /// Makes an instance to see whether it can be made; `None` where there is no place for it.
     ///
     /// # Errors
     /// A sentence that says why not.
@@ -79,26 +79,22 @@ impl Instance {
     ) -> Result<Option<Box<Instance>>, String> {
         match Self::instantiate_metered(guest, pulse).await {
             Ok(Ok(instance)) => Ok(Some(instance)),
-            Ok(Err(error)) if make_reject(&error) == Reject::NoInstance => Ok(None),
+            Ok(Err(error)) if is_full(make_reject(&error)) => Ok(None),
             Ok(Err(error)) => Err(format!("its start-up failed: {}", describe(&error))),
             Err(reject) => Err(format!("its start-up did not end in time ({reject})")),
         }
     }
 
-    /// Makes an instance of a guest that runs nothing at start-up; `None` where every slot is
-    /// taken. Does not wait.
+    /// Makes an instance of a guest that runs nothing at start-up; `None` where there is no place
+    /// for it. Does not wait.
     ///
     /// # Errors
     /// A sentence that says why it cannot be made.
     pub fn try_now(guest: Arc<Guest>) -> Result<Option<Box<Instance>>, String> {
-        let made = pin!(Self::instantiate(guest));
-        match made.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(instance)) => Ok(Some(instance)),
-            Poll::Ready(Err(error)) if make_reject(&error) == Reject::NoInstance => Ok(None),
-            Poll::Ready(Err(error)) => {
-                Err(format!("an instance could not be made: {}", describe(&error)))
-            }
-            Poll::Pending => Err("an instance without start-up code had to wait".into()),
+        match Self::instantiate_now(guest) {
+            Ok(instance) => Ok(Some(instance)),
+            Err(error) if is_full(make_reject(&error)) => Ok(None),
+            Err(error) => Err(format!("an instance could not be made: {}", describe(&error))),
         }
     }
 
@@ -107,12 +103,22 @@ impl Instance {
     /// # Errors
     /// As [`Instance::make`].
     pub fn make_now(guest: Arc<Guest>) -> Result<Box<Instance>, Reject> {
-        Self::try_now(guest)
-            .unwrap_or_else(|why| {
-                tracing::error!("{why}");
-                None
-            })
-            .ok_or(Reject::NoInstance)
+        Self::instantiate_now(guest).map_err(|error| {
+            let reject = make_reject(&error);
+            if is_full(reject) {
+                return reject;
+            }
+            tracing::error!("an instance could not be made: {}", describe(&error));
+            Reject::NoInstance
+        })
+    }
+
+    fn instantiate_now(guest: Arc<Guest>) -> wasmtime::Result<Box<Instance>> {
+        let made = pin!(Self::instantiate(guest));
+        match made.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(made) => made,
+            Poll::Pending => wasmtime::bail!("an instance without start-up code had to wait"),
+        }
     }
 
     /// Makes an instance whose start-up code is held to the guest's deadline and CPU limit.
@@ -197,6 +203,11 @@ impl Instance {
 
     pub fn guest(&self) -> &Arc<Guest> {
         &self.guest
+    }
+
+    /// Whether it has more memory than one that is reset.
+    pub fn is_large(&self) -> bool {
+        self.store.data().memory_bytes() as u64 > MEMORY_BYTES_MAX
     }
 
     /// Takes up a request; [`Instance::request`] is to follow. `headers` is an empty map to build
@@ -284,7 +295,8 @@ impl Instance {
         &mut self,
         meter: &mut Meter<'_>,
     ) -> Result<(Box<Request>, HeaderMap), Reject> {
-        let mut next = Box::pin(self.take_exchange().next_request());
+        let exchange = self.take_exchange();
+        let mut next = Box::pin(exchange.next_request(&self.guest.about.memory));
         meter.run(next.as_mut()).await?
     }
 
@@ -417,7 +429,7 @@ fn answered(
 /// The response that a guest has built.
 fn respond(exchange: Exchange) -> Response {
     let Exchange { status, headers, body, trailers, .. } = exchange;
-    let bytes = body.written.map_or(body.buffered, Bytes::from);
+    let bytes = body.written.map_or(body.buffered, Kept::into_bytes);
     let body = match trailers {
         None => ResponseBody::Full(bytes),
         Some(trailers) => ResponseBody::Trailed(bytes, trailers),
@@ -428,6 +440,11 @@ fn respond(exchange: Exchange) -> Response {
 /// What the client is told when an instance could not be made.
 fn make_reject(error: &wasmtime::Error) -> Reject {
     if error.is::<PoolConcurrencyLimitError>() { Reject::NoInstance } else { fault_reject(error) }
+}
+
+/// Whether an instance could not be made for want of a place or of memory: nobody's fault.
+fn is_full(reject: Reject) -> bool {
+    matches!(reject, Reject::NoInstance | Reject::NoMemory)
 }
 
 /// What the client is told about an error that stopped a guest.

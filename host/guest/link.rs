@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use wasmtime::{Linker, Module, Store};
 
+use super::budget::Budget;
 use super::cache::Facts;
 use super::call::Call;
 use super::engine::{Class, Engines, small_index};
@@ -20,6 +21,7 @@ use crate::config::{Isolation, Limits};
 pub struct Linkers {
     small: Vec<Linker<Call>>,
     large: Linker<Call>,
+    memory: Budget,
 }
 
 /// Whose module is linked.
@@ -32,15 +34,16 @@ pub struct Identity<'a> {
 }
 
 impl Identity<'_> {
-    pub fn about(&self) -> Arc<About> {
-        About::new(self.name, self.limits)
+    pub fn about(&self, memory: &Budget) -> Arc<About> {
+        About::new(self.name, self.limits, memory)
     }
 }
 
 impl Linkers {
     pub fn new(engines: &Engines) -> Result<Self> {
         let small: Result<_> = engines.small.iter().map(linker).collect();
-        Ok(Linkers { small: small?, large: linker(&engines.large)? })
+        let (large, memory) = (linker(&engines.large)?, engines.memory.clone());
+        Ok(Linkers { small: small?, large, memory })
     }
 
     /// The types of all that a guest may import.
@@ -81,7 +84,7 @@ impl Linkers {
         Ok(Guest {
             id: whose.id,
             isolation: whose.isolation,
-            about: whose.about(),
+            about: whose.about(&self.memory),
             exports: Exports {
                 memory: export("memory")?,
                 handle_request: export("handle_request")?,
@@ -92,6 +95,7 @@ impl Linkers {
             startup,
             baseline: None,
             retired: false.into(),
+            _charge: None,
             pre,
         })
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use wasmtime::Module;
 
+use super::budget::Budget;
 use super::cache::{Artifact, Cache, Facts, Key};
 use super::child::{Cancel, Children};
 use super::compile::Job;
@@ -39,6 +40,8 @@ pub struct Settings<'a> {
     pub compile: CompileLimits,
     /// How many threads will serve.
     pub workers: usize,
+    /// What guests may have of the host's memory.
+    pub memory: Budget,
     /// `None` for no cache.
     pub cache_dir: Option<&'a Path>,
     /// How children log.
@@ -94,7 +97,8 @@ impl Loader {
     /// # Errors
     /// Where the engines cannot be made. A cache that cannot be used is a warning.
     pub fn new(settings: &Settings<'_>) -> Result<Self> {
-        let engines = Engines::new(settings.limits, settings.workers);
+        let memory = settings.memory.clone();
+        let engines = Engines::new(settings.limits, settings.workers, memory);
         let engines = engines.context("could not start the engine")?;
         let cache = settings.cache_dir.and_then(|dir| match Cache::open(dir) {
             Ok(cache) => Some(cache),
@@ -139,11 +143,13 @@ impl Loader {
             }
         };
         let guest = self.linkers.link(whose, &facts, &module).map_err(Failure::lasting)?;
-        let guest = self.with_baseline(guest, &facts).map_err(Failure::lasting)?;
+        let mut guest = self.with_baseline(guest, &facts).map_err(Failure::lasting)?;
         let image = module.image_range();
         let code_bytes = image.end as usize - image.start as usize;
         let baseline_bytes = guest.baseline.as_ref().map_or(0, super::reset::Baseline::bytes);
-        Ok(Loaded { guest, key, bytes: code_bytes + baseline_bytes + GUEST_BYTES, compiled })
+        let bytes = code_bytes + baseline_bytes + GUEST_BYTES;
+        guest._charge = Some(self.engines.memory.take_anyway(bytes));
+        Ok(Loaded { guest, key, bytes, compiled })
     }
 
     fn revive(&self, facts: Facts, artifact: &Artifact) -> Option<(Facts, Module)> {

@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 use super::Pool;
 use super::engine::QUANTUM_TICKS;
 use super::lane::{Movable, Moved};
-use super::pool::Length;
+use super::shelves::Length;
 use crate::config::Limits;
 use crate::message::Reject;
 

@@ -8,12 +8,15 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::budget::Budget;
 use super::engine::Pulse;
 use super::lane::Entry;
 use super::line::Line;
+use super::shelves::{Length, Shelf, Shelves};
 use super::{About, Guest, Instance};
 use crate::config::{Isolation, QueueLimits};
 use crate::message::Reject;
@@ -22,33 +25,14 @@ use crate::message::Reject;
 /// guests asked for by Zipf's law: 64 serve a half of the requests, 1,024 three quarters. Each
 /// takes some 40 KiB.
 pub const READY_MAX: usize = 1024;
-/// Guests that are looked at to find one whose instance is worth little. Of 1,024, the least of 8
-/// taken by chance is in the lowest quarter nine times out of ten.
-const SAMPLES: usize = 8;
 /// Retired instances among which one of a certain guest is looked for.
 const RETIRED_LOOKED_AT: usize = 8;
-/// The memory of a guest that gets more than a quarter of the requests is in a cache. In sixteenths
-/// of a request between two.
-const WARM_INTERVAL: u32 = 4 * 16;
-
+/// How long a request waits for memory, and how often it looks for some: by then every worker has
+/// given back what it had ready.
+const MEMORY_PATIENCE: Duration = Duration::from_millis(250);
+const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(25);
 /// To drop an instance with so much memory may take a millisecond, and 11 with 128 MiB.
 const LARGE_BYTES: usize = 8 << 20;
-
-/// All calls of a guest are long, and so many that its calls start in the slow lane.
-const LONG_ALL: u32 = 256;
-const LONG_MIN: u32 = LONG_ALL / 2;
-/// Calls over which their length is averaged.
-const LONG_CALLS: u32 = 4;
-
-/// How many calls of a guest outlast the quantum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Length {
-    /// None of late.
-    Short,
-    Mixed,
-    /// Most of them.
-    Long,
-}
 
 /// The pools of all guests on one worker.
 pub struct Pool {
@@ -65,67 +49,9 @@ pub struct Pool {
     lane: Entry,
     /// How long the line of one guest may be.
     queue: QueueLimits,
-}
-
-#[derive(Default)]
-struct Shelves {
-    /// By guest id.
-    by_guest: Vec<Shelf>,
-    /// Guests with at least one ready instance.
-    stocked: Vec<usize>,
-    ready: usize,
-    ready_max: usize,
-    /// Requests for instances so far.
-    clock: u64,
-    /// Instances so far that could be kept only in the place of others.
-    contests: u64,
-}
-
-#[derive(Default)]
-struct Shelf {
-    #[expect(clippy::vec_box, reason = "a request holds it by a pointer, and it comes and goes")]
-    ready: Vec<Box<Instance>>,
-    /// Its place in the list of stocked guests, where it is in it.
-    place: usize,
-    uses: Uses,
-    /// The clock at its last use.
-    used_at: u64,
-    /// Requests between two uses, a moving average, in sixteenths.
-    interval: u32,
-    /// What part of its calls outlasts the quantum, a moving average: 256 is all of them.
-    long: u32,
-    /// Where requests to it wait, once it has had long calls.
-    line: Option<Rc<Line>>,
-    /// What it was called when it was asked for last.
-    about: Option<Arc<About>>,
-}
-
-/// How often a guest was asked for of late: a count that is halved with every age that passes. Time
-/// is counted in contests for a place among the ready instances: while there are none, nobody
-/// loses.
-#[derive(Clone, Copy, Default)]
-struct Uses {
-    count: u32,
-    age: u32,
-}
-
-impl Uses {
-    /// Contests to an age. Long enough to tell guests apart that are asked for once in some
-    /// thousand requests, short enough to follow a change within seconds under load.
-    const AGE_BITS: u32 = 14;
-
-    fn add(&mut self, contests: u64) {
-        *self = Uses { count: self.count(contests).saturating_add(1), age: Self::age(contests) };
-    }
-
-    fn count(self, contests: u64) -> u32 {
-        let ages = Self::age(contests).wrapping_sub(self.age);
-        self.count.checked_shr(ages).unwrap_or(0)
-    }
-
-    fn age(contests: u64) -> u32 {
-        (contests >> Self::AGE_BITS) as u32
-    }
+    memory: Budget,
+    /// How often memory had been short when this was looked at last.
+    shortages: Cell<u64>,
 }
 
 /// Counts an instance that is out; dropping it says that the instance has come back or is gone.
@@ -139,15 +65,23 @@ impl Drop for Out<'_> {
 
 impl Pool {
     /// `ready_max` is how many ready instances it keeps, `queue` bounds each guest's line.
-    pub fn new(pulse: Pulse, ready_max: usize, lane: Entry, queue: QueueLimits) -> Self {
+    pub fn new(
+        pulse: Pulse,
+        ready_max: usize,
+        lane: Entry,
+        memory: Budget,
+        queue: QueueLimits,
+    ) -> Self {
         Pool {
-            shelves: RefCell::new(Shelves { ready_max, ..Shelves::default() }),
+            shelves: RefCell::new(Shelves::new(ready_max, memory.clone())),
             retired: RefCell::default(),
             out: Cell::new(0),
             work: Notify::new(),
             pulse,
             lane,
             queue,
+            shortages: Cell::new(memory.shortages()),
+            memory,
         }
     }
 
@@ -158,23 +92,12 @@ impl Pool {
 
     /// How many of a guest's calls outlast the quantum.
     pub fn length(&self, guest: usize) -> Length {
-        match self.shelves.borrow().by_guest.get(guest).map_or(0, |shelf| shelf.long) {
-            0 => Length::Short,
-            LONG_MIN.. => Length::Long,
-            _ => Length::Mixed,
-        }
+        self.shelves.borrow().by_guest.get(guest).map_or(Length::Short, Shelf::length)
     }
 
     /// Takes note of a call of a guest, and of whether it has outlasted the quantum.
     pub fn note_length(&self, guest: usize, is_long: bool) {
-        let mut shelves = self.shelves.borrow_mut();
-        let long = &mut shelves.shelf(guest).long;
-        *long -= *long / LONG_CALLS;
-        if is_long {
-            *long += LONG_ALL / LONG_CALLS;
-        } else if *long < LONG_CALLS {
-            *long = 0;
-        }
+        self.shelves.borrow_mut().shelf(guest).note_length(is_long);
     }
 
     /// Where requests to a guest wait whose calls are long.
@@ -187,7 +110,7 @@ impl Pool {
     /// The line for a request to a guest, if it has to stand in one.
     pub fn must_wait(&self, guest: usize) -> Option<Rc<Line>> {
         let shelves = self.shelves.borrow();
-        let shelf = shelves.by_guest.get(guest).filter(|shelf| shelf.long >= LONG_MIN)?;
+        let shelf = shelves.by_guest.get(guest).filter(|shelf| shelf.length() == Length::Long)?;
         shelf.line.as_ref().filter(|line| line.is_crowded()).cloned()
     }
 
@@ -236,21 +159,42 @@ impl Pool {
         self.shelves.borrow_mut().sweep();
     }
 
-    /// Makes an instance for a request that waits for it.
+    /// Makes an instance for a request that waits for it. Where memory is short it waits a little
+    /// for others to give some back.
     ///
     /// # Errors
     /// As [`Instance::make`].
     pub async fn make(&self, guest: Arc<Guest>) -> Result<Box<Instance>, Reject> {
-        if guest.runs_startup() {
-            return Instance::make(guest, self).await;
+        match self.make_one(&guest).await {
+            // They may be held by instances that only wait to be renewed or are kept ready.
+            Err(Reject::NoInstance | Reject::NoMemory) => self.clear(),
+            made => return made,
         }
-        match Instance::make_now(guest.clone()) {
-            // Slots may be held by instances that only wait to be renewed or are kept ready.
-            Err(Reject::NoInstance) => {
-                self.clear();
-                Instance::make_now(guest)
+        let mut patience = MEMORY_PATIENCE.min(guest.about.limits.deadline);
+        loop {
+            match self.make_one(&guest).await {
+                Err(Reject::NoMemory) if patience > Duration::ZERO => {
+                    tokio::time::sleep(MEMORY_LOOK_EVERY).await;
+                    patience = patience.saturating_sub(MEMORY_LOOK_EVERY);
+                }
+                made => return made,
             }
-            made => made,
+        }
+    }
+
+    async fn make_one(&self, guest: &Arc<Guest>) -> Result<Box<Instance>, Reject> {
+        if guest.runs_startup() {
+            return Instance::make(guest.clone(), self).await;
+        }
+        Instance::make_now(guest.clone())
+    }
+
+    /// Gives back what this worker keeps ready, if memory has been short since the last time: it
+    /// may be another worker that needs it.
+    pub fn relieve(&self) {
+        let shortages = self.memory.shortages();
+        if self.shortages.replace(shortages) != shortages {
+            self.clear();
         }
     }
 
@@ -258,6 +202,8 @@ impl Pool {
     pub fn give_back(&self, instance: Box<Instance>) {
         match instance.guest().isolation {
             Isolation::Reuse => self.shelves.borrow_mut().put(instance),
+            // Others want its memory, and what is large is not reset.
+            Isolation::Fresh if self.memory.is_tight() && instance.is_large() => drop(instance),
             Isolation::Fresh => {
                 self.retired.borrow_mut().push(instance);
                 self.work.notify_one();
@@ -330,139 +276,5 @@ impl Pool {
     pub fn clear(&self) {
         self.retired.borrow_mut().clear();
         self.shelves.borrow_mut().clear();
-    }
-}
-
-impl Shelf {
-    fn note_use(&mut self, clock: u64) {
-        let since = (clock - self.used_at).min(1 << 16) as u32;
-        self.used_at = clock;
-        self.interval = self.interval - self.interval / 8 + since * 2;
-    }
-}
-
-impl Shelves {
-    fn shelf(&mut self, id: usize) -> &mut Shelf {
-        if id >= self.by_guest.len() {
-            self.by_guest.resize_with(id + 1, Shelf::default);
-        }
-        &mut self.by_guest[id]
-    }
-
-    fn take(&mut self, guest: &Arc<Guest>) -> Option<Box<Instance>> {
-        self.clock += 1;
-        let (clock, contests) = (self.clock, self.contests);
-        let shelf = self.shelf(guest.id);
-        shelf.uses.add(contests);
-        shelf.note_use(clock);
-        if !shelf.about.as_ref().is_some_and(|about| Arc::ptr_eq(about, &guest.about)) {
-            shelf.about = Some(guest.about.clone());
-            // Nothing is known of how long the calls of a new guest are.
-            shelf.long = 0;
-        }
-        let instance = shelf.ready.pop()?;
-        // A version before this one, or another guest that had the place.
-        let outdated = !Arc::ptr_eq(instance.guest(), guest);
-        let dropped = if outdated { std::mem::take(&mut shelf.ready).len() } else { 0 };
-        if shelf.ready.is_empty() {
-            self.unlist(guest.id);
-        }
-        self.ready -= 1 + dropped;
-        (!outdated).then_some(instance)
-    }
-
-    fn is_warm(&self, id: usize) -> bool {
-        self.by_guest.get(id).is_some_and(|shelf| shelf.interval < WARM_INTERVAL)
-    }
-
-    /// Takes a guest off the list of those that are stocked.
-    fn unlist(&mut self, id: usize) {
-        let place = self.by_guest[id].place;
-        self.stocked.swap_remove(place);
-        if let Some(moved) = self.stocked.get(place) {
-            self.by_guest[*moved].place = place;
-        }
-    }
-
-    /// Whether an instance of this guest is to be kept; makes room for it if need be.
-    fn make_room(&mut self, guest: &Guest) -> bool {
-        if guest.is_retired() {
-            return false;
-        }
-        if self.ready < self.ready_max {
-            return true;
-        }
-        self.contests += 1;
-        let worth = self.worth(guest.id, 1);
-        let samples = (0..SAMPLES as u64).map(|sample| self.sample(sample));
-        let Some((least, id)) = samples.map(|id| (self.worth(id, 0), id)).min() else {
-            return false;
-        };
-        // A little more is chance, and a change costs more than it brings.
-        if least + least / 4 >= worth && id != guest.id {
-            return false;
-        }
-        self.drop_one(id);
-        true
-    }
-
-    /// A stocked guest, taken by chance: the count, scattered by a multiplicative hash (Knuth,
-    /// The Art of Computer Programming, 6.4).
-    fn sample(&self, sample: u64) -> usize {
-        let scattered =
-            (self.contests * SAMPLES as u64 + sample).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.stocked[(scattered >> 32) as usize % self.stocked.len()]
-    }
-
-    /// What one of a guest's ready instances, with so many more, is worth: its share of the
-    /// guest's uses.
-    fn worth(&self, id: usize, more: usize) -> u64 {
-        let Some(shelf) = self.by_guest.get(id) else { return 0 };
-        let uses = u64::from(shelf.uses.count(self.contests)) << 8;
-        uses / (shelf.ready.len() + more).max(1) as u64
-    }
-
-    fn put(&mut self, instance: Box<Instance>) {
-        if !self.make_room(instance.guest()) {
-            return;
-        }
-        let id = instance.guest().id;
-        let place = self.stocked.len();
-        let shelf = self.shelf(id);
-        shelf.ready.push(instance);
-        if shelf.ready.len() == 1 {
-            shelf.place = place;
-            self.stocked.push(id);
-        }
-        self.ready += 1;
-    }
-
-    /// Drops one instance of a guest that is stocked.
-    fn drop_one(&mut self, id: usize) {
-        let shelf = &mut self.by_guest[id];
-        drop(shelf.ready.pop());
-        self.ready -= 1;
-        if self.by_guest[id].ready.is_empty() {
-            self.unlist(id);
-        }
-    }
-
-    fn sweep(&mut self) {
-        for id in self.stocked.clone() {
-            let shelf = &mut self.by_guest[id].ready;
-            let before = shelf.len();
-            shelf.retain(|instance| !instance.guest().is_retired());
-            self.ready -= before - shelf.len();
-            if self.by_guest[id].ready.is_empty() {
-                self.unlist(id);
-            }
-        }
-    }
-
-    fn clear(&mut self) {
-        for id in self.stocked.drain(..) {
-            self.by_guest[id].ready.clear();
-        }
-        self.ready = 0;
     }
 }

@@ -12,6 +12,7 @@ use wasmtime::{Instance, Linker, Module, Store, TypedFunc};
 use wasmtime_wizer::{WasmtimeWizer, Wizer};
 
 use super::About;
+use super::budget::Budget;
 use super::call::{Call, Phase};
 use super::engine::{Pulse, QUANTUM_TICKS};
 use super::instance::describe;
@@ -66,7 +67,7 @@ pub fn forbid_impure(linker: &mut Linker<Call>) -> wasmtime::Result<()> {
 
 /// The name and limits for a store in which nothing runs.
 pub fn nobody() -> Arc<About> {
-    About::new("", &Limits::default())
+    About::new("", &Limits::default(), &Budget::unlimited())
 }
 
 /// Runs a module's start-up code and takes the snapshot.

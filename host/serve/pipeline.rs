@@ -18,7 +18,9 @@ use super::intake;
 use super::respond::{self, Asked, Body};
 use super::wire::Wire;
 use super::worker::{Routed, Worker};
+use crate::guest::budget::Budget;
 use crate::guest::instance::Answer;
+use crate::guest::kept::Kept;
 use crate::guest::meter::Meter;
 use crate::guest::{Guest, Instance};
 use crate::message::{Reject, Request, Response, ResponseBody};
@@ -319,7 +321,8 @@ async fn pass_on(
         }
     };
     if instance.buffers_response() {
-        response = buffer(response, worker.config.limits.response_bytes_max, meter).await?;
+        let bytes_max = worker.config.limits.response_bytes_max;
+        response = buffer(response, bytes_max, &instance.guest().about.memory, meter).await?;
     }
     let answer = Answer { response, is_error };
     let pool = &worker.pool;
@@ -344,16 +347,26 @@ fn with_headers(mut response: Response, headers: HeaderMap) -> Response {
 async fn buffer(
     mut response: Response,
     bytes_max: usize,
+    memory: &Budget,
     meter: &mut Meter<'_>,
 ) -> Result<Response, Reject> {
-    let ResponseBody::Stream(stream) = response.body else { return Ok(response) };
-    let limited = http_body_util::Limited::new(stream, bytes_max);
-    let collect = http_body_util::BodyExt::collect(limited);
+    let ResponseBody::Stream(mut stream) = response.body else { return Ok(response) };
+    let (mut kept, mut trailers) = (Kept::default(), None);
+    let collect = async {
+        while let Some(frame) = http_body_util::BodyExt::frame(&mut stream).await {
+            match frame.map_err(|_| Reject::UpstreamFailed)?.into_data() {
+                Ok(data) if kept.len() + data.len() > bytes_max => {
+                    return Err(Reject::UpstreamFailed);
+                }
+                Ok(data) => kept.extend(memory, &data)?,
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        }
+        Ok(())
+    };
     let collected = tokio::time::timeout_at(meter.deadline().into(), collect).await;
-    let collected = collected.map_err(|_| Reject::UpstreamDeadline)?;
-    let collected = collected.map_err(|_| Reject::UpstreamFailed)?;
-    let trailers = collected.trailers().cloned();
-    let bytes = collected.to_bytes();
+    collected.unwrap_or(Err(Reject::UpstreamDeadline))?;
+    let bytes = kept.into_bytes();
     response.body = match trailers {
         Some(trailers) => ResponseBody::Trailed(bytes, Box::new(trailers)),
         None => ResponseBody::Full(bytes),

@@ -202,6 +202,9 @@ fn meaning(reject: Reject) -> (StatusCode, &'static str) {
         Reject::NoInstance => {
             (StatusCode::SERVICE_UNAVAILABLE, "the host is busy; try again shortly")
         }
+        Reject::NoMemory => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the host is short of memory; try again shortly")
+        }
         Reject::UpstreamBusy => {
             (StatusCode::SERVICE_UNAVAILABLE, "the upstream is busy; try again shortly")
         }
@@ -223,7 +226,7 @@ fn meaning(reject: Reject) -> (StatusCode, &'static str) {
 /// When to come back, in seconds, where that helps.
 fn retry_after(reject: Reject) -> Option<HeaderValue> {
     match reject {
-        Reject::NoInstance | Reject::UpstreamBusy | Reject::Loading => {
+        Reject::NoInstance | Reject::NoMemory | Reject::UpstreamBusy | Reject::Loading => {
             Some(HeaderValue::from_static("1"))
         }
         Reject::Paused => Some(HeaderValue::from_static("10")),

@@ -98,7 +98,8 @@ impl Worker {
         let chosen = config.admission.in_flight_max.map(|most| (most / config.workers).max(1));
         let most = in_flight_max(engines, config.workers);
         let gate = Gate::new(chosen.unwrap_or(most).min(most), queue, None);
-        let pool = Pool::new(engines.pulse(index), ready_max, shared.lane.clone(), queue);
+        let (pulse, memory) = (engines.pulse(index), engines.memory.clone());
+        let pool = Pool::new(pulse, ready_max, shared.lane.clone(), memory, queue);
         let upstream = config.upstream.as_ref();
         Rc::new(Worker {
             index,
@@ -144,6 +145,7 @@ impl Worker {
     pub fn follow(&self) {
         self.moment.set(self.registry.moment());
         self.reader.borrow_mut().load();
+        self.pool.relieve();
         let retired = self.registry.retired();
         if self.swept.replace(retired) != retired {
             self.pool.sweep();

@@ -134,6 +134,8 @@ fn bad_flags_are_all_reported_at_once() {
         "9999GiB",
         "--header-max",
         "1KiB",
+        "--memory-total",
+        "512KiB",
         "--log",
         "xml",
         "--cache-dir",

@@ -22,6 +22,7 @@ mod http;
 mod lanes;
 mod loading;
 mod malformed;
+mod memory;
 mod middleware;
 mod random;
 mod reset;

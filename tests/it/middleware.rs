@@ -9,6 +9,7 @@ use crate::host::{HELLO, Host, Setup};
 
 mod breaking;
 mod flow;
+mod memory;
 mod rewrite;
 pub mod upstream;
 

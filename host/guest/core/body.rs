@@ -6,6 +6,7 @@ use wasmtime::Linker;
 
 use super::{Guest, MODULE, Result, exchange, invalid, memory, misuse, no_request, range};
 use crate::guest::call::{BUFFER_REQUEST, BUFFER_RESPONSE, Call, Fault, Phase};
+use crate::message::Reject;
 
 pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
     linker.func_wrap_async(MODULE, "read_body", |guest, (kind, buf, limit): (i32, u32, u32)| {
@@ -38,11 +39,11 @@ async fn read_request_body(mut guest: Guest<'_>, buf: u32, limit: u32) -> Result
     let exchange = exchange(&mut guest)?;
     let read = exchange.request.body.read(limit as usize).await;
     let bytes = read.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))?;
-    if keep {
-        exchange.request_kept.extend_from_slice(&bytes);
-    }
     let eof = exchange.request.body.is_end();
-    let (memory, _) = memory(&mut guest)?;
+    let (memory, call) = memory(&mut guest)?;
+    if keep && let Some(exchange) = &mut call.exchange {
+        kept(exchange.request_kept.extend(&call.about.memory, &bytes))?;
+    }
     memory[buf as usize..][..bytes.len()].copy_from_slice(&bytes);
     Ok(eof_len(eof, bytes.len()))
 }
@@ -85,8 +86,7 @@ fn write_request_body(call: &mut Call, bytes: &[u8]) -> Result<()> {
             "write_body: a request of over {bytes_max} bytes (--body-max)"
         )));
     }
-    body.extend_from_slice(bytes);
-    Ok(())
+    kept(body.extend(&call.about.memory, bytes))
 }
 
 fn write_response_body(call: &mut Call, bytes: &[u8]) -> Result<()> {
@@ -104,6 +104,10 @@ fn write_response_body(call: &mut Call, bytes: &[u8]) -> Result<()> {
             "write_body: a response of over {bytes_max} bytes (--response-max)"
         )));
     }
-    written.extend_from_slice(bytes);
-    Ok(())
+    kept(written.extend(&call.about.memory, bytes))
+}
+
+/// Stops a guest for which the host has no memory left.
+fn kept(kept: Result<(), Reject>) -> Result<()> {
+    kept.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))
 }

@@ -21,6 +21,9 @@ pub struct Status {
     pub loading: u64,
     pub ready: u64,
     pub failed: u64,
+    /// Bytes that are taken of `--memory-total`.
+    pub memory_used: u64,
+    pub memory_total: u64,
 }
 
 impl Status {
@@ -64,6 +67,8 @@ impl Status {
             loading: number(field("loading")),
             ready: number(field("ready")),
             failed: number(field("failed")),
+            memory_used: number(field("memory_used")),
+            memory_total: number(field("memory_total")),
         }
     }
 

@@ -101,7 +101,9 @@ fn wait_room(host: &Host) -> Connection {
 
 #[test]
 fn the_connection_that_is_idle_longest_makes_room() {
-    let host = setup(&["--workers", "1", "--connections", "3"]).start();
+    let host =
+        setup(&["--workers", "1", "--connections-max", "3", "--client-connections-max", "100"])
+            .start();
     let mut open: Vec<Connection> = (0..3).map(|_| host.connect()).collect();
     for connection in &mut open {
         assert_good(connection);
@@ -120,7 +122,9 @@ fn the_connection_that_is_idle_longest_makes_room() {
 
 #[test]
 fn without_an_idle_connection_a_new_one_is_refused() {
-    let host = setup(&["--workers", "1", "--connections", "3"]).start();
+    let host =
+        setup(&["--workers", "1", "--connections-max", "3", "--client-connections-max", "100"])
+            .start();
     let mut busy: Vec<Connection> = (0..3).map(|_| occupy(host.connect())).collect();
     wait_in_flight(&host, 3);
     for _ in 0..3 {
@@ -143,7 +147,9 @@ fn without_an_idle_connection_a_new_one_is_refused() {
 /// The bound is on all workers together.
 #[test]
 fn connections_of_all_workers_count() {
-    let host = setup(&["--workers", "2", "--connections", "8"]).start();
+    let host =
+        setup(&["--workers", "2", "--connections-max", "8", "--client-connections-max", "100"])
+            .start();
     let mut busy: Vec<Connection> = (0..8).map(|_| occupy(host.connect())).collect();
     wait_in_flight(&host, 8);
     for _ in 0..8 {
@@ -165,7 +171,7 @@ fn connections_of_all_workers_count() {
 #[test]
 fn a_client_has_so_many_connections_and_another_its_own() {
     for workers in ["1", "2"] {
-        let host = setup(&["--workers", workers, "--connections-per-client", "4"]).start();
+        let host = setup(&["--workers", workers, "--client-connections-max", "4"]).start();
         let mut ones: Vec<Connection> = (0..4).map(|_| from(&host, ONE)).collect();
         for connection in &mut ones {
             assert_good(connection);
@@ -194,7 +200,7 @@ fn a_client_has_so_many_connections_and_another_its_own() {
 /// Whatever became of the connections of a client, none of them counts in the end.
 #[test]
 fn connections_that_ended_badly_do_not_count() {
-    let host = setup(&["--workers", "1", "--connections-per-client", "2"]).start();
+    let host = setup(&["--workers", "1", "--client-connections-max", "2"]).start();
     for bytes in ["", "GET", "nonsense\r\n\r\n", "POST /reads HTTP/1.1\r\nhost: a\r\n"] {
         for _ in 0..8 {
             let mut connection = from(&host, ONE);

@@ -12,6 +12,7 @@ mod bench;
 mod bounds;
 mod cache;
 mod cli;
+mod clients;
 mod connections;
 mod demo;
 mod drain;

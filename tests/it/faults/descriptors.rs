@@ -92,7 +92,7 @@ fn connections_until_the_descriptors_are_enough() {
 /// The end of descriptors is not the end of accepting.
 #[test]
 fn more_connections_than_descriptors() {
-    let host = limited(64).start();
+    let host = limited(64).args(["--connections-max", "1000"]).start();
     host.settled();
     for _ in 0..3 {
         let before = warned(&host);

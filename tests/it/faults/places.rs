@@ -159,7 +159,7 @@ const UPSTREAM_MAX: usize = 256 + 256;
 fn places_before_the_upstream_one_by_one() {
     // It never accepts, and its queue is longer than what is sent.
     let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-    let silent: TcpListener = silent.and_then(|it| listen(it)).expect("a free port");
+    let silent: TcpListener = silent.and_then(listen).expect("a free port");
     let addr = silent.local_addr().expect("an address");
     let host = Host::with("good.wat", HELLO)
         .args(["--workers", "1", "--deadline", "10m"])

@@ -70,9 +70,8 @@ pub fn load(host: &Host, end: Instant, tally: &Tally) {
             scope.spawn(move || run(name, &|number| round(host, number)));
         }
         for _ in 0..TORMENTORS {
-            scope.spawn(|| {
-                run("hostile", &|_| torment(host, &names, asked.fetch_add(1, Ordering::Relaxed)))
-            });
+            let torment = |_| torment(host, &names, asked.fetch_add(1, Ordering::Relaxed));
+            scope.spawn(move || run("hostile", &torment));
         }
     });
 }
@@ -170,7 +169,7 @@ fn torment(host: &Host, names: &[String], number: u64) -> u64 {
             return 0;
         }
         // Nobody waits for the end of all who sleep.
-        _ if name == "sleep" && number % 5 > 0 => {
+        _ if name == "sleep" && !number.is_multiple_of(5) => {
             connection.send(message("GET", &path, &[], b""));
             sleep(PACE * 20);
             return 0;

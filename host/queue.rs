@@ -1,10 +1,10 @@
 //! Where requests wait for their turn, first come first served.
 //!
 //! Owns the order of those that wait, how many may wait, and for how long. A burst may fill a
-//! queue. One that has been full, or in which somebody has waited for too long, is kept short until
-//! it has been empty once: more comes than there is time for, so the newest are refused, or all
-//! would be late (Maurer, "Fail at Scale", ACM Queue 13/8, 2015). Who waits holds nothing but its
-//! place. Lives on one thread.
+//! queue. One that has been full, or in which somebody has waited for too long, is kept short as
+//! long as there are more to refuse: more comes than there is time for, so the newest are refused,
+//! or all would be late (Maurer, "Fail at Scale", ACM Queue 13/8, 2015). Who waits holds nothing
+//! but its place. Lives on one thread.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -18,15 +18,17 @@ use crate::config::QueueLimits;
 use crate::message::Reject;
 
 /// Places in a queue that is kept short. The wait in it is that many times as long as a request
-/// takes, which is within ten times with the one that is being served.
-const SHORT: usize = 6;
+/// takes, which is well within ten times with those that are being served.
+const SHORT: usize = 4;
+/// How long a queue is kept short after the last that was refused.
+const SHORT_FOR: Duration = Duration::from_millis(250);
 
 /// A queue of requests.
 pub struct Queue {
     limits: QueueLimits,
     waiting: RefCell<VecDeque<Waiting>>,
     arrivals: Cell<u64>,
-    is_short: Cell<bool>,
+    refused_at: Cell<Option<Instant>>,
 }
 
 struct Waiting {
@@ -36,8 +38,8 @@ struct Waiting {
 
 impl Queue {
     pub fn new(limits: QueueLimits) -> Self {
-        let (waiting, arrivals, is_short) = Default::default();
-        Queue { limits, waiting, arrivals, is_short }
+        let (waiting, arrivals, refused_at) = Default::default();
+        Queue { limits, waiting, arrivals, refused_at }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -91,12 +93,13 @@ impl Queue {
 
     fn length_max(&self) -> usize {
         let most = self.limits.length_max;
-        if self.is_short.get() { most.min(SHORT) } else { most }
+        let is_short = self.refused_at.get().is_some_and(|at| at.elapsed() < SHORT_FOR);
+        if is_short { most.min(SHORT) } else { most }
     }
 
     /// Sends the newest away.
     fn shorten(&self) {
-        self.is_short.set(true);
+        self.refused_at.set(Some(Instant::now()));
         let mut waiting = self.waiting.borrow_mut();
         let stay = waiting.len().min(self.length_max());
         let wakers: Vec<Waker> = waiting.drain(stay..).filter_map(|it| it.waker).collect();
@@ -143,10 +146,6 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let queue = self.queue;
         queue.waiting.borrow_mut().retain(|it| it.number != self.number);
-        if queue.is_empty() {
-            queue.is_short.set(false);
-        } else {
-            queue.wake_first();
-        }
+        queue.wake_first();
     }
 }

@@ -57,7 +57,8 @@ impl Instance {
     pub async fn make(guest: Arc<Guest>, pool: &Pool) -> Result<Box<Instance>, Reject> {
         let about = guest.about.clone();
         let _running = pool.pulse().begin();
-        let mut meter = Meter::new(&about.limits, Instant::now()).in_lanes(pool, guest.id);
+        let mut meter =
+            Meter::new(&about.limits, Instant::now()).in_lanes(pool, guest.id).unnoted();
         let made = meter.call(Box::pin(Self::instantiate(guest))).await;
         made?.map_err(|error| {
             let reject = make_reject(&error);

@@ -34,6 +34,8 @@ pub struct Meter<'a> {
     cpu_used: Duration,
     /// Where a call that outlasts its quantum is handed over, and the id of its guest.
     lanes: Option<(&'a Pool, usize)>,
+    /// Whether it says how long a call of the guest was.
+    notes: bool,
 }
 
 /// Where a call is.
@@ -59,12 +61,25 @@ impl<T: Send + 'static> Drop for Here<'_, T> {
 
 impl<'a> Meter<'a> {
     pub fn new(limits: &'a Limits, started: Instant) -> Self {
-        Meter { limits, started, first: Some(started), cpu_used: Duration::ZERO, lanes: None }
+        Meter {
+            limits,
+            started,
+            first: Some(started),
+            cpu_used: Duration::ZERO,
+            lanes: None,
+            notes: true,
+        }
     }
 
     /// Has calls of this guest go on in the slow lane when they have used up their quantum.
     pub fn in_lanes(mut self, pool: &'a Pool, guest: usize) -> Self {
         self.lanes = Some((pool, guest));
+        self
+    }
+
+    /// Says that this is no call of the guest, by which its calls could be judged.
+    pub fn unnoted(mut self) -> Self {
+        self.notes = false;
         self
     }
 
@@ -196,7 +211,7 @@ impl<'a> Meter<'a> {
     }
 
     fn note_length(&self, is_long: bool) {
-        if let Some((pool, guest)) = self.lanes {
+        if let Some((pool, guest)) = self.lanes.filter(|_| self.notes) {
             pool.note_length(guest, is_long);
         }
     }

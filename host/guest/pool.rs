@@ -183,7 +183,9 @@ impl Pool {
     }
 
     async fn make_one(&self, guest: &Arc<Guest>) -> Result<Box<Instance>, Reject> {
-        if guest.runs_startup() {
+        // To make one may change the address space, and who does that waits for those that do so in
+        // the slow lane, where long calls give their memories back.
+        if guest.runs_startup() || self.length(guest.id) == Length::Long {
             return Instance::make(guest.clone(), self).await;
         }
         Instance::make_now(guest.clone())
@@ -254,6 +256,10 @@ impl Pool {
                     Err(guest) => guest,
                 }
             };
+            if self.length(guest.id) == Length::Long {
+                // Beside its calls it is nothing to make one when it is asked for.
+                continue;
+            }
             if guest.runs_startup() {
                 // Guest code may run long or wait, so it gets a task of its own.
                 tokio::task::spawn_local(self.clone().renew_later(guest));

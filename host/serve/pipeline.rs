@@ -28,8 +28,9 @@ use crate::native::Twin;
 use crate::registry::Handler;
 use crate::registry::admit::Permit;
 
-/// How long a request waits that is refused.
-const REFUSED_AFTER: Duration = Duration::from_millis(25);
+/// A request that is refused waits for half of this at least, and until the next of the moments
+/// that lie so far apart: many are answered in one go.
+const REFUSED_EVERY: Duration = Duration::from_millis(25);
 
 /// What is left to do for a request once it has been routed and admitted.
 enum Step {
@@ -128,6 +129,10 @@ fn finish(
 /// Routes a request, admits it and takes an instance.
 fn dispatch(worker: &Rc<Worker>, mut request: Box<Request>, started: Instant) -> Step {
     match worker.route(&mut request) {
+        Err(reject @ Reject::Paused) => {
+            let worker = worker.clone();
+            Step::Later(Box::pin(async move { refuse(&worker, reject).await }))
+        }
         Err(reject) => Step::Respond(Err(reject)),
         Ok(Routed::Ready(mut instance, permit)) => {
             instance.accept(request, worker.take_headers());
@@ -179,7 +184,7 @@ async fn queue_for_twin(
     started: Instant,
 ) -> Result<Response, Reject> {
     let waited = worker.gate.clone().wait(started + worker.config.limits.deadline).await;
-    let Ok(permit) = waited else { return refuse().await };
+    let Ok(permit) = waited else { return refuse(&worker, Reject::NoInstance).await };
     let headers = worker.take_headers();
     twin_later(worker, twin, permit, request, headers).await
 }
@@ -211,9 +216,12 @@ async fn wait_and_call(
 
 /// Refuses a request for which there is no place. Not at once: clients that ask again at once would
 /// take the time of those that are served.
-async fn refuse() -> Result<Response, Reject> {
-    tokio::time::sleep(REFUSED_AFTER).await;
-    Err(Reject::NoInstance)
+async fn refuse(worker: &Worker, reject: Reject) -> Result<Response, Reject> {
+    let earliest = worker.began.elapsed() + REFUSED_EVERY / 2;
+    let moments = earliest.as_millis() / REFUSED_EVERY.as_millis() + 1;
+    let moment = worker.began + REFUSED_EVERY * u32::try_from(moments).unwrap_or(u32::MAX);
+    tokio::time::sleep_until(moment.into()).await;
+    Err(reject)
 }
 
 /// Waits for a place, if it has none yet; and if the guest's calls are long, for a turn among them.
@@ -225,7 +233,7 @@ async fn queue_and_call(
     started: Instant,
 ) -> Result<Response, Reject> {
     let Ok(permit) = wait_in_queues(&worker, &guest, permit, started).await else {
-        return refuse().await;
+        return refuse(&worker, Reject::NoInstance).await;
     };
     match worker.pool.take(&guest) {
         Some(instance) => {

@@ -36,6 +36,7 @@ pub struct Worker {
     pub pool: Rc<Pool>,
     pub upstream: Option<Upstream>,
     pub draining: Cell<bool>,
+    pub began: Instant,
     /// Ticks of [`CLOCK_TICK_MS`] since the worker began.
     pub clock: Rc<Cell<u32>>,
     pub spares: Rc<Spares>,
@@ -107,6 +108,7 @@ impl Worker {
             upstream: upstream.map(|it| Upstream::new(it, config.limits.header_bytes_max)),
             config: config.clone(),
             draining: Cell::new(false),
+            began: Instant::now(),
             clock: Rc::default(),
             spares: Rc::default(),
             wires: RefCell::default(),

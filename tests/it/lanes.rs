@@ -84,11 +84,14 @@ fn what_outlasts_its_quantum_goes_on_at_a_low_priority() {
         let mine = nice(&host, "worker-0")[0];
         let nicer = || (nice(&host, "slow-") == [(mine + 13).min(19)]).then_some(());
         until("a slow thread that is nicer", PATIENCE, nicer);
-        let before = cpu(&host, "slow-");
-        for _ in 0..10 {
-            assert_eq!(host.get("/good").text(), "Hello, World!");
-        }
-        assert_eq!(cpu(&host, "slow-"), before, "short calls stay where they are");
+        // Short calls stay where they are, but on a machine that is so busy that one takes long.
+        until("short calls in the fast lane", PATIENCE, || {
+            let before = cpu(&host, "slow-");
+            for _ in 0..10 {
+                assert_eq!(host.get("/good").text(), "Hello, World!");
+            }
+            (cpu(&host, "slow-") == before).then_some(())
+        });
         let before = (cpu(&host, "slow-"), cpu(&host, "worker-0"));
         for _ in 0..10 {
             assert_eq!(host.get("/burn").text(), "burnt");

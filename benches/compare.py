@@ -261,6 +261,20 @@ def new_folder(parent, name):
     return folder
 
 
+def measure(options, figures, find=None, facts=None):
+    """Takes the figures and reports them: the exit code. `facts` gives report.readme's changes."""
+    load_before = report.load_average()
+    folder = new_folder(options.out, options.name)
+    say(f"seed {options.seed}, run {folder.name}")
+    try:
+        results, complete = run(options, figures, folder, find)
+    except Failure as reason:
+        say(f"nothing could be measured: {reason}")
+        return 1
+    changes = facts() if facts else None
+    return conclude(options, results, complete, folder, load_before, changes)
+
+
 def conclude(options, results, complete, folder, load_before, changes=None):
     """Writes the report, and prints its table: the exit code. `changes` are report.readme's."""
     table = report.summary(results, options)
@@ -284,11 +298,7 @@ def main():
         instruments.raise_file_limit(IDLE_CONNECTIONS + 1000)
     except Failure as reason:
         say(f"the figure idle will fail: {reason}")
-    load_before = report.load_average()
-    folder = new_folder(options.out, options.name)
-    say(f"seed {options.seed}, run {folder.name}")
-    results, complete = run(options, figures, folder)
-    return conclude(options, results, complete, folder, load_before)
+    return measure(options, figures)
 
 
 if __name__ == "__main__":

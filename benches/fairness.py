@@ -19,7 +19,6 @@ import sys
 import compare
 import instruments
 import neighbours
-import report
 from compare import BENCHES, ROOT, Launch, say
 from figures import CLIENT_CPU, SERVER_CPU
 from instruments import Failure
@@ -138,15 +137,7 @@ def main():
         instruments.raise_file_limit(FILES_OPEN)
     except Failure as reason:
         say(f"the figure slowhttptest may fail: {reason}")
-    load_before = report.load_average()
-    folder = compare.new_folder(options.out, options.name)
-    say(f"seed {options.seed}, run {folder.name}")
-    try:
-        results, complete = compare.run(options, figures, folder, find_servers)
-    except Failure as reason:
-        say(f"nothing could be measured: {reason}")
-        return 1
-    return compare.conclude(options, results, complete, folder, load_before, facts(options))
+    return compare.measure(options, figures, find_servers, lambda: facts(options))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import time
 
 import compare
 import instruments
-import report
 import swapper
 from compare import ROOT, Launch, say
 from instruments import Failure, Server
@@ -221,15 +220,7 @@ def main():
     options, figures = parse()
     # So that a SIGTERM stops the servers too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    load_before = report.load_average()
-    folder = compare.new_folder(options.out, options.name)
-    say(f"seed {options.seed}, run {folder.name}")
-    try:
-        results, complete = compare.run(options, figures, folder, find_servers)
-    except Failure as reason:
-        say(f"nothing could be measured: {reason}")
-        return 1
-    return compare.conclude(options, results, complete, folder, load_before, facts(options))
+    return compare.measure(options, figures, find_servers, lambda: facts(options))
 
 
 if __name__ == "__main__":

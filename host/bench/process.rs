@@ -37,6 +37,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// Who uses less of a core than this, for so long, has nothing left to do by itself.
 const REST_CPU_SHARE: f64 = 0.05;
 const REST_FOR: Duration = Duration::from_secs(1);
+/// A look at whether it does nothing at present.
+const LOOK_FOR: Duration = Duration::from_millis(100);
 /// In its temporary folder.
 const DIR: &str = "dir";
 const LOG: &str = "log";
@@ -175,6 +177,16 @@ impl Server {
         }
         let words = self.last_words();
         bail!("the server `{}` does not answer {path} in time: {last}{words}", self.name)
+    }
+
+    /// Whether it does nothing at present. Blocks for a tenth of a second.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn is_at_rest(&self) -> io::Result<bool> {
+        let meter = Meter::start(self.pid())?;
+        thread::sleep(LOOK_FOR);
+        Ok(meter.stop()?.cpu() < LOOK_FOR.mul_f64(REST_CPU_SHARE))
     }
 
     fn wait_for_rest(&mut self, until: Instant, interrupted: &AtomicBool) -> Result<()> {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use hdrhistogram::Histogram;
@@ -28,6 +28,8 @@ use super::{
 };
 use super::{curve, drop, idle};
 
+/// How long a server may go on with requests for whose answers nobody waits any more.
+const REST_WITHIN: Duration = Duration::from_secs(2);
 /// Below so many answers the fifth nine is one answer, or none.
 const ANSWERS_FOR_FIFTH_NINE: u64 = 100_000;
 
@@ -129,11 +131,27 @@ impl<'a> Rounds<'a> {
                 let target = Target { destination, pid, server: Some(&server) };
                 let visit = self.measure(case, side_number, &target, seed);
                 let is_alive = server.check_alive();
-                if launch.restart == Restart::Case && is_alive.is_ok() {
+                let is_kept = launch.restart == Restart::Case
+                    && is_alive.is_ok()
+                    && (!has_timeouts(&visit) || self.comes_to_rest(&server));
+                if is_kept {
                     self.servers.insert(*place, server);
                 }
                 // That it has died says more than what this did to the requests.
                 is_alive.and(visit)
+            }
+        }
+    }
+
+    /// Whether a server is done with what it was asked for, which would slow down the next one that
+    /// is measured.
+    fn comes_to_rest(&self, server: &Server) -> bool {
+        let until = Instant::now() + REST_WITHIN;
+        loop {
+            match server.is_at_rest() {
+                Ok(true) => return true,
+                Ok(false) if Instant::now() < until && !self.is_stopped() => {}
+                Ok(false) | Err(_) => return false,
             }
         }
     }
@@ -215,6 +233,14 @@ impl fmt::Display for UnexpectedStatus {
 }
 
 impl std::error::Error for UnexpectedStatus {}
+
+/// Whether requests were given up whose answers had not come.
+fn has_timeouts(visit: &anyhow::Result<Visit>) -> bool {
+    match visit {
+        Ok(visit) => visit.iter().any(|(reading, _)| reading.errors.timeout > 0),
+        Err(error) => errors_of(error).timeout > 0,
+    }
+}
 
 /// One error of the kind that ended a visit.
 fn errors_of(error: &anyhow::Error) -> Errors {

@@ -30,7 +30,7 @@
 //! ready_within = "30s"
 //! settle_within = "0s"      # then also wait until it has nothing left to do by itself
 //! cpus = "first 1"          # or [0], "after 1", "all"
-//! restart = "case"          # or "round"
+//! restart = "case"          # or "round"; one that is still busy after a timeout starts anew, too
 //! files = { "a.wasm" = "{guests}/hello.wasm" }  # copied into {dir} first; or whole folders
 //! needs = "how to get it"   # is said where something is missing
 //!

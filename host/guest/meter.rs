@@ -19,6 +19,8 @@ use crate::message::Reject;
 
 /// CPU time of a call in the fast lane.
 pub const QUANTUM: Duration = Duration::from_millis(1);
+/// CPU time that a call may get before it yields first: one that needs no more is not long.
+const FIRST_SLICE: Duration = Duration::from_millis(2);
 /// A first slice takes no longer than this: the guest yields before.
 const FIRST_MAX: Duration = Duration::from_millis(10);
 
@@ -154,7 +156,7 @@ impl<'a> Meter<'a> {
                     pool.line(guest).leave();
                 }
                 if is_long {
-                    self.note_length(used >= QUANTUM);
+                    self.note_length(used >= FIRST_SLICE);
                 }
                 return Poll::Ready(ended.map(|(output, _)| output));
             }
@@ -202,7 +204,7 @@ impl<'a> Meter<'a> {
                 self.note_length(true);
             }
             Length::Short => {}
-            _ => self.note_length(self.cpu_used >= QUANTUM),
+            _ => self.note_length(self.cpu_used >= FIRST_SLICE),
         }
     }
 

@@ -19,14 +19,18 @@ const WARM_INTERVAL: u32 = 4 * 16;
 /// All calls of a guest are long, and so many that its calls start in the slow lane.
 const LONG_ALL: u32 = 256;
 const LONG_MIN: u32 = LONG_ALL / 2;
-/// Calls over which their length is averaged.
-const LONG_CALLS: u32 = 4;
+/// Calls over which their length is averaged. So many that it takes six long ones in a row.
+const LONG_CALLS: u32 = 8;
+/// Short calls in a row after which those of a guest are no longer looked at closely, which takes
+/// two looks at the thread's clock. In so many, one long call has used more than all these looks.
+const MIXED_CALLS: u32 = 1024;
 
 /// How many calls of a guest outlast the quantum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
     /// None of late.
     Short,
+    /// One of some hundred.
     Mixed,
     /// Most of them.
     Long,
@@ -61,6 +65,8 @@ pub(super) struct Shelf {
     interval: u32,
     /// What part of its calls outlasts the quantum, a moving average: 256 is all of them.
     long: u32,
+    /// How many more short ones there have to be until all are taken for short.
+    mixed_for: u32,
     /// Where requests to it wait, once it has had long calls.
     pub line: Option<Rc<Line>>,
     /// What it was called when it was asked for last.
@@ -98,10 +104,12 @@ impl Uses {
 impl Shelf {
     /// How many of its calls outlast the quantum.
     pub fn length(&self) -> Length {
-        match self.long {
-            0 => Length::Short,
-            LONG_MIN.. => Length::Long,
-            _ => Length::Mixed,
+        if self.long >= LONG_MIN {
+            Length::Long
+        } else if self.mixed_for > 0 {
+            Length::Mixed
+        } else {
+            Length::Short
         }
     }
 
@@ -109,8 +117,9 @@ impl Shelf {
         self.long -= self.long / LONG_CALLS;
         if is_long {
             self.long += LONG_ALL / LONG_CALLS;
-        } else if self.long < LONG_CALLS {
-            self.long = 0;
+            self.mixed_for = MIXED_CALLS;
+        } else {
+            self.mixed_for = self.mixed_for.saturating_sub(1);
         }
     }
 

@@ -230,6 +230,44 @@ fn a_server_is_started_once_or_for_every_round() {
     }
 }
 
+/// What it still does for requests that were given up would slow down who is measured next.
+#[test]
+fn a_server_that_is_still_busy_after_a_timeout_is_started_anew() {
+    let started = tempfile::NamedTempFile::new().expect("a file");
+    let text = r#"
+        title = "Busy"
+        duration = "50ms"
+        rounds = 2
+        [load]
+        connections = 1
+        [[server]]
+        name = "{name}"
+        each.name = ["left", "done"]
+        command = [
+            "sh", "-c", "echo {name} >> STARTED; while :; do :; done & exec \"$0\" \"$@\"",
+            "{guesthouse}", "demo", "--workers", "1", "--listen", "127.0.0.1:{port}",
+        ]
+        ready = "/native/hello"
+        ready_within = "60s"
+        [[case]]
+        name = "one"
+        request.path = "/native/hello"
+        sides = ["done"]
+        [[case.side]]
+        server = "left"
+        [[case.side.beside]]
+        name = "too long"
+        request.path = "/native/fib/36"
+        load.timeout = "10ms"
+        may_fail = true
+        "#;
+    let done = scenario(&text.replace("STARTED", &started.path().to_string_lossy())).run();
+    assert_eq!(done.code, Some(0), "{}", done.text());
+    let started = fs::read_to_string(started.path()).expect("the log");
+    let count = |word: &str| started.lines().filter(|line| *line == word).count();
+    assert_eq!((count("left"), count("done")), (2, 1), "{started}");
+}
+
 #[test]
 fn a_server_that_does_not_start_is_named() {
     let text = r#"

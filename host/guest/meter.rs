@@ -19,8 +19,9 @@ use crate::message::Reject;
 
 /// CPU time of a call in the fast lane.
 pub const QUANTUM: Duration = Duration::from_millis(1);
-/// CPU time that a call may get before it yields first: one that needs no more is not long.
-const FIRST_SLICE: Duration = Duration::from_millis(2);
+/// A call of more CPU time is long: its first slice, which ends after one to two ticks, would more
+/// often than not be too short for it.
+const LONG: Duration = Duration::from_micros(1500);
 /// A first slice takes no longer than this: the guest yields before.
 const FIRST_MAX: Duration = Duration::from_millis(10);
 
@@ -156,7 +157,7 @@ impl<'a> Meter<'a> {
                     pool.line(guest).leave();
                 }
                 if is_long {
-                    self.note_length(used >= FIRST_SLICE);
+                    self.note_length(used >= LONG);
                 }
                 return Poll::Ready(ended.map(|(output, _)| output));
             }
@@ -204,7 +205,7 @@ impl<'a> Meter<'a> {
                 self.note_length(true);
             }
             Length::Short => {}
-            _ => self.note_length(self.cpu_used >= FIRST_SLICE),
+            _ => self.note_length(self.cpu_used >= LONG),
         }
     }
 

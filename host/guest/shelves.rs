@@ -159,7 +159,7 @@ impl Shelves {
         if !shelf.about.as_ref().is_some_and(|about| Arc::ptr_eq(about, &guest.about)) {
             shelf.about = Some(guest.about.clone());
             // Nothing is known of how long the calls of a new guest are.
-            shelf.long = 0;
+            (shelf.long, shelf.mixed_for) = (0, 0);
         }
         let instance = shelf.ready.pop()?;
         // A version before this one, or another guest that had the place.

@@ -41,6 +41,9 @@ pub struct Instance {
 /// that goes back to it in `handle_response`.
 pub type Passed = Option<i32>;
 
+/// Where a function of an instance is, beside its store.
+type Find<P, R> = for<'a> fn(&'a mut Instance) -> (&'a mut Store<Call>, &'a TypedFunc<P, R>);
+
 /// How the next handler answered, for `handle_response`.
 pub struct Answer {
     pub response: Response,
@@ -233,8 +236,7 @@ impl Instance {
         meter: &mut Meter<'_>,
         pool: &Pool,
     ) -> impl Future<Output = Result<(Box<Instance>, Passed), Reject>> {
-        let handle_request = self.handle_request.clone();
-        let called = self.enter(handle_request, (), meter, pool);
+        let called = self.enter(|it| (&mut it.store, &it.handle_request), (), meter, pool);
         async move {
             let (instance, result) = called.await?;
             // The low half says "next", the high half is the context.
@@ -243,10 +245,10 @@ impl Instance {
         }
     }
 
-    /// Calls one of the guest's functions, in the lanes.
+    /// Calls one of the guest's functions, in the lanes. To clone it would cost as much as to enter it.
     fn enter<P: WasmParams + Sync + 'static, R: WasmResults + Sync + 'static>(
         mut self: Box<Self>,
-        function: TypedFunc<P, R>,
+        function: Find<P, R>,
         params: P,
         meter: &mut Meter<'_>,
         pool: &Pool,
@@ -255,7 +257,8 @@ impl Instance {
         let guest = self.guest.id;
         let request = self.store.data().exchange.as_ref().map(|exchange| exchange.request.id);
         let call: Movable<(Box<Instance>, wasmtime::Result<R>)> = Box::pin(async move {
-            let result = function.call_async(&mut self.store, params).await;
+            let (store, function) = function(&mut self);
+            let result = function.call_async(store, params).await;
             (self, result)
         });
         async move {
@@ -324,9 +327,9 @@ impl Instance {
         meter: &mut Meter<'_>,
         pool: &Pool,
     ) -> Result<(Box<Instance>, Response), Reject> {
-        let Some(handle_response) = self.handle_response() else {
+        if !self.find_handle_response() {
             return Ok((self, answer.response));
-        };
+        }
         let buffered = self.buffers_response();
         let is_error = i32::from(answer.is_error);
         let (exchange, stream) = answered(request, answer.response, buffered);
@@ -334,7 +337,9 @@ impl Instance {
         call.phase = Phase::Response;
         call.begin(exchange);
         let params = (context, is_error);
-        let (mut instance, ()) = self.enter(handle_response, params, meter, pool).await?;
+        let function: Find<_, _> =
+            |it| (&mut it.store, it.handle_response.as_ref().expect("it was found just now"));
+        let (mut instance, ()) = self.enter(function, params, meter, pool).await?;
         let response = respond(instance.take_exchange());
         Ok(match stream {
             Some(body) => (instance, Response { body, ..response }),
@@ -342,13 +347,14 @@ impl Instance {
         })
     }
 
-    fn handle_response(&mut self) -> Option<TypedFunc<(i32, i32), ()>> {
-        if self.handle_response.is_none() {
-            let index = self.guest.exports.handle_response.as_ref()?;
+    fn find_handle_response(&mut self) -> bool {
+        if self.handle_response.is_none()
+            && let Some(index) = &self.guest.exports.handle_response
+        {
             let function = export(&self.instance, &mut self.store, index);
             self.handle_response = function.typed(&self.store).ok().map(Box::new);
         }
-        self.handle_response.as_deref().cloned()
+        self.handle_response.is_some()
     }
 
     fn take_exchange(&mut self) -> Exchange {

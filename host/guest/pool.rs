@@ -142,12 +142,14 @@ impl Pool {
         ready.or_else(|| self.reset_one(guest))
     }
 
-    /// Resets the latest instance of this version that waits for it, if it can be found soon.
+    /// Resets the latest instance of this version that waits for it, if it can be found soon. One
+    /// that has become too large for that is left to `renew`, which does not drop it here.
     fn reset_one(&self, guest: &Arc<Guest>) -> Option<Box<Instance>> {
         let instance = {
             let mut retired = self.retired.borrow_mut();
             let mut latest = (0..retired.len()).rev().take(RETIRED_LOOKED_AT);
-            let at = latest.find(|at| Arc::ptr_eq(retired[*at].guest(), guest))?;
+            let can_be_reset = |it: &Instance| Arc::ptr_eq(it.guest(), guest) && !it.is_large();
+            let at = latest.find(|at| can_be_reset(&retired[*at]))?;
             retired.swap_remove(at)
         };
         let is_warm = self.shelves.borrow().is_warm(guest.id);

@@ -196,9 +196,17 @@ fn a_curve_rises_as_long_as_the_server_keeps_up() {
     assert!(highest.is_some(), "the curve ends before its end");
 }
 
+/// Runs a scenario whose servers add a line to `STARTED` when they start; with how many of each.
+fn run_and_count_starts(text: &str) -> (Outcome, impl Fn(&str) -> usize) {
+    let started = tempfile::NamedTempFile::new().expect("a file");
+    let done = scenario(&text.replace("STARTED", &started.path().to_string_lossy())).run();
+    assert_eq!(done.code, Some(0), "{}", done.text());
+    let started = fs::read_to_string(started.path()).expect("the log");
+    (done, move |word: &str| started.lines().filter(|line| *line == word).count())
+}
+
 #[test]
 fn a_server_is_started_once_or_for_every_round() {
-    let started = tempfile::NamedTempFile::new().expect("a file");
     let text = r#"
         title = "Started"
         duration = "50ms"
@@ -220,11 +228,9 @@ fn a_server_is_started_once_or_for_every_round() {
         request.path = "/native/hello"
         sides = ["case", "round"]
         "#;
-    let done = scenario(&text.replace("STARTED", &started.path().to_string_lossy())).run();
+    let (done, starts) = run_and_count_starts(text);
     done.assert_good();
-    let started = fs::read_to_string(started.path()).expect("the log");
-    let count = |word: &str| started.lines().filter(|line| *line == word).count();
-    assert_eq!((count("case"), count("round")), (1, 3), "{started}");
+    assert_eq!((starts("case"), starts("round")), (1, 3));
     for target in done.targets() {
         assert!(target.get("cpu_us_per_req") > 0.0, "{}", done.text());
     }
@@ -233,7 +239,6 @@ fn a_server_is_started_once_or_for_every_round() {
 /// What it still does for requests that were given up would slow down who is measured next.
 #[test]
 fn a_server_that_is_still_busy_after_a_timeout_is_started_anew() {
-    let started = tempfile::NamedTempFile::new().expect("a file");
     let text = r#"
         title = "Busy"
         duration = "50ms"
@@ -261,11 +266,8 @@ fn a_server_that_is_still_busy_after_a_timeout_is_started_anew() {
         load.timeout = "10ms"
         may_fail = true
         "#;
-    let done = scenario(&text.replace("STARTED", &started.path().to_string_lossy())).run();
-    assert_eq!(done.code, Some(0), "{}", done.text());
-    let started = fs::read_to_string(started.path()).expect("the log");
-    let count = |word: &str| started.lines().filter(|line| *line == word).count();
-    assert_eq!((count("left"), count("done")), (2, 1), "{started}");
+    let (_, starts) = run_and_count_starts(text);
+    assert_eq!((starts("left"), starts("done")), (2, 1));
 }
 
 #[test]

@@ -245,7 +245,8 @@ impl Instance {
         }
     }
 
-    /// Calls one of the guest's functions, in the lanes. To clone it would cost as much as to enter it.
+    /// Calls one of the guest's functions, in the lanes. To clone it would cost as much as to enter
+    /// it.
     fn enter<P: WasmParams + Sync + 'static, R: WasmResults + Sync + 'static>(
         mut self: Box<Self>,
         function: Find<P, R>,

@@ -37,8 +37,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// Who uses less of a core than this, for so long, has nothing left to do by itself.
 const REST_CPU_SHARE: f64 = 0.05;
 const REST_FOR: Duration = Duration::from_secs(1);
-/// A look at whether it does nothing at present.
-const LOOK_FOR: Duration = Duration::from_millis(100);
 /// In its temporary folder.
 const DIR: &str = "dir";
 const LOG: &str = "log";
@@ -100,7 +98,11 @@ impl Server {
         server.wait_until_ready(&fill(&launch.ready), until, interrupted)?;
         server.first_answer = began.elapsed();
         if !launch.settle_within.is_zero() {
-            server.wait_for_rest(Instant::now() + launch.settle_within, interrupted)?;
+            let until = Instant::now() + launch.settle_within;
+            if !server.comes_to_rest(until, interrupted)? {
+                let words = server.last_words();
+                bail!("the server `{}` is still busy with itself{words}", server.name);
+            }
         }
         Ok(server)
     }
@@ -179,17 +181,11 @@ impl Server {
         bail!("the server `{}` does not answer {path} in time: {last}{words}", self.name)
     }
 
-    /// Whether it does nothing at present. Blocks for a tenth of a second.
+    /// Waits until it has nothing left to do by itself, or until a moment: whether it has not.
     ///
     /// # Errors
-    /// It has ended.
-    pub fn is_at_rest(&self) -> io::Result<bool> {
-        let meter = Meter::start(self.pid())?;
-        thread::sleep(LOOK_FOR);
-        Ok(meter.stop()?.cpu() < LOOK_FOR.mul_f64(REST_CPU_SHARE))
-    }
-
-    fn wait_for_rest(&mut self, until: Instant, interrupted: &AtomicBool) -> Result<()> {
+    /// It has ended, or `interrupted` is set.
+    pub fn comes_to_rest(&mut self, until: Instant, interrupted: &AtomicBool) -> Result<bool> {
         let share_max = REST_FOR.mul_f64(REST_CPU_SHARE);
         while Instant::now() < until {
             self.check_alive()?;
@@ -200,10 +196,10 @@ impl Server {
                 thread::sleep(LOOK_EVERY * 100);
             }
             if meter.stop()?.cpu() < share_max {
-                return Ok(());
+                return Ok(true);
             }
         }
-        bail!("the server `{}` is still busy with itself{}", self.name, self.last_words())
+        Ok(false)
     }
 
     /// The end of its log, to be put behind a sentence.

@@ -133,25 +133,15 @@ impl<'a> Rounds<'a> {
                 let is_alive = server.check_alive();
                 let is_kept = launch.restart == Restart::Case
                     && is_alive.is_ok()
-                    && (!has_timeouts(&visit) || self.comes_to_rest(&server));
+                    && (!has_timeouts(&visit)
+                        || server
+                            .comes_to_rest(Instant::now() + REST_WITHIN, self.stop)
+                            .unwrap_or(false));
                 if is_kept {
                     self.servers.insert(*place, server);
                 }
                 // That it has died says more than what this did to the requests.
                 is_alive.and(visit)
-            }
-        }
-    }
-
-    /// Whether a server is done with what it was asked for, which would slow down the next one that
-    /// is measured.
-    fn comes_to_rest(&self, server: &Server) -> bool {
-        let until = Instant::now() + REST_WITHIN;
-        loop {
-            match server.is_at_rest() {
-                Ok(true) => return true,
-                Ok(false) if Instant::now() < until && !self.is_stopped() => {}
-                Ok(false) | Err(_) => return false,
             }
         }
     }

@@ -30,7 +30,7 @@ const MIXED_CALLS: u32 = 1024;
 pub enum Length {
     /// None of late.
     Short,
-    /// One of some hundred.
+    /// At least one of the last thousand.
     Mixed,
     /// Most of them.
     Long,

@@ -196,10 +196,32 @@ fn a_curve_rises_as_long_as_the_server_keeps_up() {
     assert!(highest.is_some(), "the curve ends before its end");
 }
 
-/// Runs a scenario whose servers add a line to `STARTED` when they start; with how many of each.
-fn run_and_count_starts(text: &str) -> (Outcome, impl Fn(&str) -> usize) {
+/// Runs a scenario of two servers, which do `first` when they start; with how often each did.
+/// `rest` is what comes after the keys of the servers.
+fn run_and_count_starts(
+    names: [&str; 2],
+    first: &str,
+    rest: &str,
+) -> (Outcome, impl Fn(&str) -> usize) {
     let started = tempfile::NamedTempFile::new().expect("a file");
-    let done = scenario(&text.replace("STARTED", &started.path().to_string_lossy())).run();
+    let text = r#"
+        title = "Started"
+        duration = "50ms"
+        load.connections = 1
+        request.path = "/native/hello"
+        [[server]]
+        name = "{name}"
+        each.name = NAMES
+        command = [
+            "sh", "-c", "echo {name} >> STARTED; FIRST exec \"$0\" \"$@\"", "{guesthouse}", "demo",
+            "--no-cache", "--workers", "1", "--listen", "127.0.0.1:{port}",
+        ]
+        ready = "/native/hello"
+        ready_within = "60s"
+        "#;
+    let text = text.replace("NAMES", &format!("{names:?}")).replace("FIRST", first);
+    let text = text.replace("STARTED", &started.path().to_string_lossy());
+    let done = scenario(&(text + rest)).run();
     assert_eq!(done.code, Some(0), "{}", done.text());
     let started = fs::read_to_string(started.path()).expect("the log");
     (done, move |word: &str| started.lines().filter(|line| *line == word).count())
@@ -207,28 +229,14 @@ fn run_and_count_starts(text: &str) -> (Outcome, impl Fn(&str) -> usize) {
 
 #[test]
 fn a_server_is_started_once_or_for_every_round() {
-    let text = r#"
-        title = "Started"
-        duration = "50ms"
-        rounds = 3
-        [load]
-        connections = 1
-        [[server]]
-        name = "{restart}"
-        each.restart = ["case", "round"]
-        command = [
-            "sh", "-c", "echo {restart} >> STARTED; exec \"$0\" \"$@\"", "{guesthouse}", "demo",
-            "--no-cache", "--workers", "1", "--listen", "127.0.0.1:{port}",
-        ]
-        ready = "/native/hello"
-        ready_within = "60s"
-        restart = "{restart}"
+    let rest = r#"
+        restart = "{name}"
         [[case]]
         name = "one"
-        request.path = "/native/hello"
+        rounds = 3
         sides = ["case", "round"]
         "#;
-    let (done, starts) = run_and_count_starts(text);
+    let (done, starts) = run_and_count_starts(["case", "round"], "", rest);
     done.assert_good();
     assert_eq!((starts("case"), starts("round")), (1, 3));
     for target in done.targets() {
@@ -239,24 +247,10 @@ fn a_server_is_started_once_or_for_every_round() {
 /// What it still does for requests that were given up would slow down who is measured next.
 #[test]
 fn a_server_that_is_still_busy_after_a_timeout_is_started_anew() {
-    let text = r#"
-        title = "Busy"
-        duration = "50ms"
-        rounds = 2
-        [load]
-        connections = 1
-        [[server]]
-        name = "{name}"
-        each.name = ["left", "done"]
-        command = [
-            "sh", "-c", "echo {name} >> STARTED; while :; do :; done & exec \"$0\" \"$@\"",
-            "{guesthouse}", "demo", "--workers", "1", "--listen", "127.0.0.1:{port}",
-        ]
-        ready = "/native/hello"
-        ready_within = "60s"
+    let rest = r#"
         [[case]]
         name = "one"
-        request.path = "/native/hello"
+        rounds = 2
         sides = ["done"]
         [[case.side]]
         server = "left"
@@ -266,7 +260,8 @@ fn a_server_that_is_still_busy_after_a_timeout_is_started_anew() {
         load.timeout = "10ms"
         may_fail = true
         "#;
-    let (_, starts) = run_and_count_starts(text);
+    let busy = "while :; do :; done &";
+    let (_, starts) = run_and_count_starts(["left", "done"], busy, rest);
     assert_eq!((starts("left"), starts("done")), (2, 1));
 }
 

@@ -181,7 +181,7 @@ impl Server {
         bail!("the server `{}` does not answer {path} in time: {last}{words}", self.name)
     }
 
-    /// Waits until it has nothing left to do by itself, or until a moment: whether it has not.
+    /// Waits until it has nothing left to do by itself, until a moment at most: whether it rests.
     ///
     /// # Errors
     /// It has ended, or `interrupted` is set.

@@ -12,15 +12,33 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-const WASM_TARGET: &str = "wasm32-wasip1";
+/// What is built: a package of the guests' workspace for a target, and the folder of its guests.
+struct Package {
+    name: &'static str,
+    folder: &'static str,
+    target: &'static str,
+    /// Where its guests are served if another package has one of the same name.
+    prefix: &'static str,
+}
+
+const PACKAGES: [Package; 2] = [
+    Package { name: "guesthouse-guests", folder: "src/bin", target: "wasm32-wasip1", prefix: "" },
+    Package {
+        name: "guesthouse-guests-wasi02",
+        folder: "wasi02/src/bin",
+        target: "wasm32-wasip2",
+        prefix: "wasi02/",
+    },
+];
 
 /// What the guests are made of, and what the rest of the host is made of.
-const GUEST_SOURCES: [&str; 5] = [
+const GUEST_SOURCES: [&str; 6] = [
     "guests/.cargo/config.toml",
     "guests/Cargo.lock",
     "guests/Cargo.toml",
     "guests/hostile",
     "guests/src",
+    "guests/wasi02",
 ];
 const HOST_SOURCES: [&str; 3] = ["Cargo.lock", "Cargo.toml", "host"];
 
@@ -60,34 +78,47 @@ fn run() -> Result<(), Failure> {
     println!("cargo::rustc-env=GUESTHOUSE_COMMIT={}", commit(&root));
 
     let guests = root.join("guests");
-    require_wasm_target(&guests)?;
-    let built = build_guests(&guests, &out)?;
-    embed(&names(&guests.join("src/bin"), ".rs")?, &built, &out)?;
+    let mut files: Vec<(String, PathBuf)> = Vec::new();
+    for package in &PACKAGES {
+        require_wasm_target(package.target, &guests)?;
+        let built = build_guests(package, &guests, &out)?;
+        for name in names(&guests.join(package.folder), ".rs")? {
+            let file = built.join(&name).with_extension("wasm");
+            let is_taken = files.iter().any(|(taken, _)| *taken == name);
+            let prefix = if is_taken { package.prefix } else { "" };
+            files.push((format!("{prefix}{name}"), file));
+        }
+    }
+    embed(&files, &out)?;
     embed_hostile(&names(&guests.join("hostile"), ".wat")?, &out)
 }
 
 /// Makes sure that the compiler can build for wasm, with rustup's help where there is a rustup.
-fn require_wasm_target(guests: &Path) -> Result<(), Failure> {
-    if wasm_target_installed(guests)? {
+fn require_wasm_target(target: &str, guests: &Path) -> Result<(), Failure> {
+    if wasm_target_installed(target, guests)? {
         return Ok(());
     }
-    let add = ["target", "add", WASM_TARGET];
+    let add = ["target", "add", target];
     let reason = match Command::new("rustup").args(add).current_dir(guests).output() {
-        Ok(output) if output.status.success() && wasm_target_installed(guests)? => return Ok(()),
-        Ok(output) if output.status.success() => "rustup looks after another rustc".to_owned(),
+        Ok(output) if output.status.success() => {
+            if wasm_target_installed(target, guests)? {
+                return Ok(());
+            }
+            "rustup looks after another rustc".to_owned()
+        }
         Ok(output) => last_line(&output.stderr),
         Err(error) => format!("cannot start rustup: {error}"),
     };
     Err(format!(
-        "the demo guests need Rust's {WASM_TARGET} target: run `rustup target add {WASM_TARGET}`, \
+        "the demo guests need Rust's {target} target: run `rustup target add {target}`, \
          or install it with whatever installed rustc ({reason})"
     ))
 }
 
-fn wasm_target_installed(guests: &Path) -> Result<bool, Failure> {
+fn wasm_target_installed(target: &str, guests: &Path) -> Result<bool, Failure> {
     let rustc = variable("RUSTC")?;
     let output = Command::new(&rustc)
-        .args(["--print", "target-libdir", "--target", WASM_TARGET])
+        .args(["--print", "target-libdir", "--target", target])
         .current_dir(guests)
         .output()
         .map_err(|error| format!("cannot start {}: {error}", rustc.display()))?;
@@ -95,13 +126,14 @@ fn wasm_target_installed(guests: &Path) -> Result<bool, Failure> {
     Ok(output.status.success() && Path::new(folder.trim()).is_dir())
 }
 
-/// Compiles all guests and returns the folder that they are in.
-fn build_guests(guests: &Path, out: &Path) -> Result<PathBuf, Failure> {
+/// Compiles all guests of a package and returns the folder that they are in.
+fn build_guests(package: &Package, guests: &Path, out: &Path) -> Result<PathBuf, Failure> {
     // OUT_DIR is <target>/<profile>/build/<package>/out. A folder of their own, since cargo holds
     // a lock on the one around us; the same for every profile, since theirs never differs.
     let target_dir = out.ancestors().nth(4).unwrap_or(out).join("guests");
     let mut cargo = Command::new(variable("CARGO")?);
-    cargo.args(["build", "--release", "--locked", "--bins", "--target", WASM_TARGET]);
+    cargo.args(["build", "--release", "--locked", "--bins", "--target", package.target]);
+    cargo.args(["--package", package.name]);
     cargo.arg("--target-dir").arg(&target_dir);
     // Here cargo finds `guests/.cargo/config.toml`.
     cargo.current_dir(guests);
@@ -119,7 +151,7 @@ fn build_guests(guests: &Path, out: &Path) -> Result<PathBuf, Failure> {
         let reasons = String::from_utf8_lossy(&output.stderr);
         return Err(format!("{reasons}\nthe demo guests do not build; the lines above say why"));
     }
-    Ok(target_dir.join(WASM_TARGET).join("release"))
+    Ok(target_dir.join(package.target).join("release"))
 }
 
 /// The files in a folder that have this ending, without it, in alphabetical order.
@@ -136,16 +168,16 @@ fn names(folder: &Path, ending: &str) -> Result<Vec<String>, Failure> {
     Ok(names)
 }
 
-/// Copies the guests next to a source file that includes them all.
-fn embed(names: &[String], built: &Path, out: &Path) -> Result<(), Failure> {
+/// Copies the guests next to a source file that includes them all, under their names.
+fn embed(files: &[(String, PathBuf)], out: &Path) -> Result<(), Failure> {
     let mut source = String::from("pub static DEMO_GUESTS: &[(&str, &[u8])] = &[\n");
-    for name in names {
-        let from = built.join(name).with_extension("wasm");
-        fs::copy(&from, out.join(name).with_extension("wasm"))
+    for (name, from) in files {
+        let file = name.replace('/', "-");
+        fs::copy(from, out.join(&file).with_extension("wasm"))
             .map_err(|error| format!("cannot copy {}: {error}", from.display()))?;
         writeln!(
             source,
-            "    ({name:?}, include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.wasm\"))),"
+            "    ({name:?}, include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}.wasm\"))),"
         )
         .map_err(|error| format!("cannot list {name}: {error}"))?;
     }

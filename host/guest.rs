@@ -9,6 +9,7 @@ pub mod call;
 pub mod check;
 pub mod child;
 pub mod compile;
+pub mod component;
 pub mod core;
 pub mod engine;
 pub mod header;
@@ -17,6 +18,7 @@ pub mod imports;
 pub mod instance;
 pub mod kept;
 pub mod lane;
+mod limiter;
 pub mod line;
 pub mod link;
 pub mod load;
@@ -32,15 +34,14 @@ pub mod startup;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use wasmtime::{InstancePre, ModuleExport};
-
 pub use instance::Instance;
 pub use load::Loader;
 pub use pool::Pool;
 
 use crate::config::{Isolation, Limits};
 use budget::{Budget, Charge};
-use call::Call;
+use component::ComponentCode;
+use core::{CoreCode, Startup};
 use health::Health;
 use reset::Baseline;
 
@@ -50,17 +51,19 @@ pub struct Guest {
     pub id: usize,
     pub isolation: Isolation,
     pub about: Arc<About>,
-    pre: InstancePre<Call>,
-    exports: Exports,
-    /// Features that its start-up code enabled.
-    features: u32,
-    startup: Startup,
-    /// The state to which its instances can be reset, if they can.
-    pub baseline: Option<Baseline>,
+    code: Code,
     /// Whether it is served no more: by another version, or not at all.
     retired: AtomicBool,
     /// What its code takes of the host's memory, once it is loaded.
     _charge: Option<Charge>,
+}
+
+/// What a guest is made of, by its kind.
+enum Code {
+    /// A core module that speaks the http-wasm handler ABI.
+    Core(CoreCode),
+    /// A component that speaks wasi:http.
+    Component(ComponentCode),
 }
 
 /// What each instance of a guest has to know of it, in one piece: every reference costs an atomic
@@ -81,23 +84,6 @@ impl About {
     }
 }
 
-/// A guest's exports, looked up by index: by name it costs 175 ns each.
-struct Exports {
-    memory: ModuleExport,
-    handle_request: ModuleExport,
-    handle_response: Option<ModuleExport>,
-    /// Mutable globals, where its instances can be reset.
-    globals: Vec<ModuleExport>,
-}
-
-/// What a fresh instance still has to run before its first request.
-enum Startup {
-    /// Nothing: there is no start-up code, or its result is in the module's image.
-    Done,
-    /// A start function, or start-up exports whose result may not be kept.
-    Each { functions: Vec<ModuleExport>, why: String },
-}
-
 impl Guest {
     /// Says that it is served no more. Requests that have it already end on it.
     pub fn retire(&self) {
@@ -110,20 +96,66 @@ impl Guest {
 
     /// Whether a fresh instance runs guest code before its first request.
     pub fn runs_startup(&self) -> bool {
-        matches!(self.startup, Startup::Each { .. })
+        match &self.code {
+            Code::Core(code) => matches!(code.startup, Startup::Each { .. }),
+            Code::Component(code) => code.has_start,
+        }
+    }
+
+    /// The code of a guest whose instances are core instances.
+    fn core(&self) -> &CoreCode {
+        match &self.code {
+            Code::Core(code) => code,
+            Code::Component(_) => unreachable!("a core instance is made of core code"),
+        }
+    }
+
+    /// The code of a guest whose instances are component instances.
+    fn component(&self) -> &ComponentCode {
+        match &self.code {
+            Code::Component(code) => code,
+            Code::Core(_) => unreachable!("a component instance is made of a component's code"),
+        }
+    }
+
+    /// Bytes of the state to which its instances are reset.
+    fn baseline_bytes(&self) -> usize {
+        match &self.code {
+            Code::Core(code) => code.baseline.as_ref().map_or(0, Baseline::bytes),
+            Code::Component(_) => 0,
+        }
+    }
+
+    fn set_baseline(&mut self, baseline: Option<Baseline>) {
+        if let Code::Core(code) = &mut self.code {
+            code.baseline = baseline;
+        }
+    }
+
+    /// What `check` calls it.
+    fn kind(&self) -> &'static str {
+        match &self.code {
+            Code::Core(_) => "core module (http-wasm handler)",
+            Code::Component(_) => "component (wasi:http 0.2)",
+        }
     }
 
     /// What `check` says about the start-up code.
     fn startup_note(&self) -> String {
-        match &self.startup {
-            Startup::Done if self.baseline.is_some() => {
+        const ANEW: &str = "instances are made anew for each request";
+        match &self.code {
+            Code::Core(CoreCode { startup: Startup::Each { why, .. }, .. }) => {
+                format!("start-up code runs in each instance: {why}")
+            }
+            Code::Core(CoreCode { baseline: Some(_), .. }) => {
                 "nothing is left to run at start-up; instances are reset between requests".into()
             }
-            Startup::Done => {
-                "nothing is left to run at start-up; instances are made anew for each request"
-                    .into()
+            Code::Component(code) if code.has_start => {
+                "start-up code runs in each instance: it has a start function".into()
             }
-            Startup::Each { why, .. } => format!("start-up code runs in each instance: {why}"),
+            Code::Core(_) | Code::Component(_) => {
+                format!("nothing is left to run at start-up; {ANEW}")
+            }
         }
     }
 }

@@ -269,9 +269,12 @@ pub enum ResponseBody {
     Full(Bytes),
     /// All of it, with trailers behind it: sent chunked.
     Trailed(Bytes, Box<HeaderMap>),
-    /// Passed through from the upstream as it arrives.
-    Stream(UnsyncBoxBody<Bytes, Reject>),
+    /// Sent as it comes from the upstream or from the handler.
+    Stream(Streamed),
 }
+
+/// A body that is made on its worker's thread while it is sent.
+pub type Streamed = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Reject>>>;
 
 impl fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -336,11 +339,15 @@ pub enum Reject {
     NoMemory,
     /// The host itself has failed, in its own code.
     Panic,
+    /// The handler has answered with an error instead of a response.
+    HandlerError,
+    /// The request came back to the handler that had made it, time and again.
+    Loop,
 }
 
 impl Reject {
     /// Every reject, for counters: the position is the counter's index.
-    pub const NAMES: [&'static str; 20] = [
+    pub const NAMES: [&'static str; 22] = [
         "no_route",
         "bad_path",
         "bad_host",
@@ -361,6 +368,8 @@ impl Reject {
         "paused",
         "body_timeout",
         "no_memory",
+        "handler_error",
+        "loop",
     ];
 
     /// The position of this reject's name in [`Reject::NAMES`].
@@ -386,6 +395,8 @@ impl Reject {
             Reject::Paused => 17,
             Reject::BodyTimeout => 18,
             Reject::NoMemory => 19,
+            Reject::HandlerError => 20,
+            Reject::Loop => 21,
         }
     }
 

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use pulldown_cmark::{Options, Parser, html};
 use serde::Serialize;
 
-#[cfg(target_family = "wasm")]
+#[cfg(all(target_family = "wasm", target_env = "p1"))]
 pub mod respond;
 
 /// The answer of a handler. Framing and `Date` are the host's.

@@ -2,7 +2,7 @@
 //!
 //! Owns the folder, the keys and the check of what is read back. An entry is native code, so the
 //! folder must belong to this user alone, and nothing is ever read from the handler folder.
-#![allow(unsafe_code, reason = "wasmtime's deserialize trusts its input; see `module`")]
+#![allow(unsafe_code, reason = "wasmtime's deserialize trusts its input; see `code`")]
 
 use std::fs::{self, DirBuilder};
 use std::hash::{Hash, Hasher};
@@ -13,13 +13,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
 use super::engine::Class;
 use super::reset::PROOF_VERSION;
 
 /// Changes whenever the meaning of an entry changes.
-const FORMAT: &str = "guesthouse-cache-3";
+const FORMAT: &str = "guesthouse-cache-4";
 /// Bytes of the checksum at the head of an entry, and of the length behind it.
 const SUM_BYTES: usize = 32;
 const LEN_BYTES: usize = 4;
@@ -32,15 +33,25 @@ pub struct Cache {
     born: u128,
 }
 
+/// What a guest speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A core module: the http-wasm handler ABI.
+    Core,
+    /// A component: wasi:http 0.2.
+    Component,
+}
+
 /// What loading a guest has found out, beside its code.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Facts {
+    pub kind: Kind,
     pub class: Class,
     /// Bytes of all its memories as they begin.
     pub memory_bytes: u64,
     /// Features that the start-up code enabled.
     pub features: u32,
-    /// Whether start-up code runs in each fresh instance, and why its result could not be kept.
+    /// Whether start-up code runs in each fresh instance, and why its result is not kept.
     pub startup_each: Option<String>,
     /// The exports that run once before the first request, in their order.
     pub startup_functions: Vec<String>,
@@ -175,6 +186,23 @@ fn forget_unfinished(dir: &Path) {
     }
 }
 
+/// Machine code as it can be linked.
+pub enum Code {
+    Core(Module),
+    Component(Component),
+}
+
+impl Code {
+    /// Bytes that it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let image = match self {
+            Code::Core(module) => module.image_range(),
+            Code::Component(component) => component.image_range(),
+        };
+        image.end as usize - image.start as usize
+    }
+}
+
 /// Machine code that this host compiled, now or before.
 pub struct Artifact {
     entry: Vec<u8>,
@@ -187,13 +215,19 @@ impl Artifact {
         Artifact { entry: code, start: 0 }
     }
 
-    /// The module.
+    /// What can be linked.
     ///
     /// # Errors
     /// Where it is of another version or other settings.
-    pub fn module(&self, engine: &Engine) -> wasmtime::Result<Module> {
-        // SAFETY: the bytes come from `precompile_module` of this program, or from an entry whose
-        // checksum held in a folder that nobody else can write to.
-        unsafe { Module::deserialize(engine, &self.entry[self.start..]) }
+    pub fn code(&self, kind: Kind, engine: &Engine) -> wasmtime::Result<Code> {
+        let bytes = &self.entry[self.start..];
+        // SAFETY: the bytes come from `precompile_module` or `precompile_component` of this
+        // program, or from an entry whose checksum held in a folder that nobody else can write to.
+        unsafe {
+            Ok(match kind {
+                Kind::Core => Code::Core(Module::deserialize(engine, bytes)?),
+                Kind::Component => Code::Component(Component::deserialize(engine, bytes)?),
+            })
+        }
     }
 }

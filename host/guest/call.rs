@@ -1,5 +1,5 @@
-//! What a guest's store holds: the limits of its instance, and the exchange of the request that it
-//! serves now.
+//! What a core guest's store holds: the limits of its instance, and the exchange of the request
+//! that it serves now.
 //!
 //! Owns the state behind the host functions. Knows nothing of pools or of the network.
 
@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use wasmtime::{Memory, ResourceLimiter};
+use wasmtime::Memory;
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use super::About;
-use super::budget::{Budget, Purpose};
-use super::engine::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
+use super::budget::Budget;
+use super::engine::{MEMORIES_MAX, TABLES_MAX};
 use super::kept::Kept;
+use super::limiter::{Limiter, Parts};
 use super::log::{LogSink, SharedSink};
 use crate::message::{Reject, Request, RequestBody};
 
@@ -23,7 +24,10 @@ pub const BUFFER_RESPONSE: u32 = 2;
 pub const TRAILERS: u32 = 4;
 pub const FEATURES_KNOWN: u32 = BUFFER_REQUEST | BUFFER_RESPONSE | TRAILERS;
 
-/// The data of one guest's store.
+/// What the store of a core guest may hold.
+const PARTS: Parts = Parts { instances: 1, tables: TABLES_MAX, memories: MEMORIES_MAX };
+
+/// The data of one core guest's store.
 pub struct Call {
     /// The guest's memory, once it has been instantiated.
     pub memory: Option<Memory>,
@@ -31,14 +35,9 @@ pub struct Call {
     pub features: u32,
     pub phase: Phase,
     pub exchange: Option<Exchange>,
-    /// The guest's name and limits.
-    pub about: Arc<About>,
+    pub limiter: Limiter,
     /// Where `log`, stdout and stderr go; made when the guest first says something.
     log: Option<SharedSink>,
-    /// The size of its memories, which is taken from the host's.
-    memory_bytes: usize,
-    /// What the last growth has added to it, in case that fails.
-    grown_bytes: usize,
     wasi: Option<Box<WasiP1Ctx>>,
 }
 
@@ -150,10 +149,8 @@ impl Call {
             features,
             phase: Phase::StartUp,
             exchange: None,
-            about,
+            limiter: Limiter::new(about, PARTS),
             log: None,
-            memory_bytes: 0,
-            grown_bytes: 0,
             wasi: None,
         }
     }
@@ -176,7 +173,8 @@ impl Call {
     /// The way to the log, under the guest's name and the id of the current request.
     pub fn log(&mut self) -> &SharedSink {
         let request = self.exchange.as_ref().map(|exchange| exchange.request.id);
-        self.log.get_or_insert_with(|| SharedSink::new(LogSink::new(self.about.clone(), request)))
+        let about = &self.limiter.about;
+        self.log.get_or_insert_with(|| SharedSink::new(LogSink::new(about.clone(), request)))
     }
 
     /// Takes up a request.
@@ -203,7 +201,7 @@ impl Call {
 
     /// The size of its memories.
     pub fn memory_bytes(&self) -> usize {
-        self.memory_bytes
+        self.limiter.memory_bytes()
     }
 
     pub fn has(&self, feature: u32) -> bool {
@@ -211,62 +209,9 @@ impl Call {
     }
 }
 
-/// What the guest has said is not lost, however its call ends, and its memory is given back.
+/// What the guest has said is not lost, however its call ends.
 impl Drop for Call {
     fn drop(&mut self) {
         self.end_log();
-        self.about.memory.give(self.memory_bytes);
-    }
-}
-
-impl ResourceLimiter for Call {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let more = desired.saturating_sub(current);
-        let bytes = self.memory_bytes.saturating_add(more);
-        let is_over = maximum.is_some_and(|maximum| desired > maximum);
-        if is_over || bytes > self.about.limits.memory_bytes_max {
-            return Ok(false);
-        }
-        let purpose = if current == 0 { Purpose::Start } else { Purpose::Growth };
-        // Few guests are ready to get -1 below their limit: most would trap, and be blamed for it.
-        let taken = self.about.memory.take(more, purpose);
-        taken.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))?;
-        (self.memory_bytes, self.grown_bytes) = (bytes, more);
-        Ok(true)
-    }
-
-    /// Is called only after [`Call::memory_growing`] has allowed it. The guest gets -1; what it did
-    /// not get does not count.
-    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        let grown = std::mem::take(&mut self.grown_bytes);
-        self.memory_bytes -= grown;
-        self.about.memory.give(grown);
-        Ok(())
-    }
-
-    fn table_growing(
-        &mut self,
-        _current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MAX)
-    }
-
-    fn instances(&self) -> usize {
-        1
-    }
-
-    fn tables(&self) -> usize {
-        TABLES_MAX
-    }
-
-    fn memories(&self) -> usize {
-        MEMORIES_MAX
     }
 }

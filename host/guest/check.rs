@@ -8,7 +8,7 @@ use super::budget::Budget;
 use super::child::Cancel;
 use super::link::Identity;
 use super::load::{Loader, Settings, Source};
-use super::{compile, sniff};
+use super::{compile, component, sniff};
 use crate::config::{CompileLimits, Isolation, Limits, LogFormat};
 
 /// The findings about one file. Texts are as they stand in the file, so escape them for a terminal.
@@ -40,25 +40,13 @@ pub fn inspect(path: &Path, limits: &Limits) -> Report {
         (Ok(source), Ok(wasm)) => (source, wasm),
         (Err(reason), _) | (_, Err(reason)) => return Report::failed("unknown", reason),
     };
-    let about = match sniff::read(&wasm) {
-        Ok(about) => about,
+    let mut report = match describe(&wasm) {
+        Ok(report) => report,
         Err(reason) => {
             let head = wasm.first_chunk().map_or("unknown", sniff::kind);
             let kind = if head == "component" { "component" } else { "not a handler" };
             return Report::failed(kind, reason);
         }
-    };
-    let import = |it: &sniff::Import| format!("{}::{} {}", it.module, it.name, it.ty);
-    let mut report = Report {
-        kind: "core module".into(),
-        imports: about.imports.iter().map(import).collect(),
-        exports: about.exports.iter().map(|it| format!("{} {}", it.name, it.ty)).collect(),
-        notes: vec![format!(
-            "{} KiB of memory to begin with, {} KiB of data",
-            about.memory_bytes >> 10,
-            about.data_bytes.div_ceil(1024)
-        )],
-        verdict: Ok(()),
     };
     let settings = Settings {
         limits,
@@ -76,10 +64,41 @@ pub fn inspect(path: &Path, limits: &Limits) -> Report {
     });
     match loaded {
         Ok(loaded) => {
-            report.kind = "core module (http-wasm handler)".into();
+            report.kind = loaded.guest.kind().into();
             report.notes.push(loaded.guest.startup_note());
         }
         Err(reason) => report.verdict = Err(reason),
     }
     report
+}
+
+/// What a module or component says about itself.
+fn describe(wasm: &[u8]) -> Result<Report, String> {
+    if component::is_component(wasm) {
+        let about = component::read(wasm)?;
+        return Ok(Report {
+            kind: "component".into(),
+            notes: vec![sizes(about.memory_bytes, about.data_bytes)],
+            imports: about.imports,
+            exports: about.exports,
+            verdict: Ok(()),
+        });
+    }
+    let about = sniff::read(wasm)?;
+    let import = |it: &sniff::Import| format!("{}::{} {}", it.module, it.name, it.ty);
+    Ok(Report {
+        kind: "core module".into(),
+        imports: about.imports.iter().map(import).collect(),
+        exports: about.exports.iter().map(|it| format!("{} {}", it.name, it.ty)).collect(),
+        notes: vec![sizes(about.memory_bytes, about.data_bytes)],
+        verdict: Ok(()),
+    })
+}
+
+fn sizes(memory_bytes: u64, data_bytes: usize) -> String {
+    format!(
+        "{} KiB of memory to begin with, {} KiB of data",
+        memory_bytes >> 10,
+        data_bytes.div_ceil(1024)
+    )
 }

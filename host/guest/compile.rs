@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use wasmtime::Linker;
 
-use super::cache::{Artifact, Facts};
+use super::cache::{Artifact, Facts, Kind};
 use super::call::Call;
 use super::engine::{Class, Engines, Pulse, SMALL_IMAGE_BYTES_MAX};
 use super::imports::{self, Offer};
@@ -20,7 +20,7 @@ use super::link::{Identity, Linkers, linker};
 use super::load::Reason;
 use super::sniff;
 use super::startup::{self, Snapshot};
-use super::{Instance, reset};
+use super::{Instance, component, reset};
 use crate::config::{Isolation, Limits};
 
 /// What is to be compiled, beside the bytes.
@@ -53,7 +53,7 @@ impl Compiler {
         Ok(Compiler { engines, linkers, offer, startup, pulse })
     }
 
-    /// Compiles a core module. Blocks: it runs start-up code up to the deadline.
+    /// Compiles a guest. Blocks: it runs start-up code up to the deadline.
     ///
     /// # Errors
     /// The reason, in words that a user can act on.
@@ -67,19 +67,35 @@ impl Compiler {
     fn compile_or_panic(&self, job: &Job, bytes: &[u8]) -> Result<(Facts, Vec<u8>), Reason> {
         let parsed = if job.is_text { Some(binary(bytes)?) } else { None };
         let wasm = parsed.as_deref().unwrap_or(bytes);
+        if component::is_component(wasm) {
+            return self.compile_component(job, wasm);
+        }
         let about = sniff::read(wasm)?;
         imports::judge(&about, &self.offer, &job.limits)?;
-        // Start-up code may wait for timers, which needs a runtime.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .map_err(|error| format!("could not make a runtime to load it in: {error}"))?;
+        let runtime = runtime()?;
         let (facts, wasm) = runtime.block_on(self.prepare(job, wasm, &about))?;
         let engine = self.engines.get(facts.class, facts.memory_bytes);
-        let code = engine.precompile_module(&wasm).map_err(|error| {
-            format!("could not be compiled: {}", super::instance::describe(&error))
-        })?;
+        let code = engine.precompile_module(&wasm).map_err(|error| not_compiled(&error))?;
         runtime.block_on(self.try_out(job, &facts, &code))?;
+        Ok((facts, code))
+    }
+
+    fn compile_component(&self, job: &Job, wasm: &[u8]) -> Result<(Facts, Vec<u8>), Reason> {
+        let about = component::read(wasm)?;
+        component::judge(&about, &job.limits)?;
+        let is_small = about.data_bytes <= SMALL_IMAGE_BYTES_MAX;
+        let facts = Facts {
+            kind: Kind::Component,
+            class: if is_small { Class::Small } else { Class::Large },
+            memory_bytes: about.memory_bytes,
+            features: 0,
+            startup_each: about.has_start.then(|| "it has a start function".into()),
+            startup_functions: Vec::new(),
+            reset_globals: None,
+        };
+        let engine = self.engines.get(facts.class, facts.memory_bytes);
+        let code = engine.precompile_component(wasm).map_err(|error| not_compiled(&error))?;
+        runtime()?.block_on(self.try_out(job, &facts, &code))?;
         Ok((facts, code))
     }
 
@@ -92,6 +108,7 @@ impl Compiler {
     ) -> Result<(Facts, Vec<u8>), Reason> {
         let functions = startup_functions(about);
         let mut facts = Facts {
+            kind: Kind::Core,
             class: Class::Small,
             memory_bytes: about.memory_bytes,
             features: 0,
@@ -140,11 +157,11 @@ impl Compiler {
 
     /// Makes one instance, so that a guest which can never run is known before it is asked.
     async fn try_out(&self, job: &Job, facts: &Facts, code: &[u8]) -> Result<(), Reason> {
-        let artifact = Artifact::compiled(code.to_vec());
-        let module = artifact
-            .module(self.engines.get(facts.class, facts.memory_bytes))
+        let engine = self.engines.get(facts.class, facts.memory_bytes);
+        let code = Artifact::compiled(code.to_vec())
+            .code(facts.kind, engine)
             .map_err(|error| format!("could not be made ready: {error:#}"))?;
-        let guest = Arc::new(self.linkers.link(&job.identity(), facts, &module)?);
+        let guest = Arc::new(self.linkers.link(&job.identity(), facts, &code)?);
         Instance::try_make(guest, &self.pulse).await.map(drop)
     }
 }
@@ -154,6 +171,16 @@ impl Job {
         let (name, limits) = (&self.name, &self.limits);
         Identity { id: 0, name, isolation: Isolation::Fresh, limits }
     }
+}
+
+/// A runtime for start-up code, which may wait for timers.
+fn runtime() -> Result<tokio::runtime::Runtime, Reason> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.map_err(|error| format!("could not make a runtime to load it in: {error}"))
+}
+
+fn not_compiled(error: &wasmtime::Error) -> Reason {
+    format!("could not be compiled: {}", super::instance::describe(error))
 }
 
 /// The exports that run once before the first request, in their order.

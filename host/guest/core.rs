@@ -5,11 +5,16 @@
 //! guest unless it asks. Knows nothing of how an instance was made.
 
 mod body;
+mod code;
 mod headers;
+mod instance;
 
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use wasmtime::{Caller, Linker};
+
+pub use code::{CoreCode, Exports, Startup};
+pub use instance::{Answer, CoreInstance};
 
 use super::call::{BUFFER_RESPONSE, Call, Exchange, FEATURES_KNOWN, Fault, Phase};
 use super::log::Level;

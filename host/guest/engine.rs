@@ -40,6 +40,10 @@ const TABLE_KEEP_BYTES: usize = 64 * 1024;
 pub const TABLE_ELEMENTS_MAX: usize = 20_000;
 pub const TABLES_MAX: usize = 4;
 pub const MEMORIES_MAX: usize = 4;
+/// Core instances and tables that are reckoned with for each instance of a guest. A component has
+/// several: its own, and small ones that connect it with the host.
+const CORE_INSTANCES_PER_SLOT: u32 = 16;
+const TABLES_PER_SLOT: u32 = 3;
 /// Address space of one memory: 4 GiB and its guard, so that the code needs no bounds checks.
 const SLOT_ADDRESS_BYTES: u64 = (4 << 30) + (32 << 20);
 /// Calls that each worker is to have room for.
@@ -68,7 +72,7 @@ pub enum Class {
 /// and every core that runs the host is interrupted for that: with 10,000 guests of two sizes in
 /// one engine that was a tenth of all CPU time.
 const SMALL_SIZES: [u64; 3] = [64 << 10, 128 << 10, 17 * (64 << 10)];
-const SMALL_ENGINES: usize = SMALL_SIZES.len() + 1;
+pub const SMALL_ENGINES: usize = SMALL_SIZES.len() + 1;
 
 /// The engines of this process.
 pub struct Engines {
@@ -231,6 +235,7 @@ fn settings() -> Config {
     config.epoch_interruption(true);
     // No 0.3 component runs on these engines, and the support costs 0.3 us a call.
     config.concurrency_support(false);
+    config.wasm_component_model_async(false);
     // Exceptions unwind through wasmtime's own tables; the system's would be registered per module.
     config.native_unwind_info(false);
     // Proposals that a handler does not need and that had most of the advisories.
@@ -267,9 +272,11 @@ fn pooled(limits: &Limits, machine: Machine, class: Class, slots: u32) -> Result
 
 fn pool(limits: &Limits, machine: Machine, class: Class, slots: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_core_instances(slots)
+    pool.total_component_instances(slots)
+        // These are counted, and take no room before they are there.
+        .total_core_instances(slots.saturating_mul(CORE_INSTANCES_PER_SLOT))
         .total_memories(slots)
-        .total_tables(slots)
+        .total_tables(slots.saturating_mul(TABLES_PER_SLOT))
         .total_stacks(slots)
         .max_memories_per_module(MEMORIES_MAX as u32)
         .max_tables_per_module(TABLES_MAX as u32)

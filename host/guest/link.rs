@@ -6,21 +6,25 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use wasmtime::{Linker, Module, Store};
+use wasmtime::{Linker, Module, Store, component};
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::budget::Budget;
-use super::cache::Facts;
+use super::cache::{self, Facts};
 use super::call::Call;
-use super::engine::{Class, Engines, small_index};
+use super::component::{ComponentCode, State};
+use super::core::{CoreCode, Exports, Startup};
+use super::engine::{Class, Engines, SMALL_ENGINES, small_index};
 use super::imports::Offer;
 use super::load::Reason;
-use super::{About, Exports, Guest, Startup, core, reset, startup};
+use super::{About, Code, Guest, core, reset, startup};
 use crate::config::{Isolation, Limits};
 
 /// Everything that guests may import, for each engine.
 pub struct Linkers {
-    small: Vec<Linker<Call>>,
-    large: Linker<Call>,
+    /// For the small engines, then for the large one.
+    core: Vec<Linker<Call>>,
+    components: Vec<component::Linker<State>>,
     memory: Budget,
 }
 
@@ -41,17 +45,20 @@ impl Identity<'_> {
 
 impl Linkers {
     pub fn new(engines: &Engines) -> Result<Self> {
-        let small: Result<_> = engines.small.iter().map(linker).collect();
-        let (large, memory) = (linker(&engines.large)?, engines.memory.clone());
-        Ok(Linkers { small: small?, large, memory })
+        let all = || engines.small.iter().chain([&engines.large]);
+        Ok(Linkers {
+            core: all().map(linker).collect::<Result<_>>()?,
+            components: all().map(super::component::linker).collect::<Result<_>>()?,
+            memory: engines.memory.clone(),
+        })
     }
 
-    /// The types of all that a guest may import.
+    /// The types of all that a core guest may import.
     pub fn offer(&self) -> Offer {
-        offer(&self.large)
+        offer(&self.core[SMALL_ENGINES])
     }
 
-    /// Links a module. Runs nothing of it.
+    /// Links a guest's code. Runs nothing of it.
     ///
     /// # Errors
     /// A sentence, where imports or exports are not as they were when it was judged.
@@ -59,46 +66,65 @@ impl Linkers {
         &self,
         whose: &Identity<'_>,
         facts: &Facts,
-        module: &Module,
+        code: &cache::Code,
     ) -> Result<Guest, Reason> {
-        let linker = match facts.class {
-            Class::Small => &self.small[small_index(facts.memory_bytes)],
-            Class::Large => &self.large,
+        let index = match facts.class {
+            Class::Small => small_index(facts.memory_bytes),
+            Class::Large => SMALL_ENGINES,
         };
-        let pre = linker
-            .instantiate_pre(module)
-            .map_err(|error| format!("its imports do not fit: {error:#}"))?;
-        let export = |name: &str| {
-            module.get_export_index(name).ok_or_else(|| format!("export {name} has gone missing"))
-        };
-        let startup = match &facts.startup_each {
-            None => Startup::Done,
-            Some(why) => {
-                let functions = facts.startup_functions.iter().map(|name| export(name));
-                let functions: Result<_, _> = functions.collect();
-                Startup::Each { functions: functions?, why: why.clone() }
+        let code = match code {
+            cache::Code::Core(module) => Code::Core(link_core(&self.core[index], facts, module)?),
+            cache::Code::Component(component) => {
+                Code::Component(link_component(&self.components[index], facts, component)?)
             }
         };
-        let globals = (0..facts.reset_globals.unwrap_or(0)).map(reset::export_name);
-        let globals: Result<_, _> = globals.map(|name| export(&name)).collect();
         Ok(Guest {
             id: whose.id,
             isolation: whose.isolation,
             about: whose.about(&self.memory),
-            exports: Exports {
-                memory: export("memory")?,
-                handle_request: export("handle_request")?,
-                handle_response: module.get_export_index("handle_response"),
-                globals: globals?,
-            },
-            features: facts.features,
-            startup,
-            baseline: None,
+            code,
             retired: false.into(),
             _charge: None,
-            pre,
         })
     }
+}
+
+fn link_core(linker: &Linker<Call>, facts: &Facts, module: &Module) -> Result<CoreCode, Reason> {
+    let pre = linker.instantiate_pre(module).map_err(|error| misfit(&error))?;
+    let export = |name: &str| {
+        module.get_export_index(name).ok_or_else(|| format!("export {name} has gone missing"))
+    };
+    let startup = match &facts.startup_each {
+        None => Startup::Done,
+        Some(why) => {
+            let functions = facts.startup_functions.iter().map(|name| export(name));
+            let functions: Result<_, _> = functions.collect();
+            Startup::Each { functions: functions?, why: why.clone() }
+        }
+    };
+    let globals = (0..facts.reset_globals.unwrap_or(0)).map(reset::export_name);
+    let globals: Result<_, _> = globals.map(|name| export(&name)).collect();
+    let exports = Exports {
+        memory: export("memory")?,
+        handle_request: export("handle_request")?,
+        handle_response: module.get_export_index("handle_response"),
+        globals: globals?,
+    };
+    Ok(CoreCode { pre, exports, features: facts.features, startup, baseline: None })
+}
+
+fn link_component(
+    linker: &component::Linker<State>,
+    facts: &Facts,
+    component: &component::Component,
+) -> Result<ComponentCode, Reason> {
+    let pre = linker.instantiate_pre(component).and_then(ProxyPre::new);
+    let pre = pre.map_err(|error| misfit(&error))?;
+    Ok(ComponentCode { pre, has_start: facts.startup_each.is_some() })
+}
+
+fn misfit(error: &wasmtime::Error) -> Reason {
+    format!("its imports or exports do not fit: {}", super::instance::describe(error))
 }
 
 /// A linker with everything a core guest may import.

@@ -9,10 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use wasmtime::Module;
 
 use super::budget::Budget;
-use super::cache::{Artifact, Cache, Facts, Key};
+use super::cache::{self, Artifact, Cache, Facts, Key, Kind};
 use super::child::{Cancel, Children};
 use super::compile::Job;
 use super::engine::Engines;
@@ -122,7 +121,7 @@ impl Loader {
         Key::new(&source.bytes, source.is_text, &engines, self.limits.memory_bytes_max)
     }
 
-    /// Loads a core module. Blocks: it may compile, in a process of its own.
+    /// Loads a guest. Blocks: it may compile, in a process of its own.
     ///
     /// # Errors
     /// The reason, in words that a user can act on.
@@ -135,26 +134,24 @@ impl Loader {
     ) -> Result<Loaded, Failure> {
         let cached = self.cache.as_ref().and_then(|cache| cache.get(&key));
         let cached = cached.and_then(|(facts, artifact)| self.revive(facts, &artifact));
-        let (facts, module, compiled) = match cached {
-            Some((facts, module)) => (facts, module, false),
+        let (facts, code, compiled) = match cached {
+            Some((facts, code)) => (facts, code, false),
             None => {
-                let (facts, module) = self.compile(source, &key, whose, cancel)?;
-                (facts, module, true)
+                let (facts, code) = self.compile(source, &key, whose, cancel)?;
+                (facts, code, true)
             }
         };
-        let guest = self.linkers.link(whose, &facts, &module).map_err(Failure::lasting)?;
+        let guest = self.linkers.link(whose, &facts, &code).map_err(Failure::lasting)?;
         let mut guest = self.with_baseline(guest, &facts).map_err(Failure::lasting)?;
-        let image = module.image_range();
-        let code_bytes = image.end as usize - image.start as usize;
-        let baseline_bytes = guest.baseline.as_ref().map_or(0, super::reset::Baseline::bytes);
-        let bytes = code_bytes + baseline_bytes + GUEST_BYTES;
+        let bytes = code.bytes() + guest.baseline_bytes() + GUEST_BYTES;
         guest._charge = Some(self.engines.memory.take_anyway(bytes));
         Ok(Loaded { guest, key, bytes, compiled })
     }
 
-    fn revive(&self, facts: Facts, artifact: &Artifact) -> Option<(Facts, Module)> {
-        match artifact.module(self.engines.get(facts.class, facts.memory_bytes)) {
-            Ok(module) => Some((facts, module)),
+    fn revive(&self, facts: Facts, artifact: &Artifact) -> Option<(Facts, cache::Code)> {
+        let engine = self.engines.get(facts.class, facts.memory_bytes);
+        match artifact.code(facts.kind, engine) {
+            Ok(code) => Some((facts, code)),
             Err(error) => {
                 tracing::debug!("a cache entry does not fit and is made anew: {error:#}");
                 None
@@ -168,7 +165,7 @@ impl Loader {
         key: &Key,
         whose: &Identity<'_>,
         cancel: &Cancel,
-    ) -> Result<(Facts, Module), Failure> {
+    ) -> Result<(Facts, cache::Code), Failure> {
         let limits = self.limits.clone();
         let job = Job { name: whose.name.to_owned(), is_text: source.is_text, limits };
         let (facts, code) = self.children.compile(job, &source.bytes, cancel)?;
@@ -177,18 +174,20 @@ impl Loader {
         {
             tracing::warn!("{error}");
         }
-        let module = Artifact::compiled(code)
-            .module(self.engines.get(facts.class, facts.memory_bytes))
+        let engine = self.engines.get(facts.class, facts.memory_bytes);
+        let code = Artifact::compiled(code)
+            .code(facts.kind, engine)
             // Its code has been tried, so this is for want of memory or mappings.
             .map_err(|error| Failure::passing(format!("could not be made ready: {error:#}")))?;
-        Ok((facts, module))
+        Ok((facts, code))
     }
 
     /// Notes the state in which instances begin, where they can be reset to it. The instance that
     /// shows it is thrown away, so its memory may be read: reading maps pages, which slows later
     /// scans.
     fn with_baseline(&self, guest: Guest, facts: &Facts) -> Result<Guest, Reason> {
-        if facts.reset_globals.is_none() || facts.startup_each.is_some() {
+        let is_core = facts.kind == Kind::Core;
+        if !is_core || facts.reset_globals.is_none() || facts.startup_each.is_some() {
             return Ok(guest);
         }
         let guest = Arc::new(guest);
@@ -196,7 +195,7 @@ impl Loader {
         let instance = Instance::try_now(guest.clone())?;
         let baseline = instance.and_then(|mut instance| instance.baseline());
         let mut guest = Arc::into_inner(guest).expect("the instance that shared it was dropped");
-        guest.baseline = baseline;
+        guest.set_baseline(baseline);
         Ok(guest)
     }
 }

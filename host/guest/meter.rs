@@ -39,6 +39,8 @@ pub struct Meter<'a> {
     lanes: Option<(&'a Pool, usize)>,
     /// Whether it says how long a call of the guest was.
     notes: bool,
+    /// Whether it ends calls at the deadline.
+    has_deadline: bool,
 }
 
 /// Where a call is.
@@ -71,6 +73,7 @@ impl<'a> Meter<'a> {
             cpu_used: Duration::ZERO,
             lanes: None,
             notes: true,
+            has_deadline: true,
         }
     }
 
@@ -83,6 +86,12 @@ impl<'a> Meter<'a> {
     /// Says that this is no call of the guest, by which its calls could be judged.
     pub fn unnoted(mut self) -> Self {
         self.notes = false;
+        self
+    }
+
+    /// Leaves the deadline to others: a response may take longer than its head.
+    pub fn without_deadline(mut self) -> Self {
+        self.has_deadline = false;
         self
     }
 
@@ -220,7 +229,8 @@ impl<'a> Meter<'a> {
     }
 
     fn clock(&mut self) -> Clock {
-        Clock { resumed: self.first.take(), deadline: self.deadline(), timer: None }
+        let deadline = self.has_deadline.then(|| self.deadline());
+        Clock { resumed: self.first.take(), deadline, timer: None }
     }
 }
 
@@ -228,7 +238,7 @@ impl<'a> Meter<'a> {
 struct Clock {
     /// When its first slice began, where that is known.
     resumed: Option<Instant>,
-    deadline: Instant,
+    deadline: Option<Instant>,
     /// Made when the future waits first.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -236,7 +246,8 @@ struct Clock {
 impl Clock {
     /// Ready at the deadline.
     fn poll<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Reject>> {
-        let sleep = || Box::pin(tokio::time::sleep_until(self.deadline.into()));
+        let Some(deadline) = self.deadline else { return Poll::Pending };
+        let sleep = || Box::pin(tokio::time::sleep_until(deadline.into()));
         let timer = self.timer.get_or_insert_with(sleep);
         timer.as_mut().poll(cx).map(|()| Err(Reject::Deadline))
     }

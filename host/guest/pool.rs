@@ -38,8 +38,7 @@ const LARGE_BYTES: usize = 8 << 20;
 pub struct Pool {
     shelves: RefCell<Shelves>,
     /// Instances that have done their work and wait to be renewed.
-    #[expect(clippy::vec_box, reason = "a request holds it by a pointer, and it comes and goes")]
-    retired: RefCell<Vec<Box<Instance>>>,
+    retired: RefCell<Vec<Instance>>,
     /// Instances that are out with a request.
     out: Cell<usize>,
     /// Says that there are retired instances.
@@ -137,14 +136,14 @@ impl Pool {
     /// A ready instance, if there is one. Else one that was used a moment ago and is reset now,
     /// which is sooner than to make one: requests that come pipelined use up all that are ready
     /// before there is time to renew them.
-    pub fn take(&self, guest: &Arc<Guest>) -> Option<Box<Instance>> {
+    pub fn take(&self, guest: &Arc<Guest>) -> Option<Instance> {
         let ready = self.shelves.borrow_mut().take(guest);
         ready.or_else(|| self.reset_one(guest))
     }
 
     /// Resets the latest instance of this version that waits for it, if it can be found soon. One
     /// that has become too large for that is left to `renew`, which does not drop it here.
-    fn reset_one(&self, guest: &Arc<Guest>) -> Option<Box<Instance>> {
+    fn reset_one(&self, guest: &Arc<Guest>) -> Option<Instance> {
         let instance = {
             let mut retired = self.retired.borrow_mut();
             let mut latest = (0..retired.len()).rev().take(RETIRED_LOOKED_AT);
@@ -166,7 +165,7 @@ impl Pool {
     ///
     /// # Errors
     /// As [`Instance::make`].
-    pub async fn make(&self, guest: Arc<Guest>) -> Result<Box<Instance>, Reject> {
+    pub async fn make(&self, guest: Arc<Guest>) -> Result<Instance, Reject> {
         match self.make_one(&guest).await {
             // They may be held by instances that only wait to be renewed or are kept ready.
             Err(Reject::NoInstance | Reject::NoMemory) => self.clear(),
@@ -184,7 +183,7 @@ impl Pool {
         }
     }
 
-    async fn make_one(&self, guest: &Arc<Guest>) -> Result<Box<Instance>, Reject> {
+    async fn make_one(&self, guest: &Arc<Guest>) -> Result<Instance, Reject> {
         // To make one may change the address space, and who does that waits for those that do so in
         // the slow lane, where long calls give their memories back.
         if guest.runs_startup() || self.length(guest.id) == Length::Long {
@@ -203,7 +202,7 @@ impl Pool {
     }
 
     /// Takes back an instance that ended well.
-    pub fn give_back(&self, instance: Box<Instance>) {
+    pub fn give_back(&self, instance: Instance) {
         match instance.guest().isolation {
             Isolation::Reuse => self.shelves.borrow_mut().put(instance),
             // Others want its memory, and what is large is not reset.
@@ -216,7 +215,7 @@ impl Pool {
     }
 
     /// Drops an instance; a large one in the slow lane.
-    pub fn dispose(&self, instance: Box<Instance>) {
+    pub fn dispose(&self, instance: Instance) {
         if instance.memory_bytes() >= LARGE_BYTES {
             self.lane.discard(instance);
         }

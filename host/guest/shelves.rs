@@ -54,8 +54,7 @@ pub(super) struct Shelves {
 #[derive(Default)]
 /// What is kept of one guest.
 pub(super) struct Shelf {
-    #[expect(clippy::vec_box, reason = "a request holds it by a pointer, and it comes and goes")]
-    ready: Vec<Box<Instance>>,
+    ready: Vec<Instance>,
     /// Its place in the list of stocked guests, where it is in it.
     place: usize,
     uses: Uses,
@@ -150,7 +149,7 @@ impl Shelves {
         &mut self.by_guest[id]
     }
 
-    pub fn take(&mut self, guest: &Arc<Guest>) -> Option<Box<Instance>> {
+    pub fn take(&mut self, guest: &Arc<Guest>) -> Option<Instance> {
         self.clock += 1;
         let (clock, contests) = (self.clock, self.contests);
         let shelf = self.shelf(guest.id);
@@ -224,7 +223,7 @@ impl Shelves {
         uses / (shelf.ready.len() + more).max(1) as u64
     }
 
-    pub fn put(&mut self, instance: Box<Instance>) {
+    pub fn put(&mut self, instance: Instance) {
         if !self.make_room(instance.guest()) {
             return;
         }

@@ -101,10 +101,9 @@ const NOT_WASM: &str = "not a WebAssembly file: it does not begin with the bytes
      Is it the right file? Text modules need the ending .wat";
 const NOT_WASM_ELF: &str = "a native program (ELF), not WebAssembly: \
      build it with --target wasm32-wasip1";
-const COMPONENT: &str = "a component: this version serves core modules that speak the http-wasm \
-     ABI. Build for wasm32-wasip1 with the crate http-wasm-guest (`guesthouse new rust NAME`)";
+const COMPONENT: &str = "a component where a core module is expected";
 
-fn damaged(error: &wasmparser::BinaryReaderError) -> String {
+pub fn damaged(error: &wasmparser::BinaryReaderError) -> String {
     let (message, offset) = (error.message(), error.offset());
     if message.contains("unexpected end") {
         return format!("the file is cut off (at byte {offset}): copy it again");

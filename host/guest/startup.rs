@@ -87,7 +87,7 @@ pub async fn snapshot(
         Ok(instrumented) => instrumented,
         Err(error) => return Ok(Snapshot::Refused(format!("{error:#}"))),
     };
-    let about = call.about.clone();
+    let about = call.limiter.about.clone();
     let mut store = store(linker.engine(), call);
     let module = Module::new(linker.engine(), &instrumented)
         .map_err(|error| format!("could not be compiled for its start-up: {error:#}"))?;
@@ -139,7 +139,7 @@ pub async fn run_start(
 pub fn store(engine: &wasmtime::Engine, call: Call) -> Store<Call> {
     let mut store = Store::new(engine, call);
     store.data_mut().phase = Phase::StartUp;
-    store.limiter(|call| call);
+    store.limiter(|call| &mut call.limiter);
     // The callback owns nothing, so the box costs nothing.
     store.epoch_deadline_callback(|_| {
         Ok(wasmtime::UpdateDeadline::YieldCustom(QUANTUM_TICKS, Box::pin(tokio::task::yield_now())))

@@ -19,7 +19,8 @@ use super::respond::{self, Asked, Body};
 use super::wire::Wire;
 use super::worker::{Routed, Worker};
 use crate::guest::budget::Budget;
-use crate::guest::instance::Answer;
+use crate::guest::component::{ComponentInstance, Terms, Visit};
+use crate::guest::core::{Answer, CoreInstance};
 use crate::guest::kept::Kept;
 use crate::guest::meter::Meter;
 use crate::guest::{Guest, Instance};
@@ -37,7 +38,7 @@ enum Step {
     /// Nothing but to respond.
     Respond(Result<Response, Reject>),
     /// The guest has the request.
-    Call(Box<Instance>, Permit),
+    Call(Box<CoreInstance>, Permit),
     /// Anything rarer, boxed so that idle connections do not hold room for it.
     Later(Pin<Box<dyn Future<Output = Result<Response, Reject>>>>),
 }
@@ -134,9 +135,13 @@ fn dispatch(worker: &Rc<Worker>, mut request: Box<Request>, started: Instant) ->
             Step::Later(Box::pin(async move { refuse(&worker, reject).await }))
         }
         Err(reject) => Step::Respond(Err(reject)),
-        Ok(Routed::Ready(mut instance, permit)) => {
+        Ok(Routed::Ready(Instance::Core(mut instance), permit)) => {
             instance.accept(request, worker.take_headers());
             Step::Call(instance, permit)
+        }
+        Ok(Routed::Ready(Instance::Component(instance), permit)) => {
+            let times = (started, false);
+            Step::Later(Box::pin(visit(worker.clone(), instance, request, permit, times)))
         }
         Ok(Routed::Make(guest, permit)) => {
             Step::Later(Box::pin(make_and_call(worker.clone(), guest, permit, request, started)))
@@ -236,11 +241,7 @@ async fn queue_and_call(
         return refuse(&worker, Reject::NoInstance).await;
     };
     match worker.pool.take(&guest) {
-        Some(instance) => {
-            let mut meter = worker.meter(guest.id, started);
-            meter.resume();
-            call(&worker, instance, request, &mut meter).await
-        }
+        Some(instance) => call(worker, instance, request, permit, started).await,
         None => make_and_call(worker, guest, permit, request, started).await,
     }
 }
@@ -265,28 +266,51 @@ async fn wait_in_queues(
 async fn make_and_call(
     worker: Rc<Worker>,
     guest: Arc<Guest>,
-    _permit: Permit,
+    permit: Permit,
     request: Box<Request>,
     started: Instant,
 ) -> Result<Response, Reject> {
-    let mut meter = worker.meter(guest.id, started);
     let instance = worker.pool.make(guest).await?;
-    meter.resume();
-    call(&worker, instance, request, &mut meter).await
+    call(worker, instance, request, permit, started).await
 }
 
+/// Calls an instance that the request has waited for.
 async fn call(
-    worker: &Rc<Worker>,
-    mut instance: Box<Instance>,
+    worker: Rc<Worker>,
+    instance: Instance,
     request: Box<Request>,
-    meter: &mut Meter<'_>,
+    permit: Permit,
+    started: Instant,
 ) -> Result<Response, Reject> {
+    let mut instance = match instance {
+        Instance::Core(instance) => instance,
+        Instance::Component(instance) => {
+            return visit(worker, instance, request, permit, (started, true)).await;
+        }
+    };
+    let mut meter = worker.meter(instance.guest().id, started);
+    meter.resume();
     instance.accept(request, worker.take_headers());
     let _out = worker.pool.lend();
-    match instance.request(meter, &worker.pool).await? {
-        (instance, None) => Ok(conclude(worker, instance)),
-        (instance, Some(context)) => pass_on(worker, instance, context, meter).await,
+    match instance.request(&mut meter, &worker.pool).await? {
+        (instance, None) => Ok(conclude(&worker, instance)),
+        (instance, Some(context)) => pass_on(&worker, instance, context, &mut meter).await,
     }
+}
+
+/// Has a component handle a request. `waited` says that it was not the guest's time alone since
+/// the request began.
+async fn visit(
+    worker: Rc<Worker>,
+    instance: Box<ComponentInstance>,
+    request: Box<Request>,
+    permit: Permit,
+    (started, waited): (Instant, bool),
+) -> Result<Response, Reject> {
+    let in_lanes = worker.config.slow_nice.is_some();
+    let terms = Terms { pool: worker.pool.clone(), started, waited, in_lanes, keep: permit };
+    let deadline = started + worker.config.limits.deadline;
+    Visit::begin(instance, request, terms)?.response(deadline).await
 }
 
 async fn nobody(
@@ -298,23 +322,23 @@ async fn nobody(
 }
 
 /// Takes the response of a guest that has answered, and takes its instance back.
-fn conclude(worker: &Worker, mut instance: Box<Instance>) -> Response {
+fn conclude(worker: &Worker, mut instance: Box<CoreInstance>) -> Response {
     let (response, spare) = instance.respond();
     worker.keep_headers(spare);
-    worker.pool.give_back(instance);
+    worker.pool.give_back(Instance::Core(instance));
     response
 }
 
 /// Sends a request on that a guest did not answer (`next`), and lets the guest see the answer.
 async fn pass_on(
     worker: &Rc<Worker>,
-    mut instance: Box<Instance>,
+    mut instance: Box<CoreInstance>,
     context: i32,
     meter: &mut Meter<'_>,
 ) -> Result<Response, Reject> {
     let (mut request, headers) = instance.next_request(meter).await?;
     if !instance.wants_response() {
-        worker.pool.give_back(instance);
+        worker.pool.give_back(Instance::Core(instance));
         let response = forward(worker, &mut request, meter.deadline()).await?;
         return Ok(with_headers(response, headers));
     }
@@ -335,7 +359,7 @@ async fn pass_on(
     let answer = Answer { response, is_error };
     let pool = &worker.pool;
     let (instance, response) = instance.response(request, answer, context, meter, pool).await?;
-    worker.pool.give_back(instance);
+    worker.pool.give_back(Instance::Core(instance));
     Ok(response)
 }
 

@@ -14,7 +14,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::{Frame, SizeHint};
 
-use crate::message::{Reject, RequestId, Response, ResponseBody};
+use crate::message::{Reject, RequestId, Response, ResponseBody, Streamed};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -35,7 +35,7 @@ pub struct Body(Inner);
 enum Inner {
     Full(Bytes),
     Trailed(Bytes, Option<Box<HeaderMap>>),
-    Stream(http_body_util::combinators::UnsyncBoxBody<Bytes, Reject>),
+    Stream(Streamed),
 }
 
 impl http_body::Body for Body {
@@ -54,7 +54,7 @@ impl http_body::Body for Body {
             Inner::Trailed(_, trailers) => {
                 Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))))
             }
-            Inner::Stream(stream) => Pin::new(stream).poll_frame(cx),
+            Inner::Stream(stream) => stream.as_mut().poll_frame(cx),
         }
     }
 
@@ -192,6 +192,12 @@ fn meaning(reject: Reject) -> (StatusCode, &'static str) {
         Reject::Panic => (StatusCode::INTERNAL_SERVER_ERROR, "the host has failed"),
         Reject::InvalidResponse => {
             (StatusCode::INTERNAL_SERVER_ERROR, "the handler made an invalid response")
+        }
+        Reject::HandlerError => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "the handler answered with an error")
+        }
+        Reject::Loop => {
+            (StatusCode::LOOP_DETECTED, "the handler has called itself through the network")
         }
         Reject::NotLoaded => {
             (StatusCode::SERVICE_UNAVAILABLE, "the handler for this path could not be loaded")

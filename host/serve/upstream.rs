@@ -13,7 +13,6 @@ use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderValue, Version};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -172,7 +171,7 @@ fn inbound(response: http::Response<Incoming>, place: OwnedSemaphorePermit) -> R
     let mut headers = parts.headers;
     strip_hop_by_hop(&mut headers);
     let stream = Returning { body, stall: None, _place: place };
-    let body = ResponseBody::Stream(UnsyncBoxBody::new(stream));
+    let body = ResponseBody::Stream(Box::pin(stream));
     Response { status: parts.status, headers, body }
 }
 

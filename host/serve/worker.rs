@@ -67,7 +67,7 @@ pub struct Worker {
 /// Where a request goes.
 pub enum Routed {
     /// To a guest of which an instance is ready.
-    Ready(Box<Instance>, Permit),
+    Ready(Instance, Permit),
     /// To a guest of which one has to be made.
     Make(Arc<Guest>, Permit),
     /// To a guest with more requests than there are places for, or with more long calls than there

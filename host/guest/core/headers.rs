@@ -153,7 +153,7 @@ fn put_header(
     let value = HeaderValue::from_bytes(value).map_err(|_| {
         invalid(format!("header {name}: the value has a control character, a line break or a NUL"))
     })?;
-    let bytes_max = call.about.limits.header_bytes_max;
+    let bytes_max = call.limiter.about.limits.header_bytes_max;
     let added = header::field_bytes(&name, &value);
     let fields = kind.fields_mut(call)?;
     match put {

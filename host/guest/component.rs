@@ -1,0 +1,19 @@
+//! Components that speak wasi:http: what they may import, their instances, and their calls.
+//!
+//! Owns the way from a request to a component's response. WASI itself, and the resources of
+//! wasi:http, are wasmtime's own implementation.
+
+mod body;
+mod code;
+mod instance;
+mod link;
+mod sniff;
+mod state;
+mod visit;
+
+pub use code::ComponentCode;
+pub use instance::ComponentInstance;
+pub use link::linker;
+pub use sniff::{Component, is_component, judge, read};
+pub use state::State;
+pub use visit::{Terms, Visit};

@@ -1,0 +1,62 @@
+//! The two bodies of a call: a request's as it arrives at the guest, and a response's as it leaves
+//! it.
+//!
+//! Owns what is done about a body that is not what was announced.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use wasmtime_wasi_http::{Error, WasiBody};
+
+use crate::message::{Reject, RequestBody};
+
+/// A response's body, as the guest's end of it hands it out.
+pub type Departing = WasiBody;
+
+/// A request's body on its way to the guest.
+pub struct Arriving {
+    pub body: RequestBody,
+    pub fault: Option<Fault>,
+}
+
+/// Why a request's body came to a bad end, if it did. The guest learns that there was an error; if
+/// it then fails for it, this is what the client is told.
+pub type Fault = Arc<OnceLock<Reject>>;
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx).map_err(|reject| {
+            if let Some(fault) = &self.fault {
+                fault.get_or_init(|| reject);
+            }
+            error(reject)
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What the guest is told about a request's body.
+fn error(reject: Reject) -> Error {
+    match reject {
+        Reject::BodyTooLarge => Error::HttpRequestBodySize(None),
+        Reject::BodyTimeout => Error::ConnectionReadTimeout,
+        Reject::ClientGone => Error::ConnectionTerminated,
+        _ => Error::HttpProtocolError,
+    }
+}

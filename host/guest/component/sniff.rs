@@ -1,0 +1,276 @@
+//! What a component says about itself, and whether the host can serve it, in words to act on.
+//!
+//! Owns the list of interfaces that the host has, and the knowledge of where others come from.
+//! Compiles and runs nothing.
+
+use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType};
+use wasmparser::types::TypesRef;
+use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
+
+use crate::config::Limits;
+use crate::guest::engine::TABLE_ELEMENTS_MAX;
+use crate::guest::sniff::{damaged, features};
+
+/// What a component says about itself.
+#[derive(Debug, Default)]
+pub struct Component {
+    /// What it needs from the host: functions and resources, and no mere types.
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+    /// Bytes of the data segments of all its modules.
+    pub data_bytes: usize,
+    /// Bytes of all its memories before any grows.
+    pub memory_bytes: u64,
+    /// The largest table's elements before it grows.
+    pub table_elements: u64,
+    /// Whether one of its modules has a start function.
+    pub has_start: bool,
+}
+
+/// Reads a file's bytes as a component.
+///
+/// # Errors
+/// A sentence that says what is wrong with them.
+pub fn read(bytes: &[u8]) -> Result<Component, String> {
+    let mut component = Component::default();
+    let mut validator = Validator::new_with_features(component_features());
+    let (mut depth, mut names) = (0_u32, Vec::new());
+    for payload in Parser::new(0).parse_all(bytes) {
+        let payload = payload.map_err(|error| damaged(&error))?;
+        match &payload {
+            Payload::Version { .. } => depth += 1,
+            Payload::End(_) => depth -= 1,
+            Payload::ComponentImportSection(section) if depth == 1 => {
+                for import in section.clone() {
+                    names.push(import.map_err(|error| damaged(&error))?.name.name);
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 1 => {
+                for export in section.clone() {
+                    let name = export.map_err(|error| damaged(&error))?.name.name;
+                    component.exports.push(name.to_owned());
+                }
+            }
+            payload => note(payload, &mut component).map_err(|error| damaged(&error))?,
+        }
+        match validator.payload(&payload).map_err(|error| damaged(&error))? {
+            wasmparser::ValidPayload::Func(function, body) => {
+                let mut function = function.into_validator(Default::default());
+                function.validate(&body).map_err(|error| damaged(&error))?;
+            }
+            wasmparser::ValidPayload::End(types) if depth == 0 => {
+                let types = types.as_ref();
+                let needed = names.iter().filter(|name| is_needed(types, name));
+                component.imports = needed.map(|name| (*name).to_owned()).collect();
+            }
+            _ => {}
+        }
+    }
+    Ok(component)
+}
+
+/// The proposals that a component may use.
+fn component_features() -> WasmFeatures {
+    features() | WasmFeatures::COMPONENT_MODEL | WasmFeatures::CM_ASYNC
+}
+
+/// Takes down what a section of a module inside says.
+fn note(payload: &Payload<'_>, component: &mut Component) -> wasmparser::Result<()> {
+    match payload {
+        Payload::MemorySection(section) => {
+            for memory in section.clone() {
+                component.memory_bytes += memory?.initial.saturating_mul(64 * 1024);
+            }
+        }
+        Payload::TableSection(section) => {
+            for table in section.clone() {
+                component.table_elements = component.table_elements.max(table?.ty.initial);
+            }
+        }
+        Payload::DataSection(section) => {
+            for data in section.clone() {
+                component.data_bytes += data?.data.len();
+            }
+        }
+        Payload::StartSection { .. } => component.has_start = true,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Whether an import is more than types.
+fn is_needed(types: TypesRef<'_>, name: &str) -> bool {
+    let Some(item) = types.component_item_for_import(name) else { return true };
+    match item.ty {
+        ComponentEntityType::Instance(instance) => types[instance].exports.values().any(|item| {
+            !matches!(
+                item.ty,
+                ComponentEntityType::Type { created, .. }
+                    if !matches!(created, ComponentAnyTypeId::Resource(_))
+            )
+        }),
+        ComponentEntityType::Type { created, .. } => {
+            matches!(created, ComponentAnyTypeId::Resource(_))
+        }
+        _ => true,
+    }
+}
+
+/// Whether the bytes are a component rather than a core module.
+pub fn is_component(bytes: &[u8]) -> bool {
+    let first = Parser::new(0).parse_all(bytes).next();
+    matches!(first, Some(Ok(Payload::Version { encoding: Encoding::Component, .. })))
+}
+
+/// The version of WASI 0.2 that the host has; others before 1.0 fit if they begin with 0.2.
+const WASI_02: &str = "0.2.12";
+
+/// The interfaces of WASI 0.2 that the host has.
+const OFFER_02: [&str; 26] = [
+    "wasi:cli/environment",
+    "wasi:cli/exit",
+    "wasi:cli/stderr",
+    "wasi:cli/stdin",
+    "wasi:cli/stdout",
+    "wasi:cli/terminal-input",
+    "wasi:cli/terminal-output",
+    "wasi:cli/terminal-stderr",
+    "wasi:cli/terminal-stdin",
+    "wasi:cli/terminal-stdout",
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/wall-clock",
+    "wasi:filesystem/preopens",
+    "wasi:filesystem/types",
+    "wasi:http/outgoing-handler",
+    "wasi:http/types",
+    "wasi:io/error",
+    "wasi:io/poll",
+    "wasi:io/streams",
+    "wasi:random/insecure",
+    "wasi:random/insecure-seed",
+    "wasi:random/random",
+    "wasi:sockets/instance-network",
+    "wasi:sockets/ip-name-lookup",
+    "wasi:sockets/network",
+    "wasi:sockets/tcp",
+];
+/// More of them.
+const OFFER_02_SOCKETS: [&str; 3] =
+    ["wasi:sockets/tcp-create-socket", "wasi:sockets/udp", "wasi:sockets/udp-create-socket"];
+
+/// An interface's name without its version, and the version.
+fn split(name: &str) -> (&str, &str) {
+    name.split_once('@').unwrap_or((name, ""))
+}
+
+fn is_02(version: &str) -> bool {
+    version.starts_with("0.2.") && !version.contains('-')
+}
+
+/// Checks what a component exports and imports, and its sizes.
+///
+/// # Errors
+/// One sentence or more, each saying what is wrong, where it comes from and what to do.
+pub fn judge(component: &Component, limits: &Limits) -> Result<(), String> {
+    let mut faults = Vec::new();
+    if let Err(fault) = judge_exports(component) {
+        faults.push(fault);
+    }
+    judge_imports(component, &mut faults);
+    judge_sizes(component, limits, &mut faults);
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
+}
+
+fn judge_exports(component: &Component) -> Result<(), String> {
+    let versions = |interface: &str| -> Vec<&str> {
+        let exports = component.exports.iter().map(|name| split(name));
+        exports.filter(|(name, _)| *name == interface).map(|(_, version)| version).collect()
+    };
+    let (old, new) = (versions("wasi:http/incoming-handler"), versions("wasi:http/handler"));
+    if old.iter().any(|version| is_02(version)) {
+        return Ok(());
+    }
+    if let Some(version) = old.first() {
+        return Err(format!(
+            "speaks wasi:http {version}, from before 0.2.0: rebuild it with its toolchain of today"
+        ));
+    }
+    if let Some(version) = new.first() {
+        return Err(format!(
+            "speaks wasi:http {version}: this version serves components of 0.2 \
+             (wasi:http/incoming-handler@{WASI_02})"
+        ));
+    }
+    if !versions("wasi:cli/run").is_empty() {
+        return Err("a command component (it exports wasi:cli/run): export \
+                    wasi:http/incoming-handler instead, with the crate wstd and \
+                    #[wstd::http_server] in Rust"
+            .into());
+    }
+    let exports = match component.exports.as_slice() {
+        [] => "nothing".to_owned(),
+        names => crate::log::escape(names.join(", ").as_bytes(), 200),
+    };
+    Err(format!(
+        "not a handler: it exports {exports}, but not wasi:http/incoming-handler@{WASI_02}"
+    ))
+}
+
+fn judge_imports(component: &Component, faults: &mut Vec<String>) {
+    const SHOWN_MAX: usize = 5;
+    let is_missing = |name: &&String| {
+        let (interface, version) = split(name);
+        let is_known = OFFER_02.iter().chain(&OFFER_02_SOCKETS).any(|known| *known == interface);
+        !(is_known && is_02(version))
+    };
+    let missing: Vec<&String> = component.imports.iter().filter(is_missing).collect();
+    for name in missing.iter().take(SHOWN_MAX) {
+        let shown = crate::log::escape(name.as_bytes(), 100);
+        faults.push(format!("imports {shown}, which the host does not have: {}", origin(name)));
+    }
+    if let Some(more) = missing.len().checked_sub(SHOWN_MAX).filter(|more| *more > 0) {
+        faults.push(format!("and {more} more unknown imports"));
+    }
+}
+
+/// Where an unknown import usually comes from, and what to do.
+fn origin(name: &str) -> String {
+    let (interface, version) = split(name);
+    if OFFER_02.iter().chain(&OFFER_02_SOCKETS).any(|known| *known == interface) {
+        let why = if version.contains("-rc") { "a draft; " } else { "" };
+        return format!(
+            "{why}the nearest is {interface}@{WASI_02}; rebuild it with a toolchain for that"
+        );
+    }
+    let (package, _) = interface.split_once('/').unwrap_or((interface, ""));
+    let text = match package.split_once(':').map_or(package, |(namespace, _)| namespace) {
+        "wasi" => "an interface of WASI that this host does not offer",
+        "fermyon" | "spin" => "from the Spin SDK, for Spin; wasi:http alone runs everywhere",
+        "wasmcloud" => "from wasmCloud; wasi:http alone runs everywhere",
+        "fastly" => "from the Fastly Compute SDK; wasi:http alone runs everywhere",
+        "golem" => "from the Golem SDK; wasi:http alone runs everywhere",
+        _ => {
+            "of the component's own world; compose it with a component that exports it (wac plug), \
+             or leave it out of the world"
+        }
+    };
+    text.into()
+}
+
+fn judge_sizes(component: &Component, limits: &Limits, faults: &mut Vec<String>) {
+    let memory_bytes_max = limits.memory_bytes_max as u64;
+    if component.memory_bytes > memory_bytes_max {
+        faults.push(format!(
+            "needs {} KiB of memory to begin with, more than the limit of {} KiB: \
+             raise --memory-max",
+            component.memory_bytes >> 10,
+            memory_bytes_max >> 10
+        ));
+    }
+    if component.table_elements > TABLE_ELEMENTS_MAX as u64 {
+        faults.push(format!(
+            "has a table of {} elements, at most {TABLE_ELEMENTS_MAX} can be held",
+            component.table_elements
+        ));
+    }
+}

@@ -1,0 +1,323 @@
+//! A core guest's sandbox: a store and an instance in it, and the calls of the http-wasm ABI.
+//!
+//! Owns the call. An instance is consumed by a call and comes back only if the guest ended well, so
+//! that one which trapped or overran cannot be used again. Of the pool it uses the lanes, and knows
+//! nothing of what is kept there.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use wasmtime::{Global, Store, TypedFunc, WasmParams, WasmResults};
+
+use crate::guest::call::{BUFFER_RESPONSE, Call, Exchange, Phase};
+use crate::guest::core::Startup;
+use crate::guest::engine::QUANTUM_TICKS;
+use crate::guest::instance::{Instance, judge, log_end};
+use crate::guest::kept::Kept;
+use crate::guest::lane::Movable;
+use crate::guest::meter::Meter;
+use crate::guest::reset::{Baseline, RESETS_MAX};
+use crate::guest::startup::{run_start, store};
+use crate::guest::{Guest, Pool};
+use crate::message::{Reject, Request, Response, ResponseBody};
+
+/// A core instance that is ready for a request.
+pub struct CoreInstance {
+    guest: Arc<Guest>,
+    store: Store<Call>,
+    instance: wasmtime::Instance,
+    handle_request: TypedFunc<(), i64>,
+    /// Looked up when it is needed first.
+    handle_response: Option<Box<TypedFunc<(i32, i32), ()>>>,
+    /// Features that its start-up code enabled.
+    features: u32,
+    /// Its mutable globals, where it can be reset.
+    globals: Box<[Global]>,
+    resets: u32,
+}
+
+/// How a guest ended: `None` if it answered, or if it passed the request on (`next`) the context
+/// that goes back to it in `handle_response`.
+pub type Passed = Option<i32>;
+
+/// Where a function of an instance is, beside its store.
+type Find<P, R> = for<'a> fn(&'a mut CoreInstance) -> (&'a mut Store<Call>, &'a TypedFunc<P, R>);
+
+/// How the next handler answered, for `handle_response`.
+pub struct Answer {
+    pub response: Response,
+    /// Whether there was no answer but an error of the host.
+    pub is_error: bool,
+}
+
+impl CoreInstance {
+    pub async fn instantiate(guest: Arc<Guest>) -> wasmtime::Result<Box<CoreInstance>> {
+        let code = guest.core();
+        let call = Call::new(guest.about.clone(), code.features);
+        let mut store = store(code.pre.module().engine(), call);
+        if !guest.runs_startup() {
+            // Filling the memory is code, too, but bounded: it need not yield.
+            store.set_epoch_deadline(u64::MAX / 2);
+        }
+        let instance = code.pre.instantiate_async(&mut store).await?;
+        let memory = instance.get_module_export(&mut store, &code.exports.memory);
+        store.data_mut().memory = memory.and_then(wasmtime::Extern::into_memory);
+        if let Startup::Each { functions, .. } = &code.startup {
+            for function in functions {
+                let function = export(&instance, &mut store, function).typed(&store)?;
+                run_start(&mut store, &function).await?;
+            }
+            store.data().end_log();
+        }
+        let handle_request = export(&instance, &mut store, &code.exports.handle_request);
+        let handle_request = handle_request.typed(&store)?;
+        let features = store.data().features;
+        let global = |export| {
+            let global = instance.get_module_export(&mut store, export);
+            global.and_then(wasmtime::Extern::into_global).expect("it was exported at load")
+        };
+        let globals = code.exports.globals.iter().map(global).collect();
+        let (handle_response, resets) = (None, 0);
+        Ok(Box::new(CoreInstance {
+            guest,
+            store,
+            instance,
+            handle_request,
+            handle_response,
+            features,
+            globals,
+            resets,
+        }))
+    }
+
+    /// The state in which it was made.
+    pub fn baseline(&mut self) -> Option<Baseline> {
+        let memory = self.store.data().memory?;
+        Some(Baseline::read(&mut self.store, memory, &self.globals))
+    }
+
+    /// Puts an instance that ended well back into the state in which it was made. `is_warm` says
+    /// that its guest was asked for just before, too.
+    ///
+    /// # Errors
+    /// The instance is gone; a new one of this guest has to be made instead.
+    pub fn reset(mut self: Box<Self>, is_warm: bool) -> Result<Box<CoreInstance>, Arc<Guest>> {
+        self.resets += 1;
+        let restored = match (&self.guest.core().baseline, self.store.data().memory) {
+            (Some(baseline), Some(memory)) if self.resets < RESETS_MAX => {
+                baseline.restore(&mut self.store, memory, &self.globals, is_warm)
+            }
+            _ => false,
+        };
+        if !restored {
+            return Err(self.guest);
+        }
+        self.store.data_mut().forget();
+        Ok(self)
+    }
+
+    /// Bytes of its memories, as large as they have become.
+    pub fn memory_bytes(&self) -> usize {
+        self.store.data().memory_bytes()
+    }
+
+    pub fn guest(&self) -> &Arc<Guest> {
+        &self.guest
+    }
+
+    /// Takes up a request; [`CoreInstance::request`] is to follow. `headers` is an empty map to
+    /// build the response in.
+    pub fn accept(&mut self, request: Box<Request>, headers: HeaderMap) {
+        let call = self.store.data_mut();
+        call.features = self.features;
+        call.phase = Phase::Request;
+        call.begin(Exchange::new(request, headers));
+    }
+
+    /// Lets the guest handle the request that it was given; [`CoreInstance::respond`] or
+    /// [`CoreInstance::next_request`] is to follow. The call may move to another thread while it
+    /// runs.
+    ///
+    /// # Errors
+    /// The instance is gone, and the reject says what the client is told. If the future is
+    /// dropped, the call ends and the instance is gone too.
+    // A block and not an async fn: that would hold its arguments twice, and every idle connection
+    // has room for this future.
+    pub fn request(
+        self: Box<Self>,
+        meter: &mut Meter<'_>,
+        pool: &Pool,
+    ) -> impl Future<Output = Result<(Box<CoreInstance>, Passed), Reject>> {
+        let called = self.enter(|it| (&mut it.store, &it.handle_request), (), meter, pool);
+        async move {
+            let (instance, result) = called.await?;
+            // The low half says "next", the high half is the context.
+            let passed = if result as i32 == 0 { None } else { Some((result >> 32) as i32) };
+            Ok((instance, passed))
+        }
+    }
+
+    /// Calls one of the guest's functions, in the lanes. To clone it would cost as much as to enter
+    /// it.
+    fn enter<P: WasmParams + Sync + 'static, R: WasmResults + Sync + 'static>(
+        mut self: Box<Self>,
+        function: Find<P, R>,
+        params: P,
+        meter: &mut Meter<'_>,
+        pool: &Pool,
+    ) -> impl Future<Output = Result<(Box<CoreInstance>, R), Reject>> {
+        self.store.set_epoch_deadline(QUANTUM_TICKS);
+        let guest = self.guest.id;
+        let request = self.store.data().exchange.as_ref().map(|exchange| exchange.request.id);
+        let call: Movable<(Box<CoreInstance>, wasmtime::Result<R>)> = Box::pin(async move {
+            let (store, function) = function(&mut self);
+            let result = function.call_async(store, params).await;
+            (self, result)
+        });
+        async move {
+            let running = pool.pulse().begin();
+            let ended = meter.call(call).await;
+            drop(running);
+            match ended {
+                Ok((instance, result)) => {
+                    if result.is_err() {
+                        instance.store.data().end_log();
+                    }
+                    match judge(&instance.guest.about, request, result) {
+                        Ok(result) => Ok((instance, result)),
+                        Err(reject) => {
+                            pool.dispose(Instance::Core(instance));
+                            Err(reject)
+                        }
+                    }
+                }
+                Err(reject) => {
+                    if let Some(about) = pool.about(guest) {
+                        log_end(&about, request, format_args!("{reject}"));
+                    }
+                    Err(reject)
+                }
+            }
+        }
+    }
+
+    /// The response that the guest has made. The map is the request's, for its room to be used
+    /// again.
+    pub fn respond(&mut self) -> (Response, HeaderMap) {
+        let mut exchange = self.take_exchange();
+        let spare = std::mem::take(&mut exchange.request.headers);
+        (respond(exchange), spare)
+    }
+
+    /// The request that the guest has passed on, and what it had set on the response before.
+    ///
+    /// # Errors
+    /// The rejects of reading a request's body.
+    pub async fn next_request(
+        &mut self,
+        meter: &mut Meter<'_>,
+    ) -> Result<(Box<Request>, HeaderMap), Reject> {
+        let exchange = self.take_exchange();
+        let mut next = Box::pin(exchange.next_request(&self.guest.about.memory));
+        meter.run(next.as_mut()).await?
+    }
+
+    /// Whether the guest wants to see the next handler's response.
+    pub fn wants_response(&self) -> bool {
+        self.guest.core().exports.handle_response.is_some()
+    }
+
+    /// Whether it wants that response whole (`buffer_response`).
+    pub fn buffers_response(&self) -> bool {
+        self.wants_response() && self.store.data().has(BUFFER_RESPONSE)
+    }
+
+    /// Lets the guest see, and with `buffer_response` change, the next handler's response.
+    /// `request` is what is left of the request, for the guest to look at.
+    ///
+    /// # Errors
+    /// As [`CoreInstance::request`].
+    pub async fn response(
+        mut self: Box<Self>,
+        request: Box<Request>,
+        answer: Answer,
+        context: i32,
+        meter: &mut Meter<'_>,
+        pool: &Pool,
+    ) -> Result<(Box<CoreInstance>, Response), Reject> {
+        if !self.find_handle_response() {
+            return Ok((self, answer.response));
+        }
+        let buffered = self.buffers_response();
+        let is_error = i32::from(answer.is_error);
+        let (exchange, stream) = answered(request, answer.response, buffered);
+        let call = self.store.data_mut();
+        call.phase = Phase::Response;
+        call.begin(exchange);
+        let params = (context, is_error);
+        let function: Find<_, _> =
+            |it| (&mut it.store, it.handle_response.as_ref().expect("it was found just now"));
+        let (mut instance, ()) = self.enter(function, params, meter, pool).await?;
+        let response = respond(instance.take_exchange());
+        Ok(match stream {
+            Some(body) => (instance, Response { body, ..response }),
+            None => (instance, response),
+        })
+    }
+
+    fn find_handle_response(&mut self) -> bool {
+        if self.handle_response.is_none()
+            && let Some(index) = &self.guest.core().exports.handle_response
+        {
+            let function = export(&self.instance, &mut self.store, index);
+            self.handle_response = function.typed(&self.store).ok().map(Box::new);
+        }
+        self.handle_response.is_some()
+    }
+
+    fn take_exchange(&mut self) -> Exchange {
+        let call = self.store.data_mut();
+        call.end_log();
+        call.exchange.take().expect("the exchange was put there for this call")
+    }
+}
+
+/// An export that was found when the guest was loaded.
+fn export(
+    instance: &wasmtime::Instance,
+    store: &mut Store<Call>,
+    export: &wasmtime::ModuleExport,
+) -> wasmtime::Func {
+    let item = instance.get_module_export(store, export);
+    item.and_then(wasmtime::Extern::into_func).expect("its type was checked at load")
+}
+
+/// The exchange for `handle_response`, and the body which passes by the guest.
+fn answered(
+    request: Box<Request>,
+    response: Response,
+    buffered: bool,
+) -> (Exchange, Option<ResponseBody>) {
+    let mut exchange = Exchange::new(request, response.headers);
+    exchange.status = response.status;
+    match response.body {
+        ResponseBody::Full(bytes) if buffered => exchange.body.buffered = bytes,
+        ResponseBody::Trailed(bytes, trailers) if buffered => {
+            exchange.body.buffered = bytes;
+            exchange.trailers = Some(trailers);
+        }
+        body => return (exchange, Some(body)),
+    }
+    (exchange, None)
+}
+
+/// The response that a guest has built.
+fn respond(exchange: Exchange) -> Response {
+    let Exchange { status, headers, body, trailers, .. } = exchange;
+    let bytes = body.written.map_or(body.buffered, Kept::into_bytes);
+    let body = match trailers {
+        None => ResponseBody::Full(bytes),
+        Some(trailers) => ResponseBody::Trailed(bytes, trailers),
+    };
+    Response { status, headers, body }
+}

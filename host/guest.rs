@@ -121,14 +121,16 @@ impl Guest {
     /// Bytes of the state to which its instances are reset.
     fn baseline_bytes(&self) -> usize {
         match &self.code {
-            Code::Core(code) => code.baseline.as_ref().map_or(0, Baseline::bytes),
-            Code::Component(_) => 0,
+            Code::Core(code) => code.baseline.as_ref(),
+            Code::Component(code) => code.baseline(),
         }
+        .map_or(0, Baseline::bytes)
     }
 
     fn set_baseline(&mut self, baseline: Option<Baseline>) {
-        if let Code::Core(code) = &mut self.code {
-            code.baseline = baseline;
+        match &mut self.code {
+            Code::Core(code) => code.baseline = baseline,
+            Code::Component(code) => code.set_baseline(baseline),
         }
     }
 
@@ -142,20 +144,20 @@ impl Guest {
 
     /// What `check` says about the start-up code.
     fn startup_note(&self) -> String {
-        const ANEW: &str = "instances are made anew for each request";
+        const RESET: &str =
+            "nothing is left to run at start-up; instances are reset between requests";
+        const ANEW: &str =
+            "nothing is left to run at start-up; instances are made anew for each request";
         match &self.code {
             Code::Core(CoreCode { startup: Startup::Each { why, .. }, .. }) => {
                 format!("start-up code runs in each instance: {why}")
             }
-            Code::Core(CoreCode { baseline: Some(_), .. }) => {
-                "nothing is left to run at start-up; instances are reset between requests".into()
-            }
+            Code::Core(CoreCode { baseline: Some(_), .. }) => RESET.into(),
+            Code::Component(code) if code.baseline().is_some() => RESET.into(),
             Code::Component(code) if code.has_start => {
                 "start-up code runs in each instance: it has a start function".into()
             }
-            Code::Core(_) | Code::Component(_) => {
-                format!("nothing is left to run at start-up; {ANEW}")
-            }
+            Code::Core(_) | Code::Component(_) => ANEW.into(),
         }
     }
 }

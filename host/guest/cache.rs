@@ -20,7 +20,7 @@ use super::engine::Class;
 use super::reset::PROOF_VERSION;
 
 /// Changes whenever the meaning of an entry changes.
-const FORMAT: &str = "guesthouse-cache-4";
+const FORMAT: &str = "guesthouse-cache-5";
 /// Bytes of the checksum at the head of an entry, and of the length behind it.
 const SUM_BYTES: usize = 32;
 const LEN_BYTES: usize = 4;
@@ -34,12 +34,15 @@ pub struct Cache {
 }
 
 /// What a guest speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// A core module: the http-wasm handler ABI.
     Core,
     /// A component: wasi:http 0.2.
     Component,
+    /// The one module of such a component, with the exports that handle a request, and that make
+    /// room in its memory.
+    Flat { handle: String, realloc: Option<String> },
 }
 
 /// What loading a guest has found out, beside its code.
@@ -219,13 +222,13 @@ impl Artifact {
     ///
     /// # Errors
     /// Where it is of another version or other settings.
-    pub fn code(&self, kind: Kind, engine: &Engine) -> wasmtime::Result<Code> {
+    pub fn code(&self, kind: &Kind, engine: &Engine) -> wasmtime::Result<Code> {
         let bytes = &self.entry[self.start..];
         // SAFETY: the bytes come from `precompile_module` or `precompile_component` of this
         // program, or from an entry whose checksum held in a folder that nobody else can write to.
         unsafe {
             Ok(match kind {
-                Kind::Core => Code::Core(Module::deserialize(engine, bytes)?),
+                Kind::Core | Kind::Flat { .. } => Code::Core(Module::deserialize(engine, bytes)?),
                 Kind::Component => Code::Component(Component::deserialize(engine, bytes)?),
             })
         }

@@ -12,15 +12,17 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use wasmtime::Linker;
 
+use super::Instance;
 use super::cache::{Artifact, Facts, Kind};
 use super::call::Call;
+use super::component::{self, Flat};
 use super::engine::{Class, Engines, Pulse, SMALL_IMAGE_BYTES_MAX};
 use super::imports::{self, Offer};
 use super::link::{Identity, Linkers, linker};
 use super::load::Reason;
+use super::reset::{self, Resettable};
 use super::sniff;
 use super::startup::{self, Snapshot};
-use super::{Instance, component, reset};
 use crate::config::{Isolation, Limits};
 
 /// What is to be compiled, beside the bytes.
@@ -80,13 +82,41 @@ impl Compiler {
         Ok((facts, code))
     }
 
+    /// Compiles the one module of a component. Where anything about it is not as expected, the
+    /// component is compiled as it is.
+    fn compile_flat(&self, job: &Job, flat: Flat) -> Result<(Facts, Vec<u8>), Reason> {
+        let about = sniff::read(&flat.wasm)?;
+        let mut wasm = flat.wasm;
+        let mut facts = Facts {
+            kind: Kind::Flat { handle: flat.handle, realloc: flat.realloc },
+            class: class(about.data_bytes),
+            memory_bytes: about.memory_bytes,
+            features: 0,
+            startup_each: None,
+            startup_functions: Vec::new(),
+            reset_globals: None,
+        };
+        if let Some(resettable) = resettable(&wasm, facts.class, &about) {
+            facts.reset_globals = Some(resettable.globals);
+            wasm = resettable.wasm;
+        }
+        let engine = self.engines.get(facts.class, facts.memory_bytes);
+        let code = engine.precompile_module(&wasm).map_err(|error| not_compiled(&error))?;
+        runtime()?.block_on(self.try_out(job, &facts, &code))?;
+        Ok((facts, code))
+    }
+
     fn compile_component(&self, job: &Job, wasm: &[u8]) -> Result<(Facts, Vec<u8>), Reason> {
         let about = component::read(wasm)?;
         component::judge(&about, &job.limits)?;
-        let is_small = about.data_bytes <= SMALL_IMAGE_BYTES_MAX;
+        if let Some(flat) = component::flatten(wasm)
+            && let Ok(compiled) = self.compile_flat(job, flat)
+        {
+            return Ok(compiled);
+        }
         let facts = Facts {
             kind: Kind::Component,
-            class: if is_small { Class::Small } else { Class::Large },
+            class: class(about.data_bytes),
             memory_bytes: about.memory_bytes,
             features: 0,
             startup_each: about.has_start.then(|| "it has a start function".into()),
@@ -139,15 +169,10 @@ impl Compiler {
         }
         tracing::debug!("{name}: {image_bytes} bytes of memory image");
         facts.memory_bytes = memory_bytes;
-        if image_bytes > SMALL_IMAGE_BYTES_MAX {
-            facts.class = Class::Large;
-        }
-        // The large class maps its images anew, which costs less than copying them.
+        facts.class = class(image_bytes);
+        let after = sniff::Module { memory_bytes, memories: about.memories, ..Default::default() };
         if facts.startup_each.is_none()
-            && facts.class == Class::Small
-            && let Some(resettable) = reset::qualify(&prepared, memory_bytes, about.memories)
-            // The added exports can push a module over a limit of the format.
-            && sniff::read(&resettable.wasm).is_ok()
+            && let Some(resettable) = resettable(&prepared, facts.class, &after)
         {
             facts.reset_globals = Some(resettable.globals);
             prepared = resettable.wasm;
@@ -159,7 +184,7 @@ impl Compiler {
     async fn try_out(&self, job: &Job, facts: &Facts, code: &[u8]) -> Result<(), Reason> {
         let engine = self.engines.get(facts.class, facts.memory_bytes);
         let code = Artifact::compiled(code.to_vec())
-            .code(facts.kind, engine)
+            .code(&facts.kind, engine)
             .map_err(|error| format!("could not be made ready: {error:#}"))?;
         let guest = Arc::new(self.linkers.link(&job.identity(), facts, &code)?);
         Instance::try_make(guest, &self.pulse).await.map(drop)
@@ -171,6 +196,22 @@ impl Job {
         let (name, limits) = (&self.name, &self.limits);
         Identity { id: 0, name, isolation: Isolation::Fresh, limits }
     }
+}
+
+/// The class of a guest with so many bytes of data.
+fn class(data_bytes: usize) -> Class {
+    if data_bytes <= SMALL_IMAGE_BYTES_MAX { Class::Small } else { Class::Large }
+}
+
+/// The module as one whose instances can be reset, if that is so. The large class maps its images
+/// anew, which costs less than copying them.
+fn resettable(wasm: &[u8], class: Class, about: &sniff::Module) -> Option<Resettable> {
+    if class == Class::Large {
+        return None;
+    }
+    let resettable = reset::qualify(wasm, about.memory_bytes, about.memories)?;
+    // The added exports can push a module over a limit of the format.
+    sniff::read(&resettable.wasm).is_ok().then_some(resettable)
 }
 
 /// A runtime for start-up code, which may wait for timers.

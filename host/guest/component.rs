@@ -5,13 +5,17 @@
 
 mod body;
 mod code;
+mod flat;
+mod flatten;
 mod instance;
 mod link;
 mod sniff;
 mod state;
 mod visit;
 
-pub use code::ComponentCode;
+pub use code::{ComponentCode, FlatCode, Pre};
+pub use flat::linker as flat_linker;
+pub use flatten::{Flat, MEMORY, flatten};
 pub use instance::ComponentInstance;
 pub use link::linker;
 pub use sniff::{Component, is_component, judge, read};

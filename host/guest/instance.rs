@@ -124,7 +124,7 @@ impl Instance {
     pub fn reset(self, is_warm: bool) -> Result<Instance, Arc<Guest>> {
         match self {
             Instance::Core(instance) => instance.reset(is_warm).map(Instance::Core),
-            Instance::Component(instance) => Err(instance.guest().clone()),
+            Instance::Component(instance) => instance.reset(is_warm).map(Instance::Component),
         }
     }
 
@@ -132,7 +132,7 @@ impl Instance {
     pub fn baseline(&mut self) -> Option<Baseline> {
         match self {
             Instance::Core(instance) => instance.baseline(),
-            Instance::Component(_) => None,
+            Instance::Component(instance) => instance.baseline(),
         }
     }
 
@@ -148,6 +148,14 @@ impl Instance {
         match self {
             Instance::Core(instance) => instance.guest(),
             Instance::Component(instance) => instance.guest(),
+        }
+    }
+
+    /// Whether it is to serve no more requests, under reuse.
+    pub fn is_spent(&mut self) -> bool {
+        match self {
+            Instance::Core(_) => false,
+            Instance::Component(instance) => instance.is_spent(),
         }
     }
 

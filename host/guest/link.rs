@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use wasmtime::{Linker, Module, Store, component};
+use wasmtime::{InstancePre, Linker, Module, Store, component};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::budget::Budget;
-use super::cache::{self, Facts};
+use super::cache::{self, Facts, Kind};
 use super::call::Call;
-use super::component::{ComponentCode, State};
+use super::component::{self as components, ComponentCode, FlatCode, Pre, State};
 use super::core::{CoreCode, Exports, Startup};
 use super::engine::{Class, Engines, SMALL_ENGINES, small_index};
 use super::imports::Offer;
@@ -25,6 +25,7 @@ pub struct Linkers {
     /// For the small engines, then for the large one.
     core: Vec<Linker<Call>>,
     components: Vec<component::Linker<State>>,
+    flat: Vec<Linker<State>>,
     memory: Budget,
 }
 
@@ -48,7 +49,8 @@ impl Linkers {
         let all = || engines.small.iter().chain([&engines.large]);
         Ok(Linkers {
             core: all().map(linker).collect::<Result<_>>()?,
-            components: all().map(super::component::linker).collect::<Result<_>>()?,
+            components: all().map(components::linker).collect::<Result<_>>()?,
+            flat: all().map(components::flat_linker).collect::<Result<_>>()?,
             memory: engines.memory.clone(),
         })
     }
@@ -72,9 +74,17 @@ impl Linkers {
             Class::Small => small_index(facts.memory_bytes),
             Class::Large => SMALL_ENGINES,
         };
-        let code = match code {
-            cache::Code::Core(module) => Code::Core(link_core(&self.core[index], facts, module)?),
-            cache::Code::Component(component) => {
+        let code = match (code, &facts.kind) {
+            (cache::Code::Core(module), Kind::Flat { handle, realloc }) => {
+                let pre = self.flat[index].instantiate_pre(module);
+                let pre = pre.map_err(|error| misfit(&error))?;
+                let names = (handle.as_str(), realloc.as_deref());
+                Code::Component(link_flat(pre, facts, module, names)?)
+            }
+            (cache::Code::Core(module), _) => {
+                Code::Core(link_core(&self.core[index], facts, module)?)
+            }
+            (cache::Code::Component(component), _) => {
                 Code::Component(link_component(&self.components[index], facts, component)?)
             }
         };
@@ -120,7 +130,29 @@ fn link_component(
 ) -> Result<ComponentCode, Reason> {
     let pre = linker.instantiate_pre(component).and_then(ProxyPre::new);
     let pre = pre.map_err(|error| misfit(&error))?;
-    Ok(ComponentCode { pre, has_start: facts.startup_each.is_some() })
+    Ok(ComponentCode { pre: Pre::Whole(pre), has_start: facts.startup_each.is_some() })
+}
+
+fn link_flat(
+    pre: InstancePre<State>,
+    facts: &Facts,
+    module: &Module,
+    (handle, realloc): (&str, Option<&str>),
+) -> Result<ComponentCode, Reason> {
+    let export = |name: &str| {
+        module.get_export_index(name).ok_or_else(|| format!("export {name} has gone missing"))
+    };
+    let globals = (0..facts.reset_globals.unwrap_or(0)).map(reset::export_name);
+    let globals: Result<_, _> = globals.map(|name| export(&name)).collect();
+    let flat = FlatCode {
+        memory: export(components::MEMORY)?,
+        handle: export(handle)?,
+        realloc: realloc.map(export).transpose()?,
+        globals: globals?,
+        baseline: None,
+        pre,
+    };
+    Ok(ComponentCode { pre: Pre::Flat(flat), has_start: false })
 }
 
 fn misfit(error: &wasmtime::Error) -> Reason {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::budget::Budget;
-use super::cache::{self, Artifact, Cache, Facts, Key, Kind};
+use super::cache::{self, Artifact, Cache, Facts, Key};
 use super::child::{Cancel, Children};
 use super::compile::Job;
 use super::engine::Engines;
@@ -150,7 +150,7 @@ impl Loader {
 
     fn revive(&self, facts: Facts, artifact: &Artifact) -> Option<(Facts, cache::Code)> {
         let engine = self.engines.get(facts.class, facts.memory_bytes);
-        match artifact.code(facts.kind, engine) {
+        match artifact.code(&facts.kind, engine) {
             Ok(code) => Some((facts, code)),
             Err(error) => {
                 tracing::debug!("a cache entry does not fit and is made anew: {error:#}");
@@ -176,7 +176,7 @@ impl Loader {
         }
         let engine = self.engines.get(facts.class, facts.memory_bytes);
         let code = Artifact::compiled(code)
-            .code(facts.kind, engine)
+            .code(&facts.kind, engine)
             // Its code has been tried, so this is for want of memory or mappings.
             .map_err(|error| Failure::passing(format!("could not be made ready: {error:#}")))?;
         Ok((facts, code))
@@ -186,8 +186,7 @@ impl Loader {
     /// shows it is thrown away, so its memory may be read: reading maps pages, which slows later
     /// scans.
     fn with_baseline(&self, guest: Guest, facts: &Facts) -> Result<Guest, Reason> {
-        let is_core = facts.kind == Kind::Core;
-        if !is_core || facts.reset_globals.is_none() || facts.startup_each.is_some() {
+        if facts.reset_globals.is_none() || facts.startup_each.is_some() {
             return Ok(guest);
         }
         let guest = Arc::new(guest);

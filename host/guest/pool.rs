@@ -202,8 +202,10 @@ impl Pool {
     }
 
     /// Takes back an instance that ended well.
-    pub fn give_back(&self, instance: Instance) {
-        match instance.guest().isolation {
+    pub fn give_back(&self, mut instance: Instance) {
+        let isolation = instance.guest().isolation;
+        match isolation {
+            Isolation::Reuse if instance.is_spent() => self.dispose(instance),
             Isolation::Reuse => self.shelves.borrow_mut().put(instance),
             // Others want its memory, and what is large is not reset.
             Isolation::Fresh if self.memory.is_tight() && instance.is_large() => drop(instance),

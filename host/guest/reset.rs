@@ -11,7 +11,6 @@ use wasm_encoder::{ExportKind, ExportSection, Module as Encoder, RawSection};
 use wasmparser::{Operator, Parser, Payload, ValType};
 use wasmtime::{Global, Memory, Store, Val};
 
-use super::call::Call;
 use super::pages;
 
 /// Memories up to this size can be reset: 2 MiB holds the 1 MiB stack that Rust gives a module, and
@@ -143,7 +142,7 @@ const GAP_BYTES_MIN: usize = 256;
 
 impl Baseline {
     /// Reads the state of an instance that was made just now.
-    pub fn read(store: &mut Store<Call>, memory: Memory, globals: &[Global]) -> Self {
+    pub fn read<T: 'static>(store: &mut Store<T>, memory: Memory, globals: &[Global]) -> Self {
         let globals = globals.iter().map(|global| global.get(&mut *store)).collect();
         let bytes = memory.data_mut(&mut *store);
         let memory_bytes = bytes.len();
@@ -168,9 +167,9 @@ impl Baseline {
     /// Puts an instance of the same guest back into this state. `is_warm` says that it was used so
     /// recently that its memory is likely to be in a cache. `false` if its memory has grown, or
     /// cannot be told from the state: then it has to be renewed.
-    pub fn restore(
+    pub fn restore<T: 'static>(
         &self,
-        store: &mut Store<Call>,
+        store: &mut Store<T>,
         memory: Memory,
         globals: &[Global],
         is_warm: bool,

@@ -1,30 +1,49 @@
 //! A component's sandbox: a store and an instance in it.
 //!
-//! Owns how an instance is made and called. A call consumes the instance, and gives it back if the
-//! guest ended well.
+//! Owns how an instance is made, called and reset. A call consumes the instance, and gives it back
+//! if the guest ended well.
 
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
-use wasmtime::Store;
 use wasmtime::component::Resource;
+use wasmtime::{Global, Memory, Store, TypedFunc};
 use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
 use super::body::Arriving;
-use super::{State, body};
+use super::{FlatCode, Pre, State, body};
 use crate::guest::Guest;
 use crate::guest::engine::QUANTUM_TICKS;
 use crate::guest::lane::Movable;
+use crate::guest::reset::{Baseline, RESETS_MAX};
 use crate::message::RequestId;
+
+/// Resources that an instance may leave behind, under reuse, before another takes its place.
+const LEFT_MAX: usize = 256;
 
 /// A component that is ready for a request.
 pub struct ComponentInstance {
     guest: Arc<Guest>,
     store: Store<State>,
-    proxy: Proxy,
+    body: Body,
+    resets: u32,
+}
+
+/// What there is in the store.
+enum Body {
+    Whole(Proxy),
+    Flat(Flat),
+}
+
+/// A flattened component's module.
+struct Flat {
+    memory: Memory,
+    handle: TypedFunc<(u32, u32), ()>,
+    /// Its mutable globals, where it can be reset.
+    globals: Box<[Global]>,
 }
 
 /// What a guest answers with: a response whose body is still to come, or an error of its own.
@@ -33,22 +52,29 @@ pub type Head = Result<http::Response<body::Departing>, ErrorCode>;
 /// A call that has ended, with the instance.
 pub type Called = (Box<ComponentInstance>, wasmtime::Result<()>);
 
-/// The resources that a call begins with.
-pub struct Handed {
-    request: Resource<HostIncomingRequest>,
-    outparam: Resource<HostResponseOutparam>,
+/// What a call begins with: the request, and what its response is to be given to.
+pub enum Handed {
+    Resources(Resource<HostIncomingRequest>, Resource<HostResponseOutparam>),
+    Handles(u32, u32),
 }
 
 impl ComponentInstance {
     pub async fn instantiate(guest: Arc<Guest>) -> wasmtime::Result<Box<ComponentInstance>> {
         let code = guest.component();
-        let mut store = State::store(code.pre.engine(), guest.about.clone());
+        let engine = match &code.pre {
+            Pre::Whole(pre) => pre.engine(),
+            Pre::Flat(flat) => flat.pre.module().engine(),
+        };
+        let mut store = State::store(engine, guest.about.clone());
         if !code.has_start {
             // Filling the memory is code, too, but bounded: it need not yield.
             store.set_epoch_deadline(u64::MAX / 2);
         }
-        let proxy = code.pre.instantiate_async(&mut store).await?;
-        Ok(Box::new(ComponentInstance { guest, store, proxy }))
+        let body = match &code.pre {
+            Pre::Whole(pre) => Body::Whole(pre.instantiate_async(&mut store).await?),
+            Pre::Flat(flat) => Body::Flat(Flat::instantiate(flat, &mut store).await?),
+        };
+        Ok(Box::new(ComponentInstance { guest, store, body, resets: 0 }))
     }
 
     pub fn guest(&self) -> &Arc<Guest> {
@@ -63,6 +89,36 @@ impl ComponentInstance {
     /// Writes out what the guest has said without ending the line.
     pub fn end_log(&self) {
         self.store.data().end_log();
+    }
+
+    /// Whether it has left too much behind to serve more requests.
+    pub fn is_spent(&mut self) -> bool {
+        self.store.data_mut().table.iter_mut().count() > LEFT_MAX
+    }
+
+    /// The state in which it was made, where it can be read.
+    pub fn baseline(&mut self) -> Option<Baseline> {
+        let Body::Flat(flat) = &self.body else { return None };
+        Some(Baseline::read(&mut self.store, flat.memory, &flat.globals))
+    }
+
+    /// Puts an instance that ended well back into the state in which it was made.
+    ///
+    /// # Errors
+    /// The instance is gone; a new one of this guest has to be made instead.
+    pub fn reset(mut self: Box<Self>, is_warm: bool) -> Result<Box<Self>, Arc<Guest>> {
+        self.resets += 1;
+        let restored = match (&self.body, self.guest.component().baseline()) {
+            (Body::Flat(flat), Some(baseline)) if self.resets < RESETS_MAX => {
+                baseline.restore(&mut self.store, flat.memory, &flat.globals, is_warm)
+            }
+            _ => false,
+        };
+        if !restored {
+            return Err(self.guest);
+        }
+        self.store.data_mut().forget();
+        Ok(self)
     }
 
     /// Takes up a request; `head` is told what the guest answers.
@@ -80,17 +136,50 @@ impl ComponentInstance {
         let mut http = state.http();
         let request = http.new_incoming_request(Scheme::Http, request)?;
         let outparam = http.new_response_outparam(head)?;
-        Ok(Handed { request, outparam })
+        Ok(match self.body {
+            Body::Whole(_) => Handed::Resources(request, outparam),
+            Body::Flat(_) => {
+                let handles = &mut state.canon.handles;
+                Handed::Handles(handles.put(request)?, handles.put(outparam)?)
+            }
+        })
     }
 
     /// Calls the guest's `handle`. The call may move to another thread while it runs.
     pub fn call(mut self: Box<Self>, handed: Handed) -> Movable<Called> {
         self.store.set_epoch_deadline(QUANTUM_TICKS);
         Box::pin(async move {
-            let Handed { request, outparam } = handed;
-            let handler = self.proxy.wasi_http_incoming_handler();
-            let result = handler.call_handle(&mut self.store, request, outparam).await;
+            let result = match (&self.body, handed) {
+                (Body::Whole(proxy), Handed::Resources(request, outparam)) => {
+                    let handler = proxy.wasi_http_incoming_handler();
+                    handler.call_handle(&mut self.store, request, outparam).await
+                }
+                (Body::Flat(flat), Handed::Handles(request, outparam)) => {
+                    flat.handle.call_async(&mut self.store, (request, outparam)).await
+                }
+                _ => unreachable!("a request is handed over as the instance wants it"),
+            };
             (self, result)
         })
+    }
+}
+
+impl Flat {
+    async fn instantiate(code: &FlatCode, store: &mut Store<State>) -> wasmtime::Result<Flat> {
+        let instance = code.pre.instantiate_async(&mut *store).await?;
+        let mut export = |export| instance.get_module_export(&mut *store, export);
+        let memory = export(&code.memory).and_then(wasmtime::Extern::into_memory);
+        let handle = export(&code.handle).and_then(wasmtime::Extern::into_func);
+        let realloc = code.realloc.as_ref().and_then(&mut export);
+        let global = |it| export(it).and_then(wasmtime::Extern::into_global);
+        let globals: Option<Box<[Global]>> = code.globals.iter().map(global).collect();
+        let (Some(memory), Some(handle), Some(globals)) = (memory, handle, globals) else {
+            wasmtime::bail!("an export is not what it was at load");
+        };
+        let realloc = realloc.and_then(wasmtime::Extern::into_func);
+        let realloc = realloc.map(|realloc| realloc.typed(&*store)).transpose()?;
+        let canon = &mut store.data_mut().canon;
+        (canon.memory, canon.realloc) = (Some(memory), realloc);
+        Ok(Flat { memory, handle: handle.typed(&*store)?, globals })
     }
 }

@@ -16,19 +16,20 @@ use wasmtime_wasi_http::{
 };
 use wasmtime_wasi_io::IoView;
 
-use super::super::About;
-use super::super::engine::{QUANTUM_TICKS, TABLES_MAX};
-use super::super::limiter::{Limiter, Parts};
-use super::super::log::{LogSink, SharedSink};
+use super::flat::Canon;
+use crate::guest::About;
+use crate::guest::engine::{QUANTUM_TICKS, TABLES_MAX};
+use crate::guest::limiter::{Limiter, Parts};
+use crate::guest::log::{LogSink, SharedSink};
 use crate::message::RequestId;
 
 /// What the store of a component may hold. A toolchain splits a component into a handful of core
 /// instances, and a language runtime of shared libraries into some dozens.
 const PARTS: Parts = Parts { instances: 100, tables: TABLES_MAX, memories: 2 };
 /// Bytes that one host call may copy out of a guest as lists and strings.
-const HOSTCALL_FUEL: usize = 4 << 20;
+pub const HOSTCALL_FUEL: usize = 4 << 20;
 /// Handles that a guest may have open, and resources that the host keeps for it.
-const HANDLES_MAX: usize = 10_000;
+pub const HANDLES_MAX: usize = 10_000;
 /// Bytes of one set of header fields, with what they take in memory.
 const FIELD_BYTES_MAX: usize = 64 << 10;
 /// Bytes of one call for random bytes.
@@ -41,6 +42,8 @@ const CHUNKS_MAX: usize = 1;
 pub struct State {
     pub limiter: Limiter,
     pub table: ResourceTable,
+    /// What a flattened component's instance has, in the place of a component's.
+    pub canon: Canon,
     http: WasiHttpCtx,
     hooks: Hooks,
     /// Made when the guest first asks for it.
@@ -56,8 +59,16 @@ impl State {
         table.set_max_capacity(HANDLES_MAX);
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELD_BYTES_MAX);
-        let limiter = Limiter::new(about, PARTS);
-        State { limiter, table, http, hooks: Hooks, wasi: None, log: None, request: None }
+        State {
+            limiter: Limiter::new(about, PARTS),
+            table,
+            canon: Canon::default(),
+            http,
+            hooks: Hooks,
+            wasi: None,
+            log: None,
+            request: None,
+        }
     }
 
     /// A store in which guest code can run: limited, and yielding at every quantum.
@@ -81,6 +92,17 @@ impl State {
         if let Some(log) = &self.log {
             log.with(|sink| sink.begin(request));
         }
+    }
+
+    /// Drops everything that belongs to the requests so far: the guest starts anew.
+    pub fn forget(&mut self) {
+        self.end_log();
+        self.table = ResourceTable::new();
+        self.table.set_max_capacity(HANDLES_MAX);
+        self.canon.handles.clear();
+        self.wasi = None;
+        self.log = None;
+        self.request = None;
     }
 
     /// Writes out what the guest has said without ending the line.

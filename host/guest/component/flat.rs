@@ -1,0 +1,29 @@
+//! Host functions for components that are one core module (`flatten.rs`): WASI 0.2 and wasi:http by
+//! the canonical ABI.
+//!
+//! Owns how values pass between a module's memory and wasmtime's own implementation of WASI, which
+//! does what the functions are for. Source of the layouts: the component model's CanonicalABI.md.
+
+mod abi;
+mod cli;
+mod error;
+mod http;
+mod io;
+mod outgoing;
+
+pub use abi::Canon;
+
+use anyhow::Result;
+use wasmtime::{Engine, Linker};
+
+use super::State;
+
+/// A linker with everything that a flattened component may import.
+pub fn linker(engine: &Engine) -> Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    io::add_to_linker(&mut linker)?;
+    cli::add_to_linker(&mut linker)?;
+    http::add_to_linker(&mut linker)?;
+    outgoing::add_to_linker(&mut linker)?;
+    Ok(linker)
+}

@@ -1,0 +1,347 @@
+//! The canonical ABI: handles, values in a module's memory, and values for it.
+
+use std::marker::PhantomData;
+
+use wasmtime::component::Resource;
+use wasmtime::{Caller, Memory, TypedFunc};
+
+use crate::guest::component::State;
+use crate::guest::component::state::{HANDLES_MAX, HOSTCALL_FUEL};
+use crate::guest::core::misuse;
+
+pub type Guest<'a> = Caller<'a, State>;
+pub type Result<T, E = wasmtime::Error> = std::result::Result<T, E>;
+
+/// A function's address in a module's memory, or a length.
+pub type Realloc = TypedFunc<(u32, u32, u32, u32), u32>;
+
+/// What the host knows of a flattened component's instance.
+#[derive(Default)]
+pub struct Canon {
+    pub memory: Option<Memory>,
+    pub realloc: Option<Realloc>,
+    pub handles: Handles,
+}
+
+/// A type of resource, by the type behind it.
+pub trait Held: 'static {
+    /// Tells it from the others in an instance's table of handles.
+    const KIND: u8;
+}
+
+/// The handles that an instance has: owned resources, by index from 1.
+#[derive(Default)]
+pub struct Handles {
+    slots: Vec<Option<(u8, u32)>>,
+    free: Vec<u32>,
+}
+
+impl Handles {
+    /// Gives the instance a resource.
+    pub fn put<T: Held>(&mut self, resource: Resource<T>) -> Result<u32> {
+        let entry = Some((T::KIND, resource.rep()));
+        if let Some(index) = self.free.pop() {
+            self.slots[index as usize] = entry;
+            return Ok(index + 1);
+        }
+        if self.slots.len() >= HANDLES_MAX {
+            return Err(misuse("it has too many resources open"));
+        }
+        self.slots.push(entry);
+        Ok(self.slots.len() as u32)
+    }
+
+    /// A resource for the time of a call.
+    pub fn get<T: Held>(&self, handle: u32) -> Result<Resource<T>> {
+        Ok(Resource::new_borrow(self.rep::<T>(handle)?))
+    }
+
+    /// Takes a resource away from the instance.
+    pub fn take<T: Held>(&mut self, handle: u32) -> Result<Resource<T>> {
+        let rep = self.rep::<T>(handle)?;
+        self.slots[handle as usize - 1] = None;
+        self.free.push(handle - 1);
+        Ok(Resource::new_own(rep))
+    }
+
+    fn rep<T: Held>(&self, handle: u32) -> Result<u32> {
+        let slot = handle.checked_sub(1).and_then(|index| self.slots.get(index as usize));
+        match slot.copied().flatten() {
+            Some((kind, rep)) if kind == T::KIND => Ok(rep),
+            Some(_) => Err(misuse(format!("handle {handle} is of another resource"))),
+            None => Err(misuse(format!("there is no handle {handle}"))),
+        }
+    }
+
+    /// As at first.
+    pub fn clear(&mut self) {
+        self.slots.clear();
+        self.free.clear();
+    }
+}
+
+/// The memory of the guest beside the rest of its store's data.
+pub fn parts<'a>(guest: &'a mut Guest<'_>) -> Result<(&'a mut [u8], &'a mut State)> {
+    let memory = guest.data().canon.memory.ok_or_else(|| misuse("it has no memory yet"))?;
+    Ok(memory.data_and_store_mut(guest))
+}
+
+/// A range of the guest's memory.
+pub fn range(memory: &[u8], ptr: u32, len: u32) -> Result<&[u8]> {
+    if len as usize > HOSTCALL_FUEL {
+        return Err(misuse(format!("{len} bytes are too many for one call")));
+    }
+    memory
+        .get(ptr as usize..)
+        .and_then(|tail| tail.get(..len as usize))
+        .ok_or_else(|| misuse(format!("pointer {ptr} with length {len} is outside of its memory")))
+}
+
+pub fn list(memory: &[u8], ptr: u32, len: u32) -> Result<Vec<u8>> {
+    range(memory, ptr, len).map(<[u8]>::to_vec)
+}
+
+pub fn string(memory: &[u8], ptr: u32, len: u32) -> Result<String> {
+    let bytes = list(memory, ptr, len)?;
+    String::from_utf8(bytes).map_err(|_| misuse("a string is not UTF-8"))
+}
+
+/// A list of pairs of pointer and length.
+pub fn pairs(memory: &[u8], ptr: u32, len: u32) -> Result<impl Iterator<Item = (u32, u32)>> {
+    aligned(ptr, 4)?;
+    let bytes = range(memory, ptr, len.saturating_mul(8))?;
+    let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    Ok(bytes.chunks_exact(8).map(move |pair| (word(pair), word(&pair[4..]))))
+}
+
+pub fn aligned(ptr: u32, align: usize) -> Result<()> {
+    if (ptr as usize).is_multiple_of(align) {
+        return Ok(());
+    }
+    Err(misuse(format!("pointer {ptr} is not aligned to {align}")))
+}
+
+/// An option's or a result's first word: 0 or 1.
+pub fn flag(value: u32) -> Result<bool> {
+    match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(misuse(format!("{value} is not a case of two"))),
+    }
+}
+
+/// A value that the host gives the guest, in the guest's memory.
+pub trait Lower {
+    const SIZE: usize;
+    const ALIGN: usize;
+    fn lower(self, out: &mut Layout, at: At);
+}
+
+/// The most that a result takes by itself: that of `future-incoming-response.get`.
+const ROOT_BYTES: usize = 64;
+
+/// A value as it is going to be in memory: the result itself, and what it points to.
+pub struct Layout {
+    root: [u8; ROOT_BYTES],
+    pieces: Vec<Piece>,
+}
+
+/// A place in a layout: which piece, 0 for the result itself, and the byte in it.
+#[derive(Clone, Copy)]
+pub struct At {
+    piece: usize,
+    byte: usize,
+}
+
+/// Bytes that need room of their own.
+struct Piece {
+    bytes: Vec<u8>,
+    align: usize,
+    /// Where its pointer goes.
+    parent: At,
+}
+
+impl At {
+    pub fn plus(self, bytes: usize) -> At {
+        At { byte: self.byte + bytes, ..self }
+    }
+}
+
+impl Layout {
+    fn of<T: Lower>(value: T) -> Layout {
+        const { assert!(T::SIZE <= ROOT_BYTES, "a result is larger than the room for it") };
+        let mut layout = Layout { root: [0; ROOT_BYTES], pieces: Vec::new() };
+        value.lower(&mut layout, At { piece: 0, byte: 0 });
+        layout
+    }
+
+    pub fn put(&mut self, at: At, bytes: &[u8]) {
+        let piece = match at.piece {
+            0 => &mut self.root[..],
+            piece => &mut self.pieces[piece - 1].bytes[..],
+        };
+        piece[at.byte..at.byte + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// A pointer and a length, and a new piece for what they point to.
+    fn point(&mut self, at: At, bytes: Vec<u8>, align: usize, len: usize) -> usize {
+        self.put(at, &(align as u32).to_le_bytes());
+        self.put(at.plus(4), &(len as u32).to_le_bytes());
+        self.pieces.push(Piece { bytes, align, parent: at });
+        self.pieces.len()
+    }
+
+    fn set_pointer(&mut self, index: usize, ptr: u32) {
+        let parent = self.pieces[index].parent;
+        self.put(parent, &ptr.to_le_bytes());
+    }
+}
+
+/// Gives the guest a result that needs no room beside its own.
+pub fn give<T: Lower>(guest: &mut Guest<'_>, ret: u32, value: T) -> Result<()> {
+    let layout = Layout::of(value);
+    debug_assert!(layout.pieces.is_empty(), "it needs room");
+    let (memory, _) = parts(guest)?;
+    write(memory, ret, &layout.root[..T::SIZE], T::ALIGN)
+}
+
+/// Gives the guest a result, asking it for the room that it needs.
+pub async fn give_all<T: Lower>(guest: &mut Guest<'_>, ret: u32, value: T) -> Result<()> {
+    let mut layout = Layout::of(value);
+    let mut places = Vec::with_capacity(layout.pieces.len());
+    for index in 0..layout.pieces.len() {
+        let (len, align) = (layout.pieces[index].bytes.len() as u32, layout.pieces[index].align);
+        // Nothing is at the address of nothing.
+        let ptr = if len == 0 { align as u32 } else { room(guest, len, align).await? };
+        layout.set_pointer(index, ptr);
+        places.push(ptr);
+    }
+    let (memory, _) = parts(guest)?;
+    for (piece, ptr) in layout.pieces.iter().zip(places) {
+        if !piece.bytes.is_empty() {
+            write(memory, ptr, &piece.bytes, piece.align)?;
+        }
+    }
+    write(memory, ret, &layout.root[..T::SIZE], T::ALIGN)
+}
+
+async fn room(guest: &mut Guest<'_>, len: u32, align: usize) -> Result<u32> {
+    let realloc = guest.data().canon.realloc.clone();
+    let realloc = realloc.ok_or_else(|| misuse("it has no cabi_realloc to make room with"))?;
+    realloc.call_async(guest, (0, 0, align as u32, len)).await
+}
+
+fn write(memory: &mut [u8], ptr: u32, bytes: &[u8], align: usize) -> Result<()> {
+    aligned(ptr, align)?;
+    let tail = memory.get_mut(ptr as usize..);
+    let place = tail.and_then(|tail| tail.get_mut(..bytes.len()));
+    let place =
+        place.ok_or_else(|| misuse(format!("pointer {ptr} for a result is out of its memory")))?;
+    place.copy_from_slice(bytes);
+    Ok(())
+}
+
+macro_rules! lower_numbers {
+    ($($number:ty),*) => {$(
+        impl Lower for $number {
+            const SIZE: usize = size_of::<$number>();
+            const ALIGN: usize = size_of::<$number>();
+            fn lower(self, out: &mut Layout, at: At) {
+                out.put(at, &self.to_le_bytes());
+            }
+        }
+    )*};
+}
+lower_numbers!(u8, u16, u32, u64);
+
+impl Lower for () {
+    const SIZE: usize = 0;
+    const ALIGN: usize = 1;
+    fn lower(self, _out: &mut Layout, _at: At) {}
+}
+
+impl Lower for Vec<u8> {
+    const SIZE: usize = 8;
+    const ALIGN: usize = 4;
+    fn lower(self, out: &mut Layout, at: At) {
+        let len = self.len();
+        out.point(at, self, 1, len);
+    }
+}
+
+impl Lower for String {
+    const SIZE: usize = 8;
+    const ALIGN: usize = 4;
+    fn lower(self, out: &mut Layout, at: At) {
+        self.into_bytes().lower(out, at);
+    }
+}
+
+/// A list of anything but bytes.
+pub struct List<T>(pub Vec<T>);
+
+impl<T: Lower> Lower for List<T> {
+    const SIZE: usize = 8;
+    const ALIGN: usize = 4;
+    fn lower(self, out: &mut Layout, at: At) {
+        let len = self.0.len();
+        let piece = out.point(at, vec![0; len * T::SIZE], T::ALIGN, len);
+        for (index, item) in self.0.into_iter().enumerate() {
+            item.lower(out, At { piece, byte: index * T::SIZE });
+        }
+    }
+}
+
+impl<A: Lower, B: Lower> Lower for (A, B) {
+    const SIZE: usize =
+        (A::SIZE.next_multiple_of(B::ALIGN) + B::SIZE).next_multiple_of(max(A::ALIGN, B::ALIGN));
+    const ALIGN: usize = max(A::ALIGN, B::ALIGN);
+    fn lower(self, out: &mut Layout, at: At) {
+        self.0.lower(out, at);
+        self.1.lower(out, at.plus(A::SIZE.next_multiple_of(B::ALIGN)));
+    }
+}
+
+impl<T: Lower> Lower for Option<T> {
+    const SIZE: usize = (T::ALIGN + T::SIZE).next_multiple_of(T::ALIGN);
+    const ALIGN: usize = T::ALIGN;
+    fn lower(self, out: &mut Layout, at: At) {
+        out.put(at, &[u8::from(self.is_some())]);
+        if let Some(value) = self {
+            value.lower(out, at.plus(T::ALIGN));
+        }
+    }
+}
+
+impl<T: Lower, E: Lower> Lower for std::result::Result<T, E> {
+    const SIZE: usize = (Self::ALIGN + max(T::SIZE, E::SIZE)).next_multiple_of(Self::ALIGN);
+    const ALIGN: usize = max(T::ALIGN, E::ALIGN);
+    fn lower(self, out: &mut Layout, at: At) {
+        out.put(at, &[u8::from(self.is_err())]);
+        match self {
+            Ok(value) => value.lower(out, at.plus(Self::ALIGN)),
+            Err(error) => error.lower(out, at.plus(Self::ALIGN)),
+        }
+    }
+}
+
+pub const fn max(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}
+
+/// A handle of a resource that the guest has been given.
+pub struct Own<T>(pub u32, PhantomData<T>);
+
+impl<T: Held> Own<T> {
+    pub fn new(state: &mut State, resource: Resource<T>) -> Result<Self> {
+        Ok(Own(state.canon.handles.put(resource)?, PhantomData))
+    }
+}
+
+impl<T> Lower for Own<T> {
+    const SIZE: usize = 4;
+    const ALIGN: usize = 4;
+    fn lower(self, out: &mut Layout, at: At) {
+        self.0.lower(out, at);
+    }
+}

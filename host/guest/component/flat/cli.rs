@@ -1,0 +1,179 @@
+//! wasi:cli, wasi:clocks and wasi:random.
+
+use wasmtime::Linker;
+use wasmtime_wasi::WasiView as _;
+use wasmtime_wasi::cli::WasiCliView as _;
+use wasmtime_wasi::clocks::WasiClocksView as _;
+use wasmtime_wasi::p2::bindings::cli::{environment, exit, stderr, stdin, stdout};
+use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
+use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
+
+use super::abi::{Guest, List, Result, flag, give, give_all, parts};
+use crate::guest::component::State;
+use crate::guest::core::misuse;
+
+const MONOTONIC: &str = "wasi:clocks/monotonic-clock";
+const WALL: &str = "wasi:clocks/wall-clock";
+const RANDOM: &str = "wasi:random/random";
+const INSECURE: &str = "wasi:random/insecure";
+const ENVIRONMENT: &str = "wasi:cli/environment";
+const EXIT: &str = "wasi:cli/exit";
+
+pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+    add_clocks(linker)?;
+    add_random(linker)?;
+    add_environment(linker)?;
+    add_streams(linker)?;
+    add_terminals(linker)
+}
+
+fn add_clocks(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(MONOTONIC, "now", |mut guest: Guest<'_>| {
+        monotonic_clock::Host::now(&mut guest.data_mut().clocks())
+    })?;
+    linker.func_wrap(MONOTONIC, "resolution", |mut guest: Guest<'_>| {
+        monotonic_clock::Host::resolution(&mut guest.data_mut().clocks())
+    })?;
+    linker.func_wrap(MONOTONIC, "subscribe-instant", |mut guest: Guest<'_>, when: u64| {
+        let state = guest.data_mut();
+        let pollable = monotonic_clock::Host::subscribe_instant(&mut state.clocks(), when)?;
+        state.canon.handles.put(pollable)
+    })?;
+    linker.func_wrap(MONOTONIC, "subscribe-duration", |mut guest: Guest<'_>, when: u64| {
+        let state = guest.data_mut();
+        let pollable = monotonic_clock::Host::subscribe_duration(&mut state.clocks(), when)?;
+        state.canon.handles.put(pollable)
+    })?;
+    linker.func_wrap(WALL, "now", |mut guest: Guest<'_>, ret: u32| {
+        let now = wall_clock::Host::now(&mut guest.data_mut().clocks())?;
+        give(&mut guest, ret, (now.seconds, now.nanoseconds))
+    })?;
+    linker.func_wrap(WALL, "resolution", |mut guest: Guest<'_>, ret: u32| {
+        let step = wall_clock::Host::resolution(&mut guest.data_mut().clocks())?;
+        give(&mut guest, ret, (step.seconds, step.nanoseconds))
+    })?;
+    Ok(())
+}
+
+fn add_random(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap_async(
+        RANDOM,
+        "get-random-bytes",
+        |mut guest: Guest<'_>, (len, ret): (u64, u32)| {
+            Box::new(async move {
+                let random = guest.data_mut().ctx().ctx.random();
+                let bytes = random::Host::get_random_bytes(random, len)?;
+                give_all(&mut guest, ret, bytes).await
+            })
+        },
+    )?;
+    linker.func_wrap(RANDOM, "get-random-u64", |mut guest: Guest<'_>| {
+        random::Host::get_random_u64(guest.data_mut().ctx().ctx.random())
+    })?;
+    linker.func_wrap_async(
+        INSECURE,
+        "get-insecure-random-bytes",
+        |mut guest: Guest<'_>, (len, ret): (u64, u32)| {
+            Box::new(async move {
+                let random = guest.data_mut().ctx().ctx.random();
+                let bytes = insecure::Host::get_insecure_random_bytes(random, len)?;
+                give_all(&mut guest, ret, bytes).await
+            })
+        },
+    )?;
+    linker.func_wrap(INSECURE, "get-insecure-random-u64", |mut guest: Guest<'_>| {
+        insecure::Host::get_insecure_random_u64(guest.data_mut().ctx().ctx.random())
+    })?;
+    linker.func_wrap(
+        "wasi:random/insecure-seed",
+        "insecure-seed",
+        |mut guest: Guest<'_>, ret: u32| {
+            let seed = insecure_seed::Host::insecure_seed(guest.data_mut().ctx().ctx.random())?;
+            give(&mut guest, ret, seed)
+        },
+    )?;
+    Ok(())
+}
+
+fn add_environment(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap_async(
+        ENVIRONMENT,
+        "get-environment",
+        |mut guest: Guest<'_>, (ret,): (u32,)| {
+            Box::new(async move {
+                let all = environment::Host::get_environment(&mut guest.data_mut().cli())?;
+                give_all(&mut guest, ret, List(all)).await
+            })
+        },
+    )?;
+    linker.func_wrap_async(
+        ENVIRONMENT,
+        "get-arguments",
+        |mut guest: Guest<'_>, (ret,): (u32,)| {
+            Box::new(async move {
+                let all = environment::Host::get_arguments(&mut guest.data_mut().cli())?;
+                give_all(&mut guest, ret, List(all)).await
+            })
+        },
+    )?;
+    linker.func_wrap_async(
+        ENVIRONMENT,
+        "initial-cwd",
+        |mut guest: Guest<'_>, (ret,): (u32,)| {
+            Box::new(async move {
+                let folder = environment::Host::initial_cwd(&mut guest.data_mut().cli())?;
+                give_all(&mut guest, ret, folder).await
+            })
+        },
+    )?;
+    linker.func_wrap(EXIT, "exit", |mut guest: Guest<'_>, status: u32| {
+        let status = if flag(status)? { Err(()) } else { Ok(()) };
+        exit::Host::exit(&mut guest.data_mut().cli(), status)
+    })?;
+    linker.func_wrap(EXIT, "exit-with-code", |mut guest: Guest<'_>, code: u32| {
+        let code = u8::try_from(code).map_err(|_| misuse("an exit code above 255"))?;
+        exit::Host::exit_with_code(&mut guest.data_mut().cli(), code)
+    })?;
+    Ok(())
+}
+
+fn add_streams(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap("wasi:cli/stdin", "get-stdin", |mut guest: Guest<'_>| {
+        let state = guest.data_mut();
+        let stream = stdin::Host::get_stdin(&mut state.cli())?;
+        state.canon.handles.put(stream)
+    })?;
+    linker.func_wrap("wasi:cli/stdout", "get-stdout", |mut guest: Guest<'_>| {
+        let state = guest.data_mut();
+        let stream = stdout::Host::get_stdout(&mut state.cli())?;
+        state.canon.handles.put(stream)
+    })?;
+    linker.func_wrap("wasi:cli/stderr", "get-stderr", |mut guest: Guest<'_>| {
+        let state = guest.data_mut();
+        let stream = stderr::Host::get_stderr(&mut state.cli())?;
+        state.canon.handles.put(stream)
+    })?;
+    Ok(())
+}
+
+/// No stream of a guest is a terminal, so there never is a handle of one.
+fn add_terminals(linker: &mut Linker<State>) -> Result<()> {
+    for name in ["stdin", "stdout", "stderr"] {
+        linker.func_wrap(
+            &format!("wasi:cli/terminal-{name}"),
+            &format!("get-terminal-{name}"),
+            |mut guest: Guest<'_>, ret: u32| give(&mut guest, ret, None::<u32>),
+        )?;
+    }
+    for name in ["terminal-input", "terminal-output"] {
+        linker.func_wrap(
+            &format!("wasi:cli/{name}"),
+            &format!("[resource-drop]{name}"),
+            |mut guest: Guest<'_>, this: u32| {
+                parts(&mut guest)?;
+                Err::<(), _>(misuse(format!("there is no handle {this}")))
+            },
+        )?;
+    }
+    Ok(())
+}

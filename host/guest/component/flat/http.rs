@@ -1,0 +1,498 @@
+//! wasi:http/types, as far as a handler of requests needs it: fields, the request and its body, the
+//! response and its body.
+
+use wasmtime::Linker;
+use wasmtime::component::Resource;
+use wasmtime_wasi_http::p2::bindings::http::types::{
+    HeaderError, Host as _, HostFields, HostFutureTrailers, HostIncomingBody, HostIncomingRequest,
+    HostOutgoingBody, HostOutgoingResponse, HostResponseOutparam, Method, Scheme,
+};
+use wasmtime_wasi_http::p2::body::{
+    HostFutureTrailers as FutureTrailers, HostIncomingBody as IncomingBody,
+    HostOutgoingBody as OutgoingBody,
+};
+use wasmtime_wasi_http::p2::types::{
+    HostIncomingRequest as IncomingRequest, HostOutgoingResponse as OutgoingResponse,
+    HostResponseOutparam as ResponseOutparam,
+};
+use wasmtime_wasi_http::{FieldMap, WasiHttpView as _};
+
+use super::abi::{
+    At, Guest, Held, Layout, List, Lower, Own, Result, flag, give, give_all, list, pairs, parts,
+    string,
+};
+use super::error::Flattened;
+use crate::guest::component::State;
+use crate::guest::core::misuse;
+
+impl Held for FieldMap {
+    const KIND: u8 = 4;
+}
+impl Held for IncomingRequest {
+    const KIND: u8 = 5;
+}
+impl Held for ResponseOutparam {
+    const KIND: u8 = 6;
+}
+impl Held for IncomingBody {
+    const KIND: u8 = 7;
+}
+impl Held for FutureTrailers {
+    const KIND: u8 = 8;
+}
+impl Held for OutgoingResponse {
+    const KIND: u8 = 9;
+}
+impl Held for OutgoingBody {
+    const KIND: u8 = 10;
+}
+
+pub const TYPES: &str = "wasi:http/types";
+
+pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+    add_drops(linker)?;
+    add_fields(linker)?;
+    add_field_changes(linker)?;
+    add_request(linker)?;
+    add_request_body(linker)?;
+    add_response(linker)?;
+    add_response_body(linker)
+}
+
+fn add_drops(linker: &mut Linker<State>) -> Result<()> {
+    macro_rules! drops {
+        ($($name:literal $host:ident $held:ty),* $(,)?) => {$(
+            linker.func_wrap(
+                TYPES,
+                concat!("[resource-drop]", $name),
+                |mut guest: Guest<'_>, this: u32| {
+                    let state = guest.data_mut();
+                    let resource = state.canon.handles.take::<$held>(this)?;
+                    $host::drop(&mut state.http(), resource)
+                },
+            )?;
+        )*};
+    }
+    drops! {
+        "fields" HostFields FieldMap,
+        "incoming-request" HostIncomingRequest IncomingRequest,
+        "response-outparam" HostResponseOutparam ResponseOutparam,
+        "incoming-body" HostIncomingBody IncomingBody,
+        "future-trailers" HostFutureTrailers FutureTrailers,
+        "outgoing-response" HostOutgoingResponse OutgoingResponse,
+        "outgoing-body" HostOutgoingBody OutgoingBody,
+    }
+    Ok(())
+}
+
+/// What a guest is told about a change of fields.
+fn header_result<T>(
+    state: &mut State,
+    result: std::result::Result<T, wasmtime_wasi_http::p2::HeaderError>,
+) -> Result<std::result::Result<T, HeaderError>> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(error) => state.http().convert_header_error(error).map(Err),
+    }
+}
+
+fn add_fields(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(TYPES, "[constructor]fields", |mut guest: Guest<'_>| {
+        let state = guest.data_mut();
+        let fields = HostFields::new(&mut state.http())?;
+        state.canon.handles.put(fields)
+    })?;
+    linker.func_wrap_async(
+        TYPES,
+        "[method]fields.get",
+        |mut guest: Guest<'_>, (this, name, name_len, ret): (u32, u32, u32, u32)| {
+            Box::new(async move {
+                let (memory, state) = parts(&mut guest)?;
+                let fields = state.canon.handles.get::<FieldMap>(this)?;
+                let name = string(memory, name, name_len)?;
+                let values = HostFields::get(&mut state.http(), fields, name)?;
+                give_all(&mut guest, ret, List(values)).await
+            })
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]fields.has",
+        |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let fields = state.canon.handles.get::<FieldMap>(this)?;
+            let name = string(memory, name, name_len)?;
+            HostFields::has(&mut state.http(), fields, name).map(u32::from)
+        },
+    )?;
+    linker.func_wrap_async(
+        TYPES,
+        "[method]fields.entries",
+        |mut guest: Guest<'_>, (this, ret): (u32, u32)| {
+            Box::new(async move {
+                let state = guest.data_mut();
+                let fields = state.canon.handles.get::<FieldMap>(this)?;
+                let entries = HostFields::entries(&mut state.http(), fields)?;
+                give_all(&mut guest, ret, List(entries)).await
+            })
+        },
+    )?;
+    linker.func_wrap(TYPES, "[method]fields.clone", |mut guest: Guest<'_>, this: u32| {
+        let state = guest.data_mut();
+        let fields = state.canon.handles.get::<FieldMap>(this)?;
+        let clone = HostFields::clone(&mut state.http(), fields)?;
+        state.canon.handles.put(clone)
+    })?;
+    Ok(())
+}
+
+fn add_field_changes(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(
+        TYPES,
+        "[static]fields.from-list",
+        |mut guest: Guest<'_>, ptr: u32, len: u32, ret: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            // Each entry is two pairs of pointer and length: the name's and the value's.
+            let mut words = pairs(memory, ptr, len.saturating_mul(2))?;
+            let mut entries = Vec::new();
+            while let (Some(name), Some(value)) = (words.next(), words.next()) {
+                entries.push((string(memory, name.0, name.1)?, list(memory, value.0, value.1)?));
+            }
+            drop(words);
+            let fields = HostFields::from_list(&mut state.http(), entries);
+            let fields = match header_result(state, fields)? {
+                Ok(fields) => Ok(Own::new(state, fields)?),
+                Err(error) => Err(error),
+            };
+            give(&mut guest, ret, fields)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]fields.set",
+        |mut guest: Guest<'_>,
+         this: u32,
+         name: u32,
+         name_len: u32,
+         values: u32,
+         values_len: u32,
+         ret: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let fields = state.canon.handles.get::<FieldMap>(this)?;
+            let name = string(memory, name, name_len)?;
+            let values = pairs(memory, values, values_len)?;
+            let values = values.map(|(ptr, len)| list(memory, ptr, len));
+            let values = values.collect::<Result<Vec<_>>>()?;
+            let set = HostFields::set(&mut state.http(), fields, name, values);
+            let set = header_result(state, set)?;
+            give(&mut guest, ret, set)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]fields.delete",
+        |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32, ret: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let fields = state.canon.handles.get::<FieldMap>(this)?;
+            let name = string(memory, name, name_len)?;
+            let deleted = HostFields::delete(&mut state.http(), fields, name);
+            let deleted = header_result(state, deleted)?;
+            give(&mut guest, ret, deleted)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]fields.append",
+        |mut guest: Guest<'_>,
+         this: u32,
+         name: u32,
+         name_len: u32,
+         value: u32,
+         value_len: u32,
+         ret: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let fields = state.canon.handles.get::<FieldMap>(this)?;
+            let name = string(memory, name, name_len)?;
+            let value = list(memory, value, value_len)?;
+            let appended = HostFields::append(&mut state.http(), fields, name, value);
+            let appended = header_result(state, appended)?;
+            give(&mut guest, ret, appended)
+        },
+    )?;
+    Ok(())
+}
+
+/// `variant method`: nine without a value, and `other(string)`.
+impl Lower for Method {
+    const SIZE: usize = 12;
+    const ALIGN: usize = 4;
+    fn lower(self, out: &mut Layout, at: At) {
+        let case: u8 = match self {
+            Method::Get => 0,
+            Method::Head => 1,
+            Method::Post => 2,
+            Method::Put => 3,
+            Method::Delete => 4,
+            Method::Connect => 5,
+            Method::Options => 6,
+            Method::Trace => 7,
+            Method::Patch => 8,
+            Method::Other(name) => {
+                name.lower(out, at.plus(4));
+                9
+            }
+        };
+        case.lower(out, at);
+    }
+}
+
+/// `variant scheme`: HTTP, HTTPS, `other(string)`.
+impl Lower for Scheme {
+    const SIZE: usize = 12;
+    const ALIGN: usize = 4;
+    fn lower(self, out: &mut Layout, at: At) {
+        let case: u8 = match self {
+            Scheme::Http => 0,
+            Scheme::Https => 1,
+            Scheme::Other(name) => {
+                name.lower(out, at.plus(4));
+                2
+            }
+        };
+        case.lower(out, at);
+    }
+}
+
+fn add_request(linker: &mut Linker<State>) -> Result<()> {
+    macro_rules! gets {
+        ($($name:literal $get:ident),* $(,)?) => {$(
+            linker.func_wrap_async(
+                TYPES,
+                concat!("[method]incoming-request.", $name),
+                |mut guest: Guest<'_>, (this, ret): (u32, u32)| {
+                    Box::new(async move {
+                        let state = guest.data_mut();
+                        let request = state.canon.handles.get::<IncomingRequest>(this)?;
+                        let value = HostIncomingRequest::$get(&mut state.http(), request)?;
+                        give_all(&mut guest, ret, value).await
+                    })
+                },
+            )?;
+        )*};
+    }
+    gets! {
+        "method" method,
+        "path-with-query" path_with_query,
+        "scheme" scheme,
+        "authority" authority,
+    }
+    linker.func_wrap(
+        TYPES,
+        "[method]incoming-request.headers",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let request = state.canon.handles.get::<IncomingRequest>(this)?;
+            let headers = HostIncomingRequest::headers(&mut state.http(), request)?;
+            state.canon.handles.put(headers)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]incoming-request.consume",
+        |mut guest: Guest<'_>, this: u32, ret: u32| {
+            let state = guest.data_mut();
+            let request = state.canon.handles.get::<IncomingRequest>(this)?;
+            let body = HostIncomingRequest::consume(&mut state.http(), request)?;
+            let body = owned(state, body)?;
+            give(&mut guest, ret, body)
+        },
+    )?;
+    Ok(())
+}
+
+/// A result with a resource in it, as the guest gets it.
+pub fn owned<T: Held, E>(
+    state: &mut State,
+    result: std::result::Result<Resource<T>, E>,
+) -> Result<std::result::Result<Own<T>, E>> {
+    Ok(match result {
+        Ok(resource) => Ok(Own::new(state, resource)?),
+        Err(error) => Err(error),
+    })
+}
+
+fn add_request_body(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(
+        TYPES,
+        "[method]incoming-body.stream",
+        |mut guest: Guest<'_>, this: u32, ret: u32| {
+            let state = guest.data_mut();
+            let body = state.canon.handles.get::<IncomingBody>(this)?;
+            let stream = HostIncomingBody::stream(&mut state.http(), body)?;
+            let stream = owned(state, stream)?;
+            give(&mut guest, ret, stream)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[static]incoming-body.finish",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let body = state.canon.handles.take::<IncomingBody>(this)?;
+            let trailers = HostIncomingBody::finish(&mut state.http(), body)?;
+            state.canon.handles.put(trailers)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]future-trailers.subscribe",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let trailers = state.canon.handles.get::<FutureTrailers>(this)?;
+            let pollable = HostFutureTrailers::subscribe(&mut state.http(), trailers)?;
+            state.canon.handles.put(pollable)
+        },
+    )?;
+    linker.func_wrap_async(
+        TYPES,
+        "[method]future-trailers.get",
+        |mut guest: Guest<'_>, (this, ret): (u32, u32)| {
+            Box::new(async move {
+                let state = guest.data_mut();
+                let trailers = state.canon.handles.get::<FutureTrailers>(this)?;
+                let got = HostFutureTrailers::get(&mut state.http(), trailers)?;
+                let got = match got {
+                    Some(Ok(Ok(Some(fields)))) => Some(Ok(Ok(Some(Own::new(state, fields)?)))),
+                    Some(Ok(Ok(None))) => Some(Ok(Ok(None))),
+                    Some(Ok(Err(code))) => Some(Ok(Err(code))),
+                    Some(Err(())) => Some(Err(())),
+                    None => None,
+                };
+                give_all(&mut guest, ret, got).await
+            })
+        },
+    )?;
+    Ok(())
+}
+
+fn add_response(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(
+        TYPES,
+        "[constructor]outgoing-response",
+        |mut guest: Guest<'_>, headers: u32| {
+            let state = guest.data_mut();
+            let headers = state.canon.handles.take::<FieldMap>(headers)?;
+            let response = HostOutgoingResponse::new(&mut state.http(), headers)?;
+            state.canon.handles.put(response)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]outgoing-response.status-code",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let response = state.canon.handles.get::<OutgoingResponse>(this)?;
+            HostOutgoingResponse::status_code(&mut state.http(), response).map(u32::from)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]outgoing-response.set-status-code",
+        |mut guest: Guest<'_>, this: u32, status: u32| {
+            let state = guest.data_mut();
+            let response = state.canon.handles.get::<OutgoingResponse>(this)?;
+            // What is above 16 bits does not count, says the ABI.
+            let status = status as u16;
+            let set = HostOutgoingResponse::set_status_code(&mut state.http(), response, status)?;
+            Ok(u32::from(set.is_err()))
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]outgoing-response.headers",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let response = state.canon.handles.get::<OutgoingResponse>(this)?;
+            let headers = HostOutgoingResponse::headers(&mut state.http(), response)?;
+            state.canon.handles.put(headers)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]outgoing-response.body",
+        |mut guest: Guest<'_>, this: u32, ret: u32| {
+            let state = guest.data_mut();
+            let response = state.canon.handles.get::<OutgoingResponse>(this)?;
+            let body = HostOutgoingResponse::body(&mut state.http(), response)?;
+            let body = owned(state, body)?;
+            give(&mut guest, ret, body)
+        },
+    )?;
+    linker.func_wrap(TYPES, "[static]response-outparam.set", set_response)?;
+    linker.func_wrap(
+        TYPES,
+        "[method]response-outparam.send-informational",
+        |_: Guest<'_>, _this: u32, _status: u32, _headers: u32, _ret: u32| {
+            Err::<(), _>(misuse("informational responses cannot be sent"))
+        },
+    )?;
+    Ok(())
+}
+
+#[expect(clippy::too_many_arguments, reason = "the canonical ABI flattens an error code so")]
+fn set_response(
+    mut guest: Guest<'_>,
+    outparam: u32,
+    is_error: u32,
+    response_or_case: u32,
+    a: u32,
+    b: u64,
+    c: u32,
+    d: u32,
+    e: u32,
+    f: u32,
+) -> Result<()> {
+    let (memory, state) = parts(&mut guest)?;
+    let response = if flag(is_error)? {
+        Err(Flattened { case: response_or_case, values: (a, b, c, d, e, f) }.lift(memory)?)
+    } else {
+        Ok(state.canon.handles.take::<OutgoingResponse>(response_or_case)?)
+    };
+    let outparam = state.canon.handles.take::<ResponseOutparam>(outparam)?;
+    HostResponseOutparam::set(&mut state.http(), outparam, response)
+}
+
+fn add_response_body(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(
+        TYPES,
+        "[method]outgoing-body.write",
+        |mut guest: Guest<'_>, this: u32, ret: u32| {
+            let state = guest.data_mut();
+            let body = state.canon.handles.get::<OutgoingBody>(this)?;
+            let stream = HostOutgoingBody::write(&mut state.http(), body)?;
+            let stream = owned(state, stream)?;
+            give(&mut guest, ret, stream)
+        },
+    )?;
+    linker.func_wrap_async(
+        TYPES,
+        "[static]outgoing-body.finish",
+        |mut guest: Guest<'_>, (this, some, trailers, ret): (u32, u32, u32, u32)| {
+            Box::new(async move {
+                let state = guest.data_mut();
+                let body = state.canon.handles.take::<OutgoingBody>(this)?;
+                let trailers = match flag(some)? {
+                    true => Some(state.canon.handles.take::<FieldMap>(trailers)?),
+                    false => None,
+                };
+                let finished = HostOutgoingBody::finish(&mut state.http(), body, trailers);
+                let finished = match finished {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(state.http().convert_error_code(error)?),
+                };
+                give_all(&mut guest, ret, finished).await
+            })
+        },
+    )?;
+    Ok(())
+}

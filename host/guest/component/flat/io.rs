@@ -1,0 +1,353 @@
+//! wasi:io: errors, pollables and streams.
+
+use wasmtime::Linker;
+use wasmtime_wasi_io::bindings::wasi::io::error::HostError as _;
+use wasmtime_wasi_io::bindings::wasi::io::poll::{Host as _, HostPollable as _};
+use wasmtime_wasi_io::bindings::wasi::io::streams::{
+    Host as _, HostInputStream as _, HostOutputStream as _, StreamError as Shown,
+};
+use wasmtime_wasi_io::poll::DynPollable;
+use wasmtime_wasi_io::streams::{DynInputStream, DynOutputStream, Error, StreamError};
+
+use super::abi::{
+    At, Guest, Held, Layout, List, Lower, Own, Result, aligned, give, give_all, list, parts, range,
+};
+use crate::guest::component::State;
+
+impl Held for Error {
+    const KIND: u8 = 0;
+}
+impl Held for DynPollable {
+    const KIND: u8 = 1;
+}
+impl Held for DynInputStream {
+    const KIND: u8 = 2;
+}
+impl Held for DynOutputStream {
+    const KIND: u8 = 3;
+}
+
+const ERROR: &str = "wasi:io/error";
+const POLL: &str = "wasi:io/poll";
+const STREAMS: &str = "wasi:io/streams";
+
+pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(ERROR, "[resource-drop]error", |mut guest: Guest<'_>, this: u32| {
+        let state = guest.data_mut();
+        let error = state.canon.handles.take(this)?;
+        state.table.drop_error(error)
+    })?;
+    linker.func_wrap_async(
+        ERROR,
+        "[method]error.to-debug-string",
+        |mut guest: Guest<'_>, (this, ret): (u32, u32)| {
+            Box::new(async move {
+                let state = guest.data_mut();
+                let error = state.canon.handles.get(this)?;
+                let text = state.table.to_debug_string(error)?;
+                give_all(&mut guest, ret, text).await
+            })
+        },
+    )?;
+    add_poll(linker)?;
+    add_input(linker)?;
+    add_output(linker)?;
+    add_splice(linker)
+}
+
+/// The name `drop` is that of every resource's function.
+trait Drops {
+    fn drop_error(&mut self, error: wasmtime::component::Resource<Error>) -> Result<()>;
+}
+
+impl Drops for wasmtime::component::ResourceTable {
+    fn drop_error(&mut self, error: wasmtime::component::Resource<Error>) -> Result<()> {
+        wasmtime_wasi_io::bindings::wasi::io::error::HostError::drop(self, error)
+    }
+}
+
+fn add_poll(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(POLL, "[resource-drop]pollable", |mut guest: Guest<'_>, this: u32| {
+        let state = guest.data_mut();
+        let pollable = state.canon.handles.take::<DynPollable>(this)?;
+        wasmtime_wasi_io::bindings::wasi::io::poll::HostPollable::drop(&mut state.table, pollable)
+    })?;
+    linker.func_wrap_async(
+        POLL,
+        "[method]pollable.ready",
+        |mut guest: Guest<'_>, (this,): (u32,)| {
+            Box::new(async move {
+                let state = guest.data_mut();
+                let pollable = state.canon.handles.get::<DynPollable>(this)?;
+                state.table.ready(pollable).await.map(u32::from)
+            })
+        },
+    )?;
+    linker.func_wrap_async(
+        POLL,
+        "[method]pollable.block",
+        |mut guest: Guest<'_>, (this,): (u32,)| {
+            Box::new(async move {
+                let state = guest.data_mut();
+                let pollable = state.canon.handles.get::<DynPollable>(this)?;
+                state.table.block(pollable).await
+            })
+        },
+    )?;
+    linker.func_wrap_async(
+        POLL,
+        "poll",
+        |mut guest: Guest<'_>, (ptr, len, ret): (u32, u32, u32)| {
+            Box::new(async move {
+                let (memory, state) = parts(&mut guest)?;
+                aligned(ptr, 4)?;
+                let handles = range(memory, ptr, len.saturating_mul(4))?.chunks_exact(4);
+                let handles = handles.map(|it| u32::from_le_bytes([it[0], it[1], it[2], it[3]]));
+                let pollables = handles.map(|handle| state.canon.handles.get(handle));
+                let pollables = pollables.collect::<Result<Vec<_>>>()?;
+                let ready = state.table.poll(pollables).await?;
+                give_all(&mut guest, ret, List(ready)).await
+            })
+        },
+    )?;
+    Ok(())
+}
+
+/// What a guest sees of an error of a stream.
+pub enum Failed {
+    Last(Own<Error>),
+    Closed,
+}
+
+impl Lower for Failed {
+    const SIZE: usize = 8;
+    const ALIGN: usize = 4;
+    fn lower(self, out: &mut Layout, at: At) {
+        match self {
+            Failed::Last(error) => error.lower(out, at.plus(4)),
+            Failed::Closed => out.put(at, &[1]),
+        }
+    }
+}
+
+fn shown<T>(
+    state: &mut State,
+    result: std::result::Result<T, StreamError>,
+) -> Result<std::result::Result<T, Failed>> {
+    Ok(match result {
+        Ok(value) => Ok(value),
+        Err(StreamError::Closed) => Err(Failed::Closed),
+        Err(error) => Err(match state.table.convert_stream_error(error)? {
+            Shown::LastOperationFailed(error) => Failed::Last(Own::new(state, error)?),
+            Shown::Closed => Failed::Closed,
+        }),
+    })
+}
+
+fn add_input(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap_async(
+        STREAMS,
+        "[resource-drop]input-stream",
+        |mut guest: Guest<'_>, (this,): (u32,)| {
+            Box::new(async move {
+                let state = guest.data_mut();
+                let stream = state.canon.handles.take::<DynInputStream>(this)?;
+                wasmtime_wasi_io::bindings::wasi::io::streams::HostInputStream::drop(
+                    &mut state.table,
+                    stream,
+                )
+                .await
+            })
+        },
+    )?;
+    for (name, blocking) in
+        [("[method]input-stream.read", false), ("[method]input-stream.blocking-read", true)]
+    {
+        linker.func_wrap_async(
+            STREAMS,
+            name,
+            move |mut guest: Guest<'_>, (this, len, ret): (u32, u64, u32)| {
+                Box::new(async move {
+                    let state = guest.data_mut();
+                    let stream = state.canon.handles.get::<DynInputStream>(this)?;
+                    let read = match blocking {
+                        false => state.table.read(stream, len),
+                        true => state.table.blocking_read(stream, len).await,
+                    };
+                    let read = shown(state, read)?;
+                    give_all(&mut guest, ret, read).await
+                })
+            },
+        )?;
+    }
+    for (name, blocking) in
+        [("[method]input-stream.skip", false), ("[method]input-stream.blocking-skip", true)]
+    {
+        linker.func_wrap_async(
+            STREAMS,
+            name,
+            move |mut guest: Guest<'_>, (this, len, ret): (u32, u64, u32)| {
+                Box::new(async move {
+                    let state = guest.data_mut();
+                    let stream = state.canon.handles.get::<DynInputStream>(this)?;
+                    let skipped = match blocking {
+                        false => state.table.skip(stream, len),
+                        true => state.table.blocking_skip(stream, len).await,
+                    };
+                    let skipped = shown(state, skipped)?;
+                    give(&mut guest, ret, skipped)
+                })
+            },
+        )?;
+    }
+    linker.func_wrap(
+        STREAMS,
+        "[method]input-stream.subscribe",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let stream = state.canon.handles.get::<DynInputStream>(this)?;
+            let pollable =
+                wasmtime_wasi_io::bindings::wasi::io::streams::HostInputStream::subscribe(
+                    &mut state.table,
+                    stream,
+                )?;
+            state.canon.handles.put(pollable)
+        },
+    )?;
+    Ok(())
+}
+
+fn add_output(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap_async(
+        STREAMS,
+        "[resource-drop]output-stream",
+        |mut guest: Guest<'_>, (this,): (u32,)| {
+            Box::new(async move {
+                let state = guest.data_mut();
+                let stream = state.canon.handles.take::<DynOutputStream>(this)?;
+                wasmtime_wasi_io::bindings::wasi::io::streams::HostOutputStream::drop(
+                    &mut state.table,
+                    stream,
+                )
+                .await
+            })
+        },
+    )?;
+    linker.func_wrap(
+        STREAMS,
+        "[method]output-stream.check-write",
+        |mut guest: Guest<'_>, this: u32, ret: u32| {
+            let state = guest.data_mut();
+            let stream = state.canon.handles.get::<DynOutputStream>(this)?;
+            let room = state.table.check_write(stream);
+            let room = shown(state, room)?;
+            give(&mut guest, ret, room)
+        },
+    )?;
+    linker.func_wrap(
+        STREAMS,
+        "[method]output-stream.write",
+        |mut guest: Guest<'_>, this: u32, ptr: u32, len: u32, ret: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let stream = state.canon.handles.get::<DynOutputStream>(this)?;
+            let written = state.table.write(stream, list(memory, ptr, len)?);
+            let written = shown(state, written)?;
+            give(&mut guest, ret, written)
+        },
+    )?;
+    linker.func_wrap_async(
+        STREAMS,
+        "[method]output-stream.blocking-write-and-flush",
+        |mut guest: Guest<'_>, (this, ptr, len, ret): (u32, u32, u32, u32)| {
+            Box::new(async move {
+                let (memory, state) = parts(&mut guest)?;
+                let stream = state.canon.handles.get::<DynOutputStream>(this)?;
+                let bytes = list(memory, ptr, len)?;
+                let written = state.table.blocking_write_and_flush(stream, bytes).await;
+                let written = shown(state, written)?;
+                give(&mut guest, ret, written)
+            })
+        },
+    )?;
+    for (name, blocking) in
+        [("[method]output-stream.flush", false), ("[method]output-stream.blocking-flush", true)]
+    {
+        linker.func_wrap_async(
+            STREAMS,
+            name,
+            move |mut guest: Guest<'_>, (this, ret): (u32, u32)| {
+                Box::new(async move {
+                    let state = guest.data_mut();
+                    let stream = state.canon.handles.get::<DynOutputStream>(this)?;
+                    let flushed = match blocking {
+                        false => state.table.flush(stream),
+                        true => state.table.blocking_flush(stream).await,
+                    };
+                    let flushed = shown(state, flushed)?;
+                    give(&mut guest, ret, flushed)
+                })
+            },
+        )?;
+    }
+    for (name, blocking) in [
+        ("[method]output-stream.write-zeroes", false),
+        ("[method]output-stream.blocking-write-zeroes-and-flush", true),
+    ] {
+        linker.func_wrap_async(
+            STREAMS,
+            name,
+            move |mut guest: Guest<'_>, (this, len, ret): (u32, u64, u32)| {
+                Box::new(async move {
+                    let state = guest.data_mut();
+                    let stream = state.canon.handles.get::<DynOutputStream>(this)?;
+                    let written = match blocking {
+                        false => state.table.write_zeroes(stream, len),
+                        true => state.table.blocking_write_zeroes_and_flush(stream, len).await,
+                    };
+                    let written = shown(state, written)?;
+                    give(&mut guest, ret, written)
+                })
+            },
+        )?;
+    }
+    linker.func_wrap(
+        STREAMS,
+        "[method]output-stream.subscribe",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let stream = state.canon.handles.get::<DynOutputStream>(this)?;
+            let pollable =
+                wasmtime_wasi_io::bindings::wasi::io::streams::HostOutputStream::subscribe(
+                    &mut state.table,
+                    stream,
+                )?;
+            state.canon.handles.put(pollable)
+        },
+    )?;
+    Ok(())
+}
+
+fn add_splice(linker: &mut Linker<State>) -> Result<()> {
+    for (name, blocking) in
+        [("[method]output-stream.splice", false), ("[method]output-stream.blocking-splice", true)]
+    {
+        linker.func_wrap_async(
+            STREAMS,
+            name,
+            move |mut guest: Guest<'_>, (this, from, len, ret): (u32, u32, u64, u32)| {
+                Box::new(async move {
+                    let state = guest.data_mut();
+                    let to = state.canon.handles.get::<DynOutputStream>(this)?;
+                    let from = state.canon.handles.get::<DynInputStream>(from)?;
+                    let spliced = match blocking {
+                        false => state.table.splice(to, from, len),
+                        true => state.table.blocking_splice(to, from, len).await,
+                    };
+                    let spliced = shown(state, spliced)?;
+                    give(&mut guest, ret, spliced)
+                })
+            },
+        )?;
+    }
+    Ok(())
+}

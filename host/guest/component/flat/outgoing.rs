@@ -1,0 +1,348 @@
+//! wasi:http as far as a guest needs it that makes requests itself.
+
+use wasmtime::Linker;
+use wasmtime_wasi_http::p2::bindings::http::outgoing_handler;
+use wasmtime_wasi_http::p2::bindings::http::types::{
+    Host as _, HostFutureIncomingResponse, HostIncomingResponse, HostOutgoingRequest,
+    HostRequestOptions, Method, Scheme,
+};
+use wasmtime_wasi_http::p2::body::{
+    HostIncomingBody as IncomingBody, HostOutgoingBody as OutgoingBody,
+};
+use wasmtime_wasi_http::p2::types::{
+    HostFutureIncomingResponse as FutureResponse, HostIncomingResponse as IncomingResponse,
+    HostOutgoingRequest as OutgoingRequest,
+};
+use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiHttpView as _};
+use wasmtime_wasi_io::streams::Error;
+
+use super::abi::{Guest, Held, Own, Result, flag, give, give_all, parts, string};
+use super::http::{TYPES, owned};
+use crate::guest::component::State;
+use crate::guest::core::misuse;
+
+impl Held for OutgoingRequest {
+    const KIND: u8 = 11;
+}
+impl Held for RequestOptions {
+    const KIND: u8 = 12;
+}
+impl Held for IncomingResponse {
+    const KIND: u8 = 13;
+}
+impl Held for FutureResponse {
+    const KIND: u8 = 14;
+}
+
+pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+    add_request(linker)?;
+    add_request_parts(linker)?;
+    add_options(linker)?;
+    add_response(linker)?;
+    add_handle(linker)
+}
+
+fn add_request(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(
+        TYPES,
+        "[resource-drop]outgoing-request",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let request = state.canon.handles.take::<OutgoingRequest>(this)?;
+            HostOutgoingRequest::drop(&mut state.http(), request)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[constructor]outgoing-request",
+        |mut guest: Guest<'_>, headers: u32| {
+            let state = guest.data_mut();
+            let headers = state.canon.handles.take::<FieldMap>(headers)?;
+            let request = HostOutgoingRequest::new(&mut state.http(), headers)?;
+            state.canon.handles.put(request)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]outgoing-request.headers",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let request = state.canon.handles.get::<OutgoingRequest>(this)?;
+            let headers = HostOutgoingRequest::headers(&mut state.http(), request)?;
+            state.canon.handles.put(headers)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]outgoing-request.body",
+        |mut guest: Guest<'_>, this: u32, ret: u32| {
+            let state = guest.data_mut();
+            let request = state.canon.handles.get::<OutgoingRequest>(this)?;
+            let body = HostOutgoingRequest::body(&mut state.http(), request)?;
+            let body: std::result::Result<Own<OutgoingBody>, ()> = owned(state, body)?;
+            give(&mut guest, ret, body)
+        },
+    )?;
+    macro_rules! gets {
+        ($($name:literal $get:ident),* $(,)?) => {$(
+            linker.func_wrap_async(
+                TYPES,
+                concat!("[method]outgoing-request.", $name),
+                |mut guest: Guest<'_>, (this, ret): (u32, u32)| {
+                    Box::new(async move {
+                        let state = guest.data_mut();
+                        let request = state.canon.handles.get::<OutgoingRequest>(this)?;
+                        let value = HostOutgoingRequest::$get(&mut state.http(), request)?;
+                        give_all(&mut guest, ret, value).await
+                    })
+                },
+            )?;
+        )*};
+    }
+    gets! {
+        "method" method,
+        "path-with-query" path_with_query,
+        "scheme" scheme,
+        "authority" authority,
+    }
+    Ok(())
+}
+
+fn add_request_parts(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(
+        TYPES,
+        "[method]outgoing-request.set-method",
+        |mut guest: Guest<'_>, this: u32, case: u32, ptr: u32, len: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let request = state.canon.handles.get::<OutgoingRequest>(this)?;
+            let method = method(memory, case, ptr, len)?;
+            let set = HostOutgoingRequest::set_method(&mut state.http(), request, method)?;
+            Ok(u32::from(set.is_err()))
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]outgoing-request.set-scheme",
+        |mut guest: Guest<'_>, this: u32, some: u32, case: u32, ptr: u32, len: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let request = state.canon.handles.get::<OutgoingRequest>(this)?;
+            let scheme = match flag(some)? {
+                true => Some(scheme(memory, case, ptr, len)?),
+                false => None,
+            };
+            let set = HostOutgoingRequest::set_scheme(&mut state.http(), request, scheme)?;
+            Ok(u32::from(set.is_err()))
+        },
+    )?;
+    macro_rules! sets {
+        ($($name:literal $set:ident),* $(,)?) => {$(
+            linker.func_wrap(
+                TYPES,
+                concat!("[method]outgoing-request.", $name),
+                |mut guest: Guest<'_>, this: u32, some: u32, ptr: u32, len: u32| {
+                    let (memory, state) = parts(&mut guest)?;
+                    let request = state.canon.handles.get::<OutgoingRequest>(this)?;
+                    let text = match flag(some)? {
+                        true => Some(string(memory, ptr, len)?),
+                        false => None,
+                    };
+                    let set = HostOutgoingRequest::$set(&mut state.http(), request, text)?;
+                    Ok(u32::from(set.is_err()))
+                },
+            )?;
+        )*};
+    }
+    sets! {
+        "set-path-with-query" set_path_with_query,
+        "set-authority" set_authority,
+    }
+    Ok(())
+}
+
+fn method(memory: &[u8], case: u32, ptr: u32, len: u32) -> Result<Method> {
+    Ok(match case {
+        0 => Method::Get,
+        1 => Method::Head,
+        2 => Method::Post,
+        3 => Method::Put,
+        4 => Method::Delete,
+        5 => Method::Connect,
+        6 => Method::Options,
+        7 => Method::Trace,
+        8 => Method::Patch,
+        9 => Method::Other(string(memory, ptr, len)?),
+        case => return Err(misuse(format!("{case} is not a case of method"))),
+    })
+}
+
+fn scheme(memory: &[u8], case: u32, ptr: u32, len: u32) -> Result<Scheme> {
+    Ok(match case {
+        0 => Scheme::Http,
+        1 => Scheme::Https,
+        2 => Scheme::Other(string(memory, ptr, len)?),
+        case => return Err(misuse(format!("{case} is not a case of scheme"))),
+    })
+}
+
+fn add_options(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(
+        TYPES,
+        "[resource-drop]request-options",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let options = state.canon.handles.take::<RequestOptions>(this)?;
+            HostRequestOptions::drop(&mut state.http(), options)
+        },
+    )?;
+    linker.func_wrap(TYPES, "[constructor]request-options", |mut guest: Guest<'_>| {
+        let state = guest.data_mut();
+        let options = HostRequestOptions::new(&mut state.http())?;
+        state.canon.handles.put(options)
+    })?;
+    macro_rules! times {
+        ($($name:literal $get:ident $set:ident),* $(,)?) => {$(
+            linker.func_wrap(
+                TYPES,
+                concat!("[method]request-options.", $name),
+                |mut guest: Guest<'_>, this: u32, ret: u32| {
+                    let state = guest.data_mut();
+                    let options = state.canon.handles.get::<RequestOptions>(this)?;
+                    let time = HostRequestOptions::$get(&mut state.http(), options)?;
+                    give(&mut guest, ret, time)
+                },
+            )?;
+            linker.func_wrap(
+                TYPES,
+                concat!("[method]request-options.set-", $name),
+                |mut guest: Guest<'_>, this: u32, some: u32, time: u64| {
+                    let state = guest.data_mut();
+                    let options = state.canon.handles.get::<RequestOptions>(this)?;
+                    let time = flag(some)?.then_some(time);
+                    let set = HostRequestOptions::$set(&mut state.http(), options, time)?;
+                    Ok(u32::from(set.is_err()))
+                },
+            )?;
+        )*};
+    }
+    times! {
+        "connect-timeout" connect_timeout set_connect_timeout,
+        "first-byte-timeout" first_byte_timeout set_first_byte_timeout,
+        "between-bytes-timeout" between_bytes_timeout set_between_bytes_timeout,
+    }
+    Ok(())
+}
+
+fn add_response(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(
+        TYPES,
+        "[resource-drop]incoming-response",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let response = state.canon.handles.take::<IncomingResponse>(this)?;
+            HostIncomingResponse::drop(&mut state.http(), response)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]incoming-response.status",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let response = state.canon.handles.get::<IncomingResponse>(this)?;
+            HostIncomingResponse::status(&mut state.http(), response).map(u32::from)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]incoming-response.headers",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let response = state.canon.handles.get::<IncomingResponse>(this)?;
+            let headers = HostIncomingResponse::headers(&mut state.http(), response)?;
+            state.canon.handles.put(headers)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]incoming-response.consume",
+        |mut guest: Guest<'_>, this: u32, ret: u32| {
+            let state = guest.data_mut();
+            let response = state.canon.handles.get::<IncomingResponse>(this)?;
+            let body = HostIncomingResponse::consume(&mut state.http(), response)?;
+            let body: std::result::Result<Own<IncomingBody>, ()> = owned(state, body)?;
+            give(&mut guest, ret, body)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[resource-drop]future-incoming-response",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let response = state.canon.handles.take::<FutureResponse>(this)?;
+            HostFutureIncomingResponse::drop(&mut state.http(), response)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]future-incoming-response.subscribe",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let response = state.canon.handles.get::<FutureResponse>(this)?;
+            let pollable = HostFutureIncomingResponse::subscribe(&mut state.http(), response)?;
+            state.canon.handles.put(pollable)
+        },
+    )?;
+    linker.func_wrap_async(
+        TYPES,
+        "[method]future-incoming-response.get",
+        |mut guest: Guest<'_>, (this, ret): (u32, u32)| {
+            Box::new(async move {
+                let state = guest.data_mut();
+                let response = state.canon.handles.get::<FutureResponse>(this)?;
+                let got = HostFutureIncomingResponse::get(&mut state.http(), response)?;
+                let got = match got {
+                    Some(Ok(response)) => Some(Ok(owned(state, response)?)),
+                    Some(Err(())) => Some(Err(())),
+                    None => None,
+                };
+                give_all(&mut guest, ret, got).await
+            })
+        },
+    )?;
+    Ok(())
+}
+
+fn add_handle(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap_async(
+        TYPES,
+        "http-error-code",
+        |mut guest: Guest<'_>, (error, ret): (u32, u32)| {
+            Box::new(async move {
+                let state = guest.data_mut();
+                let error = state.canon.handles.get::<Error>(error)?;
+                let code = state.http().http_error_code(error)?;
+                give_all(&mut guest, ret, code).await
+            })
+        },
+    )?;
+    linker.func_wrap_async(
+        "wasi:http/outgoing-handler",
+        "handle",
+        |mut guest: Guest<'_>, (request, some, options, ret): (u32, u32, u32, u32)| {
+            Box::new(async move {
+                let state = guest.data_mut();
+                let request = state.canon.handles.take::<OutgoingRequest>(request)?;
+                let options = match flag(some)? {
+                    true => Some(state.canon.handles.take::<RequestOptions>(options)?),
+                    false => None,
+                };
+                let sent = outgoing_handler::Host::handle(&mut state.http(), request, options);
+                let sent = match sent {
+                    Ok(response) => Ok(Own::new(state, response)?),
+                    Err(error) => Err(state.http().convert_error_code(error)?),
+                };
+                give_all(&mut guest, ret, sent).await
+            })
+        },
+    )?;
+    Ok(())
+}

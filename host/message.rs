@@ -192,6 +192,11 @@ impl Arriving {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reject>> {
         while self.front.is_empty() {
             let Some(source) = &mut self.source else { break };
+            // Asked for more behind its last byte, a body may have its end told late.
+            if http_body::Body::is_end_stream(source) {
+                self.source = None;
+                break;
+            }
             match std::task::ready!(Pin::new(source).poll_frame(cx)) {
                 None => self.source = None,
                 Some(Err(reject)) => {

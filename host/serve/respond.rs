@@ -120,7 +120,12 @@ fn frame(asked: &Asked, response: Response, last: bool) -> http::Response<Body> 
     if !(bodiless && is_stream) {
         headers.remove(CONTENT_LENGTH);
     }
+    // Whoever sends a body as it is made has to say beforehand which trailers there will be.
+    let announced = headers.get(TRAILER).filter(|_| is_stream && asked.trailers).cloned();
     strip_hop_by_hop(&mut headers);
+    if let Some(names) = announced {
+        headers.insert(TRAILER, names);
+    }
     if last {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

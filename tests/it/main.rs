@@ -13,6 +13,10 @@ mod bounds;
 mod cache;
 mod cli;
 mod clients;
+mod component;
+#[path = "component.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same tests of another form of the same guest")]
+mod component_whole;
 mod connections;
 mod demo;
 mod drain;

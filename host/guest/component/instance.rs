@@ -14,6 +14,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
 use super::body::Arriving;
+use super::state::Gone;
 use super::{FlatCode, Pre, State, body};
 use crate::guest::Guest;
 use crate::guest::engine::QUANTUM_TICKS;
@@ -84,6 +85,11 @@ impl ComponentInstance {
     /// Bytes of its memories, as large as they have become.
     pub fn memory_bytes(&self) -> usize {
         self.store.data().limiter.memory_bytes()
+    }
+
+    /// Tells when it is gone.
+    pub fn gone(&self) -> Gone {
+        self.store.data().gone.clone()
     }
 
     /// Writes out what the guest has said without ending the line.

@@ -5,6 +5,7 @@
 //! network.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderName;
 use wasmtime::Store;
@@ -29,7 +30,7 @@ const PARTS: Parts = Parts { instances: 100, tables: TABLES_MAX, memories: 2 };
 /// Bytes that one host call may copy out of a guest as lists and strings.
 pub const HOSTCALL_FUEL: usize = 4 << 20;
 /// Handles that a guest may have open, and resources that the host keeps for it.
-pub const HANDLES_MAX: usize = 10_000;
+pub const HANDLES_MAX: usize = 1_000;
 /// Bytes of one set of header fields, with what they take in memory.
 const FIELD_BYTES_MAX: usize = 64 << 10;
 /// Bytes of one call for random bytes.
@@ -38,9 +39,21 @@ const RANDOM_BYTES_MAX: u64 = 64 << 10;
 const CHUNK_BYTES_MAX: usize = 64 << 10;
 const CHUNKS_MAX: usize = 1;
 
+/// Tells whether a store is gone. What is behind its resources ends with them, a body as if it were
+/// complete; so this is said before they are dropped.
+#[derive(Clone, Default)]
+pub struct Gone(Arc<AtomicBool>);
+
+impl Gone {
+    pub fn is_gone(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// The data of one component's store.
 pub struct State {
     pub limiter: Limiter,
+    pub gone: Gone,
     pub table: ResourceTable,
     /// What a flattened component's instance has, in the place of a component's.
     pub canon: Canon,
@@ -61,6 +74,7 @@ impl State {
         http.set_field_size_limit(FIELD_BYTES_MAX);
         State {
             limiter: Limiter::new(about, PARTS),
+            gone: Gone::default(),
             table,
             canon: Canon::default(),
             http,
@@ -128,6 +142,7 @@ impl State {
 /// What the guest has said is not lost, however its call ends.
 impl Drop for State {
     fn drop(&mut self) {
+        self.gone.0.store(true, Ordering::Release);
         self.end_log();
     }
 }

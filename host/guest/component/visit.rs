@@ -6,6 +6,7 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use super::ComponentInstance;
 use super::body::{Arriving, Departing, Fault};
 use super::instance::{Called, Head};
+use super::state::Gone;
 use crate::guest::instance::{Instance, judge, log_end};
 use crate::guest::lane::Movable;
 use crate::guest::meter::Meter;
@@ -51,8 +53,9 @@ pub struct Visit {
     /// How the call has ended.
     ended: Option<Ended>,
     head: oneshot::Receiver<Head>,
+    gone: Gone,
     fault: Option<Fault>,
-    about: std::sync::Arc<About>,
+    about: Arc<About>,
     id: RequestId,
     method: Method,
     pool: Rc<Pool>,
@@ -89,11 +92,12 @@ impl Visit {
             Reject::BadHost("the Host header is not one that a component can be handed")
         });
         let handed = accepted?;
+        let gone = instance.gone();
         let guest = instance.guest().clone();
         let about = guest.about.clone();
         let call = instance.call(handed);
         let call = Box::pin(drive(call, guest, id, terms));
-        Ok(Visit { call, ended: None, head, fault, about, id, method, pool })
+        Ok(Visit { call, ended: None, head, gone, fault, about, id, method, pool })
     }
 
     /// The guest's response. Its body may still be coming.
@@ -132,8 +136,13 @@ impl Visit {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<http::Response<Departing>, Reject>> {
-        self.poll_call(cx);
+        let has_ended = self.poll_call(cx);
+        if self.head.is_terminated() {
+            return self.poll_end(cx);
+        }
         match Pin::new(&mut self.head).poll(cx) {
+            // Nobody is left who could answer.
+            Poll::Pending if has_ended => self.poll_end(cx),
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(Ok(head))) => Poll::Ready(Ok(head)),
             Poll::Ready(Ok(Err(code))) => {
@@ -143,14 +152,29 @@ impl Visit {
                     _ => Reject::HandlerError,
                 }))
             }
-            Poll::Ready(Err(_)) => Poll::Ready(Err(match self.ended.take() {
-                Some(Err(broken)) => broken.reject,
-                _ => {
-                    self.log("it ended, or dropped its response-outparam, without a response");
-                    Reject::InvalidResponse
-                }
-            })),
+            Poll::Ready(Err(_)) => self.poll_end(cx),
         }
+    }
+
+    /// Ready where nobody is left who could answer, with the reason once that is known.
+    fn poll_end(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<http::Response<Departing>, Reject>> {
+        // The slow lane lets go of the instance before it says why.
+        if self.gone.is_gone() && !self.poll_call(cx) {
+            return Poll::Pending;
+        }
+        Poll::Ready(Err(match self.ended.take() {
+            Some(Err(broken)) => {
+                dispose(&self.pool, broken.instance);
+                broken.reject
+            }
+            _ => {
+                self.log("it ended, or dropped its response-outparam, without a response");
+                Reject::InvalidResponse
+            }
+        }))
     }
 
     /// Lets the call go on; whether it has ended.
@@ -166,11 +190,6 @@ impl Visit {
     /// What the client is told: if the request's own body was at fault, that.
     fn blame(&self, reject: Reject) -> Reject {
         self.fault.as_ref().and_then(|fault| fault.get().copied()).unwrap_or(reject)
-    }
-
-    /// Whether the call was ended, and its instance with it.
-    fn is_gone(&self) -> bool {
-        matches!(self.ended, Some(Err(Broken { instance: None, .. })))
     }
 
     fn log(&self, why: &str) {
@@ -205,7 +224,7 @@ fn dispose(pool: &Pool, instance: Option<Box<ComponentInstance>>) {
 /// Runs a call to its end.
 async fn drive<K>(
     call: Movable<Called>,
-    guest: std::sync::Arc<Guest>,
+    guest: Arc<Guest>,
     id: RequestId,
     terms: Terms<K>,
 ) -> Ended {
@@ -357,6 +376,8 @@ impl Departure {
                 dispose(&visit.pool, broken.instance);
                 broken.reject
             }
+            // The reason is on its way to the log.
+            _ if visit.gone.is_gone() => reject,
             _ => {
                 visit.log(why);
                 visit.blame(reject)
@@ -400,7 +421,10 @@ impl Body for Departure {
             }
             Poll::Ready(None) => {
                 // The body of an instance that is gone looks complete.
-                let is_cut = this.visit.as_ref().is_some_and(Visit::is_gone);
+                let is_cut = this.visit.as_ref().is_some_and(|visit| visit.gone.is_gone());
+                if is_cut && !this.visit.as_mut().is_some_and(|visit| visit.poll_call(cx)) {
+                    return Poll::Pending;
+                }
                 if is_cut || this.left.is_some_and(|left| left > 0) {
                     return this
                         .fail(Reject::InvalidResponse, "its body is shorter than announced");

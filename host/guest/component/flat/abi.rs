@@ -345,3 +345,14 @@ impl<T> Lower for Own<T> {
         self.0.lower(out, at);
     }
 }
+
+/// A result with a resource in it, as the guest gets it.
+pub fn owned<T: Held, E>(
+    state: &mut State,
+    result: std::result::Result<Resource<T>, E>,
+) -> Result<std::result::Result<Own<T>, E>> {
+    Ok(match result {
+        Ok(resource) => Ok(Own::new(state, resource)?),
+        Err(error) => Err(error),
+    })
+}

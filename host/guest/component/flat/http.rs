@@ -2,7 +2,6 @@
 //! response and its body.
 
 use wasmtime::Linker;
-use wasmtime::component::Resource;
 use wasmtime_wasi_http::p2::bindings::http::types::{
     HeaderError, Host as _, HostFields, HostFutureTrailers, HostIncomingBody, HostIncomingRequest,
     HostOutgoingBody, HostOutgoingResponse, HostResponseOutparam, Method, Scheme,
@@ -18,8 +17,8 @@ use wasmtime_wasi_http::p2::types::{
 use wasmtime_wasi_http::{FieldMap, WasiHttpView as _};
 
 use super::abi::{
-    At, Guest, Held, Layout, List, Lower, Own, Result, flag, give, give_all, list, pairs, parts,
-    string,
+    At, Guest, Held, Layout, List, Lower, Own, Result, flag, give, give_all, list, owned, pairs,
+    parts, string,
 };
 use super::error::Flattened;
 use crate::guest::component::State;
@@ -53,6 +52,7 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     add_drops(linker)?;
     add_fields(linker)?;
     add_field_changes(linker)?;
+    add_field_edits(linker)?;
     add_request(linker)?;
     add_request_body(linker)?;
     add_response(linker)?;
@@ -188,6 +188,10 @@ fn add_field_changes(linker: &mut Linker<State>) -> Result<()> {
             give(&mut guest, ret, set)
         },
     )?;
+    Ok(())
+}
+
+fn add_field_edits(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(
         TYPES,
         "[method]fields.delete",
@@ -308,17 +312,6 @@ fn add_request(linker: &mut Linker<State>) -> Result<()> {
         },
     )?;
     Ok(())
-}
-
-/// A result with a resource in it, as the guest gets it.
-pub fn owned<T: Held, E>(
-    state: &mut State,
-    result: std::result::Result<Resource<T>, E>,
-) -> Result<std::result::Result<Own<T>, E>> {
-    Ok(match result {
-        Ok(resource) => Ok(Own::new(state, resource)?),
-        Err(error) => Err(error),
-    })
 }
 
 fn add_request_body(linker: &mut Linker<State>) -> Result<()> {

@@ -52,6 +52,8 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     add_poll(linker)?;
     add_input(linker)?;
     add_output(linker)?;
+    add_flushes(linker)?;
+    add_subscriptions(linker)?;
     add_splice(linker)
 }
 
@@ -200,20 +202,6 @@ fn add_input(linker: &mut Linker<State>) -> Result<()> {
             },
         )?;
     }
-    linker.func_wrap(
-        STREAMS,
-        "[method]input-stream.subscribe",
-        |mut guest: Guest<'_>, this: u32| {
-            let state = guest.data_mut();
-            let stream = state.canon.handles.get::<DynInputStream>(this)?;
-            let pollable =
-                wasmtime_wasi_io::bindings::wasi::io::streams::HostInputStream::subscribe(
-                    &mut state.table,
-                    stream,
-                )?;
-            state.canon.handles.put(pollable)
-        },
-    )?;
     Ok(())
 }
 
@@ -269,6 +257,10 @@ fn add_output(linker: &mut Linker<State>) -> Result<()> {
             })
         },
     )?;
+    Ok(())
+}
+
+fn add_flushes(linker: &mut Linker<State>) -> Result<()> {
     for (name, blocking) in
         [("[method]output-stream.flush", false), ("[method]output-stream.blocking-flush", true)]
     {
@@ -310,6 +302,24 @@ fn add_output(linker: &mut Linker<State>) -> Result<()> {
             },
         )?;
     }
+    Ok(())
+}
+
+fn add_subscriptions(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(
+        STREAMS,
+        "[method]input-stream.subscribe",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let stream = state.canon.handles.get::<DynInputStream>(this)?;
+            let pollable =
+                wasmtime_wasi_io::bindings::wasi::io::streams::HostInputStream::subscribe(
+                    &mut state.table,
+                    stream,
+                )?;
+            state.canon.handles.put(pollable)
+        },
+    )?;
     linker.func_wrap(
         STREAMS,
         "[method]output-stream.subscribe",

@@ -16,8 +16,8 @@ use wasmtime_wasi_http::p2::types::{
 use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiHttpView as _};
 use wasmtime_wasi_io::streams::Error;
 
-use super::abi::{Guest, Held, Own, Result, flag, give, give_all, parts, string};
-use super::http::{TYPES, owned};
+use super::abi::{Guest, Held, Own, Result, flag, give, give_all, owned, parts, string};
+use super::http::TYPES;
 use crate::guest::component::State;
 use crate::guest::core::misuse;
 
@@ -39,6 +39,7 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     add_request_parts(linker)?;
     add_options(linker)?;
     add_response(linker)?;
+    add_future_response(linker)?;
     add_handle(linker)
 }
 
@@ -272,6 +273,10 @@ fn add_response(linker: &mut Linker<State>) -> Result<()> {
             give(&mut guest, ret, body)
         },
     )?;
+    Ok(())
+}
+
+fn add_future_response(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(
         TYPES,
         "[resource-drop]future-incoming-response",

@@ -1,0 +1,126 @@
+//! Behaviours that are about bodies: responses that are longer, shorter or slower than they should
+//! be, and requests that are read in more ways than one.
+
+use wasip2::http::types::ErrorCode;
+
+use crate::Behaviour;
+use crate::ask::{Ask, wait};
+use crate::heads::lines;
+use crate::reply::Reply;
+use crate::upload::Upload;
+
+pub const BEHAVIOURS: [(&str, Behaviour); 11] = [
+    ("exact", exact),
+    ("short", short),
+    ("long", long),
+    ("write-forever", write_forever),
+    ("empty-writes", empty_writes),
+    ("sse", sse),
+    ("upload", upload),
+    ("upload-trailers", upload_trailers),
+    ("early", early),
+    ("ignore-body", ignore_body),
+    ("echo", echo),
+];
+
+/// What a behaviour that announces a length writes.
+const TEN: &[u8; 10] = b"1234567890";
+const PIECE_BYTES: usize = 64 << 10;
+const EVENT_EVERY_MS: u64 = 50;
+
+/// Five bytes, as announced.
+fn exact(ask: Ask) {
+    ask.begin(&[("content-length", "5")]).end(&TEN[..5]);
+}
+
+/// Five bytes where ten were announced.
+fn short(ask: Ask) {
+    ask.begin(&[("content-length", "10")]).end(&TEN[..5]);
+}
+
+/// Ten bytes where five were announced.
+fn long(ask: Ask) {
+    ask.begin(&[("content-length", "5")]).end(TEN);
+}
+
+/// Writes as long as somebody takes it.
+fn write_forever(ask: Ask) {
+    let reply = ask.begin(&[]);
+    let piece = vec![b'x'; PIECE_BYTES];
+    while reply.write(&piece) {}
+}
+
+/// So many empty pieces, a million by itself, and then one that is not.
+fn empty_writes(ask: Ask) {
+    let count = ask.number.unwrap_or(1_000_000);
+    let reply = ask.begin(&[]);
+    if (0..count).all(|_| reply.write_piece(b"")) {
+        reply.end("end");
+    }
+}
+
+/// So many events, one at once and the others at intervals.
+fn sse(ask: Ask) {
+    let count = ask.number.unwrap_or(3);
+    let reply = ask.begin(&[("content-type", "text/event-stream")]);
+    for number in 0..count {
+        if number > 0 {
+            wait(EVENT_EVERY_MS);
+        }
+        if !reply.write(format!("data: {number}\n\n")) {
+            return;
+        }
+    }
+    reply.finish(None);
+}
+
+/// Answers with what a fallible behaviour makes of the request's body, or with its error.
+fn answer(ask: Ask, read: impl FnOnce(Upload) -> Result<String, ErrorCode>) {
+    match read(Upload::of(&ask.request)) {
+        Ok(text) => ask.answer(text),
+        Err(code) => ask.fail(code),
+    }
+}
+
+/// Reads the whole body, and answers with its length and the sum of its bytes.
+fn upload(ask: Ask) {
+    answer(ask, |upload| upload.count().map(|(bytes, sum)| format!("{bytes} {sum}")));
+}
+
+/// Reads the whole body, and answers with the trailers behind it.
+fn upload_trailers(ask: Ask) {
+    answer(ask, |upload| {
+        upload.count()?;
+        let trailers = upload.trailers()?;
+        Ok(trailers.map_or_else(|| "none".to_owned(), |trailers| lines(&trailers)))
+    });
+}
+
+/// Answers at once and reads the body afterwards.
+fn early(ask: Ask) {
+    let Ask { request, out, .. } = ask;
+    Reply::begin(out, 200, &[]).end("early");
+    match Upload::of(&request).count() {
+        Ok((bytes, _)) => println!("read {bytes} bytes afterwards"),
+        Err(code) => println!("could not read afterwards: {code:?}"),
+    }
+}
+
+fn ignore_body(ask: Ask) {
+    ask.answer("ignored");
+}
+
+/// Gives the body back piece by piece.
+fn echo(ask: Ask) {
+    let Ask { request, out, .. } = ask;
+    let reply = Reply::begin(out, 200, &[]);
+    let upload = Upload::of(&request);
+    loop {
+        match upload.next() {
+            Ok(Some(piece)) if reply.write(&piece) => {}
+            Ok(None) => return reply.finish(None),
+            // Dropped without an end: the client is not to take it for whole.
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The component `probe`: does as the last segment of its path says, for the host's tests.
+//!
+//! `/probe/sleep?50` is the behaviour `sleep` with the number 50. Each behaviour is a function of
+//! the module that it is about; what a good host makes of it is in the host's `tests/it/component`.
+//! On any other target than wasm32-wasip2 there is nothing here.
+
+#![cfg(all(target_family = "wasm", target_env = "p2"))]
+
+mod ask;
+mod bodies;
+mod ends;
+mod heads;
+mod reply;
+mod upload;
+mod world;
+
+use wasip2::exports::http::incoming_handler::Guest;
+use wasip2::http::types::{IncomingRequest, ResponseOutparam};
+
+use ask::Ask;
+use reply::Reply;
+
+struct Probe;
+
+wasip2::http::proxy::export!(Probe);
+
+/// What a behaviour is.
+type Behaviour = fn(Ask);
+
+/// All of them, by module.
+const BEHAVIOURS: [&[(&str, Behaviour)]; 4] =
+    [&heads::BEHAVIOURS, &bodies::BEHAVIOURS, &ends::BEHAVIOURS, &world::BEHAVIOURS];
+
+impl Guest for Probe {
+    fn handle(request: IncomingRequest, out: ResponseOutparam) {
+        let uri = request.path_with_query().unwrap_or_default();
+        let (path, query) = uri.split_once('?').unwrap_or((&uri, ""));
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let ask = Ask { request, out, number: query.parse().ok() };
+        let behaviours = BEHAVIOURS.into_iter().flatten();
+        match behaviours.into_iter().find(|(known, _)| *known == name) {
+            Some((_, behaviour)) => behaviour(ask),
+            None => Reply::begin(ask.out, 404, &[]).end("no such behaviour\n"),
+        }
+    }
+}

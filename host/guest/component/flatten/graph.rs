@@ -1,0 +1,236 @@
+//! The index spaces of a component: what there is, and where it comes from.
+
+use wasmparser::{
+    CanonicalFunction, CanonicalOption, ComponentAlias, ComponentExport, ComponentExternalKind,
+    ComponentImport, ComponentInstance, ComponentTypeRef, ExternalKind, Instance, Parser, Payload,
+};
+
+/// Where a core function of the outer component comes from.
+#[derive(Clone, Copy)]
+pub enum CoreFunc<'a> {
+    /// Its function of this index, for core code to call.
+    Lower(u32, Options),
+    /// Drops handles of a resource type.
+    Drop(u32),
+    Export(u32, &'a str),
+    Other,
+}
+
+/// What values pass through.
+#[derive(Clone, Copy, Default)]
+pub struct Options {
+    pub memory: Option<u32>,
+    pub realloc: Option<u32>,
+    /// One that is not in the canonical form.
+    pub is_odd: bool,
+}
+
+#[derive(Clone)]
+pub enum CoreInstance<'a> {
+    Of(u32, Vec<(&'a str, u32)>),
+    Exports(Vec<(&'a str, ExternalKind, u32)>),
+}
+
+#[derive(Clone)]
+pub enum Func<'a> {
+    Export(u32, &'a str),
+    Lift(u32, Options),
+    Other,
+}
+
+#[derive(Clone)]
+pub enum Outer<'a> {
+    Import(&'a str),
+    Of(u32, Vec<(&'a str, ComponentExternalKind, u32)>),
+    Same(u32),
+    Other,
+}
+
+/// The index spaces of the outer component.
+#[derive(Default)]
+pub struct Graph<'a> {
+    pub modules: Vec<&'a [u8]>,
+    pub components: Vec<&'a [u8]>,
+    pub core_instances: Vec<CoreInstance<'a>>,
+    pub core_funcs: Vec<CoreFunc<'a>>,
+    pub core_memories: Vec<(u32, &'a str)>,
+    pub core_tables: Vec<(u32, &'a str)>,
+    pub funcs: Vec<Func<'a>>,
+    pub instances: Vec<Outer<'a>>,
+    /// Interface and name, of types that come from instances.
+    pub types: Vec<Option<(u32, &'a str)>>,
+    pub exports: Vec<(&'a str, u32)>,
+}
+
+/// Reads the outer component's index spaces. `None` where it has what no toolchain needs.
+pub fn read(bytes: &[u8]) -> Option<Graph<'_>> {
+    let mut graph = Graph::default();
+    let mut depth = 0;
+    for payload in Parser::new(0).parse_all(bytes) {
+        let payload = payload.ok()?;
+        match &payload {
+            Payload::Version { .. } => depth += 1,
+            Payload::End(_) => depth -= 1,
+            _ if depth != 1 => {}
+            Payload::ModuleSection { unchecked_range, .. } => {
+                graph.modules.push(bytes.get(unchecked_range.clone())?);
+            }
+            Payload::ComponentSection { unchecked_range, .. } => {
+                graph.components.push(bytes.get(unchecked_range.clone())?);
+            }
+            payload => graph.note(payload)?,
+        }
+    }
+    Some(graph)
+}
+
+impl<'a> Graph<'a> {
+    fn note(&mut self, payload: &Payload<'a>) -> Option<()> {
+        match payload {
+            Payload::InstanceSection(section) => {
+                for instance in section.clone() {
+                    self.core_instances.push(match instance.ok()? {
+                        Instance::Instantiate { module_index, args } => CoreInstance::Of(
+                            module_index,
+                            args.iter().map(|arg| (arg.name, arg.index)).collect(),
+                        ),
+                        Instance::FromExports(exports) => CoreInstance::Exports(
+                            exports.iter().map(|it| (it.name, it.kind, it.index)).collect(),
+                        ),
+                    });
+                }
+            }
+            Payload::ComponentAliasSection(section) => {
+                for alias in section.clone() {
+                    self.note_alias(&alias.ok()?)?;
+                }
+            }
+            Payload::ComponentCanonicalSection(section) => {
+                for function in section.clone() {
+                    self.note_function(&function.ok()?);
+                }
+            }
+            Payload::ComponentTypeSection(section) => {
+                self.types.extend((0..section.count()).map(|_| None));
+            }
+            Payload::ComponentInstanceSection(section) => {
+                for instance in section.clone() {
+                    self.instances.push(match instance.ok()? {
+                        ComponentInstance::Instantiate { component_index, args } => Outer::Of(
+                            component_index,
+                            args.iter().map(|arg| (arg.name, arg.kind, arg.index)).collect(),
+                        ),
+                        ComponentInstance::FromExports(_) => Outer::Other,
+                    });
+                }
+            }
+            Payload::ComponentImportSection(section) => {
+                for import in section.clone() {
+                    self.note_import(&import.ok()?)?;
+                }
+            }
+            Payload::ComponentExportSection(section) => {
+                for export in section.clone() {
+                    self.note_export(&export.ok()?)?;
+                }
+            }
+            Payload::ComponentStartSection { .. } => return None,
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn note_import(&mut self, import: &ComponentImport<'a>) -> Option<()> {
+        match import.ty {
+            ComponentTypeRef::Instance(_) => self.instances.push(Outer::Import(import.name.name)),
+            ComponentTypeRef::Type(_) => self.types.push(None),
+            ComponentTypeRef::Func(_) => self.funcs.push(Func::Other),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// What is exported gets an index of its own.
+    fn note_export(&mut self, export: &ComponentExport<'a>) -> Option<()> {
+        match export.kind {
+            ComponentExternalKind::Instance => {
+                self.exports.push((export.name.name, export.index));
+                self.instances.push(Outer::Same(export.index));
+            }
+            ComponentExternalKind::Func => self.funcs.push(Func::Other),
+            ComponentExternalKind::Type => self.types.push(None),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn note_alias(&mut self, alias: &ComponentAlias<'a>) -> Option<()> {
+        match *alias {
+            ComponentAlias::CoreInstanceExport { kind, instance_index, name } => match kind {
+                ExternalKind::Func => self.core_funcs.push(CoreFunc::Export(instance_index, name)),
+                ExternalKind::Memory => self.core_memories.push((instance_index, name)),
+                ExternalKind::Table => self.core_tables.push((instance_index, name)),
+                // Nothing that is proven here looks at these.
+                ExternalKind::Global | ExternalKind::Tag | ExternalKind::FuncExact => {}
+            },
+            ComponentAlias::InstanceExport { kind, instance_index, name } => match kind {
+                ComponentExternalKind::Func => self.funcs.push(Func::Export(instance_index, name)),
+                ComponentExternalKind::Type => self.types.push(Some((instance_index, name))),
+                ComponentExternalKind::Instance => self.instances.push(Outer::Other),
+                _ => return None,
+            },
+            ComponentAlias::Outer { .. } => return None,
+        }
+        Some(())
+    }
+
+    fn note_function(&mut self, function: &CanonicalFunction) {
+        match function {
+            CanonicalFunction::Lift { core_func_index, options, .. } => {
+                self.funcs.push(Func::Lift(*core_func_index, Options::read(options)));
+            }
+            CanonicalFunction::Lower { func_index, options } => {
+                self.core_funcs.push(CoreFunc::Lower(*func_index, Options::read(options)));
+            }
+            CanonicalFunction::ResourceDrop { resource } => {
+                self.core_funcs.push(CoreFunc::Drop(*resource));
+            }
+            _ => self.core_funcs.push(CoreFunc::Other),
+        }
+    }
+
+    /// The core function behind the exported handler, and how values pass to it.
+    pub fn handler(&self) -> Option<(u32, Options)> {
+        const INTERFACE: &str = "wasi:http/incoming-handler@0.2.";
+        let mut exports = self.exports.iter().filter(|(name, _)| name.starts_with(INTERFACE));
+        let (Some(&(_, index)), None) = (exports.next(), exports.next()) else { return None };
+        let mut index = index;
+        while let Outer::Same(same) = self.instances.get(index as usize)? {
+            index = *same;
+        }
+        // Toolchains wrap the function in a component that does no more than name its types.
+        let Outer::Of(component, args) = self.instances.get(index as usize)? else { return None };
+        let mut functions = args.iter().filter(|arg| arg.1 == ComponentExternalKind::Func);
+        let (Some(function), None) = (functions.next(), functions.next()) else { return None };
+        super::shim::only_names_types(self.components.get(*component as usize)?, function.0)?;
+        match self.funcs.get(function.2 as usize)? {
+            Func::Lift(core, options) => Some((*core, *options)),
+            _ => None,
+        }
+    }
+}
+
+impl Options {
+    fn read(options: &[CanonicalOption]) -> Self {
+        let mut read = Options::default();
+        for option in options {
+            match option {
+                CanonicalOption::UTF8 => {}
+                CanonicalOption::Memory(index) => read.memory = Some(*index),
+                CanonicalOption::Realloc(index) => read.realloc = Some(*index),
+                _ => read.is_odd = true,
+            }
+        }
+        read
+    }
+}

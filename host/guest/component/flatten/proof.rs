@@ -1,0 +1,187 @@
+//! The proof that a component is one core module whose imports are functions of the host.
+
+use std::collections::HashMap;
+
+use wasmparser::{ExternalKind, Parser, Payload, TypeRef};
+
+use super::MEMORY;
+use super::graph::{CoreFunc, CoreInstance, Func, Graph, Options, Outer};
+use super::shim::{fixup_import, shim_slot};
+
+/// Prefix of the name under which a resource's handles are dropped.
+const DROP: &str = "[resource-drop]";
+
+/// What an import of the module stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// Without its version.
+    pub interface: String,
+    pub name: String,
+}
+
+/// What is being proven of a component whose handler is in the core instance `main`.
+pub struct Proof<'g, 'a> {
+    graph: &'g Graph<'a>,
+    main: u32,
+    /// The one function that makes room, as far as it has been named.
+    pub realloc: Option<&'a str>,
+}
+
+impl<'g, 'a> Proof<'g, 'a> {
+    pub fn new(graph: &'g Graph<'a>, main: u32) -> Self {
+        Proof { graph, main, realloc: None }
+    }
+
+    /// Checks that values pass through the memory of `main`.
+    pub fn check(&mut self, options: Options) -> Option<()> {
+        if options.is_odd {
+            return None;
+        }
+        if let Some(memory) = options.memory
+            && *self.graph.core_memories.get(memory as usize)? != (self.main, MEMORY)
+        {
+            return None;
+        }
+        if let Some(realloc) = options.realloc {
+            let CoreFunc::Export(instance, name) = *self.graph.core_funcs.get(realloc as usize)?
+            else {
+                return None;
+            };
+            if instance != self.main || self.realloc.is_some_and(|known| known != name) {
+                return None;
+            }
+            self.realloc = Some(name);
+        }
+        Some(())
+    }
+
+    /// What each import of the module stands for, in their order.
+    pub fn targets(&mut self, wasm: &[u8], args: &[(&'a str, u32)]) -> Option<Vec<Target>> {
+        let args: HashMap<&str, u32> = args.iter().copied().collect();
+        let mut targets = Vec::new();
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload.ok()? {
+                Payload::ImportSection(section) => {
+                    for import in section.into_imports() {
+                        let import = import.ok()?;
+                        if !matches!(import.ty, TypeRef::Func(_)) {
+                            return None;
+                        }
+                        let instance = *args.get(import.module)?;
+                        let function = self.exported(instance, import.name)?;
+                        targets.push(self.target(function)?);
+                    }
+                }
+                // It would run before there is anyone to serve its calls.
+                Payload::StartSection { .. } => return None,
+                Payload::CodeSectionStart { .. } => break,
+                _ => {}
+            }
+        }
+        Some(targets)
+    }
+
+    /// The core function that an instance made of exports has under a name.
+    fn exported(&self, instance: u32, name: &str) -> Option<u32> {
+        let CoreInstance::Exports(exports) = self.graph.core_instances.get(instance as usize)?
+        else {
+            return None;
+        };
+        let is_it = |it: &&(&str, ExternalKind, u32)| it.0 == name && it.1 == ExternalKind::Func;
+        exports.iter().find(is_it).map(|it| it.2)
+    }
+
+    /// What a core function stands for.
+    fn target(&mut self, function: u32) -> Option<Target> {
+        match *self.graph.core_funcs.get(function as usize)? {
+            CoreFunc::Lower(function, options) => {
+                self.check(options)?;
+                let Func::Export(instance, name) = self.graph.funcs.get(function as usize)? else {
+                    return None;
+                };
+                self.named(*instance, (*name).to_owned())
+            }
+            CoreFunc::Drop(ty) => {
+                let (instance, name) = (*self.graph.types.get(ty as usize)?)?;
+                self.named(instance, format!("{DROP}{name}"))
+            }
+            CoreFunc::Export(shim, name) => {
+                let function = self.behind_shim(shim, name)?;
+                match self.graph.core_funcs.get(function as usize)? {
+                    CoreFunc::Lower(..) | CoreFunc::Drop(_) => self.target(function),
+                    _ => None,
+                }
+            }
+            CoreFunc::Other => None,
+        }
+    }
+
+    fn named(&self, instance: u32, name: String) -> Option<Target> {
+        let Outer::Import(interface) = self.graph.instances.get(instance as usize)? else {
+            return None;
+        };
+        let (interface, version) = interface.split_once('@')?;
+        let is_02 = version.starts_with("0.2.") && !version.contains('-');
+        is_02.then(|| Target { interface: interface.to_owned(), name })
+    }
+
+    /// The core function that a shim's function calls. The module's imports have to be there before
+    /// its memory is, which the functions behind them need; so a shim stands in for them, whose
+    /// table a third module fills.
+    fn behind_shim(&self, shim: u32, name: &str) -> Option<u32> {
+        let (_, fixups) = self.shim_and_fixups()?;
+        if shim != self.shim_and_fixups()?.0 {
+            return None;
+        }
+        let CoreInstance::Of(module, _) = self.graph.core_instances.get(shim as usize)? else {
+            return None;
+        };
+        let slot = shim_slot(self.graph.modules.get(*module as usize)?, name)?;
+        let CoreInstance::Of(module, args) = self.graph.core_instances.get(fixups as usize)? else {
+            return None;
+        };
+        let import = fixup_import(self.graph.modules.get(*module as usize)?, slot)?;
+        let [("", exports)] = args.as_slice() else { return None };
+        self.exported(*exports, &import)
+    }
+
+    /// The two core instances that have a module beside `main`: the one that is instantiated
+    /// without arguments, and the one that gets its table.
+    fn shim_and_fixups(&self) -> Option<(u32, u32)> {
+        let mut others = self.instantiated().filter(|index| *index != self.main);
+        let (Some(shim), Some(fixups), None) = (others.next(), others.next(), others.next()) else {
+            return None;
+        };
+        let CoreInstance::Of(_, args) = self.graph.core_instances.get(shim as usize)? else {
+            return None;
+        };
+        if !args.is_empty() {
+            return None;
+        }
+        let CoreInstance::Of(_, args) = self.graph.core_instances.get(fixups as usize)? else {
+            return None;
+        };
+        let [("", exports)] = args.as_slice() else { return None };
+        let CoreInstance::Exports(exports) = self.graph.core_instances.get(*exports as usize)?
+        else {
+            return None;
+        };
+        let table = exports.iter().find(|it| it.1 == ExternalKind::Table)?;
+        let (owner, _) = *self.graph.core_tables.get(table.2 as usize)?;
+        (owner == shim).then_some((shim, fixups))
+    }
+
+    fn instantiated(&self) -> impl Iterator<Item = u32> {
+        let all = self.graph.core_instances.iter().enumerate();
+        all.filter(|(_, it)| matches!(it, CoreInstance::Of(..))).map(|(index, _)| index as u32)
+    }
+
+    /// Checks that no other module is instantiated.
+    pub fn nothing_else_runs(&self) -> Option<()> {
+        match self.instantiated().count() {
+            1 => Some(()),
+            3 => self.shim_and_fixups().map(drop),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Components of wasi:http 0.2, by one that does as its path says: `guests/probe02`.
+//!
+//! All of it twice (`main.rs`): the probe is one core module, which runs on its own, and with a
+//! second one that does nothing it is a component as any other.
+//!
+//! Of each behaviour the same things are asserted as of a hostile guest: what the client is told,
+//! that the next request works, and that every instance and every permit is back.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::client::{Connection, Response, message};
+use crate::host::{Host, Setup, Status};
+
+#[path = "component/ends.rs"]
+mod ends;
+#[path = "component/framing.rs"]
+mod framing;
+#[path = "component/heads.rs"]
+mod heads;
+#[path = "component/leaving.rs"]
+mod leaving;
+#[path = "component/streams.rs"]
+mod streams;
+#[path = "component/uploads.rs"]
+mod uploads;
+#[path = "component/wire.rs"]
+mod wire;
+#[path = "component/world.rs"]
+mod world;
+
+/// How long a state is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The probe in bytes, built once for all tests of this process.
+fn probe() -> &'static [u8] {
+    static WASM: OnceLock<Vec<u8>> = OnceLock::new();
+    WASM.get_or_init(|| if is_whole() { whole(build()) } else { build() })
+}
+
+/// Whether these are the tests of the probe as a component.
+fn is_whole() -> bool {
+    module_path!().ends_with("component_whole")
+}
+
+/// The component with one more core module and an instance of it, behind the three that it has.
+fn whole(mut component: Vec<u8>) -> Vec<u8> {
+    const CORE_MODULE: &[u8] = b"\x01\x08\0asm\x01\0\0\0";
+    const CORE_INSTANCE: &[u8] = b"\x02\x04\x01\x00\x03\x00";
+    component.extend_from_slice(CORE_MODULE);
+    component.extend_from_slice(CORE_INSTANCE);
+    component
+}
+
+/// Builds the probe. The target folder is kept, so that a later run has little to do.
+fn build() -> Vec<u8> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("probe02");
+    let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
+    // Here cargo finds `guests/.cargo/config.toml`.
+    cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("guests"));
+    cargo.args(["build", "--release", "--locked", "--target", "wasm32-wasip2"]);
+    cargo.args(["--package", "guesthouse-guests-probe02", "--target-dir"]).arg(&target);
+    // Flags and profiles of the build that runs this test are not those of a guest.
+    let is_ours = |name: &OsString| {
+        let name = name.to_string_lossy();
+        let is_flag = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"];
+        is_flag.contains(&&*name) || name.starts_with("CARGO_PROFILE_")
+    };
+    for name in std::env::vars_os().map(|(name, _)| name).filter(is_ours) {
+        cargo.env_remove(name);
+    }
+    let built = cargo.output().expect("cargo runs");
+    let told = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "the probe does not build:\n{told}");
+    let file = target.join("wasm32-wasip2/release/guesthouse_guests_probe02.wasm");
+    fs::read(file).expect("the probe that was built")
+}
+
+/// A host with the probe, whose behaviours are at `/probe/NAME`.
+fn setup(flags: &[&str]) -> Setup {
+    Host::with("probe.wasm", probe()).args(flags)
+}
+
+/// The same, started and with the probe loaded.
+#[track_caller]
+fn start(flags: &[&str]) -> Host {
+    let host = setup(flags).start();
+    host.settled();
+    host
+}
+
+/// Asserts that the probe serves and that everything is back.
+#[track_caller]
+fn assert_as_new(host: &Host) -> Status {
+    host.assert_serves("/probe/exact");
+    host.at_rest()
+}
+
+/// The text that a behaviour answers a GET with.
+#[track_caller]
+fn text(host: &Host, path: &str) -> String {
+    let answer = host.get(path);
+    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    answer.text()
+}
+
+/// How an answer came.
+#[derive(Debug)]
+enum Came {
+    Whole(Response),
+    /// It ended before its end, which its client can tell.
+    Cut,
+}
+
+/// A GET whose answer may be cut off.
+#[track_caller]
+fn get_or_cut(host: &Host, path: &str) -> Came {
+    let mut connection: Connection = host.connect();
+    connection.send(message("GET", path, &[], b""));
+    match connection.next("GET") {
+        Ok(Some(answer)) => Came::Whole(answer),
+        Err(error) if is_cut(&error) => Came::Cut,
+        other => panic!("{path}: {other:?}"),
+    }
+}
+
+fn is_cut(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
+}

@@ -1,0 +1,93 @@
+//! How a component's call ends, other than well: what the client is told, and what is counted.
+
+use std::time::{Duration, Instant};
+
+use super::{PATIENCE, assert_as_new, start, text};
+use crate::host::Host;
+use crate::hostile::{ISOLATIONS, assert_discreet};
+
+/// Behaviours that are answered for, with the status and under which name it is counted.
+const ENDS: [(&str, u16, &str); 5] = [
+    ("/probe/no-answer", 500, "invalid_response"),
+    ("/probe/dropped", 500, "invalid_response"),
+    ("/probe/trap-before", 500, "trap"),
+    ("/probe/error", 500, "handler_error"),
+    ("/probe/loop-detected", 508, "loop"),
+];
+
+/// Asserts a problem document that is counted under this name, and that nothing else comes of it.
+#[track_caller]
+fn assert_ends(host: &Host, path: &str, status: u16, reject: &str) {
+    let before = host.status().rejects(reject);
+    assert_discreet(path, &host.get(path), status);
+    assert_eq!(assert_as_new(host).rejects(reject), before + 1, "{path}");
+}
+
+#[test]
+fn a_call_without_a_response_is_answered_for() {
+    for isolation in ISOLATIONS {
+        let host = start(&["--isolation", isolation]);
+        for (path, status, reject) in ENDS {
+            for _ in 0..2 {
+                assert_ends(&host, path, status, reject);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_silent_component_meets_the_deadline() {
+    for isolation in ISOLATIONS {
+        let host = start(&["--isolation", isolation, "--deadline", "300ms"]);
+        for _ in 0..2 {
+            assert_ends(&host, "/probe/silent", 504, "deadline");
+        }
+        assert_ends(&host, "/probe/sleep?60000", 504, "deadline");
+    }
+}
+
+#[test]
+fn a_component_that_computes_too_long_is_stopped() {
+    let host = start(&["--cpu-max", "100ms", "--deadline", "60s"]);
+    for _ in 0..2 {
+        assert_ends(&host, "/probe/spin", 504, "cpu_time");
+    }
+}
+
+/// Waiting costs nobody else anything.
+#[test]
+fn components_wait_side_by_side() {
+    let host = start(&["--workers", "1"]);
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| assert_eq!(text(&host, "/probe/sleep?500"), "slept"));
+        }
+    });
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(500), "{took:?}");
+    assert!(took < Duration::from_secs(5), "one after the other: {took:?}");
+    assert_as_new(&host);
+}
+
+/// A response is complete when the guest says so, and not when it ends.
+#[test]
+fn a_component_may_go_on_behind_its_response() {
+    let host = start(&[]);
+    let begun = Instant::now();
+    assert_eq!(text(&host, "/probe/after?2000"), "at once");
+    let took = begun.elapsed();
+    assert!(took < Duration::from_millis(1500), "the guest was waited for: {took:?}");
+    host.assert_serves("/probe/exact");
+    host.wait_log_with(&["done afterwards"]);
+    assert_as_new(&host);
+}
+
+#[test]
+fn a_component_does_not_go_on_for_ever() {
+    let host = start(&[]);
+    assert_eq!(text(&host, "/probe/after?600000"), "at once");
+    host.status_when("stopped", PATIENCE, |status| status.instances_out == 0);
+    assert!(!host.lines().iter().any(|line| line.has(&["done afterwards"])));
+    assert_as_new(&host);
+}

@@ -1,0 +1,39 @@
+//! A client that goes away takes its call along, whatever that is doing.
+
+use super::{PATIENCE, start};
+use crate::client::message;
+use crate::host::{Host, Status};
+use crate::hostile::ISOLATIONS;
+
+/// Longer than any state is waited for, so that it is not the deadline that ends a call.
+const LONG: [&str; 4] = ["--deadline", "60s", "--cpu-max", "60s"];
+
+/// Sends this, waits until it is inside, goes away, and waits until nothing is left of it.
+#[track_caller]
+fn leave(host: &Host, request: &[u8]) {
+    let mut connection = host.connect();
+    connection.send(request);
+    host.status_when("inside", PATIENCE, |status| status.instances_out == 1);
+    drop(connection);
+    let is_over = |status: &Status| {
+        status.in_flight == 0 && status.instances_out == 0 && status.connections == 0
+    };
+    host.status_when("nothing left", PATIENCE, is_over);
+    host.assert_serves("/probe/exact");
+}
+
+#[test]
+fn a_call_ends_with_its_client() {
+    for isolation in ISOLATIONS {
+        let host = start(&[&["--workers", "1", "--isolation", isolation][..], &LONG].concat());
+        for path in ["/probe/silent", "/probe/spin", "/probe/sse?100000", "/probe/write-forever"] {
+            for _ in 0..2 {
+                leave(&host, &message("GET", path, &[], b""));
+            }
+        }
+        for path in ["/probe/upload", "/probe/echo", "/probe/early", "/probe/trap-middle"] {
+            leave(&host, &message("POST", path, &["content-length: 9"], b"part"));
+        }
+        host.at_rest();
+    }
+}

@@ -1,0 +1,151 @@
+//! A request's body on its way to a component: read whole, read late, not read, and given back as
+//! it comes.
+
+use std::io::Write as _;
+
+use super::wire::{LAST, Wire, chunks, unchunked};
+use super::{assert_as_new, start};
+use crate::client::message;
+
+const CHUNKED: &str = "transfer-encoding: chunked";
+
+fn body(bytes: u32) -> Vec<u8> {
+    (0..bytes).map(|at| (at % 251) as u8).collect()
+}
+
+/// A body in chunks, with its end.
+fn chunked(body: &[u8]) -> Vec<u8> {
+    [&chunks(body, 10_000), LAST.as_bytes()].concat()
+}
+
+#[test]
+fn a_body_is_read_whole() {
+    let host = start(&[]);
+    let mut connection = host.connect();
+    for bytes in [0, 1, 1 << 20] {
+        let body = body(bytes);
+        let sum: u64 = body.iter().map(|byte| u64::from(*byte)).sum();
+        let with_length = connection.request("POST", "/probe/upload", &[], &body);
+        let in_chunks = connection.request("POST", "/probe/upload", &[CHUNKED], &chunked(&body));
+        for answer in [with_length, in_chunks] {
+            assert_eq!((answer.status, answer.text()), (200, format!("{bytes} {sum}")));
+        }
+    }
+    assert_as_new(&host);
+}
+
+#[test]
+fn a_body_that_is_too_large_is_refused() {
+    let host = start(&["--body-max", "1KiB"]);
+    let (small, large) = (body(1024), body(1025));
+    let post = |headers: &[&str], body: &[u8]| host.request("POST", "/probe/upload", headers, body);
+    assert_eq!(post(&[], &small).status, 200);
+    assert_eq!(post(&[CHUNKED], &chunked(&small)).status, 200);
+    post(&[], &large).assert_problem(413);
+    post(&["content-length: 1000000000000"], b"").assert_problem(413);
+    post(&[CHUNKED], &chunked(&large)).assert_problem(413);
+    assert_eq!(assert_as_new(&host).rejects("body_too_large"), 3);
+}
+
+/// What the client's own body is to blame for is not blamed on the guest.
+#[test]
+fn a_body_that_is_broken_or_late_is_blamed_on_its_client() {
+    let host = start(&["--stall-timeout", "300ms"]);
+    let broken = host.request("POST", "/probe/upload", &[CHUNKED], b"4\r\nbody\r\nzz\r\n");
+    broken.assert_problem(400);
+    let late = host.request("POST", "/probe/upload", &["content-length: 10"], b"part");
+    late.assert_problem(408);
+    let status = assert_as_new(&host);
+    assert_eq!((status.rejects("body_broken"), status.rejects("body_timeout")), (1, 1));
+}
+
+#[test]
+fn a_request_may_have_trailers() {
+    let host = start(&[]);
+    let post = |headers: &[&str], body: &[u8]| {
+        let answer = host.request("POST", "/probe/upload-trailers", headers, body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.text()
+    };
+    let trailed = b"4\r\nbody\r\n0\r\nx-sum: 426\r\nconnection: close\r\n\r\n";
+    assert_eq!(post(&[CHUNKED], trailed), "x-sum: 426\n");
+    assert_eq!(post(&[CHUNKED], b"4\r\nbody\r\n0\r\n\r\n"), "none");
+    assert_eq!(post(&[], b"body"), "none");
+    assert_eq!(post(&[], b""), "none");
+    assert_as_new(&host);
+}
+
+#[test]
+fn continue_is_sent_only_when_the_body_is_read() {
+    let host = start(&[]);
+    let expect = ["expect: 100-continue", "content-length: 4"];
+    let mut connection = host.connect();
+    connection.send(message("POST", "/probe/upload", &expect, b""));
+    assert_eq!(connection.read_interim(), 100);
+    connection.assert_silent();
+    connection.send("body");
+    assert_eq!(connection.read().text(), "4 430");
+    let mut connection = host.connect();
+    connection.send(message("POST", "/probe/ignore-body", &expect, b""));
+    let answer = connection.read();
+    assert_eq!(answer.interim, [0; 0], "it asked for a body which nobody reads");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "ignored"));
+    assert_as_new(&host);
+}
+
+/// An answer does not wait for the body. What comes of that behind a whole answer is not for the
+/// guest any more; whether the client goes on or goes away, nothing is held up.
+#[test]
+fn an_answer_does_not_wait_for_the_body() {
+    for (framing, rest) in [("content-length: 4", "body"), (CHUNKED, "4\r\nbody\r\n0\r\n\r\n")] {
+        let host = start(&[]);
+        for goes_on in [true, false] {
+            let mut connection = host.connect();
+            connection.send(message("POST", "/probe/early", &[framing], b""));
+            assert_eq!(connection.read().text(), "early");
+            if goes_on {
+                // The host may have closed its side by now.
+                let _ = connection.try_send(rest);
+            }
+            drop(connection);
+            assert_as_new(&host);
+        }
+    }
+}
+
+#[test]
+fn a_body_goes_back_as_it_comes() {
+    const BYTES: u32 = 4 << 20;
+    let host = start(&[]);
+    let body = body(BYTES);
+    let close = ["connection: close", CHUNKED];
+    let wire = Wire::open(&host, message("POST", "/probe/echo", &close, b""));
+    let mut sender = wire.sender();
+    let came = std::thread::scope(|scope| {
+        let sent = scope.spawn(|| sender.write_all(&chunked(&body)));
+        let came = wire.rest();
+        sent.join().expect("no panic").expect("the host takes it");
+        came
+    });
+    let (came, is_whole) = unchunked(&came);
+    assert!(is_whole, "{} bytes", came.len());
+    assert!(came == body, "{} bytes of {BYTES}, or others", came.len());
+    assert_as_new(&host);
+}
+
+/// Nothing is kept back: each piece has come back before the next one is sent.
+#[test]
+fn each_piece_goes_back_before_the_next_one_comes() {
+    let host = start(&[]);
+    let mut wire = Wire::open(&host, message("POST", "/probe/echo", &[CHUNKED], b""));
+    for number in 0..20 {
+        let piece = format!("piece {number};");
+        wire.send(chunks(piece.as_bytes(), piece.len()));
+        let came = wire.wait_for(&piece);
+        assert!(!came.ends_with(LAST), "{came}");
+    }
+    wire.send(LAST);
+    wire.wait_for("\r\n0\r\n\r\n");
+    drop(wire);
+    assert_as_new(&host);
+}

@@ -1,0 +1,103 @@
+//! What a component finds around it, and what it leaves behind.
+
+use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{assert_as_new, start, text};
+use crate::host::Host;
+
+/// Memory that may come on top while a guest leaves something behind with each request.
+const RSS_GROWTH_MAX: u64 = 32 << 20;
+
+#[test]
+fn a_component_has_no_environment_and_no_network() {
+    let host = start(&[]);
+    assert_eq!(text(&host, "/probe/env"), "");
+    let told = text(&host, "/probe/outbound");
+    assert!(told.contains("HttpRequestDenied") || told.contains("HTTP-request-denied"), "{told}");
+    assert_as_new(&host);
+}
+
+#[test]
+fn a_component_has_clocks_and_chance() {
+    let host = start(&[]);
+    let (one, other) = (text(&host, "/probe/random"), text(&host, "/probe/random"));
+    assert_eq!((one.len(), other.len()), (32, 32), "{one} {other}");
+    assert_ne!(one, other);
+    let told: u64 = text(&host, "/probe/clock").parse().expect("a number");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    assert!(now.abs_diff(told) < 60, "{told} at {now}");
+    host.get("/probe/random-large").assert_problem(500);
+    assert_as_new(&host);
+}
+
+/// What it prints is in the log line by line, with its name and the request.
+#[test]
+fn what_a_component_prints_is_in_the_log() {
+    let host = start(&[]);
+    assert_eq!(text(&host, "/probe/print"), "printed");
+    let lines = [("out one", "stdout"), ("err one", "stderr"), ("out two", "stdout")];
+    let requests = lines.map(|(words, from)| {
+        let line = host.wait_log_with(&[words]);
+        assert_eq!(line.message(), words, "{}", line.text);
+        assert_eq!(line.json["guest"], "probe", "{}", line.text);
+        assert_eq!(line.json["from"], from, "{}", line.text);
+        line.json["request"].as_str().expect("a request id").to_owned()
+    });
+    assert!(requests.iter().all(|request| *request == requests[0]), "{requests:?}");
+    assert_as_new(&host);
+}
+
+#[test]
+fn a_component_has_as_much_memory_as_it_may_have() {
+    let host = start(&["--memory-max", "16MiB"]);
+    assert_eq!(text(&host, "/probe/memory?4"), "kept");
+    host.get("/probe/memory?64").assert_problem(500);
+    assert_eq!(text(&host, "/probe/memory?4"), "kept");
+    assert_as_new(&host);
+}
+
+/// How often each of ten requests in turn says that its instance has been asked.
+fn counts(isolation: &str) -> Vec<u64> {
+    let host = start(&["--workers", "1", "--isolation", isolation]);
+    let mut connection = host.connect();
+    let count = |_| connection.get("/probe/count").text().parse().expect("a number");
+    let counts = (0..10).map(count).collect();
+    assert_as_new(&host);
+    counts
+}
+
+#[test]
+fn an_instance_serves_one_request_or_many() {
+    assert_eq!(counts("fresh"), [1; 10]);
+    // On a busy machine one may still be on its way back when the next request comes.
+    let counts = counts("reuse");
+    assert!(counts.iter().max() > Some(&5), "{counts:?}");
+}
+
+/// Resident memory of the host.
+fn rss_bytes(host: &Host) -> u64 {
+    let path = format!("/proc/{}/status", host.pid().as_raw_nonzero());
+    let status = fs::read_to_string(path).expect("the host runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+    let kib = line.trim().trim_end_matches(" kB").parse::<u64>();
+    kib.expect("a number of KiB") << 10
+}
+
+/// An instance that is kept, and keeps what it is given, does not grow without end.
+#[test]
+fn what_is_left_behind_is_bounded() {
+    let host = start(&["--workers", "1", "--isolation", "reuse"]);
+    let mut connection = host.connect();
+    let mut leak = |times: u32| {
+        for _ in 0..times {
+            assert_eq!(connection.get("/probe/leak").text(), "leaked");
+        }
+        host.at_rest();
+        rss_bytes(&host)
+    };
+    let before = leak(500);
+    let after = leak(1_500);
+    assert!(after <= before + RSS_GROWTH_MAX, "{before} bytes, then {after}");
+    assert_as_new(&host);
+}

@@ -127,7 +127,8 @@ impl Guest {
         .map_or(0, Baseline::bytes)
     }
 
-    fn set_baseline(&mut self, baseline: Option<Baseline>) {
+    /// Says to what state its instances can be reset, which the loader reads from one of them.
+    pub fn set_baseline(&mut self, baseline: Option<Baseline>) {
         match &mut self.code {
             Code::Core(code) => code.baseline = baseline,
             Code::Component(code) => code.set_baseline(baseline),

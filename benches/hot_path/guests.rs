@@ -169,9 +169,10 @@ impl Maker {
         let job = Job { name: name.to_owned(), is_text, limits: limits.clone() };
         let (facts, code) = self.compiler.compile(&job, bytes)?;
         let engine = self.house.engines.get(facts.class, facts.memory_bytes);
-        let module = Artifact::compiled(code).module(engine).map_err(|error| error.to_string())?;
+        let code = Artifact::compiled(code).code(&facts.kind, engine);
+        let code = code.map_err(|error| error.to_string())?;
         let identity = Identity { id: 0, name, isolation, limits };
-        let guest = self.linkers.link(&identity, &facts, &module)?;
+        let guest = self.linkers.link(&identity, &facts, &code)?;
         if facts.reset_globals.is_none() {
             return Ok(guest);
         }
@@ -179,7 +180,7 @@ impl Maker {
         let shown = Instance::try_now(guest.clone())?;
         let baseline = shown.and_then(|mut instance| instance.baseline());
         let mut guest = Arc::into_inner(guest).ok_or("the guest is still in use")?;
-        guest.baseline = baseline;
+        guest.set_baseline(baseline);
         Ok(guest)
     }
 }
@@ -206,7 +207,9 @@ impl Calls {
             for request in requests.drain(..) {
                 renew(renewing).await;
                 let mut meter = Meter::new(limits, Instant::now()).in_lanes(pool, guest.id);
-                let mut instance = pool.take(guest).unwrap_or_else(|| panic!("{name}: none ready"));
+                let Some(Instance::Core(mut instance)) = pool.take(guest) else {
+                    panic!("{name}: none ready");
+                };
                 instance.accept(request, std::mem::take(spare));
                 let out = pool.lend();
                 let called = instance.request(&mut meter, pool).await;
@@ -214,7 +217,7 @@ impl Calls {
                 let response;
                 (response, *spare) = instance.respond();
                 spare.clear();
-                pool.give_back(instance);
+                pool.give_back(Instance::Core(instance));
                 drop(out);
                 answered(response);
             }

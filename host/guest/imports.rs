@@ -132,8 +132,8 @@ fn origin(module: &str, name: &str, is_function: bool, offer: &Offer) -> String 
         }
         "spectest" => "from the WebAssembly test suite",
         _ if module.starts_with("wasi:") => {
-            "a component's interface in a core module; this version serves core modules that \
-             speak the http-wasm ABI"
+            "a component's interface in a core module: make a component of it, which \
+             --target wasm32-wasip2 does by itself"
         }
         _ => "handlers can import http_handler and wasi_snapshot_preview1 only",
     };

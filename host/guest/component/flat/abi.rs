@@ -1,6 +1,8 @@
 //! The canonical ABI: handles, values in a module's memory, and values for it.
 
 use std::marker::PhantomData;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use wasmtime::component::Resource;
 use wasmtime::{Caller, Memory, TypedFunc};
@@ -130,6 +132,14 @@ pub fn flag(value: u32) -> Result<bool> {
     }
 }
 
+/// What comes of a future that does not wait.
+pub fn at_once<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => Err(misuse("a call that does not wait would have had to")),
+    }
+}
+
 /// A value that the host gives the guest, in the guest's memory.
 pub trait Lower {
     const SIZE: usize;
@@ -200,7 +210,9 @@ impl Layout {
 /// Gives the guest a result that needs no room beside its own.
 pub fn give<T: Lower>(guest: &mut Guest<'_>, ret: u32, value: T) -> Result<()> {
     let layout = Layout::of(value);
-    debug_assert!(layout.pieces.is_empty(), "it needs room");
+    if !layout.pieces.is_empty() {
+        return Err(misuse("a result without text has some"));
+    }
     let (memory, _) = parts(guest)?;
     write(memory, ret, &layout.root[..T::SIZE], T::ALIGN)
 }

@@ -467,24 +467,22 @@ fn add_response_body(linker: &mut Linker<State>) -> Result<()> {
             give(&mut guest, ret, stream)
         },
     )?;
-    linker.func_wrap_async(
+    linker.func_wrap(
         TYPES,
         "[static]outgoing-body.finish",
-        |mut guest: Guest<'_>, (this, some, trailers, ret): (u32, u32, u32, u32)| {
-            Box::new(async move {
-                let state = guest.data_mut();
-                let body = state.canon.handles.take::<OutgoingBody>(this)?;
-                let trailers = match flag(some)? {
-                    true => Some(state.canon.handles.take::<FieldMap>(trailers)?),
-                    false => None,
-                };
-                let finished = HostOutgoingBody::finish(&mut state.http(), body, trailers);
-                let finished = match finished {
-                    Ok(()) => Ok(()),
-                    Err(error) => Err(state.http().convert_error_code(error)?),
-                };
-                give_all(&mut guest, ret, finished).await
-            })
+        |mut guest: Guest<'_>, this: u32, some: u32, trailers: u32, ret: u32| {
+            let state = guest.data_mut();
+            let body = state.canon.handles.take::<OutgoingBody>(this)?;
+            let trailers = match flag(some)? {
+                true => Some(state.canon.handles.take::<FieldMap>(trailers)?),
+                false => None,
+            };
+            // The only error is that of a length, which has no text.
+            let finished = match HostOutgoingBody::finish(&mut state.http(), body, trailers) {
+                Ok(()) => Ok(()),
+                Err(error) => Err(state.http().convert_error_code(error)?),
+            };
+            give(&mut guest, ret, finished)
         },
     )?;
     Ok(())

@@ -1,16 +1,17 @@
 //! wasi:io: errors, pollables and streams.
 
 use wasmtime::Linker;
-use wasmtime_wasi_io::bindings::wasi::io::error::HostError as _;
-use wasmtime_wasi_io::bindings::wasi::io::poll::{Host as _, HostPollable as _};
+use wasmtime_wasi_io::bindings::wasi::io::error::{self, HostError as _};
+use wasmtime_wasi_io::bindings::wasi::io::poll::{self, Host as _, HostPollable as _};
 use wasmtime_wasi_io::bindings::wasi::io::streams::{
-    Host as _, HostInputStream as _, HostOutputStream as _, StreamError as Shown,
+    self, Host as _, HostInputStream as _, HostOutputStream as _, StreamError as Shown,
 };
 use wasmtime_wasi_io::poll::DynPollable;
 use wasmtime_wasi_io::streams::{DynInputStream, DynOutputStream, Error, StreamError};
 
 use super::abi::{
-    At, Guest, Held, Layout, List, Lower, Own, Result, aligned, give, give_all, list, parts, range,
+    At, Guest, Held, Layout, List, Lower, Own, Result, aligned, at_once, give, give_all, list,
+    parts, range,
 };
 use crate::guest::component::State;
 
@@ -34,8 +35,8 @@ const STREAMS: &str = "wasi:io/streams";
 pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(ERROR, "[resource-drop]error", |mut guest: Guest<'_>, this: u32| {
         let state = guest.data_mut();
-        let error = state.canon.handles.take(this)?;
-        state.table.drop_error(error)
+        let error = state.canon.handles.take::<Error>(this)?;
+        error::HostError::drop(&mut state.table, error)
     })?;
     linker.func_wrap_async(
         ERROR,
@@ -57,34 +58,17 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     add_splice(linker)
 }
 
-/// The name `drop` is that of every resource's function.
-trait Drops {
-    fn drop_error(&mut self, error: wasmtime::component::Resource<Error>) -> Result<()>;
-}
-
-impl Drops for wasmtime::component::ResourceTable {
-    fn drop_error(&mut self, error: wasmtime::component::Resource<Error>) -> Result<()> {
-        wasmtime_wasi_io::bindings::wasi::io::error::HostError::drop(self, error)
-    }
-}
-
 fn add_poll(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(POLL, "[resource-drop]pollable", |mut guest: Guest<'_>, this: u32| {
         let state = guest.data_mut();
         let pollable = state.canon.handles.take::<DynPollable>(this)?;
-        wasmtime_wasi_io::bindings::wasi::io::poll::HostPollable::drop(&mut state.table, pollable)
+        poll::HostPollable::drop(&mut state.table, pollable)
     })?;
-    linker.func_wrap_async(
-        POLL,
-        "[method]pollable.ready",
-        |mut guest: Guest<'_>, (this,): (u32,)| {
-            Box::new(async move {
-                let state = guest.data_mut();
-                let pollable = state.canon.handles.get::<DynPollable>(this)?;
-                state.table.ready(pollable).await.map(u32::from)
-            })
-        },
-    )?;
+    linker.func_wrap(POLL, "[method]pollable.ready", |mut guest: Guest<'_>, this: u32| {
+        let state = guest.data_mut();
+        let pollable = state.canon.handles.get::<DynPollable>(this)?;
+        at_once(state.table.ready(pollable)).map(u32::from)
+    })?;
     linker.func_wrap_async(
         POLL,
         "[method]pollable.block",
@@ -147,19 +131,13 @@ fn shown<T>(
 }
 
 fn add_input(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap_async(
+    linker.func_wrap(
         STREAMS,
         "[resource-drop]input-stream",
-        |mut guest: Guest<'_>, (this,): (u32,)| {
-            Box::new(async move {
-                let state = guest.data_mut();
-                let stream = state.canon.handles.take::<DynInputStream>(this)?;
-                wasmtime_wasi_io::bindings::wasi::io::streams::HostInputStream::drop(
-                    &mut state.table,
-                    stream,
-                )
-                .await
-            })
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let stream = state.canon.handles.take::<DynInputStream>(this)?;
+            at_once(streams::HostInputStream::drop(&mut state.table, stream))
         },
     )?;
     for (name, blocking) in
@@ -182,43 +160,41 @@ fn add_input(linker: &mut Linker<State>) -> Result<()> {
             },
         )?;
     }
-    for (name, blocking) in
-        [("[method]input-stream.skip", false), ("[method]input-stream.blocking-skip", true)]
-    {
-        linker.func_wrap_async(
-            STREAMS,
-            name,
-            move |mut guest: Guest<'_>, (this, len, ret): (u32, u64, u32)| {
-                Box::new(async move {
-                    let state = guest.data_mut();
-                    let stream = state.canon.handles.get::<DynInputStream>(this)?;
-                    let skipped = match blocking {
-                        false => state.table.skip(stream, len),
-                        true => state.table.blocking_skip(stream, len).await,
-                    };
-                    let skipped = shown(state, skipped)?;
-                    give(&mut guest, ret, skipped)
-                })
-            },
-        )?;
-    }
+    linker.func_wrap(
+        STREAMS,
+        "[method]input-stream.skip",
+        |mut guest: Guest<'_>, this: u32, len: u64, ret: u32| {
+            let state = guest.data_mut();
+            let stream = state.canon.handles.get::<DynInputStream>(this)?;
+            let done = state.table.skip(stream, len);
+            let done = shown(state, done)?;
+            give(&mut guest, ret, done)
+        },
+    )?;
+    linker.func_wrap_async(
+        STREAMS,
+        "[method]input-stream.blocking-skip",
+        |mut guest: Guest<'_>, (this, len, ret): (u32, u64, u32)| {
+            Box::new(async move {
+                let state = guest.data_mut();
+                let stream = state.canon.handles.get::<DynInputStream>(this)?;
+                let done = state.table.blocking_skip(stream, len).await;
+                let done = shown(state, done)?;
+                give(&mut guest, ret, done)
+            })
+        },
+    )?;
     Ok(())
 }
 
 fn add_output(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap_async(
+    linker.func_wrap(
         STREAMS,
         "[resource-drop]output-stream",
-        |mut guest: Guest<'_>, (this,): (u32,)| {
-            Box::new(async move {
-                let state = guest.data_mut();
-                let stream = state.canon.handles.take::<DynOutputStream>(this)?;
-                wasmtime_wasi_io::bindings::wasi::io::streams::HostOutputStream::drop(
-                    &mut state.table,
-                    stream,
-                )
-                .await
-            })
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let stream = state.canon.handles.take::<DynOutputStream>(this)?;
+            at_once(streams::HostOutputStream::drop(&mut state.table, stream))
         },
     )?;
     linker.func_wrap(
@@ -261,47 +237,54 @@ fn add_output(linker: &mut Linker<State>) -> Result<()> {
 }
 
 fn add_flushes(linker: &mut Linker<State>) -> Result<()> {
-    for (name, blocking) in
-        [("[method]output-stream.flush", false), ("[method]output-stream.blocking-flush", true)]
-    {
-        linker.func_wrap_async(
-            STREAMS,
-            name,
-            move |mut guest: Guest<'_>, (this, ret): (u32, u32)| {
-                Box::new(async move {
-                    let state = guest.data_mut();
-                    let stream = state.canon.handles.get::<DynOutputStream>(this)?;
-                    let flushed = match blocking {
-                        false => state.table.flush(stream),
-                        true => state.table.blocking_flush(stream).await,
-                    };
-                    let flushed = shown(state, flushed)?;
-                    give(&mut guest, ret, flushed)
-                })
-            },
-        )?;
-    }
-    for (name, blocking) in [
-        ("[method]output-stream.write-zeroes", false),
-        ("[method]output-stream.blocking-write-zeroes-and-flush", true),
-    ] {
-        linker.func_wrap_async(
-            STREAMS,
-            name,
-            move |mut guest: Guest<'_>, (this, len, ret): (u32, u64, u32)| {
-                Box::new(async move {
-                    let state = guest.data_mut();
-                    let stream = state.canon.handles.get::<DynOutputStream>(this)?;
-                    let written = match blocking {
-                        false => state.table.write_zeroes(stream, len),
-                        true => state.table.blocking_write_zeroes_and_flush(stream, len).await,
-                    };
-                    let written = shown(state, written)?;
-                    give(&mut guest, ret, written)
-                })
-            },
-        )?;
-    }
+    linker.func_wrap(
+        STREAMS,
+        "[method]output-stream.flush",
+        |mut guest: Guest<'_>, this: u32, ret: u32| {
+            let state = guest.data_mut();
+            let stream = state.canon.handles.get::<DynOutputStream>(this)?;
+            let done = state.table.flush(stream);
+            let done = shown(state, done)?;
+            give(&mut guest, ret, done)
+        },
+    )?;
+    linker.func_wrap_async(
+        STREAMS,
+        "[method]output-stream.blocking-flush",
+        |mut guest: Guest<'_>, (this, ret): (u32, u32)| {
+            Box::new(async move {
+                let state = guest.data_mut();
+                let stream = state.canon.handles.get::<DynOutputStream>(this)?;
+                let done = state.table.blocking_flush(stream).await;
+                let done = shown(state, done)?;
+                give(&mut guest, ret, done)
+            })
+        },
+    )?;
+    linker.func_wrap(
+        STREAMS,
+        "[method]output-stream.write-zeroes",
+        |mut guest: Guest<'_>, this: u32, len: u64, ret: u32| {
+            let state = guest.data_mut();
+            let stream = state.canon.handles.get::<DynOutputStream>(this)?;
+            let done = state.table.write_zeroes(stream, len);
+            let done = shown(state, done)?;
+            give(&mut guest, ret, done)
+        },
+    )?;
+    linker.func_wrap_async(
+        STREAMS,
+        "[method]output-stream.blocking-write-zeroes-and-flush",
+        |mut guest: Guest<'_>, (this, len, ret): (u32, u64, u32)| {
+            Box::new(async move {
+                let state = guest.data_mut();
+                let stream = state.canon.handles.get::<DynOutputStream>(this)?;
+                let done = state.table.blocking_write_zeroes_and_flush(stream, len).await;
+                let done = shown(state, done)?;
+                give(&mut guest, ret, done)
+            })
+        },
+    )?;
     Ok(())
 }
 
@@ -312,11 +295,7 @@ fn add_subscriptions(linker: &mut Linker<State>) -> Result<()> {
         |mut guest: Guest<'_>, this: u32| {
             let state = guest.data_mut();
             let stream = state.canon.handles.get::<DynInputStream>(this)?;
-            let pollable =
-                wasmtime_wasi_io::bindings::wasi::io::streams::HostInputStream::subscribe(
-                    &mut state.table,
-                    stream,
-                )?;
+            let pollable = streams::HostInputStream::subscribe(&mut state.table, stream)?;
             state.canon.handles.put(pollable)
         },
     )?;
@@ -326,11 +305,7 @@ fn add_subscriptions(linker: &mut Linker<State>) -> Result<()> {
         |mut guest: Guest<'_>, this: u32| {
             let state = guest.data_mut();
             let stream = state.canon.handles.get::<DynOutputStream>(this)?;
-            let pollable =
-                wasmtime_wasi_io::bindings::wasi::io::streams::HostOutputStream::subscribe(
-                    &mut state.table,
-                    stream,
-                )?;
+            let pollable = streams::HostOutputStream::subscribe(&mut state.table, stream)?;
             state.canon.handles.put(pollable)
         },
     )?;

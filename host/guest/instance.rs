@@ -52,10 +52,14 @@ impl Instance {
     /// # Errors
     /// A sentence that says why not.
     pub async fn try_make(guest: Arc<Guest>, pulse: &Pulse) -> Result<Option<Instance>, String> {
+        let runs_startup = guest.runs_startup();
         match Self::instantiate_metered(guest, pulse).await {
             Ok(Ok(instance)) => Ok(Some(instance)),
             Ok(Err(error)) if is_full(make_reject(&error)) => Ok(None),
-            Ok(Err(error)) => Err(format!("its start-up failed: {}", describe(&error))),
+            Ok(Err(error)) if runs_startup => {
+                Err(format!("its start-up failed: {}", describe(&error)))
+            }
+            Ok(Err(error)) => Err(format!("an instance cannot be made: {}", describe(&error))),
             Err(reject) => Err(format!("its start-up did not end in time ({reject})")),
         }
     }

@@ -32,6 +32,7 @@ mod middleware;
 mod random;
 mod reset;
 mod route;
+mod sniff;
 mod soak;
 mod tidy;
 mod wat;

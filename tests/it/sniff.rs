@@ -1,0 +1,108 @@
+//! Components that are not served, and what `guesthouse check` says of each: what is wrong, where
+//! it comes from, and what to do.
+
+use crate::host::command;
+
+/// A component that exports one function as `handle` under a name.
+fn component(imports: &str, export: &str) -> String {
+    format!(
+        r#"(component
+            {imports}
+            (core module $module (func (export "handle")))
+            (core instance $instance (instantiate $module))
+            (func $handle (canon lift (core func $instance "handle")))
+            (instance $handler (export "handle" (func $handle)))
+            (export "{export}" (instance $handler)))"#
+    )
+}
+
+/// What `check` says of a component text.
+fn check(text: &str) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("guest.wat");
+    std::fs::write(&file, text).expect("a file");
+    let output = command().arg("check").arg(&file).output().expect("the program runs");
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[track_caller]
+fn assert_says(text: &str, words: &[&str]) {
+    let (code, said) = check(text);
+    assert_eq!(code, Some(1), "{said}");
+    let error = said.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+    for word in words {
+        assert!(error.contains(word), "no {word:?} in {error:?}");
+    }
+}
+
+const HANDLER: &str = "wasi:http/incoming-handler@0.2.0";
+
+fn import(interface: &str) -> String {
+    format!(r#"(import "{interface}" (instance (export "open" (func))))"#)
+}
+
+#[test]
+fn an_unknown_import_is_named_with_where_it_comes_from() {
+    let cases = [
+        ("wasi:nn/graph@0.2.0", "an interface of WASI that this host does not offer"),
+        ("wasi:io/streams@0.2.0-rc-2023-11-10", "a draft; the nearest is wasi:io/streams@0.2.12"),
+        ("wasi:http/types@0.3.0", "the nearest is wasi:http/types@0.2.12"),
+        ("fermyon:spin/key-value@2.0.0", "from the Spin SDK"),
+        ("wasmcloud:bus/lattice@1.0.0", "from wasmCloud"),
+        ("fastly:api/dictionary", "from the Fastly Compute SDK"),
+        ("acme:billing/ledger@1.0.0", "compose it with a component that exports it"),
+    ];
+    for (interface, origin) in cases {
+        assert_says(&component(&import(interface), HANDLER), &["imports ", interface, origin]);
+    }
+}
+
+#[test]
+fn many_unknown_imports_are_counted() {
+    let imports: String = (0..9).map(|number| import(&format!("acme:a/b{number}"))).collect();
+    assert_says(&component(&imports, HANDLER), &["acme:a/b0", "and 4 more unknown imports"]);
+}
+
+/// An interface of types only needs nothing of the host; what is wrong with this one is its type.
+#[test]
+fn an_import_of_types_is_not_missed() {
+    let types = r#"(import "acme:billing/types@1.0.0"
+        (instance (type $sum u32) (export "sum" (type (eq $sum)))))"#;
+    let (code, said) = check(&component(types, HANDLER));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(!said.contains("acme:billing/types@1.0.0, which"), "{said}");
+    assert!(said.contains("an instance cannot be made: expected 2-tuple"), "{said}");
+}
+
+#[test]
+fn another_world_is_told_by_its_exports() {
+    let cases = [
+        ("wasi:http/incoming-handler@0.2.0-rc-2023-12-05", "from before 0.2.0"),
+        ("wasi:http/handler@0.3.0", "speaks wasi:http 0.3.0"),
+        ("wasi:http/handler@0.3.0-rc-2025-09-16", "speaks wasi:http 0.3.0-rc-2025-09-16"),
+        ("wasi:cli/run@0.2.0", "a command component"),
+        ("acme:billing/ledger@1.0.0", "it exports acme:billing/ledger@1.0.0, but not"),
+    ];
+    for (export, words) in cases {
+        assert_says(&component("", export), &[words]);
+    }
+    assert_says("(component)", &["it exports nothing"]);
+}
+
+#[test]
+fn a_component_is_held_to_the_limits_of_memory() {
+    let large = r#"(component (core module (memory 3000)))"#;
+    assert_says(large, &["needs 192000 KiB of memory to begin with", "raise --memory-max"]);
+    assert_says("(component (core module (table 30000 funcref)))", &["a table of 30000 elements"]);
+}
+
+#[test]
+fn a_component_that_is_cut_off_is_called_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("guest.wasm");
+    let whole = wat::parse_str(component("", HANDLER)).expect("a component");
+    std::fs::write(&file, &whole[..whole.len() / 2]).expect("a file");
+    let output = command().arg("check").arg(&file).output().expect("the program runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("the file is cut off"), "{said}");
+}

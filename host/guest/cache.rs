@@ -20,7 +20,7 @@ use super::engine::Class;
 use super::reset::PROOF_VERSION;
 
 /// Changes whenever the meaning of an entry changes.
-const FORMAT: &str = "guesthouse-cache-5";
+const FORMAT: &str = "guesthouse-cache-6";
 /// Bytes of the checksum at the head of an entry, and of the length behind it.
 const SUM_BYTES: usize = 32;
 const LEN_BYTES: usize = 4;
@@ -40,9 +40,8 @@ pub enum Kind {
     Core,
     /// A component: wasi:http 0.2.
     Component,
-    /// The one module of such a component, with the exports that handle a request, and that make
-    /// room in its memory.
-    Flat { handle: String, realloc: Option<String> },
+    /// The one module of such a component, with the export that handles a request.
+    Flat { handle: String },
 }
 
 /// What loading a guest has found out, beside its code.

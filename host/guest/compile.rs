@@ -88,7 +88,7 @@ impl Compiler {
         let about = sniff::read(&flat.wasm)?;
         let mut wasm = flat.wasm;
         let mut facts = Facts {
-            kind: Kind::Flat { handle: flat.handle, realloc: flat.realloc },
+            kind: Kind::Flat { handle: flat.handle },
             class: class(about.data_bytes),
             memory_bytes: about.memory_bytes,
             features: 0,

@@ -75,11 +75,10 @@ impl Linkers {
             Class::Large => SMALL_ENGINES,
         };
         let code = match (code, &facts.kind) {
-            (cache::Code::Core(module), Kind::Flat { handle, realloc }) => {
+            (cache::Code::Core(module), Kind::Flat { handle }) => {
                 let pre = self.flat[index].instantiate_pre(module);
                 let pre = pre.map_err(|error| misfit(&error))?;
-                let names = (handle.as_str(), realloc.as_deref());
-                Code::Component(link_flat(pre, facts, module, names)?)
+                Code::Component(link_flat(pre, facts, module, handle)?)
             }
             (cache::Code::Core(module), _) => {
                 Code::Core(link_core(&self.core[index], facts, module)?)
@@ -137,7 +136,7 @@ fn link_flat(
     pre: InstancePre<State>,
     facts: &Facts,
     module: &Module,
-    (handle, realloc): (&str, Option<&str>),
+    handle: &str,
 ) -> Result<ComponentCode, Reason> {
     let export = |name: &str| {
         module.get_export_index(name).ok_or_else(|| format!("export {name} has gone missing"))
@@ -147,7 +146,6 @@ fn link_flat(
     let flat = FlatCode {
         memory: export(components::MEMORY)?,
         handle: export(handle)?,
-        realloc: realloc.map(export).transpose()?,
         globals: globals?,
         baseline: None,
         pre,

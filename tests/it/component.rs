@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::client::{Connection, Response, message};
-use crate::host::{Host, Setup, Status};
+use crate::host::{Host, Setup, Status, command};
 
 #[path = "component/ends.rs"]
 mod ends;
@@ -79,6 +79,18 @@ fn build() -> Vec<u8> {
     assert!(built.status.success(), "the probe does not build:\n{told}");
     let file = target.join("wasm32-wasip2/release/guesthouse_guests_probe02.wasm");
     fs::read(file).expect("the probe that was built")
+}
+
+/// Which of the two forms it is, and so that every function it imports is there in both.
+#[test]
+fn one_module_is_reset_and_a_component_is_made_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("probe.wasm");
+    fs::write(&file, probe()).expect("a file");
+    let output = command().arg("check").arg(&file).output().expect("the program runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let words = if is_whole() { "instances are made anew" } else { "instances are reset" };
+    assert!(said.contains(words), "{said}");
 }
 
 /// A host with the probe, whose behaviours are at `/probe/NAME`.

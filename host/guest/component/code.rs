@@ -26,7 +26,6 @@ pub struct FlatCode {
     pub pre: InstancePre<State>,
     pub memory: ModuleExport,
     pub handle: ModuleExport,
-    pub realloc: Option<ModuleExport>,
     /// Mutable globals, where its instances can be reset.
     pub globals: Vec<ModuleExport>,
     /// The state to which its instances can be reset, if they can.

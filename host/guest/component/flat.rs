@@ -17,6 +17,7 @@ use anyhow::Result;
 use wasmtime::{Engine, Linker};
 
 use super::State;
+use super::flatten::NEXT;
 
 /// A linker with everything that a flattened component may import.
 pub fn linker(engine: &Engine) -> Result<Linker<State>> {
@@ -25,5 +26,6 @@ pub fn linker(engine: &Engine) -> Result<Linker<State>> {
     cli::add_to_linker(&mut linker)?;
     http::add_to_linker(&mut linker)?;
     outgoing::add_to_linker(&mut linker)?;
+    linker.func_wrap(NEXT.0, NEXT.1, abi::place)?;
     Ok(linker)
 }

@@ -9,6 +9,7 @@
 
 mod graph;
 mod proof;
+mod rooms;
 mod shim;
 
 use wasm_encoder::{EntityType, ImportSection, Module as Encoder, RawSection};
@@ -16,6 +17,7 @@ use wasmparser::{Parser, Payload, TypeRef};
 
 use graph::{CoreFunc, CoreInstance, read};
 use proof::{Proof, Target};
+pub use rooms::{NEXT, NOTHING};
 
 /// A component's one module, its imports renamed to interfaces without versions.
 #[derive(Debug)]
@@ -23,12 +25,41 @@ pub struct Flat {
     pub wasm: Vec<u8>,
     /// The export that handles requests.
     pub handle: String,
-    /// The export that makes room in its memory, if the host ever has to ask for some.
-    pub realloc: Option<String>,
 }
 
 /// The one memory that the host reads and writes.
 pub const MEMORY: &str = "memory";
+
+/// Whether a function's result has text or lists in it.
+fn is_wide(interface: &str, name: &str) -> bool {
+    const REQUEST: [&str; 4] = ["method", "path-with-query", "scheme", "authority"];
+    match interface {
+        "wasi:io/error" => name == "[method]error.to-debug-string",
+        "wasi:io/poll" => name == "poll",
+        "wasi:io/streams" => {
+            matches!(name, "[method]input-stream.read" | "[method]input-stream.blocking-read")
+        }
+        "wasi:http/types" => {
+            let get = name
+                .strip_prefix("[method]incoming-request.")
+                .or_else(|| name.strip_prefix("[method]outgoing-request."));
+            get.is_some_and(|get| REQUEST.contains(&get))
+                || matches!(
+                    name,
+                    "[method]fields.get"
+                        | "[method]fields.entries"
+                        | "[method]future-trailers.get"
+                        | "[method]future-incoming-response.get"
+                        | "http-error-code"
+                )
+        }
+        "wasi:http/outgoing-handler" => name == "handle",
+        "wasi:random/random" => name == "get-random-bytes",
+        "wasi:random/insecure" => name == "get-insecure-random-bytes",
+        "wasi:cli/environment" => true,
+        _ => false,
+    }
+}
 
 /// The module of a component that has no other, if that can be proven. `bytes` are a valid
 /// component.
@@ -46,8 +77,8 @@ pub fn flatten(bytes: &[u8]) -> Option<Flat> {
     let wasm = *graph.modules.get(*module as usize)?;
     let targets = proof.targets(wasm, args)?;
     proof.nothing_else_runs()?;
-    let realloc = proof.realloc.map(str::to_owned);
-    Some(Flat { wasm: rename(wasm, &targets)?, handle: handle.to_owned(), realloc })
+    let wasm = rooms::make_room(&rename(wasm, &targets)?, proof.realloc, is_wide)?;
+    Some(Flat { wasm, handle: handle.to_owned() })
 }
 
 /// The module with its imports named after what they stand for.

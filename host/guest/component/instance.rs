@@ -176,16 +176,12 @@ impl Flat {
         let mut export = |export| instance.get_module_export(&mut *store, export);
         let memory = export(&code.memory).and_then(wasmtime::Extern::into_memory);
         let handle = export(&code.handle).and_then(wasmtime::Extern::into_func);
-        let realloc = code.realloc.as_ref().and_then(&mut export);
         let global = |it| export(it).and_then(wasmtime::Extern::into_global);
         let globals: Option<Box<[Global]>> = code.globals.iter().map(global).collect();
         let (Some(memory), Some(handle), Some(globals)) = (memory, handle, globals) else {
             wasmtime::bail!("an export is not what it was at load");
         };
-        let realloc = realloc.and_then(wasmtime::Extern::into_func);
-        let realloc = realloc.map(|realloc| realloc.typed(&*store)).transpose()?;
-        let canon = &mut store.data_mut().canon;
-        (canon.memory, canon.realloc) = (Some(memory), realloc);
+        store.data_mut().canon.memory = Some(memory);
         Ok(Flat { memory, handle: handle.typed(&*store)?, globals })
     }
 }

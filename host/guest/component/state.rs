@@ -114,6 +114,7 @@ impl State {
         self.table = ResourceTable::new();
         self.table.set_max_capacity(HANDLES_MAX);
         self.canon.handles.clear();
+        self.canon.pending = None;
         self.wasi = None;
         self.log = None;
         self.request = None;

@@ -5,23 +5,21 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use wasmtime::component::Resource;
-use wasmtime::{Caller, Memory, TypedFunc};
+use wasmtime::{Caller, Memory};
 
 use crate::guest::component::State;
+use crate::guest::component::flatten::NOTHING;
 use crate::guest::component::state::{HANDLES_MAX, HOSTCALL_FUEL};
 use crate::guest::core::misuse;
 
 pub type Guest<'a> = Caller<'a, State>;
 pub type Result<T, E = wasmtime::Error> = std::result::Result<T, E>;
 
-/// A function's address in a module's memory, or a length.
-pub type Realloc = TypedFunc<(u32, u32, u32, u32), u32>;
-
 /// What the host knows of a flattened component's instance.
 #[derive(Default)]
 pub struct Canon {
     pub memory: Option<Memory>,
-    pub realloc: Option<Realloc>,
+    pub pending: Option<Pending>,
     pub handles: Handles,
 }
 
@@ -217,30 +215,60 @@ pub fn give<T: Lower>(guest: &mut Guest<'_>, ret: u32, value: T) -> Result<()> {
     write(memory, ret, &layout.root[..T::SIZE], T::ALIGN)
 }
 
-/// Gives the guest a result, asking it for the room that it needs.
-pub async fn give_all<T: Lower>(guest: &mut Guest<'_>, ret: u32, value: T) -> Result<()> {
-    let mut layout = Layout::of(value);
-    let mut places = Vec::with_capacity(layout.pieces.len());
-    for index in 0..layout.pieces.len() {
-        let (len, align) = (layout.pieces[index].bytes.len() as u32, layout.pieces[index].align);
+/// A result on its way to the guest, which makes room for it piece by piece.
+pub struct Pending {
+    layout: Layout,
+    /// Where the pieces are, as far as that is known.
+    places: Vec<u32>,
+    ret: u32,
+    size: usize,
+    align: usize,
+}
+
+/// Begins to give the guest a result. What it gets to know is what room is needed first, and from
+/// [`place`] what next (`flatten/rooms.rs`).
+pub fn give_all<T: Lower>(guest: &mut Guest<'_>, ret: u32, value: T) -> Result<i64> {
+    let layout = Layout::of(value);
+    let places = Vec::with_capacity(layout.pieces.len());
+    let pending = Pending { layout, places, ret, size: T::SIZE, align: T::ALIGN };
+    go_on(guest, pending)
+}
+
+/// Takes the place of the piece that was asked for.
+pub fn place(mut guest: Guest<'_>, ptr: u32) -> Result<i64> {
+    let pending = guest.data_mut().canon.pending.take();
+    let mut pending = pending.ok_or_else(|| misuse("there is nothing to make room for"))?;
+    pending.put(ptr);
+    go_on(&mut guest, pending)
+}
+
+/// What room is needed next; or writes the result, if that is all.
+fn go_on(guest: &mut Guest<'_>, mut pending: Pending) -> Result<i64> {
+    while let Some(piece) = pending.layout.pieces.get(pending.places.len()) {
+        let (len, align) = (piece.bytes.len() as u32, piece.align as u32);
+        if len > 0 {
+            guest.data_mut().canon.pending = Some(pending);
+            return Ok(i64::from(align) << 32 | i64::from(len));
+        }
         // Nothing is at the address of nothing.
-        let ptr = if len == 0 { align as u32 } else { room(guest, len, align).await? };
-        layout.set_pointer(index, ptr);
-        places.push(ptr);
+        pending.put(align);
     }
     let (memory, _) = parts(guest)?;
+    let Pending { layout, places, ret, size, align } = pending;
     for (piece, ptr) in layout.pieces.iter().zip(places) {
         if !piece.bytes.is_empty() {
             write(memory, ptr, &piece.bytes, piece.align)?;
         }
     }
-    write(memory, ret, &layout.root[..T::SIZE], T::ALIGN)
+    write(memory, ret, &layout.root[..size], align)?;
+    Ok(NOTHING)
 }
 
-async fn room(guest: &mut Guest<'_>, len: u32, align: usize) -> Result<u32> {
-    let realloc = guest.data().canon.realloc.clone();
-    let realloc = realloc.ok_or_else(|| misuse("it has no cabi_realloc to make room with"))?;
-    realloc.call_async(guest, (0, 0, align as u32, len)).await
+impl Pending {
+    fn put(&mut self, ptr: u32) {
+        self.layout.set_pointer(self.places.len(), ptr);
+        self.places.push(ptr);
+    }
 }
 
 fn write(memory: &mut [u8], ptr: u32, bytes: &[u8], align: usize) -> Result<()> {

@@ -58,29 +58,21 @@ fn add_clocks(linker: &mut Linker<State>) -> Result<()> {
 }
 
 fn add_random(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap_async(
-        RANDOM,
-        "get-random-bytes",
-        |mut guest: Guest<'_>, (len, ret): (u64, u32)| {
-            Box::new(async move {
-                let random = guest.data_mut().ctx().ctx.random();
-                let bytes = random::Host::get_random_bytes(random, len)?;
-                give_all(&mut guest, ret, bytes).await
-            })
-        },
-    )?;
+    linker.func_wrap(RANDOM, "get-random-bytes", |mut guest: Guest<'_>, len: u64, ret: u32| {
+        let random = guest.data_mut().ctx().ctx.random();
+        let bytes = random::Host::get_random_bytes(random, len)?;
+        give_all(&mut guest, ret, bytes)
+    })?;
     linker.func_wrap(RANDOM, "get-random-u64", |mut guest: Guest<'_>| {
         random::Host::get_random_u64(guest.data_mut().ctx().ctx.random())
     })?;
-    linker.func_wrap_async(
+    linker.func_wrap(
         INSECURE,
         "get-insecure-random-bytes",
-        |mut guest: Guest<'_>, (len, ret): (u64, u32)| {
-            Box::new(async move {
-                let random = guest.data_mut().ctx().ctx.random();
-                let bytes = insecure::Host::get_insecure_random_bytes(random, len)?;
-                give_all(&mut guest, ret, bytes).await
-            })
+        |mut guest: Guest<'_>, len: u64, ret: u32| {
+            let random = guest.data_mut().ctx().ctx.random();
+            let bytes = insecure::Host::get_insecure_random_bytes(random, len)?;
+            give_all(&mut guest, ret, bytes)
         },
     )?;
     linker.func_wrap(INSECURE, "get-insecure-random-u64", |mut guest: Guest<'_>| {
@@ -100,36 +92,18 @@ fn add_random(linker: &mut Linker<State>) -> Result<()> {
 }
 
 fn add_environment(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap_async(
-        ENVIRONMENT,
-        "get-environment",
-        |mut guest: Guest<'_>, (ret,): (u32,)| {
-            Box::new(async move {
-                let all = environment::Host::get_environment(&mut guest.data_mut().cli())?;
-                give_all(&mut guest, ret, List(all)).await
-            })
-        },
-    )?;
-    linker.func_wrap_async(
-        ENVIRONMENT,
-        "get-arguments",
-        |mut guest: Guest<'_>, (ret,): (u32,)| {
-            Box::new(async move {
-                let all = environment::Host::get_arguments(&mut guest.data_mut().cli())?;
-                give_all(&mut guest, ret, List(all)).await
-            })
-        },
-    )?;
-    linker.func_wrap_async(
-        ENVIRONMENT,
-        "initial-cwd",
-        |mut guest: Guest<'_>, (ret,): (u32,)| {
-            Box::new(async move {
-                let folder = environment::Host::initial_cwd(&mut guest.data_mut().cli())?;
-                give_all(&mut guest, ret, folder).await
-            })
-        },
-    )?;
+    linker.func_wrap(ENVIRONMENT, "get-environment", |mut guest: Guest<'_>, ret: u32| {
+        let all = environment::Host::get_environment(&mut guest.data_mut().cli())?;
+        give_all(&mut guest, ret, List(all))
+    })?;
+    linker.func_wrap(ENVIRONMENT, "get-arguments", |mut guest: Guest<'_>, ret: u32| {
+        let all = environment::Host::get_arguments(&mut guest.data_mut().cli())?;
+        give_all(&mut guest, ret, List(all))
+    })?;
+    linker.func_wrap(ENVIRONMENT, "initial-cwd", |mut guest: Guest<'_>, ret: u32| {
+        let folder = environment::Host::initial_cwd(&mut guest.data_mut().cli())?;
+        give_all(&mut guest, ret, folder)
+    })?;
     linker.func_wrap(EXIT, "exit", |mut guest: Guest<'_>, status: u32| {
         let status = if flag(status)? { Err(()) } else { Ok(()) };
         exit::Host::exit(&mut guest.data_mut().cli(), status)

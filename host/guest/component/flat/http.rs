@@ -102,17 +102,15 @@ fn add_fields(linker: &mut Linker<State>) -> Result<()> {
         let fields = HostFields::new(&mut state.http())?;
         state.canon.handles.put(fields)
     })?;
-    linker.func_wrap_async(
+    linker.func_wrap(
         TYPES,
         "[method]fields.get",
-        |mut guest: Guest<'_>, (this, name, name_len, ret): (u32, u32, u32, u32)| {
-            Box::new(async move {
-                let (memory, state) = parts(&mut guest)?;
-                let fields = state.canon.handles.get::<FieldMap>(this)?;
-                let name = string(memory, name, name_len)?;
-                let values = HostFields::get(&mut state.http(), fields, name)?;
-                give_all(&mut guest, ret, List(values)).await
-            })
+        |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32, ret: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let fields = state.canon.handles.get::<FieldMap>(this)?;
+            let name = string(memory, name, name_len)?;
+            let values = HostFields::get(&mut state.http(), fields, name)?;
+            give_all(&mut guest, ret, List(values))
         },
     )?;
     linker.func_wrap(
@@ -125,16 +123,14 @@ fn add_fields(linker: &mut Linker<State>) -> Result<()> {
             HostFields::has(&mut state.http(), fields, name).map(u32::from)
         },
     )?;
-    linker.func_wrap_async(
+    linker.func_wrap(
         TYPES,
         "[method]fields.entries",
-        |mut guest: Guest<'_>, (this, ret): (u32, u32)| {
-            Box::new(async move {
-                let state = guest.data_mut();
-                let fields = state.canon.handles.get::<FieldMap>(this)?;
-                let entries = HostFields::entries(&mut state.http(), fields)?;
-                give_all(&mut guest, ret, List(entries)).await
-            })
+        |mut guest: Guest<'_>, this: u32, ret: u32| {
+            let state = guest.data_mut();
+            let fields = state.canon.handles.get::<FieldMap>(this)?;
+            let entries = HostFields::entries(&mut state.http(), fields)?;
+            give_all(&mut guest, ret, List(entries))
         },
     )?;
     linker.func_wrap(TYPES, "[method]fields.clone", |mut guest: Guest<'_>, this: u32| {
@@ -270,16 +266,15 @@ impl Lower for Scheme {
 fn add_request(linker: &mut Linker<State>) -> Result<()> {
     macro_rules! gets {
         ($($name:literal $get:ident),* $(,)?) => {$(
-            linker.func_wrap_async(
+            linker.func_wrap(
                 TYPES,
                 concat!("[method]incoming-request.", $name),
-                |mut guest: Guest<'_>, (this, ret): (u32, u32)| {
-                    Box::new(async move {
+                |mut guest: Guest<'_>, this: u32, ret: u32| {
                         let state = guest.data_mut();
                         let request = state.canon.handles.get::<IncomingRequest>(this)?;
                         let value = HostIncomingRequest::$get(&mut state.http(), request)?;
-                        give_all(&mut guest, ret, value).await
-                    })
+                        give_all(&mut guest, ret, value)
+
                 },
             )?;
         )*};
@@ -346,23 +341,21 @@ fn add_request_body(linker: &mut Linker<State>) -> Result<()> {
             state.canon.handles.put(pollable)
         },
     )?;
-    linker.func_wrap_async(
+    linker.func_wrap(
         TYPES,
         "[method]future-trailers.get",
-        |mut guest: Guest<'_>, (this, ret): (u32, u32)| {
-            Box::new(async move {
-                let state = guest.data_mut();
-                let trailers = state.canon.handles.get::<FutureTrailers>(this)?;
-                let got = HostFutureTrailers::get(&mut state.http(), trailers)?;
-                let got = match got {
-                    Some(Ok(Ok(Some(fields)))) => Some(Ok(Ok(Some(Own::new(state, fields)?)))),
-                    Some(Ok(Ok(None))) => Some(Ok(Ok(None))),
-                    Some(Ok(Err(code))) => Some(Ok(Err(code))),
-                    Some(Err(())) => Some(Err(())),
-                    None => None,
-                };
-                give_all(&mut guest, ret, got).await
-            })
+        |mut guest: Guest<'_>, this: u32, ret: u32| {
+            let state = guest.data_mut();
+            let trailers = state.canon.handles.get::<FutureTrailers>(this)?;
+            let got = HostFutureTrailers::get(&mut state.http(), trailers)?;
+            let got = match got {
+                Some(Ok(Ok(Some(fields)))) => Some(Ok(Ok(Some(Own::new(state, fields)?)))),
+                Some(Ok(Ok(None))) => Some(Ok(Ok(None))),
+                Some(Ok(Err(code))) => Some(Ok(Err(code))),
+                Some(Err(())) => Some(Err(())),
+                None => None,
+            };
+            give_all(&mut guest, ret, got)
         },
     )?;
     Ok(())

@@ -38,16 +38,14 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
         let error = state.canon.handles.take::<Error>(this)?;
         error::HostError::drop(&mut state.table, error)
     })?;
-    linker.func_wrap_async(
+    linker.func_wrap(
         ERROR,
         "[method]error.to-debug-string",
-        |mut guest: Guest<'_>, (this, ret): (u32, u32)| {
-            Box::new(async move {
-                let state = guest.data_mut();
-                let error = state.canon.handles.get(this)?;
-                let text = state.table.to_debug_string(error)?;
-                give_all(&mut guest, ret, text).await
-            })
+        |mut guest: Guest<'_>, this: u32, ret: u32| {
+            let state = guest.data_mut();
+            let error = state.canon.handles.get(this)?;
+            let text = state.table.to_debug_string(error)?;
+            give_all(&mut guest, ret, text)
         },
     )?;
     add_poll(linker)?;
@@ -92,7 +90,7 @@ fn add_poll(linker: &mut Linker<State>) -> Result<()> {
                 let pollables = handles.map(|handle| state.canon.handles.get(handle));
                 let pollables = pollables.collect::<Result<Vec<_>>>()?;
                 let ready = state.table.poll(pollables).await?;
-                give_all(&mut guest, ret, List(ready)).await
+                give_all(&mut guest, ret, List(ready))
             })
         },
     )?;
@@ -155,7 +153,7 @@ fn add_input(linker: &mut Linker<State>) -> Result<()> {
                         true => state.table.blocking_read(stream, len).await,
                     };
                     let read = shown(state, read)?;
-                    give_all(&mut guest, ret, read).await
+                    give_all(&mut guest, ret, read)
                 })
             },
         )?;

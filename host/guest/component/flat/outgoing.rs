@@ -86,16 +86,15 @@ fn add_request(linker: &mut Linker<State>) -> Result<()> {
     )?;
     macro_rules! gets {
         ($($name:literal $get:ident),* $(,)?) => {$(
-            linker.func_wrap_async(
+            linker.func_wrap(
                 TYPES,
                 concat!("[method]outgoing-request.", $name),
-                |mut guest: Guest<'_>, (this, ret): (u32, u32)| {
-                    Box::new(async move {
+                |mut guest: Guest<'_>, this: u32, ret: u32| {
                         let state = guest.data_mut();
                         let request = state.canon.handles.get::<OutgoingRequest>(this)?;
                         let value = HostOutgoingRequest::$get(&mut state.http(), request)?;
-                        give_all(&mut guest, ret, value).await
-                    })
+                        give_all(&mut guest, ret, value)
+
                 },
             )?;
         )*};
@@ -296,57 +295,47 @@ fn add_future_response(linker: &mut Linker<State>) -> Result<()> {
             state.canon.handles.put(pollable)
         },
     )?;
-    linker.func_wrap_async(
+    linker.func_wrap(
         TYPES,
         "[method]future-incoming-response.get",
-        |mut guest: Guest<'_>, (this, ret): (u32, u32)| {
-            Box::new(async move {
-                let state = guest.data_mut();
-                let response = state.canon.handles.get::<FutureResponse>(this)?;
-                let got = HostFutureIncomingResponse::get(&mut state.http(), response)?;
-                let got = match got {
-                    Some(Ok(response)) => Some(Ok(owned(state, response)?)),
-                    Some(Err(())) => Some(Err(())),
-                    None => None,
-                };
-                give_all(&mut guest, ret, got).await
-            })
+        |mut guest: Guest<'_>, this: u32, ret: u32| {
+            let state = guest.data_mut();
+            let response = state.canon.handles.get::<FutureResponse>(this)?;
+            let got = HostFutureIncomingResponse::get(&mut state.http(), response)?;
+            let got = match got {
+                Some(Ok(response)) => Some(Ok(owned(state, response)?)),
+                Some(Err(())) => Some(Err(())),
+                None => None,
+            };
+            give_all(&mut guest, ret, got)
         },
     )?;
     Ok(())
 }
 
 fn add_handle(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap_async(
-        TYPES,
-        "http-error-code",
-        |mut guest: Guest<'_>, (error, ret): (u32, u32)| {
-            Box::new(async move {
-                let state = guest.data_mut();
-                let error = state.canon.handles.get::<Error>(error)?;
-                let code = state.http().http_error_code(error)?;
-                give_all(&mut guest, ret, code).await
-            })
-        },
-    )?;
-    linker.func_wrap_async(
+    linker.func_wrap(TYPES, "http-error-code", |mut guest: Guest<'_>, error: u32, ret: u32| {
+        let state = guest.data_mut();
+        let error = state.canon.handles.get::<Error>(error)?;
+        let code = state.http().http_error_code(error)?;
+        give_all(&mut guest, ret, code)
+    })?;
+    linker.func_wrap(
         "wasi:http/outgoing-handler",
         "handle",
-        |mut guest: Guest<'_>, (request, some, options, ret): (u32, u32, u32, u32)| {
-            Box::new(async move {
-                let state = guest.data_mut();
-                let request = state.canon.handles.take::<OutgoingRequest>(request)?;
-                let options = match flag(some)? {
-                    true => Some(state.canon.handles.take::<RequestOptions>(options)?),
-                    false => None,
-                };
-                let sent = outgoing_handler::Host::handle(&mut state.http(), request, options);
-                let sent = match sent {
-                    Ok(response) => Ok(Own::new(state, response)?),
-                    Err(error) => Err(state.http().convert_error_code(error)?),
-                };
-                give_all(&mut guest, ret, sent).await
-            })
+        |mut guest: Guest<'_>, request: u32, some: u32, options: u32, ret: u32| {
+            let state = guest.data_mut();
+            let request = state.canon.handles.take::<OutgoingRequest>(request)?;
+            let options = match flag(some)? {
+                true => Some(state.canon.handles.take::<RequestOptions>(options)?),
+                false => None,
+            };
+            let sent = outgoing_handler::Host::handle(&mut state.http(), request, options);
+            let sent = match sent {
+                Ok(response) => Ok(Own::new(state, response)?),
+                Err(error) => Err(state.http().convert_error_code(error)?),
+            };
+            give_all(&mut guest, ret, sent)
         },
     )?;
     Ok(())

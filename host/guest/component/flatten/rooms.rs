@@ -1,0 +1,188 @@
+//! Functions that the loader puts into a flattened component's module. Each stands before an import
+//! whose result has text or lists in it, and makes the room that the canonical ABI asks for, by the
+//! module's own `cabi_realloc`: the import says how much it needs, and is told where that is, until
+//! it needs no more.
+//!
+//! Without them the host would have to call the module for each piece, in the middle of a call of
+//! the module's own, which takes a stack of its own each time.
+
+use wasm_encoder::reencode::{self, Reencode, utils};
+use wasm_encoder::{
+    BlockType, CodeSection, EntityType, Function, FunctionSection, ImportSection,
+    Module as Encoder, TypeSection, ValType,
+};
+use wasmparser::{ExternalKind, FuncType, Parser, Payload, TypeRef};
+
+/// The function that takes a place, and says what else is needed.
+pub const NEXT: (&str, &str) = ("guesthouse", "next");
+/// What it says when nothing else is.
+pub const NOTHING: i64 = -1;
+
+/// What has to be known of a module before it is written anew.
+#[derive(Default)]
+struct Plan {
+    types: Vec<FuncType>,
+    /// The types of its imports, all functions.
+    imports: Vec<u32>,
+    /// Which of them get a function before them.
+    wide: Vec<u32>,
+    defined: u32,
+    realloc: u32,
+}
+
+/// The module with such functions before the imports for which `is_wide` says so. `None` where it
+/// has none to make room with.
+pub fn make_room(
+    wasm: &[u8],
+    realloc: Option<&str>,
+    is_wide: impl Fn(&str, &str) -> bool,
+) -> Option<Vec<u8>> {
+    let mut plan = Plan::default();
+    let mut found = None;
+    for payload in Parser::new(0).parse_all(wasm) {
+        match payload.ok()? {
+            Payload::TypeSection(section) => {
+                for ty in section.into_iter_err_on_gc_types() {
+                    plan.types.push(ty.ok()?);
+                }
+            }
+            Payload::ImportSection(section) => {
+                for (index, import) in (0..).zip(section.into_imports()) {
+                    let import = import.ok()?;
+                    let TypeRef::Func(ty) = import.ty else { return None };
+                    plan.imports.push(ty);
+                    if is_wide(import.module, import.name) {
+                        plan.wide.push(index);
+                    }
+                }
+            }
+            Payload::FunctionSection(section) => plan.defined = section.count(),
+            Payload::ExportSection(section) => {
+                for export in section {
+                    let export = export.ok()?;
+                    if export.kind == ExternalKind::Func && Some(export.name) == realloc {
+                        found = Some(export.index);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    if plan.wide.is_empty() {
+        return Some(wasm.to_vec());
+    }
+    plan.realloc = found?;
+    let mut encoder = Encoder::new();
+    plan.parse_core_module(&mut encoder, Parser::new(0), wasm).ok()?;
+    Some(encoder.finish())
+}
+
+type Error = reencode::Error<std::convert::Infallible>;
+
+impl Plan {
+    fn imported(&self) -> u32 {
+        self.imports.len() as u32
+    }
+
+    /// The type of `next`; those of the wide imports are behind it.
+    fn next_type(&self) -> u32 {
+        self.types.len() as u32
+    }
+
+    fn wide_type(&self, import: u32) -> &FuncType {
+        &self.types[self.imports[import as usize] as usize]
+    }
+
+    /// Asks the import, and makes room for as long as it wants some.
+    fn function(&mut self, import: u32) -> Result<Function, Error> {
+        let params = self.wide_type(import).params().len() as u32;
+        let realloc = self.function_index(self.realloc)?;
+        let wanted = params;
+        let mut function = Function::new([(1, ValType::I64)]);
+        let mut body = function.instructions();
+        for param in 0..params {
+            body.local_get(param);
+        }
+        body.call(import).local_set(wanted);
+        body.loop_(BlockType::Empty);
+        body.local_get(wanted).i64_const(0).i64_ge_s();
+        body.if_(BlockType::Empty);
+        // cabi_realloc(0, 0, alignment, length): the one is in the upper half, the other below.
+        body.i32_const(0).i32_const(0);
+        body.local_get(wanted).i64_const(32).i64_shr_u().i32_wrap_i64();
+        body.local_get(wanted).i32_wrap_i64();
+        body.call(realloc).call(self.imported()).local_set(wanted);
+        body.br(1).end().end().end();
+        Ok(function)
+    }
+}
+
+impl Reencode for Plan {
+    type Error = std::convert::Infallible;
+
+    /// `next` is behind the other imports, the new functions behind all.
+    fn function_index(&mut self, function: u32) -> Result<u32, Error> {
+        if function >= self.imported() {
+            return Ok(function + 1);
+        }
+        Ok(match self.wide.iter().position(|wide| *wide == function) {
+            Some(place) => self.imported() + 1 + self.defined + place as u32,
+            None => function,
+        })
+    }
+
+    fn parse_type_section(
+        &mut self,
+        types: &mut TypeSection,
+        section: wasmparser::TypeSectionReader<'_>,
+    ) -> Result<(), Error> {
+        utils::parse_type_section(self, types, section)?;
+        types.ty().function([ValType::I32], [ValType::I64]);
+        for import in self.wide.clone() {
+            let params = self.val_types(self.wide_type(import).params().to_vec())?;
+            types.ty().function(params, [ValType::I64]);
+        }
+        Ok(())
+    }
+
+    fn parse_import_section(
+        &mut self,
+        imports: &mut ImportSection,
+        section: wasmparser::ImportSectionReader<'_>,
+    ) -> Result<(), Error> {
+        for (index, import) in (0..).zip(section.into_imports()) {
+            let import = import?;
+            let ty = match self.wide.iter().position(|wide| *wide == index) {
+                Some(place) => self.next_type() + 1 + place as u32,
+                None => self.imports[index as usize],
+            };
+            imports.import(import.module, import.name, EntityType::Function(ty));
+        }
+        imports.import(NEXT.0, NEXT.1, EntityType::Function(self.next_type()));
+        Ok(())
+    }
+
+    fn parse_function_section(
+        &mut self,
+        functions: &mut FunctionSection,
+        section: wasmparser::FunctionSectionReader<'_>,
+    ) -> Result<(), Error> {
+        utils::parse_function_section(self, functions, section)?;
+        for import in &self.wide {
+            functions.function(self.imports[*import as usize]);
+        }
+        Ok(())
+    }
+
+    fn parse_code_section(
+        &mut self,
+        code: &mut CodeSection,
+        section: wasmparser::CodeSectionReader<'_>,
+    ) -> Result<(), Error> {
+        utils::parse_code_section(self, code, section)?;
+        for import in self.wide.clone() {
+            code.function(&self.function(import)?);
+        }
+        Ok(())
+    }
+}

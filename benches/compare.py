@@ -31,6 +31,7 @@ from report import ROUNDS_MIN, Result
 
 BENCHES = pathlib.Path(__file__).resolve().parent
 ROOT = BENCHES.parent
+COMPONENT = ROOT / "target" / "guests" / "wasm32-wasip2" / "release" / "hello.wasm"
 
 
 # What it is measured on.
@@ -104,6 +105,7 @@ def find_servers(options, figures, scratch):
 
     names = ("fresh", "reuse", "fresh x2", "demo")
     add(names, lambda: find_guesthouse(options.guesthouse), guesthouse_launches)
+    add(("serve fresh", "serve reuse"), find_wasmtime, serve_launches)
     add(("bare", "bare again"), lambda: find_bare_hyper(options.bare_hyper), bare_launches)
     add(("go",), lambda: build_go(scratch), go_launches)
     return Bench(launches, missing, scratch)
@@ -117,6 +119,29 @@ def guesthouse_launches(path):
         Launch([*any_port, "--workers", "1", *reuse]),
         Launch([*any_port, "--workers", "2", *fresh], cpus=None),
         Launch(any_port, cpus=None),
+    )
+
+
+def find_wasmtime():
+    """The one that peers/install.sh installs; the component is that of the last build."""
+    wasmtime = BENCHES / "peers" / "installed" / "wasmtime" / "bin" / "wasmtime"
+    if not wasmtime.is_file() or not COMPONENT.is_file():
+        raise Failure("no wasmtime, or no component (benches/peers/install.sh wasmtime)")
+    return wasmtime
+
+
+def serve_launches(path):
+    # As peers/install.sh sets it up: what makes it quickest on one core.
+    pool = (
+        "pooling-allocator=y,pooling-memory-keep-resident=4194304,"
+        "pooling-table-keep-resident=65536,pooling-pagemap-scan=auto,"
+        "pooling-max-unused-warm-slots=1000"
+    )
+    any_port = [path, "serve", "--addr", "127.0.0.1:0", "-S", "cli", "-O", pool]
+    env = {"TOKIO_WORKER_THREADS": "1"}
+    return (
+        Launch([*any_port, "--max-instance-reuse-count", "1", str(COMPONENT)], env=env),
+        Launch([*any_port, "--max-instance-reuse-count", "1000000000", str(COMPONENT)], env=env),
     )
 
 

@@ -201,6 +201,11 @@ def pair(label, server, path, body=HELLO, load=STEADY):
     return Case(label, server, path, body, load), Case("twin", server, "/native" + path, body, load)
 
 
+def component(server):
+    """The component hello of wasi:http 0.2, and the twin of all that say hello."""
+    return Case("component", server, "/wasi02/hello"), Case("twin", server, "/native/hello")
+
+
 def wall(name, path, at_most, body, *more_cases):
     title = f"{path}, guest / twin, wall time"
     cases = (*pair("guest", "fresh", path, body), *more_cases)
@@ -225,6 +230,32 @@ FIGURES = (
         (
             *pair("fresh", "fresh", "/hello"),
             Case("fresh x2", "fresh x2", "/hello", load=UNPINNED),
+            Case("twin x2", "fresh x2", "/native/hello", load=UNPINNED),
+        ),
+        two_workers_over_one,
+    ),
+    Figure(
+        "wasi02-fresh", "/wasi02/hello fresh / twin, CPU (aim 2.0)", 3.0,
+        component("fresh"), ratio("component", "twin"),
+    ),
+    Figure(
+        "wasi02-reuse", "/wasi02/hello reuse / twin, CPU (aim 1.3)", 1.6,
+        component("reuse"), ratio("component", "twin"),
+    ),
+    Figure(
+        "wasi02-fresh-serve", "the component fresh / in wasmtime serve, CPU", 0.6,
+        (component("fresh")[0], Case("serve", "serve fresh", "/")), ratio("component", "serve"),
+    ),
+    Figure(
+        "wasi02-reuse-serve", "the component reuse / in wasmtime serve, CPU", 0.6,
+        (component("reuse")[0], Case("serve", "serve reuse", "/")), ratio("component", "serve"),
+    ),
+    Figure(
+        "wasi02-two-workers", "component fresh / twin, 2 workers over 1", 1.15,
+        (
+            Case("fresh", "fresh", "/wasi02/hello"),
+            Case("twin", "fresh", "/native/hello"),
+            Case("fresh x2", "fresh x2", "/wasi02/hello", load=UNPINNED),
             Case("twin x2", "fresh x2", "/native/hello", load=UNPINNED),
         ),
         two_workers_over_one,

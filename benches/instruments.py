@@ -21,7 +21,7 @@ STOPPED_WITHIN_S = 30
 ANSWERED_WITHIN_S = 10
 COUNTED_WITHIN_S = 30
 COUNTERS_ASKED_EVERY_S = 2
-LISTENING = re.compile(r"listening on http://([0-9.]+):([0-9]+)")
+LISTENING = re.compile(r"(?:listening|Serving HTTP) on http://([0-9.]+):([0-9]+)")
 COUNTERS = re.compile(rb"status: ([^\n]*)\n")
 COUNTER = re.compile(r"(\w+)=(?:\[([^\]]*)\]|(\S+))")
 WATCHED = re.compile(rb"^tfd:\s*(\d+)", re.MULTILINE)

@@ -277,8 +277,9 @@ impl Record {
             for asked in batch.drain(..) {
                 goes_on = goes_on && script(&asked, &mut wire)?;
             }
-            wire.flush()?;
+            // Before the answers go out: the next requests can be here before this goes on.
             self.waiting.fetch_sub(count, Ordering::SeqCst);
+            wire.flush()?;
             let held_ns = since.elapsed().as_nanos() as u64 * count as u64;
             self.held_ns.fetch_add(held_ns, Ordering::SeqCst);
             if !goes_on {

@@ -1,7 +1,5 @@
 //! Connections that are kept: which worker has them, and how little they hold.
 
-use std::fs;
-
 use crate::client::Connection;
 use crate::host::{HELLO, Host, until};
 use crate::hostile::PATIENCE;
@@ -59,14 +57,6 @@ fn the_kernel_may_spread_them() {
     host.at_rest();
 }
 
-/// Resident memory of the host, in KiB.
-fn resident_kib(host: &Host) -> u64 {
-    let path = format!("/proc/{}/status", host.pid().as_raw_nonzero());
-    let status = fs::read_to_string(path).expect("a running host");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it has memory");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number of KiB")
-}
-
 /// A connection that is idle gives back all but its socket, and goes on as if nothing had been.
 #[test]
 fn idle_connections_are_parked_and_go_on() {
@@ -79,13 +69,13 @@ fn idle_connections_are_parked_and_go_on() {
         spread(&host, &mut connections);
         host.status_when("parked", PATIENCE, all_parked);
     }
-    let before = resident_kib(&host);
+    let before = host.rss_bytes() >> 10;
     spread(&host, &mut connections);
-    let used = resident_kib(&host);
+    let used = host.rss_bytes() >> 10;
     until("memory given back", PATIENCE, || {
         host.status_when("parked", PATIENCE, all_parked);
         // Unparked, each holds some 18 KiB.
-        (resident_kib(&host) < before + 4 * COUNT as u64).then_some(())
+        (host.rss_bytes() >> 10 < before + 4 * COUNT as u64).then_some(())
     });
     assert!(used > before + 8 * COUNT as u64, "{before} KiB parked, {used} KiB in use");
     drop(connections);

@@ -215,6 +215,15 @@ impl Host {
         entries.filter_map(number).collect()
     }
 
+    /// Its resident memory.
+    pub fn rss_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid.as_raw_nonzero());
+        let status = fs::read_to_string(path).expect("the host runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        let kib = line.trim().trim_end_matches(" kB").parse::<u64>();
+        kib.expect("a number of KiB") << 10
+    }
+
     pub fn pid(&self) -> Pid {
         self.pid
     }

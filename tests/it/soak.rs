@@ -8,7 +8,6 @@
 //! `cargo test` it is a miniature; `just soak` takes five minutes.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -92,16 +91,8 @@ fn rest(host: &Host) -> Status {
     })
 }
 
-fn rss_bytes(host: &Host) -> u64 {
-    let path = format!("/proc/{}/status", host.pid().as_raw_nonzero());
-    let status = fs::read_to_string(path).expect("the host runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-    let kib = line.trim().trim_end_matches(" kB").parse::<u64>();
-    kib.expect("a number of KiB") << 10
-}
-
 fn held(host: &Host) -> Held {
-    Held { rss_bytes: rss_bytes(host), descriptors: host.descriptors().len() }
+    Held { rss_bytes: host.rss_bytes(), descriptors: host.descriptors().len() }
 }
 
 /// What the host holds once it gives nothing more back.

@@ -1,10 +1,8 @@
 //! What a component finds around it, and what it leaves behind.
 
-use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{assert_as_new, start, text};
-use crate::host::Host;
 
 /// Memory that may come on top while a guest leaves something behind with each request.
 const RSS_GROWTH_MAX: u64 = 32 << 20;
@@ -75,15 +73,6 @@ fn an_instance_serves_one_request_or_many() {
     assert!(counts.iter().max() > Some(&5), "{counts:?}");
 }
 
-/// Resident memory of the host.
-fn rss_bytes(host: &Host) -> u64 {
-    let path = format!("/proc/{}/status", host.pid().as_raw_nonzero());
-    let status = fs::read_to_string(path).expect("the host runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-    let kib = line.trim().trim_end_matches(" kB").parse::<u64>();
-    kib.expect("a number of KiB") << 10
-}
-
 /// An instance that is kept, and keeps what it is given, does not grow without end.
 #[test]
 fn what_is_left_behind_is_bounded() {
@@ -94,7 +83,7 @@ fn what_is_left_behind_is_bounded() {
             assert_eq!(connection.get("/probe/leak").text(), "leaked");
         }
         host.at_rest();
-        rss_bytes(&host)
+        host.rss_bytes()
     };
     let before = leak(500);
     let after = leak(1_500);

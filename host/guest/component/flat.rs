@@ -10,6 +10,7 @@ mod error;
 mod http;
 mod io;
 mod outgoing;
+mod shapes;
 
 pub use abi::Canon;
 

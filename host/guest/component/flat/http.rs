@@ -2,6 +2,7 @@
 //! response and its body.
 
 use wasmtime::Linker;
+use wasmtime::component::Resource;
 use wasmtime_wasi_http::p2::bindings::http::types::{
     HeaderError, Host as _, HostFields, HostFutureTrailers, HostIncomingBody, HostIncomingRequest,
     HostOutgoingBody, HostOutgoingResponse, HostResponseOutparam, Method, Scheme,
@@ -21,6 +22,7 @@ use super::abi::{
     parts, string,
 };
 use super::error::Flattened;
+use super::shapes::{add_drop, add_maker, add_part, add_part_once, add_value};
 use crate::guest::component::State;
 use crate::guest::core::misuse;
 
@@ -60,29 +62,25 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
 }
 
 fn add_drops(linker: &mut Linker<State>) -> Result<()> {
-    macro_rules! drops {
-        ($($name:literal $host:ident $held:ty),* $(,)?) => {$(
-            linker.func_wrap(
-                TYPES,
-                concat!("[resource-drop]", $name),
-                |mut guest: Guest<'_>, this: u32| {
-                    let state = guest.data_mut();
-                    let resource = state.canon.handles.take::<$held>(this)?;
-                    $host::drop(&mut state.http(), resource)
-                },
-            )?;
-        )*};
-    }
-    drops! {
-        "fields" HostFields FieldMap,
-        "incoming-request" HostIncomingRequest IncomingRequest,
-        "response-outparam" HostResponseOutparam ResponseOutparam,
-        "incoming-body" HostIncomingBody IncomingBody,
-        "future-trailers" HostFutureTrailers FutureTrailers,
-        "outgoing-response" HostOutgoingResponse OutgoingResponse,
-        "outgoing-body" HostOutgoingBody OutgoingBody,
-    }
-    Ok(())
+    add_drop(linker, "fields", |http, it: Resource<FieldMap>| HostFields::drop(http, it))?;
+    add_drop(linker, "incoming-request", |http, it: Resource<IncomingRequest>| {
+        HostIncomingRequest::drop(http, it)
+    })?;
+    add_drop(linker, "response-outparam", |http, it: Resource<ResponseOutparam>| {
+        HostResponseOutparam::drop(http, it)
+    })?;
+    add_drop(linker, "incoming-body", |http, it: Resource<IncomingBody>| {
+        HostIncomingBody::drop(http, it)
+    })?;
+    add_drop(linker, "future-trailers", |http, it: Resource<FutureTrailers>| {
+        HostFutureTrailers::drop(http, it)
+    })?;
+    add_drop(linker, "outgoing-response", |http, it: Resource<OutgoingResponse>| {
+        HostOutgoingResponse::drop(http, it)
+    })?;
+    add_drop(linker, "outgoing-body", |http, it: Resource<OutgoingBody>| {
+        HostOutgoingBody::drop(http, it)
+    })
 }
 
 /// What a guest is told about a change of fields.
@@ -133,11 +131,8 @@ fn add_fields(linker: &mut Linker<State>) -> Result<()> {
             give_all(&mut guest, ret, List(entries))
         },
     )?;
-    linker.func_wrap(TYPES, "[method]fields.clone", |mut guest: Guest<'_>, this: u32| {
-        let state = guest.data_mut();
-        let fields = state.canon.handles.get::<FieldMap>(this)?;
-        let clone = HostFields::clone(&mut state.http(), fields)?;
-        state.canon.handles.put(clone)
+    add_part(linker, "[method]fields.clone", |http, it: Resource<FieldMap>| {
+        HostFields::clone(http, it)
     })?;
     Ok(())
 }
@@ -156,10 +151,8 @@ fn add_field_changes(linker: &mut Linker<State>) -> Result<()> {
             }
             drop(words);
             let fields = HostFields::from_list(&mut state.http(), entries);
-            let fields = match header_result(state, fields)? {
-                Ok(fields) => Ok(Own::new(state, fields)?),
-                Err(error) => Err(error),
-            };
+            let fields = header_result(state, fields)?;
+            let fields = owned(state, fields)?;
             give(&mut guest, ret, fields)
         },
     )?;
@@ -264,83 +257,43 @@ impl Lower for Scheme {
 }
 
 fn add_request(linker: &mut Linker<State>) -> Result<()> {
-    macro_rules! gets {
-        ($($name:literal $get:ident),* $(,)?) => {$(
-            linker.func_wrap(
-                TYPES,
-                concat!("[method]incoming-request.", $name),
-                |mut guest: Guest<'_>, this: u32, ret: u32| {
-                        let state = guest.data_mut();
-                        let request = state.canon.handles.get::<IncomingRequest>(this)?;
-                        let value = HostIncomingRequest::$get(&mut state.http(), request)?;
-                        give_all(&mut guest, ret, value)
-
-                },
-            )?;
-        )*};
-    }
-    gets! {
-        "method" method,
-        "path-with-query" path_with_query,
-        "scheme" scheme,
-        "authority" authority,
-    }
-    linker.func_wrap(
-        TYPES,
-        "[method]incoming-request.headers",
-        |mut guest: Guest<'_>, this: u32| {
-            let state = guest.data_mut();
-            let request = state.canon.handles.get::<IncomingRequest>(this)?;
-            let headers = HostIncomingRequest::headers(&mut state.http(), request)?;
-            state.canon.handles.put(headers)
-        },
+    add_value(linker, "[method]incoming-request.method", |http, it: Resource<IncomingRequest>| {
+        HostIncomingRequest::method(http, it)
+    })?;
+    add_value(
+        linker,
+        "[method]incoming-request.path-with-query",
+        |http, it: Resource<IncomingRequest>| HostIncomingRequest::path_with_query(http, it),
     )?;
-    linker.func_wrap(
-        TYPES,
+    add_value(linker, "[method]incoming-request.scheme", |http, it: Resource<IncomingRequest>| {
+        HostIncomingRequest::scheme(http, it)
+    })?;
+    add_value(
+        linker,
+        "[method]incoming-request.authority",
+        |http, it: Resource<IncomingRequest>| HostIncomingRequest::authority(http, it),
+    )?;
+    add_part(linker, "[method]incoming-request.headers", |http, it: Resource<IncomingRequest>| {
+        HostIncomingRequest::headers(http, it)
+    })?;
+    add_part_once(
+        linker,
         "[method]incoming-request.consume",
-        |mut guest: Guest<'_>, this: u32, ret: u32| {
-            let state = guest.data_mut();
-            let request = state.canon.handles.get::<IncomingRequest>(this)?;
-            let body = HostIncomingRequest::consume(&mut state.http(), request)?;
-            let body = owned(state, body)?;
-            give(&mut guest, ret, body)
-        },
+        |http, it: Resource<IncomingRequest>| HostIncomingRequest::consume(http, it),
     )?;
     Ok(())
 }
 
 fn add_request_body(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(
-        TYPES,
-        "[method]incoming-body.stream",
-        |mut guest: Guest<'_>, this: u32, ret: u32| {
-            let state = guest.data_mut();
-            let body = state.canon.handles.get::<IncomingBody>(this)?;
-            let stream = HostIncomingBody::stream(&mut state.http(), body)?;
-            let stream = owned(state, stream)?;
-            give(&mut guest, ret, stream)
-        },
-    )?;
-    linker.func_wrap(
-        TYPES,
-        "[static]incoming-body.finish",
-        |mut guest: Guest<'_>, this: u32| {
-            let state = guest.data_mut();
-            let body = state.canon.handles.take::<IncomingBody>(this)?;
-            let trailers = HostIncomingBody::finish(&mut state.http(), body)?;
-            state.canon.handles.put(trailers)
-        },
-    )?;
-    linker.func_wrap(
-        TYPES,
-        "[method]future-trailers.subscribe",
-        |mut guest: Guest<'_>, this: u32| {
-            let state = guest.data_mut();
-            let trailers = state.canon.handles.get::<FutureTrailers>(this)?;
-            let pollable = HostFutureTrailers::subscribe(&mut state.http(), trailers)?;
-            state.canon.handles.put(pollable)
-        },
-    )?;
+    add_part_once(linker, "[method]incoming-body.stream", |http, it: Resource<IncomingBody>| {
+        HostIncomingBody::stream(http, it)
+    })?;
+    add_maker(linker, "[static]incoming-body.finish", |http, it: Resource<IncomingBody>| {
+        HostIncomingBody::finish(http, it)
+    })?;
+    add_part(linker, "[method]future-trailers.subscribe", |http, it: Resource<FutureTrailers>| {
+        HostFutureTrailers::subscribe(http, it)
+    })?;
     linker.func_wrap(
         TYPES,
         "[method]future-trailers.get",
@@ -362,16 +315,9 @@ fn add_request_body(linker: &mut Linker<State>) -> Result<()> {
 }
 
 fn add_response(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(
-        TYPES,
-        "[constructor]outgoing-response",
-        |mut guest: Guest<'_>, headers: u32| {
-            let state = guest.data_mut();
-            let headers = state.canon.handles.take::<FieldMap>(headers)?;
-            let response = HostOutgoingResponse::new(&mut state.http(), headers)?;
-            state.canon.handles.put(response)
-        },
-    )?;
+    add_maker(linker, "[constructor]outgoing-response", |http, it: Resource<FieldMap>| {
+        HostOutgoingResponse::new(http, it)
+    })?;
     linker.func_wrap(
         TYPES,
         "[method]outgoing-response.status-code",
@@ -393,26 +339,15 @@ fn add_response(linker: &mut Linker<State>) -> Result<()> {
             Ok(u32::from(set.is_err()))
         },
     )?;
-    linker.func_wrap(
-        TYPES,
+    add_part(
+        linker,
         "[method]outgoing-response.headers",
-        |mut guest: Guest<'_>, this: u32| {
-            let state = guest.data_mut();
-            let response = state.canon.handles.get::<OutgoingResponse>(this)?;
-            let headers = HostOutgoingResponse::headers(&mut state.http(), response)?;
-            state.canon.handles.put(headers)
-        },
+        |http, it: Resource<OutgoingResponse>| HostOutgoingResponse::headers(http, it),
     )?;
-    linker.func_wrap(
-        TYPES,
+    add_part_once(
+        linker,
         "[method]outgoing-response.body",
-        |mut guest: Guest<'_>, this: u32, ret: u32| {
-            let state = guest.data_mut();
-            let response = state.canon.handles.get::<OutgoingResponse>(this)?;
-            let body = HostOutgoingResponse::body(&mut state.http(), response)?;
-            let body = owned(state, body)?;
-            give(&mut guest, ret, body)
-        },
+        |http, it: Resource<OutgoingResponse>| HostOutgoingResponse::body(http, it),
     )?;
     linker.func_wrap(TYPES, "[static]response-outparam.set", set_response)?;
     linker.func_wrap(
@@ -449,17 +384,9 @@ fn set_response(
 }
 
 fn add_response_body(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(
-        TYPES,
-        "[method]outgoing-body.write",
-        |mut guest: Guest<'_>, this: u32, ret: u32| {
-            let state = guest.data_mut();
-            let body = state.canon.handles.get::<OutgoingBody>(this)?;
-            let stream = HostOutgoingBody::write(&mut state.http(), body)?;
-            let stream = owned(state, stream)?;
-            give(&mut guest, ret, stream)
-        },
-    )?;
+    add_part_once(linker, "[method]outgoing-body.write", |http, it: Resource<OutgoingBody>| {
+        HostOutgoingBody::write(http, it)
+    })?;
     linker.func_wrap(
         TYPES,
         "[static]outgoing-body.finish",

@@ -128,6 +128,16 @@ fn shown<T>(
     })
 }
 
+/// Gives the guest what came of a stream, but for what has been read.
+fn tell<T: Lower>(
+    guest: &mut Guest<'_>,
+    ret: u32,
+    result: std::result::Result<T, StreamError>,
+) -> Result<()> {
+    let result = shown(guest.data_mut(), result)?;
+    give(guest, ret, result)
+}
+
 fn add_input(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(
         STREAMS,
@@ -138,26 +148,30 @@ fn add_input(linker: &mut Linker<State>) -> Result<()> {
             at_once(streams::HostInputStream::drop(&mut state.table, stream))
         },
     )?;
-    for (name, blocking) in
-        [("[method]input-stream.read", false), ("[method]input-stream.blocking-read", true)]
-    {
-        linker.func_wrap_async(
-            STREAMS,
-            name,
-            move |mut guest: Guest<'_>, (this, len, ret): (u32, u64, u32)| {
-                Box::new(async move {
-                    let state = guest.data_mut();
-                    let stream = state.canon.handles.get::<DynInputStream>(this)?;
-                    let read = match blocking {
-                        false => state.table.read(stream, len),
-                        true => state.table.blocking_read(stream, len).await,
-                    };
-                    let read = shown(state, read)?;
-                    give_all(&mut guest, ret, read)
-                })
-            },
-        )?;
-    }
+    linker.func_wrap(
+        STREAMS,
+        "[method]input-stream.read",
+        |mut guest: Guest<'_>, this: u32, len: u64, ret: u32| {
+            let state = guest.data_mut();
+            let stream = state.canon.handles.get::<DynInputStream>(this)?;
+            let read = state.table.read(stream, len);
+            let read = shown(state, read)?;
+            give_all(&mut guest, ret, read)
+        },
+    )?;
+    linker.func_wrap_async(
+        STREAMS,
+        "[method]input-stream.blocking-read",
+        |mut guest: Guest<'_>, (this, len, ret): (u32, u64, u32)| {
+            Box::new(async move {
+                let state = guest.data_mut();
+                let stream = state.canon.handles.get::<DynInputStream>(this)?;
+                let read = state.table.blocking_read(stream, len).await;
+                let read = shown(state, read)?;
+                give_all(&mut guest, ret, read)
+            })
+        },
+    )?;
     linker.func_wrap(
         STREAMS,
         "[method]input-stream.skip",
@@ -165,8 +179,7 @@ fn add_input(linker: &mut Linker<State>) -> Result<()> {
             let state = guest.data_mut();
             let stream = state.canon.handles.get::<DynInputStream>(this)?;
             let done = state.table.skip(stream, len);
-            let done = shown(state, done)?;
-            give(&mut guest, ret, done)
+            tell(&mut guest, ret, done)
         },
     )?;
     linker.func_wrap_async(
@@ -177,8 +190,7 @@ fn add_input(linker: &mut Linker<State>) -> Result<()> {
                 let state = guest.data_mut();
                 let stream = state.canon.handles.get::<DynInputStream>(this)?;
                 let done = state.table.blocking_skip(stream, len).await;
-                let done = shown(state, done)?;
-                give(&mut guest, ret, done)
+                tell(&mut guest, ret, done)
             })
         },
     )?;
@@ -202,8 +214,7 @@ fn add_output(linker: &mut Linker<State>) -> Result<()> {
             let state = guest.data_mut();
             let stream = state.canon.handles.get::<DynOutputStream>(this)?;
             let room = state.table.check_write(stream);
-            let room = shown(state, room)?;
-            give(&mut guest, ret, room)
+            tell(&mut guest, ret, room)
         },
     )?;
     linker.func_wrap(
@@ -213,8 +224,7 @@ fn add_output(linker: &mut Linker<State>) -> Result<()> {
             let (memory, state) = parts(&mut guest)?;
             let stream = state.canon.handles.get::<DynOutputStream>(this)?;
             let written = state.table.write(stream, list(memory, ptr, len)?);
-            let written = shown(state, written)?;
-            give(&mut guest, ret, written)
+            tell(&mut guest, ret, written)
         },
     )?;
     linker.func_wrap_async(
@@ -226,8 +236,7 @@ fn add_output(linker: &mut Linker<State>) -> Result<()> {
                 let stream = state.canon.handles.get::<DynOutputStream>(this)?;
                 let bytes = list(memory, ptr, len)?;
                 let written = state.table.blocking_write_and_flush(stream, bytes).await;
-                let written = shown(state, written)?;
-                give(&mut guest, ret, written)
+                tell(&mut guest, ret, written)
             })
         },
     )?;
@@ -242,8 +251,7 @@ fn add_flushes(linker: &mut Linker<State>) -> Result<()> {
             let state = guest.data_mut();
             let stream = state.canon.handles.get::<DynOutputStream>(this)?;
             let done = state.table.flush(stream);
-            let done = shown(state, done)?;
-            give(&mut guest, ret, done)
+            tell(&mut guest, ret, done)
         },
     )?;
     linker.func_wrap_async(
@@ -254,8 +262,7 @@ fn add_flushes(linker: &mut Linker<State>) -> Result<()> {
                 let state = guest.data_mut();
                 let stream = state.canon.handles.get::<DynOutputStream>(this)?;
                 let done = state.table.blocking_flush(stream).await;
-                let done = shown(state, done)?;
-                give(&mut guest, ret, done)
+                tell(&mut guest, ret, done)
             })
         },
     )?;
@@ -266,8 +273,7 @@ fn add_flushes(linker: &mut Linker<State>) -> Result<()> {
             let state = guest.data_mut();
             let stream = state.canon.handles.get::<DynOutputStream>(this)?;
             let done = state.table.write_zeroes(stream, len);
-            let done = shown(state, done)?;
-            give(&mut guest, ret, done)
+            tell(&mut guest, ret, done)
         },
     )?;
     linker.func_wrap_async(
@@ -278,8 +284,7 @@ fn add_flushes(linker: &mut Linker<State>) -> Result<()> {
                 let state = guest.data_mut();
                 let stream = state.canon.handles.get::<DynOutputStream>(this)?;
                 let done = state.table.blocking_write_zeroes_and_flush(stream, len).await;
-                let done = shown(state, done)?;
-                give(&mut guest, ret, done)
+                tell(&mut guest, ret, done)
             })
         },
     )?;
@@ -311,26 +316,29 @@ fn add_subscriptions(linker: &mut Linker<State>) -> Result<()> {
 }
 
 fn add_splice(linker: &mut Linker<State>) -> Result<()> {
-    for (name, blocking) in
-        [("[method]output-stream.splice", false), ("[method]output-stream.blocking-splice", true)]
-    {
-        linker.func_wrap_async(
-            STREAMS,
-            name,
-            move |mut guest: Guest<'_>, (this, from, len, ret): (u32, u32, u64, u32)| {
-                Box::new(async move {
-                    let state = guest.data_mut();
-                    let to = state.canon.handles.get::<DynOutputStream>(this)?;
-                    let from = state.canon.handles.get::<DynInputStream>(from)?;
-                    let spliced = match blocking {
-                        false => state.table.splice(to, from, len),
-                        true => state.table.blocking_splice(to, from, len).await,
-                    };
-                    let spliced = shown(state, spliced)?;
-                    give(&mut guest, ret, spliced)
-                })
-            },
-        )?;
-    }
+    linker.func_wrap(
+        STREAMS,
+        "[method]output-stream.splice",
+        |mut guest: Guest<'_>, this: u32, from: u32, len: u64, ret: u32| {
+            let state = guest.data_mut();
+            let to = state.canon.handles.get::<DynOutputStream>(this)?;
+            let from = state.canon.handles.get::<DynInputStream>(from)?;
+            let spliced = state.table.splice(to, from, len);
+            tell(&mut guest, ret, spliced)
+        },
+    )?;
+    linker.func_wrap_async(
+        STREAMS,
+        "[method]output-stream.blocking-splice",
+        |mut guest: Guest<'_>, (this, from, len, ret): (u32, u32, u64, u32)| {
+            Box::new(async move {
+                let state = guest.data_mut();
+                let to = state.canon.handles.get::<DynOutputStream>(this)?;
+                let from = state.canon.handles.get::<DynInputStream>(from)?;
+                let spliced = state.table.blocking_splice(to, from, len).await;
+                tell(&mut guest, ret, spliced)
+            })
+        },
+    )?;
     Ok(())
 }

@@ -1,13 +1,11 @@
 //! wasi:http as far as a guest needs it that makes requests itself.
 
 use wasmtime::Linker;
+use wasmtime::component::Resource;
 use wasmtime_wasi_http::p2::bindings::http::outgoing_handler;
 use wasmtime_wasi_http::p2::bindings::http::types::{
     Host as _, HostFutureIncomingResponse, HostIncomingResponse, HostOutgoingRequest,
     HostRequestOptions, Method, Scheme,
-};
-use wasmtime_wasi_http::p2::body::{
-    HostIncomingBody as IncomingBody, HostOutgoingBody as OutgoingBody,
 };
 use wasmtime_wasi_http::p2::types::{
     HostFutureIncomingResponse as FutureResponse, HostIncomingResponse as IncomingResponse,
@@ -18,6 +16,7 @@ use wasmtime_wasi_io::streams::Error;
 
 use super::abi::{Guest, Held, Own, Result, flag, give, give_all, owned, parts, string};
 use super::http::TYPES;
+use super::shapes::{add_drop, add_maker, add_part, add_part_once, add_value};
 use crate::guest::component::State;
 use crate::guest::core::misuse;
 
@@ -39,72 +38,40 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     add_request_parts(linker)?;
     add_options(linker)?;
     add_response(linker)?;
-    add_future_response(linker)?;
     add_handle(linker)
 }
 
 fn add_request(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(
-        TYPES,
-        "[resource-drop]outgoing-request",
-        |mut guest: Guest<'_>, this: u32| {
-            let state = guest.data_mut();
-            let request = state.canon.handles.take::<OutgoingRequest>(this)?;
-            HostOutgoingRequest::drop(&mut state.http(), request)
-        },
-    )?;
-    linker.func_wrap(
-        TYPES,
-        "[constructor]outgoing-request",
-        |mut guest: Guest<'_>, headers: u32| {
-            let state = guest.data_mut();
-            let headers = state.canon.handles.take::<FieldMap>(headers)?;
-            let request = HostOutgoingRequest::new(&mut state.http(), headers)?;
-            state.canon.handles.put(request)
-        },
-    )?;
-    linker.func_wrap(
-        TYPES,
-        "[method]outgoing-request.headers",
-        |mut guest: Guest<'_>, this: u32| {
-            let state = guest.data_mut();
-            let request = state.canon.handles.get::<OutgoingRequest>(this)?;
-            let headers = HostOutgoingRequest::headers(&mut state.http(), request)?;
-            state.canon.handles.put(headers)
-        },
-    )?;
-    linker.func_wrap(
-        TYPES,
+    add_drop(linker, "outgoing-request", |http, it: Resource<OutgoingRequest>| {
+        HostOutgoingRequest::drop(http, it)
+    })?;
+    add_maker(linker, "[constructor]outgoing-request", |http, it: Resource<FieldMap>| {
+        HostOutgoingRequest::new(http, it)
+    })?;
+    add_part(linker, "[method]outgoing-request.headers", |http, it: Resource<OutgoingRequest>| {
+        HostOutgoingRequest::headers(http, it)
+    })?;
+    add_part_once(
+        linker,
         "[method]outgoing-request.body",
-        |mut guest: Guest<'_>, this: u32, ret: u32| {
-            let state = guest.data_mut();
-            let request = state.canon.handles.get::<OutgoingRequest>(this)?;
-            let body = HostOutgoingRequest::body(&mut state.http(), request)?;
-            let body: std::result::Result<Own<OutgoingBody>, ()> = owned(state, body)?;
-            give(&mut guest, ret, body)
-        },
+        |http, it: Resource<OutgoingRequest>| HostOutgoingRequest::body(http, it),
     )?;
-    macro_rules! gets {
-        ($($name:literal $get:ident),* $(,)?) => {$(
-            linker.func_wrap(
-                TYPES,
-                concat!("[method]outgoing-request.", $name),
-                |mut guest: Guest<'_>, this: u32, ret: u32| {
-                        let state = guest.data_mut();
-                        let request = state.canon.handles.get::<OutgoingRequest>(this)?;
-                        let value = HostOutgoingRequest::$get(&mut state.http(), request)?;
-                        give_all(&mut guest, ret, value)
-
-                },
-            )?;
-        )*};
-    }
-    gets! {
-        "method" method,
-        "path-with-query" path_with_query,
-        "scheme" scheme,
-        "authority" authority,
-    }
+    add_value(linker, "[method]outgoing-request.method", |http, it: Resource<OutgoingRequest>| {
+        HostOutgoingRequest::method(http, it)
+    })?;
+    add_value(
+        linker,
+        "[method]outgoing-request.path-with-query",
+        |http, it: Resource<OutgoingRequest>| HostOutgoingRequest::path_with_query(http, it),
+    )?;
+    add_value(linker, "[method]outgoing-request.scheme", |http, it: Resource<OutgoingRequest>| {
+        HostOutgoingRequest::scheme(http, it)
+    })?;
+    add_value(
+        linker,
+        "[method]outgoing-request.authority",
+        |http, it: Resource<OutgoingRequest>| HostOutgoingRequest::authority(http, it),
+    )?;
     Ok(())
 }
 
@@ -185,15 +152,9 @@ fn scheme(memory: &[u8], case: u32, ptr: u32, len: u32) -> Result<Scheme> {
 }
 
 fn add_options(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(
-        TYPES,
-        "[resource-drop]request-options",
-        |mut guest: Guest<'_>, this: u32| {
-            let state = guest.data_mut();
-            let options = state.canon.handles.take::<RequestOptions>(this)?;
-            HostRequestOptions::drop(&mut state.http(), options)
-        },
-    )?;
+    add_drop(linker, "request-options", |http, it: Resource<RequestOptions>| {
+        HostRequestOptions::drop(http, it)
+    })?;
     linker.func_wrap(TYPES, "[constructor]request-options", |mut guest: Guest<'_>| {
         let state = guest.data_mut();
         let options = HostRequestOptions::new(&mut state.http())?;
@@ -233,15 +194,9 @@ fn add_options(linker: &mut Linker<State>) -> Result<()> {
 }
 
 fn add_response(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(
-        TYPES,
-        "[resource-drop]incoming-response",
-        |mut guest: Guest<'_>, this: u32| {
-            let state = guest.data_mut();
-            let response = state.canon.handles.take::<IncomingResponse>(this)?;
-            HostIncomingResponse::drop(&mut state.http(), response)
-        },
-    )?;
+    add_drop(linker, "incoming-response", |http, it: Resource<IncomingResponse>| {
+        HostIncomingResponse::drop(http, it)
+    })?;
     linker.func_wrap(
         TYPES,
         "[method]incoming-response.status",
@@ -251,49 +206,23 @@ fn add_response(linker: &mut Linker<State>) -> Result<()> {
             HostIncomingResponse::status(&mut state.http(), response).map(u32::from)
         },
     )?;
-    linker.func_wrap(
-        TYPES,
+    add_part(
+        linker,
         "[method]incoming-response.headers",
-        |mut guest: Guest<'_>, this: u32| {
-            let state = guest.data_mut();
-            let response = state.canon.handles.get::<IncomingResponse>(this)?;
-            let headers = HostIncomingResponse::headers(&mut state.http(), response)?;
-            state.canon.handles.put(headers)
-        },
+        |http, it: Resource<IncomingResponse>| HostIncomingResponse::headers(http, it),
     )?;
-    linker.func_wrap(
-        TYPES,
+    add_part_once(
+        linker,
         "[method]incoming-response.consume",
-        |mut guest: Guest<'_>, this: u32, ret: u32| {
-            let state = guest.data_mut();
-            let response = state.canon.handles.get::<IncomingResponse>(this)?;
-            let body = HostIncomingResponse::consume(&mut state.http(), response)?;
-            let body: std::result::Result<Own<IncomingBody>, ()> = owned(state, body)?;
-            give(&mut guest, ret, body)
-        },
+        |http, it: Resource<IncomingResponse>| HostIncomingResponse::consume(http, it),
     )?;
-    Ok(())
-}
-
-fn add_future_response(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(
-        TYPES,
-        "[resource-drop]future-incoming-response",
-        |mut guest: Guest<'_>, this: u32| {
-            let state = guest.data_mut();
-            let response = state.canon.handles.take::<FutureResponse>(this)?;
-            HostFutureIncomingResponse::drop(&mut state.http(), response)
-        },
-    )?;
-    linker.func_wrap(
-        TYPES,
+    add_drop(linker, "future-incoming-response", |http, it: Resource<FutureResponse>| {
+        HostFutureIncomingResponse::drop(http, it)
+    })?;
+    add_part(
+        linker,
         "[method]future-incoming-response.subscribe",
-        |mut guest: Guest<'_>, this: u32| {
-            let state = guest.data_mut();
-            let response = state.canon.handles.get::<FutureResponse>(this)?;
-            let pollable = HostFutureIncomingResponse::subscribe(&mut state.http(), response)?;
-            state.canon.handles.put(pollable)
-        },
+        |http, it: Resource<FutureResponse>| HostFutureIncomingResponse::subscribe(http, it),
     )?;
     linker.func_wrap(
         TYPES,

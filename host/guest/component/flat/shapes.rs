@@ -1,0 +1,84 @@
+//! Functions of wasi:http/types that differ only in what they are about.
+
+use wasmtime::Linker;
+use wasmtime::component::Resource;
+use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView as _};
+
+use super::abi::{Guest, Held, Lower, Result, give, give_all, owned};
+use super::http::TYPES;
+use crate::guest::component::State;
+
+/// What wasmtime has for a resource.
+type Of<T, V> = fn(&mut WasiHttpCtxView<'_>, Resource<T>) -> Result<V>;
+
+/// Drops a resource.
+pub fn add_drop<T: Held>(linker: &mut Linker<State>, name: &str, drop: Of<T, ()>) -> Result<()> {
+    let name = format!("[resource-drop]{name}");
+    linker.func_wrap(TYPES, &name, move |mut guest: Guest<'_>, this: u32| {
+        let state = guest.data_mut();
+        let resource = state.canon.handles.take(this)?;
+        drop(&mut state.http(), resource)
+    })?;
+    Ok(())
+}
+
+/// Gives a value that needs room.
+pub fn add_value<T: Held, V: Lower + 'static>(
+    linker: &mut Linker<State>,
+    name: &str,
+    value: Of<T, V>,
+) -> Result<()> {
+    linker.func_wrap(TYPES, name, move |mut guest: Guest<'_>, this: u32, ret: u32| {
+        let state = guest.data_mut();
+        let resource = state.canon.handles.get(this)?;
+        let value = value(&mut state.http(), resource)?;
+        give_all(&mut guest, ret, value)
+    })?;
+    Ok(())
+}
+
+/// Gives another resource.
+pub fn add_part<T: Held, P: Held>(
+    linker: &mut Linker<State>,
+    name: &str,
+    part: Of<T, Resource<P>>,
+) -> Result<()> {
+    linker.func_wrap(TYPES, name, move |mut guest: Guest<'_>, this: u32| {
+        let state = guest.data_mut();
+        let resource = state.canon.handles.get(this)?;
+        let part = part(&mut state.http(), resource)?;
+        state.canon.handles.put(part)
+    })?;
+    Ok(())
+}
+
+/// Gives another resource the first time that it is asked for.
+pub fn add_part_once<T: Held, P: Held>(
+    linker: &mut Linker<State>,
+    name: &str,
+    part: Of<T, std::result::Result<Resource<P>, ()>>,
+) -> Result<()> {
+    linker.func_wrap(TYPES, name, move |mut guest: Guest<'_>, this: u32, ret: u32| {
+        let state = guest.data_mut();
+        let resource = state.canon.handles.get(this)?;
+        let part = part(&mut state.http(), resource)?;
+        let part = owned(state, part)?;
+        give(&mut guest, ret, part)
+    })?;
+    Ok(())
+}
+
+/// Makes a resource of another, which the guest gives away.
+pub fn add_maker<T: Held, M: Held>(
+    linker: &mut Linker<State>,
+    name: &str,
+    make: Of<T, Resource<M>>,
+) -> Result<()> {
+    linker.func_wrap(TYPES, name, move |mut guest: Guest<'_>, from: u32| {
+        let state = guest.data_mut();
+        let resource = state.canon.handles.take(from)?;
+        let made = make(&mut state.http(), resource)?;
+        state.canon.handles.put(made)
+    })?;
+    Ok(())
+}

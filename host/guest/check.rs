@@ -74,7 +74,7 @@ pub fn inspect(path: &Path, limits: &Limits) -> Report {
 
 /// What a module or component says about itself.
 fn describe(wasm: &[u8]) -> Result<Report, String> {
-    if component::is_component(wasm) {
+    if sniff::is_component(wasm) {
         let about = component::read(wasm)?;
         return Ok(Report {
             kind: "component".into(),

@@ -69,7 +69,7 @@ impl Compiler {
     fn compile_or_panic(&self, job: &Job, bytes: &[u8]) -> Result<(Facts, Vec<u8>), Reason> {
         let parsed = if job.is_text { Some(binary(bytes)?) } else { None };
         let wasm = parsed.as_deref().unwrap_or(bytes);
-        if component::is_component(wasm) {
+        if sniff::is_component(wasm) {
             return self.compile_component(job, wasm);
         }
         let about = sniff::read(wasm)?;

@@ -18,6 +18,6 @@ pub use flat::linker as flat_linker;
 pub use flatten::{Flat, MEMORY, flatten};
 pub use instance::ComponentInstance;
 pub use link::linker;
-pub use sniff::{Component, is_component, judge, read};
+pub use sniff::{Component, judge, read};
 pub use state::State;
 pub use visit::{Terms, Visit};

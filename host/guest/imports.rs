@@ -148,15 +148,7 @@ fn likeness(a: &str, b: &str) -> usize {
 }
 
 fn judge_sizes(module: &Module, limits: &Limits, faults: &mut Vec<String>) {
-    let memory_bytes_max = limits.memory_bytes_max as u64;
-    if module.memory_bytes > memory_bytes_max {
-        faults.push(format!(
-            "needs {} KiB of memory to begin with, more than the limit of {} KiB: \
-             raise --memory-max",
-            module.memory_bytes >> 10,
-            memory_bytes_max >> 10
-        ));
-    }
+    judge_memory(module.memory_bytes, limits, faults);
     if module.memories > MEMORIES_MAX {
         faults
             .push(format!("has {} memories, at most {MEMORIES_MAX} can be held", module.memories));
@@ -164,10 +156,27 @@ fn judge_sizes(module: &Module, limits: &Limits, faults: &mut Vec<String>) {
     if module.tables > TABLES_MAX {
         faults.push(format!("has {} tables, at most {TABLES_MAX} can be held", module.tables));
     }
-    if module.table_elements > TABLE_ELEMENTS_MAX as u64 {
+    judge_table(module.table_elements, faults);
+}
+
+/// Checks what a guest's memories have to begin with, all of them together.
+pub fn judge_memory(memory_bytes: u64, limits: &Limits, faults: &mut Vec<String>) {
+    let memory_bytes_max = limits.memory_bytes_max as u64;
+    if memory_bytes > memory_bytes_max {
         faults.push(format!(
-            "has a table of {} elements, at most {TABLE_ELEMENTS_MAX} can be held",
-            module.table_elements
+            "needs {} KiB of memory to begin with, more than the limit of {} KiB: \
+             raise --memory-max",
+            memory_bytes >> 10,
+            memory_bytes_max >> 10
+        ));
+    }
+}
+
+/// Checks the elements of a guest's largest table.
+pub fn judge_table(elements: u64, faults: &mut Vec<String>) {
+    if elements > TABLE_ELEMENTS_MAX as u64 {
+        faults.push(format!(
+            "has a table of {elements} elements, at most {TABLE_ELEMENTS_MAX} can be held"
         ));
     }
 }

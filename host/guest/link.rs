@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use wasmtime::{InstancePre, Linker, Module, Store, component};
+use wasmtime::{InstancePre, Linker, Module, ModuleExport, Store, component};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::budget::Budget;
@@ -100,24 +100,19 @@ impl Linkers {
 
 fn link_core(linker: &Linker<Call>, facts: &Facts, module: &Module) -> Result<CoreCode, Reason> {
     let pre = linker.instantiate_pre(module).map_err(|error| misfit(&error))?;
-    let export = |name: &str| {
-        module.get_export_index(name).ok_or_else(|| format!("export {name} has gone missing"))
-    };
     let startup = match &facts.startup_each {
         None => Startup::Done,
         Some(why) => {
-            let functions = facts.startup_functions.iter().map(|name| export(name));
+            let functions = facts.startup_functions.iter().map(|name| export(module, name));
             let functions: Result<_, _> = functions.collect();
             Startup::Each { functions: functions?, why: why.clone() }
         }
     };
-    let globals = (0..facts.reset_globals.unwrap_or(0)).map(reset::export_name);
-    let globals: Result<_, _> = globals.map(|name| export(&name)).collect();
     let exports = Exports {
-        memory: export("memory")?,
-        handle_request: export("handle_request")?,
+        memory: export(module, "memory")?,
+        handle_request: export(module, "handle_request")?,
         handle_response: module.get_export_index("handle_response"),
-        globals: globals?,
+        globals: globals(module, facts)?,
     };
     Ok(CoreCode { pre, exports, features: facts.features, startup, baseline: None })
 }
@@ -138,19 +133,24 @@ fn link_flat(
     module: &Module,
     handle: &str,
 ) -> Result<ComponentCode, Reason> {
-    let export = |name: &str| {
-        module.get_export_index(name).ok_or_else(|| format!("export {name} has gone missing"))
-    };
-    let globals = (0..facts.reset_globals.unwrap_or(0)).map(reset::export_name);
-    let globals: Result<_, _> = globals.map(|name| export(&name)).collect();
     let flat = FlatCode {
-        memory: export(components::MEMORY)?,
-        handle: export(handle)?,
-        globals: globals?,
+        memory: export(module, components::MEMORY)?,
+        handle: export(module, handle)?,
+        globals: globals(module, facts)?,
         baseline: None,
         pre,
     };
     Ok(ComponentCode { pre: Pre::Flat(flat), has_start: false })
+}
+
+fn export(module: &Module, name: &str) -> Result<ModuleExport, Reason> {
+    module.get_export_index(name).ok_or_else(|| format!("export {name} has gone missing"))
+}
+
+/// The mutable globals that were exported for resets.
+fn globals(module: &Module, facts: &Facts) -> Result<Vec<ModuleExport>, Reason> {
+    let names = (0..facts.reset_globals.unwrap_or(0)).map(reset::export_name);
+    names.map(|name| export(module, &name)).collect()
 }
 
 fn misfit(error: &wasmtime::Error) -> Reason {

@@ -3,9 +3,7 @@
 //! Owns the kinds of files that can stand in a handler folder, and the reading of a module's
 //! imports, exports and sizes. Compiles and runs nothing.
 
-use wasmparser::{
-    Encoding, ExternalKind, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures,
-};
+use wasmparser::{ExternalKind, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures};
 
 /// Largest file that is read, in bytes: room for a language runtime, not for an accident.
 pub const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
@@ -61,6 +59,11 @@ pub fn kind(head: &[u8; 8]) -> &'static str {
     }
 }
 
+/// Whether the bytes are a component rather than a core module.
+pub fn is_component(bytes: &[u8]) -> bool {
+    bytes.first_chunk().is_some_and(|head| kind(head) == "component")
+}
+
 /// Reads a file's bytes as a core module.
 ///
 /// # Errors
@@ -81,9 +84,6 @@ pub fn read(bytes: &[u8]) -> Result<Module, String> {
     let mut validator = Validator::new_with_features(features());
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(|error| damaged(&error))?;
-        if let Payload::Version { encoding: Encoding::Component, .. } = payload {
-            return Err(COMPONENT.into());
-        }
         note(&payload, &mut module, &mut types, &mut functions).map_err(|error| damaged(&error))?;
         if let wasmparser::ValidPayload::Func(function, body) =
             validator.payload(&payload).map_err(|error| damaged(&error))?
@@ -101,7 +101,6 @@ const NOT_WASM: &str = "not a WebAssembly file: it does not begin with the bytes
      Is it the right file? Text modules need the ending .wat";
 const NOT_WASM_ELF: &str = "a native program (ELF), not WebAssembly: \
      build it with --target wasm32-wasip1";
-const COMPONENT: &str = "a component where a core module is expected";
 
 pub fn damaged(error: &wasmparser::BinaryReaderError) -> String {
     let (message, offset) = (error.message(), error.offset());

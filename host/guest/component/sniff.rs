@@ -5,10 +5,10 @@
 
 use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType};
 use wasmparser::types::TypesRef;
-use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
 use crate::config::Limits;
-use crate::guest::engine::TABLE_ELEMENTS_MAX;
+use crate::guest::imports::{judge_memory, judge_table};
 use crate::guest::sniff::{damaged, features};
 
 /// What a component says about itself.
@@ -116,17 +116,11 @@ fn is_needed(types: TypesRef<'_>, name: &str) -> bool {
     }
 }
 
-/// Whether the bytes are a component rather than a core module.
-pub fn is_component(bytes: &[u8]) -> bool {
-    let first = Parser::new(0).parse_all(bytes).next();
-    matches!(first, Some(Ok(Payload::Version { encoding: Encoding::Component, .. })))
-}
-
 /// The version of WASI 0.2 that the host has; others before 1.0 fit if they begin with 0.2.
 const WASI_02: &str = "0.2.12";
 
 /// The interfaces of WASI 0.2 that the host has.
-const OFFER_02: [&str; 26] = [
+const OFFER_02: [&str; 29] = [
     "wasi:cli/environment",
     "wasi:cli/exit",
     "wasi:cli/stderr",
@@ -153,10 +147,10 @@ const OFFER_02: [&str; 26] = [
     "wasi:sockets/ip-name-lookup",
     "wasi:sockets/network",
     "wasi:sockets/tcp",
+    "wasi:sockets/tcp-create-socket",
+    "wasi:sockets/udp",
+    "wasi:sockets/udp-create-socket",
 ];
-/// More of them.
-const OFFER_02_SOCKETS: [&str; 3] =
-    ["wasi:sockets/tcp-create-socket", "wasi:sockets/udp", "wasi:sockets/udp-create-socket"];
 
 /// An interface's name without its version, and the version.
 fn split(name: &str) -> (&str, &str) {
@@ -177,7 +171,8 @@ pub fn judge(component: &Component, limits: &Limits) -> Result<(), String> {
         faults.push(fault);
     }
     judge_imports(component, &mut faults);
-    judge_sizes(component, limits, &mut faults);
+    judge_memory(component.memory_bytes, limits, &mut faults);
+    judge_table(component.table_elements, &mut faults);
     if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
 }
 
@@ -220,8 +215,7 @@ fn judge_imports(component: &Component, faults: &mut Vec<String>) {
     const SHOWN_MAX: usize = 5;
     let is_missing = |name: &&String| {
         let (interface, version) = split(name);
-        let is_known = OFFER_02.iter().chain(&OFFER_02_SOCKETS).any(|known| *known == interface);
-        !(is_known && is_02(version))
+        !(OFFER_02.contains(&interface) && is_02(version))
     };
     let missing: Vec<&String> = component.imports.iter().filter(is_missing).collect();
     for name in missing.iter().take(SHOWN_MAX) {
@@ -236,7 +230,7 @@ fn judge_imports(component: &Component, faults: &mut Vec<String>) {
 /// Where an unknown import usually comes from, and what to do.
 fn origin(name: &str) -> String {
     let (interface, version) = split(name);
-    if OFFER_02.iter().chain(&OFFER_02_SOCKETS).any(|known| *known == interface) {
+    if OFFER_02.contains(&interface) {
         let why = if version.contains("-rc") { "a draft; " } else { "" };
         return format!(
             "{why}the nearest is {interface}@{WASI_02}; rebuild it with a toolchain for that"
@@ -255,22 +249,4 @@ fn origin(name: &str) -> String {
         }
     };
     text.into()
-}
-
-fn judge_sizes(component: &Component, limits: &Limits, faults: &mut Vec<String>) {
-    let memory_bytes_max = limits.memory_bytes_max as u64;
-    if component.memory_bytes > memory_bytes_max {
-        faults.push(format!(
-            "needs {} KiB of memory to begin with, more than the limit of {} KiB: \
-             raise --memory-max",
-            component.memory_bytes >> 10,
-            memory_bytes_max >> 10
-        ));
-    }
-    if component.table_elements > TABLE_ELEMENTS_MAX as u64 {
-        faults.push(format!(
-            "has a table of {} elements, at most {TABLE_ELEMENTS_MAX} can be held",
-            component.table_elements
-        ));
-    }
 }

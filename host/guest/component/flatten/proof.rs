@@ -129,8 +129,8 @@ impl<'g, 'a> Proof<'g, 'a> {
     /// its memory is, which the functions behind them need; so a shim stands in for them, whose
     /// table a third module fills.
     fn behind_shim(&self, shim: u32, name: &str) -> Option<u32> {
-        let (_, fixups) = self.shim_and_fixups()?;
-        if shim != self.shim_and_fixups()?.0 {
+        let (known, fixups) = self.shim_and_fixups()?;
+        if shim != known {
             return None;
         }
         let CoreInstance::Of(module, _) = self.graph.core_instances.get(shim as usize)? else {

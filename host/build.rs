@@ -21,7 +21,7 @@ struct Package {
     prefix: &'static str,
 }
 
-const PACKAGES: [Package; 2] = [
+const PACKAGES: [Package; 3] = [
     Package { name: "guesthouse-guests", folder: "src/bin", target: "wasm32-wasip1", prefix: "" },
     Package {
         name: "guesthouse-guests-wasi02",
@@ -29,16 +29,23 @@ const PACKAGES: [Package; 2] = [
         target: "wasm32-wasip2",
         prefix: "wasi02/",
     },
+    Package {
+        name: "guesthouse-guests-wasi03",
+        folder: "wasi03/src/bin",
+        target: "wasm32-wasip2",
+        prefix: "wasi03/",
+    },
 ];
 
 /// What the guests are made of, and what the rest of the host is made of.
-const GUEST_SOURCES: [&str; 6] = [
+const GUEST_SOURCES: [&str; 7] = [
     "guests/.cargo/config.toml",
     "guests/Cargo.lock",
     "guests/Cargo.toml",
     "guests/hostile",
     "guests/src",
     "guests/wasi02",
+    "guests/wasi03",
 ];
 const HOST_SOURCES: [&str; 3] = ["Cargo.lock", "Cargo.toml", "host"];
 
@@ -78,18 +85,19 @@ fn run() -> Result<(), Failure> {
     println!("cargo::rustc-env=GUESTHOUSE_COMMIT={}", commit(&root));
 
     let guests = root.join("guests");
-    let mut files: Vec<(String, PathBuf)> = Vec::new();
+    let mut embedded: Vec<String> = Vec::new();
     for package in &PACKAGES {
         require_wasm_target(package.target, &guests)?;
         let built = build_guests(package, &guests, &out)?;
         for name in names(&guests.join(package.folder), ".rs")? {
-            let file = built.join(&name).with_extension("wasm");
-            let is_taken = files.iter().any(|(taken, _)| *taken == name);
+            let is_taken = embedded.contains(&name);
             let prefix = if is_taken { package.prefix } else { "" };
-            files.push((format!("{prefix}{name}"), file));
+            // At once: the next package may have one of the same name, in the same place.
+            copy(&built.join(&name).with_extension("wasm"), &out, &format!("{prefix}{name}"))?;
+            embedded.push(format!("{prefix}{name}"));
         }
     }
-    embed(&files, &out)?;
+    embed(&embedded, &out)?;
     embed_hostile(&names(&guests.join("hostile"), ".wat")?, &out)
 }
 
@@ -169,20 +177,28 @@ fn names(folder: &Path, ending: &str) -> Result<Vec<String>, Failure> {
 }
 
 /// Copies the guests next to a source file that includes them all, under their names.
-fn embed(files: &[(String, PathBuf)], out: &Path) -> Result<(), Failure> {
+fn embed(names: &[String], out: &Path) -> Result<(), Failure> {
     let mut source = String::from("pub static DEMO_GUESTS: &[(&str, &[u8])] = &[\n");
-    for (name, from) in files {
-        let file = name.replace('/', "-");
-        fs::copy(from, out.join(&file).with_extension("wasm"))
-            .map_err(|error| format!("cannot copy {}: {error}", from.display()))?;
+    for name in names {
+        let file = file_name(name);
         writeln!(
             source,
-            "    ({name:?}, include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}.wasm\"))),"
+            "    ({name:?}, include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}\"))),"
         )
         .map_err(|error| format!("cannot list {name}: {error}"))?;
     }
     source.push_str("];\n");
     write(&out.join("demo_guests.rs"), &source)
+}
+
+/// Keeps a guest that was built.
+fn copy(from: &Path, out: &Path, name: &str) -> Result<(), Failure> {
+    let copied = fs::copy(from, out.join(file_name(name)));
+    copied.map(drop).map_err(|error| format!("cannot copy {}: {error}", from.display()))
+}
+
+fn file_name(name: &str) -> String {
+    format!("{}.wasm", name.replace('/', "-"))
 }
 
 /// Writes the source file that includes the hostile guests, from where they are.

@@ -102,6 +102,12 @@ impl Guest {
         }
     }
 
+    /// Whether its instances are given requests beside each other.
+    pub fn is_shared(&self) -> bool {
+        self.isolation == Isolation::Reuse
+            && matches!(&self.code, Code::Component(code) if code.is_concurrent())
+    }
+
     /// The code of a guest whose instances are core instances.
     fn core(&self) -> &CoreCode {
         match &self.code {
@@ -139,6 +145,7 @@ impl Guest {
     fn kind(&self) -> &'static str {
         match &self.code {
             Code::Core(_) => "core module (http-wasm handler)",
+            Code::Component(code) if code.is_concurrent() => "component (wasi:http 0.3)",
             Code::Component(_) => "component (wasi:http 0.2)",
         }
     }

@@ -20,7 +20,7 @@ use super::engine::Class;
 use super::reset::PROOF_VERSION;
 
 /// Changes whenever the meaning of an entry changes.
-const FORMAT: &str = "guesthouse-cache-6";
+const FORMAT: &str = "guesthouse-cache-7";
 /// Bytes of the checksum at the head of an entry, and of the length behind it.
 const SUM_BYTES: usize = 32;
 const LEN_BYTES: usize = 4;
@@ -40,6 +40,8 @@ pub enum Kind {
     Core,
     /// A component: wasi:http 0.2.
     Component,
+    /// A component: wasi:http 0.3.
+    Concurrent,
     /// The one module of such a component, with the export that handles a request.
     Flat { handle: String },
 }
@@ -228,7 +230,9 @@ impl Artifact {
         unsafe {
             Ok(match kind {
                 Kind::Core | Kind::Flat { .. } => Code::Core(Module::deserialize(engine, bytes)?),
-                Kind::Component => Code::Component(Component::deserialize(engine, bytes)?),
+                Kind::Component | Kind::Concurrent => {
+                    Code::Component(Component::deserialize(engine, bytes)?)
+                }
             })
         }
     }

@@ -15,7 +15,7 @@ use wasmtime::Linker;
 use super::Instance;
 use super::cache::{Artifact, Facts, Kind};
 use super::call::Call;
-use super::component::{self, Flat};
+use super::component::{self, Flat, Spoken};
 use super::engine::{Class, Engines, Pulse, SMALL_IMAGE_BYTES_MAX};
 use super::imports::{self, Offer};
 use super::link::{Identity, Linkers, linker};
@@ -108,15 +108,21 @@ impl Compiler {
 
     fn compile_component(&self, job: &Job, wasm: &[u8]) -> Result<(Facts, Vec<u8>), Reason> {
         let about = component::read(wasm)?;
-        component::judge(&about, &job.limits)?;
-        if let Some(flat) = component::flatten(wasm)
+        let spoken = component::judge(&about, &job.limits)?;
+        if spoken == Spoken::Http02
+            && let Some(flat) = component::flatten(wasm)
             && let Ok(compiled) = self.compile_flat(job, flat)
         {
             return Ok(compiled);
         }
+        let (kind, class) = match spoken {
+            Spoken::Http03 => (Kind::Concurrent, Class::Concurrent),
+            Spoken::Http02 if about.needs_03() => (Kind::Component, Class::Concurrent),
+            Spoken::Http02 => (Kind::Component, class(about.data_bytes)),
+        };
         let facts = Facts {
-            kind: Kind::Component,
-            class: class(about.data_bytes),
+            kind,
+            class,
             memory_bytes: about.memory_bytes,
             features: 0,
             startup_each: about.has_start.then(|| "it has a start function".into()),

@@ -5,10 +5,13 @@
 
 mod body;
 mod code;
+mod concurrent;
+mod departure;
 mod flat;
 mod flatten;
 mod instance;
 mod link;
+mod resident;
 mod sniff;
 mod state;
 mod visit;
@@ -17,7 +20,8 @@ pub use code::{ComponentCode, FlatCode, Pre};
 pub use flat::linker as flat_linker;
 pub use flatten::{Flat, MEMORY, flatten};
 pub use instance::ComponentInstance;
-pub use link::linker;
-pub use sniff::{Component, judge, read};
-pub use state::State;
+pub use link::{concurrent_linker, linker};
+pub use resident::{Resident, Seat};
+pub use sniff::{Component, Spoken, judge, read};
+pub use state::{Gone, State};
 pub use visit::{Terms, Visit};

@@ -44,6 +44,9 @@ pub const MEMORIES_MAX: usize = 4;
 /// several: its own, and small ones that connect it with the host.
 const CORE_INSTANCES_PER_SLOT: u32 = 16;
 const TABLES_PER_SLOT: u32 = 3;
+/// Stacks for each instance whose calls run beside each other: those wait on stacks of their own
+/// that wait within a call of the host.
+const STACKS_PER_SLOT: u32 = 4;
 /// Address space of one memory: 4 GiB and its guard, so that the code needs no bounds checks.
 const SLOT_ADDRESS_BYTES: u64 = (4 << 30) + (32 << 20);
 /// Calls that each worker is to have room for.
@@ -64,6 +67,8 @@ pub enum Class {
     Small,
     /// Images are mapped copy-on-write.
     Large,
+    /// Components whose calls run beside each other: wasi:http 0.3. Images as in the large class.
+    Concurrent,
 }
 
 /// Sizes of a memory as it begins, in bytes, that have a small engine of their own: the least there
@@ -79,6 +84,7 @@ pub struct Engines {
     /// They differ in their pools only, so code for one fits all.
     pub small: [Engine; SMALL_ENGINES],
     pub large: Engine,
+    pub concurrent: Engine,
     /// Runs start-up code once, for its snapshot: quick to compile, no pool.
     pub startup: Engine,
     pub slots: Slots,
@@ -124,6 +130,7 @@ impl Engines {
         let small = || pooled(limits, machine, Class::Small, slots.small);
         let small = [small()?, small()?, small()?, small()?];
         let large = pooled(limits, machine, Class::Large, slots.large)?;
+        let concurrent = pooled(limits, machine, Class::Concurrent, slots.small)?;
         tracing::debug!(
             "instance slots: {} small, {} large; memory: {} MiB; mappings allowed: {}",
             slots.small,
@@ -131,31 +138,31 @@ impl Engines {
             memory.total() >> 20,
             machine.mappings_max
         );
-        Self::with(small, large, slots, (workers, memory))
+        Self::with((small, large, concurrent), slots, (workers, memory))
     }
 
     /// Engines whose machine code the pooled ones take, for a process that makes an instance now
     /// and then.
     pub fn unpooled() -> Result<Self> {
         let engine = |class| Engine::new(&class_settings(class));
-        let (small, large) = (engine(Class::Small)?, engine(Class::Large)?);
+        let small = engine(Class::Small)?;
         let small = std::array::from_fn(|_| small.clone());
+        let (large, concurrent) = (engine(Class::Large)?, engine(Class::Concurrent)?);
         let slots = Slots { small: 0, large: 0, guests: 0 };
-        Self::with(small, large, slots, (1, Budget::unlimited()))
+        Self::with((small, large, concurrent), slots, (1, Budget::unlimited()))
     }
 
     fn with(
-        small: [Engine; SMALL_ENGINES],
-        large: Engine,
+        (small, large, concurrent): ([Engine; SMALL_ENGINES], Engine, Engine),
         slots: Slots,
         (workers, memory): (usize, Budget),
     ) -> Result<Self> {
         let mut config = settings();
         config.cranelift_opt_level(OptLevel::None);
         let startup = Engine::new(&config)?;
-        let all = small.iter().chain([&large, &startup]).cloned().collect();
+        let all = small.iter().chain([&large, &concurrent, &startup]).cloned().collect();
         let ticker = Ticker::start(all, workers)?;
-        Ok(Engines { small, large, startup, slots, memory, ticker })
+        Ok(Engines { small, large, concurrent, startup, slots, memory, ticker })
     }
 
     /// The engine for guests of a class whose memories begin with so many bytes.
@@ -163,6 +170,7 @@ impl Engines {
         match class {
             Class::Small => &self.small[small_index(memory_bytes)],
             Class::Large => &self.large,
+            Class::Concurrent => &self.concurrent,
         }
     }
 
@@ -233,7 +241,7 @@ impl Slots {
 fn settings() -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
-    // No 0.3 component runs on these engines, and the support costs 0.3 us a call.
+    // The support costs 0.3 us a call, and is for one class alone.
     config.concurrency_support(false);
     config.wasm_component_model_async(false);
     // Exceptions unwind through wasmtime's own tables; the system's would be registered per module.
@@ -251,7 +259,11 @@ fn settings() -> Config {
 /// The settings of one class.
 fn class_settings(class: Class) -> Config {
     let mut config = settings();
-    config.memory_init_cow(class == Class::Large);
+    config.memory_init_cow(class != Class::Small);
+    if class == Class::Concurrent {
+        config.concurrency_support(true);
+        config.wasm_component_model_async(true);
+    }
     config.cranelift_opt_level(OptLevel::Speed);
     config
 }
@@ -272,19 +284,20 @@ fn pooled(limits: &Limits, machine: Machine, class: Class, slots: u32) -> Result
 
 fn pool(limits: &Limits, machine: Machine, class: Class, slots: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
+    let stacks = if class == Class::Concurrent { STACKS_PER_SLOT } else { 1 };
     pool.total_component_instances(slots)
         // These are counted, and take no room before they are there.
         .total_core_instances(slots.saturating_mul(CORE_INSTANCES_PER_SLOT))
         .total_memories(slots)
         .total_tables(slots.saturating_mul(TABLES_PER_SLOT))
-        .total_stacks(slots)
+        .total_stacks(slots.saturating_mul(stacks))
         .max_memories_per_module(MEMORIES_MAX as u32)
         .max_tables_per_module(TABLES_MAX as u32)
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(limits.memory_bytes_max)
         // Mapped images stay with their slots. Copied ones do not, so the slots that were used last
         // are used next: they are in the cache.
-        .max_unused_warm_slots(if class == Class::Large { slots } else { WARM_SLOTS });
+        .max_unused_warm_slots(if class == Class::Small { WARM_SLOTS } else { slots });
     if machine.pagemap_scan {
         // Keeping memory without the scan would be a blind memset, slower than giving it back.
         pool.linear_memory_keep_resident(machine.keep_bytes)

@@ -177,9 +177,7 @@ pub fn judge<T>(
 ) -> Result<T, Reject> {
     let error = match result {
         Ok(value) => {
-            if about.health.note_good() {
-                tracing::info!(target: "handler", guest = &*about.name, "answers again");
-            }
+            note_good(about);
             return Ok(value);
         }
         Err(error) => error,
@@ -200,6 +198,13 @@ pub fn judge<T>(
         );
     }
     Err(reject)
+}
+
+/// Takes note of a good answer.
+pub fn note_good(about: &About) {
+    if about.health.note_good() {
+        tracing::info!(target: "handler", guest = &*about.name, "answers again");
+    }
 }
 
 /// Says in the log how a call ended badly.

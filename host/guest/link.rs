@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use wasmtime::{InstancePre, Linker, Module, ModuleExport, Store, component};
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::budget::Budget;
 use super::cache::{self, Facts, Kind};
@@ -22,7 +21,7 @@ use crate::config::{Isolation, Limits};
 
 /// Everything that guests may import, for each engine.
 pub struct Linkers {
-    /// For the small engines, then for the large one.
+    /// For the small engines, then for the large one; of components, then for the concurrent one.
     core: Vec<Linker<Call>>,
     components: Vec<component::Linker<State>>,
     flat: Vec<Linker<State>>,
@@ -49,7 +48,10 @@ impl Linkers {
         let all = || engines.small.iter().chain([&engines.large]);
         Ok(Linkers {
             core: all().map(linker).collect::<Result<_>>()?,
-            components: all().map(components::linker).collect::<Result<_>>()?,
+            components: all()
+                .map(components::linker)
+                .chain([components::concurrent_linker(&engines.concurrent)])
+                .collect::<Result<_>>()?,
             flat: all().map(components::flat_linker).collect::<Result<_>>()?,
             memory: engines.memory.clone(),
         })
@@ -73,6 +75,7 @@ impl Linkers {
         let index = match facts.class {
             Class::Small => small_index(facts.memory_bytes),
             Class::Large => SMALL_ENGINES,
+            Class::Concurrent => SMALL_ENGINES + 1,
         };
         let code = match (code, &facts.kind) {
             (cache::Code::Core(module), Kind::Flat { handle }) => {
@@ -83,8 +86,10 @@ impl Linkers {
             (cache::Code::Core(module), _) => {
                 Code::Core(link_core(&self.core[index], facts, module)?)
             }
-            (cache::Code::Component(component), _) => {
-                Code::Component(link_component(&self.components[index], facts, component)?)
+            (cache::Code::Component(component), kind) => {
+                let pre = self.components[index].instantiate_pre(component);
+                let pre = pre.and_then(|pre| Pre::of(pre, kind)).map_err(|error| misfit(&error))?;
+                Code::Component(ComponentCode { pre, has_start: facts.startup_each.is_some() })
             }
         };
         Ok(Guest {
@@ -115,16 +120,6 @@ fn link_core(linker: &Linker<Call>, facts: &Facts, module: &Module) -> Result<Co
         globals: globals(module, facts)?,
     };
     Ok(CoreCode { pre, exports, features: facts.features, startup, baseline: None })
-}
-
-fn link_component(
-    linker: &component::Linker<State>,
-    facts: &Facts,
-    component: &component::Component,
-) -> Result<ComponentCode, Reason> {
-    let pre = linker.instantiate_pre(component).and_then(ProxyPre::new);
-    let pre = pre.map_err(|error| misfit(&error))?;
-    Ok(ComponentCode { pre: Pre::Whole(pre), has_start: facts.startup_each.is_some() })
 }
 
 fn link_flat(

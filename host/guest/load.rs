@@ -117,7 +117,8 @@ impl Loader {
 
     /// The key of a file's contents.
     pub fn key(&self, source: &Source) -> Key {
-        let engines = [&self.engines.small[0], &self.engines.large, &self.engines.startup];
+        let Engines { small, large, concurrent, startup, .. } = &*self.engines;
+        let engines = [&small[0], large, concurrent, startup];
         Key::new(&source.bytes, source.is_text, &engines, self.limits.memory_bytes_max)
     }
 

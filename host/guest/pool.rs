@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::budget::Budget;
+use super::component::{ComponentInstance, Resident, Seat};
 use super::engine::Pulse;
 use super::lane::Entry;
 use super::line::Line;
@@ -131,6 +132,44 @@ impl Pool {
     pub fn lend(&self) -> Out<'_> {
         self.out.set(self.out.get() + 1);
         Out(&self.out)
+    }
+
+    /// Counts one more instance that is out with a request, or one less.
+    pub fn note_out(&self, more: bool) {
+        let out = self.out.get();
+        self.out.set(if more { out + 1 } else { out - 1 });
+    }
+
+    /// A place in an instance that handles several requests, if there is one.
+    pub fn seat(self: &Rc<Self>, guest: &Arc<Guest>) -> Option<Seat> {
+        let residents = {
+            let mut shelves = self.shelves.borrow_mut();
+            let residents = shelves.residents(guest);
+            residents.retain(|resident| {
+                let is_current = Arc::ptr_eq(resident.guest(), guest);
+                if !is_current {
+                    resident.close();
+                }
+                is_current && resident.is_open()
+            });
+            residents.clone()
+        };
+        residents.iter().find_map(|resident| resident.seat(self))
+    }
+
+    /// Has an instance handle several requests, and gives the first place in it.
+    pub fn settle(self: &Rc<Self>, instance: Box<ComponentInstance>, in_lanes: bool) -> Seat {
+        let resident = Resident::start(instance, self, in_lanes);
+        let seat = resident.seat(self).expect("one that has just begun has a place");
+        self.shelves.borrow_mut().residents(resident.guest()).push(resident);
+        seat
+    }
+
+    /// Says that an instance for several requests has ended.
+    pub fn forget(&self, resident: &Rc<Resident>) {
+        let mut shelves = self.shelves.borrow_mut();
+        let residents = &mut shelves.shelf(resident.guest().id).residents;
+        residents.retain(|other| !Rc::ptr_eq(other, resident));
     }
 
     /// A ready instance, if there is one. Else one that was used a moment ago and is reset now,
@@ -284,6 +323,7 @@ impl Pool {
     /// Drops every instance that is not out.
     pub fn clear(&self) {
         self.retired.borrow_mut().clear();
-        self.shelves.borrow_mut().clear();
+        let residents = self.shelves.borrow_mut().clear();
+        residents.iter().for_each(|resident| resident.evict(self));
     }
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::budget::Budget;
+use super::component::Resident;
 use super::line::Line;
 use super::{About, Guest, Instance};
 
@@ -55,6 +56,8 @@ pub(super) struct Shelves {
 /// What is kept of one guest.
 pub(super) struct Shelf {
     ready: Vec<Instance>,
+    /// Instances that handle several requests each.
+    pub residents: Vec<Rc<Resident>>,
     /// Its place in the list of stocked guests, where it is in it.
     place: usize,
     uses: Uses,
@@ -260,10 +263,23 @@ impl Shelves {
         }
     }
 
-    pub fn clear(&mut self) {
+    /// Drops what is ready, and takes out what handles several requests.
+    pub fn clear(&mut self) -> Vec<Rc<Resident>> {
         for id in self.stocked.drain(..) {
             self.by_guest[id].ready.clear();
         }
         self.ready = 0;
+        self.by_guest.iter_mut().flat_map(|shelf| std::mem::take(&mut shelf.residents)).collect()
+    }
+
+    /// Instances of a guest that handle several requests. Takes note of a request.
+    pub fn residents(&mut self, guest: &Arc<Guest>) -> &mut Vec<Rc<Resident>> {
+        let shelf = self.shelf(guest.id);
+        if !shelf.about.as_ref().is_some_and(|about| Arc::ptr_eq(about, &guest.about)) {
+            shelf.about = Some(guest.about.clone());
+            // Nothing is known of how long the calls of a new guest are.
+            (shelf.long, shelf.mixed_for) = (0, 0);
+        }
+        &mut shelf.residents
     }
 }

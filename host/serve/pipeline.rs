@@ -143,6 +143,12 @@ fn dispatch(worker: &Rc<Worker>, mut request: Box<Request>, started: Instant) ->
             let times = (started, false);
             Step::Later(Box::pin(visit(worker.clone(), instance, request, permit, times)))
         }
+        Ok(Routed::Seated(seat, permit)) => {
+            let terms = terms(worker, permit, (started, false));
+            let deadline = started + worker.config.limits.deadline;
+            let visit = Visit::join(seat, request, terms);
+            Step::Later(Box::pin(async move { visit?.response(deadline).await }))
+        }
         Ok(Routed::Make(guest, permit)) => {
             Step::Later(Box::pin(make_and_call(worker.clone(), guest, permit, request, started)))
         }
@@ -270,6 +276,14 @@ async fn make_and_call(
     request: Box<Request>,
     started: Instant,
 ) -> Result<Response, Reject> {
+    // One may have been made for another request meanwhile.
+    if guest.is_shared()
+        && let Some(seat) = worker.pool.seat(&guest)
+    {
+        let deadline = started + worker.config.limits.deadline;
+        let terms = terms(&worker, permit, (started, true));
+        return Visit::join(seat, request, terms)?.response(deadline).await;
+    }
     let instance = worker.pool.make(guest).await?;
     call(worker, instance, request, permit, started).await
 }
@@ -305,12 +319,16 @@ async fn visit(
     instance: Box<ComponentInstance>,
     request: Box<Request>,
     permit: Permit,
-    (started, waited): (Instant, bool),
+    times: (Instant, bool),
 ) -> Result<Response, Reject> {
-    let in_lanes = worker.config.slow_nice.is_some();
-    let terms = Terms { pool: worker.pool.clone(), started, waited, in_lanes, keep: permit };
-    let deadline = started + worker.config.limits.deadline;
+    let deadline = times.0 + worker.config.limits.deadline;
+    let terms = terms(&worker, permit, times);
     Visit::begin(instance, request, terms)?.response(deadline).await
+}
+
+fn terms(worker: &Worker, permit: Permit, (started, waited): (Instant, bool)) -> Terms<Permit> {
+    let in_lanes = worker.config.slow_nice.is_some();
+    Terms { pool: worker.pool.clone(), started, waited, in_lanes, keep: permit }
 }
 
 async fn nobody(

@@ -15,6 +15,7 @@ use super::clients::Clients;
 use super::upstream::Upstream;
 use super::wire::{Spares, Wire};
 use crate::config::Config;
+use crate::guest::component::Seat;
 use crate::guest::engine::Engines;
 use crate::guest::meter::Meter;
 use crate::guest::{Guest, Instance, Pool};
@@ -68,6 +69,8 @@ pub struct Worker {
 pub enum Routed {
     /// To a guest of which an instance is ready.
     Ready(Instance, Permit),
+    /// To a guest of which one has a place beside other requests.
+    Seated(Seat, Permit),
     /// To a guest of which one has to be made.
     Make(Arc<Guest>, Permit),
     /// To a guest with more requests than there are places for, or with more long calls than there
@@ -208,6 +211,12 @@ impl Worker {
                 };
                 if self.pool.must_wait(guest.id).is_some() {
                     return Ok(Routed::Queue(guest.clone(), Some(permit)));
+                }
+                if guest.is_shared() {
+                    return Ok(match self.pool.seat(guest) {
+                        Some(seat) => Routed::Seated(seat, permit),
+                        None => Routed::Make(guest.clone(), permit),
+                    });
                 }
                 Ok(match self.pool.take(guest) {
                     Some(instance) => Routed::Ready(instance, permit),

@@ -1,9 +1,11 @@
 //! What is known of a component once it has been linked, and what its instances are made of.
 
-use wasmtime::{InstancePre, ModuleExport};
+use wasmtime::{Engine, InstancePre, ModuleExport, component};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use super::State;
+use crate::guest::cache::Kind;
 use crate::guest::reset::Baseline;
 
 /// A component's code.
@@ -17,6 +19,8 @@ pub struct ComponentCode {
 pub enum Pre {
     /// The component; it exports `wasi:http/incoming-handler@0.2.x`.
     Whole(ProxyPre<State>),
+    /// The component; it exports `wasi:http/handler@0.3.x`.
+    Concurrent(ServicePre<State>),
     /// Its one module.
     Flat(FlatCode),
 }
@@ -32,12 +36,38 @@ pub struct FlatCode {
     pub baseline: Option<Baseline>,
 }
 
+impl Pre {
+    /// A component that is served as it is.
+    ///
+    /// # Errors
+    /// It does not export what it is to be served by.
+    pub fn of(pre: component::InstancePre<State>, kind: &Kind) -> wasmtime::Result<Pre> {
+        match kind {
+            Kind::Concurrent => ServicePre::new(pre).map(Pre::Concurrent),
+            _ => ProxyPre::new(pre).map(Pre::Whole),
+        }
+    }
+
+    pub fn engine(&self) -> &Engine {
+        match self {
+            Pre::Whole(pre) => pre.engine(),
+            Pre::Concurrent(pre) => pre.engine(),
+            Pre::Flat(flat) => flat.pre.module().engine(),
+        }
+    }
+}
+
 impl ComponentCode {
+    /// Whether it speaks 0.3, so that an instance can handle requests beside each other.
+    pub fn is_concurrent(&self) -> bool {
+        matches!(self.pre, Pre::Concurrent(_))
+    }
+
     /// The state to which its instances can be reset, if they can.
     pub fn baseline(&self) -> Option<&Baseline> {
         match &self.pre {
             Pre::Flat(flat) => flat.baseline.as_ref(),
-            Pre::Whole(_) => None,
+            Pre::Whole(_) | Pre::Concurrent(_) => None,
         }
     }
 

@@ -5,15 +5,18 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use wasmtime::component::Resource;
 use wasmtime::{Global, Memory, Store, TypedFunc};
-use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::Proxy;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
+use wasmtime_wasi_http::p3::bindings::Service;
+use wasmtime_wasi_http::{Error, WasiHttpView};
 
 use super::body::Arriving;
+use super::concurrent::{Arrival, Marks, attend, rest};
 use super::state::Gone;
 use super::{FlatCode, Pre, State, body};
 use crate::guest::Guest;
@@ -36,6 +39,7 @@ pub struct ComponentInstance {
 /// What there is in the store.
 enum Body {
     Whole(Proxy),
+    Concurrent(Service),
     Flat(Flat),
 }
 
@@ -48,7 +52,7 @@ struct Flat {
 }
 
 /// What a guest answers with: a response whose body is still to come, or an error of its own.
-pub type Head = Result<http::Response<body::Departing>, ErrorCode>;
+pub type Head = Result<http::Response<body::Departing>, Error>;
 
 /// A call that has ended, with the instance.
 pub type Called = (Box<ComponentInstance>, wasmtime::Result<()>);
@@ -57,22 +61,20 @@ pub type Called = (Box<ComponentInstance>, wasmtime::Result<()>);
 pub enum Handed {
     Resources(Resource<HostIncomingRequest>, Resource<HostResponseOutparam>),
     Handles(u32, u32),
+    Arrival(Box<Arrival>),
 }
 
 impl ComponentInstance {
     pub async fn instantiate(guest: Arc<Guest>) -> wasmtime::Result<Box<ComponentInstance>> {
         let code = guest.component();
-        let engine = match &code.pre {
-            Pre::Whole(pre) => pre.engine(),
-            Pre::Flat(flat) => flat.pre.module().engine(),
-        };
-        let mut store = State::store(engine, guest.about.clone());
+        let mut store = State::store(code.pre.engine(), guest.about.clone());
         if !code.has_start {
             // Filling the memory is code, too, but bounded: it need not yield.
             store.set_epoch_deadline(u64::MAX / 2);
         }
         let body = match &code.pre {
             Pre::Whole(pre) => Body::Whole(pre.instantiate_async(&mut store).await?),
+            Pre::Concurrent(pre) => Body::Concurrent(pre.instantiate_async(&mut store).await?),
             Pre::Flat(flat) => Body::Flat(Flat::instantiate(flat, &mut store).await?),
         };
         Ok(Box::new(ComponentInstance { guest, store, body, resets: 0 }))
@@ -137,13 +139,21 @@ impl ComponentInstance {
         request: http::Request<Arriving>,
         head: oneshot::Sender<Head>,
     ) -> wasmtime::Result<Handed> {
+        if let Body::Concurrent(_) = self.body {
+            let arrival = Arrival::new(id, request, head);
+            let arrival = arrival.ok_or_else(|| wasmtime::format_err!("the host is no authority"));
+            return Ok(Handed::Arrival(Box::new(arrival?)));
+        }
         let state = self.store.data_mut();
         state.begin(id);
         let mut http = state.http();
         let request = http.new_incoming_request(Scheme::Http, request)?;
-        let outparam = http.new_response_outparam(head)?;
+        let outparam = http.new_response_outparam_from_callback(move |answer| {
+            // Nobody may be waiting for it any more.
+            drop(head.send(answer.map_err(Error::from)));
+        })?;
         Ok(match self.body {
-            Body::Whole(_) => Handed::Resources(request, outparam),
+            Body::Whole(_) | Body::Concurrent(_) => Handed::Resources(request, outparam),
             Body::Flat(_) => {
                 let handles = &mut state.canon.handles;
                 Handed::Handles(handles.put(request)?, handles.put(outparam)?)
@@ -160,10 +170,47 @@ impl ComponentInstance {
                     let handler = proxy.wasi_http_incoming_handler();
                     handler.call_handle(&mut self.store, request, outparam).await
                 }
+                (Body::Concurrent(service), Handed::Arrival(arrival)) => {
+                    let call = self.store.run_concurrent(async |accessor| {
+                        arrival.answer(accessor, service).await?;
+                        rest(accessor).await;
+                        Ok(())
+                    });
+                    call.await.flatten()
+                }
                 (Body::Flat(flat), Handed::Handles(request, outparam)) => {
                     flat.handle.call_async(&mut self.store, (request, outparam)).await
                 }
                 _ => unreachable!("a request is handed over as the instance wants it"),
+            };
+            (self, result)
+        })
+    }
+}
+
+impl ComponentInstance {
+    /// Whether it is to be given requests beside each other.
+    pub fn is_shared(&self) -> bool {
+        self.guest.is_shared()
+    }
+
+    /// Whether it can handle requests beside each other.
+    pub fn is_concurrent(&self) -> bool {
+        matches!(self.body, Body::Concurrent(_))
+    }
+
+    /// Has the guest handle requests as they arrive, beside each other.
+    pub fn attend(
+        mut self: Box<Self>,
+        arrivals: UnboundedReceiver<Arrival>,
+        marks: Arc<Marks>,
+    ) -> Movable<Called> {
+        Box::pin(async move {
+            let result = match &self.body {
+                Body::Concurrent(service) => {
+                    attend(&mut self.store, service, arrivals, &marks).await
+                }
+                _ => unreachable!("only such an instance is given several requests"),
             };
             (self, result)
         })

@@ -1,4 +1,4 @@
-//! Everything that a component may import: all of WASI 0.2 and wasi:http, with empty capabilities.
+//! Everything that a component may import: all of WASI and wasi:http, with empty capabilities.
 //!
 //! What is behind the interfaces is in `state.rs`.
 
@@ -8,7 +8,7 @@ use wasmtime::component::Linker;
 
 use super::State;
 
-/// A linker with everything a component may import.
+/// A linker with everything a component of wasi:http 0.2 may import.
 pub fn linker(engine: &Engine) -> Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
@@ -18,5 +18,14 @@ pub fn linker(engine: &Engine) -> Result<Linker<State>> {
     linker.allow_shadowing(true);
     wasmtime_wasi_io::add_to_linker_async(&mut linker)?;
     linker.allow_shadowing(false);
+    Ok(linker)
+}
+
+/// A linker with everything a component of wasi:http 0.3 may import: what one of 0.2 may, and the
+/// same once more as 0.3 has it.
+pub fn concurrent_linker(engine: &Engine) -> Result<Linker<State>> {
+    let mut linker = linker(engine)?;
+    wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     Ok(linker)
 }

@@ -116,74 +116,113 @@ fn is_needed(types: TypesRef<'_>, name: &str) -> bool {
     }
 }
 
-/// The version of WASI 0.2 that the host has; others before 1.0 fit if they begin with 0.2.
-const WASI_02: &str = "0.2.12";
+/// The versions of WASI that the host has, and how those begin that fit.
+const VERSIONS: [(&str, &str); 2] = [("0.2.12", "0.2."), ("0.3.2", "0.3.")];
 
-/// The interfaces of WASI 0.2 that the host has.
-const OFFER_02: [&str; 29] = [
-    "wasi:cli/environment",
-    "wasi:cli/exit",
-    "wasi:cli/stderr",
-    "wasi:cli/stdin",
-    "wasi:cli/stdout",
-    "wasi:cli/terminal-input",
-    "wasi:cli/terminal-output",
-    "wasi:cli/terminal-stderr",
-    "wasi:cli/terminal-stdin",
-    "wasi:cli/terminal-stdout",
-    "wasi:clocks/monotonic-clock",
-    "wasi:clocks/wall-clock",
-    "wasi:filesystem/preopens",
-    "wasi:filesystem/types",
-    "wasi:http/outgoing-handler",
-    "wasi:http/types",
-    "wasi:io/error",
-    "wasi:io/poll",
-    "wasi:io/streams",
-    "wasi:random/insecure",
-    "wasi:random/insecure-seed",
-    "wasi:random/random",
-    "wasi:sockets/instance-network",
-    "wasi:sockets/ip-name-lookup",
-    "wasi:sockets/network",
-    "wasi:sockets/tcp",
-    "wasi:sockets/tcp-create-socket",
-    "wasi:sockets/udp",
-    "wasi:sockets/udp-create-socket",
+/// The interfaces that the host has, and whether as WASI 0.2 and as 0.3.
+const OFFER: [(&str, [bool; 2]); 33] = [
+    ("wasi:cli/environment", [true, true]),
+    ("wasi:cli/exit", [true, true]),
+    ("wasi:cli/stderr", [true, true]),
+    ("wasi:cli/stdin", [true, true]),
+    ("wasi:cli/stdout", [true, true]),
+    ("wasi:cli/terminal-input", [true, true]),
+    ("wasi:cli/terminal-output", [true, true]),
+    ("wasi:cli/terminal-stderr", [true, true]),
+    ("wasi:cli/terminal-stdin", [true, true]),
+    ("wasi:cli/terminal-stdout", [true, true]),
+    ("wasi:clocks/monotonic-clock", [true, true]),
+    ("wasi:clocks/system-clock", [false, true]),
+    ("wasi:clocks/wall-clock", [true, false]),
+    ("wasi:filesystem/preopens", [true, true]),
+    ("wasi:filesystem/types", [true, true]),
+    ("wasi:http/client", [false, true]),
+    ("wasi:http/outgoing-handler", [true, false]),
+    ("wasi:http/types", [true, true]),
+    ("wasi:io/error", [true, false]),
+    ("wasi:io/poll", [true, false]),
+    ("wasi:io/streams", [true, false]),
+    ("wasi:random/insecure", [true, true]),
+    ("wasi:random/insecure-seed", [true, true]),
+    ("wasi:random/random", [true, true]),
+    ("wasi:sockets/instance-network", [true, false]),
+    ("wasi:sockets/ip-name-lookup", [true, true]),
+    ("wasi:sockets/network", [true, false]),
+    ("wasi:sockets/tcp", [true, false]),
+    ("wasi:sockets/tcp-create-socket", [true, false]),
+    ("wasi:sockets/types", [false, true]),
+    ("wasi:sockets/udp", [true, false]),
+    ("wasi:sockets/udp-create-socket", [true, false]),
+    ("wasi:cli/types", [false, true]),
 ];
+
+/// The nearest version of an interface to one that the host does not have.
+fn nearest(interface: &str, version: &str) -> Option<&'static str> {
+    let (_, has) = OFFER.iter().find(|(name, _)| *name == interface)?;
+    let is_like = |at: usize| has[at] && version.starts_with(VERSIONS[at].1);
+    let at = (0..2).find(|at| is_like(*at)).or_else(|| (0..2).rev().find(|at| has[*at]))?;
+    Some(VERSIONS[at].0)
+}
+
+fn is_offered(interface: &str, version: &str) -> bool {
+    let offered = OFFER.iter().find(|(name, _)| *name == interface);
+    offered.is_some_and(|(_, has)| (0..2).any(|at| has[at] && is_of(version, at)))
+}
+
+/// Whether a version fits what the host has: WASI 0.2, or 0.3.
+fn is_of(version: &str, at: usize) -> bool {
+    version.starts_with(VERSIONS[at].1) && !version.contains('-')
+}
 
 /// An interface's name without its version, and the version.
 fn split(name: &str) -> (&str, &str) {
     name.split_once('@').unwrap_or((name, ""))
 }
 
-fn is_02(version: &str) -> bool {
-    version.starts_with("0.2.") && !version.contains('-')
+/// How a component is to be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// `wasi:http/incoming-handler@0.2.x`
+    Http02,
+    /// `wasi:http/handler@0.3.x`
+    Http03,
 }
 
-/// Checks what a component exports and imports, and its sizes.
+impl Component {
+    /// Whether it takes anything of WASI 0.3.
+    pub fn needs_03(&self) -> bool {
+        self.imports.iter().any(|name| is_of(split(name).1, 1))
+    }
+}
+
+/// Checks what a component exports and imports, and its sizes. One that speaks both versions is
+/// served by the later.
 ///
 /// # Errors
 /// One sentence or more, each saying what is wrong, where it comes from and what to do.
-pub fn judge(component: &Component, limits: &Limits) -> Result<(), String> {
+pub fn judge(component: &Component, limits: &Limits) -> Result<Spoken, String> {
     let mut faults = Vec::new();
-    if let Err(fault) = judge_exports(component) {
+    let spoken = judge_exports(component).unwrap_or_else(|fault| {
         faults.push(fault);
-    }
+        Spoken::Http02
+    });
     judge_imports(component, &mut faults);
     judge_memory(component.memory_bytes, limits, &mut faults);
     judge_table(component.table_elements, &mut faults);
-    if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
+    if faults.is_empty() { Ok(spoken) } else { Err(faults.join("; ")) }
 }
 
-fn judge_exports(component: &Component) -> Result<(), String> {
+fn judge_exports(component: &Component) -> Result<Spoken, String> {
     let versions = |interface: &str| -> Vec<&str> {
         let exports = component.exports.iter().map(|name| split(name));
         exports.filter(|(name, _)| *name == interface).map(|(_, version)| version).collect()
     };
     let (old, new) = (versions("wasi:http/incoming-handler"), versions("wasi:http/handler"));
-    if old.iter().any(|version| is_02(version)) {
-        return Ok(());
+    if new.iter().any(|version| is_of(version, 1)) {
+        return Ok(Spoken::Http03);
+    }
+    if old.iter().any(|version| is_of(version, 0)) {
+        return Ok(Spoken::Http02);
     }
     if let Some(version) = old.first() {
         return Err(format!(
@@ -191,9 +230,10 @@ fn judge_exports(component: &Component) -> Result<(), String> {
         ));
     }
     if let Some(version) = new.first() {
+        let why = if version.contains("-rc") { ", a draft of 0.3.0" } else { "" };
         return Err(format!(
-            "speaks wasi:http {version}: this version serves components of 0.2 \
-             (wasi:http/incoming-handler@{WASI_02})"
+            "speaks wasi:http {version}{why}: rebuild it with a toolchain for 0.3.0 (in Rust, the \
+             crate wasip3 0.7 or later)"
         ));
     }
     if !versions("wasi:cli/run").is_empty() {
@@ -206,8 +246,10 @@ fn judge_exports(component: &Component) -> Result<(), String> {
         [] => "nothing".to_owned(),
         names => crate::log::escape(names.join(", ").as_bytes(), 200),
     };
+    let [(old, _), (new, _)] = VERSIONS;
     Err(format!(
-        "not a handler: it exports {exports}, but not wasi:http/incoming-handler@{WASI_02}"
+        "not a handler: it exports {exports}, but neither wasi:http/handler@{new} nor \
+         wasi:http/incoming-handler@{old}"
     ))
 }
 
@@ -215,7 +257,7 @@ fn judge_imports(component: &Component, faults: &mut Vec<String>) {
     const SHOWN_MAX: usize = 5;
     let is_missing = |name: &&String| {
         let (interface, version) = split(name);
-        !(OFFER_02.contains(&interface) && is_02(version))
+        !is_offered(interface, version)
     };
     let missing: Vec<&String> = component.imports.iter().filter(is_missing).collect();
     for name in missing.iter().take(SHOWN_MAX) {
@@ -230,11 +272,16 @@ fn judge_imports(component: &Component, faults: &mut Vec<String>) {
 /// Where an unknown import usually comes from, and what to do.
 fn origin(name: &str) -> String {
     let (interface, version) = split(name);
-    if OFFER_02.contains(&interface) {
+    if let Some(nearest) = nearest(interface, version) {
         let why = if version.contains("-rc") { "a draft; " } else { "" };
         return format!(
-            "{why}the nearest is {interface}@{WASI_02}; rebuild it with a toolchain for that"
+            "{why}the nearest is {interface}@{nearest}; rebuild it with a toolchain for that"
         );
+    }
+    if matches!(interface, "wasi:http/handler" | "wasi:http/incoming-handler") {
+        return "this is middleware, and the import is the handler behind it: compose the two into \
+                one component (wac plug)"
+            .into();
     }
     let (package, _) = interface.split_once('/').unwrap_or((interface, ""));
     let text = match package.split_once(':').map_or(package, |(namespace, _)| namespace) {

@@ -1,28 +1,26 @@
 //! One request's stay with a component: the call, the response that comes of it while it still
 //! runs, and what the guest does afterwards.
 //!
-//! Owns the order of these. The body of a response drives the call that makes it: a client that
-//! does not read holds its guest up, and one that goes away ends the call.
+//! Owns the order of these.
 
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::uri::{Authority, Scheme};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
-use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
 use tokio::sync::oneshot;
-use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
+use wasmtime_wasi_http::Error;
 
-use super::ComponentInstance;
 use super::body::{Arriving, Departing, Fault};
+use super::concurrent::Arrival;
+use super::departure::Departure;
 use super::instance::{Called, Head};
-use super::state::Gone;
+use super::{ComponentInstance, Gone, Seat};
 use crate::guest::instance::{Instance, judge, log_end};
 use crate::guest::lane::Movable;
 use crate::guest::meter::Meter;
@@ -31,34 +29,56 @@ use crate::message::{BASE_PATH, Reject, Request, RequestId, Response, ResponseBo
 
 /// How long a guest may go on once its response is complete.
 const AFTERWARDS_MAX: Duration = Duration::from_secs(10);
-/// How long a response's body may make no progress although the client would take more.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// Empty pieces of a body that are passed over in one go.
-const EMPTY_MAX: usize = 16;
 
-/// A call that ends with the instance, if that is still good.
-type Call = Pin<Box<dyn Future<Output = Ended>>>;
-type Ended = Result<Box<ComponentInstance>, Broken>;
+/// What a component cannot be handed.
+const NOT_A_HOST: Reject =
+    Reject::BadHost("the Host header is not one that a component can be handed");
+
+/// What is kept of a request.
+struct Asked {
+    id: RequestId,
+    method: Method,
+    /// Where a fault of its body is noted, if it has one.
+    fault: Option<Fault>,
+}
+
+impl Asked {
+    fn new(request: &Request) -> Self {
+        let fault = (!request.body.is_end()).then(Fault::default);
+        Asked { id: request.id, method: request.method.clone(), fault }
+    }
+}
+
+/// A request's way through an instance.
+enum Call {
+    /// It has the instance for itself.
+    Alone(Pin<Box<dyn Future<Output = Ended>>>),
+    /// It is one of several.
+    Among(Seat),
+}
+
+/// How a call has ended: with the instance, if that is still good.
+pub type Ended = Result<Box<ComponentInstance>, Broken>;
 
 /// A call that came to a bad end. As long as its instance is there, a body that the guest has
 /// finished can be told from one that it has not.
-struct Broken {
-    reject: Reject,
-    instance: Option<Box<ComponentInstance>>,
+pub struct Broken {
+    pub reject: Reject,
+    pub instance: Option<Box<ComponentInstance>>,
 }
 
 /// A request that a component handles.
 pub struct Visit {
     call: Call,
     /// How the call has ended.
-    ended: Option<Ended>,
+    pub(super) ended: Option<Ended>,
     head: oneshot::Receiver<Head>,
-    gone: Gone,
+    pub(super) gone: Gone,
     fault: Option<Fault>,
     about: Arc<About>,
     id: RequestId,
     method: Method,
-    pool: Rc<Pool>,
+    pub(super) pool: Rc<Pool>,
 }
 
 /// What a visit is given, beside the request.
@@ -83,21 +103,54 @@ impl Visit {
         request: Box<Request>,
         terms: Terms<K>,
     ) -> Result<Self, Reject> {
-        let (id, method, pool) = (request.id, request.method.clone(), terms.pool.clone());
+        if instance.is_shared() {
+            let seat = terms.pool.settle(instance, terms.in_lanes);
+            return Self::join(seat, request, terms);
+        }
+        let asked = Asked::new(&request);
         let (sender, head) = oneshot::channel();
-        let has_body = !request.body.is_end();
-        let fault = has_body.then(Fault::default);
-        let request = standard(request, fault.clone())?;
-        let accepted = instance.accept(id, request, sender).map_err(|_| {
-            Reject::BadHost("the Host header is not one that a component can be handed")
-        });
-        let handed = accepted?;
-        let gone = instance.gone();
-        let guest = instance.guest().clone();
+        let request = standard(request, asked.fault.clone())?;
+        let handed = instance.accept(asked.id, request, sender).map_err(|_| NOT_A_HOST)?;
+        let (gone, guest) = (instance.gone(), instance.guest().clone());
         let about = guest.about.clone();
+        let pool = terms.pool.clone();
         let call = instance.call(handed);
-        let call = Box::pin(drive(call, guest, id, terms));
-        Ok(Visit { call, ended: None, head, gone, fault, about, id, method, pool })
+        let call = Call::Alone(Box::pin(drive(call, guest, asked.id, terms)));
+        Ok(Self::new(call, asked, (head, gone), (about, pool)))
+    }
+
+    /// Begins a request in an instance that handles several; [`Visit::response`] is to follow.
+    ///
+    /// # Errors
+    /// As [`Visit::begin`].
+    pub fn join<K: 'static>(
+        mut seat: Seat,
+        request: Box<Request>,
+        terms: Terms<K>,
+    ) -> Result<Self, Reject> {
+        let asked = Asked::new(&request);
+        let (sender, head) = oneshot::channel();
+        let Ok(request) = standard(request, asked.fault.clone()) else {
+            seat.done();
+            return Err(NOT_A_HOST);
+        };
+        let Some(arrival) = Arrival::new(asked.id, request, sender) else {
+            seat.done();
+            return Err(NOT_A_HOST);
+        };
+        seat.enter(arrival, terms.keep)?;
+        let (gone, about) = (seat.gone(), seat.guest().about.clone());
+        Ok(Self::new(Call::Among(seat), asked, (head, gone), (about, terms.pool)))
+    }
+
+    fn new(
+        call: Call,
+        asked: Asked,
+        (head, gone): (oneshot::Receiver<Head>, Gone),
+        (about, pool): (Arc<About>, Rc<Pool>),
+    ) -> Self {
+        let Asked { id, method, fault } = asked;
+        Visit { call, ended: None, head, gone, fault, about, id, method, pool }
     }
 
     /// The guest's response. Its body may still be coming.
@@ -148,7 +201,7 @@ impl Visit {
             Poll::Ready(Ok(Err(code))) => {
                 self.log(&format!("answered with an error: {code:?}"));
                 Poll::Ready(Err(match code {
-                    ErrorCode::LoopDetected => Reject::Loop,
+                    Error::LoopDetected => Reject::Loop,
                     _ => Reject::HandlerError,
                 }))
             }
@@ -161,8 +214,10 @@ impl Visit {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<http::Response<Departing>, Reject>> {
-        // The slow lane lets go of the instance before it says why.
-        if self.gone.is_gone() && !self.poll_call(cx) {
+        // The slow lane lets go of the instance before it says why; and one that handles several
+        // requests drops this one unanswered only when it ends.
+        let is_late = self.gone.is_gone() || matches!(self.call, Call::Among(_));
+        if is_late && !self.poll_call(cx) {
             return Poll::Pending;
         }
         Poll::Ready(Err(match self.ended.take() {
@@ -178,31 +233,53 @@ impl Visit {
     }
 
     /// Lets the call go on; whether it has ended.
-    fn poll_call(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.ended.is_none()
-            && let Poll::Ready(ended) = self.call.as_mut().poll(cx)
-        {
-            self.ended = Some(ended);
+    pub(super) fn poll_call(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.ended.is_none() {
+            let polled = match &mut self.call {
+                Call::Alone(call) => call.as_mut().poll(cx),
+                Call::Among(seat) => seat.poll(cx),
+            };
+            if let Poll::Ready(ended) = polled {
+                self.ended = Some(ended);
+            }
         }
         self.ended.is_some()
     }
 
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    /// Whether nobody is left who could write to the response's body. A guest of 0.3 that has ended
+    /// may have handed on another body than one that it writes itself.
+    pub(super) fn is_over(&self) -> bool {
+        match &self.ended {
+            None => false,
+            Some(Ok(instance)) => !instance.is_concurrent(),
+            Some(Err(_)) => true,
+        }
+    }
+
     /// What the client is told: if the request's own body was at fault, that.
-    fn blame(&self, reject: Reject) -> Reject {
+    pub(super) fn blame(&self, reject: Reject) -> Reject {
         self.fault.as_ref().and_then(|fault| fault.get().copied()).unwrap_or(reject)
     }
 
-    fn log(&self, why: &str) {
+    pub(super) fn log(&self, why: &str) {
         log_end(&self.about, Some(self.id), format_args!("{why}"));
     }
 
     /// Lets the guest go on for a while without its client, if it has not ended.
-    fn leave(self) {
+    pub(super) fn leave(self) {
         let Visit { call, ended, pool, .. } = self;
         match ended {
             Some(Ok(instance)) => pool.give_back(Instance::Component(instance)),
             Some(Err(Broken { instance, .. })) => dispose(&pool, instance),
             None => {
+                let call = match call {
+                    Call::Alone(call) => call,
+                    Call::Among(seat) => return seat.done(),
+                };
                 tokio::task::spawn_local(async move {
                     match tokio::time::timeout(AFTERWARDS_MAX, call).await {
                         Ok(Ok(instance)) => pool.give_back(Instance::Component(instance)),
@@ -215,7 +292,7 @@ impl Visit {
     }
 }
 
-fn dispose(pool: &Pool, instance: Option<Box<ComponentInstance>>) {
+pub fn dispose(pool: &Pool, instance: Option<Box<ComponentInstance>>) {
     if let Some(instance) = instance {
         pool.dispose(Instance::Component(instance));
     }
@@ -294,154 +371,4 @@ fn number(length: &HeaderValue) -> Option<u64> {
 
 fn never(never: std::convert::Infallible) -> Reject {
     match never {}
-}
-
-/// A response's body, which drives the call that makes it.
-struct Departure {
-    /// Taken when the body is complete.
-    visit: Option<Visit>,
-    body: Departing,
-    /// Bytes that are still to come, where the guest has said how many.
-    left: Option<u64>,
-    silence: Option<Pin<Box<tokio::time::Sleep>>>,
-}
-
-impl Departure {
-    fn new(visit: Visit, body: Departing, announced: Option<u64>) -> Self {
-        Departure { visit: Some(visit), body, left: announced, silence: None }
-    }
-
-    /// The body in one piece if the guest has ended, else as it comes.
-    fn settle(mut self) -> Result<ResponseBody, Reject> {
-        if self.visit.as_ref().is_none_or(|visit| visit.ended.is_none()) {
-            return Ok(ResponseBody::Stream(Box::pin(self)));
-        }
-        let mut cx = Context::from_waker(Waker::noop());
-        let (mut first, mut more, mut trailers) = (Bytes::new(), BytesMut::new(), None);
-        loop {
-            // The guest has ended, so this never waits.
-            match Pin::new(&mut self).poll_frame(&mut cx) {
-                Poll::Pending => return Err(Reject::InvalidResponse),
-                Poll::Ready(None) => break,
-                Poll::Ready(Some(frame)) => match frame?.into_data() {
-                    Ok(data) if first.is_empty() => first = data,
-                    Ok(data) => more.extend_from_slice(&data),
-                    Err(frame) => trailers = frame.into_trailers().ok(),
-                },
-            }
-        }
-        let bytes = if more.is_empty() { first } else { [&first[..], &more[..]].concat().into() };
-        Ok(match trailers {
-            None => ResponseBody::Full(bytes),
-            Some(trailers) => ResponseBody::Trailed(bytes, Box::new(trailers)),
-        })
-    }
-
-    /// The next piece as the guest has made it, with the guest going on as long as there is none.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
-        for _ in 0..EMPTY_MAX {
-            let mut polled = Pin::new(&mut self.body).poll_frame(cx);
-            if polled.is_pending() {
-                let Some(visit) = &mut self.visit else { return Poll::Ready(None) };
-                let has_ended = visit.poll_call(cx);
-                polled = Pin::new(&mut self.body).poll_frame(cx);
-                if polled.is_pending() && has_ended {
-                    // Nobody is left who could write to it.
-                    return Poll::Ready(Some(Err(Reject::InvalidResponse)));
-                }
-            }
-            match std::task::ready!(polled) {
-                Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
-                Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
-                // A short body, or one that was dropped.
-                Some(Err(_)) => return Poll::Ready(Some(Err(Reject::InvalidResponse))),
-                None => return Poll::Ready(None),
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Whether the guest has been silent for too long.
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = || Box::pin(tokio::time::sleep(SILENCE_MAX));
-        self.silence.get_or_insert_with(sleep).as_mut().poll(cx)
-    }
-
-    /// Gives up, with the instance.
-    fn fail(&mut self, reject: Reject, why: &str) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
-        let Some(visit) = self.visit.take() else { return Poll::Ready(None) };
-        let reject = match visit.ended {
-            Some(Err(broken)) => {
-                dispose(&visit.pool, broken.instance);
-                broken.reject
-            }
-            // The reason is on its way to the log.
-            _ if visit.gone.is_gone() => reject,
-            _ => {
-                visit.log(why);
-                visit.blame(reject)
-            }
-        };
-        Poll::Ready(Some(Err(reject)))
-    }
-}
-
-impl Body for Departure {
-    type Data = Bytes;
-    type Error = Reject;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
-        let this = &mut *self;
-        if this.visit.is_none() {
-            return Poll::Ready(None);
-        }
-        match this.poll_piece(cx) {
-            Poll::Pending => match this.poll_silence(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(()) => this.fail(Reject::Deadline, "silent for too long"),
-            },
-            Poll::Ready(Some(Err(reject))) => this.fail(reject, "its body was not finished"),
-            Poll::Ready(Some(Ok(frame))) => {
-                this.silence = None;
-                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                match &mut this.left {
-                    Some(left) if bytes > *left => {
-                        this.fail(Reject::InvalidResponse, "its body is longer than announced")
-                    }
-                    Some(left) => {
-                        *left -= bytes;
-                        Poll::Ready(Some(Ok(frame)))
-                    }
-                    None => Poll::Ready(Some(Ok(frame))),
-                }
-            }
-            Poll::Ready(None) => {
-                // The body of an instance that is gone looks complete.
-                let is_cut = this.visit.as_ref().is_some_and(|visit| visit.gone.is_gone());
-                if is_cut && !this.visit.as_mut().is_some_and(|visit| visit.poll_call(cx)) {
-                    return Poll::Pending;
-                }
-                if is_cut || this.left.is_some_and(|left| left > 0) {
-                    return this
-                        .fail(Reject::InvalidResponse, "its body is shorter than announced");
-                }
-                if let Some(visit) = this.visit.take() {
-                    visit.leave();
-                }
-                Poll::Ready(None)
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.visit.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
-    }
 }

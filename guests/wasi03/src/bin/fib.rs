@@ -1,0 +1,23 @@
+//! The component `fib` of wasi:http 0.3: naive recursion, for work that is nothing but calls.
+
+use guesthouse_guests_wasi03::respond;
+use wasip3::http::types::{ErrorCode, Request, Response};
+
+wasip3::http::service::export!(Fib);
+
+struct Fib;
+
+impl wasip3::exports::http::handler::Guest for Fib {
+    async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        respond(request, |head| {
+            // A host that is not Guesthouse does not say where the guest is mounted.
+            let base = head.headers().get("guesthouse-base-path");
+            let base = base.and_then(|base| base.to_str().ok()).unwrap_or("/fib");
+            let uri = head.uri().path_and_query().map_or("/", |uri| uri.as_str());
+            guesthouse_guests::fib(base, uri)
+        })
+    }
+}
+
+/// A handler is not run as a command.
+fn main() {}

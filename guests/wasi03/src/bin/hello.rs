@@ -1,0 +1,17 @@
+//! The component `hello` of wasi:http 0.3: the least that a handler can do.
+
+use guesthouse_guests_wasi03::respond;
+use wasip3::http::types::{ErrorCode, Request, Response};
+
+wasip3::http::service::export!(Hello);
+
+struct Hello;
+
+impl wasip3::exports::http::handler::Guest for Hello {
+    async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        respond(request, |_| guesthouse_guests::hello())
+    }
+}
+
+/// A handler is not run as a command.
+fn main() {}

@@ -1,0 +1,203 @@
+//! A call of a component of wasi:http 0.3, on an engine where calls run beside each other.
+//!
+//! Owns the way of one request through such an instance, from its resource to the response's. Who
+//! drives the instance, and how many calls it has at once, is decided elsewhere.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use http::header::HOST;
+use http::uri::{Authority, Scheme};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
+use wasmtime::component::Accessor;
+use wasmtime::{AsContextMut, Store};
+use wasmtime_wasi_http::p3::bindings::Service;
+use wasmtime_wasi_http::{FieldMap, WasiHttpView, p3};
+
+use super::body::Arriving;
+use super::instance::Head;
+use super::state::State;
+use crate::guest::engine::QUANTUM_TICKS;
+use crate::message::RequestId;
+
+/// Resources that an instance may have the host keep, with requests in it or not, before another
+/// takes its place.
+const KEPT_MAX: usize = 512;
+/// The part of the memory that it may have, before another takes its place.
+const MEMORY_PART: usize = 2;
+
+/// A request on its way into an instance.
+pub struct Arrival {
+    pub id: RequestId,
+    pub request: http::Request<Arriving>,
+    /// Is told what the guest answers.
+    pub head: oneshot::Sender<Head>,
+}
+
+impl Arrival {
+    /// Gives the request the scheme and the authority that 0.3 has beside the path, where 0.2 has
+    /// the Host header. `None` where that is no authority.
+    pub fn new(
+        id: RequestId,
+        mut request: http::Request<Arriving>,
+        head: oneshot::Sender<Head>,
+    ) -> Option<Arrival> {
+        let mut uri = std::mem::take(request.uri_mut()).into_parts();
+        if uri.authority.is_none() {
+            let host = request.headers().get(HOST)?;
+            uri.authority = Some(Authority::try_from(host.as_bytes()).ok()?);
+            uri.scheme = Some(Scheme::HTTP);
+        }
+        *request.uri_mut() = http::Uri::from_parts(uri).ok()?;
+        Some(Arrival { id, request, head })
+    }
+
+    /// Has the guest handle the request, up to its response's head. What it does afterwards is left
+    /// to the event loop.
+    ///
+    /// # Errors
+    /// The guest has trapped, and the instance is not to be used again.
+    pub async fn answer(
+        self,
+        accessor: &Accessor<State>,
+        service: &Service,
+    ) -> wasmtime::Result<()> {
+        let Arrival { id, request, head } = self;
+        let handle = service.wasi_http_handler().func_handle();
+        let (call, sent) = accessor.with(|mut access| {
+            let state = access.data_mut();
+            state.begin(id);
+            let http = state.http();
+            let (head, body) = request.into_parts();
+            let uri = head.uri.into_parts();
+            let headers = FieldMap::new_immutable(http.hooks, head.headers);
+            let (request, sent) = p3::Request::new(
+                head.method,
+                uri.scheme,
+                uri.authority,
+                uri.path_and_query,
+                headers,
+                None,
+                body,
+            );
+            let request = http.table.push(request)?;
+            wasmtime::error::Ok((handle.start_call_concurrent(&mut access, (request,))?, sent))
+        })?;
+        let (answer,) = handle.finish_call_concurrent(accessor, call).await?;
+        let answer = match answer {
+            Ok(response) => Ok(accessor.with(|mut access| {
+                let response = access.data_mut().table.delete(response)?;
+                response.into_http_with_getter(&mut access, sent, State::http)
+            })?),
+            Err(code) => Err(code.into()),
+        };
+        // Nobody may be waiting for it any more.
+        drop(head.send(answer));
+        Ok(())
+    }
+}
+
+/// Waits until no call of the guest is left, with what they do after their responses.
+pub async fn rest(accessor: &Accessor<State>) {
+    poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
+}
+
+/// What an instance with several requests says about itself.
+#[derive(Default)]
+pub struct Marks {
+    /// It would only put more requests in line.
+    is_busy: AtomicBool,
+    /// It has grown so much that another is to take its place.
+    is_over: AtomicBool,
+}
+
+impl Marks {
+    pub fn is_ready(&self) -> bool {
+        !self.is_busy.load(Ordering::Relaxed)
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, accessor: &Accessor<State>) {
+        let is_over = accessor.with(|mut access| {
+            let state = access.data_mut();
+            let memory_bytes_max = state.limiter.about.limits.memory_bytes_max;
+            state.limiter.memory_bytes() > memory_bytes_max / MEMORY_PART
+                || state.table.iter_mut().count() > KEPT_MAX
+        });
+        if is_over {
+            self.is_over.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Has a guest handle requests as they arrive, beside each other, until no more can come and the
+/// guest has ended.
+///
+/// # Errors
+/// The guest has trapped, and the instance is not to be used again.
+pub async fn attend(
+    store: &mut Store<State>,
+    service: &Service,
+    mut arrivals: UnboundedReceiver<Arrival>,
+    marks: &Marks,
+) -> wasmtime::Result<()> {
+    let attended = store.run_concurrent(async |accessor| {
+        let handle = *service.wasi_http_handler().func_handle().func();
+        let mut calls = Calls::default();
+        poll_fn(|cx| {
+            // Time has passed since the guest ran last, and it was not the guest's.
+            accessor.with(|mut access| {
+                access.as_context_mut().set_epoch_deadline(QUANTUM_TICKS);
+            });
+            loop {
+                if calls.poll(cx)? {
+                    marks.note(accessor);
+                }
+                match arrivals.poll_recv(cx) {
+                    Poll::Ready(Some(arrival)) => {
+                        calls.0.push(Box::pin(arrival.answer(accessor, service)));
+                    }
+                    Poll::Ready(None) if calls.0.is_empty() => {
+                        return accessor.poll_no_interesting_tasks(cx).map(Ok);
+                    }
+                    _ => break,
+                }
+            }
+            let is_busy = accessor.poll_ready_for_concurrent_call(handle, cx).is_pending();
+            marks.is_busy.store(is_busy, Ordering::Relaxed);
+            Poll::Pending
+        })
+        .await
+    });
+    attended.await.flatten()
+}
+
+/// Calls whose responses have not begun.
+#[derive(Default)]
+struct Calls<'a>(Vec<Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send + 'a>>>);
+
+impl Calls<'_> {
+    /// Lets each of them go on; whether one has ended.
+    ///
+    /// # Errors
+    /// The guest has trapped.
+    fn poll(&mut self, cx: &mut Context<'_>) -> wasmtime::Result<bool> {
+        let (mut at, before) = (0, self.0.len());
+        while at < self.0.len() {
+            match self.0[at].as_mut().poll(cx) {
+                Poll::Ready(result) => {
+                    drop(self.0.swap_remove(at));
+                    result?;
+                }
+                Poll::Pending => at += 1,
+            }
+        }
+        Ok(self.0.len() < before)
+    }
+}

@@ -1,0 +1,210 @@
+//! A response's body as it leaves, which drives the call that makes it.
+//!
+//! Owns when a body is complete: a client that does not read holds its guest up, one that goes away
+//! ends the call, and what is short, long or cut off never looks whole.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use super::body::Departing;
+use super::visit::{Visit, dispose};
+use crate::message::{Reject, ResponseBody};
+
+/// How long a response's body may make no progress although the client would take more.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Empty pieces of a body that are passed over in one go.
+const EMPTY_MAX: usize = 16;
+/// How often a guest is let go on before its response is begun, and pieces of the body that are
+/// kept then. One of 0.3 yields once before it writes.
+const TURNS: usize = 2;
+const EARLY_MAX: usize = 4;
+
+/// A response's body, which drives the call that makes it.
+pub struct Departure {
+    /// Taken when the body is complete.
+    visit: Option<Visit>,
+    body: Departing,
+    /// Bytes that are still to come, where the guest has said how many.
+    left: Option<u64>,
+    silence: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// Pieces that came before anyone asked for them.
+    early: VecDeque<Frame<Bytes>>,
+}
+
+impl Departure {
+    pub fn new(visit: Visit, body: Departing, announced: Option<u64>) -> Self {
+        let early = VecDeque::new();
+        Departure { visit: Some(visit), body, left: announced, silence: None, early }
+    }
+
+    /// The body in one piece if it is there, else as it comes. A guest that has only yielded is let
+    /// go on a little: most have said all by then.
+    pub fn settle(mut self) -> Result<ResponseBody, Reject> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut turns = if self.visit.as_ref().is_some_and(Visit::has_ended) { 0 } else { TURNS };
+        loop {
+            match self.poll_new(&mut cx) {
+                Poll::Pending if turns == 0 => {
+                    return Ok(ResponseBody::Stream(Box::pin(self)));
+                }
+                Poll::Pending => turns -= 1,
+                Poll::Ready(None) => break,
+                Poll::Ready(Some(frame)) => self.early.push_back(frame?),
+            }
+            if self.early.len() > EARLY_MAX {
+                return Ok(ResponseBody::Stream(Box::pin(self)));
+            }
+        }
+        Ok(whole(self.early))
+    }
+
+    /// The next piece as the guest has made it, with the guest going on as long as there is none.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
+        for _ in 0..EMPTY_MAX {
+            let mut polled = Pin::new(&mut self.body).poll_frame(cx);
+            if polled.is_pending() {
+                let Some(visit) = &mut self.visit else { return Poll::Ready(None) };
+                visit.poll_call(cx);
+                let is_over = visit.is_over();
+                polled = Pin::new(&mut self.body).poll_frame(cx);
+                if polled.is_pending() && is_over {
+                    // Nobody is left who could write to it.
+                    return Poll::Ready(Some(Err(Reject::InvalidResponse)));
+                }
+            }
+            match std::task::ready!(polled) {
+                Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
+                // A short body, or one that was dropped.
+                Some(Err(_)) => return Poll::Ready(Some(Err(Reject::InvalidResponse))),
+                None => return Poll::Ready(None),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Whether the guest has been silent for too long.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = || Box::pin(tokio::time::sleep(SILENCE_MAX));
+        self.silence.get_or_insert_with(sleep).as_mut().poll(cx)
+    }
+
+    /// Gives up, with the instance.
+    fn fail(&mut self, reject: Reject, why: &str) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
+        let Some(visit) = self.visit.take() else { return Poll::Ready(None) };
+        let reject = match visit.ended {
+            Some(Err(broken)) => {
+                dispose(&visit.pool, broken.instance);
+                broken.reject
+            }
+            // The reason is on its way to the log.
+            _ if visit.gone.is_gone() => reject,
+            _ => {
+                visit.log(why);
+                visit.blame(reject)
+            }
+        };
+        Poll::Ready(Some(Err(reject)))
+    }
+
+    /// The next piece that was not there before.
+    fn poll_new(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
+        if self.visit.is_none() {
+            return Poll::Ready(None);
+        }
+        match self.poll_piece(cx) {
+            Poll::Pending => match self.poll_silence(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(()) => self.fail(Reject::Deadline, "silent for too long"),
+            },
+            Poll::Ready(Some(Err(reject))) => self.fail(reject, "its body was not finished"),
+            Poll::Ready(Some(Ok(frame))) => {
+                self.silence = None;
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match &mut self.left {
+                    Some(left) if bytes > *left => {
+                        self.fail(Reject::InvalidResponse, "its body is longer than announced")
+                    }
+                    Some(left) => {
+                        *left -= bytes;
+                        Poll::Ready(Some(Ok(frame)))
+                    }
+                    None => Poll::Ready(Some(Ok(frame))),
+                }
+            }
+            Poll::Ready(None) => {
+                // The body of an instance that is gone looks complete.
+                let is_cut = self.visit.as_ref().is_some_and(|visit| visit.gone.is_gone());
+                if is_cut && !self.visit.as_mut().is_some_and(|visit| visit.poll_call(cx)) {
+                    return Poll::Pending;
+                }
+                if is_cut || self.left.is_some_and(|left| left > 0) {
+                    return self
+                        .fail(Reject::InvalidResponse, "its body is shorter than announced");
+                }
+                if let Some(visit) = self.visit.take() {
+                    visit.leave();
+                }
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+impl Body for Departure {
+    type Data = Bytes;
+    type Error = Reject;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
+        match self.early.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => self.poll_new(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.visit.is_none() && self.early.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let early: usize = self.early.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
+        self.left.map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + early as u64))
+    }
+}
+
+/// A body that is complete.
+fn whole(mut frames: VecDeque<Frame<Bytes>>) -> ResponseBody {
+    if frames.len() == 1
+        && let Some(frame) = frames.pop_front()
+    {
+        return match frame.into_data() {
+            Ok(data) => ResponseBody::Full(data),
+            Err(frame) => whole_of(Bytes::new(), frame.into_trailers().ok()),
+        };
+    }
+    let (mut bytes, mut trailers) = (BytesMut::new(), None);
+    for frame in frames {
+        match frame.into_data() {
+            Ok(data) => bytes.extend_from_slice(&data),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    whole_of(bytes.freeze(), trailers)
+}
+
+fn whole_of(bytes: Bytes, trailers: Option<HeaderMap>) -> ResponseBody {
+    match trailers {
+        None => ResponseBody::Full(bytes),
+        Some(trailers) => ResponseBody::Trailed(bytes, Box::new(trailers)),
+    }
+}

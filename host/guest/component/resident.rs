@@ -1,0 +1,406 @@
+//! An instance that handles several requests at once: a component of wasi:http 0.3 under reuse.
+//!
+//! Owns how many requests it is given, when another takes its place, and where it runs: on its
+//! worker's thread until one of its requests has had a quantum of CPU time, and from then on, with
+//! no more requests, in the slow lane. Lives on one thread; what is driven may move.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use super::concurrent::{Arrival, Marks};
+use super::instance::Called;
+use super::visit::{Broken, Ended};
+use super::{ComponentInstance, Gone};
+use crate::guest::instance::{Instance, judge, log_end, note_good};
+use crate::guest::lane::{Movable, Moved};
+use crate::guest::meter::QUANTUM;
+use crate::guest::shelves::Length;
+use crate::guest::{Guest, Pool};
+use crate::message::{Reject, RequestId};
+
+/// Requests that an instance handles at once, and in all.
+const SEATS: usize = 16;
+const REQUESTS_MAX: u32 = 128;
+/// How long an instance without requests is kept, and how often that is looked at.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long a guest may go on once all its responses are complete and no more requests come.
+const AFTERWARDS_MAX: Duration = Duration::from_secs(10);
+
+/// An instance with requests in it.
+pub struct Resident {
+    guest: Arc<Guest>,
+    gone: Gone,
+    marks: Arc<Marks>,
+    /// Where requests go in; `None` once there are to be no more.
+    door: RefCell<Option<UnboundedSender<Arrival>>>,
+    /// `None` once it has ended.
+    place: RefCell<Option<Place>>,
+    /// Of the task that drives it.
+    waker: RefCell<Waker>,
+    seats: RefCell<[Option<Sitting>; SEATS]>,
+    seated: Cell<usize>,
+    requests: Cell<u32>,
+    /// CPU time that each request present all along would have been charged: the instance's,
+    /// divided by the number of those present.
+    share: Cell<Duration>,
+    /// Since when it has no requests, and the share then.
+    empty: Cell<(Instant, Duration)>,
+    /// Whether a request was given up that the guest may still be at.
+    is_spoilt: Cell<bool>,
+    /// Whether it may go on in the slow lane.
+    in_lanes: bool,
+    /// The instance, once it has ended well; bodies of responses may still come out of it.
+    remains: RefCell<Option<Box<ComponentInstance>>>,
+    /// How it has ended, if badly.
+    reject: Cell<Option<Reject>>,
+}
+
+/// Where an instance is driven.
+enum Place {
+    Fast(Movable<Called>),
+    Slow(Moved<Called>),
+}
+
+/// What is known of a request.
+struct Sitting {
+    id: Option<RequestId>,
+    /// The share when it came.
+    share: Duration,
+    waker: Waker,
+}
+
+/// A request's place in an instance. Dropped before it is [`done`](Seat::done), it has the instance
+/// end with its other requests.
+pub struct Seat {
+    resident: Rc<Resident>,
+    pool: Rc<Pool>,
+    number: usize,
+    is_done: bool,
+    _keep: Option<Box<dyn Any>>,
+}
+
+impl Resident {
+    /// Begins to drive an instance.
+    pub fn start(
+        instance: Box<ComponentInstance>,
+        pool: &Rc<Pool>,
+        in_lanes: bool,
+    ) -> Rc<Resident> {
+        let (door, arrivals) = unbounded_channel();
+        let marks = Arc::new(Marks::default());
+        let (guest, gone) = (instance.guest().clone(), instance.gone());
+        let call = instance.attend(arrivals, marks.clone());
+        let resident = Rc::new(Resident {
+            guest,
+            gone,
+            marks,
+            door: RefCell::new(Some(door)),
+            place: RefCell::new(Some(Place::Fast(call))),
+            waker: RefCell::new(Waker::noop().clone()),
+            seats: RefCell::default(),
+            seated: Cell::new(0),
+            requests: Cell::new(0),
+            share: Cell::new(Duration::ZERO),
+            empty: Cell::new((Instant::now(), Duration::ZERO)),
+            is_spoilt: Cell::new(false),
+            in_lanes,
+            remains: RefCell::new(None),
+            reject: Cell::new(None),
+        });
+        tokio::task::spawn_local(keep(resident.clone(), pool.clone()));
+        resident
+    }
+
+    pub fn guest(&self) -> &Arc<Guest> {
+        &self.guest
+    }
+
+    /// Tells when its store is gone.
+    pub fn gone(&self) -> Gone {
+        self.gone.clone()
+    }
+
+    /// Whether it is to be given requests, now or later.
+    pub fn is_open(&self) -> bool {
+        self.door.borrow().is_some()
+    }
+
+    /// A place for one more request, if it is to have that. Calls of which each takes a while would
+    /// hold each other up, so they get an instance each.
+    pub fn seat(self: &Rc<Self>, pool: &Rc<Pool>) -> Option<Seat> {
+        let at_once = if pool.length(self.guest.id) == Length::Long { 1 } else { SEATS };
+        if !self.is_open() || !self.marks.is_ready() || self.seated.get() >= at_once {
+            return None;
+        }
+        let number = self.seats.borrow().iter().position(Option::is_none)?;
+        let (share, waker) = (self.share.get(), Waker::noop().clone());
+        let sitting = Sitting { id: None, share, waker };
+        self.seats.borrow_mut()[number] = Some(sitting);
+        self.seated.set(self.seated.get() + 1);
+        self.requests.set(self.requests.get() + 1);
+        pool.note_out(true);
+        let (resident, pool) = (self.clone(), pool.clone());
+        Some(Seat { resident, pool, number, is_done: false, _keep: None })
+    }
+
+    /// Has no more requests come in. Once the guest is done with those that are there, it ends.
+    pub fn close(&self) {
+        if self.door.borrow_mut().take().is_some() {
+            self.waker.borrow().wake_by_ref();
+        }
+    }
+
+    /// Closes it, and ends it at once if it has no requests.
+    pub fn evict(&self, pool: &Pool) {
+        self.close();
+        if self.seated.get() == 0 {
+            self.end(pool, None);
+        }
+    }
+
+    /// Lets the guest go on; ready when the instance is gone.
+    fn turn(&self, pool: &Pool, cx: &mut Context<'_>) -> Poll<()> {
+        let Ok(mut place) = self.place.try_borrow_mut() else { return Poll::Pending };
+        let polled = match &mut *place {
+            None => return Poll::Ready(()),
+            Some(Place::Fast(call)) => {
+                let _running = pool.pulse().begin();
+                let begun = Instant::now();
+                let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx)));
+                self.charge(begun.elapsed());
+                polled.map(|polled| polled.map(Ok)).unwrap_or(Poll::Ready(Err(Reject::Panic)))
+            }
+            Some(Place::Slow(moved)) => {
+                Pin::new(moved).poll(cx).map(|ended| ended.map(|(called, _)| called))
+            }
+        };
+        match polled {
+            Poll::Ready(called) => {
+                if let Some(Place::Slow(_)) = place.take() {
+                    pool.line(self.guest.id).leave();
+                }
+                drop(place);
+                self.conclude(pool, called);
+                Poll::Ready(())
+            }
+            Poll::Pending if matches!(*place, Some(Place::Fast(_))) => {
+                if self.in_lanes && self.longest() >= QUANTUM {
+                    *place = self.hand_over(pool, place.take());
+                } else if self.longest() >= self.guest.about.limits.cpu_max {
+                    drop(place);
+                    log_end(&self.guest.about, self.only(), format_args!("{}", Reject::CpuTime));
+                    self.end(pool, Some(Reject::CpuTime));
+                    return Poll::Ready(());
+                }
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Counts CPU time as that of the requests that are there. By the wall clock, as a request's
+    /// first slice is measured: the guest yields after two milliseconds at most.
+    fn charge(&self, used: Duration) {
+        let each = used / u32::try_from(self.seated.get().max(1)).unwrap_or(u32::MAX);
+        self.share.set(self.share.get() + each);
+    }
+
+    /// The most CPU time that one of its requests has had, or what it does without any.
+    fn longest(&self) -> Duration {
+        let seats = self.seats.borrow();
+        let oldest = seats.iter().flatten().map(|sitting| sitting.share).min();
+        self.share.get() - oldest.unwrap_or(self.empty.get().1)
+    }
+
+    /// The request that is there alone, if one is: what the guest does, it does for that.
+    fn only(&self) -> Option<RequestId> {
+        let seats = self.seats.borrow();
+        let mut ids = seats.iter().flatten().map(|sitting| sitting.id);
+        ids.next().filter(|_| ids.next().is_none()).flatten()
+    }
+
+    fn hand_over(&self, pool: &Pool, place: Option<Place>) -> Option<Place> {
+        let Some(Place::Fast(call)) = place else { return place };
+        self.door.borrow_mut().take();
+        let id = self.guest.id;
+        pool.note_length(id, true);
+        let (cpu_max, runnable) = (self.guest.about.limits.cpu_max, pool.line(id).runnable());
+        let moved = pool.lane().hand_over(id, call, cpu_max, runnable);
+        // Whoever drives it has to look at it anew.
+        self.waker.borrow().wake_by_ref();
+        Some(Place::Slow(moved))
+    }
+
+    /// Takes note of how it has ended.
+    fn conclude(&self, pool: &Pool, called: Result<Called, Reject>) {
+        self.door.borrow_mut().take();
+        let about = &self.guest.about;
+        let reject = match called {
+            Ok((instance, result)) => {
+                instance.end_log();
+                let judged = judge(about, self.only(), result);
+                if judged.is_ok() && self.seated.get() > 0 {
+                    *self.remains.borrow_mut() = Some(instance);
+                } else {
+                    pool.dispose(Instance::Component(instance));
+                }
+                judged.err()
+            }
+            Err(reject) => {
+                log_end(about, self.only(), format_args!("{reject}"));
+                Some(reject)
+            }
+        };
+        self.reject.set(reject);
+        self.wake_all();
+    }
+
+    /// Ends it where it stands.
+    fn end(&self, pool: &Pool, reject: Option<Reject>) {
+        self.door.borrow_mut().take();
+        let Ok(mut place) = self.place.try_borrow_mut() else { return };
+        match place.take() {
+            Some(Place::Fast(call)) => pool.lane().discard(call),
+            Some(Place::Slow(moved)) => {
+                drop(moved);
+                pool.line(self.guest.id).leave();
+            }
+            None => return,
+        }
+        drop(place);
+        self.reject.set(reject);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        self.waker.borrow().wake_by_ref();
+        self.seats.borrow().iter().flatten().for_each(|sitting| sitting.waker.wake_by_ref());
+    }
+
+    /// What is to be done about it now and then.
+    fn look(&self, pool: &Pool) {
+        if self.seated.get() > 0 {
+            return;
+        }
+        let for_ = self.empty.get().0.elapsed();
+        if self.guest.is_retired() || for_ >= IDLE_MAX {
+            self.close();
+        }
+        if for_ >= IDLE_MAX + AFTERWARDS_MAX {
+            self.end(pool, None);
+        }
+    }
+
+    /// A request has left.
+    fn leave(&self, pool: &Pool, number: usize, is_done: bool) {
+        self.seats.borrow_mut()[number] = None;
+        self.seated.set(self.seated.get() - 1);
+        pool.note_out(false);
+        if !is_done {
+            self.is_spoilt.set(true);
+        }
+        let is_worn = self.requests.get() >= REQUESTS_MAX || self.marks.is_over();
+        if self.is_spoilt.get() || is_worn {
+            self.close();
+        }
+        if self.seated.get() == 0 {
+            self.empty.set((Instant::now(), self.share.get()));
+            if self.is_spoilt.get() {
+                self.end(pool, None);
+            }
+            if let Some(instance) = self.remains.borrow_mut().take() {
+                pool.dispose(Instance::Component(instance));
+            }
+        }
+    }
+}
+
+/// Drives an instance to its end.
+async fn keep(resident: Rc<Resident>, pool: Rc<Pool>) {
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    poll_fn(|cx| {
+        if !resident.waker.borrow().will_wake(cx.waker()) {
+            *resident.waker.borrow_mut() = cx.waker().clone();
+        }
+        while look.poll_tick(cx).is_ready() {
+            resident.look(&pool);
+        }
+        resident.turn(&pool, cx)
+    })
+    .await;
+    pool.forget(&resident);
+}
+
+impl Seat {
+    /// What tells when the store is gone.
+    pub fn gone(&self) -> Gone {
+        self.resident.gone()
+    }
+
+    pub fn guest(&self) -> &Arc<Guest> {
+        &self.resident.guest
+    }
+
+    /// Hands the request in; `keep` is dropped when it leaves.
+    ///
+    /// # Errors
+    /// The instance has ended meanwhile.
+    pub fn enter(&mut self, arrival: Arrival, keep: impl Any) -> Result<(), Reject> {
+        self._keep = Some(Box::new(keep));
+        if let Some(sitting) = &mut self.resident.seats.borrow_mut()[self.number] {
+            sitting.id = Some(arrival.id);
+        }
+        let door = self.resident.door.borrow();
+        let entered = door.as_ref().is_some_and(|door| door.send(arrival).is_ok());
+        drop(door);
+        if self.resident.requests.get() >= REQUESTS_MAX {
+            self.resident.close();
+        }
+        if entered { Ok(()) } else { Err(Reject::Trap) }
+    }
+
+    /// Lets the guest go on. Ready where its instance has come to a bad end.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let resident = &self.resident;
+        let waker = resident.waker.borrow().clone();
+        let polled = resident.turn(&self.pool, &mut Context::from_waker(&waker));
+        if polled.is_ready()
+            && let Some(reject) = resident.reject.get()
+        {
+            return Poll::Ready(Err(Broken { reject, instance: None }));
+        }
+        if let Some(sitting) = &mut resident.seats.borrow_mut()[self.number]
+            && !sitting.waker.will_wake(cx.waker())
+        {
+            sitting.waker = cx.waker().clone();
+        }
+        Poll::Pending
+    }
+
+    /// Says that the response is complete.
+    pub fn done(mut self) {
+        self.is_done = true;
+        let guest = &self.resident.guest;
+        // A good answer is the guest's to be judged by, though its call may go on.
+        note_good(&guest.about);
+        if self.pool.length(guest.id) != Length::Short {
+            self.pool.note_length(guest.id, self.resident.longest() >= QUANTUM);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.resident.leave(&self.pool, self.number, self.is_done);
+    }
+}

@@ -20,7 +20,7 @@ use super::engine::Class;
 use super::reset::PROOF_VERSION;
 
 /// Changes whenever the meaning of an entry changes.
-const FORMAT: &str = "guesthouse-cache-7";
+const FORMAT: &str = "guesthouse-cache-8";
 /// Bytes of the checksum at the head of an entry, and of the length behind it.
 const SUM_BYTES: usize = 32;
 const LEN_BYTES: usize = 4;
@@ -42,8 +42,9 @@ pub enum Kind {
     Component,
     /// A component: wasi:http 0.3.
     Concurrent,
-    /// The one module of such a component, with the export that handles a request.
-    Flat { handle: String },
+    /// The one module of such a component, with the export that handles a request, and of 0.3 the
+    /// one that is told what is new.
+    Flat { handle: String, callback: Option<String> },
 }
 
 /// What loading a guest has found out, beside its code.

@@ -88,7 +88,7 @@ impl Compiler {
         let about = sniff::read(&flat.wasm)?;
         let mut wasm = flat.wasm;
         let mut facts = Facts {
-            kind: Kind::Flat { handle: flat.handle },
+            kind: Kind::Flat { handle: flat.handle, callback: flat.callback },
             class: class(about.data_bytes),
             memory_bytes: about.memory_bytes,
             features: 0,
@@ -109,8 +109,7 @@ impl Compiler {
     fn compile_component(&self, job: &Job, wasm: &[u8]) -> Result<(Facts, Vec<u8>), Reason> {
         let about = component::read(wasm)?;
         let spoken = component::judge(&about, &job.limits)?;
-        if spoken == Spoken::Http02
-            && let Some(flat) = component::flatten(wasm)
+        if let Some(flat) = component::flatten(wasm, spoken)
             && let Ok(compiled) = self.compile_flat(job, flat)
         {
             return Ok(compiled);

@@ -78,10 +78,11 @@ impl Linkers {
             Class::Concurrent => SMALL_ENGINES + 1,
         };
         let code = match (code, &facts.kind) {
-            (cache::Code::Core(module), Kind::Flat { handle }) => {
+            (cache::Code::Core(module), Kind::Flat { handle, callback }) => {
                 let pre = self.flat[index].instantiate_pre(module);
                 let pre = pre.map_err(|error| misfit(&error))?;
-                Code::Component(link_flat(pre, facts, module, handle)?)
+                let exports = (handle.as_str(), callback.as_deref());
+                Code::Component(link_flat(pre, facts, module, exports)?)
             }
             (cache::Code::Core(module), _) => {
                 Code::Core(link_core(&self.core[index], facts, module)?)
@@ -126,11 +127,12 @@ fn link_flat(
     pre: InstancePre<State>,
     facts: &Facts,
     module: &Module,
-    handle: &str,
+    (handle, callback): (&str, Option<&str>),
 ) -> Result<ComponentCode, Reason> {
     let flat = FlatCode {
         memory: export(module, components::MEMORY)?,
         handle: export(module, handle)?,
+        callback: callback.map(|callback| export(module, callback)).transpose()?,
         globals: globals(module, facts)?,
         baseline: None,
         pre,

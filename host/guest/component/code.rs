@@ -30,6 +30,8 @@ pub struct FlatCode {
     pub pre: InstancePre<State>,
     pub memory: ModuleExport,
     pub handle: ModuleExport,
+    /// Of 0.3.
+    pub callback: Option<ModuleExport>,
     /// Mutable globals, where its instances can be reset.
     pub globals: Vec<ModuleExport>,
     /// The state to which its instances can be reset, if they can.
@@ -60,7 +62,11 @@ impl Pre {
 impl ComponentCode {
     /// Whether it speaks 0.3, so that an instance can handle requests beside each other.
     pub fn is_concurrent(&self) -> bool {
-        matches!(self.pre, Pre::Concurrent(_))
+        match &self.pre {
+            Pre::Concurrent(_) => true,
+            Pre::Flat(flat) => flat.callback.is_some(),
+            Pre::Whole(_) => false,
+        }
     }
 
     /// The state to which its instances can be reset, if they can.

@@ -123,16 +123,18 @@ impl Marks {
         self.is_over.load(Ordering::Relaxed)
     }
 
-    fn note(&self, accessor: &Accessor<State>) {
-        let is_over = accessor.with(|mut access| {
-            let state = access.data_mut();
-            let memory_bytes_max = state.limiter.about.limits.memory_bytes_max;
-            state.limiter.memory_bytes() > memory_bytes_max / MEMORY_PART
-                || state.table.iter_mut().count() > KEPT_MAX
-        });
-        if is_over {
+    /// Takes note of what a request, or a part of it, has left behind.
+    pub fn note(&self, state: &mut State) {
+        let memory_bytes_max = state.limiter.about.limits.memory_bytes_max;
+        if state.limiter.memory_bytes() > memory_bytes_max / MEMORY_PART
+            || state.table.iter_mut().count() > KEPT_MAX
+        {
             self.is_over.store(true, Ordering::Relaxed);
         }
+    }
+
+    pub fn note_busy(&self, is_busy: bool) {
+        self.is_busy.store(is_busy, Ordering::Relaxed);
     }
 }
 
@@ -157,7 +159,7 @@ pub async fn attend(
             });
             loop {
                 if calls.poll(cx)? {
-                    marks.note(accessor);
+                    accessor.with(|mut access| marks.note(access.data_mut()));
                 }
                 match arrivals.poll_recv(cx) {
                     Poll::Ready(Some(arrival)) => {
@@ -170,7 +172,7 @@ pub async fn attend(
                 }
             }
             let is_busy = accessor.poll_ready_for_concurrent_call(handle, cx).is_pending();
-            marks.is_busy.store(is_busy, Ordering::Relaxed);
+            marks.note_busy(is_busy);
             Poll::Pending
         })
         .await

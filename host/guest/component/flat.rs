@@ -1,16 +1,24 @@
-//! Host functions for components that are one core module (`flatten.rs`): WASI 0.2 and wasi:http by
-//! the canonical ABI.
+//! Host functions for components that are one core module (`flatten.rs`): WASI and wasi:http by the
+//! canonical ABI.
 //!
 //! Owns how values pass between a module's memory and wasmtime's own implementation of WASI, which
 //! does what the functions are for. Source of the layouts: the component model's CanonicalABI.md.
 
 mod abi;
+mod builtins;
 mod cli;
+mod cli03;
 mod error;
+mod fields03;
 mod http;
+mod http03;
 mod io;
 mod outgoing;
+mod outlet;
+mod pipe;
 mod shapes;
+mod tasks;
+pub mod turns;
 
 pub use abi::Canon;
 
@@ -27,6 +35,9 @@ pub fn linker(engine: &Engine) -> Result<Linker<State>> {
     cli::add_to_linker(&mut linker)?;
     http::add_to_linker(&mut linker)?;
     outgoing::add_to_linker(&mut linker)?;
+    builtins::add_to_linker(&mut linker)?;
+    http03::add_to_linker(&mut linker)?;
+    cli03::add_to_linker(&mut linker)?;
     linker.func_wrap(NEXT.0, NEXT.1, abi::place)?;
     Ok(linker)
 }

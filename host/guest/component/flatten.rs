@@ -7,6 +7,7 @@
 //! functions that follow the canonical ABI (`flat.rs`); that costs a fraction of a component's
 //! instance. Owns the proof that it is so. What is not proven stays a component.
 
+mod builtin;
 mod graph;
 mod proof;
 mod rooms;
@@ -15,9 +16,13 @@ mod shim;
 use wasm_encoder::{EntityType, ImportSection, Module as Encoder, RawSection};
 use wasmparser::{Parser, Payload, TypeRef};
 
+pub use builtin::CANON;
 use graph::{CoreFunc, CoreInstance, read};
+pub use proof::ASYNC;
 use proof::{Proof, Target};
 pub use rooms::{NEXT, NOTHING};
+
+use super::Spoken;
 
 /// A component's one module, its imports renamed to interfaces without versions.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub struct Flat {
     pub wasm: Vec<u8>,
     /// The export that handles requests.
     pub handle: String,
+    /// The export that is told what is new, of 0.3.
+    pub callback: Option<String>,
 }
 
 /// The one memory that the host reads and writes.
@@ -54,20 +61,44 @@ fn is_wide(interface: &str, name: &str) -> bool {
                 )
         }
         "wasi:http/outgoing-handler" => name == "handle",
-        "wasi:random/random" => name == "get-random-bytes",
-        "wasi:random/insecure" => name == "get-insecure-random-bytes",
-        "wasi:cli/environment" => true,
+        "wasi:http/types@0.3" => {
+            let get = name.strip_prefix("[method]request.get-");
+            get.is_some_and(|get| REQUEST.contains(&get))
+                || matches!(
+                    name,
+                    "[method]fields.get"
+                        | "[method]fields.copy-all"
+                        | "[method]fields.get-and-delete"
+                )
+        }
+        "wasi:random/random" | "wasi:random/random@0.3" => name == "get-random-bytes",
+        "wasi:random/insecure" | "wasi:random/insecure@0.3" => name == "get-insecure-random-bytes",
+        "wasi:cli/environment" | "wasi:cli/environment@0.3" => true,
         _ => false,
     }
 }
 
 /// The module of a component that has no other, if that can be proven. `bytes` are a valid
-/// component.
-pub fn flatten(bytes: &[u8]) -> Option<Flat> {
+/// component that is to be served as `spoken`.
+pub fn flatten(bytes: &[u8], spoken: Spoken) -> Option<Flat> {
     let graph = read(bytes)?;
-    let (lifted, options) = graph.handler()?;
-    let CoreFunc::Export(main, handle) = *graph.core_funcs.get(lifted as usize)? else {
-        return None;
+    let (lifted, options) = graph.handler(match spoken {
+        Spoken::Http02 => "wasi:http/incoming-handler@0.2.",
+        Spoken::Http03 => "wasi:http/handler@0.3.",
+    })?;
+    let export = |index: u32| match *graph.core_funcs.get(index as usize)? {
+        CoreFunc::Export(instance, name) => Some((instance, name)),
+        _ => None,
+    };
+    let (main, handle) = export(lifted)?;
+    let callback = match (spoken, options.is_async, options.callback) {
+        (Spoken::Http02, false, None) => None,
+        (Spoken::Http03, true, Some(callback)) => {
+            let (instance, name) = export(callback)?;
+            (instance == main).then_some(())?;
+            Some(name.to_owned())
+        }
+        _ => return None,
     };
     let CoreInstance::Of(module, args) = graph.core_instances.get(main as usize)? else {
         return None;
@@ -78,7 +109,7 @@ pub fn flatten(bytes: &[u8]) -> Option<Flat> {
     let targets = proof.targets(wasm, args)?;
     proof.nothing_else_runs()?;
     let wasm = rooms::make_room(&rename(wasm, &targets)?, proof.realloc, is_wide)?;
-    Some(Flat { wasm, handle: handle.to_owned() })
+    Some(Flat { wasm, handle: handle.to_owned(), callback })
 }
 
 /// The module with its imports named after what they stand for.

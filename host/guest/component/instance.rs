@@ -17,6 +17,7 @@ use wasmtime_wasi_http::{Error, WasiHttpView};
 
 use super::body::Arriving;
 use super::concurrent::{Arrival, Marks, attend, rest};
+use super::flat::turns::{self, Arrivals, Turns};
 use super::state::Gone;
 use super::{FlatCode, Pre, State, body};
 use crate::guest::Guest;
@@ -46,9 +47,17 @@ enum Body {
 /// A flattened component's module.
 struct Flat {
     memory: Memory,
-    handle: TypedFunc<(u32, u32), ()>,
+    handle: Handle,
     /// Its mutable globals, where it can be reset.
     globals: Box<[Global]>,
+}
+
+/// How it is called.
+enum Handle {
+    /// With a request, and the place for its response: 0.2.
+    Once(TypedFunc<(u32, u32), ()>),
+    /// 0.3.
+    Turns(Turns),
 }
 
 /// What a guest answers with: a response whose body is still to come, or an error of its own.
@@ -139,7 +148,7 @@ impl ComponentInstance {
         request: http::Request<Arriving>,
         head: oneshot::Sender<Head>,
     ) -> wasmtime::Result<Handed> {
-        if let Body::Concurrent(_) = self.body {
+        if self.is_concurrent() {
             let arrival = Arrival::new(id, request, head);
             let arrival = arrival.ok_or_else(|| wasmtime::format_err!("the host is no authority"));
             return Ok(Handed::Arrival(Box::new(arrival?)));
@@ -178,9 +187,16 @@ impl ComponentInstance {
                     });
                     call.await.flatten()
                 }
-                (Body::Flat(flat), Handed::Handles(request, outparam)) => {
-                    flat.handle.call_async(&mut self.store, (request, outparam)).await
-                }
+                (Body::Flat(Flat { handle, .. }), handed) => match (handle, handed) {
+                    (Handle::Once(handle), Handed::Handles(request, outparam)) => {
+                        handle.call_async(&mut self.store, (request, outparam)).await
+                    }
+                    (Handle::Turns(turns), Handed::Arrival(arrival)) => {
+                        let arrivals = Arrivals::One(Some(arrival));
+                        turns::attend(&mut self.store, turns, arrivals).await
+                    }
+                    _ => unreachable!("a request is handed over as the instance wants it"),
+                },
                 _ => unreachable!("a request is handed over as the instance wants it"),
             };
             (self, result)
@@ -196,7 +212,7 @@ impl ComponentInstance {
 
     /// Whether it can handle requests beside each other.
     pub fn is_concurrent(&self) -> bool {
-        matches!(self.body, Body::Concurrent(_))
+        self.guest.component().is_concurrent()
     }
 
     /// Has the guest handle requests as they arrive, beside each other.
@@ -209,6 +225,10 @@ impl ComponentInstance {
             let result = match &self.body {
                 Body::Concurrent(service) => {
                     attend(&mut self.store, service, arrivals, &marks).await
+                }
+                Body::Flat(Flat { handle: Handle::Turns(turns), .. }) => {
+                    let arrivals = Arrivals::Many(arrivals, marks);
+                    turns::attend(&mut self.store, turns, arrivals).await
                 }
                 _ => unreachable!("only such an instance is given several requests"),
             };
@@ -228,7 +248,18 @@ impl Flat {
         let (Some(memory), Some(handle), Some(globals)) = (memory, handle, globals) else {
             wasmtime::bail!("an export is not what it was at load");
         };
+        let handle = match &code.callback {
+            None => Handle::Once(handle.typed(&*store)?),
+            Some(callback) => {
+                let callback = export(callback).and_then(wasmtime::Extern::into_func);
+                let Some(callback) = callback else {
+                    wasmtime::bail!("an export is not what it was at load");
+                };
+                let (handle, callback) = (handle.typed(&*store)?, callback.typed(&*store)?);
+                Handle::Turns(Turns { memory, handle, callback })
+            }
+        };
         store.data_mut().canon.memory = Some(memory);
-        Ok(Flat { memory, handle: handle.typed(&*store)?, globals })
+        Ok(Flat { memory, handle, globals })
     }
 }

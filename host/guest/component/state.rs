@@ -7,13 +7,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use wasmtime::Store;
-use wasmtime::component::ResourceTable;
+use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
-    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpCtx,
-    WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+    DEFAULT_FORBIDDEN_HEADERS, Error, FieldMap, ForbiddenHeaderFilter, RequestOptions, WasiBody,
+    WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 use wasmtime_wasi_io::IoView;
 
@@ -32,11 +32,11 @@ pub const HOSTCALL_FUEL: usize = 4 << 20;
 /// Handles that a guest may have open, and resources that the host keeps for it.
 pub const HANDLES_MAX: usize = 1_000;
 /// Bytes of one set of header fields, with what they take in memory.
-const FIELD_BYTES_MAX: usize = 64 << 10;
+pub const FIELD_BYTES_MAX: usize = 64 << 10;
 /// Bytes of one call for random bytes.
 const RANDOM_BYTES_MAX: u64 = 64 << 10;
 /// Bytes of one write to a body, and how many writes wait to be sent on.
-const CHUNK_BYTES_MAX: usize = 64 << 10;
+pub const CHUNK_BYTES_MAX: usize = 64 << 10;
 const CHUNKS_MAX: usize = 1;
 
 /// Tells whether a store is gone. What is behind its resources ends with them, a body as if it were
@@ -115,9 +115,26 @@ impl State {
         self.table.set_max_capacity(HANDLES_MAX);
         self.canon.handles.clear();
         self.canon.pending = None;
+        self.canon.tasks.clear();
         self.wasi = None;
         self.log = None;
         self.request = None;
+    }
+
+    /// What the host has a say in, and the resources.
+    pub fn hooks_and_table(&mut self) -> (&mut dyn WasiHttpHooks, &mut ResourceTable) {
+        (&mut self.hooks, &mut self.table)
+    }
+
+    /// Fields that the guest cannot change.
+    pub fn field_map(&mut self, fields: HeaderMap) -> FieldMap {
+        FieldMap::new_immutable(&mut self.hooks, fields)
+    }
+
+    /// The same as a resource.
+    pub fn fields(&mut self, fields: HeaderMap) -> wasmtime::Result<Resource<FieldMap>> {
+        let fields = self.field_map(fields);
+        Ok(self.table.push(fields)?)
     }
 
     /// Writes out what the guest has said without ending the line.

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use wasmtime::component::Resource;
 use wasmtime::{Caller, Memory};
 
+use super::tasks::Tasks;
 use crate::guest::component::State;
 use crate::guest::component::flatten::NOTHING;
 use crate::guest::component::state::{HANDLES_MAX, HOSTCALL_FUEL};
@@ -21,6 +22,8 @@ pub struct Canon {
     pub memory: Option<Memory>,
     pub pending: Option<Pending>,
     pub handles: Handles,
+    /// What the calls of a guest of 0.3 wait for.
+    pub tasks: Tasks,
 }
 
 /// A type of resource, by the type behind it.
@@ -39,7 +42,12 @@ pub struct Handles {
 impl Handles {
     /// Gives the instance a resource.
     pub fn put<T: Held>(&mut self, resource: Resource<T>) -> Result<u32> {
-        let entry = Some((T::KIND, resource.rep()));
+        self.put_raw(T::KIND, resource.rep())
+    }
+
+    /// Gives the instance something of a kind.
+    pub fn put_raw(&mut self, kind: u8, rep: u32) -> Result<u32> {
+        let entry = Some((kind, rep));
         if let Some(index) = self.free.pop() {
             self.slots[index as usize] = entry;
             return Ok(index + 1);
@@ -58,16 +66,33 @@ impl Handles {
 
     /// Takes a resource away from the instance.
     pub fn take<T: Held>(&mut self, handle: u32) -> Result<Resource<T>> {
-        let rep = self.rep::<T>(handle)?;
+        Ok(Resource::new_own(self.take_raw(T::KIND, handle)?))
+    }
+
+    /// Takes something of a kind away from the instance.
+    pub fn take_raw(&mut self, kind: u8, handle: u32) -> Result<u32> {
+        let rep = self.rep_raw(kind, handle)?;
         self.slots[handle as usize - 1] = None;
         self.free.push(handle - 1);
-        Ok(Resource::new_own(rep))
+        Ok(rep)
     }
 
     fn rep<T: Held>(&self, handle: u32) -> Result<u32> {
+        self.rep_raw(T::KIND, handle)
+    }
+
+    /// What kind of thing a handle is of.
+    pub fn kind(&self, handle: u32) -> Result<u8> {
+        let slot = handle.checked_sub(1).and_then(|index| self.slots.get(index as usize));
+        let slot = slot.copied().flatten();
+        slot.map(|(kind, _)| kind).ok_or_else(|| misuse(format!("there is no handle {handle}")))
+    }
+
+    /// What is behind a handle of a kind.
+    pub fn rep_raw(&self, wanted: u8, handle: u32) -> Result<u32> {
         let slot = handle.checked_sub(1).and_then(|index| self.slots.get(index as usize));
         match slot.copied().flatten() {
-            Some((kind, rep)) if kind == T::KIND => Ok(rep),
+            Some((kind, rep)) if kind == wanted => Ok(rep),
             Some(_) => Err(misuse(format!("handle {handle} is of another resource"))),
             None => Err(misuse(format!("there is no handle {handle}"))),
         }
@@ -207,12 +232,17 @@ impl Layout {
 
 /// Gives the guest a result that needs no room beside its own.
 pub fn give<T: Lower>(guest: &mut Guest<'_>, ret: u32, value: T) -> Result<()> {
+    let (memory, _) = parts(guest)?;
+    store(memory, ret, value)
+}
+
+/// Puts a value that needs no room beside its own where the guest wants it.
+pub fn store<T: Lower>(memory: &mut [u8], ptr: u32, value: T) -> Result<()> {
     let layout = Layout::of(value);
     if !layout.pieces.is_empty() {
-        return Err(misuse("a result without text has some"));
+        return Err(misuse("a value without text has some"));
     }
-    let (memory, _) = parts(guest)?;
-    write(memory, ret, &layout.root[..T::SIZE], T::ALIGN)
+    write(memory, ptr, &layout.root[..T::SIZE], T::ALIGN)
 }
 
 /// A result on its way to the guest, which makes room for it piece by piece.

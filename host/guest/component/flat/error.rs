@@ -4,6 +4,8 @@ use wasmtime_wasi_http::p2::bindings::http::types::{
     DnsErrorPayload, ErrorCode, FieldSizePayload, HeaderError, TlsAlertReceivedPayload,
 };
 
+use wasmtime_wasi_http::FieldMapError;
+
 use super::abi::{At, Layout, Lower, Result, flag, string};
 use crate::guest::core::misuse;
 
@@ -15,6 +17,24 @@ impl Lower for HeaderError {
             HeaderError::InvalidSyntax => 0,
             HeaderError::Forbidden => 1,
             HeaderError::Immutable => 2,
+        };
+        case.lower(out, at);
+    }
+}
+
+/// An error of fields as 0.3 has it: one of four without a value, or another with a text, which the
+/// host does not need.
+pub struct FieldsError(pub FieldMapError);
+
+impl Lower for FieldsError {
+    const SIZE: usize = 16;
+    const ALIGN: usize = 4;
+    fn lower(self, out: &mut Layout, at: At) {
+        let case: u8 = match self.0 {
+            FieldMapError::InvalidHeaderName | FieldMapError::InvalidHeaderValue => 0,
+            FieldMapError::Forbidden => 1,
+            FieldMapError::Immutable => 2,
+            FieldMapError::TooManyFields | FieldMapError::TotalSizeTooBig => 3,
         };
         case.lower(out, at);
     }

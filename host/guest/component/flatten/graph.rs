@@ -2,8 +2,11 @@
 
 use wasmparser::{
     CanonicalFunction, CanonicalOption, ComponentAlias, ComponentExport, ComponentExternalKind,
-    ComponentImport, ComponentInstance, ComponentTypeRef, ExternalKind, Instance, Parser, Payload,
+    ComponentImport, ComponentInstance, ComponentType, ComponentTypeRef, ExternalKind, Instance,
+    Parser, Payload,
 };
+
+use super::builtin::{Builtin, Ty};
 
 /// Where a core function of the outer component comes from.
 #[derive(Clone, Copy)]
@@ -13,6 +16,7 @@ pub enum CoreFunc<'a> {
     /// Drops handles of a resource type.
     Drop(u32),
     Export(u32, &'a str),
+    Builtin(Builtin),
     Other,
 }
 
@@ -21,6 +25,10 @@ pub enum CoreFunc<'a> {
 pub struct Options {
     pub memory: Option<u32>,
     pub realloc: Option<u32>,
+    /// Whether the caller does not wait for the end.
+    pub is_async: bool,
+    /// What is called when there is something new.
+    pub callback: Option<u32>,
     /// One that is not in the canonical form.
     pub is_odd: bool,
 }
@@ -57,8 +65,7 @@ pub struct Graph<'a> {
     pub core_tables: Vec<(u32, &'a str)>,
     pub funcs: Vec<Func<'a>>,
     pub instances: Vec<Outer<'a>>,
-    /// Interface and name, of types that come from instances.
-    pub types: Vec<Option<(u32, &'a str)>>,
+    pub types: Vec<Ty<'a>>,
     pub exports: Vec<(&'a str, u32)>,
 }
 
@@ -111,7 +118,12 @@ impl<'a> Graph<'a> {
                 }
             }
             Payload::ComponentTypeSection(section) => {
-                self.types.extend((0..section.count()).map(|_| None));
+                for ty in section.clone() {
+                    self.types.push(match ty.ok()? {
+                        ComponentType::Defined(defined) => Ty::of(&defined),
+                        _ => Ty::Other,
+                    });
+                }
             }
             Payload::ComponentInstanceSection(section) => {
                 for instance in section.clone() {
@@ -143,7 +155,7 @@ impl<'a> Graph<'a> {
     fn note_import(&mut self, import: &ComponentImport<'a>) -> Option<()> {
         match import.ty {
             ComponentTypeRef::Instance(_) => self.instances.push(Outer::Import(import.name.name)),
-            ComponentTypeRef::Type(_) => self.types.push(None),
+            ComponentTypeRef::Type(_) => self.types.push(Ty::Other),
             ComponentTypeRef::Func(_) => self.funcs.push(Func::Other),
             _ => return None,
         }
@@ -158,7 +170,7 @@ impl<'a> Graph<'a> {
                 self.instances.push(Outer::Same(export.index));
             }
             ComponentExternalKind::Func => self.funcs.push(Func::Other),
-            ComponentExternalKind::Type => self.types.push(None),
+            ComponentExternalKind::Type => self.types.push(Ty::Other),
             _ => return None,
         }
         Some(())
@@ -175,7 +187,7 @@ impl<'a> Graph<'a> {
             },
             ComponentAlias::InstanceExport { kind, instance_index, name } => match kind {
                 ComponentExternalKind::Func => self.funcs.push(Func::Export(instance_index, name)),
-                ComponentExternalKind::Type => self.types.push(Some((instance_index, name))),
+                ComponentExternalKind::Type => self.types.push(Ty::Named(instance_index, name)),
                 ComponentExternalKind::Instance => self.instances.push(Outer::Other),
                 _ => return None,
             },
@@ -195,14 +207,25 @@ impl<'a> Graph<'a> {
             CanonicalFunction::ResourceDrop { resource } => {
                 self.core_funcs.push(CoreFunc::Drop(*resource));
             }
-            _ => self.core_funcs.push(CoreFunc::Other),
+            function => {
+                let builtin = Builtin::of(function);
+                self.core_funcs.push(builtin.map_or(CoreFunc::Other, CoreFunc::Builtin));
+            }
         }
     }
 
-    /// The core function behind the exported handler, and how values pass to it.
-    pub fn handler(&self) -> Option<(u32, Options)> {
-        const INTERFACE: &str = "wasi:http/incoming-handler@0.2.";
-        let mut exports = self.exports.iter().filter(|(name, _)| name.starts_with(INTERFACE));
+    /// The interface that an instance is imported as.
+    pub fn import_name(&self, instance: u32) -> Option<&'a str> {
+        match self.instances.get(instance as usize)? {
+            Outer::Import(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The core function behind the exported handler, and how values pass to it. `interface` is
+    /// what the name of the export begins with.
+    pub fn handler(&self, interface: &str) -> Option<(u32, Options)> {
+        let mut exports = self.exports.iter().filter(|(name, _)| name.starts_with(interface));
         let (Some(&(_, index)), None) = (exports.next(), exports.next()) else { return None };
         let mut index = index;
         while let Outer::Same(same) = self.instances.get(index as usize)? {
@@ -221,13 +244,15 @@ impl<'a> Graph<'a> {
 }
 
 impl Options {
-    fn read(options: &[CanonicalOption]) -> Self {
+    pub fn read(options: &[CanonicalOption]) -> Self {
         let mut read = Options::default();
         for option in options {
             match option {
                 CanonicalOption::UTF8 => {}
                 CanonicalOption::Memory(index) => read.memory = Some(*index),
                 CanonicalOption::Realloc(index) => read.realloc = Some(*index),
+                CanonicalOption::Async => read.is_async = true,
+                CanonicalOption::Callback(index) => read.callback = Some(*index),
                 _ => read.is_odd = true,
             }
         }

@@ -5,16 +5,22 @@ use std::collections::HashMap;
 use wasmparser::{ExternalKind, Parser, Payload, TypeRef};
 
 use super::MEMORY;
-use super::graph::{CoreFunc, CoreInstance, Func, Graph, Options, Outer};
+use super::builtin::{CANON, Ty};
+use super::graph::{CoreFunc, CoreInstance, Func, Graph, Options};
 use super::shim::{fixup_import, shim_slot};
 
 /// Prefix of the name under which a resource's handles are dropped.
 const DROP: &str = "[resource-drop]";
 
+/// Prefix of the name of a function that its caller does not wait for.
+pub const ASYNC: &str = "[async-lower]";
+/// What the name of an interface ends with, where it is that of WASI 0.3.
+pub const AS_03: &str = "@0.3";
+
 /// What an import of the module stands for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
-    /// Without its version.
+    /// Without its version, but for [`AS_03`].
     pub interface: String,
     pub name: String,
 }
@@ -99,16 +105,26 @@ impl<'g, 'a> Proof<'g, 'a> {
                 let Func::Export(instance, name) = self.graph.funcs.get(function as usize)? else {
                     return None;
                 };
-                self.named(*instance, (*name).to_owned())
+                let prefix = if options.is_async { ASYNC } else { "" };
+                self.named(*instance, format!("{prefix}{name}"))
             }
             CoreFunc::Drop(ty) => {
-                let (instance, name) = (*self.graph.types.get(ty as usize)?)?;
+                let Ty::Named(instance, name) = *self.graph.types.get(ty as usize)? else {
+                    return None;
+                };
                 self.named(instance, format!("{DROP}{name}"))
+            }
+            CoreFunc::Builtin(builtin) => {
+                self.check(builtin.options())?;
+                let name = builtin.host_name(self.graph)?;
+                Some(Target { interface: CANON.to_owned(), name })
             }
             CoreFunc::Export(shim, name) => {
                 let function = self.behind_shim(shim, name)?;
                 match self.graph.core_funcs.get(function as usize)? {
-                    CoreFunc::Lower(..) | CoreFunc::Drop(_) => self.target(function),
+                    CoreFunc::Lower(..) | CoreFunc::Drop(_) | CoreFunc::Builtin(_) => {
+                        self.target(function)
+                    }
                     _ => None,
                 }
             }
@@ -117,12 +133,14 @@ impl<'g, 'a> Proof<'g, 'a> {
     }
 
     fn named(&self, instance: u32, name: String) -> Option<Target> {
-        let Outer::Import(interface) = self.graph.instances.get(instance as usize)? else {
-            return None;
+        let (interface, version) = self.graph.import_name(instance)?.split_once('@')?;
+        let suffix = match version {
+            version if version.contains('-') => return None,
+            version if version.starts_with("0.2.") => "",
+            version if version.starts_with("0.3.") => AS_03,
+            _ => return None,
         };
-        let (interface, version) = interface.split_once('@')?;
-        let is_02 = version.starts_with("0.2.") && !version.contains('-');
-        is_02.then(|| Target { interface: interface.to_owned(), name })
+        Some(Target { interface: format!("{interface}{suffix}"), name })
     }
 
     /// The core function that a shim's function calls. The module's imports have to be there before

@@ -1,0 +1,185 @@
+//! The fields of wasi:http 0.3.
+
+use wasmtime::Linker;
+use wasmtime_wasi_http::{FieldMap, FieldMapError, WasiHttpHooks};
+
+use super::abi::{Guest, List, Result, give_all, list, pairs, parts, store, string};
+use super::error::FieldsError;
+use super::http03::TYPES;
+use crate::guest::component::State;
+use crate::guest::component::state::FIELD_BYTES_MAX;
+
+pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+    add_fields(linker)?;
+    add_field_changes(linker)?;
+    add_field_edits(linker)
+}
+
+/// Gives the guest fields.
+pub fn put(state: &mut State, fields: FieldMap) -> Result<u32> {
+    let fields = state.table.push(fields)?;
+    state.canon.handles.put(fields)
+}
+
+fn fields(state: &State, handle: u32) -> Result<&FieldMap> {
+    let fields = state.canon.handles.get::<FieldMap>(handle)?;
+    Ok(state.table.get(&fields)?)
+}
+
+/// Takes fields away from the guest. From now on they do not change.
+pub fn take(state: &mut State, handle: u32) -> Result<FieldMap> {
+    let fields = state.canon.handles.take::<FieldMap>(handle)?;
+    let mut fields = state.table.delete(fields)?;
+    fields.set_immutable();
+    Ok(fields)
+}
+
+fn add_fields(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(TYPES, "[resource-drop]fields", |mut guest: Guest<'_>, this: u32| {
+        take(guest.data_mut(), this).map(drop)
+    })?;
+    linker.func_wrap(TYPES, "[constructor]fields", |mut guest: Guest<'_>| {
+        put(guest.data_mut(), FieldMap::new_mutable(FIELD_BYTES_MAX))
+    })?;
+    linker.func_wrap(TYPES, "[method]fields.clone", |mut guest: Guest<'_>, this: u32| {
+        let mut copy = fields(guest.data(), this)?.clone();
+        copy.set_mutable(FIELD_BYTES_MAX);
+        put(guest.data_mut(), copy)
+    })?;
+    linker.func_wrap(
+        TYPES,
+        "[method]fields.get",
+        |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32, ret: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let name = string(memory, name, name_len)?;
+            let values = fields(state, this)?.get_all(name).into_iter();
+            let values = values.map(|value| value.as_bytes().to_vec()).collect();
+            give_all(&mut guest, ret, List(values))
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]fields.has",
+        |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let name = string(memory, name, name_len)?;
+            Ok(u32::from(fields(state, this)?.contains_key(name)))
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]fields.copy-all",
+        |mut guest: Guest<'_>, this: u32, ret: u32| {
+            let entries = fields(guest.data(), this)?.iter();
+            let entries = entries.map(|(name, value)| {
+                (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec())
+            });
+            let entries = entries.collect();
+            give_all(&mut guest, ret, List(entries))
+        },
+    )?;
+    Ok(())
+}
+
+/// Changes fields, and says how that went.
+fn change<T>(
+    state: &mut State,
+    this: u32,
+    change: impl FnOnce(&mut FieldMap, &mut dyn WasiHttpHooks) -> Result<T, FieldMapError>,
+) -> Result<Result<T, FieldsError>> {
+    let handle = state.canon.handles.get::<FieldMap>(this)?;
+    let (hooks, table) = state.hooks_and_table();
+    Ok(change(table.get_mut(&handle)?, hooks).map_err(FieldsError))
+}
+
+fn add_field_changes(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(
+        TYPES,
+        "[static]fields.from-list",
+        |mut guest: Guest<'_>, ptr: u32, len: u32, ret: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            // Each entry is two pairs of pointer and length: the name's and the value's.
+            let mut words = pairs(memory, ptr, len.saturating_mul(2))?;
+            let mut made = FieldMap::new_mutable(FIELD_BYTES_MAX);
+            let mut result = Ok(());
+            while let (Some(name), Some(value), Ok(())) = (words.next(), words.next(), &result) {
+                let (name, value) =
+                    (string(memory, name.0, name.1)?, list(memory, value.0, value.1)?);
+                let (hooks, _) = state.hooks_and_table();
+                result = made.append(hooks, name, value).map(drop).map_err(FieldsError);
+            }
+            drop(words);
+            let made = match result {
+                Ok(()) => Ok(put(state, made)?),
+                Err(error) => Err(error),
+            };
+            store(memory, ret, made)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]fields.set",
+        |mut guest: Guest<'_>,
+         this: u32,
+         name: u32,
+         name_len: u32,
+         values: u32,
+         values_len: u32,
+         ret: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let name = string(memory, name, name_len)?;
+            let values = pairs(memory, values, values_len)?;
+            let values = values.map(|(ptr, len)| list(memory, ptr, len));
+            let values = values.collect::<Result<Vec<_>>>()?;
+            let set = change(state, this, |fields, hooks| fields.set(hooks, name, values))?;
+            store(memory, ret, set)
+        },
+    )?;
+    Ok(())
+}
+
+fn add_field_edits(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(
+        TYPES,
+        "[method]fields.delete",
+        |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32, ret: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let name = string(memory, name, name_len)?;
+            let deleted =
+                change(state, this, |fields, hooks| fields.remove_all(hooks, name).map(drop))?;
+            store(memory, ret, deleted)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]fields.get-and-delete",
+        |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32, ret: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let name = string(memory, name, name_len)?;
+            let removed = change(state, this, |fields, hooks| fields.remove_all(hooks, name))?;
+            let bytes = |value: http::HeaderValue| value.as_bytes().to_vec();
+            let removed =
+                removed.map(|values| List(values.into_iter().map(bytes).collect::<Vec<_>>()));
+            give_all(&mut guest, ret, removed)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]fields.append",
+        |mut guest: Guest<'_>,
+         this: u32,
+         name: u32,
+         name_len: u32,
+         value: u32,
+         value_len: u32,
+         ret: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let name = string(memory, name, name_len)?;
+            let value = list(memory, value, value_len)?;
+            let appended =
+                change(state, this, |fields, hooks| fields.append(hooks, name, value).map(drop))?;
+            store(memory, ret, appended)
+        },
+    )?;
+    Ok(())
+}

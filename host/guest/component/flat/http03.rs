@@ -1,0 +1,351 @@
+//! wasi:http/types of 0.3, as far as a handler of requests needs it: the request and the response.
+//! Their bodies are streams (`pipe.rs`).
+
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, StatusCode};
+use http_body_util::BodyExt as _;
+use wasmtime::Linker;
+use wasmtime::component::Resource;
+use wasmtime_wasi_http::p2::bindings::http::types::{Method as ShownMethod, Scheme as ShownScheme};
+use wasmtime_wasi_http::{Error, FieldMap};
+
+use super::abi::{Guest, Held, Lower, Result, flag, give, give_all, parts, store};
+use super::builtins::{drop_reader, drop_taker};
+use super::error::Flattened;
+use super::fields03::{self, put, take};
+use super::outlet::outlet;
+use super::pipe::{Copying, Giver, Inlet, Promise, Reader, Stream, Taker, Writer, go_on, meet};
+use super::tasks::{SENT_READ, STREAM_READ, TRAILERS_READ};
+use crate::guest::component::State;
+use crate::guest::component::body::{Arriving, Departing};
+use crate::guest::core::misuse;
+
+pub const TYPES: &str = "wasi:http/types@0.3";
+
+/// A request that the guest has been given.
+pub struct Request {
+    pub method: Method,
+    pub scheme: Option<Scheme>,
+    pub authority: Option<Authority>,
+    pub path_and_query: Option<PathAndQuery>,
+    pub headers: FieldMap,
+    pub body: Arriving,
+}
+
+/// A response that the guest has made.
+pub struct Response {
+    status: StatusCode,
+    headers: FieldMap,
+    /// The stream of its body, if it has one.
+    body: Option<u32>,
+    /// The futures of its trailers, and of what becomes of it.
+    trailers: u32,
+    sent: u32,
+}
+
+impl Held for Request {
+    const KIND: u8 = 100;
+}
+impl Held for Response {
+    const KIND: u8 = 101;
+}
+
+pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+    fields03::add_to_linker(linker)?;
+    add_request(linker)?;
+    add_request_body(linker)?;
+    add_response(linker)
+}
+
+fn request(state: &State, handle: u32) -> Result<&Request> {
+    let request = state.canon.handles.get::<Request>(handle)?;
+    Ok(state.table.get(&request)?)
+}
+
+/// A part of a request that needs room.
+fn add_part<T: Lower>(linker: &mut Linker<State>, name: &str, part: fn(&Request) -> T) -> Result<()>
+where
+    T: 'static,
+{
+    let name = format!("[method]request.get-{name}");
+    linker.func_wrap(TYPES, &name, move |mut guest: Guest<'_>, this: u32, ret: u32| {
+        let value = part(request(guest.data(), this)?);
+        give_all(&mut guest, ret, value)
+    })?;
+    Ok(())
+}
+
+fn add_request(linker: &mut Linker<State>) -> Result<()> {
+    add_part(linker, "method", |request| ShownMethod::from(request.method.clone()))?;
+    add_part(linker, "path-with-query", |request| {
+        request.path_and_query.as_ref().map(|path| path.as_str().to_owned())
+    })?;
+    add_part(linker, "scheme", |request| {
+        request.scheme.as_ref().map(|scheme| match scheme.as_str() {
+            "http" => ShownScheme::Http,
+            "https" => ShownScheme::Https,
+            other => ShownScheme::Other(other.to_owned()),
+        })
+    })?;
+    add_part(linker, "authority", |request| {
+        request.authority.as_ref().map(|authority| authority.as_str().to_owned())
+    })?;
+    linker.func_wrap(
+        TYPES,
+        "[method]request.get-options",
+        |mut guest: Guest<'_>, this: u32, ret: u32| {
+            request(guest.data(), this)?;
+            // A request that comes in has none.
+            give(&mut guest, ret, None::<u32>)
+        },
+    )?;
+    linker.func_wrap(TYPES, "[method]request.get-headers", |mut guest: Guest<'_>, this: u32| {
+        let headers = request(guest.data(), this)?.headers.clone();
+        put(guest.data_mut(), headers)
+    })?;
+    for name in ["[resource-drop]request-options", "[method]request-options.clone"] {
+        let is_drop = name.starts_with("[resource-drop]");
+        let none = move |this: u32| misuse(format!("there is no handle {this}"));
+        if is_drop {
+            linker
+                .func_wrap(TYPES, name, move |_: Guest<'_>, this: u32| Err::<(), _>(none(this)))?;
+        } else {
+            linker
+                .func_wrap(TYPES, name, move |_: Guest<'_>, this: u32| Err::<u32, _>(none(this)))?;
+        }
+    }
+    Ok(())
+}
+
+fn add_request_body(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(TYPES, "[resource-drop]request", |mut guest: Guest<'_>, this: u32| {
+        let state = guest.data_mut();
+        let request = state.canon.handles.take::<Request>(this)?;
+        state.table.delete(request)?;
+        Ok(())
+    })?;
+    linker.func_wrap(
+        TYPES,
+        "[static]request.consume-body",
+        |mut guest: Guest<'_>, this: u32, result: u32, ret: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let request = state.canon.handles.take::<Request>(this)?;
+            let body = state.table.delete(request)?.body;
+            let result = lift_future(state, SENT_READ, result)?;
+            state.canon.tasks.promises.get(result)?.reader = Taker::Ignored;
+            meet(memory, state, result)?;
+            let canon = &mut state.canon;
+            let trailers =
+                canon.tasks.promises.insert(Promise { writer: Giver::Host, reader: Taker::Gone });
+            let writer = Writer::Request(Box::new(Inlet::new(body, trailers)));
+            let stream = canon.tasks.streams.insert(Stream { writer, reader: Reader::Gone });
+            let read = canon.handles.put_raw(STREAM_READ, stream)?;
+            canon.tasks.streams.get(stream)?.reader = Reader::Guest(Copying::new(read));
+            let end = canon.handles.put_raw(TRAILERS_READ, trailers)?;
+            canon.tasks.promises.get(trailers)?.reader = Taker::Guest(Copying::new(end));
+            store(memory, ret, (read, end))
+        },
+    )?;
+    Ok(())
+}
+
+/// Takes the end of a future away from the guest that it could read from.
+fn lift_future(state: &mut State, kind: u8, handle: u32) -> Result<u32> {
+    let at = state.canon.handles.take_raw(kind, handle)?;
+    state.canon.tasks.forget(handle);
+    let promise = state.canon.tasks.promises.get(at)?;
+    match &promise.reader {
+        Taker::Guest(end) if end.buffer.is_none() => promise.reader = Taker::Held,
+        _ => return Err(misuse("a future is given away that is in use")),
+    }
+    Ok(at)
+}
+
+/// As [`lift_future`], of a stream.
+fn lift_stream(state: &mut State, handle: u32) -> Result<u32> {
+    let at = state.canon.handles.take_raw(STREAM_READ, handle)?;
+    state.canon.tasks.forget(handle);
+    let stream = state.canon.tasks.streams.get(at)?;
+    match &stream.reader {
+        Reader::Guest(end) if end.buffer.is_none() => stream.reader = Reader::Held,
+        _ => return Err(misuse("a stream is given away that is in use")),
+    }
+    Ok(at)
+}
+
+fn add_response(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(
+        TYPES,
+        "[static]response.new",
+        |mut guest: Guest<'_>, headers: u32, some: u32, body: u32, trailers: u32, ret: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let headers = take(state, headers)?;
+            let body = match flag(some)? {
+                true => Some(lift_stream(state, body)?),
+                false => None,
+            };
+            let trailers = lift_future(state, TRAILERS_READ, trailers)?;
+            let canon = &mut state.canon;
+            let sent =
+                canon.tasks.promises.insert(Promise { writer: Giver::Host, reader: Taker::Gone });
+            let end = canon.handles.put_raw(SENT_READ, sent)?;
+            canon.tasks.promises.get(sent)?.reader = Taker::Guest(Copying::new(end));
+            let response = Response { status: StatusCode::OK, headers, body, trailers, sent };
+            let response = state.table.push(response)?;
+            let response = state.canon.handles.put(response)?;
+            store(memory, ret, (response, end))
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]response.get-status-code",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let response = state.canon.handles.get::<Response>(this)?;
+            Ok(u32::from(state.table.get(&response)?.status.as_u16()))
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]response.set-status-code",
+        |mut guest: Guest<'_>, this: u32, status: u32| {
+            let state = guest.data_mut();
+            let response = state.canon.handles.get::<Response>(this)?;
+            // What is above 16 bits does not count, says the ABI.
+            let Ok(status) = StatusCode::from_u16(status as u16) else { return Ok(1_u32) };
+            state.table.get_mut(&response)?.status = status;
+            Ok(0)
+        },
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]response.get-headers",
+        |mut guest: Guest<'_>, this: u32| {
+            let state = guest.data_mut();
+            let response = state.canon.handles.get::<Response>(this)?;
+            let headers = state.table.get(&response)?.headers.clone();
+            put(state, headers)
+        },
+    )?;
+    linker.func_wrap(TYPES, "[resource-drop]response", |mut guest: Guest<'_>, this: u32| {
+        let (memory, state) = parts(&mut guest)?;
+        let response = state.canon.handles.take::<Response>(this)?;
+        let Response { body, trailers, .. } = state.table.delete(response)?;
+        if let Some(body) = body {
+            drop_reader(memory, state, body)?;
+        }
+        drop_taker(memory, state, trailers)
+    })?;
+    Ok(())
+}
+
+/// `task.return` of the handler: `result<response, error-code>`.
+#[expect(clippy::too_many_arguments, reason = "the canonical ABI flattens an error code so")]
+pub fn task_return(
+    mut guest: Guest<'_>,
+    is_error: u32,
+    response_or_case: u32,
+    a: u32,
+    b: u64,
+    c: u32,
+    d: u32,
+    e: u32,
+    f: u32,
+) -> Result<()> {
+    let (memory, state) = parts(&mut guest)?;
+    let answer = if flag(is_error)? {
+        let code = Flattened { case: response_or_case, values: (a, b, c, d, e, f) };
+        Err(Error::from(code.lift(memory)?))
+    } else {
+        let response = state.canon.handles.take::<Response>(response_or_case)?;
+        let response = state.table.delete(response)?;
+        Ok(send(memory, state, response)?)
+    };
+    let head = state.canon.tasks.call()?.head.take();
+    let head = head.ok_or_else(|| misuse("it has answered twice"))?;
+    // Nobody may be waiting for it any more.
+    drop(head.send(answer));
+    Ok(())
+}
+
+/// A response as it leaves, with the ends of its body joined to the guest's.
+fn send(
+    memory: &mut [u8],
+    state: &mut State,
+    response: Response,
+) -> Result<http::Response<Departing>> {
+    let Response { status, headers, body, trailers, sent } = response;
+    let passed_on = match body {
+        Some(body) => passed_on(state, body)?,
+        None => None,
+    };
+    let leaving = match passed_on {
+        // The request's own body: its end is the response's.
+        Some(inlet) => {
+            drop_taker(memory, state, trailers)?;
+            inlet.into_body().boxed_unsync()
+        }
+        None => {
+            let (outlet, watch, leaving) = outlet();
+            let outlet = std::sync::Arc::new(outlet);
+            match body {
+                Some(body) => {
+                    let stream = state.canon.tasks.streams.get(body)?;
+                    let is_over = matches!(stream.writer, Writer::Gone);
+                    stream.reader = Reader::Response(outlet.clone());
+                    if is_over {
+                        outlet.close();
+                        drop(state.canon.tasks.streams.remove(body));
+                    } else {
+                        go_on(memory, &mut state.canon.tasks, body)?;
+                    }
+                }
+                None => outlet.close(),
+            }
+            state.canon.tasks.promises.get(trailers)?.reader = Taker::Response(outlet);
+            meet(memory, state, trailers)?;
+            if let Ok(promise) = state.canon.tasks.promises.get(sent) {
+                promise.writer = Giver::Response(watch);
+            }
+            leaving.boxed_unsync()
+        }
+    };
+    let mut made = http::Response::new(leaving);
+    *made.status_mut() = status;
+    *made.headers_mut() = headers.into();
+    Ok(made)
+}
+
+/// The request's body, where the guest has handed that on as its response's.
+fn passed_on(state: &mut State, body: u32) -> Result<Option<Box<Inlet>>> {
+    let stream = state.canon.tasks.streams.get(body)?;
+    match std::mem::replace(&mut stream.writer, Writer::Gone) {
+        Writer::Request(inlet) => {
+            drop(state.canon.tasks.streams.remove(body));
+            Ok(Some(inlet))
+        }
+        writer => {
+            stream.writer = writer;
+            Ok(None)
+        }
+    }
+}
+
+impl State {
+    /// Takes up a request: the handle under which the guest has it.
+    pub fn put_request(&mut self, request: http::Request<Arriving>) -> Result<u32> {
+        let (head, body) = request.into_parts();
+        let uri = head.uri.into_parts();
+        let headers = self.field_map(head.headers);
+        let request = Request {
+            method: head.method,
+            scheme: uri.scheme,
+            authority: uri.authority,
+            path_and_query: uri.path_and_query,
+            headers,
+            body,
+        };
+        let request: Resource<Request> = self.table.push(request)?;
+        self.canon.handles.put(request)
+    }
+}

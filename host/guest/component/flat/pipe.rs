@@ -1,0 +1,411 @@
+//! The two ends of a stream of bytes and of a future, and what happens where they meet.
+//!
+//! An end is the guest's or the host's. Owns the copying between a guest's memory and a request's
+//! or a response's body.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
+use wasmtime_wasi_http::{Error, FieldMap};
+
+use super::abi::{Result, flag, range, store};
+use super::error::Flattened;
+use super::outlet::{Fate, Outlet, Watch};
+use super::tasks::{BLOCKED, Copied, Event, Tasks};
+use crate::guest::component::State;
+use crate::guest::component::body::Arriving;
+use crate::guest::component::state::CHUNK_BYTES_MAX;
+use crate::guest::core::misuse;
+
+/// A stream of bytes.
+pub struct Stream {
+    pub writer: Writer,
+    pub reader: Reader,
+}
+
+/// Who writes to a stream.
+pub enum Writer {
+    Guest(Copying),
+    Request(Box<Inlet>),
+    Gone,
+}
+
+/// Who reads from a stream.
+pub enum Reader {
+    Guest(Copying),
+    /// Somebody in the host who does not read yet.
+    Held,
+    Response(Arc<Outlet>),
+    Gone,
+}
+
+/// A guest's end, and the part of its memory that waits to be copied.
+#[derive(Clone, Copy)]
+pub struct Copying {
+    pub handle: u32,
+    pub buffer: Option<(u32, u32)>,
+}
+
+/// A request's body as the guest gets it.
+pub struct Inlet {
+    pub body: Arriving,
+    rest: Bytes,
+    /// The future of its trailers.
+    trailers: u32,
+    has_ended: bool,
+}
+
+/// A future of one value.
+pub struct Promise {
+    pub writer: Giver,
+    pub reader: Taker,
+}
+
+/// Who gives the value.
+pub enum Giver {
+    Guest(Copying),
+    Value(Value),
+    /// It is to follow.
+    Host,
+    /// It is what becomes of a response's body.
+    Response(Watch),
+    Gone,
+}
+
+/// Who takes the value.
+pub enum Taker {
+    Guest(Copying),
+    /// Somebody in the host who does not look yet.
+    Held,
+    /// It is the end of a response.
+    Response(Arc<Outlet>),
+    /// Nobody cares.
+    Ignored,
+    Gone,
+}
+
+/// A value that the host gives.
+pub enum Value {
+    Sent(Result<(), ErrorCode>),
+    Trailers(Result<Option<HeaderMap>, ErrorCode>),
+}
+
+/// Bytes of either value in memory.
+const VALUE_BYTES: u32 = 40;
+
+impl Copying {
+    pub fn new(handle: u32) -> Self {
+        Copying { handle, buffer: None }
+    }
+}
+
+impl Inlet {
+    pub fn new(body: Arriving, trailers: u32) -> Self {
+        Inlet { body, rest: Bytes::new(), trailers, has_ended: false }
+    }
+
+    /// The future of its trailers.
+    pub fn trailers(&self) -> u32 {
+        self.trailers
+    }
+
+    /// What is left of it, to be sent on.
+    pub fn into_body(self) -> Rest {
+        Rest { rest: self.rest, body: self.body }
+    }
+
+    /// Ready when there is something to read, or with what the trailers are.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Value>> {
+        while self.rest.is_empty() && !self.has_ended {
+            let end = match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        self.rest = data;
+                        continue;
+                    }
+                    Err(frame) => Ok(frame.into_trailers().ok()),
+                },
+                Some(Err(error)) => Err(code(&error)),
+                None => Ok(None),
+            };
+            self.has_ended = true;
+            return Poll::Ready(Some(Value::Trailers(end)));
+        }
+        Poll::Ready(None)
+    }
+}
+
+/// A request's body that goes back as the response's.
+pub struct Rest {
+    rest: Bytes,
+    body: Arriving,
+}
+
+impl Body for Rest {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if self.rest.is_empty() {
+            return Pin::new(&mut self.body).poll_frame(cx);
+        }
+        Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.rest)))))
+    }
+}
+
+/// What the guest is told of a request's body that came to a bad end.
+fn code(error: &Error) -> ErrorCode {
+    match error {
+        Error::HttpRequestBodySize(size) => ErrorCode::HttpRequestBodySize(*size),
+        Error::ConnectionReadTimeout => ErrorCode::ConnectionReadTimeout,
+        Error::ConnectionTerminated => ErrorCode::ConnectionTerminated,
+        _ => ErrorCode::HttpProtocolError,
+    }
+}
+
+/// Copies to or from a guest's end, at once if that is possible.
+pub fn copy(
+    memory: &mut [u8],
+    state: &mut State,
+    (at, is_read): (u32, bool),
+    (ptr, len): (u32, u32),
+) -> Result<u32> {
+    range(memory, ptr, len)?;
+    let stream = state.canon.tasks.streams.get(at)?;
+    let end = match (is_read, &mut stream.writer, &mut stream.reader) {
+        (true, _, Reader::Guest(end)) | (false, Writer::Guest(end), _) => end,
+        _ => return Err(misuse("a stream is used that is not the guest's")),
+    };
+    let handle = end.handle;
+    if end.buffer.is_some() || state.canon.tasks.has_note(handle) {
+        return Err(misuse("a stream is used twice at once"));
+    }
+    if len == 0 {
+        return Ok(Copied::Completed.with(0));
+    }
+    end_mut(&mut state.canon.tasks, at, is_read)?.buffer = Some((ptr, len));
+    go_on(memory, &mut state.canon.tasks, at)?;
+    Ok(state.canon.tasks.take_note(handle).unwrap_or(BLOCKED))
+}
+
+fn end_mut(tasks: &mut Tasks, at: u32, is_read: bool) -> Result<&mut Copying> {
+    let stream = tasks.streams.get(at)?;
+    match (is_read, &mut stream.writer, &mut stream.reader) {
+        (true, _, Reader::Guest(end)) | (false, Writer::Guest(end), _) => Ok(end),
+        _ => Err(misuse("a stream is used that is not the guest's")),
+    }
+}
+
+/// Copies what can be copied of a stream.
+pub fn go_on(memory: &mut [u8], tasks: &mut Tasks, at: u32) -> Result<()> {
+    let waker = tasks.waker.clone();
+    let Stream { writer, reader } = tasks.streams.get(at)?;
+    match (writer, reader) {
+        (Writer::Guest(end), Reader::Response(outlet)) => {
+            let Some((ptr, len)) = end.buffer else { return Ok(()) };
+            let copied = if outlet.is_dropped() {
+                Copied::Dropped.with(0)
+            } else if outlet.has_room(&waker) {
+                let len = len.min(CHUNK_BYTES_MAX as u32);
+                outlet.put(Bytes::copy_from_slice(range(memory, ptr, len)?));
+                Copied::Completed.with(len)
+            } else {
+                return Ok(());
+            };
+            end.buffer = None;
+            let handle = end.handle;
+            tasks.note(handle, Event::StreamWrite, copied);
+        }
+        (Writer::Request(inlet), Reader::Guest(end)) => {
+            let Some((ptr, len)) = end.buffer else { return Ok(()) };
+            let Poll::Ready(ended) = inlet.poll(&mut Context::from_waker(&waker)) else {
+                return Ok(());
+            };
+            let some = inlet.rest.split_to(inlet.rest.len().min(len as usize));
+            let place = memory.get_mut(ptr as usize..).and_then(|tail| tail.get_mut(..some.len()));
+            place
+                .ok_or_else(|| misuse("a buffer is outside of its memory"))?
+                .copy_from_slice(&some);
+            let copied = match some.len() as u32 {
+                0 => Copied::Dropped.with(0),
+                len => Copied::Completed.with(len),
+            };
+            end.buffer = None;
+            let (handle, trailers) = (end.handle, inlet.trailers);
+            tasks.note(handle, Event::StreamRead, copied);
+            if let Some(value) = ended {
+                tasks.settle(trailers, value);
+            }
+        }
+        (Writer::Guest(from), Reader::Guest(to)) => {
+            let (Some(source), Some(target)) = (from.buffer, to.buffer) else { return Ok(()) };
+            let len = source.1.min(target.1);
+            memory.copy_within(source.0 as usize..(source.0 + len) as usize, target.0 as usize);
+            (from.buffer, to.buffer) = (None, None);
+            let (from, to) = (from.handle, to.handle);
+            tasks.note(from, Event::StreamWrite, Copied::Completed.with(len));
+            tasks.note(to, Event::StreamRead, Copied::Completed.with(len));
+        }
+        (Writer::Guest(end), Reader::Gone) if end.buffer.is_some() => {
+            end.buffer = None;
+            let handle = end.handle;
+            tasks.note(handle, Event::StreamWrite, Copied::Dropped.with(0));
+        }
+        (Writer::Gone, Reader::Guest(end)) if end.buffer.is_some() => {
+            end.buffer = None;
+            let handle = end.handle;
+            tasks.note(handle, Event::StreamRead, Copied::Dropped.with(0));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Takes or gives a future's value, at once if that is possible.
+pub fn pass(
+    memory: &mut [u8],
+    state: &mut State,
+    (at, is_read): (u32, bool),
+    ptr: u32,
+) -> Result<u32> {
+    range(memory, ptr, VALUE_BYTES)?;
+    let promise = state.canon.tasks.promises.get(at)?;
+    let end = match (is_read, &mut promise.writer, &mut promise.reader) {
+        (true, _, Taker::Guest(end)) | (false, Giver::Guest(end), _) => end,
+        _ => return Err(misuse("a future is used after its value")),
+    };
+    if end.buffer.is_some() {
+        return Err(misuse("a future is used twice at once"));
+    }
+    end.buffer = Some((ptr, VALUE_BYTES));
+    let handle = end.handle;
+    meet(memory, state, at)?;
+    Ok(state.canon.tasks.take_note(handle).unwrap_or(BLOCKED))
+}
+
+/// Passes a future's value on, if both ends are there.
+pub fn meet(memory: &mut [u8], state: &mut State, at: u32) -> Result<()> {
+    let waker = state.canon.tasks.waker.clone();
+    let Promise { writer, reader } = state.canon.tasks.promises.get(at)?;
+    match (&mut *writer, &mut *reader) {
+        (Giver::Guest(end), Taker::Gone) if end.buffer.is_some() => {
+            end.buffer = None;
+            let handle = end.handle;
+            state.canon.tasks.note(handle, Event::FutureWrite, Copied::Dropped.with(0));
+        }
+        (Giver::Guest(end), Taker::Ignored) if end.buffer.is_some() => {
+            let handle = end.handle;
+            *writer = Giver::Gone;
+            state.canon.tasks.note(handle, Event::FutureWrite, Copied::Completed.with(0));
+        }
+        (Giver::Guest(end), Taker::Response(outlet)) => {
+            let Some((ptr, _)) = end.buffer else { return Ok(()) };
+            let (handle, outlet) = (end.handle, outlet.clone());
+            (*writer, *reader) = (Giver::Gone, Taker::Gone);
+            outlet.end(trailers(memory, state, ptr)?);
+            state.canon.tasks.note(handle, Event::FutureWrite, Copied::Completed.with(0));
+        }
+        (Giver::Guest(from), Taker::Guest(to)) => {
+            let (Some((source, len)), Some((target, _))) = (from.buffer, to.buffer) else {
+                return Ok(());
+            };
+            memory.copy_within(source as usize..(source + len) as usize, target as usize);
+            let (from, to) = (from.handle, to.handle);
+            (*writer, *reader) = (Giver::Gone, Taker::Gone);
+            state.canon.tasks.note(from, Event::FutureWrite, Copied::Completed.with(0));
+            state.canon.tasks.note(to, Event::FutureRead, Copied::Completed.with(0));
+        }
+        (giver, Taker::Guest(end)) => {
+            let Some((ptr, _)) = end.buffer else { return Ok(()) };
+            let value = match giver {
+                Giver::Response(watch) => match watch.fate(&waker) {
+                    Fate::Open => return Ok(()),
+                    Fate::Read => Value::Sent(Ok(())),
+                    Fate::Dropped => Value::Sent(Err(ErrorCode::ConnectionTerminated)),
+                },
+                Giver::Value(_) => match std::mem::replace(giver, Giver::Gone) {
+                    Giver::Value(value) => value,
+                    _ => return Ok(()),
+                },
+                _ => return Ok(()),
+            };
+            let handle = end.handle;
+            (*writer, *reader) = (Giver::Gone, Taker::Gone);
+            give(memory, state, ptr, value)?;
+            state.canon.tasks.note(handle, Event::FutureRead, Copied::Completed.with(0));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Puts a value where the guest wants it.
+fn give(memory: &mut [u8], state: &mut State, ptr: u32, value: Value) -> Result<()> {
+    match value {
+        Value::Sent(sent) => store(memory, ptr, sent),
+        Value::Trailers(Err(code)) => store(memory, ptr, Err::<(), _>(code)),
+        Value::Trailers(Ok(None)) => store(memory, ptr, Ok::<_, ErrorCode>(None::<u32>)),
+        Value::Trailers(Ok(Some(fields))) => {
+            let fields = state.fields(fields)?;
+            let handle = state.canon.handles.put(fields)?;
+            store(memory, ptr, Ok::<_, ErrorCode>(Some(handle)))
+        }
+    }
+}
+
+/// The value `result<option<trailers>, error-code>` in the guest's memory.
+fn trailers(
+    memory: &[u8],
+    state: &mut State,
+    ptr: u32,
+) -> Result<Result<Option<HeaderMap>, Error>> {
+    let bytes = range(memory, ptr, VALUE_BYTES)?;
+    if flag(u32::from(bytes[0]))? {
+        let code = Flattened { case: u32::from(bytes[8]), values: (0, 0, 0, 0, 0, 0) };
+        return Ok(Err(code.lift(memory)?.into()));
+    }
+    if !flag(u32::from(bytes[8]))? {
+        return Ok(Ok(None));
+    }
+    let handle = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
+    let fields = state.canon.handles.take::<FieldMap>(handle)?;
+    Ok(Ok(Some(state.table.delete(fields)?.into())))
+}
+
+impl Tasks {
+    /// Gives a future the value that was to follow.
+    pub fn settle(&mut self, at: u32, value: Value) {
+        if let Ok(promise) = self.promises.get(at)
+            && matches!(promise.writer, Giver::Host)
+        {
+            promise.writer = Giver::Value(value);
+        }
+    }
+}
+
+/// Looks at everything that a guest waits for.
+pub fn look(memory: &mut [u8], state: &mut State, cx: &mut Context<'_>) -> Result<()> {
+    if !state.canon.tasks.waker.will_wake(cx.waker()) {
+        state.canon.tasks.waker = cx.waker().clone();
+    }
+    state.canon.tasks.poll_timers(cx);
+    for at in state.canon.tasks.streams.indexes() {
+        if state.canon.tasks.streams.get(at).is_ok() {
+            go_on(memory, &mut state.canon.tasks, at)?;
+        }
+    }
+    for at in state.canon.tasks.promises.indexes() {
+        if state.canon.tasks.promises.get(at).is_ok() {
+            meet(memory, state, at)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,330 @@
+//! What a guest of 0.3 waits for: streams, futures and timers, in sets, and the calls that wait.
+//!
+//! Owns the state behind the component model's own functions (`builtins.rs`), and what happens when
+//! one end of a stream or a future meets the other. Source of the rules and the numbers: the
+//! component model's CanonicalABI.md, "Canonical Definitions".
+
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
+
+use super::abi::{Handles, Result};
+use super::pipe::{Promise, Stream};
+use crate::guest::component::instance::Head;
+use crate::guest::core::misuse;
+
+/// Kinds of handles, beside those of resources.
+pub const SET: u8 = 200;
+pub const STREAM_READ: u8 = 201;
+pub const STREAM_WRITE: u8 = 202;
+pub const SENT_READ: u8 = 203;
+pub const SENT_WRITE: u8 = 204;
+pub const TRAILERS_READ: u8 = 205;
+pub const TRAILERS_WRITE: u8 = 206;
+pub const TIMER: u8 = 207;
+
+/// What a copy gives that has to wait.
+pub const BLOCKED: u32 = u32::MAX;
+
+/// How a copy has ended: in the lowest four bits, under the number of items.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Copied {
+    Completed = 0,
+    Dropped = 1,
+    Cancelled = 2,
+}
+
+impl Copied {
+    pub fn with(self, items: u32) -> u32 {
+        self as u32 | items << 4
+    }
+}
+
+/// What has happened to what a guest waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    None = 0,
+    Subtask = 1,
+    StreamRead = 2,
+    StreamWrite = 3,
+    FutureRead = 4,
+    FutureWrite = 5,
+}
+
+/// States of a call of the host that its caller does not wait for.
+pub const STARTED: u32 = 1;
+pub const RETURNED: u32 = 2;
+pub const CANCELLED: u32 = 4;
+
+/// Everything that an instance's calls wait for.
+pub struct Tasks {
+    /// Of whoever drives the instance.
+    pub waker: Waker,
+    /// By handle.
+    waits: Vec<Wait>,
+    pub streams: Slab<Stream>,
+    pub promises: Slab<Promise>,
+    timers: Slab<Timer>,
+    calls: Slab<Call>,
+    /// The call whose code runs.
+    current: u32,
+    /// Whether the guest wants no more calls at present.
+    pub backpressure: u32,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Wait {
+    /// The handle of the set that it is in, or 0.
+    set: u32,
+    event: Option<(Event, u32)>,
+}
+
+/// A call of the guest's handler.
+pub struct Call {
+    pub context: [u32; 2],
+    /// Is told what the guest answers, and taken then.
+    pub head: Option<oneshot::Sender<Head>>,
+    next: Next,
+}
+
+/// When a call goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// It has only yielded.
+    Soon,
+    /// When something in the set with this handle has happened.
+    Waits(u32),
+}
+
+struct Timer {
+    handle: u32,
+    sleep: Pin<Box<Sleep>>,
+    is_over: bool,
+}
+
+/// Things by index.
+pub struct Slab<T>(Vec<Option<T>>);
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Slab(Vec::new())
+    }
+}
+
+impl<T> Slab<T> {
+    pub fn insert(&mut self, value: T) -> u32 {
+        let at = self.0.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.0.push(None);
+            self.0.len() - 1
+        });
+        self.0[at] = Some(value);
+        at as u32
+    }
+
+    pub fn get(&mut self, at: u32) -> Result<&mut T> {
+        let found = self.0.get_mut(at as usize).and_then(Option::as_mut);
+        found.ok_or_else(|| misuse("it is used after its end"))
+    }
+
+    pub fn remove(&mut self, at: u32) -> Option<T> {
+        self.0.get_mut(at as usize).and_then(Option::take)
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.iter_mut().flatten()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.iter().flatten().count()
+    }
+
+    pub fn indexes(&self) -> Range<u32> {
+        0..self.0.len() as u32
+    }
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Tasks {
+            waker: Waker::noop().clone(),
+            waits: Vec::new(),
+            streams: Slab::default(),
+            promises: Slab::default(),
+            timers: Slab::default(),
+            calls: Slab::default(),
+            current: 0,
+            backpressure: 0,
+        }
+    }
+}
+
+impl Tasks {
+    /// As at first.
+    pub fn clear(&mut self) {
+        *self = Tasks::default();
+    }
+
+    pub fn begin(&mut self, head: oneshot::Sender<Head>) {
+        let call = Call { context: [0; 2], head: Some(head), next: Next::Soon };
+        self.current = self.calls.insert(call);
+    }
+
+    /// The call whose code runs.
+    pub fn call(&mut self) -> Result<&mut Call> {
+        self.calls.get(self.current)
+    }
+
+    /// Calls that have not ended.
+    pub fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Takes note of what a call's code has ended with: nothing more to do, later, or once
+    /// something in a set has happened.
+    pub fn pause(&mut self, code: u32) -> Result<()> {
+        const EXIT: u32 = 0;
+        const YIELD: u32 = 1;
+        const WAIT: u32 = 2;
+        match code & 0xf {
+            EXIT => {
+                let call = self.calls.remove(self.current);
+                if call.is_some_and(|call| call.head.is_some()) {
+                    return Err(misuse("it has ended without an answer"));
+                }
+                // Nobody else uses what it leaves behind.
+                if self.calls.is_empty() {
+                    self.abandon();
+                }
+            }
+            YIELD => self.call()?.next = Next::Soon,
+            WAIT => self.call()?.next = Next::Waits(code >> 4),
+            code => return Err(misuse(format!("{code} is no way to end"))),
+        }
+        Ok(())
+    }
+
+    /// Lets go of streams and futures that nobody can write to any more.
+    fn abandon(&mut self) {
+        self.streams = Slab::default();
+        self.promises = Slab::default();
+        self.timers = Slab::default();
+    }
+
+    /// The next call that can go on, and what it is to be told; whether it has only yielded.
+    pub fn next(&mut self) -> Result<Option<(Event, u32, u32, bool)>> {
+        // In turns, beginning behind the one that ran last.
+        let all = self.calls.indexes();
+        let (before, behind) = (0..=self.current, self.current + 1..all.end);
+        for at in behind.chain(before) {
+            let Ok(call) = self.calls.get(at) else { continue };
+            let told = match call.next {
+                Next::Soon => Some((Event::None, 0, 0, true)),
+                Next::Waits(set) => {
+                    self.take_event(set).map(|(event, handle, value)| (event, handle, value, false))
+                }
+            };
+            if told.is_some() {
+                self.current = at;
+                return Ok(told);
+            }
+        }
+        Ok(None)
+    }
+
+    fn wait(&mut self, handle: u32) -> &mut Wait {
+        let at = handle as usize;
+        if at >= self.waits.len() {
+            self.waits.resize(at + 1, Wait::default());
+        }
+        &mut self.waits[at]
+    }
+
+    /// Says what has happened to a handle.
+    pub fn note(&mut self, handle: u32, event: Event, value: u32) {
+        self.wait(handle).event = Some((event, value));
+    }
+
+    /// What has happened to a handle and was not told.
+    pub fn take_note(&mut self, handle: u32) -> Option<u32> {
+        self.wait(handle).event.take().map(|(_, value)| value)
+    }
+
+    /// Whether something has happened to a handle that was not told.
+    pub fn has_note(&mut self, handle: u32) -> bool {
+        self.wait(handle).event.is_some()
+    }
+
+    /// Forgets a handle that the guest has given up.
+    pub fn forget(&mut self, handle: u32) {
+        *self.wait(handle) = Wait::default();
+    }
+
+    /// What has happened in a set, and to which handle.
+    pub fn take_event(&mut self, set: u32) -> Option<(Event, u32, u32)> {
+        for (handle, wait) in self.waits.iter_mut().enumerate() {
+            if wait.set == set
+                && let Some((event, value)) = wait.event.take()
+            {
+                return Some((event, handle as u32, value));
+            }
+        }
+        None
+    }
+
+    /// Puts a handle into a set, or takes it out of all.
+    pub fn join(&mut self, handle: u32, set: u32) {
+        self.wait(handle).set = set;
+    }
+
+    pub fn is_in_use(&self, set: u32) -> bool {
+        self.waits.iter().any(|wait| wait.set == set)
+    }
+
+    /// Begins a timer.
+    pub fn start(&mut self, sleep: Sleep, handles: &mut Handles) -> Result<u32> {
+        let timer = Timer { handle: 0, sleep: Box::pin(sleep), is_over: false };
+        let at = self.timers.insert(timer);
+        let handle = handles.put_raw(TIMER, at)?;
+        self.timers.get(at)?.handle = handle;
+        Ok(handle)
+    }
+
+    /// Ends a timer: its state, which the guest is told.
+    pub fn stop(&mut self, at: u32, handle: u32) -> Result<u32> {
+        let timer = self.timers.get(at)?;
+        let was_over = std::mem::replace(&mut timer.is_over, true);
+        self.wait(handle).event = None;
+        Ok(if was_over { RETURNED } else { CANCELLED })
+    }
+
+    /// Drops a timer that has ended.
+    pub fn drop_timer(&mut self, at: u32, handle: u32) -> Result<()> {
+        if !self.timers.get(at)?.is_over {
+            return Err(misuse("a call is dropped that has not ended"));
+        }
+        self.timers.remove(at);
+        self.forget(handle);
+        Ok(())
+    }
+
+    /// Looks at the timers.
+    pub fn poll_timers(&mut self, cx: &mut Context<'_>) {
+        for timer in self.timers.0.iter_mut().flatten().filter(|timer| !timer.is_over) {
+            if let Poll::Ready(()) = timer.sleep.as_mut().poll(cx) {
+                timer.is_over = true;
+                let at = timer.handle as usize;
+                if at >= self.waits.len() {
+                    self.waits.resize(at + 1, Wait::default());
+                }
+                self.waits[at].event = Some((Event::Subtask, RETURNED));
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The functions of the component model itself that a module may import: tasks, sets of what can be
+//! waited for, streams and futures.
+//!
+//! Owns under which names the host has them, and which types of streams and futures it has: those
+//! of wasi:http.
+
+use wasmparser::{CanonicalFunction, ComponentDefinedType, ComponentValType, PrimitiveValType};
+
+use super::graph::{Graph, Options};
+
+/// The module under whose name the host has these functions.
+pub const CANON: &str = "canon";
+
+/// One such function: its name, the type it is for, and how values pass.
+#[derive(Clone, Copy)]
+pub struct Builtin {
+    name: &'static str,
+    ty: Option<u32>,
+    memory: Option<Options>,
+}
+
+/// A type of the component, as far as it tells streams and futures apart.
+#[derive(Clone, Copy)]
+pub enum Ty<'a> {
+    /// What an instance exports under a name.
+    Named(u32, &'a str),
+    Own(u32),
+    Option(u32),
+    Result(Option<u32>, Option<u32>),
+    Future(u32),
+    Bytes,
+    Other,
+}
+
+impl Ty<'_> {
+    pub fn of(defined: &ComponentDefinedType<'_>) -> Self {
+        let index = |ty: &ComponentValType| match ty {
+            ComponentValType::Type(index) => Some(*index),
+            ComponentValType::Primitive(_) => None,
+        };
+        let of = match defined {
+            ComponentDefinedType::Own(index) => Some(Ty::Own(*index)),
+            ComponentDefinedType::Option(ty) => index(ty).map(Ty::Option),
+            ComponentDefinedType::Future(Some(ty)) => index(ty).map(Ty::Future),
+            ComponentDefinedType::Stream(Some(ty)) => {
+                (*ty == ComponentValType::Primitive(PrimitiveValType::U8)).then_some(Ty::Bytes)
+            }
+            ComponentDefinedType::Result { ok, err } => {
+                let is_simple = |ty: &Option<ComponentValType>| {
+                    ty.is_none_or(|ty| matches!(ty, ComponentValType::Type(_)))
+                };
+                let parts = (ok.as_ref().and_then(index), err.as_ref().and_then(index));
+                (is_simple(ok) && is_simple(err)).then_some(Ty::Result(parts.0, parts.1))
+            }
+            _ => None,
+        };
+        of.unwrap_or(Ty::Other)
+    }
+}
+
+impl Builtin {
+    /// What a canonical function is, if it is one that the host has.
+    pub fn of(function: &CanonicalFunction) -> Option<Builtin> {
+        use CanonicalFunction as F;
+        let plain = |name| Some(Builtin { name, ty: None, memory: None });
+        let of = |name, ty: &u32| Some(Builtin { name, ty: Some(*ty), memory: None });
+        let copies = |name, ty: &u32, options: &[_]| {
+            let options = Options::read(options);
+            // The others stop the module in the middle of a call of its own.
+            let memory = options.is_async.then_some(options);
+            memory.map(|memory| Builtin { name, ty: Some(*ty), memory: Some(memory) })
+        };
+        let polls = |name, memory: &u32| {
+            let memory = Options { memory: Some(*memory), ..Options::default() };
+            Some(Builtin { name, ty: None, memory: Some(memory) })
+        };
+        match function {
+            F::ContextGet { slot: 0, .. } => plain("context.get 0"),
+            F::ContextSet { slot: 0, .. } => plain("context.set 0"),
+            F::ContextGet { slot: 1, .. } => plain("context.get 1"),
+            F::ContextSet { slot: 1, .. } => plain("context.set 1"),
+            F::TaskCancel => plain("task.cancel"),
+            F::BackpressureInc => plain("backpressure.inc"),
+            F::BackpressureDec => plain("backpressure.dec"),
+            F::SubtaskDrop => plain("subtask.drop"),
+            F::SubtaskCancel { .. } => plain("subtask.cancel"),
+            F::WaitableSetNew => plain("waitable-set.new"),
+            F::WaitableSetDrop => plain("waitable-set.drop"),
+            F::WaitableJoin => plain("waitable.join"),
+            F::WaitableSetPoll { memory, .. } => polls("waitable-set.poll", memory),
+            F::StreamNew { ty } => of("stream.new", ty),
+            F::StreamRead { ty, options } => copies("stream.read", ty, options),
+            F::StreamWrite { ty, options } => copies("stream.write", ty, options),
+            F::StreamCancelRead { ty, .. } => of("stream.cancel-read", ty),
+            F::StreamCancelWrite { ty, .. } => of("stream.cancel-write", ty),
+            F::StreamDropReadable { ty } => of("stream.drop-readable", ty),
+            F::StreamDropWritable { ty } => of("stream.drop-writable", ty),
+            F::FutureNew { ty } => of("future.new", ty),
+            F::FutureRead { ty, options } => copies("future.read", ty, options),
+            F::FutureWrite { ty, options } => copies("future.write", ty, options),
+            F::FutureCancelRead { ty, .. } => of("future.cancel-read", ty),
+            F::FutureCancelWrite { ty, .. } => of("future.cancel-write", ty),
+            F::FutureDropReadable { ty } => of("future.drop-readable", ty),
+            F::FutureDropWritable { ty } => of("future.drop-writable", ty),
+            F::TaskReturn { result: Some(ComponentValType::Type(ty)), options } => Some(Builtin {
+                name: "task.return",
+                ty: Some(*ty),
+                memory: Some(Options::read(options)),
+            }),
+            _ => None,
+        }
+    }
+
+    pub fn options(&self) -> Options {
+        self.memory.unwrap_or_default()
+    }
+
+    /// The name under which the host has it, if it has it for this type.
+    pub fn host_name(&self, graph: &Graph<'_>) -> Option<String> {
+        let Some(ty) = self.ty else { return Some(self.name.to_owned()) };
+        let is = |kind| graph.is_type(ty, kind);
+        if self.name == "task.return" {
+            return is("result<response>").then(|| self.name.to_owned());
+        }
+        if self.name.starts_with("stream.") {
+            return matches!(graph.types.get(ty as usize)?, Ty::Bytes)
+                .then(|| self.name.to_owned());
+        }
+        let kind = ["sent", "trailers"].into_iter().find(|kind| is(kind))?;
+        Some(format!("{} {kind}", self.name))
+    }
+}
+
+impl Graph<'_> {
+    /// Whether a type is one that the host knows: `future<result<_, error-code>>` (`sent`),
+    /// `future<result<option<trailers>, error-code>>`, or `result<response, error-code>`.
+    fn is_type(&self, ty: u32, kind: &str) -> bool {
+        self.find_type(ty, kind).is_some()
+    }
+
+    fn find_type(&self, ty: u32, kind: &str) -> Option<()> {
+        let get = |index: u32| self.types.get(index as usize).copied();
+        let result = match (kind, get(ty)?) {
+            ("result<response>", result) => result,
+            (_, Ty::Future(result)) => get(result)?,
+            _ => return None,
+        };
+        let Ty::Result(ok, Some(error)) = result else { return None };
+        self.is_named(error, &["error-code"])?;
+        match (kind, ok.map(get)) {
+            ("sent", None) => Some(()),
+            ("trailers", Some(Some(Ty::Option(fields)))) => match get(fields)? {
+                Ty::Own(fields) => self.is_named(fields, &["fields", "trailers", "headers"]),
+                _ => None,
+            },
+            ("result<response>", Some(Some(Ty::Own(response)))) => {
+                self.is_named(response, &["response"])
+            }
+            _ => None,
+        }
+    }
+
+    /// Checks that a type is one of these of `wasi:http/types@0.3.x`.
+    fn is_named(&self, ty: u32, names: &[&str]) -> Option<()> {
+        let Ty::Named(instance, name) = *self.types.get(ty as usize)? else { return None };
+        let interface = self.import_name(instance)?;
+        let is_http = interface.starts_with("wasi:http/types@0.3.");
+        (is_http && names.contains(&name)).then_some(())
+    }
+}

@@ -78,9 +78,14 @@ impl LogSink {
         }
     }
 
+    /// Says for which request the lines are that follow.
+    pub fn resume(&mut self, request: Option<RequestId>) {
+        self.request = request;
+    }
+
     /// Starts a request's share of the log.
-    pub fn begin(&mut self, request: RequestId) {
-        self.request = Some(request);
+    pub fn begin(&mut self, request: Option<RequestId>) {
+        self.request = request;
         self.bytes_left = REQUEST_BYTES_MAX;
         self.lines_left = REQUEST_LINES_MAX;
     }

@@ -3,14 +3,15 @@
 //! Owns the way of one request through such an instance, from its resource to the response's. Who
 //! drives the instance, and how many calls it has at once, is decided elsewhere.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use wasmtime::component::Accessor;
 use wasmtime::{AsContextMut, Store};
@@ -56,7 +57,7 @@ impl Arrival {
     }
 
     /// Has the guest handle the request, up to its response's head. What it does afterwards is left
-    /// to the event loop.
+    /// to the event loop. `is_alone` says that the instance has no other request.
     ///
     /// # Errors
     /// The guest has trapped, and the instance is not to be used again.
@@ -64,12 +65,14 @@ impl Arrival {
         self,
         accessor: &Accessor<State>,
         service: &Service,
+        is_alone: bool,
     ) -> wasmtime::Result<()> {
         let Arrival { id, request, head } = self;
         let handle = service.wasi_http_handler().func_handle();
         let (call, sent) = accessor.with(|mut access| {
             let state = access.data_mut();
-            state.begin(id);
+            // What is printed by one of several calls may be any one's.
+            state.begin(is_alone.then_some(id));
             let http = state.http();
             let (head, body) = request.into_parts();
             let uri = head.uri.into_parts();
@@ -103,6 +106,43 @@ impl Arrival {
 /// Waits until no call of the guest is left, with what they do after their responses.
 pub async fn rest(accessor: &Accessor<State>) {
     poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
+}
+
+/// Where requests wait for an instance that handles several of them. It does not say that there are
+/// some: whoever puts one in has the instance look.
+#[derive(Default)]
+pub struct Inbox {
+    arrivals: Mutex<VecDeque<Arrival>>,
+    is_closed: AtomicBool,
+}
+
+impl Inbox {
+    pub fn put(&self, arrival: Arrival) {
+        self.lock().push_back(arrival);
+    }
+
+    /// Says that no more come.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// The next one; ready with none where no more come.
+    pub fn take(&self) -> Poll<Option<Arrival>> {
+        let is_closed = self.is_closed();
+        match self.lock().pop_front() {
+            Some(arrival) => Poll::Ready(Some(arrival)),
+            None if is_closed => Poll::Ready(None),
+            None => Poll::Pending,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arrival>> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What an instance with several requests says about itself.
@@ -146,7 +186,7 @@ impl Marks {
 pub async fn attend(
     store: &mut Store<State>,
     service: &Service,
-    mut arrivals: UnboundedReceiver<Arrival>,
+    inbox: &Inbox,
     marks: &Marks,
 ) -> wasmtime::Result<()> {
     let attended = store.run_concurrent(async |accessor| {
@@ -161,9 +201,9 @@ pub async fn attend(
                 if calls.poll(cx)? {
                     accessor.with(|mut access| marks.note(access.data_mut()));
                 }
-                match arrivals.poll_recv(cx) {
+                match inbox.take() {
                     Poll::Ready(Some(arrival)) => {
-                        calls.0.push(Box::pin(arrival.answer(accessor, service)));
+                        calls.0.push(Box::pin(arrival.answer(accessor, service, false)));
                     }
                     Poll::Ready(None) if calls.0.is_empty() => {
                         return accessor.poll_no_interesting_tasks(cx).map(Ok);

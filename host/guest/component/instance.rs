@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use wasmtime::component::Resource;
 use wasmtime::{Global, Memory, Store, TypedFunc};
@@ -16,7 +15,7 @@ use wasmtime_wasi_http::p3::bindings::Service;
 use wasmtime_wasi_http::{Error, WasiHttpView};
 
 use super::body::Arriving;
-use super::concurrent::{Arrival, Marks, attend, rest};
+use super::concurrent::{Arrival, Inbox, Marks, attend, rest};
 use super::flat::turns::{self, Arrivals, Turns};
 use super::state::Gone;
 use super::{FlatCode, Pre, State, body};
@@ -154,7 +153,7 @@ impl ComponentInstance {
             return Ok(Handed::Arrival(Box::new(arrival?)));
         }
         let state = self.store.data_mut();
-        state.begin(id);
+        state.begin(Some(id));
         let mut http = state.http();
         let request = http.new_incoming_request(Scheme::Http, request)?;
         let outparam = http.new_response_outparam_from_callback(move |answer| {
@@ -181,7 +180,7 @@ impl ComponentInstance {
                 }
                 (Body::Concurrent(service), Handed::Arrival(arrival)) => {
                     let call = self.store.run_concurrent(async |accessor| {
-                        arrival.answer(accessor, service).await?;
+                        arrival.answer(accessor, service, true).await?;
                         rest(accessor).await;
                         Ok(())
                     });
@@ -216,18 +215,12 @@ impl ComponentInstance {
     }
 
     /// Has the guest handle requests as they arrive, beside each other.
-    pub fn attend(
-        mut self: Box<Self>,
-        arrivals: UnboundedReceiver<Arrival>,
-        marks: Arc<Marks>,
-    ) -> Movable<Called> {
+    pub fn attend(mut self: Box<Self>, inbox: Arc<Inbox>, marks: Arc<Marks>) -> Movable<Called> {
         Box::pin(async move {
             let result = match &self.body {
-                Body::Concurrent(service) => {
-                    attend(&mut self.store, service, arrivals, &marks).await
-                }
+                Body::Concurrent(service) => attend(&mut self.store, service, &inbox, &marks).await,
                 Body::Flat(Flat { handle: Handle::Turns(turns), .. }) => {
-                    let arrivals = Arrivals::Many(arrivals, marks);
+                    let arrivals = Arrivals::Many(inbox, marks);
                     turns::attend(&mut self.store, turns, arrivals).await
                 }
                 _ => unreachable!("only such an instance is given several requests"),

@@ -14,9 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-
-use super::concurrent::{Arrival, Marks};
+use super::concurrent::{Arrival, Inbox, Marks};
 use super::instance::Called;
 use super::visit::{Broken, Ended};
 use super::{ComponentInstance, Gone};
@@ -41,8 +39,8 @@ pub struct Resident {
     guest: Arc<Guest>,
     gone: Gone,
     marks: Arc<Marks>,
-    /// Where requests go in; `None` once there are to be no more.
-    door: RefCell<Option<UnboundedSender<Arrival>>>,
+    /// Where requests go in.
+    inbox: Arc<Inbox>,
     /// `None` once it has ended.
     place: RefCell<Option<Place>>,
     /// Of the task that drives it.
@@ -96,15 +94,14 @@ impl Resident {
         pool: &Rc<Pool>,
         in_lanes: bool,
     ) -> Rc<Resident> {
-        let (door, arrivals) = unbounded_channel();
-        let marks = Arc::new(Marks::default());
+        let (inbox, marks) = (Arc::new(Inbox::default()), Arc::new(Marks::default()));
         let (guest, gone) = (instance.guest().clone(), instance.gone());
-        let call = instance.attend(arrivals, marks.clone());
+        let call = instance.attend(inbox.clone(), marks.clone());
         let resident = Rc::new(Resident {
             guest,
             gone,
             marks,
-            door: RefCell::new(Some(door)),
+            inbox,
             place: RefCell::new(Some(Place::Fast(call))),
             waker: RefCell::new(Waker::noop().clone()),
             seats: RefCell::default(),
@@ -132,7 +129,7 @@ impl Resident {
 
     /// Whether it is to be given requests, now or later.
     pub fn is_open(&self) -> bool {
-        self.door.borrow().is_some()
+        !self.inbox.is_closed()
     }
 
     /// A place for one more request, if it is to have that. Calls of which each takes a while would
@@ -155,7 +152,8 @@ impl Resident {
 
     /// Has no more requests come in. Once the guest is done with those that are there, it ends.
     pub fn close(&self) {
-        if self.door.borrow_mut().take().is_some() {
+        if self.is_open() {
+            self.inbox.close();
             self.waker.borrow().wake_by_ref();
         }
     }
@@ -231,7 +229,7 @@ impl Resident {
 
     fn hand_over(&self, pool: &Pool, place: Option<Place>) -> Option<Place> {
         let Some(Place::Fast(call)) = place else { return place };
-        self.door.borrow_mut().take();
+        self.inbox.close();
         let id = self.guest.id;
         pool.note_length(id, true);
         let (cpu_max, runnable) = (self.guest.about.limits.cpu_max, pool.line(id).runnable());
@@ -243,7 +241,7 @@ impl Resident {
 
     /// Takes note of how it has ended.
     fn conclude(&self, pool: &Pool, called: Result<Called, Reject>) {
-        self.door.borrow_mut().take();
+        self.inbox.close();
         let about = &self.guest.about;
         let reject = match called {
             Ok((instance, result)) => {
@@ -267,7 +265,7 @@ impl Resident {
 
     /// Ends it where it stands.
     fn end(&self, pool: &Pool, reject: Option<Reject>) {
-        self.door.borrow_mut().take();
+        self.inbox.close();
         let Ok(mut place) = self.place.try_borrow_mut() else { return };
         match place.take() {
             Some(Place::Fast(call)) => pool.lane().discard(call),
@@ -360,13 +358,14 @@ impl Seat {
         if let Some(sitting) = &mut self.resident.seats.borrow_mut()[self.number] {
             sitting.id = Some(arrival.id);
         }
-        let door = self.resident.door.borrow();
-        let entered = door.as_ref().is_some_and(|door| door.send(arrival).is_ok());
-        drop(door);
+        if !self.resident.is_open() {
+            return Err(Reject::Trap);
+        }
+        self.resident.inbox.put(arrival);
         if self.resident.requests.get() >= REQUESTS_MAX {
             self.resident.close();
         }
-        if entered { Ok(()) } else { Err(Reject::Trap) }
+        Ok(())
     }
 
     /// Lets the guest go on. Ready where its instance has come to a bad end.

@@ -100,9 +100,17 @@ impl State {
         store
     }
 
-    /// Takes up a request.
-    pub fn begin(&mut self, request: RequestId) {
+    /// Says for which request the guest runs from now on, one that it has taken up before.
+    pub fn resume(&mut self, request: RequestId) {
         self.request = Some(request);
+        if let Some(log) = &self.log {
+            log.with(|sink| sink.resume(Some(request)));
+        }
+    }
+
+    /// Takes up a request, or one of several.
+    pub fn begin(&mut self, request: Option<RequestId>) {
+        self.request = request;
         if let Some(log) = &self.log {
             log.with(|sink| sink.begin(request));
         }

@@ -263,9 +263,11 @@ fn add_futures(linker: &mut Linker<State>, of: &str, read: u8, write: u8) -> Res
 pub fn drop_taker(memory: &mut [u8], state: &mut State, at: u32) -> Result<()> {
     let promise = state.canon.tasks.promises.get(at)?;
     promise.reader = Taker::Gone;
-    if matches!(promise.writer, Giver::Guest(_)) {
-        return meet(memory, state, at);
+    match promise.writer {
+        Giver::Guest(_) => meet(memory, state, at)?,
+        // The host still has it in mind.
+        Giver::Host => {}
+        _ => drop(state.canon.tasks.promises.remove(at)),
     }
-    drop(state.canon.tasks.promises.remove(at));
     Ok(())
 }

@@ -14,7 +14,9 @@ use super::builtins::{drop_reader, drop_taker};
 use super::error::Flattened;
 use super::fields03::{self, put, take};
 use super::outlet::outlet;
-use super::pipe::{Copying, Giver, Inlet, Promise, Reader, Stream, Taker, Writer, go_on, meet};
+use super::pipe::{
+    Copying, Giver, Inlet, Promise, Reader, Stream, Taker, Value, Writer, go_on, meet,
+};
 use super::tasks::{SENT_READ, STREAM_READ, TRAILERS_READ};
 use crate::guest::component::State;
 use crate::guest::component::body::{Arriving, Departing};
@@ -230,7 +232,8 @@ fn add_response(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(TYPES, "[resource-drop]response", |mut guest: Guest<'_>, this: u32| {
         let (memory, state) = parts(&mut guest)?;
         let response = state.canon.handles.take::<Response>(this)?;
-        let Response { body, trailers, .. } = state.table.delete(response)?;
+        let Response { body, trailers, sent, .. } = state.table.delete(response)?;
+        state.canon.tasks.settle(sent, Value::Sent(Ok(())));
         if let Some(body) = body {
             drop_reader(memory, state, body)?;
         }
@@ -283,6 +286,8 @@ fn send(
         // The request's own body: its end is the response's.
         Some(inlet) => {
             drop_taker(memory, state, trailers)?;
+            state.canon.tasks.settle(inlet.trailers(), Value::Trailers(Ok(None)));
+            state.canon.tasks.settle(sent, Value::Sent(Ok(())));
             inlet.into_body().boxed_unsync()
         }
         None => {
@@ -304,9 +309,7 @@ fn send(
             }
             state.canon.tasks.promises.get(trailers)?.reader = Taker::Response(outlet);
             meet(memory, state, trailers)?;
-            if let Ok(promise) = state.canon.tasks.promises.get(sent) {
-                promise.writer = Giver::Response(watch);
-            }
+            state.canon.tasks.settle_by(sent, Giver::Response(watch));
             leaving.boxed_unsync()
         }
     };

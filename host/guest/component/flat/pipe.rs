@@ -178,7 +178,9 @@ pub fn copy(
     (at, is_read): (u32, bool),
     (ptr, len): (u32, u32),
 ) -> Result<u32> {
-    range(memory, ptr, len)?;
+    if memory.get(ptr as usize..).is_none_or(|tail| tail.len() < len as usize) {
+        return Err(misuse(format!("pointer {ptr} with length {len} is outside of its memory")));
+    }
     let stream = state.canon.tasks.streams.get(at)?;
     let end = match (is_read, &mut stream.writer, &mut stream.reader) {
         (true, _, Reader::Guest(end)) | (false, Writer::Guest(end), _) => end,
@@ -381,12 +383,19 @@ fn trailers(
 }
 
 impl Tasks {
-    /// Gives a future the value that was to follow.
+    /// Gives a future the value that was to follow. Until then it is kept, although the guest may
+    /// have dropped its end.
     pub fn settle(&mut self, at: u32, value: Value) {
-        if let Ok(promise) = self.promises.get(at)
-            && matches!(promise.writer, Giver::Host)
-        {
-            promise.writer = Giver::Value(value);
+        self.settle_by(at, Giver::Value(value));
+    }
+
+    /// As [`Tasks::settle`], by what is to become of a response.
+    pub fn settle_by(&mut self, at: u32, giver: Giver) {
+        let Ok(promise) = self.promises.get(at) else { return };
+        if matches!(promise.reader, Taker::Gone) {
+            drop(self.promises.remove(at));
+        } else {
+            promise.writer = giver;
         }
     }
 }

@@ -12,9 +12,10 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use super::abi::{Handles, Result};
-use super::pipe::{Promise, Stream};
+use super::pipe::{Promise, Reader, Stream, Taker};
 use crate::guest::component::instance::Head;
 use crate::guest::core::misuse;
+use crate::message::RequestId;
 
 /// Kinds of handles, beside those of resources.
 pub const SET: u8 = 200;
@@ -84,6 +85,7 @@ struct Wait {
 
 /// A call of the guest's handler.
 pub struct Call {
+    pub id: RequestId,
     pub context: [u32; 2],
     /// Is told what the guest answers, and taken then.
     pub head: Option<oneshot::Sender<Head>>,
@@ -171,8 +173,8 @@ impl Tasks {
         *self = Tasks::default();
     }
 
-    pub fn begin(&mut self, head: oneshot::Sender<Head>) {
-        let call = Call { context: [0; 2], head: Some(head), next: Next::Soon };
+    pub fn begin(&mut self, id: RequestId, head: oneshot::Sender<Head>) {
+        let call = Call { id, context: [0; 2], head: Some(head), next: Next::Soon };
         self.current = self.calls.insert(call);
     }
 
@@ -198,7 +200,6 @@ impl Tasks {
                 if call.is_some_and(|call| call.head.is_some()) {
                     return Err(misuse("it has ended without an answer"));
                 }
-                // Nobody else uses what it leaves behind.
                 if self.calls.is_empty() {
                     self.abandon();
                 }
@@ -210,11 +211,18 @@ impl Tasks {
         Ok(())
     }
 
-    /// Lets go of streams and futures that nobody can write to any more.
+    /// Lets go of responses that nobody can write to any more: no call is left.
     fn abandon(&mut self) {
-        self.streams = Slab::default();
-        self.promises = Slab::default();
-        self.timers = Slab::default();
+        for stream in self.streams.iter_mut() {
+            if matches!(stream.reader, Reader::Response(_)) {
+                stream.reader = Reader::Gone;
+            }
+        }
+        for promise in self.promises.iter_mut() {
+            if matches!(promise.reader, Taker::Response(_)) {
+                promise.reader = Taker::Gone;
+            }
+        }
     }
 
     /// The next call that can go on, and what it is to be told; whether it has only yielded.

@@ -7,12 +7,11 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::sync::mpsc::UnboundedReceiver;
 use wasmtime::{AsContextMut, Memory, Store, TypedFunc};
 
 use super::pipe::look;
 use crate::guest::component::State;
-use crate::guest::component::concurrent::{Arrival, Marks};
+use crate::guest::component::concurrent::{Arrival, Inbox, Marks};
 use crate::guest::engine::QUANTUM_TICKS;
 
 /// Turns of calls that have only yielded, in a row, before others get the thread.
@@ -30,7 +29,7 @@ pub struct Turns {
 pub enum Arrivals {
     /// One, or none any more.
     One(Option<Box<Arrival>>),
-    Many(UnboundedReceiver<Arrival>, Arc<Marks>),
+    Many(Arc<Inbox>, Arc<Marks>),
 }
 
 /// What comes next.
@@ -41,10 +40,10 @@ enum Turn {
 }
 
 impl Arrivals {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arrival>> {
+    fn take(&mut self) -> Poll<Option<Arrival>> {
         match self {
             Arrivals::One(arrival) => Poll::Ready(arrival.take().map(|arrival| *arrival)),
-            Arrivals::Many(arrivals, _) => arrivals.poll_recv(cx),
+            Arrivals::Many(inbox, _) => inbox.take(),
         }
     }
 
@@ -75,9 +74,9 @@ pub async fn attend(
             Turn::Begin(arrival) => {
                 let Arrival { id, request, head } = arrival;
                 let state = store.data_mut();
-                state.begin(id);
+                state.begin(Some(id));
                 let request = state.put_request(request)?;
-                state.canon.tasks.begin(head);
+                state.canon.tasks.begin(id, head);
                 turns.handle.call_async(store.as_context_mut(), request).await?
             }
             Turn::GoOn(event, has_yielded) => {
@@ -86,6 +85,9 @@ pub async fn attend(
                     yields = 0;
                     tokio::task::yield_now().await;
                 }
+                let state = store.data_mut();
+                let id = state.canon.tasks.call()?.id;
+                state.resume(id);
                 turns.callback.call_async(store.as_context_mut(), event).await?
             }
         };
@@ -102,7 +104,7 @@ fn next(
 ) -> Poll<wasmtime::Result<Turn>> {
     let (memory, state) = turns.memory.data_and_store_mut(&mut *store);
     look(memory, state, cx)?;
-    let is_over = match arrivals.poll(cx) {
+    let is_over = match arrivals.take() {
         Poll::Ready(Some(arrival)) => return Poll::Ready(Ok(Turn::Begin(arrival))),
         Poll::Ready(None) => true,
         Poll::Pending => false,

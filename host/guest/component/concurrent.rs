@@ -112,6 +112,8 @@ pub struct Marks {
     is_busy: AtomicBool,
     /// It has grown so much that another is to take its place.
     is_over: AtomicBool,
+    /// The guest is at something, be it behind a response.
+    is_at_work: AtomicBool,
 }
 
 impl Marks {
@@ -121,6 +123,10 @@ impl Marks {
 
     pub fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
+    }
+
+    pub fn is_at_work(&self) -> bool {
+        self.is_at_work.load(Ordering::Relaxed)
     }
 
     fn note(&self, accessor: &Accessor<State>) {
@@ -171,6 +177,8 @@ pub async fn attend(
             }
             let is_busy = accessor.poll_ready_for_concurrent_call(handle, cx).is_pending();
             marks.is_busy.store(is_busy, Ordering::Relaxed);
+            let is_at_work = accessor.poll_no_interesting_tasks(cx).is_pending();
+            marks.is_at_work.store(is_at_work, Ordering::Relaxed);
             Poll::Pending
         })
         .await

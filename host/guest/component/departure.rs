@@ -70,10 +70,10 @@ impl Departure {
             let mut polled = Pin::new(&mut self.body).poll_frame(cx);
             if polled.is_pending() {
                 let Some(visit) = &mut self.visit else { return Poll::Ready(None) };
-                visit.poll_call(cx);
-                let is_over = visit.is_over();
+                let has_ended = visit.poll_call(cx);
+                let looks = visit.looks();
                 polled = Pin::new(&mut self.body).poll_frame(cx);
-                if polled.is_pending() && is_over {
+                if polled.is_pending() && has_ended && visit.looks() == looks {
                     // Nobody is left who could write to it.
                     return Poll::Ready(Some(Err(Reject::InvalidResponse)));
                 }

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{assert_as_new, start, text};
+use super::{assert_as_new, is_03, start, text};
 
 /// Memory that may come on top while a guest leaves something behind with each request.
 const RSS_GROWTH_MAX: u64 = 32 << 20;
@@ -25,7 +25,12 @@ fn a_component_has_clocks_and_chance() {
     let told: u64 = text(&host, "/probe/clock").parse().expect("a number");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     assert!(now.abs_diff(told) < 60, "{told} at {now}");
-    host.get("/probe/random-large").assert_problem(500);
+    if is_03() {
+        // There, the host may give less than was asked for.
+        assert_eq!(text(&host, "/probe/random-large"), "65536 bytes");
+    } else {
+        host.get("/probe/random-large").assert_problem(500);
+    }
     assert_as_new(&host);
 }
 

@@ -60,6 +60,8 @@ pub async fn run(worker: Rc<Worker>) {
 
 fn look(wire: &Wire, limits: &ConnectionLimits, now: u32, since: u32) {
     let still = still_for(wire, now);
+    // A body may still be coming behind the response's head.
+    wire.look_at_body(since, limits.stall_max);
     if let Some((since, bytes)) = wire.blocked() {
         let is_slow = elapsed(since, now) > time_for(bytes, limits.stall_max);
         if is_slow || still > limits.stall_max {
@@ -67,7 +69,6 @@ fn look(wire: &Wire, limits: &ConnectionLimits, now: u32, since: u32) {
             wire.wake();
         }
     } else if wire.in_flight.get() {
-        wire.look_at_body(since, limits.stall_max);
         // hyper sees that itself, but not behind a request that is in its buffer.
         if wire.is_left() {
             wire.doomed.set(true);

@@ -120,6 +120,13 @@ impl Wire {
         }
     }
 
+    /// Whether the body of the last request is still coming and somebody has it, which may be so
+    /// behind its response's head.
+    pub fn has_body(&self) -> bool {
+        let is_coming = |body: &Arc<Progress>| !body.has_ended() && Arc::strong_count(body) > 1;
+        self.body.borrow().as_ref().is_some_and(is_coming)
+    }
+
     /// A request's response is made.
     pub fn end_request(&self) {
         self.in_flight.set(false);
@@ -304,7 +311,7 @@ impl Read for WireEnd {
             Ok(())
         };
         let now = wire.clock.get();
-        if !wire.in_flight.get() && wire.partial_since.get().is_none() {
+        if !wire.in_flight.get() && wire.partial_since.get().is_none() && !wire.has_body() {
             wire.partial_since.set(Some(now));
         }
         wire.begun.set(true);

@@ -1,7 +1,8 @@
-//! Components of wasi:http 0.2, by one that does as its path says: `guests/probe02`.
+//! Components of wasi:http, by ones that do as their path says: `guests/probe02` and `probe03`.
 //!
-//! All of it twice (`main.rs`): the probe is one core module, which runs on its own, and with a
-//! second one that does nothing it is a component as any other.
+//! All of it three times (`main.rs`). The probe of 0.2 is one core module, which runs on its own;
+//! with a second one that does nothing it is a component as any other; and so is the one of 0.3,
+//! where one behaviour or other is the nearest that there is.
 //!
 //! Of each behaviour the same things are asserted as of a hostile guest: what the client is told,
 //! that the next request works, and that every instance and every permit is back.
@@ -40,12 +41,21 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The probe in bytes, built once for all tests of this process.
 fn probe() -> &'static [u8] {
     static WASM: OnceLock<Vec<u8>> = OnceLock::new();
-    WASM.get_or_init(|| if is_whole() { whole(build()) } else { build() })
+    WASM.get_or_init(|| match (is_03(), is_flat()) {
+        (false, true) => build("probe02", true),
+        (false, false) => whole(build("probe02", true)),
+        (true, is_flat) => build("probe03", !is_flat),
+    })
 }
 
-/// Whether these are the tests of the probe as a component.
-fn is_whole() -> bool {
-    module_path!().ends_with("component_whole")
+/// Whether these are the tests of a probe as one module.
+fn is_flat() -> bool {
+    !module_path!().ends_with("_whole")
+}
+
+/// Whether these are the tests of the probe of wasi:http 0.3.
+fn is_03() -> bool {
+    module_path!().contains("component_03")
 }
 
 /// The component with one more core module and an instance of it, behind the three that it has.
@@ -57,14 +67,20 @@ fn whole(mut component: Vec<u8>) -> Vec<u8> {
     component
 }
 
-/// Builds the probe. The target folder is kept, so that a later run has little to do.
-fn build() -> Vec<u8> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("probe02");
+/// Builds a probe, with all that it can do or without what makes it a component that is not one
+/// module. The target folder is kept, so that a later run has little to do.
+fn build(name: &str, with_all: bool) -> Vec<u8> {
+    let folder = if with_all { name.to_owned() } else { format!("{name}-less") };
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
     // Here cargo finds `guests/.cargo/config.toml`.
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("guests"));
     cargo.args(["build", "--release", "--locked", "--target", "wasm32-wasip2"]);
-    cargo.args(["--package", "guesthouse-guests-probe02", "--target-dir"]).arg(&target);
+    cargo.arg("--package").arg(format!("guesthouse-guests-{name}"));
+    cargo.arg("--target-dir").arg(&target);
+    if !with_all {
+        cargo.arg("--no-default-features");
+    }
     // Flags and profiles of the build that runs this test are not those of a guest.
     let is_ours = |name: &OsString| {
         let name = name.to_string_lossy();
@@ -77,8 +93,8 @@ fn build() -> Vec<u8> {
     let built = cargo.output().expect("cargo runs");
     let told = String::from_utf8_lossy(&built.stderr);
     assert!(built.status.success(), "the probe does not build:\n{told}");
-    let file = target.join("wasm32-wasip2/release/guesthouse_guests_probe02.wasm");
-    fs::read(file).expect("the probe that was built")
+    let file = format!("wasm32-wasip2/release/guesthouse_guests_{name}.wasm");
+    fs::read(target.join(file)).expect("the probe that was built")
 }
 
 /// Which of the two forms it is, and so that every function it imports is there in both.
@@ -89,7 +105,7 @@ fn one_module_is_reset_and_a_component_is_made_anew() {
     fs::write(&file, probe()).expect("a file");
     let output = command().arg("check").arg(&file).output().expect("the program runs");
     let said = String::from_utf8_lossy(&output.stdout);
-    let words = if is_whole() { "instances are made anew" } else { "instances are reset" };
+    let words = if is_flat() { "instances are reset" } else { "instances are made anew" };
     assert!(said.contains(words), "{said}");
 }
 

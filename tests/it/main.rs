@@ -15,6 +15,12 @@ mod cli;
 mod clients;
 mod component;
 #[path = "component.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same tests of a guest of wasi:http 0.3")]
+mod component_03;
+#[path = "component.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same tests of another form of that guest")]
+mod component_03_whole;
+#[path = "component.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same tests of another form of the same guest")]
 mod component_whole;
 mod connections;

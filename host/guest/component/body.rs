@@ -4,6 +4,7 @@
 //! Owns what is done about a body that is not what was announced.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -19,12 +20,28 @@ pub type Departing = WasiBody;
 /// A request's body on its way to the guest.
 pub struct Arriving {
     pub body: RequestBody,
-    pub fault: Option<Fault>,
+    pub watch: Option<Arc<Watch>>,
 }
 
-/// Why a request's body came to a bad end, if it did. The guest learns that there was an error; if
-/// it then fails for it, this is what the client is told.
-pub type Fault = Arc<OnceLock<Reject>>;
+/// What is known of a request's body while the guest has it.
+#[derive(Default)]
+pub struct Watch {
+    fault: OnceLock<Reject>,
+    looks: AtomicUsize,
+}
+
+impl Watch {
+    /// Why it came to a bad end, if it did. The guest learns that there was an error; if it then
+    /// fails for it, this is what the client is told.
+    pub fn fault(&self) -> Option<Reject> {
+        self.fault.get().copied()
+    }
+
+    /// How often somebody has asked for more of it.
+    pub fn looks(&self) -> usize {
+        self.looks.load(Ordering::Relaxed)
+    }
+}
 
 impl http_body::Body for Arriving {
     type Data = Bytes;
@@ -34,9 +51,12 @@ impl http_body::Body for Arriving {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Some(watch) = &self.watch {
+            watch.looks.fetch_add(1, Ordering::Relaxed);
+        }
         Pin::new(&mut self.body).poll_frame(cx).map_err(|reject| {
-            if let Some(fault) = &self.fault {
-                fault.get_or_init(|| reject);
+            if let Some(watch) = &self.watch {
+                watch.fault.get_or_init(|| reject);
             }
             error(reject)
         })

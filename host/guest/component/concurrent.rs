@@ -152,6 +152,8 @@ pub struct Marks {
     is_busy: AtomicBool,
     /// It has grown so much that another is to take its place.
     is_over: AtomicBool,
+    /// The guest is at something, be it behind a response.
+    is_at_work: AtomicBool,
 }
 
 impl Marks {
@@ -161,6 +163,10 @@ impl Marks {
 
     pub fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
+    }
+
+    pub fn is_at_work(&self) -> bool {
+        self.is_at_work.load(Ordering::Relaxed)
     }
 
     /// Takes note of what a request, or a part of it, has left behind.
@@ -173,8 +179,10 @@ impl Marks {
         }
     }
 
-    pub fn note_busy(&self, is_busy: bool) {
+    /// Takes note of what the guest is at.
+    pub fn note_work(&self, is_busy: bool, is_at_work: bool) {
         self.is_busy.store(is_busy, Ordering::Relaxed);
+        self.is_at_work.store(is_at_work, Ordering::Relaxed);
     }
 }
 
@@ -212,7 +220,8 @@ pub async fn attend(
                 }
             }
             let is_busy = accessor.poll_ready_for_concurrent_call(handle, cx).is_pending();
-            marks.note_busy(is_busy);
+            let is_at_work = accessor.poll_no_interesting_tasks(cx).is_pending();
+            marks.note_work(is_busy, is_at_work);
             Poll::Pending
         })
         .await

@@ -33,6 +33,8 @@ pub struct Departure {
     /// Bytes that are still to come, where the guest has said how many.
     left: Option<u64>,
     silence: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// Why it is not finished, where it is not.
+    broken: Option<Reject>,
     /// Pieces that came before anyone asked for them.
     early: VecDeque<Frame<Bytes>>,
 }
@@ -40,7 +42,7 @@ pub struct Departure {
 impl Departure {
     pub fn new(visit: Visit, body: Departing, announced: Option<u64>) -> Self {
         let early = VecDeque::new();
-        Departure { visit: Some(visit), body, left: announced, silence: None, early }
+        Departure { visit: Some(visit), body, left: announced, silence: None, broken: None, early }
     }
 
     /// The body in one piece if it is there, else as it comes. A guest that has only yielded is let
@@ -66,14 +68,17 @@ impl Departure {
 
     /// The next piece as the guest has made it, with the guest going on as long as there is none.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
+        if let Some(reject) = self.broken {
+            return Poll::Ready(Some(Err(reject)));
+        }
         for _ in 0..EMPTY_MAX {
             let mut polled = Pin::new(&mut self.body).poll_frame(cx);
             if polled.is_pending() {
                 let Some(visit) = &mut self.visit else { return Poll::Ready(None) };
-                visit.poll_call(cx);
-                let is_over = visit.is_over();
+                let has_ended = visit.poll_call(cx);
+                let looks = visit.looks();
                 polled = Pin::new(&mut self.body).poll_frame(cx);
-                if polled.is_pending() && is_over {
+                if polled.is_pending() && has_ended && visit.looks() == looks {
                     // Nobody is left who could write to it.
                     return Poll::Ready(Some(Err(Reject::InvalidResponse)));
                 }
@@ -124,7 +129,15 @@ impl Departure {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(()) => self.fail(Reject::Deadline, "silent for too long"),
             },
-            Poll::Ready(Some(Err(reject))) => self.fail(reject, "its body was not finished"),
+            Poll::Ready(Some(Err(reject))) => {
+                // The slow lane lets go of the instance before it says why.
+                let visit = self.visit.as_mut();
+                if visit.is_some_and(|visit| visit.gone.is_gone() && !visit.poll_call(cx)) {
+                    self.broken = Some(reject);
+                    return Poll::Pending;
+                }
+                self.fail(reject, "its body was not finished")
+            }
             Poll::Ready(Some(Ok(frame))) => {
                 self.silence = None;
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);

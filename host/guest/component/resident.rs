@@ -53,11 +53,15 @@ pub struct Resident {
     share: Cell<Duration>,
     /// Since when it has no requests, and the share then.
     empty: Cell<(Instant, Duration)>,
+    /// What the last request had kept, as long as the guest goes on behind its response: so an
+    /// instance that is at work has a place of those that there are.
+    behind: RefCell<Option<Box<dyn Any>>>,
     /// Whether a request was given up that the guest may still be at.
     is_spoilt: Cell<bool>,
     /// Whether it may go on in the slow lane.
     in_lanes: bool,
-    /// The instance, once it has ended well; bodies of responses may still come out of it.
+    /// The instance, once it has ended by itself. Bodies of responses may still come out of it, and
+    /// those that the guest has finished can be told from others.
     remains: RefCell<Option<Box<ComponentInstance>>>,
     /// How it has ended, if badly.
     reject: Cell<Option<Reject>>,
@@ -84,7 +88,7 @@ pub struct Seat {
     pool: Rc<Pool>,
     number: usize,
     is_done: bool,
-    _keep: Option<Box<dyn Any>>,
+    keep: Option<Box<dyn Any>>,
 }
 
 impl Resident {
@@ -109,6 +113,7 @@ impl Resident {
             requests: Cell::new(0),
             share: Cell::new(Duration::ZERO),
             empty: Cell::new((Instant::now(), Duration::ZERO)),
+            behind: RefCell::new(None),
             is_spoilt: Cell::new(false),
             in_lanes,
             remains: RefCell::new(None),
@@ -146,8 +151,9 @@ impl Resident {
         self.seated.set(self.seated.get() + 1);
         self.requests.set(self.requests.get() + 1);
         pool.note_out(true);
+        self.release(pool);
         let (resident, pool) = (self.clone(), pool.clone());
-        Some(Seat { resident, pool, number, is_done: false, _keep: None })
+        Some(Seat { resident, pool, number, is_done: false, keep: None })
     }
 
     /// Has no more requests come in. Once the guest is done with those that are there, it ends.
@@ -192,6 +198,9 @@ impl Resident {
                 Poll::Ready(())
             }
             Poll::Pending if matches!(*place, Some(Place::Fast(_))) => {
+                if !self.marks.is_at_work() {
+                    self.release(pool);
+                }
                 if self.in_lanes && self.longest() >= QUANTUM {
                     *place = self.hand_over(pool, place.take());
                 } else if self.longest() >= self.guest.about.limits.cpu_max {
@@ -204,6 +213,10 @@ impl Resident {
             }
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    fn is_slow(&self) -> bool {
+        self.place.try_borrow().is_ok_and(|place| matches!(*place, Some(Place::Slow(_))))
     }
 
     /// Counts CPU time as that of the requests that are there. By the wall clock, as a request's
@@ -247,7 +260,7 @@ impl Resident {
             Ok((instance, result)) => {
                 instance.end_log();
                 let judged = judge(about, self.only(), result);
-                if judged.is_ok() && self.seated.get() > 0 {
+                if self.seated.get() > 0 {
                     *self.remains.borrow_mut() = Some(instance);
                 } else {
                     pool.dispose(Instance::Component(instance));
@@ -260,6 +273,7 @@ impl Resident {
             }
         };
         self.reject.set(reject);
+        self.release(pool);
         self.wake_all();
     }
 
@@ -277,7 +291,16 @@ impl Resident {
         }
         drop(place);
         self.reject.set(reject);
+        self.release(pool);
         self.wake_all();
+    }
+
+    /// Gives back what is kept for work behind the last response.
+    fn release(&self, pool: &Pool) {
+        if let Some(keep) = self.behind.borrow_mut().take() {
+            drop(keep);
+            pool.note_out(false);
+        }
     }
 
     fn wake_all(&self) {
@@ -290,6 +313,9 @@ impl Resident {
         if self.seated.get() > 0 {
             return;
         }
+        if !self.marks.is_at_work() {
+            self.release(pool);
+        }
         let for_ = self.empty.get().0.elapsed();
         if self.guest.is_retired() || for_ >= IDLE_MAX {
             self.close();
@@ -300,10 +326,16 @@ impl Resident {
     }
 
     /// A request has left.
-    fn leave(&self, pool: &Pool, number: usize, is_done: bool) {
+    fn leave(&self, pool: &Pool, number: usize, is_done: bool, keep: Option<Box<dyn Any>>) {
         self.seats.borrow_mut()[number] = None;
         self.seated.set(self.seated.get() - 1);
-        pool.note_out(false);
+        let goes_on = self.seated.get() == 0 && self.marks.is_at_work();
+        let is_there = self.place.try_borrow().is_ok_and(|place| place.is_some());
+        if goes_on && is_there && keep.is_some() {
+            *self.behind.borrow_mut() = keep;
+        } else {
+            pool.note_out(false);
+        }
         if !is_done {
             self.is_spoilt.set(true);
         }
@@ -326,6 +358,7 @@ impl Resident {
 /// Drives an instance to its end.
 async fn keep(resident: Rc<Resident>, pool: Rc<Pool>) {
     let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut running = None;
     poll_fn(|cx| {
         if !resident.waker.borrow().will_wake(cx.waker()) {
             *resident.waker.borrow_mut() = cx.waker().clone();
@@ -333,9 +366,15 @@ async fn keep(resident: Rc<Resident>, pool: Rc<Pool>) {
         while look.poll_tick(cx).is_ready() {
             resident.look(&pool);
         }
-        resident.turn(&pool, cx)
+        let turned = resident.turn(&pool, cx);
+        if turned.is_pending() && resident.is_slow() {
+            // It yields only while the clock ticks.
+            running.get_or_insert_with(|| pool.pulse().begin());
+        }
+        turned
     })
     .await;
+    drop(running);
     pool.forget(&resident);
 }
 
@@ -354,7 +393,7 @@ impl Seat {
     /// # Errors
     /// The instance has ended meanwhile.
     pub fn enter(&mut self, arrival: Arrival, keep: impl Any) -> Result<(), Reject> {
-        self._keep = Some(Box::new(keep));
+        self.keep = Some(Box::new(keep));
         if let Some(sitting) = &mut self.resident.seats.borrow_mut()[self.number] {
             sitting.id = Some(arrival.id);
         }
@@ -400,6 +439,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.resident.leave(&self.pool, self.number, self.is_done);
+        let keep = self.keep.take();
+        self.resident.leave(&self.pool, self.number, self.is_done, keep);
     }
 }

@@ -34,7 +34,7 @@ pub const HANDLES_MAX: usize = 1_000;
 /// Bytes of one set of header fields, with what they take in memory.
 pub const FIELD_BYTES_MAX: usize = 64 << 10;
 /// Bytes of one call for random bytes.
-const RANDOM_BYTES_MAX: u64 = 64 << 10;
+pub const RANDOM_BYTES_MAX: u64 = 64 << 10;
 /// Bytes of one write to a body, and how many writes wait to be sent on.
 pub const CHUNK_BYTES_MAX: usize = 64 << 10;
 const CHUNKS_MAX: usize = 1;

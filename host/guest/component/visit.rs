@@ -16,7 +16,7 @@ use http_body_util::{BodyExt, Empty};
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::Error;
 
-use super::body::{Arriving, Departing, Fault};
+use super::body::{Arriving, Departing, Watch};
 use super::concurrent::Arrival;
 use super::departure::Departure;
 use super::instance::{Called, Head};
@@ -38,14 +38,14 @@ const NOT_A_HOST: Reject =
 struct Asked {
     id: RequestId,
     method: Method,
-    /// Where a fault of its body is noted, if it has one.
-    fault: Option<Fault>,
+    /// What is known of its body, if it has one.
+    watch: Option<Arc<Watch>>,
 }
 
 impl Asked {
     fn new(request: &Request) -> Self {
-        let fault = (!request.body.is_end()).then(Fault::default);
-        Asked { id: request.id, method: request.method.clone(), fault }
+        let watch = (!request.body.is_end()).then(Arc::default);
+        Asked { id: request.id, method: request.method.clone(), watch }
     }
 }
 
@@ -53,6 +53,8 @@ impl Asked {
 enum Call {
     /// It has the instance for itself.
     Alone(Pin<Box<dyn Future<Output = Ended>>>),
+    /// The same, and the guest is one of 0.3, whose place for an answer goes with its call alone.
+    Answering(Pin<Box<dyn Future<Output = Ended>>>),
     /// It is one of several.
     Among(Seat),
 }
@@ -74,7 +76,7 @@ pub struct Visit {
     pub(super) ended: Option<Ended>,
     head: oneshot::Receiver<Head>,
     pub(super) gone: Gone,
-    fault: Option<Fault>,
+    watch: Option<Arc<Watch>>,
     about: Arc<About>,
     id: RequestId,
     method: Method,
@@ -109,13 +111,14 @@ impl Visit {
         }
         let asked = Asked::new(&request);
         let (sender, head) = oneshot::channel();
-        let request = standard(request, asked.fault.clone())?;
+        let request = standard(request, asked.watch.clone())?;
         let handed = instance.accept(asked.id, request, sender).map_err(|_| NOT_A_HOST)?;
         let (gone, guest) = (instance.gone(), instance.guest().clone());
         let about = guest.about.clone();
         let pool = terms.pool.clone();
-        let call = instance.call(handed);
-        let call = Call::Alone(Box::pin(drive(call, guest, asked.id, terms)));
+        let is_concurrent = instance.is_concurrent();
+        let call = Box::pin(drive(instance.call(handed), guest, asked.id, terms));
+        let call = if is_concurrent { Call::Answering(call) } else { Call::Alone(call) };
         Ok(Self::new(call, asked, (head, gone), (about, pool)))
     }
 
@@ -130,7 +133,7 @@ impl Visit {
     ) -> Result<Self, Reject> {
         let asked = Asked::new(&request);
         let (sender, head) = oneshot::channel();
-        let Ok(request) = standard(request, asked.fault.clone()) else {
+        let Ok(request) = standard(request, asked.watch.clone()) else {
             seat.done();
             return Err(NOT_A_HOST);
         };
@@ -149,8 +152,8 @@ impl Visit {
         (head, gone): (oneshot::Receiver<Head>, Gone),
         (about, pool): (Arc<About>, Rc<Pool>),
     ) -> Self {
-        let Asked { id, method, fault } = asked;
-        Visit { call, ended: None, head, gone, fault, about, id, method, pool }
+        let Asked { id, method, watch } = asked;
+        Visit { call, ended: None, head, gone, watch, about, id, method, pool }
     }
 
     /// The guest's response. Its body may still be coming.
@@ -214,9 +217,9 @@ impl Visit {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<http::Response<Departing>, Reject>> {
-        // The slow lane lets go of the instance before it says why; and one that handles several
-        // requests drops this one unanswered only when it ends.
-        let is_late = self.gone.is_gone() || matches!(self.call, Call::Among(_));
+        // The slow lane lets go of the instance, and of the place for its answer before that, and
+        // then says why.
+        let is_late = self.gone.is_gone() || !matches!(self.call, Call::Alone(_));
         if is_late && !self.poll_call(cx) {
             return Poll::Pending;
         }
@@ -236,7 +239,7 @@ impl Visit {
     pub(super) fn poll_call(&mut self, cx: &mut Context<'_>) -> bool {
         if self.ended.is_none() {
             let polled = match &mut self.call {
-                Call::Alone(call) => call.as_mut().poll(cx),
+                Call::Alone(call) | Call::Answering(call) => call.as_mut().poll(cx),
                 Call::Among(seat) => seat.poll(cx),
             };
             if let Poll::Ready(ended) = polled {
@@ -250,19 +253,15 @@ impl Visit {
         self.ended.is_some()
     }
 
-    /// Whether nobody is left who could write to the response's body. A guest of 0.3 that has ended
-    /// may have handed on another body than one that it writes itself.
-    pub(super) fn is_over(&self) -> bool {
-        match &self.ended {
-            None => false,
-            Some(Ok(instance)) => !instance.is_concurrent(),
-            Some(Err(_)) => true,
-        }
+    /// How often the request's body has been asked for more. Where the guest has ended and it is
+    /// the response's that is asked, the guest has handed on the one as the other.
+    pub(super) fn looks(&self) -> usize {
+        self.watch.as_ref().map_or(0, |watch| watch.looks())
     }
 
     /// What the client is told: if the request's own body was at fault, that.
     pub(super) fn blame(&self, reject: Reject) -> Reject {
-        self.fault.as_ref().and_then(|fault| fault.get().copied()).unwrap_or(reject)
+        self.watch.as_ref().and_then(|watch| watch.fault()).unwrap_or(reject)
     }
 
     pub(super) fn log(&self, why: &str) {
@@ -277,7 +276,7 @@ impl Visit {
             Some(Err(Broken { instance, .. })) => dispose(&pool, instance),
             None => {
                 let call = match call {
-                    Call::Alone(call) => call,
+                    Call::Alone(call) | Call::Answering(call) => call,
                     Call::Among(seat) => return seat.done(),
                 };
                 tokio::task::spawn_local(async move {
@@ -336,7 +335,7 @@ async fn drive<K>(
 /// A request as components get it.
 fn standard(
     request: Box<Request>,
-    fault: Option<Fault>,
+    watch: Option<Arc<Watch>>,
 ) -> Result<http::Request<Arriving>, Reject> {
     let mut made = Vec::new();
     header::host_made(&request, |prefix, name, value| {
@@ -358,7 +357,7 @@ fn standard(
         parts.scheme = Some(Scheme::HTTP);
         parts.authority = Some(Authority::from_static("localhost"));
     }
-    let mut standard = http::Request::new(Arriving { body, fault });
+    let mut standard = http::Request::new(Arriving { body, watch });
     *standard.method_mut() = method;
     *standard.uri_mut() = Uri::from_parts(parts).map_err(|_| Reject::BadPath("not a path"))?;
     *standard.headers_mut() = headers;

@@ -2,7 +2,7 @@
 //! that do not come to an end.
 
 use super::wire::{LAST, Wire};
-use super::{Came, PATIENCE, assert_as_new, get_or_cut, start};
+use super::{Came, PATIENCE, assert_as_new, get_or_cut, is_03, start};
 use crate::client::message;
 use crate::host::{Host, until};
 use crate::hostile::ISOLATIONS;
@@ -68,13 +68,21 @@ const UNFINISHED: [&str; 5] = [
     "/probe/unfinished-leak",
 ];
 
+/// Those that an instance can be seen to leave unfinished: of several calls in one, each might
+/// still write to what another has left behind.
+fn unfinished(isolation: &str) -> &'static [&'static str] {
+    let is_told = |path: &&str| !path.ends_with("-leak");
+    let told = UNFINISHED.iter().take_while(|path| is_told(path)).count();
+    if is_03() && isolation == "reuse" { &UNFINISHED[..told] } else { &UNFINISHED }
+}
+
 /// A guest that has ended before its head is sent is answered for. On a busy machine the head may
 /// be out by then, and the answer is cut off; it is never one that looks whole.
 #[test]
 fn what_is_not_whole_is_never_taken_for_whole() {
     for isolation in ISOLATIONS {
         let host = start(&["--isolation", isolation]);
-        for path in UNFINISHED {
+        for path in unfinished(isolation) {
             until("a refusal", PATIENCE, || {
                 let came = get_or_cut(&host, path);
                 host.assert_serves("/probe/exact");
@@ -109,7 +117,7 @@ fn what_has_begun_and_is_not_finished_is_cut_off() {
     for isolation in ISOLATIONS {
         let host = start(&["--isolation", isolation]);
         // The first two do not wait for anything between head and end.
-        for path in &UNFINISHED[2..] {
+        for path in &unfinished(isolation)[2..] {
             for _ in 0..2 {
                 assert_cut_off(&host, path);
                 assert_as_new(&host);

@@ -2,6 +2,8 @@
 //! it comes.
 
 use std::io::Write as _;
+use std::thread::sleep;
+use std::time::Duration;
 
 use super::wire::{LAST, Wire, chunks, unchunked};
 use super::{assert_as_new, start};
@@ -130,6 +132,35 @@ fn a_body_goes_back_as_it_comes() {
     let (came, is_whole) = unchunked(&came);
     assert!(is_whole, "{} bytes", came.len());
     assert!(came == body, "{} bytes of {BYTES}, or others", came.len());
+    assert_as_new(&host);
+}
+
+/// What comes behind the response's head is no head of another request, however long it takes.
+#[test]
+fn a_body_may_go_on_behind_the_head_of_its_response() {
+    let host = start(&["--head-timeout", "300ms"]);
+    let mut wire = Wire::open(&host, message("POST", "/probe/echo", &[CHUNKED], b""));
+    for number in 0..30 {
+        let piece = format!("piece {number};");
+        wire.send(chunks(piece.as_bytes(), piece.len()));
+        wire.wait_for(&piece);
+        sleep(Duration::from_millis(100));
+    }
+    wire.send(LAST);
+    wire.wait_for("\r\n0\r\n\r\n");
+    drop(wire);
+    assert_as_new(&host);
+}
+
+/// Nor is it waited for without end.
+#[test]
+fn a_body_that_stalls_behind_the_head_of_its_response_is_given_up() {
+    let host = start(&["--stall-timeout", "300ms"]);
+    let mut wire = Wire::open(&host, message("POST", "/probe/echo", &[CHUNKED], b""));
+    wire.send(chunks(b"piece", 5));
+    wire.wait_for("piece");
+    let (body, is_whole) = unchunked(&wire.rest());
+    assert_eq!((body.as_slice(), is_whole), (&b"piece"[..], false));
     assert_as_new(&host);
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{assert_as_new, start, text};
+use super::{assert_as_new, is_03, is_flat, start, text};
 
 /// Memory that may come on top while a guest leaves something behind with each request.
 const RSS_GROWTH_MAX: u64 = 32 << 20;
@@ -11,8 +11,11 @@ const RSS_GROWTH_MAX: u64 = 32 << 20;
 fn a_component_has_no_environment_and_no_network() {
     let host = start(&[]);
     assert_eq!(text(&host, "/probe/env"), "");
-    let told = text(&host, "/probe/outbound");
-    assert!(told.contains("HttpRequestDenied") || told.contains("HTTP-request-denied"), "{told}");
+    if !is_03() || !is_flat() {
+        let told = text(&host, "/probe/outbound");
+        let words = ["HttpRequestDenied", "HTTP-request-denied"];
+        assert!(words.iter().any(|word| told.contains(word)), "{told}");
+    }
     assert_as_new(&host);
 }
 
@@ -25,7 +28,12 @@ fn a_component_has_clocks_and_chance() {
     let told: u64 = text(&host, "/probe/clock").parse().expect("a number");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     assert!(now.abs_diff(told) < 60, "{told} at {now}");
-    host.get("/probe/random-large").assert_problem(500);
+    if is_03() {
+        // There, the host may give less than was asked for.
+        assert_eq!(text(&host, "/probe/random-large"), "65536 bytes");
+    } else {
+        host.get("/probe/random-large").assert_problem(500);
+    }
     assert_as_new(&host);
 }
 

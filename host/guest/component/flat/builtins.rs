@@ -1,11 +1,14 @@
 //! The component model's own functions: tasks, sets, streams and futures.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use wasmtime::Linker;
 
 use super::abi::{Guest, Result, parts, store};
 use super::http03::task_return;
 use super::pipe::{Copying, Giver, Promise, Reader, Stream, Taker, Value, Writer, copy, go_on};
-use super::pipe::{meet, pass};
+use super::pipe::{look, meet, pass};
 use super::tasks::{
     Copied, Event, SENT_READ, SENT_WRITE, SET, STREAM_READ, STREAM_WRITE, TIMER, TRAILERS_READ,
     TRAILERS_WRITE,
@@ -80,6 +83,27 @@ fn add_sets(linker: &mut Linker<State>) -> Result<()> {
         store(memory, ret, (handle, value))?;
         Ok(event as u32)
     })?;
+    // The other calls of the guest wait, too.
+    linker.func_wrap_async(
+        CANON,
+        "waitable-set.wait",
+        |mut guest: Guest<'_>, (set, ret): (u32, u32)| {
+            Box::new(async move {
+                guest.data().canon.handles.rep_raw(SET, set)?;
+                let event = poll_fn(|cx| {
+                    let (memory, state) = parts(&mut guest)?;
+                    look(memory, state, cx)?;
+                    let event = state.canon.tasks.take_event(set);
+                    event
+                        .map_or(Poll::Pending, |event| Poll::Ready(Ok::<_, wasmtime::Error>(event)))
+                });
+                let (event, handle, value) = event.await?;
+                let (memory, _) = parts(&mut guest)?;
+                store(memory, ret, (handle, value))?;
+                Ok(event as u32)
+            })
+        },
+    )?;
     Ok(())
 }
 

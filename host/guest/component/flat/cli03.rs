@@ -15,6 +15,7 @@ use super::abi::{Guest, List, Result, flag, give, give_all};
 use super::tasks::STARTED;
 use crate::guest::component::State;
 use crate::guest::component::flatten::ASYNC;
+use crate::guest::component::state::RANDOM_BYTES_MAX;
 use crate::guest::core::misuse;
 
 const MONOTONIC: &str = "wasi:clocks/monotonic-clock@0.3";
@@ -75,10 +76,11 @@ fn add_waits(linker: &mut Linker<State>) -> Result<()> {
     Ok(())
 }
 
+/// The guest says how many bytes it wants at most, and may be given less.
 fn add_random(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(RANDOM, "get-random-bytes", |mut guest: Guest<'_>, len: u64, ret: u32| {
         let random = guest.data_mut().ctx().ctx.random();
-        let bytes = random::Host::get_random_bytes(random, len)?;
+        let bytes = random::Host::get_random_bytes(random, len.min(RANDOM_BYTES_MAX))?;
         give_all(&mut guest, ret, bytes)
     })?;
     linker.func_wrap(RANDOM, "get-random-u64", |mut guest: Guest<'_>| {
@@ -89,6 +91,7 @@ fn add_random(linker: &mut Linker<State>) -> Result<()> {
         "get-insecure-random-bytes",
         |mut guest: Guest<'_>, len: u64, ret: u32| {
             let random = guest.data_mut().ctx().ctx.random();
+            let len = len.min(RANDOM_BYTES_MAX);
             let bytes = insecure::Host::get_insecure_random_bytes(random, len)?;
             give_all(&mut guest, ret, bytes)
         },

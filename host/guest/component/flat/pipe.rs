@@ -391,11 +391,13 @@ impl Tasks {
 
     /// As [`Tasks::settle`], by what is to become of a response.
     pub fn settle_by(&mut self, at: u32, giver: Giver) {
-        let Ok(promise) = self.promises.get(at) else { return };
-        if matches!(promise.reader, Taker::Gone) {
-            drop(self.promises.remove(at));
-        } else {
-            promise.writer = giver;
+        match self.promises.get(at) {
+            Ok(Promise { writer: Giver::Host, reader: Taker::Gone }) => {
+                drop(self.promises.remove(at));
+            }
+            Ok(promise) if matches!(promise.writer, Giver::Host) => promise.writer = giver,
+            // It has one.
+            _ => {}
         }
     }
 }

@@ -51,7 +51,8 @@ impl Arrivals {
     fn note(&self, state: &mut State) {
         if let Arrivals::Many(_, marks) = self {
             marks.note(state);
-            marks.note_busy(state.canon.tasks.backpressure > 0);
+            let tasks = &state.canon.tasks;
+            marks.note_work(tasks.backpressure > 0, tasks.len() > 0);
         }
     }
 }

@@ -88,6 +88,7 @@ impl Builtin {
             F::WaitableSetDrop => plain("waitable-set.drop"),
             F::WaitableJoin => plain("waitable.join"),
             F::WaitableSetPoll { memory, .. } => polls("waitable-set.poll", memory),
+            F::WaitableSetWait { memory, .. } => polls("waitable-set.wait", memory),
             F::StreamNew { ty } => of("stream.new", ty),
             F::StreamRead { ty, options } => copies("stream.read", ty, options),
             F::StreamWrite { ty, options } => copies("stream.write", ty, options),

@@ -1,0 +1,41 @@
+//! What a behaviour is given, and the ways to answer that most of them need.
+
+use wasip3::clocks::monotonic_clock;
+use wasip3::http::types::Request;
+
+use crate::Answer;
+use crate::reply::Reply;
+
+/// A request.
+pub struct Ask {
+    pub request: Request,
+    /// The query, where it is a number.
+    pub number: Option<u64>,
+}
+
+/// Answers 200 with this text.
+pub fn answer(text: impl AsRef<[u8]>) -> Answer {
+    Reply::whole(200, text)
+}
+
+/// Answers 200 with these header fields, and with a body that is written behind that.
+pub fn begin<F: Future<Output = ()>>(
+    fields: &[(&str, &str)],
+    write: impl FnOnce(Reply) -> F + 'static,
+) -> Answer {
+    let (response, reply) = Reply::begin(200, fields);
+    wasip3::spawn_local(async move { write(reply).await });
+    Ok(response)
+}
+
+/// Waits for so many milliseconds.
+pub async fn wait(ms: u64) {
+    monotonic_clock::wait_for(ms.saturating_mul(1_000_000)).await;
+}
+
+/// Waits and never comes back.
+pub async fn wait_for_ever() -> ! {
+    loop {
+        wait(24 * 60 * 60 * 1000).await;
+    }
+}

@@ -1,0 +1,76 @@
+//! Behaviours that only 0.3 can have: bodies that are handed on, tasks of a call, and calls beside
+//! each other in one instance.
+
+use wasip3::clocks::monotonic_clock;
+use wasip3::http::types::Response;
+use wasip3::wit_bindgen::block_on;
+use wasip3::{wit_future, wit_stream};
+
+use crate::ask::{Ask, answer, wait};
+use crate::reply::made;
+use crate::upload::Upload;
+use crate::world::asked;
+use crate::{Answer, Behaviour, behaviours};
+
+pub const BEHAVIOURS: [(&str, Behaviour); 6] = behaviours! {
+    "pass": pass,
+    "spawned": spawned,
+    "sent": sent,
+    "compute": compute,
+    "block": block,
+    "litter": litter,
+};
+
+/// Gives the request's body back as it is, with a length if there is a number.
+async fn pass(ask: Ask) -> Answer {
+    let length = ask.number.map(|number| number.to_string());
+    let fields: Vec<(&str, &str)> =
+        length.iter().map(|length| ("content-length", length.as_str())).collect();
+    let upload = Upload::of(ask.request);
+    let (response, _sent) = Response::new(made(&fields), Some(upload.stream), upload.end);
+    Ok(response)
+}
+
+/// Has another task answer.
+async fn spawned(_ask: Ask) -> Answer {
+    let task = wasip3::spawn_local(async {
+        wait(10).await;
+        answer("by another task")
+    });
+    task.await.expect("nobody cancels it")
+}
+
+/// Answers, and says in the log what has become of the answer.
+async fn sent(_ask: Ask) -> Answer {
+    let (mut body, contents) = wit_stream::new();
+    let (end, trailers) = wit_future::new(|| Ok(None));
+    let (response, sent) = Response::new(made(&[]), Some(contents), trailers);
+    wasip3::spawn_local(async move {
+        body.write_all(b"sent".to_vec()).await;
+        drop((body, end));
+        println!("the answer was sent: {:?}", sent.await);
+    });
+    Ok(response)
+}
+
+/// Answers after it has computed for so many milliseconds.
+async fn compute(ask: Ask) -> Answer {
+    let ns = ask.number.unwrap_or(100).saturating_mul(1_000_000);
+    let begun = monotonic_clock::now();
+    while monotonic_clock::now() - begun < ns {}
+    answer("computed")
+}
+
+/// Answers after so many milliseconds in which nothing else can run in the instance.
+async fn block(ask: Ask) -> Answer {
+    block_on(wait(ask.number.unwrap_or(100)));
+    answer("blocked")
+}
+
+/// Leaves so many sets of fields behind, and answers with how often the instance has been asked.
+async fn litter(ask: Ask) -> Answer {
+    for _ in 0..ask.number.unwrap_or(1) {
+        std::mem::forget(made(&[("x-left", "here")]));
+    }
+    answer(asked().to_string())
+}

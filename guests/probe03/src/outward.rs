@@ -1,0 +1,47 @@
+//! Behaviours by interfaces that a component cannot import and be run as one module.
+
+use wasip3::cli::{stderr, stdout};
+use wasip3::http::client;
+use wasip3::http::types::{ErrorCode, Fields, Request, Scheme};
+use wasip3::{wit_future, wit_stream};
+
+use crate::ask::{Ask, answer};
+use crate::{Answer, Behaviour, behaviours};
+
+pub const BEHAVIOURS: [(&str, Behaviour); 2] = behaviours! {
+    "print": print,
+    "outbound": outbound,
+};
+
+/// Writes lines to stdout and stderr, the last one without its end.
+async fn print(_ask: Ask) -> Answer {
+    let (mut out, piece) = wit_stream::new();
+    let out_taken = stdout::write_via_stream(piece);
+    let (mut err, piece) = wit_stream::new();
+    let err_taken = stderr::write_via_stream(piece);
+    out.write_all(b"out one\n".to_vec()).await;
+    err.write_all(b"err one\n".to_vec()).await;
+    out.write_all(b"out two".to_vec()).await;
+    drop((out, err));
+    let taken = (out_taken.await, err_taken.await);
+    assert!(matches!(taken, (Ok(()), Ok(()))), "the host takes it");
+    answer("printed")
+}
+
+/// Answers with what comes of a request to somebody else.
+async fn outbound(_ask: Ask) -> Answer {
+    answer(match call_out().await {
+        Ok(status) => format!("status {status}"),
+        Err(code) => format!("{code:?}"),
+    })
+}
+
+async fn call_out() -> Result<u16, ErrorCode> {
+    let (end, trailers) = wit_future::new(|| Ok(None));
+    let (request, _sent) = Request::new(Fields::new(), None, trailers, None);
+    drop(end);
+    let authority = request.set_authority(Some("127.0.0.1:1"));
+    authority.and(request.set_scheme(Some(&Scheme::Http))).expect("an address");
+    request.set_path_with_query(Some("/")).expect("a path");
+    Ok(client::send(request).await?.get_status_code())
+}

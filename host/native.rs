@@ -70,7 +70,7 @@ impl Twin {
         let work = async {
             match self {
                 Twin::Fib => fib(request).await,
-                Twin::Echo => echo(request).await,
+                Twin::Echo => echo(request, limits.response_bytes_max).await,
                 Twin::Hello | Twin::Plaintext | Twin::Json | Twin::Render => {
                     return self.respond_now(headers).unwrap_or(Err(Reject::Trap));
                 }
@@ -103,8 +103,9 @@ async fn fib(request: &Request) -> Result<Reply, Reject> {
     work.await.map_err(|_| Reject::Trap)
 }
 
-async fn echo(request: &mut Request) -> Result<Reply, Reject> {
-    let body = request.body.collect().await?;
+async fn echo(request: &mut Request, response_bytes_max: usize) -> Result<Reply, Reject> {
+    // What it gives back would be too large, too.
+    let body = request.body.collect(response_bytes_max).await?.ok_or(Reject::InvalidResponse)?;
     let made = request.place.params.iter().map(|(name, value)| {
         (Cow::Owned(format!("{}{name}", crate::message::MATCH_PREFIX)), value.as_bytes())
     });

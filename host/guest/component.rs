@@ -5,6 +5,7 @@
 
 mod body;
 mod code;
+mod config;
 mod flat;
 mod flatten;
 mod instance;

@@ -32,6 +32,7 @@ mod middleware;
 mod random;
 mod reset;
 mod route;
+mod settings;
 mod sniff;
 mod soak;
 mod tidy;

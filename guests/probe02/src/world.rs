@@ -15,9 +15,10 @@ use crate::Behaviour;
 use crate::ask::Ask;
 use crate::reply::made;
 
-pub const BEHAVIOURS: [(&str, Behaviour); 9] = [
+pub const BEHAVIOURS: [(&str, Behaviour); 10] = [
     ("env", env),
     ("print", print),
+    ("print-much", print_much),
     ("random", random_bytes),
     ("random-large", random_large),
     ("clock", clock),
@@ -42,6 +43,15 @@ fn print(ask: Ask) {
     print!("out two");
     // The library keeps back what is no whole line.
     std::io::stdout().flush().expect("the host takes it");
+    ask.answer("printed");
+}
+
+/// Writes so many lines to stderr, each of them 10,000 bytes long.
+fn print_much(ask: Ask) {
+    let line = "much ".repeat(2_000);
+    for _ in 0..ask.number.unwrap_or(1) {
+        eprintln!("{line}");
+    }
     ask.answer("printed");
 }
 

@@ -1,11 +1,12 @@
-//! Host functions for components that are one core module (`flatten.rs`): WASI 0.2 and wasi:http by
-//! the canonical ABI.
+//! Host functions for components that are one core module (`flatten.rs`): WASI 0.2, wasi:http and
+//! wasi:config by the canonical ABI.
 //!
 //! Owns how values pass between a module's memory and wasmtime's own implementation of WASI, which
 //! does what the functions are for. Source of the layouts: the component model's CanonicalABI.md.
 
 mod abi;
 mod cli;
+mod config;
 mod error;
 mod http;
 mod io;
@@ -25,6 +26,7 @@ pub fn linker(engine: &Engine) -> Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     io::add_to_linker(&mut linker)?;
     cli::add_to_linker(&mut linker)?;
+    config::add_to_linker(&mut linker)?;
     http::add_to_linker(&mut linker)?;
     outgoing::add_to_linker(&mut linker)?;
     linker.func_wrap(NEXT.0, NEXT.1, abi::place)?;

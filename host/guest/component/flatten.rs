@@ -56,7 +56,7 @@ fn is_wide(interface: &str, name: &str) -> bool {
         "wasi:http/outgoing-handler" => name == "handle",
         "wasi:random/random" => name == "get-random-bytes",
         "wasi:random/insecure" => name == "get-insecure-random-bytes",
-        "wasi:cli/environment" => true,
+        "wasi:cli/environment" | "wasi:config/store" => true,
         _ => false,
     }
 }

@@ -100,6 +100,16 @@ impl State {
         store
     }
 
+    /// The variables of `wasi:config`.
+    pub fn vars(&self) -> &[(String, String)] {
+        &self.limiter.about.words.vars
+    }
+
+    /// The value of one of them.
+    pub fn var(&self, key: &str) -> Option<String> {
+        self.vars().iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
+    }
+
     /// Takes up a request.
     pub fn begin(&mut self, request: RequestId) {
         self.request = Some(request);
@@ -127,13 +137,15 @@ impl State {
         }
     }
 
-    /// WASI without arguments, environment, files and sockets; stdout and stderr go to the log.
+    /// WASI with the guest's environment, without arguments, files and sockets; stdout and stderr
+    /// go to the log.
     fn make_wasi(&mut self) {
         let log = SharedSink::new(LogSink::new(self.limiter.about.clone(), self.request));
         let mut builder = WasiCtx::builder();
         builder
             .stdout(log.stream("stdout"))
             .stderr(log.stream("stderr"))
+            .envs(&self.limiter.about.words.env)
             .max_random_size(RANDOM_BYTES_MAX);
         self.wasi = Some(Box::new(builder.build()));
         self.log = Some(log);

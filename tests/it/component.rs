@@ -17,6 +17,8 @@ use std::time::Duration;
 use crate::client::{Connection, Response, message};
 use crate::host::{Host, Setup, Status, command};
 
+#[path = "component/bounds.rs"]
+mod bounds;
 #[path = "component/ends.rs"]
 mod ends;
 #[path = "component/framing.rs"]

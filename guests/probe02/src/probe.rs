@@ -8,6 +8,7 @@
 
 mod ask;
 mod bodies;
+mod bounds;
 mod config;
 mod ends;
 mod heads;
@@ -29,9 +30,10 @@ wasip2::http::proxy::export!(Probe);
 type Behaviour = fn(Ask);
 
 /// All of them, by module.
-const BEHAVIOURS: [&[(&str, Behaviour)]; 5] = [
+const BEHAVIOURS: [&[(&str, Behaviour)]; 6] = [
     &heads::BEHAVIOURS,
     &bodies::BEHAVIOURS,
+    &bounds::BEHAVIOURS,
     &config::BEHAVIOURS,
     &ends::BEHAVIOURS,
     &world::BEHAVIOURS,

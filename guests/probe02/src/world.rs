@@ -15,12 +15,11 @@ use crate::Behaviour;
 use crate::ask::Ask;
 use crate::reply::made;
 
-pub const BEHAVIOURS: [(&str, Behaviour); 10] = [
+pub const BEHAVIOURS: [(&str, Behaviour); 9] = [
     ("env", env),
     ("print", print),
     ("print-much", print_much),
     ("random", random_bytes),
-    ("random-large", random_large),
     ("clock", clock),
     ("outbound", outbound),
     ("count", count),
@@ -59,12 +58,6 @@ fn print_much(ask: Ask) {
 fn random_bytes(ask: Ask) {
     let bytes = random::get_random_bytes(16);
     ask.answer(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-}
-
-/// Asks for a mebibyte of random bytes at once.
-fn random_large(ask: Ask) {
-    let bytes = random::get_random_bytes(1 << 20);
-    ask.answer(format!("{} bytes", bytes.len()));
 }
 
 /// Answers with the time in seconds since 1970.

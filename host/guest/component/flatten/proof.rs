@@ -7,6 +7,7 @@ use wasmparser::{ExternalKind, Parser, Payload, TypeRef};
 use super::MEMORY;
 use super::graph::{CoreFunc, CoreInstance, Func, Graph, Options, Outer};
 use super::shim::{fixup_import, shim_slot};
+use crate::guest::component::config::CONFIG;
 
 /// Prefix of the name under which a resource's handles are dropped.
 const DROP: &str = "[resource-drop]";
@@ -122,7 +123,8 @@ impl<'g, 'a> Proof<'g, 'a> {
         };
         let (interface, version) = interface.split_once('@')?;
         let is_02 = version.starts_with("0.2.") && !version.contains('-');
-        is_02.then(|| Target { interface: interface.to_owned(), name })
+        let is_known = is_02 || (interface, version) == CONFIG;
+        is_known.then(|| Target { interface: interface.to_owned(), name })
     }
 
     /// The core function that a shim's function calls. The module's imports have to be there before

@@ -3,6 +3,8 @@
 //! Owns nothing but the translation of a request and a reply; the work itself is the guests' own
 //! source. Knows neither hyper nor wasmtime.
 
+mod stream;
+
 use std::borrow::Cow;
 
 use bytes::Bytes;
@@ -23,11 +25,19 @@ pub enum Twin {
     Json,
     Echo,
     Render,
+    Stream,
 }
 
 impl Twin {
-    pub const ALL: [Twin; 6] =
-        [Twin::Hello, Twin::Fib, Twin::Plaintext, Twin::Json, Twin::Echo, Twin::Render];
+    pub const ALL: [Twin; 7] = [
+        Twin::Hello,
+        Twin::Fib,
+        Twin::Plaintext,
+        Twin::Json,
+        Twin::Echo,
+        Twin::Render,
+        Twin::Stream,
+    ];
 
     /// The name of the guest that it is the twin of.
     pub fn name(self) -> &'static str {
@@ -38,6 +48,7 @@ impl Twin {
             Twin::Json => "json",
             Twin::Echo => "echo",
             Twin::Render => "render",
+            Twin::Stream => "stream",
         }
     }
 
@@ -52,7 +63,7 @@ impl Twin {
             Twin::Plaintext => workload::plaintext(),
             Twin::Json => workload::json(),
             Twin::Render => workload::render(),
-            Twin::Fib | Twin::Echo => return Err(headers),
+            Twin::Fib | Twin::Echo | Twin::Stream => return Err(headers),
         };
         Ok(respond(reply, headers))
     }
@@ -69,6 +80,7 @@ impl Twin {
     ) -> Result<Response, Reject> {
         let work = async {
             match self {
+                Twin::Stream => return Ok(stream::respond(request, headers)),
                 Twin::Fib => fib(request).await,
                 Twin::Echo => echo(request, limits.response_bytes_max).await,
                 Twin::Hello | Twin::Plaintext | Twin::Json | Twin::Render => {

@@ -34,7 +34,7 @@ mod streams;
 #[path = "component/uploads.rs"]
 mod uploads;
 #[path = "component/wire.rs"]
-mod wire;
+pub mod wire;
 #[path = "component/world.rs"]
 mod world;
 

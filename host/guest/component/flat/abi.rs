@@ -21,6 +21,8 @@ pub struct Canon {
     pub memory: Option<Memory>,
     pub pending: Option<Pending>,
     pub handles: Handles,
+    /// Whether the last `poll` has found something ready that the guest has made no use of yet.
+    pub has_polled: bool,
 }
 
 /// A type of resource, by the type behind it.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use wasmtime_wasi_http::{Error, WasiBody};
 
+use crate::guest::meter::Flow;
 use crate::message::{Reject, RequestBody};
 
 /// A response's body, as the guest's end of it hands it out.
@@ -20,6 +21,7 @@ pub type Departing = WasiBody;
 pub struct Arriving {
     pub body: RequestBody,
     pub fault: Option<Fault>,
+    pub flow: Flow,
 }
 
 /// Why a request's body came to a bad end, if it did. The guest learns that there was an error; if
@@ -34,7 +36,11 @@ impl http_body::Body for Arriving {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx).map_err(|reject| {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.flow.add(frame.data_ref().map_or(0, |data| data.len() as u64));
+        }
+        polled.map_err(|reject| {
             if let Some(fault) = &self.fault {
                 fault.get_or_init(|| reject);
             }

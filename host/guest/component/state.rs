@@ -35,8 +35,8 @@ pub const HANDLES_MAX: usize = 1_000;
 const FIELD_BYTES_MAX: usize = 64 << 10;
 /// Bytes of one call for random bytes.
 const RANDOM_BYTES_MAX: u64 = 64 << 10;
-/// Bytes of one write to a body, and how many writes wait to be sent on: with fewer, a guest and its
-/// worker would wait for each other at every one.
+/// Bytes of one write to a body, and how many writes wait to be sent on: with one, a guest and its
+/// worker wait for each other at every write.
 const CHUNK_BYTES_MAX: usize = 64 << 10;
 const CHUNKS_MAX: usize = 3;
 

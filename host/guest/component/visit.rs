@@ -25,7 +25,7 @@ use super::instance::{Called, Head};
 use super::state::Gone;
 use crate::guest::instance::{Instance, judge, log_end};
 use crate::guest::lane::Movable;
-use crate::guest::meter::Meter;
+use crate::guest::meter::{Flow, Meter};
 use crate::guest::{About, Guest, Pool, header};
 use crate::message::{BASE_PATH, Reject, Request, RequestId, Response, ResponseBody};
 
@@ -55,6 +55,7 @@ pub struct Visit {
     head: oneshot::Receiver<Head>,
     gone: Gone,
     fault: Option<Fault>,
+    flow: Flow,
     about: Arc<About>,
     id: RequestId,
     method: Method,
@@ -87,7 +88,8 @@ impl Visit {
         let (sender, head) = oneshot::channel();
         let has_body = !request.body.is_end();
         let fault = has_body.then(Fault::default);
-        let request = standard(request, fault.clone())?;
+        let flow = Flow::default();
+        let request = standard(request, fault.clone(), flow.clone())?;
         let accepted = instance.accept(id, request, sender).map_err(|_| {
             Reject::BadHost("the Host header is not one that a component can be handed")
         });
@@ -96,8 +98,8 @@ impl Visit {
         let guest = instance.guest().clone();
         let about = guest.about.clone();
         let call = instance.call(handed);
-        let call = Box::pin(drive(call, guest, id, terms));
-        Ok(Visit { call, ended: None, head, gone, fault, about, id, method, pool })
+        let call = Box::pin(drive(call, guest, (id, flow.clone()), terms));
+        Ok(Visit { call, ended: None, head, gone, fault, flow, about, id, method, pool })
     }
 
     /// The guest's response. Its body may still be coming.
@@ -225,13 +227,13 @@ fn dispose(pool: &Pool, instance: Option<Box<ComponentInstance>>) {
 async fn drive<K>(
     call: Movable<Called>,
     guest: Arc<Guest>,
-    id: RequestId,
+    (id, flow): (RequestId, Flow),
     terms: Terms<K>,
 ) -> Ended {
     let Terms { pool, started, waited, in_lanes, keep: _keep } = terms;
     let about = &guest.about;
     let _out = pool.lend();
-    let mut meter = Meter::new(&about.limits, started).without_deadline();
+    let mut meter = Meter::new(&about.limits, started).without_deadline().with_flow(flow);
     if in_lanes {
         meter = meter.in_lanes(&pool, guest.id);
     }
@@ -260,6 +262,7 @@ async fn drive<K>(
 fn standard(
     request: Box<Request>,
     fault: Option<Fault>,
+    flow: Flow,
 ) -> Result<http::Request<Arriving>, Reject> {
     let mut made = Vec::new();
     header::host_made(&request, |prefix, name, value| {
@@ -281,7 +284,7 @@ fn standard(
         parts.scheme = Some(Scheme::HTTP);
         parts.authority = Some(Authority::from_static("localhost"));
     }
-    let mut standard = http::Request::new(Arriving { body, fault });
+    let mut standard = http::Request::new(Arriving { body, fault, flow });
     *standard.method_mut() = method;
     *standard.uri_mut() = Uri::from_parts(parts).map_err(|_| Reject::BadPath("not a path"))?;
     *standard.headers_mut() = headers;
@@ -408,6 +411,7 @@ impl Body for Departure {
             Poll::Ready(Some(Ok(frame))) => {
                 this.silence = None;
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                this.visit.as_ref().inspect(|visit| visit.flow.add(bytes));
                 match &mut this.left {
                     Some(left) if bytes > *left => {
                         this.fail(Reject::InvalidResponse, "its body is longer than announced")

@@ -10,6 +10,7 @@ import dataclasses
 import os
 import pathlib
 import statistics
+import time
 from collections.abc import Callable
 
 import instruments
@@ -19,6 +20,9 @@ SERVER_CPU = "0"
 CLIENT_CPU = "1"
 WARM_UP_S = 1
 IDLE_CONNECTIONS = 10_000
+STREAM_BYTES = 10 << 20
+LONG_STREAM_BYTES = 1 << 30
+STREAMS_AT_LEAST = 5
 # What is idle may be put away some seconds after its last request.
 IDLE_REST_S = 5
 HELLO = b"Hello, World!"
@@ -117,6 +121,41 @@ def measure_idle(bench, case, _seconds):
     }
 
 
+def measure_stream(bench, case, seconds):
+    """Bodies up and down at once, one after the other: the median of their rates."""
+    server = bench.server(case.server)
+    before_s, end_s, rates = server.cpu_s(), time.perf_counter() + seconds, []
+    with pinned_to(int(CLIENT_CPU)):
+        while time.perf_counter() < end_s or len(rates) < STREAMS_AT_LEAST:
+            wall_s = instruments.upload_wall_s(server.address, case.path, STREAM_BYTES)
+            rates.append(STREAM_BYTES / wall_s / 1e6)
+    server.check_alive()
+    return {
+        "mb_per_s": statistics.median(rates),
+        "cpu_ms_per_body": (server.cpu_s() - before_s) / len(rates) * 1e3,
+        "bodies": len(rates),
+        "errors": "",
+    }
+
+
+def measure_stream_memory(bench, case, _seconds):
+    """Resident memory that a long body takes at its worst, over what an idle server has."""
+    with bench.launch(case.server) as server:
+        # The first pays for what every later one finds there.
+        instruments.upload_wall_s(server.address, case.path, STREAM_BYTES)
+        before = server.rss_settled_bytes()
+        server.forget_peak()
+        with pinned_to(int(CLIENT_CPU)):
+            instruments.upload_wall_s(server.address, case.path, LONG_STREAM_BYTES)
+        peak = server.peak_bytes()
+    return {
+        "mib_over_idle": (peak - before) / 2**20,
+        "rss_before_bytes": before,
+        "rss_peak_bytes": peak,
+        "errors": "",
+    }
+
+
 def measure_start(bench, case, _seconds):
     """Time from exec to the first 200; the case `first` starts without a compile cache."""
     cache = bench.empty_folder() if case.label == "first" else None
@@ -139,6 +178,13 @@ def fill_cache(bench, _figure):
             status, _ = instruments.get(server.address, path)
             if status != 200:
                 raise Failure(f"{path} answers {status}")
+
+
+def load_streams(bench, figure):
+    """One body through each case, which also has its guest compiled."""
+    for case in figure.cases:
+        address = bench.server(case.server).address
+        instruments.upload_wall_s(address, case.path, STREAM_BYTES)
 
 
 @contextlib.contextmanager
@@ -206,6 +252,12 @@ def component(server):
     return Case("component", server, "/wasi02/hello"), Case("twin", server, "/native/hello")
 
 
+def stream():
+    """The component that gives a body back as it comes, and its twin."""
+    path = "/stream/upper"
+    return Case("stream", "fresh", path, None), Case("twin", "fresh", "/native" + path, None)
+
+
 def wall(name, path, at_most, body, *more_cases):
     title = f"{path}, guest / twin, wall time"
     cases = (*pair("guest", "fresh", path, body), *more_cases)
@@ -259,6 +311,16 @@ FIGURES = (
             Case("twin x2", "fresh x2", "/native/hello", load=UNPINNED),
         ),
         two_workers_over_one,
+    ),
+    Figure(
+        "stream-throughput", "/stream/upper, 10 MiB both ways / twin, bytes/s", None,
+        stream(), ratio("stream", "twin"), measure_stream, "mb_per_s",
+        case_shown="{:.0f} MB/s", prepare=load_streams, at_least=0.5,
+    ),
+    Figure(
+        "stream-memory", "/stream/upper, 1 GiB both ways, peak over idle", 16.0,
+        stream()[:1], lambda values: values["stream"], measure_stream_memory, "mib_over_idle",
+        "{:.1f} MiB", "{:.1f} MiB", prepare=load_streams,
     ),
     Figure(
         "pipelined", "/hello reuse / twin, 24 pipelined, CPU", 1.3,

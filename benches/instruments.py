@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 STARTED_WITHIN_S = 30
@@ -26,6 +27,7 @@ LISTENING = re.compile(r"(?:listening|Serving HTTP) on http://([0-9.]+):([0-9]+)
 COUNTERS = re.compile(rb"status: ([^\n]*)\n")
 COUNTER = re.compile(r"(\w+)=(?:\[([^\]]*)\]|(\S+))")
 WATCHED = re.compile(rb"^tfd:\s*(\d+)", re.MULTILINE)
+PIECE_BYTES = 1 << 20
 SECONDS_PER = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 
@@ -122,6 +124,16 @@ class Server:
         with open(f"/proc/{self.process.pid}/smaps_rollup", encoding="ascii") as rollup:
             kinds = re.findall(r"^(\w+):\s+(\d+) kB", rollup.read(), re.MULTILINE)
         return {kind: int(kibibytes) for kind, kibibytes in kinds}
+
+    def forget_peak(self):
+        """Has `peak_bytes` begin anew."""
+        with open(f"/proc/{self.process.pid}/clear_refs", "w", encoding="ascii") as refs:
+            refs.write("5")
+
+    def peak_bytes(self):
+        """The most resident memory that it has had."""
+        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:
+            return int(re.search(r"^VmHWM:\s+(\d+) kB", status.read(), re.MULTILINE)[1]) * 1024
 
     def mappings(self):
         with open(f"/proc/{self.process.pid}/maps", "rb") as maps:
@@ -357,6 +369,44 @@ def idle_connections_bytes(server, path, count, rest_s):
     if closed:
         raise Failure(f"the server closed {closed} of {count} idle connections")
     return before, after
+
+
+def upload_wall_s(address, path, total):
+    """Sends a body of so many bytes, and reads what comes back of it meanwhile: seconds.
+
+    What comes back has to be all of it in upper case, of which the length and the last bytes are
+    looked at: to look at everything would take longer than to send it.
+    """
+    piece = b"a" * min(total, PIECE_BYTES)
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {total}\r\n\r\n"
+    room = bytearray(PIECE_BYTES)
+    with connect(address) as client:
+        start_s = time.perf_counter()
+        client.sendall(head.encode("ascii"))
+        sender = threading.Thread(target=send_body, args=(client, piece, total), daemon=True)
+        sender.start()
+        got, last = 0, b""
+        # Its pieces have sizes between them.
+        while not last.endswith(b"A\r\n0\r\n\r\n"):
+            count = client.recv_into(room)
+            if count == 0:
+                raise Failure(f"{path}: closed after {got} bytes of {total}")
+            got += count
+            last = (last + bytes(room[max(count - 8, 0) : count]))[-8:]
+        wall_s = time.perf_counter() - start_s
+        sender.join()
+    if not total < got < total * 1.01 + 1024:
+        raise Failure(f"{path}: {got} bytes came back of {total}")
+    return wall_s
+
+
+def send_body(client, piece, total):
+    left = total
+    # The reader says what is wrong with a connection that breaks.
+    with contextlib.suppress(OSError):
+        while left:
+            client.sendall(piece[:left])
+            left -= min(left, len(piece))
 
 
 def is_closed(client):

@@ -147,6 +147,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Verb::Serve { dir, flags } => serve(&flags, Source::Folder(dir)),
         Verb::Demo { many: None, mut flags, .. } => {
             flags.native = true;
+            flags.guests.any_body = &control::STREAMING_GUESTS;
             serve(&flags, Source::Demo)
         }
         Verb::Demo { many: Some(count), many_dir, mut flags } => {

@@ -18,15 +18,18 @@ use amount::{
     TOTAL,
 };
 use connections::ConnectionFlags;
+use guests::GuestFlags;
 
 mod address;
 mod admission;
 mod amount;
 mod connections;
+mod guests;
 mod machine;
 
 pub use admission::{Admission, QueueLimits};
 pub use connections::{Balance, ConnectionLimits};
+pub use guests::{Guests, Words};
 
 /// How the host serves: valid by construction, fixed for the life of the process.
 #[derive(Clone, Debug)]
@@ -41,6 +44,8 @@ pub struct Config {
     pub native: bool,
     pub upstream: Option<Upstream>,
     pub limits: Limits,
+    /// What single guests are given, some limits among it.
+    pub guests: Guests,
     pub admission: Admission,
     pub connections: ConnectionLimits,
     pub balance: Balance,
@@ -61,7 +66,7 @@ pub struct CompileLimits {
     pub memory_bytes_max: usize,
 }
 
-/// What one guest may use. Every limit is finite.
+/// What one guest may use. Every limit is finite but for that on what only passes through.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Limits {
     /// All memories of one instance together.
@@ -70,8 +75,8 @@ pub struct Limits {
     pub deadline: Duration,
     /// CPU time of one request.
     pub cpu_max: Duration,
-    /// Request body.
-    pub body_bytes_max: u64,
+    /// Request body; `None` is any size.
+    pub body_bytes_max: Option<u64>,
     /// Response body.
     pub response_bytes_max: usize,
     /// Request head and response head, each.
@@ -113,6 +118,7 @@ const UPSTREAM: &str =
     "Forward to http://HOST[:PORT][/BASE] what no guest answers [default: answer 404]";
 const SLOW: &str =
     "How far long calls stand back behind short ones, 0 to 19 as in nice(1), or off for not at all";
+const BODY_HELP: &str = "Request body of any guest, or of one; may be repeated, none is any size";
 const MEMORY_TOTAL: &str = "Memory of all instances, of large bodies on their way and of loaded \
     guests [default: three quarters of the machine's, or of the cgroup's]";
 /// Its weight is a twentieth of that of the workers: what long calls get while short ones keep
@@ -177,9 +183,14 @@ pub struct Flags {
     #[arg(long, value_name = "TIME", help_heading = LIMITS, default_value_t = CPU.default())]
     pub cpu_max: String,
 
-    /// Request body
-    #[arg(long, value_name = "SIZE", help_heading = LIMITS, default_value_t = BODY.default())]
-    pub body_max: String,
+    #[arg(
+        long,
+        value_name = "[GUEST=]SIZE|none",
+        help_heading = LIMITS,
+        help = BODY_HELP,
+        default_values_t = [BODY.default()]
+    )]
+    pub body_max: Vec<String>,
 
     /// Response body
     #[arg(long, value_name = "SIZE", help_heading = LIMITS, default_value_t = RESPONSE.default())]
@@ -188,6 +199,9 @@ pub struct Flags {
     /// Request head and response head, each
     #[arg(long, value_name = "SIZE", help_heading = LIMITS, default_value_t = HEADER.default())]
     pub header_max: String,
+
+    #[command(flatten)]
+    pub guests: GuestFlags,
 
     #[command(flatten)]
     pub admission: AdmissionFlags,
@@ -232,6 +246,7 @@ impl Flags {
     /// and how much memory there is.
     pub fn validate(&self) -> Result<(Config, LogFormat), Mistakes> {
         let mut mistakes = Mistakes::default();
+        let mut guests = Guests::default();
         let mut config = Config {
             listen: address::listen(&self.listen, &mut mistakes),
             workers: mistakes.check("--workers", workers(self.workers.as_deref()), 1),
@@ -248,7 +263,8 @@ impl Flags {
             upstream: self.upstream.as_deref().and_then(|url| {
                 mistakes.check("--upstream", address::upstream(url).map(Some), None)
             }),
-            limits: self.limits(&mut mistakes),
+            limits: self.limits(&mut guests, &mut mistakes),
+            guests,
             admission: self.admission.validate(&mut mistakes),
             connections: self.connections.validate(&mut mistakes),
             balance: mistakes.check("--balance", Balance::parse(&self.balance), Balance::DEFAULT),
@@ -264,15 +280,19 @@ impl Flags {
         if mistakes.0.is_empty() { Ok((config, format)) } else { Err(mistakes) }
     }
 
-    fn limits(&self, mistakes: &mut Mistakes) -> Limits {
-        let mut amount = |bound: &Bound, text: &str| mistakes.amount(bound, text);
+    /// The limits of a guest of which nothing special is said; what is goes to `guests`.
+    fn limits(&self, guests: &mut Guests, mistakes: &mut Mistakes) -> Limits {
         Limits {
-            memory_bytes_max: bytes(amount(&MEMORY, &self.memory_max)),
-            deadline: Duration::from_millis(amount(&DEADLINE, &self.deadline)),
-            cpu_max: Duration::from_millis(amount(&CPU, &self.cpu_max)),
-            body_bytes_max: amount(&BODY, &self.body_max),
-            response_bytes_max: bytes(amount(&RESPONSE, &self.response_max)),
-            header_bytes_max: bytes(amount(&HEADER, &self.header_max)),
+            memory_bytes_max: bytes(mistakes.amount(&MEMORY, &self.memory_max)),
+            deadline: mistakes.time(&DEADLINE, &self.deadline),
+            cpu_max: mistakes.time(&CPU, &self.cpu_max),
+            body_bytes_max: {
+                let (given, most) = self.guests.validate(&self.body_max, mistakes);
+                *guests = given;
+                most
+            },
+            response_bytes_max: bytes(mistakes.amount(&RESPONSE, &self.response_max)),
+            header_bytes_max: bytes(mistakes.amount(&HEADER, &self.header_max)),
         }
     }
 
@@ -315,10 +335,18 @@ impl Default for Limits {
             memory_bytes_max: bytes(MEMORY.default),
             deadline: Duration::from_millis(DEADLINE.default),
             cpu_max: Duration::from_millis(CPU.default),
-            body_bytes_max: BODY.default,
+            body_bytes_max: Some(BODY.default),
             response_bytes_max: bytes(RESPONSE.default),
             header_bytes_max: bytes(HEADER.default),
         }
+    }
+}
+
+impl Limits {
+    /// How much of a request's body the host keeps for a guest: all that it takes, or where that is
+    /// any size, as much as the guest could keep itself.
+    pub fn kept_bytes_max(&self) -> u64 {
+        self.body_bytes_max.unwrap_or(self.memory_bytes_max as u64)
     }
 }
 

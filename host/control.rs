@@ -38,6 +38,9 @@ include!(concat!(env!("OUT_DIR"), "/demo_guests.rs"));
 /// Routes that are logged one by one at the start.
 const ROUTES_SHOWN_MAX: usize = 50;
 
+/// Those of the demo's own guests that never keep a body, and so may be sent one of any size.
+pub const STREAMING_GUESTS: [&str; 1] = ["stream"];
+
 /// Where the handlers come from.
 #[derive(Clone, Debug)]
 pub enum Source {
@@ -85,9 +88,10 @@ impl Control {
         };
         let snapshot = rescan::snapshot(&entries, &[], config.native)?;
         report(snapshot.table.routes(), config);
+        warn_of_strangers(&entries, config);
         let registry = Arc::new(Registry::new(snapshot));
         let done = move |done| tell(Event::Done(done));
-        let loaders = Loaders::start(loader, config.isolation, &config.limits, done)?;
+        let loaders = Loaders::start(loader, config, done)?;
         let marks =
             Marks { bytes_max: config.loaded_bytes_max, guests_max: loader.engines.slots.guests };
         let mut reload = Reload::new(entries, registry.clone(), folder, loaders, heard, marks);
@@ -152,6 +156,19 @@ fn report(routes: &[Route<Target>], config: &Config) {
     }
     if config.isolation == Isolation::Reuse {
         tracing::info!("isolation reuse: a request can see what an earlier one left in the guest");
+    }
+}
+
+/// Names in flags that no handler has may be mistyped, or may come later.
+fn warn_of_strangers(entries: &Entries, config: &Config) {
+    for (flag, guest) in
+        config.guests.strangers(|name| entries.iter().any(|(_, it)| &*it.handler.name == name))
+    {
+        let guest = escape(guest.as_bytes(), 512);
+        tracing::warn!(
+            "{flag}: no handler is called {guest}; a name is a file's path below the handler \
+             folder without its ending"
+        );
     }
 }
 

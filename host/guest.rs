@@ -38,7 +38,7 @@ pub use instance::Instance;
 pub use load::Loader;
 pub use pool::Pool;
 
-use crate::config::{Isolation, Limits};
+use crate::config::{Isolation, Limits, Words};
 use budget::{Budget, Charge};
 use component::ComponentCode;
 use core::{CoreCode, Startup};
@@ -72,15 +72,17 @@ pub struct About {
     /// Its file's path below the handler folder, without extension.
     pub name: Box<str>,
     pub limits: Limits,
+    /// What it is told of the world.
+    pub words: Words,
     pub health: Health,
     /// The host's memory, of which its instances take theirs.
     pub memory: Budget,
 }
 
 impl About {
-    pub fn new(name: &str, limits: &Limits, memory: &Budget) -> Arc<Self> {
-        let (limits, memory) = (limits.clone(), memory.clone());
-        Arc::new(About { name: name.into(), limits, health: Health::new(), memory })
+    pub fn new(name: &str, limits: &Limits, words: &Words, memory: &Budget) -> Arc<Self> {
+        let (limits, words, memory) = (limits.clone(), words.clone(), memory.clone());
+        Arc::new(About { name: name.into(), limits, words, health: Health::new(), memory })
     }
 }
 

@@ -98,7 +98,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// A request's body. At most `bytes_max` bytes are ever handed out.
+/// A request's body. No more than its limit is ever handed out.
 ///
 /// One pointer wide: most requests have none, and a request is moved several times.
 #[derive(Default)]
@@ -111,7 +111,8 @@ struct Arriving {
     front: Bytes,
     trailers: Option<HeaderMap>,
     bytes_read: u64,
-    bytes_max: u64,
+    /// `None` is any number.
+    bytes_max: Option<u64>,
 }
 
 impl fmt::Debug for RequestBody {
@@ -122,22 +123,35 @@ impl fmt::Debug for RequestBody {
 }
 
 impl RequestBody {
-    /// A body that arrives over time; reading more than `bytes_max` bytes of it is a
-    /// [`Reject::BodyTooLarge`].
-    pub fn stream(source: UnsyncBoxBody<Bytes, Reject>, bytes_max: u64) -> Self {
+    /// A body that arrives over time. [`RequestBody::limit`] says how much of it there may be.
+    pub fn stream(source: UnsyncBoxBody<Bytes, Reject>) -> Self {
         RequestBody(Some(Box::new(Arriving {
             source: Some(source),
             front: Bytes::new(),
             trailers: None,
             bytes_read: 0,
-            bytes_max,
+            bytes_max: Some(0),
         })))
+    }
+
+    /// Says how large it may be: from now on, reading more is a [`Reject::BodyTooLarge`].
+    ///
+    /// # Errors
+    /// [`Reject::BodyTooLarge`], where it is known to be larger.
+    pub fn limit(&mut self, bytes_max: Option<u64>) -> Result<(), Reject> {
+        let Some(body) = &mut self.0 else { return Ok(()) };
+        let announced = body.source.as_ref().map_or(0, |source| source.size_hint().lower());
+        body.bytes_max = bytes_max;
+        if bytes_max.is_some_and(|most| announced > most) {
+            return Err(Reject::BodyTooLarge);
+        }
+        Ok(())
     }
 
     /// A body that is here in full.
     pub fn full(bytes: Bytes) -> Self {
-        let bytes_max = bytes.len() as u64;
-        let (source, trailers, bytes_read) = (None, None, bytes_max);
+        let bytes_read = bytes.len() as u64;
+        let (source, trailers, bytes_max) = (None, None, None);
         RequestBody(Some(Box::new(Arriving {
             source,
             front: bytes,
@@ -166,20 +180,21 @@ impl RequestBody {
         Ok(body.front.split_to(limit.min(body.front.len())))
     }
 
-    /// The rest of the body in one piece.
-    pub async fn collect(&mut self) -> Result<Bytes, Reject> {
+    /// The rest of the body in one piece; `None` if that has more than `bytes_max` bytes.
+    pub async fn collect(&mut self, bytes_max: usize) -> Result<Option<Bytes>, Reject> {
         let first = self.read(usize::MAX).await?;
         if self.is_end() {
-            return Ok(first);
+            return Ok((first.len() <= bytes_max).then_some(first));
         }
         let mut whole = BytesMut::from(first);
-        loop {
+        while whole.len() <= bytes_max {
             let more = self.read(usize::MAX).await?;
             if more.is_empty() {
-                return Ok(whole.freeze());
+                return Ok(Some(whole.freeze()));
             }
             whole.extend_from_slice(&more);
         }
+        Ok(None)
     }
 }
 
@@ -213,7 +228,7 @@ impl Arriving {
         match frame.into_data() {
             Ok(bytes) => {
                 self.bytes_read += bytes.len() as u64;
-                if self.bytes_read > self.bytes_max {
+                if self.bytes_max.is_some_and(|most| self.bytes_read > most) {
                     self.source = None;
                     return Err(Reject::BodyTooLarge);
                 }

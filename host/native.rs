@@ -3,6 +3,8 @@
 //! Owns nothing but the translation of a request and a reply; the work itself is the guests' own
 //! source. Knows neither hyper nor wasmtime.
 
+mod stream;
+
 use std::borrow::Cow;
 
 use bytes::Bytes;
@@ -23,11 +25,19 @@ pub enum Twin {
     Json,
     Echo,
     Render,
+    Stream,
 }
 
 impl Twin {
-    pub const ALL: [Twin; 6] =
-        [Twin::Hello, Twin::Fib, Twin::Plaintext, Twin::Json, Twin::Echo, Twin::Render];
+    pub const ALL: [Twin; 7] = [
+        Twin::Hello,
+        Twin::Fib,
+        Twin::Plaintext,
+        Twin::Json,
+        Twin::Echo,
+        Twin::Render,
+        Twin::Stream,
+    ];
 
     /// The name of the guest that it is the twin of.
     pub fn name(self) -> &'static str {
@@ -38,6 +48,7 @@ impl Twin {
             Twin::Json => "json",
             Twin::Echo => "echo",
             Twin::Render => "render",
+            Twin::Stream => "stream",
         }
     }
 
@@ -52,7 +63,7 @@ impl Twin {
             Twin::Plaintext => workload::plaintext(),
             Twin::Json => workload::json(),
             Twin::Render => workload::render(),
-            Twin::Fib | Twin::Echo => return Err(headers),
+            Twin::Fib | Twin::Echo | Twin::Stream => return Err(headers),
         };
         Ok(respond(reply, headers))
     }
@@ -69,8 +80,9 @@ impl Twin {
     ) -> Result<Response, Reject> {
         let work = async {
             match self {
+                Twin::Stream => return Ok(stream::respond(request, headers)),
                 Twin::Fib => fib(request).await,
-                Twin::Echo => echo(request).await,
+                Twin::Echo => echo(request, limits.response_bytes_max).await,
                 Twin::Hello | Twin::Plaintext | Twin::Json | Twin::Render => {
                     return self.respond_now(headers).unwrap_or(Err(Reject::Trap));
                 }
@@ -103,8 +115,9 @@ async fn fib(request: &Request) -> Result<Reply, Reject> {
     work.await.map_err(|_| Reject::Trap)
 }
 
-async fn echo(request: &mut Request) -> Result<Reply, Reject> {
-    let body = request.body.collect().await?;
+async fn echo(request: &mut Request, response_bytes_max: usize) -> Result<Reply, Reject> {
+    // What it gives back would be too large, too.
+    let body = request.body.collect(response_bytes_max).await?.ok_or(Reject::InvalidResponse)?;
     let made = request.place.params.iter().map(|(name, value)| {
         (Cow::Owned(format!("{}{name}", crate::message::MATCH_PREFIX)), value.as_bytes())
     });

@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use guesthouse::config::{Isolation, Limits, QueueLimits};
+use guesthouse::config::{Isolation, Limits, QueueLimits, Words};
 use guesthouse::guest::budget::Budget;
 use guesthouse::guest::cache::Artifact;
 use guesthouse::guest::compile::{Compiler, Job};
@@ -166,12 +166,14 @@ impl Maker {
     fn guest(&self, bytes: &[u8], isolation: Isolation) -> Result<Guest, String> {
         let (name, limits) = ("bench", &self.limits);
         let is_text = !bytes.starts_with(b"\0asm");
-        let job = Job { name: name.to_owned(), is_text, limits: limits.clone() };
+        let words = &Words::default();
+        let job =
+            Job { name: name.to_owned(), is_text, limits: limits.clone(), words: words.clone() };
         let (facts, code) = self.compiler.compile(&job, bytes)?;
         let engine = self.house.engines.get(facts.class, facts.memory_bytes);
         let code = Artifact::compiled(code).code(&facts.kind, engine);
         let code = code.map_err(|error| error.to_string())?;
-        let identity = Identity { id: 0, name, isolation, limits };
+        let identity = Identity { id: 0, name, isolation, limits, words };
         let guest = self.linkers.link(&identity, &facts, &code)?;
         if facts.reset_globals.is_none() {
             return Ok(guest);

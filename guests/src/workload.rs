@@ -11,6 +11,7 @@ use serde::Serialize;
 
 #[cfg(all(target_family = "wasm", target_env = "p1"))]
 pub mod respond;
+pub mod stream;
 
 /// The answer of a handler. Framing and `Date` are the host's.
 #[derive(Clone, Debug, PartialEq, Eq)]

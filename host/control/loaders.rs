@@ -14,7 +14,7 @@ use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 
 use super::scan::Stamp;
-use crate::config::{Isolation, Limits};
+use crate::config::Config;
 use crate::guest::Loader;
 use crate::guest::cache::Key;
 use crate::guest::child::Cancel;
@@ -83,20 +83,20 @@ impl Loaders {
     /// A thread cannot be started.
     pub fn start(
         loader: &Arc<Loader>,
-        isolation: Isolation,
-        limits: &Limits,
+        config: &Config,
         done: impl Fn(Done) + Clone + Send + 'static,
     ) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let quick_max = cores.clamp(2, 4);
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
+        let config = Arc::new(config.clone());
         for index in 0..quick_max + SLOW_MAX {
-            let (queue, loader, limits) = (queue.clone(), loader.clone(), limits.clone());
+            let (queue, loader, config) = (queue.clone(), loader.clone(), config.clone());
             let done = done.clone();
             std::thread::Builder::new()
                 .name(format!("loader-{index}"))
-                .spawn(move || work(&queue, &loader, isolation, &limits, &done))
+                .spawn(move || work(&queue, &loader, &config, &done))
                 .context("could not start a thread for loading")?;
         }
         Ok(Loaders { jobs, running: Vec::new(), quick_max })
@@ -131,13 +131,7 @@ impl Loaders {
     }
 }
 
-fn work(
-    queue: &Mutex<Receiver<Job>>,
-    loader: &Loader,
-    isolation: Isolation,
-    limits: &Limits,
-    done: &impl Fn(Done),
-) {
+fn work(queue: &Mutex<Receiver<Job>>, loader: &Loader, config: &Config, done: &impl Fn(Done)) {
     if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
         tracing::debug!("a thread for loading has the priority of the workers: {error}");
     }
@@ -145,27 +139,25 @@ fn work(
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
         let began = Instant::now();
-        let (stamp, outcome) = load(&job, loader, isolation, limits);
+        let (stamp, outcome) = load(&job, loader, config);
         done(Done { serial: job.serial, id: job.id, stamp, outcome, took: began.elapsed() });
     }
 }
 
-fn load(
-    job: &Job,
-    loader: &Loader,
-    isolation: Isolation,
-    limits: &Limits,
-) -> (Option<Stamp>, Outcome) {
+fn load(job: &Job, loader: &Loader, config: &Config) -> (Option<Stamp>, Outcome) {
     let (stamp, source) = match read(&job.origin) {
         Ok(Some(read)) => read,
         Ok(None) => return (None, Outcome::Moved),
         Err((stamp, failure)) => return (stamp, Outcome::Failed(failure)),
     };
-    let key = loader.key(&source);
+    let words = &config.guests.words(&job.name);
+    let key = loader.key(&source, words);
     if job.served == Some(key) {
         return (stamp, Outcome::Same);
     }
-    let whose = Identity { id: job.id, name: &job.name, isolation, limits };
+    let limits = &config.guests.limits(&job.name, &config.limits);
+    let isolation = config.isolation;
+    let whose = Identity { id: job.id, name: &job.name, isolation, limits, words };
     // A bug in what links strangers' modules is to cost this guest only.
     let loaded = catch_unwind(AssertUnwindSafe(|| loader.load(&source, key, &whose, &job.cancel)));
     let outcome = match loaded {

@@ -18,6 +18,7 @@ use wasmtime::{Engine, Module};
 
 use super::engine::Class;
 use super::reset::PROOF_VERSION;
+use crate::config::Limits;
 
 /// Changes whenever the meaning of an entry changes.
 const FORMAT: &str = "guesthouse-cache-8";
@@ -64,6 +65,14 @@ pub struct Facts {
     pub reset_globals: Option<usize>,
 }
 
+/// What a file's code depends on, beside its contents.
+pub struct Setup<'a> {
+    pub engines: &'a [&'a Engine],
+    /// The environment of start-up code, whose result is kept.
+    pub env: &'a [(String, String)],
+    pub limits: &'a Limits,
+}
+
 /// Names one entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Key(blake3::Hash);
@@ -82,16 +91,17 @@ impl Hasher for Digest {
 }
 
 impl Key {
-    /// The key of a file's contents under these engines, whose settings it includes.
-    pub fn new(bytes: &[u8], is_text: bool, engines: &[&Engine], memory_bytes_max: usize) -> Self {
+    /// The key of a file's contents, with everything else that their code depends on.
+    pub fn new(bytes: &[u8], is_text: bool, setup: &Setup<'_>) -> Self {
         let mut digest = Digest(blake3::Hasher::new());
         digest.write(FORMAT.as_bytes());
         digest.write(env!("CARGO_PKG_VERSION").as_bytes());
-        digest.write(&(memory_bytes_max as u64).to_le_bytes());
+        digest.write(&(setup.limits.memory_bytes_max as u64).to_le_bytes());
         digest.write(&PROOF_VERSION.to_le_bytes());
-        for engine in engines {
+        for engine in setup.engines {
             engine.precompile_compatibility_hash().hash(&mut digest);
         }
+        setup.env.hash(&mut digest);
         digest.write(&[u8::from(is_text)]);
         digest.write(bytes);
         Key(digest.0.finalize())

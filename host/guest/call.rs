@@ -11,7 +11,6 @@ use wasmtime::Memory;
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use super::About;
-use super::budget::Budget;
 use super::engine::{MEMORIES_MAX, TABLES_MAX};
 use super::kept::Kept;
 use super::limiter::{Limiter, Parts};
@@ -97,11 +96,11 @@ impl Exchange {
     /// what the guest wrote, or what it read put back in front (`BUFFER_REQUEST`), or what is left.
     ///
     /// # Errors
-    /// The rejects of reading a body, where the kept and the unread part have to be joined, and
-    /// [`Reject::NoMemory`].
+    /// The rejects of reading a body, where the kept and the unread part have to be joined,
+    /// [`Reject::BodyTooLarge`] and [`Reject::NoMemory`].
     pub async fn next_request(
         mut self,
-        memory: &Budget,
+        about: &About,
     ) -> Result<(Box<Request>, HeaderMap), Reject> {
         if let Some(written) = self.request_written.take() {
             self.request.headers.remove(http::header::CONTENT_LENGTH);
@@ -112,11 +111,22 @@ impl Exchange {
                 if more.is_empty() {
                     break;
                 }
-                self.request_kept.extend(memory, &more)?;
+                self.keep(about, &more)?;
             }
             self.request.body = RequestBody::full(self.request_kept.into_bytes());
         }
         Ok((self.request, self.headers))
+    }
+
+    /// Keeps what has been read of the request's body (`BUFFER_REQUEST`).
+    ///
+    /// # Errors
+    /// [`Reject::BodyTooLarge`], [`Reject::NoMemory`].
+    pub fn keep(&mut self, about: &About, read: &[u8]) -> Result<(), Reject> {
+        if (self.request_kept.len() + read.len()) as u64 > about.limits.kept_bytes_max() {
+            return Err(Reject::BodyTooLarge);
+        }
+        self.request_kept.extend(&about.memory, read)
     }
 }
 
@@ -155,17 +165,17 @@ impl Call {
         }
     }
 
-    /// The guest's WASI state, made when the guest first asks for it: no arguments, environment,
-    /// files or sockets; stdout and stderr go to the log.
+    /// The guest's WASI state, made when the guest first asks for it: its environment, but no
+    /// arguments, files or sockets; stdout and stderr go to the log.
     pub fn wasi(&mut self) -> &mut WasiP1Ctx {
         if self.wasi.is_none() {
             self.log();
         }
-        let log = &self.log;
+        let (log, env) = (&self.log, &self.limiter.about.words.env);
         self.wasi.get_or_insert_with(|| {
             let log = log.as_ref().expect("the log is made just above");
             let mut builder = wasmtime_wasi::WasiCtxBuilder::new();
-            builder.stdout(log.stream("stdout")).stderr(log.stream("stderr"));
+            builder.stdout(log.stream("stdout")).stderr(log.stream("stderr")).envs(env);
             Box::new(builder.build_p1())
         })
     }

@@ -9,7 +9,7 @@ use super::child::Cancel;
 use super::link::Identity;
 use super::load::{Loader, Settings, Source};
 use super::{compile, component, sniff};
-use crate::config::{CompileLimits, Isolation, Limits, LogFormat};
+use crate::config::{CompileLimits, Isolation, Limits, LogFormat, Words};
 
 /// The findings about one file. Texts are as they stand in the file, so escape them for a terminal.
 pub struct Report {
@@ -58,8 +58,9 @@ pub fn inspect(path: &Path, limits: &Limits) -> Report {
     };
     let loaded = Loader::new(&settings).map_err(|error| format!("{error:#}")).and_then(|loader| {
         let (name, isolation) = (&*path.to_string_lossy(), Isolation::Fresh);
-        let key = loader.key(&source);
-        let whose = Identity { id: 0, name, isolation, limits };
+        let key = loader.key(&source, &Words::default());
+        let words = &Words::default();
+        let whose = Identity { id: 0, name, isolation, limits, words };
         loader.load(&source, key, &whose, &Cancel::default()).map_err(|failure| failure.reason)
     });
     match loaded {

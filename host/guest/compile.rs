@@ -23,7 +23,7 @@ use super::load::Reason;
 use super::reset::{self, Resettable};
 use super::sniff;
 use super::startup::{self, Snapshot};
-use crate::config::{Isolation, Limits};
+use crate::config::{Isolation, Limits, Words};
 
 /// What is to be compiled, beside the bytes.
 #[derive(Serialize, Deserialize)]
@@ -32,6 +32,7 @@ pub struct Job {
     /// Whether the bytes are WebAssembly text.
     pub is_text: bool,
     pub limits: Limits,
+    pub words: Words,
 }
 
 /// Compiles guests. It has engines of the host's settings, without their pools.
@@ -198,8 +199,8 @@ impl Compiler {
 
 impl Job {
     fn identity(&self) -> Identity<'_> {
-        let (name, limits) = (&self.name, &self.limits);
-        Identity { id: 0, name, isolation: Isolation::Fresh, limits }
+        let Job { name, limits, words, .. } = self;
+        Identity { id: 0, name, isolation: Isolation::Fresh, limits, words }
     }
 }
 

@@ -6,6 +6,7 @@
 mod body;
 mod code;
 mod concurrent;
+mod config;
 mod departure;
 mod flat;
 mod flatten;

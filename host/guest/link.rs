@@ -17,7 +17,7 @@ use super::engine::{Class, Engines, SMALL_ENGINES, small_index};
 use super::imports::Offer;
 use super::load::Reason;
 use super::{About, Code, Guest, core, reset, startup};
-use crate::config::{Isolation, Limits};
+use crate::config::{Isolation, Limits, Words};
 
 /// Everything that guests may import, for each engine.
 pub struct Linkers {
@@ -35,11 +35,12 @@ pub struct Identity<'a> {
     pub name: &'a str,
     pub isolation: Isolation,
     pub limits: &'a Limits,
+    pub words: &'a Words,
 }
 
 impl Identity<'_> {
     pub fn about(&self, memory: &Budget) -> Arc<About> {
-        About::new(self.name, self.limits, memory)
+        About::new(self.name, self.limits, self.words, memory)
     }
 }
 

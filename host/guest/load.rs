@@ -11,14 +11,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::budget::Budget;
-use super::cache::{self, Artifact, Cache, Facts, Key};
+use super::cache::{self, Artifact, Cache, Facts, Key, Setup};
 use super::child::{Cancel, Children};
 use super::compile::Job;
 use super::engine::Engines;
 use super::link::{Identity, Linkers};
 use super::sniff::{self, FILE_BYTES_MAX};
 use super::{Guest, Instance};
-use crate::config::{CompileLimits, Limits, LogFormat};
+use crate::config::{CompileLimits, Limits, LogFormat, Words};
 
 /// Memory that a loaded guest takes beside its code, in bytes: what links it, and its routes.
 /// Measured with 10,000 small guests, rounded up.
@@ -115,11 +115,14 @@ impl Loader {
         })
     }
 
-    /// The key of a file's contents.
-    pub fn key(&self, source: &Source) -> Key {
+    /// The key of a file's contents, for a guest that is told this.
+    pub fn key(&self, source: &Source, words: &Words) -> Key {
         let Engines { small, large, concurrent, startup, .. } = &*self.engines;
         let engines = [&small[0], large, concurrent, startup];
-        Key::new(&source.bytes, source.is_text, &engines, self.limits.memory_bytes_max)
+        // A component's start-up is not kept, so nothing of what it is told is in its code.
+        let env: &[_] = if sniff::is_component(&source.bytes) { &[] } else { &words.env };
+        let settings = Setup { engines: &engines, env, limits: &self.limits };
+        Key::new(&source.bytes, source.is_text, &settings)
     }
 
     /// Loads a guest. Blocks: it may compile, in a process of its own.
@@ -167,8 +170,9 @@ impl Loader {
         whose: &Identity<'_>,
         cancel: &Cancel,
     ) -> Result<(Facts, cache::Code), Failure> {
-        let limits = self.limits.clone();
-        let job = Job { name: whose.name.to_owned(), is_text: source.is_text, limits };
+        let (limits, words) = (self.limits.clone(), whose.words.clone());
+        let name = whose.name.to_owned();
+        let job = Job { name, is_text: source.is_text, limits, words };
         let (facts, code) = self.children.compile(job, &source.bytes, cancel)?;
         if let Some(cache) = &self.cache
             && let Err(error) = cache.put(key, &facts, &code)

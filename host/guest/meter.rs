@@ -4,6 +4,8 @@
 //! nothing of what runs in it.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,10 @@ pub const QUANTUM: Duration = Duration::from_millis(1);
 /// A call of more CPU time is long: its first slice, which ends after one to two ticks, would more
 /// often than not be too short for it.
 const LONG: Duration = Duration::from_micros(1500);
+/// CPU time that a call may take for each byte of a body that it moves, and not be the longer for
+/// it. A native handler takes half of that; and bodies that pass from thread to thread take twice
+/// the time, and memory that each thread keeps for the other.
+const NANOS_PER_BYTE: u64 = 2;
 /// A first slice takes no longer than this: the guest yields before.
 const FIRST_MAX: Duration = Duration::from_millis(10);
 
@@ -35,12 +41,32 @@ pub struct Meter<'a> {
     /// When the first slice began, until it has run.
     first: Option<Instant>,
     cpu_used: Duration,
+    /// The same but for what moving bodies takes; by this it is judged where the call runs.
+    own_used: Duration,
+    /// Bytes of bodies that its call has moved.
+    flow: Option<Flow>,
     /// Where a call that outlasts its quantum is handed over, and the id of its guest.
     lanes: Option<(&'a Pool, usize)>,
     /// Whether it says how long a call of the guest was.
     notes: bool,
     /// Whether it ends calls at the deadline.
     has_deadline: bool,
+}
+
+/// Counts the bytes of bodies that one call moves.
+#[derive(Clone, Default)]
+pub struct Flow(Arc<AtomicU64>);
+
+impl Flow {
+    pub fn add(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The CPU time that the bytes since the last time are worth.
+    pub fn worth(&self) -> Duration {
+        let bytes = self.0.swap(0, Ordering::Relaxed);
+        Duration::from_nanos(bytes.saturating_mul(NANOS_PER_BYTE))
+    }
 }
 
 /// Where a call is.
@@ -71,6 +97,8 @@ impl<'a> Meter<'a> {
             started,
             first: Some(started),
             cpu_used: Duration::ZERO,
+            own_used: Duration::ZERO,
+            flow: None,
             lanes: None,
             notes: true,
             has_deadline: true,
@@ -86,6 +114,12 @@ impl<'a> Meter<'a> {
     /// Says that this is no call of the guest, by which its calls could be judged.
     pub fn unnoted(mut self) -> Self {
         self.notes = false;
+        self
+    }
+
+    /// Lets a call that moves bodies stay where it is as long as that is most of what it does.
+    pub fn with_flow(mut self, flow: Flow) -> Self {
+        self.flow = Some(flow);
         self
     }
 
@@ -132,7 +166,7 @@ impl<'a> Meter<'a> {
             // On a busy machine others have had the core, too: that makes no short call long twice.
             clock.resumed = None;
         }
-        let is_long = length == Length::Long || self.cpu_used >= QUANTUM;
+        let is_long = length == Length::Long || self.own_used >= QUANTUM;
         let mut place = Some(if is_long { self.hand_over(call) } else { self.keep(call) });
         let ticks = self.ticks();
         std::future::poll_fn(move |cx| {
@@ -145,7 +179,7 @@ impl<'a> Meter<'a> {
                         return Poll::Ready(Ok(output));
                     }
                     place = Some(match here.call.take() {
-                        Some(call) if self.cpu_used >= QUANTUM => {
+                        Some(call) if self.own_used >= QUANTUM => {
                             self.note_length(true);
                             self.hand_over(call)
                         }
@@ -161,7 +195,7 @@ impl<'a> Meter<'a> {
                 && let Poll::Ready(ended) = Pin::new(moved).poll(cx)
             {
                 let used = ended.as_ref().map_or(QUANTUM, |(_, used)| *used);
-                self.cpu_used += used;
+                self.charge(used);
                 if let Some((pool, guest)) = self.lanes {
                     pool.line(guest).leave();
                 }
@@ -185,12 +219,20 @@ impl<'a> Meter<'a> {
         let begun = Slice::begin(clock.resumed.take());
         if let Poll::Ready(output) = future.poll(cx) {
             if let Slice::Cpu(_) = begun {
-                self.cpu_used += begun.used();
+                self.charge(begun.used());
             }
             return Ok(Poll::Ready(output));
         }
-        self.cpu_used += begun.used();
+        self.charge(begun.used());
         if self.cpu_used >= self.limits.cpu_max { Err(Reject::CpuTime) } else { Ok(Poll::Pending) }
+    }
+
+    /// Charges CPU time to the call. What moves bodies in the meantime is not its own; nothing of
+    /// that is saved up.
+    fn charge(&mut self, used: Duration) {
+        self.cpu_used += used;
+        let worth = self.flow.as_ref().map_or(Duration::ZERO, Flow::worth);
+        self.own_used = (self.own_used + used).saturating_sub(worth);
     }
 
     fn keep<T: Send + 'static>(&self, call: Movable<T>) -> Place<'a, T> {
@@ -214,7 +256,7 @@ impl<'a> Meter<'a> {
                 self.note_length(true);
             }
             Length::Short => {}
-            _ => self.note_length(self.cpu_used >= LONG),
+            _ => self.note_length(self.own_used >= LONG),
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Owns the decision whether a snapshot may be kept. A snapshot would freeze what start-up code
 //! was told about time and randomness (a hash seed, say), so a guest that asks for either at
-//! start-up runs it anew in each instance.
+//! start-up runs it anew in each instance. Its environment stays the same: the cache's key has it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use super::call::{Call, Phase};
 use super::engine::{Pulse, QUANTUM_TICKS};
 use super::instance::describe;
 use super::meter::Meter;
-use crate::config::Limits;
+use crate::config::{Limits, Words};
 
 /// What came of running the start-up code.
 pub enum Snapshot {
@@ -67,7 +67,7 @@ pub fn forbid_impure(linker: &mut Linker<Call>) -> wasmtime::Result<()> {
 
 /// The name and limits for a store in which nothing runs.
 pub fn nobody() -> Arc<About> {
-    About::new("", &Limits::default(), &Budget::unlimited())
+    About::new("", &Limits::default(), &Words::default(), &Budget::unlimited())
 }
 
 /// Runs a module's start-up code and takes the snapshot.

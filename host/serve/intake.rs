@@ -1,11 +1,11 @@
 //! The first step of every request: what hyper parsed becomes a [`Request`], or is refused.
 //!
-//! Owns the checks of RFC 9112 that hyper leaves to its user: the Host header, the form of the
-//! target, and a body that is announced as too large.
+//! Owns the checks of RFC 9112 that hyper leaves to its user: the Host header, and the form of the
+//! target.
 
 use std::net::SocketAddr;
 
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::HOST;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body::Body;
@@ -16,21 +16,21 @@ use super::arrival::Arriving;
 use super::wire::Wire;
 use crate::message::{Place, Reject, Request, RequestBody, RequestId};
 
-/// Makes a request of what hyper parsed; `wire` is what it came by.
+/// Makes a request of what hyper parsed; `wire` is what it came by. How large its body may be
+/// depends on who gets it.
 ///
 /// # Errors
-/// [`Reject::BadHost`], [`Reject::BadPath`], [`Reject::BodyTooLarge`].
+/// [`Reject::BadHost`], [`Reject::BadPath`].
 pub fn request(
     http: http::Request<Incoming>,
     id: RequestId,
     peer: SocketAddr,
-    body_bytes_max: u64,
     wire: &Wire,
 ) -> Result<Box<Request>, Reject> {
     let (mut parts, body) = http.into_parts();
     let uri = target(&parts.method, &parts.uri)?;
     check_host(&mut parts.headers, &parts.uri, parts.version)?;
-    let body = request_body(&parts.headers, body, body_bytes_max, wire)?;
+    let body = request_body(body, wire);
     let mut request = Box::new(Request {
         id,
         method: parts.method,
@@ -106,23 +106,11 @@ fn target(method: &Method, uri: &Uri) -> Result<PathAndQuery, Reject> {
     }
 }
 
-fn request_body(
-    headers: &HeaderMap,
-    body: Incoming,
-    bytes_max: u64,
-    wire: &Wire,
-) -> Result<RequestBody, Reject> {
+fn request_body(body: Incoming, wire: &Wire) -> RequestBody {
     if body.is_end_stream() {
-        return Ok(RequestBody::default());
-    }
-    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    if announced
-        .and_then(|length| length.parse().ok())
-        .is_some_and(|length: u64| length > bytes_max)
-    {
-        return Err(Reject::BodyTooLarge);
+        return RequestBody::default();
     }
     let (body, progress) = Arriving::new(body);
     wire.expect_body(progress);
-    Ok(RequestBody::stream(UnsyncBoxBody::new(body), bytes_max))
+    RequestBody::stream(UnsyncBoxBody::new(body))
 }

@@ -58,8 +58,7 @@ pub fn serve(
     wire.begin_request();
     let trailers = http.headers().get(TE).is_some_and(|te| te == "trailers");
     let asked = Asked { id, method: http.method().clone(), trailers };
-    let body_bytes_max = worker.config.limits.body_bytes_max;
-    let step = match intake::request(http, id, peer, body_bytes_max, &wire) {
+    let step = match intake::request(http, id, peer, &wire) {
         Ok(request) => {
             let dispatch = || dispatch(&worker, request, started);
             catch_unwind(AssertUnwindSafe(dispatch)).unwrap_or(Step::Respond(Err(Reject::Panic)))
@@ -205,7 +204,7 @@ async fn wait_and_call(
     worker: Rc<Worker>,
     handler: Arc<Handler>,
     place: Permit,
-    request: Box<Request>,
+    mut request: Box<Request>,
     started: Instant,
 ) -> Result<Response, Reject> {
     let deadline = started + worker.config.limits.deadline;
@@ -218,6 +217,7 @@ async fn wait_and_call(
         Ok(Err(reject)) => return Err(reject),
         Err(_) => return Err(Reject::Loading),
     };
+    request.body.limit(guest.about.limits.body_bytes_max)?;
     match worker.admit(&guest) {
         Err(Reject::NoInstance) => queue_and_call(worker, guest, None, request, started).await,
         Err(reject) => Err(reject),
@@ -336,6 +336,7 @@ async fn nobody(
     mut request: Box<Request>,
     started: Instant,
 ) -> Result<Response, Reject> {
+    request.body.limit(worker.config.limits.body_bytes_max)?;
     forward(&worker, &mut request, started + worker.config.limits.deadline).await
 }
 

@@ -183,7 +183,7 @@ impl Worker {
     /// Finds a request's target, takes a place for it, and an instance if one is ready.
     ///
     /// # Errors
-    /// [`Reject::BadPath`], [`Reject::Loading`], [`Reject::Paused`].
+    /// [`Reject::BadPath`], [`Reject::Loading`], [`Reject::Paused`], [`Reject::BodyTooLarge`].
     pub fn route(&self, request: &mut Request) -> Result<Routed, Reject> {
         let mut reader = self.reader.borrow_mut();
         let host = request.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
@@ -205,6 +205,7 @@ impl Worker {
                     let place = self.waiting.admit().map_err(|_| Reject::Loading)?;
                     return Ok(Routed::Wait(handler.clone(), place));
                 };
+                request.body.limit(guest.about.limits.body_bytes_max)?;
                 let permit = match self.admit(guest) {
                     Err(Reject::NoInstance) => return Ok(Routed::Queue(guest.clone(), None)),
                     admitted => admitted?,
@@ -223,8 +224,17 @@ impl Worker {
                     None => Routed::Make(guest.clone(), permit),
                 })
             }
-            Target::Native(twin) => Ok(Routed::Native(*twin, self.gate.admit().ok())),
-            Target::Landing => Ok(Routed::Landing),
+            Target::Native(twin) => {
+                if !request.body.is_end() {
+                    let Config { guests, limits, .. } = &*self.config;
+                    request.body.limit(guests.body_bytes_max(twin.name(), limits))?;
+                }
+                Ok(Routed::Native(*twin, self.gate.admit().ok()))
+            }
+            Target::Landing => {
+                request.body.limit(self.config.limits.body_bytes_max)?;
+                Ok(Routed::Landing)
+            }
         }
     }
 

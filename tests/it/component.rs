@@ -18,6 +18,8 @@ use std::time::Duration;
 use crate::client::{Connection, Response, message};
 use crate::host::{Host, Setup, Status, command};
 
+#[path = "component/bounds.rs"]
+mod bounds;
 #[path = "component/ends.rs"]
 mod ends;
 #[path = "component/framing.rs"]
@@ -26,12 +28,14 @@ mod framing;
 mod heads;
 #[path = "component/leaving.rs"]
 mod leaving;
+#[path = "component/settings.rs"]
+mod settings;
 #[path = "component/streams.rs"]
 mod streams;
 #[path = "component/uploads.rs"]
 mod uploads;
 #[path = "component/wire.rs"]
-mod wire;
+pub mod wire;
 #[path = "component/world.rs"]
 mod world;
 

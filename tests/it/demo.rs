@@ -1,6 +1,11 @@
 //! The demo guests: what each answers, and that its native twin answers with the same bytes.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
 use crate::client::{Response, message};
+use crate::component::wire::unchunked;
 use crate::host::{HELLO, Host};
 
 /// What is asked of a guest and of its twin. `path` goes behind `/<guest>` and `/native/<guest>`.
@@ -219,6 +224,51 @@ fn a_body_of_many_megabytes_comes_back() {
         let answer = connection.read();
         assert_eq!(answer.status, 200, "{path}");
         assert!(answer.body.ends_with(&body), "{path}: {} bytes", answer.body.len());
+    }
+    host.at_rest();
+}
+
+/// Bodies of any size, where that is what the guest is for.
+#[test]
+fn streams_go_through_guest_and_twin() {
+    let host = Host::demo().start();
+    let body: Vec<u8> = (0..20 << 20).map(|at: usize| (at % 253) as u8).collect();
+    for prefix in ["", "/native"] {
+        let mut wire = TcpStream::connect(host.addr()).expect("a connection");
+        wire.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        let mut sender = wire.try_clone().expect("a socket");
+        let path = format!("{prefix}/stream/upper");
+        let came = std::thread::scope(|scope| {
+            let request = message("POST", &path, &["connection: close"], &body);
+            scope.spawn(move || sender.write_all(&request).expect("the host takes it"));
+            let mut came = Vec::new();
+            wire.read_to_end(&mut came).map(|_| came).expect("the whole answer")
+        });
+        let (came, is_whole) = unchunked(&came);
+        assert!(is_whole && came == body.to_ascii_uppercase(), "{path}: {} bytes", came.len());
+        let clock = host.get(&format!("{prefix}/stream/sse?events=2"));
+        assert_eq!(clock.header("content-type"), Some("text/event-stream"));
+        assert_eq!(clock.header("cache-control"), Some("no-store"));
+        assert_eq!(clock.text(), "event: tick\ndata: 0\n\nevent: tick\ndata: 1\n\n");
+        let usage = host.get(&format!("{prefix}/stream/upper"));
+        assert_eq!(usage.status, 404);
+        assert!(usage.text().starts_with("GET …/sse"), "{}", usage.text());
+        // Nobody else takes so much.
+        let length = format!("content-length: {}", body.len());
+        host.request("POST", &format!("{prefix}/echo"), &[&length], b"").assert_problem(413);
+    }
+    host.at_rest();
+}
+
+/// Whoever says a size means it.
+#[test]
+fn a_stream_of_the_demo_can_be_limited() {
+    let host = Host::demo().args(["--body-max", "stream=10"]).start();
+    for prefix in ["", "/native"] {
+        let post =
+            |bytes: &[u8]| host.request("POST", &format!("{prefix}/stream/upper"), &[], bytes);
+        assert_eq!(post(b"ten bytes!").text(), "TEN BYTES!");
+        post(b"eleven byte").assert_problem(413);
     }
     host.at_rest();
 }

@@ -217,9 +217,21 @@ impl Host {
 
     /// Its resident memory.
     pub fn rss_bytes(&self) -> u64 {
+        self.memory_bytes("VmRSS:")
+    }
+
+    /// The most resident memory that it has had, since the last time that this was asked.
+    pub fn peak_bytes(&self) -> u64 {
+        let peak = self.memory_bytes("VmHWM:");
+        let path = format!("/proc/{}/clear_refs", self.pid.as_raw_nonzero());
+        fs::write(path, "5").expect("a child of this process");
+        peak
+    }
+
+    fn memory_bytes(&self, kind: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid.as_raw_nonzero());
         let status = fs::read_to_string(path).expect("the host runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        let line = status.lines().find_map(|line| line.strip_prefix(kind)).expect("a size");
         let kib = line.trim().trim_end_matches(" kB").parse::<u64>();
         kib.expect("a number of KiB") << 10
     }

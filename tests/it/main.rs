@@ -38,6 +38,7 @@ mod middleware;
 mod random;
 mod reset;
 mod route;
+mod settings;
 mod sniff;
 mod soak;
 mod tidy;

@@ -8,6 +8,8 @@
 
 mod ask;
 mod bodies;
+mod bounds;
+mod config;
 mod ends;
 mod heads;
 mod reply;
@@ -28,8 +30,14 @@ wasip2::http::proxy::export!(Probe);
 type Behaviour = fn(Ask);
 
 /// All of them, by module.
-const BEHAVIOURS: [&[(&str, Behaviour)]; 4] =
-    [&heads::BEHAVIOURS, &bodies::BEHAVIOURS, &ends::BEHAVIOURS, &world::BEHAVIOURS];
+const BEHAVIOURS: [&[(&str, Behaviour)]; 6] = [
+    &heads::BEHAVIOURS,
+    &bodies::BEHAVIOURS,
+    &bounds::BEHAVIOURS,
+    &config::BEHAVIOURS,
+    &ends::BEHAVIOURS,
+    &world::BEHAVIOURS,
+];
 
 impl Guest for Probe {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {

@@ -18,8 +18,8 @@ use crate::reply::made;
 pub const BEHAVIOURS: [(&str, Behaviour); 9] = [
     ("env", env),
     ("print", print),
+    ("print-much", print_much),
     ("random", random_bytes),
-    ("random-large", random_large),
     ("clock", clock),
     ("outbound", outbound),
     ("count", count),
@@ -45,16 +45,19 @@ fn print(ask: Ask) {
     ask.answer("printed");
 }
 
+/// Writes so many lines to stderr, each of them 10,000 bytes long.
+fn print_much(ask: Ask) {
+    let line = "much ".repeat(2_000);
+    for _ in 0..ask.number.unwrap_or(1) {
+        eprintln!("{line}");
+    }
+    ask.answer("printed");
+}
+
 /// Answers with 16 random bytes in hexadecimal.
 fn random_bytes(ask: Ask) {
     let bytes = random::get_random_bytes(16);
     ask.answer(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-}
-
-/// Asks for a mebibyte of random bytes at once.
-fn random_large(ask: Ask) {
-    let bytes = random::get_random_bytes(1 << 20);
-    ask.answer(format!("{} bytes", bytes.len()));
 }
 
 /// Answers with the time in seconds since 1970.

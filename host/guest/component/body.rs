@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use wasmtime_wasi_http::{Error, WasiBody};
 
+use crate::guest::meter::Flow;
 use crate::message::{Reject, RequestBody};
 
 /// A response's body, as the guest's end of it hands it out.
@@ -21,6 +22,7 @@ pub type Departing = WasiBody;
 pub struct Arriving {
     pub body: RequestBody,
     pub watch: Option<Arc<Watch>>,
+    pub flow: Flow,
 }
 
 /// What is known of a request's body while the guest has it.
@@ -54,7 +56,11 @@ impl http_body::Body for Arriving {
         if let Some(watch) = &self.watch {
             watch.looks.fetch_add(1, Ordering::Relaxed);
         }
-        Pin::new(&mut self.body).poll_frame(cx).map_err(|reject| {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.flow.add(frame.data_ref().map_or(0, |data| data.len() as u64));
+        }
+        polled.map_err(|reject| {
             if let Some(watch) = &self.watch {
                 watch.fault.get_or_init(|| reject);
             }

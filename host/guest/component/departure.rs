@@ -141,6 +141,7 @@ impl Departure {
             Poll::Ready(Some(Ok(frame))) => {
                 self.silence = None;
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.visit.as_ref().inspect(|visit| visit.flow.add(bytes));
                 match &mut self.left {
                     Some(left) if bytes > *left => {
                         self.fail(Reject::InvalidResponse, "its body is longer than announced")

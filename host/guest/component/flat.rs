@@ -1,5 +1,5 @@
-//! Host functions for components that are one core module (`flatten.rs`): WASI and wasi:http by the
-//! canonical ABI.
+//! Host functions for components that are one core module (`flatten.rs`): WASI, wasi:http and
+//! wasi:config by the canonical ABI.
 //!
 //! Owns how values pass between a module's memory and wasmtime's own implementation of WASI, which
 //! does what the functions are for. Source of the layouts: the component model's CanonicalABI.md.
@@ -8,6 +8,7 @@ mod abi;
 mod builtins;
 mod cli;
 mod cli03;
+mod config;
 mod error;
 mod fields03;
 mod http;
@@ -33,6 +34,7 @@ pub fn linker(engine: &Engine) -> Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     io::add_to_linker(&mut linker)?;
     cli::add_to_linker(&mut linker)?;
+    config::add_to_linker(&mut linker)?;
     http::add_to_linker(&mut linker)?;
     outgoing::add_to_linker(&mut linker)?;
     builtins::add_to_linker(&mut linker)?;

@@ -73,7 +73,7 @@ fn is_wide(interface: &str, name: &str) -> bool {
         }
         "wasi:random/random" | "wasi:random/random@0.3" => name == "get-random-bytes",
         "wasi:random/insecure" | "wasi:random/insecure@0.3" => name == "get-insecure-random-bytes",
-        "wasi:cli/environment" | "wasi:cli/environment@0.3" => true,
+        "wasi:cli/environment" | "wasi:cli/environment@0.3" | "wasi:config/store" => true,
         _ => false,
     }
 }

@@ -1,4 +1,5 @@
-//! Everything that a component may import: all of WASI and wasi:http, with empty capabilities.
+//! Everything that a component may import: all of WASI, wasi:http and wasi:config, with empty
+//! capabilities.
 //!
 //! What is behind the interfaces is in `state.rs`.
 
@@ -6,7 +7,7 @@ use anyhow::Result;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
-use super::State;
+use super::{State, config};
 
 /// A linker with everything a component of wasi:http 0.2 may import.
 pub fn linker(engine: &Engine) -> Result<Linker<State>> {
@@ -18,6 +19,7 @@ pub fn linker(engine: &Engine) -> Result<Linker<State>> {
     linker.allow_shadowing(true);
     wasmtime_wasi_io::add_to_linker_async(&mut linker)?;
     linker.allow_shadowing(false);
+    config::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

@@ -20,7 +20,7 @@ use super::visit::{Broken, Ended};
 use super::{ComponentInstance, Gone};
 use crate::guest::instance::{Instance, judge, log_end, note_good};
 use crate::guest::lane::{Movable, Moved};
-use crate::guest::meter::QUANTUM;
+use crate::guest::meter::{Flow, QUANTUM};
 use crate::guest::shelves::Length;
 use crate::guest::{Guest, Pool};
 use crate::message::{Reject, RequestId};
@@ -76,6 +76,8 @@ enum Place {
 /// What is known of a request.
 struct Sitting {
     id: Option<RequestId>,
+    /// Counts what passes of its bodies.
+    flow: Flow,
     /// The share when it came.
     share: Duration,
     waker: Waker,
@@ -146,7 +148,7 @@ impl Resident {
         }
         let number = self.seats.borrow().iter().position(Option::is_none)?;
         let (share, waker) = (self.share.get(), Waker::noop().clone());
-        let sitting = Sitting { id: None, share, waker };
+        let sitting = Sitting { id: None, flow: Flow::default(), share, waker };
         self.seats.borrow_mut()[number] = Some(sitting);
         self.seated.set(self.seated.get() + 1);
         self.requests.set(self.requests.get() + 1);
@@ -220,9 +222,13 @@ impl Resident {
     }
 
     /// Counts CPU time as that of the requests that are there. By the wall clock, as a request's
-    /// first slice is measured: the guest yields after two milliseconds at most.
+    /// first slice is measured: the guest yields after two milliseconds at most. What moves bodies does
+    /// not count.
     fn charge(&self, used: Duration) {
-        let each = used / u32::try_from(self.seated.get().max(1)).unwrap_or(u32::MAX);
+        let seats = self.seats.borrow();
+        let moved = seats.iter().flatten().map(|sitting| sitting.flow.worth()).sum();
+        let each = used.saturating_sub(moved)
+            / u32::try_from(self.seated.get().max(1)).unwrap_or(u32::MAX);
         self.share.set(self.share.get() + each);
     }
 
@@ -396,6 +402,7 @@ impl Seat {
         self.keep = Some(Box::new(keep));
         if let Some(sitting) = &mut self.resident.seats.borrow_mut()[self.number] {
             sitting.id = Some(arrival.id);
+            sitting.flow = arrival.request.body().flow.clone();
         }
         if !self.resident.is_open() {
             return Err(Reject::Trap);

@@ -7,6 +7,7 @@ use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType};
 use wasmparser::types::TypesRef;
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
+use super::config::CONFIG;
 use crate::config::Limits;
 use crate::guest::imports::{judge_memory, judge_table};
 use crate::guest::sniff::{damaged, features};
@@ -257,7 +258,7 @@ fn judge_imports(component: &Component, faults: &mut Vec<String>) {
     const SHOWN_MAX: usize = 5;
     let is_missing = |name: &&String| {
         let (interface, version) = split(name);
-        !is_offered(interface, version)
+        !is_offered(interface, version) && (interface, version) != CONFIG
     };
     let missing: Vec<&String> = component.imports.iter().filter(is_missing).collect();
     for name in missing.iter().take(SHOWN_MAX) {
@@ -284,6 +285,13 @@ fn origin(name: &str) -> String {
             .into();
     }
     let (package, _) = interface.split_once('/').unwrap_or((interface, ""));
+    if package == "wasi:config" {
+        // No version of it is released, and drafts do not stand for one another.
+        let (interface, version) = CONFIG;
+        return format!(
+            "the nearest is {interface}@{version}; rebuild it with the interface of that version"
+        );
+    }
     let text = match package.split_once(':').map_or(package, |(namespace, _)| namespace) {
         "wasi" => "an interface of WASI that this host does not offer",
         "fermyon" | "spin" => "from the Spin SDK, for Spin; wasi:http alone runs everywhere",

@@ -35,9 +35,10 @@ pub const HANDLES_MAX: usize = 1_000;
 pub const FIELD_BYTES_MAX: usize = 64 << 10;
 /// Bytes of one call for random bytes.
 pub const RANDOM_BYTES_MAX: u64 = 64 << 10;
-/// Bytes of one write to a body, and how many writes wait to be sent on.
+/// Bytes of one write to a body, and how many writes wait to be sent on: with one, a guest and its
+/// worker wait for each other at every write.
 pub const CHUNK_BYTES_MAX: usize = 64 << 10;
-const CHUNKS_MAX: usize = 1;
+const CHUNKS_MAX: usize = 3;
 
 /// Tells whether a store is gone. What is behind its resources ends with them, a body as if it were
 /// complete; so this is said before they are dropped.
@@ -100,6 +101,16 @@ impl State {
         store
     }
 
+    /// The variables of `wasi:config`.
+    pub fn vars(&self) -> &[(String, String)] {
+        &self.limiter.about.words.vars
+    }
+
+    /// The value of one of them.
+    pub fn var(&self, key: &str) -> Option<String> {
+        self.vars().iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
+    }
+
     /// Says for which request the guest runs from now on, one that it has taken up before.
     pub fn resume(&mut self, request: RequestId) {
         self.request = Some(request);
@@ -152,13 +163,15 @@ impl State {
         }
     }
 
-    /// WASI without arguments, environment, files and sockets; stdout and stderr go to the log.
+    /// WASI with the guest's environment, without arguments, files and sockets; stdout and stderr
+    /// go to the log.
     fn make_wasi(&mut self) {
         let log = SharedSink::new(LogSink::new(self.limiter.about.clone(), self.request));
         let mut builder = WasiCtx::builder();
         builder
             .stdout(log.stream("stdout"))
             .stderr(log.stream("stderr"))
+            .envs(&self.limiter.about.words.env)
             .max_random_size(RANDOM_BYTES_MAX);
         self.wasi = Some(Box::new(builder.build()));
         self.log = Some(log);

@@ -23,7 +23,7 @@ use super::instance::{Called, Head};
 use super::{ComponentInstance, Gone, Seat};
 use crate::guest::instance::{Instance, judge, log_end};
 use crate::guest::lane::Movable;
-use crate::guest::meter::Meter;
+use crate::guest::meter::{Flow, Meter};
 use crate::guest::{About, Guest, Pool, header};
 use crate::message::{BASE_PATH, Reject, Request, RequestId, Response, ResponseBody};
 
@@ -40,12 +40,14 @@ struct Asked {
     method: Method,
     /// What is known of its body, if it has one.
     watch: Option<Arc<Watch>>,
+    /// Counts what passes of its body and of the response's.
+    flow: Flow,
 }
 
 impl Asked {
     fn new(request: &Request) -> Self {
-        let watch = (!request.body.is_end()).then(Arc::default);
-        Asked { id: request.id, method: request.method.clone(), watch }
+        let (watch, flow) = ((!request.body.is_end()).then(Arc::default), Flow::default());
+        Asked { id: request.id, method: request.method.clone(), watch, flow }
     }
 }
 
@@ -77,6 +79,7 @@ pub struct Visit {
     head: oneshot::Receiver<Head>,
     pub(super) gone: Gone,
     watch: Option<Arc<Watch>>,
+    pub(super) flow: Flow,
     about: Arc<About>,
     id: RequestId,
     method: Method,
@@ -111,13 +114,14 @@ impl Visit {
         }
         let asked = Asked::new(&request);
         let (sender, head) = oneshot::channel();
-        let request = standard(request, asked.watch.clone())?;
+        let request = standard(request, &asked)?;
         let handed = instance.accept(asked.id, request, sender).map_err(|_| NOT_A_HOST)?;
         let (gone, guest) = (instance.gone(), instance.guest().clone());
         let about = guest.about.clone();
         let pool = terms.pool.clone();
         let is_concurrent = instance.is_concurrent();
-        let call = Box::pin(drive(instance.call(handed), guest, asked.id, terms));
+        let call =
+            Box::pin(drive(instance.call(handed), guest, (asked.id, asked.flow.clone()), terms));
         let call = if is_concurrent { Call::Answering(call) } else { Call::Alone(call) };
         Ok(Self::new(call, asked, (head, gone), (about, pool)))
     }
@@ -133,7 +137,7 @@ impl Visit {
     ) -> Result<Self, Reject> {
         let asked = Asked::new(&request);
         let (sender, head) = oneshot::channel();
-        let Ok(request) = standard(request, asked.watch.clone()) else {
+        let Ok(request) = standard(request, &asked) else {
             seat.done();
             return Err(NOT_A_HOST);
         };
@@ -152,8 +156,8 @@ impl Visit {
         (head, gone): (oneshot::Receiver<Head>, Gone),
         (about, pool): (Arc<About>, Rc<Pool>),
     ) -> Self {
-        let Asked { id, method, watch } = asked;
-        Visit { call, ended: None, head, gone, watch, about, id, method, pool }
+        let Asked { id, method, watch, flow } = asked;
+        Visit { call, ended: None, head, gone, watch, flow, about, id, method, pool }
     }
 
     /// The guest's response. Its body may still be coming.
@@ -301,13 +305,13 @@ pub fn dispose(pool: &Pool, instance: Option<Box<ComponentInstance>>) {
 async fn drive<K>(
     call: Movable<Called>,
     guest: Arc<Guest>,
-    id: RequestId,
+    (id, flow): (RequestId, Flow),
     terms: Terms<K>,
 ) -> Ended {
     let Terms { pool, started, waited, in_lanes, keep: _keep } = terms;
     let about = &guest.about;
     let _out = pool.lend();
-    let mut meter = Meter::new(&about.limits, started).without_deadline();
+    let mut meter = Meter::new(&about.limits, started).without_deadline().with_flow(flow);
     if in_lanes {
         meter = meter.in_lanes(&pool, guest.id);
     }
@@ -333,10 +337,7 @@ async fn drive<K>(
 }
 
 /// A request as components get it.
-fn standard(
-    request: Box<Request>,
-    watch: Option<Arc<Watch>>,
-) -> Result<http::Request<Arriving>, Reject> {
+fn standard(request: Box<Request>, asked: &Asked) -> Result<http::Request<Arriving>, Reject> {
     let mut made = Vec::new();
     header::host_made(&request, |prefix, name, value| {
         let name = match name {
@@ -357,7 +358,8 @@ fn standard(
         parts.scheme = Some(Scheme::HTTP);
         parts.authority = Some(Authority::from_static("localhost"));
     }
-    let mut standard = http::Request::new(Arriving { body, watch });
+    let (watch, flow) = (asked.watch.clone(), asked.flow.clone());
+    let mut standard = http::Request::new(Arriving { body, watch, flow });
     *standard.method_mut() = method;
     *standard.uri_mut() = Uri::from_parts(parts).map_err(|_| Reject::BadPath("not a path"))?;
     *standard.headers_mut() = headers;

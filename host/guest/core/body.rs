@@ -42,7 +42,7 @@ async fn read_request_body(mut guest: Guest<'_>, buf: u32, limit: u32) -> Result
     let eof = exchange.request.body.is_end();
     let (memory, call) = memory(&mut guest)?;
     if keep && let Some(exchange) = &mut call.exchange {
-        kept(exchange.request_kept.extend(&call.limiter.about.memory, &bytes))?;
+        kept(exchange.keep(&call.limiter.about, &bytes))?;
     }
     memory[buf as usize..][..bytes.len()].copy_from_slice(&bytes);
     Ok(eof_len(eof, bytes.len()))
@@ -78,7 +78,7 @@ fn write_request_body(call: &mut Call, bytes: &[u8]) -> Result<()> {
     if call.phase == Phase::Response {
         return Err(misuse("write_body: the request was passed on already"));
     }
-    let bytes_max = call.limiter.about.limits.body_bytes_max;
+    let bytes_max = call.limiter.about.limits.kept_bytes_max();
     let exchange = call.exchange.as_mut().ok_or_else(no_request)?;
     let body = exchange.request_written.get_or_insert_default();
     if (body.len() + bytes.len()) as u64 > bytes_max {

@@ -218,7 +218,7 @@ impl CoreInstance {
         meter: &mut Meter<'_>,
     ) -> Result<(Box<Request>, HeaderMap), Reject> {
         let exchange = self.take_exchange();
-        let mut next = Box::pin(exchange.next_request(&self.guest.about.memory));
+        let mut next = Box::pin(exchange.next_request(&self.guest.about));
         meter.run(next.as_mut()).await?
     }
 

@@ -1,8 +1,12 @@
 //! Responses that are sent while they are made, and clients that do not read them.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
 use super::wire::{Wire, unchunked};
 use super::{PATIENCE, assert_as_new, start, text};
 use crate::client::message;
+use crate::host::Host;
 
 const CLOSE: [&str; 1] = ["connection: close"];
 
@@ -32,6 +36,58 @@ fn a_client_that_does_not_read_is_cut_off() {
     let (_, is_whole) = unchunked(&wire.rest());
     assert!(!is_whole, "it has an end");
     assert_as_new(&host);
+}
+
+const MIB: u64 = 1 << 20;
+
+/// Sends so many MiB to a guest that gives them back, and gives how many bytes came.
+fn give_back(host: &Host, mib: u64) -> u64 {
+    let length = format!("content-length: {}", mib * MIB);
+    let mut wire = TcpStream::connect(host.addr()).expect("a connection");
+    wire.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let head = message("POST", "/probe/echo", &[&length, CLOSE[0]], b"");
+    wire.write_all(&head).expect("the host takes it");
+    let mut sender = wire.try_clone().expect("a socket");
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let piece = vec![b'x'; MIB as usize];
+            (0..mib).for_each(|_| sender.write_all(&piece).expect("the host takes it"));
+        });
+        let (mut came, mut room) = (0, vec![0; MIB as usize]);
+        loop {
+            match wire.read(&mut room).expect("more of it") {
+                0 => return came,
+                count => came += count as u64,
+            }
+        }
+    })
+}
+
+/// However long a body is, the host has a few pieces of it at a time; and passing them on keeps
+/// nobody from being served.
+#[test]
+fn a_long_body_takes_no_more_memory_than_a_short_one() {
+    const PEAK_MAX: u64 = 16 * MIB;
+    for more in [&[][..], &["--slow-priority", "off"]] {
+        let flags = [&["--workers", "1", "--body-max", "probe=none"], more].concat();
+        let host = start(&flags);
+        give_back(&host, 8);
+        host.at_rest();
+        let before = host.rss_bytes();
+        host.peak_bytes();
+        let came = std::thread::scope(|scope| {
+            let long = scope.spawn(|| give_back(&host, 400));
+            host.status_when("under way", PATIENCE, |status| status.instances_out > 0);
+            for _ in 0..20 {
+                host.assert_serves("/probe/exact");
+            }
+            long.join().expect("no panic")
+        });
+        assert!(came > 400 * MIB, "{came} bytes");
+        let peak = host.peak_bytes();
+        assert!(peak <= before + PEAK_MAX, "{before} bytes, and {peak} at the most");
+        assert_as_new(&host);
+    }
 }
 
 /// Pieces that bring nothing keep nobody from being served, nor do they last for ever.

@@ -24,6 +24,8 @@ pub struct Canon {
     pub handles: Handles,
     /// What the calls of a guest of 0.3 wait for.
     pub tasks: Tasks,
+    /// Whether the last `poll` has found something ready that the guest has made no use of yet.
+    pub has_polled: bool,
 }
 
 /// A type of resource, by the type behind it.

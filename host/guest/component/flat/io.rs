@@ -83,6 +83,10 @@ fn add_poll(linker: &mut Linker<State>) -> Result<()> {
         "poll",
         |mut guest: Guest<'_>, (ptr, len, ret): (u32, u32, u32)| {
             Box::new(async move {
+                if std::mem::replace(&mut guest.data_mut().canon.has_polled, true) {
+                    // It may wait for what this very thread has to do: for a client to read.
+                    tokio::task::yield_now().await;
+                }
                 let (memory, state) = parts(&mut guest)?;
                 aligned(ptr, 4)?;
                 let handles = range(memory, ptr, len.saturating_mul(4))?.chunks_exact(4);
@@ -153,6 +157,7 @@ fn add_input(linker: &mut Linker<State>) -> Result<()> {
         "[method]input-stream.read",
         |mut guest: Guest<'_>, this: u32, len: u64, ret: u32| {
             let state = guest.data_mut();
+            state.canon.has_polled = false;
             let stream = state.canon.handles.get::<DynInputStream>(this)?;
             let read = state.table.read(stream, len);
             let read = shown(state, read)?;
@@ -222,6 +227,7 @@ fn add_output(linker: &mut Linker<State>) -> Result<()> {
         "[method]output-stream.write",
         |mut guest: Guest<'_>, this: u32, ptr: u32, len: u32, ret: u32| {
             let (memory, state) = parts(&mut guest)?;
+            state.canon.has_polled = false;
             let stream = state.canon.handles.get::<DynOutputStream>(this)?;
             let written = state.table.write(stream, list(memory, ptr, len)?);
             tell(&mut guest, ret, written)

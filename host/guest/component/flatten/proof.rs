@@ -8,6 +8,7 @@ use super::MEMORY;
 use super::builtin::{CANON, Ty};
 use super::graph::{CoreFunc, CoreInstance, Func, Graph, Options};
 use super::shim::{fixup_import, shim_slot};
+use crate::guest::component::config::CONFIG;
 
 /// Prefix of the name under which a resource's handles are dropped.
 const DROP: &str = "[resource-drop]";
@@ -135,6 +136,7 @@ impl<'g, 'a> Proof<'g, 'a> {
     fn named(&self, instance: u32, name: String) -> Option<Target> {
         let (interface, version) = self.graph.import_name(instance)?.split_once('@')?;
         let suffix = match version {
+            _ if (interface, version) == CONFIG => "",
             version if version.contains('-') => return None,
             version if version.starts_with("0.2.") => "",
             version if version.starts_with("0.3.") => AS_03,

@@ -1,0 +1,40 @@
+//! `wasi:config/store`: what the flags give a guest to read.
+//!
+//! There is no released version of the interface, so a component may ask for this draft alone.
+
+use wasmtime::StoreContextMut;
+use wasmtime::component::{ComponentType, Linker, Lower};
+
+use super::State;
+
+/// The interface, and the draft of it that the host has.
+pub const CONFIG: (&str, &str) = ("wasi:config/store", "0.2.0-rc.1");
+
+/// The interface's error, as its type is told. Reading what is in memory has none.
+#[derive(ComponentType, Lower)]
+#[component(variant)]
+#[expect(dead_code, reason = "the type has cases for stores that are elsewhere")]
+enum Failed {
+    #[component(name = "upstream")]
+    Upstream(String),
+    #[component(name = "io")]
+    Io(String),
+}
+
+type Result<T> = wasmtime::Result<(std::result::Result<T, Failed>,)>;
+
+pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    let mut store = linker.instance(&format!("{}@{}", CONFIG.0, CONFIG.1))?;
+    store.func_wrap(
+        "get",
+        |guest: StoreContextMut<'_, State>, (key,): (String,)| -> Result<Option<String>> {
+            Ok((Ok(guest.data().var(&key)),))
+        },
+    )?;
+    store.func_wrap(
+        "get-all",
+        |guest: StoreContextMut<'_, State>, (): ()| -> Result<Vec<(String, String)>> {
+            Ok((Ok(guest.data().vars().to_vec()),))
+        },
+    )
+}

@@ -1,0 +1,31 @@
+//! wasi:config.
+
+use wasmtime::Linker;
+
+use super::abi::{At, Guest, Layout, List, Lower, Result, give_all, parts, string};
+use crate::guest::component::State;
+use crate::guest::component::config::CONFIG;
+
+/// The interface's error, of which there is none: only the room that it would take.
+enum Failed {}
+
+impl Lower for Failed {
+    const SIZE: usize = 12;
+    const ALIGN: usize = 4;
+    fn lower(self, _out: &mut Layout, _at: At) {
+        match self {}
+    }
+}
+
+pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(CONFIG.0, "get", |mut guest: Guest<'_>, key: u32, len: u32, ret: u32| {
+        let (memory, state) = parts(&mut guest)?;
+        let value = state.var(&string(memory, key, len)?);
+        give_all(&mut guest, ret, Ok::<_, Failed>(value))
+    })?;
+    linker.func_wrap(CONFIG.0, "get-all", |mut guest: Guest<'_>, ret: u32| {
+        let all = List(guest.data().vars().to_vec());
+        give_all(&mut guest, ret, Ok::<_, Failed>(all))
+    })?;
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! What one request of a component may have the host keep or pass, to the byte where that is said.
+
+use super::{assert_as_new, start, text};
+use crate::host::Host;
+
+const KIB: u32 = 1 << 10;
+const MIB: u32 = 1 << 20;
+
+/// Asserts that a behaviour goes well with one amount, and that another is too much.
+#[track_caller]
+fn check(host: &Host, behaviour: &str, good: (u32, &str), bad: u32) {
+    let path = |amount: u32| format!("/probe/{behaviour}?{amount}");
+    let (amount, words) = good;
+    assert_eq!(text(host, &path(amount)), words);
+    host.get(&path(bad)).assert_problem(500);
+    assert_eq!(text(host, &path(amount)), words, "behind what was too much");
+}
+
+#[test]
+fn what_one_call_passes_is_bounded() {
+    for isolation in crate::hostile::ISOLATIONS {
+        let host = start(&["--isolation", isolation]);
+        check(&host, "random-bytes", (64 * KIB, "65536 bytes"), 64 * KIB + 1);
+        check(&host, "insecure-bytes", (64 * KIB, "65536 bytes"), 64 * KIB + 1);
+        // What else passes with a text counts with it.
+        check(&host, "pass", (4 * MIB - KIB, "not there"), 4 * MIB + 1);
+        check(&host, "pass", (4 * MIB - KIB, "not there"), 64 * MIB);
+        assert_eq!(assert_as_new(&host).rejects("trap"), 4);
+    }
+}
+
+#[test]
+fn what_is_kept_for_a_request_is_bounded() {
+    for isolation in crate::hostile::ISOLATIONS {
+        let host = start(&["--isolation", isolation]);
+        // The request has some of its own.
+        check(&host, "open", (980, "980 open"), 1_000);
+        check(&host, "open", (980, "980 open"), 100_000);
+        // A name takes room, too.
+        assert_eq!(text(&host, "/probe/field?65000"), "taken");
+        for bytes in [64 * KIB + 1, 4 * MIB - KIB] {
+            let answer = host.get(&format!("/probe/field?{bytes}"));
+            assert!(answer.status == 500 || answer.text() == "refused", "{bytes}: {answer:?}");
+        }
+        assert_as_new(&host);
+    }
+}
+
+/// Words of a guest are bounded line by line and as a whole, and it is said that some are missing.
+#[test]
+fn what_a_component_prints_is_bounded() {
+    const LINE_MAX: usize = 4 * 1024;
+    let host = start(&[]);
+    assert_eq!(text(&host, "/probe/print-much?100"), "printed");
+    let last = host.wait_log_with(&["this request logs too much; the rest is dropped"]);
+    assert_eq!(
+        (last.json["guest"].as_str(), last.json["from"].as_str()),
+        (Some("probe"), Some("host"))
+    );
+    let said: Vec<_> = host.lines().into_iter().filter(|line| line.has(&["much much"])).collect();
+    assert!((10..=16).contains(&said.len()), "{} lines", said.len());
+    for line in &said {
+        assert!(line.message().len() <= LINE_MAX + 8, "{} bytes", line.message().len());
+        assert_eq!(line.json["request"], last.json["request"], "{}", line.text);
+    }
+    // The next request may say something again.
+    assert_eq!(text(&host, "/probe/print"), "printed");
+    host.wait_log_with(&["out two"]);
+    assert_as_new(&host);
+}

@@ -1,0 +1,214 @@
+//! What the flags say of single guests: environment, variables, and how large a body may be.
+//!
+//! Of core guests here; what components make of the same flags is in `component/settings.rs`.
+
+use std::path::Path;
+
+use crate::host::{HELLO, Host, Setup, command};
+use crate::wat;
+
+/// A guest that answers with its environment, in the bytes that WASI preview 1 gives: `NAME=value`
+/// and a NUL for each. It reads them in the function `$read`, where `start` says.
+fn environ(start: &str, handle: &str) -> String {
+    format!(
+        r#"(module
+          (import "wasi_snapshot_preview1" "environ_sizes_get"
+            (func $sizes (param i32 i32) (result i32)))
+          (import "wasi_snapshot_preview1" "environ_get"
+            (func $get (param i32 i32) (result i32)))
+          (import "http_handler" "write_body" (func $write_body (param i32 i32 i32)))
+          (memory (export "memory") 1)
+          (func $read
+            (drop (call $sizes (i32.const 0) (i32.const 4)))
+            (drop (call $get (i32.const 64) (i32.const 4096))))
+          {start}
+          (func (export "handle_request") (result i64)
+            {handle}
+            (call $write_body (i32.const 1) (i32.const 4096) (i32.load (i32.const 4)))
+            (i64.const 0)))"#
+    )
+}
+
+/// It reads its environment in each request.
+fn late() -> String {
+    environ("", "(call $read)")
+}
+
+/// It reads its environment when it starts up, of which a snapshot is kept.
+fn early() -> String {
+    environ(r#"(func (export "_initialize") (call $read))"#, "")
+}
+
+/// The variables that a guest finds.
+#[track_caller]
+fn found(host: &Host, path: &str) -> Vec<String> {
+    let answer = host.get(path);
+    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    let text = answer.text();
+    text.split_terminator('\0').map(str::to_owned).collect()
+}
+
+#[test]
+fn a_core_guest_has_the_environment_that_it_is_given() {
+    for isolation in crate::hostile::ISOLATIONS {
+        let host = Host::with("late.wat", late())
+            .file("early.wat", early())
+            .file("in/a folder.wat", late())
+            .args(["--isolation", isolation])
+            .args(["--env", "late:ONE=1", "--env", "*:ALL=all", "--env", "late:TWO=a:b=c, d"])
+            .args(["--env", "early:ONE=early", "--env", "early:ALL=own", "--env", "*:EMPTY="])
+            .args(["--env", "in/a folder:ONE=é"])
+            .start();
+        for _ in 0..2 {
+            assert_eq!(found(&host, "/late"), ["ONE=1", "ALL=all", "TWO=a:b=c, d", "EMPTY="]);
+            assert_eq!(found(&host, "/early"), ["ONE=early", "ALL=own", "EMPTY="]);
+            assert_eq!(found(&host, "/in/a%20folder"), ["ALL=all", "EMPTY=", "ONE=é"]);
+        }
+        host.at_rest();
+    }
+}
+
+#[test]
+fn without_flags_there_is_no_environment() {
+    let host = Host::with("late.wat", late()).file("early.wat", early()).start();
+    assert_eq!(found(&host, "/late"), [""; 0]);
+    assert_eq!(found(&host, "/early"), [""; 0]);
+    host.at_rest();
+}
+
+/// What start-up code has read is in the snapshot: a cached one is for who is told the same.
+#[test]
+fn a_snapshot_is_of_one_environment() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = folder.path().join("cache");
+    let ask = |flags: &[&str]| {
+        let host = with_cache(&cache).args(flags).start();
+        let variables = found(&host, "/early");
+        (variables, std::fs::read_dir(&cache).expect("a cache").count())
+    };
+    let (one, two) = (["--env", "early:KEY=one"], ["--env", "early:KEY=two"]);
+    assert_eq!(ask(&one), (vec!["KEY=one".into()], 1));
+    assert_eq!(ask(&two), (vec!["KEY=two".into()], 2));
+    assert_eq!(ask(&[]), (vec![], 3));
+    assert_eq!(ask(&one), (vec!["KEY=one".into()], 3));
+    // The environment of another guest changes nothing.
+    assert_eq!(ask(&["--env", "other:KEY=one"]), (vec![], 3));
+}
+
+fn with_cache(cache: &Path) -> Setup {
+    Host::with("early.wat", early()).arg("--cache-dir").arg(cache)
+}
+
+const SECRET: &str = "wPz5kQ7hLd";
+
+/// Whatever is logged, and wherever a mistake is, a value is shown to nobody.
+#[test]
+fn values_are_not_logged() {
+    let (env, var) = (format!("early:KEY={SECRET}"), format!("nobody:KEY={SECRET}"));
+    let host = Host::with("early.wat", early())
+        .env("GUESTHOUSE_LOG", "trace")
+        .args(["--env", &env, "--config-var", &var])
+        .start();
+    assert_eq!(found(&host, "/early"), [format!("KEY={SECRET}")]);
+    host.wait_log_with(&["--config-var: no handler is called nobody"]);
+    host.at_rest();
+    assert!(!host.lines().iter().any(|line| line.text.contains(SECRET)), "it is in the log");
+    for text in [
+        format!("KEY={SECRET}"),
+        format!(":KEY={SECRET}"),
+        format!("guest:={SECRET}"),
+        format!("guest:{SECRET}"),
+    ] {
+        for flag in ["--env", "--config-var"] {
+            let output = command().args(["serve", flag, &text]).output().expect("it runs");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(said.starts_with(&format!("error: {flag}: ")), "{said}");
+            assert!(!said.contains(SECRET), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_name_that_no_handler_has_is_a_warning() {
+    let host = Host::with("hello.wat", HELLO)
+        .args(["--env", "hello.wat:KEY=1", "--env", "hello:KEY=1", "--env", "*:KEY=1"])
+        .args(["--config-var", "later:KEY=1", "--body-max", "later=none"])
+        .start();
+    for flag in ["--env: no handler is called hello.wat;", "--config-var: no", "--body-max: no"] {
+        assert_eq!(host.wait_log_with(&[flag]).level(), "WARN");
+    }
+    host.assert_serves("/hello");
+    let warnings = host.lines().into_iter().filter(|line| line.has(&["no handler is called"]));
+    assert_eq!(warnings.count(), 3);
+}
+
+const MIB: usize = 1 << 20;
+
+/// The status of a POST of so many bytes, with its length or in chunks.
+fn post(host: &Host, path: &str, bytes: usize, chunked: bool) -> u16 {
+    let body = vec![b'x'; bytes];
+    if !chunked {
+        return host.request("POST", path, &[], &body).status;
+    }
+    let mut framed = Vec::new();
+    for piece in body.chunks(60_000) {
+        framed.extend(format!("{:x}\r\n", piece.len()).into_bytes());
+        framed.extend_from_slice(piece);
+        framed.extend_from_slice(b"\r\n");
+    }
+    framed.extend_from_slice(b"0\r\n\r\n");
+    host.request("POST", path, &["transfer-encoding: chunked"], &framed).status
+}
+
+#[test]
+fn one_guest_may_take_a_larger_body_than_others() {
+    let host = Host::with("one.wat", wat::reads())
+        .file("two.wat", wat::reads())
+        .file("three.wat", wat::reads())
+        .args(["--body-max", "1KiB", "--body-max", "two=none", "--body-max", "three=2KiB"])
+        .start();
+    for chunked in [false, true] {
+        assert_eq!(post(&host, "/one", 1024, chunked), 200);
+        assert_eq!(post(&host, "/one", 1025, chunked), 413);
+        assert_eq!(post(&host, "/two", 20 * MIB, chunked), 200);
+        assert_eq!(post(&host, "/three", 2048, chunked), 200);
+        assert_eq!(post(&host, "/three", 2049, chunked), 413);
+    }
+    assert_eq!(post(&host, "/nobody", 1025, false), 413);
+    assert_eq!(host.at_rest().rejects("body_too_large"), 5);
+}
+
+/// A limit of one guest holds for a request that comes before the guest is loaded, too.
+#[test]
+fn a_request_that_waits_for_its_guest_is_limited_as_any_other() {
+    for chunked in [false, true] {
+        let setup = || Host::with("one.wat", wat::reads());
+        let host = setup().args(["--body-max", "one=1KiB"]).start();
+        assert_eq!(post(&host, "/one", 1025, chunked), 413);
+        let host = setup().args(["--body-max", "1KiB", "--body-max", "one=none"]).start();
+        assert_eq!(post(&host, "/one", MIB, chunked), 200);
+        host.at_rest();
+    }
+}
+
+/// What streams may have any size. What the host keeps of it for a guest has not.
+#[test]
+fn a_body_that_is_kept_has_an_end() {
+    let keeps = wat::reads().replacen(
+        "(memory",
+        r#"(import "http_handler" "enable_features" (func $features (param i32) (result i32)))
+           (func (export "_initialize") (drop (call $features (i32.const 1))))
+           (memory"#,
+        1,
+    );
+    let host = Host::with("reads.wat", wat::reads())
+        .file("keeps.wat", keeps)
+        .args(["--body-max", "none", "--memory-max", "1MiB", "--memory-total", "64MiB"])
+        .start();
+    for chunked in [false, true] {
+        assert_eq!(post(&host, "/reads", 80 * MIB, chunked), 200);
+        assert_eq!(post(&host, "/keeps", MIB, chunked), 200);
+        assert_eq!(post(&host, "/keeps", MIB + 1, chunked), 413);
+    }
+    assert_eq!(host.at_rest().rejects("body_too_large"), 2);
+}

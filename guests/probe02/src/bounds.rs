@@ -9,7 +9,7 @@ use crate::ask::Ask;
 pub const BEHAVIOURS: [(&str, Behaviour); 5] = [
     ("open", open),
     ("field", field),
-    ("pass", pass),
+    ("pass-text", pass_text),
     ("random-bytes", random_bytes),
     ("insecure-bytes", insecure_bytes),
 ];
@@ -31,7 +31,7 @@ fn field(ask: Ask) {
 }
 
 /// Passes a text of so many bytes to the host.
-fn pass(ask: Ask) {
+fn pass_text(ask: Ask) {
     let name = "x".repeat(amount(&ask));
     ask.answer(if Fields::new().has(&name) { "there" } else { "not there" });
 }

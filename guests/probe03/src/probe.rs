@@ -11,6 +11,8 @@
 mod ask;
 mod beside;
 mod bodies;
+mod bounds;
+mod config;
 mod ends;
 mod heads;
 #[cfg(not(feature = "all"))]
@@ -42,9 +44,11 @@ type Answering = Pin<Box<dyn Future<Output = Answer>>>;
 type Behaviour = fn(Ask) -> Answering;
 
 /// All of them, by module.
-const BEHAVIOURS: [&[(&str, Behaviour)]; 6] = [
+const BEHAVIOURS: [&[(&str, Behaviour)]; 8] = [
     &heads::BEHAVIOURS,
     &bodies::BEHAVIOURS,
+    &bounds::BEHAVIOURS,
+    &config::BEHAVIOURS,
     &ends::BEHAVIOURS,
     &world::BEHAVIOURS,
     &beside::BEHAVIOURS,

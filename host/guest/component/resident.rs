@@ -221,9 +221,9 @@ impl Resident {
         self.place.try_borrow().is_ok_and(|place| matches!(*place, Some(Place::Slow(_))))
     }
 
-    /// Counts CPU time as that of the requests that are there. By the wall clock, as a request's
-    /// first slice is measured: the guest yields after two milliseconds at most. What moves bodies does
-    /// not count.
+    /// Counts CPU time as that of the requests that are there, but for what moves bodies. By the
+    /// wall clock, as a request's first slice is measured: the guest yields after two milliseconds
+    /// at most.
     fn charge(&self, used: Duration) {
         let seats = self.seats.borrow();
         let moved = seats.iter().flatten().map(|sitting| sitting.flow.worth()).sum();

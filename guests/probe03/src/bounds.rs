@@ -1,0 +1,59 @@
+//! Behaviours that are about what one request may have the host keep or pass. Each takes how much.
+
+use wasip3::http::types::Fields;
+use wasip3::random::{insecure, random};
+
+use crate::ask::{Ask, answer};
+use crate::{Answer, Behaviour, behaviours};
+
+pub const BEHAVIOURS: [(&str, Behaviour); 6] = behaviours! {
+    "open": open,
+    "field": field,
+    "pass-text": pass_text,
+    "random-bytes": random_bytes,
+    "insecure-bytes": insecure_bytes,
+    "print-much": print_much,
+};
+
+fn amount(ask: &Ask) -> usize {
+    usize::try_from(ask.number.unwrap_or(0)).expect("a size")
+}
+
+/// Has so many handles open at once, beside those of its request.
+async fn open(ask: Ask) -> Answer {
+    let opened: Vec<Fields> = (0..amount(&ask)).map(|_| Fields::new()).collect();
+    let text = format!("{} open", opened.len());
+    drop(opened);
+    answer(text)
+}
+
+/// Puts a value of so many bytes into a set of fields.
+async fn field(ask: Ask) -> Answer {
+    let is_taken = Fields::new().append("x", &vec![b'x'; amount(&ask)]).is_ok();
+    answer(if is_taken { "taken" } else { "refused" })
+}
+
+/// Passes a text of so many bytes to the host.
+async fn pass_text(ask: Ask) -> Answer {
+    let name = "x".repeat(amount(&ask));
+    answer(if Fields::new().has(&name) { "there" } else { "not there" })
+}
+
+async fn random_bytes(ask: Ask) -> Answer {
+    let bytes = random::get_random_bytes(amount(&ask) as u64);
+    answer(format!("{} bytes", bytes.len()))
+}
+
+async fn insecure_bytes(ask: Ask) -> Answer {
+    let bytes = insecure::get_insecure_random_bytes(amount(&ask) as u64);
+    answer(format!("{} bytes", bytes.len()))
+}
+
+/// Writes so many long lines to stderr.
+async fn print_much(ask: Ask) -> Answer {
+    let line = "much ".repeat(2_000);
+    for _ in 0..ask.number.unwrap_or(1) {
+        eprintln!("{line}");
+    }
+    answer("printed")
+}

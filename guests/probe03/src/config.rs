@@ -1,0 +1,47 @@
+//! Behaviours that are about `wasi:config`, which no crate of WASI has: it is a draft.
+
+use crate::ask::{Ask, answer};
+use crate::{Answer, Behaviour, behaviours};
+use bindings::wasi::config::store;
+
+/// The interface as its authors have it.
+#[allow(missing_docs)]
+mod bindings {
+    wasip3::wit_bindgen::generate!({
+        runtime_path: "wasip3::wit_bindgen::rt",
+        inline: "
+            package wasi:config@0.2.0-rc.1;
+
+            interface store {
+                variant error {
+                    upstream(string),
+                    io(string),
+                }
+                get: func(key: string) -> result<option<string>, error>;
+                get-all: func() -> result<list<tuple<string, string>>, error>;
+            }
+
+            world imports {
+                import store;
+            }
+        ",
+    });
+}
+
+pub const BEHAVIOURS: [(&str, Behaviour); 2] = behaviours! {
+    "config": config,
+    "config-key": config_key,
+};
+
+/// Answers with a line for each variable.
+async fn config(_ask: Ask) -> Answer {
+    let all = store::get_all().expect("it is in memory").into_iter();
+    let lines: Vec<String> = all.map(|(name, value)| format!("{name}={value}")).collect();
+    answer(lines.join("\n"))
+}
+
+/// Answers with the value of the variable `key`.
+async fn config_key(_ask: Ask) -> Answer {
+    let value = store::get("key").expect("it is in memory");
+    answer(value.unwrap_or_else(|| "none".to_owned()))
+}

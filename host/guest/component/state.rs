@@ -114,6 +114,7 @@ impl State {
     /// Takes up a request.
     pub fn begin(&mut self, request: RequestId) {
         self.request = Some(request);
+        self.canon.has_polled = false;
         if let Some(log) = &self.log {
             log.with(|sink| sink.begin(request));
         }

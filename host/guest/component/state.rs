@@ -114,6 +114,7 @@ impl State {
     /// Says for which request the guest runs from now on, one that it has taken up before.
     pub fn resume(&mut self, request: RequestId) {
         self.request = Some(request);
+        self.canon.has_polled = false;
         if let Some(log) = &self.log {
             log.with(|sink| sink.resume(Some(request)));
         }

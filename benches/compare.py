@@ -112,7 +112,7 @@ def find_servers(options, figures, scratch):
 
 
 def guesthouse_launches(path):
-    any_port = [path, "demo", "--listen", "127.0.0.1:0"]
+    any_port = [path, "demo", "--also", "none", "--listen", "127.0.0.1:0"]
     fresh, reuse = ["--isolation", "fresh"], ["--isolation", "reuse"]
     return (
         Launch([*any_port, "--workers", "1", *fresh]),

@@ -105,6 +105,10 @@ enum Verb {
         many: Option<u32>,
         #[arg(long, value_name = "DIR", requires = "many", help = MANY_DIR)]
         many_dir: Option<PathBuf>,
+        /// Serve the handlers in this folder, too; `none` for none [default: guests/dist of the
+        /// sources, if there is one]
+        #[arg(long, value_name = "DIR", conflicts_with = "many")]
+        also: Option<PathBuf>,
         #[command(flatten)]
         flags: Box<Flags>,
     },
@@ -145,11 +149,11 @@ enum Verb {
 pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Serve { dir, flags } => serve(&flags, Source::Folder(dir)),
-        Verb::Demo { many: None, mut flags, .. } => {
+        Verb::Demo { many: None, also, mut flags, .. } => {
             flags.native = true;
-            serve(&flags, Source::Demo)
+            serve(&flags, Source::Demo(beside(also)))
         }
-        Verb::Demo { many: Some(count), many_dir, mut flags } => {
+        Verb::Demo { many: Some(count), many_dir, mut flags, .. } => {
             flags.native = true;
             serve(&flags, strangers(count, many_dir)?)
         }
@@ -166,6 +170,16 @@ pub fn run() -> anyhow::Result<ExitCode> {
             print(&new::create(template, &name)?)?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// The folder beside the demo's own guests: the one that was named, or the one into which the
+/// recipes of these sources build the guests in Python and JavaScript.
+fn beside(named: Option<PathBuf>) -> Option<PathBuf> {
+    const DIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/dist");
+    match named {
+        Some(named) => Some(named).filter(|named| named.as_os_str() != "none"),
+        None => Some(PathBuf::from(DIST)).filter(|folder| folder.is_dir()),
     }
 }
 

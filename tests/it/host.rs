@@ -110,7 +110,7 @@ impl Host {
 
     /// A host with the demo guests and their native twins.
     pub fn demo() -> Setup {
-        Setup::new("demo")
+        Setup::new("demo").args(["--also", "none"])
     }
 
     pub fn addr(&self) -> SocketAddr {

@@ -15,6 +15,8 @@ const decoder = new TextDecoder();
 export const incomingHandler = {
   handle(request, responseOut) {
     const number = numberOf(baseOf(request), request.pathWithQuery() ?? "/");
+    // What is not given back by hand stays until the garbage is collected.
+    request[Symbol.dispose]();
     if (number === undefined) {
       respond(responseOut, 400, "text/plain", EXPECTED);
     } else {
@@ -25,7 +27,9 @@ export const incomingHandler = {
 
 /** The path of the route; a host that is not Guesthouse does not say it. */
 function baseOf(request) {
-  const [base] = request.headers().get("guesthouse-base-path");
+  const headers = request.headers();
+  const [base] = headers.get("guesthouse-base-path");
+  headers[Symbol.dispose]();
   return base === undefined ? "/fib" : decoder.decode(base);
 }
 

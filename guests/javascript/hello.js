@@ -3,7 +3,9 @@
 import { respond } from "./reply.js";
 
 export const incomingHandler = {
-  handle(_request, responseOut) {
+  handle(request, responseOut) {
+    // What is not given back by hand stays until the garbage is collected.
+    request[Symbol.dispose]();
     respond(responseOut, 200, "text/plain", "Hello, World!");
   },
 };

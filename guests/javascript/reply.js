@@ -3,7 +3,7 @@
 import { Fields, OutgoingBody, OutgoingResponse, ResponseOutparam } from "wasi:http/types@0.2.10";
 
 // Bytes that one write to a body may have, by the contract of WASI.
-const WRITE_BYTES_MAX = 4096;
+export const WRITE_BYTES_MAX = 4096;
 
 const encoder = new TextEncoder();
 

@@ -25,6 +25,7 @@ mod files;
 mod hostile;
 mod http;
 mod lanes;
+mod languages;
 mod loading;
 mod malformed;
 mod memory;

@@ -74,6 +74,8 @@ The exit code is 1 if any of the files would not be served.";
 const NEW_EXAMPLES: &str = "\
 Examples:
   guesthouse new rust hello          a Cargo project in hello/
+  guesthouse new python hello        hello/, with the commands that make a component of it
+  guesthouse new javascript hello    the same
   guesthouse new wat hello           one file, hello.wat, which needs no compiler
 
 What to do next is printed. Nothing is ever overwritten.";

@@ -142,11 +142,15 @@ fn written(file: &Path) -> SystemTime {
     fs::metadata(file).and_then(|about| about.modified()).expect("the time of a file")
 }
 
+/// Whether every test is to run.
+fn is_complete() -> bool {
+    std::env::var_os("GUESTHOUSE_TOOLCHAINS").is_some_and(|value| value == "1")
+}
+
 /// Says that a test is not run, and why. Fails where all of them are to run.
 #[track_caller]
-pub fn skip(reason: &str) {
-    let all = std::env::var_os("GUESTHOUSE_TOOLCHAINS").is_some_and(|value| value == "1");
-    assert!(!all, "{reason}");
+fn skip(reason: &str) {
+    assert!(!is_complete(), "{reason}");
     eprintln!("skipped: {reason}");
 }
 
@@ -302,6 +306,41 @@ fn a_missing_tool_is_named() {
     }
 }
 
+/// What `new` writes builds by the commands that it prints, as they are, and serves.
+fn a_new_project_builds_and_serves(language: Language) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut new = command();
+    new.current_dir(folder.path()).args(["new", language.name(), "greeter"]);
+    let done = new.output().expect("the program runs");
+    let told = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{told}{}", String::from_utf8_lossy(&done.stderr));
+    let again = new.output().expect("the program runs");
+    let refused = String::from_utf8_lossy(&again.stderr);
+    assert_eq!(again.status.code(), Some(1), "{refused}");
+    assert!(refused.contains("already there"), "{refused}");
+    if !is_complete() {
+        return skip("a new project fetches its tools; GUESTHOUSE_TOOLCHAINS=1 has it built");
+    }
+    let next = told.lines().skip_while(|line| *line != "Next:").skip(2);
+    let commands = next.take_while(|line| !line.is_empty() && !line.contains(" serve "));
+    for line in commands {
+        let mut shell = Command::new("sh");
+        let done = shell.current_dir(folder.path()).args(["-c", line]).output().expect("a shell");
+        let told = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{line}: {told}");
+    }
+    let wasm = fs::read(folder.path().join("handlers/greeter.wasm")).expect("what was built");
+    let host = Host::with("greeter.wasm", wasm).args(["--compile-max", "10m"]).start();
+    let is_loaded = |status: &Status| status.cold == 0 && status.loading == 0;
+    host.status_when("loaded", PATIENCE, is_loaded);
+    let answer = host.get("/greeter");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "Hello, World!\n"));
+    assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
+    let refused = host.request("POST", "/greeter", &[], b"body");
+    assert_eq!((refused.status, refused.header("allow")), (405, Some("GET, HEAD")));
+    host.at_rest();
+}
+
 /// The demo serves what is in the folder that it is told of, beside its own guests.
 #[test]
 fn the_demo_serves_the_folder_that_it_is_told_of() {
@@ -344,6 +383,11 @@ macro_rules! tests {
             #[test]
             fn isolation_holds() {
                 super::isolation_holds($language);
+            }
+
+            #[test]
+            fn a_new_project_builds_and_serves() {
+                super::a_new_project_builds_and_serves($language);
             }
 
             #[test]

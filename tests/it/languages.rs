@@ -149,7 +149,7 @@ fn is_complete() -> bool {
 
 /// Says that a test is not run, and why. Fails where all of them are to run.
 #[track_caller]
-fn skip(reason: &str) {
+pub fn skip(reason: &str) {
     assert!(!is_complete(), "{reason}");
     eprintln!("skipped: {reason}");
 }

@@ -35,6 +35,7 @@ mod reset;
 mod route;
 mod sniff;
 mod soak;
+mod strangers;
 mod tidy;
 mod wat;
 mod watch;

@@ -8,6 +8,14 @@ default:
 guests:
     cd guests && cargo build --release --locked --bins --target wasm32-wasip1
 
+# Build the guests in Python into guests/dist, from where the demo serves them (needs python3)
+guests-python:
+    guests/python/build.sh
+
+# Build the guests in JavaScript into guests/dist (needs node and npm)
+guests-javascript:
+    guests/javascript/build.sh
+
 # Serve the demo guests and their native twins on http://127.0.0.1:8080
 run:
     cargo run --release -- demo

@@ -12,6 +12,7 @@ import contextlib
 import csv
 import dataclasses
 import datetime
+import functools
 import json
 import os
 import pathlib
@@ -31,6 +32,7 @@ from report import ROUNDS_MIN, Result
 
 BENCHES = pathlib.Path(__file__).resolve().parent
 ROOT = BENCHES.parent
+PYTHON = ROOT / "guests" / "dist" / "python"
 COMPONENT = ROOT / "target" / "guests" / "wasm32-wasip2" / "release" / "hello.wasm"
 
 
@@ -105,6 +107,10 @@ def find_servers(options, figures, scratch):
 
     names = ("fresh", "reuse", "fresh x2", "demo")
     add(names, lambda: find_guesthouse(options.guesthouse), guesthouse_launches)
+    names = ("python fresh", "python reuse")
+    add(names, lambda: find_python(options.guesthouse), python_launches)
+    for peer in ("granian", "uvicorn"):
+        add((peer,), functools.partial(find_peer, peer), peer_launches)
     add(("serve fresh", "serve reuse"), find_wasmtime, serve_launches)
     add(("bare", "bare again"), lambda: find_bare_hyper(options.bare_hyper), bare_launches)
     add(("go",), lambda: build_go(scratch), go_launches)
@@ -112,7 +118,7 @@ def find_servers(options, figures, scratch):
 
 
 def guesthouse_launches(path):
-    any_port = [path, "demo", "--listen", "127.0.0.1:0"]
+    any_port = [path, "demo", "--also", "none", "--listen", "127.0.0.1:0"]
     fresh, reuse = ["--isolation", "fresh"], ["--isolation", "reuse"]
     return (
         Launch([*any_port, "--workers", "1", *fresh]),
@@ -120,6 +126,32 @@ def guesthouse_launches(path):
         Launch([*any_port, "--workers", "2", *fresh], cpus=None),
         Launch(any_port, cpus=None),
     )
+
+
+def find_python(path):
+    if not (PYTHON / "hello.wasm").is_file():
+        raise Failure("no guests in Python (guests/python/build.sh)")
+    return find_guesthouse(path)
+
+
+def python_launches(path):
+    command = [path, "serve", str(PYTHON), "--listen", "127.0.0.1:0", "--workers", "1"]
+    command += ["--compile-max", "10m"]
+    return (
+        Launch([*command, "--isolation", "fresh"]),
+        Launch([*command, "--isolation", "reuse"]),
+    )
+
+
+def find_peer(name):
+    program = BENCHES / "peers" / "installed" / "bin" / name
+    if not program.is_file():
+        raise Failure(f"no {name} (benches/peers/install.sh {name})")
+    return program
+
+
+def peer_launches(path):
+    return (Launch([sys.executable, str(BENCHES / "peers" / "announce.py"), path]),)
 
 
 def find_wasmtime():

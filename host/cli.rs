@@ -74,6 +74,8 @@ The exit code is 1 if any of the files would not be served.";
 const NEW_EXAMPLES: &str = "\
 Examples:
   guesthouse new rust hello          a Cargo project in hello/
+  guesthouse new python hello        hello/, with the commands that make a component of it
+  guesthouse new javascript hello    the same
   guesthouse new wat hello           one file, hello.wat, which needs no compiler
 
 What to do next is printed. Nothing is ever overwritten.";
@@ -105,6 +107,10 @@ enum Verb {
         many: Option<u32>,
         #[arg(long, value_name = "DIR", requires = "many", help = MANY_DIR)]
         many_dir: Option<PathBuf>,
+        /// Serve the handlers in this folder, too; `none` for none [default: guests/dist of the
+        /// sources, if there is one]
+        #[arg(long, value_name = "DIR", conflicts_with = "many")]
+        also: Option<PathBuf>,
         #[command(flatten)]
         flags: Box<Flags>,
     },
@@ -145,12 +151,12 @@ enum Verb {
 pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Serve { dir, flags } => serve(&flags, Source::Folder(dir)),
-        Verb::Demo { many: None, mut flags, .. } => {
+        Verb::Demo { many: None, also, mut flags, .. } => {
             flags.native = true;
             flags.guests.any_body = &control::STREAMING_GUESTS;
-            serve(&flags, Source::Demo)
+            serve(&flags, Source::Demo(beside(also)))
         }
-        Verb::Demo { many: Some(count), many_dir, mut flags } => {
+        Verb::Demo { many: Some(count), many_dir, mut flags, .. } => {
             flags.native = true;
             serve(&flags, strangers(count, many_dir)?)
         }
@@ -167,6 +173,16 @@ pub fn run() -> anyhow::Result<ExitCode> {
             print(&new::create(template, &name)?)?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// The folder beside the demo's own guests: the one that was named, or the one into which the
+/// recipes of these sources build the guests in Python and JavaScript.
+fn beside(named: Option<PathBuf>) -> Option<PathBuf> {
+    const DIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/dist");
+    match named {
+        Some(named) => Some(named).filter(|named| named.as_os_str() != "none"),
+        None => Some(PathBuf::from(DIST)).filter(|folder| folder.is_dir()),
     }
 }
 

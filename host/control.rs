@@ -46,8 +46,8 @@ pub const STREAMING_GUESTS: [&str; 1] = ["stream"];
 pub enum Source {
     /// A folder of `.wasm` and `.wat` files.
     Folder(PathBuf),
-    /// The guests that are built into this program.
-    Demo,
+    /// The guests that are built into this program, and those of a folder beside them.
+    Demo(Option<PathBuf>),
 }
 
 /// The control path of a running host.
@@ -72,20 +72,21 @@ impl Control {
         };
         let mut entries = Entries::new(want);
         let now = Instant::now();
-        let folder = match source {
-            Source::Demo => {
+        let path = match source {
+            Source::Demo(beside) => {
                 add_all(&mut entries, demo()?, now);
-                None
+                beside.as_ref()
             }
-            Source::Folder(path) => {
-                let tell = tell.clone();
-                let watch = Watch::new(path, move |stir| tell(Event::Stirred(stir)));
-                let found = scan(path)?;
-                let folder = Folder::new(path.clone(), watch, &found);
-                add_all(&mut entries, found.found.into_iter().map(Newcomer::of_file), now);
-                Some(folder)
-            }
+            Source::Folder(path) => Some(path),
         };
+        let mut folder = None;
+        if let Some(path) = path {
+            let tell = tell.clone();
+            let watch = Watch::new(path, move |stir| tell(Event::Stirred(stir)));
+            let found = scan(path)?;
+            folder = Some(Folder::new(path.clone(), watch, &found));
+            add_all(&mut entries, found.found.into_iter().map(Newcomer::of_file), now);
+        }
         let snapshot = rescan::snapshot(&entries, &[], config.native)?;
         report(snapshot.table.routes(), config);
         warn_of_strangers(&entries, config);

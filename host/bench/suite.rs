@@ -76,7 +76,7 @@ pub fn of_demo(program: &Path, cpus: &[usize], common: &Common) -> Suite {
         _ => (Vec::new(), Vec::new()),
     };
     let program = program.to_string_lossy().into_owned();
-    let words = ["demo", "--listen", "127.0.0.1:{port}", "--workers", "1"];
+    let words = ["demo", "--also", "none", "--listen", "127.0.0.1:{port}", "--workers", "1"];
     let launch = Launch {
         name: "demo".to_owned(),
         command: std::iter::once(program).chain(words.map(str::to_owned)).collect(),

@@ -14,17 +14,39 @@ use crate::config::Mistakes;
 pub enum Template {
     /// A Cargo project, compiled to WebAssembly
     Rust,
+    /// A component by componentize-py: real CPython
+    Python,
+    /// A component by jco: the engine of Firefox
+    Javascript,
     /// WebAssembly as text, served as it is
     Wat,
 }
 
-/// Files of the Rust template; `{{name}}` stands for the name.
-const RUST: [(&str, &str); 5] = [
+/// Files of a project; `{{name}}` stands for the name.
+type Files = [(&'static str, &'static str)];
+
+const RUST: &Files = &[
     (".gitignore", "/target\n"),
     ("Cargo.toml", include_str!("templates/rust/Cargo.toml.in")),
     ("src/main.rs", include_str!("templates/rust/main.rs")),
     (".cargo/config.toml", include_str!("templates/rust/config.toml")),
     ("README.md", include_str!("templates/rust/README.md.in")),
+];
+
+const PYTHON: &Files = &[
+    (".gitignore", "/.venv\n/*.wasm\n"),
+    ("requirements.txt", include_str!("templates/python/requirements.txt")),
+    ("src/handler.py", include_str!("templates/python/handler.py")),
+    ("wit/http.wit", include_str!("../../guests/python/wit/http.wit")),
+    ("README.md", include_str!("templates/python/README.md.in")),
+];
+
+const JAVASCRIPT: &Files = &[
+    (".gitignore", "/node_modules\n/*.wasm\n"),
+    ("package.json", include_str!("templates/javascript/package.json.in")),
+    ("src/handler.js", include_str!("templates/javascript/handler.js")),
+    ("wit/http.wit", include_str!("../../guests/javascript/wit/http.wit")),
+    ("README.md", include_str!("templates/javascript/README.md.in")),
 ];
 
 const WAT: &str = include_str!("templates/handler.wat");
@@ -37,13 +59,30 @@ pub fn create(template: Template, name: &str) -> anyhow::Result<String> {
     validate(template, name).map_err(|mistake| Mistakes(vec![format!("NAME: {mistake}")]))?;
     let (created, mut commands, file) = match template {
         Template::Rust => (
-            rust(name)?,
+            project(name, RUST)?,
             vec![
                 "rustup target add wasm32-wasip1".to_owned(),
                 // The folder is named so that a target folder set elsewhere does not move it.
                 format!("(cd {name} && cargo build --release --target-dir target)"),
             ],
             format!("{name}/target/wasm32-wasip1/release/{name}.wasm"),
+        ),
+        Template::Python => (
+            project(name, PYTHON)?,
+            vec![
+                format!("python3 -m venv {name}/.venv"),
+                format!("{name}/.venv/bin/pip install -r {name}/requirements.txt"),
+                format!(
+                    "(cd {name} && .venv/bin/componentize-py -d wit -w handler componentize -p src \
+                     handler -o {name}.wasm)"
+                ),
+            ],
+            format!("{name}/{name}.wasm"),
+        ),
+        Template::Javascript => (
+            project(name, JAVASCRIPT)?,
+            vec![format!("(cd {name} && npm install && npm run build)")],
+            format!("{name}/{name}.wasm"),
         ),
         Template::Wat => (wat(name)?, Vec::new(), format!("{name}.wat")),
     };
@@ -57,10 +96,10 @@ pub fn create(template: Template, name: &str) -> anyhow::Result<String> {
     ))
 }
 
-fn rust(name: &str) -> anyhow::Result<String> {
+fn project(name: &str, files: &Files) -> anyhow::Result<String> {
     fs::create_dir(name).map_err(|error| refused(name, error))?;
     let mut created = String::new();
-    for (file, text) in RUST {
+    for (file, text) in files {
         let path = Path::new(name).join(file);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)

@@ -332,6 +332,22 @@ fn new_writes_a_rust_project_that_builds_and_serves() {
     host.at_rest();
 }
 
+/// That they build and serve is a test of `languages`.
+#[test]
+fn new_writes_projects_in_python_and_javascript() {
+    for (language, source) in [("python", "handler.py"), ("javascript", "handler.js")] {
+        let folder = folder(&[]);
+        let done = call(folder.path(), &["new", language, "greeter"]);
+        assert_eq!((done.code, done.err.as_str()), (Some(0), ""), "{}", done.text());
+        golden(&format!("new-{language}.txt"), &done.out);
+        assert!(folder.path().join("greeter/src").join(source).exists());
+        for name in ["README.md", "wit/http.wit"] {
+            let text = fs::read_to_string(folder.path().join("greeter").join(name));
+            assert!(!text.expect("a file of the project").contains("{{"), "{name}");
+        }
+    }
+}
+
 /// Builds a project from `new rust` without the network; `None` where a crate would have to be
 /// fetched. The target folder is kept, so that a later run has little to do.
 fn build(project: &Path) -> Option<PathBuf> {

@@ -441,8 +441,12 @@ impl Setup {
                 command.arg(flag).arg(value);
             }
         }
+        let handlers = self.dir.path().join("handlers");
         if self.verb == "serve" {
-            command.arg(self.dir.path().join("handlers"));
+            command.arg(handlers);
+        } else if !self.args.iter().any(|arg| arg == "--also" || arg == "--many") {
+            // Whatever has been built into the sources' folder is not a part of the test.
+            command.arg("--also").arg(handlers);
         }
         command
             .envs(self.env.iter().map(|(name, value)| (name, value)))

@@ -18,15 +18,18 @@ use amount::{
     TOTAL,
 };
 use connections::ConnectionFlags;
+use outbound::OutboundFlags;
 
 mod address;
 mod admission;
 mod amount;
 mod connections;
 mod machine;
+mod outbound;
 
 pub use admission::{Admission, QueueLimits};
 pub use connections::{Balance, ConnectionLimits};
+pub use outbound::{Allowance, Hosts, Network, Outbound};
 
 /// How the host serves: valid by construction, fixed for the life of the process.
 #[derive(Clone, Debug)]
@@ -43,6 +46,7 @@ pub struct Config {
     pub limits: Limits,
     pub admission: Admission,
     pub connections: ConnectionLimits,
+    pub outbound: Outbound,
     pub balance: Balance,
     pub compile: CompileLimits,
     /// Memory that all guests together may have: instances, bodies that are kept, and code.
@@ -195,6 +199,9 @@ pub struct Flags {
     #[command(flatten)]
     pub connections: ConnectionFlags,
 
+    #[command(flatten)]
+    pub outbound: OutboundFlags,
+
     #[arg(long, value_name = "SIZE", help_heading = TOGETHER, help = MEMORY_TOTAL)]
     pub memory_total: Option<String>,
 
@@ -251,6 +258,7 @@ impl Flags {
             limits: self.limits(&mut mistakes),
             admission: self.admission.validate(&mut mistakes),
             connections: self.connections.validate(&mut mistakes),
+            outbound: self.outbound.validate(&mut mistakes),
             balance: mistakes.check("--balance", Balance::parse(&self.balance), Balance::DEFAULT),
             compile: self.compile(&mut mistakes),
             memory_bytes_total: self.memory_total(&mut mistakes),

@@ -7,6 +7,7 @@ mod body;
 mod code;
 mod flat;
 mod flatten;
+mod hooks;
 mod instance;
 mod link;
 mod sniff;

@@ -9,6 +9,7 @@
 mod ask;
 mod bodies;
 mod ends;
+mod fetch;
 mod heads;
 mod reply;
 mod upload;
@@ -28,8 +29,13 @@ wasip2::http::proxy::export!(Probe);
 type Behaviour = fn(Ask);
 
 /// All of them, by module.
-const BEHAVIOURS: [&[(&str, Behaviour)]; 4] =
-    [&heads::BEHAVIOURS, &bodies::BEHAVIOURS, &ends::BEHAVIOURS, &world::BEHAVIOURS];
+const BEHAVIOURS: [&[(&str, Behaviour)]; 5] = [
+    &heads::BEHAVIOURS,
+    &bodies::BEHAVIOURS,
+    &ends::BEHAVIOURS,
+    &world::BEHAVIOURS,
+    &fetch::BEHAVIOURS,
+];
 
 impl Guest for Probe {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {

@@ -28,6 +28,7 @@ use crate::guest::lane::Movable;
 use crate::guest::meter::Meter;
 use crate::guest::{About, Guest, Pool, header};
 use crate::message::{BASE_PATH, Reject, Request, RequestId, Response, ResponseBody};
+use crate::outbound::{Circle, Trail};
 
 /// How long a guest may go on once its response is complete.
 const AFTERWARDS_MAX: Duration = Duration::from_secs(10);
@@ -87,7 +88,9 @@ impl Visit {
         let (sender, head) = oneshot::channel();
         let has_body = !request.body.is_end();
         let fault = has_body.then(Fault::default);
+        let trail = Trail::of(&request.headers).map_err(|Circle| Reject::Loop)?;
         let request = standard(request, fault.clone())?;
+        instance.open(terms.pool.door(), trail, id);
         let accepted = instance.accept(id, request, sender).map_err(|_| {
             Reject::BadHost("the Host header is not one that a component can be handed")
         });

@@ -106,7 +106,8 @@ const IN_FLIGHT_MAX: usize = 64;
 const ALLOW_HELP: &str = "Let a guest send requests to http[s]://HOST[:PORT]; may be repeated. \
     GUEST is its path below the folder without ending, or * for all; HOST a name, *.NAME, * or an \
     address; PORT may be *. Networks that are not public go behind it: api=http://db:80,10.0.0.0/8";
-const IN_FLIGHT_HELP: &str = "Requests of one guest to one destination; as many more may wait";
+const IN_FLIGHT_HELP: &str =
+    "Requests of one guest to one destination at a time; as many more may wait";
 const TIMEOUT_HELP: &str =
     "Longest wait that a guest may choose for a connection, a first byte, or the next one";
 
@@ -241,7 +242,8 @@ fn authority(text: &str, is_secure: bool) -> Result<(&str, Option<u16>), String>
 
 impl Hosts {
     fn parse(text: &str) -> Result<Self, String> {
-        const FORM: &str = "write a name, *.NAME for all below it, an address, or *";
+        const FORM: &str =
+            "write a name, *.NAME for all below it, * for all, or an address ([::1] for IPv6)";
         if text == "*" {
             return Ok(Hosts::Every);
         }

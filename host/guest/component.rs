@@ -5,6 +5,7 @@
 
 mod body;
 mod code;
+mod codes;
 mod flat;
 mod flatten;
 mod hooks;

@@ -1,8 +1,8 @@
 //! The trail of a request: through how many hosts like this one it has come, so that a circle ends.
 //!
-//! It is the header field `CDN-Loop` (RFC 8586), which every host adds its name to and none removes.
-//! A client that sets it itself shortens the way of its own requests and nobody else's, so it need
-//! not be protected.
+//! It is the header field `CDN-Loop` (RFC 8586), to which every host adds its name and which none
+//! removes. A client that sets it itself shortens the way of its own requests and nobody else's, so
+//! it need not be protected.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 

@@ -25,6 +25,8 @@ mod framing;
 mod heads;
 #[path = "component/leaving.rs"]
 mod leaving;
+#[path = "component/outbound.rs"]
+mod outbound;
 #[path = "component/streams.rs"]
 mod streams;
 #[path = "component/uploads.rs"]

@@ -16,7 +16,7 @@ use crate::Behaviour;
 use crate::ask::{Ask, wait_for_ever};
 use crate::upload::Upload;
 
-pub const BEHAVIOURS: [(&str, Behaviour); 9] = [
+pub const BEHAVIOURS: [(&str, Behaviour); 10] = [
     ("fetch", fetch),
     ("fetch-head", fetch_head),
     ("fetch-many", fetch_many),
@@ -24,6 +24,7 @@ pub const BEHAVIOURS: [(&str, Behaviour); 9] = [
     ("fetch-forbidden", fetch_forbidden),
     ("fetch-trap", fetch_trap),
     ("fetch-drop", fetch_drop),
+    ("fetch-leave", fetch_leave),
     ("fetch-hold", fetch_hold),
     ("relay", relay),
 ];
@@ -159,22 +160,37 @@ fn begin(ask: &Ask) -> (Result<FutureIncomingResponse, ErrorCode>, OutgoingBody,
     (sent, body, stream)
 }
 
+/// Sends a part of a body, and waits until the server has given it back.
+fn send_part(ask: &Ask) -> (Upload, OutgoingBody, OutputStream) {
+    let (sent, body, stream) = begin(ask);
+    stream.blocking_write_and_flush(b"part").expect("it is taken");
+    let response = sent.and_then(wait_for).expect("a response");
+    let download = Upload::new(response.consume().expect("a body is taken once"));
+    let came = download.next().expect("it goes on");
+    assert_eq!(came.as_deref(), Some(&b"part"[..]));
+    (download, body, stream)
+}
+
 /// Sends a part of a body and traps.
 fn fetch_trap(ask: Ask) {
-    let (_sent, _body, stream) = begin(&ask);
-    stream.blocking_write_and_flush(b"part").expect("it is taken");
-    // The host is to have sent it, which the end of this request's body says.
-    let _ = Upload::of(&ask.request).count();
+    let _sent = send_part(&ask);
     core::arch::wasm32::unreachable()
 }
 
 /// Sends a part of a body and drops the rest of it.
 fn fetch_drop(ask: Ask) {
-    let (sent, body, stream) = begin(&ask);
-    stream.blocking_write_and_flush(b"part").expect("it is taken");
+    let (download, body, stream) = send_part(&ask);
     drop(stream);
     drop(body);
-    ask.answer(told(sent.and_then(wait_for).and_then(whole)));
+    let came = download.next().map(|piece| format!("{piece:?}"));
+    ask.answer(told(came));
+}
+
+/// Sends a part of a body, answers, and leaves the rest of it to nobody.
+fn fetch_leave(ask: Ask) {
+    let (download, body, stream) = send_part(&ask);
+    std::mem::forget((download, body, stream));
+    ask.answer("left");
 }
 
 /// Sends a request, answers the head of its own response, and waits for ever.

@@ -41,7 +41,7 @@ fn target(request: &Request<Body>) -> Option<Uri> {
     if let Some(query) = request.uri().query()
         && let Some(url) = query.strip_prefix("url=")
     {
-        return url.parse().ok().filter(|url: &Uri| url.authority().is_some());
+        return url.parse().ok().filter(|url: &Uri| url.scheme().is_some());
     }
     let base = request.headers().get("guesthouse-base-path");
     let base = base.and_then(|base| base.to_str().ok()).unwrap_or(BASE);

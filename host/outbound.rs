@@ -29,6 +29,7 @@ pub use failure::Failure;
 pub use trail::{Circle, Trail};
 
 use crate::config;
+use crate::log::escape;
 use crate::message::RequestId;
 use policy::{Destination, Leave, Policy};
 use way::Way;
@@ -38,6 +39,8 @@ const OPEN_MAX: usize = 256;
 const OPEN_MIN: usize = 16;
 /// Names that one worker has looked up at a time: each takes a thread.
 const LOOKUPS_MAX: usize = 16;
+/// Bytes of a line of the log.
+const LINE_BYTES_MAX: usize = 2 * 1024;
 /// How often idle connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -66,7 +69,7 @@ impl Shared {
             policy: Arc::new(Policy::new(&outbound.allowed)),
             link: Arc::new(link::Config { tls: link::tls(roots), header_bytes_max }),
             in_flight_max,
-            open_max: (OPEN_MAX / workers).max(OPEN_MIN).max(2 * in_flight_max),
+            open_max: (OPEN_MAX / workers).max(OPEN_MIN).max(3 * in_flight_max),
             timeout_max: outbound.timeout_max,
         }
     }
@@ -200,6 +203,8 @@ impl Door {
 
 /// A line of the log about a guest.
 fn tell(guest: &str, request: Option<RequestId>, what: &str) {
+    // The names in it are of files and hosts.
+    let what = escape(what.as_bytes(), LINE_BYTES_MAX);
     let request = request.map(tracing::field::display);
     tracing::warn!(target: "handler", guest, request, "{what}");
 }

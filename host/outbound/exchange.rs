@@ -91,13 +91,14 @@ impl Outbound {
         }
     }
 
-    /// Counts a request in, if its guest has not got most of the connections already.
+    /// Counts a request in, if its guest leaves a quarter of the connections to others.
     fn count<'a>(&'a self, guest: &'a str) -> Option<Counted<'a>> {
         let mut guests = self.guests.borrow_mut();
         let count = guests.entry(guest.into()).or_default();
         *count += 1;
         let counted = Counted { outbound: self, guest };
-        let is_too_many = *count > self.shared.open_max;
+        let open_max = self.shared.open_max;
+        let is_too_many = *count > open_max - open_max / 4;
         drop(guests);
         (!is_too_many).then_some(counted)
     }

@@ -21,7 +21,7 @@ const IMPORTS: [(&str, &[&str]); 13] = [
     ("log", &["config"]),
     ("queue", &["config", "message"]),
     // It knows a guest by its name alone.
-    ("outbound", &["config", "message"]),
+    ("outbound", &["config", "message", "log"]),
     // The sandbox does not know who calls it.
     ("guest", &["config", "message", "metrics", "log", "queue", "outbound"]),
     ("native", &["config", "message"]),

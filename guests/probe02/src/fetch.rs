@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use wasip2::clocks::monotonic_clock;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
     ErrorCode, Fields, FutureIncomingResponse, IncomingResponse, Method, OutgoingBody,
@@ -16,8 +17,9 @@ use crate::Behaviour;
 use crate::ask::{Ask, wait_for_ever};
 use crate::upload::Upload;
 
-pub const BEHAVIOURS: [(&str, Behaviour); 10] = [
+pub const BEHAVIOURS: [(&str, Behaviour); 11] = [
     ("fetch", fetch),
+    ("fetch-late", fetch_late),
     ("fetch-head", fetch_head),
     ("fetch-many", fetch_many),
     ("fetch-again", fetch_again),
@@ -95,6 +97,20 @@ fn told(result: Result<String, ErrorCode>) -> String {
 fn fetch(ask: Ask) {
     let came = send(&ask, request(&ask, Fields::new())).and_then(wait_for).and_then(whole);
     ask.answer(told(came));
+}
+
+/// Computes for long before it fetches, and before it reads what comes.
+fn fetch_late(ask: Ask) {
+    compute();
+    let came = send(&ask, request(&ask, Fields::new())).and_then(wait_for);
+    compute();
+    ask.answer(told(came.and_then(whole)));
+}
+
+/// Takes longer than one turn on a thread lasts.
+fn compute() {
+    let end = monotonic_clock::now() + 20_000_000;
+    while monotonic_clock::now() < end {}
 }
 
 /// Fetches a URL and answers with the header fields of the response.

@@ -29,6 +29,18 @@ fn a_connection_serves_many_requests() {
     assert_as_new(&host);
 }
 
+/// Where its calls go on in the slow lane, it sends from another thread.
+#[test]
+fn a_guest_may_compute_before_it_sends() {
+    let server = good();
+    let host = allowing(&LOCAL, &["--workers", "1"]);
+    for _ in 0..10 {
+        assert_eq!(fetch_with(&host, "fetch-late", &server.url("/"), &[]), "200 ok");
+    }
+    assert_eq!(server.connections().0, 1);
+    assert_as_new(&host);
+}
+
 /// A connection that the server has closed is no reason to fail; whether that is known or not.
 #[test]
 fn a_connection_that_was_closed_is_replaced() {

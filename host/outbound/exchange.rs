@@ -69,7 +69,7 @@ impl Outbound {
         let sending = Sending { key: &key, leave: &leave, times, progress, connected_by };
         let exchanged = tokio::select! {
             biased;
-            () = reply.closed() => return,
+            () = reply.closed() => return way.give_up(&sending.progress),
             exchanged = self.exchange(&way, request, &sending) => exchanged,
         };
         match exchanged {

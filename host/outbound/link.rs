@@ -3,6 +3,7 @@
 //! Owns DNS, TCP and TLS. What is connected to is the very address that was looked at.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{Request, Response};
@@ -11,6 +12,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::rt::{Executor, Read, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -35,9 +37,19 @@ const H1: &[u8] = b"http/1.1";
 /// A connection that requests can be sent by.
 pub enum Link {
     /// One request after the other.
-    H1(http1::SendRequest<Upload>),
+    H1 { sender: http1::SendRequest<Upload>, _closing: Closing },
     /// Many at a time.
-    H2(http2::SendRequest<Upload>),
+    H2(http2::SendRequest<Upload>, Rc<Closing>),
+}
+
+/// Closes a connection when the last who may use it lets go of it: one whose server takes no more
+/// of a body would stay open for ever.
+pub struct Closing(AbortHandle);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Why a request was not answered.
@@ -49,21 +61,21 @@ pub enum Unanswered {
 
 impl Link {
     pub fn is_h2(&self) -> bool {
-        matches!(self, Link::H2(_))
+        matches!(self, Link::H2(..))
     }
 
     pub fn is_closed(&self) -> bool {
         match self {
-            Link::H1(sender) => sender.is_closed(),
-            Link::H2(sender) => sender.is_closed(),
+            Link::H1 { sender, .. } => sender.is_closed(),
+            Link::H2(sender, _) => sender.is_closed(),
         }
     }
 
     /// Waits until another request can be sent; whether one can.
     pub async fn is_ready(&mut self) -> bool {
         match self {
-            Link::H1(sender) => sender.ready().await.is_ok(),
-            Link::H2(sender) => sender.ready().await.is_ok(),
+            Link::H1 { sender, .. } => sender.ready().await.is_ok(),
+            Link::H2(sender, _) => sender.ready().await.is_ok(),
         }
     }
 
@@ -73,8 +85,8 @@ impl Link {
         request: Request<Upload>,
     ) -> Result<Response<Incoming>, Unanswered> {
         let sent = match self {
-            Link::H1(sender) => sender.try_send_request(request).await,
-            Link::H2(sender) => sender.try_send_request(request).await,
+            Link::H1 { sender, .. } => sender.try_send_request(request).await,
+            Link::H2(sender, _) => sender.try_send_request(request).await,
         };
         sent.map_err(|mut error| match error.take_message() {
             Some(request) => Unanswered::Unsent(Box::new(request)),
@@ -177,12 +189,12 @@ where
     builder.max_header_size(config.header_bytes_max);
     let shaken = builder.handshake(io).await;
     let (sender, connection) = shaken.map_err(|error| Failure::of_exchange(&error))?;
-    tokio::task::spawn_local(async move {
+    let driven = tokio::task::spawn_local(async move {
         // How it ends is told to the exchange that it is about.
         let _ = connection.await;
         drop(open);
     });
-    Ok(Link::H1(sender))
+    Ok(Link::H1 { sender, _closing: Closing(driven.abort_handle()) })
 }
 
 async fn h2<T>(io: T, config: &Config, open: Open) -> Result<Link, Failure>
@@ -197,11 +209,11 @@ where
         .max_header_list_size(u32::try_from(config.header_bytes_max).unwrap_or(u32::MAX));
     let shaken = builder.handshake(io).await;
     let (sender, connection) = shaken.map_err(|error| Failure::of_exchange(&error))?;
-    tokio::task::spawn_local(async move {
+    let driven = tokio::task::spawn_local(async move {
         let _ = connection.await;
         drop(open);
     });
-    Ok(Link::H2(sender))
+    Ok(Link::H2(sender, Rc::new(Closing(driven.abort_handle()))))
 }
 
 /// Runs what belongs to an HTTP/2 connection on its worker's thread.

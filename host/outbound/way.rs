@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Failure;
 use super::body::{Progress, Turn, Upload};
-use super::link::Link;
+use super::link::{Closing, Link};
 
 /// How long a connection is kept without a request.
 const IDLE_MAX: Duration = Duration::from_secs(30);
@@ -38,7 +38,7 @@ pub struct Way {
 struct Shared {
     sender: http2::SendRequest<Upload>,
     /// One more for each exchange.
-    users: Rc<()>,
+    users: Rc<Closing>,
     since: Instant,
 }
 
@@ -47,7 +47,6 @@ pub struct Lent {
     pub link: Link,
     /// Whether another exchange has had it before, so that it may be out of date.
     pub is_used: bool,
-    _user: Option<Rc<()>>,
 }
 
 /// A request that waits for a place.
@@ -104,27 +103,24 @@ impl Way {
         }
         let link = open.await?;
         self.is_h1.set(!link.is_h2());
-        let Link::H2(sender) = &link else {
-            return Ok(Lent { link, is_used: false, _user: None });
-        };
-        let users = Rc::new(());
-        let user = Some(users.clone());
-        let since = Instant::now();
-        *self.shared.borrow_mut() = Some(Shared { sender: sender.clone(), users, since });
-        Ok(Lent { link, is_used: false, _user: user })
+        if let Link::H2(sender, users) = &link {
+            let (sender, users) = (sender.clone(), users.clone());
+            *self.shared.borrow_mut() = Some(Shared { sender, users, since: Instant::now() });
+        }
+        Ok(Lent { link, is_used: false })
     }
 
     fn take(&self) -> Option<Lent> {
         if let Some(shared) = &*self.shared.borrow()
             && !shared.sender.is_closed()
         {
-            let link = Link::H2(shared.sender.clone());
-            return Some(Lent { link, is_used: true, _user: Some(shared.users.clone()) });
+            let link = Link::H2(shared.sender.clone(), shared.users.clone());
+            return Some(Lent { link, is_used: true });
         }
         let mut idle = self.idle.borrow_mut();
         while let Some((link, _)) = idle.pop() {
             if !link.is_closed() {
-                return Some(Lent { link, is_used: true, _user: None });
+                return Some(Lent { link, is_used: true });
             }
         }
         None
@@ -134,6 +130,7 @@ impl Way {
     /// closed instead.
     pub async fn give_back(&self, mut lent: Lent, is_whole: bool, progress: &Progress) {
         if lent.link.is_h2() {
+            self.give_up(progress);
             if let Some(shared) = &mut *self.shared.borrow_mut() {
                 shared.since = Instant::now();
             }
@@ -146,6 +143,14 @@ impl Way {
         let mut idle = self.idle.borrow_mut();
         if is_ready == Ok(true) && idle.len() < IDLE_COUNT_MAX {
             idle.push((lent.link, Instant::now()));
+        }
+    }
+
+    /// Sends no more requests by a connection of HTTP/2 on which one is stuck whose guest is gone;
+    /// it is closed with the last that is under way.
+    pub fn give_up(&self, progress: &Progress) {
+        if progress.get().0 == Turn::Server {
+            *self.shared.borrow_mut() = None;
         }
     }
 

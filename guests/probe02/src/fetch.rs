@@ -17,13 +17,14 @@ use crate::Behaviour;
 use crate::ask::{Ask, wait_for_ever};
 use crate::upload::Upload;
 
-pub const BEHAVIOURS: [(&str, Behaviour); 11] = [
+pub const BEHAVIOURS: [(&str, Behaviour); 12] = [
     ("fetch", fetch),
     ("fetch-late", fetch_late),
     ("fetch-head", fetch_head),
     ("fetch-many", fetch_many),
     ("fetch-again", fetch_again),
     ("fetch-forbidden", fetch_forbidden),
+    ("fetch-flood", fetch_flood),
     ("fetch-trap", fetch_trap),
     ("fetch-drop", fetch_drop),
     ("fetch-leave", fetch_leave),
@@ -174,6 +175,13 @@ fn begin(ask: &Ask) -> (Result<FutureIncomingResponse, ErrorCode>, OutgoingBody,
     let stream = body.write().expect("a stream is taken once");
     let sent = send(ask, request);
     (sent, body, stream)
+}
+
+/// Sends a body that has no end.
+fn fetch_flood(ask: Ask) {
+    let (_sent, _body, stream) = begin(&ask);
+    while stream.blocking_write_and_flush(&[b'x'; 4096]).is_ok() {}
+    ask.answer("not taken");
 }
 
 /// Sends a part of a body, and waits until the server has given it back.

@@ -1,8 +1,10 @@
 //! The component `proxy`: a guest that makes requests itself, and passes on what comes of them.
 //!
 //! `…/proxy/hello` fetches `/hello` of the very host that serves it, and so does `…/proxy`;
-//! `…/proxy?url=http://127.0.0.1:8080/fib/20` fetches a URL. Method and body are passed on as they
-//! come. A host has to allow it: `--allow-outbound proxy=http://127.0.0.1:8080`.
+//! `…/proxy?url=http://127.0.0.1:8080/fib/20` fetches a URL. Method and body are passed on. `wstd`
+//! gives a response only once all of the request's body is sent, so a server that answers while it
+//! reads gets no more than fits on the way. A host has to allow it:
+//! `--allow-outbound proxy=http://127.0.0.1:8080`.
 
 use wstd::http::{Body, Client, Error, HeaderMap, HeaderName, Request, Response, StatusCode, Uri};
 

@@ -29,6 +29,30 @@ fn a_connection_serves_many_requests() {
     assert_as_new(&host);
 }
 
+/// A server that takes nothing of a body does not keep its connection once nobody is there to send.
+#[test]
+fn a_body_that_nobody_takes_is_not_kept() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let host = allowing(&LOCAL, &["--deadline", "1s"]);
+    assert_as_new(&host);
+    let before = host.descriptors().len();
+    let url = format!("x-url: http://{address}/");
+    let answer = host.request("GET", "/probe/fetch-flood", &[&url, "x-method: POST"], b"");
+    answer.assert_problem(504);
+    let deadline = Instant::now() + PATIENCE;
+    while host.descriptors().len() > before {
+        assert!(Instant::now() < deadline, "{:?}, not {before}", host.descriptors());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_as_new(&host);
+    // Where there is an answer, too, and as much time as there needs to be.
+    let host = allowing(&LOCAL, &["--deadline", "60s", "--outbound-timeout", "500ms"]);
+    let told = fetch_with(&host, "fetch-flood", &format!("http://{address}/"), &["x-method: POST"]);
+    assert_eq!(told, "not taken");
+    assert_as_new(&host);
+}
+
 /// Where its calls go on in the slow lane, it sends from another thread.
 #[test]
 fn a_guest_may_compute_before_it_sends() {

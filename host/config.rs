@@ -19,6 +19,7 @@ use amount::{
 };
 use connections::ConnectionFlags;
 use guests::GuestFlags;
+use outbound::OutboundFlags;
 
 mod address;
 mod admission;
@@ -26,10 +27,12 @@ mod amount;
 mod connections;
 mod guests;
 mod machine;
+mod outbound;
 
 pub use admission::{Admission, QueueLimits};
 pub use connections::{Balance, ConnectionLimits};
 pub use guests::{Guests, Words};
+pub use outbound::{Allowance, Hosts, Network, Outbound};
 
 /// How the host serves: valid by construction, fixed for the life of the process.
 #[derive(Clone, Debug)]
@@ -48,6 +51,7 @@ pub struct Config {
     pub guests: Guests,
     pub admission: Admission,
     pub connections: ConnectionLimits,
+    pub outbound: Outbound,
     pub balance: Balance,
     pub compile: CompileLimits,
     /// Memory that all guests together may have: instances, bodies that are kept, and code.
@@ -209,6 +213,9 @@ pub struct Flags {
     #[command(flatten)]
     pub connections: ConnectionFlags,
 
+    #[command(flatten)]
+    pub outbound: OutboundFlags,
+
     #[arg(long, value_name = "SIZE", help_heading = TOGETHER, help = MEMORY_TOTAL)]
     pub memory_total: Option<String>,
 
@@ -267,6 +274,7 @@ impl Flags {
             guests,
             admission: self.admission.validate(&mut mistakes),
             connections: self.connections.validate(&mut mistakes),
+            outbound: self.outbound.validate(&mut mistakes),
             balance: mistakes.check("--balance", Balance::parse(&self.balance), Balance::DEFAULT),
             compile: self.compile(&mut mistakes),
             memory_bytes_total: self.memory_total(&mut mistakes),

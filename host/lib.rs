@@ -11,6 +11,7 @@ pub mod log;
 pub mod message;
 pub mod metrics;
 pub mod native;
+pub mod outbound;
 pub mod queue;
 pub mod registry;
 pub mod serve;

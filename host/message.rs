@@ -3,6 +3,8 @@
 //! Owns the shapes that travel along the request path and the closed list of reasons for which
 //! the host itself answers. Knows neither hyper nor wasmtime.
 
+pub mod fields;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;

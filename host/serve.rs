@@ -34,6 +34,7 @@ use crate::guest::engine::Engines;
 use crate::guest::lane::{Entry, Lane, lower_priority};
 use crate::message::Reject;
 use crate::metrics::Metrics;
+use crate::outbound;
 use crate::registry::Registry;
 use balance::{Accepted, Balance};
 use clients::Clients;
@@ -70,6 +71,7 @@ struct Shared {
     registry: Arc<Registry>,
     metrics: Metrics,
     lane: Entry,
+    outbound: outbound::Shared,
     clients: Arc<Clients>,
     balance: Arc<Balance>,
     /// Becomes true when the host stops.
@@ -104,6 +106,11 @@ impl Host {
         let (balance, inboxes) = Balance::new(config.balance, config.workers);
         let shared = Shared {
             lane: lane.entry(),
+            outbound: outbound::Shared::new(
+                &config.outbound,
+                config.workers,
+                config.limits.header_bytes_max,
+            ),
             clients: Clients::new(&config.connections),
             balance,
             config,

@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use guesthouse::config::{Isolation, Limits, QueueLimits, Words};
+use guesthouse::config::{self, Isolation, Limits, QueueLimits, Words};
 use guesthouse::guest::budget::Budget;
 use guesthouse::guest::cache::Artifact;
 use guesthouse::guest::compile::{Compiler, Job};
@@ -20,8 +20,10 @@ use guesthouse::guest::engine::Engines;
 use guesthouse::guest::lane::Lane;
 use guesthouse::guest::link::{Identity, Linkers};
 use guesthouse::guest::meter::Meter;
+use guesthouse::guest::pool::Exits;
 use guesthouse::guest::{Guest, Instance, Pool};
 use guesthouse::message::{Request, Response};
+use guesthouse::outbound::{self, Outbound};
 use http::{HeaderMap, StatusCode};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
@@ -152,8 +154,11 @@ impl Maker {
         let guest = Arc::new(self.guest(bytes, isolation).map_err(|reason| anyhow!(reason))?);
         let house = self.house.clone();
         let (pulse, memory) = (house.engines.pulse(0), house.engines.memory.clone());
-        let (lane, queue) = (house.lane.entry(), QueueLimits::default());
-        let pool = Rc::new(Pool::new(pulse, READY_MAX, lane, memory, queue));
+        // Nobody is behind this door.
+        let outbound = outbound::Shared::new(&config::Outbound::default(), 1, 0);
+        let (_, door, _) = Outbound::new(&outbound);
+        let (exits, queue) = (Exits { lane: house.lane.entry(), door }, QueueLimits::default());
+        let pool = Rc::new(Pool::new(pulse, READY_MAX, exits, memory, queue));
         // It would rest after some work, as what is polled by the runtime should.
         let renewing = Box::pin(tokio::task::unconstrained(pool.clone().renew_always()));
         let (requests, spare) = (Vec::new(), HeaderMap::new());

@@ -17,12 +17,15 @@ use crate::guest::load::Settings;
 use crate::registry::{Registry, State};
 use crate::serve::{self, Host};
 
+/// The demo guest that sends requests to the demo itself.
+const DEMO_PROXY: &str = "proxy";
+
 /// Serves a source until SIGINT or SIGTERM. SIGHUP looks at the folder anew, SIGUSR1 logs the
 /// counters. `log` is how the processes that compile guests log.
 ///
 /// # Errors
 /// The host cannot start; the text says why and what to do.
-pub fn run(config: Config, source: &Source, log: LogFormat) -> Result<()> {
+pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
     // The allocator asks for huge pages: the process would hold four times the memory, and give
     // nothing back of what idle connections do without.
     if let Err(error) = disable_transparent_huge_pages(true) {
@@ -31,6 +34,9 @@ pub fn run(config: Config, source: &Source, log: LogFormat) -> Result<()> {
     serve::raise_descriptor_limit(&config)?;
     // Before anything long, so that a port in use is known at once.
     let bound = serve::bind(&config.listen, config.workers)?;
+    if matches!(source, Source::Demo(_)) {
+        config.outbound.allow_own(DEMO_PROXY, &bound.addresses);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("could not start the main runtime")?;
     runtime.block_on(async {

@@ -24,6 +24,7 @@ pub(super) const QUEUE_WAIT: Bound = time("--queue-timeout", 5 * SECOND, (1, HOU
 pub(super) const IDLE: Bound = time("--idle-timeout", 75 * SECOND, (100, 24 * HOUR));
 pub(super) const HEAD: Bound = time("--head-timeout", 15 * SECOND, (100, HOUR));
 pub(super) const STALL: Bound = time("--stall-timeout", 30 * SECOND, (100, HOUR));
+pub(super) const OUTBOUND: Bound = time("--outbound-timeout", 60 * SECOND, (1, HOUR));
 pub(super) const COMPILE_MEMORY: Bound =
     size("--compile-memory-max", 2 * GIB, (256 * MIB, 256 * GIB));
 

@@ -5,11 +5,13 @@
 
 mod body;
 mod code;
+mod codes;
 mod concurrent;
 mod config;
 mod departure;
 mod flat;
 mod flatten;
+mod hooks;
 mod instance;
 mod link;
 mod resident;

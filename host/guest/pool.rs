@@ -21,6 +21,7 @@ use super::shelves::{Length, Shelf, Shelves};
 use super::{About, Guest, Instance};
 use crate::config::{Isolation, QueueLimits};
 use crate::message::Reject;
+use crate::outbound::Door;
 
 /// Ready instances that one worker keeps at most, of all guests together. Measured with 10,000
 /// guests asked for by Zipf's law: 64 serve a half of the requests, 1,024 three quarters. Each
@@ -45,13 +46,20 @@ pub struct Pool {
     /// Says that there are retired instances.
     work: Notify,
     pulse: Pulse,
-    /// Where long calls go.
-    lane: Entry,
+    exits: Exits,
     /// How long the line of one guest may be.
     queue: QueueLimits,
     memory: Budget,
     /// How often memory had been short when this was looked at last.
     shortages: Cell<u64>,
+}
+
+/// Where things go that leave a worker's pool.
+pub struct Exits {
+    /// Long calls.
+    pub lane: Entry,
+    /// Requests that guests make.
+    pub door: Door,
 }
 
 /// Counts an instance that is out; dropping it says that the instance has come back or is gone.
@@ -68,7 +76,7 @@ impl Pool {
     pub fn new(
         pulse: Pulse,
         ready_max: usize,
-        lane: Entry,
+        exits: Exits,
         memory: Budget,
         queue: QueueLimits,
     ) -> Self {
@@ -78,7 +86,7 @@ impl Pool {
             out: Cell::new(0),
             work: Notify::new(),
             pulse,
-            lane,
+            exits,
             queue,
             shortages: Cell::new(memory.shortages()),
             memory,
@@ -87,7 +95,12 @@ impl Pool {
 
     /// Where calls go that outlast their quantum.
     pub fn lane(&self) -> &Entry {
-        &self.lane
+        &self.exits.lane
+    }
+
+    /// Where guests hand in requests of their own.
+    pub fn door(&self) -> &Door {
+        &self.exits.door
     }
 
     /// How many of a guest's calls outlast the quantum.
@@ -258,7 +271,7 @@ impl Pool {
     /// Drops an instance; a large one in the slow lane.
     pub fn dispose(&self, instance: Instance) {
         if instance.memory_bytes() >= LARGE_BYTES {
-            self.lane.discard(instance);
+            self.exits.lane.discard(instance);
         }
     }
 

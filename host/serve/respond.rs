@@ -7,27 +7,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, RETRY_AFTER, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, TRAILER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::{Frame, SizeHint};
 
+use crate::message::fields::{head_bytes, strip_hop_by_hop};
 use crate::message::{Reject, RequestId, Response, ResponseBody, Streamed};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Header fields that belong to one connection (RFC 9110, 7.6.1).
-const HOP_BY_HOP: [HeaderName; 7] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
 
 /// The response's body as hyper pulls it.
 pub struct Body(Inner);
@@ -107,11 +94,6 @@ fn check(response: Response, header_bytes_max: usize) -> Result<Response, Reject
     Ok(response)
 }
 
-/// Bytes of all fields of a head.
-pub fn head_bytes(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
-}
-
 fn frame(asked: &Asked, response: Response, last: bool) -> http::Response<Body> {
     let Response { status, mut headers, body } = response;
     // The length that a HEAD or a 304 names is that of a body which is not sent.
@@ -152,28 +134,6 @@ fn frame(asked: &Asked, response: Response, last: bool) -> http::Response<Body> 
     *framed.status_mut() = status;
     *framed.headers_mut() = headers;
     framed
-}
-
-/// Removes the fields that belong to one connection, and those that `Connection` names.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    // Comparing the few names that there are is cheaper than looking each of ours up.
-    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
-        return;
-    }
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.to_str().unwrap_or_default().split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        // A message cannot do without these, whoever asks for it.
-        .filter(|name| *name != HOST && *name != CONTENT_LENGTH && *name != CONTENT_TYPE)
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
 }
 
 /// The status, title and text that a client gets for a reject. A new reject does not compile until

@@ -19,8 +19,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::respond::{head_bytes, strip_hop_by_hop};
 use crate::config;
+use crate::message::fields::{head_bytes, strip_hop_by_hop};
 use crate::message::{Reject, Request, RequestBody, Response, ResponseBody};
 
 /// Requests on their way to the upstream at once, per worker.

@@ -18,10 +18,12 @@ use crate::config::Config;
 use crate::guest::component::Seat;
 use crate::guest::engine::Engines;
 use crate::guest::meter::Meter;
+use crate::guest::pool::Exits;
 use crate::guest::{Guest, Instance, Pool};
 use crate::message::{Place, Reject, Request, RequestId};
 use crate::metrics::{Counters, Metrics};
 use crate::native::Twin;
+use crate::outbound::Outbound;
 use crate::registry::admit::{Gate, Permit};
 use crate::registry::{Handler, Reader, Registry, Target};
 
@@ -103,7 +105,10 @@ impl Worker {
         let most = in_flight_max(engines, config.workers);
         let gate = Gate::new(chosen.unwrap_or(most).min(most), queue, None);
         let (pulse, memory) = (engines.pulse(index), engines.memory.clone());
-        let pool = Pool::new(pulse, ready_max, shared.lane.clone(), memory, queue);
+        let (outbound, door, orders) = Outbound::new(&shared.outbound);
+        tokio::task::spawn_local(outbound.run(orders));
+        let exits = Exits { lane: shared.lane.clone(), door };
+        let pool = Pool::new(pulse, ready_max, exits, memory, queue);
         let upstream = config.upstream.as_ref();
         Rc::new(Worker {
             index,

@@ -154,6 +154,12 @@ fn bad_flags_are_all_reported_at_once() {
         "1KiB",
         "--memory-total",
         "512KiB",
+        "--allow-outbound",
+        "https://example.com",
+        "--outbound-max",
+        "none",
+        "--outbound-timeout",
+        "2h",
         "--log",
         "xml",
         "--cache-dir",
@@ -177,6 +183,34 @@ fn bad_flags_are_all_reported_at_once() {
         let done = call(Path::new("."), args);
         assert_eq!((done.code, done.out.as_str()), (Some(2), ""), "{args:?}: {}", done.text());
         assert!(done.err.starts_with("error: "), "{args:?}: {}", done.text());
+    }
+}
+
+#[test]
+fn a_bad_allowance_is_explained() {
+    for (allowance, words) in [
+        ("example.com", "does not say which guest"),
+        ("=https://example.com", "names no guest"),
+        ("api=ftp://example.com", "does not begin with http:// or https://"),
+        ("api=example.com", "does not begin with http:// or https://"),
+        ("api=https://", "is not a host"),
+        ("api=https://a.*.example.com", "is not a host"),
+        ("api=https://exa mple.com", "is not a host"),
+        ("api=https://example.com/path", "has a path"),
+        ("api=https://example.com?a", "has a path"),
+        ("api=https://user@example.com", "has a user name"),
+        ("api=https://example.com:0", "is not a port"),
+        ("api=https://example.com:http", "is not a port"),
+        ("api=http://127.1", "write all four numbers"),
+        ("api=http://::1", "[::1] for IPv6"),
+        ("api=http://[127.0.0.1]", "is not a host"),
+        ("api=http://db,10.0.0.0/33", "no prefix of 0 to 32 bits"),
+        ("api=http://db,internal", "is not a network"),
+    ] {
+        let done = call(Path::new("."), &["serve", "--allow-outbound", allowance]);
+        assert_eq!((done.code, done.out.as_str()), (Some(2), ""), "{allowance}: {}", done.text());
+        assert!(done.err.starts_with("error: --allow-outbound: "), "{}", done.text());
+        assert!(done.err.contains(words), "{allowance}: {}", done.text());
     }
 }
 

@@ -35,15 +35,15 @@ mod streams;
 #[path = "component/uploads.rs"]
 mod uploads;
 #[path = "component/wire.rs"]
-pub mod wire;
+pub pub mod wire;
 #[path = "component/world.rs"]
 mod world;
 
 /// How long a state is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The probe in bytes, built once for all tests of this process.
-fn probe() -> &'static [u8] {
+pub fn probe() -> &'static [u8] {
     static WASM: OnceLock<Vec<u8>> = OnceLock::new();
     WASM.get_or_init(|| match (is_03(), is_flat()) {
         (false, true) => build("probe02", true),
@@ -128,7 +128,7 @@ fn start(flags: &[&str]) -> Host {
 
 /// Asserts that the probe serves and that everything is back.
 #[track_caller]
-fn assert_as_new(host: &Host) -> Status {
+pub fn assert_as_new(host: &Host) -> Status {
     host.assert_serves("/probe/exact");
     host.at_rest()
 }

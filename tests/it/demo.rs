@@ -214,6 +214,37 @@ fn every_demo_guest_answers() {
 }
 
 #[test]
+fn the_proxy_reaches_the_demo_and_nothing_else() {
+    let host = Host::demo().start();
+    let get = |path: &str| {
+        let answer = host.get(path);
+        (answer.status, answer.text())
+    };
+    let hello = (200, "Hello, World!".to_owned());
+    for path in ["/proxy", "/proxy/hello", "/proxy/native/hello", "/proxy/proxy/wasi02/hello"] {
+        // The host is who the client says that it is.
+        let name = format!("host: {}", host.addr());
+        let answer = host.request("GET", path, &[&name], b"");
+        assert_eq!((answer.status, answer.text()), hello, "{path}");
+    }
+    let own = host.addr();
+    assert_eq!(get(&format!("/proxy?url=http://{own}/fib/20")), (200, "6765\n".into()));
+    let name = format!("host: localhost:{}", own.port());
+    let answer = host.request("POST", "/proxy/stream/upper", &[&name], b"both ways");
+    assert_eq!((answer.status, answer.text()), (200, "BOTH WAYS".into()));
+    for url in ["http://127.0.0.1:1/", "https://example.com/", "http://169.254.169.254/"] {
+        let (status, text) = get(&format!("/proxy?url={url}"));
+        assert!(status == 502 && text.contains("HttpRequestDenied"), "{status} {text}");
+    }
+    assert_eq!(get("/proxy?url=nowhere").0, 400);
+    let name = format!("host: {own}");
+    let round = "/proxy".repeat(20);
+    let answer = host.request("GET", &round, &[&name], b"");
+    assert_eq!(answer.status, 508, "{}", answer.text());
+    host.at_rest();
+}
+
+#[test]
 fn a_body_of_many_megabytes_comes_back() {
     let host = Host::demo().args(["--body-max", "32MiB", "--response-max", "32MiB"]).start();
     // Over the 16 MiB at which the guest's library would stop.

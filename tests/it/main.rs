@@ -36,6 +36,10 @@ mod loading;
 mod malformed;
 mod memory;
 mod middleware;
+mod outbound;
+#[path = "outbound.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same tests of another form of the same guest")]
+mod outbound_whole;
 mod random;
 mod reset;
 mod route;

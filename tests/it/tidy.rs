@@ -13,19 +13,21 @@ const FUNCTION_LINES_MAX: usize = 70;
 const LINE_CHARS_MAX: usize = 100;
 
 /// Which top-level modules a module of the host may import, besides itself.
-const IMPORTS: [(&str, &[&str]); 12] = [
+const IMPORTS: [(&str, &[&str]); 13] = [
     // Leaves: plain values that anyone may hold.
     ("config", &[]),
     ("message", &[]),
     ("metrics", &[]),
     ("log", &["config"]),
     ("queue", &["config", "message"]),
+    // It knows a guest by its name alone.
+    ("outbound", &["config", "message", "log"]),
     // The sandbox does not know who calls it.
-    ("guest", &["config", "message", "metrics", "log", "queue"]),
+    ("guest", &["config", "message", "metrics", "log", "queue", "outbound"]),
     ("native", &["config", "message"]),
     ("registry", &["config", "message", "metrics", "log", "queue", "guest", "native"]),
     // The request path and the control path meet in the registry only.
-    ("serve", &["config", "message", "metrics", "log", "guest", "native", "registry"]),
+    ("serve", &["config", "message", "metrics", "log", "guest", "native", "outbound", "registry"]),
     ("control", &["config", "message", "metrics", "log", "guest", "native", "registry"]),
     // It reaches every server over TCP, also the one of this program.
     ("bench", &["config", "log"]),
@@ -33,18 +35,24 @@ const IMPORTS: [(&str, &[&str]); 12] = [
     (
         "cli",
         &[
-            "bench", "config", "message", "metrics", "log", "queue", "guest", "native", "registry",
-            "serve", "control",
+            "bench", "config", "message", "metrics", "log", "queue", "guest", "native", "outbound",
+            "registry", "serve", "control",
         ],
     ),
 ];
 
 /// Crates that only some modules may name, so that they can be replaced there.
-const CRATES: [(&str, &[&str]); 3] =
-    [("wasmtime", &["guest"]), ("hyper", &["serve"]), ("hdrhistogram", &["bench"])];
+const CRATES: [(&str, &[&str]); 5] = [
+    ("wasmtime", &["guest"]),
+    ("hyper", &["serve", "outbound"]),
+    ("rustls", &["outbound"]),
+    ("tokio_rustls", &["outbound"]),
+    ("hdrhistogram", &["bench"]),
+];
 
 /// Files on the request path, where errors are closed enums.
-const REQUEST_PATH: [&str; 6] = [
+const REQUEST_PATH: [&str; 7] = [
+    "host/outbound",
     "host/message.rs",
     "host/serve/",
     "host/registry/route",

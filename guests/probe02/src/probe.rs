@@ -11,6 +11,7 @@ mod bodies;
 mod bounds;
 mod config;
 mod ends;
+mod fetch;
 mod heads;
 mod reply;
 mod upload;
@@ -30,13 +31,14 @@ wasip2::http::proxy::export!(Probe);
 type Behaviour = fn(Ask);
 
 /// All of them, by module.
-const BEHAVIOURS: [&[(&str, Behaviour)]; 6] = [
+const BEHAVIOURS: [&[(&str, Behaviour)]; 7] = [
     &heads::BEHAVIOURS,
     &bodies::BEHAVIOURS,
     &bounds::BEHAVIOURS,
     &config::BEHAVIOURS,
     &ends::BEHAVIOURS,
     &world::BEHAVIOURS,
+    &fetch::BEHAVIOURS,
 ];
 
 impl Guest for Probe {

@@ -15,7 +15,10 @@ pub struct Upload {
 
 impl Upload {
     pub fn of(request: &IncomingRequest) -> Upload {
-        let body = request.consume().expect("a body is taken once");
+        Upload::new(request.consume().expect("a body is taken once"))
+    }
+
+    pub fn new(body: IncomingBody) -> Upload {
         let stream = body.stream().expect("a stream is taken once");
         Upload { stream, body }
     }

@@ -23,6 +23,7 @@ use super::instance::Head;
 use super::state::State;
 use crate::guest::engine::QUANTUM_TICKS;
 use crate::message::RequestId;
+use crate::outbound::Trail;
 
 /// Resources that an instance may have the host keep, with requests in it or not, before another
 /// takes its place.
@@ -36,6 +37,8 @@ pub struct Arrival {
     pub request: http::Request<Arriving>,
     /// Is told what the guest answers.
     pub head: oneshot::Sender<Head>,
+    /// The way that it has come.
+    pub trail: Trail,
 }
 
 impl Arrival {
@@ -53,7 +56,7 @@ impl Arrival {
             uri.scheme = Some(Scheme::HTTP);
         }
         *request.uri_mut() = http::Uri::from_parts(uri).ok()?;
-        Some(Arrival { id, request, head })
+        Some(Arrival { id, request, head, trail: Trail::default() })
     }
 
     /// Has the guest handle the request, up to its response's head. What it does afterwards is left
@@ -67,7 +70,7 @@ impl Arrival {
         service: &Service,
         is_alone: bool,
     ) -> wasmtime::Result<()> {
-        let Arrival { id, request, head } = self;
+        let Arrival { id, request, head, .. } = self;
         let handle = service.wasi_http_handler().func_handle();
         let (call, sent) = accessor.with(|mut access| {
             let state = access.data_mut();
@@ -211,6 +214,12 @@ pub async fn attend(
                 }
                 match inbox.take() {
                     Poll::Ready(Some(arrival)) => {
+                        let is_alone =
+                            calls.0.is_empty() && accessor.poll_no_interesting_tasks(cx).is_ready();
+                        let trail = arrival.trail.clone();
+                        accessor.with(|mut access| {
+                            access.data_mut().hooks.follow(trail, is_alone);
+                        });
                         calls.0.push(Box::pin(arrival.answer(accessor, service, false)));
                     }
                     Poll::Ready(None) if calls.0.is_empty() => {

@@ -24,6 +24,7 @@ use crate::guest::engine::QUANTUM_TICKS;
 use crate::guest::lane::Movable;
 use crate::guest::reset::{Baseline, RESETS_MAX};
 use crate::message::RequestId;
+use crate::outbound::{Door, Trail};
 
 /// Resources that an instance may leave behind, under reuse, before another takes its place.
 const LEFT_MAX: usize = 256;
@@ -135,6 +136,11 @@ impl ComponentInstance {
         }
         self.store.data_mut().forget();
         Ok(self)
+    }
+
+    /// Lets the guest's own requests out, which follow from the one that it takes up next.
+    pub fn open(&mut self, door: &Door, trail: Trail, id: Option<RequestId>) {
+        self.store.data_mut().hooks.open(door, trail, id);
     }
 
     /// Takes up a request; `head` is told what the guest answers.

@@ -7,7 +7,11 @@ use anyhow::Result;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
+use super::codes::error_code;
 use super::{State, config};
+
+/// The interface by the version that wasmtime has it in.
+const TYPES: &str = "wasi:http/types@0.2.12";
 
 /// A linker with everything a component of wasi:http 0.2 may import.
 pub fn linker(engine: &Engine) -> Result<Linker<State>> {
@@ -18,6 +22,9 @@ pub fn linker(engine: &Engine) -> Result<Linker<State>> {
     // these do not ask for the rest of WASI's state.
     linker.allow_shadowing(true);
     wasmtime_wasi_io::add_to_linker_async(&mut linker)?;
+    linker.instance(TYPES)?.func_wrap("http-error-code", |mut store, (error,)| {
+        Ok((error_code(store.data_mut(), error)?,))
+    })?;
     linker.allow_shadowing(false);
     config::add_to_linker(&mut linker)?;
     Ok(linker)

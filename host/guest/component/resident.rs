@@ -24,6 +24,7 @@ use crate::guest::meter::{Flow, QUANTUM};
 use crate::guest::shelves::Length;
 use crate::guest::{Guest, Pool};
 use crate::message::{Reject, RequestId};
+use crate::outbound::Trail;
 
 /// Requests that an instance handles at once, and in all.
 const SEATS: usize = 16;
@@ -96,10 +97,11 @@ pub struct Seat {
 impl Resident {
     /// Begins to drive an instance.
     pub fn start(
-        instance: Box<ComponentInstance>,
+        mut instance: Box<ComponentInstance>,
         pool: &Rc<Pool>,
         in_lanes: bool,
     ) -> Rc<Resident> {
+        instance.open(pool.door(), Trail::default(), None);
         let (inbox, marks) = (Arc::new(Inbox::default()), Arc::new(Marks::default()));
         let (guest, gone) = (instance.guest().clone(), instance.gone());
         let call = instance.attend(inbox.clone(), marks.clone());

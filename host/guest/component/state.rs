@@ -7,17 +7,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 use wasmtime::Store;
 use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{
-    DEFAULT_FORBIDDEN_HEADERS, Error, FieldMap, ForbiddenHeaderFilter, RequestOptions, WasiBody,
-    WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
-};
+use wasmtime_wasi_http::{FieldMap, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 use wasmtime_wasi_io::IoView;
 
 use super::flat::Canon;
+use super::hooks::Hooks;
 use crate::guest::About;
 use crate::guest::engine::{QUANTUM_TICKS, TABLES_MAX};
 use crate::guest::limiter::{Limiter, Parts};
@@ -35,10 +33,6 @@ pub const HANDLES_MAX: usize = 1_000;
 pub const FIELD_BYTES_MAX: usize = 64 << 10;
 /// Bytes of one call for random bytes.
 pub const RANDOM_BYTES_MAX: u64 = 64 << 10;
-/// Bytes of one write to a body, and how many writes wait to be sent on: with one, a guest and its
-/// worker wait for each other at every write.
-pub const CHUNK_BYTES_MAX: usize = 64 << 10;
-const CHUNKS_MAX: usize = 3;
 
 /// Tells whether a store is gone. What is behind its resources ends with them, a body as if it were
 /// complete; so this is said before they are dropped.
@@ -58,8 +52,8 @@ pub struct State {
     pub table: ResourceTable,
     /// What a flattened component's instance has, in the place of a component's.
     pub canon: Canon,
+    pub hooks: Hooks,
     http: WasiHttpCtx,
-    hooks: Hooks,
     /// Made when the guest first asks for it.
     wasi: Option<Box<WasiCtx>>,
     /// Where stdout and stderr go; made with `wasi`.
@@ -74,12 +68,12 @@ impl State {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELD_BYTES_MAX);
         State {
+            hooks: Hooks::new(about.clone()),
             limiter: Limiter::new(about, PARTS),
             gone: Gone::default(),
             table,
             canon: Canon::default(),
             http,
-            hooks: Hooks,
             wasi: None,
             log: None,
             request: None,
@@ -131,6 +125,7 @@ impl State {
     /// Drops everything that belongs to the requests so far: the guest starts anew.
     pub fn forget(&mut self) {
         self.end_log();
+        self.hooks.cut();
         self.table = ResourceTable::new();
         self.table.set_max_capacity(HANDLES_MAX);
         self.canon.handles.clear();
@@ -183,6 +178,7 @@ impl State {
 impl Drop for State {
     fn drop(&mut self) {
         self.gone.0.store(true, Ordering::Release);
+        self.hooks.cut();
         self.end_log();
     }
 }
@@ -206,41 +202,5 @@ impl IoView for State {
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { hooks: &mut self.hooks, table: &mut self.table, ctx: &mut self.http }
-    }
-}
-
-/// What the host has a say in, of wasi:http.
-struct Hooks;
-
-type Sent = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
-
-impl WasiHttpHooks for Hooks {
-    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
-        DEFAULT_FORBIDDEN_HEADERS.contains(name)
-    }
-
-    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
-        Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name))
-    }
-
-    fn send_request(
-        &mut self,
-        _request: http::Request<WasiBody>,
-        _options: Option<RequestOptions>,
-        _sent: Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
-        Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
-    }
-
-    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
-        CHUNKS_MAX
-    }
-
-    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        CHUNK_BYTES_MAX
-    }
-
-    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
-        CHUNK_BYTES_MAX
     }
 }

@@ -26,6 +26,7 @@ use crate::guest::lane::Movable;
 use crate::guest::meter::{Flow, Meter};
 use crate::guest::{About, Guest, Pool, header};
 use crate::message::{BASE_PATH, Reject, Request, RequestId, Response, ResponseBody};
+use crate::outbound::{Circle, Trail};
 
 /// How long a guest may go on once its response is complete.
 const AFTERWARDS_MAX: Duration = Duration::from_secs(10);
@@ -114,7 +115,9 @@ impl Visit {
         }
         let asked = Asked::new(&request);
         let (sender, head) = oneshot::channel();
+        let trail = Trail::of(&request.headers).map_err(|Circle| Reject::Loop)?;
         let request = standard(request, &asked)?;
+        instance.open(terms.pool.door(), trail, Some(asked.id));
         let handed = instance.accept(asked.id, request, sender).map_err(|_| NOT_A_HOST)?;
         let (gone, guest) = (instance.gone(), instance.guest().clone());
         let about = guest.about.clone();
@@ -137,14 +140,19 @@ impl Visit {
     ) -> Result<Self, Reject> {
         let asked = Asked::new(&request);
         let (sender, head) = oneshot::channel();
-        let Ok(request) = standard(request, &asked) else {
+        let Ok(trail) = Trail::of(&request.headers) else {
+            seat.done();
+            return Err(Reject::Loop);
+        };
+        let arrival = match standard(request, &asked) {
+            Ok(request) => Arrival::new(asked.id, request, sender),
+            Err(_) => None,
+        };
+        let Some(mut arrival) = arrival else {
             seat.done();
             return Err(NOT_A_HOST);
         };
-        let Some(arrival) = Arrival::new(asked.id, request, sender) else {
-            seat.done();
-            return Err(NOT_A_HOST);
-        };
+        arrival.trail = trail;
         seat.enter(arrival, terms.keep)?;
         let (gone, about) = (seat.gone(), seat.guest().about.clone());
         Ok(Self::new(Call::Among(seat), asked, (head, gone), (about, terms.pool)))

@@ -18,6 +18,7 @@ use super::abi::{Guest, Held, Own, Result, flag, give, give_all, owned, parts, s
 use super::http::TYPES;
 use super::shapes::{add_drop, add_maker, add_part, add_part_once, add_value};
 use crate::guest::component::State;
+use crate::guest::component::codes::error_code;
 use crate::guest::core::misuse;
 
 impl Held for OutgoingRequest {
@@ -246,7 +247,7 @@ fn add_handle(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(TYPES, "http-error-code", |mut guest: Guest<'_>, error: u32, ret: u32| {
         let state = guest.data_mut();
         let error = state.canon.handles.get::<Error>(error)?;
-        let code = state.http().http_error_code(error)?;
+        let code = error_code(state, error)?;
         give_all(&mut guest, ret, code)
     })?;
     linker.func_wrap(

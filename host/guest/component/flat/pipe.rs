@@ -19,7 +19,7 @@ use super::outlet::{Fate, Outlet, Watch};
 use super::tasks::{BLOCKED, Copied, Event, Tasks};
 use crate::guest::component::State;
 use crate::guest::component::body::Arriving;
-use crate::guest::component::state::CHUNK_BYTES_MAX;
+use crate::guest::component::hooks::CHUNK_BYTES_MAX;
 use crate::guest::core::misuse;
 
 /// A stream of bytes.

@@ -73,7 +73,7 @@ pub async fn attend(
         let code = match turn {
             Turn::End => return Ok(()),
             Turn::Begin(arrival) => {
-                let Arrival { id, request, head } = arrival;
+                let Arrival { id, request, head, .. } = arrival;
                 let state = store.data_mut();
                 state.begin(Some(id));
                 let request = state.put_request(request)?;

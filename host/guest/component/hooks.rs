@@ -1,0 +1,220 @@
+//! What the host has a say in, of wasi:http: forbidden fields, and the requests that a guest makes.
+//!
+//! Owns what becomes of a request's body when its guest is stopped, and which error code says what.
+//! Knows no network: a request leaves by a [`Door`].
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderName, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use wasmtime_wasi_http::{
+    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody,
+    WasiHttpHooks,
+};
+
+use crate::guest::About;
+use crate::message::RequestId;
+use crate::outbound::{Answer, Door, Failure, Maker, Outgoing, Trail, Wanted};
+
+/// Bytes of one write to a body, and how many writes wait to be sent on: with one, a guest and its
+/// worker wait for each other at every write.
+pub const CHUNK_BYTES_MAX: usize = 64 << 10;
+const CHUNKS_MAX: usize = 3;
+
+/// What a store knows of the requests that its guest makes.
+pub struct Hooks {
+    about: Arc<About>,
+    /// There is none where no request is served.
+    door: Option<Door>,
+    trail: Trail,
+    request: Option<RequestId>,
+    /// Of the bodies that are being sent.
+    cut: Option<Cut>,
+}
+
+/// Tells whether a guest was stopped: to whom it has sent a part of a body, that would look like
+/// all of it.
+#[derive(Clone, Default)]
+struct Cut(Arc<AtomicBool>);
+
+type Sent = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
+
+impl Hooks {
+    pub fn new(about: Arc<About>) -> Self {
+        Hooks { about, door: None, trail: Trail::default(), request: None, cut: None }
+    }
+
+    /// Lets requests out that follow from the one which is being served now.
+    pub fn open(&mut self, door: &Door, trail: Trail, request: Option<RequestId>) {
+        if self.door.is_none() {
+            self.door = Some(door.clone());
+        }
+        self.trail = trail;
+        self.request = request;
+    }
+
+    /// Takes note that one more request is served beside others, or alone. Of which a guest's own
+    /// request follows cannot be told, so it is taken to be the one that has come the longest way.
+    pub fn follow(&mut self, trail: Trail, is_alone: bool) {
+        if is_alone || trail.hops() > self.trail.hops() {
+            self.trail = trail;
+        }
+    }
+
+    /// Ends the bodies that are still being sent: what is behind them is about to go.
+    pub fn cut(&mut self) {
+        if let Some(cut) = self.cut.take() {
+            cut.0.store(true, Ordering::Release);
+        }
+    }
+
+    fn send(
+        &mut self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+    ) -> Result<impl Future<Output = Result<Sent, Error>> + Send + use<>, Error> {
+        let door = self.door.as_ref().ok_or(Error::HttpRequestDenied)?;
+        let cut = self.cut.get_or_insert_default().clone();
+        let fault = Fault::default();
+        let told = fault.clone();
+        let request = request.map(|body| Sending { body, cut, fault: told }.boxed_unsync());
+        let wanted = options.map_or_else(Wanted::default, |options| Wanted {
+            connect: options.connect_timeout,
+            first_byte: options.first_byte_timeout,
+            between_bytes: options.between_bytes_timeout,
+        });
+        let maker = Maker { guest: &self.about.name, request: self.request, trail: &self.trail };
+        let request: Request<Outgoing> = request;
+        let answer = door.send(&maker, request, wanted).map_err(|it| error(it, &fault))?;
+        Ok(async move {
+            let answered = answer.await.unwrap_or(Err(Failure::Terminated));
+            let Answer { response, sent } = answered.map_err(|it| error(it, &fault))?;
+            let none = Fault::default();
+            let response =
+                response.map(|body| body.map_err(move |it| error(it, &none)).boxed_unsync());
+            let sent = async move {
+                let sent = sent.await.unwrap_or(Err(Failure::Terminated));
+                sent.map_err(|it| error(it, &fault))
+            };
+            Ok((response, Box::new(sent) as Box<dyn Future<Output = _> + Send>))
+        })
+    }
+}
+
+impl WasiHttpHooks for Hooks {
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        DEFAULT_FORBIDDEN_HEADERS.contains(name)
+    }
+
+    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
+        Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name))
+    }
+
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _read: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
+        match self.send(request, options) {
+            Ok(sent) => Box::new(sent),
+            Err(error) => Box::new(std::future::ready(Err(error))),
+        }
+    }
+
+    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
+        CHUNKS_MAX
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES_MAX
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES_MAX
+    }
+}
+
+/// Why a request's own body has failed, as the guest is told it.
+#[derive(Clone, Default)]
+struct Fault(Arc<Mutex<Option<Error>>>);
+
+/// A request's body, whose end is one only as long as its guest is there.
+struct Sending {
+    body: WasiBody,
+    cut: Cut,
+    fault: Fault,
+}
+
+impl Sending {
+    fn is_cut(&self) -> bool {
+        self.cut.0.load(Ordering::Acquire)
+    }
+}
+
+impl Body for Sending {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            None if self.is_cut() => Poll::Ready(Some(Err(Failure::Body))),
+            Some(Err(error)) => {
+                if let Ok(mut fault) = self.fault.0.lock() {
+                    *fault = Some(error);
+                }
+                Poll::Ready(Some(Err(Failure::Body)))
+            }
+            frame => Poll::Ready(frame.map(|frame| frame.map_err(|_| Failure::Body))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream() && !self.is_cut()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What a guest is told of a failure.
+fn error(failure: Failure, fault: &Fault) -> Error {
+    match failure {
+        Failure::Denied => Error::HttpRequestDenied,
+        Failure::BadUri => Error::HttpRequestUriInvalid,
+        Failure::BadMethod => Error::HttpRequestMethodInvalid,
+        Failure::NameTimeout => Error::DnsTimeout,
+        Failure::NoName => Error::DnsError { rcode: None, info_code: None },
+        Failure::Prohibited => Error::DestinationIpProhibited,
+        Failure::Unroutable => Error::DestinationIpUnroutable,
+        Failure::Unavailable => Error::DestinationUnavailable,
+        Failure::Refused => Error::ConnectionRefused,
+        Failure::ConnectTimeout => Error::ConnectionTimeout,
+        Failure::WriteTimeout => Error::ConnectionWriteTimeout,
+        Failure::ReadTimeout => Error::ConnectionReadTimeout,
+        Failure::Terminated => Error::ConnectionTerminated,
+        Failure::Incomplete => Error::HttpResponseIncomplete,
+        Failure::Full => Error::ConnectionLimitReached,
+        Failure::Tls => Error::TlsProtocolError,
+        Failure::Certificate => Error::TlsCertificateError,
+        Failure::Alert(alert) => {
+            Error::TlsAlertReceived { alert_id: Some(alert), alert_message: None }
+        }
+        Failure::HeadTooLarge => Error::HttpResponseHeaderSectionSize(None),
+        Failure::Upgrade => Error::HttpUpgradeFailed,
+        Failure::Protocol => Error::HttpProtocolError,
+        Failure::Body => {
+            let fault = fault.0.lock().ok().and_then(|mut fault| fault.take());
+            fault.unwrap_or(Error::HttpRequestBodySize(None))
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Requests that guests make themselves: who may send them where, and how they get there.
+//!
+//! Each worker has an [`Outbound`] of its own with its connections; guests hand their requests in
+//! by a [`Door`], from whatever thread they run on. Owns all limits on them. Knows neither wasmtime
+//! nor who serves whom.
+
+mod address;
+mod body;
+mod exchange;
+mod failure;
+mod link;
+mod policy;
+mod trail;
+mod way;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, Response};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Semaphore, oneshot};
+
+pub use address::is_public;
+pub use body::{Outgoing, Returning};
+pub use failure::Failure;
+pub use trail::{Circle, Trail};
+
+use crate::config;
+use crate::log::escape;
+use crate::message::RequestId;
+use policy::{Destination, Leave, Policy};
+use way::Way;
+
+/// Connections that all workers together may have open, and those that each may have anyway.
+const OPEN_MAX: usize = 256;
+const OPEN_MIN: usize = 16;
+/// Names that one worker has looked up at a time: each takes a thread.
+const LOOKUPS_MAX: usize = 16;
+/// Bytes of a line of the log.
+const LINE_BYTES_MAX: usize = 2 * 1024;
+/// How often idle connections are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
+const BETWEEN_BYTES_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What all workers have in common.
+#[derive(Clone)]
+pub struct Shared {
+    policy: Arc<Policy>,
+    link: Arc<link::Config>,
+    /// Requests of one guest to one destination on one worker.
+    in_flight_max: usize,
+    open_max: usize,
+    timeout_max: Duration,
+}
+
+impl Shared {
+    /// Reads the certificates that this machine trusts, where any guest may send to https.
+    pub fn new(outbound: &config::Outbound, workers: usize, header_bytes_max: usize) -> Shared {
+        let is_secure = outbound.allowed.iter().any(|allowance| allowance.is_secure);
+        let roots = if is_secure { link::roots() } else { link::no_roots() };
+        let in_flight_max = outbound.in_flight_max.div_ceil(workers);
+        Shared {
+            policy: Arc::new(Policy::new(&outbound.allowed)),
+            link: Arc::new(link::Config { tls: link::tls(roots), header_bytes_max }),
+            in_flight_max,
+            open_max: (OPEN_MAX / workers).max(OPEN_MIN).max(3 * in_flight_max),
+            timeout_max: outbound.timeout_max,
+        }
+    }
+}
+
+/// One worker's way out.
+pub struct Outbound {
+    shared: Shared,
+    ways: RefCell<HashMap<Key, Rc<Way>>>,
+    /// Requests under way, by guest.
+    guests: RefCell<HashMap<Box<str>, usize>>,
+    /// Connections that are open, or about to be.
+    open: Rc<Cell<usize>>,
+    lookups: Semaphore,
+}
+
+/// Whose connections, and to where.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    guest: Box<str>,
+    destination: Destination,
+}
+
+/// Counts a connection as long as it is open.
+struct Open(Rc<Cell<usize>>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Where guests hand requests in.
+#[derive(Clone)]
+pub struct Door(Arc<(Shared, UnboundedSender<Order>)>);
+
+/// Requests that were handed in.
+pub struct Orders(UnboundedReceiver<Order>);
+
+/// A request on its way to the worker.
+struct Order {
+    key: Key,
+    leave: Leave,
+    whose: Option<RequestId>,
+    request: Request<Outgoing>,
+    times: Times,
+    reply: oneshot::Sender<Result<Answer, Failure>>,
+}
+
+/// A response whose body is still to come.
+pub struct Answer {
+    pub response: Response<Returning>,
+    /// Told how the request's own body ended.
+    pub sent: oneshot::Receiver<Result<(), Failure>>,
+}
+
+/// Who makes a request, and because of which one.
+pub struct Maker<'a> {
+    pub guest: &'a str,
+    pub request: Option<RequestId>,
+    pub trail: &'a Trail,
+}
+
+/// How long a guest wants to wait at most, as far as it says so.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    pub connect: Option<Duration>,
+    pub first_byte: Option<Duration>,
+    pub between_bytes: Option<Duration>,
+}
+
+/// How long it waits.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    connect: Duration,
+    first_byte: Duration,
+    between_bytes: Duration,
+}
+
+impl Wanted {
+    fn within(self, max: Duration) -> Times {
+        Times {
+            connect: self.connect.unwrap_or(CONNECT_TIMEOUT).min(max),
+            first_byte: self.first_byte.unwrap_or(FIRST_BYTE_TIMEOUT).min(max),
+            between_bytes: self.between_bytes.unwrap_or(BETWEEN_BYTES_TIMEOUT).min(max),
+        }
+    }
+}
+
+impl Door {
+    /// Hands a request in; what comes of it is told to the receiver. Dropping that ends the
+    /// exchange.
+    ///
+    /// # Errors
+    /// The request is one that is never sent.
+    pub fn send(
+        &self,
+        maker: &Maker<'_>,
+        mut request: Request<Outgoing>,
+        wanted: Wanted,
+    ) -> Result<oneshot::Receiver<Result<Answer, Failure>>, Failure> {
+        let (shared, orders) = &*self.0;
+        let destination = Destination::of(request.uri())?;
+        if request.method() == Method::CONNECT {
+            return Err(Failure::BadMethod);
+        }
+        let Some(leave) = shared.policy.leave(maker.guest, &destination) else {
+            if shared.policy.is_news(maker.guest, &destination) {
+                tell(
+                    maker.guest,
+                    maker.request,
+                    &format!(
+                        "its request to {destination} is denied; it is allowed by \
+                     --allow-outbound '{}={destination}'",
+                        maker.guest
+                    ),
+                );
+            }
+            return Err(Failure::Denied);
+        };
+        maker.trail.mark(request.headers_mut());
+        let times = wanted.within(shared.timeout_max);
+        let key = Key { guest: maker.guest.into(), destination };
+        let (reply, answer) = oneshot::channel();
+        let order = Order { key, leave, whose: maker.request, request, times, reply };
+        // The worker is gone, and this call is about to be.
+        orders.send(order).map_err(|_| Failure::Unavailable)?;
+        Ok(answer)
+    }
+}
+
+/// A line of the log about a guest.
+fn tell(guest: &str, request: Option<RequestId>, what: &str) {
+    // The names in it are of files and hosts.
+    let what = escape(what.as_bytes(), LINE_BYTES_MAX);
+    let request = request.map(tracing::field::display);
+    tracing::warn!(target: "handler", guest, request, "{what}");
+}
+
+impl Outbound {
+    /// One worker's, with the door to it. [`Outbound::run`] is to follow.
+    pub fn new(shared: &Shared) -> (Rc<Outbound>, Door, Orders) {
+        let (sender, orders) = unbounded_channel();
+        let outbound = Outbound {
+            shared: shared.clone(),
+            ways: RefCell::default(),
+            guests: RefCell::default(),
+            open: Rc::default(),
+            lookups: Semaphore::new(LOOKUPS_MAX),
+        };
+        (Rc::new(outbound), Door(Arc::new((shared.clone(), sender))), Orders(orders))
+    }
+
+    /// Carries out what is handed in, and closes what has been idle for long.
+    pub async fn run(self: Rc<Self>, mut orders: Orders) {
+        let mut next = Instant::now();
+        loop {
+            let is_resting = self.ways.borrow().is_empty();
+            tokio::select! {
+                order = orders.0.recv() => {
+                    let Some(order) = order else { return };
+                    if is_resting {
+                        next = Instant::now() + SWEEP_EVERY;
+                    }
+                    tokio::task::spawn_local(self.clone().carry_out(order));
+                }
+                () = tokio::time::sleep_until(next.into()), if !is_resting => {
+                    next = Instant::now() + SWEEP_EVERY;
+                    // A way that somebody is on is his, too.
+                    let is_kept = |way: &Rc<Way>| way.sweep() || Rc::strong_count(way) > 1;
+                    self.ways.borrow_mut().retain(|_, way| is_kept(way));
+                }
+            }
+        }
+    }
+
+    fn way(&self, key: &Key) -> Rc<Way> {
+        let mut ways = self.ways.borrow_mut();
+        if let Some(way) = ways.get(key) {
+            return way.clone();
+        }
+        let way = Rc::new(Way::new(self.shared.in_flight_max, key.destination.is_secure));
+        ways.insert(key.clone(), way.clone());
+        way
+    }
+
+    /// Counts a connection in that is about to be opened. Where there are too many, the one that
+    /// has been idle longest is closed.
+    fn open(&self) -> Result<Open, Failure> {
+        if self.open.get() >= self.shared.open_max {
+            let ways = self.ways.borrow();
+            let oldest = ways.values().filter_map(|way| Some((way.idle_since()?, way)));
+            let (_, way) = oldest.min_by_key(|(since, _)| *since).ok_or(Failure::Full)?;
+            way.close_oldest();
+        }
+        self.open.set(self.open.get() + 1);
+        Ok(Open(self.open.clone()))
+    }
+}

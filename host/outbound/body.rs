@@ -1,0 +1,218 @@
+//! The bodies of an exchange: the request's on its way out, the response's on its way to the guest.
+//!
+//! Owns whose turn it is: time in which the host waits for the guest is not counted.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
+
+use super::Failure;
+
+/// A request's body, as the guest makes it.
+pub type Outgoing = UnsyncBoxBody<Bytes, Failure>;
+
+/// Whose turn it is with a request's body. Until the guest is asked, it is the server's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// The guest's: it has to give more.
+    Guest,
+    /// The server's, which has the last piece so far.
+    Server,
+    /// Everything is sent.
+    Nobody,
+}
+
+/// How far a request's body has come, for both directions to see.
+#[derive(Clone)]
+pub struct Progress(Arc<Marks>);
+
+struct Marks {
+    began: Instant,
+    /// Milliseconds since then, times four, and the turn.
+    last: AtomicU64,
+}
+
+impl Progress {
+    fn new(turn: Turn) -> Self {
+        let progress = Progress(Arc::new(Marks { began: Instant::now(), last: AtomicU64::new(0) }));
+        progress.set(turn);
+        progress
+    }
+
+    fn set(&self, turn: Turn) {
+        let ms = self.0.began.elapsed().as_millis() as u64;
+        self.0.last.store(ms << 2 | turn as u64, Ordering::Relaxed);
+    }
+
+    /// Whose turn it is, and since when.
+    pub fn get(&self) -> (Turn, Instant) {
+        let last = self.0.last.load(Ordering::Relaxed);
+        let turn = match last & 3 {
+            0 => Turn::Guest,
+            1 => Turn::Server,
+            _ => Turn::Nobody,
+        };
+        (turn, self.0.began + Duration::from_millis(last >> 2))
+    }
+}
+
+/// A request's body as hyper pulls it.
+pub struct Upload {
+    body: Outgoing,
+    progress: Progress,
+    /// Told how it ended.
+    ended: Option<oneshot::Sender<Result<(), Failure>>>,
+}
+
+impl Upload {
+    /// The body, how far it is, and what is told of its end.
+    pub fn new(body: Outgoing) -> (Self, Progress, oneshot::Receiver<Result<(), Failure>>) {
+        let turn = if body.is_end_stream() { Turn::Nobody } else { Turn::Server };
+        let progress = Progress::new(turn);
+        let (ended, end) = oneshot::channel();
+        let mut upload = Upload { body, progress: progress.clone(), ended: Some(ended) };
+        if turn == Turn::Nobody {
+            upload.end(Ok(()));
+        }
+        (upload, progress, end)
+    }
+
+    /// No body.
+    pub fn empty() -> Self {
+        let none = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        Upload { body: none, progress: Progress::new(Turn::Nobody), ended: None }
+    }
+
+    fn end(&mut self, result: Result<(), Failure>) {
+        self.progress.set(Turn::Nobody);
+        if let Some(ended) = self.ended.take() {
+            // It fails where nobody asks.
+            let _ = ended.send(result);
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Pending => self.progress.set(Turn::Guest),
+            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.end(Ok(())),
+            Poll::Ready(Some(Ok(_))) => self.progress.set(Turn::Server),
+            Poll::Ready(Some(Err(failure))) => self.end(Err(*failure)),
+            Poll::Ready(None) => self.end(Ok(())),
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What is left of an upload that nobody pulls any more has failed.
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.end(Err(Failure::Terminated));
+    }
+}
+
+/// A response's body as the guest reads it. Dropping it ends the exchange.
+pub struct Returning {
+    body: Incoming,
+    progress: Progress,
+    /// The longest pause.
+    pause_max: Duration,
+    pause: Option<Pin<Box<Sleep>>>,
+    /// Tells the exchange that the body is complete, or is read no more.
+    over: Option<oneshot::Sender<bool>>,
+}
+
+impl Returning {
+    /// A body, and what is told whether it was read to its end.
+    pub fn new(
+        body: Incoming,
+        progress: Progress,
+        pause_max: Duration,
+    ) -> (Self, oneshot::Receiver<bool>) {
+        let (over, end) = oneshot::channel();
+        let mut returning = Returning { body, progress, pause_max, pause: None, over: Some(over) };
+        if returning.body.is_end_stream() {
+            returning.end(true);
+        }
+        (returning, end)
+    }
+
+    fn end(&mut self, is_whole: bool) {
+        if let Some(over) = self.over.take() {
+            // The exchange may have ended before.
+            let _ = over.send(is_whole);
+        }
+    }
+
+    /// Ready where nothing has come for too long, and it is not the guest who is waited for.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let max = self.pause_max;
+        let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(max)));
+        loop {
+            std::task::ready!(pause.as_mut().poll(cx));
+            if self.progress.get().0 != Turn::Guest {
+                return Poll::Ready(());
+            }
+            pause.set(tokio::time::sleep(max));
+        }
+    }
+}
+
+impl Body for Returning {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let this = &mut *self;
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+            return this.poll_pause(cx).map(|()| {
+                this.end(false);
+                Some(Err(Failure::ReadTimeout))
+            });
+        };
+        this.pause = None;
+        match &frame {
+            Some(Ok(_)) if !this.body.is_end_stream() => {}
+            Some(Ok(_)) | None => this.end(true),
+            Some(Err(_)) => this.end(false),
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| Failure::of_body(&error))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,260 @@
+//! One request, from its guest to the server, and the response on its way back.
+//!
+//! Owns the order of the steps, and when a request may be sent a second time.
+
+use std::pin::pin;
+use std::rc::Rc;
+
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+use super::body::{Progress, Returning, Turn, Upload};
+use super::link::{self, Link, Unanswered};
+use super::policy::Destination;
+use super::way::{Lent, Way};
+use super::{Answer, Failure, Key, Leave, Order, Outbound, Times, tell};
+use crate::message::RequestId;
+use crate::message::fields::{head_bytes, strip_hop_by_hop};
+
+/// How often a request is sent by connections that turn out to be closed.
+const STALE_MAX: usize = 3;
+
+/// Counts a request of a guest.
+struct Counted<'a> {
+    outbound: &'a Outbound,
+    guest: &'a str,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let mut guests = self.outbound.guests.borrow_mut();
+        if let Some(count) = guests.get_mut(self.guest) {
+            *count -= 1;
+            if *count == 0 {
+                guests.remove(self.guest);
+            }
+        }
+    }
+}
+
+/// A request that is to be sent, and what is known of it.
+struct Sending<'a> {
+    key: &'a Key,
+    leave: &'a Leave,
+    times: Times,
+    progress: Progress,
+    /// When there has to be a connection.
+    connected_by: Instant,
+}
+
+impl Outbound {
+    /// Takes a request to its end.
+    pub(super) async fn carry_out(self: Rc<Self>, order: Order) {
+        let Order { key, leave, whose, request, times, mut reply } = order;
+        let Some(_counted) = self.count(&key.guest) else {
+            // The guest may be gone.
+            let _ = reply.send(Err(Failure::Full));
+            return;
+        };
+        let way = self.way(&key);
+        let (head, body) = request.into_parts();
+        let (upload, progress, sent) = Upload::new(body);
+        let request = Request::from_parts(head, upload);
+        let connected_by = Instant::now() + times.connect;
+        let sending = Sending { key: &key, leave: &leave, times, progress, connected_by };
+        let exchanged = tokio::select! {
+            biased;
+            () = reply.closed() => return way.give_up(&sending.progress),
+            exchanged = self.exchange(&way, request, &sending) => exchanged,
+        };
+        match exchanged {
+            Ok((response, lent, place)) => {
+                let progress = sending.progress;
+                let (head, body) = response.into_parts();
+                let (body, over) = Returning::new(body, progress.clone(), times.between_bytes);
+                let response = Response::from_parts(head, body);
+                if reply.send(Ok(Answer { response, sent })).is_ok() {
+                    let is_whole = over.await.unwrap_or(false);
+                    way.give_back(lent, is_whole, &progress).await;
+                }
+                drop(place);
+            }
+            Err(failure) => {
+                self.note(&key, whose, failure);
+                let _ = reply.send(Err(failure));
+            }
+        }
+    }
+
+    /// Counts a request in, if its guest leaves a quarter of the connections to others.
+    fn count<'a>(&'a self, guest: &'a str) -> Option<Counted<'a>> {
+        let mut guests = self.guests.borrow_mut();
+        let count = guests.entry(guest.into()).or_default();
+        *count += 1;
+        let counted = Counted { outbound: self, guest };
+        let open_max = self.shared.open_max;
+        let is_too_many = *count > open_max - open_max / 4;
+        drop(guests);
+        (!is_too_many).then_some(counted)
+    }
+
+    /// Tells the log what whoever runs the host can do something about.
+    fn note(&self, key: &Key, whose: Option<RequestId>, failure: Failure) {
+        let Key { guest, destination } = key;
+        tracing::debug!(target: "handler", guest = &**guest, "{destination}: {failure}");
+        if failure == Failure::Prohibited && self.shared.policy.is_news(guest, destination) {
+            let what = format!(
+                "its request to {destination} is denied: that is not at a public address; it is \
+                 allowed by --allow-outbound '{guest}={destination},NETWORK', where NETWORK is \
+                 such as 10.0.0.0/8"
+            );
+            tell(guest, whose, &what);
+        }
+    }
+
+    async fn exchange<'a>(
+        &self,
+        way: &'a Way,
+        mut request: Request<Upload>,
+        sending: &Sending<'_>,
+    ) -> Result<(Response<Incoming>, Lent, SemaphorePermit<'a>), Failure> {
+        let destination = &sending.key.destination;
+        let target = adapt(&mut request, destination)?;
+        let again = spare(&request);
+        let place = timeout_at(sending.connected_by, way.place()).await;
+        let place = place.map_err(|_| Failure::Full)??;
+        for turn in 1.. {
+            let mut lent = way.lend(self.link(sending)).await?;
+            fit(&mut request, &lent.link, destination, &target);
+            let is_last = !lent.is_used || turn == STALE_MAX;
+            match answer(&mut lent.link, request, sending).await {
+                Ok(response) => return Ok((check(response, self)?, lent, place)),
+                Err(Unanswered::Unsent(unsent)) if !is_last => request = *unsent,
+                Err(Unanswered::Failed(Failure::Terminated)) if !is_last => match &again {
+                    Some(again) => request = copy(again),
+                    None => return Err(Failure::Terminated),
+                },
+                Err(Unanswered::Unsent(_)) => return Err(Failure::Terminated),
+                Err(Unanswered::Failed(failure)) => return Err(failure),
+            }
+        }
+        Err(Failure::Terminated)
+    }
+
+    /// Opens a connection.
+    async fn link(&self, sending: &Sending<'_>) -> Result<Link, Failure> {
+        let Sending { key, leave, connected_by: deadline, .. } = sending;
+        let open = self.open()?;
+        let lookup = timeout_at(*deadline, self.lookups.acquire()).await;
+        let lookup = lookup.map_err(|_| Failure::NameTimeout)?;
+        let addresses = link::addresses(&key.destination, leave, *deadline).await?;
+        drop(lookup);
+        link::connect(&key.destination, &addresses, &self.shared.link, open, *deadline).await
+    }
+}
+
+/// Waits for the response's head, but no longer than it may take once the server has all that there
+/// is of the request.
+async fn answer(
+    link: &mut Link,
+    request: Request<Upload>,
+    sending: &Sending<'_>,
+) -> Result<Response<Incoming>, Unanswered> {
+    let max = sending.times.first_byte;
+    let mut sent = pin!(link.send(request));
+    let mut until = Instant::now() + max;
+    loop {
+        if let Ok(answered) = timeout_at(until, sent.as_mut()).await {
+            return answered;
+        }
+        let now = Instant::now();
+        until = match sending.progress.get() {
+            (Turn::Guest, _) => now + max,
+            (_, since) if Instant::from(since) + max > now => Instant::from(since) + max,
+            (Turn::Server, _) => return Err(Unanswered::Failed(Failure::WriteTimeout)),
+            (Turn::Nobody, _) => return Err(Unanswered::Failed(Failure::ReadTimeout)),
+        };
+    }
+}
+
+/// Makes a guest's request one that can be sent, and gives its target.
+fn adapt(request: &mut Request<Upload>, destination: &Destination) -> Result<Uri, Failure> {
+    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    // A query may have no path before it.
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let target = Uri::builder()
+        .scheme(if destination.is_secure { "https" } else { "http" })
+        .authority(destination.authority())
+        .path_and_query(path)
+        .build()
+        .map_err(|_| Failure::BadUri)?;
+    let headers = request.headers_mut();
+    let takes_trailers = headers.get(TE).is_some_and(|te| te == "trailers");
+    strip_hop_by_hop(headers);
+    // It would be waited for, and hyper does not wait.
+    headers.remove(EXPECT);
+    headers.remove(HOST);
+    if takes_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    Ok(target)
+}
+
+/// Writes a request as its connection has it.
+fn fit(request: &mut Request<Upload>, link: &Link, destination: &Destination, target: &Uri) {
+    let body = request.body();
+    let is_open = !body.is_end_stream() && body.size_hint().exact().is_none();
+    let headers = request.headers_mut();
+    headers.remove(TRANSFER_ENCODING);
+    if link.is_h2() {
+        headers.remove(HOST);
+        *request.uri_mut() = target.clone();
+        *request.version_mut() = Version::HTTP_2;
+        return;
+    }
+    if is_open && !headers.contains_key(CONTENT_LENGTH) {
+        // Without it hyper would send no body with a GET.
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if let Ok(host) = HeaderValue::try_from(destination.authority()) {
+        headers.insert(HOST, host);
+    }
+    *request.uri_mut() = target.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
+    *request.version_mut() = Version::HTTP_11;
+}
+
+/// A second copy of a request that may be sent twice: it changes nothing and has no body.
+fn spare(request: &Request<Upload>) -> Option<Request<()>> {
+    let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+    if !is_safe || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut spare = Request::new(());
+    *spare.method_mut() = request.method().clone();
+    *spare.headers_mut() = request.headers().clone();
+    Some(spare)
+}
+
+fn copy(spare: &Request<()>) -> Request<Upload> {
+    spare.clone().map(|()| Upload::empty())
+}
+
+/// Judges a response's head.
+fn check(
+    mut response: Response<Incoming>,
+    outbound: &Outbound,
+) -> Result<Response<Incoming>, Failure> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Failure::Upgrade);
+    }
+    if head_bytes(response.headers()) > outbound.shared.link.header_bytes_max {
+        return Err(Failure::HeadTooLarge);
+    }
+    strip_hop_by_hop(response.headers_mut());
+    Ok(response)
+}

@@ -1,0 +1,116 @@
+//! Why a guest's request came to nothing: a closed list, and what of other crates' errors is which.
+
+use std::error::Error;
+use std::io::{self, ErrorKind};
+
+use tokio_rustls::rustls;
+
+/// Why there is no response, or no more of one. Each is an error code of wasi:http.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// The guest is not allowed to send requests there.
+    Denied,
+    BadUri,
+    BadMethod,
+    /// The name has not been resolved in time; it has no address; all that it has are prohibited.
+    NameTimeout,
+    NoName,
+    Prohibited,
+    Unroutable,
+    /// No connection, for another reason than those that have a name.
+    Unavailable,
+    Refused,
+    ConnectTimeout,
+    /// The server takes no more of the request, or sends no more of the response.
+    WriteTimeout,
+    ReadTimeout,
+    /// The connection has ended before the response; within it.
+    Terminated,
+    Incomplete,
+    /// Too many requests are on their way, and too many wait.
+    Full,
+    Tls,
+    Certificate,
+    /// The server's word on why it does not want to speak TLS.
+    Alert(u8),
+    /// The response's head is too large.
+    HeadTooLarge,
+    /// The server wants to speak something else than HTTP.
+    Upgrade,
+    /// What came is not HTTP.
+    Protocol,
+    /// The request's own body has failed.
+    Body,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl Error for Failure {}
+
+impl Failure {
+    /// Why a connection could not be opened.
+    pub fn of_connect(error: &io::Error) -> Failure {
+        match error.kind() {
+            ErrorKind::ConnectionRefused => Failure::Refused,
+            ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => Failure::Unroutable,
+            ErrorKind::TimedOut => Failure::ConnectTimeout,
+            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => Failure::Terminated,
+            _ => Failure::Unavailable,
+        }
+    }
+
+    /// Why there is no TLS on a connection.
+    pub fn of_tls(error: &io::Error) -> Failure {
+        let cause = error.get_ref().and_then(|inner| inner.downcast_ref());
+        match cause {
+            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
+                Failure::Certificate
+            }
+            Some(rustls::Error::AlertReceived(alert)) => Failure::Alert(u8::from(*alert)),
+            Some(_) => Failure::Tls,
+            None => Failure::Terminated,
+        }
+    }
+
+    /// Why a request was not answered.
+    pub fn of_exchange(error: &hyper::Error) -> Failure {
+        match cause(error) {
+            Some(failure) => failure,
+            None if error.is_parse_too_large() => Failure::HeadTooLarge,
+            None if error.is_parse() => Failure::Protocol,
+            None if error.is_user() => Failure::Body,
+            None => Failure::Terminated,
+        }
+    }
+
+    /// Why a response's body broke off.
+    pub fn of_body(error: &hyper::Error) -> Failure {
+        match cause(error) {
+            Some(failure) => failure,
+            None if error.is_parse() => Failure::Protocol,
+            None => Failure::Incomplete,
+        }
+    }
+}
+
+/// What is behind an error, where that says it.
+fn cause(error: &hyper::Error) -> Option<Failure> {
+    let mut cause: &(dyn Error + 'static) = error;
+    loop {
+        if let Some(failure) = cause.downcast_ref::<Failure>() {
+            return Some(*failure);
+        }
+        if let Some(rustls::Error::AlertReceived(alert)) = cause
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+            .and_then(|inner| inner.downcast_ref())
+        {
+            return Some(Failure::Alert(u8::from(*alert)));
+        }
+        cause = cause.source()?;
+    }
+}

@@ -1,0 +1,248 @@
+//! A connection to a server: made, and spoken HTTP over.
+//!
+//! Owns DNS, TCP and TLS. What is connected to is the very address that was looked at.
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper::rt::{Executor, Read, Write};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use super::body::Upload;
+use super::policy::{Destination, Host, Leave};
+use super::{Failure, Open};
+
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 8;
+/// What a server may send of one response, and of all of one connection, before the guest reads.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What hyper may read ahead, or hold of what is to be written, of one HTTP/1 connection.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
+const STREAM_SEND_BYTES_MAX: usize = 64 << 10;
+
+const H2: &[u8] = b"h2";
+const H1: &[u8] = b"http/1.1";
+
+/// A connection that requests can be sent by.
+pub enum Link {
+    /// One request after the other.
+    H1 { sender: http1::SendRequest<Upload>, _closing: Closing },
+    /// Many at a time.
+    H2(http2::SendRequest<Upload>, Rc<Closing>),
+}
+
+/// Closes a connection when the last who may use it lets go of it: one whose server takes no more
+/// of a body would stay open for ever.
+pub struct Closing(AbortHandle);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Why a request was not answered.
+pub enum Unanswered {
+    /// Nothing of it was sent.
+    Unsent(Box<Request<Upload>>),
+    Failed(Failure),
+}
+
+impl Link {
+    pub fn is_h2(&self) -> bool {
+        matches!(self, Link::H2(..))
+    }
+
+    pub fn is_closed(&self) -> bool {
+        match self {
+            Link::H1 { sender, .. } => sender.is_closed(),
+            Link::H2(sender, _) => sender.is_closed(),
+        }
+    }
+
+    /// Waits until another request can be sent; whether one can.
+    pub async fn is_ready(&mut self) -> bool {
+        match self {
+            Link::H1 { sender, .. } => sender.ready().await.is_ok(),
+            Link::H2(sender, _) => sender.ready().await.is_ok(),
+        }
+    }
+
+    /// Sends a request, up to the response's head.
+    pub async fn send(
+        &mut self,
+        request: Request<Upload>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let sent = match self {
+            Link::H1 { sender, .. } => sender.try_send_request(request).await,
+            Link::H2(sender, _) => sender.try_send_request(request).await,
+        };
+        sent.map_err(|mut error| match error.take_message() {
+            Some(request) => Unanswered::Unsent(Box::new(request)),
+            None => Unanswered::Failed(Failure::of_exchange(error.error())),
+        })
+    }
+}
+
+/// What TLS connections are made with. Without roots, no certificate is good.
+pub fn tls(roots: RootCertStore) -> Arc<ClientConfig> {
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![H2.to_vec(), H1.to_vec()];
+    Arc::new(config)
+}
+
+/// Resolves the host, as far as it may be connected to.
+pub async fn addresses(
+    destination: &Destination,
+    leave: &Leave,
+    deadline: Instant,
+) -> Result<Vec<SocketAddr>, Failure> {
+    let found: Vec<IpAddr> = match &destination.host {
+        Host::Address(address) => vec![*address],
+        Host::Name(name) => {
+            let lookup = tokio::net::lookup_host((&**name, destination.port));
+            let found = timeout_at(deadline, lookup).await.map_err(|_| Failure::NameTimeout)?;
+            found.map_err(|_| Failure::NoName)?.map(|it| it.ip()).collect()
+        }
+    };
+    if found.is_empty() {
+        return Err(Failure::NoName);
+    }
+    let admitted = found.into_iter().filter(|address| leave.admits(*address));
+    let admitted = admitted.map(|address| SocketAddr::new(address, destination.port));
+    let admitted: Vec<SocketAddr> = admitted.take(ADDRESSES_MAX).collect();
+    if admitted.is_empty() { Err(Failure::Prohibited) } else { Ok(admitted) }
+}
+
+/// Opens a connection to one of these addresses.
+pub async fn connect(
+    destination: &Destination,
+    addresses: &[SocketAddr],
+    config: &Config,
+    open: Open,
+    deadline: Instant,
+) -> Result<Link, Failure> {
+    let stream = tcp(addresses, deadline).await?;
+    if !destination.is_secure {
+        return h1(TokioIo::new(stream), config, open).await;
+    }
+    let name = match &destination.host {
+        Host::Address(address) => ServerName::IpAddress((*address).into()),
+        Host::Name(name) => ServerName::try_from(name.to_string()).map_err(|_| Failure::BadUri)?,
+    };
+    let connector = TlsConnector::from(config.tls.clone());
+    let secured = timeout_at(deadline, connector.connect(name, stream)).await;
+    let stream = secured.map_err(|_| Failure::ConnectTimeout)?;
+    let stream = stream.map_err(|error| Failure::of_tls(&error))?;
+    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
+    let io = TokioIo::new(stream);
+    if !is_h2 {
+        return h1(io, config, open).await;
+    }
+    let shaken = timeout_at(deadline, h2(io, config, open)).await;
+    shaken.map_err(|_| Failure::ConnectTimeout)?
+}
+
+/// How connections are made.
+pub struct Config {
+    pub tls: Arc<ClientConfig>,
+    pub header_bytes_max: usize,
+}
+
+/// Tries one address after the other, each for its part of the time that is left.
+async fn tcp(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, Failure> {
+    let mut failure = Failure::NoName;
+    for (at, address) in addresses.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let others = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
+        let until = Instant::now() + left / others;
+        match timeout_at(until, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                // Without it requests are sent later than they could be, which is no failure.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => failure = Failure::of_connect(&error),
+            Err(_) => failure = Failure::ConnectTimeout,
+        }
+    }
+    Err(failure)
+}
+
+async fn h1<T>(io: T, config: &Config, open: Open) -> Result<Link, Failure>
+where
+    T: Read + Write + Unpin + 'static,
+{
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(BUFFER_BYTES_MAX.max(config.header_bytes_max));
+    builder.max_header_size(config.header_bytes_max);
+    let shaken = builder.handshake(io).await;
+    let (sender, connection) = shaken.map_err(|error| Failure::of_exchange(&error))?;
+    let driven = tokio::task::spawn_local(async move {
+        // How it ends is told to the exchange that it is about.
+        let _ = connection.await;
+        drop(open);
+    });
+    Ok(Link::H1 { sender, _closing: Closing(driven.abort_handle()) })
+}
+
+async fn h2<T>(io: T, config: &Config, open: Open) -> Result<Link, Failure>
+where
+    T: Read + Write + Unpin + 'static,
+{
+    let mut builder = http2::Builder::new(Local);
+    builder
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(STREAM_SEND_BYTES_MAX)
+        .max_header_list_size(u32::try_from(config.header_bytes_max).unwrap_or(u32::MAX));
+    let shaken = builder.handshake(io).await;
+    let (sender, connection) = shaken.map_err(|error| Failure::of_exchange(&error))?;
+    let driven = tokio::task::spawn_local(async move {
+        let _ = connection.await;
+        drop(open);
+    });
+    Ok(Link::H2(sender, Rc::new(Closing(driven.abort_handle()))))
+}
+
+/// Runs what belongs to an HTTP/2 connection on its worker's thread.
+#[derive(Clone)]
+struct Local;
+
+impl<F: Future + 'static> Executor<F> for Local {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+pub fn no_roots() -> RootCertStore {
+    RootCertStore::empty()
+}
+
+/// The certificates that this machine trusts.
+pub fn roots() -> RootCertStore {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        let why = found.errors.first().map_or_else(String::new, |error| format!(": {error}"));
+        tracing::warn!(
+            "there are no root certificates, so no https request of a guest can succeed{why}; \
+             install them (ca-certificates), or name a file in SSL_CERT_FILE"
+        );
+    }
+    roots
+}

@@ -1,0 +1,174 @@
+//! Who may send requests where.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Mutex;
+
+use http::Uri;
+use http::uri::Scheme;
+
+use super::Failure;
+use super::address::is_public;
+use crate::config::{Allowance, Hosts, Network};
+
+/// Denials that are put down once each; there are no more lines for those that follow.
+const NOTED_MAX: usize = 1_000;
+
+/// What is allowed, to all guests of the host.
+pub struct Policy {
+    allowed: Vec<Allowance>,
+    /// Guests and destinations of which the log has said that they are denied.
+    noted: Mutex<HashSet<(Box<str>, Destination)>>,
+}
+
+/// Where a request goes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Destination {
+    pub is_secure: bool,
+    pub host: Host,
+    pub port: u16,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Host {
+    Address(IpAddr),
+    /// In lower case, without a dot at the end.
+    Name(Box<str>),
+}
+
+/// That a guest may send requests to a destination, and to which addresses of it.
+#[derive(Debug)]
+pub struct Leave(Vec<Network>);
+
+impl Leave {
+    /// Whether the destination may be at this address.
+    pub fn admits(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        is_public(address) || self.0.iter().any(|network| network.contains(address))
+    }
+}
+
+impl Policy {
+    pub fn new(allowed: &[Allowance]) -> Policy {
+        Policy { allowed: allowed.to_vec(), noted: Mutex::default() }
+    }
+
+    /// Whether a guest may send requests there.
+    pub fn leave(&self, guest: &str, destination: &Destination) -> Option<Leave> {
+        let mut found = None;
+        for allowance in self.allowed.iter().filter(|it| it.covers(guest, destination)) {
+            let networks: &mut Vec<Network> = found.get_or_insert_default();
+            networks.extend_from_slice(&allowance.networks);
+            match (&allowance.hosts, &destination.host) {
+                (Hosts::Address(address), _) => networks.push(Network::of(*address)),
+                (Hosts::Name(_) | Hosts::Below(_), Host::Name(name)) if is_local(name) => {
+                    networks.push(Network::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8));
+                    networks.push(Network::of(IpAddr::V6(Ipv6Addr::LOCALHOST)));
+                }
+                _ => {}
+            }
+        }
+        found.map(Leave)
+    }
+
+    /// Whether the log has yet to say that this is denied. Never waits: where others are about to
+    /// say something, the next time will do.
+    pub fn is_news(&self, guest: &str, destination: &Destination) -> bool {
+        let Ok(mut noted) = self.noted.try_lock() else { return false };
+        noted.len() < NOTED_MAX && noted.insert((guest.into(), destination.clone()))
+    }
+}
+
+/// Whether a name is one of this machine's own (RFC 6761, 6.3).
+fn is_local(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+impl Allowance {
+    fn covers(&self, guest: &str, destination: &Destination) -> bool {
+        let is_host = match (&self.hosts, &destination.host) {
+            (Hosts::Every, _) => true,
+            (Hosts::Address(address), Host::Address(other)) => address == other,
+            (Hosts::Name(name), Host::Name(other)) => name == other,
+            (Hosts::Below(name), Host::Name(other)) => {
+                other.strip_suffix(&**name).is_some_and(|sub| sub.len() > 1 && sub.ends_with('.'))
+            }
+            _ => false,
+        };
+        is_host
+            && self.guest.as_deref().is_none_or(|name| name == guest)
+            && self.is_secure == destination.is_secure
+            && self.port.is_none_or(|port| port == destination.port)
+    }
+}
+
+impl Destination {
+    /// # Errors
+    /// [`Failure::BadUri`].
+    pub fn of(uri: &Uri) -> Result<Destination, Failure> {
+        let is_secure = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            _ => return Err(Failure::BadUri),
+        };
+        let authority = uri.authority().ok_or(Failure::BadUri)?;
+        let host = authority.host();
+        let has_port = authority.as_str().len() > host.len();
+        let port = match authority.port_u16() {
+            Some(0) => return Err(Failure::BadUri),
+            Some(port) => port,
+            // A user's name, or a port that is none.
+            None if has_port => return Err(Failure::BadUri),
+            None => default_port(is_secure),
+        };
+        if authority.as_str().contains('@') {
+            return Err(Failure::BadUri);
+        }
+        Ok(Destination { is_secure, host: Host::of(host)?, port })
+    }
+
+    /// `host[:port]`, as in a `Host` header.
+    pub fn authority(&self) -> String {
+        if self.port == default_port(self.is_secure) {
+            return self.host.to_string();
+        }
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+fn default_port(is_secure: bool) -> u16 {
+    if is_secure { 443 } else { 80 }
+}
+
+impl Host {
+    fn of(text: &str) -> Result<Host, Failure> {
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        if let Ok(address) = bare.unwrap_or(text).parse::<IpAddr>() {
+            return Ok(Host::Address(address.to_canonical()));
+        }
+        let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        if name.is_empty() || name.len() > 253 || !name.chars().all(is_part) {
+            return Err(Failure::BadUri);
+        }
+        Ok(Host::Name(name.into()))
+    }
+}
+
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Host::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+            Host::Address(address) => write!(f, "{address}"),
+            Host::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// As a URL.
+impl std::fmt::Display for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.is_secure { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority())
+    }
+}

@@ -1,0 +1,278 @@
+//! How requests of guests go: by which connections, how many at a time, how long, and how far.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use super::{allowing, assert_code, fetch, fetch_with, good};
+use crate::component::wire::{LAST, Wire, chunks};
+use crate::component::{PATIENCE, assert_as_new};
+use crate::client::message;
+use crate::middleware::upstream::{Upstream, plain};
+
+/// The probe may send to every port of this machine.
+const LOCAL: [&str; 1] = ["probe=http://127.0.0.1:*"];
+
+#[test]
+fn a_connection_serves_many_requests() {
+    let server = good();
+    let host = allowing(&LOCAL, &["--workers", "1"]);
+    for _ in 0..20 {
+        assert_eq!(fetch(&host, &server.url("/")), "200 ok");
+    }
+    assert_eq!(server.connections().0, 1);
+    assert_as_new(&host);
+}
+
+/// A server that takes nothing of a body does not keep its connection once nobody is there to send.
+#[test]
+fn a_body_that_nobody_takes_is_not_kept() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let host = allowing(&LOCAL, &["--deadline", "1s"]);
+    assert_as_new(&host);
+    let before = host.descriptors().len();
+    let url = format!("x-url: http://{address}/");
+    let answer = host.request("GET", "/probe/fetch-flood", &[&url, "x-method: POST"], b"");
+    answer.assert_problem(504);
+    let deadline = Instant::now() + PATIENCE;
+    while host.descriptors().len() > before {
+        assert!(Instant::now() < deadline, "{:?}, not {before}", host.descriptors());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_as_new(&host);
+    // Where there is an answer, too, and as much time as there needs to be.
+    let host = allowing(&LOCAL, &["--deadline", "60s", "--outbound-timeout", "500ms"]);
+    let told = fetch_with(&host, "fetch-flood", &format!("http://{address}/"), &["x-method: POST"]);
+    assert_eq!(told, "not taken");
+    assert_as_new(&host);
+}
+
+/// Where its calls go on in the slow lane, it sends from another thread.
+#[test]
+fn a_guest_may_compute_before_it_sends() {
+    let server = good();
+    let host = allowing(&LOCAL, &["--workers", "1"]);
+    for _ in 0..10 {
+        assert_eq!(fetch_with(&host, "fetch-late", &server.url("/"), &[]), "200 ok");
+    }
+    assert_eq!(server.connections().0, 1);
+    assert_as_new(&host);
+}
+
+/// A connection that the server has closed is no reason to fail; whether that is known or not.
+#[test]
+fn a_connection_that_was_closed_is_replaced() {
+    let server = Upstream::saying_once(plain("200 OK", "", "ok"));
+    let host = allowing(&LOCAL, &["--workers", "1"]);
+    for number in 1..=20 {
+        assert_eq!(fetch(&host, &server.url("/")), "200 ok");
+        assert_eq!(server.seen().len(), number);
+    }
+    // The second request on a connection is read, and not answered.
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counted = seen.clone();
+    let server = Upstream::scripted(move |_, stream| {
+        if counted.fetch_add(1, Ordering::SeqCst) == 1 {
+            return Ok(false);
+        }
+        stream.write_all(&plain("200 OK", "", "ok"))?;
+        Ok(true)
+    });
+    assert_eq!(fetch(&host, &server.url("/")), "200 ok");
+    assert_eq!(fetch(&host, &server.url("/")), "200 ok");
+    assert_eq!(seen.load(Ordering::SeqCst), 3);
+    // What may have been done once is not done twice.
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counted = seen.clone();
+    let server = Upstream::scripted(move |_, stream| {
+        if counted.fetch_add(1, Ordering::SeqCst) == 1 {
+            return Ok(false);
+        }
+        stream.write_all(&plain("200 OK", "", "ok"))?;
+        Ok(true)
+    });
+    assert_eq!(fetch(&host, &server.url("/")), "200 ok");
+    let told = fetch_with(&host, "fetch", &server.url("/"), &["x-method: POST"]);
+    assert_code(&told, "ConnectionTerminated");
+    assert_eq!(seen.load(Ordering::SeqCst), 2);
+    assert_as_new(&host);
+}
+
+#[test]
+fn so_many_requests_are_under_way_and_as_many_wait() {
+    let (now, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let counted = most.clone();
+    let server = Upstream::scripted(move |_, stream| {
+        let others = now.fetch_add(1, Ordering::SeqCst);
+        counted.fetch_max(others + 1, Ordering::SeqCst);
+        // A server that is slow, so that the next ones have to wait.
+        std::thread::sleep(Duration::from_millis(100));
+        now.fetch_sub(1, Ordering::SeqCst);
+        stream.write_all(&plain("200 OK", "", "ok"))?;
+        Ok(true)
+    });
+    let host = allowing(&LOCAL, &["--workers", "1", "--outbound-max", "3"]);
+    let told = fetch_with(&host, "fetch-many", &server.url("/"), &["x-times: 10"]);
+    assert!(told.contains("6 x 200 ok"), "{told}");
+    assert!(told.contains("4 x ") && told.contains("ConnectionLimitReached"), "{told}");
+    assert_eq!((most.load(Ordering::SeqCst), server.connections().0), (3, 3));
+    // Who waits for longer than for a connection waits no more.
+    let fields = ["x-times: 6", "x-connect: 50"];
+    let told = fetch_with(&host, "fetch-many", &server.url("/"), &fields);
+    assert!(told.contains("3 x 200 ok"), "{told}");
+    assert!(told.contains("3 x ") && told.contains("ConnectionLimitReached"), "{told}");
+    assert_as_new(&host);
+}
+
+/// A server that takes connections and says nothing, or no more than this.
+fn mute(says: &'static [u8]) -> Upstream {
+    Upstream::scripted(move |_, stream| {
+        stream.write_all(says)?;
+        // Until the host gives up.
+        let _ = stream.read(&mut [0]);
+        Ok(false)
+    })
+}
+
+/// A port to which no more connections are made: all that wait to be taken are there.
+fn full() -> (SocketAddr, Vec<TcpStream>, Socket) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    socket.listen(0).expect("a listener");
+    let address = socket.local_addr().expect("an address").as_socket().expect("of IPv4");
+    let mut waiting = Vec::new();
+    while let Ok(one) = TcpStream::connect_timeout(&address, Duration::from_millis(500)) {
+        waiting.push(one);
+        assert!(waiting.len() < 100, "it has no end");
+    }
+    (address, waiting, socket)
+}
+
+#[test]
+fn every_wait_has_an_end() {
+    let host = allowing(&LOCAL, &["--deadline", "60s"]);
+    let (address, _waiting, _listener) = full();
+    let begun = Instant::now();
+    let told = fetch_with(&host, "fetch", &format!("http://{address}/"), &["x-connect: 300"]);
+    assert_code(&told, "ConnectionTimeout");
+    let server = mute(b"");
+    let told = fetch_with(&host, "fetch", &server.url("/"), &["x-first-byte: 300"]);
+    assert_code(&told, "ConnectionReadTimeout");
+    let part = mute(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\npart");
+    let told = fetch_with(&host, "fetch", &part.url("/"), &["x-between-bytes: 300"]);
+    assert_code(&told, "ConnectionReadTimeout");
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    assert_as_new(&host);
+    // No guest waits for longer than the host lets it.
+    let host = allowing(&LOCAL, &["--deadline", "60s", "--outbound-timeout", "200ms"]);
+    for fields in [&["x-first-byte: 3600000"][..], &[]] {
+        let begun = Instant::now();
+        let told = fetch_with(&host, "fetch", &server.url("/"), fields);
+        assert_code(&told, "ConnectionReadTimeout");
+        assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    }
+    assert_as_new(&host);
+}
+
+/// A server that has one connection, and gives back what comes by it: chunks that come are chunks
+/// to send. At the end of the connection it says what came.
+fn raw() -> (SocketAddr, Receiver<Vec<u8>>) {
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let (all, whole) = channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let (mut came, mut given, mut piece) = (Vec::new(), None, [0; 4096]);
+        while let Ok(count @ 1..) = stream.read(&mut piece) {
+            came.extend_from_slice(&piece[..count]);
+            if given.is_none() {
+                given = came.windows(4).position(|it| it == b"\r\n\r\n").map(|at| at + 4);
+                if given.is_some() {
+                    let _ = stream.write_all(HEAD);
+                }
+            }
+            if let Some(at) = &mut given {
+                let _ = stream.write_all(&came[*at..]);
+                *at = came.len();
+            }
+        }
+        let _ = all.send(came);
+    });
+    (address, whole)
+}
+
+/// Both ways at once, and nothing is kept back.
+#[test]
+fn bodies_go_both_ways_as_they_come() {
+    let (address, whole) = raw();
+    let host = allowing(&LOCAL, &[]);
+    let url = format!("x-url: http://{address}/");
+    let fields = [url.as_str(), "x-method: POST", "transfer-encoding: chunked"];
+    let mut wire = Wire::open(&host, message("POST", "/probe/relay", &fields, b""));
+    for number in 0..20 {
+        let piece = format!("piece {number};");
+        wire.send(chunks(piece.as_bytes(), piece.len()));
+        let came = wire.wait_for(&piece);
+        assert!(!came.ends_with(LAST), "{came}");
+    }
+    wire.send(LAST);
+    wire.wait_for("\r\n0\r\n\r\n");
+    drop(wire);
+    assert_as_new(&host);
+    drop(host);
+    let came = whole.recv_timeout(PATIENCE).expect("the connection ends with the host");
+    assert!(came.ends_with(LAST.as_bytes()), "{}", String::from_utf8_lossy(&came));
+}
+
+/// What a guest did not finish never looks finished to whoever it was sent to.
+#[test]
+fn a_body_that_is_not_finished_is_cut_off() {
+    let host = allowing(&LOCAL, &[]);
+    let ends =
+        [("fetch-trap", 500, ""), ("fetch-drop", 200, "Incomplete"), ("fetch-leave", 200, "")];
+    for (behaviour, status, told) in ends {
+        let (address, whole) = raw();
+        let url = format!("x-url: http://{address}/");
+        let path = format!("/probe/{behaviour}");
+        let answer = host.request("GET", &path, &[&url, "x-method: POST"], b"");
+        assert_eq!(answer.status, status, "{behaviour}: {}", answer.text());
+        assert!(answer.text().contains(told), "{behaviour}: {}", answer.text());
+        let came = whole.recv_timeout(PATIENCE).expect("the host closes the connection");
+        let came = String::from_utf8_lossy(&came).into_owned();
+        assert!(came.contains("part") && !came.ends_with(LAST), "{behaviour}: {came}");
+        assert_as_new(&host);
+    }
+}
+
+/// Whoever is asked on behalf of a client that has gone is told so, too.
+#[test]
+fn a_client_that_goes_takes_its_requests_along() {
+    let server = mute(b"");
+    let host = allowing(&LOCAL, &["--deadline", "60s"]);
+    let url = format!("x-url: {}", server.url("/"));
+    let mut wire = Wire::open(&host, message("GET", "/probe/fetch-hold", &[&url], b""));
+    wire.wait_for("begun");
+    let until = |count: (usize, usize)| {
+        let deadline = Instant::now() + PATIENCE;
+        while server.connections() != count {
+            assert!(Instant::now() < deadline, "{:?} connections", server.connections());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    until((1, 0));
+    drop(wire);
+    until((1, 1));
+    assert_as_new(&host);
+    // So does one whose guest has not said anything yet, and is stopped at its deadline.
+    let host = allowing(&LOCAL, &["--deadline", "300ms"]);
+    host.request("GET", "/probe/fetch", &[&url], b"").assert_problem(504);
+    until((2, 2));
+    assert_as_new(&host);
+}

@@ -1,0 +1,157 @@
+//! Requests of guests by TLS: whom they trust, and HTTP/2.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::CertifiedKey;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::{assert_code, fetch, fetch_with, good, setup};
+use crate::component::assert_as_new;
+use crate::host::Host;
+
+/// A server that says by which version it was asked.
+struct Secure {
+    address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    /// Its certificate, which is its own root.
+    pem: String,
+}
+
+impl Secure {
+    /// A server of this name, which speaks these protocols.
+    fn start(name: &str, protocols: &[&[u8]]) -> Secure {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+        let CertifiedKey { cert, signing_key } = made;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
+        let config = ServerConfig::builder().with_no_client_auth();
+        let mut config =
+            config.with_single_cert(vec![cert.der().clone()], key).expect("a certificate");
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket");
+        let address = listener.local_addr().expect("an address");
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = connections.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(serve(listener, config, counted));
+        });
+        Secure { address, connections, pem: cert.pem() }
+    }
+
+    fn url(&self, name: &str) -> String {
+        format!("https://{name}:{}/", self.address.port())
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+async fn serve(listener: std::net::TcpListener, config: ServerConfig, counted: Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    loop {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        counted.fetch_add(1, Ordering::SeqCst);
+        let acceptor = acceptor.clone();
+        tokio::spawn(async move {
+            // Some clients do not trust it.
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let (io, service) = (TokioIo::new(stream), service_fn(answer));
+            let _ = match is_h2 {
+                true => {
+                    http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await
+                }
+                false => http1::Builder::new().serve_connection(io, service).await,
+            };
+        });
+    }
+}
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let authority = match request.version() {
+        Version::HTTP_2 => request.uri().authority().map(ToString::to_string),
+        _ => request.headers().get("host").map(|it| String::from_utf8_lossy(it.as_bytes()).into()),
+    };
+    let has_host = request.headers().contains_key("host");
+    let text = format!("{:?} {} {has_host}", request.version(), authority.unwrap_or_default());
+    Ok(Response::new(Full::from(text)))
+}
+
+/// A host whose probe may send to all of this machine by TLS, and trusts this certificate.
+#[track_caller]
+fn trusting(pem: &str, folder: &Path) -> Host {
+    let file = folder.join("roots.pem");
+    std::fs::write(&file, pem).expect("a file");
+    let allow = "probe=https://localhost:*";
+    let host = setup(&["--allow-outbound", allow, "--workers", "1"]);
+    let host = host.env("SSL_CERT_FILE", file.to_str().expect("a path in UTF-8")).start();
+    host.settled();
+    host
+}
+
+#[test]
+fn many_requests_share_one_connection_of_http2() {
+    let server = Secure::start("localhost", &[b"h2", b"http/1.1"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let host = trusting(&server.pem, folder.path());
+    let url = server.url("localhost");
+    let authority = url.trim_start_matches("https://").trim_end_matches('/');
+    // They come before there is a connection.
+    let told = fetch_with(&host, "fetch-many", &url, &["x-times: 10"]);
+    assert_eq!(told, format!("10 x 200 HTTP/2.0 {authority} false\n"));
+    for _ in 0..10 {
+        assert_eq!(fetch(&host, &url), format!("200 HTTP/2.0 {authority} false"));
+    }
+    assert_eq!(server.connections(), 1);
+    assert_as_new(&host);
+}
+
+#[test]
+fn a_server_may_speak_nothing_but_http1() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for protocols in [&[b"http/1.1".as_slice()][..], &[]] {
+        let server = Secure::start("localhost", protocols);
+        let host = trusting(&server.pem, folder.path());
+        let url = server.url("localhost");
+        let authority = url.trim_start_matches("https://").trim_end_matches('/');
+        for _ in 0..5 {
+            assert_eq!(fetch(&host, &url), format!("200 HTTP/1.1 {authority} true"));
+        }
+        assert_eq!(server.connections(), 1);
+        assert_as_new(&host);
+    }
+}
+
+#[test]
+fn a_server_has_to_be_who_it_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (right, wrong) = (Secure::start("localhost", &[]), Secure::start("other.test", &[]));
+    // Nobody knows this one, and that one is somebody else.
+    for (pem, url) in [(&wrong.pem, right.url("localhost")), (&wrong.pem, wrong.url("localhost"))] {
+        let host = trusting(pem, folder.path());
+        assert_code(&fetch(&host, &url), "TlsCertificateError");
+        assert_as_new(&host);
+    }
+    let host = trusting(&right.pem, folder.path());
+    let plain = good();
+    let port = plain.url("").rsplit(':').next().map(str::to_owned).expect("a port");
+    let told = fetch(&host, &format!("https://localhost:{port}/"));
+    assert!(told.contains("Tls") || told.contains("ConnectionTerminated"), "{told}");
+    assert_as_new(&host);
+}

@@ -340,6 +340,9 @@ pub struct Pulse {
 /// Keeps the ticker awake until it is dropped.
 pub struct Running<'a>(&'a PulseLine);
 
+/// The same, for what runs elsewhere and longer than its worker looks at it.
+pub struct Beating(Pulse);
+
 impl Pulse {
     /// Says that a call begins; the ticker runs at least until the guard is dropped.
     pub fn begin(&self) -> Running<'_> {
@@ -354,6 +357,12 @@ impl Pulse {
         Running(line)
     }
 
+    /// As [`Pulse::begin`], with a guard that can be kept.
+    pub fn keep(&self) -> Beating {
+        std::mem::forget(self.begin());
+        Beating(self.clone())
+    }
+
     /// Ticks so far, while calls run.
     pub fn ticks(&self) -> u32 {
         self.shared.ticks.load(Ordering::Relaxed)
@@ -363,6 +372,13 @@ impl Pulse {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Beating {
+    fn drop(&mut self) {
+        let Beating(pulse) = self;
+        drop(Running(&pulse.shared.pulses[pulse.worker]));
     }
 }
 

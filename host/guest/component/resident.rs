@@ -20,6 +20,7 @@ use super::concurrent::{Arrival, Marks};
 use super::instance::Called;
 use super::visit::{Broken, Ended};
 use super::{ComponentInstance, Gone};
+use crate::guest::engine::Beating;
 use crate::guest::instance::{Instance, judge, log_end, note_good};
 use crate::guest::lane::{Movable, Moved};
 use crate::guest::meter::QUANTUM;
@@ -72,7 +73,11 @@ pub struct Resident {
 /// Where an instance is driven.
 enum Place {
     Fast(Movable<Called>),
-    Slow(Moved<Called>),
+    /// As long as it is there, the guest has to be told to yield.
+    Slow {
+        moved: Moved<Called>,
+        _beating: Beating,
+    },
 }
 
 /// What is known of a request.
@@ -186,13 +191,13 @@ impl Resident {
                 self.charge(begun.elapsed());
                 polled.map(|polled| polled.map(Ok)).unwrap_or(Poll::Ready(Err(Reject::Panic)))
             }
-            Some(Place::Slow(moved)) => {
+            Some(Place::Slow { moved, .. }) => {
                 Pin::new(moved).poll(cx).map(|ended| ended.map(|(called, _)| called))
             }
         };
         match polled {
             Poll::Ready(called) => {
-                if let Some(Place::Slow(_)) = place.take() {
+                if let Some(Place::Slow { .. }) = place.take() {
                     pool.line(self.guest.id).leave();
                 }
                 drop(place);
@@ -247,7 +252,7 @@ impl Resident {
         let moved = pool.lane().hand_over(id, call, cpu_max, runnable);
         // Whoever drives it has to look at it anew.
         self.waker.borrow().wake_by_ref();
-        Some(Place::Slow(moved))
+        Some(Place::Slow { moved, _beating: pool.pulse().keep() })
     }
 
     /// Takes note of how it has ended.
@@ -281,8 +286,8 @@ impl Resident {
         let Ok(mut place) = self.place.try_borrow_mut() else { return };
         match place.take() {
             Some(Place::Fast(call)) => pool.lane().discard(call),
-            Some(Place::Slow(moved)) => {
-                drop(moved);
+            Some(slow @ Place::Slow { .. }) => {
+                drop(slow);
                 pool.line(self.guest.id).leave();
             }
             None => return,

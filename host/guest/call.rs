@@ -180,7 +180,7 @@ impl Call {
     /// Takes up a request.
     pub fn begin(&mut self, exchange: Exchange) {
         if let Some(log) = &self.log {
-            log.with(|sink| sink.begin(exchange.request.id));
+            log.with(|sink| sink.begin(Some(exchange.request.id)));
         }
         self.exchange = Some(exchange);
     }

@@ -78,9 +78,11 @@ impl LogSink {
         }
     }
 
-    /// Starts a request's share of the log.
-    pub fn begin(&mut self, request: RequestId) {
-        self.request = Some(request);
+    /// Starts a request's share of the log. Without its id where what the guest says may be about
+    /// another one as well.
+    pub fn begin(&mut self, request: Option<RequestId>) {
+        self.end();
+        self.request = request;
         self.bytes_left = REQUEST_BYTES_MAX;
         self.lines_left = REQUEST_LINES_MAX;
     }

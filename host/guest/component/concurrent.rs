@@ -6,7 +6,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
@@ -67,9 +67,10 @@ impl Arrival {
     ) -> wasmtime::Result<()> {
         let Arrival { id, request, head } = self;
         let handle = service.wasi_http_handler().func_handle();
+        let is_alone = is_at_rest(accessor);
         let (call, sent) = accessor.with(|mut access| {
             let state = access.data_mut();
-            state.begin(id);
+            state.begin(is_alone.then_some(id));
             let http = state.http();
             let (head, body) = request.into_parts();
             let uri = head.uri.into_parts();
@@ -103,6 +104,11 @@ impl Arrival {
 /// Waits until no call of the guest is left, with what they do after their responses.
 pub async fn rest(accessor: &Accessor<State>) {
     poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
+}
+
+/// Whether there is none now.
+fn is_at_rest(accessor: &Accessor<State>) -> bool {
+    accessor.poll_no_interesting_tasks(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
 /// What an instance with several requests says about itself.

@@ -145,7 +145,7 @@ impl ComponentInstance {
             return Ok(Handed::Arrival(Box::new(arrival?)));
         }
         let state = self.store.data_mut();
-        state.begin(id);
+        state.begin(Some(id));
         let mut http = state.http();
         let request = http.new_incoming_request(Scheme::Http, request)?;
         let outparam = http.new_response_outparam_from_callback(move |answer| {

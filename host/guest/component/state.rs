@@ -100,9 +100,9 @@ impl State {
         store
     }
 
-    /// Takes up a request.
-    pub fn begin(&mut self, request: RequestId) {
-        self.request = Some(request);
+    /// Takes up a request; without its id where the guest is at others, too.
+    pub fn begin(&mut self, request: Option<RequestId>) {
+        self.request = request;
         if let Some(log) = &self.log {
             log.with(|sink| sink.begin(request));
         }

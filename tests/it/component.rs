@@ -31,12 +31,12 @@ mod streams;
 #[path = "component/uploads.rs"]
 mod uploads;
 #[path = "component/wire.rs"]
-mod wire;
+pub mod wire;
 #[path = "component/world.rs"]
 mod world;
 
 /// How long a state is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The probe in bytes, built once for all tests of this process.
 fn probe() -> &'static [u8] {
@@ -111,7 +111,7 @@ fn setup(flags: &[&str]) -> Setup {
 
 /// The same, started and with the probe loaded.
 #[track_caller]
-fn start(flags: &[&str]) -> Host {
+pub fn start(flags: &[&str]) -> Host {
     let host = setup(flags).start();
     host.settled();
     host
@@ -119,14 +119,14 @@ fn start(flags: &[&str]) -> Host {
 
 /// Asserts that the probe serves and that everything is back.
 #[track_caller]
-fn assert_as_new(host: &Host) -> Status {
+pub fn assert_as_new(host: &Host) -> Status {
     host.assert_serves("/probe/exact");
     host.at_rest()
 }
 
 /// The text that a behaviour answers a GET with.
 #[track_caller]
-fn text(host: &Host, path: &str) -> String {
+pub fn text(host: &Host, path: &str) -> String {
     let answer = host.get(path);
     assert_eq!(answer.status, 200, "{path}: {}", answer.text());
     answer.text()
@@ -134,7 +134,7 @@ fn text(host: &Host, path: &str) -> String {
 
 /// How an answer came.
 #[derive(Debug)]
-enum Came {
+pub enum Came {
     Whole(Response),
     /// It ended before its end, which its client can tell.
     Cut,
@@ -142,7 +142,7 @@ enum Came {
 
 /// A GET whose answer may be cut off.
 #[track_caller]
-fn get_or_cut(host: &Host, path: &str) -> Came {
+pub fn get_or_cut(host: &Host, path: &str) -> Came {
     let mut connection: Connection = host.connect();
     connection.send(message("GET", path, &[], b""));
     match connection.next("GET") {

@@ -346,6 +346,17 @@ pub struct Beating(Pulse);
 impl Pulse {
     /// Says that a call begins; the ticker runs at least until the guard is dropped.
     pub fn begin(&self) -> Running<'_> {
+        self.count();
+        Running(&self.shared.pulses[self.worker])
+    }
+
+    /// As [`Pulse::begin`], with a guard that can be kept.
+    pub fn keep(&self) -> Beating {
+        self.count();
+        Beating(self.clone())
+    }
+
+    fn count(&self) {
         let line = &self.shared.pulses[self.worker];
         // Pairs with the fence in `Ticker::run`: either it sees this call, or we see it asleep.
         line.begun.fetch_add(1, Ordering::SeqCst);
@@ -354,13 +365,6 @@ impl Pulse {
         {
             thread.unpark();
         }
-        Running(line)
-    }
-
-    /// As [`Pulse::begin`], with a guard that can be kept.
-    pub fn keep(&self) -> Beating {
-        std::mem::forget(self.begin());
-        Beating(self.clone())
     }
 
     /// Ticks so far, while calls run.

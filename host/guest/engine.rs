@@ -340,9 +340,23 @@ pub struct Pulse {
 /// Keeps the ticker awake until it is dropped.
 pub struct Running<'a>(&'a PulseLine);
 
+/// The same, for what runs elsewhere and longer than its worker looks at it.
+pub struct Beating(Pulse);
+
 impl Pulse {
     /// Says that a call begins; the ticker runs at least until the guard is dropped.
     pub fn begin(&self) -> Running<'_> {
+        self.count();
+        Running(&self.shared.pulses[self.worker])
+    }
+
+    /// As [`Pulse::begin`], with a guard that can be kept.
+    pub fn keep(&self) -> Beating {
+        self.count();
+        Beating(self.clone())
+    }
+
+    fn count(&self) {
         let line = &self.shared.pulses[self.worker];
         // Pairs with the fence in `Ticker::run`: either it sees this call, or we see it asleep.
         line.begun.fetch_add(1, Ordering::SeqCst);
@@ -351,7 +365,6 @@ impl Pulse {
         {
             thread.unpark();
         }
-        Running(line)
     }
 
     /// Ticks so far, while calls run.
@@ -363,6 +376,13 @@ impl Pulse {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Beating {
+    fn drop(&mut self) {
+        let Beating(pulse) = self;
+        drop(Running(&pulse.shared.pulses[pulse.worker]));
     }
 }
 

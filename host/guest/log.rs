@@ -83,8 +83,10 @@ impl LogSink {
         self.request = request;
     }
 
-    /// Starts a request's share of the log.
+    /// Starts a request's share of the log. Without its id where what the guest says may be about
+    /// another one as well.
     pub fn begin(&mut self, request: Option<RequestId>) {
+        self.end();
         self.request = request;
         self.bytes_left = REQUEST_BYTES_MAX;
         self.lines_left = REQUEST_LINES_MAX;

@@ -35,7 +35,7 @@ mod streams;
 #[path = "component/uploads.rs"]
 mod uploads;
 #[path = "component/wire.rs"]
-pub pub mod wire;
+pub mod wire;
 #[path = "component/world.rs"]
 mod world;
 
@@ -120,7 +120,7 @@ fn setup(flags: &[&str]) -> Setup {
 
 /// The same, started and with the probe loaded.
 #[track_caller]
-fn start(flags: &[&str]) -> Host {
+pub fn start(flags: &[&str]) -> Host {
     let host = setup(flags).start();
     host.settled();
     host
@@ -135,7 +135,7 @@ pub fn assert_as_new(host: &Host) -> Status {
 
 /// The text that a behaviour answers a GET with.
 #[track_caller]
-fn text(host: &Host, path: &str) -> String {
+pub fn text(host: &Host, path: &str) -> String {
     let answer = host.get(path);
     assert_eq!(answer.status, 200, "{path}: {}", answer.text());
     answer.text()
@@ -143,7 +143,7 @@ fn text(host: &Host, path: &str) -> String {
 
 /// How an answer came.
 #[derive(Debug)]
-enum Came {
+pub enum Came {
     Whole(Response),
     /// It ended before its end, which its client can tell.
     Cut,
@@ -151,7 +151,7 @@ enum Came {
 
 /// A GET whose answer may be cut off.
 #[track_caller]
-fn get_or_cut(host: &Host, path: &str) -> Came {
+pub fn get_or_cut(host: &Host, path: &str) -> Came {
     let mut connection: Connection = host.connect();
     connection.send(message("GET", path, &[], b""));
     match connection.next("GET") {

@@ -23,6 +23,7 @@ mod component_03_whole;
 #[path = "component.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same tests of another form of the same guest")]
 mod component_whole;
+mod concurrent;
 mod connections;
 mod demo;
 mod drain;

@@ -46,10 +46,13 @@ fn an_unknown_import_is_named_with_where_it_comes_from() {
     let cases = [
         ("wasi:nn/graph@0.2.0", "an interface of WASI that this host does not offer"),
         ("wasi:io/streams@0.2.0-rc-2023-11-10", "a draft; the nearest is wasi:io/streams@0.2.12"),
-        ("wasi:http/types@0.3.0", "the nearest is wasi:http/types@0.2.12"),
         ("wasi:config/store@0.2.0-draft", "the nearest is wasi:config/store@0.2.0-rc.1"),
         ("wasi:config/store@0.2.0", "the nearest is wasi:config/store@0.2.0-rc.1"),
         ("wasi:config/runtime@0.2.0-draft", "the nearest is wasi:config/store@0.2.0-rc.1"),
+        ("wasi:io/streams@0.3.0", "the nearest is wasi:io/streams@0.2.12"),
+        ("wasi:http/types@0.3.0-rc-2025-09-16", "a draft; the nearest is wasi:http/types@0.3.2"),
+        ("wasi:http/handler@0.3.0", "this is middleware"),
+        ("wasi:http/incoming-handler@0.2.0", "this is middleware"),
         ("fermyon:spin/key-value@2.0.0", "from the Spin SDK"),
         ("wasmcloud:bus/lattice@1.0.0", "from wasmCloud"),
         ("fastly:api/dictionary", "from the Fastly Compute SDK"),
@@ -81,15 +84,47 @@ fn an_import_of_types_is_not_missed() {
 fn another_world_is_told_by_its_exports() {
     let cases = [
         ("wasi:http/incoming-handler@0.2.0-rc-2023-12-05", "from before 0.2.0"),
-        ("wasi:http/handler@0.3.0", "speaks wasi:http 0.3.0"),
-        ("wasi:http/handler@0.3.0-rc-2025-09-16", "speaks wasi:http 0.3.0-rc-2025-09-16"),
+        (
+            "wasi:http/handler@0.3.0-rc-2025-09-16",
+            "speaks wasi:http 0.3.0-rc-2025-09-16, a draft of 0.3.0: rebuild it",
+        ),
         ("wasi:cli/run@0.2.0", "a command component"),
-        ("acme:billing/ledger@1.0.0", "it exports acme:billing/ledger@1.0.0, but not"),
+        ("acme:billing/ledger@1.0.0", "it exports acme:billing/ledger@1.0.0, but neither"),
     ];
     for (export, words) in cases {
         assert_says(&component("", export), &[words]);
     }
     assert_says("(component)", &["it exports nothing"]);
+}
+
+/// What is wrong with these is the type of their handler, which says by which they were to be
+/// served: that of 0.2 takes two, that of 0.3 one.
+#[test]
+fn of_two_versions_the_later_is_served() {
+    let (old, new) = ("wasi:http/incoming-handler@0.2.0", "wasi:http/handler@0.3.0");
+    for (text, words) in [
+        (component("", old), "expected 2-tuple"),
+        (component("", new), "expected 1-tuple"),
+        (component("", &format!(r#"{old}" (instance $handler)) (export "{new}"#)), "1-tuple"),
+        (component("", &format!(r#"{new}" (instance $handler)) (export "{old}"#)), "1-tuple"),
+    ] {
+        assert_says(&text, &["an instance cannot be made", words]);
+    }
+}
+
+/// A handler of 0.2 has all of 0.3 as well.
+#[test]
+fn a_handler_of_one_version_may_import_the_other() {
+    let clock = |version: &str| {
+        let now = r#"(instance (export "now" (func (result u64))))"#;
+        format!(r#"(import "wasi:clocks/monotonic-clock@{version}" {now})"#)
+    };
+    for (version, export, words) in [
+        ("0.3.0", "wasi:http/incoming-handler@0.2.0", "expected 2-tuple"),
+        ("0.2.0", "wasi:http/handler@0.3.0", "expected 1-tuple"),
+    ] {
+        assert_says(&component(&clock(version), export), &["an instance cannot be made", words]);
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
@@ -60,7 +60,7 @@ impl Arrival {
     }
 
     /// Has the guest handle the request, up to its response's head. What it does afterwards is left
-    /// to the event loop. `is_alone` says that the instance has no other request.
+    /// to the event loop.
     ///
     /// # Errors
     /// The guest has trapped, and the instance is not to be used again.
@@ -68,14 +68,15 @@ impl Arrival {
         self,
         accessor: &Accessor<State>,
         service: &Service,
-        is_alone: bool,
     ) -> wasmtime::Result<()> {
-        let Arrival { id, request, head, .. } = self;
+        let Arrival { id, request, head, trail } = self;
         let handle = service.wasi_http_handler().func_handle();
+        let is_alone = is_at_rest(accessor);
         let (call, sent) = accessor.with(|mut access| {
             let state = access.data_mut();
             // What is printed by one of several calls may be any one's.
             state.begin(is_alone.then_some(id));
+            state.hooks.follow(trail, is_alone);
             let http = state.http();
             let (head, body) = request.into_parts();
             let uri = head.uri.into_parts();
@@ -109,6 +110,11 @@ impl Arrival {
 /// Waits until no call of the guest is left, with what they do after their responses.
 pub async fn rest(accessor: &Accessor<State>) {
     poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
+}
+
+/// Whether there is none now.
+fn is_at_rest(accessor: &Accessor<State>) -> bool {
+    accessor.poll_no_interesting_tasks(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
 /// Where requests wait for an instance that handles several of them. It does not say that there are
@@ -214,13 +220,7 @@ pub async fn attend(
                 }
                 match inbox.take() {
                     Poll::Ready(Some(arrival)) => {
-                        let is_alone =
-                            calls.0.is_empty() && accessor.poll_no_interesting_tasks(cx).is_ready();
-                        let trail = arrival.trail.clone();
-                        accessor.with(|mut access| {
-                            access.data_mut().hooks.follow(trail, is_alone);
-                        });
-                        calls.0.push(Box::pin(arrival.answer(accessor, service, false)));
+                        calls.0.push(Box::pin(arrival.answer(accessor, service)));
                     }
                     Poll::Ready(None) if calls.0.is_empty() => {
                         return accessor.poll_no_interesting_tasks(cx).map(Ok);

@@ -186,7 +186,7 @@ impl ComponentInstance {
                 }
                 (Body::Concurrent(service), Handed::Arrival(arrival)) => {
                     let call = self.store.run_concurrent(async |accessor| {
-                        arrival.answer(accessor, service, true).await?;
+                        arrival.answer(accessor, service).await?;
                         rest(accessor).await;
                         Ok(())
                     });

@@ -18,6 +18,7 @@ use super::concurrent::{Arrival, Inbox, Marks};
 use super::instance::Called;
 use super::visit::{Broken, Ended};
 use super::{ComponentInstance, Gone};
+use crate::guest::engine::Beating;
 use crate::guest::instance::{Instance, judge, log_end, note_good};
 use crate::guest::lane::{Movable, Moved};
 use crate::guest::meter::{Flow, QUANTUM};
@@ -71,7 +72,11 @@ pub struct Resident {
 /// Where an instance is driven.
 enum Place {
     Fast(Movable<Called>),
-    Slow(Moved<Called>),
+    /// As long as it is there, the guest has to be told to yield.
+    Slow {
+        moved: Moved<Called>,
+        _beating: Beating,
+    },
 }
 
 /// What is known of a request.
@@ -188,13 +193,13 @@ impl Resident {
                 self.charge(begun.elapsed());
                 polled.map(|polled| polled.map(Ok)).unwrap_or(Poll::Ready(Err(Reject::Panic)))
             }
-            Some(Place::Slow(moved)) => {
+            Some(Place::Slow { moved, .. }) => {
                 Pin::new(moved).poll(cx).map(|ended| ended.map(|(called, _)| called))
             }
         };
         match polled {
             Poll::Ready(called) => {
-                if let Some(Place::Slow(_)) = place.take() {
+                if let Some(Place::Slow { .. }) = place.take() {
                     pool.line(self.guest.id).leave();
                 }
                 drop(place);
@@ -217,10 +222,6 @@ impl Resident {
             }
             Poll::Pending => Poll::Pending,
         }
-    }
-
-    fn is_slow(&self) -> bool {
-        self.place.try_borrow().is_ok_and(|place| matches!(*place, Some(Place::Slow(_))))
     }
 
     /// Counts CPU time as that of the requests that are there, but for what moves bodies. By the
@@ -257,7 +258,7 @@ impl Resident {
         let moved = pool.lane().hand_over(id, call, cpu_max, runnable);
         // Whoever drives it has to look at it anew.
         self.waker.borrow().wake_by_ref();
-        Some(Place::Slow(moved))
+        Some(Place::Slow { moved, _beating: pool.pulse().keep() })
     }
 
     /// Takes note of how it has ended.
@@ -291,8 +292,8 @@ impl Resident {
         let Ok(mut place) = self.place.try_borrow_mut() else { return };
         match place.take() {
             Some(Place::Fast(call)) => pool.lane().discard(call),
-            Some(Place::Slow(moved)) => {
-                drop(moved);
+            Some(slow @ Place::Slow { .. }) => {
+                drop(slow);
                 pool.line(self.guest.id).leave();
             }
             None => return,
@@ -366,7 +367,6 @@ impl Resident {
 /// Drives an instance to its end.
 async fn keep(resident: Rc<Resident>, pool: Rc<Pool>) {
     let mut look = tokio::time::interval(LOOK_EVERY);
-    let mut running = None;
     poll_fn(|cx| {
         if !resident.waker.borrow().will_wake(cx.waker()) {
             *resident.waker.borrow_mut() = cx.waker().clone();
@@ -374,15 +374,9 @@ async fn keep(resident: Rc<Resident>, pool: Rc<Pool>) {
         while look.poll_tick(cx).is_ready() {
             resident.look(&pool);
         }
-        let turned = resident.turn(&pool, cx);
-        if turned.is_pending() && resident.is_slow() {
-            // It yields only while the clock ticks.
-            running.get_or_insert_with(|| pool.pulse().begin());
-        }
-        turned
+        resident.turn(&pool, cx)
     })
     .await;
-    drop(running);
     pool.forget(&resident);
 }
 

@@ -108,15 +108,15 @@ impl State {
     /// Says for which request the guest runs from now on, one that it has taken up before.
     pub fn resume(&mut self, request: RequestId) {
         self.request = Some(request);
-        self.canon.has_polled = false;
         if let Some(log) = &self.log {
             log.with(|sink| sink.resume(Some(request)));
         }
     }
 
-    /// Takes up a request, or one of several.
+    /// Takes up a request; without its id where the guest is at others, too.
     pub fn begin(&mut self, request: Option<RequestId>) {
         self.request = request;
+        self.canon.has_polled = false;
         if let Some(log) = &self.log {
             log.with(|sink| sink.begin(request));
         }

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 use super::{allowing, assert_code, fetch, fetch_with, good};
+use crate::client::message;
 use crate::component::wire::{LAST, Wire, chunks};
 use crate::component::{PATIENCE, assert_as_new};
-use crate::client::message;
 use crate::middleware::upstream::{Upstream, plain};
 
 /// The probe may send to every port of this machine.

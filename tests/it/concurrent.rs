@@ -1,0 +1,404 @@
+//! Components of wasi:http 0.3 under reuse: many requests in one instance, what they share, what
+//! becomes of them together, and when another instance takes over.
+//!
+//! The guest is the one of `component_03`. `/probe/count` says how often its instance has been
+//! asked so: 1 is the first time.
+
+use std::thread::{Scope, ScopedJoinHandle, scope};
+use std::time::{Duration, Instant};
+
+use crate::client::{Response, message};
+use crate::component_03::wire::{LAST, Wire, chunks, unchunked};
+use crate::component_03::{Came, PATIENCE, assert_as_new, get_or_cut, start, text};
+use crate::host::{Host, until};
+
+/// Requests that an instance has at once, and in all.
+const SEATS: usize = 16;
+const REQUESTS_MAX: usize = 128;
+
+/// A host with one worker.
+#[track_caller]
+fn reuse(flags: &[&str]) -> Host {
+    start(&[&["--workers", "1", "--isolation", "reuse"], flags].concat())
+}
+
+/// How often an instance says that it has been asked.
+#[track_caller]
+fn count(host: &Host) -> usize {
+    text(host, "/probe/count").parse().expect("a number")
+}
+
+/// Sends a request and does not wait for its answer.
+fn ask<'a>(
+    scope: &'a Scope<'a, '_>,
+    host: &'a Host,
+    path: &'a str,
+) -> ScopedJoinHandle<'a, Response> {
+    scope.spawn(move || host.get(path))
+}
+
+/// Waits until so many requests are inside.
+#[track_caller]
+fn wait_inside(host: &Host, requests: u64) {
+    host.status_when("inside", PATIENCE, |status| status.instances_out == requests);
+}
+
+#[test]
+fn requests_that_wait_share_an_instance() {
+    let host = reuse(&[]);
+    let ask = |_| text(&host, "/probe/count?2000").parse().expect("a number");
+    let mut counts: Vec<usize> = scope(|scope| {
+        let asked: Vec<_> = (0..=SEATS).map(|number| scope.spawn(move || ask(number))).collect();
+        wait_inside(&host, SEATS as u64 + 1);
+        asked.into_iter().map(|asked| asked.join().expect("an answer")).collect()
+    });
+    counts.sort_unstable();
+    // Sixteen in one, and the seventeenth in one of its own.
+    let expected: Vec<usize> = std::iter::once(1).chain(1..=SEATS).collect();
+    assert_eq!(counts, expected);
+    assert_as_new(&host);
+}
+
+#[test]
+fn an_instance_is_given_so_many_requests() {
+    let host = reuse(&[]);
+    let mut connection = host.connect();
+    let mut count = || connection.get("/probe/count").text().parse().expect("a number");
+    let counts: Vec<usize> = (0..3 * REQUESTS_MAX).map(|_| count()).collect();
+    let expected: Vec<usize> = (0..3).flat_map(|_| 1..=REQUESTS_MAX).collect();
+    assert_eq!(counts, expected);
+    assert_as_new(&host);
+}
+
+#[test]
+fn a_trap_ends_all_calls_of_its_instance() {
+    let host = reuse(&[]);
+    for _ in 0..3 {
+        scope(|scope| {
+            let others: Vec<_> = (0..8).map(|_| ask(scope, &host, "/probe/sleep?60000")).collect();
+            let mut events = Wire::open(&host, message("GET", "/probe/sse?100000", &[], b""));
+            events.wait_for("data: 0\n\n");
+            wait_inside(&host, 9);
+            host.get("/probe/trap-before").assert_problem(500);
+            for other in others {
+                other.join().expect("an answer").assert_problem(500);
+            }
+            let (_, is_whole) = unchunked(&events.rest());
+            assert!(!is_whole, "it has an end");
+        });
+        assert_eq!(count(&host), 1);
+        assert_as_new(&host);
+    }
+    assert_eq!(host.status().rejects("trap"), 27);
+}
+
+/// What is whole stays so, though its guest is gone by the time it is sent.
+#[test]
+fn a_trap_leaves_whole_answers_whole() {
+    let host = reuse(&[]);
+    scope(|scope| {
+        let asked: Vec<_> = (0..8).map(|_| ask(scope, &host, "/probe/trap-after")).collect();
+        for answer in asked.into_iter().map(|asked| asked.join().expect("an answer")) {
+            match answer.status {
+                200 => assert_eq!(answer.text(), "whole"),
+                // It had not been begun when another one trapped.
+                _ => answer.assert_problem(500),
+            }
+        }
+    });
+    assert_as_new(&host);
+}
+
+#[test]
+fn an_instance_with_an_overdue_call_takes_no_more() {
+    let host = reuse(&["--deadline", "1s"]);
+    assert_eq!(count(&host), 1);
+    scope(|scope| {
+        let silent = ask(scope, &host, "/probe/silent");
+        // Its head is there in time, and it takes two seconds.
+        let close = ["connection: close"];
+        let events = Wire::open(&host, message("GET", "/probe/sse?40", &close, b""));
+        wait_inside(&host, 2);
+        assert_eq!(count(&host), 2);
+        silent.join().expect("an answer").assert_problem(504);
+        assert_eq!(count(&host), 1, "it was given more");
+        let (body, is_whole) = unchunked(&events.rest());
+        let body = String::from_utf8_lossy(&body);
+        assert!(is_whole && body.ends_with("data: 39\n\n"), "{body}");
+    });
+    assert_eq!(assert_as_new(&host).rejects("deadline"), 1);
+}
+
+#[test]
+fn an_instance_without_requests_is_given_up() {
+    let host = reuse(&[]);
+    let before = host.status().memory_used;
+    for _ in 0..2 {
+        assert_eq!(count(&host), 1);
+        assert_eq!(count(&host), 2);
+        assert!(host.status().memory_used > before, "{:?}", host.status());
+        let is_gone = |status: &crate::host::Status| status.memory_used <= before;
+        host.status_when("without instances", PATIENCE, is_gone);
+    }
+    assert_as_new(&host);
+}
+
+#[test]
+fn an_instance_that_has_grown_is_replaced() {
+    let host = reuse(&["--memory-max", "16MiB"]);
+    assert_eq!(text(&host, "/probe/memory?4"), "kept");
+    assert_eq!(count(&host), 1);
+    assert_eq!(count(&host), 2);
+    for _ in 0..3 {
+        assert_eq!(text(&host, "/probe/memory?9"), "kept");
+        assert_eq!(count(&host), 1, "the one that has grown");
+    }
+    host.get("/probe/memory?64").assert_problem(500);
+    assert_eq!(count(&host), 1);
+    assert_as_new(&host);
+}
+
+/// An instance that keeps what it is given does not grow without end, nor does the host.
+#[test]
+fn an_instance_that_keeps_too_much_is_replaced() {
+    const RSS_GROWTH_MAX: u64 = 32 << 20;
+    let host = reuse(&[]);
+    let mut connection = host.connect();
+    let mut litter = |times: u32| {
+        let count = |_| connection.get("/probe/litter?20").text().parse().expect("a number");
+        let most: usize = (0..times).map(count).max().expect("some");
+        host.at_rest();
+        (most, host.rss_bytes())
+    };
+    let (most, before) = litter(1_000);
+    assert!((2..=30).contains(&most), "{most} requests in one");
+    let (_, after) = litter(4_000);
+    assert!(after <= before + RSS_GROWTH_MAX, "{before} bytes, then {after}");
+    assert_as_new(&host);
+}
+
+/// A call that computes goes to the slow lane with its instance, and nobody waits for it who comes
+/// later.
+#[test]
+fn a_call_that_computes_holds_up_nobody() {
+    let host = reuse(&[]);
+    assert_eq!(count(&host), 1);
+    scope(|scope| {
+        let waiting = ask(scope, &host, "/probe/count?100");
+        wait_inside(&host, 1);
+        let long = ask(scope, &host, "/probe/compute?3000");
+        until("another instance", PATIENCE, || (count(&host) == 1).then_some(()));
+        let begun = Instant::now();
+        for _ in 0..20 {
+            host.assert_serves("/probe/exact");
+        }
+        let took = begun.elapsed();
+        assert!(!long.is_finished(), "too late to tell: {took:?}");
+        assert!(took < Duration::from_secs(2), "they waited for it: {took:?}");
+        assert_eq!(waiting.join().expect("an answer").text(), "2");
+        assert_eq!(long.join().expect("an answer").text(), "computed");
+    });
+    assert_as_new(&host);
+}
+
+/// A guest may let nothing else run in its instance while it waits. Its calls there are answered
+/// one after the other.
+#[test]
+fn calls_that_block_their_instance_are_answered() {
+    let host = reuse(&[]);
+    scope(|scope| {
+        let asked: Vec<_> = (0..4).map(|_| ask(scope, &host, "/probe/block?200")).collect();
+        for answer in asked.into_iter().map(|asked| asked.join().expect("an answer")) {
+            assert_eq!((answer.status, answer.text().as_str()), (200, "blocked"));
+        }
+    });
+    assert_as_new(&host);
+}
+
+#[test]
+fn a_call_that_computes_too_long_is_stopped_with_its_instance() {
+    let host = reuse(&["--cpu-max", "200ms", "--deadline", "60s"]);
+    for _ in 0..2 {
+        scope(|scope| {
+            let other = ask(scope, &host, "/probe/sleep?60000");
+            wait_inside(&host, 1);
+            host.get("/probe/spin").assert_problem(504);
+            other.join().expect("an answer").assert_problem(504);
+        });
+        assert_eq!(count(&host), 1);
+        assert_as_new(&host);
+    }
+    assert_eq!(host.status().rejects("cpu_time"), 4);
+}
+
+#[test]
+fn a_client_that_leaves_takes_nobody_along() {
+    let host = reuse(&["--deadline", "60s"]);
+    assert_eq!(count(&host), 1);
+    for (method, path, headers, body) in [
+        ("GET", "/probe/sse?100000", &[][..], &b""[..]),
+        ("GET", "/probe/write-forever", &[], b""),
+        ("GET", "/probe/silent", &[], b""),
+        ("POST", "/probe/echo", &["content-length: 9"], b"part"),
+        ("POST", "/probe/pass", &["content-length: 9"], b"part"),
+        ("POST", "/probe/upload", &["content-length: 9"], b"part"),
+    ] {
+        let before = count(&host);
+        let stays = Wire::open(&host, message("GET", "/probe/sse?10", &["connection: close"], b""));
+        let leaves = Wire::open(&host, message(method, path, headers, body));
+        wait_inside(&host, 2);
+        drop(leaves);
+        let (body, is_whole) = unchunked(&stays.rest());
+        let body = String::from_utf8_lossy(&body);
+        assert!(is_whole && body.ends_with("data: 9\n\n"), "{path}: {body}");
+        // Nobody knows what the one who left has left behind.
+        assert!(count(&host) == 1 || path.ends_with("upload"), "{path} after {before}");
+        host.at_rest();
+    }
+    assert_as_new(&host);
+}
+
+/// What goes on behind a response has a place of those that there are, until it ends.
+#[test]
+fn work_behind_a_response_is_counted() {
+    let host = reuse(&[]);
+    let begun = Instant::now();
+    assert_eq!(text(&host, "/probe/after?2000"), "at once");
+    assert!(begun.elapsed() < Duration::from_millis(1500), "it was waited for");
+    let status = host.status();
+    assert_eq!((status.in_flight, status.instances_out), (0, 1), "{status:?}");
+    host.wait_log_with(&["done afterwards"]);
+    assert_as_new(&host);
+}
+
+#[test]
+fn work_behind_a_response_does_not_go_on_for_ever() {
+    let host = reuse(&[]);
+    let before = host.status().memory_used;
+    assert_eq!(text(&host, "/probe/after?600000"), "at once");
+    host.status_when("stopped", PATIENCE, |status| {
+        status.instances_out == 0 && status.memory_used <= before
+    });
+    assert!(!host.lines().iter().any(|line| line.has(&["done afterwards"])));
+    assert_as_new(&host);
+}
+
+#[test]
+fn another_task_may_answer() {
+    for isolation in ["fresh", "reuse"] {
+        let host = start(&["--isolation", isolation]);
+        assert_eq!(text(&host, "/probe/spawned"), "by another task");
+        assert_eq!(text(&host, "/probe/sent"), "sent");
+        host.wait_log_with(&["the answer was sent: Ok(())"]);
+        assert_as_new(&host);
+    }
+}
+
+/// A body that the guest hands on is the host's from then on, whatever becomes of the instance.
+#[test]
+fn a_body_may_be_handed_on() {
+    for isolation in ["fresh", "reuse"] {
+        let host = start(&["--isolation", isolation]);
+        for bytes in [0, 1, 4 << 20] {
+            let body = vec![b'x'; bytes];
+            let answer = host.request("POST", "/probe/pass", &[], &body);
+            assert!(answer.status == 200 && answer.body == body, "{answer:?}");
+        }
+        let chunked = "transfer-encoding: chunked";
+        let close = ["connection: close", chunked];
+        let mut wire = Wire::open(&host, message("POST", "/probe/pass", &close, b""));
+        for number in 0..20 {
+            let piece = format!("piece {number};");
+            wire.send(chunks(piece.as_bytes(), piece.len()));
+            wire.wait_for(&piece);
+        }
+        wire.send(LAST);
+        let (_, is_whole) = unchunked(&wire.rest());
+        assert!(is_whole, "it has no end");
+        assert_as_new(&host);
+    }
+}
+
+#[test]
+fn a_body_that_is_handed_on_is_not_whole_if_it_is_not() {
+    for isolation in ["fresh", "reuse"] {
+        let host = start(&["--isolation", isolation, "--stall-timeout", "300ms"]);
+        for length in [4, 6] {
+            let path = format!("/probe/pass?{length}");
+            host.request("POST", &path, &[], b"12345").assert_problem(500);
+        }
+        let answer = host.request("POST", "/probe/pass?5", &[], b"12345");
+        assert_eq!((answer.text().as_str(), answer.header("content-length")), ("12345", Some("5")));
+        for broken in ["4\r\nbody\r\nzz\r\n", "4\r\nbody\r\n"] {
+            let chunked = ["transfer-encoding: chunked"];
+            let request = message("POST", "/probe/pass", &chunked, broken.as_bytes());
+            let came = String::from_utf8_lossy(&Wire::open(&host, request).rest()).into_owned();
+            let is_refused = came.starts_with("HTTP/1.1 400 ") || came.starts_with("HTTP/1.1 408 ");
+            assert!(is_refused || !came.ends_with(LAST), "{came}");
+        }
+        assert_as_new(&host);
+    }
+}
+
+/// What cannot be told to be of one request is not said to be.
+#[test]
+fn a_line_of_several_requests_has_the_name_of_none() {
+    let host = reuse(&[]);
+    scope(|scope| {
+        let other = ask(scope, &host, "/probe/sleep?1000");
+        wait_inside(&host, 1);
+        assert_eq!(text(&host, "/probe/print"), "printed");
+        let line = host.wait_log_with(&["out one"]);
+        assert_eq!((&line.json["guest"], &line.json["request"]), (&"probe".into(), &().into()));
+        other.join().expect("an answer");
+    });
+    host.at_rest();
+    assert_eq!(text(&host, "/probe/after?1"), "at once");
+    let line = host.wait_log_with(&["done afterwards"]);
+    assert!(line.json["request"].is_string(), "{}", line.text);
+    assert_as_new(&host);
+}
+
+/// Thousands of requests at once, of all kinds, leave nothing behind.
+#[test]
+fn many_of_all_kinds_leave_nothing_behind() {
+    const RSS_GROWTH_MAX: u64 = 48 << 20;
+    let host = start(&["--isolation", "reuse", "--deadline", "500ms"]);
+    let paths = [
+        "/probe/exact",
+        "/probe/sleep?20",
+        "/probe/count",
+        "/probe/trailers",
+        "/probe/short",
+        "/probe/trap-after",
+        "/probe/trap-middle",
+        "/probe/unfinished-drop",
+        "/probe/error",
+        "/probe/sse?2",
+        "/probe/after?20",
+        "/probe/no-answer",
+        "/probe/leak?1",
+    ];
+    let round = |times: usize| {
+        scope(|scope| {
+            for thread in 0..8 {
+                let (host, paths) = (&host, &paths);
+                scope.spawn(move || {
+                    for number in 0..times {
+                        let path = paths[(thread * 5 + number) % paths.len()];
+                        if let Came::Whole(answer) = get_or_cut(host, path) {
+                            let known = [200, 500, 504].contains(&answer.status);
+                            assert!(known, "{path}: {answer:?}");
+                        }
+                    }
+                });
+            }
+        });
+        host.at_rest();
+        host.rss_bytes()
+    };
+    let before = round(100);
+    let after = round(300);
+    assert!(after <= before + RSS_GROWTH_MAX, "{before} bytes, then {after}");
+    assert_as_new(&host);
+}

@@ -62,11 +62,18 @@ fn requests_that_wait_share_an_instance() {
 #[test]
 fn an_instance_is_given_so_many_requests() {
     let host = reuse(&[]);
-    let mut connection = host.connect();
-    let mut count = || connection.get("/probe/count").text().parse().expect("a number");
-    let counts: Vec<usize> = (0..3 * REQUESTS_MAX).map(|_| count()).collect();
-    let expected: Vec<usize> = (0..3).flat_map(|_| 1..=REQUESTS_MAX).collect();
-    assert_eq!(counts, expected);
+    // On a busy machine an instance may be given up before.
+    let (mut last, mut whole) = (0, 0);
+    let deadline = Instant::now() + PATIENCE;
+    while whole < 3 {
+        let now = count(&host);
+        assert!(now == last + 1 || now == 1, "{now} after {last}");
+        assert!(now <= REQUESTS_MAX, "{now} in one");
+        whole += u32::from(now == REQUESTS_MAX);
+        last = now;
+        assert!(Instant::now() < deadline, "none gets that far");
+    }
+    assert_eq!(count(&host), 1);
     assert_as_new(&host);
 }
 

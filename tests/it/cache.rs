@@ -76,7 +76,7 @@ fn the_demo_is_cached_too() {
     };
     let page = demo().get("/render").text();
     let first = entries(&cache);
-    assert_eq!(first.len(), 9, "{first:?}");
+    assert_eq!(first.len(), 12, "{first:?}");
     assert_eq!(demo().get("/render").text(), page);
     assert_eq!(entries(&cache), first);
 }

@@ -24,6 +24,9 @@ mod component_03_whole;
 #[expect(clippy::duplicate_mod, reason = "the same tests of another form of the same guest")]
 mod component_whole;
 mod concurrent;
+#[path = "concurrent.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same tests of another form of the same guest")]
+mod concurrent_whole;
 mod connections;
 mod demo;
 mod drain;

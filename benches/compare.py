@@ -33,7 +33,7 @@ from report import ROUNDS_MIN, Result
 BENCHES = pathlib.Path(__file__).resolve().parent
 ROOT = BENCHES.parent
 PYTHON = ROOT / "guests" / "dist" / "python"
-COMPONENT = ROOT / "target" / "guests" / "wasm32-wasip2" / "release" / "hello.wasm"
+COMPONENTS = [ROOT / "target" / "guests" / f"wasi0{version}-hello.wasm" for version in (2, 3)]
 
 
 # What it is measured on.
@@ -111,7 +111,8 @@ def find_servers(options, figures, scratch):
     add(names, lambda: find_python(options.guesthouse), python_launches)
     for peer in ("granian", "uvicorn"):
         add((peer,), functools.partial(find_peer, peer), peer_launches)
-    add(("serve fresh", "serve reuse"), find_wasmtime, serve_launches)
+    serves = ("serve fresh", "serve reuse", "serve03 fresh", "serve03 reuse")
+    add(serves, find_wasmtime, serve_launches)
     add(("bare", "bare again"), lambda: find_bare_hyper(options.bare_hyper), bare_launches)
     add(("go",), lambda: build_go(scratch), go_launches)
     return Bench(launches, missing, scratch)
@@ -155,9 +156,9 @@ def peer_launches(path):
 
 
 def find_wasmtime():
-    """The one that peers/install.sh installs; the component is that of the last build."""
+    """The one that peers/install.sh installs; the components are those of the last build."""
     wasmtime = BENCHES / "peers" / "installed" / "wasmtime" / "bin" / "wasmtime"
-    if not wasmtime.is_file() or not COMPONENT.is_file():
+    if not wasmtime.is_file() or not all(map(pathlib.Path.is_file, COMPONENTS)):
         raise Failure("no wasmtime, or no component (benches/peers/install.sh wasmtime)")
     return wasmtime
 
@@ -171,10 +172,12 @@ def serve_launches(path):
     )
     any_port = [path, "serve", "--addr", "127.0.0.1:0", "-S", "cli", "-O", pool]
     env = {"TOKIO_WORKER_THREADS": "1"}
-    return (
-        Launch([*any_port, "--max-instance-reuse-count", "1", str(COMPONENT)], env=env),
-        Launch([*any_port, "--max-instance-reuse-count", "1000000000", str(COMPONENT)], env=env),
-    )
+    times = "--max-instance-reuse-count"
+    return [
+        Launch([*any_port, times, str(count), str(component)], env=env)
+        for component in COMPONENTS
+        for count in (1, 1000000000)
+    ]
 
 
 def bare_launches(path):

@@ -278,9 +278,10 @@ def pair(label, server, path, body=HELLO, load=STEADY):
     return Case(label, server, path, body, load), Case("twin", server, "/native" + path, body, load)
 
 
-def component(server):
+def component(server, version="02"):
     """The component hello of wasi:http 0.2, and the twin of all that say hello."""
-    return Case("component", server, "/wasi02/hello"), Case("twin", server, "/native/hello")
+    path = f"/wasi{version}/hello"
+    return Case("component", server, path), Case("twin", server, "/native/hello")
 
 
 def stream():
@@ -342,6 +343,24 @@ FIGURES = (
     Figure(
         "wasi02-reuse-serve", "the component reuse / in wasmtime serve, CPU", 0.6,
         (component("reuse")[0], Case("serve", "serve reuse", "/")), ratio("component", "serve"),
+    ),
+    Figure(
+        "wasi03-fresh", "/wasi03/hello fresh / twin, CPU (aim 2.5)", 4.0,
+        component("fresh", "03"), ratio("component", "twin"),
+    ),
+    Figure(
+        "wasi03-reuse", "/wasi03/hello reuse / twin, CPU (aim 1.6)", 2.0,
+        component("reuse", "03"), ratio("component", "twin"),
+    ),
+    Figure(
+        "wasi03-fresh-serve", "the component of 0.3 fresh / in wasmtime serve, CPU", 0.6,
+        (component("fresh", "03")[0], Case("serve", "serve03 fresh", "/")),
+        ratio("component", "serve"),
+    ),
+    Figure(
+        "wasi03-reuse-serve", "the component of 0.3 reuse / in wasmtime serve, CPU", 0.6,
+        (component("reuse", "03")[0], Case("serve", "serve03 reuse", "/")),
+        ratio("component", "serve"),
     ),
     Figure(
         "wasi02-two-workers", "component fresh / twin, 2 workers over 1", 1.15,

@@ -93,7 +93,11 @@ fn run() -> Result<(), Failure> {
             let is_taken = embedded.contains(&name);
             let prefix = if is_taken { package.prefix } else { "" };
             // At once: the next package may have one of the same name, in the same place.
-            copy(&built.join(&name).with_extension("wasm"), &out, &format!("{prefix}{name}"))?;
+            let from = built.join(&name).with_extension("wasm");
+            copy(&from, &out, &format!("{prefix}{name}"))?;
+            // And where who builds the host finds it.
+            let guests_built = built.ancestors().nth(2).unwrap_or(&built);
+            copy(&from, guests_built, &format!("{prefix}{name}"))?;
             embedded.push(format!("{prefix}{name}"));
         }
     }

@@ -38,8 +38,8 @@ fn start(name: &str, isolation: &str) -> Option<Host> {
 }
 
 #[test]
-fn the_example_of_wasip2_is_served() {
-    for name in ["wasip2-http-proxy", "wasip2-http-proxy-no_std"] {
+fn the_examples_of_wasip2_and_wasip3_are_served() {
+    for name in ["wasip2-http-proxy", "wasip2-http-proxy-no_std", "wasip3-http-proxy"] {
         for isolation in ["fresh", "reuse"] {
             let Some(host) = start(name, isolation) else { return };
             for path in ["/", "/any/path", "/any?query"] {
@@ -79,8 +79,19 @@ fn the_server_example_of_wstd_is_served() {
 
 #[test]
 fn the_http_example_of_componentize_py_is_served() {
+    assert_echoes("componentize-py-http");
+}
+
+/// The same of wasi:http 0.3: CPython, whose calls wait side by side.
+#[test]
+fn the_http_example_of_0_3_of_componentize_py_is_served() {
+    assert_echoes("componentize-py-http-p3");
+}
+
+#[track_caller]
+fn assert_echoes(name: &str) {
     for isolation in ["fresh", "reuse"] {
-        let Some(host) = start("componentize-py-http", isolation) else { return };
+        let Some(host) = start(name, isolation) else { return };
         for size in [0, 5, 100_000] {
             let body = vec![b'x'; size];
             let echo = host.request("POST", "/echo", &["content-type: text/plain"], &body);

@@ -48,7 +48,7 @@ impl Arrival {
         id: RequestId,
         mut request: http::Request<Arriving>,
         head: oneshot::Sender<Head>,
-    ) -> Option<Arrival> {
+    ) -> Option<Box<Arrival>> {
         let mut uri = std::mem::take(request.uri_mut()).into_parts();
         if uri.authority.is_none() {
             let host = request.headers().get(HOST)?;
@@ -56,7 +56,7 @@ impl Arrival {
             uri.scheme = Some(Scheme::HTTP);
         }
         *request.uri_mut() = http::Uri::from_parts(uri).ok()?;
-        Some(Arrival { id, request, head, trail: Trail::default() })
+        Some(Box::new(Arrival { id, request, head, trail: Trail::default() }))
     }
 
     /// Has the guest handle the request, up to its response's head. What it does afterwards is left
@@ -121,12 +121,12 @@ fn is_at_rest(accessor: &Accessor<State>) -> bool {
 /// some: whoever puts one in has the instance look.
 #[derive(Default)]
 pub struct Inbox {
-    arrivals: Mutex<VecDeque<Arrival>>,
+    arrivals: Mutex<VecDeque<Box<Arrival>>>,
     is_closed: AtomicBool,
 }
 
 impl Inbox {
-    pub fn put(&self, arrival: Arrival) {
+    pub fn put(&self, arrival: Box<Arrival>) {
         self.lock().push_back(arrival);
     }
 
@@ -140,7 +140,7 @@ impl Inbox {
     }
 
     /// The next one; ready with none where no more come.
-    pub fn take(&self) -> Poll<Option<Arrival>> {
+    pub fn take(&self) -> Poll<Option<Box<Arrival>>> {
         let is_closed = self.is_closed();
         match self.lock().pop_front() {
             Some(arrival) => Poll::Ready(Some(arrival)),
@@ -149,7 +149,7 @@ impl Inbox {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arrival>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Box<Arrival>>> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -156,7 +156,7 @@ impl ComponentInstance {
         if self.is_concurrent() {
             let arrival = Arrival::new(id, request, head);
             let arrival = arrival.ok_or_else(|| wasmtime::format_err!("the host is no authority"));
-            return Ok(Handed::Arrival(Box::new(arrival?)));
+            return Ok(Handed::Arrival(arrival?));
         }
         let state = self.store.data_mut();
         state.begin(Some(id));

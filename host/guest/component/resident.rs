@@ -394,7 +394,7 @@ impl Seat {
     ///
     /// # Errors
     /// The instance has ended meanwhile.
-    pub fn enter(&mut self, arrival: Arrival, keep: impl Any) -> Result<(), Reject> {
+    pub fn enter(&mut self, arrival: Box<Arrival>, keep: impl Any) -> Result<(), Reject> {
         self.keep = Some(Box::new(keep));
         if let Some(sitting) = &mut self.resident.seats.borrow_mut()[self.number] {
             sitting.id = Some(arrival.id);

@@ -65,10 +65,11 @@ fn request(state: &State, handle: u32) -> Result<&Request> {
 }
 
 /// A part of a request that needs room.
-fn add_part<T: Lower>(linker: &mut Linker<State>, name: &str, part: fn(&Request) -> T) -> Result<()>
-where
-    T: 'static,
-{
+fn add_part<T: Lower + 'static>(
+    linker: &mut Linker<State>,
+    name: &str,
+    part: fn(&Request) -> T,
+) -> Result<()> {
     let name = format!("[method]request.get-{name}");
     linker.func_wrap(TYPES, &name, move |mut guest: Guest<'_>, this: u32, ret: u32| {
         let value = part(request(guest.data(), this)?);

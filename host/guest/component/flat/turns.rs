@@ -34,15 +34,15 @@ pub enum Arrivals {
 
 /// What comes next.
 enum Turn {
-    Begin(Arrival),
+    Begin(Box<Arrival>),
     GoOn((u32, u32, u32), bool),
     End,
 }
 
 impl Arrivals {
-    fn take(&mut self) -> Poll<Option<Arrival>> {
+    fn take(&mut self) -> Poll<Option<Box<Arrival>>> {
         match self {
-            Arrivals::One(arrival) => Poll::Ready(arrival.take().map(|arrival| *arrival)),
+            Arrivals::One(arrival) => Poll::Ready(arrival.take()),
             Arrivals::Many(inbox, _) => inbox.take(),
         }
     }
@@ -73,7 +73,7 @@ pub async fn attend(
         let code = match turn {
             Turn::End => return Ok(()),
             Turn::Begin(arrival) => {
-                let Arrival { id, request, head, .. } = arrival;
+                let Arrival { id, request, head, .. } = *arrival;
                 let state = store.data_mut();
                 state.begin(Some(id));
                 let request = state.put_request(request)?;

@@ -49,8 +49,10 @@ for package in json.load(sys.stdin)["packages"]:
         print(os.path.dirname(package["manifest_path"]))' "$name" | head -n 1)
     rm -rf "$out/$name"
     cp -r "$sources" "$out/$name"
-    # It is built with our toolchain, and with what its own lock file names.
+    # It is built with our toolchain, and with what its own lock file names; and it is no part of the
+    # workspace around the target folder.
     rm -f "$out/$name/rust-toolchain.toml"
+    grep -q '^\[workspace\]' "$out/$name/Cargo.toml" || printf '\n[workspace]\n' >> "$out/$name/Cargo.toml"
     for example in "$@"; do
         (cd "$out/$name" && cargo build --quiet --release --target wasm32-wasip2 \
             --target-dir "$out/build" --example "$example")

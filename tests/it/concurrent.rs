@@ -395,7 +395,6 @@ fn many_of_all_kinds_leave_nothing_behind() {
         "/probe/trailers",
         "/probe/short",
         "/probe/trap-after",
-        "/probe/trap-middle",
         "/probe/unfinished-drop",
         "/probe/error",
         "/probe/sse?2",

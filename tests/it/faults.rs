@@ -66,10 +66,11 @@ fn growing() -> String {
     Probe::new(&format!("{AMOUNT} {grow}")).wat()
 }
 
-/// Computes for some ten milliseconds.
+/// Computes for some hundred milliseconds: on a busy machine the clock that ends it may be late by
+/// some ten.
 const COMPUTE: &str = "
     (local $left i32)
-    (local.set $left #20000000)
+    (local.set $left #200000000)
     (loop $again
       (i32.store #4096 (i32.add (i32.load #4096) (local.get $left)))
       (br_if $again (local.tee $left (i32.sub (local.get $left) #1))))";

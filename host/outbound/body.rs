@@ -5,7 +5,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -69,6 +69,8 @@ impl Progress {
 /// A request's body as hyper pulls it.
 pub struct Upload {
     body: Outgoing,
+    /// A piece that was there from the beginning, and what the body said about its size before.
+    first: Option<(Result<Frame<Bytes>, Failure>, SizeHint)>,
     progress: Progress,
     /// Told how it ended.
     ended: Option<oneshot::Sender<Result<(), Failure>>>,
@@ -76,12 +78,23 @@ pub struct Upload {
 
 impl Upload {
     /// The body, how far it is, and what is told of its end.
-    pub fn new(body: Outgoing) -> (Self, Progress, oneshot::Receiver<Result<(), Failure>>) {
-        let turn = if body.is_end_stream() { Turn::Nobody } else { Turn::Server };
-        let progress = Progress::new(turn);
+    pub fn new(mut body: Outgoing) -> (Self, Progress, oneshot::Receiver<Result<(), Failure>>) {
+        let hint = body.size_hint();
+        let first = if body.is_end_stream() {
+            Poll::Ready(None)
+        } else {
+            // Some bodies know only when they are asked that there is nothing in them.
+            Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()))
+        };
+        let is_empty = matches!(first, Poll::Ready(None));
+        let progress = Progress::new(if is_empty { Turn::Nobody } else { Turn::Server });
+        let first = match first {
+            Poll::Ready(Some(piece)) => Some((piece, hint)),
+            _ => None,
+        };
         let (ended, end) = oneshot::channel();
-        let mut upload = Upload { body, progress: progress.clone(), ended: Some(ended) };
-        if turn == Turn::Nobody {
+        let mut upload = Upload { body, first, progress: progress.clone(), ended: Some(ended) };
+        if is_empty {
             upload.end(Ok(()));
         }
         (upload, progress, end)
@@ -90,7 +103,7 @@ impl Upload {
     /// No body.
     pub fn empty() -> Self {
         let none = Empty::new().map_err(|never| match never {}).boxed_unsync();
-        Upload { body: none, progress: Progress::new(Turn::Nobody), ended: None }
+        Upload { body: none, first: None, progress: Progress::new(Turn::Nobody), ended: None }
     }
 
     fn end(&mut self, result: Result<(), Failure>) {
@@ -110,7 +123,10 @@ impl Body for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let polled = match self.first.take() {
+            Some((piece, _)) => Poll::Ready(Some(piece)),
+            None => Pin::new(&mut self.body).poll_frame(cx),
+        };
         match &polled {
             Poll::Pending => self.progress.set(Turn::Guest),
             Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.end(Ok(())),
@@ -122,11 +138,11 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.first.is_none() && (self.ended.is_none() || self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.first.as_ref().map_or_else(|| self.body.size_hint(), |(_, hint)| hint.clone())
     }
 }
 

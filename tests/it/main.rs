@@ -42,6 +42,9 @@ mod memory;
 mod middleware;
 mod outbound;
 #[path = "outbound.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same tests of a guest of wasi:http 0.3")]
+mod outbound_03_whole;
+#[path = "outbound.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same tests of another form of the same guest")]
 mod outbound_whole;
 mod random;

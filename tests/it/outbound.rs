@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use crate::client::message;
 use crate::component::assert_as_new;
 use crate::host::{Host, Setup};
+use crate::hostile::ISOLATIONS;
 use crate::middleware::upstream::{Upstream, plain};
 
 #[path = "outbound/flow.rs"]
@@ -18,8 +19,18 @@ fn is_whole() -> bool {
     module_path!().ends_with("_whole")
 }
 
+/// Whether these are the tests of the probe of wasi:http 0.3, which sends as a whole component
+/// only.
+fn is_03() -> bool {
+    module_path!().ends_with("_03_whole")
+}
+
 fn probe() -> &'static [u8] {
-    if is_whole() { crate::component_whole::probe() } else { crate::component::probe() }
+    match (is_03(), is_whole()) {
+        (true, _) => crate::component_03_whole::probe(),
+        (false, true) => crate::component_whole::probe(),
+        (false, false) => crate::component::probe(),
+    }
 }
 
 fn setup(flags: &[&str]) -> Setup {
@@ -243,6 +254,23 @@ fn a_circle_ends() {
     let answer = host.request("GET", "/probe/exact", &[&trail(7), others], b"");
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_as_new(&host);
+}
+
+/// Each request's trail goes on, be its instance a new one or one that has served another.
+#[test]
+fn a_trail_goes_on() {
+    for isolation in ISOLATIONS {
+        let server = good();
+        let allow = format!("probe={}", server.url(""));
+        let host = allowing(&[&allow], &["--workers", "1", "--isolation", isolation]);
+        assert_eq!(fetch(&host, &server.url("/")), "200 ok");
+        let trail = ["cdn-loop: guesthouse"];
+        assert_eq!(fetch_with(&host, "fetch", &server.url("/"), &trail), "200 ok");
+        let seen = server.seen();
+        assert_eq!(seen[0].all("cdn-loop"), ["guesthouse"], "{isolation}");
+        assert_eq!(seen[1].all("cdn-loop"), ["guesthouse, guesthouse"], "{isolation}");
+        assert_as_new(&host);
+    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub const BEHAVIOURS: [(&str, Behaviour); 14] = behaviours! {
     "after": after,
 };
 
-fn trap() -> ! {
+pub fn trap() -> ! {
     core::arch::wasm32::unreachable()
 }
 

@@ -2,10 +2,11 @@
 
 use wasip3::cli::{stderr, stdout};
 use wasip3::http::client;
-use wasip3::http::types::{ErrorCode, Fields, Request, Scheme};
-use wasip3::{wit_future, wit_stream};
+use wasip3::http::types::Fields;
+use wasip3::wit_stream;
 
 use crate::ask::{Ask, answer};
+use crate::fetch::{aim, bare};
 use crate::{Answer, Behaviour, behaviours};
 
 pub const BEHAVIOURS: [(&str, Behaviour); 2] = behaviours! {
@@ -30,18 +31,10 @@ async fn print(_ask: Ask) -> Answer {
 
 /// Answers with what comes of a request to somebody else.
 async fn outbound(_ask: Ask) -> Answer {
-    answer(match call_out().await {
-        Ok(status) => format!("status {status}"),
+    let request = bare(Fields::new(), None);
+    aim(&request, "http://127.0.0.1:1/");
+    answer(match client::send(request).await {
+        Ok(response) => format!("status {}", response.get_status_code()),
         Err(code) => format!("{code:?}"),
     })
-}
-
-async fn call_out() -> Result<u16, ErrorCode> {
-    let (end, trailers) = wit_future::new(|| Ok(None));
-    let (request, _sent) = Request::new(Fields::new(), None, trailers, None);
-    drop(end);
-    let authority = request.set_authority(Some("127.0.0.1:1"));
-    authority.and(request.set_scheme(Some(&Scheme::Http))).expect("an address");
-    request.set_path_with_query(Some("/")).expect("a path");
-    Ok(client::send(request).await?.get_status_code())
 }

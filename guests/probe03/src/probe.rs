@@ -14,6 +14,8 @@ mod bodies;
 mod bounds;
 mod config;
 mod ends;
+#[cfg(feature = "all")]
+mod fetch;
 mod heads;
 #[cfg(not(feature = "all"))]
 #[path = "inward.rs"]
@@ -44,12 +46,14 @@ type Answering = Pin<Box<dyn Future<Output = Answer>>>;
 type Behaviour = fn(Ask) -> Answering;
 
 /// All of them, by module.
-const BEHAVIOURS: [&[(&str, Behaviour)]; 8] = [
+const BEHAVIOURS: &[&[(&str, Behaviour)]] = &[
     &heads::BEHAVIOURS,
     &bodies::BEHAVIOURS,
     &bounds::BEHAVIOURS,
     &config::BEHAVIOURS,
     &ends::BEHAVIOURS,
+    #[cfg(feature = "all")]
+    &fetch::BEHAVIOURS,
     &world::BEHAVIOURS,
     &beside::BEHAVIOURS,
     &outward::BEHAVIOURS,
@@ -69,8 +73,8 @@ impl Guest for Probe {
         let (path, query) = uri.split_once('?').unwrap_or((&uri, ""));
         let name = path.rsplit('/').next().unwrap_or_default();
         let ask = Ask { request, number: query.parse().ok() };
-        let behaviours = BEHAVIOURS.into_iter().flatten();
-        match behaviours.into_iter().find(|(known, _)| *known == name) {
+        let mut behaviours = BEHAVIOURS.iter().copied().flatten();
+        match behaviours.find(|(known, _)| *known == name) {
             Some((_, behaviour)) => behaviour(ask).await,
             None => Reply::whole(404, "no such behaviour\n"),
         }

@@ -1,7 +1,8 @@
-//! A response that is on its way: its head is made, its body is written piece by piece.
+//! A response that is on its way: its head is made, its body is written piece by piece. So is the
+//! body of a request of the guest's own.
 
 use wasip3::http::types::{ErrorCode, Fields, Response};
-use wasip3::wit_bindgen::{FutureWriter, StreamResult, StreamWriter};
+use wasip3::wit_bindgen::{FutureReader, FutureWriter, StreamReader, StreamResult, StreamWriter};
 use wasip3::{wit_future, wit_stream};
 
 use crate::Answer;
@@ -23,12 +24,18 @@ impl Reply {
 
     /// A response with a body that is open. `None` where there is no such status.
     pub fn open(status: u16, fields: Fields) -> Option<(Response, Reply)> {
+        let (reply, contents, trailers) = Reply::body();
+        let (response, _sent) = Response::new(fields, Some(contents), trailers);
+        response.set_status_code(status).ok()?;
+        Some((response, reply))
+    }
+
+    /// A body that is open, and what its message is made with.
+    pub fn body() -> (Reply, StreamReader<u8>, FutureReader<End>) {
         let (stream, contents) = wit_stream::new();
         let unfinished = || Err(ErrorCode::InternalError(Some("dropped".to_owned())));
         let (end, trailers) = wit_future::new::<End>(unfinished);
-        let (response, _sent) = Response::new(fields, Some(contents), trailers);
-        response.set_status_code(status).ok()?;
-        Some((response, Reply { stream, end }))
+        (Reply { stream, end }, contents, trailers)
     }
 
     /// Answers with this text, which is written behind the answer.

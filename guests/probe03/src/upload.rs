@@ -1,4 +1,4 @@
-//! A request's body as it arrives.
+//! A body as it arrives: a request's, or that of a response to a request of the guest's own.
 
 use wasip3::http::types::{ErrorCode, Fields, Request};
 use wasip3::wit_bindgen::{FutureReader, StreamReader, StreamResult};
@@ -7,17 +7,26 @@ use wasip3::wit_future;
 /// Bytes that are read at once.
 const PIECE_BYTES_MAX: usize = 64 << 10;
 
-/// A request's body.
+/// What is behind a body, or why it came to a bad end.
+type End = FutureReader<Result<Option<Fields>, ErrorCode>>;
+
+/// A body that arrives.
 pub struct Upload {
     pub stream: StreamReader<u8>,
-    /// What is behind it, or why it came to a bad end.
-    pub end: FutureReader<Result<Option<Fields>, ErrorCode>>,
+    pub end: End,
 }
 
 impl Upload {
     pub fn of(request: Request) -> Upload {
+        Upload::new(|handled| Request::consume_body(request, handled))
+    }
+
+    /// The body that this takes out of its message, given what is told how it was handled.
+    pub fn new(
+        take: impl FnOnce(FutureReader<Result<(), ErrorCode>>) -> (StreamReader<u8>, End),
+    ) -> Upload {
         let (handled, result) = wit_future::new(|| Ok(()));
-        let (stream, end) = Request::consume_body(request, result);
+        let (stream, end) = take(result);
         drop(handled);
         Upload { stream, end }
     }

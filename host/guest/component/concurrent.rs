@@ -45,7 +45,7 @@ impl Arrival {
     /// Gives the request the scheme and the authority that 0.3 has beside the path, where 0.2 has
     /// the Host header. `None` where that is no authority.
     pub fn new(
-        id: RequestId,
+        (id, trail): (RequestId, Trail),
         mut request: http::Request<Arriving>,
         head: oneshot::Sender<Head>,
     ) -> Option<Box<Arrival>> {
@@ -56,7 +56,7 @@ impl Arrival {
             uri.scheme = Some(Scheme::HTTP);
         }
         *request.uri_mut() = http::Uri::from_parts(uri).ok()?;
-        Some(Box::new(Arrival { id, request, head, trail: Trail::default() }))
+        Some(Box::new(Arrival { id, request, head, trail }))
     }
 
     /// Has the guest handle the request, up to its response's head. What it does afterwards is left
@@ -71,12 +71,12 @@ impl Arrival {
     ) -> wasmtime::Result<()> {
         let Arrival { id, request, head, trail } = self;
         let handle = service.wasi_http_handler().func_handle();
-        let is_alone = is_at_rest(accessor);
+        // What is printed or sent by one of several calls may be any one's.
+        let only = is_at_rest(accessor).then_some(id);
         let (call, sent) = accessor.with(|mut access| {
             let state = access.data_mut();
-            // What is printed by one of several calls may be any one's.
-            state.begin(is_alone.then_some(id));
-            state.hooks.follow(trail, is_alone);
+            state.begin(only);
+            state.hooks.follow(trail, only);
             let http = state.http();
             let (head, body) = request.into_parts();
             let uri = head.uri.into_parts();

@@ -49,21 +49,21 @@ impl Hooks {
         Hooks { about, door: None, trail: Trail::default(), request: None, cut: None }
     }
 
-    /// Lets requests out that follow from the one which is being served now.
-    pub fn open(&mut self, door: &Door, trail: Trail, request: Option<RequestId>) {
+    /// Lets requests out.
+    pub fn open(&mut self, door: &Door) {
         if self.door.is_none() {
             self.door = Some(door.clone());
         }
-        self.trail = trail;
-        self.request = request;
     }
 
-    /// Takes note that one more request is served beside others, or alone. Of which a guest's own
-    /// request follows cannot be told, so it is taken to be the one that has come the longest way.
-    pub fn follow(&mut self, trail: Trail, is_alone: bool) {
-        if is_alone || trail.hops() > self.trail.hops() {
+    /// Takes note of the request that is served now, without its id where others are, too. Of which
+    /// a guest's own request follows cannot be told then, so it is taken to be the one that has
+    /// come the longest way.
+    pub fn follow(&mut self, trail: Trail, request: Option<RequestId>) {
+        if request.is_some() || trail.hops() > self.trail.hops() {
             self.trail = trail;
         }
+        self.request = request;
     }
 
     /// Ends the bodies that are still being sent: what is behind them is about to go.

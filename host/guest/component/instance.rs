@@ -138,28 +138,29 @@ impl ComponentInstance {
         Ok(self)
     }
 
-    /// Lets the guest's own requests out, which follow from the one that it takes up next.
-    pub fn open(&mut self, door: &Door, trail: Trail, id: Option<RequestId>) {
-        self.store.data_mut().hooks.open(door, trail, id);
+    /// Lets the guest's own requests out.
+    pub fn open(&mut self, door: &Door) {
+        self.store.data_mut().hooks.open(door);
     }
 
-    /// Takes up a request; `head` is told what the guest answers.
+    /// Takes up a request, which has come by this trail; `head` is told what the guest answers.
     ///
     /// # Errors
     /// The request cannot be handed to the guest.
     pub fn accept(
         &mut self,
-        id: RequestId,
+        (id, trail): (RequestId, Trail),
         request: http::Request<Arriving>,
         head: oneshot::Sender<Head>,
     ) -> wasmtime::Result<Handed> {
         if self.is_concurrent() {
-            let arrival = Arrival::new(id, request, head);
+            let arrival = Arrival::new((id, trail), request, head);
             let arrival = arrival.ok_or_else(|| wasmtime::format_err!("the host is no authority"));
             return Ok(Handed::Arrival(arrival?));
         }
         let state = self.store.data_mut();
         state.begin(Some(id));
+        state.hooks.follow(trail, Some(id));
         let mut http = state.http();
         let request = http.new_incoming_request(Scheme::Http, request)?;
         let outparam = http.new_response_outparam_from_callback(move |answer| {

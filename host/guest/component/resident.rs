@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::concurrent::{Arrival, Inbox, Marks};
 use super::instance::Called;
-use super::visit::{Broken, Ended};
+use super::visit::{AFTERWARDS_MAX, Broken, Ended};
 use super::{ComponentInstance, Gone};
 use crate::guest::engine::Beating;
 use crate::guest::instance::{Instance, judge, log_end, note_good};
@@ -25,7 +25,6 @@ use crate::guest::meter::{Flow, QUANTUM};
 use crate::guest::shelves::Length;
 use crate::guest::{Guest, Pool};
 use crate::message::{Reject, RequestId};
-use crate::outbound::Trail;
 
 /// Requests that an instance handles at once, and in all.
 const SEATS: usize = 16;
@@ -33,8 +32,6 @@ const REQUESTS_MAX: u32 = 128;
 /// How long an instance without requests is kept, and how often that is looked at.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How long a guest may go on once all its responses are complete and no more requests come.
-const AFTERWARDS_MAX: Duration = Duration::from_secs(10);
 
 /// An instance with requests in it.
 pub struct Resident {
@@ -106,7 +103,7 @@ impl Resident {
         pool: &Rc<Pool>,
         in_lanes: bool,
     ) -> Rc<Resident> {
-        instance.open(pool.door(), Trail::default(), None);
+        instance.open(pool.door());
         let (inbox, marks) = (Arc::new(Inbox::default()), Arc::new(Marks::default()));
         let (guest, gone) = (instance.guest().clone(), instance.gone());
         let call = instance.attend(inbox.clone(), marks.clone());

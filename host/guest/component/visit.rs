@@ -28,8 +28,8 @@ use crate::guest::{About, Guest, Pool, header};
 use crate::message::{BASE_PATH, Reject, Request, RequestId, Response, ResponseBody};
 use crate::outbound::{Circle, Trail};
 
-/// How long a guest may go on once its response is complete.
-const AFTERWARDS_MAX: Duration = Duration::from_secs(10);
+/// How long a guest may go on once its response is complete, or all of them.
+pub const AFTERWARDS_MAX: Duration = Duration::from_secs(10);
 
 /// What a component cannot be handed.
 const NOT_A_HOST: Reject =
@@ -117,8 +117,8 @@ impl Visit {
         let (sender, head) = oneshot::channel();
         let trail = Trail::of(&request.headers).map_err(|Circle| Reject::Loop)?;
         let request = standard(request, &asked)?;
-        instance.open(terms.pool.door(), trail, Some(asked.id));
-        let handed = instance.accept(asked.id, request, sender).map_err(|_| NOT_A_HOST)?;
+        instance.open(terms.pool.door());
+        let handed = instance.accept((asked.id, trail), request, sender).map_err(|_| NOT_A_HOST)?;
         let (gone, guest) = (instance.gone(), instance.guest().clone());
         let about = guest.about.clone();
         let pool = terms.pool.clone();
@@ -145,14 +145,13 @@ impl Visit {
             return Err(Reject::Loop);
         };
         let arrival = match standard(request, &asked) {
-            Ok(request) => Arrival::new(asked.id, request, sender),
+            Ok(request) => Arrival::new((asked.id, trail), request, sender),
             Err(_) => None,
         };
-        let Some(mut arrival) = arrival else {
+        let Some(arrival) = arrival else {
             seat.done();
             return Err(NOT_A_HOST);
         };
-        arrival.trail = trail;
         seat.enter(arrival, terms.keep)?;
         let (gone, about) = (seat.gone(), seat.guest().about.clone());
         Ok(Self::new(Call::Among(seat), asked, (head, gone), (about, terms.pool)))

@@ -10,7 +10,7 @@ mod cli;
 mod cli03;
 mod config;
 mod error;
-mod fields03;
+mod fields;
 mod http;
 mod http03;
 mod io;

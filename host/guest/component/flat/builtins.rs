@@ -139,37 +139,27 @@ fn add_streams(linker: &mut Linker<State>) -> Result<()> {
         stream.reader = Reader::Guest(Copying::new(read));
         Ok(ends(read, write))
     })?;
-    for (name, kind, is_read) in
-        [("stream.read", STREAM_READ, true), ("stream.write", STREAM_WRITE, false)]
-    {
+    for (name, kind, is_read) in [("read", STREAM_READ, true), ("write", STREAM_WRITE, false)] {
         linker.func_wrap(
             CANON,
-            name,
+            &format!("stream.{name}"),
             move |mut guest: Guest<'_>, handle: u32, ptr: u32, len: u32| {
                 let (memory, state) = parts(&mut guest)?;
                 let at = state.canon.handles.rep_raw(kind, handle)?;
                 copy(memory, state, (at, is_read), (ptr, len))
             },
         )?;
+        linker.func_wrap(
+            CANON,
+            &format!("stream.cancel-{name}"),
+            move |mut guest: Guest<'_>, handle: u32| {
+                let canon = &mut guest.data_mut().canon;
+                let at = canon.handles.rep_raw(kind, handle)?;
+                canon.tasks.streams.get(at)?.end(is_read)?.buffer = None;
+                Ok(canon.tasks.take_note(handle).unwrap_or(Copied::Cancelled.with(0)))
+            },
+        )?;
     }
-    linker.func_wrap(CANON, "stream.cancel-read", |mut guest: Guest<'_>, handle: u32| {
-        let canon = &mut guest.data_mut().canon;
-        let at = canon.handles.rep_raw(STREAM_READ, handle)?;
-        match &mut canon.tasks.streams.get(at)?.reader {
-            Reader::Guest(end) => end.buffer = None,
-            _ => return Err(misuse("a stream is used that is not the guest's")),
-        }
-        Ok(canon.tasks.take_note(handle).unwrap_or(Copied::Cancelled.with(0)))
-    })?;
-    linker.func_wrap(CANON, "stream.cancel-write", |mut guest: Guest<'_>, handle: u32| {
-        let canon = &mut guest.data_mut().canon;
-        let at = canon.handles.rep_raw(STREAM_WRITE, handle)?;
-        match &mut canon.tasks.streams.get(at)?.writer {
-            Writer::Guest(end) => end.buffer = None,
-            _ => return Err(misuse("a stream is used that is not the guest's")),
-        }
-        Ok(canon.tasks.take_note(handle).unwrap_or(Copied::Cancelled.with(0)))
-    })?;
     linker.func_wrap(CANON, "stream.drop-readable", |mut guest: Guest<'_>, handle: u32| {
         let (memory, state) = parts(&mut guest)?;
         let at = state.canon.handles.take_raw(STREAM_READ, handle)?;

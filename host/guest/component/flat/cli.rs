@@ -16,71 +16,95 @@ use crate::guest::core::misuse;
 
 const MONOTONIC: &str = "wasi:clocks/monotonic-clock";
 const WALL: &str = "wasi:clocks/wall-clock";
-const RANDOM: &str = "wasi:random/random";
-const INSECURE: &str = "wasi:random/insecure";
-const ENVIRONMENT: &str = "wasi:cli/environment";
-const EXIT: &str = "wasi:cli/exit";
+
+/// One of the versions of WASI, where they differ in nothing but this.
+pub struct Version {
+    /// What the names of its interfaces end with.
+    pub mark: &'static str,
+    /// What the names of functions begin with that give something which is there.
+    pub get: &'static str,
+    /// The name of the clock that shows the time of day.
+    pub time: &'static str,
+    /// The most random bytes that one call gives: a guest that wants more gets as many.
+    pub random_bytes_max: u64,
+}
+
+const VERSION: Version = Version {
+    mark: "",
+    get: "",
+    time: WALL,
+    // Who wants more than WASI's limit is stopped.
+    random_bytes_max: u64::MAX,
+};
 
 pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+    add_alike(linker, &VERSION)?;
     add_clocks(linker)?;
-    add_random(linker)?;
-    add_environment(linker)?;
     add_streams(linker)?;
     add_terminals(linker)
 }
 
-fn add_clocks(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(MONOTONIC, "now", |mut guest: Guest<'_>| {
+/// Adds what is the same in all versions.
+pub fn add_alike(linker: &mut Linker<State>, version: &Version) -> Result<()> {
+    add_times(linker, version)?;
+    add_random(linker, version)?;
+    add_insecure_random(linker, version)?;
+    add_environment(linker, version)?;
+    add_exit(linker, version)
+}
+
+fn add_times(linker: &mut Linker<State>, version: &Version) -> Result<()> {
+    let Version { mark, get, time, .. } = version;
+    let monotonic = &format!("{MONOTONIC}{mark}");
+    linker.func_wrap(monotonic, "now", |mut guest: Guest<'_>| {
         monotonic_clock::Host::now(&mut guest.data_mut().clocks())
     })?;
-    linker.func_wrap(MONOTONIC, "resolution", |mut guest: Guest<'_>| {
+    linker.func_wrap(monotonic, &format!("{get}resolution"), |mut guest: Guest<'_>| {
         monotonic_clock::Host::resolution(&mut guest.data_mut().clocks())
     })?;
-    linker.func_wrap(MONOTONIC, "subscribe-instant", |mut guest: Guest<'_>, when: u64| {
-        let state = guest.data_mut();
-        let pollable = monotonic_clock::Host::subscribe_instant(&mut state.clocks(), when)?;
-        state.canon.handles.put(pollable)
-    })?;
-    linker.func_wrap(MONOTONIC, "subscribe-duration", |mut guest: Guest<'_>, when: u64| {
-        let state = guest.data_mut();
-        let pollable = monotonic_clock::Host::subscribe_duration(&mut state.clocks(), when)?;
-        state.canon.handles.put(pollable)
-    })?;
-    linker.func_wrap(WALL, "now", |mut guest: Guest<'_>, ret: u32| {
+    linker.func_wrap(&format!("{time}{mark}"), "now", |mut guest: Guest<'_>, ret: u32| {
         let now = wall_clock::Host::now(&mut guest.data_mut().clocks())?;
         give(&mut guest, ret, (now.seconds, now.nanoseconds))
-    })?;
-    linker.func_wrap(WALL, "resolution", |mut guest: Guest<'_>, ret: u32| {
-        let step = wall_clock::Host::resolution(&mut guest.data_mut().clocks())?;
-        give(&mut guest, ret, (step.seconds, step.nanoseconds))
     })?;
     Ok(())
 }
 
-fn add_random(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(RANDOM, "get-random-bytes", |mut guest: Guest<'_>, len: u64, ret: u32| {
-        let random = guest.data_mut().ctx().ctx.random();
-        let bytes = random::Host::get_random_bytes(random, len)?;
-        give_all(&mut guest, ret, bytes)
-    })?;
-    linker.func_wrap(RANDOM, "get-random-u64", |mut guest: Guest<'_>| {
-        random::Host::get_random_u64(guest.data_mut().ctx().ctx.random())
-    })?;
+fn add_random(linker: &mut Linker<State>, version: &Version) -> Result<()> {
+    let interface = &format!("wasi:random/random{}", version.mark);
+    let len_max = version.random_bytes_max;
     linker.func_wrap(
-        INSECURE,
-        "get-insecure-random-bytes",
-        |mut guest: Guest<'_>, len: u64, ret: u32| {
+        interface,
+        "get-random-bytes",
+        move |mut guest: Guest<'_>, len: u64, ret: u32| {
             let random = guest.data_mut().ctx().ctx.random();
-            let bytes = insecure::Host::get_insecure_random_bytes(random, len)?;
+            let bytes = random::Host::get_random_bytes(random, len.min(len_max))?;
             give_all(&mut guest, ret, bytes)
         },
     )?;
-    linker.func_wrap(INSECURE, "get-insecure-random-u64", |mut guest: Guest<'_>| {
+    linker.func_wrap(interface, "get-random-u64", |mut guest: Guest<'_>| {
+        random::Host::get_random_u64(guest.data_mut().ctx().ctx.random())
+    })?;
+    Ok(())
+}
+
+fn add_insecure_random(linker: &mut Linker<State>, version: &Version) -> Result<()> {
+    let Version { mark, get, random_bytes_max: len_max, .. } = *version;
+    let interface = &format!("wasi:random/insecure{mark}");
+    linker.func_wrap(
+        interface,
+        "get-insecure-random-bytes",
+        move |mut guest: Guest<'_>, len: u64, ret: u32| {
+            let random = guest.data_mut().ctx().ctx.random();
+            let bytes = insecure::Host::get_insecure_random_bytes(random, len.min(len_max))?;
+            give_all(&mut guest, ret, bytes)
+        },
+    )?;
+    linker.func_wrap(interface, "get-insecure-random-u64", |mut guest: Guest<'_>| {
         insecure::Host::get_insecure_random_u64(guest.data_mut().ctx().ctx.random())
     })?;
     linker.func_wrap(
-        "wasi:random/insecure-seed",
-        "insecure-seed",
+        &format!("wasi:random/insecure-seed{mark}"),
+        &format!("{get}insecure-seed"),
         |mut guest: Guest<'_>, ret: u32| {
             // Nearly every guest of Rust asks for it, and the rest of WASI's state costs 1 us. The
             // standard library's own seed is as good: random for each thread, and never twice.
@@ -91,26 +115,52 @@ fn add_random(linker: &mut Linker<State>) -> Result<()> {
     Ok(())
 }
 
-fn add_environment(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(ENVIRONMENT, "get-environment", |mut guest: Guest<'_>, ret: u32| {
+fn add_environment(linker: &mut Linker<State>, version: &Version) -> Result<()> {
+    let Version { mark, get, .. } = version;
+    let interface = &format!("wasi:cli/environment{mark}");
+    linker.func_wrap(interface, "get-environment", |mut guest: Guest<'_>, ret: u32| {
         let all = environment::Host::get_environment(&mut guest.data_mut().cli())?;
         give_all(&mut guest, ret, List(all))
     })?;
-    linker.func_wrap(ENVIRONMENT, "get-arguments", |mut guest: Guest<'_>, ret: u32| {
+    linker.func_wrap(interface, "get-arguments", |mut guest: Guest<'_>, ret: u32| {
         let all = environment::Host::get_arguments(&mut guest.data_mut().cli())?;
         give_all(&mut guest, ret, List(all))
     })?;
-    linker.func_wrap(ENVIRONMENT, "initial-cwd", |mut guest: Guest<'_>, ret: u32| {
+    let name = format!("{get}initial-cwd");
+    linker.func_wrap(interface, &name, |mut guest: Guest<'_>, ret: u32| {
         let folder = environment::Host::initial_cwd(&mut guest.data_mut().cli())?;
         give_all(&mut guest, ret, folder)
     })?;
-    linker.func_wrap(EXIT, "exit", |mut guest: Guest<'_>, status: u32| {
+    Ok(())
+}
+
+fn add_exit(linker: &mut Linker<State>, version: &Version) -> Result<()> {
+    let interface = &format!("wasi:cli/exit{}", version.mark);
+    linker.func_wrap(interface, "exit", |mut guest: Guest<'_>, status: u32| {
         let status = if flag(status)? { Err(()) } else { Ok(()) };
         exit::Host::exit(&mut guest.data_mut().cli(), status)
     })?;
-    linker.func_wrap(EXIT, "exit-with-code", |mut guest: Guest<'_>, code: u32| {
+    linker.func_wrap(interface, "exit-with-code", |mut guest: Guest<'_>, code: u32| {
         let code = u8::try_from(code).map_err(|_| misuse("an exit code above 255"))?;
         exit::Host::exit_with_code(&mut guest.data_mut().cli(), code)
+    })?;
+    Ok(())
+}
+
+fn add_clocks(linker: &mut Linker<State>) -> Result<()> {
+    linker.func_wrap(MONOTONIC, "subscribe-instant", |mut guest: Guest<'_>, when: u64| {
+        let state = guest.data_mut();
+        let pollable = monotonic_clock::Host::subscribe_instant(&mut state.clocks(), when)?;
+        state.canon.handles.put(pollable)
+    })?;
+    linker.func_wrap(MONOTONIC, "subscribe-duration", |mut guest: Guest<'_>, when: u64| {
+        let state = guest.data_mut();
+        let pollable = monotonic_clock::Host::subscribe_duration(&mut state.clocks(), when)?;
+        state.canon.handles.put(pollable)
+    })?;
+    linker.func_wrap(WALL, "resolution", |mut guest: Guest<'_>, ret: u32| {
+        let step = wall_clock::Host::resolution(&mut guest.data_mut().clocks())?;
+        give(&mut guest, ret, (step.seconds, step.nanoseconds))
     })?;
     Ok(())
 }

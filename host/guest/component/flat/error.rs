@@ -9,6 +9,29 @@ use wasmtime_wasi_http::FieldMapError;
 use super::abi::{At, Layout, Lower, Result, flag, string};
 use crate::guest::core::misuse;
 
+/// What a guest is told of a change of fields that was refused.
+pub trait Refusal: Lower + 'static {
+    /// # Errors
+    /// There is no word for it, so the guest is stopped.
+    fn of(error: FieldMapError) -> Result<Self>
+    where
+        Self: Sized;
+}
+
+/// That of 0.2.
+impl Refusal for HeaderError {
+    fn of(error: FieldMapError) -> Result<Self> {
+        match error {
+            FieldMapError::InvalidHeaderName | FieldMapError::InvalidHeaderValue => {
+                Ok(HeaderError::InvalidSyntax)
+            }
+            FieldMapError::Forbidden => Ok(HeaderError::Forbidden),
+            FieldMapError::Immutable => Ok(HeaderError::Immutable),
+            FieldMapError::TooManyFields | FieldMapError::TotalSizeTooBig => Err(error.into()),
+        }
+    }
+}
+
 impl Lower for HeaderError {
     const SIZE: usize = 1;
     const ALIGN: usize = 1;
@@ -24,7 +47,13 @@ impl Lower for HeaderError {
 
 /// An error of fields as 0.3 has it: one of four without a value, or another with a text, which the
 /// host does not need.
-pub struct FieldsError(pub FieldMapError);
+pub struct FieldsError(FieldMapError);
+
+impl Refusal for FieldsError {
+    fn of(error: FieldMapError) -> Result<Self> {
+        Ok(FieldsError(error))
+    }
+}
 
 impl Lower for FieldsError {
     const SIZE: usize = 16;

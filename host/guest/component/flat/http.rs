@@ -4,7 +4,7 @@
 use wasmtime::Linker;
 use wasmtime::component::Resource;
 use wasmtime_wasi_http::p2::bindings::http::types::{
-    HeaderError, Host as _, HostFields, HostFutureTrailers, HostIncomingBody, HostIncomingRequest,
+    HeaderError, Host as _, HostFutureTrailers, HostIncomingBody, HostIncomingRequest,
     HostOutgoingBody, HostOutgoingResponse, HostResponseOutparam, Method, Scheme,
 };
 use wasmtime_wasi_http::p2::body::{
@@ -17,11 +17,9 @@ use wasmtime_wasi_http::p2::types::{
 };
 use wasmtime_wasi_http::{FieldMap, WasiHttpView as _};
 
-use super::abi::{
-    At, Guest, Held, Layout, List, Lower, Own, Result, flag, give, give_all, list, owned, pairs,
-    parts, string,
-};
+use super::abi::{At, Guest, Held, Layout, Lower, Own, Result, flag, give, give_all, parts};
 use super::error::Flattened;
+use super::fields;
 use super::shapes::{add_drop, add_maker, add_part, add_part_once, add_value};
 use crate::guest::component::State;
 use crate::guest::core::misuse;
@@ -52,9 +50,7 @@ pub const TYPES: &str = "wasi:http/types";
 
 pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     add_drops(linker)?;
-    add_fields(linker)?;
-    add_field_changes(linker)?;
-    add_field_edits(linker)?;
+    fields::add_to_linker::<HeaderError>(linker, TYPES, "entries")?;
     add_request(linker)?;
     add_request_body(linker)?;
     add_response(linker)?;
@@ -62,7 +58,6 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
 }
 
 fn add_drops(linker: &mut Linker<State>) -> Result<()> {
-    add_drop(linker, "fields", |http, it: Resource<FieldMap>| HostFields::drop(http, it))?;
     add_drop(linker, "incoming-request", |http, it: Resource<IncomingRequest>| {
         HostIncomingRequest::drop(http, it)
     })?;
@@ -81,138 +76,6 @@ fn add_drops(linker: &mut Linker<State>) -> Result<()> {
     add_drop(linker, "outgoing-body", |http, it: Resource<OutgoingBody>| {
         HostOutgoingBody::drop(http, it)
     })
-}
-
-/// What a guest is told about a change of fields.
-fn header_result<T>(
-    state: &mut State,
-    result: std::result::Result<T, wasmtime_wasi_http::p2::HeaderError>,
-) -> Result<std::result::Result<T, HeaderError>> {
-    match result {
-        Ok(value) => Ok(Ok(value)),
-        Err(error) => state.http().convert_header_error(error).map(Err),
-    }
-}
-
-fn add_fields(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(TYPES, "[constructor]fields", |mut guest: Guest<'_>| {
-        let state = guest.data_mut();
-        let fields = HostFields::new(&mut state.http())?;
-        state.canon.handles.put(fields)
-    })?;
-    linker.func_wrap(
-        TYPES,
-        "[method]fields.get",
-        |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32, ret: u32| {
-            let (memory, state) = parts(&mut guest)?;
-            let fields = state.canon.handles.get::<FieldMap>(this)?;
-            let name = string(memory, name, name_len)?;
-            let values = HostFields::get(&mut state.http(), fields, name)?;
-            give_all(&mut guest, ret, List(values))
-        },
-    )?;
-    linker.func_wrap(
-        TYPES,
-        "[method]fields.has",
-        |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32| {
-            let (memory, state) = parts(&mut guest)?;
-            let fields = state.canon.handles.get::<FieldMap>(this)?;
-            let name = string(memory, name, name_len)?;
-            HostFields::has(&mut state.http(), fields, name).map(u32::from)
-        },
-    )?;
-    linker.func_wrap(
-        TYPES,
-        "[method]fields.entries",
-        |mut guest: Guest<'_>, this: u32, ret: u32| {
-            let state = guest.data_mut();
-            let fields = state.canon.handles.get::<FieldMap>(this)?;
-            let entries = HostFields::entries(&mut state.http(), fields)?;
-            give_all(&mut guest, ret, List(entries))
-        },
-    )?;
-    add_part(linker, "[method]fields.clone", |http, it: Resource<FieldMap>| {
-        HostFields::clone(http, it)
-    })?;
-    Ok(())
-}
-
-fn add_field_changes(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(
-        TYPES,
-        "[static]fields.from-list",
-        |mut guest: Guest<'_>, ptr: u32, len: u32, ret: u32| {
-            let (memory, state) = parts(&mut guest)?;
-            // Each entry is two pairs of pointer and length: the name's and the value's.
-            let mut words = pairs(memory, ptr, len.saturating_mul(2))?;
-            let mut entries = Vec::new();
-            while let (Some(name), Some(value)) = (words.next(), words.next()) {
-                entries.push((string(memory, name.0, name.1)?, list(memory, value.0, value.1)?));
-            }
-            drop(words);
-            let fields = HostFields::from_list(&mut state.http(), entries);
-            let fields = header_result(state, fields)?;
-            let fields = owned(state, fields)?;
-            give(&mut guest, ret, fields)
-        },
-    )?;
-    linker.func_wrap(
-        TYPES,
-        "[method]fields.set",
-        |mut guest: Guest<'_>,
-         this: u32,
-         name: u32,
-         name_len: u32,
-         values: u32,
-         values_len: u32,
-         ret: u32| {
-            let (memory, state) = parts(&mut guest)?;
-            let fields = state.canon.handles.get::<FieldMap>(this)?;
-            let name = string(memory, name, name_len)?;
-            let values = pairs(memory, values, values_len)?;
-            let values = values.map(|(ptr, len)| list(memory, ptr, len));
-            let values = values.collect::<Result<Vec<_>>>()?;
-            let set = HostFields::set(&mut state.http(), fields, name, values);
-            let set = header_result(state, set)?;
-            give(&mut guest, ret, set)
-        },
-    )?;
-    Ok(())
-}
-
-fn add_field_edits(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(
-        TYPES,
-        "[method]fields.delete",
-        |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32, ret: u32| {
-            let (memory, state) = parts(&mut guest)?;
-            let fields = state.canon.handles.get::<FieldMap>(this)?;
-            let name = string(memory, name, name_len)?;
-            let deleted = HostFields::delete(&mut state.http(), fields, name);
-            let deleted = header_result(state, deleted)?;
-            give(&mut guest, ret, deleted)
-        },
-    )?;
-    linker.func_wrap(
-        TYPES,
-        "[method]fields.append",
-        |mut guest: Guest<'_>,
-         this: u32,
-         name: u32,
-         name_len: u32,
-         value: u32,
-         value_len: u32,
-         ret: u32| {
-            let (memory, state) = parts(&mut guest)?;
-            let fields = state.canon.handles.get::<FieldMap>(this)?;
-            let name = string(memory, name, name_len)?;
-            let value = list(memory, value, value_len)?;
-            let appended = HostFields::append(&mut state.http(), fields, name, value);
-            let appended = header_result(state, appended)?;
-            give(&mut guest, ret, appended)
-        },
-    )?;
-    Ok(())
 }
 
 /// `variant method`: nine without a value, and `other(string)`.

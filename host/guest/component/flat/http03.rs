@@ -11,8 +11,8 @@ use wasmtime_wasi_http::{Error, FieldMap};
 
 use super::abi::{Guest, Held, Lower, Result, flag, give, give_all, parts, store};
 use super::builtins::{drop_reader, drop_taker};
-use super::error::Flattened;
-use super::fields03::{self, put, take};
+use super::error::{FieldsError, Flattened};
+use super::fields::{self, put, take};
 use super::outlet::outlet;
 use super::pipe::{
     Copying, Giver, Inlet, Promise, Reader, Stream, Taker, Value, Writer, go_on, meet,
@@ -53,7 +53,8 @@ impl Held for Response {
 }
 
 pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
-    fields03::add_to_linker(linker)?;
+    fields::add_to_linker::<FieldsError>(linker, TYPES, "copy-all")?;
+    fields::add_removal::<FieldsError>(linker, TYPES)?;
     add_request(linker)?;
     add_request_body(linker)?;
     add_response(linker)
@@ -106,17 +107,14 @@ fn add_request(linker: &mut Linker<State>) -> Result<()> {
         let headers = request(guest.data(), this)?.headers.clone();
         put(guest.data_mut(), headers)
     })?;
-    for name in ["[resource-drop]request-options", "[method]request-options.clone"] {
-        let is_drop = name.starts_with("[resource-drop]");
-        let none = move |this: u32| misuse(format!("there is no handle {this}"));
-        if is_drop {
-            linker
-                .func_wrap(TYPES, name, move |_: Guest<'_>, this: u32| Err::<(), _>(none(this)))?;
-        } else {
-            linker
-                .func_wrap(TYPES, name, move |_: Guest<'_>, this: u32| Err::<u32, _>(none(this)))?;
-        }
-    }
+    // There never is one.
+    let none = |this: u32| misuse(format!("there is no handle {this}"));
+    linker.func_wrap(TYPES, "[resource-drop]request-options", move |_: Guest<'_>, this: u32| {
+        Err::<(), _>(none(this))
+    })?;
+    linker.func_wrap(TYPES, "[method]request-options.clone", move |_: Guest<'_>, this: u32| {
+        Err::<u32, _>(none(this))
+    })?;
     Ok(())
 }
 

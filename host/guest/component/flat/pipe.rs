@@ -104,6 +104,19 @@ impl Copying {
     }
 }
 
+impl Stream {
+    /// The guest's end to read from, or to write to.
+    ///
+    /// # Errors
+    /// That end is the host's.
+    pub fn end(&mut self, is_read: bool) -> Result<&mut Copying> {
+        match (is_read, &mut self.writer, &mut self.reader) {
+            (true, _, Reader::Guest(end)) | (false, Writer::Guest(end), _) => Ok(end),
+            _ => Err(misuse("a stream is used that is not the guest's")),
+        }
+    }
+}
+
 impl Inlet {
     pub fn new(body: Arriving, trailers: u32) -> Self {
         Inlet { body, rest: Bytes::new(), trailers, has_ended: false }
@@ -182,10 +195,7 @@ pub fn copy(
         return Err(misuse(format!("pointer {ptr} with length {len} is outside of its memory")));
     }
     let stream = state.canon.tasks.streams.get(at)?;
-    let end = match (is_read, &mut stream.writer, &mut stream.reader) {
-        (true, _, Reader::Guest(end)) | (false, Writer::Guest(end), _) => end,
-        _ => return Err(misuse("a stream is used that is not the guest's")),
-    };
+    let end = stream.end(is_read)?;
     let handle = end.handle;
     if end.buffer.is_some() || state.canon.tasks.has_note(handle) {
         return Err(misuse("a stream is used twice at once"));
@@ -193,17 +203,9 @@ pub fn copy(
     if len == 0 {
         return Ok(Copied::Completed.with(0));
     }
-    end_mut(&mut state.canon.tasks, at, is_read)?.buffer = Some((ptr, len));
+    state.canon.tasks.streams.get(at)?.end(is_read)?.buffer = Some((ptr, len));
     go_on(memory, &mut state.canon.tasks, at)?;
     Ok(state.canon.tasks.take_note(handle).unwrap_or(BLOCKED))
-}
-
-fn end_mut(tasks: &mut Tasks, at: u32, is_read: bool) -> Result<&mut Copying> {
-    let stream = tasks.streams.get(at)?;
-    match (is_read, &mut stream.writer, &mut stream.reader) {
-        (true, _, Reader::Guest(end)) | (false, Writer::Guest(end), _) => Ok(end),
-        _ => Err(misuse("a stream is used that is not the guest's")),
-    }
 }
 
 /// Copies what can be copied of a stream.

@@ -1,18 +1,19 @@
-//! The fields of wasi:http 0.3.
+//! The fields of wasi:http, which are the same in both versions but for two names and the errors.
 
 use wasmtime::Linker;
 use wasmtime_wasi_http::{FieldMap, FieldMapError, WasiHttpHooks};
 
 use super::abi::{Guest, List, Result, give_all, list, pairs, parts, store, string};
-use super::error::FieldsError;
-use super::http03::TYPES;
+use super::error::Refusal;
 use crate::guest::component::State;
 use crate::guest::component::state::FIELD_BYTES_MAX;
 
-pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
-    add_fields(linker)?;
-    add_field_changes(linker)?;
-    add_field_edits(linker)
+/// Adds them to this interface, with the name that it has for the function which gives all of them.
+pub fn add_to_linker<R: Refusal>(linker: &mut Linker<State>, types: &str, all: &str) -> Result<()> {
+    add_fields(linker, types)?;
+    add_looks(linker, types, all)?;
+    add_changes::<R>(linker, types)?;
+    add_edits::<R>(linker, types)
 }
 
 /// Gives the guest fields.
@@ -34,20 +35,24 @@ pub fn take(state: &mut State, handle: u32) -> Result<FieldMap> {
     Ok(fields)
 }
 
-fn add_fields(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(TYPES, "[resource-drop]fields", |mut guest: Guest<'_>, this: u32| {
+fn add_fields(linker: &mut Linker<State>, types: &str) -> Result<()> {
+    linker.func_wrap(types, "[resource-drop]fields", |mut guest: Guest<'_>, this: u32| {
         take(guest.data_mut(), this).map(drop)
     })?;
-    linker.func_wrap(TYPES, "[constructor]fields", |mut guest: Guest<'_>| {
+    linker.func_wrap(types, "[constructor]fields", |mut guest: Guest<'_>| {
         put(guest.data_mut(), FieldMap::new_mutable(FIELD_BYTES_MAX))
     })?;
-    linker.func_wrap(TYPES, "[method]fields.clone", |mut guest: Guest<'_>, this: u32| {
+    linker.func_wrap(types, "[method]fields.clone", |mut guest: Guest<'_>, this: u32| {
         let mut copy = fields(guest.data(), this)?.clone();
         copy.set_mutable(FIELD_BYTES_MAX);
         put(guest.data_mut(), copy)
     })?;
+    Ok(())
+}
+
+fn add_looks(linker: &mut Linker<State>, types: &str, all: &str) -> Result<()> {
     linker.func_wrap(
-        TYPES,
+        types,
         "[method]fields.get",
         |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32, ret: u32| {
             let (memory, state) = parts(&mut guest)?;
@@ -58,7 +63,7 @@ fn add_fields(linker: &mut Linker<State>) -> Result<()> {
         },
     )?;
     linker.func_wrap(
-        TYPES,
+        types,
         "[method]fields.has",
         |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32| {
             let (memory, state) = parts(&mut guest)?;
@@ -67,8 +72,8 @@ fn add_fields(linker: &mut Linker<State>) -> Result<()> {
         },
     )?;
     linker.func_wrap(
-        TYPES,
-        "[method]fields.copy-all",
+        types,
+        &format!("[method]fields.{all}"),
         |mut guest: Guest<'_>, this: u32, ret: u32| {
             let entries = fields(guest.data(), this)?.iter();
             let entries = entries.map(|(name, value)| {
@@ -82,19 +87,27 @@ fn add_fields(linker: &mut Linker<State>) -> Result<()> {
 }
 
 /// Changes fields, and says how that went.
-fn change<T>(
+fn change<T, R: Refusal>(
     state: &mut State,
     this: u32,
     change: impl FnOnce(&mut FieldMap, &mut dyn WasiHttpHooks) -> Result<T, FieldMapError>,
-) -> Result<Result<T, FieldsError>> {
+) -> Result<Result<T, R>> {
     let handle = state.canon.handles.get::<FieldMap>(this)?;
     let (hooks, table) = state.hooks_and_table();
-    Ok(change(table.get_mut(&handle)?, hooks).map_err(FieldsError))
+    told(change(table.get_mut(&handle)?, hooks))
 }
 
-fn add_field_changes(linker: &mut Linker<State>) -> Result<()> {
+/// What the guest is told of a change.
+fn told<T, R: Refusal>(result: Result<T, FieldMapError>) -> Result<Result<T, R>> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(error) => R::of(error).map(Err),
+    }
+}
+
+fn add_changes<R: Refusal>(linker: &mut Linker<State>, types: &str) -> Result<()> {
     linker.func_wrap(
-        TYPES,
+        types,
         "[static]fields.from-list",
         |mut guest: Guest<'_>, ptr: u32, len: u32, ret: u32| {
             let (memory, state) = parts(&mut guest)?;
@@ -106,18 +119,18 @@ fn add_field_changes(linker: &mut Linker<State>) -> Result<()> {
                 let (name, value) =
                     (string(memory, name.0, name.1)?, list(memory, value.0, value.1)?);
                 let (hooks, _) = state.hooks_and_table();
-                result = made.append(hooks, name, value).map(drop).map_err(FieldsError);
+                result = made.append(hooks, name, value).map(drop);
             }
             drop(words);
-            let made = match result {
+            let made = match told::<_, R>(result)? {
                 Ok(()) => Ok(put(state, made)?),
-                Err(error) => Err(error),
+                Err(refusal) => Err(refusal),
             };
             store(memory, ret, made)
         },
     )?;
     linker.func_wrap(
-        TYPES,
+        types,
         "[method]fields.set",
         |mut guest: Guest<'_>,
          this: u32,
@@ -131,40 +144,28 @@ fn add_field_changes(linker: &mut Linker<State>) -> Result<()> {
             let values = pairs(memory, values, values_len)?;
             let values = values.map(|(ptr, len)| list(memory, ptr, len));
             let values = values.collect::<Result<Vec<_>>>()?;
-            let set = change(state, this, |fields, hooks| fields.set(hooks, name, values))?;
+            let set = change::<_, R>(state, this, |fields, hooks| fields.set(hooks, name, values))?;
             store(memory, ret, set)
         },
     )?;
     Ok(())
 }
 
-fn add_field_edits(linker: &mut Linker<State>) -> Result<()> {
+fn add_edits<R: Refusal>(linker: &mut Linker<State>, types: &str) -> Result<()> {
     linker.func_wrap(
-        TYPES,
+        types,
         "[method]fields.delete",
         |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32, ret: u32| {
             let (memory, state) = parts(&mut guest)?;
             let name = string(memory, name, name_len)?;
-            let deleted =
-                change(state, this, |fields, hooks| fields.remove_all(hooks, name).map(drop))?;
+            let deleted = change::<_, R>(state, this, |fields, hooks| {
+                fields.remove_all(hooks, name).map(drop)
+            })?;
             store(memory, ret, deleted)
         },
     )?;
     linker.func_wrap(
-        TYPES,
-        "[method]fields.get-and-delete",
-        |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32, ret: u32| {
-            let (memory, state) = parts(&mut guest)?;
-            let name = string(memory, name, name_len)?;
-            let removed = change(state, this, |fields, hooks| fields.remove_all(hooks, name))?;
-            let bytes = |value: http::HeaderValue| value.as_bytes().to_vec();
-            let removed =
-                removed.map(|values| List(values.into_iter().map(bytes).collect::<Vec<_>>()));
-            give_all(&mut guest, ret, removed)
-        },
-    )?;
-    linker.func_wrap(
-        TYPES,
+        types,
         "[method]fields.append",
         |mut guest: Guest<'_>,
          this: u32,
@@ -176,9 +177,29 @@ fn add_field_edits(linker: &mut Linker<State>) -> Result<()> {
             let (memory, state) = parts(&mut guest)?;
             let name = string(memory, name, name_len)?;
             let value = list(memory, value, value_len)?;
-            let appended =
-                change(state, this, |fields, hooks| fields.append(hooks, name, value).map(drop))?;
+            let appended = change::<_, R>(state, this, |fields, hooks| {
+                fields.append(hooks, name, value).map(drop)
+            })?;
             store(memory, ret, appended)
+        },
+    )?;
+    Ok(())
+}
+
+/// Adds what only 0.3 has.
+pub fn add_removal<R: Refusal>(linker: &mut Linker<State>, types: &str) -> Result<()> {
+    linker.func_wrap(
+        types,
+        "[method]fields.get-and-delete",
+        |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32, ret: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let name = string(memory, name, name_len)?;
+            let removed =
+                change::<_, R>(state, this, |fields, hooks| fields.remove_all(hooks, name))?;
+            let bytes = |value: http::HeaderValue| value.as_bytes().to_vec();
+            let removed =
+                removed.map(|values| List(values.into_iter().map(bytes).collect::<Vec<_>>()));
+            give_all(&mut guest, ret, removed)
         },
     )?;
     Ok(())

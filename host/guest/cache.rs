@@ -65,6 +65,21 @@ pub struct Facts {
     pub reset_globals: Option<usize>,
 }
 
+impl Facts {
+    /// Those of a guest without start-up code, whose instances cannot be reset.
+    pub fn new(kind: Kind, class: Class, memory_bytes: u64) -> Self {
+        Facts {
+            kind,
+            class,
+            memory_bytes,
+            features: 0,
+            startup_each: None,
+            startup_functions: Vec::new(),
+            reset_globals: None,
+        }
+    }
+}
+
 /// What a file's code depends on, beside its contents.
 pub struct Setup<'a> {
     pub engines: &'a [&'a Engine],

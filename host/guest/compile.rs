@@ -88,15 +88,8 @@ impl Compiler {
     fn compile_flat(&self, job: &Job, flat: Flat) -> Result<(Facts, Vec<u8>), Reason> {
         let about = sniff::read(&flat.wasm)?;
         let mut wasm = flat.wasm;
-        let mut facts = Facts {
-            kind: Kind::Flat { handle: flat.handle, callback: flat.callback },
-            class: class(about.data_bytes),
-            memory_bytes: about.memory_bytes,
-            features: 0,
-            startup_each: None,
-            startup_functions: Vec::new(),
-            reset_globals: None,
-        };
+        let kind = Kind::Flat { handle: flat.handle, callback: flat.callback };
+        let mut facts = Facts::new(kind, class(about.data_bytes), about.memory_bytes);
         if let Some(resettable) = resettable(&wasm, facts.class, &about) {
             facts.reset_globals = Some(resettable.globals);
             wasm = resettable.wasm;
@@ -120,15 +113,8 @@ impl Compiler {
             Spoken::Http02 if about.needs_03() => (Kind::Component, Class::Concurrent),
             Spoken::Http02 => (Kind::Component, class(about.data_bytes)),
         };
-        let facts = Facts {
-            kind,
-            class,
-            memory_bytes: about.memory_bytes,
-            features: 0,
-            startup_each: about.has_start.then(|| "it has a start function".into()),
-            startup_functions: Vec::new(),
-            reset_globals: None,
-        };
+        let mut facts = Facts::new(kind, class, about.memory_bytes);
+        facts.startup_each = about.has_start.then(|| "it has a start function".into());
         let engine = self.engines.get(facts.class, facts.memory_bytes);
         let code = engine.precompile_component(wasm).map_err(|error| not_compiled(&error))?;
         runtime()?.block_on(self.try_out(job, &facts, &code))?;
@@ -143,15 +129,8 @@ impl Compiler {
         about: &sniff::Module,
     ) -> Result<(Facts, Vec<u8>), Reason> {
         let functions = startup_functions(about);
-        let mut facts = Facts {
-            kind: Kind::Core,
-            class: Class::Small,
-            memory_bytes: about.memory_bytes,
-            features: 0,
-            startup_each: None,
-            startup_functions: functions.iter().map(|&name| name.to_owned()).collect(),
-            reset_globals: None,
-        };
+        let mut facts = Facts::new(Kind::Core, Class::Small, about.memory_bytes);
+        facts.startup_functions = functions.iter().map(|&name| name.to_owned()).collect();
         let (mut image_bytes, mut memory_bytes) = (about.data_bytes, about.memory_bytes);
         let mut prepared = wasm.to_vec();
         let name = &job.name;

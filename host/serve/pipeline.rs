@@ -19,7 +19,7 @@ use super::respond::{self, Asked, Body};
 use super::wire::Wire;
 use super::worker::{Routed, Worker};
 use crate::guest::budget::Budget;
-use crate::guest::component::{ComponentInstance, Terms, Visit};
+use crate::guest::component::{ComponentInstance, Seat, Terms, Visit};
 use crate::guest::core::{Answer, CoreInstance};
 use crate::guest::kept::Kept;
 use crate::guest::meter::Meter;
@@ -143,10 +143,7 @@ fn dispatch(worker: &Rc<Worker>, mut request: Box<Request>, started: Instant) ->
             Step::Later(Box::pin(visit(worker.clone(), instance, request, permit, times)))
         }
         Ok(Routed::Seated(seat, permit)) => {
-            let terms = terms(worker, permit, (started, false));
-            let deadline = started + worker.config.limits.deadline;
-            let visit = Visit::join(seat, request, terms);
-            Step::Later(Box::pin(async move { visit?.response(deadline).await }))
+            Step::Later(Box::pin(join(worker, seat, request, permit, (started, false))))
         }
         Ok(Routed::Make(guest, permit)) => {
             Step::Later(Box::pin(make_and_call(worker.clone(), guest, permit, request, started)))
@@ -280,9 +277,7 @@ async fn make_and_call(
     if guest.is_shared()
         && let Some(seat) = worker.pool.seat(&guest)
     {
-        let deadline = started + worker.config.limits.deadline;
-        let terms = terms(&worker, permit, (started, true));
-        return Visit::join(seat, request, terms)?.response(deadline).await;
+        return join(&worker, seat, request, permit, (started, true)).await;
     }
     let instance = worker.pool.make(guest).await?;
     call(worker, instance, request, permit, started).await
@@ -324,6 +319,19 @@ async fn visit(
     let deadline = times.0 + worker.config.limits.deadline;
     let terms = terms(&worker, permit, times);
     Visit::begin(instance, request, terms)?.response(deadline).await
+}
+
+/// The same, in an instance that handles several at once. The request is in it at once.
+fn join(
+    worker: &Worker,
+    seat: Seat,
+    request: Box<Request>,
+    permit: Permit,
+    times: (Instant, bool),
+) -> impl Future<Output = Result<Response, Reject>> + use<> {
+    let deadline = times.0 + worker.config.limits.deadline;
+    let visit = Visit::join(seat, request, terms(worker, permit, times));
+    async move { visit?.response(deadline).await }
 }
 
 fn terms(worker: &Worker, permit: Permit, (started, waited): (Instant, bool)) -> Terms<Permit> {

@@ -8,22 +8,7 @@ use bindings::wasi::config::store;
 #[allow(missing_docs)]
 mod bindings {
     wit_bindgen::generate!({
-        inline: "
-            package wasi:config@0.2.0-rc.1;
-
-            interface store {
-                variant error {
-                    upstream(string),
-                    io(string),
-                }
-                get: func(key: string) -> result<option<string>, error>;
-                get-all: func() -> result<list<tuple<string, string>>, error>;
-            }
-
-            world imports {
-                import store;
-            }
-        ",
+        path: "../wit/config.wit",
     });
 }
 

@@ -119,6 +119,11 @@ impl Departure {
         Poll::Ready(Some(Err(reject)))
     }
 
+    /// Whether the instance is gone and has not said why yet: the slow lane lets go of it before.
+    fn is_unexplained(&mut self, cx: &mut Context<'_>) -> bool {
+        self.visit.as_mut().is_some_and(|visit| visit.gone.is_gone() && !visit.poll_call(cx))
+    }
+
     /// The next piece that was not there before.
     fn poll_new(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
         if self.visit.is_none() {
@@ -130,9 +135,7 @@ impl Departure {
                 Poll::Ready(()) => self.fail(Reject::Deadline, "silent for too long"),
             },
             Poll::Ready(Some(Err(reject))) => {
-                // The slow lane lets go of the instance before it says why.
-                let visit = self.visit.as_mut();
-                if visit.is_some_and(|visit| visit.gone.is_gone() && !visit.poll_call(cx)) {
+                if self.is_unexplained(cx) {
                     self.broken = Some(reject);
                     return Poll::Pending;
                 }
@@ -154,11 +157,11 @@ impl Departure {
                 }
             }
             Poll::Ready(None) => {
-                // The body of an instance that is gone looks complete.
-                let is_cut = self.visit.as_ref().is_some_and(|visit| visit.gone.is_gone());
-                if is_cut && !self.visit.as_mut().is_some_and(|visit| visit.poll_call(cx)) {
+                if self.is_unexplained(cx) {
                     return Poll::Pending;
                 }
+                // The body of an instance that is gone looks complete.
+                let is_cut = self.visit.as_ref().is_some_and(|visit| visit.gone.is_gone());
                 if is_cut || self.left.is_some_and(|left| left > 0) {
                     return self
                         .fail(Reject::InvalidResponse, "its body is shorter than announced");

@@ -10,6 +10,7 @@ mod guard;
 mod intake;
 mod listen;
 mod pipeline;
+mod post;
 mod respond;
 mod upstream;
 mod wire;
@@ -235,7 +236,7 @@ fn work(
     runtime.block_on(async {
         let worker = Worker::new(index, shared);
         tokio::task::spawn_local(guard::run(worker.clone()));
-        tokio::task::spawn_local(worker.pool.clone().renew_always());
+        tokio::task::spawn_local(worker.clone().tidy_always());
         tokio::task::spawn_local(publish(worker.clone(), shared.ask.clone()));
         let received = listen::receive(worker.clone(), inbox, stopped(shared.stop.clone()));
         let receiving = tokio::task::spawn_local(received);

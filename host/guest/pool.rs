@@ -43,8 +43,6 @@ pub struct Pool {
     retired: RefCell<Vec<Instance>>,
     /// Instances that are out with a request.
     out: Cell<usize>,
-    /// Says that there are retired instances.
-    work: Notify,
     pulse: Pulse,
     exits: Exits,
     /// How long the line of one guest may be.
@@ -60,6 +58,8 @@ pub struct Exits {
     pub lane: Entry,
     /// Requests that guests make.
     pub door: Door,
+    /// Told of instances that are to be renewed, by [`Pool::renew`].
+    pub retired: Rc<Notify>,
 }
 
 /// Counts an instance that is out; dropping it says that the instance has come back or is gone.
@@ -84,7 +84,6 @@ impl Pool {
             shelves: RefCell::new(Shelves::new(ready_max, memory.clone())),
             retired: RefCell::default(),
             out: Cell::new(0),
-            work: Notify::new(),
             pulse,
             exits,
             queue,
@@ -263,7 +262,7 @@ impl Pool {
             Isolation::Fresh if self.memory.is_tight() && instance.is_large() => drop(instance),
             Isolation::Fresh => {
                 self.retired.borrow_mut().push(instance);
-                self.work.notify_one();
+                self.exits.retired.notify_one();
             }
         }
     }
@@ -275,19 +274,8 @@ impl Pool {
         }
     }
 
-    /// Renews instances for ever. A task of its own: it is woken by the first instance that comes
-    /// back and stands behind every connection that is ready by then, so that all of these are
-    /// answered before any instance is renewed. That also spares the kernel waking the clients one
-    /// by one.
-    pub async fn renew_always(self: Rc<Self>) {
-        loop {
-            self.work.notified().await;
-            self.renew();
-        }
-    }
-
     /// Resets the instances that have done their work, or makes new ones in their place.
-    fn renew(self: &Rc<Self>) {
+    pub fn renew(self: &Rc<Self>) {
         while let Some(instance) = { self.retired.borrow_mut().pop() } {
             let is_warm = {
                 let mut shelves = self.shelves.borrow_mut();

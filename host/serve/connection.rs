@@ -1,7 +1,7 @@
 //! One connection from accept to close.
 //!
-//! Owns the loop that drives hyper: poll it, then send what it has written; and what is left of a
-//! connection that is idle.
+//! Owns the loop that drives hyper: poll it, then have sent what it has written; and what is left of
+//! a connection that is idle.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -91,7 +91,12 @@ async fn drive(worker: &Rc<Worker>, wire: &Rc<Wire>, peer: SocketAddr, before: B
             polled = Pin::new(&mut connection).poll(cx);
         }
         // An error is the client's: it has been answered by hyper, or there is nobody to answer.
-        let flushed = wire.flush(cx);
+        let flushed = if polled.is_pending() && wire.can_send() {
+            worker.post.put(wire);
+            Poll::Pending
+        } else {
+            wire.flush(cx)
+        };
         wire.end_round();
         match (polled, flushed) {
             (Poll::Ready(_), Poll::Ready(_)) | (_, Poll::Ready(Err(_))) => Poll::Ready(true),

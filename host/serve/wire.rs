@@ -2,7 +2,8 @@
 //!
 //! Owns the bytes that hyper has written and the socket has not taken, and what is known of the
 //! connection's life. hyper's flushes are held back until its future returns: then one system call
-//! carries every answer that is ready, and none waits for a slow one behind it. Knows no HTTP.
+//! carries every answer that is ready, and none waits for a slow one behind it. When that call is
+//! made is decided by `post`. Knows no HTTP.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -50,6 +51,8 @@ pub struct Wire {
     blocked_bytes: Cell<u64>,
     /// It did not at the last try.
     is_stuck: Cell<bool>,
+    /// What is held is about to be sent with what other connections hold.
+    pub posted: Cell<bool>,
     /// Asked to give hyper's state back as long as it is idle.
     pub parking: Cell<bool>,
     /// Bytes have arrived that belong to no request yet, the first of them in this tick of the
@@ -90,6 +93,7 @@ impl Wire {
             blocked_since: Cell::new(None),
             blocked_bytes: Cell::new(0),
             is_stuck: Cell::new(false),
+            posted: Cell::new(false),
             parking: Cell::new(false),
             partial_since: Cell::new(None),
             in_flight: Cell::new(false),
@@ -214,6 +218,24 @@ impl Wire {
         let stream = self.stream.borrow();
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         recv(stream.inner(), &mut [0_u8; 1][..], flags).ok().map(|(count, _)| count)
+    }
+
+    /// Whether there is something to send, and the socket has taken all before.
+    pub fn can_send(&self) -> bool {
+        let held = self.held.borrow();
+        !held.bytes.is_empty() && held.sent == 0 && self.blocked_since.get().is_none()
+    }
+
+    /// Sends what is held from outside of the connection's task, which is woken for the rest, or
+    /// to see that the socket is broken.
+    pub fn send(&self) {
+        let Some(task) = self.task.borrow().clone() else { return };
+        self.begin_round();
+        let flushed = self.flush(&mut Context::from_waker(&task));
+        self.end_round();
+        if matches!(flushed, Poll::Ready(Err(_))) {
+            task.wake();
+        }
     }
 
     /// Sends what is held, as far as the socket takes it. The task is woken for the rest.

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
+use tokio::sync::Notify;
 
 use super::Shared;
 use super::balance::Balance;
 use super::clients::Clients;
+use super::post::Post;
 use super::upstream::Upstream;
 use super::wire::{Spares, Wire};
 use crate::config::Config;
@@ -43,6 +45,10 @@ pub struct Worker {
     /// Ticks of [`CLOCK_TICK_MS`] since the worker began.
     pub clock: Rc<Cell<u32>>,
     pub spares: Rc<Spares>,
+    /// The connections that have something to send.
+    pub post: Post,
+    /// Says that there is something to do behind every connection that is ready.
+    work: Rc<Notify>,
     /// The sockets of its connections, by the number they got when they were accepted.
     pub wires: RefCell<slab::Slab<Rc<Wire>>>,
     /// Those of them that may be closed to make room, by their numbers.
@@ -107,7 +113,8 @@ impl Worker {
         let (pulse, memory) = (engines.pulse(index), engines.memory.clone());
         let (outbound, door, orders) = Outbound::new(&shared.outbound);
         tokio::task::spawn_local(outbound.run(orders));
-        let exits = Exits { lane: shared.lane.clone(), door };
+        let work = Rc::new(Notify::new());
+        let exits = Exits { lane: shared.lane.clone(), door, retired: work.clone() };
         let pool = Pool::new(pulse, ready_max, exits, memory, queue);
         let upstream = config.upstream.as_ref();
         Rc::new(Worker {
@@ -119,6 +126,8 @@ impl Worker {
             began: Instant::now(),
             clock: Rc::default(),
             spares: Rc::default(),
+            post: Post::new(work.clone()),
+            work,
             wires: RefCell::default(),
             spare: RefCell::default(),
             clients: shared.clients.clone(),
@@ -148,6 +157,17 @@ impl Worker {
         counters.requests.set(count);
         counters.in_flight.add(1);
         (RequestId { worker: self.index as u16, count }, InFlight(self.clone()))
+    }
+
+    /// Sends answers, and renews the instances that they are of, for ever. A task of its own: it is
+    /// woken by the first of them and stands behind every connection that is ready by then, so
+    /// that all of these are answered before any instance is renewed.
+    pub async fn tidy_always(self: Rc<Self>) {
+        loop {
+            self.work.notified().await;
+            self.post.send();
+            self.pool.renew();
+        }
     }
 
     /// Follows what the control path has done, so that nothing of old is kept by a worker without

@@ -129,7 +129,7 @@ impl State {
         self.table = ResourceTable::new();
         self.table.set_max_capacity(HANDLES_MAX);
         self.canon.handles.clear();
-        self.canon.pending = None;
+        self.canon.pending.clear();
         self.canon.tasks.clear();
         self.wasi = None;
         self.log = None;

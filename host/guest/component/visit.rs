@@ -344,19 +344,18 @@ async fn drive<K>(
 }
 
 /// A request as components get it.
-fn standard(request: Box<Request>, asked: &Asked) -> Result<http::Request<Arriving>, Reject> {
-    let mut made = Vec::new();
+fn standard(mut request: Box<Request>, asked: &Asked) -> Result<http::Request<Arriving>, Reject> {
+    let mut headers = std::mem::take(&mut request.headers);
     header::host_made(&request, |prefix, name, value| {
         let name = match name {
             "" => Ok(HeaderName::from_static(BASE_PATH)),
             name => HeaderName::from_bytes(format!("{prefix}{name}").as_bytes()),
         };
         if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
-            made.push((name, value));
+            headers.append(name, value);
         }
     });
-    let Request { method, uri, mut headers, body, .. } = *request;
-    headers.extend(made);
+    let Request { method, uri, body, .. } = *request;
     let has_host = headers.get(http::header::HOST).is_some_and(|host| !host.is_empty());
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = Some(uri);

@@ -20,7 +20,7 @@ pub type Result<T, E = wasmtime::Error> = std::result::Result<T, E>;
 #[derive(Default)]
 pub struct Canon {
     pub memory: Option<Memory>,
-    pub pending: Option<Pending>,
+    pub pending: Pending,
     pub handles: Handles,
     /// What the calls of a guest of 0.3 wait for.
     pub tasks: Tasks,
@@ -202,12 +202,25 @@ impl At {
     }
 }
 
+impl Default for Layout {
+    fn default() -> Self {
+        Layout { root: [0; ROOT_BYTES], pieces: Vec::new() }
+    }
+}
+
 impl Layout {
     fn of<T: Lower>(value: T) -> Layout {
-        const { assert!(T::SIZE <= ROOT_BYTES, "a result is larger than the room for it") };
-        let mut layout = Layout { root: [0; ROOT_BYTES], pieces: Vec::new() };
-        value.lower(&mut layout, At { piece: 0, byte: 0 });
+        let mut layout = Layout::default();
+        layout.begin(value);
         layout
+    }
+
+    /// Takes this value in the place of the one before.
+    fn begin<T: Lower>(&mut self, value: T) {
+        const { assert!(T::SIZE <= ROOT_BYTES, "a result is larger than the room for it") };
+        self.root = [0; ROOT_BYTES];
+        self.pieces.clear();
+        value.lower(self, At { piece: 0, byte: 0 });
     }
 
     pub fn put(&mut self, at: At, bytes: &[u8]) {
@@ -247,60 +260,75 @@ pub fn store<T: Lower>(memory: &mut [u8], ptr: u32, value: T) -> Result<()> {
     write(memory, ptr, &layout.root[..T::SIZE], T::ALIGN)
 }
 
-/// A result on its way to the guest, which makes room for it piece by piece.
+/// A result on its way to the guest, which makes room for it piece by piece. Kept from one to the
+/// next, with its own room.
+#[derive(Default)]
 pub struct Pending {
     layout: Layout,
     /// Where the pieces are, as far as that is known.
     places: Vec<u32>,
+    /// Whether the guest has been asked for the place of the next piece.
+    is_asked: bool,
     ret: u32,
     size: usize,
     align: usize,
 }
 
-/// Begins to give the guest a result. What it gets to know is what room is needed first, and from
-/// [`place`] what next (`flatten/rooms.rs`).
-pub fn give_all<T: Lower>(guest: &mut Guest<'_>, ret: u32, value: T) -> Result<i64> {
-    let layout = Layout::of(value);
-    let places = Vec::with_capacity(layout.pieces.len());
-    let pending = Pending { layout, places, ret, size: T::SIZE, align: T::ALIGN };
-    go_on(guest, pending)
-}
-
-/// Takes the place of the piece that was asked for.
-pub fn place(mut guest: Guest<'_>, ptr: u32) -> Result<i64> {
-    let pending = guest.data_mut().canon.pending.take();
-    let mut pending = pending.ok_or_else(|| misuse("there is nothing to make room for"))?;
-    pending.put(ptr);
-    go_on(&mut guest, pending)
-}
-
-/// What room is needed next; or writes the result, if that is all.
-fn go_on(guest: &mut Guest<'_>, mut pending: Pending) -> Result<i64> {
-    while let Some(piece) = pending.layout.pieces.get(pending.places.len()) {
-        let (len, align) = (piece.bytes.len() as u32, piece.align as u32);
-        if len > 0 {
-            guest.data_mut().canon.pending = Some(pending);
-            return Ok(i64::from(align) << 32 | i64::from(len));
-        }
-        // Nothing is at the address of nothing.
-        pending.put(align);
-    }
-    let (memory, _) = parts(guest)?;
-    let Pending { layout, places, ret, size, align } = pending;
-    for (piece, ptr) in layout.pieces.iter().zip(places) {
-        if !piece.bytes.is_empty() {
-            write(memory, ptr, &piece.bytes, piece.align)?;
-        }
-    }
-    write(memory, ret, &layout.root[..size], align)?;
-    Ok(NOTHING)
-}
-
 impl Pending {
+    /// As at first.
+    pub fn clear(&mut self) {
+        self.layout.pieces.clear();
+        self.is_asked = false;
+    }
+
     fn put(&mut self, ptr: u32) {
         self.layout.set_pointer(self.places.len(), ptr);
         self.places.push(ptr);
     }
+
+    /// What room is needed next; or writes the result, if that is all.
+    fn go_on(&mut self, memory: &mut [u8]) -> Result<i64> {
+        while let Some(piece) = self.layout.pieces.get(self.places.len()) {
+            let (len, align) = (piece.bytes.len() as u32, piece.align as u32);
+            if len > 0 {
+                self.is_asked = true;
+                return Ok(i64::from(align) << 32 | i64::from(len));
+            }
+            // Nothing is at the address of nothing.
+            self.put(align);
+        }
+        for (piece, ptr) in self.layout.pieces.iter().zip(&self.places) {
+            if !piece.bytes.is_empty() {
+                write(memory, *ptr, &piece.bytes, piece.align)?;
+            }
+        }
+        write(memory, self.ret, &self.layout.root[..self.size], self.align)?;
+        self.layout.pieces.clear();
+        Ok(NOTHING)
+    }
+}
+
+/// Begins to give the guest a result. What it gets to know is what room is needed first, and from
+/// [`place`] what next (`flatten/rooms.rs`).
+pub fn give_all<T: Lower>(guest: &mut Guest<'_>, ret: u32, value: T) -> Result<i64> {
+    let (memory, state) = parts(guest)?;
+    let pending = &mut state.canon.pending;
+    pending.layout.begin(value);
+    pending.places.clear();
+    pending.is_asked = false;
+    (pending.ret, pending.size, pending.align) = (ret, T::SIZE, T::ALIGN);
+    pending.go_on(memory)
+}
+
+/// Takes the place of the piece that was asked for.
+pub fn place(mut guest: Guest<'_>, ptr: u32) -> Result<i64> {
+    let (memory, state) = parts(&mut guest)?;
+    let pending = &mut state.canon.pending;
+    if !std::mem::take(&mut pending.is_asked) {
+        return Err(misuse("there is nothing to make room for"));
+    }
+    pending.put(ptr);
+    pending.go_on(memory)
 }
 
 fn write(memory: &mut [u8], ptr: u32, bytes: &[u8], align: usize) -> Result<()> {

@@ -210,14 +210,14 @@ pub fn copy(
 
 /// Copies what can be copied of a stream.
 pub fn go_on(memory: &mut [u8], tasks: &mut Tasks, at: u32) -> Result<()> {
-    let waker = tasks.waker.clone();
-    let Stream { writer, reader } = tasks.streams.get(at)?;
+    let Tasks { waker, streams, .. } = tasks;
+    let Stream { writer, reader } = streams.get(at)?;
     match (writer, reader) {
         (Writer::Guest(end), Reader::Response(outlet)) => {
             let Some((ptr, len)) = end.buffer else { return Ok(()) };
             let copied = if outlet.is_dropped() {
                 Copied::Dropped.with(0)
-            } else if outlet.has_room(&waker) {
+            } else if outlet.has_room(waker) {
                 let len = len.min(CHUNK_BYTES_MAX as u32);
                 outlet.put(Bytes::copy_from_slice(range(memory, ptr, len)?));
                 Copied::Completed.with(len)
@@ -230,7 +230,7 @@ pub fn go_on(memory: &mut [u8], tasks: &mut Tasks, at: u32) -> Result<()> {
         }
         (Writer::Request(inlet), Reader::Guest(end)) => {
             let Some((ptr, len)) = end.buffer else { return Ok(()) };
-            let Poll::Ready(ended) = inlet.poll(&mut Context::from_waker(&waker)) else {
+            let Poll::Ready(ended) = inlet.poll(&mut Context::from_waker(waker)) else {
                 return Ok(());
             };
             let some = inlet.rest.split_to(inlet.rest.len().min(len as usize));
@@ -297,8 +297,8 @@ pub fn pass(
 
 /// Passes a future's value on, if both ends are there.
 pub fn meet(memory: &mut [u8], state: &mut State, at: u32) -> Result<()> {
-    let waker = state.canon.tasks.waker.clone();
-    let Promise { writer, reader } = state.canon.tasks.promises.get(at)?;
+    let Tasks { waker, promises, .. } = &mut state.canon.tasks;
+    let Promise { writer, reader } = promises.get(at)?;
     match (&mut *writer, &mut *reader) {
         (Giver::Guest(end), Taker::Gone) if end.buffer.is_some() => {
             end.buffer = None;
@@ -330,7 +330,7 @@ pub fn meet(memory: &mut [u8], state: &mut State, at: u32) -> Result<()> {
         (giver, Taker::Guest(end)) => {
             let Some((ptr, _)) = end.buffer else { return Ok(()) };
             let value = match giver {
-                Giver::Response(watch) => match watch.fate(&waker) {
+                Giver::Response(watch) => match watch.fate(waker) {
                     Fate::Open => return Ok(()),
                     Fate::Read => Value::Sent(Ok(())),
                     Fate::Dropped => Value::Sent(Err(ErrorCode::ConnectionTerminated)),

@@ -19,7 +19,7 @@ use super::respond::{self, Asked, Body};
 use super::wire::Wire;
 use super::worker::{Routed, Worker};
 use crate::guest::budget::Budget;
-use crate::guest::component::{ComponentInstance, Seat, Terms, Visit};
+use crate::guest::component::{Terms, Visit};
 use crate::guest::core::{Answer, CoreInstance};
 use crate::guest::kept::Kept;
 use crate::guest::meter::Meter;
@@ -139,11 +139,12 @@ fn dispatch(worker: &Rc<Worker>, mut request: Box<Request>, started: Instant) ->
             Step::Call(instance, permit)
         }
         Ok(Routed::Ready(Instance::Component(instance), permit)) => {
-            let times = (started, false);
-            Step::Later(Box::pin(visit(worker.clone(), instance, request, permit, times)))
+            let visit = Visit::begin(instance, request, terms(worker, permit, (started, false)));
+            Step::Later(Box::pin(respond_by(visit, deadline(worker, started))))
         }
         Ok(Routed::Seated(seat, permit)) => {
-            Step::Later(Box::pin(join(worker, seat, request, permit, (started, false))))
+            let visit = Visit::join(seat, request, terms(worker, permit, (started, false)));
+            Step::Later(Box::pin(respond_by(visit, deadline(worker, started))))
         }
         Ok(Routed::Make(guest, permit)) => {
             Step::Later(Box::pin(make_and_call(worker.clone(), guest, permit, request, started)))
@@ -190,7 +191,7 @@ async fn queue_for_twin(
     request: Box<Request>,
     started: Instant,
 ) -> Result<Response, Reject> {
-    let waited = worker.gate.clone().wait(started + worker.config.limits.deadline).await;
+    let waited = worker.gate.clone().wait(deadline(&worker, started)).await;
     let Ok(permit) = waited else { return refuse(&worker, Reject::NoInstance).await };
     let headers = worker.take_headers();
     twin_later(worker, twin, permit, request, headers).await
@@ -204,7 +205,7 @@ async fn wait_and_call(
     mut request: Box<Request>,
     started: Instant,
 ) -> Result<Response, Reject> {
-    let deadline = started + worker.config.limits.deadline;
+    let deadline = deadline(&worker, started);
     let guest = tokio::time::timeout_at(deadline.into(), handler.wait()).await;
     drop(place);
     let guest = match guest {
@@ -255,7 +256,7 @@ async fn wait_in_queues(
     permit: Option<Permit>,
     started: Instant,
 ) -> Result<Permit, Reject> {
-    let deadline = started + worker.config.limits.deadline;
+    let deadline = deadline(worker, started);
     let permit = match permit {
         Some(permit) => permit,
         None => worker.guest_gate(guest.id).wait(deadline).await?,
@@ -277,7 +278,8 @@ async fn make_and_call(
     if guest.is_shared()
         && let Some(seat) = worker.pool.seat(&guest)
     {
-        return join(&worker, seat, request, permit, (started, true)).await;
+        let visit = Visit::join(seat, request, terms(&worker, permit, (started, true)));
+        return respond_by(visit, deadline(&worker, started)).await;
     }
     let instance = worker.pool.make(guest).await?;
     call(worker, instance, request, permit, started).await
@@ -294,7 +296,8 @@ async fn call(
     let mut instance = match instance {
         Instance::Core(instance) => instance,
         Instance::Component(instance) => {
-            return visit(worker, instance, request, permit, (started, true)).await;
+            let visit = Visit::begin(instance, request, terms(&worker, permit, (started, true)));
+            return respond_by(visit, deadline(&worker, started)).await;
         }
     };
     let mut meter = worker.meter(instance.guest().id, started);
@@ -307,33 +310,17 @@ async fn call(
     }
 }
 
-/// Has a component handle a request. `waited` says that it was not the guest's time alone since
-/// the request began.
-async fn visit(
-    worker: Rc<Worker>,
-    instance: Box<ComponentInstance>,
-    request: Box<Request>,
-    permit: Permit,
-    times: (Instant, bool),
-) -> Result<Response, Reject> {
-    let deadline = times.0 + worker.config.limits.deadline;
-    let terms = terms(&worker, permit, times);
-    Visit::begin(instance, request, terms)?.response(deadline).await
+/// What comes of a request that a component handles.
+async fn respond_by(visit: Result<Visit, Reject>, deadline: Instant) -> Result<Response, Reject> {
+    visit?.response(deadline).await
 }
 
-/// The same, in an instance that handles several at once. The request is in it at once.
-fn join(
-    worker: &Worker,
-    seat: Seat,
-    request: Box<Request>,
-    permit: Permit,
-    times: (Instant, bool),
-) -> impl Future<Output = Result<Response, Reject>> + use<> {
-    let deadline = times.0 + worker.config.limits.deadline;
-    let visit = Visit::join(seat, request, terms(worker, permit, times));
-    async move { visit?.response(deadline).await }
+/// When the head of a response is due.
+fn deadline(worker: &Worker, started: Instant) -> Instant {
+    started + worker.config.limits.deadline
 }
 
+/// `waited` says that it was not the guest's time alone since the request began.
 fn terms(worker: &Worker, permit: Permit, (started, waited): (Instant, bool)) -> Terms<Permit> {
     let in_lanes = worker.config.slow_nice.is_some();
     Terms { pool: worker.pool.clone(), started, waited, in_lanes, keep: permit }
@@ -345,7 +332,7 @@ async fn nobody(
     started: Instant,
 ) -> Result<Response, Reject> {
     request.body.limit(worker.config.limits.body_bytes_max)?;
-    forward(&worker, &mut request, started + worker.config.limits.deadline).await
+    forward(&worker, &mut request, deadline(&worker, started)).await
 }
 
 /// Takes the response of a guest that has answered, and takes its instance back.

@@ -142,7 +142,7 @@ impl Body for Upload {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.first.as_ref().map_or_else(|| self.body.size_hint(), |(_, hint)| hint.clone())
+        self.first.as_ref().map_or_else(|| self.body.size_hint(), |(_, hint)| *hint)
     }
 }
 

@@ -5,10 +5,8 @@
 
 use std::cell::RefCell;
 use std::hint::black_box;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
@@ -58,9 +56,6 @@ struct Calls {
     house: Rc<House>,
     guest: Arc<Guest>,
     pool: Rc<Pool>,
-    /// The pool's task. It is polled after each request, instead of being woken: how long the
-    /// runtime takes to come to it depends on what else there is to do.
-    renewing: Pin<Box<dyn Future<Output = ()>>>,
     #[expect(clippy::vec_box, reason = "a guest takes it boxed, and the box is not to be timed")]
     requests: Vec<Box<Request>>,
     spare: HeaderMap,
@@ -157,12 +152,14 @@ impl Maker {
         // Nobody is behind this door.
         let outbound = outbound::Shared::new(&config::Outbound::default(), 1, 0);
         let (_, door, _) = Outbound::new(&outbound);
-        let (exits, queue) = (Exits { lane: house.lane.entry(), door }, QueueLimits::default());
-        let pool = Rc::new(Pool::new(pulse, READY_MAX, exits, memory, queue));
+        // What it is told is done after each request: how long a runtime takes to come to it
+        // depends on what else there is to do.
+        let retired = Rc::default();
+        let exits = Exits { lane: house.lane.entry(), door, retired };
+        let pool = Rc::new(Pool::new(pulse, READY_MAX, exits, memory, QueueLimits::default()));
         // It would rest after some work, as what is polled by the runtime should.
-        let renewing = Box::pin(tokio::task::unconstrained(pool.clone().renew_always()));
         let (requests, spare) = (Vec::new(), HeaderMap::new());
-        let mut calls = Calls { name, house, guest, pool, renewing, requests, spare };
+        let mut calls = Calls { name, house, guest, pool, requests, spare };
         calls.begin()?;
         Ok(calls)
     }
@@ -208,11 +205,11 @@ impl Calls {
 
     /// Serves the requests that were prepared, as `serve/pipeline.rs` does.
     fn each(&mut self, answered: impl Fn(Response)) {
-        let Calls { name, house, guest, pool, renewing, requests, spare } = self;
+        let Calls { name, house, guest, pool, requests, spare } = self;
         let limits = &guest.about.limits;
         house.runtime.block_on(async {
             for request in requests.drain(..) {
-                renew(renewing).await;
+                pool.renew();
                 let mut meter = Meter::new(limits, Instant::now()).in_lanes(pool, guest.id);
                 let Some(Instance::Core(mut instance)) = pool.take(guest) else {
                     panic!("{name}: none ready");
@@ -228,7 +225,7 @@ impl Calls {
                 drop(out);
                 answered(response);
             }
-            renew(renewing).await;
+            pool.renew();
         });
     }
 }
@@ -242,14 +239,4 @@ impl Case for Calls {
     fn run(&mut self, _turns: usize) {
         self.each(|response| drop(black_box(response)));
     }
-}
-
-/// Renews what has come back.
-async fn renew(renewing: &mut Pin<Box<dyn Future<Output = ()>>>) {
-    std::future::poll_fn(|cx| {
-        // It never ends.
-        let _pending = renewing.as_mut().poll(cx);
-        Poll::Ready(())
-    })
-    .await;
 }

@@ -277,10 +277,13 @@ fn memory_stays_flat(language: Language) {
         host.at_rest();
         host.rss_bytes()
     };
-    let settled = serve(5_000);
-    let later = serve(10_000);
-    let grown = later.saturating_sub(settled);
-    assert!(grown < language.grows_by(), "from {settled} to {later} bytes in 20,000 requests");
+    let mut seen = vec![serve(5_000)];
+    // A heap that grows once, as any does, has not leaked; what leaks does so each time.
+    let flat = (0..3).any(|_| {
+        seen.push(serve(10_000));
+        seen[seen.len() - 1].saturating_sub(seen[seen.len() - 2]) < language.grows_by()
+    });
+    assert!(flat, "bytes after each 20,000 requests more: {seen:?}");
     // Nor is it renewed for what it leaves behind: the guests give back what they took.
     let paths = (0..1_000).map(|_| host.get(&language.path("probe/count")).text());
     let counts: Vec<usize> = paths.map(|count| count.parse().expect("a number")).collect();

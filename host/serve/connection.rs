@@ -1,7 +1,7 @@
 //! One connection from accept to close.
 //!
-//! Owns the loop that drives hyper: poll it, then have sent what it has written; and what is left of
-//! a connection that is idle.
+//! Owns the loop that drives hyper: poll it, then have what it has written sent; and what is left
+//! of a connection that is idle.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

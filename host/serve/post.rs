@@ -14,8 +14,8 @@ use super::wire::Wire;
 
 /// Connections whose answers wait at most, and how long the first of them does, as far as it is
 /// for another connection's work. More than so many make nothing cheaper.
-const WAITING_MAX: usize = 16;
-const WAIT_MAX: Duration = Duration::from_micros(200);
+const WAITING_MAX: usize = 32;
+const WAIT_MAX: Duration = Duration::from_micros(400);
 
 /// The connections of one worker that have something to send.
 pub struct Post {

@@ -7,14 +7,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::client::message;
 use crate::host::{HELLO, Host, Status, command};
 
-/// How long a large guest may take to compile, on a machine with other work.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// How long large guests may take to compile, at a low priority and on a machine with other work.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// A language, and what is known of the memory of its guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +109,9 @@ impl Language {
         for (name, wasm) in self.guests()? {
             setup = setup.file(&format!("{}/{name}.wasm", self.name()), wasm);
         }
-        // What was compiled once is there for the next host.
+        // What was compiled once is there for the next host, which waits for it.
+        static COMPILING: Mutex<()> = Mutex::new(());
+        let _one_host = COMPILING.lock().unwrap_or_else(PoisonError::into_inner);
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("languages/compiled");
         let cache = cache.to_str().expect("a path in UTF-8");
         let host = setup

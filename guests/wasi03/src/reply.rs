@@ -3,19 +3,14 @@
 use bytes::Bytes;
 use guesthouse_guests::{Reply, SERVER};
 use http_body_util::Full;
-use wasip3::http::types::{ErrorCode, Request, Response};
-use wasip3::http_compat::{http_from_wasi_request, http_into_wasi_response};
+use wasip3::http::types::{ErrorCode, Response};
+use wasip3::http_compat::http_into_wasi_response;
 
-/// Answers a request with the whole reply that is made of its head.
+/// The whole reply.
 ///
 /// # Errors
-/// The request is not one of HTTP, or the reply is not a valid response.
-pub fn respond(
-    request: Request,
-    reply: impl FnOnce(&http::Request<()>) -> Reply,
-) -> Result<Response, ErrorCode> {
-    let (head, _body) = http_from_wasi_request(request)?.into_parts();
-    let reply = reply(&http::Request::from_parts(head, ()));
+/// The reply is not a valid response.
+pub fn respond(reply: Reply) -> Result<Response, ErrorCode> {
     let mut response =
         http::Response::builder().status(reply.status).header("content-type", reply.content_type);
     if reply.server {

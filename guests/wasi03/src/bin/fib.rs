@@ -2,6 +2,7 @@
 
 use guesthouse_guests_wasi03::respond;
 use wasip3::http::types::{ErrorCode, Request, Response};
+use wasip3::http_compat::http_from_wasi_request;
 
 wasip3::http::service::export!(Fib);
 
@@ -9,13 +10,12 @@ struct Fib;
 
 impl wasip3::exports::http::handler::Guest for Fib {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
-        respond(request, |head| {
-            // A host that is not Guesthouse does not say where the guest is mounted.
-            let base = head.headers().get("guesthouse-base-path");
-            let base = base.and_then(|base| base.to_str().ok()).unwrap_or("/fib");
-            let uri = head.uri().path_and_query().map_or("/", |uri| uri.as_str());
-            guesthouse_guests::fib(base, uri)
-        })
+        let request = http_from_wasi_request(request)?;
+        // A host that is not Guesthouse does not say where the guest is mounted.
+        let base = request.headers().get("guesthouse-base-path");
+        let base = base.and_then(|base| base.to_str().ok()).unwrap_or("/fib");
+        let uri = request.uri().path_and_query().map_or("/", |uri| uri.as_str());
+        respond(guesthouse_guests::fib(base, uri))
     }
 }
 

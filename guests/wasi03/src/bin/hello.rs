@@ -1,4 +1,5 @@
-//! The component `hello` of wasi:http 0.3: the least that a handler can do.
+//! The component `hello` of wasi:http 0.3: the least that a handler can do. It does not look at its
+//! request, so nothing of it is converted.
 
 use guesthouse_guests_wasi03::respond;
 use wasip3::http::types::{ErrorCode, Request, Response};
@@ -8,8 +9,8 @@ wasip3::http::service::export!(Hello);
 struct Hello;
 
 impl wasip3::exports::http::handler::Guest for Hello {
-    async fn handle(request: Request) -> Result<Response, ErrorCode> {
-        respond(request, |_| guesthouse_guests::hello())
+    async fn handle(_request: Request) -> Result<Response, ErrorCode> {
+        respond(guesthouse_guests::hello())
     }
 }
 

@@ -93,7 +93,8 @@ fn a_long_body_takes_no_more_memory_than_a_short_one() {
 /// Pieces that bring nothing keep nobody from being served, nor do they last for ever.
 #[test]
 fn empty_writes_hold_up_nobody() {
-    let host = start(&["--workers", "1", "--cpu-max", "500ms"]);
+    // What lasts that long is not to wait for other programs of this machine.
+    let host = start(&["--workers", "1", "--cpu-max", "500ms", "--slow-priority", "0"]);
     assert_eq!(text(&host, "/probe/empty-writes?1000"), "end");
     let wire = Wire::open(&host, message("GET", "/probe/empty-writes", &CLOSE, b""));
     for _ in 0..20 {

@@ -40,7 +40,7 @@ pub mod wire;
 mod world;
 
 /// How long a state is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The probe in bytes, built once for all tests of this process.
 pub fn probe() -> &'static [u8] {

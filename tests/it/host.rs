@@ -35,10 +35,10 @@ mod log;
 mod status;
 
 /// How long a start, a log line or an end is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long pools and gates may take to be as they were.
-const REST: Duration = Duration::from_secs(5);
+const REST: Duration = Duration::from_secs(20);
 
 /// A user and a group without any rights.
 const NOBODY: u32 = 65_534;

@@ -10,6 +10,9 @@ use crate::client::Connection;
 use crate::host::{HELLO, Host, Setup, until};
 use crate::hostile::{PATIENCE, text};
 
+/// Long calls are not to wait for other programs of this machine.
+const NOT_LAST: [&str; 2] = ["--slow-priority", "0"];
+
 /// A guest that computes for a while, some ten milliseconds, does `then`, and answers with the
 /// first `$length` bytes of its memory.
 fn burning(imports: &str, then: &str) -> String {
@@ -168,6 +171,7 @@ fn guests_share_the_slow_lane_and_not_calls() {
     let host = host("burn", &burning_for(300_000_000, "", ""))
         .file("loop.wat", text("loop"))
         .args(["--deadline", "60s", "--cpu-max", "60s"])
+        .args(NOT_LAST)
         .start();
     host.settled();
     let all = || cpu(&host, "slow-") + cpu(&host, "worker-");
@@ -194,7 +198,7 @@ fn guests_share_the_slow_lane_and_not_calls() {
 /// as it moves, and they hold no instances meanwhile.
 #[test]
 fn long_calls_wait_in_a_line() {
-    let host = host("burn", &burning_for(100_000_000, "", "")).start();
+    let host = host("burn", &burning_for(100_000_000, "", "")).args(NOT_LAST).start();
     host.settled();
     for _ in 0..4 {
         assert_eq!(host.get("/burn").text(), "burnt");
@@ -212,7 +216,7 @@ fn long_calls_wait_in_a_line() {
 /// A burst of a length that is allowed is answered, however long that takes.
 #[test]
 fn a_line_takes_a_burst() {
-    let host = host("burn", &burning("", "")).start();
+    let host = host("burn", &burning("", "")).args(NOT_LAST).start();
     host.settled();
     for _ in 0..4 {
         assert_eq!(host.get("/burn").text(), "burnt");

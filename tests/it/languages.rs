@@ -227,6 +227,7 @@ fn an_exception_is_a_500(language: Language) {
         let Some(host) = language.start(isolation) else { return };
         for what in ["fail", "fail-late", "no-such-behaviour", "allocate"] {
             host.assert_serves(&language.path("probe/say"));
+            host.at_rest();
             let mut connection = host.connect();
             let path = language.path(&format!("probe/{what}"));
             connection.send(message("GET", &path, &[], b""));
@@ -255,7 +256,12 @@ fn an_exception_is_a_500(language: Language) {
 fn isolation_holds(language: Language) {
     for isolation in ["fresh", "reuse"] {
         let Some(host) = language.start(isolation) else { return };
-        let text = |rest: &str| host.get(&language.path(rest)).text();
+        let text = |rest: &str| {
+            let text = host.get(&language.path(rest)).text();
+            // An instance that comes back late is not there for the next request.
+            host.at_rest();
+            text
+        };
         let counts: Vec<String> = (0..4).map(|_| text("probe/count")).collect();
         let expected = if isolation == "fresh" { ["1"; 4] } else { ["1", "2", "3", "4"] };
         assert_eq!(counts, expected, "{isolation}");

@@ -23,7 +23,7 @@ mod startup;
 mod words;
 
 /// How long a state is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Both ways to keep instances.
 pub const ISOLATIONS: [&str; 2] = ["fresh", "reuse"];

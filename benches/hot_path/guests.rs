@@ -157,7 +157,6 @@ impl Maker {
         let retired = Rc::default();
         let exits = Exits { lane: house.lane.entry(), door, retired };
         let pool = Rc::new(Pool::new(pulse, READY_MAX, exits, memory, QueueLimits::default()));
-        // It would rest after some work, as what is polled by the runtime should.
         let (requests, spare) = (Vec::new(), HeaderMap::new());
         let mut calls = Calls { name, house, guest, pool, requests, spare };
         calls.begin()?;

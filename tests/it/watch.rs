@@ -31,7 +31,7 @@ mod saves;
 mod swap;
 
 /// How long a change may take to be served on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Between two requests of a client that asks all the time.
 const BREATH: Duration = Duration::from_millis(2);

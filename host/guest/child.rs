@@ -1,17 +1,19 @@
 //! Compiling in a child process: what strangers' bytes do to the compiler stays there.
 //!
 //! Owns both ends: the host starts its own program as `guesthouse compile`, hands it one job, and
-//! takes one verdict; the child puts itself under limits before it reads the guest. Job and
-//! verdict pass through anonymous files in memory, so that neither end waits for the other and a
-//! child needs neither the cache nor the handlers; Landlock keeps it from all files.
+//! takes one verdict; the child puts itself under limits before it reads the guest. The job is in
+//! an anonymous file and the verdict comes through a pipe, so that a child needs neither the cache
+//! nor the handlers; Landlock keeps it from all files. With the verdict the work is done: how long
+//! the kernel takes to clear away the process is nobody's wait.
 
 use std::fs::File;
-use std::io::{Read, Seek, Write};
-use std::os::fd::OwnedFd;
+use std::io::{PipeReader, Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use landlock::{Access, AccessFs, AccessNet, Ruleset, RulesetAttr};
@@ -39,10 +41,17 @@ const NICENESS: i32 = 10;
 const OOM_SCORE: &str = "1000";
 /// Machine code that one guest may have.
 const CODE_BYTES_MAX: u64 = 1 << 30;
+/// What a verdict may be besides.
+const HEAD_BYTES_MAX: u64 = 1 << 20;
 /// What a child may say on stderr, all in all.
 const WORDS_BYTES_MAX: u64 = 1 << 20;
 /// A child that waits, and does not compute, is given up after its CPU time this many times over.
 const PATIENCE: u32 = 20;
+
+/// Two lengths in front of each frame.
+const LENGTHS_BYTES: u64 = 16;
+/// What is taken from the pipe at once: as much as it holds.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// Between two looks whether a job is still wanted.
 const CANCEL_LOOK: Duration = Duration::from_millis(50);
@@ -79,8 +88,18 @@ struct Order {
 
 type Verdict = Result<Facts, Reason>;
 
+/// How a child's work ended.
+enum End {
+    /// With what may be a verdict.
+    Frame(Vec<u8>),
+    /// Without one.
+    Exit(ExitStatus),
+    /// It was ended.
+    GivenUp,
+}
+
 impl Children {
-    /// Compiles one guest in a process of its own. Blocks until that has ended.
+    /// Compiles one guest in a process of its own. Blocks until there is a verdict or can be none.
     ///
     /// # Errors
     /// Why the guest cannot be compiled, or why no child could be had.
@@ -95,21 +114,42 @@ impl Children {
         let no_child = |error: std::io::Error| {
             Failure::passing(format!("could not start a process to compile it in: {error}"))
         };
-        let files = || -> std::io::Result<_> {
-            let mut stdin = memory_file("job")?;
-            write_framed(&mut stdin, &order, bytes)?;
-            stdin.rewind()?;
-            Ok((stdin, memory_file("verdict")?, memory_file("words")?))
-        };
-        let (stdin, mut stdout, mut stderr) = files().map_err(no_child)?;
-        let streams = || Ok((stdout.try_clone()?, stderr.try_clone()?));
-        let (out, words) = streams().map_err(no_child)?;
+        let mut stderr = memory_file("words").map_err(no_child)?;
+        let start = || self.start(&order, bytes, stderr.try_clone()?);
+        let (child, verdict) = start().map_err(no_child)?;
+        // Its start-up code may use its own CPU time, and wait for its own deadline.
+        let cpu = self.limits.cpu_max + job_limits.0;
+        let patience = cpu * PATIENCE + job_limits.1;
+        let end = wait(child, verdict, patience, cancel).map_err(no_child)?;
+        let said = repeat(&mut stderr);
+        if cancel.is_cancelled() {
+            return Err(Failure::passing("its file has changed or gone meanwhile".into()));
+        }
+        match end {
+            End::Frame(frame) => read_verdict(frame),
+            End::Exit(status) if status.success() => Err(no_verdict()),
+            End::Exit(status) => Err(self.obituary(Some(status), cpu, &said)),
+            End::GivenUp => Err(self.obituary(None, cpu, &said)),
+        }
+    }
+
+    /// Starts a child with its job. Its verdict comes through the pipe.
+    fn start(
+        &self,
+        order: &Order,
+        bytes: &[u8],
+        stderr: File,
+    ) -> std::io::Result<(Child, PipeReader)> {
+        let mut stdin = memory_file("job")?;
+        write_framed(&mut stdin, order, bytes)?;
+        stdin.rewind()?;
+        let (verdict, stdout) = std::io::pipe()?;
         let log = match self.log {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
         };
         let mut command = Command::new(PROGRAM);
-        command.args([VERB, "--log", log]).stdin(stdin).stdout(out).stderr(words);
+        command.args([VERB, "--log", log]).stdin(stdin).stdout(stdout).stderr(stderr);
         // Not in the host's group: a terminal's signals are for the host.
         command.env_clear().process_group(0);
         // By default the allocator takes 1 GiB at a time, and all of it counts.
@@ -117,19 +157,7 @@ impl Children {
         if let Some(filter) = std::env::var_os(crate::log::FILTER) {
             command.env(crate::log::FILTER, filter);
         }
-        let mut child = command.spawn().map_err(no_child)?;
-        // Its start-up code may use its own CPU time, and wait for its own deadline.
-        let cpu = self.limits.cpu_max + job_limits.0;
-        let patience = cpu * PATIENCE + job_limits.1;
-        let status = wait(&mut child, patience, cancel).map_err(no_child)?;
-        let said = repeat(&mut stderr);
-        if cancel.is_cancelled() {
-            return Err(Failure::passing("its file has changed or gone meanwhile".into()));
-        }
-        match status {
-            Some(status) if status.success() => read_verdict(&mut stdout),
-            ended => Err(self.obituary(ended, cpu, &said)),
-        }
+        Ok((command.spawn()?, verdict))
     }
 
     /// Why a child ended without a verdict, in words.
@@ -165,33 +193,65 @@ fn memory_file(name: &str) -> std::io::Result<File> {
     Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC)?))
 }
 
-/// Waits for a child to end, and ends it when it takes too long or is cancelled: then there is no
-/// status.
+/// Waits for a child's verdict or its end, and ends it when it takes too long or is cancelled.
 fn wait(
-    child: &mut Child,
+    mut child: Child,
+    mut verdict: PipeReader,
     patience: Duration,
     cancel: &Cancel,
-) -> std::io::Result<Option<ExitStatus>> {
-    let pid = Pid::from_child(child);
-    let ended: OwnedFd = pidfd_open(pid, PidfdFlags::empty())?;
+) -> std::io::Result<End> {
+    let ended: OwnedFd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
     let give_up = Instant::now() + patience;
+    let (mut frame, mut chunk) = (Vec::new(), [0; CHUNK_BYTES]);
+    let mut is_open = true;
     loop {
         let left = give_up.saturating_duration_since(Instant::now());
-        let left = if cancel.is_cancelled() { Duration::ZERO } else { left };
-        let timeout =
-            Timespec::try_from(left.min(CANCEL_LOOK)).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
-        let mut fds = [PollFd::new(&ended, PollFlags::IN)];
-        match poll(&mut fds, Some(&timeout)) {
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-            Ok(0) if left.is_zero() => {
-                child.kill()?;
-                child.wait()?;
-                return Ok(None);
-            }
-            Ok(0) => {}
-            Ok(_) => return child.wait().map(Some),
+        if left.is_zero() || cancel.is_cancelled() || is_excessive(&frame) {
+            reap(child);
+            return Ok(End::GivenUp);
         }
+        let mut fds = [PollFd::new(&ended, PollFlags::IN), PollFd::new(&verdict, PollFlags::IN)];
+        let wanted = if is_open { &mut fds[..] } else { &mut fds[..1] };
+        match poll(wanted, Some(&Timespec::try_from(left.min(CANCEL_LOOK)).unwrap_or_default())) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+            Ok(_) => {}
+        }
+        let [has_ended, has_more] = fds.map(|fd| !fd.revents().is_empty());
+        // First, since it may have said all and ended.
+        if is_open && has_more {
+            let len = verdict.read(&mut chunk)?;
+            frame.extend_from_slice(&chunk[..len]);
+            is_open = len > 0;
+            if frame_len(&frame) == Some(frame.len() as u64) {
+                reap(child);
+                return Ok(End::Frame(frame));
+            }
+        } else if has_ended {
+            return child.wait().map(End::Exit);
+        }
+    }
+}
+
+/// Ends a child of which nothing more is expected, and has it cleared away in the background. The
+/// kernel may take long over that, and whoever waits for it with it: while one of the child's
+/// threads is not given a core to end on, it keeps the caller busy (20 s of it, seen with Linux
+/// 6.18 on busy cores).
+fn reap(mut child: Child) {
+    // It has ended already where this fails.
+    drop(child.kill());
+    static REAPER: OnceLock<Option<Sender<Child>>> = OnceLock::new();
+    let start = || {
+        let (children, done) = channel::<Child>();
+        let wait = move || done.into_iter().for_each(|mut child| drop(child.wait()));
+        std::thread::Builder::new().name("reaper".into()).spawn(wait).ok().map(|_| children)
+    };
+    let left = match REAPER.get_or_init(start) {
+        Some(reaper) => reaper.send(child).err().map(|refused| refused.0),
+        None => Some(child),
+    };
+    if let Some(mut child) = left {
+        drop(child.wait());
     }
 }
 
@@ -212,33 +272,55 @@ fn repeat(stderr: &mut File) -> String {
     other.join("\n")
 }
 
-/// Writes a head with its length in front, and bytes behind it.
+/// Writes the lengths of a head and of what comes behind it, and both.
 fn write_framed(to: &mut impl Write, head: &impl Serialize, rest: &[u8]) -> std::io::Result<()> {
     let head = serde_json::to_vec(head)?;
-    to.write_all(&(head.len() as u32).to_le_bytes())?;
+    to.write_all(&(head.len() as u64).to_le_bytes())?;
+    to.write_all(&(rest.len() as u64).to_le_bytes())?;
     to.write_all(&head)?;
     to.write_all(rest)
 }
 
-/// Splits what [`write_framed`] has written.
-fn read_framed<T: for<'a> Deserialize<'a>>(mut bytes: Vec<u8>) -> Option<(T, Vec<u8>)> {
-    let (len, rest) = bytes.split_first_chunk()?;
-    let len = u32::from_le_bytes(*len) as usize;
-    let head = serde_json::from_slice(rest.get(..len)?).ok()?;
-    bytes.drain(..size_of::<u32>() + len);
-    Some((head, bytes))
+/// The lengths with which a frame begins; none before they have come.
+fn lengths(frame: &[u8]) -> Option<(u64, u64)> {
+    let (head, frame) = frame.split_first_chunk()?;
+    let (rest, _) = frame.split_first_chunk()?;
+    Some((u64::from_le_bytes(*head), u64::from_le_bytes(*rest)))
 }
 
-fn read_verdict(stdout: &mut File) -> Result<(Facts, Vec<u8>), Failure> {
-    let mut bytes = Vec::new();
-    let read = stdout.rewind().and_then(|()| stdout.read_to_end(&mut bytes));
-    let verdict = read.ok().and_then(|_| read_framed::<Verdict>(bytes));
-    let broken = || Failure::passing("its compiler ended without a verdict".into());
-    let (verdict, code) = verdict.ok_or_else(broken)?;
+/// How long a frame that begins like this is.
+fn frame_len(frame: &[u8]) -> Option<u64> {
+    let (head, rest) = lengths(frame)?;
+    LENGTHS_BYTES.checked_add(head)?.checked_add(rest)
+}
+
+/// Whether a frame that begins like this is longer than any verdict, or than it says.
+fn is_excessive(frame: &[u8]) -> bool {
+    let Some((head, rest)) = lengths(frame) else { return false };
+    let is_long = head > HEAD_BYTES_MAX || rest > CODE_BYTES_MAX;
+    is_long || frame_len(frame).is_none_or(|len| frame.len() as u64 > len)
+}
+
+/// Splits what [`write_framed`] has written.
+fn read_framed<T: for<'a> Deserialize<'a>>(mut frame: Vec<u8>) -> Option<(T, Vec<u8>)> {
+    let (head, _) = lengths(&frame)?;
+    let start = LENGTHS_BYTES as usize;
+    let end = start.checked_add(head as usize)?;
+    let head = serde_json::from_slice(frame.get(start..end)?).ok()?;
+    frame.drain(..end);
+    Some((head, frame))
+}
+
+fn no_verdict() -> Failure {
+    Failure::passing("its compiler ended without a verdict".into())
+}
+
+fn read_verdict(frame: Vec<u8>) -> Result<(Facts, Vec<u8>), Failure> {
+    let (verdict, code) = read_framed::<Verdict>(frame).ok_or_else(no_verdict)?;
     Ok((verdict.map_err(Failure::lasting)?, code))
 }
 
-/// The child: takes the job from stdin and leaves the verdict on stdout.
+/// The child: takes the job from stdin and gives the verdict on stdout.
 ///
 /// # Errors
 /// Where it was not started by a host, or cannot be put under its limits.
@@ -256,7 +338,9 @@ pub fn run() -> anyhow::Result<()> {
         },
     };
     let verdict: Verdict = facts;
-    write_framed(&mut std::io::stdout().lock(), &verdict, &code)?;
+    // Past the lines of the standard library's buffer.
+    let mut stdout = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    write_framed(&mut stdout, &verdict, &code)?;
     Ok(())
 }
 

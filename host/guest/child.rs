@@ -20,8 +20,8 @@ use landlock::{Access, AccessFs, AccessNet, Ruleset, RulesetAttr};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, getppid, pidfd_open,
-    set_parent_process_death_signal, setpriority_process, setrlimit,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getppid, pidfd_open,
+    set_parent_process_death_signal, setpriority_process, setrlimit, waitid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -94,7 +94,7 @@ enum End {
     Frame(Vec<u8>),
     /// Without one.
     Exit(ExitStatus),
-    /// It was ended.
+    /// It has taken too long.
     GivenUp,
 }
 
@@ -120,7 +120,9 @@ impl Children {
         // Its start-up code may use its own CPU time, and wait for its own deadline.
         let cpu = self.limits.cpu_max + job_limits.0;
         let patience = cpu * PATIENCE + job_limits.1;
-        let end = wait(child, verdict, patience, cancel).map_err(no_child)?;
+        let end = wait(&child, verdict, patience, cancel);
+        reap(child);
+        let end = end.map_err(no_child)?;
         let said = repeat(&mut stderr);
         if cancel.is_cancelled() {
             return Err(Failure::passing("its file has changed or gone meanwhile".into()));
@@ -193,21 +195,20 @@ fn memory_file(name: &str) -> std::io::Result<File> {
     Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC)?))
 }
 
-/// Waits for a child's verdict or its end, and ends it when it takes too long or is cancelled.
+/// Waits for a child's verdict or its end, but not if it takes too long or is cancelled.
 fn wait(
-    mut child: Child,
+    child: &Child,
     mut verdict: PipeReader,
     patience: Duration,
     cancel: &Cancel,
 ) -> std::io::Result<End> {
-    let ended: OwnedFd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+    let ended: OwnedFd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     let give_up = Instant::now() + patience;
     let (mut frame, mut chunk) = (Vec::new(), [0; CHUNK_BYTES]);
     let mut is_open = true;
     loop {
         let left = give_up.saturating_duration_since(Instant::now());
         if left.is_zero() || cancel.is_cancelled() || is_excessive(&frame) {
-            reap(child);
             return Ok(End::GivenUp);
         }
         let mut fds = [PollFd::new(&ended, PollFlags::IN), PollFd::new(&verdict, PollFlags::IN)];
@@ -224,13 +225,22 @@ fn wait(
             frame.extend_from_slice(&chunk[..len]);
             is_open = len > 0;
             if frame_len(&frame) == Some(frame.len() as u64) {
-                reap(child);
                 return Ok(End::Frame(frame));
             }
         } else if has_ended {
-            return child.wait().map(End::Exit);
+            return status(&ended).map(End::Exit);
         }
     }
+}
+
+/// How a child has ended that is not cleared away yet.
+fn status(ended: &OwnedFd) -> std::io::Result<ExitStatus> {
+    let kept = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let found = waitid(WaitId::PidFd(ended.as_fd()), kept)?;
+    let found = found.ok_or(std::io::ErrorKind::NotFound)?;
+    // As `wait` has it: a code in the second byte, or a signal in the first.
+    let code = found.exit_status().map(|code| code << 8);
+    Ok(ExitStatus::from_raw(code.or(found.terminating_signal()).unwrap_or_default()))
 }
 
 /// Ends a child of which nothing more is expected, and has it cleared away in the background. The

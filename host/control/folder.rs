@@ -118,6 +118,11 @@ impl Folder {
         self.skipped.clone_from(&scan.skipped);
     }
 
+    /// Returns when everything has been told that had happened in the folder by now.
+    pub fn catch_up(&mut self) {
+        self.watch.catch_up();
+    }
+
     /// Forgets the writers of whose files has been decided.
     pub fn forget_pens(&mut self, now: Instant) {
         self.pens.retain(|_, written| written.is_some_and(|at| now - at < UNCLOSED));

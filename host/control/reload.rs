@@ -113,13 +113,23 @@ impl Reload {
                 None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(patience) => self.events.recv_timeout(patience),
             };
-            match event {
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(event) => self.hear(event),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
+            let mut heard = match event {
+                Err(RecvTimeoutError::Disconnected) => return,
+                Ok(event) => vec![event],
+                Err(RecvTimeoutError::Timeout) => Vec::new(),
+            };
             // What has piled up is heard before anything is done about it.
-            while let Ok(event) = self.events.try_recv() {
+            heard.extend(self.events.try_iter());
+            let is_done = |event: &Event| matches!(event, Event::Done(_));
+            if heard.iter().any(is_done) {
+                // Above all, whether somebody writes to what was loaded.
+                if let Some(folder) = &mut self.folder {
+                    folder.catch_up();
+                }
+                heard.extend(self.events.try_iter());
+                heard.sort_by_key(is_done);
+            }
+            for event in heard {
                 if matches!(event, Event::Stop) {
                     return;
                 }

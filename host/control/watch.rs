@@ -112,6 +112,15 @@ impl Watch {
         }
     }
 
+    /// Returns when everything has been told that had happened by now. (The watcher's thread reads
+    /// what the kernel has for it before it comes to a question that was put to it later.)
+    pub fn catch_up(&mut self) {
+        if let Some(watcher) = &mut self.watcher {
+            // The answer says whether this made a difference.
+            drop(watcher.configure(notify::Config::default()));
+        }
+    }
+
     fn unwatch(&mut self, path: &Path) {
         if let Some(gone) = self.watched.remove(path) {
             // A folder has one watch, whatever its names.

@@ -95,7 +95,7 @@ fn an_interrupt_from_the_terminal_is_not_a_compilers_fault() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     // It makes the host the leader of a process group of its own.
     let setup = busy(&folder.path().join("cache")).through(["setsid"]);
-    let host = setup.args(["--deadline", "1s"]).start();
+    let host = setup.args(["--deadline", "5s"]).start();
     let left = burning(&host);
     let mut waiting = host.connect();
     waiting.send("GET /burner-1 HTTP/1.1\r\nhost: guest.test\r\n\r\n");

@@ -244,9 +244,8 @@ fn status(ended: &OwnedFd) -> std::io::Result<ExitStatus> {
 }
 
 /// Ends a child of which nothing more is expected, and has it cleared away in the background. The
-/// kernel may take long over that, and whoever waits for it with it: while one of the child's
-/// threads is not given a core to end on, it keeps the caller busy (20 s of it, seen with Linux
-/// 6.18 on busy cores).
+/// kernel may take long over that, and keeps whoever waits for it busy meanwhile (20 s and more in
+/// `shrink_dcache_parent`, seen with Linux 6.18 on busy cores).
 fn reap(mut child: Child) {
     // It has ended already where this fails.
     drop(child.kill());

@@ -13,7 +13,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use landlock::{Access, AccessFs, AccessNet, Ruleset, RulesetAttr};
@@ -249,18 +249,15 @@ fn status(ended: &OwnedFd) -> std::io::Result<ExitStatus> {
 fn reap(mut child: Child) {
     // It has ended already where this fails.
     drop(child.kill());
-    static REAPER: OnceLock<Option<Sender<Child>>> = OnceLock::new();
-    let start = || {
+    static REAPER: LazyLock<Sender<Child>> = LazyLock::new(|| {
         let (children, done) = channel::<Child>();
         let wait = move || done.into_iter().for_each(|mut child| drop(child.wait()));
-        std::thread::Builder::new().name("reaper".into()).spawn(wait).ok().map(|_| children)
-    };
-    let left = match REAPER.get_or_init(start) {
-        Some(reaper) => reaper.send(child).err().map(|refused| refused.0),
-        None => Some(child),
-    };
-    if let Some(mut child) = left {
-        drop(child.wait());
+        // Where there can be no thread, nobody takes the children.
+        drop(std::thread::Builder::new().name("reaper".into()).spawn(wait));
+        children
+    });
+    if let Err(mut refused) = REAPER.send(child) {
+        drop(refused.0.wait());
     }
 }
 

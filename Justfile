@@ -22,11 +22,11 @@ run:
 
 # Everything that needs no browser, database or peer
 test:
-    cargo test --release
+    cargo test
 
 # All hostile guests at once beside good ones (five minutes)
 soak:
-    SOAK_SECONDS=300 cargo test --release --test it soak:: -- --nocapture
+    SOAK_SECONDS=300 cargo test --test it soak:: -- --nocapture
 
 # The demo's guests against their native twins (three minutes)
 bench *FLAGS:

@@ -23,7 +23,6 @@ use http::{Method, Request, Response};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Semaphore, oneshot};
 
-pub use address::is_public;
 pub use body::{Outgoing, Returning};
 pub use failure::Failure;
 pub use trail::{Circle, Trail};

@@ -42,7 +42,6 @@ use clients::Clients;
 use worker::{CLOCK_TICK_MS, Worker};
 
 pub use listen::{Bound, bind};
-pub use pipeline::contained;
 
 /// A connection that was active so recently when the host stops may send one more request.
 const ACTIVE: Duration = Duration::from_millis(500);

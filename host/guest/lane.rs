@@ -5,6 +5,9 @@
 //! another waiting. Workers hand calls over without taking a lock, which a thread of low priority
 //! could hold while it does not run. Knows no HTTP and no limits but a call's CPU time.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;

@@ -3,6 +3,9 @@
 //! Source: the special-purpose address registries of IANA (RFC 6890 and its successors), and
 //! multicast. What leads to an IPv4 address is judged by that.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::config::Network;

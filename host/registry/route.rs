@@ -23,6 +23,8 @@
 mod name;
 mod path;
 mod pattern;
+#[cfg(test)]
+mod tests;
 mod trie;
 
 use std::collections::{BTreeMap, HashMap};

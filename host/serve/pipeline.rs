@@ -2,6 +2,9 @@
 //!
 //! Owns the order of the steps, and what happens to a request that a guest passes on.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -92,7 +95,7 @@ async fn take(worker: &Rc<Worker>, step: Step, started: Instant) -> Result<Respo
 
 /// A panic of the host's own code costs the request in which it happens, and no other: it becomes
 /// [`Reject::Panic`].
-pub fn contained<T>(
+fn contained<T>(
     mut future: Pin<&mut impl Future<Output = Result<T, Reject>>>,
 ) -> impl Future<Output = Result<T, Reject>> {
     std::future::poll_fn(move |cx| {

@@ -339,30 +339,3 @@ fn a_long_call_can_sleep() {
     }
     host.at_rest();
 }
-
-/// A panic in the host's own code ends one request, and nothing else. No input can make one happen,
-/// so this asks the parts themselves: the fast lane, and the slow one.
-#[tokio::test]
-async fn a_panic_ends_one_request() {
-    use guesthouse::guest::lane::{Lane, Movable};
-    use guesthouse::message::Reject;
-    use guesthouse::serve::contained;
-    let broken = std::pin::pin!(async {
-        tokio::task::yield_now().await;
-        panic!("of the host itself")
-    });
-    assert!(matches!(contained::<()>(broken).await, Err(Reject::Panic)));
-    let lane = Lane::start(1, 0).expect("a thread");
-    for round in 0..3 {
-        let call: Movable<u32> = Box::pin(async move {
-            tokio::task::yield_now().await;
-            assert!(round == 1, "of the host itself");
-            round
-        });
-        let ended = lane.entry().hand_over(7, call, PATIENCE, Default::default()).await;
-        match (round, ended) {
-            (1, Ok((1, _))) | (_, Err(Reject::Panic)) => {}
-            (_, ended) => panic!("{ended:?} in round {round}"),
-        }
-    }
-}

@@ -49,7 +49,6 @@ mod outbound_03_whole;
 mod outbound_whole;
 mod random;
 mod reset;
-mod route;
 mod settings;
 mod sniff;
 mod soak;

@@ -5,8 +5,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use guesthouse::control::many::answer;
-
 use super::{PATIENCE, PATIENTLY, assert_no_compilers, assert_says, get, read};
 use crate::client::message;
 use crate::host::{HELLO, Host, Setup, Status};
@@ -43,12 +41,22 @@ fn files(folder: &Path) -> BTreeMap<String, (u64, i64, i64, u64)> {
     all
 }
 
-/// Asks each of the good guests, on one connection.
+/// What a good guest answers, which the last section of its file says.
+fn answer(file: &Path) -> String {
+    let bytes = fs::read(file).expect("a guest");
+    let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(64)..]);
+    let (_, answer) = text.rsplit_once("\u{6}answer").expect("a section `answer`");
+    assert!(answer.starts_with("stranger ") && answer.ends_with('\n'), "{answer:?}");
+    answer.to_owned()
+}
+
+/// Asks each of the good guests in a folder, on one connection.
 #[track_caller]
-fn assert_all_good(host: &Host) {
+fn assert_all_good(host: &Host, folder: &Path) {
     let mut connection = host.connect();
     let mut good = 0;
-    for (at, text) in (0..COUNT).filter_map(|at| Some((at, answer(at)?))) {
+    for at in (0..COUNT).filter(|at| at % 100 != 99) {
+        let text = answer(&folder.join(format!("stranger/{at:05}.wasm")));
         connection.send(message("GET", &format!("/stranger/{at:05}"), &[], b""));
         let answer = read(&mut connection);
         assert_eq!((answer.status, answer.text()), (200, text), "{at}");
@@ -66,12 +74,12 @@ fn many_strangers_answer_right_whatever_the_hostile_ones_do() {
     for (path, status) in HOSTILE {
         get(&host, path).assert_problem(status);
     }
-    assert_all_good(&host);
+    assert_all_good(&host, &dir);
     for (path, status) in HOSTILE {
         host.get(path).assert_problem(status);
     }
     // Most have changed their state, of which nothing may be left.
-    assert_all_good(&host);
+    assert_all_good(&host, &dir);
     let settled = |status: &Status| status.cold + status.loading == 0;
     let status = host.status_when("settled", PATIENCE, settled);
     assert_eq!((status.handlers, status.failed), (COUNT as u64, 1), "{status:?}");
@@ -83,7 +91,7 @@ fn many_strangers_answer_right_whatever_the_hostile_ones_do() {
     assert_eq!(kept.len(), COUNT - 1);
     drop(host);
     let host = demo(&dir).arg("--cache-dir").arg(&cache).start();
-    assert_all_good(&host);
+    assert_all_good(&host, &dir);
     host.at_rest();
     assert_eq!(files(&dir), before, "a guest was written anew");
     assert_eq!(files(&cache), kept, "a guest was compiled anew");
@@ -97,7 +105,7 @@ fn another_number_of_strangers_replaces_them() {
         let host =
             Host::demo().args(PATIENTLY).args(["--many", count, "--many-dir"]).arg(&dir).start();
         let path = format!("/stranger/{asked:05}");
-        let text = answer(asked).expect("a good one");
+        let text = answer(&dir.join(format!("stranger/{asked:05}.wasm")));
         assert_says(&host, &path, &text);
         host.get("/stranger/00007").assert_problem(404);
         let names = fs::read_dir(dir.join("stranger")).expect("a folder").count();

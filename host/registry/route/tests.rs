@@ -1,8 +1,10 @@
 //! Routes: the grammar of file names, which route serves a path, and what a match says about it.
 
-use guesthouse::registry::route::{BadPath, Pattern, Table};
+use super::{BadPath, Pattern, Table};
 
 mod oracle;
+#[path = "../../../tests/it/random.rs"]
+mod random;
 
 /// A table of files; each is its own target.
 fn table(files: &[&str]) -> Table<String> {

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
+use super::random::Xorshift;
 use super::table;
-use crate::random::Xorshift;
 
 impl Xorshift {
     fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {

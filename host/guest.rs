@@ -16,6 +16,7 @@ pub mod header;
 mod health;
 pub mod imports;
 pub mod instance;
+pub mod interrupt;
 pub mod kept;
 pub mod lane;
 mod limiter;

@@ -18,6 +18,8 @@ pub const FILTER: &str = "GUESTHOUSE_LOG";
 
 /// Lines waiting for stderr. Guest lines are bounded by [`escape`], so this bounds memory.
 const QUEUE_LINES_MAX: usize = 8192;
+/// Bytes of the longest character in UTF-8.
+const CHAR_BYTES_MAX: usize = 4;
 
 /// Keeps the log alive. Dropping it writes what is queued, for about a second at most.
 pub struct Guard {
@@ -52,7 +54,10 @@ pub fn start(format: LogFormat, level: &str) -> Result<Guard, Mistakes> {
 pub fn escape(text: &[u8], bytes_max: usize) -> String {
     let mut line = String::with_capacity(text.len().min(bytes_max));
     let mut done = 0;
-    for chunk in text.utf8_chunks() {
+    // Each byte becomes one or more, so that what is behind these is never reached; one character
+    // may be cut in two at their end.
+    let seen = text.get(..bytes_max + CHAR_BYTES_MAX).unwrap_or(text);
+    for chunk in seen.utf8_chunks() {
         for c in chunk.valid().chars() {
             let start = line.len();
             push(&mut line, c);

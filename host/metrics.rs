@@ -19,6 +19,8 @@ pub struct Counters {
     pub connections_refused: Counter,
     pub instances_ready: Counter,
     pub instances_out: Counter,
+    /// The most CPU time that one task of this worker has had in one piece, in microseconds.
+    pub turn_max_us: Counter,
     /// The last question for counts that this worker has answered.
     pub published: Counter,
     rejects: Box<[Counter]>,
@@ -56,6 +58,7 @@ impl Counters {
             connections_refused: Counter::default(),
             instances_ready: Counter::default(),
             instances_out: Counter::default(),
+            turn_max_us: Counter::default(),
             published: Counter::default(),
             rejects: (0..rejects).map(|_| Counter::default()).collect(),
         }
@@ -123,6 +126,8 @@ impl fmt::Display for Metrics {
         for (name, counter) in sums {
             write!(f, "{name}={} ", self.sum(counter))?;
         }
+        let turns = self.counters.iter().map(|counters| counters.turn_max_us.get());
+        write!(f, "turn_max_us={} ", turns.max().unwrap_or_default())?;
         let (workers, by_worker) = (self.counters.len(), by_worker.join(" "));
         let rejects = rejects.join(" ");
         write!(f, "workers={workers} requests_by_worker=[{by_worker}] rejects=[{rejects}]")

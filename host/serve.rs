@@ -12,6 +12,7 @@ mod listen;
 mod pipeline;
 mod post;
 mod respond;
+mod turn;
 mod upstream;
 mod wire;
 mod worker;

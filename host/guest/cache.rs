@@ -21,7 +21,7 @@ use super::reset::PROOF_VERSION;
 use crate::config::Limits;
 
 /// Changes whenever the meaning of an entry changes.
-const FORMAT: &str = "guesthouse-cache-8";
+const FORMAT: &str = "guesthouse-cache-9";
 /// Bytes of the checksum at the head of an entry, and of the length behind it.
 const SUM_BYTES: usize = 32;
 const LEN_BYTES: usize = 4;

@@ -12,6 +12,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 
 use super::About;
 use super::engine::{MEMORIES_MAX, TABLES_MAX};
+use super::interrupt::PIECE_BYTES;
 use super::kept::Kept;
 use super::limiter::{Limiter, Parts};
 use super::log::{LogSink, SharedSink};
@@ -25,6 +26,9 @@ pub const FEATURES_KNOWN: u32 = BUFFER_REQUEST | BUFFER_RESPONSE | TRAILERS;
 
 /// What the store of a core guest may hold.
 const PARTS: Parts = Parts { instances: 1, tables: TABLES_MAX, memories: MEMORIES_MAX };
+
+/// Bytes that one WASI call may copy out of a guest as lists and strings, or look through.
+pub const HOSTCALL_FUEL: usize = 1 << 20;
 
 /// The data of one core guest's store.
 pub struct Call {
@@ -175,7 +179,12 @@ impl Call {
         self.wasi.get_or_insert_with(|| {
             let log = log.as_ref().expect("the log is made just above");
             let mut builder = wasmtime_wasi::WasiCtxBuilder::new();
-            builder.stdout(log.stream("stdout")).stderr(log.stream("stderr")).envs(env);
+            builder
+                .stdout(log.stream("stdout"))
+                .stderr(log.stream("stderr"))
+                .envs(env)
+                // The loader has divided calls for more.
+                .max_random_size(u64::from(PIECE_BYTES));
             Box::new(builder.build_p1())
         })
     }

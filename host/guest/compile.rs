@@ -16,14 +16,22 @@ use super::Instance;
 use super::cache::{Artifact, Facts, Kind};
 use super::call::Call;
 use super::component::{self, Flat, Spoken};
+use super::core;
 use super::engine::{Class, Engines, Pulse, SMALL_IMAGE_BYTES_MAX};
 use super::imports::{self, Offer};
+use super::interrupt::{self, Divisible};
 use super::link::{Identity, Linkers, linker};
 use super::load::Reason;
 use super::reset::{self, Resettable};
 use super::sniff;
 use super::startup::{self, Snapshot};
 use crate::config::{Isolation, Limits, Words};
+
+/// Imports of core guests that copy as much as they are told to, in one call.
+const DIVISIBLE: &[Divisible] = &[
+    Divisible { module: core::MODULE, name: "write_body" },
+    Divisible { module: "wasi_snapshot_preview1", name: "random_get" },
+];
 
 /// What is to be compiled, beside the bytes.
 #[derive(Serialize, Deserialize)]
@@ -77,6 +85,7 @@ impl Compiler {
         imports::judge(&about, &self.offer, &job.limits)?;
         let runtime = runtime()?;
         let (facts, wasm) = runtime.block_on(self.prepare(job, wasm, &about))?;
+        let wasm = interrupt::module(&wasm, DIVISIBLE)?.wasm;
         let engine = self.engines.get(facts.class, facts.memory_bytes);
         let code = engine.precompile_module(&wasm).map_err(|error| not_compiled(&error))?;
         runtime.block_on(self.try_out(job, &facts, &code))?;
@@ -94,6 +103,7 @@ impl Compiler {
             facts.reset_globals = Some(resettable.globals);
             wasm = resettable.wasm;
         }
+        let wasm = interrupt::module(&wasm, &[])?.wasm;
         let engine = self.engines.get(facts.class, facts.memory_bytes);
         let code = engine.precompile_module(&wasm).map_err(|error| not_compiled(&error))?;
         runtime()?.block_on(self.try_out(job, &facts, &code))?;
@@ -115,8 +125,9 @@ impl Compiler {
         };
         let mut facts = Facts::new(kind, class, about.memory_bytes);
         facts.startup_each = about.has_start.then(|| "it has a start function".into());
+        let wasm = interrupt::component(wasm)?;
         let engine = self.engines.get(facts.class, facts.memory_bytes);
-        let code = engine.precompile_component(wasm).map_err(|error| not_compiled(&error))?;
+        let code = engine.precompile_component(&wasm).map_err(|error| not_compiled(&error))?;
         runtime()?.block_on(self.try_out(job, &facts, &code))?;
         Ok((facts, code))
     }

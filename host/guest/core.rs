@@ -225,6 +225,10 @@ fn request_change<'a>(
     if call.phase == Phase::Response {
         return Err(misuse(format!("{function}: the request was passed on already")));
     }
+    let bytes_max = call.limiter.about.limits.header_bytes_max;
+    if bytes.len() > bytes_max {
+        return Err(invalid(format!("{function}: more than {bytes_max} bytes (--header-max)")));
+    }
     let exchange = call.exchange.as_mut().ok_or_else(no_request)?;
     Ok((exchange, bytes))
 }

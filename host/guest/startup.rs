@@ -13,7 +13,7 @@ use wasmtime_wizer::{WasmtimeWizer, Wizer};
 
 use super::About;
 use super::budget::Budget;
-use super::call::{Call, Phase};
+use super::call::{Call, HOSTCALL_FUEL, Phase};
 use super::engine::{Pulse, QUANTUM_TICKS};
 use super::instance::describe;
 use super::meter::Meter;
@@ -140,6 +140,7 @@ pub fn store(engine: &wasmtime::Engine, call: Call) -> Store<Call> {
     let mut store = Store::new(engine, call);
     store.data_mut().phase = Phase::StartUp;
     store.limiter(|call| &mut call.limiter);
+    store.set_hostcall_fuel(HOSTCALL_FUEL);
     // The callback owns nothing, so the box costs nothing.
     store.epoch_deadline_callback(|_| {
         Ok(wasmtime::UpdateDeadline::YieldCustom(QUANTUM_TICKS, Box::pin(tokio::task::yield_now())))

@@ -83,6 +83,7 @@ async fn drive(worker: &Rc<Worker>, wire: &Rc<Wire>, peer: SocketAddr, before: B
         if wire.doomed.get() {
             return Poll::Ready(true);
         }
+        let turn = worker.turns.begin();
         wire.begin_round();
         let mut polled = Pin::new(&mut connection).poll(cx);
         if wire.closing.get() && !told_to_close && polled.is_pending() {
@@ -98,6 +99,7 @@ async fn drive(worker: &Rc<Worker>, wire: &Rc<Wire>, peer: SocketAddr, before: B
             wire.flush(cx)
         };
         wire.end_round();
+        worker.turns.end(&turn, &worker.counters().turn_max_us);
         match (polled, flushed) {
             (Poll::Ready(_), Poll::Ready(_)) | (_, Poll::Ready(Err(_))) => Poll::Ready(true),
             (Poll::Pending, Poll::Ready(Ok(()))) if wire.parking.get() => {

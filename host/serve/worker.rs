@@ -14,6 +14,7 @@ use super::Shared;
 use super::balance::Balance;
 use super::clients::Clients;
 use super::post::Post;
+use super::turn::Turns;
 use super::upstream::Upstream;
 use super::wire::{Spares, Wire};
 use crate::config::Config;
@@ -47,6 +48,7 @@ pub struct Worker {
     pub spares: Rc<Spares>,
     /// The connections that have something to send.
     pub post: Post,
+    pub turns: Turns,
     /// Says that there is something to do behind every connection that is ready.
     work: Rc<Notify>,
     /// The sockets of its connections, by the number they got when they were accepted.
@@ -115,6 +117,7 @@ impl Worker {
         tokio::task::spawn_local(outbound.run(orders));
         let work = Rc::new(Notify::new());
         let exits = Exits { lane: shared.lane.clone(), door, retired: work.clone() };
+        let turns = Turns::new(pulse.clone());
         let pool = Pool::new(pulse, ready_max, exits, memory, queue);
         let upstream = config.upstream.as_ref();
         Rc::new(Worker {
@@ -127,6 +130,7 @@ impl Worker {
             clock: Rc::default(),
             spares: Rc::default(),
             post: Post::new(work.clone()),
+            turns,
             work,
             wires: RefCell::default(),
             spare: RefCell::default(),
@@ -165,8 +169,10 @@ impl Worker {
     pub async fn tidy_always(self: Rc<Self>) {
         loop {
             self.work.notified().await;
+            let turn = self.turns.begin();
             self.post.send();
             self.pool.renew();
+            self.turns.end(&turn, &self.counters().turn_max_us);
         }
     }
 

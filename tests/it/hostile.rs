@@ -20,6 +20,7 @@ mod leaving;
 mod loading;
 mod pausing;
 mod startup;
+mod straight;
 mod words;
 
 /// How long a state is waited for.
@@ -46,8 +47,14 @@ const BREAKING: &[(&str, u16)] = &[
 ];
 
 /// The same for those that go on until the deadline.
-const OVERRUNNING: &[(&str, u16)] =
-    &[("log_forever", 504), ("loop", 504), ("sleep", 504), ("stdout_forever", 504)];
+const OVERRUNNING: &[(&str, u16)] = &[
+    ("fill_in_a_row", 504),
+    ("log_forever", 504),
+    ("loop", 504),
+    ("random_in_a_row", 504),
+    ("sleep", 504),
+    ("stdout_forever", 504),
+];
 
 /// A file of `guests/hostile`.
 pub fn text(name: &str) -> String {
@@ -207,6 +214,7 @@ fn every_hostile_guest_is_tested() {
         .chain(loading::names())
         .chain(startup::GUESTS.iter().copied())
         .chain(growth::GUESTS.iter().copied())
+        .chain(straight::GUESTS.iter().copied())
         .chain(words::GUESTS.iter().copied())
         .map(str::to_owned)
         .collect();

@@ -25,8 +25,9 @@ use crate::message::RequestId;
 /// What the store of a component may hold. A toolchain splits a component into a handful of core
 /// instances, and a language runtime of shared libraries into some dozens.
 const PARTS: Parts = Parts { instances: 100, tables: TABLES_MAX, memories: 2 };
-/// Bytes that one host call may copy out of a guest as lists and strings.
-pub const HOSTCALL_FUEL: usize = 4 << 20;
+/// Bytes that one host call may copy out of a guest as lists and strings: the guest looks at the
+/// clock between two calls only.
+pub const HOSTCALL_FUEL: usize = 256 << 10;
 /// Handles that a guest may have open, and resources that the host keeps for it.
 pub const HANDLES_MAX: usize = 1_000;
 /// Bytes of one set of header fields, with what they take in memory.

@@ -6,6 +6,7 @@ use wasmtime::Linker;
 
 use super::{Guest, MODULE, Result, exchange, invalid, memory, misuse, no_request, range};
 use crate::guest::call::{BUFFER_REQUEST, BUFFER_RESPONSE, Call, Fault, Phase};
+use crate::guest::interrupt::PIECE_BYTES;
 use crate::message::Reject;
 
 pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
@@ -27,6 +28,8 @@ async fn read_body(mut guest: Guest<'_>, kind: i32, buf: u32, limit: u32) -> Res
     }
     let (bytes, _) = memory(&mut guest)?;
     range(bytes, buf, limit)?;
+    // The guest looks at the clock between two calls only.
+    let limit = limit.min(PIECE_BYTES);
     match kind {
         0 => read_request_body(guest, buf, limit).await,
         1 => read_response_body(guest, buf, limit),

@@ -150,10 +150,13 @@ fn put_header(
     let (memory, call) = memory(guest)?;
     let name = field_name(range(memory, name.0, name.1)?)?;
     let value = range(memory, value.0, value.1)?;
+    let bytes_max = call.limiter.about.limits.header_bytes_max;
+    if value.len() > bytes_max {
+        return Err(too_large(bytes_max));
+    }
     let value = HeaderValue::from_bytes(value).map_err(|_| {
         invalid(format!("header {name}: the value has a control character, a line break or a NUL"))
     })?;
-    let bytes_max = call.limiter.about.limits.header_bytes_max;
     let added = header::field_bytes(&name, &value);
     let fields = kind.fields_mut(call)?;
     match put {
@@ -163,6 +166,10 @@ fn put_header(
         ),
     }
     bound_headers(call, kind, added, bytes_max)
+}
+
+fn too_large(bytes_max: usize) -> wasmtime::Error {
+    invalid(format!("more than {bytes_max} bytes of headers (--header-max)"))
 }
 
 /// Stops a guest that sets more header bytes than the limit. The running sum only grows, so it is
@@ -177,7 +184,7 @@ fn bound_headers(call: &mut Call, kind: Kind, added: usize, bytes_max: usize) ->
     let fields = kind.fields_mut(call)?;
     let sum: usize = fields.iter().map(|(name, value)| header::field_bytes(name, value)).sum();
     if sum > bytes_max {
-        return Err(invalid(format!("more than {bytes_max} bytes of headers (--header-max)")));
+        return Err(too_large(bytes_max));
     }
     if let Some(exchange) = call.exchange.as_mut() {
         exchange.header_bytes[kind as usize] = sum;

@@ -30,8 +30,8 @@ fn what_one_call_passes_is_bounded() {
             }
         }
         // What else passes with a text counts with it.
-        check(&host, "pass-text", (4 * MIB - KIB, "not there"), 4 * MIB + 1);
-        check(&host, "pass-text", (4 * MIB - KIB, "not there"), 64 * MIB);
+        check(&host, "pass-text", (255 * KIB, "not there"), 256 * KIB + 1);
+        check(&host, "pass-text", (255 * KIB, "not there"), 64 * MIB);
         let traps = if is_03() { 2 } else { 4 };
         assert_eq!(assert_as_new(&host).rejects("trap"), traps);
     }

@@ -12,6 +12,8 @@ pub struct Status {
     pub connections_refused: u64,
     pub instances_ready: u64,
     pub instances_out: u64,
+    /// The longest that one task of a worker kept its thread, in microseconds of CPU time.
+    pub turn_max_us: u64,
     pub workers: u64,
     pub requests_by_worker: Vec<u64>,
     pub rejects: BTreeMap<String, u64>,
@@ -56,6 +58,7 @@ impl Status {
             connections_refused: number(field("connections_refused")),
             instances_ready: number(field("instances_ready")),
             instances_out: number(field("instances_out")),
+            turn_max_us: number(field("turn_max_us")),
             workers: number(field("workers")),
             requests_by_worker: field("requests_by_worker")
                 .split_whitespace()

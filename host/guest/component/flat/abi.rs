@@ -141,6 +141,17 @@ pub fn pairs(memory: &[u8], ptr: u32, len: u32) -> Result<impl Iterator<Item = (
     Ok(bytes.chunks_exact(8).map(move |pair| (word(pair), word(&pair[4..]))))
 }
 
+/// The lists that a list of pairs of pointer and length points to, all of them together bounded.
+pub fn lists(memory: &[u8], ptr: u32, len: u32) -> Result<Vec<Vec<u8>>> {
+    let mut bytes_left = HOSTCALL_FUEL;
+    let lists = pairs(memory, ptr, len)?.map(|(ptr, len)| {
+        let left = bytes_left.checked_sub(len as usize);
+        bytes_left = left.ok_or_else(|| misuse("its lists are too long for one call"))?;
+        list(memory, ptr, len)
+    });
+    lists.collect()
+}
+
 pub fn aligned(ptr: u32, align: usize) -> Result<()> {
     if (ptr as usize).is_multiple_of(align) {
         return Ok(());

@@ -3,7 +3,7 @@
 use wasmtime::Linker;
 use wasmtime_wasi_http::{FieldMap, FieldMapError, WasiHttpHooks};
 
-use super::abi::{Guest, List, Result, give_all, list, pairs, parts, store, string};
+use super::abi::{Guest, List, Result, give_all, list, lists, pairs, parts, store, string};
 use super::error::Refusal;
 use crate::guest::component::State;
 use crate::guest::component::state::FIELD_BYTES_MAX;
@@ -141,9 +141,7 @@ fn add_changes<R: Refusal>(linker: &mut Linker<State>, types: &str) -> Result<()
          ret: u32| {
             let (memory, state) = parts(&mut guest)?;
             let name = string(memory, name, name_len)?;
-            let values = pairs(memory, values, values_len)?;
-            let values = values.map(|(ptr, len)| list(memory, ptr, len));
-            let values = values.collect::<Result<Vec<_>>>()?;
+            let values = lists(memory, values, values_len)?;
             let set = change::<_, R>(state, this, |fields, hooks| fields.set(hooks, name, values))?;
             store(memory, ret, set)
         },

@@ -14,6 +14,8 @@ use super::abi::{
     parts, range,
 };
 use crate::guest::component::State;
+use crate::guest::component::state::HANDLES_MAX;
+use crate::guest::core::misuse;
 
 impl Held for Error {
     const KIND: u8 = 0;
@@ -89,6 +91,9 @@ fn add_poll(linker: &mut Linker<State>) -> Result<()> {
                 }
                 let (memory, state) = parts(&mut guest)?;
                 aligned(ptr, 4)?;
+                if len as usize > HANDLES_MAX {
+                    return Err(misuse(format!("poll: {len} are too many to wait for")));
+                }
                 let handles = range(memory, ptr, len.saturating_mul(4))?.chunks_exact(4);
                 let handles = handles.map(|it| u32::from_le_bytes([it[0], it[1], it[2], it[3]]));
                 let pollables = handles.map(|handle| state.canon.handles.get(handle));

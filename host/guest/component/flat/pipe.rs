@@ -251,7 +251,7 @@ pub fn go_on(memory: &mut [u8], tasks: &mut Tasks, at: u32) -> Result<()> {
         }
         (Writer::Guest(from), Reader::Guest(to)) => {
             let (Some(source), Some(target)) = (from.buffer, to.buffer) else { return Ok(()) };
-            let len = source.1.min(target.1);
+            let len = source.1.min(target.1).min(CHUNK_BYTES_MAX as u32);
             memory.copy_within(source.0 as usize..(source.0 + len) as usize, target.0 as usize);
             (from.buffer, to.buffer) = (None, None);
             let (from, to) = (from.handle, to.handle);

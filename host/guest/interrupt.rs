@@ -1,0 +1,216 @@
+//! Rewriting a module so that it can be interrupted anywhere.
+//!
+//! The engine has a guest look at the clock (the epoch) at function entries and loop headers only.
+//! A guest that calls the host a hundred times in a row, has 700,000 instructions in one line or
+//! fills 128 MiB by one instruction does not look in between. So the loader adds what the engine
+//! already knows how to check: an empty loop behind each call of an import and in long
+//! straight-line code, and functions that do a large `memory.fill`, `copy` or `init` in pieces.
+//!
+//! Owns what is added and where. Bytes in, bytes out: it must not know of the engine, and what it
+//! is given is valid.
+
+mod body;
+mod depth;
+mod helpers;
+mod offsets;
+mod path;
+mod plan;
+
+#[cfg(test)]
+mod tests;
+
+use wasmparser::{BinaryReader, Parser, Payload};
+
+use helpers::Helpers;
+pub use offsets::OffsetMap;
+use plan::Plan;
+
+/// What is done at most between two looks at the clock: bytes copied by one instruction, or by one
+/// call of a [`Divisible`] function.
+pub const PIECE_BYTES: u32 = 64 * 1024;
+
+/// An imported function whose last two parameters are a pointer and a length, which does the same
+/// for a range as for the parts of it in their order. It has no result, or an error number, 0 where
+/// there is none. Calls with more than [`PIECE_BYTES`] become several.
+pub struct Divisible {
+    pub module: &'static str,
+    pub name: &'static str,
+}
+
+/// A module that can be interrupted.
+#[derive(Debug)]
+pub struct Interruptible {
+    pub wasm: Vec<u8>,
+    /// Where its code was in the module that it was made of.
+    pub offsets: OffsetMap,
+}
+
+/// How deep components may be inside of each other.
+const DEPTH_MAX: usize = 100;
+/// Section numbers of a component's binary format.
+const CORE_MODULE: u8 = 1;
+const COMPONENT: u8 = 4;
+/// Section numbers of a module's.
+const TYPES: u8 = 1;
+const FUNCTIONS: u8 = 3;
+const CODE: u8 = 10;
+/// Bytes of the magic number and the version, in both.
+const PREAMBLE_BYTES: usize = 8;
+
+/// Why something could not be rewritten, in words that a user can act on.
+type Result<T> = std::result::Result<T, String>;
+
+fn damaged(error: wasmparser::BinaryReaderError) -> String {
+    format!("not a valid module (at byte {}): {}", error.offset(), error.message())
+}
+
+/// Rewrites a valid module.
+///
+/// # Errors
+/// A sentence, where it is so large that nothing can be added to it.
+pub fn module(wasm: &[u8], divisible: &[Divisible]) -> Result<Interruptible> {
+    let plan = Plan::read(wasm, divisible)?;
+    let mut helpers = Helpers::new(&plan);
+    let mut bodies = Vec::with_capacity(plan.defined.len());
+    let mut is_changed = !plan.referenced.is_empty();
+    let mut sections = Vec::new();
+    for payload in Parser::new(0).parse_all(wasm) {
+        let payload = payload.map_err(damaged)?;
+        if let Payload::CodeSectionEntry(body) = &payload {
+            let rewritten = body::rewrite(&plan, &mut helpers, (wasm, body), bodies.len())?;
+            is_changed |= rewritten.is_changed;
+            bodies.push(rewritten);
+        } else if let Some((id, range)) = payload.as_section() {
+            let contents = match helpers::redirected(&payload, &helpers)? {
+                Some(contents) => contents,
+                None => wasm.get(range).unwrap_or_default().to_vec(),
+            };
+            sections.push((id, contents));
+        }
+    }
+    if !is_changed {
+        return Ok(Interruptible { wasm: wasm.to_vec(), offsets: OffsetMap::default() });
+    }
+    helpers.finish();
+    Ok(assemble(sections, &bodies, &helpers))
+}
+
+/// Puts the sections together, with what has been added to them.
+fn assemble(
+    mut sections: Vec<(u8, Vec<u8>)>,
+    bodies: &[body::Rewritten],
+    helpers: &Helpers<'_>,
+) -> Interruptible {
+    let (code, mut offsets) = code_section(bodies, helpers);
+    if !helpers.is_empty() {
+        append(&mut sections, TYPES, &helpers.types());
+        append(&mut sections, FUNCTIONS, &helpers.functions());
+        sections.push((0, helpers.names()));
+    }
+    *section(&mut sections, CODE) = code;
+    let mut wasm = b"\0asm\x01\0\0\0".to_vec();
+    for (id, contents) in &sections {
+        wasm.push(*id);
+        write_u32(&mut wasm, contents.len());
+        if *id == CODE {
+            offsets.shift(wasm.len());
+        }
+        wasm.extend_from_slice(contents);
+    }
+    Interruptible { wasm, offsets }
+}
+
+fn code_section(bodies: &[body::Rewritten], helpers: &Helpers<'_>) -> (Vec<u8>, OffsetMap) {
+    let mut code = Vec::new();
+    let mut offsets = OffsetMap::default();
+    write_u32(&mut code, bodies.len() + helpers.bodies().len());
+    for body in bodies {
+        write_u32(&mut code, body.bytes.len());
+        offsets.append(&body.offsets, code.len());
+        code.extend_from_slice(&body.bytes);
+    }
+    for body in helpers.bodies() {
+        write_u32(&mut code, body.len());
+        offsets.end(code.len());
+        code.extend_from_slice(body);
+    }
+    (code, offsets)
+}
+
+/// Adds entries to a section that is a count and as many entries.
+fn append(sections: &mut Vec<(u8, Vec<u8>)>, id: u8, entries: &[Vec<u8>]) {
+    let contents = section(sections, id);
+    let mut reader = BinaryReader::new(contents, 0);
+    let count = reader.read_var_u32().unwrap_or(0) as usize;
+    let rest = reader.original_position();
+    let mut all = Vec::with_capacity(contents.len() + 5);
+    write_u32(&mut all, count + entries.len());
+    all.extend_from_slice(contents.get(rest..).unwrap_or_default());
+    all.extend(entries.iter().flatten());
+    *contents = all;
+}
+
+/// A section, which is made where there is none.
+fn section(sections: &mut Vec<(u8, Vec<u8>)>, id: u8) -> &mut Vec<u8> {
+    let found = sections.iter().position(|section| section.0 == id);
+    let at = found.unwrap_or_else(|| {
+        let behind = |other: u8| other != 0 && rank(other) > rank(id);
+        let at = sections.iter().position(|section| behind(section.0)).unwrap_or(sections.len());
+        sections.insert(at, (id, Vec::new()));
+        at
+    });
+    &mut sections[at].1
+}
+
+/// The place of a section among the others (core specification, 5.5.2).
+fn rank(id: u8) -> u8 {
+    const TAGS: u8 = 13;
+    const DATA_COUNT: u8 = 12;
+    match id {
+        // Between memories (5) and globals (6); between elements (9) and code.
+        TAGS => 11,
+        DATA_COUNT => 19,
+        id => 2 * id,
+    }
+}
+
+/// Rewrites every module in a valid component.
+///
+/// # Errors
+/// As [`module`].
+pub fn component(wasm: &[u8]) -> Result<Vec<u8>> {
+    component_at(wasm, 0)
+}
+
+fn component_at(wasm: &[u8], depth: usize) -> Result<Vec<u8>> {
+    if depth > DEPTH_MAX {
+        return Err(format!("components are more than {DEPTH_MAX} deep inside of each other"));
+    }
+    let mut all = wasm.get(..PREAMBLE_BYTES).unwrap_or_default().to_vec();
+    let mut reader = BinaryReader::new(wasm.get(PREAMBLE_BYTES..).unwrap_or_default(), 0);
+    while !reader.eof() {
+        let id = reader.read_u8().map_err(damaged)?;
+        let len = reader.read_var_u32().map_err(damaged)?;
+        let contents = reader.read_bytes(len as usize).map_err(damaged)?;
+        let rewritten = match id {
+            CORE_MODULE => Some(module(contents, &[])?.wasm),
+            COMPONENT => Some(component_at(contents, depth + 1)?),
+            _ => None,
+        };
+        let contents = rewritten.as_deref().unwrap_or(contents);
+        all.push(id);
+        write_u32(&mut all, contents.len());
+        all.extend_from_slice(contents);
+    }
+    Ok(all)
+}
+
+/// Writes a number as LEB128, the format's form of numbers.
+fn write_u32(out: &mut Vec<u8>, number: usize) {
+    let mut rest = number;
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}

@@ -1,0 +1,192 @@
+//! What has to be known of a module before its code is rewritten.
+//!
+//! Owns the reading of it.
+
+use std::collections::BTreeSet;
+
+use wasmparser::{
+    ConstExpr, DataKind, ElementItems, ElementKind, ExternalKind, FuncType, FunctionBody, Operator,
+    Parser, Payload, TableInit, TypeRef, ValType,
+};
+
+use super::depth::Graph;
+use super::{Divisible, Result, damaged};
+
+/// An imported function.
+pub struct Import {
+    pub ty: u32,
+    pub name: String,
+    /// Whether a call with a long range may become several.
+    pub is_divisible: bool,
+}
+
+/// A module's functions, and what its code can reach.
+#[derive(Default)]
+pub struct Plan {
+    pub types: Vec<FuncType>,
+    pub imports: Vec<Import>,
+    /// The types of the functions that the module defines.
+    pub defined: Vec<u32>,
+    /// Imported functions that are more than called: a table, a global or an export has them, or
+    /// may get them.
+    pub referenced: BTreeSet<u32>,
+    /// The lengths of its data segments.
+    pub segments: Vec<u32>,
+    /// Which of the defined functions can be deep inside of each other.
+    pub deep: Vec<bool>,
+    graph: Graph,
+}
+
+impl Plan {
+    pub fn read(wasm: &[u8], divisible: &[Divisible]) -> Result<Plan> {
+        let mut plan = Plan::default();
+        for payload in Parser::new(0).parse_all(wasm) {
+            plan.note(&payload.map_err(damaged)?, divisible).map_err(damaged)?;
+        }
+        let imports = plan.imports.len() as u32;
+        let targets = plan.referenced.iter().filter_map(|function| function.checked_sub(imports));
+        plan.graph.targets = targets.collect();
+        plan.deep = std::mem::take(&mut plan.graph).deep();
+        plan.referenced.retain(|function| *function < imports);
+        Ok(plan)
+    }
+
+    /// The number of functions before any is added.
+    pub fn functions(&self) -> usize {
+        self.imports.len() + self.defined.len()
+    }
+
+    pub fn ty(&self, index: u32) -> &FuncType {
+        &self.types[index as usize]
+    }
+
+    fn note(&mut self, payload: &Payload<'_>, divisible: &[Divisible]) -> wasmparser::Result<()> {
+        match payload {
+            Payload::TypeSection(section) => {
+                for ty in section.clone().into_iter_err_on_gc_types() {
+                    self.types.push(ty?);
+                }
+            }
+            Payload::ImportSection(section) => {
+                for import in section.clone().into_imports() {
+                    let import = import?;
+                    let TypeRef::Func(ty) = import.ty else { continue };
+                    let is_divisible = is_range(self.ty(ty))
+                        && divisible
+                            .iter()
+                            .any(|it| (it.module, it.name) == (import.module, import.name));
+                    self.imports.push(Import { ty, name: import.name.to_owned(), is_divisible });
+                }
+            }
+            Payload::FunctionSection(section) => {
+                for ty in section.clone() {
+                    self.defined.push(ty?);
+                }
+            }
+            Payload::DataSection(section) => {
+                for data in section.clone() {
+                    let data = data?;
+                    let is_passive = matches!(data.kind, DataKind::Passive);
+                    // An active one is dropped as soon as it has been copied.
+                    let len = if is_passive { data.data.len() } else { 0 };
+                    self.segments.push(len as u32);
+                }
+            }
+            Payload::CodeSectionEntry(body) => self.note_calls(body)?,
+            payload => self.note_references(payload)?,
+        }
+        Ok(())
+    }
+
+    /// Takes down which functions one calls or refers to.
+    fn note_calls(&mut self, body: &FunctionBody<'_>) -> wasmparser::Result<()> {
+        let imports = self.imports.len() as u32;
+        let (mut calls, mut is_indirect) = (Vec::new(), false);
+        let mut operators = body.get_operators_reader()?;
+        while !operators.eof() {
+            match operators.read()? {
+                Operator::RefFunc { function_index } => {
+                    self.referenced.insert(function_index);
+                }
+                Operator::Call { function_index } | Operator::ReturnCall { function_index } => {
+                    calls.extend(function_index.checked_sub(imports));
+                }
+                Operator::CallIndirect { .. }
+                | Operator::ReturnCallIndirect { .. }
+                | Operator::CallRef { .. }
+                | Operator::ReturnCallRef { .. } => is_indirect = true,
+                _ => {}
+            }
+        }
+        calls.sort_unstable();
+        calls.dedup();
+        self.graph.calls.push(calls);
+        self.graph.is_indirect.push(is_indirect);
+        Ok(())
+    }
+
+    /// Takes down the functions that sections other than the code refer to.
+    fn note_references(&mut self, payload: &Payload<'_>) -> wasmparser::Result<()> {
+        match payload {
+            Payload::ExportSection(section) => {
+                for export in section.clone() {
+                    let export = export?;
+                    if export.kind == ExternalKind::Func {
+                        self.referenced.insert(export.index);
+                    }
+                }
+            }
+            Payload::GlobalSection(section) => {
+                for global in section.clone() {
+                    self.note_expression(&global?.init_expr)?;
+                }
+            }
+            Payload::TableSection(section) => {
+                for table in section.clone() {
+                    if let TableInit::Expr(expression) = &table?.init {
+                        self.note_expression(expression)?;
+                    }
+                }
+            }
+            Payload::ElementSection(section) => {
+                for element in section.clone() {
+                    let element = element?;
+                    if let ElementKind::Active { offset_expr, .. } = &element.kind {
+                        self.note_expression(offset_expr)?;
+                    }
+                    match element.items {
+                        ElementItems::Functions(functions) => {
+                            for function in functions {
+                                self.referenced.insert(function?);
+                            }
+                        }
+                        ElementItems::Expressions(_, expressions) => {
+                            for expression in expressions {
+                                self.note_expression(&expression?)?;
+                            }
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn note_expression(&mut self, expression: &ConstExpr<'_>) -> wasmparser::Result<()> {
+        let mut operators = expression.get_operators_reader();
+        while !operators.eof() {
+            if let Operator::RefFunc { function_index } = operators.read()? {
+                self.referenced.insert(function_index);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a function's last two parameters can be a pointer and a length, and its result an error
+/// number.
+fn is_range(ty: &FuncType) -> bool {
+    ty.params().ends_with(&[ValType::I32, ValType::I32])
+        && matches!(ty.results(), [] | [ValType::I32])
+}

@@ -1,0 +1,162 @@
+//! Rewritten modules: valid, the same to a guest, and looking at the clock where they should.
+
+mod bulk;
+mod calls;
+
+use wasmparser::{Operator, Parser, Payload};
+
+use super::{Divisible, Interruptible, OffsetMap};
+
+/// A function of an import table that may be divided.
+pub const DIVISIBLE: &[Divisible] =
+    &[Divisible { module: "host", name: "take" }, Divisible { module: "host", name: "fill" }];
+
+/// A text module, rewritten, and both valid.
+pub fn rewrite(text: &str) -> (Vec<u8>, Interruptible) {
+    let wasm = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"));
+    let rewritten = super::module(&wasm, DIVISIBLE).unwrap_or_else(|error| panic!("{error}"));
+    if let Err(error) = crate::guest::sniff::read(&rewritten.wasm) {
+        panic!("{error} in the rewritten {text}");
+    }
+    (wasm, rewritten)
+}
+
+/// The instructions of all functions, with their offsets.
+pub fn operators(wasm: &[u8]) -> Vec<(usize, String)> {
+    let mut all = Vec::new();
+    for payload in Parser::new(0).parse_all(wasm) {
+        let Payload::CodeSectionEntry(body) = payload.expect("a valid module") else { continue };
+        let operators = body.get_operators_reader().expect("a valid function");
+        for operator in operators.into_iter_with_offsets() {
+            let (operator, offset) = operator.expect("a valid instruction");
+            all.push((offset, format!("{operator:?}")));
+        }
+    }
+    all
+}
+
+/// How many empty loops there are.
+pub fn looks(wasm: &[u8]) -> usize {
+    let all = operators(wasm);
+    let pairs = all.windows(2);
+    pairs.filter(|pair| pair[0].1.starts_with("Loop") && pair[1].1 == "End").count()
+}
+
+#[test]
+fn what_needs_nothing_stays_as_it_is() {
+    let (wasm, rewritten) = rewrite(
+        r#"(module (memory 1) (func $f (result i32) (i32.load (i32.const 0)))
+            (func (export "g") (loop $l (br_if $l (call $f))))
+            (func (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536))))"#,
+    );
+    assert_eq!(rewritten.wasm, wasm);
+    assert_eq!(rewritten.offsets.original(17), Some(17));
+}
+
+/// Straight-line code looks once in so many instructions, along every path.
+#[test]
+fn long_code_looks_now_and_then() {
+    let load = "(drop (i32.load (i32.const 0)))".repeat(2_000);
+    let code = |body: &str| {
+        looks(&rewrite(&format!("(module (memory 1) (func (param i32) {body}))")).1.wasm)
+    };
+    assert_eq!(code(&"nop ".repeat(1_900)), 0);
+    assert_eq!(code(&load), 6);
+    // An instruction that is jumped over does not count, nor does one on another path.
+    let arms = |body: &str| format!("(if (local.get 0) (then {body}) (else {body}))");
+    let short = "nop ".repeat(900);
+    assert_eq!(code(&arms(&short)), 0);
+    assert_eq!(code(&format!("{short}{}", arms(&short))), 0);
+    assert!(code(&format!("{short}{short}{}", arms(&short))) > 0);
+}
+
+/// A check in an arm that is jumped over helps nobody.
+#[test]
+fn a_path_that_avoids_every_look_has_looks_of_its_own() {
+    let skipped = format!("(block (br_if 0 (local.get 0)) {})", "nop ".repeat(2_500));
+    let shown = "nop ".repeat(1_500);
+    let body = format!("{shown}{skipped}").repeat(20);
+    let (_, rewritten) = rewrite(&format!("(module (func (param i32) {body}))"));
+    // 20 in the arms, and one on the way for each but the first.
+    assert!(looks(&rewritten.wasm) >= 39, "{}", looks(&rewritten.wasm));
+}
+
+/// What is behind a call counts as if much had been done: the calls of a recursion end one after
+/// the other without any look.
+#[test]
+fn the_end_of_a_recursion_looks() {
+    let code = |functions: &str| looks(&rewrite(&format!("(module {functions})")).1.wasm);
+    let (little, much) = ("nop ".repeat(12), "nop ".repeat(20));
+    assert_eq!(code(&format!("(func $f (call $f) {little})")), 0);
+    assert_eq!(code(&format!("(func $f (call $f) {much})")), 1);
+    // Of two that call each other, and one that both call.
+    let three =
+        format!("(func $g (call $h) (call $i) {much}) (func $h (call $g)) (func $i {much})");
+    assert_eq!(code(&three), 1);
+    // Through a table, which the function may be in.
+    let table = "(type $f (func)) (table 1 funcref) (elem (i32.const 0) $f)";
+    let call = format!("(func $f (call_indirect (type $f) (i32.const 0)) {much})");
+    assert_eq!(code(&format!("{table} {call}")), 1);
+    let other = format!("(func $f) (func (call_indirect (type $f) (i32.const 0)) {much})");
+    assert_eq!(code(&format!("{table} {other}")), 0);
+    // Without a recursion, only much more counts.
+    assert_eq!(code(&format!("(func (call 1) {much}) (func)")), 0);
+    assert_eq!(code(&format!("(func (call 1) {}) (func)", "nop ".repeat(300))), 1);
+}
+
+/// A chain of hundreds of functions is as deep as a recursion.
+#[test]
+fn the_end_of_a_long_chain_looks() {
+    let rest = "nop ".repeat(20);
+    let chain = |length: u32| {
+        let link = |at: u32| format!("(func $f{at} (call $f{}) {rest})", at + 1);
+        let links: String = (0..length).map(link).collect();
+        looks(&rewrite(&format!("(module {links} (func $f{length}))")).1.wasm)
+    };
+    assert_eq!((chain(400), chain(600)), (0, 600));
+}
+
+/// Every instruction of the original is in the map, under the offset that it has there.
+#[test]
+fn offsets_are_exact() {
+    let text = r#"(module (import "host" "f" (func $f)) (memory 1)
+        (import "host" "take" (func $take (param i32 i32)))
+        (func (param i32) (local i64)
+          (call $f) (drop (i32.load (local.get 0)))
+          (memory.fill (local.get 0) (i32.const 0) (local.get 0))
+          (drop (i64.const 77777)) (call $take (i32.const 0) (local.get 0)) unreachable)
+        (func (result i32) (call $f) (i32.div_s (i32.const 1) (i32.const 0))))"#
+        .replace(
+            "(memory 1)\n        (import \"host\" \"take\" (func $take (param i32 i32)))",
+            "(import \"host\" \"take\" (func $take (param i32 i32))) (memory 1)",
+        );
+    let (wasm, rewritten) = rewrite(&text);
+    let old = operators(&wasm);
+    let new = operators(&rewritten.wasm);
+    let mut found = 0;
+    for (offset, operator) in &new {
+        let Some(original) = rewritten.offsets.original(*offset) else { continue };
+        let (_, was) = old.iter().find(|it| it.0 == original).expect("an instruction is there");
+        let is_added = was != operator;
+        let for_these = ["Call { function_index: 0 }", "Call { function_index: 1 }", "MemoryFill"];
+        assert!(!is_added || for_these.iter().any(|it| was.starts_with(it)), "{operator}: {was}");
+        found += usize::from(!is_added);
+    }
+    // All but the divided call, which is another now.
+    assert_eq!(found, old.len() - 1);
+    assert_eq!(OffsetMap::default().original(3), Some(3));
+    assert_eq!(rewritten.offsets.original(rewritten.wasm.len() - 1), None);
+}
+
+/// A module inside of a component inside of a component.
+#[test]
+fn modules_of_components_are_rewritten() {
+    let text = r#"(component (component
+        (core module (import "" "f" (func $f)) (func (call $f)))
+        (core module (func))))"#;
+    let wasm = wat::parse_str(text).expect("a component");
+    let rewritten = super::component(&wasm).expect("it can be rewritten");
+    wasmparser::Validator::new().validate_all(&rewritten).expect("it is valid");
+    assert_eq!(rewritten.len(), wasm.len() + 3);
+    assert_eq!(looks(&rewritten), 1);
+}

@@ -1,7 +1,8 @@
 //! Many small guests, for a demo at full size: handlers of strangers, no two alike, and one in a
 //! hundred that misbehaves.
 //!
-//! Owns what is in their folder; `stranger.rs` makes a good one. Must not know how guests are served.
+//! Owns what is in their folder; `stranger.rs` makes a good one. Must not know how guests are
+//! served.
 
 mod stranger;
 

@@ -106,8 +106,8 @@ fn what_outlasts_its_quantum_goes_on_at_a_low_priority() {
     }
 }
 
-/// A guest that computes long without a place to yield, in one instruction, is found out: its next
-/// calls begin in the slow lane, and give their memory back there.
+/// A guest that computes long in one instruction is found out: its next calls begin in the slow
+/// lane, and give their memory back there.
 #[test]
 fn what_cannot_yield_goes_to_the_slow_lane_next_time() {
     let fill = r#"

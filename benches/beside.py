@@ -6,7 +6,7 @@ For each of `NEIGHBOURS` and each file of guests/hostile that is served, three c
 of just below a quantum) ask as fast as they can, while one connection asks for `/hello` 250 times a
 second. Prints one line each, and at the end the worst. The callers and this program should have a
 core of their own. `past` is how long after `--deadline` or `--cpu-max` (1 s each) an answer came.
-`slice` is the host's own count of the longest piece of a call on a worker's thread, in ms of CPU.
+`turn` is the host's own count of how long one task has had a worker's thread, in ms of CPU.
 """
 
 import argparse
@@ -137,7 +137,8 @@ class Server:
         (handlers / "hello.wat").write_text(guest("", 1, ""))
         (handlers / f"{name}.wat").write_text(text)
         self.log = folder / "log"
-        limits = ["--deadline", f"{LIMIT_S}s", "--cpu-max", f"{LIMIT_S}s"]
+        limit = f"{LIMIT_S:.0f}s"
+        limits = ["--deadline", limit, "--cpu-max", limit]
         command = [args.bin, "serve", str(handlers), "--listen", "127.0.0.1:0", *limits]
         command += ["--workers", str(args.workers), "--cache-dir", str(folder / "cache")]
         self.process = subprocess.Popen(command, stderr=self.log.open("w"))
@@ -151,9 +152,9 @@ class Server:
             time.sleep(0.05)
         sys.exit(f"no {pattern} in the log:\n{self.log.read_text(errors='replace')[-2000:]}")
 
-    def slice_max_ms(self):
+    def turn_max_ms(self):
         self.process.send_signal(signal.SIGUSR1)
-        return int(self.wait_for(r"slice_max_us=(\d+)")) / 1000
+        return int(self.wait_for(r"turn_max_us=(\d+)")) / 1000
 
     def stop(self):
         self.process.kill()
@@ -192,7 +193,7 @@ def measure(args, name, text, paths, callers):
         p50, p99 = (taken[int(len(taken) * part)] * 1000 for part in (0.5, 0.99))
         past = max(0.0, max(caller.longest_s for caller in all_callers) - LIMIT_S) * 1000
         calls = sum(caller.calls for caller in all_callers)
-        return p50, p99, failures, past, server.slice_max_ms(), calls
+        return p50, p99, failures, past, server.turn_max_ms(), calls
     finally:
         server.stop()
 
@@ -208,7 +209,7 @@ def main():
     for file in sorted((ROOT / "guests/hostile").glob("*.wat")):
         rows[file.stem] = (file.read_text(), ["x"], CALLERS)
     worst = [0.0] * 5
-    print(f"{'beside':22}{'p50 ms':>9}{'p99 ms':>9}{'failed':>8}{'past ms':>9}{'slice ms':>10}{'calls':>9}")
+    print(f"{'beside':22}{'p50 ms':>9}{'p99 ms':>9}{'failed':>8}{'past ms':>9}{'turn ms':>10}{'calls':>9}")
     for name, (text, paths, callers) in rows.items():
         if args.only not in name:
             continue

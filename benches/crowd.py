@@ -6,6 +6,7 @@ could be sent, so that a server that stalls cannot hide it. Knows no figure and 
 
 import collections
 import contextlib
+import dataclasses
 import gc
 import itertools
 import multiprocessing
@@ -58,6 +59,66 @@ class Caller:
 
     def close(self):
         self.client.close()
+
+
+# Each once.
+
+
+@dataclasses.dataclass
+class AskedOnce:
+    """What went wrong, and how often; and the longest time that an answer took."""
+
+    wrong: collections.Counter
+    longest_s: float
+
+
+def ask_each(address, answers, connections):
+    """Asks for each path of `answers` once, on so many connections at a time.
+
+    They are bodies by path, or None where it does not matter what comes.
+    """
+    paths, asked = collections.deque(answers), AskedOnce(collections.Counter(), 0)
+    threads = [
+        threading.Thread(target=ask_in_turn, args=(address, paths, answers, asked))
+        for _ in range(connections)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    finally:
+        # What is left after an interruption is not asked for.
+        paths.clear()
+    return asked
+
+
+def ask_in_turn(address, paths, answers, asked):
+    """One connection, which takes the next path as soon as it has its answer."""
+    client = None
+    while paths:
+        with contextlib.suppress(IndexError):
+            path = paths.popleft()
+            start_s, wrong = time.perf_counter(), ""
+            try:
+                client = client or instruments.connect(address)
+                status, body = instruments.exchange(client, path)
+                if (status, body) != (200, answers[path]):
+                    wrong = "wrong body" if status == 200 else f"status {status}"
+            except (OSError, Failure) as error:
+                wrong = str(error)
+                if client:
+                    client.close()
+                client = None
+            if answers[path] is not None:
+                asked.wrong.update([wrong] if wrong else [])
+                asked.longest_s = max(asked.longest_s, time.perf_counter() - start_s)
+            elif client:
+                # A hostile guest may have spoilt it.
+                client.close()
+                client = None
+    if client:
+        client.close()
 
 
 # The good.

@@ -7,13 +7,14 @@ calls good and hostile ones; which servers and folders there are is strangers.py
 
 import contextlib
 import dataclasses
+import random
 import statistics
 import time
 
 import compare
 import figures
 import instruments
-from crowd import GoodCrowd, HostileCrowd
+from crowd import GOOD_CONNECTIONS, GoodCrowd, HostileCrowd, ask_each
 from figures import WARM_UP_S, Case, Load, ratio
 from instruments import Failure
 from swapper import VERSIONS, Swapper, drops_ms, place, swap_guest
@@ -117,6 +118,33 @@ def measure_start(bench, case, _seconds):
         listening_ms = (time.perf_counter() - server.started_at_s) * 1000
         ms = instruments.first_success_s(server, path) * 1000
     return {"ms": ms, "listening_ms": listening_ms, "path": path, "errors": ""}
+
+
+# Every guest once.
+
+
+def measure_once(bench, case, _seconds):
+    """Good guests that do not answer right when 50 connections ask for every guest once.
+
+    A server that has just started; the case `empty cache` has nothing compiled.
+    """
+    cache = bench.empty_folder() if case.label == "empty cache" else None
+    # Another order each time.
+    everyone = bench.good + bench.hostile
+    paths = random.sample(everyone, len(everyone))
+    with bench.launch(case.server, cache) as server:
+        start_s = time.perf_counter()
+        answers = {path: bench.answers.get(path) for path in paths}
+        asked = ask_each(server.address, answers, GOOD_CONNECTIONS)
+        took_s = time.perf_counter() - start_s
+        counters = server.counters()
+        reading = {"wrong": asked.wrong.total(), "asked": len(bench.good), "took_s": took_s}
+        reading |= {"longest_ms": asked.longest_s * 1000, "mappings": server.mappings()}
+        reading |= {"rss_mib": server.rss_bytes() / 2**20, "descriptors": server.descriptors()}
+    reading |= {name: counters[name] for name in ("ready", "cold", "loading", "failed")}
+    reading |= {f"wrong_{why.replace(' ', '_')}": count for why, count in asked.wrong.items()}
+    # What is wrong is the figure itself, and fails it by its target.
+    return reading | {"errors": ""}
 
 
 # Replacing a guest.
@@ -312,6 +340,13 @@ FIGURES = (
         (Case("empty cache", "many", ANY), Case("warm cache", "many", ANY)),
         lambda values: values["warm cache"],
         measure_start, "ms", "{:.0f} ms", "{:.0f} ms", fill_cache, ("listening_ms",),
+    ),
+    Figure(
+        "once", "good guests not answered right, all asked once by 50 connections", 0,
+        (Case("empty cache", "many", ANY), Case("warm cache", "many", ANY)),
+        lambda values: max(values.values()),
+        measure_once, "wrong", "{:.0f}", "{:.0f}", fill_cache,
+        ("wrong", "asked", "took_s", "longest_ms", "mappings", "ready", "cold", "failed"),
     ),
     drop("drop-cold", "new file to its first answer, compiled", 500.0, measure_drop_cold),
     drop("drop-warm", "new file to its first answer, cached", 50.0, measure_drop_warm),

@@ -6,7 +6,6 @@ multitude.py says what is measured, README.md what it means.
 """
 
 import argparse
-import concurrent.futures
 import os
 import pathlib
 import platform
@@ -15,15 +14,13 @@ import resource
 import shutil
 import signal
 import sys
-import threading
-import time
 
 import compare
-import instruments
+import crowd
 import swapper
 from compare import ROOT, Launch, say
 from instruments import Failure, Server
-from multitude import FIGURES, HOSTILE_FLAGS, LOADED_WITHIN_S, settle
+from multitude import FIGURES, HOSTILE_FLAGS, settle
 from report import ROUNDS_MIN
 
 STARTED_WITHIN_S = 120
@@ -45,7 +42,8 @@ class Bench(compare.Bench):
         self.folders = folders
         self.good = routes(folders["many"], "stranger")
         self.hostile = routes(folders["many"], "hostile")
-        self.answers = {}
+        self.answers = answers(folders["many"])
+        self.filled = False
         self.turns = random.Random(options.seed).sample(self.good, len(self.good))
         self.hello = swapper.Hello(options.hello)
         self.compiled = []
@@ -68,25 +66,15 @@ class Bench(compare.Bench):
 
     def fill_cache(self):
         """Once: so that no later server compiles anything but what it is given anew."""
-        if not self.answers:
+        if not self.filled:
             with self.launch("many") as server:
                 say(f"all guests have been asked: {self.load_all(server)}")
+            self.filled = True
 
     def load_all(self, server):
         """Asks every good guest, and waits until nothing is left to load."""
-        interrupted = threading.Event()
-        parts = [self.good[first::LOADING_CONNECTIONS] for first in range(LOADING_CONNECTIONS)]
-
-        def ask(part):
-            return ask_all(server.address, part, self.answers, interrupted)
-
-        with concurrent.futures.ThreadPoolExecutor(LOADING_CONNECTIONS) as pool:
-            try:
-                for bodies in list(pool.map(ask, parts)):
-                    self.answers |= bodies
-            except BaseException:
-                interrupted.set()
-                raise
+        if wrong := crowd.ask_each(server.address, self.answers, LOADING_CONNECTIONS).wrong:
+            raise Failure(f"not all good guests answer right: {dict(wrong)}")
         return settle(server)
 
 
@@ -95,22 +83,34 @@ def routes(folder, kind):
     return sorted(f"/{kind}/{file.stem}" for file in files if file.suffix in (".wasm", ".wat"))
 
 
-def ask_all(address, paths, known, interrupted):
-    """The bodies by path. A path that was known answers as before: nothing of a request stays."""
-    bodies = {}
-    end_s = time.perf_counter() + LOADED_WITHIN_S
-    with instruments.connect(address) as client:
-        for path in paths:
-            status, body = instruments.exchange(client, path)
-            named = f"stranger {path.rpartition('/')[2]}: ".encode("ascii")
-            if status != 200 or not body.startswith(named):
-                raise Failure(f"{path}: status {status}, body {body[:40]!r}")
-            if body != known.get(path, body):
-                raise Failure(f"{path} answers otherwise than before: {body[:40]!r}")
-            bodies[path] = body
-            if interrupted.is_set() or time.perf_counter() > end_s:
-                raise Failure(f"{len(bodies)} of {len(paths)} guests were asked in time")
-    return bodies
+def answers(folder):
+    """What each good guest answers, by path: its file says it."""
+    files = (folder / "stranger").glob("*.wasm")
+    return {f"/stranger/{file.stem}": answer(file) for file in sorted(files)}
+
+
+def answer(file):
+    """The contents of the custom section `answer` (WebAssembly core specification, 5.5.3)."""
+    wasm = file.read_bytes()
+    at = 8
+    while at < len(wasm):
+        kind, (size, start) = wasm[at], number(wasm, at + 1)
+        at = start + size
+        if kind == 0:
+            length, named = number(wasm, start)
+            if wasm[named : named + length] == b"answer":
+                return wasm[named + length : at]
+    raise Failure(f"{file.name} does not say what it answers: it is of an older version")
+
+
+def number(wasm, at):
+    """An unsigned number in LEB128, and where it ends."""
+    value = shift = 0
+    while True:
+        value |= (wasm[at] & 0x7F) << shift
+        if wasm[at] < 0x80:
+            return value, at + 1
+        at, shift = at + 1, shift + 7
 
 
 def make_strangers(options, scratch):

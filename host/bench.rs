@@ -19,6 +19,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 pub mod report;
 pub mod scenario;
 pub mod suite;
+pub mod url;
 
 mod connection;
 mod curve;
@@ -327,6 +328,7 @@ pub struct Reading {
     pub position: usize,
     pub values: BTreeMap<Quantity, f64>,
     pub errors: Errors,
+    pub examples: Examples,
 }
 
 /// What a reading can have. In the order of the report.
@@ -378,6 +380,29 @@ pub struct Errors {
     pub status: u64,
     /// Answers between rounds with another body than the first one had.
     pub body: u64,
+}
+
+/// The first failure of each kind, in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Examples(BTreeMap<&'static str, String>);
+
+impl Examples {
+    /// Takes note of a failure, if it is the first of its kind.
+    pub fn note(&mut self, kind: &'static str, text: impl FnOnce() -> String) {
+        self.0.entry(kind).or_insert_with(text);
+    }
+
+    /// Adds those of later failures.
+    pub fn add(&mut self, later: &Self) {
+        for (kind, text) in &later.0 {
+            self.note(kind, || text.clone());
+        }
+    }
+
+    /// Each kind and what was the first of it.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.iter().map(|(kind, text)| (*kind, text.as_str()))
+    }
 }
 
 impl Errors {

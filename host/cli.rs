@@ -212,7 +212,10 @@ fn check(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let _log = log::start(LogFormat::Text, "warn")?;
     let mut failed = false;
     for file in files {
-        let report = check::inspect(file, &Limits::default());
+        let mut report = check::inspect(file, &Limits::default());
+        if let (Ok(()), Some(reason)) = (&report.verdict, control::scan::misnamed(file)) {
+            report.verdict = Err(reason);
+        }
         failed |= report.verdict.is_err();
         print(&describe(file, &report))?;
     }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use admission::AdmissionFlags;
 use amount::{
-    BODY, Bound, COMPILE_CPU, COMPILE_MEMORY, CPU, DEADLINE, HEADER, LOADED, MEMORY, RESPONSE,
-    TOTAL,
+    BODY, Bound, COMPILE_CPU, COMPILE_MEMORY, CPU, DEADLINE, HEADER, LOADED, MAPPINGS, MEMORY,
+    RESPONSE, TOTAL,
 };
 use connections::ConnectionFlags;
 use guests::GuestFlags;
@@ -58,6 +58,8 @@ pub struct Config {
     pub memory_bytes_total: usize,
     /// Memory for loaded guests, past which idle ones are unloaded.
     pub loaded_bytes_max: usize,
+    /// Mappings that the process may have; `None` is as many as the kernel allows.
+    pub mappings_max: Option<u64>,
     /// Where compiled guests are kept; `None` compiles at every start.
     pub cache_dir: Option<PathBuf>,
 }
@@ -128,6 +130,8 @@ const MEMORY_TOTAL: &str = "Memory of all instances, of large bodies on their wa
 /// Its weight is a twentieth of that of the workers: what long calls get while short ones keep
 /// every core busy (sched_prio_to_weight in the kernel's sched/core.c: 56 of 1024).
 const SLOW_NICE: i32 = 13;
+const MAPPINGS_HELP: &str =
+    "Memory mappings of the process, for instances and loaded guests [default: vm.max_map_count]";
 const CACHE: &str = "Folder for compiled guests [default: guesthouse in the user's cache folder]";
 
 /// The flags of `serve` and `demo` as they were typed; the comments are the help texts.
@@ -219,6 +223,9 @@ pub struct Flags {
     #[arg(long, value_name = "SIZE", help_heading = TOGETHER, help = MEMORY_TOTAL)]
     pub memory_total: Option<String>,
 
+    #[arg(long, value_name = "N", help_heading = TOGETHER, help = MAPPINGS_HELP)]
+    pub mappings_max: Option<String>,
+
     /// Memory for loaded guests; past it, those idle longest are unloaded until they are asked for
     #[arg(long, value_name = "SIZE", help_heading = LOADING, default_value_t = LOADED.default())]
     pub loaded_max: String,
@@ -279,6 +286,9 @@ impl Flags {
             compile: self.compile(&mut mistakes),
             memory_bytes_total: self.memory_total(&mut mistakes),
             loaded_bytes_max: bytes(mistakes.amount(&LOADED, &self.loaded_max)),
+            mappings_max: MAPPINGS
+                .optional(self.mappings_max.as_deref(), &mut mistakes)
+                .map(|count| count as u64),
             cache_dir: mistakes.check("--cache-dir", self.cache_folder(), None),
         };
         // Code counts as well, and is not to be in the way of what runs it.

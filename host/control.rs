@@ -10,6 +10,8 @@ mod loaders;
 pub mod many;
 mod reload;
 mod rescan;
+mod retry;
+mod room;
 pub mod scan;
 mod watch;
 
@@ -29,7 +31,8 @@ use crate::registry::{Registry, Target};
 use entries::{Entries, Newcomer};
 use folder::Folder;
 use loaders::{Loaders, Origin};
-use reload::{Event, Marks, Reload, teller};
+use reload::{Event, Reload, teller};
+use room::Room;
 use scan::scan;
 use watch::Watch;
 
@@ -93,9 +96,8 @@ impl Control {
         let registry = Arc::new(Registry::new(snapshot));
         let done = move |done| tell(Event::Done(done));
         let loaders = Loaders::start(loader, config, done)?;
-        let marks =
-            Marks { bytes_max: config.loaded_bytes_max, guests_max: loader.engines.slots.guests };
-        let mut reload = Reload::new(entries, registry.clone(), folder, loaders, heard, marks);
+        let room = Room::new(config.loaded_bytes_max, loader.engines.resources.clone());
+        let mut reload = Reload::new(entries, registry.clone(), folder, loaders, heard, room);
         reload.native = config.native;
         let thread = std::thread::Builder::new()
             .name("control".into())
@@ -162,9 +164,9 @@ fn report(routes: &[Route<Target>], config: &Config) {
 
 /// Names in flags that no handler has may be mistyped, or may come later.
 fn warn_of_strangers(entries: &Entries, config: &Config) {
-    for (flag, guest) in
-        config.guests.strangers(|name| entries.iter().any(|(_, it)| &*it.handler.name == name))
-    {
+    let is_known = |name: &str| entries.iter().any(|(_, it)| &*it.handler.name == name);
+    let settings = config.guests.strangers(is_known).into_iter();
+    for (flag, guest) in settings.chain(config.outbound.unknown(is_known)) {
         let guest = escape(guest.as_bytes(), 512);
         tracing::warn!(
             "{flag}: no handler is called {guest}; a name is a file's path below the handler \

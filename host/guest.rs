@@ -12,6 +12,7 @@ pub mod compile;
 pub mod component;
 pub mod core;
 pub mod engine;
+pub mod failure;
 pub mod header;
 mod health;
 pub mod imports;
@@ -24,13 +25,21 @@ pub mod line;
 pub mod link;
 pub mod load;
 pub mod log;
+mod mapped;
 pub mod meter;
 mod pages;
+pub mod poll;
 pub mod pool;
 pub mod reset;
+pub mod resources;
+mod run_queue;
 mod shelves;
+mod slot_pages;
+pub mod slots;
 pub mod sniff;
 pub mod startup;
+mod toolchains;
+mod usage;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,16 +49,20 @@ pub use load::Loader;
 pub use pool::Pool;
 
 use crate::config::{Isolation, Limits, Words};
+use crate::log::Quota;
 use budget::{Budget, Charge};
 use component::ComponentCode;
 use core::{CoreCode, Startup};
 use health::Health;
 use reset::Baseline;
+use resources::Held;
 
 /// A handler that has been loaded and can be instantiated.
 pub struct Guest {
     /// Its place in the pools and gates of every worker: its handler's.
     pub id: usize,
+    /// The number of its engine.
+    pub engine: usize,
     pub isolation: Isolation,
     pub about: Arc<About>,
     code: Code,
@@ -57,6 +70,8 @@ pub struct Guest {
     retired: AtomicBool,
     /// What its code takes of the host's memory, once it is loaded.
     _charge: Option<Charge>,
+    /// What it holds of mappings and descriptors.
+    _held: Option<Held>,
 }
 
 /// What a guest is made of, by its kind.
@@ -78,12 +93,18 @@ pub struct About {
     pub health: Health,
     /// The host's memory, of which its instances take theirs.
     pub memory: Budget,
+    /// What may be logged in a second: of its words, and of how its calls have ended.
+    words_quota: Quota,
+    ends_quota: Quota,
 }
 
 impl About {
     pub fn new(name: &str, limits: &Limits, words: &Words, memory: &Budget) -> Arc<Self> {
         let (limits, words, memory) = (limits.clone(), words.clone(), memory.clone());
-        Arc::new(About { name: name.into(), limits, words, health: Health::new(), memory })
+        let (words_quota, ends_quota) = log::quotas();
+        let health = Health::new();
+        let name = name.into();
+        Arc::new(About { name, limits, words, health, memory, words_quota, ends_quota })
     }
 }
 

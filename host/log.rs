@@ -2,7 +2,12 @@
 //!
 //! A slow or stuck stderr never blocks a worker: what does not fit into the queue is dropped and
 //! counted. Text from outside (guests, clients, file contents) goes through [`escape`] before it
-//! is logged; this module cannot tell it from the host's own.
+//! is logged; this module cannot tell it from the host's own. Lines of other crates go through it
+//! as a whole.
+
+mod foreign;
+
+mod quota;
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -11,7 +16,10 @@ use std::sync::{Arc, OnceLock};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
+pub use quota::Quota;
+
 use crate::config::{LogFormat, Mistakes};
+use foreign::Guarded;
 
 /// The environment variable that chooses what is logged, in the syntax of `EnvFilter`.
 pub const FILTER: &str = "GUESTHOUSE_LOG";
@@ -39,8 +47,18 @@ pub fn start(format: LogFormat, level: &str) -> Result<Guard, Mistakes> {
     counter.get_or_init(|| writer.error_counter());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let installed = match format {
-        LogFormat::Text => log.with_ansi(is_colourful()).with_target(false).compact().try_init(),
-        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).try_init(),
+        LogFormat::Text => log
+            .with_ansi(is_colourful())
+            .with_target(false)
+            .compact()
+            .map_event_format(|inner| Guarded { inner, format })
+            .try_init(),
+        LogFormat::Json => log
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .map_event_format(|inner| Guarded { inner, format })
+            .try_init(),
     };
     installed.expect("the log is started once, before anything else could install a subscriber");
     Ok(Guard { _writer: guard })

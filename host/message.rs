@@ -4,10 +4,13 @@
 //! the host itself answers. Knows neither hyper nor wasmtime.
 
 pub mod fields;
+pub mod path;
+pub mod progress;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +18,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 use http_body::{Body as _, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
+
+use progress::Progress;
 
 /// A request with its head in memory and its body still on the wire.
 #[derive(Debug)]
@@ -109,6 +114,8 @@ pub struct RequestBody(Option<Box<Arriving>>);
 /// A body that there is.
 struct Arriving {
     source: Option<UnsyncBoxBody<Bytes, Reject>>,
+    /// How the source gets on.
+    progress: Option<Arc<Progress>>,
     /// Bytes that have arrived and not been taken yet.
     front: Bytes,
     trailers: Option<HeaderMap>,
@@ -126,9 +133,10 @@ impl fmt::Debug for RequestBody {
 
 impl RequestBody {
     /// A body that arrives over time. [`RequestBody::limit`] says how much of it there may be.
-    pub fn stream(source: UnsyncBoxBody<Bytes, Reject>) -> Self {
+    pub fn stream(source: UnsyncBoxBody<Bytes, Reject>, progress: Arc<Progress>) -> Self {
         RequestBody(Some(Box::new(Arriving {
             source: Some(source),
+            progress: Some(progress),
             front: Bytes::new(),
             trailers: None,
             bytes_read: 0,
@@ -153,14 +161,20 @@ impl RequestBody {
     /// A body that is here in full.
     pub fn full(bytes: Bytes) -> Self {
         let bytes_read = bytes.len() as u64;
-        let (source, trailers, bytes_max) = (None, None, None);
+        let (source, progress, trailers, bytes_max) = (None, None, None, None);
         RequestBody(Some(Box::new(Arriving {
             source,
+            progress,
             front: bytes,
             trailers,
             bytes_read,
             bytes_max,
         })))
+    }
+
+    /// How it gets on, where it arrives over time.
+    pub fn progress(&self) -> Option<&Arc<Progress>> {
+        self.0.as_ref()?.progress.as_ref()
     }
 
     /// Whether every byte has been taken and the end was seen.
@@ -353,7 +367,7 @@ pub enum Reject {
     UpstreamDeadline,
     /// Too many requests are on their way to the upstream already.
     UpstreamBusy,
-    /// The handler has trapped time and again, and is not called for a while.
+    /// The handler's start-up has failed time and again, and is not tried for a while.
     Paused,
     /// The request's body came too slowly.
     BodyTimeout,
@@ -365,11 +379,15 @@ pub enum Reject {
     HandlerError,
     /// The request came back to the handler that had made it, time and again.
     Loop,
+    /// The request's body has a transfer coding that the host does not know.
+    UnknownCoding,
+    /// The handler passes a request on that it has changed into one that HTTP does not allow.
+    InvalidRequest,
 }
 
 impl Reject {
     /// Every reject, for counters: the position is the counter's index.
-    pub const NAMES: [&'static str; 22] = [
+    pub const NAMES: [&'static str; 24] = [
         "no_route",
         "bad_path",
         "bad_host",
@@ -392,6 +410,8 @@ impl Reject {
         "no_memory",
         "handler_error",
         "loop",
+        "unknown_coding",
+        "invalid_request",
     ];
 
     /// The position of this reject's name in [`Reject::NAMES`].
@@ -419,6 +439,8 @@ impl Reject {
             Reject::NoMemory => 19,
             Reject::HandlerError => 20,
             Reject::Loop => 21,
+            Reject::UnknownCoding => 22,
+            Reject::InvalidRequest => 23,
         }
     }
 

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use workload::Reply;
 
 use crate::config::Limits;
+use crate::message::progress::Deadline;
 use crate::message::{BASE_PATH, Reject, Request, Response, ResponseBody};
 
 /// A demo workload that is called as native code.
@@ -78,6 +79,7 @@ impl Twin {
         headers: HeaderMap,
         limits: &Limits,
     ) -> Result<Response, Reject> {
+        let deadline = Deadline::after(limits.deadline, request.body.progress().cloned());
         let work = async {
             match self {
                 Twin::Stream => return Ok(stream::respond(request, headers)),
@@ -89,7 +91,7 @@ impl Twin {
             }
             .and_then(|reply| respond(reply, headers))
         };
-        let response = tokio::time::timeout(limits.deadline, work).await;
+        let response = deadline.within(work).await;
         let response = response.unwrap_or(Err(Reject::Deadline))?;
         match &response.body {
             ResponseBody::Full(bytes) if bytes.len() > limits.response_bytes_max => {

@@ -10,6 +10,7 @@ mod exchange;
 mod failure;
 mod link;
 mod policy;
+mod resolve;
 mod trail;
 mod way;
 
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 pub use body::{Outgoing, Returning};
 pub use failure::Failure;
@@ -30,14 +31,14 @@ pub use trail::{Circle, Trail};
 use crate::config;
 use crate::log::escape;
 use crate::message::RequestId;
+use crate::message::fields::METHOD_BYTES_MAX;
 use policy::{Destination, Leave, Policy};
+use resolve::Resolver;
 use way::Way;
 
 /// Connections that all workers together may have open, and those that each may have anyway.
 const OPEN_MAX: usize = 256;
 const OPEN_MIN: usize = 16;
-/// Names that one worker has looked up at a time: each takes a thread.
-const LOOKUPS_MAX: usize = 16;
 /// Bytes of a line of the log.
 const LINE_BYTES_MAX: usize = 2 * 1024;
 /// How often idle connections are looked at.
@@ -52,6 +53,7 @@ const BETWEEN_BYTES_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Shared {
     policy: Arc<Policy>,
     link: Arc<link::Config>,
+    resolver: Arc<Resolver>,
     /// Requests of one guest to one destination on one worker.
     in_flight_max: usize,
     open_max: usize,
@@ -67,6 +69,7 @@ impl Shared {
         Shared {
             policy: Arc::new(Policy::new(&outbound.allowed)),
             link: Arc::new(link::Config { tls: link::tls(roots), header_bytes_max }),
+            resolver: Resolver::new(),
             in_flight_max,
             open_max: (OPEN_MAX / workers).max(OPEN_MIN).max(3 * in_flight_max),
             timeout_max: outbound.timeout_max,
@@ -82,7 +85,6 @@ pub struct Outbound {
     guests: RefCell<HashMap<Box<str>, usize>>,
     /// Connections that are open, or about to be.
     open: Rc<Cell<usize>>,
-    lookups: Semaphore,
 }
 
 /// Whose connections, and to where.
@@ -172,7 +174,8 @@ impl Door {
     ) -> Result<oneshot::Receiver<Result<Answer, Failure>>, Failure> {
         let (shared, orders) = &*self.0;
         let destination = Destination::of(request.uri())?;
-        if request.method() == Method::CONNECT {
+        let method = request.method();
+        if *method == Method::CONNECT || method.as_str().len() > METHOD_BYTES_MAX {
             return Err(Failure::BadMethod);
         }
         let Some(leave) = shared.policy.leave(maker.guest, &destination) else {
@@ -217,7 +220,6 @@ impl Outbound {
             ways: RefCell::default(),
             guests: RefCell::default(),
             open: Rc::default(),
-            lookups: Semaphore::new(LOOKUPS_MAX),
         };
         (Rc::new(outbound), Door(Arc::new((shared.clone(), sender))), Orders(orders))
     }

@@ -1,14 +1,16 @@
-//! Where requests wait for their turn, first come first served.
+//! Where requests wait for their turn: the client that holds the least is next, and then who came
+//! first.
 //!
 //! Owns the order of those that wait, how many may wait, and for how long. A burst may fill a
 //! queue. One that has been full, or in which somebody has waited for too long, is kept short as
-//! long as there are more to refuse: more comes than there is time for, so the newest are refused,
-//! or all would be late (Maurer, "Fail at Scale", ACM Queue 13/8, 2015). Who waits holds nothing
-//! but its place. Lives on one thread.
+//! long as there are more to refuse: more comes than there is time for, so some are refused, or all
+//! would be late (Maurer, "Fail at Scale", ACM Queue 13/8, 2015). Those are of the client that asks
+//! for the most, and of these the newest. Lives on one thread.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -22,73 +24,165 @@ use crate::message::Reject;
 const SHORT: usize = 4;
 /// How long a queue is kept short after the last that was refused.
 const SHORT_FOR: Duration = Duration::from_millis(250);
+/// Of a queue that is longer, so many are looked at to find the next, or one to refuse.
+const LOOKED_AT: usize = 256;
 
-/// A queue of requests.
-pub struct Queue {
+/// What one client has of one worker.
+#[derive(Default)]
+pub struct Holder {
+    /// Places that its requests hold.
+    held: Cell<usize>,
+    /// Its requests that wait.
+    waiting: Cell<usize>,
+}
+
+impl Holder {
+    pub fn held(&self) -> usize {
+        self.held.get()
+    }
+
+    /// Counts one more place that it holds.
+    pub fn take(&self) {
+        self.held.set(self.held.get() + 1);
+    }
+
+    /// Counts one less.
+    pub fn give(&self) {
+        self.held.set(self.held.get() - 1);
+    }
+
+    /// What it asks for in all.
+    fn demand(&self) -> usize {
+        self.held.get() + self.waiting.get()
+    }
+}
+
+/// A queue of requests. To who waits in it a `T` may be given.
+pub struct Queue<T = ()> {
     limits: QueueLimits,
-    waiting: RefCell<VecDeque<Waiting>>,
+    waiting: RefCell<VecDeque<Waiting<T>>>,
     arrivals: Cell<u64>,
     refused_at: Cell<Option<Instant>>,
 }
 
-struct Waiting {
+struct Waiting<T> {
     number: u64,
+    client: Rc<Holder>,
     waker: Option<Waker>,
+    given: Option<T>,
 }
 
-impl Queue {
+impl<T> Queue<T> {
     pub fn new(limits: QueueLimits) -> Self {
-        let (waiting, arrivals, refused_at) = Default::default();
-        Queue { limits, waiting, arrivals, refused_at }
+        let (arrivals, refused_at) = Default::default();
+        Queue { limits, waiting: RefCell::new(VecDeque::new()), arrivals, refused_at }
     }
 
     pub fn is_empty(&self) -> bool {
         self.waiting.borrow().is_empty()
     }
 
-    /// Lets the first see whether there is something for it.
-    pub fn wake_first(&self) {
-        let first = self.waiting.borrow_mut().front_mut().and_then(|first| first.waker.take());
-        if let Some(waker) = first {
+    /// The client that is next.
+    pub fn next(&self) -> Option<Rc<Holder>> {
+        let waiting = self.waiting.borrow();
+        first(&waiting).map(|at| waiting[at].client.clone())
+    }
+
+    /// Gives something to the next. Returns it where nobody waits.
+    pub fn give(&self, given: T) -> Option<T> {
+        let waker = {
+            let mut waiting = self.waiting.borrow_mut();
+            let Some(at) = first(&waiting) else { return Some(given) };
+            waiting[at].given = Some(given);
+            waiting[at].waker.take()
+        };
+        if let Some(waker) = waker {
             waker.wake();
         }
+        None
+    }
+
+    /// Lets the next see whether there is something for it.
+    pub fn wake_first(&self) {
+        let waker = {
+            let mut waiting = self.waiting.borrow_mut();
+            first(&waiting).and_then(|at| waiting[at].waker.take())
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Waits until it is given something.
+    ///
+    /// # Errors
+    /// [`Reject::NoInstance`]: too many wait, or it has taken too long. `deadline` is the latest.
+    pub async fn wait(&self, client: &Rc<Holder>, deadline: Instant) -> Result<T, Reject> {
+        let place = self.join(client)?;
+        self.in_time(deadline, std::future::poll_fn(|cx| place.poll(cx))).await
     }
 
     /// Waits until it is first and `take` gives something, which is tried when it gets there,
     /// whenever it is woken, and every `look_every`.
     ///
     /// # Errors
-    /// [`Reject::NoInstance`]: too many wait, or it has taken too long. `deadline` is the latest.
-    pub async fn turn<T>(
+    /// As [`Queue::wait`].
+    pub async fn turn<R>(
+        &self,
+        client: &Rc<Holder>,
+        deadline: Instant,
+        look_every: Duration,
+        mut take: impl FnMut() -> Option<R>,
+    ) -> Result<R, Reject> {
+        let place = self.join(client)?;
+        let mut look = interval(look_every);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let turn = std::future::poll_fn(|cx| place.poll_turn(&mut look, &mut take, cx));
+        self.in_time(deadline, turn).await
+    }
+
+    async fn in_time<R>(
         &self,
         deadline: Instant,
-        look_every: Option<Duration>,
-        mut take: impl FnMut() -> Option<T>,
-    ) -> Result<T, Reject> {
-        let place = self.join()?;
-        let deadline = deadline.min(Instant::now() + self.limits.wait_max);
-        let mut look = look_every.map(|every| {
-            let mut look = interval(every);
-            look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            look
-        });
-        let turn = pin!(std::future::poll_fn(|cx| place.poll(&mut look, &mut take, cx)));
-        let turn = tokio::time::timeout_at(deadline.into(), turn).await;
+        turn: impl Future<Output = Result<R, Reject>>,
+    ) -> Result<R, Reject> {
+        let latest = Instant::now().checked_add(self.limits.wait_max);
+        let deadline = latest.map_or(deadline, |latest| deadline.min(latest));
+        let turn = tokio::time::timeout_at(deadline.into(), pin!(turn)).await;
         turn.unwrap_or_else(|_| {
             self.shorten();
             Err(Reject::NoInstance)
         })
     }
 
-    fn join(&self) -> Result<Place<'_>, Reject> {
+    fn join(&self, client: &Rc<Holder>) -> Result<Place<'_, T>, Reject> {
         if self.waiting.borrow().len() >= self.length_max() {
             self.shorten();
-            return Err(Reject::NoInstance);
+            if !self.make_room(client) {
+                return Err(Reject::NoInstance);
+            }
         }
         let number = self.arrivals.get();
         self.arrivals.set(number + 1);
-        self.waiting.borrow_mut().push_back(Waiting { number, waker: None });
+        client.waiting.set(client.waiting.get() + 1);
+        let client = client.clone();
+        let waiting = Waiting { number, client, waker: None, given: None };
+        self.waiting.borrow_mut().push_back(waiting);
         Ok(Place { queue: self, number })
+    }
+
+    /// Sends one away for a client that asks for less than it does.
+    fn make_room(&self, client: &Holder) -> bool {
+        let sent = {
+            let mut waiting = self.waiting.borrow_mut();
+            let Some(at) = greediest(&waiting) else { return false };
+            if waiting[at].client.demand() <= client.demand() + 1 {
+                return false;
+            }
+            waiting.remove(at)
+        };
+        sent.into_iter().for_each(Waiting::refuse);
+        true
     }
 
     fn length_max(&self) -> usize {
@@ -97,37 +191,82 @@ impl Queue {
         if is_short { most.min(SHORT) } else { most }
     }
 
-    /// Sends the newest away.
+    /// Sends those away that are too many in a short queue.
     fn shorten(&self) {
         self.refused_at.set(Some(Instant::now()));
-        let mut waiting = self.waiting.borrow_mut();
-        let stay = waiting.len().min(self.length_max());
-        let wakers: Vec<Waker> = waiting.drain(stay..).filter_map(|it| it.waker).collect();
-        drop(waiting);
-        wakers.into_iter().for_each(Waker::wake);
+        let stay = self.length_max();
+        let mut sent = VecDeque::new();
+        {
+            let mut waiting = self.waiting.borrow_mut();
+            if waiting.len() > stay.max(LOOKED_AT) {
+                sent = waiting.split_off(stay.max(LOOKED_AT));
+            }
+            while waiting.len() > stay {
+                let Some(at) = greediest(&waiting) else { break };
+                sent.extend(waiting.remove(at));
+            }
+        }
+        sent.into_iter().for_each(Waiting::refuse);
     }
 }
 
+impl<T> Waiting<T> {
+    /// Lets it see that it waits no more.
+    fn refuse(self) {
+        self.client.waiting.set(self.client.waiting.get() - 1);
+        if let Some(waker) = self.waker {
+            waker.wake();
+        }
+    }
+}
+
+/// Who is next: the first of the client that holds the least.
+fn first<T>(waiting: &VecDeque<Waiting<T>>) -> Option<usize> {
+    let not_served = |(_, it): &(usize, &Waiting<T>)| it.given.is_none();
+    let looked_at = waiting.iter().enumerate().filter(not_served).take(LOOKED_AT);
+    looked_at.min_by_key(|(_, it)| it.client.held()).map(|(at, _)| at)
+}
+
+/// The newest of the client that asks for the most.
+fn greediest<T>(waiting: &VecDeque<Waiting<T>>) -> Option<usize> {
+    let not_served = |(_, it): &(usize, &Waiting<T>)| it.given.is_none();
+    let looked_at = waiting.iter().enumerate().rev().filter(not_served).take(LOOKED_AT);
+    // The newest comes first, and the last of those that are alike would be taken.
+    let greediest = looked_at.max_by_key(|(at, it)| (it.client.demand(), *at));
+    greediest.map(|(at, _)| at)
+}
+
 /// A place in a queue; dropping it leaves the queue.
-struct Place<'a> {
-    queue: &'a Queue,
+struct Place<'a, T> {
+    queue: &'a Queue<T>,
     number: u64,
 }
 
-impl Place<'_> {
-    fn poll<T>(
+impl<T> Place<'_, T> {
+    /// Ready with what it is given.
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<T, Reject>> {
+        let mut waiting = self.queue.waiting.borrow_mut();
+        let Some(at) = self.find(&waiting) else { return Poll::Ready(Err(Reject::NoInstance)) };
+        if let Some(given) = waiting[at].given.take() {
+            return Poll::Ready(Ok(given));
+        }
+        waiting[at].waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_turn<R>(
         &self,
-        look: &mut Option<Interval>,
-        take: &mut impl FnMut() -> Option<T>,
+        look: &mut Interval,
+        take: &mut impl FnMut() -> Option<R>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<T, Reject>> {
+    ) -> Poll<Result<R, Reject>> {
         let is_first = {
             let mut waiting = self.queue.waiting.borrow_mut();
-            let Some(at) = waiting.iter().position(|it| it.number == self.number) else {
+            let Some(at) = self.find(&waiting) else {
                 return Poll::Ready(Err(Reject::NoInstance));
             };
             waiting[at].waker = Some(cx.waker().clone());
-            at == 0
+            first(&waiting) == Some(at)
         };
         if !is_first {
             return Poll::Pending;
@@ -135,17 +274,29 @@ impl Place<'_> {
         if let Some(taken) = take() {
             return Poll::Ready(Ok(taken));
         }
-        if let Some(look) = look {
-            while look.poll_tick(cx).is_ready() {}
-        }
+        while look.poll_tick(cx).is_ready() {}
         Poll::Pending
+    }
+
+    fn find(&self, waiting: &VecDeque<Waiting<T>>) -> Option<usize> {
+        waiting.binary_search_by_key(&self.number, |it| it.number).ok()
     }
 }
 
-impl Drop for Place<'_> {
+impl<T> Drop for Place<'_, T> {
     fn drop(&mut self) {
-        let queue = self.queue;
-        queue.waiting.borrow_mut().retain(|it| it.number != self.number);
-        queue.wake_first();
+        let left = {
+            let mut waiting = self.queue.waiting.borrow_mut();
+            self.find(&waiting).and_then(|at| waiting.remove(at))
+        };
+        // What it was given and has not taken goes to another, who may look into this queue.
+        if let Some(left) = left {
+            left.client.waiting.set(left.client.waiting.get() - 1);
+            drop(left.given);
+        }
+        self.queue.wake_first();
     }
 }
+
+#[cfg(test)]
+mod tests;

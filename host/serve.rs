@@ -6,9 +6,13 @@ mod arrival;
 mod balance;
 mod clients;
 mod connection;
+mod exchange;
 mod guard;
 mod intake;
+mod linger;
 mod listen;
+mod outgoing;
+mod peer;
 mod pipeline;
 mod post;
 mod respond;
@@ -32,7 +36,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::guest::engine::Engines;
+use crate::guest::engine::{Engines, prepare_thread};
 use crate::guest::lane::{Entry, Lane, lower_priority};
 use crate::message::Reject;
 use crate::metrics::Metrics;
@@ -94,7 +98,7 @@ impl Host {
         registry: Arc<Registry>,
         sockets: Vec<Vec<Socket>>,
     ) -> Result<Self> {
-        let most = worker::in_flight_max(&engines, config.workers) * config.workers;
+        let most = engines.slots.in_flight_max(config.workers) * config.workers;
         if let Some(chosen) = config.admission.in_flight_max.filter(|chosen| *chosen > most) {
             tracing::warn!("--in-flight-max {chosen}: there are instances for {most} requests");
         }
@@ -112,7 +116,7 @@ impl Host {
                 config.workers,
                 config.limits.header_bytes_max,
             ),
-            clients: Clients::new(&config.connections),
+            clients: Clients::new(&config),
             balance,
             config,
             engines,
@@ -212,6 +216,7 @@ fn work(
     report: &Sender<io::Result<()>>,
 ) {
     pin(index, shared.config.workers, &shared.cores);
+    prepare_thread();
     let (cores, slow_nice) = (shared.cores, shared.config.slow_nice);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -237,6 +242,7 @@ fn work(
         let worker = Worker::new(index, shared);
         tokio::task::spawn_local(guard::run(worker.clone()));
         tokio::task::spawn_local(worker.clone().tidy_always());
+        tokio::task::spawn_local(worker.pool.run_queue().clone().run());
         tokio::task::spawn_local(publish(worker.clone(), shared.ask.clone()));
         let received = listen::receive(worker.clone(), inbox, stopped(shared.stop.clone()));
         let receiving = tokio::task::spawn_local(received);
@@ -287,11 +293,15 @@ async fn drain(worker: &Rc<Worker>) {
         for (_, wire) in worker.wires.borrow().iter() {
             let recent = guard::still_for(wire, worker.clock.get()) < ACTIVE
                 || wire.partial_since.get().is_some();
-            if wire.in_flight.get() || wire.has_input() || (graced && recent) {
+            let exchange = &wire.exchange;
+            if exchange.in_flight.get() || wire.has_input() || (graced && recent) {
                 continue;
             }
             // hyper would wait for the rest of a head that has begun to arrive.
-            wire.doomed.set(wire.partial_since.get().is_some() && wire.blocked().is_none());
+            let is_partial = wire.partial_since.get().is_some() && !exchange.streams.get();
+            if is_partial && wire.blocked().is_none() {
+                wire.doomed.set(true);
+            }
             if wire.doomed.get() || !wire.closing.replace(true) {
                 wire.wake();
             }

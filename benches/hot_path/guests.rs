@@ -15,10 +15,12 @@ use guesthouse::guest::budget::Budget;
 use guesthouse::guest::cache::Artifact;
 use guesthouse::guest::compile::{Compiler, Job};
 use guesthouse::guest::engine::Engines;
+use guesthouse::guest::failure::Failure;
 use guesthouse::guest::lane::Lane;
 use guesthouse::guest::link::{Identity, Linkers};
 use guesthouse::guest::meter::Meter;
 use guesthouse::guest::pool::Exits;
+use guesthouse::guest::slots::{ENGINES, ReadyMax};
 use guesthouse::guest::{Guest, Instance, Pool};
 use guesthouse::message::{Request, Response};
 use guesthouse::outbound::{self, Outbound};
@@ -65,8 +67,8 @@ struct Calls {
 /// address space for pools; without them, the row that makes an instance each time is left out.
 pub fn rows(request: fn() -> Request, pooled: bool) -> Result<Vec<Row>> {
     let limits = Limits::default();
-    let engines =
-        if pooled { Engines::new(&limits, 1, Budget::unlimited()) } else { Engines::unpooled() }?;
+    let pools = || Engines::new(&limits, 1, Budget::unlimited(), None);
+    let engines = if pooled { pools() } else { Engines::unpooled() }?;
     let (compiler, linkers) = (Compiler::new()?, Linkers::new(&engines)?);
     let runtime =
         Builder::new_current_thread().enable_time().build_local(LocalOptions::default())?;
@@ -146,7 +148,8 @@ impl Maker {
     }
 
     fn calls(&self, name: &'static str, bytes: &[u8], isolation: Isolation) -> Result<Calls> {
-        let guest = Arc::new(self.guest(bytes, isolation).map_err(|reason| anyhow!(reason))?);
+        let guest =
+            Arc::new(self.guest(bytes, isolation).map_err(|failure| anyhow!(failure.reason))?);
         let house = self.house.clone();
         let (pulse, memory) = (house.engines.pulse(0), house.engines.memory.clone());
         // Nobody is behind this door.
@@ -156,7 +159,8 @@ impl Maker {
         // depends on what else there is to do.
         let retired = Rc::default();
         let exits = Exits { lane: house.lane.entry(), door, retired };
-        let pool = Rc::new(Pool::new(pulse, READY_MAX, exits, memory, QueueLimits::default()));
+        let ready_max = ReadyMax { all: READY_MAX, by_engine: [READY_MAX; ENGINES] };
+        let pool = Rc::new(Pool::new(pulse, ready_max, exits, memory, QueueLimits::default()));
         let (requests, spare) = (Vec::new(), HeaderMap::new());
         let mut calls = Calls { name, house, guest, pool, requests, spare };
         calls.begin()?;
@@ -164,7 +168,7 @@ impl Maker {
     }
 
     /// From bytes to a guest whose instances can be reset, where they can.
-    fn guest(&self, bytes: &[u8], isolation: Isolation) -> Result<Guest, String> {
+    fn guest(&self, bytes: &[u8], isolation: Isolation) -> Result<Guest, Failure> {
         let (name, limits) = ("bench", &self.limits);
         let is_text = !bytes.starts_with(b"\0asm");
         let words = &Words::default();
@@ -182,7 +186,7 @@ impl Maker {
         let guest = Arc::new(guest);
         let shown = Instance::try_now(guest.clone())?;
         let baseline = shown.and_then(|mut instance| instance.baseline());
-        let mut guest = Arc::into_inner(guest).ok_or("the guest is still in use")?;
+        let mut guest = Arc::into_inner(guest).ok_or("the guest is still in use".to_owned())?;
         guest.set_baseline(baseline);
         Ok(guest)
     }
@@ -192,7 +196,7 @@ impl Calls {
     /// Makes the first instance, and asks it once to see that it answers.
     fn begin(&mut self) -> Result<()> {
         let Calls { house, guest, pool, .. } = self;
-        let made = house.runtime.block_on(pool.make(guest.clone()));
+        let made = house.runtime.block_on(pool.make(guest.clone(), None));
         pool.give_back(made.map_err(|reject| anyhow!("no instance: {reject}"))?);
         self.prepare(1);
         let answer = RefCell::new(None);

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, ensure};
 use guesthouse::config::QueueLimits;
 use guesthouse::message::Request;
 use guesthouse::native::Twin;
-use guesthouse::registry::admit::Gate;
+use guesthouse::queue::Holder;
+use guesthouse::registry::admit::{Gate, GuestGate};
 use guesthouse::registry::route::{Pattern, Table};
 use guesthouse::registry::{Registry, Snapshot, Target};
 
@@ -32,15 +33,15 @@ pub fn rows(request: impl Fn() -> Request) -> Result<Vec<Row>> {
     let host = "stranger-00617.example:8080";
     let params = ["users/[id]/posts/[post]".to_owned()];
 
-    let worker = Gate::new(256, QueueLimits::default(), None);
-    let guest = Gate::new(192, QueueLimits::default(), Some(worker));
+    let guest = GuestGate::new(&Gate::new(256), 192, QueueLimits::default());
+    let client = Rc::default();
     let mut request = request();
     Ok(vec![
         route("route: one of 6", few(), None, vec!["/hello".to_owned()])?,
         route("route: one of 10,000", many(), None, spread.collect())?,
         route("route: one of 10,000 hosts", by_host, Some(host), vec!["/".to_owned()])?,
         route("route: two parameters", params, None, vec!["/users/7/posts/42".to_owned()])?,
-        Row::new("admit: guest and worker, and leave", move || admit(&guest)),
+        Row::new("admit: guest and worker, and leave", move || admit(&guest, &client)),
         Row::new("headers: strip the host's own", move || {
             black_box(&mut request).strip_reserved();
         }),
@@ -73,7 +74,7 @@ fn route(
     }))
 }
 
-fn admit(gate: &Rc<Gate>) {
-    let permit = black_box(gate).admit();
+fn admit(gate: &Rc<GuestGate>, client: &Rc<Holder>) {
+    let permit = black_box(gate).admit(client);
     black_box(permit.is_ok());
 }

@@ -3,6 +3,7 @@
 //! Owns its socket. Knows neither when requests are due nor what their answers count for.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,13 +11,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::response::{Answer, Memory, Parser};
+use super::response::{Answer, Malformed, Memory, Parser};
 
 /// A request that was sent, or is about to be. Times are those of the worker.
 #[derive(Clone, Copy, Debug)]
 pub struct InFlight {
     pub due_ns: u64,
     pub sent_ns: u64,
+    /// Which of the requests it is.
+    pub message: usize,
 }
 
 /// How a connection came to its end.
@@ -25,9 +28,19 @@ pub enum Broken {
     /// The server closed it, or reset it.
     Read,
     /// What came is not HTTP/1.1, or answers nothing.
-    Nonsense,
+    Nonsense(Malformed),
     /// It takes no more bytes.
     Write,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Broken::Read => out.write_str("the connection ended before the whole answer had come"),
+            Broken::Nonsense(malformed) => malformed.fmt(out),
+            Broken::Write => out.write_str("the connection ended before all of it was sent"),
+        }
+    }
 }
 
 /// An open connection, or one that is about to be.
@@ -81,9 +94,9 @@ impl Connection {
     }
 
     /// Has `message` written by the next [`flush`](Self::flush).
-    pub fn push(&mut self, message: &[u8], due_ns: u64, sent_ns: u64) {
+    pub fn push(&mut self, message: &[u8], request: InFlight) {
         self.out.extend_from_slice(message);
-        self.in_flight.push_back(InFlight { due_ns, sent_ns });
+        self.in_flight.push_back(request);
     }
 
     /// Writes as much as the socket takes: whether that was all.
@@ -135,11 +148,12 @@ impl Connection {
         });
         let is_idle = self.in_flight.is_empty();
         // An answer to nothing: from here on nobody knows what answers what.
-        let is_nonsense = fed.is_err() || !is_asked_for || (is_idle && !self.parser.is_between());
-        let result = match (is_nonsense, is_idle && self.closes) {
-            (true, _) => Err(Broken::Nonsense),
-            (false, true) => Err(Broken::Read),
-            (false, false) => Ok(()),
+        let is_unasked = !is_asked_for || (is_idle && !self.parser.is_between());
+        let result = match fed {
+            Err(malformed) => Err(Broken::Nonsense(malformed)),
+            Ok(()) if is_unasked => Err(Broken::Nonsense(Malformed::Unasked)),
+            Ok(()) if is_idle && self.closes => Err(Broken::Read),
+            Ok(()) => Ok(()),
         };
         (bytes, result)
     }

@@ -14,7 +14,7 @@ use hdrhistogram::Histogram;
 
 use super::round::Target;
 use super::tally::{RATE_REACHED_MIN, Tally, histogram};
-use super::{Arrivals, Curve, Errors, Quantity, Reading, Side, Stream, stream};
+use super::{Arrivals, Curve, Errors, Examples, Quantity, Reading, Side, Stream, stream};
 
 /// A slowdown of 1 in the histogram: three digits behind the point.
 const SLOWDOWN_ONE: f64 = 1000.0;
@@ -37,17 +37,19 @@ pub fn measure(
     };
     let mix = closed(side.streams.first().context("a curve needs requests")?);
     let kinds = kinds(&mix);
-    let mut errors = Errors::default();
+    let (mut errors, mut examples) = (Errors::default(), Examples::default());
     let mut alone_ns = Vec::new();
     for (kind, _) in &kinds {
         let mut alone = kind.clone();
         alone.load.connections = 1;
         let tally = &run(&[alone], duration.mul_f64(ALONE_PART))?[0];
         errors.add(&tally.errors);
+        examples.add(&tally.examples);
         alone_ns.push(tally.latency.mean().max(1.0));
     }
     let tally = &run(&[mix], duration)?[0];
     errors.add(&tally.errors);
+    examples.add(&tally.examples);
     let capacity = tally.answered_in_time as f64 / tally.elapsed.as_secs_f64().max(1e-9);
     let (mut at_best, mut best) = (histogram(), 0.0);
     let highest = curve.loads.last().copied().unwrap_or(1.0);
@@ -59,6 +61,7 @@ pub fn measure(
         let mut all = Tally::new();
         tallies.iter().for_each(|tally| all.add(tally));
         errors.add(&all.errors);
+        examples.add(&all.examples);
         let slowdown = slowdown(&tallies, &alone_ns).value_at_quantile(curve.quantile);
         let is_bounded = slowdown as f64 / SLOWDOWN_ONE <= curve.slowdown_max;
         // What never got sent has no latency.
@@ -68,7 +71,7 @@ pub fn measure(
         }
         (at_best, best) = (all.latency, *load);
     }
-    let mut reading = Reading { errors, ..Reading::default() };
+    let mut reading = Reading { errors, examples, ..Reading::default() };
     reading.values.insert(Quantity::LoadMaxPerS, capacity * best);
     reading.values.insert(Quantity::LoadMaxOfCapacity, best);
     Ok((reading, at_best))

@@ -5,9 +5,10 @@
 
 use std::fmt;
 
-/// A head longer than this is refused.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-const HEADERS_MAX: usize = 128;
+/// A head longer than this is refused, and one of more fields.
+const HEAD_BYTES_MAX: usize = 256 * 1024;
+const HEADERS_MAX: usize = 1024;
+const HEADERS_USUAL: usize = 64;
 /// The line with the size of a chunk, extensions and all.
 const CHUNK_LINE_BYTES_MAX: usize = 4096;
 
@@ -39,13 +40,46 @@ pub fn is_expected(expected: Option<u16>, status: u16) -> bool {
     expected.map_or(status < 400, |expected| expected == status)
 }
 
-/// What came is not HTTP/1.1, or asks for more than a client has to put up with.
+/// Why what came cannot be read: it is not HTTP/1.1, or more than a client has to put up with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
+pub enum Malformed {
+    NotHttp,
+    LongHead,
+    ManyFields,
+    Length,
+    Coding,
+    Chunk,
+    LongLine,
+    Unasked,
+}
 
 impl fmt::Display for Malformed {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        out.write_str("what the server sent is not HTTP/1.1")
+        let wrong = match self {
+            Malformed::LongHead => {
+                let kib = HEAD_BYTES_MAX >> 10;
+                return write!(out, "the answer's head is longer than the {kib} KiB that are read");
+            }
+            Malformed::ManyFields => {
+                return write!(
+                    out,
+                    "the answer's head has more than the {HEADERS_MAX} fields that are read"
+                );
+            }
+            Malformed::LongLine => {
+                let most = CHUNK_LINE_BYTES_MAX;
+                return write!(
+                    out,
+                    "a chunk's size or a trailer has more than the {most} bytes that are read"
+                );
+            }
+            Malformed::NotHttp => "its head cannot be read as one",
+            Malformed::Length => "its Content-Length is not one number",
+            Malformed::Coding => "its Transfer-Encoding is not chunked, the only one that is read",
+            Malformed::Chunk => "a chunk has no size, or more bytes than that",
+            Malformed::Unasked => "there is more of it than was asked for",
+        };
+        write!(out, "what the server sent is not HTTP/1.1: {wrong}")
     }
 }
 
@@ -169,7 +203,7 @@ impl Parser {
         };
         let Some((bytes, meaning)) = parse(whole, is_head)? else {
             if whole.len() > HEAD_BYTES_MAX {
-                return Err(Malformed);
+                return Err(Malformed::LongHead);
             }
             if before == 0 {
                 self.partial.extend_from_slice(input);
@@ -229,7 +263,7 @@ impl Parser {
         let end = memchr::memchr(b'\n', input);
         let here = end.unwrap_or(input.len());
         if self.partial.len() + here > CHUNK_LINE_BYTES_MAX {
-            return Err(Malformed);
+            return Err(Malformed::LongLine);
         }
         self.partial.extend_from_slice(&input[..here]);
         let Some(end) = end else { return Ok(None) };
@@ -242,29 +276,41 @@ impl Parser {
 
 /// The length of a head and its meaning; none if it is not whole.
 fn parse(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Meaning)>, Malformed> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    // Room for few is made in no time, and nearly all heads have few.
+    match parse_some::<HEADERS_USUAL>(bytes, is_head) {
+        Err(Malformed::ManyFields) => parse_some::<HEADERS_MAX>(bytes, is_head),
+        parsed => parsed,
+    }
+}
+
+fn parse_some<const HEADERS: usize>(
+    bytes: &[u8],
+    is_head: bool,
+) -> Result<Option<(usize, Meaning)>, Malformed> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let length = match response.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(_) => return Err(Malformed),
+        Err(httparse::Error::TooManyHeaders) => return Err(Malformed::ManyFields),
+        Err(_) => return Err(Malformed::NotHttp),
     };
-    let status = response.code.ok_or(Malformed)?;
+    let status = response.code.ok_or(Malformed::NotHttp)?;
     // HTTP/1.0 closes unless it says otherwise.
     let mut closes = response.version == Some(0);
     let mut body = Body::UntilClose;
     for header in response.headers.iter() {
         let value = header.value.trim_ascii();
         if header.name.eq_ignore_ascii_case("content-length") {
-            let length = Body::Bytes(number(value, 10)?);
+            let length = Body::Bytes(number(value, 10).ok_or(Malformed::Length)?);
             body = match body {
                 Body::Chunked => Body::Chunked,
-                Body::Bytes(_) if body != length => return Err(Malformed),
+                Body::Bytes(_) if body != length => return Err(Malformed::Length),
                 _ => length,
             };
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
             if !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Malformed);
+                return Err(Malformed::Coding);
             }
             body = Body::Chunked;
         } else if header.name.eq_ignore_ascii_case("connection") {
@@ -286,21 +332,18 @@ fn parse(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Meaning)>, Malfor
 
 fn chunk_bytes(line: &[u8]) -> Result<u64, Malformed> {
     let end = line.iter().position(|byte| *byte == b';').unwrap_or(line.len());
-    number(line[..end].trim_ascii(), 16)
+    number(line[..end].trim_ascii(), 16).ok_or(Malformed::Chunk)
 }
 
 /// Digits alone, and not the sign that Rust would take.
-fn number(digits: &[u8], radix: u32) -> Result<u64, Malformed> {
-    let text = str::from_utf8(digits).map_err(|_| Malformed)?;
-    if text.starts_with('+') {
-        return Err(Malformed);
-    }
-    u64::from_str_radix(text, radix).map_err(|_| Malformed)
+fn number(digits: &[u8], radix: u32) -> Option<u64> {
+    let text = str::from_utf8(digits).ok().filter(|text| !text.starts_with('+'))?;
+    u64::from_str_radix(text, radix).ok()
 }
 
 /// `body` are the next of `left` bytes of a chunk, the last two of which are its line end.
 fn check_chunk_end(left: u64, body: &[u8]) -> Result<(), Malformed> {
     let data = left.saturating_sub(2).min(body.len() as u64) as usize;
     let expected = &b"\r\n"[2 - left.min(2) as usize..];
-    if expected.starts_with(&body[data..]) { Ok(()) } else { Err(Malformed) }
+    if expected.starts_with(&body[data..]) { Ok(()) } else { Err(Malformed::Chunk) }
 }

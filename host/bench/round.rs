@@ -4,7 +4,7 @@
 //! they run. What a visit does depends on the case's measure; a visit that fails is named in the
 //! row, and the others go on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -169,22 +169,26 @@ impl<'a> Rounds<'a> {
             Measure::Start => bail!("a start is measured without a server"),
         };
         for ((reading, _), wrong) in visit.iter_mut().zip(wrong) {
-            reading.errors.body += wrong;
+            if let Some(text) = wrong {
+                reading.errors.body += 1;
+                reading.examples.note("body", || text);
+            }
         }
         Ok(visit)
     }
 
-    /// Asks each stream's first path once: for each, how many answers differ from the first.
+    /// Asks each stream's first path once: for each, what differs from the first answer, if
+    /// anything does.
     fn check(
         &mut self,
         side_number: usize,
         side: &Side,
         target: &Target,
-    ) -> anyhow::Result<Vec<u64>> {
+    ) -> anyhow::Result<Vec<Option<String>>> {
         let mut wrong = Vec::new();
         for (number, stream) in side.streams.iter().enumerate() {
             if stream.may_fail {
-                wrong.push(0);
+                wrong.push(None);
                 continue;
             }
             let (request, timeout) = (&stream.request, stream.load.timeout);
@@ -197,7 +201,15 @@ impl<'a> Rounds<'a> {
             let first = self.first.entry((side_number, number));
             let first = first.or_insert_with(|| answered.clone());
             // Where versions are swapped, bodies differ.
-            wrong.push(u64::from(first.body != answered.body && side.swaps.is_none()));
+            let is_wrong = first.body != answered.body && side.swaps.is_none();
+            wrong.push(is_wrong.then(|| {
+                let path = &request.paths[0];
+                let differs = difference(&first.body, &answered.body);
+                format!(
+                    "{} {path}: its body is not that of the first round: {differs}",
+                    request.method
+                )
+            }));
         }
         Ok(wrong)
     }
@@ -290,7 +302,8 @@ fn load(
 
 /// What a tally says of one stream.
 pub fn reading(stream: &Stream, tally: &Tally) -> Reading {
-    let mut reading = Reading { errors: tally.errors, ..Reading::default() };
+    let mut reading =
+        Reading { errors: tally.errors, examples: tally.examples.clone(), ..Reading::default() };
     let values = &mut reading.values;
     let seconds = tally.elapsed.as_secs_f64().max(1e-9);
     values.insert(Quantity::ReqPerS, tally.answered_in_time as f64 / seconds);
@@ -375,7 +388,34 @@ fn finish(mut row: Row) -> Row {
             worst * 100.0
         ));
     }
+    // Of a stream that may fail nobody is to be told.
+    let failed = row.rounds.iter().filter(|_| !row.may_fail);
+    let mut told = HashSet::new();
+    for reading in failed {
+        for (kind, text) in reading.examples.iter().filter(|(kind, _)| told.insert(*kind)) {
+            row.notes.push(format!("first {kind} error, in round {}: {text}", reading.round));
+        }
+    }
     row
+}
+
+/// Where two bodies begin to differ, and what to do about it.
+fn difference(first: &[u8], now: &[u8]) -> String {
+    const SHOWN_BYTES: usize = 40;
+    let at = first.iter().zip(now).take_while(|(first, now)| first == now).count();
+    let shown = |bytes: &[u8]| match &bytes[at..] {
+        [] => "its end".to_owned(),
+        rest => format!("{:?}", String::from_utf8_lossy(&rest[..rest.len().min(SHOWN_BYTES)])),
+    };
+    format!(
+        "{} and {} bytes, from byte {at} on {} and then {}. Whether answers are right can be told \
+         only of a body that stays the same: leave out of it what changes, as the time, or allow \
+         it with --allow-errors",
+        first.len(),
+        now.len(),
+        shown(first),
+        shown(now)
+    )
 }
 
 /// What the rows of a case share, in words.

@@ -2,7 +2,7 @@
 //!
 //! Owns the order of these steps. Knows no server process: who measures one is told when to begin.
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -21,6 +21,9 @@ use super::{Request, Stream};
 const WARM_UP_PART: f64 = 0.1;
 const WARM_UP_MAX: Duration = Duration::from_secs(1);
 
+/// How long one of several addresses may take to accept a connection before the next is tried.
+const TAKES_WITHIN: Duration = Duration::from_secs(2);
+
 /// Where requests go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
@@ -30,13 +33,21 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// The first address of `host:port`.
+    /// The first address of `host:port` at which somebody listens, or the first of all.
     pub fn resolve(authority: &str) -> anyhow::Result<Self> {
         let named = || format!("cannot resolve {authority}");
-        let mut addresses = authority.to_socket_addrs().with_context(named)?;
-        let address = addresses.next().with_context(named)?;
+        let addresses: Vec<_> = authority.to_socket_addrs().with_context(named)?.collect();
+        let address = listening(&addresses).with_context(named)?;
         Ok(Self { address, host: authority.to_owned() })
     }
+}
+
+/// Of several addresses, the first that takes a connection. `localhost` is two where there is
+/// IPv6, and many servers listen on one of them.
+fn listening(addresses: &[SocketAddr]) -> Option<SocketAddr> {
+    let takes = |address: &&SocketAddr| TcpStream::connect_timeout(address, TAKES_WITHIN).is_ok();
+    let found = if addresses.len() > 1 { addresses.iter().find(takes) } else { None };
+    found.or(addresses.first()).copied()
 }
 
 /// Runs all streams at once for `duration`, and some time before that to warm up. `begins` is
@@ -163,3 +174,6 @@ pub fn render(request: &Request, host: &str) -> Vec<Vec<u8>> {
     };
     request.paths.iter().map(message).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,14 @@
 //! The suites that need no file: servers by their URLs, and the demo's guests against their twins.
 //!
-//! Owns what a URL may be. Reads nothing but what it is given.
+//! Reads nothing but what it is given.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use http::Uri;
+use anyhow::bail;
 
+use super::url::Url;
 use super::{Case, Launch, Load, Measure, Origin, Request, Restart, Side, Stream, Suite};
 
 /// How long the demo may take to start: its guests are compiled when it does so for the first time.
@@ -31,15 +31,15 @@ pub struct Common {
 /// URL. The processes are those of the URLs, in their order.
 ///
 /// # Errors
-/// A URL cannot be used; the text says why.
-pub fn of_urls(urls: &[String], pids: &[u32], common: &Common) -> anyhow::Result<Suite> {
+/// There are more processes than URLs.
+pub fn of_urls(urls: &[Url], pids: &[u32], common: &Common) -> anyhow::Result<Suite> {
     if pids.len() > urls.len() {
         bail!("there are more --pid than URLs: give one for each URL, in their order");
     }
     let mut sides = Vec::new();
     let mut known: BTreeMap<String, u32> = BTreeMap::new();
     for (number, url) in urls.iter().enumerate() {
-        let (authority, path) = parse(url)?;
+        let Url { text, authority, path } = url.clone();
         let mut request = common.request.clone();
         if request.paths.is_empty() {
             request.paths.push(path);
@@ -50,9 +50,9 @@ pub fn of_urls(urls: &[String], pids: &[u32], common: &Common) -> anyhow::Result
         // One server may have more than one URL.
         let pid = known.get(&authority).copied();
         let load = common.load.clone();
-        let stream = Stream { name: url.clone(), request, load, may_fail: false };
+        let stream = Stream { name: text.clone(), request, load, may_fail: false };
         sides.push(Side {
-            name: url.clone(),
+            name: text,
             origin: Origin::Elsewhere { authority, pid },
             streams: vec![stream],
             swaps: None,
@@ -120,30 +120,4 @@ pub fn of_demo(program: &Path, cpus: &[usize], common: &Common) -> Suite {
 fn case(name: &str, sides: Vec<Side>, common: &Common) -> Case {
     let (rounds, duration) = (common.rounds, common.duration);
     Case { name: name.to_owned(), measure: Measure::Load, rounds, duration, sides }
-}
-
-/// `host:port`, and path with query.
-pub fn parse(url: &str) -> anyhow::Result<(String, String)> {
-    let with_scheme = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    let uri: Uri = with_scheme
-        .parse()
-        .with_context(|| format!("{url:?} is not a URL; write http://127.0.0.1:8080/hello"))?;
-    if uri.scheme_str() != Some("http") {
-        bail!("{url:?}: only http is measured; TLS would be what is compared");
-    }
-    let authority = uri.authority().with_context(|| format!("{url:?} names no host"))?;
-    if authority.as_str().contains('@') {
-        bail!("{url:?}: give user and password as a header: -H 'Authorization: Basic ...'");
-    }
-    // What the crate cannot read as a port it takes for none.
-    let port = match authority.as_str().strip_prefix(authority.host()) {
-        None | Some("") => 80,
-        Some(rest) => rest
-            .strip_prefix(':')
-            .and_then(|port| port.parse::<u16>().ok())
-            .filter(|port| *port > 0)
-            .with_context(|| format!("{url:?}: a port is a number from 1 to 65535"))?,
-    };
-    let path = uri.path_and_query().map_or("/", |it| it.as_str());
-    Ok((format!("{}:{port}", authority.host()), path.to_owned()))
 }

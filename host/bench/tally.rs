@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::Errors;
+use super::{Errors, Examples};
 
 /// The longest latency that is told apart, in nanoseconds; longer ones count as this.
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
@@ -38,6 +38,7 @@ pub struct Tally {
     /// Bytes of answers that came before the end, heads and all.
     pub bytes: u64,
     pub errors: Errors,
+    pub examples: Examples,
     /// How long requests were sent.
     pub elapsed: Duration,
     /// What the generator's thread took of its CPU.
@@ -54,6 +55,7 @@ impl Tally {
             answered_in_time: 0,
             bytes: 0,
             errors: Errors::default(),
+            examples: Examples::default(),
             elapsed: Duration::ZERO,
             client_cpu: Duration::ZERO,
         }
@@ -78,6 +80,7 @@ impl Tally {
         self.answered_in_time += other.answered_in_time;
         self.bytes += other.bytes;
         self.errors.add(&other.errors);
+        self.examples.add(&other.examples);
         // All threads send at the same time.
         self.elapsed = self.elapsed.max(other.elapsed);
         self.client_cpu += other.client_cpu;

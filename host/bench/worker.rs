@@ -6,6 +6,7 @@
 //! connections and one epoll; shares nothing. Knows no process and no report.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::io;
 use std::iter::Peekable;
 use std::mem::MaybeUninit;
@@ -19,7 +20,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::thread::ClockId;
 
-use super::connection::{Broken, Connection};
+use super::connection::{Broken, Connection, InFlight};
 use super::plan::{Draw, Due, Schedule};
 use super::response::{Answer, Memory, is_expected};
 use super::tally::Tally;
@@ -203,10 +204,11 @@ impl<'a> Worker<'a> {
                     _ => break,
                 };
                 let is_open_loop = schedule.next() != Some(Due::AtOnce);
-                let message = &self.job.messages[self.job.draw.next()];
+                let message = self.job.draw.next();
                 let connection = self.slots[index].connection.as_mut();
                 let connection = connection.expect("a place without connection is not free");
-                connection.push(message, due_ns, now_ns);
+                let request = InFlight { due_ns, sent_ns: now_ns, message };
+                connection.push(&self.job.messages[message], request);
                 sent += 1;
                 if is_open_loop {
                     // The next one goes to the next connection.
@@ -299,15 +301,18 @@ impl<'a> Worker<'a> {
                 self.watch(index, epoll::EventFlags::IN);
                 self.make_ready(index);
             }
-            Err(_) => self.refuse(index),
+            Err(error) => self.refuse(index, &error),
         }
     }
 
     /// Reads once and counts the answers.
     fn read(&mut self, index: usize) {
-        let Some(connection) = self.slots[index].connection.as_ref() else { return };
+        let Some(connection) = self.slots[index].connection.as_mut() else { return };
         if connection.connecting_since_ns.is_some() {
-            return self.refuse(index);
+            return match connection.finish_open() {
+                Err(error) => self.refuse(index, &error),
+                Ok(()) => self.refuse(index, &"it ended at once"),
+            };
         }
         if let Err(broken) = self.take_answers(index) {
             self.lose(index, broken);
@@ -318,6 +323,7 @@ impl<'a> Worker<'a> {
     fn take_answers(&mut self, index: usize) -> Result<(), Broken> {
         let Some(connection) = self.slots[index].connection.as_mut() else { return Ok(()) };
         let (start, end_ns, expected) = (self.start, self.end_ns, self.job.status);
+        let messages = self.job.messages;
         let tally = &mut self.tally;
         let in_flight = &mut self.in_flight;
         let mut now_ns = None;
@@ -340,6 +346,10 @@ impl<'a> Worker<'a> {
                     tally.answered_in_time += u64::from(now_ns < end_ns);
                 } else {
                     tally.errors.status += 1;
+                    let asked = &messages[request.message];
+                    tally.examples.note("status", || {
+                        format!("{} was answered with {}", line(asked), answer.status)
+                    });
                 }
             },
         );
@@ -356,19 +366,32 @@ impl<'a> Worker<'a> {
         let Some(connection) = self.slots[index].connection.take() else { return };
         let failed = connection.in_flight.len();
         let errors = &mut self.tally.errors;
-        match broken {
-            Broken::Read => errors.read += failed as u64,
+        let (kind, count, failures) = match broken {
+            Broken::Read => ("read", &mut errors.read, failed),
             // Behind a good answer, too: a server that says more than it was asked is not well.
-            Broken::Nonsense => errors.read += failed.max(1) as u64,
-            Broken::Write => errors.write += failed as u64,
+            Broken::Nonsense(_) => ("read", &mut errors.read, failed.max(1)),
+            Broken::Write => ("write", &mut errors.write, failed),
+        };
+        *count += failures as u64;
+        if failures > 0 {
+            let first = connection.in_flight.front();
+            let asked = first.map_or("behind an answer".to_owned(), |it| self.line(it));
+            self.tally.examples.note(kind, || format!("{asked}: {broken}"));
         }
         self.in_flight -= failed;
         let now_ns = self.now_ns();
         self.connect(index, now_ns);
     }
 
+    /// The first line of a request, without the version.
+    fn line(&self, request: &InFlight) -> String {
+        line(&self.job.messages[request.message])
+    }
+
     /// A connection could not be made.
-    fn refuse(&mut self, index: usize) {
+    fn refuse(&mut self, index: usize, why: &dyn Display) {
+        let address = self.job.address;
+        self.tally.examples.note("connect", || format!("no connection to {address}: {why}"));
         self.slots[index].connection = None;
         self.slots[index].retry_ns = self.now_ns() + RETRY_NS;
         self.tally.errors.connect += 1;
@@ -385,7 +408,7 @@ impl<'a> Worker<'a> {
         });
         match opened {
             Ok(connection) => slot.connection = Some(connection),
-            Err(_) => self.refuse(index),
+            Err(error) => self.refuse(index, &error),
         }
     }
 
@@ -412,7 +435,7 @@ impl<'a> Worker<'a> {
                 continue;
             };
             if connection.connecting_since_ns.is_some_and(is_late) {
-                self.refuse(index);
+                self.refuse(index, &"not in time");
             } else if connection.in_flight.front().is_some_and(|it| is_late(it.sent_ns)) {
                 self.time_out(index);
                 self.connect(index, now_ns);
@@ -424,13 +447,18 @@ impl<'a> Worker<'a> {
     fn time_out(&mut self, index: usize) {
         let Some(connection) = self.slots[index].connection.take() else { return };
         self.tally.errors.timeout += connection.in_flight.len() as u64;
+        if let Some(first) = connection.in_flight.front() {
+            let (asked, timeout) = (self.line(first), self.job.timeout);
+            let examples = &mut self.tally.examples;
+            examples.note("timeout", || format!("{asked} had no whole answer in {timeout:?}"));
+        }
         self.in_flight -= connection.in_flight.len();
     }
 
     /// After the end: connections on which an answer is missing. Without an end before its time,
     /// those requests have failed.
     fn close_what_waits(&mut self) {
-        let errors = self.tally.errors;
+        let before = (self.tally.errors, self.tally.examples.clone());
         for index in 0..self.slots.len() {
             let connection = self.slots[index].connection.as_ref();
             if connection.is_some_and(|it| !it.in_flight.is_empty()) {
@@ -439,9 +467,16 @@ impl<'a> Worker<'a> {
             }
         }
         if self.is_stopped() {
-            self.tally.errors = errors;
+            (self.tally.errors, self.tally.examples) = before;
         }
     }
+}
+
+/// The first line of a request, without the version.
+fn line(message: &[u8]) -> String {
+    let end = memchr::memchr(b'\r', message).unwrap_or(message.len());
+    let line = String::from_utf8_lossy(&message[..end]);
+    line.trim_end_matches(" HTTP/1.1").to_owned()
 }
 
 /// User and kernel time of this thread.

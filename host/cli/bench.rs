@@ -14,7 +14,9 @@ use clap::Args;
 
 use crate::bench::scenario::{self, Overrides};
 use crate::bench::suite::{self, Common};
+use crate::bench::url::Url;
 use crate::bench::{self, Arrivals, Load, Request, Run, Spread, Suite, report};
+use crate::config::Mistakes;
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -217,7 +219,19 @@ fn suite(flags: &Flags, stop: &AtomicBool) -> anyhow::Result<Suite> {
         let program = std::env::current_exe().context("cannot find this program")?;
         return Ok(suite::of_demo(&program, &bench::cpus_allowed(), &common));
     }
-    suite::of_urls(&flags.urls, &flags.pid, &common)
+    suite::of_urls(&urls(&flags.urls)?, &flags.pid, &common)
+}
+
+/// The servers to be measured, or everything that is wrong with their URLs.
+fn urls(texts: &[String]) -> anyhow::Result<Vec<Url>> {
+    let (mut urls, mut mistakes) = (Vec::new(), Mistakes(Vec::new()));
+    for text in texts {
+        match Url::parse(text) {
+            Ok(url) => urls.push(url),
+            Err(mistake) => mistakes.0.push(mistake),
+        }
+    }
+    if mistakes.0.is_empty() { Ok(urls) } else { Err(mistakes.into()) }
 }
 
 fn request(flags: &Flags) -> anyhow::Result<Request> {

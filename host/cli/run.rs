@@ -3,6 +3,7 @@
 //! Wires control and serve together, which do not know each other.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
@@ -14,9 +15,12 @@ use crate::control::{Control, Source};
 use crate::guest::Loader;
 use crate::guest::budget::Budget;
 use crate::guest::load::Settings;
+use crate::guest::resources::Resources;
 use crate::registry::{Registry, State};
 use crate::serve::{self, Host};
 
+/// Between two counts of the process's mappings for the status: one may take 20 ms.
+const COUNTED_EVERY: Duration = Duration::from_secs(1);
 /// The demo guest that sends requests to the demo itself.
 const DEMO_PROXY: &str = "proxy";
 
@@ -53,11 +57,13 @@ pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
             compile: config.compile,
             workers: config.workers,
             memory: memory.clone(),
+            mappings_max: config.mappings_max,
             cache_dir: config.cache_dir.as_deref(),
             log,
         })?);
         let control = Control::start(source, &config, &loader)?;
         let (engines, registry) = (loader.engines.clone(), control.registry.clone());
+        let (resources, mut counted) = (engines.resources.clone(), Instant::now());
         let host = Host::start(Arc::new(config), engines, registry, bound.sockets)?;
         tracing::info!("memory for all handlers together: {} MiB", memory.total() >> 20);
         for address in &bound.addresses {
@@ -74,9 +80,16 @@ pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
                 }
                 _ = status.recv() => {
                     let census = census(&control.registry);
-                    let (used, total) = (memory.used(), memory.total());
-                    let memory = format_args!("memory_used={used} memory_total={total}");
-                    tracing::info!("status: {} {census} {memory}", host.status().await);
+                    let (used, pooled, total) = (memory.used(), memory.pooled(), memory.total());
+                    let memory = format_args!(
+                        "memory_used={used} memory_pooled={pooled} memory_total={total}"
+                    );
+                    let counts = host.status().await;
+                    if counted.elapsed() > COUNTED_EVERY {
+                        resources.count_anew();
+                        counted = Instant::now();
+                    }
+                    tracing::info!("status: {counts} {census} {memory} {}", kernel(&resources));
                     continue;
                 }
             };
@@ -86,6 +99,17 @@ pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
         tracing::info!("stopped: {}", host.stop());
         Ok(())
     })
+}
+
+/// What the process has of what the kernel limits:
+/// `mappings_used=29000 mappings_max=65530 descriptors_used=40 descriptors_max=1024`.
+fn kernel(resources: &Resources) -> String {
+    let mappings = resources.mappings();
+    let (files, files_max) = resources.descriptors();
+    format!(
+        "mappings_used={} mappings_max={} descriptors_used={files} descriptors_max={files_max}",
+        mappings.used, mappings.max
+    )
 }
 
 /// The handlers by their states: `handlers=7 cold=0 loading=1 ready=6 failed=0`.

@@ -10,12 +10,12 @@ use super::{Mistakes, amount};
 pub struct Admission {
     /// Requests in flight in the whole host; `None` is as many as there are instances for.
     pub in_flight_max: Option<usize>,
-    /// Requests in flight of one guest, likewise; `None` is three quarters of all.
+    /// Requests in flight of one guest, likewise; in any case no more than three quarters of all.
     pub guest_in_flight_max: Option<usize>,
     pub queue: QueueLimits,
 }
 
-/// Bounds of one queue of requests, of which each worker has one for itself and one for each guest.
+/// Bounds of one queue of requests, of which each worker has two for each guest.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
     /// Requests that may wait.
@@ -42,7 +42,7 @@ const IN_FLIGHT_HELP: &str =
     "Requests in flight, all workers together [default: as many as there are instances for]";
 const GUEST_IN_FLIGHT_HELP: &str =
     "Requests in flight to one guest [default: three quarters of all]";
-const QUEUE_HELP: &str = "Requests of one worker that may wait for one guest, and for the worker";
+const QUEUE_HELP: &str = "Requests of one worker that may wait for one guest";
 
 /// The flags as they were typed.
 #[derive(clap::Args, Clone, Debug)]

@@ -28,6 +28,9 @@ pub(super) const OUTBOUND: Bound = time("--outbound-timeout", 60 * SECOND, (1, H
 pub(super) const COMPILE_MEMORY: Bound =
     size("--compile-memory-max", 2 * GIB, (256 * MIB, 256 * GIB));
 
+// The least is what a host needs without guests, and room for some.
+pub(super) const MAPPINGS: Count = count("--mappings-max", (2_000, 1_000_000_000));
+
 /// The default and the range of a flag, in bytes or milliseconds.
 pub(super) struct Bound {
     pub(super) flag: &'static str,

@@ -1,5 +1,6 @@
 //! Where guests may send requests of their own to, and how many at a time.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -103,6 +104,7 @@ const HEADING: &str = "Requests that guests make";
 const IN_FLIGHT: Count = amount::count("--outbound-max", (1, 10_000));
 const IN_FLIGHT_MAX: usize = 64;
 
+const ALLOW: &str = "--allow-outbound";
 const ALLOW_HELP: &str = "Let a guest send requests to http[s]://HOST[:PORT]; may be repeated. \
     GUEST is its path below the folder without ending, or * for all; HOST a name, *.NAME, * or an \
     address; PORT may be *. Networks that are not public go behind it: api=http://db:80,10.0.0.0/8";
@@ -142,7 +144,7 @@ impl OutboundFlags {
         for text in &self.allow_outbound {
             match Allowance::parse(text) {
                 Ok(allowance) => allowed.push(allowance),
-                Err(mistake) => mistakes.0.push(format!("--allow-outbound: {mistake}")),
+                Err(mistake) => mistakes.0.push(format!("{ALLOW}: {mistake}")),
             }
         }
         Outbound {
@@ -161,6 +163,12 @@ impl Default for Outbound {
 }
 
 impl Outbound {
+    /// Guests that are named and of which `is_known` does not know, each with the flag.
+    pub fn unknown(&self, is_known: impl Fn(&str) -> bool) -> BTreeSet<(&'static str, &str)> {
+        let named = self.allowed.iter().filter_map(|it| it.guest.as_deref());
+        named.filter(|guest| !is_known(guest)).map(|guest| (ALLOW, guest)).collect()
+    }
+
     /// Lets a guest send requests to the addresses that the host itself listens on.
     pub fn allow_own(&mut self, guest: &str, addresses: &[SocketAddr]) {
         for address in addresses {

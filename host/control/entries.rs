@@ -15,6 +15,7 @@ use super::loaders::Origin;
 use super::scan::Stamp;
 use crate::guest::cache::Key;
 use crate::guest::child::Cancel;
+use crate::guest::load::Size;
 use crate::registry::handler::Want;
 use crate::registry::route::Pattern;
 use crate::registry::{Handler, State};
@@ -33,10 +34,12 @@ pub struct Entry {
     pub is_doubted: bool,
     /// How often this version has failed for a reason that is not its own.
     pub mishaps: u32,
+    /// When it may be tried again if requests wait for it, where it has failed for such a reason.
+    pub retry_if_wanted: Option<Instant>,
     /// Whether it was loaded before, and is not now because it was idle.
     pub is_unloaded: bool,
-    /// The contents that are served, and the memory they take.
-    pub served: Option<(Key, usize)>,
+    /// The contents that are served, and what they take.
+    pub served: Option<(Key, Size)>,
     /// Whether the file no longer holds what is served, because it cannot be loaded. Then what is
     /// served could not be had again.
     pub is_outlived: bool,
@@ -144,6 +147,7 @@ impl Entries {
             progress: Progress::Resting,
             is_doubted: false,
             mishaps: 0,
+            retry_if_wanted: None,
             is_unloaded: false,
             served: None,
             is_outlived: false,
@@ -194,22 +198,26 @@ impl Entries {
     /// `with_rest` is given; otherwise they are left to be asked for.
     pub fn next(&mut self, with_rest: bool) -> Option<usize> {
         if !with_rest {
-            let parked = std::mem::take(&mut self.rest);
-            for id in parked {
-                let Some(entry) = self.entries.get_mut(id) else { continue };
-                if entry.progress == Progress::Queued && !entry.handler.is_wanted() {
-                    entry.progress = Progress::Resting;
-                    entry.handler.set(State::Cold);
-                } else if entry.progress == Progress::Queued {
-                    self.wanted.push_back(id);
-                }
-            }
+            self.park();
         }
         loop {
             let queues = [&mut self.wanted, &mut self.changed, &mut self.rest];
             let id = queues.into_iter().find_map(VecDeque::pop_front)?;
             if self.is_queued(id) {
                 return Some(id);
+            }
+        }
+    }
+
+    /// Leaves those that nobody has asked for to be asked for.
+    pub fn park(&mut self) {
+        for id in std::mem::take(&mut self.rest) {
+            let Some(entry) = self.entries.get_mut(id) else { continue };
+            if entry.progress == Progress::Queued && !entry.handler.is_wanted() {
+                entry.progress = Progress::Resting;
+                entry.handler.set(State::Cold);
+            } else if entry.progress == Progress::Queued {
+                self.wanted.push_back(id);
             }
         }
     }

@@ -18,8 +18,10 @@ use crate::config::Config;
 use crate::guest::Loader;
 use crate::guest::cache::Key;
 use crate::guest::child::Cancel;
+use crate::guest::engine::prepare_thread;
+use crate::guest::failure::Failure;
 use crate::guest::link::Identity;
-use crate::guest::load::{Failure, Loaded, Source};
+use crate::guest::load::{Loaded, Source};
 
 /// A load that has taken so long no longer stands in the way of others.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
@@ -74,13 +76,14 @@ pub struct Loaders {
     /// By serial number, with when they began.
     running: Vec<(u64, Instant)>,
     quick_max: usize,
+    threads: usize,
 }
 
 impl Loaders {
     /// Starts the threads; `done` is called on them.
     ///
     /// # Errors
-    /// A thread cannot be started.
+    /// Not one thread can be started.
     pub fn start(
         loader: &Arc<Loader>,
         config: &Config,
@@ -91,21 +94,35 @@ impl Loaders {
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
         let config = Arc::new(config.clone());
-        for index in 0..quick_max + SLOW_MAX {
+        let mut threads = 0;
+        while threads < quick_max + SLOW_MAX {
             let (queue, loader, config) = (queue.clone(), loader.clone(), config.clone());
             let done = done.clone();
-            std::thread::Builder::new()
-                .name(format!("loader-{index}"))
-                .spawn(move || work(&queue, &loader, &config, &done))
-                .context("could not start a thread for loading")?;
+            let started = std::thread::Builder::new()
+                .name(format!("loader-{threads}"))
+                .spawn(move || work(&queue, &loader, &config, &done));
+            match started {
+                Ok(_) => threads += 1,
+                // Fewer do, where a system allows no more.
+                Err(error) if threads > 0 => {
+                    tracing::warn!("only {threads} guests are loaded at once: {error}");
+                    break;
+                }
+                Err(error) => return Err(error).context("could not start a thread for loading"),
+            }
         }
-        Ok(Loaders { jobs, running: Vec::new(), quick_max })
+        Ok(Loaders { jobs, running: Vec::new(), quick_max: quick_max.min(threads), threads })
+    }
+
+    /// Loads that are under way.
+    pub fn count(&self) -> usize {
+        self.running.len()
     }
 
     /// Whether another job may begin.
     pub fn has_room(&self, now: Instant) -> bool {
         let quick = self.running.iter().filter(|(_, began)| now - *began < SLOW_AFTER).count();
-        quick < self.quick_max && self.running.len() < self.quick_max + SLOW_MAX
+        quick < self.quick_max && self.running.len() < self.threads
     }
 
     /// When there may be room again though no job has ended.
@@ -132,6 +149,7 @@ impl Loaders {
 }
 
 fn work(queue: &Mutex<Receiver<Job>>, loader: &Loader, config: &Config, done: &impl Fn(Done)) {
+    prepare_thread();
     if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
         tracing::debug!("a thread for loading has the priority of the workers: {error}");
     }
@@ -165,7 +183,7 @@ fn load(job: &Job, loader: &Loader, config: &Config) -> (Option<Stamp>, Outcome)
         Ok(Err(failure)) => Outcome::Failed(failure),
         Err(_) => {
             let reason = "the host failed on it; please report the file as a bug";
-            Outcome::Failed(Failure::lasting(reason.into()))
+            Outcome::Failed(Failure::of_unclear(reason.into()))
         }
     };
     (stamp, outcome)
@@ -182,7 +200,7 @@ fn read(origin: &Origin) -> Result<Option<(Option<Stamp>, Source)>, (Option<Stam
             return Ok(Some((None, source)));
         }
     };
-    let stamp = Stamp::read(path).map_err(|error| (None, Failure::of_file(&error)))?;
+    let stamp = Stamp::read(path).map_err(|error| (None, Failure::of_access(&error)))?;
     let source = Source::read(path).map_err(|failure| (Some(stamp), failure))?;
     let is_whole = Stamp::read(path).is_ok_and(|now| now == stamp);
     Ok(is_whole.then_some((Some(stamp), source)))

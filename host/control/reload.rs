@@ -1,9 +1,9 @@
 //! The reload loop: one thread that follows the handler folder, has its files loaded, and publishes
 //! what is served.
 //!
-//! Owns every decision about a file: when it is whole, when it is loaded again, when its guest is
-//! unloaded. The folder is the truth: an event only says when to look. Nothing here is shared with
-//! the request path but handlers and snapshots.
+//! Owns when a file is whole and when it is loaded; `retry.rs` when one that failed is tried again,
+//! `room.rs` when a guest is unloaded. The folder is the truth: an event only says when to look.
+//! Nothing here is shared with the request path but handlers and snapshots.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use super::entries::{Entries, Progress};
 use super::folder::Folder;
 use super::loaders::{Done, Job, Loaders, Outcome};
+use super::room::Room;
 use super::scan::Stamp;
 use super::watch::Stir;
 use crate::guest::child::Cancel;
-use crate::guest::load::{Failure, Loaded};
+use crate::guest::load::Loaded;
 use crate::log::escape;
 use crate::registry::{Registry, State};
 
@@ -26,17 +27,6 @@ pub const UNCLOSED: Duration = Duration::from_secs(2);
 /// A file of which nobody said that it is written is taken for whole when it stays as it is this
 /// long.
 const SETTLE: Duration = Duration::from_millis(50);
-/// A version that fails so soon after it appeared is tried once more before that is said: a copy
-/// may have paused.
-const DOUBT: Duration = Duration::from_secs(1);
-/// What failed for a reason that is not the file's is tried again after this long, then after twice
-/// as long, and so on.
-const RETRY: Duration = Duration::from_secs(5);
-const RETRY_DOUBLINGS: u32 = 6;
-/// How long a guest must not have been used to be unloaded, in tenths of a second.
-const IDLE_MOMENTS: u32 = 10;
-/// Between two looks at how much memory loaded guests take.
-const TRIM: Duration = Duration::from_millis(200);
 
 /// What the loop hears of.
 pub enum Event {
@@ -50,13 +40,6 @@ pub enum Event {
     Stop,
 }
 
-/// How much may be loaded.
-#[derive(Clone, Copy, Debug)]
-pub struct Marks {
-    pub bytes_max: usize,
-    pub guests_max: usize,
-}
-
 /// The state of the loop.
 pub struct Reload {
     pub entries: Entries,
@@ -65,17 +48,14 @@ pub struct Reload {
     pub folder: Option<Folder>,
     /// Whether the native twins have routes.
     pub native: bool,
-    loaders: Loaders,
+    pub room: Room,
+    pub loaders: Loaders,
     events: Receiver<Event>,
-    marks: Marks,
-    loaded_bytes: usize,
-    loaded_guests: usize,
     serial: u64,
     /// Loads since the last line about them.
     unsaid: usize,
-    trim_at: Option<Instant>,
     /// When something is to be looked at whose time has not come yet.
-    pending: Vec<(Instant, usize)>,
+    pub pending: Vec<(Instant, usize)>,
 }
 
 impl Reload {
@@ -85,21 +65,18 @@ impl Reload {
         folder: Option<Folder>,
         loaders: Loaders,
         events: Receiver<Event>,
-        marks: Marks,
+        room: Room,
     ) -> Self {
         Reload {
             entries,
             registry,
             folder,
             native: false,
+            room,
             loaders,
             events,
-            marks,
-            loaded_bytes: 0,
-            loaded_guests: 0,
             serial: 0,
             unsaid: 0,
-            trim_at: None,
             pending: Vec::new(),
         }
     }
@@ -157,8 +134,8 @@ impl Reload {
     fn wake_at(&self) -> Option<Instant> {
         let look = self.folder.as_ref().map(Folder::look_at);
         let settled = self.pending.iter().map(|(at, _)| *at).min();
-        let room = if self.entries.is_quiet() { None } else { self.loaders.room_at() };
-        [look, settled, room, self.trim_at].into_iter().flatten().min()
+        let place = if self.entries.is_quiet() { None } else { self.loaders.room_at() };
+        [look, settled, place, self.room.wake_at()].into_iter().flatten().min()
     }
 
     fn act(&mut self) {
@@ -183,8 +160,9 @@ impl Reload {
             }
             // It has changed meanwhile, and whoever waits is to look again.
             (Progress::Resting, state) => entry.handler.set(state),
+            (Progress::Settling(_), _) => self.try_sooner(id),
             // Its turn comes by itself.
-            (Progress::Settling(_) | Progress::Running(_), _) => {}
+            (Progress::Running(_), _) => {}
         }
     }
 
@@ -231,6 +209,7 @@ impl Reload {
             entry.seen = now;
             entry.is_doubted = false;
             entry.mishaps = 0;
+            entry.retry_if_wanted = None;
             entry.said = None;
         }
         if matches!(entry.progress, Progress::Running(_)) {
@@ -281,9 +260,10 @@ impl Reload {
     /// Hands out jobs while there is room.
     fn dispatch(&mut self, now: Instant) {
         while self.loaders.has_room(now) {
-            let has_memory = self.loaded_bytes < self.marks.bytes_max
-                && self.loaded_guests < self.marks.guests_max;
-            let Some(id) = self.entries.next(has_memory) else { return };
+            if !self.has_room(now) {
+                return;
+            }
+            let Some(id) = self.entries.next(self.room.is_ample()) else { return };
             let Some(entry) = self.entries.get(id) else { continue };
             self.serial += 1;
             entry.progress = Progress::Running(self.serial);
@@ -301,6 +281,7 @@ impl Reload {
             entry.running = Some(job.cancel.clone());
             self.loaders.begin(job, now);
         }
+        self.room.wait_for_a_load();
     }
 
     fn done(&mut self, done: Done) {
@@ -331,7 +312,7 @@ impl Reload {
             Outcome::Moved => return self.let_settle(done.id, now),
             // Another version has come meanwhile, which says nothing about this one.
             Outcome::Failed(_) if done.stamp.is_some() && done.stamp != entry.stamp => {}
-            Outcome::Failed(failure) => return self.failed(done.id, failure, now),
+            Outcome::Failed(failure) => return self.failed(done.id, failure, done.took, now),
         }
         let Some(entry) = self.entries.get(done.id) else { return };
         if std::mem::take(&mut entry.is_stirred) || done.stamp != entry.stamp {
@@ -345,9 +326,11 @@ impl Reload {
         let file = escape(entry.file().as_bytes(), 512);
         let how = if loaded.compiled { "compiled" } else { "from the cache" };
         let took_ms = took.as_millis();
-        let served = entry.served.replace((loaded.key, loaded.bytes));
+        let served = entry.served.replace((loaded.key, loaded.size));
         entry.is_doubted = false;
         entry.is_outlived = false;
+        entry.mishaps = 0;
+        entry.retry_if_wanted = None;
         entry.handler.touch(moment);
         if served.is_some() {
             tracing::info!("{file}: a new version is served ({how}, {took_ms} ms)");
@@ -358,40 +341,7 @@ impl Reload {
         if let Some(before) = before {
             self.registry.retire(&before);
         }
-        self.loaded_bytes = self.loaded_bytes + loaded.bytes - served.map_or(0, |(_, bytes)| bytes);
-        self.loaded_guests += usize::from(served.is_none());
-    }
-
-    fn failed(&mut self, id: usize, failure: Failure, now: Instant) {
-        let is_file = self.folder.is_some();
-        let Some(entry) = self.entries.get(id) else { return };
-        let fresh = is_file && now.duration_since(entry.seen) < DOUBT;
-        if fresh && !entry.is_doubted {
-            entry.is_doubted = true;
-            let again = entry.seen + DOUBT;
-            entry.progress = Progress::Settling(again);
-            return self.pending.push((again, id));
-        }
-        let file = escape(entry.file().as_bytes(), 512);
-        let again = if failure.passing { ", and it is tried again" } else { "" };
-        let served = if entry.served.is_some() {
-            entry.is_outlived = true;
-            "the version before it is still served"
-        } else {
-            entry.handler.set(State::Failed);
-            "its route answers 503"
-        };
-        let said = format!("{}; {served}{again}", failure.reason);
-        if entry.said.as_ref() != Some(&said) {
-            tracing::error!("{file}: {said}");
-            entry.said = Some(said);
-        }
-        if failure.passing {
-            let again = now + RETRY * (1 << entry.mishaps.min(RETRY_DOUBLINGS));
-            entry.mishaps += 1;
-            entry.progress = Progress::Settling(again);
-            self.pending.push((again, id));
-        }
+        self.room.note_loaded(loaded.size, served.map(|(_, size)| size));
     }
 
     /// Stops serving a handler whose file is gone.
@@ -400,59 +350,13 @@ impl Reload {
         if let Some(running) = &entry.running {
             running.cancel();
         }
-        self.loaded_bytes -= entry.served.map_or(0, |(_, bytes)| bytes);
-        self.loaded_guests -= usize::from(entry.served.is_some());
+        if let Some((_, size)) = entry.served {
+            self.room.note_unloaded(size);
+        }
         if let Some(guest) = entry.handler.withdraw(State::Gone) {
             self.registry.retire(&guest);
         }
         entry.path().map(ToOwned::to_owned).unwrap_or_default()
-    }
-
-    /// Unloads guests that are idle while loaded ones take too much memory, or too many of the
-    /// mappings that the kernel allows.
-    fn trim(&mut self, now: Instant) {
-        let Marks { bytes_max, guests_max } = self.marks;
-        if self.loaded_bytes <= bytes_max && self.loaded_guests <= guests_max {
-            self.trim_at = None;
-            return;
-        }
-        if self.trim_at.is_some_and(|at| at > now) {
-            return;
-        }
-        self.trim_at = Some(now + TRIM);
-        let moment = self.registry.moment();
-        // Past this, even guests that are in use are unloaded: they will be loaded again.
-        let is_tight = self.loaded_bytes > bytes_max + bytes_max / 4
-            || self.loaded_guests > guests_max + guests_max / 8;
-        let is_idle = |used_at: u32| moment.saturating_sub(used_at) >= IDLE_MOMENTS;
-        let mut idle: Vec<(u32, usize)> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.is_settled())
-            .map(|(id, entry)| (entry.handler.used_at(), id))
-            .filter(|(used_at, _)| is_tight || is_idle(*used_at))
-            .collect();
-        idle.sort_unstable();
-        for (_, id) in idle {
-            if self.loaded_bytes <= bytes_max && self.loaded_guests <= guests_max {
-                break;
-            }
-            self.unload(id);
-        }
-    }
-
-    fn unload(&mut self, id: usize) {
-        let Some(entry) = self.entries.get(id) else { return };
-        if !entry.is_current() {
-            return;
-        }
-        let Some((_, bytes)) = entry.served.take() else { return };
-        entry.is_unloaded = true;
-        self.loaded_bytes -= bytes;
-        self.loaded_guests -= 1;
-        if let Some(guest) = entry.handler.withdraw(State::Cold) {
-            self.registry.retire(&guest);
-        }
     }
 
     fn say_census(&mut self) {

@@ -228,10 +228,13 @@ impl Walk {
     }
 
     fn file(&mut self, path: PathBuf, prefix: &str, about: &fs::Metadata) {
-        if has_extension(&path, &["cwasm"]) {
+        if ending(&path).is_some_and(|it| it.eq_ignore_ascii_case("cwasm")) {
             let reason = "a precompiled module is native code that nothing can check, so it is \
                           never loaded from here: put the .wasm file in its place";
             return self.skip(&path, reason.into());
+        }
+        if let Some(reason) = misnamed(&path) {
+            return self.skip(&path, reason);
         }
         if !is_handler(&path) {
             return;
@@ -262,11 +265,23 @@ impl Walk {
     }
 }
 
+/// What a handler's name ends in.
+const ENDINGS: [&str; 2] = ["wasm", "wat"];
+
 /// Whether a file's name says that it is a handler.
 pub fn is_handler(path: &Path) -> bool {
-    has_extension(path, &["wasm", "wat"])
+    ending(path).is_some_and(|ending| ENDINGS.contains(&ending))
 }
 
-fn has_extension(path: &Path, extensions: &[&str]) -> bool {
-    path.extension().and_then(|it| it.to_str()).is_some_and(|it| extensions.contains(&it))
+/// Why a file is no handler whose name ends as one's does but for the case. It is not served under
+/// the same route as its twin in lower case: which of the two would that be?
+pub fn misnamed(path: &Path) -> Option<String> {
+    let ending = ending(path)?;
+    let meant = ENDINGS.into_iter().find(|it| ending.eq_ignore_ascii_case(it))?;
+    let reason = || format!("it ends in .{ending}, and handlers end in .{meant}: rename it");
+    (ending != meant).then(reason)
+}
+
+fn ending(path: &Path) -> Option<&str> {
+    path.extension().and_then(OsStr::to_str)
 }

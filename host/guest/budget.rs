@@ -1,12 +1,13 @@
 //! The memory of the whole host: how much its guests may have, and how much of it is taken.
 //!
-//! Owns the ceiling (`--memory-total`) and the sum below it: the memories of all instances at their
-//! declared size, bodies that are kept for guests, and loaded code. All threads share one number,
-//! which changes where an instance is made or dropped, a memory grows, or a large body is kept;
-//! not where an instance is reset. Knows nothing of who is to give way when there is no more.
+//! Owns the ceiling (`--memory-total`) and the sum below it: all instances with their memories at
+//! the declared size, bodies that are kept for guests, loaded code, and the pages that the engines'
+//! pools keep for instances to come. All threads share one number, which changes where an instance
+//! is made or dropped, a memory grows, or a large body is kept; not where an instance is reset.
+//! Knows nothing of who is to give way when there is no more.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::reset::MEMORY_BYTES_MAX;
@@ -29,7 +30,11 @@ struct Shared {
     /// When the log was told of it last, in milliseconds since `began`; 0 for never.
     told_ms: AtomicU64,
     began: Instant,
+    /// Says how many bytes the engines' pools keep in slots that are free.
+    pooled: OnceLock<Measure>,
 }
+
+type Measure = Box<dyn Fn() -> usize + Send + Sync>;
 
 /// What memory is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +60,14 @@ impl Budget {
             shortages: AtomicU64::new(0),
             told_ms: AtomicU64::new(0),
             began: Instant::now(),
+            pooled: OnceLock::new(),
         }))
+    }
+
+    /// Has what the engines' pools keep in free slots count as well.
+    pub fn count_pooled(&self, measure: impl Fn() -> usize + Send + Sync + 'static) {
+        // There is one set of engines to a budget; a second one would not be counted.
+        let _ = self.0.pooled.set(Box::new(measure));
     }
 
     /// For a process that serves nobody.
@@ -70,7 +82,11 @@ impl Budget {
     pub fn take(&self, bytes: usize, purpose: Purpose) -> Result<(), Reject> {
         let may_take_all = purpose == Purpose::Start && bytes as u64 <= MEMORY_BYTES_MAX;
         let kept_back = if may_take_all { 0 } else { self.0.total / 8 };
-        let used_max = self.0.total - kept_back;
+        // To measure takes a lock in every pool, so it is done only where the result may matter:
+        // the pools keep an eighth of all at most.
+        let is_near = self.used().saturating_add(bytes) > self.0.total / 2;
+        let pooled = if is_near { self.pooled() } else { 0 };
+        let used_max = (self.0.total - kept_back).saturating_sub(pooled);
         let added = |used: usize| used.checked_add(bytes).filter(|used| *used <= used_max);
         // Added and taken back where it is too much, others would be refused in between.
         let taken = self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, added);
@@ -111,6 +127,11 @@ impl Budget {
         self.0.used.load(Ordering::Relaxed)
     }
 
+    /// Bytes that the engines' pools keep beside these.
+    pub fn pooled(&self) -> usize {
+        self.0.pooled.get().map_or(0, |measure| measure())
+    }
+
     /// The ceiling, in bytes.
     pub fn total(&self) -> usize {
         self.0.total
@@ -121,14 +142,7 @@ impl Budget {
         if bytes <= self.0.total {
             self.0.shortages.fetch_add(1, Ordering::Relaxed);
         }
-        let now = self.0.began.elapsed().as_millis() as u64 + 1;
-        let told = self.0.told_ms.load(Ordering::Relaxed);
-        if told > 0 && now - told.min(now) < TOLD_EVERY.as_millis() as u64 {
-            return;
-        }
-        // Of several that come here at once, one tells it.
-        let mine = self.0.told_ms.compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed);
-        if mine.is_ok() {
+        if self.may_tell() {
             tracing::warn!(
                 "memory is short: {} of {} KiB are taken (--memory-total), {} more were asked for; \
                  such requests are answered with 503",
@@ -137,6 +151,29 @@ impl Budget {
                 bytes.div_ceil(1024)
             );
         }
+    }
+
+    /// Takes note that the kernel had nothing left for an instance.
+    #[cold]
+    pub fn note_refusal(&self, why: &str) {
+        if self.may_tell() {
+            tracing::warn!(
+                "the kernel is short of memory or of mappings: {why}; such requests wait a little \
+                 and are then answered with 503"
+            );
+        }
+    }
+
+    /// Whether the log is to be told, which it is not for every request.
+    fn may_tell(&self) -> bool {
+        let now = self.0.began.elapsed().as_millis() as u64 + 1;
+        let told = self.0.told_ms.load(Ordering::Relaxed);
+        if told > 0 && now - told.min(now) < TOLD_EVERY.as_millis() as u64 {
+            return false;
+        }
+        // Of several that come here at once, one tells it.
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.0.told_ms.compare_exchange(told, now, success, failure).is_ok()
     }
 }
 

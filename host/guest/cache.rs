@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::hash::{Hash, Hasher};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +18,7 @@ use wasmtime::{Engine, Module};
 
 use super::engine::Class;
 use super::reset::PROOF_VERSION;
+use super::resources::is_shortage;
 use crate::config::Limits;
 
 /// Changes whenever the meaning of an entry changes.
@@ -158,17 +159,15 @@ impl Cache {
     }
 
     /// The entry under a key; `None` where there is none or it is damaged.
-    pub fn get(&self, key: &Key) -> Option<(Facts, Artifact)> {
-        let entry = fs::read(self.path(key)).ok()?;
-        let (sum, rest) = entry.split_at_checked(SUM_BYTES)?;
-        if key.sum(rest).as_bytes() != sum {
-            tracing::warn!("cache entry {} is damaged and is made anew", key.0.to_hex());
-            return None;
+    ///
+    /// # Errors
+    /// The kernel is short of what it takes to read it.
+    pub fn get(&self, key: &Key) -> io::Result<Option<(Facts, Artifact)>> {
+        match fs::read(self.path(key)) {
+            Ok(entry) => Ok(read_entry(key, entry)),
+            Err(error) if is_shortage(&error) => Err(error),
+            Err(_) => Ok(None),
         }
-        let (len, rest) = rest.split_at_checked(LEN_BYTES)?;
-        let len = u32::from_le_bytes(len.try_into().ok()?) as usize;
-        let facts = serde_json::from_slice(rest.get(..len)?).ok()?;
-        Some((facts, Artifact { start: SUM_BYTES + LEN_BYTES + len, entry }))
     }
 
     /// Keeps an entry. It appears whole or not at all.
@@ -199,6 +198,19 @@ impl Cache {
             format!("could not write to the cache {}: {error}", self.dir.display())
         })
     }
+}
+
+/// What is in an entry; `None` where it is damaged.
+fn read_entry(key: &Key, entry: Vec<u8>) -> Option<(Facts, Artifact)> {
+    let (sum, rest) = entry.split_at_checked(SUM_BYTES)?;
+    if key.sum(rest).as_bytes() != sum {
+        tracing::warn!("cache entry {} is damaged and is made anew", key.0.to_hex());
+        return None;
+    }
+    let (len, rest) = rest.split_at_checked(LEN_BYTES)?;
+    let len = u32::from_le_bytes(len.try_into().ok()?) as usize;
+    let facts = serde_json::from_slice(rest.get(..len)?).ok()?;
+    Some((facts, Artifact { start: SUM_BYTES + LEN_BYTES + len, entry }))
 }
 
 /// Removes what a host that was killed was writing. One that is at it now takes no hour.
@@ -245,12 +257,17 @@ impl Artifact {
         Artifact { entry: code, start: 0 }
     }
 
+    /// The code as it is kept.
+    pub fn bytes(&self) -> &[u8] {
+        &self.entry[self.start..]
+    }
+
     /// What can be linked.
     ///
     /// # Errors
     /// Where it is of another version or other settings.
     pub fn code(&self, kind: &Kind, engine: &Engine) -> wasmtime::Result<Code> {
-        let bytes = &self.entry[self.start..];
+        let bytes = self.bytes();
         // SAFETY: the bytes come from `precompile_module` or `precompile_component` of this
         // program, or from an entry whose checksum held in a folder that nobody else can write to.
         unsafe {

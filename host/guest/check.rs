@@ -53,6 +53,7 @@ pub fn inspect(path: &Path, limits: &Limits) -> Report {
         compile: CompileLimits::default(),
         workers: 1,
         memory: Budget::unlimited(),
+        mappings_max: None,
         cache_dir: None,
         log: LogFormat::Text,
     };

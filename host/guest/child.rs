@@ -27,8 +27,9 @@ use serde::{Deserialize, Serialize};
 
 use super::cache::Facts;
 use super::compile::{Compiler, Job};
-use super::load::{Failure, Reason};
+use super::failure::Failure;
 use crate::config::{CompileLimits, LogFormat};
+use crate::log::escape;
 
 /// The verb that makes this program a compiler.
 pub const VERB: &str = "compile";
@@ -86,7 +87,7 @@ struct Order {
     parent: u32,
 }
 
-type Verdict = Result<Facts, Reason>;
+type Verdict = Result<Facts, Failure>;
 
 /// How a child's work ended.
 enum End {
@@ -112,7 +113,7 @@ impl Children {
         let job_limits = (job.limits.cpu_max, job.limits.deadline);
         let order = Order { job, limits: self.limits, parent: std::process::id() };
         let no_child = |error: std::io::Error| {
-            Failure::passing(format!("could not start a process to compile it in: {error}"))
+            Failure::of_process("could not start a process to compile it in", &error)
         };
         let mut stderr = memory_file("words").map_err(no_child)?;
         let start = || self.start(&order, bytes, stderr.try_clone()?);
@@ -125,7 +126,7 @@ impl Children {
         let end = end.map_err(no_child)?;
         let said = repeat(&mut stderr);
         if cancel.is_cancelled() {
-            return Err(Failure::passing("its file has changed or gone meanwhile".into()));
+            return Err(Failure::of_unclear("its file has changed or gone meanwhile".into()));
         }
         match end {
             End::Frame(frame) => read_verdict(frame),
@@ -170,21 +171,26 @@ impl Children {
              smaller, or raise --compile-max"
         );
         let Some(status) = ended else {
-            return Failure::lasting("compiling it did not come to an end: try again".into());
+            return Failure::of_file("compiling it did not come to an end: try again".into());
         };
         if said.contains("memory allocation of") {
-            return Failure::lasting(format!(
+            return Failure::of_file(format!(
                 "compiling it took more than {} MiB of memory: make it smaller, or raise \
                  --compile-memory-max",
                 self.limits.memory_bytes_max >> 20
             ));
         }
         match status.signal().and_then(Signal::from_named_raw) {
-            Some(Signal::XCPU) => Failure::lasting(too_long),
+            Some(Signal::XCPU) => Failure::of_file(too_long),
             // Someone else's doing, or the kernel's that ran out of memory.
-            Some(Signal::KILL) => Failure::passing("its compiler was killed".into()),
-            _ => Failure::lasting(format!(
+            Some(Signal::KILL) => Failure::of_unclear("its compiler was killed".into()),
+            Some(_) => Failure::of_file(format!(
                 "the compiler failed on it ({status}); please report the file as a bug"
+            )),
+            // It did not even begin, or had no words for what it found.
+            None => Failure::of_unclear(format!(
+                "its compiler failed ({status}): {}",
+                escape(said.trim().as_bytes(), 500)
             )),
         }
     }
@@ -318,12 +324,12 @@ fn read_framed<T: for<'a> Deserialize<'a>>(mut frame: Vec<u8>) -> Option<(T, Vec
 }
 
 fn no_verdict() -> Failure {
-    Failure::passing("its compiler ended without a verdict".into())
+    Failure::of_unclear("its compiler ended without a verdict".into())
 }
 
 fn read_verdict(frame: Vec<u8>) -> Result<(Facts, Vec<u8>), Failure> {
     let (verdict, code) = read_framed::<Verdict>(frame).ok_or_else(no_verdict)?;
-    Ok((verdict.map_err(Failure::lasting)?, code))
+    Ok((verdict?, code))
 }
 
 /// The child: takes the job from stdin and gives the verdict on stdout.
@@ -337,10 +343,10 @@ pub fn run() -> anyhow::Result<()> {
         .ok_or_else(|| anyhow::anyhow!("`{VERB}` is for the host's own use: try `check FILE`"))?;
     confine(&order)?;
     let (facts, code) = match Compiler::new() {
-        Err(error) => (Err(format!("{error:#}")), Vec::new()),
+        Err(error) => (Err(Failure::of_unclear(format!("{error:#}"))), Vec::new()),
         Ok(compiler) => match compiler.compile(&order.job, &wasm) {
             Ok((facts, code)) => (Ok(facts), code),
-            Err(reason) => (Err(reason), Vec::new()),
+            Err(failure) => (Err(failure.in_child()), Vec::new()),
         },
     };
     let verdict: Verdict = facts;

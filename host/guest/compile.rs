@@ -18,10 +18,10 @@ use super::call::Call;
 use super::component::{self, Flat, Spoken};
 use super::core;
 use super::engine::{Class, Engines, Pulse, SMALL_IMAGE_BYTES_MAX};
+use super::failure::{Failure, Reason};
 use super::imports::{self, Offer};
 use super::interrupt::{self, Divisible};
 use super::link::{Identity, Linkers, linker};
-use super::load::Reason;
 use super::reset::{self, Resettable};
 use super::sniff;
 use super::startup::{self, Snapshot};
@@ -68,14 +68,14 @@ impl Compiler {
     ///
     /// # Errors
     /// The reason, in words that a user can act on.
-    pub fn compile(&self, job: &Job, bytes: &[u8]) -> Result<(Facts, Vec<u8>), Reason> {
+    pub fn compile(&self, job: &Job, bytes: &[u8]) -> Result<(Facts, Vec<u8>), Failure> {
         // A bug in the parser or the compiler is to end in a sentence, too.
         let compiled = catch_unwind(AssertUnwindSafe(|| self.compile_or_panic(job, bytes)));
         let panicked = "the compiler failed on it; please report the file as a bug";
-        compiled.unwrap_or_else(|_| Err(panicked.into()))
+        compiled.unwrap_or_else(|_| Err(Failure::of_file(panicked.into())))
     }
 
-    fn compile_or_panic(&self, job: &Job, bytes: &[u8]) -> Result<(Facts, Vec<u8>), Reason> {
+    fn compile_or_panic(&self, job: &Job, bytes: &[u8]) -> Result<(Facts, Vec<u8>), Failure> {
         let parsed = if job.is_text { Some(binary(bytes)?) } else { None };
         let wasm = parsed.as_deref().unwrap_or(bytes);
         if sniff::is_component(wasm) {
@@ -94,7 +94,7 @@ impl Compiler {
 
     /// Compiles the one module of a component. Where anything about it is not as expected, the
     /// component is compiled as it is.
-    fn compile_flat(&self, job: &Job, flat: Flat) -> Result<(Facts, Vec<u8>), Reason> {
+    fn compile_flat(&self, job: &Job, flat: Flat) -> Result<(Facts, Vec<u8>), Failure> {
         let about = sniff::read(&flat.wasm)?;
         let mut wasm = flat.wasm;
         let kind = Kind::Flat { handle: flat.handle, callback: flat.callback };
@@ -110,7 +110,7 @@ impl Compiler {
         Ok((facts, code))
     }
 
-    fn compile_component(&self, job: &Job, wasm: &[u8]) -> Result<(Facts, Vec<u8>), Reason> {
+    fn compile_component(&self, job: &Job, wasm: &[u8]) -> Result<(Facts, Vec<u8>), Failure> {
         let about = component::read(wasm)?;
         let spoken = component::judge(&about, &job.limits)?;
         if let Some(flat) = component::flatten(wasm, spoken)
@@ -177,11 +177,11 @@ impl Compiler {
     }
 
     /// Makes one instance, so that a guest which can never run is known before it is asked.
-    async fn try_out(&self, job: &Job, facts: &Facts, code: &[u8]) -> Result<(), Reason> {
+    async fn try_out(&self, job: &Job, facts: &Facts, code: &[u8]) -> Result<(), Failure> {
         let engine = self.engines.get(facts.class, facts.memory_bytes);
         let code = Artifact::compiled(code.to_vec())
             .code(&facts.kind, engine)
-            .map_err(|error| format!("could not be made ready: {error:#}"))?;
+            .map_err(|error| Failure::of_engine("could not be made ready", &error))?;
         let guest = Arc::new(self.linkers.link(&job.identity(), facts, &code)?);
         Instance::try_make(guest, &self.pulse).await.map(drop)
     }
@@ -211,13 +211,13 @@ fn resettable(wasm: &[u8], class: Class, about: &sniff::Module) -> Option<Resett
 }
 
 /// A runtime for start-up code, which may wait for timers.
-fn runtime() -> Result<tokio::runtime::Runtime, Reason> {
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    runtime.map_err(|error| format!("could not make a runtime to load it in: {error}"))
+    runtime.map_err(|error| Failure::of_process("could not make a runtime to load it in", &error))
 }
 
-fn not_compiled(error: &wasmtime::Error) -> Reason {
-    format!("could not be compiled: {}", super::instance::describe(error))
+fn not_compiled(error: &wasmtime::Error) -> Failure {
+    Failure::of_engine("could not be compiled", error)
 }
 
 /// The exports that run once before the first request, in their order.

@@ -14,6 +14,8 @@ mod flatten;
 mod hooks;
 mod instance;
 mod link;
+mod outgoing_body;
+mod random;
 mod resident;
 mod sniff;
 mod state;

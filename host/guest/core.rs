@@ -18,6 +18,8 @@ pub use instance::{Answer, CoreInstance};
 
 use super::call::{BUFFER_RESPONSE, Call, Exchange, FEATURES_KNOWN, Fault, Phase};
 use super::log::Level;
+use crate::message::fields::METHOD_BYTES_MAX;
+use crate::message::path;
 
 type Guest<'a> = Caller<'a, Call>;
 type Result<T, E = wasmtime::Error> = std::result::Result<T, E>;
@@ -53,9 +55,7 @@ fn add_request_line(linker: &mut Linker<Call>) -> Result<()> {
     })?;
     linker.func_wrap(MODULE, "set_method", |mut guest: Guest<'_>, ptr: u32, len: u32| {
         let (exchange, bytes) = request_change(&mut guest, "set_method", ptr, len)?;
-        exchange.request.method = Method::from_bytes(bytes).map_err(|_| {
-            invalid("set_method: not an HTTP method (letters and digits, no spaces)")
-        })?;
+        exchange.request.method = method(bytes)?;
         Ok::<(), wasmtime::Error>(())
     })?;
     linker.func_wrap(MODULE, "get_uri", |mut guest: Guest<'_>, buf: u32, limit: u32| {
@@ -65,12 +65,7 @@ fn add_request_line(linker: &mut Linker<Call>) -> Result<()> {
     })?;
     linker.func_wrap(MODULE, "set_uri", |mut guest: Guest<'_>, ptr: u32, len: u32| {
         let (exchange, bytes) = request_change(&mut guest, "set_uri", ptr, len)?;
-        let uri = match bytes {
-            b"" => PathAndQuery::from_static("/"),
-            [b'/', ..] => PathAndQuery::try_from(bytes).map_err(|_| invalid(SET_URI))?,
-            _ => return Err(invalid(SET_URI)),
-        };
-        exchange.request.set_uri(uri);
+        exchange.request.set_uri(uri(bytes)?);
         Ok(())
     })?;
     linker.func_wrap(
@@ -89,6 +84,31 @@ fn add_request_line(linker: &mut Linker<Call>) -> Result<()> {
         })
     })?;
     Ok(())
+}
+
+/// A method that may be passed on. `CONNECT` may not: no body belongs to it, and what came behind
+/// it would be read as another request.
+fn method(bytes: &[u8]) -> Result<Method> {
+    if bytes.len() > METHOD_BYTES_MAX {
+        return Err(invalid(format!("set_method: over {METHOD_BYTES_MAX} bytes")));
+    }
+    match Method::from_bytes(bytes) {
+        Ok(Method::CONNECT) => Err(invalid("set_method: CONNECT is not passed on")),
+        Ok(method) => Ok(method),
+        Err(_) => Err(invalid("set_method: not an HTTP method (letters and digits, no spaces)")),
+    }
+}
+
+/// A target that may be passed on: what a client may not ask for, a guest may not either.
+fn uri(bytes: &[u8]) -> Result<PathAndQuery> {
+    let uri = match bytes {
+        b"" => return Ok(PathAndQuery::from_static("/")),
+        [b'/', ..] if !bytes.contains(&b'#') => PathAndQuery::try_from(bytes),
+        _ => return Err(invalid(SET_URI)),
+    };
+    let uri = uri.map_err(|_| invalid(SET_URI))?;
+    path::check(uri.path()).map_err(|bad| invalid(format!("set_uri: {bad}")))?;
+    Ok(uri)
 }
 
 const SET_URI: &str = "set_uri: not a path and query (it must begin with / and be percent-encoded)";

@@ -1,7 +1,8 @@
 //! The wasmtime engines, one per class of guest, each setting with its reason, and the ticker that
 //! gives every running guest its quantum.
 //!
-//! Owns every engine setting and the machine's limits on instances. Knows nothing of HTTP.
+//! Owns every engine setting. `slots.rs` says how many instances each engine holds. Knows nothing
+//! of HTTP.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
@@ -15,7 +16,9 @@ use wasmtime::{
 };
 
 use super::budget::Budget;
-use super::pool::READY_MAX;
+use super::resources::{Mappings, Resources};
+use super::slot_pages::{Shape, SlotPages};
+use super::slots::{Room, SLOT_ADDRESS_BYTES, STACKS_PER_SLOT, Slots};
 use crate::config::Limits;
 
 /// The epoch's period. A tick costs a busy core two context switches, about 8 us in a virtual
@@ -29,36 +32,26 @@ const IDLE_TICKS: u32 = 4;
 /// Images up to this size are copied into a fresh memory; larger ones are mapped copy-on-write.
 /// Measured: at 16 KiB copying wins, 64 KiB is even, at 256 KiB mapping wins.
 pub const SMALL_IMAGE_BYTES_MAX: usize = 64 * 1024;
-/// Memory of a finished instance that is zeroed in place instead of being given back, in bytes.
-/// The PAGEMAP_SCAN ioctl finds the written pages, so the untouched ones cost nothing. It is a part
-/// of the memory that there is, for hundreds of slots may keep so much, and nobody is charged.
-const MEMORY_KEEP_BYTES: std::ops::RangeInclusive<usize> = 128 * 1024..=4 * 1024 * 1024;
-const MEMORY_KEEP_PART: usize = 1024;
-const TABLE_KEEP_BYTES: usize = 64 * 1024;
+/// What guest code may use of an instance's stack, which keeps its pages as long as the instance is
+/// there, and what the host's functions use below it.
+pub const STACK_BYTES: usize = WASM_STACK_BYTES + 64 * 1024;
+const WASM_STACK_BYTES: usize = 512 * 1024;
+/// What an instance is charged beside its memories and tables: its stack, and 64 KiB for the
+/// host's objects, its WASI state among them.
+pub const INSTANCE_BYTES: usize = STACK_BYTES + 64 * 1024;
 /// Elements of one table. Rust and C guests use some hundreds; Python and JavaScript tens of
 /// thousands.
 pub const TABLE_ELEMENTS_MAX: usize = 20_000;
 pub const TABLES_MAX: usize = 4;
 pub const MEMORIES_MAX: usize = 4;
+/// What an instance has for its globals, its tables' heads, its functions and its imports: bytes.
+pub const INSTANCE_BYTES_MAX: usize = 1 << 20;
 /// Core instances and tables that are reckoned with for each instance of a guest. A component has
 /// several: its own, and small ones that connect it with the host.
 const CORE_INSTANCES_PER_SLOT: u32 = 16;
 const TABLES_PER_SLOT: u32 = 3;
-/// Stacks for each instance whose calls run beside each other: those wait on stacks of their own
-/// that wait within a call of the host.
-const STACKS_PER_SLOT: u32 = 4;
-/// Address space of one memory: 4 GiB and its guard, so that the code needs no bounds checks.
-const SLOT_ADDRESS_BYTES: u64 = (4 << 30) + (32 << 20);
-/// Calls that each worker is to have room for.
-const IN_FLIGHT: u64 = 256;
-/// Mappings that one used memory slot can split off its reservation: accessible part, guard, image.
-const MAPPINGS_PER_SLOT: u64 = 4;
 /// Free slots of a small engine that are kept from being used for another guest.
 const WARM_SLOTS: u32 = 16;
-/// Mappings of a loaded guest: its code, and the read-only data before and behind it.
-const MAPPINGS_PER_GUEST: u64 = 3;
-/// Mappings for everything else: libraries, heaps, stacks.
-const MAPPINGS_OF_THE_HOST: u64 = 4096;
 
 /// Which engine a guest runs on; chosen at load by the size of its memory image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +62,10 @@ pub enum Class {
     Large,
     /// Components whose calls run beside each other: wasi:http 0.3. Images as in the large class.
     Concurrent,
+}
+
+impl Class {
+    pub const ALL: [Class; 3] = [Class::Small, Class::Large, Class::Concurrent];
 }
 
 /// Sizes of a memory as it begins, in bytes, that have a small engine of their own: the least there
@@ -90,55 +87,55 @@ pub struct Engines {
     pub slots: Slots,
     /// What all guests of this process may have.
     pub memory: Budget,
+    /// What they hold of mappings and descriptors.
+    pub resources: Resources,
     ticker: Ticker,
-}
-
-/// How many instances each engine can hold at once, all workers together, and how many guests may
-/// be loaded beside them. Each small engine has as many slots as if it were the only one, for it
-/// may be.
-#[derive(Clone, Copy, Debug)]
-pub struct Slots {
-    pub small: u32,
-    pub large: u32,
-    pub guests: usize,
-}
-
-impl Slots {
-    /// Ready instances that each worker keeps, of all guests together: its share, less what calls
-    /// need.
-    pub fn ready_max(self, workers: usize) -> usize {
-        let share = self.small as usize / workers;
-        (share / 2).max(share.saturating_sub(IN_FLIGHT as usize)).clamp(1, READY_MAX)
-    }
 }
 
 /// What the machine says about the limits that matter here.
 #[derive(Clone, Copy, Debug)]
 struct Machine {
-    mappings_max: u64,
     /// Whether finished memories can be zeroed page by page.
     pagemap_scan: bool,
-    /// How much of each is zeroed and not given back.
-    keep_bytes: usize,
+    /// What the guests of this process may have.
+    memory_bytes: usize,
 }
 
 impl Engines {
-    /// Builds the engines and starts the ticker. Fails where the address space cannot be reserved.
-    pub fn new(limits: &Limits, workers: usize, memory: Budget) -> Result<Self> {
+    /// Builds the engines and starts the ticker. `mappings_max` is what was chosen below the
+    /// kernel's limit. Fails where the address space cannot be reserved.
+    pub fn new(
+        limits: &Limits,
+        workers: usize,
+        memory: Budget,
+        mappings_max: Option<u64>,
+    ) -> Result<Self> {
         let machine = Machine::read(&memory);
-        let slots = Slots::derive(machine, workers);
-        let small = || pooled(limits, machine, Class::Small, slots.small);
-        let small = [small()?, small()?, small()?, small()?];
-        let large = pooled(limits, machine, Class::Large, slots.large)?;
-        let concurrent = pooled(limits, machine, Class::Concurrent, slots.small)?;
+        let mappings = Mappings::read(mappings_max);
+        let mut slots = Slots::derive(Room::read(mappings), workers);
+        let pools = loop {
+            // Some processors and kernels have fewer addresses than a limit would tell.
+            match (pools(limits, machine, slots), slots.halved()) {
+                (Err(error), Some(half)) => {
+                    tracing::warn!("{error:#}: trying half as many instances");
+                    slots = half;
+                }
+                (pools, _) => break pools?,
+            }
+        };
+        let (small, large, concurrent) = &pools;
+        count_pooled(&memory, small.iter().chain([large, concurrent]));
+        let resources = Resources::new(mappings, slots);
         tracing::debug!(
-            "instance slots: {} small, {} large; memory: {} MiB; mappings allowed: {}",
+            "instance slots: {} small, {} large, {} concurrent; memory: {} MiB; mappings: {} of {}",
             slots.small,
             slots.large,
+            slots.concurrent,
             memory.total() >> 20,
-            machine.mappings_max
+            resources.mappings().used,
+            mappings.max
         );
-        Self::with((small, large, concurrent), slots, (workers, memory))
+        Self::with(pools, slots, workers, (memory, resources))
     }
 
     /// Engines whose machine code the pooled ones take, for a process that makes an instance now
@@ -148,21 +145,22 @@ impl Engines {
         let small = engine(Class::Small)?;
         let small = std::array::from_fn(|_| small.clone());
         let (large, concurrent) = (engine(Class::Large)?, engine(Class::Concurrent)?);
-        let slots = Slots { small: 0, large: 0, guests: 0 };
-        Self::with((small, large, concurrent), slots, (1, Budget::unlimited()))
+        let unlimited = (Budget::unlimited(), Resources::unlimited());
+        Self::with((small, large, concurrent), Slots::NONE, 1, unlimited)
     }
 
     fn with(
-        (small, large, concurrent): ([Engine; SMALL_ENGINES], Engine, Engine),
+        (small, large, concurrent): Pools,
         slots: Slots,
-        (workers, memory): (usize, Budget),
+        workers: usize,
+        (memory, resources): (Budget, Resources),
     ) -> Result<Self> {
         let mut config = settings();
         config.cranelift_opt_level(OptLevel::None);
         let startup = Engine::new(&config)?;
         let all = small.iter().chain([&large, &concurrent, &startup]).cloned().collect();
         let ticker = Ticker::start(all, workers)?;
-        Ok(Engines { small, large, concurrent, startup, slots, memory, ticker })
+        Ok(Engines { small, large, concurrent, startup, slots, memory, resources, ticker })
     }
 
     /// The engine for guests of a class whose memories begin with so many bytes.
@@ -180,6 +178,12 @@ impl Engines {
     }
 }
 
+/// Gives the calling thread what it needs to run guests, for which the kernel may have no memory
+/// later. To be called when the thread begins.
+pub fn prepare_thread() {
+    Engine::tls_eager_initialize();
+}
+
 /// Which of the small engines is for memories that begin with so many bytes.
 pub fn small_index(memory_bytes: u64) -> usize {
     SMALL_SIZES.iter().position(|size| *size == memory_bytes).unwrap_or(SMALL_SIZES.len())
@@ -187,16 +191,7 @@ pub fn small_index(memory_bytes: u64) -> usize {
 
 impl Machine {
     fn read(memory: &Budget) -> Self {
-        let (least, most) = MEMORY_KEEP_BYTES.into_inner();
-        let mappings_max = std::fs::read_to_string("/proc/sys/vm/max_map_count")
-            .ok()
-            .and_then(|text| text.trim().parse().ok())
-            .unwrap_or(65_530);
-        Machine {
-            mappings_max,
-            pagemap_scan: pagemap_scan_is_safe(),
-            keep_bytes: (memory.total() / MEMORY_KEEP_PART).clamp(least, most),
-        }
+        Machine { pagemap_scan: pagemap_scan_is_safe(), memory_bytes: memory.total() }
     }
 }
 
@@ -221,28 +216,15 @@ fn pagemap_scan_is_safe() -> bool {
     true
 }
 
-impl Slots {
-    /// Room for 256 calls per worker beside the ready instances, and at least 1,000 in all, within
-    /// a half of the mappings that the kernel allows this process.
-    fn derive(machine: Machine, workers: usize) -> Self {
-        let affordable = machine.mappings_max / 2 / MAPPINGS_PER_SLOT;
-        let wanted = (workers as u64 * (IN_FLIGHT + READY_MAX as u64)).clamp(1_000, 4_000);
-        let small = wanted.min(affordable).max(64) as u32;
-        let large = (small / 8).clamp(64, 250);
-        let instances = u64::from(small + large) * MAPPINGS_PER_SLOT + MAPPINGS_OF_THE_HOST;
-        // An eighth is left for guests that are in use when more are asked for.
-        let left = machine.mappings_max.saturating_sub(instances);
-        let guests = left / MAPPINGS_PER_GUEST / 8 * 7;
-        Slots { small, large, guests: (guests as usize).max(64) }
-    }
-}
-
 /// The settings that every engine shares.
 fn settings() -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
     // The support costs 0.3 us a call, and is for one class alone.
     config.concurrency_support(false);
+    config.max_wasm_stack(WASM_STACK_BYTES);
+    // Else a stack would keep all pages that any guest has ever used of it.
+    config.async_stack_zeroing(true);
     config.wasm_component_model_async(false);
     // Exceptions unwind through wasmtime's own tables; the system's would be registered per module.
     config.native_unwind_info(false);
@@ -268,29 +250,43 @@ fn class_settings(class: Class) -> Config {
     config
 }
 
-fn pooled(limits: &Limits, machine: Machine, class: Class, slots: u32) -> Result<Engine> {
-    let mut config = class_settings(class);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(
-        limits, machine, class, slots,
-    )));
-    Engine::new(&config).map_err(anyhow::Error::from).with_context(|| {
+/// The small engines, the large one and the concurrent one.
+type Pools = ([Engine; SMALL_ENGINES], Engine, Engine);
+
+fn pools(limits: &Limits, machine: Machine, slots: Slots) -> Result<Pools> {
+    let pooled = |class| {
+        let mut config = class_settings(class);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(
+            limits, machine, class, slots,
+        )));
+        Engine::new(&config).map_err(anyhow::Error::from)
+    };
+    let all = || -> Result<Pools> {
+        let small = || pooled(Class::Small);
+        let small = [small()?, small()?, small()?, small()?];
+        Ok((small, pooled(Class::Large)?, pooled(Class::Concurrent)?))
+    };
+    all().with_context(|| {
         format!(
-            "could not reserve {} GiB of address space for {slots} instances; \
+            "could not reserve {} GiB of address space for {} instances; \
              is there a limit on virtual memory (ulimit -v)?",
-            (u64::from(slots) * SLOT_ADDRESS_BYTES) >> 30
+            slots.address_bytes() >> 30,
+            slots.address_bytes() / SLOT_ADDRESS_BYTES
         )
     })
 }
 
-fn pool(limits: &Limits, machine: Machine, class: Class, slots: u32) -> PoolingAllocationConfig {
+fn pool(limits: &Limits, machine: Machine, class: Class, all: Slots) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    let stacks = if class == Class::Concurrent { STACKS_PER_SLOT } else { 1 };
+    let slots = all.of(class);
     pool.total_component_instances(slots)
         // These are counted, and take no room before they are there.
         .total_core_instances(slots.saturating_mul(CORE_INSTANCES_PER_SLOT))
+        .max_core_instance_size(INSTANCE_BYTES_MAX)
+        .max_component_instance_size(INSTANCE_BYTES_MAX)
         .total_memories(slots)
         .total_tables(slots.saturating_mul(TABLES_PER_SLOT))
-        .total_stacks(slots.saturating_mul(stacks))
+        .total_stacks(all.stacks(class))
         .max_memories_per_module(MEMORIES_MAX as u32)
         .max_tables_per_module(TABLES_MAX as u32)
         .table_elements(TABLE_ELEMENTS_MAX)
@@ -298,13 +294,43 @@ fn pool(limits: &Limits, machine: Machine, class: Class, slots: u32) -> PoolingA
         // Mapped images stay with their slots. Copied ones do not, so the slots that were used last
         // are used next: they are in the cache.
         .max_unused_warm_slots(if class == Class::Small { WARM_SLOTS } else { slots });
+    let pages = slot_pages(machine, class, slots as usize);
+    pool.async_stack_keep_resident(pages.stack);
     if machine.pagemap_scan {
-        // Keeping memory without the scan would be a blind memset, slower than giving it back.
-        pool.linear_memory_keep_resident(machine.keep_bytes)
-            .table_keep_resident(TABLE_KEEP_BYTES)
+        // The PAGEMAP_SCAN ioctl finds the written pages, so the untouched ones cost nothing.
+        // Keeping memory without it would be a blind memset, slower than giving it back.
+        pool.linear_memory_keep_resident(pages.memory)
+            .table_keep_resident(pages.table)
             .pagemap_scan(Enabled::Yes);
     }
     pool
+}
+
+/// What a slot of a class keeps of a finished instance: it is cleared in place, and not given back.
+fn slot_pages(machine: Machine, class: Class, slots: usize) -> SlotPages {
+    let (engines, stacks, eighths) = match class {
+        Class::Small => (SMALL_ENGINES, 1, 3),
+        Class::Large => (1, 1, 3),
+        Class::Concurrent => (1, STACKS_PER_SLOT as usize, 2),
+    };
+    // Of a small class's engines each may have come to use all the memory that there is.
+    let slots_max = (machine.memory_bytes / INSTANCE_BYTES).max(1);
+    let slots = engines * slots.min(slots_max);
+    let shape = Shape { slots, tables: TABLES_PER_SLOT as usize, stacks, eighths };
+    SlotPages::derive(machine.memory_bytes, shape)
+}
+
+/// Has the pages count that the pools keep in free slots.
+fn count_pooled<'a>(memory: &Budget, engines: impl Iterator<Item = &'a Engine>) {
+    let pools: Vec<_> = engines.filter_map(Engine::pooling_allocator_metrics).collect();
+    memory.count_pooled(move || {
+        let kept = pools.iter().map(|pool| {
+            pool.unused_memory_bytes_resident()
+                + pool.unused_table_bytes_resident()
+                + pool.unused_stack_bytes_resident().unwrap_or(0)
+        });
+        kept.sum()
+    });
 }
 
 /// A thread that advances the epoch of every engine while calls run, and sleeps otherwise.

@@ -1,25 +1,26 @@
-//! Whether a guest that keeps trapping is called at all.
+//! Whether a guest whose start-up keeps failing is tried at all.
 //!
-//! Owns the count of traps in a row and the pause that follows from it: a circuit breaker (Nygard,
-//! Release It!, "Stability Patterns"). One for each version of a guest, shared by all workers, and
-//! written only while the guest traps.
+//! Owns the count of failed starts in a row and the pause that follows from it: a circuit breaker
+//! (Nygard, Release It!, "Stability Patterns"). One for each version of a guest, shared by all
+//! workers, and written only while starts fail. How a call ends never counts: a request decides
+//! that, and one client could take the guest from all others.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::message::Reject;
 
-/// So many traps without a good end in between, and the guest is paused.
-const TRAPS_MAX: u32 = 10;
+/// So many failed starts without a good one in between, and the guest is paused.
+const FAILURES_MAX: u32 = 10;
 /// The first pause; each that follows is twice as long as the one before.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(64);
 
-/// How a guest has been of late.
+/// How the starts of a guest's instances have gone of late.
 pub struct Health {
     born: Instant,
-    /// Traps in a row.
-    traps: AtomicU32,
+    /// Failed starts in a row.
+    failures: AtomicU32,
     /// When it may be tried again, in milliseconds after it was born.
     again_ms: AtomicU64,
     /// How often it was tried since it was paused.
@@ -30,7 +31,7 @@ impl Health {
     pub fn new() -> Self {
         Health {
             born: Instant::now(),
-            traps: AtomicU32::new(0),
+            failures: AtomicU32::new(0),
             again_ms: AtomicU64::new(0),
             tries: AtomicU32::new(0),
         }
@@ -41,7 +42,7 @@ impl Health {
     /// # Errors
     /// [`Reject::Paused`].
     pub fn admit(&self) -> Result<(), Reject> {
-        if self.traps.load(Ordering::Relaxed) < TRAPS_MAX {
+        if self.failures.load(Ordering::Relaxed) < FAILURES_MAX {
             return Ok(());
         }
         let (now_ms, again_ms) = (self.now_ms(), self.again_ms.load(Ordering::Acquire));
@@ -58,9 +59,9 @@ impl Health {
         Err(Reject::Paused)
     }
 
-    /// Takes note of a trap. How long the guest is paused, if it is from now on.
-    pub fn note_trap(&self) -> Option<Duration> {
-        if self.traps.fetch_add(1, Ordering::Relaxed) + 1 != TRAPS_MAX {
+    /// Takes note of a start that has failed. How long the guest is paused, if it is from now on.
+    pub fn note_failure(&self) -> Option<Duration> {
+        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 != FAILURES_MAX {
             return None;
         }
         self.tries.store(0, Ordering::Relaxed);
@@ -68,11 +69,11 @@ impl Health {
         Some(PAUSE)
     }
 
-    /// Takes note of a good end. Whether the guest had been paused.
-    pub fn note_good(&self) -> bool {
+    /// Takes note of a good start. Whether the guest had been paused.
+    pub fn note_start(&self) -> bool {
         // Most find it so, and then the line stays shared between the cores.
-        self.traps.load(Ordering::Relaxed) != 0
-            && self.traps.swap(0, Ordering::Relaxed) >= TRAPS_MAX
+        self.failures.load(Ordering::Relaxed) != 0
+            && self.failures.swap(0, Ordering::Relaxed) >= FAILURES_MAX
     }
 
     fn now_ms(&self) -> u64 {
@@ -84,3 +85,6 @@ impl Health {
 fn pause(tries: u32) -> Duration {
     (PAUSE * 2_u32.pow(tries.min(16))).min(PAUSE_MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,11 @@
 //! Judges what a module imports and exports against what the host has, in words to act on.
 //!
-//! Owns the knowledge of where unknown imports usually come from. Runs nothing.
+//! Owns the rules that a module is held to. Runs nothing.
 
 use std::collections::BTreeMap;
 
-use super::sniff::Module;
+use super::sniff::{Import, Module};
+use super::toolchains;
 use crate::config::Limits;
 use crate::guest::engine::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 
@@ -88,7 +89,7 @@ fn judge_imports(module: &Module, offer: &Offer, faults: &mut Vec<String>) {
                         "imports {}::{} {ty}, which the host does not have: {}",
                         crate::log::escape(from.as_bytes(), 64),
                         crate::log::escape(name.as_bytes(), 64),
-                        origin(from, name, import.is_function, offer)
+                        origin(import, offer)
                     ));
                 }
             }
@@ -100,11 +101,10 @@ fn judge_imports(module: &Module, offer: &Offer, faults: &mut Vec<String>) {
 }
 
 /// Where an unknown import usually comes from, and what to do.
-fn origin(module: &str, name: &str, is_function: bool, offer: &Offer) -> String {
+fn origin(import: &Import, offer: &Offer) -> String {
+    let Import { module, name, ty, is_function } = import;
     if !is_function {
-        return "memories, tables and globals must be the module's own \
-                (without --import-memory and --import-table)"
-            .into();
+        return toolchains::of_other(module, name, ty).into();
     }
     if offer.keys().any(|(known, _)| known == module) {
         let near = offer
@@ -114,30 +114,7 @@ fn origin(module: &str, name: &str, is_function: bool, offer: &Offer) -> String 
         let near = near.map_or("", |(_, known)| known.as_str());
         return format!("{module} has no such function; the nearest is {near}");
     }
-    let text = match module {
-        "wasi_unstable" => {
-            "WASI preview 0, of a toolchain from before 2020; rebuild with --target wasm32-wasip1"
-        }
-        "wasi_snapshot_preview2" => "an old WASI draft; rebuild with --target wasm32-wasip1",
-        "wbg" | "__wbindgen_placeholder__" | "__wbindgen_externref_xform__" => {
-            "from wasm-bindgen, for browsers; build for wasm32-wasip1 without crates that need \
-             JavaScript (for getrandom and time, wasm32-wasip1 needs no such feature)"
-        }
-        "gojs" | "go" => {
-            "from Go's js/wasm port; build with GOOS=wasip1 GOARCH=wasm -buildmode=c-shared"
-        }
-        "env" => {
-            "a C symbol that was not linked, or Emscripten's runtime; link the missing library, \
-             or build with wasi-sdk for wasm32-wasip1"
-        }
-        "spectest" => "from the WebAssembly test suite",
-        _ if module.starts_with("wasi:") => {
-            "a component's interface in a core module: make a component of it, which \
-             --target wasm32-wasip2 does by itself"
-        }
-        _ => "handlers can import http_handler and wasi_snapshot_preview1 only",
-    };
-    text.into()
+    toolchains::of_function(module, name, ty).into()
 }
 
 /// How alike two names are: the length of their common beginning and end.

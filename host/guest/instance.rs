@@ -14,8 +14,10 @@ use super::call::Fault;
 use super::component::ComponentInstance;
 use super::core::CoreInstance;
 use super::engine::Pulse;
+use super::failure::Failure;
 use super::meter::Meter;
 use super::reset::{Baseline, MEMORY_BYTES_MAX};
+use super::resources::is_engine_shortage;
 use super::{About, Code, Guest, Pool};
 use crate::message::{Reject, RequestId};
 
@@ -27,40 +29,63 @@ pub enum Instance {
 
 impl Instance {
     /// Makes an instance, running the guest's start-up code where that has to run each time.
+    /// `request` is whom it is for, if for one.
     ///
     /// # Errors
     /// [`Reject::NoInstance`] where every slot is taken, [`Reject::NoMemory`] where there is no
     /// memory left, [`Reject::Trap`] or [`Reject::Deadline`] where the start-up code fails.
-    pub async fn make(guest: Arc<Guest>, pool: &Pool) -> Result<Instance, Reject> {
+    pub async fn make(
+        guest: Arc<Guest>,
+        pool: &Pool,
+        request: Option<RequestId>,
+    ) -> Result<Instance, Reject> {
         let about = guest.about.clone();
+        let runs_startup = guest.runs_startup();
         let _running = pool.pulse().begin();
         let mut meter =
             Meter::new(&about.limits, Instant::now()).in_lanes(pool, guest.id).unnoted();
         let made = meter.call(Box::pin(Self::instantiate(guest))).await;
-        made?.map_err(|error| {
-            let reject = make_reject(&error);
-            if !is_full(reject) {
-                let why = describe(&error);
-                tracing::warn!(target: "handler", guest = &*about.name, "could not start: {why}");
+        match made {
+            Err(reject) => {
+                log_start(&about, request, format_args!("{reject}"));
+                Err(reject)
             }
-            reject
-        })
+            Ok(Ok(instance)) => {
+                if runs_startup {
+                    note_start(&about);
+                }
+                Ok(instance)
+            }
+            Ok(Err(error)) => {
+                let reject = refusal(&about, &error);
+                if !is_full(reject) {
+                    log_start(&about, request, format_args!("{}", describe(&error)));
+                }
+                // An error of the host or the machine has no trace of the guest's code.
+                if runs_startup && error.is::<wasmtime::WasmBacktrace>() && reject == Reject::Trap {
+                    note_failure(&about);
+                }
+                Err(reject)
+            }
+        }
     }
 
     /// Makes an instance to see whether it can be made; `None` where there is no place for it.
     ///
     /// # Errors
     /// A sentence that says why not.
-    pub async fn try_make(guest: Arc<Guest>, pulse: &Pulse) -> Result<Option<Instance>, String> {
+    pub async fn try_make(guest: Arc<Guest>, pulse: &Pulse) -> Result<Option<Instance>, Failure> {
         let runs_startup = guest.runs_startup();
         match Self::instantiate_metered(guest, pulse).await {
             Ok(Ok(instance)) => Ok(Some(instance)),
-            Ok(Err(error)) if is_full(make_reject(&error)) => Ok(None),
+            Ok(Err(error)) if is_full_for_now(&error) => Ok(None),
             Ok(Err(error)) if runs_startup => {
-                Err(format!("its start-up failed: {}", describe(&error)))
+                Err(Failure::of_engine("its start-up failed", &error))
             }
-            Ok(Err(error)) => Err(format!("an instance cannot be made: {}", describe(&error))),
-            Err(reject) => Err(format!("its start-up did not end in time ({reject})")),
+            Ok(Err(error)) => Err(Failure::of_engine("an instance cannot be made", &error)),
+            Err(reject) => {
+                Err(Failure::of_file(format!("its start-up did not end in time ({reject})")))
+            }
         }
     }
 
@@ -69,11 +94,11 @@ impl Instance {
     ///
     /// # Errors
     /// A sentence that says why it cannot be made.
-    pub fn try_now(guest: Arc<Guest>) -> Result<Option<Instance>, String> {
+    pub fn try_now(guest: Arc<Guest>) -> Result<Option<Instance>, Failure> {
         match Self::instantiate_now(guest) {
             Ok(instance) => Ok(Some(instance)),
-            Err(error) if is_full(make_reject(&error)) => Ok(None),
-            Err(error) => Err(format!("an instance could not be made: {}", describe(&error))),
+            Err(error) if is_full_for_now(&error) => Ok(None),
+            Err(error) => Err(Failure::of_engine("an instance could not be made", &error)),
         }
     }
 
@@ -81,13 +106,15 @@ impl Instance {
     ///
     /// # Errors
     /// As [`Instance::make`].
-    pub fn make_now(guest: Arc<Guest>) -> Result<Instance, Reject> {
+    pub fn make_now(guest: Arc<Guest>, request: Option<RequestId>) -> Result<Instance, Reject> {
+        let about = guest.about.clone();
         Self::instantiate_now(guest).map_err(|error| {
-            let reject = make_reject(&error);
+            let reject = refusal(&about, &error);
             if is_full(reject) {
                 return reject;
             }
-            tracing::error!("an instance could not be made: {}", describe(&error));
+            let (why, request) = (describe(&error), request.map(tracing::field::display));
+            tracing::error!(request, "an instance could not be made: {why}");
             Reject::NoInstance
         })
     }
@@ -176,46 +203,63 @@ pub fn judge<T>(
     result: wasmtime::Result<T>,
 ) -> Result<T, Reject> {
     let error = match result {
-        Ok(value) => {
-            note_good(about);
-            return Ok(value);
-        }
+        Ok(value) => return Ok(value),
         Err(error) => error,
     };
     let reject = fault_reject(&error);
     if !matches!(error.downcast_ref(), Some(Fault::Reject(_))) {
         log_end(about, request, format_args!("{}", describe(&error)));
     }
-    if reject == Reject::Trap
-        && let Some(pause) = about.health.note_trap()
-    {
-        tracing::warn!(
-            target: "handler",
-            guest = &*about.name,
-            "has trapped time and again without one good answer; its requests are refused \
-             but for one now and then, the first in {pause:?}, until that is answered or its \
-             file is replaced"
-        );
-    }
     Err(reject)
 }
 
-/// Takes note of a good answer.
-pub fn note_good(about: &About) {
-    if about.health.note_good() {
-        tracing::info!(target: "handler", guest = &*about.name, "answers again");
+/// Takes note of start-up code that has failed. It gets nothing of any request, so no request can
+/// make it fail.
+fn note_failure(about: &About) {
+    if let Some(pause) = about.health.note_failure() {
+        tracing::warn!(
+            target: "handler",
+            guest = &*about.name,
+            "its start-up has failed time and again; its requests are refused but for one now and \
+             then, the first in {pause:?}, until it starts or its file is replaced"
+        );
+    }
+}
+
+/// Takes note of start-up code that has ended well.
+fn note_start(about: &About) {
+    if about.health.note_start() {
+        tracing::info!(target: "handler", guest = &*about.name, "starts again");
     }
 }
 
 /// Says in the log how a call ended badly.
 pub fn log_end(about: &About, request: Option<RequestId>, why: std::fmt::Arguments<'_>) {
+    log_failure(about, request, format_args!("stopped: {why}"));
+}
+
+/// Says in the log why an instance could not start.
+fn log_start(about: &About, request: Option<RequestId>, why: std::fmt::Arguments<'_>) {
+    log_failure(about, request, format_args!("could not start: {why}"));
+}
+
+/// A client may have a guest fail as often as it likes, and others are to be heard as well.
+fn log_failure(about: &About, request: Option<RequestId>, what: std::fmt::Arguments<'_>) {
+    let (guest, what) = (&*about.name, what.to_string());
+    let Some(dropped) = about.ends_quota.take(what.len()) else { return };
+    if dropped > 0 {
+        tracing::warn!(target: "handler", guest, "and {dropped} more, too fast to be listed");
+    }
     let request = request.map(tracing::field::display);
-    tracing::warn!(target: "handler", guest = &*about.name, request, "stopped: {why}");
+    tracing::warn!(target: "handler", guest, request, "{what}");
 }
 
 /// What the client is told when an instance could not be made.
-fn make_reject(error: &wasmtime::Error) -> Reject {
-    if error.is::<PoolConcurrencyLimitError>() { Reject::NoInstance } else { fault_reject(error) }
+fn refusal(about: &About, error: &wasmtime::Error) -> Reject {
+    if is_engine_shortage(error) {
+        about.memory.note_refusal(&describe(error));
+    }
+    fault_reject(error)
 }
 
 /// Whether an instance could not be made for want of a place or of memory: nobody's fault.
@@ -223,11 +267,18 @@ fn is_full(reject: Reject) -> bool {
     matches!(reject, Reject::NoInstance | Reject::NoMemory)
 }
 
+/// The same where it was this host's own limits, and not the kernel.
+fn is_full_for_now(error: &wasmtime::Error) -> bool {
+    is_full(fault_reject(error)) && !is_engine_shortage(error)
+}
+
 /// What the client is told about an error that stopped a guest.
 fn fault_reject(error: &wasmtime::Error) -> Reject {
     match error.downcast_ref() {
         Some(Fault::Reject(reject)) => *reject,
         Some(Fault::Invalid(_)) => Reject::InvalidResponse,
+        None if error.is::<PoolConcurrencyLimitError>() => Reject::NoInstance,
+        None if is_engine_shortage(error) => Reject::NoMemory,
         Some(Fault::Misuse(_)) | None => Reject::Trap,
     }
 }

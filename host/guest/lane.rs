@@ -24,6 +24,7 @@ use rustix::process::{getpriority_process, setpriority_process};
 use rustix::thread::gettid;
 use tokio::runtime::Handle;
 
+use super::engine::prepare_thread;
 use super::meter::cpu_time;
 use crate::message::Reject;
 
@@ -276,6 +277,7 @@ impl Shared {
 
     /// The life of a thread.
     fn work(&self, index: usize) {
+        prepare_thread();
         let sleeper = &self.sleepers[index];
         sleeper.thread.get_or_init(std::thread::current);
         let mut ran = None;

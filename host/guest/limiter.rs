@@ -1,7 +1,7 @@
 //! What holds an instance to its limits on memory, and to its part of what the host has.
 //!
-//! Owns the sum of an instance's memories, which is taken from the host's budget. Knows nothing of
-//! what the instance does.
+//! Owns what an instance is charged: its memories and tables at their size, its stack at the most
+//! that a guest can use of it, and the host's own objects. Knows nothing of what the instance does.
 
 use std::sync::Arc;
 
@@ -10,7 +10,11 @@ use wasmtime::ResourceLimiter;
 use super::About;
 use super::budget::Purpose;
 use super::call::Fault;
-use super::engine::TABLE_ELEMENTS_MAX;
+use super::engine::{INSTANCE_BYTES, STACK_BYTES, TABLE_ELEMENTS_MAX};
+use crate::message::Reject;
+
+/// Bytes of an element of a table.
+const TABLE_ELEMENT_BYTES: usize = 8;
 
 /// The limits of one store.
 pub struct Limiter {
@@ -21,6 +25,8 @@ pub struct Limiter {
     memory_bytes: usize,
     /// What the last growth has added to it, in case that fails.
     grown_bytes: usize,
+    /// What else it is charged: for its tables, its stack and the host's objects.
+    other_bytes: usize,
 }
 
 /// How many of each a store may hold.
@@ -33,7 +39,22 @@ pub struct Parts {
 
 impl Limiter {
     pub fn new(about: Arc<About>, parts: Parts) -> Self {
-        Limiter { about, parts, memory_bytes: 0, grown_bytes: 0 }
+        Limiter { about, parts, memory_bytes: 0, grown_bytes: 0, other_bytes: 0 }
+    }
+
+    /// Charges an instance that is about to be made for what every instance takes, with so many
+    /// stacks.
+    ///
+    /// # Errors
+    /// [`Reject::NoMemory`] as the error of a host function.
+    pub fn charge_instance(&mut self, stacks: usize) -> wasmtime::Result<()> {
+        self.charge_other(INSTANCE_BYTES + (stacks - 1) * STACK_BYTES, Purpose::Start)
+    }
+
+    fn charge_other(&mut self, bytes: usize, purpose: Purpose) -> wasmtime::Result<()> {
+        self.about.memory.take(bytes, purpose).map_err(no_memory)?;
+        self.other_bytes += bytes;
+        Ok(())
     }
 
     /// The size of its memories.
@@ -44,8 +65,12 @@ impl Limiter {
 
 impl Drop for Limiter {
     fn drop(&mut self) {
-        self.about.memory.give(self.memory_bytes);
+        self.about.memory.give(self.memory_bytes + self.other_bytes);
     }
+}
+
+fn no_memory(reject: Reject) -> wasmtime::Error {
+    wasmtime::Error::new(Fault::Reject(reject))
 }
 
 impl ResourceLimiter for Limiter {
@@ -64,7 +89,7 @@ impl ResourceLimiter for Limiter {
         let purpose = if current == 0 { Purpose::Start } else { Purpose::Growth };
         // Few guests are ready to get -1 below their limit: most would trap, and be blamed for it.
         let taken = self.about.memory.take(more, purpose);
-        taken.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))?;
+        taken.map_err(no_memory)?;
         (self.memory_bytes, self.grown_bytes) = (bytes, more);
         Ok(true)
     }
@@ -80,11 +105,18 @@ impl ResourceLimiter for Limiter {
 
     fn table_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MAX)
+        if desired > TABLE_ELEMENTS_MAX {
+            return Ok(false);
+        }
+        // What a failed growth has charged stays so until the instance ends: it is small.
+        let more = desired.saturating_sub(current) * TABLE_ELEMENT_BYTES;
+        let purpose = if current == 0 { Purpose::Start } else { Purpose::Growth };
+        self.charge_other(more, purpose)?;
+        Ok(true)
     }
 
     fn instances(&self) -> usize {

@@ -3,13 +3,14 @@
 //! Owns how many run. More at once would only be late together, and hold instances. Lives on one
 //! thread, but for the count that the slow lane keeps.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config::QueueLimits;
 use crate::message::Reject;
-use crate::queue::Queue;
+use crate::queue::{Holder, Queue};
 
 /// Calls of one guest that may want the CPU at once, from one worker: two, so that one is there
 /// when the other has ended.
@@ -45,13 +46,12 @@ impl Line {
         self.queue.wake_first();
     }
 
-    /// Waits for a turn, until `deadline` at most.
+    /// Waits for a turn, until `deadline` at most. The client that holds the least is next.
     ///
     /// # Errors
     /// [`Reject::NoInstance`]: too many wait, or it has taken too long.
-    pub async fn wait(&self, deadline: Instant) -> Result<(), Reject> {
-        let look = Some(LOOK_EVERY);
-        self.queue.turn(deadline, look, || self.has_room().then_some(())).await
+    pub async fn wait(&self, client: &Rc<Holder>, deadline: Instant) -> Result<(), Reject> {
+        self.queue.turn(client, deadline, LOOK_EVERY, || self.has_room().then_some(())).await
     }
 
     fn has_room(&self) -> bool {

@@ -14,9 +14,10 @@ use super::call::Call;
 use super::component::{self as components, ComponentCode, FlatCode, Pre, State};
 use super::core::{CoreCode, Exports, Startup};
 use super::engine::{Class, Engines, SMALL_ENGINES, small_index};
+use super::failure::Failure;
 use super::imports::Offer;
-use super::load::Reason;
-use super::{About, Code, Guest, core, reset, startup};
+use super::slots::{CONCURRENT_ENGINE, LARGE_ENGINE};
+use super::{About, Code, Guest, core, poll, reset, startup};
 use crate::config::{Isolation, Limits, Words};
 
 /// Everything that guests may import, for each engine.
@@ -66,17 +67,18 @@ impl Linkers {
     /// Links a guest's code. Runs nothing of it.
     ///
     /// # Errors
-    /// A sentence, where imports or exports are not as they were when it was judged.
+    /// Imports or exports are not as they were when it was judged, or the kernel is short of
+    /// something.
     pub fn link(
         &self,
         whose: &Identity<'_>,
         facts: &Facts,
         code: &cache::Code,
-    ) -> Result<Guest, Reason> {
+    ) -> Result<Guest, Failure> {
         let index = match facts.class {
             Class::Small => small_index(facts.memory_bytes),
-            Class::Large => SMALL_ENGINES,
-            Class::Concurrent => SMALL_ENGINES + 1,
+            Class::Large => LARGE_ENGINE,
+            Class::Concurrent => CONCURRENT_ENGINE,
         };
         let code = match (code, &facts.kind) {
             (cache::Code::Core(module), Kind::Flat { handle, callback }) => {
@@ -96,16 +98,18 @@ impl Linkers {
         };
         Ok(Guest {
             id: whose.id,
+            engine: index,
             isolation: whose.isolation,
             about: whose.about(&self.memory),
             code,
             retired: false.into(),
             _charge: None,
+            _held: None,
         })
     }
 }
 
-fn link_core(linker: &Linker<Call>, facts: &Facts, module: &Module) -> Result<CoreCode, Reason> {
+fn link_core(linker: &Linker<Call>, facts: &Facts, module: &Module) -> Result<CoreCode, Failure> {
     let pre = linker.instantiate_pre(module).map_err(|error| misfit(&error))?;
     let startup = match &facts.startup_each {
         None => Startup::Done,
@@ -129,7 +133,7 @@ fn link_flat(
     facts: &Facts,
     module: &Module,
     (handle, callback): (&str, Option<&str>),
-) -> Result<ComponentCode, Reason> {
+) -> Result<ComponentCode, Failure> {
     let flat = FlatCode {
         memory: export(module, components::MEMORY)?,
         handle: export(module, handle)?,
@@ -141,18 +145,19 @@ fn link_flat(
     Ok(ComponentCode { pre: Pre::Flat(flat), has_start: false })
 }
 
-fn export(module: &Module, name: &str) -> Result<ModuleExport, Reason> {
-    module.get_export_index(name).ok_or_else(|| format!("export {name} has gone missing"))
+fn export(module: &Module, name: &str) -> Result<ModuleExport, Failure> {
+    let export = module.get_export_index(name);
+    export.ok_or_else(|| Failure::of_file(format!("export {name} has gone missing")))
 }
 
 /// The mutable globals that were exported for resets.
-fn globals(module: &Module, facts: &Facts) -> Result<Vec<ModuleExport>, Reason> {
+fn globals(module: &Module, facts: &Facts) -> Result<Vec<ModuleExport>, Failure> {
     let names = (0..facts.reset_globals.unwrap_or(0)).map(reset::export_name);
     names.map(|name| export(module, &name)).collect()
 }
 
-fn misfit(error: &wasmtime::Error) -> Reason {
-    format!("its imports or exports do not fit: {}", super::instance::describe(error))
+fn misfit(error: &wasmtime::Error) -> Failure {
+    Failure::of_engine("its imports or exports do not fit", error)
 }
 
 /// A linker with everything a core guest may import.
@@ -160,6 +165,7 @@ pub fn linker(engine: &wasmtime::Engine) -> Result<Linker<Call>> {
     let mut linker = Linker::new(engine);
     core::add_to_linker(&mut linker)?;
     wasmtime_wasi::p1::add_to_linker_async(&mut linker, Call::wasi)?;
+    poll::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

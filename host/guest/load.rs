@@ -4,7 +4,6 @@
 //! Owns the order of these steps. Every way in which a file can be bad ends in a sentence for the
 //! log and for `check`; none of them stops the host, and no code of a guest runs here.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,8 +13,10 @@ use super::budget::Budget;
 use super::cache::{self, Artifact, Cache, Facts, Key, Setup};
 use super::child::{Cancel, Children};
 use super::compile::Job;
-use super::engine::Engines;
+use super::engine::{Class, Engines, INSTANCE_BYTES_MAX};
+use super::failure::{Cause, Failure};
 use super::link::{Identity, Linkers};
+use super::resources::{Amount, MAPPINGS_PER_GUEST};
 use super::sniff::{self, FILE_BYTES_MAX};
 use super::{Guest, Instance};
 use crate::config::{CompileLimits, Limits, LogFormat, Words};
@@ -41,37 +42,12 @@ pub struct Settings<'a> {
     pub workers: usize,
     /// What guests may have of the host's memory.
     pub memory: Budget,
+    /// Mappings that the process may have, where that is less than the kernel allows.
+    pub mappings_max: Option<u64>,
     /// `None` for no cache.
     pub cache_dir: Option<&'a Path>,
     /// How children log.
     pub log: LogFormat,
-}
-
-/// Why a guest cannot be loaded, in words that a user can act on.
-pub type Reason = String;
-
-/// Why a guest was not loaded.
-#[derive(Debug)]
-pub struct Failure {
-    pub reason: Reason,
-    /// Whether the guest is not at fault, so that it is worth trying again.
-    pub passing: bool,
-}
-
-impl Failure {
-    pub fn lasting(reason: Reason) -> Self {
-        Failure { reason, passing: false }
-    }
-
-    pub fn passing(reason: Reason) -> Self {
-        Failure { reason, passing: true }
-    }
-
-    /// Why a file cannot be read. It may be that the host is short of something, or that the file
-    /// is all right and its folder is not, so that passes.
-    pub fn of_file(error: &io::Error) -> Self {
-        Failure::passing(format!("cannot be read: {error}"))
-    }
 }
 
 /// A file's bytes, and what they are to be read as.
@@ -81,13 +57,21 @@ pub struct Source {
     pub is_text: bool,
 }
 
+/// What a guest takes while it is loaded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Size {
+    /// Of memory; an estimate.
+    pub bytes: usize,
+    /// Of what the kernel counts.
+    pub amount: Amount,
+}
+
 /// A guest that can be served.
 pub struct Loaded {
     pub guest: Guest,
     /// Names its contents, and the settings under which they were compiled.
     pub key: Key,
-    /// Memory that it takes while it is loaded; an estimate.
-    pub bytes: usize,
+    pub size: Size,
     /// Whether it had to be compiled.
     pub compiled: bool,
 }
@@ -96,8 +80,8 @@ impl Loader {
     /// # Errors
     /// Where the engines cannot be made. A cache that cannot be used is a warning.
     pub fn new(settings: &Settings<'_>) -> Result<Self> {
-        let memory = settings.memory.clone();
-        let engines = Engines::new(settings.limits, settings.workers, memory);
+        let (memory, mappings_max) = (settings.memory.clone(), settings.mappings_max);
+        let engines = Engines::new(settings.limits, settings.workers, memory, mappings_max);
         let engines = engines.context("could not start the engine")?;
         let cache = settings.cache_dir.and_then(|dir| match Cache::open(dir) {
             Ok(cache) => Some(cache),
@@ -136,30 +120,46 @@ impl Loader {
         whose: &Identity<'_>,
         cancel: &Cancel,
     ) -> Result<Loaded, Failure> {
-        let cached = self.cache.as_ref().and_then(|cache| cache.get(&key));
-        let cached = cached.and_then(|(facts, artifact)| self.revive(facts, &artifact));
-        let (facts, code, compiled) = match cached {
+        let cached = self.cache.as_ref().map(|cache| cache.get(&key)).transpose();
+        let cached = cached.map_err(|error| Failure::of_process("no compiled code", &error))?;
+        let cached =
+            cached.flatten().map(|(facts, artifact)| self.revive(facts, &artifact)).transpose()?;
+        let (facts, code, compiled) = match cached.flatten() {
             Some((facts, code)) => (facts, code, false),
             None => {
                 let (facts, code) = self.compile(source, &key, whose, cancel)?;
                 (facts, code, true)
             }
         };
-        let guest = self.linkers.link(whose, &facts, &code).map_err(Failure::lasting)?;
-        let mut guest = self.with_baseline(guest, &facts).map_err(Failure::lasting)?;
+        let guest = self.linkers.link(whose, &facts, &code)?;
+        let mut guest = self.with_baseline(guest, &facts)?;
         let bytes = code.bytes() + guest.baseline_bytes() + GUEST_BYTES;
+        let size = Size { bytes, amount: amount(&facts, &code)? };
         guest._charge = Some(self.engines.memory.take_anyway(bytes));
-        Ok(Loaded { guest, key, bytes, compiled })
+        guest._held = Some(self.engines.resources.hold(size.amount));
+        Ok(Loaded { guest, key, size, compiled })
     }
 
-    fn revive(&self, facts: Facts, artifact: &Artifact) -> Option<(Facts, cache::Code)> {
+    /// The code of a cache entry; `None` where it does not fit.
+    fn revive(
+        &self,
+        facts: Facts,
+        artifact: &Artifact,
+    ) -> Result<Option<(Facts, cache::Code)>, Failure> {
         let engine = self.engines.get(facts.class, facts.memory_bytes);
         match artifact.code(&facts.kind, engine) {
-            Ok(code) => Some((facts, code)),
-            Err(error) => {
-                tracing::debug!("a cache entry does not fit and is made anew: {error:#}");
-                None
-            }
+            Ok(code) => Ok(Some((facts, code))),
+            Err(error) => match not_ready(&error) {
+                // To compile it would need even more.
+                failure if failure.cause == Cause::Shortage => Err(failure),
+                failure => {
+                    tracing::warn!(
+                        "a cache entry does not fit and is made anew: {}",
+                        failure.reason
+                    );
+                    Ok(None)
+                }
+            },
         }
     }
 
@@ -174,23 +174,23 @@ impl Loader {
         let name = whose.name.to_owned();
         let job = Job { name, is_text: source.is_text, limits, words };
         let (facts, code) = self.children.compile(job, &source.bytes, cancel)?;
-        if let Some(cache) = &self.cache
-            && let Err(error) = cache.put(key, &facts, &code)
+        let artifact = Artifact::compiled(code);
+        let engine = self.engines.get(facts.class, facts.memory_bytes);
+        // It has been tried, but on an engine without a pool, which has limits of its own.
+        let code = artifact.code(&facts.kind, engine).map_err(|error| not_ready(&error));
+        let is_of_use = !matches!(&code, Err(failure) if failure.cause == Cause::File);
+        if let Some(cache) = self.cache.as_ref().filter(|_| is_of_use)
+            && let Err(error) = cache.put(key, &facts, artifact.bytes())
         {
             tracing::warn!("{error}");
         }
-        let engine = self.engines.get(facts.class, facts.memory_bytes);
-        let code = Artifact::compiled(code)
-            .code(&facts.kind, engine)
-            // Its code has been tried, so this is for want of memory or mappings.
-            .map_err(|error| Failure::passing(format!("could not be made ready: {error:#}")))?;
-        Ok((facts, code))
+        Ok((facts, code?))
     }
 
     /// Notes the state in which instances begin, where they can be reset to it. The instance that
     /// shows it is thrown away, so its memory may be read: reading maps pages, which slows later
     /// scans.
-    fn with_baseline(&self, guest: Guest, facts: &Facts) -> Result<Guest, Reason> {
+    fn with_baseline(&self, guest: Guest, facts: &Facts) -> Result<Guest, Failure> {
         if facts.reset_globals.is_none() || facts.startup_each.is_some() {
             return Ok(guest);
         }
@@ -204,24 +204,55 @@ impl Loader {
     }
 }
 
+/// Why compiled code cannot be put to use.
+fn not_ready(error: &wasmtime::Error) -> Failure {
+    let failure = Failure::of_engine("could not be made ready", error);
+    if failure.cause == Cause::File && failure.reason.contains("instance allocation for this") {
+        return Failure::of_file(format!(
+            "its globals, functions and imports take more than the {} KiB that an instance has \
+             for them: use fewer",
+            INSTANCE_BYTES_MAX >> 10
+        ));
+    }
+    failure
+}
+
+/// What a guest holds of what the kernel counts. An image that is mapped is a file that stays open.
+///
+/// # Errors
+/// It cannot be opened now.
+fn amount(facts: &Facts, code: &cache::Code) -> Result<Amount, Failure> {
+    let descriptors = match (facts.class, code) {
+        (Class::Small, _) => 0,
+        (Class::Large | Class::Concurrent, cache::Code::Core(module)) => {
+            let image = module.initialize_copy_on_write_image();
+            image.map_err(|error| not_ready(&error))?;
+            1
+        }
+        // Its modules open theirs with its first instance: that with its data, and one more.
+        (Class::Large | Class::Concurrent, cache::Code::Component(_)) => 2,
+    };
+    Ok(Amount { mappings: MAPPINGS_PER_GUEST, descriptors })
+}
+
 impl Source {
     /// Reads a file.
     ///
     /// # Errors
     /// Why it cannot be read.
     pub fn read(path: &Path) -> Result<Source, Failure> {
-        let about = std::fs::metadata(path).map_err(|error| Failure::of_file(&error))?;
+        let about = std::fs::metadata(path).map_err(|error| Failure::of_access(&error))?;
         if !about.is_file() {
-            return Err(Failure::lasting("not a regular file".into()));
+            return Err(Failure::of_file("not a regular file".into()));
         }
         if about.len() > FILE_BYTES_MAX {
-            return Err(Failure::lasting(format!(
+            return Err(Failure::of_file(format!(
                 "the file has {} MiB, more than the {} MiB that are read",
                 about.len() >> 20,
                 FILE_BYTES_MAX >> 20
             )));
         }
-        let bytes = std::fs::read(path).map_err(|error| Failure::of_file(&error))?;
+        let bytes = std::fs::read(path).map_err(|error| Failure::of_access(&error))?;
         Ok(Source { bytes, is_text: path.extension().is_some_and(|ending| ending == "wat") })
     }
 }

@@ -13,17 +13,15 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Sleep;
 
 use super::Pool;
-use super::engine::QUANTUM_TICKS;
 use super::lane::{Movable, Moved};
-use super::shelves::Length;
+use super::run_queue::Turn;
+use super::usage::{LONG, Length};
 use crate::config::Limits;
 use crate::message::Reject;
+use crate::message::progress::{Deadline, Progress};
 
 /// CPU time of a call in the fast lane.
 pub const QUANTUM: Duration = Duration::from_millis(1);
-/// A call of more CPU time is long: its first slice, which ends after one to two ticks, would more
-/// often than not be too short for it.
-const LONG: Duration = Duration::from_micros(1500);
 /// CPU time that a call may take for each byte of a body that it moves, and not be the longer for
 /// it. A native handler takes half of that; and bodies that pass from thread to thread take twice
 /// the time, and memory that each thread keeps for the other.
@@ -51,6 +49,8 @@ pub struct Meter<'a> {
     notes: bool,
     /// Whether it ends calls at the deadline.
     has_deadline: bool,
+    /// The request's body: the deadline stands still while it is waited for.
+    body: Option<Arc<Progress>>,
 }
 
 /// Counts the bytes of bodies that one call moves.
@@ -80,6 +80,16 @@ enum Place<'a, T: Send + 'static> {
 struct Here<'a, T: Send + 'static> {
     call: Option<Movable<T>>,
     pool: Option<&'a Pool>,
+    /// Its place in the run queue, while it waits for a turn or has it.
+    turn: Option<Turn>,
+}
+
+impl<T: Send + 'static> Here<'_, T> {
+    /// Whether it is the turn of this call, which is one of a guest whose calls are heavy.
+    fn poll_turn(&mut self, guest: usize, cx: &Context<'_>) -> bool {
+        let Some(pool) = self.pool else { return true };
+        self.turn.get_or_insert_with(|| pool.join_run_queue(guest, cx)).poll(cx)
+    }
 }
 
 impl<T: Send + 'static> Drop for Here<'_, T> {
@@ -102,6 +112,7 @@ impl<'a> Meter<'a> {
             lanes: None,
             notes: true,
             has_deadline: true,
+            body: None,
         }
     }
 
@@ -134,9 +145,16 @@ impl<'a> Meter<'a> {
         self.first = None;
     }
 
+    /// Puts the deadline off for as long as this body of the request is waited for.
+    pub fn follow(&mut self, body: Option<&Arc<Progress>>) {
+        if body.is_some() {
+            self.body = body.cloned();
+        }
+    }
+
     /// When the response head is due.
-    pub fn deadline(&self) -> Instant {
-        self.started + self.limits.deadline
+    pub fn deadline(&self) -> Deadline {
+        Deadline::new(self.started + self.limits.deadline, self.body.clone())
     }
 
     /// Runs a future on this thread until it is done, the deadline has passed, or its CPU time is
@@ -168,19 +186,33 @@ impl<'a> Meter<'a> {
         }
         let is_long = length == Length::Long || self.own_used >= QUANTUM;
         let mut place = Some(if is_long { self.hand_over(call) } else { self.keep(call) });
+        let mut is_heavy = length == Length::Heavy;
         let ticks = self.ticks();
         std::future::poll_fn(move |cx| {
             match place.take() {
                 Some(Place::Fast(mut here)) => {
+                    if let Some((_, guest)) = self.lanes.filter(|_| is_heavy)
+                        && !here.poll_turn(guest, cx)
+                    {
+                        place = Some(Place::Fast(here));
+                        return clock.poll(cx);
+                    }
+                    let (before, is_measured) = (self.cpu_used, clock.resumed.is_none());
                     let call = here.call.as_mut().expect("it is taken when it goes elsewhere");
-                    if let Poll::Ready(output) = self.slice(&mut clock, call.as_mut(), cx)? {
+                    let polled = self.slice(&mut clock, call.as_mut(), cx);
+                    let used = self.cpu_used - before;
+                    if let Some(turn) = here.turn.take() {
+                        turn.end(used);
+                    }
+                    if let Poll::Ready(output) = polled? {
                         here.call = None;
-                        self.note_end(length, ticks);
+                        self.note_end(is_measured.then_some(used), ticks);
                         return Poll::Ready(Ok(output));
                     }
+                    is_heavy = self.note_slice(used, is_measured);
                     place = Some(match here.call.take() {
                         Some(call) if self.own_used >= QUANTUM => {
-                            self.note_length(true);
+                            self.note_call(true);
                             self.hand_over(call)
                         }
                         call => {
@@ -200,7 +232,7 @@ impl<'a> Meter<'a> {
                     pool.line(guest).leave();
                 }
                 if is_long {
-                    self.note_length(used >= LONG);
+                    self.note_call(used >= LONG);
                 }
                 return Poll::Ready(ended.map(|(output, _)| output));
             }
@@ -237,7 +269,7 @@ impl<'a> Meter<'a> {
 
     fn keep<T: Send + 'static>(&self, call: Movable<T>) -> Place<'a, T> {
         let pool = self.lanes.map(|(pool, _)| pool);
-        Place::Fast(Here { call: Some(call), pool })
+        Place::Fast(Here { call: Some(call), pool, turn: None })
     }
 
     fn hand_over<T: Send + 'static>(&self, call: Movable<T>) -> Place<'a, T> {
@@ -247,16 +279,18 @@ impl<'a> Meter<'a> {
         Place::Slow(pool.lane().hand_over(guest, call, cpu_left, runnable))
     }
 
-    /// Takes note of a call that has ended here. One that seems to have been long, which a guest
-    /// can be without yielding (`memory.fill`), has the next ones looked at more closely: others
-    /// may have had the core.
-    fn note_end(&self, length: Length, begun: u32) {
-        match length {
-            Length::Short if self.ticks().wrapping_sub(begun) > QUANTUM_TICKS as u32 => {
-                self.note_length(true);
-            }
-            Length::Short => {}
-            _ => self.note_length(self.own_used >= LONG),
+    /// Takes note of a call that has ended here, with its last slice if that was measured. One in
+    /// which the clock has ticked has the next ones looked at more closely: others may have had the
+    /// core.
+    fn note_end(&self, slice: Option<Duration>, begun: u32) {
+        let Some((pool, guest)) = self.lanes.filter(|_| self.notes) else { return };
+        if let Some(used) = slice {
+            pool.note_slice(guest, used);
+            return self.note_call(self.own_used >= LONG);
+        }
+        let ticks = pool.pulse().ticks().wrapping_sub(begun);
+        if ticks > 0 {
+            pool.note(guest, |usage| usage.note_ticks(ticks));
         }
     }
 
@@ -264,9 +298,21 @@ impl<'a> Meter<'a> {
         self.lanes.map_or(0, |(pool, _)| pool.pulse().ticks())
     }
 
-    fn note_length(&self, is_long: bool) {
+    /// Takes note of a slice in this lane, after which the call goes on. Whether it waits for a
+    /// turn before the next.
+    fn note_slice(&self, used: Duration, is_measured: bool) -> bool {
+        let Some((pool, guest)) = self.lanes.filter(|_| self.notes) else { return false };
+        if is_measured {
+            return pool.note_slice(guest, used) == Length::Heavy;
+        }
+        pool.note(guest, |usage| usage.suspect(used));
+        false
+    }
+
+    /// Takes note of whether a call has outlasted the quantum.
+    fn note_call(&self, is_long: bool) {
         if let Some((pool, guest)) = self.lanes.filter(|_| self.notes) {
-            pool.note_length(guest, is_long);
+            pool.note(guest, |usage| usage.note_call(is_long));
         }
     }
 
@@ -280,7 +326,7 @@ impl<'a> Meter<'a> {
 struct Clock {
     /// When its first slice began, where that is known.
     resumed: Option<Instant>,
-    deadline: Option<Instant>,
+    deadline: Option<Deadline>,
     /// Made when the future waits first.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -288,15 +334,14 @@ struct Clock {
 impl Clock {
     /// Ready at the deadline.
     fn poll<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Reject>> {
-        let Some(deadline) = self.deadline else { return Poll::Pending };
-        let sleep = || Box::pin(tokio::time::sleep_until(deadline.into()));
-        let timer = self.timer.get_or_insert_with(sleep);
-        timer.as_mut().poll(cx).map(|()| Err(Reject::Deadline))
+        let Some(deadline) = &self.deadline else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(deadline.timer()));
+        deadline.poll_passed(timer.as_mut(), cx).map(|()| Err(Reject::Deadline))
     }
 }
 
 /// When a slice of a call began.
-enum Slice {
+pub enum Slice {
     /// By the wall clock, which a slice of two milliseconds at most may be measured by.
     Wall(Instant),
     /// By the time that this thread has had the core: others may have had it, too.
@@ -304,12 +349,14 @@ enum Slice {
 }
 
 impl Slice {
-    fn begin(known: Option<Instant>) -> Self {
+    /// `known` is when it began, where that is known and it is the first: else it is measured by
+    /// this thread's time.
+    pub fn begin(known: Option<Instant>) -> Self {
         known.map_or_else(|| Slice::Cpu(cpu_time()), Slice::Wall)
     }
 
     /// CPU time since then.
-    fn used(&self) -> Duration {
+    pub fn used(&self) -> Duration {
         match self {
             Slice::Wall(begun) => begun.elapsed().min(FIRST_MAX),
             Slice::Cpu(begun) => cpu_time().saturating_sub(*begun),

@@ -8,7 +8,8 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Context;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -17,10 +18,13 @@ use super::component::{ComponentInstance, Resident, Seat};
 use super::engine::Pulse;
 use super::lane::Entry;
 use super::line::Line;
-use super::shelves::{Length, Shelf, Shelves};
+use super::run_queue::{RunQueue, Turn};
+use super::shelves::Shelves;
+use super::slots::{CONCURRENT_ENGINE, ReadyMax};
+use super::usage::{Length, Usage};
 use super::{About, Guest, Instance};
 use crate::config::{Isolation, QueueLimits};
-use crate::message::Reject;
+use crate::message::{Reject, RequestId};
 use crate::outbound::Door;
 
 /// Ready instances that one worker keeps at most, of all guests together. Measured with 10,000
@@ -33,6 +37,9 @@ const RETIRED_LOOKED_AT: usize = 8;
 /// given back what it had ready.
 const MEMORY_PATIENCE: Duration = Duration::from_millis(250);
 const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(25);
+/// How long instances are renewed while connections wait, and how many before that is looked at.
+const RENEW_MAX: Duration = Duration::from_micros(500);
+const RENEWED_AT_ONCE: usize = 4;
 /// To drop an instance with so much memory may take a millisecond, and 11 with 128 MiB.
 const LARGE_BYTES: usize = 8 << 20;
 
@@ -44,6 +51,8 @@ pub struct Pool {
     /// Instances that are out with a request.
     out: Cell<usize>,
     pulse: Pulse,
+    /// Heavy calls that can go on.
+    run_queue: Rc<RunQueue>,
     exits: Exits,
     /// How long the line of one guest may be.
     queue: QueueLimits,
@@ -75,7 +84,7 @@ impl Pool {
     /// `ready_max` is how many ready instances it keeps, `queue` bounds each guest's line.
     pub fn new(
         pulse: Pulse,
-        ready_max: usize,
+        ready_max: ReadyMax,
         exits: Exits,
         memory: Budget,
         queue: QueueLimits,
@@ -85,6 +94,7 @@ impl Pool {
             retired: RefCell::default(),
             out: Cell::new(0),
             pulse,
+            run_queue: Rc::default(),
             exits,
             queue,
             shortages: Cell::new(memory.shortages()),
@@ -102,14 +112,35 @@ impl Pool {
         &self.exits.door
     }
 
-    /// How many of a guest's calls outlast the quantum.
-    pub fn length(&self, guest: usize) -> Length {
-        self.shelves.borrow().by_guest.get(guest).map_or(Length::Short, Shelf::length)
+    /// In what order heavy calls run in the fast lane.
+    pub fn run_queue(&self) -> &Rc<RunQueue> {
+        &self.run_queue
     }
 
-    /// Takes note of a call of a guest, and of whether it has outlasted the quantum.
-    pub fn note_length(&self, guest: usize, is_long: bool) {
-        self.shelves.borrow_mut().shelf(guest).note_length(is_long);
+    /// What a guest's calls are like.
+    pub fn length(&self, guest: usize) -> Length {
+        let shelves = self.shelves.borrow();
+        shelves.by_guest.get(guest).map_or(Length::Short, |shelf| shelf.usage.length())
+    }
+
+    /// Has a call of a guest wait for its turn in the fast lane.
+    pub fn join_run_queue(&self, guest: usize, cx: &Context<'_>) -> Turn {
+        let expected = self.note(guest, |usage| usage.slice());
+        self.run_queue.join(guest, expected, cx)
+    }
+
+    /// Takes note of what one slice of a guest's call has taken in the fast lane. What the guest's
+    /// calls are like now.
+    pub fn note_slice(&self, guest: usize, used: Duration) -> Length {
+        self.note(guest, |usage| {
+            usage.note_slice(used, Instant::now);
+            usage.length()
+        })
+    }
+
+    /// Takes note of what a call of a guest has cost.
+    pub fn note<T>(&self, guest: usize, note: impl FnOnce(&mut Usage) -> T) -> T {
+        note(&mut self.shelves.borrow_mut().shelf(guest).usage)
     }
 
     /// Where requests to a guest wait whose calls are long.
@@ -122,13 +153,13 @@ impl Pool {
     /// The line for a request to a guest, if it has to stand in one.
     pub fn must_wait(&self, guest: usize) -> Option<Rc<Line>> {
         let shelves = self.shelves.borrow();
-        let shelf = shelves.by_guest.get(guest).filter(|shelf| shelf.length() == Length::Long)?;
+        let shelf = shelves.by_guest.get(guest).filter(|it| it.usage.length() == Length::Long)?;
         shelf.line.as_ref().filter(|line| line.is_crowded()).cloned()
     }
 
-    /// What a guest was called when it was asked for last.
-    pub fn about(&self, guest: usize) -> Option<Arc<About>> {
-        self.shelves.borrow().by_guest.get(guest)?.about.clone()
+    /// Who a guest is, for what outlives its instance.
+    pub fn about(&self, guest: &Guest) -> Rc<Arc<About>> {
+        self.shelves.borrow_mut().shelf(guest.id).know(&guest.about).clone()
     }
 
     pub fn pulse(&self) -> &Pulse {
@@ -211,36 +242,51 @@ impl Pool {
         self.shelves.borrow_mut().sweep();
     }
 
-    /// Makes an instance for a request that waits for it. Where memory is short it waits a little
-    /// for others to give some back.
+    /// Makes an instance for a request that waits for it. Where memory or places are short it waits
+    /// for others to give some back: a little for memory, and as in a queue for a place.
     ///
     /// # Errors
     /// As [`Instance::make`].
-    pub async fn make(&self, guest: Arc<Guest>) -> Result<Instance, Reject> {
-        match self.make_one(&guest).await {
-            // They may be held by instances that only wait to be renewed or are kept ready.
-            Err(Reject::NoInstance | Reject::NoMemory) => self.clear(),
+    pub async fn make(
+        &self,
+        guest: Arc<Guest>,
+        request: Option<RequestId>,
+    ) -> Result<Instance, Reject> {
+        let deadline = guest.about.limits.deadline;
+        // They may be held by instances that only wait to be renewed or are kept ready.
+        let patience = match self.make_one(&guest, request).await {
+            Err(Reject::NoMemory) => {
+                self.clear();
+                MEMORY_PATIENCE.min(deadline)
+            }
+            Err(Reject::NoInstance) => {
+                self.clear_engine(guest.engine);
+                self.queue.wait_max.min(deadline)
+            }
             made => return made,
-        }
-        let mut patience = MEMORY_PATIENCE.min(guest.about.limits.deadline);
+        };
+        let until = Instant::now() + patience;
         loop {
-            match self.make_one(&guest).await {
-                Err(Reject::NoMemory) if patience > Duration::ZERO => {
+            match self.make_one(&guest, request).await {
+                Err(Reject::NoInstance | Reject::NoMemory) if Instant::now() < until => {
                     tokio::time::sleep(MEMORY_LOOK_EVERY).await;
-                    patience = patience.saturating_sub(MEMORY_LOOK_EVERY);
                 }
                 made => return made,
             }
         }
     }
 
-    async fn make_one(&self, guest: &Arc<Guest>) -> Result<Instance, Reject> {
+    async fn make_one(
+        &self,
+        guest: &Arc<Guest>,
+        request: Option<RequestId>,
+    ) -> Result<Instance, Reject> {
         // To make one may change the address space, and who does that waits for those that do so in
         // the slow lane, where long calls give their memories back.
         if guest.runs_startup() || self.length(guest.id) == Length::Long {
-            return Instance::make(guest.clone(), self).await;
+            return Instance::make(guest.clone(), self, request).await;
         }
-        Instance::make_now(guest.clone())
+        Instance::make_now(guest.clone(), request)
     }
 
     /// Gives back what this worker keeps ready, if memory has been short since the last time: it
@@ -274,9 +320,20 @@ impl Pool {
         }
     }
 
-    /// Resets the instances that have done their work, or makes new ones in their place.
-    pub fn renew(self: &Rc<Self>) {
+    /// Resets the instances that have done their work, or makes new ones in their place. Those for
+    /// which there is no time now are left. Whether none is.
+    pub fn renew(self: &Rc<Self>) -> bool {
+        let is_long = self.retired.borrow().len() > RENEWED_AT_ONCE;
+        let begun = is_long.then(Instant::now);
+        let mut renewed = 0;
         while let Some(instance) = { self.retired.borrow_mut().pop() } {
+            renewed += 1;
+            if renewed % RENEWED_AT_ONCE == 0
+                && begun.is_some_and(|begun| begun.elapsed() >= RENEW_MAX)
+            {
+                self.retired.borrow_mut().push(instance);
+                return false;
+            }
             let is_warm = {
                 let mut shelves = self.shelves.borrow_mut();
                 if !shelves.make_room(instance.guest()) {
@@ -308,16 +365,27 @@ impl Pool {
                 tokio::task::spawn_local(self.clone().renew_later(guest));
                 continue;
             }
-            if let Ok(instance) = Instance::make_now(guest) {
+            if let Ok(instance) = Instance::make_now(guest, None) {
                 self.shelves.borrow_mut().put(instance);
             }
         }
+        true
     }
 
     async fn renew_later(self: Rc<Self>, guest: Arc<Guest>) {
         let _out = self.lend();
-        if let Ok(instance) = Instance::make(guest, &self).await {
+        if let Ok(instance) = Instance::make(guest, &self, None).await {
             self.shelves.borrow_mut().put(instance);
+        }
+    }
+
+    /// Drops the instances of one engine that are not out, so that it has free slots.
+    fn clear_engine(&self, engine: usize) {
+        self.retired.borrow_mut().retain(|instance| instance.guest().engine != engine);
+        self.shelves.borrow_mut().clear_engine(engine);
+        if engine == CONCURRENT_ENGINE {
+            let residents = self.shelves.borrow_mut().residents_of_all();
+            residents.iter().for_each(|resident| resident.evict(self));
         }
     }
 

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use super::budget::Budget;
 use super::component::Resident;
 use super::line::Line;
+use super::slots::{ENGINES, ReadyMax};
+use super::usage::Usage;
 use super::{About, Guest, Instance};
 
 /// Guests that are looked at to find one whose instance is worth little. Of 1,024, the least of 8
@@ -17,26 +19,6 @@ const SAMPLES: usize = 8;
 /// of a request between two.
 const WARM_INTERVAL: u32 = 4 * 16;
 
-/// All calls of a guest are long, and so many that its calls start in the slow lane.
-const LONG_ALL: u32 = 256;
-const LONG_MIN: u32 = LONG_ALL / 2;
-/// Calls over which their length is averaged. So many that it takes six long ones in a row.
-const LONG_CALLS: u32 = 8;
-/// Short calls in a row after which those of a guest are no longer looked at closely, which takes
-/// two looks at the thread's clock. In so many, one long call has used more than all these looks.
-const MIXED_CALLS: u32 = 1024;
-
-/// How many calls of a guest outlast the quantum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Length {
-    /// None of late.
-    Short,
-    /// At least one of the last thousand.
-    Mixed,
-    /// Most of them.
-    Long,
-}
-
 /// Ready instances, by guest.
 pub(super) struct Shelves {
     /// By guest id.
@@ -44,7 +26,8 @@ pub(super) struct Shelves {
     /// Guests with at least one ready instance.
     stocked: Vec<usize>,
     pub ready: usize,
-    ready_max: usize,
+    ready_by_engine: [usize; ENGINES],
+    ready_max: ReadyMax,
     /// Requests for instances so far.
     clock: u64,
     /// Instances so far that could be kept only in the place of others.
@@ -52,8 +35,8 @@ pub(super) struct Shelves {
     memory: Budget,
 }
 
-#[derive(Default)]
 /// What is kept of one guest.
+#[derive(Default)]
 pub(super) struct Shelf {
     ready: Vec<Instance>,
     /// Instances that handle several requests each.
@@ -65,14 +48,14 @@ pub(super) struct Shelf {
     used_at: u64,
     /// Requests between two uses, a moving average, in sixteenths.
     interval: u32,
-    /// What part of its calls outlasts the quantum, a moving average: 256 is all of them.
-    long: u32,
-    /// How many more short ones there have to be until all are taken for short.
-    mixed_for: u32,
+    /// What its calls cost.
+    pub usage: Usage,
     /// Where requests to it wait, once it has had long calls.
     pub line: Option<Rc<Line>>,
-    /// What it was called when it was asked for last.
-    pub about: Option<Arc<About>>,
+    /// Who it was when it was asked for last. Counted by this worker alone, so that calls can have
+    /// it for nothing.
+    #[expect(clippy::redundant_allocation, reason = "its clones count without atomic operations")]
+    about: Option<Rc<Arc<About>>>,
 }
 
 /// How often a guest was asked for of late: a count that is halved with every age that passes. Time
@@ -104,25 +87,20 @@ impl Uses {
 }
 
 impl Shelf {
-    /// How many of its calls outlast the quantum.
-    pub fn length(&self) -> Length {
-        if self.long >= LONG_MIN {
-            Length::Long
-        } else if self.mixed_for > 0 {
-            Length::Mixed
-        } else {
-            Length::Short
+    /// Takes note of who the guest is. Returns that.
+    #[expect(clippy::redundant_allocation, reason = "its clones count without atomic operations")]
+    pub fn know(&mut self, about: &Arc<About>) -> &Rc<Arc<About>> {
+        if !self.about.as_ref().is_some_and(|known| Arc::ptr_eq(known, about)) {
+            self.about = None;
+            // Nothing is known of how long the calls of a new guest are.
+            self.usage = Usage::default();
         }
+        self.about.get_or_insert_with(|| Rc::new(about.clone()))
     }
 
-    pub fn note_length(&mut self, is_long: bool) {
-        self.long -= self.long / LONG_CALLS;
-        if is_long {
-            self.long += LONG_ALL / LONG_CALLS;
-            self.mixed_for = MIXED_CALLS;
-        } else {
-            self.mixed_for = self.mixed_for.saturating_sub(1);
-        }
+    /// Whether its ready instances are of this engine.
+    fn is_on(&self, engine: usize) -> bool {
+        self.ready.last().is_some_and(|instance| instance.guest().engine == engine)
     }
 
     fn note_use(&mut self, clock: u64) {
@@ -133,11 +111,12 @@ impl Shelf {
 }
 
 impl Shelves {
-    pub fn new(ready_max: usize, memory: Budget) -> Self {
+    pub fn new(ready_max: ReadyMax, memory: Budget) -> Self {
         Shelves {
             by_guest: Vec::new(),
             stocked: Vec::new(),
             ready: 0,
+            ready_by_engine: [0; ENGINES],
             ready_max,
             clock: 0,
             contests: 0,
@@ -158,19 +137,17 @@ impl Shelves {
         let shelf = self.shelf(guest.id);
         shelf.uses.add(contests);
         shelf.note_use(clock);
-        if !shelf.about.as_ref().is_some_and(|about| Arc::ptr_eq(about, &guest.about)) {
-            shelf.about = Some(guest.about.clone());
-            // Nothing is known of how long the calls of a new guest are.
-            (shelf.long, shelf.mixed_for) = (0, 0);
-        }
+        shelf.know(&guest.about);
+        shelf.usage.count();
         let instance = shelf.ready.pop()?;
         // A version before this one, or another guest that had the place.
         let outdated = !Arc::ptr_eq(instance.guest(), guest);
-        let dropped = if outdated { std::mem::take(&mut shelf.ready).len() } else { 0 };
+        let dropped = if outdated { std::mem::take(&mut shelf.ready) } else { Vec::new() };
         if shelf.ready.is_empty() {
             self.unlist(guest.id);
         }
-        self.ready -= 1 + dropped;
+        self.count_out(&instance);
+        dropped.iter().for_each(|instance| self.count_out(instance));
         (!outdated).then_some(instance)
     }
 
@@ -192,13 +169,18 @@ impl Shelves {
         if guest.is_retired() {
             return false;
         }
+        let engine = guest.engine;
+        let is_full = self.ready_by_engine[engine] >= self.ready_max.by_engine[engine];
         // Where memory is tight, as many are kept as there are.
-        if self.ready == 0 || (self.ready < self.ready_max && !self.memory.is_tight()) {
+        let has_room = self.ready < self.ready_max.all && !self.memory.is_tight();
+        if self.ready == 0 || (has_room && !is_full) {
             return true;
         }
         self.contests += 1;
         let worth = self.worth(guest.id, 1);
         let samples = (0..SAMPLES as u64).map(|sample| self.sample(sample));
+        // What is full is an engine, and only its own instances make room in it.
+        let samples = samples.filter(|id| !is_full || self.by_guest[*id].is_on(engine));
         let Some((least, id)) = samples.map(|id| (self.worth(id, 0), id)).min() else {
             return false;
         };
@@ -230,7 +212,7 @@ impl Shelves {
         if !self.make_room(instance.guest()) {
             return;
         }
-        let id = instance.guest().id;
+        let (id, engine) = (instance.guest().id, instance.guest().engine);
         let place = self.stocked.len();
         let shelf = self.shelf(id);
         shelf.ready.push(instance);
@@ -239,24 +221,40 @@ impl Shelves {
             self.stocked.push(id);
         }
         self.ready += 1;
+        self.ready_by_engine[engine] += 1;
+    }
+
+    /// Counts an instance that is no longer among the ready ones.
+    fn count_out(&mut self, instance: &Instance) {
+        self.ready -= 1;
+        self.ready_by_engine[instance.guest().engine] -= 1;
     }
 
     /// Drops one instance of a guest that is stocked.
     fn drop_one(&mut self, id: usize) {
-        let shelf = &mut self.by_guest[id];
-        drop(shelf.ready.pop());
-        self.ready -= 1;
+        if let Some(instance) = self.by_guest[id].ready.pop() {
+            self.count_out(&instance);
+        }
         if self.by_guest[id].ready.is_empty() {
             self.unlist(id);
         }
     }
 
     pub fn sweep(&mut self) {
+        self.drop_where(|instance| instance.guest().is_retired());
+    }
+
+    /// Drops what is ready of the guests of one engine.
+    pub fn clear_engine(&mut self, engine: usize) {
+        self.drop_where(|instance| instance.guest().engine == engine);
+    }
+
+    fn drop_where(&mut self, is_dropped: impl Fn(&Instance) -> bool) {
         for id in self.stocked.clone() {
-            let shelf = &mut self.by_guest[id].ready;
-            let before = shelf.len();
-            shelf.retain(|instance| !instance.guest().is_retired());
-            self.ready -= before - shelf.len();
+            let ready = std::mem::take(&mut self.by_guest[id].ready);
+            let (dropped, kept): (Vec<Instance>, _) = ready.into_iter().partition(&is_dropped);
+            self.by_guest[id].ready = kept;
+            dropped.iter().for_each(|instance| self.count_out(instance));
             if self.by_guest[id].ready.is_empty() {
                 self.unlist(id);
             }
@@ -269,17 +267,20 @@ impl Shelves {
             self.by_guest[id].ready.clear();
         }
         self.ready = 0;
+        self.ready_by_engine = [0; ENGINES];
+        self.residents_of_all()
+    }
+
+    /// Takes out what handles several requests.
+    pub fn residents_of_all(&mut self) -> Vec<Rc<Resident>> {
         self.by_guest.iter_mut().flat_map(|shelf| std::mem::take(&mut shelf.residents)).collect()
     }
 
     /// Instances of a guest that handle several requests. Takes note of a request.
     pub fn residents(&mut self, guest: &Arc<Guest>) -> &mut Vec<Rc<Resident>> {
         let shelf = self.shelf(guest.id);
-        if !shelf.about.as_ref().is_some_and(|about| Arc::ptr_eq(about, &guest.about)) {
-            shelf.about = Some(guest.about.clone());
-            // Nothing is known of how long the calls of a new guest are.
-            (shelf.long, shelf.mixed_for) = (0, 0);
-        }
+        shelf.know(&guest.about);
+        shelf.usage.count();
         &mut shelf.residents
     }
 }

@@ -3,6 +3,8 @@
 //! Owns the kinds of files that can stand in a handler folder, and the reading of a module's
 //! imports, exports and sizes. Compiles and runs nothing.
 
+use super::toolchains;
+
 use wasmparser::{ExternalKind, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures};
 
 /// Largest file that is read, in bytes: room for a language runtime, not for an accident.
@@ -107,7 +109,10 @@ pub fn damaged(error: &wasmparser::BinaryReaderError) -> String {
     if message.contains("unexpected end") {
         return format!("the file is cut off (at byte {offset}): copy it again");
     }
-    format!("not a valid module (at byte {offset}): {message}")
+    match toolchains::of_proposal(message) {
+        Some(advice) => format!("not served (at byte {offset}): {message}; {advice}"),
+        None => format!("not a valid module (at byte {offset}): {message}"),
+    }
 }
 
 /// Takes down what one section says. Counts are bounded by the file's size.

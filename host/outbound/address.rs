@@ -1,7 +1,8 @@
 //! Which addresses are public: what a name may resolve to where nobody has said more about it.
 //!
 //! Source: the special-purpose address registries of IANA (RFC 6890 and its successors), and
-//! multicast. What leads to an IPv4 address is judged by that.
+//! multicast; and what clouds have taken of public networks for themselves. What leads to an IPv4
+//! address is judged by that.
 
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,16 @@ const SPECIAL_V4: [Network; 15] = [
     v4(240, 0, 0, 4),
 ];
 
+/// Networks that are public by the registries, and that a cloud answers on in each machine's stead:
+/// from inside it, they lead to the machine's own settings and secrets, or to private services.
+const CLOUDS_V4: [Network; 3] = [
+    // Azure's host of each machine: its agent, certificates, DNS.
+    Network::new(IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)), 32),
+    // IBM's services for machines, and its private endpoints.
+    v4(161, 26, 0, 16),
+    v4(166, 8, 0, 14),
+];
+
 /// What unicast on the IPv6 internet is so far.
 const GLOBAL_V6: Network = v6(0x2000, 0, 0, 3);
 /// Networks in it that are not public: protocols (with Teredo), documentation.
@@ -55,7 +66,9 @@ const SIX_TO_FOUR: Network = v6(0x2002, 0, 0, 16);
 /// Whether anybody on the internet is meant by this address.
 pub fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
-        IpAddr::V4(_) => !SPECIAL_V4.iter().any(|it| it.contains(address.to_canonical())),
+        v4 @ IpAddr::V4(_) => {
+            !SPECIAL_V4.iter().chain(&CLOUDS_V4).any(|network| network.contains(v4))
+        }
         IpAddr::V6(v6) if NAT64.contains(address) => is_public_v4(v6.to_bits() as u32),
         IpAddr::V6(v6) if SIX_TO_FOUR.contains(address) => {
             is_public_v4((v6.to_bits() >> 80) as u32)

@@ -72,13 +72,20 @@ pub struct Upload {
     /// A piece that was there from the beginning, and what the body said about its size before.
     first: Option<(Result<Frame<Bytes>, Failure>, SizeHint)>,
     progress: Progress,
+    /// Bytes that are still to come, where the guest has said how many: once hyper has them, it
+    /// lets go of the body without a look at its end.
+    left: Option<u64>,
     /// Told how it ended.
     ended: Option<oneshot::Sender<Result<(), Failure>>>,
 }
 
 impl Upload {
-    /// The body, how far it is, and what is told of its end.
-    pub fn new(mut body: Outgoing) -> (Self, Progress, oneshot::Receiver<Result<(), Failure>>) {
+    /// The body, how far it is, and what is told of its end. `left` is how long it is, where it
+    /// is sent with its length.
+    pub fn new(
+        mut body: Outgoing,
+        left: Option<u64>,
+    ) -> (Self, Progress, oneshot::Receiver<Result<(), Failure>>) {
         let hint = body.size_hint();
         let first = if body.is_end_stream() {
             Poll::Ready(None)
@@ -93,7 +100,8 @@ impl Upload {
             _ => None,
         };
         let (ended, end) = oneshot::channel();
-        let mut upload = Upload { body, first, progress: progress.clone(), ended: Some(ended) };
+        let ended = Some(ended);
+        let mut upload = Upload { body, first, progress: progress.clone(), left, ended };
         if is_empty {
             upload.end(Ok(()));
         }
@@ -103,7 +111,8 @@ impl Upload {
     /// No body.
     pub fn empty() -> Self {
         let none = Empty::new().map_err(|never| match never {}).boxed_unsync();
-        Upload { body: none, first: None, progress: Progress::new(Turn::Nobody), ended: None }
+        let progress = Progress::new(Turn::Nobody);
+        Upload { body: none, first: None, progress, left: None, ended: None }
     }
 
     fn end(&mut self, result: Result<(), Failure>) {
@@ -127,6 +136,10 @@ impl Body for Upload {
             Some((piece, _)) => Poll::Ready(Some(piece)),
             None => Pin::new(&mut self.body).poll_frame(cx),
         };
+        if let (Poll::Ready(Some(Ok(frame))), Some(left)) = (&polled, self.left) {
+            let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+            self.left = Some(left.saturating_sub(bytes));
+        }
         match &polled {
             Poll::Pending => self.progress.set(Turn::Guest),
             Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.end(Ok(())),
@@ -146,10 +159,11 @@ impl Body for Upload {
     }
 }
 
-/// What is left of an upload that nobody pulls any more has failed.
+/// An upload that nobody pulls any more has failed, unless all of it has gone out.
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.end(Err(Failure::Terminated));
+        let is_whole = self.left == Some(0);
+        self.end(if is_whole { Ok(()) } else { Err(Failure::Terminated) });
     }
 }
 
@@ -192,10 +206,15 @@ impl Returning {
         let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(max)));
         loop {
             std::task::ready!(pause.as_mut().poll(cx));
-            if self.progress.get().0 != Turn::Guest {
-                return Poll::Ready(());
+            // The server's time begins when it has what there is so far.
+            let now = Instant::now();
+            match self.progress.get() {
+                (Turn::Guest, _) => pause.set(tokio::time::sleep(max)),
+                (_, since) if since + max > now => {
+                    pause.set(tokio::time::sleep_until((since + max).into()));
+                }
+                _ => return Poll::Ready(()),
             }
-            pause.set(tokio::time::sleep(max));
         }
     }
 }

@@ -5,9 +5,9 @@
 use std::pin::pin;
 use std::rc::Rc;
 
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::sync::SemaphorePermit;
@@ -15,11 +15,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::body::{Progress, Returning, Turn, Upload};
 use super::link::{self, Link, Unanswered};
-use super::policy::Destination;
+use super::policy::{Destination, Host};
 use super::way::{Lent, Way};
 use super::{Answer, Failure, Key, Leave, Order, Outbound, Times, tell};
 use crate::message::RequestId;
-use crate::message::fields::{head_bytes, strip_hop_by_hop};
+use crate::message::fields::{check_framing, head_bytes, strip_hop_by_hop};
 
 /// How often a request is sent by connections that turn out to be closed.
 const STALE_MAX: usize = 3;
@@ -63,7 +63,7 @@ impl Outbound {
         };
         let way = self.way(&key);
         let (head, body) = request.into_parts();
-        let (upload, progress, sent) = Upload::new(body);
+        let (upload, progress, sent) = Upload::new(body, announced(&head.headers));
         let request = Request::from_parts(head, upload);
         let connected_by = Instant::now() + times.connect;
         let sending = Sending { key: &key, leave: &leave, times, progress, connected_by };
@@ -149,11 +149,15 @@ impl Outbound {
     /// Opens a connection.
     async fn link(&self, sending: &Sending<'_>) -> Result<Link, Failure> {
         let Sending { key, leave, connected_by: deadline, .. } = sending;
+        let destination = &key.destination;
+        let addresses = match &destination.host {
+            Host::Address(address) => link::admitted(&[*address], destination.port, leave)?,
+            Host::Name(name) => {
+                let found = self.shared.resolver.find(&key.guest, name, *deadline).await?;
+                link::admitted(&found, destination.port, leave)?
+            }
+        };
         let open = self.open()?;
-        let lookup = timeout_at(*deadline, self.lookups.acquire()).await;
-        let lookup = lookup.map_err(|_| Failure::NameTimeout)?;
-        let addresses = link::addresses(&key.destination, leave, *deadline).await?;
-        drop(lookup);
         link::connect(&key.destination, &addresses, &self.shared.link, open, *deadline).await
     }
 }
@@ -208,24 +212,41 @@ fn adapt(request: &mut Request<Upload>, destination: &Destination) -> Result<Uri
 /// Writes a request as its connection has it.
 fn fit(request: &mut Request<Upload>, link: &Link, destination: &Destination, target: &Uri) {
     let body = request.body();
-    let is_open = !body.is_end_stream() && body.size_hint().exact().is_none();
+    let is_empty = body.is_end_stream();
+    let is_open = !is_empty && body.size_hint().exact().is_none();
     let headers = request.headers_mut();
     headers.remove(TRANSFER_ENCODING);
+    headers.remove(CONNECTION);
     if link.is_h2() {
         headers.remove(HOST);
         *request.uri_mut() = target.clone();
         *request.version_mut() = Version::HTTP_2;
         return;
     }
-    if is_open && !headers.contains_key(CONTENT_LENGTH) {
+    let is_trailed = !is_empty && headers.contains_key(TRAILER);
+    if is_trailed {
+        // Nothing comes behind a body with a length.
+        headers.remove(CONTENT_LENGTH);
+    }
+    if is_trailed || is_open && !headers.contains_key(CONTENT_LENGTH) {
         // Without it hyper would send no body with a GET.
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if headers.contains_key(TE) {
+        // It is for this connection (RFC 9110, 10.1.4).
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
     if let Ok(host) = HeaderValue::try_from(destination.authority()) {
         headers.insert(HOST, host);
     }
     *request.uri_mut() = target.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
     *request.version_mut() = Version::HTTP_11;
+}
+
+/// How long the body is that a guest has announced; `None` where it has not, or ends with trailers.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    let length = headers.get(CONTENT_LENGTH).filter(|_| !headers.contains_key(TRAILER))?;
+    length.to_str().ok()?.parse().ok()
 }
 
 /// A second copy of a request that may be sent twice: it changes nothing and has no body.
@@ -255,6 +276,7 @@ fn check(
     if head_bytes(response.headers()) > outbound.shared.link.header_bytes_max {
         return Err(Failure::HeadTooLarge);
     }
+    check_framing(response.headers_mut()).map_err(|_| Failure::Protocol)?;
     strip_hop_by_hop(response.headers_mut());
     Ok(response)
 }

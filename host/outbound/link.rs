@@ -1,6 +1,6 @@
 //! A connection to a server: made, and spoken HTTP over.
 //!
-//! Owns DNS, TCP and TLS. What is connected to is the very address that was looked at.
+//! Owns TCP and TLS. What is connected to is the very address that was looked at.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -102,25 +102,16 @@ pub fn tls(roots: RootCertStore) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// Resolves the host, as far as it may be connected to.
-pub async fn addresses(
-    destination: &Destination,
-    leave: &Leave,
-    deadline: Instant,
-) -> Result<Vec<SocketAddr>, Failure> {
-    let found: Vec<IpAddr> = match &destination.host {
-        Host::Address(address) => vec![*address],
-        Host::Name(name) => {
-            let lookup = tokio::net::lookup_host((&**name, destination.port));
-            let found = timeout_at(deadline, lookup).await.map_err(|_| Failure::NameTimeout)?;
-            found.map_err(|_| Failure::NoName)?.map(|it| it.ip()).collect()
-        }
-    };
+/// Those of a destination's addresses that may be connected to.
+///
+/// # Errors
+/// There is none, or none that may.
+pub fn admitted(found: &[IpAddr], port: u16, leave: &Leave) -> Result<Vec<SocketAddr>, Failure> {
     if found.is_empty() {
         return Err(Failure::NoName);
     }
-    let admitted = found.into_iter().filter(|address| leave.admits(*address));
-    let admitted = admitted.map(|address| SocketAddr::new(address, destination.port));
+    let admitted = found.iter().filter(|address| leave.admits(**address));
+    let admitted = admitted.map(|address| SocketAddr::new(*address, port));
     let admitted: Vec<SocketAddr> = admitted.take(ADDRESSES_MAX).collect();
     if admitted.is_empty() { Err(Failure::Prohibited) } else { Ok(admitted) }
 }

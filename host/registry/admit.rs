@@ -1,91 +1,200 @@
-//! Admission: how many requests may be in flight, in all and per guest.
+//! Admission: how many requests may be in flight, in all, to one guest, and of one client.
 //!
-//! Owns the gates and who waits before them. A request holds a permit from before it takes an
+//! Owns a worker's places and who gets one. A request holds a permit from before it takes an
 //! instance until its response is made, so that instances cannot run out while a gate is open.
-//! Gates live on one thread.
+//! Lives on one thread.
+//!
+//! The fewer places are free, the fewer anybody may hold: a guest three times as many as are free,
+//! a client seven times (dynamic thresholds; Choudhury and Hahne, IEEE/ACM Transactions on
+//! Networking 6/2, 1998). So one guest alone gets three quarters of all. The last eighth is for
+//! guests that hold less than four, the last sixteenth for those that hold none: it takes twenty
+//! guests that want all of it before one that wants a single place has to wait.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
 use std::time::Instant;
 
 use crate::config::QueueLimits;
 use crate::message::Reject;
-use crate::queue::Queue;
+use crate::queue::{Holder, Queue};
 
-/// Lets a bounded number of requests in at once. A gate may stand behind another.
+/// How many times as many places as are free a guest may hold, and a client.
+const OF_A_GUEST: usize = 3;
+const OF_A_CLIENT: usize = 7;
+/// What part of all is kept for guests that hold less than [`FEW`], and for those that hold none.
+const KEPT_FOR_FEW: usize = 8;
+const KEPT_FOR_NONE: usize = 16;
+const FEW: usize = 4;
+
+/// The places of one worker.
 pub struct Gate {
-    in_flight: Cell<usize>,
-    in_flight_max: usize,
-    queue: Queue,
-    parent: Option<Rc<Gate>>,
+    taken: Cell<usize>,
+    taken_max: usize,
+    /// Guests with requests that wait. The one that got a place last is at the end.
+    waiting: RefCell<Vec<Rc<GuestGate>>>,
 }
 
-/// The right to be in flight. Dropping it gives the place back, here and in every parent.
-pub struct Permit {
+/// What one guest has of them.
+pub struct GuestGate {
     gate: Rc<Gate>,
-    /// How many gates have been passed, from `gate` on: all of them, but while it waits.
-    passed: usize,
+    held: Cell<usize>,
+    held_max: usize,
+    queue: Queue<Permit>,
+}
+
+/// The same of guests that come and go: each is there as long as it holds a place or waits for one.
+pub struct GuestGates {
+    gate: Rc<Gate>,
+    queue: QueueLimits,
+    guests: RefCell<HashMap<usize, Weak<GuestGate>>>,
+}
+
+/// The right to be in flight. Dropping it gives the place to the next.
+pub struct Permit {
+    guest: Rc<GuestGate>,
+    client: Rc<Holder>,
 }
 
 impl Gate {
-    /// `queue` bounds those who wait for a place.
-    pub fn new(in_flight_max: usize, queue: QueueLimits, parent: Option<Rc<Gate>>) -> Rc<Self> {
+    pub fn new(taken_max: usize) -> Rc<Self> {
+        Rc::new(Gate { taken: Cell::new(0), taken_max, waiting: RefCell::default() })
+    }
+
+    pub fn taken_max(&self) -> usize {
+        self.taken_max
+    }
+
+    fn free(&self) -> usize {
+        self.taken_max - self.taken.get()
+    }
+
+    /// Gives free places to those that wait, of the guest that holds the least first.
+    fn hand_out(&self) {
+        while self.free() > 0 {
+            let Some((guest, client)) = self.next() else { return };
+            let permit = guest.enter(&client);
+            // Nobody waits who has not been seen by `next`, so it is not given back.
+            drop(guest.queue.give(permit));
+        }
+    }
+
+    fn next(&self) -> Option<(Rc<GuestGate>, Rc<Holder>)> {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.is_empty() {
+            return None;
+        }
+        waiting.retain(|guest| !guest.queue.is_empty());
+        let next = |guest: &Rc<GuestGate>| guest.queue.next().filter(|it| guest.has_room(it));
+        let ready = waiting.iter().enumerate().filter_map(|(at, guest)| Some((at, next(guest)?)));
+        let (at, client) = ready.min_by_key(|(at, _)| waiting[*at].held.get())?;
+        let guest = waiting.remove(at);
+        waiting.push(guest.clone());
+        Some((guest, client))
+    }
+}
+
+impl GuestGate {
+    /// `held_max` is the most that it may hold in any case, `queue` bounds those who wait.
+    pub fn new(gate: &Rc<Gate>, held_max: usize, queue: QueueLimits) -> Rc<Self> {
         let queue = Queue::new(queue);
-        Rc::new(Gate { in_flight: Cell::new(0), in_flight_max, queue, parent })
+        Rc::new(GuestGate { gate: gate.clone(), held: Cell::new(0), held_max, queue })
     }
 
-    /// Takes a place here and in every parent, or none. Nobody who waits is overtaken.
+    /// Takes a place. Nobody who waits for one of the same guest is overtaken.
     ///
     /// # Errors
-    /// [`Reject::NoInstance`] where one of them is full.
-    pub fn admit(self: &Rc<Self>) -> Result<Permit, Reject> {
-        if !self.chain().all(|gate| gate.has_room() && gate.queue.is_empty()) {
-            return Err(Reject::NoInstance);
+    /// [`Reject::NoInstance`] where there is none.
+    pub fn admit(self: &Rc<Self>, client: &Rc<Holder>) -> Result<Permit, Reject> {
+        if self.has_room(client) && self.queue.is_empty() {
+            Ok(self.enter(client))
+        } else {
+            Err(Reject::NoInstance)
         }
-        let mut passed = 0;
-        for gate in self.chain() {
-            gate.in_flight.set(gate.in_flight.get() + 1);
-            passed += 1;
-        }
-        Ok(Permit { gate: self.clone(), passed })
     }
 
-    /// Waits for a place here, and then in one parent after the other, until `deadline` at most.
+    /// Waits for a place, until `deadline` at most.
     ///
     /// # Errors
-    /// [`Reject::NoInstance`]: too many wait at one of them, or it has taken too long.
-    pub async fn wait(self: Rc<Self>, deadline: Instant) -> Result<Permit, Reject> {
-        let mut permit = Permit { gate: self.clone(), passed: 0 };
-        for gate in self.chain() {
-            gate.queue.turn(deadline, None, || gate.enter()).await?;
-            permit.passed += 1;
+    /// [`Reject::NoInstance`]: too many wait, or it has taken too long.
+    pub async fn wait(
+        self: Rc<Self>,
+        client: &Rc<Holder>,
+        deadline: Instant,
+    ) -> Result<Permit, Reject> {
+        let mut waited = std::pin::pin!(self.queue.wait(client, deadline));
+        let mut is_listed = false;
+        let waited = std::future::poll_fn(|cx| {
+            let polled = waited.as_mut().poll(cx);
+            if polled.is_pending() && !is_listed {
+                is_listed = true;
+                self.list();
+                // There may be a place since it was refused one.
+                self.gate.hand_out();
+            }
+            polled
+        });
+        waited.await
+    }
+
+    /// Has the gate look at its queue when places are free.
+    fn list(self: &Rc<Self>) {
+        let mut waiting = self.gate.waiting.borrow_mut();
+        if !waiting.iter().any(|guest| Rc::ptr_eq(guest, self)) {
+            waiting.push(self.clone());
         }
-        Ok(permit)
     }
 
-    fn has_room(&self) -> bool {
-        self.in_flight.get() < self.in_flight_max
+    fn has_room(&self, client: &Holder) -> bool {
+        let (free, all) = (self.gate.free(), self.gate.taken_max);
+        let kept = if free > all / KEPT_FOR_FEW {
+            usize::MAX
+        } else if free > all / KEPT_FOR_NONE {
+            FEW
+        } else {
+            1
+        };
+        self.held.get() < self.held_max.min(OF_A_GUEST * free).min(kept)
+            && client.held() < OF_A_CLIENT * free
     }
 
-    fn enter(&self) -> Option<()> {
-        self.has_room().then(|| self.in_flight.set(self.in_flight.get() + 1))
+    fn enter(self: &Rc<Self>, client: &Rc<Holder>) -> Permit {
+        self.gate.taken.set(self.gate.taken.get() + 1);
+        self.held.set(self.held.get() + 1);
+        client.take();
+        Permit { guest: self.clone(), client: client.clone() }
+    }
+}
+
+impl GuestGates {
+    pub fn new(taken_max: usize, queue: QueueLimits) -> Self {
+        GuestGates { gate: Gate::new(taken_max), queue, guests: RefCell::default() }
     }
 
-    /// This gate and the ones that it stands behind.
-    fn chain(&self) -> impl Iterator<Item = &Gate> {
-        std::iter::successors(Some(self), |gate| gate.parent.as_deref())
-    }
-
-    pub fn in_flight_max(&self) -> usize {
-        self.in_flight_max
+    /// What a guest has of the places, by its id.
+    pub fn of(&self, id: usize) -> Rc<GuestGate> {
+        let mut guests = self.guests.borrow_mut();
+        if let Some(guest) = guests.get(&id).and_then(Weak::upgrade) {
+            return guest;
+        }
+        if guests.len() >= 2 * self.gate.taken_max {
+            guests.retain(|_, guest| guest.strong_count() > 0);
+        }
+        let guest = GuestGate::new(&self.gate, usize::MAX, self.queue);
+        guests.insert(id, Rc::downgrade(&guest));
+        guest
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        for gate in self.gate.chain().take(self.passed) {
-            gate.in_flight.set(gate.in_flight.get() - 1);
-            gate.queue.wake_first();
-        }
+        let guest = &self.guest;
+        guest.held.set(guest.held.get() - 1);
+        guest.gate.taken.set(guest.gate.taken.get() - 1);
+        self.client.give();
+        guest.gate.hand_out();
     }
 }
+
+#[cfg(test)]
+mod tests;

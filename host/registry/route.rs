@@ -31,8 +31,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 
-pub use self::path::BadPath;
 pub use self::pattern::{Pattern, PatternError};
+pub use crate::message::path::BadPath;
 
 use self::path::RawPath;
 use self::trie::{Hit, Trie};

@@ -9,16 +9,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::process::{Resource, getrlimit};
+use crate::config::Config;
+use crate::guest::resources::{descriptors_kept, descriptors_max};
 
-use crate::config::ConnectionLimits;
-
-/// Open files that connections leave to the rest of the process, at the most: listeners, mapped
-/// code, connections to the upstream, and the processes that compile.
-const FILES_KEPT_MAX: usize = 512;
 /// Connections which may be one too many while others are being closed in their place.
 const BEYOND_MAX: usize = 64;
 const SHARDS: usize = 16;
+/// Connections to the upstream that each worker may have at the most.
+const UPSTREAM_MAX: usize = 256;
 
 /// All connections of the host, counted.
 pub struct Clients {
@@ -32,7 +30,7 @@ pub struct Clients {
 /// Whom connections are counted to: an IPv4 address, or the first 64 bits of an IPv6 address, of
 /// which one client commonly has all (RFC 6177).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Client {
+pub enum Client {
     V4([u8; 4]),
     V6([u8; 8]),
 }
@@ -52,11 +50,13 @@ pub enum Full {
 
 impl Clients {
     /// To be made once the limit on open files is as it is to stay.
-    pub fn new(limits: &ConnectionLimits) -> Arc<Self> {
+    pub fn new(config: &Config) -> Arc<Self> {
+        let limits = &config.connections;
         let open_max = limits.count_max.unwrap_or_else(|| {
-            let files = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
-            let files = usize::try_from(files).unwrap_or(usize::MAX);
-            files - (files / 4).min(FILES_KEPT_MAX)
+            let files = descriptors_max();
+            let upstream = upstream_max(files, config.workers) * config.workers;
+            let upstream = if config.upstream.is_some() { upstream } else { 0 };
+            for_connections(files).saturating_sub(upstream).max(1)
         });
         Arc::new(Clients {
             open: AtomicUsize::new(0),
@@ -112,8 +112,19 @@ impl Clients {
     }
 }
 
+/// Of so many descriptors, those for connections to clients and to the upstream.
+fn for_connections(files: u64) -> usize {
+    usize::try_from(files - descriptors_kept(files)).unwrap_or(usize::MAX)
+}
+
+/// Connections to the upstream that each worker may have: all workers together take a half of what
+/// there is for connections.
+pub fn upstream_max(files: u64, workers: usize) -> usize {
+    (for_connections(files) / 2 / workers).clamp(1, UPSTREAM_MAX)
+}
+
 impl Client {
-    fn of(address: IpAddr) -> Self {
+    pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Client::V4(address.octets()),
             IpAddr::V6(address) => {
@@ -136,3 +147,6 @@ impl Drop for Presence {
         self.clients.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

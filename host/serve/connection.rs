@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,30 +16,43 @@ use hyper::service::service_fn;
 use tokio::net::TcpStream;
 
 use super::balance::Seat;
+use super::linger::linger;
+use super::peer::Peer;
 use super::pipeline;
 use super::wire::{Wire, WireEnd};
 use super::worker::Worker;
 
-/// How long a client that still sends may do so after the last answer, so that it can read it.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// How long after a client has ended its side it is looked whether it has gone: first, and at most.
+const PROBE_FIRST: Duration = Duration::from_millis(10);
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends.
 pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, seat: Seat) {
     let wire = Wire::new(stream, worker.spares.clone(), worker.clock.clone());
     let key = worker.wires.borrow_mut().insert(wire.clone());
     let _registered = Registered { worker: worker.clone(), key, _seat: seat };
+    let peer = worker.peers.enter(peer);
     let mut before = Bytes::new();
     // In a box that is given back while the connection is parked: hyper's state and its buffers
     // are nearly all that an idle connection would hold.
-    while let End::Parked(read) = Box::pin(drive(&worker, &wire, peer, before)).await {
-        before = read;
+    let end = loop {
+        match Box::pin(drive(&worker, &wire, &peer, before)).await {
+            End::Parked(read) => before = read,
+            end => break end,
+        }
         if before.is_empty() {
             parked(&wire).await;
+        } else {
+            // A head that began in the same piece as the last request: that is when it came.
+            wire.partial_since.set(Some(wire.moved_at.get()));
         }
         wire.parking.set(false);
+    };
+    if matches!(end, End::Whole) {
+        wire.reset_on_close(false);
     }
-    if wire.unread.get() && !wire.broken.get() && !wire.doomed.get() {
+    let is_left = wire.exchange.unread.get() || wire.exchange.is_body_left();
+    if matches!(end, End::Refused) || (matches!(end, End::Whole) && is_left) {
         Box::pin(linger(&wire)).await;
     }
 }
@@ -59,13 +72,18 @@ impl Drop for Registered {
 
 /// How driving a connection has ended.
 enum End {
-    Closed,
+    /// Behind its last answer, or between two requests.
+    Whole,
+    /// What came is not HTTP. The client has been told so.
+    Refused,
+    /// In the middle of something.
+    Cut,
     /// It is idle, and can go on from here with these bytes, which have been read already.
     Parked(Bytes),
 }
 
 /// Drives hyper until the connection ends or is to be parked. `before` is what has been read.
-async fn drive(worker: &Rc<Worker>, wire: &Rc<Wire>, peer: SocketAddr, before: Bytes) -> End {
+async fn drive(worker: &Rc<Worker>, wire: &Rc<Wire>, peer: &Peer, before: Bytes) -> End {
     let service = service_fn(|http| {
         let served = pipeline::serve(worker, wire, peer, http);
         async move { Ok::<_, Infallible>(served.await) }
@@ -75,24 +93,33 @@ async fn drive(worker: &Rc<Worker>, wire: &Rc<Wire>, peer: SocketAddr, before: B
     // hyper's own timer would cost a boxed sleep per request; `guard` has one per worker.
     builder.header_read_timeout(None);
     builder.max_header_size(header_bytes_max);
+    // A client may end its side behind its last request. Whether it has gone is found out below.
+    builder.half_close(true);
     let end = WireEnd { wire: wire.clone(), before };
     let mut connection = builder.serve_connection(end, service);
     let mut told_to_close = false;
-    let is_over = std::future::poll_fn(|cx| {
+    // hyper is not to be polled behind its end: it would end a body that has failed.
+    let mut over = None;
+    let end = std::future::poll_fn(|cx| {
         wire.attach(cx.waker());
         if wire.doomed.get() {
-            return Poll::Ready(true);
+            return Poll::Ready(Some(End::Cut));
         }
         let turn = worker.turns.begin();
         wire.begin_round();
-        let mut polled = Pin::new(&mut connection).poll(cx);
-        if wire.closing.get() && !told_to_close && polled.is_pending() {
-            told_to_close = true;
-            Pin::new(&mut connection).graceful_shutdown();
-            polled = Pin::new(&mut connection).poll(cx);
+        if over.is_none() {
+            let mut polled = Pin::new(&mut connection).poll(cx);
+            if wire.closing.get() && !told_to_close && polled.is_pending() {
+                told_to_close = true;
+                Pin::new(&mut connection).graceful_shutdown();
+                polled = Pin::new(&mut connection).poll(cx);
+            }
+            match polled {
+                Poll::Ready(result) => over = Some(result),
+                Poll::Pending => probe(wire, cx),
+            }
         }
-        // An error is the client's: it has been answered by hyper, or there is nobody to answer.
-        let flushed = if polled.is_pending() && wire.can_send() {
+        let flushed = if over.is_none() && wire.can_send() {
             worker.post.put(wire);
             Poll::Pending
         } else {
@@ -100,22 +127,63 @@ async fn drive(worker: &Rc<Worker>, wire: &Rc<Wire>, peer: SocketAddr, before: B
         };
         wire.end_round();
         worker.turns.end(&turn, &worker.counters().turn_max_us);
-        match (polled, flushed) {
-            (Poll::Ready(_), Poll::Ready(_)) | (_, Poll::Ready(Err(_))) => Poll::Ready(true),
-            (Poll::Pending, Poll::Ready(Ok(()))) if wire.parking.get() => {
+        match (&over, flushed) {
+            (_, Poll::Ready(Err(_))) => Poll::Ready(Some(End::Cut)),
+            (Some(result), Poll::Ready(Ok(()))) => Poll::Ready(Some(outcome(result))),
+            (None, Poll::Ready(Ok(()))) if wire.parking.get() => {
                 wire.parking.set(!told_to_close && wire.is_quiet());
-                if wire.parking.get() { Poll::Ready(false) } else { Poll::Pending }
+                if wire.parking.get() { Poll::Ready(None) } else { Poll::Pending }
             }
-            (Poll::Ready(_) | Poll::Pending, _) => Poll::Pending,
+            _ => Poll::Pending,
         }
     })
     .await;
-    if is_over {
-        return End::Closed;
+    if let Some(end) = end {
+        return end;
     }
     let read = connection.into_parts().read_buf;
     // Empty, it would still hold on to its buffer.
     End::Parked(if read.is_empty() { Bytes::new() } else { read })
+}
+
+/// What it means that hyper has ended. An error is the client's: it has been answered, or there is
+/// nobody to answer.
+fn outcome(result: &hyper::Result<()>) -> End {
+    match result {
+        Ok(()) => End::Whole,
+        Err(error) if error.is_parse() => End::Refused,
+        Err(_) => End::Cut,
+    }
+}
+
+/// Finds out whether a client that has ended its side while its request is in flight has gone, so
+/// that its call ends with it. One that only has no more to send reads an interim answer and waits
+/// for the next; the machine of one that has gone refuses it. HTTP/1.0 has no interim answers.
+fn probe(wire: &Rc<Wire>, cx: &mut Context<'_>) {
+    let exchange = &wire.exchange;
+    if !exchange.in_flight.get() || exchange.probed.get() || !wire.poll_left(cx) {
+        return;
+    }
+    exchange.probed.set(true);
+    if exchange.is_old.get() || !wire.send_continue() {
+        return;
+    }
+    let wire = Rc::downgrade(wire);
+    tokio::task::spawn_local(async move {
+        let mut pause = PROBE_FIRST;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PROBE_EVERY);
+            let Some(wire) = wire.upgrade() else { return };
+            if wire.is_reset() {
+                wire.doomed.set(true);
+                return wire.wake();
+            }
+            if !wire.exchange.in_flight.get() {
+                return;
+            }
+        }
+    });
 }
 
 /// Waits until something comes on a connection that holds no state but its socket, or it is asked
@@ -128,13 +196,4 @@ async fn parked(wire: &Wire) {
         wire.poll_readable(cx)
     })
     .await;
-}
-
-/// Lets a client that is still sending a body read the answer: closing at once would reset the
-/// connection under it.
-async fn linger(wire: &Wire) {
-    let mut bytes_left = LINGER_BYTES_MAX;
-    let discard = std::future::poll_fn(|cx| wire.poll_discard(cx, &mut bytes_left));
-    // However it ends, the connection is closed.
-    drop(tokio::time::timeout(LINGER, discard).await);
 }

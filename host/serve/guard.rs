@@ -7,17 +7,24 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::linger;
 use super::wire::Wire;
 use super::worker::{CLOCK_TICK_MS, Worker};
 use crate::config::ConnectionLimits;
+use crate::message::progress::time_for;
 
 /// Ticks between two looks at all connections.
 const LOOK_TICKS: u32 = 10;
-/// Bodies have to move at this rate in both directions, in bytes a second, once they have been
-/// waited for as long as they may stand still: the default of Kestrel (MinDataRate).
-const RATE_MIN: u64 = 240;
+/// A tick of the clock counts for so much at the most, so that a worker which could not look for a
+/// while, or a host that was stopped, takes nobody for late.
+const PASSED_MAX: Duration = Duration::from_millis(2 * CLOCK_TICK_MS as u64);
 /// A connection that has been idle for so long gives hyper's state back.
 const PARK_AFTER: Duration = Duration::from_secs(2);
+/// How long a body may stand still at the most once the host stops.
+const DRAIN_STALL_MAX: Duration = Duration::from_secs(3);
+/// A client that has ended its side, and cannot be sent anything that would show whether it has
+/// gone, is taken for gone when nothing has moved for so long.
+const LEFT_MAX: Duration = Duration::from_secs(5);
 /// Connections that do so in one tick: more would keep requests waiting.
 const PARKED_AT_ONCE: usize = 128;
 /// A connection that has been idle for so long may be closed to make room for another.
@@ -31,22 +38,36 @@ pub async fn run(worker: Rc<Worker>) {
     let tick = ticks(1);
     let mut interval = tokio::time::interval(tick);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let began = tokio::time::Instant::now();
+    let (mut last, mut passed) = (tokio::time::Instant::now(), Duration::ZERO);
     let mut looked_at = 0;
     let mut to_park = Vec::new();
     loop {
         interval.tick().await;
-        let ticks = began.elapsed().as_millis() / u128::from(CLOCK_TICK_MS);
-        let now = ticks as u32;
+        let ticked = tokio::time::Instant::now();
+        passed += (ticked - last).min(PASSED_MAX);
+        last = ticked;
+        let now = (passed.as_millis() / u128::from(CLOCK_TICK_MS)) as u32;
         worker.clock.set(now);
         worker.follow();
         let since = now - looked_at;
         if since >= LOOK_TICKS {
             looked_at = now;
             let limits = &worker.config.connections;
-            worker.wires.borrow().iter().for_each(|(_, wire)| look(wire, limits, now, since));
+            let is_draining = worker.draining.get();
+            for (_, wire) in worker.wires.borrow().iter() {
+                match wire.lingers_since.get() {
+                    Some(since) if linger::is_late(wire, since, is_draining) => doom(wire),
+                    Some(_) => {}
+                    None => {
+                        let stall_max = limits.stall_max;
+                        let drain_max = if is_draining { DRAIN_STALL_MAX } else { stall_max };
+                        wire.look_at_body(ticks(since), stall_max.min(drain_max));
+                        look(wire, limits, now);
+                    }
+                }
+            }
             note_spare(&worker, now);
-            to_park = quiet(&worker, now);
+            to_park = quiet(&worker, now, PARK_AFTER.min(limits.head_max));
         }
         for _ in 0..PARKED_AT_ONCE.min(to_park.len()) {
             let wires = worker.wires.borrow();
@@ -58,20 +79,22 @@ pub async fn run(worker: Rc<Worker>) {
     }
 }
 
-fn look(wire: &Wire, limits: &ConnectionLimits, now: u32, since: u32) {
+fn look(wire: &Wire, limits: &ConnectionLimits, now: u32) {
     let still = still_for(wire, now);
-    // A body may still be coming behind the response's head.
-    wire.look_at_body(since, limits.stall_max);
     if let Some((since, bytes)) = wire.blocked() {
-        let is_slow = elapsed(since, now) > time_for(bytes, limits.stall_max);
-        if is_slow || still > limits.stall_max {
-            wire.doomed.set(true);
-            wire.wake();
+        let blocked = elapsed(since, now);
+        // Before it was blocked, there was nothing that could move.
+        let is_slow = blocked > time_for(bytes, limits.stall_max);
+        if is_slow || still.min(blocked) > limits.stall_max {
+            doom(wire);
         }
-    } else if wire.in_flight.get() {
-        // hyper sees that itself, but not behind a request that is in its buffer.
-        if wire.is_left() {
-            wire.doomed.set(true);
+    } else if wire.exchange.in_flight.get() || wire.exchange.streams.get() {
+        // Who can be sent something shows by that whether it has gone.
+        let exchange = &wire.exchange;
+        let is_silent = exchange.streams.get() || exchange.is_old.get();
+        if is_silent && still > LEFT_MAX && wire.is_left() {
+            doom(wire);
+        } else if exchange.in_flight.get() && !exchange.probed.get() && wire.is_left() {
             wire.wake();
         }
     } else if !wire.closing.get() {
@@ -87,6 +110,11 @@ fn look(wire: &Wire, limits: &ConnectionLimits, now: u32, since: u32) {
             wire.wake();
         }
     }
+}
+
+fn doom(wire: &Wire) {
+    wire.doomed.set(true);
+    wire.wake();
 }
 
 /// Notes which connections may be closed to make room, those idle longest at the end.
@@ -116,9 +144,12 @@ pub fn make_room(worker: &Worker) -> bool {
     let wires = worker.wires.borrow();
     let mut spare = worker.spare.borrow_mut();
     while let Some(key) = spare.pop() {
-        let wire = wires.get(key).filter(|wire| is_idle(wire) && !wire.closing.get());
-        if let Some(wire) = wire {
-            wire.closing.set(true);
+        let Some(wire) = wires.get(key).filter(|wire| is_idle(wire)) else { continue };
+        if wire.lingers_since.get().is_some() {
+            doom(wire);
+            return true;
+        }
+        if !wire.closing.replace(true) {
             wire.wake();
             return true;
         }
@@ -127,15 +158,16 @@ pub fn make_room(worker: &Worker) -> bool {
 }
 
 /// Connections that could give hyper's state back.
-fn quiet(worker: &Worker, now: u32) -> Vec<usize> {
+fn quiet(worker: &Worker, now: u32, park_after: Duration) -> Vec<usize> {
     let is_quiet =
-        |wire: &Wire| !wire.parking.get() && still_for(wire, now) > PARK_AFTER && wire.is_quiet();
+        |wire: &Wire| !wire.parking.get() && still_for(wire, now) > park_after && wire.is_quiet();
     let wires = worker.wires.borrow();
     wires.iter().filter(|(_, wire)| is_quiet(wire)).map(|(key, _)| key).collect()
 }
 
 fn is_idle(wire: &Wire) -> bool {
-    !wire.in_flight.get() && !wire.streams.get() && wire.blocked().is_none()
+    let exchange = &wire.exchange;
+    !exchange.in_flight.get() && !exchange.streams.get() && wire.blocked().is_none()
 }
 
 /// How long no byte has moved.
@@ -149,9 +181,4 @@ pub fn elapsed(since: u32, now: u32) -> Duration {
 
 pub fn ticks(count: u32) -> Duration {
     Duration::from_millis(u64::from(count) * u64::from(CLOCK_TICK_MS))
-}
-
-/// How long so many bytes may take.
-pub fn time_for(bytes: u64, stall_max: Duration) -> Duration {
-    stall_max + Duration::from_secs(bytes / RATE_MIN)
 }

@@ -1,12 +1,12 @@
 //! The first step of every request: what hyper parsed becomes a [`Request`], or is refused.
 //!
-//! Owns the checks of RFC 9112 that hyper leaves to its user: the Host header, and the form of the
-//! target.
+//! Owns the checks of RFC 9112 that hyper leaves to its user: the Host header, the form of the
+//! target, and the codings of the body.
 
 use std::net::SocketAddr;
 
 use http::header::HOST;
-use http::uri::{PathAndQuery, Uri};
+use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -14,13 +14,14 @@ use hyper::body::Incoming;
 
 use super::arrival::Arriving;
 use super::wire::Wire;
+use crate::message::fields::{self, Coding, is_host};
 use crate::message::{Place, Reject, Request, RequestBody, RequestId};
 
 /// Makes a request of what hyper parsed; `wire` is what it came by. How large its body may be
 /// depends on who gets it.
 ///
 /// # Errors
-/// [`Reject::BadHost`], [`Reject::BadPath`].
+/// [`Reject::BadHost`], [`Reject::BadPath`], [`Reject::UnknownCoding`], [`Reject::BodyBroken`].
 pub fn request(
     http: http::Request<Incoming>,
     id: RequestId,
@@ -30,6 +31,7 @@ pub fn request(
     let (mut parts, body) = http.into_parts();
     let uri = target(&parts.method, &parts.uri)?;
     check_host(&mut parts.headers, &parts.uri, parts.version)?;
+    check_coding(&parts.headers, &body)?;
     let body = request_body(body, wire);
     let mut request = Box::new(Request {
         id,
@@ -60,34 +62,15 @@ fn check_host(headers: &mut HeaderMap, uri: &Uri, version: Version) -> Result<()
         _ => {}
     }
     if let Some(authority) = uri.authority() {
-        let host = authority.as_str().rsplit('@').next().unwrap_or_default();
-        let host = HeaderValue::from_str(host)
-            .map_err(|_| Reject::BadHost("the target's authority is not a host and port"))?;
-        headers.insert(HOST, host);
+        const BAD: Reject = Reject::BadHost("the target's authority is not a host and port");
+        // A user's name in it is an error (RFC 9110, 4.2.4), and so is no host (4.2.1).
+        let authority = authority.as_str();
+        if authority.starts_with(':') || authority.is_empty() || !is_host(authority.as_bytes()) {
+            return Err(BAD);
+        }
+        headers.insert(HOST, HeaderValue::from_str(authority).map_err(|_| BAD)?);
     }
     Ok(())
-}
-
-/// Whether bytes are `host[:port]` (RFC 3986, 3.2.2). Empty is allowed.
-fn is_host(host: &[u8]) -> bool {
-    let (name, port) = match host {
-        [b'[', rest @ ..] => match rest.iter().position(|byte| *byte == b']') {
-            Some(end) => (&rest[..end], &rest[end + 1..]),
-            None => return false,
-        },
-        _ => host.split_at(host.iter().position(|byte| *byte == b':').unwrap_or(host.len())),
-    };
-    let in_brackets = host.first() == Some(&b'[');
-    let is_name = |byte: &u8| match byte {
-        b':' => in_brackets,
-        byte => byte.is_ascii_alphanumeric() || b".-_~%!$&'()*+,;=".contains(byte),
-    };
-    let port_is_number = match port {
-        [] => true,
-        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    name.iter().all(is_name) && port_is_number
 }
 
 /// The path and query of a target that can be routed.
@@ -98,11 +81,29 @@ fn target(method: &Method, uri: &Uri) -> Result<PathAndQuery, Reject> {
     if uri.scheme().is_none() && uri.authority().is_some() {
         return Err(Reject::BadPath("the request target is not a path"));
     }
+    // What is asked for by https has to come by TLS (RFC 9110, 7.4), and nothing else is served.
+    if uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP) {
+        return Err(Reject::BadPath("the scheme of the request target is not http"));
+    }
     let target = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-    if target.path().starts_with('/') {
-        Ok(target)
-    } else {
-        Err(Reject::BadPath("the request target is not a path"))
+    match target.as_str().as_bytes() {
+        [b'/', ..] => Ok(target),
+        // An absolute target may have a query and no path, which is the path `/`.
+        [b'?', ..] => PathAndQuery::try_from(format!("/{}", target.as_str()))
+            .map_err(|_| Reject::BadPath("the request target is too long")),
+        _ => Err(Reject::BadPath("the request target is not a path")),
+    }
+}
+
+/// Refuses a body with a coding other than `chunked`: of several, hyper looks at the last alone.
+fn check_coding(headers: &HeaderMap, body: &Incoming) -> Result<(), Reject> {
+    if body.size_hint().exact().is_some() {
+        return Ok(());
+    }
+    match fields::coding(headers) {
+        Coding::Plain | Coding::Chunked => Ok(()),
+        Coding::Unknown => Err(Reject::UnknownCoding),
+        Coding::Faulty => Err(Reject::BodyBroken),
     }
 }
 
@@ -111,6 +112,6 @@ fn request_body(body: Incoming, wire: &Wire) -> RequestBody {
         return RequestBody::default();
     }
     let (body, progress) = Arriving::new(body);
-    wire.expect_body(progress);
-    RequestBody::stream(UnsyncBoxBody::new(body))
+    wire.exchange.expect_body(progress.clone());
+    RequestBody::stream(UnsyncBoxBody::new(body), progress)
 }

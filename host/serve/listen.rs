@@ -16,7 +16,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::balance::{Accepted, Seat};
 use super::clients::Full;
 use super::worker::Worker;
-use super::{connection, guard};
+use super::{connection, guard, linger};
 
 /// Connections that the kernel keeps for a worker which is busy.
 const BACKLOG: i32 = 4096;
@@ -190,10 +190,11 @@ fn refuse(worker: &Worker, stream: TcpStream, peer: SocketAddr, full: Full) {
     worker.counters().connections_refused.add(1);
     tracing::debug!("a connection from {peer} was refused: {full:?}");
     let Ok(mut stream) = stream.into_std() else { return };
-    // Closing it would take the answer away if there were something that has not been read. The
-    // socket of a new connection takes so little at once.
+    // What has come is read, for the case that the connection is closed at once: that would take
+    // the answer away. The socket of a new connection takes so little in one piece.
     drop(stream.read(&mut [0_u8; 4096]));
     drop(stream.write(REFUSAL));
+    linger::see_off(worker, stream);
 }
 
 fn start_accepted(worker: &Rc<Worker>, Accepted { stream, peer, seat }: Accepted) {

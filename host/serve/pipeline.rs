@@ -5,7 +5,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -13,20 +12,22 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
 use http::header::TE;
+use http::{HeaderMap, Method};
 use hyper::body::Incoming;
 
-use super::intake;
+use super::peer::{Peer, Shares};
 use super::respond::{self, Asked, Body};
 use super::wire::Wire;
 use super::worker::{Routed, Worker};
+use super::{intake, outgoing};
 use crate::guest::budget::Budget;
 use crate::guest::component::{Terms, Visit};
 use crate::guest::core::{Answer, CoreInstance};
 use crate::guest::kept::Kept;
 use crate::guest::meter::Meter;
 use crate::guest::{Guest, Instance};
+use crate::message::progress::Deadline;
 use crate::message::{Reject, Request, Response, ResponseBody};
 use crate::native::Twin;
 use crate::registry::Handler;
@@ -46,24 +47,32 @@ enum Step {
     Later(Pin<Box<dyn Future<Output = Result<Response, Reject>>>>),
 }
 
+/// Who asks, and since when.
+struct Caller {
+    client: Rc<Shares>,
+    started: Instant,
+}
+
 /// Serves one request. Never fails: whatever goes wrong has a response.
 ///
 /// Not an async fn: the steps that never wait run at once, so that the future holds little.
 pub fn serve(
     worker: &Rc<Worker>,
     wire: &Rc<Wire>,
-    peer: SocketAddr,
+    peer: &Peer,
     http: http::Request<Incoming>,
 ) -> impl Future<Output = http::Response<Body>> + use<> {
     let started = Instant::now();
     let (worker, wire) = (worker.clone(), wire.clone());
     let (id, in_flight) = worker.begin();
     wire.begin_request();
-    let trailers = http.headers().get(TE).is_some_and(|te| te == "trailers");
-    let asked = Asked { id, method: http.method().clone(), trailers };
-    let step = match intake::request(http, id, peer, &wire) {
+    wire.exchange.begin(&http);
+    let is_old = wire.exchange.is_old.get();
+    let trailers = !is_old && http.headers().get(TE).is_some_and(|te| te == "trailers");
+    let asked = Asked { id, method: http.method().clone(), trailers, is_old };
+    let step = match intake::request(http, id, peer.address, &wire) {
         Ok(request) => {
-            let dispatch = || dispatch(&worker, request, started);
+            let dispatch = || dispatch(&worker, request, (&peer.client, started));
             catch_unwind(AssertUnwindSafe(dispatch)).unwrap_or(Step::Respond(Err(Reject::Panic)))
         }
         Err(reject) => Step::Respond(Err(reject)),
@@ -71,6 +80,11 @@ pub fn serve(
     async move {
         let result = contained(pin!(take(&worker, step, started))).await;
         drop(in_flight);
+        if wire.exchange.is_body_left() && !wire.exchange.is_body_open() {
+            // Nobody will read it. hyper takes note: where all of it is here already, the
+            // connection can be kept, and else it says in the head that it will not be.
+            tokio::task::yield_now().await;
+        }
         finish(&worker, &wire, &asked, result)
     }
 }
@@ -107,31 +121,66 @@ fn contained<T>(
 /// Makes what is sent of a result, and counts a reject.
 fn finish(
     worker: &Worker,
-    wire: &Wire,
+    wire: &Rc<Wire>,
     asked: &Asked,
-    result: Result<Response, Reject>,
+    mut result: Result<Response, Reject>,
 ) -> http::Response<Body> {
-    match &result {
-        Err(Reject::BodyTooLarge | Reject::BodyBroken | Reject::BodyTimeout) => {
-            wire.unread.set(true);
+    match &mut result {
+        Err(
+            Reject::BodyTooLarge | Reject::BodyBroken | Reject::BodyTimeout | Reject::UnknownCoding,
+        ) => wire.exchange.unread.set(true),
+        // What comes behind it is no request: whoever asked for a tunnel takes it for one.
+        Err(Reject::BadPath(_)) if asked.method == Method::CONNECT => {
+            wire.exchange.unread.set(true);
         }
-        Ok(response) => wire.streams.set(matches!(response.body, ResponseBody::Stream(_))),
-        Err(_) => wire.streams.set(false),
+        Ok(Response { body: ResponseBody::Stream(stream), .. }) => {
+            outgoing::pass_on(stream, wire);
+        }
+        _ => {}
     }
-    let last = worker.draining.get() || wire.unread.get();
+    let last = worker.draining.get() || wire.exchange.unread.get();
     let header_bytes_max = worker.config.limits.header_bytes_max;
+    let is_made = result.is_ok();
     let (response, reject) = respond::respond(asked, result, header_bytes_max, last);
     if let Some(reject) = reject {
         worker.counters().reject(reject.index());
-        tracing::debug!(request = %asked.id, %reject, "{}", asked.method);
+        log_reject(worker, asked, reject, is_made);
     }
     wire.end_request();
     response
 }
 
+/// Says in the log why the host has answered itself, unless that has been said where it was known
+/// better. `is_made` says that there was a response, which could not be sent.
+fn log_reject(worker: &Worker, asked: &Asked, reject: Reject, is_made: bool) {
+    let why = match reject {
+        Reject::InvalidResponse if is_made => "the response's head is one that cannot be sent",
+        Reject::NotLoaded => "its handler could not be loaded",
+        Reject::Loading => "its handler is not loaded, or too many wait for that",
+        Reject::NoInstance => "every place is taken, or it has waited for one for too long",
+        Reject::NoMemory => "the handlers have all memory that they may have (--memory-total)",
+        Reject::Paused => "its handler's start-up has failed time and again",
+        Reject::UpstreamBusy => "too many requests are on their way to the upstream",
+        Reject::UpstreamDeadline => "the upstream did not answer before the deadline",
+        Reject::Panic => "the host itself has failed",
+        Reject::Loop => "it has come back to its handler time and again",
+        _ => return tracing::debug!(request = %asked.id, %reject, "{}", asked.method),
+    };
+    let Some(dropped) = worker.rejects_quota.take(why.len()) else { return };
+    if dropped > 0 {
+        tracing::info!("{dropped} more requests were refused, too fast to be listed");
+    }
+    tracing::info!(request = %asked.id, %reject, "{why}");
+}
+
 /// Routes a request, admits it and takes an instance.
-fn dispatch(worker: &Rc<Worker>, mut request: Box<Request>, started: Instant) -> Step {
-    match worker.route(&mut request) {
+fn dispatch(
+    worker: &Rc<Worker>,
+    mut request: Box<Request>,
+    (client, started): (&Rc<Shares>, Instant),
+) -> Step {
+    let caller = || Caller { client: client.clone(), started };
+    match worker.route(&mut request, client) {
         Err(reject @ Reject::Paused) => {
             let worker = worker.clone();
             Step::Later(Box::pin(async move { refuse(&worker, reject).await }))
@@ -153,10 +202,10 @@ fn dispatch(worker: &Rc<Worker>, mut request: Box<Request>, started: Instant) ->
             Step::Later(Box::pin(make_and_call(worker.clone(), guest, permit, request, started)))
         }
         Ok(Routed::Queue(guest, permit)) => {
-            Step::Later(Box::pin(queue_and_call(worker.clone(), guest, permit, request, started)))
+            Step::Later(Box::pin(queue_and_call(worker.clone(), guest, permit, request, caller())))
         }
         Ok(Routed::Wait(handler, place)) => {
-            Step::Later(Box::pin(wait_and_call(worker.clone(), handler, place, request, started)))
+            Step::Later(Box::pin(wait_and_call(worker.clone(), handler, place, request, caller())))
         }
         Ok(Routed::Native(twin, Some(permit))) => match twin.respond_now(worker.take_headers()) {
             Ok(response) => {
@@ -169,7 +218,7 @@ fn dispatch(worker: &Rc<Worker>, mut request: Box<Request>, started: Instant) ->
             }
         },
         Ok(Routed::Native(twin, None)) => {
-            Step::Later(Box::pin(queue_for_twin(worker.clone(), twin, request, started)))
+            Step::Later(Box::pin(queue_for_twin(worker.clone(), twin, request, caller())))
         }
         Ok(Routed::Landing) => Step::Respond(Ok(respond::landing())),
         Ok(Routed::Nobody) => Step::Later(Box::pin(nobody(worker.clone(), request, started))),
@@ -192,9 +241,10 @@ async fn queue_for_twin(
     worker: Rc<Worker>,
     twin: Twin,
     request: Box<Request>,
-    started: Instant,
+    caller: Caller,
 ) -> Result<Response, Reject> {
-    let waited = worker.gate.clone().wait(deadline(&worker, started)).await;
+    let deadline = deadline(&worker, caller.started);
+    let waited = worker.twins.clone().wait(&caller.client.serving, deadline).await;
     let Ok(permit) = waited else { return refuse(&worker, Reject::NoInstance).await };
     let headers = worker.take_headers();
     twin_later(worker, twin, permit, request, headers).await
@@ -206,24 +256,25 @@ async fn wait_and_call(
     handler: Arc<Handler>,
     place: Permit,
     mut request: Box<Request>,
-    started: Instant,
+    caller: Caller,
 ) -> Result<Response, Reject> {
-    let deadline = deadline(&worker, started);
+    let deadline = deadline(&worker, caller.started);
     let guest = tokio::time::timeout_at(deadline.into(), handler.wait()).await;
     drop(place);
     let guest = match guest {
         Ok(Ok(guest)) => guest,
         // Its file was removed meanwhile.
-        Ok(Err(Reject::NoRoute)) => return nobody(worker, request, started).await,
+        Ok(Err(Reject::NoRoute)) => return nobody(worker, request, caller.started).await,
         Ok(Err(reject)) => return Err(reject),
         Err(_) => return Err(Reject::Loading),
     };
     request.body.limit(guest.about.limits.body_bytes_max)?;
-    match worker.admit(&guest) {
-        Err(Reject::NoInstance) => queue_and_call(worker, guest, None, request, started).await,
-        Err(reject) => Err(reject),
-        Ok(permit) => make_and_call(worker, guest, permit, request, started).await,
-    }
+    let permit = match worker.admit(&guest, &caller.client) {
+        Err(Reject::NoInstance) => None,
+        Err(reject) => return refuse(&worker, reject).await,
+        Ok(permit) => Some(permit),
+    };
+    queue_and_call(worker, guest, permit, request, caller).await
 }
 
 /// Refuses a request for which there is no place. Not at once: clients that ask again at once would
@@ -242,10 +293,12 @@ async fn queue_and_call(
     guest: Arc<Guest>,
     permit: Option<Permit>,
     request: Box<Request>,
-    started: Instant,
+    caller: Caller,
 ) -> Result<Response, Reject> {
-    let Ok(permit) = wait_in_queues(&worker, &guest, permit, started).await else {
-        return refuse(&worker, Reject::NoInstance).await;
+    let started = caller.started;
+    let permit = match wait_in_queues(&worker, &guest, permit, &caller).await {
+        Ok(permit) => permit,
+        Err(reject) => return refuse(&worker, reject).await,
     };
     match worker.pool.take(&guest) {
         Some(instance) => call(worker, instance, request, permit, started).await,
@@ -257,15 +310,19 @@ async fn wait_in_queues(
     worker: &Worker,
     guest: &Guest,
     permit: Option<Permit>,
-    started: Instant,
+    caller: &Caller,
 ) -> Result<Permit, Reject> {
-    let deadline = deadline(worker, started);
+    let (client, deadline) = (&caller.client.serving, deadline(worker, caller.started));
     let permit = match permit {
         Some(permit) => permit,
-        None => worker.guest_gate(guest.id).wait(deadline).await?,
+        None => {
+            let permit = worker.guest_gate(guest.id).wait(client, deadline).await?;
+            guest.about.health.admit()?;
+            permit
+        }
     };
     if let Some(line) = worker.pool.must_wait(guest.id) {
-        line.wait(deadline).await?;
+        line.wait(client, deadline).await?;
     }
     Ok(permit)
 }
@@ -284,7 +341,7 @@ async fn make_and_call(
         let visit = Visit::join(seat, request, terms(&worker, permit, (started, true)));
         return respond_by(visit, deadline(&worker, started)).await;
     }
-    let instance = worker.pool.make(guest).await?;
+    let instance = worker.pool.make(guest, Some(request.id)).await?;
     call(worker, instance, request, permit, started).await
 }
 
@@ -335,7 +392,9 @@ async fn nobody(
     started: Instant,
 ) -> Result<Response, Reject> {
     request.body.limit(worker.config.limits.body_bytes_max)?;
-    forward(&worker, &mut request, deadline(&worker, started)).await
+    let body = request.body.progress().cloned();
+    let deadline = Deadline::new(deadline(&worker, started), body);
+    forward(&worker, &mut request, &deadline).await
 }
 
 /// Takes the response of a guest that has answered, and takes its instance back.
@@ -356,11 +415,11 @@ async fn pass_on(
     let (mut request, headers) = instance.next_request(meter).await?;
     if !instance.wants_response() {
         worker.pool.give_back(Instance::Core(instance));
-        let response = forward(worker, &mut request, meter.deadline()).await?;
+        let response = forward(worker, &mut request, &meter.deadline()).await?;
         return Ok(with_headers(response, headers));
     }
     let id = request.id;
-    let (mut response, is_error) = match forward(worker, &mut request, meter.deadline()).await {
+    let (mut response, is_error) = match forward(worker, &mut request, &meter.deadline()).await {
         Ok(response) => (with_headers(response, headers), false),
         // That nobody serves the path is the host's answer, not an error.
         Err(Reject::NoRoute) => (respond::problem(Reject::NoRoute, id), false),
@@ -371,7 +430,10 @@ async fn pass_on(
     };
     if instance.buffers_response() {
         let bytes_max = worker.config.limits.response_bytes_max;
-        response = buffer(response, bytes_max, &instance.guest().about.memory, meter).await?;
+        let buffered = buffer(response, bytes_max, &instance.guest().about.memory, meter).await;
+        response = buffered.inspect_err(|reject| {
+            tracing::warn!(request = %id, %reject, "the upstream's response cannot be kept whole");
+        })?;
     }
     let answer = Answer { response, is_error };
     let pool = &worker.pool;
@@ -413,7 +475,7 @@ async fn buffer(
         }
         Ok(())
     };
-    let collected = tokio::time::timeout_at(meter.deadline().into(), collect).await;
+    let collected = meter.deadline().within(collect).await;
     collected.unwrap_or(Err(Reject::UpstreamDeadline))?;
     let bytes = kept.into_bytes();
     response.body = match trailers {
@@ -427,7 +489,7 @@ async fn buffer(
 async fn forward(
     worker: &Rc<Worker>,
     request: &mut Request,
-    deadline: Instant,
+    deadline: &Deadline,
 ) -> Result<Response, Reject> {
     match &worker.upstream {
         Some(upstream) => upstream.forward(request, deadline).await,

@@ -8,10 +8,10 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, TRAILER};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 
-use crate::message::fields::{head_bytes, strip_hop_by_hop};
+use crate::message::fields::{head_bytes, strip_hop_by_hop, unify_length};
 use crate::message::{Reject, RequestId, Response, ResponseBody, Streamed};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -69,6 +69,8 @@ pub struct Asked {
     pub method: Method,
     /// Whether the client said that it takes trailers (`TE: trailers`).
     pub trailers: bool,
+    /// Whether it speaks HTTP/1.0.
+    pub is_old: bool,
 }
 
 /// Makes the response that is sent. `last` closes the connection behind it.
@@ -99,18 +101,15 @@ fn frame(asked: &Asked, response: Response, last: bool) -> http::Response<Body> 
     // The length that a HEAD or a 304 names is that of a body which is not sent.
     let is_stream = matches!(body, ResponseBody::Stream(_));
     let bodiless = asked.method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
-    if !(bodiless && is_stream) {
+    // hyper sends nothing at all where it is not one number.
+    if !(bodiless && is_stream && unify_length(&mut headers)) {
         headers.remove(CONTENT_LENGTH);
     }
     // Whoever sends a body as it is made has to say beforehand which trailers there will be.
-    let announced = headers.get(TRAILER).filter(|_| is_stream && asked.trailers).cloned();
+    if !(is_stream && asked.trailers) {
+        headers.remove(TRAILER);
+    }
     strip_hop_by_hop(&mut headers);
-    if let Some(names) = announced {
-        headers.insert(TRAILER, names);
-    }
-    if last {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     let no_content = matches!(
         status,
         StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
@@ -121,6 +120,7 @@ fn frame(asked: &Asked, response: Response, last: bool) -> http::Response<Body> 
         ResponseBody::Trailed(bytes, mut trailers) if asked.trailers => {
             strip_hop_by_hop(&mut trailers);
             trailers.remove(CONTENT_LENGTH);
+            trailers.remove(TRAILER);
             let names: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
             if let Ok(names) = HeaderValue::from_str(&names.join(", ")) {
                 headers.insert(TRAILER, names);
@@ -130,7 +130,18 @@ fn frame(asked: &Asked, response: Response, last: bool) -> http::Response<Body> 
         ResponseBody::Trailed(bytes, _) => Inner::Full(bytes),
         ResponseBody::Stream(stream) => Inner::Stream(stream),
     };
+    // HTTP/1.0 has no chunks: without a length, the end of the connection is that of the body.
+    let is_endless = asked.is_old
+        && matches!(&body, Inner::Stream(stream) if stream.size_hint().exact().is_none());
+    let closes = last || is_endless;
+    if closes {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     let mut framed = http::Response::new(Body(body));
+    if closes && asked.is_old {
+        // To the head of a later version, hyper adds that the connection is kept.
+        *framed.version_mut() = Version::HTTP_10;
+    }
     *framed.status_mut() = status;
     *framed.headers_mut() = headers;
     framed
@@ -145,6 +156,9 @@ fn meaning(reject: Reject) -> (StatusCode, &'static str) {
         Reject::BodyBroken => {
             (StatusCode::BAD_REQUEST, "the request's body is not framed as HTTP says")
         }
+        Reject::UnknownCoding => {
+            (StatusCode::NOT_IMPLEMENTED, "the request's transfer coding is not known here")
+        }
         Reject::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "the request's body came too slowly"),
         Reject::ClientGone => (StatusCode::BAD_REQUEST, "the request's body ended early"),
         Reject::BodyTooLarge => {
@@ -158,6 +172,10 @@ fn meaning(reject: Reject) -> (StatusCode, &'static str) {
         Reject::InvalidResponse => {
             (StatusCode::INTERNAL_SERVER_ERROR, "the handler made an invalid response")
         }
+        Reject::InvalidRequest => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the handler passed on a request that HTTP does not allow",
+        ),
         Reject::HandlerError => {
             (StatusCode::INTERNAL_SERVER_ERROR, "the handler answered with an error")
         }

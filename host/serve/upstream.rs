@@ -5,13 +5,14 @@
 
 use std::cell::Cell;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING, VIA};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{HeaderValue, Version};
+use http::{HeaderValue, Method, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -20,12 +21,12 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config;
-use crate::message::fields::{head_bytes, strip_hop_by_hop};
+use crate::message::fields::{check_framing, has_good_host, head_bytes, strip_hop_by_hop};
+use crate::message::path;
+use crate::message::progress::{Deadline, Progress};
 use crate::message::{Reject, Request, RequestBody, Response, ResponseBody};
 
-/// Requests on their way to the upstream at once, per worker.
-const IN_FLIGHT_MAX: usize = 256;
-/// Requests that wait for one of those places.
+/// Requests that wait for one of the places.
 const QUEUE_MAX: usize = 256;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,7 +38,7 @@ pub struct Upstream {
     authority: Authority,
     base_path: String,
     client: Client<HttpConnector, RequestBody>,
-    places: std::sync::Arc<Semaphore>,
+    places: Arc<Semaphore>,
     queued: Cell<usize>,
     header_bytes_max: usize,
 }
@@ -52,20 +53,21 @@ impl Drop for Queued<'_> {
 }
 
 impl Upstream {
-    pub fn new(upstream: &config::Upstream, header_bytes_max: usize) -> Self {
+    /// `in_flight_max` is how many requests of this worker may be on their way to it.
+    pub fn new(upstream: &config::Upstream, header_bytes_max: usize, in_flight_max: usize) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(IN_FLIGHT_MAX)
+            .pool_max_idle_per_host(in_flight_max)
             .build(connector);
         Upstream {
             authority: upstream.authority.clone(),
             base_path: upstream.base_path.clone(),
             client,
-            places: std::sync::Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
+            places: Arc::new(Semaphore::new(in_flight_max)),
             queued: Cell::new(0),
             header_bytes_max,
         }
@@ -74,15 +76,16 @@ impl Upstream {
     /// Sends a request on, taking its body. Returns at the response's head; the body streams.
     ///
     /// # Errors
-    /// [`Reject::UpstreamBusy`], [`Reject::UpstreamFailed`], [`Reject::UpstreamDeadline`].
+    /// [`Reject::UpstreamBusy`], [`Reject::UpstreamFailed`], [`Reject::UpstreamDeadline`],
+    /// [`Reject::InvalidRequest`].
     pub async fn forward(
         &self,
         request: &mut Request,
-        deadline: Instant,
+        deadline: &Deadline,
     ) -> Result<Response, Reject> {
         let sent = async {
             let place = self.place().await?;
-            let id = request.id;
+            let (id, body) = (request.id, request.body.progress().cloned());
             let sent = self.client.request(self.outbound(request)?).await;
             match sent {
                 // Nobody asked for another protocol, and hyper keeps the other 1xx to itself.
@@ -94,7 +97,10 @@ impl Upstream {
                     tracing::warn!(request = %id, "upstream {}: too many headers", self.authority);
                     Err(Reject::UpstreamFailed)
                 }
-                Ok(response) => Ok(inbound(response, place)),
+                Ok(response) => inbound(response, place, body).map_err(|what| {
+                    tracing::warn!(request = %id, "upstream {}: {what}", self.authority);
+                    Reject::UpstreamFailed
+                }),
                 Err(error) => {
                     let cause = root_cause(&error);
                     tracing::warn!(request = %id, "upstream {}: {cause}", self.authority);
@@ -102,7 +108,7 @@ impl Upstream {
                 }
             }
         };
-        let sent = tokio::time::timeout_at(deadline.into(), sent).await;
+        let sent = deadline.within(sent).await;
         sent.unwrap_or(Err(Reject::UpstreamDeadline))
     }
 
@@ -122,6 +128,10 @@ impl Upstream {
     fn outbound(&self, request: &mut Request) -> Result<http::Request<RequestBody>, Reject> {
         // A guest may have set them, but to the upstream they would be the host's word.
         request.strip_reserved();
+        if let Err(what) = check(request) {
+            tracing::warn!(request = %request.id, "a request is not passed on: {what}");
+            return Err(Reject::InvalidRequest);
+        }
         let path = format!("{}{}", self.base_path, request.uri);
         let path = PathAndQuery::try_from(path).map_err(|_| Reject::BadPath("path too long"))?;
         let mut headers = request.headers.clone();
@@ -149,8 +159,20 @@ impl Upstream {
     }
 }
 
-/// Tells the upstream who asked: the client's address is added to the list, host and scheme are
-/// set.
+/// Looks at what a guest may have changed; of a client, the same has been refused before. The text
+/// of an error says what is wrong.
+fn check(request: &Request) -> Result<(), &'static str> {
+    // Behind CONNECT there is no body, and the connection is no longer one of HTTP: whoever sends
+    // one there sends the upstream's next request.
+    if request.method == Method::CONNECT {
+        return Err("its method is CONNECT");
+    }
+    path::check(request.uri.path()).map_err(path::BadPath::reason)?;
+    if has_good_host(&request.headers) { Ok(()) } else { Err("it does not name one host") }
+}
+
+/// Tells the upstream who asked and by whom: the client's address is added to the list, host and
+/// scheme are set, and the host adds its name (RFC 9110, 7.6.3).
 fn add_forwarded(headers: &mut http::HeaderMap, request: &Request) {
     const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
     let client = request.peer.ip().to_canonical().to_string();
@@ -160,25 +182,37 @@ fn add_forwarded(headers: &mut http::HeaderMap, request: &Request) {
     if let Ok(list) = HeaderValue::from_str(&list) {
         headers.insert(FOR, list);
     }
+    let by_old = request.version == Version::HTTP_10;
+    let via = if by_old { "1.0 guesthouse" } else { "1.1 guesthouse" };
+    headers.append(VIA, HeaderValue::from_static(via));
     headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
     if let Some(host) = request.headers.get(HOST) {
         headers.insert("x-forwarded-host", host.clone());
     }
 }
 
-fn inbound(response: http::Response<Incoming>, place: OwnedSemaphorePermit) -> Response {
+/// Takes a response in. The text of an error says what is wrong with its framing.
+fn inbound(
+    response: http::Response<Incoming>,
+    place: OwnedSemaphorePermit,
+    asked: Option<Arc<Progress>>,
+) -> Result<Response, &'static str> {
     let (parts, body) = response.into_parts();
     let mut headers = parts.headers;
+    check_framing(&mut headers)?;
     strip_hop_by_hop(&mut headers);
-    let stream = Returning { body, stall: None, _place: place };
+    let stream = Returning { body, asked, stall: None, _place: place };
     let body = ResponseBody::Stream(Box::pin(stream));
-    Response { status: parts.status, headers, body }
+    Ok(Response { status: parts.status, headers, body })
 }
 
 /// A response's body on its way to the client. It holds its place until it ends.
 struct Returning {
     body: Incoming,
-    stall: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// The request's body, which may still be on its way: while that is waited for, it is not the
+    /// upstream that pauses.
+    asked: Option<Arc<Progress>>,
+    stall: Option<(Deadline, Pin<Box<tokio::time::Sleep>>)>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -195,8 +229,13 @@ impl Body for Returning {
             this.stall = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(|_| Reject::UpstreamFailed)));
         }
-        let stall = this.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALL_TIMEOUT)));
-        stall.as_mut().poll(cx).map(|()| Some(Err(Reject::UpstreamDeadline)))
+        let (deadline, timer) = this.stall.get_or_insert_with(|| {
+            let deadline = Deadline::after(STALL_TIMEOUT, this.asked.clone());
+            let timer = Box::pin(deadline.timer());
+            (deadline, timer)
+        });
+        let passed = deadline.poll_passed(timer.as_mut(), cx);
+        passed.map(|()| Some(Err(Reject::UpstreamDeadline)))
     }
 
     fn is_end_stream(&self) -> bool {

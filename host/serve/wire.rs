@@ -3,23 +3,23 @@
 //! Owns the bytes that hyper has written and the socket has not taken, and what is known of the
 //! connection's life. hyper's flushes are held back until its future returns: then one system call
 //! carries every answer that is ready, and none waits for a slow one behind it. When that call is
-//! made is decided by `post`. Knows no HTTP.
+//! made is decided by `post`. Of HTTP it knows the one line that may go ahead of an answer.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWrite;
+use socket2::SockRef;
+use tokio::io::{AsyncWrite, Interest, Ready};
 use tokio::net::TcpStream;
 
-use super::arrival::Progress;
+use super::exchange::{CONTINUE, Exchange};
 
 /// Bytes that are held back at the most; more waits for the socket.
 const HELD_BYTES_MAX: usize = 256 * 1024;
@@ -42,10 +42,12 @@ pub struct Wire {
     pub broken: Cell<bool>,
     /// Whether a byte has ever come.
     pub begun: Cell<bool>,
-    /// The body of the last request, where it had one.
-    body: RefCell<Option<Arc<Progress>>>,
-    /// The last answer is passed on as it comes.
-    pub streams: Cell<bool>,
+    /// The last request.
+    pub exchange: Exchange,
+    /// hyper has bytes that were not taken from it.
+    is_clogged: Cell<bool>,
+    /// Closing it resets it, whatever has been sent.
+    resets: Cell<bool>,
     /// Since when the socket does not take what there is to send, and how much it has taken since.
     blocked_since: Cell<Option<u32>>,
     blocked_bytes: Cell<u64>,
@@ -58,14 +60,12 @@ pub struct Wire {
     /// Bytes have arrived that belong to no request yet, the first of them in this tick of the
     /// worker's coarse clock.
     pub partial_since: Cell<Option<u32>>,
-    /// Requests whose answer is not made yet.
-    pub in_flight: Cell<bool>,
     /// Asked to close as soon as it is idle.
     pub closing: Cell<bool>,
     /// Asked to close now, whatever it does.
     pub doomed: Cell<bool>,
-    /// The request's body was not read to its end, so the client may still be sending.
-    pub unread: Cell<bool>,
+    /// Everything has been sent, and what still comes is dropped, since this tick.
+    pub lingers_since: Cell<Option<u32>>,
     /// When bytes last moved, in the worker's coarse ticks.
     pub moved_at: Cell<u32>,
     clock: Rc<Cell<u32>>,
@@ -88,18 +88,18 @@ impl Wire {
             task: RefCell::new(None),
             broken: Cell::new(false),
             begun: Cell::new(false),
-            body: RefCell::default(),
-            streams: Cell::new(false),
+            exchange: Exchange::default(),
+            is_clogged: Cell::new(false),
+            resets: Cell::new(false),
             blocked_since: Cell::new(None),
             blocked_bytes: Cell::new(0),
             is_stuck: Cell::new(false),
             posted: Cell::new(false),
             parking: Cell::new(false),
             partial_since: Cell::new(None),
-            in_flight: Cell::new(false),
             closing: Cell::new(false),
             doomed: Cell::new(false),
-            unread: Cell::new(false),
+            lingers_since: Cell::new(None),
             moved_at: Cell::new(clock.get()),
             clock,
         })
@@ -108,33 +108,53 @@ impl Wire {
     /// A request's head is complete.
     pub fn begin_request(&self) {
         self.partial_since.set(None);
-        self.in_flight.set(true);
-        self.body.take();
     }
 
-    /// Says that the request has a body.
-    pub fn expect_body(&self, body: Arc<Progress>) {
-        self.body.replace(Some(body));
+    /// The tick of the worker's coarse clock.
+    pub fn now(&self) -> u32 {
+        self.clock.get()
     }
 
-    /// Has a body that comes too slowly given up; `ticks` is how long the last look was ago.
-    pub fn look_at_body(&self, ticks: u32, stall_max: Duration) {
-        if let Some(body) = &*self.body.borrow() {
-            body.look(self.clock.get(), ticks, stall_max);
-        }
-    }
-
-    /// Whether the body of the last request is still coming and somebody has it, which may be so
-    /// behind its response's head.
-    pub fn has_body(&self) -> bool {
-        let is_coming = |body: &Arc<Progress>| !body.has_ended() && Arc::strong_count(body) > 1;
-        self.body.borrow().as_ref().is_some_and(is_coming)
+    /// Has a body that comes too slowly given up; so long ago was the last look.
+    pub fn look_at_body(&self, since_last: Duration, stall_max: Duration) {
+        self.exchange.look_at_body(since_last, stall_max, || self.has_input());
     }
 
     /// A request's response is made.
     pub fn end_request(&self) {
-        self.in_flight.set(false);
+        self.exchange.in_flight.set(false);
         self.moved_at.set(self.clock.get());
+    }
+
+    /// A response that was passed on as it came is over. The time of a head that has begun to come
+    /// begins now.
+    pub fn end_stream(&self) {
+        let now = self.clock.get();
+        self.exchange.streams.set(false);
+        self.moved_at.set(now);
+        if self.partial_since.get().is_some() {
+            self.partial_since.set(Some(now));
+        }
+    }
+
+    /// Has the socket reset where it is closed, even by the end of the process, or not any more.
+    pub fn reset_on_close(&self, resets: bool) {
+        if self.resets.replace(resets) == resets {
+            return;
+        }
+        let stream = self.stream.borrow();
+        // It can fail only on a connection that is gone.
+        drop(SockRef::from(stream.inner()).set_linger(resets.then_some(Duration::ZERO)));
+    }
+
+    /// Sends `100 Continue` ahead of what hyper writes next. Whether that is possible: hyper may
+    /// have more to write of an earlier answer.
+    pub fn send_continue(&self) -> bool {
+        let is_possible = !self.is_clogged.get() && !self.broken.get();
+        if is_possible {
+            self.held.borrow_mut().bytes.extend_from_slice(CONTINUE);
+        }
+        is_possible
     }
 
     /// Remembers the task that drives this connection.
@@ -175,13 +195,12 @@ impl Wire {
 
     /// Whether nothing is under way, and hyper has no state that would be missed.
     pub fn is_quiet(&self) -> bool {
-        let at_rest = self.begun.get() && !self.in_flight.get() && !self.streams.get();
-        let nothing_comes = self.partial_since.get().is_none()
-            && self.body.borrow().as_ref().is_none_or(|body| body.has_ended());
+        let at_rest = self.begun.get() && self.exchange.is_over();
+        let nothing_comes = self.partial_since.get().is_none();
         let nothing_goes = self.blocked_since.get().is_none()
             && self.held.borrow().bytes.is_empty()
             && !self.broken.get();
-        at_rest && nothing_comes && nothing_goes && !self.unread.get()
+        at_rest && nothing_comes && nothing_goes
     }
 
     /// Waits until the client sends something, or has gone.
@@ -207,9 +226,29 @@ impl Wire {
         self.peek().is_some_and(|count| count > 0)
     }
 
-    /// Whether the client has closed its side, and all that it had sent before has been read.
+    /// Whether the client has closed its side, whatever it had sent before. If not, the task is
+    /// woken when it does.
+    pub fn poll_left(&self, cx: &mut Context<'_>) -> bool {
+        self.poll_readable(cx).is_ready() && self.is_left()
+    }
+
+    /// The same of now.
     pub fn is_left(&self) -> bool {
-        self.peek() == Some(0)
+        self.readiness(Interest::READABLE).is_read_closed()
+    }
+
+    /// Whether the client has let go of the connection: it refuses what is sent.
+    pub fn is_reset(&self) -> bool {
+        self.readiness(Interest::WRITABLE).is_write_closed()
+    }
+
+    fn readiness(&self, interest: Interest) -> Ready {
+        let stream = self.stream.borrow();
+        let ready = pin!(stream.inner().ready(interest));
+        match ready.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(ready)) => ready,
+            _ => Ready::EMPTY,
+        }
     }
 
     /// How many bytes can be read, at most one; none if there is nothing to say.
@@ -277,6 +316,15 @@ impl Wire {
         if self.broken.get() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
+        if slices.first().is_some_and(|first| self.exchange.is_told_twice(first)) {
+            return Poll::Ready(Ok(CONTINUE.len()));
+        }
+        let taken = self.take(cx, slices);
+        self.is_clogged.set(taken.is_pending());
+        taken
+    }
+
+    fn take(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
         if offered >= DIRECT_BYTES_MIN || self.held.borrow().bytes.len() >= HELD_BYTES_MAX {
             ready!(self.flush(cx))?;
@@ -296,20 +344,34 @@ impl Wire {
 
     /// Reads and drops what the client still sends, at most `bytes_max`. Ready at its end.
     pub fn poll_discard(&self, cx: &mut Context<'_>, bytes_max: &mut usize) -> Poll<()> {
-        let mut scratch = [0_u8; 4096];
-        while *bytes_max > 0 {
-            let mut buffer = tokio::io::ReadBuf::new(&mut scratch);
-            let mut stream = self.stream.borrow_mut();
-            let stream = Pin::new(stream.inner_mut());
-            match ready!(tokio::io::AsyncRead::poll_read(stream, cx, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => {
-                    *bytes_max = bytes_max.saturating_sub(buffer.filled().len());
-                }
-                _ => break,
-            }
+        let before = *bytes_max;
+        let discarded = discard(self.stream.borrow_mut().inner_mut(), cx, bytes_max);
+        if *bytes_max < before {
+            self.moved_at.set(self.clock.get());
         }
-        Poll::Ready(())
+        discarded
     }
+
+    /// Sends what is held, and says that there is no more.
+    pub fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.flush(cx))?;
+        Pin::new(self.stream.borrow_mut().inner_mut()).poll_shutdown(cx)
+    }
+}
+
+/// Reads and drops what comes, at most `bytes_max`. Ready at its end.
+pub fn discard(stream: &mut TcpStream, cx: &mut Context<'_>, bytes_max: &mut usize) -> Poll<()> {
+    let mut scratch = [0_u8; 16 * 1024];
+    while *bytes_max > 0 {
+        let mut buffer = tokio::io::ReadBuf::new(&mut scratch);
+        match ready!(tokio::io::AsyncRead::poll_read(Pin::new(&mut *stream), cx, &mut buffer)) {
+            Ok(()) if !buffer.filled().is_empty() => {
+                *bytes_max = bytes_max.saturating_sub(buffer.filled().len());
+            }
+            _ => break,
+        }
+    }
+    Poll::Ready(())
 }
 
 /// hyper's end of the wire, with bytes that were read before and come first.
@@ -333,7 +395,8 @@ impl Read for WireEnd {
             Ok(())
         };
         let now = wire.clock.get();
-        if !wire.in_flight.get() && wire.partial_since.get().is_none() && !wire.has_body() {
+        let is_between = !wire.exchange.in_flight.get() && !wire.exchange.is_body_open();
+        if is_between && wire.partial_since.get().is_none() {
             wire.partial_since.set(Some(now));
         }
         wire.begun.set(true);
@@ -352,13 +415,14 @@ impl Write for WireEnd {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Held back: `Wire::flush` runs whenever the connection's future returns.
+        // Held back: `Wire::flush` runs whenever the connection's future returns. hyper has written
+        // everything before.
+        self.wire.is_clogged.set(false);
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.wire.flush(cx))?;
-        Pin::new(self.wire.stream.borrow_mut().inner_mut()).poll_shutdown(cx)
+        self.wire.poll_finish(cx)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -12,28 +12,32 @@ use tokio::sync::Notify;
 
 use super::Shared;
 use super::balance::Balance;
-use super::clients::Clients;
+use super::clients::{Clients, upstream_max};
+use super::peer::{Peers, Shares};
 use super::post::Post;
 use super::turn::Turns;
 use super::upstream::Upstream;
 use super::wire::{Spares, Wire};
-use crate::config::Config;
+use crate::config::{Config, QueueLimits};
 use crate::guest::component::Seat;
-use crate::guest::engine::Engines;
 use crate::guest::meter::Meter;
 use crate::guest::pool::Exits;
+use crate::guest::resources::descriptors_max;
 use crate::guest::{Guest, Instance, Pool};
+use crate::log::Quota;
 use crate::message::{Place, Reject, Request, RequestId};
 use crate::metrics::{Counters, Metrics};
 use crate::native::Twin;
 use crate::outbound::Outbound;
-use crate::registry::admit::{Gate, Permit};
+use crate::registry::admit::{Gate, GuestGate, GuestGates, Permit};
 use crate::registry::{Handler, Reader, Registry, Target};
 
 /// The coarse clock's tick, in milliseconds.
 pub const CLOCK_TICK_MS: u32 = 100;
 /// Requests of one worker that may wait for guests to be loaded. They hold no instance.
 const WAITING_MAX: usize = 1024;
+/// Requests of one worker that may be logged as refused in a second.
+const REJECTS_LINES_MAX: usize = 100;
 
 /// The state of one worker.
 pub struct Worker {
@@ -57,6 +61,8 @@ pub struct Worker {
     pub spare: RefCell<Vec<usize>>,
     pub clients: Arc<Clients>,
     pub balance: Arc<Balance>,
+    /// Connections that were refused and are being seen off.
+    pub refused: Rc<Cell<usize>>,
     metrics: Metrics,
     registry: Arc<Registry>,
     reader: RefCell<Reader>,
@@ -66,10 +72,16 @@ pub struct Worker {
     swept: Cell<u64>,
     /// Before every request: this worker's part of what the host does at once.
     pub gate: Rc<Gate>,
+    /// What each handler has of that, by its id.
+    guest_gates: RefCell<Vec<Option<Rc<GuestGate>>>>,
+    /// What all twins have of it.
+    pub twins: Rc<GuestGate>,
     /// Before which requests wait for guests to be loaded.
-    waiting: Rc<Gate>,
-    /// One behind `gate` for each handler, by its id.
-    guest_gates: RefCell<Vec<Option<Rc<Gate>>>>,
+    loading: GuestGates,
+    /// What each client has of all that.
+    pub peers: Peers,
+    /// How many refused requests are logged.
+    pub rejects_quota: Quota,
     request_count: Cell<u64>,
     /// An empty map with room, from an earlier request, to build a response in.
     spare_headers: Cell<Option<HeaderMap>>,
@@ -110,8 +122,8 @@ impl Worker {
         let ready_max = engines.slots.ready_max(config.workers);
         let queue = config.admission.queue;
         let chosen = config.admission.in_flight_max.map(|most| (most / config.workers).max(1));
-        let most = in_flight_max(engines, config.workers);
-        let gate = Gate::new(chosen.unwrap_or(most).min(most), queue, None);
+        let most = engines.slots.in_flight_max(config.workers);
+        let gate = Gate::new(chosen.unwrap_or(most).min(most));
         let (pulse, memory) = (engines.pulse(index), engines.memory.clone());
         let (outbound, door, orders) = Outbound::new(&shared.outbound);
         tokio::task::spawn_local(outbound.run(orders));
@@ -123,7 +135,10 @@ impl Worker {
         Rc::new(Worker {
             index,
             pool: Rc::new(pool),
-            upstream: upstream.map(|it| Upstream::new(it, config.limits.header_bytes_max)),
+            upstream: upstream.map(|it| {
+                let most = upstream_max(descriptors_max(), config.workers);
+                Upstream::new(it, config.limits.header_bytes_max, most)
+            }),
             config: config.clone(),
             draining: Cell::new(false),
             began: Instant::now(),
@@ -136,14 +151,18 @@ impl Worker {
             spare: RefCell::default(),
             clients: shared.clients.clone(),
             balance: shared.balance.clone(),
+            refused: Rc::default(),
             metrics: shared.metrics.clone(),
             reader: RefCell::new(registry.reader()),
             moment: Cell::new(registry.moment()),
             swept: Cell::new(0),
             registry: registry.clone(),
+            twins: GuestGate::new(&gate, gate.taken_max(), queue),
             gate,
-            waiting: Gate::new(WAITING_MAX, queue, None),
             guest_gates: RefCell::default(),
+            loading: GuestGates::new(WAITING_MAX, QueueLimits { length_max: 0, ..queue }),
+            peers: Peers::default(),
+            rejects_quota: Quota::new(REJECTS_LINES_MAX, usize::MAX),
             request_count: Cell::new(0),
             spare_headers: Cell::new(None),
         })
@@ -169,9 +188,14 @@ impl Worker {
     pub async fn tidy_always(self: Rc<Self>) {
         loop {
             self.work.notified().await;
-            let turn = self.turns.begin();
+            let mut turn = self.turns.begin();
             self.post.send();
-            self.pool.renew();
+            while !self.pool.renew() {
+                self.turns.end(&turn, &self.counters().turn_max_us);
+                tokio::task::yield_now().await;
+                turn = self.turns.begin();
+                self.post.send();
+            }
             self.turns.end(&turn, &self.counters().turn_max_us);
         }
     }
@@ -215,7 +239,7 @@ impl Worker {
     ///
     /// # Errors
     /// [`Reject::BadPath`], [`Reject::Loading`], [`Reject::Paused`], [`Reject::BodyTooLarge`].
-    pub fn route(&self, request: &mut Request) -> Result<Routed, Reject> {
+    pub fn route(&self, request: &mut Request, client: &Shares) -> Result<Routed, Reject> {
         let mut reader = self.reader.borrow_mut();
         let host = request.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
         let found = reader.load().table.find(host, request.uri.path());
@@ -233,11 +257,12 @@ impl Worker {
                 handler.touch(self.moment.get());
                 let guest = handler.guest();
                 let Some(guest) = &*guest else {
-                    let place = self.waiting.admit().map_err(|_| Reject::Loading)?;
+                    let place = self.loading.of(handler.id).admit(&client.loading);
+                    let place = place.map_err(|_| Reject::Loading)?;
                     return Ok(Routed::Wait(handler.clone(), place));
                 };
                 request.body.limit(guest.about.limits.body_bytes_max)?;
-                let permit = match self.admit(guest) {
+                let permit = match self.admit(guest, client) {
                     Err(Reject::NoInstance) => return Ok(Routed::Queue(guest.clone(), None)),
                     admitted => admitted?,
                 };
@@ -260,7 +285,7 @@ impl Worker {
                     let Config { guests, limits, .. } = &*self.config;
                     request.body.limit(guests.body_bytes_max(twin.name(), limits))?;
                 }
-                Ok(Routed::Native(*twin, self.gate.admit().ok()))
+                Ok(Routed::Native(*twin, self.twins.admit(&client.serving).ok()))
             }
             Target::Landing => {
                 request.body.limit(self.config.limits.body_bytes_max)?;
@@ -279,33 +304,23 @@ impl Worker {
     ///
     /// # Errors
     /// [`Reject::NoInstance`], [`Reject::Paused`].
-    pub fn admit(&self, guest: &Guest) -> Result<Permit, Reject> {
-        let permit = self.guest_gate(guest.id).admit()?;
+    pub fn admit(&self, guest: &Guest, client: &Shares) -> Result<Permit, Reject> {
+        let permit = self.guest_gate(guest.id).admit(&client.serving)?;
         guest.about.health.admit()?;
         Ok(permit)
     }
 
     /// Before the requests to one guest.
-    pub fn guest_gate(&self, id: usize) -> Rc<Gate> {
+    pub fn guest_gate(&self, id: usize) -> Rc<GuestGate> {
         let mut gates = self.guest_gates.borrow_mut();
         if id >= gates.len() {
             gates.resize(id + 1, None);
         }
-        gates[id]
-            .get_or_insert_with(|| {
-                // One guest alone cannot take every place.
-                let own = self.gate.in_flight_max() * 3 / 4;
-                let chosen = self.config.admission.guest_in_flight_max;
-                let most = chosen.map_or(own, |most| most / self.config.workers).max(1);
-                Gate::new(most, self.config.admission.queue, Some(self.gate.clone()))
-            })
-            .clone()
+        let gate = gates[id].get_or_insert_with(|| {
+            let chosen = self.config.admission.guest_in_flight_max;
+            let chosen = chosen.map_or(usize::MAX, |most| (most / self.config.workers).max(1));
+            GuestGate::new(&self.gate, chosen, self.config.admission.queue)
+        });
+        gate.clone()
     }
-}
-
-/// Requests that one worker lets in at once: its share of the instance slots, less those that are
-/// kept ready or wait to be renewed.
-pub fn in_flight_max(engines: &Engines, workers: usize) -> usize {
-    let share = engines.slots.small as usize / workers;
-    share.saturating_sub(engines.slots.ready_max(workers) + 16).max(8)
 }

@@ -158,3 +158,61 @@ fn who_goes_away_leaves_the_queue() {
     assert_eq!(last.read().text(), "Hello, World!");
     host.at_rest();
 }
+
+/// Several guests that sleep and a client with hundreds of connections leave places to others: of a
+/// worker's 240 the last eighth is not for them.
+#[test]
+fn guests_that_hold_places_leave_some_to_others() {
+    let host = host().file("coma2.wat", sleeper(3_600_000)).start();
+    host.settled();
+    let comas: Vec<_> =
+        (0..600).map(|at| send(&host, if at % 2 == 0 { "/coma" } else { "/coma2" })).collect();
+    host.status_when("full", PATIENCE, |status| status.instances_out > 180);
+    for _ in 0..20 {
+        host.assert_serves("/good");
+        assert_eq!(host.get("/nap").text(), "slept");
+    }
+    let status = host.status();
+    assert!(status.instances_out < 230, "{status:?}");
+    drop(comas);
+    host.at_rest();
+}
+
+/// Of two clients who ask for the same guest, the one that holds less is next, whatever the other
+/// has waiting.
+#[test]
+fn a_client_that_asks_for_much_waits_behind_others() {
+    let flags = ["--guest-in-flight-max", "1"];
+    let host = host().file("doze.wat", sleeper(100)).args(flags).start();
+    host.settled();
+    let greedy = [127, 0, 0, 2].into();
+    let mut many: Vec<_> = (0..40).map(|_| Connection::open_from(greedy, host.addr())).collect();
+    for connection in &mut many {
+        connection.send("GET /doze HTTP/1.1\r\nhost: guest.test\r\n\r\n");
+    }
+    host.status_when("waiting", PATIENCE, |status| status.in_flight > 30);
+    assert_eq!(host.get("/doze").text(), "slept");
+    // By the order in which they came, none would be left.
+    let status = host.status();
+    assert!(status.in_flight > 10, "{status:?}");
+    drop(many);
+    host.at_rest();
+}
+
+/// A client that fills a guest's queue has its newest request refused for that of another.
+#[test]
+fn a_full_queue_has_room_for_another_client() {
+    let flags = ["--guest-in-flight-max", "1", "--queue-max", "8"];
+    let host = host().file("doze.wat", sleeper(300)).args(flags).start();
+    host.settled();
+    let greedy = [127, 0, 0, 2].into();
+    let mut many: Vec<_> = (0..9).map(|_| Connection::open_from(greedy, host.addr())).collect();
+    for connection in &mut many {
+        connection.send("GET /doze HTTP/1.1\r\nhost: guest.test\r\n\r\n");
+    }
+    host.status_when("waiting", PATIENCE, |status| status.in_flight == 9);
+    assert_eq!(host.get("/doze").text(), "slept");
+    assert!(host.status().rejects("no_instance") > 0);
+    drop(many);
+    host.at_rest();
+}

@@ -257,6 +257,25 @@ fn a_head_that_does_not_come_is_not_waited_for() {
     wait_connections(&host, 0);
 }
 
+/// Also for one that begins in the same piece as the request before it, and behind an answer that
+/// was passed on as it came.
+#[test]
+fn a_head_that_begins_behind_a_request_is_not_waited_for() {
+    let host = setup(&["--head-timeout", "300ms"]).start();
+    for request in [
+        message("GET", "/good", &[], b""),
+        message("POST", "/native/stream/upper", &[], b"body"),
+        message("POST", "/reads", &[], b"body"),
+    ] {
+        let mut connection = host.connect();
+        connection.send([&request[..], b"GET /good HT"].concat());
+        assert_eq!(connection.read().status, 200);
+        assert_timed_out(&connection.read_to_close());
+    }
+    host.assert_serves("/good");
+    wait_connections(&host, 0);
+}
+
 /// The time is that of the whole head, however its bytes trickle in.
 #[test]
 fn a_head_that_trickles_is_not_waited_for() {

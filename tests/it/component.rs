@@ -20,6 +20,8 @@ use crate::host::{Host, Setup, Status, command};
 
 #[path = "component/bounds.rs"]
 mod bounds;
+#[path = "component/early.rs"]
+mod early;
 #[path = "component/ends.rs"]
 mod ends;
 #[path = "component/framing.rs"]
@@ -32,6 +34,8 @@ mod leaving;
 mod settings;
 #[path = "component/streams.rs"]
 mod streams;
+#[path = "component/types.rs"]
+mod types;
 #[path = "component/uploads.rs"]
 mod uploads;
 #[path = "component/wire.rs"]

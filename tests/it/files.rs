@@ -195,6 +195,7 @@ fn a_file_that_cannot_be_read_harms_no_other() {
     let host = Host::with("hello.wat", HELLO)
         .file("secret.wat", HELLO)
         .file("native.cwasm", b"\x7fELF")
+        .file("loud.WAT", HELLO)
         .prepare(|folder| {
             let secret = folder.join("secret.wat");
             fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).expect("chmod");
@@ -207,9 +208,12 @@ fn a_file_that_cannot_be_read_harms_no_other() {
             rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).expect("a pipe");
         })
         .start();
-    for (name, file) in
-        [("secret", "secret.wat"), ("native", "native.cwasm"), ("pipe", "pipe.wasm")]
-    {
+    for (name, file) in [
+        ("secret", "secret.wat"),
+        ("native", "native.cwasm"),
+        ("pipe", "pipe.wasm"),
+        ("loud", "loud.WAT: it ends in .WAT, and handlers end in .wat: rename it"),
+    ] {
         let answer = host.get(&format!("/{name}"));
         assert!(matches!(answer.status, 404 | 503), "{name}: {answer:?}");
         host.wait_log(|line| matches!(line.level(), "WARN" | "ERROR") && line.has(&[file]));

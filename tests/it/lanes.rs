@@ -237,7 +237,8 @@ fn a_line_takes_a_burst() {
 fn a_line_that_is_full_refuses() {
     let host = host("burn", &burning("", "")).args(["--queue-max", "4"]).start();
     host.settled();
-    for _ in 0..4 {
+    // So many that its calls are known to be long.
+    for _ in 0..8 {
         assert_eq!(host.get("/burn").text(), "burnt");
     }
     let mut burning: Vec<_> = (0..40).map(|_| send(&host, "/burn")).collect();
@@ -336,6 +337,65 @@ fn a_long_call_can_sleep() {
     let host = host("sleeper", &burning(imports, sleep)).start();
     for _ in 0..8 {
         assert_eq!(host.get("/sleeper").text(), "burnt");
+    }
+    host.at_rest();
+}
+
+/// What counts is time and not calls: one call of four that holds its worker for long is enough,
+/// and the guest's next ones begin in the slow lane.
+#[test]
+fn a_few_calls_that_take_long_are_enough() {
+    let fill = r#"
+    (if (i32.eq (call $get_method (i32.const 64) (i32.const 16)) (i32.const 4)) (then
+      (drop (memory.grow (i32.const 1024)))
+      (memory.fill (i32.const 65536) (i32.const 1) (i32.const 0x4000000))))"#;
+    let imports =
+        r#"(import "http_handler" "get_method" (func $get_method (param i32 i32) (result i32)))"#;
+    let host = host("fill", &burning_for(1, imports, fill)).start();
+    host.settled();
+    let four = || {
+        for method in ["GET", "GET", "GET", "POST"] {
+            assert_eq!(host.request(method, "/fill", &[], b"").text(), "burnt");
+        }
+    };
+    (0..4).for_each(|_| four());
+    let before = (cpu(&host, "slow-"), cpu(&host, "worker-0"));
+    (0..8).for_each(|_| four());
+    let slow = cpu(&host, "slow-") - before.0;
+    let fast = cpu(&host, "worker-0") - before.1;
+    assert!(slow > fast * 2, "{slow:?} in the slow lane, {fast:?} in the fast one");
+    host.at_rest();
+}
+
+/// Calls that end just below the quantum stay in the fast lane, and let others go first: of a guest
+/// that has 40 of them waiting and one that has one, the second is next.
+#[test]
+fn calls_below_a_quantum_take_turns() {
+    let rounds = 300_000;
+    let host = host("near", &burning_for(rounds, "", ""))
+        .file("other.wat", burning_for(rounds, "", ""))
+        .start();
+    host.settled();
+    let mut near: Vec<_> = (0..40).map(|_| host.connect()).collect();
+    let send_all = |connections: &mut Vec<Connection>| {
+        for connection in connections.iter_mut() {
+            connection.send("GET /near HTTP/1.1\r\nhost: guest.test\r\n\r\n".repeat(50));
+        }
+    };
+    send_all(&mut near);
+    // 2,000 calls of the one guest are under way, which take a second or more.
+    let before = host.status_when("near", PATIENCE, |status| status.requests > 100);
+    for _ in 0..5 {
+        assert_eq!(host.get("/other").text(), "burnt");
+        host.assert_serves("/good");
+    }
+    let after = host.status();
+    let passed = after.requests - before.requests;
+    assert!(passed < 1_500, "{passed} calls went before ten of others");
+    for connection in &mut near {
+        for _ in 0..50 {
+            assert_eq!(connection.read().text(), "burnt");
+        }
     }
     host.at_rest();
 }

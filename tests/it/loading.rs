@@ -19,6 +19,8 @@ mod burning;
 mod confinement;
 mod dying;
 mod many;
+mod shortage;
+// mod ten_thousand;
 mod unloading;
 mod waiting;
 mod words;

@@ -197,6 +197,11 @@ fn a_guest_is_told_what_went_wrong() {
     let server = good();
     let told = fetch_with(&host, "fetch", &server.url("/"), &["x-method: CONNECT"]);
     assert_code(&told, "HttpRequestMethodInvalid");
+    let long = format!("x-method: {}", "A".repeat(65));
+    assert_code(
+        &fetch_with(&host, "fetch", &server.url("/"), &[&long]),
+        "HttpRequestMethodInvalid",
+    );
     assert_eq!(server.connections(), (0, 0));
     assert_as_new(&host);
 }

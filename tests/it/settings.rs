@@ -133,13 +133,19 @@ fn a_name_that_no_handler_has_is_a_warning() {
     let host = Host::with("hello.wat", HELLO)
         .args(["--env", "hello.wat:KEY=1", "--env", "hello:KEY=1", "--env", "*:KEY=1"])
         .args(["--config-var", "later:KEY=1", "--body-max", "later=none"])
+        .args(["--allow-outbound", "later=http://a.test", "--allow-outbound", "*=http://b.test"])
+        .args(["--allow-outbound", "hello=http://a.test,10.0.0.0/8"])
+        .args(["--allow-outbound", "later=https://a.test"])
         .start();
-    for flag in ["--env: no handler is called hello.wat;", "--config-var: no", "--body-max: no"] {
-        assert_eq!(host.wait_log_with(&[flag]).level(), "WARN");
+    let flags = ["--config-var", "--body-max", "--allow-outbound"];
+    let said = flags.map(|flag| format!("{flag}: no handler is called later;"));
+    assert_eq!(host.wait_log_with(&["--env: no handler is called hello.wat;"]).level(), "WARN");
+    for said in &said {
+        assert_eq!(host.wait_log_with(&[said]).level(), "WARN");
     }
     host.assert_serves("/hello");
     let warnings = host.lines().into_iter().filter(|line| line.has(&["no handler is called"]));
-    assert_eq!(warnings.count(), 3);
+    assert_eq!(warnings.count(), 4);
 }
 
 const MIB: usize = 1 << 20;

@@ -144,3 +144,99 @@ fn a_component_that_is_cut_off_is_called_so() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("the file is cut off"), "{said}");
 }
+
+/// A core module that is served but for one thing.
+fn module(more: &str) -> String {
+    format!(
+        r#"(module {more} (memory (export "memory") 1)
+            (func (export "handle_request") (result i64) (i64.const 0)))"#
+    )
+}
+
+#[test]
+fn an_import_of_another_toolchain_is_told_with_its_way_out() {
+    for (module_, name, ty, words) in [
+        ("env", "abort", "(param i32 i32 i32 i32)", "asc --use abort="),
+        ("env", "seed", "(result f64)", "asc --use seed="),
+        ("env", "emscripten_resize_heap", "(param i32) (result i32)", "emcc -sSTANDALONE_WASM"),
+        ("gojs", "runtime.ticks", "(result f64)", "tinygo build -target=wasip1"),
+        ("wbg", "__wbindgen_throw", "(param i32 i32)", "from wasm-bindgen"),
+        ("env", "mine", "", "a symbol that was declared and not linked"),
+    ] {
+        let import = format!(r#"(import "{module_}" "{name}" (func {ty}))"#);
+        assert_says(&module(&import), &[&format!("imports {module_}::{name}"), words]);
+    }
+}
+
+/// What a module may not use is said with how to build without it.
+#[test]
+fn a_proposal_that_is_not_served_has_a_way_out() {
+    for (more, words) in [
+        ("(type (struct (field i32)))", "Kotlin, Dart, Java and OCaml"),
+        ("(type (array i8))", "Kotlin, Dart, Java and OCaml"),
+        ("(func (drop (ref.i31 (i32.const 1))))", "Kotlin, Dart, Java and OCaml"),
+        ("(rec (type (func)) (type (func)))", "Kotlin, Dart, Java and OCaml"),
+        ("(type $f (func)) (func (param (ref $f)) (call_ref $f (local.get 0)))", "typed function"),
+        ("(tag (param i32))", "-fwasm-exceptions"),
+        ("(func try_table end)", "-fwasm-exceptions"),
+        ("(func throw_ref)", "-fwasm-exceptions"),
+        ("(func try catch_all end)", "-fwasm-exceptions"),
+        ("(memory i64 1)", "-sMEMORY64"),
+        ("(table i64 1 funcref)", "-sMEMORY64"),
+        ("(memory 1 1 shared)", "-pthread"),
+        ("(func (drop (i32.atomic.load (i32.const 0))))", "-pthread"),
+        (
+            "(func (i64.add128 (i64.const 0) (i64.const 0) (i64.const 0) (i64.const 0)) drop drop)",
+            "-mwide-arithmetic",
+        ),
+        ("(memory 1 (pagesize 1))", "--page-size"),
+    ] {
+        let (code, said) = check(&module(more));
+        assert_eq!(code, Some(1), "{more}: {said}");
+        let error = said.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+        assert!(error.contains(words) && error.contains("not served"), "{more}: {error}");
+    }
+}
+
+/// An interface that is imported for its types alone is none that the host has to have, though the
+/// types be resources: they are those of the interface that defines them.
+#[test]
+fn an_import_of_anothers_resources_is_not_missed() {
+    let import = r#"
+        (import "wasi:http/types@0.3.0" (instance $types
+            (export "request" (type (sub resource)))))
+        (alias export $types "request" (type $request))
+        (import "wasi:http/handler@0.3.0" (instance
+            (alias outer 1 $request (type $its))
+            (export "request" (type (eq $its)))))"#;
+    let (code, said) = check(&component(import, HANDLER));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("an instance cannot be made: expected 2-tuple"), "{said}");
+    // One that defines a resource is needed, and so is one with a function.
+    for more in [r#"(export "own" (type (sub resource)))"#, r#"(export "handle" (func))"#] {
+        let import = import.replace(r#"(export "request" (type (eq $its)))"#, more);
+        assert_says(&component(&import, HANDLER), &["wasi:http/handler@0.3.0", "middleware"]);
+    }
+}
+
+#[test]
+fn an_ending_in_capitals_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = module("");
+    let wasm = wat::parse_str(&text).expect("a module");
+    for (name, bytes, meant) in
+        [("One.WASM", &wasm[..], ".wasm"), ("Two.Wat", text.as_bytes(), ".wat")]
+    {
+        let file = folder.path().join(name);
+        std::fs::write(&file, bytes).expect("a file");
+        let output = command().arg("check").arg(&file).output().expect("the program runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(meant), "{said}");
+    }
+    let output = command().arg("routes").arg(folder.path()).output().expect("the program runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    for words in ["One.WASM: it ends in .WASM", "Two.Wat: it ends in .Wat", "rename it"] {
+        assert!(said.contains(words), "{said}");
+    }
+}

@@ -27,7 +27,13 @@ const IMPORTS: [(&str, &[&str]); 13] = [
     ("native", &["config", "message"]),
     ("registry", &["config", "message", "metrics", "log", "queue", "guest", "native"]),
     // The request path and the control path meet in the registry only.
-    ("serve", &["config", "message", "metrics", "log", "guest", "native", "outbound", "registry"]),
+    (
+        "serve",
+        &[
+            "config", "message", "metrics", "log", "queue", "guest", "native", "outbound",
+            "registry",
+        ],
+    ),
     ("control", &["config", "message", "metrics", "log", "guest", "native", "registry"]),
     // It reaches every server over TCP, also the one of this program.
     ("bench", &["config", "log"]),

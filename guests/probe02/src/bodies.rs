@@ -9,11 +9,13 @@ use crate::heads::lines;
 use crate::reply::Reply;
 use crate::upload::Upload;
 
-pub const BEHAVIOURS: [(&str, Behaviour); 11] = [
+pub const BEHAVIOURS: [(&str, Behaviour); 13] = [
     ("exact", exact),
     ("short", short),
     ("long", long),
     ("write-forever", write_forever),
+    ("write-first", write_first),
+    ("write-bytes-first", write_bytes_first),
     ("empty-writes", empty_writes),
     ("sse", sse),
     ("upload", upload),
@@ -48,6 +50,20 @@ fn write_forever(ask: Ask) {
     let reply = ask.begin(&[]);
     let piece = vec![b'x'; PIECE_BYTES];
     while reply.write(&piece) {}
+}
+
+/// Writes so many KiB before it sets its response.
+fn write_first(ask: Ask) {
+    let kib = usize::try_from(ask.number.unwrap_or(0)).expect("a size");
+    let reply = Reply::write_first(ask.out, |reply| reply.write(vec![b'x'; kib << 10]));
+    reply.finish(None);
+}
+
+/// The same with so many pieces of one byte.
+fn write_bytes_first(ask: Ask) {
+    let count = ask.number.unwrap_or(0);
+    let reply = Reply::write_first(ask.out, |reply| (0..count).all(|_| reply.write(b"x")));
+    reply.finish(None);
 }
 
 /// So many empty pieces, a million by itself, and then one that is not.

@@ -1,7 +1,8 @@
 //! Behaviours that are about the requests which a guest makes itself.
 //!
-//! What is asked for is in header fields of the request: `x-url`, `x-method`, `x-times`, and the
-//! timeouts in milliseconds `x-connect`, `x-first-byte` and `x-between-bytes`.
+//! What is asked for is in header fields of the request: `x-url`, `x-method`, `x-times`, the
+//! timeouts in milliseconds `x-connect`, `x-first-byte` and `x-between-bytes`, and for a body
+//! `x-content-length` and `x-trailer`.
 
 use std::collections::BTreeMap;
 
@@ -15,16 +16,19 @@ use wasip2::io::streams::OutputStream;
 
 use crate::Behaviour;
 use crate::ask::{Ask, wait_for_ever};
+use crate::reply::made;
 use crate::upload::Upload;
 
-pub const BEHAVIOURS: [(&str, Behaviour); 12] = [
+pub const BEHAVIOURS: [(&str, Behaviour); 14] = [
     ("fetch", fetch),
+    ("fetch-upload", fetch_upload),
     ("fetch-late", fetch_late),
     ("fetch-head", fetch_head),
     ("fetch-many", fetch_many),
     ("fetch-again", fetch_again),
     ("fetch-forbidden", fetch_forbidden),
     ("fetch-flood", fetch_flood),
+    ("fetch-written", fetch_written),
     ("fetch-trap", fetch_trap),
     ("fetch-drop", fetch_drop),
     ("fetch-leave", fetch_leave),
@@ -177,11 +181,46 @@ fn begin(ask: &Ask) -> (Result<FutureIncomingResponse, ErrorCode>, OutgoingBody,
     (sent, body, stream)
 }
 
+/// Sends a body in two pieces, with the length or the trailer that is asked for, and answers with
+/// the status and the body that come back.
+fn fetch_upload(ask: Ask) {
+    let fields = Fields::new();
+    for name in ["content-length", "trailer"] {
+        if let Some(value) = field(&ask, &format!("x-{name}")) {
+            fields.append(name, value.as_bytes()).expect("a field that is allowed");
+        }
+    }
+    let request = request(&ask, fields);
+    let body = request.body().expect("a body is taken once");
+    let stream = body.write().expect("a stream is taken once");
+    let sent = send(&ask, request);
+    stream.blocking_write_and_flush(b"some ").expect("it is taken");
+    stream.blocking_write_and_flush(b"body").expect("it is taken");
+    drop(stream);
+    let trailers = field(&ask, "x-trailer").map(|name| made(&[(&name, "end")]));
+    OutgoingBody::finish(body, trailers).expect("a body of the length that was announced");
+    ask.answer(told(sent.and_then(wait_for).and_then(whole)));
+}
+
 /// Sends a body that has no end.
 fn fetch_flood(ask: Ask) {
     let (_sent, _body, stream) = begin(&ask);
     while stream.blocking_write_and_flush(&[b'x'; 4096]).is_ok() {}
     ask.answer("not taken");
+}
+
+/// Writes so many KiB of a body before it sends the request.
+fn fetch_written(ask: Ask) {
+    let request = request(&ask, Fields::new());
+    let body = request.body().expect("a body is taken once");
+    let stream = body.write().expect("a stream is taken once");
+    for _ in 0..ask.number.unwrap_or(0) {
+        stream.blocking_write_and_flush(&[b'x'; 1024]).expect("it is taken");
+    }
+    drop(stream);
+    OutgoingBody::finish(body, None).expect("a body without a length");
+    let response = send(&ask, request).and_then(wait_for).and_then(whole);
+    ask.answer(told(response));
 }
 
 /// Sends a part of a body, and waits until the server has given it back.

@@ -25,6 +25,17 @@ impl Reply {
         Reply { stream, body }
     }
 
+    /// Opens the body of a response, and sets that once `write` has written to it.
+    pub fn write_first(out: ResponseOutparam, write: impl FnOnce(&Reply) -> bool) -> Reply {
+        let response = OutgoingResponse::new(made(&[]));
+        let body = response.body().expect("a body is taken once");
+        let stream = body.write().expect("a stream is taken once");
+        let reply = Reply { stream, body };
+        assert!(write(&reply), "it is taken");
+        ResponseOutparam::set(out, Ok(response));
+        reply
+    }
+
     /// Waits until there is room for a piece: how large it may be, or none if nobody takes it.
     fn room(&self) -> Option<usize> {
         loop {

@@ -1,7 +1,8 @@
 //! Behaviours that are about the requests which a guest makes itself.
 //!
-//! What is asked for is in header fields of the request: `x-url`, `x-method`, `x-times`, and the
-//! timeouts in milliseconds `x-connect`, `x-first-byte` and `x-between-bytes`.
+//! What is asked for is in header fields of the request: `x-url`, `x-method`, `x-times`, the
+//! timeouts in milliseconds `x-connect`, `x-first-byte` and `x-between-bytes`, and for a body
+//! `x-content-length` and `x-trailer`.
 
 use std::collections::BTreeMap;
 
@@ -18,8 +19,9 @@ use crate::reply::{Reply, made};
 use crate::upload::Upload;
 use crate::{Answer, Behaviour, behaviours};
 
-pub const BEHAVIOURS: [(&str, Behaviour); 12] = behaviours! {
+pub const BEHAVIOURS: [(&str, Behaviour); 13] = behaviours! {
     "fetch": fetch,
+    "fetch-upload": fetch_upload,
     "fetch-late": fetch_late,
     "fetch-head": fetch_head,
     "fetch-many": fetch_many,
@@ -176,6 +178,31 @@ async fn fetch_forbidden(_ask: Ask) -> Answer {
         Err(error) => format!("{name}: {error:?}\n"),
     });
     answer(lines.concat())
+}
+
+/// Sends a body in two pieces, with the length or the trailer that is asked for, and answers with
+/// the status and the body that come back, if the host says that it has sent everything.
+async fn fetch_upload(ask: Ask) -> Answer {
+    let (mut body, contents, trailers) = Reply::body();
+    let fields = Fields::new();
+    for name in ["content-length", "trailer"] {
+        if let Some(value) = field(&ask, &format!("x-{name}")) {
+            fields.append(name, value.as_bytes()).expect("a field that is allowed");
+        }
+    }
+    let options = Some(options(&ask));
+    let (request, all_sent) = Request::new(fields, Some(contents), trailers, options);
+    let sent = send(asked_for(&ask, request));
+    body.write("some ").await;
+    body.write("body").await;
+    let end = field(&ask, "x-trailer").map(|name| made(&[(&name, "end")]));
+    body.finish(Ok(end)).await;
+    let came = whole(wait_for(sent).await).await;
+    let came = match all_sent.await {
+        Ok(()) => came,
+        Err(code) => Err(code),
+    };
+    answer(told(came))
 }
 
 /// Begins to send a body: what comes of the request, and the body, which is open.

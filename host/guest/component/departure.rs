@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::body::Departing;
 use super::visit::{Visit, dispose};
+use crate::message::progress::Deadline;
 use crate::message::{Reject, ResponseBody};
 
 /// How long a response's body may make no progress although the client would take more.
@@ -25,6 +26,10 @@ const EMPTY_MAX: usize = 16;
 const TURNS: usize = 2;
 const EARLY_MAX: usize = 4;
 
+/// When a body that makes no progress is given up. That its guest waits for the request's body is
+/// not the guest's silence.
+type Silence = (Deadline, Pin<Box<tokio::time::Sleep>>);
+
 /// A response's body, which drives the call that makes it.
 pub struct Departure {
     /// Taken when the body is complete.
@@ -32,7 +37,7 @@ pub struct Departure {
     body: Departing,
     /// Bytes that are still to come, where the guest has said how many.
     left: Option<u64>,
-    silence: Option<Pin<Box<tokio::time::Sleep>>>,
+    silence: Option<Silence>,
     /// Why it is not finished, where it is not.
     broken: Option<Reject>,
     /// Pieces that came before anyone asked for them.
@@ -97,8 +102,13 @@ impl Departure {
 
     /// Whether the guest has been silent for too long.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = || Box::pin(tokio::time::sleep(SILENCE_MAX));
-        self.silence.get_or_insert_with(sleep).as_mut().poll(cx)
+        let (deadline, timer) = self.silence.get_or_insert_with(|| {
+            let body = self.visit.as_ref().and_then(|visit| visit.progress.clone());
+            let deadline = Deadline::after(SILENCE_MAX, body);
+            let timer = Box::pin(deadline.timer());
+            (deadline, timer)
+        });
+        deadline.poll_passed(timer.as_mut(), cx)
     }
 
     /// Gives up, with the instance.

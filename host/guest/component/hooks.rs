@@ -17,14 +17,13 @@ use wasmtime_wasi_http::{
     WasiHttpHooks,
 };
 
+use super::outgoing_body;
 use crate::guest::About;
 use crate::message::RequestId;
 use crate::outbound::{Answer, Door, Failure, Maker, Outgoing, Trail, Wanted};
 
-/// Bytes of one write to a body, and how many writes wait to be sent on: with one, a guest and its
-/// worker wait for each other at every write.
+/// Bytes of one write to a body.
 pub const CHUNK_BYTES_MAX: usize = 64 << 10;
-const CHUNKS_MAX: usize = 3;
 
 /// What a store knows of the requests that its guest makes.
 pub struct Hooks {
@@ -127,8 +126,9 @@ impl WasiHttpHooks for Hooks {
         }
     }
 
+    /// Room for any number of them: how many there are at once is decided where they are written.
     fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
-        CHUNKS_MAX
+        outgoing_body::writes_max(&self.about.limits)
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {

@@ -23,6 +23,7 @@ use crate::guest::Guest;
 use crate::guest::engine::QUANTUM_TICKS;
 use crate::guest::lane::Movable;
 use crate::guest::reset::{Baseline, RESETS_MAX};
+use crate::guest::slots::STACKS_PER_SLOT;
 use crate::message::RequestId;
 use crate::outbound::{Door, Trail};
 
@@ -77,6 +78,8 @@ impl ComponentInstance {
     pub async fn instantiate(guest: Arc<Guest>) -> wasmtime::Result<Box<ComponentInstance>> {
         let code = guest.component();
         let mut store = State::store(code.pre.engine(), guest.about.clone());
+        let stacks = if matches!(code.pre, Pre::Concurrent(_)) { STACKS_PER_SLOT } else { 1 };
+        store.data_mut().limiter.charge_instance(stacks as usize)?;
         if !code.has_start {
             // Filling the memory is code, too, but bounded: it need not yield.
             store.set_epoch_deadline(u64::MAX / 2);

@@ -8,7 +8,7 @@ use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 use super::codes::error_code;
-use super::{State, config};
+use super::{State, config, outgoing_body, random};
 
 /// The interface by the version that wasmtime has it in.
 const TYPES: &str = "wasi:http/types@0.2.12";
@@ -22,9 +22,20 @@ pub fn linker(engine: &Engine) -> Result<Linker<State>> {
     // these do not ask for the rest of WASI's state.
     linker.allow_shadowing(true);
     wasmtime_wasi_io::add_to_linker_async(&mut linker)?;
-    linker.instance(TYPES)?.func_wrap("http-error-code", |mut store, (error,)| {
+    let mut types = linker.instance(TYPES)?;
+    types.func_wrap("http-error-code", |mut store, (error,)| {
         Ok((error_code(store.data_mut(), error)?,))
     })?;
+    types.func_wrap("[method]outgoing-response.body", |mut store, (this,)| {
+        Ok((outgoing_body::of_response(store.data_mut(), this)?,))
+    })?;
+    types.func_wrap("[method]outgoing-request.body", |mut store, (this,)| {
+        Ok((outgoing_body::of_request(store.data_mut(), this)?,))
+    })?;
+    types.func_wrap("[method]outgoing-body.write", |mut store, (this,)| {
+        Ok((outgoing_body::write(store.data_mut(), this)?,))
+    })?;
+    random::add_to_linker(&mut linker)?;
     linker.allow_shadowing(false);
     config::add_to_linker(&mut linker)?;
     Ok(linker)

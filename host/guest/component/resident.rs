@@ -19,10 +19,11 @@ use super::instance::Called;
 use super::visit::{AFTERWARDS_MAX, Broken, Ended};
 use super::{ComponentInstance, Gone};
 use crate::guest::engine::Beating;
-use crate::guest::instance::{Instance, judge, log_end, note_good};
+use crate::guest::instance::{Instance, judge, log_end};
 use crate::guest::lane::{Movable, Moved};
-use crate::guest::meter::{Flow, QUANTUM};
-use crate::guest::shelves::Length;
+use crate::guest::meter::{Flow, QUANTUM, Slice};
+use crate::guest::run_queue::Turn;
+use crate::guest::usage::{HEAVY, Length};
 use crate::guest::{Guest, Pool};
 use crate::message::{Reject, RequestId};
 
@@ -42,6 +43,8 @@ pub struct Resident {
     inbox: Arc<Inbox>,
     /// `None` once it has ended.
     place: RefCell<Option<Place>>,
+    /// Its place in the run queue, while it waits for a turn or has it.
+    turn: RefCell<Option<Turn>>,
     /// Of the task that drives it.
     waker: RefCell<Waker>,
     seats: RefCell<[Option<Sitting>; SEATS]>,
@@ -113,6 +116,7 @@ impl Resident {
             marks,
             inbox,
             place: RefCell::new(Some(Place::Fast(call))),
+            turn: RefCell::new(None),
             waker: RefCell::new(Waker::noop().clone()),
             seats: RefCell::default(),
             seated: Cell::new(0),
@@ -183,13 +187,8 @@ impl Resident {
         let Ok(mut place) = self.place.try_borrow_mut() else { return Poll::Pending };
         let polled = match &mut *place {
             None => return Poll::Ready(()),
-            Some(Place::Fast(call)) => {
-                let _running = pool.pulse().begin();
-                let begun = Instant::now();
-                let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx)));
-                self.charge(begun.elapsed());
-                polled.map(|polled| polled.map(Ok)).unwrap_or(Poll::Ready(Err(Reject::Panic)))
-            }
+            Some(Place::Fast(_)) if !self.poll_turn(pool, cx) => return Poll::Pending,
+            Some(Place::Fast(call)) => self.run(pool, call, cx),
             Some(Place::Slow { moved, .. }) => {
                 Pin::new(moved).poll(cx).map(|ended| ended.map(|(called, _)| called))
             }
@@ -212,6 +211,7 @@ impl Resident {
                 } else if self.longest() >= self.guest.about.limits.cpu_max {
                     drop(place);
                     log_end(&self.guest.about, self.only(), format_args!("{}", Reject::CpuTime));
+                    self.log_each(Reject::CpuTime);
                     self.end(pool, Some(Reject::CpuTime));
                     return Poll::Ready(());
                 }
@@ -221,9 +221,41 @@ impl Resident {
         }
     }
 
-    /// Counts CPU time as that of the requests that are there, but for what moves bodies. By the
-    /// wall clock, as a request's first slice is measured: the guest yields after two milliseconds
-    /// at most.
+    /// Lets the guest go on in this thread.
+    fn run(
+        &self,
+        pool: &Pool,
+        call: &mut Movable<Called>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Called, Reject>> {
+        let _running = pool.pulse().begin();
+        let is_measured = self.in_lanes && pool.length(self.guest.id) != Length::Short;
+        let begun = Slice::begin((!is_measured).then(Instant::now));
+        let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx)));
+        let used = begun.used();
+        if let Some(turn) = self.turn.borrow_mut().take() {
+            turn.end(used);
+        }
+        if is_measured {
+            pool.note_slice(self.guest.id, used);
+        } else if used >= HEAVY {
+            pool.note(self.guest.id, |usage| usage.suspect(used));
+        }
+        self.charge(used);
+        polled.map(|polled| polled.map(Ok)).unwrap_or(Poll::Ready(Err(Reject::Panic)))
+    }
+
+    /// Whether it may go on now: one whose slices are heavy waits for its turn.
+    fn poll_turn(&self, pool: &Pool, cx: &Context<'_>) -> bool {
+        if !self.in_lanes || pool.length(self.guest.id) != Length::Heavy {
+            return true;
+        }
+        let mut turn = self.turn.borrow_mut();
+        turn.get_or_insert_with(|| pool.join_run_queue(self.guest.id, cx)).poll(cx)
+    }
+
+    /// Counts CPU time as that of the requests that are there, but for what moves bodies. Slices
+    /// are measured by the wall clock, as a request's first is, until the guest is suspect.
     fn charge(&self, used: Duration) {
         let seats = self.seats.borrow();
         let moved = seats.iter().flatten().map(|sitting| sitting.flow.worth()).sum();
@@ -250,7 +282,7 @@ impl Resident {
         let Some(Place::Fast(call)) = place else { return place };
         self.inbox.close();
         let id = self.guest.id;
-        pool.note_length(id, true);
+        pool.note(id, |usage| usage.note_call(true));
         let (cpu_max, runnable) = (self.guest.about.limits.cpu_max, pool.line(id).runnable());
         let moved = pool.lane().hand_over(id, call, cpu_max, runnable);
         // Whoever drives it has to look at it anew.
@@ -278,9 +310,23 @@ impl Resident {
                 Some(reject)
             }
         };
+        if let Some(reject) = reject {
+            self.log_each(reject);
+        }
         self.reject.set(reject);
         self.release(pool);
         self.wake_all();
+    }
+
+    /// Says in the log what becomes of its requests, where there are several.
+    fn log_each(&self, reject: Reject) {
+        if self.only().is_some() {
+            return;
+        }
+        for id in self.seats.borrow().iter().flatten().filter_map(|sitting| sitting.id) {
+            let why = format_args!("{reject}, with the other requests of its instance");
+            log_end(&self.guest.about, Some(id), why);
+        }
     }
 
     /// Ends it where it stands.
@@ -398,6 +444,7 @@ impl Seat {
             sitting.flow = arrival.request.body().flow.clone();
         }
         if !self.resident.is_open() {
+            log_end(&self.guest().about, Some(arrival.id), format_args!("its instance has ended"));
             return Err(Reject::Trap);
         }
         self.resident.inbox.put(arrival);
@@ -429,10 +476,9 @@ impl Seat {
     pub fn done(mut self) {
         self.is_done = true;
         let guest = &self.resident.guest;
-        // A good answer is the guest's to be judged by, though its call may go on.
-        note_good(&guest.about);
         if self.pool.length(guest.id) != Length::Short {
-            self.pool.note_length(guest.id, self.resident.longest() >= QUANTUM);
+            let is_long = self.resident.longest() >= QUANTUM;
+            self.pool.note(guest.id, |usage| usage.note_call(is_long));
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Owns the list of interfaces that the host has, and the knowledge of where others come from.
 //! Compiles and runs nothing.
 
+use std::collections::HashSet;
+
 use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType};
 use wasmparser::types::TypesRef;
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
@@ -60,9 +62,7 @@ pub fn read(bytes: &[u8]) -> Result<Component, String> {
                 function.validate(&body).map_err(|error| damaged(&error))?;
             }
             wasmparser::ValidPayload::End(types) if depth == 0 => {
-                let types = types.as_ref();
-                let needed = names.iter().filter(|name| is_needed(types, name));
-                component.imports = needed.map(|name| (*name).to_owned()).collect();
+                component.imports = needed(types.as_ref(), &names);
             }
             _ => {}
         }
@@ -99,22 +99,29 @@ fn note(payload: &Payload<'_>, component: &mut Component) -> wasmparser::Result<
     Ok(())
 }
 
-/// Whether an import is more than types.
-fn is_needed(types: TypesRef<'_>, name: &str) -> bool {
-    let Some(item) = types.component_item_for_import(name) else { return true };
-    match item.ty {
-        ComponentEntityType::Instance(instance) => types[instance].exports.values().any(|item| {
-            !matches!(
-                item.ty,
-                ComponentEntityType::Type { created, .. }
-                    if !matches!(created, ComponentAnyTypeId::Resource(_))
-            )
-        }),
-        ComponentEntityType::Type { created, .. } => {
-            matches!(created, ComponentAnyTypeId::Resource(_))
+/// The imports that are more than types. A resource is more where it is first named; where it is
+/// named again, by an interface that uses it, it is a type like others.
+fn needed(types: TypesRef<'_>, names: &[&str]) -> Vec<String> {
+    let mut known = HashSet::new();
+    let mut is_needed = |name: &str| {
+        let Some(item) = types.component_item_for_import(name) else { return true };
+        let mut is_more = |ty: &ComponentEntityType| match ty {
+            ComponentEntityType::Type { created, .. } => match created {
+                ComponentAnyTypeId::Resource(id) => known.insert(id.resource()),
+                _ => false,
+            },
+            _ => true,
+        };
+        match &item.ty {
+            // Each of them is looked at, to know all of its resources.
+            ComponentEntityType::Instance(instance) => {
+                types[*instance].exports.values().filter(|item| is_more(&item.ty)).count() > 0
+            }
+            ty => is_more(ty),
         }
-        _ => true,
-    }
+    };
+    let needed = names.iter().filter(|name| is_needed(name));
+    needed.map(|name| (*name).to_owned()).collect()
 }
 
 /// The versions of WASI that the host has, and how those begin that fit.

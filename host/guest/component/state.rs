@@ -16,7 +16,9 @@ use wasmtime_wasi_io::IoView;
 
 use super::flat::Canon;
 use super::hooks::Hooks;
+use super::outgoing_body::Unopened;
 use crate::guest::About;
+use crate::guest::budget::Charge;
 use crate::guest::engine::{QUANTUM_TICKS, TABLES_MAX};
 use crate::guest::limiter::{Limiter, Parts};
 use crate::guest::log::{LogSink, SharedSink};
@@ -32,7 +34,7 @@ pub const HOSTCALL_FUEL: usize = 256 << 10;
 pub const HANDLES_MAX: usize = 1_000;
 /// Bytes of one set of header fields, with what they take in memory.
 pub const FIELD_BYTES_MAX: usize = 64 << 10;
-/// Bytes of one call for random bytes.
+/// Random bytes that are made in one go.
 pub const RANDOM_BYTES_MAX: u64 = 64 << 10;
 
 /// Tells whether a store is gone. What is behind its resources ends with them, a body as if it were
@@ -54,6 +56,9 @@ pub struct State {
     /// What a flattened component's instance has, in the place of a component's.
     pub canon: Canon,
     pub hooks: Hooks,
+    pub unopened: Unopened,
+    /// For a large result on its way to the guest, until the next one.
+    pub result: Option<Charge>,
     http: WasiHttpCtx,
     /// Made when the guest first asks for it.
     wasi: Option<Box<WasiCtx>>,
@@ -74,6 +79,8 @@ impl State {
             gone: Gone::default(),
             table,
             canon: Canon::default(),
+            unopened: Unopened::default(),
+            result: None,
             http,
             wasi: None,
             log: None,
@@ -129,6 +136,8 @@ impl State {
         self.hooks.cut();
         self.table = ResourceTable::new();
         self.table.set_max_capacity(HANDLES_MAX);
+        self.unopened.clear();
+        self.result = None;
         self.canon.handles.clear();
         self.canon.pending.clear();
         self.canon.tasks.clear();

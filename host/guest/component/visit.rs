@@ -25,6 +25,7 @@ use crate::guest::instance::{Instance, judge, log_end};
 use crate::guest::lane::Movable;
 use crate::guest::meter::{Flow, Meter};
 use crate::guest::{About, Guest, Pool, header};
+use crate::message::progress::{Deadline, Progress};
 use crate::message::{BASE_PATH, Reject, Request, RequestId, Response, ResponseBody};
 use crate::outbound::{Circle, Trail};
 
@@ -41,6 +42,8 @@ struct Asked {
     method: Method,
     /// What is known of its body, if it has one.
     watch: Option<Arc<Watch>>,
+    /// How that gets on.
+    progress: Option<Arc<Progress>>,
     /// Counts what passes of its body and of the response's.
     flow: Flow,
 }
@@ -48,7 +51,8 @@ struct Asked {
 impl Asked {
     fn new(request: &Request) -> Self {
         let (watch, flow) = ((!request.body.is_end()).then(Arc::default), Flow::default());
-        Asked { id: request.id, method: request.method.clone(), watch, flow }
+        let progress = request.body.progress().cloned();
+        Asked { id: request.id, method: request.method.clone(), watch, progress, flow }
     }
 }
 
@@ -80,6 +84,7 @@ pub struct Visit {
     head: oneshot::Receiver<Head>,
     pub(super) gone: Gone,
     watch: Option<Arc<Watch>>,
+    pub(super) progress: Option<Arc<Progress>>,
     pub(super) flow: Flow,
     about: Arc<About>,
     id: RequestId,
@@ -163,8 +168,8 @@ impl Visit {
         (head, gone): (oneshot::Receiver<Head>, Gone),
         (about, pool): (Arc<About>, Rc<Pool>),
     ) -> Self {
-        let Asked { id, method, watch, flow } = asked;
-        Visit { call, ended: None, head, gone, watch, flow, about, id, method, pool }
+        let Asked { id, method, watch, progress, flow } = asked;
+        Visit { call, ended: None, head, gone, watch, progress, flow, about, id, method, pool }
     }
 
     /// The guest's response. Its body may still be coming.
@@ -172,11 +177,12 @@ impl Visit {
     /// # Errors
     /// The instance is gone, and the reject says what the client is told.
     pub async fn response(mut self, deadline: Instant) -> Result<Response, Reject> {
+        let deadline = Deadline::new(deadline, self.progress.clone());
         let head = std::future::poll_fn(|cx| self.poll_head(cx));
-        let head = match tokio::time::timeout_at(deadline.into(), head).await {
-            Ok(Ok(head)) => head,
-            Ok(Err(reject)) => return Err(self.blame(reject)),
-            Err(_) => {
+        let head = match deadline.within(head).await {
+            Some(Ok(head)) => head,
+            Some(Err(reject)) => return Err(self.blame(reject)),
+            None => {
                 self.log("no response before the deadline");
                 return Err(Reject::Deadline);
             }

@@ -8,6 +8,7 @@ use wasmtime::Linker;
 use super::{Guest, MODULE, Result, hand, invalid, memory, misuse, no_request, range};
 use crate::guest::call::{BUFFER_RESPONSE, Call, Phase, TRAILERS};
 use crate::guest::header;
+use crate::message::fields::FIELDS_MAX;
 
 pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
     linker.func_wrap(MODULE, "get_header_names", get_header_names)?;
@@ -159,6 +160,9 @@ fn put_header(
     })?;
     let added = header::field_bytes(&name, &value);
     let fields = kind.fields_mut(call)?;
+    if fields.len() >= FIELDS_MAX {
+        return Err(invalid(format!("more than {FIELDS_MAX} header fields")));
+    }
     match put {
         Put::Set => drop(fields.insert(name, value)),
         Put::Add => drop(

@@ -55,6 +55,7 @@ impl CoreInstance {
         let code = guest.core();
         let call = Call::new(guest.about.clone(), code.features);
         let mut store = store(code.pre.module().engine(), call);
+        store.data_mut().limiter.charge_instance(1)?;
         if !guest.runs_startup() {
             // Filling the memory is code, too, but bounded: it need not yield.
             store.set_epoch_deadline(u64::MAX / 2);
@@ -167,8 +168,12 @@ impl CoreInstance {
         pool: &Pool,
     ) -> impl Future<Output = Result<(Box<CoreInstance>, R), Reject>> {
         self.store.set_epoch_deadline(QUANTUM_TICKS);
-        let guest = self.guest.id;
-        let request = self.store.data().exchange.as_ref().map(|exchange| exchange.request.id);
+        // The call may take the instance with it.
+        let about = pool.about(&self.guest);
+        let request = self.store.data().exchange.as_ref().map(|exchange| {
+            meter.follow(exchange.request.body.progress());
+            exchange.request.id
+        });
         let call: Movable<(Box<CoreInstance>, wasmtime::Result<R>)> = Box::pin(async move {
             let (store, function) = function(&mut self);
             let result = function.call_async(store, params).await;
@@ -192,9 +197,7 @@ impl CoreInstance {
                     }
                 }
                 Err(reject) => {
-                    if let Some(about) = pool.about(guest) {
-                        log_end(&about, request, format_args!("{reject}"));
-                    }
+                    log_end(&about, request, format_args!("{reject}"));
                     Err(reject)
                 }
             }
@@ -218,8 +221,11 @@ impl CoreInstance {
         meter: &mut Meter<'_>,
     ) -> Result<(Box<Request>, HeaderMap), Reject> {
         let exchange = self.take_exchange();
-        let mut next = Box::pin(exchange.next_request(&self.guest.about));
-        meter.run(next.as_mut()).await?
+        let id = exchange.request.id;
+        let about = &self.guest.about;
+        let mut next = Box::pin(exchange.next_request(about));
+        let next = meter.run(next.as_mut()).await;
+        next.inspect_err(|reject| log_end(about, Some(id), format_args!("{reject}")))?
     }
 
     /// Whether the guest wants to see the next handler's response.

@@ -166,10 +166,8 @@ impl Writer<'_, '_> {
     /// Whether the instruction at `start` loads or stores (core specification, 5.4.7 and 5.4.9).
     fn is_access(&self, start: usize) -> bool {
         const VECTOR: u8 = 0xfd;
-        match self.wasm.get(start..).unwrap_or_default() {
-            [0x28..=0x3e, ..] | [VECTOR, 0..=11 | 84..=93, ..] => true,
-            _ => false,
-        }
+        let code = self.wasm.get(start..).unwrap_or_default();
+        matches!(code, [0x28..=0x3e, ..] | [VECTOR, 0..=11 | 84..=93, ..])
     }
 
     /// Whether an instruction has the host do something that takes more than a moment.

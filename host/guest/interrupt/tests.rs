@@ -3,7 +3,7 @@
 mod bulk;
 mod calls;
 
-use wasmparser::{Operator, Parser, Payload};
+use wasmparser::{Parser, Payload};
 
 use super::{Divisible, Interruptible, OffsetMap};
 

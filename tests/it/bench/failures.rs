@@ -205,6 +205,12 @@ fn another_body_in_another_round_is_an_error() {
     assert_eq!(done.target().errors("body"), 2);
     let of_round = |at: usize| done.target().rounds()[at]["errors"]["body"].as_u64();
     assert_eq!([0, 1, 2].map(of_round), [Some(0), Some(1), Some(1)]);
+    // What differs, and what to do about it. Each round has two connections.
+    let notes = done.target().notes();
+    let differs = r#"4 and 4 bytes, from byte 3 on "0" and then "2""#;
+    for words in ["first body error, in round 2: GET /: ", differs, "--allow-errors"] {
+        assert!(notes.contains(words), "{words}: {notes}");
+    }
     // Two targets may differ from each other.
     let stub = Stub::new(|asked, wire| {
         let body = &asked.request.target;
@@ -212,6 +218,33 @@ fn another_body_in_another_round_is_an_error() {
     });
     let done = Bench::new([stub.url("/one"), stub.url("/other")]).args(args).run();
     done.assert_good();
+}
+
+/// The first failure of each kind is there in words.
+#[test]
+fn what_fails_is_named_with_the_first_example() {
+    let stub = Stub::new(|asked, wire| match (asked.of_target, &*asked.request.target) {
+        (0, _) => wire.say(OK),
+        (_, "/status") => wire.say(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"),
+        (_, "/closed") => Ok(false),
+        (_, "/noise") => wire.say(b"\x00\x01\r\n\r\n"),
+        (_, "/late") => wire.stay_silent(),
+        (_, other) => panic!("{other}"),
+    });
+    let cases = [
+        ("/status", "first status error, in round 1: GET /status was answered with 503"),
+        ("/closed", "GET /closed: the connection ended before the whole answer had come"),
+        ("/noise", "GET /noise: what the server sent is not HTTP/1.1: its head cannot be read"),
+        ("/late", "GET /late had no whole answer in 200ms"),
+    ];
+    let done = Bench::new(cases.map(|(path, _)| stub.url(path)))
+        .args(["--connections", "1", "--rate", "20", "--duration", "200ms", "--timeout", "200ms"])
+        .run();
+    for (path, words) in cases {
+        let notes = done.target_named(path).notes();
+        assert!(notes.contains(words), "{notes}");
+        assert_eq!(notes.matches("first ").count(), 1, "{notes}");
+    }
 }
 
 #[test]

@@ -234,6 +234,40 @@ fn nonsense_from_the_start_is_named() {
     assert!(done.target().notes().contains("not HTTP/1.1"), "{}", done.text());
 }
 
+/// A head of `bytes` in `fields` fields, with an answer behind it.
+fn head_of(fields: usize, bytes: usize) -> Vec<u8> {
+    let value = "x".repeat(bytes / fields);
+    let lines: String = (0..fields).map(|number| format!("X-{number}: {value}\r\n")).collect();
+    format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n{lines}\r\nhello").into_bytes()
+}
+
+#[test]
+fn a_large_head_is_read_or_named() {
+    let stub = Stub::new(|asked, wire| {
+        wire.say(match &*asked.request.target {
+            "/long" => head_of(20, 200_000),
+            "/many" => head_of(300, 3_000),
+            "/too-long" => head_of(20, 300_000),
+            "/too-many" => head_of(1_100, 11_000),
+            other => panic!("{other}"),
+        })
+    });
+    let paths = ["/long", "/many", "/too-long", "/too-many"];
+    let done = Bench::new(paths.map(|path| stub.url(path)))
+        .args(["--connections", "1", "--rate", "20", "--duration", "200ms"])
+        .run();
+    for path in ["/long", "/many"] {
+        assert!(done.target_named(path).samples() > 0, "{}", done.text());
+        assert_eq!(done.target_named(path).errors("total"), 0, "{}", done.text());
+    }
+    for (path, words) in
+        [("/too-long", "longer than the 256 KiB"), ("/too-many", "the 1024 fields")]
+    {
+        let notes = done.target_named(path).notes();
+        assert!(notes.contains(words) && !notes.contains("not HTTP/1.1"), "{notes}");
+    }
+}
+
 #[test]
 fn what_has_no_end_takes_no_memory() {
     let stub = Stub::new(|asked, wire| {

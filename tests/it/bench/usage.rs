@@ -102,14 +102,15 @@ fn each_bad_url_has_its_words() {
         ("http:///hello", "not a URL"),
         ("http://user:secret@127.0.0.1/", "give user and password as a header"),
         ("http://[::1/", "not a URL"),
-        ("http://127.0.0.1/a b", "not a URL"),
+        ("http://127.0.0.1/a b", "not a URL: there is a space in it, which is written %20"),
         ("http://127.0.0.1/\x1b[31m", "not a URL"),
         ("http://127.0.0.1/\r\nX: y", "not a URL"),
+        ("http://::1:80/", "not a URL: an IPv6 address stands in brackets"),
         ("", "not a URL"),
         ("/hello", "not a URL"),
     ] {
         let done = Bench::new([url]).run();
-        assert_eq!((done.code, done.out.as_str()), (Some(1), ""), "{url:?}: {}", done.text());
+        assert_eq!((done.code, done.out.as_str()), (Some(2), ""), "{url:?}: {}", done.text());
         assert!(done.err.contains(words), "{url:?}: {}", done.text());
         assert!(!done.err.contains('\x1b'), "{:?}", done.err);
         assert!(done.err.contains(&format!("{url:?}")), "{url:?}: {}", done.text());
@@ -117,14 +118,37 @@ fn each_bad_url_has_its_words() {
     // A mistake in one of them, and nothing is measured.
     let stub = Stub::ok();
     let done = Bench::new([&stub.url("/"), "https://127.0.0.1/"]).run();
-    assert_eq!((done.code, stub.requests()), (Some(1), 0), "{}", done.text());
+    assert_eq!((done.code, stub.requests()), (Some(2), 0), "{}", done.text());
+    // Of two, both are said.
+    let done = Bench::new(["http://:80/", "https://127.0.0.1/"]).run();
+    assert_eq!(done.err.matches("error: ").count(), 2, "{}", done.text());
+}
+
+/// What is asked for where a URL has no path, or ends in what no server is to see.
+#[test]
+fn a_url_is_asked_for_as_curl_asks() {
+    let stub = Stub::ok();
+    let base = stub.url("");
+    let bare = base.trim_start_matches("http://");
+    for (url, target) in [
+        (format!("{base}?x=1"), "/?x=1"),
+        (base.clone(), "/"),
+        (bare.to_owned(), "/"),
+        (format!("HTTP://{bare}/hello#part"), "/hello"),
+    ] {
+        let before = stub.requests();
+        Bench::new([&url]).args(["--duration", "20ms", "--rate", "50"]).run().assert_good();
+        let seen = &stub.kept()[before];
+        assert_eq!(seen.target, target, "{url}");
+        assert_eq!(seen.all("host"), [bare], "{url}");
+    }
 }
 
 #[test]
 fn a_port_that_is_none_is_not_taken_for_another() {
     for url in ["http://127.0.0.1:99999/", "127.0.0.1:99999", "http://127.0.0.1:port/"] {
         let done = Bench::new([url]).run();
-        assert_eq!((done.code, done.out.as_str()), (Some(1), ""), "{url}: {}", done.text());
+        assert_eq!((done.code, done.out.as_str()), (Some(2), ""), "{url}: {}", done.text());
         assert!(done.err.contains(&format!("{url:?}")), "{}", done.text());
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, assert_as_new, is_03, start, text};
+use super::{PATIENCE, assert_as_new, is_03, setup, start, text};
+use crate::causes::cause;
 use crate::host::Host;
 use crate::hostile::{ISOLATIONS, assert_discreet};
 
@@ -37,6 +38,46 @@ fn a_call_without_a_response_is_answered_for() {
             }
         }
     }
+}
+
+/// The cause is in the log under the id that the client is told, be it the first request, which
+/// waits for its guest to be loaded, or one that finds an instance.
+#[test]
+fn the_cause_of_an_end_is_in_the_log() {
+    let cases: [(&str, &[&str], u16, &str); 4] = [
+        ("spin", &["--cpu-max", "100ms", "--deadline", "60s"], 504, "cpu_time"),
+        ("silent", &["--deadline", "2s"], 504, "no response before the deadline"),
+        ("trap-before", &[], 500, "unreachable"),
+        ("error", &[], 500, "answered with an error"),
+    ];
+    for isolation in ISOLATIONS {
+        for (behaviour, flags, status, why) in cases {
+            let host = setup(flags).args(["--isolation", isolation, "--no-cache"]).start();
+            for _ in 0..3 {
+                let answer = host.get(&format!("/probe/{behaviour}"));
+                let line = cause(&host, &answer, status);
+                assert!(line.has(&["probe", why]), "{behaviour}, {why:?}: {line:?}");
+            }
+            assert_as_new(&host);
+        }
+    }
+}
+
+/// Requests that share an instance each have their line.
+#[test]
+fn the_cause_of_a_common_end_is_in_the_log() {
+    let flags = ["--isolation", "reuse", "--workers", "1", "--cpu-max", "200ms"];
+    let host = start(&flags);
+    std::thread::scope(|scope| {
+        let sleeping: Vec<_> =
+            (0..3).map(|_| scope.spawn(|| host.get("/probe/sleep?60000"))).collect();
+        host.status_when("inside", PATIENCE, |status| status.in_flight == 3);
+        cause(&host, &host.get("/probe/spin"), 504);
+        for sleeping in sleeping {
+            cause(&host, &sleeping.join().expect("an answer"), 504);
+        }
+    });
+    assert_as_new(&host);
 }
 
 #[test]

@@ -153,3 +153,38 @@ fn a_whole_response_outlives_its_guest() {
         assert_as_new(&host);
     }
 }
+
+/// HTTP/1.0 has no chunks: a body without a length ends with its connection, which is not said to
+/// be kept.
+#[test]
+fn an_old_client_is_sent_a_body_to_the_end_of_its_connection() {
+    let host = start(&[]);
+    for keep in ["", "connection: keep-alive\r\n"] {
+        let mut connection = host.connect();
+        connection.send(format!("GET /probe/sse?3 HTTP/1.0\r\nhost: a\r\n{keep}\r\n"));
+        let answer = connection.read();
+        assert!(answer.closes(), "{answer:?}");
+        assert_eq!(answer.all("transfer-encoding"), [""; 0], "{answer:?}");
+        assert!(answer.text().ends_with("data: 2\n\n"), "{answer:?}");
+    }
+    assert_as_new(&host);
+}
+
+/// Nothing but a reset tells such a client that its body was cut off.
+#[test]
+fn an_old_client_can_tell_a_body_that_breaks_off() {
+    let host = start(&[]);
+    for _ in 0..5 {
+        let mut connection = host.connect();
+        connection.send("GET /probe/trap-middle HTTP/1.0\r\nhost: a\r\n\r\n");
+        let came = connection.next("GET");
+        let is_reset = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
+        let is_told = match &came {
+            Ok(Some(answer)) => answer.status == 500,
+            Ok(None) => false,
+            Err(error) => is_reset(error),
+        };
+        assert!(is_told, "{came:?}");
+    }
+    assert_as_new(&host);
+}

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::wire::{LAST, Wire, chunks, unchunked};
 use super::{assert_as_new, start};
-use crate::client::message;
+use crate::client::{Response, message};
+use crate::uploads::{STALL, assert_none_lost, slowly};
 
 const CHUNKED: &str = "transfer-encoding: chunked";
 
@@ -178,5 +179,43 @@ fn each_piece_goes_back_before_the_next_one_comes() {
     wire.send(LAST);
     wire.wait_for("\r\n0\r\n\r\n");
     drop(wire);
+    assert_as_new(&host);
+}
+
+#[test]
+fn none_of_many_uploads_is_lost() {
+    let host = start(&STALL);
+    let is_counted = |answer: &Response, bytes: usize| {
+        let sum = bytes as u64 * u64::from(b'x');
+        answer.status == 200 && answer.text() == format!("{bytes} {sum}")
+    };
+    assert_none_lost(&host, "/probe/upload", is_counted);
+    assert_as_new(&host);
+}
+
+/// The time in which the client is waited for is not the guest's.
+#[test]
+fn an_upload_may_take_longer_than_the_deadline() {
+    let host = start(&["--deadline", "1s"]);
+    let answer = slowly(&host, "/probe/upload");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "500 60000"), "{answer:?}");
+    assert_as_new(&host);
+}
+
+/// Behind the head of the answer, the client could not be told any more to send its body.
+#[test]
+fn continue_is_sent_ahead_of_a_head_that_comes_first() {
+    let host = start(&["--stall-timeout", "2s"]);
+    for _ in 0..5 {
+        let headers = ["expect: 100-continue", "content-length: 4", "connection: close"];
+        let mut wire = Wire::open(&host, message("POST", "/probe/echo", &headers, b""));
+        wire.wait_for("HTTP/1.1 100 Continue\r\n\r\n");
+        wire.send("body");
+        let came = String::from_utf8_lossy(&wire.rest()).into_owned();
+        assert_eq!(came.matches("100 Continue").count(), 1, "{came}");
+        let (body, is_whole) =
+            unchunked(came.split_once("\r\n\r\n").expect("two heads").1.as_bytes());
+        assert_eq!((body.as_slice(), is_whole), (&b"body"[..], true), "{came}");
+    }
     assert_as_new(&host);
 }

@@ -26,6 +26,11 @@ pub struct Status {
     /// Bytes that are taken of `--memory-total`.
     pub memory_used: u64,
     pub memory_total: u64,
+    /// Of what the kernel counts, and allows.
+    pub mappings_used: u64,
+    pub mappings_max: u64,
+    pub descriptors_used: u64,
+    pub descriptors_max: u64,
 }
 
 impl Status {
@@ -72,6 +77,10 @@ impl Status {
             failed: number(field("failed")),
             memory_used: number(field("memory_used")),
             memory_total: number(field("memory_total")),
+            mappings_used: number(field("mappings_used")),
+            mappings_max: number(field("mappings_max")),
+            descriptors_used: number(field("descriptors_used")),
+            descriptors_max: number(field("descriptors_max")),
         }
     }
 

@@ -1,71 +1,86 @@
-//! A guest that traps time after time is not called for a while, and then tried again.
+//! What a request provokes never keeps a guest from the requests of others. A guest whose start-up
+//! keeps failing, to which no request has come, is not tried for a while, and then tried again.
 
-use super::{PATIENCE, assert_discreet, host};
-use crate::host::{HELLO, Host, until};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// How many traps in a row it takes.
-const TRAPS_MAX: u64 = 10;
+use super::{ISOLATIONS, PATIENCE, assert_discreet, host, text};
+use crate::host::{HELLO, Host, Status, until};
 
-fn trap(host: &Host, times: u64) {
-    for _ in 0..times {
-        host.get("/unreachable").assert_problem(500);
-    }
-}
+/// How many failed starts in a row it takes.
+const FAILURES_MAX: u64 = 10;
 
 fn paused_lines(host: &Host) -> usize {
-    host.lines().iter().filter(|line| line.has(&["time and again", "unreachable"])).count()
+    host.lines().iter().filter(|line| line.has(&["time and again", "moody"])).count()
 }
 
+/// A guest whose start-up runs in each instance and traps from then on, in seconds since 1970.
+fn moody(bad_from: u64) -> String {
+    let is_bad = format!("(i64.ge_u (i64.load (i32.const 0)) (i64.const {bad_from}000000000))");
+    let start = format!("(if {is_bad} (then (unreachable)))");
+    let call = "(drop (call $clock_time_get (i32.const 0) (i64.const 1) (i32.const 0))))";
+    assert!(text("start_clock").contains(call));
+    text("start_clock").replace(call, &format!("{} {start})", &call[..call.len() - 1]))
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970").as_secs()
+}
+
+/// One client has a guest trap all the time. The other gets every answer.
 #[test]
-fn a_guest_that_keeps_trapping_is_paused_and_tried_again() {
-    for isolation in ["fresh", "reuse"] {
+fn a_client_whose_requests_trap_takes_the_guest_from_nobody() {
+    for isolation in ISOLATIONS {
         let host = host(["unreachable"], isolation).args(["--workers", "1"]).start();
         host.settled();
-        trap(&host, TRAPS_MAX);
-        let refused = host.get("/unreachable");
-        assert_discreet("/unreachable", &refused, 503);
-        assert_eq!(refused.header("retry-after"), Some("10"));
-        host.assert_serves("/good");
-        host.wait_log_with(&["time and again"]);
-        // Traps go on, one at the end of each pause.
-        let tried = |status: &crate::host::Status| status.rejects("trap") == TRAPS_MAX + 2;
-        host.status_when("tried twice", PATIENCE, |status| {
-            let answer = host.get("/unreachable");
-            assert!([500, 503].contains(&answer.status), "{answer:?}");
-            tried(status)
-        });
-        // A good answer is the end of it.
-        until("a good answer", PATIENCE, || {
-            (host.request("POST", "/unreachable", &[], b"").status == 200).then_some(())
-        });
-        trap(&host, TRAPS_MAX - 1);
-        assert_eq!(host.request("POST", "/unreachable", &[], b"").status, 200);
-        // The log has said it once.
-        host.wait_log_with(&["answers again"]);
-        assert_eq!(paused_lines(&host), 1);
-        host.at_rest();
+        let mut attacker = host.connect();
+        let mut good = host.connect();
+        for _ in 0..20 {
+            for _ in 0..12 {
+                attacker.get("/unreachable").assert_problem(500);
+            }
+            assert_eq!(good.request("POST", "/unreachable", &[], b"").status, 200);
+        }
+        for _ in 0..20 {
+            assert_eq!(good.request("POST", "/unreachable", &[], b"").status, 200);
+        }
+        let status = host.at_rest();
+        assert_eq!((status.rejects("trap"), status.rejects("paused")), (240, 0));
     }
 }
 
 #[test]
-fn a_good_answer_in_between_is_enough() {
-    let host = host(["unreachable"], "fresh").args(["--workers", "1"]).start();
+fn a_guest_that_cannot_start_is_paused_and_tried_again() {
+    let bad_from = now() + 3;
+    let flags = ["--workers", "1"];
+    let host = host([], "fresh").file("moody.wat", moody(bad_from)).args(flags).start();
+    host.settled();
+    host.assert_serves("/moody");
+    until("the bad time", PATIENCE, || (now() > bad_from).then_some(()));
+    // Instances may be ready that were made before.
+    until("the pause", PATIENCE, || {
+        let answer = host.get("/moody");
+        assert!([200, 500, 503].contains(&answer.status), "{answer:?}");
+        (answer.status == 503).then_some(())
+    });
+    let traps = host.status().rejects("trap");
+    assert!((1..=FAILURES_MAX).contains(&traps), "{traps}");
+    let refused = host.get("/moody");
+    assert_discreet("/moody", &refused, 503);
+    assert_eq!(refused.header("retry-after"), Some("10"));
+    host.assert_serves("/good");
+    // One is tried at the end of each pause.
+    let before = host.status().rejects("trap");
+    host.status_when("tried twice", PATIENCE, |status: &Status| {
+        let answer = host.get("/moody");
+        assert!([500, 503].contains(&answer.status), "{answer:?}");
+        status.rejects("trap") >= before + 2
+    });
+    assert_eq!(paused_lines(&host), 1);
+    // Another version is not paused.
+    std::fs::write(host.handlers().join("moody.wat"), HELLO).expect("the folder is there");
+    until("the new version", PATIENCE, || (host.get("/moody").status == 200).then_some(()));
     for _ in 0..3 {
-        trap(&host, TRAPS_MAX - 1);
-        assert_eq!(host.request("POST", "/unreachable", &[], b"").status, 200);
+        host.assert_serves("/moody");
     }
-    assert_eq!(host.at_rest().rejects("paused"), 0);
-}
-
-#[test]
-fn a_new_version_is_not_paused() {
-    let host = host(["unreachable"], "fresh").args(["--workers", "1"]).start();
-    trap(&host, TRAPS_MAX);
-    host.get("/unreachable").assert_problem(503);
-    let file = host.handlers().join("unreachable.wat");
-    std::fs::write(&file, HELLO).expect("the folder is there");
-    until("the new version", PATIENCE, || (host.get("/unreachable").status == 200).then_some(()));
-    for _ in 0..3 {
-        host.assert_serves("/unreachable");
-    }
+    host.at_rest();
 }

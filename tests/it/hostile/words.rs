@@ -1,8 +1,8 @@
 //! What guests say and what they set on a response: the log and the wire get it harmless.
 
-use super::{assert_discreet, host};
+use super::{PATIENCE, assert_discreet, host};
 use crate::abi::probe::Probe;
-use crate::host::{HELLO, Host, Line};
+use crate::host::{HELLO, Host, Line, until};
 
 /// What this file tests.
 pub const GUESTS: &[&str] = &["own_framing", "sockets_forever", "stdout_escapes"];
@@ -130,5 +130,30 @@ fn a_status_without_a_body_has_none() {
     // RFC 9110, 15.3.6: no content, which over HTTP/1.1 has to be said.
     let reset = connection.get("/reset");
     assert_eq!((reset.status, reset.body.as_slice()), (205, b"".as_slice()));
+    host.at_rest();
+}
+
+/// All requests to one guest together have a bound, too: what is beyond it would take the log from
+/// others. What is dropped is counted.
+#[test]
+fn a_guest_leaves_the_log_to_others() {
+    let lines = "(call $log (i32.const 2) (i32.const 0) (i32.const 4000))".repeat(16);
+    let guest = format!(
+        r#"(module (import "http_handler" "log" (func $log (param i32 i32 i32)))
+  (memory (export "memory") 1)
+  (func (export "handle_request") (result i64) {lines} (i64.const 0)))"#
+    );
+    let host = Host::with("chatty.wat", guest).file("good.wat", HELLO).start();
+    host.settled();
+    until("lines that were dropped", PATIENCE, || {
+        let mut connection = host.connect();
+        for _ in 0..100 {
+            assert_eq!(connection.get("/chatty").status, 200);
+        }
+        host.lines()
+            .iter()
+            .any(|line| line.has(&["chatty", "this handler logs too much"]))
+            .then_some(())
+    });
     host.at_rest();
 }

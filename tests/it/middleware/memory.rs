@@ -15,7 +15,7 @@ const TOO_MUCH: usize = 3 << 20;
 fn start(upstream: &Upstream, guest: &Probe) -> Host {
     let host = before(upstream)
         .file("guest.wat", guest.wat())
-        .args(["--memory-total", "2MiB", "--workers", "1"])
+        .args(["--memory-total", "4MiB", "--workers", "1"])
         .start();
     host.settled();
     host
@@ -26,7 +26,7 @@ fn start(upstream: &Upstream, guest: &Probe) -> Host {
 fn assert_refused_one(host: &Host) {
     host.assert_serves("/good");
     assert_eq!(host.at_rest().rejects("no_memory"), 1);
-    host.status_when("its memory back", PATIENCE, |status| status.memory_used < 1 << 20);
+    host.status_when("its memory back", PATIENCE, |status| status.memory_used < 2 << 20);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::before;
 use super::upstream::{Upstream, plain};
 use crate::abi::probe::Probe;
 use crate::client::Response;
-use crate::host::Host;
+use crate::host::{HELLO, Host};
 
 /// The upstream of these tests answers with a status, fields and a body to be changed.
 fn answering() -> Upstream {
@@ -296,4 +296,108 @@ fn fields_set_before_next_are_kept() {
     assert_eq!(answer.header("x-before"), Some("kept"));
     assert_eq!(answer.header("server"), Some("up"));
     host.at_rest();
+}
+
+/// What a client may not ask for, a guest may not ask for in its place; and what is not a request
+/// of HTTP/1.1 does not reach the upstream at all.
+#[test]
+fn a_guest_passes_on_requests_of_http_alone() {
+    let upstream = answering();
+    let mut setup = Host::with("good.wat", HELLO).args(["--upstream", &upstream.url("/base")]);
+    let changes = [
+        "(call $set_method 'CONNECT')",
+        "(call $set_method '')",
+        "(call $set_method 'A B')",
+        "(call $set_method 'GET / HTTP/1.1\\0d\\0a')",
+        "(call $set_uri '/../admin')",
+        "(call $set_uri '/a/..')",
+        "(call $set_uri '/./a')",
+        "(call $set_uri '/%2e%2E/admin')",
+        "(call $set_uri '/a%2f..')",
+        "(call $set_uri '/a%5cb')",
+        "(call $set_uri '/a%00')",
+        "(call $set_uri '/a%zz')",
+        "(call $set_uri '/a#b')",
+        "(call $set_uri '/a b')",
+        "(call $set_uri '/a\\0d\\0ab')",
+        "(call $set_uri '*')",
+        "(call $set_uri 'http://other.test/')",
+        "(call $set_uri 'other.test:80')",
+        "(call $set_header_value #0 'host' 'a b')",
+        "(call $set_header_value #0 'host' 'a.test/b')",
+        "(call $add_header_value #0 'host' 'other.test')",
+    ];
+    for (at, change) in changes.iter().enumerate() {
+        setup = setup.file(&format!("guest{at}.wat"), Probe::new(change).next().wat());
+    }
+    let host = setup.start();
+    for (at, change) in changes.iter().enumerate() {
+        let answer = host.request("POST", &format!("/guest{at}"), &[], b"GET /hidden HTTP/1.1\r\n");
+        assert_eq!(answer.status, 500, "{change}: {}", answer.text());
+        answer.assert_problem(500);
+    }
+    assert_eq!(upstream.connections().0, 0);
+    assert_eq!(host.at_rest().rejects("invalid_request"), 3);
+}
+
+/// Fields by which a guest could frame a message, or speak for one connection, have no effect.
+#[test]
+fn a_guest_does_not_frame_what_it_passes_on() {
+    let upstream = answering();
+    let guest = Probe::new(
+        "(call $set_method 'POST')
+         (call $set_header_value #0 'transfer-encoding' 'gzip, chunked')
+         (call $set_header_value #0 'content-length' '1')
+         (call $add_header_value #0 'content-length' '2')
+         (call $set_header_value #0 'connection' 'upgrade, x-named, host')
+         (call $set_header_value #0 'upgrade' 'h2c')
+         (call $set_header_value #0 'te' 'gzip')
+         (call $set_header_value #0 'x-named' '1')
+         (call $write_body #0 'body')",
+    );
+    let host = start(&upstream, &guest.next());
+    assert_eq!(host.get("/guest").status, 203);
+    let seen = upstream.one();
+    for name in ["transfer-encoding", "connection", "upgrade", "te", "x-named"] {
+        assert_eq!(seen.all(name), [""; 0], "{name}");
+    }
+    assert_eq!(seen.all("content-length"), ["4"]);
+    assert_eq!(seen.all("host"), ["guest.test"]);
+    assert_eq!((seen.version.as_str(), seen.body.as_slice()), ("HTTP/1.1", &b"body"[..]));
+    host.at_rest();
+}
+
+/// However many fields the limit on their size would allow, there is a limit on their number.
+#[test]
+fn a_guest_sets_so_many_fields() {
+    let upstream = answering();
+    // Names of four letters, from aaaa on.
+    let fields = |kind: &str, count: u32| {
+        format!(
+            "(local $at i32) (local $rest i32) (local $place i32)
+             (loop $more
+               (local.set $rest (local.get $at))
+               (local.set $place #4)
+               (loop $letter
+                 (local.set $place (i32.sub (local.get $place) #1))
+                 (i32.store8 (i32.add #65536 (local.get $place))
+                   (i32.add #97 (i32.rem_u (local.get $rest) #26)))
+                 (local.set $rest (i32.div_u (local.get $rest) #26))
+                 (br_if $letter (local.get $place)))
+               (call $set_header_value {kind} #65536 #4 #65536 #1)
+               (local.set $at (i32.add (local.get $at) #1))
+               (br_if $more (i32.lt_u (local.get $at) #{count})))"
+        )
+    };
+    let host = before(&upstream)
+        .file("many.wat", Probe::new(&fields("#1", 9_000)).next().wat())
+        .file("asks.wat", Probe::new(&fields("#0", 30_000)).next().wat())
+        .file("answers.wat", Probe::new(&fields("#1", 30_000)).wat())
+        .args(["--header-max", "256KiB"])
+        .start();
+    host.get("/asks").assert_problem(500);
+    host.get("/answers").assert_problem(500);
+    assert_eq!(host.get("/many").status, 203);
+    host.wait_log_with(&["more than 10000 header fields"]);
+    assert_eq!(host.at_rest().rejects("panic"), 0);
 }

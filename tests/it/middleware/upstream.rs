@@ -12,8 +12,11 @@ use std::sync::{Arc, Mutex};
 pub struct Seen {
     pub method: String,
     pub target: String,
+    pub version: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+    /// What came behind a chunked body.
+    pub trailers: Vec<(String, String)>,
 }
 
 impl Seen {
@@ -130,25 +133,33 @@ fn line(reader: &mut BufReader<TcpStream>) -> io::Result<String> {
     Ok(line.trim_end_matches("\r\n").to_owned())
 }
 
+/// Fields, to the empty line behind them.
+fn fields(reader: &mut BufReader<TcpStream>) -> io::Result<Vec<(String, String)>> {
+    let mut fields = Vec::new();
+    loop {
+        let field = line(reader)?;
+        let Some((name, value)) = field.split_once(':') else { return Ok(fields) };
+        fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+}
+
 /// One request; `None` at the end of the connection.
 fn read(reader: &mut BufReader<TcpStream>, record: &Record) -> io::Result<Option<Seen>> {
     let start = line(reader)?;
     let mut words = start.split(' ').map(str::to_owned);
     let (Some(method), Some(target)) = (words.next(), words.next()) else { return Ok(None) };
-    let mut seen = Seen { method, target, ..Seen::default() };
-    loop {
-        let field = line(reader)?;
-        let Some((name, value)) = field.split_once(':') else { break };
-        seen.headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-    }
+    let version = words.next().unwrap_or_default();
+    let mut seen = Seen { method, target, version, ..Seen::default() };
+    seen.headers = fields(reader)?;
     if seen.all("transfer-encoding").contains(&"chunked") {
         loop {
             let size = usize::from_str_radix(&line(reader)?, 16).map_err(io::Error::other)?;
-            take(reader, record, &mut seen.body, size)?;
-            line(reader)?;
             if size == 0 {
+                seen.trailers = fields(reader)?;
                 return Ok(Some(seen));
             }
+            take(reader, record, &mut seen.body, size)?;
+            line(reader)?;
         }
     }
     let length = seen.all("content-length").first().map(|text| text.parse());

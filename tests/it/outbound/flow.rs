@@ -53,6 +53,24 @@ fn a_body_that_nobody_takes_is_not_kept() {
     assert_as_new(&host);
 }
 
+/// The body of a request may be written before that is sent.
+#[test]
+fn a_body_may_be_written_before_its_request_is_sent() {
+    if super::is_03() {
+        return;
+    }
+    let server = good();
+    let host = allowing(&LOCAL, &["--workers", "1"]);
+    for (number, kib) in [0, 1, 4, 5, 300, 700].into_iter().enumerate() {
+        let url = format!("x-url: {}", server.url("/"));
+        let path = format!("/probe/fetch-written?{kib}");
+        let answer = host.request("GET", &path, &[&url, "x-method: POST"], b"");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "200 ok"), "{kib} KiB");
+        assert_eq!(server.seen()[number].body.len(), kib << 10);
+    }
+    assert_as_new(&host);
+}
+
 /// Where its calls go on in the slow lane, it sends from another thread.
 #[test]
 fn a_guest_may_compute_before_it_sends() {
@@ -274,5 +292,61 @@ fn a_client_that_goes_takes_its_requests_along() {
     let host = allowing(&LOCAL, &["--deadline", "300ms"]);
     host.request("GET", "/probe/fetch", &[&url], b"").assert_problem(504);
     until((2, 2));
+    assert_as_new(&host);
+}
+
+/// A body with its length is sent to its end, and the guest hears of nothing else; where the server
+/// keeps the connection, the next request goes by it.
+#[test]
+fn a_body_with_its_length_is_sent() {
+    let server = good();
+    let host = allowing(&LOCAL, &["--workers", "1"]);
+    for _ in 0..3 {
+        let fields = ["x-method: POST", "x-content-length: 9"];
+        let told = fetch_with(&host, "fetch-upload", &server.url("/"), &fields);
+        assert_eq!(told, "200 ok");
+        let seen = server.seen().pop().expect("a request");
+        assert_eq!(seen.all("content-length"), ["9"]);
+        assert_eq!(seen.all("transfer-encoding"), [""; 0]);
+        assert_eq!(seen.body, b"some body");
+    }
+    assert_eq!(server.connections().0, 1);
+    assert_as_new(&host);
+}
+
+/// Trailers that a guest has named reach the server, whatever length it has given besides.
+#[test]
+fn trailers_of_a_request_are_sent() {
+    let server = good();
+    let host = allowing(&LOCAL, &["--workers", "1"]);
+    for length in [&[][..], &["x-content-length: 9"]] {
+        for method in ["x-method: POST", "x-method: GET"] {
+            let fields = [&[method, "x-trailer: x-checksum"], length].concat();
+            let told = fetch_with(&host, "fetch-upload", &server.url("/"), &fields);
+            assert_eq!(told, "200 ok");
+            let seen = server.seen().pop().expect("a request");
+            assert_eq!(seen.all("trailer"), ["x-checksum"]);
+            assert_eq!(seen.all("content-length"), [""; 0]);
+            assert_eq!(seen.body, b"some body");
+            assert_eq!(seen.trailers, [("x-checksum".to_owned(), "end".to_owned())]);
+        }
+    }
+    assert_as_new(&host);
+}
+
+/// A response whose framing can be read in two ways is none.
+#[test]
+fn a_response_is_framed_in_one_way() {
+    let host = allowing(&LOCAL, &[]);
+    for head in [
+        "transfer-encoding: gzip, chunked\r\n",
+        "transfer-encoding: chunked\r\ncontent-length: 2\r\n",
+        "transfer-encoding: gzip\r\n",
+        "content-length: 2\r\ncontent-length: 3\r\n",
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{head}\r\n2\r\nok\r\n0\r\n\r\n");
+        let server = Upstream::saying_once(answer);
+        assert_code(&fetch(&host, &server.url("/")), "HttpProtocolError");
+    }
     assert_as_new(&host);
 }

@@ -12,6 +12,7 @@ use wasmtime_wasi::p2::bindings::random::{insecure, random};
 
 use super::abi::{Guest, List, Result, flag, give, give_all, parts};
 use crate::guest::component::State;
+use crate::guest::component::random::{CHEAP, SECURE, Source, bytes};
 use crate::guest::core::misuse;
 
 const MONOTONIC: &str = "wasi:clocks/monotonic-clock";
@@ -33,7 +34,7 @@ const VERSION: Version = Version {
     mark: "",
     get: "",
     time: WALL,
-    // Who wants more than WASI's limit is stopped.
+    // A guest gets as many as it wants, or is stopped.
     random_bytes_max: u64::MAX,
 };
 
@@ -71,34 +72,36 @@ fn add_times(linker: &mut Linker<State>, version: &Version) -> Result<()> {
 
 fn add_random(linker: &mut Linker<State>, version: &Version) -> Result<()> {
     let interface = &format!("wasi:random/random{}", version.mark);
-    let len_max = version.random_bytes_max;
-    linker.func_wrap(
-        interface,
-        "get-random-bytes",
-        move |mut guest: Guest<'_>, len: u64, ret: u32| {
-            let random = guest.data_mut().ctx().ctx.random();
-            let bytes = random::Host::get_random_bytes(random, len.min(len_max))?;
-            give_all(&mut guest, ret, bytes)
-        },
-    )?;
+    add_bytes(linker, interface, "get-random-bytes", (SECURE, version.random_bytes_max))?;
     linker.func_wrap(interface, "get-random-u64", |mut guest: Guest<'_>| {
         random::Host::get_random_u64(guest.data_mut().ctx().ctx.random())
     })?;
     Ok(())
 }
 
+fn add_bytes(
+    linker: &mut Linker<State>,
+    interface: &str,
+    name: &str,
+    (source, len_max): (Source, u64),
+) -> Result<()> {
+    linker.func_wrap_async(
+        interface,
+        name,
+        move |mut guest: Guest<'_>, (len, ret): (u64, u32)| {
+            Box::new(async move {
+                let bytes = bytes(guest.data_mut(), len.min(len_max), source).await?;
+                give_all(&mut guest, ret, bytes)
+            })
+        },
+    )?;
+    Ok(())
+}
+
 fn add_insecure_random(linker: &mut Linker<State>, version: &Version) -> Result<()> {
     let Version { mark, get, random_bytes_max: len_max, .. } = *version;
     let interface = &format!("wasi:random/insecure{mark}");
-    linker.func_wrap(
-        interface,
-        "get-insecure-random-bytes",
-        move |mut guest: Guest<'_>, len: u64, ret: u32| {
-            let random = guest.data_mut().ctx().ctx.random();
-            let bytes = insecure::Host::get_insecure_random_bytes(random, len.min(len_max))?;
-            give_all(&mut guest, ret, bytes)
-        },
-    )?;
+    add_bytes(linker, interface, "get-insecure-random-bytes", (CHEAP, len_max))?;
     linker.func_wrap(interface, "get-insecure-random-u64", |mut guest: Guest<'_>| {
         insecure::Host::get_insecure_random_u64(guest.data_mut().ctx().ctx.random())
     })?;

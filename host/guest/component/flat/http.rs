@@ -20,8 +20,8 @@ use wasmtime_wasi_http::{FieldMap, WasiHttpView as _};
 use super::abi::{At, Guest, Held, Layout, Lower, Own, Result, flag, give, give_all, parts};
 use super::error::Flattened;
 use super::fields;
-use super::shapes::{add_drop, add_maker, add_part, add_part_once, add_value};
-use crate::guest::component::State;
+use super::shapes::{add_drop, add_end, add_maker, add_part, add_part_once, add_value};
+use crate::guest::component::{State, outgoing_body};
 use crate::guest::core::misuse;
 
 impl Held for FieldMap {
@@ -207,11 +207,7 @@ fn add_response(linker: &mut Linker<State>) -> Result<()> {
         "[method]outgoing-response.headers",
         |http, it: Resource<OutgoingResponse>| HostOutgoingResponse::headers(http, it),
     )?;
-    add_part_once(
-        linker,
-        "[method]outgoing-response.body",
-        |http, it: Resource<OutgoingResponse>| HostOutgoingResponse::body(http, it),
-    )?;
+    add_end(linker, "[method]outgoing-response.body", outgoing_body::of_response)?;
     linker.func_wrap(TYPES, "[static]response-outparam.set", set_response)?;
     linker.func_wrap(
         TYPES,
@@ -247,9 +243,7 @@ fn set_response(
 }
 
 fn add_response_body(linker: &mut Linker<State>) -> Result<()> {
-    add_part_once(linker, "[method]outgoing-body.write", |http, it: Resource<OutgoingBody>| {
-        HostOutgoingBody::write(http, it)
-    })?;
+    add_end(linker, "[method]outgoing-body.write", outgoing_body::write)?;
     linker.func_wrap(
         TYPES,
         "[static]outgoing-body.finish",

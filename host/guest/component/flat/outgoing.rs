@@ -16,9 +16,9 @@ use wasmtime_wasi_io::streams::Error;
 
 use super::abi::{Guest, Held, Own, Result, flag, give, give_all, owned, parts, string};
 use super::http::TYPES;
-use super::shapes::{add_drop, add_maker, add_part, add_part_once, add_value};
-use crate::guest::component::State;
+use super::shapes::{add_drop, add_end, add_maker, add_part, add_part_once, add_value};
 use crate::guest::component::codes::error_code;
+use crate::guest::component::{State, outgoing_body};
 use crate::guest::core::misuse;
 
 impl Held for OutgoingRequest {
@@ -52,11 +52,7 @@ fn add_request(linker: &mut Linker<State>) -> Result<()> {
     add_part(linker, "[method]outgoing-request.headers", |http, it: Resource<OutgoingRequest>| {
         HostOutgoingRequest::headers(http, it)
     })?;
-    add_part_once(
-        linker,
-        "[method]outgoing-request.body",
-        |http, it: Resource<OutgoingRequest>| HostOutgoingRequest::body(http, it),
-    )?;
+    add_end(linker, "[method]outgoing-request.body", outgoing_body::of_request)?;
     add_value(linker, "[method]outgoing-request.method", |http, it: Resource<OutgoingRequest>| {
         HostOutgoingRequest::method(http, it)
     })?;

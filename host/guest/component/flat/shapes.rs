@@ -68,6 +68,25 @@ pub fn add_part_once<T: Held, P: Held>(
     Ok(())
 }
 
+/// How one end of a resource is taken: its guest is told whether it could be.
+type TakeEnd<T, P> = fn(&mut State, Resource<T>) -> Result<std::result::Result<Resource<P>, ()>>;
+
+/// As [`add_part_once`], where the store has a say in it.
+pub fn add_end<T: Held, P: Held>(
+    linker: &mut Linker<State>,
+    name: &str,
+    end: TakeEnd<T, P>,
+) -> Result<()> {
+    linker.func_wrap(TYPES, name, move |mut guest: Guest<'_>, this: u32, ret: u32| {
+        let state = guest.data_mut();
+        let resource = state.canon.handles.get(this)?;
+        let end = end(state, resource)?;
+        let end = owned(state, end)?;
+        give(&mut guest, ret, end)
+    })?;
+    Ok(())
+}
+
 /// Makes a resource of another, which the guest gives away.
 pub fn add_maker<T: Held, M: Held>(
     linker: &mut Linker<State>,

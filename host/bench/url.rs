@@ -1,0 +1,111 @@
+//! URLs of servers to be measured, as they are typed.
+//!
+//! Owns what a URL may be: what curl takes, as far as it is http. Resolves nothing.
+
+use std::net::Ipv6Addr;
+
+/// A URL, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// As it was typed.
+    pub text: String,
+    /// `host:port`, an IPv6 address in brackets.
+    pub authority: String,
+    /// Path with query.
+    pub path: String,
+}
+
+const EXAMPLE: &str = "write http://127.0.0.1:8080/hello";
+
+impl Url {
+    /// Takes a URL apart. Without a scheme it is http; the fragment is dropped.
+    ///
+    /// # Errors
+    /// It cannot be used; the text says why.
+    pub fn parse(text: &str) -> Result<Url, String> {
+        let (authority, path) = parts(text).map_err(|why| format!("{text:?} {why}"))?;
+        Ok(Url { text: text.to_owned(), authority, path })
+    }
+}
+
+fn parts(text: &str) -> Result<(String, String), String> {
+    let is_not = |why: &str| format!("is not a URL: {why}; {EXAMPLE}");
+    if let Some(found) = text.chars().find(|it| it.is_control() || it.is_whitespace()) {
+        return Err(is_not(match found {
+            ' ' => "there is a space in it, which is written %20",
+            _ => "there is a control character in it",
+        }));
+    }
+    let is_scheme = |it: &str| it.bytes().all(|it| it.is_ascii_alphanumeric());
+    let scheme = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme));
+    let (scheme, rest) = scheme.unwrap_or(("http", text));
+    if !scheme.eq_ignore_ascii_case("http") {
+        return Err(
+            "has another scheme: only http is measured; TLS would be what is compared".into()
+        );
+    }
+    let rest = rest.split_once('#').map_or(rest, |(rest, _)| rest);
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    if authority.contains('@') {
+        return Err("names a user: give user and password as a header: \
+                    -H 'Authorization: Basic ...'"
+            .into());
+    }
+    let (host, port) = host(authority).map_err(|why| is_not(&why))?;
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    Ok((format!("{host}:{port}"), format!("{slash}{}", encoded(path))))
+}
+
+/// Host and port.
+fn host(authority: &str) -> Result<(&str, u16), String> {
+    let (host, port) = if authority.starts_with('[') {
+        let end = authority.find(']').ok_or("a bracket is not closed")?;
+        let (host, port) = authority.split_at(end + 1);
+        let address = &host[1..end];
+        if address.parse::<Ipv6Addr>().is_err() {
+            return Err(format!("[{address}] is no IPv6 address"));
+        }
+        (host, port)
+    } else {
+        authority.split_at(authority.find(':').unwrap_or(authority.len()))
+    };
+    if port.matches(':').count() > 1 {
+        return Err("an IPv6 address stands in brackets, as in http://[::1]:8080/".into());
+    }
+    if host.is_empty() {
+        return Err("it names no host".into());
+    }
+    let is_of_name = |it: char| it.is_ascii_alphanumeric() || "-._~!$&'()*+,;=%".contains(it);
+    if !host.starts_with('[')
+        && let Some(odd) = host.chars().find(|it| !is_of_name(*it))
+    {
+        return Err(format!("no name of a host has {odd:?} in it"));
+    }
+    match port.strip_prefix(':') {
+        None if port.is_empty() => Ok((host, 80)),
+        None => Err(format!("{port:?} stands behind the host")),
+        Some("") => Ok((host, 80)),
+        Some(port) => {
+            let digits = port.bytes().all(|it| it.is_ascii_digit()).then(|| port.parse::<u16>());
+            let number = digits.and_then(Result::ok).filter(|port| *port > 0);
+            Ok((host, number.ok_or("a port is a number from 1 to 65535")?))
+        }
+    }
+}
+
+/// A path and query with what is not ASCII in percent.
+fn encoded(path: &str) -> String {
+    let mut encoded = String::new();
+    for byte in path.bytes() {
+        match byte {
+            b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x80.. => {
+                encoded += &format!("%{byte:02X}");
+            }
+            byte => encoded.push(char::from(byte)),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests;

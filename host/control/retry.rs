@@ -1,0 +1,116 @@
+//! What becomes of a file that could not be loaded: what is said of it, and when it is tried again.
+//!
+//! Owns these times. A part of the reload loop. Knows nothing of why a load fails but its cause.
+
+use std::time::{Duration, Instant};
+
+use super::entries::Progress;
+use super::reload::Reload;
+use crate::guest::failure::{Cause, Failure};
+use crate::log::escape;
+use crate::registry::State;
+
+/// A version that fails so soon after it appeared is tried once more before that is said: a copy
+/// may have paused.
+const DOUBT: Duration = Duration::from_secs(1);
+/// What failed for a reason that is not the file's is tried again after this long, then after twice
+/// as long, and so on.
+const RETRY: Duration = Duration::from_secs(5);
+const RETRY_DOUBLINGS: u32 = 6;
+/// The same where requests wait for it.
+const RETRY_WANTED: Duration = Duration::from_millis(250);
+const RETRY_WANTED_DOUBLINGS: u32 = 7;
+/// Where tries have no end, they take no more than one part in so many of the time, and no more than
+/// a half while requests wait.
+const RETRY_PART: u32 = 10;
+/// What may be a file's fault or not is tried so often. After that it is taken for the file's.
+const UNCLEAR_MAX: u32 = 8;
+
+/// When a file is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Again {
+    after: Duration,
+    /// If requests wait for it.
+    if_wanted: Duration,
+}
+
+/// When to try again what has failed so often before, and has taken this long now. `None` is not
+/// before there is another version.
+fn again(cause: Cause, mishaps: u32, took: Duration) -> Option<Again> {
+    let longest = RETRY * (1 << RETRY_DOUBLINGS);
+    let least = (took * RETRY_PART).min(longest);
+    let after = RETRY * (1 << mishaps.min(RETRY_DOUBLINGS));
+    let (after, if_wanted) = match cause {
+        Cause::File => return None,
+        Cause::Unclear if mishaps + 1 >= UNCLEAR_MAX => return None,
+        Cause::Unclear => (after, after),
+        Cause::Access => (after.max(least), after.max(least)),
+        Cause::Shortage => {
+            let sooner = RETRY_WANTED * (1 << mishaps.min(RETRY_WANTED_DOUBLINGS));
+            (after.max(least), sooner.max(took.min(longest)))
+        }
+    };
+    Some(Again { after, if_wanted })
+}
+
+impl Reload {
+    /// Takes note that a load has failed, which took this long.
+    pub fn failed(&mut self, id: usize, failure: Failure, took: Duration, now: Instant) {
+        let is_file = self.folder.is_some();
+        let Some(entry) = self.entries.get(id) else { return };
+        let fresh = is_file && now.duration_since(entry.seen) < DOUBT;
+        if fresh && !entry.is_doubted {
+            entry.is_doubted = true;
+            let again = entry.seen + DOUBT;
+            entry.progress = Progress::Settling(again);
+            return self.pending.push((again, id));
+        }
+        let again = again(failure.cause, entry.mishaps, took);
+        let then = match (failure.cause, again) {
+            (Cause::File, _) => "",
+            (_, None) => ", and it is not tried again until its file changes",
+            (_, Some(_)) => ", and it is tried again",
+        };
+        let waits = failure.cause == Cause::Shortage;
+        entry.is_outlived = entry.served.is_some();
+        let served = match (entry.is_outlived, waits) {
+            (true, _) => "the version before it is still served",
+            (false, true) => "its requests wait",
+            (false, false) => "its route answers 503",
+        };
+        if !waits && !entry.is_outlived {
+            entry.handler.set(State::Failed);
+        }
+        let said = format!("{}; {served}{then}", failure.reason);
+        if entry.said.as_ref() != Some(&said) {
+            let file = escape(entry.file().as_bytes(), 512);
+            tracing::error!("{file}: {said}");
+            entry.said = Some(said);
+        }
+        let Some(again) = again else { return };
+        entry.mishaps += 1;
+        entry.retry_if_wanted = Some(now + again.if_wanted);
+        let is_wanted = waits && entry.handler.is_wanted();
+        self.try_at(id, now + if is_wanted { again.if_wanted } else { again.after });
+    }
+
+    /// Has a file that has failed tried as soon as it may be, for requests wait for it.
+    pub fn try_sooner(&mut self, id: usize) {
+        let Some(entry) = self.entries.get(id) else { return };
+        if let (Progress::Settling(at), Some(sooner)) = (entry.progress, entry.retry_if_wanted)
+            && sooner < at
+        {
+            self.try_at(id, sooner);
+        }
+    }
+
+    fn try_at(&mut self, id: usize, at: Instant) {
+        if let Some(entry) = self.entries.get(id) {
+            entry.progress = Progress::Settling(at);
+            self.pending.push((at, id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

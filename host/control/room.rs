@@ -1,0 +1,184 @@
+//! How much may be loaded: which guests give way to others, and whether there is room for one more.
+//!
+//! Owns the sum of what loaded guests take, the marks past which idle ones are unloaded, and the
+//! wait of those for which the kernel would have nothing left. A part of the reload loop. Knows
+//! nothing of files.
+
+use std::time::{Duration, Instant};
+
+use super::reload::Reload;
+use crate::guest::load::Size;
+use crate::guest::resources::{Amount, MAPPINGS_PER_GUEST, Resources};
+use crate::registry::State;
+
+/// How long a guest must not have been used to be unloaded, in tenths of a second.
+const IDLE_MOMENTS: u32 = 10;
+/// Between two looks at how much loaded guests take.
+const TRIM: Duration = Duration::from_millis(200);
+/// Between two looks whether there is room again. What was unloaded is given back once the workers
+/// have swept their pools, which they do every tenth of a second.
+const WAIT: Duration = Duration::from_millis(50);
+/// Eighths of what guests may hold, past which idle ones are unloaded. The last is for those that
+/// are in use when more are asked for.
+const MARK_EIGHTHS: u64 = 7;
+/// So many loads, and the mappings of the process are counted anew.
+const COUNTED_EVERY: u32 = 1_024;
+/// How often the log tells that there is no room.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// What loaded guests take, and may take.
+pub struct Room {
+    bytes_max: usize,
+    resources: Resources,
+    loaded: Size,
+    loads: u32,
+    trim_at: Option<Instant>,
+    /// When it is looked again, where there is no room for what is to be loaded.
+    wait_until: Option<Instant>,
+    told: Option<Instant>,
+}
+
+impl Room {
+    pub fn new(bytes_max: usize, resources: Resources) -> Self {
+        let (trim_at, wait_until, told) = Default::default();
+        let loaded = Size::default();
+        Room { bytes_max, resources, loaded, loads: 0, trim_at, wait_until, told }
+    }
+
+    /// Takes note of a guest that is loaded, in the place of one of this size.
+    pub fn note_loaded(&mut self, size: Size, before: Option<Size>) {
+        self.loaded.bytes += size.bytes;
+        self.loaded.amount.add(size.amount);
+        if let Some(before) = before {
+            self.note_unloaded(before);
+        }
+        self.loads += 1;
+        if self.loads.is_multiple_of(COUNTED_EVERY) {
+            self.resources.count_anew();
+        }
+    }
+
+    pub fn note_unloaded(&mut self, size: Size) {
+        self.loaded.bytes -= size.bytes;
+        self.loaded.amount.sub(size.amount);
+    }
+
+    /// Whether guests are loaded that nobody has asked for.
+    pub fn is_ample(&self) -> bool {
+        let mut with_one = self.loaded.amount;
+        with_one.add(Amount { mappings: MAPPINGS_PER_GUEST, descriptors: 0 });
+        self.loaded.bytes < self.bytes_max && !with_one.exceeds(self.mark())
+    }
+
+    /// When there is something to do though nothing is heard.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.trim_at.into_iter().chain(self.wait_until).min()
+    }
+
+    /// Says that the next look is when a load has ended.
+    pub fn wait_for_a_load(&mut self) {
+        self.wait_until = None;
+    }
+
+    fn mark(&self) -> Amount {
+        self.resources.most().eighths(MARK_EIGHTHS)
+    }
+
+    fn is_over(&self) -> bool {
+        self.loaded.bytes > self.bytes_max || self.loaded.amount.exceeds(self.mark())
+    }
+
+    /// Whether it helps to unload a guest of this size.
+    fn is_helped_by(&self, size: Size) -> bool {
+        let (loaded, mark) = (self.loaded, self.mark());
+        loaded.bytes > self.bytes_max
+            || loaded.amount.mappings > mark.mappings
+            || loaded.amount.descriptors > mark.descriptors && size.amount.descriptors > 0
+    }
+
+    /// Whether even guests that are in use are unloaded: they will be loaded again.
+    fn is_tight(&self) -> bool {
+        self.wait_until.is_some() || self.loaded.bytes > self.bytes_max + self.bytes_max / 4
+    }
+
+    fn tell(&mut self, now: Instant) {
+        if self.told.is_some_and(|at| now - at < TOLD_EVERY) {
+            return;
+        }
+        self.told = Some(now);
+        let mappings = self.resources.mappings();
+        let (files, files_max) = self.resources.descriptors();
+        tracing::warn!(
+            "no handler can be loaded now, so requests for those that are not loaded wait: {} of \
+             {} mappings (vm.max_map_count) and {files} of {files_max} open files (ulimit -n) are \
+             taken",
+            mappings.used,
+            mappings.max
+        );
+    }
+}
+
+impl Reload {
+    /// Whether the kernel has what one more guest takes. Where not, those that nobody waits for
+    /// stay cold, others are unloaded, and it is looked again.
+    pub fn has_room(&mut self, now: Instant) -> bool {
+        let is_quiet = self.entries.is_quiet();
+        if is_quiet || self.room.resources.has_room(self.loaders.count()) {
+            self.room.wait_until = None;
+            return !is_quiet;
+        }
+        self.entries.park();
+        let waited = self.room.wait_until.is_some();
+        self.room.wait_until = (!self.entries.is_quiet()).then_some(now + WAIT);
+        if !waited && self.room.wait_until.is_some() {
+            self.room.tell(now);
+            self.room.trim_at = None;
+            self.trim(now);
+        }
+        false
+    }
+
+    /// Unloads guests that are idle while loaded ones take too much memory, or too much of what the
+    /// kernel allows.
+    pub fn trim(&mut self, now: Instant) {
+        if !self.room.is_over() {
+            self.room.trim_at = None;
+            return;
+        }
+        if self.room.trim_at.is_some_and(|at| at > now) {
+            return;
+        }
+        let is_tight = self.room.is_tight();
+        self.room.trim_at = Some(now + if is_tight { WAIT } else { TRIM });
+        let moment = self.registry.moment();
+        let is_idle = |used_at: u32| moment.saturating_sub(used_at) >= IDLE_MOMENTS;
+        let mut idle: Vec<(u32, usize)> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.is_settled())
+            .map(|(id, entry)| (entry.handler.used_at(), id))
+            .filter(|(used_at, _)| is_tight || is_idle(*used_at))
+            .collect();
+        idle.sort_unstable();
+        for (_, id) in idle {
+            if !self.room.is_over() {
+                break;
+            }
+            self.unload(id);
+        }
+    }
+
+    fn unload(&mut self, id: usize) {
+        let Some(entry) = self.entries.get(id) else { return };
+        let Some((_, size)) = entry.served else { return };
+        if !self.room.is_helped_by(size) || !entry.is_current() {
+            return;
+        }
+        entry.served = None;
+        entry.is_unloaded = true;
+        self.room.note_unloaded(size);
+        if let Some(guest) = entry.handler.withdraw(State::Cold) {
+            self.registry.retire(&guest);
+        }
+    }
+}

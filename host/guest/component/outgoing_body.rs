@@ -1,0 +1,303 @@
+//! How much the host holds of a body that a guest of wasi:http 0.2 writes.
+//!
+//! A guest may write before anybody reads: the body of a response that it has not set yet, or of a
+//! request that it has not sent. Until the first read the host holds up to `--response-max` or
+//! `--body-max` of it, so that the guest gets on; from then on a few pieces, so that who writes
+//! faster than the other side reads has to wait. Owns this bound, and has what is held charged to
+//! the memory of all guests. The queue itself is wasmtime's.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use wasmtime::component::Resource;
+use wasmtime_wasi_http::p2::body::HostOutgoingBody;
+use wasmtime_wasi_http::p2::types::{HostOutgoingRequest, HostOutgoingResponse};
+use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _};
+use wasmtime_wasi_io::async_trait;
+use wasmtime_wasi_io::poll::Pollable;
+use wasmtime_wasi_io::streams::{DynOutputStream, OutputStream, StreamError};
+
+use super::State;
+use super::hooks::CHUNK_BYTES_MAX;
+use crate::config::Limits;
+use crate::guest::About;
+use crate::guest::budget::Purpose;
+use crate::guest::call::Fault;
+use crate::guest::core::misuse;
+
+/// Writes that wait to be sent on, once the body is read: with one, a guest and its worker wait for
+/// each other at every write.
+const WRITES_MAX: usize = 4;
+/// What a write takes beside its bytes: a place in the queue, and what the allocator adds.
+const WRITE_BYTES: usize = 128;
+/// The step in which memory is charged. What is below it is not: most bodies are.
+const CHARGE_BYTES: usize = 64 << 10;
+
+/// The bodies of a store to which the guest has not asked for a stream yet, by the numbers of their
+/// resources.
+#[derive(Default)]
+pub struct Unopened(Vec<(u32, Arc<Window>)>);
+
+/// What is known of a body to both of its ends.
+struct Window {
+    about: Arc<About>,
+    /// The most that is held before anybody reads.
+    held_max: usize,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    /// Bytes of the writes that wait, with what they take beside.
+    bytes: usize,
+    writes: usize,
+    charged: usize,
+    /// Whether it is being read.
+    is_read: bool,
+    /// Whether nobody will read it any more.
+    is_dropped: bool,
+    /// Of the guest that waits for room.
+    writer: Option<Waker>,
+}
+
+/// How many writes there may be at once in the queue of one body.
+pub fn writes_max(limits: &Limits) -> usize {
+    request_bytes_max(limits).max(response_bytes_max(limits)) / WRITE_BYTES + WRITES_MAX
+}
+
+fn response_bytes_max(limits: &Limits) -> usize {
+    limits.response_bytes_max.max(least_bytes())
+}
+
+fn request_bytes_max(limits: &Limits) -> usize {
+    usize::try_from(limits.kept_bytes_max()).unwrap_or(usize::MAX).max(least_bytes())
+}
+
+/// As much as is held of a body that is being read.
+const fn least_bytes() -> usize {
+    WRITES_MAX * (CHUNK_BYTES_MAX + WRITE_BYTES)
+}
+
+type Once<T> = wasmtime::Result<Result<Resource<T>, ()>>;
+
+/// `outgoing-response.body`
+pub fn of_response(
+    state: &mut State,
+    this: Resource<HostOutgoingResponse>,
+) -> Once<HostOutgoingBody> {
+    use wasmtime_wasi_http::p2::bindings::http::types::HostOutgoingResponse as Host;
+    let response = Resource::<HostOutgoingResponse>::new_borrow(this.rep());
+    let Ok(body) = Host::body(&mut state.http(), this)? else { return Ok(Err(())) };
+    let window = Window::new(&state.limiter.about, response_bytes_max);
+    state.unopened.put(body.rep(), window.clone());
+    let response = state.table.get_mut(&response)?;
+    response.body = response.body.take().map(|queue| Reading { queue, window }.boxed_unsync());
+    Ok(Ok(body))
+}
+
+/// `outgoing-request.body`
+pub fn of_request(
+    state: &mut State,
+    this: Resource<HostOutgoingRequest>,
+) -> Once<HostOutgoingBody> {
+    use wasmtime_wasi_http::p2::bindings::http::types::HostOutgoingRequest as Host;
+    let request = Resource::<HostOutgoingRequest>::new_borrow(this.rep());
+    let Ok(body) = Host::body(&mut state.http(), this)? else { return Ok(Err(())) };
+    let window = Window::new(&state.limiter.about, request_bytes_max);
+    state.unopened.put(body.rep(), window.clone());
+    let request = state.table.get_mut(&request)?;
+    request.body = request.body.take().map(|queue| Reading { queue, window }.boxed_unsync());
+    Ok(Ok(body))
+}
+
+/// `outgoing-body.write`
+pub fn write(state: &mut State, this: Resource<HostOutgoingBody>) -> Once<DynOutputStream> {
+    let Some(queue) = state.table.get_mut(&this)?.take_output_stream() else { return Ok(Err(())) };
+    let window = state.unopened.take(this.rep());
+    let window = window.ok_or_else(|| wasmtime::format_err!("a body without a window"))?;
+    let stream: DynOutputStream = Box::new(Writing { queue, window });
+    Ok(Ok(state.table.push_child(stream, &this)?))
+}
+
+impl Unopened {
+    fn put(&mut self, body: u32, window: Arc<Window>) {
+        // The number may be that of an earlier body which was never opened.
+        match self.0.iter_mut().find(|(rep, _)| *rep == body) {
+            Some((_, place)) => *place = window,
+            None => self.0.push((body, window)),
+        }
+    }
+
+    fn take(&mut self, body: u32) -> Option<Arc<Window>> {
+        let place = self.0.iter().position(|(rep, _)| *rep == body)?;
+        Some(self.0.swap_remove(place).1)
+    }
+
+    /// As at first.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Window {
+    fn new(about: &Arc<About>, held_max: fn(&Limits) -> usize) -> Arc<Window> {
+        let held_max = held_max(&about.limits);
+        Arc::new(Window { about: about.clone(), held_max, held: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that the next write may have.
+    fn room(&self, held: &Held) -> usize {
+        let left = if held.is_read {
+            if held.writes < WRITES_MAX { CHUNK_BYTES_MAX } else { 0 }
+        } else {
+            self.held_max.saturating_sub(held.bytes + WRITE_BYTES)
+        };
+        left.min(CHUNK_BYTES_MAX)
+    }
+
+    /// Takes note of a write.
+    ///
+    /// # Errors
+    /// There is no room, or no memory: the guest is to be stopped.
+    fn put(&self, bytes: usize) -> wasmtime::Result<()> {
+        let mut held = self.lock();
+        if bytes > self.room(&held) {
+            return Err(misuse("it writes more to a body than there is room for"));
+        }
+        let more = held.bytes + bytes + WRITE_BYTES;
+        let charged = more / CHARGE_BYTES * CHARGE_BYTES;
+        if charged > held.charged {
+            let taken = self.about.memory.take(charged - held.charged, Purpose::Growth);
+            taken.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))?;
+            held.charged = charged;
+        }
+        held.bytes = more;
+        held.writes += 1;
+        Ok(())
+    }
+
+    /// Takes note of a write that has been read.
+    fn take(&self, bytes: usize) {
+        let mut held = self.lock();
+        held.bytes = held.bytes.saturating_sub(bytes + WRITE_BYTES);
+        held.writes = held.writes.saturating_sub(1);
+        // In large steps, so that a body that is read as it is written changes nothing.
+        let charged = held.bytes / CHARGE_BYTES * CHARGE_BYTES;
+        if held.charged > charged && (charged == 0 || held.charged > charged + least_bytes()) {
+            self.about.memory.give(held.charged - charged);
+            held.charged = charged;
+        }
+        held.wake();
+    }
+}
+
+impl Held {
+    fn wake(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+}
+
+/// Both ends are gone.
+impl Drop for Window {
+    fn drop(&mut self) {
+        let charged = self.lock().charged;
+        if charged > 0 {
+            self.about.memory.give(charged);
+        }
+    }
+}
+
+/// The guest's end.
+struct Writing {
+    queue: Box<dyn OutputStream>,
+    window: Arc<Window>,
+}
+
+#[async_trait]
+impl OutputStream for Writing {
+    fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
+        self.window.put(bytes.len()).map_err(StreamError::Trap)?;
+        self.queue.write(bytes)
+    }
+
+    fn flush(&mut self) -> Result<(), StreamError> {
+        self.queue.flush()
+    }
+
+    fn check_write(&mut self) -> Result<usize, StreamError> {
+        let room = self.queue.check_write()?;
+        Ok(room.min(self.window.room(&self.window.lock())))
+    }
+}
+
+#[async_trait]
+impl Pollable for Writing {
+    async fn ready(&mut self) {
+        let window = &self.window;
+        std::future::poll_fn(|cx| {
+            let mut held = window.lock();
+            if held.is_dropped || window.room(&held) > 0 {
+                return Poll::Ready(());
+            }
+            held.writer = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        self.queue.ready().await;
+    }
+}
+
+/// The end that is read: by a client, or by the server that a request goes to.
+struct Reading {
+    queue: WasiBody,
+    window: Arc<Window>,
+}
+
+impl Body for Reading {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let polled = Pin::new(&mut self.queue).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.window.lock().is_read = true;
+                if let Some(data) = frame.data_ref() {
+                    self.window.take(data.len());
+                }
+            }
+            Poll::Ready(_) => {}
+            Poll::Pending => self.window.lock().is_read = true,
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.queue.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.queue.size_hint()
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut held = self.window.lock();
+        held.is_dropped = true;
+        held.wake();
+    }
+}

@@ -1,0 +1,64 @@
+//! Random bytes of WASI 0.2, where a guest gets as many as it asks for.
+//!
+//! Owns how many that may be, and that they are made in pieces, so that nobody waits for all of
+//! them.
+
+use wasmtime::component::Linker;
+use wasmtime_wasi::WasiView as _;
+use wasmtime_wasi::p2::bindings::random::{insecure, random};
+use wasmtime_wasi::random::WasiRandomCtx;
+
+use super::State;
+use super::state::RANDOM_BYTES_MAX;
+use crate::guest::call::Fault;
+use crate::guest::core::misuse;
+
+/// The most that one call gives.
+pub const CALL_BYTES_MAX: u64 = 4 << 20;
+
+/// The interfaces, by the version that wasmtime has them in.
+const RANDOM: &str = "wasi:random/random@0.2.12";
+const INSECURE: &str = "wasi:random/insecure@0.2.12";
+
+/// Makes one piece of at most [`RANDOM_BYTES_MAX`].
+pub type Source = fn(&mut WasiRandomCtx, u64) -> wasmtime::Result<Vec<u8>>;
+
+pub const SECURE: Source = random::Host::get_random_bytes;
+pub const CHEAP: Source = insecure::Host::get_insecure_random_bytes;
+
+/// So many random bytes. While they are on their way to the guest they are charged to it.
+///
+/// # Errors
+/// They are too many, or there is no memory for them: the guest is to be stopped.
+pub async fn bytes(state: &mut State, len: u64, source: Source) -> wasmtime::Result<Vec<u8>> {
+    if len <= RANDOM_BYTES_MAX {
+        return source(state.ctx().ctx.random(), len);
+    }
+    if len > CALL_BYTES_MAX {
+        return Err(misuse(format!(
+            "it asks for {len} random bytes at once, and one call gives {CALL_BYTES_MAX} at most"
+        )));
+    }
+    let mut charge = state.limiter.about.memory.nothing();
+    charge.raise_to(len as usize).map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))?;
+    state.result = Some(charge);
+    let mut bytes = Vec::with_capacity(len as usize);
+    while (bytes.len() as u64) < len {
+        let left = len - bytes.len() as u64;
+        bytes.extend(source(state.ctx().ctx.random(), left.min(RANDOM_BYTES_MAX))?);
+        tokio::task::yield_now().await;
+    }
+    Ok(bytes)
+}
+
+/// Puts these functions in the place of wasmtime's own, which make all bytes at once.
+pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    for (interface, name, source) in
+        [(RANDOM, "get-random-bytes", SECURE), (INSECURE, "get-insecure-random-bytes", CHEAP)]
+    {
+        linker.instance(interface)?.func_wrap_async(name, move |mut store, (len,): (u64,)| {
+            Box::new(async move { Ok((bytes(store.data_mut(), len, source).await?,)) })
+        })?;
+    }
+    Ok(())
+}

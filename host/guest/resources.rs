@@ -1,0 +1,241 @@
+//! What the kernel lets this process have: mappings of memory, descriptors and address space; how
+//! many of them are taken, and whether an error says that there are no more.
+//!
+//! Owns the count of what loaded guests hold, and what is read of Linux's files for it. The code of
+//! every guest is mapped, and a large one keeps a file open. Knows nothing of who is to give way.
+
+use std::fs::{self, read_to_string};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
+use super::slots::{Room, Slots};
+
+/// Mappings of a loaded guest: its code, and the read-only data before and behind it.
+pub const MAPPINGS_PER_GUEST: u64 = 3;
+/// What the kernel allows by default, where it does not say.
+const MAPPINGS_DEFAULT: u64 = 65_530;
+/// Descriptors that a load needs for a moment, above all for the process that compiles.
+const DESCRIPTORS_PER_LOAD: u64 = 8;
+/// Descriptors that connections leave to everything else, where nothing else is chosen: a quarter,
+/// but no more than this.
+const DESCRIPTORS_KEPT_MAX: u64 = 4_096;
+/// Address space that is left for code, heaps and stacks, where there is a limit.
+const ADDRESS_BYTES_KEPT: u64 = 4 << 30;
+/// Addresses of a process with four levels of page tables.
+const ADDRESS_BYTES_ALL: u64 = 1 << 47;
+
+/// What guests hold of the process's resources, and may hold.
+#[derive(Clone)]
+pub struct Resources(Arc<Shared>);
+
+struct Shared {
+    mappings: AtomicU64,
+    mappings_max: AtomicU64,
+    descriptors: AtomicU64,
+    descriptors_max: u64,
+    /// Mappings of everything but guests, as they were counted last, and what instances may add.
+    others: AtomicU64,
+    others_planned: u64,
+    /// The process's own limit.
+    limit: u64,
+}
+
+/// What one guest holds, or many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    pub mappings: u64,
+    pub descriptors: u64,
+}
+
+/// What a guest holds, until this is dropped.
+pub struct Held {
+    of: Resources,
+    amount: Amount,
+}
+
+/// How many mappings the process has, and may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Mappings {
+    pub used: u64,
+    pub max: u64,
+}
+
+impl Mappings {
+    /// As they are now. `chosen` is a lower limit than the kernel's.
+    pub fn read(chosen: Option<u64>) -> Self {
+        let kernel = read_to_string("/proc/sys/vm/max_map_count").ok();
+        let kernel = kernel.and_then(|text| text.trim().parse().ok()).unwrap_or(MAPPINGS_DEFAULT);
+        Mappings { used: count_mappings(), max: chosen.map_or(kernel, |chosen| chosen.min(kernel)) }
+    }
+
+    pub fn free(self) -> u64 {
+        self.max.saturating_sub(self.used)
+    }
+}
+
+impl Room {
+    /// What is left of the mappings, and of the limit on address space.
+    pub fn read(mappings: Mappings) -> Self {
+        let limit = getrlimit(Resource::As).current.unwrap_or(ADDRESS_BYTES_ALL);
+        let used = read_to_string("/proc/self/statm").ok();
+        let pages = used.and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+        let used = pages.unwrap_or(0) * rustix::param::page_size() as u64;
+        let left = limit.min(ADDRESS_BYTES_ALL).saturating_sub(used + ADDRESS_BYTES_KEPT);
+        Room { mappings: mappings.free(), address_bytes: left }
+    }
+}
+
+impl Resources {
+    /// To be made once the engines are there. `before` is how it was without them.
+    pub fn new(before: Mappings, slots: Slots) -> Self {
+        let for_guests = slots.mappings_for_guests(before.free());
+        Resources(Arc::new(Shared {
+            mappings: AtomicU64::new(0),
+            mappings_max: AtomicU64::new(for_guests),
+            descriptors: AtomicU64::new(0),
+            descriptors_max: descriptors_kept(descriptors_max()) / 2,
+            others: AtomicU64::new(count_mappings()),
+            others_planned: before.max - for_guests.min(before.max),
+            limit: before.max,
+        }))
+    }
+
+    /// For a process that loads a guest now and then.
+    pub fn unlimited() -> Self {
+        let max = u64::MAX;
+        Resources(Arc::new(Shared {
+            mappings: AtomicU64::new(0),
+            mappings_max: AtomicU64::new(max),
+            descriptors: AtomicU64::new(0),
+            descriptors_max: max,
+            others: AtomicU64::new(0),
+            others_planned: 0,
+            limit: max,
+        }))
+    }
+
+    /// Counts what a guest holds.
+    pub fn hold(&self, amount: Amount) -> Held {
+        self.0.mappings.fetch_add(amount.mappings, Ordering::Relaxed);
+        self.0.descriptors.fetch_add(amount.descriptors, Ordering::Relaxed);
+        Held { of: self.clone(), amount }
+    }
+
+    /// What all guests may hold.
+    pub fn most(&self) -> Amount {
+        Amount {
+            mappings: self.0.mappings_max.load(Ordering::Relaxed),
+            descriptors: self.0.descriptors_max,
+        }
+    }
+
+    /// Whether there is enough for one more load beside so many that are under way.
+    pub fn has_room(&self, loads: usize) -> bool {
+        let loads = loads as u64 + 1;
+        let held = self.0.mappings.load(Ordering::Relaxed);
+        held.saturating_add(loads * MAPPINGS_PER_GUEST) <= self.most().mappings
+            && descriptors_max().saturating_sub(count_descriptors()) >= loads * DESCRIPTORS_PER_LOAD
+    }
+
+    /// Counts the mappings of the process anew: where everything but guests has more than was
+    /// planned, guests get less. Takes 1 ms for some thousand mappings.
+    pub fn count_anew(&self) {
+        let shared = &self.0;
+        let others = count_mappings().saturating_sub(shared.mappings.load(Ordering::Relaxed));
+        shared.others.store(others, Ordering::Relaxed);
+        let kept_back = shared.others_planned.max(others.saturating_add(MAPPINGS_PER_GUEST * 64));
+        shared.mappings_max.store(shared.limit.saturating_sub(kept_back), Ordering::Relaxed);
+    }
+
+    /// Files that are open, and that may be.
+    pub fn descriptors(&self) -> (u64, u64) {
+        (count_descriptors(), descriptors_max())
+    }
+
+    /// Mappings of the process: what guests hold now, and the others as they were counted last.
+    pub fn mappings(&self) -> Mappings {
+        let shared = &self.0;
+        let used = shared.others.load(Ordering::Relaxed) + shared.mappings.load(Ordering::Relaxed);
+        Mappings { used, max: shared.limit }
+    }
+}
+
+impl Amount {
+    pub fn add(&mut self, other: Amount) {
+        self.mappings += other.mappings;
+        self.descriptors += other.descriptors;
+    }
+
+    pub fn sub(&mut self, other: Amount) {
+        self.mappings -= other.mappings;
+        self.descriptors -= other.descriptors;
+    }
+
+    /// Whether any of it is more than that.
+    pub fn exceeds(&self, most: Amount) -> bool {
+        self.mappings > most.mappings || self.descriptors > most.descriptors
+    }
+
+    /// So many eighths of it.
+    pub fn eighths(self, eighths: u64) -> Amount {
+        let part = |all: u64| all / 8 * eighths + all % 8 * eighths / 8;
+        Amount { mappings: part(self.mappings), descriptors: part(self.descriptors) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Amount { mappings, descriptors } = self.amount;
+        self.of.0.mappings.fetch_sub(mappings, Ordering::Relaxed);
+        self.of.0.descriptors.fetch_sub(descriptors, Ordering::Relaxed);
+    }
+}
+
+/// How many files this process may have open.
+pub fn descriptors_max() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(1 << 20)
+}
+
+/// How many of so many descriptors are not for connections.
+pub fn descriptors_kept(all: u64) -> u64 {
+    (all / 4).min(DESCRIPTORS_KEPT_MAX)
+}
+
+/// How many files are open. The size of the folder says it, but with Linux before 6.2.
+fn count_descriptors() -> u64 {
+    const FOLDER: &str = "/proc/self/fd";
+    let size = fs::metadata(FOLDER).map_or(0, |about| about.len());
+    if size > 0 { size } else { fs::read_dir(FOLDER).map_or(0, |files| files.count() as u64) }
+}
+
+fn count_mappings() -> u64 {
+    let maps = fs::read("/proc/self/maps").unwrap_or_default();
+    maps.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+/// Whether the kernel was short of something: memory, mappings, descriptors or processes. That
+/// passes, and says nothing about a file.
+pub fn is_shortage(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| is_short(Errno::from_raw_os_error(code)))
+}
+
+/// The same of an error of the engine.
+pub fn is_engine_shortage(error: &wasmtime::Error) -> bool {
+    error.chain().any(|cause| {
+        let errno = cause.downcast_ref::<Errno>().copied();
+        errno.is_some_and(is_short)
+            || cause.downcast_ref::<io::Error>().is_some_and(is_shortage)
+            || cause.is::<wasmtime::error::OutOfMemory>()
+    })
+}
+
+fn is_short(errno: Errno) -> bool {
+    matches!(errno, Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOBUFS)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! Tests of the order.
+
+use super::*;
+
+const SLICE: Duration = Duration::from_millis(1);
+
+fn join_for(queue: &Rc<RunQueue>, guest: usize, expected: Duration) -> Turn {
+    queue.join(guest, expected, &Context::from_waker(Waker::noop()))
+}
+
+fn join(queue: &Rc<RunQueue>, guest: usize) -> Turn {
+    join_for(queue, guest, SLICE)
+}
+
+fn has_turn(turn: &Turn) -> bool {
+    turn.poll(&Context::from_waker(Waker::noop()))
+}
+
+/// Whose turn it is.
+fn next(queue: &RunQueue, turns: &mut Vec<Turn>) -> usize {
+    queue.give();
+    let at = turns.iter().position(has_turn).expect("somebody has the turn");
+    let turn = turns.swap_remove(at);
+    assert!(!turns.iter().any(has_turn), "more than one has the turn");
+    let guest = turn.guest;
+    turn.end(SLICE);
+    guest
+}
+
+#[test]
+fn guests_take_turns_and_not_calls() {
+    let queue = Rc::default();
+    let mut turns: Vec<Turn> = (0..10).map(|_| join(&queue, 1)).collect();
+    assert_eq!(next(&queue, &mut turns), 1);
+    assert_eq!(next(&queue, &mut turns), 1);
+    // Who comes is next, though eight came before.
+    turns.extend((0..2).map(|_| join(&queue, 2)));
+    let order: Vec<usize> = (0..10).map(|_| next(&queue, &mut turns)).collect();
+    assert_eq!(order, [2, 1, 2, 1, 1, 1, 1, 1, 1, 1]);
+    assert!(turns.is_empty());
+}
+
+#[test]
+fn nobody_saves_up() {
+    let queue = Rc::default();
+    let mut turns = vec![join(&queue, 2)];
+    assert_eq!(next(&queue, &mut turns), 2);
+    turns.extend((0..100).map(|_| join(&queue, 1)));
+    for _ in 0..50 {
+        assert_eq!(next(&queue, &mut turns), 1);
+    }
+    // It has used 50 ms less, and gets one slice for one.
+    turns.extend((0..10).map(|_| join(&queue, 2)));
+    let order: Vec<usize> = (0..20).map(|_| next(&queue, &mut turns)).collect();
+    assert_eq!(order.iter().filter(|guest| **guest == 2).count(), 10);
+    assert!(order.chunks(4).all(|four| four.contains(&1)), "{order:?}");
+}
+
+/// A call that has the turn and is not polled, since its client does not read, holds up no other.
+#[test]
+fn a_turn_that_is_not_taken_holds_up_nobody() {
+    let queue = Rc::default();
+    let turns: Vec<Turn> = (0..3).map(|_| join(&queue, 1)).collect();
+    for given in 1..=3 {
+        queue.give();
+        assert_eq!(turns.iter().filter(|turn| has_turn(turn)).count(), given);
+    }
+    drop(turns);
+    assert!(queue.state.borrow().shares.is_empty());
+}
+
+#[test]
+fn who_goes_away_leaves_the_queue() {
+    let queue = Rc::default();
+    let turns: Vec<Turn> = (0..3).map(|_| join(&queue, 1)).collect();
+    let [first, second, third]: [Turn; 3] = turns.try_into().ok().expect("three");
+    drop(first);
+    drop(second);
+    queue.give();
+    assert!(has_turn(&third));
+    third.end(SLICE);
+    assert!(!queue.state.borrow().has_waiting());
+}
+
+/// Calls that take little run together, those that take long one by one.
+#[test]
+fn a_round_has_an_end() {
+    for (expected, given) in [(SLICE, 1), (ROUND_MAX / 5, 5)] {
+        let queue = Rc::default();
+        let turns: Vec<Turn> = (0..10).map(|_| join_for(&queue, 1, expected)).collect();
+        queue.give();
+        assert_eq!(turns.iter().filter(|turn| has_turn(turn)).count(), given);
+    }
+}

@@ -1,0 +1,140 @@
+//! What the calls of one guest cost on one worker, and where they run because of that.
+//!
+//! Owns the averages. Time counts and not calls: one call that holds its worker for long weighs as
+//! much as the many short ones that it delays. Knows no clock but what it is told.
+
+use std::time::{Duration, Instant};
+
+use super::engine::QUANTUM_TICKS;
+
+/// A call of more CPU time is long: its first slice, which ends after one to two ticks, would more
+/// often than not be too short for it.
+pub const LONG: Duration = Duration::from_micros(1500);
+/// All calls of a guest are long, and so many that its calls start in the slow lane.
+const LONG_ALL: u32 = 256;
+const LONG_MIN: u32 = LONG_ALL / 2;
+/// Calls, and slices of them, over which an average is taken. So many that it takes six long calls
+/// in a row.
+const AVERAGED: u32 = 8;
+/// Slices of so much on average wait for a turn. To wait costs about a microsecond. Forty at once
+/// of less take two milliseconds.
+pub const HEAVY: Duration = Duration::from_micros(50);
+/// A guest whose slices are long is measured until so many in a row were short, which takes two
+/// looks at the thread's clock each. One long slice has used more than all these looks.
+const MEASURED_AFTER_LONG: u32 = 1024;
+/// The same for one that is only suspected, or whose slices are half as long as heavy ones.
+const MEASURED_AFTER_HEAVY: u32 = 64;
+/// The clock ticks once a millisecond, so it ticks in one of twenty calls that take 50 us, and in
+/// one of three hundred that take 3 us. Two ticks within so many calls make a guest suspect.
+const SUSPECT_CALLS: u32 = 8;
+/// No slice is to take longer. One that does has held its worker up, and its guest stays off the
+/// fast lane for so many times as long as it was too long.
+const SLICE_MAX: Duration = Duration::from_millis(3);
+const PENALTY_TIMES: u32 = 32;
+const PENALTY_MAX: Duration = Duration::from_secs(10);
+
+/// What a guest's calls are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// Short. They are not measured.
+    Short,
+    /// Short, as far as is known. Each is measured.
+    Measured,
+    /// Each waits for a turn in the fast lane.
+    Heavy,
+    /// Each begins in the slow lane.
+    Long,
+}
+
+/// What is known of the calls of one guest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// What part of them outlasts the quantum, a moving average: 256 is all of them.
+    long: u32,
+    /// CPU time of a measured slice in the fast lane, a moving average.
+    slice: Duration,
+    /// How many more short slices there have to be until they are measured no more.
+    measured_for: u32,
+    /// Until when they begin in the slow lane, whatever the averages say.
+    penalty: Option<Instant>,
+    /// Calls so far, and how many there had been at the last in which the clock ticked.
+    calls: u32,
+    ticked_at: u32,
+}
+
+impl Usage {
+    pub fn length(&self) -> Length {
+        if self.long >= LONG_MIN || self.penalty.is_some_and(|end| Instant::now() < end) {
+            Length::Long
+        } else if self.measured_for == 0 {
+            Length::Short
+        } else if self.slice >= HEAVY {
+            Length::Heavy
+        } else {
+            Length::Measured
+        }
+    }
+
+    /// Counts a call that begins.
+    pub fn count(&mut self) {
+        self.calls = self.calls.wrapping_add(1);
+    }
+
+    /// Takes note of a call that was not measured, and in which the clock has ticked.
+    pub fn note_ticks(&mut self, ticks: u32) {
+        let calls = self.calls.wrapping_sub(self.ticked_at);
+        self.ticked_at = self.calls;
+        if ticks > QUANTUM_TICKS as u32 {
+            // It has been long, or others have had the core.
+            self.note_call(true);
+        } else if ticks > 1 || calls <= SUSPECT_CALLS {
+            self.measure(MEASURED_AFTER_HEAVY);
+        }
+    }
+
+    /// Takes note of a slice in which others may have had the core.
+    pub fn suspect(&mut self, used: Duration) {
+        if used >= HEAVY {
+            self.measure(MEASURED_AFTER_HEAVY);
+        }
+    }
+
+    /// What a slice of it is expected to take.
+    pub fn slice(&self) -> Duration {
+        self.slice
+    }
+
+    /// Takes note of whether a call has outlasted the quantum.
+    pub fn note_call(&mut self, is_long: bool) {
+        self.long -= self.long / AVERAGED;
+        if is_long {
+            self.long += LONG_ALL / AVERAGED;
+            self.measure(MEASURED_AFTER_LONG);
+        }
+    }
+
+    /// Takes note of what one slice in the fast lane took.
+    pub fn note_slice(&mut self, used: Duration, now: impl FnOnce() -> Instant) {
+        self.slice = self.slice - self.slice / AVERAGED + used / AVERAGED;
+        if used >= LONG {
+            self.measure(MEASURED_AFTER_LONG);
+        } else if used >= HEAVY / 2 {
+            self.measure(MEASURED_AFTER_HEAVY);
+        } else {
+            self.measured_for = self.measured_for.saturating_sub(1);
+        }
+        if used > SLICE_MAX {
+            let now = now();
+            let begin = self.penalty.map_or(now, |end| end.max(now));
+            let end = begin + (used - SLICE_MAX) * PENALTY_TIMES;
+            self.penalty = Some(end.min(now + PENALTY_MAX));
+        }
+    }
+
+    fn measure(&mut self, slices: u32) {
+        self.measured_for = self.measured_for.max(slices);
+    }
+}
+
+#[cfg(test)]
+mod tests;

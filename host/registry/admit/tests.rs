@@ -1,0 +1,128 @@
+//! Tests of who gets a place.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::*;
+
+const PLACES: usize = 240;
+const QUEUE: QueueLimits = QueueLimits { length_max: 64, wait_max: Duration::from_secs(5) };
+
+/// Takes as many places as there are to be had.
+fn fill(guest: &Rc<GuestGate>, client: &Rc<Holder>) -> Vec<Permit> {
+    std::iter::from_fn(|| guest.admit(client).ok()).collect()
+}
+
+fn guest(gate: &Rc<Gate>) -> Rc<GuestGate> {
+    GuestGate::new(gate, usize::MAX, QUEUE)
+}
+
+type Wait = Pin<Box<dyn Future<Output = Result<Permit, Reject>>>>;
+
+fn wait(guest: &Rc<GuestGate>, client: &Rc<Holder>) -> Wait {
+    let (guest, client) = (guest.clone(), client.clone());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    Box::pin(async move { guest.wait(&client, deadline).await })
+}
+
+fn poll(wait: &mut Wait) -> Option<Permit> {
+    match wait.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(admitted) => Some(admitted.expect("it has not been refused")),
+        Poll::Pending => None,
+    }
+}
+
+#[test]
+fn one_guest_gets_three_quarters() {
+    let gate = Gate::new(PLACES);
+    let (guest, client) = (guest(&gate), Rc::default());
+    assert_eq!(fill(&guest, &client).len(), PLACES / 4 * 3);
+    assert_eq!(gate.free(), PLACES, "they are back");
+}
+
+#[test]
+fn some_places_are_left_however_many_want_all() {
+    for guests in 1..20 {
+        let gate = Gate::new(PLACES);
+        let held: Vec<_> = (0..guests).map(|_| fill(&guest(&gate), &Rc::default())).collect();
+        let other = guest(&gate);
+        assert!(other.admit(&Rc::default()).is_ok(), "{guests} guests leave nothing");
+        assert!(held.iter().all(|held| !held.is_empty()));
+    }
+}
+
+#[test]
+fn a_client_leaves_places_to_others() {
+    let gate = Gate::new(PLACES);
+    let (greedy, other) = (Rc::<Holder>::default(), Rc::default());
+    let held: Vec<_> = (0..50).map(|_| fill(&guest(&gate), &greedy)).collect();
+    assert_eq!(greedy.held(), PLACES / 8 * 7);
+    let new = guest(&gate);
+    assert!(new.admit(&greedy).is_err());
+    assert_eq!(fill(&new, &other).len(), FEW);
+    drop(held);
+    assert_eq!(greedy.held(), 0);
+}
+
+/// With few places there is no share to leave, and all are used.
+#[test]
+fn few_places_are_used_whole() {
+    for places in 1..3 {
+        let gate = Gate::new(places);
+        assert_eq!(fill(&guest(&gate), &Rc::default()).len(), places);
+    }
+}
+
+#[tokio::test]
+async fn who_holds_the_least_is_next() {
+    let gate = Gate::new(PLACES);
+    let (first, second, third) = (guest(&gate), guest(&gate), guest(&gate));
+    let client = Rc::default();
+    let mut held = fill(&first, &client);
+    held.extend(fill(&second, &client));
+    held.extend(fill(&third, &client));
+    let mut waiting = [wait(&first, &client), wait(&second, &client), wait(&third, &client)];
+    assert!(waiting.iter_mut().all(|it| poll(it).is_none()));
+    let counts = [&first, &second, &third].map(|guest| guest.held.get());
+    let least = (0..3).min_by_key(|at| counts[*at]).expect("three");
+    // A place of the guest that has the most: it is not the one to get it back.
+    held.swap_remove(0);
+    let got: Vec<bool> = waiting.iter_mut().map(|it| poll(it).is_some()).collect();
+    assert!(got[least] && !got[0], "{got:?} of {counts:?}");
+}
+
+#[tokio::test]
+async fn guests_take_turns_at_one_place() {
+    let gate = Gate::new(1);
+    let (first, second) = (guest(&gate), guest(&gate));
+    let client = Rc::default();
+    let mut permit = first.admit(&client).ok();
+    let mut waiting: Vec<_> = [&first, &first, &second, &second]
+        .map(|guest| (guest.clone(), wait(guest, &client)))
+        .into();
+    assert!(waiting.iter_mut().all(|(_, it)| poll(it).is_none()));
+    let mut order = Vec::new();
+    while permit.take().is_some() && !waiting.is_empty() {
+        let at = waiting.iter_mut().position(|(_, it)| {
+            permit = poll(it);
+            permit.is_some()
+        });
+        let (guest, _) = waiting.remove(at.expect("a place goes to somebody"));
+        order.push(Rc::ptr_eq(&guest, &first));
+    }
+    assert_eq!(order, [true, false, true, false]);
+}
+
+#[tokio::test]
+async fn a_place_that_nobody_takes_goes_on() {
+    let gate = Gate::new(1);
+    let (guest, client) = (guest(&gate), Rc::default());
+    let permit = guest.admit(&client).ok();
+    let (mut gone, mut next) = (wait(&guest, &client), wait(&guest, &client));
+    assert!(poll(&mut gone).is_none() && poll(&mut next).is_none());
+    drop(permit);
+    drop(gone);
+    assert!(poll(&mut next).is_some());
+    assert_eq!(gate.free(), 1);
+}

@@ -1,0 +1,70 @@
+//! The end of a connection on which bytes may be on their way: a socket that is closed over bytes
+//! which nobody has read resets the connection, and takes away an answer that the client has not
+//! read yet.
+//!
+//! Owns for how long and for how many bytes a client may go on sending behind its last answer.
+
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::guard::elapsed;
+use super::wire::{Wire, discard};
+use super::worker::Worker;
+
+/// The longest pause, and all of it.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+const LINGER_MAX: Duration = Duration::from_secs(30);
+/// The same once the host stops.
+const DRAIN_MAX: Duration = Duration::from_secs(1);
+/// What is read and dropped of one client.
+const BYTES_MAX: usize = 64 << 20;
+
+/// Connections of one worker that were refused and wait for their client to see why, and for how
+/// long and for how many bytes each of them does. They have no place among the others.
+const REFUSED_MAX: usize = 64;
+const REFUSED_LINGER_MAX: Duration = Duration::from_secs(1);
+const REFUSED_BYTES_MAX: usize = 256 << 10;
+
+/// Says that this was all, then reads and drops what still comes until the client has closed its
+/// side, or has had its time.
+pub async fn linger(wire: &Wire) {
+    wire.lingers_since.set(Some(wire.now()));
+    let (mut bytes_left, mut is_finished) = (BYTES_MAX, false);
+    std::future::poll_fn(|cx| {
+        if wire.doomed.get() {
+            return Poll::Ready(());
+        }
+        if !is_finished {
+            // It fails where the client has gone, which is seen below.
+            is_finished = wire.poll_finish(cx).is_ready();
+        }
+        wire.poll_discard(cx, &mut bytes_left)
+    })
+    .await;
+}
+
+/// Whether a client has had its time.
+pub fn is_late(wire: &Wire, since: u32, is_draining: bool) -> bool {
+    let now = wire.now();
+    let all = if is_draining { DRAIN_MAX } else { LINGER_MAX };
+    elapsed(wire.moved_at.get(), now) > PAUSE_MAX || elapsed(since, now) >= all
+}
+
+/// Sees a client off that was refused a connection.
+pub fn see_off(worker: &Worker, stream: std::net::TcpStream) {
+    let refused = worker.refused.clone();
+    if refused.get() >= REFUSED_MAX || stream.shutdown(std::net::Shutdown::Write).is_err() {
+        return;
+    }
+    let Ok(mut stream) = TcpStream::from_std(stream) else { return };
+    refused.set(refused.get() + 1);
+    tokio::task::spawn_local(async move {
+        let mut bytes_left = REFUSED_BYTES_MAX;
+        let gone = std::future::poll_fn(|cx| discard(&mut stream, cx, &mut bytes_left));
+        // However it ends, the connection is closed.
+        drop(tokio::time::timeout(REFUSED_LINGER_MAX, gone).await);
+        refused.set(refused.get() - 1);
+    });
+}

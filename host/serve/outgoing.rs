@@ -1,0 +1,78 @@
+//! A response's body that is passed on as it comes, and what its connection is told of its end.
+//!
+//! Owns that a body which breaks off never looks whole: an HTTP/1.0 client is sent neither a length
+//! nor chunks with it, so the end of the connection is the end of the body, and only a connection
+//! that is reset tells that there was more.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Empty};
+
+use super::wire::Wire;
+use crate::message::{Reject, Streamed};
+
+/// Has a body tell its connection when it is over. A client that holds its own body back until it
+/// is told to send it is told now if that may still be read: behind the head it could not be told.
+pub fn pass_on(body: &mut Streamed, wire: &Rc<Wire>) {
+    let nothing: Streamed = Box::pin(Empty::new().map_err(never));
+    let body_before = std::mem::replace(body, nothing);
+    *body = Box::pin(Outgoing::new(body_before, wire));
+    let exchange = &wire.exchange;
+    if exchange.awaits_continue() && exchange.is_body_open() && wire.send_continue() {
+        exchange.continued();
+    }
+}
+
+/// A body on its way out.
+struct Outgoing {
+    body: Streamed,
+    wire: Rc<Wire>,
+}
+
+impl Outgoing {
+    /// Passes a body on. Until the connection has ended well, it is reset where it is closed, if
+    /// nothing else tells its client that the body was cut off.
+    fn new(body: Streamed, wire: &Rc<Wire>) -> Self {
+        wire.exchange.streams.set(true);
+        if wire.exchange.is_old.get() && body.size_hint().exact().is_none() {
+            wire.reset_on_close(true);
+        }
+        Outgoing { body, wire: wire.clone() }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Reject;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
+        self.body.as_mut().poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn never(never: Infallible) -> Reject {
+    match never {}
+}
+
+/// hyper drops it behind its last byte, or with the connection.
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.wire.end_stream();
+    }
+}

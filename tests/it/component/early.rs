@@ -1,0 +1,72 @@
+//! Bodies that a guest of wasi:http 0.2 writes before anybody reads them: that of a response which
+//! it has not set, and of a request which it has not sent.
+//!
+//! In 0.3 a body is a stream, and who writes to it waits for who reads: the guest has to return its
+//! response first, on every host.
+
+use super::wire::Wire;
+use super::{PATIENCE, assert_as_new, is_03, start, text};
+use crate::client::message;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn a_body_may_be_written_before_its_response_is_set() {
+    if is_03() {
+        return;
+    }
+    for isolation in crate::hostile::ISOLATIONS {
+        let host = start(&["--isolation", isolation]);
+        for kib in [0, 1, 192, 193, 257, 1024, 7 * 1024] {
+            let body = text(&host, &format!("/probe/write-first?{kib}"));
+            assert_eq!(body.len() as u64, kib * KIB);
+        }
+        // What a piece takes beside its bytes counts.
+        for count in [1, 5, 20_000] {
+            let body = text(&host, &format!("/probe/write-bytes-first?{count}"));
+            assert_eq!(body.len(), count);
+        }
+        assert_as_new(&host);
+    }
+}
+
+/// With more than that the guest waits, and what it has written is charged as long as it is there.
+#[test]
+fn what_is_written_before_is_bounded_and_charged() {
+    if is_03() {
+        return;
+    }
+    let flags = ["--workers", "1", "--response-max", "4MiB", "--deadline", "60s"];
+    let host = start(&flags);
+    assert_eq!(text(&host, "/probe/write-first?4000").len() as u64, 4000 * KIB);
+    let before = assert_as_new(&host).memory_used;
+    for behaviour in ["write-first?5000", "write-bytes-first?1000000"] {
+        let path = format!("/probe/{behaviour}");
+        let wire = Wire::open(&host, message("GET", &path, &[], b""));
+        let is_full = |status: &crate::host::Status| status.memory_used > before + 3 * MIB;
+        let full = host.status_when("full", PATIENCE, is_full);
+        assert!(full.memory_used < before + 8 * MIB, "{before}, then {full:?}");
+        drop(wire);
+        let is_back = |status: &crate::host::Status| status.memory_used <= before;
+        host.status_when("its memory back", PATIENCE, is_back);
+        assert_as_new(&host);
+    }
+    // One that nobody reads at the end is not answered.
+    let host = start(&["--workers", "1", "--response-max", "4MiB", "--deadline", "1s"]);
+    host.get("/probe/write-first?5000").assert_problem(504);
+    assert_as_new(&host);
+}
+
+/// A host without memory for it says so, and is as before.
+#[test]
+fn a_body_for_which_there_is_no_memory_is_a_503() {
+    if is_03() {
+        return;
+    }
+    let host = start(&["--workers", "1", "--memory-total", "16MiB", "--response-max", "64MiB"]);
+    host.get("/probe/write-first?40000").assert_problem(503);
+    assert_eq!(assert_as_new(&host).rejects("no_memory"), 1);
+    assert_eq!(text(&host, "/probe/write-first?1000").len() as u64, 1000 * KIB);
+    assert_as_new(&host);
+}

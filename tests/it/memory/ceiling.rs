@@ -1,0 +1,111 @@
+//! The memory that the kernel says the host has, beside `--memory-total`: whatever guests do, it is
+//! not a tenth more than that above an idle host.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::process::Pid;
+
+use super::{MIB, PATIENCE};
+use crate::client::{Connection, message};
+use crate::host::Host;
+
+const FILL: &str = include_str!("../../../benches/ceiling/fill.wat");
+const TOTAL: &str = "256MiB";
+const TOTAL_BYTES: u64 = 256 * MIB;
+/// Requests at once.
+const CLIENTS: usize = 120;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Guests of every engine but the concurrent one, with pages of memory.
+const FILLS: [(&str, u32); 5] =
+    [("fill-1", 1), ("fill-2", 2), ("fill-17", 17), ("fill-5", 5), ("fill-large", 33)];
+
+/// Private memory, in bytes.
+fn private_bytes(pid: Pid) -> u64 {
+    let path = format!("/proc/{}/status", pid.as_raw_nonzero());
+    let status = std::fs::read_to_string(path).expect("the host runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.expect("Linux says it") << 10
+}
+
+fn host() -> Host {
+    let arguments = ["--memory-total", TOTAL, "--workers", "2"];
+    let mut setup = Host::empty().args(arguments);
+    for (name, pages) in FILLS {
+        // An image of more than 64 KiB is mapped.
+        let data = if name == "fill-large" {
+            format!("(data (i32.const 0) \"{}\")", "x".repeat(100_000))
+        } else {
+            String::new()
+        };
+        let text = FILL.replace("PAGES", &pages.to_string()).replace("DATA", &data);
+        setup = setup.file(&format!("{name}.wat"), text);
+    }
+    setup
+        .file("deep.wat", include_str!("../../../benches/ceiling/deep.wat"))
+        .file("body.wat", include_str!("../../../benches/ceiling/body.wat"))
+        .file("poll.wat", include_str!("../../../benches/ceiling/poll.wat"))
+        .start()
+}
+
+/// Sends one request from each of many clients, which do not read, and waits until every one of
+/// them has an instance or an answer.
+fn ask(host: &Host, bytes: &[u8], clients: usize) -> Vec<Connection> {
+    let before = host.at_rest();
+    let mut asked: Vec<Connection> = (0..clients).map(|_| host.connect()).collect();
+    for connection in &mut asked {
+        // One that is refused may be closed.
+        let _ = connection.try_send(bytes);
+    }
+    host.status_when("all with a guest or answered", PATIENCE, |status| {
+        let asked = status.requests - before.requests;
+        asked >= clients as u64 && status.in_flight == status.instances_out
+    });
+    asked
+}
+
+#[test]
+fn private_memory_keeps_to_the_ceiling() {
+    let idle = {
+        let host = Host::empty().args(["--memory-total", TOTAL, "--workers", "2"]).start();
+        host.at_rest();
+        private_bytes(host.pid())
+    };
+    let host = host();
+    host.settled();
+    let (is_over, most) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut log = vec![("idle".to_owned(), idle >> 20)];
+    let mut note = |what: &str| {
+        log.push((what.to_owned(), most.swap(0, Ordering::Relaxed).saturating_sub(idle) >> 20));
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                most.fetch_max(private_bytes(host.pid()), Ordering::Relaxed);
+                std::thread::sleep(LOOK_EVERY);
+            }
+        });
+        for _ in 0..2 {
+            drop(ask(&host, &message("GET", "/poll", &[], b""), 12));
+            note("poll");
+            drop(ask(&host, &message("GET", "/body", &[], b""), 40));
+            note("bodies that nobody reads");
+            for (name, _) in FILLS {
+                // The body is still to come.
+                let head = format!("POST /{name} HTTP/1.1\r\nhost: guest.test\r\n");
+                let head = head + "content-length: 4\r\n\r\n";
+                drop(ask(&host, head.as_bytes(), CLIENTS));
+                note(name);
+            }
+            drop(ask(&host, &message("GET", "/deep", &[], b""), CLIENTS));
+            note("deep");
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let most = log.iter().skip(1).map(|(_, mib)| *mib).max().unwrap_or_default();
+    assert!(most * MIB <= TOTAL_BYTES / 10 * 11, "MiB above idle: {log:?}");
+    // It was put to use.
+    assert!(most * MIB >= TOTAL_BYTES / 2, "MiB above idle: {log:?}");
+}

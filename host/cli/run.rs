@@ -74,14 +74,13 @@ pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
                 _ = interrupt.recv() => "SIGINT",
                 _ = terminate.recv() => "SIGTERM",
                 _ = hangup.recv() => {
-                    tracing::info!("SIGHUP: looking for changes");
-                    control.rescan();
+                    look_for_changes(&control);
                     continue;
                 }
                 _ = status.recv() => {
                     let census = census(&control.registry);
                     let (used, pooled, total) = (memory.used(), memory.pooled(), memory.total());
-                    let memory = format_args!(
+                    let memory = format!(
                         "memory_used={used} memory_pooled={pooled} memory_total={total}"
                     );
                     let counts = host.status().await;
@@ -99,6 +98,11 @@ pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
         tracing::info!("stopped: {}", host.stop());
         Ok(())
     })
+}
+
+fn look_for_changes(control: &Control) {
+    tracing::info!("SIGHUP: looking for changes");
+    control.rescan();
 }
 
 /// What the process has of what the kernel limits:

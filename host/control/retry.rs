@@ -20,7 +20,7 @@ const RETRY_DOUBLINGS: u32 = 6;
 /// The same where requests wait for it.
 const RETRY_WANTED: Duration = Duration::from_millis(250);
 const RETRY_WANTED_DOUBLINGS: u32 = 7;
-/// Where tries have no end, they take no more than one part in so many of the time, and no more than
+/// Where tries have no end, they take one part in so many of the time at most, and no more than
 /// a half while requests wait.
 const RETRY_PART: u32 = 10;
 /// What may be a file's fault or not is tried so often. After that it is taken for the file's.

@@ -153,7 +153,7 @@ impl Loader {
                 // To compile it would need even more.
                 failure if failure.cause == Cause::Shortage => Err(failure),
                 failure => {
-                    tracing::warn!(
+                    tracing::debug!(
                         "a cache entry does not fit and is made anew: {}",
                         failure.reason
                     );

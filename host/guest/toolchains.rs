@@ -67,7 +67,7 @@ const FUNCTIONS: &[Hint] = &[
     },
     Hint {
         is_it: |module, _| matches!(module, "javascript_kit" | "bjs"),
-        text: "from Swift's JavaScriptKit, for browsers; build for wasm32-unknown-wasip1 without it",
+        text: "from Swift's JavaScriptKit, for browsers; build for wasm32-unknown-wasip1 instead",
     },
     Hint {
         is_it: |module, name| {

@@ -4,13 +4,14 @@
 //! ends the call, and what is short, long or cut off never looks whole.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use wasmtime_wasi_http::Error;
 
 use super::body::Departing;
 use super::visit::{Visit, dispose};
@@ -77,12 +78,12 @@ impl Departure {
             return Poll::Ready(Some(Err(reject)));
         }
         for _ in 0..EMPTY_MAX {
-            let mut polled = Pin::new(&mut self.body).poll_frame(cx);
+            let mut polled = poll_body(&mut self.body, cx);
             if polled.is_pending() {
                 let Some(visit) = &mut self.visit else { return Poll::Ready(None) };
                 let has_ended = visit.poll_call(cx);
                 let looks = visit.looks();
-                polled = Pin::new(&mut self.body).poll_frame(cx);
+                polled = poll_body(&mut self.body, cx);
                 if polled.is_pending() && has_ended && visit.looks() == looks {
                     // Nobody is left who could write to it.
                     return Poll::Ready(Some(Err(Reject::InvalidResponse)));
@@ -207,6 +208,17 @@ impl Body for Departure {
         let early: usize = self.early.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
         self.left.map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + early as u64))
     }
+}
+
+/// What a body has ready. tokio has a task yield after so many pieces, which would look as if there
+/// were no more.
+fn poll_body(
+    body: &mut Departing,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    let mut body = Pin::new(body);
+    let next = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx));
+    pin!(tokio::task::unconstrained(next)).poll(cx)
 }
 
 /// A body that is complete.

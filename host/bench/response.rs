@@ -210,6 +210,10 @@ impl Parser {
             }
             return Ok(None);
         };
+        // In however many reads it has come.
+        if bytes > HEAD_BYTES_MAX {
+            return Err(Malformed::LongHead);
+        }
         memory.head.clear();
         memory.head.extend_from_slice(&whole[..bytes]);
         memory.meaning = Some(meaning);

@@ -119,7 +119,7 @@ pub fn write(state: &mut State, this: Resource<HostOutgoingBody>) -> Once<DynOut
     let Some(queue) = state.table.get_mut(&this)?.take_output_stream() else { return Ok(Err(())) };
     let window = state.unopened.take(this.rep());
     let window = window.ok_or_else(|| wasmtime::format_err!("a body without a window"))?;
-    let stream: DynOutputStream = Box::new(Writing { queue, window });
+    let stream: DynOutputStream = Box::new(Writing { queue, window, permitted: 0 });
     Ok(Ok(state.table.push_child(stream, &this)?))
 }
 
@@ -163,13 +163,13 @@ impl Window {
         left.min(CHUNK_BYTES_MAX)
     }
 
-    /// Takes note of a write.
+    /// Takes note of a write, for which so many bytes were permitted.
     ///
     /// # Errors
     /// There is no room, or no memory: the guest is to be stopped.
-    fn put(&self, bytes: usize) -> wasmtime::Result<()> {
+    fn put(&self, bytes: usize, permitted: usize) -> wasmtime::Result<()> {
         let mut held = self.lock();
-        if bytes > self.room(&held) {
+        if bytes > self.room(&held).max(permitted) {
             return Err(misuse("it writes more to a body than there is room for"));
         }
         let more = held.bytes + bytes + WRITE_BYTES;
@@ -221,12 +221,16 @@ impl Drop for Window {
 struct Writing {
     queue: Box<dyn OutputStream>,
     window: Arc<Window>,
+    /// What the last look has permitted of the next write. It holds, although the first read may
+    /// have taken the room away meanwhile.
+    permitted: usize,
 }
 
 #[async_trait]
 impl OutputStream for Writing {
     fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
-        self.window.put(bytes.len()).map_err(StreamError::Trap)?;
+        let permitted = std::mem::take(&mut self.permitted);
+        self.window.put(bytes.len(), permitted).map_err(StreamError::Trap)?;
         self.queue.write(bytes)
     }
 
@@ -235,8 +239,9 @@ impl OutputStream for Writing {
     }
 
     fn check_write(&mut self) -> Result<usize, StreamError> {
-        let room = self.queue.check_write()?;
-        Ok(room.min(self.window.room(&self.window.lock())))
+        let most = self.queue.check_write()?;
+        self.permitted = most.min(self.window.room(&self.window.lock()));
+        Ok(self.permitted)
     }
 }
 
@@ -301,3 +306,6 @@ impl Drop for Reading {
         held.wake();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! How much may be written before and after the first read, and what is charged for it.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body::Body as _;
+use wasmtime_wasi_http::WasiBody;
+use wasmtime_wasi_http::p2::body::{HostOutgoingBody, StreamContext};
+use wasmtime_wasi_io::streams::{OutputStream as _, StreamError};
+
+use super::{
+    CHUNK_BYTES_MAX, Reading, WRITES_MAX, Window, Writing, response_bytes_max, writes_max,
+};
+use crate::config::{Limits, Words};
+use crate::guest::About;
+use crate::guest::budget::Budget;
+
+const MIB: usize = 1 << 20;
+
+/// Both ends of a body of which 1 MiB is held, and the memory that it is charged to.
+fn body(total: usize) -> (Writing, Reading, Budget) {
+    let limits = Limits { response_bytes_max: MIB, ..Limits::default() };
+    let memory = Budget::new(total);
+    let about = About::new("guest", &limits, &Words::default(), &memory);
+    let (slots, chunk) = (writes_max(&limits), CHUNK_BYTES_MAX);
+    let (mut host, queue): (_, WasiBody) =
+        HostOutgoingBody::new(StreamContext::Response, None, slots, chunk);
+    let window = Window::new(&about, response_bytes_max);
+    let stream = host.take_output_stream().expect("it is taken once");
+    let writing = Writing { queue: stream, window: Arc::clone(&window), permitted: 0 };
+    (writing, Reading { queue, window }, memory)
+}
+
+fn read(reading: &mut Reading) -> Option<usize> {
+    let mut cx = Context::from_waker(Waker::noop());
+    match std::pin::Pin::new(reading).poll_frame(&mut cx) {
+        Poll::Ready(Some(Ok(frame))) => frame.data_ref().map(Bytes::len),
+        _ => None,
+    }
+}
+
+/// Writes as long as there is room: how many bytes that were.
+fn fill(writing: &mut Writing) -> usize {
+    let mut written = 0;
+    loop {
+        match writing.check_write().expect("it is open") {
+            0 => return written,
+            room => {
+                writing.write(Bytes::from(vec![b'x'; room])).expect("it was permitted");
+                written += room;
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_held_before_the_first_read_is_charged_and_given_back() {
+    let (mut writing, mut reading, memory) = body(64 * MIB);
+    let written = fill(&mut writing);
+    assert!((MIB - 8192..MIB).contains(&written), "{written}");
+    assert!((MIB - CHUNK_BYTES_MAX..=MIB).contains(&memory.used()), "{}", memory.used());
+    let mut came = 0;
+    while let Some(bytes) = read(&mut reading) {
+        came += bytes;
+    }
+    assert_eq!((came, memory.used()), (written, 0));
+    // From here on a few writes wait, and what they take is charged in steps.
+    assert_eq!(fill(&mut writing), WRITES_MAX * CHUNK_BYTES_MAX);
+    drop((writing, reading));
+    assert_eq!(memory.used(), 0);
+}
+
+/// The first read takes room away, from one that was given it just before as well.
+#[test]
+fn what_was_permitted_may_be_written() {
+    let (mut writing, mut reading, _memory) = body(64 * MIB);
+    for _ in 0..8 {
+        writing.write(Bytes::from_static(&[b'x'; 1024])).expect("there is room");
+    }
+    let room = writing.check_write().expect("it is open");
+    assert_eq!((room, read(&mut reading)), (CHUNK_BYTES_MAX, Some(1024)));
+    writing.write(Bytes::from(vec![b'x'; room])).expect("it was permitted");
+    // Once.
+    assert_eq!(writing.check_write().expect("it is open"), 0);
+    let refused = writing.write(Bytes::from_static(b"x"));
+    assert!(matches!(refused, Err(StreamError::Trap(_))), "{refused:?}");
+}
+
+#[test]
+fn without_memory_the_guest_is_stopped() {
+    let (mut writing, reading, memory) = body(MIB / 2);
+    let refused =
+        (0..16).find_map(|_| writing.write(Bytes::from(vec![b'x'; CHUNK_BYTES_MAX])).err());
+    assert!(matches!(refused, Some(StreamError::Trap(_))), "{refused:?}");
+    assert!(memory.used() <= MIB / 2);
+    drop((writing, reading));
+    assert_eq!(memory.used(), 0);
+}

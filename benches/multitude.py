@@ -8,6 +8,7 @@ calls good and hostile ones; which servers and folders there are is strangers.py
 import contextlib
 import dataclasses
 import random
+import shutil
 import statistics
 import time
 
@@ -143,6 +144,9 @@ def measure_once(bench, case, _seconds):
         reading |= {"rss_mib": server.rss_bytes() / 2**20, "descriptors": server.descriptors()}
     reading |= {name: counters[name] for name in ("ready", "cold", "loading", "failed")}
     reading |= {f"wrong_{why.replace(' ', '_')}": count for why, count in asked.wrong.items()}
+    if cache:
+        # Some 200 MiB, of each round.
+        shutil.rmtree(cache)
     # What is wrong is the figure itself, and fails it by its target.
     return reading | {"errors": ""}
 

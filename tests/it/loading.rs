@@ -20,7 +20,7 @@ mod confinement;
 mod dying;
 mod many;
 mod shortage;
-// mod ten_thousand;
+mod ten_thousand;
 mod unloading;
 mod waiting;
 mod words;

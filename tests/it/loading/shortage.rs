@@ -251,7 +251,7 @@ fn large_waiter() -> String {
         &data,
         "(loop $read
           (br_if $read (i64.eqz (i64.shr_u
-            (call $read_body (i32.const 4096) (i32.const 4096) (i32.const 1024))
+            (call $read_body (i32.const 0) (i32.const 4096) (i32.const 1024))
             (i64.const 32)))))",
     )
 }

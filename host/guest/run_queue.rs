@@ -2,8 +2,9 @@
 //! time, and that each take a good part of a quantum.
 //!
 //! Owns the order: the guest that has used the least CPU time is next, as in the slow lane. Between
-//! two of them the worker serves everything else that is ready, and looks at its sockets. So a
-//! short request waits for one heavy slice at most, however many there are. Lives on one thread.
+//! two rounds of them the worker serves everything else that is ready, and looks at its sockets. So
+//! a short request waits for one heavy slice at most, however many there are. A call that comes
+//! while nobody waits and the round has time left runs at once. Lives on one thread.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -33,6 +34,8 @@ struct State {
     /// and has saved nothing up (start-time fair queueing; Goyal, Vin and Cheng, SIGCOMM 1996).
     floor: Duration,
     calls: u64,
+    /// What the turns of this round are expected to take.
+    round: Duration,
 }
 
 /// What a guest has in the queue.
@@ -62,14 +65,19 @@ pub struct Turn {
 }
 
 impl RunQueue {
-    /// Has a call of a guest wait for a turn, of which it is `expected` to use so much.
+    /// Has a call of a guest wait for a turn, of which it is `expected` to use so much, or gives it
+    /// the turn if it need not wait.
     pub fn join(self: &Rc<Self>, guest: usize, expected: Duration, cx: &Context<'_>) -> Turn {
         let mut state = self.state.borrow_mut();
         state.calls += 1;
         let (number, floor) = (state.calls, state.floor);
+        let is_next = !state.has_waiting() && state.round < ROUND_MAX;
         let share = state.share(guest);
         share.used = share.used.max(floor);
         share.waiting.push_back(Waiting { number, expected, waker: cx.waker().clone() });
+        if is_next {
+            drop(state.next());
+        }
         self.work.notify_one();
         Turn { queue: self.clone(), guest, number, expected, used: Duration::ZERO }
     }
@@ -77,7 +85,7 @@ impl RunQueue {
     /// Gives turns, for ever.
     pub async fn run(self: Rc<Self>) {
         loop {
-            while self.state.borrow().has_waiting() {
+            while self.state.borrow().is_active() {
                 // The runtime takes up whoever yields behind all that is ready, and behind a look
                 // at the sockets.
                 tokio::task::yield_now().await;
@@ -87,12 +95,11 @@ impl RunQueue {
         }
     }
 
-    /// Gives turns to those that are next.
+    /// Begins a round: gives turns to those that are next.
     fn give(&self) {
-        let mut round = Duration::ZERO;
-        while round < ROUND_MAX {
+        self.state.borrow_mut().round = Duration::ZERO;
+        while self.state.borrow().round < ROUND_MAX {
             let Some(next) = self.state.borrow_mut().next() else { return };
-            round += next.expected;
             next.waker.wake();
         }
     }
@@ -116,6 +123,7 @@ impl State {
         self.floor = self.floor.max(share.used);
         share.running += 1;
         share.used += next.expected;
+        self.round += next.expected;
         Some(next)
     }
 
@@ -132,6 +140,11 @@ impl State {
         let floor = self.floor;
         self.shares
             .retain(|share| share.running > 0 || !share.waiting.is_empty() || share.used > floor);
+    }
+
+    /// Whether there is a round to be ended, or one to be begun.
+    fn is_active(&self) -> bool {
+        !self.round.is_zero() || self.has_waiting()
     }
 
     fn has_waiting(&self) -> bool {

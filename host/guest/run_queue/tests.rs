@@ -4,6 +4,13 @@ use super::*;
 
 const SLICE: Duration = Duration::from_millis(1);
 
+/// A queue whose round is over, so that who comes waits for the next.
+fn busy() -> Rc<RunQueue> {
+    let queue = RunQueue::default();
+    queue.state.borrow_mut().round = ROUND_MAX;
+    Rc::new(queue)
+}
+
 fn join_for(queue: &Rc<RunQueue>, guest: usize, expected: Duration) -> Turn {
     queue.join(guest, expected, &Context::from_waker(Waker::noop()))
 }
@@ -29,7 +36,7 @@ fn next(queue: &RunQueue, turns: &mut Vec<Turn>) -> usize {
 
 #[test]
 fn guests_take_turns_and_not_calls() {
-    let queue = Rc::default();
+    let queue = busy();
     let mut turns: Vec<Turn> = (0..10).map(|_| join(&queue, 1)).collect();
     assert_eq!(next(&queue, &mut turns), 1);
     assert_eq!(next(&queue, &mut turns), 1);
@@ -42,7 +49,7 @@ fn guests_take_turns_and_not_calls() {
 
 #[test]
 fn nobody_saves_up() {
-    let queue = Rc::default();
+    let queue = busy();
     let mut turns = vec![join(&queue, 2)];
     assert_eq!(next(&queue, &mut turns), 2);
     turns.extend((0..100).map(|_| join(&queue, 1)));
@@ -59,7 +66,7 @@ fn nobody_saves_up() {
 /// A call that has the turn and is not polled, since its client does not read, holds up no other.
 #[test]
 fn a_turn_that_is_not_taken_holds_up_nobody() {
-    let queue = Rc::default();
+    let queue = busy();
     let turns: Vec<Turn> = (0..3).map(|_| join(&queue, 1)).collect();
     for given in 1..=3 {
         queue.give();
@@ -71,7 +78,7 @@ fn a_turn_that_is_not_taken_holds_up_nobody() {
 
 #[test]
 fn who_goes_away_leaves_the_queue() {
-    let queue = Rc::default();
+    let queue = busy();
     let turns: Vec<Turn> = (0..3).map(|_| join(&queue, 1)).collect();
     let [first, second, third]: [Turn; 3] = turns.try_into().ok().expect("three");
     drop(first);
@@ -86,9 +93,26 @@ fn who_goes_away_leaves_the_queue() {
 #[test]
 fn a_round_has_an_end() {
     for (expected, given) in [(SLICE, 1), (ROUND_MAX / 5, 5)] {
-        let queue = Rc::default();
+        let queue = busy();
         let turns: Vec<Turn> = (0..10).map(|_| join_for(&queue, 1, expected)).collect();
         queue.give();
         assert_eq!(turns.iter().filter(|turn| has_turn(turn)).count(), given);
+    }
+}
+
+/// Whoever need not wait does not, but for as long as a round has time.
+#[test]
+fn a_call_alone_runs_at_once() {
+    let queue = Rc::default();
+    for _ in 0..3 {
+        let first = join(&queue, 1);
+        assert!(has_turn(&first));
+        let second = join(&queue, 2);
+        assert!(!has_turn(&second), "the first has used the round up");
+        first.end(SLICE);
+        queue.give();
+        assert!(has_turn(&second));
+        second.end(SLICE);
+        queue.give();
     }
 }

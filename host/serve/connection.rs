@@ -23,6 +23,8 @@ use super::wire::{Wire, WireEnd};
 use super::worker::Worker;
 
 /// How long after a client has ended its side it is looked whether it has gone: first, and at most.
+/// How long a call may go on before its client is asked whether it is there.
+const PROBE_AFTER: Duration = Duration::from_millis(100);
 const PROBE_FIRST: Duration = Duration::from_millis(10);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -158,18 +160,28 @@ fn outcome(result: &hyper::Result<()>) -> End {
 
 /// Finds out whether a client that has ended its side while its request is in flight has gone, so
 /// that its call ends with it. One that only has no more to send reads an interim answer and waits
-/// for the next; the machine of one that has gone refuses it. HTTP/1.0 has no interim answers.
+/// for the next; the machine of one that has gone refuses it. HTTP/1.0 has no interim answers. Who
+/// is answered at once is sent none, nor is one whose body is still read: its end is found there.
 fn probe(wire: &Rc<Wire>, cx: &mut Context<'_>) {
     let exchange = &wire.exchange;
-    if !exchange.in_flight.get() || exchange.probed.get() || !wire.poll_left(cx) {
+    if !exchange.in_flight.get()
+        || exchange.probed.get()
+        || exchange.is_body_open()
+        || !wire.poll_left(cx)
+    {
         return;
     }
     exchange.probed.set(true);
-    if exchange.is_old.get() || !wire.send_continue() {
+    if exchange.is_old.get() {
         return;
     }
     let wire = Rc::downgrade(wire);
     tokio::task::spawn_local(async move {
+        tokio::time::sleep(PROBE_AFTER).await;
+        match wire.upgrade() {
+            Some(wire) if wire.exchange.in_flight.get() && wire.send_continue() => wire.wake(),
+            _ => return,
+        }
         let mut pause = PROBE_FIRST;
         loop {
             tokio::time::sleep(pause).await;

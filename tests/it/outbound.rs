@@ -117,7 +117,7 @@ fn a_guest_does_not_get_anywhere_else() {
         let line = host.wait_log_with(&[&format!("--allow-outbound 'probe={url}'")]);
         assert_eq!(line.json["guest"], "probe", "{}", line.text);
     }
-    let hints = host.lines().into_iter().filter(|line| line.has(&["--allow-outbound"]));
+    let hints = host.lines().into_iter().filter(|line| line.has(&["--allow-outbound 'probe="]));
     assert_eq!(hints.count(), 4);
     assert_as_new(&host);
 }

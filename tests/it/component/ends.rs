@@ -46,14 +46,15 @@ fn a_call_without_a_response_is_answered_for() {
 fn the_cause_of_an_end_is_in_the_log() {
     let cases: [(&str, &[&str], u16, &str); 4] = [
         ("spin", &["--cpu-max", "100ms", "--deadline", "60s"], 504, "cpu_time"),
-        ("silent", &["--deadline", "2s"], 504, "no response before the deadline"),
+        ("silent", &["--deadline", "5s"], 504, "no response before the deadline"),
         ("trap-before", &[], 500, "unreachable"),
         ("error", &[], 500, "answered with an error"),
     ];
     for isolation in ISOLATIONS {
         for (behaviour, flags, status, why) in cases {
             let host = setup(flags).args(["--isolation", isolation, "--no-cache"]).start();
-            for _ in 0..3 {
+            // The first waits for a compiler, the second finds the guest.
+            for _ in 0..2 {
                 let answer = host.get(&format!("/probe/{behaviour}"));
                 let line = cause(&host, &answer, status);
                 assert!(line.has(&["probe", why]), "{behaviour}, {why:?}: {line:?}");

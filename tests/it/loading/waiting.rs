@@ -1,6 +1,8 @@
 //! Requests for guests that are not loaded yet: they wait, up to their deadline and up to a number,
 //! and are answered as if the guest had been there.
 
+use std::net::IpAddr;
+
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use super::{
@@ -13,6 +15,8 @@ use crate::wat;
 
 /// Requests that may wait for one guest.
 const WAITING_MAX: usize = 512;
+/// The same for all guests of one worker, if one client asks: seven eighths of 1,024.
+const WAITING_OF_CLIENT_MAX: usize = 896;
 
 /// Sends a GET on a connection of its own.
 fn ask(host: &Host, path: &str) -> Connection {
@@ -21,12 +25,12 @@ fn ask(host: &Host, path: &str) -> Connection {
     connection
 }
 
-/// As many requests as may wait for a guest, beside so many that wait already. A few at a time, so
+/// So many requests that wait for a guest, beside others that wait already. A few at a time, so
 /// that the host is not called on by more than it can accept.
 #[track_caller]
-fn crowd(host: &Host, path: &str, others: usize) -> Vec<Connection> {
+fn crowd(host: &Host, path: &str, count: usize, others: usize) -> Vec<Connection> {
     let mut crowd = Vec::new();
-    while crowd.len() < WAITING_MAX {
+    while crowd.len() < count {
         crowd.extend((0..64).map(|_| ask(host, path)));
         let all = (others + crowd.len()) as u64;
         host.status_when("waiting", PATIENCE, |status| status.in_flight == all);
@@ -110,7 +114,7 @@ fn a_client_that_gives_up_waiting_leaves_its_place() {
         .start();
     let slow = stopped_compiler(&host);
     raise_the_limit_of_open_files();
-    let crowd = crowd(&host, "/slow", 0);
+    let crowd = crowd(&host, "/slow", WAITING_MAX, 0);
     assert_full(&host, "/slow");
     drop(crowd);
     host.status_when("given up", PATIENCE, |status| status.in_flight == 0);
@@ -123,8 +127,8 @@ fn a_client_that_gives_up_waiting_leaves_its_place() {
     assert_eq!(status.rejects("loading"), 1, "{status:?}");
 }
 
-/// As many as may wait for one guest leave room for those that wait for another one, up to what a
-/// worker holds.
+/// As many as may wait for one guest leave room for those that wait for another one, and those of
+/// one client for another client.
 #[test]
 fn more_requests_than_may_wait_are_told_to_come_back() {
     const MORE: usize = 20;
@@ -139,16 +143,21 @@ fn more_requests_than_may_wait_are_told_to_come_back() {
     }
     std::fs::write(host.handlers().join("good.wat"), HELLO).expect("a file");
     host.status_when("a good neighbour", PATIENCE, |status| status.ready == 1);
-    let mut ones = crowd(&host, "/one", 0);
+    let all = WAITING_OF_CLIENT_MAX;
+    let mut ones = crowd(&host, "/one", WAITING_MAX, 0);
     for _ in 0..MORE {
         assert_full(&host, "/one");
     }
-    let mut twos = crowd(&host, "/two", WAITING_MAX);
+    let mut twos = crowd(&host, "/two", all - WAITING_MAX, WAITING_MAX);
     for path in ["/one", "/two", "/three"] {
         assert_full(&host, path);
     }
     // Nobody else stands behind those who wait.
     host.assert_serves("/good");
+    let other = IpAddr::from([127, 0, 0, 2]);
+    let mut another = Connection::open_from(other, host.addr());
+    another.send(message("GET", "/three", &[], b""));
+    host.status_when("another client's", PATIENCE, |status| status.in_flight == all as u64 + 1);
     for connection in ones.iter_mut().chain(&mut twos) {
         connection.assert_silent();
     }
@@ -161,6 +170,7 @@ fn more_requests_than_may_wait_are_told_to_come_back() {
             assert_eq!((answer.status, answer.text().as_str()), (200, name), "{answer:?}");
         }
     }
+    assert_eq!(read(&mut another).text(), "three");
     let status = host.at_rest();
     assert_eq!(status.rejects("loading"), MORE as u64 + 3, "{status:?}");
     assert_eq!(status.rejects.len(), 1, "{status:?}");

@@ -208,10 +208,16 @@ fn dispatch(
             Step::Later(Box::pin(wait_and_call(worker.clone(), handler, place, request, caller())))
         }
         Ok(Routed::Native(twin, Some(permit))) => match twin.respond_now(worker.take_headers()) {
-            Ok(response) => {
+            Ok(response) if request.body.is_end() => {
                 worker.keep_headers(request.headers);
                 Step::Respond(response)
             }
+            // Until hyper has looked for the body it cannot tell that all of it is here.
+            Ok(response) => Step::Later(Box::pin(async move {
+                tokio::task::yield_now().await;
+                drop(request);
+                response
+            })),
             Err(headers) => {
                 let later = twin_later(worker.clone(), twin, permit, request, headers);
                 Step::Later(Box::pin(later))

@@ -46,7 +46,9 @@ fn what_is_written_before_is_bounded_and_charged() {
         let wire = Wire::open(&host, message("GET", &path, &[], b""));
         let is_full = |status: &crate::host::Status| status.memory_used > before + 3 * MIB;
         let full = host.status_when("full", PATIENCE, is_full);
-        assert!(full.memory_used < before + 8 * MIB, "{before}, then {full:?}");
+        // What the guest has made of it itself, and what may wait.
+        let most = before + 5000 * KIB + 4 * MIB + MIB;
+        assert!(full.memory_used < most, "{behaviour}: {before}, then {full:?}");
         drop(wire);
         let is_back = |status: &crate::host::Status| status.memory_used <= before;
         host.status_when("its memory back", PATIENCE, is_back);

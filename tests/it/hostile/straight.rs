@@ -145,7 +145,8 @@ fn nobody_keeps_a_worker() {
         host.assert_serves("/good");
         for connection in &mut callers {
             let status = connection.read().status;
-            assert!(matches!(status, 200 | 504), "{name}: {status}");
+            // Who has waited for its turn for all of its time is told so.
+            assert!(matches!(status, 200 | 503 | 504), "{name}: {status}");
         }
         let longest = host.at_rest().turn_max_us;
         assert!(longest < TURN_MAX_US, "{name} kept a worker for {longest} us");

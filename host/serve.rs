@@ -7,6 +7,7 @@ mod balance;
 mod clients;
 mod connection;
 mod exchange;
+mod forwarding;
 mod guard;
 mod intake;
 mod linger;

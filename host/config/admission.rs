@@ -15,7 +15,7 @@ pub struct Admission {
     pub queue: QueueLimits,
 }
 
-/// Bounds of one queue of requests, of which each worker has two for each guest.
+/// Bounds of one queue of requests, of which each worker has three for each guest.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
     /// Requests that may wait.

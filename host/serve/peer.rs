@@ -27,6 +27,8 @@ pub struct Shares {
     pub serving: Rc<Holder>,
     /// Places of those that wait for guests to be loaded.
     pub loading: Rc<Holder>,
+    /// Places of those that are on their way to the upstream.
+    pub upstream: Rc<Holder>,
 }
 
 /// The clients of one worker.

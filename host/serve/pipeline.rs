@@ -1,6 +1,6 @@
 //! The request path on one screen: route, admit, checkout, call, respond.
 //!
-//! Owns the order of the steps, and what happens to a request that a guest passes on.
+//! Owns the order of the steps. What a guest passes on is `forwarding.rs`'s.
 
 #[cfg(test)]
 mod tests;
@@ -20,12 +20,9 @@ use super::peer::{Peer, Shares};
 use super::respond::{self, Asked, Body};
 use super::wire::Wire;
 use super::worker::{Routed, Worker};
-use super::{intake, outgoing};
-use crate::guest::budget::Budget;
+use super::{forwarding, intake, outgoing};
 use crate::guest::component::{Terms, Visit};
-use crate::guest::core::{Answer, CoreInstance};
-use crate::guest::kept::Kept;
-use crate::guest::meter::Meter;
+use crate::guest::core::CoreInstance;
 use crate::guest::{Guest, Instance};
 use crate::message::progress::Deadline;
 use crate::message::{Reject, Request, Response, ResponseBody};
@@ -99,7 +96,7 @@ async fn take(worker: &Rc<Worker>, step: Step, started: Instant) -> Result<Respo
             match instance.request(&mut meter, &worker.pool).await? {
                 (instance, None) => Ok(conclude(worker, instance)),
                 (instance, Some(context)) => {
-                    Box::pin(pass_on(worker, instance, context, &mut meter)).await
+                    Box::pin(forwarding::pass_on(worker, instance, context, &mut meter)).await
                 }
             }
         }
@@ -372,7 +369,9 @@ async fn call(
     let _out = worker.pool.lend();
     match instance.request(&mut meter, &worker.pool).await? {
         (instance, None) => Ok(conclude(&worker, instance)),
-        (instance, Some(context)) => pass_on(&worker, instance, context, &mut meter).await,
+        (instance, Some(context)) => {
+            forwarding::pass_on(&worker, instance, context, &mut meter).await
+        }
     }
 }
 
@@ -400,7 +399,7 @@ async fn nobody(
     request.body.limit(worker.config.limits.body_bytes_max)?;
     let body = request.body.progress().cloned();
     let deadline = Deadline::new(deadline(&worker, started), body);
-    forward(&worker, &mut request, &deadline).await
+    forwarding::forward(&worker, None, &mut request, &deadline).await
 }
 
 /// Takes the response of a guest that has answered, and takes its instance back.
@@ -409,96 +408,4 @@ fn conclude(worker: &Worker, mut instance: Box<CoreInstance>) -> Response {
     worker.keep_headers(spare);
     worker.pool.give_back(Instance::Core(instance));
     response
-}
-
-/// Sends a request on that a guest did not answer (`next`), and lets the guest see the answer.
-async fn pass_on(
-    worker: &Rc<Worker>,
-    mut instance: Box<CoreInstance>,
-    context: i32,
-    meter: &mut Meter<'_>,
-) -> Result<Response, Reject> {
-    let (mut request, headers) = instance.next_request(meter).await?;
-    if !instance.wants_response() {
-        worker.pool.give_back(Instance::Core(instance));
-        let response = forward(worker, &mut request, &meter.deadline()).await?;
-        return Ok(with_headers(response, headers));
-    }
-    let id = request.id;
-    let (mut response, is_error) = match forward(worker, &mut request, &meter.deadline()).await {
-        Ok(response) => (with_headers(response, headers), false),
-        // That nobody serves the path is the host's answer, not an error.
-        Err(Reject::NoRoute) => (respond::problem(Reject::NoRoute, id), false),
-        Err(reject) => {
-            worker.counters().reject(reject.index());
-            (respond::problem(reject, id), true)
-        }
-    };
-    if instance.buffers_response() {
-        let bytes_max = worker.config.limits.response_bytes_max;
-        let buffered = buffer(response, bytes_max, &instance.guest().about.memory, meter).await;
-        response = buffered.inspect_err(|reject| {
-            tracing::warn!(request = %id, %reject, "the upstream's response cannot be kept whole");
-        })?;
-    }
-    let answer = Answer { response, is_error };
-    let pool = &worker.pool;
-    let (instance, response) = instance.response(request, answer, context, meter, pool).await?;
-    worker.pool.give_back(Instance::Core(instance));
-    Ok(response)
-}
-
-/// What the guest had set before it passed the request on, under what the next handler has set.
-fn with_headers(mut response: Response, headers: HeaderMap) -> Response {
-    for name in headers.keys() {
-        if !response.headers.contains_key(name) {
-            for value in headers.get_all(name) {
-                response.headers.append(name, value.clone());
-            }
-        }
-    }
-    response
-}
-
-/// Waits for a whole body, at most `bytes_max` of it.
-async fn buffer(
-    mut response: Response,
-    bytes_max: usize,
-    memory: &Budget,
-    meter: &mut Meter<'_>,
-) -> Result<Response, Reject> {
-    let ResponseBody::Stream(mut stream) = response.body else { return Ok(response) };
-    let (mut kept, mut trailers) = (Kept::default(), None);
-    let collect = async {
-        while let Some(frame) = http_body_util::BodyExt::frame(&mut stream).await {
-            match frame.map_err(|_| Reject::UpstreamFailed)?.into_data() {
-                Ok(data) if kept.len() + data.len() > bytes_max => {
-                    return Err(Reject::UpstreamFailed);
-                }
-                Ok(data) => kept.extend(memory, &data)?,
-                Err(frame) => trailers = frame.into_trailers().ok(),
-            }
-        }
-        Ok(())
-    };
-    let collected = meter.deadline().within(collect).await;
-    collected.unwrap_or(Err(Reject::UpstreamDeadline))?;
-    let bytes = kept.into_bytes();
-    response.body = match trailers {
-        Some(trailers) => ResponseBody::Trailed(bytes, Box::new(trailers)),
-        None => ResponseBody::Full(bytes),
-    };
-    Ok(response)
-}
-
-/// Sends a request to the upstream. What is left of it stays for the guest to look at.
-async fn forward(
-    worker: &Rc<Worker>,
-    request: &mut Request,
-    deadline: &Deadline,
-) -> Result<Response, Reject> {
-    match &worker.upstream {
-        Some(upstream) => upstream.forward(request, deadline).await,
-        None => Err(Reject::NoRoute),
-    }
 }

@@ -1,13 +1,13 @@
 //! The upstream: where requests go that no guest answers.
 //!
-//! Owns the pooled connections to it, the bound on requests in flight and the bounded queue before
-//! it. Bodies stream both ways.
+//! Owns the pooled connections to it, and the places of requests that are in flight there: handlers
+//! and clients have shares of them. Bodies stream both ways.
 
-use std::cell::Cell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING, VIA};
@@ -18,16 +18,15 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::config;
+use crate::config::{self, QueueLimits};
 use crate::message::fields::{check_framing, has_good_host, head_bytes, strip_hop_by_hop};
 use crate::message::path;
 use crate::message::progress::{Deadline, Progress};
 use crate::message::{Reject, Request, RequestBody, Response, ResponseBody};
+use crate::queue::Holder;
+use crate::registry::admit::{GuestGates, Permit};
 
-/// Requests that wait for one of the places.
-const QUEUE_MAX: usize = 256;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest pause in the middle of a response's body.
@@ -38,23 +37,21 @@ pub struct Upstream {
     authority: Authority,
     base_path: String,
     client: Client<HttpConnector, RequestBody>,
-    places: Arc<Semaphore>,
-    queued: Cell<usize>,
+    places: GuestGates,
+    /// How long a request may wait for one of them.
+    wait_max: Duration,
     header_bytes_max: usize,
 }
 
-/// A request that waits for a place.
-struct Queued<'a>(&'a Cell<usize>);
-
-impl Drop for Queued<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
 impl Upstream {
-    /// `in_flight_max` is how many requests of this worker may be on their way to it.
-    pub fn new(upstream: &config::Upstream, header_bytes_max: usize, in_flight_max: usize) -> Self {
+    /// `in_flight_max` is how many requests of this worker may be on their way to it; `queue` bounds
+    /// those that wait for that, of each handler.
+    pub fn new(
+        upstream: &config::Upstream,
+        header_bytes_max: usize,
+        in_flight_max: usize,
+        queue: QueueLimits,
+    ) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -67,13 +64,15 @@ impl Upstream {
             authority: upstream.authority.clone(),
             base_path: upstream.base_path.clone(),
             client,
-            places: Arc::new(Semaphore::new(in_flight_max)),
-            queued: Cell::new(0),
+            places: GuestGates::new(in_flight_max, queue),
+            wait_max: queue.wait_max,
             header_bytes_max,
         }
     }
 
     /// Sends a request on, taking its body. Returns at the response's head; the body streams.
+    /// `guest` is the id of the handler that passes it on, if one does, `client` what the client
+    /// has of the places.
     ///
     /// # Errors
     /// [`Reject::UpstreamBusy`], [`Reject::UpstreamFailed`], [`Reject::UpstreamDeadline`],
@@ -82,9 +81,11 @@ impl Upstream {
         &self,
         request: &mut Request,
         deadline: &Deadline,
+        guest: Option<usize>,
+        client: &Rc<Holder>,
     ) -> Result<Response, Reject> {
         let sent = async {
-            let place = self.place().await?;
+            let place = self.place(guest, client).await?;
             let (id, body) = (request.id, request.body.progress().cloned());
             let sent = self.client.request(self.outbound(request)?).await;
             match sent {
@@ -112,17 +113,16 @@ impl Upstream {
         sent.unwrap_or(Err(Reject::UpstreamDeadline))
     }
 
-    /// Takes a place, or waits for one in the queue.
-    async fn place(&self) -> Result<OwnedSemaphorePermit, Reject> {
-        if let Ok(place) = self.places.clone().try_acquire_owned() {
+    /// Takes a place, or waits for one in its handler's queue. A request that no handler has seen is
+    /// its client's, which has a share like that of a handler. Ids count from 0, so none is the
+    /// address of anything.
+    async fn place(&self, guest: Option<usize>, client: &Rc<Holder>) -> Result<Permit, Reject> {
+        let gate = self.places.of(guest.unwrap_or_else(|| Rc::as_ptr(client).addr()));
+        if let Ok(place) = gate.admit(client) {
             return Ok(place);
         }
-        if self.queued.get() >= QUEUE_MAX {
-            return Err(Reject::UpstreamBusy);
-        }
-        self.queued.set(self.queued.get() + 1);
-        let _queued = Queued(&self.queued);
-        self.places.clone().acquire_owned().await.map_err(|_| Reject::UpstreamBusy)
+        let latest = Instant::now() + self.wait_max;
+        gate.wait(client, latest).await.map_err(|_| Reject::UpstreamBusy)
     }
 
     fn outbound(&self, request: &mut Request) -> Result<http::Request<RequestBody>, Reject> {
@@ -194,7 +194,7 @@ fn add_forwarded(headers: &mut http::HeaderMap, request: &Request) {
 /// Takes a response in. The text of an error says what is wrong with its framing.
 fn inbound(
     response: http::Response<Incoming>,
-    place: OwnedSemaphorePermit,
+    place: Permit,
     asked: Option<Arc<Progress>>,
 ) -> Result<Response, &'static str> {
     let (parts, body) = response.into_parts();
@@ -213,7 +213,7 @@ struct Returning {
     /// upstream that pauses.
     asked: Option<Arc<Progress>>,
     stall: Option<(Deadline, Pin<Box<tokio::time::Sleep>>)>,
-    _place: OwnedSemaphorePermit,
+    _place: Permit,
 }
 
 impl Body for Returning {

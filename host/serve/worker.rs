@@ -137,7 +137,7 @@ impl Worker {
             pool: Rc::new(pool),
             upstream: upstream.map(|it| {
                 let most = upstream_max(descriptors_max(), config.workers);
-                Upstream::new(it, config.limits.header_bytes_max, most)
+                Upstream::new(it, config.limits.header_bytes_max, most, queue)
             }),
             config: config.clone(),
             draining: Cell::new(false),

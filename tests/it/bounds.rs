@@ -1,21 +1,23 @@
 //! What is bounded in number: ready instances, requests in a guest, requests on their way to the
 //! upstream. One over the bound is refused at once, nobody else notices, and all counts come back.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, channel};
+use std::io::Write as _;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use crate::abi::probe::Probe;
 use crate::client::{Connection, message};
 use crate::host::{HELLO, Host};
+use crate::middleware::upstream::{Upstream, plain};
 use crate::wat;
 
 /// Ready instances that one worker keeps, of all guests together.
 const READY_MAX: u64 = 1024;
-/// Requests that one worker has on their way to the upstream, in flight and queued.
-const UPSTREAM_MAX: usize = 256 + 256;
+/// Requests that one client alone, or one handler, has on their way to the upstream: three quarters
+/// of the places of a worker.
+const UPSTREAM_MAX: usize = 192;
 /// How long many connections may take to be in place.
 const PLACED: Duration = Duration::from_secs(20);
 
@@ -95,65 +97,100 @@ fn one_guest_cannot_take_every_place() {
 
 #[test]
 fn requests_to_the_upstream_queue_up_to_a_bound() {
+    const QUEUE_MAX: usize = 64;
     raise_descriptor_limit();
-    let (upstream, release) = silent_upstream();
+    let (upstream, release) = holding_upstream();
     let host = Host::with("good.wat", HELLO)
-        .args(["--workers", "1", "--deadline", "60s"])
-        .args(["--upstream", &format!("http://{upstream}")])
+        .args(["--workers", "1", "--deadline", "60s", "--queue-timeout", "60s"])
+        .args(["--queue-max", &QUEUE_MAX.to_string(), "--upstream", &upstream.url("")])
         .start();
-    let ask = || {
-        let mut connection = host.connect();
-        connection.send(message("GET", "/elsewhere", &[], b""));
-        connection
-    };
-    let mut waiting: Vec<Connection> = (0..UPSTREAM_MAX).map(|_| ask()).collect();
-    host.status_when("all are in place", PLACED, |status| status.in_flight == UPSTREAM_MAX as u64);
+    let ask = |_| ask(host.connect(), "/held");
+    let mut waiting: Vec<Connection> = (0..UPSTREAM_MAX + QUEUE_MAX).map(ask).collect();
+    let all = waiting.len() as u64;
+    let placed = |status: &crate::host::Status| status.in_flight == all;
+    let status = host.status_when("all are in place", PLACED, placed);
+    assert_eq!(status.rejects("upstream_busy"), 0, "{status:?}");
+    // From then on the queue is short.
     for _ in 0..4 {
-        let answer = ask().read();
+        let answer = ask(0).read();
         answer.assert_problem(503);
         assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
     }
     host.assert_serves("/good");
-    drop(release);
-    for connection in &mut waiting {
-        assert_eq!(connection.read().text(), "ok");
-    }
-    assert_eq!(host.at_rest().rejects("upstream_busy"), 4);
+    release.open();
+    let answers = waiting.iter_mut().map(Connection::read);
+    let (good, busy): (Vec<_>, Vec<_>) = answers.partition(|answer| answer.status == 200);
+    assert!(good.len() >= UPSTREAM_MAX, "{} were answered", good.len());
+    good.iter().for_each(|answer| assert_eq!(answer.text(), "ok"));
+    busy.iter().for_each(|answer| answer.assert_problem(503));
+    assert_eq!(host.at_rest().rejects("upstream_busy"), busy.len() as u64 + 4);
 }
 
-/// An upstream that answers nothing until the sender is dropped, and everything from then on.
-fn silent_upstream() -> (SocketAddr, std::sync::mpsc::Sender<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let addr = listener.local_addr().expect("an address");
-    let (sender, released): (_, Receiver<()>) = channel();
-    std::thread::spawn(move || {
-        let (gates, streams): (Vec<_>, Vec<_>) = (0..UPSTREAM_MAX / 2)
-            .map_while(|_| listener.accept().ok())
-            .map(|(stream, _)| {
-                let (gate, open): (_, Receiver<()>) = channel();
-                (gate, std::thread::spawn(move || answer(stream, &open)))
-            })
-            .unzip();
-        // Ends when the sender is dropped.
-        let _ = released.recv();
-        drop(gates);
-        for stream in streams {
-            let _ = stream.join();
+/// However many one has on their way, there is a place for a request of another: client or handler.
+#[test]
+fn nobody_takes_every_place_before_the_upstream() {
+    raise_descriptor_limit();
+    let (upstream, release) = holding_upstream();
+    let host = Host::empty()
+        .file("one.wat", Probe::new("").next().wat())
+        .file("other.wat", Probe::new("").next().wat())
+        .args(["--workers", "1", "--deadline", "60s", "--queue-timeout", "60s"])
+        .args(["--upstream", &upstream.url("")])
+        .start();
+    host.settled();
+    let another = || Connection::open_from([127, 0, 0, 2].into(), host.addr());
+    for path in ["/held", "/one/held"] {
+        let many = UPSTREAM_MAX + 40;
+        let mut waiting: Vec<_> = (0..many).map(|_| ask(host.connect(), path)).collect();
+        let there = |status: &crate::host::Status| status.in_flight == many as u64;
+        host.status_when("all are in place", PLACED, there);
+        assert_eq!(ask(host.connect(), "/other/quick").read().text(), "ok", "{path}");
+        assert_eq!(ask(another(), "/other/quick").read().text(), "ok", "{path}");
+        assert_eq!(ask(another(), "/quick").read().text(), "ok", "{path}");
+        release.open();
+        for connection in &mut waiting {
+            assert_eq!(connection.read().text(), "ok");
         }
+        drop(waiting);
+        host.at_rest();
+        release.close();
+    }
+}
+
+fn ask(mut connection: Connection, path: &str) -> Connection {
+    connection.send(message("GET", path, &[], b""));
+    connection
+}
+
+/// Whether requests that are held are answered.
+#[derive(Default)]
+struct Release(Mutex<bool>, Condvar);
+
+impl Release {
+    fn open(&self) {
+        *self.0.lock().expect("nobody panics with it") = true;
+        self.1.notify_all();
+    }
+
+    fn close(&self) {
+        *self.0.lock().expect("nobody panics with it") = false;
+    }
+
+    fn wait(&self) {
+        let is_open = self.0.lock().expect("nobody panics with it");
+        drop(self.1.wait_while(is_open, |is_open| !*is_open));
+    }
+}
+
+/// An upstream that answers "ok": at once, but for paths that end in `held`.
+fn holding_upstream() -> (Upstream, Arc<Release>) {
+    let release = Arc::new(Release::default());
+    let held = release.clone();
+    let upstream = Upstream::scripted(move |seen, stream| {
+        if seen.target.ends_with("held") {
+            held.wait();
+        }
+        stream.write_all(&plain("200 OK", "", "ok")).map(|()| true)
     });
-    (addr, sender)
-}
-
-fn answer(stream: TcpStream, open: &Receiver<()>) {
-    let _ = open.recv();
-    let Ok(mut writer) = stream.try_clone() else { return };
-    for line in BufReader::new(stream).lines() {
-        match line {
-            Ok(line) if line.is_empty() => {
-                let _ = writer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
-            }
-            Ok(_) => {}
-            Err(_) => return,
-        }
-    }
+    (upstream, release)
 }

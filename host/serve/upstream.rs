@@ -44,8 +44,8 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// `in_flight_max` is how many requests of this worker may be on their way to it; `queue` bounds
-    /// those that wait for that, of each handler.
+    /// `in_flight_max` is how many requests of this worker may be on their way to it; `queue`
+    /// bounds those that wait for that, of each handler.
     pub fn new(
         upstream: &config::Upstream,
         header_bytes_max: usize,
@@ -113,8 +113,8 @@ impl Upstream {
         sent.unwrap_or(Err(Reject::UpstreamDeadline))
     }
 
-    /// Takes a place, or waits for one in its handler's queue. A request that no handler has seen is
-    /// its client's, which has a share like that of a handler. Ids count from 0, so none is the
+    /// Takes a place, or waits for one in its handler's queue. A request that no handler has seen
+    /// is its client's, which has a share like that of a handler. Ids count from 0, so none is the
     /// address of anything.
     async fn place(&self, guest: Option<usize>, client: &Rc<Holder>) -> Result<Permit, Reject> {
         let gate = self.places.of(guest.unwrap_or_else(|| Rc::as_ptr(client).addr()));

@@ -19,7 +19,9 @@ use crate::log;
 
 mod bench;
 mod new;
+mod platform;
 mod run;
+mod terminal;
 
 const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
@@ -163,6 +165,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Verb::Check { files } => check(&files),
         Verb::Routes { dir } => routes(dir),
         Verb::Bench(flags) => {
+            platform::require_threads()?;
             let _log = log::start(LogFormat::Text, "info")?;
             let (text, code) = bench::run(&flags)?;
             print(&text)?;
@@ -188,6 +191,7 @@ fn beside(named: Option<PathBuf>) -> Option<PathBuf> {
 
 fn serve(flags: &Flags, source: Source) -> anyhow::Result<ExitCode> {
     let (config, format) = flags.validate()?;
+    platform::require()?;
     let _log = log::start(format, "info")?;
     run::run(config, &source, format)?;
     Ok(ExitCode::SUCCESS)
@@ -203,12 +207,13 @@ fn strangers(count: u32, dir: Option<PathBuf>) -> anyhow::Result<Source> {
 
 fn compile(log: &str) -> anyhow::Result<ExitCode> {
     let format = if log == "json" { LogFormat::Json } else { LogFormat::Text };
-    let _log = log::start(format, "info")?;
-    child::run()?;
+    // It starts its log itself, once it is confined.
+    child::run(format)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn check(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
+    platform::require()?;
     let _log = log::start(LogFormat::Text, "warn")?;
     let mut failed = false;
     for file in files {
@@ -243,6 +248,7 @@ fn describe(file: &Path, report: &Report) -> String {
 }
 
 fn routes(dir: PathBuf) -> anyhow::Result<ExitCode> {
+    platform::require_threads()?;
     let _log = log::start(LogFormat::Text, "warn")?;
     let routes = control::routes(&dir)?;
     if routes.is_empty() {

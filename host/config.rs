@@ -137,7 +137,8 @@ const CACHE: &str = "Folder for compiled guests [default: guesthouse in the user
 /// The flags of `serve` and `demo` as they were typed; the comments are the help texts.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Flags {
-    /// Address to listen on, IP:PORT or NAME:PORT; may be repeated, port 0 picks a free port
+    /// Address to listen on, IP:PORT or NAME:PORT; may be repeated, port 0 picks a free port, and
+    /// [::] takes IPv4 as well unless an address of IPv4 with its port is listed, too
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: Vec<String>,
 

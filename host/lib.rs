@@ -6,6 +6,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod file;
 pub mod guest;
 pub mod log;
 pub mod message;

@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 pub use quota::Quota;
 
@@ -45,6 +46,21 @@ pub fn start(format: LogFormat, level: &str) -> Result<Guard, Mistakes> {
         .thread_name("log")
         .finish(io::BufWriter::new(stderr));
     counter.get_or_init(|| writer.error_counter());
+    install(format, filter, writer);
+    Ok(Guard { _writer: guard })
+}
+
+/// The same without a thread, for a process whose stderr never keeps it waiting: each line is
+/// written by whoever has it to say.
+pub fn start_unthreaded(format: LogFormat, level: &str) -> Result<(), Mistakes> {
+    install(format, filter(level)?, io::stderr);
+    Ok(())
+}
+
+fn install<W>(format: LogFormat, filter: EnvFilter, writer: W)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let installed = match format {
         LogFormat::Text => log
@@ -61,7 +77,6 @@ pub fn start(format: LogFormat, level: &str) -> Result<Guard, Mistakes> {
             .try_init(),
     };
     installed.expect("the log is started once, before anything else could install a subscriber");
-    Ok(Guard { _writer: guard })
 }
 
 /// `text` made safe for one line of a log or a terminal, in at most `bytes_max` bytes, not

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::hint::black_box;
+use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -174,7 +175,8 @@ impl Maker {
         let words = &Words::default();
         let job =
             Job { name: name.to_owned(), is_text, limits: limits.clone(), words: words.clone() };
-        let (facts, code) = self.compiler.compile(&job, bytes)?;
+        let compiled = self.compiler.compile(&job, bytes);
+        let (facts, code) = compiled.unwrap_or_else(|panic| resume_unwind(panic))?;
         let engine = self.house.engines.get(facts.class, facts.memory_bytes);
         let code = Artifact::compiled(code).code(&facts.kind, engine);
         let code = code.map_err(|error| error.to_string())?;

@@ -23,6 +23,7 @@ pub use usage::{Meter, rss_now_bytes};
 
 use super::stream::Destination;
 use super::{Launch, Request, probe};
+use crate::file;
 use crate::log::escape;
 
 mod machine;
@@ -41,7 +42,7 @@ const REST_FOR: Duration = Duration::from_secs(1);
 const DIR: &str = "dir";
 const LOG: &str = "log";
 /// How much of the end of a log is shown.
-const LOG_BYTES_SHOWN: usize = 4096;
+const LOG_BYTES_SHOWN: u64 = 4096;
 const LOG_LINES_SHOWN: usize = 12;
 
 /// A server that runs. It ends when this is dropped.
@@ -204,8 +205,8 @@ impl Server {
 
     /// The end of its log, to be put behind a sentence.
     fn last_words(&self) -> String {
-        let log = fs::read(self.scratch.path().join(LOG)).unwrap_or_default();
-        let end = &log[log.len().saturating_sub(LOG_BYTES_SHOWN)..];
+        let log = self.scratch.path().join(LOG);
+        let end = file::tail(&log, LOG_BYTES_SHOWN).unwrap_or_default();
         let lines: Vec<&[u8]> = end.split(|byte| *byte == b'\n').collect();
         let lines: Vec<&[u8]> = lines.into_iter().filter(|line| !line.is_empty()).collect();
         let shown = lines.iter().skip(lines.len().saturating_sub(LOG_LINES_SHOWN));

@@ -88,7 +88,6 @@
 //! listed, each mistake with its line.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -97,6 +96,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::process::Server;
 use super::{Case, Launch, Measure, Origin, Skipped, Suite};
+use crate::file;
 use cases::Cases;
 use format::Scenario;
 use place::Place;
@@ -111,6 +111,9 @@ mod place;
 mod requests;
 mod servers;
 mod text;
+
+/// What a scenario may have: more than anybody writes.
+const TEXT_BYTES_MAX: u64 = 16 << 20;
 
 /// What the command line says otherwise.
 #[derive(Clone, Debug, Default)]
@@ -134,7 +137,8 @@ pub struct Overrides {
 /// All that is wrong with the file, one mistake on each line.
 pub fn read(path: &Path, overrides: &Overrides, interrupted: &AtomicBool) -> Result<Suite> {
     let shown = path.display().to_string();
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
+    let text =
+        file::text_any(path, TEXT_BYTES_MAX).with_context(|| format!("cannot read {shown}"))?;
     let here = path.canonicalize()?.parent().map(Path::to_path_buf).unwrap_or_default();
     let file: Scenario = match toml::from_str(&text) {
         Ok(file) => file,

@@ -17,6 +17,7 @@ use crate::bench::suite::{self, Common};
 use crate::bench::url::Url;
 use crate::bench::{self, Arrivals, Load, Request, Run, Spread, Suite, report};
 use crate::config::Mistakes;
+use crate::file;
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -31,6 +32,9 @@ The exit code is 1 if any request failed.";
 const CONNECTIONS: u32 = 50;
 /// What this process has open besides its connections.
 const FILES_BESIDE: usize = 64;
+
+/// What a body, or a file of paths, may have.
+const FILE_BYTES_MAX: u64 = 1 << 30;
 
 const LOAD: &str = "Load";
 const REQUEST: &str = "Request";
@@ -237,9 +241,8 @@ fn urls(texts: &[String]) -> anyhow::Result<Vec<Url>> {
 fn request(flags: &Flags) -> anyhow::Result<Request> {
     let body = match flags.body.as_deref().map(|text| (text, text.strip_prefix('@'))) {
         None => Vec::new(),
-        Some((_, Some(file))) => {
-            fs::read(file).with_context(|| format!("cannot read the body from {file}"))?
-        }
+        Some((_, Some(file))) => file::read_any(Path::new(file), FILE_BYTES_MAX)
+            .with_context(|| format!("cannot read the body from {file}"))?,
         Some((text, None)) => text.as_bytes().to_vec(),
     };
     Ok(Request {
@@ -254,7 +257,7 @@ fn request(flags: &Flags) -> anyhow::Result<Request> {
 
 /// Paths from a file, one on each line.
 fn paths(file: &Path) -> anyhow::Result<Vec<String>> {
-    let text = fs::read_to_string(file)
+    let text = file::text_any(file, FILE_BYTES_MAX)
         .with_context(|| format!("cannot read paths from {}", file.display()))?;
     let mut paths = Vec::new();
     for (number, line) in text.lines().map(str::trim).enumerate() {

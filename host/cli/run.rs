@@ -10,6 +10,8 @@ use rustix::process::Signal;
 use rustix::thread::disable_transparent_huge_pages;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::platform;
+use super::terminal::Terminal;
 use crate::config::{Config, LogFormat};
 use crate::control::{Control, Source};
 use crate::guest::Loader;
@@ -24,8 +26,9 @@ const COUNTED_EVERY: Duration = Duration::from_secs(1);
 /// The demo guest that sends requests to the demo itself.
 const DEMO_PROXY: &str = "proxy";
 
-/// Serves a source until SIGINT or SIGTERM. SIGHUP looks at the folder anew, SIGUSR1 logs the
-/// counters. `log` is how the processes that compile guests log.
+/// Serves a source until SIGINT or SIGTERM, or until the terminal in which it was started is
+/// closed. Any other SIGHUP looks at the folder anew, SIGUSR1 logs the counters. `log` is how the
+/// processes that compile guests log.
 ///
 /// # Errors
 /// The host cannot start; the text says why and what to do.
@@ -35,12 +38,15 @@ pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
     if let Err(error) = disable_transparent_huge_pages(true) {
         tracing::debug!("huge pages stay on: {error}");
     }
+    platform::warn_of_missing();
     serve::raise_descriptor_limit(&config)?;
     // Before anything long, so that a port in use is known at once.
     let bound = serve::bind(&config.listen, config.workers)?;
     if matches!(source, Source::Demo(_)) {
-        config.outbound.allow_own(DEMO_PROXY, &bound.addresses);
+        config.outbound.allow_own(DEMO_PROXY, &bound.reached());
     }
+    let listening = bound.described();
+    let terminal = Terminal::at_start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("could not start the main runtime")?;
     runtime.block_on(async {
@@ -66,35 +72,31 @@ pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
         let (resources, mut counted) = (engines.resources.clone(), Instant::now());
         let host = Host::start(Arc::new(config), engines, registry, bound.sockets)?;
         tracing::info!("memory for all handlers together: {} MiB", memory.total() >> 20);
-        for address in &bound.addresses {
-            tracing::info!("listening on http://{address}");
+        for text in &listening {
+            tracing::info!("listening on http://{text}");
         }
-        loop {
-            let name = tokio::select! {
-                _ = interrupt.recv() => "SIGINT",
-                _ = terminate.recv() => "SIGTERM",
+        let why = loop {
+            tokio::select! {
+                _ = interrupt.recv() => break "SIGINT",
+                _ = terminate.recv() => break "SIGTERM",
                 _ = hangup.recv() => {
+                    if terminal.as_ref().is_some_and(Terminal::is_gone) {
+                        break "SIGHUP: the terminal is closed";
+                    }
                     look_for_changes(&control);
-                    continue;
                 }
                 _ = status.recv() => {
-                    let census = census(&control.registry);
-                    let (used, pooled, total) = (memory.used(), memory.pooled(), memory.total());
-                    let memory = format!(
-                        "memory_used={used} memory_pooled={pooled} memory_total={total}"
-                    );
+                    let (census, memory) = (census(&control.registry), held(&memory));
                     let counts = host.status().await;
                     if counted.elapsed() > COUNTED_EVERY {
                         resources.count_anew();
                         counted = Instant::now();
                     }
                     tracing::info!("status: {counts} {census} {memory} {}", kernel(&resources));
-                    continue;
                 }
-            };
-            tracing::info!("{name}: stopping; requests in flight are answered first");
-            break;
-        }
+            }
+        };
+        tracing::info!("{why}: stopping; requests in flight are answered first");
         tracing::info!("stopped: {}", host.stop());
         Ok(())
     })
@@ -103,6 +105,12 @@ pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
 fn look_for_changes(control: &Control) {
     tracing::info!("SIGHUP: looking for changes");
     control.rescan();
+}
+
+/// The memory of guests: `memory_used=81920 memory_pooled=40960 memory_total=18957047808`.
+fn held(memory: &Budget) -> String {
+    let (used, pooled, total) = (memory.used(), memory.pooled(), memory.total());
+    format!("memory_used={used} memory_pooled={pooled} memory_total={total}")
 }
 
 /// What the process has of what the kernel limits:

@@ -3,15 +3,16 @@
 //!
 //! Owns what is read of Linux's files. All of it is text to the functions below, but for the first.
 
-use std::fs::read_to_string;
 use std::path::Path;
+
+use crate::file::kernel_text;
 
 /// Memory in bytes; `None` where the system does not say.
 pub(super) fn memory_bytes() -> Option<u64> {
-    let machine = read_to_string("/proc/meminfo").ok().and_then(|text| total_bytes(&text));
-    let cgroups = read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let mounts = read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let limit = limit_bytes(&cgroups, &mounts, |path| read_to_string(path).ok());
+    let machine = kernel_text("/proc/meminfo").ok().and_then(|text| total_bytes(&text));
+    let cgroups = kernel_text("/proc/self/cgroup").unwrap_or_default();
+    let mounts = kernel_text("/proc/self/mountinfo").unwrap_or_default();
+    let limit = limit_bytes(&cgroups, &mounts, |path| kernel_text(path).ok());
     machine.into_iter().chain(limit).min()
 }
 

@@ -13,12 +13,15 @@ use std::path::Path;
 use self::stranger::Stranger;
 use anyhow::{Context, Result, bail};
 
+use crate::file::{self, Unread};
+
 include!(concat!(env!("OUT_DIR"), "/hostile_guests.rs"));
 
 /// Whoever changes what a number stands for raises this, so that folders are written anew.
 const VERSION: u32 = 2;
 /// Says that a folder is ours, and what is in it. Hidden, so that it is not taken for a guest.
 const MARKER: &str = ".guesthouse-strangers";
+const MARKER_BYTES_MAX: u64 = 4096;
 /// What the marker says until everything is written.
 const UNFINISHED: &str = "unfinished\n";
 const GOOD_FOLDER: &str = "stranger";
@@ -37,10 +40,10 @@ pub fn write(folder: &Path, count: usize) -> Result<()> {
     fs::create_dir_all(folder).with_context(cannot("make the folder", folder))?;
     let marker = folder.join(MARKER);
     let contents = format!("version {VERSION}\nhostile {:016x}\ncount {count}\n", hostile_hash());
-    match fs::read(&marker) {
+    match file::read(&marker, MARKER_BYTES_MAX) {
         Ok(found) if found == contents.as_bytes() => return Ok(()),
         Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => require_empty(folder)?,
+        Err(Unread::Io(error)) if error.kind() == io::ErrorKind::NotFound => require_empty(folder)?,
         Err(error) => return Err(error).with_context(cannot("read", &marker)),
     }
     // What is interrupted from here on is ours still, and not taken for finished.

@@ -20,12 +20,15 @@ use super::engine::Class;
 use super::reset::PROOF_VERSION;
 use super::resources::is_shortage;
 use crate::config::Limits;
+use crate::file::{self, Unread};
 
 /// Changes whenever the meaning of an entry changes.
 const FORMAT: &str = "guesthouse-cache-9";
 /// Bytes of the checksum at the head of an entry, and of the length behind it.
 const SUM_BYTES: usize = 32;
 const LEN_BYTES: usize = 4;
+/// What an entry may have: more than any code with its facts.
+const ENTRY_BYTES_MAX: u64 = 2 << 30;
 
 /// A folder of compiled guests.
 pub struct Cache {
@@ -163,9 +166,9 @@ impl Cache {
     /// # Errors
     /// The kernel is short of what it takes to read it.
     pub fn get(&self, key: &Key) -> io::Result<Option<(Facts, Artifact)>> {
-        match fs::read(self.path(key)) {
+        match file::read(&self.path(key), ENTRY_BYTES_MAX) {
             Ok(entry) => Ok(read_entry(key, entry)),
-            Err(error) if is_shortage(&error) => Err(error),
+            Err(Unread::Io(error)) if is_shortage(&error) => Err(error),
             Err(_) => Ok(None),
         }
     }

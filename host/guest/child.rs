@@ -7,8 +7,8 @@
 //! the kernel takes to clear away the process is nobody's wait.
 
 use std::fs::File;
-use std::io::{PipeReader, Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, PipeReader, Read, Seek, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,30 +16,25 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use landlock::{Access, AccessFs, AccessNet, Ruleset, RulesetAttr};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getppid, pidfd_open,
-    set_parent_process_death_signal, setpriority_process, setrlimit, waitid,
-};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use serde::{Deserialize, Serialize};
 
 use super::cache::Facts;
-use super::compile::{Compiler, Job};
-use super::failure::Failure;
-use crate::config::{CompileLimits, LogFormat};
+use super::compile::Job;
+use super::failure::{Failure, Reason};
+use crate::config::{CompileLimits, Limits, LogFormat, Words};
 use crate::log::escape;
+
+pub use inside::{run, shut_off};
+
+mod inside;
 
 /// The verb that makes this program a compiler.
 pub const VERB: &str = "compile";
 /// The running program itself, even if its file has been replaced since.
 const PROGRAM: &str = "/proc/self/exe";
-/// A compiler gives way to the workers: it has a tenth of their weight. With less, a new version
-/// would wait for many seconds while all cores are busy.
-const NICENESS: i32 = 10;
-/// Where the kernel runs out of memory, it ends compilers before anything else.
-const OOM_SCORE: &str = "1000";
 /// Machine code that one guest may have.
 const CODE_BYTES_MAX: u64 = 1 << 30;
 /// What a verdict may be besides.
@@ -56,6 +51,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 /// Between two looks whether a job is still wanted.
 const CANCEL_LOOK: Duration = Duration::from_millis(50);
+/// The first pause, which grows, between two looks how a child has ended that has closed its pipe.
+const END_LOOK: Duration = Duration::from_micros(200);
 
 /// Ends a job whose result nobody wants any more.
 #[derive(Clone, Debug, Default)]
@@ -87,7 +84,29 @@ struct Order {
     parent: u32,
 }
 
-type Verdict = Result<Facts, Failure>;
+type Verdict = Result<Facts, Refusal>;
+
+/// Why a child has not compiled its guest.
+#[derive(Serialize, Deserialize)]
+enum Refusal {
+    /// It is the guest's fault.
+    Guest(Failure),
+    /// It is not: the child cannot work here, or not now.
+    Machine(Reason),
+    /// The compiler has panicked.
+    Panic,
+}
+
+/// Why there is no verdict that could be used.
+enum Lost {
+    To(Failure),
+    /// The compiler has failed, in this way.
+    Crash(String),
+}
+
+/// A guest that any compiler can compile.
+const SMALLEST: &str = r#"(module (memory (export "memory") 1)
+    (func (export "handle_request") (result i64) (i64.const 0)))"#;
 
 /// How a child's work ended.
 enum End {
@@ -110,43 +129,69 @@ impl Children {
         bytes: &[u8],
         cancel: &Cancel,
     ) -> Result<(Facts, Vec<u8>), Failure> {
+        let limits = job.limits.clone();
+        self.attempt(job, bytes, cancel).map_err(|lost| match lost {
+            Lost::To(failure) => failure,
+            Lost::Crash(how) if self.compiles_at_all(limits) => Failure::of_file(format!(
+                "the compiler failed on it{how}; please report the file as a bug"
+            )),
+            Lost::Crash(how) => Failure::of_unclear(format!(
+                "the compiler fails on any file{how}: is a system call refused here that it \
+                 needs, or memory short?"
+            )),
+        })
+    }
+
+    /// Whether it is a guest that makes a compiler crash, or whatever is the matter with this
+    /// machine.
+    fn compiles_at_all(&self, limits: Limits) -> bool {
+        static COMPILES: AtomicBool = AtomicBool::new(false);
+        if !COMPILES.load(Ordering::Relaxed) {
+            let name = "smallest".to_owned();
+            let job = Job { name, is_text: true, limits, words: Words::default() };
+            let tried = self.attempt(job, SMALLEST.as_bytes(), &Cancel::default());
+            COMPILES.store(tried.is_ok(), Ordering::Relaxed);
+        }
+        COMPILES.load(Ordering::Relaxed)
+    }
+
+    fn attempt(&self, job: Job, bytes: &[u8], cancel: &Cancel) -> Result<(Facts, Vec<u8>), Lost> {
         let job_limits = (job.limits.cpu_max, job.limits.deadline);
         let order = Order { job, limits: self.limits, parent: std::process::id() };
-        let no_child = |error: std::io::Error| {
-            Failure::of_process("could not start a process to compile it in", &error)
+        let no_child = |error: io::Error| {
+            Lost::To(Failure::of_process("could not start a process to compile it in", &error))
         };
         let mut stderr = memory_file("words").map_err(no_child)?;
         let start = || self.start(&order, bytes, stderr.try_clone()?);
-        let (child, verdict) = start().map_err(no_child)?;
+        let (mut child, verdict) = start().map_err(no_child)?;
         // Its start-up code may use its own CPU time, and wait for its own deadline.
         let cpu = self.limits.cpu_max + job_limits.0;
         let patience = cpu * PATIENCE + job_limits.1;
-        let end = wait(&child, verdict, patience, cancel);
+        let end = wait(&mut child, verdict, patience, cancel);
         reap(child);
         let end = end.map_err(no_child)?;
         let said = repeat(&mut stderr);
         if cancel.is_cancelled() {
-            return Err(Failure::of_unclear("its file has changed or gone meanwhile".into()));
+            let reason = "its file has changed or gone meanwhile";
+            return Err(Lost::To(Failure::of_unclear(reason.into())));
         }
         match end {
             End::Frame(frame) => read_verdict(frame),
-            End::Exit(status) if status.success() => Err(no_verdict()),
-            End::Exit(status) => Err(self.obituary(Some(status), cpu, &said)),
-            End::GivenUp => Err(self.obituary(None, cpu, &said)),
+            End::Exit(status) if status.success() => Err(Lost::To(no_verdict())),
+            End::Exit(status) => Err(self.obituary(status, cpu, &said)),
+            End::GivenUp => {
+                let reason = "compiling it did not come to an end: try again";
+                Err(Lost::To(Failure::of_file(reason.into())))
+            }
         }
     }
 
     /// Starts a child with its job. Its verdict comes through the pipe.
-    fn start(
-        &self,
-        order: &Order,
-        bytes: &[u8],
-        stderr: File,
-    ) -> std::io::Result<(Child, PipeReader)> {
+    fn start(&self, order: &Order, bytes: &[u8], stderr: File) -> io::Result<(Child, PipeReader)> {
         let mut stdin = memory_file("job")?;
         write_framed(&mut stdin, order, bytes)?;
         stdin.rewind()?;
-        let (verdict, stdout) = std::io::pipe()?;
+        let (verdict, stdout) = io::pipe().map_err(|error| named("pipe2", error))?;
         let log = match self.log {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
@@ -164,89 +209,119 @@ impl Children {
     }
 
     /// Why a child ended without a verdict, in words.
-    fn obituary(&self, ended: Option<ExitStatus>, cpu: Duration, said: &str) -> Failure {
-        let seconds = cpu.as_secs_f64();
-        let too_long = format!(
-            "compiling it and its start-up took more than {seconds} s of CPU time: make it \
-             smaller, or raise --compile-max"
-        );
-        let Some(status) = ended else {
-            return Failure::of_file("compiling it did not come to an end: try again".into());
-        };
+    fn obituary(&self, status: ExitStatus, cpu: Duration, said: &str) -> Lost {
         if said.contains("memory allocation of") {
-            return Failure::of_file(format!(
+            return Lost::To(Failure::of_file(format!(
                 "compiling it took more than {} MiB of memory: make it smaller, or raise \
                  --compile-memory-max",
                 self.limits.memory_bytes_max >> 20
-            ));
+            )));
         }
-        match status.signal().and_then(Signal::from_named_raw) {
-            Some(Signal::XCPU) => Failure::of_file(too_long),
+        let failure = match status.signal().and_then(Signal::from_named_raw) {
+            Some(Signal::XCPU) => Failure::of_file(format!(
+                "compiling it and its start-up took more than {} s of CPU time: make it smaller, \
+                 or raise --compile-max",
+                cpu.as_secs_f64()
+            )),
             // Someone else's doing, or the kernel's that ran out of memory.
             Some(Signal::KILL) => Failure::of_unclear("its compiler was killed".into()),
-            Some(_) => Failure::of_file(format!(
-                "the compiler failed on it ({status}); please report the file as a bug"
-            )),
-            // It did not even begin, or had no words for what it found.
-            None => Failure::of_unclear(format!(
-                "its compiler failed ({status}): {}",
-                escape(said.trim().as_bytes(), 500)
-            )),
-        }
+            // By a filter that somebody has set.
+            Some(Signal::SYS) => Failure::of_unclear(
+                "its compiler was ended for a system call that is not allowed here (SIGSYS): have \
+                 the filter answer what it refuses with an error"
+                    .into(),
+            ),
+            // By itself, which it never does on account of a guest.
+            None if status.code().is_some() => {
+                let said = said.lines().next_back().unwrap_or_default();
+                let said = escape(said.trim_start_matches("error: ").as_bytes(), 400);
+                Failure::of_unclear(format!("its compiler cannot work here ({status}): {said}"))
+            }
+            _ => return Lost::Crash(format!(" ({status})")),
+        };
+        Lost::To(failure)
     }
 }
 
+/// An error with the system call that gave it, since what is refused here may be allowed there.
+#[derive(Debug)]
+struct Named(&'static str, io::Error);
+
+impl std::fmt::Display for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.0, self.1)
+    }
+}
+
+impl std::error::Error for Named {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.1)
+    }
+}
+
+fn named(call: &'static str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), Named(call, error))
+}
+
 /// An anonymous file in memory.
-fn memory_file(name: &str) -> std::io::Result<File> {
-    Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC)?))
+fn memory_file(name: &str) -> io::Result<File> {
+    let made = memfd_create(name, MemfdFlags::CLOEXEC);
+    made.map(File::from).map_err(|error| named("memfd_create", error.into()))
 }
 
 /// Waits for a child's verdict or its end, but not if it takes too long or is cancelled.
 fn wait(
-    child: &Child,
+    child: &mut Child,
     mut verdict: PipeReader,
     patience: Duration,
     cancel: &Cancel,
-) -> std::io::Result<End> {
-    let ended: OwnedFd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+) -> io::Result<End> {
     let give_up = Instant::now() + patience;
-    let (mut frame, mut chunk) = (Vec::new(), [0; CHUNK_BYTES]);
-    let mut is_open = true;
-    loop {
+    let left = || {
         let left = give_up.saturating_duration_since(Instant::now());
-        if left.is_zero() || cancel.is_cancelled() || is_excessive(&frame) {
-            return Ok(End::GivenUp);
-        }
-        let mut fds = [PollFd::new(&ended, PollFlags::IN), PollFd::new(&verdict, PollFlags::IN)];
-        let wanted = if is_open { &mut fds[..] } else { &mut fds[..1] };
-        match poll(wanted, Some(&Timespec::try_from(left.min(CANCEL_LOOK)).unwrap_or_default())) {
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(error) => return Err(error.into()),
+        (!left.is_zero() && !cancel.is_cancelled()).then_some(left.min(CANCEL_LOOK))
+    };
+    let (mut frame, mut chunk) = (Vec::new(), [0; CHUNK_BYTES]);
+    loop {
+        let Some(left) = left().filter(|_| !is_excessive(&frame)) else { return Ok(End::GivenUp) };
+        let mut fds = [PollFd::new(verdict.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)) {
+            Err(nix::errno::Errno::EINTR) | Ok(0) => continue,
+            Err(error) => return Err(named("poll", error.into())),
             Ok(_) => {}
         }
-        let [has_ended, has_more] = fds.map(|fd| !fd.revents().is_empty());
-        // First, since it may have said all and ended.
-        if is_open && has_more {
-            let len = verdict.read(&mut chunk)?;
-            frame.extend_from_slice(&chunk[..len]);
-            is_open = len > 0;
-            if frame_len(&frame) == Some(frame.len() as u64) {
-                return Ok(End::Frame(frame));
-            }
-        } else if has_ended {
-            return status(&ended).map(End::Exit);
+        let len = verdict.read(&mut chunk)?;
+        if len == 0 {
+            break;
         }
+        frame.extend_from_slice(&chunk[..len]);
+        if frame_len(&frame) == Some(frame.len() as u64) {
+            return Ok(End::Frame(frame));
+        }
+    }
+    // It has ended or is about to. One that has closed its pipe and goes on is not waited for.
+    let mut pause = END_LOOK;
+    loop {
+        if let Some(status) = status(child)? {
+            return Ok(End::Exit(status));
+        }
+        let Some(left) = left() else { return Ok(End::GivenUp) };
+        std::thread::sleep(pause.min(left));
+        pause *= 2;
     }
 }
 
-/// How a child has ended that is not cleared away yet.
-fn status(ended: &OwnedFd) -> std::io::Result<ExitStatus> {
-    let kept = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-    let found = waitid(WaitId::PidFd(ended.as_fd()), kept)?;
-    let found = found.ok_or(std::io::ErrorKind::NotFound)?;
+/// How a child has ended, if it has. As far as it is possible it is not cleared away yet.
+fn status(child: &mut Child) -> io::Result<Option<ExitStatus>> {
+    let kept = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    let Ok(found) = waitid(WaitId::Pid(Pid::from_child(child)), kept) else {
+        return child.try_wait();
+    };
     // As `wait` has it: a code in the second byte, or a signal in the first.
-    let code = found.exit_status().map(|code| code << 8);
-    Ok(ExitStatus::from_raw(code.or(found.terminating_signal()).unwrap_or_default()))
+    Ok(found.map(|found| {
+        let code = found.exit_status().map(|code| code << 8);
+        ExitStatus::from_raw(code.or(found.terminating_signal()).unwrap_or_default())
+    }))
 }
 
 /// Ends a child of which nothing more is expected, and has it cleared away in the background. The
@@ -257,13 +332,20 @@ fn reap(mut child: Child) {
     drop(child.kill());
     static REAPER: LazyLock<Sender<Child>> = LazyLock::new(|| {
         let (children, done) = channel::<Child>();
-        let wait = move || done.into_iter().for_each(|mut child| drop(child.wait()));
+        let wait = move || done.into_iter().for_each(clear_away);
         // Where there can be no thread, nobody takes the children.
         drop(std::thread::Builder::new().name("reaper".into()).spawn(wait));
         children
     });
-    if let Err(mut refused) = REAPER.send(child) {
-        drop(refused.0.wait());
+    if let Err(refused) = REAPER.send(child) {
+        clear_away(refused.0);
+    }
+}
+
+fn clear_away(mut child: Child) {
+    if child.wait().is_err() {
+        // One of the two calls may be refused here.
+        let _ = waitid(WaitId::Pid(Pid::from_child(&child)), WaitIdOptions::EXITED);
     }
 }
 
@@ -280,12 +362,12 @@ fn repeat(stderr: &mut File) -> String {
     let is_log = |line: &str| line.starts_with(|c: char| c == '{' || c.is_ascii_digit());
     let (log, other): (Vec<&str>, Vec<&str>) = said.lines().partition(|line| is_log(line));
     let log: String = log.into_iter().map(|line| format!("{line}\n")).collect();
-    drop(std::io::stderr().write_all(log.as_bytes()));
+    drop(io::stderr().write_all(log.as_bytes()));
     other.join("\n")
 }
 
 /// Writes the lengths of a head and of what comes behind it, and both.
-fn write_framed(to: &mut impl Write, head: &impl Serialize, rest: &[u8]) -> std::io::Result<()> {
+fn write_framed(to: &mut impl Write, head: &impl Serialize, rest: &[u8]) -> io::Result<()> {
     let head = serde_json::to_vec(head)?;
     to.write_all(&(head.len() as u64).to_le_bytes())?;
     to.write_all(&(rest.len() as u64).to_le_bytes())?;
@@ -327,72 +409,14 @@ fn no_verdict() -> Failure {
     Failure::of_unclear("its compiler ended without a verdict".into())
 }
 
-fn read_verdict(frame: Vec<u8>) -> Result<(Facts, Vec<u8>), Failure> {
-    let (verdict, code) = read_framed::<Verdict>(frame).ok_or_else(no_verdict)?;
-    Ok((verdict?, code))
-}
-
-/// The child: takes the job from stdin and gives the verdict on stdout.
-///
-/// # Errors
-/// Where it was not started by a host, or cannot be put under its limits.
-pub fn run() -> anyhow::Result<()> {
-    let mut bytes = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut bytes)?;
-    let (order, wasm) = read_framed::<Order>(bytes)
-        .ok_or_else(|| anyhow::anyhow!("`{VERB}` is for the host's own use: try `check FILE`"))?;
-    confine(&order)?;
-    let (facts, code) = match Compiler::new() {
-        Err(error) => (Err(Failure::of_unclear(format!("{error:#}"))), Vec::new()),
-        Ok(compiler) => match compiler.compile(&order.job, &wasm) {
-            Ok((facts, code)) => (Ok(facts), code),
-            Err(failure) => (Err(failure.in_child()), Vec::new()),
-        },
-    };
-    let verdict: Verdict = facts;
-    // Past the lines of the standard library's buffer.
-    let mut stdout = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
-    write_framed(&mut stdout, &verdict, &code)?;
-    Ok(())
-}
-
-/// Puts this process under its limits, for good.
-fn confine(order: &Order) -> anyhow::Result<()> {
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    let parent = getppid().map_or(0, |pid| pid.as_raw_nonzero().get() as u32);
-    anyhow::ensure!(parent == order.parent, "the host has gone");
-    rustix::thread::set_no_new_privs(true)?;
-    setpriority_process(None, NICENESS)?;
-    let cpu = order.limits.cpu_max + order.job.limits.cpu_max;
-    let seconds = cpu.as_secs() + u64::from(cpu.subsec_nanos() > 0);
-    // Past the soft limit comes SIGXCPU; the hard one is for a process that would not end by it.
-    limit(Resource::Cpu, seconds, seconds + 1)?;
-    // Writable private memory, whatever address space is reserved; the guest is tried out, too.
-    let memory = (order.limits.memory_bytes_max + order.job.limits.memory_bytes_max) as u64;
-    limit(Resource::Data, memory, memory)?;
-    limit(Resource::Fsize, CODE_BYTES_MAX, CODE_BYTES_MAX)?;
-    limit(Resource::Core, 0, 0)?;
-    // Where that is not allowed, the kernel chooses by size, as it does for all.
-    drop(std::fs::write("/proc/self/oom_score_adj", OOM_SCORE));
-    shut_off()
-}
-
-/// Takes away all files and the network, as far as this kernel can. What is open stays so: the job,
-/// the verdict, stderr.
-fn shut_off() -> anyhow::Result<()> {
-    let abi = landlock::ABI::V5;
-    Ruleset::default()
-        .handle_access(AccessFs::from_all(abi))?
-        .handle_access(AccessNet::from_all(abi))?
-        .create()?
-        .restrict_self()?;
-    Ok(())
-}
-
-fn limit(resource: Resource, soft: u64, hard: u64) -> anyhow::Result<()> {
-    // A limit that is lower already stays.
-    let now = rustix::process::getrlimit(resource);
-    let lower = |wanted: u64, now: Option<u64>| Some(now.map_or(wanted, |now| now.min(wanted)));
-    let new = Rlimit { current: lower(soft, now.current), maximum: lower(hard, now.maximum) };
-    Ok(setrlimit(resource, new)?)
+fn read_verdict(frame: Vec<u8>) -> Result<(Facts, Vec<u8>), Lost> {
+    let (verdict, code) = read_framed::<Verdict>(frame).ok_or_else(|| Lost::To(no_verdict()))?;
+    let facts = verdict.map_err(|refusal| match refusal {
+        Refusal::Guest(failure) => Lost::To(failure),
+        Refusal::Machine(reason) => {
+            Lost::To(Failure::of_unclear(format!("its compiler cannot work here: {reason}")))
+        }
+        Refusal::Panic => Lost::Crash(String::new()),
+    })?;
+    Ok((facts, code))
 }

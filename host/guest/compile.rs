@@ -50,32 +50,37 @@ pub struct Compiler {
     offer: Offer,
     startup: Linker<Call>,
     pulse: Pulse,
+    /// For start-up code, which may wait for timers.
+    runtime: tokio::runtime::Runtime,
 }
+
+/// What the host has to know of a guest, and its machine code; or why there is none.
+pub type Compiled = Result<(Facts, Vec<u8>), Failure>;
 
 impl Compiler {
     /// # Errors
-    /// Where the engines cannot be made.
+    /// Where the engines cannot be made, or there is nothing to run start-up code in.
     pub fn new() -> Result<Self> {
         let engines = Engines::unpooled().context("could not start the engine")?;
         let linkers = Linkers::new(&engines)?;
         let mut startup = linker(&engines.startup)?;
         startup::forbid_impure(&mut startup)?;
         let (offer, pulse) = (linkers.offer(), engines.pulse(0));
-        Ok(Compiler { engines, linkers, offer, startup, pulse })
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.context("could not make a runtime")?;
+        Ok(Compiler { engines, linkers, offer, startup, pulse, runtime })
     }
 
     /// Compiles a guest. Blocks: it runs start-up code up to the deadline.
     ///
     /// # Errors
-    /// The reason, in words that a user can act on.
-    pub fn compile(&self, job: &Job, bytes: &[u8]) -> Result<(Facts, Vec<u8>), Failure> {
-        // A bug in the parser or the compiler is to end in a sentence, too.
-        let compiled = catch_unwind(AssertUnwindSafe(|| self.compile_or_panic(job, bytes)));
-        let panicked = "the compiler failed on it; please report the file as a bug";
-        compiled.unwrap_or_else(|_| Err(Failure::of_file(panicked.into())))
+    /// The outer one is a panic of the parser or the compiler. The inner one is the reason, in
+    /// words that a user can act on.
+    pub fn compile(&self, job: &Job, bytes: &[u8]) -> std::thread::Result<Compiled> {
+        catch_unwind(AssertUnwindSafe(|| self.compile_or_panic(job, bytes)))
     }
 
-    fn compile_or_panic(&self, job: &Job, bytes: &[u8]) -> Result<(Facts, Vec<u8>), Failure> {
+    fn compile_or_panic(&self, job: &Job, bytes: &[u8]) -> Compiled {
         let parsed = if job.is_text { Some(binary(bytes)?) } else { None };
         let wasm = parsed.as_deref().unwrap_or(bytes);
         if sniff::is_component(wasm) {
@@ -83,12 +88,11 @@ impl Compiler {
         }
         let about = sniff::read(wasm)?;
         imports::judge(&about, &self.offer, &job.limits)?;
-        let runtime = runtime()?;
-        let (facts, wasm) = runtime.block_on(self.prepare(job, wasm, &about))?;
+        let (facts, wasm) = self.runtime.block_on(self.prepare(job, wasm, &about))?;
         let wasm = interrupt::module(&wasm, DIVISIBLE)?.wasm;
         let engine = self.engines.get(facts.class, facts.memory_bytes);
         let code = engine.precompile_module(&wasm).map_err(|error| not_compiled(&error))?;
-        runtime.block_on(self.try_out(job, &facts, &code))?;
+        self.runtime.block_on(self.try_out(job, &facts, &code))?;
         Ok((facts, code))
     }
 
@@ -106,7 +110,7 @@ impl Compiler {
         let wasm = interrupt::module(&wasm, &[])?.wasm;
         let engine = self.engines.get(facts.class, facts.memory_bytes);
         let code = engine.precompile_module(&wasm).map_err(|error| not_compiled(&error))?;
-        runtime()?.block_on(self.try_out(job, &facts, &code))?;
+        self.runtime.block_on(self.try_out(job, &facts, &code))?;
         Ok((facts, code))
     }
 
@@ -128,7 +132,7 @@ impl Compiler {
         let wasm = interrupt::component(wasm)?;
         let engine = self.engines.get(facts.class, facts.memory_bytes);
         let code = engine.precompile_component(&wasm).map_err(|error| not_compiled(&error))?;
-        runtime()?.block_on(self.try_out(job, &facts, &code))?;
+        self.runtime.block_on(self.try_out(job, &facts, &code))?;
         Ok((facts, code))
     }
 
@@ -208,12 +212,6 @@ fn resettable(wasm: &[u8], class: Class, about: &sniff::Module) -> Option<Resett
     let resettable = reset::qualify(wasm, about.memory_bytes, about.memories)?;
     // The added exports can push a module over a limit of the format.
     sniff::read(&resettable.wasm).is_ok().then_some(resettable)
-}
-
-/// A runtime for start-up code, which may wait for timers.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    runtime.map_err(|error| Failure::of_process("could not make a runtime to load it in", &error))
 }
 
 fn not_compiled(error: &wasmtime::Error) -> Failure {

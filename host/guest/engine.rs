@@ -20,6 +20,7 @@ use super::resources::{Mappings, Resources};
 use super::slot_pages::{Shape, SlotPages};
 use super::slots::{Room, SLOT_ADDRESS_BYTES, STACKS_PER_SLOT, Slots};
 use crate::config::Limits;
+use crate::file;
 
 /// The epoch's period. A tick costs a busy core two context switches, about 8 us in a virtual
 /// machine: 0.8 % of its time.
@@ -184,6 +185,16 @@ pub fn prepare_thread() {
     Engine::tls_eager_initialize();
 }
 
+/// Whether guests can run on the calling thread: it can have a stack for signals.
+pub fn can_run_here() -> bool {
+    // What comes of it is said by whoever asks.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let can = std::panic::catch_unwind(Engine::tls_eager_initialize).is_ok();
+    std::panic::set_hook(hook);
+    can
+}
+
 /// Which of the small engines is for memories that begin with so many bytes.
 pub fn small_index(memory_bytes: u64) -> usize {
     SMALL_SIZES.iter().position(|size| *size == memory_bytes).unwrap_or(SMALL_SIZES.len())
@@ -205,7 +216,7 @@ fn pagemap_scan_is_safe() -> bool {
         );
         return false;
     }
-    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    let swaps = file::kernel_text("/proc/swaps").unwrap_or_default();
     if swaps.lines().count() > 1 {
         tracing::warn!(
             "swap is on: memory is given back to the kernel after each request, which is slower; \

@@ -20,6 +20,7 @@ use super::resources::{Amount, MAPPINGS_PER_GUEST};
 use super::sniff::{self, FILE_BYTES_MAX};
 use super::{Guest, Instance};
 use crate::config::{CompileLimits, Limits, LogFormat, Words};
+use crate::file::{self, Unread};
 
 /// Memory that a loaded guest takes beside its code, in bytes: what links it, and its routes.
 /// Measured with 10,000 small guests, rounded up.
@@ -241,18 +242,15 @@ impl Source {
     /// # Errors
     /// Why it cannot be read.
     pub fn read(path: &Path) -> Result<Source, Failure> {
-        let about = std::fs::metadata(path).map_err(|error| Failure::of_access(&error))?;
-        if !about.is_file() {
-            return Err(Failure::of_file("not a regular file".into()));
-        }
-        if about.len() > FILE_BYTES_MAX {
-            return Err(Failure::of_file(format!(
+        let bytes = file::read(path, FILE_BYTES_MAX).map_err(|error| match error {
+            Unread::Io(error) => Failure::of_access(&error),
+            Unread::NotRegular => Failure::of_file("not a regular file".into()),
+            Unread::TooLong(len) => Failure::of_file(format!(
                 "the file has {} MiB, more than the {} MiB that are read",
-                about.len() >> 20,
+                len >> 20,
                 FILE_BYTES_MAX >> 20
-            )));
-        }
-        let bytes = std::fs::read(path).map_err(|error| Failure::of_access(&error))?;
+            )),
+        })?;
         Ok(Source { bytes, is_text: path.extension().is_some_and(|ending| ending == "wat") })
     }
 }
@@ -260,13 +258,8 @@ impl Source {
 /// What a file is by its first bytes, without loading it: `core`, `component`, `text` or
 /// `unknown`.
 pub fn kind_of_file(path: &Path) -> &'static str {
-    use std::io::Read;
     if path.extension().is_some_and(|ending| ending == "wat") {
         return "text";
     }
-    let mut head = [0; 8];
-    match std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head)) {
-        Ok(()) => sniff::kind(&head),
-        Err(_) => "unknown",
-    }
+    file::head(path).map_or("unknown", |head| sniff::kind(&head))
 }

@@ -4,7 +4,7 @@
 //! Owns the count of what loaded guests hold, and what is read of Linux's files for it. The code of
 //! every guest is mapped, and a large one keeps a file open. Knows nothing of who is to give way.
 
-use std::fs::{self, read_to_string};
+use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use super::slots::{Room, Slots};
+use crate::file::kernel_text;
 
 /// Mappings of a loaded guest: its code, and the read-only data before and behind it.
 pub const MAPPINGS_PER_GUEST: u64 = 3;
@@ -67,7 +68,7 @@ pub struct Mappings {
 impl Mappings {
     /// As they are now. `chosen` is a lower limit than the kernel's.
     pub fn read(chosen: Option<u64>) -> Self {
-        let kernel = read_to_string("/proc/sys/vm/max_map_count").ok();
+        let kernel = kernel_text("/proc/sys/vm/max_map_count").ok();
         let kernel = kernel.and_then(|text| text.trim().parse().ok()).unwrap_or(MAPPINGS_DEFAULT);
         Mappings { used: count_mappings(), max: chosen.map_or(kernel, |chosen| chosen.min(kernel)) }
     }
@@ -81,7 +82,7 @@ impl Room {
     /// What is left of the mappings, and of the limit on address space.
     pub fn read(mappings: Mappings) -> Self {
         let limit = getrlimit(Resource::As).current.unwrap_or(ADDRESS_BYTES_ALL);
-        let used = read_to_string("/proc/self/statm").ok();
+        let used = kernel_text("/proc/self/statm").ok();
         let pages = used.and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
         let used = pages.unwrap_or(0) * rustix::param::page_size() as u64;
         let left = limit.min(ADDRESS_BYTES_ALL).saturating_sub(used + ADDRESS_BYTES_KEPT);
@@ -220,7 +221,15 @@ fn count_mappings() -> u64 {
 /// Whether the kernel was short of something: memory, mappings, descriptors or processes. That
 /// passes, and says nothing about a file.
 pub fn is_shortage(error: &io::Error) -> bool {
-    error.raw_os_error().is_some_and(|code| is_short(Errno::from_raw_os_error(code)))
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = cause {
+        let code = inner.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        if code.is_some_and(|code| is_short(Errno::from_raw_os_error(code))) {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
 }
 
 /// The same of an error of the engine.

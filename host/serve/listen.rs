@@ -4,7 +4,7 @@
 //! there is a place for them.
 
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -29,9 +29,37 @@ content-length: 0\r\nconnection: close\r\n\r\n";
 
 /// The sockets of every worker for every address, and the addresses that were bound.
 pub struct Bound {
-    pub addresses: Vec<SocketAddr>,
+    addresses: Vec<Address>,
     /// By worker.
     pub sockets: Vec<Vec<Socket>>,
+}
+
+#[derive(Clone, Copy)]
+struct Address {
+    address: SocketAddr,
+    /// Whether it is every address of the machine, those of IPv4 included.
+    is_dual: bool,
+}
+
+impl Bound {
+    /// Where clients reach the host. What takes both protocols stands for each.
+    pub fn reached(&self) -> Vec<SocketAddr> {
+        let both = |it: &Address| {
+            let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, it.address.port()));
+            [Some(it.address), it.is_dual.then_some(v4)]
+        };
+        self.addresses.iter().flat_map(both).flatten().collect()
+    }
+
+    /// The addresses for the log, with what they do not say themselves.
+    pub fn described(&self) -> Vec<String> {
+        let describe = |it: &Address| match it.address {
+            SocketAddr::V6(v6) if it.is_dual => format!("{v6} (IPv6 and IPv4)"),
+            SocketAddr::V6(v6) if v6.ip().is_unspecified() => format!("{v6} (IPv6 alone)"),
+            address => address.to_string(),
+        };
+        self.addresses.iter().map(describe).collect()
+    }
 }
 
 /// Why an address cannot be listened on, and what to do.
@@ -48,8 +76,12 @@ impl std::fmt::Display for BindError {
                 "another program is using it; stop that one, or choose another with --listen \
                  (port 0 picks a free one)"
             }
-            io::ErrorKind::PermissionDenied => {
+            io::ErrorKind::PermissionDenied if self.is_privileged() => {
                 "ports below 1024 need privileges; choose a higher one"
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported => {
+                "a system call of sockets (socket, setsockopt, bind, listen, getsockname, fcntl) \
+                 is refused here: allow it in the seccomp profile"
             }
             io::ErrorKind::AddrNotAvailable => "this machine does not have that address",
             _ => "choose another with --listen",
@@ -60,7 +92,14 @@ impl std::fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
+impl BindError {
+    fn is_privileged(&self) -> bool {
+        (1..1024).contains(&self.address.port())
+    }
+}
+
 /// Binds every address once per worker. A port 0 becomes one free port, the same for all workers.
+/// Every address of IPv6 is every address of IPv4, too, unless one of IPv4 has its port.
 ///
 /// # Errors
 /// The address is in use or cannot be had; the text says what to do.
@@ -68,30 +107,36 @@ pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Bound, BindError
     let mut bound = Bound { addresses: Vec::new(), sockets: Vec::new() };
     bound.sockets.resize_with(workers, Vec::new);
     for wanted in addresses {
+        let mut listed = addresses.iter();
+        let is_dual = wanted.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+            && !listed.any(|other| other.is_ipv4() && other.port() == wanted.port());
+        let socket = |address, is_shared| {
+            let made = socket(address, is_dual, is_shared);
+            made.map_err(|cause| BindError { address, cause })
+        };
         // Sockets with SO_REUSEPORT share a port silently, with another program of the same user
         // too, so a plain one finds out first whether the port is free.
         if wanted.port() != 0 {
-            drop(socket(*wanted, false).map_err(|cause| BindError { address: *wanted, cause })?);
+            drop(socket(*wanted, false)?);
         }
         let mut address = *wanted;
         for sockets in &mut bound.sockets {
-            let socket = socket(address, true).map_err(|cause| BindError { address, cause })?;
-            if let Some(local) = socket.local_addr().ok().and_then(|local| local.as_socket()) {
-                address = local;
-            }
+            let socket = socket(address, true)?;
+            let local = socket.local_addr().map_err(|cause| BindError { address, cause })?;
+            address = local.as_socket().unwrap_or(address);
             sockets.push(socket);
         }
-        bound.addresses.push(address);
+        bound.addresses.push(Address { address, is_dual });
     }
     Ok(bound)
 }
 
-fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+fn socket(address: SocketAddr, is_dual: bool, is_shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
+    socket.set_reuse_port(is_shared)?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(!is_dual)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -166,6 +211,8 @@ fn is_exhausted(error: &io::Error) -> bool {
 
 /// Takes a connection in, here or with another worker, if there is a place for it.
 fn take(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    // A client of IPv4 is one and the same whichever socket it comes by.
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let presence = match worker.clients.enter(peer) {
         // It makes room for the next: it takes a moment to close.
         Err(Full::InAll) if guard::make_room(worker) => worker.clients.enter_beyond(peer),

@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 use crate::host::{HELLO, Host};
+use crate::loading::PATIENCE;
 use crate::wat;
 
 /// Asserts what answers each path: its text, or an empty text for a 404.
@@ -317,4 +318,42 @@ fn the_start_says_what_is_served() {
     for (pattern, file) in [("/hello", "hello.wat"), ("/users/[id]", "users/[id].wat")] {
         host.wait_log_with(&[pattern, file, "reuse"]);
     }
+}
+
+/// A link can lead to what says that it is an ordinary, empty file and has no end, or has something
+/// only now and then.
+#[test]
+fn a_link_to_what_has_no_end_is_not_read() {
+    const ENDLESS: [&str; 3] = ["/proc/self/pagemap", "/proc/kmsg", "/proc/self/mem"];
+    /// More than there are threads that load.
+    const OF_EACH: usize = 24;
+    let host = Host::with("good.wat", HELLO)
+        .prepare(|folder| {
+            for (at, target) in ENDLESS.iter().enumerate() {
+                for number in 0..OF_EACH {
+                    symlink(target, folder.join(format!("{at}-{number}.wasm"))).expect("a link");
+                }
+            }
+        })
+        .start();
+    let all = (ENDLESS.len() * OF_EACH) as u64;
+    host.status_when("loaded", PATIENCE, |status| status.ready == 1 && status.failed == all);
+    fs::write(host.handlers().join("late.wat"), wat::says("late")).expect("a file");
+    host.status_when("loaded", PATIENCE, |status| status.ready == 2);
+    check(&host, &[("/good", "Hello, World!"), ("/late", "late")]);
+    // One of them that was read would have made it a hundred times as much.
+    let peak = host.peak_bytes();
+    assert!(peak < 1 << 30, "{peak} bytes");
+    for verb in ["check", "routes"] {
+        let mut command = crate::host::command();
+        command.arg(verb);
+        if verb == "check" {
+            command.args([host.handlers().join("0-0.wasm"), host.handlers().join("1-0.wasm")]);
+        } else {
+            command.arg(host.handlers());
+        }
+        let output = command.output().expect("the program starts");
+        assert_eq!(output.status.code(), Some(i32::from(verb == "check")), "{output:?}");
+    }
+    host.at_rest();
 }

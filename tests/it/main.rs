@@ -49,6 +49,7 @@ mod outbound_03_whole;
 #[path = "outbound.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same tests of another form of the same guest")]
 mod outbound_whole;
+mod platform;
 mod random;
 mod reset;
 mod settings;

@@ -13,9 +13,10 @@ const FUNCTION_LINES_MAX: usize = 70;
 const LINE_CHARS_MAX: usize = 100;
 
 /// Which top-level modules a module of the host may import, besides itself.
-const IMPORTS: [(&str, &[&str]); 13] = [
+const IMPORTS: [(&str, &[&str]); 14] = [
     // Leaves: plain values that anyone may hold.
-    ("config", &[]),
+    ("file", &[]),
+    ("config", &["file"]),
     ("message", &[]),
     ("metrics", &[]),
     ("log", &["config"]),
@@ -23,7 +24,7 @@ const IMPORTS: [(&str, &[&str]); 13] = [
     // It knows a guest by its name alone.
     ("outbound", &["config", "message", "log"]),
     // The sandbox does not know who calls it.
-    ("guest", &["config", "message", "metrics", "log", "queue", "outbound"]),
+    ("guest", &["config", "message", "metrics", "log", "queue", "outbound", "file"]),
     ("native", &["config", "message"]),
     ("registry", &["config", "message", "metrics", "log", "queue", "guest", "native"]),
     // The request path and the control path meet in the registry only.
@@ -34,15 +35,15 @@ const IMPORTS: [(&str, &[&str]); 13] = [
             "registry",
         ],
     ),
-    ("control", &["config", "message", "metrics", "log", "guest", "native", "registry"]),
+    ("control", &["config", "message", "metrics", "log", "guest", "native", "registry", "file"]),
     // It reaches every server over TCP, also the one of this program.
-    ("bench", &["config", "log"]),
+    ("bench", &["config", "log", "file"]),
     // The top: it wires the others together. `main` uses it alone, and the errors it gives.
     (
         "cli",
         &[
             "bench", "config", "message", "metrics", "log", "queue", "guest", "native", "outbound",
-            "registry", "serve", "control",
+            "registry", "serve", "control", "file",
         ],
     ),
 ];

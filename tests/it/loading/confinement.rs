@@ -1,6 +1,7 @@
 //! What a process that compiles has: its job, its limits, and nothing else.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -17,11 +18,22 @@ fn fields(text: &str) -> BTreeMap<String, String> {
     fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
 }
 
-/// What a process has open.
-fn files(process: &str) -> Vec<String> {
-    let files = fs::read_dir(format!("/proc/{process}/fd")).expect("its open files");
-    let links = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
-    links.map(|link| link.to_string_lossy().into_owned()).collect()
+/// What a process has open, by number.
+fn files(pid: impl Display) -> BTreeMap<u32, String> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("its open files");
+    let number = |file: &fs::DirEntry| file.file_name().to_str()?.parse().ok();
+    let named = |file: fs::DirEntry| {
+        let link = fs::read_link(file.path()).ok()?;
+        Some((number(&file)?, link.to_string_lossy().into_owned()))
+    };
+    files.flatten().filter_map(named).collect()
+}
+
+/// What the kernel says of each thread of a process.
+fn threads(pid: impl Display) -> Vec<BTreeMap<String, String>> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads").flatten();
+    let status = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).ok();
+    threads.filter_map(status).map(|text| fields(&text)).collect()
 }
 
 #[test]
@@ -30,22 +42,29 @@ fn a_compiler_has_nothing_but_its_job() {
         .args(["--compile-max", "7s", "--cpu-max", "3s", "--compile-memory-max", "1500MiB"])
         .env("A_SECRET", "of the host")
         .env("GUESTHOUSE_LOG", "info")
+        .through(["sh", "-c", r#"exec 7</etc/passwd 8>/dev/null; exec "$0" "$@""#])
         .start();
     let pid = compiler(&host).pid.as_raw_nonzero();
     let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).expect(name);
-    let (files, inherited) = (files(&pid.to_string()), files("self"));
-    // No socket, no folder, no file but what this process has been started with itself.
-    let own = |file: &&String| !inherited.contains(file);
-    let mut own: Vec<&str> = files.iter().filter(own).map(String::as_str).collect();
-    own.sort_unstable();
-    let beginnings = ["/memfd:job", "/memfd:words", "pipe:"];
-    assert_eq!(own.len(), beginnings.len(), "{own:?}");
-    let as_wanted = own.iter().zip(beginnings).all(|(file, wanted)| file.starts_with(wanted));
-    assert!(as_wanted, "{own:?}");
+    // The kernel shows no more of Landlock than that it is set with the last of these.
+    until("threads", PATIENCE, || (threads(pid).len() > 1).then_some(()));
+    let own = [(0, "/memfd:job"), (1, "pipe:"), (2, "/memfd:words")];
+    // No socket, no folder, and nothing that the host was started with.
+    let files = files(pid);
+    assert!(files.keys().copied().eq(own.map(|(number, _)| number)), "{files:?}");
+    let as_wanted = own.iter().all(|(number, wanted)| files[number].starts_with(wanted));
+    assert!(as_wanted, "{files:?}");
+    let none = "0000000000000000";
+    for thread in threads(pid) {
+        assert_eq!(thread["NoNewPrivs"], "1", "{thread:?}");
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(thread[set], none, "{thread:?}");
+        }
+        // The one that writes a host's log would have been there before the limits.
+        assert_ne!(thread["Name"], "log");
+    }
     let environment = "GUESTHOUSE_LOG=info\0MIMALLOC_ARENA_RESERVE=32MiB";
     assert_eq!(read("environ").trim_end_matches('\0'), environment);
-    let status = fields(&read("status"));
-    assert_eq!(status["NoNewPrivs"], "1");
     let limits = || -> Vec<Vec<String>> {
         let limits = read("limits");
         let names = ["Max cpu time", "Max data size", "Max core file size"];

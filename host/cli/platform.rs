@@ -1,0 +1,192 @@
+//! What the machine must allow: the system calls without which nothing could be served.
+//!
+//! Owns the list, each with what it is for. They are tried once, before anything else, because many
+//! of them are made where nobody could say what failed: in the C library, the standard library or
+//! the async runtime. What the host can do without is tried where it is used.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::time::{TimeSpec, TimeValLike};
+use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::thread::{gettid, set_no_new_privs};
+use socket2::{Domain, Socket, Type};
+
+use crate::guest::child;
+use crate::guest::engine;
+
+/// How long a thread may take to be gone once it has ended: never so long, but on a machine that
+/// does nothing else for as long.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+/// A system call that gives an error here, and which.
+struct Refused {
+    call: &'static str,
+    error: io::Error,
+}
+
+type Tried = Result<(), Refused>;
+
+/// What is tried, and what cannot be done without it.
+const NEEDED: [(&str, fn() -> Tried); 7] = [
+    ("no thread can work", threads),
+    ("no time can be told", clocks),
+    ("nothing can be waited for", events),
+    ("no connection can be served", sockets),
+    ("no file can be loaded", files),
+    ("no file can be compiled within limits", limits),
+    ("no file can be compiled", processes),
+];
+
+/// Tries what a host needs.
+///
+/// # Errors
+/// One of the calls is refused: which, what it is for, and what to do.
+pub fn require() -> Result<()> {
+    for (without, tried) in NEEDED {
+        judge(without, tried())?;
+    }
+    Ok(())
+}
+
+/// Tries what any program with a log of ours needs.
+///
+/// # Errors
+/// There can be no threads.
+pub fn require_threads() -> Result<()> {
+    let (without, tried) = NEEDED[0];
+    judge(without, tried())
+}
+
+/// Logs what would be used if it were there, as far as it is worth a line.
+pub fn warn_of_missing() {
+    let tried = std::thread::spawn(child::shut_off).join();
+    if !matches!(tried, Ok(Ok(true))) {
+        tracing::warn!(
+            "Landlock is not available (Linux 5.13 has it, where it is on and a container allows \
+             it): the processes that compile can open what this user can"
+        );
+    }
+}
+
+fn judge(without: &str, tried: Tried) -> Result<()> {
+    use rustix::io::Errno;
+    let Err(Refused { call, error }) = tried else { return Ok(()) };
+    // Anything else is a shortage, of which whoever meets it says more.
+    let errno = Errno::from_io_error(&error);
+    if !matches!(errno, Some(Errno::PERM | Errno::NOSYS | Errno::ACCESS)) {
+        return Ok(());
+    }
+    let way_out = match call {
+        "clone3" => {
+            "or have it fail with ENOSYS, so that the C library takes clone, as Docker does from \
+             20.10.10 on"
+        }
+        _ => "or run on a newer kernel",
+    };
+    bail!(
+        "{without}, because the system call {call} is refused here ({error}): allow it in the \
+         seccomp profile (in a systemd unit: SystemCallFilter), {way_out}"
+    )
+}
+
+fn tried<T, E: Into<io::Error>>(call: &'static str, result: Result<T, E>) -> Result<T, Refused> {
+    result.map_err(|error| Refused { call, error: error.into() })
+}
+
+/// For a call whose error does not come back.
+fn refused(call: &'static str) -> Tried {
+    tried(call, Err(rustix::io::Errno::PERM))
+}
+
+fn threads() -> Tried {
+    let (tell, told) = channel();
+    let work = move || {
+        // Whoever waits for it looks for its end, too.
+        let _ = tell.send((gettid(), set_no_new_privs(true), engine::can_run_here()));
+    };
+    // It is not joined, which may not come to an end.
+    drop(tried("clone3", std::thread::Builder::new().name("probe".into()).spawn(work))?);
+    let Ok((id, privileges, can_run)) = told.recv() else { return refused("clone3") };
+    tried("prctl", privileges)?;
+    if !can_run {
+        return refused("sigaltstack");
+    }
+    let path = format!("/proc/self/task/{}", id.as_raw_nonzero());
+    let give_up = Instant::now() + END_PATIENCE;
+    while fs::exists(&path).is_ok_and(|exists| exists) {
+        if Instant::now() > give_up {
+            return refused("exit");
+        }
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+fn clocks() -> Tried {
+    tried("clock_gettime", clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID))?;
+    let none = TimeSpec::nanoseconds(0);
+    let flags = ClockNanosleepFlags::empty();
+    tried("clock_nanosleep", clock_nanosleep(ClockId::CLOCK_REALTIME, flags, &none))?;
+    Ok(())
+}
+
+fn events() -> Tried {
+    let epoll = tried("epoll_create1", Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC))?;
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    let event = tried("eventfd2", EventFd::from_flags(flags))?;
+    tried("epoll_ctl", epoll.add(&event, EpollEvent::new(EpollFlags::EPOLLIN, 0)))?;
+    tried("epoll_wait", epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO))?;
+    Ok(())
+}
+
+fn sockets() -> Tried {
+    let (mut one, mut other) = tried("socketpair", UnixStream::pair())?;
+    tried("sendto", one.write(b"x"))?;
+    tried("recvfrom", other.read(&mut [0]))?;
+    let socket = tried("socket", Socket::new(Domain::IPV4, Type::STREAM, None))?;
+    // It does not listen, so another error says that the call is there.
+    tried("accept4", socket.accept())?;
+    Ok(())
+}
+
+fn files() -> Tried {
+    let listed = fs::read_dir("/proc/self/fd").and_then(|mut entries| entries.next().transpose());
+    tried("getdents64", listed)?;
+    let mut file = File::from(tried("memfd_create", memfd_create("probe", MemfdFlags::CLOEXEC))?);
+    tried("lseek", file.rewind())?;
+    Ok(())
+}
+
+fn limits() -> Tried {
+    let (soft, hard) = tried("prlimit64", getrlimit(Resource::RLIMIT_CORE))?;
+    tried("prlimit64", setrlimit(Resource::RLIMIT_CORE, soft, hard))?;
+    // A compiler is told which process has started it, and ends with that.
+    if i32::try_from(std::process::id()).is_err() {
+        return refused("getpid");
+    }
+    if nix::unistd::getppid().as_raw() < 0 {
+        return refused("getppid");
+    }
+    Ok(())
+}
+
+fn processes() -> Tried {
+    tried("pipe2", io::pipe())?;
+    // All is done for a program that there is not, up to the last step.
+    let mut command = Command::new("/proc/self/fd/guesthouse-probe");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
+    match command.spawn() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        started => tried("clone, setpgid, dup2 or execve", started).map(drop),
+    }
+}

@@ -1,0 +1,131 @@
+//! Reading files whose name or contents are under the control of others.
+//!
+//! Owns the bounds: a file is read only if it is a regular one, no further than it says that it
+//! reaches, and without ever waiting for it. Must not know what is in a file.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// What the kernel says about itself and its processes is shorter, on any machine.
+const KERNEL_BYTES_MAX: u64 = 64 << 20;
+
+/// Why a file was not read.
+#[derive(Debug)]
+pub enum Unread {
+    Io(io::Error),
+    /// A folder, a pipe, a socket or a device.
+    NotRegular,
+    /// It has more bytes than are read; as many as these, at least.
+    TooLong(u64),
+}
+
+impl From<io::Error> for Unread {
+    fn from(error: io::Error) -> Self {
+        Unread::Io(error)
+    }
+}
+
+impl std::error::Error for Unread {}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unread::Io(error) => error.fmt(f),
+            Unread::NotRegular => f.write_str("not a regular file"),
+            Unread::TooLong(len) => write!(f, "it has {len} bytes or more, which is too long"),
+        }
+    }
+}
+
+/// All bytes of a regular file. Links are followed.
+///
+/// # Errors
+/// It is not a regular file, has more than `bytes_max` bytes, or cannot be read.
+pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Unread> {
+    let (file, len) = open(path)?;
+    if len > bytes_max {
+        return Err(Unread::TooLong(len));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
+    // No further than it says. The kernel's own files say that they are empty; some of them have
+    // no end, and to read one of them takes from it what is there for somebody else.
+    file.take(len).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The first bytes of a regular file; `None` where there are not so many, or it cannot be read.
+pub fn head<const LEN: usize>(path: &Path) -> Option<[u8; LEN]> {
+    let (mut file, len) = open(path).ok()?;
+    if len < LEN as u64 {
+        return None;
+    }
+    let mut bytes = [0; LEN];
+    file.read_exact(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// The last bytes of a regular file that may be of any length.
+///
+/// # Errors
+/// It is not a regular file, or cannot be read.
+pub fn tail(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Unread> {
+    let (mut file, len) = open(path)?;
+    file.seek(SeekFrom::Start(len.saturating_sub(bytes_max)))?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// All that comes from a file which the operator has named: it may be a pipe, and is waited for.
+///
+/// # Errors
+/// There is more than `bytes_max`, or it cannot be read.
+pub fn read_any(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Unread> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(Unread::TooLong(bytes.len() as u64));
+    }
+    Ok(bytes)
+}
+
+/// The same as text.
+///
+/// # Errors
+/// There is more than `bytes_max`, it is not UTF-8, or it cannot be read.
+pub fn text_any(path: &Path, bytes_max: u64) -> Result<String, Unread> {
+    String::from_utf8(read_any(path, bytes_max)?)
+        .map_err(|error| Unread::Io(io::Error::new(io::ErrorKind::InvalidData, error)))
+}
+
+/// A text of the kernel's, below `/proc` or `/sys`.
+///
+/// # Errors
+/// There is none, or it is longer than any.
+pub fn kernel_text(path: impl AsRef<Path>) -> io::Result<String> {
+    text_any(path.as_ref(), KERNEL_BYTES_MAX).map_err(|error| match error {
+        Unread::Io(error) => error,
+        other => io::Error::other(other),
+    })
+}
+
+/// Opens a regular file; also says how long it is.
+fn open(path: &Path) -> Result<(File, u64), Unread> {
+    // To open a device can have an effect.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(Unread::NotRegular);
+    }
+    // Another one may have come in its place: a pipe would be waited for, a terminal taken.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    let about = file.metadata()?;
+    if !about.is_file() {
+        return Err(Unread::NotRegular);
+    }
+    Ok((file, about.len()))
+}

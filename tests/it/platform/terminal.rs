@@ -1,0 +1,116 @@
+//! Hosts that were started in a terminal, and what they do when it is closed.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::host::{HELLO, program, until};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A host in a terminal of its own.
+struct InTerminal {
+    /// The program that is the terminal (util-linux's `script`).
+    terminal: Child,
+    /// What is shown in it.
+    shown: Lines<BufReader<ChildStdout>>,
+    host: Pid,
+    _folder: TempDir,
+}
+
+impl InTerminal {
+    /// None where there is no such program. The shell does something before it becomes the host.
+    fn start(before: &str) -> Option<InTerminal> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join("good.wat"), HELLO).expect("a file");
+        let (program, handlers) = (program(), folder.path().display());
+        let command = format!(
+            "{before} exec '{}' serve '{handlers}' --listen 127.0.0.1:0 --no-cache --workers 1",
+            program.display()
+        );
+        let started = Command::new("script")
+            .args(["-q", "-f", "-c", &command, "/dev/null"])
+            .env("SHELL", "/bin/sh")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let Ok(mut terminal) = started else {
+            eprintln!("skipped: there is no `script` on this machine");
+            return None;
+        };
+        let shown = BufReader::new(terminal.stdout.take().expect("a pipe")).lines();
+        let id = terminal.id();
+        let host = until("host", PATIENCE, || child_of(id));
+        let mut started = InTerminal { terminal, shown, host, _folder: folder };
+        started.wait_shown("listening on");
+        Some(started)
+    }
+
+    fn wait_shown(&mut self, words: &str) {
+        let found = self.shown.by_ref().map_while(Result::ok).any(|line| line.contains(words));
+        assert!(found, "the terminal has never shown {words:?}");
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(self.host, signal).expect("the host");
+    }
+
+    fn close(&mut self) {
+        self.terminal.kill().expect("the terminal");
+        self.terminal.wait().expect("the terminal");
+    }
+
+    fn runs(&self) -> bool {
+        stat(self.host).is_some_and(|(state, _)| !matches!(&*state, "Z" | "X"))
+    }
+}
+
+impl Drop for InTerminal {
+    fn drop(&mut self) {
+        let _ = self.terminal.kill();
+        let _ = self.terminal.wait();
+        if self.runs() {
+            let _ = kill_process(self.host, Signal::KILL);
+        }
+    }
+}
+
+/// A process's state and its parent (proc_pid_stat(5)).
+fn stat(pid: Pid) -> Option<(String, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+}
+
+fn child_of(parent: u32) -> Option<Pid> {
+    let names = fs::read_dir("/proc").expect("the processes").flatten();
+    let mut pids = names.filter_map(|it| Pid::from_raw(it.file_name().to_str()?.parse().ok()?));
+    pids.find(|pid| stat(*pid).is_some_and(|(_, found)| found == parent))
+}
+
+#[test]
+fn a_host_ends_with_its_terminal() {
+    let Some(mut host) = InTerminal::start("") else { return };
+    host.signal(Signal::HUP);
+    host.wait_shown("SIGHUP: looking for changes");
+    host.close();
+    until("end of the host", PATIENCE, || (!host.runs()).then_some(()));
+}
+
+/// As `nohup` has it.
+#[test]
+fn a_host_that_is_to_outlive_its_terminal_does_so() {
+    let Some(mut host) = InTerminal::start("trap '' HUP;") else { return };
+    host.close();
+    host.signal(Signal::HUP);
+    // It takes the signals in this order.
+    host.signal(Signal::USR1);
+    assert!(host.runs());
+    host.signal(Signal::TERM);
+    until("end of the host", PATIENCE, || (!host.runs()).then_some(()));
+}

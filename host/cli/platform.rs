@@ -35,9 +35,10 @@ struct Refused {
 }
 
 type Tried = Result<(), Refused>;
+/// What cannot be done without it, and how it is tried.
+type Need = (&'static str, fn() -> Tried);
 
-/// What is tried, and what cannot be done without it.
-const NEEDED: [(&str, fn() -> Tried); 7] = [
+const NEEDED: [Need; 7] = [
     ("no thread can work", threads),
     ("no time can be told", clocks),
     ("nothing can be waited for", events),

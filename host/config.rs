@@ -130,6 +130,8 @@ const MEMORY_TOTAL: &str = "Memory of all instances, of large bodies on their wa
 /// Its weight is a twentieth of that of the workers: what long calls get while short ones keep
 /// every core busy (sched_prio_to_weight in the kernel's sched/core.c: 56 of 1024).
 const SLOW_NICE: i32 = 13;
+const LISTEN: &str = "Address to listen on, IP:PORT or NAME:PORT; may be repeated, port 0 picks a \
+    free port, and [::] takes IPv4 as well unless an address of IPv4 with its port is listed, too";
 const MAPPINGS_HELP: &str =
     "Memory mappings of the process, for instances and loaded guests [default: vm.max_map_count]";
 const CACHE: &str = "Folder for compiled guests [default: guesthouse in the user's cache folder]";
@@ -137,9 +139,7 @@ const CACHE: &str = "Folder for compiled guests [default: guesthouse in the user
 /// The flags of `serve` and `demo` as they were typed; the comments are the help texts.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Flags {
-    /// Address to listen on, IP:PORT or NAME:PORT; may be repeated, port 0 picks a free port, and
-    /// [::] takes IPv4 as well unless an address of IPv4 with its port is listed, too
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDR", help = LISTEN, default_value = "127.0.0.1:8080")]
     pub listen: Vec<String>,
 
     #[arg(long, value_name = "N", help = WORKERS)]

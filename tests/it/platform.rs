@@ -66,7 +66,7 @@ const SPARED: [&str; 43] = [
 ];
 
 /// What it must have, and so what it says.
-const NEEDED: [&str; 28] = [
+const NEEDED: [&str; 29] = [
     "exit",
     "accept4",
     "bind",
@@ -94,6 +94,7 @@ const NEEDED: [&str; 28] = [
     "setpgid",
     "setsockopt",
     "sigaltstack",
+    "socket",
     "socketpair",
 ];
 

@@ -128,6 +128,8 @@ fn half_loaded(deadline: &str) -> (Host, Connection, String) {
         .args(["--loaded-max", "1MiB", "--deadline", deadline])
         .env("GUESTHOUSE_LOG", "debug")
         .start();
+    // Once all is loaded for which there is room.
+    host.wait_log_with(&["handlers: ", " cold, ", " ready"]);
     host.status_when("full", PATIENCE, |status| status.loading == 0 && status.cold > 0);
     assert_no_compilers(&host);
     let mut connection = host.connect();

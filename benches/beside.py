@@ -5,8 +5,9 @@
 For each of `NEIGHBOURS` and each file of guests/hostile that is served, three callers (40 for those
 of just below a quantum) ask as fast as they can, while one connection asks for `/hello` 250 times a
 second. Prints one line each, and at the end the worst. The callers are a process of their own, so
-that they do not hold up who asks for `/hello`; all should have a core beside that of the host. `past` is how long after `--deadline` or `--cpu-max` (1 s each) an answer came.
-`turn` is the host's own count of how long one task has had a worker's thread, in ms of CPU.
+that they do not hold up who asks for `/hello`; all should have a core beside that of the host.
+`past` is how long after `--deadline` or `--cpu-max` (1 s each) an answer came. `turn` is the host's
+own count of how long one task has had a worker's thread, in ms of CPU.
 """
 
 import argparse

@@ -97,7 +97,8 @@ fn one_guest_cannot_take_every_place() {
 
 #[test]
 fn requests_to_the_upstream_queue_up_to_a_bound() {
-    const QUEUE_MAX: usize = 64;
+    // As short as a queue is that was full, so that none of those in it is sent away by one more.
+    const QUEUE_MAX: usize = 4;
     raise_descriptor_limit();
     let (upstream, release) = holding_upstream();
     let host = Host::with("good.wat", HELLO)
@@ -110,7 +111,6 @@ fn requests_to_the_upstream_queue_up_to_a_bound() {
     let placed = |status: &crate::host::Status| status.in_flight == all;
     let status = host.status_when("all are in place", PLACED, placed);
     assert_eq!(status.rejects("upstream_busy"), 0, "{status:?}");
-    // From then on the queue is short.
     for _ in 0..4 {
         let answer = ask(0).read();
         answer.assert_problem(503);
@@ -118,12 +118,10 @@ fn requests_to_the_upstream_queue_up_to_a_bound() {
     }
     host.assert_serves("/good");
     release.open();
-    let answers = waiting.iter_mut().map(Connection::read);
-    let (good, busy): (Vec<_>, Vec<_>) = answers.partition(|answer| answer.status == 200);
-    assert!(good.len() >= UPSTREAM_MAX, "{} were answered", good.len());
-    good.iter().for_each(|answer| assert_eq!(answer.text(), "ok"));
-    busy.iter().for_each(|answer| answer.assert_problem(503));
-    assert_eq!(host.at_rest().rejects("upstream_busy"), busy.len() as u64 + 4);
+    for connection in &mut waiting {
+        assert_eq!(connection.read().text(), "ok");
+    }
+    assert_eq!(host.at_rest().rejects("upstream_busy"), 4);
 }
 
 /// However many one has on their way, there is a place for a request of another: client or handler.

@@ -296,7 +296,7 @@ fn memory_stays_flat(language: Language) {
     // is not back yet when the next request comes, there are two that take turns.
     let paths = (0..1_000).map(|_| host.get(&language.path("probe/count")).text());
     let made = paths.filter(|count| count == "1").count();
-    assert!(made < 3, "{made} new instances for 1,000 requests");
+    assert!(made <= 1, "{made} new instances for 1,000 requests");
 }
 
 /// What the recipes say to whoever has not got their tools.

@@ -28,7 +28,8 @@ RATIO_MAX = 1.1
 LOOK_EVERY_S = 0.05
 # Guests of every engine but the concurrent one, by pages of memory. An image of more than 64 KiB is
 # mapped.
-FILLS = {"fill-1": 1, "fill-2": 2, "fill-17": 17, "fill-5": 5, "fill-1920": 1920, "fill-large": 33}
+FILLS = {"fill-1": 1, "fill-2": 2, "fill-17": 17, "fill-5": 5, "fill-1920": 1920}
+FILLS |= {"fill-large": 33, "fill-records": 1}
 IMAGE_BYTES = 100_000
 CLIENTS = 400
 WAIT_S = 3.0
@@ -76,10 +77,19 @@ def make_folder(folder):
         (folder / f"{name}.wat").write_text((BENCHES / "ceiling" / f"{name}.wat").read_text())
     fill = (BENCHES / "ceiling" / "fill.wat").read_text()
     for name, pages in FILLS.items():
-        image = "x" * IMAGE_BYTES
-        data = f'(data (i32.const 0) "{image}")' if name == "fill-large" else ""
-        text = fill.replace("PAGES", str(pages)).replace("DATA", data)
+        text = fill.replace("PAGES", str(pages)).replace("DATA", extra(name))
         (folder / f"{name}.wat").write_text(text)
+
+
+def extra(name):
+    if name == "fill-large":
+        return f'(data (i32.const 0) "{"x" * IMAGE_BYTES}")'
+    if name != "fill-records":
+        return ""
+    # Records of functions and a passive segment: a MiB for each instance.
+    functions = "".join(f"(func $f{number})" for number in range(12_000))
+    elements = " ".join(f"$f{number % 12_000}" for number in range(40_000))
+    return f"{functions} (elem func {elements})"
 
 
 def ask(address, request, clients):

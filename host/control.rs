@@ -6,6 +6,7 @@
 
 mod entries;
 mod folder;
+mod load_memory;
 mod loaders;
 pub mod many;
 mod reload;

@@ -30,6 +30,7 @@ pub mod meter;
 mod pages;
 pub mod poll;
 pub mod pool;
+mod records;
 pub mod reset;
 pub mod resources;
 mod run_queue;
@@ -65,6 +66,8 @@ pub struct Guest {
     pub engine: usize,
     pub isolation: Isolation,
     pub about: Arc<About>,
+    /// Bytes that the engine keeps for each of its instances.
+    record_bytes: usize,
     code: Code,
     /// Whether it is served no more: by another version, or not at all.
     retired: AtomicBool,
@@ -100,7 +103,7 @@ pub struct About {
 
 impl About {
     pub fn new(name: &str, limits: &Limits, words: &Words, memory: &Budget) -> Arc<Self> {
-        let (limits, words, memory) = (limits.clone(), words.clone(), memory.clone());
+        let (limits, words, memory) = (limits.clone(), words.clone(), memory.of_guest());
         let (words_quota, ends_quota) = log::quotas();
         let health = Health::new();
         let name = name.into();

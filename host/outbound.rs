@@ -9,6 +9,7 @@ mod body;
 mod exchange;
 mod failure;
 mod link;
+pub mod paced;
 mod policy;
 mod resolve;
 mod trail;

@@ -11,10 +11,12 @@ use super::Request;
 use super::response::{Answer, Memory, Parser};
 use super::stream::{Destination, render};
 
+/// So much of a body is kept to be compared.
+const KEPT_BYTES_MAX: usize = 64 << 20;
 /// How long a probe that is to stop may go on.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// What a server answered.
+/// What a server answered, with the beginning of its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answered {
     pub status: u16,
@@ -58,8 +60,9 @@ impl<'a> Probe<'a> {
                 break;
             }
             let input = &buffer[..bytes];
+            let keep = (body.len() < KEPT_BYTES_MAX).then_some(&mut body);
             parser
-                .feed(input, is_head, &mut memory, Some(&mut body), |it| answer = Some(it))
+                .feed(input, is_head, &mut memory, keep, |it| answer = Some(it))
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         }
         let status = answer.map_or(0, |it| it.status);
@@ -69,16 +72,19 @@ impl<'a> Probe<'a> {
     /// Reads what there is; waits for it in steps, so as to see in between that it is to stop.
     fn read(&mut self, buffer: &mut [u8], until: Instant) -> io::Result<usize> {
         loop {
+            // However an answer trickles in, it has to be whole in time.
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(io::Error::other("interrupted"));
+            }
+            if Instant::now() >= until {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
+            }
             match self.socket.read(buffer) {
                 Ok(bytes) => return Ok(bytes),
                 // Of a signal: a read with a timeout does not go on by itself.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                Err(_) if Instant::now() < until => {}
-                Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")),
-            }
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(io::Error::other("interrupted"));
+                Err(_) => {}
             }
         }
     }

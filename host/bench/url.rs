@@ -38,7 +38,14 @@ fn parts(text: &str) -> Result<(String, String), String> {
     }
     let is_scheme = |it: &str| it.bytes().all(|it| it.is_ascii_alphanumeric());
     let scheme = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme));
-    let (scheme, rest) = scheme.unwrap_or(("http", text));
+    let (scheme, rest) = match (scheme, text.split_once(":/")) {
+        // One slash is enough for curl, too.
+        (_, Some((scheme, rest))) if scheme.eq_ignore_ascii_case("http") => {
+            (scheme, rest.strip_prefix('/').unwrap_or(rest))
+        }
+        (Some(scheme), _) => scheme,
+        (None, _) => ("http", text),
+    };
     if !scheme.eq_ignore_ascii_case("http") {
         return Err(
             "has another scheme: only http is measured; TLS would be what is compared".into()
@@ -53,7 +60,27 @@ fn parts(text: &str) -> Result<(String, String), String> {
     }
     let (host, port) = host(authority).map_err(|why| is_not(&why))?;
     let slash = if path.starts_with('/') { "" } else { "/" };
-    Ok((format!("{host}:{port}"), format!("{slash}{}", encoded(path))))
+    let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
+    let path = without_dots(&encoded(&format!("{slash}{path}")));
+    Ok((format!("{host}:{port}"), path + &encoded(query)))
+}
+
+/// A path without its segments of one dot and of two, which take the one before away (RFC 3986,
+/// 5.2.4).
+fn without_dots(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut ends_in_dots = false;
+    for segment in path.split('/').skip(1) {
+        let dots = segment.replace("%2e", ".").replace("%2E", ".");
+        ends_in_dots = matches!(&dots[..], "." | "..");
+        match &dots[..] {
+            "." => {}
+            ".." => drop(kept.pop()),
+            _ => kept.push(segment),
+        }
+    }
+    let end = if ends_in_dots && !kept.is_empty() { "/" } else { "" };
+    format!("/{}{end}", kept.join("/"))
 }
 
 /// Host and port.

@@ -87,7 +87,7 @@ pub struct Flags {
     timeout: Duration,
     /// CPUs that the generator may use, as in 1 or 2,3 [default: all; for the demo the last]
     #[arg(long, value_name = "LIST", help_heading = LOAD, value_delimiter = ',',
-          conflicts_with = "scenario")]
+          conflicts_with = "scenario", value_parser = cpu)]
     cpus: Vec<usize>,
     /// Never sleep: steadier figures, for a whole CPU for each thread
     #[arg(long, help_heading = LOAD, conflicts_with = "scenario")]
@@ -315,10 +315,17 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn cpu(text: &str) -> Result<usize, String> {
+    let number = text.trim().parse();
+    number
+        .map_err(|_| "not the number of a CPU; write a list of numbers, as in 1 or 2,3".to_owned())
+}
+
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(rate) if rate > 0.0 && rate <= 1e9 => Ok(rate),
-        _ => Err("not a rate; write how many requests a second, as in 4000 or 0.5".to_owned()),
+        Ok(rate) if rate > 0.0 && rate <= 1e7 => Ok(rate),
+        _ => Err("not a rate; write how many requests a second, as in 4000 or 0.5, up to 10000000"
+            .to_owned()),
     }
 }
 

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 
+use super::load_memory::{Place, Room};
 use super::scan::Stamp;
 use crate::config::Config;
 use crate::guest::Loader;
@@ -22,6 +23,7 @@ use crate::guest::engine::prepare_thread;
 use crate::guest::failure::Failure;
 use crate::guest::link::Identity;
 use crate::guest::load::{Loaded, Source};
+use crate::guest::sniff::FILE_BYTES_MAX;
 
 /// A load that has taken so long no longer stands in the way of others.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
@@ -94,13 +96,14 @@ impl Loaders {
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
         let config = Arc::new(config.clone());
+        let room = Arc::new(Room::new(loader.engines.memory.clone()));
         let mut threads = 0;
         while threads < quick_max + SLOW_MAX {
             let (queue, loader, config) = (queue.clone(), loader.clone(), config.clone());
-            let done = done.clone();
+            let (done, room) = (done.clone(), room.clone());
             let started = std::thread::Builder::new()
                 .name(format!("loader-{threads}"))
-                .spawn(move || work(&queue, &loader, &config, &done));
+                .spawn(move || work(&queue, (&loader, &room), &config, &done));
             match started {
                 Ok(_) => threads += 1,
                 // Fewer do, where a system allows no more.
@@ -148,7 +151,12 @@ impl Loaders {
     }
 }
 
-fn work(queue: &Mutex<Receiver<Job>>, loader: &Loader, config: &Config, done: &impl Fn(Done)) {
+fn work(
+    queue: &Mutex<Receiver<Job>>,
+    (loader, room): (&Loader, &Room),
+    config: &Config,
+    done: &impl Fn(Done),
+) {
     prepare_thread();
     if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
         tracing::debug!("a thread for loading has the priority of the workers: {error}");
@@ -157,13 +165,13 @@ fn work(queue: &Mutex<Receiver<Job>>, loader: &Loader, config: &Config, done: &i
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
         let began = Instant::now();
-        let (stamp, outcome) = load(&job, loader, config);
+        let (stamp, outcome) = load(&job, (loader, room), config);
         done(Done { serial: job.serial, id: job.id, stamp, outcome, took: began.elapsed() });
     }
 }
 
-fn load(job: &Job, loader: &Loader, config: &Config) -> (Option<Stamp>, Outcome) {
-    let (stamp, source) = match read(&job.origin) {
+fn load(job: &Job, (loader, room): (&Loader, &Room), config: &Config) -> (Option<Stamp>, Outcome) {
+    let (stamp, source, _place) = match read(job, room) {
         Ok(Some(read)) => read,
         Ok(None) => return (None, Outcome::Moved),
         Err((stamp, failure)) => return (stamp, Outcome::Failed(failure)),
@@ -189,19 +197,21 @@ fn load(job: &Job, loader: &Loader, config: &Config) -> (Option<Stamp>, Outcome)
     (stamp, outcome)
 }
 
-/// Reads a guest's bytes, and which version of its file they are. `None` where the file changed
-/// meanwhile.
-#[expect(clippy::type_complexity, reason = "used once, above")]
-fn read(origin: &Origin) -> Result<Option<(Option<Stamp>, Source)>, (Option<Stamp>, Failure)> {
-    let path = match origin {
+/// A guest's bytes, which version of its file they are, and the room for them.
+type Read<'a> = (Option<Stamp>, Source, Option<Place<'a>>);
+
+/// Reads a guest's bytes once there is room for them. `None` where the file changed meanwhile.
+fn read<'a>(job: &Job, room: &'a Room) -> Result<Option<Read<'a>>, (Option<Stamp>, Failure)> {
+    let path = match &job.origin {
         Origin::File(path) => path,
         Origin::BuiltIn(bytes) => {
             let source = Source { bytes: bytes.to_vec(), is_text: false };
-            return Ok(Some((None, source)));
+            return Ok(Some((None, source, None)));
         }
     };
     let stamp = Stamp::read(path).map_err(|error| (None, Failure::of_access(&error)))?;
+    let place = room.enter(stamp.bytes().min(FILE_BYTES_MAX), &job.cancel);
     let source = Source::read(path).map_err(|failure| (Some(stamp), failure))?;
     let is_whole = Stamp::read(path).is_ok_and(|now| now == stamp);
-    Ok(is_whole.then_some((Some(stamp), source)))
+    Ok(is_whole.then_some((Some(stamp), source, Some(place))))
 }

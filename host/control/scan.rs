@@ -84,6 +84,11 @@ impl Stamp {
     pub fn read(path: &Path) -> io::Result<Self> {
         Ok(Self::of(&fs::metadata(path)?))
     }
+
+    /// The file's size.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
 }
 
 /// A file that asks for a route.

@@ -16,9 +16,13 @@ use crate::message::Reject;
 /// How often the log tells that there is no more.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
-/// The memory that the guests of one process may have, all together.
+/// The memory that the guests of one process may have, all together; in the hands of one of them,
+/// with what that one has of it.
 #[derive(Clone)]
-pub struct Budget(Arc<Shared>);
+pub struct Budget {
+    all: Arc<Shared>,
+    own: Option<Arc<AtomicUsize>>,
+}
 
 /// On cache lines of its own, so that only those who use it pay for its changes.
 #[repr(align(128))]
@@ -36,11 +40,12 @@ struct Shared {
 
 type Measure = Box<dyn Fn() -> usize + Send + Sync>;
 
-/// What memory is asked for.
+/// What memory is asked for. The last eighth of all is for those who have little: a guest may take
+/// of it as long as it has no more, all in all, than it leaves there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// For a memory of a new instance. While it is small, it may take the last eighth: those who
-    /// take what they get leave it to those who need little.
+    /// For a memory of a new instance. The first of a guest may take the last eighth, if it is
+    /// small.
     Start,
     /// For what grows.
     Growth,
@@ -54,20 +59,26 @@ pub struct Charge {
 
 impl Budget {
     pub fn new(total: usize) -> Self {
-        Budget(Arc::new(Shared {
+        let all = Arc::new(Shared {
             used: AtomicUsize::new(0),
             total,
             shortages: AtomicU64::new(0),
             told_ms: AtomicU64::new(0),
             began: Instant::now(),
             pooled: OnceLock::new(),
-        }))
+        });
+        Budget { all, own: None }
+    }
+
+    /// The same in the hands of one more guest.
+    pub fn of_guest(&self) -> Self {
+        Budget { all: self.all.clone(), own: Some(Arc::default()) }
     }
 
     /// Has what the engines' pools keep in free slots count as well.
     pub fn count_pooled(&self, measure: impl Fn() -> usize + Send + Sync + 'static) {
         // There is one set of engines to a budget; a second one would not be counted.
-        let _ = self.0.pooled.set(Box::new(measure));
+        let _ = self.all.pooled.set(Box::new(measure));
     }
 
     /// For a process that serves nobody.
@@ -80,25 +91,42 @@ impl Budget {
     /// # Errors
     /// [`Reject::NoMemory`], and nothing is taken.
     pub fn take(&self, bytes: usize, purpose: Purpose) -> Result<(), Reject> {
-        let may_take_all = purpose == Purpose::Start && bytes as u64 <= MEMORY_BYTES_MAX;
-        let kept_back = if may_take_all { 0 } else { self.0.total / 8 };
+        let is_small = purpose == Purpose::Start && bytes as u64 <= MEMORY_BYTES_MAX;
+        let own = self.own.as_ref().map(|own| own.load(Ordering::Relaxed));
+        let is_first = is_small && own.unwrap_or(0) == 0;
+        let total = self.all.total;
         // To measure takes a lock in every pool, so it is done only where the result may matter:
         // the pools keep an eighth of all at most.
-        let is_near = self.used().saturating_add(bytes) > self.0.total / 2;
+        let is_near = self.used().saturating_add(bytes) > total / 2;
         let pooled = if is_near { self.pooled() } else { 0 };
-        let used_max = (self.0.total - kept_back).saturating_sub(pooled);
-        let added = |used: usize| used.checked_add(bytes).filter(|used| *used <= used_max);
+        let fits = |used: usize| {
+            let left = total.checked_sub(used)?.checked_sub(pooled)?;
+            let is_modest = own.is_some_and(|own| own.saturating_add(bytes) <= left);
+            (left >= total / 8 || is_first || is_modest).then_some(used)
+        };
+        let added = |used: usize| used.checked_add(bytes).and_then(fits);
         // Added and taken back where it is too much, others would be refused in between.
-        let taken = self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, added);
-        taken.map(drop).map_err(|used| {
+        let taken = self.all.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, added);
+        taken.map_err(|used| {
             self.note_shortage(bytes, used);
             Reject::NoMemory
-        })
+        })?;
+        self.note_own(bytes);
+        Ok(())
+    }
+
+    fn note_own(&self, bytes: usize) {
+        if let Some(own) = &self.own {
+            own.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 
     /// Gives back what was taken.
     pub fn give(&self, bytes: usize) {
-        self.0.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.all.used.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(own) = &self.own {
+            own.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 
     /// Nothing yet, to be raised.
@@ -108,46 +136,47 @@ impl Budget {
 
     /// Takes memory that is in use already, be there enough or not.
     pub fn take_anyway(&self, bytes: usize) -> Charge {
-        self.0.used.fetch_add(bytes, Ordering::Relaxed);
+        self.all.used.fetch_add(bytes, Ordering::Relaxed);
+        self.note_own(bytes);
         Charge { memory: self.clone(), bytes }
     }
 
     /// Whether more than a half is taken: then no more than there is should be kept ready.
     pub fn is_tight(&self) -> bool {
-        self.used() > self.0.total / 2
+        self.used() > self.all.total / 2
     }
 
     /// How often there was too little so far, for what could be had if others gave theirs back.
     pub fn shortages(&self) -> u64 {
-        self.0.shortages.load(Ordering::Relaxed)
+        self.all.shortages.load(Ordering::Relaxed)
     }
 
     /// Bytes that are taken.
     pub fn used(&self) -> usize {
-        self.0.used.load(Ordering::Relaxed)
+        self.all.used.load(Ordering::Relaxed)
     }
 
     /// Bytes that the engines' pools keep beside these.
     pub fn pooled(&self) -> usize {
-        self.0.pooled.get().map_or(0, |measure| measure())
+        self.all.pooled.get().map_or(0, |measure| measure())
     }
 
     /// The ceiling, in bytes.
     pub fn total(&self) -> usize {
-        self.0.total
+        self.all.total
     }
 
     #[cold]
     fn note_shortage(&self, bytes: usize, used: usize) {
-        if bytes <= self.0.total {
-            self.0.shortages.fetch_add(1, Ordering::Relaxed);
+        if bytes <= self.all.total {
+            self.all.shortages.fetch_add(1, Ordering::Relaxed);
         }
         if self.may_tell() {
             tracing::warn!(
                 "memory is short: {} of {} KiB are taken (--memory-total), {} more were asked for; \
                  such requests are answered with 503",
                 used >> 10,
-                self.0.total >> 10,
+                self.all.total >> 10,
                 bytes.div_ceil(1024)
             );
         }
@@ -166,14 +195,14 @@ impl Budget {
 
     /// Whether the log is to be told, which it is not for every request.
     fn may_tell(&self) -> bool {
-        let now = self.0.began.elapsed().as_millis() as u64 + 1;
-        let told = self.0.told_ms.load(Ordering::Relaxed);
+        let now = self.all.began.elapsed().as_millis() as u64 + 1;
+        let told = self.all.told_ms.load(Ordering::Relaxed);
         if told > 0 && now - told.min(now) < TOLD_EVERY.as_millis() as u64 {
             return false;
         }
         // Of several that come here at once, one tells it.
         let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
-        self.0.told_ms.compare_exchange(told, now, success, failure).is_ok()
+        self.all.told_ms.compare_exchange(told, now, success, failure).is_ok()
     }
 }
 

@@ -17,13 +17,14 @@ use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
 use super::engine::Class;
+use super::records::Size;
 use super::reset::PROOF_VERSION;
 use super::resources::is_shortage;
 use crate::config::Limits;
 use crate::file::{self, Unread};
 
 /// Changes whenever the meaning of an entry changes.
-const FORMAT: &str = "guesthouse-cache-9";
+const FORMAT: &str = "guesthouse-cache-10";
 /// Bytes of the checksum at the head of an entry, and of the length behind it.
 const SUM_BYTES: usize = 32;
 const LEN_BYTES: usize = 4;
@@ -59,6 +60,10 @@ pub struct Facts {
     pub class: Class,
     /// Bytes of all its memories as they begin.
     pub memory_bytes: u64,
+    /// Bytes that the engine keeps for each instance (`records.rs`).
+    pub record_bytes: usize,
+    /// Bytes that it keeps once of what it has decoded, beside the code.
+    pub decoded_bytes: usize,
     /// Features that the start-up code enabled.
     pub features: u32,
     /// Whether start-up code runs in each fresh instance, and why its result is not kept.
@@ -76,11 +81,18 @@ impl Facts {
             kind,
             class,
             memory_bytes,
+            record_bytes: 0,
+            decoded_bytes: 0,
             features: 0,
             startup_each: None,
             startup_functions: Vec::new(),
             reset_globals: None,
         }
+    }
+
+    /// Takes down what the code takes beside itself, as it is compiled.
+    pub fn note(&mut self, size: &Size) {
+        (self.record_bytes, self.decoded_bytes) = (size.bytes, size.decoded_bytes);
     }
 }
 

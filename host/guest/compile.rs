@@ -17,11 +17,12 @@ use super::cache::{Artifact, Facts, Kind};
 use super::call::Call;
 use super::component::{self, Flat, Spoken};
 use super::core;
-use super::engine::{Class, Engines, Pulse, SMALL_IMAGE_BYTES_MAX};
+use super::engine::{Class, Engines, Pulse};
 use super::failure::{Failure, Reason};
 use super::imports::{self, Offer};
 use super::interrupt::{self, Divisible};
 use super::link::{Identity, Linkers, linker};
+use super::records::{self, Size};
 use super::reset::{self, Resettable};
 use super::sniff;
 use super::startup::{self, Snapshot};
@@ -88,8 +89,9 @@ impl Compiler {
         }
         let about = sniff::read(wasm)?;
         imports::judge(&about, &self.offer, &job.limits)?;
-        let (facts, wasm) = self.runtime.block_on(self.prepare(job, wasm, &about))?;
+        let (mut facts, wasm) = self.runtime.block_on(self.prepare(job, wasm, &about))?;
         let wasm = interrupt::module(&wasm, DIVISIBLE)?.wasm;
+        facts.note(&records::read(&wasm)?);
         let engine = self.engines.get(facts.class, facts.memory_bytes);
         let code = engine.precompile_module(&wasm).map_err(|error| not_compiled(&error))?;
         self.runtime.block_on(self.try_out(job, &facts, &code))?;
@@ -102,12 +104,13 @@ impl Compiler {
         let about = sniff::read(&flat.wasm)?;
         let mut wasm = flat.wasm;
         let kind = Kind::Flat { handle: flat.handle, callback: flat.callback };
-        let mut facts = Facts::new(kind, class(about.data_bytes), about.memory_bytes);
+        let mut facts = Facts::new(kind, class(&records::read(&wasm)?), about.memory_bytes);
         if let Some(resettable) = resettable(&wasm, facts.class, &about) {
             facts.reset_globals = Some(resettable.globals);
             wasm = resettable.wasm;
         }
         let wasm = interrupt::module(&wasm, &[])?.wasm;
+        facts.note(&records::read(&wasm)?);
         let engine = self.engines.get(facts.class, facts.memory_bytes);
         let code = engine.precompile_module(&wasm).map_err(|error| not_compiled(&error))?;
         self.runtime.block_on(self.try_out(job, &facts, &code))?;
@@ -122,14 +125,16 @@ impl Compiler {
         {
             return Ok(compiled);
         }
+        let size = records::read(wasm)?;
         let (kind, class) = match spoken {
             Spoken::Http03 => (Kind::Concurrent, Class::Concurrent),
             Spoken::Http02 if about.needs_03() => (Kind::Component, Class::Concurrent),
-            Spoken::Http02 => (Kind::Component, class(about.data_bytes)),
+            Spoken::Http02 => (Kind::Component, class(&size)),
         };
         let mut facts = Facts::new(kind, class, about.memory_bytes);
         facts.startup_each = about.has_start.then(|| "it has a start function".into());
         let wasm = interrupt::component(wasm)?;
+        facts.note(&records::read(&wasm)?);
         let engine = self.engines.get(facts.class, facts.memory_bytes);
         let code = engine.precompile_component(&wasm).map_err(|error| not_compiled(&error))?;
         self.runtime.block_on(self.try_out(job, &facts, &code))?;
@@ -146,16 +151,19 @@ impl Compiler {
         let functions = startup_functions(about);
         let mut facts = Facts::new(Kind::Core, Class::Small, about.memory_bytes);
         facts.startup_functions = functions.iter().map(|&name| name.to_owned()).collect();
-        let (mut image_bytes, mut memory_bytes) = (about.data_bytes, about.memory_bytes);
+        let mut memory_bytes = about.memory_bytes;
         let mut prepared = wasm.to_vec();
         let name = &job.name;
         if !functions.is_empty() {
             let call = Call::new(job.identity().about(&self.engines.memory), 0);
             match startup::snapshot(&self.startup, wasm, &functions, call, &self.pulse).await? {
+                Snapshot::Taken { wasm, .. } if records::read(&wasm).is_err() => {
+                    facts.startup_each = Some("its memory has too many gaps to be copied".into());
+                }
                 Snapshot::Taken { wasm, features } => {
                     let after = sniff::read(&wasm)?;
                     tracing::debug!("{name}: snapshot has {} segments", after.data_segments);
-                    (image_bytes, memory_bytes) = (after.data_bytes, after.memory_bytes);
+                    memory_bytes = after.memory_bytes;
                     facts.features = features;
                     prepared = wasm;
                 }
@@ -167,9 +175,10 @@ impl Compiler {
         if let Some(why) = &facts.startup_each {
             tracing::debug!("{name}: start-up code runs in each instance: {why}");
         }
-        tracing::debug!("{name}: {image_bytes} bytes of memory image");
+        let size = records::read(&prepared)?;
+        tracing::debug!("{name}: {size:?}");
         facts.memory_bytes = memory_bytes;
-        facts.class = class(image_bytes);
+        facts.class = class(&size);
         let after = sniff::Module { memory_bytes, memories: about.memories, ..Default::default() };
         if facts.startup_each.is_none()
             && let Some(resettable) = resettable(&prepared, facts.class, &after)
@@ -198,9 +207,9 @@ impl Job {
     }
 }
 
-/// The class of a guest with so many bytes of data.
-fn class(data_bytes: usize) -> Class {
-    if data_bytes <= SMALL_IMAGE_BYTES_MAX { Class::Small } else { Class::Large }
+/// The class of a guest.
+fn class(size: &Size) -> Class {
+    if size.is_small() { Class::Small } else { Class::Large }
 }
 
 /// The module as one whose instances can be reset, if that is so. The large class maps its images

@@ -10,7 +10,7 @@ use wasmtime::ResourceLimiter;
 use super::About;
 use super::budget::Purpose;
 use super::call::Fault;
-use super::engine::{INSTANCE_BYTES, STACK_BYTES, TABLE_ELEMENTS_MAX};
+use super::engine::{INSTANCE_BYTES, RECORD_BYTES, STACK_BYTES, TABLE_ELEMENTS_MAX};
 use crate::message::Reject;
 
 /// Bytes of an element of a table.
@@ -25,6 +25,8 @@ pub struct Limiter {
     memory_bytes: usize,
     /// What the last growth has added to it, in case that fails.
     grown_bytes: usize,
+    /// The same of a table.
+    table_grown_bytes: usize,
     /// What else it is charged: for its tables, its stack and the host's objects.
     other_bytes: usize,
 }
@@ -39,16 +41,24 @@ pub struct Parts {
 
 impl Limiter {
     pub fn new(about: Arc<About>, parts: Parts) -> Self {
-        Limiter { about, parts, memory_bytes: 0, grown_bytes: 0, other_bytes: 0 }
+        Limiter {
+            about,
+            parts,
+            memory_bytes: 0,
+            grown_bytes: 0,
+            table_grown_bytes: 0,
+            other_bytes: 0,
+        }
     }
 
     /// Charges an instance that is about to be made for what every instance takes, with so many
-    /// stacks.
+    /// stacks, and for its guest's records.
     ///
     /// # Errors
     /// [`Reject::NoMemory`] as the error of a host function.
-    pub fn charge_instance(&mut self, stacks: usize) -> wasmtime::Result<()> {
-        self.charge_other(INSTANCE_BYTES + (stacks - 1) * STACK_BYTES, Purpose::Start)
+    pub fn charge_instance(&mut self, stacks: usize, records: usize) -> wasmtime::Result<()> {
+        let more = (stacks - 1) * STACK_BYTES + records.saturating_sub(RECORD_BYTES);
+        self.charge_other(INSTANCE_BYTES + more, Purpose::Start)
     }
 
     fn charge_other(&mut self, bytes: usize, purpose: Purpose) -> wasmtime::Result<()> {
@@ -69,7 +79,7 @@ impl Drop for Limiter {
     }
 }
 
-fn no_memory(reject: Reject) -> wasmtime::Error {
+pub fn no_memory(reject: Reject) -> wasmtime::Error {
     wasmtime::Error::new(Fault::Reject(reject))
 }
 
@@ -107,16 +117,24 @@ impl ResourceLimiter for Limiter {
         &mut self,
         current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if desired > TABLE_ELEMENTS_MAX {
+        if desired > TABLE_ELEMENTS_MAX || maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
-        // What a failed growth has charged stays so until the instance ends: it is small.
         let more = desired.saturating_sub(current) * TABLE_ELEMENT_BYTES;
         let purpose = if current == 0 { Purpose::Start } else { Purpose::Growth };
         self.charge_other(more, purpose)?;
+        self.table_grown_bytes = more;
         Ok(true)
+    }
+
+    /// As [`Limiter::memory_grow_failed`].
+    fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        let grown = std::mem::take(&mut self.table_grown_bytes);
+        self.other_bytes -= grown;
+        self.about.memory.give(grown);
+        Ok(())
     }
 
     fn instances(&self) -> usize {

@@ -101,6 +101,7 @@ impl Linkers {
             engine: index,
             isolation: whose.isolation,
             about: whose.about(&self.memory),
+            record_bytes: facts.record_bytes,
             code,
             retired: false.into(),
             _charge: None,

@@ -134,7 +134,8 @@ impl Loader {
         };
         let guest = self.linkers.link(whose, &facts, &code)?;
         let mut guest = self.with_baseline(guest, &facts)?;
-        let bytes = code.bytes() + guest.baseline_bytes() + GUEST_BYTES;
+        let beside = facts.decoded_bytes + guest.baseline_bytes() + GUEST_BYTES;
+        let bytes = code.bytes() + beside;
         let size = Size { bytes, amount: amount(&facts, &code)? };
         guest._charge = Some(self.engines.memory.take_anyway(bytes));
         guest._held = Some(self.engines.resources.hold(size.amount));

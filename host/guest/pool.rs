@@ -40,8 +40,10 @@ const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(25);
 /// How long instances are renewed while connections wait, and how many before that is looked at.
 const RENEW_MAX: Duration = Duration::from_micros(500);
 const RENEWED_AT_ONCE: usize = 4;
-/// To drop an instance with so much memory may take a millisecond, and 11 with 128 MiB.
-const LARGE_BYTES: usize = 8 << 20;
+/// To drop an instance with so much memory may take a quarter of a millisecond, and 11 with 128 MiB.
+const LARGE_BYTES: usize = 2 << 20;
+/// Instances with so much memory are renewed with a look at the clock behind each.
+const QUICK_BYTES: usize = 256 << 10;
 
 /// The pools of all guests on one worker.
 pub struct Pool {
@@ -237,9 +239,23 @@ impl Pool {
         instance.reset(is_warm).ok()
     }
 
-    /// Drops the ready instances of guests that are served no more.
+    /// Has the ready instances dropped of guests that are served no more.
     pub fn sweep(&self) {
         self.shelves.borrow_mut().sweep();
+        self.exits.retired.notify_one();
+    }
+
+    /// Drops what is to be dropped, until this time. Whether nothing is left.
+    fn clean(&self, until: Instant) -> bool {
+        let _running = self.pulse.begin();
+        loop {
+            // Not while the shelves are borrowed: it is the end of a guest.
+            let Some(instance) = ({ self.shelves.borrow_mut().waste.pop() }) else { return true };
+            drop(instance);
+            if Instant::now() >= until {
+                return false;
+            }
+        }
     }
 
     /// Makes an instance for a request that waits for it. Where memory or places are short it waits
@@ -269,7 +285,11 @@ impl Pool {
         loop {
             match self.make_one(&guest, request).await {
                 Err(Reject::NoInstance | Reject::NoMemory) if Instant::now() < until => {
-                    tokio::time::sleep(MEMORY_LOOK_EVERY).await;
+                    if self.clean(Instant::now() + RENEW_MAX) {
+                        tokio::time::sleep(MEMORY_LOOK_EVERY).await;
+                    } else {
+                        tokio::task::yield_now().await;
+                    }
                 }
                 made => return made,
             }
@@ -286,6 +306,7 @@ impl Pool {
         if guest.runs_startup() || self.length(guest.id) == Length::Long {
             return Instance::make(guest.clone(), self, request).await;
         }
+        let _running = self.pulse.begin();
         Instance::make_now(guest.clone(), request)
     }
 
@@ -323,16 +344,26 @@ impl Pool {
     /// Resets the instances that have done their work, or makes new ones in their place. Those for
     /// which there is no time now are left. Whether none is.
     pub fn renew(self: &Rc<Self>) -> bool {
+        if !self.shelves.borrow().waste.is_empty() && !self.clean(Instant::now() + RENEW_MAX) {
+            return false;
+        }
         let is_long = self.retired.borrow().len() > RENEWED_AT_ONCE;
-        let begun = is_long.then(Instant::now);
-        let mut renewed = 0;
+        let mut begun = is_long.then(Instant::now);
+        let (mut renewed, mut is_due) = (0, false);
+        // The ticker runs meanwhile, so that it is seen how long it takes.
+        let mut running = None;
         while let Some(instance) = { self.retired.borrow_mut().pop() } {
             renewed += 1;
-            if renewed % RENEWED_AT_ONCE == 0
+            running.get_or_insert_with(|| self.pulse.begin());
+            if (is_due || renewed % RENEWED_AT_ONCE == 0)
                 && begun.is_some_and(|begun| begun.elapsed() >= RENEW_MAX)
             {
                 self.retired.borrow_mut().push(instance);
                 return false;
+            }
+            is_due = instance.memory_bytes() > QUICK_BYTES;
+            if is_due && begun.is_none() {
+                begun = Some(Instant::now());
             }
             let is_warm = {
                 let mut shelves = self.shelves.borrow_mut();
@@ -379,20 +410,24 @@ impl Pool {
         }
     }
 
-    /// Drops the instances of one engine that are not out, so that it has free slots.
+    /// Has the instances of one engine dropped that are not out, so that it has free slots.
     fn clear_engine(&self, engine: usize) {
-        self.retired.borrow_mut().retain(|instance| instance.guest().engine != engine);
+        let is_of_it = |instance: &mut Instance| instance.guest().engine == engine;
+        let retired: Vec<Instance> = self.retired.borrow_mut().extract_if(.., is_of_it).collect();
+        self.shelves.borrow_mut().waste.extend(retired);
         self.shelves.borrow_mut().clear_engine(engine);
+        self.exits.retired.notify_one();
         if engine == CONCURRENT_ENGINE {
             let residents = self.shelves.borrow_mut().residents_of_all();
             residents.iter().for_each(|resident| resident.evict(self));
         }
     }
 
-    /// Drops every instance that is not out.
+    /// Has every instance dropped that is not out.
     pub fn clear(&self) {
-        self.retired.borrow_mut().clear();
+        self.shelves.borrow_mut().waste.append(&mut self.retired.borrow_mut());
         let residents = self.shelves.borrow_mut().clear();
+        self.exits.retired.notify_one();
         residents.iter().for_each(|resident| resident.evict(self));
     }
 }

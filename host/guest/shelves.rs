@@ -33,6 +33,8 @@ pub(super) struct Shelves {
     /// Instances so far that could be kept only in the place of others.
     contests: u64,
     memory: Budget,
+    /// Instances that are to be dropped, one after the other: to drop many takes long.
+    pub waste: Vec<Instance>,
 }
 
 /// What is kept of one guest.
@@ -121,6 +123,7 @@ impl Shelves {
             clock: 0,
             contests: 0,
             memory,
+            waste: Vec::new(),
         }
     }
 
@@ -148,7 +151,12 @@ impl Shelves {
         }
         self.count_out(&instance);
         dropped.iter().for_each(|instance| self.count_out(instance));
-        (!outdated).then_some(instance)
+        self.waste.extend(dropped);
+        if outdated {
+            self.waste.push(instance);
+            return None;
+        }
+        Some(instance)
     }
 
     pub fn is_warm(&self, id: usize) -> bool {
@@ -244,7 +252,7 @@ impl Shelves {
         self.drop_where(|instance| instance.guest().is_retired());
     }
 
-    /// Drops what is ready of the guests of one engine.
+    /// Has what is ready of the guests of one engine dropped.
     pub fn clear_engine(&mut self, engine: usize) {
         self.drop_where(|instance| instance.guest().engine == engine);
     }
@@ -255,16 +263,17 @@ impl Shelves {
             let (dropped, kept): (Vec<Instance>, _) = ready.into_iter().partition(&is_dropped);
             self.by_guest[id].ready = kept;
             dropped.iter().for_each(|instance| self.count_out(instance));
+            self.waste.extend(dropped);
             if self.by_guest[id].ready.is_empty() {
                 self.unlist(id);
             }
         }
     }
 
-    /// Drops what is ready, and takes out what handles several requests.
+    /// Has what is ready dropped, and takes out what handles several requests.
     pub fn clear(&mut self) -> Vec<Rc<Resident>> {
         for id in self.stocked.drain(..) {
-            self.by_guest[id].ready.clear();
+            self.waste.append(&mut self.by_guest[id].ready);
         }
         self.ready = 0;
         self.ready_by_engine = [0; ENGINES];

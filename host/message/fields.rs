@@ -119,6 +119,10 @@ pub fn check_framing(headers: &mut HeaderMap) -> Result<(), &'static str> {
         Coding::Chunked if headers.contains_key(CONTENT_LENGTH) => {
             Err("it has both transfer-encoding and content-length")
         }
+        // hyper looks at what is behind the last comma of the last of them alone.
+        Coding::Chunked if elements(headers, TRANSFER_ENCODING).any(<[u8]>::is_empty) => {
+            Err("its transfer-encoding has an empty element")
+        }
         Coding::Chunked => Ok(()),
         Coding::Unknown | Coding::Faulty => Err("its transfer-encoding is not chunked alone"),
     }

@@ -19,6 +19,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::body::Upload;
+use super::paced::{Paced, TURN_BYTES, too_many_interim};
 use super::policy::{Destination, Host, Leave};
 use super::{Failure, Open};
 
@@ -28,7 +29,7 @@ const ADDRESSES_MAX: usize = 8;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// What hyper may read ahead, or hold of what is to be written, of one HTTP/1 connection.
-const BUFFER_BYTES_MAX: usize = 64 << 10;
+const BUFFER_BYTES_MAX: usize = TURN_BYTES;
 const STREAM_SEND_BYTES_MAX: usize = 64 << 10;
 
 const H2: &[u8] = b"h2";
@@ -82,11 +83,19 @@ impl Link {
     /// Sends a request, up to the response's head.
     pub async fn send(
         &mut self,
-        request: Request<Upload>,
+        mut request: Request<Upload>,
     ) -> Result<Response<Incoming>, Unanswered> {
-        let sent = match self {
-            Link::H1 { sender, .. } => sender.try_send_request(request).await,
-            Link::H2(sender, _) => sender.try_send_request(request).await,
+        let too_many = too_many_interim(&mut request);
+        let send = async {
+            match self {
+                Link::H1 { sender, .. } => sender.try_send_request(request).await,
+                Link::H2(sender, _) => sender.try_send_request(request).await,
+            }
+        };
+        let sent = tokio::select! {
+            biased;
+            sent = send => sent,
+            () = too_many => return Err(Unanswered::Failed(Failure::Protocol)),
         };
         sent.map_err(|mut error| match error.take_message() {
             Some(request) => Unanswered::Unsent(Box::new(request)),
@@ -126,7 +135,7 @@ pub async fn connect(
 ) -> Result<Link, Failure> {
     let stream = tcp(addresses, deadline).await?;
     if !destination.is_secure {
-        return h1(TokioIo::new(stream), config, open).await;
+        return h1(TokioIo::new(Paced::new(stream)), config, open).await;
     }
     let name = match &destination.host {
         Host::Address(address) => ServerName::IpAddress((*address).into()),
@@ -137,7 +146,7 @@ pub async fn connect(
     let stream = secured.map_err(|_| Failure::ConnectTimeout)?;
     let stream = stream.map_err(|error| Failure::of_tls(&error))?;
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
-    let io = TokioIo::new(stream);
+    let io = TokioIo::new(Paced::new(stream));
     if !is_h2 {
         return h1(io, config, open).await;
     }

@@ -62,7 +62,7 @@ pub async fn run(worker: Rc<Worker>) {
                         let stall_max = limits.stall_max;
                         let drain_max = if is_draining { DRAIN_STALL_MAX } else { stall_max };
                         wire.look_at_body(ticks(since), stall_max.min(drain_max));
-                        look(wire, limits, now);
+                        look(wire, limits, now, is_draining);
                     }
                 }
             }
@@ -79,7 +79,7 @@ pub async fn run(worker: Rc<Worker>) {
     }
 }
 
-fn look(wire: &Wire, limits: &ConnectionLimits, now: u32) {
+fn look(wire: &Wire, limits: &ConnectionLimits, now: u32, is_draining: bool) {
     let still = still_for(wire, now);
     if let Some((since, bytes)) = wire.blocked() {
         let blocked = elapsed(since, now);
@@ -97,7 +97,14 @@ fn look(wire: &Wire, limits: &ConnectionLimits, now: u32) {
         } else if exchange.in_flight.get() && !exchange.probed.get() && wire.is_left() {
             wire.wake();
         }
-    } else if !wire.closing.get() {
+    } else if wire.closing.get() || wire.exchange.is_body_open() {
+        // Its answer is over, and the rest of its request goes nowhere: who has it takes no more,
+        // or it does not come.
+        let still_max = if is_draining { DRAIN_STALL_MAX } else { limits.stall_max };
+        if still > limits.stall_max.min(still_max) {
+            doom(wire);
+        }
+    } else {
         // A head has to be whole in time, however its bytes trickle in.
         let slow = match wire.partial_since.get() {
             Some(since) => elapsed(since, now) > limits.head_max,

@@ -17,26 +17,29 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tower_service::Service;
 
 use crate::config::{self, QueueLimits};
 use crate::message::fields::{check_framing, has_good_host, head_bytes, strip_hop_by_hop};
 use crate::message::path;
 use crate::message::progress::{Deadline, Progress};
 use crate::message::{Reject, Request, RequestBody, Response, ResponseBody};
+use crate::outbound::paced::{Paced, TURN_BYTES, too_many_interim};
 use crate::queue::Holder;
 use crate::registry::admit::{GuestGates, Permit};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest pause in the middle of a response's body.
+/// The longest pause in the middle of a response's body, and of one that is sent.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One worker's way to the upstream.
 pub struct Upstream {
     authority: Authority,
     base_path: String,
-    client: Client<HttpConnector, RequestBody>,
+    client: Client<Connector, RequestBody>,
     places: GuestGates,
     /// How long a request may wait for one of them.
     wait_max: Duration,
@@ -55,11 +58,14 @@ impl Upstream {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        // An upstream that has answered and reads no more of the request holds no connection.
+        connector.set_tcp_user_timeout(Some(STALL_TIMEOUT));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(in_flight_max)
-            .build(connector);
+            .http1_max_buf_size(TURN_BYTES.max(header_bytes_max))
+            .build(Connector(connector));
         Upstream {
             authority: upstream.authority.clone(),
             base_path: upstream.base_path.clone(),
@@ -87,7 +93,16 @@ impl Upstream {
         let sent = async {
             let place = self.place(guest, client).await?;
             let (id, body) = (request.id, request.body.progress().cloned());
-            let sent = self.client.request(self.outbound(request)?).await;
+            let mut outbound = self.outbound(request)?;
+            let too_many = too_many_interim(&mut outbound);
+            let sent = tokio::select! {
+                biased;
+                sent = self.client.request(outbound) => sent,
+                () = too_many => {
+                    tracing::warn!(request = %id, "upstream {}: 1xx without end", self.authority);
+                    return Err(Reject::UpstreamFailed);
+                }
+            };
             match sent {
                 // Nobody asked for another protocol, and hyper keeps the other 1xx to itself.
                 Ok(response) if response.status().is_informational() => {
@@ -156,6 +171,25 @@ impl Upstream {
         *outbound.uri_mut() = uri;
         *outbound.headers_mut() = headers;
         Ok(outbound)
+    }
+}
+
+/// Makes connections that are read from in pieces.
+#[derive(Clone)]
+struct Connector(HttpConnector);
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Paced<TcpStream>>;
+    type Error = <HttpConnector as Service<Uri>>::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let connected = self.0.call(to);
+        Box::pin(async { Ok(TokioIo::new(Paced::new(connected.await?.into_inner()))) })
     }
 }
 

@@ -370,6 +370,29 @@ fn a_body_that_is_handed_on_is_not_whole_if_it_is_not() {
     }
 }
 
+/// A request that lets go of its body late has no say in how those of others end.
+#[test]
+fn the_end_of_a_body_is_that_of_its_own_request() {
+    let host = reuse(&["--body-max", "1000"]);
+    let chunked = ["transfer-encoding: chunked", "connection: close"];
+    let too_long = [chunks(&[b'x'; 2000], 2000), LAST.as_bytes().to_vec()].concat();
+    for (rest, is_good) in [(&b"0\r\nx-t: yes\r\n\r\n"[..], true), (&too_long, false)] {
+        let body = [chunks(b"body", 4), LAST.as_bytes().to_vec()].concat();
+        let mut first = Wire::open(&host, message("POST", "/probe/let-go?300", &chunked, &body));
+        first.wait_for("read, true");
+        let begun = message("POST", "/probe/upload-trailers", &chunked, &chunks(b"body", 4));
+        let mut second = Wire::open(&host, begun);
+        wait_inside(&host, 2);
+        first.wait_for("let go");
+        second.send(rest);
+        let answer = String::from_utf8_lossy(&second.rest()).into_owned();
+        assert_eq!(answer.starts_with("HTTP/1.1 200 "), is_good, "{answer}");
+        assert_eq!(answer.contains("x-t: yes"), is_good, "{answer}");
+        host.at_rest();
+    }
+    assert_as_new(&host);
+}
+
 /// What cannot be told to be of one request is not said to be.
 #[test]
 fn a_line_has_the_name_of_its_request_or_of_none() {

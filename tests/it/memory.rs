@@ -225,6 +225,63 @@ fn too_little_is_a_refusal_of_the_request() {
     }
 }
 
+/// One guest that takes all it can get leaves some to others, who may grow in that.
+#[test]
+fn what_one_guest_leaves_is_for_others_to_grow() {
+    let guests =
+        [("hoard", hoard(1, 39, 0)), ("grows", hoard(1, 1, 0)), ("large", hoard(40, 0, 0))];
+    let host = host(&guests, "64MiB").start();
+    host.settled();
+    let head = "POST /hoard HTTP/1.1\r\nhost: guest.test\r\ncontent-length: 4\r\n\r\n";
+    let mut waiting: Vec<Connection> = (0..48).map(|_| host.connect()).collect();
+    for connection in &mut waiting {
+        connection.send(head);
+    }
+    host.status_when("full", PATIENCE, |status| {
+        let refused = status.rejects("no_memory");
+        refused > 0 && status.in_flight == status.instances_out && status.in_flight + refused == 48
+    });
+    for _ in 0..20 {
+        for path in ["/grows", "/large", "/good"] {
+            let answer = host.get(path);
+            assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        }
+    }
+    drop(waiting);
+    given_back(&host, 16 * MIB);
+}
+
+/// What a table has not grown by is not charged.
+#[test]
+fn growth_that_fails_costs_nothing() {
+    let guest = r#"
+(module
+  (memory (export "memory") 1)
+  (table $small 1 10 funcref)
+  (table $large 1 funcref)
+  (func (export "handle_request") (result i64)
+    (local $left i32)
+    (local.set $left (i32.const 2000))
+    (loop $next
+      (if (i32.ne (table.grow $small (ref.null func) (i32.const 19990)) (i32.const -1))
+        (then unreachable))
+      (if (i32.ne (table.grow $large (ref.null func) (i32.const 20000)) (i32.const -1))
+        (then unreachable))
+      (if (i32.ne (memory.grow (i32.const 60000)) (i32.const -1)) (then unreachable))
+      (br_if $next (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+    (i64.const 0)))"#;
+    for isolation in ISOLATIONS {
+        let host = host(&[("grows", guest.to_owned())], "16MiB").args(["--isolation", isolation]);
+        let host = host.start();
+        host.settled();
+        for _ in 0..5 {
+            let answer = host.get("/grows");
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+        assert_eq!(shortages(&given_back(&host, 8 * MIB)), 0);
+    }
+}
+
 /// Start-up code that grows in each instance is refused like any other.
 #[test]
 fn start_up_code_is_refused_as_well() {

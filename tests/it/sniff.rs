@@ -134,6 +134,48 @@ fn a_component_is_held_to_the_limits_of_memory() {
     assert_says("(component (core module (table 30000 funcref)))", &["a table of 30000 elements"]);
 }
 
+/// Elements are written when an instance is made: what counts is how many there are in all that a
+/// request needs.
+#[test]
+fn elements_for_tables_are_bounded() {
+    let elements = |count: usize| format!("(func $f) (elem func{})", " $f".repeat(count));
+    assert_says(&module(&elements(80_001)), &["has 80001 elements", "80000 at most"]);
+    let part = format!("(core module $m {})", elements(20_000));
+    let instance = "(core instance (instantiate $m))";
+    let flat = format!("{part} {}", instance.repeat(5));
+    assert_says(&component(&flat, HANDLER), &["has 100000 elements"]);
+    let inner = "(alias outer $c $m (core module $n))
+        (core instance (instantiate $n)) (core instance (instantiate $n))";
+    let nested = format!(
+        "(component $c {part} (component $d {inner}) {}) (instance (instantiate $c))",
+        "(instance (instantiate $d))".repeat(3)
+    );
+    assert_says(&component(&nested, HANDLER), &["has 120000 elements"]);
+}
+
+/// What cannot be mapped is copied into each instance, page by page.
+#[test]
+fn data_that_is_far_apart_is_bounded() {
+    let segments = |count: u32, offset: &dyn Fn(u32) -> String| -> String {
+        (0..count).map(|at| format!("(data (offset {}) \"x\")", offset(at * 4096))).collect()
+    };
+    let constant = |at: u32| format!("(i32.const {at})");
+    let memory = |text: &str| {
+        format!(
+            r#"(module (memory (export "memory") 2000) {text}
+            (func (export "handle_request") (result i64) (i64.const 0)))"#
+        )
+    };
+    // An image of more than 16 MiB that is mostly zeros.
+    let sparse = memory(&segments(20_000, &constant));
+    assert_says(&sparse, &["copied to 20156 pages", "2048 at most"]);
+    let moved = |at: u32| format!("(i32.add (i32.const 0) (i32.const {at}))");
+    assert_says(&memory(&segments(1_500, &moved)), &["copied to 3011 pages"]);
+    // One that is smaller is mapped.
+    let (code, said) = check(&memory(&segments(4_000, &constant)));
+    assert_eq!(code, Some(0), "{said}");
+}
+
 #[test]
 fn a_component_that_is_cut_off_is_called_so() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,7 +1,8 @@
 //! Large bodies on their way in: in pieces of any spacing, many side by side, on hosts that are
 //! older than their time-outs; and those that nobody reads.
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -239,6 +240,44 @@ fn a_client_that_goes_on_sending_does_not_hold_up_the_end() {
     let begun = Instant::now();
     assert_eq!(host.wait_exit().code(), Some(0));
     assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
+}
+
+/// An upstream that has answered and reads no more of an upload keeps nothing of the host's: not the
+/// client's connection, be the client there or gone, nor the one to itself.
+#[test]
+fn an_answer_ends_an_upload_that_goes_nowhere() {
+    let upstream = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let addr = upstream.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for mut stream in upstream.incoming().flatten() {
+            let mut head = [0; 16];
+            // The rest of it is never read.
+            let _ = stream.read(&mut head);
+            let _ = stream.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig");
+            held.push(stream);
+        }
+    });
+    let url = format!("http://{addr}");
+    let host = Host::with("hello.wat", HELLO);
+    let host = host.args(["--upstream", &url, "--stall-timeout", "1s"]).start();
+    let before = host.at_rest();
+    let upload = || {
+        let mut connection = host.connect();
+        let head = message("POST", "/upload", &["content-length: 64000000"], b"");
+        connection.send(head);
+        // More than the kernel takes on both ways.
+        let _ = connection.try_send(&vec![b'x'; 1 << 20]);
+        connection
+    };
+    let mut stays = upload();
+    drop(upload());
+    assert_eq!(stays.read_to("POST").status, 413);
+    host.status_when("without connections", PATIENCE, |status| status.connections == 0);
+    // The kernel gives up what it cannot deliver after 30 s.
+    host.status_when("without descriptors", 2 * PATIENCE, |status| {
+        status.descriptors_used <= before.descriptors_used
+    });
 }
 
 /// A short body that came with its request costs no connection.

@@ -1,14 +1,16 @@
 //! Behaviours that are about what one request may have the host keep or pass. Each takes how much.
 
-use wasip2::http::types::Fields;
+use wasip2::http::types::{Fields, OutgoingRequest};
 use wasip2::random::{insecure, random};
 
 use crate::Behaviour;
 use crate::ask::Ask;
 
-pub const BEHAVIOURS: [(&str, Behaviour); 5] = [
+pub const BEHAVIOURS: [(&str, Behaviour); 7] = [
     ("open", open),
     ("field", field),
+    ("fields", fields),
+    ("paths", paths),
     ("pass-text", pass_text),
     ("random-bytes", random_bytes),
     ("insecure-bytes", insecure_bytes),
@@ -28,6 +30,36 @@ fn open(ask: Ask) {
 fn field(ask: Ask) {
     let is_taken = Fields::new().append("x", &vec![b'x'; amount(&ask)]).is_ok();
     ask.answer(if is_taken { "taken" } else { "refused" });
+}
+
+/// Bytes of each of many values.
+const VALUE_BYTES: usize = 60_000;
+
+/// Has so many sets of fields with a long value each, half of them made at once, and half as copies
+/// that are changed.
+fn fields(ask: Ask) {
+    let value = vec![b'x'; VALUE_BYTES];
+    let whole = || Fields::from_list(&[("x".to_owned(), value.clone())]).expect("fields");
+    let source = whole();
+    let kept: Vec<Fields> = (0..amount(&ask))
+        .map(|number| if number % 2 == 0 { whole() } else { source.clone() })
+        .collect();
+    for fields in &kept {
+        fields.append("y", b"changed").expect("a field");
+    }
+    ask.answer(format!("{} kept", kept.len()));
+}
+
+/// Has so many requests with a long path each.
+fn paths(ask: Ask) {
+    let path = format!("/{}", "x".repeat(VALUE_BYTES));
+    let made = (0..amount(&ask)).map(|_| {
+        let request = OutgoingRequest::new(Fields::new());
+        request.set_path_with_query(Some(&path)).expect("a path");
+        request
+    });
+    let kept: Vec<OutgoingRequest> = made.collect();
+    ask.answer(format!("{} kept", kept.len()));
 }
 
 /// Passes a text of so many bytes to the host.

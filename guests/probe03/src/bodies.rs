@@ -7,7 +7,7 @@ use crate::reply::Reply;
 use crate::upload::Upload;
 use crate::{Answer, Behaviour, behaviours};
 
-pub const BEHAVIOURS: [(&str, Behaviour); 11] = behaviours! {
+pub const BEHAVIOURS: [(&str, Behaviour); 12] = behaviours! {
     "exact": exact,
     "short": short,
     "long": long,
@@ -16,6 +16,7 @@ pub const BEHAVIOURS: [(&str, Behaviour); 11] = behaviours! {
     "sse": sse,
     "upload": upload,
     "upload-trailers": upload_trailers,
+    "let-go": let_go,
     "early": early,
     "ignore-body": ignore_body,
     "echo": echo,
@@ -89,6 +90,22 @@ async fn upload_trailers(ask: Ask) -> Answer {
     upload.count().await;
     let trailers = upload.end().await?;
     answer(trailers.map_or_else(|| "none".to_owned(), |trailers| lines(&trailers)))
+}
+
+/// Reads the whole body with its trailers, says so, and lets go of its stream so many milliseconds
+/// later.
+async fn let_go(ask: Ask) -> Answer {
+    let ms = ask.number.unwrap_or(0);
+    begin(&[], async move |mut reply: Reply| {
+        let mut upload = Upload::of(ask.request);
+        upload.count().await;
+        let Upload { stream, end } = upload;
+        let is_whole = end.await.is_ok();
+        reply.write(format!("read, {is_whole}\n")).await;
+        wait(ms).await;
+        drop(stream);
+        reply.end("let go\n").await;
+    })
 }
 
 /// Answers at once and reads the body afterwards.

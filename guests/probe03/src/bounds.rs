@@ -6,16 +6,17 @@ use wasip3::random::{insecure, random};
 use crate::ask::{Ask, answer};
 use crate::{Answer, Behaviour, behaviours};
 
-pub const BEHAVIOURS: [(&str, Behaviour); 6] = behaviours! {
+pub const BEHAVIOURS: [(&str, Behaviour); 7] = behaviours! {
     "open": open,
     "field": field,
+    "fields": fields,
     "pass-text": pass_text,
     "random-bytes": random_bytes,
     "insecure-bytes": insecure_bytes,
     "print-much": print_much,
 };
 
-fn amount(ask: &Ask) -> usize {
+pub fn amount(ask: &Ask) -> usize {
     usize::try_from(ask.number.unwrap_or(0)).expect("a size")
 }
 
@@ -31,6 +32,26 @@ async fn open(ask: Ask) -> Answer {
 async fn field(ask: Ask) -> Answer {
     let is_taken = Fields::new().append("x", &vec![b'x'; amount(&ask)]).is_ok();
     answer(if is_taken { "taken" } else { "refused" })
+}
+
+/// Bytes of each of many values.
+pub const VALUE_BYTES: usize = 60_000;
+
+/// Has so many sets of fields with a long value each, half of them made at once, and half as copies
+/// that are changed.
+async fn fields(ask: Ask) -> Answer {
+    let value = vec![b'x'; VALUE_BYTES];
+    let whole = || Fields::from_list(&[("x".to_owned(), value.clone())]).expect("fields");
+    let source = whole();
+    let kept: Vec<Fields> = (0..amount(&ask))
+        .map(|number| if number % 2 == 0 { whole() } else { source.clone() })
+        .collect();
+    for fields in &kept {
+        fields.append("y", b"changed").expect("a field");
+    }
+    let text = format!("{} kept", kept.len());
+    drop((kept, source));
+    answer(text)
 }
 
 /// Passes a text of so many bytes to the host.

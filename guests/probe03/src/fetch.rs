@@ -13,13 +13,14 @@ use wasip3::wit_bindgen::JoinHandle;
 use wasip3::wit_future;
 
 use crate::ask::{Ask, answer, begin, wait_for_ever};
+use crate::bounds::{VALUE_BYTES, amount};
 use crate::ends::trap;
 use crate::heads::lines;
 use crate::reply::{Reply, made};
 use crate::upload::Upload;
 use crate::{Answer, Behaviour, behaviours};
 
-pub const BEHAVIOURS: [(&str, Behaviour); 13] = behaviours! {
+pub const BEHAVIOURS: [(&str, Behaviour); 14] = behaviours! {
     "fetch": fetch,
     "fetch-upload": fetch_upload,
     "fetch-late": fetch_late,
@@ -32,6 +33,7 @@ pub const BEHAVIOURS: [(&str, Behaviour); 13] = behaviours! {
     "fetch-drop": fetch_drop,
     "fetch-leave": fetch_leave,
     "fetch-hold": fetch_hold,
+    "paths": paths,
     "relay": relay,
 };
 
@@ -277,4 +279,18 @@ async fn relay(ask: Ask) -> Answer {
         let end = download.end().await.map(|_| None);
         reply.finish(end).await;
     })
+}
+
+/// Has so many requests with a long path each.
+async fn paths(ask: Ask) -> Answer {
+    let path = format!("/{}", "x".repeat(VALUE_BYTES));
+    let made = (0..amount(&ask)).map(|_| {
+        let request = bare(Fields::new(), None);
+        request.set_path_with_query(Some(&path)).expect("a path");
+        request
+    });
+    let kept: Vec<Request> = made.collect();
+    let text = format!("{} kept", kept.len());
+    drop(kept);
+    answer(text)
 }

@@ -25,6 +25,13 @@ fn a_url_is_taken_apart_as_curl_does() {
         ("http://h/a:b@c", "h:80", "/a:b@c"),
         ("http://h/\u{e4}?{}", "h:80", "/%C3%A4?%7B%7D"),
         ("http://h//x", "h:80", "//x"),
+        ("http:/h:8080/x", "h:8080", "/x"),
+        ("http://h/a/../b", "h:80", "/b"),
+        ("http://h/../../b?../c", "h:80", "/b?../c"),
+        ("http://h/a/b/%2e%2E/./", "h:80", "/a/"),
+        ("http://h/a/..", "h:80", "/"),
+        ("http://h/a/.", "h:80", "/a/"),
+        ("http://h/...", "h:80", "/..."),
     ] {
         let url = Url::parse(text).expect(text);
         assert_eq!((url.authority.as_str(), url.path.as_str()), (authority, path), "{text}");

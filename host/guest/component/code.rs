@@ -69,6 +69,11 @@ impl ComponentCode {
         }
     }
 
+    /// Whether each call of an instance that waits may hold a stack of its own.
+    pub fn has_many_stacks(&self) -> bool {
+        matches!(self.pre, Pre::Concurrent(_))
+    }
+
     /// The state to which its instances can be reset, if they can.
     pub fn baseline(&self) -> Option<&Baseline> {
         match &self.pre {

@@ -19,7 +19,7 @@ use wasmtime_wasi_http::p3::bindings::Service;
 use wasmtime_wasi_http::{FieldMap, WasiHttpView, p3};
 
 use super::body::Arriving;
-use super::instance::Head;
+use super::instance::{Head, LEFT_BYTES_MAX};
 use super::state::State;
 use crate::guest::engine::QUANTUM_TICKS;
 use crate::message::RequestId;
@@ -181,8 +181,10 @@ impl Marks {
     /// Takes note of what a request, or a part of it, has left behind.
     pub fn note(&self, state: &mut State) {
         let memory_bytes_max = state.limiter.about.limits.memory_bytes_max;
+        let (resources, bytes) = state.left();
         if state.limiter.memory_bytes() > memory_bytes_max / MEMORY_PART
-            || state.table.iter_mut().count() > KEPT_MAX
+            || resources > KEPT_MAX
+            || bytes > LEFT_BYTES_MAX
         {
             self.is_over.store(true, Ordering::Relaxed);
         }

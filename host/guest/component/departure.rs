@@ -114,11 +114,11 @@ impl Departure {
 
     /// Gives up, with the instance.
     fn fail(&mut self, reject: Reject, why: &str) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
-        let Some(visit) = self.visit.take() else { return Poll::Ready(None) };
-        let reject = match visit.ended {
+        let Some(mut visit) = self.visit.take() else { return Poll::Ready(None) };
+        let reject = match visit.ended.take() {
             Some(Err(broken)) => {
                 dispose(&visit.pool, broken.instance);
-                broken.reject
+                visit.blame(broken.reject)
             }
             // The reason is on its way to the log.
             _ if visit.gone.is_gone() => reject,

@@ -21,7 +21,7 @@ mod shapes;
 mod tasks;
 pub mod turns;
 
-pub use abi::Canon;
+pub use abi::{Canon, Held};
 
 use anyhow::Result;
 use wasmtime::{Engine, Linker};

@@ -29,6 +29,8 @@ use crate::outbound::{Door, Trail};
 
 /// Resources that an instance may leave behind, under reuse, before another takes its place.
 const LEFT_MAX: usize = 256;
+/// Bytes that they may have had the host keep.
+pub const LEFT_BYTES_MAX: usize = 1 << 20;
 
 /// A component that is ready for a request.
 pub struct ComponentInstance {
@@ -78,8 +80,8 @@ impl ComponentInstance {
     pub async fn instantiate(guest: Arc<Guest>) -> wasmtime::Result<Box<ComponentInstance>> {
         let code = guest.component();
         let mut store = State::store(code.pre.engine(), guest.about.clone());
-        let stacks = if matches!(code.pre, Pre::Concurrent(_)) { STACKS_PER_SLOT } else { 1 };
-        store.data_mut().limiter.charge_instance(stacks as usize)?;
+        let stacks = if code.has_many_stacks() { STACKS_PER_SLOT } else { 1 };
+        store.data_mut().limiter.charge_instance(stacks as usize, guest.record_bytes)?;
         if !code.has_start {
             // Filling the memory is code, too, but bounded: it need not yield.
             store.set_epoch_deadline(u64::MAX / 2);
@@ -113,7 +115,8 @@ impl ComponentInstance {
 
     /// Whether it has left too much behind to serve more requests.
     pub fn is_spent(&mut self) -> bool {
-        self.store.data_mut().table.iter_mut().count() > LEFT_MAX
+        let (resources, bytes) = self.store.data_mut().left();
+        resources > LEFT_MAX || bytes > LEFT_BYTES_MAX
     }
 
     /// The state in which it was made, where it can be read.

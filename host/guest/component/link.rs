@@ -8,10 +8,11 @@ use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 use super::codes::error_code;
-use super::{State, config, outgoing_body, random};
+use super::{State, config, held, outgoing_body, random};
 
 /// The interface by the version that wasmtime has it in.
 const TYPES: &str = "wasi:http/types@0.2.12";
+const TYPES_03: &str = "wasi:http/types@0.3.0";
 
 /// A linker with everything a component of wasi:http 0.2 may import.
 pub fn linker(engine: &Engine) -> Result<Linker<State>> {
@@ -35,6 +36,7 @@ pub fn linker(engine: &Engine) -> Result<Linker<State>> {
     types.func_wrap("[method]outgoing-body.write", |mut store, (this,)| {
         Ok((outgoing_body::write(store.data_mut(), this)?,))
     })?;
+    held::add_to_linker_02(&mut linker, TYPES)?;
     random::add_to_linker(&mut linker)?;
     linker.allow_shadowing(false);
     config::add_to_linker(&mut linker)?;
@@ -47,5 +49,8 @@ pub fn concurrent_linker(engine: &Engine) -> Result<Linker<State>> {
     let mut linker = linker(engine)?;
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    linker.allow_shadowing(true);
+    held::add_to_linker_03(&mut linker, TYPES_03)?;
+    linker.allow_shadowing(false);
     Ok(linker)
 }

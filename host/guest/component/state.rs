@@ -14,13 +14,14 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{FieldMap, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 use wasmtime_wasi_io::IoView;
 
-use super::flat::Canon;
+use super::flat::{Canon, Held};
+use super::held::Holdings;
 use super::hooks::Hooks;
 use super::outgoing_body::Unopened;
 use crate::guest::About;
 use crate::guest::budget::Charge;
 use crate::guest::engine::{QUANTUM_TICKS, TABLES_MAX};
-use crate::guest::limiter::{Limiter, Parts};
+use crate::guest::limiter::{Limiter, Parts, no_memory};
 use crate::guest::log::{LogSink, SharedSink};
 use crate::message::RequestId;
 
@@ -59,6 +60,8 @@ pub struct State {
     pub unopened: Unopened,
     /// For a large result on its way to the guest, until the next one.
     pub result: Option<Charge>,
+    /// What else it has the host keep.
+    held: Holdings,
     http: WasiHttpCtx,
     /// Made when the guest first asks for it.
     wasi: Option<Box<WasiCtx>>,
@@ -81,6 +84,7 @@ impl State {
             canon: Canon::default(),
             unopened: Unopened::default(),
             result: None,
+            held: Holdings::default(),
             http,
             wasi: None,
             log: None,
@@ -138,12 +142,52 @@ impl State {
         self.table.set_max_capacity(HANDLES_MAX);
         self.unopened.clear();
         self.result = None;
+        self.held = Holdings::default();
         self.canon.handles.clear();
         self.canon.pending.clear();
         self.canon.tasks.clear();
         self.wasi = None;
         self.log = None;
         self.request = None;
+    }
+
+    /// Counts bytes that the host is about to keep for the guest.
+    ///
+    /// # Errors
+    /// [`Reject::NoMemory`](crate::message::Reject::NoMemory) as the error of a host function.
+    pub fn hold(&mut self, bytes: usize) -> wasmtime::Result<()> {
+        let State { held, table, limiter, .. } = self;
+        let resources = || table.iter_mut().count();
+        held.add(&limiter.about.memory, bytes, resources).map_err(no_memory)
+    }
+
+    /// Gives a flattened guest a resource.
+    pub fn give<T: Held>(&mut self, resource: Resource<T>) -> wasmtime::Result<u32> {
+        let handle = self.canon.handles.put(resource)?;
+        self.held.note(&self.limiter.about.memory, self.canon.handles.most());
+        Ok(handle)
+    }
+
+    /// How many resources there are.
+    pub fn resources(&mut self) -> usize {
+        self.table.iter_mut().count()
+    }
+
+    /// How many resources its requests have left behind, and bytes that they have had the host keep.
+    pub fn left(&mut self) -> (usize, usize) {
+        let resources = self.resources();
+        if resources == 0 {
+            self.held = Holdings::default();
+        }
+        (resources, self.held.bytes())
+    }
+
+    /// Counts the resources now and then, before one more may be made.
+    fn look(&mut self) {
+        if self.held.is_due() {
+            let resources = self.resources();
+            self.held.note(&self.limiter.about.memory, resources);
+        }
     }
 
     /// What the host has a say in, and the resources.
@@ -198,6 +242,7 @@ impl WasiView for State {
         if self.wasi.is_none() {
             self.make_wasi();
         }
+        self.look();
         let ctx = self.wasi.as_mut().expect("it is made just above");
         WasiCtxView { ctx, table: &mut self.table }
     }
@@ -205,12 +250,14 @@ impl WasiView for State {
 
 impl IoView for State {
     fn table(&mut self) -> &mut ResourceTable {
+        self.look();
         &mut self.table
     }
 }
 
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
+        self.look();
         WasiHttpCtxView { hooks: &mut self.hooks, table: &mut self.table, ctx: &mut self.http }
     }
 }

@@ -123,14 +123,16 @@ impl Writer<'_, '_> {
             Operator::MemoryInit { data_index, mem } => Some(Helper::Init(mem, data_index)),
             _ => None,
         };
+        let is_access = bulk.is_some() || self.is_access(range.start);
         let units = match bulk {
             Some(_) => 1 + known.unwrap_or(PIECE_BYTES).min(PIECE_BYTES) / BYTES_PER_UNIT,
-            None if self.is_access(range.start) => UNITS_OF_ACCESS,
+            None if is_access => UNITS_OF_ACCESS,
             None => 1,
         };
-        if self.path.is_too_long_for(units) {
+        if self.path.is_too_long_for(self.path.weigh(units, is_access)) {
             self.look(range.start, range.start);
         }
+        let units = self.path.weigh(units, is_access);
         let is_small = known.is_some_and(|bytes| bytes <= PIECE_BYTES);
         match (bulk, operator) {
             (Some(helper), _) if !is_small => self.bulk(helper, range.clone()),

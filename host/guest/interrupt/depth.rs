@@ -4,8 +4,9 @@
 //! Owns the graph of calls. Such functions end one after the other, and no function is entered
 //! meanwhile, where the engine would look at the clock: so they look sooner themselves.
 
-/// A chain of calls that is not long: what its functions do behind them takes 2 ms at most.
-const CHAIN_MAX: usize = 500;
+/// A chain of calls that is not long: what its functions do behind them takes 1 ms at most, or 2 ms
+/// where each access is to two new pages.
+const CHAIN_MAX: usize = 100;
 
 /// Who calls whom, of the functions that a module defines.
 #[derive(Default)]

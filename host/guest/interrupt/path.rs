@@ -13,6 +13,9 @@ pub const UNITS_OF_ACCESS: u32 = 4;
 /// Units that may follow a call until the next look: the function that was called has looked at the
 /// clock when it began, but what is inside of each other ends one after the other.
 const UNITS_BEHIND_CALL: u32 = 256;
+/// Those of an access to the memory there: four of them, a hundred functions deep, may all be the
+/// first to their pages.
+const UNITS_OF_ACCESS_BEHIND_CALL: u32 = 64;
 /// The same in a function that can be inside of itself: 16,000 times, in a stack of 512 KiB.
 const UNITS_BEHIND_DEEP_CALL: u32 = 16;
 
@@ -21,6 +24,8 @@ pub struct Path {
     /// `None` where no path leads.
     now: Option<u32>,
     behind_call: u32,
+    /// Units of an access to the memory behind a call.
+    access_behind_call: u32,
     blocks: Vec<Block>,
 }
 
@@ -36,11 +41,25 @@ struct Block {
 impl Path {
     /// At the entry of a function, which can be deep inside of others or not.
     pub fn new(is_deep: bool) -> Self {
-        let behind = if is_deep { UNITS_BEHIND_DEEP_CALL } else { UNITS_BEHIND_CALL };
+        let (behind, access_behind_call) = if is_deep {
+            // Each of them is preceded by a look.
+            (UNITS_BEHIND_DEEP_CALL, UNITS_BEHIND_DEEP_CALL + 1)
+        } else {
+            (UNITS_BEHIND_CALL, UNITS_OF_ACCESS_BEHIND_CALL)
+        };
         Path {
             now: Some(0),
             behind_call: UNITS_MAX - behind,
+            access_behind_call,
             blocks: vec![Block { is_loop: false, around: None, end: None }],
+        }
+    }
+
+    /// What an instruction counts here that counts so many units elsewhere.
+    pub fn weigh(&self, units: u32, is_access: bool) -> u32 {
+        match self.now {
+            Some(now) if is_access && now >= self.behind_call => units.max(self.access_behind_call),
+            _ => units,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What one request of a component may have the host keep or pass, to the byte where that is said.
 
-use super::{assert_as_new, is_03, start, text};
+use super::{assert_as_new, is_03, is_flat, start, text};
 use crate::host::Host;
 
 const KIB: u32 = 1 << 10;
@@ -52,6 +52,27 @@ fn what_is_kept_for_a_request_is_bounded() {
             assert!(answer.status == 500 || answer.text() == "refused", "{bytes}: {answer:?}");
         }
         assert_as_new(&host);
+    }
+}
+
+/// What a guest writes into fields and requests counts as the host's memory, and no longer than the
+/// request is there.
+#[test]
+fn what_a_guest_has_the_host_keep_counts() {
+    for isolation in crate::hostile::ISOLATIONS {
+        let flags = ["--isolation", isolation, "--workers", "1", "--memory-total", "16MiB"];
+        let host = start(&flags);
+        // Without what keeps it from being one module, the 0.3 probe makes no requests.
+        let behaviours: &[&str] =
+            if is_03() && is_flat() { &["fields"] } else { &["fields", "paths"] };
+        for behaviour in behaviours {
+            let kept = |number: u32| host.get(&format!("/probe/{behaviour}?{number}"));
+            // 60 kB each.
+            assert_eq!(kept(50).text(), "50 kept", "{behaviour}");
+            kept(280).assert_problem(503);
+            assert_eq!(kept(50).text(), "50 kept", "{behaviour} behind what was too much");
+        }
+        assert_eq!(assert_as_new(&host).rejects("no_memory"), behaviours.len() as u64);
     }
 }
 

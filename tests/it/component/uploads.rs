@@ -56,10 +56,13 @@ fn a_body_that_is_broken_or_late_is_blamed_on_its_client() {
     let host = start(&["--stall-timeout", "300ms"]);
     let broken = host.request("POST", "/probe/upload", &[CHUNKED], b"4\r\nbody\r\nzz\r\n");
     broken.assert_problem(400);
+    // Its response has begun, and nothing of it is sent.
+    let broken = host.request("POST", "/probe/echo", &[CHUNKED], b"zz\r\n");
+    broken.assert_problem(400);
     let late = host.request("POST", "/probe/upload", &["content-length: 10"], b"part");
     late.assert_problem(408);
     let status = assert_as_new(&host);
-    assert_eq!((status.rejects("body_broken"), status.rejects("body_timeout")), (1, 1));
+    assert_eq!((status.rejects("body_broken"), status.rejects("body_timeout")), (2, 1));
 }
 
 #[test]

@@ -130,12 +130,32 @@ fn nobody_keeps_a_worker() {
         r#"(module (memory (export "memory") 1024)
           (func (export "handle_request") (result i64) {stores} (i64.const 0)))"#
     );
-    for name in ["fill_in_a_row", "random_in_a_row", "large_arguments", "loop", "long_line"] {
+    // Behind each of many returns, stores to two pages that are new.
+    let deep_stores = r#"(module (memory (export "memory") 2000)
+          (func $deep (param $at i32) (param $left i32)
+            (if (i32.eqz (local.get $left)) (then (return)))
+            (call $deep (i32.add (local.get $at) (i32.const 16384))
+              (i32.sub (local.get $left) (i32.const 1)))
+            (i64.store offset=4092 align=1 (local.get $at) (i64.const 1))
+            (i64.store offset=12284 align=1 (local.get $at) (i64.const 1)))
+          (func (export "handle_request") (result i64)
+            (call $deep (i32.const 0) (i32.const 5000)) (i64.const 0)))"#;
+    // As much as is copied into each instance.
+    let segment =
+        |at: u32| format!("(data (i32.add (i32.const 0) (i32.const {})) \"x\")", at << 13);
+    let segments: String = (0..680).map(segment).collect();
+    let far_data = format!(
+        r#"(module (memory (export "memory") 1024) {segments}
+          (func (export "handle_request") (result i64) (i64.const 0)))"#
+    );
+    let generated =
+        [("long_line", &*long_line), ("deep_stores", deep_stores), ("far_data", &far_data)];
+    let files = ["fill_in_a_row", "random_in_a_row", "large_arguments", "loop"];
+    for name in files.into_iter().chain(generated.map(|(name, _)| name)) {
         let mut setup = Host::with("good.wat", HELLO).args(["--workers", "1", "--deadline", "1s"]);
-        setup = match name {
-            "long_line" => setup.file("long_line.wat", &long_line),
-            name => setup.file(&format!("{name}.wat"), super::text(name)),
-        };
+        let text = generated.iter().find(|(known, _)| *known == name);
+        let text = text.map_or_else(|| super::text(name), |(_, text)| (*text).to_owned());
+        setup = setup.file(&format!("{name}.wat"), text);
         let host = setup.start();
         host.settled();
         let mut callers: Vec<_> = (0..3).map(|_| host.connect()).collect();

@@ -18,8 +18,14 @@ const CLIENTS: usize = 120;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Guests of every engine but the concurrent one, with pages of memory.
-const FILLS: [(&str, u32); 5] =
-    [("fill-1", 1), ("fill-2", 2), ("fill-17", 17), ("fill-5", 5), ("fill-large", 33)];
+const FILLS: [(&str, u32); 6] = [
+    ("fill-1", 1),
+    ("fill-2", 2),
+    ("fill-17", 17),
+    ("fill-5", 5),
+    ("fill-large", 33),
+    ("fill-records", 1),
+];
 
 /// Private memory, in bytes.
 fn private_bytes(pid: Pid) -> u64 {
@@ -35,10 +41,10 @@ fn host() -> Host {
     let mut setup = Host::empty().args(arguments);
     for (name, pages) in FILLS {
         // An image of more than 64 KiB is mapped.
-        let data = if name == "fill-large" {
-            format!("(data (i32.const 0) \"{}\")", "x".repeat(100_000))
-        } else {
-            String::new()
+        let data = match name {
+            "fill-large" => format!("(data (i32.const 0) \"{}\")", "x".repeat(100_000)),
+            "fill-records" => records(),
+            _ => String::new(),
         };
         let text = FILL.replace("PAGES", &pages.to_string()).replace("DATA", &data);
         setup = setup.file(&format!("{name}.wat"), text);
@@ -48,6 +54,14 @@ fn host() -> Host {
         .file("body.wat", include_str!("../../../benches/ceiling/body.wat"))
         .file("poll.wat", include_str!("../../../benches/ceiling/poll.wat"))
         .start()
+}
+
+/// What has the engine keep a MiB for each instance: a record of each of many functions, and a
+/// passive segment with references to them.
+fn records() -> String {
+    let functions: String = (0..12_000).map(|number| format!("(func $f{number})")).collect();
+    let elements: String = (0..40_000).map(|number| format!(" $f{}", number % 12_000)).collect();
+    format!("{functions} (elem func{elements})")
 }
 
 /// Sends one request from each of many clients, which do not read, and waits until every one of

@@ -33,6 +33,29 @@ fn ask(host: &Host, path: &str) -> TcpStream {
     stream
 }
 
+/// Interim answers are counted, and a server that sends nothing else is none.
+#[test]
+fn interim_answers_without_end_are_no_answer() {
+    let upstream = Upstream::scripted(|_, stream| {
+        loop {
+            stream.write_all(&b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000))?;
+        }
+    });
+    // Those that some servers send are not too many.
+    let patient = Upstream::saying(
+        [b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(20), plain("200 OK", "", "ok")].concat(),
+    );
+    let host = before(&upstream).args(["--workers", "1", "--deadline", "60s"]).start();
+    for _ in 0..3 {
+        host.get("/").assert_problem(502);
+        host.wait_log_with(&["1xx without end"]);
+    }
+    until("its connections are closed", PATIENCE, || (upstream.connections().1 == 3).then_some(()));
+    host.at_rest();
+    let host = before(&patient).start();
+    assert_eq!(host.get("/").text(), "ok");
+}
+
 /// Reads until this text has come.
 #[track_caller]
 fn read_until(stream: &mut TcpStream, wanted: &str) -> String {

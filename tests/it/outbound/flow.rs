@@ -13,6 +13,7 @@ use super::{allowing, assert_code, fetch, fetch_with, good};
 use crate::client::message;
 use crate::component::wire::{LAST, Wire, chunks};
 use crate::component::{PATIENCE, assert_as_new};
+use crate::host::until;
 use crate::middleware::upstream::{Upstream, plain};
 
 /// The probe may send to every port of this machine.
@@ -26,6 +27,22 @@ fn a_connection_serves_many_requests() {
         assert_eq!(fetch(&host, &server.url("/")), "200 ok");
     }
     assert_eq!(server.connections().0, 1);
+    assert_as_new(&host);
+}
+
+/// As for the upstream: interim answers without end are none.
+#[test]
+fn interim_answers_without_end_are_an_error() {
+    let host = allowing(&LOCAL, &["--workers", "1", "--deadline", "60s"]);
+    let server = Upstream::scripted(|_, stream| {
+        loop {
+            stream.write_all(&b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000))?;
+        }
+    });
+    for _ in 0..3 {
+        assert_code(&fetch(&host, &server.url("/")), "HttpProtocolError");
+    }
+    until("its connections are closed", PATIENCE, || (server.connections().1 == 3).then_some(()));
     assert_as_new(&host);
 }
 

@@ -61,6 +61,11 @@ impl Handles {
         Ok(self.slots.len() as u32)
     }
 
+    /// The most that it has had at once.
+    pub fn most(&self) -> usize {
+        self.slots.len()
+    }
+
     /// A resource for the time of a call.
     pub fn get<T: Held>(&self, handle: u32) -> Result<Resource<T>> {
         Ok(Resource::new_borrow(self.rep::<T>(handle)?))
@@ -445,7 +450,7 @@ pub struct Own<T>(pub u32, PhantomData<T>);
 
 impl<T: Held> Own<T> {
     pub fn new(state: &mut State, resource: Resource<T>) -> Result<Self> {
-        Ok(Own(state.canon.handles.put(resource)?, PhantomData))
+        Ok(Own(state.give(resource)?, PhantomData))
     }
 }
 

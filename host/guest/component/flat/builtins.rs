@@ -197,9 +197,11 @@ pub fn drop_reader(memory: &mut [u8], state: &mut State, at: u32) -> Result<()> 
             stream.writer = Writer::Guest(end);
             go_on(memory, &mut state.canon.tasks, at)
         }
-        Writer::Request(inlet) => {
+        Writer::Request(mut inlet) => {
             drop(state.canon.tasks.streams.remove(at));
-            state.canon.tasks.settle(inlet.trailers(), Value::Trailers(Ok(None)));
+            if let Some(trailers) = inlet.take_trailers() {
+                state.canon.tasks.settle(trailers, Value::Trailers(Ok(None)));
+            }
             Ok(())
         }
         Writer::Gone => {

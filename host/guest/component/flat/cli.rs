@@ -154,12 +154,12 @@ fn add_clocks(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(MONOTONIC, "subscribe-instant", |mut guest: Guest<'_>, when: u64| {
         let state = guest.data_mut();
         let pollable = monotonic_clock::Host::subscribe_instant(&mut state.clocks(), when)?;
-        state.canon.handles.put(pollable)
+        state.give(pollable)
     })?;
     linker.func_wrap(MONOTONIC, "subscribe-duration", |mut guest: Guest<'_>, when: u64| {
         let state = guest.data_mut();
         let pollable = monotonic_clock::Host::subscribe_duration(&mut state.clocks(), when)?;
-        state.canon.handles.put(pollable)
+        state.give(pollable)
     })?;
     linker.func_wrap(WALL, "resolution", |mut guest: Guest<'_>, ret: u32| {
         let step = wall_clock::Host::resolution(&mut guest.data_mut().clocks())?;
@@ -172,17 +172,17 @@ fn add_streams(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap("wasi:cli/stdin", "get-stdin", |mut guest: Guest<'_>| {
         let state = guest.data_mut();
         let stream = stdin::Host::get_stdin(&mut state.cli())?;
-        state.canon.handles.put(stream)
+        state.give(stream)
     })?;
     linker.func_wrap("wasi:cli/stdout", "get-stdout", |mut guest: Guest<'_>| {
         let state = guest.data_mut();
         let stream = stdout::Host::get_stdout(&mut state.cli())?;
-        state.canon.handles.put(stream)
+        state.give(stream)
     })?;
     linker.func_wrap("wasi:cli/stderr", "get-stderr", |mut guest: Guest<'_>| {
         let state = guest.data_mut();
         let stream = stderr::Host::get_stderr(&mut state.cli())?;
-        state.canon.handles.put(stream)
+        state.give(stream)
     })?;
     Ok(())
 }

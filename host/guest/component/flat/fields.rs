@@ -6,6 +6,7 @@ use wasmtime_wasi_http::{FieldMap, FieldMapError, WasiHttpHooks};
 use super::abi::{Guest, List, Result, give_all, list, lists, pairs, parts, store, string};
 use super::error::Refusal;
 use crate::guest::component::State;
+use crate::guest::component::held::{FIELD_BYTES, content};
 use crate::guest::component::state::FIELD_BYTES_MAX;
 
 /// Adds them to this interface, with the name that it has for the function which gives all of them.
@@ -19,7 +20,7 @@ pub fn add_to_linker<R: Refusal>(linker: &mut Linker<State>, types: &str, all: &
 /// Gives the guest fields.
 pub fn put(state: &mut State, fields: FieldMap) -> Result<u32> {
     let fields = state.table.push(fields)?;
-    state.canon.handles.put(fields)
+    state.give(fields)
 }
 
 fn fields(state: &State, handle: u32) -> Result<&FieldMap> {
@@ -45,6 +46,8 @@ fn add_fields(linker: &mut Linker<State>, types: &str) -> Result<()> {
     linker.func_wrap(types, "[method]fields.clone", |mut guest: Guest<'_>, this: u32| {
         let mut copy = fields(guest.data(), this)?.clone();
         copy.set_mutable(FIELD_BYTES_MAX);
+        // Where it is changed, it is copied.
+        guest.data_mut().hold(content(&copy))?;
         put(guest.data_mut(), copy)
     })?;
     Ok(())
@@ -118,6 +121,7 @@ fn add_changes<R: Refusal>(linker: &mut Linker<State>, types: &str) -> Result<()
             while let (Some(name), Some(value), Ok(())) = (words.next(), words.next(), &result) {
                 let (name, value) =
                     (string(memory, name.0, name.1)?, list(memory, value.0, value.1)?);
+                state.hold(name.len() + value.len() + FIELD_BYTES)?;
                 let (hooks, _) = state.hooks_and_table();
                 result = made.append(hooks, name, value).map(drop);
             }
@@ -142,6 +146,8 @@ fn add_changes<R: Refusal>(linker: &mut Linker<State>, types: &str) -> Result<()
             let (memory, state) = parts(&mut guest)?;
             let name = string(memory, name, name_len)?;
             let values = lists(memory, values, values_len)?;
+            let bytes = values.iter().map(|value| name.len() + value.len() + FIELD_BYTES);
+            state.hold(bytes.sum())?;
             let set = change::<_, R>(state, this, |fields, hooks| fields.set(hooks, name, values))?;
             store(memory, ret, set)
         },
@@ -175,6 +181,7 @@ fn add_edits<R: Refusal>(linker: &mut Linker<State>, types: &str) -> Result<()> 
             let (memory, state) = parts(&mut guest)?;
             let name = string(memory, name, name_len)?;
             let value = list(memory, value, value_len)?;
+            state.hold(name.len() + value.len() + FIELD_BYTES)?;
             let appended = change::<_, R>(state, this, |fields, hooks| {
                 fields.append(hooks, name, value).map(drop)
             })?;

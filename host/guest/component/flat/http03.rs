@@ -193,7 +193,7 @@ fn add_response(linker: &mut Linker<State>) -> Result<()> {
             canon.tasks.promises.get(sent)?.reader = Taker::Guest(Copying::new(end));
             let response = Response { status: StatusCode::OK, headers, body, trailers, sent };
             let response = state.table.push(response)?;
-            let response = state.canon.handles.put(response)?;
+            let response = state.give(response)?;
             store(memory, ret, (response, end))
         },
     )?;
@@ -283,9 +283,11 @@ fn send(
     };
     let leaving = match passed_on {
         // The request's own body: its end is the response's.
-        Some(inlet) => {
+        Some(mut inlet) => {
             drop_taker(memory, state, trailers)?;
-            state.canon.tasks.settle(inlet.trailers(), Value::Trailers(Ok(None)));
+            if let Some(trailers) = inlet.take_trailers() {
+                state.canon.tasks.settle(trailers, Value::Trailers(Ok(None)));
+            }
             state.canon.tasks.settle(sent, Value::Sent(Ok(())));
             inlet.into_body().boxed_unsync()
         }
@@ -348,6 +350,6 @@ impl State {
             body,
         };
         let request: Resource<Request> = self.table.push(request)?;
-        self.canon.handles.put(request)
+        self.give(request)
     }
 }

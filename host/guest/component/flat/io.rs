@@ -310,7 +310,7 @@ fn add_subscriptions(linker: &mut Linker<State>) -> Result<()> {
             let state = guest.data_mut();
             let stream = state.canon.handles.get::<DynInputStream>(this)?;
             let pollable = streams::HostInputStream::subscribe(&mut state.table, stream)?;
-            state.canon.handles.put(pollable)
+            state.give(pollable)
         },
     )?;
     linker.func_wrap(
@@ -320,7 +320,7 @@ fn add_subscriptions(linker: &mut Linker<State>) -> Result<()> {
             let state = guest.data_mut();
             let stream = state.canon.handles.get::<DynOutputStream>(this)?;
             let pollable = streams::HostOutputStream::subscribe(&mut state.table, stream)?;
-            state.canon.handles.put(pollable)
+            state.give(pollable)
         },
     )?;
     Ok(())

@@ -80,6 +80,9 @@ fn add_request_parts(linker: &mut Linker<State>) -> Result<()> {
             let (memory, state) = parts(&mut guest)?;
             let request = state.canon.handles.get::<OutgoingRequest>(this)?;
             let method = method(memory, case, ptr, len)?;
+            if let Method::Other(text) = &method {
+                state.hold(text.len())?;
+            }
             let set = HostOutgoingRequest::set_method(&mut state.http(), request, method)?;
             Ok(u32::from(set.is_err()))
         },
@@ -94,6 +97,9 @@ fn add_request_parts(linker: &mut Linker<State>) -> Result<()> {
                 true => Some(scheme(memory, case, ptr, len)?),
                 false => None,
             };
+            if let Some(Scheme::Other(text)) = &scheme {
+                state.hold(text.len())?;
+            }
             let set = HostOutgoingRequest::set_scheme(&mut state.http(), request, scheme)?;
             Ok(u32::from(set.is_err()))
         },
@@ -110,6 +116,7 @@ fn add_request_parts(linker: &mut Linker<State>) -> Result<()> {
                         true => Some(string(memory, ptr, len)?),
                         false => None,
                     };
+                    state.hold(text.as_ref().map_or(0, String::len))?;
                     let set = HostOutgoingRequest::$set(&mut state.http(), request, text)?;
                     Ok(u32::from(set.is_err()))
                 },
@@ -155,7 +162,7 @@ fn add_options(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(TYPES, "[constructor]request-options", |mut guest: Guest<'_>| {
         let state = guest.data_mut();
         let options = HostRequestOptions::new(&mut state.http())?;
-        state.canon.handles.put(options)
+        state.give(options)
     })?;
     macro_rules! times {
         ($($name:literal $get:ident $set:ident),* $(,)?) => {$(

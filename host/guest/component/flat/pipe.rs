@@ -55,8 +55,8 @@ pub struct Copying {
 pub struct Inlet {
     pub body: Arriving,
     rest: Bytes,
-    /// The future of its trailers.
-    trailers: u32,
+    /// The future of its trailers, until that has its value: from then on it is no longer this one's.
+    trailers: Option<u32>,
     has_ended: bool,
 }
 
@@ -119,12 +119,12 @@ impl Stream {
 
 impl Inlet {
     pub fn new(body: Arriving, trailers: u32) -> Self {
-        Inlet { body, rest: Bytes::new(), trailers, has_ended: false }
+        Inlet { body, rest: Bytes::new(), trailers: Some(trailers), has_ended: false }
     }
 
-    /// The future of its trailers.
-    pub fn trailers(&self) -> u32 {
-        self.trailers
+    /// The future of its trailers, to be given its value.
+    pub fn take_trailers(&mut self) -> Option<u32> {
+        self.trailers.take()
     }
 
     /// What is left of it, to be sent on.
@@ -243,9 +243,10 @@ pub fn go_on(memory: &mut [u8], tasks: &mut Tasks, at: u32) -> Result<()> {
                 len => Copied::Completed.with(len),
             };
             end.buffer = None;
-            let (handle, trailers) = (end.handle, inlet.trailers);
+            let handle = end.handle;
+            let ended = ended.and_then(|value| Some((inlet.take_trailers()?, value)));
             tasks.note(handle, Event::StreamRead, copied);
-            if let Some(value) = ended {
+            if let Some((trailers, value)) = ended {
                 tasks.settle(trailers, value);
             }
         }
@@ -359,7 +360,7 @@ fn give(memory: &mut [u8], state: &mut State, ptr: u32, value: Value) -> Result<
         Value::Trailers(Ok(None)) => store(memory, ptr, Ok::<_, ErrorCode>(None::<u32>)),
         Value::Trailers(Ok(Some(fields))) => {
             let fields = state.fields(fields)?;
-            let handle = state.canon.handles.put(fields)?;
+            let handle = state.give(fields)?;
             store(memory, ptr, Ok::<_, ErrorCode>(Some(handle)))
         }
     }

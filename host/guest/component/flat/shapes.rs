@@ -47,7 +47,7 @@ pub fn add_part<T: Held, P: Held>(
         let state = guest.data_mut();
         let resource = state.canon.handles.get(this)?;
         let part = part(&mut state.http(), resource)?;
-        state.canon.handles.put(part)
+        state.give(part)
     })?;
     Ok(())
 }
@@ -97,7 +97,7 @@ pub fn add_maker<T: Held, M: Held>(
         let state = guest.data_mut();
         let resource = state.canon.handles.take(from)?;
         let made = make(&mut state.http(), resource)?;
-        state.canon.handles.put(made)
+        state.give(made)
     })?;
     Ok(())
 }

@@ -1,0 +1,484 @@
+//! What it takes to make an instance of a guest: what the engine keeps for it beside its memories,
+//! its tables and its stack, and what is written into its memories and tables.
+//!
+//! Owns how much that is, read from a module's or a component's sections and from no code. It is an
+//! upper bound: a function has a record only where a reference to it can be had, which is not
+//! looked up. The sizes are those of wasmtime's `VMOffsets` on 64 bits, rounded up; what becomes of
+//! data segments is what wasmtime's `try_static_init` does with them.
+
+use std::ops::AddAssign;
+
+use wasmparser::{
+    ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind,
+    ComponentTypeRef, ConstExpr, DataKind, ElementItems, ElementKind, Encoding, ExternalKind,
+    Instance, Operator, Parser, Payload, TypeRef,
+};
+
+use super::engine::{
+    COPIED_PAGES_MAX, ELEMENTS_MAX, INSTANCE_BYTES_MAX, SMALL_IMAGE_BYTES_MAX,
+    SMALL_IMAGE_PAGES_MAX,
+};
+
+/// What each instance has, whatever is in it.
+const FIXED_BYTES: usize = 1024;
+/// A record of a function, of an import, of one of a component's functions of the host.
+const RECORD_BYTES: usize = 32;
+const CANON_BYTES: usize = 128;
+const GLOBAL_BYTES: usize = 16;
+const TABLE_BYTES: usize = 256;
+const MEMORY_BYTES: usize = 256;
+/// A passive segment, and each element of it.
+const SEGMENT_BYTES: usize = 64;
+const ELEMENT_BYTES: usize = 16;
+
+/// What the engine keeps of one item of a section, decoded, measured with 900,000 of a kind each and
+/// rounded up; and of a byte of a component's own sections, of which it takes two to declare a type.
+const TYPE_BYTES: usize = 256;
+const IMPORT_BYTES: usize = 256;
+const FUNCTION_BYTES: usize = 96;
+const VARIABLE_BYTES: usize = 96;
+const EXPORT_BYTES: usize = 128;
+const COMPONENT_BYTES_PER_BYTE: usize = 16;
+
+/// An image of a memory may be sparse up to here, and twice as large as its data past it.
+const SPARSE_IMAGE_BYTES_MAX: u64 = 16 << 20;
+const PAGE_BYTES: u64 = 4096;
+/// Segments that take as long to write as a page, if they are short.
+const SEGMENTS_PER_PAGE: usize = 128;
+
+/// What it takes to make an instance of a module, or all that are in one of a component.
+///
+/// # Errors
+/// A sentence that says what is more than an instance may have, or that the bytes are neither.
+pub fn read(wasm: &[u8]) -> Result<Size, String> {
+    let size = size(wasm)?;
+    if size.elements > ELEMENTS_MAX {
+        return Err(format!(
+            "has {} elements for its tables, which can hold {ELEMENTS_MAX} at most",
+            size.elements
+        ));
+    }
+    if size.copied_pages > COPIED_PAGES_MAX {
+        return Err(format!(
+            "its data segments would be copied to {} pages of 4 KiB in each instance, \
+             {COPIED_PAGES_MAX} at most: give them constant offsets, close to each other, in a memory of \
+             their own module",
+            size.copied_pages
+        ));
+    }
+    Ok(size)
+}
+
+impl Size {
+    /// Whether images of its memories are better copied than mapped.
+    pub fn is_small(&self) -> bool {
+        self.data_bytes <= SMALL_IMAGE_BYTES_MAX && self.pages <= SMALL_IMAGE_PAGES_MAX
+    }
+}
+
+fn size(wasm: &[u8]) -> Result<Size, String> {
+    let mut frames: Vec<Frame> = Vec::new();
+    let mut decoded_bytes: usize = 0;
+    for payload in Parser::new(0).parse_all(wasm) {
+        let payload = payload.map_err(|error| super::sniff::damaged(&error))?;
+        match &payload {
+            Payload::Version { encoding: Encoding::Module, .. } => {
+                frames.push(Frame::Module(Module::default()));
+            }
+            Payload::Version { encoding: Encoding::Component, .. } => {
+                frames.push(Frame::Component(Component::default()));
+            }
+            Payload::End(_) => {
+                let Some(ended) = frames.pop() else { break };
+                match (&ended, frames.last_mut()) {
+                    (_, None) => return Ok(Size { decoded_bytes, ..ended.size() }),
+                    (Frame::Module(it), Some(Frame::Component(in_))) => in_.modules.push(it.size()),
+                    (_, Some(Frame::Component(in_))) => in_.components.push(ended.size()),
+                    (_, Some(Frame::Module(_))) => {}
+                }
+            }
+            payload => {
+                decoded_bytes += decoded(payload).map_err(|error| super::sniff::damaged(&error))?;
+                let (last, outer) = frames.split_last_mut().ok_or("it has no header")?;
+                match last {
+                    Frame::Module(module) => module.note(payload),
+                    Frame::Component(component) => component.note(payload, outer),
+                }
+                .map_err(|error| super::sniff::damaged(&error))?;
+            }
+        }
+    }
+    Err("it has no end".into())
+}
+
+/// What the engine keeps of a section.
+fn decoded(payload: &Payload<'_>) -> wasmparser::Result<usize> {
+    let of = |count: u32, bytes: usize| count as usize * bytes;
+    Ok(match payload {
+        Payload::TypeSection(section) => of(section.count(), TYPE_BYTES),
+        Payload::FunctionSection(section) => of(section.count(), FUNCTION_BYTES),
+        Payload::GlobalSection(section) => of(section.count(), VARIABLE_BYTES),
+        Payload::TableSection(section) => of(section.count(), VARIABLE_BYTES),
+        Payload::MemorySection(section) => of(section.count(), VARIABLE_BYTES),
+        Payload::DataSection(section) => of(section.count(), VARIABLE_BYTES),
+        Payload::ImportSection(section) => {
+            let mut bytes = 0;
+            for import in section.clone().into_imports() {
+                let import = import?;
+                bytes += IMPORT_BYTES + import.module.len() + import.name.len();
+            }
+            bytes
+        }
+        Payload::ExportSection(section) => {
+            let mut bytes = 0;
+            for export in section.clone() {
+                bytes += EXPORT_BYTES + 2 * export?.name.len();
+            }
+            bytes
+        }
+        Payload::ElementSection(section) => {
+            of(section.count(), VARIABLE_BYTES) + section.range().len() * ELEMENT_BYTES
+        }
+        Payload::CustomSection(section) if section.name() == "name" => 2 * section.data().len(),
+        Payload::ComponentTypeSection(section) => section.range().len() * COMPONENT_BYTES_PER_BYTE,
+        Payload::CoreTypeSection(section) => section.range().len() * COMPONENT_BYTES_PER_BYTE,
+        Payload::ComponentImportSection(section) => {
+            section.range().len() * COMPONENT_BYTES_PER_BYTE
+        }
+        Payload::ComponentExportSection(section) => {
+            section.range().len() * COMPONENT_BYTES_PER_BYTE
+        }
+        Payload::ComponentAliasSection(section) => section.range().len() * COMPONENT_BYTES_PER_BYTE,
+        Payload::InstanceSection(section) => section.range().len() * COMPONENT_BYTES_PER_BYTE,
+        Payload::ComponentInstanceSection(section) => {
+            section.range().len() * COMPONENT_BYTES_PER_BYTE
+        }
+        Payload::ComponentCanonicalSection(section) => of(section.count(), CANON_BYTES),
+        _ => 0,
+    })
+}
+
+/// What one instance takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Size {
+    /// What the engine keeps.
+    pub bytes: usize,
+    /// Of all its element segments, which are written when it is made.
+    elements: usize,
+    /// Bytes of its data segments.
+    data_bytes: usize,
+    /// Pages of its memories that are written when it is made, where images are mapped.
+    copied_pages: usize,
+    /// The same where images are copied, each of them from its first data to its last.
+    pages: usize,
+    /// What the engine keeps once of the sections, decoded.
+    pub decoded_bytes: usize,
+}
+
+/// What is not known takes the most that one may.
+const UNKNOWN: Size = Size {
+    bytes: INSTANCE_BYTES_MAX,
+    elements: 0,
+    data_bytes: 0,
+    copied_pages: 0,
+    pages: 0,
+    decoded_bytes: 0,
+};
+
+impl AddAssign for Size {
+    fn add_assign(&mut self, other: Size) {
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.elements = self.elements.saturating_add(other.elements);
+        self.copied_pages = self.copied_pages.saturating_add(other.copied_pages);
+        self.data_bytes = self.data_bytes.saturating_add(other.data_bytes);
+        self.pages = self.pages.saturating_add(other.pages);
+    }
+}
+
+/// What is being read: a module, or a component with others inside.
+enum Frame {
+    Module(Module),
+    Component(Component),
+}
+
+#[derive(Default)]
+struct Module {
+    imports: usize,
+    functions: usize,
+    globals: usize,
+    tables: usize,
+    memories: usize,
+    /// Ways to have a reference to a function: exports, elements, initial values.
+    references: usize,
+    elements: usize,
+    passive_segments: usize,
+    passive_elements: usize,
+    passive_data: usize,
+    data: Data,
+}
+
+/// Data segments.
+#[derive(Default)]
+struct Data {
+    bytes: usize,
+    imported_memories: usize,
+    /// Bytes of each memory that the module defines, as it begins.
+    memories: Vec<u64>,
+    /// By memory: where each segment begins and ends.
+    ranges: Vec<(u32, u64, u64)>,
+    /// Whether all of them can be in images that are made when the module is compiled.
+    is_dynamic: bool,
+    /// Pages of those whose place is not known before.
+    dynamic_pages: usize,
+}
+
+/// What instances of its modules and components take, by their indices, and what all do that are in
+/// one of its own.
+#[derive(Default)]
+struct Component {
+    modules: Vec<Size>,
+    components: Vec<Size>,
+    inside: Size,
+}
+
+impl Frame {
+    fn size(&self) -> Size {
+        match self {
+            Frame::Module(module) => module.size(),
+            Frame::Component(component) => component.inside,
+        }
+    }
+
+    fn component(&self) -> Option<&Component> {
+        match self {
+            Frame::Module(_) => None,
+            Frame::Component(component) => Some(component),
+        }
+    }
+}
+
+impl Module {
+    fn note(&mut self, payload: &Payload<'_>) -> wasmparser::Result<()> {
+        match payload {
+            Payload::ImportSection(section) => {
+                for import in section.clone().into_imports() {
+                    let is_memory = matches!(import?.ty, TypeRef::Memory(_));
+                    self.data.imported_memories += usize::from(is_memory);
+                    self.imports += 1;
+                }
+            }
+            Payload::FunctionSection(section) => self.functions += section.count() as usize,
+            Payload::TagSection(section) => self.globals += section.count() as usize,
+            Payload::TableSection(section) => self.tables += section.count() as usize,
+            Payload::MemorySection(section) => {
+                for memory in section.clone() {
+                    let memory = memory?;
+                    // Others have pages that are smaller than the kernel's, or may have.
+                    self.data.is_dynamic |= memory.page_size_log2.is_some() || memory.memory64;
+                    self.data.memories.push(memory.initial.saturating_mul(64 * 1024));
+                    self.memories += 1;
+                }
+            }
+            Payload::GlobalSection(section) => {
+                self.globals += section.count() as usize;
+                for global in section.clone() {
+                    self.references += usize::from(global?.ty.content_type.is_reference_type());
+                }
+            }
+            Payload::ExportSection(section) => {
+                for export in section.clone() {
+                    let kind = export?.kind;
+                    let is_function = matches!(kind, ExternalKind::Func | ExternalKind::FuncExact);
+                    self.references += usize::from(is_function);
+                }
+            }
+            Payload::ElementSection(section) => {
+                for element in section.clone() {
+                    let element = element?;
+                    let count = match element.items {
+                        ElementItems::Functions(items) => items.count(),
+                        ElementItems::Expressions(_, items) => items.count(),
+                    } as usize;
+                    self.references += count;
+                    self.elements += count;
+                    if matches!(element.kind, ElementKind::Passive) {
+                        self.passive_segments += 1;
+                        self.passive_elements += count;
+                    }
+                }
+            }
+            Payload::DataSection(section) => {
+                for data in section.clone() {
+                    let data = data?;
+                    self.data.bytes += data.data.len();
+                    match data.kind {
+                        DataKind::Passive => self.passive_data += 1,
+                        DataKind::Active { memory_index, offset_expr } => {
+                            let start = constant(&offset_expr)?;
+                            self.data.note(memory_index, start, data.data.len() as u64);
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> Size {
+        let functions = self.references.min(self.functions + self.imports) + 1;
+        let bytes = FIXED_BYTES
+            + (self.imports + functions) * RECORD_BYTES
+            + self.globals * GLOBAL_BYTES
+            + self.tables * TABLE_BYTES
+            + self.memories * MEMORY_BYTES
+            + self.passive_segments * SEGMENT_BYTES
+            + self.passive_elements * ELEMENT_BYTES
+            + self.passive_data * GLOBAL_BYTES;
+        let (copied_pages, pages) = self.data.pages();
+        let (elements, data_bytes) = (self.elements, self.data.bytes);
+        Size { bytes, elements, data_bytes, copied_pages, pages, decoded_bytes: 0 }
+    }
+}
+
+impl Data {
+    fn note(&mut self, memory: u32, start: Option<u64>, bytes: u64) {
+        match start {
+            Some(start) => self.ranges.push((memory, start, start + bytes)),
+            None => {
+                self.is_dynamic = true;
+                self.dynamic_pages += (bytes / PAGE_BYTES) as usize + 2;
+            }
+        }
+    }
+
+    /// Pages that are written in an instance where images are mapped, and where they are copied.
+    fn pages(&self) -> (usize, usize) {
+        let mut ranges = self.ranges.clone();
+        ranges.sort_unstable();
+        let (mut pages, mut image_pages, mut is_dynamic) = (0, 0, self.is_dynamic);
+        for ranges in ranges.chunk_by(|one, other| one.0 == other.0) {
+            let (memory, first, _) = ranges[0];
+            let (mut next, mut end, mut data_bytes) = (0, first, 0);
+            for (_, start, stop) in ranges {
+                (end, data_bytes) = (end.max(*stop), data_bytes + stop - start);
+                if stop > start {
+                    let from = (start / PAGE_BYTES).max(next);
+                    next = next.max(stop.div_ceil(PAGE_BYTES));
+                    pages += next.saturating_sub(from) as usize;
+                }
+            }
+            let span = end - first;
+            let defined = (memory as usize).checked_sub(self.imported_memories);
+            let size = defined.and_then(|index| self.memories.get(index));
+            is_dynamic |= size.is_none_or(|size| end > *size)
+                || (span >= SPARSE_IMAGE_BYTES_MAX && span >= 2 * data_bytes);
+            image_pages += span.div_ceil(PAGE_BYTES) as usize;
+        }
+        if is_dynamic {
+            let copied = pages + self.dynamic_pages + self.ranges.len() / SEGMENTS_PER_PAGE;
+            (copied, copied)
+        } else {
+            (0, image_pages)
+        }
+    }
+}
+
+/// The value of an expression that is a number.
+fn constant(expression: &ConstExpr<'_>) -> wasmparser::Result<Option<u64>> {
+    let mut operators = expression.get_operators_reader();
+    let value = match operators.read()? {
+        Operator::I32Const { value } => u64::from(value.cast_unsigned()),
+        _ => return Ok(None),
+    };
+    Ok(matches!(operators.read()?, Operator::End).then_some(value))
+}
+
+impl Component {
+    fn note(&mut self, payload: &Payload<'_>, outer: &[Frame]) -> wasmparser::Result<()> {
+        match payload {
+            Payload::InstanceSection(section) => {
+                for instance in section.clone() {
+                    if let Instance::Instantiate { module_index, .. } = instance? {
+                        self.inside += at(&self.modules, module_index);
+                    }
+                }
+            }
+            Payload::ComponentInstanceSection(section) => {
+                for instance in section.clone() {
+                    if let ComponentInstance::Instantiate { component_index, .. } = instance? {
+                        self.inside += at(&self.components, component_index);
+                    }
+                }
+            }
+            Payload::ComponentCanonicalSection(section) => {
+                self.inside.bytes += section.count() as usize * CANON_BYTES;
+            }
+            Payload::ComponentAliasSection(section) => {
+                for alias in section.clone() {
+                    self.alias(&alias?, outer);
+                }
+            }
+            Payload::ComponentImportSection(section) => {
+                for import in section.clone() {
+                    match import?.ty {
+                        ComponentTypeRef::Module(_) => self.modules.push(UNKNOWN),
+                        ComponentTypeRef::Component(_) => self.components.push(UNKNOWN),
+                        _ => {}
+                    }
+                }
+            }
+            // An export has an index of its own.
+            Payload::ComponentExportSection(section) => {
+                for export in section.clone() {
+                    let export = export?;
+                    match export.kind {
+                        ComponentExternalKind::Module => {
+                            self.modules.push(at(&self.modules, export.index));
+                        }
+                        ComponentExternalKind::Component => {
+                            self.components.push(at(&self.components, export.index));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn alias(&mut self, alias: &ComponentAlias<'_>, outer: &[Frame]) {
+        match alias {
+            ComponentAlias::Outer { kind, count, index } => {
+                let depth = outer.len().checked_sub(*count as usize);
+                let from = depth.and_then(|depth| outer.get(depth)).and_then(Frame::component);
+                let from = if *count == 0 { Some(&*self) } else { from };
+                let (modules, components) =
+                    from.map_or((&[][..], &[][..]), |it| (&it.modules, &it.components));
+                match kind {
+                    ComponentOuterAliasKind::CoreModule => {
+                        let size = at(modules, *index);
+                        self.modules.push(size);
+                    }
+                    ComponentOuterAliasKind::Component => {
+                        let size = at(components, *index);
+                        self.components.push(size);
+                    }
+                    _ => {}
+                }
+            }
+            ComponentAlias::InstanceExport { kind: ComponentExternalKind::Module, .. } => {
+                self.modules.push(UNKNOWN);
+            }
+            ComponentAlias::InstanceExport { kind: ComponentExternalKind::Component, .. } => {
+                self.components.push(UNKNOWN);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn at(all: &[Size], index: u32) -> Size {
+    all.get(index as usize).copied().unwrap_or(UNKNOWN)
+}

@@ -51,6 +51,7 @@ pub use pool::Pool;
 
 use crate::config::{Isolation, Limits, Words};
 use crate::log::Quota;
+use crate::message::Reject;
 use budget::{Budget, Charge};
 use component::ComponentCode;
 use core::{CoreCode, Startup};
@@ -133,6 +134,16 @@ impl Guest {
     pub fn is_shared(&self) -> bool {
         self.isolation == Isolation::Reuse
             && matches!(&self.code, Code::Component(code) if code.is_concurrent())
+    }
+
+    /// Charges one more call of an instance for its stack, where that has not been charged for it.
+    fn charge_stack(&self, calls: usize) -> Result<Option<Charge>, Reject> {
+        if !self.component().has_many_stacks() || calls < slots::STACKS_PER_SLOT as usize {
+            return Ok(None);
+        }
+        let mut charge = self.about.memory.nothing();
+        charge.raise_to(engine::STACK_BYTES)?;
+        Ok(Some(charge))
     }
 
     /// The code of a guest whose instances are core instances.

@@ -49,9 +49,6 @@ pub const TABLES_MAX: usize = 4;
 /// Elements of all segments of a guest: no more than its tables can hold.
 pub const ELEMENTS_MAX: usize = TABLES_MAX * TABLE_ELEMENTS_MAX;
 pub const MEMORIES_MAX: usize = 4;
-/// Pages of its memories that are written when an instance is made, which takes 2.5 us each. What
-/// can be mapped is not written.
-pub const COPIED_PAGES_MAX: usize = 2_048;
 /// Records of an instance (`records.rs`) that are not charged apart.
 pub const RECORD_BYTES: usize = 16 << 10;
 /// What an instance has for its globals, its tables' heads, its functions and its imports: bytes.

@@ -40,7 +40,8 @@ const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(25);
 /// How long instances are renewed while connections wait, and how many before that is looked at.
 const RENEW_MAX: Duration = Duration::from_micros(500);
 const RENEWED_AT_ONCE: usize = 4;
-/// To drop an instance with so much memory may take a quarter of a millisecond, and 11 with 128 MiB.
+/// To drop an instance with so much memory may take a quarter of a millisecond, and 11 ms with
+/// 128 MiB.
 const LARGE_BYTES: usize = 2 << 20;
 /// Instances with so much memory are renewed with a look at the clock behind each.
 const QUICK_BYTES: usize = 256 << 10;

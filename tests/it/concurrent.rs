@@ -32,8 +32,8 @@ fn start(flags: &[&str]) -> Host {
 }
 
 /// A host with one worker and no slow lane. With one, an instance whose thread is kept off its core
-/// for a quantum goes there and takes no more requests, so on a busy machine it would be chance which
-/// instance a request gets.
+/// for a quantum goes there and takes no more requests, so on a busy machine it would be chance
+/// which instance a request gets.
 #[track_caller]
 fn reuse(flags: &[&str]) -> Host {
     in_lanes(&[&["--slow-priority", "off"], flags].concat())

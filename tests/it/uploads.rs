@@ -242,8 +242,8 @@ fn a_client_that_goes_on_sending_does_not_hold_up_the_end() {
     assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
 }
 
-/// An upstream that has answered and reads no more of an upload keeps nothing of the host's: not the
-/// client's connection, be the client there or gone, nor the one to itself.
+/// An upstream that has answered and reads no more of an upload keeps nothing of the host's: not
+/// the client's connection, be the client there or gone, nor the one to itself.
 #[test]
 fn an_answer_ends_an_upload_that_goes_nowhere() {
     let upstream = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
@@ -267,7 +267,7 @@ fn an_answer_ends_an_upload_that_goes_nowhere() {
         let head = message("POST", "/upload", &["content-length: 64000000"], b"");
         connection.send(head);
         // More than the kernel takes on both ways.
-        let _ = connection.try_send(&vec![b'x'; 1 << 20]);
+        let _ = connection.try_send(vec![b'x'; 1 << 20]);
         connection
     };
     let mut stays = upload();

@@ -7,7 +7,7 @@
 //! at once, as far as that is looked up.
 
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource};
+use wasmtime::component::{Linker, LinkerInstance, Resource};
 use wasmtime_wasi_http::{FieldMap, WasiHttpView as _, p2, p3};
 
 use super::State;
@@ -95,16 +95,16 @@ pub fn content(fields: &FieldMap) -> usize {
 
 /// Has the functions that take what is to be kept count it, in the interface of one version.
 macro_rules! counted {
-    ($add:ident, $version:ident, $requests:ident, $request:ty, $resource:literal) => {
+    (
+        $add:ident, $of_requests:ident, $version:ident,
+        $requests:ident, $request:ty, $resource:literal
+    ) => {
         pub fn $add(linker: &mut Linker<State>, types: &str) -> wasmtime::Result<()> {
-            use $version::bindings::http::types::{
-                HeaderError, Host as _, HostFields, Method, Scheme, $requests,
-            };
+            use $version::bindings::http::types::{HeaderError, Host as _, HostFields};
 
             type Told<T> = Result<T, HeaderError>;
-            type Set = (Result<(), ()>,);
-
             let mut types = linker.instance(types)?;
+            $of_requests(&mut types)?;
             types.func_wrap(
                 "[static]fields.from-list",
                 |mut store: StoreContextMut<'_, State>, (all,): (Vec<(String, Vec<u8>)>,)| {
@@ -159,6 +159,15 @@ macro_rules! counted {
                     Ok((HostFields::clone(&mut state.http(), this)?,))
                 },
             )?;
+            Ok(())
+        }
+
+        /// The same of requests.
+        fn $of_requests(types: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+            use $version::bindings::http::types::{Method, Scheme, $requests};
+
+            type Set = (Result<(), ()>,);
+
             types.func_wrap(
                 concat!("[method]", $resource, ".set-method"),
                 |mut store: StoreContextMut<'_, State>,
@@ -211,9 +220,10 @@ macro_rules! counted {
 
 counted!(
     add_to_linker_02,
+    add_requests_02,
     p2,
     HostOutgoingRequest,
     p2::types::HostOutgoingRequest,
     "outgoing-request"
 );
-counted!(add_to_linker_03, p3, HostRequest, p3::Request, "request");
+counted!(add_to_linker_03, add_requests_03, p3, HostRequest, p3::Request, "request");

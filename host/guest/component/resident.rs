@@ -19,12 +19,11 @@ use super::instance::Called;
 use super::visit::{AFTERWARDS_MAX, Broken, Ended};
 use super::{ComponentInstance, Gone};
 use crate::guest::budget::Charge;
-use crate::guest::engine::{Beating, STACK_BYTES};
+use crate::guest::engine::Beating;
 use crate::guest::instance::{Instance, judge, log_end};
 use crate::guest::lane::{Movable, Moved};
 use crate::guest::meter::{Flow, QUANTUM, Slice};
 use crate::guest::run_queue::Turn;
-use crate::guest::slots::STACKS_PER_SLOT;
 use crate::guest::usage::{HEAVY, Length};
 use crate::guest::{Guest, Pool};
 use crate::message::{Reject, RequestId};
@@ -159,7 +158,7 @@ impl Resident {
             return None;
         }
         let number = self.seats.borrow().iter().position(Option::is_none)?;
-        let stack = self.charge_stack().ok()?;
+        let stack = self.guest.charge_stack(self.seated.get()).ok()?;
         let (share, waker) = (self.share.get(), Waker::noop().clone());
         let sitting = Sitting { id: None, flow: Flow::default(), share, waker, _stack: stack };
         self.seats.borrow_mut()[number] = Some(sitting);
@@ -169,17 +168,6 @@ impl Resident {
         self.release(pool);
         let (resident, pool) = (self.clone(), pool.clone());
         Some(Seat { resident, pool, number, is_done: false, keep: None })
-    }
-
-    /// Charges one more request for its stack, where the instance has not been charged for it.
-    fn charge_stack(&self) -> Result<Option<Charge>, Reject> {
-        if !self.guest.component().has_many_stacks() || self.seated.get() < STACKS_PER_SLOT as usize
-        {
-            return Ok(None);
-        }
-        let mut charge = self.guest.about.memory.nothing();
-        charge.raise_to(STACK_BYTES)?;
-        Ok(Some(charge))
     }
 
     /// Has no more requests come in. Once the guest is done with those that are there, it ends.

@@ -173,7 +173,7 @@ impl State {
         self.table.iter_mut().count()
     }
 
-    /// How many resources its requests have left behind, and bytes that they have had the host keep.
+    /// Resources that its requests have left behind, and bytes that they have had the host keep.
     pub fn left(&mut self) -> (usize, usize) {
         let resources = self.resources();
         if resources == 0 {

@@ -55,7 +55,7 @@ pub struct Copying {
 pub struct Inlet {
     pub body: Arriving,
     rest: Bytes,
-    /// The future of its trailers, until that has its value: from then on it is no longer this one's.
+    /// The future of its trailers, until that has its value: then its place may be another one's.
     trailers: Option<u32>,
     has_ended: bool,
 }

@@ -39,6 +39,7 @@ mod slot_pages;
 pub mod slots;
 pub mod sniff;
 pub mod startup;
+mod tenants;
 mod toolchains;
 mod usage;
 
@@ -58,6 +59,7 @@ use core::{CoreCode, Startup};
 use health::Health;
 use reset::Baseline;
 use resources::Held;
+use tenants::{Tenancy, Tenants};
 
 /// A handler that has been loaded and can be instantiated.
 pub struct Guest {
@@ -69,6 +71,8 @@ pub struct Guest {
     pub about: Arc<About>,
     /// Bytes that the engine keeps for each of its instances.
     record_bytes: usize,
+    /// Who has the slots of its engine.
+    tenants: Arc<Tenants>,
     code: Code,
     /// Whether it is served no more: by another version, or not at all.
     retired: AtomicBool,
@@ -97,6 +101,8 @@ pub struct About {
     pub health: Health,
     /// The host's memory, of which its instances take theirs.
     pub memory: Budget,
+    /// How many instances it has.
+    instances: Tenancy,
     /// What may be logged in a second: of its words, and of how its calls have ended.
     words_quota: Quota,
     ends_quota: Quota,
@@ -107,8 +113,8 @@ impl About {
         let (limits, words, memory) = (limits.clone(), words.clone(), memory.of_guest());
         let (words_quota, ends_quota) = log::quotas();
         let health = Health::new();
-        let name = name.into();
-        Arc::new(About { name, limits, words, health, memory, words_quota, ends_quota })
+        let (name, instances) = (name.into(), Tenancy::default());
+        Arc::new(About { name, limits, words, health, memory, instances, words_quota, ends_quota })
     }
 }
 
@@ -134,6 +140,11 @@ impl Guest {
     pub fn is_shared(&self) -> bool {
         self.isolation == Isolation::Reuse
             && matches!(&self.code, Code::Component(code) if code.is_concurrent())
+    }
+
+    /// Whether it has as many instances as it may have, all workers together.
+    fn has_enough_instances(&self) -> bool {
+        self.tenants.has_enough(&self.about.instances)
     }
 
     /// Charges one more call of an instance for its stack, where that has not been charged for it.

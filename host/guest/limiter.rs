@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use wasmtime::ResourceLimiter;
 
-use super::About;
 use super::budget::Purpose;
 use super::call::Fault;
 use super::engine::{INSTANCE_BYTES, RECORD_BYTES, STACK_BYTES, TABLE_ELEMENTS_MAX};
+use super::tenants::Tenants;
+use super::{About, Guest};
 use crate::message::Reject;
 
 /// Bytes of an element of a table.
@@ -27,6 +28,8 @@ pub struct Limiter {
     grown_bytes: usize,
     /// The same of a table.
     table_grown_bytes: usize,
+    /// Where its instance is counted.
+    tenants: Option<Arc<Tenants>>,
     /// What else it is charged: for its tables, its stack and the host's objects.
     other_bytes: usize,
 }
@@ -47,22 +50,28 @@ impl Limiter {
             memory_bytes: 0,
             grown_bytes: 0,
             table_grown_bytes: 0,
+            tenants: None,
             other_bytes: 0,
         }
     }
 
-    /// Charges an instance that is about to be made for what every instance takes, with so many
-    /// stacks, and for its guest's records.
+    /// Counts an instance of this guest that is about to be made, and charges it for what every
+    /// instance takes, with so many stacks, and for its guest's records.
     ///
     /// # Errors
-    /// [`Reject::NoMemory`] as the error of a host function.
-    pub fn charge_instance(&mut self, stacks: usize, records: usize) -> wasmtime::Result<()> {
-        let more = (stacks - 1) * STACK_BYTES + records.saturating_sub(RECORD_BYTES);
+    /// [`Reject::NoInstance`], [`Reject::NoMemory`] as the error of a host function.
+    pub fn charge_instance(&mut self, guest: &Guest, stacks: usize) -> wasmtime::Result<()> {
+        let tenants = self.tenants.insert(guest.tenants.clone());
+        if !tenants.enter(&self.about.instances) {
+            return Err(refused(Reject::NoInstance));
+        }
+        let records = guest.record_bytes.saturating_sub(RECORD_BYTES);
+        let more = (stacks - 1) * STACK_BYTES + records;
         self.charge_other(INSTANCE_BYTES + more, Purpose::Start)
     }
 
     fn charge_other(&mut self, bytes: usize, purpose: Purpose) -> wasmtime::Result<()> {
-        self.about.memory.take(bytes, purpose).map_err(no_memory)?;
+        self.about.memory.take(bytes, purpose).map_err(refused)?;
         self.other_bytes += bytes;
         Ok(())
     }
@@ -76,10 +85,13 @@ impl Limiter {
 impl Drop for Limiter {
     fn drop(&mut self) {
         self.about.memory.give(self.memory_bytes + self.other_bytes);
+        if let Some(tenants) = &self.tenants {
+            tenants.leave(&self.about.instances);
+        }
     }
 }
 
-pub fn no_memory(reject: Reject) -> wasmtime::Error {
+pub fn refused(reject: Reject) -> wasmtime::Error {
     wasmtime::Error::new(Fault::Reject(reject))
 }
 
@@ -99,7 +111,7 @@ impl ResourceLimiter for Limiter {
         let purpose = if current == 0 { Purpose::Start } else { Purpose::Growth };
         // Few guests are ready to get -1 below their limit: most would trap, and be blamed for it.
         let taken = self.about.memory.take(more, purpose);
-        taken.map_err(no_memory)?;
+        taken.map_err(refused)?;
         (self.memory_bytes, self.grown_bytes) = (bytes, more);
         Ok(true)
     }

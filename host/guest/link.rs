@@ -16,7 +16,8 @@ use super::core::{CoreCode, Exports, Startup};
 use super::engine::{Class, Engines, SMALL_ENGINES, small_index};
 use super::failure::Failure;
 use super::imports::Offer;
-use super::slots::{CONCURRENT_ENGINE, LARGE_ENGINE};
+use super::slots::{CONCURRENT_ENGINE, ENGINES, LARGE_ENGINE};
+use super::tenants::Tenants;
 use super::{About, Code, Guest, core, poll, reset, startup};
 use crate::config::{Isolation, Limits, Words};
 
@@ -27,6 +28,8 @@ pub struct Linkers {
     components: Vec<component::Linker<State>>,
     flat: Vec<Linker<State>>,
     memory: Budget,
+    /// Who has the slots of each engine, by its number.
+    tenants: [Arc<Tenants>; ENGINES],
 }
 
 /// Whose module is linked.
@@ -56,6 +59,7 @@ impl Linkers {
                 .collect::<Result<_>>()?,
             flat: all().map(components::flat_linker).collect::<Result<_>>()?,
             memory: engines.memory.clone(),
+            tenants: std::array::from_fn(|index| Tenants::new(engines.slots.of_engine(index))),
         })
     }
 
@@ -102,6 +106,7 @@ impl Linkers {
             isolation: whose.isolation,
             about: whose.about(&self.memory),
             record_bytes: facts.record_bytes,
+            tenants: self.tenants[index].clone(),
             code,
             retired: false.into(),
             _charge: None,

@@ -277,7 +277,10 @@ impl Pool {
                 MEMORY_PATIENCE.min(deadline)
             }
             Err(Reject::NoInstance) => {
-                self.clear_engine(guest.engine);
+                // What others have ready is of no use to a guest that has its part.
+                if !guest.has_enough_instances() {
+                    self.clear_engine(guest.engine);
+                }
                 self.queue.wait_max.min(deadline)
             }
             made => return made,

@@ -101,6 +101,16 @@ impl Slots {
         }
     }
 
+    /// Those of an engine by its number; `None` where instances are not pooled.
+    pub fn of_engine(self, index: usize) -> Option<u32> {
+        let slots = match index {
+            CONCURRENT_ENGINE => self.concurrent,
+            LARGE_ENGINE => self.large,
+            _ => self.small,
+        };
+        (slots > 0).then_some(slots)
+    }
+
     /// Stacks of one engine.
     pub fn stacks(self, class: Class) -> u32 {
         match class {

@@ -3,13 +3,13 @@
 
 use std::io::Write as _;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::abi::probe::Probe;
 use crate::client::{Connection, message};
-use crate::host::{HELLO, Host};
+use crate::host::{HELLO, Host, Line, until};
 use crate::middleware::upstream::{Upstream, plain};
 use crate::wat;
 
@@ -26,6 +26,70 @@ fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).expect("the soft limit may be raised to the hard one");
+}
+
+/// There are few slots for guests with much data. One whose calls wait leaves some of them.
+#[test]
+fn nobody_takes_every_slot() {
+    const LARGE_SLOTS: u64 = 250;
+    raise_descriptor_limit();
+    let data = format!("(data (i32.const 65536) \"{}\")", "x".repeat(70_000));
+    let large = |text: String| {
+        let memory = r#"(memory (export "memory") 2)"#;
+        text.replace(memory, &format!(r#"(memory (export "memory") 4) {data}"#))
+    };
+    let host = Host::with("hog.wat", large(wat::reads()))
+        .file("other.wat", large(wat::says("other")))
+        .args(["--workers", "2", "--deadline", "60s"])
+        .start();
+    host.settled();
+    assert_eq!(host.get("/other").text(), "other");
+    let head = message("POST", "/hog", &["content-length: 4"], b"");
+    let waiting: Vec<Connection> = (0..LARGE_SLOTS + 40)
+        .map(|_| {
+            let mut connection = host.connect();
+            connection.send(&head);
+            connection
+        })
+        .collect();
+    let full = host.status_when("all in place", PLACED, |status| {
+        status.requests > LARGE_SLOTS + 40 && status.instances_out >= LARGE_SLOTS / 2
+    });
+    for _ in 0..40 {
+        assert_eq!(host.get("/other").text(), "other");
+    }
+    let full = host.status_when("no more", PLACED, |status| {
+        status.instances_out >= full.instances_out.min(LARGE_SLOTS / 4 * 3 - 8)
+    });
+    assert!(full.instances_out <= LARGE_SLOTS / 4 * 3, "{full:?}");
+    drop(waiting);
+    host.at_rest();
+}
+
+/// Requests that are refused are lines of the log, but no more than a hundred a second, whoever asks
+/// how often.
+#[test]
+fn what_a_client_can_have_logged_is_bounded() {
+    const LINES_A_SECOND: usize = 100;
+    const REFUSED: usize = 3_000;
+    let host = Host::with("bad.wat", "(module)").args(["--workers", "1"]).start();
+    host.settled();
+    let mut connection = host.connect();
+    let begun = Instant::now();
+    for _ in 0..REFUSED {
+        connection.get("/bad").assert_problem(503);
+    }
+    let seconds = begun.elapsed().as_secs() as usize + 2;
+    let is_refusal = |line: &Line| line.has(&["could not be loaded", "not_loaded"]);
+    let told = host.lines().iter().filter(|line| is_refusal(line)).count();
+    assert!((1..=LINES_A_SECOND * seconds).contains(&told), "{told} in {seconds} s");
+    assert!(told < REFUSED, "too slow to tell");
+    // The others are counted, as soon as there is room for a line.
+    until("the count", PLACED, || {
+        host.get("/bad").assert_problem(503);
+        host.lines().iter().any(|line| line.has(&["more requests were refused"])).then_some(())
+    });
+    host.at_rest();
 }
 
 #[test]

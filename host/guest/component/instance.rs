@@ -81,7 +81,7 @@ impl ComponentInstance {
         let code = guest.component();
         let mut store = State::store(code.pre.engine(), guest.about.clone());
         let stacks = if code.has_many_stacks() { STACKS_PER_SLOT } else { 1 };
-        store.data_mut().limiter.charge_instance(stacks as usize, guest.record_bytes)?;
+        store.data_mut().limiter.charge_instance(&guest, stacks as usize)?;
         if !code.has_start {
             // Filling the memory is code, too, but bounded: it need not yield.
             store.set_epoch_deadline(u64::MAX / 2);

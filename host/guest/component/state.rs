@@ -21,7 +21,7 @@ use super::outgoing_body::Unopened;
 use crate::guest::About;
 use crate::guest::budget::Charge;
 use crate::guest::engine::{QUANTUM_TICKS, TABLES_MAX};
-use crate::guest::limiter::{Limiter, Parts, no_memory};
+use crate::guest::limiter::{Limiter, Parts, refused};
 use crate::guest::log::{LogSink, SharedSink};
 use crate::message::RequestId;
 
@@ -158,7 +158,7 @@ impl State {
     pub fn hold(&mut self, bytes: usize) -> wasmtime::Result<()> {
         let State { held, table, limiter, .. } = self;
         let resources = || table.iter_mut().count();
-        held.add(&limiter.about.memory, bytes, resources).map_err(no_memory)
+        held.add(&limiter.about.memory, bytes, resources).map_err(refused)
     }
 
     /// Gives a flattened guest a resource.

@@ -55,7 +55,7 @@ impl CoreInstance {
         let code = guest.core();
         let call = Call::new(guest.about.clone(), code.features);
         let mut store = store(code.pre.module().engine(), call);
-        store.data_mut().limiter.charge_instance(1, guest.record_bytes)?;
+        store.data_mut().limiter.charge_instance(&guest, 1)?;
         if !guest.runs_startup() {
             // Filling the memory is code, too, but bounded: it need not yield.
             store.set_epoch_deadline(u64::MAX / 2);

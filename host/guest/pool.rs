@@ -252,7 +252,7 @@ impl Pool {
         loop {
             // Not while the shelves are borrowed: it is the end of a guest.
             let Some(instance) = ({ self.shelves.borrow_mut().waste.pop() }) else { return true };
-            drop(instance);
+            self.dispose(instance);
             if Instant::now() >= until {
                 return false;
             }
@@ -330,7 +330,7 @@ impl Pool {
             Isolation::Reuse if instance.is_spent() => self.dispose(instance),
             Isolation::Reuse => self.shelves.borrow_mut().put(instance),
             // Others want its memory, and what is large is not reset.
-            Isolation::Fresh if self.memory.is_tight() && instance.is_large() => drop(instance),
+            Isolation::Fresh if self.memory.is_tight() && instance.is_large() => self.dispose(instance),
             Isolation::Fresh => {
                 self.retired.borrow_mut().push(instance);
                 self.exits.retired.notify_one();

@@ -330,7 +330,9 @@ impl Pool {
             Isolation::Reuse if instance.is_spent() => self.dispose(instance),
             Isolation::Reuse => self.shelves.borrow_mut().put(instance),
             // Others want its memory, and what is large is not reset.
-            Isolation::Fresh if self.memory.is_tight() && instance.is_large() => self.dispose(instance),
+            Isolation::Fresh if self.memory.is_tight() && instance.is_large() => {
+                self.dispose(instance);
+            }
             Isolation::Fresh => {
                 self.retired.borrow_mut().push(instance);
                 self.exits.retired.notify_one();

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// As of places for requests (`registry/admit.rs`), after Choudhury and Hahne, "Dynamic queue length
-/// thresholds for shared-memory packet switches" (1998).
+/// As of places for requests (`registry/admit.rs`), after Choudhury and Hahne, "Dynamic queue
+/// length thresholds for shared-memory packet switches" (1998).
 const TIMES_FREE: usize = 3;
 
 /// The slots of one engine, all workers together.

@@ -66,8 +66,8 @@ fn nobody_takes_every_slot() {
     host.at_rest();
 }
 
-/// Requests that are refused are lines of the log, but no more than a hundred a second, whoever asks
-/// how often.
+/// Requests that are refused are lines of the log, but no more than a hundred a second, whoever
+/// asks how often.
 #[test]
 fn what_a_client_can_have_logged_is_bounded() {
     const LINES_A_SECOND: usize = 100;

@@ -63,8 +63,8 @@ pub fn read(wasm: &[u8]) -> Result<Size, String> {
     if size.copied_pages > COPIED_PAGES_MAX {
         return Err(format!(
             "its data segments would be copied to {} pages of 4 KiB in each instance, \
-             {COPIED_PAGES_MAX} at most: give them constant offsets, close to each other, in a memory of \
-             their own module",
+             {COPIED_PAGES_MAX} at most: give them constant offsets, close to each other, in a \
+             memory of their own module",
             size.copied_pages
         ));
     }

@@ -154,7 +154,7 @@ class Server:
         command = [args.bin, "serve", str(handlers), "--listen", "127.0.0.1:0", *limits]
         command += ["--workers", str(args.workers), "--cache-dir", str(folder / "cache")]
         self.process = subprocess.Popen(command, stderr=self.log.open("w"))
-        self.port = int(self.wait_for(r"listening on http://[^ ]*:(\d+)"))
+        self.port = int(self.wait_for(r"listening on http://[^ ]*:(\d+)\s"))
 
     def wait_for(self, pattern):
         for _ in range(600):
@@ -166,7 +166,7 @@ class Server:
 
     def turn_max_ms(self):
         self.process.send_signal(signal.SIGUSR1)
-        return int(self.wait_for(r"turn_max_us=(\d+)")) / 1000
+        return int(self.wait_for(r"turn_max_us=(\d+)\s")) / 1000
 
     def stop(self):
         self.process.kill()

@@ -158,16 +158,14 @@ impl<'a> Worker<'a> {
         let mut tally = std::mem::take(&mut self.tally);
         tally.elapsed = duration.min(self.start.elapsed());
         tally.due = tally.sent;
-        if !self.is_stopped() {
-            let end_ns = self.end_ns;
-            let is_due = |due: &Due| matches!(due, Due::At(at_ns) if *at_ns < end_ns);
-            // At a high rate these are many.
-            while !self.is_stopped() {
-                let due = schedule.by_ref().take(COUNTED_AT_ONCE).take_while(is_due).count();
-                tally.due += due as u64;
-                if due < COUNTED_AT_ONCE {
-                    break;
-                }
+        let end_ns = self.end_ns;
+        let is_due = |due: &Due| matches!(due, Due::At(at_ns) if *at_ns < end_ns);
+        // At a high rate these are many.
+        while !self.is_stopped() {
+            let due = schedule.by_ref().take(COUNTED_AT_ONCE).take_while(is_due).count();
+            tally.due += due as u64;
+            if due < COUNTED_AT_ONCE {
+                break;
             }
         }
         tally.client_cpu = thread_cpu().saturating_sub(cpu_before);

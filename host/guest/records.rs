@@ -142,20 +142,16 @@ fn decoded(payload: &Payload<'_>) -> wasmparser::Result<usize> {
             of(section.count(), VARIABLE_BYTES) + section.range().len() * ELEMENT_BYTES
         }
         Payload::CustomSection(section) if section.name() == "name" => 2 * section.data().len(),
-        Payload::ComponentTypeSection(section) => section.range().len() * COMPONENT_BYTES_PER_BYTE,
-        Payload::CoreTypeSection(section) => section.range().len() * COMPONENT_BYTES_PER_BYTE,
-        Payload::ComponentImportSection(section) => {
-            section.range().len() * COMPONENT_BYTES_PER_BYTE
-        }
-        Payload::ComponentExportSection(section) => {
-            section.range().len() * COMPONENT_BYTES_PER_BYTE
-        }
-        Payload::ComponentAliasSection(section) => section.range().len() * COMPONENT_BYTES_PER_BYTE,
-        Payload::InstanceSection(section) => section.range().len() * COMPONENT_BYTES_PER_BYTE,
-        Payload::ComponentInstanceSection(section) => {
-            section.range().len() * COMPONENT_BYTES_PER_BYTE
-        }
         Payload::ComponentCanonicalSection(section) => of(section.count(), CANON_BYTES),
+        Payload::ComponentTypeSection(_)
+        | Payload::CoreTypeSection(_)
+        | Payload::ComponentImportSection(_)
+        | Payload::ComponentExportSection(_)
+        | Payload::ComponentAliasSection(_)
+        | Payload::InstanceSection(_)
+        | Payload::ComponentInstanceSection(_) => {
+            payload.as_section().map_or(0, |(_, range)| range.len() * COMPONENT_BYTES_PER_BYTE)
+        }
         _ => 0,
     })
 }

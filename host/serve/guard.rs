@@ -61,8 +61,9 @@ pub async fn run(worker: Rc<Worker>) {
                     None => {
                         let stall_max = limits.stall_max;
                         let drain_max = if is_draining { DRAIN_STALL_MAX } else { stall_max };
-                        wire.look_at_body(ticks(since), stall_max.min(drain_max));
-                        look(wire, limits, now, is_draining);
+                        let still_max = stall_max.min(drain_max);
+                        wire.look_at_body(ticks(since), still_max);
+                        look(wire, limits, now, still_max);
                     }
                 }
             }
@@ -79,7 +80,7 @@ pub async fn run(worker: Rc<Worker>) {
     }
 }
 
-fn look(wire: &Wire, limits: &ConnectionLimits, now: u32, is_draining: bool) {
+fn look(wire: &Wire, limits: &ConnectionLimits, now: u32, body_still_max: Duration) {
     let still = still_for(wire, now);
     if let Some((since, bytes)) = wire.blocked() {
         let blocked = elapsed(since, now);
@@ -100,8 +101,7 @@ fn look(wire: &Wire, limits: &ConnectionLimits, now: u32, is_draining: bool) {
     } else if wire.closing.get() || wire.exchange.is_body_open() {
         // Its answer is over, and the rest of its request goes nowhere: who has it takes no more,
         // or it does not come.
-        let still_max = if is_draining { DRAIN_STALL_MAX } else { limits.stall_max };
-        if still > limits.stall_max.min(still_max) {
+        if still > body_still_max {
             doom(wire);
         }
     } else {

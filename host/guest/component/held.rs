@@ -8,7 +8,7 @@
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, LinkerInstance, Resource};
-use wasmtime_wasi_http::{FieldMap, WasiHttpView as _, p2, p3};
+use wasmtime_wasi_http::{FieldMap, WasiHttpCtxView, WasiHttpView as _, p2, p3};
 
 use super::State;
 use super::state::{FIELD_BYTES_MAX, HOSTCALL_FUEL};
@@ -91,6 +91,26 @@ impl Holdings {
 /// Bytes that fields take.
 pub fn content(fields: &FieldMap) -> usize {
     fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES).sum()
+}
+
+/// How a text of a request is set: whether it can be that.
+type SetText<T> =
+    fn(&mut WasiHttpCtxView<'_>, Resource<T>, Option<String>) -> wasmtime::Result<Result<(), ()>>;
+
+fn add_text<T: 'static>(
+    types: &mut LinkerInstance<'_, State>,
+    name: &str,
+    set: SetText<T>,
+) -> wasmtime::Result<()> {
+    types.func_wrap(
+        name,
+        move |mut store: StoreContextMut<'_, State>,
+              (this, text): (Resource<T>, Option<String>)| {
+            let state = store.data_mut();
+            state.hold(text.as_ref().map_or(0, String::len))?;
+            Ok((set(&mut state.http(), this, text)?,))
+        },
+    )
 }
 
 /// Has the functions that take what is to be kept count it, in the interface of one version.
@@ -192,27 +212,14 @@ macro_rules! counted {
                     Ok(set)
                 },
             )?;
-            types.func_wrap(
-                concat!("[method]", $resource, ".set-path-with-query"),
-                |mut store: StoreContextMut<'_, State>,
-                 (this, text): (Resource<$request>, Option<String>)| {
-                    let state = store.data_mut();
-                    state.hold(text.as_ref().map_or(0, String::len))?;
-                    let set: Set =
-                        ($requests::set_path_with_query(&mut state.http(), this, text)?,);
-                    Ok(set)
-                },
-            )?;
-            types.func_wrap(
-                concat!("[method]", $resource, ".set-authority"),
-                |mut store: StoreContextMut<'_, State>,
-                 (this, text): (Resource<$request>, Option<String>)| {
-                    let state = store.data_mut();
-                    state.hold(text.as_ref().map_or(0, String::len))?;
-                    let set: Set = ($requests::set_authority(&mut state.http(), this, text)?,);
-                    Ok(set)
-                },
-            )?;
+            let name = concat!("[method]", $resource, ".set-path-with-query");
+            add_text(types, name, |http, this: Resource<$request>, text| {
+                $requests::set_path_with_query(http, this, text)
+            })?;
+            let name = concat!("[method]", $resource, ".set-authority");
+            add_text(types, name, |http, this: Resource<$request>, text| {
+                $requests::set_authority(http, this, text)
+            })?;
             Ok(())
         }
     };

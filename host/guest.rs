@@ -3,6 +3,7 @@
 //! This folder is the only place that names wasmtime. Everything else sees a [`Guest`] that was
 //! loaded, an [`Instance`] that was checked out of a [`Pool`], and what comes of a call.
 
+pub mod allocator;
 pub mod budget;
 pub mod cache;
 pub mod call;
@@ -53,6 +54,7 @@ pub use pool::Pool;
 use crate::config::{Isolation, Limits, Words};
 use crate::log::Quota;
 use crate::message::Reject;
+use allocator::Freed;
 use budget::{Budget, Charge};
 use component::ComponentCode;
 use core::{CoreCode, Startup};
@@ -80,6 +82,8 @@ pub struct Guest {
     _charge: Option<Charge>,
     /// What it holds of mappings and descriptors.
     _held: Option<Held>,
+    /// What of its code is the allocator's.
+    _freed: Option<Freed>,
 }
 
 /// What a guest is made of, by its kind.

@@ -275,14 +275,15 @@ fn paths(file: &Path) -> anyhow::Result<Vec<String>> {
     Ok(paths)
 }
 
-/// The first SIGINT or SIGTERM ends the measurement, so that what there is gets printed; the second
-/// ends the process.
+/// The first SIGINT, SIGTERM or SIGHUP ends the measurement, so that what there is gets printed and
+/// no server is left behind; the second ends the process.
 fn stop_at_signal(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut interrupt, mut terminate) = {
+    let (mut interrupt, mut terminate, mut hangup) = {
         let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+        (signal(interrupt)?, signal(terminate)?, signal(SignalKind::hangup())?)
     };
     let stop = Arc::clone(stop);
     std::thread::spawn(move || {
@@ -291,6 +292,7 @@ fn stop_at_signal(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    _ = hangup.recv() => {}
                 }
                 if stop.swap(true, Ordering::Relaxed) {
                     std::process::exit(130);
@@ -323,8 +325,9 @@ fn cpu(text: &str) -> Result<usize, String> {
 
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(rate) if rate > 0.0 && rate <= 1e7 => Ok(rate),
-        _ => Err("not a rate; write how many requests a second, as in 4000 or 0.5, up to 10000000"
+        Ok(rate) if (1e-3..=1e7).contains(&rate) => Ok(rate),
+        _ => Err("not a rate; write how many requests a second, as in 4000 or 0.5, from 0.001 to \
+                   10000000"
             .to_owned()),
     }
 }

@@ -17,6 +17,7 @@ use super::load_memory::{Place, Room};
 use super::scan::Stamp;
 use crate::config::Config;
 use crate::guest::Loader;
+use crate::guest::allocator;
 use crate::guest::cache::Key;
 use crate::guest::child::Cancel;
 use crate::guest::engine::prepare_thread;
@@ -167,6 +168,7 @@ fn work(
         let began = Instant::now();
         let (stamp, outcome) = load(&job, (loader, room), config);
         done(Done { serial: job.serial, id: job.id, stamp, outcome, took: began.elapsed() });
+        allocator::tidy();
     }
 }
 

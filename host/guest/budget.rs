@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 use super::reset::MEMORY_BYTES_MAX;
 use crate::message::Reject;
 
+/// Who has less has nothing but the beginning of its first instance: that is charged for its stack
+/// before its memory.
+const FIRST_BYTES: usize = 1 << 20;
 /// How often the log tells that there is no more.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
@@ -93,7 +96,7 @@ impl Budget {
     pub fn take(&self, bytes: usize, purpose: Purpose) -> Result<(), Reject> {
         let is_small = purpose == Purpose::Start && bytes as u64 <= MEMORY_BYTES_MAX;
         let own = self.own.as_ref().map(|own| own.load(Ordering::Relaxed));
-        let is_first = is_small && own.unwrap_or(0) == 0;
+        let is_first = is_small && own.unwrap_or(0) < FIRST_BYTES;
         let total = self.all.total;
         // To measure takes a lock in every pool, so it is done only where the result may matter:
         // the pools keep an eighth of all at most.

@@ -24,6 +24,7 @@ use rustix::process::{getpriority_process, setpriority_process};
 use rustix::thread::gettid;
 use tokio::runtime::Handle;
 
+use super::allocator;
 use super::engine::prepare_thread;
 use super::meter::cpu_time;
 use crate::message::Reject;
@@ -225,6 +226,13 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// Has every thread give back memory that it has free, if it is time for that.
+    pub fn tidy(&self) {
+        self.0.sleepers.iter().for_each(Sleeper::wake);
+    }
+}
+
 impl<T> Future for Moved<T> {
     type Output = Ended<T>;
 
@@ -282,6 +290,9 @@ impl Shared {
         sleeper.thread.get_or_init(std::thread::current);
         let mut ran = None;
         while !self.stop.load(Ordering::Relaxed) {
+            if allocator::tidy() {
+                self.sleepers.iter().for_each(Sleeper::wake);
+            }
             let Some(turn) = self.next(sleeper, ran.take()) else {
                 std::thread::park();
                 sleeper.asleep.store(false, Ordering::Relaxed);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use wasmtime::ResourceLimiter;
 
+use super::allocator::Freed;
 use super::budget::Purpose;
 use super::call::Fault;
 use super::engine::{INSTANCE_BYTES, RECORD_BYTES, STACK_BYTES, TABLE_ELEMENTS_MAX};
@@ -14,6 +15,8 @@ use super::tenants::Tenants;
 use super::{About, Guest};
 use crate::message::Reject;
 
+/// What an instance has at least, over what all have, to be told of when it is dropped.
+const FREED_BYTES_MIN: usize = 256 << 10;
 /// Bytes of an element of a table.
 const TABLE_ELEMENT_BYTES: usize = 8;
 
@@ -85,6 +88,11 @@ impl Limiter {
 impl Drop for Limiter {
     fn drop(&mut self) {
         self.about.memory.give(self.memory_bytes + self.other_bytes);
+        // Less is soon used again by the next instance.
+        let freed = self.other_bytes.saturating_sub(INSTANCE_BYTES);
+        if freed > FREED_BYTES_MIN {
+            drop(Freed(freed));
+        }
         if let Some(tenants) = &self.tenants {
             tenants.leave(&self.about.instances);
         }

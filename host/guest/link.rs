@@ -111,6 +111,7 @@ impl Linkers {
             retired: false.into(),
             _charge: None,
             _held: None,
+            _freed: None,
         })
     }
 }

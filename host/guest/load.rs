@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use super::allocator::Freed;
 use super::budget::Budget;
 use super::cache::{self, Artifact, Cache, Facts, Key, Setup};
 use super::child::{Cancel, Children};
@@ -138,6 +139,7 @@ impl Loader {
         let bytes = code.bytes() + beside;
         let size = Size { bytes, amount: amount(&facts, &code)? };
         guest._charge = Some(self.engines.memory.take_anyway(bytes));
+        guest._freed = Some(Freed(beside - GUEST_BYTES));
         guest._held = Some(self.engines.resources.hold(size.amount));
         Ok(Loaded { guest, key, size, compiled })
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::allocator;
 use super::budget::Budget;
 use super::component::{ComponentInstance, Resident, Seat};
 use super::engine::Pulse;
@@ -40,9 +41,6 @@ const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(25);
 /// How long instances are renewed while connections wait, and how many before that is looked at.
 const RENEW_MAX: Duration = Duration::from_micros(500);
 const RENEWED_AT_ONCE: usize = 4;
-/// To drop an instance with so much memory may take a quarter of a millisecond, and 11 ms with
-/// 128 MiB.
-const LARGE_BYTES: usize = 2 << 20;
 /// Instances with so much memory are renewed with a look at the clock behind each.
 const QUICK_BYTES: usize = 256 << 10;
 
@@ -232,7 +230,9 @@ impl Pool {
         let instance = {
             let mut retired = self.retired.borrow_mut();
             let mut latest = (0..retired.len()).rev().take(RETIRED_LOOKED_AT);
-            let can_be_reset = |it: &Instance| Arc::ptr_eq(it.guest(), guest) && !it.is_large();
+            let can_be_reset = |it: &Instance| {
+                Arc::ptr_eq(it.guest(), guest) && !it.is_large() && !it.is_slow_to_drop()
+            };
             let at = latest.find(|at| can_be_reset(&retired[*at]))?;
             retired.swap_remove(at)
         };
@@ -260,32 +260,33 @@ impl Pool {
     }
 
     /// Makes an instance for a request that waits for it. Where memory or places are short it waits
-    /// for others to give some back: a little for memory, and as in a queue for a place.
+    /// for others to give some back: a little for memory, and as in a queue for a place, but not
+    /// past the deadline of the request, of which it is told when it came.
     ///
     /// # Errors
     /// As [`Instance::make`].
     pub async fn make(
         &self,
         guest: Arc<Guest>,
-        request: Option<RequestId>,
+        request: Option<(RequestId, Instant)>,
     ) -> Result<Instance, Reject> {
-        let deadline = guest.about.limits.deadline;
+        let started = request.map_or_else(Instant::now, |(_, started)| started);
         // They may be held by instances that only wait to be renewed or are kept ready.
         let patience = match self.make_one(&guest, request).await {
             Err(Reject::NoMemory) => {
                 self.clear();
-                MEMORY_PATIENCE.min(deadline)
+                MEMORY_PATIENCE
             }
             Err(Reject::NoInstance) => {
                 // What others have ready is of no use to a guest that has its part.
                 if !guest.has_enough_instances() {
                     self.clear_engine(guest.engine);
                 }
-                self.queue.wait_max.min(deadline)
+                self.queue.wait_max
             }
             made => return made,
         };
-        let until = Instant::now() + patience;
+        let until = (Instant::now() + patience).min(started + guest.about.limits.deadline);
         loop {
             match self.make_one(&guest, request).await {
                 Err(Reject::NoInstance | Reject::NoMemory) if Instant::now() < until => {
@@ -303,7 +304,7 @@ impl Pool {
     async fn make_one(
         &self,
         guest: &Arc<Guest>,
-        request: Option<RequestId>,
+        request: Option<(RequestId, Instant)>,
     ) -> Result<Instance, Reject> {
         // To make one may change the address space, and who does that waits for those that do so in
         // the slow lane, where long calls give their memories back.
@@ -311,7 +312,7 @@ impl Pool {
             return Instance::make(guest.clone(), self, request).await;
         }
         let _running = self.pulse.begin();
-        Instance::make_now(guest.clone(), request)
+        Instance::make_now(guest.clone(), request.map(|(id, _)| id))
     }
 
     /// Gives back what this worker keeps ready, if memory has been short since the last time: it
@@ -320,6 +321,13 @@ impl Pool {
         let shortages = self.memory.shortages();
         if self.shortages.replace(shortages) != shortages {
             self.clear();
+        }
+    }
+
+    /// Gives back memory that this thread has free, if it is time for that.
+    pub fn tidy(&self) {
+        if allocator::tidy() {
+            self.exits.lane.tidy();
         }
     }
 
@@ -340,9 +348,9 @@ impl Pool {
         }
     }
 
-    /// Drops an instance; a large one in the slow lane.
+    /// Drops an instance; in the slow lane, if it takes a while.
     pub fn dispose(&self, instance: Instance) {
-        if instance.memory_bytes() >= LARGE_BYTES {
+        if instance.is_slow_to_drop() {
             self.exits.lane.discard(instance);
         }
     }
@@ -380,7 +388,7 @@ impl Pool {
                 shelves.is_warm(instance.guest().id)
             };
             // Without a reset, the slot is given back before it is asked for again.
-            let guest = if instance.memory_bytes() >= LARGE_BYTES {
+            let guest = if instance.is_slow_to_drop() {
                 let guest = instance.guest().clone();
                 self.dispose(instance);
                 guest

@@ -6,7 +6,7 @@
 //! looked up. The sizes are those of wasmtime's `VMOffsets` on 64 bits, rounded up; what becomes of
 //! data segments is what wasmtime's `try_static_init` does with them.
 
-use std::ops::AddAssign;
+mod size;
 
 use wasmparser::{
     ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind,
@@ -14,9 +14,9 @@ use wasmparser::{
     Instance, Operator, Parser, Payload, TypeRef,
 };
 
-use super::engine::{
-    ELEMENTS_MAX, INSTANCE_BYTES_MAX, SMALL_IMAGE_BYTES_MAX, SMALL_IMAGE_PAGES_MAX,
-};
+use super::engine::ELEMENTS_MAX;
+pub use size::Size;
+use size::{given_component, given_module};
 
 /// What each instance has, whatever is in it.
 const FIXED_BYTES: usize = 1024;
@@ -54,6 +54,11 @@ const SEGMENTS_PER_PAGE: usize = 128;
 /// A sentence that says what is more than an instance may have, or that the bytes are neither.
 pub fn read(wasm: &[u8]) -> Result<Size, String> {
     let size = size(wasm)?;
+    if size.has_given_component {
+        return Err("it instantiates a component that it has imported, or that another one \
+                    exports, so its size is not known: put it where it is instantiated"
+            .into());
+    }
     if size.elements > ELEMENTS_MAX {
         return Err(format!(
             "has {} elements for its tables, which can hold {ELEMENTS_MAX} at most",
@@ -71,16 +76,9 @@ pub fn read(wasm: &[u8]) -> Result<Size, String> {
     Ok(size)
 }
 
-impl Size {
-    /// Whether images of its memories are better copied than mapped.
-    pub fn is_small(&self) -> bool {
-        self.data_bytes <= SMALL_IMAGE_BYTES_MAX && self.pages <= SMALL_IMAGE_PAGES_MAX
-    }
-}
-
 fn size(wasm: &[u8]) -> Result<Size, String> {
     let mut frames: Vec<Frame> = Vec::new();
-    let mut decoded_bytes: usize = 0;
+    let (mut decoded_bytes, mut most) = (0, Size::default());
     for payload in Parser::new(0).parse_all(wasm) {
         let payload = payload.map_err(|error| super::sniff::damaged(&error))?;
         match &payload {
@@ -92,10 +90,14 @@ fn size(wasm: &[u8]) -> Result<Size, String> {
             }
             Payload::End(_) => {
                 let Some(ended) = frames.pop() else { break };
+                let size = ended.size();
                 match (&ended, frames.last_mut()) {
-                    (_, None) => return Ok(Size { decoded_bytes, ..ended.size() }),
-                    (Frame::Module(it), Some(Frame::Component(in_))) => in_.modules.push(it.size()),
-                    (_, Some(Frame::Component(in_))) => in_.components.push(ended.size()),
+                    (_, None) => return Ok(Size { decoded_bytes, ..size.resolved(most) }),
+                    (Frame::Module(_), Some(Frame::Component(in_))) => {
+                        most = most.max(size);
+                        in_.modules.push(size);
+                    }
+                    (_, Some(Frame::Component(in_))) => in_.components.push(size),
                     (_, Some(Frame::Module(_))) => {}
                 }
             }
@@ -154,43 +156,6 @@ fn decoded(payload: &Payload<'_>) -> wasmparser::Result<usize> {
         }
         _ => 0,
     })
-}
-
-/// What one instance takes.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Size {
-    /// What the engine keeps.
-    pub bytes: usize,
-    /// Of all its element segments, which are written when it is made.
-    elements: usize,
-    /// Bytes of its data segments.
-    data_bytes: usize,
-    /// Pages of its memories that are written when it is made, where images are mapped.
-    copied_pages: usize,
-    /// The same where images are copied, each of them from its first data to its last.
-    pages: usize,
-    /// What the engine keeps once of the sections, decoded.
-    pub decoded_bytes: usize,
-}
-
-/// What is not known takes the most that one may.
-const UNKNOWN: Size = Size {
-    bytes: INSTANCE_BYTES_MAX,
-    elements: 0,
-    data_bytes: 0,
-    copied_pages: 0,
-    pages: 0,
-    decoded_bytes: 0,
-};
-
-impl AddAssign for Size {
-    fn add_assign(&mut self, other: Size) {
-        self.bytes = self.bytes.saturating_add(other.bytes);
-        self.elements = self.elements.saturating_add(other.elements);
-        self.copied_pages = self.copied_pages.saturating_add(other.copied_pages);
-        self.data_bytes = self.data_bytes.saturating_add(other.data_bytes);
-        self.pages = self.pages.saturating_add(other.pages);
-    }
 }
 
 /// What is being read: a module, or a component with others inside.
@@ -335,7 +300,7 @@ impl Module {
             + self.passive_data * GLOBAL_BYTES;
         let (copied_pages, pages) = self.data.pages();
         let (elements, data_bytes) = (self.elements, self.data.bytes);
-        Size { bytes, elements, data_bytes, copied_pages, pages, decoded_bytes: 0 }
+        Size { bytes, elements, data_bytes, copied_pages, pages, ..Size::default() }
     }
 }
 
@@ -398,14 +363,14 @@ impl Component {
             Payload::InstanceSection(section) => {
                 for instance in section.clone() {
                     if let Instance::Instantiate { module_index, .. } = instance? {
-                        self.inside += at(&self.modules, module_index);
+                        self.inside += module(&self.modules, module_index);
                     }
                 }
             }
             Payload::ComponentInstanceSection(section) => {
                 for instance in section.clone() {
                     if let ComponentInstance::Instantiate { component_index, .. } = instance? {
-                        self.inside += at(&self.components, component_index);
+                        self.inside += component(&self.components, component_index);
                     }
                 }
             }
@@ -420,8 +385,8 @@ impl Component {
             Payload::ComponentImportSection(section) => {
                 for import in section.clone() {
                     match import?.ty {
-                        ComponentTypeRef::Module(_) => self.modules.push(UNKNOWN),
-                        ComponentTypeRef::Component(_) => self.components.push(UNKNOWN),
+                        ComponentTypeRef::Module(_) => self.modules.push(given_module()),
+                        ComponentTypeRef::Component(_) => self.components.push(given_component()),
                         _ => {}
                     }
                 }
@@ -432,10 +397,10 @@ impl Component {
                     let export = export?;
                     match export.kind {
                         ComponentExternalKind::Module => {
-                            self.modules.push(at(&self.modules, export.index));
+                            self.modules.push(module(&self.modules, export.index));
                         }
                         ComponentExternalKind::Component => {
-                            self.components.push(at(&self.components, export.index));
+                            self.components.push(component(&self.components, export.index));
                         }
                         _ => {}
                     }
@@ -456,27 +421,31 @@ impl Component {
                     from.map_or((&[][..], &[][..]), |it| (&it.modules, &it.components));
                 match kind {
                     ComponentOuterAliasKind::CoreModule => {
-                        let size = at(modules, *index);
+                        let size = module(modules, *index);
                         self.modules.push(size);
                     }
                     ComponentOuterAliasKind::Component => {
-                        let size = at(components, *index);
+                        let size = component(components, *index);
                         self.components.push(size);
                     }
                     _ => {}
                 }
             }
             ComponentAlias::InstanceExport { kind: ComponentExternalKind::Module, .. } => {
-                self.modules.push(UNKNOWN);
+                self.modules.push(given_module());
             }
             ComponentAlias::InstanceExport { kind: ComponentExternalKind::Component, .. } => {
-                self.components.push(UNKNOWN);
+                self.components.push(given_component());
             }
             _ => {}
         }
     }
 }
 
-fn at(all: &[Size], index: u32) -> Size {
-    all.get(index as usize).copied().unwrap_or(UNKNOWN)
+fn module(all: &[Size], index: u32) -> Size {
+    all.get(index as usize).copied().unwrap_or_else(given_module)
+}
+
+fn component(all: &[Size], index: u32) -> Size {
+    all.get(index as usize).copied().unwrap_or_else(given_component)
 }

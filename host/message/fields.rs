@@ -36,11 +36,8 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
         return;
     }
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.to_str().unwrap_or_default().split(','))
-        .filter_map(|name| name.trim().parse().ok())
+    let named: Vec<HeaderName> = elements(headers, CONNECTION)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         // A message cannot do without these, whoever asks for it.
         .filter(|name| *name != HOST && *name != CONTENT_LENGTH && *name != CONTENT_TYPE)
         .collect();

@@ -17,6 +17,8 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use super::Failure;
+use super::link::Link;
+use super::paced::Heard;
 
 /// A request's body, as the guest makes it.
 pub type Outgoing = UnsyncBoxBody<Bytes, Failure>;
@@ -174,6 +176,9 @@ pub struct Returning {
     /// The longest pause.
     pause_max: Duration,
     pause: Option<Pin<Box<Sleep>>>,
+    /// Of the connection: that the guest gets something of it.
+    heard: Heard,
+    is_h2: bool,
     /// Tells the exchange that the body is complete, or is read no more.
     over: Option<oneshot::Sender<bool>>,
 }
@@ -184,9 +189,12 @@ impl Returning {
         body: Incoming,
         progress: Progress,
         pause_max: Duration,
+        link: &Link,
     ) -> (Self, oneshot::Receiver<bool>) {
         let (over, end) = oneshot::channel();
-        let mut returning = Returning { body, progress, pause_max, pause: None, over: Some(over) };
+        let (heard, is_h2, over) = (link.heard().clone(), link.is_h2(), Some(over));
+        let mut returning =
+            Returning { body, progress, pause_max, pause: None, heard, is_h2, over };
         if returning.body.is_end_stream() {
             returning.end(true);
         }
@@ -198,6 +206,13 @@ impl Returning {
             // The exchange may have ended before.
             let _ = over.send(is_whole);
         }
+    }
+
+    /// Whether a body of HTTP/2 has ended without its end: hyper takes a stream that is reset
+    /// without an error for one that has ended. A server that wants no more of the request may do
+    /// so behind its response (RFC 9113, 8.1), and else has no reason to.
+    fn is_broken_off(&self) -> bool {
+        self.is_h2 && !self.body.is_end_stream() && self.progress.get().0 == Turn::Nobody
     }
 
     /// Ready where nothing has come for too long, and it is not the guest who is waited for.
@@ -235,6 +250,11 @@ impl Body for Returning {
             });
         };
         this.pause = None;
+        this.heard.note();
+        if frame.is_none() && this.is_broken_off() {
+            this.end(false);
+            return Poll::Ready(Some(Err(Failure::Incomplete)));
+        }
         match &frame {
             Some(Ok(_)) if !this.body.is_end_stream() => {}
             Some(Ok(_)) | None => this.end(true),

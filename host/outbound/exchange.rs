@@ -76,7 +76,8 @@ impl Outbound {
             Ok((response, lent, place)) => {
                 let progress = sending.progress;
                 let (head, body) = response.into_parts();
-                let (body, over) = Returning::new(body, progress.clone(), times.between_bytes);
+                let (body, over) =
+                    Returning::new(body, progress.clone(), times.between_bytes, &lent.link);
                 let response = Response::from_parts(head, body);
                 if reply.send(Ok(Answer { response, sent })).is_ok() {
                     let is_whole = over.await.unwrap_or(false);

@@ -19,7 +19,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::body::Upload;
-use super::paced::{Paced, TURN_BYTES, too_many_interim};
+use super::paced::{Heard, Paced, SECURE_TURN_BYTES, TURN_BYTES, too_many_interim};
 use super::policy::{Destination, Host, Leave};
 use super::{Failure, Open};
 
@@ -38,18 +38,21 @@ const H1: &[u8] = b"http/1.1";
 /// A connection that requests can be sent by.
 pub enum Link {
     /// One request after the other.
-    H1 { sender: http1::SendRequest<Upload>, _closing: Closing },
+    H1 { sender: http1::SendRequest<Upload>, closing: Closing },
     /// Many at a time.
     H2(http2::SendRequest<Upload>, Rc<Closing>),
 }
 
 /// Closes a connection when the last who may use it lets go of it: one whose server takes no more
 /// of a body would stay open for ever.
-pub struct Closing(AbortHandle);
+pub struct Closing {
+    task: AbortHandle,
+    heard: Heard,
+}
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -63,6 +66,14 @@ pub enum Unanswered {
 impl Link {
     pub fn is_h2(&self) -> bool {
         matches!(self, Link::H2(..))
+    }
+
+    /// Counts what its server sends.
+    pub fn heard(&self) -> &Heard {
+        match self {
+            Link::H1 { closing, .. } => &closing.heard,
+            Link::H2(_, closing) => &closing.heard,
+        }
     }
 
     pub fn is_closed(&self) -> bool {
@@ -97,6 +108,7 @@ impl Link {
             sent = send => sent,
             () = too_many => return Err(Unanswered::Failed(Failure::Protocol)),
         };
+        self.heard().note();
         sent.map_err(|mut error| match error.take_message() {
             Some(request) => Unanswered::Unsent(Box::new(request)),
             None => Unanswered::Failed(Failure::of_exchange(error.error())),
@@ -134,8 +146,11 @@ pub async fn connect(
     deadline: Instant,
 ) -> Result<Link, Failure> {
     let stream = tcp(addresses, deadline).await?;
+    let heard = Heard::default();
+    let turn_bytes = if destination.is_secure { SECURE_TURN_BYTES } else { TURN_BYTES };
+    let stream = Paced::new(stream, turn_bytes, Some(heard.clone()));
     if !destination.is_secure {
-        return h1(TokioIo::new(Paced::new(stream)), config, open).await;
+        return h1(TokioIo::new(stream), config, (open, heard)).await;
     }
     let name = match &destination.host {
         Host::Address(address) => ServerName::IpAddress((*address).into()),
@@ -146,11 +161,11 @@ pub async fn connect(
     let stream = secured.map_err(|_| Failure::ConnectTimeout)?;
     let stream = stream.map_err(|error| Failure::of_tls(&error))?;
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
-    let io = TokioIo::new(Paced::new(stream));
+    let io = TokioIo::new(stream);
     if !is_h2 {
-        return h1(io, config, open).await;
+        return h1(io, config, (open, heard)).await;
     }
-    let shaken = timeout_at(deadline, h2(io, config, open)).await;
+    let shaken = timeout_at(deadline, h2(io, config, (open, heard))).await;
     shaken.map_err(|_| Failure::ConnectTimeout)?
 }
 
@@ -180,7 +195,7 @@ async fn tcp(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, F
     Err(failure)
 }
 
-async fn h1<T>(io: T, config: &Config, open: Open) -> Result<Link, Failure>
+async fn h1<T>(io: T, config: &Config, (open, heard): (Open, Heard)) -> Result<Link, Failure>
 where
     T: Read + Write + Unpin + 'static,
 {
@@ -194,10 +209,11 @@ where
         let _ = connection.await;
         drop(open);
     });
-    Ok(Link::H1 { sender, _closing: Closing(driven.abort_handle()) })
+    let closing = Closing { task: driven.abort_handle(), heard };
+    Ok(Link::H1 { sender, closing })
 }
 
-async fn h2<T>(io: T, config: &Config, open: Open) -> Result<Link, Failure>
+async fn h2<T>(io: T, config: &Config, (open, heard): (Open, Heard)) -> Result<Link, Failure>
 where
     T: Read + Write + Unpin + 'static,
 {
@@ -213,7 +229,8 @@ where
         let _ = connection.await;
         drop(open);
     });
-    Ok(Link::H2(sender, Rc::new(Closing(driven.abort_handle()))))
+    let closing = Closing { task: driven.abort_handle(), heard };
+    Ok(Link::H2(sender, Rc::new(closing)))
 }
 
 /// Runs what belongs to an HTTP/2 connection on its worker's thread.

@@ -1,13 +1,14 @@
 //! What keeps a server that sends without end from holding up a worker: its connection is read
-//! from in pieces, between which others have their turn, and its interim answers are counted.
+//! from in pieces, between which others have their turn, and its interim answers are counted. So is
+//! what a guest gets nothing of.
 //!
 //! hyper reads on as long as there is something, in one turn of its task, where what it reads is
-//! handed to nobody, as interim answers are.
+//! handed to nobody, as interim answers are; and so does TLS with its own messages.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use http::Request;
@@ -17,6 +18,11 @@ use tokio::sync::Notify;
 
 /// Bytes that are read in one turn. As interim answers they take hyper a millisecond.
 pub const TURN_BYTES: usize = 64 << 10;
+/// The same below TLS and HTTP/2, where a ticket, or an interim answer, can have ten bytes.
+pub const SECURE_TURN_BYTES: usize = 8 << 10;
+/// Bytes of a connection of which no guest gets anything, after which it is closed: more than a
+/// server may send ahead.
+const UNHEARD_MAX: usize = 2 << 20;
 /// Interim answers to one request: no server has more to say before its answer.
 const INTERIM_MAX: u32 = 64;
 
@@ -25,11 +31,25 @@ pub struct Paced<T> {
     io: T,
     /// Bytes since it has yielded, or had nothing to read.
     read: usize,
+    turn_bytes: usize,
+    heard: Option<Heard>,
+}
+
+/// Bytes that a connection's server has sent since somebody got something of them.
+#[derive(Clone, Default)]
+pub struct Heard(Arc<AtomicUsize>);
+
+impl Heard {
+    /// Says that somebody has.
+    pub fn note(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
 }
 
 impl<T> Paced<T> {
-    pub fn new(io: T) -> Self {
-        Paced { io, read: 0 }
+    /// `heard` counts what is read, where others say of what they got something.
+    pub fn new(io: T, turn_bytes: usize, heard: Option<Heard>) -> Self {
+        Paced { io, read: 0, turn_bytes, heard }
     }
 
     fn io(self: Pin<&mut Self>) -> Pin<&mut T>
@@ -46,17 +66,21 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.read >= TURN_BYTES {
+        if self.read >= self.turn_bytes {
             self.read = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
-        self.read = match polled {
-            Poll::Ready(_) => self.read + buffer.filled().len() - before,
-            Poll::Pending => 0,
-        };
+        let read = buffer.filled().len() - before;
+        self.read = if polled.is_ready() { self.read + read } else { 0 };
+        if let Some(heard) = &self.heard
+            && heard.0.fetch_add(read, Ordering::Relaxed) > UNHEARD_MAX
+        {
+            let why = "the server sends without end what nobody gets anything of";
+            return Poll::Ready(Err(io::Error::other(why)));
+        }
         polled
     }
 }
@@ -97,7 +121,8 @@ impl<T: Connection> Connection for Paced<T> {
     }
 }
 
-/// Ready when there have been too many interim answers to a request that is about to be sent.
+/// Ready when there have been too many interim answers to a request that is about to be sent. Those
+/// of HTTP/2 are told to nobody: hyper passes them over, until there is an answer or nobody waits.
 pub fn too_many_interim<B>(request: &mut Request<B>) -> impl Future<Output = ()> + use<B> {
     let (count, told) = (AtomicU32::new(0), Arc::new(Notify::new()));
     let tell = told.clone();

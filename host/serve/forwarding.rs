@@ -9,25 +9,27 @@ use http::HeaderMap;
 
 use super::respond;
 use super::worker::Worker;
-use crate::guest::Instance;
 use crate::guest::budget::Budget;
 use crate::guest::core::{Answer, CoreInstance};
 use crate::guest::kept::Kept;
 use crate::guest::meter::Meter;
+use crate::guest::{Instance, Pool};
 use crate::message::progress::Deadline;
 use crate::message::{Reject, Request, Response, ResponseBody};
 
 /// Sends a request on that a guest did not answer (`next`), and lets the guest see the answer.
 pub async fn pass_on(
     worker: &Rc<Worker>,
-    mut instance: Box<CoreInstance>,
+    instance: Box<CoreInstance>,
     context: i32,
     meter: &mut Meter<'_>,
 ) -> Result<Response, Reject> {
+    let mut waiting = Waiting { instance: Some(instance), pool: &worker.pool };
+    let instance = waiting.instance();
     let guest = Some(instance.guest().id);
     let (mut request, headers) = instance.next_request(meter).await?;
     if !instance.wants_response() {
-        worker.pool.give_back(Instance::Core(instance));
+        worker.pool.give_back(Instance::Core(waiting.end()));
         let response = forward(worker, guest, &mut request, &meter.deadline()).await?;
         return Ok(with_headers(response, headers));
     }
@@ -42,18 +44,47 @@ pub async fn pass_on(
                 (respond::problem(reject, id), true)
             }
         };
+    let instance = waiting.instance();
     if instance.buffers_response() {
         let bytes_max = worker.config.limits.response_bytes_max;
         let buffered = buffer(response, bytes_max, &instance.guest().about.memory, meter).await;
         response = buffered.inspect_err(|reject| {
-            tracing::warn!(request = %id, %reject, "the upstream's response cannot be kept whole");
+            if let Some(upstream) = &worker.upstream {
+                upstream.warn(id, &format!("its response cannot be kept whole: {reject}"));
+            }
         })?;
     }
     let answer = Answer { response, is_error };
     let pool = &worker.pool;
+    let instance = waiting.end();
     let (instance, response) = instance.response(request, answer, context, meter, pool).await?;
     worker.pool.give_back(Instance::Core(instance));
     Ok(response)
+}
+
+/// An instance whose request is elsewhere. It is dropped as its pool drops one: to give a large
+/// memory back takes a while.
+struct Waiting<'a> {
+    instance: Option<Box<CoreInstance>>,
+    pool: &'a Pool,
+}
+
+impl Waiting<'_> {
+    fn instance(&mut self) -> &mut CoreInstance {
+        self.instance.as_mut().expect("it is there until the end")
+    }
+
+    fn end(mut self) -> Box<CoreInstance> {
+        self.instance.take().expect("this is the end")
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(instance) = self.instance.take() {
+            self.pool.dispose(Instance::Core(instance));
+        }
+    }
 }
 
 /// What the guest had set before it passed the request on, under what the next handler has set.

@@ -68,6 +68,7 @@ pub async fn run(worker: Rc<Worker>) {
                 }
             }
             note_spare(&worker, now);
+            worker.pool.tidy();
             to_park = quiet(&worker, now, PARK_AFTER.min(limits.head_max));
         }
         for _ in 0..PARKED_AT_ONCE.min(to_park.len()) {

@@ -180,7 +180,7 @@ fn dispatch(
     match worker.route(&mut request, client) {
         Err(reject @ Reject::Paused) => {
             let worker = worker.clone();
-            Step::Later(Box::pin(async move { refuse(&worker, reject).await }))
+            Step::Later(Box::pin(async move { refuse(&worker, reject, started).await }))
         }
         Err(reject) => Step::Respond(Err(reject)),
         Ok(Routed::Ready(Instance::Core(mut instance), permit)) => {
@@ -248,7 +248,9 @@ async fn queue_for_twin(
 ) -> Result<Response, Reject> {
     let deadline = deadline(&worker, caller.started);
     let waited = worker.twins.clone().wait(&caller.client.serving, deadline).await;
-    let Ok(permit) = waited else { return refuse(&worker, Reject::NoInstance).await };
+    let Ok(permit) = waited else {
+        return refuse(&worker, Reject::NoInstance, caller.started).await;
+    };
     let headers = worker.take_headers();
     twin_later(worker, twin, permit, request, headers).await
 }
@@ -274,18 +276,19 @@ async fn wait_and_call(
     request.body.limit(guest.about.limits.body_bytes_max)?;
     let permit = match worker.admit(&guest, &caller.client) {
         Err(Reject::NoInstance) => None,
-        Err(reject) => return refuse(&worker, reject).await,
+        Err(reject) => return refuse(&worker, reject, caller.started).await,
         Ok(permit) => Some(permit),
     };
     queue_and_call(worker, guest, permit, request, caller).await
 }
 
 /// Refuses a request for which there is no place. Not at once: clients that ask again at once would
-/// take the time of those that are served.
-async fn refuse(worker: &Worker, reject: Reject) -> Result<Response, Reject> {
+/// take the time of those that are served. But not past its deadline either.
+async fn refuse(worker: &Worker, reject: Reject, started: Instant) -> Result<Response, Reject> {
     let earliest = worker.began.elapsed() + REFUSED_EVERY / 2;
     let moments = earliest.as_millis() / REFUSED_EVERY.as_millis() + 1;
     let moment = worker.began + REFUSED_EVERY * u32::try_from(moments).unwrap_or(u32::MAX);
+    let moment = moment.min(deadline(worker, started));
     tokio::time::sleep_until(moment.into()).await;
     Err(reject)
 }
@@ -301,7 +304,7 @@ async fn queue_and_call(
     let started = caller.started;
     let permit = match wait_in_queues(&worker, &guest, permit, &caller).await {
         Ok(permit) => permit,
-        Err(reject) => return refuse(&worker, reject).await,
+        Err(reject) => return refuse(&worker, reject, started).await,
     };
     match worker.pool.take(&guest) {
         Some(instance) => call(worker, instance, request, permit, started).await,
@@ -344,7 +347,7 @@ async fn make_and_call(
         let visit = Visit::join(seat, request, terms(&worker, permit, (started, true)));
         return respond_by(visit, deadline(&worker, started)).await;
     }
-    let instance = worker.pool.make(guest, Some(request.id)).await?;
+    let instance = worker.pool.make(guest, Some((request.id, started))).await?;
     call(worker, instance, request, permit, started).await
 }
 

@@ -22,18 +22,25 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::config::{self, QueueLimits};
+use crate::log::Quota;
 use crate::message::fields::{check_framing, has_good_host, head_bytes, strip_hop_by_hop};
 use crate::message::path;
 use crate::message::progress::{Deadline, Progress};
-use crate::message::{Reject, Request, RequestBody, Response, ResponseBody};
+use crate::message::{Reject, Request, RequestBody, RequestId, Response, ResponseBody};
 use crate::outbound::paced::{Paced, TURN_BYTES, too_many_interim};
 use crate::queue::Holder;
 use crate::registry::admit::{GuestGates, Permit};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest pause in the middle of a response's body, and of one that is sent.
+/// The longest pause in the middle of a response's body.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// An upstream may take nothing for so many times `--stall-timeout`: the kernel of one that reads
+/// slowly lets more come only when a good part of what it has is read.
+const UNTAKEN_TIMES: u32 = 4;
+
+/// Lines of the log about it, a second.
+const LINES_MAX: usize = 100;
 
 /// One worker's way to the upstream.
 pub struct Upstream {
@@ -44,22 +51,25 @@ pub struct Upstream {
     /// How long a request may wait for one of them.
     wait_max: Duration,
     header_bytes_max: usize,
+    /// For what goes wrong.
+    quota: Quota,
 }
 
 impl Upstream {
     /// `in_flight_max` is how many requests of this worker may be on their way to it; `queue`
-    /// bounds those that wait for that, of each handler.
+    /// bounds those that wait for that, of each handler. `stall_max` is how long a body may pause.
     pub fn new(
         upstream: &config::Upstream,
         header_bytes_max: usize,
         in_flight_max: usize,
         queue: QueueLimits,
+        stall_max: Duration,
     ) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         // An upstream that has answered and reads no more of the request holds no connection.
-        connector.set_tcp_user_timeout(Some(STALL_TIMEOUT));
+        connector.set_tcp_user_timeout(Some(stall_max.saturating_mul(UNTAKEN_TIMES)));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
@@ -73,6 +83,7 @@ impl Upstream {
             places: GuestGates::new(in_flight_max, queue),
             wait_max: queue.wait_max,
             header_bytes_max,
+            quota: Quota::new(LINES_MAX, usize::MAX),
         }
     }
 
@@ -99,33 +110,42 @@ impl Upstream {
                 biased;
                 sent = self.client.request(outbound) => sent,
                 () = too_many => {
-                    tracing::warn!(request = %id, "upstream {}: 1xx without end", self.authority);
+                    self.warn(id, "1xx without end");
                     return Err(Reject::UpstreamFailed);
                 }
             };
             match sent {
                 // Nobody asked for another protocol, and hyper keeps the other 1xx to itself.
                 Ok(response) if response.status().is_informational() => {
-                    tracing::warn!(request = %id, "upstream {}: a 1xx answer", self.authority);
+                    self.warn(id, "a 1xx answer");
                     Err(Reject::UpstreamFailed)
                 }
                 Ok(response) if head_bytes(response.headers()) > self.header_bytes_max => {
-                    tracing::warn!(request = %id, "upstream {}: too many headers", self.authority);
+                    self.warn(id, "too many headers");
                     Err(Reject::UpstreamFailed)
                 }
                 Ok(response) => inbound(response, place, body).map_err(|what| {
-                    tracing::warn!(request = %id, "upstream {}: {what}", self.authority);
+                    self.warn(id, what);
                     Reject::UpstreamFailed
                 }),
                 Err(error) => {
-                    let cause = root_cause(&error);
-                    tracing::warn!(request = %id, "upstream {}: {cause}", self.authority);
+                    self.warn(id, &root_cause(&error).to_string());
                     Err(body_reject(&error).unwrap_or(Reject::UpstreamFailed))
                 }
             }
         };
         let sent = deadline.within(sent).await;
         sent.unwrap_or(Err(Reject::UpstreamDeadline))
+    }
+
+    /// Says in the log what went wrong with a request, unless that would be too much: any client may
+    /// have it happen.
+    pub fn warn(&self, request: RequestId, what: &str) {
+        let Some(dropped) = self.quota.take(what.len()) else { return };
+        if dropped > 0 {
+            tracing::warn!("{dropped} more requests failed, too fast to be listed");
+        }
+        tracing::warn!(%request, "upstream {}: {what}", self.authority);
     }
 
     /// Takes a place, or waits for one in its handler's queue. A request that no handler has seen
@@ -144,7 +164,7 @@ impl Upstream {
         // A guest may have set them, but to the upstream they would be the host's word.
         request.strip_reserved();
         if let Err(what) = check(request) {
-            tracing::warn!(request = %request.id, "a request is not passed on: {what}");
+            self.warn(request.id, &format!("a request is not passed on: {what}"));
             return Err(Reject::InvalidRequest);
         }
         let path = format!("{}{}", self.base_path, request.uri);
@@ -189,7 +209,9 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, to: Uri) -> Self::Future {
         let connected = self.0.call(to);
-        Box::pin(async { Ok(TokioIo::new(Paced::new(connected.await?.into_inner()))) })
+        Box::pin(async {
+            Ok(TokioIo::new(Paced::new(connected.await?.into_inner(), TURN_BYTES, None)))
+        })
     }
 }
 

@@ -137,7 +137,8 @@ impl Worker {
             pool: Rc::new(pool),
             upstream: upstream.map(|it| {
                 let most = upstream_max(descriptors_max(), config.workers);
-                Upstream::new(it, config.limits.header_bytes_max, most, queue)
+                let stall_max = config.connections.stall_max;
+                Upstream::new(it, config.limits.header_bytes_max, most, queue, stall_max)
             }),
             config: config.clone(),
             draining: Cell::new(false),

@@ -176,6 +176,44 @@ fn data_that_is_far_apart_is_bounded() {
     assert_eq!(code, Some(0), "{said}");
 }
 
+/// A component may get a module from another one: it counts as the largest of the file.
+#[test]
+fn a_module_that_another_component_gives_counts() {
+    let far = |count: u32| -> String {
+        let segments = (0..count).map(|at| {
+            format!("(data (offset (i32.add (i32.const 0) (i32.const {}))) \"x\")", at * 4096)
+        });
+        segments.collect()
+    };
+    let exported = |count| {
+        format!(
+            r#"(component $inner (core module $large (memory 2000) {}) (export "m" (core module $large)))
+            (instance $given (instantiate $inner))
+            (alias export $given "m" (core module $m)) (core instance (instantiate $m))"#,
+            far(count)
+        )
+    };
+    let imported = |count| {
+        format!(
+            r#"(component $inner (import "m" (core module $m)) (core instance (instantiate $m)))
+            (core module $large (memory 2000) {})
+            (instance (instantiate $inner (with "m" (core module $large))))"#,
+            far(count)
+        )
+    };
+    for more in [exported(1_500), imported(1_500)] {
+        assert_says(&component(&more, HANDLER), &["copied to 3000 pages"]);
+    }
+    for more in [exported(500), imported(500)] {
+        let (code, said) = check(&component(&more, HANDLER));
+        assert_eq!(code, Some(0), "{said}");
+    }
+    let given = r#"(component $inner (component $empty) (export "c" (component $empty)))
+        (instance $given (instantiate $inner))
+        (alias export $given "c" (component $c)) (instance (instantiate $c))"#;
+    assert_says(&component(given, HANDLER), &["its size is not known"]);
+}
+
 #[test]
 fn a_component_that_is_cut_off_is_called_so() {
     let folder = tempfile::tempdir().expect("a folder");

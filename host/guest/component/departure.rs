@@ -115,10 +115,15 @@ impl Departure {
     /// Gives up, with the instance.
     fn fail(&mut self, reject: Reject, why: &str) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
         let Some(mut visit) = self.visit.take() else { return Poll::Ready(None) };
-        let reject = match visit.ended.take() {
+        let reject = match visit.end.take() {
             Some(Err(broken)) => {
                 dispose(&visit.pool, broken.instance);
                 visit.blame(broken.reject)
+            }
+            Some(Ok(instance)) => {
+                dispose(&visit.pool, Some(instance));
+                visit.log(why);
+                visit.blame(reject)
             }
             // The reason is on its way to the log.
             _ if visit.gone.is_gone() => reject,

@@ -12,6 +12,7 @@ use wasmtime_wasi_http::{FieldMap, WasiHttpCtxView, WasiHttpView as _, p2, p3};
 
 use super::State;
 use super::state::{FIELD_BYTES_MAX, HOSTCALL_FUEL};
+use crate::guest::allocator::Freed;
 use crate::guest::budget::{Budget, Charge};
 use crate::message::Reject;
 
@@ -44,6 +45,11 @@ impl Holdings {
     /// Bytes that have been written since nothing was left.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What it takes in all, with the resources, to let go of which takes a while.
+    pub fn size(&self) -> usize {
+        self.bytes + self.handles.as_ref().map_or(0, Charge::bytes)
     }
 
     /// Counts bytes before they are kept. `resources` counts what may hold them.
@@ -85,6 +91,12 @@ impl Holdings {
             let all = memory.take_anyway(bytes.next_multiple_of(CHUNK_BYTES));
             self.handles = Some(all);
         }
+    }
+}
+
+impl Drop for Holdings {
+    fn drop(&mut self) {
+        drop(Freed(self.size()));
     }
 }
 

@@ -103,6 +103,11 @@ impl ComponentInstance {
         self.store.data().limiter.memory_bytes()
     }
 
+    /// Bytes that the host keeps for its guest.
+    pub fn held_bytes(&self) -> usize {
+        self.store.data().held_bytes()
+    }
+
     /// Tells when it is gone.
     pub fn gone(&self) -> Gone {
         self.store.data().gone.clone()

@@ -7,6 +7,7 @@
 //! the memory of all guests. The queue itself is wasmtime's.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -25,6 +26,7 @@ use super::State;
 use super::hooks::CHUNK_BYTES_MAX;
 use crate::config::Limits;
 use crate::guest::About;
+use crate::guest::allocator::Freed;
 use crate::guest::budget::Purpose;
 use crate::guest::call::Fault;
 use crate::guest::core::misuse;
@@ -40,11 +42,16 @@ const CHARGE_BYTES: usize = 64 << 10;
 /// The bodies of a store to which the guest has not asked for a stream yet, by the numbers of their
 /// resources.
 #[derive(Default)]
-pub struct Unopened(Vec<(u32, Arc<Window>)>);
+pub struct Unopened {
+    windows: Vec<(u32, Arc<Window>)>,
+    /// Bytes that are charged for what the store's bodies hold, opened or not.
+    charged: Arc<AtomicUsize>,
+}
 
 /// What is known of a body to both of its ends.
 struct Window {
     about: Arc<About>,
+    charged_of_store: Arc<AtomicUsize>,
     /// The most that is held before anybody reads.
     held_max: usize,
     held: Mutex<Held>,
@@ -92,7 +99,7 @@ pub fn of_response(
     use wasmtime_wasi_http::p2::bindings::http::types::HostOutgoingResponse as Host;
     let response = Resource::<HostOutgoingResponse>::new_borrow(this.rep());
     let Ok(body) = Host::body(&mut state.http(), this)? else { return Ok(Err(())) };
-    let window = Window::new(&state.limiter.about, response_bytes_max);
+    let window = state.unopened.window(&state.limiter.about, response_bytes_max);
     state.unopened.put(body.rep(), window.clone());
     let response = state.table.get_mut(&response)?;
     response.body = response.body.take().map(|queue| Reading { queue, window }.boxed_unsync());
@@ -107,7 +114,7 @@ pub fn of_request(
     use wasmtime_wasi_http::p2::bindings::http::types::HostOutgoingRequest as Host;
     let request = Resource::<HostOutgoingRequest>::new_borrow(this.rep());
     let Ok(body) = Host::body(&mut state.http(), this)? else { return Ok(Err(())) };
-    let window = Window::new(&state.limiter.about, request_bytes_max);
+    let window = state.unopened.window(&state.limiter.about, request_bytes_max);
     state.unopened.put(body.rep(), window.clone());
     let request = state.table.get_mut(&request)?;
     request.body = request.body.take().map(|queue| Reading { queue, window }.boxed_unsync());
@@ -124,31 +131,37 @@ pub fn write(state: &mut State, this: Resource<HostOutgoingBody>) -> Once<DynOut
 }
 
 impl Unopened {
+    fn window(&self, about: &Arc<About>, held_max: fn(&Limits) -> usize) -> Arc<Window> {
+        let held_max = held_max(&about.limits);
+        let (about, charged_of_store) = (about.clone(), self.charged.clone());
+        Arc::new(Window { about, charged_of_store, held_max, held: Mutex::default() })
+    }
+
+    /// Bytes that are charged for what the store's bodies hold.
+    pub fn charged(&self) -> usize {
+        self.charged.load(Ordering::Relaxed)
+    }
+
     fn put(&mut self, body: u32, window: Arc<Window>) {
         // The number may be that of an earlier body which was never opened.
-        match self.0.iter_mut().find(|(rep, _)| *rep == body) {
+        match self.windows.iter_mut().find(|(rep, _)| *rep == body) {
             Some((_, place)) => *place = window,
-            None => self.0.push((body, window)),
+            None => self.windows.push((body, window)),
         }
     }
 
     fn take(&mut self, body: u32) -> Option<Arc<Window>> {
-        let place = self.0.iter().position(|(rep, _)| *rep == body)?;
-        Some(self.0.swap_remove(place).1)
+        let place = self.windows.iter().position(|(rep, _)| *rep == body)?;
+        Some(self.windows.swap_remove(place).1)
     }
 
     /// As at first.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.windows.clear();
     }
 }
 
 impl Window {
-    fn new(about: &Arc<About>, held_max: fn(&Limits) -> usize) -> Arc<Window> {
-        let held_max = held_max(&about.limits);
-        Arc::new(Window { about: about.clone(), held_max, held: Mutex::default() })
-    }
-
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -175,8 +188,10 @@ impl Window {
         let more = held.bytes + bytes + WRITE_BYTES;
         let charged = more / CHARGE_BYTES * CHARGE_BYTES;
         if charged > held.charged {
-            let taken = self.about.memory.take(charged - held.charged, Purpose::Growth);
+            let more = charged - held.charged;
+            let taken = self.about.memory.take(more, Purpose::Growth);
             taken.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))?;
+            self.charged_of_store.fetch_add(more, Ordering::Relaxed);
             held.charged = charged;
         }
         held.bytes = more;
@@ -192,10 +207,15 @@ impl Window {
         // In large steps, so that a body that is read as it is written changes nothing.
         let charged = held.bytes / CHARGE_BYTES * CHARGE_BYTES;
         if held.charged > charged && (charged == 0 || held.charged > charged + least_bytes()) {
-            self.about.memory.give(held.charged - charged);
+            self.give(held.charged - charged);
             held.charged = charged;
         }
         held.wake();
+    }
+
+    fn give(&self, bytes: usize) {
+        self.about.memory.give(bytes);
+        self.charged_of_store.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -212,7 +232,8 @@ impl Drop for Window {
     fn drop(&mut self) {
         let charged = self.lock().charged;
         if charged > 0 {
-            self.about.memory.give(charged);
+            self.give(charged);
+            drop(Freed(charged));
         }
     }
 }

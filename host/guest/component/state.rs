@@ -60,14 +60,14 @@ pub struct State {
     pub unopened: Unopened,
     /// For a large result on its way to the guest, until the next one.
     pub result: Option<Charge>,
-    /// What else it has the host keep.
-    held: Holdings,
     http: WasiHttpCtx,
     /// Made when the guest first asks for it.
     wasi: Option<Box<WasiCtx>>,
     /// Where stdout and stderr go; made with `wasi`.
     log: Option<SharedSink>,
     request: Option<RequestId>,
+    /// What else it has the host keep; dropped behind that.
+    held: Holdings,
 }
 
 impl State {
@@ -159,6 +159,11 @@ impl State {
         let State { held, table, limiter, .. } = self;
         let resources = || table.iter_mut().count();
         held.add(&limiter.about.memory, bytes, resources).map_err(refused)
+    }
+
+    /// Bytes that the host keeps for the guest.
+    pub fn held_bytes(&self) -> usize {
+        self.held.size() + self.unopened.charged()
     }
 
     /// Gives a flattened guest a resource.

@@ -76,11 +76,33 @@ pub struct Broken {
     pub instance: Option<Box<ComponentInstance>>,
 }
 
+/// How a call has ended, once it has. An instance that nobody takes is dropped as its pool drops
+/// one: that may take a while.
+pub(super) struct End {
+    ended: Option<Ended>,
+    pool: Rc<Pool>,
+}
+
+impl End {
+    pub(super) fn take(&mut self) -> Option<Ended> {
+        self.ended.take()
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        match self.ended.take() {
+            Some(Ok(instance)) => dispose(&self.pool, Some(instance)),
+            Some(Err(broken)) => dispose(&self.pool, broken.instance),
+            None => {}
+        }
+    }
+}
+
 /// A request that a component handles.
 pub struct Visit {
     call: Call,
-    /// How the call has ended.
-    pub(super) ended: Option<Ended>,
+    pub(super) end: End,
     head: oneshot::Receiver<Head>,
     pub(super) gone: Gone,
     watch: Option<Arc<Watch>>,
@@ -169,7 +191,8 @@ impl Visit {
         (about, pool): (Arc<About>, Rc<Pool>),
     ) -> Self {
         let Asked { id, method, watch, progress, flow } = asked;
-        Visit { call, ended: None, head, gone, watch, progress, flow, about, id, method, pool }
+        let end = End { ended: None, pool: pool.clone() };
+        Visit { call, end, head, gone, watch, progress, flow, about, id, method, pool }
     }
 
     /// The guest's response. Its body may still be coming.
@@ -240,12 +263,13 @@ impl Visit {
         if is_late && !self.poll_call(cx) {
             return Poll::Pending;
         }
-        Poll::Ready(Err(match self.ended.take() {
+        Poll::Ready(Err(match self.end.take() {
             Some(Err(broken)) => {
                 dispose(&self.pool, broken.instance);
                 broken.reject
             }
-            _ => {
+            ended => {
+                dispose(&self.pool, ended.and_then(Result::ok));
                 self.log("it ended, or dropped its response-outparam, without a response");
                 Reject::InvalidResponse
             }
@@ -254,20 +278,20 @@ impl Visit {
 
     /// Lets the call go on; whether it has ended.
     pub(super) fn poll_call(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.ended.is_none() {
+        if self.end.ended.is_none() {
             let polled = match &mut self.call {
                 Call::Alone(call) | Call::Answering(call) => call.as_mut().poll(cx),
                 Call::Among(seat) => seat.poll(cx),
             };
             if let Poll::Ready(ended) = polled {
-                self.ended = Some(ended);
+                self.end.ended = Some(ended);
             }
         }
-        self.ended.is_some()
+        self.end.ended.is_some()
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.ended.is_some()
+        self.end.ended.is_some()
     }
 
     /// How often the request's body has been asked for more. Where the guest has ended and it is
@@ -287,8 +311,8 @@ impl Visit {
 
     /// Lets the guest go on for a while without its client, if it has not ended.
     pub(super) fn leave(self) {
-        let Visit { call, ended, pool, .. } = self;
-        match ended {
+        let Visit { call, mut end, pool, .. } = self;
+        match end.take() {
             Some(Ok(instance)) => pool.give_back(Instance::Component(instance)),
             Some(Err(Broken { instance, .. })) => dispose(&pool, instance),
             None => {

@@ -4,7 +4,7 @@
 //! Owns where something is added.
 
 use wasm_encoder::{BlockType, InstructionSink};
-use wasmparser::{FunctionBody, Operator};
+use wasmparser::{BinaryReader, FunctionBody, Operator};
 
 use super::helpers::{Helper, Helpers};
 use super::offsets::OffsetMap;
@@ -168,8 +168,15 @@ impl Writer<'_, '_> {
     /// Whether the instruction at `start` loads or stores (core specification, 5.4.7 and 5.4.9).
     fn is_access(&self, start: usize) -> bool {
         const VECTOR: u8 = 0xfd;
-        let code = self.wasm.get(start..).unwrap_or_default();
-        matches!(code, [0x28..=0x3e, ..] | [VECTOR, 0..=11 | 84..=93, ..])
+        match self.wasm.get(start..).unwrap_or_default() {
+            [0x28..=0x3e, ..] => true,
+            // The number that follows may have more bytes than it needs.
+            [VECTOR, number @ ..] => {
+                let number = BinaryReader::new(number, start + 1).read_var_u32();
+                number.is_ok_and(|number| matches!(number, 0..=11 | 84..=93))
+            }
+            _ => false,
+        }
     }
 
     /// Whether an instruction has the host do something that takes more than a moment.

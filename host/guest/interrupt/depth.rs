@@ -36,6 +36,7 @@ impl Graph {
             open: Vec::new(),
             chains: vec![0; self.calls.len() + 1],
             deep: vec![false; self.calls.len() + 1],
+            count: 0,
         };
         for function in 0..=self.calls.len() as u32 {
             if walk.seen[function as usize].is_none() {
@@ -77,19 +78,20 @@ struct Walk<'a> {
     /// The longest chain of calls that begins with each function.
     chains: Vec<usize>,
     deep: Vec<bool>,
+    /// How many have been seen.
+    count: u32,
 }
 
 impl Walk<'_> {
     fn go(&mut self, first: u32) {
         let mut path = vec![(first, 0)];
-        let mut count = self.seen.iter().flatten().count() as u32;
         while let Some((function, index)) = path.last_mut() {
             let function = *function;
             if *index == 0 && self.seen[function as usize].is_none() {
-                self.seen[function as usize] =
-                    Some(Seen { number: count, lowest: count, is_open: true });
+                let number = self.count;
+                self.seen[function as usize] = Some(Seen { number, lowest: number, is_open: true });
                 self.open.push(function);
-                count += 1;
+                self.count += 1;
             }
             let callee = self.graph.callee(function, *index);
             *index += 1;

@@ -3,6 +3,9 @@
 mod bulk;
 mod calls;
 
+use wasm_encoder::{
+    CodeSection, Function, FunctionSection, MemorySection, MemoryType, Module, TypeSection,
+};
 use wasmparser::{Parser, Payload};
 
 use super::{Divisible, Interruptible, OffsetMap};
@@ -68,6 +71,42 @@ fn long_code_looks_now_and_then() {
     assert_eq!(code(&arms(&short)), 0);
     assert_eq!(code(&format!("{short}{}", arms(&short))), 0);
     assert!(code(&format!("{short}{short}{}", arms(&short))) > 0);
+}
+
+/// The number of a vector instruction may be written with more bytes than it needs.
+#[test]
+fn an_access_counts_however_it_is_written() {
+    let looks_beside = |load: &[u8]| {
+        let (mut types, mut functions, mut memories, mut code) = Default::default();
+        TypeSection::ty(&mut types).function([], []);
+        FunctionSection::function(&mut functions, 0);
+        let minimum = 1;
+        let memory = MemoryType {
+            minimum,
+            maximum: None,
+            memory64: false,
+            shared: false,
+            page_size_log2: None,
+        };
+        MemorySection::memory(&mut memories, memory);
+        let mut function = Function::new([]);
+        for _ in 0..2_000 {
+            function.instructions().i32_const(0);
+            function.raw(load.iter().copied());
+            function.instructions().drop();
+        }
+        function.instructions().end();
+        CodeSection::function(&mut code, &function);
+        let mut module = Module::new();
+        module.section(&types).section(&functions).section(&memories).section(&code);
+        let rewritten = super::module(&module.finish(), DIVISIBLE);
+        looks(&rewritten.unwrap_or_else(|error| panic!("{error}")).wasm)
+    };
+    assert_eq!(looks_beside(&[0xfd, 0, 0, 0]), 6);
+    assert_eq!(looks_beside(&[0xfd, 0x80, 0, 0, 0]), 6);
+    // v128.load32_zero, as it is and with two bytes more.
+    assert_eq!(looks_beside(&[0xfd, 0x5c, 0, 0]), 6);
+    assert_eq!(looks_beside(&[0xfd, 0xdc, 0x80, 0, 0, 0]), 6);
 }
 
 /// A check in an arm that is jumped over helps nobody.

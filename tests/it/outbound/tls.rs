@@ -14,9 +14,12 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::CertifiedKey;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::server::TlsStream;
 
 use super::{assert_code, fetch, fetch_with, good, setup};
 use crate::component::assert_as_new;
@@ -30,9 +33,26 @@ struct Secure {
     pem: String,
 }
 
+/// What a server that speaks HTTP/2 by hand says to a request.
+#[derive(Clone, Copy)]
+struct Said {
+    frames: &'static [u8],
+    /// Whether it says that again and again.
+    is_endless: bool,
+}
+
 impl Secure {
     /// A server of this name, which speaks these protocols.
     fn start(name: &str, protocols: &[&[u8]]) -> Secure {
+        Self::start_with(name, protocols, None, 2)
+    }
+
+    /// One of HTTP/2, which says this.
+    fn saying(said: Said) -> Secure {
+        Self::start_with("localhost", &[b"h2"], Some(said), 2)
+    }
+
+    fn start_with(name: &str, protocols: &[&[u8]], said: Option<Said>, tickets: usize) -> Secure {
         let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
         let CertifiedKey { cert, signing_key } = made;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
@@ -40,6 +60,7 @@ impl Secure {
         let mut config =
             config.with_single_cert(vec![cert.der().clone()], key).expect("a certificate");
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        config.send_tls13_tickets = tickets;
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket");
         let address = listener.local_addr().expect("an address");
@@ -47,7 +68,7 @@ impl Secure {
         let counted = connections.clone();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(serve(listener, config, counted));
+            runtime.expect("a runtime").block_on(serve(listener, config, said, counted));
         });
         Secure { address, connections, pem: cert.pem() }
     }
@@ -61,7 +82,12 @@ impl Secure {
     }
 }
 
-async fn serve(listener: std::net::TcpListener, config: ServerConfig, counted: Arc<AtomicUsize>) {
+async fn serve(
+    listener: std::net::TcpListener,
+    config: ServerConfig,
+    said: Option<Said>,
+    counted: Arc<AtomicUsize>,
+) {
     let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
     let acceptor = TlsAcceptor::from(Arc::new(config));
     loop {
@@ -70,7 +96,12 @@ async fn serve(listener: std::net::TcpListener, config: ServerConfig, counted: A
         let acceptor = acceptor.clone();
         tokio::spawn(async move {
             // Some clients do not trust it.
-            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let Ok(mut stream) = acceptor.accept(stream).await else { return };
+            if let Some(said) = said {
+                // The client may go at any time.
+                let _ = say(&mut stream, said).await;
+                return;
+            }
             let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let (io, service) = (TokioIo::new(stream), service_fn(answer));
             let _ = match is_h2 {
@@ -81,6 +112,37 @@ async fn serve(listener: std::net::TcpListener, config: ServerConfig, counted: A
             };
         });
     }
+}
+
+/// Waits for a request, says something, and stays until the client goes (RFC 9113, 3.4 and 4.1).
+async fn say(stream: &mut TlsStream<TcpStream>, said: Said) -> std::io::Result<()> {
+    const PREFACE_BYTES: usize = 24;
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const HEADERS: u8 = 1;
+    let mut seen = Vec::new();
+    let is_asked = |seen: &[u8]| {
+        let mut rest = seen.get(PREFACE_BYTES..).unwrap_or_default();
+        while let [0, high, low, kind, ..] = rest {
+            if *kind == HEADERS {
+                return true;
+            }
+            let bytes = usize::from(u16::from_be_bytes([*high, *low]));
+            rest = rest.get(9 + bytes..).unwrap_or_default();
+        }
+        false
+    };
+    stream.write_all(SETTINGS).await?;
+    while !is_asked(&seen) {
+        if stream.read_buf(&mut seen).await? == 0 {
+            return Ok(());
+        }
+    }
+    stream.write_all(said.frames).await?;
+    while said.is_endless {
+        stream.write_all(said.frames).await?;
+    }
+    while stream.read_buf(&mut seen).await? > 0 {}
+    Ok(())
 }
 
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -154,4 +216,32 @@ fn a_server_has_to_be_who_it_says() {
     let told = fetch(&host, &format!("https://localhost:{port}/"));
     assert!(told.contains("Tls") || told.contains("ConnectionTerminated"), "{told}");
     assert_as_new(&host);
+}
+
+/// A stream that is reset without an error has not ended (RFC 9113, 8.1).
+#[test]
+fn a_body_of_http2_that_breaks_off_is_not_complete() {
+    let frames = b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x03\0\0\0\0\0\x01hel\
+        \0\0\x04\x03\0\0\0\0\x01\0\0\0\0";
+    let server = Secure::saying(Said { frames, is_endless: false });
+    let folder = tempfile::tempdir().expect("a folder");
+    let host = trusting(&server.pem, folder.path());
+    assert_code(&fetch(&host, &server.url("localhost")), "HttpResponseIncomplete");
+    assert_as_new(&host);
+}
+
+/// What a server says without end, and no guest gets anything of, ends its connection: interim
+/// answers of HTTP/2, and tickets of TLS.
+#[test]
+fn what_nobody_gets_anything_of_has_an_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let frames = b"\0\0\x05\x01\x04\0\0\0\x01\x08\x03103";
+    let interim = Secure::saying(Said { frames, is_endless: true });
+    let tickets = Secure::start_with("localhost", &[b"http/1.1"], None, 60_000);
+    for server in [interim, tickets] {
+        let host = trusting(&server.pem, folder.path());
+        let told = fetch(&host, &server.url("localhost"));
+        assert!(told.contains("Connection") || told.contains("Protocol"), "{told}");
+        assert_as_new(&host);
+    }
 }

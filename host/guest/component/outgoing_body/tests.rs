@@ -10,7 +10,7 @@ use wasmtime_wasi_http::p2::body::{HostOutgoingBody, StreamContext};
 use wasmtime_wasi_io::streams::{OutputStream as _, StreamError};
 
 use super::{
-    CHUNK_BYTES_MAX, Reading, WRITES_MAX, Window, Writing, response_bytes_max, writes_max,
+    CHUNK_BYTES_MAX, Reading, Unopened, WRITES_MAX, Writing, response_bytes_max, writes_max,
 };
 use crate::config::{Limits, Words};
 use crate::guest::About;
@@ -26,7 +26,7 @@ fn body(total: usize) -> (Writing, Reading, Budget) {
     let (slots, chunk) = (writes_max(&limits), CHUNK_BYTES_MAX);
     let (mut host, queue): (_, WasiBody) =
         HostOutgoingBody::new(StreamContext::Response, None, slots, chunk);
-    let window = Window::new(&about, response_bytes_max);
+    let window = Unopened::default().window(&about, response_bytes_max);
     let stream = host.take_output_stream().expect("it is taken once");
     let writing = Writing { queue: stream, window: Arc::clone(&window), permitted: 0 };
     (writing, Reading { queue, window }, memory)

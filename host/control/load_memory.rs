@@ -4,10 +4,11 @@
 //! Owns who waits for whom: large files for each other, small ones for nobody.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::guest::budget::{Budget, Charge};
 use crate::guest::child::Cancel;
+use crate::guest::failure::Failure;
 
 /// The file, what comes back of it, and the same in the form in which it is kept.
 const COPIES: u64 = 3;
@@ -15,7 +16,11 @@ const COPIES: u64 = 3;
 const ROOM_PART: u64 = 8;
 /// The part of that up to which a file is small. There are twenty loads at once at the most.
 const SMALL_PART: u64 = 32;
-/// How often one that waits looks whether it has been cancelled.
+/// The part of the memory for guests that one load may take: the rest is for those that are served.
+const ONE_PART: u64 = 2;
+/// How long one waits for guests to give memory back, and how often it looks, also whether it has
+/// been cancelled.
+const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Room for large loads.
@@ -29,7 +34,31 @@ pub struct Room {
 pub struct Place<'a> {
     room: &'a Room,
     bytes: u64,
-    _charge: Charge,
+    charge: Charge,
+}
+
+impl Place<'_> {
+    /// Takes memory that the guests leave. Those that are served are not to go without.
+    fn take_memory(&mut self, cancel: &Cancel) -> Result<(), Failure> {
+        let bytes = usize::try_from(self.bytes).unwrap_or(usize::MAX);
+        let began = Instant::now();
+        let memory = &self.room.memory;
+        let is_there = || memory.total() - memory.total() / 8 >= memory.used() + bytes;
+        // The first time, what is kept ready is given up for it.
+        let mut is_first = true;
+        while bytes > 0 && !((is_first || is_there()) && self.charge.raise_to(bytes).is_ok()) {
+            is_first = false;
+            if began.elapsed() >= PATIENCE || cancel.is_cancelled() {
+                return Err(Failure::of_shortage(format!(
+                    "to load it takes {} KiB, and the guests that are served leave no more of \
+                     --memory-total",
+                    bytes >> 10
+                )));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
 }
 
 impl Room {
@@ -38,10 +67,22 @@ impl Room {
     }
 
     /// Waits for room for a file of so many bytes, or until its load is cancelled. Blocks. One that
-    /// is larger than all there is goes alone.
-    pub fn enter(&self, file_bytes: u64, cancel: &Cancel) -> Place<'_> {
+    /// is larger than all there is for loads goes alone.
+    ///
+    /// # Errors
+    /// It is too large for the memory of this host, or the guests have not left enough of it.
+    pub fn enter(&self, file_bytes: u64, cancel: &Cancel) -> Result<Place<'_>, Failure> {
         let bytes = file_bytes.saturating_mul(COPIES);
-        let max = self.memory.total() as u64 / ROOM_PART;
+        let total = self.memory.total() as u64;
+        if bytes > total / ONE_PART {
+            return Err(Failure::of_file(format!(
+                "to load it takes {COPIES} times its {} KiB, which is more than a half of \
+                 --memory-total ({} KiB): make it smaller, or raise that",
+                file_bytes >> 10,
+                total >> 10
+            )));
+        }
+        let max = total / ROOM_PART;
         let is_small = bytes <= max / SMALL_PART;
         let bytes = if is_small { 0 } else { bytes };
         let mut used = self.lock();
@@ -51,8 +92,9 @@ impl Room {
         }
         *used += bytes;
         drop(used);
-        let charged = usize::try_from(bytes).unwrap_or(usize::MAX);
-        Place { room: self, bytes, _charge: self.memory.take_anyway(charged) }
+        let mut place = Place { room: self, bytes, charge: self.memory.nothing() };
+        place.take_memory(cancel)?;
+        Ok(place)
     }
 
     fn lock(&self) -> MutexGuard<'_, u64> {
@@ -66,3 +108,6 @@ impl Drop for Place<'_> {
         self.room.freed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests;

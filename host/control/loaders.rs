@@ -213,6 +213,7 @@ fn read<'a>(job: &Job, room: &'a Room) -> Result<Option<Read<'a>>, (Option<Stamp
     };
     let stamp = Stamp::read(path).map_err(|error| (None, Failure::of_access(&error)))?;
     let place = room.enter(stamp.bytes().min(FILE_BYTES_MAX), &job.cancel);
+    let place = place.map_err(|failure| (Some(stamp), failure))?;
     let source = Source::read(path).map_err(|failure| (Some(stamp), failure))?;
     let is_whole = Stamp::read(path).is_ok_and(|now| now == stamp);
     Ok(is_whole.then_some((Some(stamp), source, Some(place))))

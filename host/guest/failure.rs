@@ -43,6 +43,11 @@ impl Failure {
         Failure { reason, cause: Cause::Unclear }
     }
 
+    /// For want of something that others have now.
+    pub fn of_shortage(reason: Reason) -> Self {
+        Failure { reason, cause: Cause::Shortage }
+    }
+
     /// Why a file cannot be read.
     pub fn of_access(error: &io::Error) -> Self {
         let cause = if is_shortage(error) { Cause::Shortage } else { Cause::Access };

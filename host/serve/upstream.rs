@@ -138,8 +138,8 @@ impl Upstream {
         sent.unwrap_or(Err(Reject::UpstreamDeadline))
     }
 
-    /// Says in the log what went wrong with a request, unless that would be too much: any client may
-    /// have it happen.
+    /// Says in the log what went wrong with a request, unless that would be too much: any client
+    /// may have it happen.
     pub fn warn(&self, request: RequestId, what: &str) {
         let Some(dropped) = self.quota.take(what.len()) else { return };
         if dropped > 0 {

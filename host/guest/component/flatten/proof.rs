@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use wasmparser::{ExternalKind, Parser, Payload, TypeRef};
+use wasmparser::{ComponentExternalKind, ExternalKind, Parser, Payload, TypeRef};
 
 use super::MEMORY;
 use super::builtin::{CANON, Ty};
-use super::graph::{CoreFunc, CoreInstance, Func, Graph, Options};
+use super::graph::{CoreFunc, CoreInstance, Func, Graph, Options, Outer};
 use super::shim::{fixup_import, shim_slot};
 use crate::guest::component::config::CONFIG;
 
@@ -196,12 +196,33 @@ impl<'g, 'a> Proof<'g, 'a> {
         all.filter(|(_, it)| matches!(it, CoreInstance::Of(..))).map(|(index, _)| index as u32)
     }
 
-    /// Checks that no other module is instantiated.
+    /// Checks that no other module is instantiated, here or in a component that is.
     pub fn nothing_else_runs(&self) -> Option<()> {
+        for instance in &self.graph.instances {
+            if let Outer::Of(component, args) = instance {
+                let is_code = |kind| {
+                    matches!(kind, ComponentExternalKind::Module | ComponentExternalKind::Component)
+                };
+                if args.iter().any(|arg| is_code(arg.1)) {
+                    return None;
+                }
+                runs_nothing(self.graph.components.get(*component as usize)?)?;
+            }
+        }
         match self.instantiated().count() {
             1 => Some(()),
             3 => self.shim_and_fixups().map(drop),
             _ => None,
         }
     }
+}
+
+/// Checks that nothing in a component is instantiated that has code.
+fn runs_nothing(component: &[u8]) -> Option<()> {
+    for payload in Parser::new(0).parse_all(component) {
+        if let Payload::InstanceSection(_) | Payload::ComponentStartSection { .. } = payload.ok()? {
+            return None;
+        }
+    }
+    Some(())
 }

@@ -214,6 +214,11 @@ impl Charge {
         self.bytes
     }
 
+    /// All of it, of which nothing is left here.
+    pub fn take(&mut self) -> Charge {
+        Charge { memory: self.memory.clone(), bytes: std::mem::take(&mut self.bytes) }
+    }
+
     /// Takes more, so that it is so much in all; what is taken already stays.
     ///
     /// # Errors

@@ -7,11 +7,15 @@
 use bytes::Bytes;
 
 use super::budget::{Budget, Charge};
+use super::lane;
 use super::mapped::Mapped;
 use crate::message::Reject;
 
 /// Up to here they do not count. A request has three such texts at most, a connection one answer.
 const FREE_BYTES_MAX: usize = 16 * 1024;
+
+/// What takes less is given back at once.
+const DISCARDED_BYTES_MIN: usize = 1 << 20;
 
 /// A text that grows.
 #[derive(Default)]
@@ -26,8 +30,18 @@ pub struct Kept {
 struct Large {
     bytes: Mapped,
     len: usize,
-    /// Given back after the bytes are.
     charge: Charge,
+}
+
+/// A large one is given back in the slow lane: for 8 MiB the kernel takes some milliseconds. What it
+/// is charged is given back after that.
+impl Drop for Large {
+    fn drop(&mut self) {
+        let waste = (self.bytes.take(), self.charge.take());
+        if waste.1.bytes() >= DISCARDED_BYTES_MIN {
+            lane::discard_here(waste);
+        }
+    }
 }
 
 impl Kept {

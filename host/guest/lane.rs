@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -52,6 +53,26 @@ enum Turn {
     /// To let go of a call that nobody waits for.
     Abandon(Job),
     Discard(Waste),
+}
+
+thread_local! {
+    /// The lane of this thread, where it is a worker's.
+    static HERE: RefCell<Option<Entry>> = const { RefCell::new(None) };
+}
+
+/// What may wait to be dropped that was discarded by [`discard_here`]: it is still charged.
+const WASTE_HERE_MAX: usize = 8;
+
+/// Drops something in the slow lane of this thread, if it has one that is not behind with that.
+pub fn discard_here(waste: impl Send + 'static) {
+    // A thread that ends drops it itself.
+    let _ = HERE.try_with(|here| {
+        if let Some(entry) = &*here.borrow()
+            && entry.0.waste.load(Ordering::Relaxed) < WASTE_HERE_MAX
+        {
+            entry.discard(waste);
+        }
+    });
 }
 
 /// What is only to be dropped.
@@ -214,6 +235,11 @@ impl Entry {
 }
 
 impl Entry {
+    /// Makes this the lane of this thread.
+    pub fn use_here(&self) {
+        HERE.set(Some(self.clone()));
+    }
+
     /// Drops something in the slow lane, if there is one and it is not behind with that. The
     /// memory of an instance, say: to give back a hundred MiB takes ten milliseconds.
     pub fn discard(&self, waste: impl Send + 'static) {

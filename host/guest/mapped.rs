@@ -38,6 +38,11 @@ impl Mapped {
         }
     }
 
+    /// The bytes, of which nothing is left here.
+    pub fn take(&mut self) -> Mapped {
+        Mapped(self.0.take())
+    }
+
     /// Room for at least so many bytes; `None` where the kernel has none.
     pub fn new(bytes: usize) -> Option<Mapped> {
         let mapped = if bytes <= *SPARE_BYTES.end() {

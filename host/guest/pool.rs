@@ -90,6 +90,7 @@ impl Pool {
         memory: Budget,
         queue: QueueLimits,
     ) -> Self {
+        exits.lane.use_here();
         Pool {
             shelves: RefCell::new(Shelves::new(ready_max, memory.clone())),
             retired: RefCell::default(),

@@ -214,6 +214,11 @@ impl Charge {
         self.bytes
     }
 
+    /// Whether others may wait for it.
+    pub fn is_tight(&self) -> bool {
+        self.memory.is_tight()
+    }
+
     /// All of it, of which nothing is left here.
     pub fn take(&mut self) -> Charge {
         Charge { memory: self.memory.clone(), bytes: std::mem::take(&mut self.bytes) }

@@ -33,12 +33,12 @@ struct Large {
     charge: Charge,
 }
 
-/// A large one is given back in the slow lane: for 8 MiB the kernel takes some milliseconds. What it
-/// is charged is given back after that.
+/// A large one is given back in the slow lane: for 8 MiB the kernel takes some milliseconds. What
+/// it is charged is given back after that, so not where others may wait for it.
 impl Drop for Large {
     fn drop(&mut self) {
         let waste = (self.bytes.take(), self.charge.take());
-        if waste.1.bytes() >= DISCARDED_BYTES_MIN {
+        if waste.1.bytes() >= DISCARDED_BYTES_MIN && !waste.1.is_tight() {
             lane::discard_here(waste);
         }
     }

@@ -165,6 +165,7 @@ pub async fn connect(
     if !is_h2 {
         return h1(io, config, (open, heard)).await;
     }
+    heard.set_h2();
     let shaken = timeout_at(deadline, h2(io, config, (open, heard))).await;
     shaken.map_err(|_| Failure::ConnectTimeout)?
 }

@@ -8,7 +8,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use http::Request;
@@ -19,10 +19,11 @@ use tokio::sync::Notify;
 /// Bytes that are read in one turn. As interim answers they take hyper a millisecond.
 pub const TURN_BYTES: usize = 64 << 10;
 /// The same below TLS and HTTP/2, where a ticket, or an interim answer, can have ten bytes.
-pub const SECURE_TURN_BYTES: usize = 8 << 10;
-/// Bytes of a connection of which no guest gets anything, after which it is closed: more than a
-/// server may send ahead.
-const UNHEARD_MAX: usize = 2 << 20;
+pub const SECURE_TURN_BYTES: usize = 4 << 10;
+/// Bytes of a connection of which no guest gets anything, after which it is closed: more than hyper
+/// reads ahead, or by HTTP/2 than a server may send ahead.
+const UNHEARD_MAX: usize = 256 << 10;
+const UNHEARD_H2_MAX: usize = 2 << 20;
 /// Interim answers to one request: no server has more to say before its answer.
 const INTERIM_MAX: u32 = 64;
 
@@ -37,12 +38,30 @@ pub struct Paced<T> {
 
 /// Bytes that a connection's server has sent since somebody got something of them.
 #[derive(Clone, Default)]
-pub struct Heard(Arc<AtomicUsize>);
+pub struct Heard(Arc<Unheard>);
+
+#[derive(Default)]
+struct Unheard {
+    bytes: AtomicUsize,
+    is_h2: AtomicBool,
+}
 
 impl Heard {
     /// Says that somebody has.
     pub fn note(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.0.bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// Says that it is a connection of HTTP/2.
+    pub fn set_h2(&self) {
+        self.0.is_h2.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes note of more bytes; whether they are too many.
+    fn add(&self, bytes: usize) -> bool {
+        let is_h2 = self.0.is_h2.load(Ordering::Relaxed);
+        let max = if is_h2 { UNHEARD_H2_MAX } else { UNHEARD_MAX };
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > max
     }
 }
 
@@ -76,7 +95,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
         let read = buffer.filled().len() - before;
         self.read = if polled.is_ready() { self.read + read } else { 0 };
         if let Some(heard) = &self.heard
-            && heard.0.fetch_add(read, Ordering::Relaxed) > UNHEARD_MAX
+            && heard.add(read)
         {
             let why = "the server sends without end what nobody gets anything of";
             return Poll::Ready(Err(io::Error::other(why)));

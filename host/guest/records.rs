@@ -54,7 +54,7 @@ const SEGMENTS_PER_PAGE: usize = 128;
 /// A sentence that says what is more than an instance may have, or that the bytes are neither.
 pub fn read(wasm: &[u8]) -> Result<Size, String> {
     let size = size(wasm)?;
-    if size.has_given_component {
+    if size.given_components > 0 {
         return Err("it instantiates a component that it has imported, or that another one \
                     exports, so its size is not known: put it where it is instantiated"
             .into());

@@ -21,8 +21,8 @@ pub struct Size {
     pub decoded_bytes: usize,
     /// Modules in it that another component has given, so that any in the file may be meant.
     pub given_modules: usize,
-    /// Whether another component has given it a component.
-    pub has_given_component: bool,
+    /// Components in it that another one has given.
+    pub given_components: usize,
 }
 
 /// One of which only the file's end tells how large it can be.
@@ -32,7 +32,7 @@ pub fn given_module() -> Size {
 
 /// One of which nothing is known.
 pub fn given_component() -> Size {
-    Size { has_given_component: true, ..Size::default() }
+    Size { given_components: 1, ..Size::default() }
 }
 
 impl AddAssign for Size {
@@ -43,7 +43,7 @@ impl AddAssign for Size {
         self.data_bytes = self.data_bytes.saturating_add(other.data_bytes);
         self.pages = self.pages.saturating_add(other.pages);
         self.given_modules = self.given_modules.saturating_add(other.given_modules);
-        self.has_given_component |= other.has_given_component;
+        self.given_components = self.given_components.saturating_add(other.given_components);
     }
 }
 

@@ -137,9 +137,11 @@ async fn say(stream: &mut TlsStream<TcpStream>, said: Said) -> std::io::Result<(
             return Ok(());
         }
     }
-    stream.write_all(said.frames).await?;
-    while said.is_endless {
+    loop {
         stream.write_all(said.frames).await?;
+        if !said.is_endless {
+            break;
+        }
     }
     while stream.read_buf(&mut seen).await? > 0 {}
     Ok(())

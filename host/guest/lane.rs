@@ -194,7 +194,7 @@ impl Drop for Lane {
     fn drop(&mut self) {
         let shared = &self.entry.0;
         shared.stop.store(true, Ordering::SeqCst);
-        shared.sleepers.iter().for_each(Sleeper::wake);
+        shared.wake_all();
         for thread in self.threads.drain(..) {
             // Panics are caught where calls run.
             drop(thread.join());
@@ -235,6 +235,11 @@ impl Entry {
 }
 
 impl Entry {
+    /// Has every thread give back memory that it has free, if it is time for that.
+    pub fn tidy(&self) {
+        self.0.wake_all();
+    }
+
     /// Makes this the lane of this thread.
     pub fn use_here(&self) {
         HERE.set(Some(self.clone()));
@@ -249,13 +254,6 @@ impl Entry {
         }
         shared.waste.fetch_add(1, Ordering::Relaxed);
         shared.push(Message::Waste(Box::new(waste)));
-    }
-}
-
-impl Entry {
-    /// Has every thread give back memory that it has free, if it is time for that.
-    pub fn tidy(&self) {
-        self.0.sleepers.iter().for_each(Sleeper::wake);
     }
 }
 
@@ -298,6 +296,10 @@ impl Shared {
         self.wake_one();
     }
 
+    fn wake_all(&self) {
+        self.sleepers.iter().for_each(Sleeper::wake);
+    }
+
     fn wake_one(&self) {
         let asleep = |it: &&Sleeper| it.asleep.load(Ordering::Relaxed);
         if let Some(sleeper) = self.sleepers.iter().find(asleep) {
@@ -317,7 +319,7 @@ impl Shared {
         let mut ran = None;
         while !self.stop.load(Ordering::Relaxed) {
             if allocator::tidy() {
-                self.sleepers.iter().for_each(Sleeper::wake);
+                self.wake_all();
             }
             let Some(turn) = self.next(sleeper, ran.take()) else {
                 std::thread::park();

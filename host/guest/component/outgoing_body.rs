@@ -102,7 +102,7 @@ pub fn of_response(
     let window = state.unopened.window(&state.limiter.about, response_bytes_max);
     state.unopened.put(body.rep(), window.clone());
     let response = state.table.get_mut(&response)?;
-    response.body = response.body.take().map(|queue| Reading { queue, window }.boxed_unsync());
+    response.body = response.body.take().map(|queue| Reading::new(queue, window).boxed_unsync());
     Ok(Ok(body))
 }
 
@@ -117,7 +117,7 @@ pub fn of_request(
     let window = state.unopened.window(&state.limiter.about, request_bytes_max);
     state.unopened.put(body.rep(), window.clone());
     let request = state.table.get_mut(&request)?;
-    request.body = request.body.take().map(|queue| Reading { queue, window }.boxed_unsync());
+    request.body = request.body.take().map(|queue| Reading::new(queue, window).boxed_unsync());
     Ok(Ok(body))
 }
 
@@ -285,8 +285,18 @@ impl Pollable for Writing {
 
 /// The end that is read: by a client, or by the server that a request goes to.
 struct Reading {
+    /// Dropped first: a guest that is woken is to find it closed.
     queue: WasiBody,
-    window: Arc<Window>,
+    end: ReadEnd,
+}
+
+/// Says that nobody reads any more, when it is dropped.
+struct ReadEnd(Arc<Window>);
+
+impl Reading {
+    fn new(queue: WasiBody, window: Arc<Window>) -> Self {
+        Reading { queue, end: ReadEnd(window) }
+    }
 }
 
 impl Body for Reading {
@@ -300,13 +310,13 @@ impl Body for Reading {
         let polled = Pin::new(&mut self.queue).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
-                self.window.lock().is_read = true;
+                self.end.0.lock().is_read = true;
                 if let Some(data) = frame.data_ref() {
-                    self.window.take(data.len());
+                    self.end.0.take(data.len());
                 }
             }
             Poll::Ready(_) => {}
-            Poll::Pending => self.window.lock().is_read = true,
+            Poll::Pending => self.end.0.lock().is_read = true,
         }
         polled
     }
@@ -320,9 +330,9 @@ impl Body for Reading {
     }
 }
 
-impl Drop for Reading {
+impl Drop for ReadEnd {
     fn drop(&mut self) {
-        let mut held = self.window.lock();
+        let mut held = self.0.lock();
         held.is_dropped = true;
         held.wake();
     }

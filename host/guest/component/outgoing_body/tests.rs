@@ -1,12 +1,13 @@
 //! How much may be written before and after the first read, and what is charged for it.
 
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use http_body::Body as _;
 use wasmtime_wasi_http::WasiBody;
 use wasmtime_wasi_http::p2::body::{HostOutgoingBody, StreamContext};
+use wasmtime_wasi_io::poll::Pollable as _;
 use wasmtime_wasi_io::streams::{OutputStream as _, StreamError};
 
 use super::{
@@ -29,7 +30,7 @@ fn body(total: usize) -> (Writing, Reading, Budget) {
     let window = Unopened::default().window(&about, response_bytes_max);
     let stream = host.take_output_stream().expect("it is taken once");
     let writing = Writing { queue: stream, window: Arc::clone(&window), permitted: 0 };
-    (writing, Reading { queue, window }, memory)
+    (writing, Reading::new(queue, window), memory)
 }
 
 fn read(reading: &mut Reading) -> Option<usize> {
@@ -85,6 +86,32 @@ fn what_was_permitted_may_be_written() {
     assert_eq!(writing.check_write().expect("it is open"), 0);
     let refused = writing.write(Bytes::from_static(b"x"));
     assert!(matches!(refused, Err(StreamError::Trap(_))), "{refused:?}");
+}
+
+/// A writer that is told that nobody reads any more, and notes what it finds.
+struct Finder(Mutex<(Option<Writing>, Vec<String>)>);
+
+impl Wake for Finder {
+    fn wake(self: Arc<Self>) {
+        let mut this = self.0.lock().expect("nobody has panicked");
+        let found = this.0.as_mut().map(|writing| writing.queue.check_write());
+        this.1.push(format!("{found:?}"));
+    }
+}
+
+/// Woken before its queue is closed, a guest in the slow lane would find neither room nor an end.
+#[test]
+fn who_waits_for_room_finds_a_body_closed_that_nobody_reads() {
+    let (mut writing, mut reading, _memory) = body(64 * MIB);
+    assert_eq!(read(&mut reading), None);
+    assert_eq!(fill(&mut writing), WRITES_MAX * CHUNK_BYTES_MAX);
+    let finder = Arc::new(Finder(Mutex::default()));
+    let waker = Waker::from(finder.clone());
+    let polled = writing.ready().as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    finder.0.lock().expect("nobody has panicked").0 = Some(writing);
+    drop(reading);
+    assert_eq!(finder.0.lock().expect("nobody has panicked").1, ["Some(Err(Closed))"]);
 }
 
 #[test]

@@ -38,6 +38,8 @@ const RETIRED_LOOKED_AT: usize = 8;
 /// given back what it had ready.
 const MEMORY_PATIENCE: Duration = Duration::from_millis(250);
 const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(25);
+/// How often a request that is refused for want of memory looks whether its own is free.
+const DROPPED_LOOK_EVERY: Duration = Duration::from_millis(1);
 /// How long instances are renewed while connections wait, and how many before that is looked at.
 const RENEW_MAX: Duration = Duration::from_micros(500);
 const RENEWED_AT_ONCE: usize = 4;
@@ -353,6 +355,15 @@ impl Pool {
     pub fn dispose(&self, instance: Instance) {
         if instance.is_slow_to_drop() {
             self.exits.lane.discard(instance);
+        }
+    }
+
+    /// Waits until what has been discarded so far is dropped. A client that was told that there is
+    /// no memory may ask again at once, and what its guest had is to be there by then.
+    pub async fn until_dropped(&self, until: Instant) {
+        let discarded = self.exits.lane.discarded();
+        while !self.exits.lane.has_dropped(discarded) && Instant::now() < until {
+            tokio::time::sleep(DROPPED_LOOK_EVERY).await;
         }
     }
 

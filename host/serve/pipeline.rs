@@ -76,6 +76,9 @@ pub fn serve(
     };
     async move {
         let result = contained(pin!(take(&worker, step, started))).await;
+        if matches!(result, Err(Reject::NoMemory)) {
+            Box::pin(worker.pool.until_dropped(deadline(&worker, started))).await;
+        }
         drop(in_flight);
         if wire.exchange.is_body_left() && !wire.exchange.is_body_open() {
             // Nobody will read it. hyper takes note: where all of it is here already, the

@@ -1,6 +1,7 @@
 //! What one request of a component may have the host keep or pass, to the byte where that is said.
 
-use super::{assert_as_new, is_03, is_flat, start, text};
+use super::{PATIENCE, assert_as_new, is_03, is_flat, setup, start, text};
+use crate::client::message;
 use crate::host::Host;
 
 const KIB: u32 = 1 << 10;
@@ -74,6 +75,25 @@ fn what_a_guest_has_the_host_keep_counts() {
         }
         assert_eq!(assert_as_new(&host).rejects("no_memory"), behaviours.len() as u64);
     }
+}
+
+/// Who is told that there is no memory may ask again at once: what its guest had is there by then,
+/// however busy the threads are that let go of it.
+#[test]
+fn what_a_guest_had_is_there_again_behind_its_503() {
+    let flags = ["--workers", "1", "--memory-total", "16MiB", "--deadline", "60s"];
+    let setup = setup(&flags).args(["--cpu-max", "60s"]);
+    let host = setup.file("loop.wat", crate::hostile::text("loop")).start();
+    host.settled();
+    let mut busy: Vec<_> = (0..4).map(|_| host.connect()).collect();
+    busy.iter_mut().for_each(|it| it.send(message("GET", "/loop", &[], b"")));
+    host.status_when("they run", PATIENCE, |status| status.in_flight == 4);
+    for _ in 0..20 {
+        host.get("/probe/fields?280").assert_problem(503);
+        assert_eq!(text(&host, "/probe/fields?50"), "50 kept");
+    }
+    drop(busy);
+    assert_eq!(assert_as_new(&host).rejects("no_memory"), 20);
 }
 
 /// Words of a guest are bounded line by line and as a whole, and it is said that some are missing.

@@ -238,11 +238,11 @@ fn describe(file: &Path, report: &Report) -> String {
         }
     }
     for note in &report.notes {
-        text += &format!("  note: {}\n", line(note));
+        text += &format!("  note: {}\n", words(note));
     }
     text += &match &report.verdict {
         Ok(()) => "ok: it would be served\n".to_owned(),
-        Err(reason) => format!("error: {}\n", line(reason)),
+        Err(reason) => format!("error: {}\n", words(reason)),
     };
     text
 }
@@ -274,6 +274,11 @@ fn table(routes: &[RouteLine]) -> String {
 /// Names come from files which may be hostile: no terminal sees their control characters.
 fn line(text: impl AsRef<str>) -> String {
     log::escape(text.as_ref().as_bytes(), 4096)
+}
+
+/// The same of words in which the names are escaped already: their backslashes stay as they are.
+fn words(text: impl AsRef<str>) -> String {
+    line(text).replace(r"\\", r"\")
 }
 
 /// Writes to stdout. A reader who has seen enough (`| head`) is not an error.

@@ -15,6 +15,9 @@ pub struct Url {
     pub path: String,
 }
 
+/// Schemes behind which one slash is enough, as for curl. Another word there is a host.
+const SCHEMES: [&str; 5] = ["http", "https", "ws", "wss", "ftp"];
+
 const EXAMPLE: &str = "write http://127.0.0.1:8080/hello";
 
 impl Url {
@@ -39,8 +42,7 @@ fn parts(text: &str) -> Result<(String, String), String> {
     let is_scheme = |it: &str| it.bytes().all(|it| it.is_ascii_alphanumeric());
     let scheme = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme));
     let (scheme, rest) = match (scheme, text.split_once(":/")) {
-        // One slash is enough for curl, too.
-        (_, Some((scheme, rest))) if scheme.eq_ignore_ascii_case("http") => {
+        (_, Some((scheme, rest))) if SCHEMES.iter().any(|it| it.eq_ignore_ascii_case(scheme)) => {
             (scheme, rest.strip_prefix('/').unwrap_or(rest))
         }
         (Some(scheme), _) => scheme,

@@ -2,7 +2,9 @@
 //!
 //! Decides what is measured, and leaves how to `bench`.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::bench::scenario::{self, Overrides};
 use crate::bench::suite::{self, Common};
@@ -146,8 +149,16 @@ pub fn run(flags: &Flags) -> anyhow::Result<(String, ExitCode)> {
     stop_at_signal(&stop)?;
     let suite = suite(flags, &stop)?;
     // Before minutes of measuring, and not after.
+    let mut files = BTreeMap::new();
     for path in [&flags.json, &flags.html, &flags.csv].into_iter().flatten() {
         write(path, "")?;
+        // By any of their names: of two reports in one file, one would be lost.
+        let file = fs::metadata(path).ok().filter(fs::Metadata::is_file);
+        let first = file.and_then(|it| files.insert((it.dev(), it.ino()), path));
+        if let Some(first) = first {
+            let (first, path) = (first.display(), path.display());
+            bail!("{first} and {path} are one file: each report needs one of its own");
+        }
     }
     if let Some(dir) = &flags.out {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -275,15 +286,32 @@ fn paths(file: &Path) -> anyhow::Result<Vec<String>> {
     Ok(paths)
 }
 
+/// Whether whoever started this has it ignore SIGHUP, as nohup does.
+fn ignores_hangup() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // The first bit is that of signal 1.
+    ignored.is_some_and(|mask| mask & 1 == 1)
+}
+
+async fn hung_up(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
 /// The first SIGINT, SIGTERM or SIGHUP ends the measurement, so that what there is gets printed and
-/// no server is left behind; the second ends the process.
+/// no server is left behind; the second ends the process. A terminal that is closed may send two
+/// SIGHUP, which count once, and under nohup none counts.
 fn stop_at_signal(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut interrupt, mut terminate, mut hangup) = {
         let _inside = runtime.enter();
         let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
-        (signal(interrupt)?, signal(terminate)?, signal(SignalKind::hangup())?)
+        let hangup = (!ignores_hangup()).then(|| signal(SignalKind::hangup()));
+        (signal(interrupt)?, signal(terminate)?, hangup.transpose()?)
     };
     let stop = Arc::clone(stop);
     std::thread::spawn(move || {
@@ -292,7 +320,10 @@ fn stop_at_signal(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
-                    _ = hangup.recv() => {}
+                    () = hung_up(&mut hangup) => {
+                        stop.store(true, Ordering::Relaxed);
+                        continue;
+                    }
                 }
                 if stop.swap(true, Ordering::Relaxed) {
                     std::process::exit(130);

@@ -57,7 +57,11 @@ impl Failure {
     /// Why a process or a thread could not be had.
     pub fn of_process(what: &str, error: &io::Error) -> Self {
         let cause = if is_shortage(error) { Cause::Shortage } else { Cause::Unclear };
-        Failure { reason: format!("{what}: {error}"), cause }
+        let limit = match error.kind() {
+            io::ErrorKind::FileTooLarge => " (files may be no larger here: see ulimit -f)",
+            _ => "",
+        };
+        Failure { reason: format!("{what}: {error}{limit}"), cause }
     }
 
     /// What the engine says of a guest, unless it was the kernel that refused.

@@ -67,15 +67,23 @@ fn the_demo_is_measured_against_its_twins() {
 
 #[test]
 fn an_interrupted_demo_leaves_nothing_behind() {
-    let mark = "an_interrupted_demo";
-    let running = Bench::new(["--duration", "100s"])
-        .env("GUESTHOUSE_CACHE_DIR", cache())
-        .env(MARK, mark)
-        .start();
-    until("the demo", PATIENCE, || marked(mark).iter().any(|it| it.contains("demo")).then_some(()));
-    running.signal(Signal::INT);
-    let done = running.end();
-    assert_eq!((done.code, done.err.as_str()), (Some(130), ""), "{}", done.text());
-    assert!(done.out.contains("INTERRUPTED"), "{}", done.text());
-    assert_eq!(marked(mark), [""; 0]);
+    // The last one is what a terminal sends that is closed.
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 130), (Signal::HUP, 130)] {
+        let mark = format!("an_interrupted_demo_{signal:?}");
+        let running = Bench::new(["--duration", "100s"])
+            .env("GUESTHOUSE_CACHE_DIR", cache())
+            .env(MARK, &mark)
+            .start();
+        let is_there = || marked(&mark).iter().any(|it| it.contains("demo"));
+        until("the demo", PATIENCE, || is_there().then_some(()));
+        running.signal(signal);
+        if signal == Signal::HUP {
+            // The shell sends one to its jobs, and the kernel another one.
+            running.signal(signal);
+        }
+        let done = running.end();
+        assert_eq!((done.code, done.err.as_str()), (Some(code), ""), "{}", done.text());
+        assert!(done.out.contains("INTERRUPTED"), "{}", done.text());
+        assert_eq!(marked(&mark), [""; 0]);
+    }
 }

@@ -187,6 +187,20 @@ fn what_cannot_be_written_is_told_before_anything_is_measured() {
 }
 
 #[test]
+fn two_reports_do_not_go_into_one_file() {
+    let stub = Stub::ok();
+    for (json, csv) in [("run", "run"), ("run", "./run")] {
+        let done = Bench::new([stub.url("/")]).args(["--json", json, "--csv", csv]).run();
+        assert_eq!((done.code, done.out.as_str()), (Some(1), ""), "{}", done.text());
+        assert!(done.err.contains(&format!("{json} and {csv} are one file")), "{}", done.text());
+        assert_eq!(stub.requests(), 0);
+    }
+    // Nothing is lost where nothing is kept.
+    let args = ["--json", "/dev/null", "--csv", "/dev/null", "--rounds", "1", "--duration", "50ms"];
+    Bench::new([stub.url("/")]).args(args).run().assert_good();
+}
+
+#[test]
 fn no_name_is_more_than_text() {
     let stub = Stub::new(|_, wire| wire.say(OK));
     let evil = "\\u001b[31m<u>\\\"evil\\\"</u>,\\u202e\\r\\n&";

@@ -98,6 +98,8 @@ fn each_bad_url_has_its_words() {
     for (url, words) in [
         ("https://127.0.0.1:8443/", "only http is measured"),
         ("ftp://127.0.0.1/", "only http is measured"),
+        ("https:/127.0.0.1/", "only http is measured"),
+        ("FTP:/127.0.0.1/", "only http is measured"),
         ("http://", "not a URL"),
         ("http:///hello", "not a URL"),
         ("http://user:secret@127.0.0.1/", "give user and password as a header"),

@@ -37,6 +37,14 @@ fn threads(pid: impl Display) -> Vec<BTreeMap<String, String>> {
 }
 
 #[test]
+fn a_limit_on_files_is_named_where_it_keeps_a_handler_from_its_compiler() {
+    let limited = ["sh", "-c", "ulimit -f 0 && exec \"$@\"", "sh"];
+    let host = Host::with("good.wat", HELLO).through(limited).start();
+    host.wait_log_with(&["good.wat", "File too large", "see ulimit -f"]);
+    host.assert_no_panic();
+}
+
+#[test]
 fn a_compiler_has_nothing_but_its_job() {
     let host = Host::with("burner.wat", burner("?"))
         .args(["--compile-max", "7s", "--cpu-max", "3s", "--compile-memory-max", "1500MiB"])

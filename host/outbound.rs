@@ -6,6 +6,7 @@
 
 mod address;
 mod body;
+mod certificates;
 mod exchange;
 mod failure;
 mod link;

@@ -79,6 +79,8 @@ pub struct Upload {
     left: Option<u64>,
     /// Told how it ended.
     ended: Option<oneshot::Sender<Result<(), Failure>>>,
+    /// Of the connection: that its server takes something of the guest's.
+    heard: Option<Heard>,
 }
 
 impl Upload {
@@ -103,7 +105,8 @@ impl Upload {
         };
         let (ended, end) = oneshot::channel();
         let ended = Some(ended);
-        let mut upload = Upload { body, first, progress: progress.clone(), left, ended };
+        let mut upload =
+            Upload { body, first, progress: progress.clone(), left, ended, heard: None };
         if is_empty {
             upload.end(Ok(()));
         }
@@ -114,7 +117,12 @@ impl Upload {
     pub fn empty() -> Self {
         let none = Empty::new().map_err(|never| match never {}).boxed_unsync();
         let progress = Progress::new(Turn::Nobody);
-        Upload { body: none, first: None, progress, left: None, ended: None }
+        Upload { body: none, first: None, progress, left: None, ended: None, heard: None }
+    }
+
+    /// Has it sent by a connection.
+    pub fn go_by(&mut self, heard: Heard) {
+        self.heard = Some(heard);
     }
 
     fn end(&mut self, result: Result<(), Failure>) {
@@ -141,6 +149,10 @@ impl Body for Upload {
         if let (Poll::Ready(Some(Ok(frame))), Some(left)) = (&polled, self.left) {
             let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
             self.left = Some(left.saturating_sub(bytes));
+        }
+        if let (Poll::Ready(Some(Ok(_))), Some(heard)) = (&polled, &self.heard) {
+            // What a server says to what it takes, as that it takes more, is not for nobody.
+            heard.note();
         }
         match &polled {
             Poll::Pending => self.progress.set(Turn::Guest),
@@ -210,9 +222,9 @@ impl Returning {
 
     /// Whether a body of HTTP/2 has ended without its end: hyper takes a stream that is reset
     /// without an error for one that has ended. A server that wants no more of the request may do
-    /// so behind its response (RFC 9113, 8.1), and else has no reason to.
+    /// so behind its response (RFC 9113, 8.1), whose end h2 keeps in mind then.
     fn is_broken_off(&self) -> bool {
-        self.is_h2 && !self.body.is_end_stream() && self.progress.get().0 == Turn::Nobody
+        self.is_h2 && !self.body.is_end_stream()
     }
 
     /// Ready where nothing has come for too long, and it is not the guest who is waited for.

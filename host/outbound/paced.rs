@@ -21,8 +21,8 @@ pub const TURN_BYTES: usize = 64 << 10;
 /// The same below TLS and HTTP/2, where a ticket, or an interim answer, can have ten bytes.
 pub const SECURE_TURN_BYTES: usize = 4 << 10;
 /// Bytes of a connection of which no guest gets anything, after which it is closed: more than hyper
-/// reads ahead, or by HTTP/2 than a server may send ahead.
-const UNHEARD_MAX: usize = 256 << 10;
+/// reads ahead behind the largest head, or by HTTP/2 than a server may send ahead.
+const UNHEARD_MAX: usize = 320 << 10;
 const UNHEARD_H2_MAX: usize = 2 << 20;
 /// Interim answers to one request: no server has more to say before its answer.
 const INTERIM_MAX: u32 = 64;

@@ -38,6 +38,8 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// An upstream may take nothing for so many times `--stall-timeout`: the kernel of one that reads
 /// slowly lets more come only when a good part of what it has is read.
 const UNTAKEN_TIMES: u32 = 4;
+/// But for so long in any case: what is lost on the way is sent again within that.
+const UNTAKEN_MIN: Duration = Duration::from_secs(5);
 
 /// Lines of the log about it, a second.
 const LINES_MAX: usize = 100;
@@ -69,7 +71,8 @@ impl Upstream {
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         // An upstream that has answered and reads no more of the request holds no connection.
-        connector.set_tcp_user_timeout(Some(stall_max.saturating_mul(UNTAKEN_TIMES)));
+        let untaken_max = stall_max.saturating_mul(UNTAKEN_TIMES).max(UNTAKEN_MIN);
+        connector.set_tcp_user_timeout(Some(untaken_max));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
@@ -108,11 +111,12 @@ impl Upstream {
             let too_many = too_many_interim(&mut outbound);
             let sent = tokio::select! {
                 biased;
-                sent = self.client.request(outbound) => sent,
+                // First: the answer may have come with them.
                 () = too_many => {
                     self.warn(id, "1xx without end");
                     return Err(Reject::UpstreamFailed);
                 }
+                sent = self.client.request(outbound) => sent,
             };
             match sent {
                 // Nobody asked for another protocol, and hyper keeps the other 1xx to itself.

@@ -19,7 +19,7 @@ use crate::ask::{Ask, wait_for_ever};
 use crate::reply::made;
 use crate::upload::Upload;
 
-pub const BEHAVIOURS: [(&str, Behaviour); 14] = [
+pub const BEHAVIOURS: [(&str, Behaviour); 15] = [
     ("fetch", fetch),
     ("fetch-upload", fetch_upload),
     ("fetch-late", fetch_late),
@@ -28,6 +28,7 @@ pub const BEHAVIOURS: [(&str, Behaviour); 14] = [
     ("fetch-again", fetch_again),
     ("fetch-forbidden", fetch_forbidden),
     ("fetch-flood", fetch_flood),
+    ("fetch-open", fetch_open),
     ("fetch-written", fetch_written),
     ("fetch-trap", fetch_trap),
     ("fetch-drop", fetch_drop),
@@ -207,6 +208,14 @@ fn fetch_flood(ask: Ask) {
     let (_sent, _body, stream) = begin(&ask);
     while stream.blocking_write_and_flush(&[b'x'; 4096]).is_ok() {}
     ask.answer("not taken");
+}
+
+/// Leaves its body open until it has read all that comes back.
+fn fetch_open(ask: Ask) {
+    let (sent, _body, stream) = begin(&ask);
+    let came = sent.and_then(wait_for).and_then(whole);
+    drop(stream);
+    ask.answer(told(came));
 }
 
 /// Writes so many KiB of a body before it sends the request.

@@ -20,7 +20,7 @@ use crate::reply::{Reply, made};
 use crate::upload::Upload;
 use crate::{Answer, Behaviour, behaviours};
 
-pub const BEHAVIOURS: [(&str, Behaviour); 14] = behaviours! {
+pub const BEHAVIOURS: [(&str, Behaviour); 15] = behaviours! {
     "fetch": fetch,
     "fetch-upload": fetch_upload,
     "fetch-late": fetch_late,
@@ -29,6 +29,7 @@ pub const BEHAVIOURS: [(&str, Behaviour); 14] = behaviours! {
     "fetch-again": fetch_again,
     "fetch-forbidden": fetch_forbidden,
     "fetch-flood": fetch_flood,
+    "fetch-open": fetch_open,
     "fetch-trap": fetch_trap,
     "fetch-drop": fetch_drop,
     "fetch-leave": fetch_leave,
@@ -220,6 +221,14 @@ async fn fetch_flood(ask: Ask) -> Answer {
     let (_sent, mut body) = begin_upload(&ask);
     while body.write([b'x'; 4096]).await {}
     answer("not taken")
+}
+
+/// Leaves its body open until it has read all that comes back.
+async fn fetch_open(ask: Ask) -> Answer {
+    let (sent, body) = begin_upload(&ask);
+    let came = whole(wait_for(sent).await).await;
+    drop(body);
+    answer(told(came))
 }
 
 /// Sends a part of a body, and waits until the server has given it back.

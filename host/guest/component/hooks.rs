@@ -98,6 +98,12 @@ impl Hooks {
                 response.map(|body| body.map_err(move |it| error(it, &none)).boxed_unsync());
             let sent = async move {
                 let sent = sent.await.unwrap_or(Err(Failure::Terminated));
+                if sent.is_err() {
+                    // The answer is there, and stays good: a server that has answered may want no
+                    // more of the request. wasmtime takes a failure that it finds at once for one
+                    // of the answer, and a later one for what it is.
+                    tokio::task::yield_now().await;
+                }
                 sent.map_err(|it| error(it, &fault))
             };
             Ok((response, Box::new(sent) as Box<dyn Future<Output = _> + Send>))

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Coding, check_framing, coding, has_good_host, unify_length};
+use super::{Coding, check_framing, coding, has_good_host, strip_hop_by_hop, unify_length};
 
 /// Fields of one name with these values.
 fn fields(name: &'static str, values: &[&str]) -> HeaderMap {
@@ -82,5 +82,17 @@ fn a_request_names_one_host_or_none() {
     }
     for bad in [&["a", "a"][..], &["a b"], &["a/b"], &["u@a"], &["a:b"], &["[::1"], &["a,b:1:2"]] {
         assert!(!has_good_host(&fields("host", bad)), "{bad:?}");
+    }
+}
+
+/// Bytes beyond ASCII are no name of a field; what stands beside them is one all the same.
+#[test]
+fn what_connection_names_goes_whatever_stands_beside_it() {
+    for value in [&b"x-named, \xe9"[..], b"\xe9,x-named", b"\xff\xfe, X-Named , close"] {
+        let mut headers = fields("x-named", &["1"]);
+        headers.extend(fields("x-other", &["1"]));
+        headers.insert("connection", HeaderValue::from_bytes(value).expect("a value"));
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, fields("x-other", &["1"]), "{value:?}");
     }
 }

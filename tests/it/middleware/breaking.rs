@@ -5,11 +5,12 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::sync::Mutex;
 use std::sync::mpsc;
+use std::time::Instant;
 
 use super::before;
 use super::upstream::{Upstream, plain};
 use crate::abi::probe::Probe;
-use crate::host::{HELLO, Host};
+use crate::host::{HELLO, Host, Line};
 use crate::hostile::PATIENCE;
 
 /// The address of nobody: a port that was free a moment ago.
@@ -41,6 +42,23 @@ fn an_upstream_that_is_down_is_a_502() {
     assert_eq!((answer.status, answer.text()), (502, "7\n1\n502\n".to_owned()));
     host.assert_serves("/good");
     assert_eq!(host.at_rest().rejects("upstream_failed"), 4);
+}
+
+/// Any client may have a request fail, and as often as it likes: the log does not grow with that.
+#[test]
+fn what_fails_too_fast_is_not_all_listed() {
+    let host = Host::with("good.wat", HELLO).args(["--upstream", &nowhere()]).start();
+    let mut connection = host.connect();
+    let deadline = Instant::now() + PATIENCE;
+    let is_told = |line: &Line| line.has(&["more requests failed, too fast to be listed"]);
+    while !host.lines().iter().any(is_told) {
+        assert!(Instant::now() < deadline, "all of them are listed");
+        connection.send("GET / HTTP/1.1\r\nhost: guest.test\r\n\r\n".repeat(50));
+        (0..50).for_each(|_| connection.read().assert_problem(502));
+    }
+    let failed = host.at_rest().rejects("upstream_failed");
+    let listed = host.lines().iter().filter(|it| it.message().starts_with("upstream ")).count();
+    assert!(listed > 0 && listed < failed as usize, "{listed} of {failed}");
 }
 
 #[test]

@@ -54,6 +54,10 @@ fn interim_answers_without_end_are_no_answer() {
     host.at_rest();
     let host = before(&patient).start();
     assert_eq!(host.get("/").text(), "ok");
+    // They count where the answer comes with them, too.
+    let many = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(65);
+    let upstream = Upstream::saying_once([many, plain("200 OK", "", "ok")].concat());
+    before(&upstream).start().get("/").assert_problem(502);
 }
 
 /// Reads until this text has come.

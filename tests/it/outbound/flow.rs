@@ -43,6 +43,10 @@ fn interim_answers_without_end_are_an_error() {
         assert_code(&fetch(&host, &server.url("/")), "HttpProtocolError");
     }
     until("its connections are closed", PATIENCE, || (server.connections().1 == 3).then_some(()));
+    // They count where the answer comes with them, too.
+    let many = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(65);
+    let server = Upstream::saying_once([many, plain("200 OK", "", "ok")].concat());
+    assert_code(&fetch(&host, &server.url("/")), "HttpProtocolError");
     assert_as_new(&host);
 }
 

@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::server::TlsStream;
 
 use super::{assert_code, fetch, fetch_with, good, setup};
@@ -52,13 +52,37 @@ impl Secure {
         Self::start_with("localhost", &[b"h2"], Some(said), 2)
     }
 
+    /// One that sends so many certificates beside its own, all of one name or each of its own.
+    fn with_others(others: usize, is_one_name: bool) -> Secure {
+        let other = |number: usize| {
+            let mut params = rcgen::CertificateParams::new([]).expect("no names");
+            let name = if is_one_name { 0 } else { number };
+            params.distinguished_name.push(rcgen::DnType::CommonName, format!("ca {name}"));
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            let key = rcgen::KeyPair::generate().expect("a key");
+            params.self_signed(&key).expect("a certificate").der().clone()
+        };
+        Self::made("localhost", &[], None, 2, (0..others).map(other).collect())
+    }
+
     fn start_with(name: &str, protocols: &[&[u8]], said: Option<Said>, tickets: usize) -> Secure {
+        Self::made(name, protocols, said, tickets, Vec::new())
+    }
+
+    fn made(
+        name: &str,
+        protocols: &[&[u8]],
+        said: Option<Said>,
+        tickets: usize,
+        others: Vec<CertificateDer<'static>>,
+    ) -> Secure {
         let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
         let CertifiedKey { cert, signing_key } = made;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
         let config = ServerConfig::builder().with_no_client_auth();
-        let mut config =
-            config.with_single_cert(vec![cert.der().clone()], key).expect("a certificate");
+        let mut config = config
+            .with_single_cert([vec![cert.der().clone()], others].concat(), key)
+            .expect("a certificate");
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         config.send_tls13_tickets = tickets;
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -220,16 +244,47 @@ fn a_server_has_to_be_who_it_says() {
     assert_as_new(&host);
 }
 
-/// A stream that is reset without an error has not ended (RFC 9113, 8.1).
+/// A stream that is reset without an error has not ended (RFC 9113, 8.1), not even where it could
+/// be that the server wants no more of the request. Behind a response that is whole it may do so.
 #[test]
 fn a_body_of_http2_that_breaks_off_is_not_complete() {
-    let frames = b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x03\0\0\0\0\0\x01hel\
+    let broken = b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x03\0\0\0\0\0\x01hel\
         \0\0\x04\x03\0\0\0\0\x01\0\0\0\0";
-    let server = Secure::saying(Said { frames, is_endless: false });
+    let whole = b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x03\0\x01\0\0\0\x01hel\
+        \0\0\x04\x03\0\0\0\0\x01\0\0\0\0";
     let folder = tempfile::tempdir().expect("a folder");
-    let host = trusting(&server.pem, folder.path());
-    assert_code(&fetch(&host, &server.url("localhost")), "HttpResponseIncomplete");
-    assert_as_new(&host);
+    for behaviour in ["fetch", "fetch-open"] {
+        for (frames, is_whole) in [(broken, false), (whole, true)] {
+            let server = Secure::saying(Said { frames, is_endless: false });
+            let host = trusting(&server.pem, folder.path());
+            let url = server.url("localhost");
+            let told = fetch_with(&host, behaviour, &url, &["x-method: POST"]);
+            match is_whole {
+                true => assert_eq!(told, "200 hel", "{behaviour}"),
+                // It may break off before anybody has seen its head.
+                false if told.contains("ConnectionTerminated") => {}
+                false => assert_code(&told, "HttpResponseIncomplete"),
+            }
+            assert_as_new(&host);
+        }
+    }
+}
+
+/// Of many certificates there are more chains than anybody has time for.
+#[test]
+fn a_server_sends_no_more_certificates_than_a_chain_has() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (others, is_one_name) in [(8, false), (8, true), (9, false), (150, true)] {
+        let server = Secure::with_others(others, is_one_name);
+        let host = trusting(&server.pem, folder.path());
+        let told = fetch(&host, &server.url("localhost"));
+        if others > 8 {
+            assert_code(&told, "TlsCertificateError");
+        } else {
+            assert!(told.starts_with("200 "), "{others}: {told}");
+        }
+        assert_as_new(&host);
+    }
 }
 
 /// What a server says without end, and no guest gets anything of, ends its connection: interim
@@ -243,7 +298,7 @@ fn what_nobody_gets_anything_of_has_an_end() {
     for server in [interim, tickets] {
         let host = trusting(&server.pem, folder.path());
         let told = fetch(&host, &server.url("localhost"));
-        assert!(told.contains("Connection") || told.contains("Protocol"), "{told}");
+        assert!(told.contains("ConnectionTerminated") || told.contains("Protocol"), "{told}");
         assert_as_new(&host);
     }
 }

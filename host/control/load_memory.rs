@@ -6,6 +6,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::guest::allocator::Freed;
 use crate::guest::budget::{Budget, Charge};
 use crate::guest::child::Cancel;
 use crate::guest::failure::Failure;
@@ -43,11 +44,17 @@ impl Place<'_> {
         let bytes = usize::try_from(self.bytes).unwrap_or(usize::MAX);
         let began = Instant::now();
         let memory = &self.room.memory;
-        let is_there = || memory.total() - memory.total() / 8 >= memory.used() + bytes;
+        let is_modest = bytes <= memory.total() / ROOM_PART as usize;
+        let mut wanted = None;
         // The first time, what is kept ready is given up for it.
         let mut is_first = true;
-        while bytes > 0 && !((is_first || is_there()) && self.charge.raise_to(bytes).is_ok()) {
+        while bytes > 0 && !((is_first || memory.has(bytes)) && self.charge.raise_to(bytes).is_ok())
+        {
             is_first = false;
+            if is_modest {
+                // No guest grows into what others give back meanwhile.
+                wanted.get_or_insert_with(|| memory.want(bytes));
+            }
             if began.elapsed() >= PATIENCE || cancel.is_cancelled() {
                 return Err(Failure::of_shortage(format!(
                     "to load it takes {} KiB, and the guests that are served leave no more of \
@@ -106,6 +113,7 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         *self.room.lock() -= self.bytes;
         self.room.freed.notify_all();
+        drop(Freed(self.charge.bytes()));
     }
 }
 

@@ -38,13 +38,23 @@ impl Drop for Freed {
 }
 
 /// Gives back what is free in the heap of this thread, if it has not done so in this round; whether
-/// it had not.
+/// it had not. That may take long: there is no end to what others have freed in the whole process.
 pub fn tidy() -> bool {
+    collect_once(true)
+}
+
+/// The same on a thread that has no time: its pages that are free go to where others find them,
+/// who give them back to the kernel.
+pub fn tidy_quickly() -> bool {
+    collect_once(false)
+}
+
+fn collect_once(is_all: bool) -> bool {
     let round = ROUND.load(Ordering::Relaxed);
     let is_due = DONE.replace(round) != round;
     if is_due {
         // SAFETY: it may be called at any time on any thread, and touches nothing that is in use.
-        unsafe { libmimalloc_sys::mi_collect(true) };
+        unsafe { libmimalloc_sys::mi_collect(is_all) };
     }
     is_due
 }

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use super::reset::MEMORY_BYTES_MAX;
 use crate::message::Reject;
 
-/// Who has less has nothing but the beginning of its first instance: that is charged for its stack
-/// before its memory.
-const FIRST_BYTES: usize = 1 << 20;
+/// Who has no more than this has a first instance or less: its stack and the host's objects, a
+/// memory of 2 MiB, and its tables, which are charged one after the other.
+const FIRST_BYTES: usize = 3 << 20;
 /// How often the log tells that there is no more.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
@@ -32,6 +32,8 @@ pub struct Budget {
 struct Shared {
     used: AtomicUsize,
     total: usize,
+    /// What loads wait for.
+    wanted: AtomicUsize,
     /// How often there was too little for what could be had.
     shortages: AtomicU64,
     /// When the log was told of it last, in milliseconds since `began`; 0 for never.
@@ -54,6 +56,12 @@ pub enum Purpose {
     Growth,
 }
 
+/// Memory that somebody waits for until this is dropped.
+pub struct Want<'a> {
+    memory: &'a Budget,
+    bytes: usize,
+}
+
 /// Memory that is taken until this is dropped.
 pub struct Charge {
     memory: Budget,
@@ -65,6 +73,7 @@ impl Budget {
         let all = Arc::new(Shared {
             used: AtomicUsize::new(0),
             total,
+            wanted: AtomicUsize::new(0),
             shortages: AtomicU64::new(0),
             told_ms: AtomicU64::new(0),
             began: Instant::now(),
@@ -94,20 +103,7 @@ impl Budget {
     /// # Errors
     /// [`Reject::NoMemory`], and nothing is taken.
     pub fn take(&self, bytes: usize, purpose: Purpose) -> Result<(), Reject> {
-        let is_small = purpose == Purpose::Start && bytes as u64 <= MEMORY_BYTES_MAX;
-        let own = self.own.as_ref().map(|own| own.load(Ordering::Relaxed));
-        let is_first = is_small && own.unwrap_or(0) < FIRST_BYTES;
-        let total = self.all.total;
-        // To measure takes a lock in every pool, so it is done only where the result may matter:
-        // the pools keep an eighth of all at most.
-        let is_near = self.used().saturating_add(bytes) > total / 2;
-        let pooled = if is_near { self.pooled() } else { 0 };
-        let fits = |used: usize| {
-            let left = total.checked_sub(used)?.checked_sub(pooled)?;
-            let is_modest = own.is_some_and(|own| own.saturating_add(bytes) <= left);
-            (left >= total / 8 || is_first || is_modest).then_some(used)
-        };
-        let added = |used: usize| used.checked_add(bytes).and_then(fits);
+        let added = self.added(bytes, purpose);
         // Added and taken back where it is too much, others would be refused in between.
         let taken = self.all.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, added);
         taken.map_err(|used| {
@@ -116,6 +112,38 @@ impl Budget {
         })?;
         self.note_own(bytes);
         Ok(())
+    }
+
+    /// Has guests leave so much more to who waits for it, until this is dropped. A first instance
+    /// is small enough to come before.
+    pub fn want(&self, bytes: usize) -> Want<'_> {
+        self.all.wanted.fetch_add(bytes, Ordering::Relaxed);
+        Want { memory: self, bytes }
+    }
+
+    /// Whether so much could be taken now for what grows. To ask is no shortage.
+    pub fn has(&self, bytes: usize) -> bool {
+        self.added(bytes, Purpose::Growth)(self.used()).is_some()
+    }
+
+    /// Says for what is taken already what it is with these bytes, if they may be taken.
+    fn added(&self, bytes: usize, purpose: Purpose) -> impl Fn(usize) -> Option<usize> + use<> {
+        let is_small = purpose == Purpose::Start && bytes as u64 <= MEMORY_BYTES_MAX;
+        let own = self.own.as_ref().map(|own| own.load(Ordering::Relaxed));
+        let is_first = is_small && own.unwrap_or(0).saturating_add(bytes) <= FIRST_BYTES;
+        let total = self.all.total;
+        let wanted = if own.is_some() { self.all.wanted.load(Ordering::Relaxed) } else { 0 };
+        // To measure takes a lock in every pool, so it is done only where the result may matter:
+        // the pools keep an eighth of all at most.
+        let is_near = self.used().saturating_add(bytes) > total / 2;
+        let pooled = if is_near { self.pooled() } else { 0 };
+        move |used| {
+            let used = used.checked_add(bytes)?;
+            let left = total.checked_sub(used)?.checked_sub(pooled)?;
+            let unwanted = left.saturating_sub(wanted);
+            let is_modest = own.is_some_and(|own| own.saturating_add(bytes) <= unwanted);
+            (unwanted >= total / 8 || is_first || is_modest).then_some(used)
+        }
     }
 
     fn note_own(&self, bytes: usize) {
@@ -235,8 +263,17 @@ impl Charge {
     }
 }
 
+impl Drop for Want<'_> {
+    fn drop(&mut self) {
+        self.memory.all.wanted.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Charge {
     fn drop(&mut self) {
         self.memory.give(self.bytes);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,7 +68,7 @@ pub fn discard_here(waste: impl Send + 'static) {
     // A thread that ends drops it itself.
     let _ = HERE.try_with(|here| {
         if let Some(entry) = &*here.borrow()
-            && entry.0.waste() < WASTE_HERE_MAX
+            && entry.0.waste.load(Ordering::Relaxed) < WASTE_HERE_MAX
         {
             entry.discard(waste);
         }
@@ -115,9 +115,8 @@ pub struct Entry(Arc<Shared>);
 struct Shared {
     /// What no thread has seen yet.
     inbox: Sender<Message>,
-    /// How much was discarded so far, and how much of that has been dropped.
-    discarded: AtomicUsize,
-    dropped: AtomicUsize,
+    /// How much waits to be dropped.
+    waste: AtomicUsize,
     queue: Mutex<Queue>,
     sleepers: Box<[Sleeper]>,
     stop: AtomicBool,
@@ -137,7 +136,7 @@ struct Queue {
     inbox: Receiver<Message>,
     /// Calls that only have to be dropped: they hold instances.
     abandoned: Vec<Job>,
-    waste: VecDeque<Waste>,
+    waste: Vec<Waste>,
     shares: HashMap<usize, Share>,
     /// Guests with calls that wait: CPU time used, in nanoseconds, and id.
     order: BTreeSet<(u64, usize)>,
@@ -161,15 +160,14 @@ impl Lane {
         let queue = Queue {
             inbox: received,
             abandoned: Vec::new(),
-            waste: VecDeque::new(),
+            waste: Vec::new(),
             shares: HashMap::new(),
             order: BTreeSet::new(),
             floor_ns: 0,
         };
         let entry = Entry(Arc::new(Shared {
             inbox,
-            discarded: AtomicUsize::new(0),
-            dropped: AtomicUsize::new(0),
+            waste: AtomicUsize::new(0),
             queue: Mutex::new(queue),
             sleepers: (0..threads).map(|_| Sleeper::default()).collect(),
             stop: AtomicBool::new(false),
@@ -234,7 +232,9 @@ impl Entry {
         job.schedule();
         Moved { task: Some(task), entry: self.clone() }
     }
+}
 
+impl Entry {
     /// Has every thread give back memory that it has free, if it is time for that.
     pub fn tidy(&self) {
         self.0.wake_all();
@@ -249,21 +249,11 @@ impl Entry {
     /// memory of an instance, say: to give back a hundred MiB takes ten milliseconds.
     pub fn discard(&self, waste: impl Send + 'static) {
         let shared = &self.0;
-        if shared.sleepers.is_empty() || shared.waste() >= WASTE_MAX {
+        if shared.sleepers.is_empty() || shared.waste.load(Ordering::Relaxed) >= WASTE_MAX {
             return;
         }
-        shared.discarded.fetch_add(1, Ordering::Relaxed);
+        shared.waste.fetch_add(1, Ordering::Relaxed);
         shared.push(Message::Waste(Box::new(waste)));
-    }
-
-    /// How much has been discarded so far.
-    pub fn discarded(&self) -> usize {
-        self.0.discarded.load(Ordering::Relaxed)
-    }
-
-    /// Whether so much of it has been dropped.
-    pub fn has_dropped(&self, discarded: usize) -> bool {
-        self.0.dropped.load(Ordering::Acquire) >= discarded
     }
 }
 
@@ -306,11 +296,6 @@ impl Shared {
         self.wake_one();
     }
 
-    /// How much waits to be dropped.
-    fn waste(&self) -> usize {
-        self.discarded.load(Ordering::Relaxed).saturating_sub(self.dropped.load(Ordering::Acquire))
-    }
-
     fn wake_all(&self) {
         self.sleepers.iter().for_each(Sleeper::wake);
     }
@@ -350,7 +335,7 @@ impl Shared {
                 Turn::Abandon(job) => run(job),
                 Turn::Discard(waste) => {
                     drop(waste);
-                    self.dropped.fetch_add(1, Ordering::Release);
+                    self.waste.fetch_sub(1, Ordering::Relaxed);
                 }
             }
         }
@@ -409,7 +394,7 @@ impl Queue {
                 Message::Job(job) if is_abandoned(&job) => self.abandoned.push(job),
                 Message::Job(job) => self.put(job),
                 Message::Abandoned(guest) => self.give_up(guest),
-                Message::Waste(waste) => self.waste.push_back(waste),
+                Message::Waste(waste) => self.waste.push(waste),
             }
         }
     }
@@ -440,7 +425,7 @@ impl Queue {
         if let Some(job) = self.abandoned.pop() {
             return Some(Turn::Abandon(job));
         }
-        if let Some(waste) = self.waste.pop_front() {
+        if let Some(waste) = self.waste.pop() {
             return Some(Turn::Discard(waste));
         }
         let &(used_ns, guest) = self.order.first()?;

@@ -7,7 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Context;
 use std::time::{Duration, Instant};
 
@@ -38,8 +38,6 @@ const RETIRED_LOOKED_AT: usize = 8;
 /// given back what it had ready.
 const MEMORY_PATIENCE: Duration = Duration::from_millis(250);
 const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(25);
-/// How often a request that is refused for want of memory looks whether its own is free.
-const DROPPED_LOOK_EVERY: Duration = Duration::from_millis(1);
 /// How long instances are renewed while connections wait, and how many before that is looked at.
 const RENEW_MAX: Duration = Duration::from_micros(500);
 const RENEWED_AT_ONCE: usize = 4;
@@ -51,6 +49,8 @@ pub struct Pool {
     shelves: RefCell<Shelves>,
     /// Instances that have done their work and wait to be renewed.
     retired: RefCell<Vec<Instance>>,
+    /// Marks of instances that are dropped in the slow lane.
+    leaving: RefCell<Vec<Weak<()>>>,
     /// Instances that are out with a request.
     out: Cell<usize>,
     pulse: Pulse,
@@ -96,6 +96,7 @@ impl Pool {
         Pool {
             shelves: RefCell::new(Shelves::new(ready_max, memory.clone())),
             retired: RefCell::default(),
+            leaving: RefCell::default(),
             out: Cell::new(0),
             pulse,
             run_queue: Rc::default(),
@@ -327,9 +328,10 @@ impl Pool {
         }
     }
 
-    /// Gives back memory that this thread has free, if it is time for that.
+    /// Gives back memory that this thread has free, if it is time for that. To be called often: the
+    /// less others have freed meanwhile, the sooner it is done.
     pub fn tidy(&self) {
-        if allocator::tidy() {
+        if allocator::tidy_quickly() {
             self.exits.lane.tidy();
         }
     }
@@ -339,7 +341,7 @@ impl Pool {
         let isolation = instance.guest().isolation;
         match isolation {
             Isolation::Reuse if instance.is_spent() => self.dispose(instance),
-            Isolation::Reuse => self.shelves.borrow_mut().put(instance),
+            Isolation::Reuse => self.put(instance),
             // Others want its memory, and what is large is not reset.
             Isolation::Fresh if self.memory.is_tight() && instance.is_large() => {
                 self.dispose(instance);
@@ -351,20 +353,30 @@ impl Pool {
         }
     }
 
-    /// Drops an instance; in the slow lane, if it takes a while.
-    pub fn dispose(&self, instance: Instance) {
-        if instance.is_slow_to_drop() {
-            self.exits.lane.discard(instance);
+    /// Keeps a ready instance. What gives way to it is dropped later, if that takes a while.
+    fn put(&self, instance: Instance) {
+        let mut shelves = self.shelves.borrow_mut();
+        shelves.put(instance);
+        if !shelves.waste.is_empty() {
+            self.exits.retired.notify_one();
         }
     }
 
-    /// Waits until what has been discarded so far is dropped. A client that was told that there is
-    /// no memory may ask again at once, and what its guest had is to be there by then.
-    pub async fn until_dropped(&self, until: Instant) {
-        let discarded = self.exits.lane.discarded();
-        while !self.exits.lane.has_dropped(discarded) && Instant::now() < until {
-            tokio::time::sleep(DROPPED_LOOK_EVERY).await;
+    /// Drops an instance; in the slow lane, if it takes a while.
+    pub fn dispose(&self, instance: Instance) {
+        if instance.is_slow_to_drop() {
+            let mark = Arc::new(());
+            let mut leaving = self.leaving.borrow_mut();
+            leaving.retain(|it| it.strong_count() > 0);
+            leaving.push(Arc::downgrade(&mark));
+            // Dropped in this order.
+            self.exits.lane.discard((instance, mark));
         }
+    }
+
+    /// The instances that are about to be dropped: each is gone when its mark is.
+    pub fn leaving(&self) -> Vec<Weak<()>> {
+        self.leaving.borrow().clone()
     }
 
     /// Resets the instances that have done their work, or makes new ones in their place. Those for
@@ -407,7 +419,7 @@ impl Pool {
             } else {
                 match instance.reset(is_warm) {
                     Ok(instance) => {
-                        self.shelves.borrow_mut().put(instance);
+                        self.put(instance);
                         continue;
                     }
                     Err(guest) => guest,
@@ -423,7 +435,7 @@ impl Pool {
                 continue;
             }
             if let Ok(instance) = Instance::make_now(guest, None) {
-                self.shelves.borrow_mut().put(instance);
+                self.put(instance);
             }
         }
         true
@@ -432,7 +444,7 @@ impl Pool {
     async fn renew_later(self: Rc<Self>, guest: Arc<Guest>) {
         let _out = self.lend();
         if let Ok(instance) = Instance::make(guest, &self, None).await {
-            self.shelves.borrow_mut().put(instance);
+            self.put(instance);
         }
     }
 

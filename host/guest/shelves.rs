@@ -218,7 +218,7 @@ impl Shelves {
 
     pub fn put(&mut self, instance: Instance) {
         if !self.make_room(instance.guest()) {
-            return;
+            return self.drop_soon(instance);
         }
         let (id, engine) = (instance.guest().id, instance.guest().engine);
         let place = self.stocked.len();
@@ -238,10 +238,18 @@ impl Shelves {
         self.ready_by_engine[instance.guest().engine] -= 1;
     }
 
+    /// Drops an instance, or leaves that to others where it takes a while.
+    fn drop_soon(&mut self, instance: Instance) {
+        if instance.is_slow_to_drop() {
+            self.waste.push(instance);
+        }
+    }
+
     /// Drops one instance of a guest that is stocked.
     fn drop_one(&mut self, id: usize) {
         if let Some(instance) = self.by_guest[id].ready.pop() {
             self.count_out(&instance);
+            self.drop_soon(instance);
         }
         if self.by_guest[id].ready.is_empty() {
             self.unlist(id);

@@ -49,6 +49,7 @@ pub async fn run(worker: Rc<Worker>) {
         let now = (passed.as_millis() / u128::from(CLOCK_TICK_MS)) as u32;
         worker.clock.set(now);
         worker.follow();
+        worker.pool.tidy();
         let since = now - looked_at;
         if since >= LOOK_TICKS {
             looked_at = now;
@@ -68,7 +69,6 @@ pub async fn run(worker: Rc<Worker>) {
                 }
             }
             note_spare(&worker, now);
-            worker.pool.tidy();
             to_park = quiet(&worker, now, PARK_AFTER.min(limits.head_max));
         }
         for _ in 0..PARKED_AT_ONCE.min(to_park.len()) {

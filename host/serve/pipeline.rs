@@ -77,7 +77,7 @@ pub fn serve(
     async move {
         let result = contained(pin!(take(&worker, step, started))).await;
         if matches!(result, Err(Reject::NoMemory)) {
-            Box::pin(worker.pool.until_dropped(deadline(&worker, started))).await;
+            Box::pin(until_dropped(&worker, started)).await;
         }
         drop(in_flight);
         if wire.exchange.is_body_left() && !wire.exchange.is_body_open() {
@@ -288,12 +288,28 @@ async fn wait_and_call(
 /// Refuses a request for which there is no place. Not at once: clients that ask again at once would
 /// take the time of those that are served. But not past its deadline either.
 async fn refuse(worker: &Worker, reject: Reject, started: Instant) -> Result<Response, Reject> {
-    let earliest = worker.began.elapsed() + REFUSED_EVERY / 2;
+    wait_together(worker, REFUSED_EVERY / 2, started).await;
+    Err(reject)
+}
+
+/// Waits for so long, and on until the next of the moments for which all wait; not past a request's
+/// deadline.
+async fn wait_together(worker: &Worker, least: Duration, started: Instant) {
+    let earliest = worker.began.elapsed() + least;
     let moments = earliest.as_millis() / REFUSED_EVERY.as_millis() + 1;
     let moment = worker.began + REFUSED_EVERY * u32::try_from(moments).unwrap_or(u32::MAX);
     let moment = moment.min(deadline(worker, started));
     tokio::time::sleep_until(moment.into()).await;
-    Err(reject)
+}
+
+/// Waits until the instances are gone that are on their way out. A client that was told that there
+/// is no memory may ask again at once, and what its guest had is to be there by then.
+async fn until_dropped(worker: &Worker, started: Instant) {
+    let leaving = worker.pool.leaving();
+    let is_any = || leaving.iter().any(|it| it.strong_count() > 0);
+    while is_any() && Instant::now() < deadline(worker, started) {
+        wait_together(worker, Duration::ZERO, started).await;
+    }
 }
 
 /// Waits for a place, if it has none yet; and if the guest's calls are long, for a turn among them.

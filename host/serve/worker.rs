@@ -197,6 +197,7 @@ impl Worker {
                 turn = self.turns.begin();
                 self.post.send();
             }
+            self.pool.tidy();
             self.turns.end(&turn, &self.counters().turn_max_us);
         }
     }

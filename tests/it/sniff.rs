@@ -250,6 +250,12 @@ fn start_up_code_of_an_inner_component_is_not_forgotten() {
     let traps = "(component $traps (core module $m (func $f unreachable) (start $f))
         (core instance (instantiate $m))) (instance (instantiate $traps))";
     assert_says(&component(traps), &["unreachable"]);
+    // Nor where one inner component instantiates another.
+    let aliased = "(component $a (core module $m (func $f unreachable) (start $f))
+            (core instance (instantiate $m)))
+        (component $b (alias outer 1 $a (component $x)) (instance (instantiate $x)))
+        (instance (instantiate $b))";
+    assert_says(&component(aliased), &["unreachable"]);
 }
 
 #[test]

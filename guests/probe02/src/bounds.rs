@@ -6,10 +6,11 @@ use wasip2::random::{insecure, random};
 use crate::Behaviour;
 use crate::ask::Ask;
 
-pub const BEHAVIOURS: [(&str, Behaviour); 7] = [
+pub const BEHAVIOURS: [(&str, Behaviour); 8] = [
     ("open", open),
     ("field", field),
     ("fields", fields),
+    ("small-fields", small_fields),
     ("paths", paths),
     ("pass-text", pass_text),
     ("random-bytes", random_bytes),
@@ -34,6 +35,7 @@ fn field(ask: Ask) {
 
 /// Bytes of each of many values.
 const VALUE_BYTES: usize = 60_000;
+const SMALL_FIELDS: usize = 400;
 
 /// Has so many sets of fields with a long value each, half of them made at once, and half as copies
 /// that are changed.
@@ -47,6 +49,14 @@ fn fields(ask: Ask) {
     for fields in &kept {
         fields.append("y", b"changed").expect("a field");
     }
+    ask.answer(format!("{} kept", kept.len()));
+}
+
+/// Has so many resources with four hundred short fields each.
+fn small_fields(ask: Ask) {
+    let some = vec![("x".to_owned(), b"y".to_vec()); SMALL_FIELDS];
+    let made = (0..amount(&ask)).map(|_| Fields::from_list(&some).expect("fields"));
+    let kept: Vec<Fields> = made.collect();
     ask.answer(format!("{} kept", kept.len()));
 }
 

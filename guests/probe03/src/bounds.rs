@@ -6,10 +6,11 @@ use wasip3::random::{insecure, random};
 use crate::ask::{Ask, answer};
 use crate::{Answer, Behaviour, behaviours};
 
-pub const BEHAVIOURS: [(&str, Behaviour); 7] = behaviours! {
+pub const BEHAVIOURS: [(&str, Behaviour); 8] = behaviours! {
     "open": open,
     "field": field,
     "fields": fields,
+    "small-fields": small_fields,
     "pass-text": pass_text,
     "random-bytes": random_bytes,
     "insecure-bytes": insecure_bytes,
@@ -36,6 +37,7 @@ async fn field(ask: Ask) -> Answer {
 
 /// Bytes of each of many values.
 pub const VALUE_BYTES: usize = 60_000;
+const SMALL_FIELDS: usize = 400;
 
 /// Has so many sets of fields with a long value each, half of them made at once, and half as copies
 /// that are changed.
@@ -51,6 +53,16 @@ async fn fields(ask: Ask) -> Answer {
     }
     let text = format!("{} kept", kept.len());
     drop((kept, source));
+    answer(text)
+}
+
+/// Has so many resources with four hundred short fields each.
+async fn small_fields(ask: Ask) -> Answer {
+    let some = vec![("x".to_owned(), b"y".to_vec()); SMALL_FIELDS];
+    let made = (0..amount(&ask)).map(|_| Fields::from_list(&some).expect("fields"));
+    let kept: Vec<Fields> = made.collect();
+    let text = format!("{} kept", kept.len());
+    drop(kept);
     answer(text)
 }
 

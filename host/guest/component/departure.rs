@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use wasmtime_wasi_http::Error;
 
 use super::body::Departing;
-use super::visit::{Visit, dispose};
+use super::visit::Visit;
 use crate::message::progress::Deadline;
 use crate::message::{Reject, ResponseBody};
 
@@ -115,19 +115,12 @@ impl Departure {
     /// Gives up, with the instance.
     fn fail(&mut self, reject: Reject, why: &str) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
         let Some(mut visit) = self.visit.take() else { return Poll::Ready(None) };
-        let reject = match visit.end.take() {
-            Some(Err(broken)) => {
-                dispose(&visit.pool, broken.instance);
-                visit.blame(broken.reject)
-            }
-            Some(Ok(instance)) => {
-                dispose(&visit.pool, Some(instance));
-                visit.log(why);
-                visit.blame(reject)
-            }
-            // The reason is on its way to the log.
-            _ if visit.gone.is_gone() => reject,
-            _ => {
+        // Of one that is gone and has not ended, the reason is on its way to the log.
+        let is_told = visit.gone.is_gone() && !visit.has_ended();
+        let reject = match visit.end.reject() {
+            Some(reject) => visit.blame(reject),
+            None if is_told => reject,
+            None => {
                 visit.log(why);
                 visit.blame(reject)
             }

@@ -94,9 +94,11 @@ impl Holdings {
     }
 }
 
+/// What was free of charge is soon used again.
 impl Drop for Holdings {
     fn drop(&mut self) {
-        drop(Freed(self.size()));
+        let charged = [&self.charge, &self.handles].into_iter().flatten().map(Charge::bytes);
+        drop(Freed(charged.sum()));
     }
 }
 

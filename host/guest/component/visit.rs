@@ -84,18 +84,20 @@ pub(super) struct End {
 }
 
 impl End {
-    pub(super) fn take(&mut self) -> Option<Ended> {
-        self.ended.take()
+    /// Lets go of the instance, if the call has ended; why that came to a bad end, if it did.
+    pub(super) fn reject(&mut self) -> Option<Reject> {
+        let (instance, reject) = match self.ended.take()? {
+            Ok(instance) => (Some(instance), None),
+            Err(broken) => (broken.instance, Some(broken.reject)),
+        };
+        dispose(&self.pool, instance);
+        reject
     }
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        match self.ended.take() {
-            Some(Ok(instance)) => dispose(&self.pool, Some(instance)),
-            Some(Err(broken)) => dispose(&self.pool, broken.instance),
-            None => {}
-        }
+        self.reject();
     }
 }
 
@@ -111,7 +113,6 @@ pub struct Visit {
     about: Arc<About>,
     id: RequestId,
     method: Method,
-    pub(super) pool: Rc<Pool>,
 }
 
 /// What a visit is given, beside the request.
@@ -142,10 +143,19 @@ impl Visit {
         }
         let asked = Asked::new(&request);
         let (sender, head) = oneshot::channel();
-        let trail = Trail::of(&request.headers).map_err(|Circle| Reject::Loop)?;
-        let request = standard(request, &asked)?;
-        instance.open(terms.pool.door());
-        let handed = instance.accept((asked.id, trail), request, sender).map_err(|_| NOT_A_HOST)?;
+        let trail = Trail::of(&request.headers).map_err(|Circle| Reject::Loop);
+        let handed = trail.and_then(|trail| {
+            let request = standard(request, &asked)?;
+            instance.open(terms.pool.door());
+            instance.accept((asked.id, trail), request, sender).map_err(|_| NOT_A_HOST)
+        });
+        let handed = match handed {
+            Ok(handed) => handed,
+            Err(reject) => {
+                dispose(&terms.pool, Some(instance));
+                return Err(reject);
+            }
+        };
         let (gone, guest) = (instance.gone(), instance.guest().clone());
         let about = guest.about.clone();
         let pool = terms.pool.clone();
@@ -191,8 +201,8 @@ impl Visit {
         (about, pool): (Arc<About>, Rc<Pool>),
     ) -> Self {
         let Asked { id, method, watch, progress, flow } = asked;
-        let end = End { ended: None, pool: pool.clone() };
-        Visit { call, end, head, gone, watch, progress, flow, about, id, method, pool }
+        let end = End { ended: None, pool };
+        Visit { call, end, head, gone, watch, progress, flow, about, id, method }
     }
 
     /// The guest's response. Its body may still be coming.
@@ -263,17 +273,10 @@ impl Visit {
         if is_late && !self.poll_call(cx) {
             return Poll::Pending;
         }
-        Poll::Ready(Err(match self.end.take() {
-            Some(Err(broken)) => {
-                dispose(&self.pool, broken.instance);
-                broken.reject
-            }
-            ended => {
-                dispose(&self.pool, ended.and_then(Result::ok));
-                self.log("it ended, or dropped its response-outparam, without a response");
-                Reject::InvalidResponse
-            }
-        }))
+        Poll::Ready(Err(self.end.reject().unwrap_or_else(|| {
+            self.log("it ended, or dropped its response-outparam, without a response");
+            Reject::InvalidResponse
+        })))
     }
 
     /// Lets the call go on; whether it has ended.
@@ -311,8 +314,9 @@ impl Visit {
 
     /// Lets the guest go on for a while without its client, if it has not ended.
     pub(super) fn leave(self) {
-        let Visit { call, mut end, pool, .. } = self;
-        match end.take() {
+        let Visit { call, mut end, .. } = self;
+        let pool = end.pool.clone();
+        match end.ended.take() {
             Some(Ok(instance)) => pool.give_back(Instance::Component(instance)),
             Some(Err(Broken { instance, .. })) => dispose(&pool, instance),
             None => {
@@ -332,7 +336,7 @@ impl Visit {
     }
 }
 
-pub fn dispose(pool: &Pool, instance: Option<Box<ComponentInstance>>) {
+fn dispose(pool: &Pool, instance: Option<Box<ComponentInstance>>) {
     if let Some(instance) = instance {
         pool.dispose(Instance::Component(instance));
     }

@@ -2,7 +2,7 @@
 
 use super::{PATIENCE, assert_as_new, is_03, is_flat, setup, start, text};
 use crate::client::message;
-use crate::host::Host;
+use crate::host::{Host, until};
 
 const KIB: u32 = 1 << 10;
 const MIB: u32 = 1 << 20;
@@ -94,6 +94,25 @@ fn what_a_guest_had_is_there_again_behind_its_503() {
     }
     drop(busy);
     assert_eq!(assert_as_new(&host).rejects("no_memory"), 20);
+}
+
+/// What the host has kept for a guest is not the allocator's to keep behind it: it would count for
+/// nobody.
+#[test]
+fn what_is_freed_goes_back_to_the_kernel() {
+    let host = start(&["--workers", "1", "--memory-total", "256MiB"]);
+    assert_eq!(text(&host, "/probe/small-fields?1"), "1 kept");
+    host.at_rest();
+    let before = host.rss_bytes();
+    host.peak_bytes();
+    for _ in 0..3 {
+        assert_eq!(text(&host, "/probe/small-fields?900"), "900 kept");
+    }
+    let peak = host.peak_bytes();
+    assert!(peak > before + u64::from(16 * MIB), "{before} to {peak}: nothing to give back");
+    let is_back = || host.rss_bytes() < before + u64::from(8 * MIB);
+    until("memory that is given back", PATIENCE, || is_back().then_some(()));
+    assert_as_new(&host);
 }
 
 /// Words of a guest are bounded line by line and as a whole, and it is said that some are missing.

@@ -217,10 +217,13 @@ impl<'g, 'a> Proof<'g, 'a> {
     }
 }
 
-/// Checks that nothing in a component is instantiated that has code.
+/// Checks that nothing is instantiated in a component, be it its own or from around it.
 fn runs_nothing(component: &[u8]) -> Option<()> {
     for payload in Parser::new(0).parse_all(component) {
-        if let Payload::InstanceSection(_) | Payload::ComponentStartSection { .. } = payload.ok()? {
+        if let Payload::InstanceSection(_)
+        | Payload::ComponentInstanceSection(_)
+        | Payload::ComponentStartSection { .. } = payload.ok()?
+        {
             return None;
         }
     }

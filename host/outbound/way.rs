@@ -127,7 +127,8 @@ impl Way {
     }
 
     /// Takes a connection back whose exchange is over; one that has more to send or to receive is
-    /// closed instead.
+    /// closed instead. A guest may be told that a response is complete before it has said that its
+    /// request is: until then the connection is not ready.
     pub async fn give_back(&self, mut lent: Lent, is_whole: bool, progress: &Progress) {
         if lent.link.is_h2() {
             self.give_up(progress);
@@ -136,7 +137,7 @@ impl Way {
             }
             return;
         }
-        if !is_whole || progress.get().0 != Turn::Nobody {
+        if !is_whole || progress.get().0 == Turn::Server {
             return;
         }
         let is_ready = tokio::time::timeout(SETTLE_MAX, lent.link.is_ready()).await;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{ISOLATIONS, host};
+use super::{ISOLATIONS, PATIENCE, host};
 use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host};
 
@@ -154,6 +154,7 @@ fn renewal_with_start_up_code_comes_to_rest() {
     for _ in 0..20 {
         assert_eq!(connection.get("/start_random").status, 200);
     }
-    let rest = host.at_rest();
-    assert!(rest.instances_ready > 0, "{rest:?}");
+    // It is made behind the last answer.
+    host.status_when("renewed", PATIENCE, |status| status.instances_ready > 0);
+    host.at_rest();
 }

@@ -15,9 +15,13 @@ const ROUND_BYTES: usize = 4 << 20;
 
 static FREED: AtomicUsize = AtomicUsize::new(0);
 static ROUND: AtomicU32 = AtomicU32::new(0);
+/// How often a thread has handed on what it had free.
+static HANDED_ON: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
+    /// The rounds that this thread has taken part in, and what it has given back to the kernel.
     static DONE: Cell<u32> = const { Cell::new(0) };
+    static ALL_DONE: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
 }
 
 /// Says that so many bytes have been freed.
@@ -37,24 +41,28 @@ impl Drop for Freed {
     }
 }
 
-/// Gives back what is free in the heap of this thread, if it has not done so in this round; whether
-/// it had not. That may take long: there is no end to what others have freed in the whole process.
+/// Gives back what is free in the heap of this thread, and what others have handed on, if it has
+/// not done so in this round; whether it had not. That may take long: there is no end to what
+/// others have freed in the whole process.
 pub fn tidy() -> bool {
-    collect_once(true)
+    let rounds = (ROUND.load(Ordering::Relaxed), HANDED_ON.load(Ordering::Relaxed));
+    DONE.set(rounds.0);
+    let is_due = ALL_DONE.replace(rounds) != rounds;
+    if is_due {
+        // SAFETY: it may be called at any time on any thread, and touches nothing that is in use.
+        unsafe { libmimalloc_sys::mi_collect(true) };
+    }
+    is_due
 }
 
-/// The same on a thread that has no time: its pages that are free go to where others find them,
-/// who give them back to the kernel.
-pub fn tidy_quickly() -> bool {
-    collect_once(false)
-}
-
-fn collect_once(is_all: bool) -> bool {
+/// On a thread that has no time: hands what is free on to those that have, who are to be woken.
+pub fn hand_on() -> bool {
     let round = ROUND.load(Ordering::Relaxed);
     let is_due = DONE.replace(round) != round;
     if is_due {
-        // SAFETY: it may be called at any time on any thread, and touches nothing that is in use.
-        unsafe { libmimalloc_sys::mi_collect(is_all) };
+        // SAFETY: as above.
+        unsafe { libmimalloc_sys::mi_collect(false) };
+        HANDED_ON.fetch_add(1, Ordering::Relaxed);
     }
     is_due
 }

@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::reset::MEMORY_BYTES_MAX;
 use crate::message::Reject;
 
-/// Who has no more than this has a first instance or less: its stack and the host's objects, a
-/// memory of 2 MiB, and its tables, which are charged one after the other.
-const FIRST_BYTES: usize = 3 << 20;
+/// Who has no more than this has a first instance or less: its stacks and the host's objects, a
+/// memory of 2 MiB, and its tables, which are charged one after the other. One of 0.3 has four
+/// stacks, the most that is charged at once.
+const FIRST_BYTES: usize = 5 << 20;
+const FIRST_STEP_MAX: usize = FIRST_BYTES / 2;
 /// How often the log tells that there is no more.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
@@ -128,7 +129,7 @@ impl Budget {
 
     /// Says for what is taken already what it is with these bytes, if they may be taken.
     fn added(&self, bytes: usize, purpose: Purpose) -> impl Fn(usize) -> Option<usize> + use<> {
-        let is_small = purpose == Purpose::Start && bytes as u64 <= MEMORY_BYTES_MAX;
+        let is_small = purpose == Purpose::Start && bytes <= FIRST_STEP_MAX;
         let own = self.own.as_ref().map(|own| own.load(Ordering::Relaxed));
         let is_first = is_small && own.unwrap_or(0).saturating_add(bytes) <= FIRST_BYTES;
         let total = self.all.total;
@@ -140,9 +141,10 @@ impl Budget {
         move |used| {
             let used = used.checked_add(bytes)?;
             let left = total.checked_sub(used)?.checked_sub(pooled)?;
-            let unwanted = left.saturating_sub(wanted);
-            let is_modest = own.is_some_and(|own| own.saturating_add(bytes) <= unwanted);
-            (unwanted >= total / 8 || is_first || is_modest).then_some(used)
+            let is_modest = own.is_some_and(|own| own.saturating_add(bytes) <= left);
+            // Who waits is not for the last eighth.
+            let is_plenty = left.saturating_sub(wanted) >= total / 8;
+            (is_plenty || is_first || is_modest).then_some(used)
         }
     }
 

@@ -136,7 +136,7 @@ struct Queue {
     inbox: Receiver<Message>,
     /// Calls that only have to be dropped: they hold instances.
     abandoned: Vec<Job>,
-    waste: Vec<Waste>,
+    waste: VecDeque<Waste>,
     shares: HashMap<usize, Share>,
     /// Guests with calls that wait: CPU time used, in nanoseconds, and id.
     order: BTreeSet<(u64, usize)>,
@@ -160,7 +160,7 @@ impl Lane {
         let queue = Queue {
             inbox: received,
             abandoned: Vec::new(),
-            waste: Vec::new(),
+            waste: VecDeque::new(),
             shares: HashMap::new(),
             order: BTreeSet::new(),
             floor_ns: 0,
@@ -394,7 +394,7 @@ impl Queue {
                 Message::Job(job) if is_abandoned(&job) => self.abandoned.push(job),
                 Message::Job(job) => self.put(job),
                 Message::Abandoned(guest) => self.give_up(guest),
-                Message::Waste(waste) => self.waste.push(waste),
+                Message::Waste(waste) => self.waste.push_back(waste),
             }
         }
     }
@@ -425,7 +425,7 @@ impl Queue {
         if let Some(job) = self.abandoned.pop() {
             return Some(Turn::Abandon(job));
         }
-        if let Some(waste) = self.waste.pop() {
+        if let Some(waste) = self.waste.pop_front() {
             return Some(Turn::Discard(waste));
         }
         let &(used_ns, guest) = self.order.first()?;

@@ -328,10 +328,17 @@ impl Pool {
         }
     }
 
-    /// Gives back memory that this thread has free, if it is time for that. To be called often: the
+    /// Hands on memory that this thread has free, if it is time for that. To be called often: the
     /// less others have freed meanwhile, the sooner it is done.
     pub fn tidy(&self) {
-        if allocator::tidy_quickly() {
+        if allocator::hand_on() {
+            self.exits.lane.tidy();
+        }
+    }
+
+    /// Gives it back to the kernel, which may take long.
+    pub fn tidy_all(&self) {
+        if allocator::tidy() {
             self.exits.lane.tidy();
         }
     }
@@ -437,6 +444,9 @@ impl Pool {
             if let Ok(instance) = Instance::make_now(guest, None) {
                 self.put(instance);
             }
+        }
+        if !self.shelves.borrow().waste.is_empty() {
+            self.exits.retired.notify_one();
         }
         true
     }

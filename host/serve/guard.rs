@@ -69,6 +69,10 @@ pub async fn run(worker: Rc<Worker>) {
                 }
             }
             note_spare(&worker, now);
+            // Of what is in use by others at the same time, only this thread knows what is free.
+            if worker.counters().in_flight.get() == 0 || worker.config.slow_nice.is_none() {
+                worker.pool.tidy_all();
+            }
             to_park = quiet(&worker, now, PARK_AFTER.min(limits.head_max));
         }
         for _ in 0..PARKED_AT_ONCE.min(to_park.len()) {

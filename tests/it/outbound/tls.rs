@@ -221,7 +221,8 @@ fn a_server_may_speak_nothing_but_http1() {
         for _ in 0..5 {
             assert_eq!(fetch(&host, &url), format!("200 HTTP/1.1 {authority} true"));
         }
-        assert_eq!(server.connections(), 1);
+        // One that is not back yet when the next request comes is not waited for.
+        assert!(server.connections() < 5, "{}", server.connections());
         assert_as_new(&host);
     }
 }

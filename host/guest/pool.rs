@@ -50,7 +50,7 @@ pub struct Pool {
     /// Instances that have done their work and wait to be renewed.
     retired: RefCell<Vec<Instance>>,
     /// Marks of instances that are dropped in the slow lane.
-    leaving: RefCell<Vec<Weak<()>>>,
+    pending_drops: RefCell<Vec<Weak<()>>>,
     /// Instances that are out with a request.
     out: Cell<usize>,
     pulse: Pulse,
@@ -96,7 +96,7 @@ impl Pool {
         Pool {
             shelves: RefCell::new(Shelves::new(ready_max, memory.clone())),
             retired: RefCell::default(),
-            leaving: RefCell::default(),
+            pending_drops: RefCell::default(),
             out: Cell::new(0),
             pulse,
             run_queue: Rc::default(),
@@ -373,17 +373,17 @@ impl Pool {
     pub fn dispose(&self, instance: Instance) {
         if instance.is_slow_to_drop() {
             let mark = Arc::new(());
-            let mut leaving = self.leaving.borrow_mut();
-            leaving.retain(|it| it.strong_count() > 0);
-            leaving.push(Arc::downgrade(&mark));
+            let mut pending_drops = self.pending_drops.borrow_mut();
+            pending_drops.retain(|it| it.strong_count() > 0);
+            pending_drops.push(Arc::downgrade(&mark));
             // Dropped in this order.
             self.exits.lane.discard((instance, mark));
         }
     }
 
     /// The instances that are about to be dropped: each is gone when its mark is.
-    pub fn leaving(&self) -> Vec<Weak<()>> {
-        self.leaving.borrow().clone()
+    pub fn pending_drops(&self) -> Vec<Weak<()>> {
+        self.pending_drops.borrow().clone()
     }
 
     /// Resets the instances that have done their work, or makes new ones in their place. Those for

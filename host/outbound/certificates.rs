@@ -29,12 +29,10 @@ pub struct Verifier {
 
 impl Verifier {
     pub fn new(roots: RootCertStore) -> Self {
-        let schemes = default_provider().signature_verification_algorithms.supported_schemes();
-        let roots = WebPkiServerVerifier::builder_with_provider(
-            Arc::new(roots),
-            Arc::new(default_provider()),
-        );
-        Verifier { chains: roots.build().ok(), schemes }
+        let provider = Arc::new(default_provider());
+        let schemes = provider.signature_verification_algorithms.supported_schemes();
+        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+        Verifier { chains: chains.build().ok(), schemes }
     }
 
     fn chains(&self) -> Result<&WebPkiServerVerifier, Error> {

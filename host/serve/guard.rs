@@ -69,7 +69,8 @@ pub async fn run(worker: Rc<Worker>) {
                 }
             }
             note_spare(&worker, now);
-            // Of what is in use by others at the same time, only this thread knows what is free.
+            // What is free beside memory in use only this thread can give back. It does so while no
+            // request waits, or where there is no slow lane that would do the most of it.
             if worker.counters().in_flight.get() == 0 || worker.config.slow_nice.is_none() {
                 worker.pool.tidy_all();
             }

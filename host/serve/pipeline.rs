@@ -305,8 +305,8 @@ async fn wait_together(worker: &Worker, least: Duration, started: Instant) {
 /// Waits until the instances are gone that are on their way out. A client that was told that there
 /// is no memory may ask again at once, and what its guest had is to be there by then.
 async fn until_dropped(worker: &Worker, started: Instant) {
-    let leaving = worker.pool.leaving();
-    let is_any = || leaving.iter().any(|it| it.strong_count() > 0);
+    let pending_drops = worker.pool.pending_drops();
+    let is_any = || pending_drops.iter().any(|it| it.strong_count() > 0);
     while is_any() && Instant::now() < deadline(worker, started) {
         wait_together(worker, Duration::ZERO, started).await;
     }

@@ -221,8 +221,7 @@ fn a_server_may_speak_nothing_but_http1() {
         for _ in 0..5 {
             assert_eq!(fetch(&host, &url), format!("200 HTTP/1.1 {authority} true"));
         }
-        // One that is not back yet when the next request comes is not waited for.
-        assert!(server.connections() < 5, "{}", server.connections());
+        assert_eq!(server.connections(), 1);
         assert_as_new(&host);
     }
 }
@@ -262,8 +261,8 @@ fn a_body_of_http2_that_breaks_off_is_not_complete() {
             let told = fetch_with(&host, behaviour, &url, &["x-method: POST"]);
             match is_whole {
                 true => assert_eq!(told, "200 hel", "{behaviour}"),
-                // It may break off before anybody has seen its head.
-                false if told.contains("ConnectionTerminated") => {}
+                // With an upload, it may break off before anybody has seen its head.
+                false if behaviour == "fetch-open" && told.contains("ConnectionTerminated") => {}
                 false => assert_code(&told, "HttpResponseIncomplete"),
             }
             assert_as_new(&host);

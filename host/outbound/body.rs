@@ -20,8 +20,88 @@ use super::Failure;
 use super::link::Link;
 use super::paced::Heard;
 
+/// How often a body is asked for its first piece before its request is sent without. The end of an
+/// empty one of wasi:http 0.3 is known at the second, once the guest has had its turn; 4 leave it
+/// room for steps of its own.
+const TURNS_BEFORE: usize = 4;
+
 /// A request's body, as the guest makes it.
-pub type Outgoing = UnsyncBoxBody<Bytes, Failure>;
+pub struct Outgoing {
+    body: UnsyncBoxBody<Bytes, Failure>,
+    /// A piece that was there from the beginning, and what the body said about its size before.
+    first: Option<(Result<Frame<Bytes>, Failure>, SizeHint)>,
+    /// Whether it was asked and had nothing.
+    is_empty: bool,
+}
+
+impl Outgoing {
+    /// Asks a body what is in it, as long as that costs no time: some know only when they are asked
+    /// that there is nothing. Of a request without a body servers take no second part, and those
+    /// that answer before they have read all of it close the connection.
+    pub async fn asked(body: UnsyncBoxBody<Bytes, Failure>) -> Self {
+        let is_empty = body.is_end_stream();
+        let mut asked = Outgoing { body, first: None, is_empty };
+        for turn in 0..TURNS_BEFORE {
+            if asked.is_empty || asked.first.is_some() {
+                break;
+            }
+            if turn > 0 {
+                pause().await;
+            }
+            asked.ask();
+        }
+        asked
+    }
+
+    fn ask(&mut self) {
+        let hint = self.body.size_hint();
+        let mut waker = Context::from_waker(Waker::noop());
+        match Pin::new(&mut self.body).poll_frame(&mut waker) {
+            Poll::Ready(Some(piece)) => self.first = Some((piece, hint)),
+            Poll::Ready(None) => self.is_empty = true,
+            // It is asked again by who sends it.
+            Poll::Pending => {}
+        }
+    }
+}
+
+/// Lets the others of the same executor have a turn, and goes on in the order in which it came:
+/// tokio's `yield_now` takes the last first, and so the last of many requests would be the first.
+async fn pause() {
+    let mut is_over = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut is_over, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        match self.first.take() {
+            Some((piece, _)) => Poll::Ready(Some(piece)),
+            None if self.is_empty => Poll::Ready(None),
+            None => Pin::new(&mut self.body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_empty || self.first.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.first.as_ref().map_or_else(|| self.body.size_hint(), |(_, hint)| *hint)
+    }
+}
 
 /// Whose turn it is with a request's body. Until the guest is asked, it is the server's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,8 +151,6 @@ impl Progress {
 /// A request's body as hyper pulls it.
 pub struct Upload {
     body: Outgoing,
-    /// A piece that was there from the beginning, and what the body said about its size before.
-    first: Option<(Result<Frame<Bytes>, Failure>, SizeHint)>,
     progress: Progress,
     /// Bytes that are still to come, where the guest has said how many: once hyper has them, it
     /// lets go of the body without a look at its end.
@@ -87,26 +165,14 @@ impl Upload {
     /// The body, how far it is, and what is told of its end. `left` is how long it is, where it
     /// is sent with its length.
     pub fn new(
-        mut body: Outgoing,
+        body: Outgoing,
         left: Option<u64>,
     ) -> (Self, Progress, oneshot::Receiver<Result<(), Failure>>) {
-        let hint = body.size_hint();
-        let first = if body.is_end_stream() {
-            Poll::Ready(None)
-        } else {
-            // Some bodies know only when they are asked that there is nothing in them.
-            Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()))
-        };
-        let is_empty = matches!(first, Poll::Ready(None));
+        let is_empty = body.is_end_stream();
         let progress = Progress::new(if is_empty { Turn::Nobody } else { Turn::Server });
-        let first = match first {
-            Poll::Ready(Some(piece)) => Some((piece, hint)),
-            _ => None,
-        };
         let (ended, end) = oneshot::channel();
         let ended = Some(ended);
-        let mut upload =
-            Upload { body, first, progress: progress.clone(), left, ended, heard: None };
+        let mut upload = Upload { body, progress: progress.clone(), left, ended, heard: None };
         if is_empty {
             upload.end(Ok(()));
         }
@@ -116,8 +182,9 @@ impl Upload {
     /// No body.
     pub fn empty() -> Self {
         let none = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        let body = Outgoing { body: none, first: None, is_empty: true };
         let progress = Progress::new(Turn::Nobody);
-        Upload { body: none, first: None, progress, left: None, ended: None, heard: None }
+        Upload { body, progress, left: None, ended: None, heard: None }
     }
 
     /// Has it sent by a connection.
@@ -142,10 +209,7 @@ impl Body for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let polled = match self.first.take() {
-            Some((piece, _)) => Poll::Ready(Some(piece)),
-            None => Pin::new(&mut self.body).poll_frame(cx),
-        };
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
         if let (Poll::Ready(Some(Ok(frame))), Some(left)) = (&polled, self.left) {
             let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
             self.left = Some(left.saturating_sub(bytes));
@@ -165,11 +229,11 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && (self.ended.is_none() || self.body.is_end_stream())
+        self.ended.is_none() || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.first.as_ref().map_or_else(|| self.body.size_hint(), |(_, hint)| *hint)
+        self.body.size_hint()
     }
 }
 

@@ -76,8 +76,8 @@ impl Hooks {
         &mut self,
         request: Request<WasiBody>,
         options: Option<RequestOptions>,
-    ) -> Result<impl Future<Output = Result<Sent, Error>> + Send + use<>, Error> {
-        let door = self.door.as_ref().ok_or(Error::HttpRequestDenied)?;
+    ) -> impl Future<Output = Result<Sent, Error>> + Send + use<> {
+        let door = self.door.clone();
         let cut = self.cut.get_or_insert_default().clone();
         let fault = Fault::default();
         let told = fault.clone();
@@ -87,10 +87,13 @@ impl Hooks {
             first_byte: options.first_byte_timeout,
             between_bytes: options.between_bytes_timeout,
         });
-        let maker = Maker { guest: &self.about.name, request: self.request, trail: &self.trail };
-        let request: Request<Outgoing> = request;
-        let answer = door.send(&maker, request, wanted).map_err(|it| error(it, &fault))?;
-        Ok(async move {
+        let (about, id, trail) = (self.about.clone(), self.request, self.trail.clone());
+        async move {
+            let door = door.ok_or(Error::HttpRequestDenied)?;
+            let (head, body) = request.into_parts();
+            let request = Request::from_parts(head, Outgoing::asked(body).await);
+            let maker = Maker { guest: &about.name, request: id, trail: &trail };
+            let answer = door.send(&maker, request, wanted).map_err(|it| error(it, &fault))?;
             let answered = answer.await.unwrap_or(Err(Failure::Terminated));
             let Answer { response, sent } = answered.map_err(|it| error(it, &fault))?;
             let none = Fault::default();
@@ -107,7 +110,7 @@ impl Hooks {
                 sent.map_err(|it| error(it, &fault))
             };
             Ok((response, Box::new(sent) as Box<dyn Future<Output = _> + Send>))
-        })
+        }
     }
 }
 
@@ -126,10 +129,7 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _read: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
-        match self.send(request, options) {
-            Ok(sent) => Box::new(sent),
-            Err(error) => Box::new(std::future::ready(Err(error))),
-        }
+        Box::new(self.send(request, options))
     }
 
     /// Room for any number of them: how many there are at once is decided where they are written.

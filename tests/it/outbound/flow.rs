@@ -30,6 +30,25 @@ fn a_connection_serves_many_requests() {
     assert_as_new(&host);
 }
 
+/// A server that answers before it has read a request to its end closes the connection. One without
+/// a body ends with its head: it is not sent as one whose body comes in chunks, of which there are
+/// none.
+#[test]
+fn a_request_without_a_body_ends_with_its_head() {
+    let server = good();
+    let host = allowing(&LOCAL, &["--workers", "1"]);
+    for method in ["GET", "DELETE", "POST"].into_iter().cycle().take(60) {
+        let field = format!("x-method: {method}");
+        assert_eq!(fetch_with(&host, "fetch", &server.url("/"), &[&field]), "200 ok");
+    }
+    for seen in server.seen() {
+        assert!(seen.all("transfer-encoding").is_empty(), "{seen:?}");
+        assert!(seen.all("content-length").iter().all(|length| *length == "0"), "{seen:?}");
+    }
+    assert_eq!((server.seen().len(), server.connections().0), (60, 1));
+    assert_as_new(&host);
+}
+
 /// As for the upstream: interim answers without end are none.
 #[test]
 fn interim_answers_without_end_are_an_error() {

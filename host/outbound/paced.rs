@@ -135,8 +135,24 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
 }
 
 impl<T: Connection> Connection for Paced<T> {
+    /// Asked once for each connection.
     fn connected(&self) -> Connected {
-        self.io.connected()
+        self.io.connected().extra(Served::default())
+    }
+}
+
+/// Whether a connection has served a request: hyper tells it with its responses and its errors.
+#[derive(Clone, Default)]
+pub struct Served(Arc<AtomicBool>);
+
+impl Served {
+    /// Says that it has.
+    pub fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_noted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

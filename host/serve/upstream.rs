@@ -3,6 +3,8 @@
 //! Owns the pooled connections to it, and the places of requests that are in flight there: handlers
 //! and clients have shares of them. Bodies stream both ways.
 
+use std::error::Error;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,11 +14,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING, VIA};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{HeaderValue, Method, Version};
+use http::{Extensions, HeaderValue, Method, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tower_service::Service;
@@ -27,7 +29,7 @@ use crate::message::fields::{check_framing, has_good_host, head_bytes, strip_hop
 use crate::message::path;
 use crate::message::progress::{Deadline, Progress};
 use crate::message::{Reject, Request, RequestBody, RequestId, Response, ResponseBody};
-use crate::outbound::paced::{Paced, TURN_BYTES, too_many_interim};
+use crate::outbound::paced::{Paced, Served, TURN_BYTES, too_many_interim};
 use crate::queue::Holder;
 use crate::registry::admit::{GuestGates, Permit};
 
@@ -40,6 +42,8 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 const UNTAKEN_TIMES: u32 = 4;
 /// But for so long in any case: what is lost on the way is sent again within that.
 const UNTAKEN_MIN: Duration = Duration::from_secs(5);
+/// So many connections may turn out to be closed, one after the other, before a request fails.
+const STALE_MAX: usize = 3;
 
 /// Lines of the log about it, a second.
 const LINES_MAX: usize = 100;
@@ -116,7 +120,7 @@ impl Upstream {
                     self.warn(id, "1xx without end");
                     return Err(Reject::UpstreamFailed);
                 }
-                sent = self.client.request(outbound) => sent,
+                sent = self.send(outbound) => sent,
             };
             match sent {
                 // Nobody asked for another protocol, and hyper keeps the other 1xx to itself.
@@ -140,6 +144,39 @@ impl Upstream {
         };
         let sent = deadline.within(sent).await;
         sent.unwrap_or(Err(Reject::UpstreamDeadline))
+    }
+
+    /// Sends a request, and again where it met its connection's end: an upstream may close one that
+    /// has served a request at any time, and whether it has read this one, nobody knows. What may
+    /// have been done once is not done twice (RFC 9110, 9.2.2; RFC 9112, 9.3.1).
+    async fn send(
+        &self,
+        outbound: http::Request<RequestBody>,
+    ) -> Result<http::Response<Incoming>, legacy::Error> {
+        let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(outbound.method());
+        let again = (is_safe && outbound.body().is_end_stream()).then(|| copy(&outbound));
+        let mut sent = self.sent_once(outbound).await;
+        for _ in 0..STALE_MAX {
+            match (&sent, &again) {
+                (Err(error), Some(again)) if is_stale(error) => {
+                    sent = self.sent_once(copy(again)).await;
+                }
+                _ => break,
+            }
+        }
+        sent
+    }
+
+    /// Sends a request by one connection, which has served one then.
+    async fn sent_once(
+        &self,
+        outbound: http::Request<RequestBody>,
+    ) -> Result<http::Response<Incoming>, legacy::Error> {
+        let sent = self.client.request(outbound).await?;
+        if let Some(served) = sent.extensions().get::<Served>() {
+            served.note();
+        }
+        Ok(sent)
     }
 
     /// Says in the log what went wrong with a request, unless that would be too much: any client
@@ -196,6 +233,41 @@ impl Upstream {
         *outbound.headers_mut() = headers;
         Ok(outbound)
     }
+}
+
+/// A request without a body, once more.
+fn copy(request: &http::Request<RequestBody>) -> http::Request<RequestBody> {
+    let mut copied = http::Request::new(RequestBody::default());
+    *copied.method_mut() = request.method().clone();
+    *copied.uri_mut() = request.uri().clone();
+    *copied.version_mut() = request.version();
+    *copied.headers_mut() = request.headers().clone();
+    *copied.extensions_mut() = request.extensions().clone();
+    copied
+}
+
+/// Whether a request has failed because its connection, which had served another, was closed.
+fn is_stale(error: &legacy::Error) -> bool {
+    let mut told = Extensions::new();
+    if let Some(connected) = error.connect_info() {
+        connected.get_extras(&mut told);
+    }
+    told.get().is_some_and(Served::is_noted) && is_closed(error)
+}
+
+fn is_closed(error: &(dyn Error + 'static)) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    if let Some(error) = error.downcast_ref::<hyper::Error>()
+        && error.is_incomplete_message()
+    {
+        return true;
+    }
+    if let Some(error) = error.downcast_ref::<io::Error>()
+        && [BrokenPipe, ConnectionAborted, ConnectionReset].contains(&error.kind())
+    {
+        return true;
+    }
+    error.source().is_some_and(is_closed)
 }
 
 /// Makes connections that are read from in pieces.
@@ -307,9 +379,7 @@ impl Body for Returning {
     }
 }
 
-fn root_cause<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> &'a (dyn std::error::Error + 'static) {
+fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
@@ -318,6 +388,6 @@ fn root_cause<'a>(
 }
 
 /// The reject that the request's own body ended with, if that is why sending failed.
-fn body_reject(error: &(dyn std::error::Error + 'static)) -> Option<Reject> {
+fn body_reject(error: &(dyn Error + 'static)) -> Option<Reject> {
     root_cause(error).downcast_ref().copied()
 }

@@ -3,9 +3,12 @@
 
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
 
 use super::before;
 use super::upstream::{Upstream, plain};
@@ -101,6 +104,45 @@ fn an_answer_that_is_not_http_is_a_502() {
         host.assert_serves("/good");
         host.at_rest();
     }
+}
+
+/// An upstream may close a connection that has served a request at any time: a request that met
+/// that is sent again. What may have been done once is not done twice, and who does not answer on a
+/// new connection is not asked again.
+#[test]
+fn a_connection_that_the_upstream_closes_loses_no_request() {
+    for resets in [false, true] {
+        let seen = Arc::new(AtomicUsize::new(0));
+        let counted = seen.clone();
+        // Every second request on a connection is read, and not answered.
+        let upstream = Upstream::scripted(move |_, stream| {
+            if counted.fetch_add(1, Ordering::SeqCst) % 2 == 1 {
+                if resets {
+                    SockRef::from(&*stream).set_linger(Some(Duration::ZERO))?;
+                }
+                return Ok(false);
+            }
+            stream.write_all(&plain("200 OK", "", "ok"))?;
+            Ok(true)
+        });
+        let host = before(&upstream).args(["--workers", "1"]).start();
+        for method in ["GET", "GET", "OPTIONS", "GET"] {
+            let answer = host.request(method, "/", &[], b"");
+            assert_eq!((answer.status, answer.text().as_str()), (200, "ok"), "{method}");
+        }
+        // The first is answered, each other one is read twice.
+        assert_eq!(seen.load(Ordering::SeqCst), 7);
+        host.request("POST", "/", &[], b"").assert_problem(502);
+        assert_eq!(seen.load(Ordering::SeqCst), 8);
+        host.get("/");
+        host.request("GET", "/", &[], b"body").assert_problem(502);
+        assert_eq!(seen.load(Ordering::SeqCst), 10);
+        host.at_rest();
+    }
+    let upstream = Upstream::scripted(|_, _| Ok(false));
+    let host = before(&upstream).start();
+    host.get("/").assert_problem(502);
+    assert_eq!(upstream.seen().len(), 1);
 }
 
 /// A head of an upstream is as bounded as that of a guest.

@@ -71,7 +71,7 @@ fn main() -> ExitCode {
 
 fn run(args: impl Iterator<Item = String>) -> Result<()> {
     let Some((purpose, filter)) = parse(args) else { return Ok(()) };
-    let mut rows = routes::rows(request)?;
+    let mut rows = routes::rows(request("/hello?name=world"))?;
     rows.extend(guests::rows(request, purpose != Purpose::Count)?);
     match purpose {
         Purpose::Count => count::run(&mut rows),
@@ -103,22 +103,23 @@ fn parse(args: impl Iterator<Item = String>) -> Option<(Purpose, String)> {
     (purpose != Purpose::Test || filter.is_empty()).then_some((purpose, filter))
 }
 
-/// What the guests are asked.
-fn request() -> Request {
+/// What the guests are asked. The first segment of the path is the route.
+fn request(target: &'static str) -> Request {
     let fields = HEADERS
         .iter()
         .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
     let mut headers = HeaderMap::with_capacity(HEADERS.len());
     headers.extend(fields);
+    let route = target.split(['/', '?']).nth(1).unwrap_or_default();
     Request {
         id: RequestId::default(),
         method: Method::GET,
-        uri: PathAndQuery::from_static("/hello?name=world"),
+        uri: PathAndQuery::from_static(target),
         version: Version::HTTP_11,
         headers,
         body: RequestBody::default(),
         peer: ([127, 0, 0, 1], 50_000).into(),
-        place: Place::new("/hello".len(), Vec::new()),
+        place: Place::new("/".len() + route.len(), Vec::new()),
     }
 }
 

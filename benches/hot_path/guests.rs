@@ -37,6 +37,12 @@ const READY_MAX: usize = 2;
 /// How often the guests for the header functions call theirs: a request is nothing beside it.
 const LOOPS: usize = 1000;
 
+/// Makes a request for this path and query.
+pub type Ask = fn(&'static str) -> Request;
+
+/// What guests are asked for whose row is about something else than their work.
+const HELLO: &str = "/hello?name=world";
+
 /// Makes guests, as a loader does.
 struct Maker {
     compiler: Compiler,
@@ -50,12 +56,14 @@ struct House {
     engines: Engines,
     lane: Lane,
     runtime: LocalRuntime,
-    request: fn() -> Request,
+    request: Ask,
 }
 
 /// One guest under load: each turn is a request.
 struct Calls {
     name: &'static str,
+    /// What it is asked for.
+    target: &'static str,
     house: Rc<House>,
     guest: Arc<Guest>,
     pool: Rc<Pool>,
@@ -66,7 +74,7 @@ struct Calls {
 
 /// The rows of this file. `request` makes what the guests are asked. Not every place has the
 /// address space for pools; without them, the row that makes an instance each time is left out.
-pub fn rows(request: fn() -> Request, pooled: bool) -> Result<Vec<Row>> {
+pub fn rows(request: Ask, pooled: bool) -> Result<Vec<Row>> {
     let limits = Limits::default();
     let pools = || Engines::new(&limits, 1, Budget::unlimited(), None);
     let engines = if pooled { pools() } else { Engines::unpooled() }?;
@@ -76,13 +84,15 @@ pub fn rows(request: fn() -> Request, pooled: bool) -> Result<Vec<Row>> {
     let house = Rc::new(House { engines, lane: Lane::start(1, 0)?, runtime, request });
     let maker = Maker { compiler, linkers, limits, house };
 
-    let demo = |name: &'static str, guest: &str, isolation| {
+    let asked = |name: &'static str, guest: &str, target, isolation| {
         let found = DEMO_GUESTS.iter().find(|(name, _)| *name == guest);
         let (_, wasm) = found.with_context(|| format!("there is no demo guest {guest}"))?;
-        maker.row(name, wasm, isolation)
+        maker.row(name, target, wasm, isolation)
     };
+    let demo = |name, guest: &str, isolation| asked(name, guest, HELLO, isolation);
+    let work = |name, guest: &str, target| asked(name, guest, target, Isolation::Reuse);
     let looped = |name, imports: &str, body: &str| {
-        let row = maker.row(name, looping(imports, body).as_bytes(), Isolation::Reuse)?;
+        let row = maker.row(name, HELLO, looping(imports, body).as_bytes(), Isolation::Reuse)?;
         Ok::<_, anyhow::Error>(Row { ops_per_turn: LOOPS, ..row })
     };
     let mut rows = vec![
@@ -91,6 +101,9 @@ pub fn rows(request: fn() -> Request, pooled: bool) -> Result<Vec<Row>> {
         demo("call: hello, fresh, reset", "hello", Isolation::Fresh)?,
         demo("call: echo, reuse", "echo", Isolation::Reuse)?,
         demo("call: echo, fresh, reset", "echo", Isolation::Fresh)?,
+        work("compute: fib 24", "fib", "/fib/24")?,
+        work("compute: render", "render", "/render")?,
+        work("compute: json", "json", "/json")?,
         looped("headers: names of all 8", NAMES, "(drop (call $names (i32.const 0) OUT))")?,
         looped("headers: value of 1", VALUES, "(drop (call $values (i32.const 0) NAME OUT))")?,
         looped("headers: set 1", SET, "(call $set (i32.const 1) NAME VALUE)")?,
@@ -132,15 +145,21 @@ fn looping(imports: &str, body: &str) -> String {
 }
 
 impl Maker {
-    fn row(&self, name: &'static str, bytes: &[u8], isolation: Isolation) -> Result<Row> {
-        let calls = self.calls(name, bytes, isolation);
+    fn row(
+        &self,
+        name: &'static str,
+        target: &'static str,
+        bytes: &[u8],
+        isolation: Isolation,
+    ) -> Result<Row> {
+        let calls = self.calls(name, target, bytes, isolation);
         let calls = calls.with_context(|| format!("the row \"{name}\""))?;
         Ok(Row::new(name, calls))
     }
 
     /// The pool alone.
     fn checkout(&self, name: &'static str, bytes: &[u8]) -> Result<Row> {
-        let Calls { pool, guest, .. } = self.calls(name, bytes, Isolation::Reuse)?;
+        let Calls { pool, guest, .. } = self.calls(name, HELLO, bytes, Isolation::Reuse)?;
         Ok(Row::new(name, move || {
             if let Some(instance) = pool.take(black_box(&guest)) {
                 pool.give_back(instance);
@@ -148,7 +167,13 @@ impl Maker {
         }))
     }
 
-    fn calls(&self, name: &'static str, bytes: &[u8], isolation: Isolation) -> Result<Calls> {
+    fn calls(
+        &self,
+        name: &'static str,
+        target: &'static str,
+        bytes: &[u8],
+        isolation: Isolation,
+    ) -> Result<Calls> {
         let guest =
             Arc::new(self.guest(bytes, isolation).map_err(|failure| anyhow!(failure.reason))?);
         let house = self.house.clone();
@@ -163,7 +188,7 @@ impl Maker {
         let ready_max = ReadyMax { all: READY_MAX, by_engine: [READY_MAX; ENGINES] };
         let pool = Rc::new(Pool::new(pulse, ready_max, exits, memory, QueueLimits::default()));
         let (requests, spare) = (Vec::new(), HeaderMap::new());
-        let mut calls = Calls { name, house, guest, pool, requests, spare };
+        let mut calls = Calls { name, target, house, guest, pool, requests, spare };
         calls.begin()?;
         Ok(calls)
     }
@@ -210,7 +235,7 @@ impl Calls {
 
     /// Serves the requests that were prepared, as `serve/pipeline.rs` does.
     fn each(&mut self, answered: impl Fn(Response)) {
-        let Calls { name, house, guest, pool, requests, spare } = self;
+        let Calls { name, house, guest, pool, requests, spare, .. } = self;
         let limits = &guest.about.limits;
         house.runtime.block_on(async {
             for request in requests.drain(..) {
@@ -237,8 +262,8 @@ impl Calls {
 
 impl Case for Calls {
     fn prepare(&mut self, turns: usize) {
-        let request = self.house.request;
-        self.requests.extend((0..turns).map(|_| Box::new(request())));
+        let (request, target) = (self.house.request, self.target);
+        self.requests.extend((0..turns).map(|_| Box::new(request(target))));
     }
 
     fn run(&mut self, _turns: usize) {

@@ -28,10 +28,10 @@ const TURNS_BEFORE: usize = 4;
 /// A request's body, as the guest makes it.
 pub struct Outgoing {
     body: UnsyncBoxBody<Bytes, Failure>,
-    /// A piece that was there from the beginning, and what the body said about its size before.
-    first: Option<(Result<Frame<Bytes>, Failure>, SizeHint)>,
-    /// Whether it was asked and had nothing.
-    is_empty: bool,
+    /// A piece that was asked for before its turn, and what the body said about its size before.
+    next: Option<(Result<Frame<Bytes>, Failure>, SizeHint)>,
+    /// Whether it was asked and had nothing more.
+    has_ended: bool,
 }
 
 impl Outgoing {
@@ -39,27 +39,30 @@ impl Outgoing {
     /// that there is nothing. Of a request without a body servers take no second part, and those
     /// that answer before they have read all of it close the connection.
     pub async fn asked(body: UnsyncBoxBody<Bytes, Failure>) -> Self {
-        let is_empty = body.is_end_stream();
-        let mut asked = Outgoing { body, first: None, is_empty };
+        let has_ended = body.is_end_stream();
+        let mut asked = Outgoing { body, next: None, has_ended };
         for turn in 0..TURNS_BEFORE {
-            if asked.is_empty || asked.first.is_some() {
-                break;
-            }
             if turn > 0 {
                 pause().await;
             }
-            asked.ask();
+            // It is asked again by who sends it.
+            asked.ask(&mut Context::from_waker(Waker::noop()));
+            if asked.has_ended || asked.next.is_some() {
+                break;
+            }
         }
         asked
     }
 
-    fn ask(&mut self) {
+    /// Asks for the next piece, which is kept.
+    fn ask(&mut self, cx: &mut Context<'_>) {
+        if self.has_ended || self.next.is_some() {
+            return;
+        }
         let hint = self.body.size_hint();
-        let mut waker = Context::from_waker(Waker::noop());
-        match Pin::new(&mut self.body).poll_frame(&mut waker) {
-            Poll::Ready(Some(piece)) => self.first = Some((piece, hint)),
-            Poll::Ready(None) => self.is_empty = true,
-            // It is asked again by who sends it.
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(Some(piece)) => self.next = Some((piece, hint)),
+            Poll::Ready(None) => self.has_ended = true,
             Poll::Pending => {}
         }
     }
@@ -87,19 +90,19 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        match self.first.take() {
+        match self.next.take() {
             Some((piece, _)) => Poll::Ready(Some(piece)),
-            None if self.is_empty => Poll::Ready(None),
+            None if self.has_ended => Poll::Ready(None),
             None => Pin::new(&mut self.body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_empty || self.first.is_none() && self.body.is_end_stream()
+        self.has_ended || self.next.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.first.as_ref().map_or_else(|| self.body.size_hint(), |(_, hint)| *hint)
+        self.next.as_ref().map_or_else(|| self.body.size_hint(), |(_, hint)| *hint)
     }
 }
 
@@ -152,9 +155,11 @@ impl Progress {
 pub struct Upload {
     body: Outgoing,
     progress: Progress,
-    /// Bytes that are still to come, where the guest has said how many: once hyper has them, it
-    /// lets go of the body without a look at its end.
+    /// Bytes that are still to come, where the guest has said how many.
     left: Option<u64>,
+    /// Whether it is sent with its length alone: once hyper has so much, it lets go of the body
+    /// without a look at its end.
+    ends_by_length: bool,
     /// Told how it ended.
     ended: Option<oneshot::Sender<Result<(), Failure>>>,
     /// Of the connection: that its server takes something of the guest's.
@@ -162,17 +167,24 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// The body, how far it is, and what is told of its end. `left` is how long it is, where it
-    /// is sent with its length.
+    /// The body, how far it is, and what is told of its end. `left` is how long the guest has said
+    /// that it is, `is_trailed` whether something comes behind it.
     pub fn new(
         body: Outgoing,
         left: Option<u64>,
+        is_trailed: bool,
     ) -> (Self, Progress, oneshot::Receiver<Result<(), Failure>>) {
         let is_empty = body.is_end_stream();
         let progress = Progress::new(if is_empty { Turn::Nobody } else { Turn::Server });
         let (ended, end) = oneshot::channel();
-        let ended = Some(ended);
-        let mut upload = Upload { body, progress: progress.clone(), left, ended, heard: None };
+        let mut upload = Upload {
+            body,
+            progress: progress.clone(),
+            left,
+            ends_by_length: !is_trailed,
+            ended: Some(ended),
+            heard: None,
+        };
         if is_empty {
             upload.end(Ok(()));
         }
@@ -182,9 +194,33 @@ impl Upload {
     /// No body.
     pub fn empty() -> Self {
         let none = Empty::new().map_err(|never| match never {}).boxed_unsync();
-        let body = Outgoing { body: none, first: None, is_empty: true };
+        let body = Outgoing { body: none, next: None, has_ended: true };
         let progress = Progress::new(Turn::Nobody);
-        Upload { body, progress, left: None, ended: None, heard: None }
+        Upload { body, progress, left: None, ends_by_length: true, ended: None, heard: None }
+    }
+
+    /// Counts a piece, or the end, against what the guest has announced. With the last byte of that
+    /// it is looked whether there is more: the server would take the beginning of a body that is
+    /// too long for a whole one.
+    fn count(&mut self, piece: Option<&Frame<Bytes>>, cx: &mut Context<'_>) -> Result<(), Failure> {
+        let Some(left) = self.left else { return Ok(()) };
+        let data = piece.and_then(Frame::data_ref);
+        let left = left.checked_sub(data.map_or(0, |data| data.len() as u64));
+        let left = left.ok_or(Failure::Body)?;
+        self.left = Some(left);
+        if left > 0 {
+            // Behind trailers, and behind the end, nothing comes.
+            let is_open = data.is_some() && !self.body.is_end_stream();
+            return if is_open { Ok(()) } else { Err(Failure::Body) };
+        }
+        self.body.ask(cx);
+        match &self.body.next {
+            Some((Err(failure), _)) => Err(*failure),
+            Some((Ok(more), _)) if more.data_ref().is_some_and(|data| !data.is_empty()) => {
+                Err(Failure::Body)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Has it sent by a connection.
@@ -209,23 +245,23 @@ impl Body for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let (Poll::Ready(Some(Ok(frame))), Some(left)) = (&polled, self.left) {
-            let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-            self.left = Some(left.saturating_sub(bytes));
-        }
-        if let (Poll::Ready(Some(Ok(_))), Some(heard)) = (&polled, &self.heard) {
+        let this = &mut *self;
+        let Poll::Ready(piece) = Pin::new(&mut this.body).poll_frame(cx) else {
+            this.progress.set(Turn::Guest);
+            return Poll::Pending;
+        };
+        let piece = piece.transpose();
+        let piece = piece.and_then(|piece| this.count(piece.as_ref(), cx).map(|()| piece));
+        if let (Ok(Some(_)), Some(heard)) = (&piece, &this.heard) {
             // What a server says to what it takes, as that it takes more, is not for nobody.
             heard.note();
         }
-        match &polled {
-            Poll::Pending => self.progress.set(Turn::Guest),
-            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.end(Ok(())),
-            Poll::Ready(Some(Ok(_))) => self.progress.set(Turn::Server),
-            Poll::Ready(Some(Err(failure))) => self.end(Err(*failure)),
-            Poll::Ready(None) => self.end(Ok(())),
+        match &piece {
+            Ok(Some(_)) if !this.body.is_end_stream() => this.progress.set(Turn::Server),
+            Ok(_) => this.end(Ok(())),
+            Err(failure) => this.end(Err(*failure)),
         }
-        polled
+        Poll::Ready(piece.transpose())
     }
 
     fn is_end_stream(&self) -> bool {
@@ -240,7 +276,7 @@ impl Body for Upload {
 /// An upload that nobody pulls any more has failed, unless all of it has gone out.
 impl Drop for Upload {
     fn drop(&mut self) {
-        let is_whole = self.left == Some(0);
+        let is_whole = self.left == Some(0) && self.ends_by_length;
         self.end(if is_whole { Ok(()) } else { Err(Failure::Terminated) });
     }
 }

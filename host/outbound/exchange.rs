@@ -19,7 +19,7 @@ use super::policy::{Destination, Host};
 use super::way::{Lent, Way};
 use super::{Answer, Failure, Key, Leave, Order, Outbound, Times, tell};
 use crate::message::RequestId;
-use crate::message::fields::{check_framing, head_bytes, strip_hop_by_hop};
+use crate::message::fields::{check_framing, head_bytes, strip_hop_by_hop, unify_length};
 
 /// How often a request is sent by connections that turn out to be closed.
 const STALE_MAX: usize = 3;
@@ -62,8 +62,16 @@ impl Outbound {
             return;
         };
         let way = self.way(&key);
-        let (head, body) = request.into_parts();
-        let (upload, progress, sent) = Upload::new(body, announced(&head.headers));
+        let (mut head, body) = request.into_parts();
+        let announced = match announced(&mut head.headers, body.is_end_stream()) {
+            Ok(announced) => announced,
+            Err(failure) => {
+                let _ = reply.send(Err(failure));
+                return;
+            }
+        };
+        let is_trailed = head.headers.contains_key(TRAILER);
+        let (upload, progress, mut sent) = Upload::new(body, announced, is_trailed);
         let request = Request::from_parts(head, upload);
         let connected_by = Instant::now() + times.connect;
         let sending = Sending { key: &key, leave: &leave, times, progress, connected_by };
@@ -86,6 +94,9 @@ impl Outbound {
                 drop(place);
             }
             Err(failure) => {
+                // By HTTP/2 a connection says only that there is no answer.
+                let own = sent.try_recv().ok().and_then(Result::err);
+                let failure = own.filter(|own| *own == Failure::Body).unwrap_or(failure);
                 self.note(&key, whose, failure);
                 let _ = reply.send(Err(failure));
             }
@@ -215,6 +226,7 @@ fn fit(request: &mut Request<Upload>, link: &Link, destination: &Destination, ta
     let body = request.body();
     let is_empty = body.is_end_stream();
     let is_open = !is_empty && body.size_hint().exact().is_none();
+    let method = request.method().clone();
     let headers = request.headers_mut();
     headers.remove(TRANSFER_ENCODING);
     headers.remove(CONNECTION);
@@ -223,6 +235,13 @@ fn fit(request: &mut Request<Upload>, link: &Link, destination: &Destination, ta
         *request.uri_mut() = target.clone();
         *request.version_mut() = Version::HTTP_2;
         return;
+    }
+    if is_empty {
+        // Where a body has a meaning, its absence is said (RFC 9110, 8.6).
+        headers.remove(CONTENT_LENGTH);
+        if [Method::POST, Method::PUT, Method::PATCH].contains(&method) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
     }
     let is_trailed = !is_empty && headers.contains_key(TRAILER);
     if is_trailed {
@@ -244,10 +263,22 @@ fn fit(request: &mut Request<Upload>, link: &Link, destination: &Destination, ta
     *request.version_mut() = Version::HTTP_11;
 }
 
-/// How long the body is that a guest has announced; `None` where it has not, or ends with trailers.
-fn announced(headers: &HeaderMap) -> Option<u64> {
-    let length = headers.get(CONTENT_LENGTH).filter(|_| !headers.contains_key(TRAILER))?;
-    length.to_str().ok()?.parse().ok()
+/// How long the body is that a guest has announced, if it has.
+///
+/// # Errors
+/// That is not one number, or there is no body and should be one: the server would take the next
+/// request for it.
+fn announced(headers: &mut HeaderMap, is_empty: bool) -> Result<Option<u64>, Failure> {
+    if !unify_length(headers) {
+        return Err(Failure::Protocol);
+    }
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    let length = length.map(|length| length.parse().map_err(|_| Failure::Protocol)).transpose()?;
+    if is_empty && length.is_some_and(|length| length > 0) {
+        Err(Failure::Body)
+    } else {
+        Ok(length)
+    }
 }
 
 /// A second copy of a request that may be sent twice: it changes nothing and has no body.

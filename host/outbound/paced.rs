@@ -27,9 +27,13 @@ const UNHEARD_H2_MAX: usize = 2 << 20;
 /// Interim answers to one request: no server has more to say before its answer.
 const INTERIM_MAX: u32 = 64;
 
-/// A connection that yields behind every so many bytes.
+/// A connection that yields behind every so many bytes. Where its server takes no more, it is read
+/// to its end: an answer may have come before (RFC 9112, 9.5), and hyper gives a connection up with
+/// the first piece that it cannot write.
 pub struct Paced<T> {
     io: T,
+    /// Whether the server takes no more: what is written goes nowhere then.
+    is_deaf: bool,
     /// Bytes since it has yielded, or had nothing to read.
     read: usize,
     turn_bytes: usize,
@@ -68,14 +72,7 @@ impl Heard {
 impl<T> Paced<T> {
     /// `heard` counts what is read, where others say of what they got something.
     pub fn new(io: T, turn_bytes: usize, heard: Option<Heard>) -> Self {
-        Paced { io, read: 0, turn_bytes, heard }
-    }
-
-    fn io(self: Pin<&mut Self>) -> Pin<&mut T>
-    where
-        T: Unpin,
-    {
-        Pin::new(&mut self.get_mut().io)
+        Paced { io, is_deaf: false, read: 0, turn_bytes, heard }
     }
 }
 
@@ -104,21 +101,47 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
     }
 }
 
+impl<T: Unpin> Paced<T> {
+    /// What is said of a write, where it was tried.
+    fn written(
+        &mut self,
+        bytes: usize,
+        tried: impl FnOnce(Pin<&mut T>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if self.is_deaf {
+            return Poll::Ready(Ok(bytes));
+        }
+        match tried(Pin::new(&mut self.io)) {
+            Poll::Ready(Err(error)) if is_closed(&error) => {
+                self.is_deaf = true;
+                Poll::Ready(Ok(bytes))
+            }
+            polled => polled,
+        }
+    }
+}
+
+/// Whether a connection's other side has closed it.
+pub fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    [BrokenPipe, ConnectionAborted, ConnectionReset].contains(&error.kind())
+}
+
 impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.io().poll_write(cx, bytes)
+        self.get_mut().written(bytes.len(), |io| io.poll_write(cx, bytes))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io().poll_flush(cx)
+        self.get_mut().written(0, |io| io.poll_flush(cx).map_ok(|()| 0)).map_ok(|_| ())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io().poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -126,7 +149,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.io().poll_write_vectored(cx, bytes)
+        let total = bytes.iter().map(|slice| slice.len()).sum();
+        self.get_mut().written(total, |io| io.poll_write_vectored(cx, bytes))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -4,7 +4,6 @@
 //! and clients have shares of them. Bodies stream both ways.
 
 use std::error::Error;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,7 +28,7 @@ use crate::message::fields::{check_framing, has_good_host, head_bytes, strip_hop
 use crate::message::path;
 use crate::message::progress::{Deadline, Progress};
 use crate::message::{Reject, Request, RequestBody, RequestId, Response, ResponseBody};
-use crate::outbound::paced::{Paced, Served, TURN_BYTES, too_many_interim};
+use crate::outbound::paced::{self, Paced, Served, TURN_BYTES, too_many_interim};
 use crate::queue::Holder;
 use crate::registry::admit::{GuestGates, Permit};
 
@@ -256,18 +255,9 @@ fn is_stale(error: &legacy::Error) -> bool {
 }
 
 fn is_closed(error: &(dyn Error + 'static)) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
-    if let Some(error) = error.downcast_ref::<hyper::Error>()
-        && error.is_incomplete_message()
-    {
-        return true;
-    }
-    if let Some(error) = error.downcast_ref::<io::Error>()
-        && [BrokenPipe, ConnectionAborted, ConnectionReset].contains(&error.kind())
-    {
-        return true;
-    }
-    error.source().is_some_and(is_closed)
+    let by_hyper = error.downcast_ref().is_some_and(hyper::Error::is_incomplete_message);
+    let by_io = error.downcast_ref().is_some_and(paced::is_closed);
+    by_hyper || by_io || error.source().is_some_and(is_closed)
 }
 
 /// Makes connections that are read from in pieces.

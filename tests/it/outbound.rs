@@ -11,6 +11,8 @@ use crate::middleware::upstream::{Upstream, plain};
 
 #[path = "outbound/flow.rs"]
 mod flow;
+#[path = "outbound/lengths.rs"]
+mod lengths;
 #[path = "outbound/tls.rs"]
 mod tls;
 

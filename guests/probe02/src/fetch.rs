@@ -2,7 +2,7 @@
 //!
 //! What is asked for is in header fields of the request: `x-url`, `x-method`, `x-times`, the
 //! timeouts in milliseconds `x-connect`, `x-first-byte` and `x-between-bytes`, and for a body
-//! `x-content-length` and `x-trailer`.
+//! `x-bytes`, `x-content-length` and `x-trailer`.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +19,10 @@ use crate::ask::{Ask, wait_for_ever};
 use crate::reply::made;
 use crate::upload::Upload;
 
-pub const BEHAVIOURS: [(&str, Behaviour); 15] = [
+pub const BEHAVIOURS: [(&str, Behaviour); 16] = [
     ("fetch", fetch),
     ("fetch-upload", fetch_upload),
+    ("fetch-sized", fetch_sized),
     ("fetch-late", fetch_late),
     ("fetch-head", fetch_head),
     ("fetch-many", fetch_many),
@@ -45,6 +46,17 @@ fn field(ask: &Ask, name: &str) -> Option<String> {
 
 fn nanoseconds(ask: &Ask, name: &str) -> Option<u64> {
     field(ask, name).and_then(|ms| ms.parse::<u64>().ok()).map(|ms| ms * 1_000_000)
+}
+
+/// What is to be said of a request's body before it.
+fn announced(ask: &Ask) -> Fields {
+    let fields = Fields::new();
+    for name in ["content-length", "trailer"] {
+        if let Some(value) = field(ask, &format!("x-{name}")) {
+            fields.append(name, value.as_bytes()).expect("a field that is allowed");
+        }
+    }
+    fields
 }
 
 /// The request that is asked for, with these fields.
@@ -101,7 +113,7 @@ fn told(result: Result<String, ErrorCode>) -> String {
 
 /// Fetches a URL and answers with the status and the body.
 fn fetch(ask: Ask) {
-    let came = send(&ask, request(&ask, Fields::new())).and_then(wait_for).and_then(whole);
+    let came = send(&ask, request(&ask, announced(&ask))).and_then(wait_for).and_then(whole);
     ask.answer(told(came));
 }
 
@@ -175,7 +187,7 @@ fn fetch_forbidden(ask: Ask) {
 
 /// Begins to send a body: the request, what comes of it, and the rest of the body.
 fn begin(ask: &Ask) -> (Result<FutureIncomingResponse, ErrorCode>, OutgoingBody, OutputStream) {
-    let request = request(ask, Fields::new());
+    let request = request(ask, announced(ask));
     let body = request.body().expect("a body is taken once");
     let stream = body.write().expect("a stream is taken once");
     let sent = send(ask, request);
@@ -185,21 +197,27 @@ fn begin(ask: &Ask) -> (Result<FutureIncomingResponse, ErrorCode>, OutgoingBody,
 /// Sends a body in two pieces, with the length or the trailer that is asked for, and answers with
 /// the status and the body that come back.
 fn fetch_upload(ask: Ask) {
-    let fields = Fields::new();
-    for name in ["content-length", "trailer"] {
-        if let Some(value) = field(&ask, &format!("x-{name}")) {
-            fields.append(name, value.as_bytes()).expect("a field that is allowed");
-        }
-    }
-    let request = request(&ask, fields);
-    let body = request.body().expect("a body is taken once");
-    let stream = body.write().expect("a stream is taken once");
-    let sent = send(&ask, request);
+    let (sent, body, stream) = begin(&ask);
     stream.blocking_write_and_flush(b"some ").expect("it is taken");
     stream.blocking_write_and_flush(b"body").expect("it is taken");
     drop(stream);
     let trailers = field(&ask, "x-trailer").map(|name| made(&[(&name, "end")]));
     OutgoingBody::finish(body, trailers).expect("a body of the length that was announced");
+    ask.answer(told(sent.and_then(wait_for).and_then(whole)));
+}
+
+/// Sends a body of so many bytes, and answers with what comes back, whatever became of the body.
+fn fetch_sized(ask: Ask) {
+    let (sent, body, stream) = begin(&ask);
+    let bytes = field(&ask, "x-bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+    for piece in vec![b'x'; bytes].chunks(4096) {
+        if stream.blocking_write_and_flush(piece).is_err() {
+            break;
+        }
+    }
+    drop(stream);
+    let trailers = field(&ask, "x-trailer").map(|name| made(&[(&name, "end")]));
+    let _ = OutgoingBody::finish(body, trailers);
     ask.answer(told(sent.and_then(wait_for).and_then(whole)));
 }
 

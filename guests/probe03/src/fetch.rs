@@ -2,7 +2,7 @@
 //!
 //! What is asked for is in header fields of the request: `x-url`, `x-method`, `x-times`, the
 //! timeouts in milliseconds `x-connect`, `x-first-byte` and `x-between-bytes`, and for a body
-//! `x-content-length` and `x-trailer`.
+//! `x-bytes`, `x-content-length` and `x-trailer`.
 
 use std::collections::BTreeMap;
 
@@ -20,9 +20,11 @@ use crate::reply::{Reply, made};
 use crate::upload::Upload;
 use crate::{Answer, Behaviour, behaviours};
 
-pub const BEHAVIOURS: [(&str, Behaviour); 15] = behaviours! {
+pub const BEHAVIOURS: [(&str, Behaviour); 17] = behaviours! {
     "fetch": fetch,
     "fetch-upload": fetch_upload,
+    "fetch-sized": fetch_sized,
+    "fetch-pass": fetch_pass,
     "fetch-late": fetch_late,
     "fetch-head": fetch_head,
     "fetch-many": fetch_many,
@@ -75,6 +77,17 @@ fn options(ask: &Ask) -> RequestOptions {
     options
 }
 
+/// What is to be said of a request's body before it.
+fn announced(ask: &Ask) -> Fields {
+    let fields = Fields::new();
+    for name in ["content-length", "trailer"] {
+        if let Some(value) = field(ask, &format!("x-{name}")) {
+            fields.append(name, value.as_bytes()).expect("a field that is allowed");
+        }
+    }
+    fields
+}
+
 /// Makes a request the one that is asked for.
 fn asked_for(ask: &Ask, request: Request) -> Request {
     let method = field(ask, "x-method").map_or(Method::Get, |name| match &*name {
@@ -125,7 +138,7 @@ fn told(result: Result<String, ErrorCode>) -> String {
 
 /// Fetches a URL and answers with the status and the body.
 async fn fetch(ask: Ask) -> Answer {
-    let came = client::send(request(&ask, Fields::new())).await;
+    let came = client::send(request(&ask, announced(&ask))).await;
     answer(told(whole(came).await))
 }
 
@@ -187,14 +200,8 @@ async fn fetch_forbidden(_ask: Ask) -> Answer {
 /// the status and the body that come back, if the host says that it has sent everything.
 async fn fetch_upload(ask: Ask) -> Answer {
     let (mut body, contents, trailers) = Reply::body();
-    let fields = Fields::new();
-    for name in ["content-length", "trailer"] {
-        if let Some(value) = field(&ask, &format!("x-{name}")) {
-            fields.append(name, value.as_bytes()).expect("a field that is allowed");
-        }
-    }
     let options = Some(options(&ask));
-    let (request, all_sent) = Request::new(fields, Some(contents), trailers, options);
+    let (request, all_sent) = Request::new(announced(&ask), Some(contents), trailers, options);
     let sent = send(asked_for(&ask, request));
     body.write("some ").await;
     body.write("body").await;
@@ -211,9 +218,24 @@ async fn fetch_upload(ask: Ask) -> Answer {
 /// Begins to send a body: what comes of the request, and the body, which is open.
 fn begin_upload(ask: &Ask) -> (Sent, Reply) {
     let (body, contents, trailers) = Reply::body();
-    let fields = Fields::new();
-    let (request, _sent) = Request::new(fields, Some(contents), trailers, Some(options(ask)));
+    let (fields, options) = (announced(ask), Some(options(ask)));
+    let (request, _sent) = Request::new(fields, Some(contents), trailers, options);
     (send(asked_for(ask, request)), body)
+}
+
+/// Sends a body of so many bytes, and answers with what comes back, whatever became of the body.
+async fn fetch_sized(ask: Ask) -> Answer {
+    let (sent, mut body) = begin_upload(&ask);
+    let bytes = field(&ask, "x-bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+    body.write(vec![b'x'; bytes]).await;
+    let end = field(&ask, "x-trailer").map(|name| made(&[(&name, "end")]));
+    body.finish(Ok(end)).await;
+    answer(told(whole(wait_for(sent).await).await))
+}
+
+/// Answers with the response itself.
+async fn fetch_pass(ask: Ask) -> Answer {
+    client::send(request(&ask, Fields::new())).await
 }
 
 /// Sends a body that has no end.

@@ -18,9 +18,10 @@ use wasmtime_wasi_http::{
 };
 
 use super::outgoing_body;
+use super::state::Gone;
 use crate::guest::About;
 use crate::message::RequestId;
-use crate::outbound::{Answer, Door, Failure, Maker, Outgoing, Trail, Wanted};
+use crate::outbound::{Answer, Door, Failure, Maker, Outgoing, Returning, Trail, Wanted};
 
 /// Bytes of one write to a body.
 pub const CHUNK_BYTES_MAX: usize = 64 << 10;
@@ -34,6 +35,9 @@ pub struct Hooks {
     request: Option<RequestId>,
     /// Of the bodies that are being sent.
     cut: Option<Cut>,
+    gone: Gone,
+    /// Held by each request that waits for its answer, and by each answer.
+    open: Arc<()>,
 }
 
 /// Tells whether a guest was stopped: to whom it has sent a part of a body, that would look like
@@ -44,8 +48,14 @@ struct Cut(Arc<AtomicBool>);
 type Sent = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 
 impl Hooks {
-    pub fn new(about: Arc<About>) -> Self {
-        Hooks { about, door: None, trail: Trail::default(), request: None, cut: None }
+    pub fn new(about: Arc<About>, gone: Gone) -> Self {
+        let (trail, open) = Default::default();
+        Hooks { about, door: None, trail, request: None, cut: None, gone, open }
+    }
+
+    /// Whether the guest has left a request that waits for its answer, or an answer.
+    pub fn has_open(&self) -> bool {
+        Arc::strong_count(&self.open) > 1
     }
 
     /// Lets requests out.
@@ -88,6 +98,7 @@ impl Hooks {
             between_bytes: options.between_bytes_timeout,
         });
         let (about, id, trail) = (self.about.clone(), self.request, self.trail.clone());
+        let (gone, open) = (self.gone.clone(), self.open.clone());
         async move {
             let door = door.ok_or(Error::HttpRequestDenied)?;
             let (head, body) = request.into_parts();
@@ -96,9 +107,8 @@ impl Hooks {
             let answer = door.send(&maker, request, wanted).map_err(|it| error(it, &fault))?;
             let answered = answer.await.unwrap_or(Err(Failure::Terminated));
             let Answer { response, sent } = answered.map_err(|it| error(it, &fault))?;
-            let none = Fault::default();
             let response =
-                response.map(|body| body.map_err(move |it| error(it, &none)).boxed_unsync());
+                response.map(|body| Handed { body, gone, open: Some(open) }.boxed_unsync());
             let sent = async move {
                 let sent = sent.await.unwrap_or(Err(Failure::Terminated));
                 if sent.is_err() {
@@ -185,6 +195,39 @@ impl Body for Sending {
 
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream() && !self.is_cut()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A response's body on its way to the guest.
+struct Handed {
+    body: Returning,
+    gone: Gone,
+    /// Let go of with the end.
+    open: Option<Arc<()>>,
+}
+
+impl Body for Handed {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.gone.look();
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
+            self.open = None;
+        }
+        polled.map_err(|failure| error(failure, &Fault::default()))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

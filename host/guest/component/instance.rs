@@ -120,8 +120,10 @@ impl ComponentInstance {
 
     /// Whether it has left too much behind to serve more requests.
     pub fn is_spent(&mut self) -> bool {
-        let (resources, bytes) = self.store.data_mut().left();
-        resources > LEFT_MAX || bytes > LEFT_BYTES_MAX
+        let state = self.store.data_mut();
+        let (resources, bytes) = state.left();
+        // Where a call ends, so do its requests.
+        resources > LEFT_MAX || bytes > LEFT_BYTES_MAX || state.hooks.has_open()
     }
 
     /// The state in which it was made, where it can be read.

@@ -5,7 +5,7 @@
 //! network.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use http::HeaderMap;
 use wasmtime::Store;
@@ -41,11 +41,27 @@ pub const RANDOM_BYTES_MAX: u64 = 64 << 10;
 /// Tells whether a store is gone. What is behind its resources ends with them, a body as if it were
 /// complete; so this is said before they are dropped.
 #[derive(Clone, Default)]
-pub struct Gone(Arc<AtomicBool>);
+pub struct Gone(Arc<Told>);
+
+#[derive(Default)]
+struct Told {
+    is_gone: AtomicBool,
+    looks: AtomicUsize,
+}
 
 impl Gone {
     pub fn is_gone(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.is_gone.load(Ordering::Acquire)
+    }
+
+    /// Takes note that a body which a server sends has been asked for more.
+    pub fn look(&self) {
+        self.0.looks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often one has.
+    pub fn looks(&self) -> usize {
+        self.0.looks.load(Ordering::Relaxed)
     }
 }
 
@@ -76,10 +92,11 @@ impl State {
         table.set_max_capacity(HANDLES_MAX);
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELD_BYTES_MAX);
+        let gone = Gone::default();
         State {
-            hooks: Hooks::new(about.clone()),
+            hooks: Hooks::new(about.clone(), gone.clone()),
             limiter: Limiter::new(about, PARTS),
-            gone: Gone::default(),
+            gone,
             table,
             canon: Canon::default(),
             unopened: Unopened::default(),
@@ -236,7 +253,7 @@ impl State {
 /// What the guest has said is not lost, however its call ends.
 impl Drop for State {
     fn drop(&mut self) {
-        self.gone.0.store(true, Ordering::Release);
+        self.gone.0.is_gone.store(true, Ordering::Release);
         self.hooks.cut();
         self.end_log();
     }

@@ -297,10 +297,11 @@ impl Visit {
         self.end.ended.is_some()
     }
 
-    /// How often the request's body has been asked for more. Where the guest has ended and it is
-    /// the response's that is asked, the guest has handed on the one as the other.
+    /// How often the request's body, and those that servers send the guest, have been asked for
+    /// more. Where the guest has ended and it is the response's that is asked, the guest has handed
+    /// on one of these as that.
     pub(super) fn looks(&self) -> usize {
-        self.watch.as_ref().map_or(0, |watch| watch.looks())
+        self.watch.as_ref().map_or(0, |watch| watch.looks()) + self.gone.looks()
     }
 
     /// What the client is told: if the request's own body was at fault, that.

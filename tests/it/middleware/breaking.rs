@@ -1,7 +1,7 @@
 //! Upstreams that are down, silent or broken: what the client gets, and that nothing is left
 //! behind.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -143,6 +143,27 @@ fn a_connection_that_the_upstream_closes_loses_no_request() {
     let host = before(&upstream).start();
     host.get("/").assert_problem(502);
     assert_eq!(upstream.seen().len(), 1);
+}
+
+/// What is still on its way to an upstream that has answered resets its connection: the answer has
+/// come before.
+#[test]
+fn an_answer_before_a_reset_is_an_answer() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            // It has the head, and something behind it.
+            let _ = stream.read(&mut [0; 70_000]);
+            let _ = stream.write_all(&plain("413 No", "connection: close\r\n", "large"));
+        }
+    });
+    let host = Host::with("good.wat", HELLO).args(["--upstream", &url]).start();
+    for _ in 0..20 {
+        let answer = host.request("POST", "/", &[], &vec![b'x'; 5_000_000]);
+        assert_eq!((answer.status, answer.text().as_str()), (413, "large"));
+    }
+    host.at_rest();
 }
 
 /// A head of an upstream is as bounded as that of a guest.

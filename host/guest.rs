@@ -73,6 +73,8 @@ pub struct Guest {
     pub about: Arc<About>,
     /// Bytes that the engine keeps for each of its instances.
     record_bytes: usize,
+    /// Slots of its engine that each takes.
+    slots: usize,
     /// Who has the slots of its engine.
     tenants: Arc<Tenants>,
     code: Code,
@@ -148,7 +150,7 @@ impl Guest {
 
     /// Whether it has as many instances as it may have, all workers together.
     fn has_enough_instances(&self) -> bool {
-        self.tenants.has_enough(&self.about.instances)
+        self.tenants.has_enough(&self.about.instances, self.slots)
     }
 
     /// Charges one more call of an instance for its stack, where that has not been charged for it.

@@ -24,7 +24,7 @@ use crate::config::Limits;
 use crate::file::{self, Unread};
 
 /// Changes whenever the meaning of an entry changes.
-const FORMAT: &str = "guesthouse-cache-10";
+const FORMAT: &str = "guesthouse-cache-11";
 /// Bytes of the checksum at the head of an entry, and of the length behind it.
 const SUM_BYTES: usize = 32;
 const LEN_BYTES: usize = 4;
@@ -64,6 +64,10 @@ pub struct Facts {
     pub record_bytes: usize,
     /// Bytes that it keeps once of what it has decoded, beside the code.
     pub decoded_bytes: usize,
+    /// Slots of its engine that each instance takes.
+    pub slots: usize,
+    /// Memories of which an image may be mapped.
+    pub images: usize,
     /// Features that the start-up code enabled.
     pub features: u32,
     /// Whether start-up code runs in each fresh instance, and why its result is not kept.
@@ -83,6 +87,8 @@ impl Facts {
             memory_bytes,
             record_bytes: 0,
             decoded_bytes: 0,
+            slots: 1,
+            images: 0,
             features: 0,
             startup_each: None,
             startup_functions: Vec::new(),
@@ -93,6 +99,7 @@ impl Facts {
     /// Takes down what the code takes beside itself, as it is compiled.
     pub fn note(&mut self, size: &Size) {
         (self.record_bytes, self.decoded_bytes) = (size.bytes, size.decoded_bytes);
+        (self.slots, self.images) = (size.slots(), size.images);
     }
 }
 

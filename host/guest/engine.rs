@@ -55,8 +55,8 @@ pub const RECORD_BYTES: usize = 16 << 10;
 pub const INSTANCE_BYTES_MAX: usize = 1 << 20;
 /// Core instances and tables that are reckoned with for each instance of a guest. A component has
 /// several: its own, and small ones that connect it with the host.
-const CORE_INSTANCES_PER_SLOT: u32 = 16;
-const TABLES_PER_SLOT: u32 = 3;
+pub const CORE_INSTANCES_PER_SLOT: u32 = 16;
+pub const TABLES_PER_SLOT: u32 = 3;
 /// Free slots of a small engine that are kept from being used for another guest.
 const WARM_SLOTS: u32 = 16;
 

@@ -32,7 +32,7 @@ pub struct Limiter {
     /// The same of a table.
     table_grown_bytes: usize,
     /// Where its instance is counted.
-    tenants: Option<Arc<Tenants>>,
+    tenants: Option<(Arc<Tenants>, usize)>,
     /// What else it is charged: for its tables, its stack and the host's objects.
     other_bytes: usize,
 }
@@ -64,8 +64,8 @@ impl Limiter {
     /// # Errors
     /// [`Reject::NoInstance`], [`Reject::NoMemory`] as the error of a host function.
     pub fn charge_instance(&mut self, guest: &Guest, stacks: usize) -> wasmtime::Result<()> {
-        let tenants = self.tenants.insert(guest.tenants.clone());
-        if !tenants.enter(&self.about.instances) {
+        let (tenants, slots) = self.tenants.insert((guest.tenants.clone(), guest.slots));
+        if !tenants.enter(&self.about.instances, *slots) {
             return Err(refused(Reject::NoInstance));
         }
         let records = guest.record_bytes.saturating_sub(RECORD_BYTES);
@@ -93,8 +93,8 @@ impl Drop for Limiter {
         if freed > FREED_BYTES_MIN {
             drop(Freed(freed));
         }
-        if let Some(tenants) = &self.tenants {
-            tenants.leave(&self.about.instances);
+        if let Some((tenants, slots)) = &self.tenants {
+            tenants.leave(&self.about.instances, *slots);
         }
     }
 }

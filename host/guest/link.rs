@@ -106,6 +106,7 @@ impl Linkers {
             isolation: whose.isolation,
             about: whose.about(&self.memory),
             record_bytes: facts.record_bytes,
+            slots: facts.slots,
             tenants: self.tenants[index].clone(),
             code,
             retired: false.into(),

@@ -221,7 +221,8 @@ fn not_ready(error: &wasmtime::Error) -> Failure {
     failure
 }
 
-/// What a guest holds of what the kernel counts. An image that is mapped is a file that stays open.
+/// What a guest holds of what the kernel counts. An image that is mapped is a file that stays open,
+/// one for each memory.
 ///
 /// # Errors
 /// It cannot be opened now.
@@ -231,10 +232,12 @@ fn amount(facts: &Facts, code: &cache::Code) -> Result<Amount, Failure> {
         (Class::Large | Class::Concurrent, cache::Code::Core(module)) => {
             let image = module.initialize_copy_on_write_image();
             image.map_err(|error| not_ready(&error))?;
-            1
+            facts.images.max(1) as u64
         }
-        // Its modules open theirs with its first instance: that with its data, and one more.
-        (Class::Large | Class::Concurrent, cache::Code::Component(_)) => 2,
+        // Its modules open theirs with its first instance: those with data, and one more.
+        (Class::Large | Class::Concurrent, cache::Code::Component(_)) => {
+            facts.images.max(1) as u64 + 1
+        }
     };
     Ok(Amount { mappings: MAPPINGS_PER_GUEST, descriptors })
 }

@@ -299,8 +299,18 @@ impl Module {
             + self.passive_elements * ELEMENT_BYTES
             + self.passive_data * GLOBAL_BYTES;
         let (copied_pages, pages) = self.data.pages();
-        let (elements, data_bytes) = (self.elements, self.data.bytes);
-        Size { bytes, elements, data_bytes, copied_pages, pages, ..Size::default() }
+        Size {
+            bytes,
+            elements: self.elements,
+            data_bytes: self.data.bytes,
+            copied_pages,
+            pages,
+            instances: 1,
+            memories: self.memories,
+            tables: self.tables,
+            images: self.data.images(),
+            ..Size::default()
+        }
     }
 }
 
@@ -313,6 +323,14 @@ impl Data {
                 self.dynamic_pages += (bytes / PAGE_BYTES) as usize + 2;
             }
         }
+    }
+
+    /// Memories that begin with something.
+    fn images(&self) -> usize {
+        let mut memories: Vec<u32> = self.ranges.iter().map(|(memory, ..)| *memory).collect();
+        memories.sort_unstable();
+        memories.dedup();
+        memories.len()
     }
 
     /// Pages that are written in an instance where images are mapped, and where they are copied.
@@ -371,6 +389,8 @@ impl Component {
                 for instance in section.clone() {
                     if let ComponentInstance::Instantiate { component_index, .. } = instance? {
                         self.inside += component(&self.components, component_index);
+                        // The module by which the others call it.
+                        self.inside.instances += 1;
                     }
                 }
             }

@@ -1,7 +1,8 @@
 //! Who has the instance slots of one engine: a guest may have three times as many as are free, so
 //! that one whose calls wait for long leaves some to others.
 //!
-//! Owns the count. Slots are few for guests with more than 64 KiB of data, of which each maps an
+//! Owns the count. An instance takes as many slots as it has memories, or more where it has many
+//! tables or modules (`records/size.rs`). Slots are few for guests with more than 64 KiB of data, of which each maps an
 //! image: `slots.rs` says how many.
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ pub struct Tenants {
     total: usize,
 }
 
-/// Instances of one guest.
+/// Slots that instances of one guest have.
 #[derive(Default)]
 pub struct Tenancy(AtomicUsize);
 
@@ -28,26 +29,27 @@ impl Tenants {
         Arc::new(Tenants { used: AtomicUsize::new(0), total })
     }
 
-    /// Counts an instance of a guest in. Whether there is a slot for it that others can spare.
-    pub fn enter(&self, own: &Tenancy) -> bool {
-        let own = own.0.fetch_add(1, Ordering::Relaxed) + 1;
-        let used = self.used.fetch_add(1, Ordering::Relaxed) + 1;
-        self.is_fair(own, used)
+    /// Counts an instance of a guest in that takes so many slots. Whether others can spare them.
+    pub fn enter(&self, own: &Tenancy, slots: usize) -> bool {
+        let own = own.0.fetch_add(slots, Ordering::Relaxed) + slots;
+        let used = self.used.fetch_add(slots, Ordering::Relaxed) + slots;
+        self.is_fair(own, used, slots)
     }
 
     /// Counts one out that was counted in.
-    pub fn leave(&self, own: &Tenancy) {
-        own.0.fetch_sub(1, Ordering::Relaxed);
-        self.used.fetch_sub(1, Ordering::Relaxed);
+    pub fn leave(&self, own: &Tenancy, slots: usize) {
+        own.0.fetch_sub(slots, Ordering::Relaxed);
+        self.used.fetch_sub(slots, Ordering::Relaxed);
     }
 
     /// Whether a guest has as many as it may.
-    pub fn has_enough(&self, own: &Tenancy) -> bool {
+    pub fn has_enough(&self, own: &Tenancy, slots: usize) -> bool {
         let (own, used) = (own.0.load(Ordering::Relaxed), self.used.load(Ordering::Relaxed));
-        !self.is_fair(own + 1, used + 1)
+        !self.is_fair(own + slots, used + slots, slots)
     }
 
-    fn is_fair(&self, own: usize, used: usize) -> bool {
-        own <= 1 || own <= self.total.saturating_sub(used).saturating_mul(TIMES_FREE)
+    /// Its first instance every guest may have.
+    fn is_fair(&self, own: usize, used: usize, slots: usize) -> bool {
+        own <= slots || own <= self.total.saturating_sub(used).saturating_mul(TIMES_FREE)
     }
 }

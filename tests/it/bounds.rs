@@ -31,15 +31,26 @@ fn raise_descriptor_limit() {
 /// There are few slots for guests with much data. One whose calls wait leaves some of them.
 #[test]
 fn nobody_takes_every_slot() {
+    leaves_slots(1);
+}
+
+/// One with four memories takes four with each instance.
+#[test]
+fn who_has_many_memories_takes_as_many_slots() {
+    leaves_slots(4);
+}
+
+fn leaves_slots(memories: u64) {
     const LARGE_SLOTS: u64 = 250;
     raise_descriptor_limit();
     let data = format!("(data (i32.const 65536) \"{}\")", "x".repeat(70_000));
-    let large = |text: String| {
+    let large = |text: String, memories: u64| {
         let memory = r#"(memory (export "memory") 2)"#;
-        text.replace(memory, &format!(r#"(memory (export "memory") 4) {data}"#))
+        let more = "(memory 1)".repeat(memories as usize - 1);
+        text.replace(memory, &format!(r#"(memory (export "memory") 4) {more} {data}"#))
     };
-    let host = Host::with("hog.wat", large(wat::reads()))
-        .file("other.wat", large(wat::says("other")))
+    let host = Host::with("hog.wat", large(wat::reads(), memories))
+        .file("other.wat", large(wat::says("other"), 1))
         .args(["--workers", "2", "--deadline", "60s"])
         .start();
     host.settled();
@@ -52,16 +63,17 @@ fn nobody_takes_every_slot() {
             connection
         })
         .collect();
+    let all = LARGE_SLOTS / memories;
     let full = host.status_when("all in place", PLACED, |status| {
-        status.requests > LARGE_SLOTS + 40 && status.instances_out >= LARGE_SLOTS / 2
+        status.requests > LARGE_SLOTS + 40 && status.instances_out >= all / 2
     });
     for _ in 0..40 {
         assert_eq!(host.get("/other").text(), "other");
     }
     let full = host.status_when("no more", PLACED, |status| {
-        status.instances_out >= full.instances_out.min(LARGE_SLOTS / 4 * 3 - 8)
+        status.instances_out >= full.instances_out.min(all / 4 * 3 - 8)
     });
-    assert!(full.instances_out <= LARGE_SLOTS / 4 * 3, "{full:?}");
+    assert!(full.instances_out <= all * 3 / 4, "{full:?}");
     drop(waiting);
     host.at_rest();
 }

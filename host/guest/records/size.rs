@@ -2,7 +2,9 @@
 
 use std::ops::AddAssign;
 
-use crate::guest::engine::{SMALL_IMAGE_BYTES_MAX, SMALL_IMAGE_PAGES_MAX};
+use crate::guest::engine::{
+    CORE_INSTANCES_PER_SLOT, SMALL_IMAGE_BYTES_MAX, SMALL_IMAGE_PAGES_MAX, TABLES_PER_SLOT,
+};
 
 /// What one instance takes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,6 +19,12 @@ pub struct Size {
     pub copied_pages: usize,
     /// The same where images are copied, each of them from its first data to its last.
     pub pages: usize,
+    /// What is counted in its engine's pool: instances of modules, memories and tables.
+    pub instances: usize,
+    pub memories: usize,
+    pub tables: usize,
+    /// Memories of which an image may be mapped.
+    pub images: usize,
     /// What the engine keeps once of the sections, decoded.
     pub decoded_bytes: usize,
     /// Modules in it that another component has given, so that any in the file may be meant.
@@ -42,6 +50,10 @@ impl AddAssign for Size {
         self.copied_pages = self.copied_pages.saturating_add(other.copied_pages);
         self.data_bytes = self.data_bytes.saturating_add(other.data_bytes);
         self.pages = self.pages.saturating_add(other.pages);
+        self.instances = self.instances.saturating_add(other.instances);
+        self.memories = self.memories.saturating_add(other.memories);
+        self.tables = self.tables.saturating_add(other.tables);
+        self.images = self.images.saturating_add(other.images);
         self.given_modules = self.given_modules.saturating_add(other.given_modules);
         self.given_components = self.given_components.saturating_add(other.given_components);
     }
@@ -56,6 +68,10 @@ impl Size {
             data_bytes: self.data_bytes.max(other.data_bytes),
             copied_pages: self.copied_pages.max(other.copied_pages),
             pages: self.pages.max(other.pages),
+            instances: self.instances.max(other.instances),
+            memories: self.memories.max(other.memories),
+            tables: self.tables.max(other.tables),
+            images: self.images.max(other.images),
             ..self
         }
     }
@@ -69,9 +85,20 @@ impl Size {
             data_bytes: most.data_bytes.saturating_mul(times),
             copied_pages: most.copied_pages.saturating_mul(times),
             pages: most.pages.saturating_mul(times),
+            instances: most.instances.saturating_mul(times),
+            memories: most.memories.saturating_mul(times),
+            tables: most.tables.saturating_mul(times),
+            images: most.images.saturating_mul(times),
             ..Size::default()
         };
         self
+    }
+
+    /// Instance slots of its engine that it takes: a slot has room for so many of each part.
+    pub fn slots(&self) -> usize {
+        let instances = self.instances.div_ceil(CORE_INSTANCES_PER_SLOT as usize);
+        let tables = self.tables.div_ceil(TABLES_PER_SLOT as usize);
+        instances.max(tables).max(self.memories).max(1)
     }
 
     /// Whether images of its memories are better copied than mapped.

@@ -15,9 +15,10 @@ use super::component::ComponentInstance;
 use super::core::CoreInstance;
 use super::engine::Pulse;
 use super::failure::Failure;
-use super::meter::Meter;
+use super::meter::{Meter, Slice};
 use super::reset::{Baseline, MEMORY_BYTES_MAX};
 use super::resources::is_engine_shortage;
+use super::usage::Length;
 use super::{About, Code, Guest, Pool};
 use crate::message::{Reject, RequestId};
 
@@ -48,7 +49,8 @@ impl Instance {
         let _running = pool.pulse().begin();
         let (request, started) = request.unzip();
         let started = started.unwrap_or_else(Instant::now);
-        let mut meter = Meter::new(&about.limits, started).in_lanes(pool, guest.id).unnoted();
+        let id = guest.id;
+        let mut meter = Meter::new(&about.limits, started).in_lanes(pool, id).unnoted();
         meter.resume();
         let made = meter.call(Box::pin(Self::instantiate(guest))).await;
         match made {
@@ -59,6 +61,9 @@ impl Instance {
             Ok(Ok(instance)) => {
                 if runs_startup {
                     note_start(&about);
+                } else {
+                    // It does not yield, and the next one takes as long.
+                    pool.note_slice(id, meter.used());
                 }
                 Ok(instance)
             }
@@ -108,13 +113,27 @@ impl Instance {
         }
     }
 
-    /// Makes an instance of a guest that runs nothing at start-up. Does not wait.
+    /// Makes an instance of a guest that runs nothing at start-up. Does not wait. It is a slice of
+    /// the guest's, as those of its calls are.
     ///
     /// # Errors
     /// As [`Instance::make`].
-    pub fn make_now(guest: Arc<Guest>, request: Option<RequestId>) -> Result<Instance, Reject> {
-        let about = guest.about.clone();
-        Self::instantiate_now(guest).map_err(|error| {
+    pub fn make_now(
+        guest: Arc<Guest>,
+        pool: &Pool,
+        request: Option<RequestId>,
+    ) -> Result<Instance, Reject> {
+        let (about, id) = (guest.about.clone(), guest.id);
+        let is_measured = pool.length(id) != Length::Short;
+        let begun = Slice::begin((!is_measured).then(Instant::now));
+        let made = Self::instantiate_now(guest);
+        let used = begun.used();
+        if is_measured {
+            pool.note_slice(id, used);
+        } else {
+            pool.note(id, |usage| usage.suspect(used));
+        }
+        made.map_err(|error| {
             let reject = refusal(&about, &error);
             if is_full(reject) {
                 return reject;

@@ -214,6 +214,11 @@ pub fn lower_priority(nice: i32) {
 }
 
 impl Entry {
+    /// Whether there is a slow lane.
+    pub fn has_threads(&self) -> bool {
+        !self.0.sleepers.is_empty()
+    }
+
     /// Has a call go on in the slow lane, for `cpu_left` at most. To be called on a worker.
     /// `runnable` is one more as long as the call waits for the CPU or has it.
     pub fn hand_over<T: Send + 'static>(

@@ -116,9 +116,10 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// Has calls of this guest go on in the slow lane when they have used up their quantum.
+    /// Has calls of this guest go on in the slow lane when they have used up their quantum, if
+    /// there is one.
     pub fn in_lanes(mut self, pool: &'a Pool, guest: usize) -> Self {
-        self.lanes = Some((pool, guest));
+        self.lanes = pool.lane().has_threads().then_some((pool, guest));
         self
     }
 
@@ -143,6 +144,11 @@ impl<'a> Meter<'a> {
     /// Says that what went before was not the guest's own time.
     pub fn resume(&mut self) {
         self.first = None;
+    }
+
+    /// CPU time that the call has used.
+    pub fn used(&self) -> Duration {
+        self.cpu_used
     }
 
     /// Puts the deadline off for as long as this body of the request is waited for.

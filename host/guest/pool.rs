@@ -311,12 +311,13 @@ impl Pool {
         request: Option<(RequestId, Instant)>,
     ) -> Result<Instance, Reject> {
         // To make one may change the address space, and who does that waits for those that do so in
-        // the slow lane, where long calls give their memories back.
-        if guest.runs_startup() || self.length(guest.id) == Length::Long {
+        // the slow lane, where long calls give their memories back. Who is heavy waits for a turn.
+        let takes_turns = matches!(self.length(guest.id), Length::Heavy | Length::Long);
+        if guest.runs_startup() || takes_turns {
             return Instance::make(guest.clone(), self, request).await;
         }
         let _running = self.pulse.begin();
-        Instance::make_now(guest.clone(), request.map(|(id, _)| id))
+        Instance::make_now(guest.clone(), self, request.map(|(id, _)| id))
     }
 
     /// Gives back what this worker keeps ready, if memory has been short since the last time: it
@@ -441,7 +442,7 @@ impl Pool {
                 tokio::task::spawn_local(self.clone().renew_later(guest));
                 continue;
             }
-            if let Ok(instance) = Instance::make_now(guest, None) {
+            if let Ok(instance) = Instance::make_now(guest, &self, None) {
                 self.put(instance);
             }
         }

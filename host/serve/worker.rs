@@ -299,7 +299,7 @@ impl Worker {
     /// Holds the calls of a request to a guest to their limits.
     pub fn meter(&self, guest: usize, started: Instant) -> Meter<'_> {
         let meter = Meter::new(&self.config.limits, started);
-        if self.config.slow_nice.is_some() { meter.in_lanes(&self.pool, guest) } else { meter }
+        meter.in_lanes(&self.pool, guest)
     }
 
     /// Takes a place for a request to a guest.

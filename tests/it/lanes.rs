@@ -256,9 +256,15 @@ fn a_line_that_is_full_refuses() {
 
 #[test]
 fn without_lanes_all_calls_stay_with_their_worker() {
-    let host = host("burn", &burning("", "")).args(["--slow-priority", "off"]).start();
+    // Its start-up code takes as long, in each instance.
+    let starting = burning("", "").replacen("(func (export", "(start $burn) (func (export", 1);
+    let host = host("burn", &burning("", ""))
+        .file("starting.wat", starting)
+        .args(["--slow-priority", "off"])
+        .start();
     for _ in 0..8 {
         assert_eq!(host.get("/burn").text(), "burnt");
+        assert_eq!(host.get("/starting").text(), "burnt");
     }
     let names: Vec<String> = threads(&host).into_iter().map(|it| it.0).collect();
     assert!(!names.iter().any(|name| name.starts_with("slow-")), "{names:?}");
@@ -361,6 +367,29 @@ fn a_few_calls_that_take_long_are_enough() {
     (0..4).for_each(|_| four());
     let before = (cpu(&host, "slow-"), cpu(&host, "worker-0"));
     (0..8).for_each(|_| four());
+    let slow = cpu(&host, "slow-") - before.0;
+    let fast = cpu(&host, "worker-0") - before.1;
+    assert!(slow > fast * 2, "{slow:?} in the slow lane, {fast:?} in the fast one");
+    host.at_rest();
+}
+
+/// So does the making of its instances, for a guest whose calls are nothing beside that.
+#[test]
+fn instances_that_take_long_to_make_are_made_there() {
+    // Offsets that are computed, so that nothing of it can be mapped.
+    let segments: String = (0..1000)
+        .map(|at| 8192 * at + 4095)
+        .map(|at| format!("(data (i32.add (i32.const {at}) (i32.const 0)) \"xx\")"))
+        .collect();
+    let memory = r#"(memory (export "memory") 2)"#;
+    let guest = burning_for(1, "", "").replace(memory, &memory.replace('2', "128"));
+    let guest = guest.replacen("(global", &format!("{segments} (global"), 1);
+    let host = host("vast", &guest).start();
+    host.settled();
+    let ask = |times| (0..times).for_each(|_| host.assert_serves("/vast"));
+    ask(8);
+    let before = (cpu(&host, "slow-"), cpu(&host, "worker-0"));
+    ask(20);
     let slow = cpu(&host, "slow-") - before.0;
     let fast = cpu(&host, "worker-0") - before.1;
     assert!(slow > fast * 2, "{slow:?} in the slow lane, {fast:?} in the fast one");

@@ -442,7 +442,7 @@ impl Pool {
                 tokio::task::spawn_local(self.clone().renew_later(guest));
                 continue;
             }
-            if let Ok(instance) = Instance::make_now(guest, &self, None) {
+            if let Ok(instance) = Instance::make_now(guest, self, None) {
                 self.put(instance);
             }
         }

@@ -16,6 +16,7 @@ pub mod engine;
 pub mod failure;
 pub mod header;
 mod health;
+pub mod held;
 pub mod imports;
 pub mod instance;
 pub mod interrupt;

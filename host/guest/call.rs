@@ -12,6 +12,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 
 use super::About;
 use super::engine::{MEMORIES_MAX, TABLES_MAX};
+use super::held::Held;
 use super::interrupt::PIECE_BYTES;
 use super::kept::Kept;
 use super::limiter::{Limiter, Parts};
@@ -69,6 +70,10 @@ pub struct Exchange {
     pub trailers: Option<Box<HeaderMap>>,
     /// Bytes of header fields that the guest has set, by kind; an upper bound.
     pub header_bytes: [usize; 4],
+    /// How many fields there were before, of the request and of the response.
+    pub fields_before: [usize; 2],
+    /// What the guest has had the host keep. Dropped last.
+    pub held: Held,
 }
 
 /// The response's body.
@@ -84,6 +89,7 @@ pub struct Outgoing {
 
 impl Exchange {
     pub fn new(request: Box<Request>, headers: HeaderMap) -> Self {
+        let fields_before = [request.headers.len(), headers.len()];
         Exchange {
             request,
             request_kept: Kept::default(),
@@ -93,11 +99,14 @@ impl Exchange {
             body: Outgoing::default(),
             trailers: None,
             header_bytes: [0; 4],
+            fields_before,
+            held: Held::default(),
         }
     }
 
-    /// The request as the next handler sees it, and the response headers set so far. Its body is
-    /// what the guest wrote, or what it read put back in front (`BUFFER_REQUEST`), or what is left.
+    /// The request as the next handler sees it, and the response headers set so far, behind what
+    /// is charged for both. The request's body is what the guest wrote, or what it read put back in
+    /// front (`BUFFER_REQUEST`), or what is left.
     ///
     /// # Errors
     /// The rejects of reading a body, where the kept and the unread part have to be joined,
@@ -105,7 +114,7 @@ impl Exchange {
     pub async fn next_request(
         mut self,
         about: &About,
-    ) -> Result<(Box<Request>, HeaderMap), Reject> {
+    ) -> Result<(Held, Box<Request>, HeaderMap), Reject> {
         if let Some(written) = self.request_written.take() {
             self.request.headers.remove(http::header::CONTENT_LENGTH);
             self.request.body = RequestBody::full(written.into_bytes());
@@ -119,7 +128,7 @@ impl Exchange {
             }
             self.request.body = RequestBody::full(self.request_kept.into_bytes());
         }
-        Ok((self.request, self.headers))
+        Ok((self.held, self.request, self.headers))
     }
 
     /// Keeps what has been read of the request's body (`BUFFER_REQUEST`).
@@ -216,6 +225,11 @@ impl Call {
         self.exchange = None;
         self.wasi = None;
         self.log = None;
+    }
+
+    /// Bytes that are charged for what the host keeps for the request, beside bodies.
+    pub fn held_bytes(&self) -> usize {
+        self.exchange.as_ref().map_or(0, |exchange| exchange.held.charged())
     }
 
     /// The size of its memories.

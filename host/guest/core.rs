@@ -16,10 +16,12 @@ use wasmtime::{Caller, Linker};
 pub use code::{CoreCode, Exports, Startup};
 pub use instance::{Answer, CoreInstance};
 
+use super::About;
 use super::call::{BUFFER_RESPONSE, Call, Exchange, FEATURES_KNOWN, Fault, Phase};
+use super::held::Part;
 use super::log::Level;
 use crate::message::fields::METHOD_BYTES_MAX;
-use crate::message::path;
+use crate::message::{Reject, path};
 
 type Guest<'a> = Caller<'a, Call>;
 type Result<T, E = wasmtime::Error> = std::result::Result<T, E>;
@@ -54,7 +56,7 @@ fn add_request_line(linker: &mut Linker<Call>) -> Result<()> {
         })
     })?;
     linker.func_wrap(MODULE, "set_method", |mut guest: Guest<'_>, ptr: u32, len: u32| {
-        let (exchange, bytes) = request_change(&mut guest, "set_method", ptr, len)?;
+        let (exchange, _, bytes) = request_change(&mut guest, "set_method", ptr, len)?;
         exchange.request.method = method(bytes)?;
         Ok::<(), wasmtime::Error>(())
     })?;
@@ -64,8 +66,11 @@ fn add_request_line(linker: &mut Linker<Call>) -> Result<()> {
         })
     })?;
     linker.func_wrap(MODULE, "set_uri", |mut guest: Guest<'_>, ptr: u32, len: u32| {
-        let (exchange, bytes) = request_change(&mut guest, "set_uri", ptr, len)?;
-        exchange.request.set_uri(uri(bytes)?);
+        let (exchange, about, bytes) = request_change(&mut guest, "set_uri", ptr, len)?;
+        let uri = uri(bytes)?;
+        let bytes = uri.as_str().len() * TARGET_COPIES;
+        kept(exchange.held.note(&about.memory, Part::Target, bytes))?;
+        exchange.request.set_uri(uri);
         Ok(())
     })?;
     linker.func_wrap(
@@ -111,6 +116,8 @@ fn uri(bytes: &[u8]) -> Result<PathAndQuery> {
     Ok(uri)
 }
 
+/// A target that is passed on is made anew, and may be sent twice.
+const TARGET_COPIES: usize = 3;
 const SET_URI: &str = "set_uri: not a path and query (it must begin with / and be percent-encoded)";
 
 /// An error that stops the guest because it broke the rules of the interface.
@@ -139,6 +146,11 @@ fn memory<'a>(guest: &'a mut Guest<'_>) -> Result<(&'a mut [u8], &'a mut Call)> 
 
 fn exchange<'a>(guest: &'a mut Guest<'_>) -> Result<&'a mut Exchange> {
     guest.data_mut().exchange.as_mut().ok_or_else(no_request)
+}
+
+/// Stops a guest for which the host has no memory left.
+fn kept(kept: Result<(), Reject>) -> Result<()> {
+    kept.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))
 }
 
 fn no_request() -> wasmtime::Error {
@@ -233,13 +245,14 @@ fn log(mut guest: Guest<'_>, level: i32, ptr: u32, len: u32) -> Result<()> {
     Ok(())
 }
 
-/// The exchange and the bytes for a change of the request, which is allowed before `next` only.
+/// The exchange, whose guest it is, and the bytes for a change of the request, which is allowed
+/// before `next` only.
 fn request_change<'a>(
     guest: &'a mut Guest<'_>,
     function: &str,
     ptr: u32,
     len: u32,
-) -> Result<(&'a mut Exchange, &'a [u8])> {
+) -> Result<(&'a mut Exchange, &'a About, &'a [u8])> {
     let (memory, call) = memory(guest)?;
     let bytes = range(memory, ptr, len)?;
     if call.phase == Phase::Response {
@@ -250,7 +263,7 @@ fn request_change<'a>(
         return Err(invalid(format!("{function}: more than {bytes_max} bytes (--header-max)")));
     }
     let exchange = call.exchange.as_mut().ok_or_else(no_request)?;
-    Ok((exchange, bytes))
+    Ok((exchange, &call.limiter.about, bytes))
 }
 
 fn set_status_code(mut guest: Guest<'_>, status: i32) -> Result<()> {

@@ -6,6 +6,9 @@ use http::{HeaderName, HeaderValue};
 
 use crate::message::{BASE_PATH, MATCH_PREFIX, Request};
 
+/// What one field takes beside its bytes: its place in a table that grows twofold.
+pub const FIELD_BYTES: usize = 256;
+
 /// Bytes of one field on the wire, `name: value\r\n`.
 pub fn field_bytes(name: &HeaderName, value: &HeaderValue) -> usize {
     name.as_str().len() + value.len() + 4

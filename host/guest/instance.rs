@@ -201,10 +201,10 @@ impl Instance {
     }
 
     /// Whether to drop it takes more than a moment: the kernel takes its memory back, and what the
-    /// host keeps for a component is let go of piece by piece.
+    /// host keeps for a guest is let go of piece by piece.
     pub fn is_slow_to_drop(&self) -> bool {
         let held_bytes = match self {
-            Instance::Core(_) => 0,
+            Instance::Core(instance) => instance.held_bytes(),
             Instance::Component(instance) => instance.held_bytes(),
         };
         self.memory_bytes() + held_bytes >= DROPPED_BYTES_MAX

@@ -11,6 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 /// Fields of one kind that a guest may set. `HeaderMap` panics beyond 24,576; two of these are
 /// joined, and the host adds its own.
 pub const FIELDS_MAX: usize = 10_000;
+/// More fields than this are many: a client has 100 at the most, and so has a server.
+pub const FIELDS_FEW: usize = 128;
 /// Bytes of a method that a guest may set.
 pub const METHOD_BYTES_MAX: usize = 64;
 
@@ -28,6 +30,13 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 /// Bytes of all fields of a head.
 pub fn head_bytes(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}
+
+/// Puts fields into a map that has room for them alone: a map keeps the room for the most that it
+/// has ever had.
+pub fn compact(headers: &mut HeaderMap) {
+    let all = std::mem::take(headers);
+    headers.extend(all);
 }
 
 /// Removes the fields that belong to one connection, and those that `Connection` names.

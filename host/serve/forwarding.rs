@@ -27,7 +27,7 @@ pub async fn pass_on(
     let mut waiting = Waiting { instance: Some(instance), pool: &worker.pool };
     let instance = waiting.instance();
     let guest = Some(instance.guest().id);
-    let (mut request, headers) = instance.next_request(meter).await?;
+    let (held, mut request, headers) = instance.next_request(meter).await?;
     if !instance.wants_response() {
         worker.pool.give_back(Instance::Core(waiting.end()));
         let response = forward(worker, guest, &mut request, &meter.deadline()).await?;
@@ -54,7 +54,7 @@ pub async fn pass_on(
             }
         })?;
     }
-    let answer = Answer { response, is_error };
+    let answer = Answer { response, is_error, held };
     let pool = &worker.pool;
     let instance = waiting.end();
     let (instance, response) = instance.response(request, answer, context, meter, pool).await?;

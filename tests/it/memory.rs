@@ -2,6 +2,7 @@
 //! refused with a 503, small guests go on, and all of it is given back.
 
 mod ceiling;
+mod fields;
 
 use std::time::Duration;
 

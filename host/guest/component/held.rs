@@ -14,6 +14,7 @@ use super::State;
 use super::state::{FIELD_BYTES_MAX, HOSTCALL_FUEL};
 use crate::guest::allocator::Freed;
 use crate::guest::budget::{Budget, Charge};
+use crate::guest::header::FIELD_BYTES;
 use crate::message::Reject;
 
 /// Up to here nothing is charged: it is within what each instance is charged for the host's
@@ -21,8 +22,6 @@ use crate::message::Reject;
 const FREE_BYTES: usize = 16 << 10;
 /// What is charged is a multiple of this.
 const CHUNK_BYTES: usize = 64 << 10;
-/// What one header field takes beside its bytes: its place in a table that grows twofold.
-pub const FIELD_BYTES: usize = 256;
 /// No resource holds more: fields take twice their limit, a request has four texts beside them, of
 /// which hyper's types take 64 KiB each and a method what one call can pass.
 const RESOURCE_BYTES_MAX: usize = 2 * FIELD_BYTES_MAX + 3 * (64 << 10) + HOSTCALL_FUEL;

@@ -4,10 +4,9 @@
 
 use wasmtime::Linker;
 
-use super::{Guest, MODULE, Result, exchange, invalid, memory, misuse, no_request, range};
+use super::{Guest, MODULE, Result, exchange, invalid, kept, memory, misuse, no_request, range};
 use crate::guest::call::{BUFFER_REQUEST, BUFFER_RESPONSE, Call, Fault, Phase};
 use crate::guest::interrupt::PIECE_BYTES;
-use crate::message::Reject;
 
 pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
     linker.func_wrap_async(MODULE, "read_body", |guest, (kind, buf, limit): (i32, u32, u32)| {
@@ -108,9 +107,4 @@ fn write_response_body(call: &mut Call, bytes: &[u8]) -> Result<()> {
         )));
     }
     kept(written.extend(&call.limiter.about.memory, bytes))
-}
-
-/// Stops a guest for which the host has no memory left.
-fn kept(kept: Result<(), Reject>) -> Result<()> {
-    kept.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))
 }

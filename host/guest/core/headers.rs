@@ -5,9 +5,10 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use wasmtime::Linker;
 
-use super::{Guest, MODULE, Result, hand, invalid, memory, misuse, no_request, range};
+use super::{Guest, MODULE, Result, hand, invalid, kept, memory, misuse, no_request, range};
 use crate::guest::call::{BUFFER_RESPONSE, Call, Phase, TRAILERS};
-use crate::guest::header;
+use crate::guest::header::{self, FIELD_BYTES};
+use crate::guest::held::Part;
 use crate::message::fields::FIELDS_MAX;
 
 pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
@@ -169,7 +170,9 @@ fn put_header(
             fields.try_append(name, value).map_err(|_| invalid("more headers than can be held"))?,
         ),
     }
-    bound_headers(call, kind, added, bytes_max)
+    let count = fields.len();
+    bound_headers(call, kind, added, bytes_max)?;
+    charge_headers(call, kind, count)
 }
 
 fn too_large(bytes_max: usize) -> wasmtime::Error {
@@ -194,6 +197,22 @@ fn bound_headers(call: &mut Call, kind: Kind, added: usize, bytes_max: usize) ->
         exchange.header_bytes[kind as usize] = sum;
     }
     Ok(())
+}
+
+/// Has what the host keeps of the fields count, which is more than their bytes. Those that were
+/// there before are not the guest's.
+fn charge_headers(call: &mut Call, kind: Kind, count: usize) -> Result<()> {
+    let exchange = call.exchange.as_mut().ok_or_else(no_request)?;
+    let before = exchange.fields_before;
+    let (part, before, copies) = match kind {
+        // The next handler gets a copy of it, and may be sent another one.
+        Kind::Request => (Part::Request, before[0], 2),
+        Kind::Response => (Part::Response, before[1], 1),
+        Kind::RequestTrailers | Kind::ResponseTrailers => (Part::Trailers, 0, 1),
+    };
+    let fields = count.saturating_sub(before) * FIELD_BYTES * copies;
+    let bytes = fields + exchange.header_bytes[kind as usize];
+    kept(exchange.held.note(&call.limiter.about.memory, part, bytes))
 }
 
 fn remove_header(mut guest: Guest<'_>, kind: i32, name: u32, name_len: u32) -> Result<()> {

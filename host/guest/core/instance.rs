@@ -12,6 +12,7 @@ use wasmtime::{Global, Store, TypedFunc, WasmParams, WasmResults};
 use crate::guest::call::{BUFFER_RESPONSE, Call, Exchange, Phase};
 use crate::guest::core::Startup;
 use crate::guest::engine::QUANTUM_TICKS;
+use crate::guest::held::Held;
 use crate::guest::instance::{Instance, judge, log_end};
 use crate::guest::kept::Kept;
 use crate::guest::lane::Movable;
@@ -19,6 +20,7 @@ use crate::guest::meter::Meter;
 use crate::guest::reset::{Baseline, RESETS_MAX};
 use crate::guest::startup::{run_start, store};
 use crate::guest::{Guest, Pool};
+use crate::message::fields::compact;
 use crate::message::{Reject, Request, Response, ResponseBody};
 
 /// A core instance that is ready for a request.
@@ -48,6 +50,8 @@ pub struct Answer {
     pub response: Response,
     /// Whether there was no answer but an error of the host.
     pub is_error: bool,
+    /// What is charged for what the guest had set before.
+    pub held: Held,
 }
 
 impl CoreInstance {
@@ -115,6 +119,11 @@ impl CoreInstance {
         }
         self.store.data_mut().forget();
         Ok(self)
+    }
+
+    /// Bytes that are charged for what the host keeps for its request, beside bodies.
+    pub fn held_bytes(&self) -> usize {
+        self.store.data().held_bytes()
     }
 
     /// Bytes of its memories, as large as they have become.
@@ -205,21 +214,25 @@ impl CoreInstance {
     }
 
     /// The response that the guest has made. The map is the request's, for its room to be used
-    /// again.
+    /// again, unless that is much.
     pub fn respond(&mut self) -> (Response, HeaderMap) {
         let mut exchange = self.take_exchange();
-        let spare = std::mem::take(&mut exchange.request.headers);
+        let mut spare = HeaderMap::new();
+        if exchange.held.charged() == 0 {
+            std::mem::swap(&mut spare, &mut exchange.request.headers);
+        }
         (respond(exchange), spare)
     }
 
-    /// The request that the guest has passed on, and what it had set on the response before.
+    /// The request that the guest has passed on, and what it had set on the response before,
+    /// behind what is charged for both.
     ///
     /// # Errors
     /// The rejects of reading a request's body.
     pub async fn next_request(
         &mut self,
         meter: &mut Meter<'_>,
-    ) -> Result<(Box<Request>, HeaderMap), Reject> {
+    ) -> Result<(Held, Box<Request>, HeaderMap), Reject> {
         let exchange = self.take_exchange();
         let id = exchange.request.id;
         let about = &self.guest.about;
@@ -256,7 +269,9 @@ impl CoreInstance {
         }
         let buffered = self.buffers_response();
         let is_error = i32::from(answer.is_error);
-        let (exchange, stream) = answered(request, answer.response, buffered);
+        let (mut exchange, stream) = answered(request, answer.response, buffered);
+        exchange.held = answer.held;
+        exchange.held.go_on();
         let call = self.store.data_mut();
         call.phase = Phase::Response;
         call.begin(exchange);
@@ -319,7 +334,13 @@ fn answered(
 
 /// The response that a guest has built.
 fn respond(exchange: Exchange) -> Response {
-    let Exchange { status, headers, body, trailers, .. } = exchange;
+    let Exchange { request, status, mut headers, body, mut trailers, held, .. } = exchange;
+    if held.charged() > 0 {
+        // They are kept longer than the request, but not the room of what was removed.
+        compact(&mut headers);
+        trailers.as_deref_mut().into_iter().for_each(compact);
+        held.discard(request.headers);
+    }
     let bytes = body.written.map_or(body.buffered, Kept::into_bytes);
     let body = match trailers {
         None => ResponseBody::Full(bytes),

@@ -2,7 +2,9 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Coding, check_framing, coding, has_good_host, strip_hop_by_hop, unify_length};
+use super::{
+    Coding, check_framing, coding, compact, has_good_host, strip_hop_by_hop, unify_length,
+};
 
 /// Fields of one name with these values.
 fn fields(name: &'static str, values: &[&str]) -> HeaderMap {
@@ -95,4 +97,24 @@ fn what_connection_names_goes_whatever_stands_beside_it() {
         strip_hop_by_hop(&mut headers);
         assert_eq!(headers, fields("x-other", &["1"]), "{value:?}");
     }
+}
+
+#[test]
+fn fields_that_were_removed_leave_no_room() {
+    let name = |number: usize| format!("x-{number}").parse::<HeaderName>().expect("a name");
+    let mut headers = HeaderMap::new();
+    for number in 0..1_000 {
+        headers.append(name(number), HeaderValue::from_static("one"));
+        headers.append(name(number), HeaderValue::from_static("two"));
+    }
+    for number in 3..1_000 {
+        headers.remove(name(number));
+    }
+    assert!(headers.capacity() >= 1_000);
+    let before = headers.clone();
+    compact(&mut headers);
+    assert!(headers.capacity() < 16, "{}", headers.capacity());
+    assert_eq!(headers, before);
+    let values: Vec<_> = headers.get_all("x-2").iter().collect();
+    assert_eq!(values, ["one", "two"]);
 }

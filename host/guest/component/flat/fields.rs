@@ -6,8 +6,9 @@ use wasmtime_wasi_http::{FieldMap, FieldMapError, WasiHttpHooks};
 use super::abi::{Guest, List, Result, give_all, list, lists, pairs, parts, store, string};
 use super::error::Refusal;
 use crate::guest::component::State;
-use crate::guest::component::held::{FIELD_BYTES, content};
+use crate::guest::component::held::content;
 use crate::guest::component::state::FIELD_BYTES_MAX;
+use crate::guest::header::FIELD_BYTES;
 
 /// Adds them to this interface, with the name that it has for the function which gives all of them.
 pub fn add_to_linker<R: Refusal>(linker: &mut Linker<State>, types: &str, all: &str) -> Result<()> {

@@ -1,0 +1,179 @@
+//! What guests of the http-wasm ABI have the host keep beside bodies: header fields and targets.
+//! They count at what they take, not at their bytes.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
+use super::{MIB, PATIENCE, given_back, hoard, host, shortages};
+use crate::client::{Connection, message};
+use crate::host::{Host, Status};
+
+/// Adds as many fields as may be to the request, the response and its trailers, and waits for the
+/// request's body.
+const FIELDS: &str = include_str!("../../../benches/ceiling/fields.wat");
+const COUNT: u64 = 5_300;
+/// What one takes at least.
+const FIELD_BYTES: u64 = 72;
+/// What an instance with one page of memory is charged.
+const INSTANCE_BYTES: u64 = 704 << 10;
+const HEAD: &str = "host: guest.test\r\ncontent-length: 4\r\n\r\n";
+
+/// Asks for a path from so many clients, which hold their bodies back, and waits until this holds.
+#[track_caller]
+fn ask(
+    host: &Host,
+    path: &str,
+    clients: u64,
+    is_full: impl Fn(&Status) -> bool,
+) -> (Vec<Connection>, Status) {
+    let mut waiting: Vec<Connection> = (0..clients).map(|_| host.connect()).collect();
+    for connection in &mut waiting {
+        connection.send(format!("POST {path} HTTP/1.1\r\n{HEAD}"));
+    }
+    let full = host.status_when("full", PATIENCE, is_full);
+    (waiting, full)
+}
+
+/// A guest with functions to set fields; `body` is what it does of a request.
+fn guest(body: &str) -> String {
+    format!(
+        r#"
+(module
+  (import "http_handler" "enable_features" (func $enable (param i32) (result i32)))
+  (import "http_handler" "add_header_value" (func $add (param i32 i32 i32 i32 i32)))
+  (import "http_handler" "set_header_value" (func $set (param i32 i32 i32 i32 i32)))
+  (import "http_handler" "remove_header" (func $remove (param i32 i32 i32)))
+  (import "http_handler" "write_body" (func $write_body (param i32 i32 i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "a")
+  (func $fill (param $kind i32) (param $left i32)
+    (loop $next
+      (call $add (local.get $kind) (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 1))
+      (br_if $next (local.tee $left (i32.sub (local.get $left) (i32.const 1))))))
+  (func (export "handle_request") (result i64) (local $left i32)
+    {body}))"#
+    )
+}
+
+#[test]
+fn fields_that_guests_set_count() {
+    const CLIENTS: u64 = 12;
+    let host = host(&[("fields", FIELDS.to_owned())], "32MiB").start();
+    host.settled();
+    let (mut waiting, full) = ask(&host, "/fields", CLIENTS, |status| {
+        let refused = status.rejects("no_memory");
+        let is_charged = status.memory_used >= status.in_flight * 3 * COUNT * FIELD_BYTES;
+        refused > 0 && status.in_flight + refused == CLIENTS && is_charged
+    });
+    assert!(full.in_flight > 0 && full.memory_used <= full.memory_total, "{full:?}");
+    host.assert_serves("/good");
+    let mut served = 0;
+    for connection in &mut waiting {
+        // A refused one may have been closed behind its answer.
+        let sent = connection.try_send("body");
+        match connection.next("POST") {
+            Ok(Some(answer)) if answer.status == 200 => {
+                assert_eq!(answer.all("a").len() as u64, COUNT);
+                served += 1;
+            }
+            Ok(Some(answer)) => answer.assert_problem(503),
+            Ok(None) | Err(_) if sent.is_err() => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    // Its connections are still open.
+    let rest = given_back(&host, 4 * MIB);
+    assert_eq!(served + shortages(&rest), CLIENTS, "{rest:?}");
+    assert!(served > 0, "{rest:?}");
+}
+
+/// A field that is set again and again is one, and removed ones leave room for others.
+#[test]
+fn fields_that_are_replaced_do_not_add_up() {
+    let sets = "(local.set $left (i32.const 20000))
+      (loop $next
+        (call $set (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 1))
+        (br_if $next (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+      (local.set $left (i32.const 200))
+      (loop $next
+        (call $fill (i32.const 0) (i32.const 100))
+        (call $remove (i32.const 0) (i32.const 0) (i32.const 1))
+        (call $fill (i32.const 1) (i32.const 100))
+        (call $remove (i32.const 1) (i32.const 0) (i32.const 1))
+        (br_if $next (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+      (i64.const 0)";
+    let host = host(&[("sets", guest(sets))], "4MiB").start();
+    host.settled();
+    for _ in 0..3 {
+        let answer = host.get("/sets");
+        assert_eq!((answer.status, answer.all("a").len()), (200, 0), "{}", answer.text());
+    }
+    assert_eq!(shortages(&given_back(&host, 2 * MIB)), 0);
+}
+
+/// A request that was passed on is kept, with its copies, until it is answered.
+#[test]
+fn fields_that_are_passed_on_count() {
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let upstream = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", upstream.local_addr().expect("it is bound"));
+    let next = format!(
+        "(call $fill (i32.const 0) (i32.const {COUNT}))
+        (call $fill (i32.const 1) (i32.const {COUNT}))
+        (i64.const 1)"
+    );
+    let host = host(&[("next", guest(&next))], "64MiB").args(["--upstream", &url]).start();
+    let before = host.settled();
+    let mut connection = host.connect();
+    connection.send(message("GET", "/next", &[], b""));
+    let (mut passed_on, _) = upstream.accept().expect("the request is passed on");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut piece = [0; 4096];
+        let read = passed_on.read(&mut piece).expect("it comes");
+        assert!(read > 0, "it ended early");
+        head.extend_from_slice(&piece[..read]);
+    }
+    assert!(head.windows(6).filter(|line| line == b"\r\na: a").count() as u64 >= COUNT);
+    let used = host.status().memory_used - before.memory_used;
+    assert!(used >= 3 * COUNT * FIELD_BYTES, "{used}");
+    passed_on.write_all(ANSWER).expect("it is read");
+    let answer = connection.read();
+    assert_eq!((answer.status, answer.all("a").len() as u64), (200, COUNT));
+    assert_eq!(shortages(&given_back(&host, before.memory_used + MIB)), 0);
+}
+
+/// A target that a guest sets counts with the copies that are made of it.
+#[test]
+fn targets_that_guests_set_count() {
+    const CLIENTS: u64 = 60;
+    const BYTES: u64 = 30_000;
+    let guest = hoard(1, 0, 0)
+        .replace(
+            "(memory ",
+            r#"(import "http_handler" "set_uri" (func $set_uri (param i32 i32))) (memory "#,
+        )
+        .replace(
+            "(loop $read",
+            "(memory.fill (i32.const 0) (i32.const 47) (i32.const 30000))
+            (memory.fill (i32.const 1) (i32.const 97) (i32.const 29999))
+            (call $set_uri (i32.const 0) (i32.const 30000))
+            (loop $read",
+        );
+    let host = host(&[("waits", guest)], "96MiB").start();
+    host.settled();
+    let (mut waiting, _) = ask(&host, "/waits", CLIENTS, |status| {
+        // What is free in each, less what the steps add.
+        let least = CLIENTS * (INSTANCE_BYTES + 3 * BYTES) - MIB;
+        status.in_flight == CLIENTS && status.memory_used >= least
+    });
+    for connection in &mut waiting {
+        connection.send("body");
+        let answer = connection.read_to("POST");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let rest = host.status_when("its memory back", PATIENCE, |status| {
+        status.memory_used <= status.instances_ready * INSTANCE_BYTES + 2 * MIB
+    });
+    assert_eq!(shortages(&rest), 0);
+}

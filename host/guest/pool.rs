@@ -167,6 +167,11 @@ impl Pool {
         self.shelves.borrow_mut().shelf(guest.id).know(&guest.about).clone()
     }
 
+    /// What all guests may have.
+    pub fn memory(&self) -> &Budget {
+        &self.memory
+    }
+
     pub fn pulse(&self) -> &Pulse {
         &self.pulse
     }

@@ -38,7 +38,9 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, seat
     // In a box that is given back while the connection is parked: hyper's state and its buffers
     // are nearly all that an idle connection would hold.
     let end = loop {
-        match Box::pin(drive(&worker, &wire, &peer, before)).await {
+        let end = Box::pin(drive(&worker, &wire, &peer, before)).await;
+        drop(wire.exchange.take_fields());
+        match end {
             End::Parked(read) => before = read,
             end => break end,
         }

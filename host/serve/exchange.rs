@@ -11,6 +11,9 @@ use http::header::EXPECT;
 use http::{Request, Version};
 use http_body::Body;
 
+use crate::guest::budget::Budget;
+use crate::guest::held::Held;
+use crate::message::fields::FIELDS_FEW;
 use crate::message::progress::Progress;
 
 /// What tells a client to send the body that it holds back (RFC 9110, 10.1.1).
@@ -34,6 +37,8 @@ pub struct Exchange {
     has_body: Cell<bool>,
     /// Its body, once somebody has taken that up.
     body: RefCell<Option<Arc<Progress>>>,
+    /// What is charged for the fields of its answer.
+    fields: Cell<Option<Box<Held>>>,
 }
 
 /// How it stands with `100 Continue`.
@@ -84,6 +89,18 @@ impl Exchange {
         if let Some(body) = &*self.body.borrow() {
             body.look(since_last, stall_max, has_input);
         }
+    }
+
+    /// Has the fields of its answer's head and trailers count, if they are many. hyper keeps the
+    /// map, empty, and puts the fields of the next request into it.
+    pub fn hold_fields(&self, count: usize, memory: &Budget) {
+        let held = || Box::new(Held::of_fields(memory, count));
+        self.fields.set((count > FIELDS_FEW).then(held));
+    }
+
+    /// Says that hyper does not have that map any more: what is charged for it, if it was large.
+    pub fn take_fields(&self) -> Option<Box<Held>> {
+        self.fields.take()
     }
 
     /// Whether its body is still coming and somebody has it, which may be so behind the head of the

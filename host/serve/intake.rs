@@ -29,6 +29,10 @@ pub fn request(
     wire: &Wire,
 ) -> Result<Box<Request>, Reject> {
     let (mut parts, body) = http.into_parts();
+    if let Some(held) = wire.exchange.take_fields() {
+        fields::compact(&mut parts.headers);
+        drop(held);
+    }
     let uri = target(&parts.method, &parts.uri)?;
     check_host(&mut parts.headers, &parts.uri, parts.version)?;
     check_coding(&parts.headers, &body)?;

@@ -146,6 +146,8 @@ fn finish(
         worker.counters().reject(reject.index());
         log_reject(worker, asked, reject, is_made);
     }
+    let fields = response.headers().len() + response.body().trailers();
+    wire.exchange.hold_fields(fields, worker.pool.memory());
     wire.end_request();
     response
 }

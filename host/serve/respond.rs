@@ -19,6 +19,16 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The response's body as hyper pulls it.
 pub struct Body(Inner);
 
+impl Body {
+    /// How many trailers there are behind it, that are known.
+    pub fn trailers(&self) -> usize {
+        match &self.0 {
+            Inner::Trailed(_, Some(trailers)) => trailers.len(),
+            _ => 0,
+        }
+    }
+}
+
 enum Inner {
     Full(Bytes),
     Trailed(Bytes, Option<Box<HeaderMap>>),

@@ -24,7 +24,9 @@ use tower_service::Service;
 
 use crate::config::{self, QueueLimits};
 use crate::log::Quota;
-use crate::message::fields::{check_framing, has_good_host, head_bytes, strip_hop_by_hop};
+use crate::message::fields::{
+    FIELDS_FEW, check_framing, compact, has_good_host, head_bytes, strip_hop_by_hop,
+};
 use crate::message::path;
 use crate::message::progress::{Deadline, Progress};
 use crate::message::{Reject, Request, RequestBody, RequestId, Response, ResponseBody};
@@ -112,6 +114,7 @@ impl Upstream {
             let (id, body) = (request.id, request.body.progress().cloned());
             let mut outbound = self.outbound(request)?;
             let too_many = too_many_interim(&mut outbound);
+            let has_many_fields = outbound.headers().len() > FIELDS_FEW;
             let sent = tokio::select! {
                 biased;
                 // First: the answer may have come with them.
@@ -119,7 +122,13 @@ impl Upstream {
                     self.warn(id, "1xx without end");
                     return Err(Reject::UpstreamFailed);
                 }
-                sent = self.send(outbound) => sent,
+                mut sent = self.send(outbound) => {
+                    if let (true, Ok(response)) = (has_many_fields, &mut sent) {
+                        // hyper puts the answer's fields into the request's map.
+                        compact(response.headers_mut());
+                    }
+                    sent
+                }
             };
             match sent {
                 // Nobody asked for another protocol, and hyper keeps the other 1xx to itself.

@@ -55,6 +55,20 @@ fn guest(body: &str) -> String {
     )
 }
 
+/// Answers with many fields, as many trailers, and so many pages of zeros.
+fn answers(pages: u32) -> String {
+    guest(&format!(
+        "(drop (call $enable (i32.const 4)))
+        (call $fill (i32.const 1) (i32.const {COUNT}))
+        (call $fill (i32.const 3) (i32.const {COUNT}))
+        (local.set $left (i32.const {pages}))
+        (loop $next
+          (call $write_body (i32.const 1) (i32.const 0) (i32.const 65536))
+          (br_if $next (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+        (i64.const 0)"
+    ))
+}
+
 #[test]
 fn fields_that_guests_set_count() {
     const CLIENTS: u64 = 12;
@@ -85,6 +99,33 @@ fn fields_that_guests_set_count() {
     let rest = given_back(&host, 4 * MIB);
     assert_eq!(served + shortages(&rest), CLIENTS, "{rest:?}");
     assert!(served > 0, "{rest:?}");
+}
+
+/// What hyper keeps of the heads and trailers of answers counts as long as they are not sent.
+#[test]
+fn fields_of_answers_that_nobody_reads_count() {
+    const PAGES: u32 = 128;
+    let host = host(&[("answers", answers(PAGES))], "64MiB").start();
+    host.settled();
+    let ask = |asked: u64| {
+        let mut connection = host.connect();
+        connection.send(message("GET", "/answers", &["te: trailers"], b""));
+        let status = host.status_when("answered", PATIENCE, |status| {
+            status.requests == asked && status.in_flight == 0
+        });
+        (connection, status)
+    };
+    let unread: Vec<_> = (1..=3).map(ask).collect();
+    let used = unread.last().map_or(0, |(_, status)| status.memory_used);
+    let each = u64::from(PAGES) * 65_536 + 2 * COUNT * FIELD_BYTES;
+    assert!(used >= 3 * each, "{used}");
+    for (mut connection, _) in unread {
+        let answer = connection.read();
+        assert_eq!((answer.status, answer.all("a").len() as u64), (200, COUNT));
+        // The next request gives it back.
+        assert_eq!(connection.get("/good").status, 200);
+    }
+    assert_eq!(shortages(&given_back(&host, 4 * MIB)), 0);
 }
 
 /// A field that is set again and again is one, and removed ones leave room for others.

@@ -73,7 +73,7 @@ class Sampler:
 
 def make_folder(folder):
     folder.mkdir()
-    for name in ("deep", "body", "poll"):
+    for name in ("deep", "body", "poll", "fields"):
         (folder / f"{name}.wat").write_text((BENCHES / "ceiling" / f"{name}.wat").read_text())
     fill = (BENCHES / "ceiling" / "fill.wat").read_text()
     for name, pages in FILLS.items():
@@ -118,7 +118,7 @@ def wait_for_body(name):
 def try_everything(address, sampler):
     for turn in (1, 2):
         steps = [("poll", get("poll"), 60), ("body", get("body"), 200)]
-        steps += [(name, wait_for_body(name), CLIENTS) for name in FILLS]
+        steps += [(name, wait_for_body(name), CLIENTS) for name in (*FILLS, "fields")]
         steps.append(("deep", get("deep"), CLIENTS))
         for name, request, clients in steps:
             sampler.step = f"{name} {turn}"

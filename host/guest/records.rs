@@ -42,7 +42,8 @@ const COMPONENT_BYTES_PER_BYTE: usize = 16;
 /// Pages of its memories that are written when an instance is made, which takes 2.5 us each. What
 /// can be mapped is not written.
 const COPIED_PAGES_MAX: usize = 2_048;
-/// An image of a memory may be sparse up to here, and twice as large as its data past it.
+/// An image of a memory may be sparse up to here, and twice as large as its data past it. So may
+/// all images of a file together, and twice as large as the file.
 const SPARSE_IMAGE_BYTES_MAX: u64 = 16 << 20;
 const PAGE_BYTES: u64 = 4096;
 /// Segments that take as long to write as a page, if they are short.
@@ -65,6 +66,14 @@ pub fn read(wasm: &[u8]) -> Result<Size, String> {
             size.elements
         ));
     }
+    if size.image_bytes > SPARSE_IMAGE_BYTES_MAX && size.image_bytes > 2 * wasm.len() as u64 {
+        return Err(format!(
+            "its memories begin with {} KiB from the first data to the last, most of which are \
+             zeros, {} KiB at most: put the data close to each other",
+            size.image_bytes >> 10,
+            SPARSE_IMAGE_BYTES_MAX >> 10
+        ));
+    }
     if size.copied_pages > COPIED_PAGES_MAX {
         return Err(format!(
             "its data segments would be copied to {} pages of 4 KiB in each instance, \
@@ -78,7 +87,7 @@ pub fn read(wasm: &[u8]) -> Result<Size, String> {
 
 fn size(wasm: &[u8]) -> Result<Size, String> {
     let mut frames: Vec<Frame> = Vec::new();
-    let (mut decoded_bytes, mut most) = (0, Size::default());
+    let (mut decoded_bytes, mut image_bytes, mut most) = (0, 0, Size::default());
     for payload in Parser::new(0).parse_all(wasm) {
         let payload = payload.map_err(|error| super::sniff::damaged(&error))?;
         match &payload {
@@ -91,8 +100,13 @@ fn size(wasm: &[u8]) -> Result<Size, String> {
             Payload::End(_) => {
                 let Some(ended) = frames.pop() else { break };
                 let size = ended.size();
+                if let Frame::Module(_) = &ended {
+                    image_bytes += size.image_bytes;
+                }
                 match (&ended, frames.last_mut()) {
-                    (_, None) => return Ok(Size { decoded_bytes, ..size.resolved(most) }),
+                    (_, None) => {
+                        return Ok(Size { decoded_bytes, image_bytes, ..size.resolved(most) });
+                    }
                     (Frame::Module(_), Some(Frame::Component(in_))) => {
                         most = most.max(size);
                         in_.modules.push(size);
@@ -298,13 +312,14 @@ impl Module {
             + self.passive_segments * SEGMENT_BYTES
             + self.passive_elements * ELEMENT_BYTES
             + self.passive_data * GLOBAL_BYTES;
-        let (copied_pages, pages) = self.data.pages();
+        let (copied_pages, pages, image_pages) = self.data.pages();
         Size {
             bytes,
             elements: self.elements,
             data_bytes: self.data.bytes,
             copied_pages,
             pages,
+            image_bytes: image_pages as u64 * PAGE_BYTES,
             instances: 1,
             memories: self.memories,
             tables: self.tables,
@@ -333,8 +348,9 @@ impl Data {
         memories.len()
     }
 
-    /// Pages that are written in an instance where images are mapped, and where they are copied.
-    fn pages(&self) -> (usize, usize) {
+    /// Pages that are written in an instance where images are mapped, and where they are copied;
+    /// and pages of these images.
+    fn pages(&self) -> (usize, usize, usize) {
         let mut ranges = self.ranges.clone();
         ranges.sort_unstable();
         let (mut pages, mut image_pages, mut is_dynamic) = (0, 0, self.is_dynamic);
@@ -358,9 +374,9 @@ impl Data {
         }
         if is_dynamic {
             let copied = pages + self.dynamic_pages + self.ranges.len() / SEGMENTS_PER_PAGE;
-            (copied, copied)
+            (copied, copied, 0)
         } else {
-            (0, image_pages)
+            (0, image_pages, image_pages)
         }
     }
 }

@@ -176,6 +176,31 @@ fn data_that_is_far_apart_is_bounded() {
     assert_eq!(code, Some(0), "{said}");
 }
 
+/// A small file does not become large code: what its memories begin with is in that.
+#[test]
+fn images_that_are_mostly_zeros_are_bounded_together() {
+    let memories = |count: usize| -> String {
+        let memory = |at: usize| {
+            let (export, data) = (if at == 0 { r#"(export "memory")"# } else { "" }, at);
+            format!(
+                r#"(memory {export} 128) (data (memory {data}) (i32.const 0) "x")
+                (data (memory {data}) (i32.const 8388000) "x")"#
+            )
+        };
+        let memories: String = (0..count).map(memory).collect();
+        format!(
+            r#"(module {memories} (func (export "handle_request") (result i64) (i64.const 0)))"#
+        )
+    };
+    assert_says(&memories(3), &["begin with 24576 KiB", "16384 KiB at most"]);
+    let (code, said) = check(&memories(2));
+    assert_eq!(code, Some(0), "{said}");
+    // Those of modules that nothing is made of, too.
+    let unused = "(core module (memory 128) (data (i32.const 0) \"x\")
+        (data (i32.const 8388000) \"x\"))";
+    assert_says(&component(&unused.repeat(3), HANDLER), &["begin with 24576 KiB"]);
+}
+
 /// A component may get a module from another one: it counts as the largest of the file.
 #[test]
 fn a_module_that_another_component_gives_counts() {

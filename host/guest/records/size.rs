@@ -27,6 +27,8 @@ pub struct Size {
     pub images: usize,
     /// What the engine keeps once of the sections, decoded.
     pub decoded_bytes: usize,
+    /// Bytes of the images of memories that the compiler makes of the data segments of all modules.
+    pub image_bytes: u64,
     /// Modules in it that another component has given, so that any in the file may be meant.
     pub given_modules: usize,
     /// Components in it that another one has given.

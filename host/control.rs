@@ -31,6 +31,7 @@ use crate::registry::route::{Pattern, Route};
 use crate::registry::{Registry, Target};
 use entries::{Entries, Newcomer};
 use folder::Folder;
+use load_memory::LoadMemory;
 use loaders::{Loaders, Origin};
 use reload::{Event, Reload, teller};
 use room::Room;
@@ -98,6 +99,7 @@ impl Control {
         let done = move |done| tell(Event::Done(done));
         let loaders = Loaders::start(loader, config, done)?;
         let room = Room::new(config.loaded_bytes_max, loader.engines.resources.clone());
+        let room = (room, LoadMemory::new(loader.engines.memory.clone()));
         let mut reload = Reload::new(entries, registry.clone(), folder, loaders, heard, room);
         reload.native = config.native;
         let thread = std::thread::Builder::new()

@@ -11,11 +11,13 @@ use std::time::Instant;
 
 use slab::Slab;
 
+use super::load_memory::Need;
 use super::loaders::Origin;
 use super::scan::Stamp;
 use crate::guest::cache::Key;
 use crate::guest::child::Cancel;
 use crate::guest::load::Size;
+use crate::guest::sniff::FILE_BYTES_MAX;
 use crate::registry::handler::Want;
 use crate::registry::route::Pattern;
 use crate::registry::{Handler, State};
@@ -36,6 +38,8 @@ pub struct Entry {
     pub mishaps: u32,
     /// When it may be tried again if requests wait for it, where it has failed for such a reason.
     pub retry_if_wanted: Option<Instant>,
+    /// Bytes of the code that this version was compiled to; 0 if that is not known.
+    pub code_bytes: u64,
     /// Whether it was loaded before, and is not now because it was idle.
     pub is_unloaded: bool,
     /// The contents that are served, and what they take.
@@ -72,6 +76,12 @@ impl Entry {
             Origin::File(path) => path.to_string_lossy().into_owned(),
             Origin::BuiltIn(_) => format!("{}.wasm (built in)", self.handler.name),
         }
+    }
+
+    /// What it takes to load it.
+    pub fn need(&self) -> Need {
+        let file_bytes = self.stamp.map_or(0, |stamp| stamp.bytes().min(FILE_BYTES_MAX));
+        Need { file_bytes, code_bytes: self.code_bytes }
     }
 
     /// Whether it is loaded, and nothing is going on with its file.
@@ -148,6 +158,7 @@ impl Entries {
             is_doubted: false,
             mishaps: 0,
             retry_if_wanted: None,
+            code_bytes: 0,
             is_unloaded: false,
             served: None,
             is_outlived: false,
@@ -194,19 +205,38 @@ impl Entries {
         }
     }
 
-    /// The next handler to be loaded. Those that nobody has asked for come last, and only where
-    /// `with_rest` is given; otherwise they are left to be asked for.
-    pub fn next(&mut self, with_rest: bool) -> Option<usize> {
+    /// The next handler to be loaded, with what `enter` has for it, who passes over those that have
+    /// to wait. Those that nobody has asked for come last, and only where `with_rest` is given;
+    /// otherwise they are left to be asked for.
+    pub fn next<T>(
+        &mut self,
+        with_rest: bool,
+        mut enter: impl FnMut(usize, &Entry) -> Option<T>,
+    ) -> Option<(usize, T)> {
         if !with_rest {
             self.park();
         }
-        loop {
-            let queues = [&mut self.wanted, &mut self.changed, &mut self.rest];
-            let id = queues.into_iter().find_map(VecDeque::pop_front)?;
-            if self.is_queued(id) {
-                return Some(id);
+        for queue in [&mut self.wanted, &mut self.changed, &mut self.rest] {
+            let mut at = 0;
+            while let Some(&id) = queue.get(at) {
+                let entry = self.entries.get(id);
+                let entered = match entry.filter(|entry| entry.progress == Progress::Queued) {
+                    Some(entry) => match enter(id, entry) {
+                        Some(entered) => Some((id, entered)),
+                        None => {
+                            at += 1;
+                            continue;
+                        }
+                    },
+                    None => None,
+                };
+                queue.remove(at);
+                if entered.is_some() {
+                    return entered;
+                }
             }
         }
+        None
     }
 
     /// Leaves those that nobody has asked for to be asked for.
@@ -220,10 +250,6 @@ impl Entries {
                 self.wanted.push_back(id);
             }
         }
-    }
-
-    fn is_queued(&self, id: usize) -> bool {
-        self.entries.get(id).is_some_and(|entry| entry.progress == Progress::Queued)
     }
 
     /// Whether nothing waits to be loaded.

@@ -1,120 +1,252 @@
 //! How much memory loads may take at once, for the bytes of files and of what they are compiled to,
 //! as long as the host has both in hand.
 //!
-//! Owns who waits for whom: large files for each other, small ones for nobody.
+//! Owns who waits for whom: large loads for each other, one after the other; small ones for nobody.
+//! None waits on a thread: a load for which there is no memory does not begin, or ends and begins
+//! anew when there is. Knows nothing of files and threads.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::guest::allocator::Freed;
-use crate::guest::budget::{Budget, Charge};
-use crate::guest::child::Cancel;
+use crate::guest::budget::{Budget, Charge, Want};
 use crate::guest::failure::Failure;
 
-/// The file, what comes back of it, and the same in the form in which it is kept.
-const COPIES: u64 = 3;
+/// Two of the file: that in hand and the compiler's job. Two of the code: as it comes, and as it is
+/// linked. Before there is code, it is taken for half as long as the file.
+const COPIES: u64 = 2;
+const CODE_PART: u64 = 2;
+/// The code of one file may be a little longer the next time, with what is kept beside it.
+const CODE_STEP: u64 = 64 << 10;
 /// The part of the memory for guests that large loads take at once, if there are several.
 const ROOM_PART: u64 = 8;
-/// The part of that up to which a file is small. There are twenty loads at once at the most.
+/// The part of that up to which a load is small, which it is up to this in any case. There are
+/// twenty loads at once at the most.
 const SMALL_PART: u64 = 32;
+const SMALL_BYTES: u64 = 256 << 10;
 /// The part of the memory for guests that one load may take: the rest is for those that are served.
 const ONE_PART: u64 = 2;
-/// How long one waits for guests to give memory back, and how often it looks, also whether it has
-/// been cancelled.
+/// How long the first one waits for guests to give memory back, and how often it is looked.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// The loads that wait to begin. The first large one that does not fit keeps all other large ones
+/// waiting.
+pub struct LoadMemory {
+    room: Room,
+    first: Option<First>,
+    /// Whether another large load has been found to wait since they were looked through.
+    is_blocked: bool,
+}
+
+/// What is known of how much a load takes: bytes of its file, and of its code if it had any before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    pub file_bytes: u64,
+    pub code_bytes: u64,
+}
+
 /// Room for large loads.
-pub struct Room {
-    used: Mutex<u64>,
-    freed: Condvar,
+#[derive(Clone)]
+struct Room {
+    all: Arc<Mutex<All>>,
     memory: Budget,
 }
 
-/// What one load takes of it, until this is dropped.
-pub struct Place<'a> {
-    room: &'a Room,
-    bytes: u64,
-    charge: Charge,
+#[derive(Default)]
+struct All {
+    used: u64,
+    /// Whether a load waits to begin, which others are not to overtake.
+    is_awaited: bool,
 }
 
-impl Place<'_> {
-    /// Takes memory that the guests leave. Those that are served are not to go without.
-    fn take_memory(&mut self, cancel: &Cancel) -> Result<(), Failure> {
-        let bytes = usize::try_from(self.bytes).unwrap_or(usize::MAX);
-        let began = Instant::now();
-        let memory = &self.room.memory;
-        let is_modest = bytes <= memory.total() / ROOM_PART as usize;
-        let mut wanted = None;
-        // The first time, what is kept ready is given up for it.
-        let mut is_first = true;
-        while bytes > 0 && !((is_first || memory.has(bytes)) && self.charge.raise_to(bytes).is_ok())
-        {
-            is_first = false;
-            if is_modest {
-                // No guest grows into what others give back meanwhile.
-                wanted.get_or_insert_with(|| memory.want(bytes));
-            }
-            if began.elapsed() >= PATIENCE || cancel.is_cancelled() {
-                return Err(Failure::of_shortage(format!(
-                    "to load it takes {} KiB, and the guests that are served leave no more of \
-                     --memory-total",
-                    bytes >> 10
-                )));
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
-        Ok(())
+/// What one load takes of it, until this is dropped.
+pub struct Place {
+    room: Room,
+    need: Need,
+    bytes: u64,
+    charge: Charge,
+    /// Whether there was too little for its code.
+    pub is_short: bool,
+}
+
+struct First {
+    id: usize,
+    /// Since when guests have too little memory left for it, and what it has asked them for.
+    short: Option<(Instant, Option<Want>)>,
+}
+
+impl Need {
+    fn bytes(self) -> u64 {
+        let code_bytes = self.code_bytes.max(self.file_bytes / CODE_PART);
+        self.file_bytes.saturating_add(code_bytes).saturating_mul(COPIES)
     }
 }
 
 impl Room {
-    pub fn new(memory: Budget) -> Self {
-        Room { used: Mutex::new(0), freed: Condvar::new(), memory }
-    }
-
-    /// Waits for room for a file of so many bytes, or until its load is cancelled. Blocks. One that
-    /// is larger than all there is for loads goes alone.
+    /// What a load is charged; nothing if it is small.
     ///
     /// # Errors
-    /// It is too large for the memory of this host, or the guests have not left enough of it.
-    pub fn enter(&self, file_bytes: u64, cancel: &Cancel) -> Result<Place<'_>, Failure> {
-        let bytes = file_bytes.saturating_mul(COPIES);
+    /// It is too large for the memory of this host.
+    fn charged(&self, need: Need) -> Result<u64, Failure> {
+        let bytes = need.bytes();
         let total = self.memory.total() as u64;
-        if bytes > total / ONE_PART {
-            return Err(Failure::of_file(format!(
-                "to load it takes {COPIES} times its {} KiB, which is more than a half of \
-                 --memory-total ({} KiB): make it smaller, or raise that",
-                file_bytes >> 10,
-                total >> 10
-            )));
+        let small = (total / ROOM_PART / SMALL_PART).max(SMALL_BYTES);
+        if bytes <= small {
+            return Ok(0);
         }
-        let max = total / ROOM_PART;
-        let is_small = bytes <= max / SMALL_PART;
-        let bytes = if is_small { 0 } else { bytes };
-        let mut used = self.lock();
-        while !is_small && *used > 0 && *used + bytes > max && !cancel.is_cancelled() {
-            let waited = self.freed.wait_timeout(used, LOOK_EVERY);
-            used = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if bytes <= total / ONE_PART {
+            return Ok(bytes);
         }
-        *used += bytes;
-        drop(used);
-        let mut place = Place { room: self, bytes, charge: self.memory.nothing() };
-        place.take_memory(cancel)?;
-        Ok(place)
+        let (file, code) = (need.file_bytes >> 10, need.code_bytes >> 10);
+        let of_what = match need.code_bytes {
+            0 => format!("three times its {file} KiB"),
+            _ => format!("twice its {file} KiB and the {code} KiB that they are compiled to"),
+        };
+        Err(Failure::of_file(format!(
+            "to load it takes {of_what}, which is more than a half of --memory-total ({} KiB): \
+             make it smaller, or raise that",
+            total >> 10
+        )))
     }
 
-    fn lock(&self) -> MutexGuard<'_, u64> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether one that has `own` of it may have so much. One that is larger than all there is for
+    /// loads goes alone.
+    fn has(&self, all: &All, own: u64, bytes: u64) -> bool {
+        let others = all.used - own;
+        others == 0 || others + bytes <= self.memory.total() as u64 / ROOM_PART
+    }
+
+    fn lock(&self) -> MutexGuard<'_, All> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn place(&self, need: Need) -> Place {
+        let (room, charge) = (self.clone(), self.memory.nothing());
+        Place { room, need, bytes: 0, charge, is_short: false }
     }
 }
 
-impl Drop for Place<'_> {
+impl Place {
+    pub fn need(&self) -> Need {
+        self.need
+    }
+
+    /// Takes memory for code of so many bytes before it is there. Does not wait.
+    ///
+    /// # Errors
+    /// It is too large for the memory of this host, or there is too little now: then the load is to
+    /// begin anew, when it can have what it needs.
+    pub fn take_code(&mut self, code_bytes: u64) -> Result<(), Failure> {
+        let code_bytes = code_bytes.next_multiple_of(CODE_STEP).max(self.need.code_bytes);
+        let need = Need { code_bytes, ..self.need };
+        let bytes = self.room.charged(need)?;
+        self.need = need;
+        if bytes <= self.bytes {
+            return Ok(());
+        }
+        let mut all = self.room.lock();
+        let fits = !all.is_awaited && self.room.has(&all, self.bytes, bytes);
+        if fits && self.charge.raise_to(as_usize(bytes)).is_ok() {
+            all.used += bytes - self.bytes;
+            self.bytes = bytes;
+            return Ok(());
+        }
+        self.is_short = true;
+        Err(too_little(bytes))
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        *self.room.lock() -= self.bytes;
-        self.room.freed.notify_all();
+        self.room.lock().used -= self.bytes;
         drop(Freed(self.charge.bytes()));
     }
+}
+
+impl LoadMemory {
+    pub fn new(memory: Budget) -> Self {
+        LoadMemory { room: Room { all: Arc::default(), memory }, first: None, is_blocked: false }
+    }
+
+    /// Whether a load waits, so that it is to be looked again after this long.
+    pub fn look_after(&self) -> Option<Duration> {
+        self.first.as_ref().map(|_| LOOK_EVERY)
+    }
+
+    /// Begins to look through those that wait. Each is to try [`LoadMemory::enter`], in their
+    /// order, up to the first that need not wait.
+    pub fn look_through(&mut self) {
+        self.is_blocked = false;
+    }
+
+    /// Says that all that wait have tried.
+    pub fn end(&mut self) {
+        if !self.is_blocked {
+            self.set_first(None);
+        }
+    }
+
+    /// Memory for the load of a handler, if it need not wait for it. Does not wait.
+    ///
+    /// # Errors
+    /// It is too large for the memory of this host, or the guests have not left enough of it for
+    /// a while.
+    pub fn enter(&mut self, id: usize, need: Need, now: Instant) -> Option<Result<Place, Failure>> {
+        let bytes = match self.room.charged(need) {
+            Ok(0) => return Some(Ok(self.room.place(need))),
+            Ok(bytes) => bytes,
+            Err(failure) => return Some(Err(failure)),
+        };
+        if self.is_blocked {
+            return None;
+        }
+        let before = self.first.take().filter(|first| first.id == id);
+        let short = before.and_then(|first| first.short);
+        if !self.room.has(&self.room.lock(), 0, bytes) {
+            self.is_blocked = true;
+            self.set_first(Some(First { id, short: None }));
+            return None;
+        }
+        let memory = self.room.memory.clone();
+        let mut place = self.room.place(need);
+        // The first time, what is kept ready is given up for it.
+        let may_ask = short.is_none() || memory.has(as_usize(bytes));
+        if may_ask && place.charge.raise_to(as_usize(bytes)).is_ok() {
+            place.bytes = bytes;
+            self.room.lock().used += bytes;
+            self.set_first(None);
+            return Some(Ok(place));
+        }
+        let (since, want) = short.unwrap_or_else(|| {
+            let is_modest = bytes <= memory.total() as u64 / ROOM_PART;
+            // No guest grows into what others give back meanwhile.
+            (now, is_modest.then(|| memory.want(as_usize(bytes))))
+        });
+        if now.saturating_duration_since(since) >= PATIENCE {
+            self.set_first(None);
+            return Some(Err(too_little(bytes)));
+        }
+        self.is_blocked = true;
+        self.set_first(Some(First { id, short: Some((since, want)) }));
+        None
+    }
+
+    fn set_first(&mut self, first: Option<First>) {
+        self.room.lock().is_awaited = first.is_some();
+        self.first = first;
+    }
+}
+
+fn too_little(bytes: u64) -> Failure {
+    Failure::of_shortage(format!(
+        "to load it takes {} KiB, and the guests that are served leave no more of --memory-total",
+        bytes >> 10
+    ))
+}
+
+fn as_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

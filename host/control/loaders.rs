@@ -13,13 +13,13 @@ use anyhow::{Context, Result};
 use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 
-use super::load_memory::{Place, Room};
+use super::load_memory::{Need, Place};
 use super::scan::Stamp;
 use crate::config::Config;
 use crate::guest::Loader;
 use crate::guest::allocator;
 use crate::guest::cache::Key;
-use crate::guest::child::Cancel;
+use crate::guest::child::{Bounds, Cancel};
 use crate::guest::engine::prepare_thread;
 use crate::guest::failure::Failure;
 use crate::guest::link::Identity;
@@ -52,6 +52,8 @@ pub struct Job {
     /// The contents that are served already; they need not be loaded again.
     pub served: Option<Key>,
     pub cancel: Cancel,
+    /// The memory that it may take.
+    pub place: Place,
 }
 
 /// What came of a job.
@@ -60,6 +62,8 @@ pub struct Done {
     pub id: usize,
     /// The version of the file that was read; none for what is built in, or what cannot be read.
     pub stamp: Option<Stamp>,
+    /// What it has needed of memory, as far as it is known.
+    pub need: Need,
     pub outcome: Outcome,
     pub took: Duration,
 }
@@ -68,8 +72,10 @@ pub enum Outcome {
     Loaded(Box<Loaded>),
     /// The contents are those that are served.
     Same,
-    /// The file changed while it was read.
+    /// The file changed while it was read, or before.
     Moved,
+    /// There was too little memory for its code, of which it is known now how much it is.
+    Short,
     Failed(Failure),
 }
 
@@ -97,14 +103,13 @@ impl Loaders {
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
         let config = Arc::new(config.clone());
-        let room = Arc::new(Room::new(loader.engines.memory.clone()));
         let mut threads = 0;
         while threads < quick_max + SLOW_MAX {
             let (queue, loader, config) = (queue.clone(), loader.clone(), config.clone());
-            let (done, room) = (done.clone(), room.clone());
+            let done = done.clone();
             let started = std::thread::Builder::new()
                 .name(format!("loader-{threads}"))
-                .spawn(move || work(&queue, (&loader, &room), &config, &done));
+                .spawn(move || work(&queue, &loader, &config, &done));
             match started {
                 Ok(_) => threads += 1,
                 // Fewer do, where a system allows no more.
@@ -152,28 +157,26 @@ impl Loaders {
     }
 }
 
-fn work(
-    queue: &Mutex<Receiver<Job>>,
-    (loader, room): (&Loader, &Room),
-    config: &Config,
-    done: &impl Fn(Done),
-) {
+fn work(queue: &Mutex<Receiver<Job>>, loader: &Loader, config: &Config, done: &impl Fn(Done)) {
     prepare_thread();
     if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
         tracing::debug!("a thread for loading has the priority of the workers: {error}");
     }
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = job else { return };
+        let Ok(mut job) = job else { return };
         let began = Instant::now();
-        let (stamp, outcome) = load(&job, (loader, room), config);
-        done(Done { serial: job.serial, id: job.id, stamp, outcome, took: began.elapsed() });
+        let (stamp, outcome) = load(&mut job, loader, config);
+        let (serial, id, need) = (job.serial, job.id, job.place.need());
+        // What waits for its memory is looked for when this is heard of.
+        drop(job);
+        done(Done { serial, id, stamp, need, outcome, took: began.elapsed() });
         allocator::tidy();
     }
 }
 
-fn load(job: &Job, (loader, room): (&Loader, &Room), config: &Config) -> (Option<Stamp>, Outcome) {
-    let (stamp, source, _place) = match read(job, room) {
+fn load(job: &mut Job, loader: &Loader, config: &Config) -> (Option<Stamp>, Outcome) {
+    let (stamp, source) = match read(job) {
         Ok(Some(read)) => read,
         Ok(None) => return (None, Outcome::Moved),
         Err((stamp, failure)) => return (stamp, Outcome::Failed(failure)),
@@ -186,10 +189,13 @@ fn load(job: &Job, (loader, room): (&Loader, &Room), config: &Config) -> (Option
     let limits = &config.guests.limits(&job.name, &config.limits);
     let isolation = config.isolation;
     let whose = Identity { id: job.id, name: &job.name, isolation, limits, words };
+    let (place, cancel) = (&mut job.place, &job.cancel);
+    let mut bounds = Bounds { cancel, take: &mut |code_bytes| place.take_code(code_bytes) };
     // A bug in what links strangers' modules is to cost this guest only.
-    let loaded = catch_unwind(AssertUnwindSafe(|| loader.load(&source, key, &whose, &job.cancel)));
+    let loaded = catch_unwind(AssertUnwindSafe(|| loader.load(&source, key, &whose, &mut bounds)));
     let outcome = match loaded {
         Ok(Ok(loaded)) => Outcome::Loaded(Box::new(loaded)),
+        Ok(Err(_)) if job.place.is_short => Outcome::Short,
         Ok(Err(failure)) => Outcome::Failed(failure),
         Err(_) => {
             let reason = "the host failed on it; please report the file as a bug";
@@ -199,22 +205,24 @@ fn load(job: &Job, (loader, room): (&Loader, &Room), config: &Config) -> (Option
     (stamp, outcome)
 }
 
-/// A guest's bytes, which version of its file they are, and the room for them.
-type Read<'a> = (Option<Stamp>, Source, Option<Place<'a>>);
+/// A guest's bytes, and which version of its file they are.
+type Read = (Option<Stamp>, Source);
 
-/// Reads a guest's bytes once there is room for them. `None` where the file changed meanwhile.
-fn read<'a>(job: &Job, room: &'a Room) -> Result<Option<Read<'a>>, (Option<Stamp>, Failure)> {
+/// Reads a guest's bytes. `None` where the file changed meanwhile, or is larger than memory was
+/// taken for.
+fn read(job: &Job) -> Result<Option<Read>, (Option<Stamp>, Failure)> {
     let path = match &job.origin {
         Origin::File(path) => path,
         Origin::BuiltIn(bytes) => {
             let source = Source { bytes: bytes.to_vec(), is_text: false };
-            return Ok(Some((None, source, None)));
+            return Ok(Some((None, source)));
         }
     };
     let stamp = Stamp::read(path).map_err(|error| (None, Failure::of_access(&error)))?;
-    let place = room.enter(stamp.bytes().min(FILE_BYTES_MAX), &job.cancel);
-    let place = place.map_err(|failure| (Some(stamp), failure))?;
+    if stamp.bytes().min(FILE_BYTES_MAX) > job.place.need().file_bytes {
+        return Ok(None);
+    }
     let source = Source::read(path).map_err(|failure| (Some(stamp), failure))?;
     let is_whole = Stamp::read(path).is_ok_and(|now| now == stamp);
-    Ok(is_whole.then_some((Some(stamp), source, Some(place))))
+    Ok(is_whole.then_some((Some(stamp), source)))
 }

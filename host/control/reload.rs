@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use super::entries::{Entries, Progress};
+use super::entries::{Entries, Entry, Progress};
 use super::folder::Folder;
+use super::load_memory::LoadMemory;
 use super::loaders::{Done, Job, Loaders, Outcome};
 use super::room::Room;
 use super::scan::Stamp;
@@ -49,6 +50,8 @@ pub struct Reload {
     /// Whether the native twins have routes.
     pub native: bool,
     pub room: Room,
+    /// Who of those that are to be loaded waits for memory.
+    load_memory: LoadMemory,
     pub loaders: Loaders,
     events: Receiver<Event>,
     serial: u64,
@@ -65,7 +68,7 @@ impl Reload {
         folder: Option<Folder>,
         loaders: Loaders,
         events: Receiver<Event>,
-        room: Room,
+        (room, load_memory): (Room, LoadMemory),
     ) -> Self {
         Reload {
             entries,
@@ -73,6 +76,7 @@ impl Reload {
             folder,
             native: false,
             room,
+            load_memory,
             loaders,
             events,
             serial: 0,
@@ -135,7 +139,10 @@ impl Reload {
         let look = self.folder.as_ref().map(Folder::look_at);
         let settled = self.pending.iter().map(|(at, _)| *at).min();
         let place = if self.entries.is_quiet() { None } else { self.loaders.room_at() };
-        [look, settled, place, self.room.wake_at()].into_iter().flatten().min()
+        let now = Instant::now();
+        let memory = self.load_memory.look_after().filter(|_| self.loaders.has_room(now));
+        let memory = memory.map(|after| now + after);
+        [look, settled, place, memory, self.room.wake_at()].into_iter().flatten().min()
     }
 
     fn act(&mut self) {
@@ -210,6 +217,7 @@ impl Reload {
             entry.is_doubted = false;
             entry.mishaps = 0;
             entry.retry_if_wanted = None;
+            entry.code_bytes = 0;
             entry.said = None;
         }
         if matches!(entry.progress, Progress::Running(_)) {
@@ -263,13 +271,26 @@ impl Reload {
             if !self.has_room(now) {
                 return;
             }
-            let Some(id) = self.entries.next(self.room.is_ample()) else { return };
+            self.load_memory.look_through();
+            let enter = |id, entry: &Entry| self.load_memory.enter(id, entry.need(), now);
+            let Some((id, place)) = self.entries.next(self.room.is_ample(), enter) else {
+                return self.load_memory.end();
+            };
             let Some(entry) = self.entries.get(id) else { continue };
             self.serial += 1;
             entry.progress = Progress::Running(self.serial);
             if entry.served.is_none() {
                 entry.handler.set(State::Loading);
             }
+            let place = match place {
+                Ok(place) => place,
+                Err(failure) => {
+                    entry.progress = Progress::Resting;
+                    self.unsaid += 1;
+                    self.failed(id, failure, Duration::ZERO, now);
+                    continue;
+                }
+            };
             let job = Job {
                 serial: self.serial,
                 id,
@@ -277,6 +298,7 @@ impl Reload {
                 origin: entry.origin.clone(),
                 served: entry.served.map(|(key, _)| key),
                 cancel: Cancel::default(),
+                place,
             };
             entry.running = Some(job.cancel.clone());
             self.loaders.begin(job, now);
@@ -295,6 +317,9 @@ impl Reload {
         entry.running = None;
         // What comes and goes with the memory it takes is no news.
         self.unsaid += usize::from(!std::mem::take(&mut entry.is_unloaded));
+        if done.stamp == entry.stamp {
+            entry.code_bytes = done.need.code_bytes;
+        }
         let now = Instant::now();
         // Somebody writes to the very file that was read, so that it may not have been whole.
         let open = self.folder.as_ref().zip(entry.stamp);
@@ -311,7 +336,9 @@ impl Reload {
             }
             Outcome::Moved => return self.let_settle(done.id, now),
             // Another version has come meanwhile, which says nothing about this one.
-            Outcome::Failed(_) if done.stamp.is_some() && done.stamp != entry.stamp => {}
+            Outcome::Failed(_) | Outcome::Short
+                if done.stamp.is_some() && done.stamp != entry.stamp => {}
+            Outcome::Short => return self.entries.enqueue(done.id, false),
             Outcome::Failed(failure) => return self.failed(done.id, failure, done.took, now),
         }
         let Some(entry) = self.entries.get(done.id) else { return };

@@ -58,8 +58,8 @@ pub enum Purpose {
 }
 
 /// Memory that somebody waits for until this is dropped.
-pub struct Want<'a> {
-    memory: &'a Budget,
+pub struct Want {
+    memory: Budget,
     bytes: usize,
 }
 
@@ -117,9 +117,9 @@ impl Budget {
 
     /// Has guests leave so much more to who waits for it, until this is dropped. A first instance
     /// is small enough to come before.
-    pub fn want(&self, bytes: usize) -> Want<'_> {
+    pub fn want(&self, bytes: usize) -> Want {
         self.all.wanted.fetch_add(bytes, Ordering::Relaxed);
-        Want { memory: self, bytes }
+        Want { memory: self.clone(), bytes }
     }
 
     /// Whether so much could be taken now for what grows. To ask is no shortage.
@@ -265,7 +265,7 @@ impl Charge {
     }
 }
 
-impl Drop for Want<'_> {
+impl Drop for Want {
     fn drop(&mut self) {
         self.memory.all.wanted.fetch_sub(self.bytes, Ordering::Relaxed);
     }

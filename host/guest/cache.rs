@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::hash::{Hash, Hasher};
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +17,7 @@ use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
 use super::engine::Class;
+use super::failure::{Cause, Failure};
 use super::records::Size;
 use super::reset::PROOF_VERSION;
 use super::resources::is_shortage;
@@ -24,7 +25,7 @@ use crate::config::Limits;
 use crate::file::{self, Unread};
 
 /// Changes whenever the meaning of an entry changes.
-const FORMAT: &str = "guesthouse-cache-11";
+const FORMAT: &str = "guesthouse-cache-12";
 /// Bytes of the checksum at the head of an entry, and of the length behind it.
 const SUM_BYTES: usize = 32;
 const LEN_BYTES: usize = 4;
@@ -68,6 +69,9 @@ pub struct Facts {
     pub slots: usize,
     /// Memories of which an image may be mapped.
     pub images: usize,
+    /// Bytes of the images of its memories, which are in the code and, where they are mapped, once
+    /// more in files of their own.
+    pub image_bytes: u64,
     /// Features that the start-up code enabled.
     pub features: u32,
     /// Whether start-up code runs in each fresh instance, and why its result is not kept.
@@ -89,6 +93,7 @@ impl Facts {
             decoded_bytes: 0,
             slots: 1,
             images: 0,
+            image_bytes: 0,
             features: 0,
             startup_each: None,
             startup_functions: Vec::new(),
@@ -100,6 +105,7 @@ impl Facts {
     pub fn note(&mut self, size: &Size) {
         (self.record_bytes, self.decoded_bytes) = (size.bytes, size.decoded_bytes);
         (self.slots, self.images) = (size.slots(), size.images);
+        self.image_bytes = size.image_bytes;
     }
 }
 
@@ -145,9 +151,13 @@ impl Key {
         Key(digest.0.finalize())
     }
 
-    /// The checksum of an entry. The key is in it, so that no entry passes for another.
-    fn sum(&self, entry: &[u8]) -> blake3::Hash {
-        blake3::keyed_hash(self.0.as_bytes(), entry)
+    /// The checksum of an entry's parts. The key is in it, so that no entry passes for another.
+    fn sum(&self, parts: &[&[u8]]) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(self.0.as_bytes());
+        for part in parts {
+            hasher.update(part);
+        }
+        hasher.finalize()
     }
 }
 
@@ -180,14 +190,29 @@ impl Cache {
         self.dir.join(key.0.to_hex().as_str())
     }
 
-    /// The entry under a key; `None` where there is none or it is damaged.
+    /// The entry under a key; `None` where there is none or it is damaged. `take` takes memory for
+    /// its bytes before they are read.
     ///
     /// # Errors
-    /// The kernel is short of what it takes to read it.
-    pub fn get(&self, key: &Key) -> io::Result<Option<(Facts, Artifact)>> {
-        match file::read(&self.path(key), ENTRY_BYTES_MAX) {
+    /// That of `take`, or the kernel is short of what it takes to read it.
+    pub fn get(
+        &self,
+        key: &Key,
+        take: &mut dyn FnMut(u64) -> Result<(), Failure>,
+    ) -> Result<Option<(Facts, Artifact)>, Failure> {
+        let path = self.path(key);
+        let Ok(about) = fs::metadata(&path) else { return Ok(None) };
+        let len = about.len().min(ENTRY_BYTES_MAX);
+        match take(len) {
+            // That is no word on its file: it may be damaged.
+            Err(failure) if failure.cause == Cause::File => return Ok(None),
+            taken => taken?,
+        }
+        match file::read(&path, len) {
             Ok(entry) => Ok(read_entry(key, entry)),
-            Err(Unread::Io(error)) if is_shortage(&error) => Err(error),
+            Err(Unread::Io(error)) if is_shortage(&error) => {
+                Err(Failure::of_process("no compiled code", &error))
+            }
             Err(_) => Ok(None),
         }
     }
@@ -198,10 +223,8 @@ impl Cache {
     /// A sentence; the guest works without.
     pub fn put(&self, key: &Key, facts: &Facts, code: &[u8]) -> Result<(), String> {
         let facts = serde_json::to_vec(facts).map_err(|error| error.to_string())?;
-        let mut rest = Vec::with_capacity(LEN_BYTES + facts.len() + code.len());
-        rest.extend_from_slice(&(facts.len() as u32).to_le_bytes());
-        rest.extend_from_slice(&facts);
-        rest.extend_from_slice(code);
+        // Not put together, which would take the code's memory once more.
+        let parts: [&[u8]; 3] = [&(facts.len() as u32).to_le_bytes(), &facts, code];
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let temp = self.dir.join(format!(".{}-{}-{serial}.tmp", std::process::id(), self.born));
         let written = fs::OpenOptions::new()
@@ -210,8 +233,8 @@ impl Cache {
             .mode(0o600)
             .open(&temp)
             .and_then(|mut file| {
-                file.write_all(key.sum(&rest).as_bytes())?;
-                file.write_all(&rest)
+                file.write_all(key.sum(&parts).as_bytes())?;
+                parts.into_iter().try_for_each(|part| file.write_all(part))
             })
             .and_then(|()| fs::rename(&temp, self.path(key)));
         written.map_err(|error| {
@@ -225,7 +248,7 @@ impl Cache {
 /// What is in an entry; `None` where it is damaged.
 fn read_entry(key: &Key, entry: Vec<u8>) -> Option<(Facts, Artifact)> {
     let (sum, rest) = entry.split_at_checked(SUM_BYTES)?;
-    if key.sum(rest).as_bytes() != sum {
+    if key.sum(&[rest]).as_bytes() != sum {
         tracing::warn!("cache entry {} is damaged and is made anew", key.0.to_hex());
         return None;
     }

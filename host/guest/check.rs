@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::budget::Budget;
-use super::child::Cancel;
+use super::child::{Bounds, Cancel};
 use super::link::Identity;
 use super::load::{Loader, Settings, Source};
 use super::{compile, component, sniff};
@@ -62,7 +62,8 @@ pub fn inspect(path: &Path, limits: &Limits) -> Report {
         let key = loader.key(&source, &Words::default());
         let words = &Words::default();
         let whose = Identity { id: 0, name, isolation, limits, words };
-        loader.load(&source, key, &whose, &Cancel::default()).map_err(|failure| failure.reason)
+        let mut bounds = Bounds { cancel: &Cancel::default(), take: &mut |_| Ok(()) };
+        loader.load(&source, key, &whose, &mut bounds).map_err(|failure| failure.reason)
     });
     match loaded {
         Ok(loaded) => {

@@ -68,6 +68,13 @@ impl Cancel {
     }
 }
 
+/// What bounds a job.
+pub struct Bounds<'a> {
+    pub cancel: &'a Cancel,
+    /// Takes memory for so many bytes of code, before there are any.
+    pub take: &'a mut dyn FnMut(u64) -> Result<(), Failure>,
+}
+
 /// How children are started.
 #[derive(Clone, Copy, Debug)]
 pub struct Children {
@@ -116,6 +123,8 @@ enum End {
     Exit(ExitStatus),
     /// It has taken too long.
     GivenUp,
+    /// There is no memory for its code.
+    Refused(Failure),
 }
 
 impl Children {
@@ -127,10 +136,10 @@ impl Children {
         &self,
         job: Job,
         bytes: &[u8],
-        cancel: &Cancel,
+        bounds: &mut Bounds<'_>,
     ) -> Result<(Facts, Vec<u8>), Failure> {
         let limits = job.limits.clone();
-        self.attempt(job, bytes, cancel).map_err(|lost| match lost {
+        self.attempt(job, bytes, bounds).map_err(|lost| match lost {
             Lost::To(failure) => failure,
             Lost::Crash(how) if self.compiles_at_all(limits) => Failure::of_file(format!(
                 "the compiler failed on it{how}; please report the file as a bug"
@@ -149,13 +158,19 @@ impl Children {
         if !COMPILES.load(Ordering::Relaxed) {
             let name = "smallest".to_owned();
             let job = Job { name, is_text: true, limits, words: Words::default() };
-            let tried = self.attempt(job, SMALLEST.as_bytes(), &Cancel::default());
+            let mut bounds = Bounds { cancel: &Cancel::default(), take: &mut |_| Ok(()) };
+            let tried = self.attempt(job, SMALLEST.as_bytes(), &mut bounds);
             COMPILES.store(tried.is_ok(), Ordering::Relaxed);
         }
         COMPILES.load(Ordering::Relaxed)
     }
 
-    fn attempt(&self, job: Job, bytes: &[u8], cancel: &Cancel) -> Result<(Facts, Vec<u8>), Lost> {
+    fn attempt(
+        &self,
+        job: Job,
+        bytes: &[u8],
+        bounds: &mut Bounds<'_>,
+    ) -> Result<(Facts, Vec<u8>), Lost> {
         let job_limits = (job.limits.cpu_max, job.limits.deadline);
         let order = Order { job, limits: self.limits, parent: std::process::id() };
         let no_child = |error: io::Error| {
@@ -167,16 +182,17 @@ impl Children {
         // Its start-up code may use its own CPU time, and wait for its own deadline.
         let cpu = self.limits.cpu_max + job_limits.0;
         let patience = cpu * PATIENCE + job_limits.1;
-        let end = wait(&mut child, verdict, patience, cancel);
+        let end = wait(&mut child, verdict, patience, bounds);
         reap(child);
         let end = end.map_err(no_child)?;
         let said = repeat(&mut stderr);
-        if cancel.is_cancelled() {
+        if bounds.cancel.is_cancelled() {
             let reason = "its file has changed or gone meanwhile";
             return Err(Lost::To(Failure::of_unclear(reason.into())));
         }
         match end {
             End::Frame(frame) => read_verdict(frame),
+            End::Refused(failure) => Err(Lost::To(failure)),
             End::Exit(status) if status.success() => Err(Lost::To(no_verdict())),
             End::Exit(status) => Err(self.obituary(status, cpu, &said)),
             End::GivenUp => {
@@ -274,14 +290,16 @@ fn wait(
     child: &mut Child,
     mut verdict: PipeReader,
     patience: Duration,
-    cancel: &Cancel,
+    bounds: &mut Bounds<'_>,
 ) -> io::Result<End> {
+    let cancel = bounds.cancel;
     let give_up = Instant::now() + patience;
     let left = || {
         let left = give_up.saturating_duration_since(Instant::now());
         (!left.is_zero() && !cancel.is_cancelled()).then_some(left.min(CANCEL_LOOK))
     };
     let (mut frame, mut chunk) = (Vec::new(), [0; CHUNK_BYTES]);
+    let mut has_memory = false;
     loop {
         let Some(left) = left().filter(|_| !is_excessive(&frame)) else { return Ok(End::GivenUp) };
         let mut fds = [PollFd::new(verdict.as_fd(), PollFlags::POLLIN)];
@@ -295,6 +313,12 @@ fn wait(
             break;
         }
         frame.extend_from_slice(&chunk[..len]);
+        if !has_memory && let (Some((_, code)), false) = (lengths(&frame), is_excessive(&frame)) {
+            if let Err(failure) = (bounds.take)(code) {
+                return Ok(End::Refused(failure));
+            }
+            has_memory = true;
+        }
         if frame_len(&frame) == Some(frame.len() as u64) {
             return Ok(End::Frame(frame));
         }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use super::allocator::Freed;
 use super::budget::Budget;
 use super::cache::{self, Artifact, Cache, Facts, Key, Setup};
-use super::child::{Cancel, Children};
+use super::child::{Bounds, Children};
 use super::compile::Job;
 use super::engine::{Class, Engines, INSTANCE_BYTES_MAX};
 use super::failure::{Cause, Failure};
@@ -120,23 +120,24 @@ impl Loader {
         source: &Source,
         key: Key,
         whose: &Identity<'_>,
-        cancel: &Cancel,
+        bounds: &mut Bounds<'_>,
     ) -> Result<Loaded, Failure> {
-        let cached = self.cache.as_ref().map(|cache| cache.get(&key)).transpose();
-        let cached = cached.map_err(|error| Failure::of_process("no compiled code", &error))?;
+        let cached = self.cache.as_ref().map(|cache| cache.get(&key, bounds.take)).transpose()?;
         let cached =
             cached.flatten().map(|(facts, artifact)| self.revive(facts, &artifact)).transpose()?;
         let (facts, code, compiled) = match cached.flatten() {
             Some((facts, code)) => (facts, code, false),
             None => {
-                let (facts, code) = self.compile(source, &key, whose, cancel)?;
+                let (facts, code) = self.compile(source, &key, whose, bounds)?;
                 (facts, code, true)
             }
         };
         let guest = self.linkers.link(whose, &facts, &code)?;
         let mut guest = self.with_baseline(guest, &facts)?;
         let beside = facts.decoded_bytes + guest.baseline_bytes() + GUEST_BYTES;
-        let bytes = code.bytes() + beside;
+        // An image that is mapped is in a file in memory.
+        let mapped = if facts.class == Class::Small { 0 } else { facts.image_bytes };
+        let bytes = code.bytes() + beside + mapped as usize;
         let size = Size { bytes, amount: amount(&facts, &code)? };
         guest._charge = Some(self.engines.memory.take_anyway(bytes));
         guest._freed = Some(Freed(beside - GUEST_BYTES));
@@ -172,12 +173,12 @@ impl Loader {
         source: &Source,
         key: &Key,
         whose: &Identity<'_>,
-        cancel: &Cancel,
+        bounds: &mut Bounds<'_>,
     ) -> Result<(Facts, cache::Code), Failure> {
         let (limits, words) = (self.limits.clone(), whose.words.clone());
         let name = whose.name.to_owned();
         let job = Job { name, is_text: source.is_text, limits, words };
-        let (facts, code) = self.children.compile(job, &source.bytes, cancel)?;
+        let (facts, code) = self.children.compile(job, &source.bytes, bounds)?;
         let artifact = Artifact::compiled(code);
         let engine = self.engines.get(facts.class, facts.memory_bytes);
         // It has been tried, but on an engine without a pool, which has limits of its own.

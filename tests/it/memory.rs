@@ -3,6 +3,7 @@
 
 mod ceiling;
 mod fields;
+mod loads;
 
 use std::time::Duration;
 

@@ -1,51 +1,138 @@
-//! What loads leave to the guests that are served.
+//! What loads leave to the guests that are served, and who of them waits.
 
-use super::Room;
+use std::time::{Duration, Instant};
+
+use super::{LoadMemory, Need, PATIENCE, Place};
 use crate::guest::budget::Budget;
-use crate::guest::child::Cancel;
-use crate::guest::failure::Cause;
+use crate::guest::failure::{Cause, Failure};
 
 const MIB: u64 = 1 << 20;
 
+fn file(file_bytes: u64) -> Need {
+    Need { file_bytes, code_bytes: 0 }
+}
+
+fn enter(loads: &mut LoadMemory, file_bytes: u64) -> Option<Result<Place, Failure>> {
+    loads.look_through();
+    loads.enter(1, file(file_bytes), Instant::now())
+}
+
+#[track_caller]
+fn place(loads: &mut LoadMemory, file_bytes: u64) -> Place {
+    enter(loads, file_bytes).expect("it need not wait").expect("it fits")
+}
+
 #[test]
 fn a_file_that_would_take_more_than_a_half_is_refused() {
-    let room = Room::new(Budget::new(64 << 20));
-    let place = room.enter(10 * MIB, &Cancel::default());
-    assert!(place.is_ok());
-    drop(place);
-    let refused = room.enter(11 * MIB, &Cancel::default()).err().expect("it is too large");
+    let mut loads = LoadMemory::new(Budget::new(64 << 20));
+    drop(place(&mut loads, 10 * MIB));
+    let refused = enter(&mut loads, 11 * MIB).expect("no wait").err().expect("it is too large");
     assert_eq!(refused.cause, Cause::File);
-    assert!(refused.reason.contains("3 times its 11264 KiB"), "{}", refused.reason);
+    assert!(refused.reason.contains("three times its 11264 KiB"), "{}", refused.reason);
+}
+
+#[test]
+fn code_is_charged_however_small_its_file_is() {
+    let memory = Budget::new(64 << 20);
+    let mut loads = LoadMemory::new(memory.clone());
+    let mut small = place(&mut loads, 465);
+    assert_eq!(memory.used(), 0);
+    small.take_code(4 * MIB).expect("it fits");
+    assert!(memory.used() as u64 >= 8 * MIB, "{}", memory.used());
+    // Nothing more for less.
+    let used = memory.used();
+    small.take_code(3 * MIB).expect("it has that");
+    assert_eq!(memory.used(), used);
+    let refused = small.take_code(17 * MIB).expect_err("more than a half");
+    assert_eq!((refused.cause, small.is_short), (Cause::File, false));
+    assert!(refused.reason.contains("17408 KiB that they are compiled to"), "{}", refused.reason);
+    drop(small);
+    assert_eq!(memory.used(), 0);
+}
+
+/// A load whose code there is no memory for gives back what it has, and begins anew when there is.
+#[test]
+fn code_that_does_not_fit_is_known_the_next_time() {
+    let memory = Budget::new(64 << 20);
+    let mut loads = LoadMemory::new(memory.clone());
+    let mut first = place(&mut loads, 465);
+    first.take_code(3 * MIB).expect("it fits");
+    let mut second = place(&mut loads, 465);
+    let short = second.take_code(3 * MIB).expect_err("an eighth is taken");
+    assert_eq!((short.cause, second.is_short), (Cause::Shortage, true));
+    let need = second.need();
+    assert_eq!(need.code_bytes, 3 * MIB);
+    drop(second);
+    let again = |loads: &mut LoadMemory| {
+        loads.look_through();
+        loads.enter(2, need, Instant::now())
+    };
+    assert!(again(&mut loads).is_none());
+    drop(first);
+    let mut second = again(&mut loads).expect("no wait").expect("it fits");
+    second.take_code(3 * MIB).expect("it has that");
 }
 
 #[test]
 fn guests_that_are_served_keep_their_memory() {
     let memory = Budget::new(64 << 20);
-    let room = Room::new(memory.clone());
+    let mut loads = LoadMemory::new(memory.clone());
     let guests = memory.take_anyway(40 << 20);
-    let cancel = Cancel::default();
     // Of 56 MiB that may be taken for anything, 16 are left.
-    drop(room.enter(5 * MIB, &cancel).expect("it fits"));
+    drop(place(&mut loads, 5 * MIB));
     let shortages = memory.shortages();
-    std::thread::scope(|scope| {
-        let waits = scope.spawn(|| room.enter(6 * MIB, &cancel).map(drop));
-        while memory.shortages() == shortages && !waits.is_finished() {
-            std::thread::yield_now();
-        }
-        assert_eq!(memory.used(), 40 << 20);
-        drop(guests);
-        assert!(waits.join().expect("no panic").is_ok());
-    });
+    for _ in 0..3 {
+        assert!(enter(&mut loads, 6 * MIB).is_none());
+    }
+    assert_eq!((memory.used(), memory.shortages()), (40 << 20, shortages + 1));
+    drop(guests);
+    drop(place(&mut loads, 6 * MIB));
     assert_eq!(memory.used(), 0);
     let _guests = memory.take_anyway(60 << 20);
-    cancel.cancel();
-    let refused = room.enter(MIB, &cancel).err().expect("there is no memory");
+    assert!(enter(&mut loads, MIB).is_none());
+    loads.look_through();
+    let late = Instant::now() + PATIENCE;
+    let refused = loads.enter(1, file(MIB), late).expect("no wait").err().expect("no memory");
     assert_eq!(refused.cause, Cause::Shortage);
+    assert!(loads.look_after().is_none());
 }
 
 #[test]
-fn small_files_are_loaded_however_little_there_is() {
+fn small_loads_wait_for_nobody_and_large_ones_for_the_first() {
     let memory = Budget::new(64 << 20);
-    let _guests = memory.take_anyway(64 << 20);
-    assert!(Room::new(memory).enter(16 << 10, &Cancel::default()).is_ok());
+    let mut loads = LoadMemory::new(memory.clone());
+    let guests = memory.take_anyway(50 << 20);
+    let now = Instant::now();
+    loads.look_through();
+    assert!(loads.enter(1, file(6 * MIB), now).is_none());
+    // There is enough for this one, which does not overtake.
+    assert!(loads.enter(2, file(MIB), now).is_none());
+    let mut small = loads.enter(3, file(16 << 10), now).expect("no wait").expect("it is small");
+    small.take_code(64 << 10).expect("it is small");
+    assert_eq!(small.take_code(MIB).expect_err("one waits").cause, Cause::Shortage);
+    drop((small, guests));
+    loads.look_through();
+    let first = loads.enter(1, file(6 * MIB), now).expect("no wait").expect("it fits");
+    assert!(loads.enter(2, file(MIB), now).is_none(), "the first goes alone");
+    drop(first);
+    loads.look_through();
+    drop(loads.enter(2, file(MIB), now).expect("no wait").expect("it fits"));
+    assert_eq!(memory.used(), 0);
+}
+
+#[test]
+fn who_waits_and_is_gone_keeps_nobody_waiting() {
+    let memory = Budget::new(64 << 20);
+    let mut loads = LoadMemory::new(memory.clone());
+    let guests = memory.take_anyway(60 << 20);
+    assert!(enter(&mut loads, MIB).is_none());
+    assert_eq!(loads.look_after(), Some(Duration::from_millis(100)));
+    loads.end();
+    assert!(loads.look_after().is_some());
+    loads.look_through();
+    loads.end();
+    assert!(loads.look_after().is_none());
+    drop(guests);
+    let mut small = place(&mut loads, 465);
+    small.take_code(MIB).expect("nobody waits");
 }

@@ -1,0 +1,87 @@
+//! What it takes to load files: code counts as files do, and who waits for memory waits alone.
+
+use super::{MIB, PATIENCE, hoard, host};
+use crate::client::{Connection, message};
+use crate::host::{HELLO, Host};
+use crate::wat;
+
+/// A guest of which the compiler makes an image of so many bytes, from two that are far apart.
+fn far_apart(bytes: u64, says: &str) -> String {
+    let (pages, last) = (bytes.div_ceil(65_536), bytes - 8);
+    let data = format!(r#"(data (i32.const 8) "x") (data (i32.const {last}) "x")"#);
+    let memory = format!(r#"(memory (export "memory") {pages}) {data}"#);
+    let text = wat::says(says).replace(r#"(memory (export "memory") 2)"#, &memory);
+    assert!(text.contains(&data), "{text}");
+    text
+}
+
+#[test]
+fn code_counts_however_small_its_file_is() {
+    let guests = [("image", far_apart(12 * MIB, "image")), ("less", far_apart(2 * MIB, "less"))];
+    assert!(guests[0].1.len() < 2_000, "{}", guests[0].1.len());
+    let host = host(&guests, "32MiB").start();
+    let status = host.settled();
+    assert_eq!((status.ready, status.failed), (2, 1), "{status:?}");
+    host.wait_log_with(&["image.wat", "they are compiled to", "a half of --memory-total"]);
+    host.get("/image").assert_problem(503);
+    assert_eq!(host.get("/less").text(), "less");
+    host.assert_serves("/good");
+}
+
+/// Takes memory until there is none but for who has little. Returns the requests that hold it.
+#[track_caller]
+fn fill(host: &Host) -> Vec<Connection> {
+    const ASKED: usize = 32;
+    let head = "POST /hoard HTTP/1.1\r\nhost: guest.test\r\ncontent-length: 4\r\n\r\n";
+    let mut waiting: Vec<Connection> = (0..ASKED).map(|_| host.connect()).collect();
+    for connection in &mut waiting {
+        connection.send(head);
+    }
+    host.status_when("full", PATIENCE, |status| {
+        let refused = status.rejects("no_memory");
+        let all = status.in_flight + refused == ASKED as u64;
+        refused > 0 && all && status.in_flight == status.instances_out
+    });
+    waiting
+}
+
+/// However many large files wait for memory, and whoever waits for them, a small one is loaded at
+/// once, and all others when there is memory.
+#[test]
+fn large_files_that_wait_for_memory_hold_up_no_small_one() {
+    const LARGE: usize = 40;
+    let host = host(&[("hoard", hoard(32, 0, 0))], "64MiB").args(["--deadline", "60s"]).start();
+    host.settled();
+    let waiting = fill(&host);
+    let comment = format!("\n;; {}", "x".repeat(MIB as usize));
+    for at in 0..LARGE {
+        let text = wat::says(&format!("large {at}")) + &comment;
+        std::fs::write(host.handlers().join(format!("large-{at}.wat")), text).expect("a file");
+    }
+    let all = LARGE as u64 + 2;
+    host.status_when("all with a route", PATIENCE, |status| status.handlers == all);
+    let held = host.status().in_flight;
+    let mut asked: Vec<Connection> = (0..LARGE)
+        .map(|at| {
+            let mut connection = host.connect();
+            connection.send(message("GET", &format!("/large-{at}"), &[], b""));
+            connection
+        })
+        .collect();
+    let placed = held + LARGE as u64;
+    host.status_when("all wait", PATIENCE, |status| status.in_flight == placed);
+    std::fs::write(host.handlers().join("late.wat"), HELLO).expect("a file");
+    host.status_when("it has a route", PATIENCE, |status| status.handlers == all + 1);
+    host.assert_serves("/late");
+    // Not behind any that was given up.
+    let given_up = host.lines().iter().filter(|line| line.has(&["leave no more of"])).count();
+    assert_eq!(given_up, 0, "a large one had its time before");
+    for connection in &mut asked {
+        connection.assert_silent();
+    }
+    drop(waiting);
+    for (at, connection) in asked.iter_mut().enumerate() {
+        assert_eq!(connection.read().text(), format!("large {at}"));
+    }
+    host.at_rest();
+}

@@ -4,6 +4,7 @@
 //! wait of those for which the kernel would have nothing left. A part of the reload loop. Knows
 //! nothing of files.
 
+use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use super::reload::Reload;
@@ -98,7 +99,12 @@ impl Room {
 
     /// Whether even guests that are in use are unloaded: they will be loaded again.
     fn is_tight(&self) -> bool {
-        self.wait_until.is_some() || self.loaded.bytes > self.bytes_max + self.bytes_max / 4
+        self.wait_until.is_some() || self.is_heavy()
+    }
+
+    /// Whether that is for the memory that they take.
+    fn is_heavy(&self) -> bool {
+        self.loaded.bytes > self.bytes_max + self.bytes_max / 4
     }
 
     fn tell(&mut self, now: Instant) {
@@ -115,6 +121,33 @@ impl Room {
             mappings.used,
             mappings.max
         );
+    }
+}
+
+/// The order in which guests are unloaded.
+struct UnloadOrder {
+    moment: u32,
+    /// Whether those that are in use are unloaded, too, and whether for the memory that they take.
+    is_tight: bool,
+    is_heavy: bool,
+}
+
+impl UnloadOrder {
+    /// Of these guests, each with its last use and its bytes: the idle ones come first, that which
+    /// is idle longest before all others. Of those in use the largest go for want of memory, so
+    /// that few have to, and not small ones that would make no room.
+    fn of(&self, guests: impl Iterator<Item = (usize, u32, usize)>) -> Vec<usize> {
+        let mut order: Vec<_> = guests
+            .map(|(id, used_at, bytes)| {
+                let is_used = self.moment.saturating_sub(used_at) < IDLE_MOMENTS;
+                let doublings = if self.is_heavy { bytes.checked_ilog2() } else { None };
+                let largest = Reverse(doublings.filter(|_| is_used));
+                (is_used, largest, used_at, id)
+            })
+            .filter(|(is_used, ..)| self.is_tight || !is_used)
+            .collect();
+        order.sort_unstable();
+        order.into_iter().map(|(.., id)| id).collect()
     }
 }
 
@@ -150,17 +183,17 @@ impl Reload {
         }
         let is_tight = self.room.is_tight();
         self.room.trim_at = Some(now + if is_tight { WAIT } else { TRIM });
-        let moment = self.registry.moment();
-        let is_idle = |used_at: u32| moment.saturating_sub(used_at) >= IDLE_MOMENTS;
-        let mut idle: Vec<(u32, usize)> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.is_settled())
-            .map(|(id, entry)| (entry.handler.used_at(), id))
-            .filter(|(used_at, _)| is_tight || is_idle(*used_at))
-            .collect();
-        idle.sort_unstable();
-        for (_, id) in idle {
+        let order = UnloadOrder {
+            moment: self.registry.moment(),
+            is_tight,
+            is_heavy: self.room.is_heavy(),
+        };
+        let settled = self.entries.iter().filter(|(_, entry)| entry.is_settled());
+        let guests = settled.filter_map(|(id, entry)| {
+            let (_, size) = entry.served?;
+            Some((id, entry.handler.used_at(), size.bytes))
+        });
+        for id in order.of(guests) {
             if !self.room.is_over() {
                 break;
             }
@@ -182,3 +215,6 @@ impl Reload {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

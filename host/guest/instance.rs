@@ -49,8 +49,8 @@ impl Instance {
         let _running = pool.pulse().begin();
         let (request, started) = request.unzip();
         let started = started.unwrap_or_else(Instant::now);
-        let id = guest.id;
-        let mut meter = Meter::new(&about.limits, started).in_lanes(pool, id).unnoted();
+        let (id, length) = (guest.id, pool.making(&guest));
+        let mut meter = Meter::new(&about.limits, started).in_lanes(pool, id).unnoted(length);
         meter.resume();
         let made = meter.call(Box::pin(Self::instantiate(guest))).await;
         match made {
@@ -62,8 +62,7 @@ impl Instance {
                 if runs_startup {
                     note_start(&about);
                 } else {
-                    // It does not yield, and the next one takes as long.
-                    pool.note_slice(id, meter.used());
+                    pool.note(id, |usage| usage.note_making(meter.used(), true));
                 }
                 Ok(instance)
             }
@@ -113,8 +112,8 @@ impl Instance {
         }
     }
 
-    /// Makes an instance of a guest that runs nothing at start-up. Does not wait. It is a slice of
-    /// the guest's, as those of its calls are.
+    /// Makes an instance of a guest that runs nothing at start-up. Does not wait. Takes note of how
+    /// long that took.
     ///
     /// # Errors
     /// As [`Instance::make`].
@@ -124,15 +123,11 @@ impl Instance {
         request: Option<RequestId>,
     ) -> Result<Instance, Reject> {
         let (about, id) = (guest.about.clone(), guest.id);
-        let is_measured = pool.length(id) != Length::Short;
+        let is_measured = pool.making(&guest) != Length::Short;
         let begun = Slice::begin((!is_measured).then(Instant::now));
         let made = Self::instantiate_now(guest);
         let used = begun.used();
-        if is_measured {
-            pool.note_slice(id, used);
-        } else {
-            pool.note(id, |usage| usage.suspect(used));
-        }
+        pool.note(id, |usage| usage.note_making(used, is_measured));
         made.map_err(|error| {
             let reject = refusal(&about, &error);
             if is_full(reject) {

@@ -47,6 +47,8 @@ pub struct Meter<'a> {
     lanes: Option<(&'a Pool, usize)>,
     /// Whether it says how long a call of the guest was.
     notes: bool,
+    /// What the call is like, where that is not what the guest's calls are.
+    length: Option<Length>,
     /// Whether it ends calls at the deadline.
     has_deadline: bool,
     /// The request's body: the deadline stands still while it is waited for.
@@ -111,6 +113,7 @@ impl<'a> Meter<'a> {
             flow: None,
             lanes: None,
             notes: true,
+            length: None,
             has_deadline: true,
             body: None,
         }
@@ -123,9 +126,10 @@ impl<'a> Meter<'a> {
         self
     }
 
-    /// Says that this is no call of the guest, by which its calls could be judged.
-    pub fn unnoted(mut self) -> Self {
-        self.notes = false;
+    /// Says that this is no call of the guest, by which its calls could be judged, and what it is
+    /// like itself.
+    pub fn unnoted(mut self, length: Length) -> Self {
+        (self.notes, self.length) = (false, Some(length));
         self
     }
 
@@ -185,7 +189,9 @@ impl<'a> Meter<'a> {
         call: Movable<T>,
     ) -> impl Future<Output = Result<T, Reject>> {
         let mut clock = self.clock();
-        let length = self.lanes.map_or(Length::Short, |(pool, guest)| pool.length(guest));
+        let length = self.lanes.map_or(Length::Short, |(pool, guest)| {
+            self.length.unwrap_or_else(|| pool.length(guest))
+        });
         if length != Length::Short {
             // On a busy machine others have had the core, too: that makes no short call long twice.
             clock.resumed = None;

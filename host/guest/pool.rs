@@ -134,6 +134,15 @@ impl Pool {
         self.run_queue.join(guest, expected, cx)
     }
 
+    /// What making an instance of a guest is like. Beside long calls it is nothing.
+    pub fn making(&self, guest: &Guest) -> Length {
+        self.note(guest.id, |usage| match usage.length() {
+            Length::Long => Length::Long,
+            length if guest.runs_startup() => length,
+            _ => usage.making(),
+        })
+    }
+
     /// Takes note of what one slice of a guest's call has taken in the fast lane. What the guest's
     /// calls are like now.
     pub fn note_slice(&self, guest: usize, used: Duration) -> Length {
@@ -317,7 +326,7 @@ impl Pool {
     ) -> Result<Instance, Reject> {
         // To make one may change the address space, and who does that waits for those that do so in
         // the slow lane, where long calls give their memories back. Who is heavy waits for a turn.
-        let takes_turns = matches!(self.length(guest.id), Length::Heavy | Length::Long);
+        let takes_turns = matches!(self.making(guest), Length::Heavy | Length::Long);
         if guest.runs_startup() || takes_turns {
             return Instance::make(guest.clone(), self, request).await;
         }
@@ -438,7 +447,7 @@ impl Pool {
                     Err(guest) => guest,
                 }
             };
-            if self.length(guest.id) == Length::Long {
+            if self.making(&guest) == Length::Long {
                 // Beside its calls it is nothing to make one when it is asked for.
                 continue;
             }

@@ -57,6 +57,9 @@ pub struct Usage {
     measured_for: u32,
     /// Until when they begin in the slow lane, whatever the averages say.
     penalty: Option<Instant>,
+    /// CPU time of making an instance, a moving average, and whether it has to be measured.
+    making: Duration,
+    is_making_measured: bool,
     /// Calls so far, and how many there had been at the last in which the clock ticked.
     calls: u32,
     ticked_at: u32,
@@ -128,6 +131,24 @@ impl Usage {
             let begin = self.penalty.map_or(now, |end| end.max(now));
             let end = begin + (used - SLICE_MAX) * PENALTY_TIMES;
             self.penalty = Some(end.min(now + PENALTY_MAX));
+        }
+    }
+
+    /// What making an instance is like, which is one slice.
+    pub fn making(&self) -> Length {
+        match self.making {
+            long if long >= LONG => Length::Long,
+            heavy if heavy >= HEAVY => Length::Heavy,
+            _ if self.is_making_measured => Length::Measured,
+            _ => Length::Short,
+        }
+    }
+
+    /// Takes note of what making an instance took; by the wall clock, others may have had the core.
+    pub fn note_making(&mut self, used: Duration, is_measured: bool) {
+        self.is_making_measured = used >= HEAVY / 2;
+        if is_measured || used < HEAVY {
+            self.making = (self.making + used) / 2;
         }
     }
 

@@ -103,3 +103,21 @@ fn a_slice_without_end_is_a_penalty() {
     usage.penalty = Some(now);
     assert_ne!(usage.length(), Length::Long);
 }
+
+/// What making an instance takes says nothing of the guest's calls.
+#[test]
+fn making_an_instance_is_judged_apart() {
+    let mut usage = Usage::default();
+    usage.note_making(SHORT, false);
+    assert_eq!(usage.making(), Length::Short);
+    // Others may have had the core.
+    usage.note_making(LONG, false);
+    assert_eq!(usage.making(), Length::Measured);
+    usage.note_making(SHORT, true);
+    assert_eq!(usage.making(), Length::Short);
+    usage.note_making(LONG, false);
+    usage.note_making(NEAR_A_QUANTUM, true);
+    assert_eq!(usage.making(), Length::Heavy);
+    (0..4).for_each(|_| usage.note_making(2 * LONG, true));
+    assert_eq!((usage.making(), usage.length()), (Length::Long, Length::Short));
+}

@@ -73,7 +73,7 @@ fn leaves_slots(memories: u64) {
     let full = host.status_when("no more", PLACED, |status| {
         status.instances_out >= full.instances_out.min(all / 4 * 3 - 8)
     });
-    assert!(full.instances_out <= all * 3 / 4, "{full:?}");
+    assert!(full.instances_out <= LARGE_SLOTS / 4 * 3 / memories, "{full:?}");
     drop(waiting);
     host.at_rest();
 }

@@ -27,6 +27,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 pub use body::{Outgoing, Returning};
+pub use exchange::spare;
 pub use failure::Failure;
 pub use trail::{Circle, Trail};
 

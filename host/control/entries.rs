@@ -219,20 +219,15 @@ impl Entries {
         for queue in [&mut self.wanted, &mut self.changed, &mut self.rest] {
             let mut at = 0;
             while let Some(&id) = queue.get(at) {
-                let entry = self.entries.get(id);
-                let entered = match entry.filter(|entry| entry.progress == Progress::Queued) {
+                match self.entries.get(id).filter(|it| it.progress == Progress::Queued) {
+                    None => drop(queue.remove(at)),
                     Some(entry) => match enter(id, entry) {
-                        Some(entered) => Some((id, entered)),
-                        None => {
-                            at += 1;
-                            continue;
+                        None => at += 1,
+                        Some(entered) => {
+                            queue.remove(at);
+                            return Some((id, entered));
                         }
                     },
-                    None => None,
-                };
-                queue.remove(at);
-                if entered.is_some() {
-                    return entered;
                 }
             }
         }

@@ -69,7 +69,7 @@ fn add_request_line(linker: &mut Linker<Call>) -> Result<()> {
         let (exchange, about, bytes) = request_change(&mut guest, "set_uri", ptr, len)?;
         let uri = uri(bytes)?;
         let bytes = uri.as_str().len() * TARGET_COPIES;
-        kept(exchange.held.note(&about.memory, Part::Target, bytes))?;
+        or_stop(exchange.held.note(&about.memory, Part::Target, bytes))?;
         exchange.request.set_uri(uri);
         Ok(())
     })?;
@@ -149,8 +149,8 @@ fn exchange<'a>(guest: &'a mut Guest<'_>) -> Result<&'a mut Exchange> {
 }
 
 /// Stops a guest for which the host has no memory left.
-fn kept(kept: Result<(), Reject>) -> Result<()> {
-    kept.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))
+fn or_stop(charged: Result<(), Reject>) -> Result<()> {
+    charged.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))
 }
 
 fn no_request() -> wasmtime::Error {

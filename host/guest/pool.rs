@@ -220,8 +220,8 @@ impl Pool {
     }
 
     /// Has an instance handle several requests, and gives the first place in it.
-    pub fn settle(self: &Rc<Self>, instance: Box<ComponentInstance>, in_lanes: bool) -> Seat {
-        let resident = Resident::start(instance, self, in_lanes);
+    pub fn settle(self: &Rc<Self>, instance: Box<ComponentInstance>) -> Seat {
+        let resident = Resident::start(instance, self);
         let seat = resident.seat(self).expect("one that has just begun has a place");
         self.shelves.borrow_mut().residents(resident.guest()).push(resident);
         seat

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use http_body::Body as _;
+use http_body::Body;
 use hyper::body::Incoming;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
@@ -281,15 +281,19 @@ fn announced(headers: &mut HeaderMap, is_empty: bool) -> Result<Option<u64>, Fai
     }
 }
 
-/// A second copy of a request that may be sent twice: it changes nothing and has no body.
-fn spare(request: &Request<Upload>) -> Option<Request<()>> {
+/// A second copy of a request that may be sent twice: it changes nothing and has no body (RFC 9110,
+/// 9.2.2).
+pub fn spare<B: Body>(request: &Request<B>) -> Option<Request<()>> {
     let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
     if !is_safe || !request.body().is_end_stream() {
         return None;
     }
     let mut spare = Request::new(());
     *spare.method_mut() = request.method().clone();
+    *spare.uri_mut() = request.uri().clone();
+    *spare.version_mut() = request.version();
     *spare.headers_mut() = request.headers().clone();
+    *spare.extensions_mut() = request.extensions().clone();
     Some(spare)
 }
 

@@ -146,7 +146,7 @@ fn finish(
         worker.counters().reject(reject.index());
         log_reject(worker, asked, reject, is_made);
     }
-    let fields = response.headers().len() + response.body().trailers();
+    let fields = response.headers().len() + response.body().trailer_count();
     wire.exchange.hold_fields(fields, worker.pool.memory());
     wire.end_request();
     response
@@ -411,8 +411,7 @@ fn deadline(worker: &Worker, started: Instant) -> Instant {
 
 /// `waited` says that it was not the guest's time alone since the request began.
 fn terms(worker: &Worker, permit: Permit, (started, waited): (Instant, bool)) -> Terms<Permit> {
-    let in_lanes = worker.config.slow_nice.is_some();
-    Terms { pool: worker.pool.clone(), started, waited, in_lanes, keep: permit }
+    Terms { pool: worker.pool.clone(), started, waited, keep: permit }
 }
 
 async fn nobody(

@@ -21,7 +21,7 @@ pub struct Body(Inner);
 
 impl Body {
     /// How many trailers there are behind it, that are known.
-    pub fn trailers(&self) -> usize {
+    pub fn trailer_count(&self) -> usize {
         match &self.0 {
             Inner::Trailed(_, Some(trailers)) => trailers.len(),
             _ => 0,

@@ -31,6 +31,7 @@ use crate::message::path;
 use crate::message::progress::{Deadline, Progress};
 use crate::message::{Reject, Request, RequestBody, RequestId, Response, ResponseBody};
 use crate::outbound::paced::{self, Paced, Served, TURN_BYTES, too_many_interim};
+use crate::outbound::spare;
 use crate::queue::Holder;
 use crate::registry::admit::{GuestGates, Permit};
 
@@ -156,18 +157,17 @@ impl Upstream {
 
     /// Sends a request, and again where it met its connection's end: an upstream may close one that
     /// has served a request at any time, and whether it has read this one, nobody knows. What may
-    /// have been done once is not done twice (RFC 9110, 9.2.2; RFC 9112, 9.3.1).
+    /// have been done once is not done twice (RFC 9112, 9.3.1).
     async fn send(
         &self,
         outbound: http::Request<RequestBody>,
     ) -> Result<http::Response<Incoming>, legacy::Error> {
-        let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(outbound.method());
-        let again = (is_safe && outbound.body().is_end_stream()).then(|| copy(&outbound));
+        let again = spare(&outbound);
         let mut sent = self.sent_once(outbound).await;
         for _ in 0..STALE_MAX {
             match (&sent, &again) {
                 (Err(error), Some(again)) if is_stale(error) => {
-                    sent = self.sent_once(copy(again)).await;
+                    sent = self.sent_once(again.clone().map(|()| RequestBody::default())).await;
                 }
                 _ => break,
             }
@@ -241,17 +241,6 @@ impl Upstream {
         *outbound.headers_mut() = headers;
         Ok(outbound)
     }
-}
-
-/// A request without a body, once more.
-fn copy(request: &http::Request<RequestBody>) -> http::Request<RequestBody> {
-    let mut copied = http::Request::new(RequestBody::default());
-    *copied.method_mut() = request.method().clone();
-    *copied.uri_mut() = request.uri().clone();
-    *copied.version_mut() = request.version();
-    *copied.headers_mut() = request.headers().clone();
-    *copied.extensions_mut() = request.extensions().clone();
-    copied
 }
 
 /// Whether a request has failed because its connection, which had served another, was closed.

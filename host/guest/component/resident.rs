@@ -104,11 +104,7 @@ pub struct Seat {
 
 impl Resident {
     /// Begins to drive an instance.
-    pub fn start(
-        mut instance: Box<ComponentInstance>,
-        pool: &Rc<Pool>,
-        in_lanes: bool,
-    ) -> Rc<Resident> {
+    pub fn start(mut instance: Box<ComponentInstance>, pool: &Rc<Pool>) -> Rc<Resident> {
         instance.open(pool.door());
         let (inbox, marks) = (Arc::new(Inbox::default()), Arc::new(Marks::default()));
         let (guest, gone) = (instance.guest().clone(), instance.gone());
@@ -128,7 +124,7 @@ impl Resident {
             empty: Cell::new((Instant::now(), Duration::ZERO)),
             behind: RefCell::new(None),
             is_spoilt: Cell::new(false),
-            in_lanes,
+            in_lanes: pool.lane().has_threads(),
             remains: RefCell::new(None),
             reject: Cell::new(None),
         });

@@ -121,8 +121,6 @@ pub struct Terms<K> {
     /// When the request began, and whether all the time since then was the guest's.
     pub started: Instant,
     pub waited: bool,
-    /// Whether the call may go on in the slow lane.
-    pub in_lanes: bool,
     /// Is dropped when the call has ended.
     pub keep: K,
 }
@@ -138,7 +136,7 @@ impl Visit {
         terms: Terms<K>,
     ) -> Result<Self, Reject> {
         if instance.is_shared() {
-            let seat = terms.pool.settle(instance, terms.in_lanes);
+            let seat = terms.pool.settle(instance);
             return Self::join(seat, request, terms);
         }
         let asked = Asked::new(&request);
@@ -350,13 +348,11 @@ async fn drive<K>(
     (id, flow): (RequestId, Flow),
     terms: Terms<K>,
 ) -> Ended {
-    let Terms { pool, started, waited, in_lanes, keep: _keep } = terms;
+    let Terms { pool, started, waited, keep: _keep } = terms;
     let about = &guest.about;
     let _out = pool.lend();
-    let mut meter = Meter::new(&about.limits, started).without_deadline().with_flow(flow);
-    if in_lanes {
-        meter = meter.in_lanes(&pool, guest.id);
-    }
+    let meter = Meter::new(&about.limits, started).without_deadline().with_flow(flow);
+    let mut meter = meter.in_lanes(&pool, guest.id);
     if waited {
         meter.resume();
     }

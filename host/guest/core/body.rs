@@ -4,7 +4,7 @@
 
 use wasmtime::Linker;
 
-use super::{Guest, MODULE, Result, exchange, invalid, kept, memory, misuse, no_request, range};
+use super::{Guest, MODULE, Result, exchange, invalid, memory, misuse, no_request, or_stop, range};
 use crate::guest::call::{BUFFER_REQUEST, BUFFER_RESPONSE, Call, Fault, Phase};
 use crate::guest::interrupt::PIECE_BYTES;
 
@@ -44,7 +44,7 @@ async fn read_request_body(mut guest: Guest<'_>, buf: u32, limit: u32) -> Result
     let eof = exchange.request.body.is_end();
     let (memory, call) = memory(&mut guest)?;
     if keep && let Some(exchange) = &mut call.exchange {
-        kept(exchange.keep(&call.limiter.about, &bytes))?;
+        or_stop(exchange.keep(&call.limiter.about, &bytes))?;
     }
     memory[buf as usize..][..bytes.len()].copy_from_slice(&bytes);
     Ok(eof_len(eof, bytes.len()))
@@ -88,7 +88,7 @@ fn write_request_body(call: &mut Call, bytes: &[u8]) -> Result<()> {
             "write_body: a request of over {bytes_max} bytes (--body-max)"
         )));
     }
-    kept(body.extend(&call.limiter.about.memory, bytes))
+    or_stop(body.extend(&call.limiter.about.memory, bytes))
 }
 
 fn write_response_body(call: &mut Call, bytes: &[u8]) -> Result<()> {
@@ -106,5 +106,5 @@ fn write_response_body(call: &mut Call, bytes: &[u8]) -> Result<()> {
             "write_body: a response of over {bytes_max} bytes (--response-max)"
         )));
     }
-    kept(written.extend(&call.limiter.about.memory, bytes))
+    or_stop(written.extend(&call.limiter.about.memory, bytes))
 }

@@ -5,7 +5,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use wasmtime::Linker;
 
-use super::{Guest, MODULE, Result, hand, invalid, kept, memory, misuse, no_request, range};
+use super::{Guest, MODULE, Result, hand, invalid, memory, misuse, no_request, or_stop, range};
 use crate::guest::call::{BUFFER_RESPONSE, Call, Phase, TRAILERS};
 use crate::guest::header::{self, FIELD_BYTES};
 use crate::guest::held::Part;
@@ -212,7 +212,7 @@ fn charge_headers(call: &mut Call, kind: Kind, count: usize) -> Result<()> {
     };
     let fields = count.saturating_sub(before) * FIELD_BYTES * copies;
     let bytes = fields + exchange.header_bytes[kind as usize];
-    kept(exchange.held.note(&call.limiter.about.memory, part, bytes))
+    or_stop(exchange.held.note(&call.limiter.about.memory, part, bytes))
 }
 
 fn remove_header(mut guest: Guest<'_>, kind: i32, name: u32, name_len: u32) -> Result<()> {

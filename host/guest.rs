@@ -30,6 +30,7 @@ pub mod log;
 mod mapped;
 pub mod meter;
 mod pages;
+mod pending_drops;
 pub mod poll;
 pub mod pool;
 mod records;

@@ -7,7 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use super::component::{ComponentInstance, Resident, Seat};
 use super::engine::Pulse;
 use super::lane::Entry;
 use super::line::Line;
+use super::pending_drops::PendingDrops;
 use super::run_queue::{RunQueue, Turn};
 use super::shelves::Shelves;
 use super::slots::{CONCURRENT_ENGINE, ReadyMax};
@@ -49,8 +50,8 @@ pub struct Pool {
     shelves: RefCell<Shelves>,
     /// Instances that have done their work and wait to be renewed.
     retired: RefCell<Vec<Instance>>,
-    /// Marks of instances that are dropped in the slow lane.
-    pending_drops: RefCell<Vec<Weak<()>>>,
+    /// Those that are about to be dropped.
+    pending_drops: PendingDrops,
     /// Instances that are out with a request.
     out: Cell<usize>,
     pulse: Pulse,
@@ -96,7 +97,7 @@ impl Pool {
         Pool {
             shelves: RefCell::new(Shelves::new(ready_max, memory.clone())),
             retired: RefCell::default(),
-            pending_drops: RefCell::default(),
+            pending_drops: PendingDrops::default(),
             out: Cell::new(0),
             pulse,
             run_queue: Rc::default(),
@@ -387,18 +388,14 @@ impl Pool {
     /// Drops an instance; in the slow lane, if it takes a while.
     pub fn dispose(&self, instance: Instance) {
         if instance.is_slow_to_drop() {
-            let mark = Arc::new(());
-            let mut pending_drops = self.pending_drops.borrow_mut();
-            pending_drops.retain(|it| it.strong_count() > 0);
-            pending_drops.push(Arc::downgrade(&mark));
             // Dropped in this order.
-            self.exits.lane.discard((instance, mark));
+            self.exits.lane.discard((instance, self.pending_drops.mark()));
         }
     }
 
-    /// The instances that are about to be dropped: each is gone when its mark is.
-    pub fn pending_drops(&self) -> Vec<Weak<()>> {
-        self.pending_drops.borrow().clone()
+    /// The instances that are about to be dropped.
+    pub fn pending_drops(&self) -> &PendingDrops {
+        &self.pending_drops
     }
 
     /// Resets the instances that have done their work, or makes new ones in their place. Those for

@@ -214,7 +214,7 @@ fn a_call_that_computes_holds_up_nobody() {
     let host = in_lanes(&[]);
     assert_eq!(count(&host), 1);
     scope(|scope| {
-        let waiting = ask(scope, &host, "/probe/count?100");
+        let waiting = ask(scope, &host, "/probe/count?1500");
         wait_inside(&host, 1);
         let long = ask(scope, &host, "/probe/compute?3000");
         until("another instance", PATIENCE, || (count(&host) == 1).then_some(()));

@@ -14,6 +14,7 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use wasmtime_wasi_http::Error;
 
 use super::body::{Arriving, Departing, Watch};
@@ -31,6 +32,9 @@ use crate::outbound::{Circle, Trail};
 
 /// How long a guest may go on once its response is complete, or all of them.
 pub const AFTERWARDS_MAX: Duration = Duration::from_secs(10);
+/// How long the end of a call that has answered counts as near: who is told that memory is short
+/// waits for it.
+const NEAR_MAX: Duration = Duration::from_secs(1);
 
 /// What a component cannot be handed.
 const NOT_A_HOST: Reject =
@@ -324,15 +328,25 @@ impl Visit {
                     Call::Among(seat) => return seat.done(),
                 };
                 tokio::task::spawn_local(async move {
-                    match tokio::time::timeout(AFTERWARDS_MAX, call).await {
-                        Ok(Ok(instance)) => pool.give_back(Instance::Component(instance)),
-                        Ok(Err(broken)) => dispose(&pool, broken.instance),
-                        Err(_) => {}
+                    match afterwards(&pool, call).await {
+                        Some(Ok(instance)) => pool.give_back(Instance::Component(instance)),
+                        Some(Err(broken)) => dispose(&pool, broken.instance),
+                        None => {}
                     }
                 });
             }
         }
     }
+}
+
+/// The end of a call that has answered, unless it takes too long to come.
+async fn afterwards(pool: &Pool, mut call: Pin<Box<dyn Future<Output = Ended>>>) -> Option<Ended> {
+    let mark = pool.pending_drops().mark();
+    if let Ok(ended) = timeout(NEAR_MAX, &mut call).await {
+        return Some(ended);
+    }
+    drop(mark);
+    timeout(AFTERWARDS_MAX - NEAR_MAX, call).await.ok()
 }
 
 fn dispose(pool: &Pool, instance: Option<Box<ComponentInstance>>) {

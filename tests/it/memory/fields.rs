@@ -18,20 +18,25 @@ const FIELD_BYTES: u64 = 72;
 const INSTANCE_BYTES: u64 = 704 << 10;
 const HEAD: &str = "host: guest.test\r\ncontent-length: 4\r\n\r\n";
 
-/// Asks for a path from so many clients, which hold their bodies back, and waits until this holds.
+/// Asks for a path from so many clients, which hold their bodies back, and waits behind each until
+/// this holds of the status for so many: all at once they could leave each other too little, and
+/// none would have enough.
 #[track_caller]
 fn ask(
     host: &Host,
     path: &str,
     clients: u64,
-    is_full: impl Fn(&Status) -> bool,
+    is_settled: impl Fn(&Status, u64) -> bool,
 ) -> (Vec<Connection>, Status) {
-    let mut waiting: Vec<Connection> = (0..clients).map(|_| host.connect()).collect();
-    for connection in &mut waiting {
+    let mut last = None;
+    let waiting = (1..=clients).map(|asked| {
+        let mut connection = host.connect();
         connection.send(format!("POST {path} HTTP/1.1\r\n{HEAD}"));
-    }
-    let full = host.status_when("full", PATIENCE, is_full);
-    (waiting, full)
+        last = Some(host.status_when("settled", PATIENCE, |status| is_settled(status, asked)));
+        connection
+    });
+    let waiting: Vec<Connection> = waiting.collect();
+    (waiting, last.expect("there are some"))
 }
 
 /// A guest with functions to set fields; `body` is what it does of a request.
@@ -74,12 +79,13 @@ fn fields_that_guests_set_count() {
     const CLIENTS: u64 = 12;
     let host = host(&[("fields", FIELDS.to_owned())], "32MiB").start();
     host.settled();
-    let (mut waiting, full) = ask(&host, "/fields", CLIENTS, |status| {
-        let refused = status.rejects("no_memory");
-        let is_charged = status.memory_used >= status.in_flight * 3 * COUNT * FIELD_BYTES;
-        refused > 0 && status.in_flight + refused == CLIENTS && is_charged
+    let (mut waiting, full) = ask(&host, "/fields", CLIENTS, |status, asked| {
+        let each = INSTANCE_BYTES + 3 * COUNT * FIELD_BYTES;
+        let is_charged = status.memory_used >= status.in_flight * each;
+        status.in_flight + status.rejects("no_memory") == asked && is_charged
     });
-    assert!(full.in_flight > 0 && full.memory_used <= full.memory_total, "{full:?}");
+    assert!(full.in_flight > 0 && full.in_flight < CLIENTS, "{full:?}");
+    assert!(full.memory_used <= full.memory_total, "{full:?}");
     host.assert_serves("/good");
     let mut served = 0;
     for connection in &mut waiting {
@@ -203,10 +209,10 @@ fn targets_that_guests_set_count() {
         );
     let host = host(&[("waits", guest)], "96MiB").start();
     host.settled();
-    let (mut waiting, _) = ask(&host, "/waits", CLIENTS, |status| {
+    let (mut waiting, _) = ask(&host, "/waits", CLIENTS, |status, asked| {
         // What is free in each, less what the steps add.
-        let least = CLIENTS * (INSTANCE_BYTES + 3 * BYTES) - MIB;
-        status.in_flight == CLIENTS && status.memory_used >= least
+        let least = (asked * (INSTANCE_BYTES + 3 * BYTES)).saturating_sub(MIB);
+        status.in_flight == asked && status.memory_used >= least
     });
     for connection in &mut waiting {
         connection.send("body");

@@ -25,7 +25,7 @@ use crate::config::Limits;
 use crate::file::{self, Unread};
 
 /// Changes whenever the meaning of an entry changes.
-const FORMAT: &str = "guesthouse-cache-12";
+const FORMAT: &str = "guesthouse-cache-13";
 /// Bytes of the checksum at the head of an entry, and of the length behind it.
 const SUM_BYTES: usize = 32;
 const LEN_BYTES: usize = 4;

@@ -56,7 +56,7 @@ fn requests_wait_for_a_place_and_hold_nothing() {
 /// Twins and guests wait in one queue.
 #[test]
 fn a_full_worker_has_twins_wait_too() {
-    let host = Host::demo().args(["--workers", "1", "--in-flight-max", "1"]).start();
+    let host = Host::demo().args(["--workers", "1", "--in-flight-max", "1"]).start_settled();
     let mut waiting: Vec<_> = (0..20)
         .map(|at| send(&host, if at % 2 == 0 { "/native/fib/30" } else { "/hello" }))
         .collect();

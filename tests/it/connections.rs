@@ -103,8 +103,7 @@ fn the_beginning_of_a_head_outlives_parking() {
 /// A connection is parked behind a body that was read to its end, and not behind one that was not.
 #[test]
 fn a_body_that_is_not_whole_keeps_its_connection_from_parking() {
-    let host = Host::demo().start();
-    host.settled();
+    let host = Host::demo().start_settled();
     let mut read = host.connect();
     assert!(read.request("POST", "/echo", &[], b"body").text().ends_with("body"));
     host.status_when("parked", PATIENCE, |it| it.connections_parked == 1);

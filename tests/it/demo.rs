@@ -154,7 +154,7 @@ fn echo() -> Vec<Case> {
 }
 
 fn check_twins(isolation: &str) {
-    let host = Host::demo().args(["--isolation", isolation]).start();
+    let host = Host::demo().args(["--isolation", isolation]).start_settled();
     // Twice: under reuse, an instance that has answered must answer the same again.
     for _ in 0..2 {
         for case in plain().iter().chain(&fib()).chain(&echo()) {
@@ -176,7 +176,7 @@ fn twins_give_the_same_bytes_when_reused() {
 
 #[test]
 fn every_demo_guest_answers() {
-    let host = Host::demo().start();
+    let host = Host::demo().start_settled();
     for prefix in ["", "/native"] {
         let get = |path: &str| {
             let answer = host.get(&format!("{prefix}{path}"));
@@ -215,7 +215,7 @@ fn every_demo_guest_answers() {
 
 #[test]
 fn the_proxy_reaches_the_demo_and_nothing_else() {
-    let host = Host::demo().start();
+    let host = Host::demo().start_settled();
     let get = |path: &str| {
         let answer = host.get(path);
         (answer.status, answer.text())
@@ -246,7 +246,8 @@ fn the_proxy_reaches_the_demo_and_nothing_else() {
 
 #[test]
 fn a_body_of_many_megabytes_comes_back() {
-    let host = Host::demo().args(["--body-max", "32MiB", "--response-max", "32MiB"]).start();
+    let host =
+        Host::demo().args(["--body-max", "32MiB", "--response-max", "32MiB"]).start_settled();
     // Over the 16 MiB at which the guest's library would stop.
     let body: Vec<u8> = (0..17 << 20).map(|at: usize| (at % 253) as u8).collect();
     for path in ["/echo", "/native/echo"] {
@@ -262,7 +263,7 @@ fn a_body_of_many_megabytes_comes_back() {
 /// Bodies of any size, where that is what the guest is for.
 #[test]
 fn streams_go_through_guest_and_twin() {
-    let host = Host::demo().start();
+    let host = Host::demo().start_settled();
     let body: Vec<u8> = (0..20 << 20).map(|at: usize| (at % 253) as u8).collect();
     for prefix in ["", "/native"] {
         let mut wire = TcpStream::connect(host.addr()).expect("a connection");
@@ -294,7 +295,7 @@ fn streams_go_through_guest_and_twin() {
 /// Whoever says a size means it.
 #[test]
 fn a_stream_of_the_demo_can_be_limited() {
-    let host = Host::demo().args(["--body-max", "stream=10"]).start();
+    let host = Host::demo().args(["--body-max", "stream=10"]).start_settled();
     for prefix in ["", "/native"] {
         let post =
             |bytes: &[u8]| host.request("POST", &format!("{prefix}/stream/upper"), &[], bytes);

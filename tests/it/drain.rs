@@ -166,7 +166,7 @@ fn client(addr: std::net::SocketAddr, paths: &[&str], seen: &Seen) {
 #[test]
 fn no_request_is_lost_under_load() {
     for (signal, isolation) in [(Signal::TERM, "fresh"), (Signal::INT, "reuse")] {
-        let host = Host::demo().args(["--isolation", isolation]).start();
+        let host = Host::demo().args(["--isolation", isolation]).start_settled();
         let seen = Seen::default();
         let paths = ["/hello", "/native/hello", "/fib/15", "/json", "/native/fib/15"];
         std::thread::scope(|scope| {

@@ -124,7 +124,7 @@ fn a_guest_learns_what_its_route_matched() {
     {
         assert_eq!(host.request("GET", path, &forged, b"").text(), told);
     }
-    let twins = Host::demo().start();
+    let twins = Host::demo().start_settled();
     for path in ["/echo", "/native/echo"] {
         let echoed = twins.request("GET", path, &forged, b"").text();
         assert!(!echoed.contains("forged") && !echoed.contains("match-"), "{echoed}");

@@ -363,6 +363,15 @@ impl Setup {
         started.unwrap_or_else(|(code, log)| panic!("the host does not listen: {code:?}\n{log}"))
     }
 
+    /// Starts the host and waits until its guests are loaded: a request waits for that too, but not
+    /// for ever, and the demo's are many.
+    #[track_caller]
+    pub fn start_settled(self) -> Host {
+        let host = self.start();
+        host.settled();
+        host
+    }
+
     /// Starts the host and waits until it listens, or gives its exit code and its stderr.
     pub fn try_start(self) -> Result<Host, (Option<i32>, String)> {
         let mut child = self.command().spawn().expect("the program starts");

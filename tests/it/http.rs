@@ -33,7 +33,7 @@ fn a_connection_is_kept_alive() {
 
 #[test]
 fn pipelined_answers_come_in_order() {
-    let host = Host::demo().start();
+    let host = Host::demo().start_settled();
     for prefix in ["", "/native"] {
         let mut connection = host.connect();
         let mut all = Vec::new();

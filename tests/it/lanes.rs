@@ -157,7 +157,7 @@ fn the_priority_can_be_chosen() {
 
 #[test]
 fn a_twin_that_computes_long_has_a_low_priority_too() {
-    let host = Host::demo().args(["--workers", "1"]).start();
+    let host = Host::demo().args(["--workers", "1"]).start_settled();
     assert_eq!(host.get("/native/fib/30").text(), "832040\n");
     let mine = nice(&host, "worker-0")[0];
     let others = nice(&host, "tokio-");

@@ -350,8 +350,7 @@ fn a_call_of_an_old_client_that_has_gone_ends() {
 /// Who waits for `100 Continue` is told by whatever reads, also where the answer begins before.
 #[test]
 fn continue_goes_ahead_of_an_answer_that_begins_first() {
-    let host = Host::demo().start();
-    host.settled();
+    let host = Host::demo().start_settled();
     for path in ["/stream/upper", "/native/stream/upper"] {
         for close in [&[][..], &["connection: close"]] {
             let mut connection = host.connect();

@@ -79,6 +79,11 @@ pub fn rewrite(
     Ok(Rewritten { bytes, offsets, is_changed })
 }
 
+/// Whether an instruction only says where others begin or end: there is no machine code of it.
+fn is_structure(operator: &Operator<'_>) -> bool {
+    matches!(operator, Operator::Block { .. } | Operator::End)
+}
+
 struct Writer<'a, 'b> {
     wasm: &'a [u8],
     helpers: &'a mut Helpers<'b>,
@@ -127,6 +132,7 @@ impl Writer<'_, '_> {
         let units = match bulk {
             Some(_) => 1 + known.unwrap_or(PIECE_BYTES).min(PIECE_BYTES) / BYTES_PER_UNIT,
             None if is_access => UNITS_OF_ACCESS,
+            None if is_structure(operator) => 0,
             None => 1,
         };
         if self.path.is_too_long_for(self.path.weigh(units, is_access)) {

@@ -6,7 +6,7 @@
 
 use wasmparser::Operator;
 
-/// Units between two looks at the clock. One is an instruction.
+/// Units between two looks at the clock. One is an instruction that has machine code.
 pub const UNITS_MAX: u32 = 2_000;
 /// Units of an access to the memory. The first one to a page takes 2.5 us: 500 of them 1.3 ms.
 pub const UNITS_OF_ACCESS: u32 = 4;

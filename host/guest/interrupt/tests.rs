@@ -128,6 +128,10 @@ fn the_end_of_a_recursion_looks() {
     let (little, much) = ("nop ".repeat(12), "nop ".repeat(20));
     assert_eq!(code(&format!("(func $f (call $f) {little})")), 0);
     assert_eq!(code(&format!("(func $f (call $f) {much})")), 1);
+    // Where a block begins and ends, nothing is done.
+    let (most, more) = ("nop ".repeat(16), "nop ".repeat(17));
+    let in_blocks = |rest: &str| format!("(func $f (block (block (call $f) {rest}) (block)))");
+    assert_eq!((code(&in_blocks(&most)), code(&in_blocks(&more))), (0, 1));
     // Of two that call each other, and one that both call.
     let three =
         format!("(func $g (call $h) (call $i) {much}) (func $h (call $g)) (func $i {much})");

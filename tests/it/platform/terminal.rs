@@ -65,6 +65,15 @@ impl InTerminal {
         self.terminal.wait().expect("the terminal");
     }
 
+    /// What the host's threads are at, for who looks for the reason why it does not end.
+    fn say_threads(&self) {
+        let folder = format!("/proc/{}/task", self.host.as_raw_nonzero());
+        for thread in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let read = |name| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+            eprintln!("{}, at {}", read("stat").trim_end(), read("wchan"));
+        }
+    }
+
     fn runs(&self) -> bool {
         stat(self.host).is_some_and(|(state, _)| !matches!(&*state, "Z" | "X"))
     }
@@ -75,6 +84,9 @@ impl Drop for InTerminal {
         let _ = self.terminal.kill();
         let _ = self.terminal.wait();
         if self.runs() {
+            if std::thread::panicking() {
+                self.say_threads();
+            }
             let _ = kill_process(self.host, Signal::KILL);
         }
     }

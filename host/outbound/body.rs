@@ -54,6 +54,17 @@ impl Outgoing {
         asked
     }
 
+    /// Why it is not to be sent as one of so many bytes, if that is known before.
+    pub fn fault(&self, announced: u64) -> Option<Failure> {
+        match &self.next.as_ref()?.0 {
+            Err(failure) => Some(*failure),
+            Ok(first) => {
+                let bytes = first.data_ref().map_or(0, |data| data.len() as u64);
+                (bytes > announced).then_some(Failure::Body)
+            }
+        }
+    }
+
     /// Asks for the next piece, which is kept.
     fn ask(&mut self, cx: &mut Context<'_>) {
         if self.has_ended || self.next.is_some() {

@@ -63,7 +63,12 @@ impl Outbound {
         };
         let way = self.way(&key);
         let (mut head, body) = request.into_parts();
-        let announced = match announced(&mut head.headers, body.is_end_stream()) {
+        // hyper does not look at a body of no bytes.
+        let announced = announced(&mut head.headers, body.is_end_stream()).and_then(|announced| {
+            let fault = announced.and_then(|bytes| body.fault(bytes));
+            fault.map_or(Ok(announced), Err)
+        });
+        let announced = match announced {
             Ok(announced) => announced,
             Err(failure) => {
                 let _ = reply.send(Err(failure));

@@ -32,8 +32,8 @@ const INTERIM_MAX: u32 = 64;
 /// the first piece that it cannot write.
 pub struct Paced<T> {
     io: T,
-    /// Whether the server takes no more: what is written goes nowhere then.
-    is_deaf: bool,
+    /// Why the server takes no more, if so: what is written goes nowhere then.
+    deaf: Option<io::ErrorKind>,
     /// Bytes since it has yielded, or had nothing to read.
     read: usize,
     turn_bytes: usize,
@@ -72,7 +72,7 @@ impl Heard {
 impl<T> Paced<T> {
     /// `heard` counts what is read, where others say of what they got something.
     pub fn new(io: T, turn_bytes: usize, heard: Option<Heard>) -> Self {
-        Paced { io, is_deaf: false, read: 0, turn_bytes, heard }
+        Paced { io, deaf: None, read: 0, turn_bytes, heard }
     }
 }
 
@@ -88,8 +88,19 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
+        let has_room = buffer.remaining() > 0;
         let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
         let read = buffer.filled().len() - before;
+        if read == 0
+            && has_room
+            && polled.is_ready()
+            && let Some(kind) = self.deaf
+            && kind != io::ErrorKind::BrokenPipe
+        {
+            // The kernel tells of a reset once, and the write was told. What looks like the end is
+            // none: the server's own comes before a broken pipe.
+            return Poll::Ready(Err(kind.into()));
+        }
         self.read = if polled.is_ready() { self.read + read } else { 0 };
         if let Some(heard) = &self.heard
             && heard.add(read)
@@ -108,12 +119,12 @@ impl<T: Unpin> Paced<T> {
         bytes: usize,
         tried: impl FnOnce(Pin<&mut T>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if self.is_deaf {
+        if self.deaf.is_some() {
             return Poll::Ready(Ok(bytes));
         }
         match tried(Pin::new(&mut self.io)) {
             Poll::Ready(Err(error)) if is_closed(&error) => {
-                self.is_deaf = true;
+                self.deaf = Some(error.kind());
                 Poll::Ready(Ok(bytes))
             }
             polled => polled,

@@ -2,7 +2,7 @@
 //! behind.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -162,6 +162,47 @@ fn an_answer_before_a_reset_is_an_answer() {
     for _ in 0..20 {
         let answer = host.request("POST", "/", &[], &vec![b'x'; 5_000_000]);
         assert_eq!((answer.status, answer.text().as_str()), (413, "large"));
+    }
+    host.at_rest();
+}
+
+/// Who writes to an upstream learns of a reset first, and who reads then finds an end that is none.
+#[test]
+fn an_answer_that_a_reset_breaks_off_is_not_complete() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 1_000]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nthe beginning");
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        }
+    });
+    let host = Host::with("good.wat", HELLO).args(["--upstream", &url, "--workers", "1"]).start();
+    for _ in 0..40 {
+        let mut client = TcpStream::connect(host.addr()).expect("the host");
+        let mut writer = client.try_clone().expect("a descriptor");
+        let uploading = std::thread::spawn(move || {
+            let head = "POST / HTTP/1.1\r\nhost: guest.test\r\ntransfer-encoding: chunked\r\n\r\n";
+            let mut sent = writer.write_all(head.as_bytes());
+            while sent.is_ok() {
+                sent = writer.write_all(b"4\r\nbody\r\n");
+            }
+        });
+        let mut answer = Vec::new();
+        // It ends where the host closes the connection.
+        let mut piece = [0; 4_096];
+        while let Ok(read @ 1..) = client.read(&mut piece) {
+            answer.extend_from_slice(&piece[..read]);
+            if answer.ends_with(b"0\r\n\r\n") {
+                break;
+            }
+        }
+        let _ = client.shutdown(Shutdown::Both);
+        uploading.join().expect("it ends with its connection");
+        let answer = String::from_utf8_lossy(&answer);
+        let is_whole = answer.starts_with("HTTP/1.1 200") && answer.ends_with("0\r\n\r\n");
+        assert!(!is_whole, "{answer}");
     }
     host.at_rest();
 }

@@ -4,6 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener};
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use super::flow::raw;
 use super::{allowing, assert_code, fetch, fetch_with, good, is_03};
 use crate::component::wire::LAST;
@@ -38,7 +40,7 @@ fn a_length_without_a_body_is_an_error() {
 fn a_body_that_is_not_as_announced_never_looks_whole() {
     let host = allowing(&LOCAL, &["--workers", "1"]);
     for bytes in [100_usize, 70_000, 200_000, 1_000_000] {
-        for announced in [bytes - 10, bytes + 10] {
+        for announced in [0, bytes - 10, bytes + 10] {
             for trailer in [&[][..], &["x-trailer: x-end"]] {
                 let server = good();
                 let fields =
@@ -76,6 +78,27 @@ fn an_answer_before_a_reset_is_an_answer() {
     for _ in 0..20 {
         let fields = ["x-method: POST", "x-bytes: 5000000"];
         assert_eq!(fetch_with(&host, "fetch-sized", &url, &fields), "413 large");
+    }
+    assert_as_new(&host);
+}
+
+/// Who writes learns of a reset first, and who reads then finds an end that is none.
+#[test]
+fn an_answer_that_a_reset_breaks_off_is_not_complete() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 70_000]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nthe beginning");
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        }
+    });
+    let host = allowing(&LOCAL, &["--workers", "1"]);
+    for _ in 0..40 {
+        let fields = ["x-method: POST", "x-bytes: 5000000"];
+        let told = fetch_with(&host, "fetch-sized", &url, &fields);
+        assert!(!told.starts_with("200"), "{told}");
     }
     assert_as_new(&host);
 }

@@ -3,10 +3,10 @@
 //! Owns how many loads run at once. One that takes long gives its place to the next, so that a
 //! guest which makes the compiler burn does not hold up the others.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -31,6 +31,9 @@ const SLOW_AFTER: Duration = Duration::from_secs(1);
 /// Slow loads that may run beside the quick ones. Together they bound the children's memory, and
 /// how many guests that make the compiler burn it takes to hold up the others.
 const SLOW_MAX: usize = 16;
+/// How often a thread without a job gives back memory that it has free: what it has loaded is freed
+/// by others, and only the thread itself can look through it.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
 /// Loading gives way to serving: a third of a worker's weight.
 const NICENESS: i32 = 5;
 
@@ -81,7 +84,7 @@ pub enum Outcome {
 
 /// The threads.
 pub struct Loaders {
-    jobs: Sender<Job>,
+    queue: Arc<Queue>,
     /// By serial number, with when they began.
     running: Vec<(u64, Instant)>,
     quick_max: usize,
@@ -100,8 +103,7 @@ impl Loaders {
     ) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let quick_max = cores.clamp(2, 4);
-        let (jobs, queue) = channel();
-        let queue = Arc::new(Mutex::new(queue));
+        let queue = Arc::new(Queue::default());
         let config = Arc::new(config.clone());
         let mut threads = 0;
         while threads < quick_max + SLOW_MAX {
@@ -120,7 +122,7 @@ impl Loaders {
                 Err(error) => return Err(error).context("could not start a thread for loading"),
             }
         }
-        Ok(Loaders { jobs, running: Vec::new(), quick_max: quick_max.min(threads), threads })
+        Ok(Loaders { queue, running: Vec::new(), quick_max: quick_max.min(threads), threads })
     }
 
     /// Loads that are under way.
@@ -144,7 +146,7 @@ impl Loaders {
     /// Hands over a job. To be called where there is room.
     pub fn begin(&mut self, job: Job, now: Instant) {
         self.running.push((job.serial, now));
-        self.jobs.send(job).expect("the threads wait for jobs as long as this sender lives");
+        self.queue.put(job);
     }
 
     /// Takes note that a job has ended.
@@ -157,14 +159,69 @@ impl Loaders {
     }
 }
 
-fn work(queue: &Mutex<Receiver<Job>>, loader: &Loader, config: &Config, done: &impl Fn(Done)) {
+impl Drop for Loaders {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// Jobs that no thread has taken yet.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    has_changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    /// Whether no more come.
+    is_closed: bool,
+}
+
+impl Queue {
+    fn put(&self, job: Job) {
+        self.lock().jobs.push_back(job);
+        self.has_changed.notify_one();
+    }
+
+    fn close(&self) {
+        self.lock().is_closed = true;
+        self.has_changed.notify_all();
+    }
+
+    /// The next job, once there is one; none where no more come.
+    fn next(&self) -> Option<Job> {
+        let mut waiting = self.lock();
+        loop {
+            if let Some(job) = waiting.jobs.pop_front() {
+                return Some(job);
+            }
+            if waiting.is_closed {
+                return None;
+            }
+            let waited = self.has_changed.wait_timeout(waiting, TIDY_EVERY);
+            let (locked, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            waiting = locked;
+            if timeout.timed_out() && waiting.jobs.is_empty() {
+                drop(waiting);
+                allocator::tidy();
+                waiting = self.lock();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn work(queue: &Queue, loader: &Loader, config: &Config, done: &impl Fn(Done)) {
     prepare_thread();
     if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
         tracing::debug!("a thread for loading has the priority of the workers: {error}");
     }
-    loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(mut job) = job else { return };
+    while let Some(mut job) = queue.next() {
         let began = Instant::now();
         let (stamp, outcome) = load(&mut job, loader, config);
         let (serial, id, need) = (job.serial, job.id, job.place.need());

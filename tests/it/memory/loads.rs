@@ -2,7 +2,7 @@
 
 use super::{MIB, PATIENCE, hoard, host};
 use crate::client::{Connection, message};
-use crate::host::{HELLO, Host};
+use crate::host::{HELLO, Host, until};
 use crate::wat;
 
 /// A guest of which the compiler makes an image of so many bytes, from two that are far apart.
@@ -84,4 +84,36 @@ fn large_files_that_wait_for_memory_hold_up_no_small_one() {
         assert_eq!(connection.read().text(), format!("large {at}"));
     }
     host.at_rest();
+}
+
+/// What a thread has loaded is freed by others, and goes back to the kernel though that thread has
+/// nothing more to load.
+#[test]
+fn what_was_loaded_and_is_unloaded_goes_back_to_the_kernel() {
+    const GUESTS: usize = 8;
+    const ROUNDS: usize = 3;
+    const LEFT_MAX: u64 = 64 * MIB;
+    let exports: String = (0..60_000).map(|at| format!("(export \"e{at}\" (func 0))")).collect();
+    let text = |at: usize| {
+        let text = wat::says(&format!("large {at}"));
+        format!("{} {exports})", text.trim_end().strip_suffix(')').expect("a module"))
+    };
+    let host = host(&[], "256MiB")
+        .args(["--loaded-max", "8MiB", "--workers", "1", "--deadline", "60s", "--cpu-max", "60s"])
+        .start();
+    host.settled();
+    let before = host.rss_bytes();
+    for at in 0..GUESTS {
+        std::fs::write(host.handlers().join(format!("large-{at}.wat")), text(at)).expect("a file");
+    }
+    for at in (0..GUESTS).cycle().take(GUESTS * ROUNDS) {
+        let path = format!("/large-{at}");
+        until("it is served", PATIENCE, || (host.get(&path).status != 404).then_some(()));
+        assert_eq!(host.get(&path).text(), format!("large {at}"));
+    }
+    until("memory that is given back", PATIENCE, || {
+        let status = host.status();
+        let used = status.memory_used;
+        (host.rss_bytes() <= before + used + LEFT_MAX).then_some(())
+    });
 }

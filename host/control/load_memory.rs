@@ -1,7 +1,8 @@
 //! How much memory loads may take at once, for the bytes of files and of what they are compiled to,
 //! as long as the host has both in hand.
 //!
-//! Owns who waits for whom: large loads for each other, one after the other; small ones for nobody.
+//! Owns who waits for whom: large loads for each other, one after the other, but for much smaller
+//! ones behind one for which there has long been too little; small ones for nobody.
 //! None waits on a thread: a load for which there is no memory does not begin, or ends and begins
 //! anew when there is. Knows nothing of files and threads.
 
@@ -28,9 +29,13 @@ const SMALL_BYTES: u64 = 256 << 10;
 const ONE_PART: u64 = 2;
 /// How long the first one waits for guests to give memory back, and how often it is looked.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it is overtaken by nobody meanwhile, and from then on by those that take so much less:
+/// for what it waits there may long be too little.
+const ALONE: Duration = Duration::from_secs(1);
+const LESS: u64 = 2;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// The loads that wait to begin. The first large one that does not fit keeps all other large ones
+/// The loads that wait to begin. The first large one that does not fit keeps other large ones
 /// waiting.
 pub struct LoadMemory {
     room: Room,
@@ -56,8 +61,15 @@ struct Room {
 #[derive(Default)]
 struct All {
     used: u64,
-    /// Whether a load waits to begin, which others are not to overtake.
-    is_awaited: bool,
+    /// How much others may take that overtake a load which waits to begin, if one does.
+    beside_first: Option<u64>,
+}
+
+impl All {
+    /// Whether a load of so many bytes need not wait for the one that waits to begin.
+    fn may_overtake(&self, bytes: u64) -> bool {
+        self.beside_first.is_none_or(|most| bytes <= most)
+    }
 }
 
 /// What one load takes of it, until this is dropped.
@@ -146,7 +158,7 @@ impl Place {
             return Ok(());
         }
         let mut all = self.room.lock();
-        let fits = !all.is_awaited && self.room.has(&all, self.bytes, bytes);
+        let fits = all.may_overtake(bytes) && self.room.has(&all, self.bytes, bytes);
         if fits && self.charge.raise_to(as_usize(bytes)).is_ok() {
             all.used += bytes - self.bytes;
             self.bytes = bytes;
@@ -199,7 +211,7 @@ impl LoadMemory {
             Err(failure) => return Some(Err(failure)),
         };
         if self.is_blocked {
-            return None;
+            return self.overtake(need, bytes).map(Ok);
         }
         let before = self.first.take().filter(|first| first.id == id);
         let short = before.and_then(|first| first.short);
@@ -229,11 +241,27 @@ impl LoadMemory {
         }
         self.is_blocked = true;
         self.set_first(Some(First { id, short: Some((since, want)) }));
+        let is_alone = now.saturating_duration_since(since) < ALONE;
+        self.room.lock().beside_first = Some(if is_alone { 0 } else { bytes / LESS });
         None
     }
 
+    /// Memory for a load that need not wait for the first one.
+    fn overtake(&self, need: Need, bytes: u64) -> Option<Place> {
+        let mut place = self.room.place(need);
+        let mut all = self.room.lock();
+        let fits = all.may_overtake(bytes) && self.room.has(&all, 0, bytes);
+        if !fits || place.charge.raise_to(as_usize(bytes)).is_err() {
+            return None;
+        }
+        all.used += bytes;
+        place.bytes = bytes;
+        drop(all);
+        Some(place)
+    }
+
     fn set_first(&mut self, first: Option<First>) {
-        self.room.lock().is_awaited = first.is_some();
+        self.room.lock().beside_first = first.as_ref().map(|_| 0);
         self.first = first;
     }
 }

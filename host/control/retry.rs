@@ -78,8 +78,13 @@ impl Reload {
             (false, true) => "its requests wait",
             (false, false) => "its route answers 503",
         };
-        if !waits && !entry.is_outlived {
-            entry.handler.set(State::Failed);
+        if !entry.is_outlived {
+            if !waits {
+                entry.handler.set(State::Failed);
+            } else if !entry.handler.is_waited_for() {
+                // Whoever asks for it next says so again.
+                entry.handler.set(State::Cold);
+            }
         }
         let said = format!("{}; {served}{then}", failure.reason);
         if entry.said.as_ref() != Some(&said) {

@@ -139,9 +139,14 @@ impl Handler {
         }
     }
 
-    /// Whether requests wait for it.
+    /// Whether requests have waited for it since it was loaded or given up.
     pub fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Acquire)
+    }
+
+    /// Whether requests wait for it.
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Notes that it is used at a moment, see [`super::Registry::moment`].

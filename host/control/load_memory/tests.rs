@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{LoadMemory, Need, PATIENCE, Place};
+use super::{ALONE, LoadMemory, Need, PATIENCE, Place};
 use crate::guest::budget::Budget;
 use crate::guest::failure::{Cause, Failure};
 
@@ -135,4 +135,27 @@ fn who_waits_and_is_gone_keeps_nobody_waiting() {
     drop(guests);
     let mut small = place(&mut loads, 465);
     small.take_code(MIB).expect("nobody waits");
+}
+
+/// For what a load waits that guests are to give back, there may long be too little: what takes much
+/// less goes ahead after a while, what takes about as much does not.
+#[test]
+fn a_much_smaller_load_goes_ahead_of_one_that_waits_for_guests() {
+    let memory = Budget::new(64 << 20);
+    let mut loads = LoadMemory::new(memory.clone());
+    let _guests = memory.take_anyway(50 << 20);
+    let began = Instant::now();
+    let mut look = |after: Duration, smaller: u64| {
+        let now = began + after;
+        loads.look_through();
+        assert!(loads.enter(1, file(4 * MIB), now).is_none());
+        loads.enter(2, file(smaller), now).map(|entered| entered.expect("it fits"))
+    };
+    assert!(look(Duration::ZERO, MIB).is_none());
+    assert!(look(ALONE / 2, MIB).is_none());
+    let mut place = look(ALONE, MIB).expect("it need not wait any more");
+    place.take_code(MIB).expect("nor for its code");
+    assert!(place.take_code(3 * MIB).is_err(), "as much as the first one takes");
+    drop(place);
+    assert!(look(ALONE, 3 * MIB).is_none());
 }

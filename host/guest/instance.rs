@@ -53,6 +53,10 @@ impl Instance {
         let mut meter = Meter::new(&about.limits, started).in_lanes(pool, id).unnoted(length);
         meter.resume();
         let made = meter.call(Box::pin(Self::instantiate(guest))).await;
+        if !matches!(&made, Ok(Err(error)) if is_full(fault_reject(error))) {
+            // Its start-up code, if it has any, is a part of it, be it that it fails.
+            pool.note(id, |usage| usage.note_making(meter.used(), true));
+        }
         match made {
             Err(reject) => {
                 log_start(&about, request, format_args!("{reject}"));
@@ -61,8 +65,6 @@ impl Instance {
             Ok(Ok(instance)) => {
                 if runs_startup {
                     note_start(&about);
-                } else {
-                    pool.note(id, |usage| usage.note_making(meter.used(), true));
                 }
                 Ok(instance)
             }

@@ -1,46 +1,85 @@
-//! The instances of one worker that are on their way out: what they hold is as good as free, and
-//! who is refused for want of it waits for them.
+//! What is on its way out of one worker: instances that are about to be dropped, and calls that
+//! have answered and are about to end. What they hold is as good as free, and who is refused for
+//! want of it waits for them.
 //!
 //! Owns their order. Lives on one thread; the marks go wherever their instances go.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
 /// Those that are not gone, and some that are.
 #[derive(Default)]
 pub struct PendingDrops {
-    marks: RefCell<VecDeque<Weak<()>>>,
+    drops: RefCell<Marks>,
+    /// By guest, as a guest may go on for a while once it has answered.
+    endings: RefCell<HashMap<usize, Marks>>,
+}
+
+/// How many instances, and how many calls of a guest, have been on their way out so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SoFar {
+    drops: u64,
+    endings: Option<(usize, u64)>,
+}
+
+#[derive(Default)]
+struct Marks {
+    marks: VecDeque<Weak<()>>,
     /// How many have been taken out of it.
-    gone: Cell<u64>,
+    gone: u64,
 }
 
 impl PendingDrops {
-    /// The mark of one more. It is to be dropped right behind it.
-    pub fn mark(&self) -> Arc<()> {
+    /// The mark of one more instance. It is to be dropped right behind it.
+    pub fn mark_drop(&self) -> Arc<()> {
+        self.drops.borrow_mut().mark()
+    }
+
+    /// The mark of one more call of a guest. It is to be dropped once that has ended, or takes long.
+    pub fn mark_ending(&self, guest: usize) -> Arc<()> {
+        self.endings.borrow_mut().entry(guest).or_default().mark()
+    }
+
+    /// What is on its way out now of what a guest could have had.
+    pub fn so_far(&self, guest: Option<usize>) -> SoFar {
+        let endings = self.endings.borrow();
+        let endings = guest.and_then(|guest| Some((guest, endings.get(&guest)?.so_far())));
+        SoFar { drops: self.drops.borrow().so_far(), endings }
+    }
+
+    /// Whether all of that is gone.
+    pub fn are_gone(&self, so_far: SoFar) -> bool {
+        let has_ended = |(guest, first)| {
+            let mut endings = self.endings.borrow_mut();
+            endings.get_mut(&guest).is_none_or(|marks| marks.are_gone(first))
+        };
+        self.drops.borrow_mut().are_gone(so_far.drops) && so_far.endings.is_none_or(has_ended)
+    }
+}
+
+impl Marks {
+    fn mark(&mut self) -> Arc<()> {
         self.forget();
         let mark = Arc::new(());
-        self.marks.borrow_mut().push_back(Arc::downgrade(&mark));
+        self.marks.push_back(Arc::downgrade(&mark));
         mark
     }
 
-    /// How many there have been so far.
-    pub fn so_far(&self) -> u64 {
-        self.gone.get() + self.marks.borrow().len() as u64
+    fn so_far(&self) -> u64 {
+        self.gone + self.marks.len() as u64
     }
 
-    /// Whether the first so many are gone.
-    pub fn are_gone(&self, first: u64) -> bool {
+    fn are_gone(&mut self, first: u64) -> bool {
         self.forget();
-        self.gone.get() >= first
+        self.gone >= first
     }
 
     /// Lets go of what is gone at the front.
-    fn forget(&self) {
-        let mut marks = self.marks.borrow_mut();
-        while marks.front().is_some_and(|mark| mark.strong_count() == 0) {
-            marks.pop_front();
-            self.gone.set(self.gone.get() + 1);
+    fn forget(&mut self) {
+        while self.marks.front().is_some_and(|mark| mark.strong_count() == 0) {
+            self.marks.pop_front();
+            self.gone += 1;
         }
     }
 }
@@ -50,17 +89,29 @@ mod tests {
     use super::PendingDrops;
 
     #[test]
-    fn later_ones_are_not_waited_for() {
-        let drops = PendingDrops::default();
-        assert!(drops.are_gone(drops.so_far()));
-        let (first, second) = (drops.mark(), drops.mark());
-        let two = drops.so_far();
-        let third = drops.mark();
-        drop(second);
-        assert!(!drops.are_gone(two));
+    fn later_ones_and_calls_of_others_are_not_waited_for() {
+        let pending = PendingDrops::default();
+        assert!(pending.are_gone(pending.so_far(Some(1))));
+        let (first, second) = (pending.mark_drop(), pending.mark_ending(1));
+        let (one, other) = (pending.so_far(Some(1)), pending.so_far(Some(2)));
+        let later = (pending.mark_drop(), pending.mark_ending(1));
+        assert!(!pending.are_gone(one) && !pending.are_gone(other));
         drop(first);
-        assert!(drops.are_gone(two) && !drops.are_gone(drops.so_far()));
-        drop(third);
-        assert!(drops.are_gone(drops.so_far()) && drops.so_far() == 3);
+        assert!(!pending.are_gone(one) && pending.are_gone(other));
+        drop(second);
+        assert!(pending.are_gone(one) && !pending.are_gone(pending.so_far(None)));
+        drop(later);
+        assert!(pending.are_gone(pending.so_far(Some(1))));
+    }
+
+    #[test]
+    fn they_go_in_any_order() {
+        let pending = PendingDrops::default();
+        let (first, second) = (pending.mark_drop(), pending.mark_drop());
+        let both = pending.so_far(None);
+        drop(second);
+        assert!(!pending.are_gone(both));
+        drop(first);
+        assert!(pending.are_gone(both));
     }
 }

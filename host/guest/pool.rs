@@ -50,7 +50,7 @@ pub struct Pool {
     shelves: RefCell<Shelves>,
     /// Instances that have done their work and wait to be renewed.
     retired: RefCell<Vec<Instance>>,
-    /// Those that are about to be dropped.
+    /// What is on its way out.
     pending_drops: PendingDrops,
     /// Instances that are out with a request.
     out: Cell<usize>,
@@ -139,7 +139,6 @@ impl Pool {
     pub fn making(&self, guest: &Guest) -> Length {
         self.note(guest.id, |usage| match usage.length() {
             Length::Long => Length::Long,
-            length if guest.runs_startup() => length,
             _ => usage.making(),
         })
     }
@@ -177,9 +176,11 @@ impl Pool {
         self.shelves.borrow_mut().shelf(guest.id).know(&guest.about).clone()
     }
 
-    /// What all guests may have.
-    pub fn memory(&self) -> &Budget {
-        &self.memory
+    /// The memory as a guest has it that was asked for before, or as nobody's.
+    pub fn memory_of(&self, guest: Option<usize>) -> Budget {
+        let mut shelves = self.shelves.borrow_mut();
+        let about = guest.and_then(|guest| shelves.shelf(guest).about());
+        about.map_or(&self.memory, |about| &about.memory).clone()
     }
 
     pub fn pulse(&self) -> &Pulse {
@@ -389,11 +390,11 @@ impl Pool {
     pub fn dispose(&self, instance: Instance) {
         if instance.is_slow_to_drop() {
             // Dropped in this order.
-            self.exits.lane.discard((instance, self.pending_drops.mark()));
+            self.exits.lane.discard((instance, self.pending_drops.mark_drop()));
         }
     }
 
-    /// The instances that are about to be dropped.
+    /// What is on its way out.
     pub fn pending_drops(&self) -> &PendingDrops {
         &self.pending_drops
     }
@@ -444,13 +445,16 @@ impl Pool {
                     Err(guest) => guest,
                 }
             };
-            if self.making(&guest) == Length::Long {
+            if self.length(guest.id) == Length::Long {
                 // Beside its calls it is nothing to make one when it is asked for.
                 continue;
             }
             if guest.runs_startup() {
                 // Guest code may run long or wait, so it gets a task of its own.
                 tokio::task::spawn_local(self.clone().renew_later(guest));
+                continue;
+            }
+            if self.making(&guest) == Length::Long {
                 continue;
             }
             if let Ok(instance) = Instance::make_now(guest, self, None) {

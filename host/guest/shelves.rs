@@ -100,6 +100,11 @@ impl Shelf {
         self.about.get_or_insert_with(|| Rc::new(about.clone()))
     }
 
+    /// Who the guest was when it was asked for last, if it was.
+    pub fn about(&self) -> Option<&About> {
+        self.about.as_ref().map(|about| &***about)
+    }
+
     /// Whether its ready instances are of this engine.
     fn is_on(&self, engine: usize) -> bool {
         self.ready.last().is_some_and(|instance| instance.guest().engine == engine)

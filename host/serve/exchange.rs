@@ -91,10 +91,11 @@ impl Exchange {
         }
     }
 
-    /// Has the fields of its answer's head and trailers count, if they are many. hyper keeps the
-    /// map, empty, and puts the fields of the next request into it.
-    pub fn hold_fields(&self, count: usize, memory: &Budget) {
-        let held = || Box::new(Held::of_fields(memory, count));
+    /// Has the fields of its answer's head and trailers count, if they are many, as what the guest
+    /// has that they are of. hyper keeps the map, empty, and puts the fields of the next request
+    /// into it.
+    pub fn hold_fields(&self, count: usize, memory: impl FnOnce() -> Budget) {
+        let held = || Box::new(Held::of_fields(&memory(), count));
         self.fields.set((count > FIELDS_FEW).then(held));
     }
 

@@ -66,10 +66,11 @@ pub fn serve(
     wire.exchange.begin(&http);
     let is_old = wire.exchange.is_old.get();
     let trailers = !is_old && http.headers().get(TE).is_some_and(|te| te == "trailers");
-    let asked = Asked { id, method: http.method().clone(), trailers, is_old };
+    let mut asked = Asked { id, method: http.method().clone(), trailers, is_old, guest: None };
     let step = match intake::request(http, id, peer.address, &wire) {
         Ok(request) => {
-            let dispatch = || dispatch(&worker, request, (&peer.client, started));
+            let guest = &mut asked.guest;
+            let dispatch = || dispatch(&worker, request, (&peer.client, started), guest);
             catch_unwind(AssertUnwindSafe(dispatch)).unwrap_or(Step::Respond(Err(Reject::Panic)))
         }
         Err(reject) => Step::Respond(Err(reject)),
@@ -77,7 +78,7 @@ pub fn serve(
     async move {
         let result = contained(pin!(take(&worker, step, started))).await;
         if matches!(result, Err(Reject::NoMemory)) {
-            Box::pin(until_dropped(&worker, started)).await;
+            Box::pin(until_dropped(&worker, asked.guest, started)).await;
         }
         drop(in_flight);
         if wire.exchange.is_body_left() && !wire.exchange.is_body_open() {
@@ -147,7 +148,7 @@ fn finish(
         log_reject(worker, asked, reject, is_made);
     }
     let fields = response.headers().len() + response.body().trailer_count();
-    wire.exchange.hold_fields(fields, worker.pool.memory());
+    wire.exchange.hold_fields(fields, || worker.pool.memory_of(asked.guest));
     wire.end_request();
     response
 }
@@ -175,14 +176,17 @@ fn log_reject(worker: &Worker, asked: &Asked, reject: Reject, is_made: bool) {
     tracing::info!(request = %asked.id, %reject, "{why}");
 }
 
-/// Routes a request, admits it and takes an instance.
+/// Routes a request, admits it and takes an instance. Says to which guest it goes.
 fn dispatch(
     worker: &Rc<Worker>,
     mut request: Box<Request>,
     (client, started): (&Rc<Shares>, Instant),
+    guest: &mut Option<usize>,
 ) -> Step {
     let caller = || Caller { client: client.clone(), started };
-    match worker.route(&mut request, client) {
+    let routed = worker.route(&mut request, client);
+    *guest = routed.as_ref().ok().and_then(Routed::guest);
+    match routed {
         Err(reject @ Reject::Paused) => {
             let worker = worker.clone();
             Step::Later(Box::pin(async move { refuse(&worker, reject, started).await }))
@@ -304,13 +308,14 @@ async fn wait_together(worker: &Worker, least: Duration, started: Instant) {
     tokio::time::sleep_until(moment.into()).await;
 }
 
-/// Waits until the instances are gone that are on their way out. A client that was told that there
-/// is no memory may ask again at once, and what its guest had is to be there by then.
-async fn until_dropped(worker: &Worker, started: Instant) {
+/// Waits until the instances are gone that are on their way out, and calls of the guest are over
+/// that have answered. A client that was told that there is no memory may ask again at once, and
+/// what its guest had is to be there by then.
+async fn until_dropped(worker: &Worker, guest: Option<usize>, started: Instant) {
+    let pending = worker.pool.pending_drops();
     // An instance whose call ends meanwhile is dropped behind that.
     for _ in 0..2 {
-        let pending = worker.pool.pending_drops();
-        let so_far = pending.so_far();
+        let so_far = pending.so_far(guest);
         while !pending.are_gone(so_far) && Instant::now() < deadline(worker, started) {
             wait_together(worker, Duration::ZERO, started).await;
         }

@@ -81,6 +81,8 @@ pub struct Asked {
     pub trailers: bool,
     /// Whether it speaks HTTP/1.0.
     pub is_old: bool,
+    /// The guest that it goes to, by its number.
+    pub guest: Option<usize>,
 }
 
 /// Makes the response that is sent. `last` closes the connection behind it.

@@ -107,6 +107,19 @@ pub enum Routed {
     Nobody,
 }
 
+impl Routed {
+    /// The guest that it goes to, by its number.
+    pub fn guest(&self) -> Option<usize> {
+        match self {
+            Routed::Ready(instance, _) => Some(instance.guest().id),
+            Routed::Seated(seat, _) => Some(seat.guest().id),
+            Routed::Make(guest, _) | Routed::Queue(guest, _) => Some(guest.id),
+            Routed::Wait(handler, _) => Some(handler.id),
+            Routed::Native(..) | Routed::Landing | Routed::Nobody => None,
+        }
+    }
+}
+
 /// A request that is being served; dropping it says that it is over.
 pub struct InFlight(Rc<Worker>);
 

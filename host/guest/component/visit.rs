@@ -114,6 +114,7 @@ pub struct Visit {
     watch: Option<Arc<Watch>>,
     pub(super) progress: Option<Arc<Progress>>,
     pub(super) flow: Flow,
+    guest: usize,
     about: Arc<About>,
     id: RequestId,
     method: Method,
@@ -159,13 +160,13 @@ impl Visit {
             }
         };
         let (gone, guest) = (instance.gone(), instance.guest().clone());
-        let about = guest.about.clone();
+        let whose = (guest.id, guest.about.clone());
         let pool = terms.pool.clone();
         let is_concurrent = instance.is_concurrent();
         let call =
             Box::pin(drive(instance.call(handed), guest, (asked.id, asked.flow.clone()), terms));
         let call = if is_concurrent { Call::Answering(call) } else { Call::Alone(call) };
-        Ok(Self::new(call, asked, (head, gone), (about, pool)))
+        Ok(Self::new(call, asked, (head, gone), (whose, pool)))
     }
 
     /// Begins a request in an instance that handles several; [`Visit::response`] is to follow.
@@ -192,19 +193,20 @@ impl Visit {
             return Err(NOT_A_HOST);
         };
         seat.enter(arrival, terms.keep)?;
-        let (gone, about) = (seat.gone(), seat.guest().about.clone());
-        Ok(Self::new(Call::Among(seat), asked, (head, gone), (about, terms.pool)))
+        let (gone, guest) = (seat.gone(), seat.guest());
+        let whose = (guest.id, guest.about.clone());
+        Ok(Self::new(Call::Among(seat), asked, (head, gone), (whose, terms.pool)))
     }
 
     fn new(
         call: Call,
         asked: Asked,
         (head, gone): (oneshot::Receiver<Head>, Gone),
-        (about, pool): (Arc<About>, Rc<Pool>),
+        ((guest, about), pool): ((usize, Arc<About>), Rc<Pool>),
     ) -> Self {
         let Asked { id, method, watch, progress, flow } = asked;
         let end = End { ended: None, pool };
-        Visit { call, end, head, gone, watch, progress, flow, about, id, method }
+        Visit { call, end, head, gone, watch, progress, flow, guest, about, id, method }
     }
 
     /// The guest's response. Its body may still be coming.
@@ -317,7 +319,7 @@ impl Visit {
 
     /// Lets the guest go on for a while without its client, if it has not ended.
     pub(super) fn leave(self) {
-        let Visit { call, mut end, .. } = self;
+        let Visit { call, mut end, guest, .. } = self;
         let pool = end.pool.clone();
         match end.ended.take() {
             Some(Ok(instance)) => pool.give_back(Instance::Component(instance)),
@@ -328,7 +330,7 @@ impl Visit {
                     Call::Among(seat) => return seat.done(),
                 };
                 tokio::task::spawn_local(async move {
-                    match afterwards(&pool, call).await {
+                    match afterwards(&pool, guest, call).await {
                         Some(Ok(instance)) => pool.give_back(Instance::Component(instance)),
                         Some(Err(broken)) => dispose(&pool, broken.instance),
                         None => {}
@@ -340,8 +342,12 @@ impl Visit {
 }
 
 /// The end of a call that has answered, unless it takes too long to come.
-async fn afterwards(pool: &Pool, mut call: Pin<Box<dyn Future<Output = Ended>>>) -> Option<Ended> {
-    let mark = pool.pending_drops().mark();
+async fn afterwards(
+    pool: &Pool,
+    guest: usize,
+    mut call: Pin<Box<dyn Future<Output = Ended>>>,
+) -> Option<Ended> {
+    let mark = pool.pending_drops().mark_ending(guest);
     if let Ok(ended) = timeout(NEAR_MAX, &mut call).await {
         return Some(ended);
     }

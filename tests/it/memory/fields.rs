@@ -134,6 +134,33 @@ fn fields_of_answers_that_nobody_reads_count() {
     assert_eq!(shortages(&given_back(&host, 4 * MIB)), 0);
 }
 
+/// What a guest's answers keep counts as the guest's: of the last part of the memory it leaves
+/// others what they take first, however long its clients hold on to it.
+#[test]
+fn fields_of_answers_leave_others_their_part() {
+    const CLIENTS: usize = 60;
+    let guests = [("answers", answers(1)), ("grows", hoard(1, 48, 0))];
+    let host = host(&guests, "64MiB").args(["--workers", "1"]).start();
+    host.settled();
+    let held: Vec<Connection> = (0..CLIENTS)
+        .map(|_| {
+            let mut connection = host.connect();
+            connection.send(message("GET", "/answers", &["te: trailers"], b""));
+            let status = connection.read().status;
+            assert!(status == 200 || status == 503, "{status}");
+            // The beginning of a head has the host keep what it has for the connection.
+            connection.send("G");
+            connection
+        })
+        .collect();
+    let used = host.status().memory_used;
+    assert!(used > 48 * MIB, "{used}: there is plenty");
+    let answer = host.request("POST", "/grows", &[], b"body");
+    assert_eq!(answer.status, 200, "{used}: {}", answer.text());
+    drop(held);
+    given_back(&host, 4 * MIB);
+}
+
 /// A field that is set again and again is one, and removed ones leave room for others.
 #[test]
 fn fields_that_are_replaced_do_not_add_up() {

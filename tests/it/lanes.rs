@@ -384,16 +384,38 @@ fn instances_that_take_long_to_make_are_made_there() {
     let memory = r#"(memory (export "memory") 2)"#;
     let guest = burning_for(1, "", "").replace(memory, &memory.replace('2', "128"));
     let guest = guest.replacen("(global", &format!("{segments} (global"), 1);
-    let host = host("vast", &guest).start();
+    assert_made_in_the_slow_lane(&guest);
+}
+
+/// And if that is the work of its start-up code.
+#[test]
+fn instances_that_take_long_to_start_are_made_there() {
+    let clock = r#"(import "wasi_snapshot_preview1" "clock_time_get"
+        (func $clock (param i32 i64 i32) (result i32)))"#;
+    let start = "(func $start (local $left i32)
+        (drop (call $clock (i32.const 1) (i64.const 1) (i32.const 64)))
+        (local.set $left (i32.const 8000000))
+        (loop $again
+          (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1))))))
+      (start $start)
+      (global";
+    // It reads the clock, so it runs in each instance.
+    assert_made_in_the_slow_lane(&burning_for(1, clock, "").replacen("(global", start, 1));
+}
+
+#[track_caller]
+fn assert_made_in_the_slow_lane(guest: &str) {
+    let host = host("slow", guest).start();
     host.settled();
-    let ask = |times| (0..times).for_each(|_| host.assert_serves("/vast"));
+    let ask = |times| (0..times).for_each(|_| assert_eq!(host.get("/slow").text(), "burnt"));
     ask(8);
+    host.at_rest();
     let before = (cpu(&host, "slow-"), cpu(&host, "worker-0"));
     ask(20);
+    host.at_rest();
     let slow = cpu(&host, "slow-") - before.0;
     let fast = cpu(&host, "worker-0") - before.1;
     assert!(slow > fast * 2, "{slow:?} in the slow lane, {fast:?} in the fast one");
-    host.at_rest();
 }
 
 /// Calls that end just below the quantum stay in the fast lane, and let others go first: of a guest

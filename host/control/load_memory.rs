@@ -215,21 +215,24 @@ impl LoadMemory {
         }
         let before = self.first.take().filter(|first| first.id == id);
         let short = before.and_then(|first| first.short);
-        if !self.room.has(&self.room.lock(), 0, bytes) {
+        let has_room = self.room.has(&self.room.lock(), 0, bytes);
+        if !has_room && short.is_none() {
             self.is_blocked = true;
             self.set_first(Some(First { id, short: None }));
             return None;
         }
         let memory = self.room.memory.clone();
-        let mut place = self.room.place(need);
         // The first time, what is kept ready is given up for it.
-        let may_ask = short.is_none() || memory.has(as_usize(bytes));
-        if may_ask && place.charge.raise_to(as_usize(bytes)).is_ok() {
-            place.bytes = bytes;
-            self.room.lock().used += bytes;
-            self.set_first(None);
-            return Some(Ok(place));
+        if has_room && (short.is_none() || memory.has(as_usize(bytes))) {
+            let mut place = self.room.place(need);
+            if place.charge.raise_to(as_usize(bytes)).is_ok() {
+                place.bytes = bytes;
+                self.room.lock().used += bytes;
+                self.set_first(None);
+                return Some(Ok(place));
+            }
         }
+        // Behind others that have gone ahead of it, it waits on as before.
         let (since, want) = short.unwrap_or_else(|| {
             let is_modest = bytes <= memory.total() as u64 / ROOM_PART;
             // No guest grows into what others give back meanwhile.
@@ -250,7 +253,9 @@ impl LoadMemory {
     fn overtake(&self, need: Need, bytes: u64) -> Option<Place> {
         let mut place = self.room.place(need);
         let mut all = self.room.lock();
-        let fits = all.may_overtake(bytes) && self.room.has(&all, 0, bytes);
+        let may_go = all.may_overtake(bytes) && self.room.has(&all, 0, bytes);
+        // Nothing is given up for it that is kept ready.
+        let fits = may_go && self.room.memory.has(as_usize(bytes));
         if !fits || place.charge.raise_to(as_usize(bytes)).is_err() {
             return None;
         }

@@ -190,8 +190,10 @@ impl Queue {
         self.has_changed.notify_all();
     }
 
-    /// The next job, once there is one; none where no more come.
-    fn next(&self) -> Option<Job> {
+    /// The next job, once there is one; none where no more come. A thread that has done some gives
+    /// back what is free meanwhile.
+    fn next(&self, has_loaded: bool) -> Option<Job> {
+        let wait_max = if has_loaded { TIDY_EVERY } else { Duration::MAX };
         let mut waiting = self.lock();
         loop {
             if let Some(job) = waiting.jobs.pop_front() {
@@ -200,7 +202,7 @@ impl Queue {
             if waiting.is_closed {
                 return None;
             }
-            let waited = self.has_changed.wait_timeout(waiting, TIDY_EVERY);
+            let waited = self.has_changed.wait_timeout(waiting, wait_max);
             let (locked, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             waiting = locked;
             if timeout.timed_out() && waiting.jobs.is_empty() {
@@ -221,7 +223,9 @@ fn work(queue: &Queue, loader: &Loader, config: &Config, done: &impl Fn(Done)) {
     if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
         tracing::debug!("a thread for loading has the priority of the workers: {error}");
     }
-    while let Some(mut job) = queue.next() {
+    let mut has_loaded = false;
+    while let Some(mut job) = queue.next(has_loaded) {
+        has_loaded = true;
         let began = Instant::now();
         let (stamp, outcome) = load(&mut job, loader, config);
         let (serial, id, need) = (job.serial, job.id, job.place.need());

@@ -6,7 +6,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wasmtime::PoolConcurrencyLimitError;
 
@@ -18,7 +18,7 @@ use super::failure::Failure;
 use super::meter::{Meter, Slice};
 use super::reset::{Baseline, MEMORY_BYTES_MAX};
 use super::resources::is_engine_shortage;
-use super::usage::Length;
+use super::usage::{LONG, Length};
 use super::{About, Code, Guest, Pool};
 use crate::message::{Reject, RequestId};
 
@@ -55,7 +55,9 @@ impl Instance {
         let made = meter.call(Box::pin(Self::instantiate(guest))).await;
         if !matches!(&made, Ok(Err(error)) if is_full(fault_reject(error))) {
             // Its start-up code, if it has any, is a part of it, be it that it fails.
-            pool.note(id, |usage| usage.note_making(meter.used(), true));
+            // What it used up to a limit is not known where it was stopped in the slow lane.
+            let least = if made.is_err() { LONG } else { Duration::ZERO };
+            pool.note(id, |usage| usage.note_making(meter.used().max(least), true));
         }
         match made {
             Err(reject) => {

@@ -72,6 +72,8 @@ impl Outgoing {
         }
         let hint = self.body.size_hint();
         match Pin::new(&mut self.body).poll_frame(cx) {
+            // Nothing is known by it.
+            Poll::Ready(Some(Ok(piece))) if piece.data_ref().is_some_and(Bytes::is_empty) => {}
             Poll::Ready(Some(piece)) => self.next = Some((piece, hint)),
             Poll::Ready(None) => self.has_ended = true,
             Poll::Pending => {}

@@ -218,13 +218,10 @@ fn a_call_that_computes_holds_up_nobody() {
         wait_inside(&host, 1);
         let long = ask(scope, &host, "/probe/compute?3000");
         until("another instance", PATIENCE, || (count(&host) == 1).then_some(()));
-        let begun = Instant::now();
         for _ in 0..20 {
             host.assert_serves("/probe/exact");
         }
-        let took = begun.elapsed();
-        assert!(!long.is_finished(), "too late to tell: {took:?}");
-        assert!(took < Duration::from_secs(2), "they waited for it: {took:?}");
+        assert!(!long.is_finished(), "they waited for it, or it was too short");
         assert_eq!(waiting.join().expect("an answer").text(), "2");
         assert_eq!(long.join().expect("an answer").text(), "computed");
     });

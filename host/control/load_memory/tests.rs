@@ -148,14 +148,28 @@ fn a_much_smaller_load_goes_ahead_of_one_that_waits_for_guests() {
     let mut look = |after: Duration, smaller: u64| {
         let now = began + after;
         loads.look_through();
-        assert!(loads.enter(1, file(4 * MIB), now).is_none());
+        let first = loads.enter(1, file(4 * MIB), now);
+        if after >= PATIENCE {
+            assert_eq!(first.and_then(Result::err).map(|it| it.cause), Some(Cause::Shortage));
+            return None;
+        }
+        assert!(first.is_none());
         loads.enter(2, file(smaller), now).map(|entered| entered.expect("it fits"))
     };
     assert!(look(Duration::ZERO, MIB).is_none());
     assert!(look(ALONE / 2, MIB).is_none());
+    let shortages = memory.shortages();
     let mut place = look(ALONE, MIB).expect("it need not wait any more");
-    place.take_code(MIB).expect("nor for its code");
+    // What has gone ahead does not begin the wait of the first one anew, nor wait for that.
+    assert!(look(2 * ALONE, 2 * MIB).is_none());
+    place.take_code(MIB).expect("it takes less than a half");
     assert!(place.take_code(3 * MIB).is_err(), "as much as the first one takes");
     drop(place);
-    assert!(look(ALONE, 3 * MIB).is_none());
+    assert!(look(3 * ALONE, 3 * MIB).is_none());
+    let guests = memory.take_anyway(5 << 20);
+    assert!(look(4 * ALONE, MIB).is_none());
+    assert_eq!(memory.shortages(), shortages, "what others have ready was asked for");
+    drop(guests);
+    let _ahead = look(5 * ALONE, MIB).expect("it fits");
+    assert!(look(PATIENCE, MIB).is_none());
 }

@@ -140,7 +140,7 @@ fn fields_of_answers_that_nobody_reads_count() {
 fn fields_of_answers_leave_others_their_part() {
     const CLIENTS: usize = 60;
     let guests = [("answers", answers(1)), ("grows", hoard(1, 48, 0))];
-    let host = host(&guests, "64MiB").args(["--workers", "1"]).start();
+    let host = host(&guests, "64MiB").args(["--workers", "1", "--head-timeout", "5m"]).start();
     host.settled();
     let held: Vec<Connection> = (0..CLIENTS)
         .map(|_| {

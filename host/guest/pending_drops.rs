@@ -36,7 +36,7 @@ impl PendingDrops {
         self.drops.borrow_mut().mark()
     }
 
-    /// The mark of one more call of a guest. It is to be dropped once that has ended, or takes long.
+    /// The mark of one more call of a guest. It is to be dropped once that has ended or takes long.
     pub fn mark_ending(&self, guest: usize) -> Arc<()> {
         self.endings.borrow_mut().entry(guest).or_default().mark()
     }

@@ -211,12 +211,12 @@ fn an_instance_that_keeps_too_much_is_replaced() {
 /// later.
 #[test]
 fn a_call_that_computes_holds_up_nobody() {
-    let host = in_lanes(&[]);
+    let host = in_lanes(&["--cpu-max", "60s", "--deadline", "60s"]);
     assert_eq!(count(&host), 1);
     scope(|scope| {
         let waiting = ask(scope, &host, "/probe/count?1500");
         wait_inside(&host, 1);
-        let long = ask(scope, &host, "/probe/compute?3000");
+        let long = ask(scope, &host, "/probe/compute?8000");
         until("another instance", PATIENCE, || (count(&host) == 1).then_some(()));
         for _ in 0..20 {
             host.assert_serves("/probe/exact");

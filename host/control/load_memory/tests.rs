@@ -137,8 +137,8 @@ fn who_waits_and_is_gone_keeps_nobody_waiting() {
     small.take_code(MIB).expect("nobody waits");
 }
 
-/// For what a load waits that guests are to give back, there may long be too little: what takes much
-/// less goes ahead after a while, what takes about as much does not.
+/// What a load waits for guests to give back may be long in coming: what takes much less goes ahead
+/// after a while, what takes about as much does not.
 #[test]
 fn a_much_smaller_load_goes_ahead_of_one_that_waits_for_guests() {
     let memory = Budget::new(64 << 20);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use super::before;
-use super::upstream::{Upstream, plain};
+use super::upstream::{Upstream, abrupt, plain, reset};
 use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host, Line};
 use crate::hostile::PATIENCE;
@@ -149,15 +149,7 @@ fn a_connection_that_the_upstream_closes_loses_no_request() {
 /// come before.
 #[test]
 fn an_answer_before_a_reset_is_an_answer() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            // It has the head, and something behind it.
-            let _ = stream.read(&mut [0; 70_000]);
-            let _ = stream.write_all(&plain("413 No", "connection: close\r\n", "large"));
-        }
-    });
+    let url = abrupt(&plain("413 No", "connection: close\r\n", "large"), |_| ());
     let host = Host::with("good.wat", HELLO).args(["--upstream", &url]).start();
     for _ in 0..20 {
         let answer = host.request("POST", "/", &[], &vec![b'x'; 5_000_000]);
@@ -169,15 +161,7 @@ fn an_answer_before_a_reset_is_an_answer() {
 /// Who writes to an upstream learns of a reset first, and who reads then finds an end that is none.
 #[test]
 fn an_answer_that_a_reset_breaks_off_is_not_complete() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            let _ = stream.read(&mut [0; 1_000]);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nthe beginning");
-            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-        }
-    });
+    let url = abrupt(b"HTTP/1.1 200 OK\r\n\r\nthe beginning", reset);
     let host = Host::with("good.wat", HELLO).args(["--upstream", &url, "--workers", "1"]).start();
     for _ in 0..40 {
         let mut client = TcpStream::connect(host.addr()).expect("the host");

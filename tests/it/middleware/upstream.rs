@@ -6,6 +6,9 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use socket2::SockRef;
 
 /// A request as it came over the wire. Names of headers are in lower case.
 #[derive(Clone, Debug, Default)]
@@ -187,4 +190,26 @@ fn take(
         left -= count;
     }
     Ok(())
+}
+
+/// A server that reads a little of each request, answers, and ends the connection in its own way.
+/// Returns its URL, without a path.
+pub fn abrupt(answer: &[u8], end: fn(&TcpStream)) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let answer = answer.to_vec();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            // It has the head, and something behind it.
+            let _ = stream.read(&mut [0; 70_000]);
+            let _ = stream.write_all(&answer);
+            end(&stream);
+        }
+    });
+    url
+}
+
+/// Ends a connection by a reset.
+pub fn reset(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }

@@ -1,10 +1,8 @@
 //! Bodies that are not what was announced, or not taken, and responses that are handed on.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener};
+use std::io::Write as _;
+use std::net::Shutdown;
 use std::time::Duration;
-
-use socket2::SockRef;
 
 use super::flow::raw;
 use super::{allowing, assert_code, fetch, fetch_with, good, is_03};
@@ -12,7 +10,7 @@ use crate::component::wire::LAST;
 use crate::component::{PATIENCE, assert_as_new};
 use crate::host::until;
 use crate::hostile::ISOLATIONS;
-use crate::middleware::upstream::{Upstream, plain};
+use crate::middleware::upstream::{Upstream, abrupt, plain, reset};
 
 /// The probe may send to every port of this machine.
 const LOCAL: [&str; 1] = ["probe=http://127.0.0.1:*"];
@@ -64,16 +62,9 @@ fn a_body_that_is_not_as_announced_never_looks_whole() {
 /// on its way then resets it. The answer has come before.
 #[test]
 fn an_answer_before_a_reset_is_an_answer() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let url = format!("http://{}/", listener.local_addr().expect("an address"));
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            // It has the head, and something behind it.
-            let _ = stream.read(&mut [0; 70_000]);
-            let _ = stream.write_all(&plain("413 No", "connection: close\r\n", "large"));
-            let _ = stream.shutdown(Shutdown::Write);
-        }
-    });
+    let url = abrupt(&plain("413 No", "connection: close\r\n", "large"), |stream| {
+        drop(stream.shutdown(Shutdown::Write))
+    }) + "/";
     let host = allowing(&LOCAL, &["--workers", "1"]);
     for _ in 0..20 {
         let fields = ["x-method: POST", "x-bytes: 5000000"];
@@ -85,15 +76,7 @@ fn an_answer_before_a_reset_is_an_answer() {
 /// Who writes learns of a reset first, and who reads then finds an end that is none.
 #[test]
 fn an_answer_that_a_reset_breaks_off_is_not_complete() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let url = format!("http://{}/", listener.local_addr().expect("an address"));
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            let _ = stream.read(&mut [0; 70_000]);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nthe beginning");
-            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-        }
-    });
+    let url = abrupt(b"HTTP/1.1 200 OK\r\n\r\nthe beginning", reset) + "/";
     let host = allowing(&LOCAL, &["--workers", "1"]);
     for _ in 0..40 {
         let fields = ["x-method: POST", "x-bytes: 5000000"];

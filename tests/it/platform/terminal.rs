@@ -25,6 +25,11 @@ struct InTerminal {
 impl InTerminal {
     /// None where there is no such program. The shell does something before it becomes the host.
     fn start(before: &str) -> Option<InTerminal> {
+        let version = Command::new("script").arg("--version").stdout(Stdio::null()).status();
+        if !version.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: there is no `script` on this machine");
+            return None;
+        }
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::write(folder.path().join("good.wat"), HELLO).expect("a file");
         let (program, handlers) = (program(), folder.path().display());
@@ -32,17 +37,15 @@ impl InTerminal {
             "{before} exec '{}' serve '{handlers}' --listen 127.0.0.1:0 --no-cache --workers 1",
             program.display()
         );
-        let started = Command::new("script")
-            .args(["-q", "-f", "-c", &command, "/dev/null"])
+        // Whoever runs the tests under nohup has SIGHUP ignored, which no shell undoes.
+        let started = Command::new("env")
+            .args(["--default-signal=HUP", "script", "-q", "-f", "-c", &command, "/dev/null"])
             .env("SHELL", "/bin/sh")
             .env("NO_COLOR", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn();
-        let Ok(mut terminal) = started else {
-            eprintln!("skipped: there is no `script` on this machine");
-            return None;
-        };
+        let mut terminal = started.expect("env");
         let shown = BufReader::new(terminal.stdout.take().expect("a pipe")).lines();
         let id = terminal.id();
         let host = until("host", PATIENCE, || child_of(id));

@@ -63,7 +63,7 @@ fn a_body_that_is_not_as_announced_never_looks_whole() {
 #[test]
 fn an_answer_before_a_reset_is_an_answer() {
     let url = abrupt(&plain("413 No", "connection: close\r\n", "large"), |stream| {
-        drop(stream.shutdown(Shutdown::Write))
+        drop(stream.shutdown(Shutdown::Write));
     }) + "/";
     let host = allowing(&LOCAL, &["--workers", "1"]);
     for _ in 0..20 {

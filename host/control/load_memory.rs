@@ -157,15 +157,24 @@ impl Place {
         if bytes <= self.bytes {
             return Ok(());
         }
-        let mut all = self.room.lock();
-        let fits = all.may_overtake(bytes) && self.room.has(&all, self.bytes, bytes);
-        if fits && self.charge.raise_to(as_usize(bytes)).is_ok() {
-            all.used += bytes - self.bytes;
-            self.bytes = bytes;
+        let room = self.room.clone();
+        let mut all = room.lock();
+        let fits = all.may_overtake(bytes) && room.has(&all, self.bytes, bytes);
+        if fits && self.raise_to(bytes, &mut all) {
             return Ok(());
         }
         self.is_short = true;
         Err(too_little(bytes))
+    }
+
+    /// Takes so much in all, if guests leave it.
+    fn raise_to(&mut self, bytes: u64, all: &mut All) -> bool {
+        let is_taken = self.charge.raise_to(as_usize(bytes)).is_ok();
+        if is_taken {
+            all.used += bytes - self.bytes;
+            self.bytes = bytes;
+        }
+        is_taken
     }
 }
 
@@ -225,9 +234,8 @@ impl LoadMemory {
         // The first time, what is kept ready is given up for it.
         if has_room && (short.is_none() || memory.has(as_usize(bytes))) {
             let mut place = self.room.place(need);
-            if place.charge.raise_to(as_usize(bytes)).is_ok() {
-                place.bytes = bytes;
-                self.room.lock().used += bytes;
+            let is_taken = place.raise_to(bytes, &mut self.room.lock());
+            if is_taken {
                 self.set_first(None);
                 return Some(Ok(place));
             }
@@ -256,13 +264,10 @@ impl LoadMemory {
         let may_go = all.may_overtake(bytes) && self.room.has(&all, 0, bytes);
         // Nothing is given up for it that is kept ready.
         let fits = may_go && self.room.memory.has(as_usize(bytes));
-        if !fits || place.charge.raise_to(as_usize(bytes)).is_err() {
-            return None;
-        }
-        all.used += bytes;
-        place.bytes = bytes;
+        let is_taken = fits && place.raise_to(bytes, &mut all);
+        // A place that is dropped looks for it, too.
         drop(all);
-        Some(place)
+        is_taken.then_some(place)
     }
 
     fn set_first(&mut self, first: Option<First>) {

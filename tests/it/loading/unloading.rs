@@ -30,9 +30,11 @@ fn host(count: usize) -> Setup {
     setup.args(PATIENTLY).args(["--loaded-max", "1MiB"]).env("GUESTHOUSE_LOG", "debug")
 }
 
-/// Waits until as many are loaded at the start as there is room for.
+/// Waits until as many are loaded at the start as there is room for. The line comes when none waits
+/// to be loaded: between two loads a status has none that is loading, either.
 #[track_caller]
 fn filled(host: &Host, count: usize) -> Status {
+    host.wait_log_with(&["handlers: ", " cold, ", " ready"]);
     let is_full = |status: &Status| status.loading == 0 && status.ready > 0;
     let status = host.status_when("full", PATIENCE, is_full);
     assert_eq!(status.handlers, count as u64);

@@ -61,6 +61,7 @@ use budget::{Budget, Charge};
 use component::ComponentCode;
 use core::{CoreCode, Startup};
 use health::Health;
+use limiter::{PrepaidStack, PrepaidStacks};
 use reset::Baseline;
 use resources::Held;
 use tenants::{Tenancy, Tenants};
@@ -156,13 +157,17 @@ impl Guest {
     }
 
     /// Charges one more call of an instance for its stack, where that has not been charged for it.
-    fn charge_stack(&self, calls: usize) -> Result<Option<Charge>, Reject> {
+    fn charge_stack(
+        &self,
+        calls: usize,
+        prepaid: &PrepaidStacks,
+    ) -> Result<Option<PrepaidStack>, Reject> {
         if !self.component().has_many_stacks() || calls < slots::STACKS_PER_SLOT as usize {
             return Ok(None);
         }
         let mut charge = self.about.memory.nothing();
         charge.raise_to(engine::STACK_BYTES)?;
-        Ok(Some(charge))
+        Ok(Some(prepaid.count(charge)))
     }
 
     /// The code of a guest whose instances are core instances.

@@ -4,13 +4,15 @@
 //! that a guest can use of it, and the host's own objects. Knows nothing of what the instance does.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use wasmtime::ResourceLimiter;
+use wasmtime::{CallHook, ResourceLimiter};
 
 use super::allocator::Freed;
-use super::budget::Purpose;
+use super::budget::{Charge, Purpose};
 use super::call::Fault;
 use super::engine::{INSTANCE_BYTES, RECORD_BYTES, STACK_BYTES, TABLE_ELEMENTS_MAX};
+use super::slots::STACKS_PER_SLOT;
 use super::tenants::Tenants;
 use super::{About, Guest};
 use crate::message::Reject;
@@ -33,8 +35,44 @@ pub struct Limiter {
     table_grown_bytes: usize,
     /// Where its instance is counted.
     tenants: Option<(Arc<Tenants>, usize)>,
-    /// What else it is charged: for its tables, its stack and the host's objects.
+    /// What else it is charged: for its tables, its stacks and the host's objects.
     other_bytes: usize,
+    /// Its stacks, where each call that waits may hold one.
+    stacks: Stacks,
+}
+
+/// The stacks of one instance.
+#[derive(Default)]
+struct Stacks {
+    /// Calls that the host is within, each on one of its own.
+    used: usize,
+    /// How many of them are charged here, at the most that they have been.
+    charged: usize,
+    prepaid: PrepaidStacks,
+}
+
+/// Counts the stacks of an instance that its requests are charged.
+#[derive(Clone, Default)]
+pub struct PrepaidStacks(Arc<AtomicUsize>);
+
+/// One of them, until this is dropped.
+pub struct PrepaidStack {
+    all: PrepaidStacks,
+    _charge: Charge,
+}
+
+impl PrepaidStacks {
+    /// Counts one that is charged.
+    pub fn count(&self, charge: Charge) -> PrepaidStack {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        PrepaidStack { all: self.clone(), _charge: charge }
+    }
+}
+
+impl Drop for PrepaidStack {
+    fn drop(&mut self) {
+        self.all.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// How many of each a store may hold.
@@ -55,6 +93,7 @@ impl Limiter {
             table_grown_bytes: 0,
             tenants: None,
             other_bytes: 0,
+            stacks: Stacks::default(),
         }
     }
 
@@ -68,9 +107,45 @@ impl Limiter {
         if !tenants.enter(&self.about.instances, *slots) {
             return Err(refused(Reject::NoInstance));
         }
+        self.stacks.charged = stacks;
         let records = guest.record_bytes.saturating_sub(RECORD_BYTES);
         let more = (stacks - 1) * STACK_BYTES + records;
         self.charge_other(INSTANCE_BYTES + more, Purpose::Start)
+    }
+
+    /// Takes note that the host calls the guest, or that such a call ends. Components that call
+    /// each other may have many calls that wait: what such an instance has more of than is charged
+    /// is charged when the call begins, and every few take a slot, as another instance would.
+    ///
+    /// # Errors
+    /// [`Reject::NoInstance`], [`Reject::NoMemory`] as the error of a host function.
+    pub fn note_call(&mut self, hook: CallHook) -> wasmtime::Result<()> {
+        let stacks = &mut self.stacks;
+        match hook {
+            CallHook::CallingWasm => stacks.used += 1,
+            CallHook::ReturningFromWasm => {
+                stacks.used = stacks.used.saturating_sub(1);
+                return Ok(());
+            }
+            CallHook::CallingHost | CallHook::ReturningFromHost => return Ok(()),
+        }
+        if let Some((tenants, slots)) = &mut self.tenants
+            && stacks.used > *slots * STACKS_PER_SLOT as usize
+        {
+            *slots += 1;
+            if !tenants.enter(&self.about.instances, 1) {
+                return Err(refused(Reject::NoInstance));
+            }
+        }
+        let charged = stacks.charged + stacks.prepaid.0.load(Ordering::Relaxed);
+        let more = stacks.used.saturating_sub(charged);
+        stacks.charged += more;
+        self.charge_other(more * STACK_BYTES, Purpose::Growth)
+    }
+
+    /// Where it is counted how many of its stacks are charged elsewhere.
+    pub fn prepaid_stacks(&self) -> PrepaidStacks {
+        self.stacks.prepaid.clone()
     }
 
     fn charge_other(&mut self, bytes: usize, purpose: Purpose) -> wasmtime::Result<()> {

@@ -2,8 +2,8 @@
 //! that one whose calls wait for long leaves some to others.
 //!
 //! Owns the count. An instance takes as many slots as it has memories, or more where it has many
-//! tables or modules (`records/size.rs`). Slots are few for guests with more than 64 KiB of data,
-//! of which each maps an image: `slots.rs` says how many.
+//! tables or modules (`records/size.rs`) or comes to have many stacks (`limiter.rs`). Slots are few
+//! for guests with more than 64 KiB of data, of which each maps an image: `slots.rs` says how many.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -4,6 +4,7 @@
 mod ceiling;
 mod fields;
 mod loads;
+mod stacks;
 
 use std::time::Duration;
 

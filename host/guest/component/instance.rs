@@ -22,6 +22,7 @@ use super::{FlatCode, Pre, State, body};
 use crate::guest::Guest;
 use crate::guest::engine::QUANTUM_TICKS;
 use crate::guest::lane::Movable;
+use crate::guest::limiter::PrepaidStacks;
 use crate::guest::reset::{Baseline, RESETS_MAX};
 use crate::guest::slots::STACKS_PER_SLOT;
 use crate::message::RequestId;
@@ -82,6 +83,9 @@ impl ComponentInstance {
         let mut store = State::store(code.pre.engine(), guest.about.clone());
         let stacks = if code.has_many_stacks() { STACKS_PER_SLOT } else { 1 };
         store.data_mut().limiter.charge_instance(&guest, stacks as usize)?;
+        if code.has_many_stacks() {
+            store.call_hook(|mut store, hook| store.data_mut().limiter.note_call(hook));
+        }
         if !code.has_start {
             // Filling the memory is code, too, but bounded: it need not yield.
             store.set_epoch_deadline(u64::MAX / 2);
@@ -106,6 +110,11 @@ impl ComponentInstance {
     /// Bytes that the host keeps for its guest.
     pub fn held_bytes(&self) -> usize {
         self.store.data().held_bytes()
+    }
+
+    /// Where it is counted how many of its stacks its requests are charged.
+    pub fn prepaid_stacks(&self) -> PrepaidStacks {
+        self.store.data().limiter.prepaid_stacks()
     }
 
     /// Tells when it is gone.

@@ -18,10 +18,10 @@ use super::concurrent::{Arrival, Inbox, Marks};
 use super::instance::Called;
 use super::visit::{AFTERWARDS_MAX, Broken, Ended};
 use super::{ComponentInstance, Gone};
-use crate::guest::budget::Charge;
 use crate::guest::engine::Beating;
 use crate::guest::instance::{Instance, judge, log_end};
 use crate::guest::lane::{Movable, Moved};
+use crate::guest::limiter::{PrepaidStack, PrepaidStacks};
 use crate::guest::meter::{Flow, QUANTUM, Slice};
 use crate::guest::run_queue::Turn;
 use crate::guest::usage::{HEAVY, Length};
@@ -39,6 +39,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub struct Resident {
     guest: Arc<Guest>,
     gone: Gone,
+    prepaid: PrepaidStacks,
     marks: Arc<Marks>,
     /// Where requests go in.
     inbox: Arc<Inbox>,
@@ -89,7 +90,7 @@ struct Sitting {
     share: Duration,
     waker: Waker,
     /// What it is charged for a stack of its own.
-    _stack: Option<Charge>,
+    _stack: Option<PrepaidStack>,
 }
 
 /// A request's place in an instance. Dropped before it is [`done`](Seat::done), it has the instance
@@ -108,10 +109,12 @@ impl Resident {
         instance.open(pool.door());
         let (inbox, marks) = (Arc::new(Inbox::default()), Arc::new(Marks::default()));
         let (guest, gone) = (instance.guest().clone(), instance.gone());
+        let prepaid = instance.prepaid_stacks();
         let call = instance.attend(inbox.clone(), marks.clone());
         let resident = Rc::new(Resident {
             guest,
             gone,
+            prepaid,
             marks,
             inbox,
             place: RefCell::new(Some(Place::Fast(call))),
@@ -154,7 +157,7 @@ impl Resident {
             return None;
         }
         let number = self.seats.borrow().iter().position(Option::is_none)?;
-        let stack = self.guest.charge_stack(self.seated.get()).ok()?;
+        let stack = self.guest.charge_stack(self.seated.get(), &self.prepaid).ok()?;
         let (share, waker) = (self.share.get(), Waker::noop().clone());
         let sitting = Sitting { id: None, flow: Flow::default(), share, waker, _stack: stack };
         self.seats.borrow_mut()[number] = Some(sitting);
@@ -251,7 +254,7 @@ impl Resident {
             return true;
         }
         let mut turn = self.turn.borrow_mut();
-        turn.get_or_insert_with(|| pool.join_run_queue(self.guest.id, cx)).poll(cx)
+        turn.get_or_insert_with(|| pool.join_run_queue(self.guest.id, None, cx)).poll(cx)
     }
 
     /// Counts CPU time as that of the requests that are there, but for what moves bodies. Slices

@@ -50,7 +50,9 @@ impl Instance {
         let (request, started) = request.unzip();
         let started = started.unwrap_or_else(Instant::now);
         let (id, length) = (guest.id, pool.making(&guest));
-        let mut meter = Meter::new(&about.limits, started).in_lanes(pool, id).unnoted(length);
+        let slice = pool.note(id, |usage| usage.making_time());
+        let meter = Meter::new(&about.limits, started).in_lanes(pool, id);
+        let mut meter = meter.unnoted(length, slice);
         meter.resume();
         let made = meter.call(Box::pin(Self::instantiate(guest))).await;
         if !matches!(&made, Ok(Err(error)) if is_full(fault_reject(error))) {

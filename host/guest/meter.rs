@@ -45,14 +45,20 @@ pub struct Meter<'a> {
     flow: Option<Flow>,
     /// Where a call that outlasts its quantum is handed over, and the id of its guest.
     lanes: Option<(&'a Pool, usize)>,
-    /// Whether it says how long a call of the guest was.
-    notes: bool,
-    /// What the call is like, where that is not what the guest's calls are.
-    length: Option<Length>,
+    /// What the call is like, where it is none by which the guest's calls can be judged.
+    unnoted: Option<Unnoted>,
     /// Whether it ends calls at the deadline.
     has_deadline: bool,
     /// The request's body: the deadline stands still while it is waited for.
     body: Option<Arc<Progress>>,
+}
+
+/// What is known of a call that is not one of the guest's own.
+#[derive(Clone, Copy)]
+struct Unnoted {
+    length: Length,
+    /// What a slice of it is expected to take.
+    slice: Duration,
 }
 
 /// Counts the bytes of bodies that one call moves.
@@ -88,9 +94,10 @@ struct Here<'a, T: Send + 'static> {
 
 impl<T: Send + 'static> Here<'_, T> {
     /// Whether it is the turn of this call, which is one of a guest whose calls are heavy.
-    fn poll_turn(&mut self, guest: usize, cx: &Context<'_>) -> bool {
+    /// `slice` is what it is expected to take, where that is not what the guest's calls do.
+    fn poll_turn(&mut self, guest: usize, slice: Option<Duration>, cx: &Context<'_>) -> bool {
         let Some(pool) = self.pool else { return true };
-        self.turn.get_or_insert_with(|| pool.join_run_queue(guest, cx)).poll(cx)
+        self.turn.get_or_insert_with(|| pool.join_run_queue(guest, slice, cx)).poll(cx)
     }
 }
 
@@ -112,8 +119,7 @@ impl<'a> Meter<'a> {
             own_used: Duration::ZERO,
             flow: None,
             lanes: None,
-            notes: true,
-            length: None,
+            unnoted: None,
             has_deadline: true,
             body: None,
         }
@@ -126,10 +132,10 @@ impl<'a> Meter<'a> {
         self
     }
 
-    /// Says that this is no call of the guest, by which its calls could be judged, and what it is
-    /// like itself.
-    pub fn unnoted(mut self, length: Length) -> Self {
-        (self.notes, self.length) = (false, Some(length));
+    /// Says that this is no call of the guest, by which its calls could be judged, what it is like
+    /// itself, and what a slice of it is expected to take.
+    pub fn unnoted(mut self, length: Length, slice: Duration) -> Self {
+        self.unnoted = Some(Unnoted { length, slice });
         self
     }
 
@@ -190,7 +196,7 @@ impl<'a> Meter<'a> {
     ) -> impl Future<Output = Result<T, Reject>> {
         let mut clock = self.clock();
         let length = self.lanes.map_or(Length::Short, |(pool, guest)| {
-            self.length.unwrap_or_else(|| pool.length(guest))
+            self.unnoted.map_or_else(|| pool.length(guest), |unnoted| unnoted.length)
         });
         if length != Length::Short {
             // On a busy machine others have had the core, too: that makes no short call long twice.
@@ -199,12 +205,13 @@ impl<'a> Meter<'a> {
         let is_long = length == Length::Long || self.own_used >= QUANTUM;
         let mut place = Some(if is_long { self.hand_over(call) } else { self.keep(call) });
         let mut is_heavy = length == Length::Heavy;
+        let slice = self.unnoted.map(|unnoted| unnoted.slice);
         let ticks = self.ticks();
         std::future::poll_fn(move |cx| {
             match place.take() {
                 Some(Place::Fast(mut here)) => {
                     if let Some((_, guest)) = self.lanes.filter(|_| is_heavy)
-                        && !here.poll_turn(guest, cx)
+                        && !here.poll_turn(guest, slice, cx)
                     {
                         place = Some(Place::Fast(here));
                         return clock.poll(cx);
@@ -295,7 +302,7 @@ impl<'a> Meter<'a> {
     /// which the clock has ticked has the next ones looked at more closely: others may have had the
     /// core.
     fn note_end(&self, slice: Option<Duration>, begun: u32) {
-        let Some((pool, guest)) = self.lanes.filter(|_| self.notes) else { return };
+        let Some((pool, guest)) = self.lanes.filter(|_| self.unnoted.is_none()) else { return };
         if let Some(used) = slice {
             pool.note_slice(guest, used);
             return self.note_call(self.own_used >= LONG);
@@ -313,7 +320,10 @@ impl<'a> Meter<'a> {
     /// Takes note of a slice in this lane, after which the call goes on. Whether it waits for a
     /// turn before the next.
     fn note_slice(&self, used: Duration, is_measured: bool) -> bool {
-        let Some((pool, guest)) = self.lanes.filter(|_| self.notes) else { return false };
+        let Some((pool, guest)) = self.lanes else { return false };
+        if let Some(unnoted) = self.unnoted {
+            return unnoted.length == Length::Heavy;
+        }
         if is_measured {
             return pool.note_slice(guest, used) == Length::Heavy;
         }
@@ -323,7 +333,7 @@ impl<'a> Meter<'a> {
 
     /// Takes note of whether a call has outlasted the quantum.
     fn note_call(&self, is_long: bool) {
-        if let Some((pool, guest)) = self.lanes.filter(|_| self.notes) {
+        if let Some((pool, guest)) = self.lanes.filter(|_| self.unnoted.is_none()) {
             pool.note(guest, |usage| usage.note_call(is_long));
         }
     }

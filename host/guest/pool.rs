@@ -5,6 +5,8 @@
 //! for most of late. An instance of any other guest is dropped after its request, for it would only
 //! be renewed to be dropped. Lives on one thread and takes no lock.
 
+mod making;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,7 +28,6 @@ use super::slots::{CONCURRENT_ENGINE, ReadyMax};
 use super::usage::{Length, Usage};
 use super::{About, Guest, Instance};
 use crate::config::{Isolation, QueueLimits};
-use crate::message::{Reject, RequestId};
 use crate::outbound::Door;
 
 /// Ready instances that one worker keeps at most, of all guests together. Measured with 10,000
@@ -35,10 +36,6 @@ use crate::outbound::Door;
 pub const READY_MAX: usize = 1024;
 /// Retired instances among which one of a certain guest is looked for.
 const RETIRED_LOOKED_AT: usize = 8;
-/// How long a request waits for memory, and how often it looks for some: by then every worker has
-/// given back what it had ready.
-const MEMORY_PATIENCE: Duration = Duration::from_millis(250);
-const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(25);
 /// How long instances are renewed while connections wait, and how many before that is looked at.
 const RENEW_MAX: Duration = Duration::from_micros(500);
 const RENEWED_AT_ONCE: usize = 4;
@@ -129,18 +126,16 @@ impl Pool {
         shelves.by_guest.get(guest).map_or(Length::Short, |shelf| shelf.usage.length())
     }
 
-    /// Has a call of a guest wait for its turn in the fast lane.
-    pub fn join_run_queue(&self, guest: usize, cx: &Context<'_>) -> Turn {
-        let expected = self.note(guest, |usage| usage.slice());
+    /// Has a call of a guest wait for its turn in the fast lane, of which it is `expected` to use
+    /// so much, or as much as the guest's calls do.
+    pub fn join_run_queue(
+        &self,
+        guest: usize,
+        expected: Option<Duration>,
+        cx: &Context<'_>,
+    ) -> Turn {
+        let expected = expected.unwrap_or_else(|| self.note(guest, |usage| usage.slice()));
         self.run_queue.join(guest, expected, cx)
-    }
-
-    /// What making an instance of a guest is like. Beside long calls it is nothing.
-    pub fn making(&self, guest: &Guest) -> Length {
-        self.note(guest.id, |usage| match usage.length() {
-            Length::Long => Length::Long,
-            _ => usage.making(),
-        })
     }
 
     /// Takes note of what one slice of a guest's call has taken in the fast lane. What the guest's
@@ -279,63 +274,6 @@ impl Pool {
         }
     }
 
-    /// Makes an instance for a request that waits for it. Where memory or places are short it waits
-    /// for others to give some back: a little for memory, and as in a queue for a place, but not
-    /// past the deadline of the request, of which it is told when it came.
-    ///
-    /// # Errors
-    /// As [`Instance::make`].
-    pub async fn make(
-        &self,
-        guest: Arc<Guest>,
-        request: Option<(RequestId, Instant)>,
-    ) -> Result<Instance, Reject> {
-        let started = request.map_or_else(Instant::now, |(_, started)| started);
-        // They may be held by instances that only wait to be renewed or are kept ready.
-        let patience = match self.make_one(&guest, request).await {
-            Err(Reject::NoMemory) => {
-                self.clear();
-                MEMORY_PATIENCE
-            }
-            Err(Reject::NoInstance) => {
-                // What others have ready is of no use to a guest that has its part.
-                if !guest.has_enough_instances() {
-                    self.clear_engine(guest.engine);
-                }
-                self.queue.wait_max
-            }
-            made => return made,
-        };
-        let until = (Instant::now() + patience).min(started + guest.about.limits.deadline);
-        loop {
-            match self.make_one(&guest, request).await {
-                Err(Reject::NoInstance | Reject::NoMemory) if Instant::now() < until => {
-                    if self.clean(Instant::now() + RENEW_MAX) {
-                        tokio::time::sleep(MEMORY_LOOK_EVERY).await;
-                    } else {
-                        tokio::task::yield_now().await;
-                    }
-                }
-                made => return made,
-            }
-        }
-    }
-
-    async fn make_one(
-        &self,
-        guest: &Arc<Guest>,
-        request: Option<(RequestId, Instant)>,
-    ) -> Result<Instance, Reject> {
-        // To make one may change the address space, and who does that waits for those that do so in
-        // the slow lane, where long calls give their memories back. Who is heavy waits for a turn.
-        let takes_turns = matches!(self.making(guest), Length::Heavy | Length::Long);
-        if guest.runs_startup() || takes_turns {
-            return Instance::make(guest.clone(), self, request).await;
-        }
-        let _running = self.pulse.begin();
-        Instance::make_now(guest.clone(), self, request.map(|(id, _)| id))
-    }
-
     /// Gives back what this worker keeps ready, if memory has been short since the last time: it
     /// may be another worker that needs it.
     pub fn relieve(&self) {
@@ -451,7 +389,7 @@ impl Pool {
             }
             if guest.runs_startup() {
                 // Guest code may run long or wait, so it gets a task of its own.
-                tokio::task::spawn_local(self.clone().renew_later(guest));
+                self.renew_later(guest);
                 continue;
             }
             if self.making(&guest) == Length::Long {
@@ -465,13 +403,6 @@ impl Pool {
             self.exits.retired.notify_one();
         }
         true
-    }
-
-    async fn renew_later(self: Rc<Self>, guest: Arc<Guest>) {
-        let _out = self.lend();
-        if let Ok(instance) = Instance::make(guest, &self, None).await {
-            self.put(instance);
-        }
     }
 
     /// Has the instances of one engine dropped that are not out, so that it has free slots.

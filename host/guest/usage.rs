@@ -144,6 +144,11 @@ impl Usage {
         }
     }
 
+    /// What it is expected to take.
+    pub fn making_time(&self) -> Duration {
+        self.making
+    }
+
     /// Takes note of what making an instance took; by the wall clock, others may have had the core.
     pub fn note_making(&mut self, used: Duration, is_measured: bool) {
         self.is_making_measured = used >= HEAVY / 2;

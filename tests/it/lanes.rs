@@ -387,20 +387,26 @@ fn instances_that_take_long_to_make_are_made_there() {
     assert_made_in_the_slow_lane(&guest);
 }
 
-/// And if that is the work of its start-up code.
-#[test]
-fn instances_that_take_long_to_start_are_made_there() {
+/// A guest whose start-up code takes so many rounds, in each instance, since it reads the clock.
+fn starting(rounds: u32) -> String {
     let clock = r#"(import "wasi_snapshot_preview1" "clock_time_get"
         (func $clock (param i32 i64 i32) (result i32)))"#;
-    let start = "(func $start (local $left i32)
+    let start = format!(
+        "(func $start (local $left i32)
         (drop (call $clock (i32.const 1) (i64.const 1) (i32.const 64)))
-        (local.set $left (i32.const 8000000))
+        (local.set $left (i32.const {rounds}))
         (loop $again
           (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1))))))
       (start $start)
-      (global";
-    // It reads the clock, so it runs in each instance.
-    assert_made_in_the_slow_lane(&burning_for(1, clock, "").replacen("(global", start, 1));
+      (global"
+    );
+    burning_for(1, clock, "").replacen("(global", &start, 1)
+}
+
+/// And if that is the work of its start-up code.
+#[test]
+fn instances_that_take_long_to_start_are_made_there() {
+    assert_made_in_the_slow_lane(&starting(8_000_000));
 }
 
 #[track_caller]
@@ -449,4 +455,34 @@ fn calls_below_a_quantum_take_turns() {
         }
     }
     host.at_rest();
+}
+
+/// So does start-up code that ends just below it: between two instances of the one guest, others
+/// have their turn, and no more of them are made ahead than are of use.
+#[test]
+fn start_up_code_below_a_quantum_takes_turns() {
+    const CALLERS: u64 = 40;
+    const AHEAD: u64 = 64;
+    let host = host("start", &starting(3_000_000)).start();
+    host.settled();
+    let mut near: Vec<_> = (0..CALLERS).map(|_| host.connect()).collect();
+    for connection in &mut near {
+        connection.send("GET /start HTTP/1.1\r\nhost: guest.test\r\n\r\n".repeat(50));
+    }
+    // 2,000 calls, each with an instance of its own.
+    let before = host.status_when("start", PATIENCE, |status| status.requests > 100);
+    for _ in 0..CALLERS {
+        host.assert_serves("/good");
+    }
+    let after = host.status();
+    let passed = after.requests - before.requests;
+    assert!(passed < 1_000, "{passed} calls went before forty of others");
+    assert!(after.instances_out <= CALLERS + AHEAD, "{after:?}");
+    for connection in &mut near {
+        for _ in 0..50 {
+            assert_eq!(connection.read().text(), "burnt");
+        }
+    }
+    let status = host.at_rest();
+    assert!(status.rejects.is_empty(), "{status:?}");
 }

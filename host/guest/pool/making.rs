@@ -1,0 +1,124 @@
+//! Making instances: for requests that wait for one, and anew in the place of one that was used.
+//!
+//! Owns how long a request waits for what an instance takes, and how many of one guest are made
+//! ahead of requests. Lives on one thread.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Pool, RENEW_MAX};
+use crate::guest::usage::Length;
+use crate::guest::{Guest, Instance};
+use crate::message::{Reject, RequestId};
+
+/// How long a request waits for memory, and how often it looks for some: by then every worker has
+/// given back what it had ready.
+const MEMORY_PATIENCE: Duration = Duration::from_millis(250);
+const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(25);
+/// Instances of one guest whose start-up code runs at once for no request. Who waits for one has a
+/// new one made, and no more of them are kept than there are requests at once.
+const RENEWALS_MAX: u32 = 64;
+
+impl Pool {
+    /// What making an instance of a guest is like. Beside long calls it is nothing.
+    pub fn making(&self, guest: &Guest) -> Length {
+        self.note(guest.id, |usage| match usage.length() {
+            Length::Long => Length::Long,
+            _ => usage.making(),
+        })
+    }
+
+    /// Makes an instance for a request that waits for it. Where memory or places are short it waits
+    /// for others to give some back: a little for memory, and as in a queue for a place, but not
+    /// past the deadline of the request, of which it is told when it came.
+    ///
+    /// # Errors
+    /// As [`Instance::make`].
+    pub async fn make(
+        &self,
+        guest: Arc<Guest>,
+        request: Option<(RequestId, Instant)>,
+    ) -> Result<Instance, Reject> {
+        let started = request.map_or_else(Instant::now, |(_, started)| started);
+        // They may be held by instances that only wait to be renewed or are kept ready.
+        let patience = match self.make_one(&guest, request).await {
+            Err(Reject::NoMemory) => {
+                self.clear();
+                MEMORY_PATIENCE
+            }
+            Err(Reject::NoInstance) => {
+                // What others have ready is of no use to a guest that has its part.
+                if !guest.has_enough_instances() {
+                    self.clear_engine(guest.engine);
+                }
+                self.queue.wait_max
+            }
+            made => return made,
+        };
+        let until = (Instant::now() + patience).min(started + guest.about.limits.deadline);
+        loop {
+            match self.make_one(&guest, request).await {
+                Err(Reject::NoInstance | Reject::NoMemory) if Instant::now() < until => {
+                    if self.clean(Instant::now() + RENEW_MAX) {
+                        tokio::time::sleep(MEMORY_LOOK_EVERY).await;
+                    } else {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                made => return made,
+            }
+        }
+    }
+
+    async fn make_one(
+        &self,
+        guest: &Arc<Guest>,
+        request: Option<(RequestId, Instant)>,
+    ) -> Result<Instance, Reject> {
+        // To make one may change the address space, and who does that waits for those that do so in
+        // the slow lane, where long calls give their memories back. Who is heavy waits for a turn.
+        let takes_turns = matches!(self.making(guest), Length::Heavy | Length::Long);
+        if guest.runs_startup() || takes_turns {
+            return Instance::make(guest.clone(), self, request).await;
+        }
+        let _running = self.pulse.begin();
+        Instance::make_now(guest.clone(), self, request.map(|(id, _)| id))
+    }
+
+    /// Has an instance made in the place of one that was used, whose start-up code may run long or
+    /// wait, unless many are.
+    pub(super) fn renew_later(self: &Rc<Self>, guest: Arc<Guest>) {
+        let renewals = self.renewals(guest.id, |renewals| {
+            *renewals += 1;
+            *renewals
+        });
+        let renewal = Renewal { pool: self.clone(), id: guest.id };
+        if renewals > RENEWALS_MAX {
+            return;
+        }
+        tokio::task::spawn_local(async move {
+            let pool = &renewal.pool;
+            let _out = pool.lend();
+            if let Ok(instance) = Instance::make(guest, pool, None).await {
+                pool.put(instance);
+            }
+        });
+    }
+
+    fn renewals<T>(&self, guest: usize, count: impl FnOnce(&mut u32) -> T) -> T {
+        count(&mut self.shelves.borrow_mut().shelf(guest).renewals)
+    }
+}
+
+/// An instance that is made ahead of requests; dropping it says that it is not any more.
+struct Renewal {
+    pool: Rc<Pool>,
+    id: usize,
+}
+
+impl Drop for Renewal {
+    fn drop(&mut self) {
+        self.pool.renewals(self.id, |renewals| *renewals -= 1);
+    }
+}

@@ -24,7 +24,7 @@ use crate::file;
 
 /// The epoch's period. A tick costs a busy core two context switches, about 8 us in a virtual
 /// machine: 0.8 % of its time.
-pub const TICK: Duration = Duration::from_millis(1);
+const TICK: Duration = Duration::from_millis(1);
 /// Ticks in a quantum: a guest yields after 1 to 2 ms of running.
 pub const QUANTUM_TICKS: u64 = 2;
 /// The ticker sleeps once no call has begun for this many ticks.
@@ -408,11 +408,6 @@ impl Pulse {
         {
             thread.unpark();
         }
-    }
-
-    /// Whether the ticker sleeps, for want of calls.
-    pub fn is_asleep(&self) -> bool {
-        self.shared.asleep.load(Ordering::Relaxed)
     }
 
     /// Ticks so far, while calls run.

@@ -1,13 +1,14 @@
 //! How long a worker's tasks keep its thread to themselves.
 //!
 //! Owns the longest turn: the CPU time of one poll of a connection, a guest's slice included, or of
-//! the work behind the connections. It asks for the CPU time only when the ticker has ticked, so it
-//! may say up to a tick too much. Knows nothing of what is polled.
+//! the work behind the connections. The kernel is asked for the CPU time only when the ticker has
+//! ticked, so a turn may be said to have taken what the turns since the last tick before it took,
+//! but never more than passed on the clock. Knows nothing of what is polled.
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::guest::engine::{Pulse, TICK};
+use crate::guest::engine::Pulse;
 use crate::guest::meter::cpu_time;
 use crate::metrics::Counter;
 
@@ -22,29 +23,26 @@ pub struct Turns {
 struct Asked {
     ticks: u32,
     cpu: Duration,
-    /// Whether the ticker has slept since, so that this may be long ago.
-    is_stale: bool,
 }
 
 /// A turn that has begun.
 pub struct Turn {
     ticks: u32,
+    begun: Instant,
 }
 
 impl Turns {
     pub fn new(pulse: Pulse) -> Self {
-        let last = Asked { ticks: pulse.ticks(), cpu: cpu_time(), is_stale: false };
+        let last = Asked { ticks: pulse.ticks(), cpu: cpu_time() };
         Turns { pulse, last: Cell::new(last) }
     }
 
     pub fn begin(&self) -> Turn {
-        let (ticks, last) = (self.pulse.ticks(), self.last.get());
-        if ticks != last.ticks {
-            self.last.set(Asked { ticks, cpu: cpu_time(), is_stale: false });
-        } else if self.pulse.is_asleep() {
-            self.last.set(Asked { is_stale: true, ..last });
+        let ticks = self.pulse.ticks();
+        if ticks != self.last.get().ticks {
+            self.last.set(Asked { ticks, cpu: cpu_time() });
         }
-        Turn { ticks }
+        Turn { ticks, begun: Instant::now() }
     }
 
     /// Ends a turn; `longest` is the longest so far, in microseconds.
@@ -53,12 +51,9 @@ impl Turns {
         if ticks == turn.ticks {
             return;
         }
-        let (cpu, last) = (cpu_time(), self.last.get());
-        let mut used = cpu.saturating_sub(last.cpu);
-        if last.is_stale {
-            used = used.min(TICK * (ticks.wrapping_sub(turn.ticks) + 1));
-        }
-        self.last.set(Asked { ticks, cpu, is_stale: false });
+        let cpu = cpu_time();
+        let used = cpu.saturating_sub(self.last.get().cpu).min(turn.begun.elapsed());
+        self.last.set(Asked { ticks, cpu });
         longest.set(longest.get().max(used.as_micros() as u64));
     }
 }

@@ -61,7 +61,7 @@ use budget::{Budget, Charge};
 use component::ComponentCode;
 use core::{CoreCode, Startup};
 use health::Health;
-use limiter::{PrepaidStack, PrepaidStacks};
+use limiter::PrepaidStacks;
 use reset::Baseline;
 use resources::Held;
 use tenants::{Tenancy, Tenants};
@@ -156,18 +156,14 @@ impl Guest {
         self.tenants.has_enough(&self.about.instances, self.slots)
     }
 
-    /// Charges one more call of an instance for its stack, where that has not been charged for it.
-    fn charge_stack(
-        &self,
-        calls: usize,
-        prepaid: &PrepaidStacks,
-    ) -> Result<Option<PrepaidStack>, Reject> {
-        if !self.component().has_many_stacks() || calls < slots::STACKS_PER_SLOT as usize {
-            return Ok(None);
+    /// Charges an instance that is to have so many calls at once for their stacks, as far as they
+    /// are not charged.
+    fn charge_stacks(&self, calls: usize, prepaid: &PrepaidStacks) -> Result<(), Reject> {
+        let more = calls.saturating_sub(slots::STACKS_PER_SLOT as usize);
+        if !self.component().has_many_stacks() || more == 0 {
+            return Ok(());
         }
-        let mut charge = self.about.memory.nothing();
-        charge.raise_to(engine::STACK_BYTES)?;
-        Ok(Some(prepaid.count(charge)))
+        prepaid.charge(more, &self.about.memory)
     }
 
     /// The code of a guest whose instances are core instances.

@@ -55,7 +55,9 @@ impl Instance {
         let mut meter = meter.unnoted(length, slice);
         meter.resume();
         let made = meter.call(Box::pin(Self::instantiate(guest))).await;
-        if !matches!(&made, Ok(Err(error)) if is_full(fault_reject(error))) {
+        // One that has only waited for its turn says nothing of the guest.
+        let has_run = made.is_ok() || !meter.used().is_zero();
+        if has_run && !matches!(&made, Ok(Err(error)) if is_full(fault_reject(error))) {
             // Its start-up code, if it has any, is a part of it, be it that it fails.
             // What it used up to a limit is not known where it was stopped in the slow lane.
             let least = if made.is_err() { LONG } else { Duration::ZERO };
@@ -63,7 +65,9 @@ impl Instance {
         }
         match made {
             Err(reject) => {
-                log_start(&about, request, format_args!("{reject}"));
+                if has_run || request.is_some() {
+                    log_start(&about, request, format_args!("{reject}"));
+                }
                 Err(reject)
             }
             Ok(Ok(instance)) => {

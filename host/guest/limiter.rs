@@ -3,13 +3,12 @@
 //! Owns what an instance is charged: its memories and tables at their size, its stack at the most
 //! that a guest can use of it, and the host's own objects. Knows nothing of what the instance does.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wasmtime::{CallHook, ResourceLimiter};
 
 use super::allocator::Freed;
-use super::budget::{Charge, Purpose};
+use super::budget::{Budget, Charge, Purpose};
 use super::call::Fault;
 use super::engine::{INSTANCE_BYTES, RECORD_BYTES, STACK_BYTES, TABLE_ELEMENTS_MAX};
 use super::slots::STACKS_PER_SLOT;
@@ -51,27 +50,26 @@ struct Stacks {
     prepaid: PrepaidStacks,
 }
 
-/// Counts the stacks of an instance that its requests are charged.
+/// Stacks of an instance that are charged before its requests are there. They stay charged until it
+/// is gone: what a request has begun may go on behind it.
 #[derive(Clone, Default)]
-pub struct PrepaidStacks(Arc<AtomicUsize>);
-
-/// One of them, until this is dropped.
-pub struct PrepaidStack {
-    all: PrepaidStacks,
-    _charge: Charge,
-}
+pub struct PrepaidStacks(Arc<Mutex<Option<Charge>>>);
 
 impl PrepaidStacks {
-    /// Counts one that is charged.
-    pub fn count(&self, charge: Charge) -> PrepaidStack {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        PrepaidStack { all: self.clone(), _charge: charge }
+    /// Charges so many, as far as they are not.
+    ///
+    /// # Errors
+    /// [`Reject::NoMemory`].
+    pub fn charge(&self, stacks: usize, memory: &Budget) -> Result<(), Reject> {
+        self.charged().get_or_insert_with(|| memory.nothing()).raise_to(stacks * STACK_BYTES)
     }
-}
 
-impl Drop for PrepaidStack {
-    fn drop(&mut self) {
-        self.all.0.fetch_sub(1, Ordering::Relaxed);
+    fn count(&self) -> usize {
+        self.charged().as_ref().map_or(0, |charge| charge.bytes() / STACK_BYTES)
+    }
+
+    fn charged(&self) -> MutexGuard<'_, Option<Charge>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -137,7 +135,7 @@ impl Limiter {
                 return Err(refused(Reject::NoInstance));
             }
         }
-        let charged = stacks.charged + stacks.prepaid.0.load(Ordering::Relaxed);
+        let charged = stacks.charged + stacks.prepaid.count();
         let more = stacks.used.saturating_sub(charged);
         stacks.charged += more;
         self.charge_other(more * STACK_BYTES, Purpose::Growth)
@@ -242,5 +240,26 @@ impl ResourceLimiter for Limiter {
 
     fn memories(&self) -> usize {
         self.parts.memories
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a request has begun may go on behind it.
+    #[test]
+    fn stacks_stay_charged_until_the_instance_is_gone() {
+        let memory = Budget::new(64 << 20);
+        let ours = PrepaidStacks::default();
+        let of_instance = ours.clone();
+        ours.charge(3, &memory).expect("there is room");
+        ours.charge(1, &memory).expect("it has that");
+        assert_eq!((of_instance.count(), memory.used()), (3, 3 * STACK_BYTES));
+        assert!(ours.charge(200, &memory).is_err());
+        drop(ours);
+        assert_eq!((of_instance.count(), memory.used()), (3, 3 * STACK_BYTES));
+        drop(of_instance);
+        assert_eq!(memory.used(), 0);
     }
 }

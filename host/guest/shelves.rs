@@ -52,8 +52,8 @@ pub(super) struct Shelf {
     interval: u32,
     /// What its calls cost.
     pub usage: Usage,
-    /// Instances of it that are made for no request, beside everything else.
-    pub renewals: u32,
+    /// Instances of it that are being made and may wait meanwhile.
+    pub starts: u32,
     /// Where requests to it wait, once it has had long calls.
     pub line: Option<Rc<Line>>,
     /// Who it was when it was asked for last. Counted by this worker alone, so that calls can have

@@ -462,7 +462,7 @@ fn calls_below_a_quantum_take_turns() {
 #[test]
 fn start_up_code_below_a_quantum_takes_turns() {
     const CALLERS: u64 = 40;
-    const AHEAD: u64 = 64;
+    const AHEAD: u64 = 16;
     let host = host("start", &starting(3_000_000)).start();
     host.settled();
     let mut near: Vec<_> = (0..CALLERS).map(|_| host.connect()).collect();

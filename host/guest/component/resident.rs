@@ -21,7 +21,7 @@ use super::{ComponentInstance, Gone};
 use crate::guest::engine::Beating;
 use crate::guest::instance::{Instance, judge, log_end};
 use crate::guest::lane::{Movable, Moved};
-use crate::guest::limiter::{PrepaidStack, PrepaidStacks};
+use crate::guest::limiter::PrepaidStacks;
 use crate::guest::meter::{Flow, QUANTUM, Slice};
 use crate::guest::run_queue::Turn;
 use crate::guest::usage::{HEAVY, Length};
@@ -89,8 +89,6 @@ struct Sitting {
     /// The share when it came.
     share: Duration,
     waker: Waker,
-    /// What it is charged for a stack of its own.
-    _stack: Option<PrepaidStack>,
 }
 
 /// A request's place in an instance. Dropped before it is [`done`](Seat::done), it has the instance
@@ -157,9 +155,9 @@ impl Resident {
             return None;
         }
         let number = self.seats.borrow().iter().position(Option::is_none)?;
-        let stack = self.guest.charge_stack(self.seated.get(), &self.prepaid).ok()?;
+        self.guest.charge_stacks(self.seated.get() + 1, &self.prepaid).ok()?;
         let (share, waker) = (self.share.get(), Waker::noop().clone());
-        let sitting = Sitting { id: None, flow: Flow::default(), share, waker, _stack: stack };
+        let sitting = Sitting { id: None, flow: Flow::default(), share, waker };
         self.seats.borrow_mut()[number] = Some(sitting);
         self.seated.set(self.seated.get() + 1);
         self.requests.set(self.requests.get() + 1);

@@ -3,6 +3,7 @@
 //! Owns how long a request waits for what an instance takes, and how many of one guest are made
 //! ahead of requests. Lives on one thread.
 
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,9 +17,9 @@ use crate::message::{Reject, RequestId};
 /// given back what it had ready.
 const MEMORY_PATIENCE: Duration = Duration::from_millis(250);
 const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(25);
-/// Instances of one guest whose start-up code runs at once for no request. Who waits for one has a
-/// new one made, and no more of them are kept than there are requests at once.
-const RENEWALS_MAX: u32 = 64;
+/// While so many instances of a guest are made whose start-up code runs, none is for no request:
+/// the requests that wait for theirs come first.
+const STARTS_MAX: u32 = 16;
 
 impl Pool {
     /// What making an instance of a guest is like. Beside long calls it is nothing.
@@ -80,6 +81,7 @@ impl Pool {
         // the slow lane, where long calls give their memories back. Who is heavy waits for a turn.
         let takes_turns = matches!(self.making(guest), Length::Heavy | Length::Long);
         if guest.runs_startup() || takes_turns {
+            let _start = Start::begin(self, guest.id);
             return Instance::make(guest.clone(), self, request).await;
         }
         let _running = self.pulse.begin();
@@ -87,18 +89,14 @@ impl Pool {
     }
 
     /// Has an instance made in the place of one that was used, whose start-up code may run long or
-    /// wait, unless many are.
+    /// wait, unless many are made.
     pub(super) fn renew_later(self: &Rc<Self>, guest: Arc<Guest>) {
-        let renewals = self.renewals(guest.id, |renewals| {
-            *renewals += 1;
-            *renewals
-        });
-        let renewal = Renewal { pool: self.clone(), id: guest.id };
-        if renewals > RENEWALS_MAX {
+        if self.starts(guest.id, |starts| *starts) >= STARTS_MAX {
             return;
         }
+        let start = Start::begin(self.clone(), guest.id);
         tokio::task::spawn_local(async move {
-            let pool = &renewal.pool;
+            let pool = &start.pool;
             let _out = pool.lend();
             if let Ok(instance) = Instance::make(guest, pool, None).await {
                 pool.put(instance);
@@ -106,19 +104,26 @@ impl Pool {
         });
     }
 
-    fn renewals<T>(&self, guest: usize, count: impl FnOnce(&mut u32) -> T) -> T {
-        count(&mut self.shelves.borrow_mut().shelf(guest).renewals)
+    fn starts<T>(&self, guest: usize, count: impl FnOnce(&mut u32) -> T) -> T {
+        count(&mut self.shelves.borrow_mut().shelf(guest).starts)
     }
 }
 
-/// An instance that is made ahead of requests; dropping it says that it is not any more.
-struct Renewal {
-    pool: Rc<Pool>,
-    id: usize,
+/// An instance that is being made; dropping it says that it is not any more.
+struct Start<P: Deref<Target = Pool>> {
+    pool: P,
+    guest: usize,
 }
 
-impl Drop for Renewal {
+impl<P: Deref<Target = Pool>> Start<P> {
+    fn begin(pool: P, guest: usize) -> Self {
+        pool.starts(guest, |starts| *starts += 1);
+        Start { pool, guest }
+    }
+}
+
+impl<P: Deref<Target = Pool>> Drop for Start<P> {
     fn drop(&mut self) {
-        self.pool.renewals(self.id, |renewals| *renewals -= 1);
+        self.pool.starts(self.guest, |starts| *starts -= 1);
     }
 }

@@ -2,7 +2,7 @@
 //! as long as the host has both in hand.
 //!
 //! Owns who waits for whom: large loads for each other, one after the other, but for much smaller
-//! ones behind one for which there has long been too little; small ones for nobody.
+//! ones behind one that has long waited for what others have; small ones for nobody.
 //! None waits on a thread: a load for which there is no memory does not begin, or ends and begins
 //! anew when there is. Knows nothing of files and threads.
 
@@ -27,13 +27,16 @@ const SMALL_PART: u64 = 32;
 const SMALL_BYTES: u64 = 256 << 10;
 /// The part of the memory for guests that one load may take: the rest is for those that are served.
 const ONE_PART: u64 = 2;
-/// How long the first one waits for guests to give memory back, and how often it is looked.
+/// How long the first one waits for guests to give memory back, how often it is looked, and how
+/// often they are asked for what they have kept ready since.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long it is overtaken by nobody meanwhile, and from then on by those that take so much less:
-/// for what it waits there may long be too little.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// How long it is overtaken by nobody, and from then on by those that take so much less, as long as
+/// it would have to wait without these as well: a load before it may take long, and guests may keep
+/// their memory for long.
 const ALONE: Duration = Duration::from_secs(1);
 const LESS: u64 = 2;
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The loads that wait to begin. The first large one that does not fit keeps other large ones
 /// waiting.
@@ -61,6 +64,8 @@ struct Room {
 #[derive(Default)]
 struct All {
     used: u64,
+    /// What those take of it that have overtaken a load which waited to begin.
+    overtaking: u64,
     /// How much others may take that overtake a load which waits to begin, if one does.
     beside_first: Option<u64>,
 }
@@ -78,14 +83,26 @@ pub struct Place {
     need: Need,
     bytes: u64,
     charge: Charge,
+    /// Whether it was taken while another load waited to begin.
+    is_overtaking: bool,
     /// Whether there was too little for its code.
     pub is_short: bool,
 }
 
+/// The load that waits to begin before all others.
 struct First {
     id: usize,
-    /// Since when guests have too little memory left for it, and what it has asked them for.
-    short: Option<(Instant, Option<Want>)>,
+    since: Instant,
+    short: Option<Short>,
+}
+
+/// What is known of a load for which guests have too little memory left.
+struct Short {
+    since: Instant,
+    /// When they were asked last for what they keep ready.
+    asked: Instant,
+    /// What they are not to grow into meanwhile.
+    _want: Option<Want>,
 }
 
 impl Need {
@@ -135,7 +152,7 @@ impl Room {
 
     fn place(&self, need: Need) -> Place {
         let (room, charge) = (self.clone(), self.memory.nothing());
-        Place { room, need, bytes: 0, charge, is_short: false }
+        Place { room, need, bytes: 0, charge, is_overtaking: false, is_short: false }
     }
 }
 
@@ -159,7 +176,13 @@ impl Place {
         }
         let room = self.room.clone();
         let mut all = room.lock();
-        let fits = all.may_overtake(bytes) && room.has(&all, self.bytes, bytes);
+        // What had its place before goes on: the sooner it ends.
+        let is_before = self.bytes > 0 && !self.is_overtaking;
+        let may_go = is_before || all.may_overtake(bytes);
+        let fits = may_go && room.has(&all, self.bytes, bytes);
+        if self.bytes == 0 {
+            self.is_overtaking = all.beside_first.is_some();
+        }
         if fits && self.raise_to(bytes, &mut all) {
             return Ok(());
         }
@@ -172,6 +195,9 @@ impl Place {
         let is_taken = self.charge.raise_to(as_usize(bytes)).is_ok();
         if is_taken {
             all.used += bytes - self.bytes;
+            if self.is_overtaking {
+                all.overtaking += bytes - self.bytes;
+            }
             self.bytes = bytes;
         }
         is_taken
@@ -180,7 +206,12 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.room.lock().used -= self.bytes;
+        let mut all = self.room.lock();
+        all.used -= self.bytes;
+        if self.is_overtaking {
+            all.overtaking -= self.bytes;
+        }
+        drop(all);
         drop(Freed(self.charge.bytes()));
     }
 }
@@ -208,6 +239,11 @@ impl LoadMemory {
         }
     }
 
+    /// Says that none waits for memory now: none waits at all, or they wait for something else.
+    pub fn clear(&mut self) {
+        self.set_first(None);
+    }
+
     /// Memory for the load of a handler, if it need not wait for it. Does not wait.
     ///
     /// # Errors
@@ -223,16 +259,12 @@ impl LoadMemory {
             return self.overtake(need, bytes).map(Ok);
         }
         let before = self.first.take().filter(|first| first.id == id);
-        let short = before.and_then(|first| first.short);
-        let has_room = self.room.has(&self.room.lock(), 0, bytes);
-        if !has_room && short.is_none() {
-            self.is_blocked = true;
-            self.set_first(Some(First { id, short: None }));
-            return None;
-        }
+        let (since, short) = before.map_or((now, None), |first| (first.since, first.short));
         let memory = self.room.memory.clone();
-        // The first time, what is kept ready is given up for it.
-        if has_room && (short.is_none() || memory.has(as_usize(bytes))) {
+        let has_room = self.room.has(&self.room.lock(), 0, bytes);
+        let is_asking = short.as_ref().is_none_or(|short| now - short.asked >= ASK_EVERY);
+        // Where it is asked for, what is kept ready is given up for it.
+        if has_room && (is_asking || memory.has(as_usize(bytes))) {
             let mut place = self.room.place(need);
             let is_taken = place.raise_to(bytes, &mut self.room.lock());
             if is_taken {
@@ -240,26 +272,53 @@ impl LoadMemory {
                 return Some(Ok(place));
             }
         }
-        // Behind others that have gone ahead of it, it waits on as before.
-        let (since, want) = short.unwrap_or_else(|| {
-            let is_modest = bytes <= memory.total() as u64 / ROOM_PART;
-            // No guest grows into what others give back meanwhile.
-            (now, is_modest.then(|| memory.want(as_usize(bytes))))
-        });
-        if now.saturating_duration_since(since) >= PATIENCE {
+        let short = self.short(bytes, short, (has_room && is_asking).then_some(now), now);
+        if short.as_ref().is_some_and(|short| now - short.since >= PATIENCE) {
             self.set_first(None);
             return Some(Err(too_little(bytes)));
         }
         self.is_blocked = true;
-        self.set_first(Some(First { id, short: Some((since, want)) }));
-        let is_alone = now.saturating_duration_since(since) < ALONE;
-        self.room.lock().beside_first = Some(if is_alone { 0 } else { bytes / LESS });
+        let is_long = now.saturating_duration_since(since) >= ALONE;
+        let may_pass = is_long && self.waits_anyway(bytes);
+        self.set_first(Some(First { id, since, short }));
+        self.room.lock().beside_first = Some(if may_pass { bytes / LESS } else { 0 });
         None
+    }
+
+    /// Whether a load would have to wait if none had overtaken it.
+    fn waits_anyway(&self, bytes: u64) -> bool {
+        let all = self.room.lock();
+        let own = as_usize(bytes.saturating_sub(all.overtaking));
+        !self.room.has(&all, all.overtaking, bytes) || !self.room.memory.has(own)
+    }
+
+    /// What is known of a load of which guests have too little memory left, if they have: it has
+    /// been asked for just now, or was before and is not there yet.
+    fn short(
+        &self,
+        bytes: u64,
+        before: Option<Short>,
+        asked: Option<Instant>,
+        now: Instant,
+    ) -> Option<Short> {
+        let memory = &self.room.memory;
+        match (before, asked) {
+            (Some(short), Some(asked)) => Some(Short { asked, ..short }),
+            (Some(short), None) => (!memory.has(as_usize(bytes))).then_some(short),
+            (None, Some(asked)) => {
+                let is_modest = bytes <= memory.total() as u64 / ROOM_PART;
+                // No guest grows into what others give back meanwhile.
+                let want = is_modest.then(|| memory.want(as_usize(bytes)));
+                Some(Short { since: now, asked, _want: want })
+            }
+            (None, None) => None,
+        }
     }
 
     /// Memory for a load that need not wait for the first one.
     fn overtake(&self, need: Need, bytes: u64) -> Option<Place> {
         let mut place = self.room.place(need);
+        place.is_overtaking = true;
         let mut all = self.room.lock();
         let may_go = all.may_overtake(bytes) && self.room.has(&all, 0, bytes);
         // Nothing is given up for it that is kept ready.

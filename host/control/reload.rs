@@ -219,6 +219,10 @@ impl Reload {
             entry.retry_if_wanted = None;
             entry.code_bytes = 0;
             entry.said = None;
+            if entry.handler.state() == State::Failed {
+                // That says nothing of this version, for which requests wait.
+                entry.handler.set(State::Cold);
+            }
         }
         if matches!(entry.progress, Progress::Running(_)) {
             entry.is_stirred = true;
@@ -269,7 +273,7 @@ impl Reload {
     fn dispatch(&mut self, now: Instant) {
         while self.loaders.has_room(now) {
             if !self.has_room(now) {
-                return;
+                return self.load_memory.clear();
             }
             self.load_memory.look_through();
             let enter = |id, entry: &Entry| self.load_memory.enter(id, entry.need(), now);

@@ -168,8 +168,85 @@ fn a_much_smaller_load_goes_ahead_of_one_that_waits_for_guests() {
     assert!(look(3 * ALONE, 3 * MIB).is_none());
     let guests = memory.take_anyway(5 << 20);
     assert!(look(4 * ALONE, MIB).is_none());
-    assert_eq!(memory.shortages(), shortages, "what others have ready was asked for");
+    // Each second the first one asks anew for what others have ready, if there is room for it, and
+    // no other does.
+    assert_eq!(memory.shortages(), shortages + 3);
     drop(guests);
     let _ahead = look(5 * ALONE, MIB).expect("it fits");
     assert!(look(PATIENCE, MIB).is_none());
+}
+
+/// One that waits for another load to end may wait for long, too, but not for those that go ahead
+/// of it.
+#[test]
+fn a_much_smaller_load_goes_ahead_of_one_that_waits_for_another_load() {
+    let memory = Budget::new(64 << 20);
+    let mut loads = LoadMemory::new(memory.clone());
+    let mut other = place(&mut loads, MIB);
+    let began = Instant::now();
+    let look = |loads: &mut LoadMemory, after: Duration| {
+        loads.look_through();
+        // More than is there for loads, so that it goes alone.
+        let first = loads.enter(1, file(5 * MIB), began + after);
+        let first = first.map(|entered| entered.expect("it fits"));
+        let second = loads.enter(2, file(MIB), began + after);
+        (first, second.map(|entered| entered.expect("it fits")))
+    };
+    let (first, second) = look(&mut loads, Duration::ZERO);
+    assert!(first.is_none() && second.is_none());
+    // What was there before is not held up.
+    other.take_code(MIB).expect("it has its place");
+    let (first, second) = look(&mut loads, ALONE);
+    assert!(first.is_none());
+    let second = second.expect("it goes ahead");
+    drop(other);
+    // Now it waits for that only.
+    let (first, third) = look(&mut loads, 2 * ALONE);
+    assert!(first.is_none() && third.is_none());
+    drop(second);
+    let (first, third) = look(&mut loads, PATIENCE * 2);
+    let first = first.expect("it goes alone");
+    assert!(third.is_none());
+    drop(first);
+    assert_eq!(memory.used(), 0);
+}
+
+/// The same where guests had its memory for a while: it is not they that it waits for then.
+#[test]
+fn who_has_waited_for_guests_is_not_kept_waiting_by_those_that_went_ahead() {
+    let memory = Budget::new(64 << 20);
+    let mut loads = LoadMemory::new(memory.clone());
+    let guests = memory.take_anyway(48 << 20);
+    let began = Instant::now();
+    let enter = |loads: &mut LoadMemory, id: usize, after: Duration| {
+        let entered = loads.enter(id, file(if id == 1 { 4 * MIB } else { MIB }), began + after);
+        entered.map(|entered| entered.expect("it fits"))
+    };
+    loads.look_through();
+    assert!(enter(&mut loads, 1, Duration::ZERO).is_none());
+    loads.look_through();
+    assert!(enter(&mut loads, 1, ALONE).is_none());
+    let ahead = enter(&mut loads, 2, ALONE).expect("it goes ahead");
+    drop(guests);
+    loads.look_through();
+    assert!(enter(&mut loads, 1, PATIENCE).is_none(), "it goes alone");
+    assert!(enter(&mut loads, 3, PATIENCE).is_none(), "nobody else goes ahead");
+    drop(ahead);
+    loads.look_through();
+    drop(enter(&mut loads, 1, PATIENCE + ALONE).expect("it goes alone"));
+    assert_eq!(memory.used(), 0);
+}
+
+#[test]
+fn what_is_wanted_for_a_load_that_does_not_wait_any_more_is_there_for_guests() {
+    let memory = Budget::new(64 << 20);
+    let mut loads = LoadMemory::new(memory.clone());
+    let guests = memory.take_anyway(60 << 20);
+    assert!(enter(&mut loads, MIB).is_none());
+    drop(guests);
+    let guest = memory.of_guest();
+    assert!(!guest.has(55 << 20));
+    loads.clear();
+    assert!(guest.has(55 << 20));
+    assert!(loads.look_after().is_none());
 }

@@ -1,9 +1,14 @@
 //! What it takes to load files: code counts as files do, and who waits for memory waits alone.
 
+use std::time::Duration;
+
 use super::{MIB, PATIENCE, hoard, host};
 use crate::client::{Connection, message};
 use crate::host::{HELLO, Host, until};
 use crate::wat;
+
+/// A load that waits for memory is given up after 10 s.
+const BEFORE_GIVEN_UP: Duration = Duration::from_secs(8);
 
 /// A guest of which the compiler makes an image of so many bytes, from two that are far apart.
 fn far_apart(bytes: u64, says: &str) -> String {
@@ -84,6 +89,61 @@ fn large_files_that_wait_for_memory_hold_up_no_small_one() {
         assert_eq!(connection.read().text(), format!("large {at}"));
     }
     host.at_rest();
+}
+
+/// Of a file that could not be loaded, and is replaced by one that waits for memory, nothing bad is
+/// known any more.
+#[test]
+fn what_has_been_mended_waits_like_any_other() {
+    let (host, mut holds) = held(832, "fresh");
+    let large = host.handlers().join("large.wat");
+    std::fs::write(&large, "(module").expect("a file");
+    host.status_when("failed", PATIENCE, |status| status.failed == 1);
+    host.get("/large").assert_problem(503);
+    let mended = host.handlers().join("large.new");
+    let text = wat::says("mended") + "\n;; " + &"x".repeat(3 * MIB as usize);
+    std::fs::write(&mended, text).expect("a file");
+    std::fs::rename(&mended, &large).expect("its file");
+    host.status_when("seen", BEFORE_GIVEN_UP, |status| status.failed == 0);
+    let mut asks = host.connect();
+    asks.send(message("GET", "/large", &[], b""));
+    host.status_when("it waits", PATIENCE, |status| status.in_flight == 2);
+    asks.assert_silent();
+    holds.send("done");
+    assert_eq!(holds.read().status, 200);
+    assert_eq!(asks.read().text(), "mended");
+    host.at_rest();
+}
+
+/// A host with 64 MiB of which one call holds so many pages until it is sent four bytes.
+#[track_caller]
+fn held(pages: u32, isolation: &str) -> (Host, Connection) {
+    let host = host(&[("hoard", hoard(pages, 0, 0))], "64MiB").args(["--isolation", isolation]);
+    let host = host.args(["--workers", "1", "--deadline", "8s"]).start();
+    host.settled();
+    let mut holds = host.connect();
+    holds.send("POST /hoard HTTP/1.1\r\nhost: guest.test\r\ncontent-length: 4\r\n\r\n");
+    host.status_when("held", PATIENCE, |status| status.instances_out == 1);
+    host.assert_serves("/good");
+    (host, holds)
+}
+
+/// A call under `reuse` leaves an instance ready with what it has taken. That is given up for a
+/// load which began to wait before.
+#[test]
+fn what_is_kept_ready_since_is_given_up_for_a_load_that_waits() {
+    let (host, mut holds) = held(448, "reuse");
+    let text = wat::says("large") + "\n;; " + &"x".repeat(10 * MIB as usize);
+    std::fs::write(host.handlers().join("large.wat"), text).expect("a file");
+    host.wait_log_with(&["memory is short"]);
+    let mut asks = host.connect();
+    asks.send(message("GET", "/large", &[], b""));
+    host.status_when("it waits", PATIENCE, |status| status.in_flight == 2);
+    // What was ready when it began to wait has been given up.
+    host.status_when("relieved", PATIENCE, |status| status.instances_ready == 0);
+    holds.send("done");
+    assert_eq!(holds.read().status, 200);
+    assert_eq!(asks.read().text(), "large");
 }
 
 /// What a thread has loaded is freed by others, and goes back to the kernel though that thread has

@@ -39,8 +39,10 @@ fn what_is_written_before_is_bounded_and_charged() {
     }
     let flags = ["--workers", "1", "--response-max", "4MiB", "--deadline", "60s"];
     let host = start(&flags);
-    assert_eq!(text(&host, "/probe/write-first?4000").len() as u64, 4000 * KIB);
     let before = assert_as_new(&host).memory_used;
+    let is_back = |status: &crate::host::Status| status.memory_used <= before;
+    assert_eq!(text(&host, "/probe/write-first?4000").len() as u64, 4000 * KIB);
+    host.status_when("its memory back", PATIENCE, is_back);
     // What may wait, and what the guest has made of it itself.
     let most = [("write-first?5000", 5000 * KIB + 5 * MIB), ("write-bytes-first?1000000", 8 * MIB)];
     for (behaviour, most) in most {
@@ -50,7 +52,6 @@ fn what_is_written_before_is_bounded_and_charged() {
         let full = host.status_when("full", PATIENCE, is_full);
         assert!(full.memory_used < before + most, "{behaviour}: {before}, then {full:?}");
         drop(wire);
-        let is_back = |status: &crate::host::Status| status.memory_used <= before;
         host.status_when("its memory back", PATIENCE, is_back);
         assert_as_new(&host);
     }

@@ -53,6 +53,18 @@ def spin(rounds):
     )
 
 
+CLOCK = '(import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))'
+
+
+def starting(rounds):
+    """A guest whose start-up code takes so many rounds in each instance, since it reads the clock."""
+    start = (
+        '(func (export "_initialize") (local $i i32)\n'
+        f"(drop (call $clock (i32.const 1) (i64.const 0) (i32.const 64))) {spin(rounds)})"
+    )
+    return guest(CLOCK, 1, "").removesuffix(")") + start + ")"
+
+
 FILL = "(memory.fill (i32.const 4096) (i32.const 1) (i32.const 0x7c00000))"
 STRAIGHT = "(drop (i32.load (i32.const 0)))\n" * 700_000
 
@@ -80,6 +92,11 @@ NEIGHBOURS = {
     "near-a-quantum": (guest("", 1, spin(600_000)), ["x"], MANY_CALLERS),
     "half-a-quantum": (guest("", 1, spin(300_000)), ["x"], MANY_CALLERS),
     "two-quanta": (guest("", 1, spin(1_500_000)), ["x"], MANY_CALLERS),
+    # The same on a faster machine, where 2,800,000 rounds take a millisecond.
+    "a-millisecond": (guest("", 1, spin(2_800_000)), ["x"], MANY_CALLERS),
+    "start-half": (starting(1_400_000), ["x"], MANY_CALLERS),
+    "start-a-millisecond": (starting(2_800_000), ["x"], MANY_CALLERS),
+    "start-two": (starting(5_600_000), ["x"], MANY_CALLERS),
 }
 
 

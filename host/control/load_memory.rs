@@ -235,13 +235,14 @@ impl LoadMemory {
     /// Says that all that wait have tried.
     pub fn end(&mut self) {
         if !self.is_blocked {
-            self.set_first(None);
+            self.clear();
         }
     }
 
     /// Says that none waits for memory now: none waits at all, or they wait for something else.
     pub fn clear(&mut self) {
-        self.set_first(None);
+        self.room.lock().beside_first = None;
+        self.first = None;
     }
 
     /// Memory for the load of a handler, if it need not wait for it. Does not wait.
@@ -260,28 +261,26 @@ impl LoadMemory {
         }
         let before = self.first.take().filter(|first| first.id == id);
         let (since, short) = before.map_or((now, None), |first| (first.since, first.short));
-        let memory = self.room.memory.clone();
         let has_room = self.room.has(&self.room.lock(), 0, bytes);
         let is_asking = short.as_ref().is_none_or(|short| now - short.asked >= ASK_EVERY);
         // Where it is asked for, what is kept ready is given up for it.
-        if has_room && (is_asking || memory.has(as_usize(bytes))) {
+        if has_room && (is_asking || self.room.memory.has(as_usize(bytes))) {
             let mut place = self.room.place(need);
             let is_taken = place.raise_to(bytes, &mut self.room.lock());
             if is_taken {
-                self.set_first(None);
+                self.clear();
                 return Some(Ok(place));
             }
         }
-        let short = self.short(bytes, short, (has_room && is_asking).then_some(now), now);
+        let short = self.short(bytes, short, has_room && is_asking, now);
         if short.as_ref().is_some_and(|short| now - short.since >= PATIENCE) {
-            self.set_first(None);
+            self.clear();
             return Some(Err(too_little(bytes)));
         }
         self.is_blocked = true;
-        let is_long = now.saturating_duration_since(since) >= ALONE;
-        let may_pass = is_long && self.waits_anyway(bytes);
-        self.set_first(Some(First { id, since, short }));
+        let may_pass = now - since >= ALONE && self.waits_anyway(bytes);
         self.room.lock().beside_first = Some(if may_pass { bytes / LESS } else { 0 });
+        self.first = Some(First { id, since, short });
         None
     }
 
@@ -298,20 +297,20 @@ impl LoadMemory {
         &self,
         bytes: u64,
         before: Option<Short>,
-        asked: Option<Instant>,
+        is_asked: bool,
         now: Instant,
     ) -> Option<Short> {
         let memory = &self.room.memory;
-        match (before, asked) {
-            (Some(short), Some(asked)) => Some(Short { asked, ..short }),
-            (Some(short), None) => (!memory.has(as_usize(bytes))).then_some(short),
-            (None, Some(asked)) => {
+        match before {
+            Some(short) if is_asked => Some(Short { asked: now, ..short }),
+            Some(short) => (!memory.has(as_usize(bytes))).then_some(short),
+            None if is_asked => {
                 let is_modest = bytes <= memory.total() as u64 / ROOM_PART;
                 // No guest grows into what others give back meanwhile.
                 let want = is_modest.then(|| memory.want(as_usize(bytes)));
-                Some(Short { since: now, asked, _want: want })
+                Some(Short { since: now, asked: now, _want: want })
             }
-            (None, None) => None,
+            None => None,
         }
     }
 
@@ -327,11 +326,6 @@ impl LoadMemory {
         // A place that is dropped looks for it, too.
         drop(all);
         is_taken.then_some(place)
-    }
-
-    fn set_first(&mut self, first: Option<First>) {
-        self.room.lock().beside_first = first.as_ref().map(|_| 0);
-        self.first = first;
     }
 }
 

@@ -54,6 +54,16 @@ impl Outgoing {
         asked
     }
 
+    /// Waits until it is known whether there is anything in it. With the head of a request that
+    /// announces no bytes its server has all of it, so that is sent once there are none.
+    pub async fn known(&mut self) {
+        std::future::poll_fn(|cx| {
+            self.ask(cx);
+            if self.has_ended || self.next.is_some() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
     /// Why it is not to be sent as one of so many bytes, if that is known before.
     pub fn fault(&self, announced: u64) -> Option<Failure> {
         match &self.next.as_ref()?.0 {
@@ -72,8 +82,10 @@ impl Outgoing {
         }
         let hint = self.body.size_hint();
         match Pin::new(&mut self.body).poll_frame(cx) {
-            // Nothing is known by it.
-            Poll::Ready(Some(Ok(piece))) if piece.data_ref().is_some_and(Bytes::is_empty) => {}
+            // Nothing is known by it. It is asked again, in its turn.
+            Poll::Ready(Some(Ok(piece))) if piece.data_ref().is_some_and(Bytes::is_empty) => {
+                cx.waker().wake_by_ref();
+            }
             Poll::Ready(Some(piece)) => self.next = Some((piece, hint)),
             Poll::Ready(None) => self.has_ended = true,
             Poll::Pending => {}

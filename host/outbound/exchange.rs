@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-use super::body::{Progress, Returning, Turn, Upload};
+use super::body::{Outgoing, Progress, Returning, Turn, Upload};
 use super::link::{self, Link, Unanswered};
 use super::policy::{Destination, Host};
 use super::way::{Lent, Way};
@@ -62,12 +62,12 @@ impl Outbound {
             return;
         };
         let way = self.way(&key);
-        let (mut head, body) = request.into_parts();
-        // hyper does not look at a body of no bytes.
-        let announced = announced(&mut head.headers, body.is_end_stream()).and_then(|announced| {
-            let fault = announced.and_then(|bytes| body.fault(bytes));
-            fault.map_or(Ok(announced), Err)
-        });
+        let (mut head, mut body) = request.into_parts();
+        let announced = tokio::select! {
+            biased;
+            () = reply.closed() => return,
+            announced = announced(&mut head.headers, &mut body) => announced,
+        };
         let announced = match announced {
             Ok(announced) => announced,
             Err(failure) => {
@@ -271,19 +271,23 @@ fn fit(request: &mut Request<Upload>, link: &Link, destination: &Destination, ta
 /// How long the body is that a guest has announced, if it has.
 ///
 /// # Errors
-/// That is not one number, or there is no body and should be one: the server would take the next
-/// request for it.
-fn announced(headers: &mut HeaderMap, is_empty: bool) -> Result<Option<u64>, Failure> {
+/// That is not one number; there is no body and should be one: the server would take the next
+/// request for it; or the body has more than that from the beginning.
+async fn announced(headers: &mut HeaderMap, body: &mut Outgoing) -> Result<Option<u64>, Failure> {
     if !unify_length(headers) {
         return Err(Failure::Protocol);
     }
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     let length = length.map(|length| length.parse().map_err(|_| Failure::Protocol)).transpose()?;
-    if is_empty && length.is_some_and(|length| length > 0) {
-        Err(Failure::Body)
-    } else {
-        Ok(length)
+    let Some(bytes) = length else { return Ok(None) };
+    if bytes > 0 && body.is_end_stream() {
+        return Err(Failure::Body);
     }
+    if bytes == 0 {
+        // hyper does not look at a body of no bytes.
+        body.known().await;
+    }
+    body.fault(bytes).map_or(Ok(length), Err)
 }
 
 /// A second copy of a request that may be sent twice: it changes nothing and has no body (RFC 9110,

@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Flags, Limits, LogFormat};
+use crate::config::{self, Flags, LogFormat};
 use crate::control::{self, RouteLine, Source};
 use crate::guest::check::{self, Report};
 use crate::guest::child;
@@ -155,7 +156,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Verb::Serve { dir, flags } => serve(&flags, Source::Folder(dir)),
         Verb::Demo { many: None, also, mut flags, .. } => {
             flags.native = true;
-            flags.guests.any_body = &control::STREAMING_GUESTS;
+            flags.grants.any_body = &control::STREAMING_GUESTS;
             serve(&flags, Source::Demo(beside(also)))
         }
         Verb::Demo { many: Some(count), many_dir, mut flags, .. } => {
@@ -215,9 +216,9 @@ fn compile(log: &str) -> anyhow::Result<ExitCode> {
 fn check(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
     platform::require()?;
     let _log = log::start(LogFormat::Text, "warn")?;
-    let mut failed = false;
+    let (mut failed, grants) = (false, Arc::default());
     for file in files {
-        let mut report = check::inspect(file, &Limits::default());
+        let mut report = check::inspect(file, &grants);
         if let (Ok(()), Some(reason)) = (&report.verdict, control::scan::misnamed(file)) {
             report.verdict = Err(reason);
         }

@@ -1,7 +1,7 @@
 //! From raw flags to a `Config`: every default, every range and every message about a bad value.
 //!
 //! [`Flags`] is what was typed, [`Flags::validate`] collects all mistakes before it reports any.
-//! Imports nothing of ours and does not know who uses the result.
+//! Knows the grants, which are its result, and not who uses them.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -9,30 +9,23 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::uri::Authority;
-use serde::{Deserialize, Serialize};
-
 use admission::AdmissionFlags;
-use amount::{
-    BODY, Bound, COMPILE_CPU, COMPILE_MEMORY, CPU, DEADLINE, HEADER, LOADED, MAPPINGS, MEMORY,
-    RESPONSE, TOTAL,
-};
+use amount::{Bound, LOADED, MAPPINGS, TOTAL};
 use connections::ConnectionFlags;
-use guests::GuestFlags;
-use outbound::OutboundFlags;
+use grants::GrantFlags;
+use http::uri::Authority;
 
 mod address;
 mod admission;
 mod amount;
 mod connections;
-mod guests;
+mod grants;
 mod machine;
 mod outbound;
 
-pub use admission::{Admission, QueueLimits};
+pub use admission::Admission;
 pub use connections::{Balance, ConnectionLimits};
-pub use guests::{Guests, Words};
-pub use outbound::{Allowance, Hosts, Network, Outbound};
+pub use grants::{GrantTable, Largest};
 
 /// How the host serves: valid by construction, fixed for the life of the process.
 #[derive(Clone, Debug)]
@@ -42,18 +35,14 @@ pub struct Config {
     /// How much nicer than the workers the slow lane is, by the scale of nice(1); `None` for no
     /// slow lane: all calls stay with their workers.
     pub slow_nice: Option<i32>,
-    pub isolation: Isolation,
     /// Whether the native twins of the demo guests are served under `/native/`.
     pub native: bool,
     pub upstream: Option<Upstream>,
-    pub limits: Limits,
-    /// What single guests are given, some limits among it.
-    pub guests: Guests,
+    /// What each handler may use.
+    pub grants: GrantTable,
     pub admission: Admission,
     pub connections: ConnectionLimits,
-    pub outbound: Outbound,
     pub balance: Balance,
-    pub compile: CompileLimits,
     /// Memory that all guests together may have: instances, bodies that are kept, and code.
     pub memory_bytes_total: usize,
     /// Memory for loaded guests, past which idle ones are unloaded.
@@ -62,38 +51,6 @@ pub struct Config {
     pub mappings_max: Option<u64>,
     /// Where compiled guests are kept; `None` compiles at every start.
     pub cache_dir: Option<PathBuf>,
-}
-
-/// What compiling one guest may use.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct CompileLimits {
-    /// CPU time of all its threads.
-    pub cpu_max: Duration,
-    pub memory_bytes_max: usize,
-}
-
-/// What one guest may use. Every limit is finite but for that on what only passes through.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Limits {
-    /// All memories of one instance together.
-    pub memory_bytes_max: usize,
-    /// Wall time from the request to the response head.
-    pub deadline: Duration,
-    /// CPU time of one request.
-    pub cpu_max: Duration,
-    /// Request body; `None` is any size.
-    pub body_bytes_max: Option<u64>,
-    /// Response body.
-    pub response_bytes_max: usize,
-    /// Request head and response head, each.
-    pub header_bytes_max: usize,
-}
-
-/// Whether a request can see what an earlier one left in the guest: `Fresh` never, `Reuse` yes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Isolation {
-    Fresh,
-    Reuse,
 }
 
 /// Where requests go that no guest answers.
@@ -111,8 +68,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// The heading over the limits in `--help`.
-const LIMITS: &str = "Limits of one guest";
 /// The heading over the limits of all guests together.
 const TOGETHER: &str = "Limits of the host";
 /// The heading over the limits of loading.
@@ -124,7 +79,6 @@ const UPSTREAM: &str =
     "Forward to http://HOST[:PORT][/BASE] what no guest answers [default: answer 404]";
 const SLOW: &str =
     "How far long calls stand back behind short ones, 0 to 19 as in nice(1), or off for not at all";
-const BODY_HELP: &str = "Request body of any guest, or of one; may be repeated, none is any size";
 const MEMORY_TOTAL: &str = "Memory of all instances, of large bodies on their way and of loaded \
     guests [default: three quarters of the machine's, or of the cgroup's]";
 /// Its weight is a twentieth of that of the workers: what long calls get while short ones keep
@@ -152,10 +106,6 @@ pub struct Flags {
     #[arg(long, value_name = "least|kernel", default_value = "least")]
     pub balance: String,
 
-    /// A sandbox for each request, or one that serves many requests in turn
-    #[arg(long, value_name = "fresh|reuse", default_value = "fresh")]
-    pub isolation: String,
-
     /// Serve the native twins of the demo guests under /native/
     #[arg(long)]
     pub native: bool,
@@ -180,46 +130,14 @@ pub struct Flags {
     #[arg(long)]
     pub no_cache: bool,
 
-    /// Memory of one instance
-    #[arg(long, value_name = "SIZE", help_heading = LIMITS, default_value_t = MEMORY.default())]
-    pub memory_max: String,
-
-    /// Time until a guest must have answered
-    #[arg(long, value_name = "TIME", help_heading = LIMITS, default_value_t = DEADLINE.default())]
-    pub deadline: String,
-
-    /// CPU time of one request
-    #[arg(long, value_name = "TIME", help_heading = LIMITS, default_value_t = CPU.default())]
-    pub cpu_max: String,
-
-    #[arg(
-        long,
-        value_name = "[GUEST=]SIZE|none",
-        help_heading = LIMITS,
-        help = BODY_HELP,
-        default_values_t = [BODY.default()]
-    )]
-    pub body_max: Vec<String>,
-
-    /// Response body
-    #[arg(long, value_name = "SIZE", help_heading = LIMITS, default_value_t = RESPONSE.default())]
-    pub response_max: String,
-
-    /// Request head and response head, each
-    #[arg(long, value_name = "SIZE", help_heading = LIMITS, default_value_t = HEADER.default())]
-    pub header_max: String,
-
     #[command(flatten)]
-    pub guests: GuestFlags,
+    pub grants: GrantFlags,
 
     #[command(flatten)]
     pub admission: AdmissionFlags,
 
     #[command(flatten)]
     pub connections: ConnectionFlags,
-
-    #[command(flatten)]
-    pub outbound: OutboundFlags,
 
     #[arg(long, value_name = "SIZE", help_heading = TOGETHER, help = MEMORY_TOTAL)]
     pub memory_total: Option<String>,
@@ -230,24 +148,6 @@ pub struct Flags {
     /// Memory for loaded guests; past it, those idle longest are unloaded until they are asked for
     #[arg(long, value_name = "SIZE", help_heading = LOADING, default_value_t = LOADED.default())]
     pub loaded_max: String,
-
-    /// CPU time of compiling one guest
-    #[arg(
-        long,
-        value_name = "TIME",
-        help_heading = LOADING,
-        default_value_t = COMPILE_CPU.default()
-    )]
-    pub compile_max: String,
-
-    /// Memory of compiling one guest
-    #[arg(
-        long,
-        value_name = "SIZE",
-        help_heading = LOADING,
-        default_value_t = COMPILE_MEMORY.default()
-    )]
-    pub compile_memory_max: String,
 }
 
 /// Everything wrong with what was typed, each as `--flag: reason; what to do`.
@@ -261,30 +161,18 @@ impl Flags {
     /// and how much memory there is.
     pub fn validate(&self) -> Result<(Config, LogFormat), Mistakes> {
         let mut mistakes = Mistakes::default();
-        let mut guests = Guests::default();
         let mut config = Config {
             listen: address::listen(&self.listen, &mut mistakes),
             workers: mistakes.check("--workers", workers(self.workers.as_deref()), 1),
             slow_nice: mistakes.check("--slow-priority", slow_nice(&self.slow_priority), None),
-            isolation: mistakes.check(
-                "--isolation",
-                choice(
-                    &self.isolation,
-                    &[("fresh", Isolation::Fresh), ("reuse", Isolation::Reuse)],
-                ),
-                Isolation::Fresh,
-            ),
             native: self.native,
             upstream: self.upstream.as_deref().and_then(|url| {
                 mistakes.check("--upstream", address::upstream(url).map(Some), None)
             }),
-            limits: self.limits(&mut guests, &mut mistakes),
-            guests,
+            grants: self.grants.validate(&mut mistakes),
             admission: self.admission.validate(&mut mistakes),
             connections: self.connections.validate(&mut mistakes),
-            outbound: self.outbound.validate(&mut mistakes),
             balance: mistakes.check("--balance", Balance::parse(&self.balance), Balance::DEFAULT),
-            compile: self.compile(&mut mistakes),
             memory_bytes_total: self.memory_total(&mut mistakes),
             loaded_bytes_max: bytes(mistakes.amount(&LOADED, &self.loaded_max)),
             mappings_max: MAPPINGS
@@ -299,22 +187,6 @@ impl Flags {
         if mistakes.0.is_empty() { Ok((config, format)) } else { Err(mistakes) }
     }
 
-    /// The limits of a guest of which nothing special is said; what is goes to `guests`.
-    fn limits(&self, guests: &mut Guests, mistakes: &mut Mistakes) -> Limits {
-        Limits {
-            memory_bytes_max: bytes(mistakes.amount(&MEMORY, &self.memory_max)),
-            deadline: mistakes.time(&DEADLINE, &self.deadline),
-            cpu_max: mistakes.time(&CPU, &self.cpu_max),
-            body_bytes_max: {
-                let (given, most) = self.guests.validate(&self.body_max, mistakes);
-                *guests = given;
-                most
-            },
-            response_bytes_max: bytes(mistakes.amount(&RESPONSE, &self.response_max)),
-            header_bytes_max: bytes(mistakes.amount(&HEADER, &self.header_max)),
-        }
-    }
-
     /// What was typed, or three quarters of what there is: the rest is for the host itself, for
     /// the compilers, and for whatever else runs there.
     fn memory_total(&self, mistakes: &mut Mistakes) -> usize {
@@ -324,13 +196,6 @@ impl Flags {
                 machine::memory_bytes().map_or(TOTAL.default, |bytes| TOTAL.clamp(bytes / 4 * 3))
             }
         })
-    }
-
-    fn compile(&self, mistakes: &mut Mistakes) -> CompileLimits {
-        CompileLimits {
-            cpu_max: Duration::from_millis(mistakes.amount(&COMPILE_CPU, &self.compile_max)),
-            memory_bytes_max: bytes(mistakes.amount(&COMPILE_MEMORY, &self.compile_memory_max)),
-        }
     }
 
     fn cache_folder(&self) -> Result<Option<PathBuf>, String> {
@@ -345,45 +210,6 @@ impl Flags {
             Some(dir) => Ok(Some(dir)),
             None => Ok(user_cache_folder("guesthouse")),
         }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            memory_bytes_max: bytes(MEMORY.default),
-            deadline: Duration::from_millis(DEADLINE.default),
-            cpu_max: Duration::from_millis(CPU.default),
-            body_bytes_max: Some(BODY.default),
-            response_bytes_max: bytes(RESPONSE.default),
-            header_bytes_max: bytes(HEADER.default),
-        }
-    }
-}
-
-impl Limits {
-    /// How much of a request's body the host keeps for a guest: all that it takes, or where that is
-    /// any size, as much as the guest could keep itself.
-    pub fn kept_bytes_max(&self) -> u64 {
-        self.body_bytes_max.unwrap_or(self.memory_bytes_max as u64)
-    }
-}
-
-impl Default for CompileLimits {
-    fn default() -> Self {
-        Self {
-            cpu_max: Duration::from_millis(COMPILE_CPU.default),
-            memory_bytes_max: bytes(COMPILE_MEMORY.default),
-        }
-    }
-}
-
-impl fmt::Display for Isolation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Fresh => "fresh",
-            Self::Reuse => "reuse",
-        })
     }
 }
 

@@ -24,7 +24,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::config::{Config, Isolation};
+use crate::config::Config;
+use crate::grants::Isolation;
 use crate::guest::{Loader, load};
 use crate::log::escape;
 use crate::registry::route::{Pattern, Route};
@@ -75,7 +76,7 @@ impl Control {
             let tell = tell.clone();
             Arc::new(move |id| tell(Event::Wanted(id)))
         };
-        let mut entries = Entries::new(want);
+        let mut entries = Entries::new(want, config.grants.clone());
         let now = Instant::now();
         let path = match source {
             Source::Demo(beside) => {
@@ -93,11 +94,11 @@ impl Control {
             add_all(&mut entries, found.found.into_iter().map(Newcomer::of_file), now);
         }
         let snapshot = rescan::snapshot(&entries, &[], config.native)?;
-        report(snapshot.table.routes(), config);
+        report(snapshot.table.routes());
         warn_of_strangers(&entries, config);
         let registry = Arc::new(Registry::new(snapshot));
         let done = move |done| tell(Event::Done(done));
-        let loaders = Loaders::start(loader, config, done)?;
+        let loaders = Loaders::start(loader, done)?;
         let room = Room::new(config.loaded_bytes_max, loader.engines.resources.clone());
         let room = (room, LoadMemory::new(loader.engines.memory.clone()));
         let mut reload = Reload::new(entries, registry.clone(), folder, loaders, heard, room);
@@ -147,10 +148,10 @@ fn demo() -> Result<Vec<Newcomer>> {
 }
 
 /// Logs a line per route, as far as anyone would read them.
-fn report(routes: &[Route<Target>], config: &Config) {
+fn report(routes: &[Route<Target>]) {
     for route in routes.iter().take(ROUTES_SHOWN_MAX) {
         let isolation = match &route.target {
-            Target::Handler(_) => config.isolation.to_string(),
+            Target::Handler(handler) => handler.grants.isolation.to_string(),
             Target::Native(_) => "native".into(),
             Target::Landing => "page".into(),
         };
@@ -160,7 +161,11 @@ fn report(routes: &[Route<Target>], config: &Config) {
     if let Some(more) = routes.len().checked_sub(ROUTES_SHOWN_MAX).filter(|more| *more > 0) {
         tracing::info!("and {more} more; `guesthouse routes` prints them all");
     }
-    if config.isolation == Isolation::Reuse {
+    let is_reused = |route: &Route<Target>| match &route.target {
+        Target::Handler(handler) => handler.grants.isolation == Isolation::Reuse,
+        Target::Native(_) | Target::Landing => false,
+    };
+    if routes.iter().any(is_reused) {
         tracing::info!("isolation reuse: a request can see what an earlier one left in the guest");
     }
 }
@@ -168,8 +173,7 @@ fn report(routes: &[Route<Target>], config: &Config) {
 /// Names in flags that no handler has may be mistyped, or may come later.
 fn warn_of_strangers(entries: &Entries, config: &Config) {
     let is_known = |name: &str| entries.iter().any(|(_, it)| &*it.handler.name == name);
-    let settings = config.guests.strangers(is_known).into_iter();
-    for (flag, guest) in settings.chain(config.outbound.unknown(is_known)) {
+    for (flag, guest) in config.grants.unknown(is_known) {
         let guest = escape(guest.as_bytes(), 512);
         tracing::warn!(
             "{flag}: no handler is called {guest}; a name is a file's path below the handler \

@@ -13,6 +13,7 @@ pub mod compile;
 pub mod component;
 pub mod core;
 pub mod engine;
+mod environment;
 pub mod failure;
 pub mod header;
 mod health;
@@ -53,7 +54,7 @@ pub use instance::Instance;
 pub use load::Loader;
 pub use pool::Pool;
 
-use crate::config::{Isolation, Limits, Words};
+use crate::grants::{Grants, Isolation};
 use crate::log::Quota;
 use crate::message::Reject;
 use allocator::Freed;
@@ -72,7 +73,6 @@ pub struct Guest {
     pub id: usize,
     /// The number of its engine.
     pub engine: usize,
-    pub isolation: Isolation,
     pub about: Arc<About>,
     /// Bytes that the engine keeps for each of its instances.
     record_bytes: usize,
@@ -104,9 +104,8 @@ enum Code {
 pub struct About {
     /// Its file's path below the handler folder, without extension.
     pub name: Box<str>,
-    pub limits: Limits,
-    /// What it is told of the world.
-    pub words: Words,
+    /// What it may use.
+    pub grants: Arc<Grants>,
     pub health: Health,
     /// The host's memory, of which its instances take theirs.
     pub memory: Budget,
@@ -118,12 +117,12 @@ pub struct About {
 }
 
 impl About {
-    pub fn new(name: &str, limits: &Limits, words: &Words, memory: &Budget) -> Arc<Self> {
-        let (limits, words, memory) = (limits.clone(), words.clone(), memory.of_guest());
+    pub fn new(name: &str, grants: &Arc<Grants>, memory: &Budget) -> Arc<Self> {
+        let (grants, memory) = (grants.clone(), memory.of_guest());
         let (words_quota, ends_quota) = log::quotas();
         let health = Health::new();
         let (name, instances) = (name.into(), Tenancy::default());
-        Arc::new(About { name, limits, words, health, memory, instances, words_quota, ends_quota })
+        Arc::new(About { name, grants, health, memory, instances, words_quota, ends_quota })
     }
 }
 
@@ -147,7 +146,7 @@ impl Guest {
 
     /// Whether its instances are given requests beside each other.
     pub fn is_shared(&self) -> bool {
-        self.isolation == Isolation::Reuse
+        self.about.grants.isolation == Isolation::Reuse
             && matches!(&self.code, Code::Component(code) if code.is_concurrent())
     }
 

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod file;
+pub mod grants;
 pub mod guest;
 pub mod log;
 pub mod message;

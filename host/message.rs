@@ -381,13 +381,15 @@ pub enum Reject {
     Loop,
     /// The request's body has a transfer coding that the host does not know.
     UnknownCoding,
+    /// The request's head is larger than its handler takes.
+    HeadTooLarge,
     /// The handler passes a request on that it has changed into one that HTTP does not allow.
     InvalidRequest,
 }
 
 impl Reject {
     /// Every reject, for counters: the position is the counter's index.
-    pub const NAMES: [&'static str; 24] = [
+    pub const NAMES: [&'static str; 25] = [
         "no_route",
         "bad_path",
         "bad_host",
@@ -412,6 +414,7 @@ impl Reject {
         "loop",
         "unknown_coding",
         "invalid_request",
+        "head_too_large",
     ];
 
     /// The position of this reject's name in [`Reject::NAMES`].
@@ -441,6 +444,7 @@ impl Reject {
             Reject::Loop => 21,
             Reject::UnknownCoding => 22,
             Reject::InvalidRequest => 23,
+            Reject::HeadTooLarge => 24,
         }
     }
 

@@ -13,7 +13,7 @@ use http::header::{CONTENT_TYPE, SERVER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use workload::Reply;
 
-use crate::config::Limits;
+use crate::grants::Limits;
 use crate::message::progress::Deadline;
 use crate::message::{BASE_PATH, Reject, Request, Response, ResponseBody};
 

@@ -31,11 +31,12 @@ pub use exchange::spare;
 pub use failure::Failure;
 pub use trail::{Circle, Trail};
 
-use crate::config;
+use crate::config::Largest;
+use crate::grants::Grants;
 use crate::log::escape;
 use crate::message::RequestId;
 use crate::message::fields::METHOD_BYTES_MAX;
-use policy::{Destination, Leave, Policy};
+use policy::{Denials, Destination, Leave};
 use resolve::Resolver;
 use way::Way;
 
@@ -54,28 +55,24 @@ const BETWEEN_BYTES_TIMEOUT: Duration = Duration::from_secs(30);
 /// What all workers have in common.
 #[derive(Clone)]
 pub struct Shared {
-    policy: Arc<Policy>,
-    link: Arc<link::Config>,
+    denials: Arc<Denials>,
+    tls: link::Tls,
     resolver: Arc<Resolver>,
-    /// Requests of one guest to one destination on one worker.
-    in_flight_max: usize,
+    workers: usize,
     open_max: usize,
-    timeout_max: Duration,
 }
 
 impl Shared {
     /// Reads the certificates that this machine trusts, where any guest may send to https.
-    pub fn new(outbound: &config::Outbound, workers: usize, header_bytes_max: usize) -> Shared {
-        let is_secure = outbound.allowed.iter().any(|allowance| allowance.is_secure);
-        let roots = if is_secure { link::roots() } else { link::no_roots() };
-        let in_flight_max = outbound.in_flight_max.div_ceil(workers);
+    pub fn new(largest: &Largest, workers: usize) -> Shared {
+        let roots = if largest.outbound_is_secure { link::roots() } else { link::no_roots() };
+        let in_flight_max = largest.outbound_max.div_ceil(workers);
         Shared {
-            policy: Arc::new(Policy::new(&outbound.allowed)),
-            link: Arc::new(link::Config { tls: link::tls(roots), header_bytes_max }),
+            denials: Arc::default(),
+            tls: link::tls(roots),
             resolver: Resolver::new(),
-            in_flight_max,
+            workers,
             open_max: (OPEN_MAX / workers).max(OPEN_MIN).max(3 * in_flight_max),
-            timeout_max: outbound.timeout_max,
         }
     }
 }
@@ -116,6 +113,7 @@ pub struct Orders(UnboundedReceiver<Order>);
 /// A request on its way to the worker.
 struct Order {
     key: Key,
+    grants: Arc<Grants>,
     leave: Leave,
     whose: Option<RequestId>,
     request: Request<Outgoing>,
@@ -133,6 +131,8 @@ pub struct Answer {
 /// Who makes a request, and because of which one.
 pub struct Maker<'a> {
     pub guest: &'a str,
+    /// What it may use.
+    pub grants: &'a Arc<Grants>,
     pub request: Option<RequestId>,
     pub trail: &'a Trail,
 }
@@ -181,8 +181,9 @@ impl Door {
         if *method == Method::CONNECT || method.as_str().len() > METHOD_BYTES_MAX {
             return Err(Failure::BadMethod);
         }
-        let Some(leave) = shared.policy.leave(maker.guest, &destination) else {
-            if shared.policy.is_news(maker.guest, &destination) {
+        let allowed = &maker.grants.outbound;
+        let Some(leave) = policy::leave(&allowed.allowed, &destination) else {
+            if shared.denials.is_news(maker.guest, &destination) {
                 tell(
                     maker.guest,
                     maker.request,
@@ -196,10 +197,11 @@ impl Door {
             return Err(Failure::Denied);
         };
         maker.trail.mark(request.headers_mut());
-        let times = wanted.within(shared.timeout_max);
+        let times = wanted.within(allowed.timeout_max);
         let key = Key { guest: maker.guest.into(), destination };
         let (reply, answer) = oneshot::channel();
-        let order = Order { key, leave, whose: maker.request, request, times, reply };
+        let (grants, whose) = (maker.grants.clone(), maker.request);
+        let order = Order { key, grants, leave, whose, request, times, reply };
         // The worker is gone, and this call is about to be.
         orders.send(order).map_err(|_| Failure::Unavailable)?;
         Ok(answer)
@@ -250,12 +252,14 @@ impl Outbound {
         }
     }
 
-    fn way(&self, key: &Key) -> Rc<Way> {
+    /// The connections of a guest to one place. So many of its requests may be under way there.
+    fn way(&self, key: &Key, in_flight_max: usize) -> Rc<Way> {
         let mut ways = self.ways.borrow_mut();
         if let Some(way) = ways.get(key) {
             return way.clone();
         }
-        let way = Rc::new(Way::new(self.shared.in_flight_max, key.destination.is_secure));
+        let in_flight_max = in_flight_max.div_ceil(self.shared.workers);
+        let way = Rc::new(Way::new(in_flight_max, key.destination.is_secure));
         ways.insert(key.clone(), way.clone());
         way
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::config::QueueLimits;
+use crate::grants::QueueLimits;
 use crate::message::Reject;
 
 /// Places in a queue that is kept short. The wait in it is that many times as long as a request
@@ -59,7 +59,7 @@ impl Holder {
 
 /// A queue of requests. To who waits in it a `T` may be given.
 pub struct Queue<T = ()> {
-    limits: QueueLimits,
+    limits: Cell<QueueLimits>,
     waiting: RefCell<VecDeque<Waiting<T>>>,
     arrivals: Cell<u64>,
     refused_at: Cell<Option<Instant>>,
@@ -75,7 +75,17 @@ struct Waiting<T> {
 impl<T> Queue<T> {
     pub fn new(limits: QueueLimits) -> Self {
         let (arrivals, refused_at) = Default::default();
-        Queue { limits, waiting: RefCell::new(VecDeque::new()), arrivals, refused_at }
+        Queue {
+            limits: Cell::new(limits),
+            waiting: RefCell::new(VecDeque::new()),
+            arrivals,
+            refused_at,
+        }
+    }
+
+    /// Says how many may wait from now on, and how long.
+    pub fn limit(&self, limits: QueueLimits) {
+        self.limits.set(limits);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -146,7 +156,7 @@ impl<T> Queue<T> {
         deadline: Instant,
         turn: impl Future<Output = Result<R, Reject>>,
     ) -> Result<R, Reject> {
-        let latest = Instant::now().checked_add(self.limits.wait_max);
+        let latest = Instant::now().checked_add(self.limits.get().wait_max);
         let deadline = latest.map_or(deadline, |latest| deadline.min(latest));
         let turn = tokio::time::timeout_at(deadline.into(), pin!(turn)).await;
         turn.unwrap_or_else(|_| {
@@ -186,7 +196,7 @@ impl<T> Queue<T> {
     }
 
     fn length_max(&self) -> usize {
-        let most = self.limits.length_max;
+        let most = self.limits.get().length_max;
         let is_short = self.refused_at.get().is_some_and(|at| at.elapsed() < SHORT_FOR);
         if is_short { most.min(SHORT) } else { most }
     }

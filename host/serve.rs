@@ -36,7 +36,7 @@ use socket2::Socket;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{Config, Largest};
 use crate::guest::engine::{Engines, prepare_thread};
 use crate::guest::lane::{Entry, Lane, lower_priority};
 use crate::message::Reject;
@@ -73,6 +73,7 @@ pub struct Host {
 #[derive(Clone)]
 struct Shared {
     config: Arc<Config>,
+    largest: Largest,
     engines: Arc<Engines>,
     registry: Arc<Registry>,
     metrics: Metrics,
@@ -103,6 +104,7 @@ impl Host {
         if let Some(chosen) = config.admission.in_flight_max.filter(|chosen| *chosen > most) {
             tracing::warn!("--in-flight-max {chosen}: there are instances for {most} requests");
         }
+        let largest = config.grants.largest();
         let metrics = Metrics::new(config.workers, &Reject::NAMES);
         let (stop, stopped) = watch::channel(false);
         let (ask, asked) = watch::channel(0);
@@ -112,11 +114,8 @@ impl Host {
         let (balance, inboxes) = Balance::new(config.balance, config.workers);
         let shared = Shared {
             lane: lane.entry(),
-            outbound: outbound::Shared::new(
-                &config.outbound,
-                config.workers,
-                config.limits.header_bytes_max,
-            ),
+            outbound: outbound::Shared::new(&largest, config.workers),
+            largest,
             clients: Clients::new(&config),
             balance,
             config,

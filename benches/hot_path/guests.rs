@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use guesthouse::config::{self, Isolation, Limits, QueueLimits, Words};
+use guesthouse::config::GrantTable;
+use guesthouse::grants::{Grants, Isolation};
 use guesthouse::guest::budget::Budget;
 use guesthouse::guest::cache::Artifact;
 use guesthouse::guest::compile::{Compiler, Job};
@@ -47,7 +48,6 @@ const HELLO: &str = "/hello?name=world";
 struct Maker {
     compiler: Compiler,
     linkers: Linkers,
-    limits: Limits,
     house: Rc<House>,
 }
 
@@ -77,14 +77,14 @@ struct Calls {
 /// The rows of this file. `request` makes what the guests are asked. Not every place has the
 /// address space for pools; without them, the row that makes an instance each time is left out.
 pub fn rows(request: Ask, pooled: bool) -> Result<Vec<Row>> {
-    let limits = Limits::default();
-    let pools = || Engines::new(&limits, 1, Budget::unlimited(), None);
+    let memory_bytes_max = Grants::default().limits.memory_bytes_max;
+    let pools = || Engines::new(memory_bytes_max, 1, Budget::unlimited(), None);
     let engines = if pooled { pools() } else { Engines::unpooled() }?;
     let (compiler, linkers) = (Compiler::new()?, Linkers::new(&engines)?);
     let runtime =
         Builder::new_current_thread().enable_time().build_local(LocalOptions::default())?;
     let house = Rc::new(House { engines, lane: Lane::start(1, 0)?, runtime, request });
-    let maker = Maker { compiler, linkers, limits, house };
+    let maker = Maker { compiler, linkers, house };
 
     let asked = |name: &'static str, guest: &str, target, isolation| {
         let found = DEMO_GUESTS.iter().find(|(name, _)| *name == guest);
@@ -181,14 +181,14 @@ impl Maker {
         let house = self.house.clone();
         let (pulse, memory) = (house.engines.pulse(0), house.engines.memory.clone());
         // Nobody is behind this door.
-        let outbound = outbound::Shared::new(&config::Outbound::default(), 1, 0);
+        let outbound = outbound::Shared::new(&GrantTable::default().largest(), 1);
         let (_, door, _) = Outbound::new(&outbound);
         // What it is told is done after each request: how long a runtime takes to come to it
         // depends on what else there is to do.
         let retired = Rc::default();
         let exits = Exits { lane: house.lane.entry(), door, retired };
         let ready_max = ReadyMax { all: READY_MAX, by_engine: [READY_MAX; ENGINES] };
-        let pool = Rc::new(Pool::new(pulse, ready_max, exits, memory, QueueLimits::default()));
+        let pool = Rc::new(Pool::new(pulse, ready_max, exits, memory));
         // On a busy machine a short call can look like one that has to wait for its turn.
         house.runtime.spawn_local(pool.run_queue().clone().run());
         let (requests, spare) = (Vec::new(), HeaderMap::new());
@@ -200,17 +200,16 @@ impl Maker {
 
     /// From bytes to a guest whose instances can be reset, where they can.
     fn guest(&self, bytes: &[u8], isolation: Isolation) -> Result<Guest, Failure> {
-        let (name, limits) = ("bench", &self.limits);
+        let name = "bench";
         let is_text = !bytes.starts_with(b"\0asm");
-        let words = &Words::default();
-        let job =
-            Job { name: name.to_owned(), is_text, limits: limits.clone(), words: words.clone() };
+        let grants = Arc::new(Grants { isolation, ..Grants::default() });
+        let job = Job { name: name.to_owned(), is_text, grants: grants.clone() };
         let compiled = self.compiler.compile(&job, bytes);
         let (facts, code) = compiled.unwrap_or_else(|panic| resume_unwind(panic))?;
         let engine = self.house.engines.get(facts.class, facts.memory_bytes);
         let code = Artifact::compiled(code).code(&facts.kind, engine);
         let code = code.map_err(|error| error.to_string())?;
-        let identity = Identity { id: 0, name, isolation, limits, words };
+        let identity = Identity { id: 0, name, grants: &grants };
         let guest = self.linkers.link(&identity, &facts, &code)?;
         if facts.reset_globals.is_none() {
             return Ok(guest);
@@ -241,7 +240,7 @@ impl Calls {
     /// Serves the requests that were prepared, as `serve/pipeline.rs` does.
     fn each(&mut self, answered: impl Fn(Response)) {
         let Calls { name, is_short, house, guest, pool, requests, spare, .. } = self;
-        let limits = &guest.about.limits;
+        let limits = &guest.about.grants.limits;
         house.runtime.block_on(async {
             for request in requests.drain(..) {
                 pool.renew();

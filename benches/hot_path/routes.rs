@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use guesthouse::config::QueueLimits;
+use guesthouse::grants::QueueLimits;
 use guesthouse::message::Request;
 use guesthouse::native::Twin;
 use guesthouse::queue::Holder;

@@ -43,7 +43,7 @@ pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
     // Before anything long, so that a port in use is known at once.
     let bound = serve::bind(&config.listen, config.workers)?;
     if matches!(source, Source::Demo(_)) {
-        config.outbound.allow_own(DEMO_PROXY, &bound.reached());
+        config.grants.allow_own(DEMO_PROXY, &bound.reached());
     }
     let listening = bound.described();
     let terminal = Terminal::at_start();
@@ -59,8 +59,7 @@ pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
         let _too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
         let memory = Budget::new(config.memory_bytes_total);
         let loader = Arc::new(Loader::new(&Settings {
-            limits: &config.limits,
-            compile: config.compile,
+            memory_bytes_max: config.grants.largest().memory_bytes_max,
             workers: config.workers,
             memory: memory.clone(),
             mappings_max: config.mappings_max,

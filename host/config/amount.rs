@@ -99,7 +99,7 @@ impl Bound {
 
 /// The range of a flag that is a count.
 pub(super) struct Count {
-    flag: &'static str,
+    pub(super) flag: &'static str,
     range: (usize, usize),
 }
 
@@ -108,19 +108,16 @@ pub(super) const fn count(flag: &'static str, range: (usize, usize)) -> Count {
 }
 
 impl Count {
-    /// The count; none if it is not one, which is noted.
-    pub(super) fn check(&self, text: &str, mistakes: &mut Mistakes) -> Option<usize> {
+    pub(super) fn parse(&self, text: &str) -> Result<usize, String> {
         let (least, most) = self.range;
         match text.trim().parse() {
-            Ok(count) if (least..=most).contains(&count) => Some(count),
-            _ => {
-                let why = format!("{text:?} is not a count; choose one from {least} to {most}");
-                mistakes.check(self.flag, Err(why), None)
-            }
+            Ok(count) if (least..=most).contains(&count) => Ok(count),
+            _ => Err(format!("{text:?} is not a count; choose one from {least} to {most}")),
         }
     }
 
+    /// The count, if one was given; none if it is not one, which is noted.
     pub(super) fn optional(&self, text: Option<&str>, mistakes: &mut Mistakes) -> Option<usize> {
-        text.and_then(|text| self.check(text, mistakes))
+        text.and_then(|text| mistakes.check(self.flag, self.parse(text).map(Some), None))
     }
 }

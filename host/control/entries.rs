@@ -14,6 +14,7 @@ use slab::Slab;
 use super::load_memory::Need;
 use super::loaders::Origin;
 use super::scan::Stamp;
+use crate::config::GrantTable;
 use crate::guest::cache::Key;
 use crate::guest::child::Cancel;
 use crate::guest::load::Size;
@@ -126,11 +127,12 @@ pub struct Entries {
     changed: VecDeque<usize>,
     rest: VecDeque<usize>,
     want: Want,
+    grants: GrantTable,
 }
 
 impl Entries {
-    /// `want` is called when a request waits for a handler.
-    pub fn new(want: Want) -> Self {
+    /// `want` is called when a request waits for a handler, `grants` is what each may use.
+    pub fn new(want: Want, grants: GrantTable) -> Self {
         Entries {
             entries: Slab::new(),
             by_path: HashMap::new(),
@@ -138,6 +140,7 @@ impl Entries {
             changed: VecDeque::new(),
             rest: VecDeque::new(),
             want,
+            grants,
         }
     }
 
@@ -148,8 +151,9 @@ impl Entries {
         if let Origin::File(path) = &newcomer.origin {
             self.by_path.insert(path.clone(), id);
         }
+        let grants = self.grants.of(&newcomer.name);
         slot.insert(Entry {
-            handler: Handler::new(id, &newcomer.name, self.want.clone()),
+            handler: Handler::new(id, &newcomer.name, grants, self.want.clone()),
             pattern: newcomer.pattern,
             origin: newcomer.origin,
             stamp: newcomer.stamp,

@@ -15,7 +15,7 @@ use rustix::thread::gettid;
 
 use super::load_memory::{Need, Place};
 use super::scan::Stamp;
-use crate::config::Config;
+use crate::grants::Grants;
 use crate::guest::Loader;
 use crate::guest::allocator;
 use crate::guest::cache::Key;
@@ -51,6 +51,7 @@ pub struct Job {
     /// The handler's.
     pub id: usize,
     pub name: Box<str>,
+    pub grants: Arc<Grants>,
     pub origin: Origin,
     /// The contents that are served already; they need not be loaded again.
     pub served: Option<Key>,
@@ -98,20 +99,18 @@ impl Loaders {
     /// Not one thread can be started.
     pub fn start(
         loader: &Arc<Loader>,
-        config: &Config,
         done: impl Fn(Done) + Clone + Send + 'static,
     ) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let quick_max = cores.clamp(2, 4);
         let queue = Arc::new(Queue::default());
-        let config = Arc::new(config.clone());
         let mut threads = 0;
         while threads < quick_max + SLOW_MAX {
-            let (queue, loader, config) = (queue.clone(), loader.clone(), config.clone());
+            let (queue, loader) = (queue.clone(), loader.clone());
             let done = done.clone();
             let started = std::thread::Builder::new()
                 .name(format!("loader-{threads}"))
-                .spawn(move || work(&queue, &loader, &config, &done));
+                .spawn(move || work(&queue, &loader, &done));
             match started {
                 Ok(_) => threads += 1,
                 // Fewer do, where a system allows no more.
@@ -218,7 +217,7 @@ impl Queue {
     }
 }
 
-fn work(queue: &Queue, loader: &Loader, config: &Config, done: &impl Fn(Done)) {
+fn work(queue: &Queue, loader: &Loader, done: &impl Fn(Done)) {
     prepare_thread();
     if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
         tracing::debug!("a thread for loading has the priority of the workers: {error}");
@@ -227,7 +226,7 @@ fn work(queue: &Queue, loader: &Loader, config: &Config, done: &impl Fn(Done)) {
     while let Some(mut job) = queue.next(has_loaded) {
         has_loaded = true;
         let began = Instant::now();
-        let (stamp, outcome) = load(&mut job, loader, config);
+        let (stamp, outcome) = load(&mut job, loader);
         let (serial, id, need) = (job.serial, job.id, job.place.need());
         // What waits for its memory is looked for when this is heard of.
         drop(job);
@@ -236,20 +235,17 @@ fn work(queue: &Queue, loader: &Loader, config: &Config, done: &impl Fn(Done)) {
     }
 }
 
-fn load(job: &mut Job, loader: &Loader, config: &Config) -> (Option<Stamp>, Outcome) {
+fn load(job: &mut Job, loader: &Loader) -> (Option<Stamp>, Outcome) {
     let (stamp, source) = match read(job) {
         Ok(Some(read)) => read,
         Ok(None) => return (None, Outcome::Moved),
         Err((stamp, failure)) => return (stamp, Outcome::Failed(failure)),
     };
-    let words = &config.guests.words(&job.name);
-    let key = loader.key(&source, words);
+    let key = loader.key(&source);
     if job.served == Some(key) {
         return (stamp, Outcome::Same);
     }
-    let limits = &config.guests.limits(&job.name, &config.limits);
-    let isolation = config.isolation;
-    let whose = Identity { id: job.id, name: &job.name, isolation, limits, words };
+    let whose = Identity { id: job.id, name: &job.name, grants: &job.grants };
     let (place, cancel) = (&mut job.place, &job.cancel);
     let mut bounds = Bounds { cancel, take: &mut |code_bytes| place.take_code(code_bytes) };
     // A bug in what links strangers' modules is to cost this guest only.

@@ -299,6 +299,7 @@ impl Reload {
                 serial: self.serial,
                 id,
                 name: entry.handler.name.clone(),
+                grants: entry.handler.grants.clone(),
                 origin: entry.origin.clone(),
                 served: entry.served.map(|(key, _)| key),
                 cancel: Cancel::default(),

@@ -21,11 +21,12 @@ use super::failure::{Cause, Failure};
 use super::records::Size;
 use super::reset::PROOF_VERSION;
 use super::resources::is_shortage;
-use crate::config::Limits;
+use super::startup::Reads;
 use crate::file::{self, Unread};
+use crate::grants::Grants;
 
 /// Changes whenever the meaning of an entry changes.
-const FORMAT: &str = "guesthouse-cache-13";
+const FORMAT: &str = "guesthouse-cache-14";
 /// Bytes of the checksum at the head of an entry, and of the length behind it.
 const SUM_BYTES: usize = 32;
 const LEN_BYTES: usize = 4;
@@ -78,6 +79,8 @@ pub struct Facts {
     pub startup_each: Option<String>,
     /// The exports that run once before the first request, in their order.
     pub startup_functions: Vec<String>,
+    /// What the start-up code has read of the guest's grants, where its result is kept.
+    pub startup_reads: Reads,
     /// Mutable globals that are exported for resets; `None` if instances cannot be reset.
     pub reset_globals: Option<usize>,
 }
@@ -97,6 +100,7 @@ impl Facts {
             features: 0,
             startup_each: None,
             startup_functions: Vec::new(),
+            startup_reads: Reads::default(),
             reset_globals: None,
         }
     }
@@ -107,14 +111,6 @@ impl Facts {
         (self.slots, self.images) = (size.slots(), size.images);
         self.image_bytes = size.image_bytes;
     }
-}
-
-/// What a file's code depends on, beside its contents.
-pub struct Setup<'a> {
-    pub engines: &'a [&'a Engine],
-    /// The environment of start-up code, whose result is kept.
-    pub env: &'a [(String, String)],
-    pub limits: &'a Limits,
 }
 
 /// Names one entry.
@@ -135,19 +131,27 @@ impl Hasher for Digest {
 }
 
 impl Key {
-    /// The key of a file's contents, with everything else that their code depends on.
-    pub fn new(bytes: &[u8], is_text: bool, setup: &Setup<'_>) -> Self {
+    /// The key of a file's contents, with everything else that all code depends on.
+    pub fn new(bytes: &[u8], is_text: bool, engines: &[&Engine]) -> Self {
         let mut digest = Digest(blake3::Hasher::new());
         digest.write(FORMAT.as_bytes());
         digest.write(env!("CARGO_PKG_VERSION").as_bytes());
-        digest.write(&(setup.limits.memory_bytes_max as u64).to_le_bytes());
         digest.write(&PROOF_VERSION.to_le_bytes());
-        for engine in setup.engines {
+        for engine in engines {
             engine.precompile_compatibility_hash().hash(&mut digest);
         }
-        setup.env.hash(&mut digest);
         digest.write(&[u8::from(is_text)]);
         digest.write(bytes);
+        Key(digest.0.finalize())
+    }
+
+    /// The key of the code for a guest whose start-up code has read so much of its grants.
+    fn having_read(&self, reads: Reads, grants: &Grants) -> Self {
+        let mut digest = Digest(blake3::Hasher::new());
+        digest.write(self.0.as_bytes());
+        let env = reads.env.then_some(&grants.variables.env);
+        let memory_bytes_max = reads.memory.then_some(grants.limits.memory_bytes_max);
+        (env, memory_bytes_max).hash(&mut digest);
         Key(digest.0.finalize())
     }
 
@@ -190,12 +194,34 @@ impl Cache {
         self.dir.join(key.0.to_hex().as_str())
     }
 
-    /// The entry under a key; `None` where there is none or it is damaged. `take` takes memory for
-    /// its bytes before they are read.
+    /// The entry for a file's contents and a guest of these grants; where there is none or it is
+    /// damaged, what start-up code may have read of them. `take` takes memory for its bytes before
+    /// they are read.
     ///
     /// # Errors
     /// That of `take`, or the kernel is short of what it takes to read it.
     pub fn get(
+        &self,
+        key: &Key,
+        grants: &Grants,
+        take: &mut dyn FnMut(u64) -> Result<(), Failure>,
+    ) -> Result<Result<(Facts, Artifact), Reads>, Failure> {
+        let Some((facts, artifact)) = self.entry(key, take)? else {
+            return Ok(Err(Reads::default()));
+        };
+        let reads = facts.startup_reads;
+        if !reads.is_nothing() {
+            let entry = self.entry(&key.having_read(reads, grants), take)?;
+            return Ok(entry.ok_or(reads));
+        }
+        if facts.memory_bytes > grants.limits.memory_bytes_max as u64 {
+            // It is of a guest that may have more.
+            return Ok(Err(Reads { memory: true, ..reads }));
+        }
+        Ok(Ok((facts, artifact)))
+    }
+
+    fn entry(
         &self,
         key: &Key,
         take: &mut dyn FnMut(u64) -> Result<(), Failure>,
@@ -217,11 +243,27 @@ impl Cache {
         }
     }
 
-    /// Keeps an entry. It appears whole or not at all.
+    /// Keeps an entry for a guest of these grants. Where its start-up code has read some of them,
+    /// the entry for its contents says so and has no code.
     ///
     /// # Errors
     /// A sentence; the guest works without.
-    pub fn put(&self, key: &Key, facts: &Facts, code: &[u8]) -> Result<(), String> {
+    pub fn put(
+        &self,
+        key: &Key,
+        grants: &Grants,
+        facts: &Facts,
+        code: &[u8],
+    ) -> Result<(), String> {
+        if facts.startup_reads.is_nothing() {
+            return self.write(key, facts, code);
+        }
+        self.write(&key.having_read(facts.startup_reads, grants), facts, code)?;
+        self.write(key, facts, &[])
+    }
+
+    /// Writes an entry. It appears whole or not at all.
+    fn write(&self, key: &Key, facts: &Facts, code: &[u8]) -> Result<(), String> {
         let facts = serde_json::to_vec(facts).map_err(|error| error.to_string())?;
         // Not put together, which would take the code's memory once more.
         let parts: [&[u8]; 3] = [&(facts.len() as u32).to_le_bytes(), &facts, code];

@@ -37,6 +37,8 @@ pub struct Call {
     pub memory: Option<Memory>,
     /// Features enabled so far; what start-up code enabled holds for every request.
     pub features: u32,
+    /// Whether start-up code has read the environment, while a snapshot is made of it.
+    pub reads_env: bool,
     pub phase: Phase,
     pub exchange: Option<Exchange>,
     pub limiter: Limiter,
@@ -136,7 +138,7 @@ impl Exchange {
     /// # Errors
     /// [`Reject::BodyTooLarge`], [`Reject::NoMemory`].
     pub fn keep(&mut self, about: &About, read: &[u8]) -> Result<(), Reject> {
-        if (self.request_kept.len() + read.len()) as u64 > about.limits.kept_bytes_max() {
+        if (self.request_kept.len() + read.len()) as u64 > about.grants.limits.kept_bytes_max() {
             return Err(Reject::BodyTooLarge);
         }
         self.request_kept.extend(&about.memory, read)
@@ -170,6 +172,7 @@ impl Call {
         Call {
             memory: None,
             features,
+            reads_env: false,
             phase: Phase::StartUp,
             exchange: None,
             limiter: Limiter::new(about, PARTS),
@@ -184,7 +187,7 @@ impl Call {
         if self.wasi.is_none() {
             self.log();
         }
-        let (log, env) = (&self.log, &self.limiter.about.words.env);
+        let (log, env) = (&self.log, &self.limiter.about.grants.variables.env);
         self.wasi.get_or_insert_with(|| {
             let log = log.as_ref().expect("the log is made just above");
             let mut builder = wasmtime_wasi::WasiCtxBuilder::new();

@@ -3,13 +3,15 @@
 //! Owns nothing but the order of the findings; the judgement is the loader's own.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::budget::Budget;
 use super::child::{Bounds, Cancel};
 use super::link::Identity;
 use super::load::{Loader, Settings, Source};
 use super::{compile, component, sniff};
-use crate::config::{CompileLimits, Isolation, Limits, LogFormat, Words};
+use crate::config::LogFormat;
+use crate::grants::Grants;
 
 /// The findings about one file. Texts are as they stand in the file, so escape them for a terminal.
 pub struct Report {
@@ -29,7 +31,7 @@ impl Report {
 }
 
 /// Checks a file by doing all that serving it would do, short of a request.
-pub fn inspect(path: &Path, limits: &Limits) -> Report {
+pub fn inspect(path: &Path, grants: &Arc<Grants>) -> Report {
     let source = Source::read(path);
     let source = source.map_err(|failure| failure.reason);
     let wasm = source.as_ref().map_err(Clone::clone).and_then(|source| match source.is_text {
@@ -49,8 +51,7 @@ pub fn inspect(path: &Path, limits: &Limits) -> Report {
         }
     };
     let settings = Settings {
-        limits,
-        compile: CompileLimits::default(),
+        memory_bytes_max: grants.limits.memory_bytes_max,
         workers: 1,
         memory: Budget::unlimited(),
         mappings_max: None,
@@ -58,10 +59,9 @@ pub fn inspect(path: &Path, limits: &Limits) -> Report {
         log: LogFormat::Text,
     };
     let loaded = Loader::new(&settings).map_err(|error| format!("{error:#}")).and_then(|loader| {
-        let (name, isolation) = (&*path.to_string_lossy(), Isolation::Fresh);
-        let key = loader.key(&source, &Words::default());
-        let words = &Words::default();
-        let whose = Identity { id: 0, name, isolation, limits, words };
+        let name = &*path.to_string_lossy();
+        let key = loader.key(&source);
+        let whose = Identity { id: 0, name, grants };
         let mut bounds = Bounds { cancel: &Cancel::default(), take: &mut |_| Ok(()) };
         loader.load(&source, key, &whose, &mut bounds).map_err(|failure| failure.reason)
     });

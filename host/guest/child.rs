@@ -24,7 +24,8 @@ use serde::{Deserialize, Serialize};
 use super::cache::Facts;
 use super::compile::Job;
 use super::failure::{Failure, Reason};
-use crate::config::{CompileLimits, Limits, LogFormat, Words};
+use crate::config::LogFormat;
+use crate::grants::{CompileLimits, Grants};
 use crate::log::escape;
 
 pub use inside::{run, shut_off};
@@ -78,7 +79,6 @@ pub struct Bounds<'a> {
 /// How children are started.
 #[derive(Clone, Copy, Debug)]
 pub struct Children {
-    pub limits: CompileLimits,
     pub log: LogFormat,
 }
 
@@ -86,7 +86,6 @@ pub struct Children {
 #[derive(Serialize, Deserialize)]
 struct Order {
     job: Job,
-    limits: CompileLimits,
     /// The process that asked.
     parent: u32,
 }
@@ -138,10 +137,10 @@ impl Children {
         bytes: &[u8],
         bounds: &mut Bounds<'_>,
     ) -> Result<(Facts, Vec<u8>), Failure> {
-        let limits = job.limits.clone();
+        let grants = job.grants.clone();
         self.attempt(job, bytes, bounds).map_err(|lost| match lost {
             Lost::To(failure) => failure,
-            Lost::Crash(how) if self.compiles_at_all(limits) => Failure::of_file(format!(
+            Lost::Crash(how) if self.compiles_at_all(&grants) => Failure::of_file(format!(
                 "the compiler failed on it{how}; please report the file as a bug"
             )),
             Lost::Crash(how) => Failure::of_unclear(format!(
@@ -153,11 +152,11 @@ impl Children {
 
     /// Whether it is a guest that makes a compiler crash, or whatever is the matter with this
     /// machine.
-    fn compiles_at_all(&self, limits: Limits) -> bool {
+    fn compiles_at_all(&self, grants: &Arc<Grants>) -> bool {
         static COMPILES: AtomicBool = AtomicBool::new(false);
         if !COMPILES.load(Ordering::Relaxed) {
             let name = "smallest".to_owned();
-            let job = Job { name, is_text: true, limits, words: Words::default() };
+            let job = Job { name, is_text: true, grants: grants.clone() };
             let mut bounds = Bounds { cancel: &Cancel::default(), take: &mut |_| Ok(()) };
             let tried = self.attempt(job, SMALLEST.as_bytes(), &mut bounds);
             COMPILES.store(tried.is_ok(), Ordering::Relaxed);
@@ -171,8 +170,8 @@ impl Children {
         bytes: &[u8],
         bounds: &mut Bounds<'_>,
     ) -> Result<(Facts, Vec<u8>), Lost> {
-        let job_limits = (job.limits.cpu_max, job.limits.deadline);
-        let order = Order { job, limits: self.limits, parent: std::process::id() };
+        let grants = job.grants.clone();
+        let order = Order { job, parent: std::process::id() };
         let no_child = |error: io::Error| {
             Lost::To(Failure::of_process("could not start a process to compile it in", &error))
         };
@@ -180,8 +179,8 @@ impl Children {
         let start = || self.start(&order, bytes, stderr.try_clone()?);
         let (mut child, verdict) = start().map_err(no_child)?;
         // Its start-up code may use its own CPU time, and wait for its own deadline.
-        let cpu = self.limits.cpu_max + job_limits.0;
-        let patience = cpu * PATIENCE + job_limits.1;
+        let cpu = grants.compile.cpu_max + grants.limits.cpu_max;
+        let patience = cpu * PATIENCE + grants.limits.deadline;
         let end = wait(&mut child, verdict, patience, bounds);
         reap(child);
         let end = end.map_err(no_child)?;
@@ -194,7 +193,7 @@ impl Children {
             End::Frame(frame) => read_verdict(frame),
             End::Refused(failure) => Err(Lost::To(failure)),
             End::Exit(status) if status.success() => Err(Lost::To(no_verdict())),
-            End::Exit(status) => Err(self.obituary(status, cpu, &said)),
+            End::Exit(status) => Err(self.obituary(status, &grants.compile, cpu, &said)),
             End::GivenUp => {
                 let reason = "compiling it did not come to an end: try again";
                 Err(Lost::To(Failure::of_file(reason.into())))
@@ -225,12 +224,18 @@ impl Children {
     }
 
     /// Why a child ended without a verdict, in words.
-    fn obituary(&self, status: ExitStatus, cpu: Duration, said: &str) -> Lost {
+    fn obituary(
+        &self,
+        status: ExitStatus,
+        compile: &CompileLimits,
+        cpu: Duration,
+        said: &str,
+    ) -> Lost {
         if said.contains("memory allocation of") {
             return Lost::To(Failure::of_file(format!(
                 "compiling it took more than {} MiB of memory: make it smaller, or raise \
                  --compile-memory-max",
-                self.limits.memory_bytes_max >> 20
+                compile.memory_bytes_max >> 20
             )));
         }
         let failure = match status.signal().and_then(Signal::from_named_raw) {

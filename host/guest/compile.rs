@@ -18,6 +18,7 @@ use super::call::Call;
 use super::component::{self, Flat, Spoken};
 use super::core;
 use super::engine::{Class, Engines, Pulse};
+use super::environment;
 use super::failure::{Failure, Reason};
 use super::imports::{self, Offer};
 use super::interrupt::{self, Divisible};
@@ -26,7 +27,7 @@ use super::records::{self, Size};
 use super::reset::{self, Resettable};
 use super::sniff;
 use super::startup::{self, Snapshot};
-use crate::config::{Isolation, Limits, Words};
+use crate::grants::Grants;
 
 /// Imports of core guests that copy as much as they are told to, in one call.
 const DIVISIBLE: &[Divisible] = &[
@@ -40,8 +41,7 @@ pub struct Job {
     pub name: String,
     /// Whether the bytes are WebAssembly text.
     pub is_text: bool,
-    pub limits: Limits,
-    pub words: Words,
+    pub grants: Arc<Grants>,
 }
 
 /// Compiles guests. It has engines of the host's settings, without their pools.
@@ -65,6 +65,7 @@ impl Compiler {
         let engines = Engines::unpooled().context("could not start the engine")?;
         let linkers = Linkers::new(&engines)?;
         let mut startup = linker(&engines.startup)?;
+        environment::add_to_linker(&mut startup)?;
         startup::forbid_impure(&mut startup)?;
         let (offer, pulse) = (linkers.offer(), engines.pulse(0));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
@@ -88,7 +89,7 @@ impl Compiler {
             return self.compile_component(job, wasm);
         }
         let about = sniff::read(wasm)?;
-        imports::judge(&about, &self.offer, &job.limits)?;
+        imports::judge(&about, &self.offer, &job.grants.limits)?;
         let (mut facts, wasm) = self.runtime.block_on(self.prepare(job, wasm, &about))?;
         let wasm = interrupt::module(&wasm, DIVISIBLE)?.wasm;
         facts.note(&records::read(&wasm)?);
@@ -119,7 +120,7 @@ impl Compiler {
 
     fn compile_component(&self, job: &Job, wasm: &[u8]) -> Result<(Facts, Vec<u8>), Failure> {
         let about = component::read(wasm)?;
-        let spoken = component::judge(&about, &job.limits)?;
+        let spoken = component::judge(&about, &job.grants.limits)?;
         if let Some(flat) = component::flatten(wasm, spoken)
             && let Ok(compiled) = self.compile_flat(job, flat)
         {
@@ -160,11 +161,11 @@ impl Compiler {
                 Snapshot::Taken { wasm, .. } if records::read(&wasm).is_err() => {
                     facts.startup_each = Some("its memory has too many gaps to be copied".into());
                 }
-                Snapshot::Taken { wasm, features } => {
+                Snapshot::Taken { wasm, features, reads } => {
                     let after = sniff::read(&wasm)?;
                     tracing::debug!("{name}: snapshot has {} segments", after.data_segments);
                     memory_bytes = after.memory_bytes;
-                    facts.features = features;
+                    (facts.features, facts.startup_reads) = (features, reads);
                     prepared = wasm;
                 }
                 Snapshot::Refused(why) => facts.startup_each = Some(why),
@@ -202,8 +203,8 @@ impl Compiler {
 
 impl Job {
     fn identity(&self) -> Identity<'_> {
-        let Job { name, limits, words, .. } = self;
-        Identity { id: 0, name, isolation: Isolation::Fresh, limits, words }
+        let Job { name, grants, .. } = self;
+        Identity { id: 0, name, grants }
     }
 }
 

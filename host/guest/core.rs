@@ -258,7 +258,7 @@ fn request_change<'a>(
     if call.phase == Phase::Response {
         return Err(misuse(format!("{function}: the request was passed on already")));
     }
-    let bytes_max = call.limiter.about.limits.header_bytes_max;
+    let bytes_max = call.limiter.about.grants.limits.header_bytes_max;
     if bytes.len() > bytes_max {
         return Err(invalid(format!("{function}: more than {bytes_max} bytes (--header-max)")));
     }

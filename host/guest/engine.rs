@@ -19,7 +19,6 @@ use super::budget::Budget;
 use super::resources::{Mappings, Resources};
 use super::slot_pages::{Shape, SlotPages};
 use super::slots::{Room, SLOT_ADDRESS_BYTES, STACKS_PER_SLOT, Slots};
-use crate::config::Limits;
 use crate::file;
 
 /// The epoch's period. A tick costs a busy core two context switches, about 8 us in a virtual
@@ -109,10 +108,11 @@ struct Machine {
 }
 
 impl Engines {
-    /// Builds the engines and starts the ticker. `mappings_max` is what was chosen below the
-    /// kernel's limit. Fails where the address space cannot be reserved.
+    /// Builds the engines and starts the ticker. `memory_bytes_max` is for the memories of one
+    /// instance, `mappings_max` was chosen below the kernel's limit. Fails where the address space
+    /// cannot be reserved.
     pub fn new(
-        limits: &Limits,
+        memory_bytes_max: usize,
         workers: usize,
         memory: Budget,
         mappings_max: Option<u64>,
@@ -122,7 +122,7 @@ impl Engines {
         let mut slots = Slots::derive(Room::read(mappings), workers);
         let pools = loop {
             // Some processors and kernels have fewer addresses than a limit would tell.
-            match (pools(limits, machine, slots), slots.halved()) {
+            match (pools(memory_bytes_max, machine, slots), slots.halved()) {
                 (Err(error), Some(half)) => {
                     tracing::warn!("{error:#}: trying half as many instances");
                     slots = half;
@@ -270,11 +270,14 @@ fn class_settings(class: Class) -> Config {
 /// The small engines, the large one and the concurrent one.
 type Pools = ([Engine; SMALL_ENGINES], Engine, Engine);
 
-fn pools(limits: &Limits, machine: Machine, slots: Slots) -> Result<Pools> {
+fn pools(memory_bytes_max: usize, machine: Machine, slots: Slots) -> Result<Pools> {
     let pooled = |class| {
         let mut config = class_settings(class);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(
-            limits, machine, class, slots,
+            memory_bytes_max,
+            machine,
+            class,
+            slots,
         )));
         Engine::new(&config).map_err(anyhow::Error::from)
     };
@@ -293,7 +296,7 @@ fn pools(limits: &Limits, machine: Machine, slots: Slots) -> Result<Pools> {
     })
 }
 
-fn pool(limits: &Limits, machine: Machine, class: Class, all: Slots) -> PoolingAllocationConfig {
+fn pool(bytes_max: usize, machine: Machine, class: Class, all: Slots) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     let slots = all.of(class);
     pool.total_component_instances(slots)
@@ -307,7 +310,7 @@ fn pool(limits: &Limits, machine: Machine, class: Class, all: Slots) -> PoolingA
         .max_memories_per_module(MEMORIES_MAX as u32)
         .max_tables_per_module(TABLES_MAX as u32)
         .table_elements(TABLE_ELEMENTS_MAX)
-        .max_memory_size(limits.memory_bytes_max)
+        .max_memory_size(bytes_max)
         // Mapped images stay with their slots. Copied ones do not, so the slots that were used last
         // are used next: they are in the cache.
         .max_unused_warm_slots(if class == Class::Small { WARM_SLOTS } else { slots });

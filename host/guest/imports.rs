@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::sniff::{Import, Module};
 use super::toolchains;
-use crate::config::Limits;
+use crate::grants::Limits;
 use crate::guest::engine::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 
 /// What the host offers: type by module and name.

@@ -51,7 +51,7 @@ impl Instance {
         let started = started.unwrap_or_else(Instant::now);
         let (id, length) = (guest.id, pool.making(&guest));
         let slice = pool.note(id, |usage| usage.making_time());
-        let meter = Meter::new(&about.limits, started).in_lanes(pool, id);
+        let meter = Meter::new(&about.grants.limits, started).in_lanes(pool, id);
         let mut meter = meter.unnoted(length, slice);
         meter.resume();
         let made = meter.call(Box::pin(Self::instantiate(guest))).await;
@@ -164,7 +164,7 @@ impl Instance {
     ) -> Result<wasmtime::Result<Instance>, Reject> {
         let about = guest.about.clone();
         let _running = pulse.begin();
-        let mut meter = Meter::new(&about.limits, Instant::now());
+        let mut meter = Meter::new(&about.grants.limits, Instant::now());
         meter.run(pin!(Self::instantiate(guest))).await
     }
 

@@ -28,6 +28,8 @@ pub struct Limiter {
     parts: Parts,
     /// The size of its memories, which is taken from the host's.
     memory_bytes: usize,
+    /// Whether a memory was not to grow past the guest's own limit.
+    pub is_at_limit: bool,
     /// What the last growth has added to it, in case that fails.
     grown_bytes: usize,
     /// The same of a table.
@@ -87,6 +89,7 @@ impl Limiter {
             about,
             parts,
             memory_bytes: 0,
+            is_at_limit: false,
             grown_bytes: 0,
             table_grown_bytes: 0,
             tenants: None,
@@ -186,7 +189,11 @@ impl ResourceLimiter for Limiter {
         let more = desired.saturating_sub(current);
         let bytes = self.memory_bytes.saturating_add(more);
         let is_over = maximum.is_some_and(|maximum| desired > maximum);
-        if is_over || bytes > self.about.limits.memory_bytes_max {
+        if is_over {
+            return Ok(false);
+        }
+        if bytes > self.about.grants.limits.memory_bytes_max {
+            self.is_at_limit = true;
             return Ok(false);
         }
         let purpose = if current == 0 { Purpose::Start } else { Purpose::Growth };

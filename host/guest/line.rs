@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::config::QueueLimits;
+use crate::grants::QueueLimits;
 use crate::message::Reject;
 use crate::queue::{Holder, Queue};
 
@@ -29,6 +29,11 @@ pub struct Line {
 impl Line {
     pub fn new(limits: QueueLimits) -> Self {
         Line { runnable: Arc::default(), queue: Queue::new(limits) }
+    }
+
+    /// Says how many may wait from now on, and how long.
+    pub fn limit(&self, limits: QueueLimits) {
+        self.queue.limit(limits);
     }
 
     /// The count of calls that want the CPU, to be kept by the slow lane.

@@ -19,7 +19,7 @@ use super::imports::Offer;
 use super::slots::{CONCURRENT_ENGINE, ENGINES, LARGE_ENGINE};
 use super::tenants::Tenants;
 use super::{About, Code, Guest, core, poll, reset, startup};
-use crate::config::{Isolation, Limits, Words};
+use crate::grants::Grants;
 
 /// Everything that guests may import, for each engine.
 pub struct Linkers {
@@ -37,14 +37,12 @@ pub struct Identity<'a> {
     /// The guest's place in the pools of every worker.
     pub id: usize,
     pub name: &'a str,
-    pub isolation: Isolation,
-    pub limits: &'a Limits,
-    pub words: &'a Words,
+    pub grants: &'a Arc<Grants>,
 }
 
 impl Identity<'_> {
     pub fn about(&self, memory: &Budget) -> Arc<About> {
-        About::new(self.name, self.limits, self.words, memory)
+        About::new(self.name, self.grants, memory)
     }
 }
 
@@ -103,7 +101,6 @@ impl Linkers {
         Ok(Guest {
             id: whose.id,
             engine: index,
-            isolation: whose.isolation,
             about: whose.about(&self.memory),
             record_bytes: facts.record_bytes,
             slots: facts.slots,

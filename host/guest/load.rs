@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use super::allocator::Freed;
 use super::budget::Budget;
-use super::cache::{self, Artifact, Cache, Facts, Key, Setup};
+use super::cache::{self, Artifact, Cache, Facts, Key};
 use super::child::{Bounds, Children};
 use super::compile::Job;
 use super::engine::{Class, Engines, INSTANCE_BYTES_MAX};
@@ -19,9 +19,11 @@ use super::failure::{Cause, Failure};
 use super::link::{Identity, Linkers};
 use super::resources::{Amount, MAPPINGS_PER_GUEST};
 use super::sniff::{self, FILE_BYTES_MAX};
+use super::startup::Reads;
 use super::{Guest, Instance};
-use crate::config::{CompileLimits, Limits, LogFormat, Words};
+use crate::config::LogFormat;
 use crate::file::{self, Unread};
+use crate::grants::Grants;
 
 /// Memory that a loaded guest takes beside its code, in bytes: what links it, and its routes.
 /// Measured with 10,000 small guests, rounded up.
@@ -31,15 +33,14 @@ const GUEST_BYTES: usize = 16 * 1024;
 pub struct Loader {
     pub engines: Arc<Engines>,
     linkers: Linkers,
-    limits: Limits,
     cache: Option<Cache>,
     children: Children,
 }
 
 /// What a loader is made of.
 pub struct Settings<'a> {
-    pub limits: &'a Limits,
-    pub compile: CompileLimits,
+    /// The most that the memories of one instance may have, of any guest.
+    pub memory_bytes_max: usize,
     /// How many threads will serve.
     pub workers: usize,
     /// What guests may have of the host's memory.
@@ -83,7 +84,8 @@ impl Loader {
     /// Where the engines cannot be made. A cache that cannot be used is a warning.
     pub fn new(settings: &Settings<'_>) -> Result<Self> {
         let (memory, mappings_max) = (settings.memory.clone(), settings.mappings_max);
-        let engines = Engines::new(settings.limits, settings.workers, memory, mappings_max);
+        let engines =
+            Engines::new(settings.memory_bytes_max, settings.workers, memory, mappings_max);
         let engines = engines.context("could not start the engine")?;
         let cache = settings.cache_dir.and_then(|dir| match Cache::open(dir) {
             Ok(cache) => Some(cache),
@@ -94,21 +96,17 @@ impl Loader {
         });
         Ok(Loader {
             linkers: Linkers::new(&engines)?,
-            limits: settings.limits.clone(),
             engines: Arc::new(engines),
             cache,
-            children: Children { limits: settings.compile, log: settings.log },
+            children: Children { log: settings.log },
         })
     }
 
-    /// The key of a file's contents, for a guest that is told this.
-    pub fn key(&self, source: &Source, words: &Words) -> Key {
+    /// The key of a file's contents.
+    pub fn key(&self, source: &Source) -> Key {
         let Engines { small, large, concurrent, startup, .. } = &*self.engines;
         let engines = [&small[0], large, concurrent, startup];
-        // A component's start-up is not kept, so nothing of what it is told is in its code.
-        let env: &[_] = if sniff::is_component(&source.bytes) { &[] } else { &words.env };
-        let settings = Setup { engines: &engines, env, limits: &self.limits };
-        Key::new(&source.bytes, source.is_text, &settings)
+        Key::new(&source.bytes, source.is_text, &engines)
     }
 
     /// Loads a guest. Blocks: it may compile, in a process of its own.
@@ -122,13 +120,11 @@ impl Loader {
         whose: &Identity<'_>,
         bounds: &mut Bounds<'_>,
     ) -> Result<Loaded, Failure> {
-        let cached = self.cache.as_ref().map(|cache| cache.get(&key, bounds.take)).transpose()?;
-        let cached =
-            cached.flatten().map(|(facts, artifact)| self.revive(facts, &artifact)).transpose()?;
-        let (facts, code, compiled) = match cached.flatten() {
+        let (cached, reads) = self.cached(&key, whose.grants, bounds.take)?;
+        let (facts, code, compiled) = match cached {
             Some((facts, code)) => (facts, code, false),
             None => {
-                let (facts, code) = self.compile(source, &key, whose, bounds)?;
+                let (facts, code) = self.compile(source, &key, whose, reads, bounds)?;
                 (facts, code, true)
             }
         };
@@ -143,6 +139,24 @@ impl Loader {
         guest._freed = Some(Freed(beside - GUEST_BYTES));
         guest._held = Some(self.engines.resources.hold(size.amount));
         Ok(Loaded { guest, key, size, compiled })
+    }
+
+    /// What the cache has for a guest; where that is nothing, what start-up code may have read of
+    /// its grants.
+    fn cached(
+        &self,
+        key: &Key,
+        grants: &Grants,
+        take: &mut dyn FnMut(u64) -> Result<(), Failure>,
+    ) -> Result<(Option<(Facts, cache::Code)>, Reads), Failure> {
+        let Some(cache) = &self.cache else { return Ok((None, Reads::default())) };
+        match cache.get(key, grants, take)? {
+            Ok((facts, artifact)) => {
+                let reads = facts.startup_reads;
+                Ok((self.revive(facts, &artifact)?, reads))
+            }
+            Err(reads) => Ok((None, reads)),
+        }
     }
 
     /// The code of a cache entry; `None` where it does not fit.
@@ -173,19 +187,21 @@ impl Loader {
         source: &Source,
         key: &Key,
         whose: &Identity<'_>,
+        reads: Reads,
         bounds: &mut Bounds<'_>,
     ) -> Result<(Facts, cache::Code), Failure> {
-        let (limits, words) = (self.limits.clone(), whose.words.clone());
-        let name = whose.name.to_owned();
-        let job = Job { name, is_text: source.is_text, limits, words };
-        let (facts, code) = self.children.compile(job, &source.bytes, bounds)?;
+        let (name, grants) = (whose.name.to_owned(), whose.grants.clone());
+        let job = Job { name, is_text: source.is_text, grants };
+        let (mut facts, code) = self.children.compile(job, &source.bytes, bounds)?;
+        // Other guests that are made of the same file may have read more.
+        facts.startup_reads = facts.startup_reads.or(reads);
         let artifact = Artifact::compiled(code);
         let engine = self.engines.get(facts.class, facts.memory_bytes);
         // It has been tried, but on an engine without a pool, which has limits of its own.
         let code = artifact.code(&facts.kind, engine).map_err(|error| not_ready(&error));
         let is_of_use = !matches!(&code, Err(failure) if failure.cause == Cause::File);
         if let Some(cache) = self.cache.as_ref().filter(|_| is_of_use)
-            && let Err(error) = cache.put(key, &facts, artifact.bytes())
+            && let Err(error) = cache.put(key, whose.grants, &facts, artifact.bytes())
         {
             tracing::warn!("{error}");
         }

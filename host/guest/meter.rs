@@ -16,7 +16,7 @@ use super::Pool;
 use super::lane::{Movable, Moved};
 use super::run_queue::Turn;
 use super::usage::{LONG, Length};
-use crate::config::Limits;
+use crate::grants::Limits;
 use crate::message::Reject;
 use crate::message::progress::{Deadline, Progress};
 
@@ -34,7 +34,9 @@ const FIRST_MAX: Duration = Duration::from_millis(10);
 /// A guest yields at every quantum, so it is enough to look at the clock between polls; a call
 /// that ends within its first poll costs no look at all.
 pub struct Meter<'a> {
-    limits: &'a Limits,
+    /// When the response head is due, from the start.
+    deadline: Duration,
+    cpu_max: Duration,
     started: Instant,
     /// When the first slice began, until it has run.
     first: Option<Instant>,
@@ -110,9 +112,10 @@ impl<T: Send + 'static> Drop for Here<'_, T> {
 }
 
 impl<'a> Meter<'a> {
-    pub fn new(limits: &'a Limits, started: Instant) -> Self {
+    pub fn new(limits: &Limits, started: Instant) -> Self {
         Meter {
-            limits,
+            deadline: limits.deadline,
+            cpu_max: limits.cpu_max,
             started,
             first: Some(started),
             cpu_used: Duration::ZERO,
@@ -170,7 +173,7 @@ impl<'a> Meter<'a> {
 
     /// When the response head is due.
     pub fn deadline(&self) -> Deadline {
-        Deadline::new(self.started + self.limits.deadline, self.body.clone())
+        Deadline::new(self.started + self.deadline, self.body.clone())
     }
 
     /// Runs a future on this thread until it is done, the deadline has passed, or its CPU time is
@@ -275,7 +278,7 @@ impl<'a> Meter<'a> {
             return Ok(Poll::Ready(output));
         }
         self.charge(begun.used());
-        if self.cpu_used >= self.limits.cpu_max { Err(Reject::CpuTime) } else { Ok(Poll::Pending) }
+        if self.cpu_used >= self.cpu_max { Err(Reject::CpuTime) } else { Ok(Poll::Pending) }
     }
 
     /// Charges CPU time to the call. What moves bodies in the meantime is not its own; nothing of
@@ -293,7 +296,7 @@ impl<'a> Meter<'a> {
 
     fn hand_over<T: Send + 'static>(&self, call: Movable<T>) -> Place<'a, T> {
         let Some((pool, guest)) = self.lanes else { return self.keep(call) };
-        let cpu_left = self.limits.cpu_max.saturating_sub(self.cpu_used);
+        let cpu_left = self.cpu_max.saturating_sub(self.cpu_used);
         let runnable = pool.line(guest).runnable();
         Place::Slow(pool.lane().hand_over(guest, call, cpu_left, runnable))
     }

@@ -27,7 +27,7 @@ use super::shelves::Shelves;
 use super::slots::{CONCURRENT_ENGINE, ReadyMax};
 use super::usage::{Length, Usage};
 use super::{About, Guest, Instance};
-use crate::config::{Isolation, QueueLimits};
+use crate::grants::Isolation;
 use crate::outbound::Door;
 
 /// Ready instances that one worker keeps at most, of all guests together. Measured with 10,000
@@ -55,8 +55,6 @@ pub struct Pool {
     /// Heavy calls that can go on.
     run_queue: Rc<RunQueue>,
     exits: Exits,
-    /// How long the line of one guest may be.
-    queue: QueueLimits,
     memory: Budget,
     /// How often memory had been short when this was looked at last.
     shortages: Cell<u64>,
@@ -82,14 +80,8 @@ impl Drop for Out<'_> {
 }
 
 impl Pool {
-    /// `ready_max` is how many ready instances it keeps, `queue` bounds each guest's line.
-    pub fn new(
-        pulse: Pulse,
-        ready_max: ReadyMax,
-        exits: Exits,
-        memory: Budget,
-        queue: QueueLimits,
-    ) -> Self {
+    /// `ready_max` is how many ready instances it keeps.
+    pub fn new(pulse: Pulse, ready_max: ReadyMax, exits: Exits, memory: Budget) -> Self {
         exits.lane.use_here();
         Pool {
             shelves: RefCell::new(Shelves::new(ready_max, memory.clone())),
@@ -99,7 +91,6 @@ impl Pool {
             pulse,
             run_queue: Rc::default(),
             exits,
-            queue,
             shortages: Cell::new(memory.shortages()),
             memory,
         }
@@ -155,8 +146,12 @@ impl Pool {
     /// Where requests to a guest wait whose calls are long.
     pub fn line(&self, guest: usize) -> Rc<Line> {
         let mut shelves = self.shelves.borrow_mut();
-        let line = &mut shelves.shelf(guest).line;
-        line.get_or_insert_with(|| Rc::new(Line::new(self.queue))).clone()
+        let shelf = shelves.shelf(guest);
+        let limits = shelf.about().map(|about| about.grants.concurrency.queue).unwrap_or_default();
+        let line = shelf.line.get_or_insert_with(|| Rc::new(Line::new(limits)));
+        // The guest may be another by now.
+        line.limit(limits);
+        line.clone()
     }
 
     /// The line for a request to a guest, if it has to stand in one.
@@ -300,7 +295,7 @@ impl Pool {
 
     /// Takes back an instance that ended well.
     pub fn give_back(&self, mut instance: Instance) {
-        let isolation = instance.guest().isolation;
+        let isolation = instance.guest().about.grants.isolation;
         match isolation {
             Isolation::Reuse if instance.is_spent() => self.dispose(instance),
             Isolation::Reuse => self.put(instance),

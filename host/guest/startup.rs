@@ -3,11 +3,13 @@
 //!
 //! Owns the decision whether a snapshot may be kept. A snapshot would freeze what start-up code
 //! was told about time and randomness (a hash seed, say), so a guest that asks for either at
-//! start-up runs it anew in each instance. Its environment stays the same: the cache's key has it.
+//! start-up runs it anew in each instance. What it has read of its grants stays the same for
+//! this guest, and the cache keeps a snapshot for each ([`Reads`]).
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use wasmtime::{Instance, Linker, Module, Store, TypedFunc};
 use wasmtime_wizer::{WasmtimeWizer, Wizer};
 
@@ -17,14 +19,35 @@ use super::call::{Call, HOSTCALL_FUEL, Phase};
 use super::engine::{Pulse, QUANTUM_TICKS};
 use super::instance::describe;
 use super::meter::Meter;
-use crate::config::{Limits, Words};
+use crate::grants::Grants;
 
 /// What came of running the start-up code.
 pub enum Snapshot {
     /// The module as it is after its start-up.
-    Taken { wasm: Vec<u8>, features: u32 },
+    Taken { wasm: Vec<u8>, features: u32, reads: Reads },
     /// The start-up has to run in each instance; the text says why.
     Refused(String),
+}
+
+/// What start-up code has read of its guest's grants, so that its snapshot depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Reads {
+    /// Environment variables.
+    pub env: bool,
+    /// How much memory it may have: it was told that it cannot have more.
+    pub memory: bool,
+}
+
+impl Reads {
+    /// Whether the snapshot is the same for everyone.
+    pub fn is_nothing(self) -> bool {
+        self == Reads::default()
+    }
+
+    /// What either has read.
+    pub fn or(self, other: Reads) -> Reads {
+        Reads { env: self.env || other.env, memory: self.memory || other.memory }
+    }
 }
 
 /// WASI functions whose answers must not be frozen.
@@ -67,7 +90,7 @@ pub fn forbid_impure(linker: &mut Linker<Call>) -> wasmtime::Result<()> {
 
 /// The name and limits for a store in which nothing runs.
 pub fn nobody() -> Arc<About> {
-    About::new("", &Limits::default(), &Words::default(), &Budget::unlimited())
+    About::new("", &Arc::new(Grants::default()), &Budget::unlimited())
 }
 
 /// Runs a module's start-up code and takes the snapshot.
@@ -101,7 +124,7 @@ pub async fn snapshot(
         Ok::<Instance, wasmtime::Error>(instance)
     };
     let running = pulse.begin();
-    let ran = Meter::new(&about.limits, Instant::now()).run(std::pin::pin!(run)).await;
+    let ran = Meter::new(&about.grants.limits, Instant::now()).run(std::pin::pin!(run)).await;
     drop(running);
     store.data().end_log();
     let instance = match ran {
@@ -112,10 +135,12 @@ pub async fn snapshot(
         Ok(Err(error)) => return Err(format!("its start-up code failed: {}", describe(&error))),
         Err(reject) => return Err(format!("its start-up code did not end in time ({reject})")),
     };
-    let features = store.data().features;
+    let call = store.data();
+    let features = call.features;
+    let reads = Reads { env: call.reads_env, memory: call.limiter.is_at_limit };
     let mut state = WasmtimeWizer { store: &mut store, instance };
     match wizer.snapshot(&context, &mut state).await {
-        Ok(wasm) => Ok(Snapshot::Taken { wasm, features }),
+        Ok(wasm) => Ok(Snapshot::Taken { wasm, features, reads }),
         Err(error) => Ok(Snapshot::Refused(format!("{error:#}"))),
     }
 }

@@ -9,7 +9,7 @@ mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::config::Network;
+use crate::grants::Network;
 
 const fn v4(a: u8, b: u8, c: u8, bits: u32) -> Network {
     Network::new(IpAddr::V4(Ipv4Addr::new(a, b, c, 0)), bits)

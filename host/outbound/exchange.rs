@@ -46,6 +46,8 @@ impl Drop for Counted<'_> {
 struct Sending<'a> {
     key: &'a Key,
     leave: &'a Leave,
+    /// Bytes that the response's head may have.
+    header_bytes_max: usize,
     times: Times,
     progress: Progress,
     /// When there has to be a connection.
@@ -55,13 +57,13 @@ struct Sending<'a> {
 impl Outbound {
     /// Takes a request to its end.
     pub(super) async fn carry_out(self: Rc<Self>, order: Order) {
-        let Order { key, leave, whose, request, times, mut reply } = order;
+        let Order { key, grants, leave, whose, request, times, mut reply } = order;
         let Some(_counted) = self.count(&key.guest) else {
             // The guest may be gone.
             let _ = reply.send(Err(Failure::Full));
             return;
         };
-        let way = self.way(&key);
+        let way = self.way(&key, grants.outbound.in_flight_max);
         let (mut head, mut body) = request.into_parts();
         let announced = tokio::select! {
             biased;
@@ -79,7 +81,9 @@ impl Outbound {
         let (upload, progress, mut sent) = Upload::new(body, announced, is_trailed);
         let request = Request::from_parts(head, upload);
         let connected_by = Instant::now() + times.connect;
-        let sending = Sending { key: &key, leave: &leave, times, progress, connected_by };
+        let header_bytes_max = grants.limits.header_bytes_max;
+        let sending =
+            Sending { key: &key, leave: &leave, header_bytes_max, times, progress, connected_by };
         let exchanged = tokio::select! {
             biased;
             () = reply.closed() => return way.give_up(&sending.progress),
@@ -124,7 +128,7 @@ impl Outbound {
     fn note(&self, key: &Key, whose: Option<RequestId>, failure: Failure) {
         let Key { guest, destination } = key;
         tracing::debug!(target: "handler", guest = &**guest, "{destination}: {failure}");
-        if failure == Failure::Prohibited && self.shared.policy.is_news(guest, destination) {
+        if failure == Failure::Prohibited && self.shared.denials.is_news(guest, destination) {
             let what = format!(
                 "its request to {destination} is denied: that is not at a public address; it is \
                  allowed by --allow-outbound '{guest}={destination},NETWORK', where NETWORK is \
@@ -150,7 +154,9 @@ impl Outbound {
             fit(&mut request, &lent.link, destination, &target);
             let is_last = !lent.is_used || turn == STALE_MAX;
             match answer(&mut lent.link, request, sending).await {
-                Ok(response) => return Ok((check(response, self)?, lent, place)),
+                Ok(response) => {
+                    return Ok((check(response, sending.header_bytes_max)?, lent, place));
+                }
                 Err(Unanswered::Unsent(unsent)) if !is_last => request = *unsent,
                 Err(Unanswered::Failed(Failure::Terminated)) if !is_last => match &again {
                     Some(again) => request = copy(again),
@@ -165,7 +171,7 @@ impl Outbound {
 
     /// Opens a connection.
     async fn link(&self, sending: &Sending<'_>) -> Result<Link, Failure> {
-        let Sending { key, leave, connected_by: deadline, .. } = sending;
+        let Sending { key, leave, header_bytes_max, connected_by: deadline, .. } = sending;
         let destination = &key.destination;
         let addresses = match &destination.host {
             Host::Address(address) => link::admitted(&[*address], destination.port, leave)?,
@@ -175,7 +181,8 @@ impl Outbound {
             }
         };
         let open = self.open()?;
-        link::connect(&key.destination, &addresses, &self.shared.link, open, *deadline).await
+        let config = link::Config { tls: &self.shared.tls, header_bytes_max: *header_bytes_max };
+        link::connect(&key.destination, &addresses, &config, open, *deadline).await
     }
 }
 
@@ -313,12 +320,12 @@ fn copy(spare: &Request<()>) -> Request<Upload> {
 /// Judges a response's head.
 fn check(
     mut response: Response<Incoming>,
-    outbound: &Outbound,
+    header_bytes_max: usize,
 ) -> Result<Response<Incoming>, Failure> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Failure::Upgrade);
     }
-    if head_bytes(response.headers()) > outbound.shared.link.header_bytes_max {
+    if head_bytes(response.headers()) > header_bytes_max {
         return Err(Failure::HeadTooLarge);
     }
     check_framing(response.headers_mut()).map_err(|_| Failure::Protocol)?;

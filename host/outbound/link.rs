@@ -119,8 +119,11 @@ impl Link {
     }
 }
 
+/// The settings of TLS.
+pub type Tls = Arc<ClientConfig>;
+
 /// What TLS connections are made with. Without roots, no certificate is good.
-pub fn tls(roots: RootCertStore) -> Arc<ClientConfig> {
+pub fn tls(roots: RootCertStore) -> Tls {
     let verifier = Arc::new(Verifier::new(roots));
     let config = ClientConfig::builder().dangerous();
     let mut config = config.with_custom_certificate_verifier(verifier).with_no_client_auth();
@@ -146,7 +149,7 @@ pub fn admitted(found: &[IpAddr], port: u16, leave: &Leave) -> Result<Vec<Socket
 pub async fn connect(
     destination: &Destination,
     addresses: &[SocketAddr],
-    config: &Config,
+    config: &Config<'_>,
     open: Open,
     deadline: Instant,
 ) -> Result<Link, Failure> {
@@ -176,8 +179,8 @@ pub async fn connect(
 }
 
 /// How connections are made.
-pub struct Config {
-    pub tls: Arc<ClientConfig>,
+pub struct Config<'a> {
+    pub tls: &'a Tls,
     pub header_bytes_max: usize,
 }
 
@@ -201,7 +204,7 @@ async fn tcp(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, F
     Err(failure)
 }
 
-async fn h1<T>(io: T, config: &Config, (open, heard): (Open, Heard)) -> Result<Link, Failure>
+async fn h1<T>(io: T, config: &Config<'_>, (open, heard): (Open, Heard)) -> Result<Link, Failure>
 where
     T: Read + Write + Unpin + 'static,
 {
@@ -219,7 +222,7 @@ where
     Ok(Link::H1 { sender, closing })
 }
 
-async fn h2<T>(io: T, config: &Config, (open, heard): (Open, Heard)) -> Result<Link, Failure>
+async fn h2<T>(io: T, config: &Config<'_>, (open, heard): (Open, Heard)) -> Result<Link, Failure>
 where
     T: Read + Write + Unpin + 'static,
 {

@@ -9,17 +9,14 @@ use http::uri::Scheme;
 
 use super::Failure;
 use super::address::is_public;
-use crate::config::{Allowance, Hosts, Network};
+use crate::grants::{Allowance, Hosts, Network};
 
 /// Denials that are put down once each; there are no more lines for those that follow.
 const NOTED_MAX: usize = 1_000;
 
-/// What is allowed, to all guests of the host.
-pub struct Policy {
-    allowed: Vec<Allowance>,
-    /// Guests and destinations of which the log has said that they are denied.
-    noted: Mutex<HashSet<(Box<str>, Destination)>>,
-}
+/// Guests and destinations of which the log has said that they are denied.
+#[derive(Default)]
+pub struct Denials(Mutex<HashSet<(Box<str>, Destination)>>);
 
 /// Where a request goes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -48,33 +45,29 @@ impl Leave {
     }
 }
 
-impl Policy {
-    pub fn new(allowed: &[Allowance]) -> Policy {
-        Policy { allowed: allowed.to_vec(), noted: Mutex::default() }
-    }
-
-    /// Whether a guest may send requests there.
-    pub fn leave(&self, guest: &str, destination: &Destination) -> Option<Leave> {
-        let mut found = None;
-        for allowance in self.allowed.iter().filter(|it| it.covers(guest, destination)) {
-            let networks: &mut Vec<Network> = found.get_or_insert_default();
-            networks.extend_from_slice(&allowance.networks);
-            match (&allowance.hosts, &destination.host) {
-                (Hosts::Address(address), _) => networks.push(Network::of(*address)),
-                (Hosts::Name(_) | Hosts::Below(_), Host::Name(name)) if is_local(name) => {
-                    networks.push(Network::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8));
-                    networks.push(Network::of(IpAddr::V6(Ipv6Addr::LOCALHOST)));
-                }
-                _ => {}
+/// Whether whoever is allowed this may send requests there.
+pub fn leave(allowed: &[Allowance], destination: &Destination) -> Option<Leave> {
+    let mut found = None;
+    for allowance in allowed.iter().filter(|it| it.covers(destination)) {
+        let networks: &mut Vec<Network> = found.get_or_insert_default();
+        networks.extend_from_slice(&allowance.networks);
+        match (&allowance.hosts, &destination.host) {
+            (Hosts::Address(address), _) => networks.push(Network::of(*address)),
+            (Hosts::Name(_) | Hosts::Below(_), Host::Name(name)) if is_local(name) => {
+                networks.push(Network::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8));
+                networks.push(Network::of(IpAddr::V6(Ipv6Addr::LOCALHOST)));
             }
+            _ => {}
         }
-        found.map(Leave)
     }
+    found.map(Leave)
+}
 
+impl Denials {
     /// Whether the log has yet to say that this is denied. Never waits: where others are about to
     /// say something, the next time will do.
     pub fn is_news(&self, guest: &str, destination: &Destination) -> bool {
-        let Ok(mut noted) = self.noted.try_lock() else { return false };
+        let Ok(mut noted) = self.0.try_lock() else { return false };
         noted.len() < NOTED_MAX && noted.insert((guest.into(), destination.clone()))
     }
 }
@@ -85,7 +78,7 @@ fn is_local(name: &str) -> bool {
 }
 
 impl Allowance {
-    fn covers(&self, guest: &str, destination: &Destination) -> bool {
+    fn covers(&self, destination: &Destination) -> bool {
         let is_host = match (&self.hosts, &destination.host) {
             (Hosts::Every, _) => true,
             (Hosts::Address(address), Host::Address(other)) => address == other,
@@ -96,7 +89,6 @@ impl Allowance {
             _ => false,
         };
         is_host
-            && self.guest.as_deref().is_none_or(|name| name == guest)
             && self.is_secure == destination.is_secure
             && self.port.is_none_or(|port| port == destination.port)
     }

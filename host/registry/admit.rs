@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::time::Instant;
 
-use crate::config::QueueLimits;
+use crate::grants::QueueLimits;
 use crate::message::Reject;
 use crate::queue::{Holder, Queue};
 
@@ -39,14 +39,13 @@ pub struct Gate {
 pub struct GuestGate {
     gate: Rc<Gate>,
     held: Cell<usize>,
-    held_max: usize,
+    held_max: Cell<usize>,
     queue: Queue<Permit>,
 }
 
 /// The same of guests that come and go: each is there as long as it holds a place or waits for one.
 pub struct GuestGates {
     gate: Rc<Gate>,
-    queue: QueueLimits,
     guests: RefCell<HashMap<usize, Weak<GuestGate>>>,
 }
 
@@ -98,7 +97,14 @@ impl GuestGate {
     /// `held_max` is the most that it may hold in any case, `queue` bounds those who wait.
     pub fn new(gate: &Rc<Gate>, held_max: usize, queue: QueueLimits) -> Rc<Self> {
         let queue = Queue::new(queue);
-        Rc::new(GuestGate { gate: gate.clone(), held: Cell::new(0), held_max, queue })
+        let (gate, held_max) = (gate.clone(), Cell::new(held_max));
+        Rc::new(GuestGate { gate, held: Cell::new(0), held_max, queue })
+    }
+
+    /// Says what it may hold at most from now on, and how many may wait.
+    pub fn limit(&self, held_max: usize, queue: QueueLimits) {
+        self.held_max.set(held_max);
+        self.queue.limit(queue);
     }
 
     /// Takes a place. Nobody who waits for one of the same guest is overtaken.
@@ -154,7 +160,7 @@ impl GuestGate {
         } else {
             1
         };
-        self.held.get() < self.held_max.min(OF_A_GUEST * free).min(kept)
+        self.held.get() < self.held_max.get().min(OF_A_GUEST * free).min(kept)
             && client.held() < OF_A_CLIENT * free
     }
 
@@ -167,20 +173,21 @@ impl GuestGate {
 }
 
 impl GuestGates {
-    pub fn new(taken_max: usize, queue: QueueLimits) -> Self {
-        GuestGates { gate: Gate::new(taken_max), queue, guests: RefCell::default() }
+    pub fn new(taken_max: usize) -> Self {
+        GuestGates { gate: Gate::new(taken_max), guests: RefCell::default() }
     }
 
-    /// What a guest has of the places, by its id.
-    pub fn of(&self, id: usize) -> Rc<GuestGate> {
+    /// What a guest has of the places, by its id. `queue` bounds those who wait for them.
+    pub fn of(&self, id: usize, queue: QueueLimits) -> Rc<GuestGate> {
         let mut guests = self.guests.borrow_mut();
         if let Some(guest) = guests.get(&id).and_then(Weak::upgrade) {
+            guest.queue.limit(queue);
             return guest;
         }
         if guests.len() >= 2 * self.gate.taken_max {
             guests.retain(|_, guest| guest.strong_count() > 0);
         }
-        let guest = GuestGate::new(&self.gate, usize::MAX, self.queue);
+        let guest = GuestGate::new(&self.gate, usize::MAX, queue);
         guests.insert(id, Rc::downgrade(&guest));
         guest
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::Notify;
 
+use crate::grants::Grants;
 use crate::guest::Guest;
 use crate::message::Reject;
 
@@ -22,6 +23,8 @@ pub struct Handler {
     pub id: usize,
     /// Its path below the handler folder, without extension.
     pub name: Box<str>,
+    /// What it may use.
+    pub grants: Arc<Grants>,
     guest: ArcSwapOption<Guest>,
     state: AtomicU8,
     changed: Notify,
@@ -84,10 +87,11 @@ impl Drop for Place<'_> {
 }
 
 impl Handler {
-    pub fn new(id: usize, name: &str, want: Want) -> Arc<Self> {
+    pub fn new(id: usize, name: &str, grants: Arc<Grants>, want: Want) -> Arc<Self> {
         Arc::new(Handler {
             id,
             name: name.into(),
+            grants,
             guest: ArcSwapOption::empty(),
             state: AtomicU8::new(State::Cold as u8),
             changed: Notify::new(),

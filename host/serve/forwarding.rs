@@ -9,6 +9,7 @@ use http::HeaderMap;
 
 use super::respond;
 use super::worker::Worker;
+use crate::grants::Grants;
 use crate::guest::budget::Budget;
 use crate::guest::core::{Answer, CoreInstance};
 use crate::guest::kept::Kept;
@@ -26,7 +27,8 @@ pub async fn pass_on(
 ) -> Result<Response, Reject> {
     let mut waiting = Waiting { instance: Some(instance), pool: &worker.pool };
     let instance = waiting.instance();
-    let guest = Some(instance.guest().id);
+    let whose = instance.guest().clone();
+    let guest = (Some(whose.id), &*whose.about.grants);
     let (held, mut request, headers) = instance.next_request(meter).await?;
     if !instance.wants_response() {
         worker.pool.give_back(Instance::Core(waiting.end()));
@@ -46,7 +48,7 @@ pub async fn pass_on(
         };
     let instance = waiting.instance();
     if instance.buffers_response() {
-        let bytes_max = worker.config.limits.response_bytes_max;
+        let bytes_max = whose.about.grants.limits.response_bytes_max;
         let buffered = buffer(response, bytes_max, &instance.guest().about.memory, meter).await;
         response = buffered.inspect_err(|reject| {
             if let Some(upstream) = &worker.upstream {
@@ -131,13 +133,13 @@ async fn buffer(
 }
 
 /// Sends a request to the upstream. What is left of it stays for the guest to look at. `guest` is
-/// the id of the handler that passes it on, if one does.
+/// the id of the handler that passes it on, if one does, and what it may use or nobody.
 ///
 /// # Errors
 /// [`Reject::NoRoute`] where there is no upstream; else as [`super::upstream::Upstream::forward`].
 pub async fn forward(
     worker: &Worker,
-    guest: Option<usize>,
+    guest: (Option<usize>, &Grants),
     request: &mut Request,
     deadline: &Deadline,
 ) -> Result<Response, Reject> {

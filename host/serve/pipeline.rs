@@ -17,7 +17,7 @@ use http::{HeaderMap, Method};
 use hyper::body::Incoming;
 
 use super::peer::{Peer, Shares};
-use super::respond::{self, Asked, Body};
+use super::respond::{self, Asked, Body, Conditions};
 use super::wire::Wire;
 use super::worker::{Routed, Worker};
 use super::{forwarding, intake, outgoing};
@@ -48,6 +48,8 @@ enum Step {
 struct Caller {
     client: Rc<Shares>,
     started: Instant,
+    /// When the head of the response is due.
+    deadline: Instant,
 }
 
 /// Serves one request. Never fails: whatever goes wrong has a response.
@@ -66,11 +68,12 @@ pub fn serve(
     wire.exchange.begin(&http);
     let is_old = wire.exchange.is_old.get();
     let trailers = !is_old && http.headers().get(TE).is_some_and(|te| te == "trailers");
-    let mut asked = Asked { id, method: http.method().clone(), trailers, is_old, guest: None };
+    let conditions = Conditions::new(None, &worker.nobody, started);
+    let mut asked = Asked { id, method: http.method().clone(), trailers, is_old, conditions };
     let step = match intake::request(http, id, peer.address, &wire) {
         Ok(request) => {
-            let guest = &mut asked.guest;
-            let dispatch = || dispatch(&worker, request, (&peer.client, started), guest);
+            let conditions = &mut asked.conditions;
+            let dispatch = || dispatch(&worker, request, (&peer.client, started), conditions);
             catch_unwind(AssertUnwindSafe(dispatch)).unwrap_or(Step::Respond(Err(Reject::Panic)))
         }
         Err(reject) => Step::Respond(Err(reject)),
@@ -78,7 +81,7 @@ pub fn serve(
     async move {
         let result = contained(pin!(take(&worker, step, started))).await;
         if matches!(result, Err(Reject::NoMemory)) {
-            Box::pin(until_dropped(&worker, asked.guest, started)).await;
+            Box::pin(until_dropped(&worker, &asked.conditions)).await;
         }
         drop(in_flight);
         if wire.exchange.is_body_left() && !wire.exchange.is_body_open() {
@@ -96,7 +99,7 @@ async fn take(worker: &Rc<Worker>, step: Step, started: Instant) -> Result<Respo
         Step::Respond(result) => result,
         Step::Call(instance, _permit) => {
             let _out = worker.pool.lend();
-            let mut meter = worker.meter(instance.guest().id, started);
+            let mut meter = worker.meter(instance.guest(), started);
             match instance.request(&mut meter, &worker.pool).await? {
                 (instance, None) => Ok(conclude(worker, instance)),
                 (instance, Some(context)) => {
@@ -140,7 +143,7 @@ fn finish(
         _ => {}
     }
     let last = worker.draining.get() || wire.exchange.unread.get();
-    let header_bytes_max = worker.config.limits.header_bytes_max;
+    let Conditions { handler, header_bytes_max, .. } = asked.conditions;
     let is_made = result.is_ok();
     let (response, reject) = respond::respond(asked, result, header_bytes_max, last);
     if let Some(reject) = reject {
@@ -148,7 +151,7 @@ fn finish(
         log_reject(worker, asked, reject, is_made);
     }
     let fields = response.headers().len() + response.body().trailer_count();
-    wire.exchange.hold_fields(fields, || worker.pool.memory_of(asked.guest));
+    wire.exchange.hold_fields(fields, || worker.pool.memory_of(handler));
     wire.end_request();
     response
 }
@@ -176,20 +179,20 @@ fn log_reject(worker: &Worker, asked: &Asked, reject: Reject, is_made: bool) {
     tracing::info!(request = %asked.id, %reject, "{why}");
 }
 
-/// Routes a request, admits it and takes an instance. Says to which guest it goes.
+/// Routes a request, admits it and takes an instance. Says what holds for it.
 fn dispatch(
     worker: &Rc<Worker>,
     mut request: Box<Request>,
     (client, started): (&Rc<Shares>, Instant),
-    guest: &mut Option<usize>,
+    conditions: &mut Conditions,
 ) -> Step {
-    let caller = || Caller { client: client.clone(), started };
-    let routed = worker.route(&mut request, client);
-    *guest = routed.as_ref().ok().and_then(Routed::guest);
+    let routed = worker.route(&mut request, (client, started), conditions);
+    let deadline = conditions.deadline;
+    let caller = || Caller { client: client.clone(), started, deadline };
     match routed {
         Err(reject @ Reject::Paused) => {
             let worker = worker.clone();
-            Step::Later(Box::pin(async move { refuse(&worker, reject, started).await }))
+            Step::Later(Box::pin(async move { refuse(&worker, reject, deadline).await }))
         }
         Err(reject) => Step::Respond(Err(reject)),
         Ok(Routed::Ready(Instance::Core(mut instance), permit)) => {
@@ -198,14 +201,14 @@ fn dispatch(
         }
         Ok(Routed::Ready(Instance::Component(instance), permit)) => {
             let visit = Visit::begin(instance, request, terms(worker, permit, (started, false)));
-            Step::Later(Box::pin(respond_by(visit, deadline(worker, started))))
+            Step::Later(Box::pin(respond_by(visit, deadline)))
         }
         Ok(Routed::Seated(seat, permit)) => {
             let visit = Visit::join(seat, request, terms(worker, permit, (started, false)));
-            Step::Later(Box::pin(respond_by(visit, deadline(worker, started))))
+            Step::Later(Box::pin(respond_by(visit, deadline)))
         }
         Ok(Routed::Make(guest, permit)) => {
-            Step::Later(Box::pin(make_and_call(worker.clone(), guest, permit, request, started)))
+            Step::Later(Box::pin(make_and_call(worker.clone(), guest, permit, request, caller())))
         }
         Ok(Routed::Queue(guest, permit)) => {
             Step::Later(Box::pin(queue_and_call(worker.clone(), guest, permit, request, caller())))
@@ -233,7 +236,7 @@ fn dispatch(
             Step::Later(Box::pin(queue_for_twin(worker.clone(), twin, request, caller())))
         }
         Ok(Routed::Landing) => Step::Respond(Ok(respond::landing())),
-        Ok(Routed::Nobody) => Step::Later(Box::pin(nobody(worker.clone(), request, started))),
+        Ok(Routed::Nobody) => Step::Later(Box::pin(nobody(worker.clone(), request, deadline))),
     }
 }
 
@@ -245,7 +248,7 @@ async fn twin_later(
     mut request: Box<Request>,
     headers: HeaderMap,
 ) -> Result<Response, Reject> {
-    twin.respond(&mut request, headers, &worker.config.limits).await
+    twin.respond(&mut request, headers, &worker.grants_of(twin).limits).await
 }
 
 /// Waits for a place first.
@@ -255,10 +258,9 @@ async fn queue_for_twin(
     request: Box<Request>,
     caller: Caller,
 ) -> Result<Response, Reject> {
-    let deadline = deadline(&worker, caller.started);
-    let waited = worker.twins.clone().wait(&caller.client.serving, deadline).await;
+    let waited = worker.twins.clone().wait(&caller.client.serving, caller.deadline).await;
     let Ok(permit) = waited else {
-        return refuse(&worker, Reject::NoInstance, caller.started).await;
+        return refuse(&worker, Reject::NoInstance, caller.deadline).await;
     };
     let headers = worker.take_headers();
     twin_later(worker, twin, permit, request, headers).await
@@ -272,20 +274,20 @@ async fn wait_and_call(
     mut request: Box<Request>,
     caller: Caller,
 ) -> Result<Response, Reject> {
-    let deadline = deadline(&worker, caller.started);
+    let deadline = caller.deadline;
     let guest = tokio::time::timeout_at(deadline.into(), handler.wait()).await;
     drop(place);
     let guest = match guest {
         Ok(Ok(guest)) => guest,
         // Its file was removed meanwhile.
-        Ok(Err(Reject::NoRoute)) => return nobody(worker, request, caller.started).await,
+        Ok(Err(Reject::NoRoute)) => return nobody(worker, request, deadline).await,
         Ok(Err(reject)) => return Err(reject),
         Err(_) => return Err(Reject::Loading),
     };
-    request.body.limit(guest.about.limits.body_bytes_max)?;
+    request.body.limit(handler.grants.limits.body_bytes_max)?;
     let permit = match worker.admit(&guest, &caller.client) {
         Err(Reject::NoInstance) => None,
-        Err(reject) => return refuse(&worker, reject, caller.started).await,
+        Err(reject) => return refuse(&worker, reject, deadline).await,
         Ok(permit) => Some(permit),
     };
     queue_and_call(worker, guest, permit, request, caller).await
@@ -293,31 +295,32 @@ async fn wait_and_call(
 
 /// Refuses a request for which there is no place. Not at once: clients that ask again at once would
 /// take the time of those that are served. But not past its deadline either.
-async fn refuse(worker: &Worker, reject: Reject, started: Instant) -> Result<Response, Reject> {
-    wait_together(worker, REFUSED_EVERY / 2, started).await;
+async fn refuse(worker: &Worker, reject: Reject, deadline: Instant) -> Result<Response, Reject> {
+    wait_together(worker, REFUSED_EVERY / 2, deadline).await;
     Err(reject)
 }
 
 /// Waits for so long, and on until the next of the moments for which all wait; not past a request's
 /// deadline.
-async fn wait_together(worker: &Worker, least: Duration, started: Instant) {
+async fn wait_together(worker: &Worker, least: Duration, deadline: Instant) {
     let earliest = worker.began.elapsed() + least;
     let moments = earliest.as_millis() / REFUSED_EVERY.as_millis() + 1;
     let moment = worker.began + REFUSED_EVERY * u32::try_from(moments).unwrap_or(u32::MAX);
-    let moment = moment.min(deadline(worker, started));
+    let moment = moment.min(deadline);
     tokio::time::sleep_until(moment.into()).await;
 }
 
 /// Waits until the instances are gone that are on their way out, and calls of the guest are over
 /// that have answered. A client that was told that there is no memory may ask again at once, and
 /// what its guest had is to be there by then.
-async fn until_dropped(worker: &Worker, guest: Option<usize>, started: Instant) {
+async fn until_dropped(worker: &Worker, conditions: &Conditions) {
+    let deadline = conditions.deadline;
     let pending = worker.pool.pending_drops();
     // An instance whose call ends meanwhile is dropped behind that.
     for _ in 0..2 {
-        let so_far = pending.so_far(guest);
-        while !pending.are_gone(so_far) && Instant::now() < deadline(worker, started) {
-            wait_together(worker, Duration::ZERO, started).await;
+        let so_far = pending.so_far(conditions.handler);
+        while !pending.are_gone(so_far) && Instant::now() < deadline {
+            wait_together(worker, Duration::ZERO, deadline).await;
         }
     }
 }
@@ -330,14 +333,13 @@ async fn queue_and_call(
     request: Box<Request>,
     caller: Caller,
 ) -> Result<Response, Reject> {
-    let started = caller.started;
     let permit = match wait_in_queues(&worker, &guest, permit, &caller).await {
         Ok(permit) => permit,
-        Err(reject) => return refuse(&worker, reject, started).await,
+        Err(reject) => return refuse(&worker, reject, caller.deadline).await,
     };
     match worker.pool.take(&guest) {
-        Some(instance) => call(worker, instance, request, permit, started).await,
-        None => make_and_call(worker, guest, permit, request, started).await,
+        Some(instance) => call(worker, instance, request, permit, &caller).await,
+        None => make_and_call(worker, guest, permit, request, caller).await,
     }
 }
 
@@ -347,11 +349,11 @@ async fn wait_in_queues(
     permit: Option<Permit>,
     caller: &Caller,
 ) -> Result<Permit, Reject> {
-    let (client, deadline) = (&caller.client.serving, deadline(worker, caller.started));
+    let (client, deadline) = (&caller.client.serving, caller.deadline);
     let permit = match permit {
         Some(permit) => permit,
         None => {
-            let permit = worker.guest_gate(guest.id).wait(client, deadline).await?;
+            let permit = worker.guest_gate(guest).wait(client, deadline).await?;
             guest.about.health.admit()?;
             permit
         }
@@ -367,17 +369,18 @@ async fn make_and_call(
     guest: Arc<Guest>,
     permit: Permit,
     request: Box<Request>,
-    started: Instant,
+    caller: Caller,
 ) -> Result<Response, Reject> {
+    let started = caller.started;
     // One may have been made for another request meanwhile.
     if guest.is_shared()
         && let Some(seat) = worker.pool.seat(&guest)
     {
         let visit = Visit::join(seat, request, terms(&worker, permit, (started, true)));
-        return respond_by(visit, deadline(&worker, started)).await;
+        return respond_by(visit, caller.deadline).await;
     }
     let instance = worker.pool.make(guest, Some((request.id, started))).await?;
-    call(worker, instance, request, permit, started).await
+    call(worker, instance, request, permit, &caller).await
 }
 
 /// Calls an instance that the request has waited for.
@@ -386,16 +389,17 @@ async fn call(
     instance: Instance,
     request: Box<Request>,
     permit: Permit,
-    started: Instant,
+    caller: &Caller,
 ) -> Result<Response, Reject> {
+    let started = caller.started;
     let mut instance = match instance {
         Instance::Core(instance) => instance,
         Instance::Component(instance) => {
             let visit = Visit::begin(instance, request, terms(&worker, permit, (started, true)));
-            return respond_by(visit, deadline(&worker, started)).await;
+            return respond_by(visit, caller.deadline).await;
         }
     };
-    let mut meter = worker.meter(instance.guest().id, started);
+    let mut meter = worker.meter(instance.guest(), started);
     meter.resume();
     instance.accept(request, worker.take_headers());
     let _out = worker.pool.lend();
@@ -412,11 +416,6 @@ async fn respond_by(visit: Result<Visit, Reject>, deadline: Instant) -> Result<R
     visit?.response(deadline).await
 }
 
-/// When the head of a response is due.
-fn deadline(worker: &Worker, started: Instant) -> Instant {
-    started + worker.config.limits.deadline
-}
-
 /// `waited` says that it was not the guest's time alone since the request began.
 fn terms(worker: &Worker, permit: Permit, (started, waited): (Instant, bool)) -> Terms<Permit> {
     Terms { pool: worker.pool.clone(), started, waited, keep: permit }
@@ -425,12 +424,12 @@ fn terms(worker: &Worker, permit: Permit, (started, waited): (Instant, bool)) ->
 async fn nobody(
     worker: Rc<Worker>,
     mut request: Box<Request>,
-    started: Instant,
+    deadline: Instant,
 ) -> Result<Response, Reject> {
-    request.body.limit(worker.config.limits.body_bytes_max)?;
-    let body = request.body.progress().cloned();
-    let deadline = Deadline::new(deadline(&worker, started), body);
-    forwarding::forward(&worker, None, &mut request, &deadline).await
+    let nobody = (None, &*worker.nobody);
+    request.body.limit(nobody.1.limits.body_bytes_max)?;
+    let deadline = Deadline::new(deadline, request.body.progress().cloned());
+    forwarding::forward(&worker, nobody, &mut request, &deadline).await
 }
 
 /// Takes the response of a guest that has answered, and takes its instance back.

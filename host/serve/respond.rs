@@ -5,12 +5,14 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, TRAILER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 
+use crate::grants::{Grants, Limits};
 use crate::message::fields::{head_bytes, strip_hop_by_hop, unify_length};
 use crate::message::{Reject, RequestId, Response, ResponseBody, Streamed};
 
@@ -73,6 +75,24 @@ impl http_body::Body for Body {
     }
 }
 
+/// What holds for a request: that of its handler, or of nobody.
+#[derive(Clone, Copy)]
+pub struct Conditions {
+    /// The handler that it goes to, by its id.
+    pub handler: Option<usize>,
+    /// When the head of the response is due.
+    pub deadline: Instant,
+    /// Bytes that this may have.
+    pub header_bytes_max: usize,
+}
+
+impl Conditions {
+    pub fn new(handler: Option<usize>, grants: &Grants, started: Instant) -> Self {
+        let Limits { deadline, header_bytes_max, .. } = grants.limits;
+        Conditions { handler, deadline: started + deadline, header_bytes_max }
+    }
+}
+
 /// What the last step has to know of the request.
 pub struct Asked {
     pub id: RequestId,
@@ -81,8 +101,7 @@ pub struct Asked {
     pub trailers: bool,
     /// Whether it speaks HTTP/1.0.
     pub is_old: bool,
-    /// The guest that it goes to, by its number.
-    pub guest: Option<usize>,
+    pub conditions: Conditions,
 }
 
 /// Makes the response that is sent. `last` closes the connection behind it.
@@ -176,6 +195,10 @@ fn meaning(reject: Reject) -> (StatusCode, &'static str) {
         Reject::BodyTooLarge => {
             (StatusCode::PAYLOAD_TOO_LARGE, "the request's body is larger than this host takes")
         }
+        Reject::HeadTooLarge => (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "the request's head is larger than its handler takes",
+        ),
         Reject::Trap => (StatusCode::INTERNAL_SERVER_ERROR, "the handler stopped with an error"),
         Reject::Paused => {
             (StatusCode::SERVICE_UNAVAILABLE, "the handler has failed too often; try again later")

@@ -22,7 +22,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use crate::config::{self, QueueLimits};
+use crate::config;
+use crate::grants::{Grants, QueueLimits};
 use crate::log::Quota;
 use crate::message::fields::{
     FIELDS_FEW, check_framing, compact, has_good_host, head_bytes, strip_hop_by_hop,
@@ -56,21 +57,18 @@ pub struct Upstream {
     base_path: String,
     client: Client<Connector, RequestBody>,
     places: GuestGates,
-    /// How long a request may wait for one of them.
-    wait_max: Duration,
-    header_bytes_max: usize,
     /// For what goes wrong.
     quota: Quota,
 }
 
 impl Upstream {
-    /// `in_flight_max` is how many requests of this worker may be on their way to it; `queue`
-    /// bounds those that wait for that, of each handler. `stall_max` is how long a body may pause.
+    /// `header_bytes_max` is the most that anybody takes of a response's head, `in_flight_max` how
+    /// many requests of this worker may be on their way to it. `stall_max` is how long a body may
+    /// pause.
     pub fn new(
         upstream: &config::Upstream,
         header_bytes_max: usize,
         in_flight_max: usize,
-        queue: QueueLimits,
         stall_max: Duration,
     ) -> Self {
         let mut connector = HttpConnector::new();
@@ -89,16 +87,14 @@ impl Upstream {
             authority: upstream.authority.clone(),
             base_path: upstream.base_path.clone(),
             client,
-            places: GuestGates::new(in_flight_max, queue),
-            wait_max: queue.wait_max,
-            header_bytes_max,
+            places: GuestGates::new(in_flight_max),
             quota: Quota::new(LINES_MAX, usize::MAX),
         }
     }
 
     /// Sends a request on, taking its body. Returns at the response's head; the body streams.
-    /// `guest` is the id of the handler that passes it on, if one does, `client` what the client
-    /// has of the places.
+    /// `guest` is the id of the handler that passes it on, if one does, `grants` what it may use or
+    /// a request that no handler answers, `client` what the client has of the places.
     ///
     /// # Errors
     /// [`Reject::UpstreamBusy`], [`Reject::UpstreamFailed`], [`Reject::UpstreamDeadline`],
@@ -107,11 +103,12 @@ impl Upstream {
         &self,
         request: &mut Request,
         deadline: &Deadline,
-        guest: Option<usize>,
+        (guest, grants): (Option<usize>, &Grants),
         client: &Rc<Holder>,
     ) -> Result<Response, Reject> {
+        let header_bytes_max = grants.limits.header_bytes_max;
         let sent = async {
-            let place = self.place(guest, client).await?;
+            let place = self.place(guest, client, grants.concurrency.queue).await?;
             let (id, body) = (request.id, request.body.progress().cloned());
             let mut outbound = self.outbound(request)?;
             let too_many = too_many_interim(&mut outbound);
@@ -137,7 +134,7 @@ impl Upstream {
                     self.warn(id, "a 1xx answer");
                     Err(Reject::UpstreamFailed)
                 }
-                Ok(response) if head_bytes(response.headers()) > self.header_bytes_max => {
+                Ok(response) if head_bytes(response.headers()) > header_bytes_max => {
                     self.warn(id, "too many headers");
                     Err(Reject::UpstreamFailed)
                 }
@@ -200,12 +197,17 @@ impl Upstream {
     /// Takes a place, or waits for one in its handler's queue. A request that no handler has seen
     /// is its client's, which has a share like that of a handler. Ids count from 0, so none is the
     /// address of anything.
-    async fn place(&self, guest: Option<usize>, client: &Rc<Holder>) -> Result<Permit, Reject> {
-        let gate = self.places.of(guest.unwrap_or_else(|| Rc::as_ptr(client).addr()));
+    async fn place(
+        &self,
+        guest: Option<usize>,
+        client: &Rc<Holder>,
+        queue: QueueLimits,
+    ) -> Result<Permit, Reject> {
+        let gate = self.places.of(guest.unwrap_or_else(|| Rc::as_ptr(client).addr()), queue);
         if let Ok(place) = gate.admit(client) {
             return Ok(place);
         }
-        let latest = Instant::now() + self.wait_max;
+        let latest = Instant::now() + queue.wait_max;
         gate.wait(client, latest).await.map_err(|_| Reject::UpstreamBusy)
     }
 

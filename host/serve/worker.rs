@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use tokio::sync::Notify;
@@ -15,16 +15,19 @@ use super::balance::Balance;
 use super::clients::{Clients, upstream_max};
 use super::peer::{Peers, Shares};
 use super::post::Post;
+use super::respond::Conditions;
 use super::turn::Turns;
 use super::upstream::Upstream;
 use super::wire::{Spares, Wire};
-use crate::config::{Config, QueueLimits};
+use crate::config::{Config, Largest};
+use crate::grants::{Concurrency, Grants, QueueLimits};
 use crate::guest::component::Seat;
 use crate::guest::meter::Meter;
 use crate::guest::pool::Exits;
 use crate::guest::resources::descriptors_max;
 use crate::guest::{Guest, Instance, Pool};
 use crate::log::Quota;
+use crate::message::fields;
 use crate::message::{Place, Reject, Request, RequestId};
 use crate::metrics::{Counters, Metrics};
 use crate::native::Twin;
@@ -39,10 +42,19 @@ const WAITING_MAX: usize = 1024;
 /// Requests of one worker that may be logged as refused in a second.
 const REJECTS_LINES_MAX: usize = 100;
 
+/// Nobody waits for a place to wait in.
+const NO_QUEUE: QueueLimits = QueueLimits { length_max: 0, wait_max: Duration::ZERO };
+
 /// The state of one worker.
 pub struct Worker {
     pub index: usize,
     pub config: Arc<Config>,
+    /// What buffers of all handlers are sized by.
+    pub largest: Largest,
+    /// What a request may use that no handler answers.
+    pub nobody: Arc<Grants>,
+    /// What the twins may use, in the order of [`Twin::ALL`]: what their guests may.
+    twin_grants: [Arc<Grants>; Twin::ALL.len()],
     pub pool: Rc<Pool>,
     pub upstream: Option<Upstream>,
     pub draining: Cell<bool>,
@@ -107,17 +119,12 @@ pub enum Routed {
     Nobody,
 }
 
-impl Routed {
-    /// The guest that it goes to, by its number.
-    pub fn guest(&self) -> Option<usize> {
-        match self {
-            Routed::Ready(instance, _) => Some(instance.guest().id),
-            Routed::Seated(seat, _) => Some(seat.guest().id),
-            Routed::Make(guest, _) | Routed::Queue(guest, _) => Some(guest.id),
-            Routed::Wait(handler, _) => Some(handler.id),
-            Routed::Native(..) | Routed::Landing | Routed::Nobody => None,
-        }
-    }
+/// Bytes of a request's head, as HTTP/1 has it.
+fn head_bytes(request: &Request) -> usize {
+    const LINE: usize = "  HTTP/1.1\r\n\r\n".len();
+    const FIELD: usize = ": \r\n".len();
+    let line = request.method.as_str().len() + request.uri.as_str().len() + LINE;
+    line + fields::head_bytes(&request.headers) + FIELD * request.headers.len()
 }
 
 /// A request that is being served; dropping it says that it is over.
@@ -131,9 +138,10 @@ impl Drop for InFlight {
 
 impl Worker {
     pub fn new(index: usize, shared: &Shared) -> Rc<Self> {
-        let Shared { config, engines, registry, .. } = shared;
+        let Shared { config, engines, registry, largest, .. } = shared;
         let ready_max = engines.slots.ready_max(config.workers);
-        let queue = config.admission.queue;
+        let nobody = config.grants.of_nobody();
+        let queue = nobody.concurrency.queue;
         let chosen = config.admission.in_flight_max.map(|most| (most / config.workers).max(1));
         let most = engines.slots.in_flight_max(config.workers);
         let gate = Gate::new(chosen.unwrap_or(most).min(most));
@@ -143,7 +151,7 @@ impl Worker {
         let work = Rc::new(Notify::new());
         let exits = Exits { lane: shared.lane.clone(), door, retired: work.clone() };
         let turns = Turns::new(pulse.clone());
-        let pool = Pool::new(pulse, ready_max, exits, memory, queue);
+        let pool = Pool::new(pulse, ready_max, exits, memory);
         let upstream = config.upstream.as_ref();
         Rc::new(Worker {
             index,
@@ -151,9 +159,12 @@ impl Worker {
             upstream: upstream.map(|it| {
                 let most = upstream_max(descriptors_max(), config.workers);
                 let stall_max = config.connections.stall_max;
-                Upstream::new(it, config.limits.header_bytes_max, most, queue, stall_max)
+                Upstream::new(it, largest.header_bytes_max, most, stall_max)
             }),
             config: config.clone(),
+            largest: *largest,
+            nobody,
+            twin_grants: Twin::ALL.map(|twin| config.grants.of(twin.name())),
             draining: Cell::new(false),
             began: Instant::now(),
             clock: Rc::default(),
@@ -174,7 +185,7 @@ impl Worker {
             twins: GuestGate::new(&gate, gate.taken_max(), queue),
             gate,
             guest_gates: RefCell::default(),
-            loading: GuestGates::new(WAITING_MAX, QueueLimits { length_max: 0, ..queue }),
+            loading: GuestGates::new(WAITING_MAX),
             peers: Peers::default(),
             rejects_quota: Quota::new(REJECTS_LINES_MAX, usize::MAX),
             request_count: Cell::new(0),
@@ -250,11 +261,18 @@ impl Worker {
         self.spare_headers.set(Some(headers));
     }
 
-    /// Finds a request's target, takes a place for it, and an instance if one is ready.
+    /// Finds a request's target, takes a place for it, and an instance if one is ready. The
+    /// conditions are nobody's before, and behind it those of its handler, if it has one.
     ///
     /// # Errors
-    /// [`Reject::BadPath`], [`Reject::Loading`], [`Reject::Paused`], [`Reject::BodyTooLarge`].
-    pub fn route(&self, request: &mut Request, client: &Shares) -> Result<Routed, Reject> {
+    /// [`Reject::BadPath`], [`Reject::HeadTooLarge`], [`Reject::Loading`], [`Reject::Paused`],
+    /// [`Reject::BodyTooLarge`].
+    pub fn route(
+        &self,
+        request: &mut Request,
+        (client, started): (&Shares, Instant),
+        conditions: &mut Conditions,
+    ) -> Result<Routed, Reject> {
         let mut reader = self.reader.borrow_mut();
         let host = request.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
         let found = reader.load().table.find(host, request.uri.path());
@@ -270,13 +288,15 @@ impl Worker {
         match found.target {
             Target::Handler(handler) => {
                 handler.touch(self.moment.get());
+                *conditions = Conditions::new(Some(handler.id), &handler.grants, started);
+                self.limit_head(request, &handler.grants)?;
                 let guest = handler.guest();
                 let Some(guest) = &*guest else {
-                    let place = self.loading.of(handler.id).admit(&client.loading);
+                    let place = self.loading.of(handler.id, NO_QUEUE).admit(&client.loading);
                     let place = place.map_err(|_| Reject::Loading)?;
                     return Ok(Routed::Wait(handler.clone(), place));
                 };
-                request.body.limit(guest.about.limits.body_bytes_max)?;
+                request.body.limit(handler.grants.limits.body_bytes_max)?;
                 let permit = match self.admit(guest, client) {
                     Err(Reject::NoInstance) => return Ok(Routed::Queue(guest.clone(), None)),
                     admitted => admitted?,
@@ -296,23 +316,38 @@ impl Worker {
                 })
             }
             Target::Native(twin) => {
-                if !request.body.is_end() {
-                    let Config { guests, limits, .. } = &*self.config;
-                    request.body.limit(guests.body_bytes_max(twin.name(), limits))?;
-                }
+                let grants = self.grants_of(*twin);
+                *conditions = Conditions::new(None, grants, started);
+                self.limit_head(request, grants)?;
+                request.body.limit(grants.limits.body_bytes_max)?;
                 Ok(Routed::Native(*twin, self.twins.admit(&client.serving).ok()))
             }
             Target::Landing => {
-                request.body.limit(self.config.limits.body_bytes_max)?;
+                request.body.limit(self.nobody.limits.body_bytes_max)?;
                 Ok(Routed::Landing)
             }
         }
     }
 
+    /// What a twin may use.
+    pub fn grants_of(&self, twin: Twin) -> &Grants {
+        &self.twin_grants[twin as usize]
+    }
+
+    /// Refuses a head that others may have and the handler of these grants may not. One that nobody
+    /// may have is hyper's to refuse.
+    fn limit_head(&self, request: &Request, grants: &Grants) -> Result<(), Reject> {
+        let bytes_max = grants.limits.header_bytes_max;
+        if bytes_max < self.largest.header_bytes_max && head_bytes(request) > bytes_max {
+            return Err(Reject::HeadTooLarge);
+        }
+        Ok(())
+    }
+
     /// Holds the calls of a request to a guest to their limits.
-    pub fn meter(&self, guest: usize, started: Instant) -> Meter<'_> {
-        let meter = Meter::new(&self.config.limits, started);
-        meter.in_lanes(&self.pool, guest)
+    pub fn meter(&self, guest: &Guest, started: Instant) -> Meter<'_> {
+        let meter = Meter::new(&guest.about.grants.limits, started);
+        meter.in_lanes(&self.pool, guest.id)
     }
 
     /// Takes a place for a request to a guest.
@@ -320,22 +355,23 @@ impl Worker {
     /// # Errors
     /// [`Reject::NoInstance`], [`Reject::Paused`].
     pub fn admit(&self, guest: &Guest, client: &Shares) -> Result<Permit, Reject> {
-        let permit = self.guest_gate(guest.id).admit(&client.serving)?;
+        let permit = self.guest_gate(guest).admit(&client.serving)?;
         guest.about.health.admit()?;
         Ok(permit)
     }
 
     /// Before the requests to one guest.
-    pub fn guest_gate(&self, id: usize) -> Rc<GuestGate> {
+    pub fn guest_gate(&self, guest: &Guest) -> Rc<GuestGate> {
+        let (id, workers) = (guest.id, self.config.workers);
+        let Concurrency { in_flight_max, queue } = guest.about.grants.concurrency;
+        let held_max = in_flight_max.map_or(usize::MAX, |most| (most / workers).max(1));
         let mut gates = self.guest_gates.borrow_mut();
         if id >= gates.len() {
             gates.resize(id + 1, None);
         }
-        let gate = gates[id].get_or_insert_with(|| {
-            let chosen = self.config.admission.guest_in_flight_max;
-            let chosen = chosen.map_or(usize::MAX, |most| (most / self.config.workers).max(1));
-            GuestGate::new(&self.gate, chosen, self.config.admission.queue)
-        });
+        let gate = gates[id].get_or_insert_with(|| GuestGate::new(&self.gate, held_max, queue));
+        // The guest may be another by now.
+        gate.limit(held_max, queue);
         gate.clone()
     }
 }

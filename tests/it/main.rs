@@ -34,6 +34,7 @@ mod drain;
 mod faults;
 mod files;
 mod grammar;
+mod grants;
 mod hostile;
 mod http;
 mod lanes;

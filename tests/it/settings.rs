@@ -76,7 +76,8 @@ fn without_flags_there_is_no_environment() {
     host.at_rest();
 }
 
-/// What start-up code has read is in the snapshot: a cached one is for who is told the same.
+/// What start-up code has read is in the snapshot: a cached one is for who is told the same. One
+/// entry more says that it has read it.
 #[test]
 fn a_snapshot_is_of_one_environment() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -87,12 +88,30 @@ fn a_snapshot_is_of_one_environment() {
         (variables, std::fs::read_dir(&cache).expect("a cache").count())
     };
     let (one, two) = (["--env", "early:KEY=one"], ["--env", "early:KEY=two"]);
-    assert_eq!(ask(&one), (vec!["KEY=one".into()], 1));
-    assert_eq!(ask(&two), (vec!["KEY=two".into()], 2));
-    assert_eq!(ask(&[]), (vec![], 3));
-    assert_eq!(ask(&one), (vec!["KEY=one".into()], 3));
+    assert_eq!(ask(&one), (vec!["KEY=one".into()], 2));
+    assert_eq!(ask(&two), (vec!["KEY=two".into()], 3));
+    assert_eq!(ask(&[]), (vec![], 4));
+    assert_eq!(ask(&one), (vec!["KEY=one".into()], 4));
     // The environment of another guest changes nothing.
-    assert_eq!(ask(&["--env", "other:KEY=one"]), (vec![], 3));
+    assert_eq!(ask(&["--env", "other:KEY=one"]), (vec![], 4));
+}
+
+/// Start-up code that has not read it is the same for everyone.
+#[test]
+fn a_snapshot_without_the_environment_is_for_all() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = folder.path().join("cache");
+    // It has start-up code, which does not read.
+    let late = environ(
+        r#"(func (export "_initialize") (i32.store (i32.const 8) (i32.const 1)))"#,
+        "(call $read)",
+    );
+    for value in ["one", "two"] {
+        let setup = Host::with("late.wat", &late).args(["--env", &format!("late:KEY={value}")]);
+        let host = setup.arg("--cache-dir").arg(&cache).start();
+        assert_eq!(found(&host, "/late"), [format!("KEY={value}")]);
+        assert_eq!(std::fs::read_dir(&cache).expect("a cache").count(), 1);
+    }
 }
 
 fn with_cache(cache: &Path) -> Setup {

@@ -13,37 +13,41 @@ const FUNCTION_LINES_MAX: usize = 70;
 const LINE_CHARS_MAX: usize = 100;
 
 /// Which top-level modules a module of the host may import, besides itself.
-const IMPORTS: [(&str, &[&str]); 14] = [
+const IMPORTS: [(&str, &[&str]); 15] = [
     // Leaves: plain values that anyone may hold.
     ("file", &[]),
-    ("config", &["file"]),
+    ("grants", &[]),
+    ("config", &["file", "grants"]),
     ("message", &[]),
     ("metrics", &[]),
     ("log", &["config"]),
-    ("queue", &["config", "message"]),
+    ("queue", &["grants", "message"]),
     // It knows a guest by its name alone.
-    ("outbound", &["config", "message", "log"]),
+    ("outbound", &["config", "grants", "message", "log"]),
     // The sandbox does not know who calls it.
-    ("guest", &["config", "message", "metrics", "log", "queue", "outbound", "file"]),
-    ("native", &["config", "message"]),
-    ("registry", &["config", "message", "metrics", "log", "queue", "guest", "native"]),
+    ("guest", &["config", "grants", "message", "metrics", "log", "queue", "outbound", "file"]),
+    ("native", &["grants", "message"]),
+    ("registry", &["grants", "message", "metrics", "log", "queue", "guest", "native"]),
     // The request path and the control path meet in the registry only.
     (
         "serve",
         &[
-            "config", "message", "metrics", "log", "queue", "guest", "native", "outbound",
-            "registry",
+            "config", "grants", "message", "metrics", "log", "queue", "guest", "native",
+            "outbound", "registry",
         ],
     ),
-    ("control", &["config", "message", "metrics", "log", "guest", "native", "registry", "file"]),
+    (
+        "control",
+        &["config", "grants", "message", "metrics", "log", "guest", "native", "registry", "file"],
+    ),
     // It reaches every server over TCP, also the one of this program.
     ("bench", &["config", "log", "file"]),
     // The top: it wires the others together. `main` uses it alone, and the errors it gives.
     (
         "cli",
         &[
-            "bench", "config", "message", "metrics", "log", "queue", "guest", "native", "outbound",
-            "registry", "serve", "control", "file",
+            "bench", "config", "grants", "message", "metrics", "log", "queue", "guest", "native",
+            "outbound", "registry", "serve", "control", "file",
         ],
     ),
 ];

@@ -98,10 +98,11 @@ fn confine(order: &Order) -> Result<(), String> {
     // The next two cannot be had everywhere, and are for the good of others.
     let _ = setpriority_process(None, NICENESS);
     drop(fs::write("/proc/self/oom_score_adj", OOM_SCORE));
-    let cpu = order.limits.cpu_max + order.job.limits.cpu_max;
+    let cpu = order.job.grants.compile.cpu_max + order.job.grants.limits.cpu_max;
     let seconds = cpu.as_secs() + u64::from(cpu.subsec_nanos() > 0);
     // Writable private memory, whatever address space is reserved; the guest is tried out, too.
-    let memory = (order.limits.memory_bytes_max + order.job.limits.memory_bytes_max) as u64;
+    let memory = (order.job.grants.compile.memory_bytes_max
+        + order.job.grants.limits.memory_bytes_max) as u64;
     let limits = [
         // Past the soft limit comes SIGXCPU; the hard one is for whatever does not end by it.
         (Resource::Cpu, seconds, seconds + 1),

@@ -180,7 +180,7 @@ impl Marks {
 
     /// Takes note of what a request, or a part of it, has left behind.
     pub fn note(&self, state: &mut State) {
-        let memory_bytes_max = state.limiter.about.limits.memory_bytes_max;
+        let memory_bytes_max = state.limiter.about.grants.limits.memory_bytes_max;
         let (resources, bytes) = state.left();
         if state.limiter.memory_bytes() > memory_bytes_max / MEMORY_PART
             || resources > KEPT_MAX

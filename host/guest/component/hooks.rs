@@ -103,7 +103,8 @@ impl Hooks {
             let door = door.ok_or(Error::HttpRequestDenied)?;
             let (head, body) = request.into_parts();
             let request = Request::from_parts(head, Outgoing::asked(body).await);
-            let maker = Maker { guest: &about.name, request: id, trail: &trail };
+            let maker =
+                Maker { guest: &about.name, grants: &about.grants, request: id, trail: &trail };
             let answer = door.send(&maker, request, wanted).map_err(|it| error(it, &fault))?;
             let answered = answer.await.unwrap_or(Err(Failure::Terminated));
             let Answer { response, sent } = answered.map_err(|it| error(it, &fault))?;
@@ -144,7 +145,7 @@ impl WasiHttpHooks for Hooks {
 
     /// Room for any number of them: how many there are at once is decided where they are written.
     fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
-        outgoing_body::writes_max(&self.about.limits)
+        outgoing_body::writes_max(&self.about.grants.limits)
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {

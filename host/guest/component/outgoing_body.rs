@@ -24,7 +24,7 @@ use wasmtime_wasi_io::streams::{DynOutputStream, OutputStream, StreamError};
 
 use super::State;
 use super::hooks::CHUNK_BYTES_MAX;
-use crate::config::Limits;
+use crate::grants::Limits;
 use crate::guest::About;
 use crate::guest::allocator::Freed;
 use crate::guest::budget::Purpose;
@@ -132,7 +132,7 @@ pub fn write(state: &mut State, this: Resource<HostOutgoingBody>) -> Once<DynOut
 
 impl Unopened {
     fn window(&self, about: &Arc<About>, held_max: fn(&Limits) -> usize) -> Arc<Window> {
-        let held_max = held_max(&about.limits);
+        let held_max = held_max(&about.grants.limits);
         let (about, charged_of_store) = (about.clone(), self.charged.clone());
         Arc::new(Window { about, charged_of_store, held_max, held: Mutex::default() })
     }

@@ -209,7 +209,7 @@ impl Resident {
                 }
                 if self.in_lanes && self.longest() >= QUANTUM {
                     *place = self.hand_over(pool, place.take());
-                } else if self.longest() >= self.guest.about.limits.cpu_max {
+                } else if self.longest() >= self.guest.about.grants.limits.cpu_max {
                     drop(place);
                     log_end(&self.guest.about, self.only(), format_args!("{}", Reject::CpuTime));
                     self.log_each(Reject::CpuTime);
@@ -284,7 +284,8 @@ impl Resident {
         self.inbox.close();
         let id = self.guest.id;
         pool.note(id, |usage| usage.note_call(true));
-        let (cpu_max, runnable) = (self.guest.about.limits.cpu_max, pool.line(id).runnable());
+        let (cpu_max, runnable) =
+            (self.guest.about.grants.limits.cpu_max, pool.line(id).runnable());
         let moved = pool.lane().hand_over(id, call, cpu_max, runnable);
         // Whoever drives it has to look at it anew.
         self.waker.borrow().wake_by_ref();

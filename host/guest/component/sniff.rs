@@ -10,7 +10,7 @@ use wasmparser::types::TypesRef;
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
 use super::config::CONFIG;
-use crate::config::Limits;
+use crate::grants::Limits;
 use crate::guest::imports::{judge_memory, judge_table};
 use crate::guest::sniff::{damaged, features};
 

@@ -126,7 +126,7 @@ impl State {
 
     /// The variables of `wasi:config`.
     pub fn vars(&self) -> &[(String, String)] {
-        &self.limiter.about.words.vars
+        &self.limiter.about.grants.variables.config
     }
 
     /// The value of one of them.
@@ -243,7 +243,7 @@ impl State {
         builder
             .stdout(log.stream("stdout"))
             .stderr(log.stream("stderr"))
-            .envs(&self.limiter.about.words.env)
+            .envs(&self.limiter.about.grants.variables.env)
             .max_random_size(RANDOM_BYTES_MAX);
         self.wasi = Some(Box::new(builder.build()));
         self.log = Some(log);

@@ -371,7 +371,7 @@ async fn drive<K>(
     let Terms { pool, started, waited, keep: _keep } = terms;
     let about = &guest.about;
     let _out = pool.lend();
-    let meter = Meter::new(&about.limits, started).without_deadline().with_flow(flow);
+    let meter = Meter::new(&about.grants.limits, started).without_deadline().with_flow(flow);
     let mut meter = meter.in_lanes(&pool, guest.id);
     if waited {
         meter.resume();

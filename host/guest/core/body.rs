@@ -80,7 +80,7 @@ fn write_request_body(call: &mut Call, bytes: &[u8]) -> Result<()> {
     if call.phase == Phase::Response {
         return Err(misuse("write_body: the request was passed on already"));
     }
-    let bytes_max = call.limiter.about.limits.kept_bytes_max();
+    let bytes_max = call.limiter.about.grants.limits.kept_bytes_max();
     let exchange = call.exchange.as_mut().ok_or_else(no_request)?;
     let body = exchange.request_written.get_or_insert_default();
     if (body.len() + bytes.len()) as u64 > bytes_max {
@@ -98,7 +98,7 @@ fn write_response_body(call: &mut Call, bytes: &[u8]) -> Result<()> {
              buffer_response (2)",
         ));
     }
-    let bytes_max = call.limiter.about.limits.response_bytes_max;
+    let bytes_max = call.limiter.about.grants.limits.response_bytes_max;
     let body = &mut call.exchange.as_mut().ok_or_else(no_request)?.body;
     let written = body.written.get_or_insert_default();
     if written.len() + bytes.len() > bytes_max {

@@ -152,7 +152,7 @@ fn put_header(
     let (memory, call) = memory(guest)?;
     let name = field_name(range(memory, name.0, name.1)?)?;
     let value = range(memory, value.0, value.1)?;
-    let bytes_max = call.limiter.about.limits.header_bytes_max;
+    let bytes_max = call.limiter.about.grants.limits.header_bytes_max;
     if value.len() > bytes_max {
         return Err(too_large(bytes_max));
     }

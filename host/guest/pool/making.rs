@@ -53,11 +53,11 @@ impl Pool {
                 if !guest.has_enough_instances() {
                     self.clear_engine(guest.engine);
                 }
-                self.queue.wait_max
+                guest.about.grants.concurrency.queue.wait_max
             }
             made => return made,
         };
-        let until = (Instant::now() + patience).min(started + guest.about.limits.deadline);
+        let until = (Instant::now() + patience).min(started + guest.about.grants.limits.deadline);
         loop {
             match self.make_one(&guest, request).await {
                 Err(Reject::NoInstance | Reject::NoMemory) if Instant::now() < until => {

@@ -13,7 +13,7 @@ use wasmtime_wasi_io::streams::{OutputStream as _, StreamError};
 use super::{
     CHUNK_BYTES_MAX, Reading, Unopened, WRITES_MAX, Writing, response_bytes_max, writes_max,
 };
-use crate::config::{Limits, Words};
+use crate::grants::{Grants, Limits};
 use crate::guest::About;
 use crate::guest::budget::Budget;
 
@@ -23,7 +23,8 @@ const MIB: usize = 1 << 20;
 fn body(total: usize) -> (Writing, Reading, Budget) {
     let limits = Limits { response_bytes_max: MIB, ..Limits::default() };
     let memory = Budget::new(total);
-    let about = About::new("guest", &limits, &Words::default(), &memory);
+    let grants = Arc::new(Grants { limits: limits.clone(), ..Grants::default() });
+    let about = About::new("guest", &grants, &memory);
     let (slots, chunk) = (writes_max(&limits), CHUNK_BYTES_MAX);
     let (mut host, queue): (_, WasiBody) =
         HostOutgoingBody::new(StreamContext::Response, None, slots, chunk);

@@ -1,0 +1,338 @@
+//! What each handler is granted, by its name: the limits and settings that may be said for one.
+//!
+//! Every flag here takes a value for all handlers, and one for each that is named before it. A name
+//! is a handler's as the log has it: its file's path below the handler folder, without extension.
+//! `*` stands for all. Values of variables may be secrets: no mistake, no log line and no debug
+//! text shows one.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::amount::{
+    self, BODY, Bound, COMPILE_CPU, COMPILE_MEMORY, CPU, Count, DEADLINE, HEADER, MEMORY, OUTBOUND,
+    QUEUE_WAIT, RESPONSE,
+};
+use super::outbound::{self, ALLOW};
+use super::{Mistakes, bytes, choice};
+use crate::grants::{Allowance, CompileLimits, Grants, Isolation, Limits, Outbound, QueueLimits};
+
+mod flags;
+
+pub use flags::GrantFlags;
+
+/// The name that stands for all handlers.
+const ALL: &str = "*";
+const ENV: &str = "--env";
+const CONFIG_VAR: &str = "--config-var";
+const ISOLATION: &str = "--isolation";
+const IN_FLIGHT: Count = amount::count("--guest-in-flight-max", (1, 1_000_000));
+const QUEUE: Count = amount::count("--queue-max", (0, 100_000));
+const QUEUE_MAX: usize = 64;
+const OUTBOUND_IN_FLIGHT: Count = amount::count("--outbound-max", (1, 10_000));
+const OUTBOUND_IN_FLIGHT_MAX: usize = 64;
+
+/// The grants of every handler, those to come included.
+#[derive(Clone, Debug)]
+pub struct GrantTable {
+    /// Of a handler of which nothing special is said.
+    all: Grants,
+    env: Vec<Variable>,
+    config: Vec<Variable>,
+    own: HashMap<Box<str>, Own>,
+    /// Names of handlers, with the flags that name them.
+    named: BTreeSet<(&'static str, Box<str>)>,
+}
+
+/// The largest of those limits by which something is sized that all handlers share.
+#[derive(Clone, Copy, Debug)]
+pub struct Largest {
+    /// All memories of one instance together.
+    pub memory_bytes_max: usize,
+    /// A request's head.
+    pub header_bytes_max: usize,
+    /// Requests of one guest to one destination, all workers together.
+    pub outbound_max: usize,
+    /// Whether any handler may send requests by TLS.
+    pub outbound_is_secure: bool,
+}
+
+/// What is said of one handler alone.
+#[derive(Clone, Debug, Default)]
+struct Own {
+    changes: Vec<Change>,
+    env: Vec<Variable>,
+    config: Vec<Variable>,
+    allowed: Vec<Allowance>,
+}
+
+/// One limit that differs.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    set: fn(&mut Grants, u64),
+    value: u64,
+}
+
+/// A variable, and where it stood among those of all handlers.
+#[derive(Clone)]
+struct Variable {
+    at: usize,
+    key: String,
+    value: String,
+}
+
+impl fmt::Debug for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}=…", self.key)
+    }
+}
+
+impl Default for GrantTable {
+    fn default() -> Self {
+        let (env, config, own, named) = Default::default();
+        GrantTable { all: Grants::default(), env, config, own, named }
+    }
+}
+
+impl GrantTable {
+    /// What a handler is granted.
+    pub fn of(&self, name: &str) -> Arc<Grants> {
+        let mut grants = self.all.clone();
+        if let Some(own) = self.own.get(name) {
+            for change in &own.changes {
+                (change.set)(&mut grants, change.value);
+            }
+            if !own.env.is_empty() {
+                grants.variables.env = merged(&self.env, &own.env);
+            }
+            if !own.config.is_empty() {
+                grants.variables.config = merged(&self.config, &own.config);
+            }
+            if !own.allowed.is_empty() {
+                let both = grants.outbound.allowed.iter().chain(&own.allowed);
+                grants.outbound.allowed = both.cloned().collect();
+            }
+        }
+        Arc::new(grants)
+    }
+
+    /// What a request is granted that no handler answers.
+    pub fn of_nobody(&self) -> Arc<Grants> {
+        Arc::new(self.all.clone())
+    }
+
+    /// What shared things are sized by.
+    pub fn largest(&self) -> Largest {
+        let size = |grants: &Grants| Largest {
+            memory_bytes_max: grants.limits.memory_bytes_max,
+            header_bytes_max: grants.limits.header_bytes_max,
+            outbound_max: grants.outbound.in_flight_max,
+            outbound_is_secure: grants.outbound.allowed.iter().any(|it| it.is_secure),
+        };
+        self.own.keys().map(|name| size(&self.of(name))).fold(size(&self.all), |a, b| Largest {
+            memory_bytes_max: a.memory_bytes_max.max(b.memory_bytes_max),
+            header_bytes_max: a.header_bytes_max.max(b.header_bytes_max),
+            outbound_max: a.outbound_max.max(b.outbound_max),
+            outbound_is_secure: a.outbound_is_secure || b.outbound_is_secure,
+        })
+    }
+
+    /// Flags that name a handler of which `is_known` does not know: the flag and the name.
+    pub fn unknown(
+        &self,
+        is_known: impl Fn(&str) -> bool,
+    ) -> impl Iterator<Item = (&'static str, &str)> {
+        let named = self.named.iter().map(|(flag, name)| (*flag, &**name));
+        named.filter(move |(_, name)| !is_known(name))
+    }
+
+    /// Lets a handler send requests to the addresses that the host itself listens on.
+    pub fn allow_own(&mut self, name: &str, addresses: &[SocketAddr]) {
+        let own = self.own.entry(name.into()).or_default();
+        own.allowed.extend(addresses.iter().flat_map(|it| outbound::own(*it)));
+    }
+
+    /// Says of one handler, or of all, what a limit is.
+    fn change(&mut self, name: &str, change: Change) {
+        match name {
+            ALL => (change.set)(&mut self.all, change.value),
+            name => self.own.entry(name.into()).or_default().changes.push(change),
+        }
+    }
+
+    /// Takes up a flag of the form `[GUEST=]VALUE`.
+    fn take(
+        &mut self,
+        flag: &'static str,
+        texts: &[String],
+        parse: impl Fn(&str) -> Result<Change, String>,
+        mistakes: &mut Mistakes,
+    ) {
+        let mut seen = BTreeSet::new();
+        for text in texts {
+            // It ends at the last `=`, so that a name may have one.
+            let (name, value) = text.rsplit_once('=').unwrap_or((ALL, text));
+            if name.is_empty() {
+                let why = format!("{text:?} names no guest; write GUEST=VALUE, or VALUE for all");
+                mistakes.0.push(format!("{flag}: {why}"));
+                continue;
+            }
+            let change = match parse(value.trim()) {
+                Ok(change) => change,
+                Err(why) => {
+                    mistakes.0.push(format!("{flag}: {why}"));
+                    continue;
+                }
+            };
+            if !seen.insert(name) {
+                mistakes.0.push(format!("{flag}: {name:?} is set twice; leave one out"));
+                continue;
+            }
+            self.name(flag, name);
+            self.change(name, change);
+        }
+    }
+
+    /// Takes note that a flag names a handler.
+    fn name(&mut self, flag: &'static str, name: &str) {
+        if name != ALL {
+            self.named.insert((flag, name.into()));
+        }
+    }
+
+    fn size(
+        &mut self,
+        bound: &'static Bound,
+        texts: &[String],
+        set: fn(&mut Grants, u64),
+        mistakes: &mut Mistakes,
+    ) {
+        let parse = |text: &str| Ok(Change { set, value: bound.parse(text)? });
+        self.take(bound.flag, texts, parse, mistakes);
+    }
+
+    fn count(
+        &mut self,
+        bound: &'static Count,
+        texts: &[String],
+        set: fn(&mut Grants, u64),
+        mistakes: &mut Mistakes,
+    ) {
+        let parse = |text: &str| Ok(Change { set, value: bound.parse(text)? as u64 });
+        self.take(bound.flag, texts, parse, mistakes);
+    }
+
+    /// Takes up the variables of one kind.
+    fn variables(&mut self, flag: &'static str, texts: &[String], mistakes: &mut Mistakes) {
+        let mut seen = BTreeSet::new();
+        for (at, text) in texts.iter().enumerate() {
+            let (name, key, value) = match variable(text) {
+                Ok(parts) => parts,
+                Err(why) => {
+                    mistakes.0.push(format!("{flag}: {why}"));
+                    continue;
+                }
+            };
+            if !seen.insert((name, key)) {
+                let what = format!("{name}:{key}");
+                mistakes.0.push(format!("{flag}: {what:?} is set twice; leave one out"));
+                continue;
+            }
+            let variable = Variable { at, key: key.to_owned(), value: value.to_owned() };
+            let is_env = flag == ENV;
+            let list = match name {
+                ALL if is_env => &mut self.env,
+                ALL => &mut self.config,
+                name => {
+                    let own = self.own.entry(name.into()).or_default();
+                    if is_env { &mut own.env } else { &mut own.config }
+                }
+            };
+            list.push(variable);
+            self.name(flag, name);
+        }
+    }
+
+    fn allow(&mut self, texts: &[String], mistakes: &mut Mistakes) {
+        let mut all = Vec::new();
+        for text in texts {
+            match outbound::allowance(text) {
+                Ok((name, allowance)) if name == ALL => all.push(allowance),
+                Ok((name, allowance)) => {
+                    self.own.entry(name.into()).or_default().allowed.push(allowance);
+                    self.name(ALLOW, name);
+                }
+                Err(why) => mistakes.0.push(format!("{ALLOW}: {why}")),
+            }
+        }
+        self.all.outbound.allowed = all.into();
+    }
+}
+
+/// The variables of one handler. In their order, those that name it in the place of those for all.
+fn merged(all: &[Variable], own: &[Variable]) -> Arc<[(String, String)]> {
+    let is_own = |key: &str| own.iter().any(|it| it.key == key);
+    let mut chosen: Vec<&Variable> = all.iter().filter(|it| !is_own(&it.key)).chain(own).collect();
+    chosen.sort_by_key(|variable| variable.at);
+    chosen.into_iter().map(|it| (it.key.clone(), it.value.clone())).collect()
+}
+
+/// Parses `NAME:KEY=VALUE`. The name ends at the first colon and the key at the first `=`, so that
+/// a value may have both.
+fn variable(text: &str) -> Result<(&str, &str, &str), String> {
+    const FORM: &str = "write GUEST:KEY=VALUE, such as hello:MODE=test, or *:MODE=test for all";
+    let Some((name, value)) = text.split_once('=') else {
+        // What follows may be the value all the same.
+        let begin = text.split_once(':').map_or(text, |(name, _)| name);
+        return Err(format!("there is no = in what begins with {begin:?}; {FORM}"));
+    };
+    let Some((name, key)) = name.split_once(':') else {
+        return Err(format!("{name:?} does not say for which guest; {FORM}"));
+    };
+    if name.is_empty() || key.is_empty() {
+        let name = format!("{name}:{key}");
+        return Err(format!("{name:?} lacks a guest or a key; {FORM}"));
+    }
+    Ok((name, key, value))
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: bytes(MEMORY.default),
+            deadline: Duration::from_millis(DEADLINE.default),
+            cpu_max: Duration::from_millis(CPU.default),
+            body_bytes_max: Some(BODY.default),
+            response_bytes_max: bytes(RESPONSE.default),
+            header_bytes_max: bytes(HEADER.default),
+        }
+    }
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        let wait_max = Duration::from_millis(QUEUE_WAIT.default);
+        QueueLimits { length_max: QUEUE_MAX, wait_max }
+    }
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        Self {
+            cpu_max: Duration::from_millis(COMPILE_CPU.default),
+            memory_bytes_max: bytes(COMPILE_MEMORY.default),
+        }
+    }
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Outbound {
+            allowed: Arc::default(),
+            in_flight_max: OUTBOUND_IN_FLIGHT_MAX,
+            timeout_max: Duration::from_millis(OUTBOUND.default),
+        }
+    }
+}

@@ -25,7 +25,6 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::config::Config;
-use crate::grants::Isolation;
 use crate::guest::{Loader, load};
 use crate::log::escape;
 use crate::registry::route::{Pattern, Route};
@@ -94,7 +93,7 @@ impl Control {
             add_all(&mut entries, found.found.into_iter().map(Newcomer::of_file), now);
         }
         let snapshot = rescan::snapshot(&entries, &[], config.native)?;
-        report(snapshot.table.routes());
+        report(snapshot.table.routes(), config);
         warn_of_strangers(&entries, config);
         let registry = Arc::new(Registry::new(snapshot));
         let done = move |done| tell(Event::Done(done));
@@ -148,7 +147,7 @@ fn demo() -> Result<Vec<Newcomer>> {
 }
 
 /// Logs a line per route, as far as anyone would read them.
-fn report(routes: &[Route<Target>]) {
+fn report(routes: &[Route<Target>], config: &Config) {
     for route in routes.iter().take(ROUTES_SHOWN_MAX) {
         let isolation = match &route.target {
             Target::Handler(handler) => handler.grants.isolation.to_string(),
@@ -161,11 +160,7 @@ fn report(routes: &[Route<Target>]) {
     if let Some(more) = routes.len().checked_sub(ROUTES_SHOWN_MAX).filter(|more| *more > 0) {
         tracing::info!("and {more} more; `guesthouse routes` prints them all");
     }
-    let is_reused = |route: &Route<Target>| match &route.target {
-        Target::Handler(handler) => handler.grants.isolation == Isolation::Reuse,
-        Target::Native(_) | Target::Landing => false,
-    };
-    if routes.iter().any(is_reused) {
+    if config.grants.has_reuse() {
         tracing::info!("isolation reuse: a request can see what an earlier one left in the guest");
     }
 }

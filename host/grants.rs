@@ -16,12 +16,49 @@ use serde::{Deserialize, Serialize};
 /// the same for as long as the handler is there.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Grants {
+    /// Who pays for what it uses, with all others of the same owner.
+    #[serde(skip)]
+    pub owner: Arc<Owner>,
     pub isolation: Isolation,
     pub limits: Limits,
     pub concurrency: Concurrency,
     pub compile: CompileLimits,
     pub variables: Variables,
     pub outbound: Outbound,
+}
+
+/// Who handlers belong to: those in one folder at the top to that, and a file at the top to the
+/// folder of its name. What all share is divided between owners, and what one has between its
+/// handlers, so that a hundred files are not a hundred shares.
+#[derive(Debug, Default)]
+pub struct Owner {
+    pub name: Box<str>,
+    /// Tells it from all others of this process.
+    pub id: u64,
+}
+
+/// An owner, as those see it who divide something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Share {
+    /// The owner's.
+    pub id: u64,
+    /// Whether it has one handler only.
+    pub is_sole: bool,
+}
+
+impl Grants {
+    /// Whose share it uses.
+    pub fn share(&self) -> Share {
+        // Each handler has its grants, and no one else holds an owner.
+        Share { id: self.owner.id, is_sole: Arc::strong_count(&self.owner) == 1 }
+    }
+}
+
+impl Share {
+    /// That of somebody who is no handler, by a number of its own. Those of owners are counted.
+    pub fn of_other(number: usize) -> Self {
+        Share { id: !(number as u64), is_sole: true }
+    }
 }
 
 /// Whether a request can see what an earlier one left in the guest: `Fresh` never, `Reuse` yes.

@@ -118,7 +118,7 @@ pub struct About {
 
 impl About {
     pub fn new(name: &str, grants: &Arc<Grants>, memory: &Budget) -> Arc<Self> {
-        let (grants, memory) = (grants.clone(), memory.of_guest());
+        let (grants, memory) = (grants.clone(), memory.of_guest(grants.owner.id));
         let (words_quota, ends_quota) = log::quotas();
         let health = Health::new();
         let (name, instances) = (name.into(), Tenancy::default());
@@ -152,7 +152,7 @@ impl Guest {
 
     /// Whether it has as many instances as it may have, all workers together.
     fn has_enough_instances(&self) -> bool {
-        self.tenants.has_enough(&self.about.instances, self.slots)
+        self.tenants.has_enough(&self.about, self.slots)
     }
 
     /// Charges an instance that is to have so many calls at once for their stacks, as far as they

@@ -381,7 +381,7 @@ pub enum Reject {
     Loop,
     /// The request's body has a transfer coding that the host does not know.
     UnknownCoding,
-    /// The request's head is larger than its handler takes.
+    /// The request's head is larger than the limit.
     HeadTooLarge,
     /// The handler passes a request on that it has changed into one that HTTP does not allow.
     InvalidRequest,

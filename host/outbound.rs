@@ -113,7 +113,10 @@ pub struct Orders(UnboundedReceiver<Order>);
 /// A request on its way to the worker.
 struct Order {
     key: Key,
-    grants: Arc<Grants>,
+    /// Requests to one destination that its guest may have under way, all workers together.
+    in_flight_max: usize,
+    /// Bytes that the response's head may have.
+    header_bytes_max: usize,
     leave: Leave,
     whose: Option<RequestId>,
     request: Request<Outgoing>,
@@ -132,7 +135,7 @@ pub struct Answer {
 pub struct Maker<'a> {
     pub guest: &'a str,
     /// What it may use.
-    pub grants: &'a Arc<Grants>,
+    pub grants: &'a Grants,
     pub request: Option<RequestId>,
     pub trail: &'a Trail,
 }
@@ -200,8 +203,10 @@ impl Door {
         let times = wanted.within(allowed.timeout_max);
         let key = Key { guest: maker.guest.into(), destination };
         let (reply, answer) = oneshot::channel();
-        let (grants, whose) = (maker.grants.clone(), maker.request);
-        let order = Order { key, grants, leave, whose, request, times, reply };
+        let (in_flight_max, whose) = (allowed.in_flight_max, maker.request);
+        let header_bytes_max = maker.grants.limits.header_bytes_max;
+        let order =
+            Order { key, in_flight_max, header_bytes_max, leave, whose, request, times, reply };
         // The worker is gone, and this call is about to be.
         orders.send(order).map_err(|_| Failure::Unavailable)?;
         Ok(answer)

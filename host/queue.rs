@@ -8,9 +8,9 @@
 //! for the most, and of these the newest. Lives on one thread.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,12 @@ const SHORT_FOR: Duration = Duration::from_millis(250);
 /// Of a queue that is longer, so many are looked at to find the next, or one to refuse.
 const LOOKED_AT: usize = 256;
 
-/// What one client has of one worker.
+/// All queues of one owner together may be so many times as long as one.
+const OWNER_TIMES: usize = 4;
+/// One of them may be so many times as long as all of them have left.
+const OF_AN_OWNER: usize = 3;
+
+/// What one client has of one worker, or one owner of handlers.
 #[derive(Default)]
 pub struct Holder {
     /// Places that its requests hold.
@@ -57,9 +62,30 @@ impl Holder {
     }
 }
 
+/// What each owner has, by its id.
+#[derive(Default)]
+pub struct Holders(RefCell<HashMap<u64, Weak<Holder>>>);
+
+impl Holders {
+    pub fn of(&self, owner: u64) -> Rc<Holder> {
+        let mut holders = self.0.borrow_mut();
+        if let Some(holder) = holders.get(&owner).and_then(Weak::upgrade) {
+            return holder;
+        }
+        if holders.len() == holders.capacity() {
+            holders.retain(|_, holder| holder.strong_count() > 0);
+        }
+        let holder = Rc::default();
+        holders.insert(owner, Rc::downgrade(&holder));
+        holder
+    }
+}
+
 /// A queue of requests. To who waits in it a `T` may be given.
 pub struct Queue<T = ()> {
     limits: Cell<QueueLimits>,
+    /// Who has other queues beside this one.
+    owner: Option<Rc<Holder>>,
     waiting: RefCell<VecDeque<Waiting<T>>>,
     arrivals: Cell<u64>,
     refused_at: Cell<Option<Instant>>,
@@ -67,15 +93,34 @@ pub struct Queue<T = ()> {
 
 struct Waiting<T> {
     number: u64,
-    client: Rc<Holder>,
+    client: Counted,
+    _owner: Option<Counted>,
     waker: Option<Waker>,
     given: Option<T>,
 }
 
+/// One that waits, of a client or an owner.
+struct Counted(Rc<Holder>);
+
+impl Counted {
+    fn new(holder: &Rc<Holder>) -> Self {
+        holder.waiting.set(holder.waiting.get() + 1);
+        Counted(holder.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+    }
+}
+
 impl<T> Queue<T> {
-    pub fn new(limits: QueueLimits) -> Self {
+    /// The queue of a handler, whose owner may have others.
+    pub fn new(limits: QueueLimits, owner: Option<Rc<Holder>>) -> Self {
         let (arrivals, refused_at) = Default::default();
         Queue {
+            owner,
             limits: Cell::new(limits),
             waiting: RefCell::new(VecDeque::new()),
             arrivals,
@@ -95,7 +140,7 @@ impl<T> Queue<T> {
     /// The client that is next.
     pub fn next(&self) -> Option<Rc<Holder>> {
         let waiting = self.waiting.borrow();
-        first(&waiting).map(|at| waiting[at].client.clone())
+        first(&waiting).map(|at| waiting[at].client.0.clone())
     }
 
     /// Gives something to the next. Returns it where nobody waits.
@@ -174,9 +219,8 @@ impl<T> Queue<T> {
         }
         let number = self.arrivals.get();
         self.arrivals.set(number + 1);
-        client.waiting.set(client.waiting.get() + 1);
-        let client = client.clone();
-        let waiting = Waiting { number, client, waker: None, given: None };
+        let (client, owner) = (Counted::new(client), self.owner.as_ref().map(Counted::new));
+        let waiting = Waiting { number, client, _owner: owner, waker: None, given: None };
         self.waiting.borrow_mut().push_back(waiting);
         Ok(Place { queue: self, number })
     }
@@ -186,7 +230,7 @@ impl<T> Queue<T> {
         let sent = {
             let mut waiting = self.waiting.borrow_mut();
             let Some(at) = greediest(&waiting) else { return false };
-            if waiting[at].client.demand() <= client.demand() + 1 {
+            if waiting[at].client.0.demand() <= client.demand() + 1 {
                 return false;
             }
             waiting.remove(at)
@@ -197,6 +241,11 @@ impl<T> Queue<T> {
 
     fn length_max(&self) -> usize {
         let most = self.limits.get().length_max;
+        let left = |owner: &Rc<Holder>| {
+            let all = most.saturating_mul(OWNER_TIMES);
+            all.saturating_sub(owner.waiting.get()).saturating_mul(OF_AN_OWNER)
+        };
+        let most = self.owner.as_ref().map_or(most, |owner| most.min(left(owner)));
         let is_short = self.refused_at.get().is_some_and(|at| at.elapsed() < SHORT_FOR);
         if is_short { most.min(SHORT) } else { most }
     }
@@ -223,7 +272,6 @@ impl<T> Queue<T> {
 impl<T> Waiting<T> {
     /// Lets it see that it waits no more.
     fn refuse(self) {
-        self.client.waiting.set(self.client.waiting.get() - 1);
         if let Some(waker) = self.waker {
             waker.wake();
         }
@@ -234,7 +282,7 @@ impl<T> Waiting<T> {
 fn first<T>(waiting: &VecDeque<Waiting<T>>) -> Option<usize> {
     let not_served = |(_, it): &(usize, &Waiting<T>)| it.given.is_none();
     let looked_at = waiting.iter().enumerate().filter(not_served).take(LOOKED_AT);
-    looked_at.min_by_key(|(_, it)| it.client.held()).map(|(at, _)| at)
+    looked_at.min_by_key(|(_, it)| it.client.0.held()).map(|(at, _)| at)
 }
 
 /// The newest of the client that asks for the most.
@@ -242,7 +290,7 @@ fn greediest<T>(waiting: &VecDeque<Waiting<T>>) -> Option<usize> {
     let not_served = |(_, it): &(usize, &Waiting<T>)| it.given.is_none();
     let looked_at = waiting.iter().enumerate().rev().filter(not_served).take(LOOKED_AT);
     // The newest comes first, and the last of those that are alike would be taken.
-    let greediest = looked_at.max_by_key(|(at, it)| (it.client.demand(), *at));
+    let greediest = looked_at.max_by_key(|(at, it)| (it.client.0.demand(), *at));
     greediest.map(|(at, _)| at)
 }
 
@@ -301,8 +349,7 @@ impl<T> Drop for Place<'_, T> {
         };
         // What it was given and has not taken goes to another, who may look into this queue.
         if let Some(left) = left {
-            left.client.waiting.set(left.client.waiting.get() - 1);
-            drop(left.given);
+            drop(left);
         }
         self.queue.wake_first();
     }

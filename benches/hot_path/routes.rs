@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use guesthouse::grants::QueueLimits;
+use guesthouse::grants::{QueueLimits, Share};
 use guesthouse::message::Request;
 use guesthouse::native::Twin;
 use guesthouse::queue::Holder;
@@ -33,7 +33,7 @@ pub fn rows(mut request: Request) -> Result<Vec<Row>> {
     let host = "stranger-00617.example:8080";
     let params = ["users/[id]/posts/[post]".to_owned()];
 
-    let guest = GuestGate::new(&Gate::new(256), 192, QueueLimits::default());
+    let guest = GuestGate::new(&Gate::new(256), Share::of_other(0), 192, QueueLimits::default());
     let client = Rc::default();
     Ok(vec![
         route("route: one of 6", few(), None, vec!["/hello".to_owned()])?,

@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use super::amount::{
@@ -17,7 +17,9 @@ use super::amount::{
 };
 use super::outbound::{self, ALLOW};
 use super::{Mistakes, bytes, choice};
-use crate::grants::{Allowance, CompileLimits, Grants, Isolation, Limits, Outbound, QueueLimits};
+use crate::grants::{
+    Allowance, CompileLimits, Grants, Isolation, Limits, Outbound, Owner, QueueLimits,
+};
 
 mod flags;
 
@@ -42,6 +44,7 @@ pub struct GrantTable {
     env: Vec<Variable>,
     config: Vec<Variable>,
     own: HashMap<Box<str>, Own>,
+    owners: Owners,
     /// Names of handlers, with the flags that name them.
     named: BTreeSet<(&'static str, Box<str>)>,
 }
@@ -91,14 +94,25 @@ impl fmt::Debug for Variable {
 
 impl Default for GrantTable {
     fn default() -> Self {
-        let (env, config, own, named) = Default::default();
-        GrantTable { all: Grants::default(), env, config, own, named }
+        let (env, config, own, owners, named) = Default::default();
+        GrantTable { all: Grants::default(), env, config, own, owners, named }
     }
 }
 
 impl GrantTable {
     /// What a handler is granted.
     pub fn of(&self, name: &str) -> Arc<Grants> {
+        let owner = name.split('/').next().unwrap_or(name);
+        let grants = Grants { owner: self.owners.get(owner), ..self.limits_of(name) };
+        Arc::new(grants)
+    }
+
+    /// What its twin may use, which has no owner.
+    pub fn of_twin(&self, name: &str) -> Arc<Grants> {
+        Arc::new(self.limits_of(name))
+    }
+
+    fn limits_of(&self, name: &str) -> Grants {
         let mut grants = self.all.clone();
         if let Some(own) = self.own.get(name) {
             for change in &own.changes {
@@ -115,12 +129,18 @@ impl GrantTable {
                 grants.outbound.allowed = both.cloned().collect();
             }
         }
-        Arc::new(grants)
+        grants
     }
 
     /// What a request is granted that no handler answers.
     pub fn of_nobody(&self) -> Arc<Grants> {
         Arc::new(self.all.clone())
+    }
+
+    /// Whether any handler may keep what a request leaves.
+    pub fn has_reuse(&self) -> bool {
+        let mut own = self.own.keys().map(|name| self.limits_of(name).isolation);
+        self.all.isolation == Isolation::Reuse || own.any(|it| it == Isolation::Reuse)
     }
 
     /// What shared things are sized by.
@@ -131,11 +151,13 @@ impl GrantTable {
             outbound_max: grants.outbound.in_flight_max,
             outbound_is_secure: grants.outbound.allowed.iter().any(|it| it.is_secure),
         };
-        self.own.keys().map(|name| size(&self.of(name))).fold(size(&self.all), |a, b| Largest {
-            memory_bytes_max: a.memory_bytes_max.max(b.memory_bytes_max),
-            header_bytes_max: a.header_bytes_max.max(b.header_bytes_max),
-            outbound_max: a.outbound_max.max(b.outbound_max),
-            outbound_is_secure: a.outbound_is_secure || b.outbound_is_secure,
+        self.own.keys().map(|name| size(&self.limits_of(name))).fold(size(&self.all), |a, b| {
+            Largest {
+                memory_bytes_max: a.memory_bytes_max.max(b.memory_bytes_max),
+                header_bytes_max: a.header_bytes_max.max(b.header_bytes_max),
+                outbound_max: a.outbound_max.max(b.outbound_max),
+                outbound_is_secure: a.outbound_is_secure || b.outbound_is_secure,
+            }
         })
     }
 
@@ -174,6 +196,7 @@ impl GrantTable {
         for text in texts {
             // It ends at the last `=`, so that a name may have one.
             let (name, value) = text.rsplit_once('=').unwrap_or((ALL, text));
+            let name = name.trim();
             if name.is_empty() {
                 let why = format!("{text:?} names no guest; write GUEST=VALUE, or VALUE for all");
                 mistakes.0.push(format!("{flag}: {why}"));
@@ -182,7 +205,8 @@ impl GrantTable {
             let change = match parse(value.trim()) {
                 Ok(change) => change,
                 Err(why) => {
-                    mistakes.0.push(format!("{flag}: {why}"));
+                    let of = if name == ALL { String::new() } else { format!(" (for {name:?})") };
+                    mistakes.0.push(format!("{flag}: {why}{of}"));
                     continue;
                 }
             };
@@ -268,6 +292,37 @@ impl GrantTable {
             }
         }
         self.all.outbound.allowed = all.into();
+    }
+}
+
+/// The owners that there are.
+#[derive(Clone, Debug, Default)]
+struct Owners(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    owners: HashMap<Box<str>, Weak<Owner>>,
+    /// How many there have been.
+    count: u64,
+    /// How many there are when those are forgotten that have no handlers any more.
+    forget_at: usize,
+}
+
+impl Owners {
+    /// The owner of this name.
+    fn get(&self, name: &str) -> Arc<Owner> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(owner) = known.owners.get(name).and_then(Weak::upgrade) {
+            return owner;
+        }
+        if known.owners.len() >= known.forget_at {
+            known.owners.retain(|_, owner| owner.strong_count() > 0);
+            known.forget_at = 2 * known.owners.len() + 16;
+        }
+        known.count += 1;
+        let owner = Arc::new(Owner { name: name.into(), id: known.count });
+        known.owners.insert(name.into(), Arc::downgrade(&owner));
+        owner
     }
 }
 

@@ -6,10 +6,13 @@
 //! is made or dropped, a memory grows, or a large body is kept; not where an instance is reset.
 //! Knows nothing of who is to give way when there is no more.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use super::slots::ENGINES;
+use super::tenants::Tenancy;
 use crate::message::Reject;
 
 /// Who has no more than this has a first instance or less: its stacks and the host's objects, a
@@ -17,6 +20,8 @@ use crate::message::Reject;
 /// stacks, the most that is charged at once.
 const FIRST_BYTES: usize = 5 << 20;
 const FIRST_STEP_MAX: usize = FIRST_BYTES / 2;
+/// Of the last eighth a guest may have as much as it leaves there, and its owner three times that.
+const OWNER_TIMES_LEFT: usize = 3;
 /// How often the log tells that there is no more.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
@@ -25,7 +30,21 @@ const TOLD_EVERY: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Budget {
     all: Arc<Shared>,
-    own: Option<Arc<AtomicUsize>>,
+    own: Option<Arc<Own>>,
+}
+
+/// What one guest has, and its owner with all the guests that it has.
+struct Own {
+    bytes: AtomicUsize,
+    owner: Arc<OfOwner>,
+}
+
+/// What the guests of one owner have together.
+#[derive(Default)]
+pub struct OfOwner {
+    bytes: AtomicUsize,
+    /// Instance slots, of each engine.
+    pub slots: [Tenancy; ENGINES],
 }
 
 /// On cache lines of its own, so that only those who use it pay for its changes.
@@ -33,6 +52,7 @@ pub struct Budget {
 struct Shared {
     used: AtomicUsize,
     total: usize,
+    owners: Mutex<HashMap<u64, Weak<OfOwner>>>,
     /// What loads wait for.
     wanted: AtomicUsize,
     /// How often there was too little for what could be had.
@@ -74,6 +94,7 @@ impl Budget {
         let all = Arc::new(Shared {
             used: AtomicUsize::new(0),
             total,
+            owners: Mutex::default(),
             wanted: AtomicUsize::new(0),
             shortages: AtomicU64::new(0),
             told_ms: AtomicU64::new(0),
@@ -83,9 +104,28 @@ impl Budget {
         Budget { all, own: None }
     }
 
-    /// The same in the hands of one more guest.
-    pub fn of_guest(&self) -> Self {
-        Budget { all: self.all.clone(), own: Some(Arc::default()) }
+    /// The same in the hands of one more guest of an owner.
+    pub fn of_guest(&self, owner: u64) -> Self {
+        let own = Own { bytes: AtomicUsize::new(0), owner: self.of_owner(owner) };
+        Budget { all: self.all.clone(), own: Some(Arc::new(own)) }
+    }
+
+    fn of_owner(&self, id: u64) -> Arc<OfOwner> {
+        let mut owners = self.all.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(owner) = owners.get(&id).and_then(Weak::upgrade) {
+            return owner;
+        }
+        if owners.len() == owners.capacity() {
+            owners.retain(|_, owner| owner.strong_count() > 0);
+        }
+        let owner = Arc::default();
+        owners.insert(id, Arc::downgrade(&owner));
+        owner
+    }
+
+    /// What the owner of this guest has with all its guests; nothing of nobody.
+    pub fn owner(&self) -> Option<&OfOwner> {
+        self.own.as_ref().map(|own| &*own.owner)
     }
 
     /// Has what the engines' pools keep in free slots count as well.
@@ -130,7 +170,8 @@ impl Budget {
     /// Says for what is taken already what it is with these bytes, if they may be taken.
     fn added(&self, bytes: usize, purpose: Purpose) -> impl Fn(usize) -> Option<usize> + use<> {
         let is_small = purpose == Purpose::Start && bytes <= FIRST_STEP_MAX;
-        let own = self.own.as_ref().map(|own| own.load(Ordering::Relaxed));
+        let own = self.own.as_ref().map(|own| own.bytes.load(Ordering::Relaxed));
+        let owned = self.owner().map_or(0, |owner| owner.bytes.load(Ordering::Relaxed));
         let is_first = is_small && own.unwrap_or(0).saturating_add(bytes) <= FIRST_BYTES;
         let total = self.all.total;
         let wanted = if own.is_some() { self.all.wanted.load(Ordering::Relaxed) } else { 0 };
@@ -141,7 +182,8 @@ impl Budget {
         move |used| {
             let used = used.checked_add(bytes)?;
             let left = total.checked_sub(used)?.checked_sub(pooled)?;
-            let is_modest = own.is_some_and(|own| own.saturating_add(bytes) <= left);
+            let is_modest = own.is_some_and(|own| own.saturating_add(bytes) <= left)
+                && owned.saturating_add(bytes) <= left.saturating_mul(OWNER_TIMES_LEFT);
             // Who waits is not for the last eighth.
             let is_plenty = left.saturating_sub(wanted) >= total / 8;
             (is_plenty || is_first || is_modest).then_some(used)
@@ -150,7 +192,8 @@ impl Budget {
 
     fn note_own(&self, bytes: usize) {
         if let Some(own) = &self.own {
-            own.fetch_add(bytes, Ordering::Relaxed);
+            own.bytes.fetch_add(bytes, Ordering::Relaxed);
+            own.owner.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
@@ -158,7 +201,8 @@ impl Budget {
     pub fn give(&self, bytes: usize) {
         self.all.used.fetch_sub(bytes, Ordering::Relaxed);
         if let Some(own) = &self.own {
-            own.fetch_sub(bytes, Ordering::Relaxed);
+            own.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            own.owner.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 

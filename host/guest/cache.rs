@@ -210,15 +210,18 @@ impl Cache {
             return Ok(Err(Reads::default()));
         };
         let reads = facts.startup_reads;
-        if !reads.is_nothing() {
-            let entry = self.entry(&key.having_read(reads, grants), take)?;
-            return Ok(entry.ok_or(reads));
-        }
-        if facts.memory_bytes > grants.limits.memory_bytes_max as u64 {
-            // It is of a guest that may have more.
-            return Ok(Err(Reads { memory: true, ..reads }));
-        }
-        Ok(Ok((facts, artifact)))
+        let entry = if reads.is_nothing() {
+            Some((facts, artifact))
+        } else {
+            self.entry(&key.having_read(reads, grants), take)?
+        };
+        Ok(match entry {
+            Some((facts, _)) if facts.memory_bytes > grants.limits.memory_bytes_max as u64 => {
+                // It is of a guest that may have more.
+                Err(Reads { memory: true, ..reads })
+            }
+            entry => entry.ok_or(reads),
+        })
     }
 
     fn entry(

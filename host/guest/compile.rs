@@ -158,7 +158,8 @@ impl Compiler {
         if !functions.is_empty() {
             let call = Call::new(job.identity().about(&self.engines.memory), 0);
             match startup::snapshot(&self.startup, wasm, &functions, call, &self.pulse).await? {
-                Snapshot::Taken { wasm, .. } if records::read(&wasm).is_err() => {
+                Snapshot::Taken { wasm, reads, .. } if records::read(&wasm).is_err() => {
+                    facts.startup_reads = reads;
                     facts.startup_each = Some("its memory has too many gaps to be copied".into());
                 }
                 Snapshot::Taken { wasm, features, reads } => {
@@ -168,7 +169,9 @@ impl Compiler {
                     (facts.features, facts.startup_reads) = (features, reads);
                     prepared = wasm;
                 }
-                Snapshot::Refused(why) => facts.startup_each = Some(why),
+                Snapshot::Refused { why, reads } => {
+                    (facts.startup_each, facts.startup_reads) = (Some(why), reads);
+                }
             }
         } else if about.has_start {
             facts.startup_each = Some("it has a start function".into());

@@ -9,9 +9,8 @@ use super::call::Call;
 
 const MODULE: &str = "wasi_snapshot_preview1";
 
-/// Errors of WASI preview 1 (`errno` in its `typenames.witx`).
+/// No error, as WASI preview 1 counts them (`errno` in its `typenames.witx`).
 const SUCCESS: i32 = 0;
-const FAULT: i32 = 21;
 
 /// Replaces the functions of a linker that tell of the environment.
 pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
@@ -22,7 +21,8 @@ pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
 }
 
 /// Tells how many variables there are, and how many bytes they take.
-fn sizes(caller: Caller<'_, Call>, count_at: u32, bytes_at: u32) -> i32 {
+fn sizes(caller: Caller<'_, Call>, count_at: u32, bytes_at: u32) -> Result<i32> {
+    check_aligned([count_at, bytes_at])?;
     let (texts, caller) = read(caller);
     let bytes = texts.iter().map(Vec::len).sum::<usize>();
     let numbers = [(count_at, texts.len() as u32), (bytes_at, bytes as u32)];
@@ -31,7 +31,8 @@ fn sizes(caller: Caller<'_, Call>, count_at: u32, bytes_at: u32) -> i32 {
 
 /// Writes the variables one behind the other from `texts_at` on, and from `list_at` on where each
 /// begins.
-fn get(caller: Caller<'_, Call>, list_at: u32, texts_at: u32) -> i32 {
+fn get(caller: Caller<'_, Call>, list_at: u32, texts_at: u32) -> Result<i32> {
+    check_aligned([list_at])?;
     let (texts, caller) = read(caller);
     let mut written = Vec::with_capacity(2 * texts.len());
     let (mut list_at, mut text_at) = (list_at, texts_at);
@@ -54,13 +55,26 @@ fn read(mut caller: Caller<'_, Call>) -> (Vec<Vec<u8>>, Caller<'_, Call>) {
     (texts, caller)
 }
 
-/// Writes all of this to the guest's memory, or as much of it as is before what does not fit.
-fn write(mut caller: Caller<'_, Call>, all: impl IntoIterator<Item = (u32, Vec<u8>)>) -> i32 {
-    let Some(Extern::Memory(memory)) = caller.get_export("memory") else { return FAULT };
-    for (at, bytes) in all {
-        if memory.write(&mut caller, at as usize, &bytes).is_err() {
-            return FAULT;
-        }
+/// WASI traps where numbers are not where they may be.
+fn check_aligned<const N: usize>(all: [u32; N]) -> Result<()> {
+    if all.iter().all(|at| at.is_multiple_of(4)) {
+        return Ok(());
     }
-    SUCCESS
+    Err(wasmtime::Error::msg("a pointer that is not aligned to 4"))
+}
+
+/// Writes all of this to the guest's memory.
+///
+/// # Errors
+/// A trap, as of WASI: not all of it is in the memory.
+fn write(
+    mut caller: Caller<'_, Call>,
+    all: impl IntoIterator<Item = (u32, Vec<u8>)>,
+) -> Result<i32> {
+    let memory = caller.get_export("memory").and_then(Extern::into_memory);
+    let memory = memory.ok_or_else(|| wasmtime::Error::msg("there is no memory"))?;
+    for (at, bytes) in all {
+        memory.write(&mut caller, at as usize, &bytes)?;
+    }
+    Ok(SUCCESS)
 }

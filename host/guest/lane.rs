@@ -1,19 +1,18 @@
 //! The slow lane: threads at a low priority which run the calls that outlast their quantum.
 //!
-//! Owns the order in which they run: the guest that has used the least CPU time is next, and its
-//! calls take turns, a quantum each. So many long calls of one guest do not keep one call of
-//! another waiting. Workers hand calls over without taking a lock, which a thread of low priority
-//! could hold while it does not run. Knows no HTTP and no limits but a call's CPU time.
+//! Owns the threads; `queue.rs` has the order. Workers hand calls over without taking a lock, which
+//! a thread of low priority could hold while it does not run. Knows no HTTP and no limits but a
+//! call's CPU time.
 
+mod queue;
 #[cfg(test)]
 mod tests;
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::{JoinHandle, Thread};
@@ -29,6 +28,7 @@ use super::allocator;
 use super::engine::prepare_thread;
 use super::meter::cpu_time;
 use crate::message::Reject;
+use queue::Queue;
 
 /// A guest's call, which may go on on any thread.
 pub type Movable<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -46,10 +46,18 @@ pub struct Moved<T> {
 /// A call that is to go on.
 type Job = Runnable<Ticket>;
 
+/// Who pays for the CPU time of a call: the owner of its guest, and among that one's guests this
+/// one, by their ids.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Payer {
+    pub owner: u64,
+    pub guest: usize,
+}
+
 /// What a thread is to do next.
 enum Turn {
     /// To poll a call, and to charge its guest for that.
-    Poll(Job, usize),
+    Poll(Job, Payer),
     /// To let go of a call that nobody waits for.
     Abandon(Job),
     Discard(Waste),
@@ -82,8 +90,8 @@ const WASTE_MAX: usize = 64;
 
 /// What the lane knows of a call.
 pub struct Ticket {
-    /// The id of its guest.
-    guest: usize,
+    /// Who pays for it.
+    payer: Payer,
     /// The runtime of its worker, whose sockets and timers it waits for.
     runtime: Handle,
     /// Nobody waits for it any more.
@@ -97,7 +105,7 @@ enum Message {
     /// This one can go on.
     Job(Job),
     /// Nobody waits for one of this guest's calls any more.
-    Abandoned(usize),
+    Abandoned(Payer),
     /// To drop this takes a while.
     Waste(Waste),
 }
@@ -129,27 +137,6 @@ struct Sleeper {
     thread: OnceLock<Thread>,
 }
 
-/// Calls that wait for a thread, by their guests' use of CPU time. A guest that comes to the lane
-/// begins where the one that ran last stands: it is next, and has saved nothing up
-/// (start-time fair queueing; Goyal, Vin and Cheng, SIGCOMM 1996).
-struct Queue {
-    inbox: Receiver<Message>,
-    /// Calls that only have to be dropped: they hold instances.
-    abandoned: Vec<Job>,
-    waste: VecDeque<Waste>,
-    shares: HashMap<usize, Share>,
-    /// Guests with calls that wait: CPU time used, in nanoseconds, and id.
-    order: BTreeSet<(u64, usize)>,
-    floor_ns: u64,
-}
-
-/// What a guest has in the lane.
-struct Share {
-    used_ns: u64,
-    waiting: VecDeque<Job>,
-    running: usize,
-}
-
 impl Lane {
     /// Starts so many threads, at a nice level.
     ///
@@ -157,14 +144,7 @@ impl Lane {
     /// A thread cannot be started.
     pub fn start(threads: usize, nice: i32) -> anyhow::Result<Self> {
         let (inbox, received) = channel();
-        let queue = Queue {
-            inbox: received,
-            abandoned: Vec::new(),
-            waste: VecDeque::new(),
-            shares: HashMap::new(),
-            order: BTreeSet::new(),
-            floor_ns: 0,
-        };
+        let queue = Queue::new(received);
         let entry = Entry(Arc::new(Shared {
             inbox,
             waste: AtomicUsize::new(0),
@@ -223,7 +203,7 @@ impl Entry {
     /// `runnable` is one more as long as the call waits for the CPU or has it.
     pub fn hand_over<T: Send + 'static>(
         &self,
-        guest: usize,
+        payer: Payer,
         call: Movable<T>,
         cpu_left: Duration,
         runnable: Arc<AtomicUsize>,
@@ -231,7 +211,7 @@ impl Entry {
         let limited = Limited { call, used: Duration::ZERO, max: cpu_left };
         let shared = self.0.clone();
         let abandoned = AtomicBool::new(false);
-        let ticket = Ticket { guest, runtime: Handle::current(), abandoned, runnable };
+        let ticket = Ticket { payer, runtime: Handle::current(), abandoned, runnable };
         let builder = Builder::new().metadata(ticket);
         let (job, task) = builder.spawn(|_| limited, move |job| shared.push(Message::Job(job)));
         job.schedule();
@@ -280,9 +260,9 @@ impl<T> Drop for Moved<T> {
         let Some(task) = self.task.take() else { return };
         let ticket = task.metadata();
         ticket.abandoned.store(true, Ordering::Relaxed);
-        let guest = ticket.guest;
+        let payer = ticket.payer;
         drop(task);
-        self.entry.0.push(Message::Abandoned(guest));
+        self.entry.0.push(Message::Abandoned(payer));
     }
 }
 
@@ -332,10 +312,10 @@ impl Shared {
                 continue;
             };
             match turn {
-                Turn::Poll(job, guest) => {
+                Turn::Poll(job, payer) => {
                     let begun = cpu_time();
                     run(job);
-                    ran = Some((guest, cpu_time().saturating_sub(begun)));
+                    ran = Some((payer, cpu_time().saturating_sub(begun)));
                 }
                 Turn::Abandon(job) => run(job),
                 Turn::Discard(waste) => {
@@ -348,11 +328,11 @@ impl Shared {
 
     /// Charges a guest for what has run, and takes the next call, with the guest that is to be
     /// charged for it. Without one, says that the thread sleeps from now on.
-    fn next(&self, sleeper: &Sleeper, ran: Option<(usize, Duration)>) -> Option<Turn> {
+    fn next(&self, sleeper: &Sleeper, ran: Option<(Payer, Duration)>) -> Option<Turn> {
         let mut queue = self.queue();
         queue.take_in();
-        if let Some((guest, time)) = ran {
-            queue.charge(guest, time);
+        if let Some((payer, time)) = ran {
+            queue.charge(payer, time);
         }
         let mut next = queue.pop();
         if next.is_none() {
@@ -389,80 +369,6 @@ impl Sleeper {
             thread.unpark();
         }
     }
-}
-
-impl Queue {
-    /// Takes in what has come.
-    fn take_in(&mut self) {
-        while let Ok(message) = self.inbox.try_recv() {
-            match message {
-                Message::Job(job) if is_abandoned(&job) => self.abandoned.push(job),
-                Message::Job(job) => self.put(job),
-                Message::Abandoned(guest) => self.give_up(guest),
-                Message::Waste(waste) => self.waste.push_back(waste),
-            }
-        }
-    }
-
-    fn put(&mut self, job: Job) {
-        let guest = job.metadata().guest;
-        let new = Share { used_ns: self.floor_ns, waiting: VecDeque::new(), running: 0 };
-        let share = self.shares.entry(guest).or_insert(new);
-        share.waiting.push_back(job);
-        self.order.insert((share.used_ns, guest));
-    }
-
-    /// Puts aside a guest's calls for which nobody waits.
-    fn give_up(&mut self, guest: usize) {
-        let Some(share) = self.shares.get_mut(&guest) else { return };
-        let (abandoned, waiting) = share.waiting.drain(..).partition(is_abandoned);
-        share.waiting = waiting;
-        self.abandoned.extend::<VecDeque<Job>>(abandoned);
-        if share.waiting.is_empty() {
-            self.order.remove(&(share.used_ns, guest));
-            if share.running == 0 {
-                self.shares.remove(&guest);
-            }
-        }
-    }
-
-    fn pop(&mut self) -> Option<Turn> {
-        if let Some(job) = self.abandoned.pop() {
-            return Some(Turn::Abandon(job));
-        }
-        if let Some(waste) = self.waste.pop_front() {
-            return Some(Turn::Discard(waste));
-        }
-        let &(used_ns, guest) = self.order.first()?;
-        let share = self.shares.get_mut(&guest)?;
-        let job = share.waiting.pop_front()?;
-        share.running += 1;
-        self.floor_ns = self.floor_ns.max(used_ns);
-        if share.waiting.is_empty() {
-            self.order.pop_first();
-        }
-        Some(Turn::Poll(job, guest))
-    }
-
-    fn has_more(&self) -> bool {
-        !self.order.is_empty() || !self.abandoned.is_empty() || !self.waste.is_empty()
-    }
-
-    fn charge(&mut self, guest: usize, time: Duration) {
-        let Some(share) = self.shares.get_mut(&guest) else { return };
-        let was_in_order = self.order.remove(&(share.used_ns, guest));
-        share.used_ns = share.used_ns.saturating_add(time.as_nanos() as u64);
-        share.running -= 1;
-        if was_in_order {
-            self.order.insert((share.used_ns, guest));
-        } else if share.running == 0 {
-            self.shares.remove(&guest);
-        }
-    }
-}
-
-fn is_abandoned(job: &Job) -> bool {
-    job.metadata().abandoned.load(Ordering::Relaxed)
 }
 
 /// A call that ends with its CPU time, and whose panic is its own end only.

@@ -30,6 +30,8 @@ pub struct Limiter {
     memory_bytes: usize,
     /// Whether a memory was not to grow past the guest's own limit.
     pub is_at_limit: bool,
+    /// Whether one was to grow that could not.
+    pub has_failed_to_grow: bool,
     /// What the last growth has added to it, in case that fails.
     grown_bytes: usize,
     /// The same of a table.
@@ -90,6 +92,7 @@ impl Limiter {
             parts,
             memory_bytes: 0,
             is_at_limit: false,
+            has_failed_to_grow: false,
             grown_bytes: 0,
             table_grown_bytes: 0,
             tenants: None,
@@ -105,7 +108,7 @@ impl Limiter {
     /// [`Reject::NoInstance`], [`Reject::NoMemory`] as the error of a host function.
     pub fn charge_instance(&mut self, guest: &Guest, stacks: usize) -> wasmtime::Result<()> {
         let (tenants, slots) = self.tenants.insert((guest.tenants.clone(), guest.slots));
-        if !tenants.enter(&self.about.instances, *slots) {
+        if !tenants.enter(&self.about, *slots) {
             return Err(refused(Reject::NoInstance));
         }
         self.stacks.charged = stacks;
@@ -134,7 +137,7 @@ impl Limiter {
             && stacks.used > *slots * STACKS_PER_SLOT as usize
         {
             *slots += 1;
-            if !tenants.enter(&self.about.instances, 1) {
+            if !tenants.enter(&self.about, 1) {
                 return Err(refused(Reject::NoInstance));
             }
         }
@@ -170,7 +173,7 @@ impl Drop for Limiter {
             drop(Freed(freed));
         }
         if let Some((tenants, slots)) = &self.tenants {
-            tenants.leave(&self.about.instances, *slots);
+            tenants.leave(&self.about, *slots);
         }
     }
 }
@@ -207,6 +210,7 @@ impl ResourceLimiter for Limiter {
     /// Is called only after [`Limiter::memory_growing`] has allowed it. The guest gets -1; what it
     /// did not get does not count.
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.has_failed_to_grow = true;
         let grown = std::mem::take(&mut self.grown_bytes);
         self.memory_bytes -= grown;
         self.about.memory.give(grown);

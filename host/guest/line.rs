@@ -27,8 +27,9 @@ pub struct Line {
 }
 
 impl Line {
-    pub fn new(limits: QueueLimits) -> Self {
-        Line { runnable: Arc::default(), queue: Queue::new(limits) }
+    /// `owner` is what its owner has in all lines.
+    pub fn new(limits: QueueLimits, owner: Rc<Holder>) -> Self {
+        Line { runnable: Arc::default(), queue: Queue::new(limits, Some(owner)) }
     }
 
     /// Says how many may wait from now on, and how long.

@@ -57,7 +57,9 @@ impl Linkers {
                 .collect::<Result<_>>()?,
             flat: all().map(components::flat_linker).collect::<Result<_>>()?,
             memory: engines.memory.clone(),
-            tenants: std::array::from_fn(|index| Tenants::new(engines.slots.of_engine(index))),
+            tenants: std::array::from_fn(|index| {
+                Tenants::new(index, engines.slots.of_engine(index))
+            }),
         })
     }
 

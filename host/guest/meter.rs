@@ -298,7 +298,7 @@ impl<'a> Meter<'a> {
         let Some((pool, guest)) = self.lanes else { return self.keep(call) };
         let cpu_left = self.cpu_max.saturating_sub(self.cpu_used);
         let runnable = pool.line(guest).runnable();
-        Place::Slow(pool.lane().hand_over(guest, call, cpu_left, runnable))
+        Place::Slow(pool.lane().hand_over(pool.payer(guest), call, cpu_left, runnable))
     }
 
     /// Takes note of a call that has ended here, with its last slice if that was measured. One in

@@ -19,7 +19,7 @@ use super::allocator;
 use super::budget::Budget;
 use super::component::{ComponentInstance, Resident, Seat};
 use super::engine::Pulse;
-use super::lane::Entry;
+use super::lane::{Entry, Payer};
 use super::line::Line;
 use super::pending_drops::PendingDrops;
 use super::run_queue::{RunQueue, Turn};
@@ -29,6 +29,7 @@ use super::usage::{Length, Usage};
 use super::{About, Guest, Instance};
 use crate::grants::Isolation;
 use crate::outbound::Door;
+use crate::queue::Holders;
 
 /// Ready instances that one worker keeps at most, of all guests together. Measured with 10,000
 /// guests asked for by Zipf's law: 64 serve a half of the requests, 1,024 three quarters. Each
@@ -52,6 +53,8 @@ pub struct Pool {
     /// Instances that are out with a request.
     out: Cell<usize>,
     pulse: Pulse,
+    /// What owners have in lines.
+    in_lines: Holders,
     /// Heavy calls that can go on.
     run_queue: Rc<RunQueue>,
     exits: Exits,
@@ -89,6 +92,7 @@ impl Pool {
             pending_drops: PendingDrops::default(),
             out: Cell::new(0),
             pulse,
+            in_lines: Holders::default(),
             run_queue: Rc::default(),
             exits,
             shortages: Cell::new(memory.shortages()),
@@ -126,7 +130,7 @@ impl Pool {
         cx: &Context<'_>,
     ) -> Turn {
         let expected = expected.unwrap_or_else(|| self.note(guest, |usage| usage.slice()));
-        self.run_queue.join(guest, expected, cx)
+        self.run_queue.join(self.payer(guest), expected, cx)
     }
 
     /// Takes note of what one slice of a guest's call has taken in the fast lane. What the guest's
@@ -143,14 +147,24 @@ impl Pool {
         note(&mut self.shelves.borrow_mut().shelf(guest).usage)
     }
 
+    /// Who pays for the CPU time of a guest's calls.
+    pub fn payer(&self, guest: usize) -> Payer {
+        self.shelves.borrow_mut().shelf(guest).payer(guest)
+    }
+
     /// Where requests to a guest wait whose calls are long.
     pub fn line(&self, guest: usize) -> Rc<Line> {
         let mut shelves = self.shelves.borrow_mut();
         let shelf = shelves.shelf(guest);
-        let limits = shelf.about().map(|about| about.grants.concurrency.queue).unwrap_or_default();
-        let line = shelf.line.get_or_insert_with(|| Rc::new(Line::new(limits)));
+        let limits = shelf.about().map(|about| about.grants.concurrency.queue);
+        let owner = shelf.payer(guest).owner;
+        let line = &mut shelf.line;
+        let new = || Rc::new(Line::new(limits.unwrap_or_default(), self.in_lines.of(owner)));
+        let line = line.get_or_insert_with(new);
         // The guest may be another by now.
-        line.limit(limits);
+        if let Some(limits) = limits {
+            line.limit(limits);
+        }
         line.clone()
     }
 

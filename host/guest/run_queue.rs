@@ -1,7 +1,8 @@
 //! In what order heavy calls run in the fast lane: those that a worker is to go on with at the same
 //! time, and that each take a good part of a quantum.
 //!
-//! Owns the order: the guest that has used the least CPU time is next, as in the slow lane. Between
+//! Owns the order: the owner of guests that has used the least CPU time is next, and of that the
+//! guest which has, as in the slow lane. Between
 //! two rounds of them the worker serves everything else that is ready, and looks at its sockets. So
 //! a short request waits for one heavy slice at most, however many there are. A call that comes
 //! while nobody waits and the round has time left runs at once. Lives on one thread.
@@ -13,6 +14,8 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+
+use super::lane::Payer;
 
 /// Calls that are expected to take no longer together run without a look at the sockets between
 /// them.
@@ -28,18 +31,27 @@ pub struct RunQueue {
 
 #[derive(Default)]
 struct State {
-    /// Guests with calls that wait or have the turn, and those that have used more than others.
-    shares: Vec<Share>,
-    /// What the guest had used that had the turn last. A guest that comes begins there: it is next,
-    /// and has saved nothing up (start-time fair queueing; Goyal, Vin and Cheng, SIGCOMM 1996).
+    /// Owners with calls that wait or have the turn, and those that have used more than others.
+    owners: Vec<OfOwner>,
+    /// What the owner had used that had the turn last. One that comes begins there: it is next, and
+    /// has saved nothing up (start-time fair queueing; Goyal, Vin and Cheng, SIGCOMM 1996).
     floor: Duration,
     calls: u64,
     /// What the turns of this round are expected to take.
     round: Duration,
 }
 
+/// What an owner has in the queue.
+struct OfOwner {
+    owner: u64,
+    used: Duration,
+    /// Its guests, likewise.
+    guests: Vec<OfGuest>,
+    floor: Duration,
+}
+
 /// What a guest has in the queue.
-struct Share {
+struct OfGuest {
     guest: usize,
     used: Duration,
     waiting: VecDeque<Waiting>,
@@ -57,7 +69,7 @@ struct Waiting {
 /// that is not polled holds up no other. Dropping it gives up either.
 pub struct Turn {
     queue: Rc<RunQueue>,
-    guest: usize,
+    payer: Payer,
     number: u64,
     expected: Duration,
     /// What it took, once it has run.
@@ -67,19 +79,22 @@ pub struct Turn {
 impl RunQueue {
     /// Has a call of a guest wait for a turn, of which it is `expected` to use so much, or gives it
     /// the turn if it need not wait.
-    pub fn join(self: &Rc<Self>, guest: usize, expected: Duration, cx: &Context<'_>) -> Turn {
+    pub fn join(self: &Rc<Self>, payer: Payer, expected: Duration, cx: &Context<'_>) -> Turn {
         let mut state = self.state.borrow_mut();
         state.calls += 1;
         let (number, floor) = (state.calls, state.floor);
         let is_next = !state.has_waiting() && state.round < ROUND_MAX;
-        let share = state.share(guest);
-        share.used = share.used.max(floor);
-        share.waiting.push_back(Waiting { number, expected, waker: cx.waker().clone() });
+        let owner = state.owner(payer.owner);
+        owner.used = owner.used.max(floor);
+        let floor = owner.floor;
+        let guest = owner.guest(payer.guest);
+        guest.used = guest.used.max(floor);
+        guest.waiting.push_back(Waiting { number, expected, waker: cx.waker().clone() });
         if is_next {
             drop(state.next());
         }
         self.work.notify_one();
-        Turn { queue: self.clone(), guest, number, expected, used: Duration::ZERO }
+        Turn { queue: self.clone(), payer, number, expected, used: Duration::ZERO }
     }
 
     /// Gives turns, for ever.
@@ -106,40 +121,34 @@ impl RunQueue {
 }
 
 impl State {
-    fn share(&mut self, guest: usize) -> &mut Share {
-        let found = self.shares.iter().position(|share| share.guest == guest);
+    fn owner(&mut self, owner: u64) -> &mut OfOwner {
+        let found = self.owners.iter().position(|it| it.owner == owner);
         let at = found.unwrap_or_else(|| {
-            let (used, waiting) = Default::default();
-            self.shares.push(Share { guest, used, waiting, running: 0 });
-            self.shares.len() - 1
+            let (used, guests, floor) = Default::default();
+            self.owners.push(OfOwner { owner, used, guests, floor });
+            self.owners.len() - 1
         });
-        &mut self.shares[at]
+        &mut self.owners[at]
     }
 
     fn next(&mut self) -> Option<Waiting> {
-        let waiting = self.shares.iter_mut().filter(|share| !share.waiting.is_empty());
-        let share = waiting.min_by_key(|share| share.used)?;
-        let next = share.waiting.pop_front()?;
-        self.floor = self.floor.max(share.used);
-        share.running += 1;
-        share.used += next.expected;
+        let waiting = self.owners.iter_mut().filter(|owner| owner.has_waiting());
+        let owner = waiting.min_by_key(|owner| owner.used)?;
+        let next = owner.next()?;
+        self.floor = self.floor.max(owner.used);
+        owner.used += next.expected;
         self.round += next.expected;
         Some(next)
     }
 
     /// Takes a call off.
     fn leave(&mut self, turn: &Turn) {
-        let share = self.share(turn.guest);
-        match share.place(turn.number) {
-            Some(place) => drop(share.waiting.remove(place)),
-            None => {
-                share.running -= 1;
-                share.used = (share.used + turn.used).saturating_sub(turn.expected);
-            }
+        let owner = self.owner(turn.payer.owner);
+        if owner.leave(turn) {
+            owner.used = (owner.used + turn.used).saturating_sub(turn.expected);
         }
         let floor = self.floor;
-        self.shares
-            .retain(|share| share.running > 0 || !share.waiting.is_empty() || share.used > floor);
+        self.owners.retain(|owner| owner.is_active() || owner.used > floor);
     }
 
     /// Whether there is a round to be ended, or one to be begun.
@@ -148,11 +157,61 @@ impl State {
     }
 
     fn has_waiting(&self) -> bool {
-        self.shares.iter().any(|share| !share.waiting.is_empty())
+        self.owners.iter().any(OfOwner::has_waiting)
     }
 }
 
-impl Share {
+impl OfOwner {
+    fn guest(&mut self, guest: usize) -> &mut OfGuest {
+        let found = self.guests.iter().position(|it| it.guest == guest);
+        let at = found.unwrap_or_else(|| {
+            let (used, waiting) = Default::default();
+            self.guests.push(OfGuest { guest, used, waiting, running: 0 });
+            self.guests.len() - 1
+        });
+        &mut self.guests[at]
+    }
+
+    fn next(&mut self) -> Option<Waiting> {
+        let waiting = self.guests.iter_mut().filter(|guest| !guest.waiting.is_empty());
+        let guest = waiting.min_by_key(|guest| guest.used)?;
+        let next = guest.waiting.pop_front()?;
+        self.floor = self.floor.max(guest.used);
+        guest.running += 1;
+        guest.used += next.expected;
+        Some(next)
+    }
+
+    /// Takes a call off. Whether it had the turn.
+    fn leave(&mut self, turn: &Turn) -> bool {
+        let guest = self.guest(turn.payer.guest);
+        let place = guest.place(turn.number);
+        match place {
+            Some(place) => drop(guest.waiting.remove(place)),
+            None => {
+                guest.running -= 1;
+                guest.used = (guest.used + turn.used).saturating_sub(turn.expected);
+            }
+        }
+        let floor = self.floor;
+        self.guests.retain(|guest| guest.is_active() || guest.used > floor);
+        place.is_none()
+    }
+
+    fn has_waiting(&self) -> bool {
+        self.guests.iter().any(|guest| !guest.waiting.is_empty())
+    }
+
+    fn is_active(&self) -> bool {
+        self.guests.iter().any(OfGuest::is_active)
+    }
+}
+
+impl OfGuest {
+    fn is_active(&self) -> bool {
+        self.running > 0 || !self.waiting.is_empty()
+    }
+
     /// Where a call waits, unless it has the turn.
     fn place(&self, number: u64) -> Option<usize> {
         self.waiting.binary_search_by_key(&number, |waiting| waiting.number).ok()
@@ -163,9 +222,9 @@ impl Turn {
     /// Whether it is this call's turn; if not, it is woken then.
     pub fn poll(&self, cx: &Context<'_>) -> bool {
         let mut state = self.queue.state.borrow_mut();
-        let share = state.share(self.guest);
-        let Some(place) = share.place(self.number) else { return true };
-        share.waiting[place].waker.clone_from(cx.waker());
+        let guest = state.owner(self.payer.owner).guest(self.payer.guest);
+        let Some(place) = guest.place(self.number) else { return true };
+        guest.waiting[place].waker.clone_from(cx.waker());
         false
     }
 

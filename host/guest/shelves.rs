@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use super::budget::Budget;
 use super::component::Resident;
+use super::lane::Payer;
 use super::line::Line;
 use super::slots::{ENGINES, ReadyMax};
 use super::usage::Usage;
 use super::{About, Guest, Instance};
+use crate::grants::Share;
 
 /// Guests that are looked at to find one whose instance is worth little. Of 1,024, the least of 8
 /// taken by chance is in the lowest quarter nine times out of ten.
@@ -95,11 +97,21 @@ impl Shelf {
     #[expect(clippy::redundant_allocation, reason = "its clones count without atomic operations")]
     pub fn know(&mut self, about: &Arc<About>) -> &Rc<Arc<About>> {
         if !self.about.as_ref().is_some_and(|known| Arc::ptr_eq(known, about)) {
+            let owner = |about: &About| about.grants.owner.id;
+            if self.about().is_some_and(|known| owner(known) != owner(about)) {
+                self.line = None;
+            }
             self.about = None;
             // Nothing is known of how long the calls of a new guest are.
             self.usage = Usage::default();
         }
         self.about.get_or_insert_with(|| Rc::new(about.clone()))
+    }
+
+    /// Who pays for the CPU time of its calls: its owner, and among that one's guests itself.
+    pub fn payer(&self, guest: usize) -> Payer {
+        let owner = self.about().map(|about| about.grants.owner.id);
+        Payer { owner: owner.unwrap_or(Share::of_other(guest).id), guest }
     }
 
     /// Who the guest was when it was asked for last, if it was.

@@ -26,7 +26,7 @@ pub enum Snapshot {
     /// The module as it is after its start-up.
     Taken { wasm: Vec<u8>, features: u32, reads: Reads },
     /// The start-up has to run in each instance; the text says why.
-    Refused(String),
+    Refused { why: String, reads: Reads },
 }
 
 /// What start-up code has read of its guest's grants, so that its snapshot depends on it.
@@ -108,7 +108,10 @@ pub async fn snapshot(
     wizer.init_func(*functions.last().expect("there is start-up code"));
     let (context, instrumented) = match wizer.instrument(wasm) {
         Ok(instrumented) => instrumented,
-        Err(error) => return Ok(Snapshot::Refused(format!("{error:#}"))),
+        Err(error) => {
+            let (why, reads) = (format!("{error:#}"), Reads::default());
+            return Ok(Snapshot::Refused { why, reads });
+        }
     };
     let about = call.limiter.about.clone();
     let mut store = store(linker.engine(), call);
@@ -127,21 +130,25 @@ pub async fn snapshot(
     let ran = Meter::new(&about.grants.limits, Instant::now()).run(std::pin::pin!(run)).await;
     drop(running);
     store.data().end_log();
+    let call = store.data();
+    let (features, has_failed_to_grow) = (call.features, call.limiter.has_failed_to_grow);
+    let reads = Reads { env: call.reads_env, memory: call.limiter.is_at_limit };
     let instance = match ran {
         Ok(Ok(instance)) => instance,
         Ok(Err(error)) if error.is::<Impure>() => {
-            return Ok(Snapshot::Refused(error.root_cause().to_string()));
+            return Ok(Snapshot::Refused { why: error.root_cause().to_string(), reads });
         }
         Ok(Err(error)) => return Err(format!("its start-up code failed: {}", describe(&error))),
         Err(reject) => return Err(format!("its start-up code did not end in time ({reject})")),
     };
-    let call = store.data();
-    let features = call.features;
-    let reads = Reads { env: call.reads_env, memory: call.limiter.is_at_limit };
+    if has_failed_to_grow {
+        // By the kernel, which may have more another time.
+        return Ok(Snapshot::Refused { why: "a memory could not grow".into(), reads });
+    }
     let mut state = WasmtimeWizer { store: &mut store, instance };
     match wizer.snapshot(&context, &mut state).await {
         Ok(wasm) => Ok(Snapshot::Taken { wasm, features, reads }),
-        Err(error) => Ok(Snapshot::Refused(format!("{error:#}"))),
+        Err(error) => Ok(Snapshot::Refused { why: format!("{error:#}"), reads }),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Who has the instance slots of one engine: a guest may have three times as many as are free, so
-//! that one whose calls wait for long leaves some to others.
+//! Who has the instance slots of one engine: a guest may have three times as many as are free, and
+//! so may all guests of one owner, so that one whose calls wait for long leaves some to others.
 //!
 //! Owns the count. An instance takes as many slots as it has memories, or more where it has many
 //! tables or modules (`records/size.rs`) or comes to have many stacks (`limiter.rs`). Slots are few
@@ -8,48 +8,81 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::About;
+
 /// As of places for requests (`registry/admit.rs`), after Choudhury and Hahne, "Dynamic queue
 /// length thresholds for shared-memory packet switches" (1998).
 const TIMES_FREE: usize = 3;
 
 /// The slots of one engine, all workers together.
 pub struct Tenants {
+    /// The number of the engine.
+    engine: usize,
     used: AtomicUsize,
     total: usize,
 }
 
-/// Slots that instances of one guest have.
+/// Slots that instances of one guest have, or of all guests of one owner.
 #[derive(Default)]
 pub struct Tenancy(AtomicUsize);
 
+impl Tenancy {
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, slots: usize) -> usize {
+        self.0.fetch_add(slots, Ordering::Relaxed) + slots
+    }
+
+    fn sub(&self, slots: usize) {
+        self.0.fetch_sub(slots, Ordering::Relaxed);
+    }
+}
+
 impl Tenants {
     /// `total` is `None` where instances are not pooled.
-    pub fn new(total: Option<u32>) -> Arc<Self> {
+    pub fn new(engine: usize, total: Option<u32>) -> Arc<Self> {
         let total = total.map_or(usize::MAX, |total| total as usize);
-        Arc::new(Tenants { used: AtomicUsize::new(0), total })
+        Arc::new(Tenants { engine, used: AtomicUsize::new(0), total })
     }
 
     /// Counts an instance of a guest in that takes so many slots. Whether others can spare them.
-    pub fn enter(&self, own: &Tenancy, slots: usize) -> bool {
-        let own = own.0.fetch_add(slots, Ordering::Relaxed) + slots;
+    pub fn enter(&self, guest: &About, slots: usize) -> bool {
+        let own = guest.instances.add(slots);
+        let owned = self.of_owner(guest).map_or(own, |owner| owner.add(slots));
         let used = self.used.fetch_add(slots, Ordering::Relaxed) + slots;
-        self.is_fair(own, used, slots)
+        self.is_fair(own, owned, used, slots)
     }
 
     /// Counts one out that was counted in.
-    pub fn leave(&self, own: &Tenancy, slots: usize) {
-        own.0.fetch_sub(slots, Ordering::Relaxed);
+    pub fn leave(&self, guest: &About, slots: usize) {
+        guest.instances.sub(slots);
+        if let Some(owner) = self.of_owner(guest) {
+            owner.sub(slots);
+        }
         self.used.fetch_sub(slots, Ordering::Relaxed);
     }
 
     /// Whether a guest has as many as it may.
-    pub fn has_enough(&self, own: &Tenancy, slots: usize) -> bool {
-        let (own, used) = (own.0.load(Ordering::Relaxed), self.used.load(Ordering::Relaxed));
-        !self.is_fair(own + slots, used + slots, slots)
+    pub fn has_enough(&self, guest: &About, slots: usize) -> bool {
+        let own = guest.instances.get();
+        let owned = self.of_owner(guest).map_or(own, Tenancy::get);
+        let used = self.used.load(Ordering::Relaxed);
+        !self.is_fair(own + slots, owned + slots, used + slots, slots)
     }
 
-    /// Its first instance every guest may have.
-    fn is_fair(&self, own: usize, used: usize, slots: usize) -> bool {
-        own <= slots || own <= self.total.saturating_sub(used).saturating_mul(TIMES_FREE)
+    /// What the guests of the same owner have of this engine.
+    fn of_owner<'a>(&self, guest: &'a About) -> Option<&'a Tenancy> {
+        guest.memory.owner().map(|owner| &owner.slots[self.engine])
+    }
+
+    /// Its first instance every guest may have. An owner may have three times what is free, and
+    /// each of its guests, where it has several, three times what is left of that.
+    fn is_fair(&self, own: usize, owned: usize, used: usize, slots: usize) -> bool {
+        let of_owner = self.total.saturating_sub(used).saturating_mul(TIMES_FREE);
+        let left = of_owner.saturating_sub(owned).saturating_mul(TIMES_FREE);
+        let is_sole = own == owned;
+        own <= slots || owned <= of_owner && (is_sole || own <= left)
     }
 }

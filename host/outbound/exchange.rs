@@ -57,13 +57,14 @@ struct Sending<'a> {
 impl Outbound {
     /// Takes a request to its end.
     pub(super) async fn carry_out(self: Rc<Self>, order: Order) {
-        let Order { key, grants, leave, whose, request, times, mut reply } = order;
+        let Order { key, leave, whose, request, times, mut reply, .. } = order;
+        let header_bytes_max = order.header_bytes_max;
         let Some(_counted) = self.count(&key.guest) else {
             // The guest may be gone.
             let _ = reply.send(Err(Failure::Full));
             return;
         };
-        let way = self.way(&key, grants.outbound.in_flight_max);
+        let way = self.way(&key, order.in_flight_max);
         let (mut head, mut body) = request.into_parts();
         let announced = tokio::select! {
             biased;
@@ -81,7 +82,6 @@ impl Outbound {
         let (upload, progress, mut sent) = Upload::new(body, announced, is_trailed);
         let request = Request::from_parts(head, upload);
         let connected_by = Instant::now() + times.connect;
-        let header_bytes_max = grants.limits.header_bytes_max;
         let sending =
             Sending { key: &key, leave: &leave, header_bytes_max, times, progress, connected_by };
         let exchanged = tokio::select! {

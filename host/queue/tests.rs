@@ -23,7 +23,7 @@ fn join<'a, T>(queue: &'a Queue<T>, client: &Rc<Holder>) -> Place<'a, T> {
 
 #[test]
 fn first_come_first_served_of_one_client() {
-    let (queue, client) = (Queue::new(LIMITS), client(3));
+    let (queue, client) = (Queue::new(LIMITS, None), client(3));
     let places = [join(&queue, &client), join(&queue, &client)];
     assert_eq!(queue.give(1), None);
     assert_eq!(queue.give(2), None);
@@ -33,7 +33,7 @@ fn first_come_first_served_of_one_client() {
 
 #[test]
 fn the_client_that_holds_the_least_is_next() {
-    let queue = Queue::new(LIMITS);
+    let queue = Queue::new(LIMITS, None);
     let (rich, poor) = (client(3), client(1));
     let places = [join(&queue, &rich), join(&queue, &rich), join(&queue, &poor)];
     assert!(queue.next().is_some_and(|next| Rc::ptr_eq(&next, &poor)));
@@ -44,7 +44,7 @@ fn the_client_that_holds_the_least_is_next() {
 /// A queue that one client has filled has a place for another, and none for more of the same.
 #[test]
 fn a_full_queue_sends_the_greediest_away() {
-    let queue = Queue::<u32>::new(LIMITS);
+    let queue = Queue::<u32>::new(LIMITS, None);
     let (greedy, other) = (client(10), client(0));
     let first: Vec<_> = (0..8).map(|_| join(&queue, &greedy)).collect();
     assert!(queue.join(&greedy).is_err());
@@ -62,7 +62,7 @@ fn a_full_queue_sends_the_greediest_away() {
 /// What is given to one that goes away before it takes it is dropped, and not lost.
 #[test]
 fn who_goes_away_takes_nothing_along() {
-    let (queue, client) = (Queue::new(LIMITS), client(0));
+    let (queue, client) = (Queue::new(LIMITS, None), client(0));
     let place = join(&queue, &client);
     let thing = Rc::new(());
     assert!(queue.give(thing.clone()).is_none());

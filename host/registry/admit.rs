@@ -9,15 +9,18 @@
 //! Networking 6/2, 1998). So one guest alone gets three quarters of all. The last eighth is for
 //! guests that hold less than four, the last sixteenth for those that hold none: it takes twenty
 //! guests that want all of it before one that wants a single place has to wait.
+//!
+//! All that is said of guests is so of their owners, with all the guests that each has. What an
+//! owner may hold is divided between its guests in the same way.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::time::Instant;
 
-use crate::grants::QueueLimits;
+use crate::grants::{QueueLimits, Share};
 use crate::message::Reject;
-use crate::queue::{Holder, Queue};
+use crate::queue::{Holder, Holders, Queue};
 
 /// How many times as many places as are free a guest may hold, and a client.
 const OF_A_GUEST: usize = 3;
@@ -33,11 +36,16 @@ pub struct Gate {
     taken_max: usize,
     /// Guests with requests that wait. The one that got a place last is at the end.
     waiting: RefCell<Vec<Rc<GuestGate>>>,
+    /// What each owner of guests has.
+    owners: Holders,
 }
 
 /// What one guest has of them.
 pub struct GuestGate {
     gate: Rc<Gate>,
+    /// What its owner has, with all its guests, and who that is.
+    owner: Rc<Holder>,
+    share: Cell<Share>,
     held: Cell<usize>,
     held_max: Cell<usize>,
     queue: Queue<Permit>,
@@ -57,7 +65,8 @@ pub struct Permit {
 
 impl Gate {
     pub fn new(taken_max: usize) -> Rc<Self> {
-        Rc::new(Gate { taken: Cell::new(0), taken_max, waiting: RefCell::default() })
+        let (taken, waiting, owners) = Default::default();
+        Rc::new(Gate { taken, taken_max, waiting, owners })
     }
 
     pub fn taken_max(&self) -> usize {
@@ -68,7 +77,8 @@ impl Gate {
         self.taken_max - self.taken.get()
     }
 
-    /// Gives free places to those that wait, of the guest that holds the least first.
+    /// Gives free places to those that wait, of the owner that holds the least first, and of that
+    /// the guest that does.
     fn hand_out(&self) {
         while self.free() > 0 {
             let Some((guest, client)) = self.next() else { return };
@@ -86,7 +96,8 @@ impl Gate {
         waiting.retain(|guest| !guest.queue.is_empty());
         let next = |guest: &Rc<GuestGate>| guest.queue.next().filter(|it| guest.has_room(it));
         let ready = waiting.iter().enumerate().filter_map(|(at, guest)| Some((at, next(guest)?)));
-        let (at, client) = ready.min_by_key(|(at, _)| waiting[*at].held.get())?;
+        let held = |guest: &GuestGate| (guest.owner.held(), guest.held.get());
+        let (at, client) = ready.min_by_key(|(at, _)| held(&waiting[*at]))?;
         let guest = waiting.remove(at);
         waiting.push(guest.clone());
         Some((guest, client))
@@ -94,17 +105,24 @@ impl Gate {
 }
 
 impl GuestGate {
-    /// `held_max` is the most that it may hold in any case, `queue` bounds those who wait.
-    pub fn new(gate: &Rc<Gate>, held_max: usize, queue: QueueLimits) -> Rc<Self> {
-        let queue = Queue::new(queue);
-        let (gate, held_max) = (gate.clone(), Cell::new(held_max));
-        Rc::new(GuestGate { gate, held: Cell::new(0), held_max, queue })
+    /// `share` is whose places it takes, `held_max` the most that it may hold in any case, `queue`
+    /// bounds those who wait.
+    pub fn new(gate: &Rc<Gate>, share: Share, held_max: usize, queue: QueueLimits) -> Rc<Self> {
+        let owner = gate.owners.of(share.id);
+        let queue = Queue::new(queue, Some(owner.clone()));
+        let (gate, held, share) = (gate.clone(), Cell::new(0), Cell::new(share));
+        Rc::new(GuestGate { gate, owner, share, held, held_max: Cell::new(held_max), queue })
     }
 
-    /// Says what it may hold at most from now on, and how many may wait.
-    pub fn limit(&self, held_max: usize, queue: QueueLimits) {
+    /// Says the same of one that is there, if it is of the same owner. Whether it is.
+    pub fn limit(&self, share: Share, held_max: usize, queue: QueueLimits) -> bool {
+        if self.share.get().id != share.id {
+            return false;
+        }
+        self.share.set(share);
         self.held_max.set(held_max);
         self.queue.limit(queue);
+        true
     }
 
     /// Takes a place. Nobody who waits for one of the same guest is overtaken.
@@ -160,13 +178,23 @@ impl GuestGate {
         } else {
             1
         };
-        self.held.get() < self.held_max.get().min(OF_A_GUEST * free).min(kept)
+        // An owner may have three times what is free, and each of its guests three times what is
+        // left of that.
+        let (owned, of_owner) = (self.owner.held(), OF_A_GUEST * free);
+        let of_guest = if self.share.get().is_sole {
+            of_owner
+        } else {
+            OF_A_GUEST * of_owner.saturating_sub(owned)
+        };
+        self.held.get() < self.held_max.get().min(of_guest)
+            && owned < of_owner.min(kept)
             && client.held() < OF_A_CLIENT * free
     }
 
     fn enter(self: &Rc<Self>, client: &Rc<Holder>) -> Permit {
         self.gate.taken.set(self.gate.taken.get() + 1);
         self.held.set(self.held.get() + 1);
+        self.owner.take();
         client.take();
         Permit { guest: self.clone(), client: client.clone() }
     }
@@ -177,17 +205,18 @@ impl GuestGates {
         GuestGates { gate: Gate::new(taken_max), guests: RefCell::default() }
     }
 
-    /// What a guest has of the places, by its id. `queue` bounds those who wait for them.
-    pub fn of(&self, id: usize, queue: QueueLimits) -> Rc<GuestGate> {
+    /// What a guest has of the places, by its id. `share` is whose they are, `queue` bounds those
+    /// who wait for them.
+    pub fn of(&self, id: usize, share: Share, queue: QueueLimits) -> Rc<GuestGate> {
         let mut guests = self.guests.borrow_mut();
-        if let Some(guest) = guests.get(&id).and_then(Weak::upgrade) {
-            guest.queue.limit(queue);
+        let known = guests.get(&id).and_then(Weak::upgrade);
+        if let Some(guest) = known.filter(|guest| guest.limit(share, usize::MAX, queue)) {
             return guest;
         }
         if guests.len() >= 2 * self.gate.taken_max {
             guests.retain(|_, guest| guest.strong_count() > 0);
         }
-        let guest = GuestGate::new(&self.gate, usize::MAX, queue);
+        let guest = GuestGate::new(&self.gate, share, usize::MAX, queue);
         guests.insert(id, Rc::downgrade(&guest));
         guest
     }
@@ -197,6 +226,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let guest = &self.guest;
         guest.held.set(guest.held.get() - 1);
+        guest.owner.give();
         guest.gate.taken.set(guest.gate.taken.get() - 1);
         self.client.give();
         guest.gate.hand_out();

@@ -27,8 +27,8 @@ pub async fn pass_on(
 ) -> Result<Response, Reject> {
     let mut waiting = Waiting { instance: Some(instance), pool: &worker.pool };
     let instance = waiting.instance();
-    let whose = instance.guest().clone();
-    let guest = (Some(whose.id), &*whose.about.grants);
+    let about = worker.pool.about(instance.guest());
+    let guest = (Some(instance.guest().id), &*about.grants);
     let (held, mut request, headers) = instance.next_request(meter).await?;
     if !instance.wants_response() {
         worker.pool.give_back(Instance::Core(waiting.end()));
@@ -48,7 +48,7 @@ pub async fn pass_on(
         };
     let instance = waiting.instance();
     if instance.buffers_response() {
-        let bytes_max = whose.about.grants.limits.response_bytes_max;
+        let bytes_max = about.grants.limits.response_bytes_max;
         let buffered = buffer(response, bytes_max, &instance.guest().about.memory, meter).await;
         response = buffered.inspect_err(|reject| {
             if let Some(upstream) = &worker.upstream {

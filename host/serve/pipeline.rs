@@ -280,7 +280,10 @@ async fn wait_and_call(
     let guest = match guest {
         Ok(Ok(guest)) => guest,
         // Its file was removed meanwhile.
-        Ok(Err(Reject::NoRoute)) => return nobody(worker, request, deadline).await,
+        Ok(Err(Reject::NoRoute)) => {
+            let deadline = caller.started + worker.nobody.limits.deadline;
+            return nobody(worker, request, deadline).await;
+        }
         Ok(Err(reject)) => return Err(reject),
         Err(_) => return Err(Reject::Loading),
     };

@@ -192,12 +192,13 @@ fn meaning(reject: Reject) -> (StatusCode, &'static str) {
         }
         Reject::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "the request's body came too slowly"),
         Reject::ClientGone => (StatusCode::BAD_REQUEST, "the request's body ended early"),
-        Reject::BodyTooLarge => {
-            (StatusCode::PAYLOAD_TOO_LARGE, "the request's body is larger than this host takes")
-        }
+        Reject::BodyTooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the request's body is larger than what is asked for takes",
+        ),
         Reject::HeadTooLarge => (
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "the request's head is larger than its handler takes",
+            "the request's head is larger than what is asked for takes",
         ),
         Reject::Trap => (StatusCode::INTERNAL_SERVER_ERROR, "the handler stopped with an error"),
         Reject::Paused => {

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::config;
-use crate::grants::{Grants, QueueLimits};
+use crate::grants::{Grants, Share};
 use crate::log::Quota;
 use crate::message::fields::{
     FIELDS_FEW, check_framing, compact, has_good_host, head_bytes, strip_hop_by_hop,
@@ -108,7 +108,7 @@ impl Upstream {
     ) -> Result<Response, Reject> {
         let header_bytes_max = grants.limits.header_bytes_max;
         let sent = async {
-            let place = self.place(guest, client, grants.concurrency.queue).await?;
+            let place = self.place(guest, client, grants).await?;
             let (id, body) = (request.id, request.body.progress().cloned());
             let mut outbound = self.outbound(request)?;
             let too_many = too_many_interim(&mut outbound);
@@ -201,9 +201,16 @@ impl Upstream {
         &self,
         guest: Option<usize>,
         client: &Rc<Holder>,
-        queue: QueueLimits,
+        grants: &Grants,
     ) -> Result<Permit, Reject> {
-        let gate = self.places.of(guest.unwrap_or_else(|| Rc::as_ptr(client).addr()), queue);
+        let queue = grants.concurrency.queue;
+        let gate = match guest {
+            Some(guest) => self.places.of(guest, grants.share(), queue),
+            None => {
+                let client = Rc::as_ptr(client).addr();
+                self.places.of(client, Share::of_other(client), queue)
+            }
+        };
         if let Ok(place) = gate.admit(client) {
             return Ok(place);
         }

@@ -20,7 +20,7 @@ use super::turn::Turns;
 use super::upstream::Upstream;
 use super::wire::{Spares, Wire};
 use crate::config::{Config, Largest};
-use crate::grants::{Concurrency, Grants, QueueLimits};
+use crate::grants::{Concurrency, Grants, QueueLimits, Share};
 use crate::guest::component::Seat;
 use crate::guest::meter::Meter;
 use crate::guest::pool::Exits;
@@ -53,7 +53,7 @@ pub struct Worker {
     pub largest: Largest,
     /// What a request may use that no handler answers.
     pub nobody: Arc<Grants>,
-    /// What the twins may use, in the order of [`Twin::ALL`]: what their guests may.
+    /// What a request to a twin may use, in the order of [`Twin::ALL`]: what one to its guest may.
     twin_grants: [Arc<Grants>; Twin::ALL.len()],
     pub pool: Rc<Pool>,
     pub upstream: Option<Upstream>,
@@ -164,7 +164,7 @@ impl Worker {
             config: config.clone(),
             largest: *largest,
             nobody,
-            twin_grants: Twin::ALL.map(|twin| config.grants.of(twin.name())),
+            twin_grants: Twin::ALL.map(|twin| config.grants.of_twin(twin.name())),
             draining: Cell::new(false),
             began: Instant::now(),
             clock: Rc::default(),
@@ -182,7 +182,7 @@ impl Worker {
             moment: Cell::new(registry.moment()),
             swept: Cell::new(0),
             registry: registry.clone(),
-            twins: GuestGate::new(&gate, gate.taken_max(), queue),
+            twins: GuestGate::new(&gate, Share::of_other(0), gate.taken_max(), queue),
             gate,
             guest_gates: RefCell::default(),
             loading: GuestGates::new(WAITING_MAX),
@@ -277,6 +277,7 @@ impl Worker {
         let host = request.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
         let found = reader.load().table.find(host, request.uri.path());
         let Some(found) = found.map_err(|bad| Reject::BadPath(bad.reason()))? else {
+            self.limit_head(request, &self.nobody)?;
             return Ok(Routed::Nobody);
         };
         let param = |param: &crate::registry::route::Param<'_>| {
@@ -292,7 +293,10 @@ impl Worker {
                 self.limit_head(request, &handler.grants)?;
                 let guest = handler.guest();
                 let Some(guest) = &*guest else {
-                    let place = self.loading.of(handler.id, NO_QUEUE).admit(&client.loading);
+                    let place = self
+                        .loading
+                        .of(handler.id, handler.grants.share(), NO_QUEUE)
+                        .admit(&client.loading);
                     let place = place.map_err(|_| Reject::Loading)?;
                     return Ok(Routed::Wait(handler.clone(), place));
                 };
@@ -323,6 +327,7 @@ impl Worker {
                 Ok(Routed::Native(*twin, self.twins.admit(&client.serving).ok()))
             }
             Target::Landing => {
+                self.limit_head(request, &self.nobody)?;
                 request.body.limit(self.nobody.limits.body_bytes_max)?;
                 Ok(Routed::Landing)
             }
@@ -363,15 +368,21 @@ impl Worker {
     /// Before the requests to one guest.
     pub fn guest_gate(&self, guest: &Guest) -> Rc<GuestGate> {
         let (id, workers) = (guest.id, self.config.workers);
-        let Concurrency { in_flight_max, queue } = guest.about.grants.concurrency;
+        let (share, limits) = (guest.about.grants.share(), guest.about.grants.concurrency);
+        let Concurrency { in_flight_max, queue } = limits;
         let held_max = in_flight_max.map_or(usize::MAX, |most| (most / workers).max(1));
         let mut gates = self.guest_gates.borrow_mut();
         if id >= gates.len() {
             gates.resize(id + 1, None);
         }
-        let gate = gates[id].get_or_insert_with(|| GuestGate::new(&self.gate, held_max, queue));
-        // The guest may be another by now.
-        gate.limit(held_max, queue);
-        gate.clone()
+        // The guest of this id may be another by now.
+        match &gates[id] {
+            Some(gate) if gate.limit(share, held_max, queue) => gate.clone(),
+            _ => {
+                let gate = GuestGate::new(&self.gate, share, held_max, queue);
+                gates[id] = Some(gate.clone());
+                gate
+            }
+        }
     }
 }

@@ -50,6 +50,7 @@ mod outbound_03_whole;
 #[path = "outbound.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same tests of another form of the same guest")]
 mod outbound_whole;
+mod owners;
 mod platform;
 mod random;
 mod reset;

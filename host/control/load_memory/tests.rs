@@ -244,7 +244,7 @@ fn what_is_wanted_for_a_load_that_does_not_wait_any_more_is_there_for_guests() {
     let guests = memory.take_anyway(60 << 20);
     assert!(enter(&mut loads, MIB).is_none());
     drop(guests);
-    let guest = memory.of_guest();
+    let guest = memory.of_guest(1);
     assert!(!guest.has(55 << 20));
     loads.clear();
     assert!(guest.has(55 << 20));

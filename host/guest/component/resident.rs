@@ -286,7 +286,7 @@ impl Resident {
         pool.note(id, |usage| usage.note_call(true));
         let (cpu_max, runnable) =
             (self.guest.about.grants.limits.cpu_max, pool.line(id).runnable());
-        let moved = pool.lane().hand_over(id, call, cpu_max, runnable);
+        let moved = pool.lane().hand_over(pool.payer(id), call, cpu_max, runnable);
         // Whoever drives it has to look at it anew.
         self.waker.borrow().wake_by_ref();
         Some(Place::Slow { moved, _beating: pool.pulse().keep() })

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Lane, Movable};
+use super::{Lane, Movable, Payer};
 use crate::message::Reject;
+
+const PAYER: Payer = Payer { owner: 1, guest: 7 };
 
 #[tokio::test]
 async fn a_panic_ends_one_call_and_the_threads_go_on() {
@@ -15,7 +17,7 @@ async fn a_panic_ends_one_call_and_the_threads_go_on() {
             round
         });
         let cpu_left = Duration::from_secs(60);
-        let ended = lane.entry().hand_over(7, call, cpu_left, Default::default()).await;
+        let ended = lane.entry().hand_over(PAYER, call, cpu_left, Default::default()).await;
         match (round, ended) {
             (1, Ok((1, _))) | (_, Err(Reject::Panic)) => {}
             (_, ended) => panic!("{ended:?} in round {round}"),

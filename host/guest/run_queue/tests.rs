@@ -11,8 +11,14 @@ fn busy() -> Rc<RunQueue> {
     Rc::new(queue)
 }
 
+/// Guests from 100 on are of one owner, all others of one each.
+fn owner_of(guest: usize) -> u64 {
+    guest.min(100) as u64
+}
+
 fn join_for(queue: &Rc<RunQueue>, guest: usize, expected: Duration) -> Turn {
-    queue.join(guest, expected, &Context::from_waker(Waker::noop()))
+    let payer = Payer { owner: owner_of(guest), guest };
+    queue.join(payer, expected, &Context::from_waker(Waker::noop()))
 }
 
 fn join(queue: &Rc<RunQueue>, guest: usize) -> Turn {
@@ -29,7 +35,7 @@ fn next(queue: &RunQueue, turns: &mut Vec<Turn>) -> usize {
     let at = turns.iter().position(has_turn).expect("somebody has the turn");
     let turn = turns.swap_remove(at);
     assert!(!turns.iter().any(has_turn), "more than one has the turn");
-    let guest = turn.guest;
+    let guest = turn.payer.guest;
     turn.end(SLICE);
     guest
 }
@@ -45,6 +51,25 @@ fn guests_take_turns_and_not_calls() {
     let order: Vec<usize> = (0..10).map(|_| next(&queue, &mut turns)).collect();
     assert_eq!(order, [2, 1, 2, 1, 1, 1, 1, 1, 1, 1]);
     assert!(turns.is_empty());
+}
+
+/// Ten guests of one owner get no more turns than one of another, and share those that they get.
+#[test]
+fn owners_take_turns_and_not_their_guests() {
+    let queue = busy();
+    let many = 101..111;
+    let mut turns: Vec<Turn> = many.clone().map(|guest| join(&queue, guest)).collect();
+    assert_eq!(next(&queue, &mut turns), 101);
+    turns.push(join(&queue, 101));
+    turns.extend((0..10).map(|_| join(&queue, 1)));
+    let order: Vec<usize> = (0..20).map(|_| next(&queue, &mut turns)).collect();
+    assert_eq!(order.iter().filter(|guest| **guest == 1).count(), 10);
+    assert!(order.chunks(2).all(|two| two.contains(&1)), "{order:?}");
+    let mut others: Vec<usize> = order.into_iter().filter(|guest| *guest != 1).collect();
+    // The one that had a turn before is last.
+    assert_eq!(others.last(), Some(&101));
+    others.sort_unstable();
+    assert!(others.into_iter().eq(many));
 }
 
 #[test]
@@ -73,7 +98,7 @@ fn a_turn_that_is_not_taken_holds_up_nobody() {
         assert_eq!(turns.iter().filter(|turn| has_turn(turn)).count(), given);
     }
     drop(turns);
-    assert!(queue.state.borrow().shares.is_empty());
+    assert!(queue.state.borrow().owners.is_empty());
 }
 
 #[test]

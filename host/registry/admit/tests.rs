@@ -1,6 +1,7 @@
 //! Tests of who gets a place.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -15,7 +16,14 @@ fn fill(guest: &Rc<GuestGate>, client: &Rc<Holder>) -> Vec<Permit> {
 }
 
 fn guest(gate: &Rc<Gate>) -> Rc<GuestGate> {
-    GuestGate::new(gate, usize::MAX, QUEUE)
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let share = Share::of_other(NUMBER.fetch_add(1, Ordering::Relaxed));
+    GuestGate::new(gate, share, usize::MAX, QUEUE)
+}
+
+/// One of many of an owner.
+fn guest_of(gate: &Rc<Gate>, owner: u64) -> Rc<GuestGate> {
+    GuestGate::new(gate, Share { id: owner, is_sole: false }, usize::MAX, QUEUE)
 }
 
 type Wait = Pin<Box<dyn Future<Output = Result<Permit, Reject>>>>;
@@ -125,4 +133,65 @@ async fn a_place_that_nobody_takes_goes_on() {
     drop(gone);
     assert!(poll(&mut next).is_some());
     assert_eq!(gate.free(), 1);
+}
+
+/// A hundred guests of one owner are one share, and none of them takes all of it.
+#[test]
+fn an_owner_is_one_share_however_many_guests_it_has() {
+    let gate = Gate::new(PLACES);
+    let guests: Vec<_> = (0..100).map(|_| guest_of(&gate, 1)).collect();
+    let first = fill(&guests[0], &Rc::default());
+    assert!((PLACES / 2..PLACES / 4 * 3).contains(&first.len()), "{}", first.len());
+    let second = fill(&guests[1], &Rc::default());
+    assert!(second.len() >= 8, "the first one leaves {} to the others", second.len());
+    let rest: Vec<_> = guests[2..].iter().map(|it| fill(it, &Rc::default())).collect();
+    let held = first.len() + second.len() + rest.iter().map(Vec::len).sum::<usize>();
+    assert!(held <= PLACES / 4 * 3, "{held}");
+    // Another owner has as many as beside a single guest.
+    let single = Gate::new(PLACES);
+    let _single_held = fill(&guest(&single), &Rc::default());
+    let beside_single = fill(&guest(&single), &Rc::default()).len();
+    assert_eq!(fill(&guest(&gate), &Rc::default()).len(), beside_single);
+}
+
+/// Of those that wait, the owner that holds the least is next, and of that the guest that does.
+#[tokio::test]
+async fn the_owner_that_holds_the_least_is_next() {
+    let gate = Gate::new(4);
+    let client = Rc::<Holder>::default();
+    let (a, b, other) = (guest_of(&gate, 1), guest_of(&gate, 1), guest(&gate));
+    let all = guest(&gate);
+    let mut held = vec![a.admit(&client).expect("there is room")];
+    held.push(b.admit(&client).expect("there is room"));
+    let others = fill(&all, &client);
+    let mut waits = [wait(&b, &client), wait(&a, &client), wait(&other, &client)];
+    assert!(waits.iter_mut().all(|wait| poll(wait).is_none()));
+    drop(others);
+    assert!(poll(&mut waits[2]).is_some());
+    drop(held);
+}
+
+/// A queue of a guest that has many beside it is as long as any, and all of them are no more than
+/// four.
+#[tokio::test]
+async fn the_queues_of_an_owner_are_bounded_together() {
+    let gate = Gate::new(1);
+    let client = Rc::<Holder>::default();
+    let _held = fill(&guest(&gate), &client);
+    let guests: Vec<_> = (0..20).map(|_| guest_of(&gate, 1)).collect();
+    // As many as none of them refuses.
+    let mut waits: Vec<Wait> = Vec::new();
+    let mut refused = 0;
+    for _ in 0..QUEUE.length_max {
+        for guest in &guests {
+            let mut wait = wait(guest, &client);
+            match wait.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Pending if refused == 0 => waits.push(wait),
+                Poll::Pending => {}
+                Poll::Ready(_) => refused += 1,
+            }
+        }
+    }
+    assert!(refused > 0);
+    assert!((12 * 20..=4 * QUEUE.length_max).contains(&waits.len()), "{}", waits.len());
 }

@@ -1,0 +1,176 @@
+//! In what order the calls in the slow lane run.
+//!
+//! The owner of guests that has used the least CPU time is next, of that the guest which has, and
+//! its calls take turns, a quantum each. So many long calls of one guest, or of many guests of one
+//! owner, do not keep one call of another waiting.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use super::{Job, Message, Payer, Turn, Waste};
+
+/// Calls that wait for a thread, by the use of CPU time of their owners and guests. One that comes
+/// to the lane begins where the one that ran last stands: it is next, and has saved nothing up
+/// (start-time fair queueing; Goyal, Vin and Cheng, SIGCOMM 1996).
+pub struct Queue {
+    inbox: Receiver<Message>,
+    /// Calls that only have to be dropped: they hold instances.
+    abandoned: Vec<Job>,
+    waste: VecDeque<Waste>,
+    owners: HashMap<u64, OfOwner>,
+    /// Owners with calls that wait: CPU time used, in nanoseconds, and id.
+    order: BTreeSet<(u64, u64)>,
+    floor_ns: u64,
+}
+
+/// What an owner has in the lane.
+struct OfOwner {
+    used_ns: u64,
+    guests: HashMap<usize, OfGuest>,
+    /// Its guests with calls that wait, likewise.
+    order: BTreeSet<(u64, usize)>,
+    floor_ns: u64,
+}
+
+/// What a guest has in the lane.
+struct OfGuest {
+    used_ns: u64,
+    waiting: VecDeque<Job>,
+    running: usize,
+}
+
+impl Queue {
+    pub fn new(inbox: Receiver<Message>) -> Self {
+        Queue {
+            inbox,
+            abandoned: Vec::new(),
+            waste: VecDeque::new(),
+            owners: HashMap::new(),
+            order: BTreeSet::new(),
+            floor_ns: 0,
+        }
+    }
+
+    /// Takes in what has come.
+    pub fn take_in(&mut self) {
+        while let Ok(message) = self.inbox.try_recv() {
+            match message {
+                Message::Job(job) if is_abandoned(&job) => self.abandoned.push(job),
+                Message::Job(job) => self.put(job),
+                Message::Abandoned(payer) => self.give_up(payer),
+                Message::Waste(waste) => self.waste.push_back(waste),
+            }
+        }
+    }
+
+    fn put(&mut self, job: Job) {
+        let payer = job.metadata().payer;
+        let floor_ns = self.floor_ns;
+        let owner = self.owners.entry(payer.owner).or_insert_with(|| OfOwner::new(floor_ns));
+        owner.put(payer.guest, job);
+        self.order.insert((owner.used_ns, payer.owner));
+    }
+
+    /// Puts aside a guest's calls for which nobody waits.
+    fn give_up(&mut self, payer: Payer) {
+        let Some(owner) = self.owners.get_mut(&payer.owner) else { return };
+        owner.give_up(payer.guest, &mut self.abandoned);
+        if owner.order.is_empty() {
+            self.order.remove(&(owner.used_ns, payer.owner));
+        }
+        if owner.guests.is_empty() {
+            self.owners.remove(&payer.owner);
+        }
+    }
+
+    pub fn pop(&mut self) -> Option<Turn> {
+        if let Some(job) = self.abandoned.pop() {
+            return Some(Turn::Abandon(job));
+        }
+        if let Some(waste) = self.waste.pop_front() {
+            return Some(Turn::Discard(waste));
+        }
+        let &(used_ns, id) = self.order.first()?;
+        let owner = self.owners.get_mut(&id)?;
+        let (guest, job) = owner.pop()?;
+        self.floor_ns = self.floor_ns.max(used_ns);
+        if owner.order.is_empty() {
+            self.order.pop_first();
+        }
+        Some(Turn::Poll(job, Payer { owner: id, guest }))
+    }
+
+    pub fn has_more(&self) -> bool {
+        !self.order.is_empty() || !self.abandoned.is_empty() || !self.waste.is_empty()
+    }
+
+    /// Charges for what has run.
+    pub fn charge(&mut self, payer: Payer, time: Duration) {
+        let Some(owner) = self.owners.get_mut(&payer.owner) else { return };
+        let time_ns = time.as_nanos() as u64;
+        let was_in_order = self.order.remove(&(owner.used_ns, payer.owner));
+        owner.used_ns = owner.used_ns.saturating_add(time_ns);
+        owner.charge(payer.guest, time_ns);
+        if was_in_order {
+            self.order.insert((owner.used_ns, payer.owner));
+        } else if owner.guests.is_empty() {
+            self.owners.remove(&payer.owner);
+        }
+    }
+}
+
+impl OfOwner {
+    fn new(used_ns: u64) -> Self {
+        OfOwner { used_ns, guests: HashMap::new(), order: BTreeSet::new(), floor_ns: 0 }
+    }
+
+    fn put(&mut self, id: usize, job: Job) {
+        let new = OfGuest { used_ns: self.floor_ns, waiting: VecDeque::new(), running: 0 };
+        let guest = self.guests.entry(id).or_insert(new);
+        guest.waiting.push_back(job);
+        self.order.insert((guest.used_ns, id));
+    }
+
+    fn give_up(&mut self, id: usize, abandoned: &mut Vec<Job>) {
+        let Some(guest) = self.guests.get_mut(&id) else { return };
+        let (given_up, waiting) = guest.waiting.drain(..).partition(is_abandoned);
+        guest.waiting = waiting;
+        abandoned.extend::<VecDeque<Job>>(given_up);
+        if guest.waiting.is_empty() {
+            self.order.remove(&(guest.used_ns, id));
+            if guest.running == 0 {
+                self.guests.remove(&id);
+            }
+        }
+    }
+
+    fn pop(&mut self) -> Option<(usize, Job)> {
+        let &(used_ns, id) = self.order.first()?;
+        let guest = self.guests.get_mut(&id)?;
+        let job = guest.waiting.pop_front()?;
+        guest.running += 1;
+        self.floor_ns = self.floor_ns.max(used_ns);
+        if guest.waiting.is_empty() {
+            self.order.pop_first();
+        }
+        Some((id, job))
+    }
+
+    fn charge(&mut self, id: usize, time_ns: u64) {
+        let Some(guest) = self.guests.get_mut(&id) else { return };
+        let was_in_order = self.order.remove(&(guest.used_ns, id));
+        guest.used_ns = guest.used_ns.saturating_add(time_ns);
+        guest.running -= 1;
+        if was_in_order {
+            self.order.insert((guest.used_ns, id));
+        } else if guest.running == 0 {
+            self.guests.remove(&id);
+        }
+    }
+}
+
+fn is_abandoned(job: &Job) -> bool {
+    job.metadata().abandoned.load(Ordering::Relaxed)
+}

@@ -1,11 +1,12 @@
 //! Plain request and response values, as every handler sees them.
 //!
-//! Owns the shapes that travel along the request path and the closed list of reasons for which
-//! the host itself answers. Knows neither hyper nor wasmtime.
+//! Owns the shapes that travel along the request path; `reject.rs` has the reasons for which the
+//! host itself answers. Knows neither hyper nor wasmtime.
 
 pub mod fields;
 pub mod path;
 pub mod progress;
+mod reject;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,6 +19,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 use http_body::{Body as _, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
+
+pub use reject::Reject;
 
 use progress::Progress;
 
@@ -329,135 +332,3 @@ impl Response {
         Response { status, headers: HeaderMap::new(), body: ResponseBody::Full(body.into()) }
     }
 }
-
-/// Why the host answers a request itself. Each has one status, chosen in `serve/respond.rs`, and
-/// is counted under its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reject {
-    /// No route takes the path, and there is no upstream.
-    NoRoute,
-    /// The request target is not a path that can be routed; the text says why.
-    BadPath(&'static str),
-    /// The Host header is missing, repeated or not a host.
-    BadHost(&'static str),
-    /// The request's body is larger than the limit.
-    BodyTooLarge,
-    /// The request's body ended early or was not framed as HTTP says.
-    BodyBroken,
-    /// The client went away before its body had arrived.
-    ClientGone,
-    /// The handler stopped with a trap of any kind.
-    Trap,
-    /// The handler's response is not one that HTTP allows, or it is larger than the limit.
-    InvalidResponse,
-    /// The handler's file could not be loaded.
-    NotLoaded,
-    /// The handler is not loaded yet, and the request waited to its deadline or there were too
-    /// many waiting.
-    Loading,
-    /// Every instance, or every place for a request, is taken.
-    NoInstance,
-    /// No response head before the deadline.
-    Deadline,
-    /// The handler used more CPU time than one request may.
-    CpuTime,
-    /// The upstream could not be reached or broke off.
-    UpstreamFailed,
-    /// The upstream gave no response head before the deadline.
-    UpstreamDeadline,
-    /// Too many requests are on their way to the upstream already.
-    UpstreamBusy,
-    /// The handler's start-up has failed time and again, and is not tried for a while.
-    Paused,
-    /// The request's body came too slowly.
-    BodyTimeout,
-    /// All handlers together have taken the memory that the host may have.
-    NoMemory,
-    /// The host itself has failed, in its own code.
-    Panic,
-    /// The handler has answered with an error instead of a response.
-    HandlerError,
-    /// The request came back to the handler that had made it, time and again.
-    Loop,
-    /// The request's body has a transfer coding that the host does not know.
-    UnknownCoding,
-    /// The request's head is larger than the limit.
-    HeadTooLarge,
-    /// The handler passes a request on that it has changed into one that HTTP does not allow.
-    InvalidRequest,
-}
-
-impl Reject {
-    /// Every reject, for counters: the position is the counter's index.
-    pub const NAMES: [&'static str; 25] = [
-        "no_route",
-        "bad_path",
-        "bad_host",
-        "body_too_large",
-        "body_broken",
-        "client_gone",
-        "trap",
-        "invalid_response",
-        "not_loaded",
-        "no_instance",
-        "deadline",
-        "cpu_time",
-        "upstream_failed",
-        "upstream_deadline",
-        "upstream_busy",
-        "loading",
-        "panic",
-        "paused",
-        "body_timeout",
-        "no_memory",
-        "handler_error",
-        "loop",
-        "unknown_coding",
-        "invalid_request",
-        "head_too_large",
-    ];
-
-    /// The position of this reject's name in [`Reject::NAMES`].
-    pub fn index(self) -> usize {
-        match self {
-            Reject::NoRoute => 0,
-            Reject::BadPath(_) => 1,
-            Reject::BadHost(_) => 2,
-            Reject::BodyTooLarge => 3,
-            Reject::BodyBroken => 4,
-            Reject::ClientGone => 5,
-            Reject::Trap => 6,
-            Reject::InvalidResponse => 7,
-            Reject::NotLoaded => 8,
-            Reject::NoInstance => 9,
-            Reject::Deadline => 10,
-            Reject::CpuTime => 11,
-            Reject::UpstreamFailed => 12,
-            Reject::UpstreamDeadline => 13,
-            Reject::UpstreamBusy => 14,
-            Reject::Loading => 15,
-            Reject::Panic => 16,
-            Reject::Paused => 17,
-            Reject::BodyTimeout => 18,
-            Reject::NoMemory => 19,
-            Reject::HandlerError => 20,
-            Reject::Loop => 21,
-            Reject::UnknownCoding => 22,
-            Reject::InvalidRequest => 23,
-            Reject::HeadTooLarge => 24,
-        }
-    }
-
-    /// The name under which this reject is counted and logged.
-    pub fn name(self) -> &'static str {
-        Self::NAMES[self.index()]
-    }
-}
-
-impl fmt::Display for Reject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl std::error::Error for Reject {}

@@ -1,6 +1,6 @@
 //! The last step of every request: a response or a reject becomes what hyper sends.
 //!
-//! Owns the host's framing and hop-by-hop headers, and the only match from a reject to a status.
+//! Owns the host's framing and hop-by-hop headers, and what a reject looks like.
 //! Clients see fixed texts; what happened is in the log under the request's id.
 
 use std::pin::Pin;
@@ -178,96 +178,14 @@ fn frame(asked: &Asked, response: Response, last: bool) -> http::Response<Body> 
     framed
 }
 
-/// The status, title and text that a client gets for a reject. A new reject does not compile until
-/// it has them.
-fn meaning(reject: Reject) -> (StatusCode, &'static str) {
-    match reject {
-        Reject::NoRoute => (StatusCode::NOT_FOUND, "no handler serves this path"),
-        Reject::BadPath(why) | Reject::BadHost(why) => (StatusCode::BAD_REQUEST, why),
-        Reject::BodyBroken => {
-            (StatusCode::BAD_REQUEST, "the request's body is not framed as HTTP says")
-        }
-        Reject::UnknownCoding => {
-            (StatusCode::NOT_IMPLEMENTED, "the request's transfer coding is not known here")
-        }
-        Reject::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "the request's body came too slowly"),
-        Reject::ClientGone => (StatusCode::BAD_REQUEST, "the request's body ended early"),
-        Reject::BodyTooLarge => (
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "the request's body is larger than what is asked for takes",
-        ),
-        Reject::HeadTooLarge => (
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "the request's head is larger than what is asked for takes",
-        ),
-        Reject::Trap => (StatusCode::INTERNAL_SERVER_ERROR, "the handler stopped with an error"),
-        Reject::Paused => {
-            (StatusCode::SERVICE_UNAVAILABLE, "the handler has failed too often; try again later")
-        }
-        Reject::Panic => (StatusCode::INTERNAL_SERVER_ERROR, "the host has failed"),
-        Reject::InvalidResponse => {
-            (StatusCode::INTERNAL_SERVER_ERROR, "the handler made an invalid response")
-        }
-        Reject::InvalidRequest => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the handler passed on a request that HTTP does not allow",
-        ),
-        Reject::HandlerError => {
-            (StatusCode::INTERNAL_SERVER_ERROR, "the handler answered with an error")
-        }
-        Reject::Loop => {
-            (StatusCode::LOOP_DETECTED, "the handler has called itself through the network")
-        }
-        Reject::NotLoaded => {
-            (StatusCode::SERVICE_UNAVAILABLE, "the handler for this path could not be loaded")
-        }
-        Reject::Loading => {
-            (StatusCode::SERVICE_UNAVAILABLE, "the handler is being loaded; try again shortly")
-        }
-        Reject::NoInstance => {
-            (StatusCode::SERVICE_UNAVAILABLE, "the host is busy; try again shortly")
-        }
-        Reject::NoMemory => {
-            (StatusCode::SERVICE_UNAVAILABLE, "the host is short of memory; try again shortly")
-        }
-        Reject::UpstreamBusy => {
-            (StatusCode::SERVICE_UNAVAILABLE, "the upstream is busy; try again shortly")
-        }
-        Reject::Deadline => {
-            (StatusCode::GATEWAY_TIMEOUT, "the handler did not answer before the deadline")
-        }
-        Reject::CpuTime => {
-            (StatusCode::GATEWAY_TIMEOUT, "the handler used more CPU time than one request may")
-        }
-        Reject::UpstreamFailed => {
-            (StatusCode::BAD_GATEWAY, "the upstream could not be reached or broke off")
-        }
-        Reject::UpstreamDeadline => {
-            (StatusCode::GATEWAY_TIMEOUT, "the upstream did not answer before the deadline")
-        }
-    }
-}
-
-/// When to come back, in seconds, where that helps.
-fn retry_after(reject: Reject) -> Option<HeaderValue> {
-    match reject {
-        Reject::NoInstance | Reject::NoMemory | Reject::UpstreamBusy | Reject::Loading => {
-            Some(HeaderValue::from_static("1"))
-        }
-        Reject::Paused => Some(HeaderValue::from_static("10")),
-        Reject::NotLoaded => Some(HeaderValue::from_static("30")),
-        _ => None,
-    }
-}
-
 /// A reject as a problem document (RFC 9457).
 pub fn problem(reject: Reject, id: RequestId) -> Response {
-    let (status, detail) = meaning(reject);
+    let status = reject.status();
     let document = serde_json::json!({
         "type": "about:blank",
         "title": status.canonical_reason().unwrap_or("Error"),
         "status": status.as_u16(),
-        "detail": detail,
+        "detail": reject.text(),
         "request_id": id.to_string(),
     });
     let mut response = Response::new(status, format!("{document}\n"));
@@ -276,8 +194,8 @@ pub fn problem(reject: Reject, id: RequestId) -> Response {
     if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         response.headers.insert(REQUEST_ID, id);
     }
-    if let Some(seconds) = retry_after(reject) {
-        response.headers.insert(RETRY_AFTER, seconds);
+    if let Some(seconds) = reject.retry_after() {
+        response.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }

@@ -17,3 +17,4 @@ pub mod outbound;
 pub mod queue;
 pub mod registry;
 pub mod serve;
+pub mod status;

@@ -1,29 +1,88 @@
 //! Counters of what the host has done.
 //!
-//! Owns one set of counters per worker, written by that worker alone and read by anyone. Does not
-//! know what the rejects mean that it counts by number.
+//! Owns one set of counters per worker, written by that worker alone and read by anyone. Each is
+//! declared once. Does not know what the rejects mean that it counts by number.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One worker's counters, on cache lines of their own.
-#[repr(align(128))]
-pub struct Counters {
-    pub requests: Counter,
-    pub in_flight: Counter,
-    pub connections: Counter,
-    /// Those of them that are idle and hold nothing but their sockets.
-    pub connections_parked: Counter,
-    /// Connections for which there was no place.
-    pub connections_refused: Counter,
-    pub instances_ready: Counter,
-    pub instances_out: Counter,
-    /// The most CPU time that one task of this worker has had in one piece, in microseconds.
-    pub turn_max_us: Counter,
-    /// The last question for counts that this worker has answered.
-    pub published: Counter,
-    rejects: Box<[Counter]>,
+use crate::status::{Kind, Metric, Status, Value};
+
+/// Declares the counters of a worker: what each is, what comes of those of all workers, and the
+/// order in which they are shown.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident: $kind:ident, $unit:literal, $all:ident, $help:literal;)*) => {
+        /// One worker's counters, on cache lines of their own.
+        #[repr(align(128))]
+        pub struct Counters {
+            $($(#[$doc])* #[doc = $help] pub $name: Counter,)*
+            /// The last question for counts that this worker has answered.
+            pub published: Counter,
+            rejects: Box<[Counter]>,
+        }
+
+        impl Counters {
+            fn new(rejects: usize) -> Self {
+                Counters {
+                    $($name: Counter::default(),)*
+                    published: Counter::default(),
+                    rejects: (0..rejects).map(|_| Counter::default()).collect(),
+                }
+            }
+        }
+
+        impl Metrics {
+            fn put_counters(&self, status: &mut Status) {
+                $({
+                    static METRIC: Metric = Metric {
+                        name: stringify!($name),
+                        kind: Kind::$kind,
+                        unit: $unit,
+                        help: $help,
+                    };
+                    let all = self.counters.iter().map(|counters| counters.$name.get());
+                    status.one(&METRIC, $all(all));
+                })*
+            }
+        }
+    };
+}
+
+counters! {
+    requests: Counter, "requests", sum, "Requests that have come.";
+    in_flight: Gauge, "requests", sum, "Requests that are being served.";
+    connections: Gauge, "connections", sum, "Connections of clients.";
+    connections_parked: Gauge, "connections", sum,
+        "Those of them that are idle and hold nothing but their sockets.";
+    connections_refused: Counter, "connections", sum,
+        "Connections for which there was no place.";
+    instances_ready: Gauge, "instances", sum, "Instances that wait for a request.";
+    instances_out: Gauge, "instances", sum, "Instances that have one.";
+    turn_max_us: Gauge, "microseconds", most,
+        "The most CPU time that one task of a worker has had in one piece.";
+}
+
+static WORKERS: Metric =
+    Metric { name: "workers", kind: Kind::Gauge, unit: "threads", help: "Threads that serve." };
+static REQUESTS_BY_WORKER: Metric = Metric {
+    name: "requests_by_worker",
+    kind: Kind::Counter,
+    unit: "requests",
+    help: "Requests that have come to each worker.",
+};
+static REJECTS: Metric = Metric {
+    name: "rejects",
+    kind: Kind::Counter,
+    unit: "requests",
+    help: "Requests that the host has answered itself, by the reason.",
+};
+
+fn sum(all: impl Iterator<Item = u64>) -> u64 {
+    all.sum()
+}
+
+fn most(all: impl Iterator<Item = u64>) -> u64 {
+    all.max().unwrap_or_default()
 }
 
 /// A number that one thread writes. No atomic read-modify-write is needed for that.
@@ -49,21 +108,6 @@ impl Counter {
 }
 
 impl Counters {
-    fn new(rejects: usize) -> Self {
-        Counters {
-            requests: Counter::default(),
-            in_flight: Counter::default(),
-            connections: Counter::default(),
-            connections_parked: Counter::default(),
-            connections_refused: Counter::default(),
-            instances_ready: Counter::default(),
-            instances_out: Counter::default(),
-            turn_max_us: Counter::default(),
-            published: Counter::default(),
-            rejects: (0..rejects).map(|_| Counter::default()).collect(),
-        }
-    }
-
     /// Counts a reject by its place in the list of names.
     pub fn reject(&self, index: usize) {
         self.rejects[index].add(1);
@@ -93,43 +137,15 @@ impl Metrics {
         self.counters.iter()
     }
 
-    fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> u64 {
-        self.counters.iter().map(|counters| counter(counters).get()).sum()
-    }
-}
-
-/// One counter of a worker's.
-type Of = fn(&Counters) -> &Counter;
-
-/// One line: `requests=12 in_flight=0 ... rejects=[trap:1]`.
-impl fmt::Display for Metrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let by_worker: Vec<String> =
-            self.counters.iter().map(|counters| counters.requests.get().to_string()).collect();
-        let rejects: Vec<String> = self
-            .reject_names
-            .iter()
-            .enumerate()
-            .map(|(index, name)| (name, self.sum(|counters| &counters.rejects[index])))
-            .filter(|(_, count)| *count > 0)
-            .map(|(name, count)| format!("{name}:{count}"))
-            .collect();
-        let sums: [(&str, Of); 7] = [
-            ("requests", |counters| &counters.requests),
-            ("in_flight", |counters| &counters.in_flight),
-            ("connections", |counters| &counters.connections),
-            ("connections_parked", |counters| &counters.connections_parked),
-            ("connections_refused", |counters| &counters.connections_refused),
-            ("instances_ready", |counters| &counters.instances_ready),
-            ("instances_out", |counters| &counters.instances_out),
-        ];
-        for (name, counter) in sums {
-            write!(f, "{name}={} ", self.sum(counter))?;
-        }
-        let turns = self.counters.iter().map(|counters| counters.turn_max_us.get());
-        write!(f, "turn_max_us={} ", turns.max().unwrap_or_default())?;
-        let (workers, by_worker) = (self.counters.len(), by_worker.join(" "));
-        let rejects = rejects.join(" ");
-        write!(f, "workers={workers} requests_by_worker=[{by_worker}] rejects=[{rejects}]")
+    /// Adds what all workers have counted.
+    pub fn put(&self, status: &mut Status) {
+        self.put_counters(status);
+        status.one(&WORKERS, self.counters.len() as u64);
+        let by_worker = self.counters.iter().map(|counters| counters.requests.get());
+        status.put(&REQUESTS_BY_WORKER, Value::ByWorker(by_worker.collect()));
+        let count = |index: usize| sum(self.all().map(|counters| counters.rejects[index].get()));
+        let rejects = self.reject_names.iter().enumerate().map(|(at, name)| (*name, count(at)));
+        let rejects = rejects.filter(|(_, count)| *count > 0).collect();
+        status.put(&REJECTS, Value::ByReason(rejects));
     }
 }

@@ -18,8 +18,10 @@ use crate::guest::Loader;
 use crate::guest::budget::Budget;
 use crate::guest::load::Settings;
 use crate::guest::resources::Resources;
-use crate::registry::{Registry, State};
+use crate::metrics::Metrics;
+use crate::registry::State;
 use crate::serve::{self, Host};
+use crate::status::{Kind, Metric, Status};
 
 /// Between two counts of the process's mappings for the status: one may take 20 ms.
 const COUNTED_EVERY: Duration = Duration::from_secs(1);
@@ -85,18 +87,18 @@ pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
                     look_for_changes(&control);
                 }
                 _ = status.recv() => {
-                    let (census, memory) = (census(&control.registry), held(&memory));
+                    let census = control.registry.census();
                     let counts = host.status().await;
                     if counted.elapsed() > COUNTED_EVERY {
                         resources.count_anew();
                         counted = Instant::now();
                     }
-                    tracing::info!("status: {counts} {census} {memory} {}", kernel(&resources));
+                    tracing::info!("status: {}", status_of(&counts, census, &memory, &resources));
                 }
             }
         };
         tracing::info!("{why}: stopping; requests in flight are answered first");
-        tracing::info!("stopped: {}", host.stop());
+        tracing::info!("stopped: {}", counted_by_workers(&host.stop()));
         Ok(())
     })
 }
@@ -106,28 +108,71 @@ fn look_for_changes(control: &Control) {
     control.rescan();
 }
 
-/// The memory of guests: `memory_used=81920 memory_pooled=40960 memory_total=18957047808`.
-fn held(memory: &Budget) -> String {
-    let (used, pooled, total) = (memory.used(), memory.pooled(), memory.total());
-    format!("memory_used={used} memory_pooled={pooled} memory_total={total}")
+/// Declares what is measured of the whole host.
+macro_rules! gauges {
+    ($($name:ident = $text:literal, $unit:literal, $help:literal;)*) => {
+        $(static $name: Metric =
+            Metric { name: $text, kind: Kind::Gauge, unit: $unit, help: $help };)*
+    };
 }
 
-/// What the process has of what the kernel limits:
-/// `mappings_used=29000 mappings_max=65530 descriptors_used=40 descriptors_max=1024`.
-fn kernel(resources: &Resources) -> String {
+gauges! {
+    HANDLERS = "handlers", "handlers", "Files with a route.";
+    COLD = "cold", "handlers", "Those that are not loaded.";
+    LOADING = "loading", "handlers", "Those that are being loaded.";
+    READY = "ready", "handlers", "Those that are loaded.";
+    FAILED = "failed", "handlers", "Those that cannot be loaded.";
+    MEMORY_USED = "memory_used", "bytes", "Memory that handlers have.";
+    MEMORY_POOLED = "memory_pooled", "bytes", "Memory that is kept for instances to come.";
+    MEMORY_TOTAL = "memory_total", "bytes", "Memory that handlers may have (--memory-total).";
+    MAPPINGS_USED = "mappings_used", "mappings", "Mappings that the process has.";
+    MAPPINGS_MAX = "mappings_max", "mappings", "Mappings that it may have.";
+    DESCRIPTORS_USED = "descriptors_used", "descriptors", "Files that the process has open.";
+    DESCRIPTORS_MAX = "descriptors_max", "descriptors", "Files that it may have open.";
+}
+
+/// All that the host can say of itself.
+fn status_of(
+    counts: &Metrics,
+    census: [usize; 5],
+    memory: &Budget,
+    resources: &Resources,
+) -> Status {
+    let mut status = counted_by_workers(counts);
+    put_handlers(&mut status, census);
+    put_memory(&mut status, memory);
+    put_kernel(&mut status, resources);
+    status
+}
+
+fn counted_by_workers(metrics: &Metrics) -> Status {
+    let mut status = Status::default();
+    metrics.put(&mut status);
+    status
+}
+
+/// The handlers by their states.
+fn put_handlers(status: &mut Status, census: [usize; 5]) {
+    let of = |state: State| census[state as usize] as u64;
+    status.one(&HANDLERS, census.iter().sum::<usize>() as u64);
+    status.one(&COLD, of(State::Cold));
+    status.one(&LOADING, of(State::Loading));
+    status.one(&READY, of(State::Ready));
+    status.one(&FAILED, of(State::Failed));
+}
+
+fn put_memory(status: &mut Status, memory: &Budget) {
+    status.one(&MEMORY_USED, memory.used() as u64);
+    status.one(&MEMORY_POOLED, memory.pooled() as u64);
+    status.one(&MEMORY_TOTAL, memory.total() as u64);
+}
+
+/// What the process has of what the kernel limits.
+fn put_kernel(status: &mut Status, resources: &Resources) {
     let mappings = resources.mappings();
     let (files, files_max) = resources.descriptors();
-    format!(
-        "mappings_used={} mappings_max={} descriptors_used={files} descriptors_max={files_max}",
-        mappings.used, mappings.max
-    )
-}
-
-/// The handlers by their states: `handlers=7 cold=0 loading=1 ready=6 failed=0`.
-fn census(registry: &Registry) -> String {
-    let counts = registry.census();
-    let all: usize = counts.iter().sum();
-    let named = State::ALL.iter().zip(counts).filter(|(state, _)| **state != State::Gone);
-    let named = named.map(|(state, count)| format!(" {}={count}", state.name()));
-    format!("handlers={all}{}", named.collect::<String>())
+    status.one(&MAPPINGS_USED, mappings.used);
+    status.one(&MAPPINGS_MAX, mappings.max);
+    status.one(&DESCRIPTORS_USED, files);
+    status.one(&DESCRIPTORS_MAX, files_max);
 }

@@ -163,8 +163,7 @@ class Server:
         folder = pathlib.Path(self.folder.name)
         handlers = folder / "handlers"
         handlers.mkdir()
-        (handlers / "hello.wat").write_text(guest("", 1, ""))
-        (handlers / f"{name}.wat").write_text(text)
+        self.write(handlers, name, text)
         self.log = folder / "log"
         limit = f"{LIMIT_S:.0f}s"
         limits = ["--deadline", limit, "--cpu-max", limit]
@@ -172,6 +171,10 @@ class Server:
         command += ["--workers", str(args.workers), "--cache-dir", str(folder / "cache")]
         self.process = subprocess.Popen(command, stderr=self.log.open("w"))
         self.port = int(self.wait_for(r"listening on http://[^ ]*:(\d+)\s"))
+
+    def write(self, handlers, name, text):
+        (handlers / "hello.wat").write_text(guest("", 1, ""))
+        (handlers / f"{name}.wat").write_text(text)
 
     def wait_for(self, pattern):
         for _ in range(600):

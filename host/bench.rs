@@ -22,6 +22,7 @@ pub mod suite;
 pub mod url;
 
 mod connection;
+mod cpus;
 mod curve;
 mod drop;
 mod idle;
@@ -34,6 +35,7 @@ mod statistics;
 mod stream;
 mod swap;
 mod tally;
+mod target;
 mod worker;
 
 /// Measures a suite, with a progress bar on a terminal. Sets nothing else on fire: a server or a

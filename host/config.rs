@@ -4,16 +4,15 @@
 //! Knows the grants, which are its result, and not who uses them.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use admission::AdmissionFlags;
-use amount::{Bound, LOADED, MAPPINGS, TOTAL};
+use amount::{LOADED, MAPPINGS, TOTAL};
 use connections::ConnectionFlags;
 use grants::GrantFlags;
 use http::uri::Authority;
+use mistakes::{bytes, choice};
 
 mod address;
 mod admission;
@@ -21,11 +20,13 @@ mod amount;
 mod connections;
 mod grants;
 mod machine;
+mod mistakes;
 mod outbound;
 
 pub use admission::Admission;
 pub use connections::{Balance, ConnectionLimits};
 pub use grants::{GrantTable, Largest};
+pub use mistakes::Mistakes;
 
 /// How the host serves: valid by construction, fixed for the life of the process.
 #[derive(Clone, Debug)]
@@ -150,10 +151,6 @@ pub struct Flags {
     pub loaded_max: String,
 }
 
-/// Everything wrong with what was typed, each as `--flag: reason; what to do`.
-#[derive(Debug, Default)]
-pub struct Mistakes(pub Vec<String>);
-
 impl Flags {
     /// The configuration and how to log, or every mistake in the flags.
     ///
@@ -213,33 +210,6 @@ impl Flags {
     }
 }
 
-impl Mistakes {
-    /// The parsed value; or the fallback, which nobody sees because the mistake is noted.
-    fn check<T>(&mut self, flag: &str, parsed: Result<T, String>, fallback: T) -> T {
-        parsed.unwrap_or_else(|mistake| {
-            self.0.push(format!("{flag}: {mistake}"));
-            fallback
-        })
-    }
-
-    fn amount(&mut self, bound: &Bound, text: &str) -> u64 {
-        self.check(bound.flag, bound.parse(text), bound.default)
-    }
-
-    fn time(&mut self, bound: &Bound, text: &str) -> Duration {
-        Duration::from_millis(self.amount(bound, text))
-    }
-}
-
-/// One mistake per line.
-impl fmt::Display for Mistakes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("\n"))
-    }
-}
-
-impl std::error::Error for Mistakes {}
-
 fn workers(text: Option<&str>) -> Result<usize, String> {
     const MAX: usize = 256;
     let Some(text) = text else {
@@ -261,14 +231,6 @@ fn slow_nice(text: &str) -> Result<Option<i32>, String> {
     }
 }
 
-fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
-    let found = choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.trim()));
-    found.map(|(_, value)| *value).ok_or_else(|| {
-        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        format!("{text:?} is not a choice; write {}", names.join(" or "))
-    })
-}
-
 /// A folder in the user's cache folder, if there is one.
 pub fn user_cache_folder(name: &str) -> Option<PathBuf> {
     // The XDG base directory specification has relative paths ignored.
@@ -276,8 +238,4 @@ pub fn user_cache_folder(name: &str) -> Option<PathBuf> {
     folder("XDG_CACHE_HOME")
         .or_else(|| folder("HOME").map(|home| home.join(".cache")))
         .map(|cache| cache.join(name))
-}
-
-fn bytes(amount: u64) -> usize {
-    usize::try_from(amount).unwrap_or(usize::MAX)
 }

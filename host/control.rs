@@ -14,6 +14,7 @@ mod rescan;
 mod retry;
 mod room;
 pub mod scan;
+mod unload;
 mod watch;
 
 use std::path::{Path, PathBuf};

@@ -3,18 +3,24 @@
 //! This folder is the only place that names wasmtime. Everything else sees a [`Guest`] that was
 //! loaded, an [`Instance`] that was checked out of a [`Pool`], and what comes of a call.
 
+mod about;
 pub mod allocator;
 pub mod budget;
 pub mod cache;
 pub mod call;
 pub mod check;
 pub mod child;
+pub mod class;
 pub mod compile;
 pub mod component;
 pub mod core;
+pub mod cpu;
+mod ends;
 pub mod engine;
 mod environment;
 pub mod failure;
+pub mod fault;
+mod flow;
 pub mod header;
 mod health;
 pub mod held;
@@ -50,22 +56,21 @@ mod usage;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use about::About;
 pub use instance::Instance;
 pub use load::Loader;
 pub use pool::Pool;
 
-use crate::grants::{Grants, Isolation};
-use crate::log::Quota;
+use crate::grants::Isolation;
 use crate::message::Reject;
 use allocator::Freed;
-use budget::{Budget, Charge};
+use budget::Charge;
 use component::ComponentCode;
 use core::{CoreCode, Startup};
-use health::Health;
-use limiter::PrepaidStacks;
+use limiter::{Cost, PrepaidStacks};
 use reset::Baseline;
 use resources::Held;
-use tenants::{Tenancy, Tenants};
+use tenants::Tenants;
 
 /// A handler that has been loaded and can be instantiated.
 pub struct Guest {
@@ -99,33 +104,6 @@ enum Code {
     Component(ComponentCode),
 }
 
-/// What each instance of a guest has to know of it, in one piece: every reference costs an atomic
-/// operation per fresh instance.
-pub struct About {
-    /// Its file's path below the handler folder, without extension.
-    pub name: Box<str>,
-    /// What it may use.
-    pub grants: Arc<Grants>,
-    pub health: Health,
-    /// The host's memory, of which its instances take theirs.
-    pub memory: Budget,
-    /// How many instances it has.
-    instances: Tenancy,
-    /// What may be logged in a second: of its words, and of how its calls have ended.
-    words_quota: Quota,
-    ends_quota: Quota,
-}
-
-impl About {
-    pub fn new(name: &str, grants: &Arc<Grants>, memory: &Budget) -> Arc<Self> {
-        let (grants, memory) = (grants.clone(), memory.of_guest(grants.owner.id));
-        let (words_quota, ends_quota) = log::quotas();
-        let health = Health::new();
-        let (name, instances) = (name.into(), Tenancy::default());
-        Arc::new(About { name, grants, health, memory, instances, words_quota, ends_quota })
-    }
-}
-
 impl Guest {
     /// Says that it is served no more. Requests that have it already end on it.
     pub fn retire(&self) {
@@ -150,9 +128,14 @@ impl Guest {
             && matches!(&self.code, Code::Component(code) if code.is_concurrent())
     }
 
+    /// What each of its instances takes.
+    fn cost(&self) -> Cost<'_> {
+        Cost { tenants: &self.tenants, slots: self.slots, record_bytes: self.record_bytes }
+    }
+
     /// Whether it has as many instances as it may have, all workers together.
     fn has_enough_instances(&self) -> bool {
-        self.tenants.has_enough(&self.about, self.slots)
+        self.tenants.has_enough(self.about.tenant(), self.slots)
     }
 
     /// Charges an instance that is to have so many calls at once for their stacks, as far as they

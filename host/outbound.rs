@@ -36,6 +36,7 @@ use crate::grants::Grants;
 use crate::log::escape;
 use crate::message::RequestId;
 use crate::message::fields::METHOD_BYTES_MAX;
+use link::Open;
 use policy::{Denials, Destination, Leave};
 use resolve::Resolver;
 use way::Way;
@@ -92,15 +93,6 @@ pub struct Outbound {
 struct Key {
     guest: Box<str>,
     destination: Destination,
-}
-
-/// Counts a connection as long as it is open.
-struct Open(Rc<Cell<usize>>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
 }
 
 /// Where guests hand requests in.

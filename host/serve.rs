@@ -36,16 +36,16 @@ use socket2::Socket;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
-use crate::config::{Config, Largest};
+use crate::config::Config;
 use crate::guest::engine::{Engines, prepare_thread};
-use crate::guest::lane::{Entry, Lane, lower_priority};
+use crate::guest::lane::{Lane, lower_priority};
 use crate::message::Reject;
 use crate::metrics::Metrics;
 use crate::outbound;
 use crate::registry::Registry;
 use balance::{Accepted, Balance};
 use clients::Clients;
-use worker::{CLOCK_TICK_MS, Worker};
+use worker::{CLOCK_TICK_MS, Shared, Worker};
 
 pub use listen::{Bound, bind};
 
@@ -69,26 +69,6 @@ pub struct Host {
     _lane: Lane,
 }
 
-/// What every worker gets.
-#[derive(Clone)]
-struct Shared {
-    config: Arc<Config>,
-    largest: Largest,
-    engines: Arc<Engines>,
-    registry: Arc<Registry>,
-    metrics: Metrics,
-    lane: Entry,
-    outbound: outbound::Shared,
-    clients: Arc<Clients>,
-    balance: Arc<Balance>,
-    /// Becomes true when the host stops.
-    stop: watch::Receiver<bool>,
-    /// Changes when the counts are asked for.
-    ask: watch::Receiver<u64>,
-    /// The cores that this process may use.
-    cores: CpuSet,
-}
-
 impl Host {
     /// Starts the workers, and waits until each of them has what it needs.
     ///
@@ -105,7 +85,7 @@ impl Host {
             tracing::warn!("--in-flight-max {chosen}: there are instances for {most} requests");
         }
         let largest = config.grants.largest();
-        let metrics = Metrics::new(config.workers, &Reject::NAMES);
+        let metrics = Metrics::new(config.workers, Reject::NAMES);
         let (stop, stopped) = watch::channel(false);
         let (ask, asked) = watch::channel(0);
         let cores = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());

@@ -12,8 +12,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
 
-use super::round::Target;
 use super::tally::{RATE_REACHED_MIN, Tally, histogram};
+use super::target::Target;
 use super::{Arrivals, Curve, Errors, Examples, Quantity, Reading, Side, Stream, stream};
 
 /// A slowdown of 1 in the histogram: three digits behind the point.

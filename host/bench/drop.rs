@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use super::round::Target;
 use super::swap::{place, put};
+use super::target::Target;
 use super::{Quantity, Reading, Side, Versions, probe};
 
 /// A version that is not served by then never will be.

@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use super::probe::Probe;
 use super::process::rss_now_bytes;
 use super::response::is_expected;
-use super::round::Target;
+use super::target::Target;
 use super::{Quantity, Reading, Side};
 
 /// Requests before anything is read: they also pay for pools that no later connection pays for.

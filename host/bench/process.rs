@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
-use rustix::thread::{CpuSet, sched_setaffinity};
+
 use tempfile::TempDir;
 
 pub use machine::{cpus_allowed, files_max, machine, ports_max};
 pub use usage::{Meter, rss_now_bytes};
 
+use super::cpus::pin;
 use super::stream::Destination;
 use super::{Launch, Request, probe};
 use crate::file;
@@ -249,21 +250,6 @@ fn spawn(command: &mut Command, cpus: &[usize]) -> io::Result<Child> {
     };
     thread::scope(|scope| scope.spawn(start).join())
         .unwrap_or_else(|_| Err(io::Error::other("the thread that starts servers has panicked")))
-}
-
-/// Keeps this thread, and what it starts, on some CPUs; none means all.
-pub fn pin(cpus: &[usize]) -> io::Result<()> {
-    if cpus.is_empty() {
-        return Ok(());
-    }
-    let mut set = CpuSet::new();
-    for &cpu in cpus {
-        if cpu >= CpuSet::MAX_CPU {
-            return Err(io::Error::other(format!("there is no CPU {cpu}")));
-        }
-        set.set(cpu);
-    }
-    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// Copies a file, or a folder with all that is in it.

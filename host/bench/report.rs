@@ -8,6 +8,7 @@ use super::{CaseRun, Errors, Quantity, Row, Run};
 
 mod html;
 mod json;
+mod markup;
 mod plot;
 mod table;
 

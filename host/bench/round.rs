@@ -23,6 +23,7 @@ use super::response::is_expected;
 use super::stream::{self, Destination};
 use super::swap::Swapper;
 use super::tally::{RATE_REACHED_MIN, Tally, histogram};
+use super::target::Target;
 use super::{
     Case, CaseRun, Errors, Measure, Origin, Quantity, Reading, Restart, Row, Side, Stream, Suite,
 };
@@ -45,15 +46,6 @@ pub struct Rounds<'a> {
     servers: HashMap<usize, Server>,
     /// The first answer to each stream of each side of the case.
     first: HashMap<(usize, usize), Answered>,
-}
-
-/// A server that is up.
-pub struct Target<'a> {
-    pub destination: Destination,
-    /// Its process, where that is known.
-    pub pid: Option<u32>,
-    /// Where this program has started it.
-    pub server: Option<&'a Server>,
 }
 
 impl<'a> Rounds<'a> {

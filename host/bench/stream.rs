@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use super::cpus::pin;
 use super::plan::{Draw, Schedule};
-use super::process::pin;
 use super::tally::Tally;
 use super::worker::{Job, Worker};
 use super::{Request, Stream};

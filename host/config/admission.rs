@@ -1,7 +1,8 @@
 //! How many requests the host takes in at once.
 
+use super::amount;
 use super::amount::Count;
-use super::{Mistakes, amount};
+use super::mistakes::Mistakes;
 
 /// What the host does at a time. Each worker has an equal part of it.
 #[derive(Clone, Debug)]

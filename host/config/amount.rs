@@ -1,6 +1,8 @@
 //! Sizes and times with a unit, and counts: each flag's default and range.
 
-use super::Mistakes;
+use std::time::Duration;
+
+use super::mistakes::Mistakes;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -119,5 +121,15 @@ impl Count {
     /// The count, if one was given; none if it is not one, which is noted.
     pub(super) fn optional(&self, text: Option<&str>, mistakes: &mut Mistakes) -> Option<usize> {
         text.and_then(|text| mistakes.check(self.flag, self.parse(text).map(Some), None))
+    }
+}
+
+impl Mistakes {
+    pub(super) fn amount(&mut self, bound: &Bound, text: &str) -> u64 {
+        self.check(bound.flag, bound.parse(text), bound.default)
+    }
+
+    pub(super) fn time(&mut self, bound: &Bound, text: &str) -> Duration {
+        Duration::from_millis(self.amount(bound, text))
     }
 }

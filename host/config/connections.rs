@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::amount;
 use super::amount::{Count, HEAD, IDLE, STALL};
-use super::{Mistakes, amount, choice};
+use super::mistakes::{Mistakes, choice};
 
 /// What clients may do with their connections.
 #[derive(Clone, Debug)]

@@ -15,8 +15,8 @@ use super::amount::{
     self, BODY, Bound, COMPILE_CPU, COMPILE_MEMORY, CPU, Count, DEADLINE, HEADER, MEMORY, OUTBOUND,
     QUEUE_WAIT, RESPONSE,
 };
+use super::mistakes::{Mistakes, bytes};
 use super::outbound::{self, ALLOW};
-use super::{Mistakes, bytes, choice};
 use crate::grants::{
     Allowance, CompileLimits, Grants, Isolation, Limits, Outbound, Owner, QueueLimits,
 };

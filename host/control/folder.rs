@@ -7,11 +7,13 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::reload::UNCLOSED;
 use super::scan::{Scan, Skipped, Stamp, scan};
 use super::watch::Watch;
 use crate::log::escape;
 
+/// A file that was written to and whose writer has not closed it is taken for whole after this
+/// long: events get lost, and some writers never close.
+pub const UNCLOSED: Duration = Duration::from_secs(2);
 /// After an event, how long it has to be quiet before the folder is looked at.
 const QUIET: Duration = Duration::from_millis(10);
 /// How long a storm of events may put that off.

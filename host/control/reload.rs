@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use super::entries::{Entries, Entry, Progress};
-use super::folder::Folder;
+use super::folder::{Folder, UNCLOSED};
 use super::load_memory::LoadMemory;
 use super::loaders::{Done, Job, Loaders, Outcome};
 use super::room::Room;
@@ -22,9 +22,6 @@ use crate::guest::load::Loaded;
 use crate::log::escape;
 use crate::registry::{Registry, State};
 
-/// A file that was written to and whose writer has not closed it is taken for whole after this
-/// long: events get lost, and some writers never close.
-pub const UNCLOSED: Duration = Duration::from_secs(2);
 /// A file of which nobody said that it is written is taken for whole when it stays as it is this
 /// long.
 const SETTLE: Duration = Duration::from_millis(50);

@@ -7,10 +7,8 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-use super::reload::Reload;
 use crate::guest::load::Size;
 use crate::guest::resources::{Amount, MAPPINGS_PER_GUEST, Resources};
-use crate::registry::State;
 
 /// How long a guest must not have been used to be unloaded, in tenths of a second.
 const IDLE_MOMENTS: u32 = 10;
@@ -81,16 +79,51 @@ impl Room {
         self.wait_until = None;
     }
 
+    /// Whether the kernel has what one more guest takes beside so many loads, or none waits.
+    pub fn has_room(&mut self, is_quiet: bool, loads: usize) -> bool {
+        let has_room = is_quiet || self.resources.has_room(loads);
+        if has_room {
+            self.wait_until = None;
+        }
+        has_room
+    }
+
+    /// Takes note that loads wait for room, or that none does. Whether they begin to.
+    pub fn wait(&mut self, waits: bool, now: Instant) -> bool {
+        let begins = waits && self.wait_until.is_none();
+        self.wait_until = waits.then_some(now + WAIT);
+        if begins {
+            self.tell(now);
+            self.trim_at = None;
+        }
+        begins
+    }
+
+    /// In what order guests are to be unloaded now, at this moment of the registry, if any are.
+    pub fn order(&mut self, now: Instant, moment: u32) -> Option<UnloadOrder> {
+        if !self.is_over() {
+            self.trim_at = None;
+            return None;
+        }
+        if self.trim_at.is_some_and(|at| at > now) {
+            return None;
+        }
+        let (is_tight, is_heavy) = (self.is_tight(), self.is_heavy());
+        self.trim_at = Some(now + if is_tight { WAIT } else { TRIM });
+        Some(UnloadOrder { moment, is_tight, is_heavy })
+    }
+
     fn mark(&self) -> Amount {
         self.resources.most().eighths(MARK_EIGHTHS)
     }
 
-    fn is_over(&self) -> bool {
+    /// Whether so much is loaded that idle guests are unloaded.
+    pub fn is_over(&self) -> bool {
         self.loaded.bytes > self.bytes_max || self.loaded.amount.exceeds(self.mark())
     }
 
     /// Whether it helps to unload a guest of this size.
-    fn is_helped_by(&self, size: Size) -> bool {
+    pub fn is_helped_by(&self, size: Size) -> bool {
         let (loaded, mark) = (self.loaded, self.mark());
         loaded.bytes > self.bytes_max
             || loaded.amount.mappings > mark.mappings
@@ -125,7 +158,7 @@ impl Room {
 }
 
 /// The order in which guests are unloaded.
-struct UnloadOrder {
+pub struct UnloadOrder {
     moment: u32,
     /// Whether those that are in use are unloaded, too, and whether for the memory that they take.
     is_tight: bool,
@@ -136,7 +169,7 @@ impl UnloadOrder {
     /// Of these guests, each with its last use and its bytes: the idle ones come first, that which
     /// is idle longest before all others. Of those in use the largest go for want of memory, so
     /// that few have to, and not small ones that would make no room.
-    fn of(&self, guests: impl Iterator<Item = (usize, u32, usize)>) -> Vec<usize> {
+    pub fn of(&self, guests: impl Iterator<Item = (usize, u32, usize)>) -> Vec<usize> {
         let mut order: Vec<_> = guests
             .map(|(id, used_at, bytes)| {
                 let is_used = self.moment.saturating_sub(used_at) < IDLE_MOMENTS;
@@ -148,71 +181,6 @@ impl UnloadOrder {
             .collect();
         order.sort_unstable();
         order.into_iter().map(|(.., id)| id).collect()
-    }
-}
-
-impl Reload {
-    /// Whether the kernel has what one more guest takes. Where not, those that nobody waits for
-    /// stay cold, others are unloaded, and it is looked again.
-    pub fn has_room(&mut self, now: Instant) -> bool {
-        let is_quiet = self.entries.is_quiet();
-        if is_quiet || self.room.resources.has_room(self.loaders.count()) {
-            self.room.wait_until = None;
-            return !is_quiet;
-        }
-        self.entries.park();
-        let waited = self.room.wait_until.is_some();
-        self.room.wait_until = (!self.entries.is_quiet()).then_some(now + WAIT);
-        if !waited && self.room.wait_until.is_some() {
-            self.room.tell(now);
-            self.room.trim_at = None;
-            self.trim(now);
-        }
-        false
-    }
-
-    /// Unloads guests that are idle while loaded ones take too much memory, or too much of what the
-    /// kernel allows.
-    pub fn trim(&mut self, now: Instant) {
-        if !self.room.is_over() {
-            self.room.trim_at = None;
-            return;
-        }
-        if self.room.trim_at.is_some_and(|at| at > now) {
-            return;
-        }
-        let is_tight = self.room.is_tight();
-        self.room.trim_at = Some(now + if is_tight { WAIT } else { TRIM });
-        let order = UnloadOrder {
-            moment: self.registry.moment(),
-            is_tight,
-            is_heavy: self.room.is_heavy(),
-        };
-        let settled = self.entries.iter().filter(|(_, entry)| entry.is_settled());
-        let guests = settled.filter_map(|(id, entry)| {
-            let (_, size) = entry.served?;
-            Some((id, entry.handler.used_at(), size.bytes))
-        });
-        for id in order.of(guests) {
-            if !self.room.is_over() {
-                break;
-            }
-            self.unload(id);
-        }
-    }
-
-    fn unload(&mut self, id: usize) {
-        let Some(entry) = self.entries.get(id) else { return };
-        let Some((_, size)) = entry.served else { return };
-        if !self.room.is_helped_by(size) || !entry.is_current() {
-            return;
-        }
-        entry.served = None;
-        entry.is_unloaded = true;
-        self.room.note_unloaded(size);
-        if let Some(guest) = entry.handler.withdraw(State::Cold) {
-            self.registry.retire(&guest);
-        }
     }
 }
 

@@ -16,12 +16,11 @@ use serde::{Deserialize, Serialize};
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
-use super::engine::Class;
+use super::class::Class;
 use super::failure::{Cause, Failure};
 use super::records::Size;
 use super::reset::PROOF_VERSION;
 use super::resources::is_shortage;
-use super::startup::Reads;
 use crate::file::{self, Unread};
 use crate::grants::Grants;
 
@@ -53,6 +52,27 @@ pub enum Kind {
     /// The one module of such a component, with the export that handles a request, and of 0.3 the
     /// one that is told what is new.
     Flat { handle: String, callback: Option<String> },
+}
+
+/// What start-up code has read of its guest's grants, so that its snapshot depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Reads {
+    /// Environment variables.
+    pub env: bool,
+    /// How much memory it may have: it was told that it cannot have more.
+    pub memory: bool,
+}
+
+impl Reads {
+    /// Whether the snapshot is the same for everyone.
+    pub fn is_nothing(self) -> bool {
+        self == Reads::default()
+    }
+
+    /// What either has read.
+    pub fn or(self, other: Reads) -> Reads {
+        Reads { env: self.env || other.env, memory: self.memory || other.memory }
+    }
 }
 
 /// What loading a guest has found out, beside its code.

@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use wasmtime::Memory;
 use wasmtime_wasi::p1::WasiP1Ctx;
 
-use super::About;
+use super::about::About;
 use super::engine::{MEMORIES_MAX, TABLES_MAX};
 use super::held::Held;
 use super::interrupt::PIECE_BYTES;
@@ -144,28 +144,6 @@ impl Exchange {
         self.request_kept.extend(&about.memory, read)
     }
 }
-
-/// Why a host function stopped the guest.
-#[derive(Debug)]
-pub enum Fault {
-    /// The request itself is at fault: the host answers with this.
-    Reject(Reject),
-    /// The guest broke the rules of the interface; the text says which.
-    Misuse(String),
-    /// The guest made a response (or a change of the request) that HTTP or a limit forbids.
-    Invalid(String),
-}
-
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Fault::Reject(reject) => write!(f, "the request was rejected: {reject}"),
-            Fault::Misuse(text) | Fault::Invalid(text) => f.write_str(text),
-        }
-    }
-}
-
-impl std::error::Error for Fault {}
 
 impl Call {
     pub fn new(about: Arc<About>, features: u32) -> Self {

@@ -11,6 +11,7 @@ mod config;
 mod departure;
 mod flat;
 mod flatten;
+mod head;
 mod held;
 mod hooks;
 mod instance;

@@ -8,6 +8,7 @@ mod body;
 mod code;
 mod headers;
 mod instance;
+mod store;
 
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
@@ -15,9 +16,11 @@ use wasmtime::{Caller, Linker};
 
 pub use code::{CoreCode, Exports, Startup};
 pub use instance::{Answer, CoreInstance};
+pub use store::{run_start, store};
 
-use super::About;
-use super::call::{BUFFER_RESPONSE, Call, Exchange, FEATURES_KNOWN, Fault, Phase};
+use super::about::About;
+use super::call::{BUFFER_RESPONSE, Call, Exchange, FEATURES_KNOWN, Phase};
+use super::fault::Fault;
 use super::held::Part;
 use super::log::Level;
 use crate::message::fields::METHOD_BYTES_MAX;

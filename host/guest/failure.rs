@@ -7,7 +7,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::instance::describe;
+use super::fault::describe;
 use super::resources::{is_engine_shortage, is_shortage};
 
 /// Why a guest cannot be loaded, in words that a user can act on.

@@ -8,18 +8,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use wasmtime::PoolConcurrencyLimitError;
-
-use super::call::Fault;
 use super::component::ComponentInstance;
 use super::core::CoreInstance;
+use super::ends::{is_full, is_full_for_now, log_start, note_failure, note_start, refusal};
 use super::engine::Pulse;
 use super::failure::Failure;
+use super::fault::{describe, fault_reject};
 use super::meter::{Meter, Slice};
 use super::reset::{Baseline, MEMORY_BYTES_MAX};
-use super::resources::is_engine_shortage;
 use super::usage::{LONG, Length};
-use super::{About, Code, Guest, Pool};
+use super::{Code, Guest, Pool};
 use crate::message::{Reject, RequestId};
 
 /// What one has less of that is dropped on its worker: to drop so much memory may take a quarter of
@@ -234,111 +232,4 @@ impl Instance {
     pub fn is_large(&self) -> bool {
         self.memory_bytes() as u64 > MEMORY_BYTES_MAX
     }
-}
-
-/// Sorts out how a call ended; a bad end is logged here, once.
-pub fn judge<T>(
-    about: &About,
-    request: Option<RequestId>,
-    result: wasmtime::Result<T>,
-) -> Result<T, Reject> {
-    let error = match result {
-        Ok(value) => return Ok(value),
-        Err(error) => error,
-    };
-    let reject = fault_reject(&error);
-    if !matches!(error.downcast_ref(), Some(Fault::Reject(_))) {
-        log_end(about, request, format_args!("{}", describe(&error)));
-    }
-    Err(reject)
-}
-
-/// Takes note of start-up code that has failed. It gets nothing of any request, so no request can
-/// make it fail.
-fn note_failure(about: &About) {
-    if let Some(pause) = about.health.note_failure() {
-        tracing::warn!(
-            target: "handler",
-            guest = &*about.name,
-            "its start-up has failed time and again; its requests are refused but for one now and \
-             then, the first in {pause:?}, until it starts or its file is replaced"
-        );
-    }
-}
-
-/// Takes note of start-up code that has ended well.
-fn note_start(about: &About) {
-    if about.health.note_start() {
-        tracing::info!(target: "handler", guest = &*about.name, "starts again");
-    }
-}
-
-/// Says in the log how a call ended badly.
-pub fn log_end(about: &About, request: Option<RequestId>, why: std::fmt::Arguments<'_>) {
-    log_failure(about, request, format_args!("stopped: {why}"));
-}
-
-/// Says in the log why an instance could not start.
-fn log_start(about: &About, request: Option<RequestId>, why: std::fmt::Arguments<'_>) {
-    log_failure(about, request, format_args!("could not start: {why}"));
-}
-
-/// A client may have a guest fail as often as it likes, and others are to be heard as well.
-fn log_failure(about: &About, request: Option<RequestId>, what: std::fmt::Arguments<'_>) {
-    let (guest, what) = (&*about.name, what.to_string());
-    let Some(dropped) = about.ends_quota.take(what.len()) else { return };
-    if dropped > 0 {
-        tracing::warn!(target: "handler", guest, "and {dropped} more, too fast to be listed");
-    }
-    let request = request.map(tracing::field::display);
-    tracing::warn!(target: "handler", guest, request, "{what}");
-}
-
-/// What the client is told when an instance could not be made.
-fn refusal(about: &About, error: &wasmtime::Error) -> Reject {
-    if is_engine_shortage(error) {
-        about.memory.note_refusal(&describe(error));
-    }
-    fault_reject(error)
-}
-
-/// Whether an instance could not be made for want of a place or of memory: nobody's fault.
-fn is_full(reject: Reject) -> bool {
-    matches!(reject, Reject::NoInstance | Reject::NoMemory)
-}
-
-/// The same where it was this host's own limits, and not the kernel.
-fn is_full_for_now(error: &wasmtime::Error) -> bool {
-    is_full(fault_reject(error)) && !is_engine_shortage(error)
-}
-
-/// What the client is told about an error that stopped a guest.
-fn fault_reject(error: &wasmtime::Error) -> Reject {
-    match error.downcast_ref() {
-        Some(Fault::Reject(reject)) => *reject,
-        Some(Fault::Invalid(_)) => Reject::InvalidResponse,
-        None if error.is::<PoolConcurrencyLimitError>() => Reject::NoInstance,
-        None if is_engine_shortage(error) => Reject::NoMemory,
-        Some(Fault::Misuse(_)) | None => Reject::Trap,
-    }
-}
-
-/// An error of the engine as one line for the log: the cause first, then where it happened. Names
-/// in it come from the module, so it is escaped and bounded.
-pub fn describe(error: &wasmtime::Error) -> String {
-    const BYTES_MAX: usize = 2 * 1024;
-    let cause = error.root_cause().to_string();
-    let place = error.downcast_ref::<wasmtime::WasmBacktrace>().map(place).unwrap_or_default();
-    crate::log::escape(format!("{cause}{place}").as_bytes(), BYTES_MAX)
-}
-
-/// The innermost functions of a backtrace.
-fn place(backtrace: &wasmtime::WasmBacktrace) -> String {
-    const FRAMES_MAX: usize = 8;
-    let frames = backtrace.frames().iter().take(FRAMES_MAX).map(|frame| match frame.func_name() {
-        Some(name) => name.to_owned(),
-        None => format!("function {}", frame.func_index()),
-    });
-    let frames: Vec<String> = frames.collect();
-    if frames.is_empty() { String::new() } else { format!(", in {}", frames.join(" < ")) }
 }

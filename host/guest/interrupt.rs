@@ -9,6 +9,7 @@
 //! Owns what is added and where. Bytes in, bytes out: it must not know of the engine, and what it
 //! is given is valid.
 
+mod base;
 mod body;
 mod depth;
 mod helpers;
@@ -21,21 +22,11 @@ mod tests;
 
 use wasmparser::{BinaryReader, Parser, Payload};
 
+pub use base::{Divisible, PIECE_BYTES};
+use base::{Result, damaged, write_u32};
 use helpers::Helpers;
 pub use offsets::OffsetMap;
 use plan::Plan;
-
-/// What is done at most between two looks at the clock: bytes copied by one instruction, or by one
-/// call of a [`Divisible`] function.
-pub const PIECE_BYTES: u32 = 64 * 1024;
-
-/// An imported function whose last two parameters are a pointer and a length, which does the same
-/// for a range as for the parts of it in their order. It has no result, or an error number, 0 where
-/// there is none. Calls with more than [`PIECE_BYTES`] become several.
-pub struct Divisible {
-    pub module: &'static str,
-    pub name: &'static str,
-}
 
 /// A module that can be interrupted.
 #[derive(Debug)]
@@ -56,13 +47,6 @@ const FUNCTIONS: u8 = 3;
 const CODE: u8 = 10;
 /// Bytes of the magic number and the version, in both.
 const PREAMBLE_BYTES: usize = 8;
-
-/// Why something could not be rewritten, in words that a user can act on.
-type Result<T> = std::result::Result<T, String>;
-
-fn damaged(error: wasmparser::BinaryReaderError) -> String {
-    format!("not a valid module (at byte {}): {}", error.offset(), error.message())
-}
 
 /// Rewrites a valid module.
 ///
@@ -203,14 +187,4 @@ fn component_at(wasm: &[u8], depth: usize) -> Result<Vec<u8>> {
         all.extend_from_slice(contents);
     }
     Ok(all)
-}
-
-/// Writes a number as LEB128, the format's form of numbers.
-fn write_u32(out: &mut Vec<u8>, number: usize) {
-    let mut rest = number;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
 }

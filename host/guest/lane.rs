@@ -19,16 +19,18 @@ use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use async_task::{Builder, Runnable, Task};
+use async_task::{Builder, Task};
 use rustix::process::{getpriority_process, setpriority_process};
 use rustix::thread::gettid;
 use tokio::runtime::Handle;
 
+pub use queue::Payer;
+
 use super::allocator;
+use super::cpu::cpu_time;
 use super::engine::prepare_thread;
-use super::meter::cpu_time;
 use crate::message::Reject;
-use queue::Queue;
+use queue::{Job, Message, Queue, Ticket, Turn};
 
 /// A guest's call, which may go on on any thread.
 pub type Movable<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -41,26 +43,6 @@ type Ended<T> = Result<(T, Duration), Reject>;
 pub struct Moved<T> {
     task: Option<Task<Ended<T>, Ticket>>,
     entry: Entry,
-}
-
-/// A call that is to go on.
-type Job = Runnable<Ticket>;
-
-/// Who pays for the CPU time of a call: the owner of its guest, and among that one's guests this
-/// one, by their ids.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Payer {
-    pub owner: u64,
-    pub guest: usize,
-}
-
-/// What a thread is to do next.
-enum Turn {
-    /// To poll a call, and to charge its guest for that.
-    Poll(Job, Payer),
-    /// To let go of a call that nobody waits for.
-    Abandon(Job),
-    Discard(Waste),
 }
 
 thread_local! {
@@ -83,32 +65,8 @@ pub fn discard_here(waste: impl Send + 'static) {
     });
 }
 
-/// What is only to be dropped.
-type Waste = Box<dyn Send>;
 /// How much of that may wait for a thread; what is more is dropped where it is.
 const WASTE_MAX: usize = 64;
-
-/// What the lane knows of a call.
-pub struct Ticket {
-    /// Who pays for it.
-    payer: Payer,
-    /// The runtime of its worker, whose sockets and timers it waits for.
-    runtime: Handle,
-    /// Nobody waits for it any more.
-    abandoned: AtomicBool,
-    /// How many calls of its guest and worker want the CPU.
-    runnable: Arc<AtomicUsize>,
-}
-
-/// What workers, and whatever wakes a call, tell the lane.
-enum Message {
-    /// This one can go on.
-    Job(Job),
-    /// Nobody waits for one of this guest's calls any more.
-    Abandoned(Payer),
-    /// To drop this takes a while.
-    Waste(Waste),
-}
 
 /// The threads of the slow lane. They end when this is dropped.
 pub struct Lane {

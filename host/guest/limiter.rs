@@ -7,19 +7,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wasmtime::{CallHook, ResourceLimiter};
 
+use super::about::About;
 use super::allocator::Freed;
 use super::budget::{Budget, Charge, Purpose};
-use super::call::Fault;
 use super::engine::{INSTANCE_BYTES, RECORD_BYTES, STACK_BYTES, TABLE_ELEMENTS_MAX};
+use super::fault::Fault;
 use super::slots::STACKS_PER_SLOT;
 use super::tenants::Tenants;
-use super::{About, Guest};
 use crate::message::Reject;
 
 /// What an instance has at least, over what all have, to be told of when it is dropped.
 const FREED_BYTES_MIN: usize = 256 << 10;
 /// Bytes of an element of a table.
 const TABLE_ELEMENT_BYTES: usize = 8;
+
+/// What each instance of a guest takes.
+pub struct Cost<'a> {
+    /// Who has the slots of its engine.
+    pub tenants: &'a Arc<Tenants>,
+    /// How many of them it takes.
+    pub slots: usize,
+    /// Bytes that the engine keeps for it.
+    pub record_bytes: usize,
+}
 
 /// The limits of one store.
 pub struct Limiter {
@@ -106,13 +116,13 @@ impl Limiter {
     ///
     /// # Errors
     /// [`Reject::NoInstance`], [`Reject::NoMemory`] as the error of a host function.
-    pub fn charge_instance(&mut self, guest: &Guest, stacks: usize) -> wasmtime::Result<()> {
-        let (tenants, slots) = self.tenants.insert((guest.tenants.clone(), guest.slots));
-        if !tenants.enter(&self.about, *slots) {
+    pub fn charge_instance(&mut self, cost: Cost<'_>, stacks: usize) -> wasmtime::Result<()> {
+        let (tenants, slots) = self.tenants.insert((cost.tenants.clone(), cost.slots));
+        if !tenants.enter(self.about.tenant(), *slots) {
             return Err(refused(Reject::NoInstance));
         }
         self.stacks.charged = stacks;
-        let records = guest.record_bytes.saturating_sub(RECORD_BYTES);
+        let records = cost.record_bytes.saturating_sub(RECORD_BYTES);
         let more = (stacks - 1) * STACK_BYTES + records;
         self.charge_other(INSTANCE_BYTES + more, Purpose::Start)
     }
@@ -137,7 +147,7 @@ impl Limiter {
             && stacks.used > *slots * STACKS_PER_SLOT as usize
         {
             *slots += 1;
-            if !tenants.enter(&self.about, 1) {
+            if !tenants.enter(self.about.tenant(), 1) {
                 return Err(refused(Reject::NoInstance));
             }
         }
@@ -173,7 +183,7 @@ impl Drop for Limiter {
             drop(Freed(freed));
         }
         if let Some((tenants, slots)) = &self.tenants {
-            tenants.leave(&self.about, *slots);
+            tenants.leave(self.about.tenant(), *slots);
         }
     }
 }

@@ -11,15 +11,15 @@ use anyhow::{Context, Result};
 
 use super::allocator::Freed;
 use super::budget::Budget;
-use super::cache::{self, Artifact, Cache, Facts, Key};
+use super::cache::{self, Artifact, Cache, Facts, Key, Reads};
 use super::child::{Bounds, Children};
+use super::class::Class;
 use super::compile::Job;
-use super::engine::{Class, Engines, INSTANCE_BYTES_MAX};
+use super::engine::{Engines, INSTANCE_BYTES_MAX};
 use super::failure::{Cause, Failure};
 use super::link::{Identity, Linkers};
 use super::resources::{Amount, MAPPINGS_PER_GUEST};
 use super::sniff::{self, FILE_BYTES_MAX};
-use super::startup::Reads;
 use super::{Guest, Instance};
 use crate::config::LogFormat;
 use crate::file::{self, Unread};

@@ -14,8 +14,8 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-use super::About;
-use crate::log::{Quota, escape};
+use super::about::About;
+use crate::log::escape;
 use crate::message::RequestId;
 
 /// One line of a guest's log, longer ones are cut.
@@ -23,20 +23,8 @@ const LINE_BYTES_MAX: usize = 4 * 1024;
 /// What one request may write to the log in all, as lines and as bytes.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 const REQUEST_LINES_MAX: u32 = 256;
-/// What one guest may write in a second, all its requests together.
-const WORDS_LINES_MAX: usize = 10_000;
-const WORDS_BYTES_MAX: usize = 4 << 20;
-/// How many of its calls may have their end logged in a second.
-const ENDS_LINES_MAX: usize = 1_000;
-const ENDS_BYTES_MAX: usize = 1 << 20;
 /// What a write to stdout or stderr is told may be written at once.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
-
-/// What a guest may have logged: of its words, and of its calls' ends.
-pub fn quotas() -> (Quota, Quota) {
-    let words = Quota::new(WORDS_LINES_MAX, WORDS_BYTES_MAX);
-    (words, Quota::new(ENDS_LINES_MAX, ENDS_BYTES_MAX))
-}
 
 /// One instance's way to the log.
 pub struct LogSink {

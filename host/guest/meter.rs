@@ -5,14 +5,15 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Sleep;
 
 use super::Pool;
+use super::cpu::cpu_time;
+use super::flow::Flow;
 use super::lane::{Movable, Moved};
 use super::run_queue::Turn;
 use super::usage::{LONG, Length};
@@ -22,10 +23,6 @@ use crate::message::progress::{Deadline, Progress};
 
 /// CPU time of a call in the fast lane.
 pub const QUANTUM: Duration = Duration::from_millis(1);
-/// CPU time that a call may take for each byte of a body that it moves, and not be the longer for
-/// it. A native handler takes half of that; and bodies that pass from thread to thread take twice
-/// the time, and memory that each thread keeps for the other.
-const NANOS_PER_BYTE: u64 = 2;
 /// A first slice takes no longer than this: the guest yields before.
 const FIRST_MAX: Duration = Duration::from_millis(10);
 
@@ -61,22 +58,6 @@ struct Unnoted {
     length: Length,
     /// What a slice of it is expected to take.
     slice: Duration,
-}
-
-/// Counts the bytes of bodies that one call moves.
-#[derive(Clone, Default)]
-pub struct Flow(Arc<AtomicU64>);
-
-impl Flow {
-    pub fn add(&self, bytes: u64) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// The CPU time that the bytes since the last time are worth.
-    pub fn worth(&self) -> Duration {
-        let bytes = self.0.swap(0, Ordering::Relaxed);
-        Duration::from_nanos(bytes.saturating_mul(NANOS_PER_BYTE))
-    }
 }
 
 /// Where a call is.
@@ -387,10 +368,4 @@ impl Slice {
             Slice::Cpu(begun) => cpu_time().saturating_sub(*begun),
         }
     }
-}
-
-/// CPU time of this thread so far.
-pub fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(time).unwrap_or_default()
 }

@@ -7,8 +7,9 @@ use wasmtime::{Caller, Linker};
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self, WasiSnapshotPreview1 as _};
 use wiggle::GuestMemory;
 
-use super::call::{Call, Fault};
+use super::call::Call;
 use super::core::misuse;
+use super::fault::Fault;
 
 /// Subscriptions of one call. A guest has three descriptors and clocks to wait for, so that a
 /// `poll` or `select` of wasi-libc comes to a handful.

@@ -31,10 +31,6 @@ use crate::grants::Isolation;
 use crate::outbound::Door;
 use crate::queue::Holders;
 
-/// Ready instances that one worker keeps at most, of all guests together. Measured with 10,000
-/// guests asked for by Zipf's law: 64 serve a half of the requests, 1,024 three quarters. Each
-/// takes some 40 KiB.
-pub const READY_MAX: usize = 1024;
 /// Retired instances among which one of a certain guest is looked for.
 const RETIRED_LOOKED_AT: usize = 8;
 /// How long instances are renewed while connections wait, and how many before that is looked at.

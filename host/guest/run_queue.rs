@@ -149,6 +149,11 @@ impl State {
         }
         let floor = self.floor;
         self.owners.retain(|owner| owner.is_active() || owner.used > floor);
+        if !self.owners.iter().any(OfOwner::is_active) {
+            // Nobody is there to whom it matters.
+            self.owners.clear();
+            self.floor = Duration::ZERO;
+        }
     }
 
     /// Whether there is a round to be ended, or one to be begun.

@@ -9,15 +9,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
 use wasmtime::{Instance, Linker, Module, Store, TypedFunc};
 use wasmtime_wizer::{WasmtimeWizer, Wizer};
 
-use super::About;
+use super::about::About;
 use super::budget::Budget;
-use super::call::{Call, HOSTCALL_FUEL, Phase};
-use super::engine::{Pulse, QUANTUM_TICKS};
-use super::instance::describe;
+use super::cache::Reads;
+use super::call::Call;
+use super::core::{run_start, store};
+use super::engine::Pulse;
+use super::fault::describe;
 use super::meter::Meter;
 use crate::grants::Grants;
 
@@ -27,27 +28,6 @@ pub enum Snapshot {
     Taken { wasm: Vec<u8>, features: u32, reads: Reads },
     /// The start-up has to run in each instance; the text says why.
     Refused { why: String, reads: Reads },
-}
-
-/// What start-up code has read of its guest's grants, so that its snapshot depends on it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Reads {
-    /// Environment variables.
-    pub env: bool,
-    /// How much memory it may have: it was told that it cannot have more.
-    pub memory: bool,
-}
-
-impl Reads {
-    /// Whether the snapshot is the same for everyone.
-    pub fn is_nothing(self) -> bool {
-        self == Reads::default()
-    }
-
-    /// What either has read.
-    pub fn or(self, other: Reads) -> Reads {
-        Reads { env: self.env || other.env, memory: self.memory || other.memory }
-    }
 }
 
 /// WASI functions whose answers must not be frozen.
@@ -150,33 +130,4 @@ pub async fn snapshot(
         Ok(wasm) => Ok(Snapshot::Taken { wasm, features, reads }),
         Err(error) => Ok(Snapshot::Refused { why: format!("{error:#}"), reads }),
     }
-}
-
-/// Runs `_start` or `_initialize`. Leaving by `proc_exit(0)` is success.
-pub async fn run_start(
-    store: &mut Store<Call>,
-    function: &TypedFunc<(), ()>,
-) -> wasmtime::Result<()> {
-    match function.call_async(store, ()).await {
-        Err(error)
-            if error.downcast_ref().is_some_and(|exit: &wasmtime_wasi::I32Exit| exit.0 == 0) =>
-        {
-            Ok(())
-        }
-        result => result,
-    }
-}
-
-/// A store in which guest code can run: limited, and yielding at every quantum.
-pub fn store(engine: &wasmtime::Engine, call: Call) -> Store<Call> {
-    let mut store = Store::new(engine, call);
-    store.data_mut().phase = Phase::StartUp;
-    store.limiter(|call| &mut call.limiter);
-    store.set_hostcall_fuel(HOSTCALL_FUEL);
-    // The callback owns nothing, so the box costs nothing.
-    store.epoch_deadline_callback(|_| {
-        Ok(wasmtime::UpdateDeadline::YieldCustom(QUANTUM_TICKS, Box::pin(tokio::task::yield_now())))
-    });
-    store.set_epoch_deadline(QUANTUM_TICKS);
-    store
 }

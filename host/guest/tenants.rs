@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::About;
+use super::slots::ENGINES;
 
 /// As of places for requests (`registry/admit.rs`), after Choudhury and Hahne, "Dynamic queue
 /// length thresholds for shared-memory packet switches" (1998).
@@ -25,6 +25,14 @@ pub struct Tenants {
 /// Slots that instances of one guest have, or of all guests of one owner.
 #[derive(Default)]
 pub struct Tenancy(AtomicUsize);
+
+/// A guest, as far as it has slots.
+#[derive(Clone, Copy)]
+pub struct Tenant<'a> {
+    pub own: &'a Tenancy,
+    /// What its owner has with all its guests, of each engine; nothing of nobody.
+    pub owner: Option<&'a [Tenancy; ENGINES]>,
+}
 
 impl Tenancy {
     fn get(&self) -> usize {
@@ -48,16 +56,16 @@ impl Tenants {
     }
 
     /// Counts an instance of a guest in that takes so many slots. Whether others can spare them.
-    pub fn enter(&self, guest: &About, slots: usize) -> bool {
-        let own = guest.instances.add(slots);
+    pub fn enter(&self, guest: Tenant<'_>, slots: usize) -> bool {
+        let own = guest.own.add(slots);
         let owned = self.of_owner(guest).map_or(own, |owner| owner.add(slots));
         let used = self.used.fetch_add(slots, Ordering::Relaxed) + slots;
         self.is_fair(own, owned, used, slots)
     }
 
     /// Counts one out that was counted in.
-    pub fn leave(&self, guest: &About, slots: usize) {
-        guest.instances.sub(slots);
+    pub fn leave(&self, guest: Tenant<'_>, slots: usize) {
+        guest.own.sub(slots);
         if let Some(owner) = self.of_owner(guest) {
             owner.sub(slots);
         }
@@ -65,16 +73,16 @@ impl Tenants {
     }
 
     /// Whether a guest has as many as it may.
-    pub fn has_enough(&self, guest: &About, slots: usize) -> bool {
-        let own = guest.instances.get();
+    pub fn has_enough(&self, guest: Tenant<'_>, slots: usize) -> bool {
+        let own = guest.own.get();
         let owned = self.of_owner(guest).map_or(own, Tenancy::get);
         let used = self.used.load(Ordering::Relaxed);
         !self.is_fair(own + slots, owned + slots, used + slots, slots)
     }
 
     /// What the guests of the same owner have of this engine.
-    fn of_owner<'a>(&self, guest: &'a About) -> Option<&'a Tenancy> {
-        guest.memory.owner().map(|owner| &owner.slots[self.engine])
+    fn of_owner<'a>(&self, guest: Tenant<'a>) -> Option<&'a Tenancy> {
+        guest.owner.map(|slots| &slots[self.engine])
     }
 
     /// Its first instance every guest may have. An owner may have three times what is free, and

@@ -17,7 +17,6 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use super::Failure;
-use super::link::Link;
 use super::paced::Heard;
 
 /// How often a body is asked for its first piece before its request is sent without. The end of an
@@ -321,15 +320,15 @@ pub struct Returning {
 }
 
 impl Returning {
-    /// A body, and what is told whether it was read to its end.
+    /// A body, and what is told whether it was read to its end. Its connection may be of HTTP/2.
     pub fn new(
         body: Incoming,
         progress: Progress,
         pause_max: Duration,
-        link: &Link,
+        (heard, is_h2): (Heard, bool),
     ) -> (Self, oneshot::Receiver<bool>) {
         let (over, end) = oneshot::channel();
-        let (heard, is_h2, over) = (link.heard().clone(), link.is_h2(), Some(over));
+        let over = Some(over);
         let mut returning =
             Returning { body, progress, pause_max, pause: None, heard, is_h2, over };
         if returning.body.is_end_stream() {

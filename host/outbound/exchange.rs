@@ -93,8 +93,9 @@ impl Outbound {
             Ok((response, lent, place)) => {
                 let progress = sending.progress;
                 let (head, body) = response.into_parts();
+                let connection = (lent.link.heard().clone(), lent.link.is_h2());
                 let (body, over) =
-                    Returning::new(body, progress.clone(), times.between_bytes, &lent.link);
+                    Returning::new(body, progress.clone(), times.between_bytes, connection);
                 let response = Response::from_parts(head, body);
                 if reply.send(Ok(Answer { response, sent })).is_ok() {
                     let is_whole = over.await.unwrap_or(false);

@@ -2,6 +2,7 @@
 //!
 //! Owns TCP and TLS. What is connected to is the very address that was looked at.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,11 +19,11 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use super::Failure;
 use super::body::Upload;
 use super::certificates::Verifier;
 use super::paced::{Heard, Paced, SECURE_TURN_BYTES, TURN_BYTES, too_many_interim};
 use super::policy::{Destination, Host, Leave};
-use super::{Failure, Open};
 
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
@@ -176,6 +177,15 @@ pub async fn connect(
     heard.set_h2();
     let shaken = timeout_at(deadline, h2(io, config, (open, heard))).await;
     shaken.map_err(|_| Failure::ConnectTimeout)?
+}
+
+/// Counts a connection as long as it is open.
+pub struct Open(pub Rc<Cell<usize>>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// How connections are made.

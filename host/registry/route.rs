@@ -31,7 +31,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 
-pub use self::pattern::{Pattern, PatternError};
+pub use self::name::PatternError;
+pub use self::pattern::Pattern;
 pub use crate::message::path::BadPath;
 
 use self::path::RawPath;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::linger;
 use super::wire::Wire;
-use super::worker::{CLOCK_TICK_MS, Worker};
+use super::worker::{CLOCK_TICK_MS, Worker, elapsed, ticks};
 use crate::config::ConnectionLimits;
 use crate::message::progress::time_for;
 
@@ -186,12 +186,4 @@ fn is_idle(wire: &Wire) -> bool {
 /// How long no byte has moved.
 pub fn still_for(wire: &Wire, now: u32) -> Duration {
     elapsed(wire.moved_at.get(), now)
-}
-
-pub fn elapsed(since: u32, now: u32) -> Duration {
-    ticks(now.saturating_sub(since))
-}
-
-pub fn ticks(count: u32) -> Duration {
-    Duration::from_millis(u64::from(count) * u64::from(CLOCK_TICK_MS))
 }

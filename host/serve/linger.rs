@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::guard::elapsed;
 use super::wire::{Wire, discard};
-use super::worker::Worker;
+use super::worker::{Worker, elapsed};
 
 /// The longest pause, and all of it.
 const PAUSE_MAX: Duration = Duration::from_secs(5);

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
-use tokio::sync::Notify;
+use rustix::thread::CpuSet;
+use tokio::sync::{Notify, watch};
 
-use super::Shared;
 use super::balance::Balance;
 use super::clients::{Clients, upstream_max};
 use super::peer::{Peers, Shares};
@@ -22,6 +22,8 @@ use super::wire::{Spares, Wire};
 use crate::config::{Config, Largest};
 use crate::grants::{Concurrency, Grants, QueueLimits, Share};
 use crate::guest::component::Seat;
+use crate::guest::engine::Engines;
+use crate::guest::lane::Entry;
 use crate::guest::meter::Meter;
 use crate::guest::pool::Exits;
 use crate::guest::resources::descriptors_max;
@@ -31,7 +33,7 @@ use crate::message::fields;
 use crate::message::{Place, Reject, Request, RequestId};
 use crate::metrics::{Counters, Metrics};
 use crate::native::Twin;
-use crate::outbound::Outbound;
+use crate::outbound::{self, Outbound};
 use crate::registry::admit::{Gate, GuestGate, GuestGates, Permit};
 use crate::registry::{Handler, Reader, Registry, Target};
 
@@ -44,6 +46,26 @@ const REJECTS_LINES_MAX: usize = 100;
 
 /// Nobody waits for a place to wait in.
 const NO_QUEUE: QueueLimits = QueueLimits { length_max: 0, wait_max: Duration::ZERO };
+
+/// What every worker gets.
+#[derive(Clone)]
+pub struct Shared {
+    pub config: Arc<Config>,
+    pub largest: Largest,
+    pub engines: Arc<Engines>,
+    pub registry: Arc<Registry>,
+    pub metrics: Metrics,
+    pub lane: Entry,
+    pub outbound: outbound::Shared,
+    pub clients: Arc<Clients>,
+    pub balance: Arc<Balance>,
+    /// Becomes true when the host stops.
+    pub stop: watch::Receiver<bool>,
+    /// Changes when the counts are asked for.
+    pub ask: watch::Receiver<u64>,
+    /// The cores that this process may use.
+    pub cores: CpuSet,
+}
 
 /// The state of one worker.
 pub struct Worker {
@@ -125,6 +147,16 @@ fn head_bytes(request: &Request) -> usize {
     const FIELD: usize = ": \r\n".len();
     let line = request.method.as_str().len() + request.uri.as_str().len() + LINE;
     line + fields::head_bytes(&request.headers) + FIELD * request.headers.len()
+}
+
+/// The time between two ticks of the coarse clock.
+pub fn elapsed(since: u32, now: u32) -> Duration {
+    ticks(now.saturating_sub(since))
+}
+
+/// So many ticks of it.
+pub fn ticks(count: u32) -> Duration {
+    Duration::from_millis(u64::from(count) * u64::from(CLOCK_TICK_MS))
 }
 
 /// A request that is being served; dropping it says that it is over.

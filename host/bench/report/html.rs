@@ -3,6 +3,7 @@
 //! Owns the page and its style. Everything that came from outside goes through [`escape`].
 
 use super::super::{CaseRun, Quantity, Run, Skipped};
+use super::markup::escape;
 use super::{Column, LATENCY_NOTE, plot};
 
 /// What there are bars of.
@@ -92,22 +93,6 @@ const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\
 <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
 <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
 style-src 'unsafe-inline'\">\n";
-
-/// `text` as text of a page or of an attribute.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in super::clean(text).chars() {
-        match c {
-            '&' => escaped += "&amp;",
-            '<' => escaped += "&lt;",
-            '>' => escaped += "&gt;",
-            '"' => escaped += "&quot;",
-            '\'' => escaped += "&#39;",
-            _ => escaped.push(c),
-        }
-    }
-    escaped
-}
 
 pub fn html(run: &Run) -> String {
     let title = escape(&run.title);

@@ -6,7 +6,7 @@
 
 use super::super::statistics::{self, Spread};
 use super::super::{CaseRun, Quantity, Row};
-use super::html::escape;
+use super::markup::escape;
 
 /// Rows that differ by colour; the next so many differ by their dashes, too.
 const COLOURS: usize = 8;

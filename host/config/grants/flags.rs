@@ -1,11 +1,17 @@
 //! The flags that may be said for one handler, as they are typed.
 
+use std::time::Duration;
+
 use super::{
-    BODY, COMPILE_CPU, COMPILE_MEMORY, CONFIG_VAR, CPU, Change, DEADLINE, Duration, ENV,
-    GrantTable, HEADER, IN_FLIGHT, ISOLATION, Isolation, MEMORY, Mistakes, OUTBOUND,
-    OUTBOUND_IN_FLIGHT, OUTBOUND_IN_FLIGHT_MAX, QUEUE, QUEUE_MAX, QUEUE_WAIT, RESPONSE, bytes,
-    choice, merged,
+    CONFIG_VAR, Change, ENV, GrantTable, IN_FLIGHT, ISOLATION, OUTBOUND_IN_FLIGHT,
+    OUTBOUND_IN_FLIGHT_MAX, QUEUE, QUEUE_MAX, merged,
 };
+use crate::config::amount::{
+    BODY, COMPILE_CPU, COMPILE_MEMORY, CPU, DEADLINE, HEADER, MEMORY, OUTBOUND, QUEUE_WAIT,
+    RESPONSE,
+};
+use crate::config::mistakes::{Mistakes, bytes, choice};
+use crate::grants::Isolation;
 
 /// The headings in `--help`.
 const LIMITS: &str = "Limits of one guest (GUEST=VALUE is for one, VALUE for all; may be repeated)";

@@ -19,7 +19,7 @@ use wasmtime_wasi_http::p3::bindings::Service;
 use wasmtime_wasi_http::{FieldMap, WasiHttpView, p3};
 
 use super::body::Arriving;
-use super::instance::{Head, LEFT_BYTES_MAX};
+use super::head::{Head, LEFT_BYTES_MAX};
 use super::state::State;
 use crate::guest::engine::QUANTUM_TICKS;
 use crate::message::RequestId;

@@ -9,6 +9,7 @@
 
 mod builtin;
 mod graph;
+mod known;
 mod proof;
 mod rooms;
 mod shim;
@@ -19,6 +20,7 @@ use wasmparser::{Parser, Payload, TypeRef};
 pub use builtin::CANON;
 use graph::{CoreFunc, CoreInstance, read};
 pub use proof::ASYNC;
+pub use proof::MEMORY;
 use proof::{Proof, Target};
 pub use rooms::{NEXT, NOTHING};
 
@@ -33,9 +35,6 @@ pub struct Flat {
     /// The export that is told what is new, of 0.3.
     pub callback: Option<String>,
 }
-
-/// The one memory that the host reads and writes.
-pub const MEMORY: &str = "memory";
 
 /// Whether a function's result has text or lists in it.
 fn is_wide(interface: &str, name: &str) -> bool {

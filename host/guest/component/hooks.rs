@@ -19,7 +19,7 @@ use wasmtime_wasi_http::{
 
 use super::outgoing_body;
 use super::state::Gone;
-use crate::guest::About;
+use crate::guest::about::About;
 use crate::message::RequestId;
 use crate::outbound::{Answer, Door, Failure, Maker, Outgoing, Returning, Trail, Wanted};
 

@@ -17,8 +17,9 @@ use wasmtime_wasi_http::{Error, WasiHttpView};
 use super::body::Arriving;
 use super::concurrent::{Arrival, Inbox, Marks, attend, rest};
 use super::flat::turns::{self, Arrivals, Turns};
+use super::head::{Head, LEFT_BYTES_MAX};
 use super::state::Gone;
-use super::{FlatCode, Pre, State, body};
+use super::{FlatCode, Pre, State};
 use crate::guest::Guest;
 use crate::guest::engine::QUANTUM_TICKS;
 use crate::guest::lane::Movable;
@@ -30,8 +31,6 @@ use crate::outbound::{Door, Trail};
 
 /// Resources that an instance may leave behind, under reuse, before another takes its place.
 const LEFT_MAX: usize = 256;
-/// Bytes that they may have had the host keep.
-pub const LEFT_BYTES_MAX: usize = 1 << 20;
 
 /// A component that is ready for a request.
 pub struct ComponentInstance {
@@ -64,9 +63,6 @@ enum Handle {
     Turns(Turns),
 }
 
-/// What a guest answers with: a response whose body is still to come, or an error of its own.
-pub type Head = Result<http::Response<body::Departing>, Error>;
-
 /// A call that has ended, with the instance.
 pub type Called = (Box<ComponentInstance>, wasmtime::Result<()>);
 
@@ -82,7 +78,7 @@ impl ComponentInstance {
         let code = guest.component();
         let mut store = State::store(code.pre.engine(), guest.about.clone());
         let stacks = if code.has_many_stacks() { STACKS_PER_SLOT } else { 1 };
-        store.data_mut().limiter.charge_instance(&guest, stacks as usize)?;
+        store.data_mut().limiter.charge_instance(guest.cost(), stacks as usize)?;
         if code.has_many_stacks() {
             store.call_hook(|mut store, hook| store.data_mut().limiter.note_call(hook));
         }

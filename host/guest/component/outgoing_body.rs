@@ -25,11 +25,11 @@ use wasmtime_wasi_io::streams::{DynOutputStream, OutputStream, StreamError};
 use super::State;
 use super::hooks::CHUNK_BYTES_MAX;
 use crate::grants::Limits;
-use crate::guest::About;
+use crate::guest::about::About;
 use crate::guest::allocator::Freed;
 use crate::guest::budget::Purpose;
-use crate::guest::call::Fault;
 use crate::guest::core::misuse;
+use crate::guest::fault::Fault;
 
 /// Writes that wait to be sent on, once the body is read: with one, a guest and its worker wait for
 /// each other at every write.

@@ -10,8 +10,8 @@ use wasmtime_wasi::random::WasiRandomCtx;
 
 use super::State;
 use super::state::RANDOM_BYTES_MAX;
-use crate::guest::call::Fault;
 use crate::guest::core::misuse;
+use crate::guest::fault::Fault;
 
 /// The most that one call gives.
 pub const CALL_BYTES_MAX: u64 = 4 << 20;

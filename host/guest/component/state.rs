@@ -18,7 +18,7 @@ use super::flat::{Canon, Held};
 use super::held::Holdings;
 use super::hooks::Hooks;
 use super::outgoing_body::Unopened;
-use crate::guest::About;
+use crate::guest::about::About;
 use crate::guest::budget::Charge;
 use crate::guest::engine::{QUANTUM_TICKS, TABLES_MAX};
 use crate::guest::limiter::{Limiter, Parts, refused};

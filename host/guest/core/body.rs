@@ -5,7 +5,8 @@
 use wasmtime::Linker;
 
 use super::{Guest, MODULE, Result, exchange, invalid, memory, misuse, no_request, or_stop, range};
-use crate::guest::call::{BUFFER_REQUEST, BUFFER_RESPONSE, Call, Fault, Phase};
+use crate::guest::call::{BUFFER_REQUEST, BUFFER_RESPONSE, Call, Phase};
+use crate::guest::fault::Fault;
 use crate::guest::interrupt::PIECE_BYTES;
 
 pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {

@@ -9,16 +9,17 @@ use std::sync::Arc;
 use http::HeaderMap;
 use wasmtime::{Global, Store, TypedFunc, WasmParams, WasmResults};
 
+use super::store::{run_start, store};
 use crate::guest::call::{BUFFER_RESPONSE, Call, Exchange, Phase};
 use crate::guest::core::Startup;
+use crate::guest::ends::{judge, log_end};
 use crate::guest::engine::QUANTUM_TICKS;
 use crate::guest::held::Held;
-use crate::guest::instance::{Instance, judge, log_end};
+use crate::guest::instance::Instance;
 use crate::guest::kept::Kept;
 use crate::guest::lane::Movable;
 use crate::guest::meter::Meter;
 use crate::guest::reset::{Baseline, RESETS_MAX};
-use crate::guest::startup::{run_start, store};
 use crate::guest::{Guest, Pool};
 use crate::message::fields::compact;
 use crate::message::{Reject, Request, Response, ResponseBody};
@@ -59,7 +60,7 @@ impl CoreInstance {
         let code = guest.core();
         let call = Call::new(guest.about.clone(), code.features);
         let mut store = store(code.pre.module().engine(), call);
-        store.data_mut().limiter.charge_instance(&guest, 1)?;
+        store.data_mut().limiter.charge_instance(guest.cost(), 1)?;
         if !guest.runs_startup() {
             // Filling the memory is code, too, but bounded: it need not yield.
             store.set_epoch_deadline(u64::MAX / 2);

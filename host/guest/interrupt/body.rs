@@ -6,11 +6,11 @@
 use wasm_encoder::{BlockType, InstructionSink};
 use wasmparser::{BinaryReader, FunctionBody, Operator};
 
+use super::base::{PIECE_BYTES, Result, damaged, write_u32};
 use super::helpers::{Helper, Helpers};
 use super::offsets::OffsetMap;
 use super::path::{Path, UNITS_OF_ACCESS};
 use super::plan::Plan;
-use super::{PIECE_BYTES, Result, damaged, write_u32};
 
 /// Limits of the engine on a function: bytes, and locals, parameters included.
 const BODY_BYTES_MAX: usize = 7_654_321;

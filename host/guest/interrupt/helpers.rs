@@ -12,8 +12,8 @@ use wasm_encoder::{
 };
 use wasmparser::{BinaryReader, Payload};
 
+use super::base::{PIECE_BYTES, Result, write_u32};
 use super::plan::Plan;
-use super::{PIECE_BYTES, Result, write_u32};
 
 /// What an added function does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,8 +9,8 @@ use wasmparser::{
     Parser, Payload, TableInit, TypeRef, ValType,
 };
 
+use super::base::{Divisible, Result, damaged};
 use super::depth::Graph;
-use super::{Divisible, Result, damaged};
 
 /// An imported function.
 pub struct Import {

@@ -8,7 +8,8 @@ use wasm_encoder::{
 };
 use wasmparser::{Parser, Payload};
 
-use super::{Divisible, Interruptible, OffsetMap};
+use super::base::Divisible;
+use super::{Interruptible, OffsetMap};
 
 /// A function of an import table that may be divided.
 pub const DIVISIBLE: &[Divisible] =

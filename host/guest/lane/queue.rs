@@ -5,11 +5,58 @@
 //! owner, do not keep one call of another waiting.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::{Job, Message, Payer, Turn, Waste};
+use async_task::Runnable;
+use tokio::runtime::Handle;
+
+/// A call that is to go on.
+pub type Job = Runnable<Ticket>;
+
+/// Who pays for the CPU time of a call: the owner of its guest, and among that one's guests this
+/// one, by their ids.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Payer {
+    pub owner: u64,
+    pub guest: usize,
+}
+
+/// What a thread is to do next.
+pub enum Turn {
+    /// To poll a call, and to charge its guest for that.
+    Poll(Job, Payer),
+    /// To let go of a call that nobody waits for.
+    Abandon(Job),
+    Discard(Waste),
+}
+
+/// What is only to be dropped.
+pub type Waste = Box<dyn Send>;
+
+/// What the lane knows of a call.
+pub struct Ticket {
+    /// Who pays for it.
+    pub payer: Payer,
+    /// The runtime of its worker, whose sockets and timers it waits for.
+    pub runtime: Handle,
+    /// Nobody waits for it any more.
+    pub abandoned: AtomicBool,
+    /// How many calls of its guest and worker want the CPU.
+    pub runnable: Arc<AtomicUsize>,
+}
+
+/// What workers, and whatever wakes a call, tell the lane.
+pub enum Message {
+    /// This one can go on.
+    Job(Job),
+    /// Nobody waits for one of this guest's calls any more.
+    Abandoned(Payer),
+    /// To drop this takes a while.
+    Waste(Waste),
+}
 
 /// Calls that wait for a thread, by the use of CPU time of their owners and guests. One that comes
 /// to the lane begins where the one that ran last stands: it is next, and has saved nothing up

@@ -1,7 +1,7 @@
 //! The division of what a machine has.
 
 use super::{Room, Slots};
-use crate::guest::engine::Class;
+use crate::guest::class::Class;
 use crate::guest::resources::MAPPINGS_PER_GUEST;
 
 /// What a process with 48 bits of addresses has of them, and has taken of mappings at its start.

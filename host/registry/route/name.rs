@@ -2,7 +2,25 @@
 //!
 //! Owns the grammar of one name between two slashes. Must not know how names make a pattern.
 
-use super::pattern::PatternError;
+use std::fmt;
+
+/// What is wrong with a name, and what to do about it: one sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatternError(String);
+
+impl PatternError {
+    pub(super) fn new(text: impl Into<String>) -> PatternError {
+        PatternError(text.into())
+    }
+}
+
+impl fmt::Display for PatternError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for PatternError {}
 
 /// RFC 1035, section 2.3.4, without the length bytes and the root label.
 const HOST_BYTES_MAX: usize = 253;

@@ -17,7 +17,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::fmt;
 
-use super::name::{Name, parse_host};
+use super::name::{Name, PatternError, parse_host};
 
 /// The most names in one pattern. It bounds the depth of the search for a route.
 const SEGMENTS_MAX: usize = 64;
@@ -50,10 +50,6 @@ pub(super) enum Tail {
     Below,
 }
 
-/// What is wrong with a name, and what to do about it: one sentence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PatternError(String);
-
 impl Pattern {
     /// Reads a name: a path relative to the handler folder, without extension, with `/` between its
     /// parts.
@@ -65,7 +61,7 @@ impl Pattern {
             Some(top) => match top.split_once('/') {
                 Some((host, path)) => (Some(parse_host(host)?), path),
                 None => {
-                    return Err(PatternError(format!(
+                    return Err(PatternError::new(format!(
                         "{name:?} stands for a host and must be a folder: put `index` (for `/`) \
                          or `[...path]` into a folder of that name"
                     )));
@@ -145,7 +141,7 @@ impl Pattern {
 
     fn refuse_excess(&self) -> Result<(), PatternError> {
         if self.segments.len() > SEGMENTS_MAX {
-            return Err(PatternError(format!(
+            return Err(PatternError::new(format!(
                 "more than {SEGMENTS_MAX} names deep: use fewer folders"
             )));
         }
@@ -153,7 +149,7 @@ impl Pattern {
         for (index, name) in names.iter().enumerate() {
             // The names become header names, which do not tell capitals apart.
             if names[..index].iter().any(|earlier| earlier.eq_ignore_ascii_case(name)) {
-                return Err(PatternError(format!(
+                return Err(PatternError::new(format!(
                     "the parameter name {name:?} is used twice (capitals make no difference): \
                      rename one of them"
                 )));
@@ -174,15 +170,9 @@ impl Tail {
     }
 }
 
-impl PatternError {
-    pub(super) fn new(text: impl Into<String>) -> PatternError {
-        PatternError(text.into())
-    }
-}
-
 fn parse_folder(name: &str) -> Result<Segment, PatternError> {
     if name.starts_with('@') {
-        return Err(PatternError(format!(
+        return Err(PatternError::new(format!(
             "the host folder {name:?} is inside another folder: move it to the top of the handler \
              folder"
         )));
@@ -190,7 +180,7 @@ fn parse_folder(name: &str) -> Result<Segment, PatternError> {
     match Name::parse(name)? {
         Name::Static(text) => Ok(Segment::Static(text.into())),
         Name::Param(name) => Ok(Segment::Param(name.into())),
-        Name::Rest(_) => Err(PatternError(format!(
+        Name::Rest(_) => Err(PatternError::new(format!(
             "{name:?} takes the rest of the path, so nothing can come after it: let it be the \
              file's name, or use a `[param]` folder"
         ))),
@@ -233,11 +223,3 @@ impl fmt::Display for Pattern {
         }
     }
 }
-
-impl fmt::Display for PatternError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for PatternError {}

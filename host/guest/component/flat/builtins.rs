@@ -6,7 +6,6 @@ use std::task::Poll;
 use wasmtime::Linker;
 
 use super::abi::{Guest, Result, parts, store};
-use super::http03::task_return;
 use super::pipe::{Copying, Giver, Promise, Reader, Stream, Taker, Value, Writer, copy, go_on};
 use super::pipe::{look, meet, pass};
 use super::tasks::{
@@ -38,7 +37,6 @@ fn add_tasks(linker: &mut Linker<State>) -> Result<()> {
             Ok(())
         })?;
     }
-    linker.func_wrap(CANON, "task.return", task_return)?;
     linker.func_wrap(CANON, "task.cancel", |_: Guest<'_>| {
         Err::<(), _>(misuse("it ends as cancelled a call that was not"))
     })?;

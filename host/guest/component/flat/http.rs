@@ -20,7 +20,7 @@ use wasmtime_wasi_http::{FieldMap, WasiHttpView as _};
 use super::abi::{At, Guest, Held, Layout, Lower, Own, Result, flag, give, give_all, parts};
 use super::error::Flattened;
 use super::fields;
-use super::shapes::{add_drop, add_end, add_maker, add_part, add_part_once, add_value};
+use super::shapes::{TYPES, add_drop, add_end, add_maker, add_part, add_part_once, add_value};
 use crate::guest::component::{State, outgoing_body};
 use crate::guest::core::misuse;
 
@@ -45,8 +45,6 @@ impl Held for OutgoingResponse {
 impl Held for OutgoingBody {
     const KIND: u8 = 10;
 }
-
-pub const TYPES: &str = "wasi:http/types";
 
 pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     add_drops(linker)?;

@@ -20,6 +20,7 @@ use super::pipe::{
 use super::tasks::{SENT_READ, STREAM_READ, TRAILERS_READ};
 use crate::guest::component::State;
 use crate::guest::component::body::{Arriving, Departing};
+use crate::guest::component::flatten::CANON;
 use crate::guest::core::misuse;
 
 pub const TYPES: &str = "wasi:http/types@0.3";
@@ -57,6 +58,7 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     fields::add_removal::<FieldsError>(linker, TYPES)?;
     add_request(linker)?;
     add_request_body(linker)?;
+    linker.func_wrap(CANON, "task.return", task_return)?;
     add_response(linker)
 }
 
@@ -243,7 +245,7 @@ fn add_response(linker: &mut Linker<State>) -> Result<()> {
 
 /// `task.return` of the handler: `result<response, error-code>`.
 #[expect(clippy::too_many_arguments, reason = "the canonical ABI flattens an error code so")]
-pub fn task_return(
+fn task_return(
     mut guest: Guest<'_>,
     is_error: u32,
     response_or_case: u32,

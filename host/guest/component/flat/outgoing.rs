@@ -15,7 +15,7 @@ use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiHttpView as _};
 use wasmtime_wasi_io::streams::Error;
 
 use super::abi::{Guest, Held, Own, Result, flag, give, give_all, owned, parts, string};
-use super::http::TYPES;
+use super::shapes::TYPES;
 use super::shapes::{add_drop, add_end, add_maker, add_part, add_part_once, add_value};
 use crate::guest::component::codes::error_code;
 use crate::guest::component::{State, outgoing_body};

@@ -5,8 +5,10 @@ use wasmtime::component::Resource;
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView as _};
 
 use super::abi::{Guest, Held, Lower, Result, give, give_all, owned};
-use super::http::TYPES;
 use crate::guest::component::State;
+
+/// The interface of the resources of wasi:http 0.2.
+pub const TYPES: &str = "wasi:http/types";
 
 /// What wasmtime has for a resource.
 type Of<T, V> = fn(&mut WasiHttpCtxView<'_>, Resource<T>) -> Result<V>;

@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 
 use super::abi::{Handles, Result};
 use super::pipe::{Promise, Reader, Stream, Taker};
-use crate::guest::component::instance::Head;
+use crate::guest::component::head::Head;
 use crate::guest::core::misuse;
 use crate::message::RequestId;
 

@@ -1,12 +1,11 @@
 //! The functions of the component model itself that a module may import: tasks, sets of what can be
 //! waited for, streams and futures.
 //!
-//! Owns under which names the host has them, and which types of streams and futures it has: those
-//! of wasi:http.
+//! Owns under which names the host has them.
 
-use wasmparser::{CanonicalFunction, ComponentDefinedType, ComponentValType, PrimitiveValType};
-
-use super::graph::{Graph, Options};
+use wasmparser::{
+    CanonicalFunction, CanonicalOption, ComponentDefinedType, ComponentValType, PrimitiveValType,
+};
 
 /// The module under whose name the host has these functions.
 pub const CANON: &str = "canon";
@@ -14,9 +13,22 @@ pub const CANON: &str = "canon";
 /// One such function: its name, the type it is for, and how values pass.
 #[derive(Clone, Copy)]
 pub struct Builtin {
-    name: &'static str,
-    ty: Option<u32>,
+    pub name: &'static str,
+    pub ty: Option<u32>,
     memory: Option<Options>,
+}
+
+/// What values pass through.
+#[derive(Clone, Copy, Default)]
+pub struct Options {
+    pub memory: Option<u32>,
+    pub realloc: Option<u32>,
+    /// Whether the caller does not wait for the end.
+    pub is_async: bool,
+    /// What is called when there is something new.
+    pub callback: Option<u32>,
+    /// One that is not in the canonical form.
+    pub is_odd: bool,
 }
 
 /// A type of the component, as far as it tells streams and futures apart.
@@ -115,57 +127,21 @@ impl Builtin {
     pub fn options(&self) -> Options {
         self.memory.unwrap_or_default()
     }
-
-    /// The name under which the host has it, if it has it for this type.
-    pub fn host_name(&self, graph: &Graph<'_>) -> Option<String> {
-        let Some(ty) = self.ty else { return Some(self.name.to_owned()) };
-        let is = |kind| graph.is_type(ty, kind);
-        if self.name == "task.return" {
-            return is("result<response>").then(|| self.name.to_owned());
-        }
-        if self.name.starts_with("stream.") {
-            return matches!(graph.types.get(ty as usize)?, Ty::Bytes)
-                .then(|| self.name.to_owned());
-        }
-        let kind = ["sent", "trailers"].into_iter().find(|kind| is(kind))?;
-        Some(format!("{} {kind}", self.name))
-    }
 }
 
-impl Graph<'_> {
-    /// Whether a type is one that the host knows: `future<result<_, error-code>>` (`sent`),
-    /// `future<result<option<trailers>, error-code>>`, or `result<response, error-code>`.
-    fn is_type(&self, ty: u32, kind: &str) -> bool {
-        self.find_type(ty, kind).is_some()
-    }
-
-    fn find_type(&self, ty: u32, kind: &str) -> Option<()> {
-        let get = |index: u32| self.types.get(index as usize).copied();
-        let result = match (kind, get(ty)?) {
-            ("result<response>", result) => result,
-            (_, Ty::Future(result)) => get(result)?,
-            _ => return None,
-        };
-        let Ty::Result(ok, Some(error)) = result else { return None };
-        self.is_named(error, &["error-code"])?;
-        match (kind, ok.map(get)) {
-            ("sent", None) => Some(()),
-            ("trailers", Some(Some(Ty::Option(fields)))) => match get(fields)? {
-                Ty::Own(fields) => self.is_named(fields, &["fields", "trailers", "headers"]),
-                _ => None,
-            },
-            ("result<response>", Some(Some(Ty::Own(response)))) => {
-                self.is_named(response, &["response"])
+impl Options {
+    pub fn read(options: &[CanonicalOption]) -> Self {
+        let mut read = Options::default();
+        for option in options {
+            match option {
+                CanonicalOption::UTF8 => {}
+                CanonicalOption::Memory(index) => read.memory = Some(*index),
+                CanonicalOption::Realloc(index) => read.realloc = Some(*index),
+                CanonicalOption::Async => read.is_async = true,
+                CanonicalOption::Callback(index) => read.callback = Some(*index),
+                _ => read.is_odd = true,
             }
-            _ => None,
         }
-    }
-
-    /// Checks that a type is one of these of `wasi:http/types@0.3.x`.
-    fn is_named(&self, ty: u32, names: &[&str]) -> Option<()> {
-        let Ty::Named(instance, name) = *self.types.get(ty as usize)? else { return None };
-        let interface = self.import_name(instance)?;
-        let is_http = interface.starts_with("wasi:http/types@0.3.");
-        (is_http && names.contains(&name)).then_some(())
+        read
     }
 }

@@ -1,12 +1,11 @@
 //! The index spaces of a component: what there is, and where it comes from.
 
 use wasmparser::{
-    CanonicalFunction, CanonicalOption, ComponentAlias, ComponentExport, ComponentExternalKind,
-    ComponentImport, ComponentInstance, ComponentType, ComponentTypeRef, ExternalKind, Instance,
-    Parser, Payload,
+    CanonicalFunction, ComponentAlias, ComponentExport, ComponentExternalKind, ComponentImport,
+    ComponentInstance, ComponentType, ComponentTypeRef, ExternalKind, Instance, Parser, Payload,
 };
 
-use super::builtin::{Builtin, Ty};
+use super::builtin::{Builtin, Options, Ty};
 
 /// Where a core function of the outer component comes from.
 #[derive(Clone, Copy)]
@@ -18,19 +17,6 @@ pub enum CoreFunc<'a> {
     Export(u32, &'a str),
     Builtin(Builtin),
     Other,
-}
-
-/// What values pass through.
-#[derive(Clone, Copy, Default)]
-pub struct Options {
-    pub memory: Option<u32>,
-    pub realloc: Option<u32>,
-    /// Whether the caller does not wait for the end.
-    pub is_async: bool,
-    /// What is called when there is something new.
-    pub callback: Option<u32>,
-    /// One that is not in the canonical form.
-    pub is_odd: bool,
 }
 
 #[derive(Clone)]
@@ -240,22 +226,5 @@ impl<'a> Graph<'a> {
             Func::Lift(core, options) => Some((*core, *options)),
             _ => None,
         }
-    }
-}
-
-impl Options {
-    pub fn read(options: &[CanonicalOption]) -> Self {
-        let mut read = Options::default();
-        for option in options {
-            match option {
-                CanonicalOption::UTF8 => {}
-                CanonicalOption::Memory(index) => read.memory = Some(*index),
-                CanonicalOption::Realloc(index) => read.realloc = Some(*index),
-                CanonicalOption::Async => read.is_async = true,
-                CanonicalOption::Callback(index) => read.callback = Some(*index),
-                _ => read.is_odd = true,
-            }
-        }
-        read
     }
 }

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 
 use wasmparser::{ComponentExternalKind, ExternalKind, Parser, Payload, TypeRef};
 
-use super::MEMORY;
-use super::builtin::{CANON, Ty};
-use super::graph::{CoreFunc, CoreInstance, Func, Graph, Options, Outer};
+use super::builtin::{CANON, Options, Ty};
+use super::graph::{CoreFunc, CoreInstance, Func, Graph, Outer};
 use super::shim::{fixup_import, shim_slot};
 use crate::guest::component::config::CONFIG;
+
+/// The one memory that the host reads and writes.
+pub const MEMORY: &str = "memory";
 
 /// Prefix of the name under which a resource's handles are dropped.
 const DROP: &str = "[resource-drop]";

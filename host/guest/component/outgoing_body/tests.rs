@@ -14,7 +14,7 @@ use super::{
     CHUNK_BYTES_MAX, Reading, Unopened, WRITES_MAX, Writing, response_bytes_max, writes_max,
 };
 use crate::grants::{Grants, Limits};
-use crate::guest::About;
+use crate::guest::about::About;
 use crate::guest::budget::Budget;
 
 const MIB: usize = 1 << 20;

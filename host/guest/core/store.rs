@@ -1,0 +1,35 @@
+//! The store of a core guest, and its start-up code.
+
+use wasmtime::{Store, TypedFunc};
+
+use crate::guest::call::{Call, HOSTCALL_FUEL, Phase};
+use crate::guest::engine::QUANTUM_TICKS;
+
+/// Runs `_start` or `_initialize`. Leaving by `proc_exit(0)` is success.
+pub async fn run_start(
+    store: &mut Store<Call>,
+    function: &TypedFunc<(), ()>,
+) -> wasmtime::Result<()> {
+    match function.call_async(store, ()).await {
+        Err(error)
+            if error.downcast_ref().is_some_and(|exit: &wasmtime_wasi::I32Exit| exit.0 == 0) =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// A store in which guest code can run: limited, and yielding at every quantum.
+pub fn store(engine: &wasmtime::Engine, call: Call) -> Store<Call> {
+    let mut store = Store::new(engine, call);
+    store.data_mut().phase = Phase::StartUp;
+    store.limiter(|call| &mut call.limiter);
+    store.set_hostcall_fuel(HOSTCALL_FUEL);
+    // The callback owns nothing, so the box costs nothing.
+    store.epoch_deadline_callback(|_| {
+        Ok(wasmtime::UpdateDeadline::YieldCustom(QUANTUM_TICKS, Box::pin(tokio::task::yield_now())))
+    });
+    store.set_epoch_deadline(QUANTUM_TICKS);
+    store
+}

@@ -47,9 +47,18 @@ pub struct Share {
 }
 
 impl Grants {
+    /// Those that a compiler has to know: where its guest may send requests is nothing to it.
+    pub fn for_compiler(&self) -> Grants {
+        let Grants { isolation, concurrency, compile, .. } = *self;
+        let (limits, variables) = (self.limits.clone(), self.variables.clone());
+        // Not a copy: see `share`.
+        let (owner, outbound) = Default::default();
+        Grants { owner, isolation, limits, concurrency, compile, variables, outbound }
+    }
+
     /// Whose share it uses.
     pub fn share(&self) -> Share {
-        // Each handler has its grants, and no one else holds an owner.
+        // Each handler has its grants, and nobody else may hold its owner, not for a moment.
         Share { id: self.owner.id, is_sole: Arc::strong_count(&self.owner) == 1 }
     }
 }

@@ -23,7 +23,7 @@ use super::sniff::{self, FILE_BYTES_MAX};
 use super::{Guest, Instance};
 use crate::config::LogFormat;
 use crate::file::{self, Unread};
-use crate::grants::{Grants, Outbound};
+use crate::grants::Grants;
 
 /// Memory that a loaded guest takes beside its code, in bytes: what links it, and its routes.
 /// Measured with 10,000 small guests, rounded up.
@@ -190,9 +190,7 @@ impl Loader {
         reads: Reads,
         bounds: &mut Bounds<'_>,
     ) -> Result<(Facts, cache::Code), Failure> {
-        // Where it may send requests is nothing to a compiler.
-        let grants = Grants { outbound: Outbound::default(), ..(**whose.grants).clone() };
-        let (name, grants) = (whose.name.to_owned(), Arc::new(grants));
+        let (name, grants) = (whose.name.to_owned(), Arc::new(whose.grants.for_compiler()));
         let job = Job { name, is_text: source.is_text, grants };
         let (mut facts, code) = self.children.compile(job, &source.bytes, bounds)?;
         // Other guests that are made of the same file may have read more.

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,30 @@ pub struct Owner {
     pub name: Box<str>,
     /// Tells it from all others of this process.
     pub id: u64,
+    /// Handlers that it has.
+    handlers: AtomicUsize,
+}
+
+/// A handler of an owner, for as long as this is there.
+#[derive(Debug)]
+pub struct Member(Arc<Owner>);
+
+impl Owner {
+    pub fn new(name: &str, id: u64) -> Self {
+        Owner { name: name.into(), id, handlers: AtomicUsize::new(0) }
+    }
+
+    /// Counts a handler in.
+    pub fn enter(self: &Arc<Self>) -> Member {
+        self.handlers.fetch_add(1, Ordering::Relaxed);
+        Member(self.clone())
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.0.handlers.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// An owner, as those see it who divide something.
@@ -51,15 +76,14 @@ impl Grants {
     pub fn for_compiler(&self) -> Grants {
         let Grants { isolation, concurrency, compile, .. } = *self;
         let (limits, variables) = (self.limits.clone(), self.variables.clone());
-        // Not a copy: see `share`.
         let (owner, outbound) = Default::default();
         Grants { owner, isolation, limits, concurrency, compile, variables, outbound }
     }
 
     /// Whose share it uses.
     pub fn share(&self) -> Share {
-        // Each handler has its grants, and nobody else may hold its owner, not for a moment.
-        Share { id: self.owner.id, is_sole: Arc::strong_count(&self.owner) == 1 }
+        let handlers = self.owner.handlers.load(Ordering::Relaxed);
+        Share { id: self.owner.id, is_sole: handlers <= 1 }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Where requests wait for their turn: the client that holds the least is next, and then who came
-//! first.
+//! Where requests wait for their turn: the client that holds the least is next, of several the one
+//! whose last turn is longest ago, and then who came first.
 //!
 //! Owns the order of those that wait, how many may wait, and for how long. A burst may fill a
 //! queue. One that has been full, or in which somebody has waited for too long, is kept short as
@@ -27,7 +27,8 @@ const SHORT_FOR: Duration = Duration::from_millis(250);
 /// Of a queue that is longer, so many are looked at to find the next, or one to refuse.
 const LOOKED_AT: usize = 256;
 
-/// All queues of one owner together may be so many times as long as one.
+/// All queues of one owner together may be so many times as long as one, and a little more: see
+/// [`SHORT`].
 const OWNER_TIMES: usize = 4;
 /// One of them may be so many times as long as all of them have left.
 const OF_AN_OWNER: usize = 3;
@@ -39,6 +40,13 @@ pub struct Holder {
     held: Cell<usize>,
     /// Its requests that wait.
     waiting: Cell<usize>,
+    /// When it took a place last, as [`TAKEN`] counts.
+    taken_at: Cell<u64>,
+}
+
+thread_local! {
+    /// Places that have been taken on this thread.
+    static TAKEN: Cell<u64> = const { Cell::new(0) };
 }
 
 impl Holder {
@@ -49,6 +57,9 @@ impl Holder {
     /// Counts one more place that it holds.
     pub fn take(&self) {
         self.held.set(self.held.get() + 1);
+        let taken = TAKEN.get() + 1;
+        TAKEN.set(taken);
+        self.taken_at.set(taken);
     }
 
     /// Counts one less.
@@ -143,11 +154,12 @@ impl<T> Queue<T> {
         first(&waiting).map(|at| waiting[at].client.0.clone())
     }
 
-    /// Gives something to the next. Returns it where nobody waits.
-    pub fn give(&self, given: T) -> Option<T> {
+    /// Gives something to the first of a client. Returns it where none of that waits.
+    pub fn give(&self, client: &Rc<Holder>, given: T) -> Option<T> {
         let waker = {
             let mut waiting = self.waiting.borrow_mut();
-            let Some(at) = first(&waiting) else { return Some(given) };
+            let is_next = |it: &Waiting<T>| it.given.is_none() && Rc::ptr_eq(&it.client.0, client);
+            let Some(at) = waiting.iter().position(is_next) else { return Some(given) };
             waiting[at].given = Some(given);
             waiting[at].waker.take()
         };
@@ -245,7 +257,8 @@ impl<T> Queue<T> {
             let all = most.saturating_mul(OWNER_TIMES);
             all.saturating_sub(owner.waiting.get()).saturating_mul(OF_AN_OWNER)
         };
-        let most = self.owner.as_ref().map_or(most, |owner| most.min(left(owner)));
+        // A few may wait for each, however many do for the others of its owner.
+        let most = self.owner.as_ref().map_or(most, |owner| most.min(left(owner).max(SHORT)));
         let is_short = self.refused_at.get().is_some_and(|at| at.elapsed() < SHORT_FOR);
         if is_short { most.min(SHORT) } else { most }
     }
@@ -278,11 +291,13 @@ impl<T> Waiting<T> {
     }
 }
 
-/// Who is next: the first of the client that holds the least.
+/// Who is next: the first of the client that holds the least, and of those that hold as much the
+/// one whose last place is longest ago.
 fn first<T>(waiting: &VecDeque<Waiting<T>>) -> Option<usize> {
     let not_served = |(_, it): &(usize, &Waiting<T>)| it.given.is_none();
     let looked_at = waiting.iter().enumerate().filter(not_served).take(LOOKED_AT);
-    looked_at.min_by_key(|(_, it)| it.client.0.held()).map(|(at, _)| at)
+    let key = |client: &Holder| (client.held(), client.taken_at.get());
+    looked_at.min_by_key(|(_, it)| key(&it.client.0)).map(|(at, _)| at)
 }
 
 /// The newest of the client that asks for the most.
@@ -327,6 +342,8 @@ impl<T> Place<'_, T> {
             first(&waiting) == Some(at)
         };
         if !is_first {
+            // It may have been first before, and have had the timer.
+            self.queue.wake_first();
             return Poll::Pending;
         }
         if let Some(taken) = take() {

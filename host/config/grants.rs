@@ -320,7 +320,7 @@ impl Owners {
             known.forget_at = 2 * known.owners.len() + 16;
         }
         known.count += 1;
-        let owner = Arc::new(Owner { name: name.into(), id: known.count });
+        let owner = Arc::new(Owner::new(name, known.count));
         known.owners.insert(name.into(), Arc::downgrade(&owner));
         owner
     }

@@ -97,8 +97,8 @@ impl Shelf {
     #[expect(clippy::redundant_allocation, reason = "its clones count without atomic operations")]
     pub fn know(&mut self, about: &Arc<About>) -> &Rc<Arc<About>> {
         if !self.about.as_ref().is_some_and(|known| Arc::ptr_eq(known, about)) {
-            let owner = |about: &About| about.grants.owner.id;
-            if self.about().is_some_and(|known| owner(known) != owner(about)) {
+            // Of another handler with the same number.
+            if self.about().is_some_and(|known| !Arc::ptr_eq(&known.grants, &about.grants)) {
                 self.line = None;
             }
             self.about = None;

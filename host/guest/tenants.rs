@@ -72,12 +72,12 @@ impl Tenants {
         self.used.fetch_sub(slots, Ordering::Relaxed);
     }
 
-    /// Whether a guest has as many as it may.
+    /// Whether a guest has as many as it may if the others of its owner had none: then what they
+    /// keep ready is of no use to it.
     pub fn has_enough(&self, guest: Tenant<'_>, slots: usize) -> bool {
         let own = guest.own.get();
-        let owned = self.of_owner(guest).map_or(own, Tenancy::get);
         let used = self.used.load(Ordering::Relaxed);
-        !self.is_fair(own + slots, owned + slots, used + slots, slots)
+        !self.is_fair(own + slots, own + slots, used + slots, slots)
     }
 
     /// What the guests of the same owner have of this engine.

@@ -25,9 +25,9 @@ fn join<'a, T>(queue: &'a Queue<T>, client: &Rc<Holder>) -> Place<'a, T> {
 fn first_come_first_served_of_one_client() {
     let (queue, client) = (Queue::new(LIMITS, None), client(3));
     let places = [join(&queue, &client), join(&queue, &client)];
-    assert_eq!(queue.give(1), None);
-    assert_eq!(queue.give(2), None);
-    assert_eq!(queue.give(3), Some(3), "nobody else waits");
+    assert_eq!(queue.give(&client, 1), None);
+    assert_eq!(queue.give(&client, 2), None);
+    assert_eq!(queue.give(&client, 3), Some(3), "nobody else waits");
     assert_eq!(places.each_ref().map(given), [Some(Ok(1)), Some(Ok(2))]);
 }
 
@@ -37,7 +37,11 @@ fn the_client_that_holds_the_least_is_next() {
     let (rich, poor) = (client(3), client(1));
     let places = [join(&queue, &rich), join(&queue, &rich), join(&queue, &poor)];
     assert!(queue.next().is_some_and(|next| Rc::ptr_eq(&next, &poor)));
-    queue.give(1);
+    // Also where it holds more by then, as it does what it is given.
+    poor.take();
+    poor.take();
+    poor.take();
+    queue.give(&poor, 1);
     assert_eq!(places.each_ref().map(given), [None, None, Some(Ok(1))]);
 }
 
@@ -65,7 +69,7 @@ fn who_goes_away_takes_nothing_along() {
     let (queue, client) = (Queue::new(LIMITS, None), client(0));
     let place = join(&queue, &client);
     let thing = Rc::new(());
-    assert!(queue.give(thing.clone()).is_none());
+    assert!(queue.give(&client, thing.clone()).is_none());
     assert_eq!(Rc::strong_count(&thing), 2);
     drop(place);
     assert_eq!(Rc::strong_count(&thing), 1);

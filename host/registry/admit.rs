@@ -83,8 +83,8 @@ impl Gate {
         while self.free() > 0 {
             let Some((guest, client)) = self.next() else { return };
             let permit = guest.enter(&client);
-            // Nobody waits who has not been seen by `next`, so it is not given back.
-            drop(guest.queue.give(permit));
+            // It is for the client that it is charged to, who waits there.
+            drop(guest.queue.give(&client, permit));
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::Notify;
 
-use crate::grants::Grants;
+use crate::grants::{Grants, Member};
 use crate::guest::Guest;
 use crate::message::Reject;
 
@@ -25,6 +25,8 @@ pub struct Handler {
     pub name: Box<str>,
     /// What it may use.
     pub grants: Arc<Grants>,
+    /// Counts it among those of its owner.
+    _member: Member,
     guest: ArcSwapOption<Guest>,
     state: AtomicU8,
     changed: Notify,
@@ -91,6 +93,7 @@ impl Handler {
         Arc::new(Handler {
             id,
             name: name.into(),
+            _member: grants.owner.enter(),
             grants,
             guest: ArcSwapOption::empty(),
             state: AtomicU8::new(State::Cold as u8),

@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
@@ -67,6 +67,9 @@ pub struct Shared {
     pub cores: CpuSet,
 }
 
+/// The gate of a handler, which is told from another of its id by its grants.
+type GateOf = (Weak<Grants>, Rc<GuestGate>);
+
 /// The state of one worker.
 pub struct Worker {
     pub index: usize,
@@ -107,7 +110,7 @@ pub struct Worker {
     /// Before every request: this worker's part of what the host does at once.
     pub gate: Rc<Gate>,
     /// What each handler has of that, by its id.
-    guest_gates: RefCell<Vec<Option<Rc<GuestGate>>>>,
+    guest_gates: RefCell<Vec<Option<GateOf>>>,
     /// What all twins have of it.
     pub twins: Rc<GuestGate>,
     /// Before which requests wait for guests to be loaded.
@@ -400,19 +403,23 @@ impl Worker {
     /// Before the requests to one guest.
     pub fn guest_gate(&self, guest: &Guest) -> Rc<GuestGate> {
         let (id, workers) = (guest.id, self.config.workers);
-        let (share, limits) = (guest.about.grants.share(), guest.about.grants.concurrency);
+        let grants = &guest.about.grants;
+        let (share, limits) = (grants.share(), grants.concurrency);
         let Concurrency { in_flight_max, queue } = limits;
         let held_max = in_flight_max.map_or(usize::MAX, |most| (most / workers).max(1));
         let mut gates = self.guest_gates.borrow_mut();
         if id >= gates.len() {
             gates.resize(id + 1, None);
         }
-        // The guest of this id may be another by now.
         match &gates[id] {
-            Some(gate) if gate.limit(share, held_max, queue) => gate.clone(),
+            // The handler of this id may be another by now.
+            Some((of, gate)) if std::ptr::eq(of.as_ptr(), Arc::as_ptr(grants)) => {
+                gate.limit(share, held_max, queue);
+                gate.clone()
+            }
             _ => {
                 let gate = GuestGate::new(&self.gate, share, held_max, queue);
-                gates[id] = Some(gate.clone());
+                gates[id] = Some((Arc::downgrade(grants), gate.clone()));
                 gate
             }
         }

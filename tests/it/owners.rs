@@ -93,3 +93,58 @@ fn a_busy_handler_leaves_places_to_its_siblings() {
     drop(busy);
     host.at_rest();
 }
+
+/// A call that computes for less than a quantum and then waits, again and again, has no more of the
+/// slow lane than one that computes all the time: beside ten others, one with three times the work
+/// ends behind it.
+#[test]
+fn who_computes_in_bursts_gains_nothing() {
+    // 900 bursts of a million turns, with a microsecond of sleep behind each.
+    let bursts = r#"(module
+      (import "http_handler" "write_body" (func $write_body (param i32 i32 i32)))
+      (import "wasi_snapshot_preview1" "poll_oneoff"
+        (func $poll_oneoff (param i32 i32 i32 i32) (result i32)))
+      (memory (export "memory") 1)
+      (data (i32.const 200) "done")
+      (func (export "handle_request") (result i64) (local $left i64) (local $bursts i32)
+        (i32.store (i32.const 16) (i32.const 1))
+        (i64.store (i32.const 24) (i64.const 1000))
+        (local.set $bursts (i32.const 900))
+        (loop $again
+          (local.set $left (i64.const 1000000))
+          (loop $more
+            (local.set $left (i64.sub (local.get $left) (i64.const 1)))
+            (br_if $more (i64.ne (local.get $left) (i64.const 0))))
+          (drop (call $poll_oneoff
+            (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))
+          (br_if $again
+            (local.tee $bursts (i32.sub (local.get $bursts) (i32.const 1)))))
+        (call $write_body (i32.const 1) (i32.const 200) (i32.const 4))
+        (i64.const 0)))"#;
+    let steady = wat::guest(
+        r#"(data (i32.const 0) "done")"#,
+        "(local.set $size (i64.const 300000000))
+         (loop $more
+           (local.set $size (i64.sub (local.get $size) (i64.const 1)))
+           (br_if $more (i64.ne (local.get $size) (i64.const 0))))
+         (call $write_body (i32.const 1) (i32.const 0) (i32.const 4))",
+    );
+    let flags = ["--workers", "1", "--deadline", "1h", "--cpu-max", "1h", "--queue-timeout", "1h"];
+    let setup = Host::with("steady.wat", steady).file("bursts.wat", bursts);
+    let setup = (0..10).fold(setup, |setup, at| setup.file(&format!("loop{at}.wat"), wat::spins()));
+    let host = setup.args(flags).start_settled();
+    let busy: Vec<_> = (0..10).map(|at| send(&host, &format!("/loop{at}"))).collect();
+    host.status_when("busy", PATIENCE, |status| status.in_flight == 10);
+    let has_ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_eq!(send(&host, "/bursts").read().text(), "done");
+            has_ended.store(true, Ordering::SeqCst);
+        });
+        host.status_when("the bursts, too", PATIENCE, |status| status.in_flight == 11);
+        assert_eq!(host.get("/steady").text(), "done");
+        assert!(!has_ended.load(Ordering::SeqCst), "it had three times as much to do");
+        drop(busy);
+    });
+    host.at_rest();
+}

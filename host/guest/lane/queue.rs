@@ -58,9 +58,12 @@ pub enum Message {
     Waste(Waste),
 }
 
+/// So many owners, and guests of one, are kept before any is forgotten.
+const FORGET_MIN: usize = 16;
+
 /// Calls that wait for a thread, by the use of CPU time of their owners and guests. One that comes
-/// to the lane begins where the one that ran last stands: it is next, and has saved nothing up
-/// (start-time fair queueing; Goyal, Vin and Cheng, SIGCOMM 1996).
+/// to the lane begins where the one that ran last stands, and has saved nothing up; or where it
+/// stood itself, if it has used more (start-time fair queueing; Goyal, Vin, Cheng, SIGCOMM 1996).
 pub struct Queue {
     inbox: Receiver<Message>,
     /// Calls that only have to be dropped: they hold instances.
@@ -70,6 +73,10 @@ pub struct Queue {
     /// Owners with calls that wait: CPU time used, in nanoseconds, and id.
     order: BTreeSet<(u64, u64)>,
     floor_ns: u64,
+    /// Calls that run.
+    running: usize,
+    /// How many owners there are when those are forgotten that have used no more than others.
+    forget_at: usize,
 }
 
 /// What an owner has in the lane.
@@ -79,9 +86,12 @@ struct OfOwner {
     /// Its guests with calls that wait, likewise.
     order: BTreeSet<(u64, usize)>,
     floor_ns: u64,
+    /// As of owners.
+    forget_at: usize,
 }
 
 /// What a guest has in the lane.
+#[derive(Default)]
 struct OfGuest {
     used_ns: u64,
     waiting: VecDeque<Job>,
@@ -97,6 +107,8 @@ impl Queue {
             owners: HashMap::new(),
             order: BTreeSet::new(),
             floor_ns: 0,
+            running: 0,
+            forget_at: FORGET_MIN,
         }
     }
 
@@ -115,7 +127,14 @@ impl Queue {
     fn put(&mut self, job: Job) {
         let payer = job.metadata().payer;
         let floor_ns = self.floor_ns;
-        let owner = self.owners.entry(payer.owner).or_insert_with(|| OfOwner::new(floor_ns));
+        if self.owners.len() >= self.forget_at {
+            self.owners.retain(|_, owner| owner.is_active() || owner.used_ns > floor_ns);
+            self.forget_at = 2 * self.owners.len() + FORGET_MIN;
+        }
+        let owner = self.owners.entry(payer.owner).or_insert_with(OfOwner::new);
+        if owner.order.is_empty() {
+            owner.used_ns = owner.used_ns.max(floor_ns);
+        }
         owner.put(payer.guest, job);
         self.order.insert((owner.used_ns, payer.owner));
     }
@@ -127,8 +146,14 @@ impl Queue {
         if owner.order.is_empty() {
             self.order.remove(&(owner.used_ns, payer.owner));
         }
-        if owner.guests.is_empty() {
-            self.owners.remove(&payer.owner);
+        self.forget_idle();
+    }
+
+    /// Forgets who has used what, where nobody is there to whom it matters.
+    fn forget_idle(&mut self) {
+        if self.running == 0 && self.order.is_empty() {
+            self.owners.clear();
+            self.floor_ns = 0;
         }
     }
 
@@ -143,6 +168,7 @@ impl Queue {
         let owner = self.owners.get_mut(&id)?;
         let (guest, job) = owner.pop()?;
         self.floor_ns = self.floor_ns.max(used_ns);
+        self.running += 1;
         if owner.order.is_empty() {
             self.order.pop_first();
         }
@@ -155,6 +181,7 @@ impl Queue {
 
     /// Charges for what has run.
     pub fn charge(&mut self, payer: Payer, time: Duration) {
+        self.running -= 1;
         let Some(owner) = self.owners.get_mut(&payer.owner) else { return };
         let time_ns = time.as_nanos() as u64;
         let was_in_order = self.order.remove(&(owner.used_ns, payer.owner));
@@ -162,20 +189,32 @@ impl Queue {
         owner.charge(payer.guest, time_ns);
         if was_in_order {
             self.order.insert((owner.used_ns, payer.owner));
-        } else if owner.guests.is_empty() {
-            self.owners.remove(&payer.owner);
         }
+        self.forget_idle();
     }
 }
 
 impl OfOwner {
-    fn new(used_ns: u64) -> Self {
-        OfOwner { used_ns, guests: HashMap::new(), order: BTreeSet::new(), floor_ns: 0 }
+    fn new() -> Self {
+        let (guests, order) = Default::default();
+        OfOwner { used_ns: 0, guests, order, floor_ns: 0, forget_at: FORGET_MIN }
+    }
+
+    /// Whether it has calls that wait or run.
+    fn is_active(&self) -> bool {
+        self.guests.values().any(OfGuest::is_active)
     }
 
     fn put(&mut self, id: usize, job: Job) {
-        let new = OfGuest { used_ns: self.floor_ns, waiting: VecDeque::new(), running: 0 };
-        let guest = self.guests.entry(id).or_insert(new);
+        let floor_ns = self.floor_ns;
+        if self.guests.len() >= self.forget_at {
+            self.guests.retain(|_, guest| guest.is_active() || guest.used_ns > floor_ns);
+            self.forget_at = 2 * self.guests.len() + FORGET_MIN;
+        }
+        let guest = self.guests.entry(id).or_default();
+        if guest.waiting.is_empty() {
+            guest.used_ns = guest.used_ns.max(floor_ns);
+        }
         guest.waiting.push_back(job);
         self.order.insert((guest.used_ns, id));
     }
@@ -187,9 +226,6 @@ impl OfOwner {
         abandoned.extend::<VecDeque<Job>>(given_up);
         if guest.waiting.is_empty() {
             self.order.remove(&(guest.used_ns, id));
-            if guest.running == 0 {
-                self.guests.remove(&id);
-            }
         }
     }
 
@@ -212,9 +248,13 @@ impl OfOwner {
         guest.running -= 1;
         if was_in_order {
             self.order.insert((guest.used_ns, id));
-        } else if guest.running == 0 {
-            self.guests.remove(&id);
         }
+    }
+}
+
+impl OfGuest {
+    fn is_active(&self) -> bool {
+        self.running > 0 || !self.waiting.is_empty()
     }
 }
 

@@ -195,3 +195,22 @@ async fn the_queues_of_an_owner_are_bounded_together() {
     assert!(refused > 0);
     assert!((12 * 20..=4 * QUEUE.length_max).contains(&waits.len()), "{}", waits.len());
 }
+
+/// A place goes to the client that it is charged to: the first one that waits and holds the least,
+/// which holds one more by then.
+#[tokio::test]
+async fn who_is_next_gets_the_place_that_it_is_charged_for() {
+    let gate = Gate::new(100);
+    let guest = GuestGate::new(&gate, Share::of_other(usize::MAX), 1, QUEUE);
+    let clients: Vec<Rc<Holder>> = (0..3).map(|_| Rc::default()).collect();
+    let held = guest.admit(&clients[0]).ok();
+    let mut first = wait(&guest, &clients[1]);
+    let mut second = wait(&guest, &clients[2]);
+    assert!(poll(&mut first).is_none() && poll(&mut second).is_none());
+    drop(held);
+    let admitted = poll(&mut first).expect("it came first");
+    assert!(poll(&mut second).is_none());
+    assert_eq!((clients[1].held(), clients[2].held()), (1, 0));
+    drop(admitted);
+    assert!(poll(&mut second).is_some());
+}

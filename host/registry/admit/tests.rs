@@ -214,3 +214,18 @@ async fn who_is_next_gets_the_place_that_it_is_charged_for() {
     drop(admitted);
     assert!(poll(&mut second).is_some());
 }
+
+/// One whose owner has filled all its queues by others has a few places of its own.
+#[tokio::test]
+async fn a_guest_may_wait_however_many_do_for_its_siblings() {
+    let gate = Gate::new(1);
+    let (greedy, other) = (Rc::<Holder>::default(), Rc::<Holder>::default());
+    let _held = fill(&guest(&gate), &greedy);
+    let siblings: Vec<_> = (0..100).map(|_| guest_of(&gate, 1)).collect();
+    let waits = (0..3).flat_map(|_| siblings.iter().map(|it| wait(it, &greedy)));
+    let mut waits: Vec<Wait> = waits.collect();
+    assert!(waits.iter_mut().all(|wait| poll(wait).is_none()));
+    let quiet = guest_of(&gate, 1);
+    let mut few: Vec<Wait> = (0..4).map(|_| wait(&quiet, &other)).collect();
+    assert!(few.iter_mut().all(|wait| poll(wait).is_none()));
+}

@@ -1,7 +1,7 @@
 //! The log on stderr: text or JSON lines, written by a thread of its own.
 //!
 //! A slow or stuck stderr never blocks a worker: what does not fit into the queue is dropped and
-//! counted. Text from outside (guests, clients, file contents) goes through [`escape`] before it
+//! counted. Text from outside (guests, clients, file contents) goes through [`escape()`] before it
 //! is logged; this module cannot tell it from the host's own. Lines of other crates go through it
 //! as a whole.
 
@@ -26,7 +26,7 @@ use foreign::Guarded;
 /// The environment variable that chooses what is logged, in the syntax of `EnvFilter`.
 pub const FILTER: &str = "GUESTHOUSE_LOG";
 
-/// Lines waiting for stderr. Guest lines are bounded by [`escape`], so this bounds memory.
+/// Lines waiting for stderr. Guest lines are bounded by [`escape()`], so this bounds memory.
 const QUEUE_LINES_MAX: usize = 8192;
 
 /// Keeps the log alive. Dropping it writes what is queued, for about a second at most.

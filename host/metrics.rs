@@ -11,11 +11,11 @@ use crate::status::{Kind, Metric, Status, Value};
 /// Declares the counters of a worker: what each is, what comes of those of all workers, and the
 /// order in which they are shown.
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident: $kind:ident, $unit:literal, $all:ident, $help:literal;)*) => {
+    ($($name:ident: $kind:ident, $unit:literal, $all:ident, $help:literal;)*) => {
         /// One worker's counters, on cache lines of their own.
         #[repr(align(128))]
         pub struct Counters {
-            $($(#[$doc])* #[doc = $help] pub $name: Counter,)*
+            $(#[doc = $help] pub $name: Counter,)*
             /// The last question for counts that this worker has answered.
             pub published: Counter,
             rejects: Box<[Counter]>,

@@ -154,9 +154,8 @@ impl Pool {
         let shelf = shelves.shelf(guest);
         let limits = shelf.about().map(|about| about.grants.concurrency.queue);
         let owner = shelf.payer(guest).owner;
-        let line = &mut shelf.line;
         let new = || Rc::new(Line::new(limits.unwrap_or_default(), self.in_lines.of(owner)));
-        let line = line.get_or_insert_with(new);
+        let line = shelf.line.get_or_insert_with(new);
         // The guest may be another by now.
         if let Some(limits) = limits {
             line.limit(limits);

@@ -11,10 +11,29 @@ use crate::wat;
 /// How long a state is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// One worker whose calls have no end of time, and are at the priority of others, so that a busy
+/// machine leaves them something.
+const UNBOUNDED: [&str; 8] =
+    ["--workers", "1", "--deadline", "1h", "--cpu-max", "1h", "--slow-priority", "0"];
+
 /// A folder of so many handlers that never end, and one handler of another owner.
 fn setup(many: usize) -> Setup {
     let setup = Host::with("single/hello.wat", HELLO);
     (0..many).fold(setup, |setup, at| setup.file(&format!("many/{at}.wat"), wat::spins()))
+}
+
+/// A guest that counts so far, and answers "done".
+fn counts(rounds: u64) -> String {
+    wat::guest(
+        r#"(data (i32.const 0) "done")"#,
+        &format!(
+            "(local.set $size (i64.const {rounds}))
+             (loop $more
+               (local.set $size (i64.sub (local.get $size) (i64.const 1)))
+               (br_if $more (i64.ne (local.get $size) (i64.const 0))))
+             (call $write_body (i32.const 1) (i32.const 0) (i32.const 4))"
+        ),
+    )
 }
 
 fn send(host: &Host, path: &str) -> Connection {
@@ -45,18 +64,9 @@ fn a_hundred_busy_handlers_are_one_share() {
 #[test]
 fn a_long_call_has_its_owners_share_of_the_slow_lane() {
     // It counts for some 25 turns.
-    let long = wat::guest(
-        r#"(data (i32.const 0) "done")"#,
-        "(local.set $size (i64.const 50000000))
-         (loop $more
-           (local.set $size (i64.sub (local.get $size) (i64.const 1)))
-           (br_if $more (i64.ne (local.get $size) (i64.const 0))))
-         (call $write_body (i32.const 1) (i32.const 0) (i32.const 4))",
-    );
-    // At the priority of others, so that a busy machine leaves them something.
-    let flags = ["--workers", "1", "--deadline", "1h", "--cpu-max", "1h", "--slow-priority", "0"];
+    let long = counts(50_000_000);
     let setup = setup(10).file("single/long.wat", &long).file("many/long.wat", &long);
-    let host = setup.args(flags).start_settled();
+    let host = setup.args(UNBOUNDED).start_settled();
     let busy: Vec<_> = (0..10).map(|at| send(&host, &format!("/many/{at}"))).collect();
     host.status_when("busy", PATIENCE, |status| status.in_flight == 10);
     // Of the same owner, whose turns it shares with ten others.
@@ -122,19 +132,10 @@ fn who_computes_in_bursts_gains_nothing() {
             (local.tee $bursts (i32.sub (local.get $bursts) (i32.const 1)))))
         (call $write_body (i32.const 1) (i32.const 200) (i32.const 4))
         (i64.const 0)))"#;
-    let steady = wat::guest(
-        r#"(data (i32.const 0) "done")"#,
-        "(local.set $size (i64.const 60000000))
-         (loop $more
-           (local.set $size (i64.sub (local.get $size) (i64.const 1)))
-           (br_if $more (i64.ne (local.get $size) (i64.const 0))))
-         (call $write_body (i32.const 1) (i32.const 0) (i32.const 4))",
-    );
-    // At the priority of others, so that a busy machine leaves them something.
-    let flags = ["--workers", "1", "--deadline", "1h", "--cpu-max", "1h", "--slow-priority", "0"];
+    let steady = counts(60_000_000);
     let setup = Host::with("steady.wat", steady).file("bursts.wat", bursts);
     let setup = (0..5).fold(setup, |setup, at| setup.file(&format!("loop{at}.wat"), wat::spins()));
-    let host = setup.args(flags).start_settled();
+    let host = setup.args(UNBOUNDED).start_settled();
     let busy: Vec<_> = (0..5).map(|at| send(&host, &format!("/loop{at}"))).collect();
     host.status_when("busy", PATIENCE, |status| status.in_flight == 5);
     let has_ended = AtomicBool::new(false);

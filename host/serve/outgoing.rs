@@ -2,7 +2,8 @@
 //!
 //! Owns that a body which breaks off never looks whole: an HTTP/1.0 client is sent neither a length
 //! nor chunks with it, so the end of the connection is the end of the body, and only a connection
-//! that is reset tells that there was more.
+//! that is reset tells that there was more. And that what came before it breaks off is sent: a client
+//! that gets nothing at all takes its request for one that nobody has seen, and asks again.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -32,6 +33,8 @@ pub fn pass_on(body: &mut Streamed, wire: &Rc<Wire>) {
 struct Outgoing {
     body: Streamed,
     wire: Rc<Wire>,
+    /// Why it has broken off, which is said when all before it is written.
+    broken: Option<Reject>,
 }
 
 impl Outgoing {
@@ -42,7 +45,7 @@ impl Outgoing {
         if wire.exchange.is_old.get() && body.size_hint().exact().is_none() {
             wire.reset_on_close(true);
         }
-        Outgoing { body, wire: wire.clone() }
+        Outgoing { body, wire: wire.clone(), broken: None }
     }
 }
 
@@ -54,11 +57,22 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
-        self.body.as_mut().poll_frame(cx)
+        if let Some(reject) = self.broken.take() {
+            return Poll::Ready(Some(Err(reject)));
+        }
+        match self.body.as_mut().poll_frame(cx) {
+            // hyper drops what it has not written yet, and it writes when there is no more to take.
+            Poll::Ready(Some(Err(reject))) => {
+                self.broken = Some(reject);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            polled => polled,
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.broken.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

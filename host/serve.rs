@@ -38,7 +38,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::guest::engine::{Engines, prepare_thread};
-use crate::guest::lane::{Lane, lower_priority};
+use crate::guest::schedule::lane::{Lane, lower_priority};
 use crate::message::Reject;
 use crate::metrics::Metrics;
 use crate::outbound;
@@ -222,7 +222,7 @@ fn work(
         let worker = Worker::new(index, shared);
         tokio::task::spawn_local(guard::run(worker.clone()));
         tokio::task::spawn_local(worker.clone().tidy_always());
-        tokio::task::spawn_local(worker.pool.run_queue().clone().run());
+        tokio::task::spawn_local(worker.schedule.run_queue().clone().run());
         tokio::task::spawn_local(publish(worker.clone(), shared.ask.clone()));
         let received = listen::receive(worker.clone(), inbox, stopped(shared.stop.clone()));
         let receiving = tokio::task::spawn_local(received);

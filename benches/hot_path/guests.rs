@@ -18,10 +18,8 @@ use guesthouse::guest::cache::Artifact;
 use guesthouse::guest::compile::{Compiler, Job};
 use guesthouse::guest::engine::Engines;
 use guesthouse::guest::failure::Failure;
-use guesthouse::guest::lane::Lane;
 use guesthouse::guest::link::{Identity, Linkers};
-use guesthouse::guest::meter::Meter;
-use guesthouse::guest::pool::Exits;
+use guesthouse::guest::schedule::{Lane, Meter, Schedule};
 use guesthouse::guest::slots::{ENGINES, ReadyMax};
 use guesthouse::guest::{Guest, Instance, Pool};
 use guesthouse::message::{Request, Response};
@@ -68,6 +66,7 @@ struct Calls {
     is_short: bool,
     house: Rc<House>,
     guest: Arc<Guest>,
+    schedule: Rc<Schedule>,
     pool: Rc<Pool>,
     #[expect(clippy::vec_box, reason = "a guest takes it boxed, and the box is not to be timed")]
     requests: Vec<Box<Request>>,
@@ -185,15 +184,16 @@ impl Maker {
         let (_, door, _) = Outbound::new(&outbound);
         // What it is told is done after each request: how long a runtime takes to come to it
         // depends on what else there is to do.
-        let retired = Rc::default();
-        let exits = Exits { lane: house.lane.entry(), door, retired };
+        let work = Rc::default();
+        let schedule = Rc::new(Schedule::new(pulse, house.lane.entry()));
         let ready_max = ReadyMax { all: READY_MAX, by_engine: [READY_MAX; ENGINES] };
-        let pool = Rc::new(Pool::new(pulse, ready_max, exits, memory));
+        let pool = Rc::new(Pool::new(schedule.clone(), door, memory, ready_max, work));
         // On a busy machine a short call can look like one that has to wait for its turn.
-        house.runtime.spawn_local(pool.run_queue().clone().run());
+        house.runtime.spawn_local(schedule.run_queue().clone().run());
         let (requests, spare) = (Vec::new(), HeaderMap::new());
         let is_short = target == HELLO;
-        let mut calls = Calls { name, target, is_short, house, guest, pool, requests, spare };
+        let mut calls =
+            Calls { name, target, is_short, house, guest, schedule, pool, requests, spare };
         calls.begin()?;
         Ok(calls)
     }
@@ -239,25 +239,25 @@ impl Calls {
 
     /// Serves the requests that were prepared, as `serve/pipeline.rs` does.
     fn each(&mut self, answered: impl Fn(Response)) {
-        let Calls { name, is_short, house, guest, pool, requests, spare, .. } = self;
+        let Calls { name, is_short, house, guest, schedule, pool, requests, spare, .. } = self;
         let limits = &guest.about.grants.limits;
         house.runtime.block_on(async {
             for request in requests.drain(..) {
                 pool.renew();
                 let meter = Meter::new(limits, Instant::now());
-                let mut meter = if *is_short { meter.in_lanes(pool, guest.id) } else { meter };
+                let mut meter = if *is_short { meter.in_lanes(schedule, guest.id) } else { meter };
                 let Some(Instance::Core(mut instance)) = pool.take(guest) else {
                     panic!("{name}: none ready");
                 };
                 instance.accept(request, std::mem::take(spare));
-                let out = pool.lend();
-                let called = instance.request(&mut meter, pool).await;
+                let under_way = schedule.begin();
+                let called = instance.request(&mut meter, schedule).await;
                 let (mut instance, _) = called.unwrap_or_else(|end| panic!("{name}: {end}"));
                 let response;
                 (response, *spare) = instance.respond();
                 spare.clear();
                 pool.give_back(Instance::Core(instance));
-                drop(out);
+                drop(under_way);
                 answered(response);
             }
             pool.renew();

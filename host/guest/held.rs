@@ -8,7 +8,7 @@
 use super::allocator::Freed;
 use super::budget::{Budget, Charge};
 use super::header::FIELD_BYTES;
-use super::lane;
+use super::schedule::lane;
 use crate::message::Reject;
 
 /// Up to here nothing is charged: most guests set a few fields.

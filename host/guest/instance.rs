@@ -14,15 +14,10 @@ use super::ends::{is_full, is_full_for_now, log_start, note_failure, note_start,
 use super::engine::Pulse;
 use super::failure::Failure;
 use super::fault::{describe, fault_reject};
-use super::meter::{Meter, Slice};
 use super::reset::{Baseline, MEMORY_BYTES_MAX};
-use super::usage::{LONG, Length};
-use super::{Code, Guest, Pool};
+use super::schedule::{Bulky, LONG, Length, Meter, Schedule, Slice};
+use super::{Code, Guest};
 use crate::message::{Reject, RequestId};
-
-/// What one has less of that is dropped on its worker: to drop so much memory may take a quarter of
-/// a millisecond, 128 MiB 11 ms, and as many bytes of header fields somewhat longer.
-const DROPPED_BYTES_MAX: usize = 2 << 20;
 
 /// An instance that is ready for a request.
 pub enum Instance {
@@ -39,17 +34,17 @@ impl Instance {
     /// memory left, [`Reject::Trap`] or [`Reject::Deadline`] where the start-up code fails.
     pub async fn make(
         guest: Arc<Guest>,
-        pool: &Pool,
+        schedule: &Schedule,
         request: Option<(RequestId, Instant)>,
     ) -> Result<Instance, Reject> {
         let about = guest.about.clone();
         let runs_startup = guest.runs_startup();
-        let _running = pool.pulse().begin();
+        let _running = schedule.pulse().begin();
         let (request, started) = request.unzip();
         let started = started.unwrap_or_else(Instant::now);
-        let (id, length) = (guest.id, pool.making(&guest));
-        let slice = pool.note(id, |usage| usage.making_time());
-        let meter = Meter::new(&about.grants.limits, started).in_lanes(pool, id);
+        let (id, length) = (guest.id, schedule.making(guest.id));
+        let slice = schedule.note(id, |usage| usage.making_time());
+        let meter = Meter::new(&about.grants.limits, started).in_lanes(schedule, id);
         let mut meter = meter.unnoted(length, slice);
         meter.resume();
         let made = meter.call(Box::pin(Self::instantiate(guest))).await;
@@ -59,7 +54,7 @@ impl Instance {
             // Its start-up code, if it has any, is a part of it, be it that it fails.
             // What it used up to a limit is not known where it was stopped in the slow lane.
             let least = if made.is_err() { LONG } else { Duration::ZERO };
-            pool.note(id, |usage| usage.note_making(meter.used().max(least), true));
+            schedule.note(id, |usage| usage.note_making(meter.used().max(least), true));
         }
         match made {
             Err(reject) => {
@@ -127,15 +122,15 @@ impl Instance {
     /// As [`Instance::make`].
     pub fn make_now(
         guest: Arc<Guest>,
-        pool: &Pool,
+        schedule: &Schedule,
         request: Option<RequestId>,
     ) -> Result<Instance, Reject> {
         let (about, id) = (guest.about.clone(), guest.id);
-        let is_measured = pool.making(&guest) != Length::Short;
+        let is_measured = schedule.making(guest.id) != Length::Short;
         let begun = Slice::begin((!is_measured).then(Instant::now));
         let made = Self::instantiate_now(guest);
         let used = begun.used();
-        pool.note(id, |usage| usage.note_making(used, is_measured));
+        schedule.note(id, |usage| usage.note_making(used, is_measured));
         made.map_err(|error| {
             let reject = refusal(&about, &error);
             if is_full(reject) {
@@ -203,16 +198,6 @@ impl Instance {
         }
     }
 
-    /// Whether to drop it takes more than a moment: the kernel takes its memory back, and what the
-    /// host keeps for a guest is let go of piece by piece.
-    pub fn is_slow_to_drop(&self) -> bool {
-        let held_bytes = match self {
-            Instance::Core(instance) => instance.held_bytes(),
-            Instance::Component(instance) => instance.held_bytes(),
-        };
-        self.memory_bytes() + held_bytes >= DROPPED_BYTES_MAX
-    }
-
     pub fn guest(&self) -> &Arc<Guest> {
         match self {
             Instance::Core(instance) => instance.guest(),
@@ -231,5 +216,14 @@ impl Instance {
     /// Whether it has more memory than one that is reset.
     pub fn is_large(&self) -> bool {
         self.memory_bytes() as u64 > MEMORY_BYTES_MAX
+    }
+}
+
+impl Bulky for Instance {
+    fn bytes(&self) -> usize {
+        match self {
+            Instance::Core(instance) => instance.bytes(),
+            Instance::Component(instance) => instance.bytes(),
+        }
     }
 }

@@ -7,8 +7,8 @@
 use bytes::Bytes;
 
 use super::budget::{Budget, Charge};
-use super::lane;
 use super::mapped::Mapped;
+use super::schedule::lane;
 use crate::message::Reject;
 
 /// Up to here they do not count. A request has three such texts at most, a connection one answer.

@@ -7,12 +7,9 @@ use std::sync::Arc;
 
 use super::budget::Budget;
 use super::component::Resident;
-use super::lane::Payer;
-use super::line::Line;
+use super::schedule::Bulky as _;
 use super::slots::{ENGINES, ReadyMax};
-use super::usage::Usage;
-use super::{About, Guest, Instance};
-use crate::grants::Share;
+use super::{Guest, Instance};
 
 /// Guests that are looked at to find one whose instance is worth little. Of 1,024, the least of 8
 /// taken by chance is in the lowest quarter nine times out of ten.
@@ -52,16 +49,8 @@ pub(super) struct Shelf {
     used_at: u64,
     /// Requests between two uses, a moving average, in sixteenths.
     interval: u32,
-    /// What its calls cost.
-    pub usage: Usage,
     /// Instances of it that are being made and may wait meanwhile.
     pub starts: u32,
-    /// Where requests to it wait, once it has had long calls.
-    pub line: Option<Rc<Line>>,
-    /// Who it was when it was asked for last. Counted by this worker alone, so that calls can have
-    /// it for nothing.
-    #[expect(clippy::redundant_allocation, reason = "its clones count without atomic operations")]
-    about: Option<Rc<Arc<About>>>,
 }
 
 /// How often a guest was asked for of late: a count that is halved with every age that passes. Time
@@ -93,32 +82,6 @@ impl Uses {
 }
 
 impl Shelf {
-    /// Takes note of who the guest is. Returns that.
-    #[expect(clippy::redundant_allocation, reason = "its clones count without atomic operations")]
-    pub fn know(&mut self, about: &Arc<About>) -> &Rc<Arc<About>> {
-        if !self.about.as_ref().is_some_and(|known| Arc::ptr_eq(known, about)) {
-            // Of another handler with the same number.
-            if self.about().is_some_and(|known| !Arc::ptr_eq(&known.grants, &about.grants)) {
-                self.line = None;
-            }
-            self.about = None;
-            // Nothing is known of how long the calls of a new guest are.
-            self.usage = Usage::default();
-        }
-        self.about.get_or_insert_with(|| Rc::new(about.clone()))
-    }
-
-    /// Who pays for the CPU time of its calls: its owner, and among that one's guests itself.
-    pub fn payer(&self, guest: usize) -> Payer {
-        let owner = self.about().map(|about| about.grants.owner.id);
-        Payer { owner: owner.unwrap_or(Share::of_other(guest).id), guest }
-    }
-
-    /// Who the guest was when it was asked for last, if it was.
-    pub fn about(&self) -> Option<&About> {
-        self.about.as_ref().map(|about| &***about)
-    }
-
     /// Whether its ready instances are of this engine.
     fn is_on(&self, engine: usize) -> bool {
         self.ready.last().is_some_and(|instance| instance.guest().engine == engine)
@@ -159,8 +122,6 @@ impl Shelves {
         let shelf = self.shelf(guest.id);
         shelf.uses.add(contests);
         shelf.note_use(clock);
-        shelf.know(&guest.about);
-        shelf.usage.count();
         let instance = shelf.ready.pop()?;
         // A version before this one, or another guest that had the place.
         let outdated = !Arc::ptr_eq(instance.guest(), guest);
@@ -312,11 +273,8 @@ impl Shelves {
         self.by_guest.iter_mut().flat_map(|shelf| std::mem::take(&mut shelf.residents)).collect()
     }
 
-    /// Instances of a guest that handle several requests. Takes note of a request.
+    /// Instances of a guest that handle several requests.
     pub fn residents(&mut self, guest: &Arc<Guest>) -> &mut Vec<Rc<Resident>> {
-        let shelf = self.shelf(guest.id);
-        shelf.know(&guest.about);
-        shelf.usage.count();
-        &mut shelf.residents
+        &mut self.shelf(guest.id).residents
     }
 }

@@ -19,7 +19,7 @@ use super::call::Call;
 use super::core::{run_start, store};
 use super::engine::Pulse;
 use super::fault::describe;
-use super::meter::Meter;
+use super::schedule::Meter;
 use crate::grants::Grants;
 
 /// What came of running the start-up code.

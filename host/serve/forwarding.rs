@@ -13,8 +13,8 @@ use crate::grants::Grants;
 use crate::guest::budget::Budget;
 use crate::guest::core::{Answer, CoreInstance};
 use crate::guest::kept::Kept;
-use crate::guest::meter::Meter;
-use crate::guest::{Instance, Pool};
+use crate::guest::schedule::Meter;
+use crate::guest::{Instance, Schedule};
 use crate::message::progress::Deadline;
 use crate::message::{Reject, Request, Response, ResponseBody};
 
@@ -25,9 +25,9 @@ pub async fn pass_on(
     context: i32,
     meter: &mut Meter<'_>,
 ) -> Result<Response, Reject> {
-    let mut waiting = Waiting { instance: Some(instance), pool: &worker.pool };
+    let mut waiting = Waiting { instance: Some(instance), schedule: &worker.schedule };
     let instance = waiting.instance();
-    let about = worker.pool.about(instance.guest());
+    let about = worker.schedule.about(instance.guest().id, &instance.guest().about);
     let guest = (Some(instance.guest().id), &*about.grants);
     let (held, mut request, headers) = instance.next_request(meter).await?;
     if !instance.wants_response() {
@@ -57,9 +57,9 @@ pub async fn pass_on(
         })?;
     }
     let answer = Answer { response, is_error, held };
-    let pool = &worker.pool;
+    let schedule = &worker.schedule;
     let instance = waiting.end();
-    let (instance, response) = instance.response(request, answer, context, meter, pool).await?;
+    let (instance, response) = instance.response(request, answer, context, meter, schedule).await?;
     worker.pool.give_back(Instance::Core(instance));
     Ok(response)
 }
@@ -68,7 +68,7 @@ pub async fn pass_on(
 /// memory back takes a while.
 struct Waiting<'a> {
     instance: Option<Box<CoreInstance>>,
-    pool: &'a Pool,
+    schedule: &'a Schedule,
 }
 
 impl Waiting<'_> {
@@ -84,7 +84,7 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(instance) = self.instance.take() {
-            self.pool.dispose(Instance::Core(instance));
+            self.schedule.dispose(instance);
         }
     }
 }

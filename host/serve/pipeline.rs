@@ -21,7 +21,7 @@ use super::respond::{self, Asked, Body, Conditions};
 use super::wire::Wire;
 use super::worker::{Routed, Worker};
 use super::{forwarding, intake, outgoing};
-use crate::guest::component::{Terms, Visit};
+use crate::guest::component::{Terms, Visit, response};
 use crate::guest::core::CoreInstance;
 use crate::guest::{Guest, Instance};
 use crate::message::progress::Deadline;
@@ -98,9 +98,9 @@ async fn take(worker: &Rc<Worker>, step: Step, started: Instant) -> Result<Respo
     match step {
         Step::Respond(result) => result,
         Step::Call(instance, _permit) => {
-            let _out = worker.pool.lend();
+            let _under_way = worker.schedule.begin();
             let mut meter = worker.meter(instance.guest(), started);
-            match instance.request(&mut meter, &worker.pool).await? {
+            match instance.request(&mut meter, &worker.schedule).await? {
                 (instance, None) => Ok(conclude(worker, instance)),
                 (instance, Some(context)) => {
                     Box::pin(forwarding::pass_on(worker, instance, context, &mut meter)).await
@@ -318,7 +318,7 @@ async fn wait_together(worker: &Worker, least: Duration, deadline: Instant) {
 /// what its guest had is to be there by then.
 async fn until_dropped(worker: &Worker, conditions: &Conditions) {
     let deadline = conditions.deadline;
-    let pending = worker.pool.pending_drops();
+    let pending = worker.schedule.pending_drops();
     // An instance whose call ends meanwhile is dropped behind that.
     for _ in 0..2 {
         let so_far = pending.so_far(conditions.handler);
@@ -361,7 +361,7 @@ async fn wait_in_queues(
             permit
         }
     };
-    if let Some(line) = worker.pool.must_wait(guest.id) {
+    if let Some(line) = worker.schedule.must_wait(guest.id) {
         line.wait(client, deadline).await?;
     }
     Ok(permit)
@@ -405,8 +405,8 @@ async fn call(
     let mut meter = worker.meter(instance.guest(), started);
     meter.resume();
     instance.accept(request, worker.take_headers());
-    let _out = worker.pool.lend();
-    match instance.request(&mut meter, &worker.pool).await? {
+    let _under_way = worker.schedule.begin();
+    match instance.request(&mut meter, &worker.schedule).await? {
         (instance, None) => Ok(conclude(&worker, instance)),
         (instance, Some(context)) => {
             forwarding::pass_on(&worker, instance, context, &mut meter).await
@@ -416,7 +416,7 @@ async fn call(
 
 /// What comes of a request that a component handles.
 async fn respond_by(visit: Result<Visit, Reject>, deadline: Instant) -> Result<Response, Reject> {
-    visit?.response(deadline).await
+    response(visit?, deadline).await
 }
 
 /// `waited` says that it was not the guest's time alone since the request began.

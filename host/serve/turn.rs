@@ -8,8 +8,8 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use crate::guest::cpu::cpu_time;
 use crate::guest::engine::Pulse;
+use crate::guest::schedule::cpu::cpu_time;
 use crate::metrics::Counter;
 
 /// The turns of one worker.

@@ -23,11 +23,10 @@ use crate::config::{Config, Largest};
 use crate::grants::{Concurrency, Grants, QueueLimits, Share};
 use crate::guest::component::Seat;
 use crate::guest::engine::Engines;
-use crate::guest::lane::Entry;
-use crate::guest::meter::Meter;
-use crate::guest::pool::Exits;
 use crate::guest::resources::descriptors_max;
-use crate::guest::{Guest, Instance, Pool};
+use crate::guest::schedule::Meter;
+use crate::guest::schedule::lane::Entry;
+use crate::guest::{Guest, Instance, Pool, Schedule};
 use crate::log::Quota;
 use crate::message::fields;
 use crate::message::{Place, Reject, Request, RequestId};
@@ -80,6 +79,7 @@ pub struct Worker {
     pub nobody: Arc<Grants>,
     /// What a request to a twin may use, in the order of [`Twin::ALL`]: what one to its guest may.
     twin_grants: [Arc<Grants>; Twin::ALL.len()],
+    pub schedule: Rc<Schedule>,
     pub pool: Rc<Pool>,
     pub upstream: Option<Upstream>,
     pub draining: Cell<bool>,
@@ -184,12 +184,13 @@ impl Worker {
         let (outbound, door, orders) = Outbound::new(&shared.outbound);
         tokio::task::spawn_local(outbound.run(orders));
         let work = Rc::new(Notify::new());
-        let exits = Exits { lane: shared.lane.clone(), door, retired: work.clone() };
         let turns = Turns::new(pulse.clone());
-        let pool = Pool::new(pulse, ready_max, exits, memory);
+        let schedule = Rc::new(Schedule::new(pulse, shared.lane.clone()));
+        let pool = Pool::new(schedule.clone(), door, memory, ready_max, work.clone());
         let upstream = config.upstream.as_ref();
         Rc::new(Worker {
             index,
+            schedule,
             pool: Rc::new(pool),
             upstream: upstream.map(|it| {
                 let most = upstream_max(descriptors_max(), config.workers);
@@ -275,7 +276,8 @@ impl Worker {
 
     /// Publishes what only this thread can count.
     pub fn publish_counts(&self) {
-        let (ready, retired, out) = self.pool.counts();
+        let (ready, retired) = self.pool.counts();
+        let out = self.schedule.under_way();
         let counters = self.counters();
         counters.instances_ready.set(ready as u64);
         counters.instances_out.set((retired + out) as u64);
@@ -340,7 +342,7 @@ impl Worker {
                     Err(Reject::NoInstance) => return Ok(Routed::Queue(guest.clone(), None)),
                     admitted => admitted?,
                 };
-                if self.pool.must_wait(guest.id).is_some() {
+                if self.schedule.must_wait(guest.id).is_some() {
                     return Ok(Routed::Queue(guest.clone(), Some(permit)));
                 }
                 if guest.is_shared() {
@@ -387,7 +389,7 @@ impl Worker {
     /// Holds the calls of a request to a guest to their limits.
     pub fn meter(&self, guest: &Guest, started: Instant) -> Meter<'_> {
         let meter = Meter::new(&guest.about.grants.limits, started);
-        meter.in_lanes(&self.pool, guest.id)
+        meter.in_lanes(&self.schedule, guest.id)
     }
 
     /// Takes a place for a request to a guest.

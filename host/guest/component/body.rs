@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use crate::guest::flow::Flow;
+use crate::guest::schedule::Flow;
 use crate::message::{Reject, RequestBody};
 
 /// A response's body, as the guest's end of it hands it out.

@@ -6,17 +6,19 @@
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Empty};
 use wasmtime_wasi_http::Error;
 
 use super::body::Departing;
 use super::visit::Visit;
 use crate::message::progress::Deadline;
-use crate::message::{Reject, ResponseBody};
+use crate::message::{Reject, Response, ResponseBody};
 
 /// How long a response's body may make no progress although the client would take more.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -30,6 +32,38 @@ const EARLY_MAX: usize = 4;
 /// When a body that makes no progress is given up. That its guest waits for the request's body is
 /// not the guest's silence.
 type Silence = (Deadline, Pin<Box<tokio::time::Sleep>>);
+
+/// The guest's response. Its body may still be coming.
+///
+/// # Errors
+/// The instance is gone, and the reject says what the client is told.
+pub async fn response(mut visit: Visit, deadline: Instant) -> Result<Response, Reject> {
+    let deadline = Deadline::new(deadline, visit.progress.clone());
+    let head = std::future::poll_fn(|cx| visit.poll_head(cx));
+    let head = match deadline.within(head).await {
+        Some(Ok(head)) => head,
+        Some(Err(reject)) => return Err(visit.blame(reject)),
+        None => {
+            visit.log("no response before the deadline");
+            return Err(Reject::Deadline);
+        }
+    };
+    let (head, body) = head.into_parts();
+    let bodiless = visit.method == Method::HEAD
+        || matches!(
+            head.status,
+            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+        );
+    let announced = head.headers.get(CONTENT_LENGTH).and_then(number);
+    let body = if bodiless {
+        drop(body);
+        visit.leave();
+        ResponseBody::Stream(Box::pin(Empty::new().map_err(never)))
+    } else {
+        Departure::new(visit, body, announced).settle()?
+    };
+    Ok(Response { status: head.status, headers: head.headers, body })
+}
 
 /// A response's body, which drives the call that makes it.
 pub struct Departure {
@@ -244,4 +278,12 @@ fn whole_of(bytes: Bytes, trailers: Option<HeaderMap>) -> ResponseBody {
         None => ResponseBody::Full(bytes),
         Some(trailers) => ResponseBody::Trailed(bytes, Box::new(trailers)),
     }
+}
+
+fn number(length: &HeaderValue) -> Option<u64> {
+    length.to_str().ok()?.parse().ok()
+}
+
+fn never(never: std::convert::Infallible) -> Reject {
+    match never {}
 }

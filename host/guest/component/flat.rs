@@ -6,14 +6,20 @@
 
 mod abi;
 mod builtins;
+mod canon;
 mod cli;
 mod cli03;
 mod config;
+mod ends;
 mod error;
 mod fields;
+mod handles;
 mod http;
 mod http03;
 mod io;
+mod linker;
+mod lower;
+mod memory;
 mod outgoing;
 mod outlet;
 mod pipe;
@@ -21,25 +27,6 @@ mod shapes;
 mod tasks;
 pub mod turns;
 
-pub use abi::{Canon, Held};
-
-use anyhow::Result;
-use wasmtime::{Engine, Linker};
-
-use super::State;
-use super::flatten::NEXT;
-
-/// A linker with everything that a flattened component may import.
-pub fn linker(engine: &Engine) -> Result<Linker<State>> {
-    let mut linker = Linker::new(engine);
-    io::add_to_linker(&mut linker)?;
-    cli::add_to_linker(&mut linker)?;
-    config::add_to_linker(&mut linker)?;
-    http::add_to_linker(&mut linker)?;
-    outgoing::add_to_linker(&mut linker)?;
-    builtins::add_to_linker(&mut linker)?;
-    http03::add_to_linker(&mut linker)?;
-    cli03::add_to_linker(&mut linker)?;
-    linker.func_wrap(NEXT.0, NEXT.1, abi::place)?;
-    Ok(linker)
-}
+pub use canon::Canon;
+pub use handles::Held;
+pub use linker::linker;

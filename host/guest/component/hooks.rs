@@ -17,14 +17,12 @@ use wasmtime_wasi_http::{
     WasiHttpHooks,
 };
 
+use super::gone::Gone;
+use super::limits::CHUNK_BYTES_MAX;
 use super::outgoing_body;
-use super::state::Gone;
 use crate::guest::about::About;
 use crate::message::RequestId;
 use crate::outbound::{Answer, Door, Failure, Maker, Outgoing, Returning, Trail, Wanted};
-
-/// Bytes of one write to a body.
-pub const CHUNK_BYTES_MAX: usize = 64 << 10;
 
 /// What a store knows of the requests that its guest makes.
 pub struct Hooks {

@@ -17,14 +17,14 @@ use wasmtime_wasi_http::{Error, WasiHttpView};
 use super::body::Arriving;
 use super::concurrent::{Arrival, Inbox, Marks, attend, rest};
 use super::flat::turns::{self, Arrivals, Turns};
+use super::gone::Gone;
 use super::head::{Head, LEFT_BYTES_MAX};
-use super::state::Gone;
 use super::{FlatCode, Pre, State};
 use crate::guest::Guest;
 use crate::guest::engine::QUANTUM_TICKS;
-use crate::guest::lane::Movable;
 use crate::guest::limiter::PrepaidStacks;
 use crate::guest::reset::{Baseline, RESETS_MAX};
+use crate::guest::schedule::{Bulky, Movable};
 use crate::guest::slots::STACKS_PER_SLOT;
 use crate::message::RequestId;
 use crate::outbound::{Door, Trail};
@@ -101,11 +101,6 @@ impl ComponentInstance {
     /// Bytes of its memories, as large as they have become.
     pub fn memory_bytes(&self) -> usize {
         self.store.data().limiter.memory_bytes()
-    }
-
-    /// Bytes that the host keeps for its guest.
-    pub fn held_bytes(&self) -> usize {
-        self.store.data().held_bytes()
     }
 
     /// Where it is counted how many of its stacks its requests are charged.
@@ -279,5 +274,11 @@ impl Flat {
         };
         store.data_mut().canon.memory = Some(memory);
         Ok(Flat { memory, handle, globals })
+    }
+}
+
+impl Bulky for ComponentInstance {
+    fn bytes(&self) -> usize {
+        self.memory_bytes() + self.store.data().held_bytes()
     }
 }

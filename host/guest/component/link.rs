@@ -8,7 +8,7 @@ use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 use super::codes::error_code;
-use super::{State, config, held, outgoing_body, random};
+use super::{State, config, held, outgoing, random};
 
 /// The interface by the version that wasmtime has it in.
 const TYPES: &str = "wasi:http/types@0.2.12";
@@ -28,13 +28,13 @@ pub fn linker(engine: &Engine) -> Result<Linker<State>> {
         Ok((error_code(store.data_mut(), error)?,))
     })?;
     types.func_wrap("[method]outgoing-response.body", |mut store, (this,)| {
-        Ok((outgoing_body::of_response(store.data_mut(), this)?,))
+        Ok((outgoing::of_response(store.data_mut(), this)?,))
     })?;
     types.func_wrap("[method]outgoing-request.body", |mut store, (this,)| {
-        Ok((outgoing_body::of_request(store.data_mut(), this)?,))
+        Ok((outgoing::of_request(store.data_mut(), this)?,))
     })?;
     types.func_wrap("[method]outgoing-body.write", |mut store, (this,)| {
-        Ok((outgoing_body::write(store.data_mut(), this)?,))
+        Ok((outgoing::write(store.data_mut(), this)?,))
     })?;
     held::add_to_linker_02(&mut linker, TYPES)?;
     random::add_to_linker(&mut linker)?;

@@ -14,16 +14,12 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use wasmtime::component::Resource;
-use wasmtime_wasi_http::p2::body::HostOutgoingBody;
-use wasmtime_wasi_http::p2::types::{HostOutgoingRequest, HostOutgoingResponse};
-use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _};
+use wasmtime_wasi_http::{Error, WasiBody};
 use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{DynOutputStream, OutputStream, StreamError};
 
-use super::State;
-use super::hooks::CHUNK_BYTES_MAX;
+use super::limits::CHUNK_BYTES_MAX;
 use crate::grants::Limits;
 use crate::guest::about::About;
 use crate::guest::allocator::Freed;
@@ -76,11 +72,13 @@ pub fn writes_max(limits: &Limits) -> usize {
     request_bytes_max(limits).max(response_bytes_max(limits)) / WRITE_BYTES + WRITES_MAX
 }
 
-fn response_bytes_max(limits: &Limits) -> usize {
+/// What is held of a response's body before anybody reads it.
+pub fn response_bytes_max(limits: &Limits) -> usize {
     limits.response_bytes_max.max(least_bytes())
 }
 
-fn request_bytes_max(limits: &Limits) -> usize {
+/// What is held of a request's body before anybody reads it.
+pub fn request_bytes_max(limits: &Limits) -> usize {
     usize::try_from(limits.kept_bytes_max()).unwrap_or(usize::MAX).max(least_bytes())
 }
 
@@ -89,48 +87,35 @@ const fn least_bytes() -> usize {
     WRITES_MAX * (CHUNK_BYTES_MAX + WRITE_BYTES)
 }
 
-type Once<T> = wasmtime::Result<Result<Resource<T>, ()>>;
-
-/// `outgoing-response.body`
-pub fn of_response(
-    state: &mut State,
-    this: Resource<HostOutgoingResponse>,
-) -> Once<HostOutgoingBody> {
-    use wasmtime_wasi_http::p2::bindings::http::types::HostOutgoingResponse as Host;
-    let response = Resource::<HostOutgoingResponse>::new_borrow(this.rep());
-    let Ok(body) = Host::body(&mut state.http(), this)? else { return Ok(Err(())) };
-    let window = state.unopened.window(&state.limiter.about, response_bytes_max);
-    state.unopened.put(body.rep(), window.clone());
-    let response = state.table.get_mut(&response)?;
-    response.body = response.body.take().map(|queue| Reading::new(queue, window).boxed_unsync());
-    Ok(Ok(body))
-}
-
-/// `outgoing-request.body`
-pub fn of_request(
-    state: &mut State,
-    this: Resource<HostOutgoingRequest>,
-) -> Once<HostOutgoingBody> {
-    use wasmtime_wasi_http::p2::bindings::http::types::HostOutgoingRequest as Host;
-    let request = Resource::<HostOutgoingRequest>::new_borrow(this.rep());
-    let Ok(body) = Host::body(&mut state.http(), this)? else { return Ok(Err(())) };
-    let window = state.unopened.window(&state.limiter.about, request_bytes_max);
-    state.unopened.put(body.rep(), window.clone());
-    let request = state.table.get_mut(&request)?;
-    request.body = request.body.take().map(|queue| Reading::new(queue, window).boxed_unsync());
-    Ok(Ok(body))
-}
-
-/// `outgoing-body.write`
-pub fn write(state: &mut State, this: Resource<HostOutgoingBody>) -> Once<DynOutputStream> {
-    let Some(queue) = state.table.get_mut(&this)?.take_output_stream() else { return Ok(Err(())) };
-    let window = state.unopened.take(this.rep());
-    let window = window.ok_or_else(|| wasmtime::format_err!("a body without a window"))?;
-    let stream: DynOutputStream = Box::new(Writing { queue, window, permitted: 0 });
-    Ok(Ok(state.table.push_child(stream, &this)?))
-}
-
 impl Unopened {
+    /// Bounds a new body of the guest, of which so much may be held before anybody reads: what is
+    /// read of it.
+    pub fn bound(
+        &mut self,
+        about: &Arc<About>,
+        body: u32,
+        held_max: fn(&Limits) -> usize,
+        queue: Option<WasiBody>,
+    ) -> Option<WasiBody> {
+        let window = self.window(about, held_max);
+        self.put(body, window.clone());
+        queue.map(|queue| Reading::new(queue, window).boxed_unsync())
+    }
+
+    /// The stream to write a body by, which has been bounded.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn open(
+        &mut self,
+        body: u32,
+        queue: Box<dyn OutputStream>,
+    ) -> wasmtime::Result<DynOutputStream> {
+        let window = self.take(body);
+        let window = window.ok_or_else(|| wasmtime::format_err!("a body without a window"))?;
+        Ok(Box::new(Writing { queue, window, permitted: 0 }))
+    }
+
     fn window(&self, about: &Arc<About>, held_max: fn(&Limits) -> usize) -> Arc<Window> {
         let held_max = held_max(&about.grants.limits);
         let (about, charged_of_store) = (about.clone(), self.charged.clone());

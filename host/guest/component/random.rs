@@ -9,7 +9,7 @@ use wasmtime_wasi::p2::bindings::random::{insecure, random};
 use wasmtime_wasi::random::WasiRandomCtx;
 
 use super::State;
-use super::state::RANDOM_BYTES_MAX;
+use super::limits::RANDOM_BYTES_MAX;
 use crate::guest::core::misuse;
 use crate::guest::fault::Fault;
 

@@ -16,18 +16,13 @@ use std::time::{Duration, Instant};
 
 use super::concurrent::{Arrival, Inbox, Marks};
 use super::instance::Called;
-use super::visit::{AFTERWARDS_MAX, Broken, Ended};
-use super::{ComponentInstance, Gone};
+use super::terms::{AFTERWARDS_MAX, Broken, Ended};
+use super::{ComponentInstance, Gone, Pool};
+use crate::guest::Guest;
 use crate::guest::ends::{judge, log_end};
 use crate::guest::engine::Beating;
-use crate::guest::flow::Flow;
-use crate::guest::instance::Instance;
-use crate::guest::lane::{Movable, Moved};
 use crate::guest::limiter::PrepaidStacks;
-use crate::guest::meter::{QUANTUM, Slice};
-use crate::guest::run_queue::Turn;
-use crate::guest::usage::{HEAVY, Length};
-use crate::guest::{Guest, Pool};
+use crate::guest::schedule::{Flow, HEAVY, Length, Movable, Moved, QUANTUM, Schedule, Slice, Turn};
 use crate::message::{Reject, RequestId};
 
 /// Requests that an instance handles at once, and in all.
@@ -40,6 +35,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// An instance with requests in it.
 pub struct Resident {
     guest: Arc<Guest>,
+    schedule: Rc<Schedule>,
     gone: Gone,
     prepaid: PrepaidStacks,
     marks: Arc<Marks>,
@@ -97,21 +93,23 @@ struct Sitting {
 /// end with its other requests.
 pub struct Seat {
     resident: Rc<Resident>,
-    pool: Rc<Pool>,
     number: usize,
     is_done: bool,
     keep: Option<Box<dyn Any>>,
 }
 
 impl Resident {
-    /// Begins to drive an instance.
-    pub fn start(mut instance: Box<ComponentInstance>, pool: &Rc<Pool>) -> Rc<Resident> {
+    /// An instance for several requests, which is to be driven by [`Resident::drive`].
+    pub fn start(mut instance: Box<ComponentInstance>, pool: &dyn Pool) -> Rc<Resident> {
         instance.open(pool.door());
+        let schedule = pool.schedule().clone();
         let (inbox, marks) = (Arc::new(Inbox::default()), Arc::new(Marks::default()));
         let (guest, gone) = (instance.guest().clone(), instance.gone());
         let prepaid = instance.prepaid_stacks();
         let call = instance.attend(inbox.clone(), marks.clone());
-        let resident = Rc::new(Resident {
+        Rc::new(Resident {
+            in_lanes: schedule.lane().has_threads(),
+            schedule,
             guest,
             gone,
             prepaid,
@@ -127,12 +125,24 @@ impl Resident {
             empty: Cell::new((Instant::now(), Duration::ZERO)),
             behind: RefCell::new(None),
             is_spoilt: Cell::new(false),
-            in_lanes: pool.lane().has_threads(),
             remains: RefCell::new(None),
             reject: Cell::new(None),
-        });
-        tokio::task::spawn_local(keep(resident.clone(), pool.clone()));
-        resident
+        })
+    }
+
+    /// Drives it to its end.
+    pub async fn drive(&self) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        poll_fn(|cx| {
+            if !self.waker.borrow().will_wake(cx.waker()) {
+                *self.waker.borrow_mut() = cx.waker().clone();
+            }
+            while look.poll_tick(cx).is_ready() {
+                self.look();
+            }
+            self.turn(cx)
+        })
+        .await;
     }
 
     pub fn guest(&self) -> &Arc<Guest> {
@@ -151,8 +161,8 @@ impl Resident {
 
     /// A place for one more request, if it is to have that. Calls of which each takes a while would
     /// hold each other up, so they get an instance each.
-    pub fn seat(self: &Rc<Self>, pool: &Rc<Pool>) -> Option<Seat> {
-        let at_once = if pool.length(self.guest.id) == Length::Long { 1 } else { SEATS };
+    pub fn seat(self: &Rc<Self>) -> Option<Seat> {
+        let at_once = if self.schedule.length(self.guest.id) == Length::Long { 1 } else { SEATS };
         if !self.is_open() || !self.marks.is_ready() || self.seated.get() >= at_once {
             return None;
         }
@@ -163,10 +173,9 @@ impl Resident {
         self.seats.borrow_mut()[number] = Some(sitting);
         self.seated.set(self.seated.get() + 1);
         self.requests.set(self.requests.get() + 1);
-        pool.note_out(true);
-        self.release(pool);
-        let (resident, pool) = (self.clone(), pool.clone());
-        Some(Seat { resident, pool, number, is_done: false, keep: None })
+        self.schedule.note_under_way(true);
+        self.release();
+        Some(Seat { resident: self.clone(), number, is_done: false, keep: None })
     }
 
     /// Has no more requests come in. Once the guest is done with those that are there, it ends.
@@ -178,20 +187,20 @@ impl Resident {
     }
 
     /// Closes it, and ends it at once if it has no requests.
-    pub fn evict(&self, pool: &Pool) {
+    pub fn evict(&self) {
         self.close();
         if self.seated.get() == 0 {
-            self.end(pool, None);
+            self.end(None);
         }
     }
 
     /// Lets the guest go on; ready when the instance is gone.
-    fn turn(&self, pool: &Pool, cx: &mut Context<'_>) -> Poll<()> {
+    fn turn(&self, cx: &mut Context<'_>) -> Poll<()> {
         let Ok(mut place) = self.place.try_borrow_mut() else { return Poll::Pending };
         let polled = match &mut *place {
             None => return Poll::Ready(()),
-            Some(Place::Fast(_)) if !self.poll_turn(pool, cx) => return Poll::Pending,
-            Some(Place::Fast(call)) => self.run(pool, call, cx),
+            Some(Place::Fast(_)) if !self.poll_turn(cx) => return Poll::Pending,
+            Some(Place::Fast(call)) => self.run(call, cx),
             Some(Place::Slow { moved, .. }) => {
                 Pin::new(moved).poll(cx).map(|ended| ended.map(|(called, _)| called))
             }
@@ -199,23 +208,23 @@ impl Resident {
         match polled {
             Poll::Ready(called) => {
                 if let Some(Place::Slow { .. }) = place.take() {
-                    pool.line(self.guest.id).leave();
+                    self.schedule.line(self.guest.id).leave();
                 }
                 drop(place);
-                self.conclude(pool, called);
+                self.conclude(called);
                 Poll::Ready(())
             }
             Poll::Pending if matches!(*place, Some(Place::Fast(_))) => {
                 if !self.marks.is_at_work() {
-                    self.release(pool);
+                    self.release();
                 }
                 if self.in_lanes && self.longest() >= QUANTUM {
-                    *place = self.hand_over(pool, place.take());
+                    *place = self.hand_over(place.take());
                 } else if self.longest() >= self.guest.about.grants.limits.cpu_max {
                     drop(place);
                     log_end(&self.guest.about, self.only(), format_args!("{}", Reject::CpuTime));
                     self.log_each(Reject::CpuTime);
-                    self.end(pool, Some(Reject::CpuTime));
+                    self.end(Some(Reject::CpuTime));
                     return Poll::Ready(());
                 }
                 Poll::Pending
@@ -227,12 +236,11 @@ impl Resident {
     /// Lets the guest go on in this thread.
     fn run(
         &self,
-        pool: &Pool,
         call: &mut Movable<Called>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Called, Reject>> {
-        let _running = pool.pulse().begin();
-        let is_measured = self.in_lanes && pool.length(self.guest.id) != Length::Short;
+        let _running = self.schedule.pulse().begin();
+        let is_measured = self.in_lanes && self.schedule.length(self.guest.id) != Length::Short;
         let begun = Slice::begin((!is_measured).then(Instant::now));
         let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx)));
         let used = begun.used();
@@ -240,21 +248,21 @@ impl Resident {
             turn.end(used);
         }
         if is_measured {
-            pool.note_slice(self.guest.id, used);
+            self.schedule.note_slice(self.guest.id, used);
         } else if used >= HEAVY {
-            pool.note(self.guest.id, |usage| usage.suspect(used));
+            self.schedule.note(self.guest.id, |usage| usage.suspect(used));
         }
         self.charge(used);
         polled.map(|polled| polled.map(Ok)).unwrap_or(Poll::Ready(Err(Reject::Panic)))
     }
 
     /// Whether it may go on now: one whose slices are heavy waits for its turn.
-    fn poll_turn(&self, pool: &Pool, cx: &Context<'_>) -> bool {
-        if !self.in_lanes || pool.length(self.guest.id) != Length::Heavy {
+    fn poll_turn(&self, cx: &Context<'_>) -> bool {
+        if !self.in_lanes || self.schedule.length(self.guest.id) != Length::Heavy {
             return true;
         }
         let mut turn = self.turn.borrow_mut();
-        turn.get_or_insert_with(|| pool.join_run_queue(self.guest.id, None, cx)).poll(cx)
+        turn.get_or_insert_with(|| self.schedule.join_run_queue(self.guest.id, None, cx)).poll(cx)
     }
 
     /// Counts CPU time as that of the requests that are there, but for what moves bodies. Slices
@@ -281,21 +289,22 @@ impl Resident {
         ids.next().filter(|_| ids.next().is_none()).flatten()
     }
 
-    fn hand_over(&self, pool: &Pool, place: Option<Place>) -> Option<Place> {
+    fn hand_over(&self, place: Option<Place>) -> Option<Place> {
         let Some(Place::Fast(call)) = place else { return place };
         self.inbox.close();
         let id = self.guest.id;
-        pool.note(id, |usage| usage.note_call(true));
+        self.schedule.note(id, |usage| usage.note_call(true));
         let (cpu_max, runnable) =
-            (self.guest.about.grants.limits.cpu_max, pool.line(id).runnable());
-        let moved = pool.lane().hand_over(pool.payer(id), call, cpu_max, runnable);
+            (self.guest.about.grants.limits.cpu_max, self.schedule.line(id).runnable());
+        let moved =
+            self.schedule.lane().hand_over(self.schedule.payer(id), call, cpu_max, runnable);
         // Whoever drives it has to look at it anew.
         self.waker.borrow().wake_by_ref();
-        Some(Place::Slow { moved, _beating: pool.pulse().keep() })
+        Some(Place::Slow { moved, _beating: self.schedule.pulse().keep() })
     }
 
     /// Takes note of how it has ended.
-    fn conclude(&self, pool: &Pool, called: Result<Called, Reject>) {
+    fn conclude(&self, called: Result<Called, Reject>) {
         self.inbox.close();
         let about = &self.guest.about;
         let reject = match called {
@@ -305,7 +314,7 @@ impl Resident {
                 if self.seated.get() > 0 {
                     *self.remains.borrow_mut() = Some(instance);
                 } else {
-                    pool.dispose(Instance::Component(instance));
+                    self.schedule.dispose(instance);
                 }
                 judged.err()
             }
@@ -318,7 +327,7 @@ impl Resident {
             self.log_each(reject);
         }
         self.reject.set(reject);
-        self.release(pool);
+        self.release();
         self.wake_all();
     }
 
@@ -334,28 +343,28 @@ impl Resident {
     }
 
     /// Ends it where it stands.
-    fn end(&self, pool: &Pool, reject: Option<Reject>) {
+    fn end(&self, reject: Option<Reject>) {
         self.inbox.close();
         let Ok(mut place) = self.place.try_borrow_mut() else { return };
         match place.take() {
-            Some(Place::Fast(call)) => pool.lane().discard(call),
+            Some(Place::Fast(call)) => self.schedule.lane().discard(call),
             Some(slow @ Place::Slow { .. }) => {
                 drop(slow);
-                pool.line(self.guest.id).leave();
+                self.schedule.line(self.guest.id).leave();
             }
             None => return,
         }
         drop(place);
         self.reject.set(reject);
-        self.release(pool);
+        self.release();
         self.wake_all();
     }
 
     /// Gives back what is kept for work behind the last response.
-    fn release(&self, pool: &Pool) {
+    fn release(&self) {
         if let Some(keep) = self.behind.borrow_mut().take() {
             drop(keep);
-            pool.note_out(false);
+            self.schedule.note_under_way(false);
         }
     }
 
@@ -365,24 +374,24 @@ impl Resident {
     }
 
     /// What is to be done about it now and then.
-    fn look(&self, pool: &Pool) {
+    fn look(&self) {
         if self.seated.get() > 0 {
             return;
         }
         if !self.marks.is_at_work() {
-            self.release(pool);
+            self.release();
         }
         let for_ = self.empty.get().0.elapsed();
         if self.guest.is_retired() || for_ >= IDLE_MAX {
             self.close();
         }
         if for_ >= IDLE_MAX + AFTERWARDS_MAX {
-            self.end(pool, None);
+            self.end(None);
         }
     }
 
     /// A request has left.
-    fn leave(&self, pool: &Pool, number: usize, is_done: bool, keep: Option<Box<dyn Any>>) {
+    fn leave(&self, number: usize, is_done: bool, keep: Option<Box<dyn Any>>) {
         self.seats.borrow_mut()[number] = None;
         self.seated.set(self.seated.get() - 1);
         let goes_on = self.seated.get() == 0 && self.marks.is_at_work();
@@ -390,7 +399,7 @@ impl Resident {
         if goes_on && is_there && keep.is_some() {
             *self.behind.borrow_mut() = keep;
         } else {
-            pool.note_out(false);
+            self.schedule.note_under_way(false);
         }
         if !is_done {
             self.is_spoilt.set(true);
@@ -402,29 +411,13 @@ impl Resident {
         if self.seated.get() == 0 {
             self.empty.set((Instant::now(), self.share.get()));
             if self.is_spoilt.get() {
-                self.end(pool, None);
+                self.end(None);
             }
             if let Some(instance) = self.remains.borrow_mut().take() {
-                pool.dispose(Instance::Component(instance));
+                self.schedule.dispose(instance);
             }
         }
     }
-}
-
-/// Drives an instance to its end.
-async fn keep(resident: Rc<Resident>, pool: Rc<Pool>) {
-    let mut look = tokio::time::interval(LOOK_EVERY);
-    poll_fn(|cx| {
-        if !resident.waker.borrow().will_wake(cx.waker()) {
-            *resident.waker.borrow_mut() = cx.waker().clone();
-        }
-        while look.poll_tick(cx).is_ready() {
-            resident.look(&pool);
-        }
-        resident.turn(&pool, cx)
-    })
-    .await;
-    pool.forget(&resident);
 }
 
 impl Seat {
@@ -462,7 +455,7 @@ impl Seat {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let resident = &self.resident;
         let waker = resident.waker.borrow().clone();
-        let polled = resident.turn(&self.pool, &mut Context::from_waker(&waker));
+        let polled = resident.turn(&mut Context::from_waker(&waker));
         if polled.is_ready()
             && let Some(reject) = resident.reject.get()
         {
@@ -479,10 +472,10 @@ impl Seat {
     /// Says that the response is complete.
     pub fn done(mut self) {
         self.is_done = true;
-        let guest = &self.resident.guest;
-        if self.pool.length(guest.id) != Length::Short {
+        let Resident { guest, schedule, .. } = &*self.resident;
+        if schedule.length(guest.id) != Length::Short {
             let is_long = self.resident.longest() >= QUANTUM;
-            self.pool.note(guest.id, |usage| usage.note_call(is_long));
+            schedule.note(guest.id, |usage| usage.note_call(is_long));
         }
     }
 }
@@ -490,6 +483,6 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let keep = self.keep.take();
-        self.resident.leave(&self.pool, self.number, self.is_done, keep);
+        self.resident.leave(self.number, self.is_done, keep);
     }
 }

@@ -1,11 +1,9 @@
 //! What a component's store holds: its limits, the resources that it has handles of, and what
 //! little of WASI it is given.
 //!
-//! Owns every limit on what a guest may have the host keep. Knows nothing of pools or of the
-//! network.
+//! Knows nothing of pools or of the network.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use http::HeaderMap;
 use wasmtime::Store;
@@ -15,8 +13,10 @@ use wasmtime_wasi_http::{FieldMap, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, 
 use wasmtime_wasi_io::IoView;
 
 use super::flat::{Canon, Held};
-use super::held::Holdings;
+use super::gone::Gone;
+use super::holdings::Holdings;
 use super::hooks::Hooks;
+use super::limits::{FIELD_BYTES_MAX, HANDLES_MAX, HOSTCALL_FUEL, RANDOM_BYTES_MAX};
 use super::outgoing_body::Unopened;
 use crate::guest::about::About;
 use crate::guest::budget::Charge;
@@ -28,43 +28,6 @@ use crate::message::RequestId;
 /// What the store of a component may hold. A toolchain splits a component into a handful of core
 /// instances, and a language runtime of shared libraries into some dozens.
 const PARTS: Parts = Parts { instances: 100, tables: TABLES_MAX, memories: 2 };
-/// Bytes that one host call may copy out of a guest as lists and strings: the guest looks at the
-/// clock between two calls only.
-pub const HOSTCALL_FUEL: usize = 256 << 10;
-/// Handles that a guest may have open, and resources that the host keeps for it.
-pub const HANDLES_MAX: usize = 1_000;
-/// Bytes of one set of header fields, with what they take in memory.
-pub const FIELD_BYTES_MAX: usize = 64 << 10;
-/// Random bytes that are made in one go.
-pub const RANDOM_BYTES_MAX: u64 = 64 << 10;
-
-/// Tells whether a store is gone. What is behind its resources ends with them, a body as if it were
-/// complete; so this is said before they are dropped.
-#[derive(Clone, Default)]
-pub struct Gone(Arc<Told>);
-
-#[derive(Default)]
-struct Told {
-    is_gone: AtomicBool,
-    looks: AtomicUsize,
-}
-
-impl Gone {
-    pub fn is_gone(&self) -> bool {
-        self.0.is_gone.load(Ordering::Acquire)
-    }
-
-    /// Takes note that a body which a server sends has been asked for more.
-    pub fn look(&self) {
-        self.0.looks.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How often one has.
-    pub fn looks(&self) -> usize {
-        self.0.looks.load(Ordering::Relaxed)
-    }
-}
-
 /// The data of one component's store.
 pub struct State {
     pub limiter: Limiter,
@@ -253,7 +216,7 @@ impl State {
 /// What the guest has said is not lost, however its call ends.
 impl Drop for State {
     fn drop(&mut self) {
-        self.gone.0.is_gone.store(true, Ordering::Release);
+        self.gone.set();
         self.hooks.cut();
         self.end_log();
     }

@@ -7,34 +7,27 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use http::header::CONTENT_LENGTH;
 use http::uri::{Authority, Scheme};
-use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty};
+use http::{HeaderName, HeaderValue, Method, Uri};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use wasmtime_wasi_http::Error;
 
 use super::body::{Arriving, Departing, Watch};
 use super::concurrent::Arrival;
-use super::departure::Departure;
 use super::head::Head;
 use super::instance::Called;
+use super::terms::{AFTERWARDS_MAX, Broken, Ended, Pool, Terms};
 use super::{ComponentInstance, Gone, Seat};
 use crate::guest::ends::{judge, log_end};
-use crate::guest::flow::Flow;
-use crate::guest::instance::Instance;
-use crate::guest::lane::Movable;
-use crate::guest::meter::Meter;
-use crate::guest::{About, Guest, Pool, header};
-use crate::message::progress::{Deadline, Progress};
-use crate::message::{BASE_PATH, Reject, Request, RequestId, Response, ResponseBody};
+use crate::guest::schedule::{Flow, Meter, Movable};
+use crate::guest::{About, Guest, header};
+use crate::message::progress::Progress;
+use crate::message::{BASE_PATH, Reject, Request, RequestId};
 use crate::outbound::{Circle, Trail};
 
-/// How long a guest may go on once its response is complete, or all of them.
-pub const AFTERWARDS_MAX: Duration = Duration::from_secs(10);
 /// How long the end of a call that has answered counts as near: who is told that memory is short
 /// waits for it.
 const NEAR_MAX: Duration = Duration::from_secs(1);
@@ -73,21 +66,11 @@ enum Call {
     Among(Seat),
 }
 
-/// How a call has ended: with the instance, if that is still good.
-pub type Ended = Result<Box<ComponentInstance>, Broken>;
-
-/// A call that came to a bad end. As long as its instance is there, a body that the guest has
-/// finished can be told from one that it has not.
-pub struct Broken {
-    pub reject: Reject,
-    pub instance: Option<Box<ComponentInstance>>,
-}
-
 /// How a call has ended, once it has. An instance that nobody takes is dropped as its pool drops
 /// one: that may take a while.
 pub(super) struct End {
     ended: Option<Ended>,
-    pool: Rc<Pool>,
+    pool: Rc<dyn Pool>,
 }
 
 impl End {
@@ -97,7 +80,7 @@ impl End {
             Ok(instance) => (Some(instance), None),
             Err(broken) => (broken.instance, Some(broken.reject)),
         };
-        dispose(&self.pool, instance);
+        dispose(&*self.pool, instance);
         reject
     }
 }
@@ -120,21 +103,11 @@ pub struct Visit {
     guest: usize,
     about: Arc<About>,
     id: RequestId,
-    method: Method,
-}
-
-/// What a visit is given, beside the request.
-pub struct Terms<K> {
-    pub pool: Rc<Pool>,
-    /// When the request began, and whether all the time since then was the guest's.
-    pub started: Instant,
-    pub waited: bool,
-    /// Is dropped when the call has ended.
-    pub keep: K,
+    pub(super) method: Method,
 }
 
 impl Visit {
-    /// Begins a request; [`Visit::response`] is to follow.
+    /// Begins a request; [`response`](super::response) is to follow.
     ///
     /// # Errors
     /// [`Reject::BadHost`] and the like, where the request cannot be handed to a component.
@@ -143,10 +116,6 @@ impl Visit {
         request: Box<Request>,
         terms: Terms<K>,
     ) -> Result<Self, Reject> {
-        if instance.is_shared() {
-            let seat = terms.pool.settle(instance);
-            return Self::join(seat, request, terms);
-        }
         let asked = Asked::new(&request);
         let (sender, head) = oneshot::channel();
         let trail = Trail::of(&request.headers).map_err(|Circle| Reject::Loop);
@@ -158,7 +127,7 @@ impl Visit {
         let handed = match handed {
             Ok(handed) => handed,
             Err(reject) => {
-                dispose(&terms.pool, Some(instance));
+                terms.pool.schedule().dispose(instance);
                 return Err(reject);
             }
         };
@@ -172,7 +141,7 @@ impl Visit {
         Ok(Self::new(call, asked, (head, gone), (whose, pool)))
     }
 
-    /// Begins a request in an instance that handles several; [`Visit::response`] is to follow.
+    /// Begins a request in an instance that handles several; [`response`](super::response) is to follow.
     ///
     /// # Errors
     /// As [`Visit::begin`].
@@ -205,47 +174,15 @@ impl Visit {
         call: Call,
         asked: Asked,
         (head, gone): (oneshot::Receiver<Head>, Gone),
-        ((guest, about), pool): ((usize, Arc<About>), Rc<Pool>),
+        ((guest, about), pool): ((usize, Arc<About>), Rc<dyn Pool>),
     ) -> Self {
         let Asked { id, method, watch, progress, flow } = asked;
         let end = End { ended: None, pool };
         Visit { call, end, head, gone, watch, progress, flow, guest, about, id, method }
     }
 
-    /// The guest's response. Its body may still be coming.
-    ///
-    /// # Errors
-    /// The instance is gone, and the reject says what the client is told.
-    pub async fn response(mut self, deadline: Instant) -> Result<Response, Reject> {
-        let deadline = Deadline::new(deadline, self.progress.clone());
-        let head = std::future::poll_fn(|cx| self.poll_head(cx));
-        let head = match deadline.within(head).await {
-            Some(Ok(head)) => head,
-            Some(Err(reject)) => return Err(self.blame(reject)),
-            None => {
-                self.log("no response before the deadline");
-                return Err(Reject::Deadline);
-            }
-        };
-        let (head, body) = head.into_parts();
-        let bodiless = self.method == Method::HEAD
-            || matches!(
-                head.status,
-                StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
-            );
-        let announced = head.headers.get(CONTENT_LENGTH).and_then(number);
-        let body = if bodiless {
-            drop(body);
-            self.leave();
-            ResponseBody::Stream(Box::pin(Empty::new().map_err(never)))
-        } else {
-            Departure::new(self, body, announced).settle()?
-        };
-        Ok(Response { status: head.status, headers: head.headers, body })
-    }
-
     /// Ready with the response's head, or where there will be none.
-    fn poll_head(
+    pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<http::Response<Departing>, Reject>> {
@@ -325,17 +262,17 @@ impl Visit {
         let Visit { call, mut end, guest, .. } = self;
         let pool = end.pool.clone();
         match end.ended.take() {
-            Some(Ok(instance)) => pool.give_back(Instance::Component(instance)),
-            Some(Err(Broken { instance, .. })) => dispose(&pool, instance),
+            Some(Ok(instance)) => pool.take_back(instance),
+            Some(Err(Broken { instance, .. })) => dispose(&*pool, instance),
             None => {
                 let call = match call {
                     Call::Alone(call) | Call::Answering(call) => call,
                     Call::Among(seat) => return seat.done(),
                 };
                 tokio::task::spawn_local(async move {
-                    match afterwards(&pool, guest, call).await {
-                        Some(Ok(instance)) => pool.give_back(Instance::Component(instance)),
-                        Some(Err(broken)) => dispose(&pool, broken.instance),
+                    match afterwards(&*pool, guest, call).await {
+                        Some(Ok(instance)) => pool.take_back(instance),
+                        Some(Err(broken)) => dispose(&*pool, broken.instance),
                         None => {}
                     }
                 });
@@ -346,11 +283,11 @@ impl Visit {
 
 /// The end of a call that has answered, unless it takes too long to come.
 async fn afterwards(
-    pool: &Pool,
+    pool: &dyn Pool,
     guest: usize,
     mut call: Pin<Box<dyn Future<Output = Ended>>>,
 ) -> Option<Ended> {
-    let mark = pool.pending_drops().mark_ending(guest);
+    let mark = pool.schedule().pending_drops().mark_ending(guest);
     if let Ok(ended) = timeout(NEAR_MAX, &mut call).await {
         return Some(ended);
     }
@@ -358,9 +295,9 @@ async fn afterwards(
     timeout(AFTERWARDS_MAX - NEAR_MAX, call).await.ok()
 }
 
-fn dispose(pool: &Pool, instance: Option<Box<ComponentInstance>>) {
+fn dispose(pool: &dyn Pool, instance: Option<Box<ComponentInstance>>) {
     if let Some(instance) = instance {
-        pool.dispose(Instance::Component(instance));
+        pool.schedule().dispose(instance);
     }
 }
 
@@ -372,14 +309,14 @@ async fn drive<K>(
     terms: Terms<K>,
 ) -> Ended {
     let Terms { pool, started, waited, keep: _keep } = terms;
-    let about = &guest.about;
-    let _out = pool.lend();
+    let (about, schedule) = (&guest.about, pool.schedule());
+    let _under_way = schedule.begin();
     let meter = Meter::new(&about.grants.limits, started).without_deadline().with_flow(flow);
-    let mut meter = meter.in_lanes(&pool, guest.id);
+    let mut meter = meter.in_lanes(schedule, guest.id);
     if waited {
         meter.resume();
     }
-    let running = pool.pulse().begin();
+    let running = schedule.pulse().begin();
     let ended = meter.call(call).await;
     drop(running);
     match ended {
@@ -424,12 +361,4 @@ fn standard(mut request: Box<Request>, asked: &Asked) -> Result<http::Request<Ar
     *standard.uri_mut() = Uri::from_parts(parts).map_err(|_| Reject::BadPath("not a path"))?;
     *standard.headers_mut() = headers;
     Ok(standard)
-}
-
-fn number(length: &HeaderValue) -> Option<u64> {
-    length.to_str().ok()?.parse().ok()
-}
-
-fn never(never: std::convert::Infallible) -> Reject {
-    match never {}
 }

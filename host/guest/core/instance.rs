@@ -1,8 +1,7 @@
 //! A core guest's sandbox: a store and an instance in it, and the calls of the http-wasm ABI.
 //!
 //! Owns the call. An instance is consumed by a call and comes back only if the guest ended well, so
-//! that one which trapped or overran cannot be used again. Of the pool it uses the lanes, and knows
-//! nothing of what is kept there.
+//! that one which trapped or overran cannot be used again.
 
 use std::sync::Arc;
 
@@ -10,17 +9,15 @@ use http::HeaderMap;
 use wasmtime::{Global, Store, TypedFunc, WasmParams, WasmResults};
 
 use super::store::{run_start, store};
+use crate::guest::Guest;
 use crate::guest::call::{BUFFER_RESPONSE, Call, Exchange, Phase};
 use crate::guest::core::Startup;
 use crate::guest::ends::{judge, log_end};
 use crate::guest::engine::QUANTUM_TICKS;
 use crate::guest::held::Held;
-use crate::guest::instance::Instance;
 use crate::guest::kept::Kept;
-use crate::guest::lane::Movable;
-use crate::guest::meter::Meter;
 use crate::guest::reset::{Baseline, RESETS_MAX};
-use crate::guest::{Guest, Pool};
+use crate::guest::schedule::{Bulky, Meter, Movable, Schedule};
 use crate::message::fields::compact;
 use crate::message::{Reject, Request, Response, ResponseBody};
 
@@ -122,11 +119,6 @@ impl CoreInstance {
         Ok(self)
     }
 
-    /// Bytes that are charged for what the host keeps for its request, beside bodies.
-    pub fn held_bytes(&self) -> usize {
-        self.store.data().held_bytes()
-    }
-
     /// Bytes of its memories, as large as they have become.
     pub fn memory_bytes(&self) -> usize {
         self.store.data().memory_bytes()
@@ -157,9 +149,9 @@ impl CoreInstance {
     pub fn request(
         self: Box<Self>,
         meter: &mut Meter<'_>,
-        pool: &Pool,
+        schedule: &Schedule,
     ) -> impl Future<Output = Result<(Box<CoreInstance>, Passed), Reject>> {
-        let called = self.enter(|it| (&mut it.store, &it.handle_request), (), meter, pool);
+        let called = self.enter(|it| (&mut it.store, &it.handle_request), (), meter, schedule);
         async move {
             let (instance, result) = called.await?;
             // The low half says "next", the high half is the context.
@@ -175,11 +167,11 @@ impl CoreInstance {
         function: Find<P, R>,
         params: P,
         meter: &mut Meter<'_>,
-        pool: &Pool,
+        schedule: &Schedule,
     ) -> impl Future<Output = Result<(Box<CoreInstance>, R), Reject>> {
         self.store.set_epoch_deadline(QUANTUM_TICKS);
         // The call may take the instance with it.
-        let about = pool.about(&self.guest);
+        let about = schedule.about(self.guest.id, &self.guest.about);
         let request = self.store.data().exchange.as_ref().map(|exchange| {
             meter.follow(exchange.request.body.progress());
             exchange.request.id
@@ -190,7 +182,7 @@ impl CoreInstance {
             (self, result)
         });
         async move {
-            let running = pool.pulse().begin();
+            let running = schedule.pulse().begin();
             let ended = meter.call(call).await;
             drop(running);
             match ended {
@@ -201,7 +193,7 @@ impl CoreInstance {
                     match judge(&instance.guest.about, request, result) {
                         Ok(result) => Ok((instance, result)),
                         Err(reject) => {
-                            pool.dispose(Instance::Core(instance));
+                            schedule.dispose(instance);
                             Err(reject)
                         }
                     }
@@ -263,7 +255,7 @@ impl CoreInstance {
         answer: Answer,
         context: i32,
         meter: &mut Meter<'_>,
-        pool: &Pool,
+        schedule: &Schedule,
     ) -> Result<(Box<CoreInstance>, Response), Reject> {
         if !self.find_handle_response() {
             return Ok((self, answer.response));
@@ -279,7 +271,7 @@ impl CoreInstance {
         let params = (context, is_error);
         let function: Find<_, _> =
             |it| (&mut it.store, it.handle_response.as_ref().expect("it was found just now"));
-        let (mut instance, ()) = self.enter(function, params, meter, pool).await?;
+        let (mut instance, ()) = self.enter(function, params, meter, schedule).await?;
         let response = respond(instance.take_exchange());
         Ok(match stream {
             Some(body) => (instance, Response { body, ..response }),
@@ -301,6 +293,12 @@ impl CoreInstance {
         let call = self.store.data_mut();
         call.end_log();
         call.exchange.take().expect("the exchange was put there for this call")
+    }
+}
+
+impl Bulky for CoreInstance {
+    fn bytes(&self) -> usize {
+        self.memory_bytes() + self.store.data().held_bytes()
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Pool, RENEW_MAX};
-use crate::guest::usage::Length;
+use crate::guest::schedule::Length;
 use crate::guest::{Guest, Instance};
 use crate::message::{Reject, RequestId};
 
@@ -22,14 +22,6 @@ const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(25);
 const STARTS_MAX: u32 = 16;
 
 impl Pool {
-    /// What making an instance of a guest is like. Beside long calls it is nothing.
-    pub fn making(&self, guest: &Guest) -> Length {
-        self.note(guest.id, |usage| match usage.length() {
-            Length::Long => Length::Long,
-            _ => usage.making(),
-        })
-    }
-
     /// Makes an instance for a request that waits for it. Where memory or places are short it waits
     /// for others to give some back: a little for memory, and as in a queue for a place, but not
     /// past the deadline of the request, of which it is told when it came.
@@ -79,13 +71,13 @@ impl Pool {
     ) -> Result<Instance, Reject> {
         // To make one may change the address space, and who does that waits for those that do so in
         // the slow lane, where long calls give their memories back. Who is heavy waits for a turn.
-        let takes_turns = matches!(self.making(guest), Length::Heavy | Length::Long);
+        let takes_turns = matches!(self.schedule.making(guest.id), Length::Heavy | Length::Long);
         if guest.runs_startup() || takes_turns {
             let _start = Start::begin(self, guest.id);
-            return Instance::make(guest.clone(), self, request).await;
+            return Instance::make(guest.clone(), &self.schedule, request).await;
         }
-        let _running = self.pulse.begin();
-        Instance::make_now(guest.clone(), self, request.map(|(id, _)| id))
+        let _running = self.schedule.pulse().begin();
+        Instance::make_now(guest.clone(), &self.schedule, request.map(|(id, _)| id))
     }
 
     /// Has an instance made in the place of one that was used, whose start-up code may run long or
@@ -97,8 +89,8 @@ impl Pool {
         let start = Start::begin(self.clone(), guest.id);
         tokio::task::spawn_local(async move {
             let pool = &start.pool;
-            let _out = pool.lend();
-            if let Ok(instance) = Instance::make(guest, pool, None).await {
+            let _under_way = pool.schedule.begin();
+            if let Ok(instance) = Instance::make(guest, &pool.schedule, None).await {
                 pool.put(instance);
             }
         });

@@ -5,8 +5,11 @@ use std::task::Poll;
 
 use wasmtime::Linker;
 
-use super::abi::{Guest, Result, parts, store};
-use super::pipe::{Copying, Giver, Promise, Reader, Stream, Taker, Value, Writer, copy, go_on};
+use super::abi::{Guest, parts};
+use super::ends::{Copying, Giver, Promise, Reader, Stream, Taker, Value, Writer};
+use super::lower::store;
+use super::memory::Result;
+use super::pipe::{copy, go_on};
 use super::pipe::{look, meet, pass};
 use super::tasks::{
     Copied, Event, SENT_READ, SENT_WRITE, SET, STREAM_READ, STREAM_WRITE, TIMER, TRAILERS_READ,

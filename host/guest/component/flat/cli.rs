@@ -10,7 +10,9 @@ use wasmtime_wasi::p2::bindings::cli::{environment, exit, stderr, stdin, stdout}
 use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
 use wasmtime_wasi::p2::bindings::random::{insecure, random};
 
-use super::abi::{Guest, List, Result, flag, give, give_all, parts};
+use super::abi::{Guest, give, give_all, parts};
+use super::lower::List;
+use super::memory::{Result, flag};
 use crate::guest::component::State;
 use crate::guest::component::random::{CHEAP, SECURE, Source, bytes};
 use crate::guest::core::misuse;

@@ -6,12 +6,13 @@ use wasmtime::Linker;
 use wasmtime_wasi::clocks::WasiClocksView as _;
 use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
 
-use super::abi::{Guest, Result};
+use super::abi::Guest;
 use super::cli::{Version, add_alike};
+use super::memory::Result;
 use super::tasks::STARTED;
 use crate::guest::component::State;
 use crate::guest::component::flatten::ASYNC;
-use crate::guest::component::state::RANDOM_BYTES_MAX;
+use crate::guest::component::limits::RANDOM_BYTES_MAX;
 
 const MONOTONIC: &str = "wasi:clocks/monotonic-clock@0.3";
 

@@ -2,7 +2,9 @@
 
 use wasmtime::Linker;
 
-use super::abi::{At, Guest, Layout, List, Lower, Result, give_all, parts, string};
+use super::abi::{Guest, give_all, parts};
+use super::lower::{At, Layout, List, Lower};
+use super::memory::{Result, string};
 use crate::guest::component::State;
 use crate::guest::component::config::CONFIG;
 

@@ -6,7 +6,8 @@ use wasmtime_wasi_http::p2::bindings::http::types::{
 
 use wasmtime_wasi_http::FieldMapError;
 
-use super::abi::{At, Layout, Lower, Result, flag, string};
+use super::lower::{At, Layout, Lower};
+use super::memory::{Result, flag, string};
 use crate::guest::core::misuse;
 
 /// What a guest is told of a change of fields that was refused.

@@ -3,11 +3,13 @@
 use wasmtime::Linker;
 use wasmtime_wasi_http::{FieldMap, FieldMapError, WasiHttpHooks};
 
-use super::abi::{Guest, List, Result, give_all, list, lists, pairs, parts, store, string};
+use super::abi::{Guest, give_all, parts};
 use super::error::Refusal;
+use super::lower::{List, store};
+use super::memory::{Result, list, lists, pairs, string};
 use crate::guest::component::State;
-use crate::guest::component::held::content;
-use crate::guest::component::state::FIELD_BYTES_MAX;
+use crate::guest::component::holdings::content;
+use crate::guest::component::limits::FIELD_BYTES_MAX;
 use crate::guest::header::FIELD_BYTES;
 
 /// Adds them to this interface, with the name that it has for the function which gives all of them.

@@ -17,11 +17,14 @@ use wasmtime_wasi_http::p2::types::{
 };
 use wasmtime_wasi_http::{FieldMap, WasiHttpView as _};
 
-use super::abi::{At, Guest, Held, Layout, Lower, Own, Result, flag, give, give_all, parts};
+use super::abi::{Guest, Own, give, give_all, parts};
 use super::error::Flattened;
 use super::fields;
+use super::handles::Held;
+use super::lower::{At, Layout, Lower};
+use super::memory::{Result, flag};
 use super::shapes::{TYPES, add_drop, add_end, add_maker, add_part, add_part_once, add_value};
-use crate::guest::component::{State, outgoing_body};
+use crate::guest::component::{State, outgoing};
 use crate::guest::core::misuse;
 
 impl Held for FieldMap {
@@ -205,7 +208,7 @@ fn add_response(linker: &mut Linker<State>) -> Result<()> {
         "[method]outgoing-response.headers",
         |http, it: Resource<OutgoingResponse>| HostOutgoingResponse::headers(http, it),
     )?;
-    add_end(linker, "[method]outgoing-response.body", outgoing_body::of_response)?;
+    add_end(linker, "[method]outgoing-response.body", outgoing::of_response)?;
     linker.func_wrap(TYPES, "[static]response-outparam.set", set_response)?;
     linker.func_wrap(
         TYPES,
@@ -241,7 +244,7 @@ fn set_response(
 }
 
 fn add_response_body(linker: &mut Linker<State>) -> Result<()> {
-    add_end(linker, "[method]outgoing-body.write", outgoing_body::write)?;
+    add_end(linker, "[method]outgoing-body.write", outgoing::write)?;
     linker.func_wrap(
         TYPES,
         "[static]outgoing-body.finish",

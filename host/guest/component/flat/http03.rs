@@ -9,14 +9,16 @@ use wasmtime::component::Resource;
 use wasmtime_wasi_http::p2::bindings::http::types::{Method as ShownMethod, Scheme as ShownScheme};
 use wasmtime_wasi_http::{Error, FieldMap};
 
-use super::abi::{Guest, Held, Lower, Result, flag, give, give_all, parts, store};
+use super::abi::{Guest, give, give_all, parts};
 use super::builtins::{drop_reader, drop_taker};
+use super::ends::{Copying, Giver, Inlet, Promise, Reader, Stream, Taker, Value, Writer};
 use super::error::{FieldsError, Flattened};
 use super::fields::{self, put, take};
+use super::handles::Held;
+use super::lower::{Lower, store};
+use super::memory::{Result, flag};
 use super::outlet::outlet;
-use super::pipe::{
-    Copying, Giver, Inlet, Promise, Reader, Stream, Taker, Value, Writer, go_on, meet,
-};
+use super::pipe::{go_on, meet};
 use super::tasks::{SENT_READ, STREAM_READ, TRAILERS_READ};
 use crate::guest::component::State;
 use crate::guest::component::body::{Arriving, Departing};

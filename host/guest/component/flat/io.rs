@@ -9,12 +9,12 @@ use wasmtime_wasi_io::bindings::wasi::io::streams::{
 use wasmtime_wasi_io::poll::DynPollable;
 use wasmtime_wasi_io::streams::{DynInputStream, DynOutputStream, Error, StreamError};
 
-use super::abi::{
-    At, Guest, Held, Layout, List, Lower, Own, Result, aligned, at_once, give, give_all, list,
-    parts, range,
-};
+use super::abi::{Guest, Own, at_once, give, give_all, parts};
+use super::handles::Held;
+use super::lower::{At, Layout, List, Lower};
+use super::memory::{Result, aligned, list, range};
 use crate::guest::component::State;
-use crate::guest::component::state::HANDLES_MAX;
+use crate::guest::component::limits::HANDLES_MAX;
 use crate::guest::core::misuse;
 
 impl Held for Error {

@@ -14,11 +14,13 @@ use wasmtime_wasi_http::p2::types::{
 use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiHttpView as _};
 use wasmtime_wasi_io::streams::Error;
 
-use super::abi::{Guest, Held, Own, Result, flag, give, give_all, owned, parts, string};
+use super::abi::{Guest, Own, give, give_all, owned, parts};
+use super::handles::Held;
+use super::memory::{Result, flag, string};
 use super::shapes::TYPES;
 use super::shapes::{add_drop, add_end, add_maker, add_part, add_part_once, add_value};
 use crate::guest::component::codes::error_code;
-use crate::guest::component::{State, outgoing_body};
+use crate::guest::component::{State, outgoing};
 use crate::guest::core::misuse;
 
 impl Held for OutgoingRequest {
@@ -52,7 +54,7 @@ fn add_request(linker: &mut Linker<State>) -> Result<()> {
     add_part(linker, "[method]outgoing-request.headers", |http, it: Resource<OutgoingRequest>| {
         HostOutgoingRequest::headers(http, it)
     })?;
-    add_end(linker, "[method]outgoing-request.body", outgoing_body::of_request)?;
+    add_end(linker, "[method]outgoing-request.body", outgoing::of_request)?;
     add_value(linker, "[method]outgoing-request.method", |http, it: Resource<OutgoingRequest>| {
         HostOutgoingRequest::method(http, it)
     })?;

@@ -1,188 +1,26 @@
-//! The two ends of a stream of bytes and of a future, and what happens where they meet.
+//! What happens where the two ends of a stream of bytes or of a future meet.
 //!
-//! An end is the guest's or the host's. Owns the copying between a guest's memory and a request's
-//! or a response's body.
+//! Owns the copying between a guest's memory and a request's or a response's body.
 
-use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::{Body, Frame};
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{Error, FieldMap};
 
-use super::abi::{Result, flag, range, store};
+use super::ends::{Giver, Promise, Reader, Stream, Taker, Value, Writer};
 use super::error::Flattened;
-use super::outlet::{Fate, Outlet, Watch};
+use super::lower::store;
+use super::memory::{Result, flag, range};
+use super::outlet::Fate;
 use super::tasks::{BLOCKED, Copied, Event, Tasks};
 use crate::guest::component::State;
-use crate::guest::component::body::Arriving;
-use crate::guest::component::hooks::CHUNK_BYTES_MAX;
+use crate::guest::component::limits::CHUNK_BYTES_MAX;
 use crate::guest::core::misuse;
-
-/// A stream of bytes.
-pub struct Stream {
-    pub writer: Writer,
-    pub reader: Reader,
-}
-
-/// Who writes to a stream.
-pub enum Writer {
-    Guest(Copying),
-    Request(Box<Inlet>),
-    Gone,
-}
-
-/// Who reads from a stream.
-pub enum Reader {
-    Guest(Copying),
-    /// Somebody in the host who does not read yet.
-    Held,
-    Response(Arc<Outlet>),
-    Gone,
-}
-
-/// A guest's end, and the part of its memory that waits to be copied.
-#[derive(Clone, Copy)]
-pub struct Copying {
-    pub handle: u32,
-    pub buffer: Option<(u32, u32)>,
-}
-
-/// A request's body as the guest gets it.
-pub struct Inlet {
-    pub body: Arriving,
-    rest: Bytes,
-    /// The future of its trailers, until that has its value: then its place may be another one's.
-    trailers: Option<u32>,
-    has_ended: bool,
-}
-
-/// A future of one value.
-pub struct Promise {
-    pub writer: Giver,
-    pub reader: Taker,
-}
-
-/// Who gives the value.
-pub enum Giver {
-    Guest(Copying),
-    Value(Value),
-    /// It is to follow.
-    Host,
-    /// It is what becomes of a response's body.
-    Response(Watch),
-    Gone,
-}
-
-/// Who takes the value.
-pub enum Taker {
-    Guest(Copying),
-    /// Somebody in the host who does not look yet.
-    Held,
-    /// It is the end of a response.
-    Response(Arc<Outlet>),
-    /// Nobody cares.
-    Ignored,
-    Gone,
-}
-
-/// A value that the host gives.
-pub enum Value {
-    Sent(Result<(), ErrorCode>),
-    Trailers(Result<Option<HeaderMap>, ErrorCode>),
-}
 
 /// Bytes of either value in memory.
 const VALUE_BYTES: u32 = 40;
-
-impl Copying {
-    pub fn new(handle: u32) -> Self {
-        Copying { handle, buffer: None }
-    }
-}
-
-impl Stream {
-    /// The guest's end to read from, or to write to.
-    ///
-    /// # Errors
-    /// That end is the host's.
-    pub fn end(&mut self, is_read: bool) -> Result<&mut Copying> {
-        match (is_read, &mut self.writer, &mut self.reader) {
-            (true, _, Reader::Guest(end)) | (false, Writer::Guest(end), _) => Ok(end),
-            _ => Err(misuse("a stream is used that is not the guest's")),
-        }
-    }
-}
-
-impl Inlet {
-    pub fn new(body: Arriving, trailers: u32) -> Self {
-        Inlet { body, rest: Bytes::new(), trailers: Some(trailers), has_ended: false }
-    }
-
-    /// The future of its trailers, to be given its value.
-    pub fn take_trailers(&mut self) -> Option<u32> {
-        self.trailers.take()
-    }
-
-    /// What is left of it, to be sent on.
-    pub fn into_body(self) -> Rest {
-        Rest { rest: self.rest, body: self.body }
-    }
-
-    /// Ready when there is something to read, or with what the trailers are.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Value>> {
-        while self.rest.is_empty() && !self.has_ended {
-            let end = match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        self.rest = data;
-                        continue;
-                    }
-                    Err(frame) => Ok(frame.into_trailers().ok()),
-                },
-                Some(Err(error)) => Err(code(&error)),
-                None => Ok(None),
-            };
-            self.has_ended = true;
-            return Poll::Ready(Some(Value::Trailers(end)));
-        }
-        Poll::Ready(None)
-    }
-}
-
-/// A request's body that goes back as the response's.
-pub struct Rest {
-    rest: Bytes,
-    body: Arriving,
-}
-
-impl Body for Rest {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if self.rest.is_empty() {
-            return Pin::new(&mut self.body).poll_frame(cx);
-        }
-        Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.rest)))))
-    }
-}
-
-/// What the guest is told of a request's body that came to a bad end.
-fn code(error: &Error) -> ErrorCode {
-    match error {
-        Error::HttpRequestBodySize(size) => ErrorCode::HttpRequestBodySize(*size),
-        Error::ConnectionReadTimeout => ErrorCode::ConnectionReadTimeout,
-        Error::ConnectionTerminated => ErrorCode::ConnectionTerminated,
-        _ => ErrorCode::HttpProtocolError,
-    }
-}
 
 /// Copies to or from a guest's end, at once if that is possible.
 pub fn copy(

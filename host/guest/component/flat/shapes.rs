@@ -4,7 +4,10 @@ use wasmtime::Linker;
 use wasmtime::component::Resource;
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView as _};
 
-use super::abi::{Guest, Held, Lower, Result, give, give_all, owned};
+use super::abi::{Guest, give, give_all, owned};
+use super::handles::Held;
+use super::lower::Lower;
+use super::memory::Result;
 use crate::guest::component::State;
 
 /// The interface of the resources of wasi:http 0.2.

@@ -11,8 +11,9 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
-use super::abi::{Handles, Result};
-use super::pipe::{Promise, Reader, Stream, Taker};
+use super::ends::{Promise, Reader, Stream, Taker};
+use super::handles::Handles;
+use super::memory::Result;
 use crate::guest::component::head::Head;
 use crate::guest::core::misuse;
 use crate::message::RequestId;

@@ -26,9 +26,9 @@ use tokio::runtime::Handle;
 
 pub use queue::Payer;
 
-use super::allocator;
 use super::cpu::cpu_time;
-use super::engine::prepare_thread;
+use crate::guest::allocator;
+use crate::guest::engine::prepare_thread;
 use crate::message::Reject;
 use queue::{Job, Message, Queue, Ticket, Turn};
 

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
-use super::Pool;
 use super::cpu::cpu_time;
 use super::flow::Flow;
 use super::lane::{Movable, Moved};
 use super::run_queue::Turn;
 use super::usage::{LONG, Length};
+use super::worker::Schedule;
 use crate::grants::Limits;
 use crate::message::Reject;
 use crate::message::progress::{Deadline, Progress};
@@ -43,7 +43,7 @@ pub struct Meter<'a> {
     /// Bytes of bodies that its call has moved.
     flow: Option<Flow>,
     /// Where a call that outlasts its quantum is handed over, and the id of its guest.
-    lanes: Option<(&'a Pool, usize)>,
+    lanes: Option<(&'a Schedule, usize)>,
     /// What the call is like, where it is none by which the guest's calls can be judged.
     unnoted: Option<Unnoted>,
     /// Whether it ends calls at the deadline.
@@ -70,7 +70,7 @@ enum Place<'a, T: Send + 'static> {
 /// nobody knows how much memory it has.
 struct Here<'a, T: Send + 'static> {
     call: Option<Movable<T>>,
-    pool: Option<&'a Pool>,
+    schedule: Option<&'a Schedule>,
     /// Its place in the run queue, while it waits for a turn or has it.
     turn: Option<Turn>,
 }
@@ -79,15 +79,15 @@ impl<T: Send + 'static> Here<'_, T> {
     /// Whether it is the turn of this call, which is one of a guest whose calls are heavy.
     /// `slice` is what it is expected to take, where that is not what the guest's calls do.
     fn poll_turn(&mut self, guest: usize, slice: Option<Duration>, cx: &Context<'_>) -> bool {
-        let Some(pool) = self.pool else { return true };
-        self.turn.get_or_insert_with(|| pool.join_run_queue(guest, slice, cx)).poll(cx)
+        let Some(schedule) = self.schedule else { return true };
+        self.turn.get_or_insert_with(|| schedule.join_run_queue(guest, slice, cx)).poll(cx)
     }
 }
 
 impl<T: Send + 'static> Drop for Here<'_, T> {
     fn drop(&mut self) {
-        if let (Some(call), Some(pool)) = (self.call.take(), self.pool) {
-            pool.lane().discard(call);
+        if let (Some(call), Some(schedule)) = (self.call.take(), self.schedule) {
+            schedule.lane().discard(call);
         }
     }
 }
@@ -111,8 +111,8 @@ impl<'a> Meter<'a> {
 
     /// Has calls of this guest go on in the slow lane when they have used up their quantum, if
     /// there is one.
-    pub fn in_lanes(mut self, pool: &'a Pool, guest: usize) -> Self {
-        self.lanes = pool.lane().has_threads().then_some((pool, guest));
+    pub fn in_lanes(mut self, schedule: &'a Schedule, guest: usize) -> Self {
+        self.lanes = schedule.lane().has_threads().then_some((schedule, guest));
         self
     }
 
@@ -179,8 +179,8 @@ impl<'a> Meter<'a> {
         call: Movable<T>,
     ) -> impl Future<Output = Result<T, Reject>> {
         let mut clock = self.clock();
-        let length = self.lanes.map_or(Length::Short, |(pool, guest)| {
-            self.unnoted.map_or_else(|| pool.length(guest), |unnoted| unnoted.length)
+        let length = self.lanes.map_or(Length::Short, |(schedule, guest)| {
+            self.unnoted.map_or_else(|| schedule.length(guest), |unnoted| unnoted.length)
         });
         if length != Length::Short {
             // On a busy machine others have had the core, too: that makes no short call long twice.
@@ -231,8 +231,8 @@ impl<'a> Meter<'a> {
             {
                 let used = ended.as_ref().map_or(QUANTUM, |(_, used)| *used);
                 self.charge(used);
-                if let Some((pool, guest)) = self.lanes {
-                    pool.line(guest).leave();
+                if let Some((schedule, guest)) = self.lanes {
+                    schedule.line(guest).leave();
                 }
                 if is_long {
                     self.note_call(used >= LONG);
@@ -271,54 +271,54 @@ impl<'a> Meter<'a> {
     }
 
     fn keep<T: Send + 'static>(&self, call: Movable<T>) -> Place<'a, T> {
-        let pool = self.lanes.map(|(pool, _)| pool);
-        Place::Fast(Here { call: Some(call), pool, turn: None })
+        let schedule = self.lanes.map(|(schedule, _)| schedule);
+        Place::Fast(Here { call: Some(call), schedule, turn: None })
     }
 
     fn hand_over<T: Send + 'static>(&self, call: Movable<T>) -> Place<'a, T> {
-        let Some((pool, guest)) = self.lanes else { return self.keep(call) };
+        let Some((schedule, guest)) = self.lanes else { return self.keep(call) };
         let cpu_left = self.cpu_max.saturating_sub(self.cpu_used);
-        let runnable = pool.line(guest).runnable();
-        Place::Slow(pool.lane().hand_over(pool.payer(guest), call, cpu_left, runnable))
+        let runnable = schedule.line(guest).runnable();
+        Place::Slow(schedule.lane().hand_over(schedule.payer(guest), call, cpu_left, runnable))
     }
 
     /// Takes note of a call that has ended here, with its last slice if that was measured. One in
     /// which the clock has ticked has the next ones looked at more closely: others may have had the
     /// core.
     fn note_end(&self, slice: Option<Duration>, begun: u32) {
-        let Some((pool, guest)) = self.lanes.filter(|_| self.unnoted.is_none()) else { return };
+        let Some((schedule, guest)) = self.lanes.filter(|_| self.unnoted.is_none()) else { return };
         if let Some(used) = slice {
-            pool.note_slice(guest, used);
+            schedule.note_slice(guest, used);
             return self.note_call(self.own_used >= LONG);
         }
-        let ticks = pool.pulse().ticks().wrapping_sub(begun);
+        let ticks = schedule.pulse().ticks().wrapping_sub(begun);
         if ticks > 0 {
-            pool.note(guest, |usage| usage.note_ticks(ticks));
+            schedule.note(guest, |usage| usage.note_ticks(ticks));
         }
     }
 
     fn ticks(&self) -> u32 {
-        self.lanes.map_or(0, |(pool, _)| pool.pulse().ticks())
+        self.lanes.map_or(0, |(schedule, _)| schedule.pulse().ticks())
     }
 
     /// Takes note of a slice in this lane, after which the call goes on. Whether it waits for a
     /// turn before the next.
     fn note_slice(&self, used: Duration, is_measured: bool) -> bool {
-        let Some((pool, guest)) = self.lanes else { return false };
+        let Some((schedule, guest)) = self.lanes else { return false };
         if let Some(unnoted) = self.unnoted {
             return unnoted.length == Length::Heavy;
         }
         if is_measured {
-            return pool.note_slice(guest, used) == Length::Heavy;
+            return schedule.note_slice(guest, used) == Length::Heavy;
         }
-        pool.note(guest, |usage| usage.suspect(used));
+        schedule.note(guest, |usage| usage.suspect(used));
         false
     }
 
     /// Takes note of whether a call has outlasted the quantum.
     fn note_call(&self, is_long: bool) {
-        if let Some((pool, guest)) = self.lanes.filter(|_| self.unnoted.is_none()) {
-            pool.note(guest, |usage| usage.note_call(is_long));
+        if let Some((schedule, guest)) = self.lanes.filter(|_| self.unnoted.is_none()) {
+            schedule.note(guest, |usage| usage.note_call(is_long));
         }
     }
 

@@ -3,6 +3,7 @@
 //! Owns one set of counters per worker, written by that worker alone and read by anyone. Each is
 //! declared once. Does not know what the rejects mean that it counts by number.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,6 +19,7 @@ macro_rules! counters {
             $(#[doc = $help] pub $name: Counter,)*
             /// The last question for counts that this worker has answered.
             pub published: Counter,
+            pub reasons: Reasons,
             rejects: Box<[Counter]>,
         }
 
@@ -26,6 +28,7 @@ macro_rules! counters {
                 Counters {
                     $($name: Counter::default(),)*
                     published: Counter::default(),
+                    reasons: Reasons::default(),
                     rejects: (0..rejects).map(|_| Counter::default()).collect(),
                 }
             }
@@ -46,6 +49,65 @@ macro_rules! counters {
             }
         }
     };
+}
+
+/// Declares counts of one kind of event by the reason: what each is, in the order of their names.
+macro_rules! reasons {
+    ($($group:ident: $type:ident, $unit:literal, $help:literal {
+        $($name:ident: $what:literal,)*
+    })*) => {
+        $(
+            #[doc = $help]
+            #[derive(Default)]
+            pub struct $type {
+                $(#[doc = $what] pub $name: Counter,)*
+            }
+        )*
+
+        /// What a worker counts by the reason.
+        #[derive(Default)]
+        pub struct Reasons {
+            $(#[doc = $help] pub $group: $type,)*
+        }
+
+        impl Metrics {
+            fn put_reasons(&self, status: &mut Status) {
+                $({
+                    static METRIC: Metric = Metric {
+                        name: stringify!($group),
+                        kind: Kind::Counter,
+                        unit: $unit,
+                        help: $help,
+                    };
+                    let counts = vec![$((
+                        stringify!($name),
+                        sum(self.all().map(|it| it.reasons.$group.$name.get())),
+                    ),)*];
+                    status.put(&METRIC, Value::ByReason(counts));
+                })*
+            }
+        }
+    };
+}
+
+reasons! {
+    calls: Calls, "calls", "Calls of guests, by where they have run." {
+        fast: "Begun on their worker's thread.",
+        moved: "Of these, gone on in the slow lane, as they had used up their quantum.",
+        slow: "Begun in the slow lane, as their guest's calls are long.",
+        queued: "Waited in line until they could begin, as many of their guest's long calls ran.",
+        turns: "Waited for their turn on their worker's thread, as their guest's calls are heavy.",
+    }
+    instances: Instances, "instances", "Instances, by what has become of them." {
+        made: "Made.",
+        reset: "Put back into the state in which they were made.",
+        reused: "Kept as they were, for another request.",
+        evicted: "Dropped for those of a guest that is asked for more.",
+        retired: "Dropped because their guest is served no more.",
+        relieved: "Dropped because memory or places were short.",
+        spent: "Dropped because they had had their requests, or had grown too much.",
+        unwanted: "Not kept, because other guests are asked for more.",
+    }
 }
 
 counters! {
@@ -114,6 +176,21 @@ impl Counters {
     }
 }
 
+/// One worker's counters.
+#[derive(Clone)]
+pub struct OfWorker {
+    metrics: Metrics,
+    index: usize,
+}
+
+impl Deref for OfWorker {
+    type Target = Counters;
+
+    fn deref(&self) -> &Counters {
+        self.metrics.worker(self.index)
+    }
+}
+
 /// The counters of all workers.
 #[derive(Clone)]
 pub struct Metrics {
@@ -132,6 +209,11 @@ impl Metrics {
         &self.counters[index]
     }
 
+    /// The same, to be kept.
+    pub fn of_worker(&self, index: usize) -> OfWorker {
+        OfWorker { metrics: self.clone(), index }
+    }
+
     /// The counters of every worker.
     pub fn all(&self) -> impl Iterator<Item = &Counters> {
         self.counters.iter()
@@ -147,5 +229,6 @@ impl Metrics {
         let rejects = self.reject_names.iter().enumerate().map(|(at, name)| (*name, count(at)));
         let rejects = rejects.filter(|(_, count)| *count > 0).collect();
         status.put(&REJECTS, Value::ByReason(rejects));
+        self.put_reasons(status);
     }
 }

@@ -23,6 +23,7 @@ use guesthouse::guest::schedule::{Lane, Meter, Schedule};
 use guesthouse::guest::slots::{ENGINES, ReadyMax};
 use guesthouse::guest::{Guest, Instance, Pool};
 use guesthouse::message::{Request, Response};
+use guesthouse::metrics::Metrics;
 use guesthouse::outbound::{self, Outbound};
 use http::{HeaderMap, StatusCode};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
@@ -185,7 +186,8 @@ impl Maker {
         // What it is told is done after each request: how long a runtime takes to come to it
         // depends on what else there is to do.
         let work = Rc::default();
-        let schedule = Rc::new(Schedule::new(pulse, house.lane.entry()));
+        let schedule =
+            Rc::new(Schedule::new(pulse, house.lane.entry(), Metrics::new(1, &[]).of_worker(0)));
         let ready_max = ReadyMax { all: READY_MAX, by_engine: [READY_MAX; ENGINES] };
         let pool = Rc::new(Pool::new(schedule.clone(), door, memory, ready_max, work));
         // On a busy machine a short call can look like one that has to wait for its turn.

@@ -67,6 +67,7 @@ impl Instance {
                 if runs_startup {
                     note_start(&about);
                 }
+                schedule.reasons().instances.made.add(1);
                 Ok(instance)
             }
             Ok(Err(error)) => {
@@ -131,6 +132,7 @@ impl Instance {
         let made = Self::instantiate_now(guest);
         let used = begun.used();
         schedule.note(id, |usage| usage.note_making(used, is_measured));
+        let made = made.inspect(|_| schedule.reasons().instances.made.add(1));
         made.map_err(|error| {
             let reject = refusal(&about, &error);
             if is_full(reject) {

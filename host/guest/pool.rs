@@ -22,6 +22,7 @@ use super::shelves::Shelves;
 use super::slots::{CONCURRENT_ENGINE, ReadyMax};
 use super::{Guest, Instance};
 use crate::grants::Isolation;
+use crate::metrics;
 use crate::outbound::Door;
 
 /// Retired instances among which one of a certain guest is looked for.
@@ -58,7 +59,7 @@ impl Pool {
         work: Rc<Notify>,
     ) -> Self {
         Pool {
-            shelves: RefCell::new(Shelves::new(ready_max, memory.clone())),
+            shelves: RefCell::new(Shelves::new(ready_max, memory.clone(), schedule.clone())),
             retired: RefCell::default(),
             schedule,
             door,
@@ -75,7 +76,7 @@ impl Pool {
     }
 
     /// Instances that are ready, and waiting to be renewed.
-    pub fn counts(&self) -> (usize, usize) {
+    pub fn held(&self) -> (usize, usize) {
         (self.shelves.borrow().ready, self.retired.borrow().len())
     }
 
@@ -139,7 +140,7 @@ impl Pool {
             retired.swap_remove(at)
         };
         let is_warm = self.shelves.borrow().is_warm(guest.id);
-        instance.reset(is_warm).ok()
+        instance.reset(is_warm).ok().inspect(|_| self.counts().reset.add(1))
     }
 
     /// Has the ready instances dropped of guests that are served no more.
@@ -189,10 +190,17 @@ impl Pool {
     pub fn give_back(&self, mut instance: Instance) {
         let isolation = instance.guest().about.grants.isolation;
         match isolation {
-            Isolation::Reuse if instance.is_spent() => self.schedule.dispose(instance),
-            Isolation::Reuse => self.put(instance),
+            Isolation::Reuse if instance.is_spent() => {
+                self.counts().spent.add(1);
+                self.schedule.dispose(instance);
+            }
+            Isolation::Reuse => {
+                self.counts().reused.add(1);
+                self.put(instance);
+            }
             // Others want its memory, and what is large is not reset.
             Isolation::Fresh if self.memory.is_tight() && instance.is_large() => {
+                self.counts().relieved.add(1);
                 self.schedule.dispose(instance);
             }
             Isolation::Fresh => {
@@ -238,6 +246,7 @@ impl Pool {
             let is_warm = {
                 let mut shelves = self.shelves.borrow_mut();
                 if !shelves.make_room(instance.guest()) {
+                    self.counts().unwanted.add(1);
                     self.schedule.dispose(instance);
                     continue;
                 }
@@ -251,6 +260,7 @@ impl Pool {
             } else {
                 match instance.reset(is_warm) {
                     Ok(instance) => {
+                        self.counts().reset.add(1);
                         self.put(instance);
                         continue;
                     }
@@ -279,10 +289,15 @@ impl Pool {
         true
     }
 
+    fn counts(&self) -> &metrics::Instances {
+        &self.schedule.reasons().instances
+    }
+
     /// Has the instances of one engine dropped that are not out, so that it has free slots.
     fn clear_engine(&self, engine: usize) {
         let is_of_it = |instance: &mut Instance| instance.guest().engine == engine;
         let retired: Vec<Instance> = self.retired.borrow_mut().extract_if(.., is_of_it).collect();
+        self.counts().relieved.add(retired.len() as u64);
         self.shelves.borrow_mut().waste.extend(retired);
         self.shelves.borrow_mut().clear_engine(engine);
         self.work.notify_one();
@@ -294,6 +309,7 @@ impl Pool {
 
     /// Has every instance dropped that is not out.
     pub fn clear(&self) {
+        self.counts().relieved.add(self.retired.borrow().len() as u64);
         self.shelves.borrow_mut().waste.append(&mut self.retired.borrow_mut());
         let residents = self.shelves.borrow_mut().clear();
         self.work.notify_one();

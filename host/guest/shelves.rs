@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::budget::Budget;
 use super::component::Resident;
-use super::schedule::Bulky as _;
+use super::schedule::{Bulky as _, Schedule};
 use super::slots::{ENGINES, ReadyMax};
 use super::{Guest, Instance};
+use crate::metrics;
 
 /// Guests that are looked at to find one whose instance is worth little. Of 1,024, the least of 8
 /// taken by chance is in the lowest quarter nine times out of ten.
@@ -32,6 +33,7 @@ pub(super) struct Shelves {
     /// Instances so far that could be kept only in the place of others.
     contests: u64,
     memory: Budget,
+    schedule: Rc<Schedule>,
     /// Instances that are to be dropped, one after the other: to drop many takes long.
     pub waste: Vec<Instance>,
 }
@@ -95,7 +97,7 @@ impl Shelf {
 }
 
 impl Shelves {
-    pub fn new(ready_max: ReadyMax, memory: Budget) -> Self {
+    pub fn new(ready_max: ReadyMax, memory: Budget, schedule: Rc<Schedule>) -> Self {
         Shelves {
             by_guest: Vec::new(),
             stocked: Vec::new(),
@@ -105,6 +107,7 @@ impl Shelves {
             clock: 0,
             contests: 0,
             memory,
+            schedule,
             waste: Vec::new(),
         }
     }
@@ -131,8 +134,9 @@ impl Shelves {
         }
         self.count_out(&instance);
         dropped.iter().for_each(|instance| self.count_out(instance));
-        self.waste.extend(dropped);
         if outdated {
+            self.counts().retired.add(1 + dropped.len() as u64);
+            self.waste.extend(dropped);
             self.waste.push(instance);
             return None;
         }
@@ -180,6 +184,10 @@ impl Shelves {
         true
     }
 
+    fn counts(&self) -> &metrics::Instances {
+        &self.schedule.reasons().instances
+    }
+
     /// A stocked guest, taken by chance: the count, scattered by a multiplicative hash (Knuth,
     /// The Art of Computer Programming, 6.4).
     fn sample(&self, sample: u64) -> usize {
@@ -198,6 +206,7 @@ impl Shelves {
 
     pub fn put(&mut self, instance: Instance) {
         if !self.make_room(instance.guest()) {
+            self.counts().unwanted.add(1);
             return self.drop_soon(instance);
         }
         let (id, engine) = (instance.guest().id, instance.guest().engine);
@@ -228,6 +237,7 @@ impl Shelves {
     /// Drops one instance of a guest that is stocked.
     fn drop_one(&mut self, id: usize) {
         if let Some(instance) = self.by_guest[id].ready.pop() {
+            self.counts().evicted.add(1);
             self.count_out(&instance);
             self.drop_soon(instance);
         }
@@ -237,15 +247,19 @@ impl Shelves {
     }
 
     pub fn sweep(&mut self) {
-        self.drop_where(|instance| instance.guest().is_retired());
+        let dropped = self.drop_where(|instance| instance.guest().is_retired());
+        self.counts().retired.add(dropped);
     }
 
     /// Has what is ready of the guests of one engine dropped.
     pub fn clear_engine(&mut self, engine: usize) {
-        self.drop_where(|instance| instance.guest().engine == engine);
+        let dropped = self.drop_where(|instance| instance.guest().engine == engine);
+        self.counts().relieved.add(dropped);
     }
 
-    fn drop_where(&mut self, is_dropped: impl Fn(&Instance) -> bool) {
+    /// Has those dropped of which this is true. How many they are.
+    fn drop_where(&mut self, is_dropped: impl Fn(&Instance) -> bool) -> u64 {
+        let before = self.ready;
         for id in self.stocked.clone() {
             let ready = std::mem::take(&mut self.by_guest[id].ready);
             let (dropped, kept): (Vec<Instance>, _) = ready.into_iter().partition(&is_dropped);
@@ -256,6 +270,7 @@ impl Shelves {
                 self.unlist(id);
             }
         }
+        (before - self.ready) as u64
     }
 
     /// Has what is ready dropped, and takes out what handles several requests.
@@ -263,6 +278,7 @@ impl Shelves {
         for id in self.stocked.drain(..) {
             self.waste.append(&mut self.by_guest[id].ready);
         }
+        self.counts().relieved.add(self.ready as u64);
         self.ready = 0;
         self.ready_by_engine = [0; ENGINES];
         self.residents_of_all()

@@ -362,6 +362,7 @@ async fn wait_in_queues(
         }
     };
     if let Some(line) = worker.schedule.must_wait(guest.id) {
+        worker.counters().reasons.calls.queued.add(1);
         line.wait(client, deadline).await?;
     }
     Ok(permit)
@@ -398,7 +399,12 @@ async fn call(
     let mut instance = match instance {
         Instance::Core(instance) => instance,
         Instance::Component(instance) => {
-            let visit = Visit::begin(instance, request, terms(&worker, permit, (started, true)));
+            let terms = terms(&worker, permit, (started, true));
+            let visit = if instance.is_shared() {
+                Visit::join(worker.pool.settle(instance), request, terms)
+            } else {
+                Visit::begin(instance, request, terms)
+            };
             return respond_by(visit, caller.deadline).await;
         }
     };

@@ -185,7 +185,8 @@ impl Worker {
         tokio::task::spawn_local(outbound.run(orders));
         let work = Rc::new(Notify::new());
         let turns = Turns::new(pulse.clone());
-        let schedule = Rc::new(Schedule::new(pulse, shared.lane.clone()));
+        let schedule =
+            Rc::new(Schedule::new(pulse, shared.lane.clone(), shared.metrics.of_worker(index)));
         let pool = Pool::new(schedule.clone(), door, memory, ready_max, work.clone());
         let upstream = config.upstream.as_ref();
         Rc::new(Worker {
@@ -276,7 +277,7 @@ impl Worker {
 
     /// Publishes what only this thread can count.
     pub fn publish_counts(&self) {
-        let (ready, retired) = self.pool.counts();
+        let (ready, retired) = self.pool.held();
         let out = self.schedule.under_way();
         let counters = self.counters();
         counters.instances_ready.set(ready as u64);

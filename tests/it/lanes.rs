@@ -87,22 +87,26 @@ fn what_outlasts_its_quantum_goes_on_at_a_low_priority() {
         let mine = nice(&host, "worker-0")[0];
         let nicer = || (nice(&host, "slow-") == [(mine + 13).min(19)]).then_some(());
         until("a slow thread that is nicer", PATIENCE, nicer);
-        // Short calls stay where they are, but on a machine that is so busy that one takes long.
-        until("short calls in the fast lane", PATIENCE, || {
-            let before = cpu(&host, "slow-");
-            for _ in 0..10 {
-                assert_eq!(host.get("/good").text(), "Hello, World!");
-            }
-            (cpu(&host, "slow-") == before).then_some(())
-        });
-        let before = (cpu(&host, "slow-"), cpu(&host, "worker-0"));
+        // Short calls begin in the fast lane. That one is known to be long takes six in a row of
+        // which other programs take the core away.
+        let before = host.status();
+        for _ in 0..10 {
+            assert_eq!(host.get("/good").text(), "Hello, World!");
+        }
+        let status = host.at_rest();
+        assert_eq!(status.calls("fast") - before.calls("fast"), 10, "{status:?}");
+        let before = (cpu(&host, "slow-"), cpu(&host, "worker-0"), status.calls("moved"));
         for _ in 0..10 {
             assert_eq!(host.get("/burn").text(), "burnt");
         }
         let slow = cpu(&host, "slow-") - before.0;
         let fast = cpu(&host, "worker-0") - before.1;
         assert!(slow > fast, "{slow:?} in the slow lane, {fast:?} in the fast one");
-        host.at_rest();
+        // Each has moved, or has begun there once its guest was known.
+        let status = host.at_rest();
+        let moved = status.calls("moved") - before.2;
+        assert_eq!(moved + status.calls("slow"), 10, "{status:?}");
+        assert!(moved > 0, "{status:?}");
     }
 }
 
@@ -200,21 +204,21 @@ fn guests_share_the_slow_lane_and_not_calls() {
 fn long_calls_wait_in_a_line() {
     let host = host("burn", &burning_for(100_000_000, "", "")).args(NOT_LAST).start();
     host.settled();
-    for _ in 0..4 {
+    // So many that its calls are known to be long.
+    for _ in 0..8 {
         assert_eq!(host.get("/burn").text(), "burnt");
     }
-    // A call of which other programs take the core away is not known to be long at once.
-    let stand_in_line = (0..5).any(|_| {
-        let mut burning: Vec<_> = (0..8).map(|_| send(&host, "/burn")).collect();
-        let status = host.status_when("in flight", PATIENCE, |status| status.in_flight > 4);
-        host.assert_serves("/good");
-        for connection in &mut burning {
-            assert_eq!(connection.read().text(), "burnt");
-        }
-        status.instances_out <= 4
-    });
-    assert!(stand_in_line, "all calls run at once: {:?}", host.status());
-    host.at_rest();
+    let before = host.at_rest();
+    let mut burning: Vec<_> = (0..8).map(|_| send(&host, "/burn")).collect();
+    let status = host.status_when("in line", PATIENCE, |status| status.calls("queued") > 0);
+    assert!(status.instances_out <= 4, "all calls run at once: {status:?}");
+    host.assert_serves("/good");
+    for connection in &mut burning {
+        assert_eq!(connection.read().text(), "burnt");
+    }
+    let status = host.at_rest();
+    assert_eq!(status.calls("slow") - before.calls("slow"), 8, "{status:?}");
+    assert_eq!(status.rejects("no_instance"), 0, "{status:?}");
 }
 
 /// A burst of a length that is allowed is answered, however long that takes.

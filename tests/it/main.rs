@@ -29,6 +29,7 @@ mod concurrent;
 #[expect(clippy::duplicate_mod, reason = "the same tests of another form of the same guest")]
 mod concurrent_whole;
 mod connections;
+mod counts;
 mod cycles;
 mod demo;
 mod drain;

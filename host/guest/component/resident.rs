@@ -293,6 +293,7 @@ impl Resident {
         let Some(Place::Fast(call)) = place else { return place };
         self.inbox.close();
         let id = self.guest.id;
+        self.schedule.reasons().calls.moved.add(1);
         self.schedule.note(id, |usage| usage.note_call(true));
         let (cpu_max, runnable) =
             (self.guest.about.grants.limits.cpu_max, self.schedule.line(id).runnable());
@@ -444,6 +445,7 @@ impl Seat {
             log_end(&self.guest().about, Some(arrival.id), format_args!("its instance has ended"));
             return Err(Reject::Trap);
         }
+        self.resident.schedule.reasons().calls.fast.add(1);
         self.resident.inbox.put(arrival);
         if self.resident.requests.get() >= REQUESTS_MAX {
             self.resident.close();

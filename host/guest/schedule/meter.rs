@@ -20,6 +20,7 @@ use super::worker::Schedule;
 use crate::grants::Limits;
 use crate::message::Reject;
 use crate::message::progress::{Deadline, Progress};
+use crate::metrics::{Calls, Counter};
 
 /// CPU time of a call in the fast lane.
 pub const QUANTUM: Duration = Duration::from_millis(1);
@@ -42,6 +43,8 @@ pub struct Meter<'a> {
     own_used: Duration,
     /// Bytes of bodies that its call has moved.
     flow: Option<Flow>,
+    /// Where calls are counted.
+    schedule: Option<&'a Schedule>,
     /// Where a call that outlasts its quantum is handed over, and the id of its guest.
     lanes: Option<(&'a Schedule, usize)>,
     /// What the call is like, where it is none by which the guest's calls can be judged.
@@ -102,6 +105,7 @@ impl<'a> Meter<'a> {
             cpu_used: Duration::ZERO,
             own_used: Duration::ZERO,
             flow: None,
+            schedule: None,
             lanes: None,
             unnoted: None,
             has_deadline: true,
@@ -109,9 +113,10 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// Has calls of this guest go on in the slow lane when they have used up their quantum, if
-    /// there is one.
+    /// Counts calls of this guest, and has them go on in the slow lane when they have used up their
+    /// quantum, if there is one.
     pub fn in_lanes(mut self, schedule: &'a Schedule, guest: usize) -> Self {
+        self.schedule = Some(schedule);
         self.lanes = schedule.lane().has_threads().then_some((schedule, guest));
         self
     }
@@ -187,6 +192,7 @@ impl<'a> Meter<'a> {
             clock.resumed = None;
         }
         let is_long = length == Length::Long || self.own_used >= QUANTUM;
+        self.count(|calls| if is_long { &calls.slow } else { &calls.fast });
         let mut place = Some(if is_long { self.hand_over(call) } else { self.keep(call) });
         let mut is_heavy = length == Length::Heavy;
         let slice = self.unnoted.map(|unnoted| unnoted.slice);
@@ -216,6 +222,7 @@ impl<'a> Meter<'a> {
                     place = Some(match here.call.take() {
                         Some(call) if self.own_used >= QUANTUM => {
                             self.note_call(true);
+                            self.count(|calls| &calls.moved);
                             self.hand_over(call)
                         }
                         call => {
@@ -294,6 +301,13 @@ impl<'a> Meter<'a> {
         let ticks = schedule.pulse().ticks().wrapping_sub(begun);
         if ticks > 0 {
             schedule.note(guest, |usage| usage.note_ticks(ticks));
+        }
+    }
+
+    /// Counts a call, if it is one of the guest's own.
+    fn count(&self, counter: impl FnOnce(&Calls) -> &Counter) {
+        if let Some(schedule) = self.schedule.filter(|_| self.unnoted.is_none()) {
+            counter(&schedule.reasons().calls).add(1);
         }
     }
 

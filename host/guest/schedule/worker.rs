@@ -17,6 +17,7 @@ use super::usage::{Length, Usage};
 use crate::grants::Share;
 use crate::guest::about::About;
 use crate::guest::engine::Pulse;
+use crate::metrics::{OfWorker, Reasons};
 use crate::queue::Holders;
 
 /// The schedule of one worker.
@@ -34,6 +35,7 @@ pub struct Schedule {
     pending_drops: PendingDrops,
     /// Calls that are under way.
     under_way: Cell<usize>,
+    counters: OfWorker,
 }
 
 /// What is known of the calls of one guest.
@@ -87,7 +89,7 @@ impl Drop for UnderWay<'_> {
 
 impl Schedule {
     /// To be called on the worker's thread, whose slow lane becomes this one.
-    pub fn new(pulse: Pulse, lane: Entry) -> Self {
+    pub fn new(pulse: Pulse, lane: Entry, counters: OfWorker) -> Self {
         lane.use_here();
         Schedule {
             guests: RefCell::default(),
@@ -97,12 +99,18 @@ impl Schedule {
             lane,
             pending_drops: PendingDrops::default(),
             under_way: Cell::new(0),
+            counters,
         }
     }
 
     /// Where calls go that outlast their quantum.
     pub fn lane(&self) -> &Entry {
         &self.lane
+    }
+
+    /// What is counted by the reason.
+    pub fn reasons(&self) -> &Reasons {
+        &self.counters.reasons
     }
 
     /// In what order heavy calls run in the fast lane.
@@ -168,6 +176,7 @@ impl Schedule {
         cx: &Context<'_>,
     ) -> Turn {
         let expected = expected.unwrap_or_else(|| self.note(guest, |usage| usage.slice()));
+        self.reasons().calls.turns.add(1);
         self.run_queue.join(self.payer(guest), expected, cx)
     }
 

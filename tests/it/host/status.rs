@@ -17,6 +17,10 @@ pub struct Status {
     pub workers: u64,
     pub requests_by_worker: Vec<u64>,
     pub rejects: BTreeMap<String, u64>,
+    /// Calls of guests, by where they have run.
+    pub calls: BTreeMap<String, u64>,
+    /// Instances, by what has become of them.
+    pub instances: BTreeMap<String, u64>,
     /// Files with a route, and how many of them are in which state.
     pub handlers: u64,
     pub cold: u64,
@@ -51,7 +55,7 @@ impl Status {
         let number = |text: &str| {
             text.parse::<u64>().unwrap_or_else(|error| panic!("{text:?} in {message:?}: {error}"))
         };
-        let reject = |pair: &str| {
+        let reason = |pair: &str| {
             let (name, count) = pair.split_once(':').unwrap_or((pair, ""));
             (name.to_owned(), number(count))
         };
@@ -69,7 +73,9 @@ impl Status {
                 .split_whitespace()
                 .map(number)
                 .collect(),
-            rejects: field("rejects").split_whitespace().map(reject).collect(),
+            rejects: field("rejects").split_whitespace().map(reason).collect(),
+            calls: field("calls").split_whitespace().map(reason).collect(),
+            instances: field("instances").split_whitespace().map(reason).collect(),
             handlers: number(field("handlers")),
             cold: number(field("cold")),
             loading: number(field("loading")),
@@ -82,6 +88,19 @@ impl Status {
             descriptors_used: number(field("descriptors_used")),
             descriptors_max: number(field("descriptors_max")),
         }
+    }
+
+    /// Calls that have run there.
+    #[track_caller]
+    pub fn calls(&self, place: &str) -> u64 {
+        self.calls.get(place).copied().unwrap_or_else(|| panic!("no calls are counted {place}"))
+    }
+
+    /// Instances of which this has become.
+    #[track_caller]
+    pub fn instances(&self, fate: &str) -> u64 {
+        let count = self.instances.get(fate).copied();
+        count.unwrap_or_else(|| panic!("no instances are counted {fate}"))
     }
 
     /// How often the host answered for this reason.

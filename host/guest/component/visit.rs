@@ -141,7 +141,8 @@ impl Visit {
         Ok(Self::new(call, asked, (head, gone), (whose, pool)))
     }
 
-    /// Begins a request in an instance that handles several; [`response`](super::response) is to follow.
+    /// Begins a request in an instance that handles several; [`response`](super::response) is to
+    /// follow.
     ///
     /// # Errors
     /// As [`Visit::begin`].

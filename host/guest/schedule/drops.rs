@@ -1,6 +1,6 @@
-//! What takes a while to drop, and what is on its way out of one worker: instances that are about to be dropped, and calls that
-//! have answered and are about to end. What they hold is as good as free, and who is refused for
-//! want of it waits for them.
+//! What takes a while to drop, and what is on its way out of one worker: instances that are about
+//! to be dropped, and calls that have answered and are about to end. What they hold is as good as
+//! free, and who is refused for want of it waits for them.
 //!
 //! Owns their order. Lives on one thread; the marks go wherever their instances go.
 

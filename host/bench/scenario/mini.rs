@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::bench::{Case, Measure, Request, Stream};
+use crate::{Case, Measure, Request, Stream};
 
 /// What all sides of a suite may take together, without the start of their servers.
 const TOTAL: Duration = Duration::from_millis(800);

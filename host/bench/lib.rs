@@ -16,6 +16,7 @@ use std::time::SystemTime;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+pub mod file;
 pub mod report;
 pub mod scenario;
 pub mod suite;

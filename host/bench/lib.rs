@@ -16,10 +16,10 @@ use std::time::SystemTime;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+pub mod builtin;
 pub mod file;
 pub mod report;
 pub mod scenario;
-pub mod suite;
 pub mod url;
 
 mod connection;

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use guesthouse_bench::builtin::{self, Common};
 use guesthouse_bench::scenario::{self, Overrides};
-use guesthouse_bench::suite::{self, Common};
 use guesthouse_bench::url::Url;
 use guesthouse_bench::{Arrivals, Load, Request, Run, Spread, Suite, file, report};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -232,9 +232,9 @@ fn suite(flags: &Flags, stop: &AtomicBool) -> anyhow::Result<Suite> {
     };
     if flags.urls.is_empty() {
         let program = std::env::current_exe().context("cannot find this program")?;
-        return Ok(suite::of_demo(&program, &guesthouse_bench::cpus_allowed(), &common));
+        return Ok(builtin::of_demo(&program, &guesthouse_bench::cpus_allowed(), &common));
     }
-    suite::of_urls(&urls(&flags.urls)?, &flags.pid, &common)
+    builtin::of_urls(&urls(&flags.urls)?, &flags.pid, &common)
 }
 
 /// The servers to be measured, or everything that is wrong with their URLs.

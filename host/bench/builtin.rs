@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use anyhow::bail;
 
+use super::launch::{Launch, Restart};
+use super::load::{Load, Request};
+use super::suite::{Case, Measure, Origin, Side, Stream, Suite};
 use super::url::Url;
-use super::{Case, Launch, Load, Measure, Origin, Request, Restart, Side, Stream, Suite};
 
 /// How long the demo may take to start: its guests are compiled when it does so for the first time.
 const DEMO_READY_WITHIN: Duration = Duration::from_secs(60);

@@ -23,8 +23,10 @@ pub use machine::{cpus_allowed, files_max, machine, ports_max};
 pub use usage::{Meter, rss_now_bytes};
 
 use super::cpus::pin;
+use super::launch::Launch;
+use super::load::Request;
+use super::probe;
 use super::stream::Destination;
-use super::{Launch, Request, probe};
 
 mod machine;
 mod usage;

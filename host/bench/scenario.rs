@@ -94,8 +94,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::launch::Launch;
 use super::process::Server;
-use super::{Case, Launch, Measure, Origin, Skipped, Suite};
+use super::suite::{Case, Measure, Origin, Skipped, Suite, draw_seed};
 use crate::file;
 use cases::Cases;
 use format::Scenario;
@@ -167,7 +168,7 @@ pub fn read(
         title: file.title.clone(),
         servers: draft.servers,
         cases: keep_only(draft.cases, &overrides.only)?,
-        seed: overrides.seed.unwrap_or_else(super::draw_seed),
+        seed: overrides.seed.unwrap_or_else(draw_seed),
         skipped,
     };
     apply(&mut suite.cases, overrides);

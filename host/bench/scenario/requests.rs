@@ -12,7 +12,7 @@ use super::servers::cpus;
 use super::text::{Reader, Vars};
 use super::{format, paths};
 use crate::file;
-use crate::{Arrivals, Load, Request, Spread};
+use crate::load::{Arrivals, Load, Request, Spread};
 
 const BODY_BYTES_MAX: usize = 1 << 30;
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -110,3 +110,6 @@ impl Draw {
 fn random(seed: u64, thread: usize) -> SmallRng {
     SmallRng::seed_from_u64(seed.wrapping_add(thread as u64))
 }
+
+#[cfg(test)]
+mod tests;

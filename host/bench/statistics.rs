@@ -194,3 +194,6 @@ pub fn thousands(value: f64) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

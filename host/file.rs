@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -69,49 +69,17 @@ pub fn head<const LEN: usize>(path: &Path) -> Option<[u8; LEN]> {
     Some(bytes)
 }
 
-/// The last bytes of a regular file that may be of any length.
-///
-/// # Errors
-/// It is not a regular file, or cannot be read.
-pub fn tail(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Unread> {
-    let (mut file, len) = open(path)?;
-    file.seek(SeekFrom::Start(len.saturating_sub(bytes_max)))?;
-    let mut bytes = Vec::new();
-    file.take(bytes_max).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// All that comes from a file which the operator has named: it may be a pipe, and is waited for.
-///
-/// # Errors
-/// There is more than `bytes_max`, or it cannot be read.
-pub fn read_any(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Unread> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > bytes_max {
-        return Err(Unread::TooLong(bytes.len() as u64));
-    }
-    Ok(bytes)
-}
-
-/// The same as text.
-///
-/// # Errors
-/// There is more than `bytes_max`, it is not UTF-8, or it cannot be read.
-pub fn text_any(path: &Path, bytes_max: u64) -> Result<String, Unread> {
-    String::from_utf8(read_any(path, bytes_max)?)
-        .map_err(|error| Unread::Io(io::Error::new(io::ErrorKind::InvalidData, error)))
-}
-
 /// A text of the kernel's, below `/proc` or `/sys`.
 ///
 /// # Errors
 /// There is none, or it is longer than any.
 pub fn kernel_text(path: impl AsRef<Path>) -> io::Result<String> {
-    text_any(path.as_ref(), KERNEL_BYTES_MAX).map_err(|error| match error {
-        Unread::Io(error) => error,
-        other => io::Error::other(other),
-    })
+    let mut text = String::new();
+    File::open(path)?.take(KERNEL_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > KERNEL_BYTES_MAX {
+        return Err(io::Error::other(Unread::TooLong(text.len() as u64)));
+    }
+    Ok(text)
 }
 
 /// Opens a regular file; also says how long it is.

@@ -2,7 +2,6 @@
 //!
 //! The program is the binary `guesthouse`; this library holds its parts. In reading order:
 
-pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod control;

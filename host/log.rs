@@ -5,9 +5,7 @@
 //! is logged; this module cannot tell it from the host's own. Lines of other crates go through it
 //! as a whole.
 
-mod escape;
 mod foreign;
-
 mod quota;
 
 use std::io::{self, IsTerminal, Write};
@@ -17,7 +15,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGua
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-pub use escape::escape;
+pub use guesthouse_escape::escape;
 pub use quota::Quota;
 
 use crate::config::{LogFormat, Mistakes};

@@ -12,9 +12,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
 
+use super::load::Arrivals;
+use super::reading::{Errors, Examples, Quantity, Reading};
+use super::stream;
+use super::suite::{Curve, Side, Stream};
 use super::tally::{RATE_REACHED_MIN, Tally, histogram};
 use super::target::Target;
-use super::{Arrivals, Curve, Errors, Examples, Quantity, Reading, Side, Stream, stream};
 
 /// A slowdown of 1 in the histogram: three digits behind the point.
 const SLOWDOWN_ONE: f64 = 1000.0;

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
+use super::probe;
+use super::reading::{Quantity, Reading};
+use super::suite::{Side, Versions};
 use super::swap::{place, put};
 use super::target::Target;
-use super::{Quantity, Reading, Side, Versions, probe};
 
 /// A version that is not served by then never will be.
 const SERVED_WITHIN: Duration = Duration::from_secs(30);

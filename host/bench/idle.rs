@@ -11,9 +11,10 @@ use anyhow::{Context as _, bail};
 
 use super::probe::Probe;
 use super::process::rss_now_bytes;
+use super::reading::{Quantity, Reading};
 use super::response::is_expected;
+use super::suite::Side;
 use super::target::Target;
-use super::{Quantity, Reading, Side};
 
 /// Requests before anything is read: they also pay for pools that no later connection pays for.
 const REQUESTS_BEFORE: usize = 1000;

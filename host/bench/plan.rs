@@ -6,7 +6,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_distr::{Distribution as _, Exp1, Zipf};
 
-use super::{Arrivals, Spread};
+use super::load::{Arrivals, Spread};
 
 /// When a request is to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,3 +110,6 @@ impl Draw {
 fn random(seed: u64, thread: usize) -> SmallRng {
     SmallRng::seed_from_u64(seed.wrapping_add(thread as u64))
 }
+
+#[cfg(test)]
+mod tests;

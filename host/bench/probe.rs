@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::Request;
+use super::load::Request;
 use super::response::{Answer, Memory, Parser};
 use super::stream::{Destination, render};
 

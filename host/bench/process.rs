@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,18 +15,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use guesthouse_escape::escape;
 use rustix::process::{Pid, Signal, kill_process_group};
-
 use tempfile::TempDir;
 
 pub use machine::{cpus_allowed, files_max, machine, ports_max};
 pub use usage::{Meter, rss_now_bytes};
 
 use super::cpus::pin;
+use super::launch::Launch;
+use super::load::Request;
+use super::probe;
 use super::stream::Destination;
-use super::{Launch, Request, probe};
-use crate::file;
-use crate::log::escape;
 
 mod machine;
 mod usage;
@@ -54,6 +55,8 @@ pub struct Server {
     /// Holds the server's folder, and its log beside it, since the server may serve all that is
     /// in the folder.
     scratch: TempDir,
+    /// What it writes to stdout and stderr.
+    log: File,
     first_answer: Duration,
     stopped: bool,
 }
@@ -81,11 +84,13 @@ impl Server {
         let words: Vec<String> = launch.command.iter().map(|word| fill(word)).collect();
         let (program, arguments) =
             words.split_first().with_context(|| format!("the server `{name}` has no command"))?;
-        let log =
-            File::create(scratch.path().join(LOG)).context("cannot make a log for a server")?;
+        let log = scratch.path().join(LOG);
+        let log = File::options().read(true).write(true).create_new(true).open(log);
+        let log = log.context("cannot make a log for a server")?;
         let mut command = Command::new(program);
         command.args(arguments).envs(launch.env.iter().map(|(key, text)| (key, fill(text))));
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
+        command.process_group(0);
         if let Some(dir) = &launch.dir {
             command.current_dir(dir);
         }
@@ -95,7 +100,8 @@ impl Server {
         let authority = format!("127.0.0.1:{port}");
         let first_answer = Duration::ZERO;
         let name = name.clone();
-        let mut server = Server { name, child, authority, scratch, first_answer, stopped: false };
+        let mut server =
+            Server { name, child, authority, scratch, log, first_answer, stopped: false };
         let until = began + launch.ready_within;
         server.wait_until_ready(&fill(&launch.ready), until, interrupted)?;
         server.first_answer = began.elapsed();
@@ -206,8 +212,7 @@ impl Server {
 
     /// The end of its log, to be put behind a sentence.
     fn last_words(&self) -> String {
-        let log = self.scratch.path().join(LOG);
-        let end = file::tail(&log, LOG_BYTES_SHOWN).unwrap_or_default();
+        let end = self.end_of_log().unwrap_or_default();
         let lines: Vec<&[u8]> = end.split(|byte| *byte == b'\n').collect();
         let lines: Vec<&[u8]> = lines.into_iter().filter(|line| !line.is_empty()).collect();
         let shown = lines.iter().skip(lines.len().saturating_sub(LOG_LINES_SHOWN));
@@ -216,6 +221,15 @@ impl Server {
             return "; it has logged nothing".to_owned();
         }
         format!("; its last words:\n{}", shown.join("\n"))
+    }
+
+    /// Reads at a place of its own: the server goes on to write where it was.
+    fn end_of_log(&self) -> io::Result<Vec<u8>> {
+        let len = self.log.metadata()?.len();
+        let start = len.saturating_sub(LOG_BYTES_SHOWN);
+        let mut end = vec![0; (len - start) as usize];
+        self.log.read_exact_at(&mut end, start)?;
+        Ok(end)
     }
 }
 

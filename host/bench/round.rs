@@ -17,16 +17,17 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
 
+use super::launch::Restart;
 use super::probe::{self, Answered};
 use super::process::{Meter, Server};
+use super::reading::{Errors, Quantity, Reading};
 use super::response::is_expected;
+use super::run::{CaseRun, Row};
 use super::stream::{self, Destination};
+use super::suite::{Case, Measure, Origin, Side, Stream, Suite};
 use super::swap::Swapper;
 use super::tally::{RATE_REACHED_MIN, Tally, histogram};
 use super::target::Target;
-use super::{
-    Case, CaseRun, Errors, Measure, Origin, Quantity, Reading, Restart, Row, Side, Stream, Suite,
-};
 use super::{curve, drop, idle};
 
 /// How long a server may go on with requests for whose answers nobody waits any more.

@@ -88,14 +88,15 @@
 //! listed, each mistake with its line.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::launch::Launch;
 use super::process::Server;
-use super::{Case, Launch, Measure, Origin, Skipped, Suite};
+use super::suite::{Case, Measure, Origin, Skipped, Suite, draw_seed};
 use crate::file;
 use cases::Cases;
 use format::Scenario;
@@ -131,14 +132,19 @@ pub struct Overrides {
 }
 
 /// Reads a scenario. Starts what the scenario wants prepared, and ends it again; blocks for so
-/// long, and ends early with an error once `interrupted` is set.
+/// long, and ends early with an error once `interrupted` is set. `cache` is where it may keep what
+/// is slow to make.
 ///
 /// # Errors
 /// All that is wrong with the file, one mistake on each line.
-pub fn read(path: &Path, overrides: &Overrides, interrupted: &AtomicBool) -> Result<Suite> {
+pub fn read(
+    path: &Path,
+    overrides: &Overrides,
+    cache: Option<PathBuf>,
+    interrupted: &AtomicBool,
+) -> Result<Suite> {
     let shown = path.display().to_string();
-    let text =
-        file::text_any(path, TEXT_BYTES_MAX).with_context(|| format!("cannot read {shown}"))?;
+    let text = file::text(path, TEXT_BYTES_MAX).with_context(|| format!("cannot read {shown}"))?;
     let here = path.canonicalize()?.parent().map(Path::to_path_buf).unwrap_or_default();
     let file: Scenario = match toml::from_str(&text) {
         Ok(file) => file,
@@ -149,7 +155,7 @@ pub fn read(path: &Path, overrides: &Overrides, interrupted: &AtomicBool) -> Res
         }
     };
     let mini = overrides.mini;
-    let place = Place::new(here, mini);
+    let place = Place::new(here, cache, mini);
     let mut draft = draft(&file, Reader::new(&shown, &text), &place, mini)?;
     let mut skipped = Vec::new();
     if !file.preparations.is_empty() {
@@ -162,7 +168,7 @@ pub fn read(path: &Path, overrides: &Overrides, interrupted: &AtomicBool) -> Res
         title: file.title.clone(),
         servers: draft.servers,
         cases: keep_only(draft.cases, &overrides.only)?,
-        seed: overrides.seed.unwrap_or_else(super::draw_seed),
+        seed: overrides.seed.unwrap_or_else(draw_seed),
         skipped,
     };
     apply(&mut suite.cases, overrides);

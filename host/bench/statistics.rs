@@ -5,7 +5,8 @@
 
 use hdrhistogram::Histogram;
 
-use super::{Errors, Quantity, Row};
+use super::reading::{Errors, Quantity, Reading};
+use super::run::Row;
 
 /// Where a curve has points, in each power of ten of `1/(1-quantile)`: 50 %, 75 %, 80 % and 90 %
 /// are among them, and 95 %, 99 %, 99.5 % and so on.
@@ -46,7 +47,7 @@ pub fn quantity(row: &Row, quantity: Quantity) -> Option<Spread> {
 pub fn ratio(row: &Row, to: &Row, which: Quantity) -> Option<Spread> {
     // So that nothing has a ratio that has no figure.
     quantity(row, which).and(quantity(to, which))?;
-    let within = |reading: &super::Reading| {
+    let within = |reading: &Reading| {
         let value = reading.values.get(&which)?;
         let base = to.rounds.iter().find(|other| other.round == reading.round)?;
         Some(value / base.values.get(&which)?)
@@ -193,3 +194,6 @@ pub fn thousands(value: f64) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

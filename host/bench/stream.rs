@@ -11,10 +11,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use super::cpus::pin;
+use super::load::Request;
 use super::plan::{Draw, Schedule};
+use super::suite::Stream;
 use super::tally::Tally;
 use super::worker::{Job, Worker};
-use super::{Request, Stream};
 
 /// Nothing is measured for this part of the duration, so that a server which compiles what it runs
 /// often, or grows its pools, has done so.

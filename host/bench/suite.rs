@@ -1,123 +1,112 @@
-//! The suites that need no file: servers by their URLs, and the demo's guests against their twins.
+//! What is measured: a suite of cases, and the sides that take turns in each.
 //!
-//! Reads nothing but what it is given.
+//! Plain values. Where they come from is in `scenario.rs` and `builtin.rs`.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
+use super::launch::Launch;
+use super::load::{Load, Request};
 
-use super::url::Url;
-use super::{Case, Launch, Load, Measure, Origin, Request, Restart, Side, Stream, Suite};
-
-/// How long the demo may take to start: its guests are compiled when it does so for the first time.
-const DEMO_READY_WITHIN: Duration = Duration::from_secs(60);
-
-/// What the demo has twice, with what is put behind `/` and `/native/`.
-const DEMO: [(&str, &str); 3] = [("hello", "hello"), ("fib", "fib/20"), ("json", "json")];
-
-/// What all targets of a command line share.
+/// All that one command measures.
 #[derive(Clone, Debug)]
-pub struct Common {
+pub struct Suite {
+    pub title: String,
+    /// Servers that are started for it. A side names one by its place here.
+    pub servers: Vec<Launch>,
+    pub cases: Vec<Case>,
+    /// What shuffles the sides and draws the paths; printed, so that a run can be repeated.
+    pub seed: u64,
+    /// Servers and cases that this machine cannot run, each with the reason.
+    pub skipped: Vec<Skipped>,
+}
+
+/// What was left out, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    pub name: String,
+    pub reason: String,
+}
+
+/// One table of the report: sides that take turns.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub name: String,
+    pub measure: Measure,
+    pub rounds: u32,
+    /// How long one side is measured in one round.
+    pub duration: Duration,
+    pub sides: Vec<Side>,
+}
+
+/// What is measured of each side.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Measure {
+    /// Requests a second, latency, CPU time and memory under the side's streams.
+    Load,
+    /// Memory of each of the first stream's connections: open and never used, and used once.
+    /// Memory is read when it has not changed for `at_rest`.
+    Idle { at_rest: Duration },
+    /// Time from the start of the server to its first answer.
+    Start,
+    /// Time from a new version of a file in the server's folder to the first answer by it.
+    Drop(Versions),
+    /// The highest load at which slowdown, latency over that of an idle server, stays bounded.
+    Curve(Curve),
+}
+
+/// Two versions of one file, copied over `path` in turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versions {
+    pub files: [PathBuf; 2],
+    /// Below the `{dir}` of the server, or absolute.
+    pub path: PathBuf,
+    /// Time between two of them, where they are swapped beside a load.
+    pub every: Duration,
+}
+
+/// How the highest load is looked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Curve {
+    /// Parts of the capacity that are tried, rising.
+    pub loads: Vec<f64>,
+    pub slowdown_max: f64,
+    /// Of all requests, as in 0.999.
+    pub quantile: f64,
+}
+
+/// One of those that take turns.
+#[derive(Clone, Debug)]
+pub struct Side {
+    pub name: String,
+    pub origin: Origin,
+    /// The first is what the side is about, the others run beside it.
+    pub streams: Vec<Stream>,
+    /// Swaps that go on meanwhile.
+    pub swaps: Option<Versions>,
+}
+
+/// Which server a side talks to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// One that somebody else has started: `host:port`, and its process where that is known.
+    Elsewhere { authority: String, pid: Option<u32> },
+    /// A place in [`Suite::servers`].
+    Started(usize),
+}
+
+/// Requests that are sent in one way.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    pub name: String,
     pub request: Request,
     pub load: Load,
-    pub rounds: u32,
-    pub duration: Duration,
-    pub seed: u64,
+    /// Its failures are counted, and make nothing fail: the callers of hostile guests expect them.
+    pub may_fail: bool,
 }
 
-/// Servers that run already, side by side. Where `common` names paths, they stand for that of each
-/// URL. The processes are those of the URLs, in their order.
-///
-/// # Errors
-/// There are more processes than URLs.
-pub fn of_urls(urls: &[Url], pids: &[u32], common: &Common) -> anyhow::Result<Suite> {
-    if pids.len() > urls.len() {
-        bail!("there are more --pid than URLs: give one for each URL, in their order");
-    }
-    let mut sides = Vec::new();
-    let mut known: BTreeMap<String, u32> = BTreeMap::new();
-    for (number, url) in urls.iter().enumerate() {
-        let Url { text, authority, path } = url.clone();
-        let mut request = common.request.clone();
-        if request.paths.is_empty() {
-            request.paths.push(path);
-        }
-        if let Some(pid) = pids.get(number) {
-            known.insert(authority.clone(), *pid);
-        }
-        // One server may have more than one URL.
-        let pid = known.get(&authority).copied();
-        let load = common.load.clone();
-        let stream = Stream { name: text.clone(), request, load, may_fail: false };
-        sides.push(Side {
-            name: text,
-            origin: Origin::Elsewhere { authority, pid },
-            streams: vec![stream],
-            swaps: None,
-        });
-    }
-    let case = case("", sides, common);
-    Ok(Suite {
-        title: "Servers side by side".to_owned(),
-        servers: Vec::new(),
-        cases: vec![case],
-        seed: common.seed,
-        skipped: Vec::new(),
-    })
-}
-
-/// The demo of `program`: every guest is compared with its native twin. With more than one of
-/// `cpus`, the server has the first and the generator the last.
-pub fn of_demo(program: &Path, cpus: &[usize], common: &Common) -> Suite {
-    let (server_cpus, client_cpus) = match cpus {
-        [first, .., last] => (vec![*first], vec![*last]),
-        _ => (Vec::new(), Vec::new()),
-    };
-    let program = program.to_string_lossy().into_owned();
-    let words = ["demo", "--also", "none", "--listen", "127.0.0.1:{port}", "--workers", "1"];
-    let launch = Launch {
-        name: "demo".to_owned(),
-        command: std::iter::once(program).chain(words.map(str::to_owned)).collect(),
-        env: BTreeMap::new(),
-        version: Vec::new(),
-        dir: None,
-        files: Vec::new(),
-        ready: "/hello".to_owned(),
-        ready_within: DEMO_READY_WITHIN,
-        settle_within: Duration::ZERO,
-        cpus: server_cpus,
-        restart: Restart::Case,
-    };
-    let cases = DEMO.map(|(name, path)| {
-        let sides = [("native", format!("/native/{path}")), ("guest", format!("/{path}"))];
-        let side = |(name, path): (&str, String)| {
-            let mut request = common.request.clone();
-            request.paths = vec![path];
-            let mut load = common.load.clone();
-            if load.cpus.is_empty() {
-                load.cpus.clone_from(&client_cpus);
-            }
-            Side {
-                name: name.to_owned(),
-                origin: Origin::Started(0),
-                streams: vec![Stream { name: name.to_owned(), request, load, may_fail: false }],
-                swaps: None,
-            }
-        };
-        case(name, sides.map(side).into(), common)
-    });
-    Suite {
-        title: "The demo's guests against their native twins".to_owned(),
-        servers: vec![launch],
-        cases: cases.into(),
-        seed: common.seed,
-        skipped: Vec::new(),
-    }
-}
-
-fn case(name: &str, sides: Vec<Side>, common: &Common) -> Case {
-    let (rounds, duration) = (common.rounds, common.duration);
-    Case { name: name.to_owned(), measure: Measure::Load, rounds, duration, sides }
+/// A seed that is short enough to be typed again.
+pub fn draw_seed() -> u64 {
+    RandomState::new().hash_one(0) % 1_000_000
 }

@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 
 use anyhow::Context as _;
 
-use super::Versions;
 use super::process::Server;
+use super::suite::Versions;
 
 /// Swaps until it is stopped.
 pub struct Swapper {

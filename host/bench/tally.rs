@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::{Errors, Examples};
+use super::reading::{Errors, Examples};
 
 /// The longest latency that is told apart, in nanoseconds; longer ones count as this.
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;

@@ -1,6 +1,6 @@
 //! The verb `bench`: what its flags mean, where its results go, and its exit code.
 //!
-//! Decides what is measured, and leaves how to `bench`.
+//! Decides what is measured, and leaves how to `guesthouse_bench`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,14 +13,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use guesthouse_bench::builtin::{self, Common};
+use guesthouse_bench::scenario::{self, Overrides};
+use guesthouse_bench::url::Url;
+use guesthouse_bench::{Arrivals, Load, Request, Run, Spread, Suite, file, report};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::bench::scenario::{self, Overrides};
-use crate::bench::suite::{self, Common};
-use crate::bench::url::Url;
-use crate::bench::{self, Arrivals, Load, Request, Run, Spread, Suite, report};
-use crate::config::Mistakes;
-use crate::file;
+use crate::config::{self, Mistakes};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -166,7 +165,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<(String, ExitCode)> {
             bail!("{} is not empty: name a new folder with --out", dir.display());
         }
     }
-    let mut run = bench::run(&suite, std::env::args().collect(), &stop);
+    let mut run = guesthouse_bench::run(&suite, std::env::args().collect(), &stop);
     run.about.insert(0, ("guesthouse".to_owned(), super::VERSION.to_owned()));
     if let Some(path) = &flags.json {
         write(path, &format!("{:#}\n", report::json(&run)))?;
@@ -204,10 +203,11 @@ fn suite(flags: &Flags, stop: &AtomicBool) -> anyhow::Result<Suite> {
             seed: flags.seed,
             only: flags.only.clone(),
         };
-        return scenario::read(path, &overrides, stop);
+        let cache = config::user_cache_folder("guesthouse-bench");
+        return scenario::read(path, &overrides, cache, stop);
     }
     let connections = flags.connections.unwrap_or(CONNECTIONS) as usize;
-    let files_max = bench::files_max();
+    let files_max = guesthouse_bench::files_max();
     if connections + FILES_BESIDE > files_max {
         bail!(
             "{connections} connections need as many open files, and {files_max} are allowed here: \
@@ -228,13 +228,13 @@ fn suite(flags: &Flags, stop: &AtomicBool) -> anyhow::Result<Suite> {
         },
         rounds: flags.rounds.unwrap_or(5),
         duration: flags.duration.unwrap_or(Duration::from_secs(10)),
-        seed: flags.seed.unwrap_or_else(bench::draw_seed),
+        seed: flags.seed.unwrap_or_else(guesthouse_bench::draw_seed),
     };
     if flags.urls.is_empty() {
         let program = std::env::current_exe().context("cannot find this program")?;
-        return Ok(suite::of_demo(&program, &bench::cpus_allowed(), &common));
+        return Ok(builtin::of_demo(&program, &guesthouse_bench::cpus_allowed(), &common));
     }
-    suite::of_urls(&urls(&flags.urls)?, &flags.pid, &common)
+    builtin::of_urls(&urls(&flags.urls)?, &flags.pid, &common)
 }
 
 /// The servers to be measured, or everything that is wrong with their URLs.
@@ -252,7 +252,7 @@ fn urls(texts: &[String]) -> anyhow::Result<Vec<Url>> {
 fn request(flags: &Flags) -> anyhow::Result<Request> {
     let body = match flags.body.as_deref().map(|text| (text, text.strip_prefix('@'))) {
         None => Vec::new(),
-        Some((_, Some(file))) => file::read_any(Path::new(file), FILE_BYTES_MAX)
+        Some((_, Some(file))) => file::read(Path::new(file), FILE_BYTES_MAX)
             .with_context(|| format!("cannot read the body from {file}"))?,
         Some((text, None)) => text.as_bytes().to_vec(),
     };
@@ -268,7 +268,7 @@ fn request(flags: &Flags) -> anyhow::Result<Request> {
 
 /// Paths from a file, one on each line.
 fn paths(file: &Path) -> anyhow::Result<Vec<String>> {
-    let text = file::text_any(file, FILE_BYTES_MAX)
+    let text = file::text(file, FILE_BYTES_MAX)
         .with_context(|| format!("cannot read paths from {}", file.display()))?;
     let mut paths = Vec::new();
     for (number, line) in text.lines().map(str::trim).enumerate() {

@@ -9,12 +9,12 @@ mod tests;
 
 use std::fmt;
 
+use guesthouse_escape::escape;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::escape::escape;
 use crate::config::LogFormat;
 
 /// Bytes of one line.
@@ -64,5 +64,5 @@ where
 /// Whether the host itself writes under this target: its modules, and what it says of guests.
 fn is_own(target: &str) -> bool {
     let crate_name = target.split("::").next().unwrap_or_default();
-    crate_name == "guesthouse" || target == "handler"
+    crate_name == "guesthouse" || crate_name.starts_with("guesthouse_") || target == "handler"
 }

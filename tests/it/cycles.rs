@@ -1,15 +1,17 @@
-//! Files of the host that import each other in a circle, by names: an edge goes from a file to the
-//! one that defines the name which it imports. `mod` is no edge, and neither is the `pub use` of a
-//! face, which is followed to where the name comes from.
+//! Files of the host and its crates that import each other in a circle, by names: an edge goes from
+//! a file to the one that defines the name which it imports. `mod` is no edge, and neither is the
+//! `pub use` of a face, which is followed to where the name comes from.
 //!
 //! Reads the sources as text, as rustfmt leaves them. Tests of the inside are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use crate::tidy::CRATES;
 
 /// Files that are in a circle. To be lowered with every circle that goes; none is to come.
-const IN_A_CYCLE_MAX: usize = 3;
+const IN_A_CYCLE_MAX: usize = 0;
 
 /// One file: its module path, what it re-exports, and the paths that it names.
 #[derive(Default)]
@@ -21,30 +23,37 @@ struct File {
 
 type Modules = BTreeMap<Vec<String>, File>;
 
-/// All modules of the host by their paths; the library itself has an empty one.
+/// All modules by their paths, which begin with the crate.
 fn modules() -> Modules {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("host");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let crates = CRATES.iter().map(|(folder, name)| (root.join(folder), *name));
+    let crates: Vec<(PathBuf, &str)> = crates.collect();
     let mut modules = Modules::new();
-    walk(&root, &root, &mut modules);
+    for (folder, name) in &crates {
+        walk(&crates, folder, &[(*name).to_owned()], &mut modules);
+        assert!(modules.contains_key(&[(*name).to_owned()][..]), "{folder:?} has no lib.rs");
+    }
     assert!(modules.len() > 100, "only {} files: the walk is wrong", modules.len());
     modules
 }
 
-fn walk(root: &Path, folder: &Path, modules: &mut Modules) {
+fn walk(crates: &[(PathBuf, &str)], folder: &Path, module: &[String], modules: &mut Modules) {
+    let is_root = crates.iter().any(|(root, _)| root == folder);
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-        if name == "tests" || ["main", "build"].contains(&&*name) && folder == root {
+        let is_other = crates.iter().any(|(root, _)| *root == path);
+        if is_other || name == "tests" || is_root && ["main", "build"].contains(&&*name) {
             continue;
         }
+        let is_lib = is_root && name == "lib";
+        let inner = if is_lib { module.to_vec() } else { [module, &[name]].concat() };
         if path.is_dir() {
-            walk(root, &path, modules);
-        } else if path.extension().is_some_and(|it| it == "rs") && name != "main" {
-            let below = path.strip_prefix(root).expect("below the root").with_extension("");
-            let module = below.iter().map(|it| it.to_string_lossy().into_owned());
-            let module: Vec<String> = module.filter(|it| it != "lib").collect();
+            walk(crates, &path, &inner, modules);
+        } else if path.extension().is_some_and(|it| it == "rs") {
             let text = fs::read_to_string(&path).expect("a file");
-            modules.insert(module, File::read(&below.to_string_lossy(), &text));
+            let file = File::read(&inner.join("/"), &text);
+            modules.insert(inner, file);
         }
     }
 }
@@ -70,7 +79,8 @@ impl File {
             }
             rest = &rest[(at + 4).max(if is_start { end } else { 0 })..];
         }
-        for start in ["crate::", "super::"] {
+        let starts: Vec<String> = CRATES.iter().map(|(_, name)| format!("{name}::")).collect();
+        for start in starts.iter().map(String::as_str).chain(["crate::", "super::"]) {
             for (at, _) in code.match_indices(start) {
                 let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
                 // That of a visibility is no import.
@@ -78,6 +88,10 @@ impl File {
                     continue;
                 }
                 let len = code[at..].find(|c| !is_path(c)).unwrap_or(code.len() - at);
+                // The names in braces are those of a `use`.
+                if code[at + len..].starts_with('{') {
+                    continue;
+                }
                 let path = code[at..at + len].split("::").filter(|it| !it.is_empty());
                 file.named.insert(path.map(str::to_owned).collect());
             }
@@ -126,7 +140,7 @@ fn expand(tree: &str) -> Vec<Vec<String>> {
     parts.flat_map(expand).map(|path| [head.clone(), path].concat()).collect()
 }
 
-/// The module that defines what a path names, seen from a module; none for what is not the host's.
+/// The module that defines what a path names, seen from a module; none for what is not our own.
 fn definer(
     modules: &Modules,
     from: &[String],
@@ -136,13 +150,19 @@ fn definer(
     let mut path = path;
     let mut at = from.to_vec();
     match path.first()?.as_str() {
-        "crate" => (at, path) = (Vec::new(), &path[1..]),
+        "crate" => {
+            at.truncate(1);
+            path = &path[1..];
+        }
         "self" => path = &path[1..],
         "super" => {
             while path.first().is_some_and(|it| it == "super") {
                 at.pop();
                 path = &path[1..];
             }
+        }
+        first if CRATES.iter().any(|(_, name)| *name == first) => {
+            (at, path) = (vec![first.to_owned()], &path[1..]);
         }
         first => {
             let child = [&at[..], &[first.to_owned()]].concat();

@@ -8,20 +8,32 @@ use std::path::{Path, PathBuf};
 /// Where Rust of this project lives.
 const SOURCES: [&str; 4] = ["host", "tests", "benches", "guests/src"];
 
+/// The crates of the program: where their sources are, and what others call them. One may be in the
+/// folder of another.
+pub const CRATES: &[(&str, &str)] = &[
+    // The root package, in whose table modules have rows of their own.
+    HOST,
+    ("host/bench", "guesthouse_bench"),
+    ("host/escape", "guesthouse_escape"),
+];
+const HOST: (&str, &str) = ("host", "guesthouse");
+
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 const LINE_CHARS_MAX: usize = 100;
 
-/// Which top-level modules a module of the host may import, besides itself.
-const IMPORTS: [(&str, &[&str]); 16] = [
+/// Which top-level modules and crates a module of the host may import, besides itself, and which
+/// crates a crate.
+const IMPORTS: [(&str, &[&str]); 17] = [
     // Leaves: plain values that anyone may hold.
+    ("guesthouse_escape", &[]),
     ("file", &[]),
     ("grants", &[]),
     ("config", &["file", "grants"]),
     ("message", &[]),
     ("status", &[]),
     ("metrics", &["status"]),
-    ("log", &["config"]),
+    ("log", &["config", "guesthouse_escape"]),
     ("queue", &["grants", "message"]),
     // It knows a guest by its name alone.
     ("outbound", &["config", "grants", "message", "log"]),
@@ -42,24 +54,36 @@ const IMPORTS: [(&str, &[&str]); 16] = [
         &["config", "grants", "message", "metrics", "log", "guest", "native", "registry", "file"],
     ),
     // It reaches every server over TCP, also the one of this program.
-    ("bench", &["config", "log", "file"]),
+    ("guesthouse_bench", &["guesthouse_escape"]),
     // The top: it wires the others together. `main` uses it alone, and the errors it gives.
     (
         "cli",
         &[
-            "bench", "config", "grants", "message", "metrics", "log", "queue", "guest", "native",
-            "outbound", "registry", "serve", "control", "file", "status",
+            "guesthouse_bench",
+            "config",
+            "grants",
+            "message",
+            "metrics",
+            "log",
+            "queue",
+            "guest",
+            "native",
+            "outbound",
+            "registry",
+            "serve",
+            "control",
+            "file",
+            "status",
         ],
     ),
 ];
 
-/// Crates that only some modules may name, so that they can be replaced there.
-const CRATES: [(&str, &[&str]); 5] = [
+/// Crates of others that only some modules and crates may name, so that they can be replaced there.
+const NAMED_IN: [(&str, &[&str]); 4] = [
     ("wasmtime", &["guest"]),
     ("hyper", &["serve", "outbound"]),
     ("rustls", &["outbound"]),
     ("tokio_rustls", &["outbound"]),
-    ("hdrhistogram", &["bench"]),
 ];
 
 /// Files on the request path, where errors are closed enums.
@@ -80,14 +104,25 @@ struct Source {
 }
 
 impl Source {
-    /// The top-level module of the host that it is in; none for `main`, `lib` and the build.
+    /// The crate that it is in; none for what is no part of the program.
+    fn crate_name(&self) -> Option<&'static str> {
+        let around = CRATES.iter().filter(|(folder, _)| Path::new(&self.path).starts_with(folder));
+        around.max_by_key(|(folder, _)| folder.len()).map(|(_, name)| *name)
+    }
+
+    /// Its name in the table: the crate that it is in, or the top-level module of the host; none
+    /// for `main`, `lib` and the build.
     fn module(&self) -> Option<&str> {
+        let name = self.crate_name()?;
+        if name != HOST.1 {
+            return Some(name);
+        }
         let inside = self.path.strip_prefix("host/")?;
         let name = inside.split(['/', '.']).next()?;
         (!matches!(name, "main" | "lib" | "build")).then_some(name)
     }
 
-    /// How many modules deep it is in the crate: 1 for `host/guest.rs`.
+    /// How many modules deep it is in the host: 1 for `host/guest.rs`.
     fn depth(&self) -> usize {
         self.path.matches('/').count()
     }
@@ -172,24 +207,32 @@ fn function_name(line: &str) -> Option<&str> {
     None
 }
 
-/// The top-level modules that a text names through `crate::`, or through as many `super::` as lead
-/// to the top, each with its line.
+/// The top-level modules that a text of the host names through `crate::`, or through as many
+/// `super::` as lead to the top, and the crates that any text names, each with its line.
 fn imports(source: &Source) -> Vec<(usize, String)> {
-    let to_top = "super::".repeat(source.depth());
     let code: String = source.text.lines().map(without_comment).collect();
     let mut found = Vec::new();
-    for lead in ["crate::", to_top.as_str()] {
-        for (at, _) in code.match_indices(lead) {
-            let before = code[..at].chars().next_back();
-            if before.is_some_and(|c| c.is_alphanumeric() || "_:".contains(c)) {
-                continue;
+    if source.crate_name() == Some(HOST.1) {
+        for lead in ["crate::", &"super::".repeat(source.depth())] {
+            for at in places(&code, lead) {
+                let names = first_names(&code[at + lead.len()..]);
+                found.extend(names.into_iter().map(|name| (at, name)));
             }
-            let line = code[..at].matches('\n').count() + 1;
-            let names = first_names(&code[at + lead.len()..]);
-            found.extend(names.into_iter().map(|name| (line, name)));
         }
     }
-    found
+    for (_, name) in CRATES {
+        let lead = format!("{name}::");
+        found.extend(places(&code, &lead).map(|at| (at, (*name).to_owned())));
+    }
+    found.into_iter().map(|(at, name)| (code[..at].matches('\n').count() + 1, name)).collect()
+}
+
+/// Where paths begin with this.
+fn places(code: &str, lead: &str) -> impl Iterator<Item = usize> {
+    code.match_indices(lead).map(|(at, _)| at).filter(|at| {
+        let before = code[..*at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || "_:".contains(c))
+    })
 }
 
 fn without_comment(line: &str) -> String {
@@ -242,6 +285,22 @@ fn every_file_says_what_it_is() {
 }
 
 #[test]
+fn every_crate_is_in_the_list_and_has_the_lints() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text =
+        |path: PathBuf| fs::read_to_string(&path).unwrap_or_else(|it| panic!("{path:?}: {it}"));
+    let manifest = text(root.join("Cargo.toml"));
+    let members = manifest.lines().find_map(|line| line.strip_prefix("members = "));
+    let members: Vec<&str> = members.expect("a workspace").split('"').skip(1).step_by(2).collect();
+    let folders: Vec<&str> = CRATES.iter().skip(1).map(|(folder, _)| *folder).collect();
+    assert_eq!(members, folders, "members in Cargo.toml, CRATES here");
+    let manifests = members.iter().map(|folder| text(root.join(folder).join("Cargo.toml")));
+    for manifest in manifests.chain([manifest.clone()]) {
+        assert!(manifest.contains("\n[lints]\nworkspace = true\n"), "no lints:\n{manifest}");
+    }
+}
+
+#[test]
 fn nothing_is_too_long() {
     let mut findings = Vec::new();
     for Source { path, text } in sources() {
@@ -288,7 +347,7 @@ fn modules_import_only_what_the_table_allows() {
 fn some_crates_are_named_in_one_place() {
     let mut findings = Vec::new();
     for source in sources().iter().filter(|source| source.path.starts_with("host/")) {
-        for (name, modules) in CRATES {
+        for (name, modules) in NAMED_IN {
             if source.module().is_some_and(|module| modules.contains(&module)) {
                 continue;
             }
@@ -356,12 +415,18 @@ trait G {
     assert_eq!(seen, ["a 1 3", "d 5 5", "h 12 1", "i 13 1"]);
 
     let text = "use crate::config::Config;\nuse crate::{log, guest::{Guest, pool}, self};\n\
-                // crate::serve\nlet x = super::super::cli::run();\nuse super::core::Y;\n";
+                // crate::serve\nlet x = super::super::cli::run();\nuse super::core::Y;\n\
+                guesthouse_bench::run();\n";
     let source = Source { path: "host/guest/call.rs".into(), text: text.into() };
     let seen: Vec<String> =
         imports(&source).into_iter().map(|(line, name)| format!("{line} {name}")).collect();
-    assert_eq!(seen, ["1 config", "2 log", "2 guest", "4 cli"]);
+    assert_eq!(seen, ["1 config", "2 log", "2 guest", "4 cli", "6 guesthouse_bench"]);
     assert_eq!((source.module(), source.depth()), (Some("guest"), 2));
+
+    let text = "use crate::config;\nuse super::cli;\nuse guesthouse_escape::escape;\n";
+    let source = Source { path: "host/bench/file.rs".into(), text: text.into() };
+    assert_eq!(imports(&source), [(3, "guesthouse_escape".to_owned())]);
+    assert_eq!(source.module(), Some("guesthouse_bench"));
 
     for line in
         ["use wasmtime::Engine;", "x: wasmtime::Error,", "wasmtime_wasi::p1::add()", "wasmtime!()"]

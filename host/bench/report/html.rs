@@ -2,9 +2,16 @@
 //!
 //! Owns the page and its style. Everything that came from outside goes through [`escape`].
 
-use super::super::{CaseRun, Quantity, Run, Skipped};
+use super::clean::command_line;
+use super::column::{Column, columns};
+use super::comparison::words;
 use super::markup::escape;
-use super::{Column, LATENCY_NOTE, plot};
+use super::notes::{LATENCY_NOTE, method, notes};
+use super::plot;
+use crate::reading::Quantity;
+use crate::run::{CaseRun, Run};
+use crate::statistics;
+use crate::suite::Skipped;
 
 /// What there are bars of.
 const BARS: [Quantity; 7] = [
@@ -94,6 +101,7 @@ const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\
 <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
 style-src 'unsafe-inline'\">\n";
 
+/// One file that needs no other.
 pub fn html(run: &Run) -> String {
     let title = escape(&run.title);
     let mut page =
@@ -127,20 +135,20 @@ fn section(at: usize, case: &CaseRun) -> String {
     if !case.settings.is_empty() {
         html += &format!("<p>{}</p>\n", escape(&case.settings));
     }
-    html += &format!("<p class=\"quiet\">{}</p>\n", escape(&super::method(case)));
+    html += &format!("<p class=\"quiet\">{}</p>\n", escape(&method(case)));
     let figures: String = BARS.iter().filter_map(|it| bars(case, *it)).collect();
     if !figures.is_empty() {
         html += &format!("<div class=\"pair\">\n{figures}</div>\n");
     }
     // Two tables, so that neither is too wide for a page.
     let (latencies, others): (Vec<Column>, Vec<Column>) =
-        super::columns(case, true).into_iter().partition(|column| column.is_latency);
+        columns(case, true).into_iter().partition(|column| column.is_latency);
     html += &table(case, &others);
     if let Some(svg) = plot::latency(case) {
         html += &latency(case, &svg);
     }
     html += &table(case, &latencies);
-    let notes = super::notes(case);
+    let notes = notes(case);
     if !notes.is_empty() {
         let items: String =
             notes.iter().map(|note| format!("<li>{}</li>\n", escape(note))).collect();
@@ -151,12 +159,12 @@ fn section(at: usize, case: &CaseRun) -> String {
 
 fn bars(case: &CaseRun, quantity: Quantity) -> Option<String> {
     let bars = plot::bars(case, quantity)?;
-    let (words, title) = (super::words(quantity), quantity.title());
+    let (words, title) = (words(quantity), quantity.title());
     let unit = title
         .rsplit_once(' ')
         .map_or(String::new(), |(_, unit)| format!(", {}", unit.trim_end_matches("/req")));
     let parts = Quantity::CpuKernelUsPerReq;
-    let has_parts = |row| super::statistics::quantity(row, parts).is_some();
+    let has_parts = |row| statistics::quantity(row, parts).is_some();
     let shades = quantity == Quantity::CpuUsPerReq && case.rows.iter().any(has_parts);
     let caption = if shades {
         "<figcaption>Full colour: user time. Faint: kernel time.</figcaption>\n"
@@ -218,7 +226,7 @@ fn table(case: &CaseRun, columns: &[Column]) -> String {
 /// What one needs to repeat it.
 fn about(run: &Run) -> String {
     let mut html = String::from("<section>\n<h2>How it was measured</h2>\n");
-    let command = escape(&super::command_line(&run.command));
+    let command = escape(&command_line(&run.command));
     html += &format!("<pre><code>{command}</code></pre>\n<dl>\n");
     let seed = run.seed.to_string();
     for (title, fact) in &run.about {

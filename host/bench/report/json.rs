@@ -35,9 +35,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::statistics::{self, Spread};
-use super::super::{CaseRun, Errors, Quantity, Reading, Row, Run, Skipped};
+use super::comparison;
+use crate::reading::{Errors, Quantity, Reading};
+use crate::run::{CaseRun, Row, Run};
+use crate::statistics::{self, Spread};
+use crate::suite::Skipped;
 
+/// All of a run, as documented above.
 pub fn json(run: &Run) -> Value {
     let fact = |(title, text): &(String, String)| json!({ "title": title, "text": text });
     json!({
@@ -88,7 +92,7 @@ fn target(case: &CaseRun, row: &Row) -> Value {
 
 /// `None` where nothing can be compared.
 fn ratio(case: &CaseRun, row: &Row) -> Option<Value> {
-    let of = |quantity| super::ratio(case, row, quantity);
+    let of = |quantity| comparison::ratio(case, row, quantity);
     let mut ratio = object(of, |spread| json!(spread.median));
     let first = case.rows.first().filter(|_| !ratio.is_empty())?;
     ratio.insert("to".to_owned(), json!(first.name));

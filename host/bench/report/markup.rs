@@ -1,9 +1,11 @@
 //! Text from outside as part of a page.
 
+use super::clean::clean;
+
 /// `text` as text of a page or of an attribute.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for c in super::clean(text).chars() {
+    for c in clean(text).chars() {
         match c {
             '&' => escaped += "&amp;",
             '<' => escaped += "&lt;",

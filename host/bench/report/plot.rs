@@ -4,9 +4,10 @@
 //! pixels, so that a picture fits a phone with its letters as large as elsewhere. Knows the names
 //! of the style's classes, which `html.rs` has.
 
-use super::super::statistics::{self, Spread};
-use super::super::{CaseRun, Quantity, Row};
 use super::markup::escape;
+use crate::reading::Quantity;
+use crate::run::{CaseRun, Row};
+use crate::statistics::{self, Spread};
 
 /// Rows that differ by colour; the next so many differ by their dashes, too.
 const COLOURS: usize = 8;

@@ -3,16 +3,19 @@
 //! Owns the layout. Medians stand first, in as few lines as there are rows, so that a column can
 //! be read down; their spread follows in a table of its own.
 
-use super::super::{CaseRun, Run};
-use super::{Cell, Column, LATENCY_NOTE};
+use super::clean::{clean, command_line};
+use super::column::{Cell, Column, columns};
+use super::notes::{LATENCY_NOTE, method, notes};
+use crate::run::{CaseRun, Run};
 
 const WIDTH: usize = 100;
 /// Names that are longer get a line of their own.
 const NAME_MAX: usize = 30;
 const GAP: usize = 2;
 
+/// For a terminal of 100 columns.
 pub fn text(run: &Run) -> String {
-    let mut text = format!("{}\n", super::clean(&run.title));
+    let mut text = format!("{}\n", clean(&run.title));
     if run.interrupted {
         text += "INTERRUPTED: ended before its time. What follows is what there was until then.\n";
     }
@@ -21,30 +24,30 @@ pub fn text(run: &Run) -> String {
     }
     text += "\n";
     for skipped in &run.skipped {
-        let (name, reason) = (super::clean(&skipped.name), super::clean(&skipped.reason));
+        let (name, reason) = (clean(&skipped.name), clean(&skipped.reason));
         text += &paragraph(&format!("skipped: {name}: {reason}"));
     }
     text += &paragraph(LATENCY_NOTE);
     for (title, fact) in &run.about {
-        text += &paragraph(&format!("{}: {}", super::clean(title), super::clean(fact)));
+        text += &paragraph(&format!("{}: {}", clean(title), clean(fact)));
     }
-    let started_at = super::clean(&run.started_at);
+    let started_at = clean(&run.started_at);
     text += &format!("started {started_at}, seed {}\n", run.seed);
-    text += &format!("$ {}\n", super::command_line(&run.command));
+    text += &format!("$ {}\n", command_line(&run.command));
     text
 }
 
 fn case_text(case: &CaseRun) -> String {
-    let name = super::clean(&case.name);
+    let name = clean(&case.name);
     let rule = "─".repeat(WIDTH.saturating_sub(name.chars().count() + 4));
     let mut text = format!("── {name} {rule}\n");
-    let settings = super::clean(&case.settings);
+    let settings = clean(&case.settings);
     if !settings.is_empty() {
         text += &paragraph(&settings);
     }
-    text += &paragraph(&super::method(case));
-    let columns = super::columns(case, false);
-    let names: Vec<String> = case.rows.iter().map(|row| super::clean(&row.name)).collect();
+    text += &paragraph(&method(case));
+    let columns = columns(case, false);
+    let names: Vec<String> = case.rows.iter().map(|row| clean(&row.name)).collect();
     if !columns.is_empty() {
         text += &format!("\n{}", blocks(&names, &columns, |cell| cell.text.clone()));
     }
@@ -56,7 +59,7 @@ fn case_text(case: &CaseRun) -> String {
             None => String::new(),
         });
     }
-    let notes = super::notes(case);
+    let notes = notes(case);
     if !notes.is_empty() {
         text += "\n";
         text += &notes.iter().map(|note| paragraph(note)).collect::<String>();

@@ -13,7 +13,7 @@ use super::place::Place;
 use super::requests::Context;
 use super::servers::Servers;
 use super::text::{Reader, Vars};
-use crate::bench::{Case, Curve, Measure, Origin, Side, Skipped, Stream, Versions};
+use crate::suite::{Case, Curve, Measure, Origin, Side, Skipped, Stream, Versions};
 
 const ROUNDS: u32 = 5;
 const DURATION: Duration = Duration::from_secs(10);

@@ -1,7 +1,7 @@
 //! A scenario file as it is written: its tables and keys, and where each of them stands.
 //!
 //! Values stay as they are, since they may have placeholders in them. What a key means is in the
-//! docs of `scenario.rs`, what becomes of it in `build.rs`.
+//! docs of `scenario.rs`, what becomes of it in `cases.rs`, `requests.rs` and `servers.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use crate::bench::{Case, Measure, Request, Stream};
+use crate::load::Request;
+use crate::suite::{Case, Measure, Stream};
 
 /// What all sides of a suite may take together, without the start of their servers.
 const TOTAL: Duration = Duration::from_millis(800);

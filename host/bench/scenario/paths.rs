@@ -96,3 +96,6 @@ pub fn handlers(folder: &Path, prefix: &str) -> io::Result<Vec<String>> {
     paths.sort();
     Ok(paths)
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::format::Cpus;
 use super::text::Vars;
-use crate::bench::process::{cpus_allowed, files_max, ports_max};
-use crate::config;
+use crate::process::{cpus_allowed, files_max, ports_max};
 
 /// Where peers are installed, unless they are beside the scenarios.
 const PEERS: &str = "GUESTHOUSE_PEERS";
@@ -41,10 +40,10 @@ pub struct Place {
 }
 
 impl Place {
-    /// Raises the limit of open files as far as the user may.
-    pub fn new(here: PathBuf, mini: bool) -> Place {
+    /// Raises the limit of open files as far as the user may. `cache` stays, and is the user's.
+    pub fn new(here: PathBuf, cache: Option<PathBuf>, mini: bool) -> Place {
         let connections_max = files_max().min(ports_max()).saturating_sub(FILES_RESERVED);
-        let folders = folders(&here);
+        let folders = folders(&here, cache);
         Place { here, folders, cpus: cpus_allowed(), connections_max, pinning: !mini }
     }
 
@@ -153,13 +152,12 @@ impl Place {
     }
 }
 
-fn folders(here: &Path) -> Vec<(&'static str, PathBuf)> {
+fn folders(here: &Path, cache: Option<PathBuf>) -> Vec<(&'static str, PathBuf)> {
     let program = env::current_exe().unwrap_or_else(|_| PathBuf::from("guesthouse"));
     let root = here.ancestors().find(|folder| folder.join("benches").is_dir()).unwrap_or(here);
     let target = program.ancestors().nth(2).unwrap_or(Path::new("target"));
     let guests = target.join("guests/wasm32-wasip1/release");
-    let cache = env::var_os(CACHE).map(PathBuf::from);
-    let cache = cache.or_else(|| config::user_cache_folder("guesthouse-bench"));
+    let cache = env::var_os(CACHE).map(PathBuf::from).or(cache);
     let cache = cache.unwrap_or_else(|| env::temp_dir().join("guesthouse-bench"));
     let beside = here.parent().unwrap_or(here).join("peers/installed");
     let peers = env::var_os(PEERS).map_or(beside, PathBuf::from);

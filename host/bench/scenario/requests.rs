@@ -11,8 +11,8 @@ use super::place::Place;
 use super::servers::cpus;
 use super::text::{Reader, Vars};
 use super::{format, paths};
-use crate::bench::{Arrivals, Load, Request, Spread};
 use crate::file;
+use crate::load::{Arrivals, Load, Request, Spread};
 
 const BODY_BYTES_MAX: usize = 1 << 30;
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -85,7 +85,7 @@ impl Context<'_, '_> {
         if let Some(value) = &table.paths_file {
             ways.push(("paths_file", value.span()));
             let file = self.place.existing(&self.reader.text(value, self.vars))?;
-            let text = file::text_any(&file, BODY_BYTES_MAX as u64);
+            let text = file::text(&file, BODY_BYTES_MAX as u64);
             let text = text.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
             match paths::lines(&text) {
                 Ok(lines) => found.extend(lines),
@@ -164,7 +164,7 @@ impl Context<'_, '_> {
             (Some(value), None, None) => self.reader.text(value, self.vars).into_bytes(),
             (None, Some(value), None) => {
                 let file = self.place.path(&self.reader.text(value, self.vars));
-                file::read_any(&file, BODY_BYTES_MAX as u64).unwrap_or_else(|error| {
+                file::read(&file, BODY_BYTES_MAX as u64).unwrap_or_else(|error| {
                     let reason = format!("body_file: cannot read {}: {error}", file.display());
                     self.reader.mistake(value.span(), reason);
                     Vec::new()

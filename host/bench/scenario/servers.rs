@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::format::{At, Cpus, Scalar, Server};
 use super::place::{Lack, Place};
 use super::text::{Reader, Vars};
-use crate::bench::{Launch, Restart};
+use crate::launch::{Launch, Restart};
 
 const READY: &str = "/hello";
 const READY_WITHIN: Duration = Duration::from_secs(30);

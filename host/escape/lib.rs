@@ -1,4 +1,9 @@
 //! Text from outside as one line of a log or a terminal has it.
+//!
+//! Knows neither where the text is from nor where it goes.
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Write as _;
 

@@ -1,0 +1,72 @@
+//! Measuring servers: a load generator, and what is made of its numbers.
+//!
+//! A *suite* is a list of *cases*; a case is one table of the report. In a case, *sides* take
+//! turns: every round visits each of them once, in shuffled order, so that what else happens on
+//! the machine hits all alike. A side is a server with one or more *streams* of requests that run
+//! at the same time. Reaches every server over TCP, and knows nothing of how guests are served.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+pub mod builtin;
+pub mod file;
+pub mod report;
+pub mod scenario;
+pub mod url;
+
+mod connection;
+mod cpus;
+mod curve;
+mod drop;
+mod idle;
+mod launch;
+mod load;
+mod plan;
+mod probe;
+mod process;
+mod reading;
+mod response;
+mod round;
+mod run;
+mod statistics;
+mod stream;
+mod suite;
+mod swap;
+mod tally;
+mod target;
+mod worker;
+
+pub use load::{Arrivals, Load, Request, Spread};
+pub use process::{cpus_allowed, files_max};
+pub use run::Run;
+pub use suite::{Suite, draw_seed};
+
+/// Measures a suite, with a progress bar on a terminal. Sets nothing else on fire: a server or a
+/// side that fails is named in the result. With `stop` it ends soon, with what there is.
+pub fn run(suite: &Suite, command: Vec<String>, stop: &AtomicBool) -> Run {
+    let started_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let mut about = process::machine();
+    about.extend(suite.servers.iter().filter_map(process::version));
+    about.dedup();
+    let progress = ProgressBar::with_draw_target(
+        Some(round::Rounds::visits(suite)),
+        ProgressDrawTarget::stderr(),
+    );
+    let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {wide_msg} {elapsed}");
+    progress.set_style(style.expect("the template is right"));
+    progress.enable_steady_tick(Duration::from_millis(250));
+    let cases = round::Rounds::new(suite, stop, &progress).run();
+    progress.finish_and_clear();
+    Run {
+        title: suite.title.clone(),
+        command,
+        seed: suite.seed,
+        started_at,
+        about,
+        cases,
+        skipped: suite.skipped.clone(),
+        interrupted: stop.load(Ordering::Relaxed),
+    }
+}

@@ -1,0 +1,70 @@
+//! What is sent to a server, and how.
+//!
+//! Plain values; `worker.rs` sends what they say.
+
+use std::time::Duration;
+
+/// What is sent. Nothing here contains a CR or LF.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    pub method: String,
+    /// Paths with query, at least one; a stream with more than one draws from them.
+    pub paths: Vec<String>,
+    pub spread: Spread,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    /// The status to expect; `None` is any below 400.
+    pub status: Option<u16>,
+}
+
+impl Request {
+    /// A GET without header fields of its own.
+    pub fn get(path: &str) -> Self {
+        Self {
+            method: "GET".to_owned(),
+            paths: vec![path.to_owned()],
+            spread: Spread::Uniform,
+            headers: Vec::new(),
+            body: Vec::new(),
+            status: None,
+        }
+    }
+}
+
+/// How paths are drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Spread {
+    Uniform,
+    /// The n-th path is drawn in proportion to `n^-exponent`.
+    Zipf {
+        exponent: f64,
+    },
+}
+
+/// How requests are sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Load {
+    pub connections: usize,
+    pub threads: usize,
+    /// Requests that may be in flight on one connection, at least 1.
+    pub pipeline: usize,
+    /// Requests a second of all connections together; `None`: as fast as answers come.
+    pub rate: Option<f64>,
+    pub arrivals: Arrivals,
+    /// A request without an answer for so long has failed, and its connection is closed.
+    pub timeout: Duration,
+    /// The CPUs of the generator; empty means all.
+    pub cpus: Vec<usize>,
+    /// The generator never sleeps: answers do not have to wake it, which costs the server CPU time,
+    /// and nothing is sent late. Takes a whole core for each thread.
+    pub spin: bool,
+}
+
+/// When the requests of a stream with a rate are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrivals {
+    /// At equal distances.
+    Constant,
+    /// Independently of each other: a Poisson process.
+    Poisson,
+}

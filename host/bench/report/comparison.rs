@@ -1,0 +1,61 @@
+//! What of a row is compared with the first one of its case.
+
+use crate::reading::Quantity;
+use crate::run::{CaseRun, Row};
+use crate::statistics::{self, Spread};
+
+/// What a case without requests a second is about.
+const HEADLINES: [Quantity; 5] = [
+    Quantity::LoadMaxPerS,
+    Quantity::StartMs,
+    Quantity::DropMs,
+    Quantity::UsedOnceBytes,
+    Quantity::NeverUsedBytes,
+];
+
+/// A title without its unit.
+pub fn stem(quantity: Quantity) -> &'static str {
+    quantity.title().rsplit_once(' ').map_or(quantity.title(), |(stem, _)| stem)
+}
+
+/// What is compared, in words.
+pub fn words(quantity: Quantity) -> &'static str {
+    match quantity {
+        Quantity::ReqPerS => "requests per second",
+        Quantity::CpuUsPerReq => "CPU time per request",
+        Quantity::LoadMaxPerS => "highest load with a bounded slowdown",
+        Quantity::StartMs => "time from start to first answer",
+        Quantity::DropMs => "time from file drop to first answer",
+        Quantity::NeverUsedBytes => "memory of a connection never used",
+        Quantity::UsedOnceBytes => "memory of a connection used once",
+        other => stem(other),
+    }
+}
+
+/// The ratio of a row to the first one. That row has none, nor has a stream that runs beside
+/// another: it sends other requests.
+pub fn ratio(case: &CaseRun, row: &Row, quantity: Quantity) -> Option<Spread> {
+    let first = case.rows.first()?;
+    let is_other = !std::ptr::eq(first, row) && !row.beside;
+    if is_other { statistics::ratio(row, first, quantity) } else { None }
+}
+
+/// What ratios are of: CPU time for each request. Requests a second stand in where a row's CPU
+/// time is not known; and where there are none, what the case is about.
+pub fn compared(case: &CaseRun) -> Vec<Quantity> {
+    let (cpu, speed) = (Quantity::CpuUsPerReq, Quantity::ReqPerS);
+    let has = |row: &Row, quantity| ratio(case, row, quantity).is_some();
+    let any = |quantity: &Quantity| case.rows.iter().any(|row| has(row, *quantity));
+    let speed_alone = case.rows.iter().any(|row| has(row, speed) && !has(row, cpu));
+    let mut compared = Vec::new();
+    if any(&cpu) {
+        compared.push(cpu);
+    }
+    if speed_alone {
+        compared.push(speed);
+    }
+    if compared.is_empty() {
+        compared.extend(HEADLINES.into_iter().find(any));
+    }
+    compared
+}

@@ -4,7 +4,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use http::uri::{Authority, PathAndQuery};
 
-use super::{Mistakes, Upstream};
+use super::Upstream;
+use super::mistakes::Mistakes;
 
 pub(super) fn listen(texts: &[String], mistakes: &mut Mistakes) -> Vec<SocketAddr> {
     let mut found: Vec<SocketAddr> = Vec::new();

@@ -12,7 +12,6 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use wasmtime::Linker;
 
-use super::Instance;
 use super::cache::{Artifact, Facts, Kind};
 use super::call::Call;
 use super::class::Class;
@@ -22,6 +21,7 @@ use super::engine::{Engines, Pulse};
 use super::environment;
 use super::failure::{Failure, Reason};
 use super::imports::{self, Offer};
+use super::instance::Instance;
 use super::interrupt::{self, Divisible};
 use super::link::{Identity, Linkers, linker};
 use super::records::{self, Size};

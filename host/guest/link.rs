@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use wasmtime::{InstancePre, Linker, Module, ModuleExport, Store, component};
 
+use super::about::About;
 use super::budget::Budget;
 use super::cache::{self, Facts, Kind};
 use super::call::Call;
@@ -19,7 +20,7 @@ use super::failure::Failure;
 use super::imports::Offer;
 use super::slots::{CONCURRENT_ENGINE, ENGINES, LARGE_ENGINE};
 use super::tenants::Tenants;
-use super::{About, Code, Guest, core, poll, reset, startup};
+use super::{Code, Guest, core, poll, reset, startup};
 use crate::grants::Grants;
 
 /// Everything that guests may import, for each engine.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use super::Guest;
 use super::allocator::Freed;
 use super::budget::Budget;
 use super::cache::{self, Artifact, Cache, Facts, Key, Reads};
@@ -17,10 +18,10 @@ use super::class::Class;
 use super::compile::Job;
 use super::engine::{Engines, INSTANCE_BYTES_MAX};
 use super::failure::{Cause, Failure};
+use super::instance::Instance;
 use super::link::{Identity, Linkers};
 use super::resources::{Amount, MAPPINGS_PER_GUEST};
 use super::sniff::{self, FILE_BYTES_MAX};
-use super::{Guest, Instance};
 use crate::config::LogFormat;
 use crate::file::{self, Unread};
 use crate::grants::Grants;

@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::Guest;
 use super::allocator;
 use super::budget::Budget;
 use super::component::{self, ComponentInstance, Resident, Seat};
+use super::instance::Instance;
 use super::schedule::{Bulky as _, Length, Schedule};
 use super::shelves::Shelves;
 use super::slots::{CONCURRENT_ENGINE, ReadyMax};
-use super::{Guest, Instance};
 use crate::grants::Isolation;
 use crate::metrics;
 use crate::outbound::Door;

@@ -5,11 +5,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::Guest;
 use super::budget::Budget;
 use super::component::Resident;
+use super::instance::Instance;
 use super::schedule::{Bulky as _, Schedule};
 use super::slots::{ENGINES, ReadyMax};
-use super::{Guest, Instance};
 use crate::metrics;
 
 /// Guests that are looked at to find one whose instance is worth little. Of 1,024, the least of 8

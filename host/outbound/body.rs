@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
-use super::Failure;
+use super::failure::Failure;
 use super::paced::Heard;
 
 /// How often a body is asked for its first piece before its request is sent without. The end of an

@@ -14,10 +14,11 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{Outgoing, Progress, Returning, Turn, Upload};
+use super::failure::Failure;
 use super::link::{self, Link, Unanswered};
 use super::policy::{Destination, Host};
 use super::way::{Lent, Way};
-use super::{Answer, Failure, Key, Leave, Order, Outbound, Times, tell};
+use super::{Answer, Key, Leave, Order, Outbound, Times, tell};
 use crate::message::RequestId;
 use crate::message::fields::{check_framing, head_bytes, strip_hop_by_hop, unify_length};
 

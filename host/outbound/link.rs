@@ -19,9 +19,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::Failure;
 use super::body::Upload;
 use super::certificates::Verifier;
+use super::failure::Failure;
 use super::paced::{Heard, Paced, SECURE_TURN_BYTES, TURN_BYTES, too_many_interim};
 use super::policy::{Destination, Host, Leave};
 

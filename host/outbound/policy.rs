@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use http::Uri;
 use http::uri::Scheme;
 
-use super::Failure;
 use super::address::is_public;
+use super::failure::Failure;
 use crate::grants::{Allowance, Hosts, Network};
 
 /// Denials that are put down once each; there are no more lines for those that follow.

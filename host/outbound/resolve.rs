@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::Failure;
+use super::failure::Failure;
 
 /// Lookups of the whole host at a time: each takes a thread.
 const LOOKUPS_MAX: usize = 64;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::http2;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::Failure;
 use super::body::{Progress, Turn, Upload};
+use super::failure::Failure;
 use super::link::{Closing, Link};
 
 /// How long a connection is kept without a request.

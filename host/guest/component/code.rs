@@ -4,7 +4,7 @@ use wasmtime::{Engine, InstancePre, ModuleExport, component};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
-use super::State;
+use super::state::State;
 use crate::guest::cache::Kind;
 use crate::guest::reset::Baseline;
 

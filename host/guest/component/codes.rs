@@ -9,7 +9,7 @@ use wasmtime_wasi_http::{Error, WasiHttpView as _};
 use wasmtime_wasi_io::IoView as _;
 use wasmtime_wasi_io::streams::Error as StreamError;
 
-use super::State;
+use super::state::State;
 
 /// The error code behind an error of a stream, if it is one of a body.
 pub fn error_code(

@@ -5,7 +5,7 @@
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Linker, Lower};
 
-use super::State;
+use super::state::State;
 
 /// The interface, and the draft of it that the host has.
 pub const CONFIG: (&str, &str) = ("wasi:config/store", "0.2.0-rc.1");

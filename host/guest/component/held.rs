@@ -5,8 +5,8 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, LinkerInstance, Resource};
 use wasmtime_wasi_http::{FieldMap, WasiHttpCtxView, WasiHttpView as _, p2, p3};
 
-use super::State;
 use super::holdings::content;
+use super::state::State;
 use crate::guest::header::FIELD_BYTES;
 
 /// How a text of a request is set: whether it can be that.

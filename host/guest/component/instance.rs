@@ -15,11 +15,12 @@ use wasmtime_wasi_http::p3::bindings::Service;
 use wasmtime_wasi_http::{Error, WasiHttpView};
 
 use super::body::Arriving;
+use super::code::{FlatCode, Pre};
 use super::concurrent::{Arrival, Inbox, Marks, attend, rest};
 use super::flat::turns::{self, Arrivals, Turns};
 use super::gone::Gone;
 use super::head::{Head, LEFT_BYTES_MAX};
-use super::{FlatCode, Pre, State};
+use super::state::State;
 use crate::guest::Guest;
 use crate::guest::engine::QUANTUM_TICKS;
 use crate::guest::limiter::PrepaidStacks;

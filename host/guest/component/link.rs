@@ -8,7 +8,8 @@ use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 use super::codes::error_code;
-use super::{State, config, held, outgoing, random};
+use super::state::State;
+use super::{config, held, outgoing, random};
 
 /// The interface by the version that wasmtime has it in.
 const TYPES: &str = "wasi:http/types@0.2.12";

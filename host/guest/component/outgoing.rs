@@ -7,8 +7,8 @@ use wasmtime_wasi_http::p2::body::HostOutgoingBody;
 use wasmtime_wasi_http::p2::types::{HostOutgoingRequest, HostOutgoingResponse};
 use wasmtime_wasi_io::streams::DynOutputStream;
 
-use super::State;
 use super::outgoing_body::{request_bytes_max, response_bytes_max};
+use super::state::State;
 
 type Once<T> = wasmtime::Result<Result<Resource<T>, ()>>;
 

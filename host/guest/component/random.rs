@@ -8,8 +8,8 @@ use wasmtime_wasi::WasiView as _;
 use wasmtime_wasi::p2::bindings::random::{insecure, random};
 use wasmtime_wasi::random::WasiRandomCtx;
 
-use super::State;
 use super::limits::RANDOM_BYTES_MAX;
+use super::state::State;
 use crate::guest::core::misuse;
 use crate::guest::fault::Fault;
 

@@ -15,9 +15,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::concurrent::{Arrival, Inbox, Marks};
-use super::instance::Called;
-use super::terms::{AFTERWARDS_MAX, Broken, Ended};
-use super::{ComponentInstance, Gone, Pool};
+use super::gone::Gone;
+use super::instance::{Called, ComponentInstance};
+use super::terms::{AFTERWARDS_MAX, Broken, Ended, Pool};
 use crate::guest::Guest;
 use crate::guest::ends::{judge, log_end};
 use crate::guest::engine::Beating;

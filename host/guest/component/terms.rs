@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::ComponentInstance;
+use super::instance::ComponentInstance;
 use crate::guest::schedule::Schedule;
 use crate::message::Reject;
 use crate::outbound::Door;

@@ -17,13 +17,15 @@ use wasmtime_wasi_http::Error;
 
 use super::body::{Arriving, Departing, Watch};
 use super::concurrent::Arrival;
+use super::gone::Gone;
 use super::head::Head;
-use super::instance::Called;
+use super::instance::{Called, ComponentInstance};
+use super::resident::Seat;
 use super::terms::{AFTERWARDS_MAX, Broken, Ended, Pool, Terms};
-use super::{ComponentInstance, Gone, Seat};
+use crate::guest::about::About;
 use crate::guest::ends::{judge, log_end};
 use crate::guest::schedule::{Flow, Meter, Movable};
-use crate::guest::{About, Guest, header};
+use crate::guest::{Guest, header};
 use crate::message::progress::Progress;
 use crate::message::{BASE_PATH, Reject, Request, RequestId};
 use crate::outbound::{Circle, Trail};

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Pool, RENEW_MAX};
+use crate::guest::Guest;
+use crate::guest::instance::Instance;
 use crate::guest::schedule::Length;
-use crate::guest::{Guest, Instance};
 use crate::message::{Reject, RequestId};
 
 /// How long a request waits for memory, and how often it looks for some: by then every worker has

@@ -10,7 +10,7 @@ use wasmtime::component::Resource;
 use super::handles::Held;
 use super::lower::{At, Layout, Lower, store};
 use super::memory::Result;
-use crate::guest::component::State;
+use crate::guest::component::state::State;
 use crate::guest::core::misuse;
 
 pub type Guest<'a> = Caller<'a, State>;

@@ -9,14 +9,13 @@ use super::abi::{Guest, parts};
 use super::ends::{Copying, Giver, Promise, Reader, Stream, Taker, Value, Writer};
 use super::lower::store;
 use super::memory::Result;
-use super::pipe::{copy, go_on};
-use super::pipe::{look, meet, pass};
+use super::pipe::{copy, go_on, look, meet, pass};
 use super::tasks::{
     Copied, Event, SENT_READ, SENT_WRITE, SET, STREAM_READ, STREAM_WRITE, TIMER, TRAILERS_READ,
     TRAILERS_WRITE,
 };
-use crate::guest::component::State;
 use crate::guest::component::flatten::CANON;
+use crate::guest::component::state::State;
 use crate::guest::core::misuse;
 
 pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {

@@ -13,8 +13,8 @@ use wasmtime_wasi::p2::bindings::random::{insecure, random};
 use super::abi::{Guest, give, give_all, parts};
 use super::lower::List;
 use super::memory::{Result, flag};
-use crate::guest::component::State;
 use crate::guest::component::random::{CHEAP, SECURE, Source, bytes};
+use crate::guest::component::state::State;
 use crate::guest::core::misuse;
 
 const MONOTONIC: &str = "wasi:clocks/monotonic-clock";

@@ -10,9 +10,9 @@ use super::abi::Guest;
 use super::cli::{Version, add_alike};
 use super::memory::Result;
 use super::tasks::STARTED;
-use crate::guest::component::State;
 use crate::guest::component::flatten::ASYNC;
 use crate::guest::component::limits::RANDOM_BYTES_MAX;
+use crate::guest::component::state::State;
 
 const MONOTONIC: &str = "wasi:clocks/monotonic-clock@0.3";
 

@@ -5,8 +5,8 @@ use wasmtime::Linker;
 use super::abi::{Guest, give_all, parts};
 use super::lower::{At, Layout, List, Lower};
 use super::memory::{Result, string};
-use crate::guest::component::State;
 use crate::guest::component::config::CONFIG;
+use crate::guest::component::state::State;
 
 /// The interface's error, of which there is none: only the room that it would take.
 enum Failed {}

@@ -7,9 +7,9 @@ use super::abi::{Guest, give_all, parts};
 use super::error::Refusal;
 use super::lower::{List, store};
 use super::memory::{Result, list, lists, pairs, string};
-use crate::guest::component::State;
 use crate::guest::component::holdings::content;
 use crate::guest::component::limits::FIELD_BYTES_MAX;
+use crate::guest::component::state::State;
 use crate::guest::header::FIELD_BYTES;
 
 /// Adds them to this interface, with the name that it has for the function which gives all of them.

@@ -24,7 +24,8 @@ use super::handles::Held;
 use super::lower::{At, Layout, Lower};
 use super::memory::{Result, flag};
 use super::shapes::{TYPES, add_drop, add_end, add_maker, add_part, add_part_once, add_value};
-use crate::guest::component::{State, outgoing};
+use crate::guest::component::outgoing;
+use crate::guest::component::state::State;
 use crate::guest::core::misuse;
 
 impl Held for FieldMap {

@@ -20,9 +20,9 @@ use super::memory::{Result, flag};
 use super::outlet::outlet;
 use super::pipe::{go_on, meet};
 use super::tasks::{SENT_READ, STREAM_READ, TRAILERS_READ};
-use crate::guest::component::State;
 use crate::guest::component::body::{Arriving, Departing};
 use crate::guest::component::flatten::CANON;
+use crate::guest::component::state::State;
 use crate::guest::core::misuse;
 
 pub const TYPES: &str = "wasi:http/types@0.3";

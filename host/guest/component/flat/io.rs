@@ -13,8 +13,8 @@ use super::abi::{Guest, Own, at_once, give, give_all, parts};
 use super::handles::Held;
 use super::lower::{At, Layout, List, Lower};
 use super::memory::{Result, aligned, list, range};
-use crate::guest::component::State;
 use crate::guest::component::limits::HANDLES_MAX;
+use crate::guest::component::state::State;
 use crate::guest::core::misuse;
 
 impl Held for Error {

@@ -17,10 +17,10 @@ use wasmtime_wasi_io::streams::Error;
 use super::abi::{Guest, Own, give, give_all, owned, parts};
 use super::handles::Held;
 use super::memory::{Result, flag, string};
-use super::shapes::TYPES;
-use super::shapes::{add_drop, add_end, add_maker, add_part, add_part_once, add_value};
+use super::shapes::{TYPES, add_drop, add_end, add_maker, add_part, add_part_once, add_value};
 use crate::guest::component::codes::error_code;
-use crate::guest::component::{State, outgoing};
+use crate::guest::component::outgoing;
+use crate::guest::component::state::State;
 use crate::guest::core::misuse;
 
 impl Held for OutgoingRequest {

@@ -15,8 +15,8 @@ use super::lower::store;
 use super::memory::{Result, flag, range};
 use super::outlet::Fate;
 use super::tasks::{BLOCKED, Copied, Event, Tasks};
-use crate::guest::component::State;
 use crate::guest::component::limits::CHUNK_BYTES_MAX;
+use crate::guest::component::state::State;
 use crate::guest::core::misuse;
 
 /// Bytes of either value in memory.

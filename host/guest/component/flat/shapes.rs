@@ -8,7 +8,7 @@ use super::abi::{Guest, give, give_all, owned};
 use super::handles::Held;
 use super::lower::Lower;
 use super::memory::Result;
-use crate::guest::component::State;
+use crate::guest::component::state::State;
 
 /// The interface of the resources of wasi:http 0.2.
 pub const TYPES: &str = "wasi:http/types";

@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use wasmtime::{AsContextMut, Memory, Store, TypedFunc};
 
 use super::pipe::look;
-use crate::guest::component::State;
 use crate::guest::component::concurrent::{Arrival, Inbox, Marks};
+use crate::guest::component::state::State;
 use crate::guest::engine::QUANTUM_TICKS;
 
 /// Turns of calls that have only yielded, in a row, before others get the thread.

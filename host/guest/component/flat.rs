@@ -24,10 +24,10 @@ pub mod turns;
 pub use abi::{Canon, Held};
 
 use anyhow::Result;
+use guesthouse_module::flatten::NEXT;
 use wasmtime::{Engine, Linker};
 
 use super::State;
-use super::flatten::NEXT;
 
 /// A linker with everything that a flattened component may import.
 pub fn linker(engine: &Engine) -> Result<Linker<State>> {

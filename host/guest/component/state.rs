@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use guesthouse_module::limits::TABLES_MAX;
 use http::HeaderMap;
 use wasmtime::Store;
 use wasmtime::component::{Resource, ResourceTable};
@@ -20,7 +21,7 @@ use super::hooks::Hooks;
 use super::outgoing_body::Unopened;
 use crate::guest::about::About;
 use crate::guest::budget::Charge;
-use crate::guest::engine::{QUANTUM_TICKS, TABLES_MAX};
+use crate::guest::engine::QUANTUM_TICKS;
 use crate::guest::limiter::{Limiter, Parts, refused};
 use crate::guest::log::{LogSink, SharedSink};
 use crate::message::RequestId;

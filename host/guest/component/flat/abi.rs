@@ -4,12 +4,12 @@ use std::marker::PhantomData;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use guesthouse_module::flatten::NOTHING;
 use wasmtime::component::Resource;
 use wasmtime::{Caller, Memory};
 
 use super::tasks::Tasks;
 use crate::guest::component::State;
-use crate::guest::component::flatten::NOTHING;
 use crate::guest::component::state::{HANDLES_MAX, HOSTCALL_FUEL};
 use crate::guest::core::misuse;
 

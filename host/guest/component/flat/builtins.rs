@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use guesthouse_module::flatten::CANON;
 use wasmtime::Linker;
 
 use super::abi::{Guest, Result, parts, store};
@@ -13,7 +14,6 @@ use super::tasks::{
     TRAILERS_WRITE,
 };
 use crate::guest::component::State;
-use crate::guest::component::flatten::CANON;
 use crate::guest::core::misuse;
 
 pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {

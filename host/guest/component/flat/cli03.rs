@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use guesthouse_module::flatten::ASYNC;
 use wasmtime::Linker;
 use wasmtime_wasi::clocks::WasiClocksView as _;
 use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
@@ -10,7 +11,6 @@ use super::abi::{Guest, Result};
 use super::cli::{Version, add_alike};
 use super::tasks::STARTED;
 use crate::guest::component::State;
-use crate::guest::component::flatten::ASYNC;
 use crate::guest::component::state::RANDOM_BYTES_MAX;
 
 const MONOTONIC: &str = "wasi:clocks/monotonic-clock@0.3";

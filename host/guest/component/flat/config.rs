@@ -1,10 +1,10 @@
 //! wasi:config.
 
+use guesthouse_module::component::CONFIG;
 use wasmtime::Linker;
 
 use super::abi::{At, Guest, Layout, List, Lower, Result, give_all, parts, string};
 use crate::guest::component::State;
-use crate::guest::component::config::CONFIG;
 
 /// The interface's error, of which there is none: only the room that it would take.
 enum Failed {}

@@ -14,7 +14,7 @@ use wasmparser::{
     Instance, Operator, Parser, Payload, TypeRef,
 };
 
-use super::engine::ELEMENTS_MAX;
+use super::limits::ELEMENTS_MAX;
 pub use size::Size;
 use size::{given_component, given_module};
 

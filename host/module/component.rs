@@ -9,10 +9,12 @@ use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType};
 use wasmparser::types::TypesRef;
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
-use super::config::CONFIG;
-use crate::grants::Limits;
-use crate::guest::imports::{judge_memory, judge_table};
-use crate::guest::sniff::{damaged, features};
+use super::imports::{Rules, judge_memory, judge_table};
+use super::sniff::{damaged, features};
+
+/// The interface that tells what the flags give a guest to read, and the draft of it that the host
+/// has.
+pub const CONFIG: (&str, &str) = ("wasi:config/store", "0.2.0-rc.1");
 
 /// What a component says about itself.
 #[derive(Debug, Default)]
@@ -208,19 +210,19 @@ impl Component {
 ///
 /// # Errors
 /// One sentence or more, each saying what is wrong, where it comes from and what to do.
-pub fn judge(component: &Component, limits: &Limits) -> Result<Spoken, String> {
+pub fn judge(component: &Component, rules: &Rules) -> Result<Spoken, String> {
     let mut faults = Vec::new();
-    let spoken = judge_exports(component).unwrap_or_else(|fault| {
+    let spoken = judge_exports(component, rules).unwrap_or_else(|fault| {
         faults.push(fault);
         Spoken::Http02
     });
-    judge_imports(component, &mut faults);
-    judge_memory(component.memory_bytes, limits, &mut faults);
+    judge_imports(component, rules, &mut faults);
+    judge_memory(component.memory_bytes, rules, &mut faults);
     judge_table(component.table_elements, &mut faults);
     if faults.is_empty() { Ok(spoken) } else { Err(faults.join("; ")) }
 }
 
-fn judge_exports(component: &Component) -> Result<Spoken, String> {
+fn judge_exports(component: &Component, rules: &Rules) -> Result<Spoken, String> {
     let versions = |interface: &str| -> Vec<&str> {
         let exports = component.exports.iter().map(|name| split(name));
         exports.filter(|(name, _)| *name == interface).map(|(_, version)| version).collect()
@@ -252,7 +254,7 @@ fn judge_exports(component: &Component) -> Result<Spoken, String> {
     }
     let exports = match component.exports.as_slice() {
         [] => "nothing".to_owned(),
-        names => crate::log::escape(names.join(", ").as_bytes(), 200),
+        names => (rules.escape)(names.join(", ").as_bytes(), 200),
     };
     let [(old, _), (new, _)] = VERSIONS;
     Err(format!(
@@ -261,7 +263,7 @@ fn judge_exports(component: &Component) -> Result<Spoken, String> {
     ))
 }
 
-fn judge_imports(component: &Component, faults: &mut Vec<String>) {
+fn judge_imports(component: &Component, rules: &Rules, faults: &mut Vec<String>) {
     const SHOWN_MAX: usize = 5;
     let is_missing = |name: &&String| {
         let (interface, version) = split(name);
@@ -269,7 +271,7 @@ fn judge_imports(component: &Component, faults: &mut Vec<String>) {
     };
     let missing: Vec<&String> = component.imports.iter().filter(is_missing).collect();
     for name in missing.iter().take(SHOWN_MAX) {
-        let shown = crate::log::escape(name.as_bytes(), 100);
+        let shown = (rules.escape)(name.as_bytes(), 100);
         faults.push(format!("imports {shown}, which the host does not have: {}", origin(name)));
     }
     if let Some(more) = missing.len().checked_sub(SHOWN_MAX).filter(|more| *more > 0) {

@@ -24,7 +24,7 @@ pub use proof::MEMORY;
 use proof::{Proof, Target};
 pub use rooms::{NEXT, NOTHING};
 
-use super::Spoken;
+use super::component::Spoken;
 
 /// A component's one module, its imports renamed to interfaces without versions.
 #[derive(Debug)]

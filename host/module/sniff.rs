@@ -7,9 +7,6 @@ use super::toolchains;
 
 use wasmparser::{ExternalKind, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures};
 
-/// Largest file that is read, in bytes: room for a language runtime, not for an accident.
-pub const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
-
 /// What a module says about itself.
 #[derive(Debug, Default)]
 pub struct Module {

@@ -7,7 +7,7 @@ use wasmparser::{ComponentExternalKind, ExternalKind, Parser, Payload, TypeRef};
 use super::builtin::{CANON, Options, Ty};
 use super::graph::{CoreFunc, CoreInstance, Func, Graph, Outer};
 use super::shim::{fixup_import, shim_slot};
-use crate::guest::component::config::CONFIG;
+use crate::component::CONFIG;
 
 /// The one memory that the host reads and writes.
 pub const MEMORY: &str = "memory";

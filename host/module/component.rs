@@ -3,6 +3,9 @@
 //! Owns the list of interfaces that the host has, and the knowledge of where others come from.
 //! Compiles and runs nothing.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 
 use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType};
@@ -10,7 +13,7 @@ use wasmparser::types::TypesRef;
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
 use super::imports::{Rules, judge_memory, judge_table};
-use super::sniff::{damaged, features};
+use super::sniff::{self, damaged};
 
 /// The interface that tells what the flags give a guest to read, and the draft of it that the host
 /// has.
@@ -38,7 +41,7 @@ pub struct Component {
 /// A sentence that says what is wrong with them.
 pub fn read(bytes: &[u8]) -> Result<Component, String> {
     let mut component = Component::default();
-    let mut validator = Validator::new_with_features(component_features());
+    let mut validator = Validator::new_with_features(features());
     let (mut depth, mut names) = (0_u32, Vec::new());
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(|error| damaged(&error))?;
@@ -73,8 +76,8 @@ pub fn read(bytes: &[u8]) -> Result<Component, String> {
 }
 
 /// The proposals that a component may use.
-fn component_features() -> WasmFeatures {
-    features() | WasmFeatures::COMPONENT_MODEL | WasmFeatures::CM_ASYNC
+pub fn features() -> WasmFeatures {
+    sniff::features() | WasmFeatures::COMPONENT_MODEL | WasmFeatures::CM_ASYNC
 }
 
 /// Takes down what a section of a module inside says.
@@ -82,7 +85,8 @@ fn note(payload: &Payload<'_>, component: &mut Component) -> wasmparser::Result<
     match payload {
         Payload::MemorySection(section) => {
             for memory in section.clone() {
-                component.memory_bytes += memory?.initial.saturating_mul(64 * 1024);
+                let bytes = memory?.initial.saturating_mul(64 * 1024);
+                component.memory_bytes = component.memory_bytes.saturating_add(bytes);
             }
         }
         Payload::TableSection(section) => {

@@ -13,6 +13,8 @@ mod known;
 mod proof;
 mod rooms;
 mod shim;
+#[cfg(test)]
+mod tests;
 
 use wasm_encoder::{EntityType, ImportSection, Module as Encoder, RawSection};
 use wasmparser::{Parser, Payload, TypeRef};

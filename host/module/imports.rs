@@ -2,6 +2,9 @@
 //!
 //! Owns the rules that a module is held to. Runs nothing.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use super::limits::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
@@ -37,7 +40,7 @@ pub fn judge(module: &Module, offer: &Offer, rules: &Rules) -> Result<(), String
 fn judge_exports(module: &Module, faults: &mut Vec<String>) {
     match module.export("handle_request") {
         None => faults.push(no_handler(module)),
-        Some(export) if export.ty != "() -> i64" => faults.push(format!(
+        Some(export) if &*export.ty != "() -> i64" => faults.push(format!(
             "exports handle_request as {}, but the http-wasm ABI has it as () -> i64: \
              low 32 bits next, high 32 bits a context",
             export.ty
@@ -45,7 +48,7 @@ fn judge_exports(module: &Module, faults: &mut Vec<String>) {
         Some(_) => {}
     }
     if let Some(export) = module.export("handle_response")
-        && export.ty != "(i32, i32)"
+        && &*export.ty != "(i32, i32)"
     {
         faults.push(format!(
             "exports handle_response as {}, but the http-wasm ABI has it as (i32, i32)",
@@ -56,14 +59,14 @@ fn judge_exports(module: &Module, faults: &mut Vec<String>) {
         None => faults.push(
             "exports no memory: the host reads and writes through the export `memory`".into(),
         ),
-        Some(export) if export.ty != "memory" => {
+        Some(export) if &*export.ty != "memory" => {
             faults.push(format!("exports `memory` as a {}, not as a memory", export.ty));
         }
         Some(_) => {}
     }
     for name in ["_start", "_initialize"] {
         if let Some(export) = module.export(name)
-            && export.ty != "()"
+            && &*export.ty != "()"
         {
             faults.push(format!("exports {name} as {}, but it must be ()", export.ty));
         }
@@ -82,15 +85,20 @@ fn no_handler(module: &Module) -> String {
 
 fn judge_imports(module: &Module, offer: &Offer, rules: &Rules, faults: &mut Vec<String>) {
     const SHOWN_MAX: usize = 5;
-    let mut missing = 0;
+    let (mut missing, mut unlike) = (0, 0);
     for import in &module.imports {
         let key = (import.module.clone(), import.name.clone());
         match offer.get(&key) {
-            Some(ty) if *ty == import.ty => {}
-            Some(ty) => faults.push(format!(
-                "imports {}::{} as {}, but the host has it as {ty}",
-                import.module, import.name, import.ty
-            )),
+            Some(ty) if **ty == *import.ty => {}
+            Some(ty) => {
+                unlike += 1;
+                if unlike <= SHOWN_MAX {
+                    faults.push(format!(
+                        "imports {}::{} as {}, but the host has it as {ty}",
+                        import.module, import.name, import.ty
+                    ));
+                }
+            }
             None => {
                 missing += 1;
                 if missing <= SHOWN_MAX {
@@ -107,6 +115,9 @@ fn judge_imports(module: &Module, offer: &Offer, rules: &Rules, faults: &mut Vec
     }
     if missing > SHOWN_MAX {
         faults.push(format!("and {} more unknown imports", missing - SHOWN_MAX));
+    }
+    if unlike > SHOWN_MAX {
+        faults.push(format!("and {} more imports of another type", unlike - SHOWN_MAX));
     }
 }
 

@@ -12,5 +12,7 @@ pub mod limits;
 pub mod records;
 pub mod reset;
 pub mod sniff;
+#[cfg(test)]
+mod tests;
 pub mod text;
 mod toolchains;

@@ -10,15 +10,18 @@
 //! What the loader adds behind this proof (`interrupt.rs`) keeps it: empty loops, functions, and
 //! writes to the memory in pieces. No global, no table and no segment is added or changed by code.
 
+#[cfg(test)]
+mod tests;
+
 use wasm_encoder::{ExportKind, ExportSection, Module as Encoder, RawSection};
-use wasmparser::{Operator, Parser, Payload, ValType};
+use wasmparser::{Encoding, Operator, Parser, Payload, TypeRef, ValType};
 
 /// Memories up to this size can be reset: 2 MiB holds the 1 MiB stack that Rust gives a module, and
 /// is what one question to the kernel covers.
 pub const MEMORY_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// The version of the proof below. It is part of every cache key: a stricter proof must not
 /// trust the verdicts of an older one, so whoever changes it raises this.
-pub const PROOF_VERSION: u32 = 2;
+pub const PROOF_VERSION: u32 = 3;
 /// Mutable globals that are set anew; compilers make one to three.
 const GLOBALS_MAX: usize = 16;
 /// Prefix of the exports by which the host reaches a module's mutable globals.
@@ -37,16 +40,25 @@ pub fn export_name(index: usize) -> String {
 }
 
 /// Rewrites a module so that its instances can be reset; `None` if the proof does not hold. The
-/// module is valid, imports only functions, and runs nothing at start-up.
+/// module is valid, and none of its exports runs at start-up.
 pub fn qualify(wasm: &[u8], memory_bytes: u64, memories: usize) -> Option<Resettable> {
     if memories != 1 || memory_bytes > MEMORY_BYTES_MAX {
         return None;
     }
     let mut encoder = Encoder::new();
     let mut mutable = Vec::new();
+    let mut has_exports = false;
     for payload in Parser::new(0).parse_all(wasm) {
         let payload = payload.ok()?;
         match &payload {
+            Payload::Version { encoding: Encoding::Component, .. }
+            | Payload::StartSection { .. } => return None,
+            // State that is imported is not an instance's own.
+            Payload::ImportSection(section) => {
+                for import in section.clone().into_imports() {
+                    let TypeRef::Func(_) = import.ok()?.ty else { return None };
+                }
+            }
             Payload::GlobalSection(section) => {
                 for (index, global) in section.clone().into_iter().enumerate() {
                     let ty = global.ok()?.ty;
@@ -69,13 +81,15 @@ pub fn qualify(wasm: &[u8], memory_bytes: u64, memories: usize) -> Option<Resett
             _ => {}
         }
         if let Payload::ExportSection(section) = &payload {
+            has_exports = true;
             encoder.section(&exports(section, &mutable)?);
         } else if let Some((id, range)) = payload.as_section() {
             encoder.section(&RawSection { id, data: wasm.get(range)? });
         }
     }
     let globals = mutable.len();
-    (globals <= GLOBALS_MAX).then(|| Resettable { wasm: encoder.finish(), globals })
+    let are_shown = has_exports || globals == 0;
+    (are_shown && globals <= GLOBALS_MAX).then(|| Resettable { wasm: encoder.finish(), globals })
 }
 
 fn is_number(ty: ValType) -> bool {

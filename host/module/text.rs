@@ -2,6 +2,9 @@
 //!
 //! Owns what is said of a text that is none.
 
+#[cfg(test)]
+mod tests;
+
 use super::imports::Escape;
 
 /// A text module as a binary one.

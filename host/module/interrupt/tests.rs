@@ -2,6 +2,7 @@
 
 mod bulk;
 mod calls;
+mod hostile;
 
 use wasm_encoder::{
     CodeSection, Function, FunctionSection, MemorySection, MemoryType, Module, TypeSection,

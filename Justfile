@@ -28,6 +28,10 @@ test:
 soak:
     SOAK_SECONDS=300 cargo test --test it soak:: -- --nocapture
 
+# Feed the analysis and the rewriting of modules for so many minutes; finds go to target/fuzz
+fuzz MINUTES="10":
+    cargo run --locked --example fuzz -- --minutes {{MINUTES}}
+
 # The demo's guests against their native twins (three minutes)
 bench *FLAGS:
     cargo run --release -- bench {{FLAGS}}
@@ -50,15 +54,15 @@ compare:
 
 # Format the host and the guests
 fmt:
-    cargo fmt && cargo fmt --manifest-path guests/Cargo.toml
+    cargo fmt --all && cargo fmt --manifest-path guests/Cargo.toml
 
 # Lint everything, natively
 lint:
-    cargo clippy --locked --all-targets -- -D warnings
+    cargo clippy --locked --workspace --all-targets -- -D warnings
 
 # Build the documentation
 doc:
-    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 
 # Check licences, sources, banned versions and advisories of the dependencies (needs cargo-deny)
 deny:

@@ -28,6 +28,10 @@ test:
 soak:
     SOAK_SECONDS=300 cargo test --test it soak:: -- --nocapture
 
+# Feed the analysis and the rewriting of modules for so many minutes; finds go to target/fuzz
+fuzz MINUTES="10":
+    cargo run --locked --example fuzz -- --minutes {{MINUTES}}
+
 # The demo's guests against their native twins (three minutes)
 bench *FLAGS:
     cargo run --release -- bench {{FLAGS}}

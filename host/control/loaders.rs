@@ -23,8 +23,8 @@ use crate::guest::child::{Bounds, Cancel};
 use crate::guest::engine::prepare_thread;
 use crate::guest::failure::Failure;
 use crate::guest::link::Identity;
+use crate::guest::load::FILE_BYTES_MAX;
 use crate::guest::load::{Loaded, Source};
-use crate::guest::sniff::FILE_BYTES_MAX;
 
 /// A load that has taken so long no longer stands in the way of others.
 const SLOW_AFTER: Duration = Duration::from_secs(1);

@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use guesthouse_module::records::Size;
+use guesthouse_module::reset::PROOF_VERSION;
 use serde::{Deserialize, Serialize};
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
 use super::class::Class;
 use super::failure::{Cause, Failure};
-use super::records::Size;
-use super::reset::PROOF_VERSION;
 use super::resources::is_shortage;
 use crate::file::{self, Unread};
 use crate::grants::Grants;
@@ -82,7 +82,7 @@ pub struct Facts {
     pub class: Class,
     /// Bytes of all its memories as they begin.
     pub memory_bytes: u64,
-    /// Bytes that the engine keeps for each instance (`records.rs`).
+    /// Bytes that the engine keeps for each instance (`guesthouse_module::records`).
     pub record_bytes: usize,
     /// Bytes that it keeps once of what it has decoded, beside the code.
     pub decoded_bytes: usize,

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use guesthouse_module::interrupt::PIECE_BYTES;
+use guesthouse_module::limits::{MEMORIES_MAX, TABLES_MAX};
 use http::{HeaderMap, StatusCode};
 use wasmtime::Memory;
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use super::about::About;
-use super::engine::{MEMORIES_MAX, TABLES_MAX};
 use super::held::Held;
-use super::interrupt::PIECE_BYTES;
 use super::kept::Kept;
 use super::limiter::{Limiter, Parts};
 use super::log::{LogSink, SharedSink};

@@ -5,13 +5,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use guesthouse_module::{component, sniff, text};
+
 use super::budget::Budget;
 use super::child::{Bounds, Cancel};
 use super::link::Identity;
 use super::load::{Loader, Settings, Source};
-use super::{compile, component, sniff};
 use crate::config::LogFormat;
 use crate::grants::Grants;
+use crate::log::escape;
 
 /// The findings about one file. Texts are as they stand in the file, so escape them for a terminal.
 pub struct Report {
@@ -35,7 +37,7 @@ pub fn inspect(path: &Path, grants: &Arc<Grants>) -> Report {
     let source = Source::read(path);
     let source = source.map_err(|failure| failure.reason);
     let wasm = source.as_ref().map_err(Clone::clone).and_then(|source| match source.is_text {
-        true => compile::binary(&source.bytes),
+        true => text::binary(&source.bytes, escape),
         false => Ok(source.bytes.clone()),
     });
     let (source, wasm) = match (source, wasm) {

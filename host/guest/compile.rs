@@ -9,26 +9,28 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use guesthouse_module::component::{self, Spoken};
+use guesthouse_module::flatten::{Flat, flatten};
+use guesthouse_module::imports::{self, Offer, Rules};
+use guesthouse_module::interrupt::{self, Divisible};
+use guesthouse_module::records::{self, Size};
+use guesthouse_module::reset::{self, Resettable};
+use guesthouse_module::{sniff, text};
 use serde::{Deserialize, Serialize};
 use wasmtime::Linker;
 
 use super::cache::{Artifact, Facts, Kind};
 use super::call::Call;
 use super::class::Class;
-use super::component::{self, Flat, Spoken};
 use super::core;
 use super::engine::{Engines, Pulse};
 use super::environment;
 use super::failure::{Failure, Reason};
-use super::imports::{self, Offer};
 use super::instance::Instance;
-use super::interrupt::{self, Divisible};
 use super::link::{Identity, Linkers, linker};
-use super::records::{self, Size};
-use super::reset::{self, Resettable};
-use super::sniff;
 use super::startup::{self, Snapshot};
 use crate::grants::Grants;
+use crate::log::escape;
 
 /// Imports of core guests that copy as much as they are told to, in one call.
 const DIVISIBLE: &[Divisible] = &[
@@ -84,13 +86,13 @@ impl Compiler {
     }
 
     fn compile_or_panic(&self, job: &Job, bytes: &[u8]) -> Compiled {
-        let parsed = if job.is_text { Some(binary(bytes)?) } else { None };
+        let parsed = if job.is_text { Some(text::binary(bytes, escape)?) } else { None };
         let wasm = parsed.as_deref().unwrap_or(bytes);
         if sniff::is_component(wasm) {
             return self.compile_component(job, wasm);
         }
         let about = sniff::read(wasm)?;
-        imports::judge(&about, &self.offer, &job.grants.limits)?;
+        imports::judge(&about, &self.offer, &job.rules())?;
         let (mut facts, wasm) = self.runtime.block_on(self.prepare(job, wasm, &about))?;
         let wasm = interrupt::module(&wasm, DIVISIBLE)?.wasm;
         facts.note(&records::read(&wasm)?);
@@ -121,8 +123,8 @@ impl Compiler {
 
     fn compile_component(&self, job: &Job, wasm: &[u8]) -> Result<(Facts, Vec<u8>), Failure> {
         let about = component::read(wasm)?;
-        let spoken = component::judge(&about, &job.grants.limits)?;
-        if let Some(flat) = component::flatten(wasm, spoken)
+        let spoken = component::judge(&about, &job.rules())?;
+        if let Some(flat) = flatten(wasm, spoken)
             && let Ok(compiled) = self.compile_flat(job, flat)
         {
             return Ok(compiled);
@@ -210,6 +212,10 @@ impl Job {
         let Job { name, grants, .. } = self;
         Identity { id: 0, name, grants }
     }
+
+    fn rules(&self) -> Rules {
+        Rules { memory_bytes_max: self.grants.limits.memory_bytes_max as u64, escape }
+    }
 }
 
 /// The class of a guest.
@@ -235,29 +241,4 @@ fn not_compiled(error: &wasmtime::Error) -> Failure {
 /// The exports that run once before the first request, in their order.
 fn startup_functions(about: &sniff::Module) -> Vec<&'static str> {
     ["_initialize", "_start"].into_iter().filter(|name| about.export(name).is_some()).collect()
-}
-
-/// A text module as a binary one.
-///
-/// # Errors
-/// What is wrong, and in which line and column.
-pub fn binary(text: &[u8]) -> Result<Vec<u8>, Reason> {
-    let parsed = wat::parse_bytes(text).map(std::borrow::Cow::into_owned);
-    parsed.map_err(|error| not_text(&error))
-}
-
-/// A parser's error as one line.
-fn not_text(error: &wat::Error) -> Reason {
-    let shown = error.to_string();
-    let mut lines = shown.lines();
-    let what = crate::log::escape(lines.next().unwrap_or_default().as_bytes(), 200);
-    let place = lines.find_map(|line| line.trim().strip_prefix("--> ")).unwrap_or_default();
-    // The parser writes `<anon>:LINE:COLUMN`.
-    let mut numbers = place.rsplit(':');
-    match (numbers.next(), numbers.next()) {
-        (Some(column), Some(line)) => {
-            format!("not valid WebAssembly text: {what} in line {line}, column {column}")
-        }
-        _ => format!("not valid WebAssembly text: {what}"),
-    }
 }

@@ -10,6 +10,9 @@ use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use guesthouse_module::limits::{
+    CORE_INSTANCES_PER_SLOT, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, TABLES_PER_SLOT,
+};
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
 };
@@ -29,11 +32,6 @@ pub const QUANTUM_TICKS: u64 = 2;
 /// The ticker sleeps once no call has begun for this many ticks.
 const IDLE_TICKS: u32 = 4;
 
-/// Images up to this size are copied into a fresh memory; larger ones are mapped copy-on-write.
-/// Measured: at 16 KiB copying wins, 64 KiB is even, at 256 KiB mapping wins.
-pub const SMALL_IMAGE_BYTES_MAX: usize = 64 * 1024;
-/// Pages from the first data of such an image to the last: 2 MiB.
-pub const SMALL_IMAGE_PAGES_MAX: usize = 512;
 /// What guest code may use of an instance's stack, which keeps its pages as long as the instance is
 /// there, and what the host's functions use below it.
 pub const STACK_BYTES: usize = WASM_STACK_BYTES + 64 * 1024;
@@ -41,21 +39,10 @@ const WASM_STACK_BYTES: usize = 512 * 1024;
 /// What an instance is charged beside its memories and tables: its stack, and 64 KiB for the
 /// host's objects, its WASI state and the first [`RECORD_BYTES`] of its records among them.
 pub const INSTANCE_BYTES: usize = STACK_BYTES + 64 * 1024;
-/// Elements of one table. Rust and C guests use some hundreds; Python and JavaScript tens of
-/// thousands.
-pub const TABLE_ELEMENTS_MAX: usize = 20_000;
-pub const TABLES_MAX: usize = 4;
-/// Elements of all segments of a guest: no more than its tables can hold.
-pub const ELEMENTS_MAX: usize = TABLES_MAX * TABLE_ELEMENTS_MAX;
-pub const MEMORIES_MAX: usize = 4;
-/// Records of an instance (`records.rs`) that are not charged apart.
+/// Records of an instance (`guesthouse_module::records`) that are not charged apart.
 pub const RECORD_BYTES: usize = 16 << 10;
 /// What an instance has for its globals, its tables' heads, its functions and its imports: bytes.
 pub const INSTANCE_BYTES_MAX: usize = 1 << 20;
-/// Core instances and tables that are reckoned with for each instance of a guest. A component has
-/// several: its own, and small ones that connect it with the host.
-pub const CORE_INSTANCES_PER_SLOT: u32 = 16;
-pub const TABLES_PER_SLOT: u32 = 3;
 /// Free slots of a small engine that are kept from being used for another guest.
 const WARM_SLOTS: u32 = 16;
 

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use guesthouse_module::reset::MEMORY_BYTES_MAX;
+
 use super::component::ComponentInstance;
 use super::core::CoreInstance;
 use super::ends::{is_full, is_full_for_now, log_start, note_failure, note_start, refusal};
 use super::engine::Pulse;
 use super::failure::Failure;
 use super::fault::{describe, fault_reject};
-use super::reset::{Baseline, MEMORY_BYTES_MAX};
+use super::reset::Baseline;
 use super::schedule::{Bulky, LONG, Length, Meter, Schedule, Slice};
 use super::{Code, Guest};
 use crate::message::{Reject, RequestId};

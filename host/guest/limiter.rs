@@ -5,12 +5,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use guesthouse_module::limits::TABLE_ELEMENTS_MAX;
 use wasmtime::{CallHook, ResourceLimiter};
 
 use super::about::About;
 use super::allocator::Freed;
 use super::budget::{Budget, Charge, Purpose};
-use super::engine::{INSTANCE_BYTES, RECORD_BYTES, STACK_BYTES, TABLE_ELEMENTS_MAX};
+use super::engine::{INSTANCE_BYTES, RECORD_BYTES, STACK_BYTES};
 use super::fault::Fault;
 use super::slots::STACKS_PER_SLOT;
 use super::tenants::Tenants;

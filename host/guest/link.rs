@@ -6,6 +6,9 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use guesthouse_module::flatten::MEMORY;
+use guesthouse_module::imports::Offer;
+use guesthouse_module::reset;
 use wasmtime::{InstancePre, Linker, Module, ModuleExport, Store, component};
 
 use super::about::About;
@@ -17,10 +20,9 @@ use super::component::{self as components, ComponentCode, FlatCode, Pre, State};
 use super::core::{CoreCode, Exports, Startup};
 use super::engine::Engines;
 use super::failure::Failure;
-use super::imports::Offer;
 use super::slots::{CONCURRENT_ENGINE, ENGINES, LARGE_ENGINE};
 use super::tenants::Tenants;
-use super::{Code, Guest, core, poll, reset, startup};
+use super::{Code, Guest, core, poll, startup};
 use crate::grants::Grants;
 
 /// Everything that guests may import, for each engine.
@@ -144,7 +146,7 @@ fn link_flat(
     (handle, callback): (&str, Option<&str>),
 ) -> Result<ComponentCode, Failure> {
     let flat = FlatCode {
-        memory: export(module, components::MEMORY)?,
+        memory: export(module, MEMORY)?,
         handle: export(module, handle)?,
         callback: callback.map(|callback| export(module, callback)).transpose()?,
         globals: globals(module, facts)?,

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use guesthouse_module::sniff;
 
 use super::Guest;
 use super::allocator::Freed;
@@ -21,11 +22,12 @@ use super::failure::{Cause, Failure};
 use super::instance::Instance;
 use super::link::{Identity, Linkers};
 use super::resources::{Amount, MAPPINGS_PER_GUEST};
-use super::sniff::{self, FILE_BYTES_MAX};
 use crate::config::LogFormat;
 use crate::file::{self, Unread};
 use crate::grants::Grants;
 
+/// Largest file that is read, in bytes: room for a language runtime, not for an accident.
+pub const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// Memory that a loaded guest takes beside its code, in bytes: what links it, and its routes.
 /// Measured with 10,000 small guests, rounded up.
 const GUEST_BYTES: usize = 16 * 1024;

@@ -2,13 +2,11 @@
 //!
 //! There is no released version of the interface, so a component may ask for this draft alone.
 
+use guesthouse_module::component::CONFIG;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Linker, Lower};
 
 use super::state::State;
-
-/// The interface, and the draft of it that the host has.
-pub const CONFIG: (&str, &str) = ("wasi:config/store", "0.2.0-rc.1");
 
 /// The interface's error, as its type is told. Reading what is in memory has none.
 #[derive(ComponentType, Lower)]

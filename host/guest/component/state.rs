@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use guesthouse_module::limits::TABLES_MAX;
 use http::HeaderMap;
 use wasmtime::Store;
 use wasmtime::component::{Resource, ResourceTable};
@@ -20,7 +21,7 @@ use super::limits::{FIELD_BYTES_MAX, HANDLES_MAX, HOSTCALL_FUEL, RANDOM_BYTES_MA
 use super::outgoing_body::Unopened;
 use crate::guest::about::About;
 use crate::guest::budget::Charge;
-use crate::guest::engine::{QUANTUM_TICKS, TABLES_MAX};
+use crate::guest::engine::QUANTUM_TICKS;
 use crate::guest::limiter::{Limiter, Parts, refused};
 use crate::guest::log::{LogSink, SharedSink};
 use crate::message::RequestId;

@@ -2,12 +2,12 @@
 //!
 //! Owns the bounds on both. Reading a request's body is the one host function that waits.
 
+use guesthouse_module::interrupt::PIECE_BYTES;
 use wasmtime::Linker;
 
 use super::{Guest, MODULE, Result, exchange, invalid, memory, misuse, no_request, or_stop, range};
 use crate::guest::call::{BUFFER_REQUEST, BUFFER_RESPONSE, Call, Phase};
 use crate::guest::fault::Fault;
-use crate::guest::interrupt::PIECE_BYTES;
 
 pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
     linker.func_wrap_async(MODULE, "read_body", |guest, (kind, buf, limit): (i32, u32, u32)| {

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use guesthouse_module::flatten::CANON;
 use wasmtime::Linker;
 
 use super::abi::{Guest, parts};
@@ -14,7 +15,6 @@ use super::tasks::{
     Copied, Event, SENT_READ, SENT_WRITE, SET, STREAM_READ, STREAM_WRITE, TIMER, TRAILERS_READ,
     TRAILERS_WRITE,
 };
-use crate::guest::component::flatten::CANON;
 use crate::guest::component::state::State;
 use crate::guest::core::misuse;
 

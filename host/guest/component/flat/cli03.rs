@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use guesthouse_module::flatten::ASYNC;
 use wasmtime::Linker;
 use wasmtime_wasi::clocks::WasiClocksView as _;
 use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
@@ -10,7 +11,6 @@ use super::abi::Guest;
 use super::cli::{Version, add_alike};
 use super::memory::Result;
 use super::tasks::STARTED;
-use crate::guest::component::flatten::ASYNC;
 use crate::guest::component::limits::RANDOM_BYTES_MAX;
 use crate::guest::component::state::State;
 

@@ -1,11 +1,11 @@
 //! wasi:config.
 
+use guesthouse_module::component::CONFIG;
 use wasmtime::Linker;
 
 use super::abi::{Guest, give_all, parts};
 use super::lower::{At, Layout, List, Lower};
 use super::memory::{Result, string};
-use crate::guest::component::config::CONFIG;
 use crate::guest::component::state::State;
 
 /// The interface's error, of which there is none: only the room that it would take.

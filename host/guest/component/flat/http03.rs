@@ -1,6 +1,7 @@
 //! wasi:http/types of 0.3, as far as a handler of requests needs it: the request and the response.
 //! Their bodies are streams (`pipe.rs`).
 
+use guesthouse_module::flatten::CANON;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
@@ -21,7 +22,6 @@ use super::outlet::outlet;
 use super::pipe::{go_on, meet};
 use super::tasks::{SENT_READ, STREAM_READ, TRAILERS_READ};
 use crate::guest::component::body::{Arriving, Departing};
-use crate::guest::component::flatten::CANON;
 use crate::guest::component::state::State;
 use crate::guest::core::misuse;
 

@@ -4,8 +4,8 @@ use anyhow::Result;
 use wasmtime::{Engine, Linker};
 
 use super::{abi, builtins, cli, cli03, config, http, http03, io, outgoing};
-use crate::guest::component::flatten::NEXT;
 use crate::guest::component::state::State;
+use guesthouse_module::flatten::NEXT;
 
 /// A linker with everything that a flattened component may import.
 pub fn linker(engine: &Engine) -> Result<Linker<State>> {

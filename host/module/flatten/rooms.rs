@@ -72,6 +72,8 @@ pub fn make_room(
         return Some(wasm.to_vec());
     }
     plan.realloc = found?;
+    let types = plan.types.len();
+    plan.imports.iter().all(|ty| (*ty as usize) < types).then_some(())?;
     let mut encoder = Encoder::new();
     plan.parse_core_module(&mut encoder, Parser::new(0), wasm).ok()?;
     Some(encoder.finish())
@@ -87,6 +89,11 @@ impl Plan {
     /// The type of `next`; those of the wide imports are behind it.
     fn next_type(&self) -> u32 {
         self.types.len() as u32
+    }
+
+    /// Which of the wide imports one is. They are in their order.
+    fn place(&self, import: u32) -> Option<usize> {
+        self.wide.binary_search(&import).ok()
     }
 
     fn wide_type(&self, import: u32) -> &FuncType {
@@ -125,7 +132,7 @@ impl Reencode for Plan {
         if function >= self.imported() {
             return Ok(function + 1);
         }
-        Ok(match self.wide.iter().position(|wide| *wide == function) {
+        Ok(match self.place(function) {
             Some(place) => self.imported() + 1 + self.defined + place as u32,
             None => function,
         })
@@ -152,7 +159,7 @@ impl Reencode for Plan {
     ) -> Result<(), Error> {
         for (index, import) in (0..).zip(section.into_imports()) {
             let import = import?;
-            let ty = match self.wide.iter().position(|wide| *wide == index) {
+            let ty = match self.place(index) {
                 Some(place) => self.next_type() + 1 + place as u32,
                 None => self.imports[index as usize],
             };

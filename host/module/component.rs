@@ -3,16 +3,21 @@
 //! Owns the list of interfaces that the host has, and the knowledge of where others come from.
 //! Compiles and runs nothing.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 
 use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType};
 use wasmparser::types::TypesRef;
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
-use super::config::CONFIG;
-use crate::grants::Limits;
-use crate::guest::imports::{judge_memory, judge_table};
-use crate::guest::sniff::{damaged, features};
+use super::imports::{Rules, judge_memory, judge_table};
+use super::sniff::{self, damaged};
+
+/// The interface that tells what the flags give a guest to read, and the draft of it that the host
+/// has.
+pub const CONFIG: (&str, &str) = ("wasi:config/store", "0.2.0-rc.1");
 
 /// What a component says about itself.
 #[derive(Debug, Default)]
@@ -36,7 +41,7 @@ pub struct Component {
 /// A sentence that says what is wrong with them.
 pub fn read(bytes: &[u8]) -> Result<Component, String> {
     let mut component = Component::default();
-    let mut validator = Validator::new_with_features(component_features());
+    let mut validator = Validator::new_with_features(features());
     let (mut depth, mut names) = (0_u32, Vec::new());
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(|error| damaged(&error))?;
@@ -71,8 +76,8 @@ pub fn read(bytes: &[u8]) -> Result<Component, String> {
 }
 
 /// The proposals that a component may use.
-fn component_features() -> WasmFeatures {
-    features() | WasmFeatures::COMPONENT_MODEL | WasmFeatures::CM_ASYNC
+pub fn features() -> WasmFeatures {
+    sniff::features() | WasmFeatures::COMPONENT_MODEL | WasmFeatures::CM_ASYNC
 }
 
 /// Takes down what a section of a module inside says.
@@ -80,7 +85,8 @@ fn note(payload: &Payload<'_>, component: &mut Component) -> wasmparser::Result<
     match payload {
         Payload::MemorySection(section) => {
             for memory in section.clone() {
-                component.memory_bytes += memory?.initial.saturating_mul(64 * 1024);
+                let bytes = memory?.initial.saturating_mul(64 * 1024);
+                component.memory_bytes = component.memory_bytes.saturating_add(bytes);
             }
         }
         Payload::TableSection(section) => {
@@ -208,19 +214,19 @@ impl Component {
 ///
 /// # Errors
 /// One sentence or more, each saying what is wrong, where it comes from and what to do.
-pub fn judge(component: &Component, limits: &Limits) -> Result<Spoken, String> {
+pub fn judge(component: &Component, rules: &Rules) -> Result<Spoken, String> {
     let mut faults = Vec::new();
-    let spoken = judge_exports(component).unwrap_or_else(|fault| {
+    let spoken = judge_exports(component, rules).unwrap_or_else(|fault| {
         faults.push(fault);
         Spoken::Http02
     });
-    judge_imports(component, &mut faults);
-    judge_memory(component.memory_bytes, limits, &mut faults);
+    judge_imports(component, rules, &mut faults);
+    judge_memory(component.memory_bytes, rules, &mut faults);
     judge_table(component.table_elements, &mut faults);
     if faults.is_empty() { Ok(spoken) } else { Err(faults.join("; ")) }
 }
 
-fn judge_exports(component: &Component) -> Result<Spoken, String> {
+fn judge_exports(component: &Component, rules: &Rules) -> Result<Spoken, String> {
     let versions = |interface: &str| -> Vec<&str> {
         let exports = component.exports.iter().map(|name| split(name));
         exports.filter(|(name, _)| *name == interface).map(|(_, version)| version).collect()
@@ -252,7 +258,7 @@ fn judge_exports(component: &Component) -> Result<Spoken, String> {
     }
     let exports = match component.exports.as_slice() {
         [] => "nothing".to_owned(),
-        names => crate::log::escape(names.join(", ").as_bytes(), 200),
+        names => (rules.escape)(names.join(", ").as_bytes(), 200),
     };
     let [(old, _), (new, _)] = VERSIONS;
     Err(format!(
@@ -261,7 +267,7 @@ fn judge_exports(component: &Component) -> Result<Spoken, String> {
     ))
 }
 
-fn judge_imports(component: &Component, faults: &mut Vec<String>) {
+fn judge_imports(component: &Component, rules: &Rules, faults: &mut Vec<String>) {
     const SHOWN_MAX: usize = 5;
     let is_missing = |name: &&String| {
         let (interface, version) = split(name);
@@ -269,7 +275,7 @@ fn judge_imports(component: &Component, faults: &mut Vec<String>) {
     };
     let missing: Vec<&String> = component.imports.iter().filter(is_missing).collect();
     for name in missing.iter().take(SHOWN_MAX) {
-        let shown = crate::log::escape(name.as_bytes(), 100);
+        let shown = (rules.escape)(name.as_bytes(), 100);
         faults.push(format!("imports {shown}, which the host does not have: {}", origin(name)));
     }
     if let Some(more) = missing.len().checked_sub(SHOWN_MAX).filter(|more| *more > 0) {

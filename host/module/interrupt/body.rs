@@ -49,7 +49,7 @@ pub fn rewrite(
         offsets: OffsetMap::default(),
         copied: start,
         path: Path::new(plan.deep[index]),
-        local: (count + 1 < LOCALS_MAX).then_some(count),
+        local: (count < LOCALS_MAX - 1).then_some(count),
         uses_local: false,
         is_changed: false,
     };

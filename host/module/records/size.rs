@@ -2,7 +2,7 @@
 
 use std::ops::AddAssign;
 
-use crate::guest::engine::{
+use crate::limits::{
     CORE_INSTANCES_PER_SLOT, SMALL_IMAGE_BYTES_MAX, SMALL_IMAGE_PAGES_MAX, TABLES_PER_SLOT,
 };
 

@@ -2,32 +2,45 @@
 //!
 //! Owns the rules that a module is held to. Runs nothing.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
+use super::limits::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use super::sniff::{Import, Module};
 use super::toolchains;
-use crate::grants::Limits;
-use crate::guest::engine::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 
 /// What the host offers: type by module and name.
 pub type Offer = BTreeMap<(String, String), String>;
+
+/// Makes text from outside safe for one line of a log, in about so many bytes at most.
+pub type Escape = fn(&[u8], usize) -> String;
+
+/// What a guest is held to beside what is the same for all.
+pub struct Rules {
+    /// Bytes of its memories, all together.
+    pub memory_bytes_max: u64,
+    /// How a name that comes from the guest is shown.
+    pub escape: Escape,
+}
 
 /// Checks a module's imports, exports and sizes.
 ///
 /// # Errors
 /// One sentence or more, each saying what is wrong, where it comes from and what to do.
-pub fn judge(module: &Module, offer: &Offer, limits: &Limits) -> Result<(), String> {
+pub fn judge(module: &Module, offer: &Offer, rules: &Rules) -> Result<(), String> {
     let mut faults = Vec::new();
     judge_exports(module, &mut faults);
-    judge_imports(module, offer, &mut faults);
-    judge_sizes(module, limits, &mut faults);
+    judge_imports(module, offer, rules, &mut faults);
+    judge_sizes(module, rules, &mut faults);
     if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
 }
 
 fn judge_exports(module: &Module, faults: &mut Vec<String>) {
     match module.export("handle_request") {
         None => faults.push(no_handler(module)),
-        Some(export) if export.ty != "() -> i64" => faults.push(format!(
+        Some(export) if &*export.ty != "() -> i64" => faults.push(format!(
             "exports handle_request as {}, but the http-wasm ABI has it as () -> i64: \
              low 32 bits next, high 32 bits a context",
             export.ty
@@ -35,7 +48,7 @@ fn judge_exports(module: &Module, faults: &mut Vec<String>) {
         Some(_) => {}
     }
     if let Some(export) = module.export("handle_response")
-        && export.ty != "(i32, i32)"
+        && &*export.ty != "(i32, i32)"
     {
         faults.push(format!(
             "exports handle_response as {}, but the http-wasm ABI has it as (i32, i32)",
@@ -46,14 +59,14 @@ fn judge_exports(module: &Module, faults: &mut Vec<String>) {
         None => faults.push(
             "exports no memory: the host reads and writes through the export `memory`".into(),
         ),
-        Some(export) if export.ty != "memory" => {
+        Some(export) if &*export.ty != "memory" => {
             faults.push(format!("exports `memory` as a {}, not as a memory", export.ty));
         }
         Some(_) => {}
     }
     for name in ["_start", "_initialize"] {
         if let Some(export) = module.export(name)
-            && export.ty != "()"
+            && &*export.ty != "()"
         {
             faults.push(format!("exports {name} as {}, but it must be ()", export.ty));
         }
@@ -70,25 +83,30 @@ fn no_handler(module: &Module) -> String {
     format!("not a handler: no export handle_request; {why}")
 }
 
-fn judge_imports(module: &Module, offer: &Offer, faults: &mut Vec<String>) {
+fn judge_imports(module: &Module, offer: &Offer, rules: &Rules, faults: &mut Vec<String>) {
     const SHOWN_MAX: usize = 5;
-    let mut missing = 0;
+    let (mut missing, mut unlike) = (0, 0);
     for import in &module.imports {
         let key = (import.module.clone(), import.name.clone());
         match offer.get(&key) {
-            Some(ty) if *ty == import.ty => {}
-            Some(ty) => faults.push(format!(
-                "imports {}::{} as {}, but the host has it as {ty}",
-                import.module, import.name, import.ty
-            )),
+            Some(ty) if **ty == *import.ty => {}
+            Some(ty) => {
+                unlike += 1;
+                if unlike <= SHOWN_MAX {
+                    faults.push(format!(
+                        "imports {}::{} as {}, but the host has it as {ty}",
+                        import.module, import.name, import.ty
+                    ));
+                }
+            }
             None => {
                 missing += 1;
                 if missing <= SHOWN_MAX {
                     let (from, name, ty) = (&import.module, &import.name, &import.ty);
                     faults.push(format!(
                         "imports {}::{} {ty}, which the host does not have: {}",
-                        crate::log::escape(from.as_bytes(), 64),
-                        crate::log::escape(name.as_bytes(), 64),
+                        (rules.escape)(from.as_bytes(), 64),
+                        (rules.escape)(name.as_bytes(), 64),
                         origin(import, offer)
                     ));
                 }
@@ -97,6 +115,9 @@ fn judge_imports(module: &Module, offer: &Offer, faults: &mut Vec<String>) {
     }
     if missing > SHOWN_MAX {
         faults.push(format!("and {} more unknown imports", missing - SHOWN_MAX));
+    }
+    if unlike > SHOWN_MAX {
+        faults.push(format!("and {} more imports of another type", unlike - SHOWN_MAX));
     }
 }
 
@@ -124,8 +145,8 @@ fn likeness(a: &str, b: &str) -> usize {
     front + back
 }
 
-fn judge_sizes(module: &Module, limits: &Limits, faults: &mut Vec<String>) {
-    judge_memory(module.memory_bytes, limits, faults);
+fn judge_sizes(module: &Module, rules: &Rules, faults: &mut Vec<String>) {
+    judge_memory(module.memory_bytes, rules, faults);
     if module.memories > MEMORIES_MAX {
         faults
             .push(format!("has {} memories, at most {MEMORIES_MAX} can be held", module.memories));
@@ -137,8 +158,8 @@ fn judge_sizes(module: &Module, limits: &Limits, faults: &mut Vec<String>) {
 }
 
 /// Checks what a guest's memories have to begin with, all of them together.
-pub fn judge_memory(memory_bytes: u64, limits: &Limits, faults: &mut Vec<String>) {
-    let memory_bytes_max = limits.memory_bytes_max as u64;
+pub fn judge_memory(memory_bytes: u64, rules: &Rules, faults: &mut Vec<String>) {
+    let memory_bytes_max = rules.memory_bytes_max;
     if memory_bytes > memory_bytes_max {
         faults.push(format!(
             "needs {} KiB of memory to begin with, more than the limit of {} KiB: \

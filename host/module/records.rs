@@ -7,6 +7,8 @@
 //! data segments is what wasmtime's `try_static_init` does with them.
 
 mod size;
+#[cfg(test)]
+mod tests;
 
 use wasmparser::{
     ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind,
@@ -14,7 +16,7 @@ use wasmparser::{
     Instance, Operator, Parser, Payload, TypeRef,
 };
 
-use super::engine::ELEMENTS_MAX;
+use super::limits::ELEMENTS_MAX;
 pub use size::Size;
 use size::{given_component, given_module};
 
@@ -406,12 +408,13 @@ impl Component {
                     if let ComponentInstance::Instantiate { component_index, .. } = instance? {
                         self.inside += component(&self.components, component_index);
                         // The module by which the others call it.
-                        self.inside.instances += 1;
+                        self.inside += Size { instances: 1, ..Size::default() };
                     }
                 }
             }
             Payload::ComponentCanonicalSection(section) => {
-                self.inside.bytes += section.count() as usize * CANON_BYTES;
+                let bytes = section.count() as usize * CANON_BYTES;
+                self.inside += Size { bytes, ..Size::default() };
             }
             Payload::ComponentAliasSection(section) => {
                 for alias in section.clone() {

@@ -1,7 +1,10 @@
 //! The small modules and components that toolchains put around a program's module.
 
+use std::collections::HashMap;
+
 use wasmparser::{
-    ComponentExternalKind, ComponentTypeRef, ExternalKind, Operator, Parser, Payload, TypeRef,
+    ComponentExternalKind, ComponentTypeRef, ExternalKind, FunctionBody, Operator, Parser, Payload,
+    TypeRef,
 };
 
 /// Checks that a component exports its one imported function as `handle`, and has no code.
@@ -42,27 +45,39 @@ pub fn only_names_types(bytes: &[u8], argument: &str) -> Option<()> {
     (functions == [argument] && handle == Some(0)).then_some(())
 }
 
-/// Which entry of its table a shim's function calls with its own arguments.
-pub fn shim_slot(wasm: &[u8], name: &str) -> Option<u32> {
-    let mut index = None;
-    let mut bodies = Vec::new();
+/// Which entry of its table each function of a shim calls with its own arguments, by its name.
+pub fn shim_slots(wasm: &[u8]) -> Option<HashMap<&str, u32>> {
+    let mut functions = Vec::new();
+    let mut slots = Vec::new();
     for payload in Parser::new(0).parse_all(wasm) {
         match payload.ok()? {
             Payload::ImportSection(_) | Payload::StartSection { .. } => return None,
-            Payload::ElementSection(_) | Payload::GlobalSection(_) => return None,
+            Payload::ElementSection(_) | Payload::GlobalSection(_) | Payload::DataSection(_) => {
+                return None;
+            }
+            // The one that its functions look into is the one that is filled.
+            Payload::TableSection(section) if section.count() != 1 => return None,
             Payload::ExportSection(section) => {
                 for export in section {
                     let export = export.ok()?;
-                    if export.kind == ExternalKind::Func && export.name == name {
-                        index = Some(export.index);
+                    if export.kind == ExternalKind::Func {
+                        functions.push((export.name, export.index));
                     }
                 }
             }
-            Payload::CodeSectionEntry(body) => bodies.push(body),
+            Payload::CodeSectionEntry(body) => slots.push(slot(&body)),
             _ => {}
         }
     }
-    let body = bodies.get(index? as usize)?;
+    let known = functions.into_iter().filter_map(|(name, index)| {
+        let slot = slots.get(index as usize).copied().flatten();
+        slot.map(|slot| (name, slot))
+    });
+    Some(known.collect())
+}
+
+/// The entry, if that is all that a function does.
+fn slot(body: &FunctionBody<'_>) -> Option<u32> {
     let mut operators = body.get_operators_reader().ok()?.into_iter();
     let mut next_local = 0;
     loop {
@@ -79,17 +94,20 @@ pub fn shim_slot(wasm: &[u8], name: &str) -> Option<u32> {
     }
 }
 
-/// The name of the import that is put into an entry of the table.
-pub fn fixup_import(wasm: &[u8], slot: u32) -> Option<String> {
-    let mut functions = Vec::new();
+/// The names of the imports that are put into the entries of the table, by a module that does
+/// nothing else.
+pub fn fixup_imports(wasm: &[u8]) -> Option<Vec<Option<&str>>> {
+    let (mut functions, mut tables) = (Vec::new(), 0);
     let mut found = None;
     for payload in Parser::new(0).parse_all(wasm) {
         match payload.ok()? {
             Payload::ImportSection(section) => {
                 for import in section.into_imports() {
                     let import = import.ok()?;
-                    if let TypeRef::Func(_) = import.ty {
-                        functions.push(import.name.to_owned());
+                    match import.ty {
+                        TypeRef::Func(_) => functions.push(import.name),
+                        TypeRef::Table(_) => tables += 1,
+                        _ => return None,
                     }
                 }
             }
@@ -98,18 +116,23 @@ pub fn fixup_import(wasm: &[u8], slot: u32) -> Option<String> {
                     return None;
                 }
                 for element in section {
-                    found = Some(element_at(&element.ok()?, slot)?);
+                    found = Some(elements(&element.ok()?)?);
                 }
             }
-            Payload::StartSection { .. } | Payload::CodeSectionStart { .. } => return None,
-            _ => {}
+            Payload::Version { .. }
+            | Payload::TypeSection(_)
+            | Payload::CustomSection(_)
+            | Payload::End(_) => {}
+            _ => return None,
         }
     }
-    functions.get(found? as usize).cloned()
+    (tables == 1).then_some(())?;
+    let name = |index: u32| functions.get(index as usize).copied();
+    Some(found?.into_iter().map(name).collect())
 }
 
-/// The function at a place of an active segment that begins at 0.
-fn element_at(element: &wasmparser::Element<'_>, slot: u32) -> Option<u32> {
+/// The functions of an active segment that begins at 0.
+fn elements(element: &wasmparser::Element<'_>) -> Option<Vec<u32>> {
     let wasmparser::ElementKind::Active { table_index: None | Some(0), offset_expr } =
         &element.kind
     else {
@@ -117,6 +140,8 @@ fn element_at(element: &wasmparser::Element<'_>, slot: u32) -> Option<u32> {
     };
     let mut offset = offset_expr.get_operators_reader().into_iter();
     let Operator::I32Const { value: 0 } = offset.next()?.ok()? else { return None };
+    // Others can be added to it.
+    let Operator::End = offset.next()?.ok()? else { return None };
     let wasmparser::ElementItems::Functions(functions) = &element.items else { return None };
-    functions.clone().into_iter().nth(slot as usize)?.ok()
+    functions.clone().into_iter().collect::<Result<_, _>>().ok()
 }

@@ -38,6 +38,9 @@ pub struct Interruptible {
 
 /// How deep components may be inside of each other.
 const DEPTH_MAX: usize = 100;
+/// Functions and types that the engine takes of a module.
+const FUNCTIONS_MAX: usize = 1_000_000;
+const TYPES_MAX: usize = 1_000_000;
 /// Section numbers of a component's binary format.
 const CORE_MODULE: u8 = 1;
 const COMPONENT: u8 = 4;
@@ -76,6 +79,15 @@ pub fn module(wasm: &[u8], divisible: &[Divisible]) -> Result<Interruptible> {
         return Ok(Interruptible { wasm: wasm.to_vec(), offsets: OffsetMap::default() });
     }
     helpers.finish();
+    let functions = plan.functions() + helpers.len();
+    let types = plan.types.len() + helpers.types().len();
+    if !helpers.is_empty() && (functions > FUNCTIONS_MAX || types > TYPES_MAX) {
+        return Err(
+            "it has so many functions or types that none can be added to it, as it takes to \
+                    interrupt it: split it"
+                .into(),
+        );
+    }
     Ok(assemble(sections, &bodies, &helpers))
 }
 

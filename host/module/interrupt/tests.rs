@@ -2,6 +2,7 @@
 
 mod bulk;
 mod calls;
+mod hostile;
 
 use wasm_encoder::{
     CodeSection, Function, FunctionSection, MemorySection, MemoryType, Module, TypeSection,
@@ -19,7 +20,7 @@ pub const DIVISIBLE: &[Divisible] =
 pub fn rewrite(text: &str) -> (Vec<u8>, Interruptible) {
     let wasm = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"));
     let rewritten = super::module(&wasm, DIVISIBLE).unwrap_or_else(|error| panic!("{error}"));
-    if let Err(error) = crate::guest::sniff::read(&rewritten.wasm) {
+    if let Err(error) = crate::sniff::read(&rewritten.wasm) {
         panic!("{error} in the rewritten {text}");
     }
     (wasm, rewritten)

@@ -215,7 +215,8 @@ impl<'a> Graph<'a> {
         let (Some(&(_, index)), None) = (exports.next(), exports.next()) else { return None };
         let mut index = index;
         while let Outer::Same(same) = self.instances.get(index as usize)? {
-            index = *same;
+            // It is one that was there before.
+            index = Some(*same).filter(|same| *same < index)?;
         }
         // Toolchains wrap the function in a component that does no more than name its types.
         let Outer::Of(component, args) = self.instances.get(index as usize)? else { return None };

@@ -1,13 +1,13 @@
 //! The proof that a component is one core module whose imports are functions of the host.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use wasmparser::{ComponentExternalKind, ExternalKind, Parser, Payload, TypeRef};
 
 use super::builtin::{CANON, Options, Ty};
 use super::graph::{CoreFunc, CoreInstance, Func, Graph, Outer};
-use super::shim::{fixup_import, shim_slot};
-use crate::guest::component::config::CONFIG;
+use super::shim::{fixup_imports, shim_slots};
+use crate::component::CONFIG;
 
 /// The one memory that the host reads and writes.
 pub const MEMORY: &str = "memory";
@@ -34,11 +34,22 @@ pub struct Proof<'g, 'a> {
     main: u32,
     /// The one function that makes room, as far as it has been named.
     pub realloc: Option<&'a str>,
+    /// The functions that instances made of exports have, by their names, as far as asked for.
+    exported: HashMap<u32, HashMap<&'a str, u32>>,
+    /// The shim, once it has been asked for.
+    shim: Option<Option<Shim<'a>>>,
+}
+
+/// The core instance that stands in for functions which need the module's memory.
+struct Shim<'a> {
+    instance: u32,
+    /// By the name of its function, the core function that this calls.
+    functions: HashMap<&'a str, u32>,
 }
 
 impl<'g, 'a> Proof<'g, 'a> {
     pub fn new(graph: &'g Graph<'a>, main: u32) -> Self {
-        Proof { graph, main, realloc: None }
+        Proof { graph, main, realloc: None, exported: HashMap::new(), shim: None }
     }
 
     /// Checks that values pass through the memory of `main`.
@@ -91,13 +102,16 @@ impl<'g, 'a> Proof<'g, 'a> {
     }
 
     /// The core function that an instance made of exports has under a name.
-    fn exported(&self, instance: u32, name: &str) -> Option<u32> {
+    fn exported(&mut self, instance: u32, name: &str) -> Option<u32> {
         let CoreInstance::Exports(exports) = self.graph.core_instances.get(instance as usize)?
         else {
             return None;
         };
-        let is_it = |it: &&(&str, ExternalKind, u32)| it.0 == name && it.1 == ExternalKind::Func;
-        exports.iter().find(is_it).map(|it| it.2)
+        let functions = self.exported.entry(instance).or_insert_with(|| {
+            let functions = exports.iter().filter(|it| it.1 == ExternalKind::Func);
+            functions.map(|it| (it.0, it.2)).collect()
+        });
+        functions.get(name).copied()
     }
 
     /// What a core function stands for.
@@ -150,21 +164,34 @@ impl<'g, 'a> Proof<'g, 'a> {
     /// The core function that a shim's function calls. The module's imports have to be there before
     /// its memory is, which the functions behind them need; so a shim stands in for them, whose
     /// table a third module fills.
-    fn behind_shim(&self, shim: u32, name: &str) -> Option<u32> {
-        let (known, fixups) = self.shim_and_fixups()?;
-        if shim != known {
-            return None;
-        }
-        let CoreInstance::Of(module, _) = self.graph.core_instances.get(shim as usize)? else {
+    fn behind_shim(&mut self, shim: u32, name: &str) -> Option<u32> {
+        let known = match self.shim.take() {
+            Some(known) => known,
+            None => self.read_shim(),
+        };
+        let functions = known.as_ref().filter(|known| known.instance == shim);
+        let function = functions.and_then(|known| known.functions.get(name).copied());
+        self.shim = Some(known);
+        function
+    }
+
+    fn read_shim(&mut self) -> Option<Shim<'a>> {
+        let (instance, fixups) = self.shim_and_fixups()?;
+        let CoreInstance::Of(module, _) = self.graph.core_instances.get(instance as usize)? else {
             return None;
         };
-        let slot = shim_slot(self.graph.modules.get(*module as usize)?, name)?;
+        let slots = shim_slots(self.graph.modules.get(*module as usize)?)?;
         let CoreInstance::Of(module, args) = self.graph.core_instances.get(fixups as usize)? else {
             return None;
         };
-        let import = fixup_import(self.graph.modules.get(*module as usize)?, slot)?;
+        let imports = fixup_imports(self.graph.modules.get(*module as usize)?)?;
         let [("", exports)] = args.as_slice() else { return None };
-        self.exported(*exports, &import)
+        let called = slots.into_iter().filter_map(|(name, slot)| {
+            let import = (*imports.get(slot as usize)?)?;
+            Some((name, self.exported(*exports, import)?))
+        });
+        let functions = called.collect();
+        Some(Shim { instance, functions })
     }
 
     /// The two core instances that have a module beside `main`: the one that is instantiated
@@ -199,7 +226,8 @@ impl<'g, 'a> Proof<'g, 'a> {
     }
 
     /// Checks that no other module is instantiated, here or in a component that is.
-    pub fn nothing_else_runs(&self) -> Option<()> {
+    pub fn nothing_else_runs(&mut self) -> Option<()> {
+        let mut seen = BTreeSet::new();
         for instance in &self.graph.instances {
             if let Outer::Of(component, args) = instance {
                 let is_code = |kind| {
@@ -208,12 +236,14 @@ impl<'g, 'a> Proof<'g, 'a> {
                 if args.iter().any(|arg| is_code(arg.1)) {
                     return None;
                 }
-                runs_nothing(self.graph.components.get(*component as usize)?)?;
+                if seen.insert(*component) {
+                    runs_nothing(self.graph.components.get(*component as usize)?)?;
+                }
             }
         }
         match self.instantiated().count() {
             1 => Some(()),
-            3 => self.shim_and_fixups().map(drop),
+            3 => self.shim.take().unwrap_or_else(|| self.read_shim()).map(drop),
             _ => None,
         }
     }

@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use wasmparser::{
-    ConstExpr, DataKind, ElementItems, ElementKind, ExternalKind, FuncType, FunctionBody, Operator,
-    Parser, Payload, TableInit, TypeRef, ValType,
+    ConstExpr, DataKind, ElementItems, ElementKind, Encoding, ExternalKind, FuncType, FunctionBody,
+    Operator, Parser, Payload, TableInit, TypeRef, ValType,
 };
 
 use super::base::{Divisible, Result, damaged};
@@ -35,6 +35,7 @@ pub struct Plan {
     /// Which of the defined functions can be deep inside of each other.
     pub deep: Vec<bool>,
     graph: Graph,
+    is_component: bool,
 }
 
 impl Plan {
@@ -43,12 +44,31 @@ impl Plan {
         for payload in Parser::new(0).parse_all(wasm) {
             plan.note(&payload.map_err(damaged)?, divisible).map_err(damaged)?;
         }
+        plan.check()?;
         let imports = plan.imports.len() as u32;
         let targets = plan.referenced.iter().filter_map(|function| function.checked_sub(imports));
         plan.graph.targets = targets.collect();
         plan.deep = std::mem::take(&mut plan.graph).deep();
         plan.referenced.retain(|function| *function < imports);
         Ok(plan)
+    }
+
+    /// Checks that each index is one of something, as it is in a valid module.
+    fn check(&self) -> Result<()> {
+        let (types, functions) = (self.types.len() as u32, self.functions() as u32);
+        let mut used = self.imports.iter().map(|it| it.ty).chain(self.defined.iter().copied());
+        let defined = self.defined.len();
+        let mut called = self.graph.calls.iter().flatten();
+        let holds = !self.is_component
+            && used.all(|ty| ty < types)
+            && self.graph.calls.len() == defined
+            && called.all(|callee| (*callee as usize) < defined)
+            && self.referenced.last().is_none_or(|function| *function < functions);
+        if holds {
+            Ok(())
+        } else {
+            Err("not a valid module: it names what it does not have".into())
+        }
     }
 
     /// The number of functions before any is added.
@@ -62,6 +82,7 @@ impl Plan {
 
     fn note(&mut self, payload: &Payload<'_>, divisible: &[Divisible]) -> wasmparser::Result<()> {
         match payload {
+            Payload::Version { encoding: Encoding::Component, .. } => self.is_component = true,
             Payload::TypeSection(section) => {
                 for ty in section.clone().into_iter_err_on_gc_types() {
                     self.types.push(ty?);
@@ -71,7 +92,7 @@ impl Plan {
                 for import in section.clone().into_imports() {
                     let import = import?;
                     let TypeRef::Func(ty) = import.ty else { continue };
-                    let is_divisible = is_range(self.ty(ty))
+                    let is_divisible = self.types.get(ty as usize).is_some_and(is_range)
                         && divisible
                             .iter()
                             .any(|it| (it.module, it.name) == (import.module, import.name));

@@ -13,6 +13,8 @@ mod known;
 mod proof;
 mod rooms;
 mod shim;
+#[cfg(test)]
+mod tests;
 
 use wasm_encoder::{EntityType, ImportSection, Module as Encoder, RawSection};
 use wasmparser::{Parser, Payload, TypeRef};
@@ -24,7 +26,7 @@ pub use proof::MEMORY;
 use proof::{Proof, Target};
 pub use rooms::{NEXT, NOTHING};
 
-use super::sniff::Spoken;
+use super::component::Spoken;
 
 /// A component's one module, its imports renamed to interfaces without versions.
 #[derive(Debug)]

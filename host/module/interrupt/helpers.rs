@@ -75,6 +75,11 @@ impl<'a> Helpers<'a> {
         self.all.is_empty()
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
     /// The type of `memory.fill`, `copy` and `init`: three numbers.
     fn bulk_type(&self) -> u32 {
         self.plan.types.len() as u32
@@ -150,7 +155,8 @@ impl<'a> Helpers<'a> {
             Helper::Fill(memory) => fill(memory),
             Helper::Copy(to, from) => copy(to, from),
             Helper::Init(memory, segment) => {
-                init(memory, segment, self.plan.segments[segment as usize])
+                let bytes = self.plan.segments.get(segment as usize);
+                init(memory, segment, bytes.copied().unwrap_or(0))
             }
             Helper::Divide(import) => self.divide(import),
             Helper::Trampoline(import) => {

@@ -3,12 +3,14 @@
 //! Owns the kinds of files that can stand in a handler folder, and the reading of a module's
 //! imports, exports and sizes. Compiles and runs nothing.
 
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
 use super::toolchains;
 
 use wasmparser::{ExternalKind, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures};
-
-/// Largest file that is read, in bytes: room for a language runtime, not for an accident.
-pub const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// What a module says about itself.
 #[derive(Debug, Default)]
@@ -32,15 +34,16 @@ pub struct Module {
 pub struct Import {
     pub module: String,
     pub name: String,
-    /// The type, written as in `(i32, i32) -> i64`; `memory`, `table`, `global` for those.
-    pub ty: String,
+    /// The type, written as in `(i32, i32) -> i64`; `memory`, `table`, `global` for those. It is
+    /// shared: a long one for a million imports would take the memory of all.
+    pub ty: Arc<str>,
     pub is_function: bool,
 }
 
 #[derive(Debug)]
 pub struct Export {
     pub name: String,
-    pub ty: String,
+    pub ty: Arc<str>,
 }
 
 /// The proposals a guest may use: those of the engines, no more.
@@ -81,7 +84,7 @@ pub fn read(bytes: &[u8]) -> Result<Module, String> {
         _ => return Err(NOT_WASM.into()),
     }
     let mut module = Module::default();
-    let mut types: Vec<String> = Vec::new();
+    let mut types: Vec<Arc<str>> = Vec::new();
     let mut functions: Vec<u32> = Vec::new();
     let mut validator = Validator::new_with_features(features());
     for payload in Parser::new(0).parse_all(bytes) {
@@ -119,14 +122,14 @@ pub fn damaged(error: &wasmparser::BinaryReaderError) -> String {
 fn note(
     payload: &Payload<'_>,
     module: &mut Module,
-    types: &mut Vec<String>,
+    types: &mut Vec<Arc<str>>,
     functions: &mut Vec<u32>,
 ) -> wasmparser::Result<()> {
     match payload {
         Payload::TypeSection(section) => {
             for ty in section.clone().into_iter_err_on_gc_types() {
                 let ty = ty?;
-                types.push(function_text(ty.params(), ty.results()));
+                types.push(function_text(ty.params(), ty.results()).into());
             }
         }
         Payload::ImportSection(section) => note_imports(section, module, types, functions)?,
@@ -138,7 +141,8 @@ fn note(
         Payload::MemorySection(section) => {
             for memory in section.clone() {
                 module.memories += 1;
-                module.memory_bytes += memory?.initial.saturating_mul(64 * 1024);
+                let bytes = memory?.initial.saturating_mul(64 * 1024);
+                module.memory_bytes = module.memory_bytes.saturating_add(bytes);
             }
         }
         Payload::TableSection(section) => {
@@ -163,7 +167,7 @@ fn note(
 fn note_imports(
     section: &wasmparser::ImportSectionReader<'_>,
     module: &mut Module,
-    types: &[String],
+    types: &[Arc<str>],
     functions: &mut Vec<u32>,
 ) -> wasmparser::Result<()> {
     for import in section.clone().into_imports() {
@@ -172,7 +176,7 @@ fn note_imports(
         let ty = match import.ty {
             TypeRef::Func(index) | TypeRef::FuncExact(index) => {
                 functions.push(index);
-                types.get(index as usize).cloned().unwrap_or_default()
+                types.get(index as usize).cloned().unwrap_or_else(|| "".into())
             }
             TypeRef::Table(_) => "table".into(),
             TypeRef::Memory(_) => "memory".into(),
@@ -188,7 +192,7 @@ fn note_imports(
 fn note_exports(
     section: &wasmparser::ExportSectionReader<'_>,
     module: &mut Module,
-    types: &[String],
+    types: &[Arc<str>],
     functions: &[u32],
 ) -> wasmparser::Result<()> {
     for export in section.clone() {
@@ -198,7 +202,7 @@ fn note_exports(
                 .get(export.index as usize)
                 .and_then(|index| types.get(*index as usize))
                 .cloned()
-                .unwrap_or_default(),
+                .unwrap_or_else(|| "".into()),
             ExternalKind::Table => "table".into(),
             ExternalKind::Memory => "memory".into(),
             ExternalKind::Global => "global".into(),

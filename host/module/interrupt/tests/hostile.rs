@@ -1,0 +1,53 @@
+//! What is not valid, or as large as it can be.
+
+use super::DIVISIBLE;
+use crate::interrupt::{component, module};
+use crate::tests::{feed, list, module as bytes, nested_components};
+
+#[test]
+fn hostile_bytes_come_to_an_end() {
+    feed(|bytes| {
+        drop(module(bytes, DIVISIBLE));
+        drop(component(bytes));
+    });
+}
+
+/// A function that names a type, a function or a segment that is not there.
+#[test]
+fn what_is_not_there_is_an_error() {
+    let none = list(1, &[0x60, 0, 0]);
+    let one = |ty: u8, body: &[u8]| {
+        let code = list(1, &[&[body.len() as u8][..], body].concat());
+        bytes(&[(1, none.clone()), (3, list(1, &[ty])), (10, code)])
+    };
+    for wasm in [one(7, &[0, 0x0b]), one(0, &[0, 0x10, 9, 0x0b]), one(0, &[0, 0xd2, 9, 0x0b])] {
+        let error = module(&wasm, DIVISIBLE).expect_err("it is not valid");
+        assert!(error.contains("not a valid module"), "{error}");
+    }
+    // More bodies than functions.
+    let code = list(2, &[2, 0, 0x0b]);
+    assert!(module(&bytes(&[(1, none.clone()), (3, list(1, &[0])), (10, code)]), &[]).is_err());
+    assert!(module(&nested_components(1), &[]).is_err());
+    assert!(component(&nested_components(99)).is_ok());
+    assert!(component(&nested_components(102)).is_err());
+}
+
+/// A module that has all the types that it can.
+#[test]
+fn there_may_be_no_room_for_more_types() {
+    // memory.fill of (0, 0, memory.size): a length that is not known.
+    let body = [0, 0x41, 0, 0x41, 0, 0x3f, 0, 0xfc, 0x0b, 0, 0x0b];
+    let with = |types: usize| {
+        let code = list(1, &[&[body.len() as u8][..], &body].concat());
+        let sections = [
+            (1, list(types, &[0x60, 0, 0])),
+            (3, list(1, &[0])),
+            (5, list(1, &[0, 1])),
+            (10, code),
+        ];
+        module(&bytes(&sections), &[])
+    };
+    let fits = with(999_998).unwrap_or_else(|error| panic!("{error}"));
+    crate::sniff::read(&fits.wasm).unwrap_or_else(|error| panic!("{error}"));
+    assert!(with(999_999).expect_err("there is no room").contains("split it"));
+}

@@ -168,7 +168,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Verb::Bench(flags) => {
             platform::require_threads()?;
             let _log = log::start(LogFormat::Text, "info")?;
-            let (text, code) = bench::run(&flags)?;
+            let (text, code) = bench::run(&flags, VERSION)?;
             print(&text)?;
             Ok(code)
         }

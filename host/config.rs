@@ -11,7 +11,6 @@ use admission::AdmissionFlags;
 use amount::{LOADED, MAPPINGS, TOTAL};
 use connections::ConnectionFlags;
 use grants::GrantFlags;
-use http::uri::Authority;
 use mistakes::{bytes, choice};
 
 mod address;
@@ -23,6 +22,7 @@ mod machine;
 mod mistakes;
 mod outbound;
 
+pub use address::Upstream;
 pub use admission::Admission;
 pub use connections::{Balance, ConnectionLimits};
 pub use grants::{GrantTable, Largest};
@@ -52,14 +52,6 @@ pub struct Config {
     pub mappings_max: Option<u64>,
     /// Where compiled guests are kept; `None` compiles at every start.
     pub cache_dir: Option<PathBuf>,
-}
-
-/// Where requests go that no guest answers.
-#[derive(Clone, Debug)]
-pub struct Upstream {
-    pub authority: Authority,
-    /// Put in front of the request's path: no trailing slash, empty for none.
-    pub base_path: String,
 }
 
 /// How a log line is written.

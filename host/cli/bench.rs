@@ -143,7 +143,7 @@ pub struct Flags {
 }
 
 /// Measures, and gives the text for stdout and the exit code.
-pub fn run(flags: &Flags) -> anyhow::Result<(String, ExitCode)> {
+pub fn run(flags: &Flags, version: &str) -> anyhow::Result<(String, ExitCode)> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_at_signal(&stop)?;
     let suite = suite(flags, &stop)?;
@@ -166,7 +166,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<(String, ExitCode)> {
         }
     }
     let mut run = guesthouse_bench::run(&suite, std::env::args().collect(), &stop);
-    run.about.insert(0, ("guesthouse".to_owned(), super::VERSION.to_owned()));
+    run.about.insert(0, ("guesthouse".to_owned(), version.to_owned()));
     if let Some(path) = &flags.json {
         write(path, &format!("{:#}\n", report::json(&run)))?;
     }

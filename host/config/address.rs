@@ -4,8 +4,15 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use http::uri::{Authority, PathAndQuery};
 
-use super::Upstream;
 use super::mistakes::Mistakes;
+
+/// Where requests go that no guest answers.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    pub authority: Authority,
+    /// Put in front of the request's path: no trailing slash, empty for none.
+    pub base_path: String,
+}
 
 pub(super) fn listen(texts: &[String], mistakes: &mut Mistakes) -> Vec<SocketAddr> {
     let mut found: Vec<SocketAddr> = Vec::new();

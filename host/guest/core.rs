@@ -4,6 +4,7 @@
 //! pointers and lengths are i32, read as unsigned; every misuse traps. Nothing is copied into the
 //! guest unless it asks. Knows nothing of how an instance was made.
 
+mod access;
 mod body;
 mod code;
 mod headers;
@@ -12,25 +13,20 @@ mod store;
 
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
-use wasmtime::{Caller, Linker};
+use wasmtime::Linker;
 
+pub use access::{MODULE, misuse};
 pub use code::{CoreCode, Exports, Startup};
 pub use instance::{Answer, CoreInstance};
 pub use store::{run_start, store};
 
 use super::about::About;
 use super::call::{BUFFER_RESPONSE, Call, Exchange, FEATURES_KNOWN, Phase};
-use super::fault::Fault;
 use super::held::Part;
 use super::log::Level;
 use crate::message::fields::METHOD_BYTES_MAX;
-use crate::message::{Reject, path};
-
-type Guest<'a> = Caller<'a, Call>;
-type Result<T, E = wasmtime::Error> = std::result::Result<T, E>;
-
-/// The module under which the functions are imported.
-pub const MODULE: &str = "http_handler";
+use crate::message::path;
+use access::{Guest, Result, exchange, give, invalid, memory, no_request, or_stop, range};
 
 /// Adds the interface to a linker.
 pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
@@ -122,116 +118,6 @@ fn uri(bytes: &[u8]) -> Result<PathAndQuery> {
 /// A target that is passed on is made anew, and may be sent twice.
 const TARGET_COPIES: usize = 3;
 const SET_URI: &str = "set_uri: not a path and query (it must begin with / and be percent-encoded)";
-
-/// An error that stops the guest because it broke the rules of the interface.
-pub fn misuse(text: impl Into<String>) -> wasmtime::Error {
-    wasmtime::Error::new(Fault::Misuse(text.into()))
-}
-
-/// An error that stops the guest because what it sets is forbidden by HTTP or by a limit.
-pub fn invalid(text: impl Into<String>) -> wasmtime::Error {
-    wasmtime::Error::new(Fault::Invalid(text.into()))
-}
-
-/// The guest's memory beside the rest of its store's data.
-#[inline]
-fn memory<'a>(guest: &'a mut Guest<'_>) -> Result<(&'a mut [u8], &'a mut Call)> {
-    let memory = match guest.data().memory {
-        Some(memory) => memory,
-        // During the start function the instance does not exist yet, its exports do.
-        None => guest
-            .get_export("memory")
-            .and_then(wasmtime::Extern::into_memory)
-            .ok_or_else(|| misuse("the module exports no memory"))?,
-    };
-    Ok(memory.data_and_store_mut(guest))
-}
-
-fn exchange<'a>(guest: &'a mut Guest<'_>) -> Result<&'a mut Exchange> {
-    guest.data_mut().exchange.as_mut().ok_or_else(no_request)
-}
-
-/// Stops a guest for which the host has no memory left.
-fn or_stop(charged: Result<(), Reject>) -> Result<()> {
-    charged.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))
-}
-
-fn no_request() -> wasmtime::Error {
-    misuse("there is no request during start-up")
-}
-
-/// A range of the guest's memory.
-fn range(memory: &[u8], ptr: u32, len: u32) -> Result<&[u8]> {
-    memory.get(ptr as usize..).and_then(|tail| tail.get(..len as usize)).ok_or_else(|| {
-        misuse(format!(
-            "pointer {ptr} with length {len} is outside of the memory of {} bytes",
-            memory.len()
-        ))
-    })
-}
-
-/// Where a result for the guest goes: written whole if it fits the limit, else only measured.
-struct Out<'a> {
-    buffer: &'a mut [u8],
-    used: usize,
-    count: u32,
-}
-
-impl Out<'_> {
-    fn text(&mut self, text: &[u8]) {
-        if let Some(target) = self.buffer.get_mut(self.used..self.used + text.len()) {
-            target.copy_from_slice(text);
-        }
-        self.used += text.len();
-    }
-
-    /// One NUL-terminated string of a list.
-    fn item(&mut self, parts: &[&[u8]]) {
-        for part in parts {
-            self.text(part);
-        }
-        self.text(b"\0");
-        self.count += 1;
-    }
-}
-
-/// Hands a result to the guest. If it is longer than `limit`, nothing is written. Returns its
-/// length and count.
-fn hand(
-    guest: &mut Guest<'_>,
-    (buf, limit): (u32, u32),
-    write: impl Fn(&Call, &mut Out<'_>) -> Result<()>,
-) -> Result<(u32, u32)> {
-    let (memory, call) = memory(guest)?;
-    range(memory, buf, limit)?;
-    // Nothing may be written unless all of it fits, so it is measured first.
-    let mut measured = Out { buffer: &mut [], used: 0, count: 0 };
-    write(call, &mut measured)?;
-    let (used, count) = (measured.used, measured.count);
-    if used <= limit as usize {
-        let start = buf as usize;
-        write(call, &mut Out { buffer: &mut memory[start..start + used], used: 0, count: 0 })?;
-    }
-    Ok((used as u32, count))
-}
-
-/// Hands one text about the current exchange to the guest.
-fn give(
-    guest: &mut Guest<'_>,
-    buf: u32,
-    limit: u32,
-    write: impl Fn(&Exchange, &mut Out<'_>),
-) -> Result<i32> {
-    let (used, _) = hand(guest, (buf, limit), |call, out| {
-        match &call.exchange {
-            Some(exchange) => write(exchange, out),
-            None if call.phase == Phase::StartUp => {}
-            None => return Err(no_request()),
-        }
-        Ok(())
-    })?;
-    Ok(used as i32)
-}
 
 fn enable_features(mut guest: Guest<'_>, features: u32) -> i32 {
     let call = guest.data_mut();

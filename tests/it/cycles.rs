@@ -10,10 +10,6 @@ use std::path::{Path, PathBuf};
 
 use crate::tidy::CRATES;
 
-/// The crates: where each has its files, and its name. One in the folder of another is no part of
-/// that.
-const CRATES: [(&str, &str); 2] = [("host", "guesthouse"), ("host/module", "guesthouse_module")];
-
 /// One file: its module path, what it re-exports, and the paths that it names.
 #[derive(Default)]
 struct File {
@@ -80,7 +76,13 @@ impl File {
             }
             rest = &rest[(at + 4).max(if is_start { end } else { 0 })..];
         }
-        let starts: Vec<String> = CRATES.iter().map(|(_, name)| format!("{name}::")).collect();
+        // A file may name what it declares without a `use`.
+        let declared = code.lines().filter_map(|line| {
+            let name = line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';')?;
+            Some(format!("{name}::"))
+        });
+        let crates = CRATES.iter().map(|(_, name)| format!("{name}::"));
+        let starts: Vec<String> = crates.chain(declared).collect();
         for start in starts.iter().map(String::as_str).chain(["crate::", "super::"]) {
             for (at, _) in code.match_indices(start) {
                 let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
@@ -279,7 +281,7 @@ fn no_files_import_each_other_in_a_circle() {
         .iter()
         .map(|(from, file)| {
             let named = file.named.iter().filter(|path| !file.exports.contains(path));
-            let to = named.filter_map(|path| definer(modules, from, path, 0));
+            let to = named.filter_map(|path| definer(&modules, from, path, 0));
             to.filter(|to| to != from).map(|to| number(&to)).collect()
         })
         .collect();

@@ -5,7 +5,9 @@
 use guesthouse_module::interrupt::PIECE_BYTES;
 use wasmtime::Linker;
 
-use super::{Guest, MODULE, Result, exchange, invalid, memory, misuse, no_request, or_stop, range};
+use super::access::{
+    Guest, MODULE, Result, exchange, invalid, memory, misuse, no_request, or_stop, range,
+};
 use crate::guest::call::{BUFFER_REQUEST, BUFFER_RESPONSE, Call, Phase};
 use crate::guest::fault::Fault;
 

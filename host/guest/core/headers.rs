@@ -5,7 +5,9 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use wasmtime::Linker;
 
-use super::{Guest, MODULE, Result, hand, invalid, memory, misuse, no_request, or_stop, range};
+use super::access::{
+    Guest, MODULE, Result, hand, invalid, memory, misuse, no_request, or_stop, range,
+};
 use crate::guest::call::{BUFFER_RESPONSE, Call, Phase, TRAILERS};
 use crate::guest::header::{self, FIELD_BYTES};
 use crate::guest::held::Part;

@@ -1,0 +1,124 @@
+//! How a host function of the http-wasm ABI gets at the guest's memory and at the exchange that it
+//! serves, and how it stops the guest.
+
+use wasmtime::Caller;
+
+use crate::guest::call::{Call, Exchange, Phase};
+use crate::guest::fault::Fault;
+use crate::message::Reject;
+
+pub type Guest<'a> = Caller<'a, Call>;
+pub type Result<T, E = wasmtime::Error> = std::result::Result<T, E>;
+
+/// The module under which the functions are imported.
+pub const MODULE: &str = "http_handler";
+
+/// An error that stops the guest because it broke the rules of the interface.
+pub fn misuse(text: impl Into<String>) -> wasmtime::Error {
+    wasmtime::Error::new(Fault::Misuse(text.into()))
+}
+
+/// An error that stops the guest because what it sets is forbidden by HTTP or by a limit.
+pub fn invalid(text: impl Into<String>) -> wasmtime::Error {
+    wasmtime::Error::new(Fault::Invalid(text.into()))
+}
+
+/// The guest's memory beside the rest of its store's data.
+#[inline]
+pub fn memory<'a>(guest: &'a mut Guest<'_>) -> Result<(&'a mut [u8], &'a mut Call)> {
+    let memory = match guest.data().memory {
+        Some(memory) => memory,
+        // During the start function the instance does not exist yet, its exports do.
+        None => guest
+            .get_export("memory")
+            .and_then(wasmtime::Extern::into_memory)
+            .ok_or_else(|| misuse("the module exports no memory"))?,
+    };
+    Ok(memory.data_and_store_mut(guest))
+}
+
+pub fn exchange<'a>(guest: &'a mut Guest<'_>) -> Result<&'a mut Exchange> {
+    guest.data_mut().exchange.as_mut().ok_or_else(no_request)
+}
+
+/// Stops a guest for which the host has no memory left.
+pub fn or_stop(charged: Result<(), Reject>) -> Result<()> {
+    charged.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))
+}
+
+pub fn no_request() -> wasmtime::Error {
+    misuse("there is no request during start-up")
+}
+
+/// A range of the guest's memory.
+pub fn range(memory: &[u8], ptr: u32, len: u32) -> Result<&[u8]> {
+    memory.get(ptr as usize..).and_then(|tail| tail.get(..len as usize)).ok_or_else(|| {
+        misuse(format!(
+            "pointer {ptr} with length {len} is outside of the memory of {} bytes",
+            memory.len()
+        ))
+    })
+}
+
+/// Where a result for the guest goes: written whole if it fits the limit, else only measured.
+pub struct Out<'a> {
+    buffer: &'a mut [u8],
+    used: usize,
+    count: u32,
+}
+
+impl Out<'_> {
+    pub fn text(&mut self, text: &[u8]) {
+        if let Some(target) = self.buffer.get_mut(self.used..self.used + text.len()) {
+            target.copy_from_slice(text);
+        }
+        self.used += text.len();
+    }
+
+    /// One NUL-terminated string of a list.
+    pub fn item(&mut self, parts: &[&[u8]]) {
+        for part in parts {
+            self.text(part);
+        }
+        self.text(b"\0");
+        self.count += 1;
+    }
+}
+
+/// Hands a result to the guest. If it is longer than `limit`, nothing is written. Returns its
+/// length and count.
+pub fn hand(
+    guest: &mut Guest<'_>,
+    (buf, limit): (u32, u32),
+    write: impl Fn(&Call, &mut Out<'_>) -> Result<()>,
+) -> Result<(u32, u32)> {
+    let (memory, call) = memory(guest)?;
+    range(memory, buf, limit)?;
+    // Nothing may be written unless all of it fits, so it is measured first.
+    let mut measured = Out { buffer: &mut [], used: 0, count: 0 };
+    write(call, &mut measured)?;
+    let (used, count) = (measured.used, measured.count);
+    if used <= limit as usize {
+        let start = buf as usize;
+        write(call, &mut Out { buffer: &mut memory[start..start + used], used: 0, count: 0 })?;
+    }
+    Ok((used as u32, count))
+}
+
+/// Hands one text about the current exchange to the guest.
+pub fn give(
+    guest: &mut Guest<'_>,
+    buf: u32,
+    limit: u32,
+    write: impl Fn(&Exchange, &mut Out<'_>),
+) -> Result<i32> {
+    let (used, _) = hand(guest, (buf, limit), |call, out| {
+        match &call.exchange {
+            Some(exchange) => write(exchange, out),
+            None if call.phase == Phase::StartUp => {}
+            None => return Err(no_request()),
+        }
+        Ok(())
+    })?;
+    Ok(used as i32)
+}

@@ -2,8 +2,8 @@
 //!
 //! Owns that a body which breaks off never looks whole: an HTTP/1.0 client is sent neither a length
 //! nor chunks with it, so the end of the connection is the end of the body, and only a connection
-//! that is reset tells that there was more. And that what came before it breaks off is sent: a client
-//! that gets nothing at all takes its request for one that nobody has seen, and asks again.
+//! that is reset tells that there was more. And that what came before it breaks off is sent: a
+//! client that gets nothing at all takes its request for one that nobody has seen, and asks again.
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -74,7 +74,7 @@ impl Facts {
                 for import in section.into_imports() {
                     let import = import?;
                     let ty = match import.ty {
-                        TypeRef::Func(ty) => {
+                        TypeRef::Func(ty) | TypeRef::FuncExact(ty) => {
                             self.function_types.push(ty);
                             format!("{:?}", self.types[ty as usize])
                         }
@@ -151,7 +151,7 @@ impl Facts {
 
     fn export_type(&self, kind: ExternalKind, index: u32) -> String {
         match kind {
-            ExternalKind::Func => {
+            ExternalKind::Func | ExternalKind::FuncExact => {
                 let ty = self.function_types[index as usize];
                 format!("{:?}", self.types[ty as usize])
             }

@@ -36,6 +36,8 @@ pub struct Plan {
     pub deep: Vec<bool>,
     graph: Graph,
     is_component: bool,
+    /// Whether it imports or exports a function by its exact type (custom descriptors).
+    is_exact: bool,
 }
 
 impl Plan {
@@ -55,6 +57,11 @@ impl Plan {
 
     /// Checks that each index is one of something, as it is in a valid module.
     fn check(&self) -> Result<()> {
+        if self.is_exact {
+            return Err(
+                "it imports or exports a function by its exact type, which is not served".into()
+            );
+        }
         let (types, functions) = (self.types.len() as u32, self.functions() as u32);
         let mut used = self.imports.iter().map(|it| it.ty).chain(self.defined.iter().copied());
         let defined = self.defined.len();
@@ -91,6 +98,7 @@ impl Plan {
             Payload::ImportSection(section) => {
                 for import in section.clone().into_imports() {
                     let import = import?;
+                    self.is_exact |= matches!(import.ty, TypeRef::FuncExact(_));
                     let TypeRef::Func(ty) = import.ty else { continue };
                     let is_divisible = self.types.get(ty as usize).is_some_and(is_range)
                         && divisible
@@ -152,6 +160,7 @@ impl Plan {
             Payload::ExportSection(section) => {
                 for export in section.clone() {
                     let export = export?;
+                    self.is_exact |= export.kind == ExternalKind::FuncExact;
                     if export.kind == ExternalKind::Func {
                         self.referenced.insert(export.index);
                     }

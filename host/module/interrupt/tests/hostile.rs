@@ -32,6 +32,16 @@ fn what_is_not_there_is_an_error() {
     assert!(component(&nested_components(102)).is_err());
 }
 
+/// The parser takes such an import although its proposal is off; it is a function like others, so
+/// that every index behind it would be another.
+#[test]
+fn exact_functions_are_not_served() {
+    let import = list(1, &[1, b'a', 1, b'b', 0x20, 0]);
+    let wasm = bytes(&[(1, list(1, &[0x60, 0, 0])), (2, import)]);
+    let error = module(&wasm, DIVISIBLE).expect_err("it is not served");
+    assert!(error.contains("exact type"), "{error}");
+}
+
 /// A module that has all the types that it can.
 #[test]
 fn there_may_be_no_room_for_more_types() {

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use wasm_encoder::Encode as _;
+
 /// A module with something of everything.
 pub const MODULE: &str = r#"(module
     (import "http_handler" "write_body" (func $write (param i32 i32 i32)))
@@ -68,13 +70,9 @@ pub fn feed(mut read: impl FnMut(&[u8])) {
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
-fn leb(mut number: usize) -> Vec<u8> {
+fn leb(number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
+    number.encode(&mut bytes);
     bytes
 }
 

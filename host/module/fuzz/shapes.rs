@@ -1,6 +1,8 @@
 //! Modules and components of an unusual shape: very many of something, very large counts, or very
 //! deep nesting.
 
+use wasm_encoder::Encode as _;
+
 use crate::random::Random;
 
 const MODULE: &[u8] = b"\0asm\x01\0\0\0";
@@ -132,24 +134,15 @@ fn module(sections: &[(u8, Vec<u8>)]) -> Vec<u8> {
     bytes
 }
 
-fn leb(mut number: usize) -> Vec<u8> {
+fn leb(number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
+    number.encode(&mut bytes);
     bytes
 }
 
 /// A signed number of 32 bits.
 fn signed(number: i64) -> Vec<u8> {
-    let mut number = i64::from(number as i32);
     let mut bytes = Vec::new();
-    while !(-64..64).contains(&number) {
-        bytes.push(number as u8 & 0x7f | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8 & 0x7f);
+    (number as i32).encode(&mut bytes);
     bytes
 }

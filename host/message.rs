@@ -5,8 +5,10 @@
 
 pub mod fields;
 pub mod path;
+mod problem;
 pub mod progress;
 mod reject;
+mod spare;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -21,6 +23,7 @@ use http_body::{Body as _, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 
 pub use reject::Reject;
+pub use spare::SpareHeaders;
 
 use progress::Progress;
 

@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 
 use crate::guest::Guest;
 use crate::native::Twin;
-pub use handler::{Handler, State};
+pub use handler::{Current, Handler, State};
 use route::Table;
 
 /// What serves a route.

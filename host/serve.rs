@@ -2,6 +2,7 @@
 //!
 //! Owns the threads and their end. hyper is named only in this folder.
 
+mod answer;
 mod arrival;
 mod balance;
 mod clients;
@@ -13,9 +14,11 @@ mod intake;
 mod linger;
 mod listen;
 mod outgoing;
+mod own;
 mod peer;
 mod pipeline;
 mod post;
+mod refuse;
 mod respond;
 mod turn;
 mod upstream;

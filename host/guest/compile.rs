@@ -20,9 +20,9 @@ use serde::{Deserialize, Serialize};
 use wasmtime::Linker;
 
 use super::cache::{Artifact, Facts, Kind};
-use super::call::Call;
 use super::class::Class;
 use super::core;
+use super::core::Call;
 use super::engine::{Engines, Pulse};
 use super::environment;
 use super::failure::{Failure, Reason};

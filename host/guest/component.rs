@@ -34,5 +34,5 @@ pub use instance::ComponentInstance;
 pub use link::{concurrent_linker, linker};
 pub use resident::{Resident, Seat};
 pub use state::State;
-pub use terms::{Pool, Terms};
+pub use terms::Terms;
 pub use visit::Visit;

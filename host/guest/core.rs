@@ -6,9 +6,12 @@
 
 mod access;
 mod body;
+mod call;
 mod code;
 mod headers;
 mod instance;
+mod next;
+mod state;
 mod store;
 
 use http::uri::PathAndQuery;
@@ -16,17 +19,20 @@ use http::{Method, StatusCode};
 use wasmtime::Linker;
 
 pub use access::{MODULE, misuse};
+pub use call::call;
 pub use code::{CoreCode, Exports, Startup};
-pub use instance::{Answer, CoreInstance};
+pub use instance::CoreInstance;
+pub use state::Call;
 pub use store::{run_start, store};
 
+use access::{Guest, Result, exchange, give, invalid, memory, no_request, or_stop, range};
+use state::{BUFFER_RESPONSE, Exchange, FEATURES_KNOWN, Phase};
+
 use super::about::About;
-use super::call::{BUFFER_RESPONSE, Call, Exchange, FEATURES_KNOWN, Phase};
 use super::held::Part;
 use super::log::Level;
 use crate::message::fields::METHOD_BYTES_MAX;
 use crate::message::path;
-use access::{Guest, Result, exchange, give, invalid, memory, no_request, or_stop, range};
 
 /// Adds the interface to a linker.
 pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {

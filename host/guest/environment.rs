@@ -5,7 +5,7 @@
 
 use wasmtime::{Caller, Extern, Linker, Result};
 
-use super::call::Call;
+use super::core::Call;
 
 const MODULE: &str = "wasi_snapshot_preview1";
 

@@ -7,7 +7,7 @@ use wasmtime::{Caller, Linker};
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self, WasiSnapshotPreview1 as _};
 use wiggle::GuestMemory;
 
-use super::call::Call;
+use super::core::Call;
 use super::core::misuse;
 use super::fault::Fault;
 

@@ -17,12 +17,15 @@ use tokio::sync::Notify;
 use super::Guest;
 use super::allocator;
 use super::budget::Budget;
-use super::component::{self, ComponentInstance, Resident, Seat};
+use super::call::Checkout;
+use super::component::{ComponentInstance, Resident, Seat};
+use super::context::Home;
 use super::instance::Instance;
 use super::schedule::{Bulky as _, Length, Schedule};
 use super::shelves::Shelves;
 use super::slots::{CONCURRENT_ENGINE, ReadyMax};
 use crate::grants::Isolation;
+use crate::message::{Reject, RequestId};
 use crate::metrics;
 use crate::outbound::Door;
 
@@ -81,8 +84,36 @@ impl Pool {
         (self.shelves.borrow().ready, self.retired.borrow().len())
     }
 
+    /// What a request to a guest can be handled in, if that is ready: a place in an instance that
+    /// handles several, or an instance of its own.
+    pub fn try_checkout(&self, guest: &Arc<Guest>) -> Option<Checkout> {
+        if guest.is_shared() {
+            self.seat(guest).map(Checkout::Seat)
+        } else {
+            self.take(guest).map(Checkout::of)
+        }
+    }
+
+    /// The same, made for the request, whose id and beginning are told.
+    ///
+    /// # Errors
+    /// As [`Pool::make`].
+    pub async fn checkout(
+        self: &Rc<Self>,
+        guest: Arc<Guest>,
+        request: (RequestId, Instant),
+    ) -> Result<Checkout, Reject> {
+        match self.make(guest, Some(request)).await? {
+            Instance::Core(instance) => Ok(Checkout::Core(instance)),
+            Instance::Component(instance) if instance.is_shared() => {
+                Ok(Checkout::Seat(self.settle(instance)))
+            }
+            Instance::Component(instance) => Ok(Checkout::Component(instance)),
+        }
+    }
+
     /// A place in an instance that handles several requests, if there is one.
-    pub fn seat(&self, guest: &Arc<Guest>) -> Option<Seat> {
+    fn seat(&self, guest: &Arc<Guest>) -> Option<Seat> {
         self.schedule.count(guest.id, &guest.about);
         let residents = {
             let mut shelves = self.shelves.borrow_mut();
@@ -100,7 +131,7 @@ impl Pool {
     }
 
     /// Has an instance handle several requests, and gives the first place in it.
-    pub fn settle(self: &Rc<Self>, instance: Box<ComponentInstance>) -> Seat {
+    fn settle(self: &Rc<Self>, instance: Box<ComponentInstance>) -> Seat {
         let resident = Resident::start(instance, &**self);
         let seat = resident.seat().expect("one that has just begun has a place");
         self.shelves.borrow_mut().residents(resident.guest()).push(resident.clone());
@@ -318,7 +349,7 @@ impl Pool {
     }
 }
 
-impl component::Pool for Pool {
+impl Home for Pool {
     fn schedule(&self) -> &Rc<Schedule> {
         &self.schedule
     }
@@ -327,7 +358,7 @@ impl component::Pool for Pool {
         &self.door
     }
 
-    fn take_back(&self, instance: Box<ComponentInstance>) {
-        self.give_back(Instance::Component(instance));
+    fn give_back(&self, instance: Instance) {
+        Pool::give_back(self, instance);
     }
 }

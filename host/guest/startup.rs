@@ -15,7 +15,7 @@ use wasmtime_wizer::{WasmtimeWizer, Wizer};
 use super::about::About;
 use super::budget::Budget;
 use super::cache::Reads;
-use super::call::Call;
+use super::core::Call;
 use super::core::{run_start, store};
 use super::engine::Pulse;
 use super::fault::describe;

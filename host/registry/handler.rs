@@ -3,6 +3,7 @@
 //! Owns what requests and the control path tell each other about it. A request finds the guest
 //! without a lock; where there is none yet it asks for it and waits.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
@@ -72,6 +73,34 @@ impl State {
     }
 }
 
+/// The guest that a handler has had at one moment. To get it and to let it go costs no atomic
+/// operation on what other threads have too; but one that is had for long is to be [`kept`].
+///
+/// [`kept`]: Current::keep
+pub struct Current(Guard<Option<Arc<Guest>>>);
+
+impl Current {
+    /// The guest, to be had for as long as a request waits.
+    pub fn keep(&mut self) -> &Arc<Guest> {
+        self.0 = Guard::from_inner(Some(Arc::clone(self)));
+        self
+    }
+}
+
+impl From<Arc<Guest>> for Current {
+    fn from(guest: Arc<Guest>) -> Self {
+        Current(Guard::from_inner(Some(guest)))
+    }
+}
+
+impl Deref for Current {
+    type Target = Arc<Guest>;
+
+    fn deref(&self) -> &Arc<Guest> {
+        self.0.as_ref().expect("it is made of a guest alone")
+    }
+}
+
 /// One of the requests that wait for a handler.
 struct Place<'a>(&'a AtomicUsize);
 
@@ -103,6 +132,12 @@ impl Handler {
             want,
             used_at: AtomicU32::new(0),
         })
+    }
+
+    /// The guest that it has now, if it is loaded.
+    pub fn current(&self) -> Option<Current> {
+        let guest = self.guest.load();
+        guest.is_some().then(|| Current(guest))
     }
 
     /// The guest, if it is loaded.

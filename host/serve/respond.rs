@@ -8,15 +8,13 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, TRAILER};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TE, TRAILER};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 
 use crate::grants::{Grants, Limits};
 use crate::message::fields::{head_bytes, strip_hop_by_hop, unify_length};
 use crate::message::{Reject, RequestId, Response, ResponseBody, Streamed};
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The response's body as hyper pulls it.
 pub struct Body(Inner);
@@ -104,6 +102,16 @@ pub struct Asked {
     pub conditions: Conditions,
 }
 
+impl Asked {
+    /// Of nobody's handler, until it is routed.
+    pub fn new<B>(id: RequestId, http: &Request<B>, nobody: &Grants, started: Instant) -> Self {
+        let is_old = http.version() < Version::HTTP_11;
+        let trailers = !is_old && http.headers().get(TE).is_some_and(|te| te == "trailers");
+        let conditions = Conditions::new(None, nobody, started);
+        Asked { id, method: http.method().clone(), trailers, is_old, conditions }
+    }
+}
+
 /// Makes the response that is sent. `last` closes the connection behind it.
 pub fn respond(
     asked: &Asked,
@@ -113,7 +121,7 @@ pub fn respond(
 ) -> (http::Response<Body>, Option<Reject>) {
     let (response, reject) = match result.and_then(|response| check(response, header_bytes_max)) {
         Ok(response) => (response, None),
-        Err(reject) => (problem(reject, asked.id), Some(reject)),
+        Err(reject) => (Response::problem(reject, asked.id), Some(reject)),
     };
     (frame(asked, response, last), reject)
 }
@@ -176,28 +184,6 @@ fn frame(asked: &Asked, response: Response, last: bool) -> http::Response<Body> 
     *framed.status_mut() = status;
     *framed.headers_mut() = headers;
     framed
-}
-
-/// A reject as a problem document (RFC 9457).
-pub fn problem(reject: Reject, id: RequestId) -> Response {
-    let status = reject.status();
-    let document = serde_json::json!({
-        "type": "about:blank",
-        "title": status.canonical_reason().unwrap_or("Error"),
-        "status": status.as_u16(),
-        "detail": reject.text(),
-        "request_id": id.to_string(),
-    });
-    let mut response = Response::new(status, format!("{document}\n"));
-    let json = HeaderValue::from_static("application/problem+json");
-    response.headers.insert(CONTENT_TYPE, json);
-    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
-        response.headers.insert(REQUEST_ID, id);
-    }
-    if let Some(seconds) = reject.retry_after() {
-        response.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    response
 }
 
 /// The page of a folder without handlers.

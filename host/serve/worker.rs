@@ -7,12 +7,12 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
 use rustix::thread::CpuSet;
 use tokio::sync::{Notify, watch};
 
 use super::balance::Balance;
 use super::clients::{Clients, upstream_max};
+use super::own::Own;
 use super::peer::{Peers, Shares};
 use super::post::Post;
 use super::respond::Conditions;
@@ -21,20 +21,18 @@ use super::upstream::Upstream;
 use super::wire::{Spares, Wire};
 use crate::config::{Config, Largest};
 use crate::grants::{Concurrency, Grants, QueueLimits, Share};
-use crate::guest::component::Seat;
 use crate::guest::engine::Engines;
 use crate::guest::resources::descriptors_max;
-use crate::guest::schedule::Meter;
 use crate::guest::schedule::lane::Entry;
-use crate::guest::{Guest, Instance, Pool, Schedule};
+use crate::guest::{Guest, Pool, Schedule};
 use crate::log::Quota;
 use crate::message::fields;
-use crate::message::{Place, Reject, Request, RequestId};
+use crate::message::{Place, Reject, Request, RequestId, SpareHeaders};
 use crate::metrics::{Counters, Metrics};
 use crate::native::Twin;
 use crate::outbound::{self, Outbound};
 use crate::registry::admit::{Gate, GuestGate, GuestGates, Permit};
-use crate::registry::{Handler, Reader, Registry, Target};
+use crate::registry::{Current, Handler, Reader, Registry, Target};
 
 /// The coarse clock's tick, in milliseconds.
 pub const CLOCK_TICK_MS: u32 = 100;
@@ -121,27 +119,16 @@ pub struct Worker {
     pub rejects_quota: Quota,
     request_count: Cell<u64>,
     /// An empty map with room, from an earlier request, to build a response in.
-    spare_headers: Cell<Option<HeaderMap>>,
+    pub spare_headers: SpareHeaders,
 }
 
 /// Where a request goes.
 pub enum Routed {
-    /// To a guest of which an instance is ready.
-    Ready(Instance, Permit),
-    /// To a guest of which one has a place beside other requests.
-    Seated(Seat, Permit),
-    /// To a guest of which one has to be made.
-    Make(Arc<Guest>, Permit),
-    /// To a guest with more requests than there are places for, or with more long calls than there
-    /// is time for. The former has no permit yet.
-    Queue(Arc<Guest>, Option<Permit>),
-    /// To a guest that has to be loaded first, with a place to wait in.
-    Wait(Arc<Handler>, Permit),
-    /// To a twin; without a permit, it has to wait for one.
-    Native(Twin, Option<Permit>),
-    Landing,
-    /// To nobody here.
-    Nobody,
+    Guest(Current),
+    /// To a guest that has to be loaded first.
+    Unloaded(Arc<Handler>),
+    /// To what is the host's own, or to nobody here.
+    Own(Own),
 }
 
 /// Bytes of a request's head, as HTTP/1 has it.
@@ -226,7 +213,7 @@ impl Worker {
             peers: Peers::default(),
             rejects_quota: Quota::new(REJECTS_LINES_MAX, usize::MAX),
             request_count: Cell::new(0),
-            spare_headers: Cell::new(None),
+            spare_headers: SpareHeaders::default(),
         })
     }
 
@@ -288,27 +275,15 @@ impl Worker {
         counters.connections_parked.set(parked as u64);
     }
 
-    /// An empty map to build a response in.
-    pub fn take_headers(&self) -> HeaderMap {
-        self.spare_headers.take().unwrap_or_default()
-    }
-
-    /// Keeps a map's room for the next response.
-    pub fn keep_headers(&self, mut headers: HeaderMap) {
-        headers.clear();
-        self.spare_headers.set(Some(headers));
-    }
-
-    /// Finds a request's target, takes a place for it, and an instance if one is ready. The
-    /// conditions are nobody's before, and behind it those of its handler, if it has one.
+    /// Finds a request's target. The conditions are nobody's before, and behind it those of its
+    /// handler, if it has one.
     ///
     /// # Errors
-    /// [`Reject::BadPath`], [`Reject::HeadTooLarge`], [`Reject::Loading`], [`Reject::Paused`],
-    /// [`Reject::BodyTooLarge`].
+    /// [`Reject::BadPath`], [`Reject::HeadTooLarge`].
     pub fn route(
         &self,
         request: &mut Request,
-        (client, started): (&Shares, Instant),
+        started: Instant,
         conditions: &mut Conditions,
     ) -> Result<Routed, Reject> {
         let mut reader = self.reader.borrow_mut();
@@ -316,7 +291,7 @@ impl Worker {
         let found = reader.load().table.find(host, request.uri.path());
         let Some(found) = found.map_err(|bad| Reject::BadPath(bad.reason()))? else {
             self.limit_head(request, &self.nobody)?;
-            return Ok(Routed::Nobody);
+            return Ok(Routed::Own(Own::Nobody));
         };
         let param = |param: &crate::registry::route::Param<'_>| {
             let value = request.uri.path()[param.value.clone()].to_owned();
@@ -329,45 +304,20 @@ impl Worker {
                 handler.touch(self.moment.get());
                 *conditions = Conditions::new(Some(handler.id), &handler.grants, started);
                 self.limit_head(request, &handler.grants)?;
-                let guest = handler.guest();
-                let Some(guest) = &*guest else {
-                    let place = self
-                        .loading
-                        .of(handler.id, handler.grants.share(), NO_QUEUE)
-                        .admit(&client.loading);
-                    let place = place.map_err(|_| Reject::Loading)?;
-                    return Ok(Routed::Wait(handler.clone(), place));
-                };
-                request.body.limit(handler.grants.limits.body_bytes_max)?;
-                let permit = match self.admit(guest, client) {
-                    Err(Reject::NoInstance) => return Ok(Routed::Queue(guest.clone(), None)),
-                    admitted => admitted?,
-                };
-                if self.schedule.must_wait(guest.id).is_some() {
-                    return Ok(Routed::Queue(guest.clone(), Some(permit)));
-                }
-                if guest.is_shared() {
-                    return Ok(match self.pool.seat(guest) {
-                        Some(seat) => Routed::Seated(seat, permit),
-                        None => Routed::Make(guest.clone(), permit),
-                    });
-                }
-                Ok(match self.pool.take(guest) {
-                    Some(instance) => Routed::Ready(instance, permit),
-                    None => Routed::Make(guest.clone(), permit),
+                Ok(match handler.current() {
+                    Some(guest) => Routed::Guest(guest),
+                    None => Routed::Unloaded(handler.clone()),
                 })
             }
             Target::Native(twin) => {
                 let grants = self.grants_of(*twin);
                 *conditions = Conditions::new(None, grants, started);
                 self.limit_head(request, grants)?;
-                request.body.limit(grants.limits.body_bytes_max)?;
-                Ok(Routed::Native(*twin, self.twins.admit(&client.serving).ok()))
+                Ok(Routed::Own(Own::Twin(*twin)))
             }
             Target::Landing => {
                 self.limit_head(request, &self.nobody)?;
-                request.body.limit(self.nobody.limits.body_bytes_max)?;
-                Ok(Routed::Landing)
+                Ok(Routed::Own(Own::Landing))
             }
         }
     }
@@ -387,20 +337,47 @@ impl Worker {
         Ok(())
     }
 
-    /// Holds the calls of a request to a guest to their limits.
-    pub fn meter(&self, guest: &Guest, started: Instant) -> Meter<'_> {
-        let meter = Meter::new(&guest.about.grants.limits, started);
-        meter.in_lanes(&self.schedule, guest.id)
+    /// Takes a place for a request to a guest, if there is one.
+    ///
+    /// # Errors
+    /// [`Reject::Paused`].
+    pub fn try_admit(&self, guest: &Guest, client: &Shares) -> Result<Option<Permit>, Reject> {
+        let Ok(permit) = self.guest_gate(guest).admit(&client.serving) else { return Ok(None) };
+        guest.about.health.admit()?;
+        Ok(Some(permit))
     }
 
-    /// Takes a place for a request to a guest.
+    /// Waits for one, until `deadline` at most.
     ///
     /// # Errors
     /// [`Reject::NoInstance`], [`Reject::Paused`].
-    pub fn admit(&self, guest: &Guest, client: &Shares) -> Result<Permit, Reject> {
-        let permit = self.guest_gate(guest).admit(&client.serving)?;
+    pub async fn admit(
+        &self,
+        guest: &Guest,
+        client: &Shares,
+        deadline: Instant,
+    ) -> Result<Permit, Reject> {
+        let permit = self.guest_gate(guest).wait(&client.serving, deadline).await?;
         guest.about.health.admit()?;
         Ok(permit)
+    }
+
+    /// Waits until a handler's guest is loaded, in a place where other requests do not stand behind
+    /// it, until `deadline` at most.
+    ///
+    /// # Errors
+    /// [`Reject::Loading`], [`Reject::NotLoaded`], or [`Reject::NoRoute`] where its file was
+    /// removed meanwhile.
+    pub async fn loaded(
+        &self,
+        handler: &Handler,
+        client: &Shares,
+        deadline: Instant,
+    ) -> Result<Current, Reject> {
+        let gate = self.loading.of(handler.id, handler.grants.share(), NO_QUEUE);
+        let _place = gate.admit(&client.loading).map_err(|_| Reject::Loading)?;
+        let guest = tokio::time::timeout_at(deadline.into(), handler.wait()).await;
+        guest.unwrap_or(Err(Reject::Loading)).map(Current::from)
     }
 
     /// Before the requests to one guest.

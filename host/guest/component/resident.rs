@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 use super::concurrent::{Arrival, Inbox, Marks};
 use super::gone::Gone;
 use super::instance::{Called, ComponentInstance};
-use super::terms::{AFTERWARDS_MAX, Broken, Ended, Pool};
+use super::terms::{AFTERWARDS_MAX, Broken, Ended};
 use crate::guest::Guest;
+use crate::guest::context::Home;
 use crate::guest::ends::{judge, log_end};
 use crate::guest::engine::Beating;
 use crate::guest::limiter::PrepaidStacks;
@@ -100,7 +101,7 @@ pub struct Seat {
 
 impl Resident {
     /// An instance for several requests, which is to be driven by [`Resident::drive`].
-    pub fn start(mut instance: Box<ComponentInstance>, pool: &dyn Pool) -> Rc<Resident> {
+    pub fn start(mut instance: Box<ComponentInstance>, pool: &dyn Home) -> Rc<Resident> {
         instance.open(pool.door());
         let schedule = pool.schedule().clone();
         let (inbox, marks) = (Arc::new(Inbox::default()), Arc::new(Marks::default()));

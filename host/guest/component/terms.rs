@@ -4,27 +4,15 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::instance::ComponentInstance;
-use crate::guest::schedule::Schedule;
+use crate::guest::context::Home;
 use crate::message::Reject;
-use crate::outbound::Door;
 
 /// How long a guest may go on once its response is complete, or all of them.
 pub const AFTERWARDS_MAX: Duration = Duration::from_secs(10);
 
-/// What a call sees of the pool that its instance is of.
-pub trait Pool {
-    fn schedule(&self) -> &Rc<Schedule>;
-
-    /// Where guests hand in requests of their own.
-    fn door(&self) -> &Door;
-
-    /// Takes back an instance that ended well.
-    fn take_back(&self, instance: Box<ComponentInstance>);
-}
-
 /// What a call is given, beside the request.
 pub struct Terms<K> {
-    pub pool: Rc<dyn Pool>,
+    pub pool: Rc<dyn Home>,
     /// When the request began, and whether all the time since then was the guest's.
     pub started: Instant,
     pub waited: bool,

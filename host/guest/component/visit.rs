@@ -21,9 +21,11 @@ use super::gone::Gone;
 use super::head::Head;
 use super::instance::{Called, ComponentInstance};
 use super::resident::Seat;
-use super::terms::{AFTERWARDS_MAX, Broken, Ended, Pool, Terms};
+use super::terms::{AFTERWARDS_MAX, Broken, Ended, Terms};
 use crate::guest::about::About;
+use crate::guest::context::Home;
 use crate::guest::ends::{judge, log_end};
+use crate::guest::instance::Instance;
 use crate::guest::schedule::{Flow, Meter, Movable};
 use crate::guest::{Guest, header};
 use crate::message::progress::Progress;
@@ -72,7 +74,7 @@ enum Call {
 /// one: that may take a while.
 pub(super) struct End {
     ended: Option<Ended>,
-    pool: Rc<dyn Pool>,
+    pool: Rc<dyn Home>,
 }
 
 impl End {
@@ -177,7 +179,7 @@ impl Visit {
         call: Call,
         asked: Asked,
         (head, gone): (oneshot::Receiver<Head>, Gone),
-        ((guest, about), pool): ((usize, Arc<About>), Rc<dyn Pool>),
+        ((guest, about), pool): ((usize, Arc<About>), Rc<dyn Home>),
     ) -> Self {
         let Asked { id, method, watch, progress, flow } = asked;
         let end = End { ended: None, pool };
@@ -265,7 +267,7 @@ impl Visit {
         let Visit { call, mut end, guest, .. } = self;
         let pool = end.pool.clone();
         match end.ended.take() {
-            Some(Ok(instance)) => pool.take_back(instance),
+            Some(Ok(instance)) => pool.give_back(Instance::Component(instance)),
             Some(Err(Broken { instance, .. })) => dispose(&*pool, instance),
             None => {
                 let call = match call {
@@ -274,7 +276,7 @@ impl Visit {
                 };
                 tokio::task::spawn_local(async move {
                     match afterwards(&*pool, guest, call).await {
-                        Some(Ok(instance)) => pool.take_back(instance),
+                        Some(Ok(instance)) => pool.give_back(Instance::Component(instance)),
                         Some(Err(broken)) => dispose(&*pool, broken.instance),
                         None => {}
                     }
@@ -286,7 +288,7 @@ impl Visit {
 
 /// The end of a call that has answered, unless it takes too long to come.
 async fn afterwards(
-    pool: &dyn Pool,
+    pool: &dyn Home,
     guest: usize,
     mut call: Pin<Box<dyn Future<Output = Ended>>>,
 ) -> Option<Ended> {
@@ -298,7 +300,7 @@ async fn afterwards(
     timeout(AFTERWARDS_MAX - NEAR_MAX, call).await.ok()
 }
 
-fn dispose(pool: &dyn Pool, instance: Option<Box<ComponentInstance>>) {
+fn dispose(pool: &dyn Home, instance: Option<Box<ComponentInstance>>) {
     if let Some(instance) = instance {
         pool.schedule().dispose(instance);
     }

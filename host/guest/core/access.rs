@@ -3,7 +3,7 @@
 
 use wasmtime::Caller;
 
-use crate::guest::call::{Call, Exchange, Phase};
+use super::state::{Call, Exchange, Phase};
 use crate::guest::fault::Fault;
 use crate::message::Reject;
 

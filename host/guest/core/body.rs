@@ -8,7 +8,7 @@ use wasmtime::Linker;
 use super::access::{
     Guest, MODULE, Result, exchange, invalid, memory, misuse, no_request, or_stop, range,
 };
-use crate::guest::call::{BUFFER_REQUEST, BUFFER_RESPONSE, Call, Phase};
+use super::state::{BUFFER_REQUEST, BUFFER_RESPONSE, Call, Phase};
 use crate::guest::fault::Fault;
 
 pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use wasmtime::{InstancePre, ModuleExport};
 
-use crate::guest::call::Call;
+use super::state::Call;
 use crate::guest::reset::Baseline;
 
 /// A core guest's code.

@@ -8,7 +8,7 @@ use wasmtime::Linker;
 use super::access::{
     Guest, MODULE, Result, hand, invalid, memory, misuse, no_request, or_stop, range,
 };
-use crate::guest::call::{BUFFER_RESPONSE, Call, Phase, TRAILERS};
+use super::state::{BUFFER_RESPONSE, Call, Phase, TRAILERS};
 use crate::guest::header::{self, FIELD_BYTES};
 use crate::guest::held::Part;
 use crate::message::fields::FIELDS_MAX;

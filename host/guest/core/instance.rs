@@ -9,9 +9,9 @@ use http::HeaderMap;
 use wasmtime::{Global, Store, TypedFunc, WasmParams, WasmResults};
 
 use super::code::Startup;
+use super::state::{BUFFER_RESPONSE, Call, Exchange, Phase};
 use super::store::{run_start, store};
 use crate::guest::Guest;
-use crate::guest::call::{BUFFER_RESPONSE, Call, Exchange, Phase};
 use crate::guest::ends::{judge, log_end};
 use crate::guest::engine::QUANTUM_TICKS;
 use crate::guest::held::Held;

@@ -2,7 +2,7 @@
 
 use wasmtime::{Store, TypedFunc};
 
-use crate::guest::call::{Call, HOSTCALL_FUEL, Phase};
+use super::state::{Call, HOSTCALL_FUEL, Phase};
 use crate::guest::engine::QUANTUM_TICKS;
 
 /// Runs `_start` or `_initialize`. Leaving by `proc_exit(0)` is success.

@@ -17,7 +17,7 @@ use super::usage::{Length, Usage};
 use crate::grants::Share;
 use crate::guest::about::About;
 use crate::guest::engine::Pulse;
-use crate::metrics::{OfWorker, Reasons};
+use crate::metrics::{Counters, OfWorker, Reasons};
 use crate::queue::Holders;
 
 /// The schedule of one worker.
@@ -106,6 +106,10 @@ impl Schedule {
     /// Where calls go that outlast their quantum.
     pub fn lane(&self) -> &Entry {
         &self.lane
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// What is counted by the reason.

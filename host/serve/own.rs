@@ -1,0 +1,92 @@
+//! What the host answers itself, without a guest: native twins, the page of an empty folder, and
+//! what nobody serves.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::forwarding::nobody;
+use super::peer::Shares;
+use super::respond;
+use super::worker::Worker;
+use crate::message::{Reject, Request, Response};
+use crate::native::Twin;
+
+/// Who answers where no guest does.
+#[derive(Clone, Copy)]
+pub enum Own {
+    Twin(Twin),
+    Landing,
+    /// The upstream, if there is one.
+    Nobody,
+}
+
+/// An answer, or what is left to do for one.
+pub enum Answer {
+    Now(Result<Response, Reject>),
+    Later(Pin<Box<dyn Future<Output = Result<Response, Reject>>>>),
+}
+
+/// Answers a request.
+pub fn answer(
+    worker: &Rc<Worker>,
+    own: Own,
+    mut request: Box<Request>,
+    client: &Rc<Shares>,
+    deadline: Instant,
+) -> Answer {
+    match own {
+        Own::Twin(twin) => {
+            let bytes_max = worker.grants_of(twin).limits.body_bytes_max;
+            match request.body.limit(bytes_max) {
+                Ok(()) => answer_twin(worker, twin, request, client, deadline),
+                Err(reject) => Answer::Now(Err(reject)),
+            }
+        }
+        Own::Landing => {
+            let limited = request.body.limit(worker.nobody.limits.body_bytes_max);
+            Answer::Now(limited.map(|()| respond::landing()))
+        }
+        Own::Nobody => {
+            let worker = worker.clone();
+            Answer::Later(Box::pin(async move { nobody(&worker, request, deadline).await }))
+        }
+    }
+}
+
+fn answer_twin(
+    worker: &Rc<Worker>,
+    twin: Twin,
+    mut request: Box<Request>,
+    client: &Rc<Shares>,
+    deadline: Instant,
+) -> Answer {
+    let permit = worker.twins.admit(&client.serving).ok();
+    let headers = worker.spare_headers.take();
+    let headers = match permit.is_some() {
+        true => match twin.respond_now(headers) {
+            Ok(response) if request.body.is_end() => {
+                worker.spare_headers.keep(request.headers);
+                return Answer::Now(response);
+            }
+            // Until hyper has looked for the body it cannot tell that all of it is here.
+            Ok(response) => {
+                return Answer::Later(Box::pin(async move {
+                    tokio::task::yield_now().await;
+                    drop(request);
+                    response
+                }));
+            }
+            Err(headers) => headers,
+        },
+        false => headers,
+    };
+    let (worker, client) = (worker.clone(), client.clone());
+    Answer::Later(Box::pin(async move {
+        let _permit = match permit {
+            Some(permit) => permit,
+            None => worker.twins.clone().wait(&client.serving, deadline).await?,
+        };
+        twin.respond(&mut request, headers, &worker.grants_of(twin).limits).await
+    }))
+}

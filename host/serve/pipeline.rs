@@ -40,8 +40,7 @@ pub fn serve(
     let mut asked = Asked::new(id, &http, &worker.nobody, started);
     let request = intake::request(http, id, peer.address, &wire);
     async move {
-        let handled = handle(&worker, &client, request, started, &mut asked);
-        let result = contained(pin!(handled)).await;
+        let result = contained(pin!(handle(&worker, &client, request, started, &mut asked))).await;
         if let Err(reject) = result {
             Box::pin(refuse::wait(&worker, reject, &asked.conditions)).await;
         }
@@ -81,10 +80,13 @@ async fn handle(
                 loaded => loaded?,
             }
         }
-        Routed::Own(own) => match own::answer(worker, own, request, client, deadline) {
-            Answer::Now(result) => return result,
-            Answer::Later(later) => return later.await,
-        },
+        Routed::Own(own) => {
+            let answer = own::answer(worker, own, request, client, deadline);
+            return match answer {
+                Answer::Now(result) => result,
+                Answer::Later(later) => later.await,
+            };
+        }
     };
     request.body.limit(guest.about.grants.limits.body_bytes_max)?;
     // Admit.

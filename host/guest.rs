@@ -20,6 +20,7 @@ pub mod engine;
 mod environment;
 pub mod failure;
 pub mod fault;
+pub mod form;
 pub mod header;
 mod health;
 pub mod held;
@@ -45,6 +46,9 @@ mod tenants;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use wasmtime_wasi_http::p2::bindings::Proxy;
+use wasmtime_wasi_http::p3::bindings::Service;
+
 pub use about::About;
 pub use call::{Checkout, call};
 pub use context::{Context, Forwarded, Next};
@@ -57,8 +61,9 @@ use crate::grants::Isolation;
 use crate::message::Reject;
 use allocator::Freed;
 use budget::Charge;
-use component::ComponentCode;
+use component::{ComponentCode, Flat, Once, Turns};
 use core::{CoreCode, Startup};
+use form::Form;
 use limiter::{Cost, PrepaidStacks};
 use reset::Baseline;
 use resources::Held;
@@ -78,6 +83,8 @@ pub struct Guest {
     /// Who has the slots of its engine.
     tenants: Arc<Tenants>,
     code: Code,
+    /// The state to which its instances can be reset, if they can.
+    pub baseline: Option<Baseline>,
     /// Whether it is served no more: by another version, or not at all.
     retired: AtomicBool,
     /// What its code takes of the host's memory, once it is loaded.
@@ -88,13 +95,14 @@ pub struct Guest {
     _freed: Option<Freed>,
 }
 
-/// What a guest is made of, by its kind.
-enum Code {
-    /// A core module that speaks the http-wasm handler ABI.
-    Core(CoreCode),
-    /// A component that speaks wasi:http.
-    Component(ComponentCode),
-}
+/// What a guest is made of.
+type Code = Form<
+    CoreCode,
+    ComponentCode<Proxy>,
+    ComponentCode<Service>,
+    ComponentCode<Flat<Once>>,
+    ComponentCode<Flat<Turns>>,
+>;
 
 impl Guest {
     /// Says that it is served no more. Requests that have it already end on it.
@@ -109,15 +117,17 @@ impl Guest {
     /// Whether a fresh instance runs guest code before its first request.
     pub fn runs_startup(&self) -> bool {
         match &self.code {
-            Code::Core(code) => matches!(code.startup, Startup::Each { .. }),
-            Code::Component(code) => code.has_start,
+            Form::Core(code) => matches!(code.startup, Startup::Each { .. }),
+            Form::Whole02(code) => code.has_start,
+            Form::Whole03(code) => code.has_start,
+            Form::Flat02(code) => code.has_start,
+            Form::Flat03(code) => code.has_start,
         }
     }
 
     /// Whether its instances are given requests beside each other.
     pub fn is_shared(&self) -> bool {
-        self.about.grants.isolation == Isolation::Reuse
-            && matches!(&self.code, Code::Component(code) if code.is_concurrent())
+        self.about.grants.isolation == Isolation::Reuse && self.code.is_concurrent()
     }
 
     /// What each of its instances takes.
@@ -134,70 +144,31 @@ impl Guest {
     /// are not charged.
     fn charge_stacks(&self, calls: usize, prepaid: &PrepaidStacks) -> Result<(), Reject> {
         let more = calls.saturating_sub(slots::STACKS_PER_SLOT as usize);
-        if !self.component().has_many_stacks() || more == 0 {
+        if !matches!(self.code, Form::Whole03(_)) || more == 0 {
             return Ok(());
         }
         prepaid.charge(more, &self.about.memory)
     }
 
-    /// The code of a guest whose instances are core instances.
-    fn core(&self) -> &CoreCode {
-        match &self.code {
-            Code::Core(code) => code,
-            Code::Component(_) => unreachable!("a core instance is made of core code"),
-        }
-    }
-
-    /// The code of a guest whose instances are component instances.
-    fn component(&self) -> &ComponentCode {
-        match &self.code {
-            Code::Component(code) => code,
-            Code::Core(_) => unreachable!("a component instance is made of a component's code"),
-        }
-    }
-
     /// Bytes of the state to which its instances are reset.
     fn baseline_bytes(&self) -> usize {
-        match &self.code {
-            Code::Core(code) => code.baseline.as_ref(),
-            Code::Component(code) => code.baseline(),
-        }
-        .map_or(0, Baseline::bytes)
-    }
-
-    /// Says to what state its instances can be reset, which the loader reads from one of them.
-    pub fn set_baseline(&mut self, baseline: Option<Baseline>) {
-        match &mut self.code {
-            Code::Core(code) => code.baseline = baseline,
-            Code::Component(code) => code.set_baseline(baseline),
-        }
-    }
-
-    /// What `check` calls it.
-    fn kind(&self) -> &'static str {
-        match &self.code {
-            Code::Core(_) => "core module (http-wasm handler)",
-            Code::Component(code) if code.is_concurrent() => "component (wasi:http 0.3)",
-            Code::Component(_) => "component (wasi:http 0.2)",
-        }
+        self.baseline.as_ref().map_or(0, Baseline::bytes)
     }
 
     /// What `check` says about the start-up code.
     fn startup_note(&self) -> String {
-        const RESET: &str =
-            "nothing is left to run at start-up; instances are reset between requests";
-        const ANEW: &str =
-            "nothing is left to run at start-up; instances are made anew for each request";
         match &self.code {
-            Code::Core(CoreCode { startup: Startup::Each { why, .. }, .. }) => {
+            Form::Core(CoreCode { startup: Startup::Each { why, .. }, .. }) => {
                 format!("start-up code runs in each instance: {why}")
             }
-            Code::Core(CoreCode { baseline: Some(_), .. }) => RESET.into(),
-            Code::Component(code) if code.baseline().is_some() => RESET.into(),
-            Code::Component(code) if code.has_start => {
+            _ if self.runs_startup() => {
                 "start-up code runs in each instance: it has a start function".into()
             }
-            Code::Core(_) | Code::Component(_) => ANEW.into(),
+            _ if self.baseline.is_some() => {
+                "nothing is left to run at start-up; instances are reset between requests".into()
+            }
+            _ => "nothing is left to run at start-up; instances are made anew for each request"
+                .into(),
         }
     }
 }

@@ -3,11 +3,18 @@
 //! Owns one set of counters per worker, written by that worker alone and read by anyone. Each is
 //! declared once. Does not know what the rejects mean that it counts by number.
 
+mod counter;
+mod duration;
+mod handlers;
+
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::status::{Kind, Metric, Status, Value};
+pub use counter::Counter;
+use duration::{Durations, no_durations};
+use handlers::Handlers;
+pub use handlers::OfHandler;
 
 /// Declares the counters of a worker: what each is, what comes of those of all workers, and the
 /// order in which they are shown.
@@ -20,6 +27,8 @@ macro_rules! counters {
             /// The last question for counts that this worker has answered.
             pub published: Counter,
             pub reasons: Reasons,
+            /// Time from the end of a request's head to the beginning of its answer.
+            pub durations: Durations,
             rejects: Box<[Counter]>,
         }
 
@@ -29,6 +38,7 @@ macro_rules! counters {
                     $($name: Counter::default(),)*
                     published: Counter::default(),
                     reasons: Reasons::default(),
+                    durations: Durations::default(),
                     rejects: (0..rejects).map(|_| Counter::default()).collect(),
                 }
             }
@@ -106,6 +116,8 @@ reasons! {
         retired: "Dropped because their guest is served no more.",
         relieved: "Dropped because memory or places were short.",
         spent: "Dropped because they had had their requests, or had grown too much.",
+        idle: "Dropped because they had had no request for a while, though they can have several.",
+        given_up: "Dropped because a request was given up that the guest may still have been at.",
         unwanted: "Not kept, because other guests are asked for more.",
     }
 }
@@ -132,6 +144,12 @@ static REQUESTS_BY_WORKER: Metric = Metric {
     unit: "requests",
     help: "Requests that have come to each worker.",
 };
+static DURATION: Metric = Metric {
+    name: "request_duration",
+    kind: Kind::Histogram,
+    unit: "microseconds",
+    help: "Time from the end of a request's head to the beginning of its answer.",
+};
 static REJECTS: Metric = Metric {
     name: "rejects",
     kind: Kind::Counter,
@@ -145,28 +163,6 @@ fn sum(all: impl Iterator<Item = u64>) -> u64 {
 
 fn most(all: impl Iterator<Item = u64>) -> u64 {
     all.max().unwrap_or_default()
-}
-
-/// A number that one thread writes. No atomic read-modify-write is needed for that.
-#[derive(Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    pub fn add(&self, n: u64) {
-        self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
-    }
-
-    pub fn sub(&self, n: u64) {
-        self.0.store(self.get().wrapping_sub(n), Ordering::Relaxed);
-    }
-
-    pub fn set(&self, n: u64) {
-        self.0.store(n, Ordering::Relaxed);
-    }
-
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 impl Counters {
@@ -195,13 +191,14 @@ impl Deref for OfWorker {
 #[derive(Clone)]
 pub struct Metrics {
     counters: Arc<[Counters]>,
+    handlers: Arc<Handlers>,
     reject_names: &'static [&'static str],
 }
 
 impl Metrics {
     pub fn new(workers: usize, reject_names: &'static [&'static str]) -> Self {
         let counters = (0..workers).map(|_| Counters::new(reject_names.len())).collect();
-        Metrics { counters, reject_names }
+        Metrics { counters, handlers: Arc::new(Handlers::new(workers)), reject_names }
     }
 
     /// The counters of worker `index`.
@@ -212,6 +209,15 @@ impl Metrics {
     /// The same, to be kept.
     pub fn of_worker(&self, index: usize) -> OfWorker {
         OfWorker { metrics: self.clone(), index }
+    }
+
+    /// Takes down what a worker has of its handlers, in the place of what it said before.
+    pub fn publish<'a>(
+        &self,
+        worker: usize,
+        handlers: impl Iterator<Item = (&'a str, &'a OfHandler)>,
+    ) {
+        self.handlers.publish(worker, handlers);
     }
 
     /// The counters of every worker.
@@ -230,5 +236,13 @@ impl Metrics {
         let rejects = rejects.filter(|(_, count)| *count > 0).collect();
         status.put(&REJECTS, Value::ByReason(rejects));
         self.put_reasons(status);
+        let mut durations = no_durations();
+        self.all().for_each(|counters| counters.durations.add_to(&mut durations));
+        status.put(&DURATION, Value::Histogram(durations));
+    }
+
+    /// Adds what they have counted of each handler.
+    pub fn put_handlers(&self, status: &mut Status) {
+        self.handlers.put(status);
     }
 }

@@ -22,6 +22,8 @@ pub enum Kind {
     Counter,
     /// It is what it is at that moment.
     Gauge,
+    /// Measurements, counted by their size.
+    Histogram,
 }
 
 /// The numbers of one metric.
@@ -32,6 +34,65 @@ pub enum Value {
     ByWorker(Vec<u64>),
     /// Those of a closed list of reasons that are not 0.
     ByReason(Vec<(&'static str, u64)>),
+    /// One for each handler that has been asked, by its name.
+    ByHandler(Vec<(Box<str>, u64)>),
+    Histogram(Histogram),
+    HistogramByHandler(Vec<(Box<str>, Histogram)>),
+}
+
+/// Measurements, counted by their size.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Histogram {
+    /// The most that each count's measurements have, in the metric's unit, in growing order.
+    pub bounds: &'static [u64],
+    /// How many there are up to each bound and above the one before, and last how many are above
+    /// all.
+    pub counts: Vec<u64>,
+    /// All of them together, in the metric's unit.
+    pub sum: u64,
+}
+
+impl Histogram {
+    /// How many measurements there are.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Adds others, with the same bounds.
+    pub fn add(&mut self, other: &Histogram) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.sum = self.sum.wrapping_add(other.sum);
+    }
+
+    /// A bound that so many of a thousand measurements do not exceed; `None` where there are none,
+    /// or where it is above all bounds.
+    pub fn quantile(&self, per_mille: u64) -> Option<u64> {
+        let wanted = (u128::from(self.count()) * u128::from(per_mille)).div_ceil(1000);
+        let mut passed = 0;
+        let at = self.counts.iter().position(|count| {
+            passed += u128::from(*count);
+            passed > 0 && passed >= wanted
+        });
+        self.bounds.get(at?).copied()
+    }
+}
+
+/// What a line says of one: how many there are, and bounds that a half and 99 of 100 do not exceed.
+impl fmt::Display for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.count();
+        write!(f, "count:{count}")?;
+        for (name, per_mille) in [("p50", 500), ("p99", 990)] {
+            match self.quantile(per_mille) {
+                Some(bound) => write!(f, " {name}:{bound}")?,
+                None if count == 0 => {}
+                None => write!(f, " {name}:inf")?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// All numbers, in the order in which they were put in.
@@ -54,7 +115,11 @@ impl Status {
     }
 }
 
-/// One line: `requests=12 requests_by_worker=[7 5] rejects=[trap:1]`.
+/// Handlers that a line names: those that have been asked most.
+const HANDLERS_SHOWN: usize = 8;
+
+/// One line: `requests=12 requests_by_worker=[7 5] rejects=[trap:1]`. Of many handlers it has those
+/// alone that have been asked most.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, (metric, value)) in self.0.iter().enumerate() {
@@ -70,8 +135,31 @@ impl fmt::Display for Status {
                     let counts: Vec<String> = counts.iter().map(count).collect();
                     write!(f, "{blank}{}=[{}]", metric.name, counts.join(" "))?;
                 }
+                Value::ByHandler(counts) => {
+                    let counts = most(counts, |(_, count)| *count);
+                    let count = |(name, count): &(Box<str>, u64)| format!("{name:?}:{count}");
+                    let counts: Vec<String> = counts.into_iter().map(count).collect();
+                    write!(f, "{blank}{}=[{}]", metric.name, counts.join(" "))?;
+                }
+                Value::Histogram(histogram) => {
+                    write!(f, "{blank}{}=[{histogram}]", metric.name)?;
+                }
+                Value::HistogramByHandler(histograms) => {
+                    let histograms = most(histograms, |(_, histogram)| histogram.count());
+                    let each = |(name, it): &(Box<str>, Histogram)| format!("{name:?}:{{{it}}}");
+                    let each: Vec<String> = histograms.into_iter().map(each).collect();
+                    write!(f, "{blank}{}=[{}]", metric.name, each.join(" "))?;
+                }
             }
         }
         Ok(())
     }
+}
+
+/// Those of which there is most, and of which there is any.
+fn most<T>(all: &[(Box<str>, T)], count: impl Fn(&(Box<str>, T)) -> u64) -> Vec<&(Box<str>, T)> {
+    let mut all: Vec<_> = all.iter().filter(|it| count(it) > 0).collect();
+    all.sort_by_key(|it| std::cmp::Reverse(count(it)));
+    all.truncate(HANDLERS_SHOWN);
+    all
 }

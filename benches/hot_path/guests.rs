@@ -18,6 +18,7 @@ use guesthouse::guest::cache::Artifact;
 use guesthouse::guest::compile::{Compiler, Job};
 use guesthouse::guest::engine::Engines;
 use guesthouse::guest::failure::Failure;
+use guesthouse::guest::form::Form;
 use guesthouse::guest::link::{Identity, Linkers};
 use guesthouse::guest::schedule::{Lane, Meter, Schedule};
 use guesthouse::guest::slots::{ENGINES, ReadyMax};
@@ -220,7 +221,7 @@ impl Maker {
         let shown = Instance::try_now(guest.clone())?;
         let baseline = shown.and_then(|mut instance| instance.baseline());
         let mut guest = Arc::into_inner(guest).ok_or("the guest is still in use".to_owned())?;
-        guest.set_baseline(baseline);
+        guest.baseline = baseline;
         Ok(guest)
     }
 }
@@ -248,7 +249,7 @@ impl Calls {
                 pool.renew();
                 let meter = Meter::new(limits, Instant::now());
                 let mut meter = if *is_short { meter.in_lanes(schedule, guest.id) } else { meter };
-                let Some(Instance::Core(mut instance)) = pool.take(guest) else {
+                let Some(Form::Core(mut instance)) = pool.take(guest) else {
                     panic!("{name}: none ready");
                 };
                 instance.accept(request, std::mem::take(spare));
@@ -258,7 +259,7 @@ impl Calls {
                 let response;
                 (response, *spare) = instance.respond();
                 spare.clear();
-                pool.give_back(Instance::Core(instance));
+                pool.give_back(Form::Core(instance));
                 drop(under_way);
                 answered(response);
             }

@@ -142,6 +142,7 @@ fn status_of(
     put_handlers(&mut status, census);
     put_memory(&mut status, memory);
     put_kernel(&mut status, resources);
+    counts.put_handlers(&mut status);
     status
 }
 

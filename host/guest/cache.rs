@@ -20,12 +20,13 @@ use wasmtime::{Engine, Module};
 
 use super::class::Class;
 use super::failure::{Cause, Failure};
+use super::form::Form;
 use super::resources::is_shortage;
 use crate::file::{self, Unread};
 use crate::grants::Grants;
 
 /// Changes whenever the meaning of an entry changes.
-const FORMAT: &str = "guesthouse-cache-14";
+const FORMAT: &str = "guesthouse-cache-15";
 /// Bytes of the checksum at the head of an entry, and of the length behind it.
 const SUM_BYTES: usize = 32;
 const LEN_BYTES: usize = 4;
@@ -40,19 +41,9 @@ pub struct Cache {
     born: u128,
 }
 
-/// What a guest speaks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kind {
-    /// A core module: the http-wasm handler ABI.
-    Core,
-    /// A component: wasi:http 0.2.
-    Component,
-    /// A component: wasi:http 0.3.
-    Concurrent,
-    /// The one module of such a component, with the export that handles a request, and of 0.3 the
-    /// one that is told what is new.
-    Flat { handle: String, callback: Option<String> },
-}
+/// What a guest is, with the exports by which the one module of a component is called: the handler,
+/// and of 0.3 what is told the news.
+pub type Kind = Form<(), (), (), String, (String, String)>;
 
 /// What start-up code has read of its guest's grants, so that its snapshot depends on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -338,18 +329,17 @@ fn forget_unfinished(dir: &Path) {
     }
 }
 
-/// Machine code as it can be linked.
-pub enum Code {
-    Core(Module),
-    Component(Component),
-}
+/// Machine code as it can be linked, with the names of the exports that are in the facts.
+pub type Code = Form<Module, Component, Component, (Module, String), (Module, (String, String))>;
 
 impl Code {
     /// Bytes that it takes in memory.
     pub fn bytes(&self) -> usize {
         let image = match self {
-            Code::Core(module) => module.image_range(),
-            Code::Component(component) => component.image_range(),
+            Form::Core(module) | Form::Flat02((module, _)) | Form::Flat03((module, _)) => {
+                module.image_range()
+            }
+            Form::Whole02(component) | Form::Whole03(component) => component.image_range(),
         };
         image.end as usize - image.start as usize
     }
@@ -380,13 +370,15 @@ impl Artifact {
         let bytes = self.bytes();
         // SAFETY: the bytes come from `precompile_module` or `precompile_component` of this
         // program, or from an entry whose checksum held in a folder that nobody else can write to.
-        unsafe {
-            Ok(match kind {
-                Kind::Core | Kind::Flat { .. } => Code::Core(Module::deserialize(engine, bytes)?),
-                Kind::Component | Kind::Concurrent => {
-                    Code::Component(Component::deserialize(engine, bytes)?)
-                }
-            })
-        }
+        let (module, component) = unsafe {
+            (|| Module::deserialize(engine, bytes), || Component::deserialize(engine, bytes))
+        };
+        Ok(match kind {
+            Form::Core(()) => Form::Core(module()?),
+            Form::Whole02(()) => Form::Whole02(component()?),
+            Form::Whole03(()) => Form::Whole03(component()?),
+            Form::Flat02(handle) => Form::Flat02((module()?, handle.clone())),
+            Form::Flat03(exports) => Form::Flat03((module()?, exports.clone())),
+        })
     }
 }

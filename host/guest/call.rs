@@ -2,28 +2,19 @@
 
 use std::any::Any;
 
-use super::component::{self, ComponentInstance, Seat, Terms, Visit};
+use super::component::{self, Seat, Terms, Visit};
 use super::context::{Context, Home};
-use super::core::{self, CoreInstance};
+use super::core;
+use super::form::Form;
 use super::instance::Instance;
 use crate::message::{Reject, Request, Response};
 
 /// What a request has been given to be handled in.
 pub enum Checkout {
-    Core(Box<CoreInstance>),
-    Component(Box<ComponentInstance>),
+    /// An instance for it alone.
+    Instance(Instance),
     /// A place in an instance that handles several requests.
     Seat(Seat),
-}
-
-impl Checkout {
-    /// An instance for one request alone.
-    pub fn of(instance: Instance) -> Checkout {
-        match instance {
-            Instance::Core(instance) => Checkout::Core(instance),
-            Instance::Component(instance) => Checkout::Component(instance),
-        }
-    }
 }
 
 /// Has a guest handle a request. `place` is given back when the call has ended.
@@ -41,11 +32,18 @@ pub async fn call<P: Home + 'static>(
         Terms { pool: pool.clone(), started, waited, keep }
     };
     let visit = match checkout {
-        Checkout::Core(instance) => {
+        Checkout::Instance(Form::Core(instance)) => {
             let _place = place;
             return core::call(instance, request, context).await;
         }
-        Checkout::Component(instance) => Visit::begin(instance, request, terms(place)),
+        Checkout::Instance(Form::Whole02(instance)) => {
+            Visit::begin(instance, request, terms(place))
+        }
+        Checkout::Instance(Form::Whole03(instance)) => {
+            Visit::begin(instance, request, terms(place))
+        }
+        Checkout::Instance(Form::Flat02(instance)) => Visit::begin(instance, request, terms(place)),
+        Checkout::Instance(Form::Flat03(instance)) => Visit::begin(instance, request, terms(place)),
         Checkout::Seat(seat) => Visit::join(seat, request, terms(place)),
     };
     // Its future is large, and idle connections have room for this one.

@@ -69,7 +69,7 @@ pub fn inspect(path: &Path, grants: &Arc<Grants>) -> Report {
     });
     match loaded {
         Ok(loaded) => {
-            report.kind = loaded.guest.kind().into();
+            report.kind = loaded.guest.code.describe().into();
             report.notes.push(loaded.guest.startup_note());
         }
         Err(reason) => report.verdict = Err(reason),

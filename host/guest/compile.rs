@@ -19,13 +19,14 @@ use guesthouse_module::{sniff, text};
 use serde::{Deserialize, Serialize};
 use wasmtime::Linker;
 
-use super::cache::{Artifact, Facts, Kind};
+use super::cache::{Artifact, Facts};
 use super::class::Class;
 use super::core;
 use super::core::Call;
 use super::engine::{Engines, Pulse};
 use super::environment;
 use super::failure::{Failure, Reason};
+use super::form::Form;
 use super::instance::Instance;
 use super::link::{Identity, Linkers, linker};
 use super::startup::{self, Snapshot};
@@ -107,7 +108,10 @@ impl Compiler {
     fn compile_flat(&self, job: &Job, flat: Flat) -> Result<(Facts, Vec<u8>), Failure> {
         let about = sniff::read(&flat.wasm)?;
         let mut wasm = flat.wasm;
-        let kind = Kind::Flat { handle: flat.handle, callback: flat.callback };
+        let kind = match flat.callback {
+            None => Form::Flat02(flat.handle),
+            Some(callback) => Form::Flat03((flat.handle, callback)),
+        };
         let mut facts = Facts::new(kind, class(&records::read(&wasm)?), about.memory_bytes);
         if let Some(resettable) = resettable(&wasm, facts.class, &about) {
             facts.reset_globals = Some(resettable.globals);
@@ -131,9 +135,9 @@ impl Compiler {
         }
         let size = records::read(wasm)?;
         let (kind, class) = match spoken {
-            Spoken::Http03 => (Kind::Concurrent, Class::Concurrent),
-            Spoken::Http02 if about.needs_03() => (Kind::Component, Class::Concurrent),
-            Spoken::Http02 => (Kind::Component, class(&size)),
+            Spoken::Http03 => (Form::Whole03(()), Class::Concurrent),
+            Spoken::Http02 if about.needs_03() => (Form::Whole02(()), Class::Concurrent),
+            Spoken::Http02 => (Form::Whole02(()), class(&size)),
         };
         let mut facts = Facts::new(kind, class, about.memory_bytes);
         facts.startup_each = about.has_start.then(|| "it has a start function".into());
@@ -153,7 +157,7 @@ impl Compiler {
         about: &sniff::Module,
     ) -> Result<(Facts, Vec<u8>), Reason> {
         let functions = startup_functions(about);
-        let mut facts = Facts::new(Kind::Core, Class::Small, about.memory_bytes);
+        let mut facts = Facts::new(Form::Core(()), Class::Small, about.memory_bytes);
         facts.startup_functions = functions.iter().map(|&name| name.to_owned()).collect();
         let mut memory_bytes = about.memory_bytes;
         let mut prepared = wasm.to_vec();

@@ -9,22 +9,52 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use guesthouse_module::reset::MEMORY_BYTES_MAX;
+use wasmtime_wasi_http::p2::bindings::Proxy;
+use wasmtime_wasi_http::p3::bindings::Service;
 
-use super::component::ComponentInstance;
+use super::Guest;
+use super::component::{ComponentInstance, Flat, Once, Turns};
 use super::core::CoreInstance;
 use super::ends::{is_full, is_full_for_now, log_start, note_failure, note_start, refusal};
 use super::engine::Pulse;
 use super::failure::Failure;
 use super::fault::{describe, fault_reject};
+use super::form::{Form, each};
 use super::reset::Baseline;
 use super::schedule::{Bulky, LONG, Length, Meter, Schedule, Slice};
-use super::{Code, Guest};
 use crate::message::{Reject, RequestId};
 
 /// An instance that is ready for a request.
-pub enum Instance {
-    Core(Box<CoreInstance>),
-    Component(Box<ComponentInstance>),
+pub type Instance = Form<
+    Box<CoreInstance>,
+    Box<ComponentInstance<Proxy>>,
+    Box<ComponentInstance<Service>>,
+    Box<ComponentInstance<Flat<Once>>>,
+    Box<ComponentInstance<Flat<Turns>>>,
+>;
+
+impl From<Box<ComponentInstance<Proxy>>> for Instance {
+    fn from(instance: Box<ComponentInstance<Proxy>>) -> Self {
+        Form::Whole02(instance)
+    }
+}
+
+impl From<Box<ComponentInstance<Service>>> for Instance {
+    fn from(instance: Box<ComponentInstance<Service>>) -> Self {
+        Form::Whole03(instance)
+    }
+}
+
+impl From<Box<ComponentInstance<Flat<Once>>>> for Instance {
+    fn from(instance: Box<ComponentInstance<Flat<Once>>>) -> Self {
+        Form::Flat02(instance)
+    }
+}
+
+impl From<Box<ComponentInstance<Flat<Turns>>>> for Instance {
+    fn from(instance: Box<ComponentInstance<Flat<Turns>>>) -> Self {
+        Form::Flat03(instance)
+    }
 }
 
 impl Instance {
@@ -166,12 +196,13 @@ impl Instance {
     }
 
     async fn instantiate(guest: Arc<Guest>) -> wasmtime::Result<Instance> {
-        match &guest.code {
-            Code::Core(_) => CoreInstance::instantiate(guest).await.map(Instance::Core),
-            Code::Component(_) => {
-                ComponentInstance::instantiate(guest).await.map(Instance::Component)
-            }
-        }
+        Ok(match &guest.code {
+            Form::Core(code) => Form::Core(CoreInstance::instantiate(&guest, code).await?),
+            Form::Whole02(code) => ComponentInstance::instantiate(&guest, code).await?.into(),
+            Form::Whole03(code) => ComponentInstance::instantiate(&guest, code).await?.into(),
+            Form::Flat02(code) => ComponentInstance::instantiate(&guest, code).await?.into(),
+            Form::Flat03(code) => ComponentInstance::instantiate(&guest, code).await?.into(),
+        })
     }
 
     /// Puts an instance that ended well back into the state in which it was made. `is_warm` says
@@ -180,41 +211,32 @@ impl Instance {
     /// # Errors
     /// The instance is gone; a new one of this guest has to be made instead.
     pub fn reset(self, is_warm: bool) -> Result<Instance, Arc<Guest>> {
-        match self {
-            Instance::Core(instance) => instance.reset(is_warm).map(Instance::Core),
-            Instance::Component(instance) => instance.reset(is_warm).map(Instance::Component),
-        }
+        Ok(match self {
+            Form::Core(instance) => Form::Core(instance.reset(is_warm)?),
+            Form::Whole02(instance) => Form::Whole02(instance.reset(is_warm)?),
+            Form::Whole03(instance) => Form::Whole03(instance.reset(is_warm)?),
+            Form::Flat02(instance) => Form::Flat02(instance.reset(is_warm)?),
+            Form::Flat03(instance) => Form::Flat03(instance.reset(is_warm)?),
+        })
     }
 
     /// The state in which it was made, where it can be read.
     pub fn baseline(&mut self) -> Option<Baseline> {
-        match self {
-            Instance::Core(instance) => instance.baseline(),
-            Instance::Component(instance) => instance.baseline(),
-        }
+        each!(self, instance => instance.baseline())
     }
 
     /// Bytes of its memories, as large as they have become.
     pub fn memory_bytes(&self) -> usize {
-        match self {
-            Instance::Core(instance) => instance.memory_bytes(),
-            Instance::Component(instance) => instance.memory_bytes(),
-        }
+        each!(self, instance => instance.memory_bytes())
     }
 
     pub fn guest(&self) -> &Arc<Guest> {
-        match self {
-            Instance::Core(instance) => instance.guest(),
-            Instance::Component(instance) => instance.guest(),
-        }
+        each!(self, instance => instance.guest())
     }
 
     /// Whether it is to serve no more requests, under reuse.
     pub fn is_spent(&mut self) -> bool {
-        match self {
-            Instance::Core(_) => false,
-            Instance::Component(instance) => instance.is_spent(),
-        }
+        each!(self, instance => instance.is_spent())
     }
 
     /// Whether it has more memory than one that is reset.
@@ -225,9 +247,6 @@ impl Instance {
 
 impl Bulky for Instance {
     fn bytes(&self) -> usize {
-        match self {
-            Instance::Core(instance) => instance.bytes(),
-            Instance::Component(instance) => instance.bytes(),
-        }
+        each!(self, instance => instance.bytes())
     }
 }

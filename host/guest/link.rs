@@ -10,19 +10,22 @@ use guesthouse_module::flatten::MEMORY;
 use guesthouse_module::imports::Offer;
 use guesthouse_module::reset;
 use wasmtime::{InstancePre, Linker, Module, ModuleExport, Store, component};
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use super::about::About;
 use super::budget::Budget;
-use super::cache::{self, Facts, Kind};
+use super::cache::{self, Facts};
 use super::class::{Class, SMALL_ENGINES, small_index};
-use super::component::{self as components, ComponentCode, FlatCode, Pre, State};
+use super::component::{self as components, ComponentCode, FlatPre, State};
 use super::core::Call;
 use super::core::{CoreCode, Exports, Startup};
 use super::engine::Engines;
 use super::failure::Failure;
+use super::form::Form;
 use super::slots::{CONCURRENT_ENGINE, ENGINES, LARGE_ENGINE};
 use super::tenants::Tenants;
-use super::{Code, Guest, core, poll, startup};
+use super::{Guest, core, poll, startup};
 use crate::grants::Grants;
 
 /// Everything that guests may import, for each engine.
@@ -88,20 +91,27 @@ impl Linkers {
             Class::Large => LARGE_ENGINE,
             Class::Concurrent => CONCURRENT_ENGINE,
         };
-        let code = match (code, &facts.kind) {
-            (cache::Code::Core(module), Kind::Flat { handle, callback }) => {
-                let pre = self.flat[index].instantiate_pre(module);
-                let pre = pre.map_err(|error| misfit(&error))?;
-                let exports = (handle.as_str(), callback.as_deref());
-                Code::Component(link_flat(pre, facts, module, exports)?)
+        let has_start = facts.startup_each.is_some();
+        let whole = |component| self.components[index].instantiate_pre(component);
+        let flat = |module| self.flat[index].instantiate_pre(module).map_err(|it| misfit(&it));
+        let code = match code {
+            Form::Core(module) => Form::Core(link_core(&self.core[index], facts, module)?),
+            Form::Whole02(component) => {
+                let pre = whole(component).and_then(ProxyPre::new).map_err(|it| misfit(&it))?;
+                Form::Whole02(ComponentCode { pre, has_start })
             }
-            (cache::Code::Core(module), _) => {
-                Code::Core(link_core(&self.core[index], facts, module)?)
+            Form::Whole03(component) => {
+                let pre = whole(component).and_then(ServicePre::new).map_err(|it| misfit(&it))?;
+                Form::Whole03(ComponentCode { pre, has_start })
             }
-            (cache::Code::Component(component), kind) => {
-                let pre = self.components[index].instantiate_pre(component);
-                let pre = pre.and_then(|pre| Pre::of(pre, kind)).map_err(|error| misfit(&error))?;
-                Code::Component(ComponentCode { pre, has_start: facts.startup_each.is_some() })
+            Form::Flat02((module, handle)) => {
+                let pre = link_flat(flat(module)?, facts, handle, ())?;
+                Form::Flat02(ComponentCode { pre, has_start })
+            }
+            Form::Flat03((module, (handle, callback))) => {
+                let callback = export(module, callback)?;
+                let pre = link_flat(flat(module)?, facts, handle, callback)?;
+                Form::Flat03(ComponentCode { pre, has_start })
             }
         };
         Ok(Guest {
@@ -112,6 +122,7 @@ impl Linkers {
             slots: facts.slots,
             tenants: self.tenants[index].clone(),
             code,
+            baseline: None,
             retired: false.into(),
             _charge: None,
             _held: None,
@@ -136,24 +147,19 @@ fn link_core(linker: &Linker<Call>, facts: &Facts, module: &Module) -> Result<Co
         handle_response: module.get_export_index("handle_response"),
         globals: globals(module, facts)?,
     };
-    Ok(CoreCode { pre, exports, features: facts.features, startup, baseline: None })
+    Ok(CoreCode { pre, exports, features: facts.features, startup })
 }
 
-fn link_flat(
+fn link_flat<C>(
     pre: InstancePre<State>,
     facts: &Facts,
-    module: &Module,
-    (handle, callback): (&str, Option<&str>),
-) -> Result<ComponentCode, Failure> {
-    let flat = FlatCode {
-        memory: export(module, MEMORY)?,
-        handle: export(module, handle)?,
-        callback: callback.map(|callback| export(module, callback)).transpose()?,
-        globals: globals(module, facts)?,
-        baseline: None,
-        pre,
-    };
-    Ok(ComponentCode { pre: Pre::Flat(flat), has_start: false })
+    handle: &str,
+    callback: C,
+) -> Result<FlatPre<C>, Failure> {
+    let module = pre.module();
+    let (memory, handle) = (export(module, MEMORY)?, export(module, handle)?);
+    let globals = globals(module, facts)?;
+    Ok(FlatPre { pre, memory, handle, callback, globals })
 }
 
 fn export(module: &Module, name: &str) -> Result<ModuleExport, Failure> {

@@ -19,6 +19,7 @@ use super::class::Class;
 use super::compile::Job;
 use super::engine::{Engines, INSTANCE_BYTES_MAX};
 use super::failure::{Cause, Failure};
+use super::form::Form;
 use super::instance::Instance;
 use super::link::{Identity, Linkers};
 use super::resources::{Amount, MAPPINGS_PER_GUEST};
@@ -223,7 +224,7 @@ impl Loader {
         let instance = Instance::try_now(guest.clone())?;
         let baseline = instance.and_then(|mut instance| instance.baseline());
         let mut guest = Arc::into_inner(guest).expect("the instance that shared it was dropped");
-        guest.set_baseline(baseline);
+        guest.baseline = baseline;
         Ok(guest)
     }
 }
@@ -247,17 +248,15 @@ fn not_ready(error: &wasmtime::Error) -> Failure {
 /// # Errors
 /// It cannot be opened now.
 fn amount(facts: &Facts, code: &cache::Code) -> Result<Amount, Failure> {
-    let descriptors = match (facts.class, code) {
-        (Class::Small, _) => 0,
-        (Class::Large | Class::Concurrent, cache::Code::Core(module)) => {
+    let descriptors = match code {
+        _ if facts.class == Class::Small => 0,
+        Form::Core(module) | Form::Flat02((module, _)) | Form::Flat03((module, _)) => {
             let image = module.initialize_copy_on_write_image();
             image.map_err(|error| not_ready(&error))?;
             facts.images.max(1) as u64
         }
         // Its modules open theirs with its first instance: those with data, and one more.
-        (Class::Large | Class::Concurrent, cache::Code::Component(_)) => {
-            facts.images.max(1) as u64 + 1
-        }
+        Form::Whole02(_) | Form::Whole03(_) => facts.images.max(1) as u64 + 1,
     };
     Ok(Amount { mappings: MAPPINGS_PER_GUEST, descriptors })
 }

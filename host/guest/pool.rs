@@ -18,8 +18,9 @@ use super::Guest;
 use super::allocator;
 use super::budget::Budget;
 use super::call::Checkout;
-use super::component::{ComponentInstance, Resident, Seat};
+use super::component::{ComponentInstance, Concurrent, Resident, Seat};
 use super::context::Home;
+use super::form::Form;
 use super::instance::Instance;
 use super::schedule::{Bulky as _, Length, Schedule};
 use super::shelves::Shelves;
@@ -90,7 +91,7 @@ impl Pool {
         if guest.is_shared() {
             self.seat(guest).map(Checkout::Seat)
         } else {
-            self.take(guest).map(Checkout::of)
+            self.take(guest).map(Checkout::Instance)
         }
     }
 
@@ -103,13 +104,11 @@ impl Pool {
         guest: Arc<Guest>,
         request: (RequestId, Instant),
     ) -> Result<Checkout, Reject> {
-        match self.make(guest, Some(request)).await? {
-            Instance::Core(instance) => Ok(Checkout::Core(instance)),
-            Instance::Component(instance) if instance.is_shared() => {
-                Ok(Checkout::Seat(self.settle(instance)))
-            }
-            Instance::Component(instance) => Ok(Checkout::Component(instance)),
-        }
+        Ok(match self.make(guest, Some(request)).await? {
+            Form::Whole03(it) if it.guest().is_shared() => Checkout::Seat(self.settle(it)),
+            Form::Flat03(it) if it.guest().is_shared() => Checkout::Seat(self.settle(it)),
+            instance => Checkout::Instance(instance),
+        })
     }
 
     /// A place in an instance that handles several requests, if there is one.
@@ -121,7 +120,7 @@ impl Pool {
             residents.retain(|resident| {
                 let is_current = Arc::ptr_eq(resident.guest(), guest);
                 if !is_current {
-                    resident.close();
+                    resident.retire();
                 }
                 is_current && resident.is_open()
             });
@@ -131,7 +130,10 @@ impl Pool {
     }
 
     /// Has an instance handle several requests, and gives the first place in it.
-    fn settle(self: &Rc<Self>, instance: Box<ComponentInstance>) -> Seat {
+    fn settle<R: Concurrent>(self: &Rc<Self>, instance: Box<ComponentInstance<R>>) -> Seat
+    where
+        Instance: From<Box<ComponentInstance<R>>>,
+    {
         let resident = Resident::start(instance, &**self);
         let seat = resident.seat().expect("one that has just begun has a place");
         self.shelves.borrow_mut().residents(resident.guest()).push(resident.clone());

@@ -31,15 +31,26 @@ pub fn finish(
         _ => {}
     }
     let last = worker.draining.get() || wire.exchange.unread.get();
-    let Conditions { handler, header_bytes_max, .. } = asked.conditions;
+    let Conditions { handler, header_bytes_max, .. } = &asked.conditions;
     let is_made = result.is_ok();
-    let (response, reject) = respond::respond(asked, result, header_bytes_max, last);
+    let (response, reject) = respond::respond(asked, result, *header_bytes_max, last);
+    count(worker, asked, reject.is_some());
     if let Some(reject) = reject {
         worker.counters().reject(reject.index());
         refuse::log(worker, asked, reject, is_made);
     }
     let fields = response.headers().len() + response.body().trailer_count();
-    wire.exchange.hold_fields(fields, || worker.pool.memory_of(handler));
+    wire.exchange
+        .hold_fields(fields, || worker.pool.memory_of(handler.as_ref().map(|(id, _)| *id)));
     wire.end_request();
     response
+}
+
+/// Counts how long it took.
+fn count(worker: &Worker, asked: &Asked, is_reject: bool) {
+    let duration = asked.started.elapsed();
+    worker.counters().durations.note(duration);
+    if let Some((_, counts)) = &asked.conditions.handler {
+        counts.note(duration, is_reject);
+    }
 }

@@ -8,18 +8,10 @@ use std::time::Instant;
 use super::forwarding::nobody;
 use super::peer::Shares;
 use super::respond;
+use super::routed::Own;
 use super::worker::Worker;
 use crate::message::{Reject, Request, Response};
 use crate::native::Twin;
-
-/// Who answers where no guest does.
-#[derive(Clone, Copy)]
-pub enum Own {
-    Twin(Twin),
-    Landing,
-    /// The upstream, if there is one.
-    Nobody,
-}
 
 /// An answer, or what is left to do for one.
 pub enum Answer {

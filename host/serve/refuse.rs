@@ -41,7 +41,7 @@ async fn until_dropped(worker: &Worker, conditions: &Conditions) {
     let pending = worker.schedule.pending_drops();
     // An instance whose call ends meanwhile is dropped behind that.
     for _ in 0..2 {
-        let so_far = pending.so_far(conditions.handler);
+        let so_far = pending.so_far(conditions.handler.as_ref().map(|(id, _)| *id));
         while !pending.are_gone(so_far) && Instant::now() < deadline {
             wait_together(worker, Duration::ZERO, deadline).await;
         }

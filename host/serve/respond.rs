@@ -4,6 +4,7 @@
 //! Clients see fixed texts; what happened is in the log under the request's id.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use http_body::{Frame, SizeHint};
 use crate::grants::{Grants, Limits};
 use crate::message::fields::{head_bytes, strip_hop_by_hop, unify_length};
 use crate::message::{Reject, RequestId, Response, ResponseBody, Streamed};
+use crate::metrics::OfHandler;
 
 /// The response's body as hyper pulls it.
 pub struct Body(Inner);
@@ -74,10 +76,9 @@ impl http_body::Body for Body {
 }
 
 /// What holds for a request: that of its handler, or of nobody.
-#[derive(Clone, Copy)]
 pub struct Conditions {
-    /// The handler that it goes to, by its id.
-    pub handler: Option<usize>,
+    /// The handler that it goes to, by its id, and what is counted of that.
+    pub handler: Option<(usize, Rc<OfHandler>)>,
     /// When the head of the response is due.
     pub deadline: Instant,
     /// Bytes that this may have.
@@ -85,7 +86,7 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    pub fn new(handler: Option<usize>, grants: &Grants, started: Instant) -> Self {
+    pub fn new(handler: Option<(usize, Rc<OfHandler>)>, grants: &Grants, started: Instant) -> Self {
         let Limits { deadline, header_bytes_max, .. } = grants.limits;
         Conditions { handler, deadline: started + deadline, header_bytes_max }
     }
@@ -99,6 +100,8 @@ pub struct Asked {
     pub trailers: bool,
     /// Whether it speaks HTTP/1.0.
     pub is_old: bool,
+    /// When its head was there.
+    pub started: Instant,
     pub conditions: Conditions,
 }
 
@@ -108,7 +111,7 @@ impl Asked {
         let is_old = http.version() < Version::HTTP_11;
         let trailers = !is_old && http.headers().get(TE).is_some_and(|te| te == "trailers");
         let conditions = Conditions::new(None, nobody, started);
-        Asked { id, method: http.method().clone(), trailers, is_old, conditions }
+        Asked { id, method: http.method().clone(), trailers, is_old, started, conditions }
     }
 }
 

@@ -12,10 +12,11 @@ use tokio::sync::{Notify, watch};
 
 use super::balance::Balance;
 use super::clients::{Clients, upstream_max};
-use super::own::Own;
+use super::counts::Counts;
 use super::peer::{Peers, Shares};
 use super::post::Post;
 use super::respond::Conditions;
+use super::routed::{Own, Routed};
 use super::turn::Turns;
 use super::upstream::Upstream;
 use super::wire::{Spares, Wire};
@@ -118,17 +119,9 @@ pub struct Worker {
     /// How many refused requests are logged.
     pub rejects_quota: Quota,
     request_count: Cell<u64>,
+    counts: Counts,
     /// An empty map with room, from an earlier request, to build a response in.
     pub spare_headers: SpareHeaders,
-}
-
-/// Where a request goes.
-pub enum Routed {
-    Guest(Current),
-    /// To a guest that has to be loaded first.
-    Unloaded(Arc<Handler>),
-    /// To what is the host's own, or to nobody here.
-    Own(Own),
 }
 
 /// Bytes of a request's head, as HTTP/1 has it.
@@ -213,6 +206,7 @@ impl Worker {
             peers: Peers::default(),
             rejects_quota: Quota::new(REJECTS_LINES_MAX, usize::MAX),
             request_count: Cell::new(0),
+            counts: Counts::default(),
             spare_headers: SpareHeaders::default(),
         })
     }
@@ -273,6 +267,7 @@ impl Worker {
         counters.connections.set(wires.len() as u64);
         let parked = wires.iter().filter(|(_, wire)| wire.parking.get()).count();
         counters.connections_parked.set(parked as u64);
+        self.counts.publish(&self.metrics, self.index);
     }
 
     /// Finds a request's target. The conditions are nobody's before, and behind it those of its
@@ -302,7 +297,11 @@ impl Worker {
         match found.target {
             Target::Handler(handler) => {
                 handler.touch(self.moment.get());
-                *conditions = Conditions::new(Some(handler.id), &handler.grants, started);
+                *conditions = Conditions::new(
+                    Some((handler.id, self.counts.of(handler))),
+                    &handler.grants,
+                    started,
+                );
                 self.limit_head(request, &handler.grants)?;
                 Ok(match handler.current() {
                     Some(guest) => Routed::Guest(guest),

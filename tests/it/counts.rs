@@ -1,9 +1,13 @@
 //! What the host counts by the reason: where calls have run, and what has become of instances.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use crate::abi::probe::Probe;
-use crate::host::{HELLO, Host, until};
+use crate::client::message;
+use crate::component_03;
+
+use crate::host::{HELLO, Host, Status, until};
 use crate::hostile::PATIENCE;
 
 /// One worker, of which every count is exact.
@@ -89,4 +93,69 @@ fn what_is_ready_of_an_old_version_is_retired() {
         host.get("/good").text().starts_with("Hullo").then_some(())
     });
     host.status_when("retired", PATIENCE, |status| status.instances("retired") == 1);
+}
+
+/// Of each handler it is counted how many requests it has had, how many of them the host has
+/// answered, and how long they took; those without a handler are in the sum alone.
+#[test]
+fn requests_are_counted_by_their_handler() {
+    let trap = Probe::new("unreachable").wat();
+    let host = Host::with("good.wat", HELLO).file("deep/[id].wat", HELLO).file("trap.wat", trap);
+    let host = host.args(["--workers", "2"]).start();
+    host.settled();
+    let before = host.status();
+    assert!(before.handler_requests.is_empty(), "{before:?}");
+    for _ in 0..20 {
+        host.assert_serves("/good");
+        host.assert_serves("/deep/7");
+    }
+    for _ in 0..3 {
+        host.get("/trap").assert_problem(500);
+        host.get("/nobody").assert_problem(404);
+    }
+    let status = host.at_rest();
+    let of = |counts: &BTreeMap<String, u64>| {
+        ["good", "deep/[id]", "trap"].map(|name| counts.get(name).copied().unwrap_or(0))
+    };
+    assert_eq!(status.handler_requests.len(), 3, "{status:?}");
+    assert_eq!(of(&status.handler_requests), [20, 20, 3]);
+    assert_eq!(of(&status.handler_rejects), [0, 0, 3]);
+    assert_eq!(status.answered - before.answered, 46, "{status:?}");
+    let duration = &status.handler_duration["good"];
+    assert!(duration.starts_with("{count:20 p50:"), "{duration}");
+}
+
+/// What was counted of a handler goes with it, and one that comes in its place begins anew.
+#[test]
+fn a_handler_that_comes_later_is_counted_anew() {
+    let host = Host::with("good.wat", HELLO).file("old.wat", HELLO).start();
+    host.settled();
+    for _ in 0..7 {
+        host.assert_serves("/old");
+    }
+    assert_eq!(host.at_rest().handler_requests["old"], 7);
+    fs::rename(host.handlers().join("old.wat"), host.handlers().join("new.wat")).expect("a file");
+    until("the new one", PATIENCE, || (host.get("/new").status == 200).then_some(()));
+    until("the end of the old one", PATIENCE, || (host.get("/old").status == 404).then_some(()));
+    let gone = |status: &Status| !status.handler_requests.contains_key("old");
+    let status = host.status_when("gone", PATIENCE, gone);
+    assert_eq!(status.handler_requests["new"], 1, "{status:?}");
+}
+
+/// An instance for several requests ends when it has had its share of them, or none for a while, or
+/// when one was given up; and never for nothing.
+#[test]
+fn the_end_of_an_instance_for_several_requests_is_counted() {
+    let host = component_03::start(&["--workers", "1", "--isolation", "reuse"]);
+    let ask = |times: u32| (0..times).for_each(|_| drop(host.get("/probe/count")));
+    ask(1);
+    host.status_when("idle", PATIENCE, |status| status.instances("idle") == 1);
+    ask(1);
+    let mut given_up = host.connect();
+    given_up.send(message("GET", "/probe/sleep?60000", &[], b""));
+    host.status_when("inside", PATIENCE, |status| status.instances_out == 1);
+    drop(given_up);
+    host.status_when("given up", PATIENCE, |status| status.instances("given_up") == 1);
+    let status = host.at_rest();
+    assert_eq!(status.instances("spent"), 0, "{status:?}");
 }

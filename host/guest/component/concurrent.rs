@@ -43,20 +43,19 @@ pub struct Arrival {
 
 impl Arrival {
     /// Gives the request the scheme and the authority that 0.3 has beside the path, where 0.2 has
-    /// the Host header. `None` where that is no authority.
-    pub fn new(
-        (id, trail): (RequestId, Trail),
-        mut request: http::Request<Arriving>,
-        head: oneshot::Sender<Head>,
-    ) -> Option<Box<Arrival>> {
-        let mut uri = std::mem::take(request.uri_mut()).into_parts();
+    /// the Host header.
+    ///
+    /// # Errors
+    /// That is no authority.
+    pub fn with_authority(mut self) -> wasmtime::Result<Box<Arrival>> {
+        let mut uri = std::mem::take(self.request.uri_mut()).into_parts();
         if uri.authority.is_none() {
-            let host = request.headers().get(HOST)?;
-            uri.authority = Some(Authority::try_from(host.as_bytes()).ok()?);
+            let host = self.request.headers().get(HOST).map_or(&[][..], |host| host.as_bytes());
+            uri.authority = Some(Authority::try_from(host)?);
             uri.scheme = Some(Scheme::HTTP);
         }
-        *request.uri_mut() = http::Uri::from_parts(uri).ok()?;
-        Some(Box::new(Arrival { id, request, head, trail }))
+        *self.request.uri_mut() = http::Uri::from_parts(uri)?;
+        Ok(Box::new(self))
     }
 
     /// Has the guest handle the request, up to its response's head. What it does afterwards is left

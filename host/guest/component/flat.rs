@@ -23,10 +23,13 @@ mod memory;
 mod outgoing;
 mod outlet;
 mod pipe;
+mod running;
 mod shapes;
 mod tasks;
-pub mod turns;
+mod turns;
 
 pub use canon::Canon;
 pub use handles::Held;
 pub use linker::linker;
+pub use running::{Flat, FlatPre, Once};
+pub use turns::Turns;

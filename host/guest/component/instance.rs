@@ -1,98 +1,59 @@
 //! A component's sandbox: a store and an instance in it.
 //!
 //! Owns how an instance is made, called and reset. A call consumes the instance, and gives it back
-//! if the guest ended well.
+//! if the guest ended well. What the forms of a component differ in is in `running.rs`.
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-use wasmtime::component::Resource;
-use wasmtime::{Global, Memory, Store, TypedFunc};
-use wasmtime_wasi_http::p2::bindings::Proxy;
-use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
-use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
-use wasmtime_wasi_http::p3::bindings::Service;
-use wasmtime_wasi_http::{Error, WasiHttpView};
+use wasmtime::Store;
 
-use super::body::Arriving;
-use super::code::{FlatCode, Pre};
-use super::concurrent::{Arrival, Inbox, Marks, attend, rest};
-use super::flat::turns::{self, Arrivals, Turns};
+use super::code::ComponentCode;
+use super::concurrent::{Arrival, Inbox, Marks};
 use super::gone::Gone;
-use super::head::{Head, LEFT_BYTES_MAX};
+use super::head::LEFT_BYTES_MAX;
+use super::running::{Concurrent, Running};
 use super::state::State;
 use crate::guest::Guest;
 use crate::guest::engine::QUANTUM_TICKS;
 use crate::guest::limiter::PrepaidStacks;
 use crate::guest::reset::{Baseline, RESETS_MAX};
-use crate::guest::schedule::{Bulky, Movable};
+use crate::guest::schedule::Bulky;
 use crate::guest::slots::STACKS_PER_SLOT;
-use crate::message::RequestId;
-use crate::outbound::{Door, Trail};
+use crate::outbound::Door;
 
 /// Resources that an instance may leave behind, under reuse, before another takes its place.
 const LEFT_MAX: usize = 256;
 
-/// A component that is ready for a request.
-pub struct ComponentInstance {
+/// A component that is ready for a request, and runs as `R`.
+pub struct ComponentInstance<R> {
     guest: Arc<Guest>,
     store: Store<State>,
-    body: Body,
+    running: R,
     resets: u32,
 }
 
-/// What there is in the store.
-enum Body {
-    Whole(Proxy),
-    Concurrent(Service),
-    Flat(Flat),
-}
-
-/// A flattened component's module.
-struct Flat {
-    memory: Memory,
-    handle: Handle,
-    /// Its mutable globals, where it can be reset.
-    globals: Box<[Global]>,
-}
-
-/// How it is called.
-enum Handle {
-    /// With a request, and the place for its response: 0.2.
-    Once(TypedFunc<(u32, u32), ()>),
-    /// 0.3.
-    Turns(Turns),
-}
-
 /// A call that has ended, with the instance.
-pub type Called = (Box<ComponentInstance>, wasmtime::Result<()>);
+pub type Called<R> = (Box<ComponentInstance<R>>, wasmtime::Result<()>);
 
-/// What a call begins with: the request, and what its response is to be given to.
-pub enum Handed {
-    Resources(Resource<HostIncomingRequest>, Resource<HostResponseOutparam>),
-    Handles(u32, u32),
-    Arrival(Box<Arrival>),
-}
-
-impl ComponentInstance {
-    pub async fn instantiate(guest: Arc<Guest>) -> wasmtime::Result<Box<ComponentInstance>> {
-        let code = guest.component();
-        let mut store = State::store(code.pre.engine(), guest.about.clone());
-        let stacks = if code.has_many_stacks() { STACKS_PER_SLOT } else { 1 };
+impl<R: Running> ComponentInstance<R> {
+    /// # Errors
+    /// Those of the engine, and a trap of its start function.
+    pub async fn instantiate(
+        guest: &Arc<Guest>,
+        code: &ComponentCode<R>,
+    ) -> wasmtime::Result<Box<ComponentInstance<R>>> {
+        let mut store = State::store(code.engine(), guest.about.clone());
+        let stacks = if R::HAS_MANY_STACKS { STACKS_PER_SLOT } else { 1 };
         store.data_mut().limiter.charge_instance(guest.cost(), stacks as usize)?;
-        if code.has_many_stacks() {
+        if R::HAS_MANY_STACKS {
             store.call_hook(|mut store, hook| store.data_mut().limiter.note_call(hook));
         }
         if !code.has_start {
             // Filling the memory is code, too, but bounded: it need not yield.
             store.set_epoch_deadline(u64::MAX / 2);
         }
-        let body = match &code.pre {
-            Pre::Whole(pre) => Body::Whole(pre.instantiate_async(&mut store).await?),
-            Pre::Concurrent(pre) => Body::Concurrent(pre.instantiate_async(&mut store).await?),
-            Pre::Flat(flat) => Body::Flat(Flat::instantiate(flat, &mut store).await?),
-        };
-        Ok(Box::new(ComponentInstance { guest, store, body, resets: 0 }))
+        let running = R::make(&code.pre, &mut store).await?;
+        Ok(Box::new(ComponentInstance { guest: guest.clone(), store, running, resets: 0 }))
     }
 
     pub fn guest(&self) -> &Arc<Guest> {
@@ -114,11 +75,6 @@ impl ComponentInstance {
         self.store.data().gone.clone()
     }
 
-    /// Writes out what the guest has said without ending the line.
-    pub fn end_log(&self) {
-        self.store.data().end_log();
-    }
-
     /// Whether it has left too much behind to serve more requests.
     pub fn is_spent(&mut self) -> bool {
         let state = self.store.data_mut();
@@ -129,8 +85,8 @@ impl ComponentInstance {
 
     /// The state in which it was made, where it can be read.
     pub fn baseline(&mut self) -> Option<Baseline> {
-        let Body::Flat(flat) = &self.body else { return None };
-        Some(Baseline::read(&mut self.store, flat.memory, &flat.globals))
+        let (memory, globals) = self.running.mutable()?;
+        Some(Baseline::read(&mut self.store, memory, globals))
     }
 
     /// Puts an instance that ended well back into the state in which it was made.
@@ -139,9 +95,9 @@ impl ComponentInstance {
     /// The instance is gone; a new one of this guest has to be made instead.
     pub fn reset(mut self: Box<Self>, is_warm: bool) -> Result<Box<Self>, Arc<Guest>> {
         self.resets += 1;
-        let restored = match (&self.body, self.guest.component().baseline()) {
-            (Body::Flat(flat), Some(baseline)) if self.resets < RESETS_MAX => {
-                baseline.restore(&mut self.store, flat.memory, &flat.globals, is_warm)
+        let restored = match (self.running.mutable(), &self.guest.baseline) {
+            (Some((memory, globals)), Some(baseline)) if self.resets < RESETS_MAX => {
+                baseline.restore(&mut self.store, memory, globals, is_warm)
             }
             _ => false,
         };
@@ -157,128 +113,34 @@ impl ComponentInstance {
         self.store.data_mut().hooks.open(door);
     }
 
-    /// Takes up a request, which has come by this trail; `head` is told what the guest answers.
+    /// Takes up a request.
     ///
     /// # Errors
     /// The request cannot be handed to the guest.
-    pub fn accept(
-        &mut self,
-        (id, trail): (RequestId, Trail),
-        request: http::Request<Arriving>,
-        head: oneshot::Sender<Head>,
-    ) -> wasmtime::Result<Handed> {
-        if self.is_concurrent() {
-            let arrival = Arrival::new((id, trail), request, head);
-            let arrival = arrival.ok_or_else(|| wasmtime::format_err!("the host is no authority"));
-            return Ok(Handed::Arrival(arrival?));
-        }
-        let state = self.store.data_mut();
-        state.begin(Some(id));
-        state.hooks.follow(trail, Some(id));
-        let mut http = state.http();
-        let request = http.new_incoming_request(Scheme::Http, request)?;
-        let outparam = http.new_response_outparam_from_callback(move |answer| {
-            // Nobody may be waiting for it any more.
-            drop(head.send(answer.map_err(Error::from)));
-        })?;
-        Ok(match self.body {
-            Body::Whole(_) | Body::Concurrent(_) => Handed::Resources(request, outparam),
-            Body::Flat(_) => {
-                let handles = &mut state.canon.handles;
-                Handed::Handles(handles.put(request)?, handles.put(outparam)?)
-            }
-        })
+    pub fn accept(&mut self, arrival: Arrival) -> wasmtime::Result<R::Handed> {
+        R::accept(self.store.data_mut(), arrival)
     }
 
     /// Calls the guest's `handle`. The call may move to another thread while it runs.
-    pub fn call(mut self: Box<Self>, handed: Handed) -> Movable<Called> {
+    pub async fn call(mut self: Box<Self>, handed: R::Handed) -> Called<R> {
         self.store.set_epoch_deadline(QUANTUM_TICKS);
-        Box::pin(async move {
-            let result = match (&self.body, handed) {
-                (Body::Whole(proxy), Handed::Resources(request, outparam)) => {
-                    let handler = proxy.wasi_http_incoming_handler();
-                    handler.call_handle(&mut self.store, request, outparam).await
-                }
-                (Body::Concurrent(service), Handed::Arrival(arrival)) => {
-                    let call = self.store.run_concurrent(async |accessor| {
-                        arrival.answer(accessor, service).await?;
-                        rest(accessor).await;
-                        Ok(())
-                    });
-                    call.await.flatten()
-                }
-                (Body::Flat(Flat { handle, .. }), handed) => match (handle, handed) {
-                    (Handle::Once(handle), Handed::Handles(request, outparam)) => {
-                        handle.call_async(&mut self.store, (request, outparam)).await
-                    }
-                    (Handle::Turns(turns), Handed::Arrival(arrival)) => {
-                        let arrivals = Arrivals::One(Some(arrival));
-                        turns::attend(&mut self.store, turns, arrivals).await
-                    }
-                    _ => unreachable!("a request is handed over as the instance wants it"),
-                },
-                _ => unreachable!("a request is handed over as the instance wants it"),
-            };
-            (self, result)
-        })
-    }
-}
-
-impl ComponentInstance {
-    /// Whether it is to be given requests beside each other.
-    pub fn is_shared(&self) -> bool {
-        self.guest.is_shared()
-    }
-
-    /// Whether it can handle requests beside each other.
-    pub fn is_concurrent(&self) -> bool {
-        self.guest.component().is_concurrent()
+        let result = self.running.call(&mut self.store, handed).await;
+        self.store.data().end_log();
+        (self, result)
     }
 
     /// Has the guest handle requests as they arrive, beside each other.
-    pub fn attend(mut self: Box<Self>, inbox: Arc<Inbox>, marks: Arc<Marks>) -> Movable<Called> {
-        Box::pin(async move {
-            let result = match &self.body {
-                Body::Concurrent(service) => attend(&mut self.store, service, &inbox, &marks).await,
-                Body::Flat(Flat { handle: Handle::Turns(turns), .. }) => {
-                    let arrivals = Arrivals::Many(inbox, marks);
-                    turns::attend(&mut self.store, turns, arrivals).await
-                }
-                _ => unreachable!("only such an instance is given several requests"),
-            };
-            (self, result)
-        })
+    pub async fn attend(mut self: Box<Self>, inbox: Arc<Inbox>, marks: Arc<Marks>) -> Called<R>
+    where
+        R: Concurrent,
+    {
+        let result = self.running.attend(&mut self.store, inbox, marks).await;
+        self.store.data().end_log();
+        (self, result)
     }
 }
 
-impl Flat {
-    async fn instantiate(code: &FlatCode, store: &mut Store<State>) -> wasmtime::Result<Flat> {
-        let instance = code.pre.instantiate_async(&mut *store).await?;
-        let mut export = |export| instance.get_module_export(&mut *store, export);
-        let memory = export(&code.memory).and_then(wasmtime::Extern::into_memory);
-        let handle = export(&code.handle).and_then(wasmtime::Extern::into_func);
-        let global = |it| export(it).and_then(wasmtime::Extern::into_global);
-        let globals: Option<Box<[Global]>> = code.globals.iter().map(global).collect();
-        let (Some(memory), Some(handle), Some(globals)) = (memory, handle, globals) else {
-            wasmtime::bail!("an export is not what it was at load");
-        };
-        let handle = match &code.callback {
-            None => Handle::Once(handle.typed(&*store)?),
-            Some(callback) => {
-                let callback = export(callback).and_then(wasmtime::Extern::into_func);
-                let Some(callback) = callback else {
-                    wasmtime::bail!("an export is not what it was at load");
-                };
-                let (handle, callback) = (handle.typed(&*store)?, callback.typed(&*store)?);
-                Handle::Turns(Turns { memory, handle, callback })
-            }
-        };
-        store.data_mut().canon.memory = Some(memory);
-        Ok(Flat { memory, handle, globals })
-    }
-}
-
-impl Bulky for ComponentInstance {
+impl<R: Running> Bulky for ComponentInstance<R> {
     fn bytes(&self) -> usize {
         self.memory_bytes() + self.store.data().held_bytes()
     }

@@ -16,15 +16,18 @@ use std::time::{Duration, Instant};
 
 use super::concurrent::{Arrival, Inbox, Marks};
 use super::gone::Gone;
-use super::instance::{Called, ComponentInstance};
-use super::terms::{AFTERWARDS_MAX, Broken, Ended};
+use super::instance::ComponentInstance;
+use super::running::Concurrent;
+use super::terms::{AFTERWARDS_MAX, Broken, Called, Ended};
 use crate::guest::Guest;
 use crate::guest::context::Home;
 use crate::guest::ends::{judge, log_end};
 use crate::guest::engine::Beating;
+use crate::guest::instance::Instance;
 use crate::guest::limiter::PrepaidStacks;
 use crate::guest::schedule::{Flow, HEAVY, Length, Movable, Moved, QUANTUM, Schedule, Slice, Turn};
 use crate::message::{Reject, RequestId};
+use crate::metrics::{self, Counter};
 
 /// Requests that an instance handles at once, and in all.
 const SEATS: usize = 16;
@@ -65,7 +68,7 @@ pub struct Resident {
     in_lanes: bool,
     /// The instance, once it has ended by itself. Bodies of responses may still come out of it, and
     /// those that the guest has finished can be told from others.
-    remains: RefCell<Option<Box<ComponentInstance>>>,
+    remains: RefCell<Option<Instance>>,
     /// How it has ended, if badly.
     reject: Cell<Option<Reject>>,
 }
@@ -101,13 +104,23 @@ pub struct Seat {
 
 impl Resident {
     /// An instance for several requests, which is to be driven by [`Resident::drive`].
-    pub fn start(mut instance: Box<ComponentInstance>, pool: &dyn Home) -> Rc<Resident> {
+    pub fn start<R: Concurrent>(
+        mut instance: Box<ComponentInstance<R>>,
+        pool: &dyn Home,
+    ) -> Rc<Resident>
+    where
+        Instance: From<Box<ComponentInstance<R>>>,
+    {
         instance.open(pool.door());
         let schedule = pool.schedule().clone();
         let (inbox, marks) = (Arc::new(Inbox::default()), Arc::new(Marks::default()));
         let (guest, gone) = (instance.guest().clone(), instance.gone());
         let prepaid = instance.prepaid_stacks();
-        let call = instance.attend(inbox.clone(), marks.clone());
+        let attend = instance.attend(inbox.clone(), marks.clone());
+        let call: Movable<Called> = Box::pin(async move {
+            let (instance, result) = attend.await;
+            (Instance::from(instance), result)
+        });
         Rc::new(Resident {
             in_lanes: schedule.lane().has_threads(),
             schedule,
@@ -179,17 +192,24 @@ impl Resident {
         Some(Seat { resident: self.clone(), number, is_done: false, keep: None })
     }
 
-    /// Has no more requests come in. Once the guest is done with those that are there, it ends.
-    pub fn close(&self) {
+    /// Has no more requests come in, for a reason that is counted. Once the guest is done with those
+    /// that are there, it ends.
+    fn close(&self, reason: fn(&metrics::Instances) -> &Counter) {
         if self.is_open() {
+            reason(&self.schedule.reasons().instances).add(1);
             self.inbox.close();
             self.waker.borrow().wake_by_ref();
         }
     }
 
-    /// Closes it, and ends it at once if it has no requests.
+    /// Has no more requests come in, because its guest is served no more.
+    pub fn retire(&self) {
+        self.close(|counts| &counts.retired);
+    }
+
+    /// Closes it because memory or places are short, and ends it at once if it has no requests.
     pub fn evict(&self) {
-        self.close();
+        self.close(|counts| &counts.relieved);
         if self.seated.get() == 0 {
             self.end(None);
         }
@@ -311,7 +331,6 @@ impl Resident {
         let about = &self.guest.about;
         let reject = match called {
             Ok((instance, result)) => {
-                instance.end_log();
                 let judged = judge(about, self.only(), result);
                 if self.seated.get() > 0 {
                     *self.remains.borrow_mut() = Some(instance);
@@ -384,8 +403,10 @@ impl Resident {
             self.release();
         }
         let for_ = self.empty.get().0.elapsed();
-        if self.guest.is_retired() || for_ >= IDLE_MAX {
-            self.close();
+        if self.guest.is_retired() {
+            self.retire();
+        } else if for_ >= IDLE_MAX {
+            self.close(|counts| &counts.idle);
         }
         if for_ >= IDLE_MAX + AFTERWARDS_MAX {
             self.end(None);
@@ -406,9 +427,10 @@ impl Resident {
         if !is_done {
             self.is_spoilt.set(true);
         }
-        let is_worn = self.requests.get() >= REQUESTS_MAX || self.marks.is_over();
-        if self.is_spoilt.get() || is_worn {
-            self.close();
+        if self.is_spoilt.get() {
+            self.close(|counts| &counts.given_up);
+        } else if self.requests.get() >= REQUESTS_MAX || self.marks.is_over() {
+            self.close(|counts| &counts.spent);
         }
         if self.seated.get() == 0 {
             self.empty.set((Instant::now(), self.share.get()));
@@ -449,7 +471,7 @@ impl Seat {
         self.resident.schedule.reasons().calls.fast.add(1);
         self.resident.inbox.put(arrival);
         if self.resident.requests.get() >= REQUESTS_MAX {
-            self.resident.close();
+            self.resident.close(|counts| &counts.spent);
         }
         Ok(())
     }

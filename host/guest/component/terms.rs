@@ -3,8 +3,8 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::instance::ComponentInstance;
 use crate::guest::context::Home;
+use crate::guest::instance::Instance;
 use crate::message::Reject;
 
 /// How long a guest may go on once its response is complete, or all of them.
@@ -20,12 +20,15 @@ pub struct Terms<K> {
     pub keep: K,
 }
 
+/// What is left of a call that ran: the instance, and what the guest made of it.
+pub type Called = (Instance, wasmtime::Result<()>);
+
 /// How a call has ended: with the instance, if that is still good.
-pub type Ended = Result<Box<ComponentInstance>, Broken>;
+pub type Ended = Result<Instance, Broken>;
 
 /// A call that came to a bad end. As long as its instance is there, a body that the guest has
 /// finished can be told from one that it has not.
 pub struct Broken {
     pub reject: Reject,
-    pub instance: Option<Box<ComponentInstance>>,
+    pub instance: Option<Instance>,
 }

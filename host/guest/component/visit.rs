@@ -19,9 +19,10 @@ use super::body::{Arriving, Departing, Watch};
 use super::concurrent::Arrival;
 use super::gone::Gone;
 use super::head::Head;
-use super::instance::{Called, ComponentInstance};
+use super::instance::ComponentInstance;
 use super::resident::Seat;
-use super::terms::{AFTERWARDS_MAX, Broken, Ended, Terms};
+use super::running::Running;
+use super::terms::{AFTERWARDS_MAX, Broken, Called, Ended, Terms};
 use crate::guest::about::About;
 use crate::guest::context::Home;
 use crate::guest::ends::{judge, log_end};
@@ -63,9 +64,11 @@ impl Asked {
 /// A request's way through an instance.
 enum Call {
     /// It has the instance for itself.
-    Alone(Pin<Box<dyn Future<Output = Ended>>>),
-    /// The same, and the guest is one of 0.3, whose place for an answer goes with its call alone.
-    Answering(Pin<Box<dyn Future<Output = Ended>>>),
+    Alone {
+        run: Pin<Box<dyn Future<Output = Ended>>>,
+        /// Whether the place for its answer goes with the call alone.
+        answers_by_returning: bool,
+    },
     /// It is one of several.
     Among(Seat),
 }
@@ -115,18 +118,22 @@ impl Visit {
     ///
     /// # Errors
     /// [`Reject::BadHost`] and the like, where the request cannot be handed to a component.
-    pub fn begin<K: 'static>(
-        mut instance: Box<ComponentInstance>,
+    pub fn begin<R: Running, K: 'static>(
+        mut instance: Box<ComponentInstance<R>>,
         request: Box<Request>,
         terms: Terms<K>,
-    ) -> Result<Self, Reject> {
+    ) -> Result<Self, Reject>
+    where
+        Instance: From<Box<ComponentInstance<R>>>,
+    {
         let asked = Asked::new(&request);
         let (sender, head) = oneshot::channel();
         let trail = Trail::of(&request.headers).map_err(|Circle| Reject::Loop);
         let handed = trail.and_then(|trail| {
             let request = standard(request, &asked)?;
             instance.open(terms.pool.door());
-            instance.accept((asked.id, trail), request, sender).map_err(|_| NOT_A_HOST)
+            let arrival = Arrival { id: asked.id, request, head: sender, trail };
+            instance.accept(arrival).map_err(|_| NOT_A_HOST)
         });
         let handed = match handed {
             Ok(handed) => handed,
@@ -138,10 +145,12 @@ impl Visit {
         let (gone, guest) = (instance.gone(), instance.guest().clone());
         let whose = (guest.id, guest.about.clone());
         let pool = terms.pool.clone();
-        let is_concurrent = instance.is_concurrent();
-        let call =
-            Box::pin(drive(instance.call(handed), guest, (asked.id, asked.flow.clone()), terms));
-        let call = if is_concurrent { Call::Answering(call) } else { Call::Alone(call) };
+        let called: Movable<Called> = Box::pin(async move {
+            let (instance, result) = instance.call(handed).await;
+            (Instance::from(instance), result)
+        });
+        let run = Box::pin(drive(called, guest, (asked.id, asked.flow.clone()), terms));
+        let call = Call::Alone { run, answers_by_returning: R::ANSWERS_BY_RETURNING };
         Ok(Self::new(call, asked, (head, gone), (whose, pool)))
     }
 
@@ -162,7 +171,9 @@ impl Visit {
             return Err(Reject::Loop);
         };
         let arrival = match standard(request, &asked) {
-            Ok(request) => Arrival::new((asked.id, trail), request, sender),
+            Ok(request) => {
+                Arrival { id: asked.id, request, head: sender, trail }.with_authority().ok()
+            }
             Err(_) => None,
         };
         let Some(arrival) = arrival else {
@@ -218,7 +229,8 @@ impl Visit {
     ) -> Poll<Result<http::Response<Departing>, Reject>> {
         // The slow lane lets go of the instance, and of the place for its answer before that, and
         // then says why.
-        let is_late = self.gone.is_gone() || !matches!(self.call, Call::Alone(_));
+        let drops_its_place = matches!(self.call, Call::Alone { answers_by_returning: false, .. });
+        let is_late = self.gone.is_gone() || !drops_its_place;
         if is_late && !self.poll_call(cx) {
             return Poll::Pending;
         }
@@ -232,7 +244,7 @@ impl Visit {
     pub(super) fn poll_call(&mut self, cx: &mut Context<'_>) -> bool {
         if self.end.ended.is_none() {
             let polled = match &mut self.call {
-                Call::Alone(call) | Call::Answering(call) => call.as_mut().poll(cx),
+                Call::Alone { run, .. } => run.as_mut().poll(cx),
                 Call::Among(seat) => seat.poll(cx),
             };
             if let Poll::Ready(ended) = polled {
@@ -267,16 +279,16 @@ impl Visit {
         let Visit { call, mut end, guest, .. } = self;
         let pool = end.pool.clone();
         match end.ended.take() {
-            Some(Ok(instance)) => pool.give_back(Instance::Component(instance)),
+            Some(Ok(instance)) => pool.give_back(instance),
             Some(Err(Broken { instance, .. })) => dispose(&*pool, instance),
             None => {
                 let call = match call {
-                    Call::Alone(call) | Call::Answering(call) => call,
+                    Call::Alone { run, .. } => run,
                     Call::Among(seat) => return seat.done(),
                 };
                 tokio::task::spawn_local(async move {
                     match afterwards(&*pool, guest, call).await {
-                        Some(Ok(instance)) => pool.give_back(Instance::Component(instance)),
+                        Some(Ok(instance)) => pool.give_back(instance),
                         Some(Err(broken)) => dispose(&*pool, broken.instance),
                         None => {}
                     }
@@ -300,7 +312,7 @@ async fn afterwards(
     timeout(AFTERWARDS_MAX - NEAR_MAX, call).await.ok()
 }
 
-fn dispose(pool: &dyn Home, instance: Option<Box<ComponentInstance>>) {
+fn dispose(pool: &dyn Home, instance: Option<Instance>) {
     if let Some(instance) = instance {
         pool.schedule().dispose(instance);
     }
@@ -325,13 +337,10 @@ async fn drive<K>(
     let ended = meter.call(call).await;
     drop(running);
     match ended {
-        Ok((instance, result)) => {
-            instance.end_log();
-            match judge(about, Some(id), result) {
-                Ok(()) => Ok(instance),
-                Err(reject) => Err(Broken { reject, instance: Some(instance) }),
-            }
-        }
+        Ok((instance, result)) => match judge(about, Some(id), result) {
+            Ok(()) => Ok(instance),
+            Err(reject) => Err(Broken { reject, instance: Some(instance) }),
+        },
         Err(reject) => {
             log_end(about, Some(id), format_args!("{reject}"));
             Err(Broken { reject, instance: None })

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::instance::CoreInstance;
 use super::next;
 use crate::guest::context::{Context, Home};
-use crate::guest::instance::Instance;
+use crate::guest::form::Form;
 use crate::guest::schedule::Meter;
 use crate::message::{Reject, Request, Response};
 
@@ -33,6 +33,6 @@ pub async fn call<P: Home>(
     }
     let (response, spare) = instance.respond();
     context.spare.keep(spare);
-    context.pool.give_back(Instance::Core(instance));
+    context.pool.give_back(Form::Core(instance));
     Ok(response)
 }

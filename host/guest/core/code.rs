@@ -3,7 +3,6 @@
 use wasmtime::{InstancePre, ModuleExport};
 
 use super::state::Call;
-use crate::guest::reset::Baseline;
 
 /// A core guest's code.
 pub struct CoreCode {
@@ -12,8 +11,6 @@ pub struct CoreCode {
     /// Features that its start-up code enabled.
     pub features: u32,
     pub startup: Startup,
-    /// The state to which its instances can be reset, if they can.
-    pub baseline: Option<Baseline>,
 }
 
 /// A guest's exports, looked up by index: by name it costs 175 ns each.

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
-use wasmtime::{Global, Store, TypedFunc, WasmParams, WasmResults};
+use wasmtime::{Global, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
 
-use super::code::Startup;
+use super::code::{CoreCode, Startup};
 use super::state::{BUFFER_RESPONSE, Call, Exchange, Phase};
 use super::store::{run_start, store};
 use crate::guest::Guest;
@@ -27,7 +27,8 @@ pub struct CoreInstance {
     store: Store<Call>,
     instance: wasmtime::Instance,
     handle_request: TypedFunc<(), i64>,
-    /// Looked up when it is needed first.
+    /// Where `handle_response` is, if the guest has it; looked up when it is needed first.
+    response_export: Option<ModuleExport>,
     handle_response: Option<Box<TypedFunc<(i32, i32), ()>>>,
     /// Features that its start-up code enabled.
     features: u32,
@@ -53,8 +54,12 @@ pub struct Answer {
 }
 
 impl CoreInstance {
-    pub async fn instantiate(guest: Arc<Guest>) -> wasmtime::Result<Box<CoreInstance>> {
-        let code = guest.core();
+    /// # Errors
+    /// Those of the engine, and a trap of its start-up code.
+    pub async fn instantiate(
+        guest: &Arc<Guest>,
+        code: &CoreCode,
+    ) -> wasmtime::Result<Box<CoreInstance>> {
         let call = Call::new(guest.about.clone(), code.features);
         let mut store = store(code.pre.module().engine(), call);
         store.data_mut().limiter.charge_instance(guest.cost(), 1)?;
@@ -82,10 +87,11 @@ impl CoreInstance {
         let globals = code.exports.globals.iter().map(global).collect();
         let (handle_response, resets) = (None, 0);
         Ok(Box::new(CoreInstance {
-            guest,
+            guest: guest.clone(),
             store,
             instance,
             handle_request,
+            response_export: code.exports.handle_response,
             handle_response,
             features,
             globals,
@@ -106,7 +112,7 @@ impl CoreInstance {
     /// The instance is gone; a new one of this guest has to be made instead.
     pub fn reset(mut self: Box<Self>, is_warm: bool) -> Result<Box<CoreInstance>, Arc<Guest>> {
         self.resets += 1;
-        let restored = match (&self.guest.core().baseline, self.store.data().memory) {
+        let restored = match (&self.guest.baseline, self.store.data().memory) {
             (Some(baseline), Some(memory)) if self.resets < RESETS_MAX => {
                 baseline.restore(&mut self.store, memory, &self.globals, is_warm)
             }
@@ -117,6 +123,12 @@ impl CoreInstance {
         }
         self.store.data_mut().forget();
         Ok(self)
+    }
+
+    /// Whether it is to serve no more requests, under reuse: what requests leave behind, the guest
+    /// has in its memory, which is bounded.
+    pub fn is_spent(&self) -> bool {
+        false
     }
 
     /// Bytes of its memories, as large as they have become.
@@ -236,7 +248,7 @@ impl CoreInstance {
 
     /// Whether the guest wants to see the next handler's response.
     pub fn wants_response(&self) -> bool {
-        self.guest.core().exports.handle_response.is_some()
+        self.response_export.is_some()
     }
 
     /// Whether it wants that response whole (`buffer_response`).
@@ -281,7 +293,7 @@ impl CoreInstance {
 
     fn find_handle_response(&mut self) -> bool {
         if self.handle_response.is_none()
-            && let Some(index) = &self.guest.core().exports.handle_response
+            && let Some(index) = &self.response_export
         {
             let function = export(&self.instance, &mut self.store, index);
             self.handle_response = function.typed(&self.store).ok().map(Box::new);
@@ -306,7 +318,7 @@ impl Bulky for CoreInstance {
 fn export(
     instance: &wasmtime::Instance,
     store: &mut Store<Call>,
-    export: &wasmtime::ModuleExport,
+    export: &ModuleExport,
 ) -> wasmtime::Func {
     let item = instance.get_module_export(store, export);
     item.and_then(wasmtime::Extern::into_func).expect("its type was checked at load")

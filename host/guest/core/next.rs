@@ -5,7 +5,7 @@ use http::HeaderMap;
 use super::instance::{Answer, CoreInstance};
 use crate::guest::budget::Budget;
 use crate::guest::context::{Context, Home};
-use crate::guest::instance::Instance;
+use crate::guest::form::Form;
 use crate::guest::kept::Kept;
 use crate::guest::schedule::{Meter, Schedule};
 use crate::message::{Reject, Response, ResponseBody};
@@ -25,7 +25,7 @@ pub async fn pass_on<P: Home>(
     let guest = (instance.guest().id, &**about);
     let (held, mut request, headers) = instance.next_request(meter).await?;
     if !instance.wants_response() {
-        pool.give_back(Instance::Core(waiting.end()));
+        pool.give_back(Form::Core(waiting.end()));
         let response = next.forward(guest, &mut request, &meter.deadline()).await?;
         return Ok(with_headers(response, headers));
     }
@@ -51,7 +51,7 @@ pub async fn pass_on<P: Home>(
     let answer = Answer { response, is_error, held };
     let instance = waiting.end();
     let (instance, response) = instance.response(request, answer, passed, meter, schedule).await?;
-    pool.give_back(Instance::Core(instance));
+    pool.give_back(Form::Core(instance));
     Ok(response)
 }
 

@@ -35,13 +35,22 @@ pub struct Status {
     pub mappings_max: u64,
     pub descriptors_used: u64,
     pub descriptors_max: u64,
+    /// How many requests have been answered.
+    pub answered: u64,
+    /// Of each handler that has been asked, with its name in quotes.
+    pub handler_requests: BTreeMap<String, u64>,
+    pub handler_rejects: BTreeMap<String, u64>,
+    /// Its times as they are written.
+    pub handler_duration: BTreeMap<String, String>,
 }
 
 impl Status {
     /// Reads `status: requests=12 ... rejects=[trap:1 no_route:2] handlers=3 ...`.
     pub fn parse(message: &str) -> Status {
         let mut fields = BTreeMap::new();
-        let mut rest = message.trim_start_matches("status:").trim();
+        let names = message.find(" handler_requests=").unwrap_or(message.len());
+        let (mut rest, by_handler) = message.split_at(names);
+        rest = rest.trim_start_matches("status:").trim();
         while let Some((name, after)) = rest.split_once('=') {
             let end = if after.starts_with('[') { "]" } else { " " };
             let (value, after) = after.split_once(end).unwrap_or((after, ""));
@@ -87,6 +96,21 @@ impl Status {
             mappings_max: number(field("mappings_max")),
             descriptors_used: number(field("descriptors_used")),
             descriptors_max: number(field("descriptors_max")),
+            answered: field("request_duration")
+                .split_whitespace()
+                .map(reason)
+                .next()
+                .expect("a count")
+                .1,
+            handler_requests: handlers(by_handler, "requests")
+                .map(|(it, n)| (it, number(n)))
+                .collect(),
+            handler_rejects: handlers(by_handler, "rejects")
+                .map(|(it, n)| (it, number(n)))
+                .collect(),
+            handler_duration: handlers(by_handler, "duration")
+                .map(|(it, text)| (it, text.to_owned()))
+                .collect(),
         }
     }
 
@@ -107,4 +131,15 @@ impl Status {
     pub fn rejects(&self, name: &str) -> u64 {
         self.rejects.get(name).copied().unwrap_or(0)
     }
+}
+
+/// What is said of each handler: `handler_requests=["hello":12 "users/[id]":1]`.
+fn handlers<'a>(text: &'a str, what: &str) -> impl Iterator<Item = (String, &'a str)> {
+    let begin = format!(" handler_{what}=[");
+    let rest = text.split_once(&begin).map_or("", |(_, rest)| rest);
+    let end = rest.find("] handler_").unwrap_or_else(|| rest.len().saturating_sub(1));
+    rest[..end].split(" \"").filter(|it| !it.is_empty()).map(|it| {
+        let (name, value) = it.rsplit_once("\":").unwrap_or((it, ""));
+        (name.trim_start_matches('"').to_owned(), value)
+    })
 }

@@ -14,8 +14,9 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, Flags, LogFormat};
 use crate::control::{self, RouteLine, Source};
-use crate::guest::check::{self, Report};
-use crate::guest::child;
+use crate::guest::load::check;
+use crate::guest::load::check::Report;
+use crate::guest::load::child;
 use crate::log;
 
 mod bench;

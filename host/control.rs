@@ -26,7 +26,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::config::Config;
-use crate::guest::{Loader, load};
+use crate::guest::Loader;
+use crate::guest::load::loader;
 use crate::log::escape;
 use crate::registry::route::{Pattern, Route};
 use crate::registry::{Registry, Target};
@@ -198,7 +199,7 @@ pub fn routes(folder: &Path) -> Result<Vec<RouteLine>> {
         tracing::warn!("{}: {}", escape(path.as_bytes(), 512), skipped.reason);
     }
     let files = scan.found.into_iter().map(|found| {
-        let kind = load::kind_of_file(&found.path);
+        let kind = loader::kind_of_file(&found.path);
         (found.pattern, kind, found.path.to_string_lossy().into_owned())
     });
     let table = rescan::table(files, false, |_| "native")?;

@@ -3,172 +3,21 @@
 //! This folder is the only place that names wasmtime. Everything else sees a [`Guest`] that was
 //! loaded, an [`Instance`] that was checked out of a [`Pool`], and what comes of a call.
 
-mod about;
-pub mod allocator;
-pub mod budget;
-pub mod cache;
-mod call;
-pub mod check;
-pub mod child;
-pub mod class;
-pub mod compile;
+pub mod call;
 pub mod component;
-mod context;
 pub mod core;
-mod ends;
 pub mod engine;
-mod environment;
-pub mod failure;
-pub mod fault;
-pub mod form;
-pub mod header;
-mod health;
-pub mod held;
 pub mod instance;
-pub mod kept;
-mod limiter;
-pub mod link;
+pub mod instances;
 pub mod load;
-pub mod log;
-mod mapped;
-mod pages;
-pub mod poll;
-pub mod pool;
-pub mod reset;
-pub mod resources;
 pub mod schedule;
-mod shelves;
-mod slot_pages;
-pub mod slots;
-pub mod startup;
-mod tenants;
+pub mod services;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use wasmtime_wasi_http::p2::bindings::Proxy;
-use wasmtime_wasi_http::p3::bindings::Service;
-
-pub use about::About;
-pub use call::{Checkout, call};
-pub use context::{Context, Forwarded, Next};
-pub use instance::Instance;
-pub use load::Loader;
-pub use pool::Pool;
+pub use call::checkout::{Checkout, call};
+pub use call::context::{Context, Forwarded, Next};
+pub use engine::about::About;
+pub use instance::guest::Guest;
+pub use instance::sandbox::Instance;
+pub use instances::pool::Pool;
+pub use load::loader::Loader;
 pub use schedule::Schedule;
-
-use crate::grants::Isolation;
-use crate::message::Reject;
-use allocator::Freed;
-use budget::Charge;
-use component::{ComponentCode, Flat, Once, Turns};
-use core::{CoreCode, Startup};
-use form::Form;
-use limiter::{Cost, PrepaidStacks};
-use reset::Baseline;
-use resources::Held;
-use tenants::Tenants;
-
-/// A handler that has been loaded and can be instantiated.
-pub struct Guest {
-    /// Its place in the pools and gates of every worker: its handler's.
-    pub id: usize,
-    /// The number of its engine.
-    pub engine: usize,
-    pub about: Arc<About>,
-    /// Bytes that the engine keeps for each of its instances.
-    record_bytes: usize,
-    /// Slots of its engine that each takes.
-    slots: usize,
-    /// Who has the slots of its engine.
-    tenants: Arc<Tenants>,
-    code: Code,
-    /// The state to which its instances can be reset, if they can.
-    pub baseline: Option<Baseline>,
-    /// Whether it is served no more: by another version, or not at all.
-    retired: AtomicBool,
-    /// What its code takes of the host's memory, once it is loaded.
-    _charge: Option<Charge>,
-    /// What it holds of mappings and descriptors.
-    _held: Option<Held>,
-    /// What of its code is the allocator's.
-    _freed: Option<Freed>,
-}
-
-/// What a guest is made of.
-type Code = Form<
-    CoreCode,
-    ComponentCode<Proxy>,
-    ComponentCode<Service>,
-    ComponentCode<Flat<Once>>,
-    ComponentCode<Flat<Turns>>,
->;
-
-impl Guest {
-    /// Says that it is served no more. Requests that have it already end on it.
-    pub fn retire(&self) {
-        self.retired.store(true, Ordering::Relaxed);
-    }
-
-    pub fn is_retired(&self) -> bool {
-        self.retired.load(Ordering::Relaxed)
-    }
-
-    /// Whether a fresh instance runs guest code before its first request.
-    pub fn runs_startup(&self) -> bool {
-        match &self.code {
-            Form::Core(code) => matches!(code.startup, Startup::Each { .. }),
-            Form::Whole02(code) => code.has_start,
-            Form::Whole03(code) => code.has_start,
-            Form::Flat02(code) => code.has_start,
-            Form::Flat03(code) => code.has_start,
-        }
-    }
-
-    /// Whether its instances are given requests beside each other.
-    pub fn is_shared(&self) -> bool {
-        self.about.grants.isolation == Isolation::Reuse && self.code.is_concurrent()
-    }
-
-    /// What each of its instances takes.
-    fn cost(&self) -> Cost<'_> {
-        Cost { tenants: &self.tenants, slots: self.slots, record_bytes: self.record_bytes }
-    }
-
-    /// Whether it has as many instances as it may have, all workers together.
-    fn has_enough_instances(&self) -> bool {
-        self.tenants.has_enough(self.about.tenant(), self.slots)
-    }
-
-    /// Charges an instance that is to have so many calls at once for their stacks, as far as they
-    /// are not charged.
-    fn charge_stacks(&self, calls: usize, prepaid: &PrepaidStacks) -> Result<(), Reject> {
-        let more = calls.saturating_sub(slots::STACKS_PER_SLOT as usize);
-        if !matches!(self.code, Form::Whole03(_)) || more == 0 {
-            return Ok(());
-        }
-        prepaid.charge(more, &self.about.memory)
-    }
-
-    /// Bytes of the state to which its instances are reset.
-    fn baseline_bytes(&self) -> usize {
-        self.baseline.as_ref().map_or(0, Baseline::bytes)
-    }
-
-    /// What `check` says about the start-up code.
-    fn startup_note(&self) -> String {
-        match &self.code {
-            Form::Core(CoreCode { startup: Startup::Each { why, .. }, .. }) => {
-                format!("start-up code runs in each instance: {why}")
-            }
-            _ if self.runs_startup() => {
-                "start-up code runs in each instance: it has a start function".into()
-            }
-            _ if self.baseline.is_some() => {
-                "nothing is left to run at start-up; instances are reset between requests".into()
-            }
-            _ => "nothing is left to run at start-up; instances are made anew for each request"
-                .into(),
-        }
-    }
-}

@@ -42,7 +42,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::guest::engine::{Engines, prepare_thread};
+use crate::guest::engine::engines::{Engines, prepare_thread};
+use crate::guest::schedule::Ticker;
 use crate::guest::schedule::lane::{Lane, lower_priority};
 use crate::message::Reject;
 use crate::metrics::Metrics;
@@ -72,6 +73,8 @@ pub struct Host {
     metrics: Metrics,
     /// Ends after the workers, whose calls are in it.
     _lane: Lane,
+    /// So does what gives their guests their quantum.
+    _ticker: Arc<Ticker>,
 }
 
 impl Host {
@@ -96,9 +99,11 @@ impl Host {
         let cores = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
         let slow_threads = if config.slow_nice.is_some() { config.workers } else { 0 };
         let lane = Lane::start(slow_threads, config.slow_nice.unwrap_or_default())?;
+        let ticker = Arc::new(Ticker::start(engines.advance(), config.workers)?);
         let (balance, inboxes) = Balance::new(config.balance, config.workers);
         let shared = Shared {
             lane: lane.entry(),
+            ticker: ticker.clone(),
             outbound: outbound::Shared::new(&largest, config.workers),
             largest,
             clients: Clients::new(&config),
@@ -126,7 +131,7 @@ impl Host {
             let started = reports.recv().context("a worker has ended")?;
             started.context("could not start a worker")?;
         }
-        Ok(Host { threads, stop, ask, metrics, _lane: lane })
+        Ok(Host { threads, stop, ask, metrics, _lane: lane, _ticker: ticker })
     }
 
     /// The counters, as every worker has them now. A worker that does not answer within a second

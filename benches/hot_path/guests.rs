@@ -13,15 +13,15 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use guesthouse::config::GrantTable;
 use guesthouse::grants::{Grants, Isolation};
-use guesthouse::guest::budget::Budget;
-use guesthouse::guest::cache::Artifact;
-use guesthouse::guest::compile::{Compiler, Job};
-use guesthouse::guest::engine::Engines;
-use guesthouse::guest::failure::Failure;
-use guesthouse::guest::form::Form;
-use guesthouse::guest::link::{Identity, Linkers};
-use guesthouse::guest::schedule::{Lane, Meter, Schedule};
-use guesthouse::guest::slots::{ENGINES, ReadyMax};
+use guesthouse::guest::engine::budget::Budget;
+use guesthouse::guest::engine::engines::Engines;
+use guesthouse::guest::engine::failure::Failure;
+use guesthouse::guest::engine::form::Form;
+use guesthouse::guest::engine::slots::{ENGINES, ReadyMax};
+use guesthouse::guest::load::cache::Artifact;
+use guesthouse::guest::load::compile::{Compiler, Job};
+use guesthouse::guest::load::link::{Identity, Linkers};
+use guesthouse::guest::schedule::{Lane, Meter, Schedule, Ticker};
 use guesthouse::guest::{Guest, Instance, Pool};
 use guesthouse::message::{Request, Response};
 use guesthouse::metrics::Metrics;
@@ -54,6 +54,7 @@ struct Maker {
 /// What all rows share.
 struct House {
     engines: Engines,
+    ticker: Ticker,
     lane: Lane,
     runtime: LocalRuntime,
     request: Ask,
@@ -84,7 +85,8 @@ pub fn rows(request: Ask, pooled: bool) -> Result<Vec<Row>> {
     let (compiler, linkers) = (Compiler::new()?, Linkers::new(&engines)?);
     let runtime =
         Builder::new_current_thread().enable_time().build_local(LocalOptions::default())?;
-    let house = Rc::new(House { engines, lane: Lane::start(1, 0)?, runtime, request });
+    let ticker = Ticker::start(engines.advance(), 1)?;
+    let house = Rc::new(House { engines, ticker, lane: Lane::start(1, 0)?, runtime, request });
     let maker = Maker { compiler, linkers, house };
 
     let asked = |name: &'static str, guest: &str, target, isolation| {
@@ -180,7 +182,7 @@ impl Maker {
         let guest =
             Arc::new(self.guest(bytes, isolation).map_err(|failure| anyhow!(failure.reason))?);
         let house = self.house.clone();
-        let (pulse, memory) = (house.engines.pulse(0), house.engines.memory.clone());
+        let (pulse, memory) = (house.ticker.pulse(0), house.engines.memory.clone());
         // Nobody is behind this door.
         let outbound = outbound::Shared::new(&GrantTable::default().largest(), 1);
         let (_, door, _) = Outbound::new(&outbound);

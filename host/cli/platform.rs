@@ -22,8 +22,8 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::thread::{gettid, set_no_new_privs};
 use socket2::{Domain, Socket, Type};
 
-use crate::guest::child;
-use crate::guest::engine;
+use crate::guest::engine::engines;
+use crate::guest::load::child;
 
 /// How long a thread may take to be gone once it has ended: never so long, but on a machine that
 /// does nothing else for as long.
@@ -113,7 +113,7 @@ fn threads() -> Tried {
     let (tell, told) = channel();
     let work = move || {
         // Whoever waits for it looks for its end, too.
-        let _ = tell.send((gettid(), set_no_new_privs(true), engine::can_run_here()));
+        let _ = tell.send((gettid(), set_no_new_privs(true), engines::can_run_here()));
     };
     // It is not joined, which may not come to an end.
     drop(tried("clone3", std::thread::Builder::new().name("probe".into()).spawn(work))?);

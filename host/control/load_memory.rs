@@ -9,9 +9,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::guest::allocator::Freed;
-use crate::guest::budget::{Budget, Charge, Want};
-use crate::guest::failure::Failure;
+use crate::guest::engine::allocator::Freed;
+use crate::guest::engine::budget::{Budget, Charge, Want};
+use crate::guest::engine::failure::Failure;
 
 /// Two of the file: that in hand and the compiler's job. Two of the code: as it comes, and as it is
 /// linked. Before there is code, it is taken for half as long as the file.

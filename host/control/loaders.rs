@@ -17,14 +17,14 @@ use super::load_memory::{Need, Place};
 use super::scan::Stamp;
 use crate::grants::Grants;
 use crate::guest::Loader;
-use crate::guest::allocator;
-use crate::guest::cache::Key;
-use crate::guest::child::{Bounds, Cancel};
-use crate::guest::engine::prepare_thread;
-use crate::guest::failure::Failure;
-use crate::guest::link::Identity;
-use crate::guest::load::FILE_BYTES_MAX;
-use crate::guest::load::{Loaded, Source};
+use crate::guest::engine::allocator;
+use crate::guest::engine::engines::prepare_thread;
+use crate::guest::engine::failure::Failure;
+use crate::guest::load::cache::Key;
+use crate::guest::load::child::{Bounds, Cancel};
+use crate::guest::load::link::Identity;
+use crate::guest::load::loader::FILE_BYTES_MAX;
+use crate::guest::load::loader::{Loaded, Source};
 
 /// A load that has taken so long no longer stands in the way of others.
 const SLOW_AFTER: Duration = Duration::from_secs(1);

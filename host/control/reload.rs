@@ -17,8 +17,8 @@ use super::loaders::{Done, Job, Loaders, Outcome};
 use super::room::Room;
 use super::scan::Stamp;
 use super::watch::Stir;
-use crate::guest::child::Cancel;
-use crate::guest::load::Loaded;
+use crate::guest::load::child::Cancel;
+use crate::guest::load::loader::Loaded;
 use crate::log::escape;
 use crate::registry::{Registry, State};
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::entries::Progress;
 use super::reload::Reload;
-use crate::guest::failure::{Cause, Failure};
+use crate::guest::engine::failure::{Cause, Failure};
 use crate::log::escape;
 use crate::registry::State;
 

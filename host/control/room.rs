@@ -7,8 +7,8 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-use crate::guest::load::Size;
-use crate::guest::resources::{Amount, MAPPINGS_PER_GUEST, Resources};
+use crate::guest::engine::resources::{Amount, MAPPINGS_PER_GUEST, Resources};
+use crate::guest::load::loader::Size;
 
 /// How long a guest must not have been used to be unloaded, in tenths of a second.
 const IDLE_MOMENTS: u32 = 10;

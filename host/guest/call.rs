@@ -1,51 +1,10 @@
-//! One call of a guest, whatever its form: begun with a request and a context, it gives a response.
+//! One call of a guest: begun with a request and a context, it gives a response.
 
-use std::any::Any;
-
-use super::component::{self, Seat, Terms, Visit};
-use super::context::{Context, Home};
-use super::core;
-use super::form::Form;
-use super::instance::Instance;
-use crate::message::{Reject, Request, Response};
-
-/// What a request has been given to be handled in.
-pub enum Checkout {
-    /// An instance for it alone.
-    Instance(Instance),
-    /// A place in an instance that handles several requests.
-    Seat(Seat),
-}
-
-/// Has a guest handle a request. `place` is given back when the call has ended.
-///
-/// # Errors
-/// The instance is gone, and the reject says what the client is told.
-pub async fn call<P: Home + 'static>(
-    checkout: Checkout,
-    request: Box<Request>,
-    context: &Context<'_, P>,
-    place: impl Any,
-) -> Result<Response, Reject> {
-    let terms = |keep| {
-        let Context { pool, started, waited, .. } = *context;
-        Terms { pool: pool.clone(), started, waited, keep }
-    };
-    let visit = match checkout {
-        Checkout::Instance(Form::Core(instance)) => {
-            let _place = place;
-            return core::call(instance, request, context).await;
-        }
-        Checkout::Instance(Form::Whole02(instance)) => {
-            Visit::begin(instance, request, terms(place))
-        }
-        Checkout::Instance(Form::Whole03(instance)) => {
-            Visit::begin(instance, request, terms(place))
-        }
-        Checkout::Instance(Form::Flat02(instance)) => Visit::begin(instance, request, terms(place)),
-        Checkout::Instance(Form::Flat03(instance)) => Visit::begin(instance, request, terms(place)),
-        Checkout::Seat(seat) => Visit::join(seat, request, terms(place)),
-    };
-    // Its future is large, and idle connections have room for this one.
-    Box::pin(component::response(visit?, context.deadline)).await
-}
+pub mod checkout;
+pub mod context;
+pub mod core;
+pub mod departure;
+pub mod next;
+pub mod resident;
+pub mod terms;
+pub mod visit;

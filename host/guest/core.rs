@@ -4,33 +4,29 @@
 //! pointers and lengths are i32, read as unsigned; every misuse traps. Nothing is copied into the
 //! guest unless it asks. Knows nothing of how an instance was made.
 
-mod access;
-mod body;
-mod call;
-mod code;
-mod headers;
-mod instance;
-mod next;
-mod state;
-mod store;
+pub mod access;
+pub mod body;
+pub mod code;
+pub mod headers;
+pub mod poll;
+pub mod state;
+pub mod store;
 
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use wasmtime::Linker;
 
-pub use access::{MODULE, misuse};
-pub use call::call;
 pub use code::{CoreCode, Exports, Startup};
-pub use instance::CoreInstance;
 pub use state::Call;
 pub use store::{run_start, store};
 
-use access::{Guest, Result, exchange, give, invalid, memory, no_request, or_stop, range};
+use crate::guest::engine::fault::{invalid, misuse, or_stop};
+use access::{Guest, MODULE, Result, exchange, give, memory, no_request, range};
 use state::{BUFFER_RESPONSE, Exchange, FEATURES_KNOWN, Phase};
 
-use super::about::About;
-use super::held::Part;
-use super::log::Level;
+use super::engine::about::About;
+use super::services::held::Part;
+use super::services::log::Level;
 use crate::message::fields::METHOD_BYTES_MAX;
 use crate::message::path;
 

@@ -9,6 +9,7 @@ pub mod lane;
 mod line;
 pub mod meter;
 mod run_queue;
+pub mod ticker;
 mod usage;
 mod worker;
 
@@ -17,5 +18,6 @@ pub use flow::Flow;
 pub use lane::{Lane, Movable, Moved};
 pub use meter::{Meter, QUANTUM, Slice};
 pub use run_queue::Turn;
+pub use ticker::{Beating, Pulse, QUANTUM_TICKS, Ticker};
 pub use usage::{HEAVY, LONG, Length};
 pub use worker::Schedule;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Config;
-use crate::guest::resources::{descriptors_kept, descriptors_max};
+use crate::guest::engine::resources::{descriptors_kept, descriptors_max};
 
 /// Connections which may be one too many while others are being closed in their place.
 const BEYOND_MAX: usize = 64;

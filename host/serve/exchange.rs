@@ -11,8 +11,8 @@ use http::header::EXPECT;
 use http::{Request, Version};
 use http_body::Body;
 
-use crate::guest::budget::Budget;
-use crate::guest::held::Held;
+use crate::guest::engine::budget::Budget;
+use crate::guest::services::held::Held;
 use crate::message::fields::FIELDS_FEW;
 use crate::message::progress::Progress;
 

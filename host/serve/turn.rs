@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use crate::guest::engine::Pulse;
+use crate::guest::schedule::Pulse;
 use crate::guest::schedule::cpu::cpu_time;
 use crate::metrics::Counter;
 

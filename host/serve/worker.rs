@@ -22,8 +22,9 @@ use super::upstream::Upstream;
 use super::wire::{Spares, Wire};
 use crate::config::{Config, Largest};
 use crate::grants::{Concurrency, Grants, QueueLimits, Share};
-use crate::guest::engine::Engines;
-use crate::guest::resources::descriptors_max;
+use crate::guest::engine::engines::Engines;
+use crate::guest::engine::resources::descriptors_max;
+use crate::guest::schedule::Ticker;
 use crate::guest::schedule::lane::Entry;
 use crate::guest::{Guest, Pool, Schedule};
 use crate::log::Quota;
@@ -54,6 +55,7 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     pub metrics: Metrics,
     pub lane: Entry,
+    pub ticker: Arc<Ticker>,
     pub outbound: outbound::Shared,
     pub clients: Arc<Clients>,
     pub balance: Arc<Balance>,
@@ -160,7 +162,7 @@ impl Worker {
         let chosen = config.admission.in_flight_max.map(|most| (most / config.workers).max(1));
         let most = engines.slots.in_flight_max(config.workers);
         let gate = Gate::new(chosen.unwrap_or(most).min(most));
-        let (pulse, memory) = (engines.pulse(index), engines.memory.clone());
+        let (pulse, memory) = (shared.ticker.pulse(index), engines.memory.clone());
         let (outbound, door, orders) = Outbound::new(&shared.outbound);
         tokio::task::spawn_local(outbound.run(orders));
         let work = Rc::new(Notify::new());

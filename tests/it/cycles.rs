@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::tidy::CRATES;
+use crate::tidy::{CRATES, HOST};
 
 /// One file: its module path, what it re-exports, and the paths that it names.
 #[derive(Default)]
@@ -17,6 +17,20 @@ struct File {
     exports: Vec<Vec<String>>,
     named: BTreeSet<Vec<String>>,
 }
+
+/// The folders of the sandbox, and which of the others each may import: those that stand before it,
+/// and not all of them.
+const ROOMS: [(&str, &[&str]); 9] = [
+    ("engine", &[]),
+    ("schedule", &["engine"]),
+    ("services", &["engine", "schedule"]),
+    ("core", &["engine", "schedule", "services"]),
+    ("component", &["engine", "schedule", "services"]),
+    ("instance", &["engine", "schedule", "services", "core", "component"]),
+    ("load", &["engine", "schedule", "core", "component", "instance"]),
+    ("call", &["engine", "schedule", "services", "component", "instance"]),
+    ("instances", &["engine", "schedule", "component", "instance", "call"]),
+];
 
 type Modules = BTreeMap<Vec<String>, File>;
 
@@ -270,6 +284,29 @@ fn nothing_imports_its_own_face() {
         }
     }
     assert!(found.is_empty(), "{} imports:\n{}", found.len(), found.join("\n"));
+}
+
+/// Every folder of the sandbox is in the list, and imports what it may, and all of that.
+#[test]
+fn the_rooms_of_the_sandbox_import_as_they_may() {
+    let modules = modules();
+    let room = |module: &[String]| match module {
+        [root, guest, room, ..] if root == HOST.1 && guest == "guest" => Some(room.clone()),
+        _ => None,
+    };
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (from, file) in &modules {
+        let Some(own) = room(from) else { continue };
+        let imported = found.entry(own.clone()).or_default();
+        for path in file.named.iter().filter(|path| !file.exports.contains(path)) {
+            let other = definer(&modules, from, path, 0).and_then(|to| room(&to));
+            imported.extend(other.filter(|other| *other != own));
+        }
+    }
+    let listed = ROOMS.map(|(room, rooms)| {
+        (room.to_owned(), rooms.iter().map(|room| (*room).to_owned()).collect())
+    });
+    assert_eq!(found, BTreeMap::from(listed), "what is imported, and what is listed");
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub const CRATES: &[(&str, &str)] = &[
     ("host/escape", "guesthouse_escape"),
     ("host/module", "guesthouse_module"),
 ];
-const HOST: (&str, &str) = ("host", "guesthouse");
+pub const HOST: (&str, &str) = ("host", "guesthouse");
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -112,8 +112,8 @@ const REQUEST_PATH: [&str; 7] = [
     "host/message.rs",
     "host/serve/",
     "host/registry/route",
+    "host/guest/call",
     "host/guest/instance",
-    "host/guest/pool",
     "host/guest/core",
 ];
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{ALONE, LoadMemory, Need, PATIENCE, Place};
-use crate::guest::budget::Budget;
-use crate::guest::failure::{Cause, Failure};
+use crate::guest::engine::budget::Budget;
+use crate::guest::engine::failure::{Cause, Failure};
 
 const MIB: u64 = 1 << 20;
 

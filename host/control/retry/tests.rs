@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Again, UNCLEAR_MAX, again};
-use crate::guest::failure::Cause;
+use crate::guest::engine::failure::Cause;
 
 const AT_ONCE: Duration = Duration::ZERO;
 

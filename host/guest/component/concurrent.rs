@@ -21,7 +21,7 @@ use wasmtime_wasi_http::{FieldMap, WasiHttpView, p3};
 use super::body::Arriving;
 use super::head::{Head, LEFT_BYTES_MAX};
 use super::state::State;
-use crate::guest::engine::QUANTUM_TICKS;
+use crate::guest::schedule::QUANTUM_TICKS;
 use crate::message::RequestId;
 use crate::outbound::Trail;
 

@@ -7,7 +7,7 @@ use wasmtime_wasi_http::{FieldMap, WasiHttpCtxView, WasiHttpView as _, p2, p3};
 
 use super::holdings::content;
 use super::state::State;
-use crate::guest::header::FIELD_BYTES;
+use crate::guest::services::header::FIELD_BYTES;
 
 /// How a text of a request is set: whether it can be that.
 type SetText<T> =

@@ -9,9 +9,9 @@
 use wasmtime_wasi_http::FieldMap;
 
 use super::limits::{FIELD_BYTES_MAX, HOSTCALL_FUEL};
-use crate::guest::allocator::Freed;
-use crate::guest::budget::{Budget, Charge};
-use crate::guest::header::FIELD_BYTES;
+use crate::guest::engine::allocator::Freed;
+use crate::guest::engine::budget::{Budget, Charge};
+use crate::guest::services::header::FIELD_BYTES;
 use crate::message::Reject;
 
 /// Up to here nothing is charged: it is within what each instance is charged for the host's

@@ -20,7 +20,7 @@ use wasmtime_wasi_http::{
 use super::gone::Gone;
 use super::limits::CHUNK_BYTES_MAX;
 use super::outgoing_body;
-use crate::guest::about::About;
+use crate::guest::engine::about::About;
 use crate::message::RequestId;
 use crate::outbound::{Answer, Door, Failure, Maker, Outgoing, Returning, Trail, Wanted};
 

@@ -21,11 +21,11 @@ use wasmtime_wasi_io::streams::{DynOutputStream, OutputStream, StreamError};
 
 use super::limits::CHUNK_BYTES_MAX;
 use crate::grants::Limits;
-use crate::guest::about::About;
-use crate::guest::allocator::Freed;
-use crate::guest::budget::Purpose;
-use crate::guest::core::misuse;
-use crate::guest::fault::Fault;
+use crate::guest::engine::about::About;
+use crate::guest::engine::allocator::Freed;
+use crate::guest::engine::budget::Purpose;
+use crate::guest::engine::fault::Fault;
+use crate::guest::engine::fault::misuse;
 
 /// Writes that wait to be sent on, once the body is read: with one, a guest and its worker wait for
 /// each other at every write.

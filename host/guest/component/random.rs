@@ -10,8 +10,8 @@ use wasmtime_wasi::random::WasiRandomCtx;
 
 use super::limits::RANDOM_BYTES_MAX;
 use super::state::State;
-use crate::guest::core::misuse;
-use crate::guest::fault::Fault;
+use crate::guest::engine::fault::Fault;
+use crate::guest::engine::fault::misuse;
 
 /// The most that one call gives.
 pub const CALL_BYTES_MAX: u64 = 4 << 20;

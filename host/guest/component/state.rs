@@ -19,11 +19,11 @@ use super::holdings::Holdings;
 use super::hooks::Hooks;
 use super::limits::{FIELD_BYTES_MAX, HANDLES_MAX, HOSTCALL_FUEL, RANDOM_BYTES_MAX};
 use super::outgoing_body::Unopened;
-use crate::guest::about::About;
-use crate::guest::budget::Charge;
-use crate::guest::engine::QUANTUM_TICKS;
-use crate::guest::limiter::{Limiter, Parts, refused};
-use crate::guest::log::{LogSink, SharedSink};
+use crate::guest::engine::about::About;
+use crate::guest::engine::budget::Charge;
+use crate::guest::engine::limiter::{Limiter, Parts, refused};
+use crate::guest::schedule::QUANTUM_TICKS;
+use crate::guest::services::log::{LogSink, SharedSink};
 use crate::message::RequestId;
 
 /// What the store of a component may hold. A toolchain splits a component into a handful of core

@@ -4,24 +4,13 @@
 use wasmtime::Caller;
 
 use super::state::{Call, Exchange, Phase};
-use crate::guest::fault::Fault;
-use crate::message::Reject;
+use crate::guest::engine::fault::misuse;
 
 pub type Guest<'a> = Caller<'a, Call>;
 pub type Result<T, E = wasmtime::Error> = std::result::Result<T, E>;
 
 /// The module under which the functions are imported.
 pub const MODULE: &str = "http_handler";
-
-/// An error that stops the guest because it broke the rules of the interface.
-pub fn misuse(text: impl Into<String>) -> wasmtime::Error {
-    wasmtime::Error::new(Fault::Misuse(text.into()))
-}
-
-/// An error that stops the guest because what it sets is forbidden by HTTP or by a limit.
-pub fn invalid(text: impl Into<String>) -> wasmtime::Error {
-    wasmtime::Error::new(Fault::Invalid(text.into()))
-}
 
 /// The guest's memory beside the rest of its store's data.
 #[inline]
@@ -39,11 +28,6 @@ pub fn memory<'a>(guest: &'a mut Guest<'_>) -> Result<(&'a mut [u8], &'a mut Cal
 
 pub fn exchange<'a>(guest: &'a mut Guest<'_>) -> Result<&'a mut Exchange> {
     guest.data_mut().exchange.as_mut().ok_or_else(no_request)
-}
-
-/// Stops a guest for which the host has no memory left.
-pub fn or_stop(charged: Result<(), Reject>) -> Result<()> {
-    charged.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))
 }
 
 pub fn no_request() -> wasmtime::Error {

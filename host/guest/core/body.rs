@@ -5,11 +5,10 @@
 use guesthouse_module::interrupt::PIECE_BYTES;
 use wasmtime::Linker;
 
-use super::access::{
-    Guest, MODULE, Result, exchange, invalid, memory, misuse, no_request, or_stop, range,
-};
+use super::access::{Guest, MODULE, Result, exchange, memory, no_request, range};
 use super::state::{BUFFER_REQUEST, BUFFER_RESPONSE, Call, Phase};
-use crate::guest::fault::Fault;
+use crate::guest::engine::fault::Fault;
+use crate::guest::engine::fault::{invalid, misuse, or_stop};
 
 pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
     linker.func_wrap_async(MODULE, "read_body", |guest, (kind, buf, limit): (i32, u32, u32)| {

@@ -5,12 +5,12 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use wasmtime::Linker;
 
-use super::access::{
-    Guest, MODULE, Result, hand, invalid, memory, misuse, no_request, or_stop, range,
-};
+use super::access::{Guest, MODULE, Result, hand, memory, no_request, range};
 use super::state::{BUFFER_RESPONSE, Call, Phase, TRAILERS};
-use crate::guest::header::{self, FIELD_BYTES};
-use crate::guest::held::Part;
+use crate::guest::engine::fault::{invalid, misuse, or_stop};
+use crate::guest::services::header;
+use crate::guest::services::header::FIELD_BYTES;
+use crate::guest::services::held::Part;
 use crate::message::fields::FIELDS_MAX;
 
 pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {

@@ -12,11 +12,11 @@ use http::{HeaderMap, StatusCode};
 use wasmtime::Memory;
 use wasmtime_wasi::p1::WasiP1Ctx;
 
-use crate::guest::about::About;
-use crate::guest::held::Held;
-use crate::guest::kept::Kept;
-use crate::guest::limiter::{Limiter, Parts};
-use crate::guest::log::{LogSink, SharedSink};
+use crate::guest::engine::about::About;
+use crate::guest::engine::limiter::{Limiter, Parts};
+use crate::guest::services::held::Held;
+use crate::guest::services::kept::Kept;
+use crate::guest::services::log::{LogSink, SharedSink};
 use crate::message::{Reject, Request, RequestBody};
 
 /// Feature bits of `enable_features`.

@@ -3,7 +3,7 @@
 use wasmtime::{Store, TypedFunc};
 
 use super::state::{Call, HOSTCALL_FUEL, Phase};
-use crate::guest::engine::QUANTUM_TICKS;
+use crate::guest::schedule::QUANTUM_TICKS;
 
 /// Runs `_start` or `_initialize`. Leaving by `proc_exit(0)` is success.
 pub async fn run_start(

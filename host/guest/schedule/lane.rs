@@ -27,8 +27,8 @@ use tokio::runtime::Handle;
 pub use queue::Payer;
 
 use super::cpu::cpu_time;
-use crate::guest::allocator;
-use crate::guest::engine::prepare_thread;
+use crate::guest::engine::allocator;
+use crate::guest::engine::engines::prepare_thread;
 use crate::message::Reject;
 use queue::{Job, Message, Queue, Ticket, Turn};
 

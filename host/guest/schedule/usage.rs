@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::guest::engine::QUANTUM_TICKS;
+use super::ticker::QUANTUM_TICKS;
 
 /// A call of more CPU time is long: its first slice, which ends after one to two ticks, would more
 /// often than not be too short for it.

@@ -13,10 +13,10 @@ use super::drops::{Bulky, PendingDrops};
 use super::lane::{Entry, Payer};
 use super::line::Line;
 use super::run_queue::{RunQueue, Turn};
+use super::ticker::Pulse;
 use super::usage::{Length, Usage};
 use crate::grants::Share;
-use crate::guest::about::About;
-use crate::guest::engine::Pulse;
+use crate::guest::engine::about::About;
 use crate::metrics::{Counters, OfWorker, Reasons};
 use crate::queue::Holders;
 

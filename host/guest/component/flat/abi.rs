@@ -11,7 +11,7 @@ use super::handles::Held;
 use super::lower::{At, Layout, Lower, store};
 use super::memory::Result;
 use crate::guest::component::state::State;
-use crate::guest::core::misuse;
+use crate::guest::engine::fault::misuse;
 
 pub type Guest<'a> = Caller<'a, State>;
 

@@ -16,7 +16,7 @@ use super::tasks::{
     TRAILERS_WRITE,
 };
 use crate::guest::component::state::State;
-use crate::guest::core::misuse;
+use crate::guest::engine::fault::misuse;
 
 pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     add_tasks(linker)?;

@@ -15,7 +15,7 @@ use super::lower::List;
 use super::memory::{Result, flag};
 use crate::guest::component::random::{CHEAP, SECURE, Source, bytes};
 use crate::guest::component::state::State;
-use crate::guest::core::misuse;
+use crate::guest::engine::fault::misuse;
 
 const MONOTONIC: &str = "wasi:clocks/monotonic-clock";
 const WALL: &str = "wasi:clocks/wall-clock";

@@ -13,7 +13,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use super::memory::Result;
 use super::outlet::{Outlet, Watch};
 use crate::guest::component::body::Arriving;
-use crate::guest::core::misuse;
+use crate::guest::engine::fault::misuse;
 
 /// A stream of bytes.
 pub struct Stream {

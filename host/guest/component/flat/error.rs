@@ -8,7 +8,7 @@ use wasmtime_wasi_http::FieldMapError;
 
 use super::lower::{At, Layout, Lower};
 use super::memory::{Result, flag, string};
-use crate::guest::core::misuse;
+use crate::guest::engine::fault::misuse;
 
 /// What a guest is told of a change of fields that was refused.
 pub trait Refusal: Lower + 'static {

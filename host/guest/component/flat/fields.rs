@@ -10,7 +10,7 @@ use super::memory::{Result, list, lists, pairs, string};
 use crate::guest::component::holdings::content;
 use crate::guest::component::limits::FIELD_BYTES_MAX;
 use crate::guest::component::state::State;
-use crate::guest::header::FIELD_BYTES;
+use crate::guest::services::header::FIELD_BYTES;
 
 /// Adds them to this interface, with the name that it has for the function which gives all of them.
 pub fn add_to_linker<R: Refusal>(linker: &mut Linker<State>, types: &str, all: &str) -> Result<()> {

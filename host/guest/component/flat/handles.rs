@@ -4,7 +4,7 @@ use wasmtime::component::Resource;
 
 use super::memory::Result;
 use crate::guest::component::limits::HANDLES_MAX;
-use crate::guest::core::misuse;
+use crate::guest::engine::fault::misuse;
 
 /// A type of resource, by the type behind it.
 pub trait Held: 'static {

@@ -26,7 +26,7 @@ use super::memory::{Result, flag};
 use super::shapes::{TYPES, add_drop, add_end, add_maker, add_part, add_part_once, add_value};
 use crate::guest::component::outgoing;
 use crate::guest::component::state::State;
-use crate::guest::core::misuse;
+use crate::guest::engine::fault::misuse;
 
 impl Held for FieldMap {
     const KIND: u8 = 4;

@@ -23,7 +23,7 @@ use super::pipe::{go_on, meet};
 use super::tasks::{SENT_READ, STREAM_READ, TRAILERS_READ};
 use crate::guest::component::body::{Arriving, Departing};
 use crate::guest::component::state::State;
-use crate::guest::core::misuse;
+use crate::guest::engine::fault::misuse;
 
 pub const TYPES: &str = "wasi:http/types@0.3";
 

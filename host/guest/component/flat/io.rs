@@ -15,7 +15,7 @@ use super::lower::{At, Layout, List, Lower};
 use super::memory::{Result, aligned, list, range};
 use crate::guest::component::limits::HANDLES_MAX;
 use crate::guest::component::state::State;
-use crate::guest::core::misuse;
+use crate::guest::engine::fault::misuse;
 
 impl Held for Error {
     const KIND: u8 = 0;

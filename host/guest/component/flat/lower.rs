@@ -1,7 +1,7 @@
 //! Values for a module's memory: how they are laid out, and how the guest makes room for them.
 
 use super::memory::{Result, aligned};
-use crate::guest::core::misuse;
+use crate::guest::engine::fault::misuse;
 use guesthouse_module::flatten::NOTHING;
 
 /// A value that the host gives the guest, in the guest's memory.

@@ -1,7 +1,7 @@
 //! Values in a module's memory, as the guest hands them to the host.
 
 use crate::guest::component::limits::HOSTCALL_FUEL;
-use crate::guest::core::misuse;
+use crate::guest::engine::fault::misuse;
 
 pub type Result<T, E = wasmtime::Error> = std::result::Result<T, E>;
 

@@ -21,7 +21,7 @@ use super::shapes::{TYPES, add_drop, add_end, add_maker, add_part, add_part_once
 use crate::guest::component::codes::error_code;
 use crate::guest::component::outgoing;
 use crate::guest::component::state::State;
-use crate::guest::core::misuse;
+use crate::guest::engine::fault::misuse;
 
 impl Held for OutgoingRequest {
     const KIND: u8 = 11;

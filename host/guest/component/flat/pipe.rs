@@ -17,7 +17,7 @@ use super::outlet::Fate;
 use super::tasks::{BLOCKED, Copied, Event, Tasks};
 use crate::guest::component::limits::CHUNK_BYTES_MAX;
 use crate::guest::component::state::State;
-use crate::guest::core::misuse;
+use crate::guest::engine::fault::misuse;
 
 /// Bytes of either value in memory.
 const VALUE_BYTES: u32 = 40;

@@ -15,7 +15,7 @@ use super::ends::{Promise, Reader, Stream, Taker};
 use super::handles::Handles;
 use super::memory::Result;
 use crate::guest::component::head::Head;
-use crate::guest::core::misuse;
+use crate::guest::engine::fault::misuse;
 use crate::message::RequestId;
 
 /// Kinds of handles, beside those of resources.

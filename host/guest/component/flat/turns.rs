@@ -12,7 +12,7 @@ use wasmtime::{AsContextMut, Memory, Store, TypedFunc};
 use super::pipe::look;
 use crate::guest::component::concurrent::{Arrival, Inbox, Marks};
 use crate::guest::component::state::State;
-use crate::guest::engine::QUANTUM_TICKS;
+use crate::guest::schedule::QUANTUM_TICKS;
 
 /// Turns of calls that have only yielded, in a row, before others get the thread.
 const YIELDS: u32 = 8;

@@ -14,8 +14,8 @@ use super::{
     CHUNK_BYTES_MAX, Reading, Unopened, WRITES_MAX, Writing, response_bytes_max, writes_max,
 };
 use crate::grants::{Grants, Limits};
-use crate::guest::about::About;
-use crate::guest::budget::Budget;
+use crate::guest::engine::about::About;
+use crate::guest::engine::budget::Budget;
 
 const MIB: usize = 1 << 20;
 

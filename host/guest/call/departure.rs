@@ -1,0 +1,289 @@
+//! A response's body as it leaves, which drives the call that makes it.
+//!
+//! Owns when a body is complete: a client that does not read holds its guest up, one that goes away
+//! ends the call, and what is short, long or cut off never looks whole.
+
+use std::collections::VecDeque;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Empty};
+use wasmtime_wasi_http::Error;
+
+use super::visit::Visit;
+use crate::guest::component::body::Departing;
+use crate::message::progress::Deadline;
+use crate::message::{Reject, Response, ResponseBody};
+
+/// How long a response's body may make no progress although the client would take more.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Empty pieces of a body that are passed over in one go.
+const EMPTY_MAX: usize = 16;
+/// How often a guest is let go on before its response is begun, and pieces of the body that are
+/// kept then. One of 0.3 yields once before it writes.
+const TURNS: usize = 2;
+const EARLY_MAX: usize = 4;
+
+/// When a body that makes no progress is given up. That its guest waits for the request's body is
+/// not the guest's silence.
+type Silence = (Deadline, Pin<Box<tokio::time::Sleep>>);
+
+/// The guest's response. Its body may still be coming.
+///
+/// # Errors
+/// The instance is gone, and the reject says what the client is told.
+pub async fn response(mut visit: Visit, deadline: Instant) -> Result<Response, Reject> {
+    let deadline = Deadline::new(deadline, visit.progress.clone());
+    let head = std::future::poll_fn(|cx| visit.poll_head(cx));
+    let head = match deadline.within(head).await {
+        Some(Ok(head)) => head,
+        Some(Err(reject)) => return Err(visit.blame(reject)),
+        None => {
+            visit.log("no response before the deadline");
+            return Err(Reject::Deadline);
+        }
+    };
+    let (head, body) = head.into_parts();
+    let bodiless = visit.method == Method::HEAD
+        || matches!(
+            head.status,
+            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+        );
+    let announced = head.headers.get(CONTENT_LENGTH).and_then(number);
+    let body = if bodiless {
+        drop(body);
+        visit.leave();
+        ResponseBody::Stream(Box::pin(Empty::new().map_err(never)))
+    } else {
+        Departure::new(visit, body, announced).settle()?
+    };
+    Ok(Response { status: head.status, headers: head.headers, body })
+}
+
+/// A response's body, which drives the call that makes it.
+pub struct Departure {
+    /// Taken when the body is complete.
+    visit: Option<Visit>,
+    body: Departing,
+    /// Bytes that are still to come, where the guest has said how many.
+    left: Option<u64>,
+    silence: Option<Silence>,
+    /// Why it is not finished, where it is not.
+    broken: Option<Reject>,
+    /// Pieces that came before anyone asked for them.
+    early: VecDeque<Frame<Bytes>>,
+}
+
+impl Departure {
+    pub fn new(visit: Visit, body: Departing, announced: Option<u64>) -> Self {
+        let early = VecDeque::new();
+        Departure { visit: Some(visit), body, left: announced, silence: None, broken: None, early }
+    }
+
+    /// The body in one piece if it is there, else as it comes. A guest that has only yielded is let
+    /// go on a little: most have said all by then.
+    pub fn settle(mut self) -> Result<ResponseBody, Reject> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut turns = if self.visit.as_ref().is_some_and(Visit::has_ended) { 0 } else { TURNS };
+        loop {
+            match self.poll_new(&mut cx) {
+                Poll::Pending if turns == 0 => {
+                    return Ok(ResponseBody::Stream(Box::pin(self)));
+                }
+                Poll::Pending => turns -= 1,
+                Poll::Ready(None) => break,
+                Poll::Ready(Some(frame)) => self.early.push_back(frame?),
+            }
+            if self.early.len() > EARLY_MAX {
+                return Ok(ResponseBody::Stream(Box::pin(self)));
+            }
+        }
+        Ok(whole(self.early))
+    }
+
+    /// The next piece as the guest has made it, with the guest going on as long as there is none.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
+        if let Some(reject) = self.broken {
+            return Poll::Ready(Some(Err(reject)));
+        }
+        for _ in 0..EMPTY_MAX {
+            let mut polled = poll_body(&mut self.body, cx);
+            if polled.is_pending() {
+                let Some(visit) = &mut self.visit else { return Poll::Ready(None) };
+                let has_ended = visit.poll_call(cx);
+                let looks = visit.looks();
+                polled = poll_body(&mut self.body, cx);
+                if polled.is_pending() && has_ended && visit.looks() == looks {
+                    // Nobody is left who could write to it.
+                    return Poll::Ready(Some(Err(Reject::InvalidResponse)));
+                }
+            }
+            match std::task::ready!(polled) {
+                Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
+                // A short body, or one that was dropped.
+                Some(Err(_)) => return Poll::Ready(Some(Err(Reject::InvalidResponse))),
+                None => return Poll::Ready(None),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Whether the guest has been silent for too long.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (deadline, timer) = self.silence.get_or_insert_with(|| {
+            let body = self.visit.as_ref().and_then(|visit| visit.progress.clone());
+            let deadline = Deadline::after(SILENCE_MAX, body);
+            let timer = Box::pin(deadline.timer());
+            (deadline, timer)
+        });
+        deadline.poll_passed(timer.as_mut(), cx)
+    }
+
+    /// Gives up, with the instance.
+    fn fail(&mut self, reject: Reject, why: &str) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
+        let Some(mut visit) = self.visit.take() else { return Poll::Ready(None) };
+        // Of one that is gone and has not ended, the reason is on its way to the log.
+        let is_told = visit.gone.is_gone() && !visit.has_ended();
+        let reject = match visit.end.reject() {
+            Some(reject) => visit.blame(reject),
+            None if is_told => reject,
+            None => {
+                visit.log(why);
+                visit.blame(reject)
+            }
+        };
+        Poll::Ready(Some(Err(reject)))
+    }
+
+    /// Whether the instance is gone and has not said why yet: the slow lane lets go of it before.
+    fn is_unexplained(&mut self, cx: &mut Context<'_>) -> bool {
+        self.visit.as_mut().is_some_and(|visit| visit.gone.is_gone() && !visit.poll_call(cx))
+    }
+
+    /// The next piece that was not there before.
+    fn poll_new(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
+        if self.visit.is_none() {
+            return Poll::Ready(None);
+        }
+        match self.poll_piece(cx) {
+            Poll::Pending => match self.poll_silence(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(()) => self.fail(Reject::Deadline, "silent for too long"),
+            },
+            Poll::Ready(Some(Err(reject))) => {
+                if self.is_unexplained(cx) {
+                    self.broken = Some(reject);
+                    return Poll::Pending;
+                }
+                self.fail(reject, "its body was not finished")
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                self.silence = None;
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.visit.as_ref().inspect(|visit| visit.flow.add(bytes));
+                match &mut self.left {
+                    Some(left) if bytes > *left => {
+                        self.fail(Reject::InvalidResponse, "its body is longer than announced")
+                    }
+                    Some(left) => {
+                        *left -= bytes;
+                        Poll::Ready(Some(Ok(frame)))
+                    }
+                    None => Poll::Ready(Some(Ok(frame))),
+                }
+            }
+            Poll::Ready(None) => {
+                if self.is_unexplained(cx) {
+                    return Poll::Pending;
+                }
+                // The body of an instance that is gone looks complete.
+                let is_cut = self.visit.as_ref().is_some_and(|visit| visit.gone.is_gone());
+                if is_cut || self.left.is_some_and(|left| left > 0) {
+                    return self
+                        .fail(Reject::InvalidResponse, "its body is shorter than announced");
+                }
+                if let Some(visit) = self.visit.take() {
+                    visit.leave();
+                }
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+impl Body for Departure {
+    type Data = Bytes;
+    type Error = Reject;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
+        match self.early.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => self.poll_new(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.visit.is_none() && self.early.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let early: usize = self.early.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
+        self.left.map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + early as u64))
+    }
+}
+
+/// What a body has ready. tokio has a task yield after so many pieces, which would look as if there
+/// were no more.
+fn poll_body(
+    body: &mut Departing,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    let mut body = Pin::new(body);
+    let next = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx));
+    pin!(tokio::task::unconstrained(next)).poll(cx)
+}
+
+/// A body that is complete.
+fn whole(mut frames: VecDeque<Frame<Bytes>>) -> ResponseBody {
+    if frames.len() == 1
+        && let Some(frame) = frames.pop_front()
+    {
+        return match frame.into_data() {
+            Ok(data) => ResponseBody::Full(data),
+            Err(frame) => whole_of(Bytes::new(), frame.into_trailers().ok()),
+        };
+    }
+    let (mut bytes, mut trailers) = (BytesMut::new(), None);
+    for frame in frames {
+        match frame.into_data() {
+            Ok(data) => bytes.extend_from_slice(&data),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    whole_of(bytes.freeze(), trailers)
+}
+
+fn whole_of(bytes: Bytes, trailers: Option<HeaderMap>) -> ResponseBody {
+    match trailers {
+        None => ResponseBody::Full(bytes),
+        Some(trailers) => ResponseBody::Trailed(bytes, Box::new(trailers)),
+    }
+}
+
+fn number(length: &HeaderValue) -> Option<u64> {
+    length.to_str().ok()?.parse().ok()
+}
+
+fn never(never: std::convert::Infallible) -> Reject {
+    match never {}
+}

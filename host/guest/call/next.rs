@@ -1,0 +1,124 @@
+//! A request that a core guest passes on, and what the guest sees of the answer.
+
+use http::HeaderMap;
+
+use super::context::{Context, Home};
+use crate::guest::engine::budget::Budget;
+use crate::guest::engine::form::Form;
+use crate::guest::instance::core::{Answer, CoreInstance};
+use crate::guest::schedule::{Meter, Schedule};
+use crate::guest::services::kept::Kept;
+use crate::message::{Reject, Response, ResponseBody};
+
+/// Sends a request on that a guest did not answer (`next`), and lets the guest see the answer.
+pub async fn pass_on<P: Home>(
+    instance: Box<CoreInstance>,
+    passed: i32,
+    meter: &mut Meter<'_>,
+    context: &Context<'_, P>,
+) -> Result<Response, Reject> {
+    let Context { pool, next, .. } = *context;
+    let schedule = pool.schedule();
+    let mut waiting = Waiting { instance: Some(instance), schedule };
+    let instance = waiting.instance();
+    let about = schedule.about(instance.guest().id, &instance.guest().about);
+    let guest = (instance.guest().id, &**about);
+    let (held, mut request, headers) = instance.next_request(meter).await?;
+    if !instance.wants_response() {
+        pool.give_back(Form::Core(waiting.end()));
+        let response = next.forward(guest, &mut request, &meter.deadline()).await?;
+        return Ok(with_headers(response, headers));
+    }
+    let id = request.id;
+    let (mut response, is_error) = match next.forward(guest, &mut request, &meter.deadline()).await
+    {
+        Ok(response) => (with_headers(response, headers), false),
+        // That nobody serves the path is the host's answer, not an error.
+        Err(Reject::NoRoute) => (Response::problem(Reject::NoRoute, id), false),
+        Err(reject) => {
+            schedule.counters().reject(reject.index());
+            (Response::problem(reject, id), true)
+        }
+    };
+    let instance = waiting.instance();
+    if instance.buffers_response() {
+        let bytes_max = about.grants.limits.response_bytes_max;
+        let buffered = buffer(response, bytes_max, &instance.guest().about.memory, meter).await;
+        response = buffered.inspect_err(|reject| {
+            next.warn(id, &format!("its response cannot be kept whole: {reject}"));
+        })?;
+    }
+    let answer = Answer { response, is_error, held };
+    let instance = waiting.end();
+    let (instance, response) = instance.response(request, answer, passed, meter, schedule).await?;
+    pool.give_back(Form::Core(instance));
+    Ok(response)
+}
+
+/// An instance whose request is elsewhere. It is dropped as its pool drops one: to give a large
+/// memory back takes a while.
+struct Waiting<'a> {
+    instance: Option<Box<CoreInstance>>,
+    schedule: &'a Schedule,
+}
+
+impl Waiting<'_> {
+    fn instance(&mut self) -> &mut CoreInstance {
+        self.instance.as_mut().expect("it is there until the end")
+    }
+
+    fn end(mut self) -> Box<CoreInstance> {
+        self.instance.take().expect("this is the end")
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(instance) = self.instance.take() {
+            self.schedule.dispose(instance);
+        }
+    }
+}
+
+/// What the guest had set before it passed the request on, under what the next handler has set.
+fn with_headers(mut response: Response, headers: HeaderMap) -> Response {
+    for name in headers.keys() {
+        if !response.headers.contains_key(name) {
+            for value in headers.get_all(name) {
+                response.headers.append(name, value.clone());
+            }
+        }
+    }
+    response
+}
+
+/// Waits for a whole body, at most `bytes_max` of it.
+async fn buffer(
+    mut response: Response,
+    bytes_max: usize,
+    memory: &Budget,
+    meter: &mut Meter<'_>,
+) -> Result<Response, Reject> {
+    let ResponseBody::Stream(mut stream) = response.body else { return Ok(response) };
+    let (mut kept, mut trailers) = (Kept::default(), None);
+    let collect = async {
+        while let Some(frame) = http_body_util::BodyExt::frame(&mut stream).await {
+            match frame.map_err(|_| Reject::UpstreamFailed)?.into_data() {
+                Ok(data) if kept.len() + data.len() > bytes_max => {
+                    return Err(Reject::UpstreamFailed);
+                }
+                Ok(data) => kept.extend(memory, &data)?,
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        }
+        Ok(())
+    };
+    let collected = meter.deadline().within(collect).await;
+    collected.unwrap_or(Err(Reject::UpstreamDeadline))?;
+    let bytes = kept.into_bytes();
+    response.body = match trailers {
+        Some(trailers) => ResponseBody::Trailed(bytes, Box::new(trailers)),
+        None => ResponseBody::Full(bytes),
+    };
+    Ok(response)
+}

@@ -1,0 +1,58 @@
+//! `poll_oneoff` for core guests: wasmtime's, for as many subscriptions as a guest has use for.
+//!
+//! Owns the bound, and what the host's memory is charged for it: wasmtime has an object for each
+//! subscription until the call ends.
+
+use wasmtime::{Caller, Linker};
+use wasmtime_wasi::p1::wasi_snapshot_preview1::{self, WasiSnapshotPreview1 as _};
+use wiggle::GuestMemory;
+
+use super::state::Call;
+use crate::guest::engine::fault::Fault;
+use crate::guest::engine::fault::misuse;
+
+/// Subscriptions of one call. A guest has three descriptors and clocks to wait for, so that a
+/// `poll` or `select` of wasi-libc comes to a handful.
+const SUBSCRIPTIONS_MAX: u32 = 1_000;
+/// Up to here they are paid for with the instance.
+const FREE_MAX: u32 = 16;
+/// What the host has for one, in bytes.
+const SUBSCRIPTION_BYTES: usize = 512;
+/// What the subscriptions and the events may take of the guest's memory, in bytes.
+const ARGUMENT_BYTES_MAX: usize = 128 * SUBSCRIPTIONS_MAX as usize;
+/// `errno::inval` (WASI preview 1).
+const INVAL: i32 = 28;
+
+/// Puts it in the place of wasmtime's own.
+pub fn add_to_linker(linker: &mut Linker<Call>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    linker.func_wrap_async(
+        "wasi_snapshot_preview1",
+        "poll_oneoff",
+        |guest, (subscriptions, events, count, ready): (i32, i32, i32, i32)| {
+            Box::new(poll_oneoff(guest, [subscriptions, events, count, ready]))
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+async fn poll_oneoff(mut guest: Caller<'_, Call>, arguments: [i32; 4]) -> wasmtime::Result<i32> {
+    let [subscriptions, events, count, ready] = arguments;
+    if count.cast_unsigned() > SUBSCRIPTIONS_MAX {
+        return Ok(INVAL);
+    }
+    let memory = guest.data().memory.or_else(|| guest.get_export("memory")?.into_memory());
+    let memory = memory.ok_or_else(|| misuse("the module exports no memory"))?;
+    let (memory, call) = memory.data_and_store_mut(&mut guest);
+    let mut charge = call.limiter.about.memory.nothing();
+    if count.cast_unsigned() > FREE_MAX {
+        let charged = charge.raise_to(count.cast_unsigned() as usize * SUBSCRIPTION_BYTES);
+        charged.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))?;
+    }
+    let mut memory = GuestMemory::Unshared(memory);
+    let wasi = call.wasi();
+    wasi.set_hostcall_fuel(ARGUMENT_BYTES_MAX);
+    wasi_snapshot_preview1::poll_oneoff(wasi, &mut memory, subscriptions, events, count, ready)
+        .await
+}

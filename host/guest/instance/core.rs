@@ -1,0 +1,361 @@
+//! A core guest's sandbox: a store and an instance in it, and the calls of the http-wasm ABI.
+//!
+//! Owns the call. An instance is consumed by a call and comes back only if the guest ended well, so
+//! that one which trapped or overran cannot be used again.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use wasmtime::{Global, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
+
+use super::guest::Guest;
+use crate::guest::core::code::{CoreCode, Startup};
+use crate::guest::core::state::{BUFFER_RESPONSE, Call, Exchange, Phase};
+use crate::guest::core::store::{run_start, store};
+use crate::guest::engine::ends::{judge, log_end};
+use crate::guest::engine::reset::{Baseline, RESETS_MAX};
+use crate::guest::schedule::QUANTUM_TICKS;
+use crate::guest::schedule::{Bulky, Meter, Movable, Schedule};
+use crate::guest::services::held::Held;
+use crate::guest::services::kept::Kept;
+use crate::message::fields::compact;
+use crate::message::{Reject, Request, Response, ResponseBody};
+
+/// A core instance that is ready for a request.
+pub struct CoreInstance {
+    guest: Arc<Guest>,
+    store: Store<Call>,
+    instance: wasmtime::Instance,
+    handle_request: TypedFunc<(), i64>,
+    /// Where `handle_response` is, if the guest has it; looked up when it is needed first.
+    response_export: Option<ModuleExport>,
+    handle_response: Option<Box<TypedFunc<(i32, i32), ()>>>,
+    /// Features that its start-up code enabled.
+    features: u32,
+    /// Its mutable globals, where it can be reset.
+    globals: Box<[Global]>,
+    resets: u32,
+}
+
+/// How a guest ended: `None` if it answered, or if it passed the request on (`next`) the context
+/// that goes back to it in `handle_response`.
+pub type Passed = Option<i32>;
+
+/// Where a function of an instance is, beside its store.
+type Find<P, R> = for<'a> fn(&'a mut CoreInstance) -> (&'a mut Store<Call>, &'a TypedFunc<P, R>);
+
+/// How the next handler answered, for `handle_response`.
+pub struct Answer {
+    pub response: Response,
+    /// Whether there was no answer but an error of the host.
+    pub is_error: bool,
+    /// What is charged for what the guest had set before.
+    pub held: Held,
+}
+
+impl CoreInstance {
+    /// # Errors
+    /// Those of the engine, and a trap of its start-up code.
+    pub async fn instantiate(
+        guest: &Arc<Guest>,
+        code: &CoreCode,
+    ) -> wasmtime::Result<Box<CoreInstance>> {
+        let call = Call::new(guest.about.clone(), code.features);
+        let mut store = store(code.pre.module().engine(), call);
+        store.data_mut().limiter.charge_instance(guest.cost(), 1)?;
+        if !guest.runs_startup() {
+            // Filling the memory is code, too, but bounded: it need not yield.
+            store.set_epoch_deadline(u64::MAX / 2);
+        }
+        let instance = code.pre.instantiate_async(&mut store).await?;
+        let memory = instance.get_module_export(&mut store, &code.exports.memory);
+        store.data_mut().memory = memory.and_then(wasmtime::Extern::into_memory);
+        if let Startup::Each { functions, .. } = &code.startup {
+            for function in functions {
+                let function = export(&instance, &mut store, function).typed(&store)?;
+                run_start(&mut store, &function).await?;
+            }
+            store.data().end_log();
+        }
+        let handle_request = export(&instance, &mut store, &code.exports.handle_request);
+        let handle_request = handle_request.typed(&store)?;
+        let features = store.data().features;
+        let global = |export| {
+            let global = instance.get_module_export(&mut store, export);
+            global.and_then(wasmtime::Extern::into_global).expect("it was exported at load")
+        };
+        let globals = code.exports.globals.iter().map(global).collect();
+        let (handle_response, resets) = (None, 0);
+        Ok(Box::new(CoreInstance {
+            guest: guest.clone(),
+            store,
+            instance,
+            handle_request,
+            response_export: code.exports.handle_response,
+            handle_response,
+            features,
+            globals,
+            resets,
+        }))
+    }
+
+    /// The state in which it was made.
+    pub fn baseline(&mut self) -> Option<Baseline> {
+        let memory = self.store.data().memory?;
+        Some(Baseline::read(&mut self.store, memory, &self.globals))
+    }
+
+    /// Puts an instance that ended well back into the state in which it was made. `is_warm` says
+    /// that its guest was asked for just before, too.
+    ///
+    /// # Errors
+    /// The instance is gone; a new one of this guest has to be made instead.
+    pub fn reset(mut self: Box<Self>, is_warm: bool) -> Result<Box<CoreInstance>, Arc<Guest>> {
+        self.resets += 1;
+        let restored = match (&self.guest.baseline, self.store.data().memory) {
+            (Some(baseline), Some(memory)) if self.resets < RESETS_MAX => {
+                baseline.restore(&mut self.store, memory, &self.globals, is_warm)
+            }
+            _ => false,
+        };
+        if !restored {
+            return Err(self.guest);
+        }
+        self.store.data_mut().forget();
+        Ok(self)
+    }
+
+    /// Whether it is to serve no more requests, under reuse: what requests leave behind, the guest
+    /// has in its memory, which is bounded.
+    pub fn is_spent(&self) -> bool {
+        false
+    }
+
+    /// Bytes of its memories, as large as they have become.
+    pub fn memory_bytes(&self) -> usize {
+        self.store.data().memory_bytes()
+    }
+
+    pub fn guest(&self) -> &Arc<Guest> {
+        &self.guest
+    }
+
+    /// Takes up a request; [`CoreInstance::request`] is to follow. `headers` is an empty map to
+    /// build the response in.
+    pub fn accept(&mut self, request: Box<Request>, headers: HeaderMap) {
+        let call = self.store.data_mut();
+        call.features = self.features;
+        call.phase = Phase::Request;
+        call.begin(Exchange::new(request, headers));
+    }
+
+    /// Lets the guest handle the request that it was given; [`CoreInstance::respond`] or
+    /// [`CoreInstance::next_request`] is to follow. The call may move to another thread while it
+    /// runs.
+    ///
+    /// # Errors
+    /// The instance is gone, and the reject says what the client is told. If the future is
+    /// dropped, the call ends and the instance is gone too.
+    // A block and not an async fn: that would hold its arguments twice, and every idle connection
+    // has room for this future.
+    pub fn request(
+        self: Box<Self>,
+        meter: &mut Meter<'_>,
+        schedule: &Schedule,
+    ) -> impl Future<Output = Result<(Box<CoreInstance>, Passed), Reject>> {
+        let called = self.enter(|it| (&mut it.store, &it.handle_request), (), meter, schedule);
+        async move {
+            let (instance, result) = called.await?;
+            // The low half says "next", the high half is the context.
+            let passed = if result as i32 == 0 { None } else { Some((result >> 32) as i32) };
+            Ok((instance, passed))
+        }
+    }
+
+    /// Calls one of the guest's functions, in the lanes. To clone it would cost as much as to enter
+    /// it.
+    fn enter<P: WasmParams + Sync + 'static, R: WasmResults + Sync + 'static>(
+        mut self: Box<Self>,
+        function: Find<P, R>,
+        params: P,
+        meter: &mut Meter<'_>,
+        schedule: &Schedule,
+    ) -> impl Future<Output = Result<(Box<CoreInstance>, R), Reject>> {
+        self.store.set_epoch_deadline(QUANTUM_TICKS);
+        // The call may take the instance with it.
+        let about = schedule.about(self.guest.id, &self.guest.about);
+        let request = self.store.data().exchange.as_ref().map(|exchange| {
+            meter.follow(exchange.request.body.progress());
+            exchange.request.id
+        });
+        let call: Movable<(Box<CoreInstance>, wasmtime::Result<R>)> = Box::pin(async move {
+            let (store, function) = function(&mut self);
+            let result = function.call_async(store, params).await;
+            (self, result)
+        });
+        async move {
+            let running = schedule.pulse().begin();
+            let ended = meter.call(call).await;
+            drop(running);
+            match ended {
+                Ok((instance, result)) => {
+                    if result.is_err() {
+                        instance.store.data().end_log();
+                    }
+                    match judge(&instance.guest.about, request, result) {
+                        Ok(result) => Ok((instance, result)),
+                        Err(reject) => {
+                            schedule.dispose(instance);
+                            Err(reject)
+                        }
+                    }
+                }
+                Err(reject) => {
+                    log_end(&about, request, format_args!("{reject}"));
+                    Err(reject)
+                }
+            }
+        }
+    }
+
+    /// The response that the guest has made. The map is the request's, for its room to be used
+    /// again, unless that is much.
+    pub fn respond(&mut self) -> (Response, HeaderMap) {
+        let mut exchange = self.take_exchange();
+        let mut spare = HeaderMap::new();
+        if exchange.held.charged() == 0 {
+            std::mem::swap(&mut spare, &mut exchange.request.headers);
+        }
+        (respond(exchange), spare)
+    }
+
+    /// The request that the guest has passed on, and what it had set on the response before,
+    /// behind what is charged for both.
+    ///
+    /// # Errors
+    /// The rejects of reading a request's body.
+    pub async fn next_request(
+        &mut self,
+        meter: &mut Meter<'_>,
+    ) -> Result<(Held, Box<Request>, HeaderMap), Reject> {
+        let exchange = self.take_exchange();
+        let id = exchange.request.id;
+        let about = &self.guest.about;
+        let mut next = Box::pin(exchange.next_request(about));
+        let next = meter.run(next.as_mut()).await;
+        next.inspect_err(|reject| log_end(about, Some(id), format_args!("{reject}")))?
+    }
+
+    /// Whether the guest wants to see the next handler's response.
+    pub fn wants_response(&self) -> bool {
+        self.response_export.is_some()
+    }
+
+    /// Whether it wants that response whole (`buffer_response`).
+    pub fn buffers_response(&self) -> bool {
+        self.wants_response() && self.store.data().has(BUFFER_RESPONSE)
+    }
+
+    /// Lets the guest see, and with `buffer_response` change, the next handler's response.
+    /// `request` is what is left of the request, for the guest to look at.
+    ///
+    /// # Errors
+    /// As [`CoreInstance::request`].
+    pub async fn response(
+        mut self: Box<Self>,
+        request: Box<Request>,
+        answer: Answer,
+        context: i32,
+        meter: &mut Meter<'_>,
+        schedule: &Schedule,
+    ) -> Result<(Box<CoreInstance>, Response), Reject> {
+        if !self.find_handle_response() {
+            return Ok((self, answer.response));
+        }
+        let buffered = self.buffers_response();
+        let is_error = i32::from(answer.is_error);
+        let (mut exchange, stream) = answered(request, answer.response, buffered);
+        exchange.held = answer.held;
+        exchange.held.go_on();
+        let call = self.store.data_mut();
+        call.phase = Phase::Response;
+        call.begin(exchange);
+        let params = (context, is_error);
+        let function: Find<_, _> =
+            |it| (&mut it.store, it.handle_response.as_ref().expect("it was found just now"));
+        let (mut instance, ()) = self.enter(function, params, meter, schedule).await?;
+        let response = respond(instance.take_exchange());
+        Ok(match stream {
+            Some(body) => (instance, Response { body, ..response }),
+            None => (instance, response),
+        })
+    }
+
+    fn find_handle_response(&mut self) -> bool {
+        if self.handle_response.is_none()
+            && let Some(index) = &self.response_export
+        {
+            let function = export(&self.instance, &mut self.store, index);
+            self.handle_response = function.typed(&self.store).ok().map(Box::new);
+        }
+        self.handle_response.is_some()
+    }
+
+    fn take_exchange(&mut self) -> Exchange {
+        let call = self.store.data_mut();
+        call.end_log();
+        call.exchange.take().expect("the exchange was put there for this call")
+    }
+}
+
+impl Bulky for CoreInstance {
+    fn bytes(&self) -> usize {
+        self.memory_bytes() + self.store.data().held_bytes()
+    }
+}
+
+/// An export that was found when the guest was loaded.
+fn export(
+    instance: &wasmtime::Instance,
+    store: &mut Store<Call>,
+    export: &ModuleExport,
+) -> wasmtime::Func {
+    let item = instance.get_module_export(store, export);
+    item.and_then(wasmtime::Extern::into_func).expect("its type was checked at load")
+}
+
+/// The exchange for `handle_response`, and the body which passes by the guest.
+fn answered(
+    request: Box<Request>,
+    response: Response,
+    buffered: bool,
+) -> (Exchange, Option<ResponseBody>) {
+    let mut exchange = Exchange::new(request, response.headers);
+    exchange.status = response.status;
+    match response.body {
+        ResponseBody::Full(bytes) if buffered => exchange.body.buffered = bytes,
+        ResponseBody::Trailed(bytes, trailers) if buffered => {
+            exchange.body.buffered = bytes;
+            exchange.trailers = Some(trailers);
+        }
+        body => return (exchange, Some(body)),
+    }
+    (exchange, None)
+}
+
+/// The response that a guest has built.
+fn respond(exchange: Exchange) -> Response {
+    let Exchange { request, status, mut headers, body, mut trailers, held, .. } = exchange;
+    if held.charged() > 0 {
+        // They are kept longer than the request, but not the room of what was removed.
+        compact(&mut headers);
+        trailers.as_deref_mut().into_iter().for_each(compact);
+        held.discard(request.headers);
+    }
+    let bytes = body.written.map_or(body.buffered, Kept::into_bytes);
+    let body = match trailers {
+        None => ResponseBody::Full(bytes),
+        Some(trailers) => ResponseBody::Trailed(bytes, trailers),
+    };
+    Response { status, headers, body }
+}

@@ -1,0 +1,131 @@
+//! A handler's code, linked, with what there is to know of it.
+//!
+//! Owns what its instances share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use wasmtime_wasi_http::p2::bindings::Proxy;
+use wasmtime_wasi_http::p3::bindings::Service;
+
+use crate::grants::Isolation;
+use crate::guest::component::{ComponentCode, Flat, Once, Turns};
+use crate::guest::core::{CoreCode, Startup};
+use crate::guest::engine::about::About;
+use crate::guest::engine::allocator::Freed;
+use crate::guest::engine::budget::Charge;
+use crate::guest::engine::form::Form;
+use crate::guest::engine::limiter::{Cost, PrepaidStacks};
+use crate::guest::engine::reset::Baseline;
+use crate::guest::engine::resources::Held;
+use crate::guest::engine::slots;
+use crate::guest::engine::tenants::Tenants;
+use crate::message::Reject;
+
+/// A handler that has been loaded and can be instantiated.
+pub struct Guest {
+    /// Its place in the pools and gates of every worker: its handler's.
+    pub id: usize,
+    /// The number of its engine.
+    pub engine: usize,
+    pub about: Arc<About>,
+    /// Bytes that the engine keeps for each of its instances.
+    pub(in crate::guest) record_bytes: usize,
+    /// Slots of its engine that each takes.
+    pub(in crate::guest) slots: usize,
+    /// Who has the slots of its engine.
+    pub(in crate::guest) tenants: Arc<Tenants>,
+    pub(in crate::guest) code: Code,
+    /// The state to which its instances can be reset, if they can.
+    pub baseline: Option<Baseline>,
+    /// Whether it is served no more: by another version, or not at all.
+    pub(in crate::guest) retired: AtomicBool,
+    /// What its code takes of the host's memory, once it is loaded.
+    pub(in crate::guest) _charge: Option<Charge>,
+    /// What it holds of mappings and descriptors.
+    pub(in crate::guest) _held: Option<Held>,
+    /// What of its code is the allocator's.
+    pub(in crate::guest) _freed: Option<Freed>,
+}
+
+/// What a guest is made of.
+pub type Code = Form<
+    CoreCode,
+    ComponentCode<Proxy>,
+    ComponentCode<Service>,
+    ComponentCode<Flat<Once>>,
+    ComponentCode<Flat<Turns>>,
+>;
+
+impl Guest {
+    /// Says that it is served no more. Requests that have it already end on it.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Whether a fresh instance runs guest code before its first request.
+    pub fn runs_startup(&self) -> bool {
+        match &self.code {
+            Form::Core(code) => matches!(code.startup, Startup::Each { .. }),
+            Form::Whole02(code) => code.has_start,
+            Form::Whole03(code) => code.has_start,
+            Form::Flat02(code) => code.has_start,
+            Form::Flat03(code) => code.has_start,
+        }
+    }
+
+    /// Whether its instances are given requests beside each other.
+    pub fn is_shared(&self) -> bool {
+        self.about.grants.isolation == Isolation::Reuse && self.code.is_concurrent()
+    }
+
+    /// What each of its instances takes.
+    pub(in crate::guest) fn cost(&self) -> Cost<'_> {
+        Cost { tenants: &self.tenants, slots: self.slots, record_bytes: self.record_bytes }
+    }
+
+    /// Whether it has as many instances as it may have, all workers together.
+    pub(in crate::guest) fn has_enough_instances(&self) -> bool {
+        self.tenants.has_enough(self.about.tenant(), self.slots)
+    }
+
+    /// Charges an instance that is to have so many calls at once for their stacks, as far as they
+    /// are not charged.
+    pub(in crate::guest) fn charge_stacks(
+        &self,
+        calls: usize,
+        prepaid: &PrepaidStacks,
+    ) -> Result<(), Reject> {
+        let more = calls.saturating_sub(slots::STACKS_PER_SLOT as usize);
+        if !matches!(self.code, Form::Whole03(_)) || more == 0 {
+            return Ok(());
+        }
+        prepaid.charge(more, &self.about.memory)
+    }
+
+    /// Bytes of the state to which its instances are reset.
+    pub(in crate::guest) fn baseline_bytes(&self) -> usize {
+        self.baseline.as_ref().map_or(0, Baseline::bytes)
+    }
+
+    /// What `check` says about the start-up code.
+    pub(in crate::guest) fn startup_note(&self) -> String {
+        match &self.code {
+            Form::Core(CoreCode { startup: Startup::Each { why, .. }, .. }) => {
+                format!("start-up code runs in each instance: {why}")
+            }
+            _ if self.runs_startup() => {
+                "start-up code runs in each instance: it has a start function".into()
+            }
+            _ if self.baseline.is_some() => {
+                "nothing is left to run at start-up; instances are reset between requests".into()
+            }
+            _ => "nothing is left to run at start-up; instances are made anew for each request"
+                .into(),
+        }
+    }
+}

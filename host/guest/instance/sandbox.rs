@@ -1,0 +1,255 @@
+//! One sandbox: a store and an instance in it, of whichever kind its guest is.
+//!
+//! Owns how instances are made, and what an error of the engine means. The calls are in
+//! `core/instance.rs` and `component/instance.rs`.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use guesthouse_module::reset::MEMORY_BYTES_MAX;
+use wasmtime_wasi_http::p2::bindings::Proxy;
+use wasmtime_wasi_http::p3::bindings::Service;
+
+use super::component::ComponentInstance;
+use super::core::CoreInstance;
+use super::guest::Guest;
+use crate::guest::component::{Flat, Once, Turns};
+use crate::guest::engine::ends::{
+    is_full, is_full_for_now, log_start, note_failure, note_start, refusal,
+};
+use crate::guest::engine::failure::Failure;
+use crate::guest::engine::fault::{describe, fault_reject};
+use crate::guest::engine::form::{Form, each};
+use crate::guest::engine::reset::Baseline;
+use crate::guest::schedule::Pulse;
+use crate::guest::schedule::{Bulky, LONG, Length, Meter, Schedule, Slice};
+use crate::message::{Reject, RequestId};
+
+/// An instance that is ready for a request.
+pub type Instance = Form<
+    Box<CoreInstance>,
+    Box<ComponentInstance<Proxy>>,
+    Box<ComponentInstance<Service>>,
+    Box<ComponentInstance<Flat<Once>>>,
+    Box<ComponentInstance<Flat<Turns>>>,
+>;
+
+impl From<Box<ComponentInstance<Proxy>>> for Instance {
+    fn from(instance: Box<ComponentInstance<Proxy>>) -> Self {
+        Form::Whole02(instance)
+    }
+}
+
+impl From<Box<ComponentInstance<Service>>> for Instance {
+    fn from(instance: Box<ComponentInstance<Service>>) -> Self {
+        Form::Whole03(instance)
+    }
+}
+
+impl From<Box<ComponentInstance<Flat<Once>>>> for Instance {
+    fn from(instance: Box<ComponentInstance<Flat<Once>>>) -> Self {
+        Form::Flat02(instance)
+    }
+}
+
+impl From<Box<ComponentInstance<Flat<Turns>>>> for Instance {
+    fn from(instance: Box<ComponentInstance<Flat<Turns>>>) -> Self {
+        Form::Flat03(instance)
+    }
+}
+
+impl Instance {
+    /// Makes an instance, running the guest's start-up code where that has to run each time.
+    /// `request` is whom it is for, if for one, and when that came: its deadline holds here too.
+    ///
+    /// # Errors
+    /// [`Reject::NoInstance`] where every slot is taken, [`Reject::NoMemory`] where there is no
+    /// memory left, [`Reject::Trap`] or [`Reject::Deadline`] where the start-up code fails.
+    pub async fn make(
+        guest: Arc<Guest>,
+        schedule: &Schedule,
+        request: Option<(RequestId, Instant)>,
+    ) -> Result<Instance, Reject> {
+        let about = guest.about.clone();
+        let runs_startup = guest.runs_startup();
+        let _running = schedule.pulse().begin();
+        let (request, started) = request.unzip();
+        let started = started.unwrap_or_else(Instant::now);
+        let (id, length) = (guest.id, schedule.making(guest.id));
+        let slice = schedule.note(id, |usage| usage.making_time());
+        let meter = Meter::new(&about.grants.limits, started).in_lanes(schedule, id);
+        let mut meter = meter.unnoted(length, slice);
+        meter.resume();
+        let made = meter.call(Box::pin(Self::instantiate(guest))).await;
+        // One that has only waited for its turn says nothing of the guest.
+        let has_run = made.is_ok() || !meter.used().is_zero();
+        if has_run && !matches!(&made, Ok(Err(error)) if is_full(fault_reject(error))) {
+            // Its start-up code, if it has any, is a part of it, be it that it fails.
+            // What it used up to a limit is not known where it was stopped in the slow lane.
+            let least = if made.is_err() { LONG } else { Duration::ZERO };
+            schedule.note(id, |usage| usage.note_making(meter.used().max(least), true));
+        }
+        match made {
+            Err(reject) => {
+                if has_run || request.is_some() {
+                    log_start(&about, request, format_args!("{reject}"));
+                }
+                Err(reject)
+            }
+            Ok(Ok(instance)) => {
+                if runs_startup {
+                    note_start(&about);
+                }
+                schedule.reasons().instances.made.add(1);
+                Ok(instance)
+            }
+            Ok(Err(error)) => {
+                let reject = refusal(&about, &error);
+                if !is_full(reject) {
+                    log_start(&about, request, format_args!("{}", describe(&error)));
+                }
+                // An error of the host or the machine has no trace of the guest's code.
+                if runs_startup && error.is::<wasmtime::WasmBacktrace>() && reject == Reject::Trap {
+                    note_failure(&about);
+                }
+                Err(reject)
+            }
+        }
+    }
+
+    /// Makes an instance to see whether it can be made; `None` where there is no place for it.
+    ///
+    /// # Errors
+    /// A sentence that says why not.
+    pub async fn try_make(guest: Arc<Guest>, pulse: &Pulse) -> Result<Option<Instance>, Failure> {
+        let runs_startup = guest.runs_startup();
+        match Self::instantiate_metered(guest, pulse).await {
+            Ok(Ok(instance)) => Ok(Some(instance)),
+            Ok(Err(error)) if is_full_for_now(&error) => Ok(None),
+            Ok(Err(error)) if runs_startup => {
+                Err(Failure::of_engine("its start-up failed", &error))
+            }
+            Ok(Err(error)) => Err(Failure::of_engine("an instance cannot be made", &error)),
+            Err(reject) => {
+                Err(Failure::of_file(format!("its start-up did not end in time ({reject})")))
+            }
+        }
+    }
+
+    /// Makes an instance of a guest that runs nothing at start-up; `None` where there is no place
+    /// for it. Does not wait.
+    ///
+    /// # Errors
+    /// A sentence that says why it cannot be made.
+    pub fn try_now(guest: Arc<Guest>) -> Result<Option<Instance>, Failure> {
+        match Self::instantiate_now(guest) {
+            Ok(instance) => Ok(Some(instance)),
+            Err(error) if is_full_for_now(&error) => Ok(None),
+            Err(error) => Err(Failure::of_engine("an instance could not be made", &error)),
+        }
+    }
+
+    /// Makes an instance of a guest that runs nothing at start-up. Does not wait. Takes note of how
+    /// long that took.
+    ///
+    /// # Errors
+    /// As [`Instance::make`].
+    pub fn make_now(
+        guest: Arc<Guest>,
+        schedule: &Schedule,
+        request: Option<RequestId>,
+    ) -> Result<Instance, Reject> {
+        let (about, id) = (guest.about.clone(), guest.id);
+        let is_measured = schedule.making(guest.id) != Length::Short;
+        let begun = Slice::begin((!is_measured).then(Instant::now));
+        let made = Self::instantiate_now(guest);
+        let used = begun.used();
+        schedule.note(id, |usage| usage.note_making(used, is_measured));
+        let made = made.inspect(|_| schedule.reasons().instances.made.add(1));
+        made.map_err(|error| {
+            let reject = refusal(&about, &error);
+            if is_full(reject) {
+                return reject;
+            }
+            let (why, request) = (describe(&error), request.map(tracing::field::display));
+            tracing::error!(request, "an instance could not be made: {why}");
+            Reject::NoInstance
+        })
+    }
+
+    fn instantiate_now(guest: Arc<Guest>) -> wasmtime::Result<Instance> {
+        let made = pin!(Self::instantiate(guest));
+        match made.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(made) => made,
+            Poll::Pending => wasmtime::bail!("an instance without start-up code had to wait"),
+        }
+    }
+
+    /// Makes an instance whose start-up code is held to the guest's deadline and CPU limit.
+    async fn instantiate_metered(
+        guest: Arc<Guest>,
+        pulse: &Pulse,
+    ) -> Result<wasmtime::Result<Instance>, Reject> {
+        let about = guest.about.clone();
+        let _running = pulse.begin();
+        let mut meter = Meter::new(&about.grants.limits, Instant::now());
+        meter.run(pin!(Self::instantiate(guest))).await
+    }
+
+    async fn instantiate(guest: Arc<Guest>) -> wasmtime::Result<Instance> {
+        Ok(match &guest.code {
+            Form::Core(code) => Form::Core(CoreInstance::instantiate(&guest, code).await?),
+            Form::Whole02(code) => ComponentInstance::instantiate(&guest, code).await?.into(),
+            Form::Whole03(code) => ComponentInstance::instantiate(&guest, code).await?.into(),
+            Form::Flat02(code) => ComponentInstance::instantiate(&guest, code).await?.into(),
+            Form::Flat03(code) => ComponentInstance::instantiate(&guest, code).await?.into(),
+        })
+    }
+
+    /// Puts an instance that ended well back into the state in which it was made. `is_warm` says
+    /// that its guest was asked for just before, too.
+    ///
+    /// # Errors
+    /// The instance is gone; a new one of this guest has to be made instead.
+    pub fn reset(self, is_warm: bool) -> Result<Instance, Arc<Guest>> {
+        Ok(match self {
+            Form::Core(instance) => Form::Core(instance.reset(is_warm)?),
+            Form::Whole02(instance) => Form::Whole02(instance.reset(is_warm)?),
+            Form::Whole03(instance) => Form::Whole03(instance.reset(is_warm)?),
+            Form::Flat02(instance) => Form::Flat02(instance.reset(is_warm)?),
+            Form::Flat03(instance) => Form::Flat03(instance.reset(is_warm)?),
+        })
+    }
+
+    /// The state in which it was made, where it can be read.
+    pub fn baseline(&mut self) -> Option<Baseline> {
+        each!(self, instance => instance.baseline())
+    }
+
+    /// Bytes of its memories, as large as they have become.
+    pub fn memory_bytes(&self) -> usize {
+        each!(self, instance => instance.memory_bytes())
+    }
+
+    pub fn guest(&self) -> &Arc<Guest> {
+        each!(self, instance => instance.guest())
+    }
+
+    /// Whether it is to serve no more requests, under reuse.
+    pub fn is_spent(&mut self) -> bool {
+        each!(self, instance => instance.is_spent())
+    }
+
+    /// Whether it has more memory than one that is reset.
+    pub fn is_large(&self) -> bool {
+        self.memory_bytes() as u64 > MEMORY_BYTES_MAX
+    }
+}
+
+impl Bulky for Instance {
+    fn bytes(&self) -> usize {
+        each!(self, instance => instance.bytes())
+    }
+}

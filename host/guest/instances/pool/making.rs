@@ -1,0 +1,122 @@
+//! Making instances: for requests that wait for one, and anew in the place of one that was used.
+//!
+//! Owns how long a request waits for what an instance takes, and how many of one guest are made
+//! ahead of requests. Lives on one thread.
+
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Pool, RENEW_MAX};
+use crate::guest::instance::guest::Guest;
+use crate::guest::instance::sandbox::Instance;
+use crate::guest::schedule::Length;
+use crate::message::{Reject, RequestId};
+
+/// How long a request waits for memory, and how often it looks for some: by then every worker has
+/// given back what it had ready.
+const MEMORY_PATIENCE: Duration = Duration::from_millis(250);
+const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(25);
+/// While so many instances of a guest are made whose start-up code runs, none is for no request:
+/// the requests that wait for theirs come first.
+const STARTS_MAX: u32 = 16;
+
+impl Pool {
+    /// Makes an instance for a request that waits for it. Where memory or places are short it waits
+    /// for others to give some back: a little for memory, and as in a queue for a place, but not
+    /// past the deadline of the request, of which it is told when it came.
+    ///
+    /// # Errors
+    /// As [`Instance::make`].
+    pub async fn make(
+        &self,
+        guest: Arc<Guest>,
+        request: Option<(RequestId, Instant)>,
+    ) -> Result<Instance, Reject> {
+        let started = request.map_or_else(Instant::now, |(_, started)| started);
+        // They may be held by instances that only wait to be renewed or are kept ready.
+        let patience = match self.make_one(&guest, request).await {
+            Err(Reject::NoMemory) => {
+                self.clear();
+                MEMORY_PATIENCE
+            }
+            Err(Reject::NoInstance) => {
+                // What others have ready is of no use to a guest that has its part.
+                if !guest.has_enough_instances() {
+                    self.clear_engine(guest.engine);
+                }
+                guest.about.grants.concurrency.queue.wait_max
+            }
+            made => return made,
+        };
+        let until = (Instant::now() + patience).min(started + guest.about.grants.limits.deadline);
+        loop {
+            match self.make_one(&guest, request).await {
+                Err(Reject::NoInstance | Reject::NoMemory) if Instant::now() < until => {
+                    if self.clean(Instant::now() + RENEW_MAX) {
+                        tokio::time::sleep(MEMORY_LOOK_EVERY).await;
+                    } else {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                made => return made,
+            }
+        }
+    }
+
+    async fn make_one(
+        &self,
+        guest: &Arc<Guest>,
+        request: Option<(RequestId, Instant)>,
+    ) -> Result<Instance, Reject> {
+        // To make one may change the address space, and who does that waits for those that do so in
+        // the slow lane, where long calls give their memories back. Who is heavy waits for a turn.
+        let takes_turns = matches!(self.schedule.making(guest.id), Length::Heavy | Length::Long);
+        if guest.runs_startup() || takes_turns {
+            let _start = Start::begin(self, guest.id);
+            return Instance::make(guest.clone(), &self.schedule, request).await;
+        }
+        let _running = self.schedule.pulse().begin();
+        Instance::make_now(guest.clone(), &self.schedule, request.map(|(id, _)| id))
+    }
+
+    /// Has an instance made in the place of one that was used, whose start-up code may run long or
+    /// wait, unless many are made.
+    pub(super) fn renew_later(self: &Rc<Self>, guest: Arc<Guest>) {
+        if self.starts(guest.id, |starts| *starts) >= STARTS_MAX {
+            return;
+        }
+        let start = Start::begin(self.clone(), guest.id);
+        tokio::task::spawn_local(async move {
+            let pool = &start.pool;
+            let _under_way = pool.schedule.begin();
+            if let Ok(instance) = Instance::make(guest, &pool.schedule, None).await {
+                pool.put(instance);
+            }
+        });
+    }
+
+    fn starts<T>(&self, guest: usize, count: impl FnOnce(&mut u32) -> T) -> T {
+        count(&mut self.shelves.borrow_mut().shelf(guest).starts)
+    }
+}
+
+/// An instance that is being made; dropping it says that it is not any more.
+struct Start<P: Deref<Target = Pool>> {
+    pool: P,
+    guest: usize,
+}
+
+impl<P: Deref<Target = Pool>> Start<P> {
+    fn begin(pool: P, guest: usize) -> Self {
+        pool.starts(guest, |starts| *starts += 1);
+        Start { pool, guest }
+    }
+}
+
+impl<P: Deref<Target = Pool>> Drop for Start<P> {
+    fn drop(&mut self) {
+        self.pool.starts(self.guest, |starts| *starts -= 1);
+    }
+}

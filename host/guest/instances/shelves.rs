@@ -1,0 +1,297 @@
+//! What one worker knows of each guest, and the ready instances that it keeps for it.
+//!
+//! Owns which guests have a share of the ready instances. Lives on one thread.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::guest::call::resident::Resident;
+use crate::guest::engine::budget::Budget;
+use crate::guest::engine::slots::{ENGINES, ReadyMax};
+use crate::guest::instance::guest::Guest;
+use crate::guest::instance::sandbox::Instance;
+use crate::guest::schedule::{Bulky as _, Schedule};
+use crate::metrics;
+
+/// Guests that are looked at to find one whose instance is worth little. Of 1,024, the least of 8
+/// taken by chance is in the lowest quarter nine times out of ten.
+const SAMPLES: usize = 8;
+/// The memory of a guest that gets more than a quarter of the requests is in a cache. In sixteenths
+/// of a request between two.
+const WARM_INTERVAL: u32 = 4 * 16;
+
+/// Ready instances, by guest.
+pub(super) struct Shelves {
+    /// By guest id.
+    pub by_guest: Vec<Shelf>,
+    /// Guests with at least one ready instance.
+    stocked: Vec<usize>,
+    pub ready: usize,
+    ready_by_engine: [usize; ENGINES],
+    ready_max: ReadyMax,
+    /// Requests for instances so far.
+    clock: u64,
+    /// Instances so far that could be kept only in the place of others.
+    contests: u64,
+    memory: Budget,
+    schedule: Rc<Schedule>,
+    /// Instances that are to be dropped, one after the other: to drop many takes long.
+    pub waste: Vec<Instance>,
+}
+
+/// What is kept of one guest.
+#[derive(Default)]
+pub(super) struct Shelf {
+    ready: Vec<Instance>,
+    /// Instances that handle several requests each.
+    pub residents: Vec<Rc<Resident>>,
+    /// Its place in the list of stocked guests, where it is in it.
+    place: usize,
+    uses: Uses,
+    /// The clock at its last use.
+    used_at: u64,
+    /// Requests between two uses, a moving average, in sixteenths.
+    interval: u32,
+    /// Instances of it that are being made and may wait meanwhile.
+    pub starts: u32,
+}
+
+/// How often a guest was asked for of late: a count that is halved with every age that passes. Time
+/// is counted in contests for a place among the ready instances: while there are none, nobody
+/// loses.
+#[derive(Clone, Copy, Default)]
+struct Uses {
+    count: u32,
+    age: u32,
+}
+
+impl Uses {
+    /// Contests to an age. Long enough to tell guests apart that are asked for once in some
+    /// thousand requests, short enough to follow a change within seconds under load.
+    const AGE_BITS: u32 = 14;
+
+    fn add(&mut self, contests: u64) {
+        *self = Uses { count: self.count(contests).saturating_add(1), age: Self::age(contests) };
+    }
+
+    fn count(self, contests: u64) -> u32 {
+        let ages = Self::age(contests).wrapping_sub(self.age);
+        self.count.checked_shr(ages).unwrap_or(0)
+    }
+
+    fn age(contests: u64) -> u32 {
+        (contests >> Self::AGE_BITS) as u32
+    }
+}
+
+impl Shelf {
+    /// Whether its ready instances are of this engine.
+    fn is_on(&self, engine: usize) -> bool {
+        self.ready.last().is_some_and(|instance| instance.guest().engine == engine)
+    }
+
+    fn note_use(&mut self, clock: u64) {
+        let since = (clock - self.used_at).min(1 << 16) as u32;
+        self.used_at = clock;
+        self.interval = self.interval - self.interval / 8 + since * 2;
+    }
+}
+
+impl Shelves {
+    pub fn new(ready_max: ReadyMax, memory: Budget, schedule: Rc<Schedule>) -> Self {
+        Shelves {
+            by_guest: Vec::new(),
+            stocked: Vec::new(),
+            ready: 0,
+            ready_by_engine: [0; ENGINES],
+            ready_max,
+            clock: 0,
+            contests: 0,
+            memory,
+            schedule,
+            waste: Vec::new(),
+        }
+    }
+
+    pub fn shelf(&mut self, id: usize) -> &mut Shelf {
+        if id >= self.by_guest.len() {
+            self.by_guest.resize_with(id + 1, Shelf::default);
+        }
+        &mut self.by_guest[id]
+    }
+
+    pub fn take(&mut self, guest: &Arc<Guest>) -> Option<Instance> {
+        self.clock += 1;
+        let (clock, contests) = (self.clock, self.contests);
+        let shelf = self.shelf(guest.id);
+        shelf.uses.add(contests);
+        shelf.note_use(clock);
+        let instance = shelf.ready.pop()?;
+        // A version before this one, or another guest that had the place.
+        let outdated = !Arc::ptr_eq(instance.guest(), guest);
+        let dropped = if outdated { std::mem::take(&mut shelf.ready) } else { Vec::new() };
+        if shelf.ready.is_empty() {
+            self.unlist(guest.id);
+        }
+        self.count_out(&instance);
+        dropped.iter().for_each(|instance| self.count_out(instance));
+        if outdated {
+            self.counts().retired.add(1 + dropped.len() as u64);
+            self.waste.extend(dropped);
+            self.waste.push(instance);
+            return None;
+        }
+        Some(instance)
+    }
+
+    pub fn is_warm(&self, id: usize) -> bool {
+        self.by_guest.get(id).is_some_and(|shelf| shelf.interval < WARM_INTERVAL)
+    }
+
+    /// Takes a guest off the list of those that are stocked.
+    fn unlist(&mut self, id: usize) {
+        let place = self.by_guest[id].place;
+        self.stocked.swap_remove(place);
+        if let Some(moved) = self.stocked.get(place) {
+            self.by_guest[*moved].place = place;
+        }
+    }
+
+    /// Whether an instance of this guest is to be kept; makes room for it if need be.
+    pub fn make_room(&mut self, guest: &Guest) -> bool {
+        if guest.is_retired() {
+            return false;
+        }
+        let engine = guest.engine;
+        let is_full = self.ready_by_engine[engine] >= self.ready_max.by_engine[engine];
+        // Where memory is tight, as many are kept as there are.
+        let has_room = self.ready < self.ready_max.all && !self.memory.is_tight();
+        if self.ready == 0 || (has_room && !is_full) {
+            return true;
+        }
+        self.contests += 1;
+        let worth = self.worth(guest.id, 1);
+        let samples = (0..SAMPLES as u64).map(|sample| self.sample(sample));
+        // What is full is an engine, and only its own instances make room in it.
+        let samples = samples.filter(|id| !is_full || self.by_guest[*id].is_on(engine));
+        let Some((least, id)) = samples.map(|id| (self.worth(id, 0), id)).min() else {
+            return false;
+        };
+        // A little more is chance, and a change costs more than it brings.
+        if least + least / 4 >= worth && id != guest.id {
+            return false;
+        }
+        self.drop_one(id);
+        true
+    }
+
+    fn counts(&self) -> &metrics::Instances {
+        &self.schedule.reasons().instances
+    }
+
+    /// A stocked guest, taken by chance: the count, scattered by a multiplicative hash (Knuth,
+    /// The Art of Computer Programming, 6.4).
+    fn sample(&self, sample: u64) -> usize {
+        let scattered =
+            (self.contests * SAMPLES as u64 + sample).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.stocked[(scattered >> 32) as usize % self.stocked.len()]
+    }
+
+    /// What one of a guest's ready instances, with so many more, is worth: its share of the
+    /// guest's uses.
+    fn worth(&self, id: usize, more: usize) -> u64 {
+        let Some(shelf) = self.by_guest.get(id) else { return 0 };
+        let uses = u64::from(shelf.uses.count(self.contests)) << 8;
+        uses / (shelf.ready.len() + more).max(1) as u64
+    }
+
+    pub fn put(&mut self, instance: Instance) {
+        if !self.make_room(instance.guest()) {
+            self.counts().unwanted.add(1);
+            return self.drop_soon(instance);
+        }
+        let (id, engine) = (instance.guest().id, instance.guest().engine);
+        let place = self.stocked.len();
+        let shelf = self.shelf(id);
+        shelf.ready.push(instance);
+        if shelf.ready.len() == 1 {
+            shelf.place = place;
+            self.stocked.push(id);
+        }
+        self.ready += 1;
+        self.ready_by_engine[engine] += 1;
+    }
+
+    /// Counts an instance that is no longer among the ready ones.
+    fn count_out(&mut self, instance: &Instance) {
+        self.ready -= 1;
+        self.ready_by_engine[instance.guest().engine] -= 1;
+    }
+
+    /// Drops an instance, or leaves that to others where it takes a while.
+    fn drop_soon(&mut self, instance: Instance) {
+        if instance.is_slow_to_drop() {
+            self.waste.push(instance);
+        }
+    }
+
+    /// Drops one instance of a guest that is stocked.
+    fn drop_one(&mut self, id: usize) {
+        if let Some(instance) = self.by_guest[id].ready.pop() {
+            self.counts().evicted.add(1);
+            self.count_out(&instance);
+            self.drop_soon(instance);
+        }
+        if self.by_guest[id].ready.is_empty() {
+            self.unlist(id);
+        }
+    }
+
+    pub fn sweep(&mut self) {
+        let dropped = self.drop_where(|instance| instance.guest().is_retired());
+        self.counts().retired.add(dropped);
+    }
+
+    /// Has what is ready of the guests of one engine dropped.
+    pub fn clear_engine(&mut self, engine: usize) {
+        let dropped = self.drop_where(|instance| instance.guest().engine == engine);
+        self.counts().relieved.add(dropped);
+    }
+
+    /// Has those dropped of which this is true. How many they are.
+    fn drop_where(&mut self, is_dropped: impl Fn(&Instance) -> bool) -> u64 {
+        let before = self.ready;
+        for id in self.stocked.clone() {
+            let ready = std::mem::take(&mut self.by_guest[id].ready);
+            let (dropped, kept): (Vec<Instance>, _) = ready.into_iter().partition(&is_dropped);
+            self.by_guest[id].ready = kept;
+            dropped.iter().for_each(|instance| self.count_out(instance));
+            self.waste.extend(dropped);
+            if self.by_guest[id].ready.is_empty() {
+                self.unlist(id);
+            }
+        }
+        (before - self.ready) as u64
+    }
+
+    /// Has what is ready dropped, and takes out what handles several requests.
+    pub fn clear(&mut self) -> Vec<Rc<Resident>> {
+        for id in self.stocked.drain(..) {
+            self.waste.append(&mut self.by_guest[id].ready);
+        }
+        self.counts().relieved.add(self.ready as u64);
+        self.ready = 0;
+        self.ready_by_engine = [0; ENGINES];
+        self.residents_of_all()
+    }
+
+    /// Takes out what handles several requests.
+    pub fn residents_of_all(&mut self) -> Vec<Rc<Resident>> {
+        self.by_guest.iter_mut().flat_map(|shelf| std::mem::take(&mut shelf.residents)).collect()
+    }
+
+    /// Instances of a guest that handle several requests.
+    pub fn residents(&mut self, guest: &Arc<Guest>) -> &mut Vec<Rc<Resident>> {
+        &mut self.shelf(guest.id).residents
+    }
+}

@@ -1,0 +1,384 @@
+//! The compile cache: finished machine code on disk, so that a second start compiles nothing.
+//!
+//! Owns the folder, the keys and the check of what is read back. An entry is native code, so the
+//! folder must belong to this user alone, and nothing is ever read from the handler folder.
+#![allow(unsafe_code, reason = "wasmtime's deserialize trusts its input; see `code`")]
+
+use std::fs::{self, DirBuilder};
+use std::hash::{Hash, Hasher};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use guesthouse_module::records::Size;
+use guesthouse_module::reset::PROOF_VERSION;
+use serde::{Deserialize, Serialize};
+use wasmtime::component::Component;
+use wasmtime::{Engine, Module};
+
+use crate::file::{self, Unread};
+use crate::grants::Grants;
+use crate::guest::engine::class::Class;
+use crate::guest::engine::failure::{Cause, Failure};
+use crate::guest::engine::form::Form;
+use crate::guest::engine::resources::is_shortage;
+
+/// Changes whenever the meaning of an entry changes.
+const FORMAT: &str = "guesthouse-cache-15";
+/// Bytes of the checksum at the head of an entry, and of the length behind it.
+const SUM_BYTES: usize = 32;
+const LEN_BYTES: usize = 4;
+/// What an entry may have: more than any code with its facts.
+const ENTRY_BYTES_MAX: u64 = 2 << 30;
+
+/// A folder of compiled guests.
+pub struct Cache {
+    dir: PathBuf,
+    serial: AtomicU64,
+    /// Tells this process from an earlier one with its number: nanoseconds since 1970.
+    born: u128,
+}
+
+/// What a guest is, with the exports by which the one module of a component is called: the handler,
+/// and of 0.3 what is told the news.
+pub type Kind = Form<(), (), (), String, (String, String)>;
+
+/// What start-up code has read of its guest's grants, so that its snapshot depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Reads {
+    /// Environment variables.
+    pub env: bool,
+    /// How much memory it may have: it was told that it cannot have more.
+    pub memory: bool,
+}
+
+impl Reads {
+    /// Whether the snapshot is the same for everyone.
+    pub fn is_nothing(self) -> bool {
+        self == Reads::default()
+    }
+
+    /// What either has read.
+    pub fn or(self, other: Reads) -> Reads {
+        Reads { env: self.env || other.env, memory: self.memory || other.memory }
+    }
+}
+
+/// What loading a guest has found out, beside its code.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Facts {
+    pub kind: Kind,
+    pub class: Class,
+    /// Bytes of all its memories as they begin.
+    pub memory_bytes: u64,
+    /// Bytes that the engine keeps for each instance (`guesthouse_module::records`).
+    pub record_bytes: usize,
+    /// Bytes that it keeps once of what it has decoded, beside the code.
+    pub decoded_bytes: usize,
+    /// Slots of its engine that each instance takes.
+    pub slots: usize,
+    /// Memories of which an image may be mapped.
+    pub images: usize,
+    /// Bytes of the images of its memories, which are in the code and, where they are mapped, once
+    /// more in files of their own.
+    pub image_bytes: u64,
+    /// Features that the start-up code enabled.
+    pub features: u32,
+    /// Whether start-up code runs in each fresh instance, and why its result is not kept.
+    pub startup_each: Option<String>,
+    /// The exports that run once before the first request, in their order.
+    pub startup_functions: Vec<String>,
+    /// What the start-up code has read of the guest's grants, where its result is kept.
+    pub startup_reads: Reads,
+    /// Mutable globals that are exported for resets; `None` if instances cannot be reset.
+    pub reset_globals: Option<usize>,
+}
+
+impl Facts {
+    /// Those of a guest without start-up code, whose instances cannot be reset.
+    pub fn new(kind: Kind, class: Class, memory_bytes: u64) -> Self {
+        Facts {
+            kind,
+            class,
+            memory_bytes,
+            record_bytes: 0,
+            decoded_bytes: 0,
+            slots: 1,
+            images: 0,
+            image_bytes: 0,
+            features: 0,
+            startup_each: None,
+            startup_functions: Vec::new(),
+            startup_reads: Reads::default(),
+            reset_globals: None,
+        }
+    }
+
+    /// Takes down what the code takes beside itself, as it is compiled.
+    pub fn note(&mut self, size: &Size) {
+        (self.record_bytes, self.decoded_bytes) = (size.bytes, size.decoded_bytes);
+        (self.slots, self.images) = (size.slots(), size.images);
+        self.image_bytes = size.image_bytes;
+    }
+}
+
+/// Names one entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Key(blake3::Hash);
+
+/// Feeds what wasmtime says about its settings into a digest.
+struct Digest(blake3::Hasher);
+
+impl Hasher for Digest {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        0
+    }
+}
+
+impl Key {
+    /// The key of a file's contents, with everything else that all code depends on.
+    pub fn new(bytes: &[u8], is_text: bool, engines: &[&Engine]) -> Self {
+        let mut digest = Digest(blake3::Hasher::new());
+        digest.write(FORMAT.as_bytes());
+        digest.write(env!("CARGO_PKG_VERSION").as_bytes());
+        digest.write(&PROOF_VERSION.to_le_bytes());
+        for engine in engines {
+            engine.precompile_compatibility_hash().hash(&mut digest);
+        }
+        digest.write(&[u8::from(is_text)]);
+        digest.write(bytes);
+        Key(digest.0.finalize())
+    }
+
+    /// The key of the code for a guest whose start-up code has read so much of its grants.
+    fn having_read(&self, reads: Reads, grants: &Grants) -> Self {
+        let mut digest = Digest(blake3::Hasher::new());
+        digest.write(self.0.as_bytes());
+        let env = reads.env.then_some(&grants.variables.env);
+        let memory_bytes_max = reads.memory.then_some(grants.limits.memory_bytes_max);
+        (env, memory_bytes_max).hash(&mut digest);
+        Key(digest.0.finalize())
+    }
+
+    /// The checksum of an entry's parts. The key is in it, so that no entry passes for another.
+    fn sum(&self, parts: &[&[u8]]) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(self.0.as_bytes());
+        for part in parts {
+            hasher.update(part);
+        }
+        hasher.finalize()
+    }
+}
+
+impl Cache {
+    /// Opens the folder, making it if need be.
+    ///
+    /// # Errors
+    /// A sentence, where the folder cannot be made or others could write to it.
+    pub fn open(dir: &Path) -> Result<Self, String> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|error| format!("could not make the folder {}: {error}", dir.display()))?;
+        let about = fs::metadata(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let user = rustix::process::geteuid().as_raw();
+        if about.uid() != user || about.mode() & 0o077 != 0 {
+            return Err(format!(
+                "{} must belong to this user alone (mode 0700), because it holds native code: \
+                 chmod 700 it, or name another with --cache-dir",
+                dir.display()
+            ));
+        }
+        forget_unfinished(dir);
+        let born = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+        Ok(Cache { dir: dir.to_owned(), serial: AtomicU64::new(0), born })
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        self.dir.join(key.0.to_hex().as_str())
+    }
+
+    /// The entry for a file's contents and a guest of these grants; where there is none or it is
+    /// damaged, what start-up code may have read of them. `take` takes memory for its bytes before
+    /// they are read.
+    ///
+    /// # Errors
+    /// That of `take`, or the kernel is short of what it takes to read it.
+    pub fn get(
+        &self,
+        key: &Key,
+        grants: &Grants,
+        take: &mut dyn FnMut(u64) -> Result<(), Failure>,
+    ) -> Result<Result<(Facts, Artifact), Reads>, Failure> {
+        let Some((facts, artifact)) = self.entry(key, take)? else {
+            return Ok(Err(Reads::default()));
+        };
+        let reads = facts.startup_reads;
+        let entry = if reads.is_nothing() {
+            Some((facts, artifact))
+        } else {
+            self.entry(&key.having_read(reads, grants), take)?
+        };
+        Ok(match entry {
+            Some((facts, _)) if facts.memory_bytes > grants.limits.memory_bytes_max as u64 => {
+                // It is of a guest that may have more.
+                Err(Reads { memory: true, ..reads })
+            }
+            entry => entry.ok_or(reads),
+        })
+    }
+
+    fn entry(
+        &self,
+        key: &Key,
+        take: &mut dyn FnMut(u64) -> Result<(), Failure>,
+    ) -> Result<Option<(Facts, Artifact)>, Failure> {
+        let path = self.path(key);
+        let Ok(about) = fs::metadata(&path) else { return Ok(None) };
+        let len = about.len().min(ENTRY_BYTES_MAX);
+        match take(len) {
+            // That is no word on its file: it may be damaged.
+            Err(failure) if failure.cause == Cause::File => return Ok(None),
+            taken => taken?,
+        }
+        match file::read(&path, len) {
+            Ok(entry) => Ok(read_entry(key, entry)),
+            Err(Unread::Io(error)) if is_shortage(&error) => {
+                Err(Failure::of_process("no compiled code", &error))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Keeps an entry for a guest of these grants. Where its start-up code has read some of them,
+    /// the entry for its contents says so and has no code.
+    ///
+    /// # Errors
+    /// A sentence; the guest works without.
+    pub fn put(
+        &self,
+        key: &Key,
+        grants: &Grants,
+        facts: &Facts,
+        code: &[u8],
+    ) -> Result<(), String> {
+        if facts.startup_reads.is_nothing() {
+            return self.write(key, facts, code);
+        }
+        self.write(&key.having_read(facts.startup_reads, grants), facts, code)?;
+        self.write(key, facts, &[])
+    }
+
+    /// Writes an entry. It appears whole or not at all.
+    fn write(&self, key: &Key, facts: &Facts, code: &[u8]) -> Result<(), String> {
+        let facts = serde_json::to_vec(facts).map_err(|error| error.to_string())?;
+        // Not put together, which would take the code's memory once more.
+        let parts: [&[u8]; 3] = [&(facts.len() as u32).to_le_bytes(), &facts, code];
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let temp = self.dir.join(format!(".{}-{}-{serial}.tmp", std::process::id(), self.born));
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temp)
+            .and_then(|mut file| {
+                file.write_all(key.sum(&parts).as_bytes())?;
+                parts.into_iter().try_for_each(|part| file.write_all(part))
+            })
+            .and_then(|()| fs::rename(&temp, self.path(key)));
+        written.map_err(|error| {
+            // What is left of a failed write is of no use; that it may stay behind is harmless.
+            drop(fs::remove_file(&temp));
+            format!("could not write to the cache {}: {error}", self.dir.display())
+        })
+    }
+}
+
+/// What is in an entry; `None` where it is damaged.
+fn read_entry(key: &Key, entry: Vec<u8>) -> Option<(Facts, Artifact)> {
+    let (sum, rest) = entry.split_at_checked(SUM_BYTES)?;
+    if key.sum(&[rest]).as_bytes() != sum {
+        tracing::warn!("cache entry {} is damaged and is made anew", key.0.to_hex());
+        return None;
+    }
+    let (len, rest) = rest.split_at_checked(LEN_BYTES)?;
+    let len = u32::from_le_bytes(len.try_into().ok()?) as usize;
+    let facts = serde_json::from_slice(rest.get(..len)?).ok()?;
+    Some((facts, Artifact { start: SUM_BYTES + LEN_BYTES + len, entry }))
+}
+
+/// Removes what a host that was killed was writing. One that is at it now takes no hour.
+fn forget_unfinished(dir: &Path) {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let is_temporary = entry.path().extension().is_some_and(|ending| ending == "tmp");
+        let modified = entry.metadata().and_then(|about| about.modified());
+        let is_old = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > HOUR));
+        if is_temporary && is_old {
+            // That it may stay is harmless.
+            drop(fs::remove_file(entry.path()));
+        }
+    }
+}
+
+/// Machine code as it can be linked, with the names of the exports that are in the facts.
+pub type Code = Form<Module, Component, Component, (Module, String), (Module, (String, String))>;
+
+impl Code {
+    /// Bytes that it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let image = match self {
+            Form::Core(module) | Form::Flat02((module, _)) | Form::Flat03((module, _)) => {
+                module.image_range()
+            }
+            Form::Whole02(component) | Form::Whole03(component) => component.image_range(),
+        };
+        image.end as usize - image.start as usize
+    }
+}
+
+/// Machine code that this host compiled, now or before.
+pub struct Artifact {
+    entry: Vec<u8>,
+    start: usize,
+}
+
+impl Artifact {
+    /// Code that was compiled just now.
+    pub fn compiled(code: Vec<u8>) -> Self {
+        Artifact { entry: code, start: 0 }
+    }
+
+    /// The code as it is kept.
+    pub fn bytes(&self) -> &[u8] {
+        &self.entry[self.start..]
+    }
+
+    /// What can be linked.
+    ///
+    /// # Errors
+    /// Where it is of another version or other settings.
+    pub fn code(&self, kind: &Kind, engine: &Engine) -> wasmtime::Result<Code> {
+        let bytes = self.bytes();
+        // SAFETY: the bytes come from `precompile_module` or `precompile_component` of this
+        // program, or from an entry whose checksum held in a folder that nobody else can write to.
+        let (module, component) = unsafe {
+            (|| Module::deserialize(engine, bytes), || Component::deserialize(engine, bytes))
+        };
+        Ok(match kind {
+            Form::Core(()) => Form::Core(module()?),
+            Form::Whole02(()) => Form::Whole02(component()?),
+            Form::Whole03(()) => Form::Whole03(component()?),
+            Form::Flat02(handle) => Form::Flat02((module()?, handle.clone())),
+            Form::Flat03(exports) => Form::Flat03((module()?, exports.clone())),
+        })
+    }
+}

@@ -1,0 +1,109 @@
+//! What `guesthouse check` says of a file: what it is, what it imports, and whether it would run.
+//!
+//! Owns nothing but the order of the findings; the judgement is the loader's own.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use guesthouse_module::{component, sniff, text};
+
+use super::child::{Bounds, Cancel};
+use super::link::Identity;
+use super::loader::{Loader, Settings, Source};
+use crate::config::LogFormat;
+use crate::grants::Grants;
+use crate::guest::engine::budget::Budget;
+use crate::log::escape;
+
+/// The findings about one file. Texts are as they stand in the file, so escape them for a terminal.
+pub struct Report {
+    pub kind: String,
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+    pub notes: Vec<String>,
+    /// Whether it would be served, or why not.
+    pub verdict: Result<(), String>,
+}
+
+impl Report {
+    fn failed(kind: &str, reason: String) -> Self {
+        let (imports, exports, notes) = Default::default();
+        Report { kind: kind.into(), imports, exports, notes, verdict: Err(reason) }
+    }
+}
+
+/// Checks a file by doing all that serving it would do, short of a request.
+pub fn inspect(path: &Path, grants: &Arc<Grants>) -> Report {
+    let source = Source::read(path);
+    let source = source.map_err(|failure| failure.reason);
+    let wasm = source.as_ref().map_err(Clone::clone).and_then(|source| match source.is_text {
+        true => text::binary(&source.bytes, escape),
+        false => Ok(source.bytes.clone()),
+    });
+    let (source, wasm) = match (source, wasm) {
+        (Ok(source), Ok(wasm)) => (source, wasm),
+        (Err(reason), _) | (_, Err(reason)) => return Report::failed("unknown", reason),
+    };
+    let mut report = match describe(&wasm) {
+        Ok(report) => report,
+        Err(reason) => {
+            let head = wasm.first_chunk().map_or("unknown", sniff::kind);
+            let kind = if head == "component" { "component" } else { "not a handler" };
+            return Report::failed(kind, reason);
+        }
+    };
+    let settings = Settings {
+        memory_bytes_max: grants.limits.memory_bytes_max,
+        workers: 1,
+        memory: Budget::unlimited(),
+        mappings_max: None,
+        cache_dir: None,
+        log: LogFormat::Text,
+    };
+    let loaded = Loader::new(&settings).map_err(|error| format!("{error:#}")).and_then(|loader| {
+        let name = &*path.to_string_lossy();
+        let key = loader.key(&source);
+        let whose = Identity { id: 0, name, grants };
+        let mut bounds = Bounds { cancel: &Cancel::default(), take: &mut |_| Ok(()) };
+        loader.load(&source, key, &whose, &mut bounds).map_err(|failure| failure.reason)
+    });
+    match loaded {
+        Ok(loaded) => {
+            report.kind = loaded.guest.code.describe().into();
+            report.notes.push(loaded.guest.startup_note());
+        }
+        Err(reason) => report.verdict = Err(reason),
+    }
+    report
+}
+
+/// What a module or component says about itself.
+fn describe(wasm: &[u8]) -> Result<Report, String> {
+    if sniff::is_component(wasm) {
+        let about = component::read(wasm)?;
+        return Ok(Report {
+            kind: "component".into(),
+            notes: vec![sizes(about.memory_bytes, about.data_bytes)],
+            imports: about.imports,
+            exports: about.exports,
+            verdict: Ok(()),
+        });
+    }
+    let about = sniff::read(wasm)?;
+    let import = |it: &sniff::Import| format!("{}::{} {}", it.module, it.name, it.ty);
+    Ok(Report {
+        kind: "core module".into(),
+        imports: about.imports.iter().map(import).collect(),
+        exports: about.exports.iter().map(|it| format!("{} {}", it.name, it.ty)).collect(),
+        notes: vec![sizes(about.memory_bytes, about.data_bytes)],
+        verdict: Ok(()),
+    })
+}
+
+fn sizes(memory_bytes: u64, data_bytes: usize) -> String {
+    format!(
+        "{} KiB of memory to begin with, {} KiB of data",
+        memory_bytes >> 10,
+        data_bytes.div_ceil(1024)
+    )
+}

@@ -1,0 +1,80 @@
+//! The environment as start-up code finds it while a snapshot is made: WASI's two functions, which
+//! take note that they were called.
+//!
+//! A snapshot has what was read in it, so it is for guests of the same environment alone.
+
+use wasmtime::{Caller, Extern, Linker, Result};
+
+use crate::guest::core::Call;
+
+const MODULE: &str = "wasi_snapshot_preview1";
+
+/// No error, as WASI preview 1 counts them (`errno` in its `typenames.witx`).
+const SUCCESS: i32 = 0;
+
+/// Replaces the functions of a linker that tell of the environment.
+pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
+    linker.allow_shadowing(true);
+    linker.func_wrap(MODULE, "environ_sizes_get", sizes)?;
+    linker.func_wrap(MODULE, "environ_get", get)?;
+    Ok(())
+}
+
+/// Tells how many variables there are, and how many bytes they take.
+fn sizes(caller: Caller<'_, Call>, count_at: u32, bytes_at: u32) -> Result<i32> {
+    check_aligned([count_at, bytes_at])?;
+    let (texts, caller) = read(caller);
+    let bytes = texts.iter().map(Vec::len).sum::<usize>();
+    let numbers = [(count_at, texts.len() as u32), (bytes_at, bytes as u32)];
+    write(caller, numbers.map(|(at, number)| (at, number.to_le_bytes().to_vec())))
+}
+
+/// Writes the variables one behind the other from `texts_at` on, and from `list_at` on where each
+/// begins.
+fn get(caller: Caller<'_, Call>, list_at: u32, texts_at: u32) -> Result<i32> {
+    check_aligned([list_at])?;
+    let (texts, caller) = read(caller);
+    let mut written = Vec::with_capacity(2 * texts.len());
+    let (mut list_at, mut text_at) = (list_at, texts_at);
+    for text in texts {
+        written.push((list_at, text_at.to_le_bytes().to_vec()));
+        list_at = list_at.saturating_add(4);
+        let len = text.len() as u32;
+        written.push((text_at, text));
+        text_at = text_at.saturating_add(len);
+    }
+    write(caller, written)
+}
+
+/// The variables as `NAME=value` with a NUL behind each. Takes note that they are read.
+fn read(mut caller: Caller<'_, Call>) -> (Vec<Vec<u8>>, Caller<'_, Call>) {
+    let call = caller.data_mut();
+    call.reads_env = true;
+    let env = &call.limiter.about.grants.variables.env;
+    let texts = env.iter().map(|(name, value)| format!("{name}={value}\0").into_bytes()).collect();
+    (texts, caller)
+}
+
+/// WASI traps where numbers are not where they may be.
+fn check_aligned<const N: usize>(all: [u32; N]) -> Result<()> {
+    if all.iter().all(|at| at.is_multiple_of(4)) {
+        return Ok(());
+    }
+    Err(wasmtime::Error::msg("a pointer that is not aligned to 4"))
+}
+
+/// Writes all of this to the guest's memory.
+///
+/// # Errors
+/// A trap, as of WASI: not all of it is in the memory.
+fn write(
+    mut caller: Caller<'_, Call>,
+    all: impl IntoIterator<Item = (u32, Vec<u8>)>,
+) -> Result<i32> {
+    let memory = caller.get_export("memory").and_then(Extern::into_memory);
+    let memory = memory.ok_or_else(|| wasmtime::Error::msg("there is no memory"))?;
+    for (at, bytes) in all {
+        memory.write(&mut caller, at as usize, &bytes)?;
+    }
+    Ok(SUCCESS)
+}

@@ -1,4 +1,4 @@
 //! The instances of one worker that are ready.
 
 pub mod pool;
-pub mod shelves;
+pub mod ready;

@@ -1,7 +1,7 @@
 //! What a worker counts of each handler, by its id.
 //!
-//! Owns whose counts they are: an id is another handler's once its own is gone, and what was counted
-//! of that goes with it.
+//! Owns whose counts they are: an id is another handler's once its own is gone, and what was
+//! counted of that goes with it.
 
 use std::cell::RefCell;
 use std::rc::Rc;

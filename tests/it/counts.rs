@@ -146,7 +146,9 @@ fn a_handler_that_comes_later_is_counted_anew() {
 /// when one was given up; and never for nothing.
 #[test]
 fn the_end_of_an_instance_for_several_requests_is_counted() {
-    let host = component_03::start(&["--workers", "1", "--isolation", "reuse"]);
+    // In the slow lane it would take no more requests, on a machine that is busy.
+    let flags = ["--workers", "1", "--isolation", "reuse", "--slow-priority", "off"];
+    let host = component_03::start(&flags);
     let ask = |times: u32| (0..times).for_each(|_| drop(host.get("/probe/count")));
     ask(1);
     host.status_when("idle", PATIENCE, |status| status.instances("idle") == 1);

@@ -2,11 +2,11 @@
 
 use std::any::Any;
 
+use super::component::ComponentCall;
 use super::context::{Context, Home};
-use super::departure;
-use super::resident::Seat;
+use super::response;
+use super::shared::Seat;
 use super::terms::Terms;
-use super::visit::Visit;
 use crate::guest::engine::form::Form;
 use crate::guest::instance::sandbox::Instance;
 use crate::message::{Reject, Request, Response};
@@ -33,21 +33,25 @@ pub async fn call<P: Home + 'static>(
         let Context { pool, started, waited, .. } = *context;
         Terms { pool: pool.clone(), started, waited, keep }
     };
-    let visit = match checkout {
+    let call = match checkout {
         Checkout::Instance(Form::Core(instance)) => {
             let _place = place;
             return super::core::call(instance, request, context).await;
         }
         Checkout::Instance(Form::Whole02(instance)) => {
-            Visit::begin(instance, request, terms(place))
+            ComponentCall::begin(instance, request, terms(place))
         }
         Checkout::Instance(Form::Whole03(instance)) => {
-            Visit::begin(instance, request, terms(place))
+            ComponentCall::begin(instance, request, terms(place))
         }
-        Checkout::Instance(Form::Flat02(instance)) => Visit::begin(instance, request, terms(place)),
-        Checkout::Instance(Form::Flat03(instance)) => Visit::begin(instance, request, terms(place)),
-        Checkout::Seat(seat) => Visit::join(seat, request, terms(place)),
+        Checkout::Instance(Form::Flat02(instance)) => {
+            ComponentCall::begin(instance, request, terms(place))
+        }
+        Checkout::Instance(Form::Flat03(instance)) => {
+            ComponentCall::begin(instance, request, terms(place))
+        }
+        Checkout::Seat(seat) => ComponentCall::join(seat, request, terms(place)),
     };
     // Its future is large, and idle connections have room for this one.
-    Box::pin(departure::response(visit?, context.deadline)).await
+    Box::pin(response::response(call?, context.deadline)).await
 }

@@ -7,7 +7,7 @@ use crate::guest::engine::budget::Budget;
 use crate::guest::engine::form::Form;
 use crate::guest::instance::core::{Answer, CoreInstance};
 use crate::guest::schedule::{Meter, Schedule};
-use crate::guest::services::kept::Kept;
+use crate::guest::services::buffer::Buffer;
 use crate::message::{Reject, Response, ResponseBody};
 
 /// Sends a request on that a guest did not answer (`next`), and lets the guest see the answer.
@@ -100,7 +100,7 @@ async fn buffer(
     meter: &mut Meter<'_>,
 ) -> Result<Response, Reject> {
     let ResponseBody::Stream(mut stream) = response.body else { return Ok(response) };
-    let (mut kept, mut trailers) = (Kept::default(), None);
+    let (mut kept, mut trailers) = (Buffer::default(), None);
     let collect = async {
         while let Some(frame) = http_body_util::BodyExt::frame(&mut stream).await {
             match frame.map_err(|_| Reject::UpstreamFailed)?.into_data() {

@@ -14,8 +14,8 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 
 use crate::guest::engine::about::About;
 use crate::guest::engine::limiter::{Limiter, Parts};
+use crate::guest::services::buffer::Buffer;
 use crate::guest::services::held::Held;
-use crate::guest::services::kept::Kept;
 use crate::guest::services::log::{LogSink, SharedSink};
 use crate::message::{Reject, Request, RequestBody};
 
@@ -62,9 +62,9 @@ pub enum Phase {
 pub struct Exchange {
     pub request: Box<Request>,
     /// The request's body as far as it has been kept (`BUFFER_REQUEST`).
-    pub request_kept: Kept,
+    pub request_buffer: Buffer,
     /// What the guest wrote as the request's body for the next handler.
-    pub request_written: Option<Kept>,
+    pub request_written: Option<Buffer>,
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Outgoing,
@@ -82,7 +82,7 @@ pub struct Exchange {
 #[derive(Default)]
 pub struct Outgoing {
     /// What the guest wrote. It replaces what the next handler sent.
-    pub written: Option<Kept>,
+    pub written: Option<Buffer>,
     /// The next handler's, for `read_body`.
     pub buffered: Bytes,
     /// How much of it `read_body` has handed out.
@@ -94,7 +94,7 @@ impl Exchange {
         let fields_before = [request.headers.len(), headers.len()];
         Exchange {
             request,
-            request_kept: Kept::default(),
+            request_buffer: Buffer::default(),
             request_written: None,
             status: StatusCode::OK,
             headers,
@@ -120,7 +120,7 @@ impl Exchange {
         if let Some(written) = self.request_written.take() {
             self.request.headers.remove(http::header::CONTENT_LENGTH);
             self.request.body = RequestBody::full(written.into_bytes());
-        } else if !self.request_kept.is_empty() {
+        } else if !self.request_buffer.is_empty() {
             loop {
                 let more = self.request.body.read(usize::MAX).await?;
                 if more.is_empty() {
@@ -128,7 +128,7 @@ impl Exchange {
                 }
                 self.keep(about, &more)?;
             }
-            self.request.body = RequestBody::full(self.request_kept.into_bytes());
+            self.request.body = RequestBody::full(self.request_buffer.into_bytes());
         }
         Ok((self.held, self.request, self.headers))
     }
@@ -138,10 +138,10 @@ impl Exchange {
     /// # Errors
     /// [`Reject::BodyTooLarge`], [`Reject::NoMemory`].
     pub fn keep(&mut self, about: &About, read: &[u8]) -> Result<(), Reject> {
-        if (self.request_kept.len() + read.len()) as u64 > about.grants.limits.kept_bytes_max() {
+        if (self.request_buffer.len() + read.len()) as u64 > about.grants.limits.kept_bytes_max() {
             return Err(Reject::BodyTooLarge);
         }
-        self.request_kept.extend(&about.memory, read)
+        self.request_buffer.extend(&about.memory, read)
     }
 }
 

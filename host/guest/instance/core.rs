@@ -16,8 +16,8 @@ use crate::guest::engine::ends::{judge, log_end};
 use crate::guest::engine::reset::{Baseline, RESETS_MAX};
 use crate::guest::schedule::QUANTUM_TICKS;
 use crate::guest::schedule::{Bulky, Meter, Movable, Schedule};
+use crate::guest::services::buffer::Buffer;
 use crate::guest::services::held::Held;
-use crate::guest::services::kept::Kept;
 use crate::message::fields::compact;
 use crate::message::{Reject, Request, Response, ResponseBody};
 
@@ -352,7 +352,7 @@ fn respond(exchange: Exchange) -> Response {
         trailers.as_deref_mut().into_iter().for_each(compact);
         held.discard(request.headers);
     }
-    let bytes = body.written.map_or(body.buffered, Kept::into_bytes);
+    let bytes = body.written.map_or(body.buffered, Buffer::into_bytes);
     let body = match trailers {
         None => ResponseBody::Full(bytes),
         Some(trailers) => ResponseBody::Trailed(bytes, trailers),

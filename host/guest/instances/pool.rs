@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::shelves::Shelves;
+use super::ready::ReadyInstances;
 use crate::grants::Isolation;
 use crate::guest::call::checkout::Checkout;
 use crate::guest::call::context::Home;
-use crate::guest::call::resident::{Resident, Seat};
+use crate::guest::call::shared::{Seat, SharedInstance};
 use crate::guest::component::Concurrent;
 use crate::guest::engine::allocator;
 use crate::guest::engine::budget::Budget;
@@ -42,7 +42,7 @@ const QUICK_BYTES: usize = 256 << 10;
 
 /// The pools of all guests on one worker.
 pub struct Pool {
-    shelves: RefCell<Shelves>,
+    ready: RefCell<ReadyInstances>,
     /// Instances that have done their work and wait to be renewed.
     retired: RefCell<Vec<Instance>>,
     schedule: Rc<Schedule>,
@@ -66,7 +66,7 @@ impl Pool {
         work: Rc<Notify>,
     ) -> Self {
         Pool {
-            shelves: RefCell::new(Shelves::new(ready_max, memory.clone(), schedule.clone())),
+            ready: RefCell::new(ReadyInstances::new(ready_max, memory.clone(), schedule.clone())),
             retired: RefCell::default(),
             schedule,
             door,
@@ -84,7 +84,7 @@ impl Pool {
 
     /// Instances that are ready, and waiting to be renewed.
     pub fn held(&self) -> (usize, usize) {
-        (self.shelves.borrow().ready, self.retired.borrow().len())
+        (self.ready.borrow().ready, self.retired.borrow().len())
     }
 
     /// What a request to a guest can be handled in, if that is ready: a place in an instance that
@@ -116,19 +116,19 @@ impl Pool {
     /// A place in an instance that handles several requests, if there is one.
     fn seat(&self, guest: &Arc<Guest>) -> Option<Seat> {
         self.schedule.count(guest.id, &guest.about);
-        let residents = {
-            let mut shelves = self.shelves.borrow_mut();
-            let residents = shelves.residents(guest);
-            residents.retain(|resident| {
-                let is_current = Arc::ptr_eq(resident.guest(), guest);
+        let shared = {
+            let mut ready = self.ready.borrow_mut();
+            let shared = ready.shared(guest);
+            shared.retain(|instance| {
+                let is_current = Arc::ptr_eq(instance.guest(), guest);
                 if !is_current {
-                    resident.retire();
+                    instance.retire();
                 }
-                is_current && resident.is_open()
+                is_current && instance.is_open()
             });
-            residents.clone()
+            shared.clone()
         };
-        residents.iter().find_map(Resident::seat)
+        shared.iter().find_map(SharedInstance::seat)
     }
 
     /// Has an instance handle several requests, and gives the first place in it.
@@ -136,22 +136,22 @@ impl Pool {
     where
         Instance: From<Box<ComponentInstance<R>>>,
     {
-        let resident = Resident::start(instance, &**self);
-        let seat = resident.seat().expect("one that has just begun has a place");
-        self.shelves.borrow_mut().residents(resident.guest()).push(resident.clone());
+        let instance = SharedInstance::start(instance, &**self);
+        let seat = instance.seat().expect("one that has just begun has a place");
+        self.ready.borrow_mut().shared(instance.guest()).push(instance.clone());
         let pool = self.clone();
         tokio::task::spawn_local(async move {
-            resident.drive().await;
-            pool.forget(&resident);
+            instance.drive().await;
+            pool.forget(&instance);
         });
         seat
     }
 
     /// Says that an instance for several requests has ended.
-    fn forget(&self, resident: &Rc<Resident>) {
-        let mut shelves = self.shelves.borrow_mut();
-        let residents = &mut shelves.shelf(resident.guest().id).residents;
-        residents.retain(|other| !Rc::ptr_eq(other, resident));
+    fn forget(&self, instance: &Rc<SharedInstance>) {
+        let mut ready = self.ready.borrow_mut();
+        let shared = &mut ready.of_guest(instance.guest().id).shared;
+        shared.retain(|other| !Rc::ptr_eq(other, instance));
     }
 
     /// A ready instance, if there is one. Else one that was used a moment ago and is reset now,
@@ -159,7 +159,7 @@ impl Pool {
     /// before there is time to renew them.
     pub fn take(&self, guest: &Arc<Guest>) -> Option<Instance> {
         self.schedule.count(guest.id, &guest.about);
-        let ready = self.shelves.borrow_mut().take(guest);
+        let ready = self.ready.borrow_mut().take(guest);
         ready.or_else(|| self.reset_one(guest))
     }
 
@@ -175,13 +175,13 @@ impl Pool {
             let at = latest.find(|at| can_be_reset(&retired[*at]))?;
             retired.swap_remove(at)
         };
-        let is_warm = self.shelves.borrow().is_warm(guest.id);
+        let is_warm = self.ready.borrow().is_warm(guest.id);
         instance.reset(is_warm).ok().inspect(|_| self.counts().reset.add(1))
     }
 
     /// Has the ready instances dropped of guests that are served no more.
     pub fn sweep(&self) {
-        self.shelves.borrow_mut().sweep();
+        self.ready.borrow_mut().sweep();
         self.work.notify_one();
     }
 
@@ -189,8 +189,10 @@ impl Pool {
     fn clean(&self, until: Instant) -> bool {
         let _running = self.schedule.pulse().begin();
         loop {
-            // Not while the shelves are borrowed: it is the end of a guest.
-            let Some(instance) = ({ self.shelves.borrow_mut().waste.pop() }) else { return true };
+            // Not while the ready are borrowed: it is the end of a guest.
+            let Some(instance) = ({ self.ready.borrow_mut().discarded.pop() }) else {
+                return true;
+            };
             self.schedule.dispose(instance);
             if Instant::now() >= until {
                 return false;
@@ -248,9 +250,9 @@ impl Pool {
 
     /// Keeps a ready instance. What gives way to it is dropped later, if that takes a while.
     fn put(&self, instance: Instance) {
-        let mut shelves = self.shelves.borrow_mut();
-        shelves.put(instance);
-        if !shelves.waste.is_empty() {
+        let mut ready = self.ready.borrow_mut();
+        ready.put(instance);
+        if !ready.discarded.is_empty() {
             self.work.notify_one();
         }
     }
@@ -258,7 +260,7 @@ impl Pool {
     /// Resets the instances that have done their work, or makes new ones in their place. Those for
     /// which there is no time now are left. Whether none is.
     pub fn renew(self: &Rc<Self>) -> bool {
-        if !self.shelves.borrow().waste.is_empty() && !self.clean(Instant::now() + RENEW_MAX) {
+        if !self.ready.borrow().discarded.is_empty() && !self.clean(Instant::now() + RENEW_MAX) {
             return false;
         }
         let is_long = self.retired.borrow().len() > RENEWED_AT_ONCE;
@@ -280,13 +282,13 @@ impl Pool {
                 begun = Some(Instant::now());
             }
             let is_warm = {
-                let mut shelves = self.shelves.borrow_mut();
-                if !shelves.make_room(instance.guest()) {
+                let mut ready = self.ready.borrow_mut();
+                if !ready.make_room(instance.guest()) {
                     self.counts().unwanted.add(1);
                     self.schedule.dispose(instance);
                     continue;
                 }
-                shelves.is_warm(instance.guest().id)
+                ready.is_warm(instance.guest().id)
             };
             // Without a reset, the slot is given back before it is asked for again.
             let guest = if instance.is_slow_to_drop() {
@@ -319,7 +321,7 @@ impl Pool {
                 self.put(instance);
             }
         }
-        if !self.shelves.borrow().waste.is_empty() {
+        if !self.ready.borrow().discarded.is_empty() {
             self.work.notify_one();
         }
         true
@@ -334,22 +336,22 @@ impl Pool {
         let is_of_it = |instance: &mut Instance| instance.guest().engine == engine;
         let retired: Vec<Instance> = self.retired.borrow_mut().extract_if(.., is_of_it).collect();
         self.counts().relieved.add(retired.len() as u64);
-        self.shelves.borrow_mut().waste.extend(retired);
-        self.shelves.borrow_mut().clear_engine(engine);
+        self.ready.borrow_mut().discarded.extend(retired);
+        self.ready.borrow_mut().clear_engine(engine);
         self.work.notify_one();
         if engine == CONCURRENT_ENGINE {
-            let residents = self.shelves.borrow_mut().residents_of_all();
-            residents.iter().for_each(|resident| resident.evict());
+            let shared = self.ready.borrow_mut().all_shared();
+            shared.iter().for_each(|instance| instance.evict());
         }
     }
 
     /// Has every instance dropped that is not out.
     pub fn clear(&self) {
         self.counts().relieved.add(self.retired.borrow().len() as u64);
-        self.shelves.borrow_mut().waste.append(&mut self.retired.borrow_mut());
-        let residents = self.shelves.borrow_mut().clear();
+        self.ready.borrow_mut().discarded.append(&mut self.retired.borrow_mut());
+        let shared = self.ready.borrow_mut().clear();
         self.work.notify_one();
-        residents.iter().for_each(|resident| resident.evict());
+        shared.iter().for_each(|instance| instance.evict());
     }
 }
 

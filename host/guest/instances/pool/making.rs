@@ -98,7 +98,7 @@ impl Pool {
     }
 
     fn starts<T>(&self, guest: usize, count: impl FnOnce(&mut u32) -> T) -> T {
-        count(&mut self.shelves.borrow_mut().shelf(guest).starts)
+        count(&mut self.ready.borrow_mut().of_guest(guest).starts)
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use wasmtime_wasi_http::Error;
 
 use super::context::Home;
-use super::resident::Seat;
+use super::shared::Seat;
 use super::terms::{AFTERWARDS_MAX, Broken, Called, Ended, Terms};
 use crate::guest::component::body::{Arriving, Departing, Watch};
 use crate::guest::component::concurrent::Arrival;
@@ -100,7 +100,7 @@ impl Drop for End {
 }
 
 /// A request that a component handles.
-pub struct Visit {
+pub struct ComponentCall {
     call: Call,
     pub(super) end: End,
     head: oneshot::Receiver<Head>,
@@ -114,7 +114,7 @@ pub struct Visit {
     pub(super) method: Method,
 }
 
-impl Visit {
+impl ComponentCall {
     /// Begins a request; [`response`](super::response) is to follow.
     ///
     /// # Errors
@@ -159,7 +159,7 @@ impl Visit {
     /// follow.
     ///
     /// # Errors
-    /// As [`Visit::begin`].
+    /// As [`ComponentCall::begin`].
     pub fn join<K: 'static>(
         mut seat: Seat,
         request: Box<Request>,
@@ -195,7 +195,7 @@ impl Visit {
     ) -> Self {
         let Asked { id, method, watch, progress, flow } = asked;
         let end = End { ended: None, pool };
-        Visit { call, end, head, gone, watch, progress, flow, guest, about, id, method }
+        ComponentCall { call, end, head, gone, watch, progress, flow, guest, about, id, method }
     }
 
     /// Ready with the response's head, or where there will be none.
@@ -277,7 +277,7 @@ impl Visit {
 
     /// Lets the guest go on for a while without its client, if it has not ended.
     pub(super) fn leave(self) {
-        let Visit { call, mut end, guest, .. } = self;
+        let ComponentCall { call, mut end, guest, .. } = self;
         let pool = end.pool.clone();
         match end.ended.take() {
             Some(Ok(instance)) => pool.give_back(instance),

@@ -5,7 +5,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::guest::call::resident::Resident;
+use crate::guest::call::shared::SharedInstance;
 use crate::guest::engine::budget::Budget;
 use crate::guest::engine::slots::{ENGINES, ReadyMax};
 use crate::guest::instance::guest::Guest;
@@ -21,9 +21,9 @@ const SAMPLES: usize = 8;
 const WARM_INTERVAL: u32 = 4 * 16;
 
 /// Ready instances, by guest.
-pub(super) struct Shelves {
+pub(super) struct ReadyInstances {
     /// By guest id.
-    pub by_guest: Vec<Shelf>,
+    pub by_guest: Vec<OfGuest>,
     /// Guests with at least one ready instance.
     stocked: Vec<usize>,
     pub ready: usize,
@@ -36,15 +36,15 @@ pub(super) struct Shelves {
     memory: Budget,
     schedule: Rc<Schedule>,
     /// Instances that are to be dropped, one after the other: to drop many takes long.
-    pub waste: Vec<Instance>,
+    pub discarded: Vec<Instance>,
 }
 
 /// What is kept of one guest.
 #[derive(Default)]
-pub(super) struct Shelf {
+pub(super) struct OfGuest {
     ready: Vec<Instance>,
     /// Instances that handle several requests each.
-    pub residents: Vec<Rc<Resident>>,
+    pub shared: Vec<Rc<SharedInstance>>,
     /// Its place in the list of stocked guests, where it is in it.
     place: usize,
     uses: Uses,
@@ -84,7 +84,7 @@ impl Uses {
     }
 }
 
-impl Shelf {
+impl OfGuest {
     /// Whether its ready instances are of this engine.
     fn is_on(&self, engine: usize) -> bool {
         self.ready.last().is_some_and(|instance| instance.guest().engine == engine)
@@ -97,9 +97,9 @@ impl Shelf {
     }
 }
 
-impl Shelves {
+impl ReadyInstances {
     pub fn new(ready_max: ReadyMax, memory: Budget, schedule: Rc<Schedule>) -> Self {
-        Shelves {
+        ReadyInstances {
             by_guest: Vec::new(),
             stocked: Vec::new(),
             ready: 0,
@@ -109,13 +109,13 @@ impl Shelves {
             contests: 0,
             memory,
             schedule,
-            waste: Vec::new(),
+            discarded: Vec::new(),
         }
     }
 
-    pub fn shelf(&mut self, id: usize) -> &mut Shelf {
+    pub fn of_guest(&mut self, id: usize) -> &mut OfGuest {
         if id >= self.by_guest.len() {
-            self.by_guest.resize_with(id + 1, Shelf::default);
+            self.by_guest.resize_with(id + 1, OfGuest::default);
         }
         &mut self.by_guest[id]
     }
@@ -123,29 +123,29 @@ impl Shelves {
     pub fn take(&mut self, guest: &Arc<Guest>) -> Option<Instance> {
         self.clock += 1;
         let (clock, contests) = (self.clock, self.contests);
-        let shelf = self.shelf(guest.id);
-        shelf.uses.add(contests);
-        shelf.note_use(clock);
-        let instance = shelf.ready.pop()?;
+        let of_guest = self.of_guest(guest.id);
+        of_guest.uses.add(contests);
+        of_guest.note_use(clock);
+        let instance = of_guest.ready.pop()?;
         // A version before this one, or another guest that had the place.
         let outdated = !Arc::ptr_eq(instance.guest(), guest);
-        let dropped = if outdated { std::mem::take(&mut shelf.ready) } else { Vec::new() };
-        if shelf.ready.is_empty() {
+        let dropped = if outdated { std::mem::take(&mut of_guest.ready) } else { Vec::new() };
+        if of_guest.ready.is_empty() {
             self.unlist(guest.id);
         }
         self.count_out(&instance);
         dropped.iter().for_each(|instance| self.count_out(instance));
         if outdated {
             self.counts().retired.add(1 + dropped.len() as u64);
-            self.waste.extend(dropped);
-            self.waste.push(instance);
+            self.discarded.extend(dropped);
+            self.discarded.push(instance);
             return None;
         }
         Some(instance)
     }
 
     pub fn is_warm(&self, id: usize) -> bool {
-        self.by_guest.get(id).is_some_and(|shelf| shelf.interval < WARM_INTERVAL)
+        self.by_guest.get(id).is_some_and(|of_guest| of_guest.interval < WARM_INTERVAL)
     }
 
     /// Takes a guest off the list of those that are stocked.
@@ -200,9 +200,9 @@ impl Shelves {
     /// What one of a guest's ready instances, with so many more, is worth: its share of the
     /// guest's uses.
     fn worth(&self, id: usize, more: usize) -> u64 {
-        let Some(shelf) = self.by_guest.get(id) else { return 0 };
-        let uses = u64::from(shelf.uses.count(self.contests)) << 8;
-        uses / (shelf.ready.len() + more).max(1) as u64
+        let Some(of_guest) = self.by_guest.get(id) else { return 0 };
+        let uses = u64::from(of_guest.uses.count(self.contests)) << 8;
+        uses / (of_guest.ready.len() + more).max(1) as u64
     }
 
     pub fn put(&mut self, instance: Instance) {
@@ -212,10 +212,10 @@ impl Shelves {
         }
         let (id, engine) = (instance.guest().id, instance.guest().engine);
         let place = self.stocked.len();
-        let shelf = self.shelf(id);
-        shelf.ready.push(instance);
-        if shelf.ready.len() == 1 {
-            shelf.place = place;
+        let of_guest = self.of_guest(id);
+        of_guest.ready.push(instance);
+        if of_guest.ready.len() == 1 {
+            of_guest.place = place;
             self.stocked.push(id);
         }
         self.ready += 1;
@@ -231,7 +231,7 @@ impl Shelves {
     /// Drops an instance, or leaves that to others where it takes a while.
     fn drop_soon(&mut self, instance: Instance) {
         if instance.is_slow_to_drop() {
-            self.waste.push(instance);
+            self.discarded.push(instance);
         }
     }
 
@@ -266,7 +266,7 @@ impl Shelves {
             let (dropped, kept): (Vec<Instance>, _) = ready.into_iter().partition(&is_dropped);
             self.by_guest[id].ready = kept;
             dropped.iter().for_each(|instance| self.count_out(instance));
-            self.waste.extend(dropped);
+            self.discarded.extend(dropped);
             if self.by_guest[id].ready.is_empty() {
                 self.unlist(id);
             }
@@ -275,23 +275,23 @@ impl Shelves {
     }
 
     /// Has what is ready dropped, and takes out what handles several requests.
-    pub fn clear(&mut self) -> Vec<Rc<Resident>> {
+    pub fn clear(&mut self) -> Vec<Rc<SharedInstance>> {
         for id in self.stocked.drain(..) {
-            self.waste.append(&mut self.by_guest[id].ready);
+            self.discarded.append(&mut self.by_guest[id].ready);
         }
         self.counts().relieved.add(self.ready as u64);
         self.ready = 0;
         self.ready_by_engine = [0; ENGINES];
-        self.residents_of_all()
+        self.all_shared()
     }
 
     /// Takes out what handles several requests.
-    pub fn residents_of_all(&mut self) -> Vec<Rc<Resident>> {
-        self.by_guest.iter_mut().flat_map(|shelf| std::mem::take(&mut shelf.residents)).collect()
+    pub fn all_shared(&mut self) -> Vec<Rc<SharedInstance>> {
+        self.by_guest.iter_mut().flat_map(|of_guest| std::mem::take(&mut of_guest.shared)).collect()
     }
 
     /// Instances of a guest that handle several requests.
-    pub fn residents(&mut self, guest: &Arc<Guest>) -> &mut Vec<Rc<Resident>> {
-        &mut self.shelf(guest.id).residents
+    pub fn shared(&mut self, guest: &Arc<Guest>) -> &mut Vec<Rc<SharedInstance>> {
+        &mut self.of_guest(guest.id).shared
     }
 }

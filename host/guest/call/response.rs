@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty};
 use wasmtime_wasi_http::Error;
 
-use super::visit::Visit;
+use super::component::ComponentCall;
 use crate::guest::component::body::Departing;
 use crate::message::progress::Deadline;
 use crate::message::{Reject, Response, ResponseBody};
@@ -37,19 +37,19 @@ type Silence = (Deadline, Pin<Box<tokio::time::Sleep>>);
 ///
 /// # Errors
 /// The instance is gone, and the reject says what the client is told.
-pub async fn response(mut visit: Visit, deadline: Instant) -> Result<Response, Reject> {
-    let deadline = Deadline::new(deadline, visit.progress.clone());
-    let head = std::future::poll_fn(|cx| visit.poll_head(cx));
+pub async fn response(mut call: ComponentCall, deadline: Instant) -> Result<Response, Reject> {
+    let deadline = Deadline::new(deadline, call.progress.clone());
+    let head = std::future::poll_fn(|cx| call.poll_head(cx));
     let head = match deadline.within(head).await {
         Some(Ok(head)) => head,
-        Some(Err(reject)) => return Err(visit.blame(reject)),
+        Some(Err(reject)) => return Err(call.blame(reject)),
         None => {
-            visit.log("no response before the deadline");
+            call.log("no response before the deadline");
             return Err(Reject::Deadline);
         }
     };
     let (head, body) = head.into_parts();
-    let bodiless = visit.method == Method::HEAD
+    let bodiless = call.method == Method::HEAD
         || matches!(
             head.status,
             StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
@@ -57,18 +57,18 @@ pub async fn response(mut visit: Visit, deadline: Instant) -> Result<Response, R
     let announced = head.headers.get(CONTENT_LENGTH).and_then(number);
     let body = if bodiless {
         drop(body);
-        visit.leave();
+        call.leave();
         ResponseBody::Stream(Box::pin(Empty::new().map_err(never)))
     } else {
-        Departure::new(visit, body, announced).settle()?
+        DrivenBody::new(call, body, announced).settle()?
     };
     Ok(Response { status: head.status, headers: head.headers, body })
 }
 
 /// A response's body, which drives the call that makes it.
-pub struct Departure {
+pub struct DrivenBody {
     /// Taken when the body is complete.
-    visit: Option<Visit>,
+    call: Option<ComponentCall>,
     body: Departing,
     /// Bytes that are still to come, where the guest has said how many.
     left: Option<u64>,
@@ -79,17 +79,18 @@ pub struct Departure {
     early: VecDeque<Frame<Bytes>>,
 }
 
-impl Departure {
-    pub fn new(visit: Visit, body: Departing, announced: Option<u64>) -> Self {
+impl DrivenBody {
+    pub fn new(call: ComponentCall, body: Departing, announced: Option<u64>) -> Self {
         let early = VecDeque::new();
-        Departure { visit: Some(visit), body, left: announced, silence: None, broken: None, early }
+        DrivenBody { call: Some(call), body, left: announced, silence: None, broken: None, early }
     }
 
     /// The body in one piece if it is there, else as it comes. A guest that has only yielded is let
     /// go on a little: most have said all by then.
     pub fn settle(mut self) -> Result<ResponseBody, Reject> {
         let mut cx = Context::from_waker(Waker::noop());
-        let mut turns = if self.visit.as_ref().is_some_and(Visit::has_ended) { 0 } else { TURNS };
+        let mut turns =
+            if self.call.as_ref().is_some_and(ComponentCall::has_ended) { 0 } else { TURNS };
         loop {
             match self.poll_new(&mut cx) {
                 Poll::Pending if turns == 0 => {
@@ -114,11 +115,11 @@ impl Departure {
         for _ in 0..EMPTY_MAX {
             let mut polled = poll_body(&mut self.body, cx);
             if polled.is_pending() {
-                let Some(visit) = &mut self.visit else { return Poll::Ready(None) };
-                let has_ended = visit.poll_call(cx);
-                let looks = visit.looks();
+                let Some(call) = &mut self.call else { return Poll::Ready(None) };
+                let has_ended = call.poll_call(cx);
+                let looks = call.looks();
                 polled = poll_body(&mut self.body, cx);
-                if polled.is_pending() && has_ended && visit.looks() == looks {
+                if polled.is_pending() && has_ended && call.looks() == looks {
                     // Nobody is left who could write to it.
                     return Poll::Ready(Some(Err(Reject::InvalidResponse)));
                 }
@@ -138,7 +139,7 @@ impl Departure {
     /// Whether the guest has been silent for too long.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (deadline, timer) = self.silence.get_or_insert_with(|| {
-            let body = self.visit.as_ref().and_then(|visit| visit.progress.clone());
+            let body = self.call.as_ref().and_then(|call| call.progress.clone());
             let deadline = Deadline::after(SILENCE_MAX, body);
             let timer = Box::pin(deadline.timer());
             (deadline, timer)
@@ -148,15 +149,15 @@ impl Departure {
 
     /// Gives up, with the instance.
     fn fail(&mut self, reject: Reject, why: &str) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
-        let Some(mut visit) = self.visit.take() else { return Poll::Ready(None) };
+        let Some(mut call) = self.call.take() else { return Poll::Ready(None) };
         // Of one that is gone and has not ended, the reason is on its way to the log.
-        let is_told = visit.gone.is_gone() && !visit.has_ended();
-        let reject = match visit.end.reject() {
-            Some(reject) => visit.blame(reject),
+        let is_told = call.gone.is_gone() && !call.has_ended();
+        let reject = match call.end.reject() {
+            Some(reject) => call.blame(reject),
             None if is_told => reject,
             None => {
-                visit.log(why);
-                visit.blame(reject)
+                call.log(why);
+                call.blame(reject)
             }
         };
         Poll::Ready(Some(Err(reject)))
@@ -164,12 +165,12 @@ impl Departure {
 
     /// Whether the instance is gone and has not said why yet: the slow lane lets go of it before.
     fn is_unexplained(&mut self, cx: &mut Context<'_>) -> bool {
-        self.visit.as_mut().is_some_and(|visit| visit.gone.is_gone() && !visit.poll_call(cx))
+        self.call.as_mut().is_some_and(|call| call.gone.is_gone() && !call.poll_call(cx))
     }
 
     /// The next piece that was not there before.
     fn poll_new(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
-        if self.visit.is_none() {
+        if self.call.is_none() {
             return Poll::Ready(None);
         }
         match self.poll_piece(cx) {
@@ -187,7 +188,7 @@ impl Departure {
             Poll::Ready(Some(Ok(frame))) => {
                 self.silence = None;
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.visit.as_ref().inspect(|visit| visit.flow.add(bytes));
+                self.call.as_ref().inspect(|call| call.flow.add(bytes));
                 match &mut self.left {
                     Some(left) if bytes > *left => {
                         self.fail(Reject::InvalidResponse, "its body is longer than announced")
@@ -204,13 +205,13 @@ impl Departure {
                     return Poll::Pending;
                 }
                 // The body of an instance that is gone looks complete.
-                let is_cut = self.visit.as_ref().is_some_and(|visit| visit.gone.is_gone());
+                let is_cut = self.call.as_ref().is_some_and(|call| call.gone.is_gone());
                 if is_cut || self.left.is_some_and(|left| left > 0) {
                     return self
                         .fail(Reject::InvalidResponse, "its body is shorter than announced");
                 }
-                if let Some(visit) = self.visit.take() {
-                    visit.leave();
+                if let Some(call) = self.call.take() {
+                    call.leave();
                 }
                 Poll::Ready(None)
             }
@@ -218,7 +219,7 @@ impl Departure {
     }
 }
 
-impl Body for Departure {
+impl Body for DrivenBody {
     type Data = Bytes;
     type Error = Reject;
 
@@ -233,7 +234,7 @@ impl Body for Departure {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.visit.is_none() && self.early.is_empty()
+        self.call.is_none() && self.early.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -19,7 +19,7 @@ const DISCARDED_BYTES_MIN: usize = 1 << 20;
 
 /// A text that grows.
 #[derive(Default)]
-pub struct Kept {
+pub struct Buffer {
     /// As long as it is small.
     bytes: Vec<u8>,
     /// Boxed, since most have none.
@@ -44,7 +44,7 @@ impl Drop for Large {
     }
 }
 
-impl Kept {
+impl Buffer {
     pub fn len(&self) -> usize {
         self.large.as_ref().map_or(self.bytes.len(), |large| large.len)
     }
@@ -97,7 +97,7 @@ impl Kept {
     }
 }
 
-impl AsRef<[u8]> for Kept {
+impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
         self.large.as_deref().map_or(self.bytes.as_slice(), AsRef::as_ref)
     }

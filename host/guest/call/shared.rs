@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::context::Home;
+use super::seats::{SEATS, Seats};
 use super::terms::{AFTERWARDS_MAX, Broken, Called, Ended};
 use crate::guest::component::concurrent::{Arrival, Inbox, Marks};
 use crate::guest::component::gone::Gone;
@@ -25,19 +26,18 @@ use crate::guest::instance::component::ComponentInstance;
 use crate::guest::instance::guest::Guest;
 use crate::guest::instance::sandbox::Instance;
 use crate::guest::schedule::Beating;
-use crate::guest::schedule::{Flow, HEAVY, Length, Movable, Moved, QUANTUM, Schedule, Slice, Turn};
-use crate::message::{Reject, RequestId};
+use crate::guest::schedule::{HEAVY, Length, Movable, Moved, QUANTUM, Schedule, Slice, Turn};
+use crate::message::Reject;
 use crate::metrics::{self, Counter};
 
-/// Requests that an instance handles at once, and in all.
-const SEATS: usize = 16;
+/// Requests that an instance handles in all.
 const REQUESTS_MAX: u32 = 128;
 /// How long an instance without requests is kept, and how often that is looked at.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// An instance with requests in it.
-pub struct Resident {
+pub struct SharedInstance {
     guest: Arc<Guest>,
     schedule: Rc<Schedule>,
     gone: Gone,
@@ -51,14 +51,8 @@ pub struct Resident {
     turn: RefCell<Option<Turn>>,
     /// Of the task that drives it.
     waker: RefCell<Waker>,
-    seats: RefCell<[Option<Sitting>; SEATS]>,
-    seated: Cell<usize>,
+    seats: Seats,
     requests: Cell<u32>,
-    /// CPU time that each request present all along would have been charged: the instance's,
-    /// divided by the number of those present.
-    share: Cell<Duration>,
-    /// Since when it has no requests, and the share then.
-    empty: Cell<(Instant, Duration)>,
     /// What the last request had kept, as long as the guest goes on behind its response: so an
     /// instance that is at work has a place of those that there are.
     behind: RefCell<Option<Box<dyn Any>>>,
@@ -83,31 +77,21 @@ enum Place {
     },
 }
 
-/// What is known of a request.
-struct Sitting {
-    id: Option<RequestId>,
-    /// Counts what passes of its bodies.
-    flow: Flow,
-    /// The share when it came.
-    share: Duration,
-    waker: Waker,
-}
-
 /// A request's place in an instance. Dropped before it is [`done`](Seat::done), it has the instance
 /// end with its other requests.
 pub struct Seat {
-    resident: Rc<Resident>,
+    shared: Rc<SharedInstance>,
     number: usize,
     is_done: bool,
     keep: Option<Box<dyn Any>>,
 }
 
-impl Resident {
-    /// An instance for several requests, which is to be driven by [`Resident::drive`].
+impl SharedInstance {
+    /// An instance for several requests, which is to be driven by [`SharedInstance::drive`].
     pub fn start<R: Concurrent>(
         mut instance: Box<ComponentInstance<R>>,
         pool: &dyn Home,
-    ) -> Rc<Resident>
+    ) -> Rc<SharedInstance>
     where
         Instance: From<Box<ComponentInstance<R>>>,
     {
@@ -121,7 +105,7 @@ impl Resident {
             let (instance, result) = attend.await;
             (Instance::from(instance), result)
         });
-        Rc::new(Resident {
+        Rc::new(SharedInstance {
             in_lanes: schedule.lane().has_threads(),
             schedule,
             guest,
@@ -132,11 +116,8 @@ impl Resident {
             place: RefCell::new(Some(Place::Fast(call))),
             turn: RefCell::new(None),
             waker: RefCell::new(Waker::noop().clone()),
-            seats: RefCell::default(),
-            seated: Cell::new(0),
+            seats: Seats::default(),
             requests: Cell::new(0),
-            share: Cell::new(Duration::ZERO),
-            empty: Cell::new((Instant::now(), Duration::ZERO)),
             behind: RefCell::new(None),
             is_spoilt: Cell::new(false),
             remains: RefCell::new(None),
@@ -177,23 +158,19 @@ impl Resident {
     /// hold each other up, so they get an instance each.
     pub fn seat(self: &Rc<Self>) -> Option<Seat> {
         let at_once = if self.schedule.length(self.guest.id) == Length::Long { 1 } else { SEATS };
-        if !self.is_open() || !self.marks.is_ready() || self.seated.get() >= at_once {
+        if !self.is_open() || !self.marks.is_ready() || self.seats.taken() >= at_once {
             return None;
         }
-        let number = self.seats.borrow().iter().position(Option::is_none)?;
-        self.guest.charge_stacks(self.seated.get() + 1, &self.prepaid).ok()?;
-        let (share, waker) = (self.share.get(), Waker::noop().clone());
-        let sitting = Sitting { id: None, flow: Flow::default(), share, waker };
-        self.seats.borrow_mut()[number] = Some(sitting);
-        self.seated.set(self.seated.get() + 1);
+        self.guest.charge_stacks(self.seats.taken() + 1, &self.prepaid).ok()?;
+        let number = self.seats.take()?;
         self.requests.set(self.requests.get() + 1);
         self.schedule.note_under_way(true);
         self.release();
-        Some(Seat { resident: self.clone(), number, is_done: false, keep: None })
+        Some(Seat { shared: self.clone(), number, is_done: false, keep: None })
     }
 
-    /// Has no more requests come in, for a reason that is counted. Once the guest is done with those
-    /// that are there, it ends.
+    /// Has no more requests come in, for a reason that is counted. Once the guest is done with
+    /// those that are there, it ends.
     fn close(&self, reason: fn(&metrics::Instances) -> &Counter) {
         if self.is_open() {
             reason(&self.schedule.reasons().instances).add(1);
@@ -210,7 +187,7 @@ impl Resident {
     /// Closes it because memory or places are short, and ends it at once if it has no requests.
     pub fn evict(&self) {
         self.close(|counts| &counts.relieved);
-        if self.seated.get() == 0 {
+        if self.seats.taken() == 0 {
             self.end(None);
         }
     }
@@ -239,11 +216,15 @@ impl Resident {
                 if !self.marks.is_at_work() {
                     self.release();
                 }
-                if self.in_lanes && self.longest() >= QUANTUM {
+                if self.in_lanes && self.seats.longest() >= QUANTUM {
                     *place = self.hand_over(place.take());
-                } else if self.longest() >= self.guest.about.grants.limits.cpu_max {
+                } else if self.seats.longest() >= self.guest.about.grants.limits.cpu_max {
                     drop(place);
-                    log_end(&self.guest.about, self.only(), format_args!("{}", Reject::CpuTime));
+                    log_end(
+                        &self.guest.about,
+                        self.seats.only(),
+                        format_args!("{}", Reject::CpuTime),
+                    );
                     self.log_each(Reject::CpuTime);
                     self.end(Some(Reject::CpuTime));
                     return Poll::Ready(());
@@ -273,7 +254,7 @@ impl Resident {
         } else if used >= HEAVY {
             self.schedule.note(self.guest.id, |usage| usage.suspect(used));
         }
-        self.charge(used);
+        self.seats.charge(used);
         polled.map(|polled| polled.map(Ok)).unwrap_or(Poll::Ready(Err(Reject::Panic)))
     }
 
@@ -284,30 +265,6 @@ impl Resident {
         }
         let mut turn = self.turn.borrow_mut();
         turn.get_or_insert_with(|| self.schedule.join_run_queue(self.guest.id, None, cx)).poll(cx)
-    }
-
-    /// Counts CPU time as that of the requests that are there, but for what moves bodies. Slices
-    /// are measured by the wall clock, as a request's first is, until the guest is suspect.
-    fn charge(&self, used: Duration) {
-        let seats = self.seats.borrow();
-        let moved = seats.iter().flatten().map(|sitting| sitting.flow.worth()).sum();
-        let each = used.saturating_sub(moved)
-            / u32::try_from(self.seated.get().max(1)).unwrap_or(u32::MAX);
-        self.share.set(self.share.get() + each);
-    }
-
-    /// The most CPU time that one of its requests has had, or what it does without any.
-    fn longest(&self) -> Duration {
-        let seats = self.seats.borrow();
-        let oldest = seats.iter().flatten().map(|sitting| sitting.share).min();
-        self.share.get() - oldest.unwrap_or(self.empty.get().1)
-    }
-
-    /// The request that is there alone, if one is: what the guest does, it does for that.
-    fn only(&self) -> Option<RequestId> {
-        let seats = self.seats.borrow();
-        let mut ids = seats.iter().flatten().map(|sitting| sitting.id);
-        ids.next().filter(|_| ids.next().is_none()).flatten()
     }
 
     fn hand_over(&self, place: Option<Place>) -> Option<Place> {
@@ -331,8 +288,8 @@ impl Resident {
         let about = &self.guest.about;
         let reject = match called {
             Ok((instance, result)) => {
-                let judged = judge(about, self.only(), result);
-                if self.seated.get() > 0 {
+                let judged = judge(about, self.seats.only(), result);
+                if self.seats.taken() > 0 {
                     *self.remains.borrow_mut() = Some(instance);
                 } else {
                     self.schedule.dispose(instance);
@@ -340,7 +297,7 @@ impl Resident {
                 judged.err()
             }
             Err(reject) => {
-                log_end(about, self.only(), format_args!("{reject}"));
+                log_end(about, self.seats.only(), format_args!("{reject}"));
                 Some(reject)
             }
         };
@@ -354,10 +311,10 @@ impl Resident {
 
     /// Says in the log what becomes of its requests, where there are several.
     fn log_each(&self, reject: Reject) {
-        if self.only().is_some() {
+        if self.seats.only().is_some() {
             return;
         }
-        for id in self.seats.borrow().iter().flatten().filter_map(|sitting| sitting.id) {
+        for id in self.seats.ids() {
             let why = format_args!("{reject}, with the other requests of its instance");
             log_end(&self.guest.about, Some(id), why);
         }
@@ -391,18 +348,18 @@ impl Resident {
 
     fn wake_all(&self) {
         self.waker.borrow().wake_by_ref();
-        self.seats.borrow().iter().flatten().for_each(|sitting| sitting.waker.wake_by_ref());
+        self.seats.wake_all();
     }
 
     /// What is to be done about it now and then.
     fn look(&self) {
-        if self.seated.get() > 0 {
+        if self.seats.taken() > 0 {
             return;
         }
         if !self.marks.is_at_work() {
             self.release();
         }
-        let for_ = self.empty.get().0.elapsed();
+        let for_ = self.seats.empty_for();
         if self.guest.is_retired() {
             self.retire();
         } else if for_ >= IDLE_MAX {
@@ -415,9 +372,8 @@ impl Resident {
 
     /// A request has left.
     fn leave(&self, number: usize, is_done: bool, keep: Option<Box<dyn Any>>) {
-        self.seats.borrow_mut()[number] = None;
-        self.seated.set(self.seated.get() - 1);
-        let goes_on = self.seated.get() == 0 && self.marks.is_at_work();
+        self.seats.leave(number);
+        let goes_on = self.seats.taken() == 0 && self.marks.is_at_work();
         let is_there = self.place.try_borrow().is_ok_and(|place| place.is_some());
         if goes_on && is_there && keep.is_some() {
             *self.behind.borrow_mut() = keep;
@@ -432,8 +388,7 @@ impl Resident {
         } else if self.requests.get() >= REQUESTS_MAX || self.marks.is_over() {
             self.close(|counts| &counts.spent);
         }
-        if self.seated.get() == 0 {
-            self.empty.set((Instant::now(), self.share.get()));
+        if self.seats.taken() == 0 {
             if self.is_spoilt.get() {
                 self.end(None);
             }
@@ -447,11 +402,11 @@ impl Resident {
 impl Seat {
     /// What tells when the store is gone.
     pub fn gone(&self) -> Gone {
-        self.resident.gone()
+        self.shared.gone()
     }
 
     pub fn guest(&self) -> &Arc<Guest> {
-        &self.resident.guest
+        &self.shared.guest
     }
 
     /// Hands the request in; `keep` is dropped when it leaves.
@@ -460,46 +415,40 @@ impl Seat {
     /// The instance has ended meanwhile.
     pub fn enter(&mut self, arrival: Box<Arrival>, keep: impl Any) -> Result<(), Reject> {
         self.keep = Some(Box::new(keep));
-        if let Some(sitting) = &mut self.resident.seats.borrow_mut()[self.number] {
-            sitting.id = Some(arrival.id);
-            sitting.flow = arrival.request.body().flow.clone();
-        }
-        if !self.resident.is_open() {
+        let flow = arrival.request.body().flow.clone();
+        self.shared.seats.enter(self.number, arrival.id, flow);
+        if !self.shared.is_open() {
             log_end(&self.guest().about, Some(arrival.id), format_args!("its instance has ended"));
             return Err(Reject::Trap);
         }
-        self.resident.schedule.reasons().calls.fast.add(1);
-        self.resident.inbox.put(arrival);
-        if self.resident.requests.get() >= REQUESTS_MAX {
-            self.resident.close(|counts| &counts.spent);
+        self.shared.schedule.reasons().calls.fast.add(1);
+        self.shared.inbox.put(arrival);
+        if self.shared.requests.get() >= REQUESTS_MAX {
+            self.shared.close(|counts| &counts.spent);
         }
         Ok(())
     }
 
     /// Lets the guest go on. Ready where its instance has come to a bad end.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        let resident = &self.resident;
-        let waker = resident.waker.borrow().clone();
-        let polled = resident.turn(&mut Context::from_waker(&waker));
+        let shared = &self.shared;
+        let waker = shared.waker.borrow().clone();
+        let polled = shared.turn(&mut Context::from_waker(&waker));
         if polled.is_ready()
-            && let Some(reject) = resident.reject.get()
+            && let Some(reject) = shared.reject.get()
         {
             return Poll::Ready(Err(Broken { reject, instance: None }));
         }
-        if let Some(sitting) = &mut resident.seats.borrow_mut()[self.number]
-            && !sitting.waker.will_wake(cx.waker())
-        {
-            sitting.waker = cx.waker().clone();
-        }
+        shared.seats.register(self.number, cx.waker());
         Poll::Pending
     }
 
     /// Says that the response is complete.
     pub fn done(mut self) {
         self.is_done = true;
-        let Resident { guest, schedule, .. } = &*self.resident;
+        let SharedInstance { guest, schedule, .. } = &*self.shared;
         if schedule.length(guest.id) != Length::Short {
-            let is_long = self.resident.longest() >= QUANTUM;
+            let is_long = self.shared.seats.longest() >= QUANTUM;
             schedule.note(guest.id, |usage| usage.note_call(is_long));
         }
     }
@@ -508,6 +457,6 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let keep = self.keep.take();
-        self.resident.leave(self.number, self.is_done, keep);
+        self.shared.leave(self.number, self.is_done, keep);
     }
 }

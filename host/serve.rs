@@ -20,6 +20,7 @@ mod pipeline;
 mod post;
 mod refuse;
 mod respond;
+mod socket;
 mod turn;
 mod upstream;
 mod wire;

@@ -13,12 +13,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use tokio::net::TcpStream;
 
 use super::balance::Seat;
 use super::linger::linger;
 use super::peer::Peer;
 use super::pipeline;
+use super::socket::Socket;
 use super::wire::{Wire, WireEnd};
 use super::worker::Worker;
 
@@ -29,8 +29,8 @@ const PROBE_FIRST: Duration = Duration::from_millis(10);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends.
-pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, seat: Seat) {
-    let wire = Wire::new(stream, worker.spares.clone(), worker.clock.clone());
+pub async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, seat: Seat) {
+    let wire = Wire::new(socket, worker.spares.clone(), worker.clock.clone());
     let key = worker.wires.borrow_mut().insert(wire.clone());
     let _registered = Registered { worker: worker.clone(), key, _seat: seat };
     let peer = worker.peers.enter(peer);

@@ -7,9 +7,8 @@
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
-use super::wire::{Wire, discard};
+use super::socket::Detached;
+use super::wire::Wire;
 use super::worker::{Worker, elapsed};
 
 /// The longest pause, and all of it.
@@ -52,16 +51,16 @@ pub fn is_late(wire: &Wire, since: u32, is_draining: bool) -> bool {
 }
 
 /// Sees a client off that was refused a connection.
-pub fn see_off(worker: &Worker, stream: std::net::TcpStream) {
+pub fn see_off(worker: &Worker, socket: Detached) {
     let refused = worker.refused.clone();
-    if refused.get() >= REFUSED_MAX || stream.shutdown(std::net::Shutdown::Write).is_err() {
+    if refused.get() >= REFUSED_MAX || socket.finish().is_err() {
         return;
     }
-    let Ok(mut stream) = TcpStream::from_std(stream) else { return };
+    let Ok(mut socket) = socket.attach() else { return };
     refused.set(refused.get() + 1);
     tokio::task::spawn_local(async move {
         let mut bytes_left = REFUSED_BYTES_MAX;
-        let gone = std::future::poll_fn(|cx| discard(&mut stream, cx, &mut bytes_left));
+        let gone = std::future::poll_fn(|cx| socket.poll_discard(cx, &mut bytes_left));
         // However it ends, the connection is closed.
         drop(tokio::time::timeout(REFUSED_LINGER_MAX, gone).await);
         refused.set(refused.get() - 1);

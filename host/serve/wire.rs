@@ -7,7 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -15,11 +15,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use socket2::SockRef;
-use tokio::io::{AsyncWrite, Interest, Ready};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWrite;
 
 use super::exchange::{CONTINUE, Exchange};
+use super::socket::Socket;
 
 /// Bytes that are held back at the most; more waits for the socket.
 const HELD_BYTES_MAX: usize = 256 * 1024;
@@ -34,7 +33,7 @@ const SPARES_MAX: usize = 16;
 
 /// The socket as its connection, the reaper and the drain share it.
 pub struct Wire {
-    stream: RefCell<TokioIo<TcpStream>>,
+    socket: RefCell<TokioIo<Socket>>,
     held: RefCell<Held>,
     spares: Rc<Spares>,
     task: RefCell<Option<Waker>>,
@@ -80,9 +79,9 @@ struct Held {
 
 impl Wire {
     /// `clock` is the worker's coarse clock.
-    pub fn new(stream: TcpStream, spares: Rc<Spares>, clock: Rc<Cell<u32>>) -> Rc<Self> {
+    pub fn new(socket: Socket, spares: Rc<Spares>, clock: Rc<Cell<u32>>) -> Rc<Self> {
         Rc::new(Wire {
-            stream: RefCell::new(TokioIo::new(stream)),
+            socket: RefCell::new(TokioIo::new(socket)),
             held: RefCell::default(),
             spares,
             task: RefCell::new(None),
@@ -142,9 +141,7 @@ impl Wire {
         if self.resets.replace(resets) == resets {
             return;
         }
-        let stream = self.stream.borrow();
-        // It can fail only on a connection that is gone.
-        drop(SockRef::from(stream.inner()).set_linger(resets.then_some(Duration::ZERO)));
+        self.socket.borrow().inner().reset_on_close(resets);
     }
 
     /// Sends `100 Continue` ahead of what hyper writes next. Whether that is possible: hyper may
@@ -205,7 +202,7 @@ impl Wire {
 
     /// Waits until the client sends something, or has gone.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.stream.borrow().inner().poll_read_ready(cx).map(|_| ())
+        self.socket.borrow().inner().poll_read_ready(cx)
     }
 
     /// Takes what the socket said about a write.
@@ -223,7 +220,7 @@ impl Wire {
 
     /// Whether the client has sent something that has not been read.
     pub fn has_input(&self) -> bool {
-        self.peek().is_some_and(|count| count > 0)
+        self.socket.borrow().inner().has_input()
     }
 
     /// Whether the client has closed its side, whatever it had sent before. If not, the task is
@@ -234,29 +231,12 @@ impl Wire {
 
     /// The same of now.
     pub fn is_left(&self) -> bool {
-        self.readiness(Interest::READABLE).is_read_closed()
+        self.socket.borrow().inner().is_read_closed()
     }
 
     /// Whether the client has let go of the connection: it refuses what is sent.
     pub fn is_reset(&self) -> bool {
-        self.readiness(Interest::WRITABLE).is_write_closed()
-    }
-
-    fn readiness(&self, interest: Interest) -> Ready {
-        let stream = self.stream.borrow();
-        let ready = pin!(stream.inner().ready(interest));
-        match ready.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(ready)) => ready,
-            _ => Ready::EMPTY,
-        }
-    }
-
-    /// How many bytes can be read, at most one; none if there is nothing to say.
-    fn peek(&self) -> Option<usize> {
-        use rustix::net::{RecvFlags, recv};
-        let stream = self.stream.borrow();
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        recv(stream.inner(), &mut [0_u8; 1][..], flags).ok().map(|(count, _)| count)
+        self.socket.borrow().inner().is_write_closed()
     }
 
     /// Whether there is something to send, and the socket has taken all before.
@@ -283,10 +263,10 @@ impl Wire {
         if held.bytes.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let mut stream = self.stream.borrow_mut();
+        let mut socket = self.socket.borrow_mut();
         while held.sent < held.bytes.len() {
-            let stream = Pin::new(stream.inner_mut());
-            let written = stream.poll_write(cx, &held.bytes[held.sent..]);
+            let socket = Pin::new(socket.inner_mut());
+            let written = socket.poll_write(cx, &held.bytes[held.sent..]);
             match ready!(self.note_write(written)) {
                 Ok(0) => return self.fail(io::ErrorKind::WriteZero.into()),
                 Ok(sent) => held.sent += sent,
@@ -328,8 +308,8 @@ impl Wire {
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
         if offered >= DIRECT_BYTES_MIN || self.held.borrow().bytes.len() >= HELD_BYTES_MAX {
             ready!(self.flush(cx))?;
-            let mut stream = self.stream.borrow_mut();
-            let written = Pin::new(stream.inner_mut()).poll_write_vectored(cx, slices);
+            let mut socket = self.socket.borrow_mut();
+            let written = Pin::new(socket.inner_mut()).poll_write_vectored(cx, slices);
             return self.note_write(written);
         }
         let mut held = self.held.borrow_mut();
@@ -345,7 +325,7 @@ impl Wire {
     /// Reads and drops what the client still sends, at most `bytes_max`. Ready at its end.
     pub fn poll_discard(&self, cx: &mut Context<'_>, bytes_max: &mut usize) -> Poll<()> {
         let before = *bytes_max;
-        let discarded = discard(self.stream.borrow_mut().inner_mut(), cx, bytes_max);
+        let discarded = self.socket.borrow_mut().inner_mut().poll_discard(cx, bytes_max);
         if *bytes_max < before {
             self.moved_at.set(self.clock.get());
         }
@@ -355,23 +335,8 @@ impl Wire {
     /// Sends what is held, and says that there is no more.
     pub fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.flush(cx))?;
-        Pin::new(self.stream.borrow_mut().inner_mut()).poll_shutdown(cx)
+        Pin::new(self.socket.borrow_mut().inner_mut()).poll_shutdown(cx)
     }
-}
-
-/// Reads and drops what comes, at most `bytes_max`. Ready at its end.
-pub fn discard(stream: &mut TcpStream, cx: &mut Context<'_>, bytes_max: &mut usize) -> Poll<()> {
-    let mut scratch = [0_u8; 16 * 1024];
-    while *bytes_max > 0 {
-        let mut buffer = tokio::io::ReadBuf::new(&mut scratch);
-        match ready!(tokio::io::AsyncRead::poll_read(Pin::new(&mut *stream), cx, &mut buffer)) {
-            Ok(()) if !buffer.filled().is_empty() => {
-                *bytes_max = bytes_max.saturating_sub(buffer.filled().len());
-            }
-            _ => break,
-        }
-    }
-    Poll::Ready(())
 }
 
 /// hyper's end of the wire, with bytes that were read before and come first.
@@ -388,8 +353,8 @@ impl Read for WireEnd {
     ) -> Poll<io::Result<()>> {
         let WireEnd { wire, before } = self.get_mut();
         let read = if before.is_empty() {
-            let mut stream = wire.stream.borrow_mut();
-            ready!(Pin::new(&mut *stream).poll_read(cx, buffer))
+            let mut socket = wire.socket.borrow_mut();
+            ready!(Pin::new(&mut *socket).poll_read(cx, buffer))
         } else {
             buffer.put_slice(&before.split_to(before.len().min(buffer.remaining())));
             Ok(())

@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use http::Method;
 
+use super::connection::Connection;
 use super::respond::{self, Asked, Body, Conditions};
-use super::wire::Wire;
 use super::worker::Worker;
 use super::{outgoing, refuse};
 use crate::message::{Reject, Response, ResponseBody};
@@ -13,24 +13,24 @@ use crate::message::{Reject, Response, ResponseBody};
 /// Makes what is sent of a result, and counts a reject.
 pub fn finish(
     worker: &Worker,
-    wire: &Rc<Wire>,
+    connection: &Rc<Connection>,
     asked: &Asked,
     mut result: Result<Response, Reject>,
 ) -> http::Response<Body> {
     match &mut result {
         Err(
             Reject::BodyTooLarge | Reject::BodyBroken | Reject::BodyTimeout | Reject::UnknownCoding,
-        ) => wire.exchange.unread.set(true),
+        ) => connection.exchange.unread.set(true),
         // What comes behind it is no request: whoever asked for a tunnel takes it for one.
         Err(Reject::BadPath(_)) if asked.method == Method::CONNECT => {
-            wire.exchange.unread.set(true);
+            connection.exchange.unread.set(true);
         }
         Ok(Response { body: ResponseBody::Stream(stream), .. }) => {
-            outgoing::pass_on(stream, wire);
+            outgoing::pass_on(stream, connection);
         }
         _ => {}
     }
-    let last = worker.draining.get() || wire.exchange.unread.get();
+    let last = worker.draining.get() || connection.exchange.unread.get();
     let Conditions { handler, header_bytes_max, .. } = asked.conditions;
     let is_made = result.is_ok();
     let (response, reject) = respond::respond(asked, result, header_bytes_max, last);
@@ -39,7 +39,7 @@ pub fn finish(
         refuse::log(worker, asked, reject, is_made);
     }
     let fields = response.headers().len() + response.body().trailer_count();
-    wire.exchange.hold_fields(fields, || worker.pool.memory_of(handler));
-    wire.end_request();
+    connection.exchange.hold_fields(fields, || worker.pool.memory_of(handler));
+    connection.end_request();
     response
 }

@@ -13,11 +13,11 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
 use super::arrival::Arriving;
-use super::wire::Wire;
+use super::connection::Connection;
 use crate::message::fields::{self, Coding, is_host};
 use crate::message::{Place, Reject, Request, RequestBody, RequestId};
 
-/// Makes a request of what hyper parsed; `wire` is what it came by. How large its body may be
+/// Makes a request of what hyper parsed; `connection` is what it came by. How large its body may be
 /// depends on who gets it.
 ///
 /// # Errors
@@ -26,17 +26,17 @@ pub fn request(
     http: http::Request<Incoming>,
     id: RequestId,
     peer: SocketAddr,
-    wire: &Wire,
+    connection: &Connection,
 ) -> Result<Box<Request>, Reject> {
     let (mut parts, body) = http.into_parts();
-    if let Some(held) = wire.exchange.take_fields() {
+    if let Some(held) = connection.exchange.take_fields() {
         fields::compact(&mut parts.headers);
         drop(held);
     }
     let uri = target(&parts.method, &parts.uri)?;
     check_host(&mut parts.headers, &parts.uri, parts.version)?;
     check_coding(&parts.headers, &body)?;
-    let body = request_body(body, wire);
+    let body = request_body(body, connection);
     let mut request = Box::new(Request {
         id,
         method: parts.method,
@@ -111,11 +111,11 @@ fn check_coding(headers: &HeaderMap, body: &Incoming) -> Result<(), Reject> {
     }
 }
 
-fn request_body(body: Incoming, wire: &Wire) -> RequestBody {
+fn request_body(body: Incoming, connection: &Connection) -> RequestBody {
     if body.is_end_stream() {
         return RequestBody::default();
     }
     let (body, progress) = Arriving::new(body);
-    wire.exchange.expect_body(progress.clone());
+    connection.exchange.expect_body(progress.clone());
     RequestBody::stream(UnsyncBoxBody::new(body), progress)
 }

@@ -7,8 +7,8 @@
 use std::task::Poll;
 use std::time::Duration;
 
+use super::connection::Connection;
 use super::socket::Detached;
-use super::wire::Wire;
 use super::worker::{Worker, elapsed};
 
 /// The longest pause, and all of it.
@@ -27,27 +27,27 @@ const REFUSED_BYTES_MAX: usize = 256 << 10;
 
 /// Says that this was all, then reads and drops what still comes until the client has closed its
 /// side, or has had its time.
-pub async fn linger(wire: &Wire) {
-    wire.lingers_since.set(Some(wire.now()));
+pub async fn linger(connection: &Connection) {
+    connection.life.lingers_since.set(Some(connection.life.now()));
     let (mut bytes_left, mut is_finished) = (BYTES_MAX, false);
     std::future::poll_fn(|cx| {
-        if wire.doomed.get() {
+        if connection.life.is_aborted() {
             return Poll::Ready(());
         }
         if !is_finished {
             // It fails where the client has gone, which is seen below.
-            is_finished = wire.poll_finish(cx).is_ready();
+            is_finished = connection.poll_finish(cx).is_ready();
         }
-        wire.poll_discard(cx, &mut bytes_left)
+        connection.poll_discard(cx, &mut bytes_left)
     })
     .await;
 }
 
 /// Whether a client has had its time.
-pub fn is_late(wire: &Wire, since: u32, is_draining: bool) -> bool {
-    let now = wire.now();
+pub fn is_late(connection: &Connection, since: u32, is_draining: bool) -> bool {
+    let now = connection.life.now();
     let all = if is_draining { DRAIN_MAX } else { LINGER_MAX };
-    elapsed(wire.moved_at.get(), now) > PAUSE_MAX || elapsed(since, now) >= all
+    elapsed(connection.life.moved_at(), now) > PAUSE_MAX || elapsed(since, now) >= all
 }
 
 /// Sees a client off that was refused a connection.

@@ -17,7 +17,7 @@ use super::balance::{Accepted, Seat};
 use super::clients::Full;
 use super::socket::{Detached, Socket};
 use super::worker::Worker;
-use super::{connection, guard, linger};
+use super::{http1, linger, reaper};
 
 /// Connections that the kernel keeps for a worker which is busy.
 const BACKLOG: i32 = 4096;
@@ -195,7 +195,7 @@ async fn accept_all(worker: &Rc<Worker>, listener: &TcpListener) {
             Ok((stream, peer)) => take(worker, Socket::Tcp(stream), peer),
             Err(error) if is_exhausted(&error) => {
                 // Some of those that are idle may go.
-                guard::make_room(worker);
+                reaper::make_room(worker);
                 tracing::warn!("cannot accept connections now: {error}");
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
@@ -217,7 +217,7 @@ fn take(worker: &Rc<Worker>, socket: Socket, peer: SocketAddr) {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let presence = match worker.clients.enter(peer) {
         // It makes room for the next: it takes a moment to close.
-        Err(Full::InAll) if guard::make_room(worker) => worker.clients.enter_beyond(peer),
+        Err(Full::InAll) if reaper::make_room(worker) => worker.clients.enter_beyond(peer),
         entered => entered,
     };
     let seat = match presence {
@@ -252,5 +252,5 @@ fn start_accepted(worker: &Rc<Worker>, Accepted { socket, peer, seat }: Accepted
 
 fn start(worker: &Rc<Worker>, socket: Socket, peer: SocketAddr, seat: Seat) {
     socket.set_nodelay();
-    tokio::task::spawn_local(connection::serve(worker.clone(), socket, peer, seat));
+    tokio::task::spawn_local(http1::serve(worker.clone(), socket, peer, seat));
 }

@@ -14,17 +14,17 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty};
 
-use super::wire::Wire;
+use super::connection::Connection;
 use crate::message::{Reject, Streamed};
 
 /// Has a body tell its connection when it is over. A client that holds its own body back until it
 /// is told to send it is told now if that may still be read: behind the head it could not be told.
-pub fn pass_on(body: &mut Streamed, wire: &Rc<Wire>) {
+pub fn pass_on(body: &mut Streamed, connection: &Rc<Connection>) {
     let nothing: Streamed = Box::pin(Empty::new().map_err(never));
     let body_before = std::mem::replace(body, nothing);
-    *body = Box::pin(Outgoing::new(body_before, wire));
-    let exchange = &wire.exchange;
-    if exchange.awaits_continue() && exchange.is_body_open() && wire.send_continue() {
+    *body = Box::pin(Outgoing::new(body_before, connection));
+    let exchange = &connection.exchange;
+    if exchange.awaits_continue() && exchange.is_body_open() && connection.send_continue() {
         exchange.continued();
     }
 }
@@ -32,7 +32,7 @@ pub fn pass_on(body: &mut Streamed, wire: &Rc<Wire>) {
 /// A body on its way out.
 struct Outgoing {
     body: Streamed,
-    wire: Rc<Wire>,
+    connection: Rc<Connection>,
     /// Why it has broken off, which is said when all before it is written.
     broken: Option<Reject>,
 }
@@ -40,12 +40,12 @@ struct Outgoing {
 impl Outgoing {
     /// Passes a body on. Until the connection has ended well, it is reset where it is closed, if
     /// nothing else tells its client that the body was cut off.
-    fn new(body: Streamed, wire: &Rc<Wire>) -> Self {
-        wire.exchange.streams.set(true);
-        if wire.exchange.is_old.get() && body.size_hint().exact().is_none() {
-            wire.reset_on_close(true);
+    fn new(body: Streamed, connection: &Rc<Connection>) -> Self {
+        connection.exchange.streams.set(true);
+        if connection.exchange.is_old.get() && body.size_hint().exact().is_none() {
+            connection.reset_on_close(true);
         }
-        Outgoing { body, wire: wire.clone(), broken: None }
+        Outgoing { body, connection: connection.clone(), broken: None }
     }
 }
 
@@ -87,6 +87,6 @@ fn never(never: Infallible) -> Reject {
 /// hyper drops it behind its last byte, or with the connection.
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        self.wire.end_stream();
+        self.connection.end_stream();
     }
 }

@@ -12,13 +12,14 @@ use tokio::sync::{Notify, watch};
 
 use super::balance::Balance;
 use super::clients::{Clients, upstream_max};
+use super::connection::Connection;
 use super::own::Own;
 use super::peer::{Peers, Shares};
 use super::post::Post;
 use super::respond::Conditions;
 use super::turn::Turns;
 use super::upstream::Upstream;
-use super::wire::{Spares, Wire};
+use super::write_buffer::Spares;
 use crate::config::{Config, Largest};
 use crate::grants::{Concurrency, Grants, QueueLimits, Share};
 use crate::guest::engine::Engines;
@@ -91,7 +92,7 @@ pub struct Worker {
     /// Says that there is something to do behind every connection that is ready.
     work: Rc<Notify>,
     /// The sockets of its connections, by the number they got when they were accepted.
-    pub wires: RefCell<slab::Slab<Rc<Wire>>>,
+    pub connections: RefCell<slab::Slab<Rc<Connection>>>,
     /// Those of them that may be closed to make room, by their numbers.
     pub spare: RefCell<Vec<usize>>,
     pub clients: Arc<Clients>,
@@ -196,7 +197,7 @@ impl Worker {
             post: Post::new(work.clone()),
             turns,
             work,
-            wires: RefCell::default(),
+            connections: RefCell::default(),
             spare: RefCell::default(),
             clients: shared.clients.clone(),
             balance: shared.balance.clone(),
@@ -269,9 +270,10 @@ impl Worker {
         let counters = self.counters();
         counters.instances_ready.set(ready as u64);
         counters.instances_out.set((retired + out) as u64);
-        let wires = self.wires.borrow();
-        counters.connections.set(wires.len() as u64);
-        let parked = wires.iter().filter(|(_, wire)| wire.parking.get()).count();
+        let connections = self.connections.borrow();
+        counters.connections.set(connections.len() as u64);
+        let parked =
+            connections.iter().filter(|(_, connection)| connection.life.parking.get()).count();
         counters.connections_parked.set(parked as u64);
     }
 

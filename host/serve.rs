@@ -8,6 +8,7 @@ mod balance;
 mod clients;
 mod connection;
 mod exchange;
+mod exchanges;
 mod forwarding;
 mod http1;
 mod hyper_io;
@@ -280,13 +281,13 @@ async fn drain(worker: &Rc<Worker>) {
         for (_, connection) in worker.connections.borrow().iter() {
             let recent = reaper::still_for(connection, worker.clock.get()) < ACTIVE
                 || connection.life.partial_since.get().is_some();
-            let exchange = &connection.exchange;
-            if exchange.in_flight.get() || connection.has_input() || (graced && recent) {
+            let exchanges = &connection.exchanges;
+            if exchanges.is_any_in_flight() || connection.has_input() || (graced && recent) {
                 continue;
             }
             // hyper would wait for the rest of a head that has begun to arrive.
             let is_partial =
-                connection.life.partial_since.get().is_some() && !exchange.streams.get();
+                connection.life.partial_since.get().is_some() && !exchanges.does_any_stream();
             if is_partial && connection.life.blocked().is_none() {
                 connection.life.abort();
             }

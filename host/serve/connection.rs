@@ -1,11 +1,12 @@
 //! One connection to a client, as its driver, its requests, the reaper and the drain share it.
 //!
 //! Owns its socket and the order of reads and writes on it; what waits to be sent is in its write
-//! buffer, how far it has come in its lifecycle. Of HTTP it knows the one line that may go ahead of
-//! an answer.
+//! buffer, how far it has come in its lifecycle, and what it serves in its exchanges. Of HTTP it
+//! knows the one line that may go ahead of an answer.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -15,58 +16,66 @@ use hyper::rt::{Read, ReadBufCursor};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWrite;
 
-use super::exchange::{CONTINUE, Exchange};
+use super::exchanges::{CONTINUE, Exchanges};
 use super::lifecycle::Lifecycle;
+use super::peer::Shares;
 use super::socket::Socket;
 use super::write_buffer::{Spares, WriteBuffer};
+use crate::guest::budget::Budget;
+use crate::guest::held::Held;
+use crate::message::fields::FIELDS_FEW;
 
 /// A connection, from accept to close.
 pub struct Connection {
     socket: RefCell<TokioIo<Socket>>,
     pub output: WriteBuffer,
     pub life: Lifecycle,
-    /// The last request.
-    pub exchange: Exchange,
+    pub exchanges: Exchanges,
+    /// Who is at its other end, and what that client has of the worker.
+    pub peer: SocketAddr,
+    pub client: Rc<Shares>,
+    /// What is charged for the fields of an answer, whose map hyper keeps.
+    fields: Cell<Option<Box<Held>>>,
     /// Closing it resets it, whatever has been sent.
     resets: Cell<bool>,
 }
 
 impl Connection {
-    /// `clock` is the worker's coarse clock.
-    pub fn new(socket: Socket, spares: Rc<Spares>, clock: Rc<Cell<u32>>) -> Rc<Self> {
+    /// `client` is what the client at `peer` has of the worker, `clock` the worker's coarse clock.
+    pub fn new(
+        socket: Socket,
+        (peer, client): (SocketAddr, Rc<Shares>),
+        spares: Rc<Spares>,
+        clock: Rc<Cell<u32>>,
+    ) -> Rc<Self> {
         Rc::new(Connection {
             socket: RefCell::new(TokioIo::new(socket)),
             output: WriteBuffer::new(spares),
             life: Lifecycle::new(clock),
-            exchange: Exchange::default(),
+            exchanges: Exchanges::default(),
+            peer,
+            client,
+            fields: Cell::new(None),
             resets: Cell::new(false),
         })
     }
 
-    /// A request's head is complete.
-    pub fn begin_request(&self) {
-        self.life.partial_since.set(None);
+    /// Has bodies that come too slowly given up; so long ago was the last look.
+    pub fn look_at_bodies(&self, since_last: Duration, stall_max: Duration) {
+        self.exchanges.look_at_bodies(since_last, stall_max, || self.has_input());
     }
 
-    /// Has a body that comes too slowly given up; so long ago was the last look.
-    pub fn look_at_body(&self, since_last: Duration, stall_max: Duration) {
-        self.exchange.look_at_body(since_last, stall_max, || self.has_input());
+    /// Has the fields of an answer's head and trailers count, if they are many, as what the guest
+    /// has that they are of. hyper keeps the map, empty, and puts the fields of the next request
+    /// into it.
+    pub fn hold_fields(&self, count: usize, memory: impl FnOnce() -> Budget) {
+        let held = || Box::new(Held::of_fields(&memory(), count));
+        self.fields.set((count > FIELDS_FEW).then(held));
     }
 
-    /// A request's response is made.
-    pub fn end_request(&self) {
-        self.exchange.in_flight.set(false);
-        self.life.note_moved();
-    }
-
-    /// A response that was passed on as it came is over. The time of a head that has begun to come
-    /// begins now.
-    pub fn end_stream(&self) {
-        self.exchange.streams.set(false);
-        self.life.note_moved();
-        if self.life.partial_since.get().is_some() {
-            self.life.partial_since.set(Some(self.life.now()));
-        }
+    /// Says that hyper does not have that map any more: what is charged for it, if it was large.
+    pub fn take_fields(&self) -> Option<Box<Held>> {
+        self.fields.take()
     }
 
     /// Has the socket reset where it is closed, even by the end of the process, or not any more.
@@ -84,7 +93,8 @@ impl Connection {
 
     /// Whether nothing is under way, and hyper has no state that would be missed.
     pub fn is_quiet(&self) -> bool {
-        let at_rest = self.life.begun.get() && self.exchange.is_over();
+        let is_over = self.exchanges.are_answered() && !self.exchanges.is_any_left();
+        let at_rest = self.life.begun.get() && is_over;
         let nothing_comes = self.life.partial_since.get().is_none();
         let nothing_goes =
             self.life.blocked().is_none() && self.output.is_empty() && !self.output.is_broken();
@@ -145,7 +155,7 @@ impl Connection {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let is_told_twice = |first: &IoSlice<'_>| self.exchange.is_told_twice(first);
+        let is_told_twice = |first: &IoSlice<'_>| self.exchanges.is_told_twice(first);
         if !self.output.is_broken() && slices.first().is_some_and(is_told_twice) {
             return Poll::Ready(Ok(CONTINUE.len()));
         }
@@ -173,7 +183,8 @@ impl Connection {
 
     /// Says that hyper has read something.
     pub fn note_read(&self) {
-        let is_between = !self.exchange.in_flight.get() && !self.exchange.is_body_open();
+        let exchanges = &self.exchanges;
+        let is_between = !exchanges.is_any_in_flight() && !exchanges.is_body_open();
         self.life.note_read(is_between);
     }
 

@@ -18,7 +18,6 @@ use super::balance::Seat;
 use super::connection::Connection;
 use super::hyper_io::Io;
 use super::linger::linger;
-use super::peer::Peer;
 use super::pipeline;
 use super::socket::Socket;
 use super::worker::Worker;
@@ -31,16 +30,17 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends.
 pub async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, seat: Seat) {
-    let connection = Connection::new(socket, worker.spares.clone(), worker.clock.clone());
+    let client = worker.peers.enter(peer);
+    let (spares, clock) = (worker.spares.clone(), worker.clock.clone());
+    let connection = Connection::new(socket, (peer, client), spares, clock);
     let key = worker.connections.borrow_mut().insert(connection.clone());
     let _registered = Registered { worker: worker.clone(), key, _seat: seat };
-    let peer = worker.peers.enter(peer);
     let mut before = Bytes::new();
     // In a box that is given back while the connection is parked: hyper's state and its buffers
     // are nearly all that an idle connection would hold.
     let end = loop {
-        let end = Box::pin(drive(&worker, &connection, &peer, before)).await;
-        drop(connection.exchange.take_fields());
+        let end = Box::pin(drive(&worker, &connection, before)).await;
+        drop(connection.take_fields());
         match end {
             End::Parked(read) => before = read,
             end => break end,
@@ -56,7 +56,7 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, seat: S
     if matches!(end, End::Whole) {
         connection.reset_on_close(false);
     }
-    let is_left = connection.exchange.unread.get() || connection.exchange.is_body_left();
+    let is_left = connection.exchanges.is_any_left();
     if matches!(end, End::Refused) || (matches!(end, End::Whole) && is_left) {
         Box::pin(linger(&connection)).await;
     }
@@ -88,14 +88,9 @@ enum End {
 }
 
 /// Drives hyper until the connection ends or is to be parked. `before` is what has been read.
-async fn drive(
-    worker: &Rc<Worker>,
-    connection: &Rc<Connection>,
-    peer: &Peer,
-    before: Bytes,
-) -> End {
+async fn drive(worker: &Rc<Worker>, connection: &Rc<Connection>, before: Bytes) -> End {
     let service = service_fn(|http| {
-        let served = pipeline::serve(worker, connection, peer, http);
+        let served = pipeline::serve(worker, connection, http);
         async move { Ok::<_, Infallible>(served.await) }
     });
     let header_bytes_max = worker.largest.header_bytes_max;
@@ -171,16 +166,12 @@ fn outcome(result: &hyper::Result<()>) -> End {
 /// for the next; the machine of one that has gone refuses it. HTTP/1.0 has no interim answers. Who
 /// is answered at once is sent none, nor is one whose body is still read: its end is found there.
 fn probe(connection: &Rc<Connection>, cx: &mut Context<'_>) {
-    let exchange = &connection.exchange;
-    if !exchange.in_flight.get()
-        || exchange.probed.get()
-        || exchange.is_body_open()
-        || !connection.poll_left(cx)
-    {
+    let exchanges = &connection.exchanges;
+    if !exchanges.is_any_unprobed() || exchanges.is_body_open() || !connection.poll_left(cx) {
         return;
     }
-    exchange.probed.set(true);
-    if exchange.is_old.get() {
+    exchanges.note_probed();
+    if exchanges.is_any_old() {
         return;
     }
     let connection = Rc::downgrade(connection);
@@ -188,9 +179,9 @@ fn probe(connection: &Rc<Connection>, cx: &mut Context<'_>) {
         tokio::time::sleep(PROBE_AFTER).await;
         match connection.upgrade() {
             Some(connection)
-                if connection.exchange.in_flight.get() && connection.send_continue() =>
+                if connection.exchanges.is_any_in_flight() && connection.send_continue() =>
             {
-                connection.life.wake()
+                connection.life.wake();
             }
             _ => return,
         }
@@ -202,7 +193,7 @@ fn probe(connection: &Rc<Connection>, cx: &mut Context<'_>) {
             if connection.is_reset() {
                 return connection.life.abort();
             }
-            if !connection.exchange.in_flight.get() {
+            if !connection.exchanges.is_any_in_flight() {
                 return;
             }
         }

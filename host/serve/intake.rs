@@ -3,8 +3,6 @@
 //! Owns the checks of RFC 9112 that hyper leaves to its user: the Host header, the form of the
 //! target, and the codings of the body.
 
-use std::net::SocketAddr;
-
 use http::header::HOST;
 use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{HeaderMap, HeaderValue, Method, Version};
@@ -13,11 +11,11 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
 use super::arrival::Arriving;
-use super::connection::Connection;
+use super::exchange::Exchange;
 use crate::message::fields::{self, Coding, is_host};
 use crate::message::{Place, Reject, Request, RequestBody, RequestId};
 
-/// Makes a request of what hyper parsed; `connection` is what it came by. How large its body may be
+/// Makes a request of what hyper parsed; `exchange` is told of its body. How large its body may be
 /// depends on who gets it.
 ///
 /// # Errors
@@ -25,18 +23,17 @@ use crate::message::{Place, Reject, Request, RequestBody, RequestId};
 pub fn request(
     http: http::Request<Incoming>,
     id: RequestId,
-    peer: SocketAddr,
-    connection: &Connection,
+    exchange: &Exchange,
 ) -> Result<Box<Request>, Reject> {
     let (mut parts, body) = http.into_parts();
-    if let Some(held) = connection.exchange.take_fields() {
+    if let Some(held) = exchange.connection().take_fields() {
         fields::compact(&mut parts.headers);
         drop(held);
     }
     let uri = target(&parts.method, &parts.uri)?;
     check_host(&mut parts.headers, &parts.uri, parts.version)?;
     check_coding(&parts.headers, &body)?;
-    let body = request_body(body, connection);
+    let body = request_body(body, exchange);
     let mut request = Box::new(Request {
         id,
         method: parts.method,
@@ -44,7 +41,7 @@ pub fn request(
         version: parts.version,
         headers: parts.headers,
         body,
-        peer,
+        peer: exchange.connection().peer,
         place: Place::default(),
     });
     request.strip_reserved();
@@ -111,11 +108,11 @@ fn check_coding(headers: &HeaderMap, body: &Incoming) -> Result<(), Reject> {
     }
 }
 
-fn request_body(body: Incoming, connection: &Connection) -> RequestBody {
+fn request_body(body: Incoming, exchange: &Exchange) -> RequestBody {
     if body.is_end_stream() {
         return RequestBody::default();
     }
     let (body, progress) = Arriving::new(body);
-    connection.exchange.expect_body(progress.clone());
+    exchange.state().expect_body(progress.clone());
     RequestBody::stream(UnsyncBoxBody::new(body), progress)
 }

@@ -16,9 +16,10 @@ use hyper::body::Incoming;
 
 use super::answer::finish;
 use super::connection::Connection;
+use super::exchange::Exchange;
 use super::forwarding::nobody;
 use super::own::{self, Answer};
-use super::peer::{Peer, Shares};
+use super::peer::Shares;
 use super::respond::{Asked, Body};
 use super::worker::{Routed, Worker};
 use super::{intake, refuse};
@@ -29,28 +30,27 @@ use crate::message::{Reject, Request, Response};
 pub fn serve(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
-    peer: &Peer,
     http: http::Request<Incoming>,
 ) -> impl Future<Output = http::Response<Body>> + use<> {
     let started = Instant::now();
-    let (worker, connection, client) = (worker.clone(), connection.clone(), peer.client.clone());
+    let worker = worker.clone();
     let (id, in_flight) = worker.begin();
-    connection.begin_request();
-    connection.exchange.begin(&http);
+    let exchange = Exchange::begin(connection, &http);
     let mut asked = Asked::new(id, &http, &worker.nobody, started);
-    let request = intake::request(http, id, peer.address, &connection);
+    let request = intake::request(http, id, &exchange);
     async move {
-        let result = contained(pin!(handle(&worker, &client, request, started, &mut asked))).await;
+        let client = &exchange.connection().client;
+        let result = contained(pin!(handle(&worker, client, request, started, &mut asked))).await;
         if let Err(reject) = result {
             Box::pin(refuse::wait(&worker, reject, &asked.conditions)).await;
         }
         drop(in_flight);
-        if connection.exchange.is_body_left() && !connection.exchange.is_body_open() {
+        if exchange.state().is_body_left() && !exchange.state().is_body_open() {
             // Nobody will read it. hyper takes note: where all of it is here already, the
             // connection can be kept, and else it says in the head that it will not be.
             tokio::task::yield_now().await;
         }
-        finish(&worker, &connection, &asked, result)
+        finish(&worker, exchange, &asked, result)
     }
 }
 

@@ -58,14 +58,14 @@ pub async fn run(worker: Rc<Worker>) {
             for (_, connection) in worker.connections.borrow().iter() {
                 match connection.life.lingers_since.get() {
                     Some(since) if linger::is_late(connection, since, is_draining) => {
-                        connection.life.abort()
+                        connection.life.abort();
                     }
                     Some(_) => {}
                     None => {
                         let stall_max = limits.stall_max;
                         let drain_max = if is_draining { DRAIN_STALL_MAX } else { stall_max };
                         let still_max = stall_max.min(drain_max);
-                        connection.look_at_body(ticks(since), still_max);
+                        connection.look_at_bodies(ticks(since), still_max);
                         look(connection, limits, now, still_max);
                     }
                 }
@@ -89,7 +89,7 @@ pub async fn run(worker: Rc<Worker>) {
 }
 
 fn look(connection: &Connection, limits: &ConnectionLimits, now: u32, body_still_max: Duration) {
-    let still = still_for(connection, now);
+    let (still, exchanges) = (still_for(connection, now), &connection.exchanges);
     if let Some((since, bytes)) = connection.life.blocked() {
         let blocked = elapsed(since, now);
         // Before it was blocked, there was nothing that could move.
@@ -97,16 +97,15 @@ fn look(connection: &Connection, limits: &ConnectionLimits, now: u32, body_still
         if is_slow || still.min(blocked) > limits.stall_max {
             connection.life.abort();
         }
-    } else if connection.exchange.in_flight.get() || connection.exchange.streams.get() {
+    } else if !exchanges.are_answered() {
         // Who can be sent something shows by that whether it has gone.
-        let exchange = &connection.exchange;
-        let is_silent = exchange.streams.get() || exchange.is_old.get();
+        let is_silent = exchanges.does_any_stream() || exchanges.is_any_old();
         if is_silent && still > LEFT_MAX && connection.is_left() {
             connection.life.abort();
-        } else if exchange.in_flight.get() && !exchange.probed.get() && connection.is_left() {
+        } else if exchanges.is_any_unprobed() && connection.is_left() {
             connection.life.wake();
         }
-    } else if connection.life.closing.get() || connection.exchange.is_body_open() {
+    } else if connection.life.closing.get() || exchanges.is_body_open() {
         // Its answer is over, and the rest of its request goes nowhere: who has it takes no more,
         // or it does not come.
         if still > body_still_max {
@@ -185,8 +184,7 @@ fn quiet(worker: &Worker, now: u32, park_after: Duration) -> Vec<usize> {
 }
 
 fn is_idle(connection: &Connection) -> bool {
-    let exchange = &connection.exchange;
-    !exchange.in_flight.get() && !exchange.streams.get() && connection.life.blocked().is_none()
+    connection.exchanges.are_answered() && connection.life.blocked().is_none()
 }
 
 /// How long no byte has moved.

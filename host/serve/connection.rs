@@ -6,7 +6,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -23,6 +22,7 @@ use super::socket::Socket;
 use super::write_buffer::{Spares, WriteBuffer};
 use crate::guest::budget::Budget;
 use crate::guest::held::Held;
+use crate::message::Origin;
 use crate::message::fields::FIELDS_FEW;
 
 /// A connection, from accept to close.
@@ -31,8 +31,9 @@ pub struct Connection {
     pub output: WriteBuffer,
     pub life: Lifecycle,
     pub exchanges: Exchanges,
-    /// Who is at its other end, and what that client has of the worker.
-    pub peer: SocketAddr,
+    /// How its requests come.
+    pub origin: Origin,
+    /// What its client has of the worker.
     pub client: Rc<Shares>,
     /// What is charged for the fields of an answer, whose map hyper keeps.
     fields: Cell<Option<Box<Held>>>,
@@ -41,10 +42,10 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// `client` is what the client at `peer` has of the worker, `clock` the worker's coarse clock.
+    /// `client` is what its client has of the worker, `clock` the worker's coarse clock.
     pub fn new(
         socket: Socket,
-        (peer, client): (SocketAddr, Rc<Shares>),
+        (origin, client): (Origin, Rc<Shares>),
         spares: Rc<Spares>,
         clock: Rc<Cell<u32>>,
     ) -> Rc<Self> {
@@ -53,7 +54,7 @@ impl Connection {
             output: WriteBuffer::new(spares),
             life: Lifecycle::new(clock),
             exchanges: Exchanges::default(),
-            peer,
+            origin,
             client,
             fields: Cell::new(None),
             resets: Cell::new(false),

@@ -22,17 +22,18 @@ use super::pipeline;
 use super::socket::Socket;
 use super::worker::Worker;
 
-/// How long after a client has ended its side it is looked whether it has gone: first, and at most.
 /// How long a call may go on before its client is asked whether it is there.
 const PROBE_AFTER: Duration = Duration::from_millis(100);
+/// How long after that it is looked whether it has gone: first, and at most.
 const PROBE_FIRST: Duration = Duration::from_millis(10);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends.
 pub async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, seat: Seat) {
+    let Ok(origin) = socket.origin(peer) else { return };
     let client = worker.peers.enter(peer);
     let (spares, clock) = (worker.spares.clone(), worker.clock.clone());
-    let connection = Connection::new(socket, (peer, client), spares, clock);
+    let connection = Connection::new(socket, (origin, client), spares, clock);
     let key = worker.connections.borrow_mut().insert(connection.clone());
     let _registered = Registered { worker: worker.clone(), key, _seat: seat };
     let mut before = Bytes::new();
@@ -125,7 +126,7 @@ async fn drive(worker: &Rc<Worker>, connection: &Rc<Connection>, before: Bytes) 
             }
         }
         let flushed = if over.is_none() && connection.can_send() {
-            worker.post.put(connection);
+            worker.flushes.push(connection);
             Poll::Pending
         } else {
             connection.flush(cx)

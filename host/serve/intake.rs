@@ -4,7 +4,7 @@
 //! target, and the codings of the body.
 
 use http::header::HOST;
-use http::uri::{PathAndQuery, Scheme, Uri};
+use http::uri::{self, PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use super::arrival::Arriving;
 use super::exchange::Exchange;
 use crate::message::fields::{self, Coding, is_host};
-use crate::message::{Place, Reject, Request, RequestBody, RequestId};
+use crate::message::{Place, Reject, Request, RequestBody, RequestId, Scheme};
 
 /// Makes a request of what hyper parsed; `exchange` is told of its body. How large its body may be
 /// depends on who gets it.
@@ -30,7 +30,8 @@ pub fn request(
         fields::compact(&mut parts.headers);
         drop(held);
     }
-    let uri = target(&parts.method, &parts.uri)?;
+    let origin = exchange.connection().origin;
+    let uri = target(&parts.method, &parts.uri, origin.scheme)?;
     check_host(&mut parts.headers, &parts.uri, parts.version)?;
     check_coding(&parts.headers, &body)?;
     let body = request_body(body, exchange);
@@ -41,7 +42,7 @@ pub fn request(
         version: parts.version,
         headers: parts.headers,
         body,
-        peer: exchange.connection().peer,
+        origin,
         place: Place::default(),
     });
     request.strip_reserved();
@@ -74,17 +75,17 @@ fn check_host(headers: &mut HeaderMap, uri: &Uri, version: Version) -> Result<()
     Ok(())
 }
 
-/// The path and query of a target that can be routed.
-fn target(method: &Method, uri: &Uri) -> Result<PathAndQuery, Reject> {
+/// The path and query of a target that can be routed. `scheme` is that of its connection.
+fn target(method: &Method, uri: &Uri, scheme: Scheme) -> Result<PathAndQuery, Reject> {
     if method == Method::CONNECT {
         return Err(Reject::BadPath("CONNECT is not served"));
     }
     if uri.scheme().is_none() && uri.authority().is_some() {
         return Err(Reject::BadPath("the request target is not a path"));
     }
-    // What is asked for by https has to come by TLS (RFC 9110, 7.4), and nothing else is served.
-    if uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP) {
-        return Err(Reject::BadPath("the scheme of the request target is not http"));
+    // What is asked for by https has to come by TLS (RFC 9110, 7.4), and the other way round.
+    if uri.scheme().is_some_and(|it| *it != uri::Scheme::from(scheme)) {
+        return Err(Reject::BadPath("the scheme of the request target is not the connection's"));
     }
     let target = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     match target.as_str().as_bytes() {

@@ -4,7 +4,7 @@
 //! that another kind is another variant here. Knows no HTTP and nothing of the connection's life.
 
 use std::io::{self, IoSlice, Read as _, Write as _};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -13,6 +13,8 @@ use rustix::net::{RecvFlags, recv};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
+
+use crate::message::{Origin, Peer, Scheme};
 
 /// A connected socket, known to this thread's runtime.
 pub enum Socket {
@@ -25,6 +27,19 @@ pub enum Detached {
 }
 
 impl Socket {
+    /// How requests come by it from the client at this address. IPv4 is shown as that, whichever
+    /// socket it was accepted by.
+    ///
+    /// # Errors
+    /// The connection has gone.
+    pub fn origin(&self, peer: SocketAddr) -> io::Result<Origin> {
+        let (scheme, local) = match self {
+            Socket::Tcp(stream) => (Scheme::Http, stream.local_addr()?),
+        };
+        let local = SocketAddr::new(local.ip().to_canonical(), local.port());
+        Ok(Origin { scheme, local, peer: Peer { address: peer } })
+    }
+
     /// Has small answers sent at once: they would wait for the client's acknowledgement.
     pub fn set_nodelay(&self) {
         match self {

@@ -13,9 +13,9 @@ use tokio::sync::{Notify, watch};
 use super::balance::Balance;
 use super::clients::{Clients, upstream_max};
 use super::connection::Connection;
+use super::flush::FlushQueue;
 use super::own::Own;
 use super::peer::{Peers, Shares};
-use super::post::Post;
 use super::respond::Conditions;
 use super::turn::Turns;
 use super::upstream::Upstream;
@@ -87,7 +87,7 @@ pub struct Worker {
     pub clock: Rc<Cell<u32>>,
     pub spares: Rc<Spares>,
     /// The connections that have something to send.
-    pub post: Post,
+    pub flushes: FlushQueue,
     pub turns: Turns,
     /// Says that there is something to do behind every connection that is ready.
     work: Rc<Notify>,
@@ -194,7 +194,7 @@ impl Worker {
             began: Instant::now(),
             clock: Rc::default(),
             spares: Rc::default(),
-            post: Post::new(work.clone()),
+            flushes: FlushQueue::new(work.clone()),
             turns,
             work,
             connections: RefCell::default(),
@@ -239,12 +239,12 @@ impl Worker {
         loop {
             self.work.notified().await;
             let mut turn = self.turns.begin();
-            self.post.send();
+            self.flushes.flush();
             while !self.pool.renew() {
                 self.turns.end(&turn, &self.counters().turn_max_us);
                 tokio::task::yield_now().await;
                 turn = self.turns.begin();
-                self.post.send();
+                self.flushes.flush();
             }
             self.pool.tidy();
             self.turns.end(&turn, &self.counters().turn_max_us);

@@ -34,7 +34,7 @@ pub struct WriteBuffer {
     /// The last write was not taken, so that its writer has bytes which come first.
     is_full: Cell<bool>,
     /// What is held is about to be sent with what other connections hold.
-    pub is_posted: Cell<bool>,
+    pub is_queued: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -52,7 +52,7 @@ impl WriteBuffer {
             sent_bytes: Cell::new(0),
             is_broken: Cell::new(false),
             is_full: Cell::new(false),
-            is_posted: Cell::new(false),
+            is_queued: Cell::new(false),
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use http::header::HOST;
-use http::uri::{Authority, Scheme};
+use http::uri::Authority;
 use tokio::sync::oneshot;
 use wasmtime::component::Accessor;
 use wasmtime::{AsContextMut, Store};
@@ -22,7 +22,7 @@ use super::body::Arriving;
 use super::head::{Head, LEFT_BYTES_MAX};
 use super::state::State;
 use crate::guest::engine::QUANTUM_TICKS;
-use crate::message::RequestId;
+use crate::message::{RequestId, Scheme};
 use crate::outbound::Trail;
 
 /// Resources that an instance may have the host keep, with requests in it or not, before another
@@ -46,14 +46,14 @@ impl Arrival {
     /// the Host header. `None` where that is no authority.
     pub fn new(
         (id, trail): (RequestId, Trail),
-        mut request: http::Request<Arriving>,
+        (scheme, mut request): (Scheme, http::Request<Arriving>),
         head: oneshot::Sender<Head>,
     ) -> Option<Box<Arrival>> {
         let mut uri = std::mem::take(request.uri_mut()).into_parts();
         if uri.authority.is_none() {
             let host = request.headers().get(HOST)?;
             uri.authority = Some(Authority::try_from(host.as_bytes()).ok()?);
-            uri.scheme = Some(Scheme::HTTP);
+            uri.scheme = Some(scheme.into());
         }
         *request.uri_mut() = http::Uri::from_parts(uri).ok()?;
         Some(Box::new(Arrival { id, request, head, trail }))

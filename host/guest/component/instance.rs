@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use wasmtime::component::Resource;
 use wasmtime::{Global, Memory, Store, TypedFunc};
 use wasmtime_wasi_http::p2::bindings::Proxy;
-use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p2::bindings::http::types;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 use wasmtime_wasi_http::p3::bindings::Service;
 use wasmtime_wasi_http::{Error, WasiHttpView};
@@ -27,7 +27,7 @@ use crate::guest::limiter::PrepaidStacks;
 use crate::guest::reset::{Baseline, RESETS_MAX};
 use crate::guest::schedule::{Bulky, Movable};
 use crate::guest::slots::STACKS_PER_SLOT;
-use crate::message::RequestId;
+use crate::message::{RequestId, Scheme};
 use crate::outbound::{Door, Trail};
 
 /// Resources that an instance may leave behind, under reuse, before another takes its place.
@@ -164,11 +164,11 @@ impl ComponentInstance {
     pub fn accept(
         &mut self,
         (id, trail): (RequestId, Trail),
-        request: http::Request<Arriving>,
+        (scheme, request): (Scheme, http::Request<Arriving>),
         head: oneshot::Sender<Head>,
     ) -> wasmtime::Result<Handed> {
         if self.is_concurrent() {
-            let arrival = Arrival::new((id, trail), request, head);
+            let arrival = Arrival::new((id, trail), (scheme, request), head);
             let arrival = arrival.ok_or_else(|| wasmtime::format_err!("the host is no authority"));
             return Ok(Handed::Arrival(arrival?));
         }
@@ -176,7 +176,11 @@ impl ComponentInstance {
         state.begin(Some(id));
         state.hooks.follow(trail, Some(id));
         let mut http = state.http();
-        let request = http.new_incoming_request(Scheme::Http, request)?;
+        let scheme = match scheme {
+            Scheme::Http => types::Scheme::Http,
+            Scheme::Https => types::Scheme::Https,
+        };
+        let request = http.new_incoming_request(scheme, request)?;
         let outparam = http.new_response_outparam_from_callback(move |answer| {
             // Nobody may be waiting for it any more.
             drop(head.send(answer.map_err(Error::from)));

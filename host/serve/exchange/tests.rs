@@ -17,7 +17,9 @@ async fn connection(clock: Rc<Cell<u32>>) -> Rc<Connection> {
     let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
     drop(client.expect("a client"));
     let (socket, peer) = accepted.expect("a connection");
-    Connection::new(Socket::Tcp(socket), (peer, Rc::default()), Rc::default(), clock)
+    let socket = Socket::Tcp(socket);
+    let origin = socket.origin(peer).expect("a connection");
+    Connection::new(socket, (origin, Rc::default()), Rc::default(), clock)
 }
 
 fn begin(connection: &Rc<Connection>) -> Exchange {

@@ -18,7 +18,7 @@ const WAITING_MAX: usize = 32;
 const WAIT_MAX: Duration = Duration::from_micros(400);
 
 /// The connections of one worker that have something to send.
-pub struct Post {
+pub struct FlushQueue {
     connections: RefCell<Vec<Rc<Connection>>>,
     /// When the first of them came.
     since: Cell<Instant>,
@@ -26,14 +26,14 @@ pub struct Post {
     work: Rc<Notify>,
 }
 
-impl Post {
+impl FlushQueue {
     pub fn new(work: Rc<Notify>) -> Self {
-        Post { connections: RefCell::default(), since: Cell::new(Instant::now()), work }
+        FlushQueue { connections: RefCell::default(), since: Cell::new(Instant::now()), work }
     }
 
     /// Has what a connection holds back sent with what others do.
-    pub fn put(&self, connection: &Rc<Connection>) {
-        if connection.output.is_posted.replace(true) {
+    pub fn push(&self, connection: &Rc<Connection>) {
+        if connection.output.is_queued.replace(true) {
             return;
         }
         let waiting = {
@@ -45,15 +45,15 @@ impl Post {
             self.since.set(Instant::now());
             self.work.notify_one();
         } else if waiting >= WAITING_MAX || self.since.get().elapsed() >= WAIT_MAX {
-            self.send();
+            self.flush();
         }
     }
 
     /// Sends everything that waits.
-    pub fn send(&self) {
+    pub fn flush(&self) {
         let mut connections = self.connections.take();
         for connection in connections.drain(..) {
-            connection.output.is_posted.set(false);
+            connection.output.is_queued.set(false);
             connection.send();
         }
         // Its room is of use to the next ones.

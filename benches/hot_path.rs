@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use guesthouse::message::{Place, Request, RequestBody, RequestId};
+use guesthouse::message::{Origin, Peer, Place, Request, RequestBody, RequestId, Scheme};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
@@ -111,6 +111,9 @@ fn request(target: &'static str) -> Request {
     let mut headers = HeaderMap::with_capacity(HEADERS.len());
     headers.extend(fields);
     let route = target.split(['/', '?']).nth(1).unwrap_or_default();
+    let local = ([127, 0, 0, 1], 8080).into();
+    let peer = Peer { address: ([127, 0, 0, 1], 50_000).into() };
+    let origin = Origin { scheme: Scheme::Http, local, peer };
     Request {
         id: RequestId::default(),
         method: Method::GET,
@@ -118,7 +121,7 @@ fn request(target: &'static str) -> Request {
         version: Version::HTTP_11,
         headers,
         body: RequestBody::default(),
-        peer: ([127, 0, 0, 1], 50_000).into(),
+        origin,
         place: Place::new("/".len() + route.len(), Vec::new()),
     }
 }

@@ -4,6 +4,7 @@
 //! host itself answers. Knows neither hyper nor wasmtime.
 
 pub mod fields;
+mod origin;
 pub mod path;
 mod problem;
 pub mod progress;
@@ -11,7 +12,6 @@ mod reject;
 mod spare;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,6 +22,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 use http_body::{Body as _, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 
+pub use origin::{Origin, Peer, Scheme};
 pub use reject::Reject;
 pub use spare::SpareHeaders;
 
@@ -37,8 +38,7 @@ pub struct Request {
     pub version: Version,
     pub headers: HeaderMap,
     pub body: RequestBody,
-    /// The client's socket address.
-    pub peer: SocketAddr,
+    pub origin: Origin,
     pub place: Place,
 }
 

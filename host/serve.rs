@@ -9,23 +9,28 @@ mod clients;
 mod connection;
 mod counts;
 mod exchange;
+mod exchanges;
+mod flush;
 mod forwarding;
-mod guard;
+mod http1;
+mod hyper_io;
 mod intake;
+mod lifecycle;
 mod linger;
 mod listen;
 mod outgoing;
 mod own;
 mod peer;
 mod pipeline;
-mod post;
+mod reaper;
 mod refuse;
 mod respond;
 mod routed;
+mod socket;
 mod turn;
 mod upstream;
-mod wire;
 mod worker;
+mod write_buffer;
 
 use std::io;
 use std::rc::Rc;
@@ -230,7 +235,7 @@ fn work(
     let Some(runtime) = runtime.filter(|_| is_wanted) else { return };
     runtime.block_on(async {
         let worker = Worker::new(index, shared);
-        tokio::task::spawn_local(guard::run(worker.clone()));
+        tokio::task::spawn_local(reaper::run(worker.clone()));
         tokio::task::spawn_local(worker.clone().tidy_always());
         tokio::task::spawn_local(worker.schedule.run_queue().clone().run());
         tokio::task::spawn_local(publish(worker.clone(), shared.ask.clone()));
@@ -278,27 +283,28 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 async fn drain(worker: &Rc<Worker>) {
     let began = tokio::time::Instant::now();
     let tick = Duration::from_millis(u64::from(CLOCK_TICK_MS) / 4);
-    while !worker.wires.borrow().is_empty() && began.elapsed() < DRAIN_MAX {
+    while !worker.connections.borrow().is_empty() && began.elapsed() < DRAIN_MAX {
         let graced = began.elapsed() < ACTIVE + tick;
-        for (_, wire) in worker.wires.borrow().iter() {
-            let recent = guard::still_for(wire, worker.clock.get()) < ACTIVE
-                || wire.partial_since.get().is_some();
-            let exchange = &wire.exchange;
-            if exchange.in_flight.get() || wire.has_input() || (graced && recent) {
+        for (_, connection) in worker.connections.borrow().iter() {
+            let recent = reaper::still_for(connection, worker.clock.get()) < ACTIVE
+                || connection.life.partial_since.get().is_some();
+            let exchanges = &connection.exchanges;
+            if exchanges.is_any_in_flight() || connection.has_input() || (graced && recent) {
                 continue;
             }
             // hyper would wait for the rest of a head that has begun to arrive.
-            let is_partial = wire.partial_since.get().is_some() && !exchange.streams.get();
-            if is_partial && wire.blocked().is_none() {
-                wire.doomed.set(true);
+            let is_partial =
+                connection.life.partial_since.get().is_some() && !exchanges.does_any_stream();
+            if is_partial && connection.life.blocked().is_none() {
+                connection.life.abort();
             }
-            if wire.doomed.get() || !wire.closing.replace(true) {
-                wire.wake();
+            if !connection.life.closing.replace(true) {
+                connection.life.wake();
             }
         }
         tokio::time::sleep(tick).await;
     }
-    let left = worker.wires.borrow().len();
+    let left = worker.connections.borrow().len();
     if left > 0 {
         tracing::warn!("worker {}: {left} connections were cut off", worker.index);
     }

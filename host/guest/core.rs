@@ -86,7 +86,7 @@ fn add_request_line(linker: &mut Linker<Call>) -> Result<()> {
     )?;
     linker.func_wrap(MODULE, "get_source_addr", |mut guest: Guest<'_>, buf: u32, limit: u32| {
         give(&mut guest, buf, limit, |exchange, out| {
-            out.text(exchange.request.peer.to_string().as_bytes());
+            out.text(exchange.request.origin.peer.address.to_string().as_bytes());
         })
     })?;
     Ok(())

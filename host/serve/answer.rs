@@ -1,11 +1,9 @@
 //! What is sent of a request's result, and what its connection is told of it.
 
-use std::rc::Rc;
-
 use http::Method;
 
+use super::exchange::Exchange;
 use super::respond::{self, Asked, Body, Conditions};
-use super::wire::Wire;
 use super::worker::Worker;
 use super::{outgoing, refuse};
 use crate::message::{Reject, Response, ResponseBody};
@@ -13,24 +11,24 @@ use crate::message::{Reject, Response, ResponseBody};
 /// Makes what is sent of a result, and counts a reject.
 pub fn finish(
     worker: &Worker,
-    wire: &Rc<Wire>,
+    exchange: Exchange,
     asked: &Asked,
     mut result: Result<Response, Reject>,
 ) -> http::Response<Body> {
-    match &mut result {
-        Err(
-            Reject::BodyTooLarge | Reject::BodyBroken | Reject::BodyTimeout | Reject::UnknownCoding,
-        ) => wire.exchange.unread.set(true),
-        // What comes behind it is no request: whoever asked for a tunnel takes it for one.
-        Err(Reject::BadPath(_)) if asked.method == Method::CONNECT => {
-            wire.exchange.unread.set(true);
-        }
-        Ok(Response { body: ResponseBody::Stream(stream), .. }) => {
-            outgoing::pass_on(stream, wire);
-        }
-        _ => {}
+    if let Err(reject) = &result
+        && leaves_unread(reject, &asked.method)
+    {
+        exchange.state().leave_unread();
     }
-    let last = worker.draining.get() || wire.exchange.unread.get();
+    let last = worker.draining.get() || exchange.state().is_unread();
+    let connection = exchange.connection().clone();
+    let in_flight = match &mut result {
+        Ok(Response { body: ResponseBody::Stream(stream), .. }) => {
+            outgoing::pass_on(stream, exchange);
+            None
+        }
+        _ => Some(exchange),
+    };
     let Conditions { handler, header_bytes_max, .. } = &asked.conditions;
     let is_made = result.is_ok();
     let (response, reject) = respond::respond(asked, result, *header_bytes_max, last);
@@ -40,10 +38,21 @@ pub fn finish(
         refuse::log(worker, asked, reject, is_made);
     }
     let fields = response.headers().len() + response.body().trailer_count();
-    wire.exchange
-        .hold_fields(fields, || worker.pool.memory_of(handler.as_ref().map(|(id, _)| *id)));
-    wire.end_request();
+    connection.hold_fields(fields, || worker.pool.memory_of(handler.as_ref().map(|(id, _)| *id)));
+    drop(in_flight);
     response
+}
+
+/// Whether what comes behind the head is not to be read. Behind a `CONNECT` it is no request:
+/// whoever asked for a tunnel takes it for one.
+fn leaves_unread(reject: &Reject, method: &Method) -> bool {
+    match reject {
+        Reject::BodyTooLarge | Reject::BodyBroken | Reject::BodyTimeout | Reject::UnknownCoding => {
+            true
+        }
+        Reject::BadPath(_) => *method == Method::CONNECT,
+        _ => false,
+    }
 }
 
 /// Counts how long it took.

@@ -4,13 +4,14 @@
 //! connection to the one that is to have it. The kernel spreads connections over the workers'
 //! sockets by a hash, so of a few long-lived ones some worker may get most.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::clients::Presence;
+use super::socket::Detached;
 use crate::config;
 
 /// The workers, as places for connections.
@@ -29,7 +30,7 @@ struct Place {
 /// A connection that has been accepted for a worker. Not more of them wait than there may be
 /// connections.
 pub struct Accepted {
-    pub stream: TcpStream,
+    pub socket: Detached,
     pub peer: SocketAddr,
     pub seat: Seat,
 }

@@ -1,213 +1,207 @@
-//! One connection from accept to close.
+//! One connection to a client, as its driver, its requests, the reaper and the drain share it.
 //!
-//! Owns the loop that drives hyper: poll it, then have what it has written sent; and what is left
-//! of a connection that is idle.
+//! Owns its socket and the order of reads and writes on it; what waits to be sent is in its write
+//! buffer, how far it has come in its lifecycle, and what it serves in its exchanges. Of HTTP it
+//! knows the one line that may go ahead of an answer.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use tokio::net::TcpStream;
+use hyper::rt::{Read, ReadBufCursor};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWrite;
 
-use super::balance::Seat;
-use super::linger::linger;
-use super::peer::Peer;
-use super::pipeline;
-use super::wire::{Wire, WireEnd};
-use super::worker::Worker;
+use super::exchanges::{CONTINUE, Exchanges};
+use super::lifecycle::Lifecycle;
+use super::peer::Shares;
+use super::socket::Socket;
+use super::write_buffer::{Spares, WriteBuffer};
+use crate::guest::engine::budget::Budget;
+use crate::guest::services::held::Held;
+use crate::message::Origin;
+use crate::message::fields::FIELDS_FEW;
 
-/// How long after a client has ended its side it is looked whether it has gone: first, and at most.
-/// How long a call may go on before its client is asked whether it is there.
-const PROBE_AFTER: Duration = Duration::from_millis(100);
-const PROBE_FIRST: Duration = Duration::from_millis(10);
-const PROBE_EVERY: Duration = Duration::from_secs(1);
-
-/// Serves a connection until it ends.
-pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, seat: Seat) {
-    let wire = Wire::new(stream, worker.spares.clone(), worker.clock.clone());
-    let key = worker.wires.borrow_mut().insert(wire.clone());
-    let _registered = Registered { worker: worker.clone(), key, _seat: seat };
-    let peer = worker.peers.enter(peer);
-    let mut before = Bytes::new();
-    // In a box that is given back while the connection is parked: hyper's state and its buffers
-    // are nearly all that an idle connection would hold.
-    let end = loop {
-        let end = Box::pin(drive(&worker, &wire, &peer, before)).await;
-        drop(wire.exchange.take_fields());
-        match end {
-            End::Parked(read) => before = read,
-            end => break end,
-        }
-        if before.is_empty() {
-            parked(&wire).await;
-        } else {
-            // A head that began in the same piece as the last request: that is when it came.
-            wire.partial_since.set(Some(wire.moved_at.get()));
-        }
-        wire.parking.set(false);
-    };
-    if matches!(end, End::Whole) {
-        wire.reset_on_close(false);
-    }
-    let is_left = wire.exchange.unread.get() || wire.exchange.is_body_left();
-    if matches!(end, End::Refused) || (matches!(end, End::Whole) && is_left) {
-        Box::pin(linger(&wire)).await;
-    }
+/// A connection, from accept to close.
+pub struct Connection {
+    socket: RefCell<TokioIo<Socket>>,
+    pub output: WriteBuffer,
+    pub life: Lifecycle,
+    pub exchanges: Exchanges,
+    /// How its requests come.
+    pub origin: Origin,
+    /// What its client has of the worker.
+    pub client: Rc<Shares>,
+    /// What is charged for the fields of an answer, whose map hyper keeps.
+    fields: Cell<Option<Box<Held>>>,
+    /// Closing it resets it, whatever has been sent.
+    resets: Cell<bool>,
 }
 
-/// Takes the connection off the worker's list when it ends, however it ends.
-struct Registered {
-    worker: Rc<Worker>,
-    key: usize,
-    _seat: Seat,
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.worker.wires.borrow_mut().remove(self.key);
+impl Connection {
+    /// `client` is what its client has of the worker, `clock` the worker's coarse clock.
+    pub fn new(
+        socket: Socket,
+        (origin, client): (Origin, Rc<Shares>),
+        spares: Rc<Spares>,
+        clock: Rc<Cell<u32>>,
+    ) -> Rc<Self> {
+        Rc::new(Connection {
+            socket: RefCell::new(TokioIo::new(socket)),
+            output: WriteBuffer::new(spares),
+            life: Lifecycle::new(clock),
+            exchanges: Exchanges::default(),
+            origin,
+            client,
+            fields: Cell::new(None),
+            resets: Cell::new(false),
+        })
     }
-}
 
-/// How driving a connection has ended.
-enum End {
-    /// Behind its last answer, or between two requests.
-    Whole,
-    /// What came is not HTTP. The client has been told so.
-    Refused,
-    /// In the middle of something.
-    Cut,
-    /// It is idle, and can go on from here with these bytes, which have been read already.
-    Parked(Bytes),
-}
-
-/// Drives hyper until the connection ends or is to be parked. `before` is what has been read.
-async fn drive(worker: &Rc<Worker>, wire: &Rc<Wire>, peer: &Peer, before: Bytes) -> End {
-    let service = service_fn(|http| {
-        let served = pipeline::serve(worker, wire, peer, http);
-        async move { Ok::<_, Infallible>(served.await) }
-    });
-    let header_bytes_max = worker.largest.header_bytes_max;
-    let mut builder = http1::Builder::new();
-    // hyper's own timer would cost a boxed sleep per request; `guard` has one per worker.
-    builder.header_read_timeout(None);
-    builder.max_header_size(header_bytes_max);
-    // A client may end its side behind its last request. Whether it has gone is found out below.
-    builder.half_close(true);
-    let end = WireEnd { wire: wire.clone(), before };
-    let mut connection = builder.serve_connection(end, service);
-    let mut told_to_close = false;
-    // hyper is not to be polled behind its end: it would end a body that has failed.
-    let mut over = None;
-    let end = std::future::poll_fn(|cx| {
-        wire.attach(cx.waker());
-        if wire.doomed.get() {
-            return Poll::Ready(Some(End::Cut));
-        }
-        let turn = worker.turns.begin();
-        wire.begin_round();
-        if over.is_none() {
-            let mut polled = Pin::new(&mut connection).poll(cx);
-            if wire.closing.get() && !told_to_close && polled.is_pending() {
-                told_to_close = true;
-                Pin::new(&mut connection).graceful_shutdown();
-                polled = Pin::new(&mut connection).poll(cx);
-            }
-            match polled {
-                Poll::Ready(result) => over = Some(result),
-                Poll::Pending => probe(wire, cx),
-            }
-        }
-        let flushed = if over.is_none() && wire.can_send() {
-            worker.post.put(wire);
-            Poll::Pending
-        } else {
-            wire.flush(cx)
-        };
-        wire.end_round();
-        worker.turns.end(&turn, &worker.counters().turn_max_us);
-        match (&over, flushed) {
-            (_, Poll::Ready(Err(_))) => Poll::Ready(Some(End::Cut)),
-            (Some(result), Poll::Ready(Ok(()))) => Poll::Ready(Some(outcome(result))),
-            (None, Poll::Ready(Ok(()))) if wire.parking.get() => {
-                wire.parking.set(!told_to_close && wire.is_quiet());
-                if wire.parking.get() { Poll::Ready(None) } else { Poll::Pending }
-            }
-            _ => Poll::Pending,
-        }
-    })
-    .await;
-    if let Some(end) = end {
-        return end;
+    /// Has bodies that come too slowly given up; so long ago was the last look.
+    pub fn look_at_bodies(&self, since_last: Duration, stall_max: Duration) {
+        self.exchanges.look_at_bodies(since_last, stall_max, || self.has_input());
     }
-    let read = connection.into_parts().read_buf;
-    // Empty, it would still hold on to its buffer.
-    End::Parked(if read.is_empty() { Bytes::new() } else { read })
-}
 
-/// What it means that hyper has ended. An error is the client's: it has been answered, or there is
-/// nobody to answer.
-fn outcome(result: &hyper::Result<()>) -> End {
-    match result {
-        Ok(()) => End::Whole,
-        Err(error) if error.is_parse() => End::Refused,
-        Err(_) => End::Cut,
+    /// Has the fields of an answer's head and trailers count, if they are many, as what the guest
+    /// has that they are of. hyper keeps the map, empty, and puts the fields of the next request
+    /// into it.
+    pub fn hold_fields(&self, count: usize, memory: impl FnOnce() -> Budget) {
+        let held = || Box::new(Held::of_fields(&memory(), count));
+        self.fields.set((count > FIELDS_FEW).then(held));
     }
-}
 
-/// Finds out whether a client that has ended its side while its request is in flight has gone, so
-/// that its call ends with it. One that only has no more to send reads an interim answer and waits
-/// for the next; the machine of one that has gone refuses it. HTTP/1.0 has no interim answers. Who
-/// is answered at once is sent none, nor is one whose body is still read: its end is found there.
-fn probe(wire: &Rc<Wire>, cx: &mut Context<'_>) {
-    let exchange = &wire.exchange;
-    if !exchange.in_flight.get()
-        || exchange.probed.get()
-        || exchange.is_body_open()
-        || !wire.poll_left(cx)
-    {
-        return;
+    /// Says that hyper does not have that map any more: what is charged for it, if it was large.
+    pub fn take_fields(&self) -> Option<Box<Held>> {
+        self.fields.take()
     }
-    exchange.probed.set(true);
-    if exchange.is_old.get() {
-        return;
-    }
-    let wire = Rc::downgrade(wire);
-    tokio::task::spawn_local(async move {
-        tokio::time::sleep(PROBE_AFTER).await;
-        match wire.upgrade() {
-            Some(wire) if wire.exchange.in_flight.get() && wire.send_continue() => wire.wake(),
-            _ => return,
-        }
-        let mut pause = PROBE_FIRST;
-        loop {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PROBE_EVERY);
-            let Some(wire) = wire.upgrade() else { return };
-            if wire.is_reset() {
-                wire.doomed.set(true);
-                return wire.wake();
-            }
-            if !wire.exchange.in_flight.get() {
-                return;
-            }
-        }
-    });
-}
 
-/// Waits until something comes on a connection that holds no state but its socket, or it is asked
-/// to close.
-async fn parked(wire: &Wire) {
-    std::future::poll_fn(|cx| {
-        if wire.closing.get() || wire.doomed.get() {
-            return Poll::Ready(());
+    /// Has the socket reset where it is closed, even by the end of the process, or not any more.
+    pub fn reset_on_close(&self, resets: bool) {
+        if self.resets.replace(resets) != resets {
+            self.socket.borrow().inner().reset_on_close(resets);
         }
-        wire.poll_readable(cx)
-    })
-    .await;
+    }
+
+    /// Sends `100 Continue` ahead of what hyper writes next. Whether that is possible: hyper may
+    /// have more to write of an earlier answer.
+    pub fn send_continue(&self) -> bool {
+        self.output.insert(CONTINUE)
+    }
+
+    /// Whether nothing is under way, and hyper has no state that would be missed.
+    pub fn is_quiet(&self) -> bool {
+        let is_over = self.exchanges.are_answered() && !self.exchanges.is_any_left();
+        let at_rest = self.life.begun.get() && is_over;
+        let nothing_comes = self.life.partial_since.get().is_none();
+        let nothing_goes =
+            self.life.blocked().is_none() && self.output.is_empty() && !self.output.is_broken();
+        at_rest && nothing_comes && nothing_goes
+    }
+
+    /// Waits until the client sends something, or has gone.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.socket.borrow().inner().poll_read_ready(cx)
+    }
+
+    /// Whether the client has sent something that has not been read.
+    pub fn has_input(&self) -> bool {
+        self.socket.borrow().inner().has_input()
+    }
+
+    /// Whether the client has closed its side, whatever it had sent before. If not, the task is
+    /// woken when it does.
+    pub fn poll_left(&self, cx: &mut Context<'_>) -> bool {
+        self.poll_readable(cx).is_ready() && self.is_left()
+    }
+
+    /// The same of now.
+    pub fn is_left(&self) -> bool {
+        self.socket.borrow().inner().is_read_closed()
+    }
+
+    /// Whether the client has let go of the connection: it refuses what is sent.
+    pub fn is_reset(&self) -> bool {
+        self.socket.borrow().inner().is_write_closed()
+    }
+
+    /// Whether there is something to send, and the socket has taken all before.
+    pub fn can_send(&self) -> bool {
+        self.output.is_untouched() && self.life.blocked().is_none()
+    }
+
+    /// Sends what is held from outside of the connection's task, which is woken for the rest, or
+    /// to see that the socket is broken.
+    pub fn send(&self) {
+        let Some(task) = self.life.task() else { return };
+        self.life.begin_round();
+        let flushed = self.flush(&mut Context::from_waker(&task));
+        self.life.end_round();
+        if matches!(flushed, Poll::Ready(Err(_))) {
+            task.wake();
+        }
+    }
+
+    /// Sends what is held, as far as the socket takes it. The task is woken for the rest.
+    pub fn flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.noting_write(|socket| self.output.flush(socket, cx))
+    }
+
+    /// Takes what hyper writes.
+    pub fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let is_told_twice = |first: &IoSlice<'_>| self.exchanges.is_told_twice(first);
+        if !self.output.is_broken() && slices.first().is_some_and(is_told_twice) {
+            return Poll::Ready(Ok(CONTINUE.len()));
+        }
+        self.noting_write(|socket| self.output.write(socket, cx, slices))
+    }
+
+    /// Takes note of what a write does.
+    fn noting_write<T>(&self, write: impl FnOnce(&mut Socket) -> Poll<T>) -> Poll<T> {
+        let before = self.output.sent_bytes();
+        let polled = write(self.socket.borrow_mut().inner_mut());
+        self.life.note_write(self.output.sent_bytes() - before, polled.is_pending());
+        polled
+    }
+
+    /// Reads for hyper.
+    pub fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = ready!(Pin::new(&mut *self.socket.borrow_mut()).poll_read(cx, buffer));
+        self.note_read();
+        Poll::Ready(read)
+    }
+
+    /// Says that hyper has read something.
+    pub fn note_read(&self) {
+        let exchanges = &self.exchanges;
+        let is_between = !exchanges.is_any_in_flight() && !exchanges.is_body_open();
+        self.life.note_read(is_between);
+    }
+
+    /// Reads and drops what the client still sends, at most `bytes_max`. Ready at its end.
+    pub fn poll_discard(&self, cx: &mut Context<'_>, bytes_max: &mut usize) -> Poll<()> {
+        let before = *bytes_max;
+        let discarded = self.socket.borrow_mut().inner_mut().poll_discard(cx, bytes_max);
+        if *bytes_max < before {
+            self.life.note_moved();
+        }
+        discarded
+    }
+
+    /// Sends what is held, and says that there is no more.
+    pub fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.flush(cx))?;
+        Pin::new(self.socket.borrow_mut().inner_mut()).poll_shutdown(cx)
+    }
 }

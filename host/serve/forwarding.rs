@@ -54,6 +54,6 @@ async fn forward(
     deadline: &Deadline,
 ) -> Result<Response, Reject> {
     let Some(upstream) = &worker.upstream else { return Err(Reject::NoRoute) };
-    let client = worker.peers.enter(request.peer).client;
+    let client = worker.peers.enter(request.origin.peer.address);
     upstream.forward(request, deadline, guest, &client.upstream).await
 }

@@ -3,21 +3,19 @@
 //! Owns the checks of RFC 9112 that hyper leaves to its user: the Host header, the form of the
 //! target, and the codings of the body.
 
-use std::net::SocketAddr;
-
 use http::header::HOST;
-use http::uri::{PathAndQuery, Scheme, Uri};
+use http::uri::{self, PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
 use super::arrival::Arriving;
-use super::wire::Wire;
+use super::exchange::Exchange;
 use crate::message::fields::{self, Coding, is_host};
-use crate::message::{Place, Reject, Request, RequestBody, RequestId};
+use crate::message::{Place, Reject, Request, RequestBody, RequestId, Scheme};
 
-/// Makes a request of what hyper parsed; `wire` is what it came by. How large its body may be
+/// Makes a request of what hyper parsed; `exchange` is told of its body. How large its body may be
 /// depends on who gets it.
 ///
 /// # Errors
@@ -25,18 +23,18 @@ use crate::message::{Place, Reject, Request, RequestBody, RequestId};
 pub fn request(
     http: http::Request<Incoming>,
     id: RequestId,
-    peer: SocketAddr,
-    wire: &Wire,
+    exchange: &Exchange,
 ) -> Result<Box<Request>, Reject> {
     let (mut parts, body) = http.into_parts();
-    if let Some(held) = wire.exchange.take_fields() {
+    if let Some(held) = exchange.connection().take_fields() {
         fields::compact(&mut parts.headers);
         drop(held);
     }
-    let uri = target(&parts.method, &parts.uri)?;
+    let origin = exchange.connection().origin;
+    let uri = target(&parts.method, &parts.uri, origin.scheme)?;
     check_host(&mut parts.headers, &parts.uri, parts.version)?;
     check_coding(&parts.headers, &body)?;
-    let body = request_body(body, wire);
+    let body = request_body(body, exchange);
     let mut request = Box::new(Request {
         id,
         method: parts.method,
@@ -44,7 +42,7 @@ pub fn request(
         version: parts.version,
         headers: parts.headers,
         body,
-        peer,
+        origin,
         place: Place::default(),
     });
     request.strip_reserved();
@@ -77,17 +75,17 @@ fn check_host(headers: &mut HeaderMap, uri: &Uri, version: Version) -> Result<()
     Ok(())
 }
 
-/// The path and query of a target that can be routed.
-fn target(method: &Method, uri: &Uri) -> Result<PathAndQuery, Reject> {
+/// The path and query of a target that can be routed. `scheme` is that of its connection.
+fn target(method: &Method, uri: &Uri, scheme: Scheme) -> Result<PathAndQuery, Reject> {
     if method == Method::CONNECT {
         return Err(Reject::BadPath("CONNECT is not served"));
     }
     if uri.scheme().is_none() && uri.authority().is_some() {
         return Err(Reject::BadPath("the request target is not a path"));
     }
-    // What is asked for by https has to come by TLS (RFC 9110, 7.4), and nothing else is served.
-    if uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP) {
-        return Err(Reject::BadPath("the scheme of the request target is not http"));
+    // What is asked for by https has to come by TLS (RFC 9110, 7.4), and the other way round.
+    if uri.scheme().is_some_and(|it| *it != uri::Scheme::from(scheme)) {
+        return Err(Reject::BadPath("the scheme of the request target is not the connection's"));
     }
     let target = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     match target.as_str().as_bytes() {
@@ -111,11 +109,11 @@ fn check_coding(headers: &HeaderMap, body: &Incoming) -> Result<(), Reject> {
     }
 }
 
-fn request_body(body: Incoming, wire: &Wire) -> RequestBody {
+fn request_body(body: Incoming, exchange: &Exchange) -> RequestBody {
     if body.is_end_stream() {
         return RequestBody::default();
     }
     let (body, progress) = Arriving::new(body);
-    wire.exchange.expect_body(progress.clone());
+    exchange.state().expect_body(progress.clone());
     RequestBody::stream(UnsyncBoxBody::new(body), progress)
 }

@@ -7,9 +7,8 @@
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
-use super::wire::{Wire, discard};
+use super::connection::Connection;
+use super::socket::Detached;
 use super::worker::{Worker, elapsed};
 
 /// The longest pause, and all of it.
@@ -28,40 +27,40 @@ const REFUSED_BYTES_MAX: usize = 256 << 10;
 
 /// Says that this was all, then reads and drops what still comes until the client has closed its
 /// side, or has had its time.
-pub async fn linger(wire: &Wire) {
-    wire.lingers_since.set(Some(wire.now()));
+pub async fn linger(connection: &Connection) {
+    connection.life.lingers_since.set(Some(connection.life.now()));
     let (mut bytes_left, mut is_finished) = (BYTES_MAX, false);
     std::future::poll_fn(|cx| {
-        if wire.doomed.get() {
+        if connection.life.is_aborted() {
             return Poll::Ready(());
         }
         if !is_finished {
             // It fails where the client has gone, which is seen below.
-            is_finished = wire.poll_finish(cx).is_ready();
+            is_finished = connection.poll_finish(cx).is_ready();
         }
-        wire.poll_discard(cx, &mut bytes_left)
+        connection.poll_discard(cx, &mut bytes_left)
     })
     .await;
 }
 
 /// Whether a client has had its time.
-pub fn is_late(wire: &Wire, since: u32, is_draining: bool) -> bool {
-    let now = wire.now();
+pub fn is_late(connection: &Connection, since: u32, is_draining: bool) -> bool {
+    let now = connection.life.now();
     let all = if is_draining { DRAIN_MAX } else { LINGER_MAX };
-    elapsed(wire.moved_at.get(), now) > PAUSE_MAX || elapsed(since, now) >= all
+    elapsed(connection.life.moved_at(), now) > PAUSE_MAX || elapsed(since, now) >= all
 }
 
 /// Sees a client off that was refused a connection.
-pub fn see_off(worker: &Worker, stream: std::net::TcpStream) {
+pub fn see_off(worker: &Worker, socket: Detached) {
     let refused = worker.refused.clone();
-    if refused.get() >= REFUSED_MAX || stream.shutdown(std::net::Shutdown::Write).is_err() {
+    if refused.get() >= REFUSED_MAX || socket.finish().is_err() {
         return;
     }
-    let Ok(mut stream) = TcpStream::from_std(stream) else { return };
+    let Ok(mut socket) = socket.attach() else { return };
     refused.set(refused.get() + 1);
     tokio::task::spawn_local(async move {
         let mut bytes_left = REFUSED_BYTES_MAX;
-        let gone = std::future::poll_fn(|cx| discard(&mut stream, cx, &mut bytes_left));
+        let gone = std::future::poll_fn(|cx| socket.poll_discard(cx, &mut bytes_left));
         // However it ends, the connection is closed.
         drop(tokio::time::timeout(REFUSED_LINGER_MAX, gone).await);
         refused.set(refused.get() - 1);

@@ -3,20 +3,21 @@
 //! Owns the binding, and the acceptance of connections down to the last in the queue, as far as
 //! there is a place for them.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, Type};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::balance::{Accepted, Seat};
 use super::clients::Full;
+use super::socket::{Detached, Socket};
 use super::worker::Worker;
-use super::{connection, guard, linger};
+use super::{http1, linger, reaper};
 
 /// Connections that the kernel keeps for a worker which is busy.
 const BACKLOG: i32 = 4096;
@@ -31,7 +32,7 @@ content-length: 0\r\nconnection: close\r\n\r\n";
 pub struct Bound {
     addresses: Vec<Address>,
     /// By worker.
-    pub sockets: Vec<Vec<Socket>>,
+    pub sockets: Vec<Vec<socket2::Socket>>,
 }
 
 #[derive(Clone, Copy)]
@@ -131,8 +132,9 @@ pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Bound, BindError
     Ok(bound)
 }
 
-fn socket(address: SocketAddr, is_dual: bool, is_shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+fn socket(address: SocketAddr, is_dual: bool, is_shared: bool) -> io::Result<socket2::Socket> {
+    let domain = Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(is_shared)?;
     if address.is_ipv6() {
@@ -145,7 +147,7 @@ fn socket(address: SocketAddr, is_dual: bool, is_shared: bool) -> io::Result<Soc
 }
 
 /// Accepts until `stop` is done, then whatever the kernel's queue still holds.
-pub async fn accept(worker: Rc<Worker>, socket: Socket, stop: impl Future<Output = ()>) {
+pub async fn accept(worker: Rc<Worker>, socket: socket2::Socket, stop: impl Future<Output = ()>) {
     let listener = match TcpListener::from_std(socket.into()) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!("a listening socket was lost: {error}"),
@@ -158,8 +160,8 @@ pub async fn accept(worker: Rc<Worker>, socket: Socket, stop: impl Future<Output
     // Closing a socket would reset the connections in its queue.
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, peer)) = listener.accept() {
-        if let Ok(stream) = registered(stream) {
-            take(&worker, stream, peer);
+        if let Ok(socket) = Detached::Tcp(stream).attach() {
+            take(&worker, socket, peer);
         }
     }
 }
@@ -190,10 +192,10 @@ pub async fn receive(
 async fn accept_all(worker: &Rc<Worker>, listener: &TcpListener) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => take(worker, stream, peer),
+            Ok((stream, peer)) => take(worker, Socket::Tcp(stream), peer),
             Err(error) if is_exhausted(&error) => {
                 // Some of those that are idle may go.
-                guard::make_room(worker);
+                reaper::make_room(worker);
                 tracing::warn!("cannot accept connections now: {error}");
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
@@ -210,54 +212,45 @@ fn is_exhausted(error: &io::Error) -> bool {
 }
 
 /// Takes a connection in, here or with another worker, if there is a place for it.
-fn take(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+fn take(worker: &Rc<Worker>, socket: Socket, peer: SocketAddr) {
     // A client of IPv4 is one and the same whichever socket it comes by.
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let presence = match worker.clients.enter(peer) {
         // It makes room for the next: it takes a moment to close.
-        Err(Full::InAll) if guard::make_room(worker) => worker.clients.enter_beyond(peer),
+        Err(Full::InAll) if reaper::make_room(worker) => worker.clients.enter_beyond(peer),
         entered => entered,
     };
     let seat = match presence {
         Ok(presence) => worker.balance.seat(worker.index, presence),
-        Err(full) => return refuse(worker, stream, peer, full),
+        Err(full) => return refuse(worker, socket, peer, full),
     };
     if seat.worker() == worker.index || worker.draining.get() {
-        return start(worker, stream, peer, seat);
+        return start(worker, socket, peer, seat);
     }
-    let Ok(stream) = stream.into_std() else { return };
-    if let Err(back) = worker.balance.hand_over(Accepted { stream, peer, seat }) {
+    let Ok(socket) = socket.detach() else { return };
+    if let Err(back) = worker.balance.hand_over(Accepted { socket, peer, seat }) {
         start_accepted(worker, back);
     }
 }
 
 /// Tells a client that there are too many connections. One that takes this as an answer to its
 /// request will come back.
-fn refuse(worker: &Worker, stream: TcpStream, peer: SocketAddr, full: Full) {
+fn refuse(worker: &Worker, socket: Socket, peer: SocketAddr, full: Full) {
     worker.counters().connections_refused.add(1);
     tracing::debug!("a connection from {peer} was refused: {full:?}");
-    let Ok(mut stream) = stream.into_std() else { return };
-    // What has come is read, for the case that the connection is closed at once: that would take
-    // the answer away. The socket of a new connection takes so little in one piece.
-    drop(stream.read(&mut [0_u8; 4096]));
-    drop(stream.write(REFUSAL));
-    linger::see_off(worker, stream);
+    let Ok(mut socket) = socket.detach() else { return };
+    // It may be closed at once. The socket of a new connection takes so little in one piece.
+    socket.answer_unread(&mut [0_u8; 4096], REFUSAL);
+    linger::see_off(worker, socket);
 }
 
-fn start_accepted(worker: &Rc<Worker>, Accepted { stream, peer, seat }: Accepted) {
-    if let Ok(stream) = registered(stream) {
-        start(worker, stream, peer, seat);
+fn start_accepted(worker: &Rc<Worker>, Accepted { socket, peer, seat }: Accepted) {
+    if let Ok(socket) = socket.attach() {
+        start(worker, socket, peer, seat);
     }
 }
 
-fn registered(stream: std::net::TcpStream) -> io::Result<TcpStream> {
-    stream.set_nonblocking(true)?;
-    TcpStream::from_std(stream)
-}
-
-fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, seat: Seat) {
-    // Without it, small answers wait for the client's acknowledgement. It can fail only on a
-    // connection that is gone.
-    drop(stream.set_nodelay(true));
-    tokio::task::spawn_local(connection::serve(worker.clone(), stream, peer, seat));
+fn start(worker: &Rc<Worker>, socket: Socket, peer: SocketAddr, seat: Seat) {
+    socket.set_nodelay();
+    tokio::task::spawn_local(http1::serve(worker.clone(), socket, peer, seat));
 }

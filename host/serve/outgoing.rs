@@ -7,32 +7,35 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty};
 
-use super::wire::Wire;
+use super::exchange::Exchange;
 use crate::message::{Reject, Streamed};
 
 /// Has a body tell its connection when it is over. A client that holds its own body back until it
 /// is told to send it is told now if that may still be read: behind the head it could not be told.
-pub fn pass_on(body: &mut Streamed, wire: &Rc<Wire>) {
+pub fn pass_on(body: &mut Streamed, exchange: Exchange) {
     let nothing: Streamed = Box::pin(Empty::new().map_err(never));
     let body_before = std::mem::replace(body, nothing);
-    *body = Box::pin(Outgoing::new(body_before, wire));
-    let exchange = &wire.exchange;
-    if exchange.awaits_continue() && exchange.is_body_open() && wire.send_continue() {
-        exchange.continued();
+    exchange.stream();
+    let state = exchange.state();
+    let is_told = || exchange.connection().send_continue();
+    if state.awaits_continue() && state.is_body_open() && is_told() {
+        state.continued();
     }
+    drop(state);
+    *body = Box::pin(Outgoing::new(body_before, exchange));
 }
 
 /// A body on its way out.
 struct Outgoing {
     body: Streamed,
-    wire: Rc<Wire>,
+    /// Ends with it: hyper drops it behind its last byte, or with the connection.
+    _exchange: Exchange,
     /// Why it has broken off, which is said when all before it is written.
     broken: Option<Reject>,
 }
@@ -40,12 +43,11 @@ struct Outgoing {
 impl Outgoing {
     /// Passes a body on. Until the connection has ended well, it is reset where it is closed, if
     /// nothing else tells its client that the body was cut off.
-    fn new(body: Streamed, wire: &Rc<Wire>) -> Self {
-        wire.exchange.streams.set(true);
-        if wire.exchange.is_old.get() && body.size_hint().exact().is_none() {
-            wire.reset_on_close(true);
+    fn new(body: Streamed, exchange: Exchange) -> Self {
+        if exchange.state().is_old() && body.size_hint().exact().is_none() {
+            exchange.connection().reset_on_close(true);
         }
-        Outgoing { body, wire: wire.clone(), broken: None }
+        Outgoing { body, _exchange: exchange, broken: None }
     }
 }
 
@@ -82,11 +84,4 @@ impl Body for Outgoing {
 
 fn never(never: Infallible) -> Reject {
     match never {}
-}
-
-/// hyper drops it behind its last byte, or with the connection.
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        self.wire.end_stream();
-    }
 }

@@ -14,12 +14,6 @@ use crate::queue::Holder;
 /// Clients that are remembered after their connections have ended, at the least.
 const GONE_MAX: usize = 64;
 
-/// The other end of a connection.
-pub struct Peer {
-    pub address: SocketAddr,
-    pub client: Rc<Shares>,
-}
-
 /// What a client has of a worker.
 #[derive(Default)]
 pub struct Shares {
@@ -40,8 +34,8 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// A connection's other end.
-    pub fn enter(&self, address: SocketAddr) -> Peer {
+    /// What the client at an address has.
+    pub fn enter(&self, address: SocketAddr) -> Rc<Shares> {
         let mut clients = self.clients.borrow_mut();
         if clients.len() >= self.forget_at.get() {
             clients.retain(|_, client| client.strong_count() > 0);
@@ -50,7 +44,7 @@ impl Peers {
         let known = clients.entry(Client::of(address.ip())).or_default();
         let client = known.upgrade().unwrap_or_default();
         *known = Rc::downgrade(&client);
-        Peer { address, client }
+        client
     }
 }
 

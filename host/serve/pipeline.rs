@@ -15,12 +15,13 @@ use std::time::Instant;
 use hyper::body::Incoming;
 
 use super::answer::finish;
+use super::connection::Connection;
+use super::exchange::Exchange;
 use super::forwarding::nobody;
 use super::own::{self, Answer};
-use super::peer::{Peer, Shares};
+use super::peer::Shares;
 use super::respond::{Asked, Body};
 use super::routed::Routed;
-use super::wire::Wire;
 use super::worker::Worker;
 use super::{intake, refuse};
 use crate::guest::{Context, call};
@@ -29,29 +30,28 @@ use crate::message::{Reject, Request, Response};
 /// Serves one request. Never fails: whatever goes wrong has a response.
 pub fn serve(
     worker: &Rc<Worker>,
-    wire: &Rc<Wire>,
-    peer: &Peer,
+    connection: &Rc<Connection>,
     http: http::Request<Incoming>,
 ) -> impl Future<Output = http::Response<Body>> + use<> {
     let started = Instant::now();
-    let (worker, wire, client) = (worker.clone(), wire.clone(), peer.client.clone());
+    let worker = worker.clone();
     let (id, in_flight) = worker.begin();
-    wire.begin_request();
-    wire.exchange.begin(&http);
+    let exchange = Exchange::begin(connection, &http);
     let mut asked = Asked::new(id, &http, &worker.nobody, started);
-    let request = intake::request(http, id, peer.address, &wire);
+    let request = intake::request(http, id, &exchange);
     async move {
-        let result = contained(pin!(handle(&worker, &client, request, started, &mut asked))).await;
+        let client = &exchange.connection().client;
+        let result = contained(pin!(handle(&worker, client, request, started, &mut asked))).await;
         if let Err(reject) = result {
             Box::pin(refuse::wait(&worker, reject, &asked.conditions)).await;
         }
         drop(in_flight);
-        if wire.exchange.is_body_left() && !wire.exchange.is_body_open() {
+        if exchange.state().is_body_left() && !exchange.state().is_body_open() {
             // Nobody will read it. hyper takes note: where all of it is here already, the
             // connection can be kept, and else it says in the head that it will not be.
             tokio::task::yield_now().await;
         }
-        finish(&worker, &wire, &asked, result)
+        finish(&worker, exchange, &asked, result)
     }
 }
 

@@ -304,7 +304,7 @@ fn check(request: &Request) -> Result<(), &'static str> {
 /// scheme are set, and the host adds its name (RFC 9110, 7.6.3).
 fn add_forwarded(headers: &mut http::HeaderMap, request: &Request) {
     const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-    let client = request.peer.ip().to_canonical().to_string();
+    let client = request.origin.peer.address.ip().to_canonical().to_string();
     let earlier: Vec<&str> =
         headers.get_all(FOR).iter().filter_map(|value| value.to_str().ok()).collect();
     let list = [earlier.as_slice(), &[client.as_str()]].concat().join(", ");
@@ -314,7 +314,8 @@ fn add_forwarded(headers: &mut http::HeaderMap, request: &Request) {
     let by_old = request.version == Version::HTTP_10;
     let via = if by_old { "1.0 guesthouse" } else { "1.1 guesthouse" };
     headers.append(VIA, HeaderValue::from_static(via));
-    headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
+    let scheme = HeaderValue::from_static(request.origin.scheme.as_str());
+    headers.insert("x-forwarded-proto", scheme);
     if let Some(host) = request.headers.get(HOST) {
         headers.insert("x-forwarded-host", host.clone());
     }

@@ -12,14 +12,15 @@ use tokio::sync::{Notify, watch};
 
 use super::balance::Balance;
 use super::clients::{Clients, upstream_max};
+use super::connection::Connection;
 use super::counts::Counts;
+use super::flush::FlushQueue;
 use super::peer::{Peers, Shares};
-use super::post::Post;
 use super::respond::Conditions;
 use super::routed::{Own, Routed};
 use super::turn::Turns;
 use super::upstream::Upstream;
-use super::wire::{Spares, Wire};
+use super::write_buffer::Spares;
 use crate::config::{Config, Largest};
 use crate::grants::{Concurrency, Grants, QueueLimits, Share};
 use crate::guest::engine::engines::Engines;
@@ -89,12 +90,12 @@ pub struct Worker {
     pub clock: Rc<Cell<u32>>,
     pub spares: Rc<Spares>,
     /// The connections that have something to send.
-    pub post: Post,
+    pub flushes: FlushQueue,
     pub turns: Turns,
     /// Says that there is something to do behind every connection that is ready.
     work: Rc<Notify>,
     /// The sockets of its connections, by the number they got when they were accepted.
-    pub wires: RefCell<slab::Slab<Rc<Wire>>>,
+    pub connections: RefCell<slab::Slab<Rc<Connection>>>,
     /// Those of them that may be closed to make room, by their numbers.
     pub spare: RefCell<Vec<usize>>,
     pub clients: Arc<Clients>,
@@ -188,10 +189,10 @@ impl Worker {
             began: Instant::now(),
             clock: Rc::default(),
             spares: Rc::default(),
-            post: Post::new(work.clone()),
+            flushes: FlushQueue::new(work.clone()),
             turns,
             work,
-            wires: RefCell::default(),
+            connections: RefCell::default(),
             spare: RefCell::default(),
             clients: shared.clients.clone(),
             balance: shared.balance.clone(),
@@ -234,12 +235,12 @@ impl Worker {
         loop {
             self.work.notified().await;
             let mut turn = self.turns.begin();
-            self.post.send();
+            self.flushes.flush();
             while !self.pool.renew() {
                 self.turns.end(&turn, &self.counters().turn_max_us);
                 tokio::task::yield_now().await;
                 turn = self.turns.begin();
-                self.post.send();
+                self.flushes.flush();
             }
             self.pool.tidy();
             self.turns.end(&turn, &self.counters().turn_max_us);
@@ -265,9 +266,10 @@ impl Worker {
         let counters = self.counters();
         counters.instances_ready.set(ready as u64);
         counters.instances_out.set((retired + out) as u64);
-        let wires = self.wires.borrow();
-        counters.connections.set(wires.len() as u64);
-        let parked = wires.iter().filter(|(_, wire)| wire.parking.get()).count();
+        let connections = self.connections.borrow();
+        counters.connections.set(connections.len() as u64);
+        let parked =
+            connections.iter().filter(|(_, connection)| connection.life.parking.get()).count();
         counters.connections_parked.set(parked as u64);
         self.counts.publish(&self.metrics, self.index);
     }

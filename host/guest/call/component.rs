@@ -3,13 +3,14 @@
 //!
 //! Owns the order of these.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::uri::{Authority, Scheme};
+use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Uri};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -31,7 +32,7 @@ use crate::guest::instance::sandbox::Instance;
 use crate::guest::schedule::{Flow, Meter, Movable};
 use crate::guest::services::header;
 use crate::message::progress::Progress;
-use crate::message::{BASE_PATH, Reject, Request, RequestId};
+use crate::message::{BASE_PATH, Reject, Request, RequestId, Scheme};
 use crate::outbound::{Circle, Trail};
 
 /// How long the end of a call that has answered counts as near: who is told that memory is short
@@ -46,6 +47,7 @@ const NOT_A_HOST: Reject =
 struct Asked {
     id: RequestId,
     method: Method,
+    scheme: Scheme,
     /// What is known of its body, if it has one.
     watch: Option<Arc<Watch>>,
     /// How that gets on.
@@ -58,7 +60,8 @@ impl Asked {
     fn new(request: &Request) -> Self {
         let (watch, flow) = ((!request.body.is_end()).then(Arc::default), Flow::default());
         let progress = request.body.progress().cloned();
-        Asked { id: request.id, method: request.method.clone(), watch, progress, flow }
+        let (method, scheme) = (request.method.clone(), request.origin.scheme);
+        Asked { id: request.id, method, scheme, watch, progress, flow }
     }
 }
 
@@ -133,7 +136,8 @@ impl ComponentCall {
         let handed = trail.and_then(|trail| {
             let request = standard(request, &asked)?;
             instance.open(terms.pool.door());
-            let arrival = Arrival { id: asked.id, request, head: sender, trail };
+            let arrival =
+                Arrival { id: asked.id, scheme: asked.scheme, request, head: sender, trail };
             instance.accept(arrival).map_err(|_| NOT_A_HOST)
         });
         let handed = match handed {
@@ -173,7 +177,8 @@ impl ComponentCall {
         };
         let arrival = match standard(request, &asked) {
             Ok(request) => {
-                Arrival { id: asked.id, request, head: sender, trail }.with_authority().ok()
+                let (id, scheme) = (asked.id, asked.scheme);
+                Arrival { id, scheme, request, head: sender, trail }.with_authority().ok()
             }
             Err(_) => None,
         };
@@ -193,7 +198,7 @@ impl ComponentCall {
         (head, gone): (oneshot::Receiver<Head>, Gone),
         ((guest, about), pool): ((usize, Arc<About>), Rc<dyn Home>),
     ) -> Self {
-        let Asked { id, method, watch, progress, flow } = asked;
+        let Asked { id, method, watch, progress, flow, .. } = asked;
         let end = End { ended: None, pool };
         ComponentCall { call, end, head, gone, watch, progress, flow, guest, about, id, method }
     }
@@ -361,14 +366,14 @@ fn standard(mut request: Box<Request>, asked: &Asked) -> Result<http::Request<Ar
             headers.append(name, value);
         }
     });
-    let Request { method, uri, body, .. } = *request;
+    let Request { method, uri, body, origin, .. } = *request;
     let has_host = headers.get(http::header::HOST).is_some_and(|host| !host.is_empty());
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = Some(uri);
     if !has_host {
         // HTTP/1.0 without a Host: the guest is to have an absolute URI all the same.
-        parts.scheme = Some(Scheme::HTTP);
-        parts.authority = Some(Authority::from_static("localhost"));
+        parts.scheme = Some(origin.scheme.into());
+        parts.authority = Some(authority(origin.local));
     }
     let (watch, flow) = (asked.watch.clone(), asked.flow.clone());
     let mut standard = http::Request::new(Arriving { body, watch, flow });
@@ -376,4 +381,10 @@ fn standard(mut request: Box<Request>, asked: &Asked) -> Result<http::Request<Ar
     *standard.uri_mut() = Uri::from_parts(parts).map_err(|_| Reject::BadPath("not a path"))?;
     *standard.headers_mut() = headers;
     Ok(standard)
+}
+
+/// An address as the authority of a URI. One that is of a network card alone is shown without it.
+fn authority(address: SocketAddr) -> Authority {
+    let address = SocketAddr::new(address.ip(), address.port());
+    Authority::try_from(address.to_string()).unwrap_or(Authority::from_static("localhost"))
 }

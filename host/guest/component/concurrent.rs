@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use http::header::HOST;
-use http::uri::{Authority, Scheme};
+use http::uri::Authority;
 use tokio::sync::oneshot;
 use wasmtime::component::Accessor;
 use wasmtime::{AsContextMut, Store};
@@ -22,7 +22,7 @@ use super::body::Arriving;
 use super::head::{Head, LEFT_BYTES_MAX};
 use super::state::State;
 use crate::guest::schedule::QUANTUM_TICKS;
-use crate::message::RequestId;
+use crate::message::{RequestId, Scheme};
 use crate::outbound::Trail;
 
 /// Resources that an instance may have the host keep, with requests in it or not, before another
@@ -34,6 +34,8 @@ const MEMORY_PART: usize = 2;
 /// A request on its way into an instance.
 pub struct Arrival {
     pub id: RequestId,
+    /// How it has come.
+    pub scheme: Scheme,
     pub request: http::Request<Arriving>,
     /// Is told what the guest answers.
     pub head: oneshot::Sender<Head>,
@@ -52,7 +54,7 @@ impl Arrival {
         if uri.authority.is_none() {
             let host = self.request.headers().get(HOST).map_or(&[][..], |host| host.as_bytes());
             uri.authority = Some(Authority::try_from(host)?);
-            uri.scheme = Some(Scheme::HTTP);
+            uri.scheme = Some(self.scheme.into());
         }
         *self.request.uri_mut() = http::Uri::from_parts(uri)?;
         Ok(Box::new(self))
@@ -68,7 +70,7 @@ impl Arrival {
         accessor: &Accessor<State>,
         service: &Service,
     ) -> wasmtime::Result<()> {
-        let Arrival { id, request, head, trail } = self;
+        let Arrival { id, request, head, trail, .. } = self;
         let handle = service.wasi_http_handler().func_handle();
         // What is printed or sent by one of several calls may be any one's.
         let only = is_at_rest(accessor).then_some(id);

@@ -1,23 +1,28 @@
 //! A request as components of 0.2 are handed one: a resource, and another for its response.
 
 use wasmtime::component::Resource;
-use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p2::bindings::http::types;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 use wasmtime_wasi_http::{Error, WasiHttpView};
 
 use super::concurrent::Arrival;
 use super::state::State;
+use crate::message::Scheme;
 
 /// # Errors
 /// The request is not one that a component can be handed.
 pub fn incoming(
     state: &mut State,
-    Arrival { id, request, head, trail }: Arrival,
+    Arrival { id, scheme, request, head, trail }: Arrival,
 ) -> wasmtime::Result<(Resource<HostIncomingRequest>, Resource<HostResponseOutparam>)> {
     state.begin(Some(id));
     state.hooks.follow(trail, Some(id));
     let mut http = state.http();
-    let request = http.new_incoming_request(Scheme::Http, request)?;
+    let scheme = match scheme {
+        Scheme::Http => types::Scheme::Http,
+        Scheme::Https => types::Scheme::Https,
+    };
+    let request = http.new_incoming_request(scheme, request)?;
     let outparam = http.new_response_outparam_from_callback(move |answer| {
         // Nobody may be waiting for it any more.
         drop(head.send(answer.map_err(Error::from)));

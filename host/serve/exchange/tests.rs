@@ -1,53 +1,67 @@
-//! What a connection knows of its request.
+//! How a request ends.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http_body_util::{Empty, Full};
+use http_body_util::Full;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::serve::socket::Socket;
 
-fn begun(expect: &str, version: Version) -> Exchange {
-    let exchange = Exchange::default();
-    let mut http = Request::new(Full::new(Bytes::from_static(b"body")));
-    *http.version_mut() = version;
-    http.headers_mut().insert(EXPECT, expect.parse().expect("a value"));
-    exchange.begin(&http);
-    exchange
+async fn connection(clock: Rc<Cell<u32>>) -> Rc<Connection> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    drop(client.expect("a client"));
+    let (socket, peer) = accepted.expect("a connection");
+    let socket = Socket::Tcp(socket);
+    let origin = socket.origin(peer).expect("a connection");
+    Connection::new(socket, (origin, Rc::default()), Rc::default(), clock)
 }
 
-#[test]
-fn a_client_waits_for_continue_if_it_says_so_and_has_a_body() {
-    assert!(begun("100-Continue", Version::HTTP_11).awaits_continue());
-    assert!(!begun("100-continue", Version::HTTP_10).awaits_continue());
-    assert!(!begun("something", Version::HTTP_11).awaits_continue());
-    let exchange = begun("100-continue", Version::HTTP_11);
-    exchange.begin(&Request::new(Empty::<Bytes>::new()));
-    assert!(!exchange.awaits_continue());
+fn begin(connection: &Rc<Connection>) -> Exchange {
+    Exchange::begin(connection, &Request::new(Full::new(Bytes::from_static(b"body"))))
 }
 
-#[test]
-fn a_client_is_told_once() {
-    let head = [CONTINUE, b"HTTP/1.1 200 OK\r\n"].concat();
-    let exchange = begun("100-continue", Version::HTTP_11);
-    exchange.continued();
-    assert!(exchange.is_told_twice(&head));
-    assert!(!exchange.is_told_twice(&head));
-    let exchange = begun("100-continue", Version::HTTP_11);
-    assert!(!exchange.is_told_twice(b"HTTP/1.1 200 OK\r\n"));
-    assert!(!exchange.is_told_twice(&head));
-    assert!(!exchange.awaits_continue());
+#[tokio::test]
+async fn a_request_is_over_when_its_future_is_dropped_half_way() {
+    let connection = connection(Rc::default()).await;
+    let exchange = begin(&connection);
+    let mut served = Box::pin(async move {
+        std::future::pending::<()>().await;
+        drop(exchange);
+    });
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(matches!(Pin::new(&mut served).poll(&mut cx), Poll::Pending));
+    assert!(connection.exchanges.is_any_in_flight());
+    drop(served);
+    assert!(!connection.exchanges.is_any_in_flight() && connection.exchanges.are_answered());
+    // Nobody has read its body.
+    assert!(connection.exchanges.is_any_left());
 }
 
-#[test]
-fn a_body_is_left_until_it_was_read_to_its_end() {
-    let exchange = begun("", Version::HTTP_11);
-    // It may be refused before anybody takes it up.
-    assert!(exchange.is_body_left() && !exchange.is_body_open());
-    let body = Arc::<Progress>::default();
-    exchange.expect_body(body.clone());
-    assert!(exchange.is_body_left() && exchange.is_body_open());
-    body.leave();
-    assert!(exchange.is_body_left() && !exchange.is_body_open());
-    body.come(4, true);
-    exchange.in_flight.set(false);
-    assert!(!exchange.is_body_left() && exchange.is_over());
+#[tokio::test]
+async fn requests_of_one_connection_end_one_by_one() {
+    let connection = connection(Rc::default()).await;
+    let (one, other) = (begin(&connection), begin(&connection));
+    one.stream();
+    assert!(connection.exchanges.does_any_stream() && connection.exchanges.is_any_in_flight());
+    drop(other);
+    assert!(connection.exchanges.does_any_stream() && !connection.exchanges.is_any_in_flight());
+    drop(one);
+    assert!(connection.exchanges.are_answered());
+}
+
+#[tokio::test]
+async fn a_head_that_comes_behind_a_stream_has_its_time_from_its_end() {
+    let clock = Rc::<Cell<u32>>::default();
+    let connection = connection(clock.clone()).await;
+    let exchange = begin(&connection);
+    exchange.stream();
+    connection.life.partial_since.set(Some(clock.replace(7)));
+    drop(exchange);
+    assert_eq!(connection.life.partial_since.get(), Some(7));
 }

@@ -7,8 +7,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::connection::Connection;
 use super::linger;
-use super::wire::Wire;
 use super::worker::{CLOCK_TICK_MS, Worker, elapsed, ticks};
 use crate::config::ConnectionLimits;
 use crate::message::progress::time_for;
@@ -55,16 +55,18 @@ pub async fn run(worker: Rc<Worker>) {
             looked_at = now;
             let limits = &worker.config.connections;
             let is_draining = worker.draining.get();
-            for (_, wire) in worker.wires.borrow().iter() {
-                match wire.lingers_since.get() {
-                    Some(since) if linger::is_late(wire, since, is_draining) => doom(wire),
+            for (_, connection) in worker.connections.borrow().iter() {
+                match connection.life.lingers_since.get() {
+                    Some(since) if linger::is_late(connection, since, is_draining) => {
+                        connection.life.abort();
+                    }
                     Some(_) => {}
                     None => {
                         let stall_max = limits.stall_max;
                         let drain_max = if is_draining { DRAIN_STALL_MAX } else { stall_max };
                         let still_max = stall_max.min(drain_max);
-                        wire.look_at_body(ticks(since), still_max);
-                        look(wire, limits, now, still_max);
+                        connection.look_at_bodies(ticks(since), still_max);
+                        look(connection, limits, now, still_max);
                     }
                 }
             }
@@ -77,57 +79,54 @@ pub async fn run(worker: Rc<Worker>) {
             to_park = quiet(&worker, now, PARK_AFTER.min(limits.head_max));
         }
         for _ in 0..PARKED_AT_ONCE.min(to_park.len()) {
-            let wires = worker.wires.borrow();
-            if let Some(wire) = to_park.pop().and_then(|key| wires.get(key)) {
-                wire.parking.set(true);
-                wire.wake();
+            let connections = worker.connections.borrow();
+            if let Some(connection) = to_park.pop().and_then(|key| connections.get(key)) {
+                connection.life.parking.set(true);
+                connection.life.wake();
             }
         }
     }
 }
 
-fn look(wire: &Wire, limits: &ConnectionLimits, now: u32, body_still_max: Duration) {
-    let still = still_for(wire, now);
-    if let Some((since, bytes)) = wire.blocked() {
+fn look(connection: &Connection, limits: &ConnectionLimits, now: u32, body_still_max: Duration) {
+    let (still, exchanges) = (still_for(connection, now), &connection.exchanges);
+    if let Some((since, bytes)) = connection.life.blocked() {
         let blocked = elapsed(since, now);
         // Before it was blocked, there was nothing that could move.
         let is_slow = blocked > time_for(bytes, limits.stall_max);
         if is_slow || still.min(blocked) > limits.stall_max {
-            doom(wire);
+            connection.life.abort();
         }
-    } else if wire.exchange.in_flight.get() || wire.exchange.streams.get() {
+    } else if !exchanges.are_answered() {
         // Who can be sent something shows by that whether it has gone.
-        let exchange = &wire.exchange;
-        let is_silent = exchange.streams.get() || exchange.is_old.get();
-        if is_silent && still > LEFT_MAX && wire.is_left() {
-            doom(wire);
-        } else if exchange.in_flight.get() && !exchange.probed.get() && wire.is_left() {
-            wire.wake();
+        let is_silent = exchanges.does_any_stream() || exchanges.is_any_old();
+        if is_silent && still > LEFT_MAX && connection.is_left() {
+            connection.life.abort();
+        } else if exchanges.is_any_unprobed() && connection.is_left() {
+            connection.life.wake();
         }
-    } else if wire.closing.get() || wire.exchange.is_body_open() {
+    } else if connection.life.closing.get() || exchanges.is_body_open() {
         // Its answer is over, and the rest of its request goes nowhere: who has it takes no more,
         // or it does not come.
         if still > body_still_max {
-            doom(wire);
+            connection.life.abort();
         }
     } else {
         // A head has to be whole in time, however its bytes trickle in.
-        let slow = match wire.partial_since.get() {
+        let slow = match connection.life.partial_since.get() {
             Some(since) => elapsed(since, now) > limits.head_max,
-            None => !wire.begun.get() && still > limits.head_max,
+            None => !connection.life.begun.get() && still > limits.head_max,
         };
         if slow || still > limits.idle_max {
             // A slow head is cut off; an idle connection is closed as HTTP says.
-            wire.doomed.set(slow);
-            wire.closing.set(true);
-            wire.wake();
+            connection.life.closing.set(true);
+            if slow {
+                connection.life.abort();
+            } else {
+                connection.life.wake();
+            }
         }
     }
-}
-
-fn doom(wire: &Wire) {
-    wire.doomed.set(true);
-    wire.wake();
 }
 
 /// Notes which connections may be closed to make room, those idle longest at the end.
@@ -137,12 +136,13 @@ fn note_spare(worker: &Worker, now: u32) {
     if !worker.clients.is_crowded() {
         return;
     }
-    let wires = worker.wires.borrow();
-    let idle = |wire: &Wire| is_idle(wire) && still_for(wire, now) > SPARE_AFTER;
-    let mut idle: Vec<_> = wires
+    let connections = worker.connections.borrow();
+    let idle =
+        |connection: &Connection| is_idle(connection) && still_for(connection, now) > SPARE_AFTER;
+    let mut idle: Vec<_> = connections
         .iter()
-        .filter(|(_, wire)| idle(wire))
-        .map(|(key, wire)| (wire.moved_at.get(), key))
+        .filter(|(_, connection)| idle(connection))
+        .map(|(key, connection)| (connection.life.moved_at(), key))
         .collect();
     if idle.len() > SPARES_MAX {
         idle.select_nth_unstable(SPARES_MAX);
@@ -154,16 +154,18 @@ fn note_spare(worker: &Worker, now: u32) {
 
 /// Closes the connection that has been idle longest. Whether there was one.
 pub fn make_room(worker: &Worker) -> bool {
-    let wires = worker.wires.borrow();
+    let connections = worker.connections.borrow();
     let mut spare = worker.spare.borrow_mut();
     while let Some(key) = spare.pop() {
-        let Some(wire) = wires.get(key).filter(|wire| is_idle(wire)) else { continue };
-        if wire.lingers_since.get().is_some() {
-            doom(wire);
+        let Some(connection) = connections.get(key).filter(|connection| is_idle(connection)) else {
+            continue;
+        };
+        if connection.life.lingers_since.get().is_some() {
+            connection.life.abort();
             return true;
         }
-        if !wire.closing.replace(true) {
-            wire.wake();
+        if !connection.life.closing.replace(true) {
+            connection.life.wake();
             return true;
         }
     }
@@ -172,18 +174,20 @@ pub fn make_room(worker: &Worker) -> bool {
 
 /// Connections that could give hyper's state back.
 fn quiet(worker: &Worker, now: u32, park_after: Duration) -> Vec<usize> {
-    let is_quiet =
-        |wire: &Wire| !wire.parking.get() && still_for(wire, now) > park_after && wire.is_quiet();
-    let wires = worker.wires.borrow();
-    wires.iter().filter(|(_, wire)| is_quiet(wire)).map(|(key, _)| key).collect()
+    let is_quiet = |connection: &Connection| {
+        !connection.life.parking.get()
+            && still_for(connection, now) > park_after
+            && connection.is_quiet()
+    };
+    let connections = worker.connections.borrow();
+    connections.iter().filter(|(_, connection)| is_quiet(connection)).map(|(key, _)| key).collect()
 }
 
-fn is_idle(wire: &Wire) -> bool {
-    let exchange = &wire.exchange;
-    !exchange.in_flight.get() && !exchange.streams.get() && wire.blocked().is_none()
+fn is_idle(connection: &Connection) -> bool {
+    connection.exchanges.are_answered() && connection.life.blocked().is_none()
 }
 
 /// How long no byte has moved.
-pub fn still_for(wire: &Wire, now: u32) -> Duration {
-    elapsed(wire.moved_at.get(), now)
+pub fn still_for(connection: &Connection, now: u32) -> Duration {
+    elapsed(connection.life.moved_at(), now)
 }

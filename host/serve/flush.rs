@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::wire::Wire;
+use super::connection::Connection;
 
 /// Connections whose answers wait at most, and how long the first of them does, as far as it is
 /// for another connection's work. More than so many make nothing cheaper.
@@ -18,45 +18,45 @@ const WAITING_MAX: usize = 32;
 const WAIT_MAX: Duration = Duration::from_micros(400);
 
 /// The connections of one worker that have something to send.
-pub struct Post {
-    wires: RefCell<Vec<Rc<Wire>>>,
+pub struct FlushQueue {
+    connections: RefCell<Vec<Rc<Connection>>>,
     /// When the first of them came.
     since: Cell<Instant>,
     /// Tells whoever stands behind every connection that is ready.
     work: Rc<Notify>,
 }
 
-impl Post {
+impl FlushQueue {
     pub fn new(work: Rc<Notify>) -> Self {
-        Post { wires: RefCell::default(), since: Cell::new(Instant::now()), work }
+        FlushQueue { connections: RefCell::default(), since: Cell::new(Instant::now()), work }
     }
 
     /// Has what a connection holds back sent with what others do.
-    pub fn put(&self, wire: &Rc<Wire>) {
-        if wire.posted.replace(true) {
+    pub fn push(&self, connection: &Rc<Connection>) {
+        if connection.output.is_queued.replace(true) {
             return;
         }
         let waiting = {
-            let mut wires = self.wires.borrow_mut();
-            wires.push(wire.clone());
-            wires.len()
+            let mut connections = self.connections.borrow_mut();
+            connections.push(connection.clone());
+            connections.len()
         };
         if waiting == 1 {
             self.since.set(Instant::now());
             self.work.notify_one();
         } else if waiting >= WAITING_MAX || self.since.get().elapsed() >= WAIT_MAX {
-            self.send();
+            self.flush();
         }
     }
 
     /// Sends everything that waits.
-    pub fn send(&self) {
-        let mut wires = self.wires.take();
-        for wire in wires.drain(..) {
-            wire.posted.set(false);
-            wire.send();
+    pub fn flush(&self) {
+        let mut connections = self.connections.take();
+        for connection in connections.drain(..) {
+            connection.output.is_queued.set(false);
+            connection.send();
         }
         // Its room is of use to the next ones.
-        self.wires.replace(wires);
+        self.connections.replace(connections);
     }
 }

@@ -1,0 +1,67 @@
+//! A connection as hyper reads and writes it.
+//!
+//! Owns that hyper's flushes are held back until its future returns.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::rt::{Read, ReadBufCursor, Write};
+
+use super::connection::Connection;
+
+/// hyper's end of a connection, with bytes that were read before and come first.
+pub struct Io {
+    pub connection: Rc<Connection>,
+    pub before: Bytes,
+}
+
+impl Read for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Io { connection, before } = self.get_mut();
+        if before.is_empty() {
+            return connection.poll_read(cx, buffer);
+        }
+        buffer.put_slice(&before.split_to(before.len().min(buffer.remaining())));
+        connection.note_read();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Io {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.connection.poll_write(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Held back: `Connection::flush` runs whenever hyper's future returns.
+        self.connection.output.note_all_written();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.connection.poll_finish(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.connection.poll_write(cx, slices)
+    }
+}

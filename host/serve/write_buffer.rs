@@ -1,0 +1,177 @@
+//! The write buffer of one connection: what was written to it and its socket has not taken.
+//!
+//! Owns when bytes are held back and when they go to the socket at once. Held back, every answer
+//! that is ready leaves with one system call, and none waits for a slow one behind it. Knows no
+//! HTTP, and no time.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::AsyncWrite;
+
+/// Bytes that are held back at the most; more waits for the socket.
+const HELD_BYTES_MAX: usize = 256 * 1024;
+/// A write of this size goes to the socket at once: copying would cost more than the call.
+const DIRECT_BYTES_MIN: usize = 16 * 1024;
+/// A buffer that has grown beyond this is not kept for the next connection.
+const SPARE_BYTES_MAX: usize = 64 * 1024;
+
+/// Empty buffers of one worker, so that an idle connection holds none.
+pub type Spares = RefCell<Vec<Vec<u8>>>;
+const SPARES_MAX: usize = 16;
+
+/// What waits for one socket.
+pub struct WriteBuffer {
+    held: RefCell<Held>,
+    spares: Rc<Spares>,
+    /// Bytes that the socket has taken so far.
+    sent_bytes: Cell<u64>,
+    /// A write has failed: nothing more can be sent.
+    is_broken: Cell<bool>,
+    /// The last write was not taken, so that its writer has bytes which come first.
+    is_full: Cell<bool>,
+    /// What is held is about to be sent with what other connections hold.
+    pub is_queued: Cell<bool>,
+}
+
+#[derive(Default)]
+struct Held {
+    bytes: Vec<u8>,
+    /// How many of them have gone out.
+    sent: usize,
+}
+
+impl WriteBuffer {
+    pub fn new(spares: Rc<Spares>) -> Self {
+        WriteBuffer {
+            held: RefCell::default(),
+            spares,
+            sent_bytes: Cell::new(0),
+            is_broken: Cell::new(false),
+            is_full: Cell::new(false),
+            is_queued: Cell::new(false),
+        }
+    }
+
+    /// Bytes that the socket has taken so far.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.get()
+    }
+
+    /// Whether a write has failed, so that nothing more can be sent.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken.get()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.held.borrow().bytes.is_empty()
+    }
+
+    /// Whether something is held, of which the socket has taken nothing yet.
+    pub fn is_untouched(&self) -> bool {
+        let held = self.held.borrow();
+        !held.bytes.is_empty() && held.sent == 0
+    }
+
+    /// Takes bytes that do not come from the writer, ahead of what it writes next. Whether that is
+    /// possible: it may have more to write of something that has begun.
+    pub fn insert(&self, bytes: &[u8]) -> bool {
+        let is_possible = !self.is_full.get() && !self.is_broken.get();
+        if is_possible {
+            self.held.borrow_mut().bytes.extend_from_slice(bytes);
+        }
+        is_possible
+    }
+
+    /// Says that the writer has nothing left that was not taken.
+    pub fn note_all_written(&self) {
+        self.is_full.set(false);
+    }
+
+    /// Takes what is written. Pending only while too much is held.
+    pub fn write(
+        &self,
+        socket: &mut (impl AsyncWrite + Unpin),
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_broken.get() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let taken = self.take(socket, cx, slices);
+        self.is_full.set(taken.is_pending());
+        taken
+    }
+
+    fn take(
+        &self,
+        socket: &mut (impl AsyncWrite + Unpin),
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        if offered >= DIRECT_BYTES_MIN || self.held.borrow().bytes.len() >= HELD_BYTES_MAX {
+            ready!(self.flush(socket, cx))?;
+            let sent = ready!(Pin::new(socket).poll_write_vectored(cx, slices))?;
+            self.note_sent(sent);
+            return Poll::Ready(Ok(sent));
+        }
+        let mut held = self.held.borrow_mut();
+        if held.bytes.capacity() == 0 {
+            held.bytes = self.spares.borrow_mut().pop().unwrap_or_default();
+        }
+        for slice in slices {
+            held.bytes.extend_from_slice(slice);
+        }
+        Poll::Ready(Ok(offered))
+    }
+
+    /// Sends what is held, as far as the socket takes it. The task is woken for the rest.
+    pub fn flush(
+        &self,
+        socket: &mut (impl AsyncWrite + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut held = self.held.borrow_mut();
+        if held.bytes.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while held.sent < held.bytes.len() {
+            match ready!(Pin::new(&mut *socket).poll_write(cx, &held.bytes[held.sent..])) {
+                Ok(0) => return self.fail(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => {
+                    held.sent += sent;
+                    self.note_sent(sent);
+                }
+                Err(error) => return self.fail(error),
+            }
+        }
+        held.sent = 0;
+        self.put_spare(std::mem::take(&mut held.bytes));
+        Poll::Ready(Ok(()))
+    }
+
+    fn note_sent(&self, bytes: usize) {
+        self.sent_bytes.set(self.sent_bytes.get() + bytes as u64);
+    }
+
+    fn fail(&self, error: io::Error) -> Poll<io::Result<()>> {
+        self.is_broken.set(true);
+        Poll::Ready(Err(error))
+    }
+
+    fn put_spare(&self, mut bytes: Vec<u8>) {
+        let mut spares = self.spares.borrow_mut();
+        if spares.len() < SPARES_MAX && bytes.capacity() <= SPARE_BYTES_MAX {
+            bytes.clear();
+            spares.push(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

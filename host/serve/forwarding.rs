@@ -36,7 +36,7 @@ pub async fn nobody(
     mut request: Box<Request>,
     deadline: Instant,
 ) -> Result<Response, Reject> {
-    let nobody = (None, &*worker.nobody);
+    let nobody = (None, &*worker.router.nobody);
     request.body.limit(nobody.1.limits.body_bytes_max)?;
     let deadline = Deadline::new(deadline, request.body.progress().cloned());
     forward(worker, nobody, &mut request, &deadline).await

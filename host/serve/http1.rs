@@ -94,7 +94,7 @@ async fn drive(worker: &Rc<Worker>, connection: &Rc<Connection>, before: Bytes) 
         let served = pipeline::serve(worker, connection, http);
         async move { Ok::<_, Infallible>(served.await) }
     });
-    let header_bytes_max = worker.largest.header_bytes_max;
+    let header_bytes_max = worker.router.largest.header_bytes_max;
     let mut builder = http1::Builder::new();
     // hyper's own timer would cost a boxed sleep per request; `guard` has one per worker.
     builder.header_read_timeout(None);

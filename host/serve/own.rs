@@ -29,14 +29,14 @@ pub fn answer(
 ) -> Answer {
     match own {
         Own::Twin(twin) => {
-            let bytes_max = worker.grants_of(twin).limits.body_bytes_max;
+            let bytes_max = worker.router.grants_of(twin).limits.body_bytes_max;
             match request.body.limit(bytes_max) {
                 Ok(()) => answer_twin(worker, twin, request, client, deadline),
                 Err(reject) => Answer::Now(Err(reject)),
             }
         }
         Own::Landing => {
-            let limited = request.body.limit(worker.nobody.limits.body_bytes_max);
+            let limited = request.body.limit(worker.router.nobody.limits.body_bytes_max);
             Answer::Now(limited.map(|()| respond::landing()))
         }
         Own::Nobody => {
@@ -53,7 +53,7 @@ fn answer_twin(
     client: &Rc<Shares>,
     deadline: Instant,
 ) -> Answer {
-    let permit = worker.twins.admit(&client.serving).ok();
+    let permit = worker.gates.twins.admit(&client.serving).ok();
     let headers = worker.spare_headers.take();
     let headers = match permit.is_some() {
         true => match twin.respond_now(headers) {
@@ -77,8 +77,8 @@ fn answer_twin(
     Answer::Later(Box::pin(async move {
         let _permit = match permit {
             Some(permit) => permit,
-            None => worker.twins.clone().wait(&client.serving, deadline).await?,
+            None => worker.gates.twins.clone().wait(&client.serving, deadline).await?,
         };
-        twin.respond(&mut request, headers, &worker.grants_of(twin).limits).await
+        twin.respond(&mut request, headers, &worker.router.grants_of(twin).limits).await
     }))
 }

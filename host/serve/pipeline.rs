@@ -37,7 +37,7 @@ pub fn serve(
     let worker = worker.clone();
     let (id, in_flight) = worker.begin();
     let exchange = Exchange::begin(connection, &http);
-    let mut asked = Asked::new(id, &http, &worker.nobody, started);
+    let mut asked = Asked::new(id, &http, &worker.router.nobody, started);
     let request = intake::request(http, id, &exchange);
     async move {
         let client = &exchange.connection().client;
@@ -65,17 +65,17 @@ async fn handle(
 ) -> Result<Response, Reject> {
     let mut request = request?;
     // Route.
-    let routed = worker.route(&mut request, started, &mut asked.conditions)?;
+    let routed = worker.router.route(&mut request, started, &mut asked.conditions)?;
     let (deadline, mut waited) = (asked.conditions.deadline, false);
     // Ready.
     let mut guest = match routed {
         Routed::Guest(guest) => guest,
         Routed::Unloaded(handler) => {
             waited = true;
-            match Box::pin(worker.loaded(&handler, client, deadline)).await {
+            match Box::pin(worker.gates.loaded(&handler, client, deadline)).await {
                 // Its file was removed meanwhile.
                 Err(Reject::NoRoute) => {
-                    let deadline = started + worker.nobody.limits.deadline;
+                    let deadline = started + worker.router.nobody.limits.deadline;
                     return Box::pin(nobody(worker, request, deadline)).await;
                 }
                 loaded => loaded?,
@@ -91,11 +91,11 @@ async fn handle(
     };
     request.body.limit(guest.about.grants.limits.body_bytes_max)?;
     // Admit.
-    let permit = match worker.try_admit(&guest, client)? {
+    let permit = match worker.gates.try_admit(&guest, client)? {
         Some(permit) => permit,
         None => {
             waited = true;
-            Box::pin(worker.admit(guest.keep(), client, deadline)).await?
+            Box::pin(worker.gates.admit(guest.keep(), client, deadline)).await?
         }
     };
     // Turn.

@@ -1,0 +1,129 @@
+//! Where a request goes: this thread's view of the routes.
+//!
+//! Owns what holds for a request before anybody has it: the conditions of its handler, and whether
+//! its head is one that this may have.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::counts::Counts;
+use super::respond::Conditions;
+use super::routed::{Own, Routed};
+use crate::config::{Config, Largest};
+use crate::grants::Grants;
+use crate::message::{Place, Reject, Request, fields};
+use crate::native::Twin;
+use crate::registry::route::Param;
+use crate::registry::{Reader, Registry, Target};
+
+/// The routes as one worker sees them.
+pub struct Router {
+    /// What buffers of all handlers are sized by.
+    pub largest: Largest,
+    /// What a request may use that no handler answers.
+    pub nobody: Arc<Grants>,
+    /// What a request to a twin may use, in the order of [`Twin::ALL`]: what one to its guest may.
+    twin_grants: [Arc<Grants>; Twin::ALL.len()],
+    registry: Arc<Registry>,
+    reader: RefCell<Reader>,
+    /// The registry's time, as of the last tick.
+    moment: Cell<u32>,
+    /// What is counted of each handler.
+    pub counts: Counts,
+}
+
+/// Bytes of a request's head, as HTTP/1 has it.
+fn head_bytes(request: &Request) -> usize {
+    const LINE: usize = "  HTTP/1.1\r\n\r\n".len();
+    const FIELD: usize = ": \r\n".len();
+    let line = request.method.as_str().len() + request.uri.as_str().len() + LINE;
+    line + fields::head_bytes(&request.headers) + FIELD * request.headers.len()
+}
+
+impl Router {
+    pub fn new(config: &Config, registry: &Arc<Registry>) -> Self {
+        Router {
+            largest: config.grants.largest(),
+            nobody: config.grants.of_nobody(),
+            twin_grants: Twin::ALL.map(|twin| config.grants.of_twin(twin.name())),
+            reader: RefCell::new(registry.reader()),
+            moment: Cell::new(registry.moment()),
+            registry: registry.clone(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Follows what the control path has done, so that nothing of old is kept by a worker without
+    /// requests.
+    pub fn follow(&self) {
+        self.moment.set(self.registry.moment());
+        self.reader.borrow_mut().load();
+    }
+
+    /// Finds a request's target. The conditions are nobody's before, and behind it those of its
+    /// handler, if it has one.
+    ///
+    /// # Errors
+    /// [`Reject::BadPath`], [`Reject::HeadTooLarge`].
+    pub fn route(
+        &self,
+        request: &mut Request,
+        started: Instant,
+        conditions: &mut Conditions,
+    ) -> Result<Routed, Reject> {
+        let mut reader = self.reader.borrow_mut();
+        let host = request.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+        let found = reader.load().table.find(host, request.uri.path());
+        let Some(found) = found.map_err(|bad| Reject::BadPath(bad.reason()))? else {
+            self.limit_head(request, &self.nobody)?;
+            return Ok(Routed::Own(Own::Nobody));
+        };
+        let param = |param: &Param<'_>| {
+            let value = request.uri.path()[param.value.clone()].to_owned();
+            (param.name.to_ascii_lowercase(), value)
+        };
+        let params = found.params.iter().map(param).collect();
+        request.place = Place::new(found.base_len, params);
+        match found.target {
+            Target::Handler(handler) => {
+                handler.touch(self.moment.get());
+                *conditions = Conditions::new(
+                    Some((handler.id, self.counts.of(handler))),
+                    &handler.grants,
+                    started,
+                );
+                self.limit_head(request, &handler.grants)?;
+                Ok(match handler.current() {
+                    Some(guest) => Routed::Guest(guest),
+                    None => Routed::Unloaded(handler.clone()),
+                })
+            }
+            Target::Native(twin) => {
+                let grants = self.grants_of(*twin);
+                *conditions = Conditions::new(None, grants, started);
+                self.limit_head(request, grants)?;
+                Ok(Routed::Own(Own::Twin(*twin)))
+            }
+            Target::Landing => {
+                self.limit_head(request, &self.nobody)?;
+                Ok(Routed::Own(Own::Landing))
+            }
+        }
+    }
+
+    /// What a twin may use.
+    pub fn grants_of(&self, twin: Twin) -> &Grants {
+        &self.twin_grants[twin as usize]
+    }
+
+    /// Refuses a head that others may have and the handler of these grants may not. One that nobody
+    /// may have is hyper's to refuse.
+    fn limit_head(&self, request: &Request, grants: &Grants) -> Result<(), Reject> {
+        let bytes_max = grants.limits.header_bytes_max;
+        if bytes_max < self.largest.header_bytes_max && head_bytes(request) > bytes_max {
+            return Err(Reject::HeadTooLarge);
+        }
+        Ok(())
+    }
+}

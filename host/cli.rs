@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, Flags, LogFormat};
 use crate::control::{self, RouteLine, Source};
+use crate::demo::{bundled, many};
 use crate::guest::check::{self, Report};
 use crate::guest::child;
 use crate::log;
@@ -156,7 +157,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Verb::Serve { dir, flags } => serve(&flags, Source::Folder(dir)),
         Verb::Demo { many: None, also, mut flags, .. } => {
             flags.native = true;
-            flags.grants.any_body = &control::STREAMING_GUESTS;
+            flags.grants.any_body = &bundled::STREAMING;
             serve(&flags, Source::Demo(beside(also)))
         }
         Verb::Demo { many: Some(count), many_dir, mut flags, .. } => {
@@ -202,7 +203,7 @@ fn serve(flags: &Flags, source: Source) -> anyhow::Result<ExitCode> {
 fn strangers(count: u32, dir: Option<PathBuf>) -> anyhow::Result<Source> {
     let dir = dir.or_else(|| config::user_cache_folder("guesthouse-strangers"));
     let dir = dir.context("there is no folder for the guests: name one with --many-dir")?;
-    control::many::write(&dir, count as usize)?;
+    many::write(&dir, count as usize)?;
     Ok(Source::Folder(dir))
 }
 

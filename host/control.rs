@@ -8,7 +8,6 @@ mod entries;
 mod folder;
 mod load_memory;
 mod loaders;
-pub mod many;
 mod reload;
 mod rescan;
 mod retry;
@@ -26,6 +25,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::config::Config;
+use crate::demo::bundled;
 use crate::guest::{Loader, load};
 use crate::log::escape;
 use crate::registry::route::{Pattern, Route};
@@ -39,13 +39,8 @@ use room::Room;
 use scan::scan;
 use watch::Watch;
 
-include!(concat!(env!("OUT_DIR"), "/demo_guests.rs"));
-
 /// Routes that are logged one by one at the start.
 const ROUTES_SHOWN_MAX: usize = 50;
-
-/// Those of the demo's own guests that never keep a body, and so may be sent one of any size.
-pub const STREAMING_GUESTS: [&str; 1] = ["stream"];
 
 /// Where the handlers come from.
 #[derive(Clone, Debug)]
@@ -144,7 +139,7 @@ fn demo() -> Result<Vec<Newcomer>> {
         let origin = Origin::BuiltIn(wasm);
         Ok(Newcomer { name: (*name).to_owned(), pattern, origin, stamp: None })
     };
-    DEMO_GUESTS.iter().map(newcomer).collect()
+    bundled::DEMO_GUESTS.iter().map(newcomer).collect()
 }
 
 /// Logs a line per route, as far as anyone would read them.

@@ -5,13 +5,13 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod file;
 pub mod grants;
 pub mod guest;
 pub mod log;
 pub mod message;
 pub mod metrics;
-pub mod native;
 pub mod outbound;
 pub mod queue;
 pub mod registry;

@@ -14,8 +14,8 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use crate::demo::native::Twin;
 use crate::guest::Guest;
-use crate::native::Twin;
 pub use handler::{Current, Handler, State};
 use route::Table;
 

@@ -7,9 +7,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use guesthouse::demo::native::Twin;
 use guesthouse::grants::{QueueLimits, Share};
 use guesthouse::message::Request;
-use guesthouse::native::Twin;
 use guesthouse::queue::Holder;
 use guesthouse::registry::admit::{Gate, GuestGate};
 use guesthouse::registry::route::{Pattern, Table};

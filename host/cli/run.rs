@@ -14,6 +14,7 @@ use super::platform;
 use super::terminal::Terminal;
 use crate::config::{Config, LogFormat};
 use crate::control::{Control, Source};
+use crate::demo::bundled;
 use crate::guest::Loader;
 use crate::guest::budget::Budget;
 use crate::guest::load::Settings;
@@ -25,8 +26,6 @@ use crate::status::{Kind, Metric, Status};
 
 /// Between two counts of the process's mappings for the status: one may take 20 ms.
 const COUNTED_EVERY: Duration = Duration::from_secs(1);
-/// The demo guest that sends requests to the demo itself.
-const DEMO_PROXY: &str = "proxy";
 
 /// Serves a source until SIGINT or SIGTERM, or until the terminal in which it was started is
 /// closed. Any other SIGHUP looks at the folder anew, SIGUSR1 logs the counters. `log` is how the
@@ -45,7 +44,7 @@ pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
     // Before anything long, so that a port in use is known at once.
     let bound = serve::bind(&config.listen, config.workers)?;
     if matches!(source, Source::Demo(_)) {
-        config.grants.allow_own(DEMO_PROXY, &bound.reached());
+        config.grants.allow_own(bundled::PROXY, &bound.reached());
     }
     let listening = bound.described();
     let terminal = Terminal::at_start();

@@ -14,7 +14,7 @@ use super::entries::{Entries, Newcomer};
 use super::loaders::Origin;
 use super::reload::Reload;
 use super::scan::{Found, Scan};
-use crate::native::Twin;
+use crate::demo::native::Twin;
 use crate::registry::route::{Pattern, Table};
 use crate::registry::{Snapshot, Target};
 

@@ -9,8 +9,8 @@ use super::forwarding::nobody;
 use super::peer::Shares;
 use super::respond;
 use super::worker::Worker;
+use crate::demo::native::Twin;
 use crate::message::{Reject, Request, Response};
-use crate::native::Twin;
 
 /// Who answers where no guest does.
 #[derive(Clone, Copy)]

@@ -54,19 +54,19 @@ const IMPORTS: [(&str, &[&str]); 18] = [
             "guesthouse_module",
         ],
     ),
-    ("native", &["grants", "message"]),
-    ("registry", &["grants", "message", "metrics", "log", "queue", "guest", "native"]),
+    ("demo", &["grants", "message", "file"]),
+    ("registry", &["grants", "message", "metrics", "log", "queue", "guest", "demo"]),
     // The request path and the control path meet in the registry only.
     (
         "serve",
         &[
-            "config", "grants", "message", "metrics", "log", "queue", "guest", "native",
-            "outbound", "registry",
+            "config", "grants", "message", "metrics", "log", "queue", "guest", "demo", "outbound",
+            "registry",
         ],
     ),
     (
         "control",
-        &["config", "grants", "message", "metrics", "log", "guest", "native", "registry", "file"],
+        &["config", "grants", "message", "metrics", "log", "guest", "demo", "registry", "file"],
     ),
     // It reaches every server over TCP, also the one of this program.
     ("guesthouse_bench", &["guesthouse_escape"]),
@@ -82,7 +82,7 @@ const IMPORTS: [(&str, &[&str]); 18] = [
             "log",
             "queue",
             "guest",
-            "native",
+            "demo",
             "outbound",
             "registry",
             "serve",

@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{self, Flags, LogFormat};
 use crate::control::{self, RouteLine, Source};
 use crate::demo::{bundled, many};
+use crate::folder::scan;
 use crate::guest::check::{self, Report};
 use crate::guest::child;
 use crate::log;
@@ -220,7 +221,7 @@ fn check(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let (mut failed, grants) = (false, Arc::default());
     for file in files {
         let mut report = check::inspect(file, &grants);
-        if let (Ok(()), Some(reason)) = (&report.verdict, control::scan::misnamed(file)) {
+        if let (Ok(()), Some(reason)) = (&report.verdict, scan::misnamed(file)) {
             report.verdict = Err(reason);
         }
         failed |= report.verdict.is_err();

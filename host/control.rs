@@ -5,16 +5,13 @@
 //! registry.
 
 mod entries;
-mod folder;
 mod load_memory;
 mod loaders;
 mod reload;
-mod rescan;
 mod retry;
 mod room;
-pub mod scan;
+mod sets;
 mod unload;
-mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,18 +23,18 @@ use anyhow::{Context, Result};
 
 use crate::config::Config;
 use crate::demo::bundled;
+use crate::folder::follow::Folder;
+use crate::folder::scan::scan;
+use crate::folder::watch::Watch;
 use crate::guest::{Loader, load};
 use crate::log::escape;
 use crate::registry::route::{Pattern, Route};
 use crate::registry::{Registry, Target};
 use entries::{Entries, Newcomer};
-use folder::Folder;
 use load_memory::LoadMemory;
 use loaders::{Loaders, Origin};
 use reload::{Event, Reload, teller};
 use room::Room;
-use scan::scan;
-use watch::Watch;
 
 /// Routes that are logged one by one at the start.
 const ROUTES_SHOWN_MAX: usize = 50;
@@ -88,7 +85,7 @@ impl Control {
             folder = Some(Folder::new(path.clone(), watch, &found));
             add_all(&mut entries, found.found.into_iter().map(Newcomer::of_file), now);
         }
-        let snapshot = rescan::snapshot(&entries, &[], config.native)?;
+        let snapshot = sets::snapshot(&entries, &[], config.native)?;
         report(snapshot.table.routes(), config);
         warn_of_strangers(&entries, config);
         let registry = Arc::new(Registry::new(snapshot));
@@ -196,7 +193,7 @@ pub fn routes(folder: &Path) -> Result<Vec<RouteLine>> {
         let kind = load::kind_of_file(&found.path);
         (found.pattern, kind, found.path.to_string_lossy().into_owned())
     });
-    let table = rescan::table(files, false, |_| "native")?;
+    let table = sets::table(files, false, |_| "native")?;
     let line = |route: &Route<&'static str>| RouteLine {
         pattern: route.pattern.to_string(),
         kind: route.target.to_owned(),

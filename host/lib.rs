@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod file;
+pub mod folder;
 pub mod grants;
 pub mod guest;
 pub mod log;

@@ -13,8 +13,8 @@ use slab::Slab;
 
 use super::load_memory::Need;
 use super::loaders::Origin;
-use super::scan::Stamp;
 use crate::config::GrantTable;
+use crate::folder::scan::Stamp;
 use crate::guest::cache::Key;
 use crate::guest::child::Cancel;
 use crate::guest::load::FILE_BYTES_MAX;

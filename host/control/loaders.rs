@@ -14,7 +14,7 @@ use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 
 use super::load_memory::{Need, Place};
-use super::scan::Stamp;
+use crate::folder::scan::Stamp;
 use crate::grants::Grants;
 use crate::guest::Loader;
 use crate::guest::allocator;

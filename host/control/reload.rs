@@ -11,12 +11,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use super::entries::{Entries, Entry, Progress};
-use super::folder::{Folder, UNCLOSED};
 use super::load_memory::LoadMemory;
 use super::loaders::{Done, Job, Loaders, Outcome};
 use super::room::Room;
-use super::scan::Stamp;
-use super::watch::Stir;
+use crate::folder::follow::{Folder, UNCLOSED};
+use crate::folder::scan::Stamp;
+use crate::folder::watch::Stir;
 use crate::guest::child::Cancel;
 use crate::guest::load::Loaded;
 use crate::log::escape;

@@ -25,7 +25,7 @@ const LINE_CHARS_MAX: usize = 100;
 
 /// Which top-level modules and crates a module of the host may import, besides itself, and which
 /// crates a crate.
-const IMPORTS: [(&str, &[&str]); 18] = [
+const IMPORTS: [(&str, &[&str]); 19] = [
     // Leaves: plain values that anyone may hold, and what reads and rewrites bytes.
     ("guesthouse_escape", &[]),
     ("guesthouse_module", &[]),
@@ -56,6 +56,7 @@ const IMPORTS: [(&str, &[&str]); 18] = [
     ),
     ("demo", &["grants", "message", "file"]),
     ("registry", &["grants", "message", "metrics", "log", "queue", "guest", "demo"]),
+    ("folder", &["log", "registry"]),
     // The request path and the control path meet in the registry only.
     (
         "serve",
@@ -66,7 +67,10 @@ const IMPORTS: [(&str, &[&str]); 18] = [
     ),
     (
         "control",
-        &["config", "grants", "message", "metrics", "log", "guest", "demo", "registry", "file"],
+        &[
+            "config", "grants", "message", "metrics", "log", "guest", "demo", "folder", "registry",
+            "file",
+        ],
     ),
     // It reaches every server over TCP, also the one of this program.
     ("guesthouse_bench", &["guesthouse_escape"]),
@@ -85,6 +89,7 @@ const IMPORTS: [(&str, &[&str]); 18] = [
             "demo",
             "outbound",
             "registry",
+            "folder",
             "serve",
             "control",
             "file",

@@ -13,8 +13,8 @@ use anyhow::{Context, Result};
 use super::entries::{Entries, Newcomer};
 use super::loaders::Origin;
 use super::reload::Reload;
-use super::scan::{Found, Scan};
 use crate::demo::native::Twin;
+use crate::folder::scan::{Found, Scan};
 use crate::registry::route::{Pattern, Table};
 use crate::registry::{Snapshot, Target};
 
@@ -28,7 +28,9 @@ impl Newcomer {
 impl Reload {
     /// Looks at the folder and follows it.
     pub fn look(&mut self) {
-        let Some(scan) = self.folder.as_mut().and_then(super::folder::Folder::look) else { return };
+        let Some(scan) = self.folder.as_mut().and_then(crate::folder::follow::Folder::look) else {
+            return;
+        };
         let now = Instant::now();
         let Scan { found, unknown, .. } = scan;
         let mut gone: HashMap<PathBuf, usize> = self

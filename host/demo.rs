@@ -6,3 +6,6 @@
 pub mod bundled;
 pub mod many;
 pub mod native;
+mod twins;
+
+pub use twins::Twins;

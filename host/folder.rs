@@ -1,7 +1,15 @@
-//! The handler folder: what is in it, when to look at it, and what is known of its writers.
+//! The handler folder as a source: each of its files is a handler, and it is followed while the
+//! host runs.
 //!
-//! Declares. Must not know what becomes of a file.
+//! Declares. Must not know how handlers are loaded, published or served.
 
-pub mod follow;
+mod file;
+mod follow;
+mod listing;
 pub mod scan;
-pub mod watch;
+mod stamp;
+mod watch;
+mod writers;
+
+pub use follow::Folder;
+pub use listing::{RouteLine, routes};

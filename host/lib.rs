@@ -17,4 +17,5 @@ pub mod outbound;
 pub mod queue;
 pub mod registry;
 pub mod serve;
+pub mod source;
 pub mod status;

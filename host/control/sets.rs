@@ -1,140 +1,189 @@
-//! From the folder as it was read to the routes that are served: what has come, changed and gone.
+//! From the set that a source gives to the routes that are served: what has come, changed and gone.
 //!
-//! Owns the publishing of snapshots. Either all of a look's changes to the routes take place, or
-//! none.
+//! Owns the publishing of snapshots. Either all of a set's changes to the routes take place, or
+//! none; where the set says so, no handler of it is served before all of them are loaded. Knows of
+//! a source what it gives.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::entries::{Entries, Newcomer};
-use super::loaders::Origin;
+use super::followed::{Next, snapshot};
 use super::reload::Reload;
-use crate::demo::native::Twin;
-use crate::folder::scan::{Found, Scan};
-use crate::registry::route::{Pattern, Table};
-use crate::registry::{Snapshot, Target};
-
-impl Newcomer {
-    pub fn of_file(found: Found) -> Self {
-        let Found { pattern, path, name, stamp } = found;
-        Newcomer { name, pattern, origin: Origin::File(path), stamp: Some(stamp) }
-    }
-}
+use crate::guest::failure::Failure;
+use crate::log::escape;
+use crate::registry::{Snapshot, State};
+use crate::source::{Change, Item, Present, Set};
 
 impl Reload {
-    /// Looks at the folder and follows it.
-    pub fn look(&mut self) {
-        let Some(scan) = self.folder.as_mut().and_then(crate::folder::follow::Folder::look) else {
-            return;
-        };
-        let now = Instant::now();
-        let Scan { found, unknown, .. } = scan;
-        let mut gone: HashMap<PathBuf, usize> = self
-            .entries
-            .iter()
-            .filter_map(|(id, entry)| Some((entry.path()?.to_owned(), id)))
-            // What could not be looked at may be as it was.
-            .filter(|(path, _)| !unknown.iter().any(|unknown| path.starts_with(unknown)))
-            .collect();
-        let mut newcomers = Vec::new();
-        for found in found {
-            gone.remove(&found.path);
-            let Some(id) = self.entries.id_of(&found.path) else {
-                newcomers.push(found);
-                continue;
-            };
-            let has_changed = self.entries.get(id).is_some_and(|it| it.stamp != Some(found.stamp));
-            if has_changed {
-                self.touched(id, now, Some(found.stamp));
+    /// Asks the sources what has changed, and serves that.
+    pub fn follow(&mut self, now: Instant) {
+        for at in 0..self.sources.len() {
+            for change in self.sources[at].source.changes(now) {
+                match change {
+                    Change::Set(set) => self.take(at, set, now),
+                    Change::Item(item) => {
+                        if let Some(id) = self.entries.id_of(at, &item.label) {
+                            self.touched(id, item, now);
+                        }
+                    }
+                }
             }
         }
-        let conflict = if newcomers.is_empty() && gone.is_empty() {
-            None
-        } else {
-            self.change_routes(newcomers, gone.into_values().collect(), now).err()
-        };
-        if let Some(folder) = &mut self.folder {
-            folder.conflict(conflict.map(|conflict| format!("{conflict:#}")));
-            folder.forget_pens(now);
+    }
+
+    /// Takes another set of a source.
+    pub fn take(&mut self, at: usize, set: Set, now: Instant) {
+        // What was not served yet never will be.
+        self.drop_next(at);
+        let mut gone: HashSet<usize> = self.entries.ids_of(at).collect();
+        let mut newcomers = Vec::new();
+        for item in set.items {
+            let known = self.entries.id_of(at, &item.label);
+            let known = known.and_then(|id| Some((id, self.entries.item(id)?)));
+            let has_changed = |is: &Item| is.version != item.version;
+            // Where all are served or none, a version has a handler of its own.
+            let is_same =
+                |is: &Item| is.has_handler_of(&item) && !(set.is_atomic && has_changed(is));
+            match known.filter(|(_, is)| is_same(is)) {
+                None => newcomers.push(item),
+                Some((id, is)) => {
+                    gone.remove(&id);
+                    if has_changed(is) {
+                        self.touched(id, item, now);
+                    }
+                }
+            }
         }
+        let is_other =
+            !newcomers.is_empty() || !gone.is_empty() || self.sources[at].native != set.native;
+        let changed = if is_other {
+            let added = newcomers.into_iter().map(|item| self.entries.add(at, item)).collect();
+            let next = Next { added, gone: gone.into_iter().collect(), native: set.native };
+            self.change_routes(at, next, set.is_atomic, now)
+        } else {
+            Ok(())
+        };
+        let refused = changed.err().map(|conflict| format!("{conflict:#}"));
+        self.sources[at].refuse(refused);
     }
 
     fn change_routes(
         &mut self,
-        newcomers: Vec<Found>,
-        gone: Vec<usize>,
+        at: usize,
+        next: Next,
+        is_atomic: bool,
         now: Instant,
     ) -> Result<()> {
-        let added: Vec<usize> = newcomers
-            .into_iter()
-            .map(|found| self.entries.add(Newcomer::of_file(found), now))
-            .collect();
-        let snapshot = snapshot(&self.entries, &gone, self.native).inspect_err(|_| {
-            // They are found again by the next look.
-            for id in &added {
-                self.entries.remove(*id);
+        let snapshot = snapshot(&self.entries, &self.sources, Some((at, &next)));
+        let snapshot = match snapshot {
+            Ok(snapshot) => snapshot,
+            Err(conflict) => {
+                self.discard(next);
+                return Err(conflict);
             }
-        })?;
-        self.registry.publish(snapshot);
-        for id in &added {
-            self.let_settle(*id, now);
-        }
-        let (came, went) = (added.len(), gone.len());
-        let mut names = Vec::new();
-        for id in gone {
-            names.push(self.remove(id));
-        }
-        if came + went > 1 {
-            tracing::info!("routes: {came} added, {went} removed, {} in all", self.entries.len());
+        };
+        if is_atomic && !next.added.is_empty() {
+            for id in &next.added {
+                if let Some(entry) = self.entries.get(*id) {
+                    entry.is_awaited = true;
+                }
+                self.entries.enqueue(*id, false);
+            }
+            self.sources[at].next = Some(next);
         } else {
-            let added = added.into_iter().filter_map(|id| Some(self.entries.get(id)?.file()));
-            let went = names.into_iter().map(|path| path.to_string_lossy().into_owned());
-            let lines = added.map(|file| (file, "a new route")).chain(went.map(|it| (it, "gone")));
-            for (file, what) in lines {
-                tracing::info!("{}: {what}", crate::log::escape(file.as_bytes(), 512));
-            }
+            self.publish_routes(at, next, snapshot, now);
         }
         Ok(())
     }
-}
 
-/// The routes of these entries but for some.
-///
-/// # Errors
-/// Two files claim one route.
-pub fn snapshot(entries: &Entries, without: &[usize], native: bool) -> Result<Snapshot> {
-    let without: std::collections::HashSet<usize> = without.iter().copied().collect();
-    let mut routes: Vec<(Pattern, Target, String)> = entries
-        .iter()
-        .filter(|(id, _)| !without.contains(id))
-        .map(|(_, entry)| {
-            let target = Target::Handler(Arc::clone(&entry.handler));
-            (entry.pattern.clone(), target, entry.file())
-        })
-        .collect();
-    if routes.is_empty() {
-        let index = Pattern::parse("index").context("the pattern of the landing page")?;
-        routes.push((index, Target::Landing, "built in".into()));
+    fn publish_routes(&mut self, at: usize, next: Next, snapshot: Snapshot, now: Instant) {
+        let Next { added, gone, native } = next;
+        self.registry.publish(snapshot);
+        self.sources[at].native = native;
+        let (came, went) = (added.len(), gone.len());
+        let mut lines = Vec::new();
+        for id in added {
+            self.entries.route(id);
+            if let Some(entry) = self.entries.get(id) {
+                lines.push((entry.item.label.clone(), "a new route"));
+                if entry.served.is_none() {
+                    self.let_settle(id, now);
+                }
+            }
+        }
+        lines.extend(gone.into_iter().map(|id| (self.remove(id), "gone")));
+        if came + went > 1 {
+            let routes = self.entries.routes();
+            tracing::info!("routes: {came} added, {went} removed, {routes} in all");
+            return;
+        }
+        for (label, what) in lines {
+            tracing::info!("{}: {what}", escape(label.as_bytes(), 512));
+        }
     }
-    Ok(Snapshot { table: table(routes, native, Target::Native)? })
+
+    /// Takes note that a handler is loaded that its set waits for.
+    pub fn note_loaded(&mut self, id: usize, now: Instant) {
+        let Some(entry) = self.entries.get(id) else { return };
+        let at = entry.source;
+        if !std::mem::take(&mut entry.is_awaited) || entry.is_routed {
+            return;
+        }
+        let Some(next) = self.sources[at].next.take() else { return };
+        let mut added = next.added.iter();
+        if added.any(|id| self.entries.get(*id).is_some_and(|entry| entry.is_awaited)) {
+            self.sources[at].next = Some(next);
+            return;
+        }
+        // Another source may have got routes meanwhile.
+        match snapshot(&self.entries, &self.sources, Some((at, &next))) {
+            Ok(snapshot) => self.publish_routes(at, next, snapshot, now),
+            Err(conflict) => {
+                self.discard(next);
+                self.sources[at].refuse(Some(format!("{conflict:#}")));
+            }
+        }
+    }
+
+    /// Gives up a set because this handler of it cannot be loaded. Where there is none before it,
+    /// that is the end of the host.
+    pub fn give_up(&mut self, id: usize, failure: &Failure) {
+        let Some(entry) = self.entries.get(id) else { return };
+        let (at, label) = (entry.source, escape(entry.item.label.as_bytes(), 512));
+        let reason = &failure.reason;
+        if entry.is_routed {
+            entry.handler.set(State::Failed);
+            let why = format!("{label}: {reason}; it is served with all of its set or not at all");
+            // Nobody waits for it where the host ends anyway.
+            return drop(self.ended.send(why));
+        }
+        self.drop_next(at);
+        tracing::error!(
+            "{label}: {reason}; nothing of the set that it is in is served, and the set before it \
+             still is"
+        );
+    }
+
+    fn drop_next(&mut self, at: usize) {
+        if let Some(next) = self.sources[at].next.take() {
+            self.discard(next);
+        }
+    }
+
+    fn discard(&mut self, next: Next) {
+        for id in next.added {
+            self.remove(id);
+        }
+    }
+
+    /// Looks which version of a handler there is now.
+    pub fn present(&mut self, id: usize, now: Instant) -> Present {
+        let Some(entry) = self.entries.get(id) else { return Present::Gone };
+        self.sources[entry.source].source.present(&entry.item, now)
+    }
 }
 
-/// Builds the table, with the twins if they are wanted.
-///
-/// # Errors
-/// Two sources claim one route.
-pub fn table<T>(
-    routes: impl IntoIterator<Item = (Pattern, T, String)>,
-    native: bool,
-    target: impl Fn(Twin) -> T,
-) -> Result<Table<T>> {
-    let twins = Twin::ALL.into_iter().filter(|_| native).map(|twin| {
-        (Pattern::prefix(&["native", twin.name()]), target(twin), "built in".to_owned())
-    });
-    Table::build(routes.into_iter().chain(twins))
-        .map_err(|conflicts| anyhow::anyhow!("{conflicts}"))
-}
+#[cfg(test)]
+mod tests;

@@ -309,11 +309,12 @@ impl Worker {
                     None => Routed::Unloaded(handler.clone()),
                 })
             }
-            Target::Native(twin) => {
-                let grants = self.grants_of(*twin);
+            Target::Native(number) => {
+                let twin = Twin::ALL[*number];
+                let grants = self.grants_of(twin);
                 *conditions = Conditions::new(None, grants, started);
                 self.limit_head(request, grants)?;
-                Ok(Routed::Own(Own::Twin(*twin)))
+                Ok(Routed::Own(Own::Twin(twin)))
             }
             Target::Landing => {
                 self.limit_head(request, &self.nobody)?;
@@ -324,7 +325,7 @@ impl Worker {
 
     /// What a twin may use.
     pub fn grants_of(&self, twin: Twin) -> &Grants {
-        &self.twin_grants[twin as usize]
+        &self.twin_grants[twin.number()]
     }
 
     /// Refuses a head that others may have and the handler of these grants may not. One that nobody

@@ -25,7 +25,7 @@ const LINE_CHARS_MAX: usize = 100;
 
 /// Which top-level modules and crates a module of the host may import, besides itself, and which
 /// crates a crate.
-const IMPORTS: [(&str, &[&str]); 19] = [
+const IMPORTS: [(&str, &[&str]); 20] = [
     // Leaves: plain values that anyone may hold, and what reads and rewrites bytes.
     ("guesthouse_escape", &[]),
     ("guesthouse_module", &[]),
@@ -54,9 +54,11 @@ const IMPORTS: [(&str, &[&str]); 19] = [
             "guesthouse_module",
         ],
     ),
-    ("demo", &["grants", "message", "file"]),
-    ("registry", &["grants", "message", "metrics", "log", "queue", "guest", "demo"]),
-    ("folder", &["log", "registry"]),
+    ("registry", &["grants", "message", "metrics", "log", "queue", "guest"]),
+    // What is served, and where it comes from. Who serves it does not know which sources there are.
+    ("source", &["grants", "guest", "registry"]),
+    ("folder", &["config", "grants", "log", "guest", "registry", "source"]),
+    ("demo", &["config", "grants", "message", "file", "guest", "registry", "source"]),
     // The request path and the control path meet in the registry only.
     (
         "serve",
@@ -65,13 +67,7 @@ const IMPORTS: [(&str, &[&str]); 19] = [
             "registry",
         ],
     ),
-    (
-        "control",
-        &[
-            "config", "grants", "message", "metrics", "log", "guest", "demo", "folder", "registry",
-            "file",
-        ],
-    ),
+    ("control", &["config", "grants", "message", "metrics", "log", "guest", "registry", "source"]),
     // It reaches every server over TCP, also the one of this program.
     ("guesthouse_bench", &["guesthouse_escape"]),
     // The top: it wires the others together. `main` uses it alone, and the errors it gives.
@@ -89,6 +85,7 @@ const IMPORTS: [(&str, &[&str]); 19] = [
             "demo",
             "outbound",
             "registry",
+            "source",
             "folder",
             "serve",
             "control",

@@ -13,16 +13,18 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Flags, LogFormat};
-use crate::control::{self, RouteLine, Source};
-use crate::guest::load::check;
-use crate::guest::load::check::Report;
+use crate::demo::{bundled, many};
+use crate::folder::{self, RouteLine};
+use crate::guest::load::check::{self, Report};
 use crate::guest::load::child;
 use crate::log;
+use served::Served;
 
 mod bench;
 mod new;
 mod platform;
 mod run;
+mod served;
 mod terminal;
 
 const VERSION: &str = concat!(
@@ -154,15 +156,13 @@ enum Verb {
 /// process here; [`Mistakes`](crate::config::Mistakes) in the error mean a usage error, too.
 pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().verb {
-        Verb::Serve { dir, flags } => serve(&flags, Source::Folder(dir)),
+        Verb::Serve { dir, flags } => serve(&flags, Served::folder(dir, flags.native)),
         Verb::Demo { many: None, also, mut flags, .. } => {
-            flags.native = true;
-            flags.grants.any_body = &control::STREAMING_GUESTS;
-            serve(&flags, Source::Demo(beside(also)))
+            flags.grants.any_body = &bundled::STREAMING;
+            serve(&flags, Served::demo(beside(also)))
         }
-        Verb::Demo { many: Some(count), many_dir, mut flags, .. } => {
-            flags.native = true;
-            serve(&flags, strangers(count, many_dir)?)
+        Verb::Demo { many: Some(count), many_dir, flags, .. } => {
+            serve(&flags, Served::folder(strangers(count, many_dir)?, true))
         }
         Verb::Check { files } => check(&files),
         Verb::Routes { dir } => routes(dir),
@@ -191,20 +191,20 @@ fn beside(named: Option<PathBuf>) -> Option<PathBuf> {
     }
 }
 
-fn serve(flags: &Flags, source: Source) -> anyhow::Result<ExitCode> {
+fn serve(flags: &Flags, served: Served) -> anyhow::Result<ExitCode> {
     let (config, format) = flags.validate()?;
     platform::require()?;
     let _log = log::start(format, "info")?;
-    run::run(config, &source, format)?;
+    run::run(config, served, format)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Writes the many guests and names their folder.
-fn strangers(count: u32, dir: Option<PathBuf>) -> anyhow::Result<Source> {
+fn strangers(count: u32, dir: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     let dir = dir.or_else(|| config::user_cache_folder("guesthouse-strangers"));
     let dir = dir.context("there is no folder for the guests: name one with --many-dir")?;
-    control::many::write(&dir, count as usize)?;
-    Ok(Source::Folder(dir))
+    many::write(&dir, count as usize)?;
+    Ok(dir)
 }
 
 fn compile(log: &str) -> anyhow::Result<ExitCode> {
@@ -220,7 +220,7 @@ fn check(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let (mut failed, grants) = (false, Arc::default());
     for file in files {
         let mut report = check::inspect(file, &grants);
-        if let (Ok(()), Some(reason)) = (&report.verdict, control::scan::misnamed(file)) {
+        if let (Ok(()), Some(reason)) = (&report.verdict, folder::scan::misnamed(file)) {
             report.verdict = Err(reason);
         }
         failed |= report.verdict.is_err();
@@ -252,7 +252,7 @@ fn describe(file: &Path, report: &Report) -> String {
 fn routes(dir: PathBuf) -> anyhow::Result<ExitCode> {
     platform::require_threads()?;
     let _log = log::start(LogFormat::Text, "warn")?;
-    let routes = control::routes(&dir)?;
+    let routes = folder::routes(&dir)?;
     if routes.is_empty() {
         tracing::warn!("no routes: put a .wasm or .wat file into {}", dir.display());
     } else {

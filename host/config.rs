@@ -36,8 +36,6 @@ pub struct Config {
     /// How much nicer than the workers the slow lane is, by the scale of nice(1); `None` for no
     /// slow lane: all calls stay with their workers.
     pub slow_nice: Option<i32>,
-    /// Whether the native twins of the demo guests are served under `/native/`.
-    pub native: bool,
     pub upstream: Option<Upstream>,
     /// What each handler may use.
     pub grants: GrantTable,
@@ -154,7 +152,6 @@ impl Flags {
             listen: address::listen(&self.listen, &mut mistakes),
             workers: mistakes.check("--workers", workers(self.workers.as_deref()), 1),
             slow_nice: mistakes.check("--slow-priority", slow_nice(&self.slow_priority), None),
-            native: self.native,
             upstream: self.upstream.as_deref().and_then(|url| {
                 mistakes.check("--upstream", address::upstream(url).map(Some), None)
             }),

@@ -1,120 +1,105 @@
-//! The control path: from a folder, or from the demo's own guests, to what is served, for as long
-//! as the host runs.
+//! The control path: from the sets that sources give to what is served, for as long as the host
+//! runs.
 //!
 //! Owns the start and the end of the reload loop. Touches the request path only through the
-//! registry.
+//! registry, and knows of a source what it gives and no more.
 
 mod entries;
-mod folder;
+mod followed;
 mod load_memory;
 mod loaders;
-pub mod many;
 mod reload;
-mod rescan;
 mod retry;
 mod room;
-pub mod scan;
+mod sets;
 mod unload;
-mod watch;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::config::Config;
 use crate::guest::Loader;
-use crate::guest::load::loader;
 use crate::log::escape;
-use crate::registry::route::{Pattern, Route};
+use crate::registry::route::Route;
 use crate::registry::{Registry, Target};
-use entries::{Entries, Newcomer};
-use folder::Folder;
+use crate::source::{Source, Wake};
+use entries::Entries;
 use load_memory::LoadMemory;
-use loaders::{Loaders, Origin};
-use reload::{Event, Reload, teller};
+use loaders::Loaders;
+use reload::{Event, Parts, Reload, teller};
 use room::Room;
-use scan::scan;
-use watch::Watch;
-
-include!(concat!(env!("OUT_DIR"), "/demo_guests.rs"));
 
 /// Routes that are logged one by one at the start.
 const ROUTES_SHOWN_MAX: usize = 50;
-
-/// Those of the demo's own guests that never keep a body, and so may be sent one of any size.
-pub const STREAMING_GUESTS: [&str; 1] = ["stream"];
-
-/// Where the handlers come from.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// A folder of `.wasm` and `.wat` files.
-    Folder(PathBuf),
-    /// The guests that are built into this program, and those of a folder beside them.
-    Demo(Option<PathBuf>),
-}
 
 /// The control path of a running host.
 pub struct Control {
     pub registry: Arc<Registry>,
     events: Sender<Event>,
+    ended: UnboundedReceiver<String>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Control {
-    /// Publishes the routes of a source and begins to load its guests, in the background.
+    /// Publishes the routes of all sources and begins to load their guests, in the background.
     ///
     /// # Errors
-    /// The folder cannot be read, two files claim one route, or a thread cannot be started. A
-    /// guest that cannot be loaded is not an error.
-    pub fn start(source: &Source, config: &Config, loader: &Arc<Loader>) -> Result<Control> {
+    /// A source has no set, two handlers claim one route, or a thread cannot be started. A guest
+    /// that cannot be loaded is not an error.
+    pub fn start(
+        sources: Vec<Box<dyn Source>>,
+        config: &Config,
+        loader: &Arc<Loader>,
+    ) -> Result<Control> {
         let (events, heard) = channel();
+        let (end, ended) = unbounded_channel();
         let tell = teller(&events);
-        let want = {
-            let tell = tell.clone();
-            Arc::new(move |id| tell(Event::Wanted(id)))
-        };
-        let mut entries = Entries::new(want, config.grants.clone());
-        let now = Instant::now();
-        let path = match source {
-            Source::Demo(beside) => {
-                add_all(&mut entries, demo()?, now);
-                beside.as_ref()
-            }
-            Source::Folder(path) => Some(path),
-        };
-        let mut folder = None;
-        if let Some(path) = path {
-            let tell = tell.clone();
-            let watch = Watch::new(path, move |stir| tell(Event::Stirred(stir)));
-            let found = scan(path)?;
-            folder = Some(Folder::new(path.clone(), watch, &found));
-            add_all(&mut entries, found.found.into_iter().map(Newcomer::of_file), now);
-        }
-        let snapshot = rescan::snapshot(&entries, &[], config.native)?;
+        let wanted = tell.clone();
+        let want = Arc::new(move |id| wanted(Event::Wanted(id)));
+        let changed = tell.clone();
+        let wake: Wake = Arc::new(move || changed(Event::Changed));
+        let mut entries = Entries::new(want, sources.len());
+        let sources = followed::begin(sources, &mut entries, &wake)?;
+        let snapshot = followed::snapshot(&entries, &sources, None)?;
         report(snapshot.table.routes(), config);
         warn_of_strangers(&entries, config);
         let registry = Arc::new(Registry::new(snapshot));
         let done = move |done| tell(Event::Done(done));
-        let loaders = Loaders::start(loader, done)?;
-        let room = Room::new(config.loaded_bytes_max, loader.engines.resources.clone());
-        let room = (room, LoadMemory::new(loader.engines.memory.clone()));
-        let mut reload = Reload::new(entries, registry.clone(), folder, loaders, heard, room);
-        reload.native = config.native;
+        let reload = Reload::new(Parts {
+            entries,
+            registry: registry.clone(),
+            sources,
+            ended: end,
+            room: Room::new(config.loaded_bytes_max, loader.engines.resources.clone()),
+            load_memory: LoadMemory::new(loader.engines.memory.clone()),
+            loaders: Loaders::start(loader, done)?,
+            events: heard,
+        });
         let thread = std::thread::Builder::new()
             .name("control".into())
             .spawn(move || reload.run())
             .context("could not start the control thread")?;
-        Ok(Control { registry, events, thread: Some(thread) })
+        Ok(Control { registry, events, ended, thread: Some(thread) })
     }
 
-    /// Looks at the folder now, whatever events there were.
-    pub fn rescan(&self) {
+    /// Has all sources look for changes now, whatever they were told.
+    pub fn refresh(&self) {
         // It fails only if the loop has ended, by a panic that was reported.
-        drop(self.events.send(Event::Rescan));
+        drop(self.events.send(Event::Refresh));
+    }
+
+    /// Returns why the host cannot go on, once that is so: its first set is to be served as a whole
+    /// and cannot be. Cancel safe.
+    pub async fn ended(&mut self) -> String {
+        match self.ended.recv().await {
+            Some(why) => why,
+            // The loop has ended, by a panic that was reported.
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -126,26 +111,6 @@ impl Drop for Control {
             drop(thread.join());
         }
     }
-}
-
-fn add_all(entries: &mut Entries, newcomers: impl IntoIterator<Item = Newcomer>, now: Instant) {
-    for newcomer in newcomers {
-        let id = entries.add(newcomer, now);
-        if let Some(entry) = entries.get(id) {
-            // What has been there all the time is not being written.
-            entry.is_doubted = true;
-        }
-        entries.enqueue(id, false);
-    }
-}
-
-fn demo() -> Result<Vec<Newcomer>> {
-    let newcomer = |(name, wasm): &(&str, &'static [u8])| {
-        let pattern = Pattern::parse(name).context("the pattern of a demo guest")?;
-        let origin = Origin::BuiltIn(wasm);
-        Ok(Newcomer { name: (*name).to_owned(), pattern, origin, stamp: None })
-    };
-    DEMO_GUESTS.iter().map(newcomer).collect()
 }
 
 /// Logs a line per route, as far as anyone would read them.
@@ -177,36 +142,4 @@ fn warn_of_strangers(entries: &Entries, config: &Config) {
              folder without its ending"
         );
     }
-}
-
-/// One line of the route table, as `routes` prints it.
-#[derive(Debug)]
-pub struct RouteLine {
-    pub pattern: String,
-    pub kind: String,
-    pub file: String,
-}
-
-/// The route table of a folder, most specific first. Loads nothing; a file's kind is told from its
-/// first bytes.
-///
-/// # Errors
-/// The folder cannot be read, or two files claim one route.
-pub fn routes(folder: &Path) -> Result<Vec<RouteLine>> {
-    let scan = scan(folder)?;
-    for skipped in &scan.skipped {
-        let path = skipped.path.to_string_lossy();
-        tracing::warn!("{}: {}", escape(path.as_bytes(), 512), skipped.reason);
-    }
-    let files = scan.found.into_iter().map(|found| {
-        let kind = loader::kind_of_file(&found.path);
-        (found.pattern, kind, found.path.to_string_lossy().into_owned())
-    });
-    let table = rescan::table(files, false, |_| "native")?;
-    let line = |route: &Route<&'static str>| RouteLine {
-        pattern: route.pattern.to_string(),
-        kind: route.target.to_owned(),
-        file: route.source.clone(),
-    };
-    Ok(table.routes().iter().map(line).collect())
 }

@@ -15,7 +15,6 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 
 use crate::guest::Guest;
-use crate::native::Twin;
 pub use handler::{Current, Handler, State};
 use route::Table;
 
@@ -23,8 +22,9 @@ use route::Table;
 #[derive(Clone)]
 pub enum Target {
     Handler(Arc<Handler>),
-    Native(Twin),
-    /// The page of a folder without handlers.
+    /// Native code of this program, by its number.
+    Native(usize),
+    /// The page of a host without handlers.
     Landing,
 }
 

@@ -7,9 +7,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use guesthouse::demo::native::Twin;
 use guesthouse::grants::{QueueLimits, Share};
 use guesthouse::message::Request;
-use guesthouse::native::Twin;
 use guesthouse::queue::Holder;
 use guesthouse::registry::admit::{Gate, GuestGate};
 use guesthouse::registry::route::{Pattern, Table};
@@ -56,7 +56,7 @@ fn route(
 ) -> Result<Row> {
     let line = |name: String| -> Result<_> {
         let pattern = Pattern::parse(&name).context("the name of a route")?;
-        Ok((pattern, Target::Native(Twin::Hello), name))
+        Ok((pattern, Target::Native(Twin::Hello.number()), name))
     };
     let lines: Result<Vec<_>> = names.into_iter().map(line).collect();
     let table = Table::build(lines?).context("the routes of a row")?;

@@ -5,15 +5,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use rustix::thread::disable_transparent_huge_pages;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::platform;
+use super::served::Served;
 use super::terminal::Terminal;
 use crate::config::{Config, LogFormat};
-use crate::control::{Control, Source};
+use crate::control::Control;
 use crate::guest::Loader;
 use crate::guest::engine::budget::Budget;
 use crate::guest::engine::resources::Resources;
@@ -25,16 +26,14 @@ use crate::status::{Kind, Metric, Status};
 
 /// Between two counts of the process's mappings for the status: one may take 20 ms.
 const COUNTED_EVERY: Duration = Duration::from_secs(1);
-/// The demo guest that sends requests to the demo itself.
-const DEMO_PROXY: &str = "proxy";
 
-/// Serves a source until SIGINT or SIGTERM, or until the terminal in which it was started is
-/// closed. Any other SIGHUP looks at the folder anew, SIGUSR1 logs the counters. `log` is how the
+/// Serves until SIGINT or SIGTERM, or until the terminal in which it was started is closed. Any
+/// other SIGHUP has all sources look for changes, SIGUSR1 logs the counters. `log` is how the
 /// processes that compile guests log.
 ///
 /// # Errors
 /// The host cannot start; the text says why and what to do.
-pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
+pub fn run(mut config: Config, served: Served, log: LogFormat) -> Result<()> {
     // The allocator asks for huge pages: the process would hold four times the memory, and give
     // nothing back of what idle connections do without.
     if let Err(error) = disable_transparent_huge_pages(true) {
@@ -44,9 +43,7 @@ pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
     serve::raise_descriptor_limit(&config)?;
     // Before anything long, so that a port in use is known at once.
     let bound = serve::bind(&config.listen, config.workers)?;
-    if matches!(source, Source::Demo(_)) {
-        config.grants.allow_own(DEMO_PROXY, &bound.reached());
-    }
+    let sources = served.sources(&mut config.grants, &bound.reached());
     let listening = bound.described();
     let terminal = Terminal::at_start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -68,7 +65,7 @@ pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
             cache_dir: config.cache_dir.as_deref(),
             log,
         })?);
-        let control = Control::start(source, &config, &loader)?;
+        let mut control = Control::start(sources, &config, &loader)?;
         let (engines, registry) = (loader.engines.clone(), control.registry.clone());
         let (resources, mut counted) = (engines.resources.clone(), Instant::now());
         let host = Host::start(Arc::new(config), engines, registry, bound.sockets)?;
@@ -78,6 +75,10 @@ pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
         }
         let why = loop {
             tokio::select! {
+                why = control.ended() => {
+                    drop(host.stop());
+                    bail!(why);
+                }
                 _ = interrupt.recv() => break "SIGINT",
                 _ = terminate.recv() => break "SIGTERM",
                 _ = hangup.recv() => {
@@ -105,7 +106,7 @@ pub fn run(mut config: Config, source: &Source, log: LogFormat) -> Result<()> {
 
 fn look_for_changes(control: &Control) {
     tracing::info!("SIGHUP: looking for changes");
-    control.rescan();
+    control.refresh();
 }
 
 /// Declares what is measured of the whole host.
@@ -117,7 +118,7 @@ macro_rules! gauges {
 }
 
 gauges! {
-    HANDLERS = "handlers", "handlers", "Files with a route.";
+    HANDLERS = "handlers", "handlers", "Those that have a route.";
     COLD = "cold", "handlers", "Those that are not loaded.";
     LOADING = "loading", "handlers", "Those that are being loaded.";
     READY = "ready", "handlers", "Those that are loaded.";

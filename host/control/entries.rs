@@ -1,37 +1,35 @@
-//! What the control path knows of each handler: its file, which version of it was seen and tried,
-//! and where it stands on the way to being served.
+//! What the control path knows of each handler: which version of it was seen and tried, and where
+//! it stands on the way to being served.
 //!
 //! Owns the list and the order in which handlers are loaded: those that requests wait for, then new
-//! versions of what is served, then the rest. Loads nothing itself.
+//! versions of what is served and those that sets wait for, then the rest. Loads nothing itself.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use slab::Slab;
 
 use super::load_memory::Need;
-use super::loaders::Origin;
-use super::scan::Stamp;
-use crate::config::GrantTable;
 use crate::guest::load::cache::Key;
 use crate::guest::load::child::Cancel;
 use crate::guest::load::loader::FILE_BYTES_MAX;
 use crate::guest::load::loader::Size;
 use crate::registry::handler::Want;
-use crate::registry::route::Pattern;
 use crate::registry::{Handler, State};
+use crate::source::Item;
 
 /// One handler.
 pub struct Entry {
     pub handler: Arc<Handler>,
-    pub pattern: Pattern,
-    pub origin: Origin,
-    /// The version of its file that was seen last; none for what is built in.
-    pub stamp: Option<Stamp>,
-    /// Since when.
-    pub seen: Instant,
+    /// The number of the source that it is of.
+    pub source: usize,
+    /// The version of it that was seen last.
+    pub item: Arc<Item>,
+    /// Whether its route is published.
+    pub is_routed: bool,
+    /// Whether it is of a set of which all have to be loaded, and is not yet.
+    pub is_awaited: bool,
     pub progress: Progress,
     /// Whether the version that was seen has failed once, soon after it was written.
     pub is_doubted: bool,
@@ -45,10 +43,10 @@ pub struct Entry {
     pub is_unloaded: bool,
     /// The contents that are served, and what they take.
     pub served: Option<(Key, Size)>,
-    /// Whether the file no longer holds what is served, because it cannot be loaded. Then what is
-    /// served could not be had again.
+    /// Whether what is served is no longer the version that was seen last, because that cannot be
+    /// loaded. Then what is served could not be had again.
     pub is_outlived: bool,
-    /// Whether something happened to its file while it was loaded. A stamp need not tell: the
+    /// Whether its contents may have changed while they were loaded. A version need not tell: the
     /// clock of some file systems is coarse.
     pub is_stirred: bool,
     /// Ends the job that loads it.
@@ -71,93 +69,54 @@ pub enum Progress {
 }
 
 impl Entry {
-    /// What messages call it.
-    pub fn file(&self) -> String {
-        match &self.origin {
-            Origin::File(path) => path.to_string_lossy().into_owned(),
-            Origin::BuiltIn(_) => format!("{}.wasm (built in)", self.handler.name),
-        }
-    }
-
     /// What it takes to load it.
     pub fn need(&self) -> Need {
-        let file_bytes = self.stamp.map_or(0, |stamp| stamp.bytes().min(FILE_BYTES_MAX));
+        let file_bytes = self.item.version.bytes().min(FILE_BYTES_MAX);
         Need { file_bytes, code_bytes: self.code_bytes }
     }
 
-    /// Whether it is loaded, and nothing is going on with its file.
+    /// Whether it is loaded and served, and nothing is going on with it.
     pub fn is_settled(&self) -> bool {
-        self.served.is_some() && self.progress == Progress::Resting && !self.is_outlived
+        let is_loaded = self.served.is_some() && self.progress == Progress::Resting;
+        is_loaded && self.is_routed && !self.is_outlived
     }
-
-    /// Whether the very file of which this version was read has been written to since. One that was
-    /// moved into its place does not matter: what was read was whole.
-    pub fn is_rewritten(&self, read: Option<Stamp>) -> bool {
-        let now = self.path().and_then(|path| Stamp::read(path).ok());
-        matches!((read, now), (Some(read), Some(now)) if read != now && read.file() == now.file())
-    }
-
-    /// Whether the file still is what was loaded, so that its guest can be had again.
-    pub fn is_current(&self) -> bool {
-        self.path().is_none_or(|path| Stamp::read(path).ok() == self.stamp)
-    }
-
-    pub fn path(&self) -> Option<&Path> {
-        match &self.origin {
-            Origin::File(path) => Some(path),
-            Origin::BuiltIn(_) => None,
-        }
-    }
-}
-
-/// A handler to be.
-pub struct Newcomer {
-    pub name: String,
-    pub pattern: Pattern,
-    pub origin: Origin,
-    pub stamp: Option<Stamp>,
 }
 
 /// All handlers, and the queue.
 pub struct Entries {
     entries: Slab<Entry>,
-    by_path: HashMap<PathBuf, usize>,
+    /// Those with a route, by their labels, for each source.
+    routed: Vec<HashMap<Arc<str>, usize>>,
     /// May hold ids that need no loading any more.
     wanted: VecDeque<usize>,
     changed: VecDeque<usize>,
     rest: VecDeque<usize>,
     want: Want,
-    grants: GrantTable,
 }
 
 impl Entries {
-    /// `want` is called when a request waits for a handler, `grants` is what each may use.
-    pub fn new(want: Want, grants: GrantTable) -> Self {
+    /// Of so many sources. `want` is called when a request waits for a handler.
+    pub fn new(want: Want, sources: usize) -> Self {
         Entries {
             entries: Slab::new(),
-            by_path: HashMap::new(),
+            routed: vec![HashMap::new(); sources],
             wanted: VecDeque::new(),
             changed: VecDeque::new(),
             rest: VecDeque::new(),
             want,
-            grants,
         }
     }
 
-    /// Takes up a handler, at rest. Returns its id.
-    pub fn add(&mut self, newcomer: Newcomer, now: Instant) -> usize {
+    /// Takes up a handler, at rest and without a route. Returns its id.
+    pub fn add(&mut self, source: usize, item: Arc<Item>) -> usize {
         let slot = self.entries.vacant_entry();
         let id = slot.key();
-        if let Origin::File(path) = &newcomer.origin {
-            self.by_path.insert(path.clone(), id);
-        }
-        let grants = self.grants.of(&newcomer.name);
         slot.insert(Entry {
-            handler: Handler::new(id, &newcomer.name, grants, self.want.clone()),
-            pattern: newcomer.pattern,
-            origin: newcomer.origin,
-            stamp: newcomer.stamp,
-            seen: now,
+            handler: Handler::new(id, &item.name, item.grants.clone(), self.want.clone()),
+            source,
+            item,
+            is_routed: false,
+            is_awaited: false,
             progress: Progress::Resting,
             is_doubted: false,
             mishaps: 0,
@@ -173,11 +132,20 @@ impl Entries {
         id
     }
 
+    /// Takes note that a handler has a route.
+    pub fn route(&mut self, id: usize) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        entry.is_routed = true;
+        self.routed[entry.source].insert(entry.item.label.clone(), id);
+    }
+
     /// Takes a handler off the list. Its id may be given to another one.
     pub fn remove(&mut self, id: usize) -> Entry {
         let entry = self.entries.remove(id);
-        if let Origin::File(path) = &entry.origin {
-            self.by_path.remove(path);
+        let routed = &mut self.routed[entry.source];
+        // Another one may have come in its place.
+        if routed.get(&entry.item.label) == Some(&id) {
+            routed.remove(&entry.item.label);
         }
         entry
     }
@@ -186,26 +154,40 @@ impl Entries {
         self.entries.get_mut(id)
     }
 
-    pub fn id_of(&self, path: &Path) -> Option<usize> {
-        self.by_path.get(path).copied()
+    /// The version of a handler that was seen last.
+    pub fn item(&self, id: usize) -> Option<&Arc<Item>> {
+        self.entries.get(id).map(|entry| &entry.item)
+    }
+
+    /// The handler of a source that has a route and is called this.
+    pub fn id_of(&self, source: usize, label: &str) -> Option<usize> {
+        self.routed[source].get(label).copied()
+    }
+
+    /// All handlers of a source that have a route.
+    pub fn ids_of(&self, source: usize) -> impl Iterator<Item = usize> {
+        self.routed[source].values().copied()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Entry)> {
         self.entries.iter()
     }
 
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    /// How many have a route.
+    pub fn routes(&self) -> usize {
+        self.routed.iter().map(HashMap::len).sum()
     }
 
     /// Lets a handler wait to be loaded, where its urgency says.
     pub fn enqueue(&mut self, id: usize, is_wanted: bool) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         entry.progress = Progress::Queued;
-        match (is_wanted || entry.handler.is_wanted(), &entry.served) {
-            (true, _) => self.wanted.push_back(id),
-            (false, Some(_)) => self.changed.push_back(id),
-            (false, None) => self.rest.push_back(id),
+        if is_wanted || entry.handler.is_wanted() {
+            self.wanted.push_back(id);
+        } else if entry.served.is_some() || entry.is_awaited {
+            self.changed.push_back(id);
+        } else {
+            self.rest.push_back(id);
         }
     }
 

@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,6 @@ use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 
 use super::load_memory::{Need, Place};
-use super::scan::Stamp;
 use crate::grants::Grants;
 use crate::guest::Loader;
 use crate::guest::engine::allocator;
@@ -23,8 +21,8 @@ use crate::guest::engine::failure::Failure;
 use crate::guest::load::cache::Key;
 use crate::guest::load::child::{Bounds, Cancel};
 use crate::guest::load::link::Identity;
-use crate::guest::load::loader::FILE_BYTES_MAX;
-use crate::guest::load::loader::{Loaded, Source};
+use crate::guest::load::loader::Loaded;
+use crate::source::{Blob, Unreadable, Version};
 
 /// A load that has taken so long no longer stands in the way of others.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
@@ -37,13 +35,6 @@ const TIDY_EVERY: Duration = Duration::from_secs(1);
 /// Loading gives way to serving: a third of a worker's weight.
 const NICENESS: i32 = 5;
 
-/// Where a guest's bytes come from.
-#[derive(Clone, Debug)]
-pub enum Origin {
-    File(PathBuf),
-    BuiltIn(&'static [u8]),
-}
-
 /// What is to be loaded.
 pub struct Job {
     /// Tells this job from all others.
@@ -52,7 +43,7 @@ pub struct Job {
     pub id: usize,
     pub name: Box<str>,
     pub grants: Arc<Grants>,
-    pub origin: Origin,
+    pub blob: Arc<dyn Blob>,
     /// The contents that are served already; they need not be loaded again.
     pub served: Option<Key>,
     pub cancel: Cancel,
@@ -64,8 +55,8 @@ pub struct Job {
 pub struct Done {
     pub serial: u64,
     pub id: usize,
-    /// The version of the file that was read; none for what is built in, or what cannot be read.
-    pub stamp: Option<Stamp>,
+    /// The version that was read, if that is known.
+    pub version: Option<Version>,
     /// What it has needed of memory, as far as it is known.
     pub need: Need,
     pub outcome: Outcome,
@@ -76,7 +67,7 @@ pub enum Outcome {
     Loaded(Box<Loaded>),
     /// The contents are those that are served.
     Same,
-    /// The file changed while it was read, or before.
+    /// The contents changed while they were read, or before.
     Moved,
     /// There was too little memory for its code, of which it is known now how much it is.
     Short,
@@ -122,6 +113,12 @@ impl Loaders {
             }
         }
         Ok(Loaders { queue, running: Vec::new(), quick_max: quick_max.min(threads), threads })
+    }
+
+    /// Takes jobs and does none of them.
+    #[cfg(test)]
+    pub fn without_threads() -> Self {
+        Loaders { queue: Arc::default(), running: Vec::new(), quick_max: 4, threads: 4 }
     }
 
     /// Loads that are under way.
@@ -226,30 +223,31 @@ fn work(queue: &Queue, loader: &Loader, done: &impl Fn(Done)) {
     while let Some(mut job) = queue.next(has_loaded) {
         has_loaded = true;
         let began = Instant::now();
-        let (stamp, outcome) = load(&mut job, loader);
+        let (version, outcome) = load(&mut job, loader);
         let (serial, id, need) = (job.serial, job.id, job.place.need());
         // What waits for its memory is looked for when this is heard of.
         drop(job);
-        done(Done { serial, id, stamp, need, outcome, took: began.elapsed() });
+        done(Done { serial, id, version, need, outcome, took: began.elapsed() });
         allocator::tidy();
     }
 }
 
-fn load(job: &mut Job, loader: &Loader) -> (Option<Stamp>, Outcome) {
-    let (stamp, source) = match read(job) {
+fn load(job: &mut Job, loader: &Loader) -> (Option<Version>, Outcome) {
+    let (version, contents) = match job.blob.read(job.place.need().file_bytes) {
         Ok(Some(read)) => read,
         Ok(None) => return (None, Outcome::Moved),
-        Err((stamp, failure)) => return (stamp, Outcome::Failed(failure)),
+        Err(Unreadable { version, failure }) => return (version, Outcome::Failed(failure)),
     };
-    let key = loader.key(&source);
+    let key = loader.key(&contents);
     if job.served == Some(key) {
-        return (stamp, Outcome::Same);
+        return (Some(version), Outcome::Same);
     }
     let whose = Identity { id: job.id, name: &job.name, grants: &job.grants };
     let (place, cancel) = (&mut job.place, &job.cancel);
     let mut bounds = Bounds { cancel, take: &mut |code_bytes| place.take_code(code_bytes) };
     // A bug in what links strangers' modules is to cost this guest only.
-    let loaded = catch_unwind(AssertUnwindSafe(|| loader.load(&source, key, &whose, &mut bounds)));
+    let loaded =
+        catch_unwind(AssertUnwindSafe(|| loader.load(&contents, key, &whose, &mut bounds)));
     let outcome = match loaded {
         Ok(Ok(loaded)) => Outcome::Loaded(Box::new(loaded)),
         Ok(Err(_)) if job.place.is_short => Outcome::Short,
@@ -259,27 +257,5 @@ fn load(job: &mut Job, loader: &Loader) -> (Option<Stamp>, Outcome) {
             Outcome::Failed(Failure::of_unclear(reason.into()))
         }
     };
-    (stamp, outcome)
-}
-
-/// A guest's bytes, and which version of its file they are.
-type Read = (Option<Stamp>, Source);
-
-/// Reads a guest's bytes. `None` where the file changed meanwhile, or is larger than memory was
-/// taken for.
-fn read(job: &Job) -> Result<Option<Read>, (Option<Stamp>, Failure)> {
-    let path = match &job.origin {
-        Origin::File(path) => path,
-        Origin::BuiltIn(bytes) => {
-            let source = Source { bytes: bytes.to_vec(), is_text: false };
-            return Ok(Some((None, source)));
-        }
-    };
-    let stamp = Stamp::read(path).map_err(|error| (None, Failure::of_access(&error)))?;
-    if stamp.bytes().min(FILE_BYTES_MAX) > job.place.need().file_bytes {
-        return Ok(None);
-    }
-    let source = Source::read(path).map_err(|failure| (Some(stamp), failure))?;
-    let is_whole = Stamp::read(path).is_ok_and(|now| now == stamp);
-    Ok(is_whole.then_some((Some(stamp), source)))
+    (Some(version), outcome)
 }

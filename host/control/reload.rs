@@ -1,39 +1,35 @@
-//! The reload loop: one thread that follows the handler folder, has its files loaded, and publishes
+//! The reload loop: one thread that follows the sources, has their handlers loaded, and publishes
 //! what is served.
 //!
-//! Owns when a file is whole and when it is loaded; `retry.rs` when one that failed is tried again,
-//! `room.rs` when a guest is unloaded. The folder is the truth: an event only says when to look.
-//! Nothing here is shared with the request path but handlers and snapshots.
+//! Owns when a handler is loaded; `sets.rs` which handlers there are, `retry.rs` when one that
+//! failed is tried again, `room.rs` when a guest is unloaded. Nothing here is shared with the
+//! request path but handlers and snapshots.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc::UnboundedSender;
+
 use super::entries::{Entries, Entry, Progress};
-use super::folder::{Folder, UNCLOSED};
+use super::followed::Followed;
 use super::load_memory::LoadMemory;
 use super::loaders::{Done, Job, Loaders, Outcome};
 use super::room::Room;
-use super::scan::Stamp;
-use super::watch::Stir;
 use crate::guest::load::child::Cancel;
 use crate::guest::load::loader::Loaded;
 use crate::log::escape;
 use crate::registry::{Registry, State};
-
-/// A file of which nobody said that it is written is taken for whole when it stays as it is this
-/// long.
-const SETTLE: Duration = Duration::from_millis(50);
+use crate::source::{Item, Present};
 
 /// What the loop hears of.
 pub enum Event {
     /// Requests wait for the handler with this id.
     Wanted(usize),
-    /// Something happened in the folder.
-    Stirred(Stir),
-    /// Look at the folder now.
-    Rescan,
+    /// A source may have changed.
+    Changed,
+    /// Have all sources look for changes now.
+    Refresh,
     Done(Done),
     Stop,
 }
@@ -42,10 +38,9 @@ pub enum Event {
 pub struct Reload {
     pub entries: Entries,
     pub registry: Arc<Registry>,
-    /// None for what is built in.
-    pub folder: Option<Folder>,
-    /// Whether the native twins have routes.
-    pub native: bool,
+    pub sources: Vec<Followed>,
+    /// Is told why the host cannot go on.
+    pub ended: UnboundedSender<String>,
     pub room: Room,
     /// Who of those that are to be loaded waits for memory.
     load_memory: LoadMemory,
@@ -58,20 +53,26 @@ pub struct Reload {
     pub pending: Vec<(Instant, usize)>,
 }
 
+/// What the loop goes by.
+pub struct Parts {
+    pub entries: Entries,
+    pub registry: Arc<Registry>,
+    pub sources: Vec<Followed>,
+    pub ended: UnboundedSender<String>,
+    pub room: Room,
+    pub load_memory: LoadMemory,
+    pub loaders: Loaders,
+    pub events: Receiver<Event>,
+}
+
 impl Reload {
-    pub fn new(
-        entries: Entries,
-        registry: Arc<Registry>,
-        folder: Option<Folder>,
-        loaders: Loaders,
-        events: Receiver<Event>,
-        (room, load_memory): (Room, LoadMemory),
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { entries, registry, sources, ended, room, load_memory, loaders, events } = parts;
         Reload {
             entries,
             registry,
-            folder,
-            native: false,
+            sources,
+            ended,
             room,
             load_memory,
             loaders,
@@ -101,9 +102,10 @@ impl Reload {
             let is_done = |event: &Event| matches!(event, Event::Done(_));
             if heard.iter().any(is_done) {
                 // Above all, whether somebody writes to what was loaded.
-                if let Some(folder) = &mut self.folder {
-                    folder.catch_up();
+                for followed in &mut self.sources {
+                    followed.source.catch_up();
                 }
+                self.follow(Instant::now());
                 heard.extend(self.events.try_iter());
                 heard.sort_by_key(is_done);
             }
@@ -117,23 +119,24 @@ impl Reload {
         }
     }
 
-    fn hear(&mut self, event: Event) {
+    /// Takes note of an event.
+    pub fn hear(&mut self, event: Event) {
         match event {
             Event::Wanted(id) => self.wanted(id),
-            Event::Stirred(stir) => self.stirred(stir),
-            Event::Rescan => {
-                if let Some(folder) = &mut self.folder {
-                    folder.look_now();
+            Event::Refresh => {
+                for followed in &mut self.sources {
+                    followed.source.refresh();
                 }
             }
             Event::Done(done) => self.done(done),
-            Event::Stop => {}
+            // They are asked before anything else is done.
+            Event::Changed | Event::Stop => {}
         }
     }
 
     /// When there is something to do though nothing is heard.
     fn wake_at(&self) -> Option<Instant> {
-        let look = self.folder.as_ref().map(Folder::look_at);
+        let look = self.sources.iter().filter_map(|followed| followed.source.wake_at()).min();
         let settled = self.pending.iter().map(|(at, _)| *at).min();
         let place = if self.entries.is_quiet() { None } else { self.loaders.room_at() };
         let now = Instant::now();
@@ -142,11 +145,10 @@ impl Reload {
         [look, settled, place, memory, self.room.wake_at()].into_iter().flatten().min()
     }
 
-    fn act(&mut self) {
+    /// Does what there is to do now.
+    pub fn act(&mut self) {
         let now = Instant::now();
-        if self.folder.as_ref().is_some_and(|folder| folder.look_at() <= now) {
-            self.look();
-        }
+        self.follow(now);
         self.settle(now);
         self.trim(now);
         self.dispatch(now);
@@ -170,47 +172,26 @@ impl Reload {
         }
     }
 
-    fn stirred(&mut self, stir: Stir) {
-        let now = Instant::now();
-        let Some(folder) = &mut self.folder else { return };
-        let (path, written) = match stir {
-            Stir::Other => return folder.look_soon(now),
-            Stir::Lost(path) => return folder.lost(&path, now),
-            Stir::Writing(path) => (path, Some(now)),
-            Stir::Written(path) => (path, None),
-        };
-        let stamp = Stamp::read(&path).ok();
-        if let Some(stamp) = stamp {
-            folder.note_pen(stamp, written);
-        }
-        match self.entries.id_of(&path) {
-            // A known file needs no look at the whole folder.
-            Some(id) => self.touched(id, now, stamp),
-            None => folder.look_soon(now),
-        }
-    }
-
     fn touched_now(&mut self, id: usize, now: Instant) {
-        let stamp = self.entries.get(id).and_then(|entry| Stamp::read(entry.path()?).ok());
-        self.touched(id, now, stamp);
+        let item = match self.present(id, now) {
+            Present::Other(item) => Some(item),
+            Present::Same | Present::Unknown => self.entries.get(id).map(|it| it.item.clone()),
+            Present::Gone => None,
+        };
+        if let Some(item) = item {
+            self.touched(id, item, now);
+        }
     }
 
-    /// Takes note that a file has changed, or may have.
-    pub fn touched(&mut self, id: usize, now: Instant, stamp: Option<Stamp>) {
-        // Without a stamp there is no such file, which is the next look's matter.
-        let (Some(entry), Some(stamp)) = (self.entries.get(id), stamp) else {
-            if let Some(folder) = &mut self.folder {
-                folder.look_soon(now);
-            }
-            return;
-        };
-        if entry.stamp != Some(stamp) {
+    /// Takes note that the contents of a handler have changed, or may have.
+    pub fn touched(&mut self, id: usize, item: Arc<Item>, now: Instant) {
+        let Some(entry) = self.entries.get(id) else { return };
+        if entry.item.version != item.version {
             // What is being made of the version before is of no use.
             if let Some(running) = &entry.running {
                 running.cancel();
             }
-            entry.stamp = Some(stamp);
-            entry.seen = now;
+            entry.item = item;
             entry.is_doubted = false;
             entry.mishaps = 0;
             entry.retry_if_wanted = None;
@@ -228,19 +209,15 @@ impl Reload {
         }
     }
 
-    /// Has a file loaded once it is whole.
+    /// Has a handler loaded once its contents are whole.
     pub fn let_settle(&mut self, id: usize, now: Instant) {
-        let (Some(entry), Some(folder)) = (self.entries.get(id), &self.folder) else { return };
-        let due = entry.stamp.and_then(|stamp| folder.whole_at(stamp));
-        let due = due.unwrap_or_else(|| {
-            let is_empty = entry.stamp.is_some_and(|stamp| stamp.is_empty());
-            entry.seen + if is_empty { UNCLOSED } else { SETTLE }
-        });
+        let Some(entry) = self.entries.get(id) else { return };
+        let due = self.sources[entry.source].source.whole_at(&entry.item, now);
         entry.progress = Progress::Settling(due);
         self.pending.push((due.max(now), id));
     }
 
-    /// Queues the files that have been left alone for long enough.
+    /// Queues the handlers whose time has come.
     fn settle(&mut self, now: Instant) {
         let due: Vec<usize> =
             self.pending.extract_if(.., |(at, _)| *at <= now).map(|(_, id)| id).collect();
@@ -249,19 +226,15 @@ impl Reload {
             if !matches!(entry.progress, Progress::Settling(at) if at <= now) {
                 continue;
             }
-            let now_is = entry.path().map(Stamp::read);
-            match now_is {
-                Some(Ok(stamp)) if entry.stamp != Some(stamp) => {
-                    self.touched(id, now, Some(stamp));
-                }
-                // Without a file there is nothing to load; the next look says so.
-                Some(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
-                    entry.progress = Progress::Resting;
-                    if let Some(folder) = &mut self.folder {
-                        folder.look_soon(now);
+            match self.present(id, now) {
+                Present::Other(item) => self.touched(id, item, now),
+                // There is nothing to load.
+                Present::Gone => {
+                    if let Some(entry) = self.entries.get(id) {
+                        entry.progress = Progress::Resting;
                     }
                 }
-                _ => self.entries.enqueue(id, false),
+                Present::Same | Present::Unknown => self.entries.enqueue(id, false),
             }
         }
     }
@@ -297,7 +270,7 @@ impl Reload {
                 id,
                 name: entry.handler.name.clone(),
                 grants: entry.handler.grants.clone(),
-                origin: entry.origin.clone(),
+                blob: entry.item.blob.clone(),
                 served: entry.served.map(|(key, _)| key),
                 cancel: Cancel::default(),
                 place,
@@ -312,47 +285,45 @@ impl Reload {
         self.loaders.end(done.serial);
         let Some(entry) = self.entries.get(done.id) else { return };
         if entry.progress != Progress::Running(done.serial) {
-            // Its file was removed meanwhile.
+            // It was removed meanwhile.
             return;
         }
         entry.progress = Progress::Resting;
         entry.running = None;
         // What comes and goes with the memory it takes is no news.
         self.unsaid += usize::from(!std::mem::take(&mut entry.is_unloaded));
-        if done.stamp == entry.stamp {
+        let is_other = done.version != Some(entry.item.version);
+        if !is_other {
             entry.code_bytes = done.need.code_bytes;
         }
         let now = Instant::now();
-        // Somebody writes to the very file that was read, so that it may not have been whole.
-        let open = self.folder.as_ref().zip(entry.stamp);
-        let open =
-            open.and_then(|(folder, stamp)| folder.whole_at(stamp)).is_some_and(|at| at > now);
-        if open || entry.is_rewritten(done.stamp) {
+        let source = &self.sources[entry.source].source;
+        // Somebody writes to the very contents that were read, so that they may not be whole.
+        if !source.was_whole(&entry.item, done.version, now) {
             return self.touched_now(done.id, now);
         }
         match done.outcome {
-            Outcome::Loaded(loaded) => self.publish(done.id, *loaded, done.took),
+            Outcome::Loaded(loaded) => self.publish(done.id, *loaded, done.took, now),
             Outcome::Same => {
                 entry.is_doubted = false;
                 entry.is_outlived = false;
             }
             Outcome::Moved => return self.let_settle(done.id, now),
             // Another version has come meanwhile, which says nothing about this one.
-            Outcome::Failed(_) | Outcome::Short
-                if done.stamp.is_some() && done.stamp != entry.stamp => {}
+            Outcome::Failed(_) | Outcome::Short if done.version.is_some() && is_other => {}
             Outcome::Short => return self.entries.enqueue(done.id, false),
             Outcome::Failed(failure) => return self.failed(done.id, failure, done.took, now),
         }
         let Some(entry) = self.entries.get(done.id) else { return };
-        if std::mem::take(&mut entry.is_stirred) || done.stamp != entry.stamp {
+        if std::mem::take(&mut entry.is_stirred) || is_other {
             self.let_settle(done.id, now);
         }
     }
 
-    fn publish(&mut self, id: usize, loaded: Loaded, took: Duration) {
+    fn publish(&mut self, id: usize, loaded: Loaded, took: Duration, now: Instant) {
         let moment = self.registry.moment();
         let Some(entry) = self.entries.get(id) else { return };
-        let file = escape(entry.file().as_bytes(), 512);
+        let file = escape(entry.item.label.as_bytes(), 512);
         let how = if loaded.compiled { "compiled" } else { "from the cache" };
         let took_ms = took.as_millis();
         let served = entry.served.replace((loaded.key, loaded.size));
@@ -371,10 +342,11 @@ impl Reload {
             self.registry.retire(&before);
         }
         self.room.note_loaded(loaded.size, served.map(|(_, size)| size));
+        self.note_loaded(id, now);
     }
 
-    /// Stops serving a handler whose file is gone.
-    pub fn remove(&mut self, id: usize) -> PathBuf {
+    /// Stops serving a handler that is gone. Returns what messages call it.
+    pub fn remove(&mut self, id: usize) -> Arc<str> {
         let entry = self.entries.remove(id);
         if let Some(running) = &entry.running {
             running.cancel();
@@ -382,16 +354,23 @@ impl Reload {
         if let Some((_, size)) = entry.served {
             self.room.note_unloaded(size);
         }
-        if let Some(guest) = entry.handler.withdraw(State::Gone) {
+        // Requests may wait for it that the one in its place can answer.
+        let successor = self.entries.id_of(entry.source, &entry.item.label);
+        let successor = successor.and_then(|id| self.entries.get(id)?.handler.guest().clone());
+        let before = match successor {
+            Some(guest) => entry.handler.publish(guest),
+            None => entry.handler.withdraw(State::Gone),
+        };
+        if let Some(guest) = before {
             self.registry.retire(&guest);
         }
-        entry.path().map(ToOwned::to_owned).unwrap_or_default()
+        entry.item.label.clone()
     }
 
     fn say_census(&mut self) {
         self.unsaid = 0;
         let mut counts = [0; State::ALL.len()];
-        for (_, entry) in self.entries.iter() {
+        for (_, entry) in self.entries.iter().filter(|(_, entry)| entry.is_routed) {
             counts[entry.handler.state() as usize] += 1;
         }
         let named = State::ALL.iter().zip(counts).filter(|(_, count)| *count > 0);
@@ -402,7 +381,7 @@ impl Reload {
 }
 
 /// A sender of events, as the threads around the loop need it.
-pub fn teller(events: &Sender<Event>) -> impl Fn(Event) + Clone + Send + 'static {
+pub fn teller(events: &Sender<Event>) -> impl Fn(Event) + Clone + Send + Sync + 'static {
     let events = events.clone();
     // The loop has ended, and so does the host.
     move |event| drop(events.send(event))

@@ -1,4 +1,5 @@
-//! What becomes of a file that could not be loaded: what is said of it, and when it is tried again.
+//! What becomes of a handler that could not be loaded: what is said of it, and when it is tried
+//! again.
 //!
 //! Owns these times. A part of the reload loop. Knows nothing of why a load fails but its cause.
 
@@ -10,9 +11,6 @@ use crate::guest::engine::failure::{Cause, Failure};
 use crate::log::escape;
 use crate::registry::State;
 
-/// A version that fails so soon after it appeared is tried once more before that is said: a copy
-/// may have paused.
-const DOUBT: Duration = Duration::from_secs(1);
 /// What failed for a reason that is not the file's is tried again after this long, then after twice
 /// as long, and so on.
 const RETRY: Duration = Duration::from_secs(5);
@@ -56,16 +54,18 @@ fn again(cause: Cause, mishaps: u32, took: Duration) -> Option<Again> {
 impl Reload {
     /// Takes note that a load has failed, which took this long.
     pub fn failed(&mut self, id: usize, failure: Failure, took: Duration, now: Instant) {
-        let is_file = self.folder.is_some();
         let Some(entry) = self.entries.get(id) else { return };
-        let fresh = is_file && now.duration_since(entry.seen) < DOUBT;
-        if fresh && !entry.is_doubted {
+        let source = &self.sources[entry.source].source;
+        if let Some(until) = source.doubtful_until(&entry.item, now)
+            && !entry.is_doubted
+        {
             entry.is_doubted = true;
-            let again = entry.seen + DOUBT;
-            entry.progress = Progress::Settling(again);
-            return self.pending.push((again, id));
+            return self.try_at(id, until);
         }
         let again = again(failure.cause, entry.mishaps, took);
+        if entry.is_awaited && again.is_none() {
+            return self.give_up(id, &failure);
+        }
         let then = match (failure.cause, again) {
             (Cause::File, _) => "",
             (_, None) => ", and it is not tried again until its file changes",
@@ -88,7 +88,7 @@ impl Reload {
         }
         let said = format!("{}; {served}{then}", failure.reason);
         if entry.said.as_ref() != Some(&said) {
-            let file = escape(entry.file().as_bytes(), 512);
+            let file = escape(entry.item.label.as_bytes(), 512);
             tracing::error!("{file}: {said}");
             entry.said = Some(said);
         }

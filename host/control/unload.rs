@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::reload::Reload;
 use crate::registry::State;
+use crate::source::Present;
 
 impl Reload {
     /// Whether the kernel has what one more guest takes. Where not, those that nobody waits for
@@ -33,16 +34,18 @@ impl Reload {
             if !self.room.is_over() {
                 break;
             }
-            self.unload(id);
+            self.unload(id, now);
         }
     }
 
-    fn unload(&mut self, id: usize) {
+    fn unload(&mut self, id: usize, now: Instant) {
         let Some(entry) = self.entries.get(id) else { return };
         let Some((_, size)) = entry.served else { return };
-        if !self.room.is_helped_by(size) || !entry.is_current() {
+        // Only what can be had again.
+        if !self.room.is_helped_by(size) || !matches!(self.present(id, now), Present::Same) {
             return;
         }
+        let Some(entry) = self.entries.get(id) else { return };
         entry.served = None;
         entry.is_unloaded = true;
         self.room.note_unloaded(size);

@@ -1,4 +1,5 @@
-//! A file that has a route, and the guest that was made of it: cold, loading, ready or failed.
+//! A handler: what a route leads to, with its grants and its current guest, which is cold, loading,
+//! ready or failed.
 //!
 //! Owns what requests and the control path tell each other about it. A request finds the guest
 //! without a lock; where there is none yet it asks for it and waits.
@@ -18,11 +19,12 @@ use crate::message::Reject;
 /// which takes long to compile does not keep out those that wait for others.
 const WAITING_MAX: usize = 512;
 
-/// A file with a route.
+/// What a route leads to.
 pub struct Handler {
     /// Its place in the pools and gates of every worker. Free for another once it is gone.
     pub id: usize,
-    /// Its path below the handler folder, without extension.
+    /// What grants and the log call it. A file's is its path below the handler folder, without
+    /// extension.
     pub name: Box<str>,
     /// What it may use.
     pub grants: Arc<Grants>,
@@ -46,13 +48,13 @@ pub type Want = Arc<dyn Fn(usize) + Send + Sync>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum State {
-    /// Known by its file, and not loaded.
+    /// It has a route, and is not loaded.
     Cold,
     Loading,
     Ready,
     /// It could not be loaded; the log has said why.
     Failed,
-    /// Its file has been removed.
+    /// Its source no longer has it.
     Gone,
 }
 
@@ -152,8 +154,8 @@ impl Handler {
     /// Waits until the guest is loaded. Waits as long as it takes, so the caller has a deadline.
     ///
     /// # Errors
-    /// [`Reject::NotLoaded`] where it cannot be loaded, [`Reject::NoRoute`] where its file has been
-    /// removed meanwhile, [`Reject::Loading`] where too many wait for it.
+    /// [`Reject::NotLoaded`] where it cannot be loaded, [`Reject::NoRoute`] where it has gone
+    /// meanwhile, [`Reject::Loading`] where too many wait for it.
     pub async fn wait(&self) -> Result<Arc<Guest>, Reject> {
         let place = Place::take(&self.waiting).ok_or(Reject::Loading)?;
         let guest = self.wait_in_place().await;

@@ -10,8 +10,8 @@ use super::peer::Shares;
 use super::respond;
 use super::routed::Own;
 use super::worker::Worker;
+use crate::demo::native::Twin;
 use crate::message::{Reject, Request, Response};
-use crate::native::Twin;
 
 /// An answer, or what is left to do for one.
 pub enum Answer {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::native::Twin;
+use crate::demo::native::Twin;
 use crate::registry::{Current, Handler};
 
 /// Where a request goes.

@@ -11,9 +11,9 @@ use super::counts::Counts;
 use super::respond::Conditions;
 use super::routed::{Own, Routed};
 use crate::config::{Config, Largest};
+use crate::demo::native::Twin;
 use crate::grants::Grants;
 use crate::message::{Place, Reject, Request, fields};
-use crate::native::Twin;
 use crate::registry::route::Param;
 use crate::registry::{Reader, Registry, Target};
 
@@ -99,11 +99,12 @@ impl Router {
                     None => Routed::Unloaded(handler.clone()),
                 })
             }
-            Target::Native(twin) => {
-                let grants = self.grants_of(*twin);
+            Target::Native(number) => {
+                let twin = Twin::ALL[*number];
+                let grants = self.grants_of(twin);
                 *conditions = Conditions::new(None, grants, started);
                 self.limit_head(request, grants)?;
-                Ok(Routed::Own(Own::Twin(*twin)))
+                Ok(Routed::Own(Own::Twin(twin)))
             }
             Target::Landing => {
                 self.limit_head(request, &self.nobody)?;
@@ -114,7 +115,7 @@ impl Router {
 
     /// What a twin may use.
     pub fn grants_of(&self, twin: Twin) -> &Grants {
-        &self.twin_grants[twin as usize]
+        &self.twin_grants[twin.number()]
     }
 
     /// Refuses a head that others may have and the handler of these grants may not. One that nobody

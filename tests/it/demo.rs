@@ -175,6 +175,14 @@ fn twins_give_the_same_bytes_when_reused() {
 }
 
 #[test]
+fn a_bundled_handler_that_does_not_load_is_an_error() {
+    let (code, text) = Host::demo().args(["--memory-max", "hello=64KiB"]).fails();
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("error: hello.wasm (built in): "), "{text}");
+    assert!(text.contains("it is served with all of its set or not at all"), "{text}");
+}
+
+#[test]
 fn every_demo_guest_answers() {
     let host = Host::demo().start_settled();
     for prefix in ["", "/native"] {

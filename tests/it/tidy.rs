@@ -25,7 +25,7 @@ const LINE_CHARS_MAX: usize = 100;
 
 /// Which top-level modules and crates a module of the host may import, besides itself, and which
 /// crates a crate.
-const IMPORTS: [(&str, &[&str]); 18] = [
+const IMPORTS: [(&str, &[&str]); 20] = [
     // Leaves: plain values that anyone may hold, and what reads and rewrites bytes.
     ("guesthouse_escape", &[]),
     ("guesthouse_module", &[]),
@@ -54,20 +54,20 @@ const IMPORTS: [(&str, &[&str]); 18] = [
             "guesthouse_module",
         ],
     ),
-    ("native", &["grants", "message"]),
-    ("registry", &["grants", "message", "metrics", "log", "queue", "guest", "native"]),
+    ("registry", &["grants", "message", "metrics", "log", "queue", "guest"]),
+    // What is served, and where it comes from. Who serves it does not know which sources there are.
+    ("source", &["grants", "guest", "registry"]),
+    ("folder", &["config", "grants", "log", "guest", "registry", "source"]),
+    ("demo", &["config", "grants", "message", "file", "guest", "registry", "source"]),
     // The request path and the control path meet in the registry only.
     (
         "serve",
         &[
-            "config", "grants", "message", "metrics", "log", "queue", "guest", "native",
-            "outbound", "registry",
+            "config", "grants", "message", "metrics", "log", "queue", "guest", "demo", "outbound",
+            "registry",
         ],
     ),
-    (
-        "control",
-        &["config", "grants", "message", "metrics", "log", "guest", "native", "registry", "file"],
-    ),
+    ("control", &["config", "grants", "message", "metrics", "log", "guest", "registry", "source"]),
     // It reaches every server over TCP, also the one of this program.
     ("guesthouse_bench", &["guesthouse_escape"]),
     // The top: it wires the others together. `main` uses it alone, and the errors it gives.
@@ -82,9 +82,11 @@ const IMPORTS: [(&str, &[&str]); 18] = [
             "log",
             "queue",
             "guest",
-            "native",
+            "demo",
             "outbound",
             "registry",
+            "source",
+            "folder",
             "serve",
             "control",
             "file",

@@ -9,7 +9,7 @@ use guesthouse_module::{component, sniff, text};
 
 use super::child::{Bounds, Cancel};
 use super::link::Identity;
-use super::loader::{Loader, Settings, Source};
+use super::loader::{Contents, Loader, Settings};
 use crate::config::LogFormat;
 use crate::grants::Grants;
 use crate::guest::engine::budget::Budget;
@@ -34,7 +34,7 @@ impl Report {
 
 /// Checks a file by doing all that serving it would do, short of a request.
 pub fn inspect(path: &Path, grants: &Arc<Grants>) -> Report {
-    let source = Source::read(path);
+    let source = Contents::read(path);
     let source = source.map_err(|failure| failure.reason);
     let wasm = source.as_ref().map_err(Clone::clone).and_then(|source| match source.is_text {
         true => text::binary(&source.bytes, escape),

@@ -59,7 +59,7 @@ pub struct Settings<'a> {
 }
 
 /// A file's bytes, and what they are to be read as.
-pub struct Source {
+pub struct Contents {
     pub bytes: Vec<u8>,
     /// WebAssembly text, by the file's ending.
     pub is_text: bool,
@@ -108,7 +108,7 @@ impl Loader {
     }
 
     /// The key of a file's contents.
-    pub fn key(&self, source: &Source) -> Key {
+    pub fn key(&self, source: &Contents) -> Key {
         let Engines { small, large, concurrent, startup, .. } = &*self.engines;
         let engines = [&small[0], large, concurrent, startup];
         Key::new(&source.bytes, source.is_text, &engines)
@@ -120,7 +120,7 @@ impl Loader {
     /// The reason, in words that a user can act on.
     pub fn load(
         &self,
-        source: &Source,
+        source: &Contents,
         key: Key,
         whose: &Identity<'_>,
         bounds: &mut Bounds<'_>,
@@ -189,7 +189,7 @@ impl Loader {
 
     fn compile(
         &self,
-        source: &Source,
+        source: &Contents,
         key: &Key,
         whose: &Identity<'_>,
         reads: Reads,
@@ -262,12 +262,12 @@ fn amount(facts: &Facts, code: &cache::Code) -> Result<Amount, Failure> {
     Ok(Amount { mappings: MAPPINGS_PER_GUEST, descriptors })
 }
 
-impl Source {
+impl Contents {
     /// Reads a file.
     ///
     /// # Errors
     /// Why it cannot be read.
-    pub fn read(path: &Path) -> Result<Source, Failure> {
+    pub fn read(path: &Path) -> Result<Contents, Failure> {
         let bytes = file::read(path, FILE_BYTES_MAX).map_err(|error| match error {
             Unread::Io(error) => Failure::of_access(&error),
             Unread::NotRegular => Failure::of_file("not a regular file".into()),
@@ -277,7 +277,7 @@ impl Source {
                 FILE_BYTES_MAX >> 20
             )),
         })?;
-        Ok(Source { bytes, is_text: path.extension().is_some_and(|ending| ending == "wat") })
+        Ok(Contents { bytes, is_text: path.extension().is_some_and(|ending| ending == "wat") })
     }
 }
 

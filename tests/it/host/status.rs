@@ -21,7 +21,7 @@ pub struct Status {
     pub calls: BTreeMap<String, u64>,
     /// Instances, by what has become of them.
     pub instances: BTreeMap<String, u64>,
-    /// Files with a route, and how many of them are in which state.
+    /// Handlers with a route, and how many of them are in which state.
     pub handlers: u64,
     pub cold: u64,
     pub loading: u64,

@@ -14,7 +14,7 @@ use super::scan::{Folder, is_handler};
 
 /// What has happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stir {
+pub enum FsEvent {
     /// Somebody is writing to this file.
     Writing(PathBuf),
     /// This file is whole, as far as one can tell: its writer has closed it, or it was moved here.
@@ -38,7 +38,7 @@ pub struct Watch {
 
 impl Watch {
     /// Watches nothing yet. `tell` is called on a thread of the watcher's own.
-    pub fn new(folder: &Path, tell: impl Fn(Stir) + Send + 'static) -> Self {
+    pub fn new(folder: &Path, tell: impl Fn(FsEvent) + Send + 'static) -> Self {
         let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
         let (inside, shown) = (absolute.clone(), folder.to_owned());
         let handler = move |event: notify::Result<Event>| {
@@ -47,8 +47,8 @@ impl Watch {
                 path.strip_prefix(&inside).map_or_else(|_| path.clone(), |rest| shown.join(rest))
             };
             match event {
-                Ok(event) => stirs(&event, ours).into_iter().for_each(&tell),
-                Err(_) => tell(Stir::Other),
+                Ok(event) => told_by(&event, ours).into_iter().for_each(&tell),
+                Err(_) => tell(FsEvent::Other),
             }
         };
         let mut watch = Watch {
@@ -156,29 +156,29 @@ impl Watch {
 }
 
 /// What an event says about handlers.
-fn stirs(event: &Event, ours: impl Fn(&PathBuf) -> PathBuf) -> Vec<Stir> {
-    let files = |stir: fn(PathBuf) -> Stir| {
-        event.paths.iter().filter(|path| is_handler(path)).map(|path| stir(ours(path))).collect()
+fn told_by(event: &Event, ours: impl Fn(&PathBuf) -> PathBuf) -> Vec<FsEvent> {
+    let files = |made: fn(PathBuf) -> FsEvent| {
+        event.paths.iter().filter(|path| is_handler(path)).map(|path| made(ours(path))).collect()
     };
     if event.need_rescan() {
-        return vec![Stir::Other];
+        return vec![FsEvent::Other];
     }
     match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => files(Stir::Written),
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => files(FsEvent::Written),
         // To read a file is not to change it; the host itself does so.
         EventKind::Access(_) => Vec::new(),
-        EventKind::Modify(ModifyKind::Data(_)) => files(Stir::Writing),
+        EventKind::Modify(ModifyKind::Data(_)) => files(FsEvent::Writing),
         EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
-            let mut stirs: Vec<Stir> = files(Stir::Written);
+            let mut told: Vec<FsEvent> = files(FsEvent::Written);
             // It may be a folder, or a link.
-            stirs.extend(event.paths.iter().map(|path| Stir::Lost(ours(path))));
-            stirs
+            told.extend(event.paths.iter().map(|path| FsEvent::Lost(ours(path))));
+            told
         }
         EventKind::Modify(ModifyKind::Name(RenameMode::From)) | EventKind::Remove(_) => {
-            event.paths.iter().map(|path| Stir::Lost(ours(path))).collect()
+            event.paths.iter().map(|path| FsEvent::Lost(ours(path))).collect()
         }
         // Both ends of it have been told already.
         EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => Vec::new(),
-        _ => vec![Stir::Other],
+        _ => vec![FsEvent::Other],
     }
 }

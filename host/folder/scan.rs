@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
+use super::stamp;
 use crate::registry::route::Pattern;
+use crate::source::Version;
 
 /// How many folders deep a file may be.
 const DEPTH_MAX: usize = 32;
@@ -44,53 +46,6 @@ pub struct Folder {
     pub inode: u64,
 }
 
-/// What tells one version of a file from another without reading it. Times are compared for being
-/// equal only, so that it does not matter how right the clock is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    /// Seconds and nanoseconds of the last change of its contents, and of what is known of it: an
-    /// owner can set the first, nobody the second.
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(about: &fs::Metadata) -> Self {
-        Stamp {
-            device: about.dev(),
-            inode: about.ino(),
-            bytes: about.size(),
-            modified: (about.mtime(), about.mtime_nsec()),
-            changed: (about.ctime(), about.ctime_nsec()),
-        }
-    }
-
-    /// Names the file itself, whatever its name and its contents.
-    pub fn file(&self) -> (u64, u64) {
-        (self.device, self.inode)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.bytes == 0
-    }
-
-    /// The stamp of the file that a path leads to now.
-    ///
-    /// # Errors
-    /// There is none, or it cannot be looked at.
-    pub fn read(path: &Path) -> io::Result<Self> {
-        Ok(Self::of(&fs::metadata(path)?))
-    }
-
-    /// The file's size.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
 /// A file that asks for a route.
 #[derive(Debug)]
 pub struct Found {
@@ -100,7 +55,7 @@ pub struct Found {
     pub path: PathBuf,
     /// The guest's name in logs: the path relative to the folder, with `/`, without extension.
     pub name: String,
-    pub stamp: Stamp,
+    pub version: Version,
 }
 
 /// A file or folder that looks meant for the host and cannot be used.
@@ -254,7 +209,7 @@ impl Walk {
         let name = format!("{prefix}{stem}");
         match Pattern::parse(&name) {
             Ok(pattern) => {
-                self.scan.found.push(Found { pattern, path, name, stamp: Stamp::of(about) });
+                self.scan.found.push(Found { pattern, path, name, version: stamp::of(about) });
             }
             Err(error) => self.skip(&path, error.to_string()),
         }

@@ -40,6 +40,11 @@ impl Twin {
         Twin::Stream,
     ];
 
+    /// By what the route table knows it: its place in [`Twin::ALL`].
+    pub fn number(self) -> usize {
+        self as usize
+    }
+
     /// The name of the guest that it is the twin of.
     pub fn name(self) -> &'static str {
         match self {

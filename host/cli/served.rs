@@ -1,0 +1,45 @@
+//! What a verb serves, as the sources that the control path takes it from.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::config::GrantTable;
+use crate::demo::Twins;
+use crate::demo::bundled::{self, Bundled};
+use crate::folder::Folder;
+use crate::source::Source;
+
+/// What is served.
+pub struct Served {
+    is_demo: bool,
+    folder: Option<PathBuf>,
+    has_twins: bool,
+}
+
+impl Served {
+    /// A folder, with the native twins of the demo's handlers beside it or without.
+    pub fn folder(folder: PathBuf, has_twins: bool) -> Self {
+        Served { is_demo: false, folder: Some(folder), has_twins }
+    }
+
+    /// The demo's own handlers with their twins, and a folder beside them.
+    pub fn demo(beside: Option<PathBuf>) -> Self {
+        Served { is_demo: true, folder: beside, has_twins: true }
+    }
+
+    /// The sources. `reached` are the addresses of this host, to which the demo may send requests.
+    pub fn sources(self, grants: &mut GrantTable, reached: &[SocketAddr]) -> Vec<Box<dyn Source>> {
+        let mut sources: Vec<Box<dyn Source>> = Vec::new();
+        if self.is_demo {
+            grants.allow_own(bundled::PROXY, reached);
+            sources.push(Box::new(Bundled::new(grants.clone())));
+        }
+        if let Some(folder) = self.folder {
+            sources.push(Box::new(Folder::new(folder, grants.clone())));
+        }
+        if self.has_twins {
+            sources.push(Box::new(Twins));
+        }
+        sources
+    }
+}

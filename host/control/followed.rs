@@ -1,0 +1,111 @@
+//! A source that is followed: what it gives beside handlers, and the set of it that is not served
+//! yet.
+//!
+//! Owns which routes all sources together make. Publishes nothing.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use super::entries::Entries;
+use crate::registry::route::{Pattern, Table};
+use crate::registry::{Snapshot, Target};
+use crate::source::{Source, Wake};
+
+/// A source whose sets are served.
+pub struct Followed {
+    pub source: Box<dyn Source>,
+    /// Its routes to native code.
+    pub native: Vec<(Pattern, usize)>,
+    /// What is served once all of it is loaded.
+    pub next: Option<Next>,
+    /// Why its last set was refused.
+    refused: Option<String>,
+}
+
+/// How a set changes what is served of its source.
+pub struct Next {
+    /// Handlers that have no route yet.
+    pub added: Vec<usize>,
+    pub gone: Vec<usize>,
+    pub native: Vec<(Pattern, usize)>,
+}
+
+impl Followed {
+    /// A source with the routes of its first set to native code.
+    fn new(source: Box<dyn Source>, native: Vec<(Pattern, usize)>) -> Self {
+        Followed { source, native, next: None, refused: None }
+    }
+
+    /// Says why a set is refused, unless that has been said; `None` if it is not.
+    pub fn refuse(&mut self, refused: Option<String>) {
+        if let Some(refused) = refused.as_ref().filter(|new| self.refused.as_ref() != Some(*new)) {
+            tracing::error!("{refused}; the routes stay as they were");
+        }
+        self.refused = refused;
+    }
+}
+
+/// Takes the first set of each source, and has its handlers loaded.
+///
+/// # Errors
+/// A source has none.
+pub fn begin(
+    sources: Vec<Box<dyn Source>>,
+    entries: &mut Entries,
+    wake: &Wake,
+) -> Result<Vec<Followed>> {
+    let begin = |(at, mut source): (usize, Box<dyn Source>)| {
+        let set = source.begin(wake.clone())?;
+        for item in set.items {
+            let id = entries.add(at, item);
+            entries.route(id);
+            if let Some(entry) = entries.get(id) {
+                entry.is_awaited = set.is_atomic;
+            }
+            entries.enqueue(id, false);
+        }
+        Ok(Followed::new(source, set.native))
+    };
+    sources.into_iter().enumerate().map(begin).collect()
+}
+
+/// The routes of all handlers, as they are once a source has changed like this.
+///
+/// # Errors
+/// Two of them claim one route.
+pub fn snapshot(
+    entries: &Entries,
+    sources: &[Followed],
+    changed: Option<(usize, &Next)>,
+) -> Result<Snapshot> {
+    let ids = |list: fn(&Next) -> &Vec<usize>| -> HashSet<usize> {
+        changed.iter().flat_map(|(_, next)| list(next)).copied().collect()
+    };
+    let (added, gone) = (ids(|next| &next.added), ids(|next| &next.gone));
+    let mut routes: Vec<(Pattern, Target, String)> = entries
+        .iter()
+        .filter(|(id, entry)| entry.is_routed && !gone.contains(id) || added.contains(id))
+        .map(|(_, entry)| {
+            let target = Target::Handler(Arc::clone(&entry.handler));
+            (entry.item.pattern.clone(), target, entry.item.label.to_string())
+        })
+        .collect();
+    if routes.is_empty() {
+        let index = Pattern::parse("index").context("the pattern of the landing page")?;
+        routes.push((index, Target::Landing, "built in".into()));
+    }
+    for (at, followed) in sources.iter().enumerate() {
+        let native = match changed {
+            Some((changed, next)) if changed == at => &next.native,
+            _ => &followed.native,
+        };
+        let native = native.iter().map(|(pattern, number)| {
+            (pattern.clone(), Target::Native(*number), "built in".to_owned())
+        });
+        routes.extend(native);
+    }
+    let table = Table::build(routes).map_err(|conflicts| anyhow::anyhow!("{conflicts}"))?;
+    Ok(Snapshot { table })
+}

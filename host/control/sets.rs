@@ -1,0 +1,189 @@
+//! From the set that a source gives to the routes that are served: what has come, changed and gone.
+//!
+//! Owns the publishing of snapshots. Either all of a set's changes to the routes take place, or
+//! none; where the set says so, no handler of it is served before all of them are loaded. Knows of
+//! a source what it gives.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::followed::{Next, snapshot};
+use super::reload::Reload;
+use crate::guest::engine::failure::Failure;
+use crate::log::escape;
+use crate::registry::{Snapshot, State};
+use crate::source::{Change, Item, Present, Set};
+
+impl Reload {
+    /// Asks the sources what has changed, and serves that.
+    pub fn follow(&mut self, now: Instant) {
+        for at in 0..self.sources.len() {
+            for change in self.sources[at].source.changes(now) {
+                match change {
+                    Change::Set(set) => self.take(at, set, now),
+                    Change::Item(item) => {
+                        if let Some(id) = self.entries.id_of(at, &item.label) {
+                            self.touched(id, item, now);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes another set of a source.
+    pub fn take(&mut self, at: usize, set: Set, now: Instant) {
+        // What was not served yet never will be.
+        self.drop_next(at);
+        let mut gone: HashSet<usize> = self.entries.ids_of(at).collect();
+        let mut newcomers = Vec::new();
+        for item in set.items {
+            let known = self.entries.id_of(at, &item.label);
+            let known = known.and_then(|id| Some((id, self.entries.item(id)?)));
+            let has_changed = |is: &Item| is.version != item.version;
+            // Where all are served or none, a version has a handler of its own.
+            let is_same =
+                |is: &Item| is.has_handler_of(&item) && !(set.is_atomic && has_changed(is));
+            match known.filter(|(_, is)| is_same(is)) {
+                None => newcomers.push(item),
+                Some((id, is)) => {
+                    gone.remove(&id);
+                    if has_changed(is) {
+                        self.touched(id, item, now);
+                    }
+                }
+            }
+        }
+        let is_other =
+            !newcomers.is_empty() || !gone.is_empty() || self.sources[at].native != set.native;
+        let changed = if is_other {
+            let added = newcomers.into_iter().map(|item| self.entries.add(at, item)).collect();
+            let next = Next { added, gone: gone.into_iter().collect(), native: set.native };
+            self.change_routes(at, next, set.is_atomic, now)
+        } else {
+            Ok(())
+        };
+        let refused = changed.err().map(|conflict| format!("{conflict:#}"));
+        self.sources[at].refuse(refused);
+    }
+
+    fn change_routes(
+        &mut self,
+        at: usize,
+        next: Next,
+        is_atomic: bool,
+        now: Instant,
+    ) -> Result<()> {
+        let snapshot = snapshot(&self.entries, &self.sources, Some((at, &next)));
+        let snapshot = match snapshot {
+            Ok(snapshot) => snapshot,
+            Err(conflict) => {
+                self.discard(next);
+                return Err(conflict);
+            }
+        };
+        if is_atomic && !next.added.is_empty() {
+            for id in &next.added {
+                if let Some(entry) = self.entries.get(*id) {
+                    entry.is_awaited = true;
+                }
+                self.entries.enqueue(*id, false);
+            }
+            self.sources[at].next = Some(next);
+        } else {
+            self.publish_routes(at, next, snapshot, now);
+        }
+        Ok(())
+    }
+
+    fn publish_routes(&mut self, at: usize, next: Next, snapshot: Snapshot, now: Instant) {
+        let Next { added, gone, native } = next;
+        self.registry.publish(snapshot);
+        self.sources[at].native = native;
+        let (came, went) = (added.len(), gone.len());
+        let mut lines = Vec::new();
+        for id in added {
+            self.entries.route(id);
+            if let Some(entry) = self.entries.get(id) {
+                lines.push((entry.item.label.clone(), "a new route"));
+                if entry.served.is_none() {
+                    self.let_settle(id, now);
+                }
+            }
+        }
+        lines.extend(gone.into_iter().map(|id| (self.remove(id), "gone")));
+        if came + went > 1 {
+            let routes = self.entries.routes();
+            tracing::info!("routes: {came} added, {went} removed, {routes} in all");
+            return;
+        }
+        for (label, what) in lines {
+            tracing::info!("{}: {what}", escape(label.as_bytes(), 512));
+        }
+    }
+
+    /// Takes note that a handler is loaded that its set waits for.
+    pub fn note_loaded(&mut self, id: usize, now: Instant) {
+        let Some(entry) = self.entries.get(id) else { return };
+        let at = entry.source;
+        if !std::mem::take(&mut entry.is_awaited) || entry.is_routed {
+            return;
+        }
+        let Some(next) = self.sources[at].next.take() else { return };
+        let mut added = next.added.iter();
+        if added.any(|id| self.entries.get(*id).is_some_and(|entry| entry.is_awaited)) {
+            self.sources[at].next = Some(next);
+            return;
+        }
+        // Another source may have got routes meanwhile.
+        match snapshot(&self.entries, &self.sources, Some((at, &next))) {
+            Ok(snapshot) => self.publish_routes(at, next, snapshot, now),
+            Err(conflict) => {
+                self.discard(next);
+                self.sources[at].refuse(Some(format!("{conflict:#}")));
+            }
+        }
+    }
+
+    /// Gives up a set because this handler of it cannot be loaded. Where there is none before it,
+    /// that is the end of the host.
+    pub fn give_up(&mut self, id: usize, failure: &Failure) {
+        let Some(entry) = self.entries.get(id) else { return };
+        let (at, label) = (entry.source, escape(entry.item.label.as_bytes(), 512));
+        let reason = &failure.reason;
+        if entry.is_routed {
+            entry.handler.set(State::Failed);
+            let why = format!("{label}: {reason}; it is served with all of its set or not at all");
+            // Nobody waits for it where the host ends anyway.
+            return drop(self.ended.send(why));
+        }
+        self.drop_next(at);
+        tracing::error!(
+            "{label}: {reason}; nothing of the set that it is in is served, and the set before it \
+             still is"
+        );
+    }
+
+    fn drop_next(&mut self, at: usize) {
+        if let Some(next) = self.sources[at].next.take() {
+            self.discard(next);
+        }
+    }
+
+    fn discard(&mut self, next: Next) {
+        for id in next.added {
+            self.remove(id);
+        }
+    }
+
+    /// Looks which version of a handler there is now.
+    pub fn present(&mut self, id: usize, now: Instant) -> Present {
+        let Some(entry) = self.entries.get(id) else { return Present::Gone };
+        self.sources[entry.source].source.present(&entry.item, now)
+    }
+}
+
+#[cfg(test)]
+mod tests;

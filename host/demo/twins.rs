@@ -1,0 +1,17 @@
+//! The native twins of the bundled handlers, as a source: routes below `/native/`.
+
+use anyhow::Result;
+
+use super::native::Twin;
+use crate::registry::route::Pattern;
+use crate::source::{Set, Source, Wake};
+
+/// All of them.
+pub struct Twins;
+
+impl Source for Twins {
+    fn begin(&mut self, _wake: Wake) -> Result<Set> {
+        let route = |twin: Twin| (Pattern::prefix(&["native", twin.name()]), twin.number());
+        Ok(Set { native: Twin::ALL.map(route).into(), ..Set::default() })
+    }
+}

@@ -1,0 +1,26 @@
+//! One file of the folder, as far as whoever loads it needs it.
+
+use std::path::PathBuf;
+
+use super::stamp;
+use crate::guest::engine::failure::Failure;
+use crate::guest::load::loader::{Contents, FILE_BYTES_MAX};
+use crate::source::{Blob, Unreadable, Version};
+
+/// A file, by its path: what it holds may change.
+pub struct File(pub PathBuf);
+
+impl Blob for File {
+    fn read(&self, bytes_max: u64) -> Result<Option<(Version, Contents)>, Unreadable> {
+        let File(path) = self;
+        let version = stamp::read(path)
+            .map_err(|error| Unreadable { version: None, failure: Failure::of_access(&error) })?;
+        if version.bytes().min(FILE_BYTES_MAX) > bytes_max {
+            return Ok(None);
+        }
+        let contents = Contents::read(path)
+            .map_err(|failure| Unreadable { version: Some(version), failure })?;
+        let is_whole = stamp::read(path).is_ok_and(|now| now == version);
+        Ok(is_whole.then_some((version, contents)))
+    }
+}

@@ -1,0 +1,335 @@
+//! A folder that is followed: what is in it at one time, and when to look at it again.
+//!
+//! Owns the debounce, the regular looks, when a file is whole, and the complaints, each of which is
+//! made once. The folder is the truth: an event only says when to look. Must not know what becomes
+//! of a file.
+
+use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::file::File;
+use super::scan::{Found, Scan, Skipped, scan};
+use super::stamp;
+use super::watch::{FsEvent, Watch};
+use super::writers::{UNCLOSED, Writers};
+use crate::config::GrantTable;
+use crate::log::escape;
+use crate::source::{Change, Item, Present, Set, Source, Version, Wake};
+
+/// A file of which nobody said that it is written is taken for whole when it stays as it is this
+/// long.
+const SETTLE: Duration = Duration::from_millis(50);
+/// What cannot be loaded so soon after it appeared may not be whole after all: a copy may have
+/// paused.
+const DOUBT: Duration = Duration::from_secs(1);
+/// After an event, how long it has to be quiet before the folder is looked at.
+const QUIET: Duration = Duration::from_millis(10);
+/// How long a storm of events may put that off.
+const STORM_MAX: Duration = Duration::from_millis(100);
+/// Without any event, how long between two looks, at least.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// And at least so many times what a look takes, which bounds its share of a core to half a
+/// percent.
+const LOOK_SHARE: u32 = 200;
+
+/// The handler folder.
+pub struct Folder {
+    path: PathBuf,
+    /// What each of its handlers may use.
+    grants: GrantTable,
+    /// By their labels.
+    files: HashMap<Arc<str>, Known>,
+    /// None before it is followed.
+    following: Option<(Watch, Receiver<FsEvent>)>,
+    look_at: Instant,
+    /// When the first event came that no look has followed yet.
+    stirred: Option<Instant>,
+    writers: Writers,
+    /// Whether the last changes that were told were those of a look.
+    has_looked: bool,
+    skipped: Vec<Skipped>,
+    complaint: Option<String>,
+}
+
+/// A file that is a handler.
+struct Known {
+    file: Arc<File>,
+    item: Arc<Item>,
+    /// When this version of it appeared; `None` for what has been there all the time.
+    seen: Option<Instant>,
+}
+
+impl Known {
+    fn new(found: Found, grants: &GrantTable, seen: Option<Instant>) -> Self {
+        let Found { pattern, path, name, version } = found;
+        let file = Arc::new(File(path));
+        let item = Item {
+            label: label(&file.0).into(),
+            grants: grants.of(&name),
+            name: name.into(),
+            pattern,
+            version,
+            blob: file.clone(),
+        };
+        Known { file, item: Arc::new(item), seen }
+    }
+
+    /// Takes note of the version that it has now.
+    fn note(&mut self, version: Version, now: Instant) {
+        if self.item.version != version {
+            let Item { label, name, pattern, grants, blob, .. } = &*self.item;
+            let (label, name, pattern) = (label.clone(), name.clone(), pattern.clone());
+            let (grants, blob) = (grants.clone(), blob.clone());
+            self.item = Arc::new(Item { label, name, pattern, grants, version, blob });
+            self.seen = Some(now);
+        }
+    }
+}
+
+/// A bad file is to cost its own route and no other.
+fn set(items: Vec<Arc<Item>>) -> Set {
+    Set { items, native: Vec::new(), is_atomic: false }
+}
+
+/// What messages call a file.
+fn label(path: &Path) -> std::borrow::Cow<'_, str> {
+    path.to_string_lossy()
+}
+
+impl Folder {
+    /// A folder whose handlers may use what is granted to their names.
+    pub fn new(path: PathBuf, grants: GrantTable) -> Self {
+        let (files, following, stirred, skipped, complaint) = Default::default();
+        Folder {
+            path,
+            grants,
+            files,
+            following,
+            look_at: Instant::now(),
+            stirred,
+            writers: Writers::new(),
+            has_looked: false,
+            skipped,
+            complaint,
+        }
+    }
+
+    /// Has it looked at once events have ceased, or have come for long enough.
+    fn look_soon(&mut self, now: Instant) {
+        let first = *self.stirred.get_or_insert(now);
+        self.look_at = self.look_at.min(now + QUIET).max((now + QUIET).min(first + STORM_MAX));
+    }
+
+    /// The handlers that are there now. `None` where the folder cannot be read, which says nothing
+    /// about its files.
+    fn look(&mut self, now: Instant) -> Option<Set> {
+        let Scan { found, unknown, .. } = self.scan()?;
+        let mut before = std::mem::take(&mut self.files);
+        let mut items = Vec::new();
+        for found in found {
+            let known = match before.remove(&*label(&found.path)) {
+                Some(mut known) => {
+                    known.note(found.version, now);
+                    known
+                }
+                None => Known::new(found, &self.grants, Some(now)),
+            };
+            items.push(known.item.clone());
+            self.files.insert(known.item.label.clone(), known);
+        }
+        // What could not be looked at may be as it was.
+        let may_be = |known: &Known| unknown.iter().any(|path| known.file.0.starts_with(path));
+        for (label, known) in before.into_iter().filter(|(_, known)| may_be(known)) {
+            items.push(known.item.clone());
+            self.files.insert(label, known);
+        }
+        Some(set(items))
+    }
+
+    /// Reads the folder. Where there is none, there are no files.
+    fn scan(&mut self) -> Option<Scan> {
+        self.stirred = None;
+        let began = Instant::now();
+        let is_gone =
+            std::fs::metadata(&self.path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        let scanned = if is_gone {
+            let shown = escape(self.path.to_string_lossy().as_bytes(), 512);
+            self.complain(format!("the folder {shown} has gone, and its handlers with it"));
+            Some(Scan::default())
+        } else {
+            match scan(&self.path) {
+                Ok(scan) => {
+                    self.complaint = None;
+                    Some(scan)
+                }
+                Err(error) => {
+                    self.complain(format!("{error:#}; the handlers stay as they were"));
+                    None
+                }
+            }
+        };
+        let took = began.elapsed();
+        self.look_at = Instant::now() + LOOK_EVERY.max(took * LOOK_SHARE);
+        if let Some(scan) = &scanned {
+            self.take_note(scan);
+        }
+        scanned
+    }
+
+    /// Follows the folders that were read, and tells what is new among the files that cannot be
+    /// handlers.
+    fn take_note(&mut self, scan: &Scan) {
+        if let Some((watch, _)) = &mut self.following
+            && watch.follow(&scan.folders)
+        {
+            // What happened in a new folder before it was watched has to be seen, too.
+            self.look_at = Instant::now();
+        }
+        let known: HashSet<&Path> = self.skipped.iter().map(|it| it.path.as_path()).collect();
+        for skipped in scan.skipped.iter().filter(|it| !known.contains(it.path.as_path())) {
+            let path = skipped.path.to_string_lossy();
+            tracing::warn!("{}: {}", escape(path.as_bytes(), 512), skipped.reason);
+        }
+        self.skipped.clone_from(&scan.skipped);
+    }
+
+    /// Says what is wrong, unless that has been said.
+    fn complain(&mut self, complaint: String) {
+        if self.complaint.as_ref() != Some(&complaint) {
+            tracing::error!("{complaint}");
+            self.complaint = Some(complaint);
+        }
+    }
+
+    /// Which of the handlers an event is about, if it is of one: then the whole folder need not be
+    /// looked at.
+    fn hear(&mut self, event: FsEvent, now: Instant) -> Option<Arc<Item>> {
+        let (path, written) = match event {
+            FsEvent::Writing(path) => (path, Some(now)),
+            FsEvent::Written(path) => (path, None),
+            FsEvent::Other => {
+                self.look_soon(now);
+                return None;
+            }
+            FsEvent::Lost(path) => {
+                // If it was a folder, its watch is gone too.
+                if let Some((watch, _)) = &mut self.following {
+                    watch.forget(&path);
+                }
+                self.look_soon(now);
+                return None;
+            }
+        };
+        let version = stamp::read(&path).ok();
+        if let Some(version) = version {
+            self.writers.note(version, written);
+        }
+        let known = self.files.get_mut(&*label(&path)).zip(version);
+        let Some((known, version)) = known else {
+            self.look_soon(now);
+            return None;
+        };
+        known.note(version, now);
+        Some(known.item.clone())
+    }
+}
+
+impl Source for Folder {
+    fn begin(&mut self, wake: Wake) -> Result<Set> {
+        let (tell, events) = channel();
+        let watch = Watch::new(&self.path, move |event| {
+            // Without a receiver, nobody wants to know any more.
+            drop(tell.send(event));
+            wake();
+        });
+        self.following = Some((watch, events));
+        let scan = scan(&self.path)?;
+        self.look_at = Instant::now() + LOOK_EVERY;
+        self.take_note(&scan);
+        // What has been there all the time is not being written.
+        let known = scan.found.into_iter().map(|found| Known::new(found, &self.grants, None));
+        let known: Vec<Known> = known.collect();
+        let items = known.iter().map(|known| known.item.clone()).collect();
+        self.files = known.into_iter().map(|it| (it.item.label.clone(), it)).collect();
+        Ok(set(items))
+    }
+
+    fn changes(&mut self, now: Instant) -> Vec<Change> {
+        if std::mem::take(&mut self.has_looked) {
+            self.writers.forget(now);
+        }
+        let events: Vec<FsEvent> =
+            self.following.iter().flat_map(|(_, events)| events.try_iter()).collect();
+        let mut changes: Vec<Change> = events
+            .into_iter()
+            .filter_map(|event| Some(Change::Item(self.hear(event, now)?)))
+            .collect();
+        if self.look_at <= now
+            && let Some(set) = self.look(now)
+        {
+            self.has_looked = true;
+            changes.push(Change::Set(set));
+        }
+        changes
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        Some(self.look_at)
+    }
+
+    fn refresh(&mut self) {
+        self.look_at = Instant::now();
+    }
+
+    fn catch_up(&mut self) {
+        if let Some((watch, _)) = &mut self.following {
+            watch.catch_up();
+        }
+    }
+
+    fn present(&mut self, item: &Item, now: Instant) -> Present {
+        let Some(known) = self.files.get_mut(&item.label) else { return Present::Gone };
+        match stamp::read(&known.file.0) {
+            Ok(version) if version == item.version => Present::Same,
+            Ok(version) => {
+                known.note(version, now);
+                Present::Other(known.item.clone())
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.look_soon(now);
+                Present::Gone
+            }
+            Err(_) => Present::Unknown,
+        }
+    }
+
+    fn whole_at(&self, item: &Item, now: Instant) -> Instant {
+        let seen = || self.files.get(&item.label)?.seen;
+        let left_alone = if item.version.bytes() == 0 { UNCLOSED } else { SETTLE };
+        let whole_at = self.writers.whole_at(item.version);
+        whole_at.or_else(|| Some(seen()? + left_alone)).unwrap_or(now)
+    }
+
+    fn was_whole(&self, item: &Item, read: Option<Version>, now: Instant) -> bool {
+        if self.writers.whole_at(item.version).is_some_and(|at| at > now) {
+            return false;
+        }
+        let Some(known) = self.files.get(&item.label) else { return true };
+        // One that was moved into its place does not matter: what was read was whole.
+        let is_rewritten =
+            |read: Version, is: Version| read != is && stamp::file(read) == stamp::file(is);
+        let is = stamp::read(&known.file.0).ok();
+        !read.zip(is).is_some_and(|(read, is)| is_rewritten(read, is))
+    }
+
+    fn doubtful_until(&self, item: &Item, now: Instant) -> Option<Instant> {
+        let doubtful_until = self.files.get(&item.label)?.seen? + DOUBT;
+        Some(doubtful_until).filter(|until| *until > now)
+    }
+}

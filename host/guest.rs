@@ -96,6 +96,16 @@ enum Code {
     Component(ComponentCode),
 }
 
+/// What is instantiated of a guest.
+enum Form {
+    /// A core module, which speaks the http-wasm handler ABI.
+    Core,
+    /// The one module of a component.
+    Flat,
+    /// A component as it is.
+    Whole,
+}
+
 impl Guest {
     /// Says that it is served no more. Requests that have it already end on it.
     pub fn retire(&self) {
@@ -179,6 +189,15 @@ impl Guest {
             Code::Core(_) => "core module (http-wasm handler)",
             Code::Component(code) if code.is_concurrent() => "component (wasi:http 0.3)",
             Code::Component(_) => "component (wasi:http 0.2)",
+        }
+    }
+
+    /// In which form it is served.
+    fn form(&self) -> Form {
+        match &self.code {
+            Code::Core(_) => Form::Core,
+            Code::Component(code) if code.is_flat() => Form::Flat,
+            Code::Component(_) => Form::Whole,
         }
     }
 

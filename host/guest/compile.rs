@@ -124,11 +124,13 @@ impl Compiler {
     fn compile_component(&self, job: &Job, wasm: &[u8]) -> Result<(Facts, Vec<u8>), Failure> {
         let about = component::read(wasm)?;
         let spoken = component::judge(&about, &job.rules())?;
-        if let Some(flat) = flatten(wasm, spoken)
-            && let Ok(compiled) = self.compile_flat(job, flat)
-        {
-            return Ok(compiled);
-        }
+        let why = match flatten(wasm, spoken, escape) {
+            Ok(flat) => match self.compile_flat(job, flat) {
+                Ok(compiled) => return Ok(compiled),
+                Err(failure) => format!("its module alone fails: {}", failure.reason),
+            },
+            Err(why) => why,
+        };
         let size = records::read(wasm)?;
         let (kind, class) = match spoken {
             Spoken::Http03 => (Kind::Concurrent, Class::Concurrent),
@@ -136,6 +138,7 @@ impl Compiler {
             Spoken::Http02 => (Kind::Component, class(&size)),
         };
         let mut facts = Facts::new(kind, class, about.memory_bytes);
+        facts.not_flat = Some(why);
         facts.startup_each = about.has_start.then(|| "it has a start function".into());
         let wasm = interrupt::component(wasm)?;
         facts.note(&records::read(&wasm)?);

@@ -69,6 +69,11 @@ impl ComponentCode {
         }
     }
 
+    /// Whether it is served as its one module.
+    pub fn is_flat(&self) -> bool {
+        matches!(self.pre, Pre::Flat(_))
+    }
+
     /// Whether each call of an instance that waits may hold a stack of its own.
     pub fn has_many_stacks(&self) -> bool {
         matches!(self.pre, Pre::Concurrent(_))

@@ -84,10 +84,12 @@ fn check_binary(bytes: &[u8], seen: &mut Seen) -> Checked {
     let size = records::read(bytes);
     let rewritten = interrupt::module(bytes, DIVISIBLE);
     let rewritten_component = interrupt::component(bytes);
-    let flats = [Spoken::Http02, Spoken::Http03].map(|spoken| (spoken, flatten(bytes, spoken)));
+    let flats =
+        [Spoken::Http02, Spoken::Http03].map(|spoken| (spoken, flatten(bytes, spoken, escape)));
     let resettable = reset::qualify(bytes, 1 << 16, 1);
     let reasons = [about.as_ref().err(), outer.as_ref().err(), size.as_ref().err()];
-    reasons.into_iter().flatten().try_for_each(|reason| check_reason(reason))?;
+    let refusals = flats.iter().map(|(_, flat)| flat.as_ref().err());
+    reasons.into_iter().chain(refusals).flatten().try_for_each(|reason| check_reason(reason))?;
 
     if is_valid(bytes, sniff::features()) {
         seen.modules += 1;
@@ -125,7 +127,7 @@ fn check_binary(bytes: &[u8], seen: &mut Seen) -> Checked {
             check_component(&outer, &rewritten)?;
         }
         for (spoken, flat) in flats {
-            if let Some(flat) = flat {
+            if let Ok(flat) = flat {
                 seen.flattened += 1;
                 check_flat(spoken, &flat)?;
                 check_left_out(bytes)?;

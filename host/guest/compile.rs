@@ -11,7 +11,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use guesthouse_module::component::{self, Spoken};
 use guesthouse_module::flatten::{Flat, flatten};
-use guesthouse_module::imports::{self, Offer, Rules};
+use guesthouse_module::imports::{self, Rules};
+use guesthouse_module::interfaces::modules::{HTTP_HANDLER, PREVIEW1};
 use guesthouse_module::interrupt::{self, Divisible};
 use guesthouse_module::records::{self, Size};
 use guesthouse_module::reset::{self, Resettable};
@@ -21,7 +22,6 @@ use wasmtime::Linker;
 
 use super::cache::{Artifact, Facts, Kind};
 use super::class::Class;
-use super::core;
 use super::core::Call;
 use super::engine::{Engines, Pulse};
 use super::environment;
@@ -34,8 +34,8 @@ use crate::log::escape;
 
 /// Imports of core guests that copy as much as they are told to, in one call.
 const DIVISIBLE: &[Divisible] = &[
-    Divisible { module: core::MODULE, name: "write_body" },
-    Divisible { module: "wasi_snapshot_preview1", name: "random_get" },
+    Divisible { module: HTTP_HANDLER.name, name: "write_body" },
+    Divisible { module: PREVIEW1.name, name: "random_get" },
 ];
 
 /// What is to be compiled, beside the bytes.
@@ -51,7 +51,6 @@ pub struct Job {
 pub struct Compiler {
     engines: Engines,
     linkers: Linkers,
-    offer: Offer,
     startup: Linker<Call>,
     pulse: Pulse,
     /// For start-up code, which may wait for timers.
@@ -70,10 +69,10 @@ impl Compiler {
         let mut startup = linker(&engines.startup)?;
         environment::add_to_linker(&mut startup)?;
         startup::forbid_impure(&mut startup)?;
-        let (offer, pulse) = (linkers.offer(), engines.pulse(0));
+        let pulse = engines.pulse(0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.context("could not make a runtime")?;
-        Ok(Compiler { engines, linkers, offer, startup, pulse, runtime })
+        Ok(Compiler { engines, linkers, startup, pulse, runtime })
     }
 
     /// Compiles a guest. Blocks: it runs start-up code up to the deadline.
@@ -92,7 +91,7 @@ impl Compiler {
             return self.compile_component(job, wasm);
         }
         let about = sniff::read(wasm)?;
-        imports::judge(&about, &self.offer, &job.rules())?;
+        imports::judge(&about, &job.rules())?;
         let (mut facts, wasm) = self.runtime.block_on(self.prepare(job, wasm, &about))?;
         let wasm = interrupt::module(&wasm, DIVISIBLE)?.wasm;
         facts.note(&records::read(&wasm)?);

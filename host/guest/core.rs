@@ -18,14 +18,14 @@ use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use wasmtime::Linker;
 
-pub use access::{MODULE, misuse};
+pub use access::misuse;
 pub use call::call;
 pub use code::{CoreCode, Exports, Startup};
 pub use instance::CoreInstance;
 pub use state::Call;
 pub use store::{run_start, store};
 
-use access::{Guest, Result, exchange, give, invalid, memory, no_request, or_stop, range};
+use access::{Guest, MODULE, Result, exchange, give, invalid, memory, no_request, or_stop, range};
 use state::{BUFFER_RESPONSE, Exchange, FEATURES_KNOWN, Phase};
 
 use super::about::About;

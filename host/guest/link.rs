@@ -7,14 +7,13 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use guesthouse_module::flatten::MEMORY;
-use guesthouse_module::imports::Offer;
 use guesthouse_module::reset;
-use wasmtime::{InstancePre, Linker, Module, ModuleExport, Store, component};
+use wasmtime::{InstancePre, Linker, Module, ModuleExport, component};
 
 use super::about::About;
 use super::budget::Budget;
 use super::cache::{self, Facts, Kind};
-use super::class::{Class, SMALL_ENGINES, small_index};
+use super::class::{Class, small_index};
 use super::component::{self as components, ComponentCode, FlatCode, Pre, State};
 use super::core::Call;
 use super::core::{CoreCode, Exports, Startup};
@@ -22,7 +21,7 @@ use super::engine::Engines;
 use super::failure::Failure;
 use super::slots::{CONCURRENT_ENGINE, ENGINES, LARGE_ENGINE};
 use super::tenants::Tenants;
-use super::{Code, Guest, core, poll, startup};
+use super::{Code, Guest, core, poll};
 use crate::grants::Grants;
 
 /// Everything that guests may import, for each engine.
@@ -65,11 +64,6 @@ impl Linkers {
                 Tenants::new(index, engines.slots.of_engine(index))
             }),
         })
-    }
-
-    /// The types of all that a core guest may import.
-    pub fn offer(&self) -> Offer {
-        offer(&self.core[SMALL_ENGINES])
     }
 
     /// Links a guest's code. Runs nothing of it.
@@ -178,29 +172,4 @@ pub fn linker(engine: &wasmtime::Engine) -> Result<Linker<Call>> {
     wasmtime_wasi::p1::add_to_linker_async(&mut linker, Call::wasi)?;
     poll::add_to_linker(&mut linker)?;
     Ok(linker)
-}
-
-/// The types of all that a linker has.
-fn offer(linker: &Linker<Call>) -> Offer {
-    let mut store = Store::new(linker.engine(), Call::new(startup::nobody(), 0));
-    let functions: Vec<_> = linker
-        .iter(&mut store)
-        .filter_map(|(module, name, item)| {
-            Some((module.to_owned(), name.to_owned(), item.into_func()?))
-        })
-        .collect();
-    functions
-        .into_iter()
-        .map(|(module, name, function)| {
-            let ty = function.ty(&store);
-            let list = |types: Vec<String>| types.join(", ");
-            let params = list(ty.params().map(|ty| ty.to_string()).collect());
-            let results = list(ty.results().map(|ty| ty.to_string()).collect());
-            let text = match results.as_str() {
-                "" => format!("({params})"),
-                results => format!("({params}) -> {results}"),
-            };
-            ((module, name), text)
-        })
-        .collect()
 }

@@ -19,9 +19,7 @@ mod tests;
 use wasm_encoder::{EntityType, ImportSection, Module as Encoder, RawSection};
 use wasmparser::{Parser, Payload, TypeRef};
 
-pub use builtin::CANON;
 use graph::{CoreFunc, CoreInstance, ODD, read};
-pub use proof::ASYNC;
 pub use proof::MEMORY;
 use proof::{Proof, Target};
 pub use rooms::{NEXT, NOTHING};
@@ -37,47 +35,6 @@ pub struct Flat {
     pub handle: String,
     /// The export that is told what is new, of 0.3.
     pub callback: Option<String>,
-}
-
-/// Whether a function's result has text or lists in it.
-fn is_wide(interface: &str, name: &str) -> bool {
-    const REQUEST: [&str; 4] = ["method", "path-with-query", "scheme", "authority"];
-    match interface {
-        "wasi:io/error" => name == "[method]error.to-debug-string",
-        "wasi:io/poll" => name == "poll",
-        "wasi:io/streams" => {
-            matches!(name, "[method]input-stream.read" | "[method]input-stream.blocking-read")
-        }
-        "wasi:http/types" => {
-            let get = name
-                .strip_prefix("[method]incoming-request.")
-                .or_else(|| name.strip_prefix("[method]outgoing-request."));
-            get.is_some_and(|get| REQUEST.contains(&get))
-                || matches!(
-                    name,
-                    "[method]fields.get"
-                        | "[method]fields.entries"
-                        | "[method]future-trailers.get"
-                        | "[method]future-incoming-response.get"
-                        | "http-error-code"
-                )
-        }
-        "wasi:http/outgoing-handler" => name == "handle",
-        "wasi:http/types@0.3" => {
-            let get = name.strip_prefix("[method]request.get-");
-            get.is_some_and(|get| REQUEST.contains(&get))
-                || matches!(
-                    name,
-                    "[method]fields.get"
-                        | "[method]fields.copy-all"
-                        | "[method]fields.get-and-delete"
-                )
-        }
-        "wasi:random/random" | "wasi:random/random@0.3" => name == "get-random-bytes",
-        "wasi:random/insecure" | "wasi:random/insecure@0.3" => name == "get-insecure-random-bytes",
-        "wasi:cli/environment" | "wasi:cli/environment@0.3" | "wasi:config/store" => true,
-        _ => false,
-    }
 }
 
 /// The module of a component that has no other, if that can be proven. `bytes` are a valid
@@ -116,7 +73,8 @@ pub fn flatten(bytes: &[u8], spoken: Spoken, escape: Escape) -> Result<Flat, Str
     let targets = proof.targets(wasm, args)?;
     proof.nothing_else_runs()?;
     let wasm = rename(wasm, &targets)?;
-    let wasm = rooms::make_room(&wasm, proof.realloc, is_wide)?;
+    let needs: Vec<bool> = targets.iter().map(|target| target.function.needs_realloc).collect();
+    let wasm = rooms::make_room(&wasm, proof.realloc, &needs)?;
     Ok(Flat { wasm, handle: handle.to_owned(), callback })
 }
 
@@ -131,7 +89,7 @@ fn rename(wasm: &[u8], targets: &[Target]) -> Result<Vec<u8>, String> {
                 let TypeRef::Func(ty) = import.map_err(|_| ODD)?.ty else {
                     return Err(ODD.into());
                 };
-                imports.import(&target.interface, &target.name, EntityType::Function(ty));
+                imports.import(target.module, &target.name(), EntityType::Function(ty));
             }
             encoder.section(&imports);
         } else if let Some((id, range)) = payload.as_section() {

@@ -1,6 +1,7 @@
 //! How a host function of the http-wasm ABI gets at the guest's memory and at the exchange that it
 //! serves, and how it stops the guest.
 
+use guesthouse_module::interfaces::modules::HTTP_HANDLER;
 use wasmtime::Caller;
 
 use super::state::{Call, Exchange, Phase};
@@ -11,7 +12,7 @@ pub type Guest<'a> = Caller<'a, Call>;
 pub type Result<T, E = wasmtime::Error> = std::result::Result<T, E>;
 
 /// The module under which the functions are imported.
-pub const MODULE: &str = "http_handler";
+pub const MODULE: &str = HTTP_HANDLER.name;
 
 /// An error that stops the guest because it broke the rules of the interface.
 pub fn misuse(text: impl Into<String>) -> wasmtime::Error {

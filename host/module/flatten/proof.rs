@@ -4,32 +4,29 @@ use std::collections::{BTreeSet, HashMap};
 
 use wasmparser::{ComponentExternalKind, ExternalKind, Import, Parser, Payload, TypeRef};
 
-use super::builtin::{CANON, Options, Ty};
+use super::builtin::{Options, Ty};
 use super::graph::{CoreFunc, CoreInstance, Func, Graph, ODD, Outer};
 use super::shim::{fixup_imports, shim_slots};
-use crate::component::CONFIG;
 use crate::imports::Escape;
+use crate::interfaces::{BUILTINS, DROP, Flat, Function, find};
 
 /// The one memory that the host reads and writes.
 pub const MEMORY: &str = "memory";
-
-/// Prefix of the name under which a resource's handles are dropped.
-const DROP: &str = "[resource-drop]";
-
-/// Prefix of the name of a function that its caller does not wait for.
-pub const ASYNC: &str = "[async-lower]";
-/// What the name of an interface ends with, where it is that of WASI 0.3.
-pub const AS_03: &str = "@0.3";
 
 /// How much of a name is shown.
 const NAME_BYTES_MAX: usize = 200;
 
 /// What an import of the module stands for.
-#[derive(Clone, Debug, PartialEq)]
 pub struct Target {
-    /// Without its version, but for [`AS_03`].
-    pub interface: String,
-    pub name: String,
+    /// Under which the flat form imports it.
+    pub module: &'static str,
+    pub function: &'static Function,
+}
+
+impl Target {
+    pub fn name(&self) -> String {
+        self.function.flat_name()
+    }
 }
 
 /// What is being proven of a component whose handler is in the core instance `main`.
@@ -152,17 +149,20 @@ impl<'g, 'a> Proof<'g, 'a> {
                 else {
                     return Ok(None);
                 };
-                let prefix = if options.is_async { ASYNC } else { "" };
-                self.named(*instance, format!("{prefix}{name}"))
+                let how = if options.is_async { Flat::Async } else { Flat::Sync };
+                self.named(*instance, name, how)
             }
             CoreFunc::Drop(ty) => match self.graph.types.get(ty as usize) {
-                Some(Ty::Named(instance, name)) => self.named(*instance, format!("{DROP}{name}")),
+                Some(Ty::Named(instance, name)) => {
+                    self.named(*instance, &format!("{DROP}{name}"), Flat::Sync)
+                }
                 _ => None,
             },
             CoreFunc::Builtin(builtin) => {
                 self.check(builtin.options())?;
                 let name = builtin.host_name(self.graph);
-                name.map(|name| Target { interface: CANON.to_owned(), name })
+                let function = name.and_then(|name| BUILTINS.function(&name));
+                function.map(|function| Target { module: BUILTINS.module, function })
             }
             CoreFunc::Export(shim, name) => {
                 let Some(function) = self.behind_shim(shim, name) else { return Ok(None) };
@@ -177,16 +177,11 @@ impl<'g, 'a> Proof<'g, 'a> {
         })
     }
 
-    fn named(&self, instance: u32, name: String) -> Option<Target> {
-        let (interface, version) = self.graph.import_name(instance)?.split_once('@')?;
-        let suffix = match version {
-            _ if (interface, version) == CONFIG => "",
-            version if version.contains('-') => return None,
-            version if version.starts_with("0.2.") => "",
-            version if version.starts_with("0.3.") => AS_03,
-            _ => return None,
-        };
-        Some(Target { interface: format!("{interface}{suffix}"), name })
+    /// A function of an interface, if the flat form has it in this way.
+    fn named(&self, instance: u32, name: &str, how: Flat) -> Option<Target> {
+        let interface = find(self.graph.import_name(instance)?)?;
+        let function = interface.function(name).filter(|function| function.flat == how)?;
+        Some(Target { module: interface.module, function })
     }
 
     /// The core function that a shim's function calls. The module's imports have to be there before

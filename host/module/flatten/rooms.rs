@@ -32,16 +32,12 @@ struct Plan {
     realloc: u32,
 }
 
-/// The module with such functions before the imports for which `is_wide` says so.
+/// The module with such functions before the imports for which `needs` says so, in their order.
 ///
 /// # Errors
 /// It has none to make room with.
-pub fn make_room(
-    wasm: &[u8],
-    realloc: Option<&str>,
-    is_wide: impl Fn(&str, &str) -> bool,
-) -> Result<Vec<u8>, String> {
-    let (mut plan, found) = Plan::read(wasm, realloc, is_wide).ok_or(ODD)?;
+pub fn make_room(wasm: &[u8], realloc: Option<&str>, needs: &[bool]) -> Result<Vec<u8>, String> {
+    let (mut plan, found) = Plan::read(wasm, realloc, needs).ok_or(ODD)?;
     if plan.wide.is_empty() {
         return Ok(wasm.to_vec());
     }
@@ -57,11 +53,7 @@ type Error = reencode::Error<std::convert::Infallible>;
 
 impl Plan {
     /// What there is in a module, and its function of the name `realloc`.
-    fn read(
-        wasm: &[u8],
-        realloc: Option<&str>,
-        is_wide: impl Fn(&str, &str) -> bool,
-    ) -> Option<(Plan, Option<u32>)> {
+    fn read(wasm: &[u8], realloc: Option<&str>, needs: &[bool]) -> Option<(Plan, Option<u32>)> {
         let mut plan = Plan::default();
         let mut found = None;
         for payload in Parser::new(0).parse_all(wasm) {
@@ -76,7 +68,7 @@ impl Plan {
                         let import = import.ok()?;
                         let TypeRef::Func(ty) = import.ty else { return None };
                         plan.imports.push(ty);
-                        if is_wide(import.module, import.name) {
+                        if needs.get(index as usize) == Some(&true) {
                             plan.wide.push(index);
                         }
                     }

@@ -1,11 +1,8 @@
 //! What has to hold for any bytes: nothing panics, and what is promised of a result is so.
 
-use std::collections::BTreeMap;
-use std::sync::LazyLock;
-
 use guesthouse_module::component::{self, Spoken};
 use guesthouse_module::flatten::{self, flatten};
-use guesthouse_module::imports::{self, Offer, Rules};
+use guesthouse_module::imports::{self, Rules};
 use guesthouse_module::interrupt::{self, Divisible};
 use guesthouse_module::{records, reset, sniff, text};
 
@@ -38,19 +35,6 @@ pub struct Seen {
 
 /// Why something does not hold.
 pub type Checked = Result<(), String>;
-
-static OFFER: LazyLock<Offer> = LazyLock::new(|| {
-    let all = [
-        ("http_handler", "write_body", "(i32, i32, i32)"),
-        ("http_handler", "get_status_code", "() -> i32"),
-        ("http_handler", "log", "(i32, i32, i32)"),
-        ("wasi_snapshot_preview1", "random_get", "(i32, i32) -> i32"),
-        ("wasi_snapshot_preview1", "fd_write", "(i32, i32, i32, i32) -> i32"),
-        ("wasi_snapshot_preview1", "proc_exit", "(i32)"),
-    ];
-    let names = all.map(|(module, name, ty)| ((module.into(), name.into()), ty.into()));
-    BTreeMap::from(names)
-});
 
 /// As the host's own: one line, and an end.
 fn escape(text: &[u8], bytes_max: usize) -> String {
@@ -96,7 +80,7 @@ fn check_binary(bytes: &[u8], seen: &mut Seen) -> Checked {
         let about = about.map_err(|reason| format!("a valid module is refused: {reason}"))?;
         let facts = Facts::read(bytes).map_err(|error| error.to_string())?;
         check_about(&about, &facts)?;
-        match imports::judge(&about, &OFFER, &RULES) {
+        match imports::judge(&about, &RULES) {
             Ok(()) => seen.served += 1,
             Err(reason) => check_reason(&reason)?,
         }

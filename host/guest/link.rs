@@ -3,6 +3,9 @@
 //! Owns the linkers, one per engine. Used where guests are compiled and where they are served, so
 //! that both judge alike.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use anyhow::Result;

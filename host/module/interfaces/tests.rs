@@ -1,5 +1,7 @@
 //! The table is one: no name twice, and versions that are told apart.
 
+mod contract;
+
 use std::collections::HashSet;
 
 use super::{BUILTINS, Flat, Version, find, find_core, modules, of_components};

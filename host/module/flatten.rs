@@ -5,7 +5,7 @@
 //! stands for, and how values pass: in the module's memory, made room for by its `cabi_realloc`.
 //! Where all of that is in the canonical form, the module can be run on its own, with host
 //! functions that follow the canonical ABI (`flat.rs`); that costs a fraction of a component's
-//! instance. Owns the proof that it is so. What is not proven stays a component, and it is said why.
+//! instance. Owns the proof that it is so. What is not proven stays a component, and why is said.
 
 mod builtin;
 mod graph;

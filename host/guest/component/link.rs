@@ -39,7 +39,7 @@ pub fn linker(engine: &Engine) -> Result<Linker<State>> {
     types.func_wrap("[method]outgoing-body.write", |mut store, (this,)| {
         Ok((outgoing::write(store.data_mut(), this)?,))
     })?;
-    // Those of 1xx are the host's own. Wasmtime has it where it is told to, and stops the guest, too.
+    // The interface has it as a draft, so wasmtime adds it only where it is told to.
     types.func_wrap(
         "[method]response-outparam.send-informational",
         |_: StoreContextMut<'_, State>,

@@ -6,7 +6,9 @@ mod wit;
 use std::collections::{BTreeMap, BTreeSet};
 
 use guesthouse_module::flatten::NEXT;
-use guesthouse_module::interfaces::{BUILTINS, Flat, Version, find, modules, of_components};
+use guesthouse_module::interfaces::{
+    BUILTINS, Flat, Interface, Version, find, modules, of_components,
+};
 use wasmtime::component::Component;
 use wasmtime::{AsContextMut, Engine, FuncType, Linker};
 
@@ -146,7 +148,7 @@ fn whole_components_that_import_all_of_it_are_linked() {
     let engines = engines();
     let link = |engine: &Engine, versions: &[Version], concurrent: bool| {
         let all = of_components().filter(|it| versions.contains(&it.version));
-        let names: Vec<_> = all.map(|it| it.linked()).collect();
+        let names: Vec<_> = all.map(Interface::linked).collect();
         let component = Component::new(engine, wit::component(&names)).expect("a component");
         let linker = if concurrent { concurrent_linker(engine) } else { whole_linker(engine) };
         let linked = linker.expect("a linker").instantiate_pre(&component);

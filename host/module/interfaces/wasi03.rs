@@ -1,5 +1,5 @@
-//! WASI 0.3 but for requests, files and sockets: the interfaces, and their functions in the order of
-//! their WIT.
+//! WASI 0.3 but for requests, files and sockets: the interfaces, and their functions in the order
+//! of their WIT.
 
 use super::row::{Interface, both, both_async, both_room, whole};
 

@@ -104,7 +104,8 @@ fn flat_components_have_what_is_in_the_table() {
     let mut table = BTreeSet::new();
     for interface in of_components() {
         for function in interface.functions.iter().filter(|it| it.flat != Flat::Missing) {
-            let known = &known[&(interface.module.to_owned(), function.name.to_owned())];
+            let key = (interface.module.to_owned(), function.name.to_owned());
+            let known = known.get(&key).unwrap_or_else(|| panic!("{key:?} is of no interface"));
             let (params, results) = match function.flat {
                 Flat::Async => (&known.async_params, vec!["i32".to_owned()]),
                 _ if function.needs_realloc => (&known.params, vec!["i64".to_owned()]),

@@ -239,6 +239,9 @@ fn describe(file: &Path, report: &Report) -> String {
             text += &format!("    {}\n", line(name));
         }
     }
+    if let Some(form) = &report.form {
+        text += &format!("  form: {}\n", words(form));
+    }
     for note in &report.notes {
         text += &format!("  note: {}\n", words(note));
     }

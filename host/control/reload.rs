@@ -337,6 +337,9 @@ impl Reload {
         } else {
             tracing::debug!("{file}: loaded ({how}, {took_ms} ms)");
         }
+        if let Some(why) = &loaded.not_flat {
+            tracing::debug!("{file}: served whole, not flat: {why}");
+        }
         let before = entry.handler.publish(Arc::new(loaded.guest));
         if let Some(before) = before {
             self.registry.retire(&before);

@@ -1,6 +1,6 @@
 //! What a component says about itself, and whether the host can serve it, in words to act on.
 //!
-//! Owns the list of interfaces that the host has, and the knowledge of where others come from.
+//! Owns the knowledge of where interfaces come from that the host does not have.
 //! Compiles and runs nothing.
 
 #[cfg(test)]
@@ -13,11 +13,8 @@ use wasmparser::types::TypesRef;
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
 use super::imports::{Rules, judge_memory, judge_table};
+use super::interfaces::{Interface, Version, find, of_components, split, wasi02::CONFIG_STORE};
 use super::sniff::{self, damaged};
-
-/// The interface that tells what the flags give a guest to read, and the draft of it that the host
-/// has.
-pub const CONFIG: (&str, &str) = ("wasi:config/store", "0.2.0-rc.1");
 
 /// What a component says about itself.
 #[derive(Debug, Default)]
@@ -130,67 +127,16 @@ fn needed(types: TypesRef<'_>, names: &[&str]) -> Vec<String> {
     needed.map(|name| (*name).to_owned()).collect()
 }
 
-/// The versions of WASI that the host has, and how those begin that fit.
-const VERSIONS: [(&str, &str); 2] = [("0.2.12", "0.2."), ("0.3.2", "0.3.")];
-
-/// The interfaces that the host has, and whether as WASI 0.2 and as 0.3.
-const OFFER: [(&str, [bool; 2]); 33] = [
-    ("wasi:cli/environment", [true, true]),
-    ("wasi:cli/exit", [true, true]),
-    ("wasi:cli/stderr", [true, true]),
-    ("wasi:cli/stdin", [true, true]),
-    ("wasi:cli/stdout", [true, true]),
-    ("wasi:cli/terminal-input", [true, true]),
-    ("wasi:cli/terminal-output", [true, true]),
-    ("wasi:cli/terminal-stderr", [true, true]),
-    ("wasi:cli/terminal-stdin", [true, true]),
-    ("wasi:cli/terminal-stdout", [true, true]),
-    ("wasi:clocks/monotonic-clock", [true, true]),
-    ("wasi:clocks/system-clock", [false, true]),
-    ("wasi:clocks/wall-clock", [true, false]),
-    ("wasi:filesystem/preopens", [true, true]),
-    ("wasi:filesystem/types", [true, true]),
-    ("wasi:http/client", [false, true]),
-    ("wasi:http/outgoing-handler", [true, false]),
-    ("wasi:http/types", [true, true]),
-    ("wasi:io/error", [true, false]),
-    ("wasi:io/poll", [true, false]),
-    ("wasi:io/streams", [true, false]),
-    ("wasi:random/insecure", [true, true]),
-    ("wasi:random/insecure-seed", [true, true]),
-    ("wasi:random/random", [true, true]),
-    ("wasi:sockets/instance-network", [true, false]),
-    ("wasi:sockets/ip-name-lookup", [true, true]),
-    ("wasi:sockets/network", [true, false]),
-    ("wasi:sockets/tcp", [true, false]),
-    ("wasi:sockets/tcp-create-socket", [true, false]),
-    ("wasi:sockets/types", [false, true]),
-    ("wasi:sockets/udp", [true, false]),
-    ("wasi:sockets/udp-create-socket", [true, false]),
-    ("wasi:cli/types", [false, true]),
-];
-
 /// The nearest version of an interface to one that the host does not have.
 fn nearest(interface: &str, version: &str) -> Option<&'static str> {
-    let (_, has) = OFFER.iter().find(|(name, _)| *name == interface)?;
-    let is_like = |at: usize| has[at] && version.starts_with(VERSIONS[at].1);
-    let at = (0..2).find(|at| is_like(*at)).or_else(|| (0..2).rev().find(|at| has[*at]))?;
-    Some(VERSIONS[at].0)
-}
-
-fn is_offered(interface: &str, version: &str) -> bool {
-    let offered = OFFER.iter().find(|(name, _)| *name == interface);
-    offered.is_some_and(|(_, has)| (0..2).any(|at| has[at] && is_of(version, at)))
-}
-
-/// Whether a version fits what the host has: WASI 0.2, or 0.3.
-fn is_of(version: &str, at: usize) -> bool {
-    version.starts_with(VERSIONS[at].1) && !version.contains('-')
-}
-
-/// An interface's name without its version, and the version.
-fn split(name: &str) -> (&str, &str) {
-    name.split_once('@').unwrap_or((name, ""))
+    let has = || of_components().filter(|it| it.name == interface);
+    let is_like = |it: &&Interface| match it.version {
+        Version::V02 => version.starts_with("0.2."),
+        Version::V03 => version.starts_with("0.3."),
+        Version::Core | Version::Draft(_) | Version::Builtin => false,
+    };
+    let nearest = has().find(is_like).or_else(|| has().last())?;
+    Some(nearest.version.latest())
 }
 
 /// How a component is to be served.
@@ -205,7 +151,7 @@ pub enum Spoken {
 impl Component {
     /// Whether it takes anything of WASI 0.3.
     pub fn needs_03(&self) -> bool {
-        self.imports.iter().any(|name| is_of(split(name).1, 1))
+        self.imports.iter().any(|name| Version::V03.fits(split(name).1))
     }
 }
 
@@ -232,10 +178,10 @@ fn judge_exports(component: &Component, rules: &Rules) -> Result<Spoken, String>
         exports.filter(|(name, _)| *name == interface).map(|(_, version)| version).collect()
     };
     let (old, new) = (versions("wasi:http/incoming-handler"), versions("wasi:http/handler"));
-    if new.iter().any(|version| is_of(version, 1)) {
+    if new.iter().any(|version| Version::V03.fits(version)) {
         return Ok(Spoken::Http03);
     }
-    if old.iter().any(|version| is_of(version, 0)) {
+    if old.iter().any(|version| Version::V02.fits(version)) {
         return Ok(Spoken::Http02);
     }
     if let Some(version) = old.first() {
@@ -260,7 +206,7 @@ fn judge_exports(component: &Component, rules: &Rules) -> Result<Spoken, String>
         [] => "nothing".to_owned(),
         names => (rules.escape)(names.join(", ").as_bytes(), 200),
     };
-    let [(old, _), (new, _)] = VERSIONS;
+    let (old, new) = (Version::V02.latest(), Version::V03.latest());
     Err(format!(
         "not a handler: it exports {exports}, but neither wasi:http/handler@{new} nor \
          wasi:http/incoming-handler@{old}"
@@ -269,11 +215,8 @@ fn judge_exports(component: &Component, rules: &Rules) -> Result<Spoken, String>
 
 fn judge_imports(component: &Component, rules: &Rules, faults: &mut Vec<String>) {
     const SHOWN_MAX: usize = 5;
-    let is_missing = |name: &&String| {
-        let (interface, version) = split(name);
-        !is_offered(interface, version) && (interface, version) != CONFIG
-    };
-    let missing: Vec<&String> = component.imports.iter().filter(is_missing).collect();
+    let missing: Vec<&String> =
+        component.imports.iter().filter(|name| find(name).is_none()).collect();
     for name in missing.iter().take(SHOWN_MAX) {
         let shown = (rules.escape)(name.as_bytes(), 100);
         faults.push(format!("imports {shown}, which the host does not have: {}", origin(name)));
@@ -286,6 +229,14 @@ fn judge_imports(component: &Component, rules: &Rules, faults: &mut Vec<String>)
 /// Where an unknown import usually comes from, and what to do.
 fn origin(name: &str) -> String {
     let (interface, version) = split(name);
+    let (package, _) = interface.split_once('/').unwrap_or((interface, ""));
+    if package == "wasi:config" {
+        // No version of it is released, and drafts do not stand for one another.
+        let (interface, version) = (CONFIG_STORE.name, CONFIG_STORE.version.latest());
+        return format!(
+            "the nearest is {interface}@{version}; rebuild it with the interface of that version"
+        );
+    }
     if let Some(nearest) = nearest(interface, version) {
         let why = if version.contains("-rc") { "a draft; " } else { "" };
         return format!(
@@ -296,14 +247,6 @@ fn origin(name: &str) -> String {
         return "this is middleware, and the import is the handler behind it: compose the two into \
                 one component (wac plug)"
             .into();
-    }
-    let (package, _) = interface.split_once('/').unwrap_or((interface, ""));
-    if package == "wasi:config" {
-        // No version of it is released, and drafts do not stand for one another.
-        let (interface, version) = CONFIG;
-        return format!(
-            "the nearest is {interface}@{version}; rebuild it with the interface of that version"
-        );
     }
     let text = match package.split_once(':').map_or(package, |(namespace, _)| namespace) {
         "wasi" => "an interface of WASI that this host does not offer",

@@ -5,7 +5,7 @@
 //! stands for, and how values pass: in the module's memory, made room for by its `cabi_realloc`.
 //! Where all of that is in the canonical form, the module can be run on its own, with host
 //! functions that follow the canonical ABI (`flat.rs`); that costs a fraction of a component's
-//! instance. Owns the proof that it is so. What is not proven stays a component.
+//! instance. Owns the proof that it is so. What is not proven stays a component, and why is said.
 
 mod builtin;
 mod graph;
@@ -19,14 +19,13 @@ mod tests;
 use wasm_encoder::{EntityType, ImportSection, Module as Encoder, RawSection};
 use wasmparser::{Parser, Payload, TypeRef};
 
-pub use builtin::CANON;
-use graph::{CoreFunc, CoreInstance, read};
-pub use proof::ASYNC;
+use graph::{CoreFunc, CoreInstance, ODD, read};
 pub use proof::MEMORY;
 use proof::{Proof, Target};
 pub use rooms::{NEXT, NOTHING};
 
 use super::component::Spoken;
+use super::imports::Escape;
 
 /// A component's one module, its imports renamed to interfaces without versions.
 #[derive(Debug)]
@@ -38,96 +37,64 @@ pub struct Flat {
     pub callback: Option<String>,
 }
 
-/// Whether a function's result has text or lists in it.
-fn is_wide(interface: &str, name: &str) -> bool {
-    const REQUEST: [&str; 4] = ["method", "path-with-query", "scheme", "authority"];
-    match interface {
-        "wasi:io/error" => name == "[method]error.to-debug-string",
-        "wasi:io/poll" => name == "poll",
-        "wasi:io/streams" => {
-            matches!(name, "[method]input-stream.read" | "[method]input-stream.blocking-read")
-        }
-        "wasi:http/types" => {
-            let get = name
-                .strip_prefix("[method]incoming-request.")
-                .or_else(|| name.strip_prefix("[method]outgoing-request."));
-            get.is_some_and(|get| REQUEST.contains(&get))
-                || matches!(
-                    name,
-                    "[method]fields.get"
-                        | "[method]fields.entries"
-                        | "[method]future-trailers.get"
-                        | "[method]future-incoming-response.get"
-                        | "http-error-code"
-                )
-        }
-        "wasi:http/outgoing-handler" => name == "handle",
-        "wasi:http/types@0.3" => {
-            let get = name.strip_prefix("[method]request.get-");
-            get.is_some_and(|get| REQUEST.contains(&get))
-                || matches!(
-                    name,
-                    "[method]fields.get"
-                        | "[method]fields.copy-all"
-                        | "[method]fields.get-and-delete"
-                )
-        }
-        "wasi:random/random" | "wasi:random/random@0.3" => name == "get-random-bytes",
-        "wasi:random/insecure" | "wasi:random/insecure@0.3" => name == "get-insecure-random-bytes",
-        "wasi:cli/environment" | "wasi:cli/environment@0.3" | "wasi:config/store" => true,
-        _ => false,
-    }
-}
-
 /// The module of a component that has no other, if that can be proven. `bytes` are a valid
-/// component that is to be served as `spoken`.
-pub fn flatten(bytes: &[u8], spoken: Spoken) -> Option<Flat> {
+/// component that is to be served as `spoken`; `escape` shows the names that it has.
+///
+/// # Errors
+/// Why it is not proven, in words that tell what the component has.
+pub fn flatten(bytes: &[u8], spoken: Spoken, escape: Escape) -> Result<Flat, String> {
     let graph = read(bytes)?;
     let (lifted, options) = graph.handler(match spoken {
         Spoken::Http02 => "wasi:http/incoming-handler@0.2.",
         Spoken::Http03 => "wasi:http/handler@0.3.",
     })?;
-    let export = |index: u32| match *graph.core_funcs.get(index as usize)? {
-        CoreFunc::Export(instance, name) => Some((instance, name)),
-        _ => None,
+    let export = |index: u32| match graph.core_funcs.get(index as usize) {
+        Some(CoreFunc::Export(instance, name)) => Ok((*instance, *name)),
+        _ => Err("its handler is not a function of a core module"),
     };
     let (main, handle) = export(lifted)?;
     let callback = match (spoken, options.is_async, options.callback) {
         (Spoken::Http02, false, None) => None,
         (Spoken::Http03, true, Some(callback)) => {
             let (instance, name) = export(callback)?;
-            (instance == main).then_some(())?;
+            (instance == main).then_some(()).ok_or(ODD)?;
             Some(name.to_owned())
         }
-        _ => return None,
+        (Spoken::Http02, ..) => return Err("its handler of 0.2 is asynchronous".into()),
+        (Spoken::Http03, ..) => return Err("its handler is not lifted with a callback".into()),
     };
-    let CoreInstance::Of(module, args) = graph.core_instances.get(main as usize)? else {
-        return None;
+    let Some(CoreInstance::Of(module, args)) = graph.core_instances.get(main as usize) else {
+        return Err(ODD.into());
     };
-    let mut proof = Proof::new(&graph, main);
+    let mut proof = Proof::new(&graph, main, escape);
+    proof.check_count()?;
     proof.check(options)?;
-    let wasm = *graph.modules.get(*module as usize)?;
+    let wasm = *graph.modules.get(*module as usize).ok_or(ODD)?;
     let targets = proof.targets(wasm, args)?;
     proof.nothing_else_runs()?;
-    let wasm = rooms::make_room(&rename(wasm, &targets)?, proof.realloc, is_wide)?;
-    Some(Flat { wasm, handle: handle.to_owned(), callback })
+    let wasm = rename(wasm, &targets)?;
+    let needs: Vec<bool> = targets.iter().map(|target| target.function.needs_realloc).collect();
+    let wasm = rooms::make_room(&wasm, proof.realloc, &needs)?;
+    Ok(Flat { wasm, handle: handle.to_owned(), callback })
 }
 
 /// The module with its imports named after what they stand for.
-fn rename(wasm: &[u8], targets: &[Target]) -> Option<Vec<u8>> {
+fn rename(wasm: &[u8], targets: &[Target]) -> Result<Vec<u8>, String> {
     let mut encoder = Encoder::new();
     for payload in Parser::new(0).parse_all(wasm) {
-        let payload = payload.ok()?;
+        let payload = payload.map_err(|_| ODD)?;
         if let Payload::ImportSection(section) = &payload {
             let mut imports = ImportSection::new();
             for (import, target) in section.clone().into_imports().zip(targets) {
-                let TypeRef::Func(ty) = import.ok()?.ty else { return None };
-                imports.import(&target.interface, &target.name, EntityType::Function(ty));
+                let TypeRef::Func(ty) = import.map_err(|_| ODD)?.ty else {
+                    return Err(ODD.into());
+                };
+                imports.import(target.module, &target.name(), EntityType::Function(ty));
             }
             encoder.section(&imports);
         } else if let Some((id, range)) = payload.as_section() {
-            encoder.section(&RawSection { id, data: wasm.get(range)? });
+            encoder.section(&RawSection { id, data: wasm.get(range).ok_or(ODD)? });
         }
     }
-    Some(encoder.finish())
+    Ok(encoder.finish())
 }

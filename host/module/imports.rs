@@ -5,14 +5,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-
+use super::interfaces::{find_core, modules};
 use super::limits::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use super::sniff::{Import, Module};
 use super::toolchains;
-
-/// What the host offers: type by module and name.
-pub type Offer = BTreeMap<(String, String), String>;
 
 /// Makes text from outside safe for one line of a log, in about so many bytes at most.
 pub type Escape = fn(&[u8], usize) -> String;
@@ -29,10 +25,10 @@ pub struct Rules {
 ///
 /// # Errors
 /// One sentence or more, each saying what is wrong, where it comes from and what to do.
-pub fn judge(module: &Module, offer: &Offer, rules: &Rules) -> Result<(), String> {
+pub fn judge(module: &Module, rules: &Rules) -> Result<(), String> {
     let mut faults = Vec::new();
     judge_exports(module, &mut faults);
-    judge_imports(module, offer, rules, &mut faults);
+    judge_imports(module, rules, &mut faults);
     judge_sizes(module, rules, &mut faults);
     if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
 }
@@ -83,13 +79,12 @@ fn no_handler(module: &Module) -> String {
     format!("not a handler: no export handle_request; {why}")
 }
 
-fn judge_imports(module: &Module, offer: &Offer, rules: &Rules, faults: &mut Vec<String>) {
+fn judge_imports(module: &Module, rules: &Rules, faults: &mut Vec<String>) {
     const SHOWN_MAX: usize = 5;
     let (mut missing, mut unlike) = (0, 0);
     for import in &module.imports {
-        let key = (import.module.clone(), import.name.clone());
-        match offer.get(&key) {
-            Some(ty) if **ty == *import.ty => {}
+        match find_core(&import.module, &import.name).map(|function| function.ty) {
+            Some(ty) if *ty == *import.ty => {}
             Some(ty) => {
                 unlike += 1;
                 if unlike <= SHOWN_MAX {
@@ -107,7 +102,7 @@ fn judge_imports(module: &Module, offer: &Offer, rules: &Rules, faults: &mut Vec
                         "imports {}::{} {ty}, which the host does not have: {}",
                         (rules.escape)(from.as_bytes(), 64),
                         (rules.escape)(name.as_bytes(), 64),
-                        origin(import, offer)
+                        origin(import)
                     ));
                 }
             }
@@ -122,17 +117,14 @@ fn judge_imports(module: &Module, offer: &Offer, rules: &Rules, faults: &mut Vec
 }
 
 /// Where an unknown import usually comes from, and what to do.
-fn origin(import: &Import, offer: &Offer) -> String {
+fn origin(import: &Import) -> String {
     let Import { module, name, ty, is_function } = import;
     if !is_function {
         return toolchains::of_other(module, name, ty).into();
     }
-    if offer.keys().any(|(known, _)| known == module) {
-        let near = offer
-            .keys()
-            .filter(|(known, _)| known == module)
-            .max_by_key(|(_, known)| likeness(known, name));
-        let near = near.map_or("", |(_, known)| known.as_str());
+    if let Some(known) = modules::ALL.iter().find(|known| known.name == module) {
+        let names = known.functions.iter().map(|function| function.name);
+        let near = names.max_by_key(|known| likeness(known, name)).unwrap_or_default();
         return format!("{module} has no such function; the nearest is {near}");
     }
     toolchains::of_function(module, name, ty).into()

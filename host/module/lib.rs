@@ -7,6 +7,7 @@
 pub mod component;
 pub mod flatten;
 pub mod imports;
+pub mod interfaces;
 pub mod interrupt;
 pub mod limits;
 pub mod records;

@@ -138,6 +138,7 @@ impl Loop {
                 key: Key::new(GUEST.as_bytes(), true, &[]),
                 size: Size::default(),
                 compiled: true,
+                not_flat: None,
             })),
         };
         let (need, took) = (Need::default(), Duration::ZERO);

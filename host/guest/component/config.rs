@@ -2,7 +2,7 @@
 //!
 //! There is no released version of the interface, so a component may ask for this draft alone.
 
-use guesthouse_module::component::CONFIG;
+use guesthouse_module::interfaces::wasi02::CONFIG_STORE;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Linker, Lower};
 
@@ -22,7 +22,7 @@ enum Failed {
 type Result<T> = wasmtime::Result<(std::result::Result<T, Failed>,)>;
 
 pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    let mut store = linker.instance(&format!("{}@{}", CONFIG.0, CONFIG.1))?;
+    let mut store = linker.instance(&CONFIG_STORE.linked())?;
     store.func_wrap(
         "get",
         |guest: StoreContextMut<'_, State>, (key,): (String,)| -> Result<Option<String>> {

@@ -4,16 +4,17 @@
 //! What is behind the interfaces is in `state.rs`.
 
 use anyhow::Result;
-use wasmtime::Engine;
-use wasmtime::component::Linker;
+use guesthouse_module::interfaces::{http02, http03};
+use wasmtime::component::{Linker, Resource};
+use wasmtime::{Engine, StoreContextMut};
+use wasmtime_wasi_http::FieldMap;
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
+use wasmtime_wasi_http::p2::types::HostResponseOutparam as Outparam;
 
 use super::codes::error_code;
 use super::state::State;
 use super::{config, held, outgoing, random};
-
-/// The interface by the version that wasmtime has it in.
-const TYPES: &str = "wasi:http/types@0.2.12";
-const TYPES_03: &str = "wasi:http/types@0.3.0";
+use crate::guest::engine::fault::misuse;
 
 /// A linker with everything a component of wasi:http 0.2 may import.
 pub fn linker(engine: &Engine) -> Result<Linker<State>> {
@@ -23,8 +24,9 @@ pub fn linker(engine: &Engine) -> Result<Linker<State>> {
     // Streams and pollables need no more than the table, and most guests use nothing else: so that
     // these do not ask for the rest of WASI's state.
     linker.allow_shadowing(true);
+    let types_02 = &http02::HTTP_TYPES.linked();
     wasmtime_wasi_io::add_to_linker_async(&mut linker)?;
-    let mut types = linker.instance(TYPES)?;
+    let mut types = linker.instance(types_02)?;
     types.func_wrap("http-error-code", |mut store, (error,)| {
         Ok((error_code(store.data_mut(), error)?,))
     })?;
@@ -37,7 +39,15 @@ pub fn linker(engine: &Engine) -> Result<Linker<State>> {
     types.func_wrap("[method]outgoing-body.write", |mut store, (this,)| {
         Ok((outgoing::write(store.data_mut(), this)?,))
     })?;
-    held::add_to_linker_02(&mut linker, TYPES)?;
+    // The interface has it as a draft, so wasmtime adds it only where it is told to.
+    types.func_wrap(
+        "[method]response-outparam.send-informational",
+        |_: StoreContextMut<'_, State>,
+         (_, _, _): (Resource<Outparam>, u16, Resource<FieldMap>)| {
+            Err::<(Result<(), ErrorCode>,), _>(misuse("informational responses cannot be sent"))
+        },
+    )?;
+    held::add_to_linker_02(&mut linker, types_02)?;
     random::add_to_linker(&mut linker)?;
     linker.allow_shadowing(false);
     config::add_to_linker(&mut linker)?;
@@ -51,7 +61,7 @@ pub fn concurrent_linker(engine: &Engine) -> Result<Linker<State>> {
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     linker.allow_shadowing(true);
-    held::add_to_linker_03(&mut linker, TYPES_03)?;
+    held::add_to_linker_03(&mut linker, &http03::HTTP_TYPES.linked())?;
     linker.allow_shadowing(false);
     Ok(linker)
 }

@@ -3,6 +3,7 @@
 //! Owns how many that may be, and that they are made in pieces, so that nobody waits for all of
 //! them.
 
+use guesthouse_module::interfaces::wasi02;
 use wasmtime::component::Linker;
 use wasmtime_wasi::WasiView as _;
 use wasmtime_wasi::p2::bindings::random::{insecure, random};
@@ -15,10 +16,6 @@ use crate::guest::engine::fault::misuse;
 
 /// The most that one call gives.
 pub const CALL_BYTES_MAX: u64 = 4 << 20;
-
-/// The interfaces, by the version that wasmtime has them in.
-const RANDOM: &str = "wasi:random/random@0.2.12";
-const INSECURE: &str = "wasi:random/insecure@0.2.12";
 
 /// Makes one piece of at most [`RANDOM_BYTES_MAX`].
 pub type Source = fn(&mut WasiRandomCtx, u64) -> wasmtime::Result<Vec<u8>>;
@@ -53,12 +50,16 @@ pub async fn bytes(state: &mut State, len: u64, source: Source) -> wasmtime::Res
 
 /// Puts these functions in the place of wasmtime's own, which make all bytes at once.
 pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    for (interface, name, source) in
-        [(RANDOM, "get-random-bytes", SECURE), (INSECURE, "get-insecure-random-bytes", CHEAP)]
-    {
-        linker.instance(interface)?.func_wrap_async(name, move |mut store, (len,): (u64,)| {
-            Box::new(async move { Ok((bytes(store.data_mut(), len, source).await?,)) })
-        })?;
+    for (interface, name, source) in [
+        (wasi02::RANDOM_RANDOM, "get-random-bytes", SECURE),
+        (wasi02::RANDOM_INSECURE, "get-insecure-random-bytes", CHEAP),
+    ] {
+        linker.instance(&interface.linked())?.func_wrap_async(
+            name,
+            move |mut store, (len,): (u64,)| {
+                Box::new(async move { Ok((bytes(store.data_mut(), len, source).await?,)) })
+            },
+        )?;
     }
     Ok(())
 }

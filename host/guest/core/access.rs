@@ -1,6 +1,7 @@
 //! How a host function of the http-wasm ABI gets at the guest's memory and at the exchange that it
 //! serves, and how it stops the guest.
 
+use guesthouse_module::interfaces::modules::HTTP_HANDLER;
 use wasmtime::Caller;
 
 use super::state::{Call, Exchange, Phase};
@@ -10,7 +11,7 @@ pub type Guest<'a> = Caller<'a, Call>;
 pub type Result<T, E = wasmtime::Error> = std::result::Result<T, E>;
 
 /// The module under which the functions are imported.
-pub const MODULE: &str = "http_handler";
+pub const MODULE: &str = HTTP_HANDLER.name;
 
 /// The guest's memory beside the rest of its store's data.
 #[inline]

@@ -3,6 +3,7 @@
 //! Owns the bound, and what the host's memory is charged for it: wasmtime has an object for each
 //! subscription until the call ends.
 
+use guesthouse_module::interfaces::modules::PREVIEW1;
 use wasmtime::{Caller, Linker};
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self, WasiSnapshotPreview1 as _};
 use wiggle::GuestMemory;
@@ -27,7 +28,7 @@ const INVAL: i32 = 28;
 pub fn add_to_linker(linker: &mut Linker<Call>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     linker.func_wrap_async(
-        "wasi_snapshot_preview1",
+        PREVIEW1.name,
         "poll_oneoff",
         |guest, (subscriptions, events, count, ready): (i32, i32, i32, i32)| {
             Box::new(poll_oneoff(guest, [subscriptions, events, count, ready]))

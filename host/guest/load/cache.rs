@@ -26,7 +26,7 @@ use crate::guest::engine::form::Form;
 use crate::guest::engine::resources::is_shortage;
 
 /// Changes whenever the meaning of an entry changes.
-const FORMAT: &str = "guesthouse-cache-15";
+const FORMAT: &str = "guesthouse-cache-16";
 /// Bytes of the checksum at the head of an entry, and of the length behind it.
 const SUM_BYTES: usize = 32;
 const LEN_BYTES: usize = 4;
@@ -94,6 +94,8 @@ pub struct Facts {
     pub startup_reads: Reads,
     /// Mutable globals that are exported for resets; `None` if instances cannot be reset.
     pub reset_globals: Option<usize>,
+    /// Why a component is served as it is, and not as its one module.
+    pub not_flat: Option<String>,
 }
 
 impl Facts {
@@ -113,6 +115,7 @@ impl Facts {
             startup_functions: Vec::new(),
             startup_reads: Reads::default(),
             reset_globals: None,
+            not_flat: None,
         }
     }
 

@@ -9,15 +9,18 @@ use guesthouse_module::{component, sniff, text};
 
 use super::child::{Bounds, Cancel};
 use super::link::Identity;
-use super::loader::{Contents, Loader, Settings};
+use super::loader::{Contents, Loaded, Loader, Settings};
 use crate::config::LogFormat;
 use crate::grants::Grants;
 use crate::guest::engine::budget::Budget;
+use crate::guest::engine::form::Form;
 use crate::log::escape;
 
 /// The findings about one file. Texts are as they stand in the file, so escape them for a terminal.
 pub struct Report {
     pub kind: String,
+    /// In which form it would be served, and why not in the faster one.
+    pub form: Option<String>,
     pub imports: Vec<String>,
     pub exports: Vec<String>,
     pub notes: Vec<String>,
@@ -28,7 +31,7 @@ pub struct Report {
 impl Report {
     fn failed(kind: &str, reason: String) -> Self {
         let (imports, exports, notes) = Default::default();
-        Report { kind: kind.into(), imports, exports, notes, verdict: Err(reason) }
+        Report { kind: kind.into(), form: None, imports, exports, notes, verdict: Err(reason) }
     }
 }
 
@@ -70,6 +73,7 @@ pub fn inspect(path: &Path, grants: &Arc<Grants>) -> Report {
     match loaded {
         Ok(loaded) => {
             report.kind = loaded.guest.code.describe().into();
+            report.form = Some(form(&loaded));
             report.notes.push(loaded.guest.startup_note());
         }
         Err(reason) => report.verdict = Err(reason),
@@ -83,6 +87,7 @@ fn describe(wasm: &[u8]) -> Result<Report, String> {
         let about = component::read(wasm)?;
         return Ok(Report {
             kind: "component".into(),
+            form: None,
             notes: vec![sizes(about.memory_bytes, about.data_bytes)],
             imports: about.imports,
             exports: about.exports,
@@ -93,11 +98,26 @@ fn describe(wasm: &[u8]) -> Result<Report, String> {
     let import = |it: &sniff::Import| format!("{}::{} {}", it.module, it.name, it.ty);
     Ok(Report {
         kind: "core module".into(),
+        form: None,
         imports: about.imports.iter().map(import).collect(),
         exports: about.exports.iter().map(|it| format!("{} {}", it.name, it.ty)).collect(),
         notes: vec![sizes(about.memory_bytes, about.data_bytes)],
         verdict: Ok(()),
     })
+}
+
+/// What is instantiated for a request, and of a component why it is not its one module.
+fn form(loaded: &Loaded) -> String {
+    match &loaded.guest.code {
+        Form::Core(_) => "core, the module itself".into(),
+        Form::Flat02(_) | Form::Flat03(_) => {
+            "flat, its one core module by the host's own canonical ABI".into()
+        }
+        Form::Whole02(_) | Form::Whole03(_) => format!(
+            "whole, by the engine's component linker; not flat: {}",
+            loaded.not_flat.as_deref().unwrap_or("that was not tried")
+        ),
+    }
 }
 
 fn sizes(memory_bytes: u64, data_bytes: usize) -> String {

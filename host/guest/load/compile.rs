@@ -11,7 +11,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use guesthouse_module::component::{self, Spoken};
 use guesthouse_module::flatten::{Flat, flatten};
-use guesthouse_module::imports::{self, Offer, Rules};
+use guesthouse_module::imports::{self, Rules};
+use guesthouse_module::interfaces::modules::{HTTP_HANDLER, PREVIEW1};
 use guesthouse_module::interrupt::{self, Divisible};
 use guesthouse_module::records::{self, Size};
 use guesthouse_module::reset::{self, Resettable};
@@ -26,7 +27,6 @@ use super::startup;
 use super::startup::Snapshot;
 use crate::grants::Grants;
 use crate::guest::core::Call;
-use crate::guest::core::access::MODULE;
 use crate::guest::engine::class::Class;
 use crate::guest::engine::engines::Engines;
 use crate::guest::engine::failure::{Failure, Reason};
@@ -37,8 +37,8 @@ use crate::log::escape;
 
 /// Imports of core guests that copy as much as they are told to, in one call.
 const DIVISIBLE: &[Divisible] = &[
-    Divisible { module: MODULE, name: "write_body" },
-    Divisible { module: "wasi_snapshot_preview1", name: "random_get" },
+    Divisible { module: HTTP_HANDLER.name, name: "write_body" },
+    Divisible { module: PREVIEW1.name, name: "random_get" },
 ];
 
 /// What is to be compiled, beside the bytes.
@@ -54,7 +54,6 @@ pub struct Job {
 pub struct Compiler {
     engines: Engines,
     linkers: Linkers,
-    offer: Offer,
     startup: Linker<Call>,
     pulse: Pulse,
     _ticker: Ticker,
@@ -75,10 +74,10 @@ impl Compiler {
         let mut startup = linker(&engines.startup)?;
         environment::add_to_linker(&mut startup)?;
         startup::forbid_impure(&mut startup)?;
-        let (offer, pulse) = (linkers.offer(), ticker.pulse(0));
+        let pulse = ticker.pulse(0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.context("could not make a runtime")?;
-        Ok(Compiler { engines, linkers, offer, startup, pulse, _ticker: ticker, runtime })
+        Ok(Compiler { engines, linkers, startup, pulse, _ticker: ticker, runtime })
     }
 
     /// Compiles a guest. Blocks: it runs start-up code up to the deadline.
@@ -97,7 +96,7 @@ impl Compiler {
             return self.compile_component(job, wasm);
         }
         let about = sniff::read(wasm)?;
-        imports::judge(&about, &self.offer, &job.rules())?;
+        imports::judge(&about, &job.rules())?;
         let (mut facts, wasm) = self.runtime.block_on(self.prepare(job, wasm, &about))?;
         let wasm = interrupt::module(&wasm, DIVISIBLE)?.wasm;
         facts.note(&records::read(&wasm)?);
@@ -132,11 +131,13 @@ impl Compiler {
     fn compile_component(&self, job: &Job, wasm: &[u8]) -> Result<(Facts, Vec<u8>), Failure> {
         let about = component::read(wasm)?;
         let spoken = component::judge(&about, &job.rules())?;
-        if let Some(flat) = flatten(wasm, spoken)
-            && let Ok(compiled) = self.compile_flat(job, flat)
-        {
-            return Ok(compiled);
-        }
+        let why = match flatten(wasm, spoken, escape) {
+            Ok(flat) => match self.compile_flat(job, flat) {
+                Ok(compiled) => return Ok(compiled),
+                Err(failure) => format!("its module alone fails: {}", failure.reason),
+            },
+            Err(why) => why,
+        };
         let size = records::read(wasm)?;
         let (kind, class) = match spoken {
             Spoken::Http03 => (Form::Whole03(()), Class::Concurrent),
@@ -144,6 +145,7 @@ impl Compiler {
             Spoken::Http02 => (Form::Whole02(()), class(&size)),
         };
         let mut facts = Facts::new(kind, class, about.memory_bytes);
+        facts.not_flat = Some(why);
         facts.startup_each = about.has_start.then(|| "it has a start function".into());
         let wasm = interrupt::component(wasm)?;
         facts.note(&records::read(&wasm)?);

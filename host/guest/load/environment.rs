@@ -3,11 +3,12 @@
 //!
 //! A snapshot has what was read in it, so it is for guests of the same environment alone.
 
+use guesthouse_module::interfaces::modules::PREVIEW1;
 use wasmtime::{Caller, Extern, Linker, Result};
 
 use crate::guest::core::Call;
 
-const MODULE: &str = "wasi_snapshot_preview1";
+const MODULE: &str = PREVIEW1.name;
 
 /// No error, as WASI preview 1 counts them (`errno` in its `typenames.witx`).
 const SUCCESS: i32 = 0;

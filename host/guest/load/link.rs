@@ -3,19 +3,20 @@
 //! Owns the linkers, one per engine. Used where guests are compiled and where they are served, so
 //! that both judge alike.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use anyhow::Result;
 use guesthouse_module::flatten::MEMORY;
-use guesthouse_module::imports::Offer;
 use guesthouse_module::reset;
-use wasmtime::{InstancePre, Linker, Module, ModuleExport, Store, component};
+use wasmtime::{InstancePre, Linker, Module, ModuleExport, component};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use super::cache;
 use super::cache::Facts;
-use super::startup;
 use crate::grants::Grants;
 use crate::guest::component as components;
 use crate::guest::component::{ComponentCode, FlatPre, State};
@@ -25,7 +26,7 @@ use crate::guest::core::poll;
 use crate::guest::core::{CoreCode, Exports, Startup};
 use crate::guest::engine::about::About;
 use crate::guest::engine::budget::Budget;
-use crate::guest::engine::class::{Class, SMALL_ENGINES, small_index};
+use crate::guest::engine::class::{Class, small_index};
 use crate::guest::engine::engines::Engines;
 use crate::guest::engine::failure::Failure;
 use crate::guest::engine::form::Form;
@@ -73,11 +74,6 @@ impl Linkers {
                 Tenants::new(index, engines.slots.of_engine(index))
             }),
         })
-    }
-
-    /// The types of all that a core guest may import.
-    pub fn offer(&self) -> Offer {
-        offer(&self.core[SMALL_ENGINES])
     }
 
     /// Links a guest's code. Runs nothing of it.
@@ -189,29 +185,4 @@ pub fn linker(engine: &wasmtime::Engine) -> Result<Linker<Call>> {
     wasmtime_wasi::p1::add_to_linker_async(&mut linker, Call::wasi)?;
     poll::add_to_linker(&mut linker)?;
     Ok(linker)
-}
-
-/// The types of all that a linker has.
-fn offer(linker: &Linker<Call>) -> Offer {
-    let mut store = Store::new(linker.engine(), Call::new(startup::nobody(), 0));
-    let functions: Vec<_> = linker
-        .iter(&mut store)
-        .filter_map(|(module, name, item)| {
-            Some((module.to_owned(), name.to_owned(), item.into_func()?))
-        })
-        .collect();
-    functions
-        .into_iter()
-        .map(|(module, name, function)| {
-            let ty = function.ty(&store);
-            let list = |types: Vec<String>| types.join(", ");
-            let params = list(ty.params().map(|ty| ty.to_string()).collect());
-            let results = list(ty.results().map(|ty| ty.to_string()).collect());
-            let text = match results.as_str() {
-                "" => format!("({params})"),
-                results => format!("({params}) -> {results}"),
-            };
-            ((module, name), text)
-        })
-        .collect()
 }

@@ -82,6 +82,8 @@ pub struct Loaded {
     pub size: Size,
     /// Whether it had to be compiled.
     pub compiled: bool,
+    /// Why a component is served as it is, and not as its one module.
+    pub not_flat: Option<String>,
 }
 
 impl Loader {
@@ -143,7 +145,7 @@ impl Loader {
         guest._charge = Some(self.engines.memory.take_anyway(bytes));
         guest._freed = Some(Freed(beside - GUEST_BYTES));
         guest._held = Some(self.engines.resources.hold(size.amount));
-        Ok(Loaded { guest, key, size, compiled })
+        Ok(Loaded { guest, key, size, compiled, not_flat: facts.not_flat })
     }
 
     /// What the cache has for a guest; where that is nothing, what start-up code may have read of

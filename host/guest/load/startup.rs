@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use guesthouse_module::interfaces::modules::PREVIEW1;
 use wasmtime::{Instance, Linker, Module, Store, TypedFunc};
 use wasmtime_wizer::{WasmtimeWizer, Wizer};
 
@@ -56,7 +57,7 @@ impl std::error::Error for Impure {}
 
 /// Replaces the impure functions of a linker by ones that stop the snapshot.
 pub fn forbid_impure(linker: &mut Linker<Call>) -> wasmtime::Result<()> {
-    const WASI: &str = "wasi_snapshot_preview1";
+    const WASI: &str = PREVIEW1.name;
     linker.allow_shadowing(true);
     let engine = linker.engine().clone();
     let mut store = Store::new(&engine, Call::new(nobody(), 0));

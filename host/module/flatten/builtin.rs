@@ -7,9 +7,6 @@ use wasmparser::{
     CanonicalFunction, CanonicalOption, ComponentDefinedType, ComponentValType, PrimitiveValType,
 };
 
-/// The module under whose name the host has these functions.
-pub const CANON: &str = "canon";
-
 /// One such function: its name, the type it is for, and how values pass.
 #[derive(Clone, Copy)]
 pub struct Builtin {

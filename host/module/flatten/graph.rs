@@ -7,6 +7,9 @@ use wasmparser::{
 
 use super::builtin::{Builtin, Options, Ty};
 
+/// What is said of a component whose parts do not belong together as in what toolchains make.
+pub const ODD: &str = "its parts are not tied to each other as toolchains do it";
+
 /// Where a core function of the outer component comes from.
 #[derive(Clone, Copy)]
 pub enum CoreFunc<'a> {
@@ -55,26 +58,32 @@ pub struct Graph<'a> {
     pub exports: Vec<(&'a str, u32)>,
 }
 
-/// Reads the outer component's index spaces. `None` where it has what no toolchain needs.
-pub fn read(bytes: &[u8]) -> Option<Graph<'_>> {
+/// Reads the outer component's index spaces.
+///
+/// # Errors
+/// It has what no toolchain needs.
+pub fn read(bytes: &[u8]) -> Result<Graph<'_>, String> {
     let mut graph = Graph::default();
     let mut depth = 0;
     for payload in Parser::new(0).parse_all(bytes) {
-        let payload = payload.ok()?;
+        let payload = payload.map_err(|_| ODD)?;
         match &payload {
             Payload::Version { .. } => depth += 1,
             Payload::End(_) => depth -= 1,
             _ if depth != 1 => {}
             Payload::ModuleSection { unchecked_range, .. } => {
-                graph.modules.push(bytes.get(unchecked_range.clone())?);
+                graph.modules.push(bytes.get(unchecked_range.clone()).ok_or(ODD)?);
             }
             Payload::ComponentSection { unchecked_range, .. } => {
-                graph.components.push(bytes.get(unchecked_range.clone())?);
+                graph.components.push(bytes.get(unchecked_range.clone()).ok_or(ODD)?);
             }
-            payload => graph.note(payload)?,
+            Payload::ComponentStartSection { .. } => {
+                return Err("the component has a start function of its own".into());
+            }
+            payload => graph.note(payload).ok_or(ODD)?,
         }
     }
-    Some(graph)
+    Ok(graph)
 }
 
 impl<'a> Graph<'a> {
@@ -132,7 +141,6 @@ impl<'a> Graph<'a> {
                     self.note_export(&export.ok()?)?;
                 }
             }
-            Payload::ComponentStartSection { .. } => return None,
             _ => {}
         }
         Some(())
@@ -210,10 +218,18 @@ impl<'a> Graph<'a> {
 
     /// The core function behind the exported handler, and how values pass to it. `interface` is
     /// what the name of the export begins with.
-    pub fn handler(&self, interface: &str) -> Option<(u32, Options)> {
+    ///
+    /// # Errors
+    /// There is none, or there is code of another component before it.
+    pub fn handler(&self, interface: &str) -> Result<(u32, Options), String> {
         let mut exports = self.exports.iter().filter(|(name, _)| name.starts_with(interface));
-        let (Some(&(_, index)), None) = (exports.next(), exports.next()) else { return None };
-        let mut index = index;
+        let (Some(&(_, index)), None) = (exports.next(), exports.next()) else {
+            return Err(format!("it does not export one {interface}x"));
+        };
+        self.behind(index).ok_or_else(|| "its handler is that of a component in it".to_owned())
+    }
+
+    fn behind(&self, mut index: u32) -> Option<(u32, Options)> {
         while let Outer::Same(same) = self.instances.get(index as usize)? {
             // It is one that was there before.
             index = Some(*same).filter(|same| *same < index)?;

@@ -2,36 +2,38 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use wasmparser::{ComponentExternalKind, ExternalKind, Parser, Payload, TypeRef};
+use wasmparser::{ComponentExternalKind, ExternalKind, Import, Parser, Payload, TypeRef};
 
-use super::builtin::{CANON, Options, Ty};
-use super::graph::{CoreFunc, CoreInstance, Func, Graph, Outer};
+use super::builtin::{Options, Ty};
+use super::graph::{CoreFunc, CoreInstance, Func, Graph, ODD, Outer};
 use super::shim::{fixup_imports, shim_slots};
-use crate::component::CONFIG;
+use crate::imports::Escape;
+use crate::interfaces::{BUILTINS, DROP, Flat, Function, find};
 
 /// The one memory that the host reads and writes.
 pub const MEMORY: &str = "memory";
 
-/// Prefix of the name under which a resource's handles are dropped.
-const DROP: &str = "[resource-drop]";
-
-/// Prefix of the name of a function that its caller does not wait for.
-pub const ASYNC: &str = "[async-lower]";
-/// What the name of an interface ends with, where it is that of WASI 0.3.
-pub const AS_03: &str = "@0.3";
+/// How much of a name is shown.
+const NAME_BYTES_MAX: usize = 200;
 
 /// What an import of the module stands for.
-#[derive(Clone, Debug, PartialEq)]
 pub struct Target {
-    /// Without its version, but for [`AS_03`].
-    pub interface: String,
-    pub name: String,
+    /// Under which the flat form imports it.
+    pub module: &'static str,
+    pub function: &'static Function,
+}
+
+impl Target {
+    pub fn name(&self) -> String {
+        self.function.flat_name()
+    }
 }
 
 /// What is being proven of a component whose handler is in the core instance `main`.
 pub struct Proof<'g, 'a> {
     graph: &'g Graph<'a>,
     main: u32,
+    escape: Escape,
     /// The one function that makes room, as far as it has been named.
     pub realloc: Option<&'a str>,
     /// The functions that instances made of exports have, by their names, as far as asked for.
@@ -48,57 +50,80 @@ struct Shim<'a> {
 }
 
 impl<'g, 'a> Proof<'g, 'a> {
-    pub fn new(graph: &'g Graph<'a>, main: u32) -> Self {
-        Proof { graph, main, realloc: None, exported: HashMap::new(), shim: None }
+    pub fn new(graph: &'g Graph<'a>, main: u32, escape: Escape) -> Self {
+        Proof { graph, main, escape, realloc: None, exported: HashMap::new(), shim: None }
+    }
+
+    /// Checks that there are as many core modules as there can be: the one, or with it the two that
+    /// tie it to its imports.
+    pub fn check_count(&self) -> Result<(), String> {
+        match self.instantiated().count() {
+            1 | 3 => Ok(()),
+            count => Err(format!(
+                "it is made of {count} core modules, and not of one with the two that tie it to \
+                 its imports"
+            )),
+        }
     }
 
     /// Checks that values pass through the memory of `main`.
-    pub fn check(&mut self, options: Options) -> Option<()> {
+    pub fn check(&mut self, options: Options) -> Result<(), String> {
         if options.is_odd {
-            return None;
+            return Err("its texts are not UTF-8, or a function has an option of its own".into());
         }
         if let Some(memory) = options.memory
-            && *self.graph.core_memories.get(memory as usize)? != (self.main, MEMORY)
+            && self.graph.core_memories.get(memory as usize) != Some(&(self.main, MEMORY))
         {
-            return None;
+            return Err(format!("values pass through another memory than its module's {MEMORY}"));
         }
         if let Some(realloc) = options.realloc {
-            let CoreFunc::Export(instance, name) = *self.graph.core_funcs.get(realloc as usize)?
-            else {
-                return None;
+            let realloc = self.graph.core_funcs.get(realloc as usize);
+            let Some(&CoreFunc::Export(instance, name)) = realloc else {
+                return Err(ODD.into());
             };
             if instance != self.main || self.realloc.is_some_and(|known| known != name) {
-                return None;
+                return Err("room is made by several functions, or not by its module's".into());
             }
             self.realloc = Some(name);
         }
-        Some(())
+        Ok(())
     }
 
     /// What each import of the module stands for, in their order.
-    pub fn targets(&mut self, wasm: &[u8], args: &[(&'a str, u32)]) -> Option<Vec<Target>> {
+    pub fn targets(&mut self, wasm: &[u8], args: &[(&'a str, u32)]) -> Result<Vec<Target>, String> {
         let args: HashMap<&str, u32> = args.iter().copied().collect();
         let mut targets = Vec::new();
         for payload in Parser::new(0).parse_all(wasm) {
-            match payload.ok()? {
+            match payload.map_err(|_| ODD)? {
                 Payload::ImportSection(section) => {
                     for import in section.into_imports() {
-                        let import = import.ok()?;
+                        let import = import.map_err(|_| ODD)?;
                         if !matches!(import.ty, TypeRef::Func(_)) {
-                            return None;
+                            return Err("its module imports something else than functions".into());
                         }
-                        let instance = *args.get(import.module)?;
-                        let function = self.exported(instance, import.name)?;
-                        targets.push(self.target(function)?);
+                        let instance = args.get(import.module);
+                        let function = instance.and_then(|it| self.exported(*it, import.name));
+                        let function = function.ok_or_else(|| {
+                            format!("its module imports {} of another module", self.shown(&import))
+                        })?;
+                        targets.push(self.target(function)?.ok_or_else(|| {
+                            format!("it imports {}, which the flat form lacks", self.shown(&import))
+                        })?);
                     }
                 }
                 // It would run before there is anyone to serve its calls.
-                Payload::StartSection { .. } => return None,
+                Payload::StartSection { .. } => {
+                    return Err("its module has a start function".into());
+                }
                 Payload::CodeSectionStart { .. } => break,
                 _ => {}
             }
         }
-        Some(targets)
+        Ok(targets)
+    }
+
+    fn shown(&self, import: &Import<'_>) -> String {
+        (self.escape)(format!("{} {}", import.module, import.name).as_bytes(), NAME_BYTES_MAX)
     }
 
     /// The core function that an instance made of exports has under a name.
@@ -114,51 +139,49 @@ impl<'g, 'a> Proof<'g, 'a> {
         functions.get(name).copied()
     }
 
-    /// What a core function stands for.
-    fn target(&mut self, function: u32) -> Option<Target> {
-        match *self.graph.core_funcs.get(function as usize)? {
+    /// What a core function stands for; `None` where that is nothing that the host has.
+    fn target(&mut self, function: u32) -> Result<Option<Target>, String> {
+        let Some(function) = self.graph.core_funcs.get(function as usize) else { return Ok(None) };
+        Ok(match *function {
             CoreFunc::Lower(function, options) => {
                 self.check(options)?;
-                let Func::Export(instance, name) = self.graph.funcs.get(function as usize)? else {
-                    return None;
+                let Some(Func::Export(instance, name)) = self.graph.funcs.get(function as usize)
+                else {
+                    return Ok(None);
                 };
-                let prefix = if options.is_async { ASYNC } else { "" };
-                self.named(*instance, format!("{prefix}{name}"))
+                let how = if options.is_async { Flat::Async } else { Flat::Sync };
+                self.named(*instance, name, how)
             }
-            CoreFunc::Drop(ty) => {
-                let Ty::Named(instance, name) = *self.graph.types.get(ty as usize)? else {
-                    return None;
-                };
-                self.named(instance, format!("{DROP}{name}"))
-            }
+            CoreFunc::Drop(ty) => match self.graph.types.get(ty as usize) {
+                Some(Ty::Named(instance, name)) => {
+                    self.named(*instance, &format!("{DROP}{name}"), Flat::Sync)
+                }
+                _ => None,
+            },
             CoreFunc::Builtin(builtin) => {
                 self.check(builtin.options())?;
-                let name = builtin.host_name(self.graph)?;
-                Some(Target { interface: CANON.to_owned(), name })
+                let name = builtin.host_name(self.graph);
+                let function = name.and_then(|name| BUILTINS.function(&name));
+                function.map(|function| Target { module: BUILTINS.module, function })
             }
             CoreFunc::Export(shim, name) => {
-                let function = self.behind_shim(shim, name)?;
-                match self.graph.core_funcs.get(function as usize)? {
-                    CoreFunc::Lower(..) | CoreFunc::Drop(_) | CoreFunc::Builtin(_) => {
-                        self.target(function)
+                let Some(function) = self.behind_shim(shim, name) else { return Ok(None) };
+                match self.graph.core_funcs.get(function as usize) {
+                    Some(CoreFunc::Lower(..) | CoreFunc::Drop(_) | CoreFunc::Builtin(_)) => {
+                        return self.target(function);
                     }
                     _ => None,
                 }
             }
             CoreFunc::Other => None,
-        }
+        })
     }
 
-    fn named(&self, instance: u32, name: String) -> Option<Target> {
-        let (interface, version) = self.graph.import_name(instance)?.split_once('@')?;
-        let suffix = match version {
-            _ if (interface, version) == CONFIG => "",
-            version if version.contains('-') => return None,
-            version if version.starts_with("0.2.") => "",
-            version if version.starts_with("0.3.") => AS_03,
-            _ => return None,
-        };
-        Some(Target { interface: format!("{interface}{suffix}"), name })
+    /// A function of an interface, if the flat form has it in this way.
+    fn named(&self, instance: u32, name: &str, how: Flat) -> Option<Target> {
+        let interface = find(self.graph.import_name(instance)?)?;
+        let function = interface.function(name).filter(|function| function.flat == how)?;
+        Some(Target { module: interface.module, function })
     }
 
     /// The core function that a shim's function calls. The module's imports have to be there before
@@ -226,7 +249,7 @@ impl<'g, 'a> Proof<'g, 'a> {
     }
 
     /// Checks that no other module is instantiated, here or in a component that is.
-    pub fn nothing_else_runs(&mut self) -> Option<()> {
+    pub fn nothing_else_runs(&mut self) -> Result<(), String> {
         let mut seen = BTreeSet::new();
         for instance in &self.graph.instances {
             if let Outer::Of(component, args) = instance {
@@ -234,17 +257,22 @@ impl<'g, 'a> Proof<'g, 'a> {
                     matches!(kind, ComponentExternalKind::Module | ComponentExternalKind::Component)
                 };
                 if args.iter().any(|arg| is_code(arg.1)) {
-                    return None;
+                    return Err("a component in it is given code".into());
                 }
                 if seen.insert(*component) {
-                    runs_nothing(self.graph.components.get(*component as usize)?)?;
+                    let component = self.graph.components.get(*component as usize);
+                    let nothing = component.and_then(|component| runs_nothing(component));
+                    nothing.ok_or("there is code in a component in it")?;
                 }
             }
         }
         match self.instantiated().count() {
-            1 => Some(()),
-            3 => self.shim.take().unwrap_or_else(|| self.read_shim()).map(drop),
-            _ => None,
+            1 => Ok(()),
+            3 => {
+                let shim = self.shim.take().unwrap_or_else(|| self.read_shim());
+                Ok(shim.map(drop).ok_or("two core modules beside its own do more than tie it")?)
+            }
+            _ => self.check_count(),
         }
     }
 }

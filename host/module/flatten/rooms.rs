@@ -13,6 +13,8 @@ use wasm_encoder::{
 };
 use wasmparser::{ExternalKind, FuncType, Parser, Payload, TypeRef};
 
+use super::graph::ODD;
+
 /// The function that takes a place, and says what else is needed.
 pub const NEXT: (&str, &str) = ("guesthouse", "next");
 /// What it says when nothing else is.
@@ -30,58 +32,62 @@ struct Plan {
     realloc: u32,
 }
 
-/// The module with such functions before the imports for which `is_wide` says so. `None` where it
-/// has none to make room with.
-pub fn make_room(
-    wasm: &[u8],
-    realloc: Option<&str>,
-    is_wide: impl Fn(&str, &str) -> bool,
-) -> Option<Vec<u8>> {
-    let mut plan = Plan::default();
-    let mut found = None;
-    for payload in Parser::new(0).parse_all(wasm) {
-        match payload.ok()? {
-            Payload::TypeSection(section) => {
-                for ty in section.into_iter_err_on_gc_types() {
-                    plan.types.push(ty.ok()?);
-                }
-            }
-            Payload::ImportSection(section) => {
-                for (index, import) in (0..).zip(section.into_imports()) {
-                    let import = import.ok()?;
-                    let TypeRef::Func(ty) = import.ty else { return None };
-                    plan.imports.push(ty);
-                    if is_wide(import.module, import.name) {
-                        plan.wide.push(index);
-                    }
-                }
-            }
-            Payload::FunctionSection(section) => plan.defined = section.count(),
-            Payload::ExportSection(section) => {
-                for export in section {
-                    let export = export.ok()?;
-                    if export.kind == ExternalKind::Func && Some(export.name) == realloc {
-                        found = Some(export.index);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
+/// The module with such functions before the imports for which `needs` says so, in their order.
+///
+/// # Errors
+/// It has none to make room with.
+pub fn make_room(wasm: &[u8], realloc: Option<&str>, needs: &[bool]) -> Result<Vec<u8>, String> {
+    let (mut plan, found) = Plan::read(wasm, realloc, needs).ok_or(ODD)?;
     if plan.wide.is_empty() {
-        return Some(wasm.to_vec());
+        return Ok(wasm.to_vec());
     }
-    plan.realloc = found?;
+    plan.realloc = found.ok_or("its module exports no function that makes room (cabi_realloc)")?;
     let types = plan.types.len();
-    plan.imports.iter().all(|ty| (*ty as usize) < types).then_some(())?;
+    plan.imports.iter().all(|ty| (*ty as usize) < types).then_some(()).ok_or(ODD)?;
     let mut encoder = Encoder::new();
-    plan.parse_core_module(&mut encoder, Parser::new(0), wasm).ok()?;
-    Some(encoder.finish())
+    plan.parse_core_module(&mut encoder, Parser::new(0), wasm).map_err(|_| ODD)?;
+    Ok(encoder.finish())
 }
 
 type Error = reencode::Error<std::convert::Infallible>;
 
 impl Plan {
+    /// What there is in a module, and its function of the name `realloc`.
+    fn read(wasm: &[u8], realloc: Option<&str>, needs: &[bool]) -> Option<(Plan, Option<u32>)> {
+        let mut plan = Plan::default();
+        let mut found = None;
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload.ok()? {
+                Payload::TypeSection(section) => {
+                    for ty in section.into_iter_err_on_gc_types() {
+                        plan.types.push(ty.ok()?);
+                    }
+                }
+                Payload::ImportSection(section) => {
+                    for (index, import) in (0..).zip(section.into_imports()) {
+                        let import = import.ok()?;
+                        let TypeRef::Func(ty) = import.ty else { return None };
+                        plan.imports.push(ty);
+                        if needs.get(index as usize) == Some(&true) {
+                            plan.wide.push(index);
+                        }
+                    }
+                }
+                Payload::FunctionSection(section) => plan.defined = section.count(),
+                Payload::ExportSection(section) => {
+                    for export in section {
+                        let export = export.ok()?;
+                        if export.kind == ExternalKind::Func && Some(export.name) == realloc {
+                            found = Some(export.index);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Some((plan, found))
+    }
+
     fn imported(&self) -> u32 {
         self.imports.len() as u32
     }

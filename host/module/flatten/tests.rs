@@ -3,20 +3,20 @@
 use super::{Flat, MEMORY, NEXT, flatten};
 use crate::component::{self, Spoken};
 use crate::sniff;
-use crate::tests::{HTTP02, HTTP03, feed, wasm};
+use crate::tests::{HTTP02, HTTP03, escape, feed, wasm};
 
 /// What becomes of a valid component.
-fn flat(text: &str, spoken: Spoken) -> Option<Flat> {
+fn flat(text: &str, spoken: Spoken) -> Result<Flat, String> {
     let bytes = wasm(text);
     component::read(&bytes).unwrap_or_else(|error| panic!("{error} in {text}"));
-    flatten(&bytes, spoken)
+    flatten(&bytes, spoken, escape)
 }
 
 /// Checks that a component of 0.2 with a change is valid, and stays one.
 #[track_caller]
 fn assert_stays(from: &str, to: &str) {
     assert!(HTTP02.contains(from), "{from} is not there");
-    assert!(flat(&HTTP02.replacen(from, to, 1), Spoken::Http02).is_none(), "{to}");
+    assert!(flat(&HTTP02.replacen(from, to, 1), Spoken::Http02).is_err(), "{to}");
 }
 
 fn names(module: &sniff::Module) -> (Vec<String>, Vec<&str>) {
@@ -38,7 +38,8 @@ fn a_component_of_02_is_its_module() {
     ];
     assert_eq!(imports, expected);
     assert_eq!(exports, [MEMORY, "cabi_realloc", &flat.handle]);
-    assert!(flatten(&wasm(HTTP02), Spoken::Http03).is_none());
+    let why = flatten(&wasm(HTTP02), Spoken::Http03, escape).expect_err("it is of 0.2");
+    assert_eq!(why, "it does not export one wasi:http/handler@0.3.x");
 }
 
 #[test]
@@ -50,6 +51,44 @@ fn a_component_of_03_is_its_module() {
     assert_eq!(names(&module).0, expected);
 }
 
+/// What stays a component is told why, in names that are safe to show.
+#[test]
+fn each_refusal_has_its_words() {
+    for (from, to, words) in [
+        (
+            "(core instance $shim (instantiate $shim))",
+            "(core instance $shim (instantiate $shim)) (core module $more)
+          (core instance (instantiate $more))",
+            "it is made of 4 core modules",
+        ),
+        (
+            "(memory $memory) (realloc $realloc)",
+            "(memory $memory) (realloc $realloc) string-encoding=utf16",
+            "its texts are not UTF-8",
+        ),
+        (
+            "(memory (export \"memory\") 1)",
+            "(memory (export \"memory\") 1) (func $start) (start $start)",
+            "its module has a start function",
+        ),
+        (
+            "(core func $drop (canon resource.drop $request))",
+            "(type $own (resource (rep i32)))
+          (core func $drop (canon resource.drop $own))",
+            "it imports wasi:http/types@0.2.0 [resource-drop]incoming",
+        ),
+        (
+            "(elem (i32.const 0) func 0))",
+            "(elem (i32.const 0) func 0) (memory 1))",
+            "it imports wasi:http/types@0.2.0 [method]incoming",
+        ),
+    ] {
+        assert!(HTTP02.contains(from), "{from} is not there");
+        let why = flat(&HTTP02.replacen(from, to, 1), Spoken::Http02).expect_err(to);
+        assert!(why.contains(words), "{why}");
+    }
+}
+
 /// What is in the table is what is put there, and not what stands one entry further.
 #[test]
 fn a_segment_that_begins_behind_a_sum_is_not_read() {
@@ -57,9 +96,9 @@ fn a_segment_that_begins_behind_a_sum_is_not_read() {
         HTTP02.replacen("(table (export \"$imports\") 1 1", "(table (export \"$imports\") 2 2", 1);
     let text = text.replacen("(table 1 1 funcref)", "(table 2 2 funcref)", 1);
     let segment = "(elem (i32.const 0) func 0)";
-    assert!(flat(&text, Spoken::Http02).is_some());
+    assert!(flat(&text, Spoken::Http02).is_ok());
     let moved = "(elem (offset i32.const 0 i32.const 1 i32.add) func 0)";
-    assert!(flat(&text.replacen(segment, moved, 1), Spoken::Http02).is_none());
+    assert!(flat(&text.replacen(segment, moved, 1), Spoken::Http02).is_err());
 }
 
 /// The functions of a shim look into its first table, which may not be the one that is filled.
@@ -87,7 +126,7 @@ fn fixups_that_do_more_are_not_left_out() {
         "(export \"$imports\" (table $table)) (export \"memory\" (memory $memory))",
         1,
     );
-    assert!(flat(&text, Spoken::Http02).is_none());
+    assert!(flat(&text, Spoken::Http02).is_err());
 }
 
 /// Even where none of its imports goes through the shim.
@@ -102,7 +141,7 @@ fn fixups_are_looked_at_if_nothing_needs_them() {
             1,
         )
         .replacen("(call $path (local.get 0) (i32.const 64))", "", 1);
-    assert!(flat(&text, Spoken::Http02).is_none());
+    assert!(flat(&text, Spoken::Http02).is_err());
 }
 
 /// Each of 2,000 imports has the whole shim read only once.
@@ -155,7 +194,7 @@ fn a_large_shim_is_read_once() {
 fn hostile_bytes_come_to_an_end() {
     feed(|bytes| {
         for spoken in [Spoken::Http02, Spoken::Http03] {
-            drop(flatten(bytes, spoken));
+            drop(flatten(bytes, spoken, escape));
         }
     });
 }

@@ -1,11 +1,8 @@
 //! What has to hold for any bytes: nothing panics, and what is promised of a result is so.
 
-use std::collections::BTreeMap;
-use std::sync::LazyLock;
-
 use guesthouse_module::component::{self, Spoken};
 use guesthouse_module::flatten::{self, flatten};
-use guesthouse_module::imports::{self, Offer, Rules};
+use guesthouse_module::imports::{self, Rules};
 use guesthouse_module::interrupt::{self, Divisible};
 use guesthouse_module::{records, reset, sniff, text};
 
@@ -39,19 +36,6 @@ pub struct Seen {
 /// Why something does not hold.
 pub type Checked = Result<(), String>;
 
-static OFFER: LazyLock<Offer> = LazyLock::new(|| {
-    let all = [
-        ("http_handler", "write_body", "(i32, i32, i32)"),
-        ("http_handler", "get_status_code", "() -> i32"),
-        ("http_handler", "log", "(i32, i32, i32)"),
-        ("wasi_snapshot_preview1", "random_get", "(i32, i32) -> i32"),
-        ("wasi_snapshot_preview1", "fd_write", "(i32, i32, i32, i32) -> i32"),
-        ("wasi_snapshot_preview1", "proc_exit", "(i32)"),
-    ];
-    let names = all.map(|(module, name, ty)| ((module.into(), name.into()), ty.into()));
-    BTreeMap::from(names)
-});
-
 /// As the host's own: one line, and an end.
 fn escape(text: &[u8], bytes_max: usize) -> String {
     let mut shown: String = String::from_utf8_lossy(text).escape_debug().collect();
@@ -84,17 +68,19 @@ fn check_binary(bytes: &[u8], seen: &mut Seen) -> Checked {
     let size = records::read(bytes);
     let rewritten = interrupt::module(bytes, DIVISIBLE);
     let rewritten_component = interrupt::component(bytes);
-    let flats = [Spoken::Http02, Spoken::Http03].map(|spoken| (spoken, flatten(bytes, spoken)));
+    let flats =
+        [Spoken::Http02, Spoken::Http03].map(|spoken| (spoken, flatten(bytes, spoken, escape)));
     let resettable = reset::qualify(bytes, 1 << 16, 1);
     let reasons = [about.as_ref().err(), outer.as_ref().err(), size.as_ref().err()];
-    reasons.into_iter().flatten().try_for_each(|reason| check_reason(reason))?;
+    let refusals = flats.iter().map(|(_, flat)| flat.as_ref().err());
+    reasons.into_iter().chain(refusals).flatten().try_for_each(|reason| check_reason(reason))?;
 
     if is_valid(bytes, sniff::features()) {
         seen.modules += 1;
         let about = about.map_err(|reason| format!("a valid module is refused: {reason}"))?;
         let facts = Facts::read(bytes).map_err(|error| error.to_string())?;
         check_about(&about, &facts)?;
-        match imports::judge(&about, &OFFER, &RULES) {
+        match imports::judge(&about, &RULES) {
             Ok(()) => seen.served += 1,
             Err(reason) => check_reason(&reason)?,
         }
@@ -125,7 +111,7 @@ fn check_binary(bytes: &[u8], seen: &mut Seen) -> Checked {
             check_component(&outer, &rewritten)?;
         }
         for (spoken, flat) in flats {
-            if let Some(flat) = flat {
+            if let Ok(flat) = flat {
                 seen.flattened += 1;
                 check_flat(spoken, &flat)?;
                 check_left_out(bytes)?;

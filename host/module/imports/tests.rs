@@ -1,24 +1,16 @@
 //! What fits the host, and what is said of what does not.
 
-use super::{Offer, Rules, judge, judge_memory, judge_table};
+use super::{Rules, judge, judge_memory, judge_table};
 use crate::limits::TABLE_ELEMENTS_MAX;
 use crate::sniff;
 use crate::tests::{MODULE, escape, wasm};
-
-fn offer() -> Offer {
-    let all = [
-        ("http_handler", "write_body", "(i32, i32, i32)"),
-        ("wasi_snapshot_preview1", "random_get", "(i32, i32) -> i32"),
-    ];
-    all.map(|(module, name, ty)| ((module.into(), name.into()), ty.into())).into()
-}
 
 const RULES: Rules = Rules { memory_bytes_max: 1 << 20, escape };
 
 /// What is said of a text module.
 fn said(text: &str) -> String {
     let about = sniff::read(&wasm(text)).unwrap_or_else(|error| panic!("{error}"));
-    judge(&about, &offer(), &RULES).expect_err("it does not fit")
+    judge(&about, &RULES).expect_err("it does not fit")
 }
 
 const HANDLER: &str = r#"(memory (export "memory") 1)
@@ -27,7 +19,7 @@ const HANDLER: &str = r#"(memory (export "memory") 1)
 #[test]
 fn what_fits_fits() {
     let about = sniff::read(&wasm(MODULE)).expect("a module");
-    assert_eq!(judge(&about, &offer(), &RULES), Ok(()));
+    assert_eq!(judge(&about, &RULES), Ok(()));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
-use guesthouse_module::flatten::CANON;
+use guesthouse_module::interfaces::BUILTINS;
 use wasmtime::Linker;
 
 use super::abi::{Guest, parts};
@@ -17,6 +17,9 @@ use super::tasks::{
 };
 use crate::guest::component::state::State;
 use crate::guest::engine::fault::misuse;
+
+/// The module under which they are imported.
+pub const CANON: &str = BUILTINS.module;
 
 pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     add_tasks(linker)?;

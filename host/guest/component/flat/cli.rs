@@ -2,6 +2,7 @@
 
 use std::hash::BuildHasher as _;
 
+use guesthouse_module::interfaces::{DROP, wasi02};
 use wasmtime::Linker;
 use wasmtime_wasi::WasiView as _;
 use wasmtime_wasi::cli::WasiCliView as _;
@@ -17,25 +18,35 @@ use crate::guest::component::random::{CHEAP, SECURE, Source, bytes};
 use crate::guest::component::state::State;
 use crate::guest::engine::fault::misuse;
 
-const MONOTONIC: &str = "wasi:clocks/monotonic-clock";
-const WALL: &str = "wasi:clocks/wall-clock";
+const MONOTONIC: &str = wasi02::CLOCKS_MONOTONIC_CLOCK.module;
+const WALL: &str = wasi02::CLOCKS_WALL_CLOCK.module;
 
 /// One of the versions of WASI, where they differ in nothing but this.
 pub struct Version {
-    /// What the names of its interfaces end with.
-    pub mark: &'static str,
     /// What the names of functions begin with that give something which is there.
     pub get: &'static str,
-    /// The name of the clock that shows the time of day.
+    /// The modules of its interfaces.
+    pub monotonic: &'static str,
+    /// The clock that shows the time of day.
     pub time: &'static str,
+    pub random: &'static str,
+    pub insecure: &'static str,
+    pub insecure_seed: &'static str,
+    pub environment: &'static str,
+    pub exit: &'static str,
     /// The most random bytes that one call gives: a guest that wants more gets as many.
     pub random_bytes_max: u64,
 }
 
 const VERSION: Version = Version {
-    mark: "",
     get: "",
+    monotonic: MONOTONIC,
     time: WALL,
+    random: wasi02::RANDOM_RANDOM.module,
+    insecure: wasi02::RANDOM_INSECURE.module,
+    insecure_seed: wasi02::RANDOM_INSECURE_SEED.module,
+    environment: wasi02::CLI_ENVIRONMENT.module,
+    exit: wasi02::CLI_EXIT.module,
     // A guest gets as many as it wants, or is stopped.
     random_bytes_max: u64::MAX,
 };
@@ -57,15 +68,14 @@ pub fn add_alike(linker: &mut Linker<State>, version: &Version) -> Result<()> {
 }
 
 fn add_times(linker: &mut Linker<State>, version: &Version) -> Result<()> {
-    let Version { mark, get, time, .. } = version;
-    let monotonic = &format!("{MONOTONIC}{mark}");
+    let Version { get, monotonic, time, .. } = version;
     linker.func_wrap(monotonic, "now", |mut guest: Guest<'_>| {
         monotonic_clock::Host::now(&mut guest.data_mut().clocks())
     })?;
     linker.func_wrap(monotonic, &format!("{get}resolution"), |mut guest: Guest<'_>| {
         monotonic_clock::Host::resolution(&mut guest.data_mut().clocks())
     })?;
-    linker.func_wrap(&format!("{time}{mark}"), "now", |mut guest: Guest<'_>, ret: u32| {
+    linker.func_wrap(time, "now", |mut guest: Guest<'_>, ret: u32| {
         let now = wall_clock::Host::now(&mut guest.data_mut().clocks())?;
         give(&mut guest, ret, (now.seconds, now.nanoseconds))
     })?;
@@ -73,7 +83,7 @@ fn add_times(linker: &mut Linker<State>, version: &Version) -> Result<()> {
 }
 
 fn add_random(linker: &mut Linker<State>, version: &Version) -> Result<()> {
-    let interface = &format!("wasi:random/random{}", version.mark);
+    let interface = version.random;
     add_bytes(linker, interface, "get-random-bytes", (SECURE, version.random_bytes_max))?;
     linker.func_wrap(interface, "get-random-u64", |mut guest: Guest<'_>| {
         random::Host::get_random_u64(guest.data_mut().ctx().ctx.random())
@@ -101,14 +111,13 @@ fn add_bytes(
 }
 
 fn add_insecure_random(linker: &mut Linker<State>, version: &Version) -> Result<()> {
-    let Version { mark, get, random_bytes_max: len_max, .. } = *version;
-    let interface = &format!("wasi:random/insecure{mark}");
+    let Version { get, insecure: interface, random_bytes_max: len_max, .. } = *version;
     add_bytes(linker, interface, "get-insecure-random-bytes", (CHEAP, len_max))?;
     linker.func_wrap(interface, "get-insecure-random-u64", |mut guest: Guest<'_>| {
         insecure::Host::get_insecure_random_u64(guest.data_mut().ctx().ctx.random())
     })?;
     linker.func_wrap(
-        &format!("wasi:random/insecure-seed{mark}"),
+        version.insecure_seed,
         &format!("{get}insecure-seed"),
         |mut guest: Guest<'_>, ret: u32| {
             // Nearly every guest of Rust asks for it, and the rest of WASI's state costs 1 us. The
@@ -121,8 +130,7 @@ fn add_insecure_random(linker: &mut Linker<State>, version: &Version) -> Result<
 }
 
 fn add_environment(linker: &mut Linker<State>, version: &Version) -> Result<()> {
-    let Version { mark, get, .. } = version;
-    let interface = &format!("wasi:cli/environment{mark}");
+    let Version { get, environment: interface, .. } = version;
     linker.func_wrap(interface, "get-environment", |mut guest: Guest<'_>, ret: u32| {
         let all = environment::Host::get_environment(&mut guest.data_mut().cli())?;
         give_all(&mut guest, ret, List(all))
@@ -140,7 +148,7 @@ fn add_environment(linker: &mut Linker<State>, version: &Version) -> Result<()> 
 }
 
 fn add_exit(linker: &mut Linker<State>, version: &Version) -> Result<()> {
-    let interface = &format!("wasi:cli/exit{}", version.mark);
+    let interface = version.exit;
     linker.func_wrap(interface, "exit", |mut guest: Guest<'_>, status: u32| {
         let status = if flag(status)? { Err(()) } else { Ok(()) };
         exit::Host::exit(&mut guest.data_mut().cli(), status)
@@ -171,17 +179,17 @@ fn add_clocks(linker: &mut Linker<State>) -> Result<()> {
 }
 
 fn add_streams(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap("wasi:cli/stdin", "get-stdin", |mut guest: Guest<'_>| {
+    linker.func_wrap(wasi02::CLI_STDIN.module, "get-stdin", |mut guest: Guest<'_>| {
         let state = guest.data_mut();
         let stream = stdin::Host::get_stdin(&mut state.cli())?;
         state.give(stream)
     })?;
-    linker.func_wrap("wasi:cli/stdout", "get-stdout", |mut guest: Guest<'_>| {
+    linker.func_wrap(wasi02::CLI_STDOUT.module, "get-stdout", |mut guest: Guest<'_>| {
         let state = guest.data_mut();
         let stream = stdout::Host::get_stdout(&mut state.cli())?;
         state.give(stream)
     })?;
-    linker.func_wrap("wasi:cli/stderr", "get-stderr", |mut guest: Guest<'_>| {
+    linker.func_wrap(wasi02::CLI_STDERR.module, "get-stderr", |mut guest: Guest<'_>| {
         let state = guest.data_mut();
         let stream = stderr::Host::get_stderr(&mut state.cli())?;
         state.give(stream)
@@ -191,17 +199,22 @@ fn add_streams(linker: &mut Linker<State>) -> Result<()> {
 
 /// No stream of a guest is a terminal, so there never is a handle of one.
 fn add_terminals(linker: &mut Linker<State>) -> Result<()> {
-    for name in ["stdin", "stdout", "stderr"] {
-        linker.func_wrap(
-            &format!("wasi:cli/terminal-{name}"),
-            &format!("get-terminal-{name}"),
-            |mut guest: Guest<'_>, ret: u32| give(&mut guest, ret, None::<u32>),
-        )?;
+    for (interface, name) in [
+        (wasi02::CLI_TERMINAL_STDIN, "get-terminal-stdin"),
+        (wasi02::CLI_TERMINAL_STDOUT, "get-terminal-stdout"),
+        (wasi02::CLI_TERMINAL_STDERR, "get-terminal-stderr"),
+    ] {
+        linker.func_wrap(interface.module, name, |mut guest: Guest<'_>, ret: u32| {
+            give(&mut guest, ret, None::<u32>)
+        })?;
     }
-    for name in ["terminal-input", "terminal-output"] {
+    for (interface, name) in [
+        (wasi02::CLI_TERMINAL_INPUT, "terminal-input"),
+        (wasi02::CLI_TERMINAL_OUTPUT, "terminal-output"),
+    ] {
         linker.func_wrap(
-            &format!("wasi:cli/{name}"),
-            &format!("[resource-drop]{name}"),
+            interface.module,
+            &format!("{DROP}{name}"),
             |mut guest: Guest<'_>, this: u32| {
                 parts(&mut guest)?;
                 Err::<(), _>(misuse(format!("there is no handle {this}")))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use guesthouse_module::flatten::ASYNC;
+use guesthouse_module::interfaces::{ASYNC, wasi03};
 use wasmtime::Linker;
 use wasmtime_wasi::clocks::WasiClocksView as _;
 use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
@@ -14,27 +14,28 @@ use super::tasks::STARTED;
 use crate::guest::component::limits::RANDOM_BYTES_MAX;
 use crate::guest::component::state::State;
 
-const MONOTONIC: &str = "wasi:clocks/monotonic-clock@0.3";
+const MONOTONIC: &str = wasi03::CLOCKS_MONOTONIC_CLOCK.module;
 
 const VERSION: Version = Version {
-    mark: "@0.3",
     get: "get-",
-    time: "wasi:clocks/system-clock",
+    monotonic: MONOTONIC,
+    time: wasi03::CLOCKS_SYSTEM_CLOCK.module,
+    random: wasi03::RANDOM_RANDOM.module,
+    insecure: wasi03::RANDOM_INSECURE.module,
+    insecure_seed: wasi03::RANDOM_INSECURE_SEED.module,
+    environment: wasi03::CLI_ENVIRONMENT.module,
+    exit: wasi03::CLI_EXIT.module,
     // A guest that wants more may be given less.
     random_bytes_max: RANDOM_BYTES_MAX,
 };
 
 pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     add_alike(linker, &VERSION)?;
-    linker.func_wrap(
-        "wasi:clocks/system-clock@0.3",
-        "get-resolution",
-        |mut guest: Guest<'_>| {
-            let step = wall_clock::Host::resolution(&mut guest.data_mut().clocks())?;
-            let seconds = Duration::from_secs(step.seconds).as_nanos() as u64;
-            Ok(seconds + u64::from(step.nanoseconds))
-        },
-    )?;
+    linker.func_wrap(VERSION.time, "get-resolution", |mut guest: Guest<'_>| {
+        let step = wall_clock::Host::resolution(&mut guest.data_mut().clocks())?;
+        let seconds = Duration::from_secs(step.seconds).as_nanos() as u64;
+        Ok(seconds + u64::from(step.nanoseconds))
+    })?;
     linker.func_wrap(
         MONOTONIC,
         &format!("{ASYNC}wait-for"),

@@ -1,12 +1,14 @@
 //! wasi:config.
 
-use guesthouse_module::component::CONFIG;
+use guesthouse_module::interfaces::wasi02::CONFIG_STORE;
 use wasmtime::Linker;
 
 use super::abi::{Guest, give_all, parts};
 use super::lower::{At, Layout, List, Lower};
 use super::memory::{Result, string};
 use crate::guest::component::state::State;
+
+const STORE: &str = CONFIG_STORE.module;
 
 /// The interface's error, of which there is none: only the room that it would take.
 enum Failed {}
@@ -20,12 +22,12 @@ impl Lower for Failed {
 }
 
 pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(CONFIG.0, "get", |mut guest: Guest<'_>, key: u32, len: u32, ret: u32| {
+    linker.func_wrap(STORE, "get", |mut guest: Guest<'_>, key: u32, len: u32, ret: u32| {
         let (memory, state) = parts(&mut guest)?;
         let value = state.var(&string(memory, key, len)?);
         give_all(&mut guest, ret, Ok::<_, Failed>(value))
     })?;
-    linker.func_wrap(CONFIG.0, "get-all", |mut guest: Guest<'_>, ret: u32| {
+    linker.func_wrap(STORE, "get-all", |mut guest: Guest<'_>, ret: u32| {
         let all = List(guest.data().vars().to_vec());
         give_all(&mut guest, ret, Ok::<_, Failed>(all))
     })?;

@@ -1,7 +1,7 @@
 //! wasi:http/types of 0.3, as far as a handler of requests needs it: the request and the response.
 //! Their bodies are streams (`pipe.rs`).
 
-use guesthouse_module::flatten::CANON;
+use guesthouse_module::interfaces::http03::HTTP_TYPES;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
@@ -11,7 +11,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::{Method as ShownMethod, Schem
 use wasmtime_wasi_http::{Error, FieldMap};
 
 use super::abi::{Guest, give, give_all, parts};
-use super::builtins::{drop_reader, drop_taker};
+use super::builtins::{CANON, drop_reader, drop_taker};
 use super::ends::{Copying, Giver, Inlet, Promise, Reader, Stream, Taker, Value, Writer};
 use super::error::{FieldsError, Flattened};
 use super::fields::{self, put, take};
@@ -25,7 +25,7 @@ use crate::guest::component::body::{Arriving, Departing};
 use crate::guest::component::state::State;
 use crate::guest::engine::fault::misuse;
 
-pub const TYPES: &str = "wasi:http/types@0.3";
+pub const TYPES: &str = HTTP_TYPES.module;
 
 /// A request that the guest has been given.
 pub struct Request {

@@ -1,5 +1,6 @@
 //! wasi:io: errors, pollables and streams.
 
+use guesthouse_module::interfaces::wasi02::{IO_ERROR, IO_POLL, IO_STREAMS};
 use wasmtime::Linker;
 use wasmtime_wasi_io::bindings::wasi::io::error::{self, HostError as _};
 use wasmtime_wasi_io::bindings::wasi::io::poll::{self, Host as _, HostPollable as _};
@@ -30,9 +31,9 @@ impl Held for DynOutputStream {
     const KIND: u8 = 3;
 }
 
-const ERROR: &str = "wasi:io/error";
-const POLL: &str = "wasi:io/poll";
-const STREAMS: &str = "wasi:io/streams";
+const ERROR: &str = IO_ERROR.module;
+const POLL: &str = IO_POLL.module;
+const STREAMS: &str = IO_STREAMS.module;
 
 pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(ERROR, "[resource-drop]error", |mut guest: Guest<'_>, this: u32| {

@@ -1,5 +1,6 @@
 //! wasi:http as far as a guest needs it that makes requests itself.
 
+use guesthouse_module::interfaces::http02::HTTP_OUTGOING_HANDLER;
 use wasmtime::Linker;
 use wasmtime::component::Resource;
 use wasmtime_wasi_http::p2::bindings::http::outgoing_handler;
@@ -256,7 +257,7 @@ fn add_handle(linker: &mut Linker<State>) -> Result<()> {
         give_all(&mut guest, ret, code)
     })?;
     linker.func_wrap(
-        "wasi:http/outgoing-handler",
+        HTTP_OUTGOING_HANDLER.module,
         "handle",
         |mut guest: Guest<'_>, request: u32, some: u32, options: u32, ret: u32| {
             let state = guest.data_mut();

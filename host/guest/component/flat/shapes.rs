@@ -1,5 +1,7 @@
 //! Functions of wasi:http/types that differ only in what they are about.
 
+use guesthouse_module::interfaces::DROP;
+use guesthouse_module::interfaces::http02::HTTP_TYPES;
 use wasmtime::Linker;
 use wasmtime::component::Resource;
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView as _};
@@ -11,14 +13,14 @@ use super::memory::Result;
 use crate::guest::component::state::State;
 
 /// The interface of the resources of wasi:http 0.2.
-pub const TYPES: &str = "wasi:http/types";
+pub const TYPES: &str = HTTP_TYPES.module;
 
 /// What wasmtime has for a resource.
 type Of<T, V> = fn(&mut WasiHttpCtxView<'_>, Resource<T>) -> Result<V>;
 
 /// Drops a resource.
 pub fn add_drop<T: Held>(linker: &mut Linker<State>, name: &str, drop: Of<T, ()>) -> Result<()> {
-    let name = format!("[resource-drop]{name}");
+    let name = format!("{DROP}{name}");
     linker.func_wrap(TYPES, &name, move |mut guest: Guest<'_>, this: u32| {
         let state = guest.data_mut();
         let resource = state.canon.handles.take(this)?;

@@ -1,0 +1,130 @@
+//! WASI 0.2 but for requests, files and sockets: the interfaces, and their functions in the order
+//! of their WIT.
+
+use super::row::{Interface, Version, both, both_room};
+
+pub const ALL: &[Interface] = &[
+    CLI_ENVIRONMENT,
+    CLI_EXIT,
+    CLI_STDIN,
+    CLI_STDOUT,
+    CLI_STDERR,
+    CLI_TERMINAL_INPUT,
+    CLI_TERMINAL_OUTPUT,
+    CLI_TERMINAL_STDIN,
+    CLI_TERMINAL_STDOUT,
+    CLI_TERMINAL_STDERR,
+    CLOCKS_MONOTONIC_CLOCK,
+    CLOCKS_WALL_CLOCK,
+    IO_ERROR,
+    IO_POLL,
+    IO_STREAMS,
+    RANDOM_INSECURE_SEED,
+    RANDOM_INSECURE,
+    RANDOM_RANDOM,
+    CONFIG_STORE,
+];
+
+pub const CLI_ENVIRONMENT: Interface = Interface::of_02(
+    "wasi:cli/environment",
+    &[
+        both_room("get-environment").granted("--env"),
+        both_room("get-arguments"),
+        both_room("initial-cwd"),
+    ],
+);
+
+pub const CLI_EXIT: Interface =
+    Interface::of_02("wasi:cli/exit", &[both("exit"), both("exit-with-code")]);
+
+pub const CLI_STDIN: Interface = Interface::of_02("wasi:cli/stdin", &[both("get-stdin")]);
+
+pub const CLI_STDOUT: Interface = Interface::of_02("wasi:cli/stdout", &[both("get-stdout")]);
+
+pub const CLI_STDERR: Interface = Interface::of_02("wasi:cli/stderr", &[both("get-stderr")]);
+
+pub const CLI_TERMINAL_INPUT: Interface =
+    Interface::of_02("wasi:cli/terminal-input", &[both("[resource-drop]terminal-input")]);
+
+pub const CLI_TERMINAL_OUTPUT: Interface =
+    Interface::of_02("wasi:cli/terminal-output", &[both("[resource-drop]terminal-output")]);
+
+pub const CLI_TERMINAL_STDIN: Interface =
+    Interface::of_02("wasi:cli/terminal-stdin", &[both("get-terminal-stdin")]);
+
+pub const CLI_TERMINAL_STDOUT: Interface =
+    Interface::of_02("wasi:cli/terminal-stdout", &[both("get-terminal-stdout")]);
+
+pub const CLI_TERMINAL_STDERR: Interface =
+    Interface::of_02("wasi:cli/terminal-stderr", &[both("get-terminal-stderr")]);
+
+pub const CLOCKS_MONOTONIC_CLOCK: Interface = Interface::of_02(
+    "wasi:clocks/monotonic-clock",
+    &[both("now"), both("resolution"), both("subscribe-instant"), both("subscribe-duration")],
+);
+
+pub const CLOCKS_WALL_CLOCK: Interface =
+    Interface::of_02("wasi:clocks/wall-clock", &[both("now"), both("resolution")]);
+
+pub const IO_ERROR: Interface = Interface::of_02(
+    "wasi:io/error",
+    &[both("[resource-drop]error"), both_room("[method]error.to-debug-string")],
+);
+
+pub const IO_POLL: Interface = Interface::of_02(
+    "wasi:io/poll",
+    &[
+        both("[resource-drop]pollable"),
+        both("[method]pollable.ready"),
+        both("[method]pollable.block"),
+        both_room("poll"),
+    ],
+);
+
+pub const IO_STREAMS: Interface = Interface::of_02(
+    "wasi:io/streams",
+    &[
+        both("[resource-drop]input-stream"),
+        both_room("[method]input-stream.read"),
+        both_room("[method]input-stream.blocking-read"),
+        both("[method]input-stream.skip"),
+        both("[method]input-stream.blocking-skip"),
+        both("[method]input-stream.subscribe"),
+        both("[resource-drop]output-stream"),
+        both("[method]output-stream.check-write"),
+        both("[method]output-stream.write"),
+        both("[method]output-stream.blocking-write-and-flush"),
+        both("[method]output-stream.flush"),
+        both("[method]output-stream.blocking-flush"),
+        both("[method]output-stream.subscribe"),
+        both("[method]output-stream.write-zeroes"),
+        both("[method]output-stream.blocking-write-zeroes-and-flush"),
+        both("[method]output-stream.splice"),
+        both("[method]output-stream.blocking-splice"),
+    ],
+);
+
+pub const RANDOM_INSECURE_SEED: Interface =
+    Interface::of_02("wasi:random/insecure-seed", &[both("insecure-seed")]);
+
+pub const RANDOM_INSECURE: Interface = Interface::of_02(
+    "wasi:random/insecure",
+    &[both_room("get-insecure-random-bytes"), both("get-insecure-random-u64")],
+);
+
+pub const RANDOM_RANDOM: Interface = Interface::of_02(
+    "wasi:random/random",
+    &[both_room("get-random-bytes"), both("get-random-u64")],
+);
+
+/// What the flags give a guest to read. No version of it is released, and drafts do not stand for
+/// one another.
+pub const CONFIG_STORE: Interface = Interface {
+    name: "wasi:config/store",
+    module: "wasi:config/store",
+    version: Version::Draft("0.2.0-rc.1"),
+    functions: &[
+        both_room("get").granted("--config-var"),
+        both_room("get-all").granted("--config-var"),
+    ],
+};

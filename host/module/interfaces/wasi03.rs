@@ -1,0 +1,107 @@
+//! WASI 0.3 but for requests, files and sockets: the interfaces, and their functions in the order
+//! of their WIT.
+
+use super::row::{Interface, both, both_async, both_room, whole};
+
+pub const ALL: &[Interface] = &[
+    CLI_ENVIRONMENT,
+    CLI_EXIT,
+    CLI_TYPES,
+    CLI_STDIN,
+    CLI_STDOUT,
+    CLI_STDERR,
+    CLI_TERMINAL_INPUT,
+    CLI_TERMINAL_OUTPUT,
+    CLI_TERMINAL_STDIN,
+    CLI_TERMINAL_STDOUT,
+    CLI_TERMINAL_STDERR,
+    CLOCKS_MONOTONIC_CLOCK,
+    CLOCKS_SYSTEM_CLOCK,
+    RANDOM_INSECURE_SEED,
+    RANDOM_INSECURE,
+    RANDOM_RANDOM,
+];
+
+pub const CLI_ENVIRONMENT: Interface = Interface::of_03(
+    "wasi:cli/environment",
+    "wasi:cli/environment@0.3",
+    &[
+        both_room("get-environment").granted("--env"),
+        both_room("get-arguments"),
+        both_room("get-initial-cwd"),
+    ],
+);
+
+pub const CLI_EXIT: Interface =
+    Interface::of_03("wasi:cli/exit", "wasi:cli/exit@0.3", &[both("exit"), both("exit-with-code")]);
+
+pub const CLI_TYPES: Interface = Interface::of_03("wasi:cli/types", "wasi:cli/types@0.3", &[]);
+
+pub const CLI_STDIN: Interface =
+    Interface::of_03("wasi:cli/stdin", "wasi:cli/stdin@0.3", &[whole("read-via-stream")]);
+
+pub const CLI_STDOUT: Interface =
+    Interface::of_03("wasi:cli/stdout", "wasi:cli/stdout@0.3", &[whole("write-via-stream")]);
+
+pub const CLI_STDERR: Interface =
+    Interface::of_03("wasi:cli/stderr", "wasi:cli/stderr@0.3", &[whole("write-via-stream")]);
+
+pub const CLI_TERMINAL_INPUT: Interface = Interface::of_03(
+    "wasi:cli/terminal-input",
+    "wasi:cli/terminal-input@0.3",
+    &[whole("[resource-drop]terminal-input")],
+);
+
+pub const CLI_TERMINAL_OUTPUT: Interface = Interface::of_03(
+    "wasi:cli/terminal-output",
+    "wasi:cli/terminal-output@0.3",
+    &[whole("[resource-drop]terminal-output")],
+);
+
+pub const CLI_TERMINAL_STDIN: Interface = Interface::of_03(
+    "wasi:cli/terminal-stdin",
+    "wasi:cli/terminal-stdin@0.3",
+    &[whole("get-terminal-stdin")],
+);
+
+pub const CLI_TERMINAL_STDOUT: Interface = Interface::of_03(
+    "wasi:cli/terminal-stdout",
+    "wasi:cli/terminal-stdout@0.3",
+    &[whole("get-terminal-stdout")],
+);
+
+pub const CLI_TERMINAL_STDERR: Interface = Interface::of_03(
+    "wasi:cli/terminal-stderr",
+    "wasi:cli/terminal-stderr@0.3",
+    &[whole("get-terminal-stderr")],
+);
+
+pub const CLOCKS_MONOTONIC_CLOCK: Interface = Interface::of_03(
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/monotonic-clock@0.3",
+    &[both("now"), both("get-resolution"), both_async("wait-until"), both_async("wait-for")],
+);
+
+pub const CLOCKS_SYSTEM_CLOCK: Interface = Interface::of_03(
+    "wasi:clocks/system-clock",
+    "wasi:clocks/system-clock@0.3",
+    &[both("now"), both("get-resolution")],
+);
+
+pub const RANDOM_INSECURE_SEED: Interface = Interface::of_03(
+    "wasi:random/insecure-seed",
+    "wasi:random/insecure-seed@0.3",
+    &[both("get-insecure-seed")],
+);
+
+pub const RANDOM_INSECURE: Interface = Interface::of_03(
+    "wasi:random/insecure",
+    "wasi:random/insecure@0.3",
+    &[both_room("get-insecure-random-bytes"), both("get-insecure-random-u64")],
+);
+
+pub const RANDOM_RANDOM: Interface = Interface::of_03(
+    "wasi:random/random",
+    "wasi:random/random@0.3",
+    &[both_room("get-random-bytes"), both("get-random-u64")],
+);

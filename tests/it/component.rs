@@ -30,6 +30,8 @@ mod framing;
 mod heads;
 #[path = "component/leaving.rs"]
 mod leaving;
+#[path = "component/raw_connection.rs"]
+pub mod raw_connection;
 #[path = "component/settings.rs"]
 mod settings;
 #[path = "component/streams.rs"]
@@ -38,8 +40,6 @@ mod streams;
 mod types;
 #[path = "component/uploads.rs"]
 mod uploads;
-#[path = "component/wire.rs"]
-pub mod wire;
 #[path = "component/world.rs"]
 mod world;
 

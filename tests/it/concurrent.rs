@@ -9,7 +9,7 @@ use std::thread::{Scope, ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
 
 use crate::client::{Response, message};
-use crate::component_03::wire::{LAST, Wire, chunks, unchunked};
+use crate::component_03::raw_connection::{LAST, RawConnection, chunks, unchunked};
 use crate::component_03::{Came, PATIENCE, assert_as_new, get_or_cut, text};
 use crate::host::{Host, until};
 
@@ -110,7 +110,8 @@ fn a_trap_ends_all_calls_of_its_instance() {
     for _ in 0..3 {
         scope(|scope| {
             let others: Vec<_> = (0..8).map(|_| ask(scope, &host, "/probe/sleep?60000")).collect();
-            let mut events = Wire::open(&host, message("GET", "/probe/sse?100000", &[], b""));
+            let mut events =
+                RawConnection::open(&host, message("GET", "/probe/sse?100000", &[], b""));
             events.wait_for("data: 0\n\n");
             wait_inside(&host, 9);
             host.get("/probe/trap-before").assert_problem(500);
@@ -151,7 +152,7 @@ fn an_instance_with_an_overdue_call_takes_no_more() {
         let silent = ask(scope, &host, "/probe/silent");
         // Its head is there in time, and it takes two seconds.
         let close = ["connection: close"];
-        let events = Wire::open(&host, message("GET", "/probe/sse?40", &close, b""));
+        let events = RawConnection::open(&host, message("GET", "/probe/sse?40", &close, b""));
         wait_inside(&host, 2);
         assert_eq!(count(&host), 2);
         silent.join().expect("an answer").assert_problem(504);
@@ -275,8 +276,11 @@ fn a_client_that_leaves_takes_nobody_along() {
         ("POST", "/probe/upload", &["content-length: 9"], b"part"),
     ] {
         let before = count(&host);
-        let stays = Wire::open(&host, message("GET", "/probe/sse?10", &["connection: close"], b""));
-        let leaves = Wire::open(&host, message(method, path, headers, body));
+        let stays = RawConnection::open(
+            &host,
+            message("GET", "/probe/sse?10", &["connection: close"], b""),
+        );
+        let leaves = RawConnection::open(&host, message(method, path, headers, body));
         wait_inside(&host, 2);
         drop(leaves);
         let (body, is_whole) = unchunked(&stays.rest());
@@ -337,14 +341,14 @@ fn a_body_may_be_handed_on() {
         }
         let chunked = "transfer-encoding: chunked";
         let close = ["connection: close", chunked];
-        let mut wire = Wire::open(&host, message("POST", "/probe/pass", &close, b""));
+        let mut raw = RawConnection::open(&host, message("POST", "/probe/pass", &close, b""));
         for number in 0..20 {
             let piece = format!("piece {number};");
-            wire.send(chunks(piece.as_bytes(), piece.len()));
-            wire.wait_for(&piece);
+            raw.send(chunks(piece.as_bytes(), piece.len()));
+            raw.wait_for(&piece);
         }
-        wire.send(LAST);
-        let (_, is_whole) = unchunked(&wire.rest());
+        raw.send(LAST);
+        let (_, is_whole) = unchunked(&raw.rest());
         assert!(is_whole, "it has no end");
         assert_as_new(&host);
     }
@@ -363,7 +367,8 @@ fn a_body_that_is_handed_on_is_not_whole_if_it_is_not() {
         for broken in ["4\r\nbody\r\nzz\r\n", "4\r\nbody\r\n"] {
             let chunked = ["transfer-encoding: chunked"];
             let request = message("POST", "/probe/pass", &chunked, broken.as_bytes());
-            let came = String::from_utf8_lossy(&Wire::open(&host, request).rest()).into_owned();
+            let came =
+                String::from_utf8_lossy(&RawConnection::open(&host, request).rest()).into_owned();
             let is_refused = came.starts_with("HTTP/1.1 400 ") || came.starts_with("HTTP/1.1 408 ");
             assert!(is_refused || !came.ends_with(LAST), "{came}");
         }
@@ -379,10 +384,11 @@ fn the_end_of_a_body_is_that_of_its_own_request() {
     let too_long = [chunks(&[b'x'; 2000], 2000), LAST.as_bytes().to_vec()].concat();
     for (rest, is_good) in [(&b"0\r\nx-t: yes\r\n\r\n"[..], true), (&too_long, false)] {
         let body = [chunks(b"body", 4), LAST.as_bytes().to_vec()].concat();
-        let mut first = Wire::open(&host, message("POST", "/probe/let-go?300", &chunked, &body));
+        let mut first =
+            RawConnection::open(&host, message("POST", "/probe/let-go?300", &chunked, &body));
         first.wait_for("read, true");
         let begun = message("POST", "/probe/upload-trailers", &chunked, &chunks(b"body", 4));
-        let mut second = Wire::open(&host, begun);
+        let mut second = RawConnection::open(&host, begun);
         wait_inside(&host, 2);
         first.wait_for("let go");
         second.send(rest);

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::client::{Response, message};
-use crate::component::wire::unchunked;
+use crate::component::raw_connection::unchunked;
 use crate::host::{HELLO, Host};
 
 /// What is asked of a guest and of its twin. `path` goes behind `/<guest>` and `/native/<guest>`.
@@ -274,15 +274,15 @@ fn streams_go_through_guest_and_twin() {
     let host = Host::demo().start_settled();
     let body: Vec<u8> = (0..20 << 20).map(|at: usize| (at % 253) as u8).collect();
     for prefix in ["", "/native"] {
-        let mut wire = TcpStream::connect(host.addr()).expect("a connection");
-        wire.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
-        let mut sender = wire.try_clone().expect("a socket");
+        let mut raw = TcpStream::connect(host.addr()).expect("a connection");
+        raw.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        let mut sender = raw.try_clone().expect("a socket");
         let path = format!("{prefix}/stream/upper");
         let came = std::thread::scope(|scope| {
             let request = message("POST", &path, &["connection: close"], &body);
             scope.spawn(move || sender.write_all(&request).expect("the host takes it"));
             let mut came = Vec::new();
-            wire.read_to_end(&mut came).map(|_| came).expect("the whole answer")
+            raw.read_to_end(&mut came).map(|_| came).expect("the whole answer")
         });
         let (came, is_whole) = unchunked(&came);
         assert!(is_whole && came == body.to_ascii_uppercase(), "{path}: {} bytes", came.len());

@@ -4,7 +4,7 @@
 //! In 0.3 a body is a stream, and who writes to it waits for who reads: the guest has to return its
 //! response first, on every host.
 
-use super::wire::Wire;
+use super::raw_connection::RawConnection;
 use super::{PATIENCE, assert_as_new, is_03, start, text};
 use crate::client::message;
 
@@ -47,11 +47,11 @@ fn what_is_written_before_is_bounded_and_charged() {
     let most = [("write-first?5000", 5000 * KIB + 5 * MIB), ("write-bytes-first?1000000", 8 * MIB)];
     for (behaviour, most) in most {
         let path = format!("/probe/{behaviour}");
-        let wire = Wire::open(&host, message("GET", &path, &[], b""));
+        let raw = RawConnection::open(&host, message("GET", &path, &[], b""));
         let is_full = |status: &crate::host::Status| status.memory_used > before + 3 * MIB;
         let full = host.status_when("full", PATIENCE, is_full);
         assert!(full.memory_used < before + most, "{behaviour}: {before}, then {full:?}");
-        drop(wire);
+        drop(raw);
         host.status_when("its memory back", PATIENCE, is_back);
         assert_as_new(&host);
     }

@@ -1,7 +1,7 @@
 //! A response's body against what its head says: lengths, bodies that there are not, and bodies
 //! that do not come to an end.
 
-use super::wire::{LAST, Wire};
+use super::raw_connection::{LAST, RawConnection};
 use super::{Came, PATIENCE, assert_as_new, get_or_cut, is_03, start};
 use crate::client::message;
 use crate::host::{Host, until};
@@ -102,12 +102,12 @@ fn what_is_not_whole_is_never_taken_for_whole() {
 /// Asserts that a piece of the response arrives, and then no more than the end of the connection.
 #[track_caller]
 fn assert_cut_off(host: &Host, path: &str) {
-    let mut wire = Wire::open(host, message("POST", path, &["content-length: 4"], b""));
-    let came = wire.wait_for("first");
+    let mut raw = RawConnection::open(host, message("POST", path, &["content-length: 4"], b""));
+    let came = raw.wait_for("first");
     assert!(came.starts_with("HTTP/1.1 200 "), "{path}: {came}");
     // The guest has waited for this since it wrote the piece.
-    wire.send("body");
-    let came = String::from_utf8_lossy(&wire.rest()).into_owned();
+    raw.send("body");
+    let came = String::from_utf8_lossy(&raw.rest()).into_owned();
     assert!(!came.ends_with(LAST), "{path}: {came}");
     assert!(came.trim_end().ends_with("first"), "{path}: {came}");
 }

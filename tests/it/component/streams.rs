@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use super::wire::{Wire, unchunked};
+use super::raw_connection::{RawConnection, unchunked};
 use super::{PATIENCE, assert_as_new, start, text};
 use crate::client::message;
 use crate::host::Host;
@@ -14,13 +14,13 @@ const CLOSE: [&str; 1] = ["connection: close"];
 fn events_are_sent_as_they_are_made() {
     let host = start(&[]);
     // A hundred take five seconds.
-    let mut wire = Wire::open(&host, message("GET", "/probe/sse?100", &[], b""));
-    let came = wire.wait_for("data: 0\n\n");
+    let mut raw = RawConnection::open(&host, message("GET", "/probe/sse?100", &[], b""));
+    let came = raw.wait_for("data: 0\n\n");
     assert!(came.contains("content-type: text/event-stream"), "{came}");
     assert!(!came.contains("data: 99"), "{came}");
-    drop(wire);
-    let wire = Wire::open(&host, message("GET", "/probe/sse?5", &CLOSE, b""));
-    let (body, is_whole) = unchunked(&wire.rest());
+    drop(raw);
+    let raw = RawConnection::open(&host, message("GET", "/probe/sse?5", &CLOSE, b""));
+    let (body, is_whole) = unchunked(&raw.rest());
     let events: String = (0..5).map(|number| format!("data: {number}\n\n")).collect();
     assert_eq!((String::from_utf8_lossy(&body).into_owned(), is_whole), (events, true));
     assert_as_new(&host);
@@ -29,11 +29,11 @@ fn events_are_sent_as_they_are_made() {
 #[test]
 fn a_client_that_does_not_read_is_cut_off() {
     let host = start(&["--stall-timeout", "1s", "--deadline", "60s"]);
-    let wire = Wire::open(&host, message("GET", "/probe/write-forever", &[], b""));
+    let raw = RawConnection::open(&host, message("GET", "/probe/write-forever", &[], b""));
     host.status_when("writing", PATIENCE, |status| status.instances_out == 1);
     host.status_when("cut off", PATIENCE, |status| status.connections == 0);
     host.at_rest();
-    let (_, is_whole) = unchunked(&wire.rest());
+    let (_, is_whole) = unchunked(&raw.rest());
     assert!(!is_whole, "it has an end");
     assert_as_new(&host);
 }
@@ -43,11 +43,11 @@ const MIB: u64 = 1 << 20;
 /// Sends so many MiB to a guest that gives them back, and gives how many bytes came.
 fn give_back(host: &Host, mib: u64) -> u64 {
     let length = format!("content-length: {}", mib * MIB);
-    let mut wire = TcpStream::connect(host.addr()).expect("a connection");
-    wire.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let mut raw = TcpStream::connect(host.addr()).expect("a connection");
+    raw.set_read_timeout(Some(PATIENCE)).expect("a socket");
     let head = message("POST", "/probe/echo", &[&length, CLOSE[0]], b"");
-    wire.write_all(&head).expect("the host takes it");
-    let mut sender = wire.try_clone().expect("a socket");
+    raw.write_all(&head).expect("the host takes it");
+    let mut sender = raw.try_clone().expect("a socket");
     std::thread::scope(|scope| {
         scope.spawn(move || {
             let piece = vec![b'x'; MIB as usize];
@@ -55,7 +55,7 @@ fn give_back(host: &Host, mib: u64) -> u64 {
         });
         let (mut came, mut room) = (0, vec![0; MIB as usize]);
         loop {
-            match wire.read(&mut room).expect("more of it") {
+            match raw.read(&mut room).expect("more of it") {
                 0 => return came,
                 count => came += count as u64,
             }
@@ -96,12 +96,12 @@ fn empty_writes_hold_up_nobody() {
     // What lasts that long is not to wait for other programs of this machine.
     let host = start(&["--workers", "1", "--cpu-max", "500ms", "--slow-priority", "0"]);
     assert_eq!(text(&host, "/probe/empty-writes?1000"), "end");
-    let wire = Wire::open(&host, message("GET", "/probe/empty-writes", &CLOSE, b""));
+    let raw = RawConnection::open(&host, message("GET", "/probe/empty-writes", &CLOSE, b""));
     for _ in 0..20 {
         host.assert_serves("/probe/exact");
     }
     // A million are more than there is time for, unless the machine is very fast.
-    let (body, is_whole) = unchunked(&wire.rest());
+    let (body, is_whole) = unchunked(&raw.rest());
     let body = String::from_utf8_lossy(&body);
     assert_eq!(is_whole, body == "end", "{body:?} is taken for whole");
     assert_as_new(&host);

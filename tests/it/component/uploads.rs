@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::thread::sleep;
 use std::time::Duration;
 
-use super::wire::{LAST, Wire, chunks, unchunked};
+use super::raw_connection::{LAST, RawConnection, chunks, unchunked};
 use super::{assert_as_new, start};
 use crate::client::{Response, message};
 use crate::uploads::{STALL, assert_none_lost, slowly};
@@ -125,11 +125,11 @@ fn a_body_goes_back_as_it_comes() {
     let host = start(&[]);
     let body = body(BYTES);
     let close = ["connection: close", CHUNKED];
-    let wire = Wire::open(&host, message("POST", "/probe/echo", &close, b""));
-    let mut sender = wire.sender();
+    let raw = RawConnection::open(&host, message("POST", "/probe/echo", &close, b""));
+    let mut sender = raw.sender();
     let came = std::thread::scope(|scope| {
         let sent = scope.spawn(|| sender.write_all(&chunked(&body)));
-        let came = wire.rest();
+        let came = raw.rest();
         sent.join().expect("no panic").expect("the host takes it");
         came
     });
@@ -143,16 +143,16 @@ fn a_body_goes_back_as_it_comes() {
 #[test]
 fn a_body_may_go_on_behind_the_head_of_its_response() {
     let host = start(&["--head-timeout", "300ms"]);
-    let mut wire = Wire::open(&host, message("POST", "/probe/echo", &[CHUNKED], b""));
+    let mut raw = RawConnection::open(&host, message("POST", "/probe/echo", &[CHUNKED], b""));
     for number in 0..30 {
         let piece = format!("piece {number};");
-        wire.send(chunks(piece.as_bytes(), piece.len()));
-        wire.wait_for(&piece);
+        raw.send(chunks(piece.as_bytes(), piece.len()));
+        raw.wait_for(&piece);
         sleep(Duration::from_millis(100));
     }
-    wire.send(LAST);
-    wire.wait_for("\r\n0\r\n\r\n");
-    drop(wire);
+    raw.send(LAST);
+    raw.wait_for("\r\n0\r\n\r\n");
+    drop(raw);
     assert_as_new(&host);
 }
 
@@ -160,10 +160,10 @@ fn a_body_may_go_on_behind_the_head_of_its_response() {
 #[test]
 fn a_body_that_stalls_behind_the_head_of_its_response_is_given_up() {
     let host = start(&["--stall-timeout", "300ms"]);
-    let mut wire = Wire::open(&host, message("POST", "/probe/echo", &[CHUNKED], b""));
-    wire.send(chunks(b"piece", 5));
-    wire.wait_for("piece");
-    let (body, is_whole) = unchunked(&wire.rest());
+    let mut raw = RawConnection::open(&host, message("POST", "/probe/echo", &[CHUNKED], b""));
+    raw.send(chunks(b"piece", 5));
+    raw.wait_for("piece");
+    let (body, is_whole) = unchunked(&raw.rest());
     assert_eq!((body.as_slice(), is_whole), (&b"piece"[..], false));
     assert_as_new(&host);
 }
@@ -172,16 +172,16 @@ fn a_body_that_stalls_behind_the_head_of_its_response_is_given_up() {
 #[test]
 fn each_piece_goes_back_before_the_next_one_comes() {
     let host = start(&[]);
-    let mut wire = Wire::open(&host, message("POST", "/probe/echo", &[CHUNKED], b""));
+    let mut raw = RawConnection::open(&host, message("POST", "/probe/echo", &[CHUNKED], b""));
     for number in 0..20 {
         let piece = format!("piece {number};");
-        wire.send(chunks(piece.as_bytes(), piece.len()));
-        let came = wire.wait_for(&piece);
+        raw.send(chunks(piece.as_bytes(), piece.len()));
+        let came = raw.wait_for(&piece);
         assert!(!came.ends_with(LAST), "{came}");
     }
-    wire.send(LAST);
-    wire.wait_for("\r\n0\r\n\r\n");
-    drop(wire);
+    raw.send(LAST);
+    raw.wait_for("\r\n0\r\n\r\n");
+    drop(raw);
     assert_as_new(&host);
 }
 
@@ -211,10 +211,10 @@ fn continue_is_sent_ahead_of_a_head_that_comes_first() {
     let host = start(&["--stall-timeout", "2s"]);
     for _ in 0..5 {
         let headers = ["expect: 100-continue", "content-length: 4", "connection: close"];
-        let mut wire = Wire::open(&host, message("POST", "/probe/echo", &headers, b""));
-        wire.wait_for("HTTP/1.1 100 Continue\r\n\r\n");
-        wire.send("body");
-        let came = String::from_utf8_lossy(&wire.rest()).into_owned();
+        let mut raw = RawConnection::open(&host, message("POST", "/probe/echo", &headers, b""));
+        raw.wait_for("HTTP/1.1 100 Continue\r\n\r\n");
+        raw.send("body");
+        let came = String::from_utf8_lossy(&raw.rest()).into_owned();
         assert_eq!(came.matches("100 Continue").count(), 1, "{came}");
         let (body, is_whole) =
             unchunked(came.split_once("\r\n\r\n").expect("two heads").1.as_bytes());

@@ -13,7 +13,7 @@ use socket2::SockRef;
 use super::before;
 use super::upstream::{Upstream, abrupt, plain, reset};
 use crate::abi::probe::Probe;
-use crate::component::wire::Wire;
+use crate::component::raw_connection::RawConnection;
 use crate::host::{HELLO, Host, Line};
 use crate::hostile::PATIENCE;
 
@@ -221,8 +221,8 @@ fn a_response_that_breaks_off_is_broken_for_the_client() {
         let upstream = Upstream::saying_once(bytes.clone());
         let host = before(&upstream).start();
         for _ in 0..10 {
-            let wire = Wire::open(&host, "GET / HTTP/1.1\r\nhost: guest.test\r\n\r\n");
-            let came = String::from_utf8_lossy(&wire.rest()).into_owned();
+            let raw = RawConnection::open(&host, "GET / HTTP/1.1\r\nhost: guest.test\r\n\r\n");
+            let came = String::from_utf8_lossy(&raw.rest()).into_owned();
             assert!(came.starts_with("HTTP/1.1 200 "), "{bytes:?}: {came:?}");
             assert!(came.ends_with(&format!("\r\n\r\n{body}")), "{bytes:?}: {came:?}");
         }

@@ -11,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{allowing, assert_code, fetch, fetch_with, good};
 use crate::client::message;
-use crate::component::wire::{LAST, Wire, chunks};
+use crate::component::raw_connection::{LAST, RawConnection, chunks};
 use crate::component::{PATIENCE, assert_as_new};
 use crate::host::until;
 use crate::middleware::upstream::{Upstream, plain};
@@ -275,16 +275,16 @@ fn bodies_go_both_ways_as_they_come() {
     let host = allowing(&LOCAL, &[]);
     let url = format!("x-url: http://{address}/");
     let fields = [url.as_str(), "x-method: POST", "transfer-encoding: chunked"];
-    let mut wire = Wire::open(&host, message("POST", "/probe/relay", &fields, b""));
+    let mut raw = RawConnection::open(&host, message("POST", "/probe/relay", &fields, b""));
     for number in 0..20 {
         let piece = format!("piece {number};");
-        wire.send(chunks(piece.as_bytes(), piece.len()));
-        let came = wire.wait_for(&piece);
+        raw.send(chunks(piece.as_bytes(), piece.len()));
+        let came = raw.wait_for(&piece);
         assert!(!came.ends_with(LAST), "{came}");
     }
-    wire.send(LAST);
-    wire.wait_for("\r\n0\r\n\r\n");
-    drop(wire);
+    raw.send(LAST);
+    raw.wait_for("\r\n0\r\n\r\n");
+    drop(raw);
     assert_as_new(&host);
     drop(host);
     let came = whole.recv_timeout(PATIENCE).expect("the connection ends with the host");
@@ -317,8 +317,8 @@ fn a_client_that_goes_takes_its_requests_along() {
     let server = mute(b"");
     let host = allowing(&LOCAL, &["--deadline", "60s"]);
     let url = format!("x-url: {}", server.url("/"));
-    let mut wire = Wire::open(&host, message("GET", "/probe/fetch-hold", &[&url], b""));
-    wire.wait_for("begun");
+    let mut raw = RawConnection::open(&host, message("GET", "/probe/fetch-hold", &[&url], b""));
+    raw.wait_for("begun");
     let until = |count: (usize, usize)| {
         let deadline = Instant::now() + PATIENCE;
         while server.connections() != count {
@@ -327,7 +327,7 @@ fn a_client_that_goes_takes_its_requests_along() {
         }
     };
     until((1, 0));
-    drop(wire);
+    drop(raw);
     until((1, 1));
     assert_as_new(&host);
     // So does one whose guest has not said anything yet, and is stopped at its deadline.

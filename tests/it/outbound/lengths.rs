@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::flow::raw;
 use super::{allowing, assert_code, fetch, fetch_with, good, is_03};
-use crate::component::wire::LAST;
+use crate::component::raw_connection::LAST;
 use crate::component::{PATIENCE, assert_as_new};
 use crate::host::until;
 use crate::hostile::ISOLATIONS;

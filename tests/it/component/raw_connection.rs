@@ -7,22 +7,22 @@ use super::PATIENCE;
 use crate::host::Host;
 
 /// A connection, and all that has come by it.
-pub struct Wire {
+pub struct RawConnection {
     stream: TcpStream,
     came: Vec<u8>,
 }
 
-impl Wire {
+impl RawConnection {
     /// Connects and sends this.
     #[track_caller]
-    pub fn open(host: &Host, bytes: impl AsRef<[u8]>) -> Wire {
+    pub fn open(host: &Host, bytes: impl AsRef<[u8]>) -> RawConnection {
         let stream = TcpStream::connect(host.addr()).expect("a connection");
         stream.set_nodelay(true).expect("a socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         stream.set_write_timeout(Some(PATIENCE)).expect("a socket");
-        let mut wire = Wire { stream, came: Vec::new() };
-        wire.send(bytes);
-        wire
+        let mut raw = RawConnection { stream, came: Vec::new() };
+        raw.send(bytes);
+        raw
     }
 
     #[track_caller]

@@ -122,7 +122,8 @@ fn report(routes: &[Route<Target>], config: &Config) {
             Target::Landing => "page".into(),
         };
         let source = escape(route.source.as_bytes(), 512);
-        tracing::info!("{:<28} {isolation:<7} {source}", route.pattern.to_string());
+        let pattern = escape(route.pattern.to_string().as_bytes(), 512);
+        tracing::info!("{pattern:<28} {isolation:<7} {source}");
     }
     if let Some(more) = routes.len().checked_sub(ROUTES_SHOWN_MAX).filter(|more| *more > 0) {
         tracing::info!("and {more} more; `guesthouse routes` prints them all");

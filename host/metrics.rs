@@ -14,7 +14,7 @@ use crate::status::{Kind, Metric, Status, Value};
 pub use counter::Counter;
 use duration::{Durations, no_durations};
 use handlers::Handlers;
-pub use handlers::OfHandler;
+pub use handlers::{Begun, OfHandler};
 
 /// Declares the counters of a worker: what each is, what comes of those of all workers, and the
 /// order in which they are shown.
@@ -198,7 +198,7 @@ pub struct Metrics {
 impl Metrics {
     pub fn new(workers: usize, reject_names: &'static [&'static str]) -> Self {
         let counters = (0..workers).map(|_| Counters::new(reject_names.len())).collect();
-        Metrics { counters, handlers: Arc::new(Handlers::new(workers)), reject_names }
+        Metrics { counters, handlers: Arc::default(), reject_names }
     }
 
     /// The counters of worker `index`.
@@ -211,13 +211,9 @@ impl Metrics {
         OfWorker { metrics: self.clone(), index }
     }
 
-    /// Takes down what a worker has of its handlers, in the place of what it said before.
-    pub fn publish<'a>(
-        &self,
-        worker: usize,
-        handlers: impl Iterator<Item = (&'a str, &'a OfHandler)>,
-    ) {
-        self.handlers.publish(worker, handlers);
+    /// Says that a worker has begun to count a handler's requests.
+    pub fn begin(&self, begun: Begun) {
+        self.handlers.begin(begun);
     }
 
     /// The counters of every worker.

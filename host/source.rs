@@ -88,7 +88,8 @@ pub enum Present {
 /// What gives sets. All of it is called on the thread of the control path.
 ///
 /// Most sources have nothing to say of the single item: where versions are whole from the
-/// beginning, what is provided does.
+/// beginning, what is provided does. The blob of an item is then of its version for as long as the
+/// item is there.
 pub trait Source: Send {
     /// The first set. From here on `wake` may be called.
     ///

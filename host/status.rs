@@ -122,6 +122,7 @@ const HANDLERS_SHOWN: usize = 8;
 /// alone that have been asked most.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.most_asked();
         for (at, (metric, value)) in self.0.iter().enumerate() {
             let blank = if at == 0 { "" } else { " " };
             match value {
@@ -136,7 +137,7 @@ impl fmt::Display for Status {
                     write!(f, "{blank}{}=[{}]", metric.name, counts.join(" "))?;
                 }
                 Value::ByHandler(counts) => {
-                    let counts = most(counts, |(_, count)| *count);
+                    let counts = of(&shown, counts);
                     let count = |(name, count): &(Box<str>, u64)| format!("{name:?}:{count}");
                     let counts: Vec<String> = counts.into_iter().map(count).collect();
                     write!(f, "{blank}{}=[{}]", metric.name, counts.join(" "))?;
@@ -145,7 +146,7 @@ impl fmt::Display for Status {
                     write!(f, "{blank}{}=[{histogram}]", metric.name)?;
                 }
                 Value::HistogramByHandler(histograms) => {
-                    let histograms = most(histograms, |(_, histogram)| histogram.count());
+                    let histograms = of(&shown, histograms);
                     let each = |(name, it): &(Box<str>, Histogram)| format!("{name:?}:{{{it}}}");
                     let each: Vec<String> = histograms.into_iter().map(each).collect();
                     write!(f, "{blank}{}=[{}]", metric.name, each.join(" "))?;
@@ -156,10 +157,20 @@ impl fmt::Display for Status {
     }
 }
 
-/// Those of which there is most, and of which there is any.
-fn most<T>(all: &[(Box<str>, T)], count: impl Fn(&(Box<str>, T)) -> u64) -> Vec<&(Box<str>, T)> {
-    let mut all: Vec<_> = all.iter().filter(|it| count(it) > 0).collect();
-    all.sort_by_key(|it| std::cmp::Reverse(count(it)));
-    all.truncate(HANDLERS_SHOWN);
-    all
+impl Status {
+    /// The handlers that have most of the first number that there is by handler.
+    fn most_asked(&self) -> Vec<&str> {
+        let mut by_handler = self.0.iter().filter_map(|(_, value)| match value {
+            Value::ByHandler(counts) => Some(counts),
+            _ => None,
+        });
+        let mut all: Vec<_> = by_handler.next().into_iter().flatten().collect();
+        all.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        all.into_iter().take(HANDLERS_SHOWN).map(|(name, _)| &**name).collect()
+    }
+}
+
+/// What there is of these handlers, in their order.
+fn of<'a, T>(names: &[&str], all: &'a [(Box<str>, T)]) -> Vec<&'a (Box<str>, T)> {
+    names.iter().filter_map(|name| all.iter().find(|(of, _)| **of == **name)).collect()
 }

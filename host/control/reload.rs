@@ -106,7 +106,6 @@ impl Reload {
                     followed.source.catch_up();
                 }
                 self.follow(Instant::now());
-                heard.extend(self.events.try_iter());
                 heard.sort_by_key(is_done);
             }
             for event in heard {

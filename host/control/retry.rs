@@ -64,7 +64,11 @@ impl Reload {
         }
         let again = again(failure.cause, entry.mishaps, took);
         if entry.is_awaited && again.is_none() {
-            return self.give_up(id, &failure);
+            if failure.cause == Cause::File || !entry.is_routed {
+                return self.give_up(id, &failure);
+            }
+            // A machine that was short of something for long is no reason to end the host.
+            entry.is_awaited = false;
         }
         let then = match (failure.cause, again) {
             (Cause::File, _) => "",
@@ -75,6 +79,7 @@ impl Reload {
         entry.is_outlived = entry.served.is_some();
         let served = match (entry.is_outlived, waits) {
             (true, _) => "the version before it is still served",
+            _ if entry.is_awaited && !entry.is_routed => "the set before it is still served",
             (false, true) => "its requests wait",
             (false, false) => "its route answers 503",
         };

@@ -128,12 +128,15 @@ impl Reload {
     pub fn note_loaded(&mut self, id: usize, now: Instant) {
         let Some(entry) = self.entries.get(id) else { return };
         let at = entry.source;
-        if !std::mem::take(&mut entry.is_awaited) || entry.is_routed {
+        if !std::mem::take(&mut entry.is_awaited) {
             return;
         }
         let Some(next) = self.sources[at].next.take() else { return };
-        let mut added = next.added.iter();
-        if added.any(|id| self.entries.get(*id).is_some_and(|entry| entry.is_awaited)) {
+        // Those that it has from the set before may still be on their way, too.
+        let kept: Vec<usize> =
+            self.entries.ids_of(at).filter(|id| !next.gone.contains(id)).collect();
+        let mut all = next.added.iter().chain(&kept);
+        if all.any(|id| self.entries.get(*id).is_some_and(|entry| entry.is_awaited)) {
             self.sources[at].next = Some(next);
             return;
         }

@@ -7,8 +7,8 @@
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -19,6 +19,7 @@ use super::stamp;
 use super::watch::{FsEvent, Watch};
 use super::writers::{UNCLOSED, Writers};
 use crate::config::GrantTable;
+use crate::grants::Grants;
 use crate::log::escape;
 use crate::source::{Change, Item, Present, Set, Source, Version, Wake};
 
@@ -41,8 +42,7 @@ const LOOK_SHARE: u32 = 200;
 /// The handler folder.
 pub struct Folder {
     path: PathBuf,
-    /// What each of its handlers may use.
-    grants: GrantTable,
+    grants: GrantsByName,
     /// By their labels.
     files: HashMap<Arc<str>, Known>,
     /// None before it is followed.
@@ -57,6 +57,29 @@ pub struct Folder {
     complaint: Option<String>,
 }
 
+/// What each of its handlers may use. As long as somebody has the grants of a name they stay the
+/// same: a file that comes back while its handler is still served is that handler's.
+struct GrantsByName {
+    table: GrantTable,
+    given: HashMap<Box<str>, Weak<Grants>>,
+}
+
+impl GrantsByName {
+    fn of(&mut self, name: &str) -> Arc<Grants> {
+        if let Some(grants) = self.given.get(name).and_then(Weak::upgrade) {
+            return grants;
+        }
+        let grants = self.table.of(name);
+        self.given.insert(name.into(), Arc::downgrade(&grants));
+        grants
+    }
+
+    /// Forgets those that nobody has.
+    fn tidy(&mut self) {
+        self.given.retain(|_, grants| grants.strong_count() > 0);
+    }
+}
+
 /// A file that is a handler.
 struct Known {
     file: Arc<File>,
@@ -66,7 +89,7 @@ struct Known {
 }
 
 impl Known {
-    fn new(found: Found, grants: &GrantTable, seen: Option<Instant>) -> Self {
+    fn new(found: Found, grants: &mut GrantsByName, seen: Option<Instant>) -> Self {
         let Found { pattern, path, name, version } = found;
         let file = Arc::new(File(path));
         let item = Item {
@@ -108,7 +131,7 @@ impl Folder {
         let (files, following, stirred, skipped, complaint) = Default::default();
         Folder {
             path,
-            grants,
+            grants: GrantsByName { table: grants, given: HashMap::new() },
             files,
             following,
             look_at: Instant::now(),
@@ -138,7 +161,7 @@ impl Folder {
                     known.note(found.version, now);
                     known
                 }
-                None => Known::new(found, &self.grants, Some(now)),
+                None => Known::new(found, &mut self.grants, Some(now)),
             };
             items.push(known.item.clone());
             self.files.insert(known.item.label.clone(), known);
@@ -149,6 +172,7 @@ impl Folder {
             items.push(known.item.clone());
             self.files.insert(label, known);
         }
+        self.grants.tidy();
         Some(set(items))
     }
 
@@ -230,7 +254,8 @@ impl Folder {
         if let Some(version) = version {
             self.writers.note(version, written);
         }
-        let known = self.files.get_mut(&*label(&path)).zip(version);
+        let known = self.files.get_mut(&*label(&path)).filter(|known| known.file.0 == path);
+        let known = known.zip(version);
         let Some((known, version)) = known else {
             self.look_soon(now);
             return None;
@@ -253,7 +278,7 @@ impl Source for Folder {
         self.look_at = Instant::now() + LOOK_EVERY;
         self.take_note(&scan);
         // What has been there all the time is not being written.
-        let known = scan.found.into_iter().map(|found| Known::new(found, &self.grants, None));
+        let known = scan.found.into_iter().map(|found| Known::new(found, &mut self.grants, None));
         let known: Vec<Known> = known.collect();
         let items = known.iter().map(|known| known.item.clone()).collect();
         self.files = known.into_iter().map(|it| (it.item.label.clone(), it)).collect();

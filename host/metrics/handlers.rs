@@ -1,9 +1,12 @@
 //! What is counted of each handler.
 //!
-//! Owns what one worker counts of one handler, and how that of all workers is put together by name.
+//! Owns what one worker counts of one handler, and how that of all workers is put together by name:
+//! by whoever asks, so that no worker does anything for it.
 
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use super::counter::Counter;
@@ -14,7 +17,7 @@ static REQUESTS: Metric = Metric {
     name: "handler_requests",
     kind: Kind::Counter,
     unit: "requests",
-    help: "Requests of each handler that have been answered, by it or in its place.",
+    help: "Requests of each handler that have been answered, by it or in its place, since it came.",
 };
 static REJECTS: Metric = Metric {
     name: "handler_rejects",
@@ -46,64 +49,59 @@ impl OfHandler {
     }
 }
 
+/// The counts that a worker has begun for a handler.
+pub struct Begun {
+    pub name: Box<str>,
+    /// The handler: what was counted of it goes with it.
+    pub handler: Weak<dyn Any + Send + Sync>,
+    pub counts: Arc<OfHandler>,
+}
+
 /// What all workers have.
 struct Sum {
     rejects: u64,
     durations: Histogram,
 }
 
-/// By the handler's name.
-type Sums = BTreeMap<Box<str>, Sum>;
+/// The counts that there are.
+pub struct Handlers {
+    tell: Sender<Begun>,
+    known: Mutex<(Receiver<Begun>, Vec<Begun>)>,
+}
 
-/// What each worker said last, in the order of the workers.
-pub struct Handlers(Box<[Mutex<Sums>]>);
+impl Default for Handlers {
+    fn default() -> Self {
+        let (tell, told) = channel();
+        Handlers { tell, known: Mutex::new((told, Vec::new())) }
+    }
+}
 
 impl Handlers {
-    pub fn new(workers: usize) -> Self {
-        Handlers((0..workers).map(|_| Mutex::default()).collect())
+    /// Says that a worker has begun to count. Takes no lock.
+    pub fn begin(&self, begun: Begun) {
+        // The other end is here, too.
+        drop(self.tell.send(begun));
     }
 
-    /// Takes down what a worker has of its handlers, in the place of what it said before.
-    pub fn publish<'a>(
-        &self,
-        worker: usize,
-        handlers: impl Iterator<Item = (&'a str, &'a OfHandler)>,
-    ) {
-        let mut sums = Sums::new();
-        for (name, counts) in handlers {
-            add(&mut sums, name, counts.rejects.get(), |all| counts.durations.add_to(all));
-        }
-        *lock(&self.0[worker]) = sums;
-    }
-
-    /// Adds what all workers have said.
+    /// Adds what all workers have counted.
     pub fn put(&self, status: &mut Status) {
-        let mut all = Sums::new();
-        for worker in &self.0 {
-            for (name, sum) in &*lock(worker) {
-                add(&mut all, name, sum.rejects, |all| all.add(&sum.durations));
-            }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (told, all) = &mut *known;
+        all.extend(told.try_iter());
+        all.retain(|begun| begun.handler.strong_count() > 0);
+        let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
+        for Begun { name, counts, .. } in all.iter() {
+            let none = || Sum { rejects: 0, durations: no_durations() };
+            let sum = sums.entry(name).or_insert_with(none);
+            sum.rejects += counts.rejects.get();
+            counts.durations.add_to(&mut sum.durations);
         }
         let numbers = |number: fn(&Sum) -> u64| {
-            all.iter().map(|(name, sum)| (name.clone(), number(sum))).collect()
+            sums.iter().map(|(name, sum)| ((*name).into(), number(sum))).collect()
         };
         status.put(&REQUESTS, Value::ByHandler(numbers(|sum| sum.durations.count())));
         status.put(&REJECTS, Value::ByHandler(numbers(|sum| sum.rejects)));
-        let durations = all.into_iter().map(|(name, sum)| (name, sum.durations));
+        let durations = sums.into_iter().map(|(name, sum)| (name.into(), sum.durations));
         status.put(&DURATION, Value::HistogramByHandler(durations.collect()));
     }
-}
-
-fn add(sums: &mut Sums, name: &str, rejects: u64, durations: impl FnOnce(&mut Histogram)) {
-    if !sums.contains_key(name) {
-        sums.insert(name.into(), Sum { rejects: 0, durations: no_durations() });
-    }
-    if let Some(sum) = sums.get_mut(name) {
-        sum.rejects += rejects;
-        durations(&mut sum.durations);
-    }
-}
-
-fn lock(sums: &Mutex<Sums>) -> MutexGuard<'_, Sums> {
-    sums.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -37,6 +37,7 @@ pub use crate::message::path::BadPath;
 
 use self::path::RawPath;
 use self::trie::{Hit, Trie};
+use crate::log::escape;
 
 /// One line of the table.
 #[derive(Clone, Debug)]
@@ -205,7 +206,8 @@ impl fmt::Display for Conflicts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, Conflict { route, sources }) in self.0.iter().enumerate() {
             let line = if index == 0 { "" } else { "\n" };
-            let claims = sources.join(" and ");
+            let claims: Vec<_> = sources.iter().map(|it| escape(it.as_bytes(), 512)).collect();
+            let claims = claims.join(" and ");
             write!(f, "{line}the route {route} is claimed by {claims}: keep one of them")?;
         }
         Ok(())

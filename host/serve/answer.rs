@@ -59,7 +59,7 @@ fn leaves_unread(reject: &Reject, method: &Method) -> bool {
 fn count(worker: &Worker, asked: &Asked, is_reject: bool) {
     let duration = asked.started.elapsed();
     worker.counters().durations.note(duration);
-    if let Some((_, counts)) = &asked.conditions.handler {
-        counts.note(duration, is_reject);
+    if let Some((_, entry)) = &asked.conditions.handler {
+        entry.counts.note(duration, is_reject);
     }
 }

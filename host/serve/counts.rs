@@ -3,45 +3,60 @@
 //! Owns whose counts they are: an id is another handler's once its own is gone, and what was
 //! counted of that goes with it.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
-use crate::metrics::{Metrics, OfHandler};
+use crate::metrics::{Begun, Metrics, OfHandler};
 use crate::registry::Handler;
 
-/// Whose they are, and what they are.
-type Entry = (Weak<Handler>, Rc<OfHandler>);
+/// A handler, and what is counted of it.
+pub struct Entry {
+    handler: Weak<Handler>,
+    pub counts: Arc<OfHandler>,
+}
 
 /// The counts of one worker.
-#[derive(Default)]
-pub struct Counts(RefCell<Vec<Option<Entry>>>);
+pub struct Counts {
+    entries: RefCell<Vec<Option<Rc<Entry>>>>,
+    metrics: Metrics,
+}
 
 impl Counts {
+    /// None so far; `metrics` is told of each that is begun.
+    pub fn new(metrics: Metrics) -> Self {
+        Counts { entries: RefCell::default(), metrics }
+    }
+
     /// Those of a handler.
-    pub fn of(&self, handler: &Arc<Handler>) -> Rc<OfHandler> {
-        let mut all = self.0.borrow_mut();
-        if handler.id >= all.len() {
-            all.resize(handler.id + 1, None);
+    pub fn of(&self, handler: &Arc<Handler>) -> Rc<Entry> {
+        let mut entries = self.entries.borrow_mut();
+        if handler.id >= entries.len() {
+            entries.resize(handler.id + 1, None);
         }
-        match &all[handler.id] {
-            Some((of, counts)) if std::ptr::eq(of.as_ptr(), Arc::as_ptr(handler)) => counts.clone(),
+        match &entries[handler.id] {
+            Some(entry) if std::ptr::eq(entry.handler.as_ptr(), Arc::as_ptr(handler)) => {
+                entry.clone()
+            }
             _ => {
-                let counts = Rc::new(OfHandler::default());
-                all[handler.id] = Some((Arc::downgrade(handler), counts.clone()));
-                counts
+                let entry = self.begin(handler);
+                entries[handler.id] = Some(entry.clone());
+                entry
             }
         }
     }
 
-    /// Publishes them, without those of handlers that are gone.
-    pub fn publish(&self, metrics: &Metrics, worker: usize) {
-        let mut all = self.0.borrow_mut();
-        let is_gone = |it: &Entry| it.0.strong_count() == 0;
-        all.iter_mut().for_each(|it| drop(it.take_if(|it| is_gone(it))));
-        let there = all.iter().flatten();
-        let there: Vec<_> =
-            there.filter_map(|(handler, counts)| Some((handler.upgrade()?, counts))).collect();
-        metrics.publish(worker, there.iter().map(|(handler, counts)| (&*handler.name, &***counts)));
+    fn begin(&self, handler: &Arc<Handler>) -> Rc<Entry> {
+        let (name, counts) = (handler.name.clone(), Arc::<OfHandler>::default());
+        let whole: Arc<dyn Any + Send + Sync> = handler.clone();
+        self.metrics.begin(Begun { name, handler: Arc::downgrade(&whole), counts: counts.clone() });
+        Rc::new(Entry { handler: Arc::downgrade(handler), counts })
+    }
+
+    /// Forgets handlers that are gone.
+    pub fn sweep(&self) {
+        let is_gone = |entry: &mut Rc<Entry>| entry.handler.strong_count() == 0;
+        self.entries.borrow_mut().iter_mut().for_each(|it| drop(it.take_if(is_gone)));
     }
 }

@@ -96,7 +96,7 @@ async fn drive(worker: &Rc<Worker>, connection: &Rc<Connection>, before: Bytes) 
     });
     let header_bytes_max = worker.router.largest.header_bytes_max;
     let mut builder = http1::Builder::new();
-    // hyper's own timer would cost a boxed sleep per request; `guard` has one per worker.
+    // hyper's own timer would cost a boxed sleep per request; `reaper.rs` has one per worker.
     builder.header_read_timeout(None);
     builder.max_header_size(header_bytes_max);
     // A client may end its side behind its last request. Whether it has gone is found out below.

@@ -11,13 +11,16 @@ use super::respond;
 use super::routed::Own;
 use super::worker::Worker;
 use crate::demo::native::Twin;
-use crate::message::{Reject, Request, Response};
+use crate::message::{Reject, Request, RequestBody, Response};
 
 /// An answer, or what is left to do for one.
 pub enum Answer {
     Now(Result<Response, Reject>),
-    Later(Pin<Box<dyn Future<Output = Result<Response, Reject>>>>),
+    Later(Pin<Box<dyn Future<Output = Answered>>>),
 }
+
+/// An answer, with what is left of the request's body.
+type Answered = (Result<Response, Reject>, RequestBody);
 
 /// Answers a request.
 pub fn answer(
@@ -41,7 +44,9 @@ pub fn answer(
         }
         Own::Nobody => {
             let worker = worker.clone();
-            Answer::Later(Box::pin(async move { nobody(&worker, request, deadline).await }))
+            Answer::Later(Box::pin(async move {
+                (nobody(&worker, request, deadline).await, RequestBody::default())
+            }))
         }
     }
 }
@@ -66,7 +71,7 @@ fn answer_twin(
                 return Answer::Later(Box::pin(async move {
                     tokio::task::yield_now().await;
                     drop(request);
-                    response
+                    (response, RequestBody::default())
                 }));
             }
             Err(headers) => headers,
@@ -75,10 +80,17 @@ fn answer_twin(
     };
     let (worker, client) = (worker.clone(), client.clone());
     Answer::Later(Box::pin(async move {
-        let _permit = match permit {
-            Some(permit) => permit,
-            None => worker.gates.twins.clone().wait(&client.serving, deadline).await?,
+        let waited = match permit {
+            Some(permit) => Ok(permit),
+            None => worker.gates.twins.clone().wait(&client.serving, deadline).await,
         };
-        twin.respond(&mut request, headers, &worker.router.grants_of(twin).limits).await
+        let result = match waited {
+            Ok(_permit) => {
+                let limits = &worker.router.grants_of(twin).limits;
+                twin.respond(&mut request, headers, limits).await
+            }
+            Err(reject) => Err(reject),
+        };
+        (result, request.body)
     }))
 }

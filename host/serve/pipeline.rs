@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -44,6 +45,7 @@ pub fn serve(
         let result = contained(pin!(handle(&worker, client, request, started, &mut asked))).await;
         if let Err(reject) = result {
             Box::pin(refuse::wait(&worker, reject, &asked.conditions)).await;
+            drop(take(&mut asked.left));
         }
         drop(in_flight);
         if exchange.state().is_body_left() && !exchange.state().is_body_open() {
@@ -85,7 +87,11 @@ async fn handle(
             let answer = own::answer(worker, own, request, client, deadline);
             return match answer {
                 Answer::Now(result) => result,
-                Answer::Later(later) => later.await,
+                Answer::Later(later) => {
+                    let (result, left) = later.await;
+                    asked.left = left;
+                    result
+                }
             };
         }
     };
@@ -95,7 +101,8 @@ async fn handle(
         Some(permit) => permit,
         None => {
             waited = true;
-            Box::pin(worker.gates.admit(guest.keep(), client, deadline)).await?
+            let permit = Box::pin(worker.gates.admit(guest.keep(), client, deadline)).await;
+            permit.inspect_err(|_| asked.left = take(&mut request.body))?
         }
     };
     // Turn.
@@ -103,7 +110,8 @@ async fn handle(
         waited = true;
         guest.keep();
         worker.counters().reasons.calls.queued.add(1);
-        Box::pin(line.wait(&client.serving, deadline)).await?;
+        let waited = Box::pin(line.wait(&client.serving, deadline)).await;
+        waited.inspect_err(|_| asked.left = take(&mut request.body))?;
     }
     // Checkout.
     let checkout = match worker.pool.try_checkout(&guest) {

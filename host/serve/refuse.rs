@@ -1,6 +1,7 @@
 //! Requests that are refused: when they are told so, and what the log says.
 //!
-//! Owns that clients which ask again at once do not take the time of those that are served.
+//! Owns that clients which ask again at once do not take the time of those that are served: whoever
+//! gets no place waits a moment for the answer, wherever the place was missing.
 
 use std::time::{Duration, Instant};
 

@@ -13,10 +13,10 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TE, TRA
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 
+use super::counts::Entry;
 use crate::grants::{Grants, Limits};
 use crate::message::fields::{head_bytes, strip_hop_by_hop, unify_length};
-use crate::message::{Reject, RequestId, Response, ResponseBody, Streamed};
-use crate::metrics::OfHandler;
+use crate::message::{Reject, RequestBody, RequestId, Response, ResponseBody, Streamed};
 
 /// The response's body as hyper pulls it.
 pub struct Body(Inner);
@@ -78,7 +78,7 @@ impl http_body::Body for Body {
 /// What holds for a request: that of its handler, or of nobody.
 pub struct Conditions {
     /// The handler that it goes to, by its id, and what is counted of that.
-    pub handler: Option<(usize, Rc<OfHandler>)>,
+    pub handler: Option<(usize, Rc<Entry>)>,
     /// When the head of the response is due.
     pub deadline: Instant,
     /// Bytes that this may have.
@@ -86,7 +86,7 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    pub fn new(handler: Option<(usize, Rc<OfHandler>)>, grants: &Grants, started: Instant) -> Self {
+    pub fn new(handler: Option<(usize, Rc<Entry>)>, grants: &Grants, started: Instant) -> Self {
         let Limits { deadline, header_bytes_max, .. } = grants.limits;
         Conditions { handler, deadline: started + deadline, header_bytes_max }
     }
@@ -103,6 +103,9 @@ pub struct Asked {
     /// When its head was there.
     pub started: Instant,
     pub conditions: Conditions,
+    /// The body of a request for which there is no place, until it is told so: as long as it is
+    /// there hyper reads on, and the connection may be kept.
+    pub left: RequestBody,
 }
 
 impl Asked {
@@ -110,8 +113,8 @@ impl Asked {
     pub fn new<B>(id: RequestId, http: &Request<B>, nobody: &Grants, started: Instant) -> Self {
         let is_old = http.version() < Version::HTTP_11;
         let trailers = !is_old && http.headers().get(TE).is_some_and(|te| te == "trailers");
-        let conditions = Conditions::new(None, nobody, started);
-        Asked { id, method: http.method().clone(), trailers, is_old, started, conditions }
+        let (conditions, left) = (Conditions::new(None, nobody, started), RequestBody::default());
+        Asked { id, method: http.method().clone(), trailers, is_old, started, conditions, left }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::config::{Config, Largest};
 use crate::demo::native::Twin;
 use crate::grants::Grants;
 use crate::message::{Place, Reject, Request, fields};
+use crate::metrics::Metrics;
 use crate::registry::route::Param;
 use crate::registry::{Reader, Registry, Target};
 
@@ -42,7 +43,7 @@ fn head_bytes(request: &Request) -> usize {
 }
 
 impl Router {
-    pub fn new(config: &Config, registry: &Arc<Registry>) -> Self {
+    pub fn new(config: &Config, registry: &Arc<Registry>, metrics: &Metrics) -> Self {
         Router {
             largest: config.grants.largest(),
             nobody: config.grants.of_nobody(),
@@ -50,7 +51,7 @@ impl Router {
             reader: RefCell::new(registry.reader()),
             moment: Cell::new(registry.moment()),
             registry: registry.clone(),
-            counts: Counts::default(),
+            counts: Counts::new(metrics.clone()),
         }
     }
 

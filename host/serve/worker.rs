@@ -134,7 +134,7 @@ impl Worker {
         let upstream = config.upstream.as_ref();
         Rc::new(Worker {
             index,
-            router: Router::new(config, registry),
+            router: Router::new(config, registry, &shared.metrics),
             gates: Gates::new(config, engines.slots.in_flight_max(config.workers)),
             schedule,
             pool: Rc::new(pool),
@@ -207,6 +207,7 @@ impl Worker {
         let retired = self.registry.retired();
         if self.swept.replace(retired) != retired {
             self.pool.sweep();
+            self.router.counts.sweep();
         }
     }
 
@@ -222,6 +223,5 @@ impl Worker {
         let parked =
             connections.iter().filter(|(_, connection)| connection.life.parking.get()).count();
         counters.connections_parked.set(parked as u64);
-        self.router.counts.publish(&self.metrics, self.index);
     }
 }

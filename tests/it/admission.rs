@@ -1,7 +1,7 @@
 //! Admission: so many requests at once, a short queue behind them, and a clear answer to the rest.
 
-use crate::client::Connection;
-use crate::host::{HELLO, Host, Setup};
+use crate::client::{Connection, message};
+use crate::host::{HELLO, Host, Setup, until};
 use crate::hostile::PATIENCE;
 
 /// A guest that sleeps for so many milliseconds, and answers "slept".
@@ -64,6 +64,31 @@ fn a_full_worker_has_twins_wait_too() {
         assert_eq!(connection.read().status, 200);
     }
     assert_eq!(host.at_rest().rejects("no_instance"), 0);
+}
+
+/// Who is refused waits a moment for that, and its body is read meanwhile: so its connection can be
+/// kept, where the body comes in that moment. On a busy machine it may come later.
+#[test]
+fn a_body_that_comes_before_the_refusal_keeps_the_connection() {
+    let flags = ["--guest-in-flight-max", "coma=1", "--queue-max", "0"];
+    let host = host().args(flags).start();
+    host.settled();
+    let _held = send(&host, "/coma");
+    host.status_when("held", PATIENCE, |status| status.instances_out == 1);
+    until("a connection that is kept", PATIENCE, || {
+        let mut connection = host.connect();
+        let head = message("POST", "/coma", &["content-length: 4"], b"");
+        connection.send(head);
+        host.status_when("inside", PATIENCE, |status| status.in_flight == 2);
+        connection.send("body");
+        let refusal = connection.read();
+        refusal.assert_problem(503);
+        if refusal.closes() {
+            return None;
+        }
+        assert_eq!(connection.get("/good").status, 200);
+        Some(())
+    });
 }
 
 #[test]

@@ -306,6 +306,18 @@ fn work_behind_a_response_is_counted() {
     assert_as_new(&host);
 }
 
+/// It is, too, where the guest answers and goes on in one turn, in the slow lane.
+#[test]
+fn computing_behind_a_response_is_counted() {
+    let host = in_lanes(&[]);
+    assert_eq!(text(&host, "/probe/compute-after?3000"), "at once");
+    let status = host.status_when("answered", PATIENCE, |status| status.in_flight == 0);
+    assert!(!host.lines().iter().any(|line| line.has(&["computed afterwards"])), "{status:?}");
+    assert_eq!(status.instances_out, 1, "{status:?}");
+    host.wait_log_with(&["computed afterwards"]);
+    assert_as_new(&host);
+}
+
 #[test]
 fn work_behind_a_response_does_not_go_on_for_ever() {
     let host = reuse(&[]);

@@ -6,17 +6,18 @@ use wasip3::http::types::Response;
 use wasip3::wit_bindgen::block_on;
 use wasip3::{wit_future, wit_stream};
 
-use crate::ask::{Ask, answer, wait};
-use crate::reply::made;
+use crate::ask::{Ask, answer, begin, wait};
+use crate::reply::{Reply, made};
 use crate::upload::Upload;
 use crate::world::asked;
 use crate::{Answer, Behaviour, behaviours};
 
-pub const BEHAVIOURS: [(&str, Behaviour); 6] = behaviours! {
+pub const BEHAVIOURS: [(&str, Behaviour); 7] = behaviours! {
     "pass": pass,
     "spawned": spawned,
     "sent": sent,
     "compute": compute,
+    "compute-after": compute_after,
     "block": block,
     "litter": litter,
 };
@@ -53,12 +54,25 @@ async fn sent(_ask: Ask) -> Answer {
     Ok(response)
 }
 
+fn compute_for(ms: u64) {
+    let begun = monotonic_clock::now();
+    while monotonic_clock::now() - begun < ms.saturating_mul(1_000_000) {}
+}
+
 /// Answers after it has computed for so many milliseconds.
 async fn compute(ask: Ask) -> Answer {
-    let ns = ask.number.unwrap_or(100).saturating_mul(1_000_000);
-    let begun = monotonic_clock::now();
-    while monotonic_clock::now() - begun < ns {}
+    compute_for(ask.number.unwrap_or(100));
     answer("computed")
+}
+
+/// Computes for longer than a quantum, answers, and computes for so many milliseconds more.
+async fn compute_after(ask: Ask) -> Answer {
+    compute_for(50);
+    begin(&[], async move |reply: Reply| {
+        reply.end("at once").await;
+        compute_for(ask.number.unwrap_or(100));
+        println!("computed afterwards");
+    })
 }
 
 /// Answers after so many milliseconds in which nothing else can run in the instance.

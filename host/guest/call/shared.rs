@@ -422,6 +422,7 @@ impl Seat {
             return Err(Reject::Trap);
         }
         self.shared.schedule.reasons().calls.fast.add(1);
+        self.shared.marks.note_arrival();
         self.shared.inbox.put(arrival);
         if self.shared.requests.get() >= REQUESTS_MAX {
             self.shared.close(|counts| &counts.spent);

@@ -179,6 +179,12 @@ impl Marks {
         self.is_at_work.load(Ordering::Relaxed)
     }
 
+    /// Takes note of a request that is put in: the guest is at something from now on, and will not
+    /// say so before it has taken a turn, which may outlast the answer.
+    pub fn note_arrival(&self) {
+        self.is_at_work.store(true, Ordering::Relaxed);
+    }
+
     /// Takes note of what a request, or a part of it, has left behind.
     pub fn note(&self, state: &mut State) {
         let memory_bytes_max = state.limiter.about.grants.limits.memory_bytes_max;

@@ -77,6 +77,26 @@ fn two_names_for_one_pattern_are_a_conflict_until_one_goes() {
     assert_eq!(host.at_rest().handlers, 2);
 }
 
+/// As long as two files claim one route the routes stay as they are, and so do the handlers: one
+/// whose file is removed and put back serves what is in it then.
+#[test]
+fn a_file_that_comes_back_beside_a_conflict_is_served_as_it_is_now() {
+    let host = Host::with("users/[id].wat", wat::says("id")).file("a.wat", wat::says("a")).start();
+    host.settled();
+    put(&host, "users/[name].wat", wat::says("name"));
+    host.wait_log_with(&["users/[id].wat", "users/[name].wat"]);
+    remove(&host, "a.wat");
+    // A look that comes later has seen that it is gone.
+    put(&host, "later.cwasm", "");
+    host.wait_log_with(&["later.cwasm", "precompiled"]);
+    assert_eq!(ask(&host, "/a"), "a");
+    put(&host, "a.wat", wat::says("a again"));
+    wait_for(&host, "/a", "a again");
+    remove(&host, "users/[name].wat");
+    assert_eq!(ask(&host, "/a"), "a again");
+    assert_eq!(host.at_rest().handlers, 2);
+}
+
 #[test]
 fn the_landing_page_goes_with_the_first_handler_and_comes_with_the_end_of_the_last() {
     let host = Host::empty().start();

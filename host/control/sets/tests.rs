@@ -215,6 +215,16 @@ fn an_atomic_set_is_served_once_all_of_it_is_loaded() {
 }
 
 #[test]
+fn an_atomic_set_waits_for_what_it_keeps_of_the_one_before_it() {
+    let mut control = Loop::start(true, &[&[("a", 1), ("b", 1)]]);
+    control.give(0, true, &[("a", 1), ("c", 1)]);
+    control.load(&["c"]);
+    control.assert_serves(&[("a", State::Loading), ("b", State::Loading)]);
+    control.load(&["a"]);
+    control.assert_serves(&[("a", State::Ready), ("c", State::Ready)]);
+}
+
+#[test]
 fn an_atomic_set_with_a_bad_handler_leaves_the_one_before_it() {
     let mut control = Loop::start(true, &[&[("a", 1)]]);
     control.load(&["a"]);

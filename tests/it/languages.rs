@@ -292,9 +292,13 @@ fn memory_stays_flat(language: Language) {
         seen[seen.len() - 1].saturating_sub(seen[seen.len() - 2]) < language.grows_by()
     });
     assert!(flat, "bytes after each 20,000 requests more: {seen:?}");
-    // Nor was it renewed for what it left behind: the guests give back what they took.
-    let status = host.at_rest();
-    assert_eq!(status.instances("spent"), 0, "{status:?}");
+    // Nor is it renewed for what it leaves behind: the guests give back what they took. (What reads
+    // bodies leaves something now and then, and is renewed after a thousand of them.)
+    let spent = || host.at_rest().instances("spent");
+    let before = spent();
+    let count = language.path("probe/count");
+    (0..1_000).for_each(|_| assert_eq!(host.get(&count).status, 200));
+    assert_eq!(spent(), before, "new instances for 1,000 requests");
 }
 
 /// What the recipes say to whoever has not got their tools.

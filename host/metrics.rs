@@ -10,7 +10,7 @@ mod handlers;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::status::{Kind, Metric, Status, Value};
+use crate::status::{Status, Value, metrics};
 pub use counter::Counter;
 use duration::{Durations, no_durations};
 use handlers::Handlers;
@@ -47,12 +47,7 @@ macro_rules! counters {
         impl Metrics {
             fn put_counters(&self, status: &mut Status) {
                 $({
-                    static METRIC: Metric = Metric {
-                        name: stringify!($name),
-                        kind: Kind::$kind,
-                        unit: $unit,
-                        help: $help,
-                    };
+                    metrics! { METRIC = stringify!($name), $kind, $unit, $help; }
                     let all = self.counters.iter().map(|counters| counters.$name.get());
                     status.one(&METRIC, $all(all));
                 })*
@@ -83,12 +78,7 @@ macro_rules! reasons {
         impl Metrics {
             fn put_reasons(&self, status: &mut Status) {
                 $({
-                    static METRIC: Metric = Metric {
-                        name: stringify!($group),
-                        kind: Kind::Counter,
-                        unit: $unit,
-                        help: $help,
-                    };
+                    metrics! { METRIC = stringify!($group), Counter, $unit, $help; }
                     let counts = vec![$((
                         stringify!($name),
                         sum(self.all().map(|it| it.reasons.$group.$name.get())),
@@ -136,26 +126,15 @@ counters! {
         "The most CPU time that one task of a worker has had in one piece.";
 }
 
-static WORKERS: Metric =
-    Metric { name: "workers", kind: Kind::Gauge, unit: "threads", help: "Threads that serve." };
-static REQUESTS_BY_WORKER: Metric = Metric {
-    name: "requests_by_worker",
-    kind: Kind::Counter,
-    unit: "requests",
-    help: "Requests that have come to each worker.",
-};
-static DURATION: Metric = Metric {
-    name: "request_duration",
-    kind: Kind::Histogram,
-    unit: "microseconds",
-    help: "Time from the end of a request's head to the beginning of its answer.",
-};
-static REJECTS: Metric = Metric {
-    name: "rejects",
-    kind: Kind::Counter,
-    unit: "requests",
-    help: "Requests that the host has answered itself, by the reason.",
-};
+metrics! {
+    WORKERS = "workers", Gauge, "threads", "Threads that serve.";
+    REQUESTS_BY_WORKER = "requests_by_worker", Counter, "requests",
+        "Requests that have come to each worker.";
+    DURATION = "request_duration", Histogram, "microseconds",
+        "Time from the end of a request's head to the beginning of its answer.";
+    REJECTS = "rejects", Counter, "requests",
+        "Requests that the host has answered itself, by the reason.";
+}
 
 fn sum(all: impl Iterator<Item = u64>) -> u64 {
     all.sum()

@@ -15,6 +15,19 @@ pub struct Metric {
     pub help: &'static str,
 }
 
+/// Declares metrics: what each is called, how it behaves, its unit, and one sentence of help.
+macro_rules! metrics {
+    ($($name:ident = $text:expr, $kind:ident, $unit:literal, $help:expr;)*) => {
+        $(static $name: $crate::status::Metric = $crate::status::Metric {
+            name: $text,
+            kind: $crate::status::Kind::$kind,
+            unit: $unit,
+            help: $help,
+        };)*
+    };
+}
+pub(crate) use metrics;
+
 /// How a number behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {

@@ -22,7 +22,7 @@ use crate::guest::load::loader::Settings;
 use crate::metrics::Metrics;
 use crate::registry::State;
 use crate::serve::{self, Host};
-use crate::status::{Kind, Metric, Status};
+use crate::status::{Status, metrics};
 
 /// Between two counts of the process's mappings for the status: one may take 20 ms.
 const COUNTED_EVERY: Duration = Duration::from_secs(1);
@@ -109,27 +109,20 @@ fn look_for_changes(control: &Control) {
     control.refresh();
 }
 
-/// Declares what is measured of the whole host.
-macro_rules! gauges {
-    ($($name:ident = $text:literal, $unit:literal, $help:literal;)*) => {
-        $(static $name: Metric =
-            Metric { name: $text, kind: Kind::Gauge, unit: $unit, help: $help };)*
-    };
-}
-
-gauges! {
-    HANDLERS = "handlers", "handlers", "Those that have a route.";
-    COLD = "cold", "handlers", "Those that are not loaded.";
-    LOADING = "loading", "handlers", "Those that are being loaded.";
-    READY = "ready", "handlers", "Those that are loaded.";
-    FAILED = "failed", "handlers", "Those that cannot be loaded.";
-    MEMORY_USED = "memory_used", "bytes", "Memory that handlers have.";
-    MEMORY_POOLED = "memory_pooled", "bytes", "Memory that is kept for instances to come.";
-    MEMORY_TOTAL = "memory_total", "bytes", "Memory that handlers may have (--memory-total).";
-    MAPPINGS_USED = "mappings_used", "mappings", "Mappings that the process has.";
-    MAPPINGS_MAX = "mappings_max", "mappings", "Mappings that it may have.";
-    DESCRIPTORS_USED = "descriptors_used", "descriptors", "Files that the process has open.";
-    DESCRIPTORS_MAX = "descriptors_max", "descriptors", "Files that it may have open.";
+// What is measured of the whole host.
+metrics! {
+    HANDLERS = "handlers", Gauge, "handlers", "Those that have a route.";
+    COLD = "cold", Gauge, "handlers", "Those that are not loaded.";
+    LOADING = "loading", Gauge, "handlers", "Those that are being loaded.";
+    READY = "ready", Gauge, "handlers", "Those that are loaded.";
+    FAILED = "failed", Gauge, "handlers", "Those that cannot be loaded.";
+    MEMORY_USED = "memory_used", Gauge, "bytes", "Memory that handlers have.";
+    MEMORY_POOLED = "memory_pooled", Gauge, "bytes", "Memory that is kept for instances to come.";
+    MEMORY_TOTAL = "memory_total", Gauge, "bytes", "Memory that handlers may have (--memory-total).";
+    MAPPINGS_USED = "mappings_used", Gauge, "mappings", "Mappings that the process has.";
+    MAPPINGS_MAX = "mappings_max", Gauge, "mappings", "Mappings that it may have.";
+    DESCRIPTORS_USED = "descriptors_used", Gauge, "descriptors", "Files that the process has open.";
+    DESCRIPTORS_MAX = "descriptors_max", Gauge, "descriptors", "Files that it may have open.";
 }
 
 /// All that the host can say of itself.

@@ -11,26 +11,16 @@ use std::time::Duration;
 
 use super::counter::Counter;
 use super::duration::{Durations, no_durations};
-use crate::status::{Histogram, Kind, Metric, Status, Value};
+use crate::status::{Histogram, Status, Value, metrics};
 
-static REQUESTS: Metric = Metric {
-    name: "handler_requests",
-    kind: Kind::Counter,
-    unit: "requests",
-    help: "Requests of each handler that have been answered, by it or in its place, since it came.",
-};
-static REJECTS: Metric = Metric {
-    name: "handler_rejects",
-    kind: Kind::Counter,
-    unit: "requests",
-    help: "Those of them that the host has answered itself.",
-};
-static DURATION: Metric = Metric {
-    name: "handler_duration",
-    kind: Kind::Histogram,
-    unit: "microseconds",
-    help: "Time from the end of a request's head to the beginning of its answer, of each handler.",
-};
+metrics! {
+    REQUESTS = "handler_requests", Counter, "requests",
+        "Requests of each handler that have been answered, by it or in its place, since it came.";
+    REJECTS = "handler_rejects", Counter, "requests",
+        "Those of them that the host has answered itself.";
+    DURATION = "handler_duration", Histogram, "microseconds",
+        "Time from the end of a request's head to the beginning of its answer, of each handler.";
+}
 
 /// What one worker has counted of a handler.
 #[derive(Default)]

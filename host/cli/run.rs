@@ -118,7 +118,8 @@ metrics! {
     FAILED = "failed", Gauge, "handlers", "Those that cannot be loaded.";
     MEMORY_USED = "memory_used", Gauge, "bytes", "Memory that handlers have.";
     MEMORY_POOLED = "memory_pooled", Gauge, "bytes", "Memory that is kept for instances to come.";
-    MEMORY_TOTAL = "memory_total", Gauge, "bytes", "Memory that handlers may have (--memory-total).";
+    MEMORY_TOTAL = "memory_total", Gauge, "bytes",
+        "Memory that handlers may have (--memory-total).";
     MAPPINGS_USED = "mappings_used", Gauge, "mappings", "Mappings that the process has.";
     MAPPINGS_MAX = "mappings_max", Gauge, "mappings", "Mappings that it may have.";
     DESCRIPTORS_USED = "descriptors_used", Gauge, "descriptors", "Files that the process has open.";

@@ -71,14 +71,6 @@ impl Histogram {
         self.counts.iter().sum()
     }
 
-    /// Adds others, with the same bounds.
-    pub fn add(&mut self, other: &Histogram) {
-        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
-            *count += more;
-        }
-        self.sum = self.sum.wrapping_add(other.sum);
-    }
-
     /// A bound that so many of a thousand measurements do not exceed; `None` where there are none,
     /// or where it is above all bounds.
     pub fn quantile(&self, per_mille: u64) -> Option<u64> {

@@ -7,12 +7,14 @@
 mod address;
 mod body;
 mod certificates;
+mod connections;
 mod exchange;
 mod failure;
 mod link;
-pub mod paced;
+mod paced;
 mod policy;
 mod resolve;
+mod service;
 mod trail;
 mod way;
 
@@ -27,8 +29,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 pub use body::{Outgoing, Returning};
-pub use exchange::spare;
-pub use failure::Failure;
+pub use connections::Lent;
+pub use failure::{Ended, Failure};
+pub use link::Sent;
+pub use paced::{Heard, TURN_BYTES};
+pub use service::Service;
 pub use trail::{Circle, Trail};
 
 use crate::config::Largest;
@@ -36,7 +41,6 @@ use crate::grants::Grants;
 use crate::log::escape;
 use crate::message::RequestId;
 use crate::message::fields::METHOD_BYTES_MAX;
-use link::Open;
 use policy::{Denials, Destination, Leave};
 use resolve::Resolver;
 use way::Way;
@@ -75,6 +79,15 @@ impl Shared {
             workers,
             open_max: (OPEN_MAX / workers).max(OPEN_MIN).max(3 * in_flight_max),
         }
+    }
+}
+
+/// Counts a connection as long as it is open.
+struct Open(Rc<Cell<usize>>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 
@@ -242,7 +255,7 @@ impl Outbound {
                 () = tokio::time::sleep_until(next.into()), if !is_resting => {
                     next = Instant::now() + SWEEP_EVERY;
                     // A way that somebody is on is his, too.
-                    let is_kept = |way: &Rc<Way>| way.sweep() || Rc::strong_count(way) > 1;
+                    let is_kept = |way: &Rc<Way>| way.connections.sweep() || Rc::strong_count(way) > 1;
                     self.ways.borrow_mut().retain(|_, way| is_kept(way));
                 }
             }
@@ -266,9 +279,9 @@ impl Outbound {
     fn open(&self) -> Result<Open, Failure> {
         if self.open.get() >= self.shared.open_max {
             let ways = self.ways.borrow();
-            let oldest = ways.values().filter_map(|way| Some((way.idle_since()?, way)));
+            let oldest = ways.values().filter_map(|way| Some((way.connections.idle_since()?, way)));
             let (_, way) = oldest.min_by_key(|(since, _)| *since).ok_or(Failure::Full)?;
-            way.close_oldest();
+            way.connections.close_oldest();
         }
         self.open.set(self.open.get() + 1);
         Ok(Open(self.open.clone()))

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use super::failure::Failure;
+use super::link::Sent;
 use super::paced::Heard;
 
 /// How often a body is asked for its first piece before its request is sent without. The end of an
@@ -215,14 +216,6 @@ impl Upload {
         (upload, progress, end)
     }
 
-    /// No body.
-    pub fn empty() -> Self {
-        let none = Empty::new().map_err(|never| match never {}).boxed_unsync();
-        let body = Outgoing { body: none, next: None, has_ended: true };
-        let progress = Progress::new(Turn::Nobody);
-        Upload { body, progress, left: None, ends_by_length: true, ended: None, heard: None }
-    }
-
     /// Counts a piece, or the end, against what the guest has announced. With the last byte of that
     /// it is looked whether there is more: the server would take the beginning of a body that is
     /// too long for a whole one.
@@ -247,17 +240,25 @@ impl Upload {
         }
     }
 
-    /// Has it sent by a connection.
-    pub fn go_by(&mut self, heard: Heard) {
-        self.heard = Some(heard);
-    }
-
     fn end(&mut self, result: Result<(), Failure>) {
         self.progress.set(Turn::Nobody);
         if let Some(ended) = self.ended.take() {
             // It fails where nobody asks.
             let _ = ended.send(result);
         }
+    }
+}
+
+impl Sent for Upload {
+    fn none() -> Self {
+        let none = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        let body = Outgoing { body: none, next: None, has_ended: true };
+        let progress = Progress::new(Turn::Nobody);
+        Upload { body, progress, left: None, ends_by_length: true, ended: None, heard: None }
+    }
+
+    fn go_by(&mut self, heard: &Heard) {
+        self.heard = Some(heard.clone());
     }
 }
 

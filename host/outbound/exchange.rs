@@ -1,6 +1,6 @@
 //! One request, from its guest to the server, and the response on its way back.
 //!
-//! Owns the order of the steps, and when a request may be sent a second time.
+//! Owns the order of the steps.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -14,16 +14,14 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{Outgoing, Progress, Returning, Turn, Upload};
-use super::failure::Failure;
+use super::connections::Lent;
+use super::failure::{Ended, Failure};
 use super::link::{self, Link, Unanswered};
-use super::policy::{Destination, Host};
-use super::way::{Lent, Way};
+use super::policy::Destination;
+use super::way::Way;
 use super::{Answer, Key, Leave, Order, Outbound, Times, tell};
 use crate::message::RequestId;
 use crate::message::fields::{check_framing, head_bytes, strip_hop_by_hop, unify_length};
-
-/// How often a request is sent by connections that turn out to be closed.
-const STALE_MAX: usize = 3;
 
 /// Counts a request of a guest.
 struct Counted<'a> {
@@ -145,45 +143,32 @@ impl Outbound {
         way: &'a Way,
         mut request: Request<Upload>,
         sending: &Sending<'_>,
-    ) -> Result<(Response<Incoming>, Lent, SemaphorePermit<'a>), Failure> {
+    ) -> Result<(Response<Incoming>, Lent<Upload>, SemaphorePermit<'a>), Failure> {
         let destination = &sending.key.destination;
         let target = adapt(&mut request, destination)?;
-        let again = spare(&request);
         let place = timeout_at(sending.connected_by, way.place()).await;
         let place = place.map_err(|_| Failure::Full)??;
-        for turn in 1.. {
-            let mut lent = way.lend(self.link(sending)).await?;
-            fit(&mut request, &lent.link, destination, &target);
-            let is_last = !lent.is_used || turn == STALE_MAX;
-            match answer(&mut lent.link, request, sending).await {
-                Ok(response) => {
-                    return Ok((check(response, sending.header_bytes_max)?, lent, place));
-                }
-                Err(Unanswered::Unsent(unsent)) if !is_last => request = *unsent,
-                Err(Unanswered::Failed(Failure::Terminated)) if !is_last => match &again {
-                    Some(again) => request = copy(again),
-                    None => return Err(Failure::Terminated),
-                },
-                Err(Unanswered::Unsent(_)) => return Err(Failure::Terminated),
-                Err(Unanswered::Failed(failure)) => return Err(failure),
-            }
-        }
-        Err(Failure::Terminated)
+        let open = async || self.link(sending).await;
+        let send = async |link: &mut Link<Upload>, mut request: Request<Upload>| {
+            fit(&mut request, link, destination, &target);
+            answer(link, request, sending).await
+        };
+        let (response, lent) =
+            way.connections.exchange(request, open, send).await.map_err(|it| it.failure())?;
+        Ok((check(response, sending.header_bytes_max)?, lent, place))
     }
 
     /// Opens a connection.
-    async fn link(&self, sending: &Sending<'_>) -> Result<Link, Failure> {
+    async fn link(&self, sending: &Sending<'_>) -> Result<Link<Upload>, Failure> {
         let Sending { key, leave, header_bytes_max, connected_by: deadline, .. } = sending;
         let destination = &key.destination;
-        let addresses = match &destination.host {
-            Host::Address(address) => link::admitted(&[*address], destination.port, leave)?,
-            Host::Name(name) => {
-                let found = self.shared.resolver.find(&key.guest, name, *deadline).await?;
-                link::admitted(&found, destination.port, leave)?
-            }
-        };
+        let found =
+            self.shared.resolver.addresses(&key.guest, &destination.host, *deadline).await?;
+        let admits = |address| leave.admits(address);
+        let addresses = link::admitted(&found, destination.port, admits)?;
         let open = self.open()?;
-        let config = link::Config { tls: &self.shared.tls, header_bytes_max: *header_bytes_max };
+        let (tls, header_bytes_max) = (&self.shared.tls, *header_bytes_max);
+        let config = link::Config { tls, header_bytes_max, untaken_max: None };
         link::connect(&key.destination, &addresses, &config, open, *deadline).await
     }
 }
@@ -191,10 +176,10 @@ impl Outbound {
 /// Waits for the response's head, but no longer than it may take once the server has all that there
 /// is of the request.
 async fn answer(
-    link: &mut Link,
+    link: &mut Link<Upload>,
     request: Request<Upload>,
     sending: &Sending<'_>,
-) -> Result<Response<Incoming>, Unanswered> {
+) -> Result<Response<Incoming>, Unanswered<Upload>> {
     let max = sending.times.first_byte;
     let mut sent = pin!(link.send(request));
     let mut until = Instant::now() + max;
@@ -206,10 +191,14 @@ async fn answer(
         until = match sending.progress.get() {
             (Turn::Guest, _) => now + max,
             (_, since) if Instant::from(since) + max > now => Instant::from(since) + max,
-            (Turn::Server, _) => return Err(Unanswered::Failed(Failure::WriteTimeout)),
-            (Turn::Nobody, _) => return Err(Unanswered::Failed(Failure::ReadTimeout)),
+            (Turn::Server, _) => return Err(late(Failure::WriteTimeout)),
+            (Turn::Nobody, _) => return Err(late(Failure::ReadTimeout)),
         };
     }
+}
+
+fn late(failure: Failure) -> Unanswered<Upload> {
+    Unanswered::Ended(Ended::By(failure))
 }
 
 /// Makes a guest's request one that can be sent, and gives its target.
@@ -236,7 +225,12 @@ fn adapt(request: &mut Request<Upload>, destination: &Destination) -> Result<Uri
 }
 
 /// Writes a request as its connection has it.
-fn fit(request: &mut Request<Upload>, link: &Link, destination: &Destination, target: &Uri) {
+fn fit(
+    request: &mut Request<Upload>,
+    link: &Link<Upload>,
+    destination: &Destination,
+    target: &Uri,
+) {
     let body = request.body();
     let is_empty = body.is_end_stream();
     let is_open = !is_empty && body.size_hint().exact().is_none();
@@ -297,26 +291,6 @@ async fn announced(headers: &mut HeaderMap, body: &mut Outgoing) -> Result<Optio
         body.known().await;
     }
     body.fault(bytes).map_or(Ok(length), Err)
-}
-
-/// A second copy of a request that may be sent twice: it changes nothing and has no body (RFC 9110,
-/// 9.2.2).
-pub fn spare<B: Body>(request: &Request<B>) -> Option<Request<()>> {
-    let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-    if !is_safe || !request.body().is_end_stream() {
-        return None;
-    }
-    let mut spare = Request::new(());
-    *spare.method_mut() = request.method().clone();
-    *spare.uri_mut() = request.uri().clone();
-    *spare.version_mut() = request.version();
-    *spare.headers_mut() = request.headers().clone();
-    *spare.extensions_mut() = request.extensions().clone();
-    Some(spare)
-}
-
-fn copy(spare: &Request<()>) -> Request<Upload> {
-    spare.clone().map(|()| Upload::empty())
 }
 
 /// Judges a response's head.

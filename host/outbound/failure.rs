@@ -49,9 +49,61 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// How an exchange ended without a response.
+pub enum Ended {
+    TooManyInterim,
+    /// There was no connection, or there was for too long no response.
+    By(Failure),
+    Http(hyper::Error),
+}
+
+impl Ended {
+    pub fn failure(&self) -> Failure {
+        match self {
+            Ended::TooManyInterim => Failure::Protocol,
+            Ended::By(failure) => *failure,
+            Ended::Http(error) => Failure::of_exchange(error),
+        }
+    }
+
+    /// The error that is behind all the others.
+    pub fn root_cause(&self) -> Option<&(dyn Error + 'static)> {
+        let Ended::Http(error) = self else { return None };
+        let mut cause: &(dyn Error + 'static) = error;
+        while let Some(deeper) = cause.source() {
+            cause = deeper;
+        }
+        Some(cause)
+    }
+}
+
+/// For the log.
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self, self.root_cause()) {
+            (_, Some(cause)) => write!(f, "{cause}"),
+            (Ended::By(failure), _) => f.write_str(failure.why_unconnected()),
+            _ => f.write_str("1xx without end"),
+        }
+    }
+}
+
 impl Error for Failure {}
 
 impl Failure {
+    /// What whoever runs the host reads of a connection that could not be opened.
+    fn why_unconnected(self) -> &'static str {
+        match self {
+            Failure::NameTimeout => "its name was not resolved in time",
+            Failure::NoName => "its name has no address",
+            Failure::Unroutable => "there is no route to it",
+            Failure::Refused => "connection refused",
+            Failure::ConnectTimeout => "no connection in time",
+            Failure::Terminated => "the connection was closed",
+            _ => "no connection",
+        }
+    }
+
     /// Why a connection could not be opened.
     pub fn of_connect(error: &io::Error) -> Failure {
         match error.kind() {

@@ -2,16 +2,20 @@
 //!
 //! Owns TCP and TLS. What is connected to is the very address that was looked at.
 
-use std::cell::Cell;
+use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::rt::{Executor, Read, Write};
 use hyper_util::rt::TokioIo;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
@@ -19,11 +23,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::body::Upload;
 use super::certificates::Verifier;
-use super::failure::Failure;
+use super::failure::{Ended, Failure};
 use super::paced::{Heard, Paced, SECURE_TURN_BYTES, TURN_BYTES, too_many_interim};
-use super::policy::{Destination, Host, Leave};
+use super::policy::{Destination, Host};
 
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
@@ -37,12 +40,23 @@ const STREAM_SEND_BYTES_MAX: usize = 64 << 10;
 const H2: &[u8] = b"h2";
 const H1: &[u8] = b"http/1.1";
 
+/// A request's body that can be sent.
+pub trait Sent:
+    Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + 'static
+{
+    /// The body of a request that has none.
+    fn none() -> Self;
+
+    /// Told by which connection it is sent.
+    fn go_by(&mut self, heard: &Heard);
+}
+
 /// A connection that requests can be sent by.
-pub enum Link {
+pub enum Link<B> {
     /// One request after the other.
-    H1 { sender: http1::SendRequest<Upload>, closing: Closing },
+    H1 { sender: http1::SendRequest<B>, closing: Closing },
     /// Many at a time.
-    H2(http2::SendRequest<Upload>, Rc<Closing>),
+    H2(http2::SendRequest<B>, Rc<Closing>),
 }
 
 /// Closes a connection when the last who may use it lets go of it: one whose server takes no more
@@ -59,13 +73,13 @@ impl Drop for Closing {
 }
 
 /// Why a request was not answered.
-pub enum Unanswered {
+pub enum Unanswered<B> {
     /// Nothing of it was sent.
-    Unsent(Box<Request<Upload>>),
-    Failed(Failure),
+    Unsent(Box<Request<B>>),
+    Ended(Ended),
 }
 
-impl Link {
+impl<B: Sent> Link<B> {
     pub fn is_h2(&self) -> bool {
         matches!(self, Link::H2(..))
     }
@@ -96,10 +110,10 @@ impl Link {
     /// Sends a request, up to the response's head.
     pub async fn send(
         &mut self,
-        mut request: Request<Upload>,
-    ) -> Result<Response<Incoming>, Unanswered> {
+        mut request: Request<B>,
+    ) -> Result<Response<Incoming>, Unanswered<B>> {
         let too_many = too_many_interim(&mut request);
-        request.body_mut().go_by(self.heard().clone());
+        request.body_mut().go_by(self.heard());
         let send = async {
             match self {
                 Link::H1 { sender, .. } => sender.try_send_request(request).await,
@@ -109,13 +123,13 @@ impl Link {
         let sent = tokio::select! {
             biased;
             // First: the answer may have come with them.
-            () = too_many => return Err(Unanswered::Failed(Failure::Protocol)),
+            () = too_many => return Err(Unanswered::Ended(Ended::TooManyInterim)),
             sent = send => sent,
         };
         self.heard().note();
         sent.map_err(|mut error| match error.take_message() {
             Some(request) => Unanswered::Unsent(Box::new(request)),
-            None => Unanswered::Failed(Failure::of_exchange(error.error())),
+            None => Unanswered::Ended(Ended::Http(error.into_error())),
         })
     }
 }
@@ -136,30 +150,35 @@ pub fn tls(roots: RootCertStore) -> Tls {
 ///
 /// # Errors
 /// There is none, or none that may.
-pub fn admitted(found: &[IpAddr], port: u16, leave: &Leave) -> Result<Vec<SocketAddr>, Failure> {
+pub fn admitted(
+    found: &[IpAddr],
+    port: u16,
+    admits: impl Fn(IpAddr) -> bool,
+) -> Result<Vec<SocketAddr>, Failure> {
     if found.is_empty() {
         return Err(Failure::NoName);
     }
-    let admitted = found.iter().filter(|address| leave.admits(**address));
+    let admitted = found.iter().filter(|address| admits(**address));
     let admitted = admitted.map(|address| SocketAddr::new(*address, port));
     let admitted: Vec<SocketAddr> = admitted.take(ADDRESSES_MAX).collect();
     if admitted.is_empty() { Err(Failure::Prohibited) } else { Ok(admitted) }
 }
 
-/// Opens a connection to one of these addresses.
-pub async fn connect(
+/// Opens a connection to one of these addresses. `held` is dropped when that is
+/// closed.
+pub async fn connect<B: Sent>(
     destination: &Destination,
     addresses: &[SocketAddr],
     config: &Config<'_>,
-    open: Open,
+    held: impl Sized + 'static,
     deadline: Instant,
-) -> Result<Link, Failure> {
-    let stream = tcp(addresses, deadline).await?;
+) -> Result<Link<B>, Failure> {
+    let stream = tcp(addresses, config.untaken_max, deadline).await?;
     let heard = Heard::default();
     let turn_bytes = if destination.is_secure { SECURE_TURN_BYTES } else { TURN_BYTES };
-    let stream = Paced::new(stream, turn_bytes, Some(heard.clone()));
+    let stream = Paced::new(stream, turn_bytes, heard.clone());
     if !destination.is_secure {
-        return h1(TokioIo::new(stream), config, (open, heard)).await;
+        return h1(TokioIo::new(stream), config, (held, heard)).await;
     }
     let name = match &destination.host {
         Host::Address(address) => ServerName::IpAddress((*address).into()),
@@ -172,30 +191,28 @@ pub async fn connect(
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
     let io = TokioIo::new(stream);
     if !is_h2 {
-        return h1(io, config, (open, heard)).await;
+        return h1(io, config, (held, heard)).await;
     }
     heard.set_h2();
-    let shaken = timeout_at(deadline, h2(io, config, (open, heard))).await;
+    let shaken = timeout_at(deadline, h2(io, config, (held, heard))).await;
     shaken.map_err(|_| Failure::ConnectTimeout)?
-}
-
-/// Counts a connection as long as it is open.
-pub struct Open(pub Rc<Cell<usize>>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
 }
 
 /// How connections are made.
 pub struct Config<'a> {
     pub tls: &'a Tls,
     pub header_bytes_max: usize,
+    /// How long what is sent may stay untaken until a connection is closed; without it as long as
+    /// the kernel has it.
+    pub untaken_max: Option<Duration>,
 }
 
 /// Tries one address after the other, each for its part of the time that is left.
-async fn tcp(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, Failure> {
+async fn tcp(
+    addresses: &[SocketAddr],
+    untaken_max: Option<Duration>,
+    deadline: Instant,
+) -> Result<TcpStream, Failure> {
     let mut failure = Failure::NoName;
     for (at, address) in addresses.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -205,6 +222,10 @@ async fn tcp(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, F
             Ok(Ok(stream)) => {
                 // Without it requests are sent later than they could be, which is no failure.
                 let _ = stream.set_nodelay(true);
+                if let Some(max) = untaken_max {
+                    let ms = u32::try_from(max.as_millis()).unwrap_or(u32::MAX);
+                    set_tcp_user_timeout(&stream, ms).map_err(|_| Failure::Unavailable)?;
+                }
                 return Ok(stream);
             }
             Ok(Err(error)) => failure = Failure::of_connect(&error),
@@ -214,7 +235,11 @@ async fn tcp(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, F
     Err(failure)
 }
 
-async fn h1<T>(io: T, config: &Config<'_>, (open, heard): (Open, Heard)) -> Result<Link, Failure>
+async fn h1<T, B: Sent>(
+    io: T,
+    config: &Config<'_>,
+    (held, heard): (impl Sized + 'static, Heard),
+) -> Result<Link<B>, Failure>
 where
     T: Read + Write + Unpin + 'static,
 {
@@ -226,13 +251,17 @@ where
     let driven = tokio::task::spawn_local(async move {
         // How it ends is told to the exchange that it is about.
         let _ = connection.await;
-        drop(open);
+        drop(held);
     });
     let closing = Closing { task: driven.abort_handle(), heard };
     Ok(Link::H1 { sender, closing })
 }
 
-async fn h2<T>(io: T, config: &Config<'_>, (open, heard): (Open, Heard)) -> Result<Link, Failure>
+async fn h2<T, B: Sent>(
+    io: T,
+    config: &Config<'_>,
+    (held, heard): (impl Sized + 'static, Heard),
+) -> Result<Link<B>, Failure>
 where
     T: Read + Write + Unpin + 'static,
 {
@@ -246,7 +275,7 @@ where
     let (sender, connection) = shaken.map_err(|error| Failure::of_exchange(&error))?;
     let driven = tokio::task::spawn_local(async move {
         let _ = connection.await;
-        drop(open);
+        drop(held);
     });
     let closing = Closing { task: driven.abort_handle(), heard };
     Ok(Link::H2(sender, Rc::new(closing)))

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use http::Request;
-use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
@@ -37,7 +36,7 @@ pub struct Paced<T> {
     /// Bytes since it has yielded, or had nothing to read.
     read: usize,
     turn_bytes: usize,
-    heard: Option<Heard>,
+    heard: Heard,
 }
 
 /// Bytes that a connection's server has sent since somebody got something of them.
@@ -70,8 +69,8 @@ impl Heard {
 }
 
 impl<T> Paced<T> {
-    /// `heard` counts what is read, where others say of what they got something.
-    pub fn new(io: T, turn_bytes: usize, heard: Option<Heard>) -> Self {
+    /// `heard` counts what is read; others say of what they got something.
+    pub fn new(io: T, turn_bytes: usize, heard: Heard) -> Self {
         Paced { io, deaf: None, read: 0, turn_bytes, heard }
     }
 }
@@ -102,9 +101,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
             return Poll::Ready(Err(kind.into()));
         }
         self.read = if polled.is_ready() { self.read + read } else { 0 };
-        if let Some(heard) = &self.heard
-            && heard.add(read)
-        {
+        if self.heard.add(read) {
             let why = "the server sends without end what nobody gets anything of";
             return Poll::Ready(Err(io::Error::other(why)));
         }
@@ -133,7 +130,7 @@ impl<T: Unpin> Paced<T> {
 }
 
 /// Whether a connection's other side has closed it.
-pub fn is_closed(error: &io::Error) -> bool {
+fn is_closed(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
     [BrokenPipe, ConnectionAborted, ConnectionReset].contains(&error.kind())
 }
@@ -166,28 +163,6 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
 
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
-    }
-}
-
-impl<T: Connection> Connection for Paced<T> {
-    /// Asked once for each connection.
-    fn connected(&self) -> Connected {
-        self.io.connected().extra(Served::default())
-    }
-}
-
-/// Whether a connection has served a request: hyper tells it with its responses and its errors.
-#[derive(Clone, Default)]
-pub struct Served(Arc<AtomicBool>);
-
-impl Served {
-    /// Says that it has.
-    pub fn note(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub fn is_noted(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

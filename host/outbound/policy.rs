@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Mutex;
 
 use http::Uri;
-use http::uri::Scheme;
+use http::uri::{Authority, Scheme};
 
 use super::address::is_public;
 use super::failure::Failure;
@@ -117,6 +117,15 @@ impl Destination {
             return Err(Failure::BadUri);
         }
         Ok(Destination { is_secure, host: Host::of(host)?, port })
+    }
+
+    /// What whoever runs the host has named, by http; the lookup says if it is no name.
+    pub fn named(authority: &Authority) -> Destination {
+        let is_secure = false;
+        let port = authority.port_u16().unwrap_or(default_port(is_secure));
+        let host = Host::of(authority.host());
+        let host = host.unwrap_or_else(|_| Host::Name(authority.host().into()));
+        Destination { is_secure, host, port }
     }
 
     /// `host[:port]`, as in a `Host` header.

@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::failure::Failure;
+use super::policy::Host;
 
 /// Lookups of the whole host at a time: each takes a thread.
 const LOOKUPS_MAX: usize = 64;
@@ -64,12 +65,23 @@ impl Resolver {
         })
     }
 
+    /// The addresses of a host.
+    ///
+    /// # Errors
+    /// As [`Resolver::find`].
+    pub async fn addresses(self: &Arc<Self>, guest: &str, host: &Host, deadline: Instant) -> Found {
+        match host {
+            Host::Address(address) => Ok(Arc::new([*address])),
+            Host::Name(name) => self.find(guest, name, deadline).await,
+        }
+    }
+
     /// The addresses of a name. Who asks for one that is being looked up gets the same answer.
     ///
     /// # Errors
     /// [`Failure::NoName`]; [`Failure::NameTimeout`], also where there was no place for the lookup
     /// in time; [`Failure::Unavailable`], where the machine has no thread for it.
-    pub async fn find(self: &Arc<Self>, guest: &str, name: &str, deadline: Instant) -> Found {
+    async fn find(self: &Arc<Self>, guest: &str, name: &str, deadline: Instant) -> Found {
         let found = timeout_at(deadline, self.look_up(guest, name)).await;
         found.unwrap_or(Err(Failure::NameTimeout))
     }

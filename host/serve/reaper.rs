@@ -53,6 +53,9 @@ pub async fn run(worker: Rc<Worker>) {
         let since = now - looked_at;
         if since >= LOOK_TICKS {
             looked_at = now;
+            if let Some(upstream) = &worker.upstream {
+                upstream.sweep();
+            }
             let limits = &worker.config.connections;
             let is_draining = worker.draining.get();
             for (_, connection) in worker.connections.borrow().iter() {

@@ -1,9 +1,8 @@
 //! The upstream: where requests go that no guest answers.
 //!
-//! Owns the pooled connections to it, and the places of requests that are in flight there: handlers
-//! and clients have shares of them. Bodies stream both ways.
+//! Owns the places of requests that are in flight there: handlers and clients have shares of them.
+//! Bodies stream both ways. `outbound` has the connections.
 
-use std::error::Error;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,15 +11,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING, VIA};
-use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{Extensions, HeaderValue, Method, Version};
+use http::uri::{Authority, PathAndQuery, Uri};
+use http::{HeaderValue, Method, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{self, Client};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
-use tower_service::Service;
 
 use crate::config;
 use crate::grants::{Grants, Share};
@@ -31,13 +25,10 @@ use crate::message::fields::{
 use crate::message::path;
 use crate::message::progress::{Deadline, Progress};
 use crate::message::{Reject, Request, RequestBody, RequestId, Response, ResponseBody};
-use crate::outbound::paced::{self, Paced, Served, TURN_BYTES, too_many_interim};
-use crate::outbound::spare;
+use crate::outbound::{self, Ended, Heard, Lent, Sent, Service, TURN_BYTES};
 use crate::queue::Holder;
 use crate::registry::admit::{GuestGates, Permit};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest pause in the middle of a response's body.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// An upstream may take nothing for so many times `--stall-timeout`: the kernel of one that reads
@@ -45,9 +36,6 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 const UNTAKEN_TIMES: u32 = 4;
 /// But for so long in any case: what is lost on the way is sent again within that.
 const UNTAKEN_MIN: Duration = Duration::from_secs(5);
-/// So many connections may turn out to be closed, one after the other, before a request fails.
-const STALE_MAX: usize = 3;
-
 /// Lines of the log about it, a second.
 const LINES_MAX: usize = 100;
 
@@ -55,7 +43,7 @@ const LINES_MAX: usize = 100;
 pub struct Upstream {
     authority: Authority,
     base_path: String,
-    client: Client<Connector, RequestBody>,
+    service: Rc<Service<RequestBody>>,
     places: GuestGates,
     /// For what goes wrong.
     quota: Quota,
@@ -66,27 +54,21 @@ impl Upstream {
     /// many requests of this worker may be on their way to it. `stall_max` is how long a body may
     /// pause.
     pub fn new(
+        shared: &outbound::Shared,
         upstream: &config::Upstream,
         header_bytes_max: usize,
         in_flight_max: usize,
         stall_max: Duration,
     ) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         // An upstream that has answered and reads no more of the request holds no connection.
         let untaken_max = stall_max.saturating_mul(UNTAKEN_TIMES).max(UNTAKEN_MIN);
-        connector.set_tcp_user_timeout(Some(untaken_max));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(in_flight_max)
-            .http1_max_buf_size(TURN_BYTES.max(header_bytes_max))
-            .build(Connector(connector));
+        let authority = upstream.authority.clone();
+        let head_bytes_max = TURN_BYTES.max(header_bytes_max);
+        let service = Service::new(shared, &authority, in_flight_max, head_bytes_max, untaken_max);
         Upstream {
-            authority: upstream.authority.clone(),
+            authority,
             base_path: upstream.base_path.clone(),
-            client,
+            service: Rc::new(service),
             places: GuestGates::new(in_flight_max),
             quota: Quota::new(LINES_MAX, usize::MAX),
         }
@@ -110,78 +92,35 @@ impl Upstream {
         let sent = async {
             let place = self.place(guest, client, grants).await?;
             let (id, body) = (request.id, request.body.progress().cloned());
-            let mut outbound = self.outbound(request)?;
-            let too_many = too_many_interim(&mut outbound);
+            let outbound = self.outbound(request)?;
             let has_many_fields = outbound.headers().len() > FIELDS_FEW;
-            let sent = tokio::select! {
-                biased;
-                // First: the answer may have come with them.
-                () = too_many => {
-                    self.warn(id, "1xx without end");
-                    return Err(Reject::UpstreamFailed);
-                }
-                mut sent = self.send(outbound) => {
-                    if let (true, Ok(response)) = (has_many_fields, &mut sent) {
-                        // hyper puts the answer's fields into the request's map.
-                        compact(response.headers_mut());
-                    }
-                    sent
+            let (mut response, lent) = match self.service.send(outbound).await {
+                Ok(sent) => sent,
+                Err(ended) => {
+                    self.warn(id, &ended.to_string());
+                    return Err(body_reject(&ended).unwrap_or(Reject::UpstreamFailed));
                 }
             };
-            match sent {
-                // Nobody asked for another protocol, and hyper keeps the other 1xx to itself.
-                Ok(response) if response.status().is_informational() => {
-                    self.warn(id, "a 1xx answer");
-                    Err(Reject::UpstreamFailed)
-                }
-                Ok(response) if head_bytes(response.headers()) > header_bytes_max => {
-                    self.warn(id, "too many headers");
-                    Err(Reject::UpstreamFailed)
-                }
-                Ok(response) => inbound(response, place, body).map_err(|what| {
-                    self.warn(id, what);
-                    Reject::UpstreamFailed
-                }),
-                Err(error) => {
-                    self.warn(id, &root_cause(&error).to_string());
-                    Err(body_reject(&error).unwrap_or(Reject::UpstreamFailed))
-                }
+            if has_many_fields {
+                // hyper puts the answer's fields into the request's map.
+                compact(response.headers_mut());
             }
+            judge(&mut response, header_bytes_max).map_err(|what| {
+                self.warn(id, what);
+                Reject::UpstreamFailed
+            })?;
+            let (head, content) = response.into_parts();
+            let stream = Returning::new(content, body, self.service.clone(), lent, place);
+            let body = ResponseBody::Stream(Box::pin(stream));
+            Ok(Response { status: head.status, headers: head.headers, body })
         };
         let sent = deadline.within(sent).await;
         sent.unwrap_or(Err(Reject::UpstreamDeadline))
     }
 
-    /// Sends a request, and again where it met its connection's end: an upstream may close one that
-    /// has served a request at any time, and whether it has read this one, nobody knows. What may
-    /// have been done once is not done twice (RFC 9112, 9.3.1).
-    async fn send(
-        &self,
-        outbound: http::Request<RequestBody>,
-    ) -> Result<http::Response<Incoming>, legacy::Error> {
-        let again = spare(&outbound);
-        let mut sent = self.sent_once(outbound).await;
-        for _ in 0..STALE_MAX {
-            match (&sent, &again) {
-                (Err(error), Some(again)) if is_stale(error) => {
-                    sent = self.sent_once(again.clone().map(|()| RequestBody::default())).await;
-                }
-                _ => break,
-            }
-        }
-        sent
-    }
-
-    /// Sends a request by one connection, which has served one then.
-    async fn sent_once(
-        &self,
-        outbound: http::Request<RequestBody>,
-    ) -> Result<http::Response<Incoming>, legacy::Error> {
-        let sent = self.client.request(outbound).await?;
-        if let Some(served) = sent.extensions().get::<Served>() {
-            served.note();
-        }
-        Ok(sent)
+    /// Closes connections that have been idle for long.
+    pub fn sweep(&self) {
+        self.service.sweep();
     }
 
     /// Says in the log what went wrong with a request, unless that would be too much: any client
@@ -237,55 +176,27 @@ impl Upstream {
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         add_forwarded(&mut headers, request);
-        let uri = Uri::builder()
-            .scheme(Scheme::HTTP)
-            .authority(self.authority.clone())
-            .path_and_query(path)
-            .build()
-            .map_err(|_| Reject::BadPath("not a path that can be passed on"))?;
+        if !headers.contains_key(HOST) {
+            // One of HTTP/1.0 need not have it.
+            let host = HeaderValue::from_str(self.authority.as_str());
+            headers.insert(HOST, host.map_err(|_| Reject::UpstreamFailed)?);
+        }
         let mut outbound = http::Request::new(body);
         *outbound.method_mut() = request.method.clone();
         *outbound.version_mut() = Version::HTTP_11;
-        *outbound.uri_mut() = uri;
+        *outbound.uri_mut() = Uri::from(path);
         *outbound.headers_mut() = headers;
         Ok(outbound)
     }
 }
 
-/// Whether a request has failed because its connection, which had served another, was closed.
-fn is_stale(error: &legacy::Error) -> bool {
-    let mut told = Extensions::new();
-    if let Some(connected) = error.connect_info() {
-        connected.get_extras(&mut told);
-    }
-    told.get().is_some_and(Served::is_noted) && is_closed(error)
-}
-
-fn is_closed(error: &(dyn Error + 'static)) -> bool {
-    let by_hyper = error.downcast_ref().is_some_and(hyper::Error::is_incomplete_message);
-    let by_io = error.downcast_ref().is_some_and(paced::is_closed);
-    by_hyper || by_io || error.source().is_some_and(is_closed)
-}
-
-/// Makes connections that are read from in pieces.
-#[derive(Clone)]
-struct Connector(HttpConnector);
-
-impl Service<Uri> for Connector {
-    type Response = TokioIo<Paced<TcpStream>>;
-    type Error = <HttpConnector as Service<Uri>>::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(cx)
+impl Sent for RequestBody {
+    fn none() -> Self {
+        RequestBody::default()
     }
 
-    fn call(&mut self, to: Uri) -> Self::Future {
-        let connected = self.0.call(to);
-        Box::pin(async {
-            Ok(TokioIo::new(Paced::new(connected.await?.into_inner(), TURN_BYTES, None)))
-        })
-    }
+    /// An upstream says nothing to what it takes.
+    fn go_by(&mut self, _: &Heard) {}
 }
 
 /// Looks at what a guest may have changed; of a client, the same has been refused before. The text
@@ -321,19 +232,21 @@ fn add_forwarded(headers: &mut http::HeaderMap, request: &Request) {
     }
 }
 
-/// Takes a response in. The text of an error says what is wrong with its framing.
-fn inbound(
-    response: http::Response<Incoming>,
-    place: Permit,
-    asked: Option<Arc<Progress>>,
-) -> Result<Response, &'static str> {
-    let (parts, body) = response.into_parts();
-    let mut headers = parts.headers;
-    check_framing(&mut headers)?;
-    strip_hop_by_hop(&mut headers);
-    let stream = Returning { body, asked, stall: None, _place: place };
-    let body = ResponseBody::Stream(Box::pin(stream));
-    Ok(Response { status: parts.status, headers, body })
+/// Judges a response's head. The text of an error says what is wrong with it.
+fn judge(
+    response: &mut http::Response<Incoming>,
+    header_bytes_max: usize,
+) -> Result<(), &'static str> {
+    if response.status().is_informational() {
+        // Nobody asked for another protocol, and hyper keeps the other 1xx to itself.
+        return Err("a 1xx answer");
+    }
+    if head_bytes(response.headers()) > header_bytes_max {
+        return Err("too many headers");
+    }
+    check_framing(response.headers_mut())?;
+    strip_hop_by_hop(response.headers_mut());
+    Ok(())
 }
 
 /// A response's body on its way to the client. It holds its place until it ends.
@@ -343,7 +256,36 @@ struct Returning {
     /// upstream that pauses.
     asked: Option<Arc<Progress>>,
     stall: Option<(Deadline, Pin<Box<tokio::time::Sleep>>)>,
+    service: Rc<Service<RequestBody>>,
+    /// Its connection, until the body is complete.
+    lent: Option<Lent<RequestBody>>,
     _place: Permit,
+}
+
+impl Returning {
+    fn new(
+        body: Incoming,
+        asked: Option<Arc<Progress>>,
+        service: Rc<Service<RequestBody>>,
+        lent: Lent<RequestBody>,
+        place: Permit,
+    ) -> Self {
+        let mut returning =
+            Returning { body, asked, stall: None, service, lent: Some(lent), _place: place };
+        returning.end_if_complete();
+        returning
+    }
+
+    /// Gives the connection back if the body is complete. The request's body may still be on its
+    /// way.
+    fn end_if_complete(&mut self) {
+        if self.body.is_end_stream()
+            && let Some(lent) = self.lent.take()
+        {
+            let service = self.service.clone();
+            tokio::task::spawn_local(async move { service.give_back(lent).await });
+        }
+    }
 }
 
 impl Body for Returning {
@@ -357,6 +299,10 @@ impl Body for Returning {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
             this.stall = None;
+            if let Some(lent) = &this.lent {
+                lent.link.heard().note();
+            }
+            this.end_if_complete();
             return Poll::Ready(frame.map(|frame| frame.map_err(|_| Reject::UpstreamFailed)));
         }
         let (deadline, timer) = this.stall.get_or_insert_with(|| {
@@ -377,15 +323,7 @@ impl Body for Returning {
     }
 }
 
-fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause
-}
-
 /// The reject that the request's own body ended with, if that is why sending failed.
-fn body_reject(error: &(dyn Error + 'static)) -> Option<Reject> {
-    root_cause(error).downcast_ref().copied()
+fn body_reject(ended: &Ended) -> Option<Reject> {
+    ended.root_cause()?.downcast_ref().copied()
 }

@@ -141,7 +141,7 @@ impl Worker {
             upstream: upstream.map(|it| {
                 let most = upstream_max(descriptors_max(), config.workers);
                 let stall_max = config.connections.stall_max;
-                Upstream::new(it, largest.header_bytes_max, most, stall_max)
+                Upstream::new(&shared.outbound, it, largest.header_bytes_max, most, stall_max)
             }),
             config: config.clone(),
             draining: Cell::new(false),

@@ -255,7 +255,8 @@ impl Outbound {
                 () = tokio::time::sleep_until(next.into()), if !is_resting => {
                     next = Instant::now() + SWEEP_EVERY;
                     // A way that somebody is on is his, too.
-                    let is_kept = |way: &Rc<Way>| way.connections.sweep() || Rc::strong_count(way) > 1;
+                    let is_used = |way: &Rc<Way>| Rc::strong_count(way) > 1;
+                    let is_kept = |way: &Rc<Way>| way.connections.sweep() || is_used(way);
                     self.ways.borrow_mut().retain(|_, way| is_kept(way));
                 }
             }

@@ -18,6 +18,28 @@ fn before(upstream: &Upstream) -> Setup {
     Host::with("good.wat", HELLO).args(["--upstream", &upstream.url("")])
 }
 
+/// An upstream may have a name, whose addresses are tried one after the other; a request that names
+/// no host names that.
+#[test]
+fn an_upstream_may_have_a_name() {
+    let upstream = Upstream::saying(plain("200 OK", "", "from above"));
+    let url = upstream.url("").replace("127.0.0.1", "localhost");
+    let host = Host::with("good.wat", HELLO).args(["--workers", "1", "--upstream", &url]).start();
+    for _ in 0..3 {
+        assert_eq!(host.get("/").text(), "from above");
+    }
+    let mut old = host.connect();
+    old.send("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(old.read().text(), "from above");
+    let named = url.trim_start_matches("http://");
+    let hosts: Vec<_> = upstream.seen().iter().map(|seen| seen.all("host").join(" ")).collect();
+    assert_eq!(hosts.last().map(String::as_str), Some(named), "{hosts:?}");
+    assert_eq!(upstream.connections(), (1, 0), "one after the other");
+    let host = Host::with("good.wat", HELLO).args(["--upstream", "http://no.invalid"]).start();
+    host.get("/").assert_problem(502);
+    host.wait_log_with(&["upstream no.invalid", "its name"]);
+}
+
 #[test]
 fn what_no_route_takes_is_forwarded() {
     let upstream = Upstream::saying(plain("418 Brewing", "x-up: 1\r\n", "from above"));

@@ -1,8 +1,8 @@
 //! Bodies on their way through the host: they leave as they come, and no more of them is held than
 //! the other side is behind.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::before;
 use super::upstream::{Upstream, plain};
 use crate::abi::probe::Probe;
-use crate::host::{Host, until};
+use crate::host::{HELLO, Host, until};
 use crate::hostile::PATIENCE;
 
 /// Ways through the host: no guest, one that passes on, one that also sees the answer's head.
@@ -125,6 +125,51 @@ fn a_request_leaves_as_it_comes() {
             let framed = [seen.all("content-length"), seen.all("transfer-encoding")].concat();
             assert_eq!(framed.len(), 1, "{framing}: {seen:?}");
         }
+    }
+    host.at_rest();
+}
+
+/// Takes one connection, answers each head on it before it reads the body, and tells the bodies.
+fn hasty() -> (String, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let (told, bodies) = mpsc::channel();
+    std::thread::spawn(move || -> io::Result<()> {
+        let mut stream = BufReader::new(listener.accept()?.0);
+        loop {
+            let (mut line, mut bytes) = (String::new(), 0);
+            while line != "\r\n" {
+                line.clear();
+                if stream.read_line(&mut line)? == 0 {
+                    return Ok(());
+                }
+                let length = line.strip_prefix("content-length: ");
+                bytes = length.map_or(bytes, |length| length.trim().parse().unwrap_or(0));
+            }
+            stream.get_mut().write_all(&plain("200 OK", "", "ok"))?;
+            let mut body = vec![0; bytes];
+            stream.read_exact(&mut body)?;
+            let _ = told.send(String::from_utf8_lossy(&body).into_owned());
+        }
+    });
+    (url, bodies)
+}
+
+/// What is left of a request behind its complete answer arrives all the same, and its connection
+/// takes the next request then.
+#[test]
+fn a_request_goes_on_behind_its_answer() {
+    let (url, bodies) = hasty();
+    let host = Host::with("good.wat", HELLO).args(["--workers", "1", "--upstream", &url]).start();
+    let mut connection = host.connect();
+    for _ in 0..3 {
+        connection.send("POST / HTTP/1.1\r\nhost: guest.test\r\ncontent-length: 6\r\n\r\nabc");
+        assert_eq!(connection.read().text(), "ok");
+        connection.send("def");
+        assert_eq!(bodies.recv_timeout(PATIENCE).expect("all of it arrives"), "abcdef");
+        // It is the only connection that is taken.
+        assert_eq!(host.get("/").text(), "ok");
+        assert_eq!(bodies.recv_timeout(PATIENCE).expect("the next"), "");
     }
     host.at_rest();
 }

@@ -118,7 +118,7 @@ impl Usage {
         let calls = self.calls.wrapping_sub(self.ticked_at);
         self.ticked_at = self.calls;
         if ticks > QUANTUM_TICKS as u32 {
-            // It has been long, or others have had the core: one of many, since it was not measured.
+            // It has been long, or others have had the core: one of many, as it was not measured.
             self.calls_noted = AVERAGED as u8;
             self.note_call(true);
         } else if ticks > 1 || calls <= SUSPECT_CALLS {

@@ -94,9 +94,9 @@ reasons! {
     calls: Calls, "calls", "Calls of guests, by where they have run." {
         fast: "Begun on their worker's thread.",
         moved: "Of these, gone on in the slow lane, as they had used up their quantum.",
-        slow: "Begun in the slow lane, as their guest's calls are long.",
+        slow: "Begun in the slow lane, as their guest's calls are long, or its owner's first ones.",
         queued: "Waited in line until they could begin, as many of their guest's long calls ran.",
-        turns: "Waited for their turn on their worker's thread, as their guest's calls are heavy.",
+        turns: "Waited for their turn on their worker's thread, as their guest is heavy, or new.",
     }
     instances: Instances, "instances", "Instances, by what has become of them." {
         made: "Made.",

@@ -4,6 +4,7 @@
 
 pub mod cpu;
 mod drops;
+mod first_calls;
 mod flow;
 pub mod lane;
 mod line;

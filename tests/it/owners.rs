@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::client::{Connection, message};
-use crate::host::{HELLO, Host, Setup};
+use crate::host::{HELLO, Host, Setup, Status};
 use crate::wat;
 
 /// How long a state is waited for.
@@ -57,6 +57,36 @@ fn a_hundred_busy_handlers_are_one_share() {
     assert_eq!((status.rejects("no_instance"), status.rejects("no_memory")), (0, 0));
     drop(busy);
     host.at_rest();
+}
+
+/// Of an owner's handlers that nobody has asked for yet, three hold their worker for a quantum. The
+/// others are expected to be like them, until one turns out to be short.
+#[test]
+fn an_owners_new_handlers_are_expected_to_be_like_its_others() {
+    let setup = (0..40).fold(Host::with("single/hello.wat", HELLO), |setup, at| {
+        setup.file(&format!("many/{at}.wat"), counts(20_000_000))
+    });
+    let host = setup.file("many/quick.wat", HELLO).args(UNBOUNDED).start_settled();
+    let before = host.status();
+    let mut busy: Vec<_> = (0..40).map(|at| send(&host, &format!("/many/{at}"))).collect();
+    for asked in &mut busy {
+        assert_eq!(asked.read().text(), "done");
+    }
+    let begun =
+        |status: &Status| (status.calls("fast"), status.calls("moved"), status.calls("slow"));
+    let after = host.at_rest();
+    let (fast, moved, slow) = begun(&before);
+    assert_eq!(begun(&after), (fast + 3, moved + 3, slow + 37), "{after:?}");
+    // Another owner's new handler is not, and a short one of the same is known after one call.
+    for (path, slow) in [("/single/hello", 0), ("/many/quick", 1)] {
+        let before = host.status();
+        for _ in 0..10 {
+            assert_eq!(host.get(path).text(), "Hello, World!");
+        }
+        let after = host.at_rest();
+        assert_eq!(after.calls("slow") - before.calls("slow"), slow, "{path}: {after:?}");
+        assert_eq!(after.calls("fast") - before.calls("fast"), 10 - slow, "{path}: {after:?}");
+    }
 }
 
 /// In the slow lane the owner that has used the least CPU time is next: a long call of one with a

@@ -258,9 +258,10 @@ impl SharedInstance {
         polled.map(|polled| polled.map(Ok)).unwrap_or(Poll::Ready(Err(Reject::Panic)))
     }
 
-    /// Whether it may go on now: one whose slices are heavy waits for its turn.
+    /// Whether it may go on now: one whose slices are heavy, or not known, waits for its turn.
     fn poll_turn(&self, cx: &Context<'_>) -> bool {
-        if !self.in_lanes || self.schedule.length(self.guest.id) != Length::Heavy {
+        let waits = |length| matches!(length, Length::Heavy | Length::New);
+        if !self.in_lanes || !waits(self.schedule.length(self.guest.id)) {
             return true;
         }
         let mut turn = self.turn.borrow_mut();
@@ -272,7 +273,7 @@ impl SharedInstance {
         self.inbox.close();
         let id = self.guest.id;
         self.schedule.reasons().calls.moved.add(1);
-        self.schedule.note(id, |usage| usage.note_call(true));
+        self.schedule.note_call(id, true);
         let (cpu_max, runnable) =
             (self.guest.about.grants.limits.cpu_max, self.schedule.line(id).runnable());
         let moved =
@@ -450,7 +451,7 @@ impl Seat {
         let SharedInstance { guest, schedule, .. } = &*self.shared;
         if schedule.length(guest.id) != Length::Short {
             let is_long = self.shared.seats.longest() >= QUANTUM;
-            schedule.note(guest.id, |usage| usage.note_call(is_long));
+            schedule.note_call(guest.id, is_long);
         }
     }
 }

@@ -184,20 +184,27 @@ impl<'a> Meter<'a> {
         call: Movable<T>,
     ) -> impl Future<Output = Result<T, Reject>> {
         let mut clock = self.clock();
-        let length = self.lanes.map_or(Length::Short, |(schedule, guest)| {
-            self.unnoted.map_or_else(|| schedule.length(guest), |unnoted| unnoted.length)
-        });
+        let length = self.length();
         if length != Length::Short {
             // On a busy machine others have had the core, too: that makes no short call long twice.
             clock.resumed = None;
         }
-        let is_long = length == Length::Long || self.own_used >= QUANTUM;
-        self.count(|calls| if is_long { &calls.slow } else { &calls.fast });
+        let mut is_long = length == Length::Long || self.own_used >= QUANTUM;
+        let mut is_new = length == Length::New && !is_long;
+        if !is_new {
+            self.count_begun(is_long);
+        }
         let mut place = Some(if is_long { self.hand_over(call) } else { self.keep(call) });
         let mut is_heavy = length == Length::Heavy;
         let slice = self.unnoted.map(|unnoted| unnoted.slice);
         let ticks = self.ticks();
         std::future::poll_fn(move |cx| {
+            if is_new {
+                let Poll::Ready(begun) = self.begin_new(&mut place, cx) else {
+                    return clock.poll(cx);
+                };
+                (is_new, is_long) = (false, begun == Length::Long);
+            }
             match place.take() {
                 Some(Place::Fast(mut here)) => {
                     if let Some((_, guest)) = self.lanes.filter(|_| is_heavy)
@@ -236,14 +243,7 @@ impl<'a> Meter<'a> {
             if let Some(Place::Slow(moved)) = &mut place
                 && let Poll::Ready(ended) = Pin::new(moved).poll(cx)
             {
-                let used = ended.as_ref().map_or(QUANTUM, |(_, used)| *used);
-                self.charge(used);
-                if let Some((schedule, guest)) = self.lanes {
-                    schedule.line(guest).leave();
-                }
-                if is_long {
-                    self.note_call(used >= LONG);
-                }
+                self.note_moved_end(ended.as_ref().ok().map(|(_, used)| *used), is_long);
                 return Poll::Ready(ended.map(|(output, _)| output));
             }
             clock.poll(cx)
@@ -304,6 +304,51 @@ impl<'a> Meter<'a> {
         }
     }
 
+    /// What the call is like.
+    fn length(&self) -> Length {
+        self.lanes.map_or(Length::Short, |(schedule, guest)| {
+            self.unnoted.map_or_else(|| schedule.length(guest), |unnoted| unnoted.length)
+        })
+    }
+
+    /// Begins a call of which nothing was known when it came, once it is its turn. By then it may
+    /// be known what its guest's calls are like, or those of its owner's other guests.
+    fn begin_new<T: Send + 'static>(
+        &self,
+        place: &mut Option<Place<'a, T>>,
+        cx: &Context<'_>,
+    ) -> Poll<Length> {
+        let Some(Place::Fast(here)) = place else { return Poll::Ready(Length::Long) };
+        if self.lanes.is_some_and(|(_, guest)| !here.poll_turn(guest, None, cx)) {
+            return Poll::Pending;
+        }
+        let length = self.length();
+        self.count_begun(length == Length::Long);
+        if length == Length::Long
+            && let Some(call) = here.call.take()
+        {
+            *place = Some(self.hand_over(call));
+        }
+        Poll::Ready(length)
+    }
+
+    /// Takes note of a call that has ended in the slow lane, after so much CPU time there if it was
+    /// not stopped; `has_begun_there` is whether all of it ran there.
+    fn note_moved_end(&mut self, used: Option<Duration>, has_begun_there: bool) {
+        self.charge(used.unwrap_or(QUANTUM));
+        if let Some((schedule, guest)) = self.lanes {
+            schedule.line(guest).leave();
+        }
+        if has_begun_there {
+            self.note_call(used.is_none() || self.own_used >= LONG);
+        }
+    }
+
+    /// Counts a call that begins.
+    fn count_begun(&self, is_long: bool) {
+        self.count(|calls| if is_long { &calls.slow } else { &calls.fast });
+    }
+
     /// Counts a call, if it is one of the guest's own.
     fn count(&self, counter: impl FnOnce(&Calls) -> &Counter) {
         if let Some(schedule) = self.schedule.filter(|_| self.unnoted.is_none()) {
@@ -332,7 +377,7 @@ impl<'a> Meter<'a> {
     /// Takes note of whether a call has outlasted the quantum.
     fn note_call(&self, is_long: bool) {
         if let Some((schedule, guest)) = self.lanes.filter(|_| self.unnoted.is_none()) {
-            schedule.note(guest, |usage| usage.note_call(is_long));
+            schedule.note_call(guest, is_long);
         }
     }
 

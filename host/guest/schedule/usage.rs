@@ -13,8 +13,8 @@ pub const LONG: Duration = Duration::from_micros(1500);
 /// All calls of a guest are long, and so many that its calls start in the slow lane.
 const LONG_ALL: u32 = 256;
 const LONG_MIN: u32 = LONG_ALL / 2;
-/// Calls, and slices of them, over which an average is taken. So many that it takes six long calls
-/// in a row.
+/// Calls, and slices of them, over which an average is taken: of fewer, as long as there are no
+/// more. So many that it takes six long calls in a row behind as many short ones.
 const AVERAGED: u32 = 8;
 /// Slices of so much on average wait for a turn. To wait costs about a microsecond. Forty at once
 /// of less take two milliseconds.
@@ -36,6 +36,8 @@ const PENALTY_MAX: Duration = Duration::from_secs(10);
 /// What a guest's calls are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
+    /// Not known: none has ended. Each is measured, and waits for a turn in the fast lane.
+    New,
     /// Short. They are not measured.
     Short,
     /// Short, as far as is known. Each is measured.
@@ -47,7 +49,7 @@ pub enum Length {
 }
 
 /// What is known of the calls of one guest.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Usage {
     /// What part of them outlasts the quantum, a moving average: 256 is all of them.
     long: u32,
@@ -60,22 +62,50 @@ pub struct Usage {
     /// CPU time of making an instance, a moving average, and whether it has to be measured.
     making: Duration,
     is_making_measured: bool,
+    /// Calls and slices of which the averages are, up to [`AVERAGED`].
+    calls_noted: u8,
+    slices_noted: u8,
     /// Calls so far, and how many there had been at the last in which the clock ticked.
     calls: u32,
     ticked_at: u32,
 }
 
+impl Default for Usage {
+    /// Of a guest that has had no calls: its first ones are measured.
+    fn default() -> Self {
+        Usage {
+            long: 0,
+            slice: Duration::ZERO,
+            measured_for: AVERAGED,
+            penalty: None,
+            making: Duration::ZERO,
+            is_making_measured: false,
+            calls_noted: 0,
+            slices_noted: 0,
+            calls: 0,
+            ticked_at: 0,
+        }
+    }
+}
+
 impl Usage {
     pub fn length(&self) -> Length {
-        if self.long >= LONG_MIN || self.penalty.is_some_and(|end| Instant::now() < end) {
+        if self.long > LONG_MIN || self.penalty.is_some_and(|end| Instant::now() < end) {
             Length::Long
         } else if self.measured_for == 0 {
             Length::Short
+        } else if self.is_new() {
+            Length::New
         } else if self.slice >= HEAVY {
             Length::Heavy
         } else {
             Length::Measured
         }
+    }
+
+    /// Whether nothing is known of its calls.
+    pub fn is_new(&self) -> bool {
+        self.calls_noted == 0
     }
 
     /// Counts a call that begins.
@@ -88,7 +118,8 @@ impl Usage {
         let calls = self.calls.wrapping_sub(self.ticked_at);
         self.ticked_at = self.calls;
         if ticks > QUANTUM_TICKS as u32 {
-            // It has been long, or others have had the core.
+            // It has been long, or others have had the core: one of many, as it was not measured.
+            self.calls_noted = AVERAGED as u8;
             self.note_call(true);
         } else if ticks > 1 || calls <= SUSPECT_CALLS {
             self.measure(MEASURED_AFTER_HEAVY);
@@ -102,23 +133,25 @@ impl Usage {
         }
     }
 
-    /// What a slice of it is expected to take.
+    /// What a slice of it is expected to take; the most, where nothing is known.
     pub fn slice(&self) -> Duration {
-        self.slice
+        if self.slices_noted == 0 { LONG } else { self.slice }
     }
 
     /// Takes note of whether a call has outlasted the quantum.
     pub fn note_call(&mut self, is_long: bool) {
-        self.long -= self.long / AVERAGED;
+        let averaged = one_more(&mut self.calls_noted);
+        self.long -= self.long / averaged;
         if is_long {
-            self.long += LONG_ALL / AVERAGED;
+            self.long += LONG_ALL / averaged;
             self.measure(MEASURED_AFTER_LONG);
         }
     }
 
     /// Takes note of what one slice in the fast lane took.
     pub fn note_slice(&mut self, used: Duration, now: impl FnOnce() -> Instant) {
-        self.slice = self.slice - self.slice / AVERAGED + used / AVERAGED;
+        let averaged = one_more(&mut self.slices_noted);
+        self.slice = self.slice - self.slice / averaged + used / averaged;
         if used >= LONG {
             self.measure(MEASURED_AFTER_LONG);
         } else if used >= HEAVY / 2 {
@@ -160,6 +193,12 @@ impl Usage {
     fn measure(&mut self, slices: u32) {
         self.measured_for = self.measured_for.max(slices);
     }
+}
+
+/// Counts one more, up to [`AVERAGED`]; over how many an average is taken with it.
+fn one_more(noted: &mut u8) -> u32 {
+    *noted = (*noted + 1).min(AVERAGED as u8);
+    u32::from(*noted)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 
 use super::drops::{Bulky, PendingDrops};
+use super::first_calls::FirstCalls;
 use super::lane::{Entry, Payer};
 use super::line::Line;
 use super::run_queue::{RunQueue, Turn};
@@ -24,6 +25,8 @@ use crate::queue::Holders;
 pub struct Schedule {
     /// By the number of the guest.
     guests: RefCell<Vec<Calls>>,
+    /// What is expected of guests of which nothing is known.
+    first_calls: RefCell<FirstCalls>,
     pulse: Pulse,
     /// What owners have in lines.
     in_lines: Holders,
@@ -73,6 +76,12 @@ impl Calls {
         Payer { owner: owner.unwrap_or(Share::of_other(guest).id), guest }
     }
 
+    /// Their guest's owner, if that has others.
+    fn shared_owner(&self) -> Option<u64> {
+        let share = self.about()?.grants.share();
+        (!share.is_sole).then_some(share.id)
+    }
+
     fn about(&self) -> Option<&About> {
         self.about.as_ref().map(|about| &***about)
     }
@@ -93,6 +102,7 @@ impl Schedule {
         lane.use_here();
         Schedule {
             guests: RefCell::default(),
+            first_calls: RefCell::default(),
             pulse,
             in_lines: Holders::default(),
             run_queue: Rc::default(),
@@ -157,10 +167,18 @@ impl Schedule {
         self.guests.borrow().get(guest).and_then(|calls| calls.about.clone())
     }
 
-    /// What a guest's calls are like.
+    /// What a guest's calls are like, or are expected to be as those of its owner's other guests.
     pub fn length(&self, guest: usize) -> Length {
         let guests = self.guests.borrow();
-        guests.get(guest).map_or(Length::Short, |calls| calls.usage.length())
+        guests.get(guest).map_or(Length::Short, |calls| match calls.usage.length() {
+            Length::New if self.is_expected_long(calls) => Length::Long,
+            length => length,
+        })
+    }
+
+    #[cold]
+    fn is_expected_long(&self, calls: &Calls) -> bool {
+        calls.shared_owner().is_some_and(|owner| self.first_calls.borrow().are_long(owner))
     }
 
     /// What making an instance of a guest is like. Beside long calls it is nothing.
@@ -191,6 +209,18 @@ impl Schedule {
             usage.note_slice(used, Instant::now);
             usage.length()
         })
+    }
+
+    /// Takes note of whether a call of a guest has outlasted the quantum.
+    pub fn note_call(&self, guest: usize, is_long: bool) {
+        let owner = self.with(guest, |calls| {
+            let is_first = calls.usage.is_new();
+            calls.usage.note_call(is_long);
+            calls.shared_owner().filter(|_| is_first)
+        });
+        if let Some(owner) = owner {
+            self.first_calls.borrow_mut().note(owner, is_long);
+        }
     }
 
     /// Takes note of what a call of a guest has cost.

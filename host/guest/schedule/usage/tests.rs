@@ -5,8 +5,18 @@ use super::*;
 const SHORT: Duration = Duration::from_micros(5);
 const NEAR_A_QUANTUM: Duration = Duration::from_micros(900);
 
-fn measured() -> Usage {
+/// A guest whose first calls were short.
+fn known() -> Usage {
     let mut usage = Usage::default();
+    for _ in 0..AVERAGED {
+        note(&mut usage, SHORT, Instant::now());
+        usage.note_call(false);
+    }
+    usage
+}
+
+fn measured() -> Usage {
+    let mut usage = known();
     usage.count();
     usage.note_ticks(1);
     usage
@@ -19,7 +29,7 @@ fn note(usage: &mut Usage, used: Duration, now: Instant) {
 
 #[test]
 fn a_guest_is_short_until_the_clock_ticks() {
-    let mut usage = Usage::default();
+    let mut usage = known();
     for _ in 0..10_000 {
         usage.count();
     }
@@ -74,7 +84,7 @@ fn who_has_become_short_is_measured_no_more() {
 
 #[test]
 fn calls_that_outlast_the_quantum_begin_in_the_slow_lane() {
-    let mut usage = Usage::default();
+    let mut usage = known();
     let calls = (1..).find(|_| {
         usage.note_call(true);
         usage.length() == Length::Long
@@ -104,6 +114,49 @@ fn a_slice_without_end_is_a_penalty() {
     assert_ne!(usage.length(), Length::Long);
 }
 
+/// Until it is known what they are like, calls wait for turns of a whole quantum.
+#[test]
+fn the_first_calls_are_measured() {
+    let (mut usage, now) = (Usage::default(), Instant::now());
+    assert_eq!((usage.length(), usage.slice()), (Length::New, LONG));
+    note(&mut usage, SHORT, now);
+    assert_eq!((usage.length(), usage.slice()), (Length::New, SHORT), "it has not ended");
+    usage.note_call(false);
+    for _ in 1..AVERAGED {
+        assert_eq!(usage.length(), Length::Measured);
+        note(&mut usage, SHORT, now);
+        usage.note_call(false);
+    }
+    assert_eq!(usage.length(), Length::Short);
+}
+
+/// The first call says what the next is like, be it long or short.
+#[test]
+fn who_begins_with_a_long_call_is_long_until_one_is_short() {
+    let mut usage = Usage::default();
+    usage.note_call(true);
+    assert_eq!(usage.length(), Length::Long);
+    usage.note_call(false);
+    assert_ne!(usage.length(), Length::Long);
+    usage.note_call(true);
+    assert_eq!(usage.length(), Length::Long, "two of three");
+}
+
+/// One call in a hundred that is long, or in which others have had the core, sends no other to the
+/// slow lane.
+#[test]
+fn one_of_a_hundred_is_not_enough() {
+    let mut usage = known();
+    for _ in 0..100 {
+        usage.note_call(true);
+        assert_ne!(usage.length(), Length::Long);
+        (0..99).for_each(|_| usage.note_call(false));
+    }
+    let mut usage = Usage { measured_for: 0, ..Usage::default() };
+    usage.note_ticks(QUANTUM_TICKS as u32 + 1);
+    assert_ne!(usage.length(), Length::Long);
+}
+
 /// What making an instance takes says nothing of the guest's calls.
 #[test]
 fn making_an_instance_is_judged_apart() {
@@ -119,5 +172,5 @@ fn making_an_instance_is_judged_apart() {
     usage.note_making(NEAR_A_QUANTUM, true);
     assert_eq!(usage.making(), Length::Heavy);
     (0..4).for_each(|_| usage.note_making(2 * LONG, true));
-    assert_eq!((usage.making(), usage.length()), (Length::Long, Length::Short));
+    assert_eq!((usage.making(), usage.length()), (Length::Long, Length::New));
 }

@@ -216,6 +216,11 @@ impl Metrics {
         status.put(&DURATION, Value::Histogram(durations));
     }
 
+    /// Forgets what was counted of handlers that are gone.
+    pub fn sweep_handlers(&self) {
+        self.handlers.sweep();
+    }
+
     /// Adds what they have counted of each handler.
     pub fn put_handlers(&self, status: &mut Status) {
         self.handlers.put(status);

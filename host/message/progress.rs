@@ -1,13 +1,13 @@
 //! How a request's body gets on, and until when the request has to be answered.
 //!
 //! Owns what counts as waiting for the client: the time between asking for more of a body and its
-//! coming. A deadline stands still for so long. Knows no connection; whoever reads the body says
+//! coming, be it taken or not, or its being too late. A deadline stands still for so long. Knows no connection; whoever reads the body says
 //! what comes, and whoever looks at it now and then says how long it may stand still.
 
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
@@ -38,15 +38,31 @@ pub struct Progress {
 #[derive(Default)]
 struct Wait {
     waker: Option<Waker>,
+    /// Whether something has come since it was asked.
+    has_come: bool,
     since: Option<Instant>,
     /// All waits before this one.
     total: Duration,
 }
 
 impl Progress {
+    /// Says that somebody is about to ask for more. From then on this is to be woken when more
+    /// comes, and wakes whoever has asked.
+    pub fn ask(&self, waker: &Waker) {
+        let mut wait = self.lock();
+        wait.has_come = false;
+        match &mut wait.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+
     /// Says that somebody has asked for more, which is not here.
     pub fn wait(&self, waker: &Waker) {
         let mut wait = self.lock();
+        if wait.has_come {
+            return;
+        }
         if wait.since.is_none() {
             wait.since = Some(Instant::now());
             self.moves.fetch_add(1, Ordering::Relaxed);
@@ -58,9 +74,7 @@ impl Progress {
     pub fn come(&self, bytes: u64, is_end: bool) {
         let mut wait = self.lock();
         wait.waker = None;
-        if let Some(since) = wait.since.take() {
-            wait.total += since.elapsed();
-        }
+        wait.end();
         drop(wait);
         self.moves.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -109,6 +123,8 @@ impl Progress {
         let is_still = !has_moved && still >= still_max;
         if (is_still || waited > waited_max) && !has_input() {
             self.expired.store(true, Ordering::Relaxed);
+            // It is not waited for any longer, also where nobody asks again.
+            wait.end();
             wait.waker.take().inspect(Waker::wake_by_ref);
         }
     }
@@ -122,6 +138,31 @@ impl Progress {
 
     fn lock(&self) -> MutexGuard<'_, Wait> {
         self.wait.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wait {
+    fn end(&mut self) {
+        if let Some(since) = self.since.take() {
+            self.total += since.elapsed();
+        }
+    }
+}
+
+/// More has come, or the end: it is the guest's time from now on, whether it asks again or not.
+impl Wake for Progress {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let mut wait = self.lock();
+        wait.has_come = true;
+        wait.end();
+        let waker = wait.waker.take();
+        drop(wait);
+        self.moves.fetch_add(1, Ordering::Relaxed);
+        waker.inspect(Waker::wake_by_ref);
     }
 }
 

@@ -56,13 +56,26 @@ struct Sum {
 /// The counts that there are.
 pub struct Handlers {
     tell: Sender<Begun>,
-    known: Mutex<(Receiver<Begun>, Vec<Begun>)>,
+    known: Mutex<Known>,
+}
+
+struct Known {
+    told: Receiver<Begun>,
+    begun: Vec<Begun>,
+}
+
+impl Known {
+    /// Takes up what was told, and forgets handlers that are gone.
+    fn sweep(&mut self) {
+        self.begun.extend(self.told.try_iter());
+        self.begun.retain(|begun| begun.handler.strong_count() > 0);
+    }
 }
 
 impl Default for Handlers {
     fn default() -> Self {
         let (tell, told) = channel();
-        Handlers { tell, known: Mutex::new((told, Vec::new())) }
+        Handlers { tell, known: Mutex::new(Known { told, begun: Vec::new() }) }
     }
 }
 
@@ -73,14 +86,19 @@ impl Handlers {
         drop(self.tell.send(begun));
     }
 
+    /// Forgets handlers that are gone, unless somebody else is at it or is adding up.
+    pub fn sweep(&self) {
+        if let Ok(mut known) = self.known.try_lock() {
+            known.sweep();
+        }
+    }
+
     /// Adds what all workers have counted.
     pub fn put(&self, status: &mut Status) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (told, all) = &mut *known;
-        all.extend(told.try_iter());
-        all.retain(|begun| begun.handler.strong_count() > 0);
+        known.sweep();
         let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
-        for Begun { name, counts, .. } in all.iter() {
+        for Begun { name, counts, .. } in &known.begun {
             let none = || Sum { rejects: 0, durations: no_durations() };
             let sum = sums.entry(name).or_insert_with(none);
             sum.rejects += counts.rejects.get();

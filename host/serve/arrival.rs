@@ -3,9 +3,10 @@
 //! Owns which of hyper's errors is whose fault. The body is read wherever its guest runs; how it
 //! gets on is told to [`Progress`], at which its worker's reaper looks.
 
+use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -35,7 +36,10 @@ impl Body for Arriving {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        // What comes is told to it, as a guest may ask and never look again.
+        let told = Waker::from(self.progress.clone());
+        self.progress.ask(cx.waker());
+        let polled = Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(&told));
         let progress = &self.progress;
         match &polled {
             Poll::Pending if progress.has_expired() => {
@@ -48,10 +52,11 @@ impl Body for Arriving {
                 progress.come(bytes.map_or(0, |it| it.len() as u64), is_end);
             }
         }
-        polled.map_err(|error| {
-            let gone = error.is_incomplete_message() || error.is_closed() || error.is_canceled();
-            if gone { Reject::ClientGone } else { Reject::BodyBroken }
-        })
+        polled.map_err(
+            |error| {
+                if is_gone(&error) { Reject::ClientGone } else { Reject::BodyBroken }
+            },
+        )
     }
 
     fn is_end_stream(&self) -> bool {
@@ -61,6 +66,17 @@ impl Body for Arriving {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+/// Whether a body has ended because its connection has. hyper tells it by what is behind its error.
+fn is_gone(error: &hyper::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    let is_end = |io: &std::io::Error| {
+        [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof].contains(&io.kind())
+    };
+    let by_hyper = error.is_incomplete_message() || error.is_closed() || error.is_canceled();
+    by_hyper || io.is_some_and(is_end)
 }
 
 impl Drop for Arriving {

@@ -58,5 +58,6 @@ impl Counts {
     pub fn sweep(&self) {
         let is_gone = |entry: &mut Rc<Entry>| entry.handler.strong_count() == 0;
         self.entries.borrow_mut().iter_mut().for_each(|it| drop(it.take_if(is_gone)));
+        self.metrics.sweep_handlers();
     }
 }

@@ -94,3 +94,27 @@ fn a_deadline_stands_still_while_the_body_is_waited_for() {
     progress.leave();
     assert!(later.due() < now + Duration::from_secs(5));
 }
+
+/// Whoever has asked may never ask again. What has come, or is too late, is not waited for.
+#[test]
+fn a_deadline_goes_on_once_the_body_has_come_or_is_late() {
+    let is_put_off = |progress: &Arc<Progress>| {
+        let at = Instant::now() - Duration::from_secs(1);
+        Deadline::new(at, Some(progress.clone())).due() > Instant::now()
+    };
+    let progress = Arc::<Progress>::default();
+    progress.ask(Waker::noop());
+    progress.wait(Waker::noop());
+    assert!(is_put_off(&progress));
+    Waker::from(progress.clone()).wake();
+    assert!(!is_put_off(&progress), "it has come");
+    progress.ask(Waker::noop());
+    Waker::from(progress.clone()).wake();
+    progress.wait(Waker::noop());
+    assert!(!is_put_off(&progress), "it came between the question and the answer");
+    progress.ask(Waker::noop());
+    progress.wait(Waker::noop());
+    assert!(is_put_off(&progress));
+    while !look(&progress) {}
+    assert!(!is_put_off(&progress), "it is late");
+}

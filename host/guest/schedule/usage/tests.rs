@@ -18,7 +18,7 @@ fn known() -> Usage {
 fn measured() -> Usage {
     let mut usage = known();
     usage.count();
-    usage.note_ticks(1);
+    usage.note_ticks(2);
     usage
 }
 

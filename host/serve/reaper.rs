@@ -40,6 +40,7 @@ pub async fn run(worker: Rc<Worker>) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let (mut last, mut passed) = (tokio::time::Instant::now(), Duration::ZERO);
     let mut looked_at = 0;
+    let mut drains_since = None;
     let mut to_park = Vec::new();
     loop {
         interval.tick().await;
@@ -58,6 +59,15 @@ pub async fn run(worker: Rc<Worker>) {
             }
             let limits = &worker.config.connections;
             let is_draining = worker.draining.get();
+            if is_draining {
+                drains_since.get_or_insert(now);
+            }
+            // A pause from before the stop is none of the stop's.
+            let has_drained = |since| elapsed(since, now) >= DRAIN_STALL_MAX;
+            let still_max = match drains_since.is_some_and(has_drained) {
+                true => limits.stall_max.min(DRAIN_STALL_MAX),
+                false => limits.stall_max,
+            };
             for (_, connection) in worker.connections.borrow().iter() {
                 match connection.life.lingers_since.get() {
                     Some(since) if linger::is_late(connection, since, is_draining) => {
@@ -65,9 +75,6 @@ pub async fn run(worker: Rc<Worker>) {
                     }
                     Some(_) => {}
                     None => {
-                        let stall_max = limits.stall_max;
-                        let drain_max = if is_draining { DRAIN_STALL_MAX } else { stall_max };
-                        let still_max = stall_max.min(drain_max);
                         connection.look_at_bodies(ticks(since), still_max);
                         look(connection, limits, now, still_max);
                     }

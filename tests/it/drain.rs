@@ -207,6 +207,21 @@ fn a_client_that_stalls_does_not_hold_up_the_end() {
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
+/// How long a body has paused counts from the stop on.
+#[test]
+fn a_body_that_paused_before_the_stop_is_waited_for() {
+    let host = host();
+    let mut connection = host.connect();
+    connection.send(message("POST", "/reader", &["content-length: 4"], b"bo"));
+    // Longer than it may after the stop, and then longer than it takes until it is looked at.
+    std::thread::sleep(Duration::from_millis(3500));
+    host.signal(Signal::TERM);
+    std::thread::sleep(Duration::from_millis(1500));
+    connection.send("dy");
+    assert_eq!(connection.read().status, 200);
+    assert_eq!(host.wait_exit().code(), Some(0));
+}
+
 #[test]
 fn a_second_signal_does_no_harm() {
     let host = host();

@@ -8,8 +8,12 @@ use std::time::Duration;
 use super::raw_connection::{LAST, RawConnection, chunks, unchunked};
 use super::{assert_as_new, start};
 use crate::client::{Response, message};
+use crate::host::{Host, Status};
+use crate::hostile::PATIENCE;
 use crate::uploads::{STALL, assert_none_lost, slowly};
 
+/// Looks once whether there is more of a body, and then waits for a clock.
+const LOOKS_ONCE: &str = include_str!("looks_once.wat");
 const CHUNKED: &str = "transfer-encoding: chunked";
 
 fn body(bytes: u32) -> Vec<u8> {
@@ -50,6 +54,23 @@ fn a_body_that_is_too_large_is_refused() {
     assert_eq!(assert_as_new(&host).rejects("body_too_large"), 3);
 }
 
+/// A client that goes in the middle of its body is counted as one that has gone.
+#[test]
+fn a_body_whose_client_goes_is_no_broken_one() {
+    let host = start(&[]);
+    for framing in ["content-length: 10", CHUNKED] {
+        let mut connection = host.connect();
+        connection.send(format!(
+            "POST /probe/upload HTTP/1.1\r\nhost: guest.test\r\n{framing}\r\n\r\n5\r\nfirst"
+        ));
+        drop(connection);
+    }
+    let gone = |status: &Status| status.rejects("client_gone") == 2;
+    let status = host.status_when("both have gone", PATIENCE, gone);
+    assert_eq!(status.rejects("body_broken"), 0, "{status:?}");
+    assert_as_new(&host);
+}
+
 /// What the client's own body is to blame for is not blamed on the guest.
 #[test]
 fn a_body_that_is_broken_or_late_is_blamed_on_its_client() {
@@ -63,6 +84,29 @@ fn a_body_that_is_broken_or_late_is_blamed_on_its_client() {
     late.assert_problem(408);
     let status = assert_as_new(&host);
     assert_eq!((status.rejects("body_broken"), status.rejects("body_timeout")), (2, 1));
+}
+
+/// The deadline stands still while a body is waited for, and no longer: not once it has come, is
+/// late, or can come no more, though its guest never looks again.
+#[test]
+fn a_deadline_holds_for_who_looks_once() {
+    let args = ["--workers", "1", "--deadline", "1s", "--stall-timeout", "1s"];
+    let host = Host::with("looks.wat", LOOKS_ONCE).args(args).start();
+    let begin = || {
+        let mut connection = host.connect();
+        connection
+            .send("POST /looks HTTP/1.1\r\nhost: guest.test\r\ncontent-length: 10\r\n\r\nfirst");
+        host.status_when("it is called", PATIENCE, |status| status.instances_out == 1);
+        connection
+    };
+    let mut whole = begin();
+    whole.send("other");
+    whole.read().assert_problem(504);
+    host.at_rest();
+    begin().read().assert_problem(504);
+    host.at_rest();
+    drop(begin());
+    host.at_rest();
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! How a request's body gets on, and until when the request has to be answered.
 //!
 //! Owns what counts as waiting for the client: the time between asking for more of a body and its
-//! coming, be it taken or not, or its being too late. A deadline stands still for so long. Knows no connection; whoever reads the body says
-//! what comes, and whoever looks at it now and then says how long it may stand still.
+//! coming, be it taken or not, or its being too late. A deadline stands still for so long. Knows no
+//! connection; whoever reads the body says what comes, and whoever looks at it now and then says
+//! how long it may stand still.
 
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

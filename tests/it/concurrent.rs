@@ -293,6 +293,21 @@ fn a_client_that_leaves_takes_nobody_along() {
     assert_as_new(&host);
 }
 
+/// Beside one that computes the deadline of a request holds whose body has come.
+#[test]
+fn a_deadline_holds_beside_who_computes() {
+    let host = in_lanes(&["--deadline", "1s", "--stall-timeout", "1s", "--cpu-max", "60s"]);
+    let [mut waits, mut computes] = [host.connect(), host.connect()];
+    waits.send(message("POST", "/probe/upload", &["content-length: 10"], b"first"));
+    wait_inside(&host, 1);
+    computes.send(message("GET", "/probe/spin", &[], b""));
+    wait_inside(&host, 2);
+    waits.send("other");
+    computes.read().assert_problem(504);
+    waits.read().assert_problem(504);
+    assert_eq!(assert_as_new(&host).rejects("deadline"), 2);
+}
+
 /// What goes on behind a response has a place of those that there are, until it ends.
 #[test]
 fn work_behind_a_response_is_counted() {

@@ -14,7 +14,7 @@ use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
 use super::imports::{Rules, judge_memory, judge_table};
 use super::interfaces::{Interface, Version, find, of_components, split, wasi02::CONFIG_STORE};
-use super::sniff::{self, damaged};
+use super::sniff::{self, check_imports, damaged};
 
 /// What a component says about itself.
 #[derive(Debug, Default)]
@@ -42,6 +42,7 @@ pub fn read(bytes: &[u8]) -> Result<Component, String> {
     let (mut depth, mut names) = (0_u32, Vec::new());
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(|error| damaged(&error))?;
+        check_imports(&payload)?;
         match &payload {
             Payload::Version { .. } => depth += 1,
             Payload::End(_) => depth -= 1,

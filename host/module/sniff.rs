@@ -89,6 +89,7 @@ pub fn read(bytes: &[u8]) -> Result<Module, String> {
     let mut validator = Validator::new_with_features(features());
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(|error| damaged(&error))?;
+        check_imports(&payload)?;
         note(&payload, &mut module, &mut types, &mut functions).map_err(|error| damaged(&error))?;
         if let wasmparser::ValidPayload::Func(function, body) =
             validator.payload(&payload).map_err(|error| damaged(&error))?
@@ -116,6 +117,25 @@ pub fn damaged(error: &wasmparser::BinaryReaderError) -> String {
         Some(advice) => format!("not served (at byte {offset}): {message}; {advice}"),
         None => format!("not a valid module (at byte {offset}): {message}"),
     }
+}
+
+/// Refuses imports that are written in groups, by the proposal for compact import sections: who
+/// reads them one by one, as the validator does, cannot tell them from others.
+///
+/// # Errors
+/// A sentence that says so.
+pub fn check_imports(payload: &Payload<'_>) -> Result<(), String> {
+    let Payload::ImportSection(section) = payload else { return Ok(()) };
+    for group in section.clone().into_iter_with_offsets() {
+        let (offset, group) = group.map_err(|error| damaged(&error))?;
+        if !matches!(group, wasmparser::Imports::Single(..)) {
+            return Err(format!(
+                "not served (at byte {offset}): its imports are written in groups; build it \
+                 without the proposal for compact import sections"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Takes down what one section says. Counts are bounded by the file's size.

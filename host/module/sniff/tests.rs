@@ -48,6 +48,19 @@ fn what_is_wrong_is_said() {
     assert!(!features().contains(wasmparser::WasmFeatures::THREADS));
 }
 
+/// Nobody but a reader of sections sees that they are.
+#[test]
+fn imports_in_groups_are_refused() {
+    let types = (1, list(1, &[0x60, 0, 0]));
+    // None, and two, of the module "m" that share a type; one that has its own.
+    for group in
+        [&b"\x01m\0\x7e\0\0\0"[..], b"\x01m\0\x7e\0\0\x02\x01a\x01b", b"\x01m\0\x7f\x01\x01a\0\0"]
+    {
+        let reason = read(&module(&[types.clone(), (2, list(1, group))])).expect_err("a group");
+        assert!(reason.contains("compact import sections"), "{reason}");
+    }
+}
+
 #[test]
 fn hostile_bytes_come_to_an_end() {
     feed(|bytes| drop(read(bytes)));

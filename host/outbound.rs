@@ -1,4 +1,5 @@
-//! Requests that guests make themselves: who may send them where, and how they get there.
+//! The HTTP client: requests that guests make themselves, who may send them where, and how they and
+//! those that the host passes on get there.
 //!
 //! Each worker has an [`Outbound`] of its own with its connections; guests hand their requests in
 //! by a [`Door`], from whatever thread they run on. Owns all limits on them. Knows neither wasmtime

@@ -52,14 +52,11 @@ impl Progress {
     pub fn ask(&self, waker: &Waker) {
         let mut wait = self.lock();
         wait.has_come = false;
-        match &mut wait.waker {
-            Some(known) => known.clone_from(waker),
-            none => *none = Some(waker.clone()),
-        }
+        wait.waker = Some(waker.clone());
     }
 
-    /// Says that somebody has asked for more, which is not here.
-    pub fn wait(&self, waker: &Waker) {
+    /// Says that what was asked for is not here.
+    pub fn wait(&self) {
         let mut wait = self.lock();
         if wait.has_come {
             return;
@@ -68,7 +65,6 @@ impl Progress {
             wait.since = Some(Instant::now());
             self.moves.fetch_add(1, Ordering::Relaxed);
         }
-        wait.waker = Some(waker.clone());
     }
 
     /// Says that so many bytes were handed out, and whether that was all.

@@ -45,18 +45,14 @@ impl Body for Arriving {
             Poll::Pending if progress.has_expired() => {
                 return Poll::Ready(Some(Err(Reject::BodyTimeout)));
             }
-            Poll::Pending => progress.wait(cx.waker()),
+            Poll::Pending => progress.wait(),
             Poll::Ready(frame) => {
                 let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
                 let is_end = frame.is_none() || self.body.is_end_stream();
                 progress.come(bytes.map_or(0, |it| it.len() as u64), is_end);
             }
         }
-        polled.map_err(
-            |error| {
-                if is_gone(&error) { Reject::ClientGone } else { Reject::BodyBroken }
-            },
-        )
+        polled.map_err(|error| reject(&error))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -68,15 +64,16 @@ impl Body for Arriving {
     }
 }
 
-/// Whether a body has ended because its connection has. hyper tells it by what is behind its error.
-fn is_gone(error: &hyper::Error) -> bool {
+/// Whose fault it is that a body has ended: where its connection has, hyper tells that by the error
+/// behind its own.
+fn reject(error: &hyper::Error) -> Reject {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
-    let is_end = |io: &std::io::Error| {
+    let by_io = io.is_some_and(|io| {
         [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof].contains(&io.kind())
-    };
+    });
     let by_hyper = error.is_incomplete_message() || error.is_closed() || error.is_canceled();
-    by_hyper || io.is_some_and(is_end)
+    if by_hyper || by_io { Reject::ClientGone } else { Reject::BodyBroken }
 }
 
 impl Drop for Arriving {

@@ -17,7 +17,7 @@ fn the_first_byte_is_waited_for_as_long_as_any_other() {
     for _ in 0..100 {
         assert!(!look(&progress));
     }
-    progress.wait(Waker::noop());
+    progress.wait();
     // The wait may have begun just before the first look.
     for _ in 0..30 {
         assert!(!look(&progress));
@@ -29,7 +29,7 @@ fn the_first_byte_is_waited_for_as_long_as_any_other() {
 fn what_comes_begins_the_time_anew() {
     let progress = Progress::default();
     for _ in 0..10 {
-        progress.wait(Waker::noop());
+        progress.wait();
         for _ in 0..30 {
             assert!(!look(&progress));
         }
@@ -46,17 +46,17 @@ fn what_comes_begins_the_time_anew() {
 fn asking_again_does_not_begin_the_time_anew() {
     let progress = Progress::default();
     for _ in 0..30 {
-        progress.wait(Waker::noop());
+        progress.wait();
         assert!(!look(&progress));
     }
-    progress.wait(Waker::noop());
+    progress.wait();
     assert!(look(&progress));
 }
 
 #[test]
 fn bytes_that_nobody_has_read_are_not_late() {
     let progress = Progress::default();
-    progress.wait(Waker::noop());
+    progress.wait();
     for _ in 0..100 {
         progress.look(LOOK, STILL_MAX, || true);
     }
@@ -67,7 +67,7 @@ fn bytes_that_nobody_has_read_are_not_late() {
 fn a_trickle_is_below_the_least_rate() {
     let progress = Progress::default();
     progress.come(240, false);
-    progress.wait(Waker::noop());
+    progress.wait();
     let wait = |seconds| {
         progress.lock().total = Duration::from_secs(seconds);
         progress.moves.fetch_add(1, Ordering::Relaxed);
@@ -89,7 +89,7 @@ fn a_deadline_stands_still_while_the_body_is_waited_for() {
     // What was waited for before does not count for one that begins later.
     let later = Deadline::after(Duration::ZERO, Some(progress.clone()));
     assert!(later.due() <= Instant::now());
-    progress.wait(Waker::noop());
+    progress.wait();
     assert!(later.due() > Instant::now());
     progress.leave();
     assert!(later.due() < now + Duration::from_secs(5));
@@ -104,16 +104,16 @@ fn a_deadline_goes_on_once_the_body_has_come_or_is_late() {
     };
     let progress = Arc::<Progress>::default();
     progress.ask(Waker::noop());
-    progress.wait(Waker::noop());
+    progress.wait();
     assert!(is_put_off(&progress));
     Waker::from(progress.clone()).wake();
     assert!(!is_put_off(&progress), "it has come");
     progress.ask(Waker::noop());
     Waker::from(progress.clone()).wake();
-    progress.wait(Waker::noop());
+    progress.wait();
     assert!(!is_put_off(&progress), "it came between the question and the answer");
     progress.ask(Waker::noop());
-    progress.wait(Waker::noop());
+    progress.wait();
     assert!(is_put_off(&progress));
     while !look(&progress) {}
     assert!(!is_put_off(&progress), "it is late");

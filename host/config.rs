@@ -67,7 +67,7 @@ const LOADING: &str = "Limits of loading";
 // Help texts that rustdoc would take for links.
 const WORKERS: &str = "Worker threads, 1 to 256 [default: one for each core]";
 const UPSTREAM: &str =
-    "Forward to http://HOST[:PORT][/BASE] what no guest answers [default: answer 404]";
+    "Forward to http[s]://HOST[:PORT][/BASE] what no guest answers [default: answer 404]";
 const SLOW: &str =
     "How far long calls stand back behind short ones, 0 to 19 as in nice(1), or off for not at all";
 const MEMORY_TOTAL: &str = "Memory of all instances, of large bodies on their way and of loaded \

@@ -13,6 +13,7 @@ mod exchange;
 mod failure;
 mod link;
 mod paced;
+mod passing;
 mod policy;
 mod resolve;
 mod service;
@@ -30,11 +31,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 pub use body::{Outgoing, Returning};
-pub use connections::Lent;
-pub use failure::{Ended, Failure};
-pub use link::Sent;
-pub use paced::{Heard, TURN_BYTES};
-pub use service::Service;
+pub use failure::Failure;
+pub use paced::TURN_BYTES;
+pub use service::{Passage, Service, Unserved};
 pub use trail::{Circle, Trail};
 
 use crate::config::Largest;
@@ -69,9 +68,10 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Reads the certificates that this machine trusts, where any guest may send to https.
-    pub fn new(largest: &Largest, workers: usize) -> Shared {
-        let roots = if largest.outbound_is_secure { link::roots() } else { link::no_roots() };
+    /// Reads the certificates that this machine trusts, where anybody may send to https.
+    pub fn new(largest: &Largest, upstream_is_secure: bool, workers: usize) -> Shared {
+        let is_secure = largest.outbound_is_secure || upstream_is_secure;
+        let roots = if is_secure { link::roots() } else { link::no_roots() };
         let in_flight_max = largest.outbound_max.div_ceil(workers);
         Shared {
             denials: Arc::default(),

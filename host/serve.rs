@@ -108,10 +108,11 @@ impl Host {
         let lane = Lane::start(slow_threads, config.slow_nice.unwrap_or_default())?;
         let ticker = Arc::new(Ticker::start(engines.advance(), config.workers)?);
         let (balance, inboxes) = Balance::new(config.balance, config.workers);
+        let is_secure = config.upstream.as_ref().is_some_and(|it| it.is_secure);
         let shared = Shared {
             lane: lane.entry(),
             ticker: ticker.clone(),
-            outbound: outbound::Shared::new(&largest, config.workers),
+            outbound: outbound::Shared::new(&largest, is_secure, config.workers),
             largest,
             clients: Clients::new(&config),
             balance,

@@ -184,7 +184,7 @@ impl Maker {
         let house = self.house.clone();
         let (pulse, memory) = (house.ticker.pulse(0), house.engines.memory.clone());
         // Nobody is behind this door.
-        let outbound = outbound::Shared::new(&GrantTable::default().largest(), 1);
+        let outbound = outbound::Shared::new(&GrantTable::default().largest(), false, 1);
         let (_, door, _) = Outbound::new(&outbound);
         // What it is told is done after each request: how long a runtime takes to come to it
         // depends on what else there is to do.

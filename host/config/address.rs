@@ -9,6 +9,8 @@ use super::mistakes::Mistakes;
 /// Where requests go that no guest answers.
 #[derive(Clone, Debug)]
 pub struct Upstream {
+    /// Whether it is asked by TLS.
+    pub is_secure: bool,
     pub authority: Authority,
     /// Put in front of the request's path: no trailing slash, empty for none.
     pub base_path: String,
@@ -54,18 +56,15 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     first.copied().ok_or_else(|| format!("{host:?} has no address; {FORM}"))
 }
 
-/// Parses `http://host[:port][/base]`.
+/// Parses `http://host[:port][/base]`, or the same with `https`.
 pub(super) fn upstream(url: &str) -> Result<Upstream, String> {
-    const FORM: &str = "write http://HOST[:PORT][/BASE], such as http://127.0.0.1:3000";
+    const FORM: &str = "write http://HOST[:PORT][/BASE], such as http://127.0.0.1:3000, or the \
+                        same with https://";
     let Some((scheme, rest)) = url.split_once("://") else {
-        return Err(format!("{url:?} does not begin with http://; {FORM}"));
+        return Err(format!("{url:?} does not begin with http:// or https://; {FORM}"));
     };
-    if scheme.eq_ignore_ascii_case("https") {
-        return Err("https is not supported; run a local proxy that speaks TLS to the \
-                    upstream, and give its http:// address"
-            .into());
-    }
-    if !scheme.eq_ignore_ascii_case("http") {
+    let is_secure = scheme.eq_ignore_ascii_case("https");
+    if !is_secure && !scheme.eq_ignore_ascii_case("http") {
         return Err(format!("{scheme:?} is not a supported scheme; {FORM}"));
     }
     if rest.contains(['?', '#']) {
@@ -89,5 +88,5 @@ pub(super) fn upstream(url: &str) -> Result<Upstream, String> {
     if !base_path.is_ascii() || !path.is_empty() && path.parse::<PathAndQuery>().is_err() {
         return Err(format!("{path:?} is not a URL path; percent-encode it"));
     }
-    Ok(Upstream { authority, base_path: base_path.to_owned() })
+    Ok(Upstream { is_secure, authority, base_path: base_path.to_owned() })
 }

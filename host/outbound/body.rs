@@ -131,7 +131,8 @@ impl Body for Outgoing {
     }
 }
 
-/// Whose turn it is with a request's body. Until the guest is asked, it is the server's.
+/// Whose turn it is with a request's body. Until the guest is asked, it is the server's. Of a body
+/// that is passed on, the guest is the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Turn {
     /// The guest's: it has to give more.

@@ -67,7 +67,7 @@ impl Ended {
     }
 
     /// The error that is behind all the others.
-    pub fn root_cause(&self) -> Option<&(dyn Error + 'static)> {
+    fn root_cause(&self) -> Option<&(dyn Error + 'static)> {
         let Ended::Http(error) = self else { return None };
         let mut cause: &(dyn Error + 'static) = error;
         while let Some(deeper) = cause.source() {
@@ -100,6 +100,11 @@ impl Failure {
             Failure::Refused => "connection refused",
             Failure::ConnectTimeout => "no connection in time",
             Failure::Terminated => "the connection was closed",
+            Failure::Certificate => {
+                "its certificate is not one that this machine trusts, or not for this name; name \
+                 the file of its authority in SSL_CERT_FILE"
+            }
+            Failure::Tls | Failure::Alert(_) => "no TLS can be spoken with it",
             _ => "no connection",
         }
     }

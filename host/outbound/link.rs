@@ -305,7 +305,7 @@ pub fn roots() -> RootCertStore {
     if added == 0 {
         let why = found.errors.first().map_or_else(String::new, |error| format!(": {error}"));
         tracing::warn!(
-            "there are no root certificates, so no https request of a guest can succeed{why}; \
+            "there are no root certificates, so no https request can succeed{why}; \
              install them (ca-certificates), or name a file in SSL_CERT_FILE"
         );
     }

@@ -119,9 +119,8 @@ impl Destination {
         Ok(Destination { is_secure, host: Host::of(host)?, port })
     }
 
-    /// What whoever runs the host has named, by http; the lookup says if it is no name.
-    pub fn named(authority: &Authority) -> Destination {
-        let is_secure = false;
+    /// What whoever runs the host has named; the lookup says if it is no name.
+    pub fn named(is_secure: bool, authority: &Authority) -> Destination {
         let port = authority.port_u16().unwrap_or(default_port(is_secure));
         let host = Host::of(authority.host());
         let host = host.unwrap_or_else(|_| Host::Name(authority.host().into()));

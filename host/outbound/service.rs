@@ -1,29 +1,37 @@
-//! A server that the host itself sends requests to: one place by HTTP/1.1, which whoever runs the
-//! host has named, so that no address of it is prohibited.
+//! A server that the host itself sends requests to: one place, which whoever runs the host has
+//! named, so that no address of it is prohibited.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::uri::Authority;
-use http::{Request, Response};
+use http::header::{HOST, TRANSFER_ENCODING};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Response, Uri, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::Shared;
+use super::body::Turn;
 use super::connections::{Connections, Lent};
 use super::failure::{Ended, Failure};
-use super::link::{self, Link, Sent, Tls};
+use super::link::{self, Link, Tls};
+use super::passing::{Passing, Upload};
 use super::policy::Destination;
 use super::resolve::Resolver;
+use crate::message::{Reject, RequestBody};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Its part of the lookups is that of a guest of this name, which no file can have.
 const ASKER: &str = "@upstream";
+/// How often an upload is looked at that goes on behind a complete response by HTTP/2.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// See the file. `B` is the body of requests.
-pub struct Service<B> {
+/// See the file.
+pub struct Service {
     destination: Destination,
-    connections: Connections<B>,
+    connections: Connections<Passing>,
     /// Bytes that the head of a response may have.
     header_bytes_max: usize,
     /// How long it may take nothing of what it is sent.
@@ -32,18 +40,55 @@ pub struct Service<B> {
     resolver: Arc<Resolver>,
 }
 
-impl<B: Sent> Service<B> {
+/// A request that was sent: its connection, and how far its own body is. Dropping it gives the
+/// request up.
+pub struct Passage {
+    lent: Lent<Passing>,
+    upload: Option<Rc<Upload>>,
+}
+
+/// Why there is no response.
+pub enum Unserved {
+    /// The request's own fault, or its body's.
+    Rejected(Reject),
+    Ended(Ended),
+}
+
+/// What of a request depends on what its connection speaks.
+struct Target {
+    path: Uri,
+    /// With scheme and authority, where it may be HTTP/2 that is spoken.
+    whole: Option<Uri>,
+    host: HeaderValue,
+    /// Whether it has a body of which nobody knows the length.
+    is_open: bool,
+}
+
+impl Passage {
+    /// Says that somebody gets something of the response.
+    pub fn note(&self) {
+        self.lent.link.heard().note();
+    }
+
+    /// Whether a body that has ended was broken off: hyper takes a stream of HTTP/2 that is reset
+    /// without an error for one that has ended.
+    pub fn is_broken_off(&self, body: &Incoming) -> bool {
+        self.lent.link.is_h2() && !body.is_end_stream()
+    }
+}
+
+impl Service {
     /// The server at this place, to which so many connections are kept without a request.
     pub fn new(
         shared: &Shared,
-        authority: &Authority,
+        (is_secure, authority): (bool, &Authority),
         idle_count_max: usize,
         header_bytes_max: usize,
         untaken_max: Duration,
     ) -> Self {
         Service {
-            destination: Destination::named(authority),
-            connections: Connections::new(idle_count_max, false),
+            destination: Destination::named(is_secure, authority),
+            connections: Connections::new(idle_count_max, is_secure),
             header_bytes_max,
             untaken_max,
             tls: shared.tls.clone(),
@@ -51,15 +96,66 @@ impl<B: Sent> Service<B> {
         }
     }
 
-    /// Sends a request, up to the response's head. Dropping what is lent closes the connection.
-    pub async fn send(&self, request: Request<B>) -> Result<(Response<Incoming>, Lent<B>), Ended> {
+    /// Sends a request for a path, up to the response's head. Its fields are without those that
+    /// belong to one connection; `Host` is that of its client, where it has one.
+    pub async fn send(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Passage), Unserved> {
+        let request = request.map(Passing::new);
+        let upload = request.body().upload().cloned();
+        let target = self.target(&request).ok_or(Unserved::Rejected(Reject::InvalidRequest))?;
         let open = async || self.open().await;
-        let send = async |link: &mut Link<B>, request| link.send(request).await;
-        self.connections.exchange(request, open, send).await
+        let send = async |link: &mut Link<Passing>, mut request: Request<Passing>| {
+            target.fit(&mut request, link.is_h2());
+            link.send(request).await
+        };
+        match self.connections.exchange(request, open, send).await {
+            Ok((response, lent)) => Ok((response, Passage { lent, upload })),
+            // By HTTP/2 a connection says only that there is no answer.
+            Err(ended) => Err(match upload.and_then(|it| it.reject()) {
+                Some(reject) => Unserved::Rejected(reject),
+                None => Unserved::Ended(ended),
+            }),
+        }
     }
 
-    /// Takes a connection back whose response is complete, once its request is.
-    pub async fn give_back(&self, lent: Lent<B>) {
+    /// Where a request goes; `None` where what its client calls the server is no authority.
+    fn target(&self, request: &Request<Passing>) -> Option<Target> {
+        let path = request.uri().path_and_query().cloned();
+        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let given = request.headers().get(HOST);
+        let own = || HeaderValue::try_from(self.destination.authority()).ok();
+        let host = given.cloned().or_else(own)?;
+        let whole = if self.destination.is_secure {
+            // An empty one names nobody.
+            let named = if host.is_empty() { own()? } else { host.clone() };
+            let whole = Uri::builder().scheme(Scheme::HTTPS).authority(named.as_bytes());
+            Some(whole.path_and_query(path.clone()).build().ok()?)
+        } else {
+            None
+        };
+        let body = request.body();
+        let is_open = !body.is_end_stream() && body.size_hint().exact().is_none();
+        Some(Target { path: path.into(), whole, host, is_open })
+    }
+
+    /// Takes a connection back whose response is complete, once its request is. What goes on being
+    /// sent by HTTP/2 has its connection until its server takes nothing of it for too long.
+    pub async fn give_back(&self, passage: Passage) {
+        let Passage { lent, upload } = passage;
+        if lent.link.is_h2()
+            && let Some(upload) = upload
+        {
+            while upload.turn().0 != Turn::Nobody {
+                let (turn, since) = upload.turn();
+                if turn == Turn::Server && since.elapsed() >= self.untaken_max {
+                    self.connections.leave_shared();
+                    return;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
         self.connections.give_back(lent, None).await;
     }
 
@@ -68,7 +164,7 @@ impl<B: Sent> Service<B> {
         self.connections.sweep();
     }
 
-    async fn open(&self) -> Result<Link<B>, Failure> {
+    async fn open(&self) -> Result<Link<Passing>, Failure> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let Destination { host, port, .. } = &self.destination;
         let found = self.resolver.addresses(ASKER, host, deadline).await?;
@@ -79,5 +175,26 @@ impl<B: Sent> Service<B> {
             untaken_max: Some(self.untaken_max),
         };
         link::connect(&self.destination, &addresses, &config, (), deadline).await
+    }
+}
+
+impl Target {
+    /// Writes a request as its connection has it.
+    fn fit(&self, request: &mut Request<Passing>, is_h2: bool) {
+        if is_h2 && let Some(whole) = &self.whole {
+            *request.version_mut() = Version::HTTP_2;
+            *request.uri_mut() = whole.clone();
+            request.headers_mut().remove(HOST);
+            request.headers_mut().remove(TRANSFER_ENCODING);
+            return;
+        }
+        *request.version_mut() = Version::HTTP_11;
+        *request.uri_mut() = self.path.clone();
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.host.clone());
+        if self.is_open {
+            // Without it hyper would send no body with a GET.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING, VIA};
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, VIA};
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{HeaderValue, Method, Version};
 use http_body::{Body, Frame, SizeHint};
@@ -25,7 +25,7 @@ use crate::message::fields::{
 use crate::message::path;
 use crate::message::progress::{Deadline, Progress};
 use crate::message::{Reject, Request, RequestBody, RequestId, Response, ResponseBody};
-use crate::outbound::{self, Ended, Heard, Lent, Sent, Service, TURN_BYTES};
+use crate::outbound::{self, Passage, Service, TURN_BYTES, Unserved};
 use crate::queue::Holder;
 use crate::registry::admit::{GuestGates, Permit};
 
@@ -43,7 +43,7 @@ const LINES_MAX: usize = 100;
 pub struct Upstream {
     authority: Authority,
     base_path: String,
-    service: Rc<Service<RequestBody>>,
+    service: Rc<Service>,
     places: GuestGates,
     /// For what goes wrong.
     quota: Quota,
@@ -64,7 +64,8 @@ impl Upstream {
         let untaken_max = stall_max.saturating_mul(UNTAKEN_TIMES).max(UNTAKEN_MIN);
         let authority = upstream.authority.clone();
         let head_bytes_max = TURN_BYTES.max(header_bytes_max);
-        let service = Service::new(shared, &authority, in_flight_max, head_bytes_max, untaken_max);
+        let server = (upstream.is_secure, &authority);
+        let service = Service::new(shared, server, in_flight_max, head_bytes_max, untaken_max);
         Upstream {
             authority,
             base_path: upstream.base_path.clone(),
@@ -94,11 +95,12 @@ impl Upstream {
             let (id, body) = (request.id, request.body.progress().cloned());
             let outbound = self.outbound(request)?;
             let has_many_fields = outbound.headers().len() > FIELDS_FEW;
-            let (mut response, lent) = match self.service.send(outbound).await {
+            let (mut response, passage) = match self.service.send(outbound).await {
                 Ok(sent) => sent,
-                Err(ended) => {
+                Err(Unserved::Rejected(reject)) => return Err(reject),
+                Err(Unserved::Ended(ended)) => {
                     self.warn(id, &ended.to_string());
-                    return Err(body_reject(&ended).unwrap_or(Reject::UpstreamFailed));
+                    return Err(Reject::UpstreamFailed);
                 }
             };
             if has_many_fields {
@@ -110,7 +112,7 @@ impl Upstream {
                 Reject::UpstreamFailed
             })?;
             let (head, content) = response.into_parts();
-            let stream = Returning::new(content, body, self.service.clone(), lent, place);
+            let stream = Returning::new(content, body, self.service.clone(), passage, place);
             let body = ResponseBody::Stream(Box::pin(stream));
             Ok(Response { status: head.status, headers: head.headers, body })
         };
@@ -171,32 +173,13 @@ impl Upstream {
         let body = std::mem::take(&mut request.body);
         // hyper frames the body by what it is, whatever a guest says of it.
         headers.remove(CONTENT_LENGTH);
-        if !body.is_end_stream() && body.size_hint().exact().is_none() {
-            // Without it hyper would send no body with a GET.
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
         add_forwarded(&mut headers, request);
-        if !headers.contains_key(HOST) {
-            // One of HTTP/1.0 need not have it.
-            let host = HeaderValue::from_str(self.authority.as_str());
-            headers.insert(HOST, host.map_err(|_| Reject::UpstreamFailed)?);
-        }
         let mut outbound = http::Request::new(body);
         *outbound.method_mut() = request.method.clone();
-        *outbound.version_mut() = Version::HTTP_11;
         *outbound.uri_mut() = Uri::from(path);
         *outbound.headers_mut() = headers;
         Ok(outbound)
     }
-}
-
-impl Sent for RequestBody {
-    fn none() -> Self {
-        RequestBody::default()
-    }
-
-    /// An upstream says nothing to what it takes.
-    fn go_by(&mut self, _: &Heard) {}
 }
 
 /// Looks at what a guest may have changed; of a client, the same has been refused before. The text
@@ -256,9 +239,9 @@ struct Returning {
     /// upstream that pauses.
     asked: Option<Arc<Progress>>,
     stall: Option<(Deadline, Pin<Box<tokio::time::Sleep>>)>,
-    service: Rc<Service<RequestBody>>,
+    service: Rc<Service>,
     /// Its connection, until the body is complete.
-    lent: Option<Lent<RequestBody>>,
+    passage: Option<Passage>,
     _place: Permit,
 }
 
@@ -266,12 +249,12 @@ impl Returning {
     fn new(
         body: Incoming,
         asked: Option<Arc<Progress>>,
-        service: Rc<Service<RequestBody>>,
-        lent: Lent<RequestBody>,
+        service: Rc<Service>,
+        passage: Passage,
         place: Permit,
     ) -> Self {
         let mut returning =
-            Returning { body, asked, stall: None, service, lent: Some(lent), _place: place };
+            Returning { body, asked, stall: None, service, passage: Some(passage), _place: place };
         returning.end_if_complete();
         returning
     }
@@ -280,10 +263,10 @@ impl Returning {
     /// way.
     fn end_if_complete(&mut self) {
         if self.body.is_end_stream()
-            && let Some(lent) = self.lent.take()
+            && let Some(passage) = self.passage.take()
         {
             let service = self.service.clone();
-            tokio::task::spawn_local(async move { service.give_back(lent).await });
+            tokio::task::spawn_local(async move { service.give_back(passage).await });
         }
     }
 }
@@ -299,8 +282,11 @@ impl Body for Returning {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
             this.stall = None;
-            if let Some(lent) = &this.lent {
-                lent.link.heard().note();
+            if let Some(passage) = &this.passage {
+                passage.note();
+                if frame.is_none() && passage.is_broken_off(&this.body) {
+                    return Poll::Ready(Some(Err(Reject::UpstreamFailed)));
+                }
             }
             this.end_if_complete();
             return Poll::Ready(frame.map(|frame| frame.map_err(|_| Reject::UpstreamFailed)));
@@ -321,9 +307,4 @@ impl Body for Returning {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
-}
-
-/// The reject that the request's own body ended with, if that is why sending failed.
-fn body_reject(ended: &Ended) -> Option<Reject> {
-    ended.root_cause()?.downcast_ref().copied()
 }

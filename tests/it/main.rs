@@ -56,6 +56,7 @@ mod owners;
 mod platform;
 mod random;
 mod reset;
+mod secure;
 mod settings;
 mod sniff;
 mod soak;

@@ -11,6 +11,7 @@ mod breaking;
 mod flow;
 mod memory;
 mod rewrite;
+mod secure;
 pub mod upstream;
 
 /// A host with this upstream.

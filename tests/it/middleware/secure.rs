@@ -1,0 +1,123 @@
+//! An upstream that is asked by TLS, in HTTP/1.1 or HTTP/2.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::abi::probe::Probe;
+use crate::host::{HELLO, Host, Setup, until};
+use crate::secure::{Said, Secure, trust};
+
+const H1: &[&[u8]] = &[b"http/1.1"];
+const H2: &[&[u8]] = &[b"h2", b"http/1.1"];
+
+/// A host with one worker and this upstream, whose certificate it trusts.
+fn before(server: &Secure, folder: &Path) -> Setup {
+    let host = Host::with("good.wat", HELLO).args(["--workers", "1", "--upstream"]);
+    trust(host.arg(format!("{}base", server.url("localhost"))), &server.pem, folder)
+}
+
+#[test]
+fn requests_go_on_by_tls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let guest = Probe::new("(call $set_uri '/echo/changed')").next();
+    for (protocols, version) in [(H2, "HTTP/2.0"), (H1, "HTTP/1.1"), (&[][..], "HTTP/1.1")] {
+        let server = Secure::start("localhost", protocols);
+        let host = before(&server, folder.path()).file("guest.wat", guest.wat()).start();
+        let has_host = version == "HTTP/1.1";
+        let said = |asked: &str, framing: &str, body: &str| {
+            format!(
+                "{version} guest.test {has_host}\n{asked}{framing}\nx-forwarded-proto: http\n\
+                 via: 1.1 guesthouse\n\n{body}"
+            )
+        };
+        let path = "/echo/%20there?q=1";
+        assert_eq!(host.get(path).text(), said(&format!("GET /base{path}"), "", ""));
+        // With a length, and without.
+        let answer = host.request("PUT", path, &["content-length: 4"], b"body");
+        let asked = format!("PUT /base{path}");
+        assert_eq!(answer.text(), said(&asked, "\ncontent-length: 4", "body"));
+        let chunked = ["transfer-encoding: chunked"];
+        let answer = host.request("PUT", path, &chunked, b"4\r\nbody\r\n0\r\n\r\n");
+        let framing = if has_host { "\ntransfer-encoding: chunked" } else { "" };
+        assert_eq!(answer.text(), said(&asked, framing, "body"));
+        // What a guest passes on.
+        let asked = "GET /base/echo/changed";
+        assert_eq!(host.get("/guest").text(), said(asked, "", ""));
+        // Whoever names no host gets to the upstream's own.
+        let mut old = host.connect();
+        old.send("GET / HTTP/1.0\r\n\r\n");
+        let own = server.url("localhost");
+        let own = own.trim_start_matches("https://").trim_end_matches('/');
+        assert_eq!(old.read().text(), format!("{version} {own} {has_host}"));
+        assert_eq!(server.connections(), 1, "{version}");
+        host.at_rest();
+    }
+}
+
+#[test]
+fn an_upstream_has_to_be_who_it_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (right, wrong) = (Secure::start("localhost", H2), Secure::start("other.test", H2));
+    for (trusted, server) in [(&wrong, &right), (&wrong, &wrong)] {
+        let host = Host::with("good.wat", HELLO).args(["--upstream", &server.url("localhost")]);
+        let host = trust(host, &trusted.pem, folder.path()).start();
+        host.get("/").assert_problem(502);
+        host.wait_log_with(&["upstream localhost", "certificate", "SSL_CERT_FILE"]);
+        host.at_rest();
+    }
+}
+
+/// A body that is not good is its client's fault, whatever the connection says of it.
+#[test]
+fn a_body_that_is_too_large_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for protocols in [H2, H1] {
+        let server = Secure::start("localhost", protocols);
+        let host = before(&server, folder.path()).args(["--body-max", "1KiB"]).start();
+        let mut connection = host.connect();
+        let head = "POST /echo HTTP/1.1\r\nhost: a.test\r\ntransfer-encoding: chunked\r\n\r\n";
+        connection.send(format!("{head}401\r\n{}\r\n0\r\n\r\n", "a".repeat(0x401)));
+        connection.read().assert_problem(413);
+        assert!(host.get("/echo").text().contains("GET /base/echo"));
+        host.at_rest();
+    }
+}
+
+/// A stream that is reset without an error has not ended (RFC 9113, 8.1).
+#[test]
+fn an_answer_that_breaks_off_is_broken_for_the_client() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broken = b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x03\0\0\0\0\0\x01hel\
+        \0\0\x04\x03\0\0\0\0\x01\0\0\0\0";
+    let whole = b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x03\0\x01\0\0\0\x01hel\
+        \0\0\x04\x03\0\0\0\0\x01\0\0\0\0";
+    for (frames, is_whole) in [(broken, false), (whole, true)] {
+        let server = Secure::saying(Said { frames, is_endless: false });
+        let host = before(&server, folder.path()).start();
+        let mut connection = host.connect();
+        connection.send("GET / HTTP/1.1\r\nhost: a.test\r\n\r\n");
+        let answer = connection.next("GET");
+        assert_eq!(answer.is_ok(), is_whole, "{answer:?}");
+        host.at_rest();
+    }
+}
+
+/// An upload that goes on behind a complete answer has its connection, until the upstream takes
+/// nothing of it for too long. Others go by another then.
+#[test]
+fn an_upload_that_nobody_takes_gives_its_connection_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let frames = b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x03\0\x01\0\0\0\x01hel";
+    let server = Secure::saying(Said { frames, is_endless: false });
+    let host = before(&server, folder.path()).args(["--stall-timeout", "1s", "--deadline", "1s"]);
+    let host = host.start();
+    // More than the upstream's window has room for.
+    let body = vec![b'a'; 200_000];
+    let answer = host.request("POST", "/", &["content-length: 200000"], &body);
+    assert_eq!((answer.status, answer.text().as_str()), (200, "hel"));
+    // It answers one request of each connection.
+    let is_served = || (host.get("/").status == 200).then_some(());
+    until("another connection", Duration::from_secs(30), is_served);
+    assert_eq!(server.connections(), 2);
+    host.at_rest();
+}

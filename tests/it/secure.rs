@@ -1,0 +1,211 @@
+//! A server that speaks TLS, and by it HTTP/1.1 or HTTP/2, with a certificate of its own.
+//!
+//! It says how it was asked, or what a test has it say. Of the host it knows how that is
+//! told to trust it.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body_util::{BodyExt as _, Collected, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::CertifiedKey;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::server::TlsStream;
+
+use crate::host::Setup;
+
+/// A server that says by which version it was asked.
+pub struct Secure {
+    address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    /// Its certificate, which is its own root.
+    pub pem: String,
+}
+
+/// What a server that speaks HTTP/2 by hand says to a request.
+#[derive(Clone, Copy)]
+pub struct Said {
+    pub frames: &'static [u8],
+    /// Whether it says that again and again.
+    pub is_endless: bool,
+}
+
+impl Secure {
+    /// A server of this name, which speaks these protocols.
+    pub fn start(name: &str, protocols: &[&[u8]]) -> Secure {
+        Self::start_with(name, protocols, None, 2)
+    }
+
+    /// One of HTTP/2, which says this.
+    pub fn saying(said: Said) -> Secure {
+        Self::start_with("localhost", &[b"h2"], Some(said), 2)
+    }
+
+    /// One that sends so many certificates beside its own, all of one name or each of its own.
+    pub fn with_others(others: usize, is_one_name: bool) -> Secure {
+        let other = |number: usize| {
+            let mut params = rcgen::CertificateParams::new([]).expect("no names");
+            let name = if is_one_name { 0 } else { number };
+            params.distinguished_name.push(rcgen::DnType::CommonName, format!("ca {name}"));
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            let key = rcgen::KeyPair::generate().expect("a key");
+            params.self_signed(&key).expect("a certificate").der().clone()
+        };
+        Self::made("localhost", &[], None, 2, (0..others).map(other).collect())
+    }
+
+    pub fn start_with(
+        name: &str,
+        protocols: &[&[u8]],
+        said: Option<Said>,
+        tickets: usize,
+    ) -> Secure {
+        Self::made(name, protocols, said, tickets, Vec::new())
+    }
+
+    fn made(
+        name: &str,
+        protocols: &[&[u8]],
+        said: Option<Said>,
+        tickets: usize,
+        others: Vec<CertificateDer<'static>>,
+    ) -> Secure {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+        let CertifiedKey { cert, signing_key } = made;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
+        let config = ServerConfig::builder().with_no_client_auth();
+        let mut config = config
+            .with_single_cert([vec![cert.der().clone()], others].concat(), key)
+            .expect("a certificate");
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        config.send_tls13_tickets = tickets;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket");
+        let address = listener.local_addr().expect("an address");
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = connections.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(serve(listener, config, said, counted));
+        });
+        Secure { address, connections, pem: cert.pem() }
+    }
+
+    pub fn url(&self, name: &str) -> String {
+        format!("https://{name}:{}/", self.address.port())
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+/// Has a host trust this certificate, which is put into the folder, and no other.
+pub fn trust(host: Setup, pem: &str, folder: &Path) -> Setup {
+    let file = folder.join("roots.pem");
+    std::fs::write(&file, pem).expect("a file");
+    host.env("SSL_CERT_FILE", file.to_str().expect("a path in UTF-8"))
+}
+
+async fn serve(
+    listener: std::net::TcpListener,
+    config: ServerConfig,
+    said: Option<Said>,
+    counted: Arc<AtomicUsize>,
+) {
+    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    loop {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        counted.fetch_add(1, Ordering::SeqCst);
+        let acceptor = acceptor.clone();
+        tokio::spawn(async move {
+            // Some clients do not trust it.
+            let Ok(mut stream) = acceptor.accept(stream).await else { return };
+            if let Some(said) = said {
+                // The client may go at any time.
+                let _ = say(&mut stream, said).await;
+                return;
+            }
+            let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let (io, service) = (TokioIo::new(stream), service_fn(answer));
+            let _ = match is_h2 {
+                true => {
+                    http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await
+                }
+                false => http1::Builder::new().serve_connection(io, service).await,
+            };
+        });
+    }
+}
+
+/// Waits for a request, says something, and stays until the client goes (RFC 9113, 3.4 and 4.1).
+async fn say(stream: &mut TlsStream<TcpStream>, said: Said) -> std::io::Result<()> {
+    const PREFACE_BYTES: usize = 24;
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const HEADERS: u8 = 1;
+    let mut seen = Vec::new();
+    let is_asked = |seen: &[u8]| {
+        let mut rest = seen.get(PREFACE_BYTES..).unwrap_or_default();
+        while let [0, high, low, kind, ..] = rest {
+            if *kind == HEADERS {
+                return true;
+            }
+            let bytes = usize::from(u16::from_be_bytes([*high, *low]));
+            rest = rest.get(9 + bytes..).unwrap_or_default();
+        }
+        false
+    };
+    stream.write_all(SETTINGS).await?;
+    while !is_asked(&seen) {
+        if stream.read_buf(&mut seen).await? == 0 {
+            return Ok(());
+        }
+    }
+    loop {
+        stream.write_all(said.frames).await?;
+        if !said.is_endless {
+            break;
+        }
+    }
+    while stream.read_buf(&mut seen).await? > 0 {}
+    Ok(())
+}
+
+/// Says how it was asked: the version, whom the client calls it, and whether there is a `Host`.
+/// Asked for an echo, also the method, the target, some fields and the body.
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    const FIELDS: [&str; 4] = ["content-length", "transfer-encoding", "x-forwarded-proto", "via"];
+    let (head, body) = request.into_parts();
+    let authority = match head.version {
+        Version::HTTP_2 => head.uri.authority().map(ToString::to_string),
+        _ => head.headers.get("host").map(|it| String::from_utf8_lossy(it.as_bytes()).into()),
+    };
+    let has_host = head.headers.contains_key("host");
+    let mut text = format!("{:?} {} {has_host}", head.version, authority.unwrap_or_default());
+    let path = head.uri.path_and_query().map_or("", |it| it.as_str());
+    if path.contains("/echo") {
+        text = format!("{text}\n{} {path}", head.method);
+        for field in FIELDS {
+            for value in head.headers.get_all(field) {
+                text = format!("{text}\n{field}: {}", String::from_utf8_lossy(value.as_bytes()));
+            }
+        }
+        // A client may go at any time.
+        let body = body.collect().await.map_or_else(|_| Bytes::new(), Collected::to_bytes);
+        text = format!("{text}\n\n{}", String::from_utf8_lossy(&body));
+    }
+    Ok(Response::new(Full::from(text)))
+}

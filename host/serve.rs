@@ -7,12 +7,14 @@ mod arrival;
 mod balance;
 mod clients;
 mod connection;
+mod contained;
 mod counts;
 mod exchange;
 mod exchanges;
 mod flush;
 mod forwarding;
 mod gates;
+mod handover;
 mod http1;
 mod hyper_io;
 mod intake;
@@ -29,6 +31,7 @@ mod respond;
 mod routed;
 mod router;
 mod socket;
+mod takeover;
 mod turn;
 mod upstream;
 mod worker;
@@ -58,6 +61,7 @@ use crate::outbound;
 use crate::registry::Registry;
 use balance::{Accepted, Balance};
 use clients::Clients;
+use handover::Order;
 use worker::{CLOCK_TICK_MS, Shared, Worker};
 
 pub use listen::{Bound, bind};
@@ -108,6 +112,7 @@ impl Host {
         let lane = Lane::start(slow_threads, config.slow_nice.unwrap_or_default())?;
         let ticker = Arc::new(Ticker::start(engines.advance(), config.workers)?);
         let (balance, inboxes) = Balance::new(config.balance, config.workers);
+        let (ways, orders) = handover::ways(config.workers);
         let is_secure = config.upstream.as_ref().is_some_and(|it| it.is_secure);
         let shared = Shared {
             lane: lane.entry(),
@@ -116,6 +121,7 @@ impl Host {
             largest,
             clients: Clients::new(&config),
             balance,
+            ways,
             config,
             engines,
             registry,
@@ -126,11 +132,12 @@ impl Host {
         };
         let mut threads = Vec::new();
         let (report, reports) = channel();
-        for (index, (sockets, inbox)) in sockets.into_iter().zip(inboxes).enumerate() {
+        let inboxes = inboxes.into_iter().zip(orders);
+        for (index, (sockets, inboxes)) in sockets.into_iter().zip(inboxes).enumerate() {
             let (shared, report) = (shared.clone(), report.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || work(index, &shared, sockets, inbox, &report))
+                .spawn(move || work(index, &shared, sockets, inboxes, &report))
                 .context("could not start a worker thread")?;
             threads.push(thread);
         }
@@ -210,7 +217,7 @@ fn work(
     index: usize,
     shared: &Shared,
     sockets: Vec<Socket>,
-    inbox: UnboundedReceiver<Accepted>,
+    (accepted, orders): (UnboundedReceiver<Accepted>, UnboundedReceiver<Order>),
     report: &Sender<io::Result<()>>,
 ) {
     pin(index, shared.config.workers, &shared.cores);
@@ -242,18 +249,17 @@ fn work(
         tokio::task::spawn_local(worker.clone().tidy_always());
         tokio::task::spawn_local(worker.schedule.run_queue().clone().run());
         tokio::task::spawn_local(publish(worker.clone(), shared.ask.clone()));
-        let received = listen::receive(worker.clone(), inbox, stopped(shared.stop.clone()));
-        let receiving = tokio::task::spawn_local(received);
+        let stop = || stopped(shared.stop.clone());
+        let received = listen::receive(worker.clone(), accepted, stop());
+        let taken = takeover::receive(worker.clone(), orders, stop());
+        let receiving = [tokio::task::spawn_local(received), tokio::task::spawn_local(taken)];
         let accepting: Vec<_> = sockets
             .into_iter()
-            .map(|socket| {
-                let stop = stopped(shared.stop.clone());
-                tokio::task::spawn_local(listen::accept(worker.clone(), socket, stop))
-            })
+            .map(|socket| tokio::task::spawn_local(listen::accept(worker.clone(), socket, stop())))
             .collect();
-        stopped(shared.stop.clone()).await;
+        stop().await;
         worker.draining.set(true);
-        for task in accepting.into_iter().chain([receiving]) {
+        for task in accepting.into_iter().chain(receiving) {
             // Ends at once: the task has been told to stop, too.
             drop(task.await);
         }
@@ -286,7 +292,8 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 async fn drain(worker: &Rc<Worker>) {
     let began = tokio::time::Instant::now();
     let tick = Duration::from_millis(u64::from(CLOCK_TICK_MS) / 4);
-    while !worker.connections.borrow().is_empty() && began.elapsed() < DRAIN_MAX {
+    let is_busy = || !worker.connections.borrow().is_empty() || worker.taken_over.get() > 0;
+    while is_busy() && began.elapsed() < DRAIN_MAX {
         let graced = began.elapsed() < ACTIVE + tick;
         for (_, connection) in worker.connections.borrow().iter() {
             let recent = reaper::still_for(connection, worker.clock.get()) < ACTIVE

@@ -3,22 +3,19 @@
 //! Owns the order of the steps. One that need not wait does not: an idle connection has room for
 //! what is left of a request, so whatever waits is in a box of its own.
 
-#[cfg(test)]
-mod tests;
-
 use std::mem::take;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Instant;
 
 use hyper::body::Incoming;
 
 use super::answer::finish;
 use super::connection::Connection;
+use super::contained::contained;
 use super::exchange::Exchange;
 use super::forwarding::nobody;
+use super::handover::{Admitted, Outcome, Times};
 use super::own::{self, Answer};
 use super::peer::Shares;
 use super::respond::{Asked, Body};
@@ -26,7 +23,7 @@ use super::routed::Routed;
 use super::worker::Worker;
 use super::{intake, refuse};
 use crate::guest::{Context, call};
-use crate::message::{Reject, Request, Response};
+use crate::message::{Reject, Request, RequestBody, Response};
 
 /// Serves one request. Never fails: whatever goes wrong has a response.
 pub fn serve(
@@ -101,40 +98,53 @@ async fn handle(
         Some(permit) => permit,
         None => {
             waited = true;
+            let times = Times { started, deadline };
+            match Box::pin(worker.others.serve(guest.keep(), request, times)).await {
+                Outcome::Back(back) => request = back,
+                Outcome::Served(result, left) => {
+                    asked.left = left;
+                    return result;
+                }
+            }
             let permit = Box::pin(worker.gates.admit(guest.keep(), client, deadline)).await;
             permit.inspect_err(|_| asked.left = take(&mut request.body))?
         }
     };
-    // Turn.
-    if let Some(line) = worker.schedule.must_wait(guest.id) {
-        waited = true;
-        guest.keep();
-        worker.counters().reasons.calls.queued.add(1);
-        let waited = Box::pin(line.wait(&client.serving, deadline)).await;
-        waited.inspect_err(|_| asked.left = take(&mut request.body))?;
-    }
-    // Checkout.
-    let checkout = match worker.pool.try_checkout(&guest) {
-        Some(checkout) => checkout,
-        None => {
-            waited = true;
-            Box::pin(worker.pool.checkout(guest.keep().clone(), (request.id, started))).await?
-        }
-    };
-    drop(guest);
-    // Call.
-    let (pool, spare) = (&worker.pool, &worker.spare_headers);
-    let context = Context { pool, next: &**worker, spare, started, waited, deadline };
-    call(checkout, request, &context, permit).await
+    let admitted = Admitted { guest, request, permit, waited };
+    proceed(worker, client, admitted, Times { started, deadline }, &mut asked.left).await
 }
 
-/// A panic of the host's own code costs the request in which it happens, and no other: it becomes
-/// [`Reject::Panic`].
-fn contained<T>(
-    mut future: Pin<&mut impl Future<Output = Result<T, Reject>>>,
-) -> impl Future<Output = Result<T, Reject>> {
-    std::future::poll_fn(move |cx| {
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
-        polled.unwrap_or(Poll::Ready(Err(Reject::Panic)))
-    })
+/// Takes a request through the steps behind its admission, on the worker that has admitted it. Not
+/// an `async fn`, whose future has room for its arguments twice.
+pub fn proceed<'a>(
+    worker: &'a Rc<Worker>,
+    client: &'a Shares,
+    admitted: Admitted,
+    Times { started, deadline }: Times,
+    left: &'a mut RequestBody,
+) -> impl Future<Output = Result<Response, Reject>> + use<'a> {
+    let Admitted { mut guest, mut request, permit, mut waited } = admitted;
+    async move {
+        // Turn.
+        if let Some(line) = worker.schedule.must_wait(guest.id) {
+            waited = true;
+            guest.keep();
+            worker.counters().reasons.calls.queued.add(1);
+            let waited = Box::pin(line.wait(&client.serving, deadline)).await;
+            waited.inspect_err(|_| *left = take(&mut request.body))?;
+        }
+        // Checkout.
+        let checkout = match worker.pool.try_checkout(&guest) {
+            Some(checkout) => checkout,
+            None => {
+                waited = true;
+                Box::pin(worker.pool.checkout(guest.keep().clone(), (request.id, started))).await?
+            }
+        };
+        drop(guest);
+        // Call.
+        let (pool, spare) = (&worker.pool, &worker.spare_headers);
+        let context = Context { pool, next: &**worker, spare, started, waited, deadline };
+        call(checkout, request, &context, permit).await
+    }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::thread::CpuSet;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, watch};
 
 use super::balance::Balance;
@@ -15,6 +16,7 @@ use super::clients::{Clients, upstream_max};
 use super::connection::Connection;
 use super::flush::FlushQueue;
 use super::gates::Gates;
+use super::handover::{Order, Others};
 use super::peer::Peers;
 use super::router::Router;
 use super::turn::Turns;
@@ -50,6 +52,8 @@ pub struct Shared {
     pub outbound: outbound::Shared,
     pub clients: Arc<Clients>,
     pub balance: Arc<Balance>,
+    /// How workers hand requests to each other.
+    pub ways: Arc<[UnboundedSender<Order>]>,
     /// Becomes true when the host stops.
     pub stop: watch::Receiver<bool>,
     /// Changes when the counts are asked for.
@@ -69,6 +73,10 @@ pub struct Worker {
     pub schedule: Rc<Schedule>,
     pub pool: Rc<Pool>,
     pub upstream: Option<Upstream>,
+    /// Who may have a place for a request where there is none here.
+    pub others: Others,
+    /// Requests of theirs that are served here.
+    pub taken_over: Cell<usize>,
     pub draining: Cell<bool>,
     pub began: Instant,
     /// Ticks of [`CLOCK_TICK_MS`] since the worker began.
@@ -143,6 +151,8 @@ impl Worker {
                 let stall_max = config.connections.stall_max;
                 Upstream::new(&shared.outbound, it, largest.header_bytes_max, most, stall_max)
             }),
+            others: Others::new(&shared.ways, index),
+            taken_over: Cell::new(0),
             config: config.clone(),
             draining: Cell::new(false),
             began: Instant::now(),

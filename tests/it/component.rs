@@ -22,6 +22,8 @@ use crate::host::{Host, Setup, Status, command};
 mod bounds;
 #[path = "component/early.rs"]
 mod early;
+#[path = "component/elsewhere.rs"]
+mod elsewhere;
 #[path = "component/ends.rs"]
 mod ends;
 #[path = "component/framing.rs"]

@@ -37,6 +37,7 @@ mod faults;
 mod files;
 mod grammar;
 mod grants;
+mod handover;
 mod hostile;
 mod http;
 mod lanes;

@@ -1,0 +1,115 @@
+//! Requests that a worker serves for others, which have no place for them.
+//!
+//! Owns when such a request ends: with its response, or when the worker that has its connection
+//! waits for it no more.
+
+use std::pin::pin;
+use std::rc::Rc;
+
+use http_body_util::BodyExt as _;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::handover::{Admitted, Answer, Order, Piece, Reply, Rest};
+use super::pipeline;
+use super::worker::Worker;
+use crate::message::RequestBody;
+
+/// Counts a request as long as this worker is at it.
+struct Busy(Rc<Worker>);
+
+impl Busy {
+    fn new(worker: Rc<Worker>) -> Self {
+        worker.taken_over.set(worker.taken_over.get() + 1);
+        Busy(worker)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.taken_over.set(self.0.taken_over.get() - 1);
+    }
+}
+
+/// Serves what others hand over, until `stop` is done and none is left. Who comes later gets it
+/// back.
+pub async fn receive(
+    worker: Rc<Worker>,
+    mut orders: UnboundedReceiver<Order>,
+    stop: impl Future<Output = ()>,
+) {
+    let mut stop = pin!(stop);
+    loop {
+        let order = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            order = orders.recv() => order,
+        };
+        let Some(order) = order else { return };
+        tokio::task::spawn_local(serve(Busy::new(worker.clone()), order));
+    }
+    orders.close();
+    while let Some(order) = orders.recv().await {
+        tokio::task::spawn_local(serve(Busy::new(worker.clone()), order));
+    }
+}
+
+async fn serve(busy: Busy, order: Order) {
+    let worker = &busy.0;
+    let Order { guest, mut request, times, mut reply } = order;
+    // What its client has here is counted here.
+    let client = worker.peers.enter(request.origin.peer.address);
+    let permit = match worker.gates.try_admit(&guest, &client) {
+        Ok(Some(permit)) => permit,
+        Ok(None) => {
+            // Nobody waits for it any more if this fails, here as below.
+            let _ = reply.send(Reply::Full(request));
+            return;
+        }
+        Err(reject) => {
+            let left = std::mem::take(&mut request.body);
+            let _ = reply.send(Reply::Served(Err(reject), left));
+            return;
+        }
+    };
+    worker.counters().reasons.calls.handed.add(1);
+    let mut left = RequestBody::default();
+    let admitted = Admitted { guest: guest.into(), request, permit, waited: true };
+    let result = {
+        let served = pin!(pipeline::proceed(worker, &client, admitted, times, &mut left));
+        tokio::select! {
+            biased;
+            () = reply.closed() => return,
+            result = served => result,
+        }
+    };
+    let (result, rest) = match result {
+        Ok(response) => {
+            let (answer, rest) = Answer::new(response);
+            (Ok(answer), rest)
+        }
+        Err(reject) => (Err(reject), None),
+    };
+    if reply.send(Reply::Served(result, left)).is_ok()
+        && let Some(rest) = rest
+    {
+        send(rest).await;
+    }
+}
+
+/// Sends a body piece by piece: the next is asked for when the last was taken.
+async fn send((mut body, to): Rest) {
+    loop {
+        let Ok(place) = to.reserve().await else { return };
+        let frame = tokio::select! {
+            biased;
+            () = to.closed() => return,
+            frame = body.frame() => frame,
+        };
+        let has_more = matches!(frame, Some(Ok(_))) && !body.is_end_stream();
+        let is_end = frame.is_none() || body.is_end_stream();
+        place.send(Piece { frame, hint: body.size_hint(), is_end });
+        if !has_more {
+            return;
+        }
+    }
+}

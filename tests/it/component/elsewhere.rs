@@ -1,0 +1,31 @@
+//! Calls that begin on another worker than that of their connection.
+
+use super::{PATIENCE, assert_as_new, setup};
+use crate::client::message;
+use crate::handover::of_one_worker;
+
+/// One place on each of two workers, and the one is taken.
+#[test]
+fn a_call_can_begin_on_another_worker() {
+    let flags = ["--workers", "2", "--in-flight-max", "2", "--queue-max", "0"];
+    let host = setup(&flags).start();
+    host.settled();
+    let [mut held, mut one, mut gone] = of_one_worker(&host);
+    held.send(message("GET", "/probe/sse?100000", &[], b""));
+    host.status_when("held", PATIENCE, |status| status.instances_out == 1);
+    let body = vec![b'x'; 300_000];
+    let echo = one.request("POST", "/probe/echo", &[], &body);
+    assert_eq!((echo.status, echo.body), (200, body));
+    let events = one.get("/probe/sse?3").text();
+    assert_eq!(events, "data: 0\n\ndata: 1\n\ndata: 2\n\n");
+    one.get("/probe/trap-before").assert_problem(500);
+    assert_eq!(host.status().calls("handed"), 3);
+    // A client that goes ends its call.
+    gone.send(message("GET", "/probe/sse?100000", &[], b""));
+    host.status_when("both", PATIENCE, |status| status.instances_out == 2);
+    drop(gone);
+    host.status_when("one", PATIENCE, |status| status.instances_out == 1);
+    drop(held);
+    host.at_rest();
+    assert_as_new(&host);
+}

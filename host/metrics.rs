@@ -96,7 +96,7 @@ reasons! {
         moved: "Of these, gone on in the slow lane, as they had used up their quantum.",
         slow: "Begun in the slow lane, as their guest's calls are long, or its owner's first ones.",
         queued: "Waited in line until they could begin, as many of their guest's long calls ran.",
-        handed: "Begun on another worker than that of their connection, which had no place for them.",
+        handed: "Begun on another worker than that of their connection, as that had no place.",
         turns: "Waited for their turn on their worker's thread, as their guest is heavy, or new.",
     }
     instances: Instances, "instances", "Instances, by what has become of them." {

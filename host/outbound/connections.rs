@@ -16,8 +16,9 @@ use tokio::sync::Semaphore;
 use super::failure::{Ended, Failure};
 use super::link::{Closing, Link, Sent, Unanswered};
 
-/// How often a request is sent by connections that turn out to be closed.
-const STALE_MAX: usize = 3;
+/// How often a request is sent again, as its connection turns out to be closed. The last time it is
+/// one that is new.
+const AGAIN_MAX: usize = 3;
 /// How long a connection is kept without a request.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
@@ -27,8 +28,9 @@ pub struct Connections<B> {
     idle: RefCell<Vec<(Link<B>, Instant)>>,
     /// So many of them are kept.
     idle_count_max: usize,
-    /// The connection of HTTP/2, for all requests.
-    shared: RefCell<Option<Shared<B>>>,
+    /// The connections of HTTP/2.
+    shared: RefCell<Vec<Shared<B>>>,
+    sharing: Sharing,
     /// To be had by who opens a connection, as long as it may be one for all.
     opening: Semaphore,
     /// Whether the server has last spoken HTTP/1.1.
@@ -39,7 +41,25 @@ struct Shared<B> {
     sender: http2::SendRequest<B>,
     /// One more for each exchange.
     users: Rc<Closing>,
+    /// Whether the exchange that it is used for has it for itself.
+    is_taken: Cell<bool>,
     since: Instant,
+}
+
+/// How a connection of HTTP/2 is shared.
+#[derive(Clone, Copy)]
+pub enum Sharing {
+    /// By all requests: those of one party can be in each other's way.
+    All,
+    /// By so many that are complete with their heads. One with a body has a connection for itself:
+    /// a server that takes no more of that may take no more of the others' (RFC 9113, 5.2).
+    Few(usize),
+}
+
+impl<B> Shared<B> {
+    fn count(&self) -> usize {
+        Rc::strong_count(&self.users) - 1
+    }
 }
 
 /// A connection for one exchange.
@@ -51,11 +71,12 @@ pub struct Lent<B> {
 
 impl<B: Sent> Connections<B> {
     /// None yet. So many are kept without a request; `is_secure` if the server may speak HTTP/2.
-    pub fn new(idle_count_max: usize, is_secure: bool) -> Self {
+    pub fn new(idle_count_max: usize, is_secure: bool, sharing: Sharing) -> Self {
         Connections {
             idle: RefCell::default(),
             idle_count_max,
             shared: RefCell::default(),
+            sharing,
             opening: Semaphore::new(1),
             is_h1: Cell::new(!is_secure),
         }
@@ -72,9 +93,14 @@ impl<B: Sent> Connections<B> {
         send: impl AsyncFn(&mut Link<B>, Request<B>) -> Result<Response<Incoming>, Unanswered<B>>,
     ) -> Result<(Response<Incoming>, Lent<B>), Ended> {
         let again = spare(&request);
-        for turn in 1.. {
-            let mut lent = self.lend(open()).await.map_err(Ended::By)?;
-            let is_last = !lent.is_used || turn == STALE_MAX;
+        let is_alone = matches!(self.sharing, Sharing::Few(_)) && !request.body().is_end_stream();
+        for turn in 0.. {
+            let lent = match turn < AGAIN_MAX {
+                true => self.lend(is_alone, open()).await,
+                false => open().await.map(|link| self.first_use(link, is_alone)),
+            };
+            let mut lent = lent.map_err(Ended::By)?;
+            let is_last = !lent.is_used;
             match send(&mut lent.link, request).await {
                 Ok(response) => return Ok((response, lent)),
                 Err(Unanswered::Unsent(unsent)) if !is_last => request = *unsent,
@@ -93,32 +119,45 @@ impl<B: Sent> Connections<B> {
     /// A connection that there is, or one that `open` makes.
     async fn lend(
         &self,
+        is_alone: bool,
         open: impl Future<Output = Result<Link<B>, Failure>>,
     ) -> Result<Lent<B>, Failure> {
-        if let Some(lent) = self.take() {
+        if let Some(lent) = self.take(is_alone) {
             return Ok(lent);
         }
-        let _turn = match self.is_h1.get() {
+        let _turn = match self.is_h1.get() || is_alone {
             true => None,
             // What another is opening may serve this exchange, too.
             false => Some(self.opening.acquire().await.map_err(|_| Failure::Full)?),
         };
-        if let Some(lent) = self.take() {
+        if let Some(lent) = self.take(is_alone) {
             return Ok(lent);
         }
-        let link = open.await?;
-        self.is_h1.set(!link.is_h2());
-        if let Link::H2(sender, users) = &link {
-            let (sender, users) = (sender.clone(), users.clone());
-            *self.shared.borrow_mut() = Some(Shared { sender, users, since: Instant::now() });
-        }
-        Ok(Lent { link, is_used: false })
+        open.await.map(|link| self.first_use(link, is_alone))
     }
 
-    fn take(&self) -> Option<Lent<B>> {
-        if let Some(shared) = &*self.shared.borrow()
-            && !shared.sender.is_closed()
-        {
+    fn first_use(&self, link: Link<B>, is_alone: bool) -> Lent<B> {
+        self.is_h1.set(!link.is_h2());
+        if let Link::H2(sender, users) = &link {
+            let (sender, users, is_taken) = (sender.clone(), users.clone(), Cell::new(is_alone));
+            let shared = Shared { sender, users, is_taken, since: Instant::now() };
+            self.shared.borrow_mut().push(shared);
+        }
+        Lent { link, is_used: false }
+    }
+
+    fn take(&self, is_alone: bool) -> Option<Lent<B>> {
+        let shared = self.shared.borrow();
+        let mut open = shared.iter().filter(|it| !it.sender.is_closed());
+        let has_room = |it: &&Shared<B>| match (it.count(), self.sharing) {
+            (0, _) | (_, Sharing::All) => true,
+            (count, Sharing::Few(most)) => {
+                let most = most.min(it.users.streams_max());
+                !is_alone && !it.is_taken.get() && count < most
+            }
+        };
+        if let Some(shared) = open.find(has_room) {
+            shared.is_taken.set(is_alone);
             let link = Link::H2(shared.sender.clone(), shared.users.clone());
             return Some(Lent { link, is_used: true });
         }
@@ -134,8 +173,9 @@ impl<B: Sent> Connections<B> {
     /// Takes a connection back whose request and response are complete, once it is ready for the
     /// next request; until then it is waited for, but no longer than `settle_max`.
     pub async fn give_back(&self, mut lent: Lent<B>, settle_max: Option<Duration>) {
-        if lent.link.is_h2() {
-            if let Some(shared) = &mut *self.shared.borrow_mut() {
+        if let Link::H2(_, users) = &lent.link {
+            let mut shared = self.shared.borrow_mut();
+            if let Some(shared) = shared.iter_mut().find(|it| Rc::ptr_eq(&it.users, users)) {
                 shared.since = Instant::now();
             }
             return;
@@ -151,10 +191,17 @@ impl<B: Sent> Connections<B> {
         }
     }
 
-    /// Sends no more requests by the connection of HTTP/2; it is closed with the last that is under
-    /// way.
+    /// Sends no more requests by the connections of HTTP/2; each is closed with the last that is
+    /// under way.
     pub fn leave_shared(&self) {
-        *self.shared.borrow_mut() = None;
+        self.shared.borrow_mut().clear();
+    }
+
+    /// Sends no more requests by this one.
+    pub fn leave(&self, lent: &Lent<B>) {
+        if let Link::H2(_, users) = &lent.link {
+            self.shared.borrow_mut().retain(|it| !Rc::ptr_eq(&it.users, users));
+        }
     }
 
     /// Closes what has been idle for long or is closed by the server; whether anything is left.
@@ -162,20 +209,14 @@ impl<B: Sent> Connections<B> {
         let is_new = |since: Instant| since.elapsed() < IDLE_MAX;
         self.idle.borrow_mut().retain(|(link, since)| !link.is_closed() && is_new(*since));
         let mut shared = self.shared.borrow_mut();
-        let is_kept = |it: &Shared<B>| {
-            let is_in_use = Rc::strong_count(&it.users) > 1;
-            !it.sender.is_closed() && (is_in_use || is_new(it.since))
-        };
-        if !shared.as_ref().is_some_and(is_kept) {
-            *shared = None;
-        }
-        shared.is_some() || !self.idle.borrow().is_empty()
+        shared.retain(|it| !it.sender.is_closed() && (it.count() > 0 || is_new(it.since)));
+        !shared.is_empty() || !self.idle.borrow().is_empty()
     }
 
     /// Since when its oldest idle connection has been idle.
     pub fn idle_since(&self) -> Option<Instant> {
         let shared = self.shared.borrow();
-        let shared = shared.as_ref().filter(|it| Rc::strong_count(&it.users) == 1);
+        let shared = shared.iter().filter(|it| it.count() == 0);
         let oldest = self.idle.borrow().first().map(|(_, since)| *since);
         oldest.into_iter().chain(shared.map(|it| it.since)).min()
     }
@@ -184,7 +225,11 @@ impl<B: Sent> Connections<B> {
     pub fn close_oldest(&self) {
         let mut idle = self.idle.borrow_mut();
         if idle.is_empty() {
-            *self.shared.borrow_mut() = None;
+            let mut shared = self.shared.borrow_mut();
+            let idle = shared.iter().enumerate().filter(|(_, it)| it.count() == 0);
+            if let Some((at, _)) = idle.min_by_key(|(_, it)| it.since) {
+                shared.remove(at);
+            }
         } else {
             idle.remove(0);
         }

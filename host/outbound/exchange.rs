@@ -168,7 +168,8 @@ impl Outbound {
         let addresses = link::admitted(&found, destination.port, admits)?;
         let open = self.open()?;
         let (tls, header_bytes_max) = (&self.shared.tls, *header_bytes_max);
-        let config = link::Config { tls, header_bytes_max, untaken_max: None };
+        let stream_window = link::STREAM_WINDOW;
+        let config = link::Config { tls, header_bytes_max, untaken_max: None, stream_window };
         link::connect(&key.destination, &addresses, &config, open, *deadline).await
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! Owns TCP and TLS. What is connected to is the very address that was looked at.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,12 +29,15 @@ use super::certificates::Verifier;
 use super::failure::{Ended, Failure};
 use super::paced::{Heard, Paced, SECURE_TURN_BYTES, TURN_BYTES, too_many_interim};
 use super::policy::{Destination, Host};
+use crate::log::escape;
 
+/// Bytes of why there is no TLS, in a line of the log.
+const LINE_BYTES_MAX: usize = 1024;
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
-/// What a server may send of one response, and of all of one connection, before the guest reads.
-const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What a server may send of one response, and of all of one connection, before anybody reads.
+pub const STREAM_WINDOW: u32 = 256 << 10;
+pub const CONNECTION_WINDOW: u32 = 1 << 20;
 /// What hyper may read ahead, or hold of what is to be written, of one HTTP/1 connection.
 const BUFFER_BYTES_MAX: usize = TURN_BYTES;
 const STREAM_SEND_BYTES_MAX: usize = 64 << 10;
@@ -64,6 +69,14 @@ pub enum Link<B> {
 pub struct Closing {
     task: AbortHandle,
     heard: Heard,
+    /// Requests that the server takes at a time.
+    streams_max: Rc<Cell<usize>>,
+}
+
+impl Closing {
+    pub fn streams_max(&self) -> usize {
+        self.streams_max.get()
+    }
 }
 
 impl Drop for Closing {
@@ -187,7 +200,12 @@ pub async fn connect<B: Sent>(
     let connector = TlsConnector::from(config.tls.clone());
     let secured = timeout_at(deadline, connector.connect(name, stream)).await;
     let stream = secured.map_err(|_| Failure::ConnectTimeout)?;
-    let stream = stream.map_err(|error| Failure::of_tls(&error))?;
+    let stream = stream.map_err(|error| {
+        // Names of the server's certificate are in it.
+        let why = escape(error.to_string().as_bytes(), LINE_BYTES_MAX);
+        tracing::debug!("no TLS with {destination}: {why}");
+        Failure::of_tls(&error)
+    })?;
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
     let io = TokioIo::new(stream);
     if !is_h2 {
@@ -205,6 +223,8 @@ pub struct Config<'a> {
     /// How long what is sent may stay untaken until a connection is closed; without it as long as
     /// the kernel has it.
     pub untaken_max: Option<Duration>,
+    /// Bytes that a server may send of one response by HTTP/2 before anybody reads.
+    pub stream_window: u32,
 }
 
 /// Tries one address after the other, each for its part of the time that is left.
@@ -253,7 +273,8 @@ where
         let _ = connection.await;
         drop(held);
     });
-    let closing = Closing { task: driven.abort_handle(), heard };
+    let streams_max = Rc::new(Cell::new(1));
+    let closing = Closing { task: driven.abort_handle(), heard, streams_max };
     Ok(Link::H1 { sender, closing })
 }
 
@@ -267,17 +288,26 @@ where
 {
     let mut builder = http2::Builder::new(Local);
     builder
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_stream_window_size(config.stream_window)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(STREAM_SEND_BYTES_MAX)
         .max_header_list_size(u32::try_from(config.header_bytes_max).unwrap_or(u32::MAX));
     let shaken = builder.handshake(io).await;
     let (sender, connection) = shaken.map_err(|error| Failure::of_exchange(&error))?;
+    let streams_max = Rc::new(Cell::new(connection.current_max_send_streams()));
+    let told = streams_max.clone();
     let driven = tokio::task::spawn_local(async move {
-        let _ = connection.await;
+        let mut connection = pin!(connection);
+        let ended = std::future::poll_fn(|cx| {
+            let polled = connection.as_mut().poll(cx);
+            // The server says it behind the beginning, and may say another number later.
+            told.set(connection.current_max_send_streams());
+            polled
+        });
+        let _ = ended.await;
         drop(held);
     });
-    let closing = Closing { task: driven.abort_handle(), heard };
+    let closing = Closing { task: driven.abort_handle(), heard, streams_max };
     Ok(Link::H2(sender, Rc::new(closing)))
 }
 

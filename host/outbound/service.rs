@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::body::Turn;
-use super::connections::{Connections, Lent};
+use super::connections::{Connections, Lent, Sharing};
 use super::failure::{Ended, Failure};
 use super::link::{self, Link, Tls};
 use super::passing::{Passing, Upload};
@@ -23,6 +23,10 @@ use super::resolve::Resolver;
 use crate::message::{Reject, RequestBody};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests that share a connection of HTTP/2. No client is to keep another waiting, so what none
+/// of their responses is read of has room in the window of all.
+const SHARED_MAX: u32 = 16;
+const STREAM_WINDOW: u32 = link::CONNECTION_WINDOW / SHARED_MAX;
 /// Its part of the lookups is that of a guest of this name, which no file can have.
 const ASKER: &str = "@upstream";
 /// How often an upload is looked at that goes on behind a complete response by HTTP/2.
@@ -49,8 +53,10 @@ pub struct Passage {
 
 /// Why there is no response.
 pub enum Unserved {
-    /// The request's own fault, or its body's.
+    /// The request's body was not good.
     Rejected(Reject),
+    /// What the request calls the server cannot be said in a URL.
+    BadHost,
     Ended(Ended),
 }
 
@@ -65,6 +71,11 @@ struct Target {
 }
 
 impl Passage {
+    /// Whether its own body is still on its way.
+    pub fn is_uploading(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| upload.turn().0 != Turn::Nobody)
+    }
+
     /// Says that somebody gets something of the response.
     pub fn note(&self) {
         self.lent.link.heard().note();
@@ -88,7 +99,11 @@ impl Service {
     ) -> Self {
         Service {
             destination: Destination::named(is_secure, authority),
-            connections: Connections::new(idle_count_max, is_secure),
+            connections: Connections::new(
+                idle_count_max,
+                is_secure,
+                Sharing::Few(SHARED_MAX as usize),
+            ),
             header_bytes_max,
             untaken_max,
             tls: shared.tls.clone(),
@@ -104,7 +119,7 @@ impl Service {
     ) -> Result<(Response<Incoming>, Passage), Unserved> {
         let request = request.map(Passing::new);
         let upload = request.body().upload().cloned();
-        let target = self.target(&request).ok_or(Unserved::Rejected(Reject::InvalidRequest))?;
+        let target = self.target(&request).ok_or(Unserved::BadHost)?;
         let open = async || self.open().await;
         let send = async |link: &mut Link<Passing>, mut request: Request<Passing>| {
             target.fit(&mut request, link.is_h2());
@@ -150,7 +165,7 @@ impl Service {
             while upload.turn().0 != Turn::Nobody {
                 let (turn, since) = upload.turn();
                 if turn == Turn::Server && since.elapsed() >= self.untaken_max {
-                    self.connections.leave_shared();
+                    self.connections.leave(&lent);
                     return;
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -173,6 +188,7 @@ impl Service {
             tls: &self.tls,
             header_bytes_max: self.header_bytes_max,
             untaken_max: Some(self.untaken_max),
+            stream_window: STREAM_WINDOW,
         };
         link::connect(&self.destination, &addresses, &config, (), deadline).await
     }

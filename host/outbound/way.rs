@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::body::{Progress, Turn, Upload};
-use super::connections::{Connections, Lent};
+use super::connections::{Connections, Lent, Sharing};
 use super::failure::Failure;
 
 /// Idle connections of one way.
@@ -38,7 +38,7 @@ impl Way {
             places: Semaphore::new(in_flight_max),
             queued: Cell::new(0),
             queue_max: in_flight_max,
-            connections: Connections::new(IDLE_COUNT_MAX, is_secure),
+            connections: Connections::new(IDLE_COUNT_MAX, is_secure, Sharing::All),
         }
     }
 

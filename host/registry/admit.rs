@@ -171,23 +171,17 @@ impl GuestGate {
 
     fn has_room(&self, client: &Holder) -> bool {
         let (free, all) = (self.gate.free(), self.gate.taken_max);
-        let kept = if free > all / KEPT_FOR_FEW {
-            usize::MAX
-        } else if free > all / KEPT_FOR_NONE {
-            FEW
-        } else {
-            1
-        };
         // An owner may have three times what is free, and each of its guests three times what is
         // left of that.
         let (owned, of_owner) = (self.owner.held(), OF_A_GUEST * free);
         let of_guest = if self.share.get().is_sole {
             of_owner
         } else {
-            OF_A_GUEST * of_owner.saturating_sub(owned)
+            let left = of_owner.saturating_sub(owned);
+            (OF_A_GUEST * left).min(most_of_the_last(left, of_owner))
         };
         self.held.get() < self.held_max.get().min(of_guest)
-            && owned < of_owner.min(kept)
+            && owned < of_owner.min(most_of_the_last(free, all))
             && client.held() < OF_A_CLIENT * free
     }
 
@@ -197,6 +191,17 @@ impl GuestGate {
         self.owner.take();
         client.take();
         Permit { guest: self.clone(), client: client.clone() }
+    }
+}
+
+/// How many may be held by who wants one more, where so many are left of all.
+fn most_of_the_last(left: usize, all: usize) -> usize {
+    if left > all / KEPT_FOR_FEW {
+        usize::MAX
+    } else if left > all / KEPT_FOR_NONE {
+        FEW
+    } else {
+        1
     }
 }
 

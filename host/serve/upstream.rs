@@ -98,6 +98,11 @@ impl Upstream {
             let (mut response, passage) = match self.service.send(outbound).await {
                 Ok(sent) => sent,
                 Err(Unserved::Rejected(reject)) => return Err(reject),
+                // What a client says has been looked at, and a guest may have changed it.
+                Err(Unserved::BadHost) if guest.is_some() => return Err(Reject::InvalidRequest),
+                Err(Unserved::BadHost) => {
+                    return Err(Reject::BadHost("the Host header cannot be said in a URL"));
+                }
                 Err(Unserved::Ended(ended)) => {
                     self.warn(id, &ended.to_string());
                     return Err(Reject::UpstreamFailed);
@@ -232,7 +237,8 @@ fn judge(
     Ok(())
 }
 
-/// A response's body on its way to the client. It holds its place until it ends.
+/// A response's body on its way to the client. It holds its place until it ends, and until the
+/// request's body has, which may go on behind it.
 struct Returning {
     body: Incoming,
     /// The request's body, which may still be on its way: while that is waited for, it is not the
@@ -242,7 +248,7 @@ struct Returning {
     service: Rc<Service>,
     /// Its connection, until the body is complete.
     passage: Option<Passage>,
-    _place: Permit,
+    place: Option<Permit>,
 }
 
 impl Returning {
@@ -253,8 +259,8 @@ impl Returning {
         passage: Passage,
         place: Permit,
     ) -> Self {
-        let mut returning =
-            Returning { body, asked, stall: None, service, passage: Some(passage), _place: place };
+        let (passage, place) = (Some(passage), Some(place));
+        let mut returning = Returning { body, asked, stall: None, service, passage, place };
         returning.end_if_complete();
         returning
     }
@@ -266,7 +272,11 @@ impl Returning {
             && let Some(passage) = self.passage.take()
         {
             let service = self.service.clone();
-            tokio::task::spawn_local(async move { service.give_back(passage).await });
+            let place = if passage.is_uploading() { self.place.take() } else { None };
+            tokio::task::spawn_local(async move {
+                service.give_back(passage).await;
+                drop(place);
+            });
         }
     }
 }

@@ -69,7 +69,9 @@ fn of_a_request_that_has_waited() {
     for isolation in ISOLATIONS {
         for most in ["1", "4"] {
             let flags = ["--workers", "1", "--guest-in-flight-max", most, "--cpu-max", "50ms"];
-            let host = host(["loop"], isolation).args(flags).start();
+            let host = host(["loop"], isolation).args(flags);
+            // However long other programs keep this one waiting.
+            let host = host.args(["--queue-timeout", "1h", "--deadline", "1h"]).start();
             host.settled();
             for _ in 0..2 {
                 let mut all: Vec<_> = (0..8).map(|_| host.connect()).collect();

@@ -3,6 +3,10 @@
 //!
 //! The upstream is real, and scripted by the test (see [`upstream`]).
 
+use std::io::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+
 use upstream::{Upstream, plain};
 
 use crate::host::{HELLO, Host, Setup};
@@ -188,6 +192,33 @@ fn connections_that_the_upstream_closes_are_not_kept() {
 }
 
 /// An answer of HTTP/1.0, which ends with its connection, is whole.
+/// What changes nothing is sent three times again, the last time by a new connection.
+#[test]
+fn many_stale_connections_cost_no_answer() {
+    const KEPT: usize = 6;
+    let (met, all_met) = (Arc::new(Barrier::new(KEPT)), AtomicUsize::new(0));
+    let upstream = Upstream::scripted(move |_, stream| {
+        if all_met.fetch_add(1, Ordering::SeqCst) < KEPT {
+            met.wait();
+            return stream.write_all(&plain("200 OK", "", "first")).map(|()| true);
+        }
+        // Those that were kept are closed without an answer.
+        if all_met.load(Ordering::SeqCst) <= KEPT + 3 {
+            return Ok(false);
+        }
+        stream.write_all(&plain("200 OK", "", "again")).map(|()| true)
+    });
+    let host = before(&upstream).args(["--workers", "1"]).start();
+    std::thread::scope(|scope| {
+        for _ in 0..KEPT {
+            scope.spawn(|| assert_eq!(host.get("/").text(), "first"));
+        }
+    });
+    assert_eq!(upstream.connections(), (KEPT, 0));
+    assert_eq!(host.get("/").text(), "again");
+    assert_eq!(upstream.connections().0, KEPT + 1);
+}
+
 #[test]
 fn an_answer_that_ends_with_its_connection_is_whole() {
     let upstream = Upstream::saying_once("HTTP/1.0 200 OK\r\nx-up: 1\r\n\r\nto the end");

@@ -1,11 +1,14 @@
 //! Owners of handlers: what is shared is divided between the folders at the top, and what one has
 //! between its handlers. A hundred files are not a hundred shares.
 
+use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::abi::probe::Probe;
 use crate::client::{Connection, message};
-use crate::host::{HELLO, Host, Setup};
+use crate::host::{HELLO, Host, Setup, until};
+use crate::middleware::upstream::{Upstream, plain};
 use crate::wat;
 
 /// How long a state is waited for.
@@ -133,6 +136,47 @@ fn a_busy_handler_leaves_places_to_its_siblings() {
     }
     drop(busy);
     host.at_rest();
+}
+
+/// Answers of the upstream that are on their way keep their places. Whoever has all that its owner
+/// may have there leaves some to the others of that owner, and so do many; and an owner to another.
+#[test]
+fn who_waits_for_the_upstream_leaves_places_to_others() {
+    let upstream = Upstream::scripted(|seen, stream| {
+        if seen.target.ends_with("/held") {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello")?;
+            // Until the host closes it.
+            return stream.read(&mut [0]).map(|_| false);
+        }
+        stream.write_all(&plain("200 OK", "", "here")).map(|()| true)
+    });
+    let passing = Probe::new("").next().wat();
+    let names = (0..100).map(|at| format!("many/{at}.wat")).chain(["single/one.wat".into()]);
+    for handlers in [1, 99] {
+        let setup = names.clone().fold(Host::empty(), |setup, name| setup.file(&name, &passing));
+        let flags = ["--workers", "1", "--queue-timeout", "1h", "--deadline", "1h"];
+        let host = setup.args(flags).args(["--upstream", &upstream.url("")]).start_settled();
+        let before = upstream.seen().len();
+        let held: Vec<_> = (0..300)
+            .map(|at| {
+                let mut held = Connection::open_from([127, 0, 0, 2].into(), host.addr());
+                let path = format!("/many/{}/held", at % handlers);
+                held.send(message("GET", &path, &[], b""));
+                held
+            })
+            .collect();
+        // Some wait for a place, and none is refused.
+        host.status_when("all", PATIENCE, |status| status.requests >= 300);
+        let busy = || (upstream.seen().len() - before >= 150).then_some(());
+        until("busy", PATIENCE, busy);
+        for path in ["/many/99/x", "/single/one/x"] {
+            assert_eq!(host.get(path).text(), "here", "{path}");
+        }
+        let most = upstream.seen().len() - before;
+        assert!(most < 200, "{most} of 256 places");
+        drop(held);
+        host.at_rest();
+    }
 }
 
 /// A call that computes for less than a quantum and then waits, again and again, has no more of the

@@ -155,6 +155,28 @@ fn an_owner_is_one_share_however_many_guests_it_has() {
 }
 
 /// Of those that wait, the owner that holds the least is next, and of that the guest that does.
+/// What an owner may have is not used up by some of its guests.
+#[test]
+fn many_of_an_owner_leave_some_places_to_its_others() {
+    for guests in 1..60 {
+        let gate = Gate::new(PLACES);
+        let all: Vec<_> = (0..guests).map(|_| guest_of(&gate, 7)).collect();
+        let mut held = Vec::new();
+        // Round after round, each takes one.
+        loop {
+            let before = held.len();
+            held.extend(all.iter().filter_map(|guest| guest.admit(&Rc::default()).ok()));
+            if held.len() == before {
+                break;
+            }
+        }
+        let (sibling, other) = (guest_of(&gate, 7), guest_of(&gate, 8));
+        assert!(sibling.admit(&Rc::default()).is_ok(), "{guests} of its owner leave it nothing");
+        assert!(other.admit(&Rc::default()).is_ok(), "{guests} leave another owner nothing");
+        assert!(held.len() > PLACES / 8 * 5, "{guests} have no more than {}", held.len());
+    }
+}
+
 #[tokio::test]
 async fn the_owner_that_holds_the_least_is_next() {
     let gate = Gate::new(4);

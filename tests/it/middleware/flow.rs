@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::before;
 use super::upstream::{Upstream, plain};
 use crate::abi::probe::Probe;
+use crate::client::Connection;
 use crate::host::{HELLO, Host, until};
 use crate::hostile::PATIENCE;
 
@@ -171,6 +172,48 @@ fn a_request_goes_on_behind_its_answer() {
         assert_eq!(host.get("/").text(), "ok");
         assert_eq!(bodies.recv_timeout(PATIENCE).expect("the next"), "");
     }
+    host.at_rest();
+}
+
+/// Such a request keeps its place until then, so that no client has all connections.
+#[test]
+fn uploads_behind_their_answers_have_places() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = connections.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            counted.fetch_add(1, Ordering::SeqCst);
+            std::thread::spawn(move || -> io::Result<()> {
+                let mut reader = BufReader::new(stream.try_clone()?);
+                let mut line = String::new();
+                while line != "\r\n" {
+                    line.clear();
+                    if reader.read_line(&mut line)? == 0 {
+                        return Ok(());
+                    }
+                }
+                stream.write_all(&plain("200 OK", "", "ok"))?;
+                io::copy(&mut reader, &mut io::sink()).map(|_| ())
+            });
+        }
+    });
+    let flags = ["--workers", "1", "--upstream", &url, "--stall-timeout", "60s"];
+    let host = Host::with("good.wat", HELLO).args(flags).start();
+    let greedy: Vec<_> = (0..300)
+        .map(|_| {
+            let mut connection = Connection::open_from([127, 0, 0, 2].into(), host.addr());
+            connection.send("POST / HTTP/1.1\r\nhost: a.test\r\ncontent-length: 1000\r\n\r\nabc");
+            connection
+        })
+        .collect();
+    host.status_when("all", PATIENCE, |status| status.requests == 300);
+    assert_eq!(host.get("/").text(), "ok");
+    // A client alone has three quarters of 256 places.
+    let open = connections.load(Ordering::SeqCst);
+    assert!(open <= 193, "{open} connections");
+    drop(greedy);
     host.at_rest();
 }
 

@@ -1,10 +1,10 @@
 //! An upstream that is asked by TLS, in HTTP/1.1 or HTTP/2.
 
 use std::path::Path;
-use std::time::Duration;
 
 use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host, Setup, until};
+use crate::hostile::PATIENCE;
 use crate::secure::{Said, Secure, trust};
 
 const H1: &[&[u8]] = &[b"http/1.1"];
@@ -102,22 +102,60 @@ fn an_answer_that_breaks_off_is_broken_for_the_client() {
     }
 }
 
-/// An upload that goes on behind a complete answer has its connection, until the upstream takes
-/// nothing of it for too long. Others go by another then.
+/// An upload that goes on behind a complete answer has a connection for itself, until the upstream
+/// takes nothing of it for too long.
 #[test]
 fn an_upload_that_nobody_takes_gives_its_connection_up() {
     let folder = tempfile::tempdir().expect("a folder");
     let frames = b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x03\0\x01\0\0\0\x01hel";
     let server = Secure::saying(Said { frames, is_endless: false });
-    let host = before(&server, folder.path()).args(["--stall-timeout", "1s", "--deadline", "1s"]);
-    let host = host.start();
+    let host = before(&server, folder.path()).args(["--stall-timeout", "1s"]).start();
+    host.settled();
+    let before = host.descriptors().len();
     // More than the upstream's window has room for.
     let body = vec![b'a'; 200_000];
     let answer = host.request("POST", "/", &["content-length: 200000"], &body);
     assert_eq!((answer.status, answer.text().as_str()), (200, "hel"));
     // It answers one request of each connection.
-    let is_served = || (host.get("/").status == 200).then_some(());
-    until("another connection", Duration::from_secs(30), is_served);
+    assert_eq!(host.get("/").text(), "hel");
     assert_eq!(server.connections(), 2);
+    // Those of the clients are closed before.
+    for open in [2, 1] {
+        let is_so = || (host.descriptors().len() == before + open).then_some(());
+        until("one that is closed", PATIENCE, is_so);
+    }
     host.at_rest();
+}
+
+/// Clients that read nothing of their answers keep no other client from its own.
+#[test]
+fn who_does_not_read_is_in_nobodys_way() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Secure::start("localhost", H2);
+    let host = before(&server, folder.path()).args(["--stall-timeout", "60s"]).start();
+    let ask = |path: &str| {
+        let mut connection = host.connect();
+        connection.send(format!("GET {path} HTTP/1.1\r\nhost: a.test\r\n\r\n"));
+        connection
+    };
+    let readers: Vec<_> = (0..40).map(|_| ask("/much")).collect();
+    host.status_when("begun", PATIENCE, |status| status.requests == 40 && status.in_flight == 0);
+    for _ in 0..50 {
+        assert!(host.get("/echo").text().contains("GET /base/echo"));
+    }
+    // Sixteen share one.
+    assert_eq!(server.connections(), 3);
+    drop(readers);
+    host.at_rest();
+}
+
+/// What HTTP/2 cannot say is the client's fault.
+#[test]
+fn a_host_that_is_in_no_url_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Secure::start("localhost", H2);
+    let host = before(&server, folder.path()).start();
+    let mut connection = host.connect();
+    connection.send("GET / HTTP/1.1\r\nhost: a%41b\r\n\r\n");
+    connection.read().assert_problem(400);
 }

@@ -41,7 +41,8 @@ struct Shared<B> {
     sender: http2::SendRequest<B>,
     /// One more for each exchange.
     users: Rc<Closing>,
-    /// Whether the exchange that it is used for has it for itself.
+    /// Whether an exchange has it for itself, and has not given it back: one that was given up may
+    /// have left the server with bytes that it does not read.
     is_taken: Cell<bool>,
     since: Instant,
 }
@@ -150,11 +151,10 @@ impl<B: Sent> Connections<B> {
         let shared = self.shared.borrow();
         let mut open = shared.iter().filter(|it| !it.sender.is_closed());
         let has_room = |it: &&Shared<B>| match (it.count(), self.sharing) {
-            (0, _) | (_, Sharing::All) => true,
-            (count, Sharing::Few(most)) => {
-                let most = most.min(it.users.streams_max());
-                !is_alone && !it.is_taken.get() && count < most
-            }
+            (_, Sharing::All) => true,
+            _ if it.is_taken.get() => false,
+            (0, _) => true,
+            (count, Sharing::Few(most)) => !is_alone && count < most.min(it.users.streams_max()),
         };
         if let Some(shared) = open.find(has_room) {
             shared.is_taken.set(is_alone);
@@ -177,6 +177,7 @@ impl<B: Sent> Connections<B> {
             let mut shared = self.shared.borrow_mut();
             if let Some(shared) = shared.iter_mut().find(|it| Rc::ptr_eq(&it.users, users)) {
                 shared.since = Instant::now();
+                shared.is_taken.set(false);
             }
             return;
         }
@@ -209,7 +210,10 @@ impl<B: Sent> Connections<B> {
         let is_new = |since: Instant| since.elapsed() < IDLE_MAX;
         self.idle.borrow_mut().retain(|(link, since)| !link.is_closed() && is_new(*since));
         let mut shared = self.shared.borrow_mut();
-        shared.retain(|it| !it.sender.is_closed() && (it.count() > 0 || is_new(it.since)));
+        shared.retain(|it| {
+            let is_kept = it.count() > 0 || !it.is_taken.get() && is_new(it.since);
+            is_kept && !it.sender.is_closed()
+        });
         !shared.is_empty() || !self.idle.borrow().is_empty()
     }
 

@@ -30,6 +30,8 @@ pub struct Passing {
 pub struct Upload {
     /// Whose turn it is, and since when. The guest's is the client's.
     turn: Cell<(Turn, Instant)>,
+    /// Whether all of it was taken.
+    is_whole: Cell<bool>,
     /// What it ended with, if that is no good end.
     reject: Cell<Option<Reject>>,
 }
@@ -37,6 +39,10 @@ pub struct Upload {
 impl Upload {
     pub fn turn(&self) -> (Turn, Instant) {
         self.turn.get()
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.is_whole.get()
     }
 
     pub fn reject(&self) -> Option<Reject> {
@@ -52,7 +58,7 @@ impl Passing {
     pub fn new(body: RequestBody) -> Self {
         let start = || {
             let turn = Cell::new((Turn::Server, Instant::now()));
-            Rc::new(Upload { turn, reject: Cell::new(None) })
+            Rc::new(Upload { turn, is_whole: Cell::new(false), reject: Cell::new(None) })
         };
         let upload = (!body.is_end_stream()).then(start);
         Passing { body, upload, heard: None }
@@ -90,8 +96,12 @@ impl Body for Passing {
                 upload.set(Turn::Server);
                 // What a server says to what it takes, as that it takes more, is not for nobody.
                 this.heard.iter().for_each(Heard::note);
+                upload.is_whole.set(this.body.is_end_stream());
             }
-            Poll::Ready(None) => upload.set(Turn::Nobody),
+            Poll::Ready(None) => {
+                upload.is_whole.set(true);
+                upload.set(Turn::Nobody);
+            }
             Poll::Ready(Some(Err(reject))) => {
                 upload.reject.set(Some(*reject));
                 upload.set(Turn::Nobody);

@@ -170,6 +170,10 @@ impl Service {
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
+            if !upload.is_whole() {
+                self.connections.leave(&lent);
+                return;
+            }
         }
         self.connections.give_back(lent, None).await;
     }

@@ -185,7 +185,8 @@ async fn say(stream: &mut TlsStream<TcpStream>, said: Said) -> std::io::Result<(
 }
 
 /// Says how it was asked: the version, whom the client calls it, and whether there is a `Host`.
-/// Asked for an echo, also the method, the target, some fields and the body; and for much, 16 MiB.
+/// Asked for an echo, also the method, the target, some fields and the body; for much, 16 MiB; and for never,
+/// nothing.
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     const FIELDS: [&str; 4] = ["content-length", "transfer-encoding", "x-forwarded-proto", "via"];
     let (head, body) = request.into_parts();
@@ -196,6 +197,9 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     let has_host = head.headers.contains_key("host");
     let mut text = format!("{:?} {} {has_host}", head.version, authority.unwrap_or_default());
     let path = head.uri.path_and_query().map_or("", |it| it.as_str());
+    if path.contains("/never") {
+        std::future::pending::<()>().await;
+    }
     if path.contains("/much") {
         return Ok(Response::new(Full::from(vec![b'x'; 16 << 20])));
     }

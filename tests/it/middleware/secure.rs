@@ -149,6 +149,26 @@ fn who_does_not_read_is_in_nobodys_way() {
     host.at_rest();
 }
 
+/// A server may never read what was sent to it: it is not asked again by that connection.
+#[test]
+fn what_was_given_up_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Secure::start("localhost", H2);
+    let host = before(&server, folder.path()).start();
+    let mut gone = host.connect();
+    gone.send("POST /never HTTP/1.1\r\nhost: a.test\r\ncontent-length: 100000\r\n\r\nabc");
+    host.status_when("begun", PATIENCE, |status| status.in_flight == 1);
+    until("asked", PATIENCE, || (server.connections() == 1).then_some(()));
+    drop(gone);
+    host.status_when("given up", PATIENCE, |status| status.in_flight == 0);
+    for _ in 0..3 {
+        let answer = host.request("POST", "/echo", &["content-length: 4"], b"body");
+        assert!(answer.text().ends_with("body"), "{}", answer.text());
+    }
+    assert_eq!(server.connections(), 2);
+    host.at_rest();
+}
+
 /// What HTTP/2 cannot say is the client's fault.
 #[test]
 fn a_host_that_is_in_no_url_is_refused() {

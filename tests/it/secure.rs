@@ -185,8 +185,8 @@ async fn say(stream: &mut TlsStream<TcpStream>, said: Said) -> std::io::Result<(
 }
 
 /// Says how it was asked: the version, whom the client calls it, and whether there is a `Host`.
-/// Asked for an echo, also the method, the target, some fields and the body; for much, 16 MiB; and for never,
-/// nothing.
+/// Asked for an echo, also the method, the target, some fields and the body; for much, 16 MiB; for
+/// what never comes, nothing.
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     const FIELDS: [&str; 4] = ["content-length", "transfer-encoding", "x-forwarded-proto", "via"];
     let (head, body) = request.into_parts();

@@ -4,7 +4,7 @@
 //! be sent a second time.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response};
@@ -33,6 +33,8 @@ pub struct Connections<B> {
     sharing: Sharing,
     /// To be had by who opens a connection, as long as it may be one for all.
     opening: Semaphore,
+    /// When that failed last, and why.
+    failed: Cell<Option<(Instant, Failure)>>,
     /// Whether the server has last spoken HTTP/1.1.
     is_h1: Cell<bool>,
 }
@@ -41,8 +43,7 @@ struct Shared<B> {
     sender: http2::SendRequest<B>,
     /// One more for each exchange.
     users: Rc<Closing>,
-    /// Whether an exchange has it for itself, and has not given it back: one that was given up may
-    /// have left the server with bytes that it does not read.
+    /// Whether an exchange has it for itself.
     is_taken: Cell<bool>,
     since: Instant,
 }
@@ -53,7 +54,9 @@ pub enum Sharing {
     /// By all requests: those of one party can be in each other's way.
     All,
     /// By so many that are complete with their heads. One with a body has a connection for itself:
-    /// a server that takes no more of that may take no more of the others' (RFC 9113, 5.2).
+    /// a server that takes no more of that may take no more of the others' (RFC 9113, 5.2). Where a
+    /// request is given up, or fails, no more are sent by its connection: it may be that which is at
+    /// fault, or may hold what the server does not read.
     Few(usize),
 }
 
@@ -68,6 +71,20 @@ pub struct Lent<B> {
     pub link: Link<B>,
     /// Whether another exchange has had it before, so that it may be out of date.
     pub is_used: bool,
+    /// There until it is given back.
+    unless_given_back: Leaving,
+}
+
+/// Has no more requests sent by a connection, if it is dropped with one.
+#[derive(Default)]
+struct Leaving(Option<Weak<Closing>>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.as_ref().and_then(Weak::upgrade) {
+            connection.leave();
+        }
+    }
 }
 
 impl<B: Sent> Connections<B> {
@@ -79,6 +96,7 @@ impl<B: Sent> Connections<B> {
             shared: RefCell::default(),
             sharing,
             opening: Semaphore::new(1),
+            failed: Cell::new(None),
             is_h1: Cell::new(!is_secure),
         }
     }
@@ -107,7 +125,11 @@ impl<B: Sent> Connections<B> {
                 Err(Unanswered::Unsent(unsent)) if !is_last => request = *unsent,
                 Err(Unanswered::Unsent(_)) => break,
                 Err(Unanswered::Ended(ended)) => match &again {
-                    Some(again) if !is_last && ended.failure() == Failure::Terminated => {
+                    Some(again)
+                        if !is_last
+                            && ended.failure() == Failure::Terminated
+                            && lent.link.has_ended().await =>
+                    {
                         request = again.clone().map(|()| B::none());
                     }
                     _ => return Err(ended),
@@ -126,15 +148,24 @@ impl<B: Sent> Connections<B> {
         if let Some(lent) = self.take(is_alone) {
             return Ok(lent);
         }
-        let _turn = match self.is_h1.get() || is_alone {
-            true => None,
-            // What another is opening may serve this exchange, too.
-            false => Some(self.opening.acquire().await.map_err(|_| Failure::Full)?),
-        };
+        if self.is_h1.get() || is_alone {
+            return open.await.map(|link| self.first_use(link, is_alone));
+        }
+        // What another is opening may serve this exchange, too.
+        let since = Instant::now();
+        let _turn = self.opening.acquire().await.map_err(|_| Failure::Full)?;
         if let Some(lent) = self.take(is_alone) {
             return Ok(lent);
         }
-        open.await.map(|link| self.first_use(link, is_alone))
+        if let Some((at, failure)) = self.failed.get()
+            && at > since
+            && matches!(self.sharing, Sharing::Few(_))
+        {
+            return Err(failure);
+        }
+        let opened = open.await;
+        self.failed.set(opened.as_ref().err().map(|failure| (Instant::now(), *failure)));
+        opened.map(|link| self.first_use(link, is_alone))
     }
 
     fn first_use(&self, link: Link<B>, is_alone: bool) -> Lent<B> {
@@ -144,27 +175,35 @@ impl<B: Sent> Connections<B> {
             let shared = Shared { sender, users, is_taken, since: Instant::now() };
             self.shared.borrow_mut().push(shared);
         }
-        Lent { link, is_used: false }
+        self.lent(link, false)
+    }
+
+    fn lent(&self, link: Link<B>, is_used: bool) -> Lent<B> {
+        let connection = match (&link, self.sharing) {
+            (Link::H2(_, connection), Sharing::Few(_)) => Some(Rc::downgrade(connection)),
+            _ => None,
+        };
+        Lent { link, is_used, unless_given_back: Leaving(connection) }
     }
 
     fn take(&self, is_alone: bool) -> Option<Lent<B>> {
-        let shared = self.shared.borrow();
-        let mut open = shared.iter().filter(|it| !it.sender.is_closed());
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|it| !it.sender.is_closed() && !it.users.is_left());
         let has_room = |it: &&Shared<B>| match (it.count(), self.sharing) {
             (_, Sharing::All) => true,
             _ if it.is_taken.get() => false,
             (0, _) => true,
             (count, Sharing::Few(most)) => !is_alone && count < most.min(it.users.streams_max()),
         };
-        if let Some(shared) = open.find(has_room) {
+        if let Some(shared) = shared.iter().find(has_room) {
             shared.is_taken.set(is_alone);
             let link = Link::H2(shared.sender.clone(), shared.users.clone());
-            return Some(Lent { link, is_used: true });
+            return Some(self.lent(link, true));
         }
         let mut idle = self.idle.borrow_mut();
         while let Some((link, _)) = idle.pop() {
             if !link.is_closed() {
-                return Some(Lent { link, is_used: true });
+                return Some(self.lent(link, true));
             }
         }
         None
@@ -173,6 +212,7 @@ impl<B: Sent> Connections<B> {
     /// Takes a connection back whose request and response are complete, once it is ready for the
     /// next request; until then it is waited for, but no longer than `settle_max`.
     pub async fn give_back(&self, mut lent: Lent<B>, settle_max: Option<Duration>) {
+        lent.unless_given_back.0 = None;
         if let Link::H2(_, users) = &lent.link {
             let mut shared = self.shared.borrow_mut();
             if let Some(shared) = shared.iter_mut().find(|it| Rc::ptr_eq(&it.users, users)) {
@@ -198,21 +238,14 @@ impl<B: Sent> Connections<B> {
         self.shared.borrow_mut().clear();
     }
 
-    /// Sends no more requests by this one.
-    pub fn leave(&self, lent: &Lent<B>) {
-        if let Link::H2(_, users) = &lent.link {
-            self.shared.borrow_mut().retain(|it| !Rc::ptr_eq(&it.users, users));
-        }
-    }
-
     /// Closes what has been idle for long or is closed by the server; whether anything is left.
     pub fn sweep(&self) -> bool {
         let is_new = |since: Instant| since.elapsed() < IDLE_MAX;
         self.idle.borrow_mut().retain(|(link, since)| !link.is_closed() && is_new(*since));
         let mut shared = self.shared.borrow_mut();
         shared.retain(|it| {
-            let is_kept = it.count() > 0 || !it.is_taken.get() && is_new(it.since);
-            is_kept && !it.sender.is_closed()
+            let is_over = it.sender.is_closed() || it.users.is_left();
+            !is_over && (it.count() > 0 || is_new(it.since))
         });
         !shared.is_empty() || !self.idle.borrow().is_empty()
     }

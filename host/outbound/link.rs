@@ -42,6 +42,10 @@ pub const CONNECTION_WINDOW: u32 = 1 << 20;
 const BUFFER_BYTES_MAX: usize = TURN_BYTES;
 const STREAM_SEND_BYTES_MAX: usize = 64 << 10;
 
+/// Turns of other tasks until hyper has taken note that a connection has ended: three tasks tell each
+/// other.
+const TURNS_TO_END: usize = 8;
+
 const H2: &[u8] = b"h2";
 const H1: &[u8] = b"http/1.1";
 
@@ -67,7 +71,9 @@ pub enum Link<B> {
 /// Closes a connection when the last who may use it lets go of it: one whose server takes no more
 /// of a body would stay open for ever.
 pub struct Closing {
-    task: AbortHandle,
+    tasks: Vec<AbortHandle>,
+    /// Whether no more requests are to be sent by it.
+    is_left: Cell<bool>,
     heard: Heard,
     /// Requests that the server takes at a time.
     streams_max: Rc<Cell<usize>>,
@@ -77,11 +83,20 @@ impl Closing {
     pub fn streams_max(&self) -> usize {
         self.streams_max.get()
     }
+
+    /// Says that no more requests are to be sent by it.
+    pub fn leave(&self) {
+        self.is_left.set(true);
+    }
+
+    pub fn is_left(&self) -> bool {
+        self.is_left.get()
+    }
 }
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -110,6 +125,18 @@ impl<B: Sent> Link<B> {
             Link::H1 { sender, .. } => sender.is_closed(),
             Link::H2(sender, _) => sender.is_closed(),
         }
+    }
+
+    /// Whether it has ended, of one on which a request has failed: by HTTP/2 that may be that
+    /// request's end alone.
+    pub async fn has_ended(&self) -> bool {
+        for _ in 0..TURNS_TO_END {
+            if !self.is_h2() || self.is_closed() {
+                return true;
+            }
+            tokio::task::yield_now().await;
+        }
+        false
     }
 
     /// Waits until another request can be sent; whether one can.
@@ -274,7 +301,8 @@ where
         drop(held);
     });
     let streams_max = Rc::new(Cell::new(1));
-    let closing = Closing { task: driven.abort_handle(), heard, streams_max };
+    let tasks = vec![driven.abort_handle()];
+    let closing = Closing { tasks, is_left: Cell::new(false), heard, streams_max };
     Ok(Link::H1 { sender, closing })
 }
 
@@ -286,7 +314,8 @@ async fn h2<T, B: Sent>(
 where
     T: Read + Write + Unpin + 'static,
 {
-    let mut builder = http2::Builder::new(Local);
+    let local = Local::default();
+    let mut builder = http2::Builder::new(local.clone());
     builder
         .initial_stream_window_size(config.stream_window)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -307,19 +336,27 @@ where
         let _ = ended.await;
         drop(held);
     });
-    let closing = Closing { task: driven.abort_handle(), heard, streams_max };
+    let tasks = local.first.take().into_iter().chain([driven.abort_handle()]).collect();
+    let closing = Closing { tasks, is_left: Cell::new(false), heard, streams_max };
     Ok(Link::H2(sender, Rc::new(closing)))
 }
 
 /// Runs what belongs to an HTTP/2 connection on its worker's thread.
-#[derive(Clone)]
-struct Local;
+#[derive(Clone, Default)]
+struct Local {
+    /// The first, which has the socket. With it all others end: they are of requests.
+    first: Rc<Cell<Option<AbortHandle>>>,
+    has_first: Rc<Cell<bool>>,
+}
 
 impl<F: Future + 'static> Executor<F> for Local {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
+        let task = tokio::task::spawn_local(async move {
             future.await;
         });
+        if !self.has_first.replace(true) {
+            self.first.set(Some(task.abort_handle()));
+        }
     }
 }
 

@@ -165,13 +165,11 @@ impl Service {
             while upload.turn().0 != Turn::Nobody {
                 let (turn, since) = upload.turn();
                 if turn == Turn::Server && since.elapsed() >= self.untaken_max {
-                    self.connections.leave(&lent);
                     return;
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
             if !upload.is_whole() {
-                self.connections.leave(&lent);
                 return;
             }
         }

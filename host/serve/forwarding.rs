@@ -55,5 +55,5 @@ async fn forward(
 ) -> Result<Response, Reject> {
     let Some(upstream) = &worker.upstream else { return Err(Reject::NoRoute) };
     let client = worker.peers.enter(request.origin.peer.address);
-    upstream.forward(request, deadline, guest, &client.upstream).await
+    upstream.forward(request, deadline, guest, &client).await
 }

@@ -21,9 +21,11 @@ use crate::message::{Reject, Request, RequestBody, Response, ResponseBody, Strea
 use crate::registry::Current;
 use crate::registry::admit::Permit;
 
-/// A worker that had no place is not asked again for so long: where there is none anywhere,
-/// requests are to wait and not to wander.
+/// A worker that had no place for a guest is not asked again for so long: where there is none
+/// anywhere, requests are to wait and not to wander.
 const FULL_FOR: Duration = Duration::from_millis(10);
+/// Of so many guests that is kept in mind.
+const KEPT_IN_MIND: usize = 8;
 
 /// A request for another worker.
 pub struct Order {
@@ -104,7 +106,8 @@ pub struct Others {
 
 struct Other {
     orders: UnboundedSender<Order>,
-    full_at: Cell<Option<Instant>>,
+    /// For which guests it had none, and when.
+    full: [Cell<Option<(usize, Instant)>>; KEPT_IN_MIND],
 }
 
 /// How to reach each worker, and where each gets what others hand over.
@@ -118,9 +121,9 @@ impl Others {
     pub fn new(ways: &[UnboundedSender<Order>], index: usize) -> Self {
         // The one behind it is asked first, so that not all ask the same.
         let behind = ways.iter().cycle().skip(index + 1).take(ways.len() - 1);
-        let other = |orders: &UnboundedSender<Order>| {
-            let full_at = Cell::new(None);
-            Other { orders: orders.clone(), full_at }
+        let other = |orders: &UnboundedSender<Order>| Other {
+            orders: orders.clone(),
+            full: Default::default(),
         };
         Others { others: behind.map(other).collect(), next: Cell::new(0) }
     }
@@ -128,7 +131,7 @@ impl Others {
     /// Has one of them serve a request, if it has a place. One is asked, so that what finds a place
     /// nowhere loses little time.
     pub async fn serve(&self, guest: &Arc<Guest>, request: Box<Request>, times: Times) -> Outcome {
-        let Some(other) = self.next() else { return Outcome::Back(request) };
+        let Some(other) = self.next(guest.id) else { return Outcome::Back(request) };
         let (reply, replied) = oneshot::channel();
         let order = Order { guest: guest.clone(), request, times, reply };
         if let Err(back) = other.orders.send(order) {
@@ -137,7 +140,7 @@ impl Others {
         }
         match replied.await {
             Ok(Reply::Full(request)) => {
-                other.full_at.set(Some(Instant::now()));
+                other.full[guest.id % KEPT_IN_MIND].set(Some((guest.id, Instant::now())));
                 Outcome::Back(request)
             }
             Ok(Reply::Served(result, left)) => Outcome::Served(result.map(Response::from), left),
@@ -146,8 +149,11 @@ impl Others {
         }
     }
 
-    fn next(&self) -> Option<&Other> {
-        let is_full = |other: &Other| other.full_at.get().is_some_and(|at| at.elapsed() < FULL_FOR);
+    fn next(&self, guest: usize) -> Option<&Other> {
+        let is_full = |other: &Other| {
+            let full = other.full[guest % KEPT_IN_MIND].get();
+            full.is_some_and(|(of, at)| of == guest && at.elapsed() < FULL_FOR)
+        };
         let first = self.next.get();
         let mut turn = (first..).take(self.others.len()).map(|at| at % self.others.len());
         let at = turn.find(|at| !is_full(&self.others[*at]))?;

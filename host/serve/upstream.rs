@@ -16,6 +16,7 @@ use http::{HeaderValue, Method, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::peer::Shares;
 use crate::config;
 use crate::grants::{Grants, Share};
 use crate::log::Quota;
@@ -87,11 +88,12 @@ impl Upstream {
         request: &mut Request,
         deadline: &Deadline,
         (guest, grants): (Option<usize>, &Grants),
-        client: &Rc<Holder>,
+        client: &Rc<Shares>,
     ) -> Result<Response, Reject> {
         let header_bytes_max = grants.limits.header_bytes_max;
         let sent = async {
-            let place = self.place(guest, client, grants).await?;
+            let permit = self.place(guest, &client.upstream, grants).await?;
+            let place = Place { _permit: permit, _client: client.clone() };
             let (id, body) = (request.id, request.body.progress().cloned());
             let outbound = self.outbound(request)?;
             let has_many_fields = outbound.headers().len() > FIELDS_FEW;
@@ -248,7 +250,14 @@ struct Returning {
     service: Rc<Service>,
     /// Its connection, until the body is complete.
     passage: Option<Passage>,
-    place: Option<Permit>,
+    place: Option<Place>,
+}
+
+/// A place, and what its client has of this worker: another would begin with nothing, were this
+/// forgotten with the client's last connection.
+struct Place {
+    _permit: Permit,
+    _client: Rc<Shares>,
 }
 
 impl Returning {
@@ -257,7 +266,7 @@ impl Returning {
         asked: Option<Arc<Progress>>,
         service: Rc<Service>,
         passage: Passage,
-        place: Permit,
+        place: Place,
     ) -> Self {
         let (passage, place) = (Some(passage), Some(place));
         let mut returning = Returning { body, asked, stall: None, service, passage, place };

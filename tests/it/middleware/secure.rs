@@ -116,13 +116,23 @@ fn an_upload_that_nobody_takes_gives_its_connection_up() {
     let body = vec![b'a'; 200_000];
     let answer = host.request("POST", "/", &["content-length: 200000"], &body);
     assert_eq!((answer.status, answer.text().as_str()), (200, "hel"));
-    // It answers one request of each connection.
+    let is_closed = || (host.descriptors().len() == before).then_some(());
+    until("its connection is closed", PATIENCE, is_closed);
     assert_eq!(host.get("/").text(), "hel");
     assert_eq!(server.connections(), 2);
-    // Those of the clients are closed before.
-    for open in [2, 1] {
-        let is_so = || (host.descriptors().len() == before + open).then_some(());
-        until("one that is closed", PATIENCE, is_so);
+    host.at_rest();
+}
+
+/// A stream that is reset is no connection that has ended: what was asked by it is not asked again.
+#[test]
+fn what_is_reset_is_not_sent_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let frames = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x02";
+    let server = Secure::saying(Said { frames, is_endless: false });
+    let host = before(&server, folder.path()).start();
+    for asked in 1..4 {
+        host.get("/").assert_problem(502);
+        assert_eq!(server.connections(), asked);
     }
     host.at_rest();
 }

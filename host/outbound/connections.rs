@@ -55,8 +55,8 @@ pub enum Sharing {
     All,
     /// By so many that are complete with their heads. One with a body has a connection for itself:
     /// a server that takes no more of that may take no more of the others' (RFC 9113, 5.2). Where a
-    /// request is given up, or fails, no more are sent by its connection: it may be that which is at
-    /// fault, or may hold what the server does not read.
+    /// request is given up, or fails, no more are sent by its connection: that may be at fault, or
+    /// may hold what the server does not read.
     Few(usize),
 }
 

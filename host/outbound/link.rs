@@ -42,8 +42,8 @@ pub const CONNECTION_WINDOW: u32 = 1 << 20;
 const BUFFER_BYTES_MAX: usize = TURN_BYTES;
 const STREAM_SEND_BYTES_MAX: usize = 64 << 10;
 
-/// Turns of other tasks until hyper has taken note that a connection has ended: three tasks tell each
-/// other.
+/// Turns of other tasks until hyper has taken note that a connection has ended: three tasks tell
+/// each other.
 const TURNS_TO_END: usize = 8;
 
 const H2: &[u8] = b"h2";

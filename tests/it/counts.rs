@@ -89,9 +89,9 @@ fn what_is_ready_of_an_old_version_is_retired() {
     host.assert_serves("/good");
     host.at_rest();
     fs::write(host.handlers().join("good.wat"), HELLO.replace("Hello", "Hullo")).expect("a file");
-    until("the new version", PATIENCE, || {
-        host.get("/good").text().starts_with("Hullo").then_some(())
-    });
+    // No request is at the old one when it comes.
+    host.wait_log_with(&["good", "a new version is served"]);
+    assert!(host.get("/good").text().starts_with("Hullo"));
     host.status_when("retired", PATIENCE, |status| status.instances("retired") == 1);
 }
 

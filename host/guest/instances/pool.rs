@@ -284,7 +284,7 @@ impl Pool {
             let is_warm = {
                 let mut ready = self.ready.borrow_mut();
                 if !ready.make_room(instance.guest()) {
-                    self.counts().unwanted.add(1);
+                    ready.note_unwanted(instance.guest());
                     self.schedule.dispose(instance);
                     continue;
                 }

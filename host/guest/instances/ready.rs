@@ -205,9 +205,16 @@ impl ReadyInstances {
         uses / (of_guest.ready.len() + more).max(1) as u64
     }
 
+    /// Counts one for which there is no room, by the reason.
+    pub fn note_unwanted(&self, guest: &Guest) {
+        let counts = self.counts();
+        let count = if guest.is_retired() { &counts.retired } else { &counts.unwanted };
+        count.add(1);
+    }
+
     pub fn put(&mut self, instance: Instance) {
         if !self.make_room(instance.guest()) {
-            self.counts().unwanted.add(1);
+            self.note_unwanted(instance.guest());
             return self.drop_soon(instance);
         }
         let (id, engine) = (instance.guest().id, instance.guest().engine);

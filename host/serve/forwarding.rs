@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of connections; `upstream.rs` has those.
 
+use std::pin::Pin;
 use std::time::Instant;
 
 use super::worker::Worker;
@@ -40,6 +41,16 @@ pub async fn nobody(
     request.body.limit(nobody.1.limits.body_bytes_max)?;
     let deadline = Deadline::new(deadline, request.body.progress().cloned());
     forward(worker, nobody, &mut request, &deadline).await
+}
+
+/// The same for one whose handler was removed while it waited for that.
+pub fn removed<'a>(
+    worker: &'a Worker,
+    request: Box<Request>,
+    started: Instant,
+) -> Pin<Box<impl Future<Output = Result<Response, Reject>> + use<'a>>> {
+    let deadline = started + worker.router.nobody.limits.deadline;
+    Box::pin(nobody(worker, request, deadline))
 }
 
 /// Sends a request to the upstream. What is left of it stays for the guest to look at. `guest` is

@@ -31,7 +31,8 @@ const KEPT_IN_MIND: usize = 8;
 pub struct Order {
     pub guest: Arc<Guest>,
     pub request: Box<Request>,
-    pub times: Times,
+    /// When it began.
+    pub started: Instant,
     pub reply: oneshot::Sender<Reply>,
 }
 
@@ -44,11 +45,11 @@ pub struct Admitted {
     pub waited: bool,
 }
 
-/// When a request began, and when the head of its response is due.
-#[derive(Clone, Copy)]
-pub struct Times {
-    pub started: Instant,
-    pub deadline: Instant,
+/// Where a request begins its way through the steps.
+pub enum Start {
+    Asked(Result<Box<Request>, Reject>),
+    /// Behind its admission, on another worker than that of its connection.
+    Admitted(Box<Admitted>),
 }
 
 /// What another worker says to it.
@@ -130,10 +131,15 @@ impl Others {
 
     /// Has one of them serve a request, if it has a place. One is asked, so that what finds a place
     /// nowhere loses little time.
-    pub async fn serve(&self, guest: &Arc<Guest>, request: Box<Request>, times: Times) -> Outcome {
+    pub async fn serve(
+        &self,
+        guest: &Arc<Guest>,
+        request: Box<Request>,
+        started: Instant,
+    ) -> Outcome {
         let Some(other) = self.next(guest.id) else { return Outcome::Back(request) };
         let (reply, replied) = oneshot::channel();
-        let order = Order { guest: guest.clone(), request, times, reply };
+        let order = Order { guest: guest.clone(), request, started, reply };
         if let Err(back) = other.orders.send(order) {
             // That worker is about to end.
             return Outcome::Back(back.0.request);

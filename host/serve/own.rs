@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use super::forwarding::nobody;
 use super::peer::Shares;
-use super::respond;
+use super::respond::{self, Asked};
 use super::routed::Own;
 use super::worker::Worker;
 use crate::demo::native::Twin;
 use crate::message::{Reject, Request, RequestBody, Response};
 
 /// An answer, or what is left to do for one.
-pub enum Answer {
+enum Answer {
     Now(Result<Response, Reject>),
     Later(Pin<Box<dyn Future<Output = Answered>>>),
 }
@@ -22,8 +22,25 @@ pub enum Answer {
 /// An answer, with what is left of the request's body.
 type Answered = (Result<Response, Reject>, RequestBody);
 
-/// Answers a request.
-pub fn answer(
+/// Serves a request. What is left of its body goes to what was asked.
+pub async fn serve(
+    worker: &Rc<Worker>,
+    own: Own,
+    request: Box<Request>,
+    client: &Rc<Shares>,
+    asked: &mut Asked,
+) -> Result<Response, Reject> {
+    match answer(worker, own, request, client, asked.conditions.deadline) {
+        Answer::Now(result) => result,
+        Answer::Later(later) => {
+            let (result, left) = later.await;
+            asked.left = left;
+            result
+        }
+    }
+}
+
+fn answer(
     worker: &Rc<Worker>,
     own: Own,
     mut request: Box<Request>,

@@ -14,16 +14,16 @@ use super::answer::finish;
 use super::connection::Connection;
 use super::contained::contained;
 use super::exchange::Exchange;
-use super::forwarding::nobody;
-use super::handover::{Admitted, Outcome, Times};
-use super::own::{self, Answer};
+use super::forwarding::removed;
+use super::handover::{Admitted, Outcome, Start};
+use super::own;
 use super::peer::Shares;
 use super::respond::{Asked, Body};
 use super::routed::Routed;
 use super::worker::Worker;
 use super::{intake, refuse};
 use crate::guest::{Context, call};
-use crate::message::{Reject, Request, RequestBody, Response};
+use crate::message::{Reject, Response};
 
 /// Serves one request. Never fails: whatever goes wrong has a response.
 pub fn serve(
@@ -39,7 +39,8 @@ pub fn serve(
     let request = intake::request(http, id, &exchange);
     async move {
         let client = &exchange.connection().client;
-        let result = contained(pin!(handle(&worker, client, request, started, &mut asked))).await;
+        let result =
+            contained(pin!(handle(&worker, client, Start::Asked(request), &mut asked))).await;
         if let Err(reject) = result {
             Box::pin(refuse::wait(&worker, reject, &asked.conditions)).await;
             drop(take(&mut asked.left));
@@ -54,97 +55,74 @@ pub fn serve(
     }
 }
 
-/// Takes a request through the steps.
-async fn handle(
+/// Takes a request through the steps: all of them, or those behind its admission. One function: a
+/// future within this one would have room for the same once more, and be copied.
+pub async fn handle(
     worker: &Rc<Worker>,
     client: &Rc<Shares>,
-    request: Result<Box<Request>, Reject>,
-    started: Instant,
+    start: Start,
     asked: &mut Asked,
 ) -> Result<Response, Reject> {
-    let mut request = request?;
-    // Route.
-    let routed = worker.router.route(&mut request, started, &mut asked.conditions)?;
-    let (deadline, mut waited) = (asked.conditions.deadline, false);
-    // Ready.
-    let mut guest = match routed {
-        Routed::Guest(guest) => guest,
-        Routed::Unloaded(handler) => {
-            waited = true;
-            match Box::pin(worker.gates.loaded(&handler, client, deadline)).await {
-                // Its file was removed meanwhile.
-                Err(Reject::NoRoute) => {
-                    let deadline = started + worker.router.nobody.limits.deadline;
-                    return Box::pin(nobody(worker, request, deadline)).await;
+    let started = asked.started;
+    let (mut guest, mut request, permit, mut waited);
+    match start {
+        Start::Admitted(admitted) => Admitted { guest, request, permit, waited } = *admitted,
+        Start::Asked(came) => {
+            (request, waited) = (came?, false);
+            // Route.
+            let routed = worker.router.route(&mut request, started, &mut asked.conditions)?;
+            let deadline = asked.conditions.deadline;
+            // Ready.
+            guest = match routed {
+                Routed::Guest(guest) => guest,
+                Routed::Unloaded(handler) => {
+                    waited = true;
+                    match Box::pin(worker.gates.loaded(&handler, client, deadline)).await {
+                        // Its file was removed meanwhile.
+                        Err(Reject::NoRoute) => return removed(worker, request, started).await,
+                        loaded => loaded?,
+                    }
                 }
-                loaded => loaded?,
-            }
-        }
-        Routed::Own(own) => {
-            let answer = own::answer(worker, own, request, client, deadline);
-            return match answer {
-                Answer::Now(result) => result,
-                Answer::Later(later) => {
-                    let (result, left) = later.await;
-                    asked.left = left;
-                    result
+                Routed::Own(own) => return own::serve(worker, own, request, client, asked).await,
+            };
+            request.body.limit(guest.about.grants.limits.body_bytes_max)?;
+            // Admit.
+            permit = match worker.gates.try_admit(&guest, client)? {
+                Some(permit) => permit,
+                None => {
+                    waited = true;
+                    match Box::pin(worker.others.serve(guest.keep(), request, started)).await {
+                        Outcome::Back(back) => request = back,
+                        Outcome::Served(result, left) => {
+                            asked.left = left;
+                            return result;
+                        }
+                    }
+                    let permit = Box::pin(worker.gates.admit(guest.keep(), client, deadline)).await;
+                    permit.inspect_err(|_| asked.left = take(&mut request.body))?
                 }
             };
         }
-    };
-    request.body.limit(guest.about.grants.limits.body_bytes_max)?;
-    // Admit.
-    let permit = match worker.gates.try_admit(&guest, client)? {
-        Some(permit) => permit,
-        None => {
-            waited = true;
-            let times = Times { started, deadline };
-            match Box::pin(worker.others.serve(guest.keep(), request, times)).await {
-                Outcome::Back(back) => request = back,
-                Outcome::Served(result, left) => {
-                    asked.left = left;
-                    return result;
-                }
-            }
-            let permit = Box::pin(worker.gates.admit(guest.keep(), client, deadline)).await;
-            permit.inspect_err(|_| asked.left = take(&mut request.body))?
-        }
-    };
-    let admitted = Admitted { guest, request, permit, waited };
-    proceed(worker, client, admitted, Times { started, deadline }, &mut asked.left).await
-}
-
-/// Takes a request through the steps behind its admission, on the worker that has admitted it. Not
-/// an `async fn`, whose future has room for its arguments twice.
-pub fn proceed<'a>(
-    worker: &'a Rc<Worker>,
-    client: &'a Shares,
-    admitted: Admitted,
-    Times { started, deadline }: Times,
-    left: &'a mut RequestBody,
-) -> impl Future<Output = Result<Response, Reject>> + use<'a> {
-    let Admitted { mut guest, mut request, permit, mut waited } = admitted;
-    async move {
-        // Turn.
-        if let Some(line) = worker.schedule.must_wait(guest.id) {
-            waited = true;
-            guest.keep();
-            worker.counters().reasons.calls.queued.add(1);
-            let waited = Box::pin(line.wait(&client.serving, deadline)).await;
-            waited.inspect_err(|_| *left = take(&mut request.body))?;
-        }
-        // Checkout.
-        let checkout = match worker.pool.try_checkout(&guest) {
-            Some(checkout) => checkout,
-            None => {
-                waited = true;
-                Box::pin(worker.pool.checkout(guest.keep().clone(), (request.id, started))).await?
-            }
-        };
-        drop(guest);
-        // Call.
-        let (pool, spare) = (&worker.pool, &worker.spare_headers);
-        let context = Context { pool, next: &**worker, spare, started, waited, deadline };
-        call(checkout, request, &context, permit).await
     }
+    let deadline = asked.conditions.deadline;
+    // Turn.
+    if let Some(line) = worker.schedule.must_wait(guest.id) {
+        waited = true;
+        guest.keep();
+        worker.counters().reasons.calls.queued.add(1);
+        let waited = Box::pin(line.wait(&client.serving, deadline)).await;
+        waited.inspect_err(|_| asked.left = take(&mut request.body))?;
+    }
+    // Checkout.
+    let ready = worker.pool.try_checkout(&guest);
+    waited |= ready.is_none();
+    let checkout = match ready {
+        Some(ready) => ready,
+        None => Box::pin(worker.pool.checkout(guest.keep().clone(), (request.id, started))).await?,
+    };
+    drop(guest);
+    // Call.
+    let (pool, spare) = (&worker.pool, &worker.spare_headers);
+    let context = Context { pool, next: &**worker, spare, started, waited, deadline };
+    call(checkout, request, &context, permit).await
 }

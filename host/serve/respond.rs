@@ -15,6 +15,7 @@ use http_body::{Frame, SizeHint};
 
 use super::counts::Entry;
 use crate::grants::{Grants, Limits};
+use crate::message;
 use crate::message::fields::{head_bytes, strip_hop_by_hop, unify_length};
 use crate::message::{Reject, RequestBody, RequestId, Response, ResponseBody, Streamed};
 
@@ -115,6 +116,14 @@ impl Asked {
         let trailers = !is_old && http.headers().get(TE).is_some_and(|te| te == "trailers");
         let (conditions, left) = (Conditions::new(None, nobody, started), RequestBody::default());
         Asked { id, method: http.method().clone(), trailers, is_old, started, conditions, left }
+    }
+
+    /// Of a request that is answered on another worker, to a handler of which this is granted.
+    pub fn elsewhere(request: &message::Request, grants: &Grants, started: Instant) -> Self {
+        let (trailers, is_old, left) = Default::default();
+        let (id, method) = (request.id, request.method.clone());
+        let conditions = Conditions::new(None, grants, started);
+        Asked { id, method, trailers, is_old, started, conditions, left }
     }
 }
 

@@ -9,10 +9,10 @@ use std::rc::Rc;
 use http_body_util::BodyExt as _;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::handover::{Admitted, Answer, Order, Piece, Reply, Rest};
+use super::handover::{Admitted, Answer, Order, Piece, Reply, Rest, Start};
 use super::pipeline;
+use super::respond::Asked;
 use super::worker::Worker;
-use crate::message::RequestBody;
 
 /// Counts a request as long as this worker is at it.
 struct Busy(Rc<Worker>);
@@ -55,7 +55,7 @@ pub async fn receive(
 
 async fn serve(busy: Busy, order: Order) {
     let worker = &busy.0;
-    let Order { guest, mut request, times, mut reply } = order;
+    let Order { guest, mut request, started, mut reply } = order;
     // What its client has here is counted here.
     let client = worker.peers.enter(request.origin.peer.address);
     let permit = match worker.gates.try_admit(&guest, &client) {
@@ -72,10 +72,11 @@ async fn serve(busy: Busy, order: Order) {
         }
     };
     worker.counters().reasons.calls.handed.add(1);
-    let mut left = RequestBody::default();
+    let mut asked = Asked::elsewhere(&request, &guest.about.grants, started);
     let admitted = Admitted { guest: guest.into(), request, permit, waited: true };
     let result = {
-        let served = pin!(pipeline::proceed(worker, &client, admitted, times, &mut left));
+        let start = Start::Admitted(Box::new(admitted));
+        let served = pin!(pipeline::handle(worker, &client, start, &mut asked));
         tokio::select! {
             biased;
             () = reply.closed() => return,
@@ -89,7 +90,7 @@ async fn serve(busy: Busy, order: Order) {
         }
         Err(reject) => (Err(reject), None),
     };
-    if reply.send(Reply::Served(result, left)).is_ok()
+    if reply.send(Reply::Served(result, asked.left)).is_ok()
         && let Some(rest) = rest
     {
         send(rest).await;

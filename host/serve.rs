@@ -17,6 +17,7 @@ mod gates;
 mod handover;
 mod http1;
 mod hyper_io;
+mod inbox;
 mod intake;
 mod lifecycle;
 mod linger;
@@ -112,7 +113,7 @@ impl Host {
         let lane = Lane::start(slow_threads, config.slow_nice.unwrap_or_default())?;
         let ticker = Arc::new(Ticker::start(engines.advance(), config.workers)?);
         let (balance, inboxes) = Balance::new(config.balance, config.workers);
-        let (ways, orders) = handover::ways(config.workers);
+        let (senders, orders) = handover::channels(config.workers);
         let is_secure = config.upstream.as_ref().is_some_and(|it| it.is_secure);
         let shared = Shared {
             lane: lane.entry(),
@@ -121,7 +122,7 @@ impl Host {
             largest,
             clients: Clients::new(&config),
             balance,
-            ways,
+            handover: senders,
             config,
             engines,
             registry,
@@ -250,9 +251,13 @@ fn work(
         tokio::task::spawn_local(worker.schedule.run_queue().clone().run());
         tokio::task::spawn_local(publish(worker.clone(), shared.ask.clone()));
         let stop = || stopped(shared.stop.clone());
-        let received = listen::receive(worker.clone(), accepted, stop());
-        let taken = takeover::receive(worker.clone(), orders, stop());
-        let receiving = [tokio::task::spawn_local(received), tokio::task::spawn_local(taken)];
+        let here = worker.clone();
+        let start = move |accepted| listen::start_accepted(&here, accepted);
+        let received = tokio::task::spawn_local(inbox::receive(accepted, stop(), start));
+        let here = worker.clone();
+        let start = move |order| takeover::start(&here, order);
+        let taken = tokio::task::spawn_local(inbox::receive(orders, stop(), start));
+        let receiving = [received, taken];
         let accepting: Vec<_> = sockets
             .into_iter()
             .map(|socket| tokio::task::spawn_local(listen::accept(worker.clone(), socket, stop())))

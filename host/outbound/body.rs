@@ -321,6 +321,13 @@ pub struct Returning {
     over: Option<oneshot::Sender<bool>>,
 }
 
+/// Whether a body that has ended was broken off: hyper takes a stream of HTTP/2 that is reset
+/// without an error for one that has ended. A server that wants no more of the request may do so
+/// behind its response (RFC 9113, 8.1), whose end h2 keeps in mind then.
+pub fn is_broken_off(body: &Incoming, is_h2: bool) -> bool {
+    is_h2 && !body.is_end_stream()
+}
+
 impl Returning {
     /// A body, and what is told whether it was read to its end. Its connection may be of HTTP/2.
     pub fn new(
@@ -344,13 +351,6 @@ impl Returning {
             // The exchange may have ended before.
             let _ = over.send(is_whole);
         }
-    }
-
-    /// Whether a body of HTTP/2 has ended without its end: hyper takes a stream that is reset
-    /// without an error for one that has ended. A server that wants no more of the request may do
-    /// so behind its response (RFC 9113, 8.1), whose end h2 keeps in mind then.
-    fn is_broken_off(&self) -> bool {
-        self.is_h2 && !self.body.is_end_stream()
     }
 
     /// Ready where nothing has come for too long, and it is not the guest who is waited for.
@@ -389,7 +389,7 @@ impl Body for Returning {
         };
         this.pause = None;
         this.heard.note();
-        if frame.is_none() && this.is_broken_off() {
+        if frame.is_none() && is_broken_off(&this.body, this.is_h2) {
             this.end(false);
             return Poll::Ready(Some(Err(Failure::Incomplete)));
         }

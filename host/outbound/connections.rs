@@ -72,17 +72,17 @@ pub struct Lent<B> {
     /// Whether another exchange has had it before, so that it may be out of date.
     pub is_used: bool,
     /// There until it is given back.
-    unless_given_back: Leaving,
+    on_drop: RetireOnDrop,
 }
 
 /// Has no more requests sent by a connection, if it is dropped with one.
 #[derive(Default)]
-struct Leaving(Option<Weak<Closing>>);
+struct RetireOnDrop(Option<Weak<Closing>>);
 
-impl Drop for Leaving {
+impl Drop for RetireOnDrop {
     fn drop(&mut self) {
         if let Some(connection) = self.0.as_ref().and_then(Weak::upgrade) {
-            connection.leave();
+            connection.retire();
         }
     }
 }
@@ -183,12 +183,12 @@ impl<B: Sent> Connections<B> {
             (Link::H2(_, connection), Sharing::Few(_)) => Some(Rc::downgrade(connection)),
             _ => None,
         };
-        Lent { link, is_used, unless_given_back: Leaving(connection) }
+        Lent { link, is_used, on_drop: RetireOnDrop(connection) }
     }
 
     fn take(&self, is_alone: bool) -> Option<Lent<B>> {
         let mut shared = self.shared.borrow_mut();
-        shared.retain(|it| !it.sender.is_closed() && !it.users.is_left());
+        shared.retain(|it| !it.sender.is_closed() && !it.users.is_retired());
         let has_room = |it: &&Shared<B>| match (it.count(), self.sharing) {
             (_, Sharing::All) => true,
             _ if it.is_taken.get() => false,
@@ -212,7 +212,7 @@ impl<B: Sent> Connections<B> {
     /// Takes a connection back whose request and response are complete, once it is ready for the
     /// next request; until then it is waited for, but no longer than `settle_max`.
     pub async fn give_back(&self, mut lent: Lent<B>, settle_max: Option<Duration>) {
-        lent.unless_given_back.0 = None;
+        lent.on_drop.0 = None;
         if let Link::H2(_, users) = &lent.link {
             let mut shared = self.shared.borrow_mut();
             if let Some(shared) = shared.iter_mut().find(|it| Rc::ptr_eq(&it.users, users)) {
@@ -244,7 +244,7 @@ impl<B: Sent> Connections<B> {
         self.idle.borrow_mut().retain(|(link, since)| !link.is_closed() && is_new(*since));
         let mut shared = self.shared.borrow_mut();
         shared.retain(|it| {
-            let is_over = it.sender.is_closed() || it.users.is_left();
+            let is_over = it.sender.is_closed() || it.users.is_retired();
             !is_over && (it.count() > 0 || is_new(it.since))
         });
         !shared.is_empty() || !self.idle.borrow().is_empty()

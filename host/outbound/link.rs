@@ -2,7 +2,7 @@
 //!
 //! Owns TCP and TLS. What is connected to is the very address that was looked at.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -73,7 +73,7 @@ pub enum Link<B> {
 pub struct Closing {
     tasks: Vec<AbortHandle>,
     /// Whether no more requests are to be sent by it.
-    is_left: Cell<bool>,
+    is_retired: Cell<bool>,
     heard: Heard,
     /// Requests that the server takes at a time.
     streams_max: Rc<Cell<usize>>,
@@ -85,12 +85,12 @@ impl Closing {
     }
 
     /// Says that no more requests are to be sent by it.
-    pub fn leave(&self) {
-        self.is_left.set(true);
+    pub fn retire(&self) {
+        self.is_retired.set(true);
     }
 
-    pub fn is_left(&self) -> bool {
-        self.is_left.get()
+    pub fn is_retired(&self) -> bool {
+        self.is_retired.get()
     }
 }
 
@@ -302,7 +302,7 @@ where
     });
     let streams_max = Rc::new(Cell::new(1));
     let tasks = vec![driven.abort_handle()];
-    let closing = Closing { tasks, is_left: Cell::new(false), heard, streams_max };
+    let closing = Closing { tasks, is_retired: Cell::new(false), heard, streams_max };
     Ok(Link::H1 { sender, closing })
 }
 
@@ -336,8 +336,8 @@ where
         let _ = ended.await;
         drop(held);
     });
-    let tasks = local.first.take().into_iter().chain([driven.abort_handle()]).collect();
-    let closing = Closing { tasks, is_left: Cell::new(false), heard, streams_max };
+    let tasks = local.first.get().cloned().into_iter().chain([driven.abort_handle()]).collect();
+    let closing = Closing { tasks, is_retired: Cell::new(false), heard, streams_max };
     Ok(Link::H2(sender, Rc::new(closing)))
 }
 
@@ -345,8 +345,7 @@ where
 #[derive(Clone, Default)]
 struct Local {
     /// The first, which has the socket. With it all others end: they are of requests.
-    first: Rc<Cell<Option<AbortHandle>>>,
-    has_first: Rc<Cell<bool>>,
+    first: Rc<OnceCell<AbortHandle>>,
 }
 
 impl<F: Future + 'static> Executor<F> for Local {
@@ -354,9 +353,8 @@ impl<F: Future + 'static> Executor<F> for Local {
         let task = tokio::task::spawn_local(async move {
             future.await;
         });
-        if !self.has_first.replace(true) {
-            self.first.set(Some(task.abort_handle()));
-        }
+        // It fails where this is not the first.
+        let _ = self.first.set(task.abort_handle());
     }
 }
 

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::body::Turn;
+use super::body::{Turn, is_broken_off};
 use super::connections::{Connections, Lent, Sharing};
 use super::failure::{Ended, Failure};
 use super::link::{self, Link, Tls};
@@ -81,10 +81,9 @@ impl Passage {
         self.lent.link.heard().note();
     }
 
-    /// Whether a body that has ended was broken off: hyper takes a stream of HTTP/2 that is reset
-    /// without an error for one that has ended.
+    /// Whether a response's body that has ended was broken off.
     pub fn is_broken_off(&self, body: &Incoming) -> bool {
-        self.lent.link.is_h2() && !body.is_end_stream()
+        is_broken_off(body, self.lent.link.is_h2())
     }
 }
 

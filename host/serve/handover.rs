@@ -112,16 +112,16 @@ struct Other {
 }
 
 /// How to reach each worker, and where each gets what others hand over.
-pub fn ways(workers: usize) -> (Arc<[UnboundedSender<Order>]>, Vec<UnboundedReceiver<Order>>) {
-    let (ways, orders): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
-    (ways.into(), orders)
+pub fn channels(workers: usize) -> (Arc<[UnboundedSender<Order>]>, Vec<UnboundedReceiver<Order>>) {
+    let (senders, orders): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
+    (senders.into(), orders)
 }
 
 impl Others {
     /// All but the one with this index.
-    pub fn new(ways: &[UnboundedSender<Order>], index: usize) -> Self {
+    pub fn new(senders: &[UnboundedSender<Order>], index: usize) -> Self {
         // The one behind it is asked first, so that not all ask the same.
-        let behind = ways.iter().cycle().skip(index + 1).take(ways.len() - 1);
+        let behind = senders.iter().cycle().skip(index + 1).take(senders.len() - 1);
         let other = |orders: &UnboundedSender<Order>| Other {
             orders: orders.clone(),
             full: Default::default(),

@@ -5,13 +5,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Type};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::balance::{Accepted, Seat};
 use super::clients::Full;
@@ -166,29 +164,6 @@ pub async fn accept(worker: Rc<Worker>, socket: socket2::Socket, stop: impl Futu
     }
 }
 
-/// Takes over what other workers have accepted for this one, until `stop` is done and none is left.
-pub async fn receive(
-    worker: Rc<Worker>,
-    mut inbox: UnboundedReceiver<Accepted>,
-    stop: impl Future<Output = ()>,
-) {
-    let mut stop = pin!(stop);
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut stop => break,
-            accepted = inbox.recv() => accepted,
-        };
-        let Some(accepted) = accepted else { return };
-        start_accepted(&worker, accepted);
-    }
-    // Who comes later gets it back.
-    inbox.close();
-    while let Some(accepted) = inbox.recv().await {
-        start_accepted(&worker, accepted);
-    }
-}
-
 async fn accept_all(worker: &Rc<Worker>, listener: &TcpListener) {
     loop {
         match listener.accept().await {
@@ -244,7 +219,8 @@ fn refuse(worker: &Worker, socket: Socket, peer: SocketAddr, full: Full) {
     linger::see_off(worker, socket);
 }
 
-fn start_accepted(worker: &Rc<Worker>, Accepted { socket, peer, seat }: Accepted) {
+/// Starts one that another worker has accepted, or that comes back from there.
+pub fn start_accepted(worker: &Rc<Worker>, Accepted { socket, peer, seat }: Accepted) {
     if let Ok(socket) = socket.attach() {
         start(worker, socket, peer, seat);
     }

@@ -7,7 +7,6 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use http_body_util::BodyExt as _;
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::handover::{Admitted, Answer, Order, Piece, Reply, Rest, Start};
 use super::pipeline;
@@ -30,27 +29,9 @@ impl Drop for Busy {
     }
 }
 
-/// Serves what others hand over, until `stop` is done and none is left. Who comes later gets it
-/// back.
-pub async fn receive(
-    worker: Rc<Worker>,
-    mut orders: UnboundedReceiver<Order>,
-    stop: impl Future<Output = ()>,
-) {
-    let mut stop = pin!(stop);
-    loop {
-        let order = tokio::select! {
-            biased;
-            () = &mut stop => break,
-            order = orders.recv() => order,
-        };
-        let Some(order) = order else { return };
-        tokio::task::spawn_local(serve(Busy::new(worker.clone()), order));
-    }
-    orders.close();
-    while let Some(order) = orders.recv().await {
-        tokio::task::spawn_local(serve(Busy::new(worker.clone()), order));
-    }
+/// Begins to serve what another hands over.
+pub fn start(worker: &Rc<Worker>, order: Order) {
+    tokio::task::spawn_local(serve(Busy::new(worker.clone()), order));
 }
 
 async fn serve(busy: Busy, order: Order) {
@@ -106,10 +87,10 @@ async fn send((mut body, to): Rest) {
             () = to.closed() => return,
             frame = body.frame() => frame,
         };
-        let has_more = matches!(frame, Some(Ok(_))) && !body.is_end_stream();
         let is_end = frame.is_none() || body.is_end_stream();
+        let is_last = is_end || matches!(frame, Some(Err(_)));
         place.send(Piece { frame, hint: body.size_hint(), is_end });
-        if !has_more {
+        if is_last {
             return;
         }
     }

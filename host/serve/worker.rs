@@ -53,7 +53,7 @@ pub struct Shared {
     pub clients: Arc<Clients>,
     pub balance: Arc<Balance>,
     /// How workers hand requests to each other.
-    pub ways: Arc<[UnboundedSender<Order>]>,
+    pub handover: Arc<[UnboundedSender<Order>]>,
     /// Becomes true when the host stops.
     pub stop: watch::Receiver<bool>,
     /// Changes when the counts are asked for.
@@ -151,7 +151,7 @@ impl Worker {
                 let stall_max = config.connections.stall_max;
                 Upstream::new(&shared.outbound, it, largest.header_bytes_max, most, stall_max)
             }),
-            others: Others::new(&shared.ways, index),
+            others: Others::new(&shared.handover, index),
             taken_over: Cell::new(0),
             config: config.clone(),
             draining: Cell::new(false),

@@ -149,6 +149,7 @@ fn an_owner_is_one_share_however_many_guests_it_has() {
     assert!(others >= 3, "the first two leave places to {others} of the others");
     let held = first.len() + second.len() + rest.iter().map(Vec::len).sum::<usize>();
     assert!(held <= PLACES / 4 * 3, "{held}");
+    assert!(held - first.len() >= 8, "the first one leaves {} of {held}", held - first.len());
     // Another owner has as many as beside a single guest.
     let single = Gate::new(PLACES);
     let _single_held = fill(&guest(&single), &Rc::default());
@@ -156,7 +157,6 @@ fn an_owner_is_one_share_however_many_guests_it_has() {
     assert_eq!(fill(&guest(&gate), &Rc::default()).len(), beside_single);
 }
 
-/// Of those that wait, the owner that holds the least is next, and of that the guest that does.
 /// What an owner may have is not used up by some of its guests.
 #[test]
 fn many_of_an_owner_leave_some_places_to_its_others() {
@@ -179,6 +179,7 @@ fn many_of_an_owner_leave_some_places_to_its_others() {
     }
 }
 
+/// Of those that wait, the owner that holds the least is next, and of that the guest that does.
 #[tokio::test]
 async fn the_owner_that_holds_the_least_is_next() {
     let gate = Gate::new(4);

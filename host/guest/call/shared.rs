@@ -273,7 +273,7 @@ impl SharedInstance {
         self.inbox.close();
         let id = self.guest.id;
         self.schedule.reasons().calls.moved.add(1);
-        self.schedule.note_call(id, true);
+        self.schedule.note_call(id, true, None);
         let (cpu_max, runnable) =
             (self.guest.about.grants.limits.cpu_max, self.schedule.line(id).runnable());
         let moved =
@@ -451,7 +451,7 @@ impl Seat {
         let SharedInstance { guest, schedule, .. } = &*self.shared;
         if schedule.length(guest.id) != Length::Short {
             let is_long = self.shared.seats.longest() >= QUANTUM;
-            schedule.note_call(guest.id, is_long);
+            schedule.note_call(guest.id, is_long, None);
         }
     }
 }

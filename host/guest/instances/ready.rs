@@ -115,9 +115,15 @@ impl ReadyInstances {
 
     pub fn of_guest(&mut self, id: usize) -> &mut OfGuest {
         if id >= self.by_guest.len() {
-            self.by_guest.resize_with(id + 1, OfGuest::default);
+            self.grow(id);
         }
         &mut self.by_guest[id]
+    }
+
+    /// Makes room for what is kept of this guest.
+    #[cold]
+    fn grow(&mut self, id: usize) {
+        self.by_guest.resize_with(id + 1, OfGuest::default);
     }
 
     pub fn take(&mut self, guest: &Arc<Guest>) -> Option<Instance> {
@@ -127,21 +133,31 @@ impl ReadyInstances {
         of_guest.uses.add(contests);
         of_guest.note_use(clock);
         let instance = of_guest.ready.pop()?;
-        // A version before this one, or another guest that had the place.
-        let outdated = !Arc::ptr_eq(instance.guest(), guest);
-        let dropped = if outdated { std::mem::take(&mut of_guest.ready) } else { Vec::new() };
-        if of_guest.ready.is_empty() {
+        let is_last = of_guest.ready.is_empty();
+        if is_last {
             self.unlist(guest.id);
         }
         self.count_out(&instance);
-        dropped.iter().for_each(|instance| self.count_out(instance));
-        if outdated {
-            self.counts().retired.add(1 + dropped.len() as u64);
-            self.discarded.extend(dropped);
-            self.discarded.push(instance);
+        if !Arc::ptr_eq(instance.guest(), guest) {
+            self.discard_outdated(instance, is_last);
             return None;
         }
         Some(instance)
+    }
+
+    /// Discards an instance of a version before the current one, or of another guest that had the
+    /// number, and what else is ready of that.
+    #[cold]
+    fn discard_outdated(&mut self, instance: Instance, is_last: bool) {
+        let id = instance.guest().id;
+        let others = std::mem::take(&mut self.by_guest[id].ready);
+        if !is_last {
+            self.unlist(id);
+        }
+        others.iter().for_each(|instance| self.count_out(instance));
+        self.counts().retired.add(1 + others.len() as u64);
+        self.discarded.extend(others);
+        self.discarded.push(instance);
     }
 
     pub fn is_warm(&self, id: usize) -> bool {
@@ -169,11 +185,18 @@ impl ReadyInstances {
         if self.ready == 0 || (has_room && !is_full) {
             return true;
         }
+        self.win_room(guest, is_full)
+    }
+
+    /// Makes room for an instance of this guest in the place of another's, if that is worth less.
+    /// `is_full` says whether it has to be one of the same engine.
+    #[inline(never)]
+    fn win_room(&mut self, guest: &Guest, is_full: bool) -> bool {
         self.contests += 1;
         let worth = self.worth(guest.id, 1);
         let samples = (0..SAMPLES as u64).map(|sample| self.sample(sample));
         // What is full is an engine, and only its own instances make room in it.
-        let samples = samples.filter(|id| !is_full || self.by_guest[*id].is_on(engine));
+        let samples = samples.filter(|id| !is_full || self.by_guest[*id].is_on(guest.engine));
         let Some((least, id)) = samples.map(|id| (self.worth(id, 0), id)).min() else {
             return false;
         };

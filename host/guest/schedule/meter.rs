@@ -294,9 +294,8 @@ impl<'a> Meter<'a> {
     /// core.
     fn note_end(&self, slice: Option<Duration>, begun: u32) {
         let Some((schedule, guest)) = self.lanes.filter(|_| self.unnoted.is_none()) else { return };
-        if let Some(used) = slice {
-            schedule.note_slice(guest, used);
-            return self.note_call(self.own_used >= LONG);
+        if slice.is_some() {
+            return schedule.note_call(guest, self.own_used >= LONG, slice);
         }
         let ticks = schedule.pulse().ticks().wrapping_sub(begun);
         if ticks > 0 {
@@ -377,7 +376,7 @@ impl<'a> Meter<'a> {
     /// Takes note of whether a call has outlasted the quantum.
     fn note_call(&self, is_long: bool) {
         if let Some((schedule, guest)) = self.lanes.filter(|_| self.unnoted.is_none()) {
-            schedule.note_call(guest, is_long);
+            schedule.note_call(guest, is_long, None);
         }
     }
 

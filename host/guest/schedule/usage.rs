@@ -53,8 +53,9 @@ pub enum Length {
 pub struct Usage {
     /// What part of them outlasts the quantum, a moving average: 256 is all of them.
     long: u32,
-    /// CPU time of a measured slice in the fast lane, a moving average.
-    slice: Duration,
+    /// Nanoseconds of CPU time of a measured slice in the fast lane, a moving average: a
+    /// [`Duration`] takes ten times as long to divide.
+    slice_ns: u64,
     /// How many more short slices there have to be until they are measured no more.
     measured_for: u32,
     /// Until when they begin in the slow lane, whatever the averages say.
@@ -75,7 +76,7 @@ impl Default for Usage {
     fn default() -> Self {
         Usage {
             long: 0,
-            slice: Duration::ZERO,
+            slice_ns: 0,
             measured_for: AVERAGED,
             penalty: None,
             making: Duration::ZERO,
@@ -90,13 +91,13 @@ impl Default for Usage {
 
 impl Usage {
     pub fn length(&self) -> Length {
-        if self.long > LONG_MIN || self.penalty.is_some_and(|end| Instant::now() < end) {
+        if self.long > LONG_MIN || self.penalty.is_some_and(is_ahead) {
             Length::Long
         } else if self.measured_for == 0 {
             Length::Short
         } else if self.is_new() {
             Length::New
-        } else if self.slice >= HEAVY {
+        } else if self.slice_ns >= HEAVY.as_nanos() as u64 {
             Length::Heavy
         } else {
             Length::Measured
@@ -135,7 +136,7 @@ impl Usage {
 
     /// What a slice of it is expected to take; the most, where nothing is known.
     pub fn slice(&self) -> Duration {
-        if self.slices_noted == 0 { LONG } else { self.slice }
+        if self.slices_noted == 0 { LONG } else { Duration::from_nanos(self.slice_ns) }
     }
 
     /// Takes note of whether a call has outlasted the quantum.
@@ -150,8 +151,9 @@ impl Usage {
 
     /// Takes note of what one slice in the fast lane took.
     pub fn note_slice(&mut self, used: Duration, now: impl FnOnce() -> Instant) {
-        let averaged = one_more(&mut self.slices_noted);
-        self.slice = self.slice - self.slice / averaged + used / averaged;
+        let averaged = u64::from(one_more(&mut self.slices_noted));
+        let used_ns = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX / 2);
+        self.slice_ns = self.slice_ns - self.slice_ns / averaged + used_ns / averaged;
         if used >= LONG {
             self.measure(MEASURED_AFTER_LONG);
         } else if used >= HEAVY / 2 {
@@ -193,6 +195,11 @@ impl Usage {
     fn measure(&mut self, slices: u32) {
         self.measured_for = self.measured_for.max(slices);
     }
+}
+
+#[cold]
+fn is_ahead(end: Instant) -> bool {
+    Instant::now() < end
 }
 
 /// Counts one more, up to [`AVERAGED`]; over how many an average is taken with it.

@@ -59,15 +59,21 @@ impl Calls {
     #[expect(clippy::redundant_allocation, reason = "its clones count without atomic operations")]
     fn know(&mut self, about: &Arc<About>) -> &Rc<Arc<About>> {
         if !self.about.as_ref().is_some_and(|known| Arc::ptr_eq(known, about)) {
-            // Of another handler with the same number.
-            if self.about().is_some_and(|known| !Arc::ptr_eq(&known.grants, &about.grants)) {
-                self.line = None;
-            }
-            self.about = None;
-            // Nothing is known of how long the calls of a new guest are.
-            self.usage = Usage::default();
+            self.forget(about);
         }
         self.about.get_or_insert_with(|| Rc::new(about.clone()))
+    }
+
+    /// Forgets what was known, as the guest is another one now.
+    #[cold]
+    fn forget(&mut self, about: &About) {
+        // Of another handler with the same number.
+        if self.about().is_some_and(|known| !Arc::ptr_eq(&known.grants, &about.grants)) {
+            self.line = None;
+        }
+        self.about = None;
+        // Nothing is known of how long the calls of a new guest are.
+        self.usage = Usage::default();
     }
 
     /// Who pays for their CPU time: the guest's owner, and among that one's guests itself.
@@ -211,12 +217,16 @@ impl Schedule {
         })
     }
 
-    /// Takes note of whether a call of a guest has outlasted the quantum.
-    pub fn note_call(&self, guest: usize, is_long: bool) {
+    /// Takes note of whether a call of a guest has outlasted the quantum, and of what its last slice
+    /// in the fast lane has taken, where that was measured.
+    pub fn note_call(&self, guest: usize, is_long: bool, slice: Option<Duration>) {
         let owner = self.with(guest, |calls| {
+            if let Some(used) = slice {
+                calls.usage.note_slice(used, Instant::now);
+            }
             let is_first = calls.usage.is_new();
             calls.usage.note_call(is_long);
-            calls.shared_owner().filter(|_| is_first)
+            if is_first { calls.shared_owner() } else { None }
         });
         if let Some(owner) = owner {
             self.first_calls.borrow_mut().note(owner, is_long);
@@ -275,8 +285,14 @@ impl Schedule {
     fn with<T>(&self, guest: usize, look: impl FnOnce(&mut Calls) -> T) -> T {
         let mut guests = self.guests.borrow_mut();
         if guest >= guests.len() {
-            guests.resize_with(guest + 1, Calls::default);
+            grow(&mut guests, guest);
         }
         look(&mut guests[guest])
     }
+}
+
+/// Makes room for what is known of this guest.
+#[cold]
+fn grow(guests: &mut Vec<Calls>, guest: usize) {
+    guests.resize_with(guest + 1, Calls::default);
 }

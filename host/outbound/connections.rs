@@ -11,7 +11,7 @@ use http::{Method, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 
 use super::failure::{Ended, Failure};
 use super::link::{Closing, Link, Sent, Unanswered};
@@ -31,9 +31,12 @@ pub struct Connections<B> {
     /// The connections of HTTP/2.
     shared: RefCell<Vec<Shared<B>>>,
     sharing: Sharing,
-    /// To be had by who opens a connection, as long as it may be one for all.
-    opening: Semaphore,
-    /// When that failed last, and why.
+    /// Requests that wait for a connection of HTTP/2 or open one, and how many open one.
+    waiting: Cell<usize>,
+    opening: Cell<usize>,
+    /// Told when those who wait are to look again.
+    changed: Notify,
+    /// When opening one failed last because of the server, and why.
     failed: Cell<Option<(Instant, Failure)>>,
     /// Whether the server has last spoken HTTP/1.1.
     is_h1: Cell<bool>,
@@ -60,9 +63,44 @@ pub enum Sharing {
     Few(usize),
 }
 
+/// Counts one, until it is dropped.
+struct Count<'a>(&'a Cell<usize>);
+
+impl<'a> Count<'a> {
+    fn one(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Count(count)
+    }
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Has those look again who wait for a connection, however opening one ends.
+struct NotifyOnDrop<'a>(&'a Notify);
+
+impl Drop for NotifyOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.notify_waiters();
+    }
+}
+
 impl<B> Shared<B> {
     fn count(&self) -> usize {
         Rc::strong_count(&self.users) - 1
+    }
+}
+
+impl Sharing {
+    /// Requests that one connection may have.
+    fn most(self) -> usize {
+        match self {
+            Sharing::All => usize::MAX,
+            Sharing::Few(most) => most,
+        }
     }
 }
 
@@ -95,7 +133,9 @@ impl<B: Sent> Connections<B> {
             idle_count_max,
             shared: RefCell::default(),
             sharing,
-            opening: Semaphore::new(1),
+            waiting: Cell::new(0),
+            opening: Cell::new(0),
+            changed: Notify::new(),
             failed: Cell::new(None),
             is_h1: Cell::new(!is_secure),
         }
@@ -104,7 +144,7 @@ impl<B: Sent> Connections<B> {
     /// Sends a request, up to its response's head, by a connection that there is or that `open`
     /// makes; and again where it met the connection's end. A server may close one that has served a
     /// request at any time, and whether it has read this one, nobody knows: what may have been done
-    /// once is not done twice (RFC 9112, 9.3.1).
+    /// once is not done twice (RFC 9112, 9.3.1), unless the server says that it was not.
     pub async fn exchange(
         &self,
         mut request: Request<B>,
@@ -113,27 +153,27 @@ impl<B: Sent> Connections<B> {
     ) -> Result<(Response<Incoming>, Lent<B>), Ended> {
         let again = spare(&request);
         let is_alone = matches!(self.sharing, Sharing::Few(_)) && !request.body().is_end_stream();
-        for turn in 0.. {
-            let lent = match turn < AGAIN_MAX {
-                true => self.lend(is_alone, open()).await,
-                false => open().await.map(|link| self.first_use(link, is_alone)),
+        for turn in 0..=AGAIN_MAX {
+            let is_last = turn == AGAIN_MAX;
+            let lent = match is_last {
+                false => self.lend(is_alone, &open).await,
+                true => open().await.map(|link| self.first_use(link, is_alone)),
             };
             let mut lent = lent.map_err(Ended::By)?;
-            let is_last = !lent.is_used;
-            match send(&mut lent.link, request).await {
+            let ended = match send(&mut lent.link, request).await {
                 Ok(response) => return Ok((response, lent)),
-                Err(Unanswered::Unsent(unsent)) if !is_last => request = *unsent,
+                Err(Unanswered::Unsent(unsent)) if lent.is_used => {
+                    request = *unsent;
+                    continue;
+                }
                 Err(Unanswered::Unsent(_)) => break,
-                Err(Unanswered::Ended(ended)) => match &again {
-                    Some(again)
-                        if !is_last
-                            && ended.failure() == Failure::Terminated
-                            && lent.link.has_ended().await =>
-                    {
-                        request = again.clone().map(|()| B::none());
-                    }
-                    _ => return Err(ended),
-                },
+                Err(Unanswered::Ended(ended)) => ended,
+            };
+            match &again {
+                Some(again) if !is_last && may_repeat(again.method(), &ended, &lent).await => {
+                    request = again.clone().map(|()| B::none());
+                }
+                _ => return Err(ended),
             }
         }
         Err(Ended::By(Failure::Terminated))
@@ -143,29 +183,44 @@ impl<B: Sent> Connections<B> {
     async fn lend(
         &self,
         is_alone: bool,
-        open: impl Future<Output = Result<Link<B>, Failure>>,
+        open: &impl AsyncFn() -> Result<Link<B>, Failure>,
     ) -> Result<Lent<B>, Failure> {
-        if let Some(lent) = self.take(is_alone) {
-            return Ok(lent);
+        let (since, mut has_failed) = (Instant::now(), false);
+        let _waiting = Count::one(&self.waiting);
+        loop {
+            let changed = self.changed.notified();
+            if let Some(lent) = self.take(is_alone) {
+                return Ok(lent);
+            }
+            if self.is_h1.get() || is_alone {
+                return open().await.map(|link| self.first_use(link, is_alone));
+            }
+            if let Some((at, failure)) = self.failed.get()
+                && at > since
+                && matches!(self.sharing, Sharing::Few(_))
+                && self.shared.borrow().is_empty()
+            {
+                return Err(failure);
+            }
+            // What others are opening may serve this request, too.
+            if self.opening.get().saturating_mul(self.sharing.most()) >= self.waiting.get() {
+                changed.await;
+                continue;
+            }
+            let _ended = NotifyOnDrop(&self.changed);
+            let _opening = Count::one(&self.opening);
+            match open().await {
+                Ok(link) => return Ok(self.first_use(link, is_alone)),
+                // The next may do better.
+                Err(failure) if failure.is_of_connection() && !has_failed => has_failed = true,
+                Err(failure) => {
+                    if !failure.is_of_connection() {
+                        self.failed.set(Some((Instant::now(), failure)));
+                    }
+                    return Err(failure);
+                }
+            }
         }
-        if self.is_h1.get() || is_alone {
-            return open.await.map(|link| self.first_use(link, is_alone));
-        }
-        // What another is opening may serve this exchange, too.
-        let since = Instant::now();
-        let _turn = self.opening.acquire().await.map_err(|_| Failure::Full)?;
-        if let Some(lent) = self.take(is_alone) {
-            return Ok(lent);
-        }
-        if let Some((at, failure)) = self.failed.get()
-            && at > since
-            && matches!(self.sharing, Sharing::Few(_))
-        {
-            return Err(failure);
-        }
-        let opened = open.await;
-        self.failed.set(opened.as_ref().err().map(|failure| (Instant::now(), *failure)));
-        opened.map(|link| self.first_use(link, is_alone))
     }
 
     fn first_use(&self, link: Link<B>, is_alone: bool) -> Lent<B> {
@@ -190,6 +245,7 @@ impl<B: Sent> Connections<B> {
         let mut shared = self.shared.borrow_mut();
         shared.retain(|it| !it.sender.is_closed() && !it.users.is_retired());
         let has_room = |it: &&Shared<B>| match (it.count(), self.sharing) {
+            _ if it.users.streams_max() == 0 => false,
             (_, Sharing::All) => true,
             _ if it.is_taken.get() => false,
             (0, _) => true,
@@ -218,6 +274,9 @@ impl<B: Sent> Connections<B> {
             if let Some(shared) = shared.iter_mut().find(|it| Rc::ptr_eq(&it.users, users)) {
                 shared.since = Instant::now();
                 shared.is_taken.set(false);
+            }
+            if self.waiting.get() > 0 {
+                self.changed.notify_one();
             }
             return;
         }
@@ -273,11 +332,20 @@ impl<B: Sent> Connections<B> {
     }
 }
 
-/// A second copy of a request that may be sent twice: it changes nothing and has no body (RFC 9110,
-/// 9.2.2).
+/// Whether a request may be sent again that has ended so on this connection.
+async fn may_repeat<B: Sent>(method: &Method, ended: &Ended, lent: &Lent<B>) -> bool {
+    if ended.is_unprocessed() {
+        return true;
+    }
+    // It changes nothing (RFC 9110, 9.2.1).
+    let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
+    let is_ended = ended.failure() == Failure::Terminated;
+    is_safe && is_ended && lent.is_used && lent.link.has_ended().await
+}
+
+/// A second copy of a request that can be sent twice, as it has no body.
 fn spare<B: Body>(request: &Request<B>) -> Option<Request<()>> {
-    let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-    if !is_safe || !request.body().is_end_stream() {
+    if !request.body().is_end_stream() {
         return None;
     }
     let mut spare = Request::new(());

@@ -66,6 +66,19 @@ impl Ended {
         }
     }
 
+    /// Whether the server says that it has done nothing of the request (RFC 9113, 6.8 and 8.7).
+    pub fn is_unprocessed(&self) -> bool {
+        let Ended::Http(error) = self else { return false };
+        let first: &(dyn Error + 'static) = error;
+        let mut causes = std::iter::successors(Some(first), |error| (*error).source());
+        let error = causes.find_map(|error| error.downcast_ref::<h2::Error>());
+        // The first is told only to requests behind those that the server says it has taken.
+        error.is_some_and(|it| {
+            let is_refused = it.is_reset() && it.reason() == Some(h2::Reason::REFUSED_STREAM);
+            it.is_remote() && (it.is_go_away() || is_refused)
+        })
+    }
+
     /// The error that is behind all the others.
     fn root_cause(&self) -> Option<&(dyn Error + 'static)> {
         let Ended::Http(error) = self else { return None };
@@ -107,6 +120,11 @@ impl Failure {
             Failure::Tls | Failure::Alert(_) => "no TLS can be spoken with it",
             _ => "no connection",
         }
+    }
+
+    /// Whether another connection may do better, of one that could not be opened.
+    pub fn is_of_connection(self) -> bool {
+        matches!(self, Failure::Terminated | Failure::Incomplete | Failure::Protocol)
     }
 
     /// Why a connection could not be opened.

@@ -174,11 +174,13 @@ impl GuestGate {
         // An owner may have three times what is free, and each of its guests three times what is
         // left of that.
         let (owned, of_owner) = (self.owner.held(), OF_A_GUEST * free);
-        let of_guest = if self.share.get().is_sole {
+        let left = of_owner.saturating_sub(owned);
+        let of_guest = if self.share.get().is_sole || self.held.get() == 0 {
             of_owner
         } else {
-            let left = of_owner.saturating_sub(owned);
-            (OF_A_GUEST * left).min(most_of_the_last(left, of_owner))
+            // What one more takes from the owner is its place and what is no longer free.
+            let left_behind = left.saturating_sub(1 + OF_A_GUEST);
+            (OF_A_GUEST * left).min(most_of_the_last(left_behind, of_owner))
         };
         self.held.get() < self.held_max.get().min(of_guest)
             && owned < of_owner.min(most_of_the_last(free, all))

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderName, VIA};
 use http::uri::{Authority, PathAndQuery, Uri};
-use http::{HeaderValue, Method, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::peer::Shares;
@@ -32,6 +33,8 @@ use crate::registry::admit::{GuestGates, Permit};
 
 /// The longest pause in the middle of a response's body.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the end of a response may take of which all bytes are there: its client has it already.
+const END_MAX: Duration = Duration::from_secs(1);
 /// An upstream may take nothing for so many times `--stall-timeout`: the kernel of one that reads
 /// slowly lets more come only when a good part of what it has is read.
 const UNTAKEN_TIMES: u32 = 4;
@@ -95,6 +98,7 @@ impl Upstream {
             let permit = self.place(guest, &client.upstream, grants).await?;
             let place = Place { _permit: permit, _client: client.clone() };
             let (id, body) = (request.id, request.body.progress().cloned());
+            let is_head = request.method == Method::HEAD;
             let outbound = self.outbound(request)?;
             let has_many_fields = outbound.headers().len() > FIELDS_FEW;
             let (mut response, passage) = match self.service.send(outbound).await {
@@ -119,7 +123,10 @@ impl Upstream {
                 Reject::UpstreamFailed
             })?;
             let (head, content) = response.into_parts();
-            let stream = Returning::new(content, body, self.service.clone(), passage, place);
+            let is_bodiless = is_head
+                || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
+            let mut stream = Returning::new(content, body, self.service.clone(), passage, place);
+            stream.is_bodiless = is_bodiless;
             let body = ResponseBody::Stream(Box::pin(stream));
             Ok(Response { status: head.status, headers: head.headers, body })
         };
@@ -242,7 +249,10 @@ fn judge(
 /// A response's body on its way to the client. It holds its place until it ends, and until the
 /// request's body has, which may go on behind it.
 struct Returning {
-    body: Incoming,
+    /// There until it is dropped.
+    body: Option<Incoming>,
+    /// Whether the response has none, whatever its head says of it.
+    is_bodiless: bool,
     /// The request's body, which may still be on its way: while that is waited for, it is not the
     /// upstream that pauses.
     asked: Option<Arc<Progress>>,
@@ -268,8 +278,9 @@ impl Returning {
         passage: Passage,
         place: Place,
     ) -> Self {
-        let (passage, place) = (Some(passage), Some(place));
-        let mut returning = Returning { body, asked, stall: None, service, passage, place };
+        let (body, passage, place) = (Some(body), Some(passage), Some(place));
+        let (is_bodiless, stall) = (false, None);
+        let mut returning = Returning { body, is_bodiless, asked, stall, service, passage, place };
         returning.end_if_complete();
         returning
     }
@@ -277,7 +288,7 @@ impl Returning {
     /// Gives the connection back if the body is complete. The request's body may still be on its
     /// way.
     fn end_if_complete(&mut self) {
-        if self.body.is_end_stream()
+        if self.is_end_stream()
             && let Some(passage) = self.passage.take()
         {
             let service = self.service.clone();
@@ -299,11 +310,12 @@ impl Body for Returning {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
         let this = &mut *self;
-        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
             this.stall = None;
             if let Some(passage) = &this.passage {
                 passage.note();
-                if frame.is_none() && passage.is_broken_off(&this.body) {
+                if frame.is_none() && passage.is_broken_off(body) {
                     return Poll::Ready(Some(Err(Reject::UpstreamFailed)));
                 }
             }
@@ -320,10 +332,40 @@ impl Body for Returning {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint)
     }
+}
+
+/// The client's connection reads no more once it has all bytes. By HTTP/2 the word that these were
+/// all may come behind them: without it the request would count as given up.
+impl Drop for Returning {
+    fn drop(&mut self) {
+        let Some(mut body) = self.body.take() else { return };
+        let Some(passage) = self.passage.take() else { return };
+        if !self.is_bodiless && body.size_hint().exact() != Some(0) {
+            return;
+        }
+        let (service, place) = (self.service.clone(), self.place.take());
+        tokio::task::spawn_local(async move {
+            let ended = tokio::time::timeout(END_MAX, end(&mut body)).await;
+            if ended.unwrap_or(false) && !passage.is_broken_off(&body) {
+                service.give_back(passage).await;
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Reads what is left of a body; whether it has ended well.
+async fn end(body: &mut Incoming) -> bool {
+    while let Some(frame) = body.frame().await {
+        if frame.is_err() {
+            return false;
+        }
+    }
+    true
 }

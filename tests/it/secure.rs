@@ -6,11 +6,14 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Collected, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -34,23 +37,53 @@ pub struct Secure {
     pub pem: String,
 }
 
-/// What a server that speaks HTTP/2 by hand says to a request.
+/// What a server that speaks HTTP/2 by hand says to the first request of a connection.
 #[derive(Clone, Copy)]
 pub struct Said {
     pub frames: &'static [u8],
-    /// Whether it says that again and again.
-    pub is_endless: bool,
+    pub then: Then,
+}
+
+/// What it does behind that.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// It stays until the client goes.
+    Stay,
+    /// It says that again and again.
+    Repeat,
+    /// It closes the connection.
+    Close,
+}
+
+/// How a server treats its connections.
+#[derive(Clone, Default)]
+struct Manner {
+    /// What is said on each, one after the other, and from then on the last.
+    said: Vec<Said>,
+    /// So many are closed at once.
+    closed: usize,
+    /// Nothing is said on any until there are so many.
+    awaited: usize,
 }
 
 impl Secure {
     /// A server of this name, which speaks these protocols.
     pub fn start(name: &str, protocols: &[&[u8]]) -> Secure {
-        Self::start_with(name, protocols, None, 2)
+        Self::start_with(name, protocols, 2)
     }
 
-    /// One of HTTP/2, which says this.
-    pub fn saying(said: Said) -> Secure {
-        Self::start_with("localhost", &[b"h2"], Some(said), 2)
+    /// One of HTTP/2, which says this: the one to the first connection, the next to the second, and
+    /// the last to all others.
+    pub fn saying(said: &[Said]) -> Secure {
+        let manner = Manner { said: said.to_vec(), ..Manner::default() };
+        Self::made("localhost", &[b"h2"], manner, 2, Vec::new())
+    }
+
+    /// One of HTTP/2 that closes so many connections at once, and lets the others wait until there
+    /// are so many in all.
+    pub fn reluctant(closed: usize, awaited: usize) -> Secure {
+        let manner = Manner { closed, awaited, ..Manner::default() };
+        Self::made("localhost", &[b"h2"], manner, 2, Vec::new())
     }
 
     /// One that sends so many certificates beside its own, all of one name or each of its own.
@@ -63,22 +96,18 @@ impl Secure {
             let key = rcgen::KeyPair::generate().expect("a key");
             params.self_signed(&key).expect("a certificate").der().clone()
         };
-        Self::made("localhost", &[], None, 2, (0..others).map(other).collect())
+        Self::made("localhost", &[], Manner::default(), 2, (0..others).map(other).collect())
     }
 
-    pub fn start_with(
-        name: &str,
-        protocols: &[&[u8]],
-        said: Option<Said>,
-        tickets: usize,
-    ) -> Secure {
-        Self::made(name, protocols, said, tickets, Vec::new())
+    /// One that gives so many tickets for each connection.
+    pub fn start_with(name: &str, protocols: &[&[u8]], tickets: usize) -> Secure {
+        Self::made(name, protocols, Manner::default(), tickets, Vec::new())
     }
 
     fn made(
         name: &str,
         protocols: &[&[u8]],
-        said: Option<Said>,
+        manner: Manner,
         tickets: usize,
         others: Vec<CertificateDer<'static>>,
     ) -> Secure {
@@ -98,7 +127,7 @@ impl Secure {
         let counted = connections.clone();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(serve(listener, config, said, counted));
+            runtime.expect("a runtime").block_on(serve(listener, config, manner, counted));
         });
         Secure { address, connections, pem: cert.pem() }
     }
@@ -122,16 +151,27 @@ pub fn trust(host: Setup, pem: &str, folder: &Path) -> Setup {
 async fn serve(
     listener: std::net::TcpListener,
     config: ServerConfig,
-    said: Option<Said>,
+    manner: Manner,
     counted: Arc<AtomicUsize>,
 ) {
     let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
     let acceptor = TlsAcceptor::from(Arc::new(config));
+    let all_there = Arc::new(tokio::sync::Semaphore::new(0));
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
-        counted.fetch_add(1, Ordering::SeqCst);
-        let acceptor = acceptor.clone();
+        let earlier = counted.fetch_add(1, Ordering::SeqCst);
+        if earlier < manner.closed {
+            continue;
+        }
+        if earlier + 1 >= manner.awaited {
+            all_there.add_permits(1);
+        }
+        let (acceptor, all_there) = (acceptor.clone(), all_there.clone());
+        let said = manner.said.get(earlier).or(manner.said.last()).copied();
         tokio::spawn(async move {
+            // Each that is there lets the next go on.
+            all_there.acquire().await.expect("it stays open").forget();
+            all_there.add_permits(1);
             // Some clients do not trust it.
             let Ok(mut stream) = acceptor.accept(stream).await else { return };
             if let Some(said) = said {
@@ -176,8 +216,10 @@ async fn say(stream: &mut TlsStream<TcpStream>, said: Said) -> std::io::Result<(
     }
     loop {
         stream.write_all(said.frames).await?;
-        if !said.is_endless {
-            break;
+        match said.then {
+            Then::Repeat => {}
+            Then::Stay => break,
+            Then::Close => return stream.shutdown().await,
         }
     }
     while stream.read_buf(&mut seen).await? > 0 {}
@@ -186,8 +228,9 @@ async fn say(stream: &mut TlsStream<TcpStream>, said: Said) -> std::io::Result<(
 
 /// Says how it was asked: the version, whom the client calls it, and whether there is a `Host`.
 /// Asked for an echo, also the method, the target, some fields and the body; for much, 16 MiB; for
-/// what never comes, nothing.
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+/// what never comes, nothing. Asked to be late, it says by HTTP/2 in a frame of its own that this
+/// was all; asked for nothing, it sends 204.
+async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
     const FIELDS: [&str; 4] = ["content-length", "transfer-encoding", "x-forwarded-proto", "via"];
     let (head, body) = request.into_parts();
     let authority = match head.version {
@@ -201,7 +244,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
         std::future::pending::<()>().await;
     }
     if path.contains("/much") {
-        return Ok(Response::new(Full::from(vec![b'x'; 16 << 20])));
+        text = "x".repeat(16 << 20);
     }
     if path.contains("/echo") {
         text = format!("{text}\n{} {path}", head.method);
@@ -214,5 +257,40 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
         let body = body.collect().await.map_or_else(|_| Bytes::new(), Collected::to_bytes);
         text = format!("{text}\n\n{}", String::from_utf8_lossy(&body));
     }
-    Ok(Response::new(Full::from(text)))
+    let is_late = path.contains("/late");
+    let is_empty = path.contains("/nothing");
+    let has_none = is_empty || head.method == Method::HEAD;
+    let content = if has_none { Full::default() } else { Full::from(text) };
+    let mut answer = Response::new(Answer { content, is_late });
+    if is_empty {
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+    }
+    Ok(answer)
+}
+
+/// An answer's body.
+struct Answer {
+    content: Full<Bytes>,
+    /// Whether it is over only when it is asked for more.
+    is_late: bool,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.content).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        !self.is_late && self.content.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.content.size_hint()
+    }
 }

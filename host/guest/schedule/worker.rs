@@ -217,8 +217,8 @@ impl Schedule {
         })
     }
 
-    /// Takes note of whether a call of a guest has outlasted the quantum, and of what its last slice
-    /// in the fast lane has taken, where that was measured.
+    /// Takes note of whether a call of a guest has outlasted the quantum, and of what its last
+    /// slice in the fast lane has taken, where that was measured.
     pub fn note_call(&self, guest: usize, is_long: bool, slice: Option<Duration>) {
         let owner = self.with(guest, |calls| {
             if let Some(used) = slice {

@@ -179,6 +179,19 @@ fn many_of_an_owner_leave_some_places_to_its_others() {
     }
 }
 
+/// However few places there are, a guest takes neither the last of its owner nor the last of all.
+#[test]
+fn of_few_places_an_owner_leaves_one_to_its_others() {
+    for places in 4..PLACES {
+        let gate = Gate::new(places);
+        let (first, sibling, other) = (guest_of(&gate, 7), guest_of(&gate, 7), guest_of(&gate, 8));
+        let held = fill(&first, &Rc::default());
+        assert!(held.len() >= places / 2, "{} of {places}", held.len());
+        let _sibling = sibling.admit(&Rc::default()).expect("one for its owner's others");
+        other.admit(&Rc::default()).expect("one for other owners");
+    }
+}
+
 /// Of those that wait, the owner that holds the least is next, and of that the guest that does.
 #[tokio::test]
 async fn the_owner_that_holds_the_least_is_next() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host, Setup, until};
 use crate::hostile::PATIENCE;
-use crate::secure::{Said, Secure, trust};
+use crate::secure::{Said, Secure, Then, trust};
 
 const H1: &[&[u8]] = &[b"http/1.1"];
 const H2: &[&[u8]] = &[b"h2", b"http/1.1"];
@@ -92,7 +92,7 @@ fn an_answer_that_breaks_off_is_broken_for_the_client() {
     let whole = b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x03\0\x01\0\0\0\x01hel\
         \0\0\x04\x03\0\0\0\0\x01\0\0\0\0";
     for (frames, is_whole) in [(broken, false), (whole, true)] {
-        let server = Secure::saying(Said { frames, is_endless: false });
+        let server = Secure::saying(&[Said { frames, then: Then::Stay }]);
         let host = before(&server, folder.path()).start();
         let mut connection = host.connect();
         connection.send("GET / HTTP/1.1\r\nhost: a.test\r\n\r\n");
@@ -108,7 +108,7 @@ fn an_answer_that_breaks_off_is_broken_for_the_client() {
 fn an_upload_that_nobody_takes_gives_its_connection_up() {
     let folder = tempfile::tempdir().expect("a folder");
     let frames = b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x03\0\x01\0\0\0\x01hel";
-    let server = Secure::saying(Said { frames, is_endless: false });
+    let server = Secure::saying(&[Said { frames, then: Then::Stay }]);
     let host = before(&server, folder.path()).args(["--stall-timeout", "1s"]).start();
     host.settled();
     let before = host.descriptors().len();
@@ -128,13 +128,90 @@ fn an_upload_that_nobody_takes_gives_its_connection_up() {
 fn what_is_reset_is_not_sent_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let frames = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x02";
-    let server = Secure::saying(Said { frames, is_endless: false });
+    let server = Secure::saying(&[Said { frames, then: Then::Stay }]);
     let host = before(&server, folder.path()).start();
     for asked in 1..4 {
         host.get("/").assert_problem(502);
         assert_eq!(server.connections(), asked);
     }
     host.at_rest();
+}
+
+/// What a server says that it has not looked at is sent again, whatever it is; what it may have
+/// looked at is not.
+#[test]
+fn what_was_not_looked_at_is_sent_again() {
+    const REFUSED: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x07";
+    const GOING_BEFORE_IT: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    const GOING_BEHIND_IT: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0";
+    const WHOLE: &[u8] = b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x03\0\x01\0\0\0\x01hel";
+    let folder = tempfile::tempdir().expect("a folder");
+    for (first, then, is_again) in [
+        (REFUSED, Then::Stay, true),
+        (GOING_BEFORE_IT, Then::Stay, true),
+        (GOING_BEFORE_IT, Then::Close, true),
+        (GOING_BEHIND_IT, Then::Close, false),
+    ] {
+        for method in ["GET", "POST", "DELETE"] {
+            let first = Said { frames: first, then };
+            let server = Secure::saying(&[first, Said { frames: WHOLE, then: Then::Stay }]);
+            let host = before(&server, folder.path()).start();
+            let answer = host.request(method, "/", &[], b"");
+            assert_eq!(answer.status, if is_again { 200 } else { 502 }, "{method}");
+            assert_eq!(server.connections(), if is_again { 2 } else { 1 }, "{method}");
+            host.at_rest();
+        }
+    }
+}
+
+/// All bytes that were announced are a whole answer, whether or not the word that these were all
+/// comes with them: its connection goes on.
+#[test]
+fn an_answer_whose_end_comes_behind_it_costs_no_connection() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Secure::start("localhost", H2);
+    let host = before(&server, folder.path()).start();
+    for _ in 0..10 {
+        assert!(host.get("/late").text().starts_with("HTTP/2.0"));
+        assert_eq!(host.request("HEAD", "/late", &[], b"").status, 200);
+        assert_eq!(host.get("/late/nothing").status, 204);
+    }
+    assert_eq!(server.connections(), 1);
+    host.at_rest();
+}
+
+/// Forty requests need three connections, and open them at once: this server says nothing on any
+/// until there are three.
+#[test]
+fn as_many_connections_are_opened_as_are_needed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Secure::reluctant(0, 3);
+    let host = before(&server, folder.path()).start();
+    assert_eq!(asked_at_once(&host, 40), [200; 40]);
+    assert_eq!(server.connections(), 3);
+    host.at_rest();
+}
+
+/// A connection that breaks off before anything is sent says nothing about the next.
+#[test]
+fn a_connection_that_breaks_off_fails_no_request() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Secure::reluctant(1, 0);
+    let host = before(&server, folder.path()).start();
+    assert_eq!(asked_at_once(&host, 16), [200; 16]);
+    assert_eq!(server.connections(), 2);
+    host.at_rest();
+}
+
+/// The statuses of so many requests, which all are there before any is answered.
+fn asked_at_once(host: &Host, count: usize) -> Vec<u16> {
+    let ask = |_| {
+        let mut connection = host.connect();
+        connection.send("GET /echo HTTP/1.1\r\nhost: a.test\r\n\r\n");
+        connection
+    };
+    let connections: Vec<_> = (0..count).map(ask).collect();
+    connections.into_iter().map(|mut connection| connection.read().status).collect()
 }
 
 /// Clients that read nothing of their answers keep no other client from its own.

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{assert_code, fetch, fetch_with, good, setup};
 use crate::component::assert_as_new;
 use crate::host::Host;
-use crate::secure::{Said, Secure, trust};
+use crate::secure::{Said, Secure, Then, trust};
 
 /// A host whose probe may send to all of this machine by TLS, and trusts this certificate.
 #[track_caller]
@@ -79,7 +79,7 @@ fn a_body_of_http2_that_breaks_off_is_not_complete() {
     let folder = tempfile::tempdir().expect("a folder");
     for behaviour in ["fetch", "fetch-open"] {
         for (frames, is_whole) in [(broken, false), (whole, true)] {
-            let server = Secure::saying(Said { frames, is_endless: false });
+            let server = Secure::saying(&[Said { frames, then: Then::Stay }]);
             let host = trusting(&server.pem, folder.path());
             let url = server.url("localhost");
             let told = fetch_with(&host, behaviour, &url, &["x-method: POST"]);
@@ -117,8 +117,8 @@ fn a_server_sends_no_more_certificates_than_a_chain_has() {
 fn what_nobody_gets_anything_of_has_an_end() {
     let folder = tempfile::tempdir().expect("a folder");
     let frames = b"\0\0\x05\x01\x04\0\0\0\x01\x08\x03103";
-    let interim = Secure::saying(Said { frames, is_endless: true });
-    let tickets = Secure::start_with("localhost", &[b"http/1.1"], None, 60_000);
+    let interim = Secure::saying(&[Said { frames, then: Then::Repeat }]);
+    let tickets = Secure::start_with("localhost", &[b"http/1.1"], 60_000);
     for server in [interim, tickets] {
         let host = trusting(&server.pem, folder.path());
         let told = fetch(&host, &server.url("localhost"));

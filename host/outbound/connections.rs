@@ -157,7 +157,7 @@ impl<B: Sent> Connections<B> {
             let is_last = turn == AGAIN_MAX;
             let lent = match is_last {
                 false => self.lend(is_alone, &open).await,
-                true => open().await.map(|link| self.first_use(link, is_alone)),
+                true => opened(&open).await.map(|link| self.first_use(link, is_alone)),
             };
             let mut lent = lent.map_err(Ended::By)?;
             let ended = match send(&mut lent.link, request).await {
@@ -185,15 +185,18 @@ impl<B: Sent> Connections<B> {
         is_alone: bool,
         open: &impl AsyncFn() -> Result<Link<B>, Failure>,
     ) -> Result<Lent<B>, Failure> {
-        let (since, mut has_failed) = (Instant::now(), false);
-        let _waiting = Count::one(&self.waiting);
+        if let Some(lent) = self.take(is_alone) {
+            return Ok(lent);
+        }
+        let since = Instant::now();
+        let waiting = (!is_alone).then(|| Count::one(&self.waiting));
         loop {
             let changed = self.changed.notified();
+            if self.is_h1.get() || waiting.is_none() {
+                return opened(open).await.map(|link| self.first_use(link, is_alone));
+            }
             if let Some(lent) = self.take(is_alone) {
                 return Ok(lent);
-            }
-            if self.is_h1.get() || is_alone {
-                return open().await.map(|link| self.first_use(link, is_alone));
             }
             if let Some((at, failure)) = self.failed.get()
                 && at > since
@@ -209,17 +212,13 @@ impl<B: Sent> Connections<B> {
             }
             let _ended = NotifyOnDrop(&self.changed);
             let _opening = Count::one(&self.opening);
-            match open().await {
-                Ok(link) => return Ok(self.first_use(link, is_alone)),
-                // The next may do better.
-                Err(failure) if failure.is_of_connection() && !has_failed => has_failed = true,
-                Err(failure) => {
-                    if !failure.is_of_connection() {
-                        self.failed.set(Some((Instant::now(), failure)));
-                    }
-                    return Err(failure);
-                }
+            let opened = opened(open).await;
+            if let Err(failure) = &opened
+                && !failure.is_of_connection()
+            {
+                self.failed.set(Some((Instant::now(), *failure)));
             }
+            return opened.map(|link| self.first_use(link, is_alone));
         }
     }
 
@@ -245,7 +244,6 @@ impl<B: Sent> Connections<B> {
         let mut shared = self.shared.borrow_mut();
         shared.retain(|it| !it.sender.is_closed() && !it.users.is_retired());
         let has_room = |it: &&Shared<B>| match (it.count(), self.sharing) {
-            _ if it.users.streams_max() == 0 => false,
             (_, Sharing::All) => true,
             _ if it.is_taken.get() => false,
             (0, _) => true,
@@ -329,6 +327,14 @@ impl<B: Sent> Connections<B> {
         } else {
             idle.remove(0);
         }
+    }
+}
+
+/// Opens a connection, and another where that breaks off: nothing was sent by it.
+async fn opened<B>(open: &impl AsyncFn() -> Result<Link<B>, Failure>) -> Result<Link<B>, Failure> {
+    match open().await {
+        Err(failure) if failure.is_of_connection() => open().await,
+        opened => opened,
     }
 }
 

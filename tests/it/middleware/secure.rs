@@ -200,6 +200,11 @@ fn a_connection_that_breaks_off_fails_no_request() {
     let host = before(&server, folder.path()).start();
     assert_eq!(asked_at_once(&host, 16), [200; 16]);
     assert_eq!(server.connections(), 2);
+    // One with a body has a connection for itself.
+    let server = Secure::reluctant(1, 0);
+    let host = before(&server, folder.path()).start();
+    assert_eq!(host.request("POST", "/echo", &["content-length: 4"], b"body").status, 200);
+    assert_eq!(server.connections(), 2);
     host.at_rest();
 }
 

@@ -1,6 +1,6 @@
 //! Serving: one pinned thread per core, each with its own runtime, listeners and pool of instances.
 //!
-//! Owns the threads and their end. hyper is named only in this folder.
+//! Owns the threads and their end. hyper's server is named only in this folder.
 
 mod answer;
 mod arrival;

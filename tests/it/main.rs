@@ -32,6 +32,7 @@ mod connections;
 mod counts;
 mod cycles;
 mod demo;
+mod documents;
 mod drain;
 mod faults;
 mod files;

@@ -99,11 +99,12 @@ const IMPORTS: [(&str, &[&str]); 20] = [
 const BESIDE_THE_PROGRAM: [&str; 2] = ["host/module/fuzz/", "host/module/interrupt/tests"];
 
 /// Crates of others that only some modules and crates may name, so that they can be replaced there.
-const NAMED_IN: [(&str, &[&str]); 6] = [
+const NAMED_IN: [(&str, &[&str]); 7] = [
     ("guesthouse_module", &["guest"]),
     ("wasmparser", &["guesthouse_module"]),
     ("wasmtime", &["guest"]),
     ("hyper", &["serve", "outbound"]),
+    ("h2", &["outbound"]),
     ("rustls", &["outbound"]),
     ("tokio_rustls", &["outbound"]),
 ];
@@ -120,9 +121,9 @@ const REQUEST_PATH: [&str; 7] = [
 ];
 
 /// One file: its path below the root, with `/`, and its text.
-struct Source {
-    path: String,
-    text: String,
+pub struct Source {
+    pub path: String,
+    pub text: String,
 }
 
 impl Source {
@@ -164,7 +165,7 @@ impl Source {
 }
 
 /// All Rust files of the project.
-fn sources() -> Vec<Source> {
+pub fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = Vec::new();
     for folder in SOURCES {
@@ -194,7 +195,7 @@ fn walk(folder: &Path, paths: &mut Vec<PathBuf>) {
 
 /// Fails with all findings, one per line.
 #[track_caller]
-fn assert_none(findings: &[String]) {
+pub fn assert_none(findings: &[String]) {
     assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
 }
 

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use guesthouse::message::{Origin, Peer, Place, Request, RequestBody, RequestId, Scheme};
+use guesthouse::message::{Origin, Peer, Request, RequestBody, RequestId, RouteMatch, Scheme};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
@@ -122,7 +122,7 @@ fn request(target: &'static str) -> Request {
         headers,
         body: RequestBody::default(),
         origin,
-        place: Place::new("/".len() + route.len(), Vec::new()),
+        route_match: RouteMatch::new("/".len() + route.len(), Vec::new()),
     }
 }
 

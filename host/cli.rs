@@ -16,7 +16,7 @@ use crate::config::{self, Flags, LogFormat};
 use crate::demo::{bundled, many};
 use crate::folder::{self, RouteLine};
 use crate::guest::load::check::{self, Report};
-use crate::guest::load::child;
+use crate::guest::load::compiler_process;
 use crate::log;
 use served::Served;
 
@@ -135,9 +135,9 @@ enum Verb {
     },
     /// Measure servers: guest against native, or any others side by side
     #[command(after_help = bench::EXAMPLES)]
-    Bench(Box<bench::Flags>),
+    Bench(Box<bench::BenchFlags>),
     /// Compile one guest for a host, which starts this by itself
-    #[command(name = child::VERB, hide = true)]
+    #[command(name = compiler_process::VERB, hide = true)]
     Compile {
         #[arg(long, default_value = "text")]
         log: String,
@@ -210,7 +210,7 @@ fn strangers(count: u32, dir: Option<PathBuf>) -> anyhow::Result<PathBuf> {
 fn compile(log: &str) -> anyhow::Result<ExitCode> {
     let format = if log == "json" { LogFormat::Json } else { LogFormat::Text };
     // It starts its log itself, once it is confined.
-    child::run(format)?;
+    compiler_process::run(format)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -240,14 +240,14 @@ fn describe(file: &Path, report: &Report) -> String {
         }
     }
     if let Some(form) = &report.form {
-        text += &format!("  form: {}\n", words(form));
+        text += &format!("  form: {}\n", escaped_words(form));
     }
     for note in &report.notes {
-        text += &format!("  note: {}\n", words(note));
+        text += &format!("  note: {}\n", escaped_words(note));
     }
     text += &match &report.verdict {
         Ok(()) => "ok: it would be served\n".to_owned(),
-        Err(reason) => format!("error: {}\n", words(reason)),
+        Err(reason) => format!("error: {}\n", escaped_words(reason)),
     };
     text
 }
@@ -282,7 +282,7 @@ fn line(text: impl AsRef<str>) -> String {
 }
 
 /// The same of words in which the names are escaped already: their backslashes stay as they are.
-fn words(text: impl AsRef<str>) -> String {
+fn escaped_words(text: impl AsRef<str>) -> String {
     line(text).replace(r"\\", r"\")
 }
 

@@ -22,10 +22,10 @@ mod machine;
 mod mistakes;
 mod outbound;
 
-pub use address::Upstream;
+pub use address::UpstreamUrl;
 pub use admission::Admission;
-pub use connections::{Balance, ConnectionLimits};
-pub use grants::{GrantTable, Largest};
+pub use connections::{BalancePolicy, ConnectionLimits};
+pub use grants::{GrantTable, LimitMaxima};
 pub use mistakes::Mistakes;
 
 /// How the host serves: valid by construction, fixed for the life of the process.
@@ -36,12 +36,12 @@ pub struct Config {
     /// How much nicer than the workers the slow lane is, by the scale of nice(1); `None` for no
     /// slow lane: all calls stay with their workers.
     pub slow_nice: Option<i32>,
-    pub upstream: Option<Upstream>,
+    pub upstream: Option<UpstreamUrl>,
     /// What each handler may use.
     pub grants: GrantTable,
     pub admission: Admission,
     pub connections: ConnectionLimits,
-    pub balance: Balance,
+    pub balance: BalancePolicy,
     /// Memory that all guests together may have: instances, bodies that are kept, and code.
     pub memory_bytes_total: usize,
     /// Memory for loaded guests, past which idle ones are unloaded.
@@ -60,7 +60,7 @@ pub enum LogFormat {
 }
 
 /// The heading over the limits of all guests together.
-const TOGETHER: &str = "Limits of the host";
+const HOST_LIMITS_HEADING: &str = "Limits of the host";
 /// The heading over the limits of loading.
 const LOADING: &str = "Limits of loading";
 
@@ -68,7 +68,7 @@ const LOADING: &str = "Limits of loading";
 const WORKERS: &str = "Worker threads, 1 to 256 [default: one for each core]";
 const UPSTREAM: &str =
     "Forward to http[s]://HOST[:PORT][/BASE] what no guest answers [default: answer 404]";
-const SLOW: &str =
+const SLOW_PRIORITY_HELP: &str =
     "How far long calls stand back behind short ones, 0 to 19 as in nice(1), or off for not at all";
 const MEMORY_TOTAL: &str = "Memory of all instances, of large bodies on their way and of loaded \
     guests [default: three quarters of the machine's, or of the cgroup's]";
@@ -90,7 +90,12 @@ pub struct Flags {
     #[arg(long, value_name = "N", help = WORKERS)]
     pub workers: Option<String>,
 
-    #[arg(long, value_name = "NICE|off", help = SLOW, default_value_t = SLOW_NICE.to_string())]
+    #[arg(
+        long,
+        value_name = "NICE|off",
+        help = SLOW_PRIORITY_HELP,
+        default_value_t = SLOW_NICE.to_string()
+    )]
     pub slow_priority: String,
 
     /// Who decides which worker gets a connection: the kernel, or the number that each has
@@ -130,10 +135,10 @@ pub struct Flags {
     #[command(flatten)]
     pub connections: ConnectionFlags,
 
-    #[arg(long, value_name = "SIZE", help_heading = TOGETHER, help = MEMORY_TOTAL)]
+    #[arg(long, value_name = "SIZE", help_heading = HOST_LIMITS_HEADING, help = MEMORY_TOTAL)]
     pub memory_total: Option<String>,
 
-    #[arg(long, value_name = "N", help_heading = TOGETHER, help = MAPPINGS_HELP)]
+    #[arg(long, value_name = "N", help_heading = HOST_LIMITS_HEADING, help = MAPPINGS_HELP)]
     pub mappings_max: Option<String>,
 
     /// Memory for loaded guests; past it, those idle longest are unloaded until they are asked for
@@ -158,7 +163,11 @@ impl Flags {
             grants: self.grants.validate(&mut mistakes),
             admission: self.admission.validate(&mut mistakes),
             connections: self.connections.validate(&mut mistakes),
-            balance: mistakes.check("--balance", Balance::parse(&self.balance), Balance::DEFAULT),
+            balance: mistakes.check(
+                "--balance",
+                BalancePolicy::parse(&self.balance),
+                BalancePolicy::DEFAULT,
+            ),
             memory_bytes_total: self.memory_total(&mut mistakes),
             loaded_bytes_max: bytes(mistakes.amount(&LOADED, &self.loaded_max)),
             mappings_max: MAPPINGS

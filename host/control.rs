@@ -7,10 +7,10 @@
 mod entries;
 mod followed;
 mod load_memory;
+mod loaded_capacity;
 mod loaders;
 mod reload;
 mod retry;
-mod room;
 mod sets;
 mod unload;
 
@@ -25,13 +25,13 @@ use crate::config::Config;
 use crate::guest::Loader;
 use crate::log::escape;
 use crate::registry::route::Route;
-use crate::registry::{Registry, Target};
+use crate::registry::{Registry, RouteTarget};
 use crate::source::{Source, Wake};
 use entries::Entries;
 use load_memory::LoadMemory;
+use loaded_capacity::LoadedCapacity;
 use loaders::Loaders;
-use reload::{Event, Parts, Reload, teller};
-use room::Room;
+use reload::{ControlEvent, Reload, ReloadParts, event_sender};
 
 /// Routes that are logged one by one at the start.
 const ROUTES_SHOWN_MAX: usize = 50;
@@ -39,7 +39,7 @@ const ROUTES_SHOWN_MAX: usize = 50;
 /// The control path of a running host.
 pub struct Control {
     pub registry: Arc<Registry>,
-    events: Sender<Event>,
+    events: Sender<ControlEvent>,
     ended: UnboundedReceiver<String>,
     thread: Option<JoinHandle<()>>,
 }
@@ -57,24 +57,27 @@ impl Control {
     ) -> Result<Control> {
         let (events, heard) = channel();
         let (end, ended) = unbounded_channel();
-        let tell = teller(&events);
+        let tell = event_sender(&events);
         let wanted = tell.clone();
-        let want = Arc::new(move |id| wanted(Event::Wanted(id)));
+        let want = Arc::new(move |id| wanted(ControlEvent::Wanted(id)));
         let changed = tell.clone();
-        let wake: Wake = Arc::new(move || changed(Event::Changed));
+        let wake: Wake = Arc::new(move || changed(ControlEvent::Changed));
         let mut entries = Entries::new(want, sources.len());
         let sources = followed::begin(sources, &mut entries, &wake)?;
         let snapshot = followed::snapshot(&entries, &sources, None)?;
         report(snapshot.table.routes(), config);
-        warn_of_strangers(&entries, config);
+        warn_of_unknown_names(&entries, config);
         let registry = Arc::new(Registry::new(snapshot));
-        let done = move |done| tell(Event::Done(done));
-        let reload = Reload::new(Parts {
+        let done = move |done| tell(ControlEvent::Done(done));
+        let reload = Reload::new(ReloadParts {
             entries,
             registry: registry.clone(),
             sources,
             ended: end,
-            room: Room::new(config.loaded_bytes_max, loader.engines.resources.clone()),
+            guest_capacity: LoadedCapacity::new(
+                config.loaded_bytes_max,
+                loader.engines.resources.clone(),
+            ),
             load_memory: LoadMemory::new(loader.engines.memory.clone()),
             loaders: Loaders::start(loader, done)?,
             events: heard,
@@ -89,7 +92,7 @@ impl Control {
     /// Has all sources look for changes now, whatever they were told.
     pub fn refresh(&self) {
         // It fails only if the loop has ended, by a panic that was reported.
-        drop(self.events.send(Event::Refresh));
+        drop(self.events.send(ControlEvent::Refresh));
     }
 
     /// Returns why the host cannot go on, once that is so: its first set is to be served as a whole
@@ -105,7 +108,7 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        drop(self.events.send(Event::Stop));
+        drop(self.events.send(ControlEvent::Stop));
         if let Some(thread) = self.thread.take() {
             // The only error is a panic of the loop, which has been reported already.
             drop(thread.join());
@@ -114,12 +117,12 @@ impl Drop for Control {
 }
 
 /// Logs a line per route, as far as anyone would read them.
-fn report(routes: &[Route<Target>], config: &Config) {
+fn report(routes: &[Route<RouteTarget>], config: &Config) {
     for route in routes.iter().take(ROUTES_SHOWN_MAX) {
         let isolation = match &route.target {
-            Target::Handler(handler) => handler.grants.isolation.to_string(),
-            Target::Native(_) => "native".into(),
-            Target::Landing => "page".into(),
+            RouteTarget::Handler(handler) => handler.grants.isolation.to_string(),
+            RouteTarget::Native(_) => "native".into(),
+            RouteTarget::Landing => "page".into(),
         };
         let source = escape(route.source.as_bytes(), 512);
         let pattern = escape(route.pattern.to_string().as_bytes(), 512);
@@ -134,7 +137,7 @@ fn report(routes: &[Route<Target>], config: &Config) {
 }
 
 /// Names in flags that no handler has may be mistyped, or may come later.
-fn warn_of_strangers(entries: &Entries, config: &Config) {
+fn warn_of_unknown_names(entries: &Entries, config: &Config) {
     let is_known = |name: &str| entries.iter().any(|(_, it)| &*it.handler.name == name);
     for (flag, guest) in config.grants.unknown(is_known) {
         let guest = escape(guest.as_bytes(), 512);

@@ -16,7 +16,7 @@ const KERNEL_BYTES_MAX: u64 = 64 << 20;
 
 /// Why a file was not read.
 #[derive(Debug)]
-pub enum Unread {
+pub enum FileError {
     Io(io::Error),
     /// A folder, a pipe, a socket or a device.
     NotRegular,
@@ -24,20 +24,20 @@ pub enum Unread {
     TooLong(u64),
 }
 
-impl From<io::Error> for Unread {
+impl From<io::Error> for FileError {
     fn from(error: io::Error) -> Self {
-        Unread::Io(error)
+        FileError::Io(error)
     }
 }
 
-impl std::error::Error for Unread {}
+impl std::error::Error for FileError {}
 
-impl fmt::Display for Unread {
+impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unread::Io(error) => error.fmt(f),
-            Unread::NotRegular => f.write_str("not a regular file"),
-            Unread::TooLong(len) => write!(f, "it has {len} bytes or more, which is too long"),
+            FileError::Io(error) => error.fmt(f),
+            FileError::NotRegular => f.write_str("not a regular file"),
+            FileError::TooLong(len) => write!(f, "it has {len} bytes or more, which is too long"),
         }
     }
 }
@@ -46,10 +46,10 @@ impl fmt::Display for Unread {
 ///
 /// # Errors
 /// It is not a regular file, has more than `bytes_max` bytes, or cannot be read.
-pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Unread> {
+pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FileError> {
     let (file, len) = open(path)?;
     if len > bytes_max {
-        return Err(Unread::TooLong(len));
+        return Err(FileError::TooLong(len));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
     // No further than it says. The kernel's own files say that they are empty; some of them have
@@ -77,23 +77,23 @@ pub fn kernel_text(path: impl AsRef<Path>) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(KERNEL_BYTES_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > KERNEL_BYTES_MAX {
-        return Err(io::Error::other(Unread::TooLong(text.len() as u64)));
+        return Err(io::Error::other(FileError::TooLong(text.len() as u64)));
     }
     Ok(text)
 }
 
 /// Opens a regular file; also says how long it is.
-fn open(path: &Path) -> Result<(File, u64), Unread> {
+fn open(path: &Path) -> Result<(File, u64), FileError> {
     // To open a device can have an effect.
     if !std::fs::metadata(path)?.is_file() {
-        return Err(Unread::NotRegular);
+        return Err(FileError::NotRegular);
     }
     // Another one may have come in its place: a pipe would be waited for, a terminal taken.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
     let about = file.metadata()?;
     if !about.is_file() {
-        return Err(Unread::NotRegular);
+        return Err(FileError::NotRegular);
     }
     Ok((file, about.len()))
 }

@@ -3,13 +3,13 @@
 //!
 //! Declares. Must not know how handlers are loaded, published or served.
 
-mod file;
-mod follow;
+mod file_blob;
+mod folder_source;
+mod folder_watcher;
 mod listing;
 pub mod scan;
 mod stamp;
-mod watch;
 mod writers;
 
-pub use follow::Folder;
+pub use folder_source::FolderSource;
 pub use listing::{RouteLine, routes};

@@ -25,7 +25,7 @@ pub struct Grants {
     pub concurrency: Concurrency,
     pub compile: CompileLimits,
     pub variables: Variables,
-    pub outbound: Outbound,
+    pub outbound: OutboundGrants,
 }
 
 /// Who handlers belong to: those in one folder at the top to that, and a file at the top to the
@@ -42,7 +42,7 @@ pub struct Owner {
 
 /// A handler of an owner, for as long as this is there.
 #[derive(Debug)]
-pub struct Member(Arc<Owner>);
+pub struct OwnerMembership(Arc<Owner>);
 
 impl Owner {
     pub fn new(name: &str, id: u64) -> Self {
@@ -50,13 +50,13 @@ impl Owner {
     }
 
     /// Counts a handler in.
-    pub fn enter(self: &Arc<Self>) -> Member {
+    pub fn enter(self: &Arc<Self>) -> OwnerMembership {
         self.handlers.fetch_add(1, Ordering::Relaxed);
-        Member(self.clone())
+        OwnerMembership(self.clone())
     }
 }
 
-impl Drop for Member {
+impl Drop for OwnerMembership {
     fn drop(&mut self) {
         self.0.handlers.fetch_sub(1, Ordering::Relaxed);
     }
@@ -158,7 +158,7 @@ pub struct Variables {
 
 /// What requests a guest may make.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Outbound {
+pub struct OutboundGrants {
     pub allowed: Arc<[Allowance]>,
     /// Requests to one destination, all workers together. Each worker has an equal part, and as
     /// many more may wait there.
@@ -173,7 +173,7 @@ pub struct Outbound {
 pub struct Allowance {
     /// Whether it is for https, or else for http.
     pub is_secure: bool,
-    pub hosts: Hosts,
+    pub hosts: HostPattern,
     /// `None` for every port.
     pub port: Option<u16>,
     /// Networks that the host may be in although they are not public.
@@ -182,7 +182,7 @@ pub struct Allowance {
 
 /// The hosts that an allowance is for. Names are in lower case, without a dot at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Hosts {
+pub enum HostPattern {
     Address(IpAddr),
     Name(Box<str>),
     /// All below this name, but not itself.
@@ -200,7 +200,7 @@ pub struct Network {
 impl Limits {
     /// How much of a request's body the host keeps for a guest: all that it takes, or where that is
     /// any size, as much as the guest could keep itself.
-    pub fn kept_bytes_max(&self) -> u64 {
+    pub fn buffered_bytes_max(&self) -> u64 {
         self.body_bytes_max.unwrap_or(self.memory_bytes_max as u64)
     }
 }

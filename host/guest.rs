@@ -14,10 +14,10 @@ pub mod schedule;
 pub mod services;
 
 pub use call::checkout::{Checkout, call};
-pub use call::context::{Context, Forwarded, Next};
-pub use engine::about::About;
+pub use call::context::{CallContext, ForwardFuture, NextHandler};
+pub use engine::guest_info::GuestInfo;
 pub use instance::guest::Guest;
 pub use instance::sandbox::Instance;
 pub use instances::pool::Pool;
 pub use load::loader::Loader;
-pub use schedule::Schedule;
+pub use schedule::Scheduler;

@@ -5,7 +5,7 @@
 //! is logged; this module cannot tell it from the host's own. Lines of other crates go through it
 //! as a whole.
 
-mod foreign;
+mod escaping_format;
 mod quota;
 
 use std::io::{self, IsTerminal, Write};
@@ -19,7 +19,7 @@ pub use guesthouse_escape::escape;
 pub use quota::Quota;
 
 use crate::config::{LogFormat, Mistakes};
-use foreign::Guarded;
+use escaping_format::EscapingFormat;
 
 /// The environment variable that chooses what is logged, in the syntax of `EnvFilter`.
 pub const FILTER: &str = "GUESTHOUSE_LOG";
@@ -28,13 +28,13 @@ pub const FILTER: &str = "GUESTHOUSE_LOG";
 const QUEUE_LINES_MAX: usize = 8192;
 
 /// Keeps the log alive. Dropping it writes what is queued, for about a second at most.
-pub struct Guard {
+pub struct LogGuard {
     _writer: WorkerGuard,
 }
 
 /// Sends `tracing` to stderr for the rest of the process, down to `level` unless
 /// `GUESTHOUSE_LOG` says otherwise. To be called once.
-pub fn start(format: LogFormat, level: &str) -> Result<Guard, Mistakes> {
+pub fn start(format: LogFormat, level: &str) -> Result<LogGuard, Mistakes> {
     let filter = filter(level)?;
     let counter = Arc::new(OnceLock::new());
     let stderr = Stderr { lost: counter.clone(), lines_reported: 0 };
@@ -44,7 +44,7 @@ pub fn start(format: LogFormat, level: &str) -> Result<Guard, Mistakes> {
         .finish(io::BufWriter::new(stderr));
     counter.get_or_init(|| writer.error_counter());
     install(format, filter, writer);
-    Ok(Guard { _writer: guard })
+    Ok(LogGuard { _writer: guard })
 }
 
 /// The same without a thread, for a process whose stderr never keeps it waiting: each line is
@@ -64,13 +64,13 @@ where
             .with_ansi(is_colourful())
             .with_target(false)
             .compact()
-            .map_event_format(|inner| Guarded { inner, format })
+            .map_event_format(|inner| EscapingFormat { inner, format })
             .try_init(),
         LogFormat::Json => log
             .json()
             .flatten_event(true)
             .with_span_list(false)
-            .map_event_format(|inner| Guarded { inner, format })
+            .map_event_format(|inner| EscapingFormat { inner, format })
             .try_init(),
     };
     installed.expect("the log is started once, before anything else could install a subscriber");

@@ -3,13 +3,13 @@
 //! Owns the shapes that travel along the request path; `reject.rs` has the reasons for which the
 //! host itself answers. Knows neither hyper nor wasmtime.
 
+pub mod body_progress;
 pub mod fields;
 mod origin;
 pub mod path;
 mod problem;
-pub mod progress;
 mod reject;
-mod spare;
+mod spare_headers;
 
 use std::fmt;
 use std::pin::Pin;
@@ -24,9 +24,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 pub use origin::{Origin, Peer, Scheme};
 pub use reject::Reject;
-pub use spare::SpareHeaders;
+pub use spare_headers::SpareHeaders;
 
-use progress::Progress;
+use body_progress::BodyProgress;
 
 /// A request with its head in memory and its body still on the wire.
 #[derive(Debug)]
@@ -39,23 +39,23 @@ pub struct Request {
     pub headers: HeaderMap,
     pub body: RequestBody,
     pub origin: Origin,
-    pub place: Place,
+    pub route_match: RouteMatch,
 }
 
 /// Where in the route table a request was placed.
 #[derive(Debug, Default)]
-pub struct Place {
+pub struct RouteMatch {
     /// Bytes of the URI's path which are the route's own: `/fib` of `/fib/32`.
     pub base_bytes: usize,
     /// The base path itself, once a handler has replaced the URI that held it.
-    base_kept: Option<Box<str>>,
+    saved_base: Option<Box<str>>,
     /// Lower-case names and values of `[name]` segments, values still percent-encoded.
     pub params: Vec<(String, String)>,
 }
 
-impl Place {
+impl RouteMatch {
     pub fn new(base_bytes: usize, params: Vec<(String, String)>) -> Self {
-        Place { base_bytes, base_kept: None, params }
+        RouteMatch { base_bytes, saved_base: None, params }
     }
 }
 
@@ -67,16 +67,16 @@ pub const MATCH_PREFIX: &str = "guesthouse-match-";
 impl Request {
     /// The route's own part of the path the request was routed by, `/fib` of `/fib/32`.
     pub fn base_path(&self) -> &str {
-        match &self.place.base_kept {
-            Some(kept) => kept,
-            None => self.uri.path().get(..self.place.base_bytes).unwrap_or("/"),
+        match &self.route_match.saved_base {
+            Some(saved) => saved,
+            None => self.uri.path().get(..self.route_match.base_bytes).unwrap_or("/"),
         }
     }
 
     /// Replaces path and query; the route's base path stays what it was.
     pub fn set_uri(&mut self, uri: PathAndQuery) {
-        if self.place.base_kept.is_none() {
-            self.place.base_kept = Some(self.base_path().into());
+        if self.route_match.saved_base.is_none() {
+            self.route_match.saved_base = Some(self.base_path().into());
         }
         self.uri = uri;
     }
@@ -115,15 +115,15 @@ impl fmt::Display for RequestId {
 ///
 /// One pointer wide: most requests have none, and a request is moved several times.
 #[derive(Default)]
-pub struct RequestBody(Option<Box<Arriving>>);
+pub struct RequestBody(Option<Box<LimitedBody>>);
 
 /// A body that there is.
-struct Arriving {
+struct LimitedBody {
     source: Option<UnsyncBoxBody<Bytes, Reject>>,
     /// How the source gets on.
-    progress: Option<Arc<Progress>>,
+    progress: Option<Arc<BodyProgress>>,
     /// Bytes that have arrived and not been taken yet.
-    front: Bytes,
+    buffered: Bytes,
     trailers: Option<HeaderMap>,
     bytes_read: u64,
     /// `None` is any number.
@@ -139,11 +139,11 @@ impl fmt::Debug for RequestBody {
 
 impl RequestBody {
     /// A body that arrives over time. [`RequestBody::limit`] says how much of it there may be.
-    pub fn stream(source: UnsyncBoxBody<Bytes, Reject>, progress: Arc<Progress>) -> Self {
-        RequestBody(Some(Box::new(Arriving {
+    pub fn stream(source: UnsyncBoxBody<Bytes, Reject>, progress: Arc<BodyProgress>) -> Self {
+        RequestBody(Some(Box::new(LimitedBody {
             source: Some(source),
             progress: Some(progress),
-            front: Bytes::new(),
+            buffered: Bytes::new(),
             trailers: None,
             bytes_read: 0,
             bytes_max: Some(0),
@@ -168,10 +168,10 @@ impl RequestBody {
     pub fn full(bytes: Bytes) -> Self {
         let bytes_read = bytes.len() as u64;
         let (source, progress, trailers, bytes_max) = (None, None, None, None);
-        RequestBody(Some(Box::new(Arriving {
+        RequestBody(Some(Box::new(LimitedBody {
             source,
             progress,
-            front: bytes,
+            buffered: bytes,
             trailers,
             bytes_read,
             bytes_max,
@@ -179,7 +179,7 @@ impl RequestBody {
     }
 
     /// How it gets on, where it arrives over time.
-    pub fn progress(&self) -> Option<&Arc<Progress>> {
+    pub fn progress(&self) -> Option<&Arc<BodyProgress>> {
         self.0.as_ref()?.progress.as_ref()
     }
 
@@ -199,7 +199,7 @@ impl RequestBody {
     pub async fn read(&mut self, limit: usize) -> Result<Bytes, Reject> {
         let Some(body) = &mut self.0 else { return Ok(Bytes::new()) };
         std::future::poll_fn(|cx| body.poll_fill(cx)).await?;
-        Ok(body.front.split_to(limit.min(body.front.len())))
+        Ok(body.buffered.split_to(limit.min(body.buffered.len())))
     }
 
     /// The rest of the body in one piece; `None` if that has more than `bytes_max` bytes.
@@ -220,14 +220,14 @@ impl RequestBody {
     }
 }
 
-impl Arriving {
+impl LimitedBody {
     fn is_end(&self) -> bool {
-        self.front.is_empty() && self.source.as_ref().is_none_or(http_body::Body::is_end_stream)
+        self.buffered.is_empty() && self.source.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
     /// Makes `front` non-empty, or sees the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reject>> {
-        while self.front.is_empty() {
+        while self.buffered.is_empty() {
             let Some(source) = &mut self.source else { break };
             // Asked for more behind its last byte, a body may have its end told late.
             if http_body::Body::is_end_stream(source) {
@@ -254,7 +254,7 @@ impl Arriving {
                     self.source = None;
                     return Err(Reject::BodyTooLarge);
                 }
-                self.front = bytes;
+                self.buffered = bytes;
             }
             Err(frame) => self.trailers = frame.into_trailers().ok(),
         }
@@ -273,8 +273,8 @@ impl http_body::Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
         let Some(body) = &mut self.0 else { return Poll::Ready(None) };
         std::task::ready!(body.poll_fill(cx))?;
-        if !body.front.is_empty() {
-            let bytes = std::mem::take(&mut body.front);
+        if !body.buffered.is_empty() {
+            let bytes = std::mem::take(&mut body.buffered);
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
         Poll::Ready(body.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
@@ -286,7 +286,7 @@ impl http_body::Body for RequestBody {
 
     fn size_hint(&self) -> http_body::SizeHint {
         let Some(body) = &self.0 else { return http_body::SizeHint::with_exact(0) };
-        let front = body.front.len() as u64;
+        let front = body.buffered.len() as u64;
         let Some(source) = &body.source else { return http_body::SizeHint::with_exact(front) };
         let mut hint = source.size_hint();
         match hint.exact() {
@@ -310,18 +310,18 @@ pub enum ResponseBody {
     /// All of it, sent with its length.
     Full(Bytes),
     /// All of it, with trailers behind it: sent chunked.
-    Trailed(Bytes, Box<HeaderMap>),
+    WithTrailers(Bytes, Box<HeaderMap>),
     /// Sent as it comes from the upstream or from the handler.
-    Stream(Streamed),
+    Stream(BodyStream),
 }
 
 /// A body that is made on its worker's thread while it is sent.
-pub type Streamed = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Reject>>>;
+pub type BodyStream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Reject>>>;
 
 impl fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ResponseBody::Full(bytes) | ResponseBody::Trailed(bytes, _) => {
+            ResponseBody::Full(bytes) | ResponseBody::WithTrailers(bytes, _) => {
                 write!(f, "{} bytes", bytes.len())
             }
             ResponseBody::Stream(_) => f.write_str("stream"),

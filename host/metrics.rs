@@ -5,16 +5,16 @@
 
 mod counter;
 mod duration;
-mod handlers;
+mod handler_metrics;
 
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::status::{Status, Value, metrics};
+use crate::status::{MetricValue, Status, metrics};
 pub use counter::Counter;
-use duration::{Durations, no_durations};
-use handlers::Handlers;
-pub use handlers::{Begun, OfHandler};
+use duration::{Durations, empty_histogram};
+use handler_metrics::HandlerMetrics;
+pub use handler_metrics::{HandlerCounters, HandlerRegistration};
 
 /// Declares the counters of a worker: what each is, what comes of those of all workers, and the
 /// order in which they are shown.
@@ -83,7 +83,7 @@ macro_rules! reasons {
                         stringify!($name),
                         sum(self.all().map(|it| it.reasons.$group.$name.get())),
                     ),)*];
-                    status.put(&METRIC, Value::ByReason(counts));
+                    status.put(&METRIC, MetricValue::ByReason(counts));
                 })*
             }
         }
@@ -91,7 +91,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    calls: Calls, "calls", "Calls of guests, by where they have run." {
+    calls: CallReasons, "calls", "Calls of guests, by where they have run." {
         fast: "Begun on their worker's thread.",
         moved: "Of these, gone on in the slow lane, as they had used up their quantum.",
         slow: "Begun in the slow lane, as their guest's calls are long, or its owner's first ones.",
@@ -99,7 +99,7 @@ reasons! {
         handed: "Begun on another worker than that of their connection, as that had no place.",
         turns: "Waited for their turn on their worker's thread, as their guest is heavy, or new.",
     }
-    instances: Instances, "instances", "Instances, by what has become of them." {
+    instances: InstanceReasons, "instances", "Instances, by what has become of them." {
         made: "Made.",
         reset: "Put back into the state in which they were made.",
         reused: "Kept as they were, for another request.",
@@ -154,12 +154,12 @@ impl Counters {
 
 /// One worker's counters.
 #[derive(Clone)]
-pub struct OfWorker {
+pub struct WorkerCounters {
     metrics: Metrics,
     index: usize,
 }
 
-impl Deref for OfWorker {
+impl Deref for WorkerCounters {
     type Target = Counters;
 
     fn deref(&self) -> &Counters {
@@ -171,7 +171,7 @@ impl Deref for OfWorker {
 #[derive(Clone)]
 pub struct Metrics {
     counters: Arc<[Counters]>,
-    handlers: Arc<Handlers>,
+    handlers: Arc<HandlerMetrics>,
     reject_names: &'static [&'static str],
 }
 
@@ -187,12 +187,12 @@ impl Metrics {
     }
 
     /// The same, to be kept.
-    pub fn of_worker(&self, index: usize) -> OfWorker {
-        OfWorker { metrics: self.clone(), index }
+    pub fn of_worker(&self, index: usize) -> WorkerCounters {
+        WorkerCounters { metrics: self.clone(), index }
     }
 
     /// Says that a worker has begun to count a handler's requests.
-    pub fn begin(&self, begun: Begun) {
+    pub fn register_handler(&self, begun: HandlerRegistration) {
         self.handlers.begin(begun);
     }
 
@@ -206,15 +206,15 @@ impl Metrics {
         self.put_counters(status);
         status.one(&WORKERS, self.counters.len() as u64);
         let by_worker = self.counters.iter().map(|counters| counters.requests.get());
-        status.put(&REQUESTS_BY_WORKER, Value::ByWorker(by_worker.collect()));
+        status.put(&REQUESTS_BY_WORKER, MetricValue::ByWorker(by_worker.collect()));
         let count = |index: usize| sum(self.all().map(|counters| counters.rejects[index].get()));
         let rejects = self.reject_names.iter().enumerate().map(|(at, name)| (*name, count(at)));
         let rejects = rejects.filter(|(_, count)| *count > 0).collect();
-        status.put(&REJECTS, Value::ByReason(rejects));
+        status.put(&REJECTS, MetricValue::ByReason(rejects));
         self.put_reasons(status);
-        let mut durations = no_durations();
+        let mut durations = empty_histogram();
         self.all().for_each(|counters| counters.durations.add_to(&mut durations));
-        status.put(&DURATION, Value::Histogram(durations));
+        status.put(&DURATION, MetricValue::Histogram(durations));
     }
 
     /// Forgets what was counted of handlers that are gone.

@@ -2,23 +2,23 @@
 //! those that the host passes on get there.
 //!
 //! Each worker has an [`Outbound`] of its own with its connections; guests hand their requests in
-//! by a [`Door`], from whatever thread they run on. Owns all limits on them. Knows neither wasmtime
-//! nor who serves whom.
+//! by an [`OutboundHandle`], from whatever thread they run on. Owns all limits on them. Knows
+//! neither wasmtime nor who serves whom.
 
 mod address;
 mod body;
+mod cdn_loop;
 mod certificates;
-mod connections;
+mod connection_pool;
+mod destination_pool;
 mod exchange;
 mod failure;
-mod link;
-mod paced;
-mod passing;
+mod forwarded_body;
+mod outbound_connection;
+mod paced_stream;
 mod policy;
-mod resolve;
-mod service;
-mod trail;
-mod way;
+mod resolver;
+mod upstream_client;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -30,20 +30,20 @@ use http::{Method, Request, Response};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-pub use body::{Outgoing, Returning};
-pub use failure::Failure;
-pub use paced::TURN_BYTES;
-pub use service::{Passage, Service, Unserved};
-pub use trail::{Circle, Trail};
+pub use body::{OutboundRequestBody, OutboundResponseBody};
+pub use cdn_loop::{CdnLoop, HopLimit};
+pub use failure::OutboundFailure;
+pub use paced_stream::POLL_BYTES_MAX;
+pub use upstream_client::{SentRequest, UpstreamClient, UpstreamError};
 
-use crate::config::Largest;
+use crate::config::LimitMaxima;
 use crate::grants::Grants;
 use crate::log::escape;
 use crate::message::RequestId;
 use crate::message::fields::METHOD_BYTES_MAX;
-use policy::{Denials, Destination, Leave};
-use resolve::Resolver;
-use way::Way;
+use destination_pool::DestinationPool;
+use policy::{AllowedNetworks, DenialLog, Destination};
+use resolver::Resolver;
 
 /// Connections that all workers together may have open, and those that each may have anyway.
 const OPEN_MAX: usize = 256;
@@ -59,23 +59,24 @@ const BETWEEN_BYTES_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What all workers have in common.
 #[derive(Clone)]
-pub struct Shared {
-    denials: Arc<Denials>,
-    tls: link::Tls,
+pub struct OutboundShared {
+    denials: Arc<DenialLog>,
+    tls: outbound_connection::Tls,
     resolver: Arc<Resolver>,
     workers: usize,
     open_max: usize,
 }
 
-impl Shared {
+impl OutboundShared {
     /// Reads the certificates that this machine trusts, where anybody may send to https.
-    pub fn new(largest: &Largest, upstream_is_secure: bool, workers: usize) -> Shared {
+    pub fn new(largest: &LimitMaxima, upstream_is_secure: bool, workers: usize) -> OutboundShared {
         let is_secure = largest.outbound_is_secure || upstream_is_secure;
-        let roots = if is_secure { link::roots() } else { link::no_roots() };
+        let roots =
+            if is_secure { outbound_connection::roots() } else { outbound_connection::no_roots() };
         let in_flight_max = largest.outbound_max.div_ceil(workers);
-        Shared {
+        OutboundShared {
             denials: Arc::default(),
-            tls: link::tls(roots),
+            tls: outbound_connection::tls(roots),
             resolver: Resolver::new(),
             workers,
             open_max: (OPEN_MAX / workers).max(OPEN_MIN).max(3 * in_flight_max),
@@ -84,9 +85,9 @@ impl Shared {
 }
 
 /// Counts a connection as long as it is open.
-struct Open(Rc<Cell<usize>>);
+struct OpenConnection(Rc<Cell<usize>>);
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
@@ -94,61 +95,61 @@ impl Drop for Open {
 
 /// One worker's way out.
 pub struct Outbound {
-    shared: Shared,
-    ways: RefCell<HashMap<Key, Rc<Way>>>,
+    shared: OutboundShared,
+    pools: RefCell<HashMap<PoolKey, Rc<DestinationPool>>>,
     /// Requests under way, by guest.
     guests: RefCell<HashMap<Box<str>, usize>>,
     /// Connections that are open, or about to be.
-    open: Rc<Cell<usize>>,
+    open_count: Rc<Cell<usize>>,
 }
 
 /// Whose connections, and to where.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
+struct PoolKey {
     guest: Box<str>,
     destination: Destination,
 }
 
 /// Where guests hand requests in.
 #[derive(Clone)]
-pub struct Door(Arc<(Shared, UnboundedSender<Order>)>);
+pub struct OutboundHandle(Arc<(OutboundShared, UnboundedSender<OutboundRequest>)>);
 
 /// Requests that were handed in.
-pub struct Orders(UnboundedReceiver<Order>);
+pub struct OutboundReceiver(UnboundedReceiver<OutboundRequest>);
 
 /// A request on its way to the worker.
-struct Order {
-    key: Key,
+struct OutboundRequest {
+    key: PoolKey,
     /// Requests to one destination that its guest may have under way, all workers together.
     in_flight_max: usize,
     /// Bytes that the response's head may have.
     header_bytes_max: usize,
-    leave: Leave,
-    whose: Option<RequestId>,
-    request: Request<Outgoing>,
-    times: Times,
-    reply: oneshot::Sender<Result<Answer, Failure>>,
+    allowed_networks: AllowedNetworks,
+    parent_id: Option<RequestId>,
+    request: Request<OutboundRequestBody>,
+    timeouts: Timeouts,
+    reply: oneshot::Sender<Result<OutboundResponse, OutboundFailure>>,
 }
 
 /// A response whose body is still to come.
-pub struct Answer {
-    pub response: Response<Returning>,
+pub struct OutboundResponse {
+    pub response: Response<OutboundResponseBody>,
     /// Told how the request's own body ended.
-    pub sent: oneshot::Receiver<Result<(), Failure>>,
+    pub sent: oneshot::Receiver<Result<(), OutboundFailure>>,
 }
 
 /// Who makes a request, and because of which one.
-pub struct Maker<'a> {
+pub struct Requester<'a> {
     pub guest: &'a str,
     /// What it may use.
     pub grants: &'a Grants,
     pub request: Option<RequestId>,
-    pub trail: &'a Trail,
+    pub cdn_loop: &'a CdnLoop,
 }
 
 /// How long a guest wants to wait at most, as far as it says so.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted {
+pub struct RequestTimeouts {
     pub connect: Option<Duration>,
     pub first_byte: Option<Duration>,
     pub between_bytes: Option<Duration>,
@@ -156,15 +157,15 @@ pub struct Wanted {
 
 /// How long it waits.
 #[derive(Clone, Copy, Debug)]
-struct Times {
+struct Timeouts {
     connect: Duration,
     first_byte: Duration,
     between_bytes: Duration,
 }
 
-impl Wanted {
-    fn within(self, max: Duration) -> Times {
-        Times {
+impl RequestTimeouts {
+    fn clamp(self, max: Duration) -> Timeouts {
+        Timeouts {
             connect: self.connect.unwrap_or(CONNECT_TIMEOUT).min(max),
             first_byte: self.first_byte.unwrap_or(FIRST_BYTE_TIMEOUT).min(max),
             between_bytes: self.between_bytes.unwrap_or(BETWEEN_BYTES_TIMEOUT).min(max),
@@ -172,7 +173,7 @@ impl Wanted {
     }
 }
 
-impl Door {
+impl OutboundHandle {
     /// Hands a request in; what comes of it is told to the receiver. Dropping that ends the
     /// exchange.
     ///
@@ -180,20 +181,21 @@ impl Door {
     /// The request is one that is never sent.
     pub fn send(
         &self,
-        maker: &Maker<'_>,
-        mut request: Request<Outgoing>,
-        wanted: Wanted,
-    ) -> Result<oneshot::Receiver<Result<Answer, Failure>>, Failure> {
+        maker: &Requester<'_>,
+        mut request: Request<OutboundRequestBody>,
+        requested: RequestTimeouts,
+    ) -> Result<oneshot::Receiver<Result<OutboundResponse, OutboundFailure>>, OutboundFailure> {
         let (shared, orders) = &*self.0;
         let destination = Destination::of(request.uri())?;
         let method = request.method();
         if *method == Method::CONNECT || method.as_str().len() > METHOD_BYTES_MAX {
-            return Err(Failure::BadMethod);
+            return Err(OutboundFailure::BadMethod);
         }
         let allowed = &maker.grants.outbound;
-        let Some(leave) = policy::leave(&allowed.allowed, &destination) else {
-            if shared.denials.is_news(maker.guest, &destination) {
-                tell(
+        let Some(allowed_networks) = policy::allowed_networks(&allowed.allowed, &destination)
+        else {
+            if shared.denials.is_first(maker.guest, &destination) {
+                log_guest(
                     maker.guest,
                     maker.request,
                     &format!(
@@ -203,24 +205,32 @@ impl Door {
                     ),
                 );
             }
-            return Err(Failure::Denied);
+            return Err(OutboundFailure::Denied);
         };
-        maker.trail.mark(request.headers_mut());
-        let times = wanted.within(allowed.timeout_max);
-        let key = Key { guest: maker.guest.into(), destination };
+        maker.cdn_loop.append(request.headers_mut());
+        let timeouts = requested.clamp(allowed.timeout_max);
+        let key = PoolKey { guest: maker.guest.into(), destination };
         let (reply, answer) = oneshot::channel();
-        let (in_flight_max, whose) = (allowed.in_flight_max, maker.request);
+        let (in_flight_max, parent_id) = (allowed.in_flight_max, maker.request);
         let header_bytes_max = maker.grants.limits.header_bytes_max;
-        let order =
-            Order { key, in_flight_max, header_bytes_max, leave, whose, request, times, reply };
+        let order = OutboundRequest {
+            key,
+            in_flight_max,
+            header_bytes_max,
+            allowed_networks,
+            parent_id,
+            request,
+            timeouts,
+            reply,
+        };
         // The worker is gone, and this call is about to be.
-        orders.send(order).map_err(|_| Failure::Unavailable)?;
+        orders.send(order).map_err(|_| OutboundFailure::Unavailable)?;
         Ok(answer)
     }
 }
 
 /// A line of the log about a guest.
-fn tell(guest: &str, request: Option<RequestId>, what: &str) {
+fn log_guest(guest: &str, request: Option<RequestId>, what: &str) {
     // The names in it are of files and hosts.
     let what = escape(what.as_bytes(), LINE_BYTES_MAX);
     let request = request.map(tracing::field::display);
@@ -228,64 +238,69 @@ fn tell(guest: &str, request: Option<RequestId>, what: &str) {
 }
 
 impl Outbound {
-    /// One worker's, with the door to it. [`Outbound::run`] is to follow.
-    pub fn new(shared: &Shared) -> (Rc<Outbound>, Door, Orders) {
+    /// One worker's, with the handle to it. [`Outbound::run`] is to follow.
+    pub fn new(shared: &OutboundShared) -> (Rc<Outbound>, OutboundHandle, OutboundReceiver) {
         let (sender, orders) = unbounded_channel();
         let outbound = Outbound {
             shared: shared.clone(),
-            ways: RefCell::default(),
+            pools: RefCell::default(),
             guests: RefCell::default(),
-            open: Rc::default(),
+            open_count: Rc::default(),
         };
-        (Rc::new(outbound), Door(Arc::new((shared.clone(), sender))), Orders(orders))
+        (
+            Rc::new(outbound),
+            OutboundHandle(Arc::new((shared.clone(), sender))),
+            OutboundReceiver(orders),
+        )
     }
 
     /// Carries out what is handed in, and closes what has been idle for long.
-    pub async fn run(self: Rc<Self>, mut orders: Orders) {
+    pub async fn run(self: Rc<Self>, mut orders: OutboundReceiver) {
         let mut next = Instant::now();
         loop {
-            let is_resting = self.ways.borrow().is_empty();
+            let is_resting = self.pools.borrow().is_empty();
             tokio::select! {
                 order = orders.0.recv() => {
                     let Some(order) = order else { return };
                     if is_resting {
                         next = Instant::now() + SWEEP_EVERY;
                     }
-                    tokio::task::spawn_local(self.clone().carry_out(order));
+                    tokio::task::spawn_local(self.clone().execute(order));
                 }
                 () = tokio::time::sleep_until(next.into()), if !is_resting => {
                     next = Instant::now() + SWEEP_EVERY;
-                    // A way that somebody is on is his, too.
-                    let is_used = |way: &Rc<Way>| Rc::strong_count(way) > 1;
-                    let is_kept = |way: &Rc<Way>| way.connections.sweep() || is_used(way);
-                    self.ways.borrow_mut().retain(|_, way| is_kept(way));
+                    // Who uses a pool has a reference to it, too.
+                    let is_in_use = |pool: &Rc<DestinationPool>| Rc::strong_count(pool) > 1;
+                    let mut pools = self.pools.borrow_mut();
+                    pools.retain(|_, pool| pool.connections.sweep() || is_in_use(pool));
                 }
             }
         }
     }
 
     /// The connections of a guest to one place. So many of its requests may be under way there.
-    fn way(&self, key: &Key, in_flight_max: usize) -> Rc<Way> {
-        let mut ways = self.ways.borrow_mut();
-        if let Some(way) = ways.get(key) {
-            return way.clone();
+    fn pool(&self, key: &PoolKey, in_flight_max: usize) -> Rc<DestinationPool> {
+        let mut pools = self.pools.borrow_mut();
+        if let Some(pool) = pools.get(key) {
+            return pool.clone();
         }
         let in_flight_max = in_flight_max.div_ceil(self.shared.workers);
-        let way = Rc::new(Way::new(in_flight_max, key.destination.is_secure));
-        ways.insert(key.clone(), way.clone());
-        way
+        let pool = Rc::new(DestinationPool::new(in_flight_max, key.destination.is_secure));
+        pools.insert(key.clone(), pool.clone());
+        pool
     }
 
     /// Counts a connection in that is about to be opened. Where there are too many, the one that
     /// has been idle longest is closed.
-    fn open(&self) -> Result<Open, Failure> {
-        if self.open.get() >= self.shared.open_max {
-            let ways = self.ways.borrow();
-            let oldest = ways.values().filter_map(|way| Some((way.connections.idle_since()?, way)));
-            let (_, way) = oldest.min_by_key(|(since, _)| *since).ok_or(Failure::Full)?;
-            way.connections.close_oldest();
+    fn reserve(&self) -> Result<OpenConnection, OutboundFailure> {
+        if self.open_count.get() >= self.shared.open_max {
+            let pools = self.pools.borrow();
+            let oldest =
+                pools.values().filter_map(|pool| Some((pool.connections.idle_since()?, pool)));
+            let (_, pool) = oldest.min_by_key(|(since, _)| *since).ok_or(OutboundFailure::Full)?;
+            pool.connections.close_oldest();
         }
-        self.open.set(self.open.get() + 1);
-        Ok(Open(self.open.clone()))
+        self.open_count.set(self.open_count.get() + 1);
+        Ok(OpenConnection(self.open_count.clone()))
     }
 }

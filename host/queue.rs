@@ -55,7 +55,7 @@ impl Holder {
     }
 
     /// Counts one more place that it holds.
-    pub fn take(&self) {
+    pub fn acquire(&self) {
         self.held.set(self.held.get() + 1);
         let taken = TAKEN.get() + 1;
         TAKEN.set(taken);
@@ -63,7 +63,7 @@ impl Holder {
     }
 
     /// Counts one less.
-    pub fn give(&self) {
+    pub fn release(&self) {
         self.held.set(self.held.get() - 1);
     }
 
@@ -97,30 +97,30 @@ pub struct Queue<T = ()> {
     limits: Cell<QueueLimits>,
     /// Who has other queues beside this one.
     owner: Option<Rc<Holder>>,
-    waiting: RefCell<VecDeque<Waiting<T>>>,
+    waiting: RefCell<VecDeque<Waiter<T>>>,
     arrivals: Cell<u64>,
     refused_at: Cell<Option<Instant>>,
 }
 
-struct Waiting<T> {
+struct Waiter<T> {
     number: u64,
-    client: Counted,
-    _owner: Option<Counted>,
+    client: WaitCount,
+    _owner: Option<WaitCount>,
     waker: Option<Waker>,
     given: Option<T>,
 }
 
 /// One that waits, of a client or an owner.
-struct Counted(Rc<Holder>);
+struct WaitCount(Rc<Holder>);
 
-impl Counted {
+impl WaitCount {
     fn new(holder: &Rc<Holder>) -> Self {
         holder.waiting.set(holder.waiting.get() + 1);
-        Counted(holder.clone())
+        WaitCount(holder.clone())
     }
 }
 
-impl Drop for Counted {
+impl Drop for WaitCount {
     fn drop(&mut self) {
         self.0.waiting.set(self.0.waiting.get() - 1);
     }
@@ -158,7 +158,7 @@ impl<T> Queue<T> {
     pub fn give(&self, client: &Rc<Holder>, given: T) -> Option<T> {
         let waker = {
             let mut waiting = self.waiting.borrow_mut();
-            let is_next = |it: &Waiting<T>| it.given.is_none() && Rc::ptr_eq(&it.client.0, client);
+            let is_next = |it: &Waiter<T>| it.given.is_none() && Rc::ptr_eq(&it.client.0, client);
             let Some(at) = waiting.iter().position(is_next) else { return Some(given) };
             waiting[at].given = Some(given);
             waiting[at].waker.take()
@@ -194,7 +194,7 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// As [`Queue::wait`].
-    pub async fn turn<R>(
+    pub async fn wait_first<R>(
         &self,
         client: &Rc<Holder>,
         deadline: Instant,
@@ -204,7 +204,7 @@ impl<T> Queue<T> {
         let place = self.join(client)?;
         let mut look = interval(look_every);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let turn = std::future::poll_fn(|cx| place.poll_turn(&mut look, &mut take, cx));
+        let turn = std::future::poll_fn(|cx| place.poll_first(&mut look, &mut take, cx));
         self.in_time(deadline, turn).await
     }
 
@@ -217,28 +217,28 @@ impl<T> Queue<T> {
         let deadline = latest.map_or(deadline, |latest| deadline.min(latest));
         let turn = tokio::time::timeout_at(deadline.into(), pin!(turn)).await;
         turn.unwrap_or_else(|_| {
-            self.shorten();
+            self.shed();
             Err(Reject::NoInstance)
         })
     }
 
-    fn join(&self, client: &Rc<Holder>) -> Result<Place<'_, T>, Reject> {
+    fn join(&self, client: &Rc<Holder>) -> Result<QueueTicket<'_, T>, Reject> {
         if self.waiting.borrow().len() >= self.length_max() {
-            self.shorten();
-            if !self.make_room(client) {
+            self.shed();
+            if !self.shed_for(client) {
                 return Err(Reject::NoInstance);
             }
         }
         let number = self.arrivals.get();
         self.arrivals.set(number + 1);
-        let (client, owner) = (Counted::new(client), self.owner.as_ref().map(Counted::new));
-        let waiting = Waiting { number, client, _owner: owner, waker: None, given: None };
+        let (client, owner) = (WaitCount::new(client), self.owner.as_ref().map(WaitCount::new));
+        let waiting = Waiter { number, client, _owner: owner, waker: None, given: None };
         self.waiting.borrow_mut().push_back(waiting);
-        Ok(Place { queue: self, number })
+        Ok(QueueTicket { queue: self, number })
     }
 
     /// Sends one away for a client that asks for less than it does.
-    fn make_room(&self, client: &Holder) -> bool {
+    fn shed_for(&self, client: &Holder) -> bool {
         let sent = {
             let mut waiting = self.waiting.borrow_mut();
             let Some(at) = greediest(&waiting) else { return false };
@@ -247,7 +247,7 @@ impl<T> Queue<T> {
             }
             waiting.remove(at)
         };
-        sent.into_iter().for_each(Waiting::refuse);
+        sent.into_iter().for_each(Waiter::refuse);
         true
     }
 
@@ -264,7 +264,7 @@ impl<T> Queue<T> {
     }
 
     /// Sends those away that are too many in a short queue.
-    fn shorten(&self) {
+    fn shed(&self) {
         self.refused_at.set(Some(Instant::now()));
         let stay = self.length_max();
         let mut sent = VecDeque::new();
@@ -278,11 +278,11 @@ impl<T> Queue<T> {
                 sent.extend(waiting.remove(at));
             }
         }
-        sent.into_iter().for_each(Waiting::refuse);
+        sent.into_iter().for_each(Waiter::refuse);
     }
 }
 
-impl<T> Waiting<T> {
+impl<T> Waiter<T> {
     /// Lets it see that it waits no more.
     fn refuse(self) {
         if let Some(waker) = self.waker {
@@ -293,16 +293,16 @@ impl<T> Waiting<T> {
 
 /// Who is next: the first of the client that holds the least, and of those that hold as much the
 /// one whose last place is longest ago.
-fn first<T>(waiting: &VecDeque<Waiting<T>>) -> Option<usize> {
-    let not_served = |(_, it): &(usize, &Waiting<T>)| it.given.is_none();
+fn first<T>(waiting: &VecDeque<Waiter<T>>) -> Option<usize> {
+    let not_served = |(_, it): &(usize, &Waiter<T>)| it.given.is_none();
     let looked_at = waiting.iter().enumerate().filter(not_served).take(LOOKED_AT);
     let key = |client: &Holder| (client.held(), client.taken_at.get());
     looked_at.min_by_key(|(_, it)| key(&it.client.0)).map(|(at, _)| at)
 }
 
 /// The newest of the client that asks for the most.
-fn greediest<T>(waiting: &VecDeque<Waiting<T>>) -> Option<usize> {
-    let not_served = |(_, it): &(usize, &Waiting<T>)| it.given.is_none();
+fn greediest<T>(waiting: &VecDeque<Waiter<T>>) -> Option<usize> {
+    let not_served = |(_, it): &(usize, &Waiter<T>)| it.given.is_none();
     let looked_at = waiting.iter().enumerate().rev().filter(not_served).take(LOOKED_AT);
     // The newest comes first, and the last of those that are alike would be taken.
     let greediest = looked_at.max_by_key(|(at, it)| (it.client.0.demand(), *at));
@@ -310,12 +310,12 @@ fn greediest<T>(waiting: &VecDeque<Waiting<T>>) -> Option<usize> {
 }
 
 /// A place in a queue; dropping it leaves the queue.
-struct Place<'a, T> {
+struct QueueTicket<'a, T> {
     queue: &'a Queue<T>,
     number: u64,
 }
 
-impl<T> Place<'_, T> {
+impl<T> QueueTicket<'_, T> {
     /// Ready with what it is given.
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<T, Reject>> {
         let mut waiting = self.queue.waiting.borrow_mut();
@@ -327,7 +327,7 @@ impl<T> Place<'_, T> {
         Poll::Pending
     }
 
-    fn poll_turn<R>(
+    fn poll_first<R>(
         &self,
         look: &mut Interval,
         take: &mut impl FnMut() -> Option<R>,
@@ -353,12 +353,12 @@ impl<T> Place<'_, T> {
         Poll::Pending
     }
 
-    fn find(&self, waiting: &VecDeque<Waiting<T>>) -> Option<usize> {
+    fn find(&self, waiting: &VecDeque<Waiter<T>>) -> Option<usize> {
         waiting.binary_search_by_key(&self.number, |it| it.number).ok()
     }
 }
 
-impl<T> Drop for Place<'_, T> {
+impl<T> Drop for QueueTicket<'_, T> {
     fn drop(&mut self) {
         let left = {
             let mut waiting = self.queue.waiting.borrow_mut();

@@ -4,7 +4,7 @@
 //! Owns targets, handlers, routes and gates. The request path reads a snapshot; only the control
 //! path makes one.
 
-pub mod admit;
+pub mod admission_gate;
 pub mod handler;
 pub mod route;
 
@@ -15,12 +15,12 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 
 use crate::guest::Guest;
-pub use handler::{Current, Handler, State};
+pub use handler::{CurrentGuest, Handler, HandlerState};
 use route::Table;
 
 /// What serves a route.
 #[derive(Clone)]
-pub enum Target {
+pub enum RouteTarget {
     Handler(Arc<Handler>),
     /// Native code of this program, by its number.
     Native(usize),
@@ -30,7 +30,7 @@ pub enum Target {
 
 /// Every route that is there at one time.
 pub struct Snapshot {
-    pub table: Table<Target>,
+    pub table: Table<RouteTarget>,
 }
 
 /// The current snapshot. Readers never wait for a writer.
@@ -64,16 +64,16 @@ impl Registry {
     }
 
     /// The coarse time by which the last use of a handler is noted, in tenths of a second.
-    pub fn moment(&self) -> u32 {
+    pub fn coarse_ticks(&self) -> u32 {
         // Thirteen years.
         (self.began.elapsed().as_millis() / 100) as u32
     }
 
-    /// How many handlers there are in each state, in the order of [`State::ALL`].
-    pub fn census(&self) -> [usize; 5] {
+    /// How many handlers there are in each state, in the order of [`HandlerState::ALL`].
+    pub fn count_states(&self) -> [usize; 5] {
         let mut counts = [0; 5];
         for route in self.snapshot.load().table.routes() {
-            if let Target::Handler(handler) = &route.target {
+            if let RouteTarget::Handler(handler) = &route.target {
                 counts[handler.state() as usize] += 1;
             }
         }
@@ -82,24 +82,24 @@ impl Registry {
 
     /// A reader for one thread, which looks for a newer snapshot without touching the count of
     /// the one it has.
-    pub fn reader(self: &Arc<Self>) -> Reader {
-        Reader(arc_swap::Cache::new(Shared(self.clone())))
+    pub fn reader(self: &Arc<Self>) -> SnapshotReader {
+        SnapshotReader(arc_swap::Cache::new(SharedRegistry(self.clone())))
     }
 }
 
 /// One thread's view of the registry.
-pub struct Reader(arc_swap::Cache<Shared, Arc<Snapshot>>);
+pub struct SnapshotReader(arc_swap::Cache<SharedRegistry, Arc<Snapshot>>);
 
-impl Reader {
+impl SnapshotReader {
     /// The current snapshot.
     pub fn load(&mut self) -> &Arc<Snapshot> {
         self.0.load()
     }
 }
 
-struct Shared(Arc<Registry>);
+struct SharedRegistry(Arc<Registry>);
 
-impl std::ops::Deref for Shared {
+impl std::ops::Deref for SharedRegistry {
     type Target = ArcSwap<Snapshot>;
 
     fn deref(&self) -> &ArcSwap<Snapshot> {

@@ -3,39 +3,39 @@
 //! Owns the threads and their end. hyper's server is named only in this folder.
 
 mod answer;
-mod arrival;
-mod balance;
+mod balancer;
 mod clients;
 mod connection;
-mod contained;
 mod counts;
 mod exchange;
 mod exchanges;
-mod flush;
+mod flush_queue;
 mod forwarding;
 mod gates;
 mod handover;
+mod host_answer;
 mod http1;
+mod hyper_incoming;
 mod hyper_io;
 mod inbox;
-mod intake;
 mod lifecycle;
 mod linger;
-mod listen;
-mod outgoing;
-mod own;
-mod peer;
+mod listeners;
+mod panic_guard;
 mod pipeline;
+mod poll_timer;
 mod reaper;
-mod refuse;
+mod rejection;
 mod respond;
 mod routed;
 mod router;
 mod socket;
+mod streaming_body;
 mod takeover;
-mod turn;
 mod upstream;
+mod validation;
 mod worker;
+mod worker_clients;
 mod write_buffer;
 
 use std::io;
@@ -60,15 +60,15 @@ use crate::message::Reject;
 use crate::metrics::Metrics;
 use crate::outbound;
 use crate::registry::Registry;
-use balance::{Accepted, Balance};
+use balancer::{AcceptedConnection, Balancer};
 use clients::Clients;
-use handover::Order;
-use worker::{CLOCK_TICK_MS, Shared, Worker};
+use handover::HandoverRequest;
+use worker::{CLOCK_TICK_MS, Worker, WorkerShared};
 
-pub use listen::{Bound, bind};
+pub use listeners::{Listeners, bind};
 
 /// A connection that was active so recently when the host stops may send one more request.
-const ACTIVE: Duration = Duration::from_millis(500);
+const DRAIN_GRACE: Duration = Duration::from_millis(500);
 /// When the host stops, requests in flight have this long to end. The whole stop stays below 25 s.
 const DRAIN_MAX: Duration = Duration::from_secs(23);
 
@@ -81,7 +81,7 @@ const DESCRIPTORS_PER_WORKER: usize = 4;
 pub struct Host {
     threads: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
-    ask: watch::Sender<u64>,
+    status_request: watch::Sender<u64>,
     metrics: Metrics,
     /// Ends after the workers, whose calls are in it.
     _lane: Lane,
@@ -112,23 +112,23 @@ impl Host {
         let slow_threads = if config.slow_nice.is_some() { config.workers } else { 0 };
         let lane = Lane::start(slow_threads, config.slow_nice.unwrap_or_default())?;
         let ticker = Arc::new(Ticker::start(engines.advance(), config.workers)?);
-        let (balance, inboxes) = Balance::new(config.balance, config.workers);
+        let (balancer, inboxes) = Balancer::new(config.balance, config.workers);
         let (senders, orders) = handover::channels(config.workers);
         let is_secure = config.upstream.as_ref().is_some_and(|it| it.is_secure);
-        let shared = Shared {
-            lane: lane.entry(),
+        let shared = WorkerShared {
+            lane: lane.new_handle(),
             ticker: ticker.clone(),
-            outbound: outbound::Shared::new(&largest, is_secure, config.workers),
+            outbound: outbound::OutboundShared::new(&largest, is_secure, config.workers),
             largest,
             clients: Clients::new(&config),
-            balance,
+            balancer,
             handover: senders,
             config,
             engines,
             registry,
             metrics: metrics.clone(),
             stop: stopped,
-            ask: asked,
+            status_request: asked,
             cores,
         };
         let mut threads = Vec::new();
@@ -138,7 +138,7 @@ impl Host {
             let (shared, report) = (shared.clone(), report.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || work(index, &shared, sockets, inboxes, &report))
+                .spawn(move || run_worker(index, &shared, sockets, inboxes, &report))
                 .context("could not start a worker thread")?;
             threads.push(thread);
         }
@@ -147,14 +147,14 @@ impl Host {
             let started = reports.recv().context("a worker has ended")?;
             started.context("could not start a worker")?;
         }
-        Ok(Host { threads, stop, ask, metrics, _lane: lane, _ticker: ticker })
+        Ok(Host { threads, stop, status_request: ask, metrics, _lane: lane, _ticker: ticker })
     }
 
     /// The counters, as every worker has them now. A worker that does not answer within a second
     /// is shown as it last was.
     pub async fn status(&self) -> Metrics {
-        let asked = *self.ask.borrow() + 1;
-        let _ = self.ask.send(asked);
+        let asked = *self.status_request.borrow() + 1;
+        let _ = self.status_request.send(asked);
         let answered = || self.metrics.all().all(|counters| counters.published.get() >= asked);
         let patience = tokio::time::Instant::now() + Duration::from_secs(1);
         while !answered() && tokio::time::Instant::now() < patience {
@@ -214,11 +214,11 @@ fn pin(index: usize, workers: usize, cores: &CpuSet) {
 }
 
 /// The life of a worker thread. Reports whether it could begin.
-fn work(
+fn run_worker(
     index: usize,
-    shared: &Shared,
+    shared: &WorkerShared,
     sockets: Vec<Socket>,
-    (accepted, orders): (UnboundedReceiver<Accepted>, UnboundedReceiver<Order>),
+    (accepted, orders): (UnboundedReceiver<AcceptedConnection>, UnboundedReceiver<HandoverRequest>),
     report: &Sender<io::Result<()>>,
 ) {
     pin(index, shared.config.workers, &shared.cores);
@@ -247,12 +247,12 @@ fn work(
     runtime.block_on(async {
         let worker = Worker::new(index, shared);
         tokio::task::spawn_local(reaper::run(worker.clone()));
-        tokio::task::spawn_local(worker.clone().tidy_always());
+        tokio::task::spawn_local(worker.clone().flush_and_renew());
         tokio::task::spawn_local(worker.schedule.run_queue().clone().run());
-        tokio::task::spawn_local(publish(worker.clone(), shared.ask.clone()));
+        tokio::task::spawn_local(publish(worker.clone(), shared.status_request.clone()));
         let stop = || stopped(shared.stop.clone());
         let here = worker.clone();
-        let start = move |accepted| listen::start_accepted(&here, accepted);
+        let start = move |accepted| listeners::start_accepted(&here, accepted);
         let received = tokio::task::spawn_local(inbox::receive(accepted, stop(), start));
         let here = worker.clone();
         let start = move |order| takeover::start(&here, order);
@@ -260,7 +260,9 @@ fn work(
         let receiving = [received, taken];
         let accepting: Vec<_> = sockets
             .into_iter()
-            .map(|socket| tokio::task::spawn_local(listen::accept(worker.clone(), socket, stop())))
+            .map(|socket| {
+                tokio::task::spawn_local(listeners::accept(worker.clone(), socket, stop()))
+            })
             .collect();
         stop().await;
         worker.draining.set(true);
@@ -299,9 +301,9 @@ async fn drain(worker: &Rc<Worker>) {
     let tick = Duration::from_millis(u64::from(CLOCK_TICK_MS) / 4);
     let is_busy = || !worker.connections.borrow().is_empty() || worker.taken_over.get() > 0;
     while is_busy() && began.elapsed() < DRAIN_MAX {
-        let graced = began.elapsed() < ACTIVE + tick;
+        let graced = began.elapsed() < DRAIN_GRACE + tick;
         for (_, connection) in worker.connections.borrow().iter() {
-            let recent = reaper::still_for(connection, worker.clock.get()) < ACTIVE
+            let recent = reaper::inactive_for(connection, worker.clock.get()) < DRAIN_GRACE
                 || connection.life.partial_since.get().is_some();
             let exchanges = &connection.exchanges;
             if exchanges.is_any_in_flight() || connection.has_input() || (graced && recent) {
@@ -309,7 +311,7 @@ async fn drain(worker: &Rc<Worker>) {
             }
             // hyper would wait for the rest of a head that has begun to arrive.
             let is_partial =
-                connection.life.partial_since.get().is_some() && !exchanges.does_any_stream();
+                connection.life.partial_since.get().is_some() && !exchanges.is_any_streaming();
             if is_partial && connection.life.blocked().is_none() {
                 connection.life.abort();
             }

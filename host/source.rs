@@ -10,15 +10,15 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::grants::Grants;
-use crate::guest::engine::failure::Failure;
+use crate::guest::engine::load_failure::LoadFailure;
 use crate::guest::load::loader::Contents;
 use crate::registry::route::Pattern;
 
 /// All that a source wants served at one time.
 #[derive(Debug, Default)]
-pub struct Set {
+pub struct HandlerSet {
     /// Each has a label of its own.
-    pub items: Vec<Arc<Item>>,
+    pub items: Vec<Arc<HandlerItem>>,
     /// Routes to native code of this program, by the number of that.
     pub native: Vec<(Pattern, usize)>,
     /// Whether it is served as a whole or not at all. The first one that a host has begins to serve
@@ -28,7 +28,7 @@ pub struct Set {
 }
 
 /// One handler of a set, at one version of its contents.
-pub struct Item {
+pub struct HandlerItem {
     /// What messages call it. It tells one handler from all others of its source, whatever its
     /// version.
     pub label: Arc<str>,
@@ -36,14 +36,14 @@ pub struct Item {
     pub name: Box<str>,
     pub pattern: Pattern,
     pub grants: Arc<Grants>,
-    pub version: Version,
+    pub version: ContentVersion,
     pub blob: Arc<dyn Blob>,
 }
 
 /// Tells one version of contents from another, without them: their digest, or what else there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version {
-    marks: [u64; 6],
+pub struct ContentVersion {
+    fingerprint: [u64; 6],
     bytes: u64,
 }
 
@@ -54,13 +54,13 @@ pub trait Blob: Send + Sync {
     ///
     /// # Errors
     /// They cannot be read.
-    fn read(&self, bytes_max: u64) -> Result<Option<(Version, Contents)>, Unreadable>;
+    fn read(&self, bytes_max: u64) -> Result<Option<(ContentVersion, Contents)>, BlobError>;
 }
 
 /// Why contents cannot be read, and of which version, if that is known.
-pub struct Unreadable {
-    pub version: Option<Version>,
-    pub failure: Failure,
+pub struct BlobError {
+    pub version: Option<ContentVersion>,
+    pub failure: LoadFailure,
 }
 
 /// Tells the control path that a source has to be asked for changes. Any thread may call it.
@@ -70,15 +70,15 @@ pub type Wake = Arc<dyn Fn() + Send + Sync>;
 pub enum Change {
     /// There is another set, or may be. Where two handlers would have one route, it is refused; to
     /// have it tried again, it is given again.
-    Set(Set),
+    Set(HandlerSet),
     /// The contents of a handler have changed, or may have.
-    Item(Arc<Item>),
+    Item(Arc<HandlerItem>),
 }
 
 /// Which version an item has now.
-pub enum Present {
+pub enum ItemState {
     Same,
-    Other(Arc<Item>),
+    Other(Arc<HandlerItem>),
     /// There is no such item any more, which a change will say.
     Gone,
     /// It cannot be told at the moment.
@@ -95,7 +95,7 @@ pub trait Source: Send {
     ///
     /// # Errors
     /// There is none, and the host cannot start.
-    fn begin(&mut self, wake: Wake) -> Result<Set>;
+    fn begin(&mut self, wake: Wake) -> Result<HandlerSet>;
 
     /// What has changed since this was asked last.
     fn changes(&mut self, _now: Instant) -> Vec<Change> {
@@ -114,39 +114,39 @@ pub trait Source: Send {
     fn catch_up(&mut self) {}
 
     /// Looks which version an item has now.
-    fn present(&mut self, _item: &Item, _now: Instant) -> Present {
-        Present::Same
+    fn present(&mut self, _item: &HandlerItem, _now: Instant) -> ItemState {
+        ItemState::Same
     }
 
     /// When an item may be taken for whole, so that it is loaded.
-    fn whole_at(&self, _item: &Item, now: Instant) -> Instant {
+    fn whole_at(&self, _item: &HandlerItem, now: Instant) -> Instant {
         now
     }
 
     /// Whether nobody has written to an item while this version of it was read.
-    fn was_whole(&self, _item: &Item, _read: Option<Version>, _now: Instant) -> bool {
+    fn was_whole(&self, _item: &HandlerItem, _read: Option<ContentVersion>, _now: Instant) -> bool {
         true
     }
 
     /// Until when it may be that an item cannot be loaded because it is not whole yet. It is tried
     /// once more then.
-    fn doubtful_until(&self, _item: &Item, _now: Instant) -> Option<Instant> {
+    fn doubtful_until(&self, _item: &HandlerItem, _now: Instant) -> Option<Instant> {
         None
     }
 }
 
-impl Item {
+impl HandlerItem {
     /// Whether a handler that was made of this item is that of the other one, too: it has the same
     /// route and the same grants.
-    pub fn has_handler_of(&self, other: &Item) -> bool {
+    pub fn has_handler_of(&self, other: &HandlerItem) -> bool {
         self.pattern == other.pattern && Arc::ptr_eq(&self.grants, &other.grants)
     }
 }
 
-impl Version {
+impl ContentVersion {
     /// Of contents that have so many bytes.
     pub fn new(marks: [u64; 6], bytes: u64) -> Self {
-        Version { marks, bytes }
+        ContentVersion { fingerprint: marks, bytes }
     }
 
     /// By a digest of all of them.
@@ -156,11 +156,11 @@ impl Version {
         for (mark, bytes) in marks.iter_mut().zip(digest.as_bytes().chunks_exact(8)) {
             *mark = bytes.iter().fold(0, |mark, byte| mark << 8 | u64::from(*byte));
         }
-        Version { marks, bytes: contents.len() as u64 }
+        ContentVersion { fingerprint: marks, bytes: contents.len() as u64 }
     }
 
-    pub fn marks(&self) -> [u64; 6] {
-        self.marks
+    pub fn fingerprint_words(&self) -> [u64; 6] {
+        self.fingerprint
     }
 
     /// How many bytes the contents have.
@@ -169,7 +169,7 @@ impl Version {
     }
 }
 
-impl fmt::Debug for Item {
+impl fmt::Debug for HandlerItem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Item").field("label", &self.label).finish_non_exhaustive()
     }

@@ -9,7 +9,7 @@ use std::fmt;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Metric {
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: MetricKind,
     pub unit: &'static str,
     /// One sentence.
     pub help: &'static str,
@@ -20,7 +20,7 @@ macro_rules! metrics {
     ($($name:ident = $text:expr, $kind:ident, $unit:literal, $help:expr;)*) => {
         $(static $name: $crate::status::Metric = $crate::status::Metric {
             name: $text,
-            kind: $crate::status::Kind::$kind,
+            kind: $crate::status::MetricKind::$kind,
             unit: $unit,
             help: $help,
         };)*
@@ -30,7 +30,7 @@ pub(crate) use metrics;
 
 /// How a number behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum MetricKind {
     /// It only grows.
     Counter,
     /// It is what it is at that moment.
@@ -41,7 +41,7 @@ pub enum Kind {
 
 /// The numbers of one metric.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Value {
+pub enum MetricValue {
     One(u64),
     /// One for each worker.
     ByWorker(Vec<u64>),
@@ -102,20 +102,20 @@ impl fmt::Display for Histogram {
 
 /// All numbers, in the order in which they were put in.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Status(Vec<(&'static Metric, Value)>);
+pub struct Status(Vec<(&'static Metric, MetricValue)>);
 
 impl Status {
     /// Adds what comes of one metric.
-    pub fn put(&mut self, metric: &'static Metric, value: Value) {
+    pub fn put(&mut self, metric: &'static Metric, value: MetricValue) {
         self.0.push((metric, value));
     }
 
     /// Adds a number.
     pub fn one(&mut self, metric: &'static Metric, number: u64) {
-        self.put(metric, Value::One(number));
+        self.put(metric, MetricValue::One(number));
     }
 
-    pub fn values(&self) -> impl Iterator<Item = (&'static Metric, &Value)> {
+    pub fn values(&self) -> impl Iterator<Item = (&'static Metric, &MetricValue)> {
         self.0.iter().map(|(metric, value)| (*metric, value))
     }
 }
@@ -131,26 +131,26 @@ impl fmt::Display for Status {
         for (at, (metric, value)) in self.0.iter().enumerate() {
             let blank = if at == 0 { "" } else { " " };
             match value {
-                Value::One(number) => write!(f, "{blank}{}={number}", metric.name)?,
-                Value::ByWorker(numbers) => {
+                MetricValue::One(number) => write!(f, "{blank}{}={number}", metric.name)?,
+                MetricValue::ByWorker(numbers) => {
                     let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
                     write!(f, "{blank}{}=[{}]", metric.name, numbers.join(" "))?;
                 }
-                Value::ByReason(counts) => {
+                MetricValue::ByReason(counts) => {
                     let count = |(name, count): &(&str, u64)| format!("{name}:{count}");
                     let counts: Vec<String> = counts.iter().map(count).collect();
                     write!(f, "{blank}{}=[{}]", metric.name, counts.join(" "))?;
                 }
-                Value::ByHandler(counts) => {
+                MetricValue::ByHandler(counts) => {
                     let counts = of(&shown, counts);
                     let count = |(name, count): &(Box<str>, u64)| format!("{name:?}:{count}");
                     let counts: Vec<String> = counts.into_iter().map(count).collect();
                     write!(f, "{blank}{}=[{}]", metric.name, counts.join(" "))?;
                 }
-                Value::Histogram(histogram) => {
+                MetricValue::Histogram(histogram) => {
                     write!(f, "{blank}{}=[{histogram}]", metric.name)?;
                 }
-                Value::HistogramByHandler(histograms) => {
+                MetricValue::HistogramByHandler(histograms) => {
                     let histograms = of(&shown, histograms);
                     let each = |(name, it): &(Box<str>, Histogram)| format!("{name:?}:{{{it}}}");
                     let each: Vec<String> = histograms.into_iter().map(each).collect();
@@ -166,7 +166,7 @@ impl Status {
     /// The handlers that have most of the first number that there is by handler.
     fn most_asked(&self) -> Vec<&str> {
         let mut by_handler = self.0.iter().filter_map(|(_, value)| match value {
-            Value::ByHandler(counts) => Some(counts),
+            MetricValue::ByHandler(counts) => Some(counts),
             _ => None,
         });
         let mut all: Vec<_> = by_handler.next().into_iter().flatten().collect();

@@ -15,13 +15,13 @@ use guesthouse::config::GrantTable;
 use guesthouse::grants::{Grants, Isolation};
 use guesthouse::guest::engine::budget::Budget;
 use guesthouse::guest::engine::engines::Engines;
-use guesthouse::guest::engine::failure::Failure;
 use guesthouse::guest::engine::form::Form;
+use guesthouse::guest::engine::load_failure::LoadFailure;
 use guesthouse::guest::engine::slots::{ENGINES, ReadyMax};
 use guesthouse::guest::load::cache::Artifact;
-use guesthouse::guest::load::compile::{Compiler, Job};
-use guesthouse::guest::load::link::{Identity, Linkers};
-use guesthouse::guest::schedule::{Lane, Meter, Schedule, Ticker};
+use guesthouse::guest::load::compiler::{CompileJob, Compiler};
+use guesthouse::guest::load::link::{GuestSpec, Linkers};
+use guesthouse::guest::schedule::{Lane, Meter, Scheduler, Ticker};
 use guesthouse::guest::{Guest, Instance, Pool};
 use guesthouse::message::{Request, Response};
 use guesthouse::metrics::Metrics;
@@ -71,7 +71,7 @@ struct Calls {
     is_short: bool,
     house: Rc<House>,
     guest: Arc<Guest>,
-    schedule: Rc<Schedule>,
+    schedule: Rc<Scheduler>,
     pool: Rc<Pool>,
     #[expect(clippy::vec_box, reason = "a guest takes it boxed, and the box is not to be timed")]
     requests: Vec<Box<Request>>,
@@ -184,15 +184,18 @@ impl Maker {
         let guest =
             Arc::new(self.guest(bytes, isolation).map_err(|failure| anyhow!(failure.reason))?);
         let house = self.house.clone();
-        let (pulse, memory) = (house.ticker.pulse(0), house.engines.memory.clone());
+        let (pulse, memory) = (house.ticker.handle_of(0), house.engines.memory.clone());
         // Nobody is behind this door.
-        let outbound = outbound::Shared::new(&GrantTable::default().largest(), false, 1);
+        let outbound = outbound::OutboundShared::new(&GrantTable::default().largest(), false, 1);
         let (_, door, _) = Outbound::new(&outbound);
         // What it is told is done after each request: how long a runtime takes to come to it
         // depends on what else there is to do.
         let work = Rc::default();
-        let schedule =
-            Rc::new(Schedule::new(pulse, house.lane.entry(), Metrics::new(1, &[]).of_worker(0)));
+        let schedule = Rc::new(Scheduler::new(
+            pulse,
+            house.lane.new_handle(),
+            Metrics::new(1, &[]).of_worker(0),
+        ));
         let ready_max = ReadyMax { all: READY_MAX, by_engine: [READY_MAX; ENGINES] };
         let pool = Rc::new(Pool::new(schedule.clone(), door, memory, ready_max, work));
         // On a busy machine a short call can look like one that has to wait for its turn.
@@ -206,17 +209,17 @@ impl Maker {
     }
 
     /// From bytes to a guest whose instances can be reset, where they can.
-    fn guest(&self, bytes: &[u8], isolation: Isolation) -> Result<Guest, Failure> {
+    fn guest(&self, bytes: &[u8], isolation: Isolation) -> Result<Guest, LoadFailure> {
         let name = "bench";
         let is_text = !bytes.starts_with(b"\0asm");
         let grants = Arc::new(Grants { isolation, ..Grants::default() });
-        let job = Job { name: name.to_owned(), is_text, grants: grants.clone() };
+        let job = CompileJob { name: name.to_owned(), is_text, grants: grants.clone() };
         let compiled = self.compiler.compile(&job, bytes);
         let (facts, code) = compiled.unwrap_or_else(|panic| resume_unwind(panic))?;
         let engine = self.house.engines.get(facts.class, facts.memory_bytes);
         let code = Artifact::compiled(code).code(&facts.kind, engine);
         let code = code.map_err(|error| error.to_string())?;
-        let identity = Identity { id: 0, name, grants: &grants };
+        let identity = GuestSpec { id: 0, name, grants: &grants };
         let guest = self.linkers.link(&identity, &facts, &code)?;
         if facts.reset_globals.is_none() {
             return Ok(guest);
@@ -247,27 +250,27 @@ impl Calls {
     /// Serves the requests that were prepared, as `serve/pipeline.rs` does.
     fn each(&mut self, answered: impl Fn(Response)) {
         let Calls { name, is_short, house, guest, schedule, pool, requests, spare, .. } = self;
-        let limits = &guest.about.grants.limits;
+        let limits = &guest.info.grants.limits;
         house.runtime.block_on(async {
             for request in requests.drain(..) {
-                pool.renew();
+                pool.recycle_retired();
                 let meter = Meter::new(limits, Instant::now());
                 let mut meter = if *is_short { meter.in_lanes(schedule, guest.id) } else { meter };
                 let Some(Form::Core(mut instance)) = pool.take(guest) else {
                     panic!("{name}: none ready");
                 };
                 instance.accept(request, std::mem::take(spare));
-                let under_way = schedule.begin();
+                let active = schedule.begin();
                 let called = instance.request(&mut meter, schedule).await;
                 let (mut instance, _) = called.unwrap_or_else(|end| panic!("{name}: {end}"));
                 let response;
                 (response, *spare) = instance.respond();
                 spare.clear();
                 pool.give_back(Form::Core(instance));
-                drop(under_way);
+                drop(active);
                 answered(response);
             }
-            pool.renew();
+            pool.recycle_retired();
         });
     }
 }

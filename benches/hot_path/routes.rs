@@ -11,9 +11,9 @@ use guesthouse::demo::native::Twin;
 use guesthouse::grants::{QueueLimits, Share};
 use guesthouse::message::Request;
 use guesthouse::queue::Holder;
-use guesthouse::registry::admit::{Gate, GuestGate};
+use guesthouse::registry::admission_gate::{AdmissionGate, GuestGate};
 use guesthouse::registry::route::{Pattern, Table};
-use guesthouse::registry::{Registry, Snapshot, Target};
+use guesthouse::registry::{Registry, RouteTarget, Snapshot};
 
 use crate::case::Row;
 
@@ -33,7 +33,8 @@ pub fn rows(mut request: Request) -> Result<Vec<Row>> {
     let host = "stranger-00617.example:8080";
     let params = ["users/[id]/posts/[post]".to_owned()];
 
-    let guest = GuestGate::new(&Gate::new(256), Share::of_other(0), 192, QueueLimits::default());
+    let guest =
+        GuestGate::new(&AdmissionGate::new(256), Share::of_other(0), 192, QueueLimits::default());
     let client = Rc::default();
     Ok(vec![
         route("route: one of 6", few(), None, vec!["/hello".to_owned()])?,
@@ -56,7 +57,7 @@ fn route(
 ) -> Result<Row> {
     let line = |name: String| -> Result<_> {
         let pattern = Pattern::parse(&name).context("the name of a route")?;
-        Ok((pattern, Target::Native(Twin::Hello.number()), name))
+        Ok((pattern, RouteTarget::Native(Twin::Hello.number()), name))
     };
     let lines: Result<Vec<_>> = names.into_iter().map(line).collect();
     let table = Table::build(lines?).context("the routes of a row")?;

@@ -21,7 +21,7 @@ const DEMO: [(&str, &str); 3] = [("hello", "hello"), ("fib", "fib/20"), ("json",
 
 /// What all targets of a command line share.
 #[derive(Clone, Debug)]
-pub struct Common {
+pub struct SharedOptions {
     pub request: Request,
     pub load: Load,
     pub rounds: u32,
@@ -34,7 +34,7 @@ pub struct Common {
 ///
 /// # Errors
 /// There are more processes than URLs.
-pub fn of_urls(urls: &[Url], pids: &[u32], common: &Common) -> anyhow::Result<Suite> {
+pub fn of_urls(urls: &[Url], pids: &[u32], common: &SharedOptions) -> anyhow::Result<Suite> {
     if pids.len() > urls.len() {
         bail!("there are more --pid than URLs: give one for each URL, in their order");
     }
@@ -72,7 +72,7 @@ pub fn of_urls(urls: &[Url], pids: &[u32], common: &Common) -> anyhow::Result<Su
 
 /// The demo of `program`: every guest is compared with its native twin. With more than one of
 /// `cpus`, the server has the first and the generator the last.
-pub fn of_demo(program: &Path, cpus: &[usize], common: &Common) -> Suite {
+pub fn of_demo(program: &Path, cpus: &[usize], common: &SharedOptions) -> Suite {
     let (server_cpus, client_cpus) = match cpus {
         [first, .., last] => (vec![*first], vec![*last]),
         _ => (Vec::new(), Vec::new()),
@@ -119,7 +119,7 @@ pub fn of_demo(program: &Path, cpus: &[usize], common: &Common) -> Suite {
     }
 }
 
-fn case(name: &str, sides: Vec<Side>, common: &Common) -> Case {
+fn case(name: &str, sides: Vec<Side>, common: &SharedOptions) -> Case {
     let (rounds, duration) = (common.rounds, common.duration);
     Case { name: name.to_owned(), measure: Measure::Load, rounds, duration, sides }
 }

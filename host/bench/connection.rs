@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::response::{Answer, Malformed, Memory, Parser};
+use super::response::{FinishedResponse, HeadCache, Malformed, Parser};
 
 /// A request that was sent, or is about to be. Times are those of the worker.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,7 @@ pub struct InFlight {
 
 /// How a connection came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
+pub enum ConnectionError {
     /// The server closed it, or reset it.
     Read,
     /// What came is not HTTP/1.1, or answers nothing.
@@ -33,12 +33,16 @@ pub enum Broken {
     Write,
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for ConnectionError {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Broken::Read => out.write_str("the connection ended before the whole answer had come"),
-            Broken::Nonsense(malformed) => malformed.fmt(out),
-            Broken::Write => out.write_str("the connection ended before all of it was sent"),
+            ConnectionError::Read => {
+                out.write_str("the connection ended before the whole answer had come")
+            }
+            ConnectionError::Nonsense(malformed) => malformed.fmt(out),
+            ConnectionError::Write => {
+                out.write_str("the connection ended before all of it was sent")
+            }
         }
     }
 }
@@ -100,13 +104,13 @@ impl Connection {
     }
 
     /// Writes as much as the socket takes: whether that was all.
-    pub fn flush(&mut self) -> Result<bool, Broken> {
+    pub fn flush(&mut self) -> Result<bool, ConnectionError> {
         while self.out_at < self.out.len() {
             match rustix::io::write(&self.socket, &self.out[self.out_at..]) {
                 Ok(written) => self.out_at += written,
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => {}
-                Err(_) => return Err(Broken::Write),
+                Err(_) => return Err(ConnectionError::Write),
             }
         }
         self.out.clear();
@@ -120,9 +124,9 @@ impl Connection {
         &mut self,
         buffer: &mut [u8],
         is_head: bool,
-        memory: &mut Memory,
-        mut done: impl FnMut(InFlight, Answer),
-    ) -> (usize, Result<(), Broken>) {
+        memory: &mut HeadCache,
+        mut done: impl FnMut(InFlight, FinishedResponse),
+    ) -> (usize, Result<(), ConnectionError>) {
         let bytes = match rustix::io::read(&self.socket, &mut *buffer) {
             Ok(0) => {
                 // One that is cut off stays in flight, and fails with the connection.
@@ -131,11 +135,11 @@ impl Connection {
                 {
                     done(request, answer);
                 }
-                return (0, Err(Broken::Read));
+                return (0, Err(ConnectionError::Read));
             }
             Ok(bytes) => bytes,
             Err(Errno::AGAIN | Errno::INTR) => return (0, Ok(())),
-            Err(_) => return (0, Err(Broken::Read)),
+            Err(_) => return (0, Err(ConnectionError::Read)),
         };
         let (in_flight, closes) = (&mut self.in_flight, &mut self.closes);
         let mut is_asked_for = true;
@@ -150,9 +154,9 @@ impl Connection {
         // An answer to nothing: from here on nobody knows what answers what.
         let is_unasked = !is_asked_for || (is_idle && !self.parser.is_between());
         let result = match fed {
-            Err(malformed) => Err(Broken::Nonsense(malformed)),
-            Ok(()) if is_unasked => Err(Broken::Nonsense(Malformed::Unasked)),
-            Ok(()) if is_idle && self.closes => Err(Broken::Read),
+            Err(malformed) => Err(ConnectionError::Nonsense(malformed)),
+            Ok(()) if is_unasked => Err(ConnectionError::Nonsense(Malformed::Unasked)),
+            Ok(()) if is_idle && self.closes => Err(ConnectionError::Read),
             Ok(()) => Ok(()),
         };
         (bytes, result)

@@ -13,10 +13,10 @@ use anyhow::Context as _;
 use hdrhistogram::Histogram;
 
 use super::load::Arrivals;
+use super::load_stats::{LoadStats, RATE_REACHED_MIN, histogram};
 use super::reading::{Errors, Examples, Quantity, Reading};
 use super::stream;
 use super::suite::{Curve, Side, Stream};
-use super::tally::{RATE_REACHED_MIN, Tally, histogram};
 use super::target::Target;
 
 /// A slowdown of 1 in the histogram: three digits behind the point.
@@ -35,7 +35,7 @@ pub fn measure(
     seed: u64,
     stop: &AtomicBool,
 ) -> anyhow::Result<(Reading, Histogram<u64>)> {
-    let run = |streams: &[Stream], duration| -> anyhow::Result<Vec<Tally>> {
+    let run = |streams: &[Stream], duration| -> anyhow::Result<Vec<LoadStats>> {
         Ok(stream::run(streams, &target.destination, duration, seed, stop, || ())?.0)
     };
     let mix = closed(side.streams.first().context("a curve needs requests")?);
@@ -61,7 +61,7 @@ pub fn measure(
         let streams: Vec<Stream> = kinds.iter().map(at_rate).collect();
         let longer = (highest / load).min(LONGER_MAX);
         let tallies = run(&streams, duration.mul_f64(longer))?;
-        let mut all = Tally::new();
+        let mut all = LoadStats::new();
         tallies.iter().for_each(|tally| all.add(tally));
         errors.add(&all.errors);
         examples.add(&all.examples);
@@ -116,7 +116,7 @@ fn at_rate(kind: &Stream, rate: f64) -> Stream {
 }
 
 /// Slowdowns of all requests, in thousandths.
-fn slowdown(tallies: &[Tally], alone_ns: &[f64]) -> Histogram<u64> {
+fn slowdown(tallies: &[LoadStats], alone_ns: &[f64]) -> Histogram<u64> {
     let mut all = histogram();
     for (tally, alone_ns) in tallies.iter().zip(alone_ns) {
         for value in tally.latency.iter_recorded() {

@@ -19,14 +19,15 @@ pub mod url;
 mod connection;
 mod cpus;
 mod curve;
-mod drop;
+mod deploy_latency;
 mod idle;
 mod launch;
 mod load;
-mod plan;
+mod load_stats;
 mod probe;
 mod process;
 mod reading;
+mod request_schedule;
 mod response;
 mod round;
 mod run;
@@ -34,11 +35,10 @@ mod statistics;
 mod stream;
 mod suite;
 mod swap;
-mod tally;
 mod target;
 mod worker;
 
-pub use load::{Arrivals, Load, Request, Spread};
+pub use load::{Arrivals, Load, PathDistribution, Request};
 pub use process::{cpus_allowed, files_max};
 pub use run::Run;
 pub use suite::{Suite, draw_seed};
@@ -51,7 +51,7 @@ pub fn run(suite: &Suite, command: Vec<String>, stop: &AtomicBool) -> Run {
     about.extend(suite.servers.iter().filter_map(process::version));
     about.dedup();
     let progress = ProgressBar::with_draw_target(
-        Some(round::Rounds::visits(suite)),
+        Some(round::Rounds::measurement_count(suite)),
         ProgressDrawTarget::stderr(),
     );
     let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {wide_msg} {elapsed}");

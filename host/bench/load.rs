@@ -10,7 +10,7 @@ pub struct Request {
     pub method: String,
     /// Paths with query, at least one; a stream with more than one draws from them.
     pub paths: Vec<String>,
-    pub spread: Spread,
+    pub spread: PathDistribution,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     /// The status to expect; `None` is any below 400.
@@ -23,7 +23,7 @@ impl Request {
         Self {
             method: "GET".to_owned(),
             paths: vec![path.to_owned()],
-            spread: Spread::Uniform,
+            spread: PathDistribution::Uniform,
             headers: Vec::new(),
             body: Vec::new(),
             status: None,
@@ -33,7 +33,7 @@ impl Request {
 
 /// How paths are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Spread {
+pub enum PathDistribution {
     Uniform,
     /// The n-th path is drawn in proportion to `n^-exponent`.
     Zipf {

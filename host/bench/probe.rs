@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::load::Request;
-use super::response::{Answer, Memory, Parser};
+use super::response::{FinishedResponse, HeadCache, Parser};
 use super::stream::{Destination, render};
 
 /// So much of a body is kept to be compared.
-const KEPT_BYTES_MAX: usize = 64 << 20;
+const PROBE_BODY_BYTES_MAX: usize = 64 << 20;
 /// How long a probe that is to stop may go on.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What a server answered, with the beginning of its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answered {
+pub struct ProbeResponse {
     pub status: u16,
     pub body: Vec<u8>,
 }
@@ -45,12 +45,12 @@ impl<'a> Probe<'a> {
     }
 
     /// Sends the first path of `request` and waits for the whole answer.
-    pub fn ask(&mut self, request: &Request) -> io::Result<Answered> {
+    pub fn ask(&mut self, request: &Request) -> io::Result<ProbeResponse> {
         let until = Instant::now() + self.timeout;
         let message = &render(request, &self.host)[0];
         self.socket.write_all(message)?;
-        let (mut parser, mut memory) = (Parser::default(), Memory::default());
-        let (mut body, mut answer) = (Vec::new(), None::<Answer>);
+        let (mut parser, mut memory) = (Parser::default(), HeadCache::default());
+        let (mut body, mut answer) = (Vec::new(), None::<FinishedResponse>);
         let mut buffer = vec![0; 64 * 1024];
         let is_head = request.method == "HEAD";
         while answer.is_none() {
@@ -60,13 +60,13 @@ impl<'a> Probe<'a> {
                 break;
             }
             let input = &buffer[..bytes];
-            let keep = (body.len() < KEPT_BYTES_MAX).then_some(&mut body);
+            let keep = (body.len() < PROBE_BODY_BYTES_MAX).then_some(&mut body);
             parser
                 .feed(input, is_head, &mut memory, keep, |it| answer = Some(it))
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         }
         let status = answer.map_or(0, |it| it.status);
-        Ok(Answered { status, body })
+        Ok(ProbeResponse { status, body })
     }
 
     /// Reads what there is; waits for it in steps, so as to see in between that it is to stop.
@@ -96,7 +96,7 @@ pub fn ask(
     request: &Request,
     timeout: Duration,
     stop: &AtomicBool,
-) -> io::Result<Answered> {
+) -> io::Result<ProbeResponse> {
     Probe::connect(to, timeout, stop)?.ask(request)
 }
 
@@ -106,7 +106,7 @@ pub fn ask_until(
     request: &Request,
     until: Instant,
     stop: &AtomicBool,
-    is_right: impl Fn(&Answered) -> bool,
+    is_right: impl Fn(&ProbeResponse) -> bool,
 ) -> bool {
     while Instant::now() < until && !stop.load(Ordering::Relaxed) {
         let left = until.saturating_duration_since(Instant::now()).max(LOOK_EVERY);

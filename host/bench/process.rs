@@ -107,8 +107,8 @@ impl Server {
         server.first_answer = began.elapsed();
         if !launch.settle_within.is_zero() {
             let until = Instant::now() + launch.settle_within;
-            if !server.comes_to_rest(until, interrupted)? {
-                let words = server.last_words();
+            if !server.wait_until_idle(until, interrupted)? {
+                let words = server.log_tail();
                 bail!("the server `{}` is still busy with itself{words}", server.name);
             }
         }
@@ -140,7 +140,7 @@ impl Server {
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => {
-                bail!("the server `{}` has ended ({status}){}", self.name, self.last_words())
+                bail!("the server `{}` has ended ({status}){}", self.name, self.log_tail())
             }
         }
     }
@@ -185,7 +185,7 @@ impl Server {
             }
             thread::sleep(LOOK_EVERY);
         }
-        let words = self.last_words();
+        let words = self.log_tail();
         bail!("the server `{}` does not answer {path} in time: {last}{words}", self.name)
     }
 
@@ -193,7 +193,7 @@ impl Server {
     ///
     /// # Errors
     /// It has ended, or `interrupted` is set.
-    pub fn comes_to_rest(&mut self, until: Instant, interrupted: &AtomicBool) -> Result<bool> {
+    pub fn wait_until_idle(&mut self, until: Instant, interrupted: &AtomicBool) -> Result<bool> {
         let share_max = REST_FOR.mul_f64(REST_CPU_SHARE);
         while Instant::now() < until {
             self.check_alive()?;
@@ -211,7 +211,7 @@ impl Server {
     }
 
     /// The end of its log, to be put behind a sentence.
-    fn last_words(&self) -> String {
+    fn log_tail(&self) -> String {
         let end = self.end_of_log().unwrap_or_default();
         let lines: Vec<&[u8]> = end.split(|byte| *byte == b'\n').collect();
         let lines: Vec<&[u8]> = lines.into_iter().filter(|line| !line.is_empty()).collect();

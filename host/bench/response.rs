@@ -14,7 +14,7 @@ const CHUNK_LINE_BYTES_MAX: usize = 4096;
 
 /// What an answer's head says of the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Meaning {
+struct ResponseHead {
     status: u16,
     body: Body,
     /// The connection ends with this answer.
@@ -30,7 +30,7 @@ enum Body {
 
 /// An answer that is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct FinishedResponse {
     pub status: u16,
     pub closes: bool,
 }
@@ -87,9 +87,9 @@ impl std::error::Error for Malformed {}
 
 /// The last head that was parsed.
 #[derive(Default)]
-pub struct Memory {
+pub struct HeadCache {
     head: Vec<u8>,
-    meaning: Option<Meaning>,
+    parsed_head: Option<ResponseHead>,
 }
 
 /// Where in its stream of answers a connection is.
@@ -105,12 +105,12 @@ enum State {
     #[default]
     Head,
     /// So many bytes are still to come.
-    Bytes(Meaning, u64),
-    UntilClose(Meaning),
-    ChunkLine(Meaning),
+    Bytes(ResponseHead, u64),
+    UntilClose(ResponseHead),
+    ChunkLine(ResponseHead),
     /// Bytes of a chunk, and the line end behind it.
-    Chunk(Meaning, u64),
-    Trailer(Meaning),
+    Chunk(ResponseHead, u64),
+    Trailer(ResponseHead),
 }
 
 impl Parser {
@@ -120,9 +120,9 @@ impl Parser {
         &mut self,
         mut input: &[u8],
         is_head: bool,
-        memory: &mut Memory,
+        memory: &mut HeadCache,
         mut keep: Option<&mut Vec<u8>>,
-        mut done: impl FnMut(Answer),
+        mut done: impl FnMut(FinishedResponse),
     ) -> Result<(), Malformed> {
         while !input.is_empty() {
             match self.state {
@@ -169,9 +169,11 @@ impl Parser {
     }
 
     /// The server has closed its side: whether that ended an answer, and which.
-    pub fn close(&mut self) -> Option<Answer> {
+    pub fn close(&mut self) -> Option<FinishedResponse> {
         match self.state {
-            State::UntilClose(meaning) => Some(Answer { status: meaning.status, closes: true }),
+            State::UntilClose(meaning) => {
+                Some(FinishedResponse { status: meaning.status, closes: true })
+            }
             _ => None,
         }
     }
@@ -186,10 +188,10 @@ impl Parser {
         &mut self,
         input: &'a [u8],
         is_head: bool,
-        memory: &mut Memory,
-    ) -> Result<Option<(Meaning, &'a [u8])>, Malformed> {
+        memory: &mut HeadCache,
+    ) -> Result<Option<(ResponseHead, &'a [u8])>, Malformed> {
         if self.partial.is_empty()
-            && let Some(meaning) = memory.meaning
+            && let Some(meaning) = memory.parsed_head
             && let Some(rest) = input.strip_prefix(&memory.head[..])
         {
             return Ok(Some((meaning, rest)));
@@ -216,12 +218,12 @@ impl Parser {
         }
         memory.head.clear();
         memory.head.extend_from_slice(&whole[..bytes]);
-        memory.meaning = Some(meaning);
+        memory.parsed_head = Some(meaning);
         self.partial.clear();
         Ok(Some((meaning, &input[bytes - before..])))
     }
 
-    fn begin(&mut self, meaning: Meaning, done: &mut impl FnMut(Answer)) {
+    fn begin(&mut self, meaning: ResponseHead, done: &mut impl FnMut(FinishedResponse)) {
         match meaning.body {
             // An interim answer: the real one follows.
             _ if meaning.status < 200 => {}
@@ -235,11 +237,11 @@ impl Parser {
     /// `body` are the next of `left` bytes.
     fn advance(
         &mut self,
-        meaning: Meaning,
+        meaning: ResponseHead,
         left: u64,
         body: &[u8],
         keep: Option<&mut Vec<u8>>,
-        done: &mut impl FnMut(Answer),
+        done: &mut impl FnMut(FinishedResponse),
     ) {
         let is_chunk = matches!(self.state, State::Chunk(..));
         if let Some(keep) = keep {
@@ -256,9 +258,9 @@ impl Parser {
         }
     }
 
-    fn end(&mut self, meaning: Meaning, done: &mut impl FnMut(Answer)) {
+    fn end(&mut self, meaning: ResponseHead, done: &mut impl FnMut(FinishedResponse)) {
         self.state = State::Head;
-        done(Answer { status: meaning.status, closes: meaning.closes });
+        done(FinishedResponse { status: meaning.status, closes: meaning.closes });
     }
 
     /// Takes the next line into `partial`, without its end: what is behind it, or none as long as
@@ -279,7 +281,7 @@ impl Parser {
 }
 
 /// The length of a head and its meaning; none if it is not whole.
-fn parse(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Meaning)>, Malformed> {
+fn parse(bytes: &[u8], is_head: bool) -> Result<Option<(usize, ResponseHead)>, Malformed> {
     // Room for few is made in no time, and nearly all heads have few.
     match parse_some::<HEADERS_USUAL>(bytes, is_head) {
         Err(Malformed::ManyFields) => parse_some::<HEADERS_MAX>(bytes, is_head),
@@ -290,7 +292,7 @@ fn parse(bytes: &[u8], is_head: bool) -> Result<Option<(usize, Meaning)>, Malfor
 fn parse_some<const HEADERS: usize>(
     bytes: &[u8],
     is_head: bool,
-) -> Result<Option<(usize, Meaning)>, Malformed> {
+) -> Result<Option<(usize, ResponseHead)>, Malformed> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let length = match response.parse(bytes) {
@@ -331,7 +333,7 @@ fn parse_some<const HEADERS: usize>(
         body = Body::Bytes(0);
     }
     closes |= body == Body::UntilClose && status >= 200;
-    Ok(Some((length, Meaning { status, body, closes })))
+    Ok(Some((length, ResponseHead { status, body, closes })))
 }
 
 fn chunk_bytes(line: &[u8]) -> Result<u64, Malformed> {

@@ -1,7 +1,7 @@
 //! The rounds of a suite: who is measured when, and what becomes of the numbers.
 //!
 //! Every round visits each side of a case once, in an order of its own. Owns the servers while
-//! they run. What a visit does depends on the case's measure; a visit that fails is named in the
+//! they run. What a measurement does depends on the case's measure; one that fails is named in the
 //! row, and the others go on.
 
 use std::collections::{HashMap, HashSet};
@@ -18,7 +18,8 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
 
 use super::launch::Restart;
-use super::probe::{self, Answered};
+use super::load_stats::{LoadStats, RATE_REACHED_MIN, histogram};
+use super::probe::{self, ProbeResponse};
 use super::process::{Meter, Server};
 use super::reading::{Errors, Quantity, Reading};
 use super::response::is_expected;
@@ -26,17 +27,16 @@ use super::run::{CaseRun, Row};
 use super::stream::{self, Destination};
 use super::suite::{Case, Measure, Origin, Side, Stream, Suite};
 use super::swap::Swapper;
-use super::tally::{RATE_REACHED_MIN, Tally, histogram};
 use super::target::Target;
-use super::{curve, drop, idle};
+use super::{curve, deploy_latency, idle};
 
 /// How long a server may go on with requests for whose answers nobody waits any more.
 const REST_WITHIN: Duration = Duration::from_secs(2);
 /// Below so many answers the fifth nine is one answer, or none.
 const ANSWERS_FOR_FIFTH_NINE: u64 = 100_000;
 
-/// What came of one visit: for each of the side's streams its reading and its latencies.
-pub type Visit = Vec<(Reading, Histogram<u64>)>;
+/// What came of one measurement: for each of the side's streams its reading and its latencies.
+pub type SideReadings = Vec<(Reading, Histogram<u64>)>;
 
 /// Runs a suite.
 pub struct Rounds<'a> {
@@ -46,7 +46,7 @@ pub struct Rounds<'a> {
     /// Those that run for the whole case.
     servers: HashMap<usize, Server>,
     /// The first answer to each stream of each side of the case.
-    first: HashMap<(usize, usize), Answered>,
+    first: HashMap<(usize, usize), ProbeResponse>,
 }
 
 impl<'a> Rounds<'a> {
@@ -55,7 +55,7 @@ impl<'a> Rounds<'a> {
     }
 
     /// How many visits a suite has.
-    pub fn visits(suite: &Suite) -> u64 {
+    pub fn measurement_count(suite: &Suite) -> u64 {
         suite.cases.iter().map(|case| u64::from(case.rounds) * case.sides.len() as u64).sum()
     }
 
@@ -91,8 +91,8 @@ impl<'a> Rounds<'a> {
                 let text = format!("{}: {}, round {round}/{}", case.name, side.name, case.rounds);
                 self.progress.set_message(text);
                 let seed = self.suite.seed.wrapping_add(u64::from(round));
-                let visit = self.visit(case, side_number, seed);
-                record(&mut rows[side_number], round, at + 1, visit, self.is_stopped());
+                let readings = self.measure_side(case, side_number, seed);
+                record(&mut rows[side_number], round, at + 1, readings, self.is_stopped());
                 self.progress.inc(1);
             }
         }
@@ -101,7 +101,12 @@ impl<'a> Rounds<'a> {
     }
 
     /// One side once.
-    fn visit(&mut self, case: &Case, side_number: usize, seed: u64) -> anyhow::Result<Visit> {
+    fn measure_side(
+        &mut self,
+        case: &Case,
+        side_number: usize,
+        seed: u64,
+    ) -> anyhow::Result<SideReadings> {
         let side = &case.sides[side_number];
         match (&side.origin, &case.measure) {
             (Origin::Started(place), Measure::Start) => self.start(*place),
@@ -122,19 +127,19 @@ impl<'a> Rounds<'a> {
                 let destination = Destination::resolve(server.authority())?;
                 let pid = Some(server.pid());
                 let target = Target { destination, pid, server: Some(&server) };
-                let visit = self.measure(case, side_number, &target, seed);
+                let readings = self.measure(case, side_number, &target, seed);
                 let is_alive = server.check_alive();
-                let is_kept = launch.restart == Restart::Case
+                let is_reusable = launch.restart == Restart::Case
                     && is_alive.is_ok()
-                    && (!has_timeouts(&visit)
+                    && (!has_timeouts(&readings)
                         || server
-                            .comes_to_rest(Instant::now() + REST_WITHIN, self.stop)
+                            .wait_until_idle(Instant::now() + REST_WITHIN, self.stop)
                             .unwrap_or(false));
-                if is_kept {
+                if is_reusable {
                     self.servers.insert(*place, server);
                 }
                 // That it has died says more than what this did to the requests.
-                is_alive.and(visit)
+                is_alive.and(readings)
             }
         }
     }
@@ -145,29 +150,29 @@ impl<'a> Rounds<'a> {
         side_number: usize,
         target: &Target,
         seed: u64,
-    ) -> anyhow::Result<Visit> {
+    ) -> anyhow::Result<SideReadings> {
         let side = &case.sides[side_number];
         let wrong = self.check(side_number, side, target)?;
-        let mut visit = match &case.measure {
+        let mut readings = match &case.measure {
             Measure::Load => load(side, target, case.duration, seed, self.stop)?,
             Measure::Idle { at_rest } => {
                 vec![(idle::measure(side, target, *at_rest, self.stop)?, histogram())]
             }
             Measure::Drop(versions) => {
-                vec![(drop::measure(side, target, versions, self.stop)?, histogram())]
+                vec![(deploy_latency::measure(side, target, versions, self.stop)?, histogram())]
             }
             Measure::Curve(curve) => {
                 vec![curve::measure(side, target, curve, case.duration, seed, self.stop)?]
             }
             Measure::Start => bail!("a start is measured without a server"),
         };
-        for ((reading, _), wrong) in visit.iter_mut().zip(wrong) {
+        for ((reading, _), wrong) in readings.iter_mut().zip(wrong) {
             if let Some(text) = wrong {
                 reading.errors.body += 1;
                 reading.examples.note("body", || text);
             }
         }
-        Ok(visit)
+        Ok(readings)
     }
 
     /// Asks each stream's first path once: for each, what differs from the first answer, if
@@ -208,7 +213,7 @@ impl<'a> Rounds<'a> {
     }
 
     /// Starts a server and stops it again.
-    fn start(&mut self, place: usize) -> anyhow::Result<Visit> {
+    fn start(&mut self, place: usize) -> anyhow::Result<SideReadings> {
         let server = Server::start(&self.suite.servers[place], self.stop)?;
         let mut reading = Reading::default();
         let first_answer_ms = server.first_answer().as_secs_f64() * 1e3;
@@ -230,14 +235,14 @@ impl fmt::Display for UnexpectedStatus {
 impl std::error::Error for UnexpectedStatus {}
 
 /// Whether requests were given up whose answers had not come.
-fn has_timeouts(visit: &anyhow::Result<Visit>) -> bool {
-    match visit {
-        Ok(visit) => visit.iter().any(|(reading, _)| reading.errors.timeout > 0),
+fn has_timeouts(readings: &anyhow::Result<SideReadings>) -> bool {
+    match readings {
+        Ok(readings) => readings.iter().any(|(reading, _)| reading.errors.timeout > 0),
         Err(error) => errors_of(error).timeout > 0,
     }
 }
 
-/// One error of the kind that ended a visit.
+/// One error of the kind that ended a measurement.
 fn errors_of(error: &anyhow::Error) -> Errors {
     let mut errors = Errors::default();
     if error.is::<UnexpectedStatus>() {
@@ -262,7 +267,7 @@ fn load(
     duration: Duration,
     seed: u64,
     stop: &AtomicBool,
-) -> anyhow::Result<Visit> {
+) -> anyhow::Result<SideReadings> {
     let swapper = match &side.swaps {
         Some(versions) => Some(Swapper::start(versions, target.server)?),
         None => None,
@@ -274,12 +279,12 @@ fn load(
     if let Some(swapper) = swapper {
         swapper.stop()?;
     }
-    let mut visit: Visit = Vec::new();
+    let mut readings: SideReadings = Vec::new();
     for (stream, tally) in side.streams.iter().zip(tallies) {
-        visit.push((reading(stream, &tally), tally.latency));
+        readings.push((reading(stream, &tally), tally.latency));
     }
-    let Some(usage) = usage else { return Ok(visit) };
-    let first = &mut visit[0];
+    let Some(usage) = usage else { return Ok(readings) };
+    let first = &mut readings[0];
     first.0.values.insert(Quantity::RssPeakBytes, usage.rss_peak_bytes as f64);
     let answers = first.1.len();
     // Of several streams nobody knows which took how much.
@@ -290,11 +295,11 @@ fn load(
         values.insert(Quantity::CpuUserUsPerReq, us_per_req(usage.user));
         values.insert(Quantity::CpuKernelUsPerReq, us_per_req(usage.kernel));
     }
-    Ok(visit)
+    Ok(readings)
 }
 
 /// What a tally says of one stream.
-pub fn reading(stream: &Stream, tally: &Tally) -> Reading {
+pub fn reading(stream: &Stream, tally: &LoadStats) -> Reading {
     let mut reading =
         Reading { errors: tally.errors, examples: tally.examples.clone(), ..Reading::default() };
     let values = &mut reading.values;
@@ -341,17 +346,17 @@ fn rows(case: &Case, side: &Side) -> Vec<Row> {
     streams.map(row).take(if is_alone { 1 } else { usize::MAX }).collect()
 }
 
-/// Puts what came of a visit into the rows of its side.
+/// Puts what came of a measurement into the rows of its side.
 fn record(
     rows: &mut [Row],
     round: u32,
     position: usize,
-    visit: anyhow::Result<Visit>,
+    readings: anyhow::Result<SideReadings>,
     is_stopped: bool,
 ) {
-    match visit {
-        Ok(visit) => {
-            for (row, (reading, latency)) in rows.iter_mut().zip(visit) {
+    match readings {
+        Ok(readings) => {
+            for (row, (reading, latency)) in rows.iter_mut().zip(readings) {
                 row.latency.add(&latency).expect("all have the same bounds");
                 row.rounds.push(Reading { round, position, ..reading });
             }

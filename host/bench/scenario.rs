@@ -99,16 +99,16 @@ use super::process::Server;
 use super::suite::{Case, Measure, Origin, Skipped, Suite, draw_seed};
 use crate::file;
 use cases::Cases;
+use environment::Environment;
 use format::Scenario;
-use place::Place;
 use servers::Servers;
 use text::{Reader, Vars};
 
 mod cases;
+mod environment;
 mod format;
 mod mini;
 mod paths;
-mod place;
 mod requests;
 mod servers;
 mod text;
@@ -155,13 +155,13 @@ pub fn read(
         }
     };
     let mini = overrides.mini;
-    let place = Place::new(here, cache, mini);
-    let mut draft = draft(&file, Reader::new(&shown, &text), &place, mini)?;
+    let environment = Environment::new(here, cache, mini);
+    let mut draft = draft(&file, Reader::new(&shown, &text), &environment, mini)?;
     let mut skipped = Vec::new();
     if !file.preparations.is_empty() {
         skipped = prepare(draft.preparations, interrupted)?;
         // Now there is what was missing.
-        draft = self::draft(&file, Reader::new(&shown, &text), &place, mini)?;
+        draft = self::draft(&file, Reader::new(&shown, &text), &environment, mini)?;
     }
     skipped.extend(draft.skipped);
     let mut suite = Suite {
@@ -175,7 +175,7 @@ pub fn read(
     if mini {
         mini::shrink(&mut suite.cases);
     }
-    drop_impossible(&mut suite, &place);
+    drop_impossible(&mut suite, &environment);
     forget_unused_servers(&mut suite);
     Ok(suite)
 }
@@ -188,14 +188,19 @@ struct Draft {
     skipped: Vec<Skipped>,
 }
 
-fn draft(file: &Scenario, mut reader: Reader<'_>, place: &Place, mini: bool) -> Result<Draft> {
-    let vars = vars(file, &mut reader, place, mini);
-    let preparations = servers::read(&file.preparations, &mut reader, place, &vars, mini);
-    let servers = servers::read(&file.servers, &mut reader, place, &vars, mini);
+fn draft(
+    file: &Scenario,
+    mut reader: Reader<'_>,
+    environment: &Environment,
+    mini: bool,
+) -> Result<Draft> {
+    let vars = vars(file, &mut reader, environment, mini);
+    let preparations = servers::read(&file.preparations, &mut reader, environment, &vars, mini);
+    let servers = servers::read(&file.servers, &mut reader, environment, &vars, mini);
     let mut all = Cases {
         file,
         reader: &mut reader,
-        place,
+        environment,
         servers: &servers,
         used: Vec::new(),
         skipped: Vec::new(),
@@ -212,8 +217,8 @@ fn draft(file: &Scenario, mut reader: Reader<'_>, place: &Place, mini: bool) -> 
 }
 
 /// Placeholders of the place and of the file.
-fn vars(file: &Scenario, reader: &mut Reader<'_>, place: &Place, mini: bool) -> Vars {
-    let mut vars = place.vars();
+fn vars(file: &Scenario, reader: &mut Reader<'_>, environment: &Environment, mini: bool) -> Vars {
+    let mut vars = environment.vars();
     for (name, value) in &file.vars {
         if vars.insert(name.clone(), value.get_ref().to_string()).is_some() {
             reader.mistake(value.span(), format!("vars.{name}: this name is taken"));
@@ -250,16 +255,16 @@ fn keep_only(cases: Vec<Case>, only: &[String]) -> Result<Vec<Case>> {
     }
     let is_wanted = |name: &str| only.iter().any(|part| name.contains(part.as_str()));
     let names: Vec<String> = cases.iter().map(|case| case.name.clone()).collect();
-    let mut kept = cases;
-    for case in kept.iter_mut().filter(|case| !is_wanted(&case.name)) {
+    let mut selected = cases;
+    for case in selected.iter_mut().filter(|case| !is_wanted(&case.name)) {
         case.sides.retain(|side| is_wanted(&side.name));
     }
-    kept.retain(|case| !case.sides.is_empty());
-    if kept.is_empty() {
+    selected.retain(|case| !case.sides.is_empty());
+    if selected.is_empty() {
         let (only, names) = (only.join(", "), names.join("\n  "));
         bail!("no case and no side has {only} in its name; the cases are:\n  {names}");
     }
-    Ok(kept)
+    Ok(selected)
 }
 
 fn apply(cases: &mut [Case], overrides: &Overrides) {
@@ -275,13 +280,13 @@ fn apply(cases: &mut [Case], overrides: &Overrides) {
 }
 
 /// Leaves out the sides that take more connections than there can be.
-fn drop_impossible(suite: &mut Suite, place: &Place) {
+fn drop_impossible(suite: &mut Suite, environment: &Environment) {
     let skipped = &mut suite.skipped;
     for case in &mut suite.cases {
         let counts = !matches!(case.measure, Measure::Start | Measure::Drop(_));
         case.sides.retain(|side| {
             let count = side.streams.iter().map(|stream| stream.load.connections).sum();
-            let Err(reason) = place.check_connections(count) else { return true };
+            let Err(reason) = environment.check_connections(count) else { return true };
             if counts {
                 skipped.push(Skipped { name: format!("{}: {}", case.name, side.name), reason });
             }
@@ -303,7 +308,7 @@ fn forget_unused_servers(suite: &mut Suite) {
             *place = *places.entry(*place).or_insert(next);
         }
     }
-    let mut kept: Vec<_> = places.into_iter().collect();
-    kept.sort_by_key(|(_, new)| *new);
-    suite.servers = kept.into_iter().map(|(old, _)| suite.servers[old].clone()).collect();
+    let mut used: Vec<_> = places.into_iter().collect();
+    used.sort_by_key(|(_, new)| *new);
+    suite.servers = used.into_iter().map(|(old, _)| suite.servers[old].clone()).collect();
 }

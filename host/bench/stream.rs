@@ -12,9 +12,9 @@ use anyhow::{Context as _, bail};
 
 use super::cpus::pin;
 use super::load::Request;
-use super::plan::{Draw, Schedule};
+use super::load_stats::LoadStats;
+use super::request_schedule::{PathSampler, RequestSchedule};
 use super::suite::Stream;
-use super::tally::Tally;
 use super::worker::{Job, Worker};
 
 /// Nothing is measured for this part of the duration, so that a server which compiles what it runs
@@ -60,7 +60,7 @@ pub fn run<T>(
     seed: u64,
     stop: &AtomicBool,
     begins: impl FnOnce() -> T,
-) -> anyhow::Result<(Vec<Tally>, T)> {
+) -> anyhow::Result<(Vec<LoadStats>, T)> {
     let messages: Vec<Vec<Vec<u8>>> =
         streams.iter().map(|stream| render(&stream.request, &destination.host)).collect();
     let threads = streams.iter().map(threads_of).sum::<usize>();
@@ -78,7 +78,7 @@ pub fn run<T>(
         barrier.wait();
         let begun = begins();
         barrier.wait();
-        let mut tallies: Vec<Tally> = streams.iter().map(|_| Tally::new()).collect();
+        let mut tallies: Vec<LoadStats> = streams.iter().map(|_| LoadStats::new()).collect();
         let mut failed = Ok(());
         for (number, thread) in running {
             match thread.join().expect("a generator's thread does not panic") {
@@ -101,7 +101,7 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    fn run(&self, seed: u64, barrier: &Barrier) -> anyhow::Result<Tally> {
+    fn run(&self, seed: u64, barrier: &Barrier) -> anyhow::Result<LoadStats> {
         let ready = self.prepare(seed);
         barrier.wait();
         barrier.wait();
@@ -132,7 +132,7 @@ impl Part<'_> {
         Job {
             address: self.destination.address,
             messages: self.messages,
-            draw: Draw::new(self.messages.len(), request.spread, seed, self.index),
+            draw: PathSampler::new(self.messages.len(), request.spread, seed, self.index),
             is_head: request.method == "HEAD",
             status: request.status,
             // The first threads have one more where it does not come out even.
@@ -144,9 +144,9 @@ impl Part<'_> {
         }
     }
 
-    fn schedule(&self, seed: u64) -> Schedule {
+    fn schedule(&self, seed: u64) -> RequestSchedule {
         let load = &self.stream.load;
-        Schedule::new(load.rate, load.arrivals, self.index, threads_of(self.stream), seed)
+        RequestSchedule::new(load.rate, load.arrivals, self.index, threads_of(self.stream), seed)
     }
 }
 

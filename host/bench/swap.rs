@@ -20,13 +20,13 @@ pub struct Swapper {
 
 impl Swapper {
     pub fn start(versions: &Versions, server: Option<&Server>) -> anyhow::Result<Self> {
-        let path = place(versions, server);
+        let path = target_path(versions, server);
         let versions = versions.clone();
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             let mut swaps = 0;
             loop {
-                put(&versions.files[swaps as usize % 2], &path)?;
+                replace_file(&versions.files[swaps as usize % 2], &path)?;
                 swaps += 1;
                 match stopped.recv_timeout(versions.every) {
                     Err(RecvTimeoutError::Timeout) => {}
@@ -46,7 +46,7 @@ impl Swapper {
 }
 
 /// Where the versions go: below the folder of the server, or where the path says.
-pub fn place(versions: &Versions, server: Option<&Server>) -> PathBuf {
+pub fn target_path(versions: &Versions, server: Option<&Server>) -> PathBuf {
     match server {
         Some(server) => server.dir().join(&versions.path),
         None => versions.path.clone(),
@@ -54,7 +54,7 @@ pub fn place(versions: &Versions, server: Option<&Server>) -> PathBuf {
 }
 
 /// Copies `from` over `to`, which has either all of it or nothing.
-pub fn put(from: &Path, to: &Path) -> anyhow::Result<()> {
+pub fn replace_file(from: &Path, to: &Path) -> anyhow::Result<()> {
     let beside = to.with_extension("new");
     fs::copy(from, &beside)
         .with_context(|| format!("cannot copy {} to {}", from.display(), beside.display()))?;

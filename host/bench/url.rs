@@ -70,19 +70,19 @@ fn parts(text: &str) -> Result<(String, String), String> {
 /// A path without its segments of one dot and of two, which take the one before away (RFC 3986,
 /// 5.2.4).
 fn without_dots(path: &str) -> String {
-    let mut kept: Vec<&str> = Vec::new();
+    let mut segments: Vec<&str> = Vec::new();
     let mut ends_in_dots = false;
     for segment in path.split('/').skip(1) {
         let dots = segment.replace("%2e", ".").replace("%2E", ".");
         ends_in_dots = matches!(&dots[..], "." | "..");
         match &dots[..] {
             "." => {}
-            ".." => drop(kept.pop()),
-            _ => kept.push(segment),
+            ".." => drop(segments.pop()),
+            _ => segments.push(segment),
         }
     }
-    let end = if ends_in_dots && !kept.is_empty() { "/" } else { "" };
-    format!("/{}{end}", kept.join("/"))
+    let end = if ends_in_dots && !segments.is_empty() { "/" } else { "" };
+    format!("/{}{end}", segments.join("/"))
 }
 
 /// Host and port.

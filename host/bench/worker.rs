@@ -20,10 +20,10 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::thread::ClockId;
 
-use super::connection::{Broken, Connection, InFlight};
-use super::plan::{Draw, Due, Schedule};
-use super::response::{Answer, Memory, is_expected};
-use super::tally::Tally;
+use super::connection::{Connection, ConnectionError, InFlight};
+use super::load_stats::LoadStats;
+use super::request_schedule::{Due, PathSampler, RequestSchedule};
+use super::response::{FinishedResponse, HeadCache, is_expected};
 
 /// What is read at a time: some hundred small answers, or a part of a large one.
 const READ_BYTES: usize = 128 * 1024;
@@ -41,7 +41,7 @@ pub struct Job<'a> {
     pub address: SocketAddr,
     /// Requests as they are sent; `draw` gives indexes into it.
     pub messages: &'a [Vec<u8>],
-    pub draw: Draw,
+    pub draw: PathSampler,
     /// Its answers have no bodies.
     pub is_head: bool,
     /// The status to expect; none is any below 400.
@@ -73,11 +73,11 @@ pub struct Worker<'a> {
     slots: Vec<Slot>,
     /// Places with room for a request, the longest waiting first.
     ready: VecDeque<usize>,
-    memory: Memory,
+    memory: HeadCache,
     buffer: Vec<u8>,
     start: Instant,
     in_flight: usize,
-    tally: Tally,
+    tally: LoadStats,
     /// When the present measurement ends.
     end_ns: u64,
 }
@@ -94,11 +94,11 @@ impl<'a> Worker<'a> {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             slots: (0..connections).map(|_| slot()).collect(),
             ready: VecDeque::with_capacity(connections),
-            memory: Memory::default(),
+            memory: HeadCache::default(),
             buffer: vec![0; READ_BYTES],
             start: Instant::now(),
             in_flight: 0,
-            tally: Tally::new(),
+            tally: LoadStats::new(),
             end_ns: 0,
             job,
         };
@@ -127,9 +127,9 @@ impl<'a> Worker<'a> {
 
     /// Sends by `schedule` for `duration`, then waits for the answers that are on their way, at
     /// most for the timeout.
-    pub fn run(&mut self, schedule: Schedule, duration: Duration) -> io::Result<Tally> {
+    pub fn run(&mut self, schedule: RequestSchedule, duration: Duration) -> io::Result<LoadStats> {
         let cpu_before = thread_cpu();
-        self.tally = Tally::new();
+        self.tally = LoadStats::new();
         self.start = Instant::now();
         for slot in &mut self.slots {
             slot.retry_ns = 0;
@@ -154,7 +154,7 @@ impl<'a> Worker<'a> {
             let wait_ns = self.wait_ns(now_ns, &mut schedule).min(sweep_ns - now_ns.min(sweep_ns));
             self.poll(if self.job.spin { 0 } else { wait_ns })?;
         }
-        self.close_what_waits();
+        self.close_in_flight();
         let mut tally = std::mem::take(&mut self.tally);
         tally.elapsed = duration.min(self.start.elapsed());
         tally.due = tally.sent;
@@ -255,8 +255,8 @@ impl<'a> Worker<'a> {
             Ok(false) => self.watch(index, epoll::EventFlags::IN | epoll::EventFlags::OUT),
             Err(broken) => {
                 // A server may answer before it closes. What is not answered could not be sent.
-                let _ = self.take_answers(index);
-                self.lose(index, broken);
+                let _ = self.read_responses(index);
+                self.fail_connection(index, broken);
             }
         }
     }
@@ -308,7 +308,7 @@ impl<'a> Worker<'a> {
                 self.watch(index, epoll::EventFlags::IN);
                 self.make_ready(index);
             }
-            Err(error) => self.refuse(index, &error),
+            Err(error) => self.fail_connect(index, &error),
         }
     }
 
@@ -317,17 +317,17 @@ impl<'a> Worker<'a> {
         let Some(connection) = self.slots[index].connection.as_mut() else { return };
         if connection.connecting_since_ns.is_some() {
             return match connection.finish_open() {
-                Err(error) => self.refuse(index, &error),
-                Ok(()) => self.refuse(index, &"it ended at once"),
+                Err(error) => self.fail_connect(index, &error),
+                Ok(()) => self.fail_connect(index, &"it ended at once"),
             };
         }
-        if let Err(broken) = self.take_answers(index) {
-            self.lose(index, broken);
+        if let Err(broken) = self.read_responses(index) {
+            self.fail_connection(index, broken);
         }
     }
 
     /// Reads once from a connection that is open.
-    fn take_answers(&mut self, index: usize) -> Result<(), Broken> {
+    fn read_responses(&mut self, index: usize) -> Result<(), ConnectionError> {
         let Some(connection) = self.slots[index].connection.as_mut() else { return Ok(()) };
         let (start, end_ns, expected) = (self.start, self.end_ns, self.job.status);
         let messages = self.job.messages;
@@ -340,7 +340,7 @@ impl<'a> Worker<'a> {
             &mut self.buffer,
             self.job.is_head,
             &mut self.memory,
-            |request, answer: Answer| {
+            |request, answer: FinishedResponse| {
                 let now_ns = *now_ns.get_or_insert_with(|| start.elapsed().as_nanos() as u64);
                 *in_flight -= 1;
                 if is_expected(expected, answer.status) {
@@ -369,15 +369,15 @@ impl<'a> Worker<'a> {
     }
 
     /// A connection has ended: what was in flight on it has failed. Connects again.
-    fn lose(&mut self, index: usize, broken: Broken) {
+    fn fail_connection(&mut self, index: usize, broken: ConnectionError) {
         let Some(connection) = self.slots[index].connection.take() else { return };
         let failed = connection.in_flight.len();
         let errors = &mut self.tally.errors;
         let (kind, count, failures) = match broken {
-            Broken::Read => ("read", &mut errors.read, failed),
+            ConnectionError::Read => ("read", &mut errors.read, failed),
             // Behind a good answer, too: a server that says more than it was asked is not well.
-            Broken::Nonsense(_) => ("read", &mut errors.read, failed.max(1)),
-            Broken::Write => ("write", &mut errors.write, failed),
+            ConnectionError::Nonsense(_) => ("read", &mut errors.read, failed.max(1)),
+            ConnectionError::Write => ("write", &mut errors.write, failed),
         };
         *count += failures as u64;
         if failures > 0 {
@@ -396,7 +396,7 @@ impl<'a> Worker<'a> {
     }
 
     /// A connection could not be made.
-    fn refuse(&mut self, index: usize, why: &dyn Display) {
+    fn fail_connect(&mut self, index: usize, why: &dyn Display) {
         let address = self.job.address;
         self.tally.examples.note("connect", || format!("no connection to {address}: {why}"));
         self.slots[index].connection = None;
@@ -415,7 +415,7 @@ impl<'a> Worker<'a> {
         });
         match opened {
             Ok(connection) => slot.connection = Some(connection),
-            Err(error) => self.refuse(index, &error),
+            Err(error) => self.fail_connect(index, &error),
         }
     }
 
@@ -424,7 +424,7 @@ impl<'a> Worker<'a> {
         let Some(connection) = slot.connection.as_ref() else { return };
         let data = epoll::EventData::new_u64(u64::from(slot.generation) << 32 | index as u64);
         if epoll::modify(&self.epoll, connection.fd(), data, flags).is_err() {
-            self.lose(index, Broken::Read);
+            self.fail_connection(index, ConnectionError::Read);
         }
     }
 
@@ -442,7 +442,7 @@ impl<'a> Worker<'a> {
                 continue;
             };
             if connection.connecting_since_ns.is_some_and(is_late) {
-                self.refuse(index, &"not in time");
+                self.fail_connect(index, &"not in time");
             } else if connection.in_flight.front().is_some_and(|it| is_late(it.sent_ns)) {
                 self.time_out(index);
                 self.connect(index, now_ns);
@@ -464,7 +464,7 @@ impl<'a> Worker<'a> {
 
     /// After the end: connections on which an answer is missing. Without an end before its time,
     /// those requests have failed.
-    fn close_what_waits(&mut self) {
+    fn close_in_flight(&mut self) {
         let before = (self.tally.errors, self.tally.examples.clone());
         for index in 0..self.slots.len() {
             let connection = self.slots[index].connection.as_ref();

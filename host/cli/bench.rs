@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use guesthouse_bench::builtin::{self, Common};
+use guesthouse_bench::builtin::{self, SharedOptions};
 use guesthouse_bench::scenario::{self, Overrides};
 use guesthouse_bench::url::Url;
-use guesthouse_bench::{Arrivals, Load, Request, Run, Spread, Suite, file, report};
+use guesthouse_bench::{Arrivals, Load, PathDistribution, Request, Run, Suite, file, report};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{self, Mistakes};
@@ -44,7 +44,7 @@ const OUTPUT: &str = "Output";
 
 /// The flags of `guesthouse bench`.
 #[derive(Args)]
-pub struct Flags {
+pub struct BenchFlags {
     /// Servers that run already; without any, the demo is started
     #[arg(value_name = "URL", conflicts_with = "scenario")]
     urls: Vec<String>,
@@ -143,7 +143,7 @@ pub struct Flags {
 }
 
 /// Measures, and gives the text for stdout and the exit code.
-pub fn run(flags: &Flags, version: &str) -> anyhow::Result<(String, ExitCode)> {
+pub fn run(flags: &BenchFlags, version: &str) -> anyhow::Result<(String, ExitCode)> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_at_signal(&stop)?;
     let suite = suite(flags, &stop)?;
@@ -193,7 +193,7 @@ fn exit_code(run: &Run, allow_errors: bool) -> ExitCode {
     }
 }
 
-fn suite(flags: &Flags, stop: &AtomicBool) -> anyhow::Result<Suite> {
+fn suite(flags: &BenchFlags, stop: &AtomicBool) -> anyhow::Result<Suite> {
     if let Some(path) = &flags.scenario {
         let overrides = Overrides {
             duration: flags.duration,
@@ -214,7 +214,7 @@ fn suite(flags: &Flags, stop: &AtomicBool) -> anyhow::Result<Suite> {
              raise the limit (ulimit -n), or take fewer"
         );
     }
-    let common = Common {
+    let common = SharedOptions {
         request: request(flags)?,
         load: Load {
             connections,
@@ -249,7 +249,7 @@ fn urls(texts: &[String]) -> anyhow::Result<Vec<Url>> {
     if mistakes.0.is_empty() { Ok(urls) } else { Err(mistakes.into()) }
 }
 
-fn request(flags: &Flags) -> anyhow::Result<Request> {
+fn request(flags: &BenchFlags) -> anyhow::Result<Request> {
     let body = match flags.body.as_deref().map(|text| (text, text.strip_prefix('@'))) {
         None => Vec::new(),
         Some((_, Some(file))) => file::read(Path::new(file), FILE_BYTES_MAX)
@@ -259,7 +259,9 @@ fn request(flags: &Flags) -> anyhow::Result<Request> {
     Ok(Request {
         method: flags.method.clone(),
         paths: flags.paths.as_deref().map(paths).transpose()?.unwrap_or_default(),
-        spread: flags.zipf.map_or(Spread::Uniform, |exponent| Spread::Zipf { exponent }),
+        spread: flags
+            .zipf
+            .map_or(PathDistribution::Uniform, |exponent| PathDistribution::Zipf { exponent }),
         headers: flags.header.clone(),
         body,
         status: flags.status,

@@ -23,22 +23,22 @@ use rustix::thread::{gettid, set_no_new_privs};
 use socket2::{Domain, Socket, Type};
 
 use crate::guest::engine::engines;
-use crate::guest::load::child;
+use crate::guest::load::compiler_process;
 
 /// How long a thread may take to be gone once it has ended: never so long, but on a machine that
 /// does nothing else for as long.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 /// A system call that gives an error here, and which.
-struct Refused {
+struct RefusedCall {
     call: &'static str,
     error: io::Error,
 }
 
-type Tried = Result<(), Refused>;
+type ProbeResult = Result<(), RefusedCall>;
 /// What cannot be done without it, and how it is tried.
-type Need = (&'static str, fn() -> Tried);
+type Requirement = (&'static str, fn() -> ProbeResult);
 
-const NEEDED: [Need; 7] = [
+const REQUIREMENTS: [Requirement; 7] = [
     ("no thread can work", threads),
     ("no time can be told", clocks),
     ("nothing can be waited for", events),
@@ -53,7 +53,7 @@ const NEEDED: [Need; 7] = [
 /// # Errors
 /// One of the calls is refused: which, what it is for, and what to do.
 pub fn require() -> Result<()> {
-    for (without, tried) in NEEDED {
+    for (without, tried) in REQUIREMENTS {
         judge(without, tried())?;
     }
     Ok(())
@@ -64,13 +64,13 @@ pub fn require() -> Result<()> {
 /// # Errors
 /// There can be no threads.
 pub fn require_threads() -> Result<()> {
-    let (without, tried) = NEEDED[0];
+    let (without, tried) = REQUIREMENTS[0];
     judge(without, tried())
 }
 
 /// Logs what would be used if it were there, as far as it is worth a line.
 pub fn warn_of_missing() {
-    let tried = std::thread::spawn(child::shut_off).join();
+    let tried = std::thread::spawn(compiler_process::restrict_access).join();
     if !matches!(tried, Ok(Ok(true))) {
         tracing::warn!(
             "Landlock is not available (Linux 5.13 has it, where it is on and a container allows \
@@ -79,15 +79,15 @@ pub fn warn_of_missing() {
     }
 }
 
-fn judge(without: &str, tried: Tried) -> Result<()> {
+fn judge(without: &str, tried: ProbeResult) -> Result<()> {
     use rustix::io::Errno;
-    let Err(Refused { call, error }) = tried else { return Ok(()) };
+    let Err(RefusedCall { call, error }) = tried else { return Ok(()) };
     // Anything else is a shortage, of which whoever meets it says more.
     let errno = Errno::from_io_error(&error);
     if !matches!(errno, Some(Errno::PERM | Errno::NOSYS | Errno::ACCESS)) {
         return Ok(());
     }
-    let way_out = match call {
+    let workaround = match call {
         "clone3" => {
             "or have it fail with ENOSYS, so that the C library takes clone, as Docker does from \
              20.10.10 on"
@@ -96,29 +96,32 @@ fn judge(without: &str, tried: Tried) -> Result<()> {
     };
     bail!(
         "{without}, because the system call {call} is refused here ({error}): allow it in the \
-         seccomp profile (in a systemd unit: SystemCallFilter), {way_out}"
+         seccomp profile (in a systemd unit: SystemCallFilter), {workaround}"
     )
 }
 
-fn tried<T, E: Into<io::Error>>(call: &'static str, result: Result<T, E>) -> Result<T, Refused> {
-    result.map_err(|error| Refused { call, error: error.into() })
+fn probed<T, E: Into<io::Error>>(
+    call: &'static str,
+    result: Result<T, E>,
+) -> Result<T, RefusedCall> {
+    result.map_err(|error| RefusedCall { call, error: error.into() })
 }
 
 /// For a call whose error does not come back.
-fn refused(call: &'static str) -> Tried {
-    tried(call, Err(rustix::io::Errno::PERM))
+fn refused(call: &'static str) -> ProbeResult {
+    probed(call, Err(rustix::io::Errno::PERM))
 }
 
-fn threads() -> Tried {
+fn threads() -> ProbeResult {
     let (tell, told) = channel();
     let work = move || {
         // Whoever waits for it looks for its end, too.
         let _ = tell.send((gettid(), set_no_new_privs(true), engines::can_run_here()));
     };
     // It is not joined, which may not come to an end.
-    drop(tried("clone3", std::thread::Builder::new().name("probe".into()).spawn(work))?);
+    drop(probed("clone3", std::thread::Builder::new().name("probe".into()).spawn(work))?);
     let Ok((id, privileges, can_run)) = told.recv() else { return refused("clone3") };
-    tried("prctl", privileges)?;
+    probed("prctl", privileges)?;
     if !can_run {
         return refused("sigaltstack");
     }
@@ -133,44 +136,44 @@ fn threads() -> Tried {
     Ok(())
 }
 
-fn clocks() -> Tried {
-    tried("clock_gettime", clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID))?;
+fn clocks() -> ProbeResult {
+    probed("clock_gettime", clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID))?;
     let none = TimeSpec::nanoseconds(0);
     let flags = ClockNanosleepFlags::empty();
-    tried("clock_nanosleep", clock_nanosleep(ClockId::CLOCK_REALTIME, flags, &none))?;
+    probed("clock_nanosleep", clock_nanosleep(ClockId::CLOCK_REALTIME, flags, &none))?;
     Ok(())
 }
 
-fn events() -> Tried {
-    let epoll = tried("epoll_create1", Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC))?;
+fn events() -> ProbeResult {
+    let epoll = probed("epoll_create1", Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC))?;
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-    let event = tried("eventfd2", EventFd::from_flags(flags))?;
-    tried("epoll_ctl", epoll.add(&event, EpollEvent::new(EpollFlags::EPOLLIN, 0)))?;
-    tried("epoll_wait", epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO))?;
+    let event = probed("eventfd2", EventFd::from_flags(flags))?;
+    probed("epoll_ctl", epoll.add(&event, EpollEvent::new(EpollFlags::EPOLLIN, 0)))?;
+    probed("epoll_wait", epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO))?;
     Ok(())
 }
 
-fn sockets() -> Tried {
-    let (mut one, mut other) = tried("socketpair", UnixStream::pair())?;
-    tried("sendto", one.write(b"x"))?;
-    tried("recvfrom", other.read(&mut [0]))?;
-    let socket = tried("socket", Socket::new(Domain::IPV4, Type::STREAM, None))?;
+fn sockets() -> ProbeResult {
+    let (mut one, mut other) = probed("socketpair", UnixStream::pair())?;
+    probed("sendto", one.write(b"x"))?;
+    probed("recvfrom", other.read(&mut [0]))?;
+    let socket = probed("socket", Socket::new(Domain::IPV4, Type::STREAM, None))?;
     // It does not listen, so another error says that the call is there.
-    tried("accept4", socket.accept())?;
+    probed("accept4", socket.accept())?;
     Ok(())
 }
 
-fn files() -> Tried {
+fn files() -> ProbeResult {
     let listed = fs::read_dir("/proc/self/fd").and_then(|mut entries| entries.next().transpose());
-    tried("getdents64", listed)?;
-    let mut file = File::from(tried("memfd_create", memfd_create("probe", MemfdFlags::CLOEXEC))?);
-    tried("lseek", file.rewind())?;
+    probed("getdents64", listed)?;
+    let mut file = File::from(probed("memfd_create", memfd_create("probe", MemfdFlags::CLOEXEC))?);
+    probed("lseek", file.rewind())?;
     Ok(())
 }
 
-fn limits() -> Tried {
-    let (soft, hard) = tried("prlimit64", getrlimit(Resource::RLIMIT_CORE))?;
-    tried("prlimit64", setrlimit(Resource::RLIMIT_CORE, soft, hard))?;
+fn limits() -> ProbeResult {
+    let (soft, hard) = probed("prlimit64", getrlimit(Resource::RLIMIT_CORE))?;
+    probed("prlimit64", setrlimit(Resource::RLIMIT_CORE, soft, hard))?;
     // A compiler is told which process has started it, and ends with that.
     if i32::try_from(std::process::id()).is_err() {
         return refused("getpid");
@@ -181,13 +184,13 @@ fn limits() -> Tried {
     Ok(())
 }
 
-fn processes() -> Tried {
-    tried("pipe2", io::pipe())?;
+fn processes() -> ProbeResult {
+    probed("pipe2", io::pipe())?;
     // All is done for a program that there is not, up to the last step.
     let mut command = Command::new("/proc/self/fd/guesthouse-probe");
     command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
     match command.spawn() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        started => tried("clone, setpgid, dup2 or execve", started).map(drop),
+        started => probed("clone, setpgid, dup2 or execve", started).map(drop),
     }
 }

@@ -20,7 +20,7 @@ use crate::guest::engine::budget::Budget;
 use crate::guest::engine::resources::Resources;
 use crate::guest::load::loader::Settings;
 use crate::metrics::Metrics;
-use crate::registry::State;
+use crate::registry::HandlerState;
 use crate::serve::{self, Host};
 use crate::status::{Status, metrics};
 
@@ -88,10 +88,10 @@ pub fn run(mut config: Config, served: Served, log: LogFormat) -> Result<()> {
                     look_for_changes(&control);
                 }
                 _ = status.recv() => {
-                    let census = control.registry.census();
+                    let census = control.registry.count_states();
                     let counts = host.status().await;
                     if counted.elapsed() > COUNTED_EVERY {
-                        resources.count_anew();
+                        resources.recount_mappings();
                         counted = Instant::now();
                     }
                     tracing::info!("status: {}", status_of(&counts, census, &memory, &resources));
@@ -149,12 +149,12 @@ fn counted_by_workers(metrics: &Metrics) -> Status {
 
 /// The handlers by their states.
 fn put_handlers(status: &mut Status, census: [usize; 5]) {
-    let of = |state: State| census[state as usize] as u64;
+    let of = |state: HandlerState| census[state as usize] as u64;
     status.one(&HANDLERS, census.iter().sum::<usize>() as u64);
-    status.one(&COLD, of(State::Cold));
-    status.one(&LOADING, of(State::Loading));
-    status.one(&READY, of(State::Ready));
-    status.one(&FAILED, of(State::Failed));
+    status.one(&COLD, of(HandlerState::Cold));
+    status.one(&LOADING, of(HandlerState::Loading));
+    status.one(&READY, of(HandlerState::Ready));
+    status.one(&FAILED, of(HandlerState::Failed));
 }
 
 fn put_memory(status: &mut Status, memory: &Budget) {

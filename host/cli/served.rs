@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::config::GrantTable;
 use crate::demo::Twins;
 use crate::demo::bundled::{self, Bundled};
-use crate::folder::Folder;
+use crate::folder::FolderSource;
 use crate::source::Source;
 
 /// What is served.
@@ -31,11 +31,11 @@ impl Served {
     pub fn sources(self, grants: &mut GrantTable, reached: &[SocketAddr]) -> Vec<Box<dyn Source>> {
         let mut sources: Vec<Box<dyn Source>> = Vec::new();
         if self.is_demo {
-            grants.allow_own(bundled::PROXY, reached);
+            grants.allow_own_addresses(bundled::PROXY, reached);
             sources.push(Box::new(Bundled::new(grants.clone())));
         }
         if let Some(folder) = self.folder {
-            sources.push(Box::new(Folder::new(folder, grants.clone())));
+            sources.push(Box::new(FolderSource::new(folder, grants.clone())));
         }
         if self.has_twins {
             sources.push(Box::new(Twins));

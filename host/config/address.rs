@@ -8,7 +8,7 @@ use super::mistakes::Mistakes;
 
 /// Where requests go that no guest answers.
 #[derive(Clone, Debug)]
-pub struct Upstream {
+pub struct UpstreamUrl {
     /// Whether it is asked by TLS.
     pub is_secure: bool,
     pub authority: Authority,
@@ -57,7 +57,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// Parses `http://host[:port][/base]`, or the same with `https`.
-pub(super) fn upstream(url: &str) -> Result<Upstream, String> {
+pub(super) fn upstream(url: &str) -> Result<UpstreamUrl, String> {
     const FORM: &str = "write http://HOST[:PORT][/BASE], such as http://127.0.0.1:3000, or the \
                         same with https://";
     let Some((scheme, rest)) = url.split_once("://") else {
@@ -88,5 +88,5 @@ pub(super) fn upstream(url: &str) -> Result<Upstream, String> {
     if !base_path.is_ascii() || !path.is_empty() && path.parse::<PathAndQuery>().is_err() {
         return Err(format!("{path:?} is not a URL path; percent-encode it"));
     }
-    Ok(Upstream { is_secure, authority, base_path: base_path.to_owned() })
+    Ok(UpstreamUrl { is_secure, authority, base_path: base_path.to_owned() })
 }

@@ -1,7 +1,7 @@
 //! How many requests the host takes in at once.
 
 use super::amount;
-use super::amount::Count;
+use super::amount::CountFlag;
 use super::mistakes::Mistakes;
 
 /// What the host does at a time. Each worker has an equal part of it.
@@ -13,7 +13,7 @@ pub struct Admission {
 
 /// The heading in `--help`.
 const HEADING: &str = "Limits of the host";
-const IN_FLIGHT: Count = amount::count("--in-flight-max", (1, 1_000_000));
+const IN_FLIGHT: CountFlag = amount::count("--in-flight-max", (1, 1_000_000));
 const IN_FLIGHT_HELP: &str =
     "Requests in flight, all workers together [default: as many as there are instances for]";
 

@@ -10,31 +10,31 @@ const GIB: u64 = 1 << 30;
 const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 
-pub(super) const MEMORY: Bound = size("--memory-max", 128 * MIB, (64 * KIB, 4 * GIB));
-pub(super) const DEADLINE: Bound = time("--deadline", 10 * SECOND, (1, HOUR));
-pub(super) const CPU: Bound = time("--cpu-max", 10 * SECOND, (1, HOUR));
-pub(super) const BODY: Bound = size("--body-max", 8 * MIB, (0, 1024 * GIB));
-pub(super) const RESPONSE: Bound = size("--response-max", 8 * MIB, (0, GIB));
+pub(super) const MEMORY: AmountFlag = size("--memory-max", 128 * MIB, (64 * KIB, 4 * GIB));
+pub(super) const DEADLINE: AmountFlag = time("--deadline", 10 * SECOND, (1, HOUR));
+pub(super) const CPU: AmountFlag = time("--cpu-max", 10 * SECOND, (1, HOUR));
+pub(super) const BODY: AmountFlag = size("--body-max", 8 * MIB, (0, 1024 * GIB));
+pub(super) const RESPONSE: AmountFlag = size("--response-max", 8 * MIB, (0, GIB));
 // hyper's read buffer cannot be smaller than 8192 bytes.
-pub(super) const HEADER: Bound = size("--header-max", 32 * KIB, (8 * KIB, 256 * KIB));
+pub(super) const HEADER: AmountFlag = size("--header-max", 32 * KIB, (8 * KIB, 256 * KIB));
 // 10,000 small guests take half of it.
-pub(super) const LOADED: Bound = size("--loaded-max", 512 * MIB, (MIB, 1024 * GIB));
+pub(super) const LOADED: AmountFlag = size("--loaded-max", 512 * MIB, (MIB, 1024 * GIB));
 // The default is the machine's; this is where it does not say.
-pub(super) const TOTAL: Bound = size("--memory-total", GIB, (MIB, 1024 * 1024 * GIB));
-pub(super) const COMPILE_CPU: Bound = time("--compile-max", 30 * SECOND, (SECOND, HOUR));
-pub(super) const QUEUE_WAIT: Bound = time("--queue-timeout", 5 * SECOND, (1, HOUR));
-pub(super) const IDLE: Bound = time("--idle-timeout", 75 * SECOND, (100, 24 * HOUR));
-pub(super) const HEAD: Bound = time("--head-timeout", 15 * SECOND, (100, HOUR));
-pub(super) const STALL: Bound = time("--stall-timeout", 30 * SECOND, (100, HOUR));
-pub(super) const OUTBOUND: Bound = time("--outbound-timeout", 60 * SECOND, (1, HOUR));
-pub(super) const COMPILE_MEMORY: Bound =
+pub(super) const TOTAL: AmountFlag = size("--memory-total", GIB, (MIB, 1024 * 1024 * GIB));
+pub(super) const COMPILE_CPU: AmountFlag = time("--compile-max", 30 * SECOND, (SECOND, HOUR));
+pub(super) const QUEUE_WAIT: AmountFlag = time("--queue-timeout", 5 * SECOND, (1, HOUR));
+pub(super) const IDLE: AmountFlag = time("--idle-timeout", 75 * SECOND, (100, 24 * HOUR));
+pub(super) const HEAD: AmountFlag = time("--head-timeout", 15 * SECOND, (100, HOUR));
+pub(super) const STALL: AmountFlag = time("--stall-timeout", 30 * SECOND, (100, HOUR));
+pub(super) const OUTBOUND: AmountFlag = time("--outbound-timeout", 60 * SECOND, (1, HOUR));
+pub(super) const COMPILE_MEMORY: AmountFlag =
     size("--compile-memory-max", 2 * GIB, (256 * MIB, 256 * GIB));
 
 // The least is what a host needs without guests, and room for some.
-pub(super) const MAPPINGS: Count = count("--mappings-max", (2_000, 1_000_000_000));
+pub(super) const MAPPINGS: CountFlag = count("--mappings-max", (2_000, 1_000_000_000));
 
 /// The default and the range of a flag, in bytes or milliseconds.
-pub(super) struct Bound {
+pub(super) struct AmountFlag {
     pub(super) flag: &'static str,
     pub(super) default: u64,
     range: (u64, u64),
@@ -43,7 +43,7 @@ pub(super) struct Bound {
     form: &'static str,
 }
 
-const fn size(flag: &'static str, default: u64, range: (u64, u64)) -> Bound {
+const fn size(flag: &'static str, default: u64, range: (u64, u64)) -> AmountFlag {
     const UNITS: &[(&str, u64)] = &[
         ("GiB", GIB),
         ("MiB", MIB),
@@ -55,16 +55,16 @@ const fn size(flag: &'static str, default: u64, range: (u64, u64)) -> Bound {
         ("B", 1),
     ];
     let form = "a size; write 65536, 32KiB, 128MiB or 1GiB, or 8MB for 8000000";
-    Bound { flag, default, range, units: UNITS, form }
+    AmountFlag { flag, default, range, units: UNITS, form }
 }
 
-const fn time(flag: &'static str, default: u64, range: (u64, u64)) -> Bound {
+const fn time(flag: &'static str, default: u64, range: (u64, u64)) -> AmountFlag {
     const UNITS: &[(&str, u64)] = &[("h", HOUR), ("m", 60 * SECOND), ("s", SECOND), ("ms", 1)];
     let form = "a time; write 250ms, 10s, 2m or 1h";
-    Bound { flag, default, range, units: UNITS, form }
+    AmountFlag { flag, default, range, units: UNITS, form }
 }
 
-impl Bound {
+impl AmountFlag {
     pub(super) fn parse(&self, text: &str) -> Result<u64, String> {
         let trimmed = text.trim();
         let end = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
@@ -100,16 +100,16 @@ impl Bound {
 }
 
 /// The range of a flag that is a count.
-pub(super) struct Count {
+pub(super) struct CountFlag {
     pub(super) flag: &'static str,
     range: (usize, usize),
 }
 
-pub(super) const fn count(flag: &'static str, range: (usize, usize)) -> Count {
-    Count { flag, range }
+pub(super) const fn count(flag: &'static str, range: (usize, usize)) -> CountFlag {
+    CountFlag { flag, range }
 }
 
-impl Count {
+impl CountFlag {
     pub(super) fn parse(&self, text: &str) -> Result<usize, String> {
         let (least, most) = self.range;
         match text.trim().parse() {
@@ -125,11 +125,11 @@ impl Count {
 }
 
 impl Mistakes {
-    pub(super) fn amount(&mut self, bound: &Bound, text: &str) -> u64 {
+    pub(super) fn amount(&mut self, bound: &AmountFlag, text: &str) -> u64 {
         self.check(bound.flag, bound.parse(text), bound.default)
     }
 
-    pub(super) fn time(&mut self, bound: &Bound, text: &str) -> Duration {
+    pub(super) fn time(&mut self, bound: &AmountFlag, text: &str) -> Duration {
         Duration::from_millis(self.amount(bound, text))
     }
 }

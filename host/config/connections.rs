@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::amount;
-use super::amount::{Count, HEAD, IDLE, STALL};
+use super::amount::{CountFlag, HEAD, IDLE, STALL};
 use super::mistakes::{Mistakes, choice};
 
 /// What clients may do with their connections.
@@ -25,25 +25,25 @@ pub struct ConnectionLimits {
 
 /// Who decides which worker gets a new connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Balance {
+pub enum BalancePolicy {
     /// The kernel does, by a hash of the addresses.
     Kernel,
     /// The worker that has the fewest gets it.
     Least,
 }
 
-impl Balance {
-    pub const DEFAULT: Self = Balance::Least;
+impl BalancePolicy {
+    pub const DEFAULT: Self = BalancePolicy::Least;
 
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        choice(text, &[("least", Balance::Least), ("kernel", Balance::Kernel)])
+        choice(text, &[("least", BalancePolicy::Least), ("kernel", BalancePolicy::Kernel)])
     }
 }
 
 /// The heading in `--help`.
 const HEADING: &str = "Limits of connections";
-const COUNT: Count = amount::count("--connections-max", (1, 10_000_000));
-const PER_CLIENT: Count = amount::count("--client-connections-max", (1, 10_000_000));
+const COUNT: CountFlag = amount::count("--connections-max", (1, 10_000_000));
+const PER_CLIENT: CountFlag = amount::count("--client-connections-max", (1, 10_000_000));
 
 const COUNT_HELP: &str =
     "Connections; past it, the one idle longest is closed [default: what open files allow]";

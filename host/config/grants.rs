@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use super::amount::{
-    self, BODY, Bound, COMPILE_CPU, COMPILE_MEMORY, CPU, Count, DEADLINE, HEADER, MEMORY, OUTBOUND,
-    QUEUE_WAIT, RESPONSE,
+    self, AmountFlag, BODY, COMPILE_CPU, COMPILE_MEMORY, CPU, CountFlag, DEADLINE, HEADER, MEMORY,
+    OUTBOUND, QUEUE_WAIT, RESPONSE,
 };
 use super::mistakes::{Mistakes, bytes};
 use super::outbound::{self, ALLOW};
 use crate::grants::{
-    Allowance, CompileLimits, Grants, Isolation, Limits, Outbound, Owner, QueueLimits,
+    Allowance, CompileLimits, Grants, Isolation, Limits, OutboundGrants, Owner, QueueLimits,
 };
 
 mod flags;
@@ -30,10 +30,10 @@ const ALL: &str = "*";
 const ENV: &str = "--env";
 const CONFIG_VAR: &str = "--config-var";
 const ISOLATION: &str = "--isolation";
-const IN_FLIGHT: Count = amount::count("--guest-in-flight-max", (1, 1_000_000));
-const QUEUE: Count = amount::count("--queue-max", (0, 100_000));
+const IN_FLIGHT: CountFlag = amount::count("--guest-in-flight-max", (1, 1_000_000));
+const QUEUE: CountFlag = amount::count("--queue-max", (0, 100_000));
 const QUEUE_MAX: usize = 64;
-const OUTBOUND_IN_FLIGHT: Count = amount::count("--outbound-max", (1, 10_000));
+const OUTBOUND_IN_FLIGHT: CountFlag = amount::count("--outbound-max", (1, 10_000));
 const OUTBOUND_IN_FLIGHT_MAX: usize = 64;
 
 /// The grants of every handler, those to come included.
@@ -43,7 +43,7 @@ pub struct GrantTable {
     all: Grants,
     env: Vec<Variable>,
     config: Vec<Variable>,
-    own: HashMap<Box<str>, Own>,
+    handler_overrides: HashMap<Box<str>, HandlerOverrides>,
     owners: Owners,
     /// Names of handlers, with the flags that name them.
     named: BTreeSet<(&'static str, Box<str>)>,
@@ -51,7 +51,7 @@ pub struct GrantTable {
 
 /// The largest of those limits by which something is sized that all handlers share.
 #[derive(Clone, Copy, Debug)]
-pub struct Largest {
+pub struct LimitMaxima {
     /// All memories of one instance together.
     pub memory_bytes_max: usize,
     /// A request's head.
@@ -64,8 +64,8 @@ pub struct Largest {
 
 /// What is said of one handler alone.
 #[derive(Clone, Debug, Default)]
-struct Own {
-    changes: Vec<Change>,
+struct HandlerOverrides {
+    limit_overrides: Vec<GrantOverride>,
     env: Vec<Variable>,
     config: Vec<Variable>,
     allowed: Vec<Allowance>,
@@ -73,7 +73,7 @@ struct Own {
 
 /// One limit that differs.
 #[derive(Clone, Copy, Debug)]
-struct Change {
+struct GrantOverride {
     set: fn(&mut Grants, u64),
     value: u64,
 }
@@ -95,7 +95,7 @@ impl fmt::Debug for Variable {
 impl Default for GrantTable {
     fn default() -> Self {
         let (env, config, own, owners, named) = Default::default();
-        GrantTable { all: Grants::default(), env, config, own, owners, named }
+        GrantTable { all: Grants::default(), env, config, handler_overrides: own, owners, named }
     }
 }
 
@@ -114,8 +114,8 @@ impl GrantTable {
 
     fn limits_of(&self, name: &str) -> Grants {
         let mut grants = self.all.clone();
-        if let Some(own) = self.own.get(name) {
-            for change in &own.changes {
+        if let Some(own) = self.handler_overrides.get(name) {
+            for change in &own.limit_overrides {
                 (change.set)(&mut grants, change.value);
             }
             if !own.env.is_empty() {
@@ -133,32 +133,33 @@ impl GrantTable {
     }
 
     /// What a request is granted that no handler answers.
-    pub fn of_nobody(&self) -> Arc<Grants> {
+    pub fn of_unrouted(&self) -> Arc<Grants> {
         Arc::new(self.all.clone())
     }
 
     /// Whether any handler may keep what a request leaves.
     pub fn has_reuse(&self) -> bool {
-        let mut own = self.own.keys().map(|name| self.limits_of(name).isolation);
+        let mut own = self.handler_overrides.keys().map(|name| self.limits_of(name).isolation);
         self.all.isolation == Isolation::Reuse || own.any(|it| it == Isolation::Reuse)
     }
 
     /// What shared things are sized by.
-    pub fn largest(&self) -> Largest {
-        let size = |grants: &Grants| Largest {
+    pub fn largest(&self) -> LimitMaxima {
+        let size = |grants: &Grants| LimitMaxima {
             memory_bytes_max: grants.limits.memory_bytes_max,
             header_bytes_max: grants.limits.header_bytes_max,
             outbound_max: grants.outbound.in_flight_max,
             outbound_is_secure: grants.outbound.allowed.iter().any(|it| it.is_secure),
         };
-        self.own.keys().map(|name| size(&self.limits_of(name))).fold(size(&self.all), |a, b| {
-            Largest {
+        self.handler_overrides.keys().map(|name| size(&self.limits_of(name))).fold(
+            size(&self.all),
+            |a, b| LimitMaxima {
                 memory_bytes_max: a.memory_bytes_max.max(b.memory_bytes_max),
                 header_bytes_max: a.header_bytes_max.max(b.header_bytes_max),
                 outbound_max: a.outbound_max.max(b.outbound_max),
                 outbound_is_secure: a.outbound_is_secure || b.outbound_is_secure,
-            }
-        })
+            },
+        )
     }
 
     /// Flags that name a handler of which `is_known` does not know: the flag and the name.
@@ -171,25 +172,27 @@ impl GrantTable {
     }
 
     /// Lets a handler send requests to the addresses that the host itself listens on.
-    pub fn allow_own(&mut self, name: &str, addresses: &[SocketAddr]) {
-        let own = self.own.entry(name.into()).or_default();
-        own.allowed.extend(addresses.iter().flat_map(|it| outbound::own(*it)));
+    pub fn allow_own_addresses(&mut self, name: &str, addresses: &[SocketAddr]) {
+        let own = self.handler_overrides.entry(name.into()).or_default();
+        own.allowed.extend(addresses.iter().flat_map(|it| outbound::own_allowances(*it)));
     }
 
     /// Says of one handler, or of all, what a limit is.
-    fn change(&mut self, name: &str, change: Change) {
+    fn set_limit(&mut self, name: &str, change: GrantOverride) {
         match name {
             ALL => (change.set)(&mut self.all, change.value),
-            name => self.own.entry(name.into()).or_default().changes.push(change),
+            name => {
+                self.handler_overrides.entry(name.into()).or_default().limit_overrides.push(change);
+            }
         }
     }
 
     /// Takes up a flag of the form `[GUEST=]VALUE`.
-    fn take(
+    fn apply_flag(
         &mut self,
         flag: &'static str,
         texts: &[String],
-        parse: impl Fn(&str) -> Result<Change, String>,
+        parse: impl Fn(&str) -> Result<GrantOverride, String>,
         mistakes: &mut Mistakes,
     ) {
         let mut seen = BTreeSet::new();
@@ -214,13 +217,13 @@ impl GrantTable {
                 mistakes.0.push(format!("{flag}: {name:?} is set twice; leave one out"));
                 continue;
             }
-            self.name(flag, name);
-            self.change(name, change);
+            self.note_named(flag, name);
+            self.set_limit(name, change);
         }
     }
 
     /// Takes note that a flag names a handler.
-    fn name(&mut self, flag: &'static str, name: &str) {
+    fn note_named(&mut self, flag: &'static str, name: &str) {
         if name != ALL {
             self.named.insert((flag, name.into()));
         }
@@ -228,24 +231,24 @@ impl GrantTable {
 
     fn size(
         &mut self,
-        bound: &'static Bound,
+        bound: &'static AmountFlag,
         texts: &[String],
         set: fn(&mut Grants, u64),
         mistakes: &mut Mistakes,
     ) {
-        let parse = |text: &str| Ok(Change { set, value: bound.parse(text)? });
-        self.take(bound.flag, texts, parse, mistakes);
+        let parse = |text: &str| Ok(GrantOverride { set, value: bound.parse(text)? });
+        self.apply_flag(bound.flag, texts, parse, mistakes);
     }
 
     fn count(
         &mut self,
-        bound: &'static Count,
+        bound: &'static CountFlag,
         texts: &[String],
         set: fn(&mut Grants, u64),
         mistakes: &mut Mistakes,
     ) {
-        let parse = |text: &str| Ok(Change { set, value: bound.parse(text)? as u64 });
-        self.take(bound.flag, texts, parse, mistakes);
+        let parse = |text: &str| Ok(GrantOverride { set, value: bound.parse(text)? as u64 });
+        self.apply_flag(bound.flag, texts, parse, mistakes);
     }
 
     /// Takes up the variables of one kind.
@@ -270,12 +273,12 @@ impl GrantTable {
                 ALL if is_env => &mut self.env,
                 ALL => &mut self.config,
                 name => {
-                    let own = self.own.entry(name.into()).or_default();
+                    let own = self.handler_overrides.entry(name.into()).or_default();
                     if is_env { &mut own.env } else { &mut own.config }
                 }
             };
             list.push(variable);
-            self.name(flag, name);
+            self.note_named(flag, name);
         }
     }
 
@@ -285,8 +288,8 @@ impl GrantTable {
             match outbound::allowance(text) {
                 Ok((name, allowance)) if name == ALL => all.push(allowance),
                 Ok((name, allowance)) => {
-                    self.own.entry(name.into()).or_default().allowed.push(allowance);
-                    self.name(ALLOW, name);
+                    self.handler_overrides.entry(name.into()).or_default().allowed.push(allowance);
+                    self.note_named(ALLOW, name);
                 }
                 Err(why) => mistakes.0.push(format!("{ALLOW}: {why}")),
             }
@@ -297,10 +300,10 @@ impl GrantTable {
 
 /// The owners that there are.
 #[derive(Clone, Debug, Default)]
-struct Owners(Arc<Mutex<Known>>);
+struct Owners(Arc<Mutex<OwnerTable>>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct OwnerTable {
     owners: HashMap<Box<str>, Weak<Owner>>,
     /// How many there have been.
     count: u64,
@@ -382,9 +385,9 @@ impl Default for CompileLimits {
     }
 }
 
-impl Default for Outbound {
+impl Default for OutboundGrants {
     fn default() -> Self {
-        Outbound {
+        OutboundGrants {
             allowed: Arc::default(),
             in_flight_max: OUTBOUND_IN_FLIGHT_MAX,
             timeout_max: Duration::from_millis(OUTBOUND.default),

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_on_the_way_up_counts() {
+    fn the_smallest_of_all_ancestors_counts() {
         let files = [
             ("/sys/fs/cgroup/a/b/memory.max", "max\n"),
             ("/sys/fs/cgroup/a/b/memory.high", "300\n"),

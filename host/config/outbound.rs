@@ -2,19 +2,19 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::grants::{Allowance, Hosts, Network};
+use crate::grants::{Allowance, HostPattern, Network};
 
 pub(super) const ALLOW: &str = "--allow-outbound";
 
 /// The addresses of one that the host itself listens on, as a handler may reach it.
-pub(super) fn own(address: SocketAddr) -> impl Iterator<Item = Allowance> {
+pub(super) fn own_allowances(address: SocketAddr) -> impl Iterator<Item = Allowance> {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    let name = ip.is_loopback().then(|| Hosts::Name("localhost".into()));
-    [Hosts::Address(ip)].into_iter().chain(name).map(move |hosts| Allowance {
+    let name = ip.is_loopback().then(|| HostPattern::Name("localhost".into()));
+    [HostPattern::Address(ip)].into_iter().chain(name).map(move |hosts| Allowance {
         is_secure: false,
         hosts,
         port: Some(address.port()),
@@ -91,17 +91,17 @@ fn authority(text: &str, is_secure: bool) -> Result<(&str, Option<u16>), String>
     Ok((host, port))
 }
 
-fn hosts(text: &str) -> Result<Hosts, String> {
+fn hosts(text: &str) -> Result<HostPattern, String> {
     const FORM: &str =
         "write a name, *.NAME for all below it, * for all, or an address ([::1] for IPv6)";
     if text == "*" {
-        return Ok(Hosts::Every);
+        return Ok(HostPattern::Every);
     }
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
     if let Ok(address) = bare.unwrap_or(text).parse::<IpAddr>()
         && address.is_ipv6() == bare.is_some()
     {
-        return Ok(Hosts::Address(address.to_canonical()));
+        return Ok(HostPattern::Address(address.to_canonical()));
     }
     let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     let (is_below, name) = match name.strip_prefix("*.") {
@@ -118,5 +118,5 @@ fn hosts(text: &str) -> Result<Hosts, String> {
     if name.rsplit('.').next().is_some_and(|last| last.chars().all(|c| c.is_ascii_digit())) {
         return Err(format!("{text:?} is not an address; write all four numbers of it"));
     }
-    Ok(if is_below { Hosts::Below(name.into()) } else { Hosts::Name(name.into()) })
+    Ok(if is_below { HostPattern::Below(name.into()) } else { HostPattern::Name(name.into()) })
 }

@@ -10,32 +10,32 @@ use anyhow::{Context, Result};
 
 use super::entries::Entries;
 use crate::registry::route::{Pattern, Table};
-use crate::registry::{Snapshot, Target};
+use crate::registry::{RouteTarget, Snapshot};
 use crate::source::{Source, Wake};
 
 /// A source whose sets are served.
-pub struct Followed {
+pub struct FollowedSource {
     pub source: Box<dyn Source>,
     /// Its routes to native code.
     pub native: Vec<(Pattern, usize)>,
     /// What is served once all of it is loaded.
-    pub next: Option<Next>,
+    pub pending_diff: Option<SetDiff>,
     /// Why its last set was refused.
     refused: Option<String>,
 }
 
 /// How a set changes what is served of its source.
-pub struct Next {
+pub struct SetDiff {
     /// Handlers that have no route yet.
     pub added: Vec<usize>,
     pub gone: Vec<usize>,
     pub native: Vec<(Pattern, usize)>,
 }
 
-impl Followed {
+impl FollowedSource {
     /// A source with the routes of its first set to native code.
     fn new(source: Box<dyn Source>, native: Vec<(Pattern, usize)>) -> Self {
-        Followed { source, native, next: None, refused: None }
+        FollowedSource { source, native, pending_diff: None, refused: None }
     }
 
     /// Says why a set is refused, unless that has been said; `None` if it is not.
@@ -55,7 +55,7 @@ pub fn begin(
     sources: Vec<Box<dyn Source>>,
     entries: &mut Entries,
     wake: &Wake,
-) -> Result<Vec<Followed>> {
+) -> Result<Vec<FollowedSource>> {
     let begin = |(at, mut source): (usize, Box<dyn Source>)| {
         let set = source.begin(wake.clone())?;
         for item in set.items {
@@ -66,7 +66,7 @@ pub fn begin(
             }
             entries.enqueue(id, false);
         }
-        Ok(Followed::new(source, set.native))
+        Ok(FollowedSource::new(source, set.native))
     };
     sources.into_iter().enumerate().map(begin).collect()
 }
@@ -77,24 +77,24 @@ pub fn begin(
 /// Two of them claim one route.
 pub fn snapshot(
     entries: &Entries,
-    sources: &[Followed],
-    changed: Option<(usize, &Next)>,
+    sources: &[FollowedSource],
+    changed: Option<(usize, &SetDiff)>,
 ) -> Result<Snapshot> {
-    let ids = |list: fn(&Next) -> &Vec<usize>| -> HashSet<usize> {
+    let ids = |list: fn(&SetDiff) -> &Vec<usize>| -> HashSet<usize> {
         changed.iter().flat_map(|(_, next)| list(next)).copied().collect()
     };
     let (added, gone) = (ids(|next| &next.added), ids(|next| &next.gone));
-    let mut routes: Vec<(Pattern, Target, String)> = entries
+    let mut routes: Vec<(Pattern, RouteTarget, String)> = entries
         .iter()
         .filter(|(id, entry)| entry.is_routed && !gone.contains(id) || added.contains(id))
         .map(|(_, entry)| {
-            let target = Target::Handler(Arc::clone(&entry.handler));
+            let target = RouteTarget::Handler(Arc::clone(&entry.handler));
             (entry.item.pattern.clone(), target, entry.item.label.to_string())
         })
         .collect();
     if routes.is_empty() {
         let index = Pattern::parse("index").context("the pattern of the landing page")?;
-        routes.push((index, Target::Landing, "built in".into()));
+        routes.push((index, RouteTarget::Landing, "built in".into()));
     }
     for (at, followed) in sources.iter().enumerate() {
         let native = match changed {
@@ -102,7 +102,7 @@ pub fn snapshot(
             _ => &followed.native,
         };
         let native = native.iter().map(|(pattern, number)| {
-            (pattern.clone(), Target::Native(*number), "built in".to_owned())
+            (pattern.clone(), RouteTarget::Native(*number), "built in".to_owned())
         });
         routes.extend(native);
     }

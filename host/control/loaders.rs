@@ -12,17 +12,17 @@ use anyhow::{Context, Result};
 use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 
-use super::load_memory::{Need, Place};
+use super::load_memory::{LoadEstimate, LoadReservation};
 use crate::grants::Grants;
 use crate::guest::Loader;
 use crate::guest::engine::allocator;
 use crate::guest::engine::engines::prepare_thread;
-use crate::guest::engine::failure::Failure;
-use crate::guest::load::cache::Key;
-use crate::guest::load::child::{Bounds, Cancel};
-use crate::guest::load::link::Identity;
+use crate::guest::engine::load_failure::LoadFailure;
+use crate::guest::load::cache::CacheKey;
+use crate::guest::load::compiler_process::{Bounds, CancelToken};
+use crate::guest::load::link::GuestSpec;
 use crate::guest::load::loader::Loaded;
-use crate::source::{Blob, Unreadable, Version};
+use crate::source::{Blob, BlobError, ContentVersion};
 
 /// A load that has taken so long no longer stands in the way of others.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
@@ -36,7 +36,7 @@ const TIDY_EVERY: Duration = Duration::from_secs(1);
 const NICENESS: i32 = 5;
 
 /// What is to be loaded.
-pub struct Job {
+pub struct LoadJob {
     /// Tells this job from all others.
     pub serial: u64,
     /// The handler's.
@@ -45,38 +45,38 @@ pub struct Job {
     pub grants: Arc<Grants>,
     pub blob: Arc<dyn Blob>,
     /// The contents that are served already; they need not be loaded again.
-    pub served: Option<Key>,
-    pub cancel: Cancel,
+    pub served: Option<CacheKey>,
+    pub cancel: CancelToken,
     /// The memory that it may take.
-    pub place: Place,
+    pub reservation: LoadReservation,
 }
 
 /// What came of a job.
-pub struct Done {
+pub struct FinishedLoad {
     pub serial: u64,
     pub id: usize,
     /// The version that was read, if that is known.
-    pub version: Option<Version>,
+    pub version: Option<ContentVersion>,
     /// What it has needed of memory, as far as it is known.
-    pub need: Need,
-    pub outcome: Outcome,
+    pub need: LoadEstimate,
+    pub outcome: LoadOutcome,
     pub took: Duration,
 }
 
-pub enum Outcome {
+pub enum LoadOutcome {
     Loaded(Box<Loaded>),
     /// The contents are those that are served.
     Same,
     /// The contents changed while they were read, or before.
-    Moved,
+    ContentChanged,
     /// There was too little memory for its code, of which it is known now how much it is.
-    Short,
-    Failed(Failure),
+    ShortOfMemory,
+    Failed(LoadFailure),
 }
 
 /// The threads.
 pub struct Loaders {
-    queue: Arc<Queue>,
+    queue: Arc<LoadQueue>,
     /// By serial number, with when they began.
     running: Vec<(u64, Instant)>,
     quick_max: usize,
@@ -90,11 +90,11 @@ impl Loaders {
     /// Not one thread can be started.
     pub fn start(
         loader: &Arc<Loader>,
-        done: impl Fn(Done) + Clone + Send + 'static,
+        done: impl Fn(FinishedLoad) + Clone + Send + 'static,
     ) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let quick_max = cores.clamp(2, 4);
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(LoadQueue::default());
         let mut threads = 0;
         while threads < quick_max + SLOW_MAX {
             let (queue, loader) = (queue.clone(), loader.clone());
@@ -127,20 +127,20 @@ impl Loaders {
     }
 
     /// Whether another job may begin.
-    pub fn has_room(&self, now: Instant) -> bool {
+    pub fn has_free_thread(&self, now: Instant) -> bool {
         let quick = self.running.iter().filter(|(_, began)| now - *began < SLOW_AFTER).count();
         quick < self.quick_max && self.running.len() < self.threads
     }
 
     /// When there may be room again though no job has ended.
-    pub fn room_at(&self) -> Option<Instant> {
+    pub fn free_thread_at(&self) -> Option<Instant> {
         let turns_slow = |(_, began): &(u64, Instant)| *began + SLOW_AFTER;
         let now = Instant::now();
         self.running.iter().map(turns_slow).filter(|at| *at > now).min()
     }
 
     /// Hands over a job. To be called where there is room.
-    pub fn begin(&mut self, job: Job, now: Instant) {
+    pub fn begin(&mut self, job: LoadJob, now: Instant) {
         self.running.push((job.serial, now));
         self.queue.put(job);
     }
@@ -163,20 +163,20 @@ impl Drop for Loaders {
 
 /// Jobs that no thread has taken yet.
 #[derive(Default)]
-struct Queue {
-    waiting: Mutex<Waiting>,
+struct LoadQueue {
+    waiting: Mutex<QueuedJobs>,
     has_changed: Condvar,
 }
 
 #[derive(Default)]
-struct Waiting {
-    jobs: VecDeque<Job>,
+struct QueuedJobs {
+    jobs: VecDeque<LoadJob>,
     /// Whether no more come.
     is_closed: bool,
 }
 
-impl Queue {
-    fn put(&self, job: Job) {
+impl LoadQueue {
+    fn put(&self, job: LoadJob) {
         self.lock().jobs.push_back(job);
         self.has_changed.notify_one();
     }
@@ -188,7 +188,7 @@ impl Queue {
 
     /// The next job, once there is one; none where no more come. A thread that has done some gives
     /// back what is free meanwhile.
-    fn next(&self, has_loaded: bool) -> Option<Job> {
+    fn next(&self, has_loaded: bool) -> Option<LoadJob> {
         let wait_max = if has_loaded { TIDY_EVERY } else { Duration::MAX };
         let mut waiting = self.lock();
         loop {
@@ -203,18 +203,18 @@ impl Queue {
             waiting = locked;
             if timeout.timed_out() && waiting.jobs.is_empty() {
                 drop(waiting);
-                allocator::tidy();
+                allocator::trim_heap();
                 waiting = self.lock();
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, QueuedJobs> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn work(queue: &Queue, loader: &Loader, done: &impl Fn(Done)) {
+fn work(queue: &LoadQueue, loader: &Loader, done: &impl Fn(FinishedLoad)) {
     prepare_thread();
     if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
         tracing::debug!("a thread for loading has the priority of the workers: {error}");
@@ -224,37 +224,37 @@ fn work(queue: &Queue, loader: &Loader, done: &impl Fn(Done)) {
         has_loaded = true;
         let began = Instant::now();
         let (version, outcome) = load(&mut job, loader);
-        let (serial, id, need) = (job.serial, job.id, job.place.need());
+        let (serial, id, need) = (job.serial, job.id, job.reservation.need());
         // What waits for its memory is looked for when this is heard of.
         drop(job);
-        done(Done { serial, id, version, need, outcome, took: began.elapsed() });
-        allocator::tidy();
+        done(FinishedLoad { serial, id, version, need, outcome, took: began.elapsed() });
+        allocator::trim_heap();
     }
 }
 
-fn load(job: &mut Job, loader: &Loader) -> (Option<Version>, Outcome) {
-    let (version, contents) = match job.blob.read(job.place.need().file_bytes) {
+fn load(job: &mut LoadJob, loader: &Loader) -> (Option<ContentVersion>, LoadOutcome) {
+    let (version, contents) = match job.blob.read(job.reservation.need().file_bytes) {
         Ok(Some(read)) => read,
-        Ok(None) => return (None, Outcome::Moved),
-        Err(Unreadable { version, failure }) => return (version, Outcome::Failed(failure)),
+        Ok(None) => return (None, LoadOutcome::ContentChanged),
+        Err(BlobError { version, failure }) => return (version, LoadOutcome::Failed(failure)),
     };
     let key = loader.key(&contents);
     if job.served == Some(key) {
-        return (Some(version), Outcome::Same);
+        return (Some(version), LoadOutcome::Same);
     }
-    let whose = Identity { id: job.id, name: &job.name, grants: &job.grants };
-    let (place, cancel) = (&mut job.place, &job.cancel);
-    let mut bounds = Bounds { cancel, take: &mut |code_bytes| place.take_code(code_bytes) };
+    let whose = GuestSpec { id: job.id, name: &job.name, grants: &job.grants };
+    let (place, cancel) = (&mut job.reservation, &job.cancel);
+    let mut bounds = Bounds { cancel, take: &mut |code_bytes| place.reserve_code(code_bytes) };
     // A bug in what links strangers' modules is to cost this guest only.
     let loaded =
         catch_unwind(AssertUnwindSafe(|| loader.load(&contents, key, &whose, &mut bounds)));
     let outcome = match loaded {
-        Ok(Ok(loaded)) => Outcome::Loaded(Box::new(loaded)),
-        Ok(Err(_)) if job.place.is_short => Outcome::Short,
-        Ok(Err(failure)) => Outcome::Failed(failure),
+        Ok(Ok(loaded)) => LoadOutcome::Loaded(Box::new(loaded)),
+        Ok(Err(_)) if job.reservation.is_short => LoadOutcome::ShortOfMemory,
+        Ok(Err(failure)) => LoadOutcome::Failed(failure),
         Err(_) => {
             let reason = "the host failed on it; please report the file as a bug";
-            Outcome::Failed(Failure::of_unclear(reason.into()))
+            LoadOutcome::Failed(LoadFailure::of_unclear(reason.into()))
         }
     };
     (Some(version), outcome)

@@ -2,8 +2,8 @@
 //! what is served.
 //!
 //! Owns when a handler is loaded; `sets.rs` which handlers there are, `retry.rs` when one that
-//! failed is tried again, `room.rs` when a guest is unloaded. Nothing here is shared with the
-//! request path but handlers and snapshots.
+//! failed is tried again, `loaded_capacity.rs` when a guest is unloaded. Nothing here is shared
+//! with the request path but handlers and snapshots.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -11,26 +11,26 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::entries::{Entries, Entry, Progress};
-use super::followed::Followed;
+use super::entries::{Entries, HandlerEntry, LoadState};
+use super::followed::FollowedSource;
 use super::load_memory::LoadMemory;
-use super::loaders::{Done, Job, Loaders, Outcome};
-use super::room::Room;
-use crate::guest::load::child::Cancel;
+use super::loaded_capacity::LoadedCapacity;
+use super::loaders::{FinishedLoad, LoadJob, LoadOutcome, Loaders};
+use crate::guest::load::compiler_process::CancelToken;
 use crate::guest::load::loader::Loaded;
 use crate::log::escape;
-use crate::registry::{Registry, State};
-use crate::source::{Item, Present};
+use crate::registry::{HandlerState, Registry};
+use crate::source::{HandlerItem, ItemState};
 
 /// What the loop hears of.
-pub enum Event {
+pub enum ControlEvent {
     /// Requests wait for the handler with this id.
     Wanted(usize),
     /// A source may have changed.
     Changed,
     /// Have all sources look for changes now.
     Refresh,
-    Done(Done),
+    Done(FinishedLoad),
     Stop,
 }
 
@@ -38,54 +38,63 @@ pub enum Event {
 pub struct Reload {
     pub entries: Entries,
     pub registry: Arc<Registry>,
-    pub sources: Vec<Followed>,
+    pub sources: Vec<FollowedSource>,
     /// Is told why the host cannot go on.
     pub ended: UnboundedSender<String>,
-    pub room: Room,
+    pub guest_capacity: LoadedCapacity,
     /// Who of those that are to be loaded waits for memory.
     load_memory: LoadMemory,
     pub loaders: Loaders,
-    events: Receiver<Event>,
+    events: Receiver<ControlEvent>,
     serial: u64,
     /// Loads since the last line about them.
-    unsaid: usize,
+    unlogged_loads: usize,
     /// When something is to be looked at whose time has not come yet.
     pub pending: Vec<(Instant, usize)>,
 }
 
 /// What the loop goes by.
-pub struct Parts {
+pub struct ReloadParts {
     pub entries: Entries,
     pub registry: Arc<Registry>,
-    pub sources: Vec<Followed>,
+    pub sources: Vec<FollowedSource>,
     pub ended: UnboundedSender<String>,
-    pub room: Room,
+    pub guest_capacity: LoadedCapacity,
     pub load_memory: LoadMemory,
     pub loaders: Loaders,
-    pub events: Receiver<Event>,
+    pub events: Receiver<ControlEvent>,
 }
 
 impl Reload {
-    pub fn new(parts: Parts) -> Self {
-        let Parts { entries, registry, sources, ended, room, load_memory, loaders, events } = parts;
+    pub fn new(parts: ReloadParts) -> Self {
+        let ReloadParts {
+            entries,
+            registry,
+            sources,
+            ended,
+            guest_capacity: room,
+            load_memory,
+            loaders,
+            events,
+        } = parts;
         Reload {
             entries,
             registry,
             sources,
             ended,
-            room,
+            guest_capacity: room,
             load_memory,
             loaders,
             events,
             serial: 0,
-            unsaid: 0,
+            unlogged_loads: 0,
             pending: Vec::new(),
         }
     }
 
     /// Runs until it is told to stop.
     pub fn run(mut self) {
-        self.act();
+        self.run_due();
         loop {
             let patience = self.wake_at().map(|at| at.saturating_duration_since(Instant::now()));
             let event = match patience {
@@ -99,37 +108,37 @@ impl Reload {
             };
             // What has piled up is heard before anything is done about it.
             heard.extend(self.events.try_iter());
-            let is_done = |event: &Event| matches!(event, Event::Done(_));
+            let is_done = |event: &ControlEvent| matches!(event, ControlEvent::Done(_));
             if heard.iter().any(is_done) {
                 // Above all, whether somebody writes to what was loaded.
                 for followed in &mut self.sources {
                     followed.source.catch_up();
                 }
-                self.follow(Instant::now());
+                self.poll_sources(Instant::now());
                 heard.sort_by_key(is_done);
             }
             for event in heard {
-                if matches!(event, Event::Stop) {
+                if matches!(event, ControlEvent::Stop) {
                     return;
                 }
-                self.hear(event);
+                self.handle_event(event);
             }
-            self.act();
+            self.run_due();
         }
     }
 
     /// Takes note of an event.
-    pub fn hear(&mut self, event: Event) {
+    pub fn handle_event(&mut self, event: ControlEvent) {
         match event {
-            Event::Wanted(id) => self.wanted(id),
-            Event::Refresh => {
+            ControlEvent::Wanted(id) => self.wanted(id),
+            ControlEvent::Refresh => {
                 for followed in &mut self.sources {
                     followed.source.refresh();
                 }
             }
-            Event::Done(done) => self.done(done),
+            ControlEvent::Done(done) => self.finish_load(done),
             // They are asked before anything else is done.
-            Event::Changed | Event::Stop => {}
+            ControlEvent::Changed | ControlEvent::Stop => {}
         }
     }
 
@@ -137,160 +146,162 @@ impl Reload {
     fn wake_at(&self) -> Option<Instant> {
         let look = self.sources.iter().filter_map(|followed| followed.source.wake_at()).min();
         let settled = self.pending.iter().map(|(at, _)| *at).min();
-        let place = if self.entries.is_quiet() { None } else { self.loaders.room_at() };
+        let place = if self.entries.is_quiet() { None } else { self.loaders.free_thread_at() };
         let now = Instant::now();
-        let memory = self.load_memory.look_after().filter(|_| self.loaders.has_room(now));
+        let memory = self.load_memory.poll_after().filter(|_| self.loaders.has_free_thread(now));
         let memory = memory.map(|after| now + after);
-        [look, settled, place, memory, self.room.wake_at()].into_iter().flatten().min()
+        [look, settled, place, memory, self.guest_capacity.wake_at()].into_iter().flatten().min()
     }
 
     /// Does what there is to do now.
-    pub fn act(&mut self) {
+    pub fn run_due(&mut self) {
         let now = Instant::now();
-        self.follow(now);
-        self.settle(now);
-        self.trim(now);
+        self.poll_sources(now);
+        self.enqueue_due(now);
+        self.unload_idle(now);
         self.dispatch(now);
-        if self.unsaid > 0 && self.entries.is_quiet() && self.loaders.is_idle() {
-            self.say_census();
+        if self.unlogged_loads > 0 && self.entries.is_quiet() && self.loaders.is_idle() {
+            self.log_state_counts();
         }
     }
 
     fn wanted(&mut self, id: usize) {
         let Some(entry) = self.entries.get(id) else { return };
-        match (entry.progress, entry.handler.state()) {
+        match (entry.load_state, entry.handler.state()) {
             // Unloaded, or never loaded.
-            (Progress::Queued, _) | (Progress::Resting, State::Cold) => {
+            (LoadState::Queued, _) | (LoadState::Idle, HandlerState::Cold) => {
                 self.entries.enqueue(id, true);
             }
             // It has changed meanwhile, and whoever waits is to look again.
-            (Progress::Resting, state) => entry.handler.set(state),
-            (Progress::Settling(_), _) => self.try_sooner(id),
+            (LoadState::Idle, state) => entry.handler.set(state),
+            (LoadState::Settling(_), _) => self.try_sooner(id),
             // Its turn comes by itself.
-            (Progress::Running(_), _) => {}
+            (LoadState::Running(_), _) => {}
         }
     }
 
-    fn touched_now(&mut self, id: usize, now: Instant) {
+    fn mark_changed_now(&mut self, id: usize, now: Instant) {
         let item = match self.present(id, now) {
-            Present::Other(item) => Some(item),
-            Present::Same | Present::Unknown => self.entries.get(id).map(|it| it.item.clone()),
-            Present::Gone => None,
+            ItemState::Other(item) => Some(item),
+            ItemState::Same | ItemState::Unknown => self.entries.get(id).map(|it| it.item.clone()),
+            ItemState::Gone => None,
         };
         if let Some(item) = item {
-            self.touched(id, item, now);
+            self.mark_changed(id, item, now);
         }
     }
 
     /// Takes note that the contents of a handler have changed, or may have.
-    pub fn touched(&mut self, id: usize, item: Arc<Item>, now: Instant) {
+    pub fn mark_changed(&mut self, id: usize, item: Arc<HandlerItem>, now: Instant) {
         let Some(entry) = self.entries.get(id) else { return };
         if entry.item.version != item.version {
             // What is being made of the version before is of no use.
-            if let Some(running) = &entry.running {
+            if let Some(running) = &entry.running_load {
                 running.cancel();
             }
             entry.item = item;
-            entry.is_doubted = false;
-            entry.mishaps = 0;
+            entry.has_failed_early = false;
+            entry.transient_failures = 0;
             entry.retry_if_wanted = None;
             entry.code_bytes = 0;
-            entry.said = None;
-            if entry.handler.state() == State::Failed {
+            entry.last_error = None;
+            if entry.handler.state() == HandlerState::Failed {
                 // That says nothing of this version, for which requests wait.
-                entry.handler.set(State::Cold);
+                entry.handler.set(HandlerState::Cold);
             }
         }
-        if matches!(entry.progress, Progress::Running(_)) {
-            entry.is_stirred = true;
+        if matches!(entry.load_state, LoadState::Running(_)) {
+            entry.is_dirty = true;
         } else {
-            self.let_settle(id, now);
+            self.debounce(id, now);
         }
     }
 
     /// Has a handler loaded once its contents are whole.
-    pub fn let_settle(&mut self, id: usize, now: Instant) {
+    pub fn debounce(&mut self, id: usize, now: Instant) {
         let Some(entry) = self.entries.get(id) else { return };
         let due = self.sources[entry.source].source.whole_at(&entry.item, now);
-        entry.progress = Progress::Settling(due);
+        entry.load_state = LoadState::Settling(due);
         self.pending.push((due.max(now), id));
     }
 
     /// Queues the handlers whose time has come.
-    fn settle(&mut self, now: Instant) {
+    fn enqueue_due(&mut self, now: Instant) {
         let due: Vec<usize> =
             self.pending.extract_if(.., |(at, _)| *at <= now).map(|(_, id)| id).collect();
         for id in due {
             let Some(entry) = self.entries.get(id) else { continue };
-            if !matches!(entry.progress, Progress::Settling(at) if at <= now) {
+            if !matches!(entry.load_state, LoadState::Settling(at) if at <= now) {
                 continue;
             }
             match self.present(id, now) {
-                Present::Other(item) => self.touched(id, item, now),
+                ItemState::Other(item) => self.mark_changed(id, item, now),
                 // There is nothing to load.
-                Present::Gone => {
+                ItemState::Gone => {
                     if let Some(entry) = self.entries.get(id) {
-                        entry.progress = Progress::Resting;
+                        entry.load_state = LoadState::Idle;
                     }
                 }
-                Present::Same | Present::Unknown => self.entries.enqueue(id, false),
+                ItemState::Same | ItemState::Unknown => self.entries.enqueue(id, false),
             }
         }
     }
 
     /// Hands out jobs while there is room.
     fn dispatch(&mut self, now: Instant) {
-        while self.loaders.has_room(now) {
-            if !self.has_room(now) {
+        while self.loaders.has_free_thread(now) {
+            if !self.ensure_capacity(now) {
                 return self.load_memory.clear();
             }
-            self.load_memory.look_through();
-            let enter = |id, entry: &Entry| self.load_memory.enter(id, entry.need(), now);
-            let Some((id, place)) = self.entries.next(self.room.is_ample(), enter) else {
-                return self.load_memory.end();
+            self.load_memory.begin_scan();
+            let enter =
+                |id, entry: &HandlerEntry| self.load_memory.reserve_load(id, entry.need(), now);
+            let Some((id, place)) = self.entries.next(self.guest_capacity.has_headroom(), enter)
+            else {
+                return self.load_memory.end_scan();
             };
             let Some(entry) = self.entries.get(id) else { continue };
             self.serial += 1;
-            entry.progress = Progress::Running(self.serial);
+            entry.load_state = LoadState::Running(self.serial);
             if entry.served.is_none() {
-                entry.handler.set(State::Loading);
+                entry.handler.set(HandlerState::Loading);
             }
             let place = match place {
                 Ok(place) => place,
                 Err(failure) => {
-                    entry.progress = Progress::Resting;
-                    self.unsaid += 1;
+                    entry.load_state = LoadState::Idle;
+                    self.unlogged_loads += 1;
                     self.failed(id, failure, Duration::ZERO, now);
                     continue;
                 }
             };
-            let job = Job {
+            let job = LoadJob {
                 serial: self.serial,
                 id,
                 name: entry.handler.name.clone(),
                 grants: entry.handler.grants.clone(),
                 blob: entry.item.blob.clone(),
                 served: entry.served.map(|(key, _)| key),
-                cancel: Cancel::default(),
-                place,
+                cancel: CancelToken::default(),
+                reservation: place,
             };
-            entry.running = Some(job.cancel.clone());
+            entry.running_load = Some(job.cancel.clone());
             self.loaders.begin(job, now);
         }
-        self.room.wait_for_a_load();
+        self.guest_capacity.wait_for_a_load();
     }
 
-    fn done(&mut self, done: Done) {
+    fn finish_load(&mut self, done: FinishedLoad) {
         self.loaders.end(done.serial);
         let Some(entry) = self.entries.get(done.id) else { return };
-        if entry.progress != Progress::Running(done.serial) {
+        if entry.load_state != LoadState::Running(done.serial) {
             // It was removed meanwhile.
             return;
         }
-        entry.progress = Progress::Resting;
-        entry.running = None;
+        entry.load_state = LoadState::Idle;
+        entry.running_load = None;
         // What comes and goes with the memory it takes is no news.
-        self.unsaid += usize::from(!std::mem::take(&mut entry.is_unloaded));
+        self.unlogged_loads += usize::from(!std::mem::take(&mut entry.is_unloaded));
         let is_other = done.version != Some(entry.item.version);
         if !is_other {
             entry.code_bytes = done.need.code_bytes;
@@ -299,36 +310,37 @@ impl Reload {
         let source = &self.sources[entry.source].source;
         // Somebody writes to the very contents that were read, so that they may not be whole.
         if !source.was_whole(&entry.item, done.version, now) {
-            return self.touched_now(done.id, now);
+            return self.mark_changed_now(done.id, now);
         }
         match done.outcome {
-            Outcome::Loaded(loaded) => self.publish(done.id, *loaded, done.took, now),
-            Outcome::Same => {
-                entry.is_doubted = false;
-                entry.is_outlived = false;
+            LoadOutcome::Loaded(loaded) => self.publish(done.id, *loaded, done.took, now),
+            LoadOutcome::Same => {
+                entry.has_failed_early = false;
+                entry.is_stale = false;
             }
-            Outcome::Moved => return self.let_settle(done.id, now),
+            LoadOutcome::ContentChanged => return self.debounce(done.id, now),
             // Another version has come meanwhile, which says nothing about this one.
-            Outcome::Failed(_) | Outcome::Short if done.version.is_some() && is_other => {}
-            Outcome::Short => return self.entries.enqueue(done.id, false),
-            Outcome::Failed(failure) => return self.failed(done.id, failure, done.took, now),
+            LoadOutcome::Failed(_) | LoadOutcome::ShortOfMemory
+                if done.version.is_some() && is_other => {}
+            LoadOutcome::ShortOfMemory => return self.entries.enqueue(done.id, false),
+            LoadOutcome::Failed(failure) => return self.failed(done.id, failure, done.took, now),
         }
         let Some(entry) = self.entries.get(done.id) else { return };
-        if std::mem::take(&mut entry.is_stirred) || is_other {
-            self.let_settle(done.id, now);
+        if std::mem::take(&mut entry.is_dirty) || is_other {
+            self.debounce(done.id, now);
         }
     }
 
     fn publish(&mut self, id: usize, loaded: Loaded, took: Duration, now: Instant) {
-        let moment = self.registry.moment();
+        let moment = self.registry.coarse_ticks();
         let Some(entry) = self.entries.get(id) else { return };
         let file = escape(entry.item.label.as_bytes(), 512);
         let how = if loaded.compiled { "compiled" } else { "from the cache" };
         let took_ms = took.as_millis();
         let served = entry.served.replace((loaded.key, loaded.size));
-        entry.is_doubted = false;
-        entry.is_outlived = false;
-        entry.mishaps = 0;
+        entry.has_failed_early = false;
+        entry.is_stale = false;
+        entry.transient_failures = 0;
         entry.retry_if_wanted = None;
         entry.handler.touch(moment);
         if served.is_some() {
@@ -343,25 +355,25 @@ impl Reload {
         if let Some(before) = before {
             self.registry.retire(&before);
         }
-        self.room.note_loaded(loaded.size, served.map(|(_, size)| size));
+        self.guest_capacity.note_loaded(loaded.size, served.map(|(_, size)| size));
         self.note_loaded(id, now);
     }
 
     /// Stops serving a handler that is gone. Returns what messages call it.
     pub fn remove(&mut self, id: usize) -> Arc<str> {
         let entry = self.entries.remove(id);
-        if let Some(running) = &entry.running {
+        if let Some(running) = &entry.running_load {
             running.cancel();
         }
         if let Some((_, size)) = entry.served {
-            self.room.note_unloaded(size);
+            self.guest_capacity.note_unloaded(size);
         }
         // Requests may wait for it that the one in its place can answer.
         let successor = self.entries.id_of(entry.source, &entry.item.label);
         let successor = successor.and_then(|id| self.entries.get(id)?.handler.guest().clone());
         let before = match successor {
             Some(guest) => entry.handler.publish(guest),
-            None => entry.handler.withdraw(State::Gone),
+            None => entry.handler.withdraw(HandlerState::Gone),
         };
         if let Some(guest) = before {
             self.registry.retire(&guest);
@@ -369,13 +381,13 @@ impl Reload {
         entry.item.label.clone()
     }
 
-    fn say_census(&mut self) {
-        self.unsaid = 0;
-        let mut counts = [0; State::ALL.len()];
+    fn log_state_counts(&mut self) {
+        self.unlogged_loads = 0;
+        let mut counts = [0; HandlerState::ALL.len()];
         for (_, entry) in self.entries.iter().filter(|(_, entry)| entry.is_routed) {
             counts[entry.handler.state() as usize] += 1;
         }
-        let named = State::ALL.iter().zip(counts).filter(|(_, count)| *count > 0);
+        let named = HandlerState::ALL.iter().zip(counts).filter(|(_, count)| *count > 0);
         let named: Vec<String> =
             named.map(|(state, count)| format!("{count} {}", state.name())).collect();
         tracing::info!("handlers: {}", named.join(", "));
@@ -383,7 +395,9 @@ impl Reload {
 }
 
 /// A sender of events, as the threads around the loop need it.
-pub fn teller(events: &Sender<Event>) -> impl Fn(Event) + Clone + Send + Sync + 'static {
+pub fn event_sender(
+    events: &Sender<ControlEvent>,
+) -> impl Fn(ControlEvent) + Clone + Send + Sync + 'static {
     let events = events.clone();
     // The loop has ended, and so does the host.
     move |event| drop(events.send(event))

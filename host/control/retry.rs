@@ -5,11 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::entries::Progress;
+use super::entries::LoadState;
 use super::reload::Reload;
-use crate::guest::engine::failure::{Cause, Failure};
+use crate::guest::engine::load_failure::{FailureCause, LoadFailure};
 use crate::log::escape;
-use crate::registry::State;
+use crate::registry::HandlerState;
 
 /// What failed for a reason that is not the file's is tried again after this long, then after twice
 /// as long, and so on.
@@ -26,7 +26,7 @@ const UNCLEAR_MAX: u32 = 8;
 
 /// When a file is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Again {
+struct RetryDelays {
     after: Duration,
     /// If requests wait for it.
     if_wanted: Duration,
@@ -34,71 +34,71 @@ struct Again {
 
 /// When to try again what has failed so often before, and has taken this long now. `None` is not
 /// before there is another version.
-fn again(cause: Cause, mishaps: u32, took: Duration) -> Option<Again> {
+fn retry_delays(cause: FailureCause, mishaps: u32, took: Duration) -> Option<RetryDelays> {
     let longest = RETRY * (1 << RETRY_DOUBLINGS);
     let least = (took * RETRY_PART).min(longest);
     let after = RETRY * (1 << mishaps.min(RETRY_DOUBLINGS));
     let (after, if_wanted) = match cause {
-        Cause::File => return None,
-        Cause::Unclear if mishaps + 1 >= UNCLEAR_MAX => return None,
-        Cause::Unclear => (after, after),
-        Cause::Access => (after.max(least), after.max(least)),
-        Cause::Shortage => {
+        FailureCause::File => return None,
+        FailureCause::Unclear if mishaps + 1 >= UNCLEAR_MAX => return None,
+        FailureCause::Unclear => (after, after),
+        FailureCause::Access => (after.max(least), after.max(least)),
+        FailureCause::Shortage => {
             let sooner = RETRY_WANTED * (1 << mishaps.min(RETRY_WANTED_DOUBLINGS));
             (after.max(least), sooner.max(took.min(longest)))
         }
     };
-    Some(Again { after, if_wanted })
+    Some(RetryDelays { after, if_wanted })
 }
 
 impl Reload {
     /// Takes note that a load has failed, which took this long.
-    pub fn failed(&mut self, id: usize, failure: Failure, took: Duration, now: Instant) {
+    pub fn failed(&mut self, id: usize, failure: LoadFailure, took: Duration, now: Instant) {
         let Some(entry) = self.entries.get(id) else { return };
         let source = &self.sources[entry.source].source;
         if let Some(until) = source.doubtful_until(&entry.item, now)
-            && !entry.is_doubted
+            && !entry.has_failed_early
         {
-            entry.is_doubted = true;
+            entry.has_failed_early = true;
             return self.try_at(id, until);
         }
-        let again = again(failure.cause, entry.mishaps, took);
+        let again = retry_delays(failure.cause, entry.transient_failures, took);
         if entry.is_awaited && again.is_none() {
-            if failure.cause == Cause::File || !entry.is_routed {
+            if failure.cause == FailureCause::File || !entry.is_routed {
                 return self.give_up(id, &failure);
             }
             // A machine that was short of something for long is no reason to end the host.
             entry.is_awaited = false;
         }
         let then = match (failure.cause, again) {
-            (Cause::File, _) => "",
+            (FailureCause::File, _) => "",
             (_, None) => ", and it is not tried again until its file changes",
             (_, Some(_)) => ", and it is tried again",
         };
-        let waits = failure.cause == Cause::Shortage;
-        entry.is_outlived = entry.served.is_some();
-        let served = match (entry.is_outlived, waits) {
+        let waits = failure.cause == FailureCause::Shortage;
+        entry.is_stale = entry.served.is_some();
+        let served = match (entry.is_stale, waits) {
             (true, _) => "the version before it is still served",
             _ if entry.is_awaited && !entry.is_routed => "the set before it is still served",
             (false, true) => "its requests wait",
             (false, false) => "its route answers 503",
         };
-        if !entry.is_outlived {
+        if !entry.is_stale {
             if !waits {
-                entry.handler.set(State::Failed);
+                entry.handler.set(HandlerState::Failed);
             } else if !entry.handler.is_waited_for() {
                 // Whoever asks for it next says so again.
-                entry.handler.set(State::Cold);
+                entry.handler.set(HandlerState::Cold);
             }
         }
         let said = format!("{}; {served}{then}", failure.reason);
-        if entry.said.as_ref() != Some(&said) {
+        if entry.last_error.as_ref() != Some(&said) {
             let file = escape(entry.item.label.as_bytes(), 512);
             tracing::error!("{file}: {said}");
-            entry.said = Some(said);
+            entry.last_error = Some(said);
         }
         let Some(again) = again else { return };
-        entry.mishaps += 1;
+        entry.transient_failures += 1;
         entry.retry_if_wanted = Some(now + again.if_wanted);
         let is_wanted = waits && entry.handler.is_wanted();
         self.try_at(id, now + if is_wanted { again.if_wanted } else { again.after });
@@ -107,7 +107,7 @@ impl Reload {
     /// Has a file that has failed tried as soon as it may be, for requests wait for it.
     pub fn try_sooner(&mut self, id: usize) {
         let Some(entry) = self.entries.get(id) else { return };
-        if let (Progress::Settling(at), Some(sooner)) = (entry.progress, entry.retry_if_wanted)
+        if let (LoadState::Settling(at), Some(sooner)) = (entry.load_state, entry.retry_if_wanted)
             && sooner < at
         {
             self.try_at(id, sooner);
@@ -116,7 +116,7 @@ impl Reload {
 
     fn try_at(&mut self, id: usize, at: Instant) {
         if let Some(entry) = self.entries.get(id) {
-            entry.progress = Progress::Settling(at);
+            entry.load_state = LoadState::Settling(at);
             self.pending.push((at, id));
         }
     }

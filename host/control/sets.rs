@@ -9,23 +9,23 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::followed::{Next, snapshot};
+use super::followed::{SetDiff, snapshot};
 use super::reload::Reload;
-use crate::guest::engine::failure::Failure;
+use crate::guest::engine::load_failure::LoadFailure;
 use crate::log::escape;
-use crate::registry::{Snapshot, State};
-use crate::source::{Change, Item, Present, Set};
+use crate::registry::{HandlerState, Snapshot};
+use crate::source::{Change, HandlerItem, HandlerSet, ItemState};
 
 impl Reload {
     /// Asks the sources what has changed, and serves that.
-    pub fn follow(&mut self, now: Instant) {
+    pub fn poll_sources(&mut self, now: Instant) {
         for at in 0..self.sources.len() {
             for change in self.sources[at].source.changes(now) {
                 match change {
-                    Change::Set(set) => self.take(at, set, now),
+                    Change::Set(set) => self.apply_set(at, set, now),
                     Change::Item(item) => {
                         if let Some(id) = self.entries.id_of(at, &item.label) {
-                            self.touched(id, item, now);
+                            self.mark_changed(id, item, now);
                         }
                     }
                 }
@@ -34,33 +34,33 @@ impl Reload {
     }
 
     /// Takes another set of a source.
-    pub fn take(&mut self, at: usize, set: Set, now: Instant) {
+    pub fn apply_set(&mut self, at: usize, set: HandlerSet, now: Instant) {
         // What was not served yet never will be.
-        self.drop_next(at);
+        self.drop_pending_diff(at);
         let mut gone: HashSet<usize> = self.entries.ids_of(at).collect();
-        let mut newcomers = Vec::new();
+        let mut added_items = Vec::new();
         for item in set.items {
             let known = self.entries.id_of(at, &item.label);
             let known = known.and_then(|id| Some((id, self.entries.item(id)?)));
-            let has_changed = |is: &Item| is.version != item.version;
+            let has_changed = |is: &HandlerItem| is.version != item.version;
             // Where all are served or none, a version has a handler of its own.
             let is_same =
-                |is: &Item| is.has_handler_of(&item) && !(set.is_atomic && has_changed(is));
+                |is: &HandlerItem| is.has_handler_of(&item) && !(set.is_atomic && has_changed(is));
             match known.filter(|(_, is)| is_same(is)) {
-                None => newcomers.push(item),
+                None => added_items.push(item),
                 Some((id, is)) => {
                     gone.remove(&id);
                     if has_changed(is) {
-                        self.touched(id, item, now);
+                        self.mark_changed(id, item, now);
                     }
                 }
             }
         }
         let is_other =
-            !newcomers.is_empty() || !gone.is_empty() || self.sources[at].native != set.native;
+            !added_items.is_empty() || !gone.is_empty() || self.sources[at].native != set.native;
         let changed = if is_other {
-            let added = newcomers.into_iter().map(|item| self.entries.add(at, item)).collect();
-            let next = Next { added, gone: gone.into_iter().collect(), native: set.native };
+            let added = added_items.into_iter().map(|item| self.entries.add(at, item)).collect();
+            let next = SetDiff { added, gone: gone.into_iter().collect(), native: set.native };
             self.change_routes(at, next, set.is_atomic, now)
         } else {
             Ok(())
@@ -72,7 +72,7 @@ impl Reload {
     fn change_routes(
         &mut self,
         at: usize,
-        next: Next,
+        next: SetDiff,
         is_atomic: bool,
         now: Instant,
     ) -> Result<()> {
@@ -91,15 +91,15 @@ impl Reload {
                 }
                 self.entries.enqueue(*id, false);
             }
-            self.sources[at].next = Some(next);
+            self.sources[at].pending_diff = Some(next);
         } else {
             self.publish_routes(at, next, snapshot, now);
         }
         Ok(())
     }
 
-    fn publish_routes(&mut self, at: usize, next: Next, snapshot: Snapshot, now: Instant) {
-        let Next { added, gone, native } = next;
+    fn publish_routes(&mut self, at: usize, next: SetDiff, snapshot: Snapshot, now: Instant) {
+        let SetDiff { added, gone, native } = next;
         self.registry.publish(snapshot);
         self.sources[at].native = native;
         let (came, went) = (added.len(), gone.len());
@@ -109,7 +109,7 @@ impl Reload {
             if let Some(entry) = self.entries.get(id) {
                 lines.push((entry.item.label.clone(), "a new route"));
                 if entry.served.is_none() {
-                    self.let_settle(id, now);
+                    self.debounce(id, now);
                 }
             }
         }
@@ -131,13 +131,13 @@ impl Reload {
         if !std::mem::take(&mut entry.is_awaited) {
             return;
         }
-        let Some(next) = self.sources[at].next.take() else { return };
+        let Some(next) = self.sources[at].pending_diff.take() else { return };
         // Those that it has from the set before may still be on their way, too.
-        let kept: Vec<usize> =
+        let retained: Vec<usize> =
             self.entries.ids_of(at).filter(|id| !next.gone.contains(id)).collect();
-        let mut all = next.added.iter().chain(&kept);
+        let mut all = next.added.iter().chain(&retained);
         if all.any(|id| self.entries.get(*id).is_some_and(|entry| entry.is_awaited)) {
-            self.sources[at].next = Some(next);
+            self.sources[at].pending_diff = Some(next);
             return;
         }
         // Another source may have got routes meanwhile.
@@ -152,38 +152,38 @@ impl Reload {
 
     /// Gives up a set because this handler of it cannot be loaded. Where there is none before it,
     /// that is the end of the host.
-    pub fn give_up(&mut self, id: usize, failure: &Failure) {
+    pub fn give_up(&mut self, id: usize, failure: &LoadFailure) {
         let Some(entry) = self.entries.get(id) else { return };
         let (at, label) = (entry.source, escape(entry.item.label.as_bytes(), 512));
         let reason = &failure.reason;
         if entry.is_routed {
-            entry.handler.set(State::Failed);
+            entry.handler.set(HandlerState::Failed);
             let why = format!("{label}: {reason}; it is served with all of its set or not at all");
             // Nobody waits for it where the host ends anyway.
             return drop(self.ended.send(why));
         }
-        self.drop_next(at);
+        self.drop_pending_diff(at);
         tracing::error!(
             "{label}: {reason}; nothing of the set that it is in is served, and the set before it \
              still is"
         );
     }
 
-    fn drop_next(&mut self, at: usize) {
-        if let Some(next) = self.sources[at].next.take() {
+    fn drop_pending_diff(&mut self, at: usize) {
+        if let Some(next) = self.sources[at].pending_diff.take() {
             self.discard(next);
         }
     }
 
-    fn discard(&mut self, next: Next) {
+    fn discard(&mut self, next: SetDiff) {
         for id in next.added {
             self.remove(id);
         }
     }
 
     /// Looks which version of a handler there is now.
-    pub fn present(&mut self, id: usize, now: Instant) -> Present {
-        let Some(entry) = self.entries.get(id) else { return Present::Gone };
+    pub fn present(&mut self, id: usize, now: Instant) -> ItemState {
+        let Some(entry) = self.entries.get(id) else { return ItemState::Gone };
         self.sources[entry.source].source.present(&entry.item, now)
     }
 }

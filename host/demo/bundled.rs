@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::config::GrantTable;
 use crate::guest::load::loader::Contents;
 use crate::registry::route::Pattern;
-use crate::source::{Blob, Item, Set, Source, Unreadable, Version, Wake};
+use crate::source::{Blob, BlobError, ContentVersion, HandlerItem, HandlerSet, Source, Wake};
 
 include!(concat!(env!("OUT_DIR"), "/demo_guests.rs"));
 
@@ -29,36 +29,36 @@ impl Bundled {
         Bundled { grants }
     }
 
-    fn item(&self, name: &str, wasm: &'static [u8]) -> Result<Arc<Item>> {
-        let version = Version::of(wasm);
-        Ok(Arc::new(Item {
+    fn item(&self, name: &str, wasm: &'static [u8]) -> Result<Arc<HandlerItem>> {
+        let version = ContentVersion::of(wasm);
+        Ok(Arc::new(HandlerItem {
             label: format!("{name}.wasm (built in)").into(),
             name: name.into(),
             pattern: Pattern::parse(name).context("the pattern of a demo guest")?,
             grants: self.grants.of(name),
             version,
-            blob: Arc::new(BuiltIn { wasm, version }),
+            blob: Arc::new(BuiltInBlob { wasm, version }),
         }))
     }
 }
 
 impl Source for Bundled {
-    fn begin(&mut self, _wake: Wake) -> Result<Set> {
+    fn begin(&mut self, _wake: Wake) -> Result<HandlerSet> {
         let items = DEMO_GUESTS.iter().map(|(name, wasm)| self.item(name, wasm));
         let items = items.collect::<Result<_>>()?;
         // That one of them cannot be loaded is a mistake, in this program or in its flags.
-        Ok(Set { items, native: Vec::new(), is_atomic: true })
+        Ok(HandlerSet { items, native: Vec::new(), is_atomic: true })
     }
 }
 
 /// A module of this program.
-struct BuiltIn {
+struct BuiltInBlob {
     wasm: &'static [u8],
-    version: Version,
+    version: ContentVersion,
 }
 
-impl Blob for BuiltIn {
-    fn read(&self, _bytes_max: u64) -> Result<Option<(Version, Contents)>, Unreadable> {
+impl Blob for BuiltInBlob {
+    fn read(&self, _bytes_max: u64) -> Result<Option<(ContentVersion, Contents)>, BlobError> {
         let contents = Contents { bytes: self.wasm.to_vec(), is_text: false };
         Ok(Some((self.version, contents)))
     }

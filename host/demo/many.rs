@@ -13,7 +13,7 @@ use std::path::Path;
 use self::stranger::Stranger;
 use anyhow::{Context, Result, bail};
 
-use crate::file::{self, Unread};
+use crate::file::{self, FileError};
 
 include!(concat!(env!("OUT_DIR"), "/hostile_guests.rs"));
 
@@ -43,7 +43,9 @@ pub fn write(folder: &Path, count: usize) -> Result<()> {
     match file::read(&marker, MARKER_BYTES_MAX) {
         Ok(found) if found == contents.as_bytes() => return Ok(()),
         Ok(_) => {}
-        Err(Unread::Io(error)) if error.kind() == io::ErrorKind::NotFound => require_empty(folder)?,
+        Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+            require_empty(folder)?;
+        }
         Err(error) => return Err(error).with_context(cannot("read", &marker)),
     }
     // What is interrupted from here on is ours still, and not taken for finished.

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use workload::Reply;
 
 use crate::grants::Limits;
-use crate::message::progress::Deadline;
+use crate::message::body_progress::Deadline;
 use crate::message::{BASE_PATH, Reject, Request, Response, ResponseBody};
 
 /// A demo workload that is called as native code.
@@ -125,7 +125,7 @@ async fn fib(request: &Request) -> Result<Reply, Reject> {
 async fn echo(request: &mut Request, response_bytes_max: usize) -> Result<Reply, Reject> {
     // What it gives back would be too large, too.
     let body = request.body.collect(response_bytes_max).await?.ok_or(Reject::InvalidResponse)?;
-    let made = request.place.params.iter().map(|(name, value)| {
+    let made = request.route_match.params.iter().map(|(name, value)| {
         (Cow::Owned(format!("{}{name}", crate::message::MATCH_PREFIX)), value.as_bytes())
     });
     let headers = request

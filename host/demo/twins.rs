@@ -4,14 +4,14 @@ use anyhow::Result;
 
 use super::native::Twin;
 use crate::registry::route::Pattern;
-use crate::source::{Set, Source, Wake};
+use crate::source::{HandlerSet, Source, Wake};
 
 /// All of them.
 pub struct Twins;
 
 impl Source for Twins {
-    fn begin(&mut self, _wake: Wake) -> Result<Set> {
+    fn begin(&mut self, _wake: Wake) -> Result<HandlerSet> {
         let route = |twin: Twin| (Pattern::prefix(&["native", twin.name()]), twin.number());
-        Ok(Set { native: Twin::ALL.map(route).into(), ..Set::default() })
+        Ok(HandlerSet { native: Twin::ALL.map(route).into(), ..HandlerSet::default() })
     }
 }

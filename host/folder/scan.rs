@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 
 use super::stamp;
 use crate::registry::route::Pattern;
-use crate::source::Version;
+use crate::source::ContentVersion;
 
 /// How many folders deep a file may be.
 const DEPTH_MAX: usize = 32;
@@ -26,11 +26,11 @@ const ENTRIES_MAX: usize = 100_000;
 #[derive(Debug, Default)]
 pub struct Scan {
     /// Sorted by path.
-    pub found: Vec<Found>,
+    pub found: Vec<HandlerFile>,
     /// In the order of the walk. Each is worth a line in the log; none stops the host.
     pub skipped: Vec<Skipped>,
     /// The folders that were read, the top one first.
-    pub folders: Vec<Folder>,
+    pub folders: Vec<ScannedFolder>,
     /// Files and folders of which this walk could not tell what they are or hold. What was known
     /// of them may still be so.
     pub unknown: Vec<PathBuf>,
@@ -38,7 +38,7 @@ pub struct Scan {
 
 /// A folder that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Folder {
+pub struct ScannedFolder {
     /// Below the handler folder as it was given.
     pub path: PathBuf,
     /// Tells whether another folder has come in its place.
@@ -48,14 +48,14 @@ pub struct Folder {
 
 /// A file that asks for a route.
 #[derive(Debug)]
-pub struct Found {
+pub struct HandlerFile {
     /// The route.
     pub pattern: Pattern,
     /// The file, below the folder as it was given.
     pub path: PathBuf,
     /// The guest's name in logs: the path relative to the folder, with `/`, without extension.
     pub name: String,
-    pub version: Version,
+    pub version: ContentVersion,
 }
 
 /// A file or folder that looks meant for the host and cannot be used.
@@ -85,7 +85,7 @@ pub fn scan(folder: &Path) -> anyhow::Result<Scan> {
         Err(error) => return Err(error).with_context(unreadable),
     }
     let mut walk = Walk::default();
-    walk.visit(folder);
+    walk.record_folder(folder);
     let names = walk.names(folder).with_context(unreadable)?;
     walk.inside.push(fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned()));
     walk.entries(folder, "", names);
@@ -103,10 +103,10 @@ struct Walk {
 
 impl Walk {
     /// Takes down a folder before it is read, so that what changes while it is read is seen.
-    fn visit(&mut self, folder: &Path) {
+    fn record_folder(&mut self, folder: &Path) {
         if let Ok(about) = fs::metadata(folder) {
             let (device, inode) = (about.dev(), about.ino());
-            self.scan.folders.push(Folder { path: folder.to_owned(), device, inode });
+            self.scan.folders.push(ScannedFolder { path: folder.to_owned(), device, inode });
         }
     }
 
@@ -176,7 +176,7 @@ impl Walk {
             let reason = "it is a link to a folder that it is in: remove the link";
             return self.skip(path, reason.into());
         }
-        self.visit(path);
+        self.record_folder(path);
         match self.names(path) {
             Ok(names) => {
                 self.inside.push(real);
@@ -209,7 +209,12 @@ impl Walk {
         let name = format!("{prefix}{stem}");
         match Pattern::parse(&name) {
             Ok(pattern) => {
-                self.scan.found.push(Found { pattern, path, name, version: stamp::of(about) });
+                self.scan.found.push(HandlerFile {
+                    pattern,
+                    path,
+                    name,
+                    version: stamp::of(about),
+                });
             }
             Err(error) => self.skip(&path, error.to_string()),
         }

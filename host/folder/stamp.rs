@@ -8,27 +8,27 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::source::Version;
+use crate::source::ContentVersion;
 
 /// The version that a file has by what is known of it.
-pub fn of(about: &Metadata) -> Version {
+pub fn of(about: &Metadata) -> ContentVersion {
     // Of the two times, an owner can set that of the contents, and nobody that of the rest.
     let modified = [about.mtime(), about.mtime_nsec()].map(i64::cast_unsigned);
     let changed = [about.ctime(), about.ctime_nsec()].map(i64::cast_unsigned);
     let marks = [about.dev(), about.ino(), modified[0], modified[1], changed[0], changed[1]];
-    Version::new(marks, about.size())
+    ContentVersion::new(marks, about.size())
 }
 
 /// The version of the file that a path leads to now.
 ///
 /// # Errors
 /// There is none, or it cannot be looked at.
-pub fn read(path: &Path) -> io::Result<Version> {
+pub fn read(path: &Path) -> io::Result<ContentVersion> {
     Ok(of(&fs::metadata(path)?))
 }
 
 /// Names the file itself, whatever its name and its contents: its device and its inode.
-pub fn file(version: Version) -> (u64, u64) {
-    let [device, inode, ..] = version.marks();
+pub fn file_id(version: ContentVersion) -> (u64, u64) {
+    let [device, inode, ..] = version.fingerprint_words();
     (device, inode)
 }

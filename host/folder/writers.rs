@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::stamp;
-use crate::source::Version;
+use crate::source::ContentVersion;
 
 /// A file that was written to and whose writer has not closed it is taken for whole after this
 /// long: events get lost, and some writers never close.
@@ -25,14 +25,14 @@ impl Writers {
     }
 
     /// Takes note that a file was written to just now, or closed by its writer (`None`).
-    pub fn note(&mut self, version: Version, written: Option<Instant>) {
-        self.files.insert(stamp::file(version), written);
+    pub fn note(&mut self, version: ContentVersion, written: Option<Instant>) {
+        self.files.insert(stamp::file_id(version), written);
     }
 
     /// When a file that was written to may be taken for whole; `None` if nothing is known of a
     /// writer.
-    pub fn whole_at(&self, version: Version) -> Option<Instant> {
-        match self.files.get(&stamp::file(version))? {
+    pub fn whole_at(&self, version: ContentVersion) -> Option<Instant> {
+        match self.files.get(&stamp::file_id(version))? {
             Some(written) => Some(*written + UNCLOSED),
             // Long ago.
             None => Some(self.began),

@@ -4,30 +4,30 @@
 //! wasi:http, are wasmtime's own implementation.
 
 pub mod body;
+pub mod charged_fields;
 pub mod code;
-pub mod codes;
+pub mod component_form;
 pub mod concurrent;
 pub mod config;
 pub mod flat;
-pub mod gone;
-pub mod head;
-pub mod held;
-pub mod holdings;
+pub mod guest_response;
 pub mod hooks;
+pub mod http_errors;
 pub mod incoming;
 pub mod limits;
 pub mod link;
 pub mod outgoing;
 pub mod outgoing_body;
 pub mod random;
-pub mod running;
 pub mod state;
+pub mod store_charge;
+pub mod store_liveness;
 pub mod whole;
 
 pub use code::ComponentCode;
+pub use component_form::{ComponentForm, Concurrent};
 pub use flat::linker as flat_linker;
-pub use flat::{Flat, FlatPre, Once, Turns};
-pub use gone::Gone;
+pub use flat::{CallbackExports, FlatComponent, FlatPre, SyncExport};
 pub use link::{concurrent_linker, linker};
-pub use running::{Concurrent, Running};
-pub use state::State;
+pub use state::ComponentState;
+pub use store_liveness::StoreLiveness;

@@ -17,78 +17,82 @@ use http::{Method, StatusCode};
 use wasmtime::Linker;
 
 pub use code::{CoreCode, Exports, Startup};
-pub use state::Call;
+pub use state::CoreState;
 pub use store::{run_start, store};
 
 use crate::guest::engine::fault::{invalid, misuse, or_stop};
-use access::{Guest, MODULE, Result, exchange, give, memory, no_request, range};
-use state::{BUFFER_RESPONSE, Exchange, FEATURES_KNOWN, Phase};
+use access::{CoreCaller, MODULE, Result, exchange, memory, no_request, range, write_exchange};
+use state::{BUFFER_RESPONSE, CallPhase, CoreExchange, FEATURES_KNOWN};
 
-use super::engine::about::About;
-use super::services::held::Part;
+use super::engine::guest_info::GuestInfo;
+use super::services::header_charge::Part;
 use super::services::log::Level;
 use crate::message::fields::METHOD_BYTES_MAX;
 use crate::message::path;
 
 /// Adds the interface to a linker.
-pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
+pub fn add_to_linker(linker: &mut Linker<CoreState>) -> Result<()> {
     linker.func_wrap(MODULE, "enable_features", enable_features)?;
-    linker.func_wrap(MODULE, "get_config", |mut guest: Guest<'_>, buf: u32, limit: u32| {
-        give(&mut guest, buf, limit, |_, out| out.text(b""))
+    linker.func_wrap(MODULE, "get_config", |mut guest: CoreCaller<'_>, buf: u32, limit: u32| {
+        write_exchange(&mut guest, buf, limit, |_, out| out.text(b""))
     })?;
-    linker.func_wrap(MODULE, "log_enabled", |_: Guest<'_>, level: i32| {
+    linker.func_wrap(MODULE, "log_enabled", |_: CoreCaller<'_>, level: i32| {
         i32::from(Level::from_abi(level).is_some_and(Level::is_enabled))
     })?;
     linker.func_wrap(MODULE, "log", log)?;
     add_request_line(linker)?;
     headers::add_to_linker(linker)?;
     body::add_to_linker(linker)?;
-    linker.func_wrap(MODULE, "get_status_code", |mut guest: Guest<'_>| {
+    linker.func_wrap(MODULE, "get_status_code", |mut guest: CoreCaller<'_>| {
         exchange(&mut guest).map(|exchange| i32::from(exchange.status.as_u16()))
     })?;
     linker.func_wrap(MODULE, "set_status_code", set_status_code)?;
     Ok(())
 }
 
-fn add_request_line(linker: &mut Linker<Call>) -> Result<()> {
-    linker.func_wrap(MODULE, "get_method", |mut guest: Guest<'_>, buf: u32, limit: u32| {
-        give(&mut guest, buf, limit, |exchange, out| {
+fn add_request_line(linker: &mut Linker<CoreState>) -> Result<()> {
+    linker.func_wrap(MODULE, "get_method", |mut guest: CoreCaller<'_>, buf: u32, limit: u32| {
+        write_exchange(&mut guest, buf, limit, |exchange, out| {
             out.text(exchange.request.method.as_str().as_bytes());
         })
     })?;
-    linker.func_wrap(MODULE, "set_method", |mut guest: Guest<'_>, ptr: u32, len: u32| {
+    linker.func_wrap(MODULE, "set_method", |mut guest: CoreCaller<'_>, ptr: u32, len: u32| {
         let (exchange, _, bytes) = request_change(&mut guest, "set_method", ptr, len)?;
         exchange.request.method = method(bytes)?;
         Ok::<(), wasmtime::Error>(())
     })?;
-    linker.func_wrap(MODULE, "get_uri", |mut guest: Guest<'_>, buf: u32, limit: u32| {
-        give(&mut guest, buf, limit, |exchange, out| {
+    linker.func_wrap(MODULE, "get_uri", |mut guest: CoreCaller<'_>, buf: u32, limit: u32| {
+        write_exchange(&mut guest, buf, limit, |exchange, out| {
             out.text(exchange.request.uri.as_str().as_bytes());
         })
     })?;
-    linker.func_wrap(MODULE, "set_uri", |mut guest: Guest<'_>, ptr: u32, len: u32| {
-        let (exchange, about, bytes) = request_change(&mut guest, "set_uri", ptr, len)?;
+    linker.func_wrap(MODULE, "set_uri", |mut guest: CoreCaller<'_>, ptr: u32, len: u32| {
+        let (exchange, info, bytes) = request_change(&mut guest, "set_uri", ptr, len)?;
         let uri = uri(bytes)?;
         let bytes = uri.as_str().len() * TARGET_COPIES;
-        or_stop(exchange.held.note(&about.memory, Part::Target, bytes))?;
+        or_stop(exchange.header_charge.note(&info.memory, Part::Target, bytes))?;
         exchange.request.set_uri(uri);
         Ok(())
     })?;
     linker.func_wrap(
         MODULE,
         "get_protocol_version",
-        |mut guest: Guest<'_>, buf: u32, limit: u32| {
-            give(&mut guest, buf, limit, |exchange, out| {
+        |mut guest: CoreCaller<'_>, buf: u32, limit: u32| {
+            write_exchange(&mut guest, buf, limit, |exchange, out| {
                 let version = exchange.request.version;
                 out.text(if version == http::Version::HTTP_10 { b"HTTP/1.0" } else { b"HTTP/1.1" });
             })
         },
     )?;
-    linker.func_wrap(MODULE, "get_source_addr", |mut guest: Guest<'_>, buf: u32, limit: u32| {
-        give(&mut guest, buf, limit, |exchange, out| {
-            out.text(exchange.request.origin.peer.address.to_string().as_bytes());
-        })
-    })?;
+    linker.func_wrap(
+        MODULE,
+        "get_source_addr",
+        |mut guest: CoreCaller<'_>, buf: u32, limit: u32| {
+            write_exchange(&mut guest, buf, limit, |exchange, out| {
+                out.text(exchange.request.origin.peer.address.to_string().as_bytes());
+            })
+        },
+    )?;
     Ok(())
 }
 
@@ -121,13 +125,13 @@ fn uri(bytes: &[u8]) -> Result<PathAndQuery> {
 const TARGET_COPIES: usize = 3;
 const SET_URI: &str = "set_uri: not a path and query (it must begin with / and be percent-encoded)";
 
-fn enable_features(mut guest: Guest<'_>, features: u32) -> i32 {
+fn enable_features(mut guest: CoreCaller<'_>, features: u32) -> i32 {
     let call = guest.data_mut();
     call.features |= features & FEATURES_KNOWN;
     call.features as i32
 }
 
-fn log(mut guest: Guest<'_>, level: i32, ptr: u32, len: u32) -> Result<()> {
+fn log(mut guest: CoreCaller<'_>, level: i32, ptr: u32, len: u32) -> Result<()> {
     let (memory, call) = memory(&mut guest)?;
     let text = range(memory, ptr, len)?;
     if let Some(level) = Level::from_abi(level).filter(|level| level.is_enabled()) {
@@ -139,27 +143,27 @@ fn log(mut guest: Guest<'_>, level: i32, ptr: u32, len: u32) -> Result<()> {
 /// The exchange, whose guest it is, and the bytes for a change of the request, which is allowed
 /// before `next` only.
 fn request_change<'a>(
-    guest: &'a mut Guest<'_>,
+    guest: &'a mut CoreCaller<'_>,
     function: &str,
     ptr: u32,
     len: u32,
-) -> Result<(&'a mut Exchange, &'a About, &'a [u8])> {
+) -> Result<(&'a mut CoreExchange, &'a GuestInfo, &'a [u8])> {
     let (memory, call) = memory(guest)?;
     let bytes = range(memory, ptr, len)?;
-    if call.phase == Phase::Response {
+    if call.phase == CallPhase::Response {
         return Err(misuse(format!("{function}: the request was passed on already")));
     }
-    let bytes_max = call.limiter.about.grants.limits.header_bytes_max;
+    let bytes_max = call.limiter.guest_info.grants.limits.header_bytes_max;
     if bytes.len() > bytes_max {
         return Err(invalid(format!("{function}: more than {bytes_max} bytes (--header-max)")));
     }
     let exchange = call.exchange.as_mut().ok_or_else(no_request)?;
-    Ok((exchange, &call.limiter.about, bytes))
+    Ok((exchange, &call.limiter.guest_info, bytes))
 }
 
-fn set_status_code(mut guest: Guest<'_>, status: i32) -> Result<()> {
+fn set_status_code(mut guest: CoreCaller<'_>, status: i32) -> Result<()> {
     let call = guest.data_mut();
-    if call.phase == Phase::Response && !call.has(BUFFER_RESPONSE) {
+    if call.phase == CallPhase::Response && !call.has(BUFFER_RESPONSE) {
         return Err(misuse(
             "set_status_code: the response can be changed after next only with the feature \
              buffer_response (2)",

@@ -2,21 +2,21 @@
 //!
 //! Knows what a guest may use, and neither its code nor its calls.
 
-pub mod about;
 pub mod allocator;
 pub mod budget;
+pub mod circuit_breaker;
 pub mod class;
-pub mod ends;
 pub mod engines;
-pub mod failure;
 pub mod fault;
 pub mod form;
-pub mod health;
+pub mod guest_info;
 pub mod limiter;
-pub mod mapped;
+pub mod load_failure;
+pub mod mapped_buffer;
+pub mod outcomes;
 pub mod pages;
 pub mod reset;
 pub mod resources;
 pub mod slot_pages;
+pub mod slot_quota;
 pub mod slots;
-pub mod tenants;

@@ -1,4 +1,4 @@
 //! The instances of one worker that are ready.
 
 pub mod pool;
-pub mod ready;
+pub mod ready_instances;

@@ -2,8 +2,8 @@
 
 pub mod cache;
 pub mod check;
-pub mod child;
-pub mod compile;
+pub mod compiler;
+pub mod compiler_process;
 pub mod environment;
 pub mod link;
 pub mod loader;

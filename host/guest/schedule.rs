@@ -2,23 +2,23 @@
 //!
 //! Knows a call as a future and a guest by its number, and no instance.
 
+mod byte_counter;
 pub mod cpu;
-mod drops;
 mod first_calls;
-mod flow;
 pub mod lane;
-mod line;
+mod long_call_queue;
 pub mod meter;
+mod pending_drops;
 mod run_queue;
+mod scheduler;
 pub mod ticker;
 mod usage;
-mod worker;
 
-pub use drops::{Bulky, PendingDrops};
-pub use flow::Flow;
-pub use lane::{Lane, Movable, Moved};
-pub use meter::{Meter, QUANTUM, Slice};
-pub use run_queue::Turn;
-pub use ticker::{Beating, Pulse, QUANTUM_TICKS, Ticker};
-pub use usage::{HEAVY, LONG, Length};
-pub use worker::Schedule;
+pub use byte_counter::ByteCounter;
+pub use lane::{BoxedCall, Lane, LaneJoinHandle};
+pub use meter::{Meter, QUANTUM, SliceStart};
+pub use pending_drops::{DropCost, PendingDrops};
+pub use run_queue::RunPermit;
+pub use scheduler::Scheduler;
+pub use ticker::{OwnedTickGuard, QUANTUM_TICKS, Ticker, TickerHandle};
+pub use usage::{CostClass, HEAVY_SLICE, LONG_CALL};

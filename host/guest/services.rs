@@ -3,5 +3,5 @@
 
 pub mod buffer;
 pub mod header;
-pub mod held;
+pub mod header_charge;
 pub mod log;

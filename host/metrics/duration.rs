@@ -45,7 +45,7 @@ impl Durations {
 }
 
 /// None at all.
-pub fn no_durations() -> Histogram {
+pub fn empty_histogram() -> Histogram {
     Histogram { bounds: &BOUNDS, counts: vec![0; BOUNDS.len() + 1], sum: 0 }
 }
 
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn those_of_two_threads_add_up() {
-        let (one, other, mut all) = (Durations::default(), Durations::default(), no_durations());
+        let (one, other, mut all) = (Durations::default(), Durations::default(), empty_histogram());
         one.note(Duration::from_micros(16));
         other.note(Duration::from_micros(17));
         other.note(Duration::from_secs(60));

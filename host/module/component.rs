@@ -142,7 +142,7 @@ fn nearest(interface: &str, version: &str) -> Option<&'static str> {
 
 /// How a component is to be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spoken {
+pub enum WasiHttpVersion {
     /// `wasi:http/incoming-handler@0.2.x`
     Http02,
     /// `wasi:http/handler@0.3.x`
@@ -161,11 +161,11 @@ impl Component {
 ///
 /// # Errors
 /// One sentence or more, each saying what is wrong, where it comes from and what to do.
-pub fn judge(component: &Component, rules: &Rules) -> Result<Spoken, String> {
+pub fn judge(component: &Component, rules: &Rules) -> Result<WasiHttpVersion, String> {
     let mut faults = Vec::new();
     let spoken = judge_exports(component, rules).unwrap_or_else(|fault| {
         faults.push(fault);
-        Spoken::Http02
+        WasiHttpVersion::Http02
     });
     judge_imports(component, rules, &mut faults);
     judge_memory(component.memory_bytes, rules, &mut faults);
@@ -173,17 +173,17 @@ pub fn judge(component: &Component, rules: &Rules) -> Result<Spoken, String> {
     if faults.is_empty() { Ok(spoken) } else { Err(faults.join("; ")) }
 }
 
-fn judge_exports(component: &Component, rules: &Rules) -> Result<Spoken, String> {
+fn judge_exports(component: &Component, rules: &Rules) -> Result<WasiHttpVersion, String> {
     let versions = |interface: &str| -> Vec<&str> {
         let exports = component.exports.iter().map(|name| split(name));
         exports.filter(|(name, _)| *name == interface).map(|(_, version)| version).collect()
     };
     let (old, new) = (versions("wasi:http/incoming-handler"), versions("wasi:http/handler"));
     if new.iter().any(|version| Version::V03.fits(version)) {
-        return Ok(Spoken::Http03);
+        return Ok(WasiHttpVersion::Http03);
     }
     if old.iter().any(|version| Version::V02.fits(version)) {
-        return Ok(Spoken::Http02);
+        return Ok(WasiHttpVersion::Http02);
     }
     if let Some(version) = old.first() {
         return Err(format!(

@@ -9,9 +9,9 @@
 
 mod builtin;
 mod graph;
-mod known;
+mod http_types;
 mod proof;
-mod rooms;
+mod realloc_plan;
 mod shim;
 #[cfg(test)]
 mod tests;
@@ -22,14 +22,14 @@ use wasmparser::{Parser, Payload, TypeRef};
 use graph::{CoreFunc, CoreInstance, ODD, read};
 pub use proof::MEMORY;
 use proof::{Proof, Target};
-pub use rooms::{NEXT, NOTHING};
+pub use realloc_plan::{REALLOC_DONE, REALLOC_IMPORT};
 
-use super::component::Spoken;
+use super::component::WasiHttpVersion;
 use super::imports::Escape;
 
 /// A component's one module, its imports renamed to interfaces without versions.
 #[derive(Debug)]
-pub struct Flat {
+pub struct FlatModule {
     pub wasm: Vec<u8>,
     /// The export that handles requests.
     pub handle: String,
@@ -42,11 +42,15 @@ pub struct Flat {
 ///
 /// # Errors
 /// Why it is not proven, in words that tell what the component has.
-pub fn flatten(bytes: &[u8], spoken: Spoken, escape: Escape) -> Result<Flat, String> {
+pub fn flatten(
+    bytes: &[u8],
+    spoken: WasiHttpVersion,
+    escape: Escape,
+) -> Result<FlatModule, String> {
     let graph = read(bytes)?;
     let (lifted, options) = graph.handler(match spoken {
-        Spoken::Http02 => "wasi:http/incoming-handler@0.2.",
-        Spoken::Http03 => "wasi:http/handler@0.3.",
+        WasiHttpVersion::Http02 => "wasi:http/incoming-handler@0.2.",
+        WasiHttpVersion::Http03 => "wasi:http/handler@0.3.",
     })?;
     let export = |index: u32| match graph.core_funcs.get(index as usize) {
         Some(CoreFunc::Export(instance, name)) => Ok((*instance, *name)),
@@ -54,14 +58,16 @@ pub fn flatten(bytes: &[u8], spoken: Spoken, escape: Escape) -> Result<Flat, Str
     };
     let (main, handle) = export(lifted)?;
     let callback = match (spoken, options.is_async, options.callback) {
-        (Spoken::Http02, false, None) => None,
-        (Spoken::Http03, true, Some(callback)) => {
+        (WasiHttpVersion::Http02, false, None) => None,
+        (WasiHttpVersion::Http03, true, Some(callback)) => {
             let (instance, name) = export(callback)?;
             (instance == main).then_some(()).ok_or(ODD)?;
             Some(name.to_owned())
         }
-        (Spoken::Http02, ..) => return Err("its handler of 0.2 is asynchronous".into()),
-        (Spoken::Http03, ..) => return Err("its handler is not lifted with a callback".into()),
+        (WasiHttpVersion::Http02, ..) => return Err("its handler of 0.2 is asynchronous".into()),
+        (WasiHttpVersion::Http03, ..) => {
+            return Err("its handler is not lifted with a callback".into());
+        }
     };
     let Some(CoreInstance::Of(module, args)) = graph.core_instances.get(main as usize) else {
         return Err(ODD.into());
@@ -74,8 +80,8 @@ pub fn flatten(bytes: &[u8], spoken: Spoken, escape: Escape) -> Result<Flat, Str
     proof.nothing_else_runs()?;
     let wasm = rename(wasm, &targets)?;
     let needs: Vec<bool> = targets.iter().map(|target| target.function.needs_realloc).collect();
-    let wasm = rooms::make_room(&wasm, proof.realloc, &needs)?;
-    Ok(Flat { wasm, handle: handle.to_owned(), callback })
+    let wasm = realloc_plan::add_trampolines(&wasm, proof.realloc, &needs)?;
+    Ok(FlatModule { wasm, handle: handle.to_owned(), callback })
 }
 
 /// The module with its imports named after what they stand for.

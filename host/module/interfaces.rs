@@ -17,7 +17,7 @@ pub mod wasi02;
 pub mod wasi03;
 
 pub use builtins::BUILTINS;
-pub use row::{ASYNC, Flat, Function, Interface, Version};
+pub use row::{ASYNC, FlatLowering, Function, Interface, Version};
 
 /// What the name begins with under which a resource's handles are dropped.
 pub const DROP: &str = "[resource-drop]";

@@ -9,12 +9,12 @@
 //! Owns what is added and where. Bytes in, bytes out: it must not know of the engine, and what it
 //! is given is valid.
 
+mod added_functions;
 mod base;
 mod body;
-mod depth;
-mod helpers;
+mod call_graph;
 mod offsets;
-mod path;
+mod path_cost;
 mod plan;
 
 #[cfg(test)]
@@ -22,9 +22,9 @@ mod tests;
 
 use wasmparser::{BinaryReader, Parser, Payload};
 
+use added_functions::AddedFunctions;
 pub use base::{Divisible, PIECE_BYTES};
 use base::{Result, damaged, write_u32};
-use helpers::Helpers;
 pub use offsets::OffsetMap;
 use plan::Plan;
 
@@ -57,7 +57,7 @@ const PREAMBLE_BYTES: usize = 8;
 /// A sentence, where it is so large that nothing can be added to it.
 pub fn module(wasm: &[u8], divisible: &[Divisible]) -> Result<Interruptible> {
     let plan = Plan::read(wasm, divisible)?;
-    let mut helpers = Helpers::new(&plan);
+    let mut helpers = AddedFunctions::new(&plan);
     let mut bodies = Vec::with_capacity(plan.defined.len());
     let mut is_changed = !plan.referenced.is_empty();
     let mut sections = Vec::new();
@@ -68,7 +68,7 @@ pub fn module(wasm: &[u8], divisible: &[Divisible]) -> Result<Interruptible> {
             is_changed |= rewritten.is_changed;
             bodies.push(rewritten);
         } else if let Some((id, range)) = payload.as_section() {
-            let contents = match helpers::redirected(&payload, &helpers)? {
+            let contents = match added_functions::redirected(&payload, &helpers)? {
                 Some(contents) => contents,
                 None => wasm.get(range).unwrap_or_default().to_vec(),
             };
@@ -95,7 +95,7 @@ pub fn module(wasm: &[u8], divisible: &[Divisible]) -> Result<Interruptible> {
 fn assemble(
     mut sections: Vec<(u8, Vec<u8>)>,
     bodies: &[body::Rewritten],
-    helpers: &Helpers<'_>,
+    helpers: &AddedFunctions<'_>,
 ) -> Interruptible {
     let (code, mut offsets) = code_section(bodies, helpers);
     if !helpers.is_empty() {
@@ -116,7 +116,7 @@ fn assemble(
     Interruptible { wasm, offsets }
 }
 
-fn code_section(bodies: &[body::Rewritten], helpers: &Helpers<'_>) -> (Vec<u8>, OffsetMap) {
+fn code_section(bodies: &[body::Rewritten], helpers: &AddedFunctions<'_>) -> (Vec<u8>, OffsetMap) {
     let mut code = Vec::new();
     let mut offsets = OffsetMap::default();
     write_u32(&mut code, bodies.len() + helpers.bodies().len());

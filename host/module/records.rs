@@ -94,10 +94,10 @@ fn size(wasm: &[u8]) -> Result<Size, String> {
         let payload = payload.map_err(|error| super::sniff::damaged(&error))?;
         match &payload {
             Payload::Version { encoding: Encoding::Module, .. } => {
-                frames.push(Frame::Module(Module::default()));
+                frames.push(Frame::Module(ModuleRecord::default()));
             }
             Payload::Version { encoding: Encoding::Component, .. } => {
-                frames.push(Frame::Component(Component::default()));
+                frames.push(Frame::Component(ComponentRecord::default()));
             }
             Payload::End(_) => {
                 let Some(ended) = frames.pop() else { break };
@@ -176,12 +176,12 @@ fn decoded(payload: &Payload<'_>) -> wasmparser::Result<usize> {
 
 /// What is being read: a module, or a component with others inside.
 enum Frame {
-    Module(Module),
-    Component(Component),
+    Module(ModuleRecord),
+    Component(ComponentRecord),
 }
 
 #[derive(Default)]
-struct Module {
+struct ModuleRecord {
     imports: usize,
     functions: usize,
     globals: usize,
@@ -214,7 +214,7 @@ struct Data {
 /// What instances of its modules and components take, by their indices, and what all do that are in
 /// one of its own.
 #[derive(Default)]
-struct Component {
+struct ComponentRecord {
     modules: Vec<Size>,
     components: Vec<Size>,
     inside: Size,
@@ -228,7 +228,7 @@ impl Frame {
         }
     }
 
-    fn component(&self) -> Option<&Component> {
+    fn component(&self) -> Option<&ComponentRecord> {
         match self {
             Frame::Module(_) => None,
             Frame::Component(component) => Some(component),
@@ -236,7 +236,7 @@ impl Frame {
     }
 }
 
-impl Module {
+impl ModuleRecord {
     fn note(&mut self, payload: &Payload<'_>) -> wasmparser::Result<()> {
         match payload {
             Payload::ImportSection(section) => {
@@ -393,7 +393,7 @@ fn constant(expression: &ConstExpr<'_>) -> wasmparser::Result<Option<u64>> {
     Ok(matches!(operators.read()?, Operator::End).then_some(value))
 }
 
-impl Component {
+impl ComponentRecord {
     fn note(&mut self, payload: &Payload<'_>, outer: &[Frame]) -> wasmparser::Result<()> {
         match payload {
             Payload::InstanceSection(section) => {

@@ -16,38 +16,38 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
-use super::failure::Failure;
-use super::link::Sent;
-use super::paced::Heard;
+use super::failure::OutboundFailure;
+use super::outbound_connection::UploadBody;
+use super::paced_stream::UnconsumedBytes;
 
 /// How often a body is asked for its first piece before its request is sent without. The end of an
 /// empty one of wasi:http 0.3 is known at the second, once the guest has had its turn; 4 leave it
 /// room for steps of its own.
-const TURNS_BEFORE: usize = 4;
+const PEEKS_MAX: usize = 4;
 
 /// A request's body, as the guest makes it.
-pub struct Outgoing {
-    body: UnsyncBoxBody<Bytes, Failure>,
+pub struct OutboundRequestBody {
+    body: UnsyncBoxBody<Bytes, OutboundFailure>,
     /// A piece that was asked for before its turn, and what the body said about its size before.
-    next: Option<(Result<Frame<Bytes>, Failure>, SizeHint)>,
+    peeked_frame: Option<(Result<Frame<Bytes>, OutboundFailure>, SizeHint)>,
     /// Whether it was asked and had nothing more.
     has_ended: bool,
 }
 
-impl Outgoing {
+impl OutboundRequestBody {
     /// Asks a body what is in it, as long as that costs no time: some know only when they are asked
     /// that there is nothing. Of a request without a body servers take no second part, and those
     /// that answer before they have read all of it close the connection.
-    pub async fn asked(body: UnsyncBoxBody<Bytes, Failure>) -> Self {
+    pub async fn peeked(body: UnsyncBoxBody<Bytes, OutboundFailure>) -> Self {
         let has_ended = body.is_end_stream();
-        let mut asked = Outgoing { body, next: None, has_ended };
-        for turn in 0..TURNS_BEFORE {
+        let mut asked = OutboundRequestBody { body, peeked_frame: None, has_ended };
+        for turn in 0..PEEKS_MAX {
             if turn > 0 {
-                pause().await;
+                yield_in_order().await;
             }
             // It is asked again by who sends it.
-            asked.ask(&mut Context::from_waker(Waker::noop()));
-            if asked.has_ended || asked.next.is_some() {
+            asked.peek(&mut Context::from_waker(Waker::noop()));
+            if asked.has_ended || asked.peeked_frame.is_some() {
                 break;
             }
         }
@@ -56,28 +56,32 @@ impl Outgoing {
 
     /// Waits until it is known whether there is anything in it. With the head of a request that
     /// announces no bytes its server has all of it, so that is sent once there are none.
-    pub async fn known(&mut self) {
+    pub async fn wait_peeked(&mut self) {
         std::future::poll_fn(|cx| {
-            self.ask(cx);
-            if self.has_ended || self.next.is_some() { Poll::Ready(()) } else { Poll::Pending }
+            self.peek(cx);
+            if self.has_ended || self.peeked_frame.is_some() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
     }
 
     /// Why it is not to be sent as one of so many bytes, if that is known before.
-    pub fn fault(&self, announced: u64) -> Option<Failure> {
-        match &self.next.as_ref()?.0 {
+    pub fn fault(&self, announced: u64) -> Option<OutboundFailure> {
+        match &self.peeked_frame.as_ref()?.0 {
             Err(failure) => Some(*failure),
             Ok(first) => {
                 let bytes = first.data_ref().map_or(0, |data| data.len() as u64);
-                (bytes > announced).then_some(Failure::Body)
+                (bytes > announced).then_some(OutboundFailure::Body)
             }
         }
     }
 
     /// Asks for the next piece, which is kept.
-    fn ask(&mut self, cx: &mut Context<'_>) {
-        if self.has_ended || self.next.is_some() {
+    fn peek(&mut self, cx: &mut Context<'_>) {
+        if self.has_ended || self.peeked_frame.is_some() {
             return;
         }
         let hint = self.body.size_hint();
@@ -86,7 +90,7 @@ impl Outgoing {
             Poll::Ready(Some(Ok(piece))) if piece.data_ref().is_some_and(Bytes::is_empty) => {
                 cx.waker().wake_by_ref();
             }
-            Poll::Ready(Some(piece)) => self.next = Some((piece, hint)),
+            Poll::Ready(Some(piece)) => self.peeked_frame = Some((piece, hint)),
             Poll::Ready(None) => self.has_ended = true,
             Poll::Pending => {}
         }
@@ -95,7 +99,7 @@ impl Outgoing {
 
 /// Lets the others of the same executor have a turn, and goes on in the order in which it came:
 /// tokio's `yield_now` takes the last first, and so the last of many requests would be the first.
-async fn pause() {
+async fn yield_in_order() {
     let mut is_over = false;
     std::future::poll_fn(|cx| {
         if std::mem::replace(&mut is_over, true) {
@@ -107,15 +111,15 @@ async fn pause() {
     .await;
 }
 
-impl Body for Outgoing {
+impl Body for OutboundRequestBody {
     type Data = Bytes;
-    type Error = Failure;
+    type Error = OutboundFailure;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        match self.next.take() {
+    ) -> Poll<Option<Result<Frame<Bytes>, OutboundFailure>>> {
+        match self.peeked_frame.take() {
             Some((piece, _)) => Poll::Ready(Some(piece)),
             None if self.has_ended => Poll::Ready(None),
             None => Pin::new(&mut self.body).poll_frame(cx),
@@ -123,18 +127,18 @@ impl Body for Outgoing {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.has_ended || self.next.is_none() && self.body.is_end_stream()
+        self.has_ended || self.peeked_frame.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.next.as_ref().map_or_else(|| self.body.size_hint(), |(_, hint)| *hint)
+        self.peeked_frame.as_ref().map_or_else(|| self.body.size_hint(), |(_, hint)| *hint)
     }
 }
 
 /// Whose turn it is with a request's body. Until the guest is asked, it is the server's. Of a body
 /// that is passed on, the guest is the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Turn {
+pub enum AwaitedParty {
     /// The guest's: it has to give more.
     Guest,
     /// The server's, which has the last piece so far.
@@ -145,71 +149,75 @@ pub enum Turn {
 
 /// How far a request's body has come, for both directions to see.
 #[derive(Clone)]
-pub struct Progress(Arc<Marks>);
+pub struct UploadProgress(Arc<UploadState>);
 
-struct Marks {
+struct UploadState {
     began: Instant,
     /// Milliseconds since then, times four, and the turn.
     last: AtomicU64,
 }
 
-impl Progress {
-    fn new(turn: Turn) -> Self {
-        let progress = Progress(Arc::new(Marks { began: Instant::now(), last: AtomicU64::new(0) }));
+impl UploadProgress {
+    fn new(turn: AwaitedParty) -> Self {
+        let progress = UploadProgress(Arc::new(UploadState {
+            began: Instant::now(),
+            last: AtomicU64::new(0),
+        }));
         progress.set(turn);
         progress
     }
 
-    fn set(&self, turn: Turn) {
+    fn set(&self, turn: AwaitedParty) {
         let ms = self.0.began.elapsed().as_millis() as u64;
         self.0.last.store(ms << 2 | turn as u64, Ordering::Relaxed);
     }
 
     /// Whose turn it is, and since when.
-    pub fn get(&self) -> (Turn, Instant) {
+    pub fn get(&self) -> (AwaitedParty, Instant) {
         let last = self.0.last.load(Ordering::Relaxed);
         let turn = match last & 3 {
-            0 => Turn::Guest,
-            1 => Turn::Server,
-            _ => Turn::Nobody,
+            0 => AwaitedParty::Guest,
+            1 => AwaitedParty::Server,
+            _ => AwaitedParty::Nobody,
         };
         (turn, self.0.began + Duration::from_millis(last >> 2))
     }
 }
 
 /// A request's body as hyper pulls it.
-pub struct Upload {
-    body: Outgoing,
-    progress: Progress,
+pub struct GuestUpload {
+    body: OutboundRequestBody,
+    progress: UploadProgress,
     /// Bytes that are still to come, where the guest has said how many.
     left: Option<u64>,
     /// Whether it is sent with its length alone: once hyper has so much, it lets go of the body
     /// without a look at its end.
     ends_by_length: bool,
     /// Told how it ended.
-    ended: Option<oneshot::Sender<Result<(), Failure>>>,
+    ended: Option<oneshot::Sender<Result<(), OutboundFailure>>>,
     /// Of the connection: that its server takes something of the guest's.
-    heard: Option<Heard>,
+    unconsumed: Option<UnconsumedBytes>,
 }
 
-impl Upload {
+impl GuestUpload {
     /// The body, how far it is, and what is told of its end. `left` is how long the guest has said
     /// that it is, `is_trailed` whether something comes behind it.
     pub fn new(
-        body: Outgoing,
+        body: OutboundRequestBody,
         left: Option<u64>,
-        is_trailed: bool,
-    ) -> (Self, Progress, oneshot::Receiver<Result<(), Failure>>) {
+        has_trailers: bool,
+    ) -> (Self, UploadProgress, oneshot::Receiver<Result<(), OutboundFailure>>) {
         let is_empty = body.is_end_stream();
-        let progress = Progress::new(if is_empty { Turn::Nobody } else { Turn::Server });
+        let progress =
+            UploadProgress::new(if is_empty { AwaitedParty::Nobody } else { AwaitedParty::Server });
         let (ended, end) = oneshot::channel();
-        let mut upload = Upload {
+        let mut upload = GuestUpload {
             body,
             progress: progress.clone(),
             left,
-            ends_by_length: !is_trailed,
+            ends_by_length: !has_trailers,
             ended: Some(ended),
-            heard: None,
+            unconsumed: None,
         };
         if is_empty {
             upload.end(Ok(()));
@@ -220,29 +228,33 @@ impl Upload {
     /// Counts a piece, or the end, against what the guest has announced. With the last byte of that
     /// it is looked whether there is more: the server would take the beginning of a body that is
     /// too long for a whole one.
-    fn count(&mut self, piece: Option<&Frame<Bytes>>, cx: &mut Context<'_>) -> Result<(), Failure> {
+    fn count(
+        &mut self,
+        piece: Option<&Frame<Bytes>>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), OutboundFailure> {
         let Some(left) = self.left else { return Ok(()) };
         let data = piece.and_then(Frame::data_ref);
         let left = left.checked_sub(data.map_or(0, |data| data.len() as u64));
-        let left = left.ok_or(Failure::Body)?;
+        let left = left.ok_or(OutboundFailure::Body)?;
         self.left = Some(left);
         if left > 0 {
             // Behind trailers, and behind the end, nothing comes.
             let is_open = data.is_some() && !self.body.is_end_stream();
-            return if is_open { Ok(()) } else { Err(Failure::Body) };
+            return if is_open { Ok(()) } else { Err(OutboundFailure::Body) };
         }
-        self.body.ask(cx);
-        match &self.body.next {
+        self.body.peek(cx);
+        match &self.body.peeked_frame {
             Some((Err(failure), _)) => Err(*failure),
             Some((Ok(more), _)) if more.data_ref().is_some_and(|data| !data.is_empty()) => {
-                Err(Failure::Body)
+                Err(OutboundFailure::Body)
             }
             _ => Ok(()),
         }
     }
 
-    fn end(&mut self, result: Result<(), Failure>) {
-        self.progress.set(Turn::Nobody);
+    fn end(&mut self, result: Result<(), OutboundFailure>) {
+        self.progress.set(AwaitedParty::Nobody);
         if let Some(ended) = self.ended.take() {
             // It fails where nobody asks.
             let _ = ended.send(result);
@@ -250,40 +262,47 @@ impl Upload {
     }
 }
 
-impl Sent for Upload {
-    fn none() -> Self {
+impl UploadBody for GuestUpload {
+    fn empty() -> Self {
         let none = Empty::new().map_err(|never| match never {}).boxed_unsync();
-        let body = Outgoing { body: none, next: None, has_ended: true };
-        let progress = Progress::new(Turn::Nobody);
-        Upload { body, progress, left: None, ends_by_length: true, ended: None, heard: None }
+        let body = OutboundRequestBody { body: none, peeked_frame: None, has_ended: true };
+        let progress = UploadProgress::new(AwaitedParty::Nobody);
+        GuestUpload {
+            body,
+            progress,
+            left: None,
+            ends_by_length: true,
+            ended: None,
+            unconsumed: None,
+        }
     }
 
-    fn go_by(&mut self, heard: &Heard) {
-        self.heard = Some(heard.clone());
+    fn bind_counter(&mut self, unconsumed: &UnconsumedBytes) {
+        self.unconsumed = Some(unconsumed.clone());
     }
 }
 
-impl Body for Upload {
+impl Body for GuestUpload {
     type Data = Bytes;
-    type Error = Failure;
+    type Error = OutboundFailure;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, OutboundFailure>>> {
         let this = &mut *self;
         let Poll::Ready(piece) = Pin::new(&mut this.body).poll_frame(cx) else {
-            this.progress.set(Turn::Guest);
+            this.progress.set(AwaitedParty::Guest);
             return Poll::Pending;
         };
         let piece = piece.transpose();
         let piece = piece.and_then(|piece| this.count(piece.as_ref(), cx).map(|()| piece));
-        if let (Ok(Some(_)), Some(heard)) = (&piece, &this.heard) {
+        if let (Ok(Some(_)), Some(heard)) = (&piece, &this.unconsumed) {
             // What a server says to what it takes, as that it takes more, is not for nobody.
-            heard.note();
+            heard.reset();
         }
         match &piece {
-            Ok(Some(_)) if !this.body.is_end_stream() => this.progress.set(Turn::Server),
+            Ok(Some(_)) if !this.body.is_end_stream() => this.progress.set(AwaitedParty::Server),
             Ok(_) => this.end(Ok(())),
             Err(failure) => this.end(Err(*failure)),
         }
@@ -300,22 +319,22 @@ impl Body for Upload {
 }
 
 /// An upload that nobody pulls any more has failed, unless all of it has gone out.
-impl Drop for Upload {
+impl Drop for GuestUpload {
     fn drop(&mut self) {
         let is_whole = self.left == Some(0) && self.ends_by_length;
-        self.end(if is_whole { Ok(()) } else { Err(Failure::Terminated) });
+        self.end(if is_whole { Ok(()) } else { Err(OutboundFailure::Terminated) });
     }
 }
 
 /// A response's body as the guest reads it. Dropping it ends the exchange.
-pub struct Returning {
+pub struct OutboundResponseBody {
     body: Incoming,
-    progress: Progress,
+    progress: UploadProgress,
     /// The longest pause.
     pause_max: Duration,
     pause: Option<Pin<Box<Sleep>>>,
     /// Of the connection: that the guest gets something of it.
-    heard: Heard,
+    unconsumed: UnconsumedBytes,
     is_h2: bool,
     /// Tells the exchange that the body is complete, or is read no more.
     over: Option<oneshot::Sender<bool>>,
@@ -324,22 +343,29 @@ pub struct Returning {
 /// Whether a body that has ended was broken off: hyper takes a stream of HTTP/2 that is reset
 /// without an error for one that has ended. A server that wants no more of the request may do so
 /// behind its response (RFC 9113, 8.1), whose end h2 keeps in mind then.
-pub fn is_broken_off(body: &Incoming, is_h2: bool) -> bool {
+pub fn is_truncated(body: &Incoming, is_h2: bool) -> bool {
     is_h2 && !body.is_end_stream()
 }
 
-impl Returning {
+impl OutboundResponseBody {
     /// A body, and what is told whether it was read to its end. Its connection may be of HTTP/2.
     pub fn new(
         body: Incoming,
-        progress: Progress,
+        progress: UploadProgress,
         pause_max: Duration,
-        (heard, is_h2): (Heard, bool),
+        (unconsumed, is_h2): (UnconsumedBytes, bool),
     ) -> (Self, oneshot::Receiver<bool>) {
         let (over, end) = oneshot::channel();
         let over = Some(over);
-        let mut returning =
-            Returning { body, progress, pause_max, pause: None, heard, is_h2, over };
+        let mut returning = OutboundResponseBody {
+            body,
+            progress,
+            pause_max,
+            pause: None,
+            unconsumed,
+            is_h2,
+            over,
+        };
         if returning.body.is_end_stream() {
             returning.end(true);
         }
@@ -362,7 +388,7 @@ impl Returning {
             // The server's time begins when it has what there is so far.
             let now = Instant::now();
             match self.progress.get() {
-                (Turn::Guest, _) => pause.set(tokio::time::sleep(max)),
+                (AwaitedParty::Guest, _) => pause.set(tokio::time::sleep(max)),
                 (_, since) if since + max > now => {
                     pause.set(tokio::time::sleep_until((since + max).into()));
                 }
@@ -372,33 +398,33 @@ impl Returning {
     }
 }
 
-impl Body for Returning {
+impl Body for OutboundResponseBody {
     type Data = Bytes;
-    type Error = Failure;
+    type Error = OutboundFailure;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, OutboundFailure>>> {
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
             return this.poll_pause(cx).map(|()| {
                 this.end(false);
-                Some(Err(Failure::ReadTimeout))
+                Some(Err(OutboundFailure::ReadTimeout))
             });
         };
         this.pause = None;
-        this.heard.note();
-        if frame.is_none() && is_broken_off(&this.body, this.is_h2) {
+        this.unconsumed.reset();
+        if frame.is_none() && is_truncated(&this.body, this.is_h2) {
             this.end(false);
-            return Poll::Ready(Some(Err(Failure::Incomplete)));
+            return Poll::Ready(Some(Err(OutboundFailure::Incomplete)));
         }
         match &frame {
             Some(Ok(_)) if !this.body.is_end_stream() => {}
             Some(Ok(_)) | None => this.end(true),
             Some(Err(_)) => this.end(false),
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(|error| Failure::of_body(&error))))
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| OutboundFailure::of_body(&error))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -13,23 +13,27 @@ use hyper::body::Incoming;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-use super::body::{Outgoing, Progress, Returning, Turn, Upload};
-use super::connections::Lent;
-use super::failure::{Ended, Failure};
-use super::link::{self, Link, Unanswered};
+use super::body::{
+    AwaitedParty, GuestUpload, OutboundRequestBody, OutboundResponseBody, UploadProgress,
+};
+use super::connection_pool::PooledConnection;
+use super::destination_pool::DestinationPool;
+use super::failure::{ExchangeError, OutboundFailure};
+use super::outbound_connection::{self, OutboundConnection, SendError};
 use super::policy::Destination;
-use super::way::Way;
-use super::{Answer, Key, Leave, Order, Outbound, Times, tell};
+use super::{
+    AllowedNetworks, Outbound, OutboundRequest, OutboundResponse, PoolKey, Timeouts, log_guest,
+};
 use crate::message::RequestId;
 use crate::message::fields::{check_framing, head_bytes, strip_hop_by_hop, unify_length};
 
 /// Counts a request of a guest.
-struct Counted<'a> {
+struct CountedRequest<'a> {
     outbound: &'a Outbound,
     guest: &'a str,
 }
 
-impl Drop for Counted<'_> {
+impl Drop for CountedRequest<'_> {
     fn drop(&mut self) {
         let mut guests = self.outbound.guests.borrow_mut();
         if let Some(count) = guests.get_mut(self.guest) {
@@ -42,33 +46,35 @@ impl Drop for Counted<'_> {
 }
 
 /// A request that is to be sent, and what is known of it.
-struct Sending<'a> {
-    key: &'a Key,
-    leave: &'a Leave,
+struct SendContext<'a> {
+    key: &'a PoolKey,
+    allowed_networks: &'a AllowedNetworks,
     /// Bytes that the response's head may have.
     header_bytes_max: usize,
-    times: Times,
-    progress: Progress,
+    timeouts: Timeouts,
+    progress: UploadProgress,
     /// When there has to be a connection.
     connected_by: Instant,
 }
 
 impl Outbound {
     /// Takes a request to its end.
-    pub(super) async fn carry_out(self: Rc<Self>, order: Order) {
-        let Order { key, leave, whose, request, times, mut reply, .. } = order;
+    pub(super) async fn execute(self: Rc<Self>, order: OutboundRequest) {
+        let OutboundRequest {
+            key, allowed_networks, parent_id, request, timeouts, mut reply, ..
+        } = order;
         let header_bytes_max = order.header_bytes_max;
         let Some(_counted) = self.count(&key.guest) else {
             // The guest may be gone.
-            let _ = reply.send(Err(Failure::Full));
+            let _ = reply.send(Err(OutboundFailure::Full));
             return;
         };
-        let way = self.way(&key, order.in_flight_max);
+        let pool = self.pool(&key, order.in_flight_max);
         let (mut head, mut body) = request.into_parts();
         let announced = tokio::select! {
             biased;
             () = reply.closed() => return,
-            announced = announced(&mut head.headers, &mut body) => announced,
+            announced = declared_length(&mut head.headers, &mut body) => announced,
         };
         let announced = match announced {
             Ok(announced) => announced,
@@ -77,47 +83,57 @@ impl Outbound {
                 return;
             }
         };
-        let is_trailed = head.headers.contains_key(TRAILER);
-        let (upload, progress, mut sent) = Upload::new(body, announced, is_trailed);
+        let has_trailers = head.headers.contains_key(TRAILER);
+        let (upload, progress, mut sent) = GuestUpload::new(body, announced, has_trailers);
         let request = Request::from_parts(head, upload);
-        let connected_by = Instant::now() + times.connect;
-        let sending =
-            Sending { key: &key, leave: &leave, header_bytes_max, times, progress, connected_by };
+        let connected_by = Instant::now() + timeouts.connect;
+        let sending = SendContext {
+            key: &key,
+            allowed_networks: &allowed_networks,
+            header_bytes_max,
+            timeouts,
+            progress,
+            connected_by,
+        };
         let exchanged = tokio::select! {
             biased;
-            () = reply.closed() => return way.give_up(&sending.progress),
-            exchanged = self.exchange(&way, request, &sending) => exchanged,
+            () = reply.closed() => return pool.abandon(&sending.progress),
+            exchanged = self.exchange(&pool, request, &sending) => exchanged,
         };
         match exchanged {
             Ok((response, lent, place)) => {
                 let progress = sending.progress;
                 let (head, body) = response.into_parts();
-                let connection = (lent.link.heard().clone(), lent.link.is_h2());
-                let (body, over) =
-                    Returning::new(body, progress.clone(), times.between_bytes, connection);
+                let connection = (lent.inner.unconsumed().clone(), lent.inner.is_h2());
+                let (body, over) = OutboundResponseBody::new(
+                    body,
+                    progress.clone(),
+                    timeouts.between_bytes,
+                    connection,
+                );
                 let response = Response::from_parts(head, body);
-                if reply.send(Ok(Answer { response, sent })).is_ok() {
+                if reply.send(Ok(OutboundResponse { response, sent })).is_ok() {
                     let is_whole = over.await.unwrap_or(false);
-                    way.give_back(lent, is_whole, &progress).await;
+                    pool.release(lent, is_whole, &progress).await;
                 }
                 drop(place);
             }
             Err(failure) => {
                 // By HTTP/2 a connection says only that there is no answer.
                 let own = sent.try_recv().ok().and_then(Result::err);
-                let failure = own.filter(|own| *own == Failure::Body).unwrap_or(failure);
-                self.note(&key, whose, failure);
+                let failure = own.filter(|own| *own == OutboundFailure::Body).unwrap_or(failure);
+                self.note(&key, parent_id, failure);
                 let _ = reply.send(Err(failure));
             }
         }
     }
 
     /// Counts a request in, if its guest leaves a quarter of the connections to others.
-    fn count<'a>(&'a self, guest: &'a str) -> Option<Counted<'a>> {
+    fn count<'a>(&'a self, guest: &'a str) -> Option<CountedRequest<'a>> {
         let mut guests = self.guests.borrow_mut();
         let count = guests.entry(guest.into()).or_default();
         *count += 1;
-        let counted = Counted { outbound: self, guest };
+        let counted = CountedRequest { outbound: self, guest };
         let open_max = self.shared.open_max;
         let is_too_many = *count > open_max - open_max / 4;
         drop(guests);
@@ -125,63 +141,78 @@ impl Outbound {
     }
 
     /// Tells the log what whoever runs the host can do something about.
-    fn note(&self, key: &Key, whose: Option<RequestId>, failure: Failure) {
-        let Key { guest, destination } = key;
+    fn note(&self, key: &PoolKey, parent_id: Option<RequestId>, failure: OutboundFailure) {
+        let PoolKey { guest, destination } = key;
         tracing::debug!(target: "handler", guest = &**guest, "{destination}: {failure}");
-        if failure == Failure::Prohibited && self.shared.denials.is_news(guest, destination) {
+        if failure == OutboundFailure::Prohibited
+            && self.shared.denials.is_first(guest, destination)
+        {
             let what = format!(
                 "its request to {destination} is denied: that is not at a public address; it is \
                  allowed by --allow-outbound '{guest}={destination},NETWORK', where NETWORK is \
                  such as 10.0.0.0/8"
             );
-            tell(guest, whose, &what);
+            log_guest(guest, parent_id, &what);
         }
     }
 
     async fn exchange<'a>(
         &self,
-        way: &'a Way,
-        mut request: Request<Upload>,
-        sending: &Sending<'_>,
-    ) -> Result<(Response<Incoming>, Lent<Upload>, SemaphorePermit<'a>), Failure> {
+        pool: &'a DestinationPool,
+        mut request: Request<GuestUpload>,
+        sending: &SendContext<'_>,
+    ) -> Result<
+        (Response<Incoming>, PooledConnection<GuestUpload>, SemaphorePermit<'a>),
+        OutboundFailure,
+    > {
         let destination = &sending.key.destination;
         let target = adapt(&mut request, destination)?;
-        let place = timeout_at(sending.connected_by, way.place()).await;
-        let place = place.map_err(|_| Failure::Full)??;
-        let open = async || self.link(sending).await;
-        let send = async |link: &mut Link<Upload>, mut request: Request<Upload>| {
-            fit(&mut request, link, destination, &target);
+        let place = timeout_at(sending.connected_by, pool.acquire()).await;
+        let place = place.map_err(|_| OutboundFailure::Full)??;
+        let open = async || self.connect(sending).await;
+        let send = async |link: &mut OutboundConnection<GuestUpload>,
+                          mut request: Request<GuestUpload>| {
+            frame_for(&mut request, link, destination, &target);
             answer(link, request, sending).await
         };
         let (response, lent) =
-            way.connections.exchange(request, open, send).await.map_err(|it| it.failure())?;
+            pool.connections.exchange(request, open, send).await.map_err(|it| it.failure())?;
         Ok((check(response, sending.header_bytes_max)?, lent, place))
     }
 
     /// Opens a connection.
-    async fn link(&self, sending: &Sending<'_>) -> Result<Link<Upload>, Failure> {
-        let Sending { key, leave, header_bytes_max, connected_by: deadline, .. } = sending;
+    async fn connect(
+        &self,
+        sending: &SendContext<'_>,
+    ) -> Result<OutboundConnection<GuestUpload>, OutboundFailure> {
+        let SendContext { key, allowed_networks, header_bytes_max, connected_by: deadline, .. } =
+            sending;
         let destination = &key.destination;
         let found =
             self.shared.resolver.addresses(&key.guest, &destination.host, *deadline).await?;
-        let admits = |address| leave.admits(address);
-        let addresses = link::admitted(&found, destination.port, admits)?;
-        let open = self.open()?;
+        let admits = |address| allowed_networks.allows(address);
+        let addresses = outbound_connection::allowed_addresses(&found, destination.port, admits)?;
+        let open = self.reserve()?;
         let (tls, header_bytes_max) = (&self.shared.tls, *header_bytes_max);
-        let stream_window = link::STREAM_WINDOW;
-        let config = link::Config { tls, header_bytes_max, untaken_max: None, stream_window };
-        link::connect(&key.destination, &addresses, &config, open, *deadline).await
+        let stream_window = outbound_connection::STREAM_WINDOW;
+        let config = outbound_connection::ConnectOptions {
+            tls,
+            header_bytes_max,
+            user_timeout: None,
+            stream_window,
+        };
+        outbound_connection::connect(&key.destination, &addresses, &config, open, *deadline).await
     }
 }
 
 /// Waits for the response's head, but no longer than it may take once the server has all that there
 /// is of the request.
 async fn answer(
-    link: &mut Link<Upload>,
-    request: Request<Upload>,
-    sending: &Sending<'_>,
-) -> Result<Response<Incoming>, Unanswered<Upload>> {
-    let max = sending.times.first_byte;
+    link: &mut OutboundConnection<GuestUpload>,
+    request: Request<GuestUpload>,
+    sending: &SendContext<'_>,
+) -> Result<Response<Incoming>, SendError<GuestUpload>> {
+    let max = sending.timeouts.first_byte;
     let mut sent = pin!(link.send(request));
     let mut until = Instant::now() + max;
     loop {
@@ -190,20 +221,23 @@ async fn answer(
         }
         let now = Instant::now();
         until = match sending.progress.get() {
-            (Turn::Guest, _) => now + max,
+            (AwaitedParty::Guest, _) => now + max,
             (_, since) if Instant::from(since) + max > now => Instant::from(since) + max,
-            (Turn::Server, _) => return Err(late(Failure::WriteTimeout)),
-            (Turn::Nobody, _) => return Err(late(Failure::ReadTimeout)),
+            (AwaitedParty::Server, _) => return Err(late(OutboundFailure::WriteTimeout)),
+            (AwaitedParty::Nobody, _) => return Err(late(OutboundFailure::ReadTimeout)),
         };
     }
 }
 
-fn late(failure: Failure) -> Unanswered<Upload> {
-    Unanswered::Ended(Ended::By(failure))
+fn late(failure: OutboundFailure) -> SendError<GuestUpload> {
+    SendError::Ended(ExchangeError::Failed(failure))
 }
 
 /// Makes a guest's request one that can be sent, and gives its target.
-fn adapt(request: &mut Request<Upload>, destination: &Destination) -> Result<Uri, Failure> {
+fn adapt(
+    request: &mut Request<GuestUpload>,
+    destination: &Destination,
+) -> Result<Uri, OutboundFailure> {
     let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
     // A query may have no path before it.
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
@@ -212,7 +246,7 @@ fn adapt(request: &mut Request<Upload>, destination: &Destination) -> Result<Uri
         .authority(destination.authority())
         .path_and_query(path)
         .build()
-        .map_err(|_| Failure::BadUri)?;
+        .map_err(|_| OutboundFailure::BadUri)?;
     let headers = request.headers_mut();
     let takes_trailers = headers.get(TE).is_some_and(|te| te == "trailers");
     strip_hop_by_hop(headers);
@@ -226,9 +260,9 @@ fn adapt(request: &mut Request<Upload>, destination: &Destination) -> Result<Uri
 }
 
 /// Writes a request as its connection has it.
-fn fit(
-    request: &mut Request<Upload>,
-    link: &Link<Upload>,
+fn frame_for(
+    request: &mut Request<GuestUpload>,
+    link: &OutboundConnection<GuestUpload>,
     destination: &Destination,
     target: &Uri,
 ) {
@@ -252,12 +286,12 @@ fn fit(
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
     }
-    let is_trailed = !is_empty && headers.contains_key(TRAILER);
-    if is_trailed {
+    let has_trailers = !is_empty && headers.contains_key(TRAILER);
+    if has_trailers {
         // Nothing comes behind a body with a length.
         headers.remove(CONTENT_LENGTH);
     }
-    if is_trailed || is_open && !headers.contains_key(CONTENT_LENGTH) {
+    if has_trailers || is_open && !headers.contains_key(CONTENT_LENGTH) {
         // Without it hyper would send no body with a GET.
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
@@ -277,19 +311,23 @@ fn fit(
 /// # Errors
 /// That is not one number; there is no body and should be one: the server would take the next
 /// request for it; or the body has more than that from the beginning.
-async fn announced(headers: &mut HeaderMap, body: &mut Outgoing) -> Result<Option<u64>, Failure> {
+async fn declared_length(
+    headers: &mut HeaderMap,
+    body: &mut OutboundRequestBody,
+) -> Result<Option<u64>, OutboundFailure> {
     if !unify_length(headers) {
-        return Err(Failure::Protocol);
+        return Err(OutboundFailure::Protocol);
     }
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    let length = length.map(|length| length.parse().map_err(|_| Failure::Protocol)).transpose()?;
+    let length =
+        length.map(|length| length.parse().map_err(|_| OutboundFailure::Protocol)).transpose()?;
     let Some(bytes) = length else { return Ok(None) };
     if bytes > 0 && body.is_end_stream() {
-        return Err(Failure::Body);
+        return Err(OutboundFailure::Body);
     }
     if bytes == 0 {
         // hyper does not look at a body of no bytes.
-        body.known().await;
+        body.wait_peeked().await;
     }
     body.fault(bytes).map_or(Ok(length), Err)
 }
@@ -298,14 +336,14 @@ async fn announced(headers: &mut HeaderMap, body: &mut Outgoing) -> Result<Optio
 fn check(
     mut response: Response<Incoming>,
     header_bytes_max: usize,
-) -> Result<Response<Incoming>, Failure> {
+) -> Result<Response<Incoming>, OutboundFailure> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Failure::Upgrade);
+        return Err(OutboundFailure::Upgrade);
     }
     if head_bytes(response.headers()) > header_bytes_max {
-        return Err(Failure::HeadTooLarge);
+        return Err(OutboundFailure::HeadTooLarge);
     }
-    check_framing(response.headers_mut()).map_err(|_| Failure::Protocol)?;
+    check_framing(response.headers_mut()).map_err(|_| OutboundFailure::Protocol)?;
     strip_hop_by_hop(response.headers_mut());
     Ok(response)
 }

@@ -7,7 +7,7 @@ use tokio_rustls::rustls;
 
 /// Why there is no response, or no more of one. Each is an error code of wasi:http.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Failure {
+pub enum OutboundFailure {
     /// The guest is not allowed to send requests there.
     Denied,
     BadUri,
@@ -43,32 +43,32 @@ pub enum Failure {
     Body,
 }
 
-impl std::fmt::Display for Failure {
+impl std::fmt::Display for OutboundFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{self:?}")
     }
 }
 
 /// How an exchange ended without a response.
-pub enum Ended {
+pub enum ExchangeError {
     TooManyInterim,
     /// There was no connection, or there was for too long no response.
-    By(Failure),
+    Failed(OutboundFailure),
     Http(hyper::Error),
 }
 
-impl Ended {
-    pub fn failure(&self) -> Failure {
+impl ExchangeError {
+    pub fn failure(&self) -> OutboundFailure {
         match self {
-            Ended::TooManyInterim => Failure::Protocol,
-            Ended::By(failure) => *failure,
-            Ended::Http(error) => Failure::of_exchange(error),
+            ExchangeError::TooManyInterim => OutboundFailure::Protocol,
+            ExchangeError::Failed(failure) => *failure,
+            ExchangeError::Http(error) => OutboundFailure::of_exchange(error),
         }
     }
 
     /// Whether the server says that it has done nothing of the request (RFC 9113, 6.8 and 8.7).
     pub fn is_unprocessed(&self) -> bool {
-        let Ended::Http(error) = self else { return false };
+        let ExchangeError::Http(error) = self else { return false };
         let first: &(dyn Error + 'static) = error;
         let mut causes = std::iter::successors(Some(first), |error| (*error).source());
         let error = causes.find_map(|error| error.downcast_ref::<h2::Error>());
@@ -81,7 +81,7 @@ impl Ended {
 
     /// The error that is behind all the others.
     fn root_cause(&self) -> Option<&(dyn Error + 'static)> {
-        let Ended::Http(error) = self else { return None };
+        let ExchangeError::Http(error) = self else { return None };
         let mut cause: &(dyn Error + 'static) = error;
         while let Some(deeper) = cause.source() {
             cause = deeper;
@@ -91,92 +91,99 @@ impl Ended {
 }
 
 /// For the log.
-impl std::fmt::Display for Ended {
+impl std::fmt::Display for ExchangeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self, self.root_cause()) {
             (_, Some(cause)) => write!(f, "{cause}"),
-            (Ended::By(failure), _) => f.write_str(failure.why_unconnected()),
+            (ExchangeError::Failed(failure), _) => f.write_str(failure.why_unconnected()),
             _ => f.write_str("1xx without end"),
         }
     }
 }
 
-impl Error for Failure {}
+impl Error for OutboundFailure {}
 
-impl Failure {
+impl OutboundFailure {
     /// What whoever runs the host reads of a connection that could not be opened.
     fn why_unconnected(self) -> &'static str {
         match self {
-            Failure::NameTimeout => "its name was not resolved in time",
-            Failure::NoName => "its name has no address",
-            Failure::Unroutable => "there is no route to it",
-            Failure::Refused => "connection refused",
-            Failure::ConnectTimeout => "no connection in time",
-            Failure::Terminated => "the connection was closed",
-            Failure::Certificate => {
+            OutboundFailure::NameTimeout => "its name was not resolved in time",
+            OutboundFailure::NoName => "its name has no address",
+            OutboundFailure::Unroutable => "there is no route to it",
+            OutboundFailure::Refused => "connection refused",
+            OutboundFailure::ConnectTimeout => "no connection in time",
+            OutboundFailure::Terminated => "the connection was closed",
+            OutboundFailure::Certificate => {
                 "its certificate is not one that this machine trusts, or not for this name; name \
                  the file of its authority in SSL_CERT_FILE"
             }
-            Failure::Tls | Failure::Alert(_) => "no TLS can be spoken with it",
+            OutboundFailure::Tls | OutboundFailure::Alert(_) => "no TLS can be spoken with it",
             _ => "no connection",
         }
     }
 
     /// Whether another connection may do better, of one that could not be opened.
     pub fn is_of_connection(self) -> bool {
-        matches!(self, Failure::Terminated | Failure::Incomplete | Failure::Protocol)
+        matches!(
+            self,
+            OutboundFailure::Terminated | OutboundFailure::Incomplete | OutboundFailure::Protocol
+        )
     }
 
     /// Why a connection could not be opened.
-    pub fn of_connect(error: &io::Error) -> Failure {
+    pub fn of_connect(error: &io::Error) -> OutboundFailure {
         match error.kind() {
-            ErrorKind::ConnectionRefused => Failure::Refused,
-            ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => Failure::Unroutable,
-            ErrorKind::TimedOut => Failure::ConnectTimeout,
-            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => Failure::Terminated,
-            _ => Failure::Unavailable,
+            ErrorKind::ConnectionRefused => OutboundFailure::Refused,
+            ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => {
+                OutboundFailure::Unroutable
+            }
+            ErrorKind::TimedOut => OutboundFailure::ConnectTimeout,
+            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => {
+                OutboundFailure::Terminated
+            }
+            _ => OutboundFailure::Unavailable,
         }
     }
 
     /// Why there is no TLS on a connection.
-    pub fn of_tls(error: &io::Error) -> Failure {
+    pub fn of_tls(error: &io::Error) -> OutboundFailure {
         let cause = error.get_ref().and_then(|inner| inner.downcast_ref());
         match cause {
             Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
-                Failure::Certificate
+                OutboundFailure::Certificate
             }
-            Some(rustls::Error::AlertReceived(alert)) => Failure::Alert(u8::from(*alert)),
-            Some(_) => Failure::Tls,
-            None => Failure::Terminated,
+            Some(rustls::Error::AlertReceived(alert)) => OutboundFailure::Alert(u8::from(*alert)),
+            Some(_) => OutboundFailure::Tls,
+            None => OutboundFailure::Terminated,
         }
     }
 
     /// Why a request was not answered.
-    pub fn of_exchange(error: &hyper::Error) -> Failure {
+    pub fn of_exchange(error: &hyper::Error) -> OutboundFailure {
         match cause(error) {
             Some(failure) => failure,
-            None if error.is_parse_too_large() => Failure::HeadTooLarge,
-            None if error.is_parse() => Failure::Protocol,
-            None if error.is_user() => Failure::Body,
-            None => Failure::Terminated,
+            None if error.is_parse_too_large() => OutboundFailure::HeadTooLarge,
+            None if error.is_parse() => OutboundFailure::Protocol,
+            None if error.is_user() => OutboundFailure::Body,
+            None => OutboundFailure::Terminated,
         }
     }
 
     /// Why a response's body broke off.
-    pub fn of_body(error: &hyper::Error) -> Failure {
+    pub fn of_body(error: &hyper::Error) -> OutboundFailure {
         match cause(error) {
             Some(failure) => failure,
-            None if error.is_parse() => Failure::Protocol,
-            None => Failure::Incomplete,
+            None if error.is_parse() => OutboundFailure::Protocol,
+            None => OutboundFailure::Incomplete,
         }
     }
 }
 
 /// What is behind an error, where that says it.
-fn cause(error: &hyper::Error) -> Option<Failure> {
+fn cause(error: &hyper::Error) -> Option<OutboundFailure> {
     let mut cause: &(dyn Error + 'static) = error;
     loop {
-        if let Some(failure) = cause.downcast_ref::<Failure>() {
+        if let Some(failure) = cause.downcast_ref::<OutboundFailure>() {
             return Some(*failure);
         }
         if let Some(rustls::Error::AlertReceived(alert)) = cause
@@ -184,7 +191,7 @@ fn cause(error: &hyper::Error) -> Option<Failure> {
             .and_then(io::Error::get_ref)
             .and_then(|inner| inner.downcast_ref())
         {
-            return Some(Failure::Alert(u8::from(*alert)));
+            return Some(OutboundFailure::Alert(u8::from(*alert)));
         }
         cause = cause.source()?;
     }

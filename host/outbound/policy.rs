@@ -8,26 +8,26 @@ use http::Uri;
 use http::uri::{Authority, Scheme};
 
 use super::address::is_public;
-use super::failure::Failure;
-use crate::grants::{Allowance, Hosts, Network};
+use super::failure::OutboundFailure;
+use crate::grants::{Allowance, HostPattern, Network};
 
 /// Denials that are put down once each; there are no more lines for those that follow.
 const NOTED_MAX: usize = 1_000;
 
 /// Guests and destinations of which the log has said that they are denied.
 #[derive(Default)]
-pub struct Denials(Mutex<HashSet<(Box<str>, Destination)>>);
+pub struct DenialLog(Mutex<HashSet<(Box<str>, Destination)>>);
 
 /// Where a request goes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Destination {
     pub is_secure: bool,
-    pub host: Host,
+    pub host: DestinationHost,
     pub port: u16,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Host {
+pub enum DestinationHost {
     Address(IpAddr),
     /// In lower case, without a dot at the end.
     Name(Box<str>),
@@ -35,38 +35,43 @@ pub enum Host {
 
 /// That a guest may send requests to a destination, and to which addresses of it.
 #[derive(Debug)]
-pub struct Leave(Vec<Network>);
+pub struct AllowedNetworks(Vec<Network>);
 
-impl Leave {
+impl AllowedNetworks {
     /// Whether the destination may be at this address.
-    pub fn admits(&self, address: IpAddr) -> bool {
+    pub fn allows(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         is_public(address) || self.0.iter().any(|network| network.contains(address))
     }
 }
 
 /// Whether whoever is allowed this may send requests there.
-pub fn leave(allowed: &[Allowance], destination: &Destination) -> Option<Leave> {
+pub fn allowed_networks(
+    allowed: &[Allowance],
+    destination: &Destination,
+) -> Option<AllowedNetworks> {
     let mut found = None;
     for allowance in allowed.iter().filter(|it| it.covers(destination)) {
         let networks: &mut Vec<Network> = found.get_or_insert_default();
         networks.extend_from_slice(&allowance.networks);
         match (&allowance.hosts, &destination.host) {
-            (Hosts::Address(address), _) => networks.push(Network::of(*address)),
-            (Hosts::Name(_) | Hosts::Below(_), Host::Name(name)) if is_local(name) => {
+            (HostPattern::Address(address), _) => networks.push(Network::of(*address)),
+            (HostPattern::Name(_) | HostPattern::Below(_), DestinationHost::Name(name))
+                if is_local(name) =>
+            {
                 networks.push(Network::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8));
                 networks.push(Network::of(IpAddr::V6(Ipv6Addr::LOCALHOST)));
             }
             _ => {}
         }
     }
-    found.map(Leave)
+    found.map(AllowedNetworks)
 }
 
-impl Denials {
+impl DenialLog {
     /// Whether the log has yet to say that this is denied. Never waits: where others are about to
     /// say something, the next time will do.
-    pub fn is_news(&self, guest: &str, destination: &Destination) -> bool {
+    pub fn is_first(&self, guest: &str, destination: &Destination) -> bool {
         let Ok(mut noted) = self.0.try_lock() else { return false };
         noted.len() < NOTED_MAX && noted.insert((guest.into(), destination.clone()))
     }
@@ -80,10 +85,10 @@ fn is_local(name: &str) -> bool {
 impl Allowance {
     fn covers(&self, destination: &Destination) -> bool {
         let is_host = match (&self.hosts, &destination.host) {
-            (Hosts::Every, _) => true,
-            (Hosts::Address(address), Host::Address(other)) => address == other,
-            (Hosts::Name(name), Host::Name(other)) => name == other,
-            (Hosts::Below(name), Host::Name(other)) => {
+            (HostPattern::Every, _) => true,
+            (HostPattern::Address(address), DestinationHost::Address(other)) => address == other,
+            (HostPattern::Name(name), DestinationHost::Name(other)) => name == other,
+            (HostPattern::Below(name), DestinationHost::Name(other)) => {
                 other.strip_suffix(&**name).is_some_and(|sub| sub.len() > 1 && sub.ends_with('.'))
             }
             _ => false,
@@ -96,34 +101,34 @@ impl Allowance {
 
 impl Destination {
     /// # Errors
-    /// [`Failure::BadUri`].
-    pub fn of(uri: &Uri) -> Result<Destination, Failure> {
+    /// [`OutboundFailure::BadUri`].
+    pub fn of(uri: &Uri) -> Result<Destination, OutboundFailure> {
         let is_secure = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => true,
             Some(scheme) if *scheme == Scheme::HTTP => false,
-            _ => return Err(Failure::BadUri),
+            _ => return Err(OutboundFailure::BadUri),
         };
-        let authority = uri.authority().ok_or(Failure::BadUri)?;
+        let authority = uri.authority().ok_or(OutboundFailure::BadUri)?;
         let host = authority.host();
         let has_port = authority.as_str().len() > host.len();
         let port = match authority.port_u16() {
-            Some(0) => return Err(Failure::BadUri),
+            Some(0) => return Err(OutboundFailure::BadUri),
             Some(port) => port,
             // A user's name, or a port that is none.
-            None if has_port => return Err(Failure::BadUri),
+            None if has_port => return Err(OutboundFailure::BadUri),
             None => default_port(is_secure),
         };
         if authority.as_str().contains('@') {
-            return Err(Failure::BadUri);
+            return Err(OutboundFailure::BadUri);
         }
-        Ok(Destination { is_secure, host: Host::of(host)?, port })
+        Ok(Destination { is_secure, host: DestinationHost::of(host)?, port })
     }
 
     /// What whoever runs the host has named; the lookup says if it is no name.
     pub fn named(is_secure: bool, authority: &Authority) -> Destination {
         let port = authority.port_u16().unwrap_or(default_port(is_secure));
-        let host = Host::of(authority.host());
-        let host = host.unwrap_or_else(|_| Host::Name(authority.host().into()));
+        let host = DestinationHost::of(authority.host());
+        let host = host.unwrap_or_else(|_| DestinationHost::Name(authority.host().into()));
         Destination { is_secure, host, port }
     }
 
@@ -140,27 +145,27 @@ fn default_port(is_secure: bool) -> u16 {
     if is_secure { 443 } else { 80 }
 }
 
-impl Host {
-    fn of(text: &str) -> Result<Host, Failure> {
+impl DestinationHost {
+    fn of(text: &str) -> Result<DestinationHost, OutboundFailure> {
         let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
         if let Ok(address) = bare.unwrap_or(text).parse::<IpAddr>() {
-            return Ok(Host::Address(address.to_canonical()));
+            return Ok(DestinationHost::Address(address.to_canonical()));
         }
         let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
         let is_part = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         if name.is_empty() || name.len() > 253 || !name.chars().all(is_part) {
-            return Err(Failure::BadUri);
+            return Err(OutboundFailure::BadUri);
         }
-        Ok(Host::Name(name.into()))
+        Ok(DestinationHost::Name(name.into()))
     }
 }
 
-impl std::fmt::Display for Host {
+impl std::fmt::Display for DestinationHost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Host::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
-            Host::Address(address) => write!(f, "{address}"),
-            Host::Name(name) => f.write_str(name),
+            DestinationHost::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+            DestinationHost::Address(address) => write!(f, "{address}"),
+            DestinationHost::Name(name) => f.write_str(name),
         }
     }
 }

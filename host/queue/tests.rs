@@ -6,18 +6,18 @@ const LIMITS: QueueLimits = QueueLimits { length_max: 8, wait_max: Duration::fro
 
 fn client(held: usize) -> Rc<Holder> {
     let client = Rc::<Holder>::default();
-    (0..held).for_each(|_| client.take());
+    (0..held).for_each(|_| client.acquire());
     client
 }
 
-fn given<T>(place: &Place<'_, T>) -> Option<Result<T, Reject>> {
+fn given<T>(place: &QueueTicket<'_, T>) -> Option<Result<T, Reject>> {
     match place.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(given) => Some(given),
         Poll::Pending => None,
     }
 }
 
-fn join<'a, T>(queue: &'a Queue<T>, client: &Rc<Holder>) -> Place<'a, T> {
+fn join<'a, T>(queue: &'a Queue<T>, client: &Rc<Holder>) -> QueueTicket<'a, T> {
     queue.join(client).expect("there is room")
 }
 
@@ -38,9 +38,9 @@ fn the_client_that_holds_the_least_is_next() {
     let places = [join(&queue, &rich), join(&queue, &rich), join(&queue, &poor)];
     assert!(queue.next().is_some_and(|next| Rc::ptr_eq(&next, &poor)));
     // Also where it holds more by then, as it does what it is given.
-    poor.take();
-    poor.take();
-    poor.take();
+    poor.acquire();
+    poor.acquire();
+    poor.acquire();
     queue.give(&poor, 1);
     assert_eq!(places.each_ref().map(given), [None, None, Some(Ok(1))]);
 }

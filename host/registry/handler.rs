@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::Notify;
 
-use crate::grants::{Grants, Member};
+use crate::grants::{Grants, OwnerMembership};
 use crate::guest::Guest;
 use crate::message::Reject;
 
@@ -29,7 +29,7 @@ pub struct Handler {
     /// What it may use.
     pub grants: Arc<Grants>,
     /// Counts it among those of its owner.
-    _member: Member,
+    _member: OwnerMembership,
     guest: ArcSwapOption<Guest>,
     state: AtomicU8,
     changed: Notify,
@@ -37,17 +37,17 @@ pub struct Handler {
     waiting: AtomicUsize,
     /// Whether the control path has been told that requests wait for it.
     wanted: AtomicBool,
-    want: Want,
-    used_at: AtomicU32,
+    load_requester: LoadRequester,
+    last_used_ticks: AtomicU32,
 }
 
 /// Tells the control path that requests wait for the handler with this id.
-pub type Want = Arc<dyn Fn(usize) + Send + Sync>;
+pub type LoadRequester = Arc<dyn Fn(usize) + Send + Sync>;
 
 /// How far a handler has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum State {
+pub enum HandlerState {
     /// It has a route, and is not loaded.
     Cold,
     Loading,
@@ -58,19 +58,24 @@ pub enum State {
     Gone,
 }
 
-impl State {
+impl HandlerState {
     /// In the order of their numbers.
-    pub const ALL: [State; 5] =
-        [State::Cold, State::Loading, State::Ready, State::Failed, State::Gone];
+    pub const ALL: [HandlerState; 5] = [
+        HandlerState::Cold,
+        HandlerState::Loading,
+        HandlerState::Ready,
+        HandlerState::Failed,
+        HandlerState::Gone,
+    ];
 
     /// As the log and the status name it.
     pub fn name(self) -> &'static str {
         match self {
-            State::Cold => "cold",
-            State::Loading => "loading",
-            State::Ready => "ready",
-            State::Failed => "failed",
-            State::Gone => "gone",
+            HandlerState::Cold => "cold",
+            HandlerState::Loading => "loading",
+            HandlerState::Ready => "ready",
+            HandlerState::Failed => "failed",
+            HandlerState::Gone => "gone",
         }
     }
 }
@@ -78,10 +83,10 @@ impl State {
 /// The guest that a handler has had at one moment. To get it and to let it go costs no atomic
 /// operation on what other threads have too; but one that is had for long is to be [`kept`].
 ///
-/// [`kept`]: Current::keep
-pub struct Current(Guard<Option<Arc<Guest>>>);
+/// [`kept`]: CurrentGuest::keep
+pub struct CurrentGuest(Guard<Option<Arc<Guest>>>);
 
-impl Current {
+impl CurrentGuest {
     /// The guest, to be had for as long as a request waits.
     pub fn keep(&mut self) -> &Arc<Guest> {
         self.0 = Guard::from_inner(Some(Arc::clone(self)));
@@ -89,13 +94,13 @@ impl Current {
     }
 }
 
-impl From<Arc<Guest>> for Current {
+impl From<Arc<Guest>> for CurrentGuest {
     fn from(guest: Arc<Guest>) -> Self {
-        Current(Guard::from_inner(Some(guest)))
+        CurrentGuest(Guard::from_inner(Some(guest)))
     }
 }
 
-impl Deref for Current {
+impl Deref for CurrentGuest {
     type Target = Arc<Guest>;
 
     fn deref(&self) -> &Arc<Guest> {
@@ -104,42 +109,42 @@ impl Deref for Current {
 }
 
 /// One of the requests that wait for a handler.
-struct Place<'a>(&'a AtomicUsize);
+struct WaitPermit<'a>(&'a AtomicUsize);
 
-impl<'a> Place<'a> {
+impl<'a> WaitPermit<'a> {
     fn take(waiting: &'a AtomicUsize) -> Option<Self> {
-        let place = Place(waiting);
+        let place = WaitPermit(waiting);
         (waiting.fetch_add(1, Ordering::Relaxed) < WAITING_MAX).then_some(place)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for WaitPermit<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Handler {
-    pub fn new(id: usize, name: &str, grants: Arc<Grants>, want: Want) -> Arc<Self> {
+    pub fn new(id: usize, name: &str, grants: Arc<Grants>, want: LoadRequester) -> Arc<Self> {
         Arc::new(Handler {
             id,
             name: name.into(),
             _member: grants.owner.enter(),
             grants,
             guest: ArcSwapOption::empty(),
-            state: AtomicU8::new(State::Cold as u8),
+            state: AtomicU8::new(HandlerState::Cold as u8),
             changed: Notify::new(),
             waiting: AtomicUsize::new(0),
             wanted: AtomicBool::new(false),
-            want,
-            used_at: AtomicU32::new(0),
+            load_requester: want,
+            last_used_ticks: AtomicU32::new(0),
         })
     }
 
     /// The guest that it has now, if it is loaded.
-    pub fn current(&self) -> Option<Current> {
+    pub fn current(&self) -> Option<CurrentGuest> {
         let guest = self.guest.load();
-        guest.is_some().then(|| Current(guest))
+        guest.is_some().then(|| CurrentGuest(guest))
     }
 
     /// The guest, if it is loaded.
@@ -147,8 +152,8 @@ impl Handler {
         self.guest.load()
     }
 
-    pub fn state(&self) -> State {
-        State::ALL[usize::from(self.state.load(Ordering::Acquire))]
+    pub fn state(&self) -> HandlerState {
+        HandlerState::ALL[usize::from(self.state.load(Ordering::Acquire))]
     }
 
     /// Waits until the guest is loaded. Waits as long as it takes, so the caller has a deadline.
@@ -157,13 +162,13 @@ impl Handler {
     /// [`Reject::NotLoaded`] where it cannot be loaded, [`Reject::NoRoute`] where it has gone
     /// meanwhile, [`Reject::Loading`] where too many wait for it.
     pub async fn wait(&self) -> Result<Arc<Guest>, Reject> {
-        let place = Place::take(&self.waiting).ok_or(Reject::Loading)?;
-        let guest = self.wait_in_place().await;
+        let place = WaitPermit::take(&self.waiting).ok_or(Reject::Loading)?;
+        let guest = self.wait_until_loaded().await;
         drop(place);
         guest
     }
 
-    async fn wait_in_place(&self) -> Result<Arc<Guest>, Reject> {
+    async fn wait_until_loaded(&self) -> Result<Arc<Guest>, Reject> {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             // From here on no change is missed.
@@ -172,12 +177,12 @@ impl Handler {
                 return Ok(guest.clone());
             }
             match self.state() {
-                State::Failed => return Err(Reject::NotLoaded),
-                State::Gone => return Err(Reject::NoRoute),
-                State::Cold | State::Loading | State::Ready => {}
+                HandlerState::Failed => return Err(Reject::NotLoaded),
+                HandlerState::Gone => return Err(Reject::NoRoute),
+                HandlerState::Cold | HandlerState::Loading | HandlerState::Ready => {}
             }
             if !self.wanted.swap(true, Ordering::AcqRel) {
-                (self.want)(self.id);
+                (self.load_requester)(self.id);
             }
             changed.await;
         }
@@ -193,37 +198,37 @@ impl Handler {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Notes that it is used at a moment, see [`super::Registry::moment`].
+    /// Notes that it is used at a moment, see [`super::Registry::coarse_ticks`].
     pub fn touch(&self, moment: u32) {
         // Most find it so, and then the line stays shared between the cores.
-        if self.used_at.load(Ordering::Relaxed) != moment {
-            self.used_at.store(moment, Ordering::Relaxed);
+        if self.last_used_ticks.load(Ordering::Relaxed) != moment {
+            self.last_used_ticks.store(moment, Ordering::Relaxed);
         }
     }
 
     /// The moment of its last use.
     pub fn used_at(&self) -> u32 {
-        self.used_at.load(Ordering::Relaxed)
+        self.last_used_ticks.load(Ordering::Relaxed)
     }
 
     /// Serves this guest from now on. Returns the one before.
     pub fn publish(&self, guest: Arc<Guest>) -> Option<Arc<Guest>> {
         let before = self.guest.swap(Some(guest));
-        self.set(State::Ready);
+        self.set(HandlerState::Ready);
         before
     }
 
     /// Says how far it is, when no guest comes or goes.
-    pub fn set(&self, state: State) {
+    pub fn set(&self, state: HandlerState) {
         self.state.store(state as u8, Ordering::Release);
-        if state != State::Loading {
+        if state != HandlerState::Loading {
             self.wanted.store(false, Ordering::Release);
             self.changed.notify_waiters();
         }
     }
 
     /// Stops serving the guest, which is returned. What comes next is said before.
-    pub fn withdraw(&self, state: State) -> Option<Arc<Guest>> {
+    pub fn withdraw(&self, state: HandlerState) -> Option<Arc<Guest>> {
         self.state.store(state as u8, Ordering::Release);
         let before = self.guest.swap(None);
         self.set(state);

@@ -3,28 +3,28 @@
 use http::Method;
 
 use super::exchange::Exchange;
-use super::respond::{self, Asked, Body, Conditions};
+use super::respond::{self, Conditions, HyperBody, RequestMeta};
 use super::worker::Worker;
-use super::{outgoing, refuse};
+use super::{rejection, streaming_body};
 use crate::message::{Reject, Response, ResponseBody};
 
 /// Makes what is sent of a result, and counts a reject.
 pub fn finish(
     worker: &Worker,
     exchange: Exchange,
-    asked: &Asked,
+    asked: &RequestMeta,
     mut result: Result<Response, Reject>,
-) -> http::Response<Body> {
+) -> http::Response<HyperBody> {
     if let Err(reject) = &result
         && leaves_unread(reject, &asked.method)
     {
-        exchange.state().leave_unread();
+        exchange.state().mark_unread();
     }
     let last = worker.draining.get() || exchange.state().is_unread();
     let connection = exchange.connection().clone();
     let in_flight = match &mut result {
         Ok(Response { body: ResponseBody::Stream(stream), .. }) => {
-            outgoing::pass_on(stream, exchange);
+            streaming_body::attach_exchange(stream, exchange);
             None
         }
         _ => Some(exchange),
@@ -35,10 +35,10 @@ pub fn finish(
     count(worker, asked, reject.is_some());
     if let Some(reject) = reject {
         worker.counters().reject(reject.index());
-        refuse::log(worker, asked, reject, is_made);
+        rejection::log(worker, asked, reject, is_made);
     }
     let fields = response.headers().len() + response.body().trailer_count();
-    connection.hold_fields(fields, || worker.pool.memory_of(handler.as_ref().map(|(id, _)| *id)));
+    connection.charge_fields(fields, || worker.pool.memory_of(handler.as_ref().map(|(id, _)| *id)));
     drop(in_flight);
     response
 }
@@ -56,7 +56,7 @@ fn leaves_unread(reject: &Reject, method: &Method) -> bool {
 }
 
 /// Counts how long it took.
-fn count(worker: &Worker, asked: &Asked, is_reject: bool) {
+fn count(worker: &Worker, asked: &RequestMeta, is_reject: bool) {
     let duration = asked.started.elapsed();
     worker.counters().durations.note(duration);
     if let Some((_, entry)) = &asked.conditions.handler {

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Config;
-use crate::guest::engine::resources::{descriptors_kept, descriptors_max};
+use crate::guest::engine::resources::{descriptors_max, descriptors_reserved};
 
 /// Connections which may be one too many while others are being closed in their place.
-const BEYOND_MAX: usize = 64;
+const OVER_LIMIT_MAX: usize = 64;
 const SHARDS: usize = 16;
 /// Connections to the upstream that each worker may have at the most.
 const UPSTREAM_MAX: usize = 256;
@@ -23,27 +23,27 @@ pub struct Clients {
     open: AtomicUsize,
     open_max: usize,
     per_client_max: usize,
-    shards: [Mutex<HashMap<Client, usize>>; SHARDS],
+    shards: [Mutex<HashMap<ClientKey, usize>>; SHARDS],
     hasher: RandomState,
 }
 
 /// Whom connections are counted to: an IPv4 address, or the first 64 bits of an IPv6 address, of
 /// which one client commonly has all (RFC 6177).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Client {
+pub enum ClientKey {
     V4([u8; 4]),
     V6([u8; 8]),
 }
 
 /// One connection, counted as long as this lives.
-pub struct Presence {
+pub struct ClientPermit {
     clients: Arc<Clients>,
-    client: Client,
+    client: ClientKey,
 }
 
 /// Why a connection is not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Full {
+pub enum ConnectionRefusal {
     InAll,
     OfThisClient,
 }
@@ -56,7 +56,7 @@ impl Clients {
             let files = descriptors_max();
             let upstream = upstream_max(files, config.workers) * config.workers;
             let upstream = if config.upstream.is_some() { upstream } else { 0 };
-            for_connections(files).saturating_sub(upstream).max(1)
+            connection_descriptors(files).saturating_sub(upstream).max(1)
         });
         Arc::new(Clients {
             open: AtomicUsize::new(0),
@@ -71,71 +71,78 @@ impl Clients {
     ///
     /// # Errors
     /// There are too many already.
-    pub fn enter(self: &Arc<Self>, peer: SocketAddr) -> Result<Presence, Full> {
+    pub fn acquire(self: &Arc<Self>, peer: SocketAddr) -> Result<ClientPermit, ConnectionRefusal> {
         self.enter_among(peer, self.open_max)
     }
 
     /// Counts a connection in for which another is being closed.
     ///
     /// # Errors
-    /// As [`Clients::enter`]; so many may be one too many.
-    pub fn enter_beyond(self: &Arc<Self>, peer: SocketAddr) -> Result<Presence, Full> {
-        self.enter_among(peer, self.open_max + BEYOND_MAX)
+    /// As [`Clients::acquire`]; so many may be one too many.
+    pub fn acquire_over_limit(
+        self: &Arc<Self>,
+        peer: SocketAddr,
+    ) -> Result<ClientPermit, ConnectionRefusal> {
+        self.enter_among(peer, self.open_max + OVER_LIMIT_MAX)
     }
 
-    fn enter_among(self: &Arc<Self>, peer: SocketAddr, open_max: usize) -> Result<Presence, Full> {
-        let client = Client::of(peer.ip());
+    fn enter_among(
+        self: &Arc<Self>,
+        peer: SocketAddr,
+        open_max: usize,
+    ) -> Result<ClientPermit, ConnectionRefusal> {
+        let client = ClientKey::of(peer.ip());
         let mut shard = self.shard(&client);
         let count = shard.entry(client).or_default();
         if *count >= self.per_client_max {
-            return Err(Full::OfThisClient);
+            return Err(ConnectionRefusal::OfThisClient);
         }
         if self.open.fetch_add(1, Ordering::Relaxed) >= open_max {
             self.open.fetch_sub(1, Ordering::Relaxed);
             if *count == 0 {
                 shard.remove(&client);
             }
-            return Err(Full::InAll);
+            return Err(ConnectionRefusal::InAll);
         }
         *count += 1;
-        Ok(Presence { clients: self.clone(), client })
+        Ok(ClientPermit { clients: self.clone(), client })
     }
 
     /// Whether so many are open that room may have to be made.
-    pub fn is_crowded(&self) -> bool {
+    pub fn is_nearly_full(&self) -> bool {
         self.open.load(Ordering::Relaxed) >= self.open_max - self.open_max / 8
     }
 
-    fn shard(&self, client: &Client) -> MutexGuard<'_, HashMap<Client, usize>> {
+    fn shard(&self, client: &ClientKey) -> MutexGuard<'_, HashMap<ClientKey, usize>> {
         let at = self.hasher.hash_one(client) as usize % SHARDS;
         self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Of so many descriptors, those for connections to clients and to the upstream.
-fn for_connections(files: u64) -> usize {
-    usize::try_from(files - descriptors_kept(files)).unwrap_or(usize::MAX)
+fn connection_descriptors(files: u64) -> usize {
+    usize::try_from(files - descriptors_reserved(files)).unwrap_or(usize::MAX)
 }
 
 /// Connections to the upstream that each worker may have: all workers together take a half of what
 /// there is for connections.
 pub fn upstream_max(files: u64, workers: usize) -> usize {
-    (for_connections(files) / 2 / workers).clamp(1, UPSTREAM_MAX)
+    (connection_descriptors(files) / 2 / workers).clamp(1, UPSTREAM_MAX)
 }
 
-impl Client {
+impl ClientKey {
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
-            IpAddr::V4(address) => Client::V4(address.octets()),
+            IpAddr::V4(address) => ClientKey::V4(address.octets()),
             IpAddr::V6(address) => {
                 let [first @ .., _, _, _, _, _, _, _, _] = address.octets();
-                Client::V6(first)
+                ClientKey::V6(first)
             }
         }
     }
 }
 
-impl Drop for Presence {
+impl Drop for ClientPermit {
     fn drop(&mut self) {
         let mut shard = self.clients.shard(&self.client);
         if let Some(count) = shard.get_mut(&self.client) {

@@ -17,11 +17,11 @@ use tokio::io::AsyncWrite;
 
 use super::exchanges::{CONTINUE, Exchanges};
 use super::lifecycle::Lifecycle;
-use super::peer::Shares;
 use super::socket::Socket;
-use super::write_buffer::{Spares, WriteBuffer};
+use super::worker_clients::ClientShares;
+use super::write_buffer::{BufferFreeList, WriteBuffer};
 use crate::guest::engine::budget::Budget;
-use crate::guest::services::held::Held;
+use crate::guest::services::header_charge::HeaderCharge;
 use crate::message::Origin;
 use crate::message::fields::FIELDS_FEW;
 
@@ -34,9 +34,9 @@ pub struct Connection {
     /// How its requests come.
     pub origin: Origin,
     /// What its client has of the worker.
-    pub client: Rc<Shares>,
+    pub client: Rc<ClientShares>,
     /// What is charged for the fields of an answer, whose map hyper keeps.
-    fields: Cell<Option<Box<Held>>>,
+    field_charge: Cell<Option<Box<HeaderCharge>>>,
     /// Closing it resets it, whatever has been sent.
     resets: Cell<bool>,
 }
@@ -45,38 +45,38 @@ impl Connection {
     /// `client` is what its client has of the worker, `clock` the worker's coarse clock.
     pub fn new(
         socket: Socket,
-        (origin, client): (Origin, Rc<Shares>),
-        spares: Rc<Spares>,
+        (origin, client): (Origin, Rc<ClientShares>),
+        buffers: Rc<BufferFreeList>,
         clock: Rc<Cell<u32>>,
     ) -> Rc<Self> {
         Rc::new(Connection {
             socket: RefCell::new(TokioIo::new(socket)),
-            output: WriteBuffer::new(spares),
+            output: WriteBuffer::new(buffers),
             life: Lifecycle::new(clock),
             exchanges: Exchanges::default(),
             origin,
             client,
-            fields: Cell::new(None),
+            field_charge: Cell::new(None),
             resets: Cell::new(false),
         })
     }
 
     /// Has bodies that come too slowly given up; so long ago was the last look.
-    pub fn look_at_bodies(&self, since_last: Duration, stall_max: Duration) {
-        self.exchanges.look_at_bodies(since_last, stall_max, || self.has_input());
+    pub fn check_bodies(&self, since_last: Duration, stall_max: Duration) {
+        self.exchanges.check_bodies(since_last, stall_max, || self.has_input());
     }
 
     /// Has the fields of an answer's head and trailers count, if they are many, as what the guest
     /// has that they are of. hyper keeps the map, empty, and puts the fields of the next request
     /// into it.
-    pub fn hold_fields(&self, count: usize, memory: impl FnOnce() -> Budget) {
-        let held = || Box::new(Held::of_fields(&memory(), count));
-        self.fields.set((count > FIELDS_FEW).then(held));
+    pub fn charge_fields(&self, count: usize, memory: impl FnOnce() -> Budget) {
+        let held = || Box::new(HeaderCharge::of_fields(&memory(), count));
+        self.field_charge.set((count > FIELDS_FEW).then(held));
     }
 
     /// Says that hyper does not have that map any more: what is charged for it, if it was large.
-    pub fn take_fields(&self) -> Option<Box<Held>> {
-        self.fields.take()
+    pub fn take_field_charge(&self) -> Option<Box<HeaderCharge>> {
+        self.field_charge.take()
     }
 
     /// Has the socket reset where it is closed, even by the end of the process, or not any more.
@@ -93,8 +93,8 @@ impl Connection {
     }
 
     /// Whether nothing is under way, and hyper has no state that would be missed.
-    pub fn is_quiet(&self) -> bool {
-        let is_over = self.exchanges.are_answered() && !self.exchanges.is_any_left();
+    pub fn can_park(&self) -> bool {
+        let is_over = self.exchanges.are_answered() && !self.exchanges.has_unread_body();
         let at_rest = self.life.begun.get() && is_over;
         let nothing_comes = self.life.partial_since.get().is_none();
         let nothing_goes =
@@ -114,12 +114,12 @@ impl Connection {
 
     /// Whether the client has closed its side, whatever it had sent before. If not, the task is
     /// woken when it does.
-    pub fn poll_left(&self, cx: &mut Context<'_>) -> bool {
-        self.poll_readable(cx).is_ready() && self.is_left()
+    pub fn poll_half_closed(&self, cx: &mut Context<'_>) -> bool {
+        self.poll_readable(cx).is_ready() && self.is_half_closed()
     }
 
     /// The same of now.
-    pub fn is_left(&self) -> bool {
+    pub fn is_half_closed(&self) -> bool {
         self.socket.borrow().inner().is_read_closed()
     }
 
@@ -137,9 +137,9 @@ impl Connection {
     /// to see that the socket is broken.
     pub fn send(&self) {
         let Some(task) = self.life.task() else { return };
-        self.life.begin_round();
+        self.life.begin_poll();
         let flushed = self.flush(&mut Context::from_waker(&task));
-        self.life.end_round();
+        self.life.end_poll();
         if matches!(flushed, Poll::Ready(Err(_))) {
             task.wake();
         }
@@ -156,8 +156,8 @@ impl Connection {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let is_told_twice = |first: &IoSlice<'_>| self.exchanges.is_told_twice(first);
-        if !self.output.is_broken() && slices.first().is_some_and(is_told_twice) {
+        let is_repeated = |first: &IoSlice<'_>| self.exchanges.is_repeated_continue(first);
+        if !self.output.is_broken() && slices.first().is_some_and(is_repeated) {
             return Poll::Ready(Ok(CONTINUE.len()));
         }
         self.noting_write(|socket| self.output.write(socket, cx, slices))
@@ -194,7 +194,7 @@ impl Connection {
         let before = *bytes_max;
         let discarded = self.socket.borrow_mut().inner_mut().poll_discard(cx, bytes_max);
         if *bytes_max < before {
-            self.life.note_moved();
+            self.life.note_activity();
         }
         discarded
     }

@@ -8,18 +8,18 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
-use crate::metrics::{Begun, Metrics, OfHandler};
+use crate::metrics::{HandlerCounters, HandlerRegistration, Metrics};
 use crate::registry::Handler;
 
 /// A handler, and what is counted of it.
-pub struct Entry {
+pub struct CountsEntry {
     handler: Weak<Handler>,
-    pub counts: Arc<OfHandler>,
+    pub counts: Arc<HandlerCounters>,
 }
 
 /// The counts of one worker.
 pub struct Counts {
-    entries: RefCell<Vec<Option<Rc<Entry>>>>,
+    entries: RefCell<Vec<Option<Rc<CountsEntry>>>>,
     metrics: Metrics,
 }
 
@@ -30,7 +30,7 @@ impl Counts {
     }
 
     /// Those of a handler.
-    pub fn of(&self, handler: &Arc<Handler>) -> Rc<Entry> {
+    pub fn of(&self, handler: &Arc<Handler>) -> Rc<CountsEntry> {
         let mut entries = self.entries.borrow_mut();
         if handler.id >= entries.len() {
             entries.resize(handler.id + 1, None);
@@ -47,16 +47,20 @@ impl Counts {
         }
     }
 
-    fn begin(&self, handler: &Arc<Handler>) -> Rc<Entry> {
-        let (name, counts) = (handler.name.clone(), Arc::<OfHandler>::default());
+    fn begin(&self, handler: &Arc<Handler>) -> Rc<CountsEntry> {
+        let (name, counts) = (handler.name.clone(), Arc::<HandlerCounters>::default());
         let whole: Arc<dyn Any + Send + Sync> = handler.clone();
-        self.metrics.begin(Begun { name, handler: Arc::downgrade(&whole), counts: counts.clone() });
-        Rc::new(Entry { handler: Arc::downgrade(handler), counts })
+        self.metrics.register_handler(HandlerRegistration {
+            name,
+            handler: Arc::downgrade(&whole),
+            counts: counts.clone(),
+        });
+        Rc::new(CountsEntry { handler: Arc::downgrade(handler), counts })
     }
 
     /// Forgets handlers that are gone.
     pub fn sweep(&self) {
-        let is_gone = |entry: &mut Rc<Entry>| entry.handler.strong_count() == 0;
+        let is_gone = |entry: &mut Rc<CountsEntry>| entry.handler.strong_count() == 0;
         self.entries.borrow_mut().iter_mut().for_each(|it| drop(it.take_if(is_gone)));
         self.metrics.sweep_handlers();
     }

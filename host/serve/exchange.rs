@@ -10,7 +10,7 @@ use http::Request;
 use http_body::Body;
 
 use super::connection::Connection;
-use super::exchanges::{Phase, State};
+use super::exchanges::{ExchangePhase, ExchangeState};
 
 /// A request that has not ended: whoever makes its answer holds this, and then the answer, where it
 /// is passed on as it comes.
@@ -33,23 +33,23 @@ impl Exchange {
     }
 
     /// What is known of it.
-    pub fn state(&self) -> Ref<'_, State> {
+    pub fn state(&self) -> Ref<'_, ExchangeState> {
         self.connection.exchanges.state(self.number)
     }
 
     /// Says that its answer is made, and passed on as it comes.
     pub fn stream(&self) {
-        self.state().enter(Phase::Streams);
-        self.connection.life.note_moved();
+        self.state().enter(ExchangePhase::Streaming);
+        self.connection.life.note_activity();
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let phase = self.state().enter(Phase::Over);
+        let phase = self.state().enter(ExchangePhase::Over);
         let life = &self.connection.life;
-        life.note_moved();
-        if phase == Phase::Streams && life.partial_since.get().is_some() {
+        life.note_activity();
+        if phase == ExchangePhase::Streaming && life.partial_since.get().is_some() {
             // The time of a head that has begun to come begins now.
             life.partial_since.set(Some(life.now()));
         }

@@ -7,17 +7,17 @@ use std::time::Instant;
 
 use super::worker::Worker;
 use crate::grants::Grants;
-use crate::guest::{About, Forwarded, Next};
-use crate::message::progress::Deadline;
+use crate::guest::{ForwardFuture, GuestInfo, NextHandler};
+use crate::message::body_progress::Deadline;
 use crate::message::{Reject, Request, RequestId, Response};
 
-impl Next for Worker {
+impl NextHandler for Worker {
     fn forward<'a>(
         &'a self,
-        (guest, about): (usize, &'a About),
+        (guest, about): (usize, &'a GuestInfo),
         request: &'a mut Request,
         deadline: &'a Deadline,
-    ) -> Forwarded<'a> {
+    ) -> ForwardFuture<'a> {
         Box::pin(forward(self, (Some(guest), &about.grants), request, deadline))
     }
 
@@ -32,25 +32,25 @@ impl Next for Worker {
 ///
 /// # Errors
 /// As [`forward`].
-pub async fn nobody(
+pub async fn forward_unrouted(
     worker: &Worker,
     mut request: Box<Request>,
     deadline: Instant,
 ) -> Result<Response, Reject> {
-    let nobody = (None, &*worker.router.nobody);
+    let nobody = (None, &*worker.router.unrouted_grants);
     request.body.limit(nobody.1.limits.body_bytes_max)?;
     let deadline = Deadline::new(deadline, request.body.progress().cloned());
     forward(worker, nobody, &mut request, &deadline).await
 }
 
 /// The same for one whose handler was removed while it waited for that.
-pub fn removed<'a>(
+pub fn on_removed<'a>(
     worker: &'a Worker,
     request: Box<Request>,
     started: Instant,
 ) -> Pin<Box<impl Future<Output = Result<Response, Reject>> + use<'a>>> {
-    let deadline = started + worker.router.nobody.limits.deadline;
-    Box::pin(nobody(worker, request, deadline))
+    let deadline = started + worker.router.unrouted_grants.limits.deadline;
+    Box::pin(forward_unrouted(worker, request, deadline))
 }
 
 /// Sends a request to the upstream. What is left of it stays for the guest to look at. `guest` is
@@ -65,6 +65,6 @@ async fn forward(
     deadline: &Deadline,
 ) -> Result<Response, Reject> {
     let Some(upstream) = &worker.upstream else { return Err(Reject::NoRoute) };
-    let client = worker.peers.enter(request.origin.peer.address);
+    let client = worker.worker_clients.shares(request.origin.peer.address);
     upstream.forward(request, deadline, guest, &client).await
 }

@@ -7,13 +7,13 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::peer::Shares;
+use super::worker_clients::ClientShares;
 use crate::config::Config;
 use crate::grants::{Concurrency, Grants, QueueLimits, Share};
 use crate::guest::Guest;
 use crate::message::Reject;
-use crate::registry::admit::{Gate, GuestGate, GuestGates, Permit};
-use crate::registry::{Current, Handler};
+use crate::registry::admission_gate::{AdmissionGate, GuestGate, GuestGates, Permit};
+use crate::registry::{CurrentGuest, Handler};
 
 /// Requests of one worker that may wait for guests to be loaded. They hold no instance.
 const WAITING_MAX: usize = 1024;
@@ -22,15 +22,15 @@ const WAITING_MAX: usize = 1024;
 const NO_QUEUE: QueueLimits = QueueLimits { length_max: 0, wait_max: Duration::ZERO };
 
 /// The gate of a handler, which is told from another of its id by its grants.
-type GateOf = (Weak<Grants>, Rc<GuestGate>);
+type HandlerGate = (Weak<Grants>, Rc<GuestGate>);
 
 /// The gates of one worker.
 pub struct Gates {
     workers: usize,
     /// Before every request: this worker's part of what the host does at once.
-    all: Rc<Gate>,
+    all: Rc<AdmissionGate>,
     /// What each handler has of that, by its id.
-    guest_gates: RefCell<Vec<Option<GateOf>>>,
+    guest_gates: RefCell<Vec<Option<HandlerGate>>>,
     /// What all twins have of it.
     pub twins: Rc<GuestGate>,
     /// Before which requests wait for guests to be loaded.
@@ -42,8 +42,8 @@ impl Gates {
     pub fn new(config: &Config, most: usize) -> Self {
         let workers = config.workers;
         let chosen = config.admission.in_flight_max.map(|most| (most / workers).max(1));
-        let all = Gate::new(chosen.unwrap_or(most).min(most));
-        let queue = config.grants.of_nobody().concurrency.queue;
+        let all = AdmissionGate::new(chosen.unwrap_or(most).min(most));
+        let queue = config.grants.of_unrouted().concurrency.queue;
         Gates {
             workers,
             twins: GuestGate::new(&all, Share::of_other(0), all.taken_max(), queue),
@@ -57,9 +57,13 @@ impl Gates {
     ///
     /// # Errors
     /// [`Reject::Paused`].
-    pub fn try_admit(&self, guest: &Guest, client: &Shares) -> Result<Option<Permit>, Reject> {
+    pub fn try_admit(
+        &self,
+        guest: &Guest,
+        client: &ClientShares,
+    ) -> Result<Option<Permit>, Reject> {
         let Ok(permit) = self.guest_gate(guest).admit(&client.serving) else { return Ok(None) };
-        guest.about.health.admit()?;
+        guest.info.breaker.admit()?;
         Ok(Some(permit))
     }
 
@@ -70,11 +74,11 @@ impl Gates {
     pub async fn admit(
         &self,
         guest: &Guest,
-        client: &Shares,
+        client: &ClientShares,
         deadline: Instant,
     ) -> Result<Permit, Reject> {
         let permit = self.guest_gate(guest).wait(&client.serving, deadline).await?;
-        guest.about.health.admit()?;
+        guest.info.breaker.admit()?;
         Ok(permit)
     }
 
@@ -87,19 +91,19 @@ impl Gates {
     pub async fn loaded(
         &self,
         handler: &Handler,
-        client: &Shares,
+        client: &ClientShares,
         deadline: Instant,
-    ) -> Result<Current, Reject> {
+    ) -> Result<CurrentGuest, Reject> {
         let gate = self.loading.of(handler.id, handler.grants.share(), NO_QUEUE);
         let _place = gate.admit(&client.loading).map_err(|_| Reject::Loading)?;
         let guest = tokio::time::timeout_at(deadline.into(), handler.wait()).await;
-        guest.unwrap_or(Err(Reject::Loading)).map(Current::from)
+        guest.unwrap_or(Err(Reject::Loading)).map(CurrentGuest::from)
     }
 
     /// Before the requests to one guest.
     fn guest_gate(&self, guest: &Guest) -> Rc<GuestGate> {
         let (id, workers) = (guest.id, self.workers);
-        let grants = &guest.about.grants;
+        let grants = &guest.info.grants;
         let (share, limits) = (grants.share(), grants.concurrency);
         let Concurrency { in_flight_max, queue } = limits;
         let held_max = in_flight_max.map_or(usize::MAX, |most| (most / workers).max(1));

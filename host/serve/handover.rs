@@ -17,28 +17,28 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender, unbounded_chan
 use tokio::sync::oneshot;
 
 use crate::guest::Guest;
-use crate::message::{Reject, Request, RequestBody, Response, ResponseBody, Streamed};
-use crate::registry::Current;
-use crate::registry::admit::Permit;
+use crate::message::{BodyStream, Reject, Request, RequestBody, Response, ResponseBody};
+use crate::registry::CurrentGuest;
+use crate::registry::admission_gate::Permit;
 
 /// A worker that had no place for a guest is not asked again for so long: where there is none
 /// anywhere, requests are to wait and not to wander.
-const FULL_FOR: Duration = Duration::from_millis(10);
+const FULL_BACKOFF: Duration = Duration::from_millis(10);
 /// Of so many guests that is kept in mind.
-const KEPT_IN_MIND: usize = 8;
+const FULL_ENTRIES_MAX: usize = 8;
 
 /// A request for another worker.
-pub struct Order {
+pub struct HandoverRequest {
     pub guest: Arc<Guest>,
     pub request: Box<Request>,
     /// When it began.
     pub started: Instant,
-    pub reply: oneshot::Sender<Reply>,
+    pub reply: oneshot::Sender<HandoverReply>,
 }
 
 /// A request that has its place.
-pub struct Admitted {
-    pub guest: Current,
+pub struct AdmittedRequest {
+    pub guest: CurrentGuest,
     pub request: Box<Request>,
     pub permit: Permit,
     /// Whether it has waited.
@@ -46,87 +46,89 @@ pub struct Admitted {
 }
 
 /// Where a request begins its way through the steps.
-pub enum Start {
-    Asked(Result<Box<Request>, Reject>),
+pub enum PipelineEntry {
+    Parsed(Result<Box<Request>, Reject>),
     /// Behind its admission, on another worker than that of its connection.
-    Admitted(Box<Admitted>),
+    Admitted(Box<AdmittedRequest>),
 }
 
 /// What another worker says to it.
-pub enum Reply {
+pub enum HandoverReply {
     /// There is no place there, either.
     Full(Box<Request>),
     /// What came of it, and what is left of its body where it was refused.
-    Served(Result<Answer, Reject>, RequestBody),
+    Served(Result<RemoteResponse, Reject>, RequestBody),
 }
 
 /// A response that has left its worker.
-pub struct Answer {
+pub struct RemoteResponse {
     status: StatusCode,
     headers: HeaderMap,
-    body: Content,
+    body: RemoteContent,
 }
 
-enum Content {
+enum RemoteContent {
     Full(Bytes),
-    Trailed(Bytes, Box<HeaderMap>),
-    Stream(Remote),
+    WithTrailers(Bytes, Box<HeaderMap>),
+    Stream(RemoteBody),
 }
 
 /// A body that is made on another worker's thread.
-struct Remote {
-    pieces: mpsc::Receiver<Piece>,
+struct RemoteBody {
+    pieces: mpsc::Receiver<RemoteFrame>,
     hint: SizeHint,
     is_end: bool,
 }
 
 /// A piece of it, or its end, and what is known then of what follows.
-pub struct Piece {
+pub struct RemoteFrame {
     pub frame: Option<Result<Frame<Bytes>, Reject>>,
     pub hint: SizeHint,
     pub is_end: bool,
 }
 
 /// What is left to do for a response where it was made: its body, and where that goes.
-pub type Rest = (Streamed, mpsc::Sender<Piece>);
+pub type BodyRelay = (BodyStream, mpsc::Sender<RemoteFrame>);
 
 /// What became of a request that another worker was asked to serve.
-pub enum Outcome {
+pub enum HandoverOutcome {
     /// Nobody has a place for it.
-    Back(Box<Request>),
+    Returned(Box<Request>),
     /// The result, and what is left of the request's body.
     Served(Result<Response, Reject>, RequestBody),
 }
 
 /// The other workers, as one of them sees them.
-pub struct Others {
-    others: Box<[Other]>,
+pub struct OtherWorkers {
+    others: Box<[OtherWorker]>,
     /// Who is asked next.
     next: Cell<usize>,
 }
 
-struct Other {
-    orders: UnboundedSender<Order>,
+struct OtherWorker {
+    orders: UnboundedSender<HandoverRequest>,
     /// For which guests it had none, and when.
-    full: [Cell<Option<(usize, Instant)>>; KEPT_IN_MIND],
+    full: [Cell<Option<(usize, Instant)>>; FULL_ENTRIES_MAX],
 }
 
 /// How to reach each worker, and where each gets what others hand over.
-pub fn channels(workers: usize) -> (Arc<[UnboundedSender<Order>]>, Vec<UnboundedReceiver<Order>>) {
+pub fn channels(
+    workers: usize,
+) -> (Arc<[UnboundedSender<HandoverRequest>]>, Vec<UnboundedReceiver<HandoverRequest>>) {
     let (senders, orders): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
     (senders.into(), orders)
 }
 
-impl Others {
+impl OtherWorkers {
     /// All but the one with this index.
-    pub fn new(senders: &[UnboundedSender<Order>], index: usize) -> Self {
+    pub fn new(senders: &[UnboundedSender<HandoverRequest>], index: usize) -> Self {
         // The one behind it is asked first, so that not all ask the same.
         let behind = senders.iter().cycle().skip(index + 1).take(senders.len() - 1);
-        let other = |orders: &UnboundedSender<Order>| Other {
+        let other = |orders: &UnboundedSender<HandoverRequest>| OtherWorker {
             orders: orders.clone(),
             full: Default::default(),
         };
-        Others { others: behind.map(other).collect(), next: Cell::new(0) }
+        OtherWorkers { others: behind.map(other).collect(), next: Cell::new(0) }
     }
 
     /// Has one of them serve a request, if it has a place. One is asked, so that what finds a place
@@ -136,29 +138,31 @@ impl Others {
         guest: &Arc<Guest>,
         request: Box<Request>,
         started: Instant,
-    ) -> Outcome {
-        let Some(other) = self.next(guest.id) else { return Outcome::Back(request) };
+    ) -> HandoverOutcome {
+        let Some(other) = self.next(guest.id) else { return HandoverOutcome::Returned(request) };
         let (reply, replied) = oneshot::channel();
-        let order = Order { guest: guest.clone(), request, started, reply };
+        let order = HandoverRequest { guest: guest.clone(), request, started, reply };
         if let Err(back) = other.orders.send(order) {
             // That worker is about to end.
-            return Outcome::Back(back.0.request);
+            return HandoverOutcome::Returned(back.0.request);
         }
         match replied.await {
-            Ok(Reply::Full(request)) => {
-                other.full[guest.id % KEPT_IN_MIND].set(Some((guest.id, Instant::now())));
-                Outcome::Back(request)
+            Ok(HandoverReply::Full(request)) => {
+                other.full[guest.id % FULL_ENTRIES_MAX].set(Some((guest.id, Instant::now())));
+                HandoverOutcome::Returned(request)
             }
-            Ok(Reply::Served(result, left)) => Outcome::Served(result.map(Response::from), left),
+            Ok(HandoverReply::Served(result, left)) => {
+                HandoverOutcome::Served(result.map(Response::from), left)
+            }
             // It has panicked.
-            Err(_) => Outcome::Served(Err(Reject::Panic), RequestBody::default()),
+            Err(_) => HandoverOutcome::Served(Err(Reject::Panic), RequestBody::default()),
         }
     }
 
-    fn next(&self, guest: usize) -> Option<&Other> {
-        let is_full = |other: &Other| {
-            let full = other.full[guest % KEPT_IN_MIND].get();
-            full.is_some_and(|(of, at)| of == guest && at.elapsed() < FULL_FOR)
+    fn next(&self, guest: usize) -> Option<&OtherWorker> {
+        let is_full = |other: &OtherWorker| {
+            let full = other.full[guest % FULL_ENTRIES_MAX].get();
+            full.is_some_and(|(of, at)| of == guest && at.elapsed() < FULL_BACKOFF)
         };
         let first = self.next.get();
         let mut turn = (first..).take(self.others.len()).map(|at| at % self.others.len());
@@ -168,37 +172,41 @@ impl Others {
     }
 }
 
-impl Answer {
+impl RemoteResponse {
     /// A response as it leaves, and what is to follow it from its own thread.
-    pub fn new(response: Response) -> (Answer, Option<Rest>) {
+    pub fn new(response: Response) -> (RemoteResponse, Option<BodyRelay>) {
         let Response { status, headers, body } = response;
         let (body, rest) = match body {
-            ResponseBody::Full(bytes) => (Content::Full(bytes), None),
-            ResponseBody::Trailed(bytes, trailers) => (Content::Trailed(bytes, trailers), None),
+            ResponseBody::Full(bytes) => (RemoteContent::Full(bytes), None),
+            ResponseBody::WithTrailers(bytes, trailers) => {
+                (RemoteContent::WithTrailers(bytes, trailers), None)
+            }
             ResponseBody::Stream(body) => {
                 let (sender, pieces) = mpsc::channel(1);
                 let remote =
-                    Remote { pieces, hint: body.size_hint(), is_end: body.is_end_stream() };
-                (Content::Stream(remote), Some((body, sender)))
+                    RemoteBody { pieces, hint: body.size_hint(), is_end: body.is_end_stream() };
+                (RemoteContent::Stream(remote), Some((body, sender)))
             }
         };
-        (Answer { status, headers, body }, rest)
+        (RemoteResponse { status, headers, body }, rest)
     }
 }
 
-impl From<Answer> for Response {
-    fn from(answer: Answer) -> Self {
-        let Answer { status, headers, body } = answer;
+impl From<RemoteResponse> for Response {
+    fn from(answer: RemoteResponse) -> Self {
+        let RemoteResponse { status, headers, body } = answer;
         let body = match body {
-            Content::Full(bytes) => ResponseBody::Full(bytes),
-            Content::Trailed(bytes, trailers) => ResponseBody::Trailed(bytes, trailers),
-            Content::Stream(remote) => ResponseBody::Stream(Box::pin(remote)),
+            RemoteContent::Full(bytes) => ResponseBody::Full(bytes),
+            RemoteContent::WithTrailers(bytes, trailers) => {
+                ResponseBody::WithTrailers(bytes, trailers)
+            }
+            RemoteContent::Stream(remote) => ResponseBody::Stream(Box::pin(remote)),
         };
         Response { status, headers, body }
     }
 }
 
-impl Body for Remote {
+impl Body for RemoteBody {
     type Data = Bytes;
     type Error = Reject;
 

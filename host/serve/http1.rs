@@ -14,9 +14,9 @@ use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 
-use super::balance::Seat;
+use super::balancer::ConnectionPermit;
 use super::connection::Connection;
-use super::hyper_io::Io;
+use super::hyper_io::HyperIo;
 use super::linger::linger;
 use super::pipeline;
 use super::socket::Socket;
@@ -29,67 +29,67 @@ const PROBE_FIRST: Duration = Duration::from_millis(10);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends.
-pub async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, seat: Seat) {
+pub async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, permit: ConnectionPermit) {
     let Ok(origin) = socket.origin(peer) else { return };
-    let client = worker.peers.enter(peer);
-    let (spares, clock) = (worker.spares.clone(), worker.clock.clone());
-    let connection = Connection::new(socket, (origin, client), spares, clock);
+    let client = worker.worker_clients.shares(peer);
+    let (buffers, clock) = (worker.buffers.clone(), worker.clock.clone());
+    let connection = Connection::new(socket, (origin, client), buffers, clock);
     let key = worker.connections.borrow_mut().insert(connection.clone());
-    let _registered = Registered { worker: worker.clone(), key, _seat: seat };
+    let _registered = RegisteredConnection { worker: worker.clone(), key, _permit: permit };
     let mut before = Bytes::new();
     // In a box that is given back while the connection is parked: hyper's state and its buffers
     // are nearly all that an idle connection would hold.
     let end = loop {
         let end = Box::pin(drive(&worker, &connection, before)).await;
-        drop(connection.take_fields());
+        drop(connection.take_field_charge());
         match end {
-            End::Parked(read) => before = read,
+            DriveEnd::Parked(read) => before = read,
             end => break end,
         }
         if before.is_empty() {
-            parked(&connection).await;
+            wait_readable(&connection).await;
         } else {
             // A head that began in the same piece as the last request: that is when it came.
-            connection.life.partial_since.set(Some(connection.life.moved_at()));
+            connection.life.partial_since.set(Some(connection.life.active_at()));
         }
         connection.life.parking.set(false);
     };
-    if matches!(end, End::Whole) {
+    if matches!(end, DriveEnd::Complete) {
         connection.reset_on_close(false);
     }
-    let is_left = connection.exchanges.is_any_left();
-    if matches!(end, End::Refused) || (matches!(end, End::Whole) && is_left) {
+    let has_unread_body = connection.exchanges.has_unread_body();
+    if matches!(end, DriveEnd::Refused) || (matches!(end, DriveEnd::Complete) && has_unread_body) {
         Box::pin(linger(&connection)).await;
     }
 }
 
 /// Takes the connection off the worker's list when it ends, however it ends.
-struct Registered {
+struct RegisteredConnection {
     worker: Rc<Worker>,
     key: usize,
-    _seat: Seat,
+    _permit: ConnectionPermit,
 }
 
-impl Drop for Registered {
+impl Drop for RegisteredConnection {
     fn drop(&mut self) {
         self.worker.connections.borrow_mut().remove(self.key);
     }
 }
 
 /// How driving a connection has ended.
-enum End {
+enum DriveEnd {
     /// Behind its last answer, or between two requests.
-    Whole,
+    Complete,
     /// What came is not HTTP. The client has been told so.
     Refused,
     /// In the middle of something.
-    Cut,
+    Aborted,
     /// It is idle, and can go on from here with these bytes, which have been read already.
     Parked(Bytes),
 }
 
 /// Drives hyper until the connection ends or is to be parked. `before` is what has been read.
-async fn drive(worker: &Rc<Worker>, connection: &Rc<Connection>, before: Bytes) -> End {
+async fn drive(worker: &Rc<Worker>, connection: &Rc<Connection>, before: Bytes) -> DriveEnd {
     let service = service_fn(|http| {
         let served = pipeline::serve(worker, connection, http);
         async move { Ok::<_, Infallible>(served.await) }
@@ -101,7 +101,7 @@ async fn drive(worker: &Rc<Worker>, connection: &Rc<Connection>, before: Bytes) 
     builder.max_header_size(header_bytes_max);
     // A client may end its side behind its last request. Whether it has gone is found out below.
     builder.half_close(true);
-    let io = Io { connection: connection.clone(), before };
+    let io = HyperIo { connection: connection.clone(), before };
     let mut driver = builder.serve_connection(io, service);
     let mut told_to_close = false;
     // hyper is not to be polled behind its end: it would end a body that has failed.
@@ -109,10 +109,10 @@ async fn drive(worker: &Rc<Worker>, connection: &Rc<Connection>, before: Bytes) 
     let end = std::future::poll_fn(|cx| {
         connection.life.attach(cx.waker());
         if connection.life.is_aborted() {
-            return Poll::Ready(Some(End::Cut));
+            return Poll::Ready(Some(DriveEnd::Aborted));
         }
-        let turn = worker.turns.begin();
-        connection.life.begin_round();
+        let turn = worker.poll_timer.begin();
+        connection.life.begin_poll();
         if over.is_none() {
             let mut polled = Pin::new(&mut driver).poll(cx);
             if connection.life.closing.get() && !told_to_close && polled.is_pending() {
@@ -126,18 +126,18 @@ async fn drive(worker: &Rc<Worker>, connection: &Rc<Connection>, before: Bytes) 
             }
         }
         let flushed = if over.is_none() && connection.can_send() {
-            worker.flushes.push(connection);
+            worker.flush_queue.push(connection);
             Poll::Pending
         } else {
             connection.flush(cx)
         };
-        connection.life.end_round();
-        worker.turns.end(&turn, &worker.counters().turn_max_us);
+        connection.life.end_poll();
+        worker.poll_timer.end(&turn, &worker.counters().turn_max_us);
         match (&over, flushed) {
-            (_, Poll::Ready(Err(_))) => Poll::Ready(Some(End::Cut)),
+            (_, Poll::Ready(Err(_))) => Poll::Ready(Some(DriveEnd::Aborted)),
             (Some(result), Poll::Ready(Ok(()))) => Poll::Ready(Some(outcome(result))),
             (None, Poll::Ready(Ok(()))) if connection.life.parking.get() => {
-                connection.life.parking.set(!told_to_close && connection.is_quiet());
+                connection.life.parking.set(!told_to_close && connection.can_park());
                 if connection.life.parking.get() { Poll::Ready(None) } else { Poll::Pending }
             }
             _ => Poll::Pending,
@@ -149,16 +149,16 @@ async fn drive(worker: &Rc<Worker>, connection: &Rc<Connection>, before: Bytes) 
     }
     let read = driver.into_parts().read_buf;
     // Empty, it would still hold on to its buffer.
-    End::Parked(if read.is_empty() { Bytes::new() } else { read })
+    DriveEnd::Parked(if read.is_empty() { Bytes::new() } else { read })
 }
 
 /// What it means that hyper has ended. An error is the client's: it has been answered, or there is
 /// nobody to answer.
-fn outcome(result: &hyper::Result<()>) -> End {
+fn outcome(result: &hyper::Result<()>) -> DriveEnd {
     match result {
-        Ok(()) => End::Whole,
-        Err(error) if error.is_parse() => End::Refused,
-        Err(_) => End::Cut,
+        Ok(()) => DriveEnd::Complete,
+        Err(error) if error.is_parse() => DriveEnd::Refused,
+        Err(_) => DriveEnd::Aborted,
     }
 }
 
@@ -168,11 +168,12 @@ fn outcome(result: &hyper::Result<()>) -> End {
 /// is answered at once is sent none, nor is one whose body is still read: its end is found there.
 fn probe(connection: &Rc<Connection>, cx: &mut Context<'_>) {
     let exchanges = &connection.exchanges;
-    if !exchanges.is_any_unprobed() || exchanges.is_body_open() || !connection.poll_left(cx) {
+    if !exchanges.is_any_unprobed() || exchanges.is_body_open() || !connection.poll_half_closed(cx)
+    {
         return;
     }
     exchanges.note_probed();
-    if exchanges.is_any_old() {
+    if exchanges.is_any_http10() {
         return;
     }
     let connection = Rc::downgrade(connection);
@@ -203,7 +204,7 @@ fn probe(connection: &Rc<Connection>, cx: &mut Context<'_>) {
 
 /// Waits until something comes on a connection that holds no state but its socket, or it is asked
 /// to close.
-async fn parked(connection: &Connection) {
+async fn wait_readable(connection: &Connection) {
     std::future::poll_fn(|cx| {
         if connection.life.closing.get() || connection.life.is_aborted() {
             return Poll::Ready(());

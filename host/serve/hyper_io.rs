@@ -13,18 +13,18 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use super::connection::Connection;
 
 /// hyper's end of a connection, with bytes that were read before and come first.
-pub struct Io {
+pub struct HyperIo {
     pub connection: Rc<Connection>,
     pub before: Bytes,
 }
 
-impl Read for Io {
+impl Read for HyperIo {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let Io { connection, before } = self.get_mut();
+        let HyperIo { connection, before } = self.get_mut();
         if before.is_empty() {
             return connection.poll_read(cx, buffer);
         }
@@ -34,7 +34,7 @@ impl Read for Io {
     }
 }
 
-impl Write for Io {
+impl Write for HyperIo {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -22,7 +22,7 @@ pub struct Lifecycle {
     aborted: Cell<bool>,
     /// Everything has been sent, and what still comes is dropped, since this tick.
     pub lingers_since: Cell<Option<u32>>,
-    moved_at: Cell<u32>,
+    active_at: Cell<u32>,
     /// Since when the socket does not take what there is to send, and how much it has taken since.
     blocked_since: Cell<Option<u32>>,
     blocked_bytes: Cell<u64>,
@@ -41,7 +41,7 @@ impl Lifecycle {
             closing: Cell::new(false),
             aborted: Cell::new(false),
             lingers_since: Cell::new(None),
-            moved_at: Cell::new(clock.get()),
+            active_at: Cell::new(clock.get()),
             blocked_since: Cell::new(None),
             blocked_bytes: Cell::new(0),
             write_blocked: Cell::new(false),
@@ -55,13 +55,13 @@ impl Lifecycle {
     }
 
     /// When bytes last moved, or a request was answered.
-    pub fn moved_at(&self) -> u32 {
-        self.moved_at.get()
+    pub fn active_at(&self) -> u32 {
+        self.active_at.get()
     }
 
     /// Says that something has moved.
-    pub fn note_moved(&self) {
-        self.moved_at.set(self.clock.get());
+    pub fn note_activity(&self) {
+        self.active_at.set(self.clock.get());
     }
 
     /// Says that something has come. `is_between` says that it belongs to no request yet.
@@ -71,7 +71,7 @@ impl Lifecycle {
             self.partial_since.set(Some(now));
         }
         self.begun.set(true);
-        self.moved_at.set(now);
+        self.active_at.set(now);
     }
 
     /// Says how many bytes a write has sent, and whether the socket takes no more for now.
@@ -80,18 +80,18 @@ impl Lifecycle {
             self.write_blocked.set(true);
         }
         if sent_bytes > 0 {
-            self.moved_at.set(self.clock.get());
+            self.active_at.set(self.clock.get());
             self.blocked_bytes.set(self.blocked_bytes.get() + sent_bytes);
         }
     }
 
-    /// To be called before hyper is polled and what it wrote is sent, and [`Lifecycle::end_round`]
+    /// To be called before hyper is polled and what it wrote is sent, and [`Lifecycle::end_poll`]
     /// behind that.
-    pub fn begin_round(&self) {
+    pub fn begin_poll(&self) {
         self.write_blocked.set(false);
     }
 
-    pub fn end_round(&self) {
+    pub fn end_poll(&self) {
         if !self.write_blocked.get() {
             self.blocked_since.set(None);
             self.blocked_bytes.set(0);

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::socket::Detached;
+use super::socket::DetachedSocket;
 use super::worker::{Worker, elapsed};
 
 /// The longest pause, and all of it.
@@ -44,14 +44,14 @@ pub async fn linger(connection: &Connection) {
 }
 
 /// Whether a client has had its time.
-pub fn is_late(connection: &Connection, since: u32, is_draining: bool) -> bool {
+pub fn is_expired(connection: &Connection, since: u32, is_draining: bool) -> bool {
     let now = connection.life.now();
     let all = if is_draining { DRAIN_MAX } else { LINGER_MAX };
-    elapsed(connection.life.moved_at(), now) > PAUSE_MAX || elapsed(since, now) >= all
+    elapsed(connection.life.active_at(), now) > PAUSE_MAX || elapsed(since, now) >= all
 }
 
 /// Sees a client off that was refused a connection.
-pub fn see_off(worker: &Worker, socket: Detached) {
+pub fn linger_refused(worker: &Worker, socket: DetachedSocket) {
     let refused = worker.refused.clone();
     if refused.get() >= REFUSED_MAX || socket.finish().is_err() {
         return;

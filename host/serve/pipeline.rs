@@ -12,17 +12,17 @@ use hyper::body::Incoming;
 
 use super::answer::finish;
 use super::connection::Connection;
-use super::contained::contained;
 use super::exchange::Exchange;
-use super::forwarding::removed;
-use super::handover::{Admitted, Outcome, Start};
-use super::own;
-use super::peer::Shares;
-use super::respond::{Asked, Body};
+use super::forwarding::on_removed;
+use super::handover::{AdmittedRequest, HandoverOutcome, PipelineEntry};
+use super::host_answer::answer_own;
+use super::panic_guard::catch_panic;
+use super::respond::{HyperBody, RequestMeta};
 use super::routed::Routed;
 use super::worker::Worker;
-use super::{intake, refuse};
-use crate::guest::{Context, call};
+use super::worker_clients::ClientShares;
+use super::{rejection, validation};
+use crate::guest::{CallContext, call};
 use crate::message::{Reject, Response};
 
 /// Serves one request. Never fails: whatever goes wrong has a response.
@@ -30,23 +30,24 @@ pub fn serve(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
     http: http::Request<Incoming>,
-) -> impl Future<Output = http::Response<Body>> + use<> {
+) -> impl Future<Output = http::Response<HyperBody>> + use<> {
     let started = Instant::now();
     let worker = worker.clone();
     let (id, in_flight) = worker.begin();
     let exchange = Exchange::begin(connection, &http);
-    let mut asked = Asked::new(id, &http, &worker.router.nobody, started);
-    let request = intake::request(http, id, &exchange);
+    let mut asked = RequestMeta::new(id, &http, &worker.router.unrouted_grants, started);
+    let request = validation::validate(http, id, &exchange);
     async move {
         let client = &exchange.connection().client;
         let result =
-            contained(pin!(handle(&worker, client, Start::Asked(request), &mut asked))).await;
+            catch_panic(pin!(handle(&worker, client, PipelineEntry::Parsed(request), &mut asked)))
+                .await;
         if let Err(reject) = result {
-            Box::pin(refuse::wait(&worker, reject, &asked.conditions)).await;
-            drop(take(&mut asked.left));
+            Box::pin(rejection::wait(&worker, reject, &asked.conditions)).await;
+            drop(take(&mut asked.unread_body));
         }
         drop(in_flight);
-        if exchange.state().is_body_left() && !exchange.state().is_body_open() {
+        if exchange.state().is_body_unread() && !exchange.state().is_body_open() {
             // Nobody will read it. hyper takes note: where all of it is here already, the
             // connection can be kept, and else it says in the head that it will not be.
             tokio::task::yield_now().await;
@@ -59,15 +60,15 @@ pub fn serve(
 /// future within this one would have room for the same once more, and be copied.
 pub async fn handle(
     worker: &Rc<Worker>,
-    client: &Rc<Shares>,
-    start: Start,
-    asked: &mut Asked,
+    client: &Rc<ClientShares>,
+    start: PipelineEntry,
+    asked: &mut RequestMeta,
 ) -> Result<Response, Reject> {
     let started = asked.started;
     let (mut guest, mut request, permit, mut waited);
     match start {
-        Start::Admitted(admitted) => Admitted { guest, request, permit, waited } = *admitted,
-        Start::Asked(came) => {
+        PipelineEntry::Admitted(it) => AdmittedRequest { guest, request, permit, waited } = *it,
+        PipelineEntry::Parsed(came) => {
             (request, waited) = (came?, false);
             // Route.
             let routed = worker.router.route(&mut request, started, &mut asked.conditions)?;
@@ -79,39 +80,39 @@ pub async fn handle(
                     waited = true;
                     match Box::pin(worker.gates.loaded(&handler, client, deadline)).await {
                         // Its file was removed meanwhile.
-                        Err(Reject::NoRoute) => return removed(worker, request, started).await,
+                        Err(Reject::NoRoute) => return on_removed(worker, request, started).await,
                         loaded => loaded?,
                     }
                 }
-                Routed::Own(own) => return own::serve(worker, own, request, client, asked).await,
+                Routed::Host(own) => return answer_own(worker, own, request, client, asked).await,
             };
-            request.body.limit(guest.about.grants.limits.body_bytes_max)?;
+            request.body.limit(guest.info.grants.limits.body_bytes_max)?;
             // Admit.
             permit = match worker.gates.try_admit(&guest, client)? {
                 Some(permit) => permit,
                 None => {
                     waited = true;
                     match Box::pin(worker.others.serve(guest.keep(), request, started)).await {
-                        Outcome::Back(back) => request = back,
-                        Outcome::Served(result, left) => {
-                            asked.left = left;
+                        HandoverOutcome::Returned(back) => request = back,
+                        HandoverOutcome::Served(result, left) => {
+                            asked.unread_body = left;
                             return result;
                         }
                     }
                     let permit = Box::pin(worker.gates.admit(guest.keep(), client, deadline)).await;
-                    permit.inspect_err(|_| asked.left = take(&mut request.body))?
+                    permit.inspect_err(|_| asked.unread_body = take(&mut request.body))?
                 }
             };
         }
     }
     let deadline = asked.conditions.deadline;
     // Turn.
-    if let Some(line) = worker.schedule.must_wait(guest.id) {
+    if let Some(line) = worker.schedule.queue_to_wait_in(guest.id) {
         waited = true;
         guest.keep();
         worker.counters().reasons.calls.queued.add(1);
         let waited = Box::pin(line.wait(&client.serving, deadline)).await;
-        waited.inspect_err(|_| asked.left = take(&mut request.body))?;
+        waited.inspect_err(|_| asked.unread_body = take(&mut request.body))?;
     }
     // Checkout.
     let ready = worker.pool.try_checkout(&guest);
@@ -123,6 +124,6 @@ pub async fn handle(
     drop(guest);
     // Call.
     let (pool, spare) = (&worker.pool, &worker.spare_headers);
-    let context = Context { pool, next: &**worker, spare, started, waited, deadline };
+    let context = CallContext { pool, next: &**worker, spare, started, waited, deadline };
     call(checkout, request, &context, permit).await
 }

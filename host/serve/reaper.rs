@@ -11,10 +11,10 @@ use super::connection::Connection;
 use super::linger;
 use super::worker::{CLOCK_TICK_MS, Worker, elapsed, ticks};
 use crate::config::ConnectionLimits;
-use crate::message::progress::time_for;
+use crate::message::body_progress::time_for;
 
 /// Ticks between two looks at all connections.
-const LOOK_TICKS: u32 = 10;
+const CHECK_TICKS: u32 = 10;
 /// A tick of the clock counts for so much at the most, so that a worker which could not look for a
 /// while, or a host that was stopped, takes nobody for late.
 const PASSED_MAX: Duration = Duration::from_millis(2 * CLOCK_TICK_MS as u64);
@@ -24,13 +24,13 @@ const PARK_AFTER: Duration = Duration::from_secs(2);
 const DRAIN_STALL_MAX: Duration = Duration::from_secs(3);
 /// A client that has ended its side, and cannot be sent anything that would show whether it has
 /// gone, is taken for gone when nothing has moved for so long.
-const LEFT_MAX: Duration = Duration::from_secs(5);
+const HALF_CLOSED_MAX: Duration = Duration::from_secs(5);
 /// Connections that do so in one tick: more would keep requests waiting.
 const PARKED_AT_ONCE: usize = 128;
 /// A connection that has been idle for so long may be closed to make room for another.
-const SPARE_AFTER: Duration = Duration::from_secs(1);
+const EVICTABLE_AFTER: Duration = Duration::from_secs(1);
 /// How many of those are kept in mind.
-const SPARES_MAX: usize = 256;
+const EVICTABLE_MAX: usize = 256;
 
 /// Advances the worker's coarse clock, follows the control path, and closes connections that keep
 /// the worker waiting. Never ends.
@@ -49,10 +49,10 @@ pub async fn run(worker: Rc<Worker>) {
         last = ticked;
         let now = (passed.as_millis() / u128::from(CLOCK_TICK_MS)) as u32;
         worker.clock.set(now);
-        worker.follow();
-        worker.pool.tidy();
+        worker.sync();
+        worker.pool.trim_quickly();
         let since = now - looked_at;
-        if since >= LOOK_TICKS {
+        if since >= CHECK_TICKS {
             looked_at = now;
             if let Some(upstream) = &worker.upstream {
                 upstream.sweep();
@@ -70,23 +70,23 @@ pub async fn run(worker: Rc<Worker>) {
             };
             for (_, connection) in worker.connections.borrow().iter() {
                 match connection.life.lingers_since.get() {
-                    Some(since) if linger::is_late(connection, since, is_draining) => {
+                    Some(since) if linger::is_expired(connection, since, is_draining) => {
                         connection.life.abort();
                     }
                     Some(_) => {}
                     None => {
-                        connection.look_at_bodies(ticks(since), still_max);
-                        look(connection, limits, now, still_max);
+                        connection.check_bodies(ticks(since), still_max);
+                        check_timeouts(connection, limits, now, still_max);
                     }
                 }
             }
-            note_spare(&worker, now);
+            note_evictable(&worker, now);
             // What is free beside memory in use only this thread can give back. It does so while no
             // request waits, or where there is no slow lane that would do the most of it.
             if worker.counters().in_flight.get() == 0 || worker.config.slow_nice.is_none() {
-                worker.pool.tidy_all();
+                worker.pool.trim_fully();
             }
-            to_park = quiet(&worker, now, PARK_AFTER.min(limits.head_max));
+            to_park = parkable(&worker, now, PARK_AFTER.min(limits.head_max));
         }
         for _ in 0..PARKED_AT_ONCE.min(to_park.len()) {
             let connections = worker.connections.borrow();
@@ -98,8 +98,13 @@ pub async fn run(worker: Rc<Worker>) {
     }
 }
 
-fn look(connection: &Connection, limits: &ConnectionLimits, now: u32, body_still_max: Duration) {
-    let (still, exchanges) = (still_for(connection, now), &connection.exchanges);
+fn check_timeouts(
+    connection: &Connection,
+    limits: &ConnectionLimits,
+    now: u32,
+    body_still_max: Duration,
+) {
+    let (still, exchanges) = (inactive_for(connection, now), &connection.exchanges);
     if let Some((since, bytes)) = connection.life.blocked() {
         let blocked = elapsed(since, now);
         // Before it was blocked, there was nothing that could move.
@@ -109,10 +114,10 @@ fn look(connection: &Connection, limits: &ConnectionLimits, now: u32, body_still
         }
     } else if !exchanges.are_answered() {
         // Who can be sent something shows by that whether it has gone.
-        let is_silent = exchanges.does_any_stream() || exchanges.is_any_old();
-        if is_silent && still > LEFT_MAX && connection.is_left() {
+        let is_silent = exchanges.is_any_streaming() || exchanges.is_any_http10();
+        if is_silent && still > HALF_CLOSED_MAX && connection.is_half_closed() {
             connection.life.abort();
-        } else if exchanges.is_any_unprobed() && connection.is_left() {
+        } else if exchanges.is_any_unprobed() && connection.is_half_closed() {
             connection.life.wake();
         }
     } else if connection.life.closing.get() || exchanges.is_body_open() {
@@ -140,32 +145,33 @@ fn look(connection: &Connection, limits: &ConnectionLimits, now: u32, body_still
 }
 
 /// Notes which connections may be closed to make room, those idle longest at the end.
-fn note_spare(worker: &Worker, now: u32) {
-    let mut spare = worker.spare.borrow_mut();
+fn note_evictable(worker: &Worker, now: u32) {
+    let mut spare = worker.evictable.borrow_mut();
     spare.clear();
-    if !worker.clients.is_crowded() {
+    if !worker.clients.is_nearly_full() {
         return;
     }
     let connections = worker.connections.borrow();
-    let idle =
-        |connection: &Connection| is_idle(connection) && still_for(connection, now) > SPARE_AFTER;
+    let idle = |connection: &Connection| {
+        is_idle(connection) && inactive_for(connection, now) > EVICTABLE_AFTER
+    };
     let mut idle: Vec<_> = connections
         .iter()
         .filter(|(_, connection)| idle(connection))
-        .map(|(key, connection)| (connection.life.moved_at(), key))
+        .map(|(key, connection)| (connection.life.active_at(), key))
         .collect();
-    if idle.len() > SPARES_MAX {
-        idle.select_nth_unstable(SPARES_MAX);
-        idle.truncate(SPARES_MAX);
+    if idle.len() > EVICTABLE_MAX {
+        idle.select_nth_unstable(EVICTABLE_MAX);
+        idle.truncate(EVICTABLE_MAX);
     }
     idle.sort_unstable_by(|one, other| other.cmp(one));
     spare.extend(idle.into_iter().map(|(_, key)| key));
 }
 
 /// Closes the connection that has been idle longest. Whether there was one.
-pub fn make_room(worker: &Worker) -> bool {
+pub fn evict_idle(worker: &Worker) -> bool {
     let connections = worker.connections.borrow();
-    let mut spare = worker.spare.borrow_mut();
+    let mut spare = worker.evictable.borrow_mut();
     while let Some(key) = spare.pop() {
         let Some(connection) = connections.get(key).filter(|connection| is_idle(connection)) else {
             continue;
@@ -183,11 +189,11 @@ pub fn make_room(worker: &Worker) -> bool {
 }
 
 /// Connections that could give hyper's state back.
-fn quiet(worker: &Worker, now: u32, park_after: Duration) -> Vec<usize> {
+fn parkable(worker: &Worker, now: u32, park_after: Duration) -> Vec<usize> {
     let is_quiet = |connection: &Connection| {
         !connection.life.parking.get()
-            && still_for(connection, now) > park_after
-            && connection.is_quiet()
+            && inactive_for(connection, now) > park_after
+            && connection.can_park()
     };
     let connections = worker.connections.borrow();
     connections.iter().filter(|(_, connection)| is_quiet(connection)).map(|(key, _)| key).collect()
@@ -198,6 +204,6 @@ fn is_idle(connection: &Connection) -> bool {
 }
 
 /// How long no byte has moved.
-pub fn still_for(connection: &Connection, now: u32) -> Duration {
-    elapsed(connection.life.moved_at(), now)
+pub fn inactive_for(connection: &Connection, now: u32) -> Duration {
+    elapsed(connection.life.active_at(), now)
 }

@@ -13,32 +13,32 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TE, TRA
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 
-use super::counts::Entry;
+use super::counts::CountsEntry;
 use crate::grants::{Grants, Limits};
 use crate::message;
 use crate::message::fields::{head_bytes, strip_hop_by_hop, unify_length};
-use crate::message::{Reject, RequestBody, RequestId, Response, ResponseBody, Streamed};
+use crate::message::{BodyStream, Reject, RequestBody, RequestId, Response, ResponseBody};
 
 /// The response's body as hyper pulls it.
-pub struct Body(Inner);
+pub struct HyperBody(HyperBodyKind);
 
-impl Body {
+impl HyperBody {
     /// How many trailers there are behind it, that are known.
     pub fn trailer_count(&self) -> usize {
         match &self.0 {
-            Inner::Trailed(_, Some(trailers)) => trailers.len(),
+            HyperBodyKind::WithTrailers(_, Some(trailers)) => trailers.len(),
             _ => 0,
         }
     }
 }
 
-enum Inner {
+enum HyperBodyKind {
     Full(Bytes),
-    Trailed(Bytes, Option<Box<HeaderMap>>),
-    Stream(Streamed),
+    WithTrailers(Bytes, Option<Box<HeaderMap>>),
+    Stream(BodyStream),
 }
 
-impl http_body::Body for Body {
+impl http_body::Body for HyperBody {
     type Data = Bytes;
     type Error = Reject;
 
@@ -47,31 +47,33 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
         match &mut self.0 {
-            Inner::Full(bytes) | Inner::Trailed(bytes, _) if !bytes.is_empty() => {
+            HyperBodyKind::Full(bytes) | HyperBodyKind::WithTrailers(bytes, _)
+                if !bytes.is_empty() =>
+            {
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
             }
-            Inner::Full(_) => Poll::Ready(None),
-            Inner::Trailed(_, trailers) => {
+            HyperBodyKind::Full(_) => Poll::Ready(None),
+            HyperBodyKind::WithTrailers(_, trailers) => {
                 Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))))
             }
-            Inner::Stream(stream) => stream.as_mut().poll_frame(cx),
+            HyperBodyKind::Stream(stream) => stream.as_mut().poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Inner::Full(bytes) => bytes.is_empty(),
-            Inner::Trailed(bytes, trailers) => bytes.is_empty() && trailers.is_none(),
-            Inner::Stream(stream) => stream.is_end_stream(),
+            HyperBodyKind::Full(bytes) => bytes.is_empty(),
+            HyperBodyKind::WithTrailers(bytes, trailers) => bytes.is_empty() && trailers.is_none(),
+            HyperBodyKind::Stream(stream) => stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            HyperBodyKind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             // Without an exact size hyper sends it chunked, which trailers need.
-            Inner::Trailed(..) => SizeHint::default(),
-            Inner::Stream(stream) => stream.size_hint(),
+            HyperBodyKind::WithTrailers(..) => SizeHint::default(),
+            HyperBodyKind::Stream(stream) => stream.size_hint(),
         }
     }
 }
@@ -79,7 +81,7 @@ impl http_body::Body for Body {
 /// What holds for a request: that of its handler, or of nobody.
 pub struct Conditions {
     /// The handler that it goes to, by its id, and what is counted of that.
-    pub handler: Option<(usize, Rc<Entry>)>,
+    pub handler: Option<(usize, Rc<CountsEntry>)>,
     /// When the head of the response is due.
     pub deadline: Instant,
     /// Bytes that this may have.
@@ -87,53 +89,66 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    pub fn new(handler: Option<(usize, Rc<Entry>)>, grants: &Grants, started: Instant) -> Self {
+    pub fn new(
+        handler: Option<(usize, Rc<CountsEntry>)>,
+        grants: &Grants,
+        started: Instant,
+    ) -> Self {
         let Limits { deadline, header_bytes_max, .. } = grants.limits;
         Conditions { handler, deadline: started + deadline, header_bytes_max }
     }
 }
 
 /// What the last step has to know of the request.
-pub struct Asked {
+pub struct RequestMeta {
     pub id: RequestId,
     pub method: Method,
     /// Whether the client said that it takes trailers (`TE: trailers`).
     pub trailers: bool,
     /// Whether it speaks HTTP/1.0.
-    pub is_old: bool,
+    pub is_http10: bool,
     /// When its head was there.
     pub started: Instant,
     pub conditions: Conditions,
     /// The body of a request for which there is no place, until it is told so: as long as it is
     /// there hyper reads on, and the connection may be kept.
-    pub left: RequestBody,
+    pub unread_body: RequestBody,
 }
 
-impl Asked {
+impl RequestMeta {
     /// Of nobody's handler, until it is routed.
     pub fn new<B>(id: RequestId, http: &Request<B>, nobody: &Grants, started: Instant) -> Self {
-        let is_old = http.version() < Version::HTTP_11;
-        let trailers = !is_old && http.headers().get(TE).is_some_and(|te| te == "trailers");
-        let (conditions, left) = (Conditions::new(None, nobody, started), RequestBody::default());
-        Asked { id, method: http.method().clone(), trailers, is_old, started, conditions, left }
+        let is_http10 = http.version() < Version::HTTP_11;
+        let trailers = !is_http10 && http.headers().get(TE).is_some_and(|te| te == "trailers");
+        let (conditions, unread_body) =
+            (Conditions::new(None, nobody, started), RequestBody::default());
+        RequestMeta {
+            id,
+            method: http.method().clone(),
+            trailers,
+            is_http10,
+            started,
+            conditions,
+            unread_body,
+        }
     }
 
     /// Of a request that is answered on another worker, to a handler of which this is granted.
-    pub fn elsewhere(request: &message::Request, grants: &Grants, started: Instant) -> Self {
-        let (trailers, is_old, left) = Default::default();
+    pub fn handed_over(request: &message::Request, grants: &Grants, started: Instant) -> Self {
+        let (trailers, is_http10, unread_body) = Default::default();
         let (id, method) = (request.id, request.method.clone());
         let conditions = Conditions::new(None, grants, started);
-        Asked { id, method, trailers, is_old, started, conditions, left }
+        RequestMeta { id, method, trailers, is_http10, started, conditions, unread_body }
     }
 }
 
 /// Makes the response that is sent. `last` closes the connection behind it.
 pub fn respond(
-    asked: &Asked,
+    asked: &RequestMeta,
     result: Result<Response, Reject>,
     header_bytes_max: usize,
     last: bool,
-) -> (http::Response<Body>, Option<Reject>) {
+) -> (http::Response<HyperBody>, Option<Reject>) {
     let (response, reject) = match result.and_then(|response| check(response, header_bytes_max)) {
         Ok(response) => (response, None),
         Err(reject) => (Response::problem(reject, asked.id), Some(reject)),
@@ -150,7 +165,7 @@ fn check(response: Response, header_bytes_max: usize) -> Result<Response, Reject
     Ok(response)
 }
 
-fn frame(asked: &Asked, response: Response, last: bool) -> http::Response<Body> {
+fn frame(asked: &RequestMeta, response: Response, last: bool) -> http::Response<HyperBody> {
     let Response { status, mut headers, body } = response;
     // The length that a HEAD or a 304 names is that of a body which is not sent.
     let is_stream = matches!(body, ResponseBody::Stream(_));
@@ -169,9 +184,9 @@ fn frame(asked: &Asked, response: Response, last: bool) -> http::Response<Body> 
         StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
     );
     let body = match body {
-        _ if no_content => Inner::Full(Bytes::new()),
-        ResponseBody::Full(bytes) => Inner::Full(bytes),
-        ResponseBody::Trailed(bytes, mut trailers) if asked.trailers => {
+        _ if no_content => HyperBodyKind::Full(Bytes::new()),
+        ResponseBody::Full(bytes) => HyperBodyKind::Full(bytes),
+        ResponseBody::WithTrailers(bytes, mut trailers) if asked.trailers => {
             strip_hop_by_hop(&mut trailers);
             trailers.remove(CONTENT_LENGTH);
             trailers.remove(TRAILER);
@@ -179,20 +194,20 @@ fn frame(asked: &Asked, response: Response, last: bool) -> http::Response<Body> 
             if let Ok(names) = HeaderValue::from_str(&names.join(", ")) {
                 headers.insert(TRAILER, names);
             }
-            Inner::Trailed(bytes, Some(trailers))
+            HyperBodyKind::WithTrailers(bytes, Some(trailers))
         }
-        ResponseBody::Trailed(bytes, _) => Inner::Full(bytes),
-        ResponseBody::Stream(stream) => Inner::Stream(stream),
+        ResponseBody::WithTrailers(bytes, _) => HyperBodyKind::Full(bytes),
+        ResponseBody::Stream(stream) => HyperBodyKind::Stream(stream),
     };
     // HTTP/1.0 has no chunks: without a length, the end of the connection is that of the body.
-    let is_endless = asked.is_old
-        && matches!(&body, Inner::Stream(stream) if stream.size_hint().exact().is_none());
+    let is_endless = asked.is_http10
+        && matches!(&body, HyperBodyKind::Stream(stream) if stream.size_hint().exact().is_none());
     let closes = last || is_endless;
     if closes {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let mut framed = http::Response::new(Body(body));
-    if closes && asked.is_old {
+    let mut framed = http::Response::new(HyperBody(body));
+    if closes && asked.is_http10 {
         // To the head of a later version, hyper adds that the connection is kept.
         *framed.version_mut() = Version::HTTP_10;
     }

@@ -3,22 +3,22 @@
 use std::sync::Arc;
 
 use crate::demo::native::Twin;
-use crate::registry::{Current, Handler};
+use crate::registry::{CurrentGuest, Handler};
 
 /// Where a request goes.
 pub enum Routed {
-    Guest(Current),
+    Guest(CurrentGuest),
     /// To a guest that has to be loaded first.
     Unloaded(Arc<Handler>),
     /// To what is the host's own, or to nobody here.
-    Own(Own),
+    Host(HostTarget),
 }
 
 /// Who answers where no guest does.
 #[derive(Clone, Copy)]
-pub enum Own {
+pub enum HostTarget {
     Twin(Twin),
     Landing,
     /// The upstream, if there is one.
-    Nobody,
+    Upstream,
 }

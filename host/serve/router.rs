@@ -9,25 +9,25 @@ use std::time::Instant;
 
 use super::counts::Counts;
 use super::respond::Conditions;
-use super::routed::{Own, Routed};
-use crate::config::{Config, Largest};
+use super::routed::{HostTarget, Routed};
+use crate::config::{Config, LimitMaxima};
 use crate::demo::native::Twin;
 use crate::grants::Grants;
-use crate::message::{Place, Reject, Request, fields};
+use crate::message::{Reject, Request, RouteMatch, fields};
 use crate::metrics::Metrics;
 use crate::registry::route::Param;
-use crate::registry::{Reader, Registry, Target};
+use crate::registry::{Registry, RouteTarget, SnapshotReader};
 
 /// The routes as one worker sees them.
 pub struct Router {
     /// What buffers of all handlers are sized by.
-    pub largest: Largest,
+    pub largest: LimitMaxima,
     /// What a request may use that no handler answers.
-    pub nobody: Arc<Grants>,
+    pub unrouted_grants: Arc<Grants>,
     /// What a request to a twin may use, in the order of [`Twin::ALL`]: what one to its guest may.
     twin_grants: [Arc<Grants>; Twin::ALL.len()],
     registry: Arc<Registry>,
-    reader: RefCell<Reader>,
+    reader: RefCell<SnapshotReader>,
     /// The registry's time, as of the last tick.
     moment: Cell<u32>,
     /// What is counted of each handler.
@@ -46,10 +46,10 @@ impl Router {
     pub fn new(config: &Config, registry: &Arc<Registry>, metrics: &Metrics) -> Self {
         Router {
             largest: config.grants.largest(),
-            nobody: config.grants.of_nobody(),
+            unrouted_grants: config.grants.of_unrouted(),
             twin_grants: Twin::ALL.map(|twin| config.grants.of_twin(twin.name())),
             reader: RefCell::new(registry.reader()),
-            moment: Cell::new(registry.moment()),
+            moment: Cell::new(registry.coarse_ticks()),
             registry: registry.clone(),
             counts: Counts::new(metrics.clone()),
         }
@@ -57,8 +57,8 @@ impl Router {
 
     /// Follows what the control path has done, so that nothing of old is kept by a worker without
     /// requests.
-    pub fn follow(&self) {
-        self.moment.set(self.registry.moment());
+    pub fn sync(&self) {
+        self.moment.set(self.registry.coarse_ticks());
         self.reader.borrow_mut().load();
     }
 
@@ -77,17 +77,17 @@ impl Router {
         let host = request.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
         let found = reader.load().table.find(host, request.uri.path());
         let Some(found) = found.map_err(|bad| Reject::BadPath(bad.reason()))? else {
-            self.limit_head(request, &self.nobody)?;
-            return Ok(Routed::Own(Own::Nobody));
+            self.limit_head(request, &self.unrouted_grants)?;
+            return Ok(Routed::Host(HostTarget::Upstream));
         };
         let param = |param: &Param<'_>| {
             let value = request.uri.path()[param.value.clone()].to_owned();
             (param.name.to_ascii_lowercase(), value)
         };
         let params = found.params.iter().map(param).collect();
-        request.place = Place::new(found.base_len, params);
+        request.route_match = RouteMatch::new(found.base_len, params);
         match found.target {
-            Target::Handler(handler) => {
+            RouteTarget::Handler(handler) => {
                 handler.touch(self.moment.get());
                 *conditions = Conditions::new(
                     Some((handler.id, self.counts.of(handler))),
@@ -100,16 +100,16 @@ impl Router {
                     None => Routed::Unloaded(handler.clone()),
                 })
             }
-            Target::Native(number) => {
+            RouteTarget::Native(number) => {
                 let twin = Twin::ALL[*number];
                 let grants = self.grants_of(twin);
                 *conditions = Conditions::new(None, grants, started);
                 self.limit_head(request, grants)?;
-                Ok(Routed::Own(Own::Twin(twin)))
+                Ok(Routed::Host(HostTarget::Twin(twin)))
             }
-            Target::Landing => {
-                self.limit_head(request, &self.nobody)?;
-                Ok(Routed::Own(Own::Landing))
+            RouteTarget::Landing => {
+                self.limit_head(request, &self.unrouted_grants)?;
+                Ok(Routed::Host(HostTarget::Landing))
             }
         }
     }

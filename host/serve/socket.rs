@@ -22,7 +22,7 @@ pub enum Socket {
 }
 
 /// A connected socket that no runtime knows: on its way to a worker, or to its end.
-pub enum Detached {
+pub enum DetachedSocket {
     Tcp(std::net::TcpStream),
 }
 
@@ -109,21 +109,21 @@ impl Socket {
     ///
     /// # Errors
     /// The runtime cannot let go of it.
-    pub fn detach(self) -> io::Result<Detached> {
+    pub fn detach(self) -> io::Result<DetachedSocket> {
         match self {
-            Socket::Tcp(stream) => stream.into_std().map(Detached::Tcp),
+            Socket::Tcp(stream) => stream.into_std().map(DetachedSocket::Tcp),
         }
     }
 }
 
-impl Detached {
+impl DetachedSocket {
     /// Gives it to this thread's runtime.
     ///
     /// # Errors
     /// The process has no descriptor or memory left for that.
     pub fn attach(self) -> io::Result<Socket> {
         match self {
-            Detached::Tcp(stream) => {
+            DetachedSocket::Tcp(stream) => {
                 stream.set_nonblocking(true)?;
                 TcpStream::from_std(stream).map(Socket::Tcp)
             }
@@ -133,7 +133,7 @@ impl Detached {
     /// Sends a few bytes without waiting. What has come is read before, as far as it fits into
     /// `scratch`: a socket that is closed over it takes away what was sent.
     pub fn answer_unread(&mut self, scratch: &mut [u8], answer: &[u8]) {
-        let Detached::Tcp(stream) = self;
+        let DetachedSocket::Tcp(stream) = self;
         drop(stream.read(scratch));
         drop(stream.write(answer));
     }
@@ -144,7 +144,7 @@ impl Detached {
     /// The connection has gone.
     pub fn finish(&self) -> io::Result<()> {
         match self {
-            Detached::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            DetachedSocket::Tcp(stream) => stream.shutdown(Shutdown::Write),
         }
     }
 }

@@ -8,55 +8,58 @@ use std::rc::Rc;
 
 use http_body_util::BodyExt as _;
 
-use super::handover::{Admitted, Answer, Order, Piece, Reply, Rest, Start};
+use super::handover::{
+    AdmittedRequest, BodyRelay, HandoverReply, HandoverRequest, PipelineEntry, RemoteFrame,
+    RemoteResponse,
+};
 use super::pipeline;
-use super::respond::Asked;
+use super::respond::RequestMeta;
 use super::worker::Worker;
 
 /// Counts a request as long as this worker is at it.
-struct Busy(Rc<Worker>);
+struct TakeoverGuard(Rc<Worker>);
 
-impl Busy {
+impl TakeoverGuard {
     fn new(worker: Rc<Worker>) -> Self {
         worker.taken_over.set(worker.taken_over.get() + 1);
-        Busy(worker)
+        TakeoverGuard(worker)
     }
 }
 
-impl Drop for Busy {
+impl Drop for TakeoverGuard {
     fn drop(&mut self) {
         self.0.taken_over.set(self.0.taken_over.get() - 1);
     }
 }
 
 /// Begins to serve what another hands over.
-pub fn start(worker: &Rc<Worker>, order: Order) {
-    tokio::task::spawn_local(serve(Busy::new(worker.clone()), order));
+pub fn start(worker: &Rc<Worker>, order: HandoverRequest) {
+    tokio::task::spawn_local(serve(TakeoverGuard::new(worker.clone()), order));
 }
 
-async fn serve(busy: Busy, order: Order) {
+async fn serve(busy: TakeoverGuard, order: HandoverRequest) {
     let worker = &busy.0;
-    let Order { guest, mut request, started, mut reply } = order;
+    let HandoverRequest { guest, mut request, started, mut reply } = order;
     // What its client has here is counted here.
-    let client = worker.peers.enter(request.origin.peer.address);
+    let client = worker.worker_clients.shares(request.origin.peer.address);
     let permit = match worker.gates.try_admit(&guest, &client) {
         Ok(Some(permit)) => permit,
         Ok(None) => {
             // Nobody waits for it any more if this fails, here as below.
-            let _ = reply.send(Reply::Full(request));
+            let _ = reply.send(HandoverReply::Full(request));
             return;
         }
         Err(reject) => {
             let left = std::mem::take(&mut request.body);
-            let _ = reply.send(Reply::Served(Err(reject), left));
+            let _ = reply.send(HandoverReply::Served(Err(reject), left));
             return;
         }
     };
     worker.counters().reasons.calls.handed.add(1);
-    let mut asked = Asked::elsewhere(&request, &guest.about.grants, started);
-    let admitted = Admitted { guest: guest.into(), request, permit, waited: true };
+    let mut asked = RequestMeta::handed_over(&request, &guest.info.grants, started);
+    let admitted = AdmittedRequest { guest: guest.into(), request, permit, waited: true };
     let result = {
-        let start = Start::Admitted(Box::new(admitted));
+        let start = PipelineEntry::Admitted(Box::new(admitted));
         let served = pin!(pipeline::handle(worker, &client, start, &mut asked));
         tokio::select! {
             biased;
@@ -66,20 +69,20 @@ async fn serve(busy: Busy, order: Order) {
     };
     let (result, rest) = match result {
         Ok(response) => {
-            let (answer, rest) = Answer::new(response);
+            let (answer, rest) = RemoteResponse::new(response);
             (Ok(answer), rest)
         }
         Err(reject) => (Err(reject), None),
     };
-    if reply.send(Reply::Served(result, asked.left)).is_ok()
+    if reply.send(HandoverReply::Served(result, asked.unread_body)).is_ok()
         && let Some(rest) = rest
     {
-        send(rest).await;
+        relay_body(rest).await;
     }
 }
 
 /// Sends a body piece by piece: the next is asked for when the last was taken.
-async fn send((mut body, to): Rest) {
+async fn relay_body((mut body, to): BodyRelay) {
     loop {
         let Ok(place) = to.reserve().await else { return };
         let frame = tokio::select! {
@@ -89,7 +92,7 @@ async fn send((mut body, to): Rest) {
         };
         let is_end = frame.is_none() || body.is_end_stream();
         let is_last = is_end || matches!(frame, Some(Err(_)));
-        place.send(Piece { frame, hint: body.size_hint(), is_end });
+        place.send(RemoteFrame { frame, hint: body.size_hint(), is_end });
         if is_last {
             return;
         }

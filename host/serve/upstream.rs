@@ -17,19 +17,19 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::peer::Shares;
+use super::worker_clients::ClientShares;
 use crate::config;
 use crate::grants::{Grants, Share};
 use crate::log::Quota;
+use crate::message::body_progress::{BodyProgress, Deadline};
 use crate::message::fields::{
     FIELDS_FEW, check_framing, compact, has_good_host, head_bytes, strip_hop_by_hop,
 };
 use crate::message::path;
-use crate::message::progress::{Deadline, Progress};
 use crate::message::{Reject, Request, RequestBody, RequestId, Response, ResponseBody};
-use crate::outbound::{self, Passage, Service, TURN_BYTES, Unserved};
+use crate::outbound::{self, POLL_BYTES_MAX, SentRequest, UpstreamClient, UpstreamError};
 use crate::queue::Holder;
-use crate::registry::admit::{GuestGates, Permit};
+use crate::registry::admission_gate::{GuestGates, Permit};
 
 /// The longest pause in the middle of a response's body.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,9 +37,9 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 const END_MAX: Duration = Duration::from_secs(1);
 /// An upstream may take nothing for so many times `--stall-timeout`: the kernel of one that reads
 /// slowly lets more come only when a good part of what it has is read.
-const UNTAKEN_TIMES: u32 = 4;
+const USER_TIMEOUT_TIMES: u32 = 4;
 /// But for so long in any case: what is lost on the way is sent again within that.
-const UNTAKEN_MIN: Duration = Duration::from_secs(5);
+const USER_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 /// Lines of the log about it, a second.
 const LINES_MAX: usize = 100;
 
@@ -47,8 +47,8 @@ const LINES_MAX: usize = 100;
 pub struct Upstream {
     authority: Authority,
     base_path: String,
-    service: Rc<Service>,
-    places: GuestGates,
+    client: Rc<UpstreamClient>,
+    gates: GuestGates,
     /// For what goes wrong.
     quota: Quota,
 }
@@ -58,23 +58,24 @@ impl Upstream {
     /// many requests of this worker may be on their way to it. `stall_max` is how long a body may
     /// pause.
     pub fn new(
-        shared: &outbound::Shared,
-        upstream: &config::Upstream,
+        shared: &outbound::OutboundShared,
+        upstream: &config::UpstreamUrl,
         header_bytes_max: usize,
         in_flight_max: usize,
         stall_max: Duration,
     ) -> Self {
         // An upstream that has answered and reads no more of the request holds no connection.
-        let untaken_max = stall_max.saturating_mul(UNTAKEN_TIMES).max(UNTAKEN_MIN);
+        let untaken_max = stall_max.saturating_mul(USER_TIMEOUT_TIMES).max(USER_TIMEOUT_MIN);
         let authority = upstream.authority.clone();
-        let head_bytes_max = TURN_BYTES.max(header_bytes_max);
+        let head_bytes_max = POLL_BYTES_MAX.max(header_bytes_max);
         let server = (upstream.is_secure, &authority);
-        let service = Service::new(shared, server, in_flight_max, head_bytes_max, untaken_max);
+        let service =
+            UpstreamClient::new(shared, server, in_flight_max, head_bytes_max, untaken_max);
         Upstream {
             authority,
             base_path: upstream.base_path.clone(),
-            service: Rc::new(service),
-            places: GuestGates::new(in_flight_max),
+            client: Rc::new(service),
+            gates: GuestGates::new(in_flight_max),
             quota: Quota::new(LINES_MAX, usize::MAX),
         }
     }
@@ -91,25 +92,27 @@ impl Upstream {
         request: &mut Request,
         deadline: &Deadline,
         (guest, grants): (Option<usize>, &Grants),
-        client: &Rc<Shares>,
+        client: &Rc<ClientShares>,
     ) -> Result<Response, Reject> {
         let header_bytes_max = grants.limits.header_bytes_max;
         let sent = async {
-            let permit = self.place(guest, &client.upstream, grants).await?;
-            let place = Place { _permit: permit, _client: client.clone() };
+            let permit = self.admit(guest, &client.upstream, grants).await?;
+            let place = UpstreamPermit { _permit: permit, _client: client.clone() };
             let (id, body) = (request.id, request.body.progress().cloned());
             let is_head = request.method == Method::HEAD;
-            let outbound = self.outbound(request)?;
+            let outbound = self.forwarded_request(request)?;
             let has_many_fields = outbound.headers().len() > FIELDS_FEW;
-            let (mut response, passage) = match self.service.send(outbound).await {
+            let (mut response, passage) = match self.client.send(outbound).await {
                 Ok(sent) => sent,
-                Err(Unserved::Rejected(reject)) => return Err(reject),
+                Err(UpstreamError::Rejected(reject)) => return Err(reject),
                 // What a client says has been looked at, and a guest may have changed it.
-                Err(Unserved::BadHost) if guest.is_some() => return Err(Reject::InvalidRequest),
-                Err(Unserved::BadHost) => {
+                Err(UpstreamError::BadHost) if guest.is_some() => {
+                    return Err(Reject::InvalidRequest);
+                }
+                Err(UpstreamError::BadHost) => {
                     return Err(Reject::BadHost("the Host header cannot be said in a URL"));
                 }
-                Err(Unserved::Ended(ended)) => {
+                Err(UpstreamError::Ended(ended)) => {
                     self.warn(id, &ended.to_string());
                     return Err(Reject::UpstreamFailed);
                 }
@@ -125,7 +128,7 @@ impl Upstream {
             let (head, content) = response.into_parts();
             let is_bodiless = is_head
                 || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
-            let mut stream = Returning::new(content, body, self.service.clone(), passage, place);
+            let mut stream = UpstreamBody::new(content, body, self.client.clone(), passage, place);
             stream.is_bodiless = is_bodiless;
             let body = ResponseBody::Stream(Box::pin(stream));
             Ok(Response { status: head.status, headers: head.headers, body })
@@ -136,7 +139,7 @@ impl Upstream {
 
     /// Closes connections that have been idle for long.
     pub fn sweep(&self) {
-        self.service.sweep();
+        self.client.sweep();
     }
 
     /// Says in the log what went wrong with a request, unless that would be too much: any client
@@ -152,7 +155,7 @@ impl Upstream {
     /// Takes a place, or waits for one in its handler's queue. A request that no handler has seen
     /// is its client's, which has a share like that of a handler. Ids count from 0, so none is the
     /// address of anything.
-    async fn place(
+    async fn admit(
         &self,
         guest: Option<usize>,
         client: &Rc<Holder>,
@@ -160,10 +163,10 @@ impl Upstream {
     ) -> Result<Permit, Reject> {
         let queue = grants.concurrency.queue;
         let gate = match guest {
-            Some(guest) => self.places.of(guest, grants.share(), queue),
+            Some(guest) => self.gates.of(guest, grants.share(), queue),
             None => {
                 let client = Rc::as_ptr(client).addr();
-                self.places.of(client, Share::of_other(client), queue)
+                self.gates.of(client, Share::of_other(client), queue)
             }
         };
         if let Ok(place) = gate.admit(client) {
@@ -173,7 +176,10 @@ impl Upstream {
         gate.wait(client, latest).await.map_err(|_| Reject::UpstreamBusy)
     }
 
-    fn outbound(&self, request: &mut Request) -> Result<http::Request<RequestBody>, Reject> {
+    fn forwarded_request(
+        &self,
+        request: &mut Request,
+    ) -> Result<http::Request<RequestBody>, Reject> {
         // A guest may have set them, but to the upstream they would be the host's word.
         request.strip_reserved();
         if let Err(what) = check(request) {
@@ -248,39 +254,47 @@ fn judge(
 
 /// A response's body on its way to the client. It holds its place until it ends, and until the
 /// request's body has, which may go on behind it.
-struct Returning {
+struct UpstreamBody {
     /// There until it is dropped.
     body: Option<Incoming>,
     /// Whether the response has none, whatever its head says of it.
     is_bodiless: bool,
     /// The request's body, which may still be on its way: while that is waited for, it is not the
     /// upstream that pauses.
-    asked: Option<Arc<Progress>>,
+    request_body: Option<Arc<BodyProgress>>,
     stall: Option<(Deadline, Pin<Box<tokio::time::Sleep>>)>,
-    service: Rc<Service>,
+    client: Rc<UpstreamClient>,
     /// Its connection, until the body is complete.
-    passage: Option<Passage>,
-    place: Option<Place>,
+    sent: Option<SentRequest>,
+    permit: Option<UpstreamPermit>,
 }
 
 /// A place, and what its client has of this worker: another would begin with nothing, were this
 /// forgotten with the client's last connection.
-struct Place {
+struct UpstreamPermit {
     _permit: Permit,
-    _client: Rc<Shares>,
+    _client: Rc<ClientShares>,
 }
 
-impl Returning {
+impl UpstreamBody {
     fn new(
         body: Incoming,
-        asked: Option<Arc<Progress>>,
-        service: Rc<Service>,
-        passage: Passage,
-        place: Place,
+        request_body: Option<Arc<BodyProgress>>,
+        client: Rc<UpstreamClient>,
+        sent: SentRequest,
+        permit: UpstreamPermit,
     ) -> Self {
-        let (body, passage, place) = (Some(body), Some(passage), Some(place));
+        let (body, passage, place) = (Some(body), Some(sent), Some(permit));
         let (is_bodiless, stall) = (false, None);
-        let mut returning = Returning { body, is_bodiless, asked, stall, service, passage, place };
+        let mut returning = UpstreamBody {
+            body,
+            is_bodiless,
+            request_body,
+            stall,
+            client,
+            sent: passage,
+            permit: place,
+        };
         returning.end_if_complete();
         returning
     }
@@ -289,19 +303,19 @@ impl Returning {
     /// way.
     fn end_if_complete(&mut self) {
         if self.is_end_stream()
-            && let Some(passage) = self.passage.take()
+            && let Some(passage) = self.sent.take()
         {
-            let service = self.service.clone();
-            let place = if passage.is_uploading() { self.place.take() } else { None };
+            let service = self.client.clone();
+            let place = if passage.is_uploading() { self.permit.take() } else { None };
             tokio::task::spawn_local(async move {
-                service.give_back(passage).await;
+                service.release(passage).await;
                 drop(place);
             });
         }
     }
 }
 
-impl Body for Returning {
+impl Body for UpstreamBody {
     type Data = Bytes;
     type Error = Reject;
 
@@ -313,9 +327,9 @@ impl Body for Returning {
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
         if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
             this.stall = None;
-            if let Some(passage) = &this.passage {
-                passage.note();
-                if frame.is_none() && passage.is_broken_off(body) {
+            if let Some(passage) = &this.sent {
+                passage.note_consumed();
+                if frame.is_none() && passage.is_truncated(body) {
                     return Poll::Ready(Some(Err(Reject::UpstreamFailed)));
                 }
             }
@@ -323,7 +337,7 @@ impl Body for Returning {
             return Poll::Ready(frame.map(|frame| frame.map_err(|_| Reject::UpstreamFailed)));
         }
         let (deadline, timer) = this.stall.get_or_insert_with(|| {
-            let deadline = Deadline::after(STALL_TIMEOUT, this.asked.clone());
+            let deadline = Deadline::after(STALL_TIMEOUT, this.request_body.clone());
             let timer = Box::pin(deadline.timer());
             (deadline, timer)
         });
@@ -342,18 +356,18 @@ impl Body for Returning {
 
 /// The client's connection reads no more once it has all bytes. By HTTP/2 the word that these were
 /// all may come behind them: without it the request would count as given up.
-impl Drop for Returning {
+impl Drop for UpstreamBody {
     fn drop(&mut self) {
         let Some(mut body) = self.body.take() else { return };
-        let Some(passage) = self.passage.take() else { return };
+        let Some(passage) = self.sent.take() else { return };
         if !self.is_bodiless && body.size_hint().exact() != Some(0) {
             return;
         }
-        let (service, place) = (self.service.clone(), self.place.take());
+        let (service, place) = (self.client.clone(), self.permit.take());
         tokio::task::spawn_local(async move {
             let ended = tokio::time::timeout(END_MAX, end(&mut body)).await;
-            if ended.unwrap_or(false) && !passage.is_broken_off(&body) {
-                service.give_back(passage).await;
+            if ended.unwrap_or(false) && !passage.is_truncated(&body) {
+                service.release(passage).await;
             }
             drop(place);
         });

@@ -11,23 +11,23 @@ use rustix::thread::CpuSet;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, watch};
 
-use super::balance::Balance;
+use super::balancer::Balancer;
 use super::clients::{Clients, upstream_max};
 use super::connection::Connection;
-use super::flush::FlushQueue;
+use super::flush_queue::FlushQueue;
 use super::gates::Gates;
-use super::handover::{Order, Others};
-use super::peer::Peers;
+use super::handover::{HandoverRequest, OtherWorkers};
+use super::poll_timer::PollTimer;
 use super::router::Router;
-use super::turn::Turns;
 use super::upstream::Upstream;
-use super::write_buffer::Spares;
-use crate::config::{Config, Largest};
+use super::worker_clients::WorkerClients;
+use super::write_buffer::BufferFreeList;
+use crate::config::{Config, LimitMaxima};
 use crate::guest::engine::engines::Engines;
 use crate::guest::engine::resources::descriptors_max;
 use crate::guest::schedule::Ticker;
-use crate::guest::schedule::lane::Entry;
-use crate::guest::{Pool, Schedule};
+use crate::guest::schedule::lane::LaneHandle;
+use crate::guest::{Pool, Scheduler};
 use crate::log::Quota;
 use crate::message::{RequestId, SpareHeaders};
 use crate::metrics::{Counters, Metrics};
@@ -41,23 +41,23 @@ const REJECTS_LINES_MAX: usize = 100;
 
 /// What every worker gets.
 #[derive(Clone)]
-pub struct Shared {
+pub struct WorkerShared {
     pub config: Arc<Config>,
-    pub largest: Largest,
+    pub largest: LimitMaxima,
     pub engines: Arc<Engines>,
     pub registry: Arc<Registry>,
     pub metrics: Metrics,
-    pub lane: Entry,
+    pub lane: LaneHandle,
     pub ticker: Arc<Ticker>,
-    pub outbound: outbound::Shared,
+    pub outbound: outbound::OutboundShared,
     pub clients: Arc<Clients>,
-    pub balance: Arc<Balance>,
+    pub balancer: Arc<Balancer>,
     /// How workers hand requests to each other.
-    pub handover: Arc<[UnboundedSender<Order>]>,
+    pub handover: Arc<[UnboundedSender<HandoverRequest>]>,
     /// Becomes true when the host stops.
     pub stop: watch::Receiver<bool>,
     /// Changes when the counts are asked for.
-    pub ask: watch::Receiver<u64>,
+    pub status_request: watch::Receiver<u64>,
     /// The cores that this process may use.
     pub cores: CpuSet,
 }
@@ -70,29 +70,29 @@ pub struct Worker {
     pub router: Router,
     /// Whether they may.
     pub gates: Gates,
-    pub schedule: Rc<Schedule>,
+    pub schedule: Rc<Scheduler>,
     pub pool: Rc<Pool>,
     pub upstream: Option<Upstream>,
     /// Who may have a place for a request where there is none here.
-    pub others: Others,
+    pub others: OtherWorkers,
     /// Requests of theirs that are served here.
     pub taken_over: Cell<usize>,
     pub draining: Cell<bool>,
     pub began: Instant,
     /// Ticks of [`CLOCK_TICK_MS`] since the worker began.
     pub clock: Rc<Cell<u32>>,
-    pub spares: Rc<Spares>,
+    pub buffers: Rc<BufferFreeList>,
     /// The connections that have something to send.
-    pub flushes: FlushQueue,
-    pub turns: Turns,
+    pub flush_queue: FlushQueue,
+    pub poll_timer: PollTimer,
     /// Says that there is something to do behind every connection that is ready.
-    work: Rc<Notify>,
+    wakeup: Rc<Notify>,
     /// The sockets of its connections, by the number they got when they were accepted.
     pub connections: RefCell<slab::Slab<Rc<Connection>>>,
     /// Those of them that may be closed to make room, by their numbers.
-    pub spare: RefCell<Vec<usize>>,
+    pub evictable: RefCell<Vec<usize>>,
     pub clients: Arc<Clients>,
-    pub balance: Arc<Balance>,
+    pub balancer: Arc<Balancer>,
     /// Connections that were refused and are being seen off.
     pub refused: Rc<Cell<usize>>,
     metrics: Metrics,
@@ -100,7 +100,7 @@ pub struct Worker {
     /// Guests that had been retired when the pool was swept last.
     swept: Cell<u64>,
     /// What each client has of all that.
-    pub peers: Peers,
+    pub worker_clients: WorkerClients,
     /// How many refused requests are logged.
     pub rejects_quota: Quota,
     request_count: Cell<u64>,
@@ -128,16 +128,16 @@ impl Drop for InFlight {
 }
 
 impl Worker {
-    pub fn new(index: usize, shared: &Shared) -> Rc<Self> {
-        let Shared { config, engines, registry, largest, .. } = shared;
+    pub fn new(index: usize, shared: &WorkerShared) -> Rc<Self> {
+        let WorkerShared { config, engines, registry, largest, .. } = shared;
         let ready_max = engines.slots.ready_max(config.workers);
-        let (pulse, memory) = (shared.ticker.pulse(index), engines.memory.clone());
+        let (pulse, memory) = (shared.ticker.handle_of(index), engines.memory.clone());
         let (outbound, door, orders) = Outbound::new(&shared.outbound);
         tokio::task::spawn_local(outbound.run(orders));
         let work = Rc::new(Notify::new());
-        let turns = Turns::new(pulse.clone());
+        let turns = PollTimer::new(pulse.clone());
         let schedule =
-            Rc::new(Schedule::new(pulse, shared.lane.clone(), shared.metrics.of_worker(index)));
+            Rc::new(Scheduler::new(pulse, shared.lane.clone(), shared.metrics.of_worker(index)));
         let pool = Pool::new(schedule.clone(), door, memory, ready_max, work.clone());
         let upstream = config.upstream.as_ref();
         Rc::new(Worker {
@@ -151,25 +151,25 @@ impl Worker {
                 let stall_max = config.connections.stall_max;
                 Upstream::new(&shared.outbound, it, largest.header_bytes_max, most, stall_max)
             }),
-            others: Others::new(&shared.handover, index),
+            others: OtherWorkers::new(&shared.handover, index),
             taken_over: Cell::new(0),
             config: config.clone(),
             draining: Cell::new(false),
             began: Instant::now(),
             clock: Rc::default(),
-            spares: Rc::default(),
-            flushes: FlushQueue::new(work.clone()),
-            turns,
-            work,
+            buffers: Rc::default(),
+            flush_queue: FlushQueue::new(work.clone()),
+            poll_timer: turns,
+            wakeup: work,
             connections: RefCell::default(),
-            spare: RefCell::default(),
+            evictable: RefCell::default(),
             clients: shared.clients.clone(),
-            balance: shared.balance.clone(),
+            balancer: shared.balancer.clone(),
             refused: Rc::default(),
             metrics: shared.metrics.clone(),
             swept: Cell::new(0),
             registry: registry.clone(),
-            peers: Peers::default(),
+            worker_clients: WorkerClients::default(),
             rejects_quota: Quota::new(REJECTS_LINES_MAX, usize::MAX),
             request_count: Cell::new(0),
             spare_headers: SpareHeaders::default(),
@@ -193,27 +193,27 @@ impl Worker {
     /// Sends answers, and renews the instances that they are of, for ever. A task of its own: it is
     /// woken by the first of them and stands behind every connection that is ready by then, so
     /// that all of these are answered before any instance is renewed.
-    pub async fn tidy_always(self: Rc<Self>) {
+    pub async fn flush_and_renew(self: Rc<Self>) {
         loop {
-            self.work.notified().await;
-            let mut turn = self.turns.begin();
-            self.flushes.flush();
-            while !self.pool.renew() {
-                self.turns.end(&turn, &self.counters().turn_max_us);
+            self.wakeup.notified().await;
+            let mut turn = self.poll_timer.begin();
+            self.flush_queue.flush();
+            while !self.pool.recycle_retired() {
+                self.poll_timer.end(&turn, &self.counters().turn_max_us);
                 tokio::task::yield_now().await;
-                turn = self.turns.begin();
-                self.flushes.flush();
+                turn = self.poll_timer.begin();
+                self.flush_queue.flush();
             }
-            self.pool.tidy();
-            self.turns.end(&turn, &self.counters().turn_max_us);
+            self.pool.trim_quickly();
+            self.poll_timer.end(&turn, &self.counters().turn_max_us);
         }
     }
 
     /// Follows what the control path has done, so that nothing of old is kept by a worker without
     /// requests.
-    pub fn follow(&self) {
-        self.router.follow();
-        self.pool.relieve();
+    pub fn sync(&self) {
+        self.router.sync();
+        self.pool.shrink_on_shortage();
         let retired = self.registry.retired();
         if self.swept.replace(retired) != retired {
             self.pool.sweep();
@@ -223,8 +223,8 @@ impl Worker {
 
     /// Publishes what only this thread can count.
     pub fn publish_counts(&self) {
-        let (ready, retired) = self.pool.held();
-        let out = self.schedule.under_way();
+        let (ready, retired) = self.pool.instance_counts();
+        let out = self.schedule.active_calls();
         let counters = self.counters();
         counters.instances_ready.set(ready as u64);
         counters.instances_out.set((retired + out) as u64);

@@ -13,20 +13,20 @@ use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 
 /// Bytes that are held back at the most; more waits for the socket.
-const HELD_BYTES_MAX: usize = 256 * 1024;
+const BUFFERED_BYTES_MAX: usize = 256 * 1024;
 /// A write of this size goes to the socket at once: copying would cost more than the call.
 const DIRECT_BYTES_MIN: usize = 16 * 1024;
 /// A buffer that has grown beyond this is not kept for the next connection.
-const SPARE_BYTES_MAX: usize = 64 * 1024;
+const RECYCLED_BYTES_MAX: usize = 64 * 1024;
 
 /// Empty buffers of one worker, so that an idle connection holds none.
-pub type Spares = RefCell<Vec<Vec<u8>>>;
-const SPARES_MAX: usize = 16;
+pub type BufferFreeList = RefCell<Vec<Vec<u8>>>;
+const FREE_BUFFERS_MAX: usize = 16;
 
 /// What waits for one socket.
 pub struct WriteBuffer {
-    held: RefCell<Held>,
-    spares: Rc<Spares>,
+    held: RefCell<UnsentBytes>,
+    free_list: Rc<BufferFreeList>,
     /// Bytes that the socket has taken so far.
     sent_bytes: Cell<u64>,
     /// A write has failed: nothing more can be sent.
@@ -38,17 +38,17 @@ pub struct WriteBuffer {
 }
 
 #[derive(Default)]
-struct Held {
+struct UnsentBytes {
     bytes: Vec<u8>,
     /// How many of them have gone out.
     sent: usize,
 }
 
 impl WriteBuffer {
-    pub fn new(spares: Rc<Spares>) -> Self {
+    pub fn new(free_list: Rc<BufferFreeList>) -> Self {
         WriteBuffer {
             held: RefCell::default(),
-            spares,
+            free_list,
             sent_bytes: Cell::new(0),
             is_broken: Cell::new(false),
             is_full: Cell::new(false),
@@ -114,7 +114,7 @@ impl WriteBuffer {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-        if offered >= DIRECT_BYTES_MIN || self.held.borrow().bytes.len() >= HELD_BYTES_MAX {
+        if offered >= DIRECT_BYTES_MIN || self.held.borrow().bytes.len() >= BUFFERED_BYTES_MAX {
             ready!(self.flush(socket, cx))?;
             let sent = ready!(Pin::new(socket).poll_write_vectored(cx, slices))?;
             self.note_sent(sent);
@@ -122,7 +122,7 @@ impl WriteBuffer {
         }
         let mut held = self.held.borrow_mut();
         if held.bytes.capacity() == 0 {
-            held.bytes = self.spares.borrow_mut().pop().unwrap_or_default();
+            held.bytes = self.free_list.borrow_mut().pop().unwrap_or_default();
         }
         for slice in slices {
             held.bytes.extend_from_slice(slice);
@@ -151,7 +151,7 @@ impl WriteBuffer {
             }
         }
         held.sent = 0;
-        self.put_spare(std::mem::take(&mut held.bytes));
+        self.recycle(std::mem::take(&mut held.bytes));
         Poll::Ready(Ok(()))
     }
 
@@ -164,9 +164,9 @@ impl WriteBuffer {
         Poll::Ready(Err(error))
     }
 
-    fn put_spare(&self, mut bytes: Vec<u8>) {
-        let mut spares = self.spares.borrow_mut();
-        if spares.len() < SPARES_MAX && bytes.capacity() <= SPARE_BYTES_MAX {
+    fn recycle(&self, mut bytes: Vec<u8>) {
+        let mut spares = self.free_list.borrow_mut();
+        if spares.len() < FREE_BUFFERS_MAX && bytes.capacity() <= RECYCLED_BYTES_MAX {
             bytes.clear();
             spares.push(bytes);
         }

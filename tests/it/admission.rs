@@ -5,7 +5,7 @@ use crate::host::{HELLO, Host, Setup, until};
 use crate::hostile::PATIENCE;
 
 /// A guest that sleeps for so many milliseconds, and answers "slept".
-fn sleeper(sleep_ms: u64) -> String {
+fn sleeping_guest(sleep_ms: u64) -> String {
     format!(
         r#"(module
   (import "http_handler" "write_body" (func $write_body (param i32 i32 i32)))
@@ -26,9 +26,9 @@ fn sleeper(sleep_ms: u64) -> String {
 
 /// One worker, whose guests sleep for 20 ms, or for longer than any test.
 fn host() -> Setup {
-    Host::with("nap.wat", sleeper(20))
-        .file("other.wat", sleeper(20))
-        .file("coma.wat", sleeper(3_600_000))
+    Host::with("nap.wat", sleeping_guest(20))
+        .file("other.wat", sleeping_guest(20))
+        .file("coma.wat", sleeping_guest(3_600_000))
         .file("good.wat", HELLO)
         .args(["--workers", "1", "--deadline", "30s"])
 }
@@ -188,7 +188,7 @@ fn who_goes_away_leaves_the_queue() {
 /// worker's 240 the last eighth is not for them.
 #[test]
 fn guests_that_hold_places_leave_some_to_others() {
-    let host = host().file("coma2.wat", sleeper(3_600_000)).start();
+    let host = host().file("coma2.wat", sleeping_guest(3_600_000)).start();
     host.settled();
     let comas: Vec<_> =
         (0..600).map(|at| send(&host, if at % 2 == 0 { "/coma" } else { "/coma2" })).collect();
@@ -208,7 +208,7 @@ fn guests_that_hold_places_leave_some_to_others() {
 #[test]
 fn a_client_that_asks_for_much_waits_behind_others() {
     let flags = ["--guest-in-flight-max", "1"];
-    let host = host().file("doze.wat", sleeper(100)).args(flags).start();
+    let host = host().file("doze.wat", sleeping_guest(100)).args(flags).start();
     host.settled();
     let greedy = [127, 0, 0, 2].into();
     let mut many: Vec<_> = (0..40).map(|_| Connection::open_from(greedy, host.addr())).collect();
@@ -228,7 +228,7 @@ fn a_client_that_asks_for_much_waits_behind_others() {
 #[test]
 fn a_full_queue_has_room_for_another_client() {
     let flags = ["--guest-in-flight-max", "1", "--queue-max", "8"];
-    let host = host().file("doze.wat", sleeper(300)).args(flags).start();
+    let host = host().file("doze.wat", sleeping_guest(300)).args(flags).start();
     host.settled();
     let greedy = [127, 0, 0, 2].into();
     let mut many: Vec<_> = (0..9).map(|_| Connection::open_from(greedy, host.addr())).collect();

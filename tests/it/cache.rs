@@ -149,7 +149,7 @@ fn a_cache_that_cannot_be_made_is_done_without() {
 }
 
 #[test]
-fn a_cache_is_not_kept_where_none_is_wanted() {
+fn no_cache_is_written_where_none_is_wanted() {
     let host = Host::with("hello.wat", HELLO).arg("--no-cache").start();
     host.assert_serves("/hello");
     assert!(!host.cache().exists());
@@ -161,7 +161,8 @@ fn hosts_may_share_a_cache() {
     const HOSTS: usize = 4;
     let folder = folder();
     let cache = folder.path().join("cache");
-    let host = |at: usize| crowd(&cache, 6).file("own.wat", wat::says(&format!("of host {at}")));
+    let host =
+        |at: usize| host_of_guests(&cache, 6).file("own.wat", wat::says(&format!("of host {at}")));
     let start = || -> Vec<Host> {
         std::thread::scope(|scope| {
             let start = |at: usize| scope.spawn(move || host(at).start());
@@ -189,7 +190,7 @@ fn hosts_may_share_a_cache() {
 }
 
 /// A host with so many guests, each of which says its number.
-fn crowd(cache: &Path, count: usize) -> Setup {
+fn host_of_guests(cache: &Path, count: usize) -> Setup {
     let file = |setup: Setup, at: usize| {
         setup.file(&format!("guest-{at}.wat"), wat::says(&format!("I am {at}")))
     };
@@ -227,7 +228,7 @@ fn change_each(
     count: usize,
     change: impl Fn(usize, &Path, &[(String, Vec<u8>)]),
 ) -> Host {
-    let host = crowd(cache, count).start();
+    let host = host_of_guests(cache, count).start();
     assert_all_say(&host, count);
     drop(host);
     let good: Vec<(String, Vec<u8>)> = entries(cache)
@@ -241,7 +242,7 @@ fn change_each(
     for (at, (name, _)) in good.iter().enumerate() {
         change(at, &cache.join(name), &good);
     }
-    let host = crowd(cache, count).start();
+    let host = host_of_guests(cache, count).start();
     assert_all_say(&host, count);
     host
 }
@@ -255,7 +256,7 @@ fn assert_mended(count: usize, change: impl Fn(usize, &Path, &[(String, Vec<u8>)
     assert_eq!(loads(&host), (count, 0));
     assert_no_compilers(&host);
     drop(host);
-    let host = crowd(&cache, count).start();
+    let host = host_of_guests(&cache, count).start();
     assert_all_say(&host, count);
     assert_eq!(loads(&host), (0, count));
     assert_no_complaint(&host);
@@ -358,7 +359,7 @@ fn a_folder_in_place_of_an_entry_is_done_without() {
 fn a_cache_that_goes_away_is_done_without() {
     let folder = folder();
     let cache = folder.path().join("cache");
-    let host = crowd(&cache, 2).start();
+    let host = host_of_guests(&cache, 2).start();
     assert_all_say(&host, 2);
     fs::remove_dir_all(&cache).expect("a folder");
     fs::write(host.handlers().join("late.wat"), wat::says("late")).expect("a file");
@@ -379,12 +380,12 @@ fn what_a_killed_host_has_left_unfinished_is_no_obstacle() {
     let cache = folder.path().join("cache");
     fs::DirBuilder::new().mode(0o700).create(&cache).expect("a folder");
     let words = ["sh", "-c", LEAVE, &cache.to_string_lossy()];
-    let host = crowd(&cache, 4).through(words).start();
+    let host = host_of_guests(&cache, 4).through(words).start();
     assert_all_say(&host, 4);
     assert_eq!(loads(&host), (4, 0));
     assert_no_complaint(&host);
     drop(host);
-    let host = crowd(&cache, 4).start();
+    let host = host_of_guests(&cache, 4).start();
     assert_all_say(&host, 4);
     assert_eq!(loads(&host), (0, 4));
 }
@@ -395,9 +396,9 @@ fn on_a_small_disk(cache: &Path) -> Option<Vec<String>> {
     const MOUNT: &str = r#"mount -t tmpfs -o size=64k,mode=0700 tmpfs "$0" && exec "$@""#;
     // As root, or as one in a namespace of its own.
     let ways = [&["--mount"][..], &["--user", "--map-root-user", "--mount"]];
-    let words = |way: &&[&str]| {
+    let words = |options: &&[&str]| {
         let mut words = vec!["unshare".to_owned()];
-        words.extend(way.iter().chain(&["sh", "-c", MOUNT]).map(|word| (*word).to_owned()));
+        words.extend(options.iter().chain(&["sh", "-c", MOUNT]).map(|word| (*word).to_owned()));
         words.push(cache.to_string_lossy().into_owned());
         words
     };
@@ -420,7 +421,7 @@ fn a_full_disk_is_done_without() {
         eprintln!("NOT TESTED: a full disk, because no file system can be mounted here");
         return;
     };
-    let host = crowd(&cache, COUNT).through(words).start();
+    let host = host_of_guests(&cache, COUNT).through(words).start();
     assert_all_say(&host, COUNT);
     let full = host.wait_log(|line| line.level() == "WARN" && line.has(&["No space left"]));
     assert!(full.has(&["could not write to the cache"]), "{}", full.text);

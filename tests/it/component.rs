@@ -20,6 +20,8 @@ use crate::host::{Host, Setup, Status, command};
 
 #[path = "component/bounds.rs"]
 mod bounds;
+#[path = "component/client_disconnects.rs"]
+mod client_disconnects;
 #[path = "component/early.rs"]
 mod early;
 #[path = "component/elsewhere.rs"]
@@ -30,8 +32,6 @@ mod ends;
 mod framing;
 #[path = "component/heads.rs"]
 mod heads;
-#[path = "component/leaving.rs"]
-mod leaving;
 #[path = "component/raw_connection.rs"]
 pub mod raw_connection;
 #[path = "component/settings.rs"]

@@ -35,15 +35,15 @@ fn who_has_the_fewest_gets_the_next() {
     let mut connections: Vec<_> = (0..8).map(|_| host.connect()).collect();
     assert_eq!(spread(&host, &mut connections), [4, 4]);
     // One worker keeps all of its connections, the other none.
-    let mut kept = Vec::new();
+    let mut open = Vec::new();
     for mut connection in connections {
         if spread(&host, std::slice::from_mut(&mut connection))[0] == 1 {
-            kept.push(connection);
+            open.push(connection);
         }
     }
     host.status_when("closed", PATIENCE, |it| it.connections == 4);
-    kept.extend((0..4).map(|_| host.connect()));
-    assert_eq!(spread(&host, &mut kept), [4, 4]);
+    open.extend((0..4).map(|_| host.connect()));
+    assert_eq!(spread(&host, &mut open), [4, 4]);
     host.at_rest();
 }
 

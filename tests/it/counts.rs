@@ -58,7 +58,7 @@ fn an_instance_is_reset_or_made_behind_each_request() {
 }
 
 #[test]
-fn a_kept_instance_is_reused() {
+fn a_ready_instance_is_reused() {
     let host = start("reuse");
     for _ in 0..50 {
         host.assert_serves("/good");

@@ -20,7 +20,7 @@ struct File {
 
 /// The folders of the sandbox, and which of the others each may import: those that stand before it,
 /// and not all of them.
-const ROOMS: [(&str, &[&str]); 9] = [
+const SANDBOX_FOLDERS: [(&str, &[&str]); 9] = [
     ("engine", &[]),
     ("schedule", &["engine"]),
     ("services", &["engine", "schedule"]),
@@ -230,7 +230,7 @@ fn cycles(edges: &[BTreeSet<usize>]) -> Vec<Vec<usize>> {
         count: usize,
         groups: Vec<Vec<usize>>,
     }
-    fn visit(state: &mut State<'_>, node: usize) {
+    fn strong_connect(state: &mut State<'_>, node: usize) {
         let index = state.count;
         (state.index[node], state.low[node]) = (Some(index), index);
         state.count += 1;
@@ -238,7 +238,7 @@ fn cycles(edges: &[BTreeSet<usize>]) -> Vec<Vec<usize>> {
         for &next in &state.edges[node] {
             match state.index[next] {
                 None => {
-                    visit(state, next);
+                    strong_connect(state, next);
                     state.low[node] = state.low[node].min(state.low[next]);
                 }
                 Some(seen) if state.stack.contains(&next) => {
@@ -260,7 +260,7 @@ fn cycles(edges: &[BTreeSet<usize>]) -> Vec<Vec<usize>> {
     let mut state = State { edges, index, low, stack, count: 0, groups };
     for node in 0..edges.len() {
         if state.index[node].is_none() {
-            visit(&mut state, node);
+            strong_connect(&mut state, node);
         }
     }
     state.groups
@@ -288,7 +288,7 @@ fn nothing_imports_its_own_face() {
 
 /// Every folder of the sandbox is in the list, and imports what it may, and all of that.
 #[test]
-fn the_rooms_of_the_sandbox_import_as_they_may() {
+fn the_folders_of_the_sandbox_import_as_they_may() {
     let modules = modules();
     let room = |module: &[String]| match module {
         [root, guest, room, ..] if root == HOST.1 && guest == "guest" => Some(room.clone()),
@@ -303,8 +303,8 @@ fn the_rooms_of_the_sandbox_import_as_they_may() {
             imported.extend(other.filter(|other| *other != own));
         }
     }
-    let listed = ROOMS.map(|(room, rooms)| {
-        (room.to_owned(), rooms.iter().map(|room| (*room).to_owned()).collect())
+    let listed = SANDBOX_FOLDERS.map(|(folder, folders)| {
+        (folder.to_owned(), folders.iter().map(|folder| (*folder).to_owned()).collect())
     });
     assert_eq!(found, BTreeMap::from(listed), "what is imported, and what is listed");
 }

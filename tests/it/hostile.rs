@@ -14,9 +14,9 @@ use crate::host::{HELLO, Host, Setup};
 
 mod arguments;
 mod capabilities;
+mod disconnecting;
 mod growth;
 mod isolation;
-mod leaving;
 mod loading;
 mod pausing;
 mod startup;

@@ -17,7 +17,7 @@ fn hello_and_reader() -> Host {
 const HELLOS: [&str; 2] = ["/hello", "/native/hello"];
 
 #[test]
-fn a_connection_is_kept_alive() {
+fn a_connection_has_keep_alive() {
     let host = hello_and_reader();
     let mut connection = host.connect();
     for path in HELLOS.repeat(5) {
@@ -244,10 +244,10 @@ fn http_1_0_is_served() {
         assert!(answer.closes(), "{answer:?}");
         assert_eq!(connection.read_to_close(), b"");
 
-        let kept = "connection: keep-alive\r\nhost: guest.test\r\n\r\n";
+        let fields = "connection: keep-alive\r\nhost: guest.test\r\n\r\n";
         let mut connection = host.connect();
         for _ in 0..2 {
-            connection.send(format!("GET {path} HTTP/1.0\r\n{kept}"));
+            connection.send(format!("GET {path} HTTP/1.0\r\n{fields}"));
             let answer = connection.read();
             assert_eq!((answer.status, answer.closes()), (200, false), "{answer:?}");
         }

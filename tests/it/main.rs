@@ -47,6 +47,7 @@ mod loading;
 mod malformed;
 mod memory;
 mod middleware;
+mod names;
 mod outbound;
 #[path = "outbound.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same tests of a guest of wasi:http 0.3")]
@@ -62,7 +63,7 @@ mod secure;
 mod settings;
 mod sniff;
 mod soak;
-mod strangers;
+mod third_party;
 mod tidy;
 mod uploads;
 mod wat;

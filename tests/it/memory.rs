@@ -16,9 +16,9 @@ const MIB: u64 = 1 << 20;
 /// How long a state is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Begins with `first` pages, takes `more`, keeps `kept` pages of zeros as its answer, and then
+/// Begins with `first` pages, takes `more`, keeps `answered` pages of zeros as its answer, and then
 /// waits for the request's body.
-fn hoard(first: u32, more: u32, kept: u32) -> String {
+fn hoard(first: u32, more: u32, answered: u32) -> String {
     format!(
         r#"
 (module
@@ -28,7 +28,7 @@ fn hoard(first: u32, more: u32, kept: u32) -> String {
   (func (export "handle_request") (result i64)
     (local $left i32)
     (if (i32.eq (memory.grow (i32.const {more})) (i32.const -1)) (then unreachable))
-    (local.set $left (i32.const {kept}))
+    (local.set $left (i32.const {answered}))
     (block $done
       (loop $next
         (br_if $done (i32.eqz (local.get $left)))
@@ -161,10 +161,10 @@ fn answers_that_nobody_reads_count() {
             status.requests == asked && status.in_flight == 0
         });
     }
-    let kept = host.at_rest();
-    let refused = shortages(&kept);
-    assert_eq!(12 - refused, 3, "{kept:?}");
-    assert!(kept.memory_used >= 3 * BODY as u64, "{kept:?}");
+    let status = host.at_rest();
+    let refused = shortages(&status);
+    assert_eq!(12 - refused, 3, "{status:?}");
+    assert!(status.memory_used >= 3 * BODY as u64, "{status:?}");
     assert_eq!(host.get("/large").status, 503);
     host.assert_serves("/good");
     let answers = unread.iter_mut().map(Connection::read);
@@ -188,7 +188,7 @@ fn answers_that_nobody_reads_count() {
 
 /// What one worker keeps ready does not keep another one from serving.
 #[test]
-fn what_is_ready_gives_way() {
+fn ready_instances_are_evicted() {
     let mut setup = host(&[("large", hoard(40, 0, 0))], "8MiB");
     for number in 0..40 {
         setup = setup.file(&format!("small-{number}.wat"), hoard(4, 0, 0));
@@ -313,7 +313,7 @@ fn start_up_code_is_refused_as_well() {
 
 /// A request's body that is kept for the next handler counts.
 #[test]
-fn request_bodies_that_are_kept_count() {
+fn buffered_request_bodies_count() {
     let guest = r#"
 (module
   (import "http_handler" "enable_features" (func $enable (param i32) (result i32)))

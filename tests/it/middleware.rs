@@ -169,7 +169,7 @@ fn interim_responses_are_not_the_answer() {
 }
 
 #[test]
-fn connections_to_the_upstream_are_kept() {
+fn connections_to_the_upstream_are_pooled() {
     let upstream = Upstream::saying(plain("200 OK", "", "kept"));
     let host = before(&upstream).args(["--workers", "1"]).start();
     for _ in 0..10 {
@@ -181,7 +181,7 @@ fn connections_to_the_upstream_are_kept() {
 
 /// One that the upstream closes after each answer, as it says, is not used for the next request.
 #[test]
-fn connections_that_the_upstream_closes_are_not_kept() {
+fn connections_that_the_upstream_closes_are_not_pooled() {
     let upstream = Upstream::saying_once(plain("200 OK", "connection: close\r\n", "once"));
     let host = before(&upstream).args(["--workers", "1"]).start();
     for _ in 0..10 {
@@ -195,28 +195,28 @@ fn connections_that_the_upstream_closes_are_not_kept() {
 /// What changes nothing is sent three times again, the last time by a new connection.
 #[test]
 fn many_stale_connections_cost_no_answer() {
-    const KEPT: usize = 6;
-    let (met, all_met) = (Arc::new(Barrier::new(KEPT)), AtomicUsize::new(0));
+    const POOLED: usize = 6;
+    let (met, all_met) = (Arc::new(Barrier::new(POOLED)), AtomicUsize::new(0));
     let upstream = Upstream::scripted(move |_, stream| {
-        if all_met.fetch_add(1, Ordering::SeqCst) < KEPT {
+        if all_met.fetch_add(1, Ordering::SeqCst) < POOLED {
             met.wait();
             return stream.write_all(&plain("200 OK", "", "first")).map(|()| true);
         }
         // Those that were kept are closed without an answer.
-        if all_met.load(Ordering::SeqCst) <= KEPT + 3 {
+        if all_met.load(Ordering::SeqCst) <= POOLED + 3 {
             return Ok(false);
         }
         stream.write_all(&plain("200 OK", "", "again")).map(|()| true)
     });
     let host = before(&upstream).args(["--workers", "1"]).start();
     std::thread::scope(|scope| {
-        for _ in 0..KEPT {
+        for _ in 0..POOLED {
             scope.spawn(|| assert_eq!(host.get("/").text(), "first"));
         }
     });
-    assert_eq!(upstream.connections(), (KEPT, 0));
+    assert_eq!(upstream.connections(), (POOLED, 0));
     assert_eq!(host.get("/").text(), "again");
-    assert_eq!(upstream.connections().0, KEPT + 1);
+    assert_eq!(upstream.connections().0, POOLED + 1);
 }
 
 #[test]

@@ -230,24 +230,24 @@ fn a_circle_ends() {
     assert_eq!(answer.status, 508, "{}", answer.text());
     assert_eq!(assert_as_new(&host).rejects("loop"), 1);
     // A client may say that it has come round already; that costs nobody but itself.
-    let trail = |times: usize| format!("cdn-loop: {}", ["guesthouse"; 20][..times].join(", "));
-    host.request("GET", "/probe/exact", &[&trail(8)], b"").assert_problem(508);
+    let hops = |times: usize| format!("cdn-loop: {}", ["guesthouse"; 20][..times].join(", "));
+    host.request("GET", "/probe/exact", &[&hops(8)], b"").assert_problem(508);
     let others = "cdn-loop: other; q=1, guesthouses,guest house";
-    let answer = host.request("GET", "/probe/exact", &[&trail(7), others], b"");
+    let answer = host.request("GET", "/probe/exact", &[&hops(7), others], b"");
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_as_new(&host);
 }
 
 /// Each request's trail goes on, be its instance a new one or one that has served another.
 #[test]
-fn a_trail_goes_on() {
+fn hops_are_counted_on() {
     for isolation in ISOLATIONS {
         let server = good();
         let allow = format!("probe={}", server.url(""));
         let host = allowing(&[&allow], &["--workers", "1", "--isolation", isolation]);
         assert_eq!(fetch(&host, &server.url("/")), "200 ok");
-        let trail = ["cdn-loop: guesthouse"];
-        assert_eq!(fetch_with(&host, "fetch", &server.url("/"), &trail), "200 ok");
+        let hops = ["cdn-loop: guesthouse"];
+        assert_eq!(fetch_with(&host, "fetch", &server.url("/"), &hops), "200 ok");
         let seen = server.seen();
         assert_eq!(seen[0].all("cdn-loop"), ["guesthouse"], "{isolation}");
         assert_eq!(seen[1].all("cdn-loop"), ["guesthouse, guesthouse"], "{isolation}");

@@ -62,7 +62,7 @@ struct Witness {
     name: String,
     pages: usize,
     /// What `check` says of it.
-    way: &'static str,
+    reset_mode: &'static str,
     fields: String,
     sees: String,
     soils: String,
@@ -71,9 +71,9 @@ struct Witness {
 
 impl Witness {
     fn new(name: &str, pages: usize) -> Witness {
-        let way = if pages > PAGES_MAX { ANEW } else { RESET };
+        let mode = if pages > PAGES_MAX { ANEW } else { RESET };
         let (fields, sees, soils) = Default::default();
-        Witness { name: name.to_owned(), pages, way, fields, sees, soils, globals: 0 }
+        Witness { name: name.to_owned(), pages, reset_mode: mode, fields, sees, soils, globals: 0 }
     }
 
     /// One that sees its memory, changes all of it, and calls through a table.
@@ -161,7 +161,7 @@ fn ask_at_once(host: &Host, guest: &Witness, turns: usize) -> Vec<(u16, Vec<u8>)
 /// the host under `fresh`.
 #[track_caller]
 fn assert_fresh(guests: &[Witness], turns: usize) -> Host {
-    assert_ways(guests);
+    assert_reset_modes(guests);
     let (fresh, reuse) = (start("fresh", guests), start("reuse", guests));
     for guest in guests {
         let sums = ask(&fresh, guest, turns);
@@ -176,7 +176,7 @@ fn assert_fresh(guests: &[Witness], turns: usize) -> Host {
 
 /// Asserts that `check` says of each guest how it is renewed.
 #[track_caller]
-fn assert_ways(guests: &[Witness]) {
+fn assert_reset_modes(guests: &[Witness]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut check = command();
     check.arg("check");
@@ -187,9 +187,9 @@ fn assert_ways(guests: &[Witness]) {
     }
     let output = check.output().expect("the program runs");
     let told = String::from_utf8_lossy(&output.stdout);
-    let way = |line: &str| [RESET, ANEW, STARTED].into_iter().find(|way| line.contains(way));
-    let ways: Vec<&str> = told.lines().filter_map(way).collect();
-    assert_eq!(ways, guests.iter().map(|guest| guest.way).collect::<Vec<_>>(), "{told}");
+    let mode = |line: &str| [RESET, ANEW, STARTED].into_iter().find(|mode| line.contains(mode));
+    let modes: Vec<&str> = told.lines().filter_map(mode).collect();
+    assert_eq!(modes, guests.iter().map(|guest| guest.reset_mode).collect::<Vec<_>>(), "{told}");
 }
 
 /// Globals of all types next to immutable ones, and a memory with bytes at both ends, across a
@@ -224,7 +224,7 @@ fn no_request_sees_what_another_one_changed() {
     guests.push(Witness::whole("last", 2).data(2 * PAGE_BYTES - 1, &[1]));
     // So much data that it is mapped instead of copied.
     let large = Witness::whole("large", 2).data(0x800, &[b'z'; 0x1_8000]);
-    guests.push(Witness { way: ANEW, ..large });
+    guests.push(Witness { reset_mode: ANEW, ..large });
     let byte = "(i32.store8 (i32.const 0x1ffff) (local.get $soil))";
     guests.push(Witness::new("end", 2).with("", MEMORY, byte));
     let init = "(memory.init $abc (i32.const 999) (i32.const 0) (i32.const 3))";
@@ -252,7 +252,7 @@ fn no_request_sees_that_another_one_grew_its_memory() {
 
 #[test]
 fn guests_that_cannot_be_reset_are_fresh_as_well() {
-    let table = |name| Witness { way: ANEW, ..Witness::new(name, 1).with(TABLE, CALL, "") };
+    let table = |name| Witness { reset_mode: ANEW, ..Witness::new(name, 1).with(TABLE, CALL, "") };
     let then = |instruction: &str| format!("(block (result i64) {instruction} (i64.const 0))");
     let init = "(table.init $table $passive (i32.const 1) (i32.const 0) (i32.const 1))";
     let fill = "(table.fill $table (i32.const 1) (ref.func $two) (i32.const 1))";
@@ -279,7 +279,7 @@ fn guests_that_cannot_be_reset_are_fresh_as_well() {
         (0..17).fold(table("globals-17"), add),
         table("taken-by-global").global(taken, "i32", "7"),
         add(table("taken-by-function"), 0).with(&format!("(func {taken})"), "", ""),
-        Witness { way: STARTED, ..Witness::whole("start", 1).with(start, "", "") },
+        Witness { reset_mode: STARTED, ..Witness::whole("start", 1).with(start, "", "") },
     ];
     assert_fresh(&guests, 6);
 }
@@ -315,7 +315,7 @@ fn features_last_if_start_up_code_enabled_them() {
         let see = "(i64.extend_i32_u (call $enable_features (i32.const 0)))";
         Witness::new(&format!("enabling-{bits}"), 1).with(&start, see, &enable(7))
     });
-    assert_ways(&guests);
+    assert_reset_modes(&guests);
     for isolation in ["fresh", "reuse"] {
         let host = start(isolation, &guests);
         let sums: BTreeSet<_> = guests.iter().flat_map(|guest| ask(&host, guest, 10)).collect();

@@ -218,7 +218,7 @@ fn a_request_that_waits_for_its_guest_is_limited_as_any_other() {
 
 /// What streams may have any size. What the host keeps of it for a guest has not.
 #[test]
-fn a_body_that_is_kept_has_an_end() {
+fn a_buffered_body_has_an_end() {
     let keeps = wat::reads().replacen(
         "(memory",
         r#"(import "http_handler" "enable_features" (func $features (param i32) (result i32)))

@@ -303,7 +303,7 @@ fn module(more: &str) -> String {
 }
 
 #[test]
-fn an_import_of_another_toolchain_is_told_with_its_way_out() {
+fn an_import_of_another_toolchain_is_told_with_a_workaround() {
     for (module_, name, ty, words) in [
         ("env", "abort", "(param i32 i32 i32 i32)", "asc --use abort="),
         ("env", "seed", "(result f64)", "asc --use seed="),
@@ -319,7 +319,7 @@ fn an_import_of_another_toolchain_is_told_with_its_way_out() {
 
 /// What a module may not use is said with how to build without it.
 #[test]
-fn a_proposal_that_is_not_served_has_a_way_out() {
+fn a_proposal_that_is_not_served_has_a_workaround() {
     for (more, words) in [
         ("(type (struct (field i32)))", "Kotlin, Dart, Java and OCaml"),
         ("(type (array i8))", "Kotlin, Dart, Java and OCaml"),

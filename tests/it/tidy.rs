@@ -128,7 +128,7 @@ pub struct Source {
 
 impl Source {
     /// The crate that it is in; none for what is no part of the program.
-    fn crate_name(&self) -> Option<&'static str> {
+    pub fn crate_name(&self) -> Option<&'static str> {
         let around = CRATES.iter().filter(|(folder, _)| Path::new(&self.path).starts_with(folder));
         around.max_by_key(|(folder, _)| folder.len()).map(|(_, name)| *name)
     }

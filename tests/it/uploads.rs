@@ -282,7 +282,7 @@ fn an_answer_ends_an_upload_that_goes_nowhere() {
 
 /// A short body that came with its request costs no connection.
 #[test]
-fn a_body_that_is_here_is_dropped_and_the_connection_kept() {
+fn a_body_that_is_here_is_dropped_and_the_connection_reused() {
     let host = host();
     for path in ["/hello", "/native/hello", "/nothing"] {
         let mut connection = host.connect();

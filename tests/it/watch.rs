@@ -41,7 +41,7 @@ const BREATH: Duration = Duration::from_millis(2);
 const LATE: Duration = Duration::from_secs(1);
 
 /// What the log says where a bad version is not served.
-const KEPT: &str = "the version before it is still served";
+const STILL_SERVED: &str = "the version before it is still served";
 
 /// A file in the handler folder.
 fn path(host: &Host, name: &str) -> PathBuf {

@@ -128,12 +128,12 @@ fn x_ticks(scale: &Scale) -> String {
         2 => (2.0, "99%".to_owned()),
         _ => (count as f64, format!("99.{}%", "9".repeat(count - 2))),
     }));
-    let crowded = ticks.len() > LABELS_MAX;
+    let has_many_ticks = ticks.len() > LABELS_MAX;
     let mut svg = String::new();
     for (at, (nines, label)) in ticks.iter().enumerate() {
         let x = scale.x(*nines) * 100.0;
         // 90 % and 99.9 % stay; what is between them goes first.
-        let class = if crowded && at.is_multiple_of(2) { " class=\"wide\"" } else { "" };
+        let class = if has_many_ticks && at.is_multiple_of(2) { " class=\"wide\"" } else { "" };
         svg += &format!(
             "<line class=\"grid\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"0\" y2=\"100%\"/>\
              <text{class} x=\"{x:.2}%\" y=\"{}\" text-anchor=\"middle\">{label}</text>\n",

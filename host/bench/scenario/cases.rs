@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::format::{self, At, Beside, Scalar, Scenario};
-use super::place::Place;
+use super::environment::Environment;
+use super::format::{self, At, BesideTable, Scalar, Scenario};
 use super::requests::Context;
 use super::servers::Servers;
 use super::text::{Reader, Vars};
@@ -29,7 +29,7 @@ const SWAP_EVERY: Duration = Duration::from_millis(100);
 pub struct Cases<'a, 'text> {
     pub file: &'a Scenario,
     pub reader: &'a mut Reader<'text>,
-    pub place: &'a Place,
+    pub environment: &'a Environment,
     pub servers: &'a Servers,
     /// The names of servers that are used, in the order of first use: what an `Origin` counts in.
     pub used: Vec<String>,
@@ -60,7 +60,7 @@ impl Cases<'_, '_> {
     }
 
     /// `None` where nothing of it can be measured here.
-    fn case(&mut self, table: &format::Case, name: String, vars: &Vars) -> Option<Case> {
+    fn case(&mut self, table: &format::CaseTable, name: String, vars: &Vars) -> Option<Case> {
         let measure = match self.measure(table, vars) {
             Ok(measure) => measure,
             Err(reason) => {
@@ -72,10 +72,10 @@ impl Cases<'_, '_> {
         let rounds = rounds.map_or(ROUNDS, |it| self.reader.number("rounds", it, vars, 1..=1000));
         let duration = table.duration.as_ref().or(self.file.duration.as_ref());
         let duration = duration.map_or(DURATION, |it| self.reader.duration("duration", it, vars));
-        let plain = table
-            .sides
-            .iter()
-            .map(|server| format::Side { server: Some(server.clone()), ..format::Side::default() });
+        let plain = table.sides.iter().map(|server| format::SideTable {
+            server: Some(server.clone()),
+            ..format::SideTable::default()
+        });
         let plain: Vec<_> = plain.collect();
         let tables = table.tables.iter().map(Spanned::get_ref);
         let mut sides: Vec<Side> = Vec::new();
@@ -104,7 +104,7 @@ impl Cases<'_, '_> {
         Some(Case { name, measure, rounds, duration, sides })
     }
 
-    fn measure(&mut self, table: &format::Case, vars: &Vars) -> Result<Measure, String> {
+    fn measure(&mut self, table: &format::CaseTable, vars: &Vars) -> Result<Measure, String> {
         let words = ["load", "idle", "start", "drop", "curve"];
         let choices = words.map(|word| (word, word));
         let word = table.measure.as_ref();
@@ -131,7 +131,7 @@ impl Cases<'_, '_> {
         }
     }
 
-    fn curve(&mut self, table: &format::Curve, vars: &Vars) -> Curve {
+    fn curve(&mut self, table: &format::CurveTable, vars: &Vars) -> Curve {
         let loads = table.loads.as_ref().map_or(LOADS.to_vec(), |value| {
             let loads = value.get_ref();
             let rising = loads.is_sorted_by(|low, high| low < high);
@@ -151,10 +151,14 @@ impl Cases<'_, '_> {
         Curve { loads, slowdown_max, quantile }
     }
 
-    fn versions(&mut self, at: &At<format::Versions>, vars: &Vars) -> Result<Versions, String> {
+    fn versions(
+        &mut self,
+        at: &At<format::VersionsTable>,
+        vars: &Vars,
+    ) -> Result<Versions, String> {
         let table = at.get_ref();
         let [first, second] = &table.files;
-        let mut file = |value| self.place.existing(&self.reader.text(value, vars));
+        let mut file = |value| self.environment.existing(&self.reader.text(value, vars));
         let files = [file(first)?, file(second)?];
         let path = self.reader.text(&table.path, vars).into();
         let every = table.every.as_ref();
@@ -165,8 +169,8 @@ impl Cases<'_, '_> {
     /// `None` where it cannot be measured here.
     fn side(
         &mut self,
-        case: &format::Case,
-        side: &format::Side,
+        case: &format::CaseTable,
+        side: &format::SideTable,
         case_name: &str,
         vars: &Vars,
     ) -> Option<Side> {
@@ -186,7 +190,7 @@ impl Cases<'_, '_> {
     /// The server's name, and where it is unless that is nowhere.
     fn origin(
         &mut self,
-        side: &format::Side,
+        side: &format::SideTable,
         at: Range<usize>,
         vars: &Vars,
     ) -> Option<(String, Option<Origin>)> {
@@ -233,13 +237,13 @@ impl Cases<'_, '_> {
 
     fn streams(
         &mut self,
-        case: &format::Case,
-        side: &format::Side,
+        case: &format::CaseTable,
+        side: &format::SideTable,
         name: &str,
         vars: &Vars,
     ) -> Result<(Vec<Stream>, Option<Versions>), String> {
         let file = self.file;
-        let mut context = Context { reader: self.reader, place: self.place, vars };
+        let mut context = Context { reader: self.reader, environment: self.environment, vars };
         let mut streams = vec![Stream {
             name: name.to_owned(),
             request: context.request(&[&side.request, &case.request, &file.request])?,
@@ -248,7 +252,7 @@ impl Cases<'_, '_> {
         }];
         let beside = if side.beside.is_empty() { &case.beside } else { &side.beside };
         for table in beside {
-            let Beside { name, request, load, may_fail } = table.get_ref();
+            let BesideTable { name, request, load, may_fail } = table.get_ref();
             streams.push(Stream {
                 name: context.reader.text(name, vars),
                 request: context.request(&[request, &file.request])?,

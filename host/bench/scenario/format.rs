@@ -45,15 +45,15 @@ pub struct Scenario {
     #[serde(default)]
     pub mini: Mini,
     #[serde(default)]
-    pub request: Request,
+    pub request: RequestTable,
     #[serde(default)]
-    pub load: Load,
+    pub load: LoadTable,
     #[serde(default, rename = "prepare")]
-    pub preparations: Vec<At<Server>>,
+    pub preparations: Vec<At<ServerTable>>,
     #[serde(default, rename = "server")]
-    pub servers: Vec<At<Server>>,
+    pub servers: Vec<At<ServerTable>>,
     #[serde(rename = "case")]
-    pub cases: Vec<At<Case>>,
+    pub cases: Vec<At<CaseTable>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -65,7 +65,7 @@ pub struct Mini {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Server {
+pub struct ServerTable {
     pub name: At<Scalar>,
     #[serde(default)]
     pub each: Each,
@@ -95,7 +95,7 @@ pub enum Cpus {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Case {
+pub struct CaseTable {
     pub name: At<Scalar>,
     pub measure: Option<At<Scalar>>,
     #[serde(default)]
@@ -103,23 +103,23 @@ pub struct Case {
     pub rounds: Option<At<Scalar>>,
     pub duration: Option<At<Scalar>>,
     #[serde(default)]
-    pub request: Request,
+    pub request: RequestTable,
     #[serde(default)]
-    pub load: Load,
+    pub load: LoadTable,
     #[serde(default)]
-    pub beside: Vec<At<Beside>>,
-    pub versions: Option<At<Versions>>,
+    pub beside: Vec<At<BesideTable>>,
+    pub versions: Option<At<VersionsTable>>,
     #[serde(default)]
-    pub curve: Curve,
+    pub curve: CurveTable,
     #[serde(default)]
     pub sides: Vec<At<Scalar>>,
     #[serde(default, rename = "side")]
-    pub tables: Vec<At<Side>>,
+    pub tables: Vec<At<SideTable>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Side {
+pub struct SideTable {
     pub name: Option<At<Scalar>>,
     #[serde(default)]
     pub each: Each,
@@ -127,35 +127,35 @@ pub struct Side {
     pub url: Option<At<Scalar>>,
     pub pid: Option<At<Scalar>>,
     #[serde(default)]
-    pub request: Request,
+    pub request: RequestTable,
     #[serde(default)]
-    pub load: Load,
+    pub load: LoadTable,
     #[serde(default)]
-    pub beside: Vec<At<Beside>>,
-    pub swaps: Option<At<Versions>>,
+    pub beside: Vec<At<BesideTable>>,
+    pub swaps: Option<At<VersionsTable>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Beside {
+pub struct BesideTable {
     pub name: At<Scalar>,
     #[serde(default)]
-    pub request: Request,
+    pub request: RequestTable,
     #[serde(default)]
-    pub load: Load,
+    pub load: LoadTable,
     #[serde(default)]
     pub may_fail: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Request {
+pub struct RequestTable {
     pub method: Option<At<Scalar>>,
     pub path: Option<At<Scalar>>,
     pub paths: Option<At<Vec<PathLine>>>,
     pub paths_file: Option<At<Scalar>>,
     pub paths_folder: Option<At<PathsFolder>>,
-    pub spread: Option<At<Spread>>,
+    pub spread: Option<At<SpreadValue>>,
     #[serde(default)]
     pub headers: BTreeMap<String, At<Scalar>>,
     pub body: Option<At<Scalar>>,
@@ -180,14 +180,14 @@ pub struct PathsFolder {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "expected `uniform` or a table with `zipf`")]
-pub enum Spread {
+pub enum SpreadValue {
     Word(String),
     Zipf { zipf: f64 },
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Load {
+pub struct LoadTable {
     pub connections: Option<At<Scalar>>,
     pub threads: Option<At<Scalar>>,
     pub pipeline: Option<At<Scalar>>,
@@ -200,7 +200,7 @@ pub struct Load {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Versions {
+pub struct VersionsTable {
     pub files: [At<Scalar>; 2],
     pub path: At<Scalar>,
     pub every: Option<At<Scalar>>,
@@ -208,13 +208,13 @@ pub struct Versions {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Curve {
+pub struct CurveTable {
     pub loads: Option<At<Vec<f64>>>,
     pub slowdown_max: Option<At<Scalar>>,
     pub quantile: Option<At<Scalar>>,
 }
 
-impl Curve {
+impl CurveTable {
     /// Where the first of its keys is; none where it has none.
     pub fn written_at(&self) -> Option<Range<usize>> {
         let scalars = [&self.slowdown_max, &self.quantile];

@@ -21,9 +21,9 @@ const RATE_MIN: f64 = 100.0;
 
 /// Makes all of it small.
 pub fn shrink(cases: &mut [Case]) {
-    let visits: usize = cases.iter().map(visits).sum();
+    let measurements: usize = cases.iter().map(timed_measurements).sum();
     // Whole milliseconds, which are shorter to read.
-    let share = TOTAL.as_millis() as usize / visits.max(1);
+    let share = TOTAL.as_millis() as usize / measurements.max(1);
     let share = Duration::from_millis(share as u64).clamp(DURATION_MIN, DURATION_MAX);
     for case in cases {
         case.rounds = 1;
@@ -55,7 +55,7 @@ pub fn shrink(cases: &mut [Case]) {
 }
 
 /// How often a side of the case is measured for its duration.
-fn visits(case: &Case) -> usize {
+fn timed_measurements(case: &Case) -> usize {
     match &case.measure {
         // Once for the capacity, and once idle.
         Measure::Curve(curve) => case.sides.len() * (curve.loads.len().min(LOADS_MAX) + 2),

@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::format::{At, PathLine, Request as Table, Scalar, Spread as SpreadTable};
-use super::place::Place;
+use super::environment::Environment;
+use super::format::{At, PathLine, RequestTable as Table, Scalar, SpreadValue as SpreadTable};
 use super::servers::cpus;
 use super::text::{Reader, Vars};
 use super::{format, paths};
 use crate::file;
-use crate::load::{Arrivals, Load, Request, Spread};
+use crate::load::{Arrivals, Load, PathDistribution, Request};
 
 const BODY_BYTES_MAX: usize = 1 << 30;
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,7 +22,7 @@ const MOST: &str = "most";
 /// What is needed to read one stream.
 pub struct Context<'a, 'text> {
     pub reader: &'a mut Reader<'text>,
-    pub place: &'a Place,
+    pub environment: &'a Environment,
     pub vars: &'a Vars,
 }
 
@@ -63,14 +63,14 @@ impl Context<'_, '_> {
         });
         let Some(table) = table else { return Ok(vec!["/".to_owned()]) };
         let mut found = Vec::new();
-        let mut ways = Vec::new();
+        let mut given_keys = Vec::new();
         if let Some(value) = &table.path {
-            ways.push(("path", value.span()));
+            given_keys.push(("path", value.span()));
             let line = self.reader.text(value, self.vars);
             found.extend(self.expand(&line, value));
         }
         if let Some(value) = &table.paths {
-            ways.push(("paths", value.span()));
+            given_keys.push(("paths", value.span()));
             for line in value.get_ref() {
                 let (line, times) = match line {
                     PathLine::Once(line) => (line, 1),
@@ -83,8 +83,8 @@ impl Context<'_, '_> {
             }
         }
         if let Some(value) = &table.paths_file {
-            ways.push(("paths_file", value.span()));
-            let file = self.place.existing(&self.reader.text(value, self.vars))?;
+            given_keys.push(("paths_file", value.span()));
+            let file = self.environment.existing(&self.reader.text(value, self.vars))?;
             let text = file::text(&file, BODY_BYTES_MAX as u64);
             let text = text.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
             match paths::lines(&text) {
@@ -93,9 +93,9 @@ impl Context<'_, '_> {
             }
         }
         if let Some(value) = &table.paths_folder {
-            ways.push(("paths_folder", value.span()));
+            given_keys.push(("paths_folder", value.span()));
             let folder = &value.get_ref().folder;
-            let folder = self.place.existing(&self.reader.text(folder, self.vars))?;
+            let folder = self.environment.existing(&self.reader.text(folder, self.vars))?;
             let prefix = self.reader.text(&value.get_ref().prefix, self.vars);
             let listed = paths::handlers(&folder, &prefix);
             let failed = |error| format!("cannot read {}: {error}", folder.display());
@@ -104,8 +104,8 @@ impl Context<'_, '_> {
                 return Err(format!("there is no handler in {}", folder.display()));
             }
         }
-        let (key, at) = ways.last().cloned().unwrap_or(("path", 0..0));
-        if ways.len() > 1 {
+        let (key, at) = given_keys.last().cloned().unwrap_or(("path", 0..0));
+        if given_keys.len() > 1 {
             self.reader.mistake(at, format!("{key}: there are paths already; tell them one way"));
         } else if found.is_empty() {
             self.reader.mistake(at, format!("{key}: there is no path in it"));
@@ -123,17 +123,19 @@ impl Context<'_, '_> {
         })
     }
 
-    fn spread(&mut self, layers: &[&Table]) -> Spread {
-        let Some(value) = first(layers, |it| it.spread.as_ref()) else { return Spread::Uniform };
+    fn spread(&mut self, layers: &[&Table]) -> PathDistribution {
+        let Some(value) = first(layers, |it| it.spread.as_ref()) else {
+            return PathDistribution::Uniform;
+        };
         match value.get_ref() {
-            SpreadTable::Word(word) if word == "uniform" => Spread::Uniform,
+            SpreadTable::Word(word) if word == "uniform" => PathDistribution::Uniform,
             SpreadTable::Zipf { zipf } if (0.0..=10.0).contains(zipf) => {
-                Spread::Zipf { exponent: *zipf }
+                PathDistribution::Zipf { exponent: *zipf }
             }
             _ => {
                 let reason = "spread: write \"uniform\" or { zipf = 1.0 }, with 0 to 10";
                 self.reader.mistake(value.span(), reason);
-                Spread::Uniform
+                PathDistribution::Uniform
             }
         }
     }
@@ -163,7 +165,7 @@ impl Context<'_, '_> {
         match (&table.body, &table.body_file, &table.body_bytes) {
             (Some(value), None, None) => self.reader.text(value, self.vars).into_bytes(),
             (None, Some(value), None) => {
-                let file = self.place.path(&self.reader.text(value, self.vars));
+                let file = self.environment.path(&self.reader.text(value, self.vars));
                 file::read(&file, BODY_BYTES_MAX as u64).unwrap_or_else(|error| {
                     let reason = format!("body_file: cannot read {}: {error}", file.display());
                     self.reader.mistake(value.span(), reason);
@@ -189,15 +191,15 @@ impl Context<'_, '_> {
     ///
     /// # Errors
     /// What is missing here. Mistakes go to the reader.
-    pub fn load(&mut self, layers: &[&format::Load]) -> Result<Load, String> {
-        let get = |pick: fn(&format::Load) -> Option<&At<Scalar>>| first(layers, pick);
+    pub fn load(&mut self, layers: &[&format::LoadTable]) -> Result<Load, String> {
+        let get = |pick: fn(&format::LoadTable) -> Option<&At<Scalar>>| first(layers, pick);
         let cpus = match first(layers, |it| it.cpus.as_ref()) {
-            Some(value) => cpus(value, self.reader, self.place, self.vars)?,
+            Some(value) => cpus(value, self.reader, self.environment, self.vars)?,
             None => Vec::new(),
         };
         let (reader, vars) = (&mut *self.reader, self.vars);
         let connections = match get(|it| it.connections.as_ref()) {
-            Some(value) if reader.text(value, vars) == MOST => self.place.connections_max(),
+            Some(value) if reader.text(value, vars) == MOST => self.environment.connections_max(),
             Some(value) => reader.number("connections", value, vars, 1..=1_000_000),
             None => 50,
         };

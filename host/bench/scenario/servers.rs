@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::{Component, PathBuf};
 use std::time::Duration;
 
-use super::format::{At, Cpus, Scalar, Server};
-use super::place::{Lack, Place};
+use super::environment::{Environment, MissingResource};
+use super::format::{At, Cpus, Scalar, ServerTable};
 use super::text::{Reader, Vars};
 use crate::launch::{Launch, Restart};
 
@@ -19,9 +19,9 @@ pub type Servers = BTreeMap<String, Result<Launch, String>>;
 
 /// Reads the tables; mistakes go to the reader.
 pub fn read(
-    tables: &[At<Server>],
+    tables: &[At<ServerTable>],
     reader: &mut Reader<'_>,
-    place: &Place,
+    environment: &Environment,
     vars: &Vars,
     mini: bool,
 ) -> Servers {
@@ -31,7 +31,7 @@ pub fn read(
         // In full even in miniature: cases name them, and those that nobody names cost nothing.
         for vars in reader.combinations(&server.each, vars, false) {
             let name = reader.text(&server.name, &vars);
-            let launch = launch(server, &name, reader, place, &vars, mini);
+            let launch = launch(server, &name, reader, environment, &vars, mini);
             if servers.insert(name.clone(), launch).is_some() {
                 let reason = format!(
                     "name: two servers are called `{name}`; every key of `each` \
@@ -45,10 +45,10 @@ pub fn read(
 }
 
 fn launch(
-    server: &Server,
+    server: &ServerTable,
     name: &str,
     reader: &mut Reader<'_>,
-    place: &Place,
+    environment: &Environment,
     vars: &Vars,
     mini: bool,
 ) -> Result<Launch, String> {
@@ -57,15 +57,15 @@ fn launch(
         server.command.get_ref().iter().map(|word| reader.text(word, vars)).collect();
     match command.first_mut() {
         None => reader.mistake(server.command.span(), "command: there is no program in it"),
-        Some(program) => match place.program(program) {
+        Some(program) => match environment.program(program) {
             Ok(path) => *program = path.display().to_string(),
             Err(reason) => missing.push(reason),
         },
     }
     let version = server.version.iter().map(|word| reader.text(word, vars)).collect();
-    let files = files(server, reader, place, vars, &mut missing);
+    let files = files(server, reader, environment, vars, &mut missing);
     let cpus = match &server.cpus {
-        Some(value) => cpus(value, reader, place, vars).unwrap_or_else(|reason| {
+        Some(value) => cpus(value, reader, environment, vars).unwrap_or_else(|reason| {
             missing.push(reason);
             Vec::new()
         }),
@@ -73,7 +73,7 @@ fn launch(
     };
     let env = server.env.iter().map(|(key, value)| (key.clone(), reader.text(value, vars)));
     let env = env.collect();
-    let dir = server.dir.as_ref().map(|dir| place.path(&reader.text(dir, vars)));
+    let dir = server.dir.as_ref().map(|dir| environment.path(&reader.text(dir, vars)));
     let text = |value: Option<&At<Scalar>>, reader: &mut Reader<'_>, default: &str| {
         value.map_or(default.to_owned(), |value| reader.text(value, vars))
     };
@@ -113,9 +113,9 @@ fn launch(
 
 /// What is copied into the server's folder: from where, and to which name in it.
 fn files(
-    server: &Server,
+    server: &ServerTable,
     reader: &mut Reader<'_>,
-    place: &Place,
+    environment: &Environment,
     vars: &Vars,
     missing: &mut Vec<String>,
 ) -> Vec<(PathBuf, PathBuf)> {
@@ -126,7 +126,7 @@ fn files(
             let reason = format!("files: {name:?} is no name below the server's folder");
             reader.mistake(value.span(), reason);
         }
-        match place.existing(&reader.text(value, vars)) {
+        match environment.existing(&reader.text(value, vars)) {
             Ok(from) => files.push((from, to)),
             Err(reason) if missing.contains(&reason) => {}
             Err(reason) => missing.push(reason),
@@ -142,17 +142,17 @@ fn files(
 pub fn cpus(
     value: &At<Cpus>,
     reader: &mut Reader<'_>,
-    place: &Place,
+    environment: &Environment,
     vars: &Vars,
 ) -> Result<Vec<usize>, String> {
     let words = match value.get_ref() {
         Cpus::Words(words) => reader.fill(words, value.span(), vars),
         Cpus::Places(_) => String::new(),
     };
-    match place.cpus(value.get_ref(), &words) {
+    match environment.cpus(value.get_ref(), &words) {
         Ok(cpus) => Ok(cpus),
-        Err(Lack::Here(reason)) => Err(reason),
-        Err(Lack::Mistake(reason)) => {
+        Err(MissingResource::Here(reason)) => Err(reason),
+        Err(MissingResource::Mistake(reason)) => {
             reader.mistake(value.span(), reason);
             Ok(Vec::new())
         }

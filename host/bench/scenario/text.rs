@@ -146,9 +146,9 @@ impl<'a> Reader<'a> {
     }
 }
 
-type Column<'a> = (&'a String, Vec<String>, Range<usize>);
+type KeyValues<'a> = (&'a String, Vec<String>, Range<usize>);
 
-fn combine(columns: &[Column<'_>], number: usize, vars: &Vars, few: bool) -> Vars {
+fn combine(columns: &[KeyValues<'_>], number: usize, vars: &Vars, few: bool) -> Vars {
     let mut vars = vars.clone();
     let mut rest = number;
     let longest = columns.iter().map(|(_, column, _)| column.len()).max().unwrap_or(1);

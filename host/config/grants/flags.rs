@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    CONFIG_VAR, Change, ENV, GrantTable, IN_FLIGHT, ISOLATION, OUTBOUND_IN_FLIGHT,
+    CONFIG_VAR, ENV, GrantOverride, GrantTable, IN_FLIGHT, ISOLATION, OUTBOUND_IN_FLIGHT,
     OUTBOUND_IN_FLIGHT_MAX, QUEUE, QUEUE_MAX, merged,
 };
 use crate::config::amount::{
@@ -16,7 +16,7 @@ use crate::grants::Isolation;
 /// The headings in `--help`.
 const LIMITS: &str = "Limits of one guest (GUEST=VALUE is for one, VALUE for all; may be repeated)";
 const SETTINGS: &str = "Settings of guests";
-const OUTWARD: &str = "Requests that guests make";
+const OUTBOUND_HEADING: &str = "Requests that guests make";
 
 const ISOLATION_HELP: &str =
     "A sandbox for each request, or one that serves many requests in turn [default: fresh]";
@@ -144,13 +144,13 @@ pub struct GrantFlags {
     #[arg(long, value_name = "GUEST:KEY=VALUE", help_heading = SETTINGS, help = VAR_HELP)]
     config_var: Vec<String>,
 
-    #[arg(long, value_name = "GUEST=URL", help_heading = OUTWARD, help = ALLOW_HELP)]
+    #[arg(long, value_name = "GUEST=URL", help_heading = OUTBOUND_HEADING, help = ALLOW_HELP)]
     allow_outbound: Vec<String>,
 
     #[arg(
         long,
         value_name = "[GUEST=]N",
-        help_heading = OUTWARD,
+        help_heading = OUTBOUND_HEADING,
         help = OUTBOUND_MAX_HELP,
         default_values_t = [OUTBOUND_IN_FLIGHT_MAX.to_string()]
     )]
@@ -159,7 +159,7 @@ pub struct GrantFlags {
     #[arg(
         long,
         value_name = "[GUEST=]TIME",
-        help_heading = OUTWARD,
+        help_heading = OUTBOUND_HEADING,
         help = TIMEOUT_HELP,
         default_values_t = [OUTBOUND.default()]
     )]
@@ -194,10 +194,12 @@ impl GrantFlags {
     }
 
     fn isolation(&self, table: &mut GrantTable, mistakes: &mut Mistakes) {
-        let fresh = Change { set: |grants, _| grants.isolation = Isolation::Fresh, value: 0 };
-        let reuse = Change { set: |grants, _| grants.isolation = Isolation::Reuse, value: 0 };
+        let fresh =
+            GrantOverride { set: |grants, _| grants.isolation = Isolation::Fresh, value: 0 };
+        let reuse =
+            GrantOverride { set: |grants, _| grants.isolation = Isolation::Reuse, value: 0 };
         let parse = |text: &str| choice(text, &[("fresh", fresh), ("reuse", reuse)]);
-        table.take(ISOLATION, &self.isolation, parse, mistakes);
+        table.apply_flag(ISOLATION, &self.isolation, parse, mistakes);
     }
 
     fn limits(&self, table: &mut GrantTable, mistakes: &mut Mistakes) {
@@ -216,19 +218,22 @@ impl GrantFlags {
     }
 
     fn body(&self, table: &mut GrantTable, mistakes: &mut Mistakes) {
-        let any = Change { set: |grants, _| grants.limits.body_bytes_max = None, value: 0 };
+        let any = GrantOverride { set: |grants, _| grants.limits.body_bytes_max = None, value: 0 };
         let parse = |text: &str| match text {
             none if none.eq_ignore_ascii_case("none") => Ok(any),
             size => {
                 let value = BODY.parse(size).map_err(|mistake| format!("{mistake}, or none"))?;
-                Ok(Change { set: |grants, max| grants.limits.body_bytes_max = Some(max), value })
+                Ok(GrantOverride {
+                    set: |grants, max| grants.limits.body_bytes_max = Some(max),
+                    value,
+                })
             }
         };
         // What is said of one comes last, and holds.
         for name in self.any_body {
-            table.change(name, any);
+            table.set_limit(name, any);
         }
-        table.take(BODY.flag, &self.body_max, parse, mistakes);
+        table.apply_flag(BODY.flag, &self.body_max, parse, mistakes);
     }
 
     fn concurrency(&self, table: &mut GrantTable, mistakes: &mut Mistakes) {

@@ -2,23 +2,23 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ALONE, LoadMemory, Need, PATIENCE, Place};
+use super::{LoadEstimate, LoadMemory, LoadReservation, OVERTAKE_AFTER, PATIENCE};
 use crate::guest::engine::budget::Budget;
-use crate::guest::engine::failure::{Cause, Failure};
+use crate::guest::engine::load_failure::{FailureCause, LoadFailure};
 
 const MIB: u64 = 1 << 20;
 
-fn file(file_bytes: u64) -> Need {
-    Need { file_bytes, code_bytes: 0 }
+fn file(file_bytes: u64) -> LoadEstimate {
+    LoadEstimate { file_bytes, code_bytes: 0 }
 }
 
-fn enter(loads: &mut LoadMemory, file_bytes: u64) -> Option<Result<Place, Failure>> {
-    loads.look_through();
-    loads.enter(1, file(file_bytes), Instant::now())
+fn enter(loads: &mut LoadMemory, file_bytes: u64) -> Option<Result<LoadReservation, LoadFailure>> {
+    loads.begin_scan();
+    loads.reserve_load(1, file(file_bytes), Instant::now())
 }
 
 #[track_caller]
-fn place(loads: &mut LoadMemory, file_bytes: u64) -> Place {
+fn place(loads: &mut LoadMemory, file_bytes: u64) -> LoadReservation {
     enter(loads, file_bytes).expect("it need not wait").expect("it fits")
 }
 
@@ -27,7 +27,7 @@ fn a_file_that_would_take_more_than_a_half_is_refused() {
     let mut loads = LoadMemory::new(Budget::new(64 << 20));
     drop(place(&mut loads, 10 * MIB));
     let refused = enter(&mut loads, 11 * MIB).expect("no wait").err().expect("it is too large");
-    assert_eq!(refused.cause, Cause::File);
+    assert_eq!(refused.cause, FailureCause::File);
     assert!(refused.reason.contains("three times its 11264 KiB"), "{}", refused.reason);
 }
 
@@ -37,14 +37,14 @@ fn code_is_charged_however_small_its_file_is() {
     let mut loads = LoadMemory::new(memory.clone());
     let mut small = place(&mut loads, 465);
     assert_eq!(memory.used(), 0);
-    small.take_code(4 * MIB).expect("it fits");
+    small.reserve_code(4 * MIB).expect("it fits");
     assert!(memory.used() as u64 >= 8 * MIB, "{}", memory.used());
     // Nothing more for less.
     let used = memory.used();
-    small.take_code(3 * MIB).expect("it has that");
+    small.reserve_code(3 * MIB).expect("it has that");
     assert_eq!(memory.used(), used);
-    let refused = small.take_code(17 * MIB).expect_err("more than a half");
-    assert_eq!((refused.cause, small.is_short), (Cause::File, false));
+    let refused = small.reserve_code(17 * MIB).expect_err("more than a half");
+    assert_eq!((refused.cause, small.is_short), (FailureCause::File, false));
     assert!(refused.reason.contains("17408 KiB that they are compiled to"), "{}", refused.reason);
     drop(small);
     assert_eq!(memory.used(), 0);
@@ -56,28 +56,28 @@ fn code_that_does_not_fit_is_known_the_next_time() {
     let memory = Budget::new(64 << 20);
     let mut loads = LoadMemory::new(memory.clone());
     let mut first = place(&mut loads, 465);
-    first.take_code(3 * MIB).expect("it fits");
+    first.reserve_code(3 * MIB).expect("it fits");
     let mut second = place(&mut loads, 465);
-    let short = second.take_code(3 * MIB).expect_err("an eighth is taken");
-    assert_eq!((short.cause, second.is_short), (Cause::Shortage, true));
+    let short = second.reserve_code(3 * MIB).expect_err("an eighth is taken");
+    assert_eq!((short.cause, second.is_short), (FailureCause::Shortage, true));
     let need = second.need();
     assert_eq!(need.code_bytes, 3 * MIB);
     drop(second);
     let again = |loads: &mut LoadMemory| {
-        loads.look_through();
-        loads.enter(2, need, Instant::now())
+        loads.begin_scan();
+        loads.reserve_load(2, need, Instant::now())
     };
     assert!(again(&mut loads).is_none());
     drop(first);
     let mut second = again(&mut loads).expect("no wait").expect("it fits");
-    second.take_code(3 * MIB).expect("it has that");
+    second.reserve_code(3 * MIB).expect("it has that");
 }
 
 #[test]
 fn guests_that_are_served_keep_their_memory() {
     let memory = Budget::new(64 << 20);
     let mut loads = LoadMemory::new(memory.clone());
-    let guests = memory.take_anyway(40 << 20);
+    let guests = memory.force_charge(40 << 20);
     // Of 56 MiB that may be taken for anything, 16 are left.
     drop(place(&mut loads, 5 * MIB));
     let shortages = memory.shortages();
@@ -88,35 +88,37 @@ fn guests_that_are_served_keep_their_memory() {
     drop(guests);
     drop(place(&mut loads, 6 * MIB));
     assert_eq!(memory.used(), 0);
-    let _guests = memory.take_anyway(60 << 20);
+    let _guests = memory.force_charge(60 << 20);
     assert!(enter(&mut loads, MIB).is_none());
-    loads.look_through();
+    loads.begin_scan();
     let late = Instant::now() + PATIENCE;
-    let refused = loads.enter(1, file(MIB), late).expect("no wait").err().expect("no memory");
-    assert_eq!(refused.cause, Cause::Shortage);
-    assert!(loads.look_after().is_none());
+    let refused =
+        loads.reserve_load(1, file(MIB), late).expect("no wait").err().expect("no memory");
+    assert_eq!(refused.cause, FailureCause::Shortage);
+    assert!(loads.poll_after().is_none());
 }
 
 #[test]
 fn small_loads_wait_for_nobody_and_large_ones_for_the_first() {
     let memory = Budget::new(64 << 20);
     let mut loads = LoadMemory::new(memory.clone());
-    let guests = memory.take_anyway(50 << 20);
+    let guests = memory.force_charge(50 << 20);
     let now = Instant::now();
-    loads.look_through();
-    assert!(loads.enter(1, file(6 * MIB), now).is_none());
+    loads.begin_scan();
+    assert!(loads.reserve_load(1, file(6 * MIB), now).is_none());
     // There is enough for this one, which does not overtake.
-    assert!(loads.enter(2, file(MIB), now).is_none());
-    let mut small = loads.enter(3, file(16 << 10), now).expect("no wait").expect("it is small");
-    small.take_code(64 << 10).expect("it is small");
-    assert_eq!(small.take_code(MIB).expect_err("one waits").cause, Cause::Shortage);
+    assert!(loads.reserve_load(2, file(MIB), now).is_none());
+    let mut small =
+        loads.reserve_load(3, file(16 << 10), now).expect("no wait").expect("it is small");
+    small.reserve_code(64 << 10).expect("it is small");
+    assert_eq!(small.reserve_code(MIB).expect_err("one waits").cause, FailureCause::Shortage);
     drop((small, guests));
-    loads.look_through();
-    let first = loads.enter(1, file(6 * MIB), now).expect("no wait").expect("it fits");
-    assert!(loads.enter(2, file(MIB), now).is_none(), "the first goes alone");
+    loads.begin_scan();
+    let first = loads.reserve_load(1, file(6 * MIB), now).expect("no wait").expect("it fits");
+    assert!(loads.reserve_load(2, file(MIB), now).is_none(), "the first goes alone");
     drop(first);
-    loads.look_through();
-    drop(loads.enter(2, file(MIB), now).expect("no wait").expect("it fits"));
+    loads.begin_scan();
+    drop(loads.reserve_load(2, file(MIB), now).expect("no wait").expect("it fits"));
     assert_eq!(memory.used(), 0);
 }
 
@@ -124,17 +126,17 @@ fn small_loads_wait_for_nobody_and_large_ones_for_the_first() {
 fn who_waits_and_is_gone_keeps_nobody_waiting() {
     let memory = Budget::new(64 << 20);
     let mut loads = LoadMemory::new(memory.clone());
-    let guests = memory.take_anyway(60 << 20);
+    let guests = memory.force_charge(60 << 20);
     assert!(enter(&mut loads, MIB).is_none());
-    assert_eq!(loads.look_after(), Some(Duration::from_millis(100)));
-    loads.end();
-    assert!(loads.look_after().is_some());
-    loads.look_through();
-    loads.end();
-    assert!(loads.look_after().is_none());
+    assert_eq!(loads.poll_after(), Some(Duration::from_millis(100)));
+    loads.end_scan();
+    assert!(loads.poll_after().is_some());
+    loads.begin_scan();
+    loads.end_scan();
+    assert!(loads.poll_after().is_none());
     drop(guests);
     let mut small = place(&mut loads, 465);
-    small.take_code(MIB).expect("nobody waits");
+    small.reserve_code(MIB).expect("nobody waits");
 }
 
 /// What a load waits for guests to give back may be long in coming: what takes much less goes ahead
@@ -143,36 +145,39 @@ fn who_waits_and_is_gone_keeps_nobody_waiting() {
 fn a_much_smaller_load_goes_ahead_of_one_that_waits_for_guests() {
     let memory = Budget::new(64 << 20);
     let mut loads = LoadMemory::new(memory.clone());
-    let _guests = memory.take_anyway(50 << 20);
+    let _guests = memory.force_charge(50 << 20);
     let began = Instant::now();
     let mut look = |after: Duration, smaller: u64| {
         let now = began + after;
-        loads.look_through();
-        let first = loads.enter(1, file(4 * MIB), now);
+        loads.begin_scan();
+        let first = loads.reserve_load(1, file(4 * MIB), now);
         if after >= PATIENCE {
-            assert_eq!(first.and_then(Result::err).map(|it| it.cause), Some(Cause::Shortage));
+            assert_eq!(
+                first.and_then(Result::err).map(|it| it.cause),
+                Some(FailureCause::Shortage)
+            );
             return None;
         }
         assert!(first.is_none());
-        loads.enter(2, file(smaller), now).map(|entered| entered.expect("it fits"))
+        loads.reserve_load(2, file(smaller), now).map(|entered| entered.expect("it fits"))
     };
     assert!(look(Duration::ZERO, MIB).is_none());
-    assert!(look(ALONE / 2, MIB).is_none());
+    assert!(look(OVERTAKE_AFTER / 2, MIB).is_none());
     let shortages = memory.shortages();
-    let mut place = look(ALONE, MIB).expect("it need not wait any more");
+    let mut place = look(OVERTAKE_AFTER, MIB).expect("it need not wait any more");
     // What has gone ahead does not begin the wait of the first one anew, nor wait for that.
-    assert!(look(2 * ALONE, 2 * MIB).is_none());
-    place.take_code(MIB).expect("it takes less than a half");
-    assert!(place.take_code(3 * MIB).is_err(), "as much as the first one takes");
+    assert!(look(2 * OVERTAKE_AFTER, 2 * MIB).is_none());
+    place.reserve_code(MIB).expect("it takes less than a half");
+    assert!(place.reserve_code(3 * MIB).is_err(), "as much as the first one takes");
     drop(place);
-    assert!(look(3 * ALONE, 3 * MIB).is_none());
-    let guests = memory.take_anyway(5 << 20);
-    assert!(look(4 * ALONE, MIB).is_none());
+    assert!(look(3 * OVERTAKE_AFTER, 3 * MIB).is_none());
+    let guests = memory.force_charge(5 << 20);
+    assert!(look(4 * OVERTAKE_AFTER, MIB).is_none());
     // Each second the first one asks anew for what others have ready, if there is room for it, and
     // no other does.
     assert_eq!(memory.shortages(), shortages + 3);
     drop(guests);
-    let _ahead = look(5 * ALONE, MIB).expect("it fits");
+    let _ahead = look(5 * OVERTAKE_AFTER, MIB).expect("it fits");
     assert!(look(PATIENCE, MIB).is_none());
 }
 
@@ -185,23 +190,23 @@ fn a_much_smaller_load_goes_ahead_of_one_that_waits_for_another_load() {
     let mut other = place(&mut loads, MIB);
     let began = Instant::now();
     let look = |loads: &mut LoadMemory, after: Duration| {
-        loads.look_through();
+        loads.begin_scan();
         // More than is there for loads, so that it goes alone.
-        let first = loads.enter(1, file(5 * MIB), began + after);
+        let first = loads.reserve_load(1, file(5 * MIB), began + after);
         let first = first.map(|entered| entered.expect("it fits"));
-        let second = loads.enter(2, file(MIB), began + after);
+        let second = loads.reserve_load(2, file(MIB), began + after);
         (first, second.map(|entered| entered.expect("it fits")))
     };
     let (first, second) = look(&mut loads, Duration::ZERO);
     assert!(first.is_none() && second.is_none());
     // What was there before is not held up.
-    other.take_code(MIB).expect("it has its place");
-    let (first, second) = look(&mut loads, ALONE);
+    other.reserve_code(MIB).expect("it has its place");
+    let (first, second) = look(&mut loads, OVERTAKE_AFTER);
     assert!(first.is_none());
     let second = second.expect("it goes ahead");
     drop(other);
     // Now it waits for that only.
-    let (first, third) = look(&mut loads, 2 * ALONE);
+    let (first, third) = look(&mut loads, 2 * OVERTAKE_AFTER);
     assert!(first.is_none() && third.is_none());
     drop(second);
     let (first, third) = look(&mut loads, PATIENCE * 2);
@@ -213,27 +218,28 @@ fn a_much_smaller_load_goes_ahead_of_one_that_waits_for_another_load() {
 
 /// The same where guests had its memory for a while: it is not they that it waits for then.
 #[test]
-fn who_has_waited_for_guests_is_not_kept_waiting_by_those_that_went_ahead() {
+fn who_has_waited_for_guests_does_not_wait_for_those_that_went_ahead() {
     let memory = Budget::new(64 << 20);
     let mut loads = LoadMemory::new(memory.clone());
-    let guests = memory.take_anyway(48 << 20);
+    let guests = memory.force_charge(48 << 20);
     let began = Instant::now();
     let enter = |loads: &mut LoadMemory, id: usize, after: Duration| {
-        let entered = loads.enter(id, file(if id == 1 { 4 * MIB } else { MIB }), began + after);
+        let entered =
+            loads.reserve_load(id, file(if id == 1 { 4 * MIB } else { MIB }), began + after);
         entered.map(|entered| entered.expect("it fits"))
     };
-    loads.look_through();
+    loads.begin_scan();
     assert!(enter(&mut loads, 1, Duration::ZERO).is_none());
-    loads.look_through();
-    assert!(enter(&mut loads, 1, ALONE).is_none());
-    let ahead = enter(&mut loads, 2, ALONE).expect("it goes ahead");
+    loads.begin_scan();
+    assert!(enter(&mut loads, 1, OVERTAKE_AFTER).is_none());
+    let ahead = enter(&mut loads, 2, OVERTAKE_AFTER).expect("it goes ahead");
     drop(guests);
-    loads.look_through();
+    loads.begin_scan();
     assert!(enter(&mut loads, 1, PATIENCE).is_none(), "it goes alone");
     assert!(enter(&mut loads, 3, PATIENCE).is_none(), "nobody else goes ahead");
     drop(ahead);
-    loads.look_through();
-    drop(enter(&mut loads, 1, PATIENCE + ALONE).expect("it goes alone"));
+    loads.begin_scan();
+    drop(enter(&mut loads, 1, PATIENCE + OVERTAKE_AFTER).expect("it goes alone"));
     assert_eq!(memory.used(), 0);
 }
 
@@ -241,12 +247,12 @@ fn who_has_waited_for_guests_is_not_kept_waiting_by_those_that_went_ahead() {
 fn what_is_wanted_for_a_load_that_does_not_wait_any_more_is_there_for_guests() {
     let memory = Budget::new(64 << 20);
     let mut loads = LoadMemory::new(memory.clone());
-    let guests = memory.take_anyway(60 << 20);
+    let guests = memory.force_charge(60 << 20);
     assert!(enter(&mut loads, MIB).is_none());
     drop(guests);
     let guest = memory.of_guest(1);
     assert!(!guest.has(55 << 20));
     loads.clear();
     assert!(guest.has(55 << 20));
-    assert!(loads.look_after().is_none());
+    assert!(loads.poll_after().is_none());
 }

@@ -116,14 +116,14 @@ impl Step {
 const UNALIGNED: MemArg = MemArg { offset: 0, align: 0, memory_index: 0 };
 
 /// One function of the chain: it takes a number and gives one.
-struct Link {
+struct ChainFunction {
     steps: Vec<Step>,
     /// Whether it calls the next function before its own steps, or after them.
     calls_first: bool,
 }
 
 /// What a request leaves behind that cannot be reset, so that the instance is renewed in full.
-enum Keeps {
+enum LastingState {
     /// The chain is called through a table, and its entry is removed behind the answer.
     Table,
     /// The memory grows by a page, and the answer depends on its size before.
@@ -143,14 +143,14 @@ pub struct Stranger {
     seed: i64,
     /// The values that they begin with.
     globals: Vec<i64>,
-    chain: Vec<Link>,
+    chain: Vec<ChainFunction>,
     /// Sets a response header.
     sets_type: bool,
     /// Reads the request's URI.
     asks: bool,
     /// Writes over a part of its memory behind the answer: from where, with what, how many bytes.
     fill: Option<[i32; 3]>,
-    keeps: Option<Keeps>,
+    lasting_state: Option<LastingState>,
 }
 
 impl Stranger {
@@ -164,7 +164,7 @@ impl Stranger {
         for _ in 0..random.within(3..=30) {
             let steps = random.within(3..=40);
             let steps = (0..steps).map(|_| Step::draw(random, &segments)).collect();
-            chain.push(Link { steps, calls_first: random.one_in(2) });
+            chain.push(ChainFunction { steps, calls_first: random.one_in(2) });
         }
         Stranger {
             index,
@@ -180,9 +180,9 @@ impl Stranger {
                 let fill = [0..=4096, 1..=255, 2048..=6144].map(|range| random.within(range));
                 fill.map(u32::cast_signed)
             }),
-            keeps: match random.within(1..=32) {
-                1 => Some(Keeps::Table),
-                2 => Some(Keeps::Memory),
+            lasting_state: match random.within(1..=32) {
+                1 => Some(LastingState::Table),
+                2 => Some(LastingState::Memory),
                 _ => None,
             },
         }
@@ -198,8 +198,8 @@ impl Stranger {
         let add = |sum: u64, global: &i64| sum.wrapping_add(global.cast_unsigned());
         let start = self.globals.iter().fold(self.seed.cast_unsigned(), add);
         let end = run(&self.chain, start, &memory);
-        match self.keeps {
-            Some(Keeps::Memory) => end.wrapping_add(self.pages.into()),
+        match self.lasting_state {
+            Some(LastingState::Memory) => end.wrapping_add(self.pages.into()),
             _ => end,
         }
     }
@@ -221,7 +221,7 @@ impl Stranger {
             code.function(&link.encode((index < last).then_some(index + 1)));
         }
         let (mut tables, mut elements) = (TableSection::new(), ElementSection::new());
-        if let Some(Keeps::Table) = self.keeps {
+        if let Some(LastingState::Table) = self.lasting_state {
             tables.table(TableType {
                 element_type: RefType::FUNCREF,
                 table64: false,
@@ -270,9 +270,9 @@ impl Stranger {
         for global in globals.clone() {
             code.global_get(global).i64_add();
         }
-        match self.keeps {
-            Some(Keeps::Table) => code.i32_const(0).call_indirect(0, CHAIN),
-            Some(Keeps::Memory) => {
+        match self.lasting_state {
+            Some(LastingState::Table) => code.i32_const(0).call_indirect(0, CHAIN),
+            Some(LastingState::Memory) => {
                 code.call(CHAIN).i32_const(1).memory_grow(0).i64_extend_i32_u().i64_add()
             }
             None => code.call(CHAIN),
@@ -285,7 +285,7 @@ impl Stranger {
         if let Some([at, with, bytes]) = self.fill {
             code.i32_const(at).i32_const(with).i32_const(bytes).memory_fill(0);
         }
-        if let Some(Keeps::Table) = self.keeps {
+        if let Some(LastingState::Table) = self.lasting_state {
             code.i32_const(0).ref_null(HeapType::FUNC).table_set(0);
         }
         code.i64_const(0).end();
@@ -348,7 +348,7 @@ fn segments(random: &mut Random, texts: Vec<u8>) -> Vec<(u32, Vec<u8>)> {
     segments
 }
 
-fn run(chain: &[Link], x: u64, memory: &[u8]) -> u64 {
+fn run(chain: &[ChainFunction], x: u64, memory: &[u8]) -> u64 {
     let Some((link, rest)) = chain.split_first() else { return x };
     let x = if link.calls_first { run(rest, x, memory) } else { x };
     let x = link.steps.iter().fold(x, |x, step| step.apply(x, memory));
@@ -381,7 +381,7 @@ fn types_and_imports() -> (TypeSection, ImportSection) {
     (types, imports)
 }
 
-impl Link {
+impl ChainFunction {
     /// `next` is the function that it calls; the last one calls none.
     fn encode(&self, next: Option<u32>) -> Function {
         let mut function = Function::new([]);

@@ -20,10 +20,10 @@ pub fn respond(request: &mut Request, mut headers: HeaderMap) -> Response {
     let (path, method) = (request.uri.path(), &request.method);
     let (status, kind, body) = if path.ends_with("/sse") && method == Method::GET {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let clock = Clock { next: 0, end: stream::events(request.uri.query()), pause: None };
+        let clock = EventBody { next: 0, end: stream::events(request.uri.query()), pause: None };
         (StatusCode::OK, stream::EVENTS_TYPE, ResponseBody::Stream(Box::pin(clock)))
     } else if path.ends_with("/upper") && method == Method::POST {
-        let body = Upper(std::mem::take(&mut request.body));
+        let body = UpperCaseBody(std::mem::take(&mut request.body));
         (StatusCode::OK, stream::UPPER_TYPE, ResponseBody::Stream(Box::pin(body)))
     } else {
         let usage = Bytes::from_static(stream::USAGE.as_bytes());
@@ -34,9 +34,9 @@ pub fn respond(request: &mut Request, mut headers: HeaderMap) -> Response {
 }
 
 /// A body in upper case.
-struct Upper(RequestBody);
+struct UpperCaseBody(RequestBody);
 
-impl Body for Upper {
+impl Body for UpperCaseBody {
     type Data = Bytes;
     type Error = Reject;
 
@@ -50,13 +50,13 @@ impl Body for Upper {
 }
 
 /// An event at once, and then one each second.
-struct Clock {
+struct EventBody {
     next: u32,
     end: u32,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-impl Body for Clock {
+impl Body for EventBody {
     type Data = Bytes;
     type Error = Reject;
 

@@ -16,87 +16,88 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use wasmtime_wasi_http::Error;
 
-use super::context::Home;
-use super::shared::Seat;
-use super::terms::{AFTERWARDS_MAX, Broken, Called, Ended, Terms};
-use crate::guest::component::body::{Arriving, Departing, Watch};
+use super::context::InstancePool;
+use super::options::{BACKGROUND_TIME_MAX, CallFailure, CallOptions, CallOutcome, CallReturn};
+use super::shared_instance::CallSlot;
+use crate::guest::component::body::{BodyMonitor, GuestRequestBody, GuestResponseBody};
+use crate::guest::component::component_form::ComponentForm;
 use crate::guest::component::concurrent::Arrival;
-use crate::guest::component::gone::Gone;
-use crate::guest::component::head::Head;
-use crate::guest::component::running::Running;
-use crate::guest::engine::about::About;
-use crate::guest::engine::ends::{judge, log_end};
+use crate::guest::component::guest_response::GuestResponse;
+use crate::guest::component::store_liveness::StoreLiveness;
+use crate::guest::engine::guest_info::GuestInfo;
+use crate::guest::engine::outcomes::{log_stopped, resolve_outcome};
 use crate::guest::instance::component::ComponentInstance;
 use crate::guest::instance::guest::Guest;
 use crate::guest::instance::sandbox::Instance;
-use crate::guest::schedule::{Flow, Meter, Movable};
+use crate::guest::schedule::{BoxedCall, ByteCounter, Meter};
 use crate::guest::services::header;
-use crate::message::progress::Progress;
+use crate::message::body_progress::BodyProgress;
 use crate::message::{BASE_PATH, Reject, Request, RequestId, Scheme};
-use crate::outbound::{Circle, Trail};
+use crate::outbound::{CdnLoop, HopLimit};
 
 /// How long the end of a call that has answered counts as near: who is told that memory is short
 /// waits for it.
-const NEAR_MAX: Duration = Duration::from_secs(1);
+const SHORT_BACKGROUND_MAX: Duration = Duration::from_secs(1);
 
 /// What a component cannot be handed.
-const NOT_A_HOST: Reject =
+const INVALID_HOST: Reject =
     Reject::BadHost("the Host header is not one that a component can be handed");
 
 /// What is kept of a request.
-struct Asked {
+struct CallMetadata {
     id: RequestId,
     method: Method,
     scheme: Scheme,
     /// What is known of its body, if it has one.
-    watch: Option<Arc<Watch>>,
+    monitor: Option<Arc<BodyMonitor>>,
     /// How that gets on.
-    progress: Option<Arc<Progress>>,
+    progress: Option<Arc<BodyProgress>>,
     /// Counts what passes of its body and of the response's.
-    flow: Flow,
+    moved_bytes: ByteCounter,
 }
 
-impl Asked {
+impl CallMetadata {
     fn new(request: &Request) -> Self {
-        let (watch, flow) = ((!request.body.is_end()).then(Arc::default), Flow::default());
+        let (monitor, moved_bytes) =
+            ((!request.body.is_end()).then(Arc::default), ByteCounter::default());
         let progress = request.body.progress().cloned();
         let (method, scheme) = (request.method.clone(), request.origin.scheme);
-        Asked { id: request.id, method, scheme, watch, progress, flow }
+        CallMetadata { id: request.id, method, scheme, monitor, progress, moved_bytes }
     }
 }
 
 /// A request's way through an instance.
-enum Call {
+enum InstanceUse {
     /// It has the instance for itself.
-    Alone {
-        run: Pin<Box<dyn Future<Output = Ended>>>,
+    Exclusive {
+        run: Pin<Box<dyn Future<Output = CallOutcome>>>,
         /// Whether the place for its answer goes with the call alone.
-        answers_by_returning: bool,
+        returns_response: bool,
     },
     /// It is one of several.
-    Among(Seat),
+    Shared(CallSlot),
 }
 
 /// How a call has ended, once it has. An instance that nobody takes is dropped as its pool drops
 /// one: that may take a while.
-pub(super) struct End {
-    ended: Option<Ended>,
-    pool: Rc<dyn Home>,
+pub(super) struct OutcomeGuard {
+    outcome: Option<CallOutcome>,
+    pool: Rc<dyn InstancePool>,
 }
 
-impl End {
+impl OutcomeGuard {
     /// Lets go of the instance, if the call has ended; why that came to a bad end, if it did.
     pub(super) fn reject(&mut self) -> Option<Reject> {
-        let (instance, reject) = match self.ended.take()? {
+        let (instance, reject) = match self.outcome.take()? {
             Ok(instance) => (Some(instance), None),
             Err(broken) => (broken.instance, Some(broken.reject)),
         };
-        dispose(&*self.pool, instance);
+        drop_instance(&*self.pool, instance);
         reject
     }
 }
 
-impl Drop for End {
+impl Drop for OutcomeGuard {
     fn drop(&mut self) {
         self.reject();
     }
@@ -104,15 +105,15 @@ impl Drop for End {
 
 /// A request that a component handles.
 pub struct ComponentCall {
-    call: Call,
-    pub(super) end: End,
-    head: oneshot::Receiver<Head>,
-    pub(super) gone: Gone,
-    watch: Option<Arc<Watch>>,
-    pub(super) progress: Option<Arc<Progress>>,
-    pub(super) flow: Flow,
+    call: InstanceUse,
+    pub(super) end: OutcomeGuard,
+    head: oneshot::Receiver<GuestResponse>,
+    pub(super) liveness: StoreLiveness,
+    monitor: Option<Arc<BodyMonitor>>,
+    pub(super) progress: Option<Arc<BodyProgress>>,
+    pub(super) moved_bytes: ByteCounter,
     guest: usize,
-    about: Arc<About>,
+    info: Arc<GuestInfo>,
     id: RequestId,
     pub(super) method: Method,
 }
@@ -122,41 +123,47 @@ impl ComponentCall {
     ///
     /// # Errors
     /// [`Reject::BadHost`] and the like, where the request cannot be handed to a component.
-    pub fn begin<R: Running, K: 'static>(
+    pub fn begin<R: ComponentForm, K: 'static>(
         mut instance: Box<ComponentInstance<R>>,
         request: Box<Request>,
-        terms: Terms<K>,
+        options: CallOptions<K>,
     ) -> Result<Self, Reject>
     where
         Instance: From<Box<ComponentInstance<R>>>,
     {
-        let asked = Asked::new(&request);
+        let metadata = CallMetadata::new(&request);
         let (sender, head) = oneshot::channel();
-        let trail = Trail::of(&request.headers).map_err(|Circle| Reject::Loop);
-        let handed = trail.and_then(|trail| {
-            let request = standard(request, &asked)?;
-            instance.open(terms.pool.door());
-            let arrival =
-                Arrival { id: asked.id, scheme: asked.scheme, request, head: sender, trail };
-            instance.accept(arrival).map_err(|_| NOT_A_HOST)
+        let cdn_loop = CdnLoop::of(&request.headers).map_err(|HopLimit| Reject::Loop);
+        let handed = cdn_loop.and_then(|cdn_loop| {
+            let request = into_http_request(request, &metadata)?;
+            instance.open(options.pool.outbound());
+            let arrival = Arrival {
+                id: metadata.id,
+                scheme: metadata.scheme,
+                request,
+                head: sender,
+                cdn_loop,
+            };
+            instance.accept(arrival).map_err(|_| INVALID_HOST)
         });
         let handed = match handed {
             Ok(handed) => handed,
             Err(reject) => {
-                terms.pool.schedule().dispose(instance);
+                options.pool.schedule().drop_or_defer(instance);
                 return Err(reject);
             }
         };
-        let (gone, guest) = (instance.gone(), instance.guest().clone());
-        let whose = (guest.id, guest.about.clone());
-        let pool = terms.pool.clone();
-        let called: Movable<Called> = Box::pin(async move {
+        let (liveness, guest) = (instance.gone(), instance.guest().clone());
+        let identity = (guest.id, guest.info.clone());
+        let pool = options.pool.clone();
+        let called: BoxedCall<CallReturn> = Box::pin(async move {
             let (instance, result) = instance.call(handed).await;
             (Instance::from(instance), result)
         });
-        let run = Box::pin(drive(called, guest, (asked.id, asked.flow.clone()), terms));
-        let call = Call::Alone { run, answers_by_returning: R::ANSWERS_BY_RETURNING };
-        Ok(Self::new(call, asked, (head, gone), (whose, pool)))
+        let run =
+            Box::pin(drive(called, guest, (metadata.id, metadata.moved_bytes.clone()), options));
+        let call = InstanceUse::Exclusive { run, returns_response: R::RETURNS_RESPONSE };
+        Ok(Self::new(call, metadata, (head, liveness), (identity, pool)))
     }
 
     /// Begins a request in an instance that handles several; [`response`](super::response) is to
@@ -165,49 +172,66 @@ impl ComponentCall {
     /// # Errors
     /// As [`ComponentCall::begin`].
     pub fn join<K: 'static>(
-        mut seat: Seat,
+        mut seat: CallSlot,
         request: Box<Request>,
-        terms: Terms<K>,
+        options: CallOptions<K>,
     ) -> Result<Self, Reject> {
-        let asked = Asked::new(&request);
+        let metadata = CallMetadata::new(&request);
         let (sender, head) = oneshot::channel();
-        let Ok(trail) = Trail::of(&request.headers) else {
-            seat.done();
+        let Ok(cdn_loop) = CdnLoop::of(&request.headers) else {
+            seat.complete();
             return Err(Reject::Loop);
         };
-        let arrival = match standard(request, &asked) {
+        let arrival = match into_http_request(request, &metadata) {
             Ok(request) => {
-                let (id, scheme) = (asked.id, asked.scheme);
-                Arrival { id, scheme, request, head: sender, trail }.with_authority().ok()
+                let (id, scheme) = (metadata.id, metadata.scheme);
+                Arrival { id, scheme, request, head: sender, cdn_loop }.with_authority().ok()
             }
             Err(_) => None,
         };
         let Some(arrival) = arrival else {
-            seat.done();
-            return Err(NOT_A_HOST);
+            seat.complete();
+            return Err(INVALID_HOST);
         };
-        seat.enter(arrival, terms.keep)?;
-        let (gone, guest) = (seat.gone(), seat.guest());
-        let whose = (guest.id, guest.about.clone());
-        Ok(Self::new(Call::Among(seat), asked, (head, gone), (whose, terms.pool)))
+        seat.submit(arrival, options.permit)?;
+        let (liveness, guest) = (seat.liveness(), seat.guest());
+        let identity = (guest.id, guest.info.clone());
+        Ok(Self::new(
+            InstanceUse::Shared(seat),
+            metadata,
+            (head, liveness),
+            (identity, options.pool),
+        ))
     }
 
     fn new(
-        call: Call,
-        asked: Asked,
-        (head, gone): (oneshot::Receiver<Head>, Gone),
-        ((guest, about), pool): ((usize, Arc<About>), Rc<dyn Home>),
+        call: InstanceUse,
+        metadata: CallMetadata,
+        (head, liveness): (oneshot::Receiver<GuestResponse>, StoreLiveness),
+        ((guest, info), pool): ((usize, Arc<GuestInfo>), Rc<dyn InstancePool>),
     ) -> Self {
-        let Asked { id, method, watch, progress, flow, .. } = asked;
-        let end = End { ended: None, pool };
-        ComponentCall { call, end, head, gone, watch, progress, flow, guest, about, id, method }
+        let CallMetadata { id, method, monitor, progress, moved_bytes, .. } = metadata;
+        let end = OutcomeGuard { outcome: None, pool };
+        ComponentCall {
+            call,
+            end,
+            head,
+            liveness,
+            monitor,
+            progress,
+            moved_bytes,
+            guest,
+            info,
+            id,
+            method,
+        }
     }
 
     /// Ready with the response's head, or where there will be none.
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<http::Response<Departing>, Reject>> {
+    ) -> Poll<Result<http::Response<GuestResponseBody>, Reject>> {
         let has_ended = self.poll_call(cx);
         if self.head.is_terminated() {
             return self.poll_end(cx);
@@ -232,11 +256,12 @@ impl ComponentCall {
     fn poll_end(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<http::Response<Departing>, Reject>> {
+    ) -> Poll<Result<http::Response<GuestResponseBody>, Reject>> {
         // The slow lane lets go of the instance, and of the place for its answer before that, and
         // then says why.
-        let drops_its_place = matches!(self.call, Call::Alone { answers_by_returning: false, .. });
-        let is_late = self.gone.is_gone() || !drops_its_place;
+        let drops_its_place =
+            matches!(self.call, InstanceUse::Exclusive { returns_response: false, .. });
+        let is_late = self.liveness.is_dropped() || !drops_its_place;
         if is_late && !self.poll_call(cx) {
             return Poll::Pending;
         }
@@ -248,54 +273,54 @@ impl ComponentCall {
 
     /// Lets the call go on; whether it has ended.
     pub(super) fn poll_call(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.end.ended.is_none() {
+        if self.end.outcome.is_none() {
             let polled = match &mut self.call {
-                Call::Alone { run, .. } => run.as_mut().poll(cx),
-                Call::Among(seat) => seat.poll(cx),
+                InstanceUse::Exclusive { run, .. } => run.as_mut().poll(cx),
+                InstanceUse::Shared(seat) => seat.poll(cx),
             };
             if let Poll::Ready(ended) = polled {
-                self.end.ended = Some(ended);
+                self.end.outcome = Some(ended);
             }
         }
-        self.end.ended.is_some()
+        self.end.outcome.is_some()
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.end.ended.is_some()
+        self.end.outcome.is_some()
     }
 
     /// How often the request's body, and those that servers send the guest, have been asked for
     /// more. Where the guest has ended and it is the response's that is asked, the guest has handed
     /// on one of these as that.
-    pub(super) fn looks(&self) -> usize {
-        self.watch.as_ref().map_or(0, |watch| watch.looks()) + self.gone.looks()
+    pub(super) fn body_polls(&self) -> usize {
+        self.monitor.as_ref().map_or(0, |watch| watch.polls()) + self.liveness.polls()
     }
 
     /// What the client is told: if the request's own body was at fault, that.
-    pub(super) fn blame(&self, reject: Reject) -> Reject {
-        self.watch.as_ref().and_then(|watch| watch.fault()).unwrap_or(reject)
+    pub(super) fn root_cause(&self, reject: Reject) -> Reject {
+        self.monitor.as_ref().and_then(|watch| watch.fault()).unwrap_or(reject)
     }
 
     pub(super) fn log(&self, why: &str) {
-        log_end(&self.about, Some(self.id), format_args!("{why}"));
+        log_stopped(&self.info, Some(self.id), format_args!("{why}"));
     }
 
     /// Lets the guest go on for a while without its client, if it has not ended.
-    pub(super) fn leave(self) {
+    pub(super) fn detach(self) {
         let ComponentCall { call, mut end, guest, .. } = self;
         let pool = end.pool.clone();
-        match end.ended.take() {
+        match end.outcome.take() {
             Some(Ok(instance)) => pool.give_back(instance),
-            Some(Err(Broken { instance, .. })) => dispose(&*pool, instance),
+            Some(Err(CallFailure { instance, .. })) => drop_instance(&*pool, instance),
             None => {
                 let call = match call {
-                    Call::Alone { run, .. } => run,
-                    Call::Among(seat) => return seat.done(),
+                    InstanceUse::Exclusive { run, .. } => run,
+                    InstanceUse::Shared(seat) => return seat.complete(),
                 };
                 tokio::task::spawn_local(async move {
-                    match afterwards(&*pool, guest, call).await {
+                    match finish_in_background(&*pool, guest, call).await {
                         Some(Ok(instance)) => pool.give_back(instance),
-                        Some(Err(broken)) => dispose(&*pool, broken.instance),
+                        Some(Err(broken)) => drop_instance(&*pool, broken.instance),
                         None => {}
                     }
                 });
@@ -305,57 +330,61 @@ impl ComponentCall {
 }
 
 /// The end of a call that has answered, unless it takes too long to come.
-async fn afterwards(
-    pool: &dyn Home,
+async fn finish_in_background(
+    pool: &dyn InstancePool,
     guest: usize,
-    mut call: Pin<Box<dyn Future<Output = Ended>>>,
-) -> Option<Ended> {
-    let mark = pool.schedule().pending_drops().mark_ending(guest);
-    if let Ok(ended) = timeout(NEAR_MAX, &mut call).await {
+    mut call: Pin<Box<dyn Future<Output = CallOutcome>>>,
+) -> Option<CallOutcome> {
+    let mark = pool.schedule().pending_drops().ending_mark(guest);
+    if let Ok(ended) = timeout(SHORT_BACKGROUND_MAX, &mut call).await {
         return Some(ended);
     }
     drop(mark);
-    timeout(AFTERWARDS_MAX - NEAR_MAX, call).await.ok()
+    timeout(BACKGROUND_TIME_MAX - SHORT_BACKGROUND_MAX, call).await.ok()
 }
 
-fn dispose(pool: &dyn Home, instance: Option<Instance>) {
+fn drop_instance(pool: &dyn InstancePool, instance: Option<Instance>) {
     if let Some(instance) = instance {
-        pool.schedule().dispose(instance);
+        pool.schedule().drop_or_defer(instance);
     }
 }
 
 /// Runs a call to its end.
 async fn drive<K>(
-    call: Movable<Called>,
+    call: BoxedCall<CallReturn>,
     guest: Arc<Guest>,
-    (id, flow): (RequestId, Flow),
-    terms: Terms<K>,
-) -> Ended {
-    let Terms { pool, started, waited, keep: _keep } = terms;
-    let (about, schedule) = (&guest.about, pool.schedule());
-    let _under_way = schedule.begin();
-    let meter = Meter::new(&about.grants.limits, started).without_deadline().with_flow(flow);
+    (id, moved_bytes): (RequestId, ByteCounter),
+    options: CallOptions<K>,
+) -> CallOutcome {
+    let CallOptions { pool, started, waited, permit: _keep } = options;
+    let (info, schedule) = (&guest.info, pool.schedule());
+    let _active_call = schedule.begin();
+    let meter =
+        Meter::new(&info.grants.limits, started).without_deadline().with_byte_counter(moved_bytes);
     let mut meter = meter.in_lanes(schedule, guest.id);
     if waited {
         meter.resume();
     }
-    let running = schedule.pulse().begin();
+    let running = schedule.ticker().begin();
     let ended = meter.call(call).await;
     drop(running);
     match ended {
-        Ok((instance, result)) => match judge(about, Some(id), result) {
+        Ok((instance, result)) => match resolve_outcome(info, Some(id), result) {
             Ok(()) => Ok(instance),
-            Err(reject) => Err(Broken { reject, instance: Some(instance) }),
+            Err(reject) => Err(CallFailure { reject, instance: Some(instance) }),
         },
         Err(reject) => {
-            log_end(about, Some(id), format_args!("{reject}"));
-            Err(Broken { reject, instance: None })
+            log_stopped(info, Some(id), format_args!("{reject}"));
+            Err(CallFailure { reject, instance: None })
         }
     }
 }
 
 /// A request as components get it.
-fn standard(mut request: Box<Request>, asked: &Asked) -> Result<http::Request<Arriving>, Reject> {
+fn into_http_request(
+    mut request: Box<Request>,
+    metadata: &CallMetadata,
+) -> Result<http::Request<GuestRequestBody>, Reject> {
     let mut headers = std::mem::take(&mut request.headers);
     header::host_made(&request, |prefix, name, value| {
         let name = match name {
@@ -375,8 +404,8 @@ fn standard(mut request: Box<Request>, asked: &Asked) -> Result<http::Request<Ar
         parts.scheme = Some(origin.scheme.into());
         parts.authority = Some(authority(origin.local));
     }
-    let (watch, flow) = (asked.watch.clone(), asked.flow.clone());
-    let mut standard = http::Request::new(Arriving { body, watch, flow });
+    let (monitor, moved_bytes) = (metadata.monitor.clone(), metadata.moved_bytes.clone());
+    let mut standard = http::Request::new(GuestRequestBody { body, monitor, moved_bytes });
     *standard.method_mut() = method;
     *standard.uri_mut() = Uri::from_parts(parts).map_err(|_| Reject::BadPath("not a path"))?;
     *standard.headers_mut() = headers;

@@ -4,48 +4,48 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::guest::engine::about::About;
+use crate::guest::engine::guest_info::GuestInfo;
 use crate::guest::instance::sandbox::Instance;
-use crate::guest::schedule::Schedule;
-use crate::message::progress::Deadline;
+use crate::guest::schedule::Scheduler;
+use crate::message::body_progress::Deadline;
 use crate::message::{Reject, Request, RequestId, Response, SpareHeaders};
-use crate::outbound::Door;
+use crate::outbound::OutboundHandle;
 
 /// What a call sees of the pool that its instance is of.
-pub trait Home {
-    fn schedule(&self) -> &Rc<Schedule>;
+pub trait InstancePool {
+    fn schedule(&self) -> &Rc<Scheduler>;
 
     /// Where guests hand in requests of their own.
-    fn door(&self) -> &Door;
+    fn outbound(&self) -> &OutboundHandle;
 
     /// Takes back an instance that ended well.
     fn give_back(&self, instance: Instance);
 }
 
 /// What a request waits for that is passed on.
-pub type Forwarded<'a> = Pin<Box<dyn Future<Output = Result<Response, Reject>> + 'a>>;
+pub type ForwardFuture<'a> = Pin<Box<dyn Future<Output = Result<Response, Reject>> + 'a>>;
 
 /// The next handler: where requests go that a guest passes on (`next`).
-pub trait Next {
+pub trait NextHandler {
     /// Sends a request on, taking its body. `guest` is the number of the guest that passes it on.
     ///
     /// # Errors
     /// [`Reject::NoRoute`] where there is nobody to send it to.
     fn forward<'a>(
         &'a self,
-        guest: (usize, &'a About),
+        guest: (usize, &'a GuestInfo),
         request: &'a mut Request,
         deadline: &'a Deadline,
-    ) -> Forwarded<'a>;
+    ) -> ForwardFuture<'a>;
 
     /// Says in the log what is wrong with an answer to a request that was passed on.
     fn warn(&self, request: RequestId, why: &str);
 }
 
 /// What a call is given, beside its request.
-pub struct Context<'a, P> {
+pub struct CallContext<'a, P> {
     pub pool: &'a Rc<P>,
-    pub next: &'a dyn Next,
+    pub next: &'a dyn NextHandler,
     /// Where the room of header maps is kept.
     pub spare: &'a SpareHeaders,
     /// When the request began, and whether all the time since then was the guest's.

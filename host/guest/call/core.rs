@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::context::{Context, Home};
+use super::context::{CallContext, InstancePool};
 use super::next;
 use crate::guest::engine::form::Form;
 use crate::guest::instance::core::CoreInstance;
@@ -13,15 +13,15 @@ use crate::message::{Reject, Request, Response};
 ///
 /// # Errors
 /// As [`CoreInstance::request`], and those of the next handler.
-pub async fn call<P: Home>(
+pub async fn call<P: InstancePool>(
     mut instance: Box<CoreInstance>,
     request: Box<Request>,
-    context: &Context<'_, P>,
+    context: &CallContext<'_, P>,
 ) -> Result<Response, Reject> {
     let schedule: &Rc<_> = context.pool.schedule();
-    let _under_way = schedule.begin();
+    let _active_call = schedule.begin();
     let guest = instance.guest();
-    let meter = Meter::new(&guest.about.grants.limits, context.started);
+    let meter = Meter::new(&guest.info.grants.limits, context.started);
     let mut meter = meter.in_lanes(schedule, guest.id);
     if context.waited {
         meter.resume();
@@ -29,10 +29,10 @@ pub async fn call<P: Home>(
     instance.accept(request, context.spare.take());
     let (mut instance, passed) = instance.request(&mut meter, schedule).await?;
     if let Some(passed) = passed {
-        return Box::pin(next::pass_on(instance, passed, &mut meter, context)).await;
+        return Box::pin(next::forward_request(instance, passed, &mut meter, context)).await;
     }
     let (response, spare) = instance.respond();
-    context.spare.keep(spare);
+    context.spare.put(spare);
     context.pool.give_back(Form::Core(instance));
     Ok(response)
 }

@@ -2,30 +2,30 @@
 
 use http::HeaderMap;
 
-use super::context::{Context, Home};
+use super::context::{CallContext, InstancePool};
 use crate::guest::engine::budget::Budget;
 use crate::guest::engine::form::Form;
-use crate::guest::instance::core::{Answer, CoreInstance};
-use crate::guest::schedule::{Meter, Schedule};
+use crate::guest::instance::core::{CoreInstance, NextResponse};
+use crate::guest::schedule::{Meter, Scheduler};
 use crate::guest::services::buffer::Buffer;
 use crate::message::{Reject, Response, ResponseBody};
 
 /// Sends a request on that a guest did not answer (`next`), and lets the guest see the answer.
-pub async fn pass_on<P: Home>(
+pub async fn forward_request<P: InstancePool>(
     instance: Box<CoreInstance>,
     passed: i32,
     meter: &mut Meter<'_>,
-    context: &Context<'_, P>,
+    context: &CallContext<'_, P>,
 ) -> Result<Response, Reject> {
-    let Context { pool, next, .. } = *context;
+    let CallContext { pool, next, .. } = *context;
     let schedule = pool.schedule();
-    let mut waiting = Waiting { instance: Some(instance), schedule };
-    let instance = waiting.instance();
-    let about = schedule.about(instance.guest().id, &instance.guest().about);
-    let guest = (instance.guest().id, &**about);
+    let mut suspended = SuspendedInstance { instance: Some(instance), schedule };
+    let instance = suspended.instance();
+    let info = schedule.shared_info(instance.guest().id, &instance.guest().info);
+    let guest = (instance.guest().id, &**info);
     let (held, mut request, headers) = instance.next_request(meter).await?;
     if !instance.wants_response() {
-        pool.give_back(Form::Core(waiting.end()));
+        pool.give_back(Form::Core(suspended.end()));
         let response = next.forward(guest, &mut request, &meter.deadline()).await?;
         return Ok(with_headers(response, headers));
     }
@@ -40,16 +40,16 @@ pub async fn pass_on<P: Home>(
             (Response::problem(reject, id), true)
         }
     };
-    let instance = waiting.instance();
+    let instance = suspended.instance();
     if instance.buffers_response() {
-        let bytes_max = about.grants.limits.response_bytes_max;
-        let buffered = buffer(response, bytes_max, &instance.guest().about.memory, meter).await;
+        let bytes_max = info.grants.limits.response_bytes_max;
+        let buffered = buffer(response, bytes_max, &instance.guest().info.memory, meter).await;
         response = buffered.inspect_err(|reject| {
             next.warn(id, &format!("its response cannot be kept whole: {reject}"));
         })?;
     }
-    let answer = Answer { response, is_error, held };
-    let instance = waiting.end();
+    let answer = NextResponse { response, is_error, held };
+    let instance = suspended.end();
     let (instance, response) = instance.response(request, answer, passed, meter, schedule).await?;
     pool.give_back(Form::Core(instance));
     Ok(response)
@@ -57,12 +57,12 @@ pub async fn pass_on<P: Home>(
 
 /// An instance whose request is elsewhere. It is dropped as its pool drops one: to give a large
 /// memory back takes a while.
-struct Waiting<'a> {
+struct SuspendedInstance<'a> {
     instance: Option<Box<CoreInstance>>,
-    schedule: &'a Schedule,
+    schedule: &'a Scheduler,
 }
 
-impl Waiting<'_> {
+impl SuspendedInstance<'_> {
     fn instance(&mut self) -> &mut CoreInstance {
         self.instance.as_mut().expect("it is there until the end")
     }
@@ -72,10 +72,10 @@ impl Waiting<'_> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for SuspendedInstance<'_> {
     fn drop(&mut self) {
         if let Some(instance) = self.instance.take() {
-            self.schedule.dispose(instance);
+            self.schedule.drop_or_defer(instance);
         }
     }
 }
@@ -100,14 +100,14 @@ async fn buffer(
     meter: &mut Meter<'_>,
 ) -> Result<Response, Reject> {
     let ResponseBody::Stream(mut stream) = response.body else { return Ok(response) };
-    let (mut kept, mut trailers) = (Buffer::default(), None);
+    let (mut body_buffer, mut trailers) = (Buffer::default(), None);
     let collect = async {
         while let Some(frame) = http_body_util::BodyExt::frame(&mut stream).await {
             match frame.map_err(|_| Reject::UpstreamFailed)?.into_data() {
-                Ok(data) if kept.len() + data.len() > bytes_max => {
+                Ok(data) if body_buffer.len() + data.len() > bytes_max => {
                     return Err(Reject::UpstreamFailed);
                 }
-                Ok(data) => kept.extend(memory, &data)?,
+                Ok(data) => body_buffer.extend(memory, &data)?,
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
         }
@@ -115,9 +115,9 @@ async fn buffer(
     };
     let collected = meter.deadline().within(collect).await;
     collected.unwrap_or(Err(Reject::UpstreamDeadline))?;
-    let bytes = kept.into_bytes();
+    let bytes = body_buffer.into_bytes();
     response.body = match trailers {
-        Some(trailers) => ResponseBody::Trailed(bytes, Box::new(trailers)),
+        Some(trailers) => ResponseBody::WithTrailers(bytes, Box::new(trailers)),
         None => ResponseBody::Full(bytes),
     };
     Ok(response)

@@ -16,22 +16,22 @@ use http_body_util::{BodyExt as _, Empty};
 use wasmtime_wasi_http::Error;
 
 use super::component::ComponentCall;
-use crate::guest::component::body::Departing;
-use crate::message::progress::Deadline;
+use crate::guest::component::body::GuestResponseBody;
+use crate::message::body_progress::Deadline;
 use crate::message::{Reject, Response, ResponseBody};
 
 /// How long a response's body may make no progress although the client would take more.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+const BODY_IDLE_MAX: Duration = Duration::from_secs(60);
 /// Empty pieces of a body that are passed over in one go.
-const EMPTY_MAX: usize = 16;
+const EMPTY_FRAMES_MAX: usize = 16;
 /// How often a guest is let go on before its response is begun, and pieces of the body that are
 /// kept then. One of 0.3 yields once before it writes.
-const TURNS: usize = 2;
-const EARLY_MAX: usize = 4;
+const EARLY_POLLS_MAX: usize = 2;
+const EARLY_FRAMES_MAX: usize = 4;
 
 /// When a body that makes no progress is given up. That its guest waits for the request's body is
 /// not the guest's silence.
-type Silence = (Deadline, Pin<Box<tokio::time::Sleep>>);
+type IdleTimer = (Deadline, Pin<Box<tokio::time::Sleep>>);
 
 /// The guest's response. Its body may still be coming.
 ///
@@ -42,7 +42,7 @@ pub async fn response(mut call: ComponentCall, deadline: Instant) -> Result<Resp
     let head = std::future::poll_fn(|cx| call.poll_head(cx));
     let head = match deadline.within(head).await {
         Some(Ok(head)) => head,
-        Some(Err(reject)) => return Err(call.blame(reject)),
+        Some(Err(reject)) => return Err(call.root_cause(reject)),
         None => {
             call.log("no response before the deadline");
             return Err(Reject::Deadline);
@@ -57,10 +57,10 @@ pub async fn response(mut call: ComponentCall, deadline: Instant) -> Result<Resp
     let announced = head.headers.get(CONTENT_LENGTH).and_then(number);
     let body = if bodiless {
         drop(body);
-        call.leave();
+        call.detach();
         ResponseBody::Stream(Box::pin(Empty::new().map_err(never)))
     } else {
-        DrivenBody::new(call, body, announced).settle()?
+        DrivenBody::new(call, body, announced).collect_or_stream()?
     };
     Ok(Response { status: head.status, headers: head.headers, body })
 }
@@ -69,30 +69,40 @@ pub async fn response(mut call: ComponentCall, deadline: Instant) -> Result<Resp
 pub struct DrivenBody {
     /// Taken when the body is complete.
     call: Option<ComponentCall>,
-    body: Departing,
+    body: GuestResponseBody,
     /// Bytes that are still to come, where the guest has said how many.
     left: Option<u64>,
-    silence: Option<Silence>,
+    idle_timer: Option<IdleTimer>,
     /// Why it is not finished, where it is not.
-    broken: Option<Reject>,
+    failure: Option<Reject>,
     /// Pieces that came before anyone asked for them.
     early: VecDeque<Frame<Bytes>>,
 }
 
 impl DrivenBody {
-    pub fn new(call: ComponentCall, body: Departing, announced: Option<u64>) -> Self {
+    pub fn new(call: ComponentCall, body: GuestResponseBody, announced: Option<u64>) -> Self {
         let early = VecDeque::new();
-        DrivenBody { call: Some(call), body, left: announced, silence: None, broken: None, early }
+        DrivenBody {
+            call: Some(call),
+            body,
+            left: announced,
+            idle_timer: None,
+            failure: None,
+            early,
+        }
     }
 
     /// The body in one piece if it is there, else as it comes. A guest that has only yielded is let
     /// go on a little: most have said all by then.
-    pub fn settle(mut self) -> Result<ResponseBody, Reject> {
+    pub fn collect_or_stream(mut self) -> Result<ResponseBody, Reject> {
         let mut cx = Context::from_waker(Waker::noop());
-        let mut turns =
-            if self.call.as_ref().is_some_and(ComponentCall::has_ended) { 0 } else { TURNS };
+        let mut turns = if self.call.as_ref().is_some_and(ComponentCall::has_ended) {
+            0
+        } else {
+            EARLY_POLLS_MAX
+        };
         loop {
-            match self.poll_new(&mut cx) {
+            match self.poll_checked_frame(&mut cx) {
                 Poll::Pending if turns == 0 => {
                     return Ok(ResponseBody::Stream(Box::pin(self)));
                 }
@@ -100,26 +110,29 @@ impl DrivenBody {
                 Poll::Ready(None) => break,
                 Poll::Ready(Some(frame)) => self.early.push_back(frame?),
             }
-            if self.early.len() > EARLY_MAX {
+            if self.early.len() > EARLY_FRAMES_MAX {
                 return Ok(ResponseBody::Stream(Box::pin(self)));
             }
         }
-        Ok(whole(self.early))
+        Ok(collected_body(self.early))
     }
 
     /// The next piece as the guest has made it, with the guest going on as long as there is none.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
-        if let Some(reject) = self.broken {
+    fn poll_guest_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
+        if let Some(reject) = self.failure {
             return Poll::Ready(Some(Err(reject)));
         }
-        for _ in 0..EMPTY_MAX {
+        for _ in 0..EMPTY_FRAMES_MAX {
             let mut polled = poll_body(&mut self.body, cx);
             if polled.is_pending() {
                 let Some(call) = &mut self.call else { return Poll::Ready(None) };
                 let has_ended = call.poll_call(cx);
-                let looks = call.looks();
+                let polls = call.body_polls();
                 polled = poll_body(&mut self.body, cx);
-                if polled.is_pending() && has_ended && call.looks() == looks {
+                if polled.is_pending() && has_ended && call.body_polls() == polls {
                     // Nobody is left who could write to it.
                     return Poll::Ready(Some(Err(Reject::InvalidResponse)));
                 }
@@ -137,10 +150,10 @@ impl DrivenBody {
     }
 
     /// Whether the guest has been silent for too long.
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (deadline, timer) = self.silence.get_or_insert_with(|| {
+    fn poll_idle_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (deadline, timer) = self.idle_timer.get_or_insert_with(|| {
             let body = self.call.as_ref().and_then(|call| call.progress.clone());
-            let deadline = Deadline::after(SILENCE_MAX, body);
+            let deadline = Deadline::after(BODY_IDLE_MAX, body);
             let timer = Box::pin(deadline.timer());
             (deadline, timer)
         });
@@ -151,13 +164,13 @@ impl DrivenBody {
     fn fail(&mut self, reject: Reject, why: &str) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
         let Some(mut call) = self.call.take() else { return Poll::Ready(None) };
         // Of one that is gone and has not ended, the reason is on its way to the log.
-        let is_told = call.gone.is_gone() && !call.has_ended();
+        let is_told = call.liveness.is_dropped() && !call.has_ended();
         let reject = match call.end.reject() {
-            Some(reject) => call.blame(reject),
+            Some(reject) => call.root_cause(reject),
             None if is_told => reject,
             None => {
                 call.log(why);
-                call.blame(reject)
+                call.root_cause(reject)
             }
         };
         Poll::Ready(Some(Err(reject)))
@@ -165,30 +178,33 @@ impl DrivenBody {
 
     /// Whether the instance is gone and has not said why yet: the slow lane lets go of it before.
     fn is_unexplained(&mut self, cx: &mut Context<'_>) -> bool {
-        self.call.as_mut().is_some_and(|call| call.gone.is_gone() && !call.poll_call(cx))
+        self.call.as_mut().is_some_and(|call| call.liveness.is_dropped() && !call.poll_call(cx))
     }
 
     /// The next piece that was not there before.
-    fn poll_new(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
+    fn poll_checked_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
         if self.call.is_none() {
             return Poll::Ready(None);
         }
-        match self.poll_piece(cx) {
-            Poll::Pending => match self.poll_silence(cx) {
+        match self.poll_guest_frame(cx) {
+            Poll::Pending => match self.poll_idle_timeout(cx) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(()) => self.fail(Reject::Deadline, "silent for too long"),
             },
             Poll::Ready(Some(Err(reject))) => {
                 if self.is_unexplained(cx) {
-                    self.broken = Some(reject);
+                    self.failure = Some(reject);
                     return Poll::Pending;
                 }
                 self.fail(reject, "its body was not finished")
             }
             Poll::Ready(Some(Ok(frame))) => {
-                self.silence = None;
+                self.idle_timer = None;
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.call.as_ref().inspect(|call| call.flow.add(bytes));
+                self.call.as_ref().inspect(|call| call.moved_bytes.add(bytes));
                 match &mut self.left {
                     Some(left) if bytes > *left => {
                         self.fail(Reject::InvalidResponse, "its body is longer than announced")
@@ -205,13 +221,13 @@ impl DrivenBody {
                     return Poll::Pending;
                 }
                 // The body of an instance that is gone looks complete.
-                let is_cut = self.call.as_ref().is_some_and(|call| call.gone.is_gone());
+                let is_cut = self.call.as_ref().is_some_and(|call| call.liveness.is_dropped());
                 if is_cut || self.left.is_some_and(|left| left > 0) {
                     return self
                         .fail(Reject::InvalidResponse, "its body is shorter than announced");
                 }
                 if let Some(call) = self.call.take() {
-                    call.leave();
+                    call.detach();
                 }
                 Poll::Ready(None)
             }
@@ -229,7 +245,7 @@ impl Body for DrivenBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
         match self.early.pop_front() {
             Some(frame) => Poll::Ready(Some(Ok(frame))),
-            None => self.poll_new(cx),
+            None => self.poll_checked_frame(cx),
         }
     }
 
@@ -246,7 +262,7 @@ impl Body for DrivenBody {
 /// What a body has ready. tokio has a task yield after so many pieces, which would look as if there
 /// were no more.
 fn poll_body(
-    body: &mut Departing,
+    body: &mut GuestResponseBody,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
     let mut body = Pin::new(body);
@@ -255,13 +271,13 @@ fn poll_body(
 }
 
 /// A body that is complete.
-fn whole(mut frames: VecDeque<Frame<Bytes>>) -> ResponseBody {
+fn collected_body(mut frames: VecDeque<Frame<Bytes>>) -> ResponseBody {
     if frames.len() == 1
         && let Some(frame) = frames.pop_front()
     {
         return match frame.into_data() {
             Ok(data) => ResponseBody::Full(data),
-            Err(frame) => whole_of(Bytes::new(), frame.into_trailers().ok()),
+            Err(frame) => with_trailers_if_any(Bytes::new(), frame.into_trailers().ok()),
         };
     }
     let (mut bytes, mut trailers) = (BytesMut::new(), None);
@@ -271,13 +287,13 @@ fn whole(mut frames: VecDeque<Frame<Bytes>>) -> ResponseBody {
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
-    whole_of(bytes.freeze(), trailers)
+    with_trailers_if_any(bytes.freeze(), trailers)
 }
 
-fn whole_of(bytes: Bytes, trailers: Option<HeaderMap>) -> ResponseBody {
+fn with_trailers_if_any(bytes: Bytes, trailers: Option<HeaderMap>) -> ResponseBody {
     match trailers {
         None => ResponseBody::Full(bytes),
-        Some(trailers) => ResponseBody::Trailed(bytes, Box::new(trailers)),
+        Some(trailers) => ResponseBody::WithTrailers(bytes, Box::new(trailers)),
     }
 }
 

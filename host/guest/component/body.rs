@@ -12,27 +12,27 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use crate::guest::schedule::Flow;
+use crate::guest::schedule::ByteCounter;
 use crate::message::{Reject, RequestBody};
 
 /// A response's body, as the guest's end of it hands it out.
-pub type Departing = WasiBody;
+pub type GuestResponseBody = WasiBody;
 
 /// A request's body on its way to the guest.
-pub struct Arriving {
+pub struct GuestRequestBody {
     pub body: RequestBody,
-    pub watch: Option<Arc<Watch>>,
-    pub flow: Flow,
+    pub monitor: Option<Arc<BodyMonitor>>,
+    pub moved_bytes: ByteCounter,
 }
 
 /// What is known of a request's body while the guest has it.
 #[derive(Default)]
-pub struct Watch {
+pub struct BodyMonitor {
     fault: OnceLock<Reject>,
-    looks: AtomicUsize,
+    polls: AtomicUsize,
 }
 
-impl Watch {
+impl BodyMonitor {
     /// Why it came to a bad end, if it did. The guest learns that there was an error; if it then
     /// fails for it, this is what the client is told.
     pub fn fault(&self) -> Option<Reject> {
@@ -40,12 +40,12 @@ impl Watch {
     }
 
     /// How often somebody has asked for more of it.
-    pub fn looks(&self) -> usize {
-        self.looks.load(Ordering::Relaxed)
+    pub fn polls(&self) -> usize {
+        self.polls.load(Ordering::Relaxed)
     }
 }
 
-impl http_body::Body for Arriving {
+impl http_body::Body for GuestRequestBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -53,15 +53,15 @@ impl http_body::Body for Arriving {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if let Some(watch) = &self.watch {
-            watch.looks.fetch_add(1, Ordering::Relaxed);
+        if let Some(watch) = &self.monitor {
+            watch.polls.fetch_add(1, Ordering::Relaxed);
         }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.flow.add(frame.data_ref().map_or(0, |data| data.len() as u64));
+            self.moved_bytes.add(frame.data_ref().map_or(0, |data| data.len() as u64));
         }
         polled.map_err(|reject| {
-            if let Some(watch) = &self.watch {
+            if let Some(watch) = &self.monitor {
                 watch.fault.get_or_init(|| reject);
             }
             error(reject)

@@ -2,16 +2,16 @@
 
 use wasmtime::Engine;
 
-use super::running::Running;
+use super::component_form::ComponentForm;
 
 /// The code of a component that runs as `R`.
-pub struct ComponentCode<R: Running> {
+pub struct ComponentCode<R: ComponentForm> {
     pub pre: R::Pre,
     /// Whether a fresh instance runs code of the component before its first request.
     pub has_start: bool,
 }
 
-impl<R: Running> ComponentCode<R> {
+impl<R: ComponentForm> ComponentCode<R> {
     pub fn engine(&self) -> &Engine {
         R::engine(&self.pre)
     }

@@ -18,29 +18,29 @@ use wasmtime::{AsContextMut, Store};
 use wasmtime_wasi_http::p3::bindings::Service;
 use wasmtime_wasi_http::{FieldMap, WasiHttpView, p3};
 
-use super::body::Arriving;
-use super::head::{Head, LEFT_BYTES_MAX};
-use super::state::State;
+use super::body::GuestRequestBody;
+use super::guest_response::{GuestResponse, LEFTOVER_BYTES_MAX};
+use super::state::ComponentState;
 use crate::guest::schedule::QUANTUM_TICKS;
 use crate::message::{RequestId, Scheme};
-use crate::outbound::Trail;
+use crate::outbound::CdnLoop;
 
 /// Resources that an instance may have the host keep, with requests in it or not, before another
 /// takes its place.
-const KEPT_MAX: usize = 512;
+const RETAINED_RESOURCES_MAX: usize = 512;
 /// The part of the memory that it may have, before another takes its place.
-const MEMORY_PART: usize = 2;
+const MEMORY_DIVISOR: usize = 2;
 
 /// A request on its way into an instance.
 pub struct Arrival {
     pub id: RequestId,
     /// How it has come.
     pub scheme: Scheme,
-    pub request: http::Request<Arriving>,
+    pub request: http::Request<GuestRequestBody>,
     /// Is told what the guest answers.
-    pub head: oneshot::Sender<Head>,
+    pub head: oneshot::Sender<GuestResponse>,
     /// The way that it has come.
-    pub trail: Trail,
+    pub cdn_loop: CdnLoop,
 }
 
 impl Arrival {
@@ -67,17 +67,17 @@ impl Arrival {
     /// The guest has trapped, and the instance is not to be used again.
     pub async fn answer(
         self,
-        accessor: &Accessor<State>,
+        accessor: &Accessor<ComponentState>,
         service: &Service,
     ) -> wasmtime::Result<()> {
-        let Arrival { id, request, head, trail, .. } = self;
+        let Arrival { id, request, head, cdn_loop, .. } = self;
         let handle = service.wasi_http_handler().func_handle();
         // What is printed or sent by one of several calls may be any one's.
-        let only = is_at_rest(accessor).then_some(id);
+        let only = has_no_tasks(accessor).then_some(id);
         let (call, sent) = accessor.with(|mut access| {
             let state = access.data_mut();
             state.begin(only);
-            state.hooks.follow(trail, only);
+            state.hooks.set_request(cdn_loop, only);
             let http = state.http();
             let (head, body) = request.into_parts();
             let uri = head.uri.into_parts();
@@ -98,7 +98,7 @@ impl Arrival {
         let answer = match answer {
             Ok(response) => Ok(accessor.with(|mut access| {
                 let response = access.data_mut().table.delete(response)?;
-                response.into_http_with_getter(&mut access, sent, State::http)
+                response.into_http_with_getter(&mut access, sent, ComponentState::http)
             })?),
             Err(code) => Err(code.into()),
         };
@@ -109,12 +109,12 @@ impl Arrival {
 }
 
 /// Waits until no call of the guest is left, with what they do after their responses.
-pub async fn rest(accessor: &Accessor<State>) {
+pub async fn wait_for_tasks(accessor: &Accessor<ComponentState>) {
     poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
 }
 
 /// Whether there is none now.
-fn is_at_rest(accessor: &Accessor<State>) -> bool {
+fn has_no_tasks(accessor: &Accessor<ComponentState>) -> bool {
     accessor.poll_no_interesting_tasks(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
@@ -157,50 +157,50 @@ impl Inbox {
 
 /// What an instance with several requests says about itself.
 #[derive(Default)]
-pub struct Marks {
+pub struct InstanceFlags {
     /// It would only put more requests in line.
     is_busy: AtomicBool,
     /// It has grown so much that another is to take its place.
-    is_over: AtomicBool,
+    is_spent: AtomicBool,
     /// The guest is at something, be it behind a response.
-    is_at_work: AtomicBool,
+    is_working: AtomicBool,
 }
 
-impl Marks {
+impl InstanceFlags {
     pub fn is_ready(&self) -> bool {
         !self.is_busy.load(Ordering::Relaxed)
     }
 
-    pub fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Relaxed)
+    pub fn is_spent(&self) -> bool {
+        self.is_spent.load(Ordering::Relaxed)
     }
 
-    pub fn is_at_work(&self) -> bool {
-        self.is_at_work.load(Ordering::Relaxed)
+    pub fn is_working(&self) -> bool {
+        self.is_working.load(Ordering::Relaxed)
     }
 
     /// Takes note of a request that is put in: the guest is at something from now on, and will not
     /// say so before it has taken a turn, which may outlast the answer.
-    pub fn note_arrival(&self) {
-        self.is_at_work.store(true, Ordering::Relaxed);
+    pub fn note_request(&self) {
+        self.is_working.store(true, Ordering::Relaxed);
     }
 
     /// Takes note of what a request, or a part of it, has left behind.
-    pub fn note(&self, state: &mut State) {
-        let memory_bytes_max = state.limiter.about.grants.limits.memory_bytes_max;
-        let (resources, bytes) = state.left();
-        if state.limiter.memory_bytes() > memory_bytes_max / MEMORY_PART
-            || resources > KEPT_MAX
-            || bytes > LEFT_BYTES_MAX
+    pub fn note_usage(&self, state: &mut ComponentState) {
+        let memory_bytes_max = state.limiter.guest_info.grants.limits.memory_bytes_max;
+        let (resources, bytes) = state.leftovers();
+        if state.limiter.memory_bytes() > memory_bytes_max / MEMORY_DIVISOR
+            || resources > RETAINED_RESOURCES_MAX
+            || bytes > LEFTOVER_BYTES_MAX
         {
-            self.is_over.store(true, Ordering::Relaxed);
+            self.is_spent.store(true, Ordering::Relaxed);
         }
     }
 
     /// Takes note of what the guest is at.
-    pub fn note_work(&self, is_busy: bool, is_at_work: bool) {
+    pub fn note_work(&self, is_busy: bool, is_working: bool) {
         self.is_busy.store(is_busy, Ordering::Relaxed);
-        self.is_at_work.store(is_at_work, Ordering::Relaxed);
+        self.is_working.store(is_working, Ordering::Relaxed);
     }
 }
 
@@ -209,15 +209,15 @@ impl Marks {
 ///
 /// # Errors
 /// The guest has trapped, and the instance is not to be used again.
-pub async fn attend(
-    store: &mut Store<State>,
+pub async fn serve_concurrent(
+    store: &mut Store<ComponentState>,
     service: &Service,
     inbox: &Inbox,
-    marks: &Marks,
+    flags: &InstanceFlags,
 ) -> wasmtime::Result<()> {
     let attended = store.run_concurrent(async |accessor| {
         let handle = *service.wasi_http_handler().func_handle().func();
-        let mut calls = Calls::default();
+        let mut calls = PendingCalls::default();
         poll_fn(|cx| {
             // Time has passed since the guest ran last, and it was not the guest's.
             accessor.with(|mut access| {
@@ -225,7 +225,7 @@ pub async fn attend(
             });
             loop {
                 if calls.poll(cx)? {
-                    accessor.with(|mut access| marks.note(access.data_mut()));
+                    accessor.with(|mut access| flags.note_usage(access.data_mut()));
                 }
                 match inbox.take() {
                     Poll::Ready(Some(arrival)) => {
@@ -238,8 +238,8 @@ pub async fn attend(
                 }
             }
             let is_busy = accessor.poll_ready_for_concurrent_call(handle, cx).is_pending();
-            let is_at_work = accessor.poll_no_interesting_tasks(cx).is_pending();
-            marks.note_work(is_busy, is_at_work);
+            let is_working = accessor.poll_no_interesting_tasks(cx).is_pending();
+            flags.note_work(is_busy, is_working);
             Poll::Pending
         })
         .await
@@ -249,9 +249,9 @@ pub async fn attend(
 
 /// Calls whose responses have not begun.
 #[derive(Default)]
-struct Calls<'a>(Vec<Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send + 'a>>>);
+struct PendingCalls<'a>(Vec<Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send + 'a>>>);
 
-impl Calls<'_> {
+impl PendingCalls<'_> {
     /// Lets each of them go on; whether one has ended.
     ///
     /// # Errors

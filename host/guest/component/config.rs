@@ -6,32 +6,34 @@ use guesthouse_module::interfaces::wasi02::CONFIG_STORE;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Linker, Lower};
 
-use super::state::State;
+use super::state::ComponentState;
 
 /// The interface's error, as its type is told. Reading what is in memory has none.
 #[derive(ComponentType, Lower)]
 #[component(variant)]
 #[expect(dead_code, reason = "the type has cases for stores that are elsewhere")]
-enum Failed {
+enum ConfigStoreError {
     #[component(name = "upstream")]
     Upstream(String),
     #[component(name = "io")]
     Io(String),
 }
 
-type Result<T> = wasmtime::Result<(std::result::Result<T, Failed>,)>;
+type ConfigStoreResult<T> = wasmtime::Result<(Result<T, ConfigStoreError>,)>;
 
-pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+pub fn add_to_linker(linker: &mut Linker<ComponentState>) -> wasmtime::Result<()> {
     let mut store = linker.instance(&CONFIG_STORE.linked())?;
     store.func_wrap(
         "get",
-        |guest: StoreContextMut<'_, State>, (key,): (String,)| -> Result<Option<String>> {
-            Ok((Ok(guest.data().var(&key)),))
-        },
+        |guest: StoreContextMut<'_, ComponentState>,
+         (key,): (String,)|
+         -> ConfigStoreResult<Option<String>> { Ok((Ok(guest.data().var(&key)),)) },
     )?;
     store.func_wrap(
         "get-all",
-        |guest: StoreContextMut<'_, State>, (): ()| -> Result<Vec<(String, String)>> {
+        |guest: StoreContextMut<'_, ComponentState>,
+         (): ()|
+         -> ConfigStoreResult<Vec<(String, String)>> {
             Ok((Ok(guest.data().vars().to_vec()),))
         },
     )

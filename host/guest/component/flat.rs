@@ -5,15 +5,19 @@
 //! does what the functions are for. Source of the layouts: the component model's CanonicalABI.md.
 
 mod abi;
+mod accessors;
+mod body_channel;
 mod builtins;
-mod canon;
+mod canon_state;
 mod cli;
 mod cli03;
 mod config;
 mod ends;
 mod error;
+mod event_loop;
 mod fields;
-mod handles;
+mod flat_component;
+mod handle_table;
 mod http;
 mod http03;
 mod io;
@@ -21,15 +25,11 @@ mod linker;
 mod lower;
 mod memory;
 mod outgoing;
-mod outlet;
-mod pipe;
-mod running;
-mod shapes;
 mod tasks;
-mod turns;
+mod transfer;
 
-pub use canon::Canon;
-pub use handles::Held;
+pub use canon_state::CanonState;
+pub use event_loop::CallbackExports;
+pub use flat_component::{FlatComponent, FlatPre, SyncExport};
+pub use handle_table::ResourceKind;
 pub use linker::linker;
-pub use running::{Flat, FlatPre, Once};
-pub use turns::Turns;

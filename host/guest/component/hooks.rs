@@ -1,7 +1,7 @@
 //! What the host has a say in, of wasi:http: forbidden fields, and the requests that a guest makes.
 //!
 //! Owns what becomes of a request's body when its guest is stopped, and which error code says what.
-//! Knows no network: a request leaves by a [`Door`].
+//! Knows no network: a request leaves by a [`OutboundHandle`].
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,65 +17,68 @@ use wasmtime_wasi_http::{
     WasiHttpHooks,
 };
 
-use super::gone::Gone;
 use super::limits::CHUNK_BYTES_MAX;
 use super::outgoing_body;
-use crate::guest::engine::about::About;
+use super::store_liveness::StoreLiveness;
+use crate::guest::engine::guest_info::GuestInfo;
 use crate::message::RequestId;
-use crate::outbound::{Answer, Door, Failure, Maker, Outgoing, Returning, Trail, Wanted};
+use crate::outbound::{
+    CdnLoop, OutboundFailure, OutboundHandle, OutboundRequestBody, OutboundResponse,
+    OutboundResponseBody, RequestTimeouts, Requester,
+};
 
 /// What a store knows of the requests that its guest makes.
 pub struct Hooks {
-    about: Arc<About>,
+    info: Arc<GuestInfo>,
     /// There is none where no request is served.
-    door: Option<Door>,
-    trail: Trail,
+    outbound: Option<OutboundHandle>,
+    cdn_loop: CdnLoop,
     request: Option<RequestId>,
     /// Of the bodies that are being sent.
-    cut: Option<Cut>,
-    gone: Gone,
+    abort: Option<AbortFlag>,
+    liveness: StoreLiveness,
     /// Held by each request that waits for its answer, and by each answer.
-    open: Arc<()>,
+    in_flight: Arc<()>,
 }
 
 /// Tells whether a guest was stopped: to whom it has sent a part of a body, that would look like
 /// all of it.
 #[derive(Clone, Default)]
-struct Cut(Arc<AtomicBool>);
+struct AbortFlag(Arc<AtomicBool>);
 
-type Sent = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
+type SendOutput = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 
 impl Hooks {
-    pub fn new(about: Arc<About>, gone: Gone) -> Self {
-        let (trail, open) = Default::default();
-        Hooks { about, door: None, trail, request: None, cut: None, gone, open }
+    pub fn new(info: Arc<GuestInfo>, liveness: StoreLiveness) -> Self {
+        let (cdn_loop, in_flight) = Default::default();
+        Hooks { info, outbound: None, cdn_loop, request: None, abort: None, liveness, in_flight }
     }
 
     /// Whether the guest has left a request that waits for its answer, or an answer.
-    pub fn has_open(&self) -> bool {
-        Arc::strong_count(&self.open) > 1
+    pub fn has_in_flight(&self) -> bool {
+        Arc::strong_count(&self.in_flight) > 1
     }
 
     /// Lets requests out.
-    pub fn open(&mut self, door: &Door) {
-        if self.door.is_none() {
-            self.door = Some(door.clone());
+    pub fn enable_outbound(&mut self, outbound: &OutboundHandle) {
+        if self.outbound.is_none() {
+            self.outbound = Some(outbound.clone());
         }
     }
 
     /// Takes note of the request that is served now, without its id where others are, too. Of which
     /// a guest's own request follows cannot be told then, so it is taken to be the one that has
     /// come the longest way.
-    pub fn follow(&mut self, trail: Trail, request: Option<RequestId>) {
-        if request.is_some() || trail.hops() > self.trail.hops() {
-            self.trail = trail;
+    pub fn set_request(&mut self, cdn_loop: CdnLoop, request: Option<RequestId>) {
+        if request.is_some() || cdn_loop.hops() > self.cdn_loop.hops() {
+            self.cdn_loop = cdn_loop;
         }
         self.request = request;
     }
 
     /// Ends the bodies that are still being sent: what is behind them is about to go.
-    pub fn cut(&mut self) {
-        if let Some(cut) = self.cut.take() {
+    pub fn abort_sends(&mut self) {
+        if let Some(cut) = self.abort.take() {
             cut.0.store(true, Ordering::Release);
         }
     }
@@ -84,32 +87,37 @@ impl Hooks {
         &mut self,
         request: Request<WasiBody>,
         options: Option<RequestOptions>,
-    ) -> impl Future<Output = Result<Sent, Error>> + Send + use<> {
-        let door = self.door.clone();
-        let cut = self.cut.get_or_insert_default().clone();
-        let fault = Fault::default();
+    ) -> impl Future<Output = Result<SendOutput, Error>> + Send + use<> {
+        let outbound = self.outbound.clone();
+        let abort = self.abort.get_or_insert_default().clone();
+        let fault = BodyFault::default();
         let told = fault.clone();
-        let request = request.map(|body| Sending { body, cut, fault: told }.boxed_unsync());
-        let wanted = options.map_or_else(Wanted::default, |options| Wanted {
+        let request = request.map(|body| AbortableBody { body, abort, fault: told }.boxed_unsync());
+        let wanted = options.map_or_else(RequestTimeouts::default, |options| RequestTimeouts {
             connect: options.connect_timeout,
             first_byte: options.first_byte_timeout,
             between_bytes: options.between_bytes_timeout,
         });
-        let (about, id, trail) = (self.about.clone(), self.request, self.trail.clone());
-        let (gone, open) = (self.gone.clone(), self.open.clone());
+        let (info, id, cdn_loop) = (self.info.clone(), self.request, self.cdn_loop.clone());
+        let (liveness, in_flight) = (self.liveness.clone(), self.in_flight.clone());
         async move {
-            let door = door.ok_or(Error::HttpRequestDenied)?;
+            let outbound = outbound.ok_or(Error::HttpRequestDenied)?;
             let (head, body) = request.into_parts();
-            let request = Request::from_parts(head, Outgoing::asked(body).await);
-            let maker =
-                Maker { guest: &about.name, grants: &about.grants, request: id, trail: &trail };
-            let answer = door.send(&maker, request, wanted).map_err(|it| error(it, &fault))?;
-            let answered = answer.await.unwrap_or(Err(Failure::Terminated));
-            let Answer { response, sent } = answered.map_err(|it| error(it, &fault))?;
-            let response =
-                response.map(|body| Handed { body, gone, open: Some(open) }.boxed_unsync());
+            let request = Request::from_parts(head, OutboundRequestBody::peeked(body).await);
+            let maker = Requester {
+                guest: &info.name,
+                grants: &info.grants,
+                request: id,
+                cdn_loop: &cdn_loop,
+            };
+            let answer = outbound.send(&maker, request, wanted).map_err(|it| error(it, &fault))?;
+            let answered = answer.await.unwrap_or(Err(OutboundFailure::Terminated));
+            let OutboundResponse { response, sent } = answered.map_err(|it| error(it, &fault))?;
+            let response = response.map(|body| {
+                TrackedBody { body, liveness, in_flight: Some(in_flight) }.boxed_unsync()
+            });
             let sent = async move {
-                let sent = sent.await.unwrap_or(Err(Failure::Terminated));
+                let sent = sent.await.unwrap_or(Err(OutboundFailure::Terminated));
                 if sent.is_err() {
                     // The answer is there, and stays good: a server that has answered may want no
                     // more of the request. wasmtime takes a failure that it finds at once for one
@@ -137,13 +145,13 @@ impl WasiHttpHooks for Hooks {
         request: Request<WasiBody>,
         options: Option<RequestOptions>,
         _read: Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
+    ) -> Box<dyn Future<Output = Result<SendOutput, Error>> + Send> {
         Box::new(self.send(request, options))
     }
 
     /// Room for any number of them: how many there are at once is decided where they are written.
     fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
-        outgoing_body::writes_max(&self.about.grants.limits)
+        outgoing_body::writes_max(&self.info.grants.limits)
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
@@ -157,43 +165,43 @@ impl WasiHttpHooks for Hooks {
 
 /// Why a request's own body has failed, as the guest is told it.
 #[derive(Clone, Default)]
-struct Fault(Arc<Mutex<Option<Error>>>);
+struct BodyFault(Arc<Mutex<Option<Error>>>);
 
 /// A request's body, whose end is one only as long as its guest is there.
-struct Sending {
+struct AbortableBody {
     body: WasiBody,
-    cut: Cut,
-    fault: Fault,
+    abort: AbortFlag,
+    fault: BodyFault,
 }
 
-impl Sending {
-    fn is_cut(&self) -> bool {
-        self.cut.0.load(Ordering::Acquire)
+impl AbortableBody {
+    fn is_aborted(&self) -> bool {
+        self.abort.0.load(Ordering::Acquire)
     }
 }
 
-impl Body for Sending {
+impl Body for AbortableBody {
     type Data = Bytes;
-    type Error = Failure;
+    type Error = OutboundFailure;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, OutboundFailure>>> {
         match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            None if self.is_cut() => Poll::Ready(Some(Err(Failure::Body))),
+            None if self.is_aborted() => Poll::Ready(Some(Err(OutboundFailure::Body))),
             Some(Err(error)) => {
                 if let Ok(mut fault) = self.fault.0.lock() {
                     *fault = Some(error);
                 }
-                Poll::Ready(Some(Err(Failure::Body)))
+                Poll::Ready(Some(Err(OutboundFailure::Body)))
             }
-            frame => Poll::Ready(frame.map(|frame| frame.map_err(|_| Failure::Body))),
+            frame => Poll::Ready(frame.map(|frame| frame.map_err(|_| OutboundFailure::Body))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream() && !self.is_cut()
+        self.body.is_end_stream() && !self.is_aborted()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -202,14 +210,14 @@ impl Body for Sending {
 }
 
 /// A response's body on its way to the guest.
-struct Handed {
-    body: Returning,
-    gone: Gone,
+struct TrackedBody {
+    body: OutboundResponseBody,
+    liveness: StoreLiveness,
     /// Let go of with the end.
-    open: Option<Arc<()>>,
+    in_flight: Option<Arc<()>>,
 }
 
-impl Body for Handed {
+impl Body for TrackedBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -217,12 +225,12 @@ impl Body for Handed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.gone.look();
+        self.liveness.note_poll();
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
-            self.open = None;
+            self.in_flight = None;
         }
-        polled.map_err(|failure| error(failure, &Fault::default()))
+        polled.map_err(|failure| error(failure, &BodyFault::default()))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -235,32 +243,32 @@ impl Body for Handed {
 }
 
 /// What a guest is told of a failure.
-fn error(failure: Failure, fault: &Fault) -> Error {
+fn error(failure: OutboundFailure, fault: &BodyFault) -> Error {
     match failure {
-        Failure::Denied => Error::HttpRequestDenied,
-        Failure::BadUri => Error::HttpRequestUriInvalid,
-        Failure::BadMethod => Error::HttpRequestMethodInvalid,
-        Failure::NameTimeout => Error::DnsTimeout,
-        Failure::NoName => Error::DnsError { rcode: None, info_code: None },
-        Failure::Prohibited => Error::DestinationIpProhibited,
-        Failure::Unroutable => Error::DestinationIpUnroutable,
-        Failure::Unavailable => Error::DestinationUnavailable,
-        Failure::Refused => Error::ConnectionRefused,
-        Failure::ConnectTimeout => Error::ConnectionTimeout,
-        Failure::WriteTimeout => Error::ConnectionWriteTimeout,
-        Failure::ReadTimeout => Error::ConnectionReadTimeout,
-        Failure::Terminated => Error::ConnectionTerminated,
-        Failure::Incomplete => Error::HttpResponseIncomplete,
-        Failure::Full => Error::ConnectionLimitReached,
-        Failure::Tls => Error::TlsProtocolError,
-        Failure::Certificate => Error::TlsCertificateError,
-        Failure::Alert(alert) => {
+        OutboundFailure::Denied => Error::HttpRequestDenied,
+        OutboundFailure::BadUri => Error::HttpRequestUriInvalid,
+        OutboundFailure::BadMethod => Error::HttpRequestMethodInvalid,
+        OutboundFailure::NameTimeout => Error::DnsTimeout,
+        OutboundFailure::NoName => Error::DnsError { rcode: None, info_code: None },
+        OutboundFailure::Prohibited => Error::DestinationIpProhibited,
+        OutboundFailure::Unroutable => Error::DestinationIpUnroutable,
+        OutboundFailure::Unavailable => Error::DestinationUnavailable,
+        OutboundFailure::Refused => Error::ConnectionRefused,
+        OutboundFailure::ConnectTimeout => Error::ConnectionTimeout,
+        OutboundFailure::WriteTimeout => Error::ConnectionWriteTimeout,
+        OutboundFailure::ReadTimeout => Error::ConnectionReadTimeout,
+        OutboundFailure::Terminated => Error::ConnectionTerminated,
+        OutboundFailure::Incomplete => Error::HttpResponseIncomplete,
+        OutboundFailure::Full => Error::ConnectionLimitReached,
+        OutboundFailure::Tls => Error::TlsProtocolError,
+        OutboundFailure::Certificate => Error::TlsCertificateError,
+        OutboundFailure::Alert(alert) => {
             Error::TlsAlertReceived { alert_id: Some(alert), alert_message: None }
         }
-        Failure::HeadTooLarge => Error::HttpResponseHeaderSectionSize(None),
-        Failure::Upgrade => Error::HttpUpgradeFailed,
-        Failure::Protocol => Error::HttpProtocolError,
-        Failure::Body => {
+        OutboundFailure::HeadTooLarge => Error::HttpResponseHeaderSectionSize(None),
+        OutboundFailure::Upgrade => Error::HttpUpgradeFailed,
+        OutboundFailure::Protocol => Error::HttpProtocolError,
+        OutboundFailure::Body => {
             let fault = fault.0.lock().ok().and_then(|mut fault| fault.take());
             fault.unwrap_or(Error::HttpRequestBodySize(None))
         }

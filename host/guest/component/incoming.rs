@@ -6,17 +6,17 @@ use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 use wasmtime_wasi_http::{Error, WasiHttpView};
 
 use super::concurrent::Arrival;
-use super::state::State;
+use super::state::ComponentState;
 use crate::message::Scheme;
 
 /// # Errors
 /// The request is not one that a component can be handed.
 pub fn incoming(
-    state: &mut State,
-    Arrival { id, scheme, request, head, trail }: Arrival,
+    state: &mut ComponentState,
+    Arrival { id, scheme, request, head, cdn_loop }: Arrival,
 ) -> wasmtime::Result<(Resource<HostIncomingRequest>, Resource<HostResponseOutparam>)> {
     state.begin(Some(id));
-    state.hooks.follow(trail, Some(id));
+    state.hooks.set_request(cdn_loop, Some(id));
     let mut http = state.http();
     let scheme = match scheme {
         Scheme::Http => types::Scheme::Http,

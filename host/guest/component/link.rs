@@ -11,13 +11,13 @@ use wasmtime_wasi_http::FieldMap;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p2::types::HostResponseOutparam as Outparam;
 
-use super::codes::error_code;
-use super::state::State;
-use super::{config, held, outgoing, random};
+use super::http_errors::error_code;
+use super::state::ComponentState;
+use super::{charged_fields, config, outgoing, random};
 use crate::guest::engine::fault::misuse;
 
 /// A linker with everything a component of wasi:http 0.2 may import.
-pub fn linker(engine: &Engine) -> Result<Linker<State>> {
+pub fn linker(engine: &Engine) -> Result<Linker<ComponentState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
@@ -31,23 +31,23 @@ pub fn linker(engine: &Engine) -> Result<Linker<State>> {
         Ok((error_code(store.data_mut(), error)?,))
     })?;
     types.func_wrap("[method]outgoing-response.body", |mut store, (this,)| {
-        Ok((outgoing::of_response(store.data_mut(), this)?,))
+        Ok((outgoing::take_response_body(store.data_mut(), this)?,))
     })?;
     types.func_wrap("[method]outgoing-request.body", |mut store, (this,)| {
-        Ok((outgoing::of_request(store.data_mut(), this)?,))
+        Ok((outgoing::take_request_body(store.data_mut(), this)?,))
     })?;
     types.func_wrap("[method]outgoing-body.write", |mut store, (this,)| {
-        Ok((outgoing::write(store.data_mut(), this)?,))
+        Ok((outgoing::take_stream(store.data_mut(), this)?,))
     })?;
     // The interface has it as a draft, so wasmtime adds it only where it is told to.
     types.func_wrap(
         "[method]response-outparam.send-informational",
-        |_: StoreContextMut<'_, State>,
+        |_: StoreContextMut<'_, ComponentState>,
          (_, _, _): (Resource<Outparam>, u16, Resource<FieldMap>)| {
             Err::<(Result<(), ErrorCode>,), _>(misuse("informational responses cannot be sent"))
         },
     )?;
-    held::add_to_linker_02(&mut linker, types_02)?;
+    charged_fields::add_to_linker_02(&mut linker, types_02)?;
     random::add_to_linker(&mut linker)?;
     linker.allow_shadowing(false);
     config::add_to_linker(&mut linker)?;
@@ -56,12 +56,12 @@ pub fn linker(engine: &Engine) -> Result<Linker<State>> {
 
 /// A linker with everything a component of wasi:http 0.3 may import: what one of 0.2 may, and the
 /// same once more as 0.3 has it.
-pub fn concurrent_linker(engine: &Engine) -> Result<Linker<State>> {
+pub fn concurrent_linker(engine: &Engine) -> Result<Linker<ComponentState>> {
     let mut linker = linker(engine)?;
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     linker.allow_shadowing(true);
-    held::add_to_linker_03(&mut linker, &http03::HTTP_TYPES.linked())?;
+    charged_fields::add_to_linker_03(&mut linker, &http03::HTTP_TYPES.linked())?;
     linker.allow_shadowing(false);
     Ok(linker)
 }

@@ -8,42 +8,45 @@ use wasmtime_wasi_http::p2::types::{HostOutgoingRequest, HostOutgoingResponse};
 use wasmtime_wasi_io::streams::DynOutputStream;
 
 use super::outgoing_body::{request_bytes_max, response_bytes_max};
-use super::state::State;
+use super::state::ComponentState;
 
-type Once<T> = wasmtime::Result<Result<Resource<T>, ()>>;
+type TakeResult<T> = wasmtime::Result<Result<Resource<T>, ()>>;
 
 /// `outgoing-response.body`
-pub fn of_response(
-    state: &mut State,
+pub fn take_response_body(
+    state: &mut ComponentState,
     this: Resource<HostOutgoingResponse>,
-) -> Once<HostOutgoingBody> {
+) -> TakeResult<HostOutgoingBody> {
     use wasmtime_wasi_http::p2::bindings::http::types::HostOutgoingResponse as Host;
     let response = Resource::<HostOutgoingResponse>::new_borrow(this.rep());
     let Ok(body) = Host::body(&mut state.http(), this)? else { return Ok(Err(())) };
-    let State { limiter, table, unopened, .. } = state;
+    let ComponentState { limiter, table, unopened, .. } = state;
     let response = table.get_mut(&response)?;
-    let (queue, about) = (response.body.take(), &limiter.about);
-    response.body = unopened.bound(about, body.rep(), response_bytes_max, queue);
+    let (queue, info) = (response.body.take(), &limiter.guest_info);
+    response.body = unopened.bound(info, body.rep(), response_bytes_max, queue);
     Ok(Ok(body))
 }
 
 /// `outgoing-request.body`
-pub fn of_request(
-    state: &mut State,
+pub fn take_request_body(
+    state: &mut ComponentState,
     this: Resource<HostOutgoingRequest>,
-) -> Once<HostOutgoingBody> {
+) -> TakeResult<HostOutgoingBody> {
     use wasmtime_wasi_http::p2::bindings::http::types::HostOutgoingRequest as Host;
     let request = Resource::<HostOutgoingRequest>::new_borrow(this.rep());
     let Ok(body) = Host::body(&mut state.http(), this)? else { return Ok(Err(())) };
-    let State { limiter, table, unopened, .. } = state;
+    let ComponentState { limiter, table, unopened, .. } = state;
     let request = table.get_mut(&request)?;
-    let (queue, about) = (request.body.take(), &limiter.about);
-    request.body = unopened.bound(about, body.rep(), request_bytes_max, queue);
+    let (queue, info) = (request.body.take(), &limiter.guest_info);
+    request.body = unopened.bound(info, body.rep(), request_bytes_max, queue);
     Ok(Ok(body))
 }
 
 /// `outgoing-body.write`
-pub fn write(state: &mut State, this: Resource<HostOutgoingBody>) -> Once<DynOutputStream> {
+pub fn take_stream(
+    state: &mut ComponentState,
+    this: Resource<HostOutgoingBody>,
+) -> TakeResult<DynOutputStream> {
     let Some(queue) = state.table.get_mut(&this)?.take_output_stream() else { return Ok(Err(())) };
     let stream = state.unopened.open(this.rep(), queue)?;
     Ok(Ok(state.table.push_child(stream, &this)?))

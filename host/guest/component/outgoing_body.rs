@@ -21,11 +21,11 @@ use wasmtime_wasi_io::streams::{DynOutputStream, OutputStream, StreamError};
 
 use super::limits::CHUNK_BYTES_MAX;
 use crate::grants::Limits;
-use crate::guest::engine::about::About;
-use crate::guest::engine::allocator::Freed;
+use crate::guest::engine::allocator::FreedNotice;
 use crate::guest::engine::budget::Purpose;
 use crate::guest::engine::fault::Fault;
 use crate::guest::engine::fault::misuse;
+use crate::guest::engine::guest_info::GuestInfo;
 
 /// Writes that wait to be sent on, once the body is read: with one, a guest and its worker wait for
 /// each other at every write.
@@ -38,7 +38,7 @@ const CHARGE_BYTES: usize = 64 << 10;
 /// The bodies of a store to which the guest has not asked for a stream yet, by the numbers of their
 /// resources.
 #[derive(Default)]
-pub struct Unopened {
+pub struct UnopenedBodies {
     windows: Vec<(u32, Arc<Window>)>,
     /// Bytes that are charged for what the store's bodies hold, opened or not.
     charged: Arc<AtomicUsize>,
@@ -46,15 +46,15 @@ pub struct Unopened {
 
 /// What is known of a body to both of its ends.
 struct Window {
-    about: Arc<About>,
+    info: Arc<GuestInfo>,
     charged_of_store: Arc<AtomicUsize>,
     /// The most that is held before anybody reads.
     held_max: usize,
-    held: Mutex<Held>,
+    state: Mutex<WindowState>,
 }
 
 #[derive(Default)]
-struct Held {
+struct WindowState {
     /// Bytes of the writes that wait, with what they take beside.
     bytes: usize,
     writes: usize,
@@ -79,7 +79,7 @@ pub fn response_bytes_max(limits: &Limits) -> usize {
 
 /// What is held of a request's body before anybody reads it.
 pub fn request_bytes_max(limits: &Limits) -> usize {
-    usize::try_from(limits.kept_bytes_max()).unwrap_or(usize::MAX).max(least_bytes())
+    usize::try_from(limits.buffered_bytes_max()).unwrap_or(usize::MAX).max(least_bytes())
 }
 
 /// As much as is held of a body that is being read.
@@ -87,19 +87,19 @@ const fn least_bytes() -> usize {
     WRITES_MAX * (CHUNK_BYTES_MAX + WRITE_BYTES)
 }
 
-impl Unopened {
+impl UnopenedBodies {
     /// Bounds a new body of the guest, of which so much may be held before anybody reads: what is
     /// read of it.
     pub fn bound(
         &mut self,
-        about: &Arc<About>,
+        info: &Arc<GuestInfo>,
         body: u32,
         held_max: fn(&Limits) -> usize,
         queue: Option<WasiBody>,
     ) -> Option<WasiBody> {
-        let window = self.window(about, held_max);
+        let window = self.window(info, held_max);
         self.put(body, window.clone());
-        queue.map(|queue| Reading::new(queue, window).boxed_unsync())
+        queue.map(|queue| BodyReader::new(queue, window).boxed_unsync())
     }
 
     /// The stream to write a body by, which has been bounded.
@@ -113,13 +113,13 @@ impl Unopened {
     ) -> wasmtime::Result<DynOutputStream> {
         let window = self.take(body);
         let window = window.ok_or_else(|| wasmtime::format_err!("a body without a window"))?;
-        Ok(Box::new(Writing { queue, window, permitted: 0 }))
+        Ok(Box::new(BodyWriter { queue, window, permitted: 0 }))
     }
 
-    fn window(&self, about: &Arc<About>, held_max: fn(&Limits) -> usize) -> Arc<Window> {
-        let held_max = held_max(&about.grants.limits);
-        let (about, charged_of_store) = (about.clone(), self.charged.clone());
-        Arc::new(Window { about, charged_of_store, held_max, held: Mutex::default() })
+    fn window(&self, info: &Arc<GuestInfo>, held_max: fn(&Limits) -> usize) -> Arc<Window> {
+        let held_max = held_max(&info.grants.limits);
+        let (info, charged_of_store) = (info.clone(), self.charged.clone());
+        Arc::new(Window { info, charged_of_store, held_max, state: Mutex::default() })
     }
 
     /// Bytes that are charged for what the store's bodies hold.
@@ -147,12 +147,12 @@ impl Unopened {
 }
 
 impl Window {
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, WindowState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes that the next write may have.
-    fn room(&self, held: &Held) -> usize {
+    fn capacity(&self, held: &WindowState) -> usize {
         let left = if held.is_read {
             if held.writes < WRITES_MAX { CHUNK_BYTES_MAX } else { 0 }
         } else {
@@ -167,14 +167,14 @@ impl Window {
     /// There is no room, or no memory: the guest is to be stopped.
     fn put(&self, bytes: usize, permitted: usize) -> wasmtime::Result<()> {
         let mut held = self.lock();
-        if bytes > self.room(&held).max(permitted) {
+        if bytes > self.capacity(&held).max(permitted) {
             return Err(misuse("it writes more to a body than there is room for"));
         }
         let more = held.bytes + bytes + WRITE_BYTES;
         let charged = more / CHARGE_BYTES * CHARGE_BYTES;
         if charged > held.charged {
             let more = charged - held.charged;
-            let taken = self.about.memory.take(more, Purpose::Growth);
+            let taken = self.info.memory.try_charge(more, Purpose::Growth);
             taken.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))?;
             self.charged_of_store.fetch_add(more, Ordering::Relaxed);
             held.charged = charged;
@@ -199,12 +199,12 @@ impl Window {
     }
 
     fn give(&self, bytes: usize) {
-        self.about.memory.give(bytes);
+        self.info.memory.uncharge(bytes);
         self.charged_of_store.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
-impl Held {
+impl WindowState {
     fn wake(&mut self) {
         if let Some(writer) = self.writer.take() {
             writer.wake();
@@ -218,13 +218,13 @@ impl Drop for Window {
         let charged = self.lock().charged;
         if charged > 0 {
             self.give(charged);
-            drop(Freed(charged));
+            drop(FreedNotice(charged));
         }
     }
 }
 
 /// The guest's end.
-struct Writing {
+struct BodyWriter {
     queue: Box<dyn OutputStream>,
     window: Arc<Window>,
     /// What the last look has permitted of the next write. It holds, although the first read may
@@ -233,7 +233,7 @@ struct Writing {
 }
 
 #[async_trait]
-impl OutputStream for Writing {
+impl OutputStream for BodyWriter {
     fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
         let permitted = std::mem::take(&mut self.permitted);
         self.window.put(bytes.len(), permitted).map_err(StreamError::Trap)?;
@@ -246,18 +246,18 @@ impl OutputStream for Writing {
 
     fn check_write(&mut self) -> Result<usize, StreamError> {
         let most = self.queue.check_write()?;
-        self.permitted = most.min(self.window.room(&self.window.lock()));
+        self.permitted = most.min(self.window.capacity(&self.window.lock()));
         Ok(self.permitted)
     }
 }
 
 #[async_trait]
-impl Pollable for Writing {
+impl Pollable for BodyWriter {
     async fn ready(&mut self) {
         let window = &self.window;
         std::future::poll_fn(|cx| {
             let mut held = window.lock();
-            if held.is_dropped || window.room(&held) > 0 {
+            if held.is_dropped || window.capacity(&held) > 0 {
                 return Poll::Ready(());
             }
             held.writer = Some(cx.waker().clone());
@@ -269,22 +269,22 @@ impl Pollable for Writing {
 }
 
 /// The end that is read: by a client, or by the server that a request goes to.
-struct Reading {
+struct BodyReader {
     /// Dropped first: a guest that is woken is to find it closed.
     queue: WasiBody,
-    end: ReadEnd,
+    end: CloseOnDrop,
 }
 
 /// Says that nobody reads any more, when it is dropped.
-struct ReadEnd(Arc<Window>);
+struct CloseOnDrop(Arc<Window>);
 
-impl Reading {
+impl BodyReader {
     fn new(queue: WasiBody, window: Arc<Window>) -> Self {
-        Reading { queue, end: ReadEnd(window) }
+        BodyReader { queue, end: CloseOnDrop(window) }
     }
 }
 
-impl Body for Reading {
+impl Body for BodyReader {
     type Data = Bytes;
     type Error = Error;
 
@@ -315,7 +315,7 @@ impl Body for Reading {
     }
 }
 
-impl Drop for ReadEnd {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         let mut held = self.0.lock();
         held.is_dropped = true;

@@ -10,7 +10,7 @@ use wasmtime_wasi::p2::bindings::random::{insecure, random};
 use wasmtime_wasi::random::WasiRandomCtx;
 
 use super::limits::RANDOM_BYTES_MAX;
-use super::state::State;
+use super::state::ComponentState;
 use crate::guest::engine::fault::Fault;
 use crate::guest::engine::fault::misuse;
 
@@ -18,16 +18,20 @@ use crate::guest::engine::fault::misuse;
 pub const CALL_BYTES_MAX: u64 = 4 << 20;
 
 /// Makes one piece of at most [`RANDOM_BYTES_MAX`].
-pub type Source = fn(&mut WasiRandomCtx, u64) -> wasmtime::Result<Vec<u8>>;
+pub type RandomSource = fn(&mut WasiRandomCtx, u64) -> wasmtime::Result<Vec<u8>>;
 
-pub const SECURE: Source = random::Host::get_random_bytes;
-pub const CHEAP: Source = insecure::Host::get_insecure_random_bytes;
+pub const SECURE: RandomSource = random::Host::get_random_bytes;
+pub const INSECURE: RandomSource = insecure::Host::get_insecure_random_bytes;
 
 /// So many random bytes. While they are on their way to the guest they are charged to it.
 ///
 /// # Errors
 /// They are too many, or there is no memory for them: the guest is to be stopped.
-pub async fn bytes(state: &mut State, len: u64, source: Source) -> wasmtime::Result<Vec<u8>> {
+pub async fn bytes(
+    state: &mut ComponentState,
+    len: u64,
+    source: RandomSource,
+) -> wasmtime::Result<Vec<u8>> {
     if len <= RANDOM_BYTES_MAX {
         return source(state.ctx().ctx.random(), len);
     }
@@ -36,7 +40,7 @@ pub async fn bytes(state: &mut State, len: u64, source: Source) -> wasmtime::Res
             "it asks for {len} random bytes at once, and one call gives {CALL_BYTES_MAX} at most"
         )));
     }
-    let mut charge = state.limiter.about.memory.nothing();
+    let mut charge = state.limiter.guest_info.memory.empty_charge();
     charge.raise_to(len as usize).map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))?;
     state.result = Some(charge);
     let mut bytes = Vec::with_capacity(len as usize);
@@ -49,10 +53,10 @@ pub async fn bytes(state: &mut State, len: u64, source: Source) -> wasmtime::Res
 }
 
 /// Puts these functions in the place of wasmtime's own, which make all bytes at once.
-pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+pub fn add_to_linker(linker: &mut Linker<ComponentState>) -> wasmtime::Result<()> {
     for (interface, name, source) in [
         (wasi02::RANDOM_RANDOM, "get-random-bytes", SECURE),
-        (wasi02::RANDOM_INSECURE, "get-insecure-random-bytes", CHEAP),
+        (wasi02::RANDOM_INSECURE, "get-insecure-random-bytes", INSECURE),
     ] {
         linker.instance(&interface.linked())?.func_wrap_async(
             name,

@@ -13,31 +13,31 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{FieldMap, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 use wasmtime_wasi_io::IoView;
 
-use super::flat::{Canon, Held};
-use super::gone::Gone;
-use super::holdings::Holdings;
+use super::flat::{CanonState, ResourceKind};
 use super::hooks::Hooks;
 use super::limits::{FIELD_BYTES_MAX, HANDLES_MAX, HOSTCALL_FUEL, RANDOM_BYTES_MAX};
-use super::outgoing_body::Unopened;
-use crate::guest::engine::about::About;
+use super::outgoing_body::UnopenedBodies;
+use super::store_charge::StoreCharge;
+use super::store_liveness::StoreLiveness;
 use crate::guest::engine::budget::Charge;
-use crate::guest::engine::limiter::{Limiter, Parts, refused};
+use crate::guest::engine::guest_info::GuestInfo;
+use crate::guest::engine::limiter::{Limiter, StoreItemLimits, reject_error};
 use crate::guest::schedule::QUANTUM_TICKS;
 use crate::guest::services::log::{LogSink, SharedSink};
 use crate::message::RequestId;
 
 /// What the store of a component may hold. A toolchain splits a component into a handful of core
 /// instances, and a language runtime of shared libraries into some dozens.
-const PARTS: Parts = Parts { instances: 100, tables: TABLES_MAX, memories: 2 };
+const PARTS: StoreItemLimits = StoreItemLimits { instances: 100, tables: TABLES_MAX, memories: 2 };
 /// The data of one component's store.
-pub struct State {
+pub struct ComponentState {
     pub limiter: Limiter,
-    pub gone: Gone,
+    pub liveness: StoreLiveness,
     pub table: ResourceTable,
     /// What a flattened component's instance has, in the place of a component's.
-    pub canon: Canon,
+    pub canon: CanonState,
     pub hooks: Hooks,
-    pub unopened: Unopened,
+    pub unopened: UnopenedBodies,
     /// For a large result on its way to the guest, until the next one.
     pub result: Option<Charge>,
     http: WasiHttpCtx,
@@ -47,25 +47,25 @@ pub struct State {
     log: Option<SharedSink>,
     request: Option<RequestId>,
     /// What else it has the host keep; dropped behind that.
-    held: Holdings,
+    store_charge: StoreCharge,
 }
 
-impl State {
-    pub fn new(about: Arc<About>) -> Self {
+impl ComponentState {
+    pub fn new(info: Arc<GuestInfo>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELD_BYTES_MAX);
-        let gone = Gone::default();
-        State {
-            hooks: Hooks::new(about.clone(), gone.clone()),
-            limiter: Limiter::new(about, PARTS),
-            gone,
+        let liveness = StoreLiveness::default();
+        ComponentState {
+            hooks: Hooks::new(info.clone(), liveness.clone()),
+            limiter: Limiter::new(info, PARTS),
+            liveness,
             table,
-            canon: Canon::default(),
-            unopened: Unopened::default(),
+            canon: CanonState::default(),
+            unopened: UnopenedBodies::default(),
             result: None,
-            held: Holdings::default(),
+            store_charge: StoreCharge::default(),
             http,
             wasi: None,
             log: None,
@@ -74,8 +74,8 @@ impl State {
     }
 
     /// A store in which guest code can run: limited, and yielding at every quantum.
-    pub fn store(engine: &wasmtime::Engine, about: Arc<About>) -> Store<State> {
-        let mut store = Store::new(engine, State::new(about));
+    pub fn store(engine: &wasmtime::Engine, info: Arc<GuestInfo>) -> Store<ComponentState> {
+        let mut store = Store::new(engine, ComponentState::new(info));
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(HOSTCALL_FUEL);
         store.set_max_component_handles(HANDLES_MAX);
@@ -90,7 +90,7 @@ impl State {
 
     /// The variables of `wasi:config`.
     pub fn vars(&self) -> &[(String, String)] {
-        &self.limiter.about.grants.variables.config
+        &self.limiter.guest_info.grants.variables.config
     }
 
     /// The value of one of them.
@@ -116,14 +116,14 @@ impl State {
     }
 
     /// Drops everything that belongs to the requests so far: the guest starts anew.
-    pub fn forget(&mut self) {
+    pub fn clear_requests(&mut self) {
         self.end_log();
-        self.hooks.cut();
+        self.hooks.abort_sends();
         self.table = ResourceTable::new();
         self.table.set_max_capacity(HANDLES_MAX);
         self.unopened.clear();
         self.result = None;
-        self.held = Holdings::default();
+        self.store_charge = StoreCharge::default();
         self.canon.handles.clear();
         self.canon.pending.clear();
         self.canon.tasks.clear();
@@ -137,20 +137,20 @@ impl State {
     /// # Errors
     /// [`Reject::NoMemory`](crate::message::Reject::NoMemory) as the error of a host function.
     pub fn hold(&mut self, bytes: usize) -> wasmtime::Result<()> {
-        let State { held, table, limiter, .. } = self;
+        let ComponentState { store_charge, table, limiter, .. } = self;
         let resources = || table.iter_mut().count();
-        held.add(&limiter.about.memory, bytes, resources).map_err(refused)
+        store_charge.add(&limiter.guest_info.memory, bytes, resources).map_err(reject_error)
     }
 
     /// Bytes that the host keeps for the guest.
     pub fn held_bytes(&self) -> usize {
-        self.held.size() + self.unopened.charged()
+        self.store_charge.size() + self.unopened.charged()
     }
 
     /// Gives a flattened guest a resource.
-    pub fn give<T: Held>(&mut self, resource: Resource<T>) -> wasmtime::Result<u32> {
+    pub fn give<T: ResourceKind>(&mut self, resource: Resource<T>) -> wasmtime::Result<u32> {
         let handle = self.canon.handles.put(resource)?;
-        self.held.note(&self.limiter.about.memory, self.canon.handles.most());
+        self.store_charge.note_handles(&self.limiter.guest_info.memory, self.canon.handles.peak());
         Ok(handle)
     }
 
@@ -160,19 +160,19 @@ impl State {
     }
 
     /// Resources that its requests have left behind, and bytes that they have had the host keep.
-    pub fn left(&mut self) -> (usize, usize) {
+    pub fn leftovers(&mut self) -> (usize, usize) {
         let resources = self.resources();
         if resources == 0 {
-            self.held = Holdings::default();
+            self.store_charge = StoreCharge::default();
         }
-        (resources, self.held.bytes())
+        (resources, self.store_charge.bytes())
     }
 
     /// Counts the resources now and then, before one more may be made.
-    fn look(&mut self) {
-        if self.held.is_due() {
+    fn sample_resources(&mut self) {
+        if self.store_charge.is_due() {
             let resources = self.resources();
-            self.held.note(&self.limiter.about.memory, resources);
+            self.store_charge.note_handles(&self.limiter.guest_info.memory, resources);
         }
     }
 
@@ -202,12 +202,12 @@ impl State {
     /// WASI with the guest's environment, without arguments, files and sockets; stdout and stderr
     /// go to the log.
     fn make_wasi(&mut self) {
-        let log = SharedSink::new(LogSink::new(self.limiter.about.clone(), self.request));
+        let log = SharedSink::new(LogSink::new(self.limiter.guest_info.clone(), self.request));
         let mut builder = WasiCtx::builder();
         builder
             .stdout(log.stream("stdout"))
             .stderr(log.stream("stderr"))
-            .envs(&self.limiter.about.grants.variables.env)
+            .envs(&self.limiter.guest_info.grants.variables.env)
             .max_random_size(RANDOM_BYTES_MAX);
         self.wasi = Some(Box::new(builder.build()));
         self.log = Some(log);
@@ -215,35 +215,35 @@ impl State {
 }
 
 /// What the guest has said is not lost, however its call ends.
-impl Drop for State {
+impl Drop for ComponentState {
     fn drop(&mut self) {
-        self.gone.set();
-        self.hooks.cut();
+        self.liveness.mark_dropped();
+        self.hooks.abort_sends();
         self.end_log();
     }
 }
 
-impl WasiView for State {
+impl WasiView for ComponentState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         if self.wasi.is_none() {
             self.make_wasi();
         }
-        self.look();
+        self.sample_resources();
         let ctx = self.wasi.as_mut().expect("it is made just above");
         WasiCtxView { ctx, table: &mut self.table }
     }
 }
 
-impl IoView for State {
+impl IoView for ComponentState {
     fn table(&mut self) -> &mut ResourceTable {
-        self.look();
+        self.sample_resources();
         &mut self.table
     }
 }
 
-impl WasiHttpView for State {
+impl WasiHttpView for ComponentState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        self.look();
+        self.sample_resources();
         WasiHttpCtxView { hooks: &mut self.hooks, table: &mut self.table, ctx: &mut self.http }
     }
 }

@@ -8,32 +8,32 @@ use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
 
-use super::concurrent::{Arrival, Inbox, Marks, attend, rest};
+use super::component_form::{ComponentForm, Concurrent};
+use super::concurrent::{Arrival, Inbox, InstanceFlags, serve_concurrent, wait_for_tasks};
 use super::incoming::incoming;
-use super::running::{Concurrent, Running};
-use super::state::State;
+use super::state::ComponentState;
 
 /// It exports `wasi:http/incoming-handler@0.2.x`.
-impl Running for Proxy {
-    type Pre = ProxyPre<State>;
+impl ComponentForm for Proxy {
+    type Pre = ProxyPre<ComponentState>;
     type Handed = (Resource<HostIncomingRequest>, Resource<HostResponseOutparam>);
-    const ANSWERS_BY_RETURNING: bool = false;
+    const RETURNS_RESPONSE: bool = false;
 
     fn engine(pre: &Self::Pre) -> &Engine {
         pre.engine()
     }
 
-    async fn make(pre: &Self::Pre, store: &mut Store<State>) -> wasmtime::Result<Self> {
+    async fn make(pre: &Self::Pre, store: &mut Store<ComponentState>) -> wasmtime::Result<Self> {
         pre.instantiate_async(store).await
     }
 
-    fn accept(state: &mut State, arrival: Arrival) -> wasmtime::Result<Self::Handed> {
+    fn accept(state: &mut ComponentState, arrival: Arrival) -> wasmtime::Result<Self::Handed> {
         incoming(state, arrival)
     }
 
     async fn call(
         &self,
-        store: &mut Store<State>,
+        store: &mut Store<ComponentState>,
         (request, outparam): Self::Handed,
     ) -> wasmtime::Result<()> {
         self.wasi_http_incoming_handler().call_handle(store, request, outparam).await
@@ -41,28 +41,32 @@ impl Running for Proxy {
 }
 
 /// It exports `wasi:http/handler@0.3.x`.
-impl Running for Service {
-    type Pre = ServicePre<State>;
+impl ComponentForm for Service {
+    type Pre = ServicePre<ComponentState>;
     type Handed = Box<Arrival>;
     const HAS_MANY_STACKS: bool = true;
-    const ANSWERS_BY_RETURNING: bool = true;
+    const RETURNS_RESPONSE: bool = true;
 
     fn engine(pre: &Self::Pre) -> &Engine {
         pre.engine()
     }
 
-    async fn make(pre: &Self::Pre, store: &mut Store<State>) -> wasmtime::Result<Self> {
+    async fn make(pre: &Self::Pre, store: &mut Store<ComponentState>) -> wasmtime::Result<Self> {
         pre.instantiate_async(store).await
     }
 
-    fn accept(_state: &mut State, arrival: Arrival) -> wasmtime::Result<Self::Handed> {
+    fn accept(_state: &mut ComponentState, arrival: Arrival) -> wasmtime::Result<Self::Handed> {
         arrival.with_authority()
     }
 
-    async fn call(&self, store: &mut Store<State>, arrival: Self::Handed) -> wasmtime::Result<()> {
+    async fn call(
+        &self,
+        store: &mut Store<ComponentState>,
+        arrival: Self::Handed,
+    ) -> wasmtime::Result<()> {
         let call = store.run_concurrent(async |accessor| {
             arrival.answer(accessor, self).await?;
-            rest(accessor).await;
+            wait_for_tasks(accessor).await;
             Ok(())
         });
         call.await.flatten()
@@ -70,12 +74,12 @@ impl Running for Service {
 }
 
 impl Concurrent for Service {
-    async fn attend(
+    async fn serve(
         &self,
-        store: &mut Store<State>,
+        store: &mut Store<ComponentState>,
         inbox: Arc<Inbox>,
-        marks: Arc<Marks>,
+        flags: Arc<InstanceFlags>,
     ) -> wasmtime::Result<()> {
-        attend(store, self, &inbox, &marks).await
+        serve_concurrent(store, self, &inbox, &flags).await
     }
 }

@@ -4,18 +4,18 @@
 use guesthouse_module::interfaces::modules::HTTP_HANDLER;
 use wasmtime::Caller;
 
-use super::state::{Call, Exchange, Phase};
+use super::state::{CallPhase, CoreExchange, CoreState};
 use crate::guest::engine::fault::misuse;
 
-pub type Guest<'a> = Caller<'a, Call>;
-pub type Result<T, E = wasmtime::Error> = std::result::Result<T, E>;
+pub type CoreCaller<'a> = Caller<'a, CoreState>;
+pub use wasmtime::Result;
 
 /// The module under which the functions are imported.
 pub const MODULE: &str = HTTP_HANDLER.name;
 
 /// The guest's memory beside the rest of its store's data.
 #[inline]
-pub fn memory<'a>(guest: &'a mut Guest<'_>) -> Result<(&'a mut [u8], &'a mut Call)> {
+pub fn memory<'a>(guest: &'a mut CoreCaller<'_>) -> Result<(&'a mut [u8], &'a mut CoreState)> {
     let memory = match guest.data().memory {
         Some(memory) => memory,
         // During the start function the instance does not exist yet, its exports do.
@@ -27,7 +27,7 @@ pub fn memory<'a>(guest: &'a mut Guest<'_>) -> Result<(&'a mut [u8], &'a mut Cal
     Ok(memory.data_and_store_mut(guest))
 }
 
-pub fn exchange<'a>(guest: &'a mut Guest<'_>) -> Result<&'a mut Exchange> {
+pub fn exchange<'a>(guest: &'a mut CoreCaller<'_>) -> Result<&'a mut CoreExchange> {
     guest.data_mut().exchange.as_mut().ok_or_else(no_request)
 }
 
@@ -46,13 +46,13 @@ pub fn range(memory: &[u8], ptr: u32, len: u32) -> Result<&[u8]> {
 }
 
 /// Where a result for the guest goes: written whole if it fits the limit, else only measured.
-pub struct Out<'a> {
+pub struct OutputBuffer<'a> {
     buffer: &'a mut [u8],
     used: usize,
     count: u32,
 }
 
-impl Out<'_> {
+impl OutputBuffer<'_> {
     pub fn text(&mut self, text: &[u8]) {
         if let Some(target) = self.buffer.get_mut(self.used..self.used + text.len()) {
             target.copy_from_slice(text);
@@ -72,35 +72,38 @@ impl Out<'_> {
 
 /// Hands a result to the guest. If it is longer than `limit`, nothing is written. Returns its
 /// length and count.
-pub fn hand(
-    guest: &mut Guest<'_>,
+pub fn write_limited(
+    guest: &mut CoreCaller<'_>,
     (buf, limit): (u32, u32),
-    write: impl Fn(&Call, &mut Out<'_>) -> Result<()>,
+    write: impl Fn(&CoreState, &mut OutputBuffer<'_>) -> Result<()>,
 ) -> Result<(u32, u32)> {
     let (memory, call) = memory(guest)?;
     range(memory, buf, limit)?;
     // Nothing may be written unless all of it fits, so it is measured first.
-    let mut measured = Out { buffer: &mut [], used: 0, count: 0 };
+    let mut measured = OutputBuffer { buffer: &mut [], used: 0, count: 0 };
     write(call, &mut measured)?;
     let (used, count) = (measured.used, measured.count);
     if used <= limit as usize {
         let start = buf as usize;
-        write(call, &mut Out { buffer: &mut memory[start..start + used], used: 0, count: 0 })?;
+        write(
+            call,
+            &mut OutputBuffer { buffer: &mut memory[start..start + used], used: 0, count: 0 },
+        )?;
     }
     Ok((used as u32, count))
 }
 
 /// Hands one text about the current exchange to the guest.
-pub fn give(
-    guest: &mut Guest<'_>,
+pub fn write_exchange(
+    guest: &mut CoreCaller<'_>,
     buf: u32,
     limit: u32,
-    write: impl Fn(&Exchange, &mut Out<'_>),
+    write: impl Fn(&CoreExchange, &mut OutputBuffer<'_>),
 ) -> Result<i32> {
-    let (used, _) = hand(guest, (buf, limit), |call, out| {
+    let (used, _) = write_limited(guest, (buf, limit), |call, out| {
         match &call.exchange {
             Some(exchange) => write(exchange, out),
-            None if call.phase == Phase::StartUp => {}
+            None if call.phase == CallPhase::StartUp => {}
             None => return Err(no_request()),
         }
         Ok(())

@@ -5,12 +5,12 @@
 use guesthouse_module::interrupt::PIECE_BYTES;
 use wasmtime::Linker;
 
-use super::access::{Guest, MODULE, Result, exchange, memory, no_request, range};
-use super::state::{BUFFER_REQUEST, BUFFER_RESPONSE, Call, Phase};
+use super::access::{CoreCaller, MODULE, Result, exchange, memory, no_request, range};
+use super::state::{BUFFER_REQUEST, BUFFER_RESPONSE, CallPhase, CoreState};
 use crate::guest::engine::fault::Fault;
 use crate::guest::engine::fault::{invalid, misuse, or_stop};
 
-pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
+pub fn add_to_linker(linker: &mut Linker<CoreState>) -> Result<()> {
     linker.func_wrap_async(MODULE, "read_body", |guest, (kind, buf, limit): (i32, u32, u32)| {
         Box::new(read_body(guest, kind, buf, limit))
     })?;
@@ -23,7 +23,7 @@ fn eof_len(eof: bool, len: usize) -> i64 {
     (i64::from(eof) << 32) | len as i64
 }
 
-async fn read_body(mut guest: Guest<'_>, kind: i32, buf: u32, limit: u32) -> Result<i64> {
+async fn read_body(mut guest: CoreCaller<'_>, kind: i32, buf: u32, limit: u32) -> Result<i64> {
     if limit == 0 {
         return Err(misuse("read_body: the limit is 0"));
     }
@@ -38,7 +38,7 @@ async fn read_body(mut guest: Guest<'_>, kind: i32, buf: u32, limit: u32) -> Res
     }
 }
 
-async fn read_request_body(mut guest: Guest<'_>, buf: u32, limit: u32) -> Result<i64> {
+async fn read_request_body(mut guest: CoreCaller<'_>, buf: u32, limit: u32) -> Result<i64> {
     let keep = guest.data().has(BUFFER_REQUEST);
     let exchange = exchange(&mut guest)?;
     let read = exchange.request.body.read(limit as usize).await;
@@ -46,15 +46,15 @@ async fn read_request_body(mut guest: Guest<'_>, buf: u32, limit: u32) -> Result
     let eof = exchange.request.body.is_end();
     let (memory, call) = memory(&mut guest)?;
     if keep && let Some(exchange) = &mut call.exchange {
-        or_stop(exchange.keep(&call.limiter.about, &bytes))?;
+        or_stop(exchange.buffer_request(&call.limiter.guest_info, &bytes))?;
     }
     memory[buf as usize..][..bytes.len()].copy_from_slice(&bytes);
     Ok(eof_len(eof, bytes.len()))
 }
 
-fn read_response_body(mut guest: Guest<'_>, buf: u32, limit: u32) -> Result<i64> {
+fn read_response_body(mut guest: CoreCaller<'_>, buf: u32, limit: u32) -> Result<i64> {
     let (memory, call) = memory(&mut guest)?;
-    if call.phase != Phase::Response || !call.has(BUFFER_RESPONSE) {
+    if call.phase != CallPhase::Response || !call.has(BUFFER_RESPONSE) {
         return Err(misuse(
             "read_body: the response can be read in handle_response, \
              with the feature buffer_response (2)",
@@ -68,7 +68,7 @@ fn read_response_body(mut guest: Guest<'_>, buf: u32, limit: u32) -> Result<i64>
     Ok(eof_len(len == rest.len(), len))
 }
 
-fn write_body(mut guest: Guest<'_>, kind: i32, ptr: u32, len: u32) -> Result<()> {
+fn write_body(mut guest: CoreCaller<'_>, kind: i32, ptr: u32, len: u32) -> Result<()> {
     let (memory, call) = memory(&mut guest)?;
     let bytes = range(memory, ptr, len)?;
     match kind {
@@ -78,11 +78,11 @@ fn write_body(mut guest: Guest<'_>, kind: i32, ptr: u32, len: u32) -> Result<()>
     }
 }
 
-fn write_request_body(call: &mut Call, bytes: &[u8]) -> Result<()> {
-    if call.phase == Phase::Response {
+fn write_request_body(call: &mut CoreState, bytes: &[u8]) -> Result<()> {
+    if call.phase == CallPhase::Response {
         return Err(misuse("write_body: the request was passed on already"));
     }
-    let bytes_max = call.limiter.about.grants.limits.kept_bytes_max();
+    let bytes_max = call.limiter.guest_info.grants.limits.buffered_bytes_max();
     let exchange = call.exchange.as_mut().ok_or_else(no_request)?;
     let body = exchange.request_written.get_or_insert_default();
     if (body.len() + bytes.len()) as u64 > bytes_max {
@@ -90,17 +90,17 @@ fn write_request_body(call: &mut Call, bytes: &[u8]) -> Result<()> {
             "write_body: a request of over {bytes_max} bytes (--body-max)"
         )));
     }
-    or_stop(body.extend(&call.limiter.about.memory, bytes))
+    or_stop(body.extend(&call.limiter.guest_info.memory, bytes))
 }
 
-fn write_response_body(call: &mut Call, bytes: &[u8]) -> Result<()> {
-    if call.phase == Phase::Response && !call.has(BUFFER_RESPONSE) {
+fn write_response_body(call: &mut CoreState, bytes: &[u8]) -> Result<()> {
+    if call.phase == CallPhase::Response && !call.has(BUFFER_RESPONSE) {
         return Err(misuse(
             "write_body: the response can be changed after next only with the feature \
              buffer_response (2)",
         ));
     }
-    let bytes_max = call.limiter.about.grants.limits.response_bytes_max;
+    let bytes_max = call.limiter.guest_info.grants.limits.response_bytes_max;
     let body = &mut call.exchange.as_mut().ok_or_else(no_request)?.body;
     let written = body.written.get_or_insert_default();
     if written.len() + bytes.len() > bytes_max {
@@ -108,5 +108,5 @@ fn write_response_body(call: &mut Call, bytes: &[u8]) -> Result<()> {
             "write_body: a response of over {bytes_max} bytes (--response-max)"
         )));
     }
-    or_stop(written.extend(&call.limiter.about.memory, bytes))
+    or_stop(written.extend(&call.limiter.guest_info.memory, bytes))
 }

@@ -2,11 +2,11 @@
 
 use wasmtime::{InstancePre, ModuleExport};
 
-use super::state::Call;
+use super::state::CoreState;
 
 /// A core guest's code.
 pub struct CoreCode {
-    pub pre: InstancePre<Call>,
+    pub pre: InstancePre<CoreState>,
     pub exports: Exports,
     /// Features that its start-up code enabled.
     pub features: u32,

@@ -5,22 +5,29 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use wasmtime::Linker;
 
-use super::access::{Guest, MODULE, Result, hand, memory, no_request, range};
-use super::state::{BUFFER_RESPONSE, Call, Phase, TRAILERS};
+use super::access::{CoreCaller, MODULE, Result, memory, no_request, range, write_limited};
+use super::state::{BUFFER_RESPONSE, CallPhase, CoreState, TRAILERS};
 use crate::guest::engine::fault::{invalid, misuse, or_stop};
 use crate::guest::services::header;
 use crate::guest::services::header::FIELD_BYTES;
-use crate::guest::services::held::Part;
+use crate::guest::services::header_charge::Part;
 use crate::message::fields::FIELDS_MAX;
 
-pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
+pub fn add_to_linker(linker: &mut Linker<CoreState>) -> Result<()> {
     linker.func_wrap(MODULE, "get_header_names", get_header_names)?;
     linker.func_wrap(MODULE, "get_header_values", get_header_values)?;
-    for (name, put) in [("set_header_value", Put::Set), ("add_header_value", Put::Add)] {
+    for (name, put) in
+        [("set_header_value", HeaderEdit::Set), ("add_header_value", HeaderEdit::Add)]
+    {
         linker.func_wrap(
             MODULE,
             name,
-            move |mut guest: Guest<'_>, kind: i32, name: u32, len: u32, value: u32, size: u32| {
+            move |mut guest: CoreCaller<'_>,
+                  kind: i32,
+                  name: u32,
+                  len: u32,
+                  value: u32,
+                  size: u32| {
                 put_header(&mut guest, kind, (name, len), (value, size), put)
             },
         )?;
@@ -31,56 +38,56 @@ pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
 
 /// The four kinds of header fields.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum HeaderKind {
     Request,
     Response,
     RequestTrailers,
     ResponseTrailers,
 }
 
-impl Kind {
+impl HeaderKind {
     fn from_abi(kind: i32) -> Result<Self> {
         match kind {
-            0 => Ok(Kind::Request),
-            1 => Ok(Kind::Response),
-            2 => Ok(Kind::RequestTrailers),
-            3 => Ok(Kind::ResponseTrailers),
+            0 => Ok(HeaderKind::Request),
+            1 => Ok(HeaderKind::Response),
+            2 => Ok(HeaderKind::RequestTrailers),
+            3 => Ok(HeaderKind::ResponseTrailers),
             _ => Err(misuse(format!("{kind} is not a kind of header (0 to 3)"))),
         }
     }
 
     /// The fields of this kind; `None` where there are none yet or trailers are not enabled.
-    fn fields(self, call: &Call) -> Result<Option<&HeaderMap>> {
+    fn fields(self, call: &CoreState) -> Result<Option<&HeaderMap>> {
         let exchange = call.exchange.as_ref().ok_or_else(no_request)?;
         Ok(match self {
-            Kind::Request => Some(&exchange.request.headers),
-            Kind::Response => Some(&exchange.headers),
-            Kind::RequestTrailers if call.has(TRAILERS) => exchange.request.body.trailers(),
-            Kind::ResponseTrailers if call.has(TRAILERS) => exchange.trailers.as_deref(),
-            Kind::RequestTrailers | Kind::ResponseTrailers => None,
+            HeaderKind::Request => Some(&exchange.request.headers),
+            HeaderKind::Response => Some(&exchange.headers),
+            HeaderKind::RequestTrailers if call.has(TRAILERS) => exchange.request.body.trailers(),
+            HeaderKind::ResponseTrailers if call.has(TRAILERS) => exchange.trailers.as_deref(),
+            HeaderKind::RequestTrailers | HeaderKind::ResponseTrailers => None,
         })
     }
 
     /// The fields of this kind for a change.
-    fn fields_mut(self, call: &mut Call) -> Result<&mut HeaderMap> {
+    fn fields_mut(self, call: &mut CoreState) -> Result<&mut HeaderMap> {
         let trailers = call.has(TRAILERS);
-        let late = call.phase == Phase::Response;
+        let late = call.phase == CallPhase::Response;
         let response_open = !late || call.has(BUFFER_RESPONSE);
         let exchange = call.exchange.as_mut().ok_or_else(no_request)?;
         match self {
-            Kind::Request if late => {
+            HeaderKind::Request if late => {
                 Err(misuse("request headers: the request was passed on already"))
             }
-            Kind::Request => Ok(&mut exchange.request.headers),
-            Kind::Response if response_open => Ok(&mut exchange.headers),
-            Kind::ResponseTrailers if !trailers => {
+            HeaderKind::Request => Ok(&mut exchange.request.headers),
+            HeaderKind::Response if response_open => Ok(&mut exchange.headers),
+            HeaderKind::ResponseTrailers if !trailers => {
                 Err(misuse("response trailers need the feature trailers (4)"))
             }
-            Kind::ResponseTrailers if response_open => {
+            HeaderKind::ResponseTrailers if response_open => {
                 Ok(exchange.trailers.get_or_insert_default())
             }
-            Kind::RequestTrailers => Err(misuse("request trailers cannot be changed")),
-            Kind::Response | Kind::ResponseTrailers => Err(misuse(
+            HeaderKind::RequestTrailers => Err(misuse("request trailers cannot be changed")),
+            HeaderKind::Response | HeaderKind::ResponseTrailers => Err(misuse(
                 "the response can be changed after next only with the feature buffer_response (2)",
             )),
         }
@@ -91,13 +98,13 @@ fn count_len((used, count): (u32, u32)) -> i64 {
     (i64::from(count) << 32) | i64::from(used)
 }
 
-fn get_header_names(mut guest: Guest<'_>, kind: i32, buf: u32, limit: u32) -> Result<i64> {
-    let kind = Kind::from_abi(kind)?;
-    hand(&mut guest, (buf, limit), |call, out| {
+fn get_header_names(mut guest: CoreCaller<'_>, kind: i32, buf: u32, limit: u32) -> Result<i64> {
+    let kind = HeaderKind::from_abi(kind)?;
+    write_limited(&mut guest, (buf, limit), |call, out| {
         for name in kind.fields(call)?.into_iter().flat_map(HeaderMap::keys) {
             out.item(&[name.as_str().as_bytes()]);
         }
-        if kind == Kind::Request {
+        if kind == HeaderKind::Request {
             let request = &call.exchange.as_ref().ok_or_else(no_request)?.request;
             header::host_made(request, |prefix, name, _| {
                 out.item(&[prefix.as_bytes(), name.as_bytes()]);
@@ -109,22 +116,22 @@ fn get_header_names(mut guest: Guest<'_>, kind: i32, buf: u32, limit: u32) -> Re
 }
 
 fn get_header_values(
-    mut guest: Guest<'_>,
+    mut guest: CoreCaller<'_>,
     kind: i32,
     name: u32,
     name_len: u32,
     buf: u32,
     limit: u32,
 ) -> Result<i64> {
-    let kind = Kind::from_abi(kind)?;
+    let kind = HeaderKind::from_abi(kind)?;
     let (bytes, _) = memory(&mut guest)?;
     // A name that HTTP does not allow names no field.
     let Ok(name) = HeaderName::from_bytes(range(bytes, name, name_len)?) else { return Ok(0) };
-    hand(&mut guest, (buf, limit), |call, out| {
+    write_limited(&mut guest, (buf, limit), |call, out| {
         for value in kind.fields(call)?.into_iter().flat_map(|map| map.get_all(&name)) {
             out.item(&[value.as_bytes()]);
         }
-        if kind == Kind::Request && name.as_str().starts_with("guesthouse-") {
+        if kind == HeaderKind::Request && name.as_str().starts_with("guesthouse-") {
             let request = &call.exchange.as_ref().ok_or_else(no_request)?.request;
             header::host_made(request, |prefix, made, value| {
                 if name.as_str().strip_prefix(prefix) == Some(made) {
@@ -138,23 +145,23 @@ fn get_header_values(
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Put {
+enum HeaderEdit {
     Set,
     Add,
 }
 
 fn put_header(
-    guest: &mut Guest<'_>,
+    guest: &mut CoreCaller<'_>,
     kind: i32,
     name: (u32, u32),
     value: (u32, u32),
-    put: Put,
+    put: HeaderEdit,
 ) -> Result<()> {
-    let kind = Kind::from_abi(kind)?;
+    let kind = HeaderKind::from_abi(kind)?;
     let (memory, call) = memory(guest)?;
     let name = field_name(range(memory, name.0, name.1)?)?;
     let value = range(memory, value.0, value.1)?;
-    let bytes_max = call.limiter.about.grants.limits.header_bytes_max;
+    let bytes_max = call.limiter.guest_info.grants.limits.header_bytes_max;
     if value.len() > bytes_max {
         return Err(too_large(bytes_max));
     }
@@ -167,8 +174,8 @@ fn put_header(
         return Err(invalid(format!("more than {FIELDS_MAX} header fields")));
     }
     match put {
-        Put::Set => drop(fields.insert(name, value)),
-        Put::Add => drop(
+        HeaderEdit::Set => drop(fields.insert(name, value)),
+        HeaderEdit::Add => drop(
             fields.try_append(name, value).map_err(|_| invalid("more headers than can be held"))?,
         ),
     }
@@ -183,7 +190,12 @@ fn too_large(bytes_max: usize) -> wasmtime::Error {
 
 /// Stops a guest that sets more header bytes than the limit. The running sum only grows, so it is
 /// taken anew before the guest is stopped.
-fn bound_headers(call: &mut Call, kind: Kind, added: usize, bytes_max: usize) -> Result<()> {
+fn bound_headers(
+    call: &mut CoreState,
+    kind: HeaderKind,
+    added: usize,
+    bytes_max: usize,
+) -> Result<()> {
     let exchange = call.exchange.as_mut().ok_or_else(no_request)?;
     let set = &mut exchange.header_bytes[kind as usize];
     *set += added;
@@ -203,22 +215,22 @@ fn bound_headers(call: &mut Call, kind: Kind, added: usize, bytes_max: usize) ->
 
 /// Has what the host keeps of the fields count, which is more than their bytes. Those that were
 /// there before are not the guest's.
-fn charge_headers(call: &mut Call, kind: Kind, count: usize) -> Result<()> {
+fn charge_headers(call: &mut CoreState, kind: HeaderKind, count: usize) -> Result<()> {
     let exchange = call.exchange.as_mut().ok_or_else(no_request)?;
     let before = exchange.fields_before;
     let (part, before, copies) = match kind {
         // The next handler gets a copy of it, and may be sent another one.
-        Kind::Request => (Part::Request, before[0], 2),
-        Kind::Response => (Part::Response, before[1], 1),
-        Kind::RequestTrailers | Kind::ResponseTrailers => (Part::Trailers, 0, 1),
+        HeaderKind::Request => (Part::Request, before[0], 2),
+        HeaderKind::Response => (Part::Response, before[1], 1),
+        HeaderKind::RequestTrailers | HeaderKind::ResponseTrailers => (Part::Trailers, 0, 1),
     };
     let fields = count.saturating_sub(before) * FIELD_BYTES * copies;
     let bytes = fields + exchange.header_bytes[kind as usize];
-    or_stop(exchange.held.note(&call.limiter.about.memory, part, bytes))
+    or_stop(exchange.header_charge.note(&call.limiter.guest_info.memory, part, bytes))
 }
 
-fn remove_header(mut guest: Guest<'_>, kind: i32, name: u32, name_len: u32) -> Result<()> {
-    let kind = Kind::from_abi(kind)?;
+fn remove_header(mut guest: CoreCaller<'_>, kind: i32, name: u32, name_len: u32) -> Result<()> {
+    let kind = HeaderKind::from_abi(kind)?;
     let (memory, call) = memory(&mut guest)?;
     let name = field_name(range(memory, name, name_len)?)?;
     kind.fields_mut(call)?.remove(&name);

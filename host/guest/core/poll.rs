@@ -8,7 +8,7 @@ use wasmtime::{Caller, Linker};
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self, WasiSnapshotPreview1 as _};
 use wiggle::GuestMemory;
 
-use super::state::Call;
+use super::state::CoreState;
 use crate::guest::engine::fault::Fault;
 use crate::guest::engine::fault::misuse;
 
@@ -25,7 +25,7 @@ const ARGUMENT_BYTES_MAX: usize = 128 * SUBSCRIPTIONS_MAX as usize;
 const INVAL: i32 = 28;
 
 /// Puts it in the place of wasmtime's own.
-pub fn add_to_linker(linker: &mut Linker<Call>) -> wasmtime::Result<()> {
+pub fn add_to_linker(linker: &mut Linker<CoreState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     linker.func_wrap_async(
         PREVIEW1.name,
@@ -38,7 +38,10 @@ pub fn add_to_linker(linker: &mut Linker<Call>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-async fn poll_oneoff(mut guest: Caller<'_, Call>, arguments: [i32; 4]) -> wasmtime::Result<i32> {
+async fn poll_oneoff(
+    mut guest: Caller<'_, CoreState>,
+    arguments: [i32; 4],
+) -> wasmtime::Result<i32> {
     let [subscriptions, events, count, ready] = arguments;
     if count.cast_unsigned() > SUBSCRIPTIONS_MAX {
         return Ok(INVAL);
@@ -46,7 +49,7 @@ async fn poll_oneoff(mut guest: Caller<'_, Call>, arguments: [i32; 4]) -> wasmti
     let memory = guest.data().memory.or_else(|| guest.get_export("memory")?.into_memory());
     let memory = memory.ok_or_else(|| misuse("the module exports no memory"))?;
     let (memory, call) = memory.data_and_store_mut(&mut guest);
-    let mut charge = call.limiter.about.memory.nothing();
+    let mut charge = call.limiter.guest_info.memory.empty_charge();
     if count.cast_unsigned() > FREE_MAX {
         let charged = charge.raise_to(count.cast_unsigned() as usize * SUBSCRIPTION_BYTES);
         charged.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))?;

@@ -12,10 +12,10 @@ use http::{HeaderMap, StatusCode};
 use wasmtime::Memory;
 use wasmtime_wasi::p1::WasiP1Ctx;
 
-use crate::guest::engine::about::About;
-use crate::guest::engine::limiter::{Limiter, Parts};
+use crate::guest::engine::guest_info::GuestInfo;
+use crate::guest::engine::limiter::{Limiter, StoreItemLimits};
 use crate::guest::services::buffer::Buffer;
-use crate::guest::services::held::Held;
+use crate::guest::services::header_charge::HeaderCharge;
 use crate::guest::services::log::{LogSink, SharedSink};
 use crate::message::{Reject, Request, RequestBody};
 
@@ -26,21 +26,22 @@ pub const TRAILERS: u32 = 4;
 pub const FEATURES_KNOWN: u32 = BUFFER_REQUEST | BUFFER_RESPONSE | TRAILERS;
 
 /// What the store of a core guest may hold.
-const PARTS: Parts = Parts { instances: 1, tables: TABLES_MAX, memories: MEMORIES_MAX };
+const PARTS: StoreItemLimits =
+    StoreItemLimits { instances: 1, tables: TABLES_MAX, memories: MEMORIES_MAX };
 
 /// Bytes that one WASI call may copy out of a guest as lists and strings, or look through.
 pub const HOSTCALL_FUEL: usize = 1 << 20;
 
 /// The data of one core guest's store.
-pub struct Call {
+pub struct CoreState {
     /// The guest's memory, once it has been instantiated.
     pub memory: Option<Memory>,
     /// Features enabled so far; what start-up code enabled holds for every request.
     pub features: u32,
     /// Whether start-up code has read the environment, while a snapshot is made of it.
     pub reads_env: bool,
-    pub phase: Phase,
-    pub exchange: Option<Exchange>,
+    pub phase: CallPhase,
+    pub exchange: Option<CoreExchange>,
     pub limiter: Limiter,
     /// Where `log`, stdout and stderr go; made when the guest first says something.
     log: Option<SharedSink>,
@@ -49,7 +50,7 @@ pub struct Call {
 
 /// What a guest may do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum CallPhase {
     /// `_start`, `_initialize` or the start function: there is no request.
     StartUp,
     /// `handle_request`.
@@ -59,7 +60,7 @@ pub enum Phase {
 }
 
 /// One request and the response that is being made for it.
-pub struct Exchange {
+pub struct CoreExchange {
     pub request: Box<Request>,
     /// The request's body as far as it has been kept (`BUFFER_REQUEST`).
     pub request_buffer: Buffer,
@@ -67,7 +68,7 @@ pub struct Exchange {
     pub request_written: Option<Buffer>,
     pub status: StatusCode,
     pub headers: HeaderMap,
-    pub body: Outgoing,
+    pub body: CoreResponseBody,
     /// What the guest set as the response's trailers.
     pub trailers: Option<Box<HeaderMap>>,
     /// Bytes of header fields that the guest has set, by kind; an upper bound.
@@ -75,12 +76,12 @@ pub struct Exchange {
     /// How many fields there were before, of the request and of the response.
     pub fields_before: [usize; 2],
     /// What the guest has had the host keep. Dropped last.
-    pub held: Held,
+    pub header_charge: HeaderCharge,
 }
 
 /// The response's body.
 #[derive(Default)]
-pub struct Outgoing {
+pub struct CoreResponseBody {
     /// What the guest wrote. It replaces what the next handler sent.
     pub written: Option<Buffer>,
     /// The next handler's, for `read_body`.
@@ -89,20 +90,20 @@ pub struct Outgoing {
     pub read_bytes: usize,
 }
 
-impl Exchange {
+impl CoreExchange {
     pub fn new(request: Box<Request>, headers: HeaderMap) -> Self {
         let fields_before = [request.headers.len(), headers.len()];
-        Exchange {
+        CoreExchange {
             request,
             request_buffer: Buffer::default(),
             request_written: None,
             status: StatusCode::OK,
             headers,
-            body: Outgoing::default(),
+            body: CoreResponseBody::default(),
             trailers: None,
             header_bytes: [0; 4],
             fields_before,
-            held: Held::default(),
+            header_charge: HeaderCharge::default(),
         }
     }
 
@@ -115,8 +116,8 @@ impl Exchange {
     /// [`Reject::BodyTooLarge`] and [`Reject::NoMemory`].
     pub async fn next_request(
         mut self,
-        about: &About,
-    ) -> Result<(Held, Box<Request>, HeaderMap), Reject> {
+        info: &GuestInfo,
+    ) -> Result<(HeaderCharge, Box<Request>, HeaderMap), Reject> {
         if let Some(written) = self.request_written.take() {
             self.request.headers.remove(http::header::CONTENT_LENGTH);
             self.request.body = RequestBody::full(written.into_bytes());
@@ -126,34 +127,35 @@ impl Exchange {
                 if more.is_empty() {
                     break;
                 }
-                self.keep(about, &more)?;
+                self.buffer_request(info, &more)?;
             }
             self.request.body = RequestBody::full(self.request_buffer.into_bytes());
         }
-        Ok((self.held, self.request, self.headers))
+        Ok((self.header_charge, self.request, self.headers))
     }
 
     /// Keeps what has been read of the request's body (`BUFFER_REQUEST`).
     ///
     /// # Errors
     /// [`Reject::BodyTooLarge`], [`Reject::NoMemory`].
-    pub fn keep(&mut self, about: &About, read: &[u8]) -> Result<(), Reject> {
-        if (self.request_buffer.len() + read.len()) as u64 > about.grants.limits.kept_bytes_max() {
+    pub fn buffer_request(&mut self, info: &GuestInfo, read: &[u8]) -> Result<(), Reject> {
+        if (self.request_buffer.len() + read.len()) as u64 > info.grants.limits.buffered_bytes_max()
+        {
             return Err(Reject::BodyTooLarge);
         }
-        self.request_buffer.extend(&about.memory, read)
+        self.request_buffer.extend(&info.memory, read)
     }
 }
 
-impl Call {
-    pub fn new(about: Arc<About>, features: u32) -> Self {
-        Call {
+impl CoreState {
+    pub fn new(info: Arc<GuestInfo>, features: u32) -> Self {
+        CoreState {
             memory: None,
             features,
             reads_env: false,
-            phase: Phase::StartUp,
+            phase: CallPhase::StartUp,
             exchange: None,
-            limiter: Limiter::new(about, PARTS),
+            limiter: Limiter::new(info, PARTS),
             log: None,
             wasi: None,
         }
@@ -165,7 +167,7 @@ impl Call {
         if self.wasi.is_none() {
             self.log();
         }
-        let (log, env) = (&self.log, &self.limiter.about.grants.variables.env);
+        let (log, env) = (&self.log, &self.limiter.guest_info.grants.variables.env);
         self.wasi.get_or_insert_with(|| {
             let log = log.as_ref().expect("the log is made just above");
             let mut builder = wasmtime_wasi::WasiCtxBuilder::new();
@@ -182,12 +184,12 @@ impl Call {
     /// The way to the log, under the guest's name and the id of the current request.
     pub fn log(&mut self) -> &SharedSink {
         let request = self.exchange.as_ref().map(|exchange| exchange.request.id);
-        let about = &self.limiter.about;
-        self.log.get_or_insert_with(|| SharedSink::new(LogSink::new(about.clone(), request)))
+        let info = &self.limiter.guest_info;
+        self.log.get_or_insert_with(|| SharedSink::new(LogSink::new(info.clone(), request)))
     }
 
     /// Takes up a request.
-    pub fn begin(&mut self, exchange: Exchange) {
+    pub fn begin(&mut self, exchange: CoreExchange) {
         if let Some(log) = &self.log {
             log.with(|sink| sink.begin(Some(exchange.request.id)));
         }
@@ -202,7 +204,7 @@ impl Call {
     }
 
     /// Drops everything that belongs to the requests so far: the guest starts anew.
-    pub fn forget(&mut self) {
+    pub fn clear_exchange(&mut self) {
         self.exchange = None;
         self.wasi = None;
         self.log = None;
@@ -210,7 +212,7 @@ impl Call {
 
     /// Bytes that are charged for what the host keeps for the request, beside bodies.
     pub fn held_bytes(&self) -> usize {
-        self.exchange.as_ref().map_or(0, |exchange| exchange.held.charged())
+        self.exchange.as_ref().map_or(0, |exchange| exchange.header_charge.charged())
     }
 
     /// The size of its memories.
@@ -224,7 +226,7 @@ impl Call {
 }
 
 /// What the guest has said is not lost, however its call ends.
-impl Drop for Call {
+impl Drop for CoreState {
     fn drop(&mut self) {
         self.end_log();
     }

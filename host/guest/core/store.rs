@@ -2,12 +2,12 @@
 
 use wasmtime::{Store, TypedFunc};
 
-use super::state::{Call, HOSTCALL_FUEL, Phase};
+use super::state::{CallPhase, CoreState, HOSTCALL_FUEL};
 use crate::guest::schedule::QUANTUM_TICKS;
 
 /// Runs `_start` or `_initialize`. Leaving by `proc_exit(0)` is success.
 pub async fn run_start(
-    store: &mut Store<Call>,
+    store: &mut Store<CoreState>,
     function: &TypedFunc<(), ()>,
 ) -> wasmtime::Result<()> {
     match function.call_async(store, ()).await {
@@ -21,9 +21,9 @@ pub async fn run_start(
 }
 
 /// A store in which guest code can run: limited, and yielding at every quantum.
-pub fn store(engine: &wasmtime::Engine, call: Call) -> Store<Call> {
+pub fn store(engine: &wasmtime::Engine, call: CoreState) -> Store<CoreState> {
     let mut store = Store::new(engine, call);
-    store.data_mut().phase = Phase::StartUp;
+    store.data_mut().phase = CallPhase::StartUp;
     store.limiter(|call| &mut call.limiter);
     store.set_hostcall_fuel(HOSTCALL_FUEL);
     // The callback owns nothing, so the box costs nothing.

@@ -4,7 +4,7 @@
 //! Owns when it is given back to the kernel. The allocator keeps a heap for each thread, which only
 //! that thread can look through, be the memory freed by itself or by another. So a round is called
 //! when enough is free, and each thread takes part in it when it gets there. Large bodies are not
-//! the allocator's (`mapped.rs`).
+//! the allocator's (`mapped_buffer.rs`).
 #![allow(unsafe_code, reason = "the allocator's own interface is that of a C library; see `tidy`")]
 
 use std::cell::Cell;
@@ -16,7 +16,7 @@ const ROUND_BYTES: usize = 4 << 20;
 static FREED: AtomicUsize = AtomicUsize::new(0);
 static ROUND: AtomicU32 = AtomicU32::new(0);
 /// How often a thread has handed on what it had free.
-static HANDED_ON: AtomicU32 = AtomicU32::new(0);
+static QUICK_TRIMS: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
     /// The rounds that this thread has taken part in, and what it has given back to the kernel.
@@ -33,9 +33,9 @@ fn note_freed(bytes: usize) {
 }
 
 /// Says that so many bytes have been freed when it is dropped, behind them.
-pub struct Freed(pub usize);
+pub struct FreedNotice(pub usize);
 
-impl Drop for Freed {
+impl Drop for FreedNotice {
     fn drop(&mut self) {
         note_freed(self.0);
     }
@@ -44,8 +44,8 @@ impl Drop for Freed {
 /// Gives back what is free in the heap of this thread, and what others have handed on, if it has
 /// not done so in this round; whether it had not. That may take long: there is no end to what
 /// others have freed in the whole process.
-pub fn tidy() -> bool {
-    let rounds = (ROUND.load(Ordering::Relaxed), HANDED_ON.load(Ordering::Relaxed));
+pub fn trim_heap() -> bool {
+    let rounds = (ROUND.load(Ordering::Relaxed), QUICK_TRIMS.load(Ordering::Relaxed));
     DONE.set(rounds.0);
     let is_due = ALL_DONE.replace(rounds) != rounds;
     if is_due {
@@ -56,13 +56,13 @@ pub fn tidy() -> bool {
 }
 
 /// On a thread that has no time: hands what is free on to those that have, who are to be woken.
-pub fn hand_on() -> bool {
+pub fn trim_heap_quickly() -> bool {
     let round = ROUND.load(Ordering::Relaxed);
     let is_due = DONE.replace(round) != round;
     if is_due {
         // SAFETY: as above.
         unsafe { libmimalloc_sys::mi_collect(false) };
-        HANDED_ON.fetch_add(1, Ordering::Relaxed);
+        QUICK_TRIMS.fetch_add(1, Ordering::Relaxed);
     }
     is_due
 }

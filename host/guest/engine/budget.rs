@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use super::slot_quota::SlotCount;
 use super::slots::ENGINES;
-use super::tenants::Tenancy;
 use crate::message::Reject;
 
 /// Who has no more than this has a first instance or less: its stacks and the host's objects, a
@@ -23,42 +23,42 @@ const FIRST_STEP_MAX: usize = FIRST_BYTES / 2;
 /// Of the last eighth a guest may have as much as it leaves there, and its owner three times that.
 const OWNER_TIMES_LEFT: usize = 3;
 /// How often the log tells that there is no more.
-const TOLD_EVERY: Duration = Duration::from_secs(10);
+const SHORTAGE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The memory that the guests of one process may have, all together; in the hands of one of them,
 /// with what that one has of it.
 #[derive(Clone)]
 pub struct Budget {
-    all: Arc<Shared>,
-    own: Option<Arc<Own>>,
+    all: Arc<BudgetShared>,
+    guest_usage: Option<Arc<GuestUsage>>,
 }
 
 /// What one guest has, and its owner with all the guests that it has.
-struct Own {
+struct GuestUsage {
     bytes: AtomicUsize,
-    owner: Arc<OfOwner>,
+    owner: Arc<OwnerUsage>,
 }
 
 /// What the guests of one owner have together.
 #[derive(Default)]
-pub struct OfOwner {
+pub struct OwnerUsage {
     bytes: AtomicUsize,
     /// Instance slots, of each engine.
-    pub slots: [Tenancy; ENGINES],
+    pub slots: [SlotCount; ENGINES],
 }
 
 /// On cache lines of its own, so that only those who use it pay for its changes.
 #[repr(align(128))]
-struct Shared {
+struct BudgetShared {
     used: AtomicUsize,
     total: usize,
-    owners: Mutex<HashMap<u64, Weak<OfOwner>>>,
+    owners: Mutex<HashMap<u64, Weak<OwnerUsage>>>,
     /// What loads wait for.
-    wanted: AtomicUsize,
+    demand_bytes: AtomicUsize,
     /// How often there was too little for what could be had.
     shortages: AtomicU64,
     /// When the log was told of it last, in milliseconds since `began`; 0 for never.
-    told_ms: AtomicU64,
+    logged_at_ms: AtomicU64,
     began: Instant,
     /// Says how many bytes the engines' pools keep in slots that are free.
     pooled: OnceLock<Measure>,
@@ -78,7 +78,7 @@ pub enum Purpose {
 }
 
 /// Memory that somebody waits for until this is dropped.
-pub struct Want {
+pub struct PendingDemand {
     memory: Budget,
     bytes: usize,
 }
@@ -91,26 +91,26 @@ pub struct Charge {
 
 impl Budget {
     pub fn new(total: usize) -> Self {
-        let all = Arc::new(Shared {
+        let all = Arc::new(BudgetShared {
             used: AtomicUsize::new(0),
             total,
             owners: Mutex::default(),
-            wanted: AtomicUsize::new(0),
+            demand_bytes: AtomicUsize::new(0),
             shortages: AtomicU64::new(0),
-            told_ms: AtomicU64::new(0),
+            logged_at_ms: AtomicU64::new(0),
             began: Instant::now(),
             pooled: OnceLock::new(),
         });
-        Budget { all, own: None }
+        Budget { all, guest_usage: None }
     }
 
     /// The same in the hands of one more guest of an owner.
     pub fn of_guest(&self, owner: u64) -> Self {
-        let own = Own { bytes: AtomicUsize::new(0), owner: self.of_owner(owner) };
-        Budget { all: self.all.clone(), own: Some(Arc::new(own)) }
+        let own = GuestUsage { bytes: AtomicUsize::new(0), owner: self.of_owner(owner) };
+        Budget { all: self.all.clone(), guest_usage: Some(Arc::new(own)) }
     }
 
-    fn of_owner(&self, id: u64) -> Arc<OfOwner> {
+    fn of_owner(&self, id: u64) -> Arc<OwnerUsage> {
         let mut owners = self.all.owners.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(owner) = owners.get(&id).and_then(Weak::upgrade) {
             return owner;
@@ -124,8 +124,8 @@ impl Budget {
     }
 
     /// What the owner of this guest has with all its guests; nothing of nobody.
-    pub fn owner(&self) -> Option<&OfOwner> {
-        self.own.as_ref().map(|own| &*own.owner)
+    pub fn owner(&self) -> Option<&OwnerUsage> {
+        self.guest_usage.as_ref().map(|own| &*own.owner)
     }
 
     /// Has what the engines' pools keep in free slots count as well.
@@ -139,11 +139,11 @@ impl Budget {
         Self::new(usize::MAX)
     }
 
-    /// Takes memory; [`Budget::give`] is to follow.
+    /// Takes memory; [`Budget::uncharge`] is to follow.
     ///
     /// # Errors
     /// [`Reject::NoMemory`], and nothing is taken.
-    pub fn take(&self, bytes: usize, purpose: Purpose) -> Result<(), Reject> {
+    pub fn try_charge(&self, bytes: usize, purpose: Purpose) -> Result<(), Reject> {
         let added = self.added(bytes, purpose);
         // Added and taken back where it is too much, others would be refused in between.
         let taken = self.all.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, added);
@@ -157,9 +157,9 @@ impl Budget {
 
     /// Has guests leave so much more to who waits for it, until this is dropped. A first instance
     /// is small enough to come before.
-    pub fn want(&self, bytes: usize) -> Want {
-        self.all.wanted.fetch_add(bytes, Ordering::Relaxed);
-        Want { memory: self.clone(), bytes }
+    pub fn add_demand(&self, bytes: usize) -> PendingDemand {
+        self.all.demand_bytes.fetch_add(bytes, Ordering::Relaxed);
+        PendingDemand { memory: self.clone(), bytes }
     }
 
     /// Whether so much could be taken now for what grows. To ask is no shortage.
@@ -170,11 +170,11 @@ impl Budget {
     /// Says for what is taken already what it is with these bytes, if they may be taken.
     fn added(&self, bytes: usize, purpose: Purpose) -> impl Fn(usize) -> Option<usize> + use<> {
         let is_small = purpose == Purpose::Start && bytes <= FIRST_STEP_MAX;
-        let own = self.own.as_ref().map(|own| own.bytes.load(Ordering::Relaxed));
+        let own = self.guest_usage.as_ref().map(|own| own.bytes.load(Ordering::Relaxed));
         let owned = self.owner().map_or(0, |owner| owner.bytes.load(Ordering::Relaxed));
         let is_first = is_small && own.unwrap_or(0).saturating_add(bytes) <= FIRST_BYTES;
         let total = self.all.total;
-        let wanted = if own.is_some() { self.all.wanted.load(Ordering::Relaxed) } else { 0 };
+        let wanted = if own.is_some() { self.all.demand_bytes.load(Ordering::Relaxed) } else { 0 };
         // To measure takes a lock in every pool, so it is done only where the result may matter:
         // the pools keep an eighth of all at most.
         let is_near = self.used().saturating_add(bytes) > total / 2;
@@ -191,28 +191,28 @@ impl Budget {
     }
 
     fn note_own(&self, bytes: usize) {
-        if let Some(own) = &self.own {
+        if let Some(own) = &self.guest_usage {
             own.bytes.fetch_add(bytes, Ordering::Relaxed);
             own.owner.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
     /// Gives back what was taken.
-    pub fn give(&self, bytes: usize) {
+    pub fn uncharge(&self, bytes: usize) {
         self.all.used.fetch_sub(bytes, Ordering::Relaxed);
-        if let Some(own) = &self.own {
+        if let Some(own) = &self.guest_usage {
             own.bytes.fetch_sub(bytes, Ordering::Relaxed);
             own.owner.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 
     /// Nothing yet, to be raised.
-    pub fn nothing(&self) -> Charge {
+    pub fn empty_charge(&self) -> Charge {
         Charge { memory: self.clone(), bytes: 0 }
     }
 
     /// Takes memory that is in use already, be there enough or not.
-    pub fn take_anyway(&self, bytes: usize) -> Charge {
+    pub fn force_charge(&self, bytes: usize) -> Charge {
         self.all.used.fetch_add(bytes, Ordering::Relaxed);
         self.note_own(bytes);
         Charge { memory: self.clone(), bytes }
@@ -248,7 +248,7 @@ impl Budget {
         if bytes <= self.all.total {
             self.all.shortages.fetch_add(1, Ordering::Relaxed);
         }
-        if self.may_tell() {
+        if self.may_log() {
             tracing::warn!(
                 "memory is short: {} of {} KiB are taken (--memory-total), {} more were asked for; \
                  such requests are answered with 503",
@@ -261,8 +261,8 @@ impl Budget {
 
     /// Takes note that the kernel had nothing left for an instance.
     #[cold]
-    pub fn note_refusal(&self, why: &str) {
-        if self.may_tell() {
+    pub fn note_kernel_shortage(&self, why: &str) {
+        if self.may_log() {
             tracing::warn!(
                 "the kernel is short of memory or of mappings: {why}; such requests wait a little \
                  and are then answered with 503"
@@ -271,15 +271,15 @@ impl Budget {
     }
 
     /// Whether the log is to be told, which it is not for every request.
-    fn may_tell(&self) -> bool {
+    fn may_log(&self) -> bool {
         let now = self.all.began.elapsed().as_millis() as u64 + 1;
-        let told = self.all.told_ms.load(Ordering::Relaxed);
-        if told > 0 && now - told.min(now) < TOLD_EVERY.as_millis() as u64 {
+        let told = self.all.logged_at_ms.load(Ordering::Relaxed);
+        if told > 0 && now - told.min(now) < SHORTAGE_LOG_INTERVAL.as_millis() as u64 {
             return false;
         }
         // Of several that come here at once, one tells it.
         let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
-        self.all.told_ms.compare_exchange(told, now, success, failure).is_ok()
+        self.all.logged_at_ms.compare_exchange(told, now, success, failure).is_ok()
     }
 }
 
@@ -303,21 +303,21 @@ impl Charge {
     /// # Errors
     /// [`Reject::NoMemory`], and it is as before.
     pub fn raise_to(&mut self, bytes: usize) -> Result<(), Reject> {
-        self.memory.take(bytes.saturating_sub(self.bytes), Purpose::Growth)?;
+        self.memory.try_charge(bytes.saturating_sub(self.bytes), Purpose::Growth)?;
         self.bytes = self.bytes.max(bytes);
         Ok(())
     }
 }
 
-impl Drop for Want {
+impl Drop for PendingDemand {
     fn drop(&mut self) {
-        self.memory.all.wanted.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.memory.all.demand_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.memory.give(self.bytes);
+        self.memory.uncharge(self.bytes);
     }
 }
 

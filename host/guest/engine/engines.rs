@@ -14,8 +14,8 @@ use wasmtime::{
 use super::budget::Budget;
 use super::class::{Class, SMALL_ENGINES, small_index};
 use super::resources::{Mappings, Resources};
-use super::slot_pages::{Shape, SlotPages};
-use super::slots::{Room, SLOT_ADDRESS_BYTES, STACKS_PER_SLOT, Slots};
+use super::slot_pages::{SlotPages, SlotShape};
+use super::slots::{Headroom, SLOT_ADDRESS_BYTES, STACKS_PER_SLOT, Slots};
 use crate::file;
 
 /// What guest code may use of an instance's stack, which keeps its pages as long as the instance is
@@ -68,7 +68,7 @@ impl Engines {
     ) -> Result<Self> {
         let machine = Machine::read(&memory);
         let mappings = Mappings::read(mappings_max);
-        let mut slots = Slots::derive(Room::read(mappings), workers);
+        let mut slots = Slots::derive(Headroom::read(mappings), workers);
         let pools = loop {
             // Some processors and kernels have fewer addresses than a limit would tell.
             match (pools(memory_bytes_max, machine, slots), slots.halved()) {
@@ -279,7 +279,7 @@ fn slot_pages(machine: Machine, class: Class, slots: usize) -> SlotPages {
     // Of a small class's engines each may have come to use all the memory that there is.
     let slots_max = (machine.memory_bytes / INSTANCE_BYTES).max(1);
     let slots = engines * slots.min(slots_max);
-    let shape = Shape { slots, tables: TABLES_PER_SLOT as usize, stacks, eighths };
+    let shape = SlotShape { slots, tables: TABLES_PER_SLOT as usize, stacks, eighths };
     SlotPages::derive(machine.memory_bytes, shape)
 }
 
@@ -287,11 +287,11 @@ fn slot_pages(machine: Machine, class: Class, slots: usize) -> SlotPages {
 fn count_pooled<'a>(memory: &Budget, engines: impl Iterator<Item = &'a Engine>) {
     let pools: Vec<_> = engines.filter_map(Engine::pooling_allocator_metrics).collect();
     memory.count_pooled(move || {
-        let kept = pools.iter().map(|pool| {
+        let pooled_bytes = pools.iter().map(|pool| {
             pool.unused_memory_bytes_resident()
                 + pool.unused_table_bytes_resident()
                 + pool.unused_stack_bytes_resident().unwrap_or(0)
         });
-        kept.sum()
+        pooled_bytes.sum()
     });
 }

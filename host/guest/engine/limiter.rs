@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use guesthouse_module::limits::TABLE_ELEMENTS_MAX;
 use wasmtime::{CallHook, ResourceLimiter};
 
-use super::about::About;
-use super::allocator::Freed;
+use super::allocator::FreedNotice;
 use super::budget::{Budget, Charge, Purpose};
 use super::engines::{INSTANCE_BYTES, RECORD_BYTES, STACK_BYTES};
 use super::fault::Fault;
+use super::guest_info::GuestInfo;
+use super::slot_quota::SlotQuota;
 use super::slots::STACKS_PER_SLOT;
-use super::tenants::Tenants;
 use crate::message::Reject;
 
 /// What an instance has at least, over what all have, to be told of when it is dropped.
@@ -23,9 +23,9 @@ const FREED_BYTES_MIN: usize = 256 << 10;
 const TABLE_ELEMENT_BYTES: usize = 8;
 
 /// What each instance of a guest takes.
-pub struct Cost<'a> {
+pub struct InstanceCost<'a> {
     /// Who has the slots of its engine.
-    pub tenants: &'a Arc<Tenants>,
+    pub slot_quota: &'a Arc<SlotQuota>,
     /// How many of them it takes.
     pub slots: usize,
     /// Bytes that the engine keeps for it.
@@ -35,8 +35,8 @@ pub struct Cost<'a> {
 /// The limits of one store.
 pub struct Limiter {
     /// The guest's name and limits.
-    pub about: Arc<About>,
-    parts: Parts,
+    pub guest_info: Arc<GuestInfo>,
+    parts: StoreItemLimits,
     /// The size of its memories, which is taken from the host's.
     memory_bytes: usize,
     /// Whether a memory was not to grow past the guest's own limit.
@@ -48,7 +48,7 @@ pub struct Limiter {
     /// The same of a table.
     table_grown_bytes: usize,
     /// Where its instance is counted.
-    tenants: Option<(Arc<Tenants>, usize)>,
+    held_slots: Option<(Arc<SlotQuota>, usize)>,
     /// What else it is charged: for its tables, its stacks and the host's objects.
     other_bytes: usize,
     /// Its stacks, where each call that waits may hold one.
@@ -76,7 +76,7 @@ impl PrepaidStacks {
     /// # Errors
     /// [`Reject::NoMemory`].
     pub fn charge(&self, stacks: usize, memory: &Budget) -> Result<(), Reject> {
-        self.charged().get_or_insert_with(|| memory.nothing()).raise_to(stacks * STACK_BYTES)
+        self.charged().get_or_insert_with(|| memory.empty_charge()).raise_to(stacks * STACK_BYTES)
     }
 
     fn count(&self) -> usize {
@@ -90,23 +90,23 @@ impl PrepaidStacks {
 
 /// How many of each a store may hold.
 #[derive(Clone, Copy, Debug)]
-pub struct Parts {
+pub struct StoreItemLimits {
     pub instances: usize,
     pub tables: usize,
     pub memories: usize,
 }
 
 impl Limiter {
-    pub fn new(about: Arc<About>, parts: Parts) -> Self {
+    pub fn new(about: Arc<GuestInfo>, parts: StoreItemLimits) -> Self {
         Limiter {
-            about,
+            guest_info: about,
             parts,
             memory_bytes: 0,
             is_at_limit: false,
             has_failed_to_grow: false,
             grown_bytes: 0,
             table_grown_bytes: 0,
-            tenants: None,
+            held_slots: None,
             other_bytes: 0,
             stacks: Stacks::default(),
         }
@@ -117,10 +117,14 @@ impl Limiter {
     ///
     /// # Errors
     /// [`Reject::NoInstance`], [`Reject::NoMemory`] as the error of a host function.
-    pub fn charge_instance(&mut self, cost: Cost<'_>, stacks: usize) -> wasmtime::Result<()> {
-        let (tenants, slots) = self.tenants.insert((cost.tenants.clone(), cost.slots));
-        if !tenants.enter(self.about.tenant(), *slots) {
-            return Err(refused(Reject::NoInstance));
+    pub fn charge_instance(
+        &mut self,
+        cost: InstanceCost<'_>,
+        stacks: usize,
+    ) -> wasmtime::Result<()> {
+        let (tenants, slots) = self.held_slots.insert((cost.slot_quota.clone(), cost.slots));
+        if !tenants.take_slots(self.guest_info.slot_holder(), *slots) {
+            return Err(reject_error(Reject::NoInstance));
         }
         self.stacks.charged = stacks;
         let records = cost.record_bytes.saturating_sub(RECORD_BYTES);
@@ -144,12 +148,12 @@ impl Limiter {
             }
             CallHook::CallingHost | CallHook::ReturningFromHost => return Ok(()),
         }
-        if let Some((tenants, slots)) = &mut self.tenants
+        if let Some((tenants, slots)) = &mut self.held_slots
             && stacks.used > *slots * STACKS_PER_SLOT as usize
         {
             *slots += 1;
-            if !tenants.enter(self.about.tenant(), 1) {
-                return Err(refused(Reject::NoInstance));
+            if !tenants.take_slots(self.guest_info.slot_holder(), 1) {
+                return Err(reject_error(Reject::NoInstance));
             }
         }
         let charged = stacks.charged + stacks.prepaid.count();
@@ -164,7 +168,7 @@ impl Limiter {
     }
 
     fn charge_other(&mut self, bytes: usize, purpose: Purpose) -> wasmtime::Result<()> {
-        self.about.memory.take(bytes, purpose).map_err(refused)?;
+        self.guest_info.memory.try_charge(bytes, purpose).map_err(reject_error)?;
         self.other_bytes += bytes;
         Ok(())
     }
@@ -177,19 +181,19 @@ impl Limiter {
 
 impl Drop for Limiter {
     fn drop(&mut self) {
-        self.about.memory.give(self.memory_bytes + self.other_bytes);
+        self.guest_info.memory.uncharge(self.memory_bytes + self.other_bytes);
         // Less is soon used again by the next instance.
         let freed = self.other_bytes.saturating_sub(INSTANCE_BYTES);
         if freed > FREED_BYTES_MIN {
-            drop(Freed(freed));
+            drop(FreedNotice(freed));
         }
-        if let Some((tenants, slots)) = &self.tenants {
-            tenants.leave(self.about.tenant(), *slots);
+        if let Some((tenants, slots)) = &self.held_slots {
+            tenants.free_slots(self.guest_info.slot_holder(), *slots);
         }
     }
 }
 
-pub fn refused(reject: Reject) -> wasmtime::Error {
+pub fn reject_error(reject: Reject) -> wasmtime::Error {
     wasmtime::Error::new(Fault::Reject(reject))
 }
 
@@ -206,14 +210,14 @@ impl ResourceLimiter for Limiter {
         if is_over {
             return Ok(false);
         }
-        if bytes > self.about.grants.limits.memory_bytes_max {
+        if bytes > self.guest_info.grants.limits.memory_bytes_max {
             self.is_at_limit = true;
             return Ok(false);
         }
         let purpose = if current == 0 { Purpose::Start } else { Purpose::Growth };
         // Few guests are ready to get -1 below their limit: most would trap, and be blamed for it.
-        let taken = self.about.memory.take(more, purpose);
-        taken.map_err(refused)?;
+        let taken = self.guest_info.memory.try_charge(more, purpose);
+        taken.map_err(reject_error)?;
         (self.memory_bytes, self.grown_bytes) = (bytes, more);
         Ok(true)
     }
@@ -224,7 +228,7 @@ impl ResourceLimiter for Limiter {
         self.has_failed_to_grow = true;
         let grown = std::mem::take(&mut self.grown_bytes);
         self.memory_bytes -= grown;
-        self.about.memory.give(grown);
+        self.guest_info.memory.uncharge(grown);
         Ok(())
     }
 
@@ -248,7 +252,7 @@ impl ResourceLimiter for Limiter {
     fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
         let grown = std::mem::take(&mut self.table_grown_bytes);
         self.other_bytes -= grown;
-        self.about.memory.give(grown);
+        self.guest_info.memory.uncharge(grown);
         Ok(())
     }
 

@@ -21,7 +21,7 @@ static PAGE_BYTES: LazyLock<usize> = LazyLock::new(rustix::param::page_size);
 
 /// Calls `visit` for every page of a memory that may hold anything but zeros. `false` where the
 /// kernel does not tell; then some may not have been visited.
-pub fn for_each_touched(memory: &mut [u8], mut visit: impl FnMut(&mut [u8])) -> bool {
+pub fn for_each_touched(memory: &mut [u8], mut on_page: impl FnMut(&mut [u8])) -> bool {
     let (Some(pagemap), page_bytes) = (&*PAGEMAP, *PAGE_BYTES) else { return false };
     let address = memory.as_ptr() as usize;
     let first = address / page_bytes;
@@ -37,7 +37,7 @@ pub fn for_each_touched(memory: &mut [u8], mut visit: impl FnMut(&mut [u8])) -> 
             if u64::from_ne_bytes(*entry) & TOUCHED != 0 {
                 let begin = ((start + index) * page_bytes).saturating_sub(address);
                 let end = ((start + index + 1) * page_bytes - address).min(memory.len());
-                visit(&mut memory[begin..end]);
+                on_page(&mut memory[begin..end]);
             }
         }
     }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use super::slots::{Room, Slots};
+use super::slots::{Headroom, Slots};
 use crate::file::kernel_text;
 
 /// Mappings of a loaded guest: its code, and the read-only data before and behind it.
@@ -23,17 +23,17 @@ const MAPPINGS_DEFAULT: u64 = 65_530;
 const DESCRIPTORS_PER_LOAD: u64 = 8;
 /// Descriptors that connections leave to everything else, where nothing else is chosen: a quarter,
 /// but no more than this.
-const DESCRIPTORS_KEPT_MAX: u64 = 4_096;
+const DESCRIPTORS_RESERVED_MAX: u64 = 4_096;
 /// Address space that is left for code, heaps and stacks, where there is a limit.
-const ADDRESS_BYTES_KEPT: u64 = 4 << 30;
+const ADDRESS_BYTES_RESERVED: u64 = 4 << 30;
 /// Addresses of a process with four levels of page tables.
 const ADDRESS_BYTES_ALL: u64 = 1 << 47;
 
 /// What guests hold of the process's resources, and may hold.
 #[derive(Clone)]
-pub struct Resources(Arc<Shared>);
+pub struct Resources(Arc<ResourcesShared>);
 
-struct Shared {
+struct ResourcesShared {
     mappings: AtomicU64,
     mappings_max: AtomicU64,
     descriptors: AtomicU64,
@@ -47,15 +47,15 @@ struct Shared {
 
 /// What one guest holds, or many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Amount {
+pub struct ResourceAmount {
     pub mappings: u64,
     pub descriptors: u64,
 }
 
 /// What a guest holds, until this is dropped.
-pub struct Held {
+pub struct ResourceReservation {
     of: Resources,
-    amount: Amount,
+    amount: ResourceAmount,
 }
 
 /// How many mappings the process has, and may have.
@@ -78,15 +78,15 @@ impl Mappings {
     }
 }
 
-impl Room {
+impl Headroom {
     /// What is left of the mappings, and of the limit on address space.
     pub fn read(mappings: Mappings) -> Self {
         let limit = getrlimit(Resource::As).current.unwrap_or(ADDRESS_BYTES_ALL);
         let used = kernel_text("/proc/self/statm").ok();
         let pages = used.and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
         let used = pages.unwrap_or(0) * rustix::param::page_size() as u64;
-        let left = limit.min(ADDRESS_BYTES_ALL).saturating_sub(used + ADDRESS_BYTES_KEPT);
-        Room { mappings: mappings.free(), address_bytes: left }
+        let left = limit.min(ADDRESS_BYTES_ALL).saturating_sub(used + ADDRESS_BYTES_RESERVED);
+        Headroom { mappings: mappings.free(), address_bytes: left }
     }
 }
 
@@ -94,11 +94,11 @@ impl Resources {
     /// To be made once the engines are there. `before` is how it was without them.
     pub fn new(before: Mappings, slots: Slots) -> Self {
         let for_guests = slots.mappings_for_guests(before.free());
-        Resources(Arc::new(Shared {
+        Resources(Arc::new(ResourcesShared {
             mappings: AtomicU64::new(0),
             mappings_max: AtomicU64::new(for_guests),
             descriptors: AtomicU64::new(0),
-            descriptors_max: descriptors_kept(descriptors_max()) / 2,
+            descriptors_max: descriptors_reserved(descriptors_max()) / 2,
             others: AtomicU64::new(count_mappings()),
             others_planned: before.max - for_guests.min(before.max),
             limit: before.max,
@@ -108,7 +108,7 @@ impl Resources {
     /// For a process that loads a guest now and then.
     pub fn unlimited() -> Self {
         let max = u64::MAX;
-        Resources(Arc::new(Shared {
+        Resources(Arc::new(ResourcesShared {
             mappings: AtomicU64::new(0),
             mappings_max: AtomicU64::new(max),
             descriptors: AtomicU64::new(0),
@@ -120,15 +120,15 @@ impl Resources {
     }
 
     /// Counts what a guest holds.
-    pub fn hold(&self, amount: Amount) -> Held {
+    pub fn reserve_for_guest(&self, amount: ResourceAmount) -> ResourceReservation {
         self.0.mappings.fetch_add(amount.mappings, Ordering::Relaxed);
         self.0.descriptors.fetch_add(amount.descriptors, Ordering::Relaxed);
-        Held { of: self.clone(), amount }
+        ResourceReservation { of: self.clone(), amount }
     }
 
     /// What all guests may hold.
-    pub fn most(&self) -> Amount {
-        Amount {
+    pub fn guests_max(&self) -> ResourceAmount {
+        ResourceAmount {
             mappings: self.0.mappings_max.load(Ordering::Relaxed),
             descriptors: self.0.descriptors_max,
         }
@@ -138,18 +138,18 @@ impl Resources {
     pub fn has_room(&self, loads: usize) -> bool {
         let loads = loads as u64 + 1;
         let held = self.0.mappings.load(Ordering::Relaxed);
-        held.saturating_add(loads * MAPPINGS_PER_GUEST) <= self.most().mappings
+        held.saturating_add(loads * MAPPINGS_PER_GUEST) <= self.guests_max().mappings
             && descriptors_max().saturating_sub(count_descriptors()) >= loads * DESCRIPTORS_PER_LOAD
     }
 
     /// Counts the mappings of the process anew: where everything but guests has more than was
     /// planned, guests get less. Takes 1 ms for some thousand mappings.
-    pub fn count_anew(&self) {
+    pub fn recount_mappings(&self) {
         let shared = &self.0;
         let others = count_mappings().saturating_sub(shared.mappings.load(Ordering::Relaxed));
         shared.others.store(others, Ordering::Relaxed);
-        let kept_back = shared.others_planned.max(others.saturating_add(MAPPINGS_PER_GUEST * 64));
-        shared.mappings_max.store(shared.limit.saturating_sub(kept_back), Ordering::Relaxed);
+        let reserved = shared.others_planned.max(others.saturating_add(MAPPINGS_PER_GUEST * 64));
+        shared.mappings_max.store(shared.limit.saturating_sub(reserved), Ordering::Relaxed);
     }
 
     /// Files that are open, and that may be.
@@ -165,32 +165,32 @@ impl Resources {
     }
 }
 
-impl Amount {
-    pub fn add(&mut self, other: Amount) {
+impl ResourceAmount {
+    pub fn add(&mut self, other: ResourceAmount) {
         self.mappings += other.mappings;
         self.descriptors += other.descriptors;
     }
 
-    pub fn sub(&mut self, other: Amount) {
+    pub fn sub(&mut self, other: ResourceAmount) {
         self.mappings -= other.mappings;
         self.descriptors -= other.descriptors;
     }
 
     /// Whether any of it is more than that.
-    pub fn exceeds(&self, most: Amount) -> bool {
+    pub fn exceeds(&self, most: ResourceAmount) -> bool {
         self.mappings > most.mappings || self.descriptors > most.descriptors
     }
 
     /// So many eighths of it.
-    pub fn eighths(self, eighths: u64) -> Amount {
+    pub fn eighths(self, eighths: u64) -> ResourceAmount {
         let part = |all: u64| all / 8 * eighths + all % 8 * eighths / 8;
-        Amount { mappings: part(self.mappings), descriptors: part(self.descriptors) }
+        ResourceAmount { mappings: part(self.mappings), descriptors: part(self.descriptors) }
     }
 }
 
-impl Drop for Held {
+impl Drop for ResourceReservation {
     fn drop(&mut self) {
-        let Amount { mappings, descriptors } = self.amount;
+        let ResourceAmount { mappings, descriptors } = self.amount;
         self.of.0.mappings.fetch_sub(mappings, Ordering::Relaxed);
         self.of.0.descriptors.fetch_sub(descriptors, Ordering::Relaxed);
     }
@@ -202,8 +202,8 @@ pub fn descriptors_max() -> u64 {
 }
 
 /// How many of so many descriptors are not for connections.
-pub fn descriptors_kept(all: u64) -> u64 {
-    (all / 4).min(DESCRIPTORS_KEPT_MAX)
+pub fn descriptors_reserved(all: u64) -> u64 {
+    (all / 4).min(DESCRIPTORS_RESERVED_MAX)
 }
 
 /// How many files are open. The size of the folder says it, but with Linux before 6.2.

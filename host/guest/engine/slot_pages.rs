@@ -15,7 +15,7 @@ const PAGE_BYTES: usize = 4 << 10;
 
 /// The slots of one pool, or of several that are alike.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape {
+pub struct SlotShape {
     /// How many can have been in use.
     pub slots: usize,
     /// Of each slot.
@@ -36,7 +36,7 @@ pub struct SlotPages {
 
 impl SlotPages {
     /// Divides the part of these slots among them.
-    pub fn derive(memory_total: usize, shape: Shape) -> Self {
+    pub fn derive(memory_total: usize, shape: SlotShape) -> Self {
         let each = memory_total / POOLED_PART / 8 * shape.eighths / shape.slots.max(1);
         let whole = |bytes: usize, max: usize| (bytes / PAGE_BYTES * PAGE_BYTES).min(max);
         let stack = whole(each / 8 / shape.stacks.max(1), STACK_BYTES_MAX);

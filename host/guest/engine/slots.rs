@@ -28,8 +28,8 @@ const MAPPINGS_PER_IMAGE: u64 = 4;
 /// with the kernel's default of 65,530 that is more than 10,000 of them.
 const FIFTHS_FOR_INSTANCES: u64 = 2;
 /// What is kept back for threads, heaps and libraries: so much, and a part of all.
-const KEPT_BACK: u64 = 256;
-const KEPT_BACK_PART: u64 = 32;
+const MAPPINGS_RESERVED: u64 = 256;
+const MAPPINGS_RESERVED_PART: u64 = 32;
 
 /// Ready instances that one worker keeps at most, of all guests together. Measured with 10,000
 /// guests asked for by Zipf's law: 64 serve a half of the requests, 1,024 three quarters. Each
@@ -49,7 +49,7 @@ pub struct ReadyMax {
 
 /// What the process has left when its engines are made.
 #[derive(Clone, Copy, Debug)]
-pub struct Room {
+pub struct Headroom {
     pub mappings: u64,
     pub address_bytes: u64,
 }
@@ -69,7 +69,7 @@ impl Slots {
 
     /// Room for 256 calls per worker beside the ready instances, and at least 1,000 in all, as far
     /// as the mappings and the address space go.
-    pub fn derive(room: Room, workers: usize) -> Self {
+    pub fn derive(room: Headroom, workers: usize) -> Self {
         let (least, most) = SMALL_WANTED.into_inner();
         let wanted = (workers as u64 * (IN_FLIGHT + READY_MAX as u64)).clamp(least, most) as u32;
         let mappings_max = room.mappings / 5 * FIFTHS_FOR_INSTANCES;
@@ -144,7 +144,7 @@ impl Slots {
 
     /// Mappings that are left for guests where so many were free before the engines were made.
     pub fn mappings_for_guests(self, free: u64) -> u64 {
-        free.saturating_sub(self.mappings() + KEPT_BACK + free / KEPT_BACK_PART)
+        free.saturating_sub(self.mappings() + MAPPINGS_RESERVED + free / MAPPINGS_RESERVED_PART)
     }
 
     /// Ready instances that each worker keeps of the guests of one engine: its share of the slots,

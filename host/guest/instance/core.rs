@@ -10,21 +10,21 @@ use wasmtime::{Global, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
 
 use super::guest::Guest;
 use crate::guest::core::code::{CoreCode, Startup};
-use crate::guest::core::state::{BUFFER_RESPONSE, Call, Exchange, Phase};
+use crate::guest::core::state::{BUFFER_RESPONSE, CallPhase, CoreExchange, CoreState};
 use crate::guest::core::store::{run_start, store};
-use crate::guest::engine::ends::{judge, log_end};
+use crate::guest::engine::outcomes::{log_stopped, resolve_outcome};
 use crate::guest::engine::reset::{Baseline, RESETS_MAX};
 use crate::guest::schedule::QUANTUM_TICKS;
-use crate::guest::schedule::{Bulky, Meter, Movable, Schedule};
+use crate::guest::schedule::{BoxedCall, DropCost, Meter, Scheduler};
 use crate::guest::services::buffer::Buffer;
-use crate::guest::services::held::Held;
+use crate::guest::services::header_charge::HeaderCharge;
 use crate::message::fields::compact;
 use crate::message::{Reject, Request, Response, ResponseBody};
 
 /// A core instance that is ready for a request.
 pub struct CoreInstance {
     guest: Arc<Guest>,
-    store: Store<Call>,
+    store: Store<CoreState>,
     instance: wasmtime::Instance,
     handle_request: TypedFunc<(), i64>,
     /// Where `handle_response` is, if the guest has it; looked up when it is needed first.
@@ -39,18 +39,19 @@ pub struct CoreInstance {
 
 /// How a guest ended: `None` if it answered, or if it passed the request on (`next`) the context
 /// that goes back to it in `handle_response`.
-pub type Passed = Option<i32>;
+pub type NextContext = Option<i32>;
 
 /// Where a function of an instance is, beside its store.
-type Find<P, R> = for<'a> fn(&'a mut CoreInstance) -> (&'a mut Store<Call>, &'a TypedFunc<P, R>);
+type ExportGetter<P, R> =
+    for<'a> fn(&'a mut CoreInstance) -> (&'a mut Store<CoreState>, &'a TypedFunc<P, R>);
 
 /// How the next handler answered, for `handle_response`.
-pub struct Answer {
+pub struct NextResponse {
     pub response: Response,
     /// Whether there was no answer but an error of the host.
     pub is_error: bool,
     /// What is charged for what the guest had set before.
-    pub held: Held,
+    pub held: HeaderCharge,
 }
 
 impl CoreInstance {
@@ -60,7 +61,7 @@ impl CoreInstance {
         guest: &Arc<Guest>,
         code: &CoreCode,
     ) -> wasmtime::Result<Box<CoreInstance>> {
-        let call = Call::new(guest.about.clone(), code.features);
+        let call = CoreState::new(guest.info.clone(), code.features);
         let mut store = store(code.pre.module().engine(), call);
         store.data_mut().limiter.charge_instance(guest.cost(), 1)?;
         if !guest.runs_startup() {
@@ -121,7 +122,7 @@ impl CoreInstance {
         if !restored {
             return Err(self.guest);
         }
-        self.store.data_mut().forget();
+        self.store.data_mut().clear_exchange();
         Ok(self)
     }
 
@@ -145,8 +146,8 @@ impl CoreInstance {
     pub fn accept(&mut self, request: Box<Request>, headers: HeaderMap) {
         let call = self.store.data_mut();
         call.features = self.features;
-        call.phase = Phase::Request;
-        call.begin(Exchange::new(request, headers));
+        call.phase = CallPhase::Request;
+        call.begin(CoreExchange::new(request, headers));
     }
 
     /// Lets the guest handle the request that it was given; [`CoreInstance::respond`] or
@@ -161,9 +162,10 @@ impl CoreInstance {
     pub fn request(
         self: Box<Self>,
         meter: &mut Meter<'_>,
-        schedule: &Schedule,
-    ) -> impl Future<Output = Result<(Box<CoreInstance>, Passed), Reject>> {
-        let called = self.enter(|it| (&mut it.store, &it.handle_request), (), meter, schedule);
+        schedule: &Scheduler,
+    ) -> impl Future<Output = Result<(Box<CoreInstance>, NextContext), Reject>> {
+        let called =
+            self.call_export(|it| (&mut it.store, &it.handle_request), (), meter, schedule);
         async move {
             let (instance, result) = called.await?;
             // The low half says "next", the high half is the context.
@@ -174,27 +176,27 @@ impl CoreInstance {
 
     /// Calls one of the guest's functions, in the lanes. To clone it would cost as much as to enter
     /// it.
-    fn enter<P: WasmParams + Sync + 'static, R: WasmResults + Sync + 'static>(
+    fn call_export<P: WasmParams + Sync + 'static, R: WasmResults + Sync + 'static>(
         mut self: Box<Self>,
-        function: Find<P, R>,
+        function: ExportGetter<P, R>,
         params: P,
         meter: &mut Meter<'_>,
-        schedule: &Schedule,
+        schedule: &Scheduler,
     ) -> impl Future<Output = Result<(Box<CoreInstance>, R), Reject>> {
         self.store.set_epoch_deadline(QUANTUM_TICKS);
         // The call may take the instance with it.
-        let about = schedule.about(self.guest.id, &self.guest.about);
+        let about = schedule.shared_info(self.guest.id, &self.guest.info);
         let request = self.store.data().exchange.as_ref().map(|exchange| {
-            meter.follow(exchange.request.body.progress());
+            meter.pause_for_body(exchange.request.body.progress());
             exchange.request.id
         });
-        let call: Movable<(Box<CoreInstance>, wasmtime::Result<R>)> = Box::pin(async move {
+        let call: BoxedCall<(Box<CoreInstance>, wasmtime::Result<R>)> = Box::pin(async move {
             let (store, function) = function(&mut self);
             let result = function.call_async(store, params).await;
             (self, result)
         });
         async move {
-            let running = schedule.pulse().begin();
+            let running = schedule.ticker().begin();
             let ended = meter.call(call).await;
             drop(running);
             match ended {
@@ -202,16 +204,16 @@ impl CoreInstance {
                     if result.is_err() {
                         instance.store.data().end_log();
                     }
-                    match judge(&instance.guest.about, request, result) {
+                    match resolve_outcome(&instance.guest.info, request, result) {
                         Ok(result) => Ok((instance, result)),
                         Err(reject) => {
-                            schedule.dispose(instance);
+                            schedule.drop_or_defer(instance);
                             Err(reject)
                         }
                     }
                 }
                 Err(reject) => {
-                    log_end(&about, request, format_args!("{reject}"));
+                    log_stopped(&about, request, format_args!("{reject}"));
                     Err(reject)
                 }
             }
@@ -223,10 +225,10 @@ impl CoreInstance {
     pub fn respond(&mut self) -> (Response, HeaderMap) {
         let mut exchange = self.take_exchange();
         let mut spare = HeaderMap::new();
-        if exchange.held.charged() == 0 {
+        if exchange.header_charge.charged() == 0 {
             std::mem::swap(&mut spare, &mut exchange.request.headers);
         }
-        (respond(exchange), spare)
+        (into_response(exchange), spare)
     }
 
     /// The request that the guest has passed on, and what it had set on the response before,
@@ -237,13 +239,13 @@ impl CoreInstance {
     pub async fn next_request(
         &mut self,
         meter: &mut Meter<'_>,
-    ) -> Result<(Held, Box<Request>, HeaderMap), Reject> {
+    ) -> Result<(HeaderCharge, Box<Request>, HeaderMap), Reject> {
         let exchange = self.take_exchange();
         let id = exchange.request.id;
-        let about = &self.guest.about;
+        let about = &self.guest.info;
         let mut next = Box::pin(exchange.next_request(about));
         let next = meter.run(next.as_mut()).await;
-        next.inspect_err(|reject| log_end(about, Some(id), format_args!("{reject}")))?
+        next.inspect_err(|reject| log_stopped(about, Some(id), format_args!("{reject}")))?
     }
 
     /// Whether the guest wants to see the next handler's response.
@@ -264,27 +266,27 @@ impl CoreInstance {
     pub async fn response(
         mut self: Box<Self>,
         request: Box<Request>,
-        answer: Answer,
+        answer: NextResponse,
         context: i32,
         meter: &mut Meter<'_>,
-        schedule: &Schedule,
+        schedule: &Scheduler,
     ) -> Result<(Box<CoreInstance>, Response), Reject> {
         if !self.find_handle_response() {
             return Ok((self, answer.response));
         }
         let buffered = self.buffers_response();
         let is_error = i32::from(answer.is_error);
-        let (mut exchange, stream) = answered(request, answer.response, buffered);
-        exchange.held = answer.held;
-        exchange.held.go_on();
+        let (mut exchange, stream) = response_exchange(request, answer.response, buffered);
+        exchange.header_charge = answer.held;
+        exchange.header_charge.carry_over();
         let call = self.store.data_mut();
-        call.phase = Phase::Response;
+        call.phase = CallPhase::Response;
         call.begin(exchange);
         let params = (context, is_error);
-        let function: Find<_, _> =
+        let function: ExportGetter<_, _> =
             |it| (&mut it.store, it.handle_response.as_ref().expect("it was found just now"));
-        let (mut instance, ()) = self.enter(function, params, meter, schedule).await?;
-        let response = respond(instance.take_exchange());
+        let (mut instance, ()) = self.call_export(function, params, meter, schedule).await?;
+        let response = into_response(instance.take_exchange());
         Ok(match stream {
             Some(body) => (instance, Response { body, ..response }),
             None => (instance, response),
@@ -301,14 +303,14 @@ impl CoreInstance {
         self.handle_response.is_some()
     }
 
-    fn take_exchange(&mut self) -> Exchange {
+    fn take_exchange(&mut self) -> CoreExchange {
         let call = self.store.data_mut();
         call.end_log();
         call.exchange.take().expect("the exchange was put there for this call")
     }
 }
 
-impl Bulky for CoreInstance {
+impl DropCost for CoreInstance {
     fn bytes(&self) -> usize {
         self.memory_bytes() + self.store.data().held_bytes()
     }
@@ -317,7 +319,7 @@ impl Bulky for CoreInstance {
 /// An export that was found when the guest was loaded.
 fn export(
     instance: &wasmtime::Instance,
-    store: &mut Store<Call>,
+    store: &mut Store<CoreState>,
     export: &ModuleExport,
 ) -> wasmtime::Func {
     let item = instance.get_module_export(store, export);
@@ -325,16 +327,16 @@ fn export(
 }
 
 /// The exchange for `handle_response`, and the body which passes by the guest.
-fn answered(
+fn response_exchange(
     request: Box<Request>,
     response: Response,
     buffered: bool,
-) -> (Exchange, Option<ResponseBody>) {
-    let mut exchange = Exchange::new(request, response.headers);
+) -> (CoreExchange, Option<ResponseBody>) {
+    let mut exchange = CoreExchange::new(request, response.headers);
     exchange.status = response.status;
     match response.body {
         ResponseBody::Full(bytes) if buffered => exchange.body.buffered = bytes,
-        ResponseBody::Trailed(bytes, trailers) if buffered => {
+        ResponseBody::WithTrailers(bytes, trailers) if buffered => {
             exchange.body.buffered = bytes;
             exchange.trailers = Some(trailers);
         }
@@ -344,18 +346,19 @@ fn answered(
 }
 
 /// The response that a guest has built.
-fn respond(exchange: Exchange) -> Response {
-    let Exchange { request, status, mut headers, body, mut trailers, held, .. } = exchange;
-    if held.charged() > 0 {
+fn into_response(exchange: CoreExchange) -> Response {
+    let CoreExchange { request, status, mut headers, body, mut trailers, header_charge, .. } =
+        exchange;
+    if header_charge.charged() > 0 {
         // They are kept longer than the request, but not the room of what was removed.
         compact(&mut headers);
         trailers.as_deref_mut().into_iter().for_each(compact);
-        held.discard(request.headers);
+        header_charge.drop_with(request.headers);
     }
     let bytes = body.written.map_or(body.buffered, Buffer::into_bytes);
     let body = match trailers {
         None => ResponseBody::Full(bytes),
-        Some(trailers) => ResponseBody::Trailed(bytes, trailers),
+        Some(trailers) => ResponseBody::WithTrailers(bytes, trailers),
     };
     Response { status, headers, body }
 }

@@ -9,17 +9,17 @@ use wasmtime_wasi_http::p2::bindings::Proxy;
 use wasmtime_wasi_http::p3::bindings::Service;
 
 use crate::grants::Isolation;
-use crate::guest::component::{ComponentCode, Flat, Once, Turns};
+use crate::guest::component::{CallbackExports, ComponentCode, FlatComponent, SyncExport};
 use crate::guest::core::{CoreCode, Startup};
-use crate::guest::engine::about::About;
-use crate::guest::engine::allocator::Freed;
+use crate::guest::engine::allocator::FreedNotice;
 use crate::guest::engine::budget::Charge;
 use crate::guest::engine::form::Form;
-use crate::guest::engine::limiter::{Cost, PrepaidStacks};
+use crate::guest::engine::guest_info::GuestInfo;
+use crate::guest::engine::limiter::{InstanceCost, PrepaidStacks};
 use crate::guest::engine::reset::Baseline;
-use crate::guest::engine::resources::Held;
+use crate::guest::engine::resources::ResourceReservation;
+use crate::guest::engine::slot_quota::SlotQuota;
 use crate::guest::engine::slots;
-use crate::guest::engine::tenants::Tenants;
 use crate::message::Reject;
 
 /// A handler that has been loaded and can be instantiated.
@@ -28,14 +28,14 @@ pub struct Guest {
     pub id: usize,
     /// The number of its engine.
     pub engine: usize,
-    pub about: Arc<About>,
+    pub info: Arc<GuestInfo>,
     /// Bytes that the engine keeps for each of its instances.
     pub(in crate::guest) record_bytes: usize,
     /// Slots of its engine that each takes.
     pub(in crate::guest) slots: usize,
     /// Who has the slots of its engine.
-    pub(in crate::guest) tenants: Arc<Tenants>,
-    pub(in crate::guest) code: Code,
+    pub(in crate::guest) slot_quota: Arc<SlotQuota>,
+    pub(in crate::guest) code: LinkedCode,
     /// The state to which its instances can be reset, if they can.
     pub baseline: Option<Baseline>,
     /// Whether it is served no more: by another version, or not at all.
@@ -43,18 +43,18 @@ pub struct Guest {
     /// What its code takes of the host's memory, once it is loaded.
     pub(in crate::guest) _charge: Option<Charge>,
     /// What it holds of mappings and descriptors.
-    pub(in crate::guest) _held: Option<Held>,
+    pub(in crate::guest) _reservation: Option<ResourceReservation>,
     /// What of its code is the allocator's.
-    pub(in crate::guest) _freed: Option<Freed>,
+    pub(in crate::guest) _freed: Option<FreedNotice>,
 }
 
 /// What a guest is made of.
-pub type Code = Form<
+pub type LinkedCode = Form<
     CoreCode,
     ComponentCode<Proxy>,
     ComponentCode<Service>,
-    ComponentCode<Flat<Once>>,
-    ComponentCode<Flat<Turns>>,
+    ComponentCode<FlatComponent<SyncExport>>,
+    ComponentCode<FlatComponent<CallbackExports>>,
 >;
 
 impl Guest {
@@ -80,17 +80,21 @@ impl Guest {
 
     /// Whether its instances are given requests beside each other.
     pub fn is_shared(&self) -> bool {
-        self.about.grants.isolation == Isolation::Reuse && self.code.is_concurrent()
+        self.info.grants.isolation == Isolation::Reuse && self.code.is_concurrent()
     }
 
     /// What each of its instances takes.
-    pub(in crate::guest) fn cost(&self) -> Cost<'_> {
-        Cost { tenants: &self.tenants, slots: self.slots, record_bytes: self.record_bytes }
+    pub(in crate::guest) fn cost(&self) -> InstanceCost<'_> {
+        InstanceCost {
+            slot_quota: &self.slot_quota,
+            slots: self.slots,
+            record_bytes: self.record_bytes,
+        }
     }
 
     /// Whether it has as many instances as it may have, all workers together.
-    pub(in crate::guest) fn has_enough_instances(&self) -> bool {
-        self.tenants.has_enough(self.about.tenant(), self.slots)
+    pub(in crate::guest) fn is_at_slot_quota(&self) -> bool {
+        self.slot_quota.is_at_quota(self.info.slot_holder(), self.slots)
     }
 
     /// Charges an instance that is to have so many calls at once for their stacks, as far as they
@@ -104,7 +108,7 @@ impl Guest {
         if !matches!(self.code, Form::Whole03(_)) || more == 0 {
             return Ok(());
         }
-        prepaid.charge(more, &self.about.memory)
+        prepaid.charge(more, &self.info.memory)
     }
 
     /// Bytes of the state to which its instances are reset.

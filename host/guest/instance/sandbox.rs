@@ -1,7 +1,7 @@
 //! One sandbox: a store and an instance in it, of whichever kind its guest is.
 //!
 //! Owns how instances are made, and what an error of the engine means. The calls are in
-//! `core/instance.rs` and `component/instance.rs`.
+//! `core.rs` and `component.rs`.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use wasmtime_wasi_http::p3::bindings::Service;
 use super::component::ComponentInstance;
 use super::core::CoreInstance;
 use super::guest::Guest;
-use crate::guest::component::{Flat, Once, Turns};
-use crate::guest::engine::ends::{
-    is_full, is_full_for_now, log_start, note_failure, note_start, refusal,
-};
-use crate::guest::engine::failure::Failure;
+use crate::guest::component::{CallbackExports, FlatComponent, SyncExport};
 use crate::guest::engine::fault::{describe, fault_reject};
 use crate::guest::engine::form::{Form, each};
+use crate::guest::engine::load_failure::LoadFailure;
+use crate::guest::engine::outcomes::{
+    is_host_limit, is_out_of_capacity, log_not_started, note_failure, note_start, start_reject,
+};
 use crate::guest::engine::reset::Baseline;
-use crate::guest::schedule::Pulse;
-use crate::guest::schedule::{Bulky, LONG, Length, Meter, Schedule, Slice};
+use crate::guest::schedule::TickerHandle;
+use crate::guest::schedule::{CostClass, DropCost, LONG_CALL, Meter, Scheduler, SliceStart};
 use crate::message::{Reject, RequestId};
 
 /// An instance that is ready for a request.
@@ -32,8 +32,8 @@ pub type Instance = Form<
     Box<CoreInstance>,
     Box<ComponentInstance<Proxy>>,
     Box<ComponentInstance<Service>>,
-    Box<ComponentInstance<Flat<Once>>>,
-    Box<ComponentInstance<Flat<Turns>>>,
+    Box<ComponentInstance<FlatComponent<SyncExport>>>,
+    Box<ComponentInstance<FlatComponent<CallbackExports>>>,
 >;
 
 impl From<Box<ComponentInstance<Proxy>>> for Instance {
@@ -48,14 +48,14 @@ impl From<Box<ComponentInstance<Service>>> for Instance {
     }
 }
 
-impl From<Box<ComponentInstance<Flat<Once>>>> for Instance {
-    fn from(instance: Box<ComponentInstance<Flat<Once>>>) -> Self {
+impl From<Box<ComponentInstance<FlatComponent<SyncExport>>>> for Instance {
+    fn from(instance: Box<ComponentInstance<FlatComponent<SyncExport>>>) -> Self {
         Form::Flat02(instance)
     }
 }
 
-impl From<Box<ComponentInstance<Flat<Turns>>>> for Instance {
-    fn from(instance: Box<ComponentInstance<Flat<Turns>>>) -> Self {
+impl From<Box<ComponentInstance<FlatComponent<CallbackExports>>>> for Instance {
+    fn from(instance: Box<ComponentInstance<FlatComponent<CallbackExports>>>) -> Self {
         Form::Flat03(instance)
     }
 }
@@ -69,32 +69,32 @@ impl Instance {
     /// memory left, [`Reject::Trap`] or [`Reject::Deadline`] where the start-up code fails.
     pub async fn make(
         guest: Arc<Guest>,
-        schedule: &Schedule,
+        schedule: &Scheduler,
         request: Option<(RequestId, Instant)>,
     ) -> Result<Instance, Reject> {
-        let about = guest.about.clone();
+        let about = guest.info.clone();
         let runs_startup = guest.runs_startup();
-        let _running = schedule.pulse().begin();
+        let _running = schedule.ticker().begin();
         let (request, started) = request.unzip();
         let started = started.unwrap_or_else(Instant::now);
-        let (id, length) = (guest.id, schedule.making(guest.id));
-        let slice = schedule.note(id, |usage| usage.making_time());
+        let (id, length) = (guest.id, schedule.instantiation_class(guest.id));
+        let slice = schedule.note(id, |usage| usage.instantiation_time());
         let meter = Meter::new(&about.grants.limits, started).in_lanes(schedule, id);
-        let mut meter = meter.unnoted(length, slice);
+        let mut meter = meter.as_untracked(length, slice);
         meter.resume();
         let made = meter.call(Box::pin(Self::instantiate(guest))).await;
         // One that has only waited for its turn says nothing of the guest.
         let has_run = made.is_ok() || !meter.used().is_zero();
-        if has_run && !matches!(&made, Ok(Err(error)) if is_full(fault_reject(error))) {
+        if has_run && !matches!(&made, Ok(Err(error)) if is_out_of_capacity(fault_reject(error))) {
             // Its start-up code, if it has any, is a part of it, be it that it fails.
             // What it used up to a limit is not known where it was stopped in the slow lane.
-            let least = if made.is_err() { LONG } else { Duration::ZERO };
-            schedule.note(id, |usage| usage.note_making(meter.used().max(least), true));
+            let least = if made.is_err() { LONG_CALL } else { Duration::ZERO };
+            schedule.note(id, |usage| usage.note_instantiation(meter.used().max(least), true));
         }
         match made {
             Err(reject) => {
                 if has_run || request.is_some() {
-                    log_start(&about, request, format_args!("{reject}"));
+                    log_not_started(&about, request, format_args!("{reject}"));
                 }
                 Err(reject)
             }
@@ -106,9 +106,9 @@ impl Instance {
                 Ok(instance)
             }
             Ok(Err(error)) => {
-                let reject = refusal(&about, &error);
-                if !is_full(reject) {
-                    log_start(&about, request, format_args!("{}", describe(&error)));
+                let reject = start_reject(&about, &error);
+                if !is_out_of_capacity(reject) {
+                    log_not_started(&about, request, format_args!("{}", describe(&error)));
                 }
                 // An error of the host or the machine has no trace of the guest's code.
                 if runs_startup && error.is::<wasmtime::WasmBacktrace>() && reject == Reject::Trap {
@@ -123,17 +123,20 @@ impl Instance {
     ///
     /// # Errors
     /// A sentence that says why not.
-    pub async fn try_make(guest: Arc<Guest>, pulse: &Pulse) -> Result<Option<Instance>, Failure> {
+    pub async fn try_make(
+        guest: Arc<Guest>,
+        ticker: &TickerHandle,
+    ) -> Result<Option<Instance>, LoadFailure> {
         let runs_startup = guest.runs_startup();
-        match Self::instantiate_metered(guest, pulse).await {
+        match Self::instantiate_metered(guest, ticker).await {
             Ok(Ok(instance)) => Ok(Some(instance)),
-            Ok(Err(error)) if is_full_for_now(&error) => Ok(None),
+            Ok(Err(error)) if is_host_limit(&error) => Ok(None),
             Ok(Err(error)) if runs_startup => {
-                Err(Failure::of_engine("its start-up failed", &error))
+                Err(LoadFailure::of_engine("its start-up failed", &error))
             }
-            Ok(Err(error)) => Err(Failure::of_engine("an instance cannot be made", &error)),
+            Ok(Err(error)) => Err(LoadFailure::of_engine("an instance cannot be made", &error)),
             Err(reject) => {
-                Err(Failure::of_file(format!("its start-up did not end in time ({reject})")))
+                Err(LoadFailure::of_file(format!("its start-up did not end in time ({reject})")))
             }
         }
     }
@@ -143,11 +146,11 @@ impl Instance {
     ///
     /// # Errors
     /// A sentence that says why it cannot be made.
-    pub fn try_now(guest: Arc<Guest>) -> Result<Option<Instance>, Failure> {
+    pub fn try_now(guest: Arc<Guest>) -> Result<Option<Instance>, LoadFailure> {
         match Self::instantiate_now(guest) {
             Ok(instance) => Ok(Some(instance)),
-            Err(error) if is_full_for_now(&error) => Ok(None),
-            Err(error) => Err(Failure::of_engine("an instance could not be made", &error)),
+            Err(error) if is_host_limit(&error) => Ok(None),
+            Err(error) => Err(LoadFailure::of_engine("an instance could not be made", &error)),
         }
     }
 
@@ -158,19 +161,19 @@ impl Instance {
     /// As [`Instance::make`].
     pub fn make_now(
         guest: Arc<Guest>,
-        schedule: &Schedule,
+        schedule: &Scheduler,
         request: Option<RequestId>,
     ) -> Result<Instance, Reject> {
-        let (about, id) = (guest.about.clone(), guest.id);
-        let is_measured = schedule.making(guest.id) != Length::Short;
-        let begun = Slice::begin((!is_measured).then(Instant::now));
+        let (about, id) = (guest.info.clone(), guest.id);
+        let is_measured = schedule.instantiation_class(guest.id) != CostClass::Short;
+        let begun = SliceStart::begin((!is_measured).then(Instant::now));
         let made = Self::instantiate_now(guest);
         let used = begun.used();
-        schedule.note(id, |usage| usage.note_making(used, is_measured));
+        schedule.note(id, |usage| usage.note_instantiation(used, is_measured));
         let made = made.inspect(|_| schedule.reasons().instances.made.add(1));
         made.map_err(|error| {
-            let reject = refusal(&about, &error);
-            if is_full(reject) {
+            let reject = start_reject(&about, &error);
+            if is_out_of_capacity(reject) {
                 return reject;
             }
             let (why, request) = (describe(&error), request.map(tracing::field::display));
@@ -190,10 +193,10 @@ impl Instance {
     /// Makes an instance whose start-up code is held to the guest's deadline and CPU limit.
     async fn instantiate_metered(
         guest: Arc<Guest>,
-        pulse: &Pulse,
+        ticker: &TickerHandle,
     ) -> Result<wasmtime::Result<Instance>, Reject> {
-        let about = guest.about.clone();
-        let _running = pulse.begin();
+        let about = guest.info.clone();
+        let _running = ticker.begin();
         let mut meter = Meter::new(&about.grants.limits, Instant::now());
         meter.run(pin!(Self::instantiate(guest))).await
     }
@@ -248,7 +251,7 @@ impl Instance {
     }
 }
 
-impl Bulky for Instance {
+impl DropCost for Instance {
     fn bytes(&self) -> usize {
         each!(self, instance => instance.bytes())
     }

@@ -5,7 +5,7 @@
 //! for most of late. An instance of any other guest is dropped after its request, for it would only
 //! be renewed to be dropped. Lives on one thread and takes no lock.
 
-mod making;
+mod instantiation;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::ready::ReadyInstances;
+use super::ready_instances::ReadyInstances;
 use crate::grants::Isolation;
 use crate::guest::call::checkout::Checkout;
-use crate::guest::call::context::Home;
-use crate::guest::call::shared::{Seat, SharedInstance};
+use crate::guest::call::context::InstancePool;
+use crate::guest::call::shared_instance::{CallSlot, SharedInstance};
 use crate::guest::component::Concurrent;
 use crate::guest::engine::allocator;
 use crate::guest::engine::budget::Budget;
@@ -27,16 +27,16 @@ use crate::guest::engine::slots::{CONCURRENT_ENGINE, ReadyMax};
 use crate::guest::instance::component::ComponentInstance;
 use crate::guest::instance::guest::Guest;
 use crate::guest::instance::sandbox::Instance;
-use crate::guest::schedule::{Bulky as _, Length, Schedule};
+use crate::guest::schedule::{CostClass, DropCost as _, Scheduler};
 use crate::message::{Reject, RequestId};
 use crate::metrics;
-use crate::outbound::Door;
+use crate::outbound::OutboundHandle;
 
 /// Retired instances among which one of a certain guest is looked for.
-const RETIRED_LOOKED_AT: usize = 8;
+const RETIRED_SCAN_MAX: usize = 8;
 /// How long instances are renewed while connections wait, and how many before that is looked at.
-const RENEW_MAX: Duration = Duration::from_micros(500);
-const RENEWED_AT_ONCE: usize = 4;
+const RECYCLE_MAX: Duration = Duration::from_micros(500);
+const RECYCLE_BATCH: usize = 4;
 /// Instances with so much memory are renewed with a look at the clock behind each.
 const QUICK_BYTES: usize = 256 << 10;
 
@@ -45,10 +45,10 @@ pub struct Pool {
     ready: RefCell<ReadyInstances>,
     /// Instances that have done their work and wait to be renewed.
     retired: RefCell<Vec<Instance>>,
-    schedule: Rc<Schedule>,
+    schedule: Rc<Scheduler>,
     /// Requests that guests make.
-    door: Door,
-    /// Told of instances that are to be renewed, by [`Pool::renew`].
+    door: OutboundHandle,
+    /// Told of instances that are to be renewed, by [`Pool::recycle_retired`].
     work: Rc<Notify>,
     memory: Budget,
     /// How often memory had been short when this was looked at last.
@@ -59,8 +59,8 @@ impl Pool {
     /// `ready_max` is how many ready instances it keeps, `work` is told when there are some to be
     /// renewed.
     pub fn new(
-        schedule: Rc<Schedule>,
-        door: Door,
+        schedule: Rc<Scheduler>,
+        door: OutboundHandle,
         memory: Budget,
         ready_max: ReadyMax,
         work: Rc<Notify>,
@@ -78,12 +78,12 @@ impl Pool {
 
     /// The memory as a guest has it that was asked for before, or as nobody's.
     pub fn memory_of(&self, guest: Option<usize>) -> Budget {
-        let about = guest.and_then(|guest| self.schedule.known(guest));
+        let about = guest.and_then(|guest| self.schedule.last_info(guest));
         about.map_or_else(|| self.memory.clone(), |about| about.memory.clone())
     }
 
     /// Instances that are ready, and waiting to be renewed.
-    pub fn held(&self) -> (usize, usize) {
+    pub fn instance_counts(&self) -> (usize, usize) {
         (self.ready.borrow().ready, self.retired.borrow().len())
     }
 
@@ -91,7 +91,7 @@ impl Pool {
     /// handles several, or an instance of its own.
     pub fn try_checkout(&self, guest: &Arc<Guest>) -> Option<Checkout> {
         if guest.is_shared() {
-            self.seat(guest).map(Checkout::Seat)
+            self.seat(guest).map(Checkout::Shared)
         } else {
             self.take(guest).map(Checkout::Instance)
         }
@@ -107,15 +107,15 @@ impl Pool {
         request: (RequestId, Instant),
     ) -> Result<Checkout, Reject> {
         Ok(match self.make(guest, Some(request)).await? {
-            Form::Whole03(it) if it.guest().is_shared() => Checkout::Seat(self.settle(it)),
-            Form::Flat03(it) if it.guest().is_shared() => Checkout::Seat(self.settle(it)),
+            Form::Whole03(it) if it.guest().is_shared() => Checkout::Shared(self.start_shared(it)),
+            Form::Flat03(it) if it.guest().is_shared() => Checkout::Shared(self.start_shared(it)),
             instance => Checkout::Instance(instance),
         })
     }
 
     /// A place in an instance that handles several requests, if there is one.
-    fn seat(&self, guest: &Arc<Guest>) -> Option<Seat> {
-        self.schedule.count(guest.id, &guest.about);
+    fn seat(&self, guest: &Arc<Guest>) -> Option<CallSlot> {
+        self.schedule.count(guest.id, &guest.info);
         let shared = {
             let mut ready = self.ready.borrow_mut();
             let shared = ready.shared(guest);
@@ -128,16 +128,16 @@ impl Pool {
             });
             shared.clone()
         };
-        shared.iter().find_map(SharedInstance::seat)
+        shared.iter().find_map(SharedInstance::try_acquire)
     }
 
     /// Has an instance handle several requests, and gives the first place in it.
-    fn settle<R: Concurrent>(self: &Rc<Self>, instance: Box<ComponentInstance<R>>) -> Seat
+    fn start_shared<R: Concurrent>(self: &Rc<Self>, instance: Box<ComponentInstance<R>>) -> CallSlot
     where
         Instance: From<Box<ComponentInstance<R>>>,
     {
         let instance = SharedInstance::start(instance, &**self);
-        let seat = instance.seat().expect("one that has just begun has a place");
+        let seat = instance.try_acquire().expect("one that has just begun has a place");
         self.ready.borrow_mut().shared(instance.guest()).push(instance.clone());
         let pool = self.clone();
         tokio::task::spawn_local(async move {
@@ -158,7 +158,7 @@ impl Pool {
     /// which is sooner than to make one: requests that come pipelined use up all that are ready
     /// before there is time to renew them.
     pub fn take(&self, guest: &Arc<Guest>) -> Option<Instance> {
-        self.schedule.count(guest.id, &guest.about);
+        self.schedule.count(guest.id, &guest.info);
         let ready = self.ready.borrow_mut().take(guest);
         ready.or_else(|| self.reset_one(guest))
     }
@@ -168,7 +168,7 @@ impl Pool {
     fn reset_one(&self, guest: &Arc<Guest>) -> Option<Instance> {
         let instance = {
             let mut retired = self.retired.borrow_mut();
-            let mut latest = (0..retired.len()).rev().take(RETIRED_LOOKED_AT);
+            let mut latest = (0..retired.len()).rev().take(RETIRED_SCAN_MAX);
             let can_be_reset = |it: &Instance| {
                 Arc::ptr_eq(it.guest(), guest) && !it.is_large() && !it.is_slow_to_drop()
             };
@@ -186,14 +186,14 @@ impl Pool {
     }
 
     /// Drops what is to be dropped, until this time. Whether nothing is left.
-    fn clean(&self, until: Instant) -> bool {
-        let _running = self.schedule.pulse().begin();
+    fn drop_discarded(&self, until: Instant) -> bool {
+        let _running = self.schedule.ticker().begin();
         loop {
             // Not while the ready are borrowed: it is the end of a guest.
             let Some(instance) = ({ self.ready.borrow_mut().discarded.pop() }) else {
                 return true;
             };
-            self.schedule.dispose(instance);
+            self.schedule.drop_or_defer(instance);
             if Instant::now() >= until {
                 return false;
             }
@@ -202,7 +202,7 @@ impl Pool {
 
     /// Gives back what this worker keeps ready, if memory has been short since the last time: it
     /// may be another worker that needs it.
-    pub fn relieve(&self) {
+    pub fn shrink_on_shortage(&self) {
         let shortages = self.memory.shortages();
         if self.shortages.replace(shortages) != shortages {
             self.clear();
@@ -211,26 +211,26 @@ impl Pool {
 
     /// Hands on memory that this thread has free, if it is time for that. To be called often: the
     /// less others have freed meanwhile, the sooner it is done.
-    pub fn tidy(&self) {
-        if allocator::hand_on() {
-            self.schedule.lane().tidy();
+    pub fn trim_quickly(&self) {
+        if allocator::trim_heap_quickly() {
+            self.schedule.lane().wake_to_trim();
         }
     }
 
     /// Gives it back to the kernel, which may take long.
-    pub fn tidy_all(&self) {
-        if allocator::tidy() {
-            self.schedule.lane().tidy();
+    pub fn trim_fully(&self) {
+        if allocator::trim_heap() {
+            self.schedule.lane().wake_to_trim();
         }
     }
 
     /// Takes back an instance that ended well.
     pub fn give_back(&self, mut instance: Instance) {
-        let isolation = instance.guest().about.grants.isolation;
+        let isolation = instance.guest().info.grants.isolation;
         match isolation {
             Isolation::Reuse if instance.is_spent() => {
                 self.counts().spent.add(1);
-                self.schedule.dispose(instance);
+                self.schedule.drop_or_defer(instance);
             }
             Isolation::Reuse => {
                 self.counts().reused.add(1);
@@ -239,7 +239,7 @@ impl Pool {
             // Others want its memory, and what is large is not reset.
             Isolation::Fresh if self.memory.is_tight() && instance.is_large() => {
                 self.counts().relieved.add(1);
-                self.schedule.dispose(instance);
+                self.schedule.drop_or_defer(instance);
             }
             Isolation::Fresh => {
                 self.retired.borrow_mut().push(instance);
@@ -259,20 +259,22 @@ impl Pool {
 
     /// Resets the instances that have done their work, or makes new ones in their place. Those for
     /// which there is no time now are left. Whether none is.
-    pub fn renew(self: &Rc<Self>) -> bool {
-        if !self.ready.borrow().discarded.is_empty() && !self.clean(Instant::now() + RENEW_MAX) {
+    pub fn recycle_retired(self: &Rc<Self>) -> bool {
+        if !self.ready.borrow().discarded.is_empty()
+            && !self.drop_discarded(Instant::now() + RECYCLE_MAX)
+        {
             return false;
         }
-        let is_long = self.retired.borrow().len() > RENEWED_AT_ONCE;
+        let is_long = self.retired.borrow().len() > RECYCLE_BATCH;
         let mut begun = is_long.then(Instant::now);
         let (mut renewed, mut is_due) = (0, false);
         // The ticker runs meanwhile, so that it is seen how long it takes.
         let mut running = None;
         while let Some(instance) = { self.retired.borrow_mut().pop() } {
             renewed += 1;
-            running.get_or_insert_with(|| self.schedule.pulse().begin());
-            if (is_due || renewed % RENEWED_AT_ONCE == 0)
-                && begun.is_some_and(|begun| begun.elapsed() >= RENEW_MAX)
+            running.get_or_insert_with(|| self.schedule.ticker().begin());
+            if (is_due || renewed % RECYCLE_BATCH == 0)
+                && begun.is_some_and(|begun| begun.elapsed() >= RECYCLE_MAX)
             {
                 self.retired.borrow_mut().push(instance);
                 return false;
@@ -283,9 +285,9 @@ impl Pool {
             }
             let is_warm = {
                 let mut ready = self.ready.borrow_mut();
-                if !ready.make_room(instance.guest()) {
-                    ready.note_unwanted(instance.guest());
-                    self.schedule.dispose(instance);
+                if !ready.admit_instance(instance.guest()) {
+                    ready.count_not_admitted(instance.guest());
+                    self.schedule.drop_or_defer(instance);
                     continue;
                 }
                 ready.is_warm(instance.guest().id)
@@ -293,7 +295,7 @@ impl Pool {
             // Without a reset, the slot is given back before it is asked for again.
             let guest = if instance.is_slow_to_drop() {
                 let guest = instance.guest().clone();
-                self.schedule.dispose(instance);
+                self.schedule.drop_or_defer(instance);
                 guest
             } else {
                 match instance.reset(is_warm) {
@@ -305,16 +307,16 @@ impl Pool {
                     Err(guest) => guest,
                 }
             };
-            if self.schedule.length(guest.id) == Length::Long {
+            if self.schedule.cost_class(guest.id) == CostClass::Long {
                 // Beside its calls it is nothing to make one when it is asked for.
                 continue;
             }
             if guest.runs_startup() {
                 // Guest code may run long or wait, so it gets a task of its own.
-                self.renew_later(guest);
+                self.recycle_later(guest);
                 continue;
             }
-            if self.schedule.making(guest.id) == Length::Long {
+            if self.schedule.instantiation_class(guest.id) == CostClass::Long {
                 continue;
             }
             if let Ok(instance) = Instance::make_now(guest, &self.schedule, None) {
@@ -327,7 +329,7 @@ impl Pool {
         true
     }
 
-    fn counts(&self) -> &metrics::Instances {
+    fn counts(&self) -> &metrics::InstanceReasons {
         &self.schedule.reasons().instances
     }
 
@@ -355,12 +357,12 @@ impl Pool {
     }
 }
 
-impl Home for Pool {
-    fn schedule(&self) -> &Rc<Schedule> {
+impl InstancePool for Pool {
+    fn schedule(&self) -> &Rc<Scheduler> {
         &self.schedule
     }
 
-    fn door(&self) -> &Door {
+    fn outbound(&self) -> &OutboundHandle {
         &self.door
     }
 

@@ -18,11 +18,11 @@ use serde::{Deserialize, Serialize};
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
-use crate::file::{self, Unread};
+use crate::file::{self, FileError};
 use crate::grants::Grants;
 use crate::guest::engine::class::Class;
-use crate::guest::engine::failure::{Cause, Failure};
 use crate::guest::engine::form::Form;
+use crate::guest::engine::load_failure::{FailureCause, LoadFailure};
 use crate::guest::engine::resources::is_shortage;
 
 /// Changes whenever the meaning of an entry changes.
@@ -43,33 +43,33 @@ pub struct Cache {
 
 /// What a guest is, with the exports by which the one module of a component is called: the handler,
 /// and of 0.3 what is told the news.
-pub type Kind = Form<(), (), (), String, (String, String)>;
+pub type ArtifactKind = Form<(), (), (), String, (String, String)>;
 
 /// What start-up code has read of its guest's grants, so that its snapshot depends on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Reads {
+pub struct GrantReads {
     /// Environment variables.
     pub env: bool,
     /// How much memory it may have: it was told that it cannot have more.
     pub memory: bool,
 }
 
-impl Reads {
+impl GrantReads {
     /// Whether the snapshot is the same for everyone.
     pub fn is_nothing(self) -> bool {
-        self == Reads::default()
+        self == GrantReads::default()
     }
 
     /// What either has read.
-    pub fn or(self, other: Reads) -> Reads {
-        Reads { env: self.env || other.env, memory: self.memory || other.memory }
+    pub fn or(self, other: GrantReads) -> GrantReads {
+        GrantReads { env: self.env || other.env, memory: self.memory || other.memory }
     }
 }
 
 /// What loading a guest has found out, beside its code.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Facts {
-    pub kind: Kind,
+pub struct ArtifactMetadata {
+    pub kind: ArtifactKind,
     pub class: Class,
     /// Bytes of all its memories as they begin.
     pub memory_bytes: u64,
@@ -91,17 +91,17 @@ pub struct Facts {
     /// The exports that run once before the first request, in their order.
     pub startup_functions: Vec<String>,
     /// What the start-up code has read of the guest's grants, where its result is kept.
-    pub startup_reads: Reads,
+    pub startup_reads: GrantReads,
     /// Mutable globals that are exported for resets; `None` if instances cannot be reset.
     pub reset_globals: Option<usize>,
     /// Why a component is served as it is, and not as its one module.
     pub not_flat: Option<String>,
 }
 
-impl Facts {
+impl ArtifactMetadata {
     /// Those of a guest without start-up code, whose instances cannot be reset.
-    pub fn new(kind: Kind, class: Class, memory_bytes: u64) -> Self {
-        Facts {
+    pub fn new(kind: ArtifactKind, class: Class, memory_bytes: u64) -> Self {
+        ArtifactMetadata {
             kind,
             class,
             memory_bytes,
@@ -113,7 +113,7 @@ impl Facts {
             features: 0,
             startup_each: None,
             startup_functions: Vec::new(),
-            startup_reads: Reads::default(),
+            startup_reads: GrantReads::default(),
             reset_globals: None,
             not_flat: None,
         }
@@ -129,7 +129,7 @@ impl Facts {
 
 /// Names one entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Key(blake3::Hash);
+pub struct CacheKey(blake3::Hash);
 
 /// Feeds what wasmtime says about its settings into a digest.
 struct Digest(blake3::Hasher);
@@ -144,7 +144,7 @@ impl Hasher for Digest {
     }
 }
 
-impl Key {
+impl CacheKey {
     /// The key of a file's contents, with everything else that all code depends on.
     pub fn new(bytes: &[u8], is_text: bool, engines: &[&Engine]) -> Self {
         let mut digest = Digest(blake3::Hasher::new());
@@ -156,17 +156,17 @@ impl Key {
         }
         digest.write(&[u8::from(is_text)]);
         digest.write(bytes);
-        Key(digest.0.finalize())
+        CacheKey(digest.0.finalize())
     }
 
     /// The key of the code for a guest whose start-up code has read so much of its grants.
-    fn having_read(&self, reads: Reads, grants: &Grants) -> Self {
+    fn with_reads(&self, reads: GrantReads, grants: &Grants) -> Self {
         let mut digest = Digest(blake3::Hasher::new());
         digest.write(self.0.as_bytes());
         let env = reads.env.then_some(&grants.variables.env);
         let memory_bytes_max = reads.memory.then_some(grants.limits.memory_bytes_max);
         (env, memory_bytes_max).hash(&mut digest);
-        Key(digest.0.finalize())
+        CacheKey(digest.0.finalize())
     }
 
     /// The checksum of an entry's parts. The key is in it, so that no entry passes for another.
@@ -199,12 +199,12 @@ impl Cache {
                 dir.display()
             ));
         }
-        forget_unfinished(dir);
+        remove_temporary_files(dir);
         let born = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
         Ok(Cache { dir: dir.to_owned(), serial: AtomicU64::new(0), born })
     }
 
-    fn path(&self, key: &Key) -> PathBuf {
+    fn path(&self, key: &CacheKey) -> PathBuf {
         self.dir.join(key.0.to_hex().as_str())
     }
 
@@ -216,23 +216,23 @@ impl Cache {
     /// That of `take`, or the kernel is short of what it takes to read it.
     pub fn get(
         &self,
-        key: &Key,
+        key: &CacheKey,
         grants: &Grants,
-        take: &mut dyn FnMut(u64) -> Result<(), Failure>,
-    ) -> Result<Result<(Facts, Artifact), Reads>, Failure> {
+        take: &mut dyn FnMut(u64) -> Result<(), LoadFailure>,
+    ) -> Result<Result<(ArtifactMetadata, Artifact), GrantReads>, LoadFailure> {
         let Some((facts, artifact)) = self.entry(key, take)? else {
-            return Ok(Err(Reads::default()));
+            return Ok(Err(GrantReads::default()));
         };
         let reads = facts.startup_reads;
         let entry = if reads.is_nothing() {
             Some((facts, artifact))
         } else {
-            self.entry(&key.having_read(reads, grants), take)?
+            self.entry(&key.with_reads(reads, grants), take)?
         };
         Ok(match entry {
             Some((facts, _)) if facts.memory_bytes > grants.limits.memory_bytes_max as u64 => {
                 // It is of a guest that may have more.
-                Err(Reads { memory: true, ..reads })
+                Err(GrantReads { memory: true, ..reads })
             }
             entry => entry.ok_or(reads),
         })
@@ -240,21 +240,21 @@ impl Cache {
 
     fn entry(
         &self,
-        key: &Key,
-        take: &mut dyn FnMut(u64) -> Result<(), Failure>,
-    ) -> Result<Option<(Facts, Artifact)>, Failure> {
+        key: &CacheKey,
+        take: &mut dyn FnMut(u64) -> Result<(), LoadFailure>,
+    ) -> Result<Option<(ArtifactMetadata, Artifact)>, LoadFailure> {
         let path = self.path(key);
         let Ok(about) = fs::metadata(&path) else { return Ok(None) };
         let len = about.len().min(ENTRY_BYTES_MAX);
         match take(len) {
             // That is no word on its file: it may be damaged.
-            Err(failure) if failure.cause == Cause::File => return Ok(None),
+            Err(failure) if failure.cause == FailureCause::File => return Ok(None),
             taken => taken?,
         }
         match file::read(&path, len) {
             Ok(entry) => Ok(read_entry(key, entry)),
-            Err(Unread::Io(error)) if is_shortage(&error) => {
-                Err(Failure::of_process("no compiled code", &error))
+            Err(FileError::Io(error)) if is_shortage(&error) => {
+                Err(LoadFailure::of_process("no compiled code", &error))
             }
             Err(_) => Ok(None),
         }
@@ -267,20 +267,20 @@ impl Cache {
     /// A sentence; the guest works without.
     pub fn put(
         &self,
-        key: &Key,
+        key: &CacheKey,
         grants: &Grants,
-        facts: &Facts,
+        facts: &ArtifactMetadata,
         code: &[u8],
     ) -> Result<(), String> {
         if facts.startup_reads.is_nothing() {
             return self.write(key, facts, code);
         }
-        self.write(&key.having_read(facts.startup_reads, grants), facts, code)?;
+        self.write(&key.with_reads(facts.startup_reads, grants), facts, code)?;
         self.write(key, facts, &[])
     }
 
     /// Writes an entry. It appears whole or not at all.
-    fn write(&self, key: &Key, facts: &Facts, code: &[u8]) -> Result<(), String> {
+    fn write(&self, key: &CacheKey, facts: &ArtifactMetadata, code: &[u8]) -> Result<(), String> {
         let facts = serde_json::to_vec(facts).map_err(|error| error.to_string())?;
         // Not put together, which would take the code's memory once more.
         let parts: [&[u8]; 3] = [&(facts.len() as u32).to_le_bytes(), &facts, code];
@@ -305,7 +305,7 @@ impl Cache {
 }
 
 /// What is in an entry; `None` where it is damaged.
-fn read_entry(key: &Key, entry: Vec<u8>) -> Option<(Facts, Artifact)> {
+fn read_entry(key: &CacheKey, entry: Vec<u8>) -> Option<(ArtifactMetadata, Artifact)> {
     let (sum, rest) = entry.split_at_checked(SUM_BYTES)?;
     if key.sum(&[rest]).as_bytes() != sum {
         tracing::warn!("cache entry {} is damaged and is made anew", key.0.to_hex());
@@ -318,7 +318,7 @@ fn read_entry(key: &Key, entry: Vec<u8>) -> Option<(Facts, Artifact)> {
 }
 
 /// Removes what a host that was killed was writing. One that is at it now takes no hour.
-fn forget_unfinished(dir: &Path) {
+fn remove_temporary_files(dir: &Path) {
     const HOUR: Duration = Duration::from_secs(3600);
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
@@ -333,9 +333,10 @@ fn forget_unfinished(dir: &Path) {
 }
 
 /// Machine code as it can be linked, with the names of the exports that are in the facts.
-pub type Code = Form<Module, Component, Component, (Module, String), (Module, (String, String))>;
+pub type CompiledCode =
+    Form<Module, Component, Component, (Module, String), (Module, (String, String))>;
 
-impl Code {
+impl CompiledCode {
     /// Bytes that it takes in memory.
     pub fn bytes(&self) -> usize {
         let image = match self {
@@ -369,7 +370,7 @@ impl Artifact {
     ///
     /// # Errors
     /// Where it is of another version or other settings.
-    pub fn code(&self, kind: &Kind, engine: &Engine) -> wasmtime::Result<Code> {
+    pub fn code(&self, kind: &ArtifactKind, engine: &Engine) -> wasmtime::Result<CompiledCode> {
         let bytes = self.bytes();
         // SAFETY: the bytes come from `precompile_module` or `precompile_component` of this
         // program, or from an entry whose checksum held in a folder that nobody else can write to.

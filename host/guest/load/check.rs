@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use guesthouse_module::{component, sniff, text};
 
-use super::child::{Bounds, Cancel};
-use super::link::Identity;
+use super::compiler_process::{Bounds, CancelToken};
+use super::link::GuestSpec;
 use super::loader::{Contents, Loaded, Loader, Settings};
 use crate::config::LogFormat;
 use crate::grants::Grants;
@@ -66,8 +66,8 @@ pub fn inspect(path: &Path, grants: &Arc<Grants>) -> Report {
     let loaded = Loader::new(&settings).map_err(|error| format!("{error:#}")).and_then(|loader| {
         let name = &*path.to_string_lossy();
         let key = loader.key(&source);
-        let whose = Identity { id: 0, name, grants };
-        let mut bounds = Bounds { cancel: &Cancel::default(), take: &mut |_| Ok(()) };
+        let whose = GuestSpec { id: 0, name, grants };
+        let mut bounds = Bounds { cancel: &CancelToken::default(), take: &mut |_| Ok(()) };
         loader.load(&source, key, &whose, &mut bounds).map_err(|failure| failure.reason)
     });
     match loaded {

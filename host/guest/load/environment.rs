@@ -6,7 +6,7 @@
 use guesthouse_module::interfaces::modules::PREVIEW1;
 use wasmtime::{Caller, Extern, Linker, Result};
 
-use crate::guest::core::Call;
+use crate::guest::core::CoreState;
 
 const MODULE: &str = PREVIEW1.name;
 
@@ -14,7 +14,7 @@ const MODULE: &str = PREVIEW1.name;
 const SUCCESS: i32 = 0;
 
 /// Replaces the functions of a linker that tell of the environment.
-pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
+pub fn add_to_linker(linker: &mut Linker<CoreState>) -> Result<()> {
     linker.allow_shadowing(true);
     linker.func_wrap(MODULE, "environ_sizes_get", sizes)?;
     linker.func_wrap(MODULE, "environ_get", get)?;
@@ -22,7 +22,7 @@ pub fn add_to_linker(linker: &mut Linker<Call>) -> Result<()> {
 }
 
 /// Tells how many variables there are, and how many bytes they take.
-fn sizes(caller: Caller<'_, Call>, count_at: u32, bytes_at: u32) -> Result<i32> {
+fn sizes(caller: Caller<'_, CoreState>, count_at: u32, bytes_at: u32) -> Result<i32> {
     check_aligned([count_at, bytes_at])?;
     let (texts, caller) = read(caller);
     let bytes = texts.iter().map(Vec::len).sum::<usize>();
@@ -32,7 +32,7 @@ fn sizes(caller: Caller<'_, Call>, count_at: u32, bytes_at: u32) -> Result<i32> 
 
 /// Writes the variables one behind the other from `texts_at` on, and from `list_at` on where each
 /// begins.
-fn get(caller: Caller<'_, Call>, list_at: u32, texts_at: u32) -> Result<i32> {
+fn get(caller: Caller<'_, CoreState>, list_at: u32, texts_at: u32) -> Result<i32> {
     check_aligned([list_at])?;
     let (texts, caller) = read(caller);
     let mut written = Vec::with_capacity(2 * texts.len());
@@ -48,10 +48,10 @@ fn get(caller: Caller<'_, Call>, list_at: u32, texts_at: u32) -> Result<i32> {
 }
 
 /// The variables as `NAME=value` with a NUL behind each. Takes note that they are read.
-fn read(mut caller: Caller<'_, Call>) -> (Vec<Vec<u8>>, Caller<'_, Call>) {
+fn read(mut caller: Caller<'_, CoreState>) -> (Vec<Vec<u8>>, Caller<'_, CoreState>) {
     let call = caller.data_mut();
     call.reads_env = true;
-    let env = &call.limiter.about.grants.variables.env;
+    let env = &call.limiter.guest_info.grants.variables.env;
     let texts = env.iter().map(|(name, value)| format!("{name}={value}\0").into_bytes()).collect();
     (texts, caller)
 }
@@ -69,7 +69,7 @@ fn check_aligned<const N: usize>(all: [u32; N]) -> Result<()> {
 /// # Errors
 /// A trap, as of WASI: not all of it is in the memory.
 fn write(
-    mut caller: Caller<'_, Call>,
+    mut caller: Caller<'_, CoreState>,
     all: impl IntoIterator<Item = (u32, Vec<u8>)>,
 ) -> Result<i32> {
     let memory = caller.get_export("memory").and_then(Extern::into_memory);

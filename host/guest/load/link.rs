@@ -16,46 +16,46 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use super::cache;
-use super::cache::Facts;
+use super::cache::ArtifactMetadata;
 use crate::grants::Grants;
 use crate::guest::component as components;
-use crate::guest::component::{ComponentCode, FlatPre, State};
+use crate::guest::component::{ComponentCode, ComponentState, FlatPre};
 use crate::guest::core;
-use crate::guest::core::Call;
+use crate::guest::core::CoreState;
 use crate::guest::core::poll;
 use crate::guest::core::{CoreCode, Exports, Startup};
-use crate::guest::engine::about::About;
 use crate::guest::engine::budget::Budget;
 use crate::guest::engine::class::{Class, small_index};
 use crate::guest::engine::engines::Engines;
-use crate::guest::engine::failure::Failure;
 use crate::guest::engine::form::Form;
+use crate::guest::engine::guest_info::GuestInfo;
+use crate::guest::engine::load_failure::LoadFailure;
+use crate::guest::engine::slot_quota::SlotQuota;
 use crate::guest::engine::slots::{CONCURRENT_ENGINE, ENGINES, LARGE_ENGINE};
-use crate::guest::engine::tenants::Tenants;
 use crate::guest::instance::guest::Guest;
 
 /// Everything that guests may import, for each engine.
 pub struct Linkers {
     /// For the small engines, then for the large one; of components, then for the concurrent one.
-    core: Vec<Linker<Call>>,
-    components: Vec<component::Linker<State>>,
-    flat: Vec<Linker<State>>,
+    core: Vec<Linker<CoreState>>,
+    components: Vec<component::Linker<ComponentState>>,
+    flat: Vec<Linker<ComponentState>>,
     memory: Budget,
     /// Who has the slots of each engine, by its number.
-    tenants: [Arc<Tenants>; ENGINES],
+    tenants: [Arc<SlotQuota>; ENGINES],
 }
 
 /// Whose module is linked.
-pub struct Identity<'a> {
+pub struct GuestSpec<'a> {
     /// The guest's place in the pools of every worker.
     pub id: usize,
     pub name: &'a str,
     pub grants: &'a Arc<Grants>,
 }
 
-impl Identity<'_> {
-    pub fn about(&self, memory: &Budget) -> Arc<About> {
-        About::new(self.name, self.grants, memory)
+impl GuestSpec<'_> {
+    pub fn about(&self, memory: &Budget) -> Arc<GuestInfo> {
+        GuestInfo::new(self.name, self.grants, memory)
     }
 }
 
@@ -71,7 +71,7 @@ impl Linkers {
             flat: all().map(components::flat_linker).collect::<Result<_>>()?,
             memory: engines.memory.clone(),
             tenants: std::array::from_fn(|index| {
-                Tenants::new(index, engines.slots.of_engine(index))
+                SlotQuota::new(index, engines.slots.of_engine(index))
             }),
         })
     }
@@ -83,10 +83,10 @@ impl Linkers {
     /// something.
     pub fn link(
         &self,
-        whose: &Identity<'_>,
-        facts: &Facts,
-        code: &cache::Code,
-    ) -> Result<Guest, Failure> {
+        spec: &GuestSpec<'_>,
+        facts: &ArtifactMetadata,
+        code: &cache::CompiledCode,
+    ) -> Result<Guest, LoadFailure> {
         let index = match facts.class {
             Class::Small => small_index(facts.memory_bytes),
             Class::Large => LARGE_ENGINE,
@@ -94,15 +94,18 @@ impl Linkers {
         };
         let has_start = facts.startup_each.is_some();
         let whole = |component| self.components[index].instantiate_pre(component);
-        let flat = |module| self.flat[index].instantiate_pre(module).map_err(|it| misfit(&it));
+        let flat =
+            |module| self.flat[index].instantiate_pre(module).map_err(|it| link_failure(&it));
         let code = match code {
             Form::Core(module) => Form::Core(link_core(&self.core[index], facts, module)?),
             Form::Whole02(component) => {
-                let pre = whole(component).and_then(ProxyPre::new).map_err(|it| misfit(&it))?;
+                let pre =
+                    whole(component).and_then(ProxyPre::new).map_err(|it| link_failure(&it))?;
                 Form::Whole02(ComponentCode { pre, has_start })
             }
             Form::Whole03(component) => {
-                let pre = whole(component).and_then(ServicePre::new).map_err(|it| misfit(&it))?;
+                let pre =
+                    whole(component).and_then(ServicePre::new).map_err(|it| link_failure(&it))?;
                 Form::Whole03(ComponentCode { pre, has_start })
             }
             Form::Flat02((module, handle)) => {
@@ -116,24 +119,28 @@ impl Linkers {
             }
         };
         Ok(Guest {
-            id: whose.id,
+            id: spec.id,
             engine: index,
-            about: whose.about(&self.memory),
+            info: spec.about(&self.memory),
             record_bytes: facts.record_bytes,
             slots: facts.slots,
-            tenants: self.tenants[index].clone(),
+            slot_quota: self.tenants[index].clone(),
             code,
             baseline: None,
             retired: false.into(),
             _charge: None,
-            _held: None,
+            _reservation: None,
             _freed: None,
         })
     }
 }
 
-fn link_core(linker: &Linker<Call>, facts: &Facts, module: &Module) -> Result<CoreCode, Failure> {
-    let pre = linker.instantiate_pre(module).map_err(|error| misfit(&error))?;
+fn link_core(
+    linker: &Linker<CoreState>,
+    facts: &ArtifactMetadata,
+    module: &Module,
+) -> Result<CoreCode, LoadFailure> {
+    let pre = linker.instantiate_pre(module).map_err(|error| link_failure(&error))?;
     let startup = match &facts.startup_each {
         None => Startup::Done,
         Some(why) => {
@@ -152,37 +159,37 @@ fn link_core(linker: &Linker<Call>, facts: &Facts, module: &Module) -> Result<Co
 }
 
 fn link_flat<C>(
-    pre: InstancePre<State>,
-    facts: &Facts,
+    pre: InstancePre<ComponentState>,
+    facts: &ArtifactMetadata,
     handle: &str,
     callback: C,
-) -> Result<FlatPre<C>, Failure> {
+) -> Result<FlatPre<C>, LoadFailure> {
     let module = pre.module();
     let (memory, handle) = (export(module, MEMORY)?, export(module, handle)?);
     let globals = globals(module, facts)?;
     Ok(FlatPre { pre, memory, handle, callback, globals })
 }
 
-fn export(module: &Module, name: &str) -> Result<ModuleExport, Failure> {
+fn export(module: &Module, name: &str) -> Result<ModuleExport, LoadFailure> {
     let export = module.get_export_index(name);
-    export.ok_or_else(|| Failure::of_file(format!("export {name} has gone missing")))
+    export.ok_or_else(|| LoadFailure::of_file(format!("export {name} has gone missing")))
 }
 
 /// The mutable globals that were exported for resets.
-fn globals(module: &Module, facts: &Facts) -> Result<Vec<ModuleExport>, Failure> {
+fn globals(module: &Module, facts: &ArtifactMetadata) -> Result<Vec<ModuleExport>, LoadFailure> {
     let names = (0..facts.reset_globals.unwrap_or(0)).map(reset::export_name);
     names.map(|name| export(module, &name)).collect()
 }
 
-fn misfit(error: &wasmtime::Error) -> Failure {
-    Failure::of_engine("its imports or exports do not fit", error)
+fn link_failure(error: &wasmtime::Error) -> LoadFailure {
+    LoadFailure::of_engine("its imports or exports do not fit", error)
 }
 
 /// A linker with everything a core guest may import.
-pub fn linker(engine: &wasmtime::Engine) -> Result<Linker<Call>> {
+pub fn linker(engine: &wasmtime::Engine) -> Result<Linker<CoreState>> {
     let mut linker = Linker::new(engine);
     core::add_to_linker(&mut linker)?;
-    wasmtime_wasi::p1::add_to_linker_async(&mut linker, Call::wasi)?;
+    wasmtime_wasi::p1::add_to_linker_async(&mut linker, CoreState::wasi)?;
     poll::add_to_linker(&mut linker)?;
     Ok(linker)
 }

@@ -11,20 +11,20 @@ use anyhow::{Context, Result};
 use guesthouse_module::sniff;
 
 use super::cache;
-use super::cache::{Artifact, Cache, Facts, Key, Reads};
-use super::child::{Bounds, Children};
-use super::compile::Job;
-use super::link::{Identity, Linkers};
+use super::cache::{Artifact, ArtifactMetadata, Cache, CacheKey, GrantReads};
+use super::compiler::CompileJob;
+use super::compiler_process::{Bounds, CompilerProcess};
+use super::link::{GuestSpec, Linkers};
 use crate::config::LogFormat;
-use crate::file::{self, Unread};
+use crate::file::{self, FileError};
 use crate::grants::Grants;
-use crate::guest::engine::allocator::Freed;
+use crate::guest::engine::allocator::FreedNotice;
 use crate::guest::engine::budget::Budget;
 use crate::guest::engine::class::Class;
 use crate::guest::engine::engines::{Engines, INSTANCE_BYTES_MAX};
-use crate::guest::engine::failure::{Cause, Failure};
 use crate::guest::engine::form::Form;
-use crate::guest::engine::resources::{Amount, MAPPINGS_PER_GUEST};
+use crate::guest::engine::load_failure::{FailureCause, LoadFailure};
+use crate::guest::engine::resources::{MAPPINGS_PER_GUEST, ResourceAmount};
 use crate::guest::instance::guest::Guest;
 use crate::guest::instance::sandbox::Instance;
 
@@ -39,7 +39,7 @@ pub struct Loader {
     pub engines: Arc<Engines>,
     linkers: Linkers,
     cache: Option<Cache>,
-    children: Children,
+    compiler_process: CompilerProcess,
 }
 
 /// What a loader is made of.
@@ -71,14 +71,14 @@ pub struct Size {
     /// Of memory; an estimate.
     pub bytes: usize,
     /// Of what the kernel counts.
-    pub amount: Amount,
+    pub amount: ResourceAmount,
 }
 
 /// A guest that can be served.
 pub struct Loaded {
     pub guest: Guest,
     /// Names its contents, and the settings under which they were compiled.
-    pub key: Key,
+    pub key: CacheKey,
     pub size: Size,
     /// Whether it had to be compiled.
     pub compiled: bool,
@@ -105,15 +105,15 @@ impl Loader {
             linkers: Linkers::new(&engines)?,
             engines: Arc::new(engines),
             cache,
-            children: Children { log: settings.log },
+            compiler_process: CompilerProcess { log: settings.log },
         })
     }
 
     /// The key of a file's contents.
-    pub fn key(&self, source: &Contents) -> Key {
+    pub fn key(&self, source: &Contents) -> CacheKey {
         let Engines { small, large, concurrent, startup, .. } = &*self.engines;
         let engines = [&small[0], large, concurrent, startup];
-        Key::new(&source.bytes, source.is_text, &engines)
+        CacheKey::new(&source.bytes, source.is_text, &engines)
     }
 
     /// Loads a guest. Blocks: it may compile, in a process of its own.
@@ -123,28 +123,28 @@ impl Loader {
     pub fn load(
         &self,
         source: &Contents,
-        key: Key,
-        whose: &Identity<'_>,
+        key: CacheKey,
+        spec: &GuestSpec<'_>,
         bounds: &mut Bounds<'_>,
-    ) -> Result<Loaded, Failure> {
-        let (cached, reads) = self.cached(&key, whose.grants, bounds.take)?;
+    ) -> Result<Loaded, LoadFailure> {
+        let (cached, reads) = self.cached(&key, spec.grants, bounds.take)?;
         let (facts, code, compiled) = match cached {
             Some((facts, code)) => (facts, code, false),
             None => {
-                let (facts, code) = self.compile(source, &key, whose, reads, bounds)?;
+                let (facts, code) = self.compile(source, &key, spec, reads, bounds)?;
                 (facts, code, true)
             }
         };
-        let guest = self.linkers.link(whose, &facts, &code)?;
+        let guest = self.linkers.link(spec, &facts, &code)?;
         let mut guest = self.with_baseline(guest, &facts)?;
         let beside = facts.decoded_bytes + guest.baseline_bytes() + GUEST_BYTES;
         // An image that is mapped is in a file in memory.
         let mapped = if facts.class == Class::Small { 0 } else { facts.image_bytes };
         let bytes = code.bytes() + beside + mapped as usize;
-        let size = Size { bytes, amount: amount(&facts, &code)? };
-        guest._charge = Some(self.engines.memory.take_anyway(bytes));
-        guest._freed = Some(Freed(beside - GUEST_BYTES));
-        guest._held = Some(self.engines.resources.hold(size.amount));
+        let size = Size { bytes, amount: resource_amount(&facts, &code)? };
+        guest._charge = Some(self.engines.memory.force_charge(bytes));
+        guest._freed = Some(FreedNotice(beside - GUEST_BYTES));
+        guest._reservation = Some(self.engines.resources.reserve_for_guest(size.amount));
         Ok(Loaded { guest, key, size, compiled, not_flat: facts.not_flat })
     }
 
@@ -152,32 +152,32 @@ impl Loader {
     /// its grants.
     fn cached(
         &self,
-        key: &Key,
+        key: &CacheKey,
         grants: &Grants,
-        take: &mut dyn FnMut(u64) -> Result<(), Failure>,
-    ) -> Result<(Option<(Facts, cache::Code)>, Reads), Failure> {
-        let Some(cache) = &self.cache else { return Ok((None, Reads::default())) };
+        take: &mut dyn FnMut(u64) -> Result<(), LoadFailure>,
+    ) -> Result<(Option<(ArtifactMetadata, cache::CompiledCode)>, GrantReads), LoadFailure> {
+        let Some(cache) = &self.cache else { return Ok((None, GrantReads::default())) };
         match cache.get(key, grants, take)? {
             Ok((facts, artifact)) => {
                 let reads = facts.startup_reads;
-                Ok((self.revive(facts, &artifact)?, reads))
+                Ok((self.deserialize_cached(facts, &artifact)?, reads))
             }
             Err(reads) => Ok((None, reads)),
         }
     }
 
     /// The code of a cache entry; `None` where it does not fit.
-    fn revive(
+    fn deserialize_cached(
         &self,
-        facts: Facts,
+        facts: ArtifactMetadata,
         artifact: &Artifact,
-    ) -> Result<Option<(Facts, cache::Code)>, Failure> {
+    ) -> Result<Option<(ArtifactMetadata, cache::CompiledCode)>, LoadFailure> {
         let engine = self.engines.get(facts.class, facts.memory_bytes);
         match artifact.code(&facts.kind, engine) {
             Ok(code) => Ok(Some((facts, code))),
             Err(error) => match not_ready(&error) {
                 // To compile it would need even more.
-                failure if failure.cause == Cause::Shortage => Err(failure),
+                failure if failure.cause == FailureCause::Shortage => Err(failure),
                 failure => {
                     tracing::debug!(
                         "a cache entry does not fit and is made anew: {}",
@@ -192,23 +192,23 @@ impl Loader {
     fn compile(
         &self,
         source: &Contents,
-        key: &Key,
-        whose: &Identity<'_>,
-        reads: Reads,
+        key: &CacheKey,
+        spec: &GuestSpec<'_>,
+        reads: GrantReads,
         bounds: &mut Bounds<'_>,
-    ) -> Result<(Facts, cache::Code), Failure> {
-        let (name, grants) = (whose.name.to_owned(), Arc::new(whose.grants.for_compiler()));
-        let job = Job { name, is_text: source.is_text, grants };
-        let (mut facts, code) = self.children.compile(job, &source.bytes, bounds)?;
+    ) -> Result<(ArtifactMetadata, cache::CompiledCode), LoadFailure> {
+        let (name, grants) = (spec.name.to_owned(), Arc::new(spec.grants.for_compiler()));
+        let job = CompileJob { name, is_text: source.is_text, grants };
+        let (mut facts, code) = self.compiler_process.compile(job, &source.bytes, bounds)?;
         // Other guests that are made of the same file may have read more.
         facts.startup_reads = facts.startup_reads.or(reads);
         let artifact = Artifact::compiled(code);
         let engine = self.engines.get(facts.class, facts.memory_bytes);
         // It has been tried, but on an engine without a pool, which has limits of its own.
         let code = artifact.code(&facts.kind, engine).map_err(|error| not_ready(&error));
-        let is_of_use = !matches!(&code, Err(failure) if failure.cause == Cause::File);
+        let is_of_use = !matches!(&code, Err(failure) if failure.cause == FailureCause::File);
         if let Some(cache) = self.cache.as_ref().filter(|_| is_of_use)
-            && let Err(error) = cache.put(key, whose.grants, &facts, artifact.bytes())
+            && let Err(error) = cache.put(key, spec.grants, &facts, artifact.bytes())
         {
             tracing::warn!("{error}");
         }
@@ -218,7 +218,7 @@ impl Loader {
     /// Notes the state in which instances begin, where they can be reset to it. The instance that
     /// shows it is thrown away, so its memory may be read: reading maps pages, which slows later
     /// scans.
-    fn with_baseline(&self, guest: Guest, facts: &Facts) -> Result<Guest, Failure> {
+    fn with_baseline(&self, guest: Guest, facts: &ArtifactMetadata) -> Result<Guest, LoadFailure> {
         if facts.reset_globals.is_none() || facts.startup_each.is_some() {
             return Ok(guest);
         }
@@ -233,10 +233,12 @@ impl Loader {
 }
 
 /// Why compiled code cannot be put to use.
-fn not_ready(error: &wasmtime::Error) -> Failure {
-    let failure = Failure::of_engine("could not be made ready", error);
-    if failure.cause == Cause::File && failure.reason.contains("instance allocation for this") {
-        return Failure::of_file(format!(
+fn not_ready(error: &wasmtime::Error) -> LoadFailure {
+    let failure = LoadFailure::of_engine("could not be made ready", error);
+    if failure.cause == FailureCause::File
+        && failure.reason.contains("instance allocation for this")
+    {
+        return LoadFailure::of_file(format!(
             "its globals, functions and imports take more than the {} KiB that an instance has \
              for them: use fewer",
             INSTANCE_BYTES_MAX >> 10
@@ -250,7 +252,10 @@ fn not_ready(error: &wasmtime::Error) -> Failure {
 ///
 /// # Errors
 /// It cannot be opened now.
-fn amount(facts: &Facts, code: &cache::Code) -> Result<Amount, Failure> {
+fn resource_amount(
+    facts: &ArtifactMetadata,
+    code: &cache::CompiledCode,
+) -> Result<ResourceAmount, LoadFailure> {
     let descriptors = match code {
         _ if facts.class == Class::Small => 0,
         Form::Core(module) | Form::Flat02((module, _)) | Form::Flat03((module, _)) => {
@@ -261,7 +266,7 @@ fn amount(facts: &Facts, code: &cache::Code) -> Result<Amount, Failure> {
         // Its modules open theirs with its first instance: those with data, and one more.
         Form::Whole02(_) | Form::Whole03(_) => facts.images.max(1) as u64 + 1,
     };
-    Ok(Amount { mappings: MAPPINGS_PER_GUEST, descriptors })
+    Ok(ResourceAmount { mappings: MAPPINGS_PER_GUEST, descriptors })
 }
 
 impl Contents {
@@ -269,11 +274,11 @@ impl Contents {
     ///
     /// # Errors
     /// Why it cannot be read.
-    pub fn read(path: &Path) -> Result<Contents, Failure> {
+    pub fn read(path: &Path) -> Result<Contents, LoadFailure> {
         let bytes = file::read(path, FILE_BYTES_MAX).map_err(|error| match error {
-            Unread::Io(error) => Failure::of_access(&error),
-            Unread::NotRegular => Failure::of_file("not a regular file".into()),
-            Unread::TooLong(len) => Failure::of_file(format!(
+            FileError::Io(error) => LoadFailure::of_access(&error),
+            FileError::NotRegular => LoadFailure::of_file("not a regular file".into()),
+            FileError::TooLong(len) => LoadFailure::of_file(format!(
                 "the file has {} MiB, more than the {} MiB that are read",
                 len >> 20,
                 FILE_BYTES_MAX >> 20

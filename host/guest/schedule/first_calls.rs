@@ -15,10 +15,10 @@ const OWNERS_MAX: usize = 64;
 
 /// Owners whose guests have had long first calls, the one noted last at the end.
 #[derive(Debug, Default)]
-pub struct FirstCalls(VecDeque<OfOwner>);
+pub struct FirstCalls(VecDeque<OwnerAverage>);
 
 #[derive(Debug)]
-struct OfOwner {
+struct OwnerAverage {
     owner: u64,
     /// What part of them outlasted the quantum, a moving average.
     long: u32,
@@ -40,7 +40,7 @@ impl FirstCalls {
             if self.0.len() == OWNERS_MAX {
                 self.0.pop_front();
             }
-            self.0.push_back(OfOwner { owner, long });
+            self.0.push_back(OwnerAverage { owner, long });
         }
     }
 }

@@ -4,7 +4,7 @@
 //! a thread of low priority could hold while it does not run. Knows no HTTP and no limits but a
 //! call's CPU time.
 
-mod queue;
+mod fair_queue;
 #[cfg(test)]
 mod tests;
 
@@ -24,73 +24,73 @@ use rustix::process::{getpriority_process, setpriority_process};
 use rustix::thread::gettid;
 use tokio::runtime::Handle;
 
-pub use queue::Payer;
+pub use fair_queue::Payer;
 
 use super::cpu::cpu_time;
 use crate::guest::engine::allocator;
 use crate::guest::engine::engines::prepare_thread;
 use crate::message::Reject;
-use queue::{Job, Message, Queue, Ticket, Turn};
+use fair_queue::{FairQueue, LaneTask, Message, TaskMetadata, WorkItem};
 
 /// A guest's call, which may go on on any thread.
-pub type Movable<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub type BoxedCall<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What a call gave, and the CPU time that it took in the slow lane.
-type Ended<T> = Result<(T, Duration), Reject>;
+type LaneResult<T> = Result<(T, Duration), Reject>;
 
 /// A call in the slow lane, seen from its worker: what it gave, and the CPU time that it took.
 /// Dropping it ends the call.
-pub struct Moved<T> {
-    task: Option<Task<Ended<T>, Ticket>>,
-    entry: Entry,
+pub struct LaneJoinHandle<T> {
+    task: Option<Task<LaneResult<T>, TaskMetadata>>,
+    entry: LaneHandle,
 }
 
 thread_local! {
     /// The lane of this thread, where it is a worker's.
-    static HERE: RefCell<Option<Entry>> = const { RefCell::new(None) };
+    static LOCAL_LANE: RefCell<Option<LaneHandle>> = const { RefCell::new(None) };
 }
 
-/// What may wait to be dropped that was discarded by [`discard_here`]: it is still charged.
-const WASTE_HERE_MAX: usize = 8;
+/// What may wait to be dropped that was discarded by [`defer_drop_here`]: it is still charged.
+const LOCAL_DEFERRED_MAX: usize = 8;
 
 /// Drops something in the slow lane of this thread, if it has one that is not behind with that.
-pub fn discard_here(waste: impl Send + 'static) {
+pub fn defer_drop_here(value: impl Send + 'static) {
     // A thread that ends drops it itself.
-    let _ = HERE.try_with(|here| {
+    let _ = LOCAL_LANE.try_with(|here| {
         if let Some(entry) = &*here.borrow()
-            && entry.0.waste.load(Ordering::Relaxed) < WASTE_HERE_MAX
+            && entry.0.deferred_drops.load(Ordering::Relaxed) < LOCAL_DEFERRED_MAX
         {
-            entry.discard(waste);
+            entry.defer_drop(value);
         }
     });
 }
 
 /// How much of that may wait for a thread; what is more is dropped where it is.
-const WASTE_MAX: usize = 64;
+const DEFERRED_DROPS_MAX: usize = 64;
 
 /// The threads of the slow lane. They end when this is dropped.
 pub struct Lane {
-    entry: Entry,
+    entry: LaneHandle,
     threads: Vec<JoinHandle<()>>,
 }
 
 /// Where workers hand over calls.
 #[derive(Clone)]
-pub struct Entry(Arc<Shared>);
+pub struct LaneHandle(Arc<LaneShared>);
 
-struct Shared {
+struct LaneShared {
     /// What no thread has seen yet.
     inbox: Sender<Message>,
     /// How much waits to be dropped.
-    waste: AtomicUsize,
-    queue: Mutex<Queue>,
-    sleepers: Box<[Sleeper]>,
+    deferred_drops: AtomicUsize,
+    queue: Mutex<FairQueue>,
+    parkers: Box<[ThreadParker]>,
     stop: AtomicBool,
 }
 
 /// One thread of the lane, as who has work for it sees it.
 #[derive(Default)]
-struct Sleeper {
+struct ThreadParker {
     asleep: AtomicBool,
     thread: OnceLock<Thread>,
 }
@@ -102,12 +102,12 @@ impl Lane {
     /// A thread cannot be started.
     pub fn start(threads: usize, nice: i32) -> anyhow::Result<Self> {
         let (inbox, received) = channel();
-        let queue = Queue::new(received);
-        let entry = Entry(Arc::new(Shared {
+        let queue = FairQueue::new(received);
+        let entry = LaneHandle(Arc::new(LaneShared {
             inbox,
-            waste: AtomicUsize::new(0),
+            deferred_drops: AtomicUsize::new(0),
             queue: Mutex::new(queue),
-            sleepers: (0..threads).map(|_| Sleeper::default()).collect(),
+            parkers: (0..threads).map(|_| ThreadParker::default()).collect(),
             stop: AtomicBool::new(false),
         }));
         let mut lane = Lane { entry: entry.clone(), threads: Vec::new() };
@@ -123,7 +123,7 @@ impl Lane {
         Ok(lane)
     }
 
-    pub fn entry(&self) -> Entry {
+    pub fn new_handle(&self) -> LaneHandle {
         self.entry.clone()
     }
 }
@@ -151,10 +151,10 @@ pub fn lower_priority(nice: i32) {
     }
 }
 
-impl Entry {
+impl LaneHandle {
     /// Whether there is a slow lane.
     pub fn has_threads(&self) -> bool {
-        !self.0.sleepers.is_empty()
+        !self.0.parkers.is_empty()
     }
 
     /// Has a call go on in the slow lane, for `cpu_left` at most. To be called on a worker.
@@ -162,46 +162,48 @@ impl Entry {
     pub fn hand_over<T: Send + 'static>(
         &self,
         payer: Payer,
-        call: Movable<T>,
+        call: BoxedCall<T>,
         cpu_left: Duration,
         runnable: Arc<AtomicUsize>,
-    ) -> Moved<T> {
-        let limited = Limited { call, used: Duration::ZERO, max: cpu_left };
+    ) -> LaneJoinHandle<T> {
+        let limited = CpuLimited { call, used: Duration::ZERO, max: cpu_left };
         let shared = self.0.clone();
         let abandoned = AtomicBool::new(false);
-        let ticket = Ticket { payer, runtime: Handle::current(), abandoned, runnable };
+        let ticket = TaskMetadata { payer, runtime: Handle::current(), abandoned, runnable };
         let builder = Builder::new().metadata(ticket);
         let (job, task) = builder.spawn(|_| limited, move |job| shared.push(Message::Job(job)));
         job.schedule();
-        Moved { task: Some(task), entry: self.clone() }
+        LaneJoinHandle { task: Some(task), entry: self.clone() }
     }
 }
 
-impl Entry {
+impl LaneHandle {
     /// Has every thread give back memory that it has free, if it is time for that.
-    pub fn tidy(&self) {
+    pub fn wake_to_trim(&self) {
         self.0.wake_all();
     }
 
     /// Makes this the lane of this thread.
-    pub fn use_here(&self) {
-        HERE.set(Some(self.clone()));
+    pub fn make_local(&self) {
+        LOCAL_LANE.set(Some(self.clone()));
     }
 
     /// Drops something in the slow lane, if there is one and it is not behind with that. The
     /// memory of an instance, say: to give back a hundred MiB takes ten milliseconds.
-    pub fn discard(&self, waste: impl Send + 'static) {
+    pub fn defer_drop(&self, value: impl Send + 'static) {
         let shared = &self.0;
-        if shared.sleepers.is_empty() || shared.waste.load(Ordering::Relaxed) >= WASTE_MAX {
+        if shared.parkers.is_empty()
+            || shared.deferred_drops.load(Ordering::Relaxed) >= DEFERRED_DROPS_MAX
+        {
             return;
         }
-        shared.waste.fetch_add(1, Ordering::Relaxed);
-        shared.push(Message::Waste(Box::new(waste)));
+        shared.deferred_drops.fetch_add(1, Ordering::Relaxed);
+        shared.push(Message::DropLater(Box::new(value)));
     }
 }
 
-impl<T> Future for Moved<T> {
-    type Output = Ended<T>;
+impl<T> Future for LaneJoinHandle<T> {
+    type Output = LaneResult<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let task = self.task.as_mut().expect("it is taken when this is dropped");
@@ -213,7 +215,7 @@ impl<T> Future for Moved<T> {
     }
 }
 
-impl<T> Drop for Moved<T> {
+impl<T> Drop for LaneJoinHandle<T> {
     fn drop(&mut self) {
         let Some(task) = self.task.take() else { return };
         let ticket = task.metadata();
@@ -224,7 +226,7 @@ impl<T> Drop for Moved<T> {
     }
 }
 
-impl Shared {
+impl LaneShared {
     /// Takes in a message. Takes no lock.
     fn push(&self, message: Message) {
         if let Message::Job(job) = &message {
@@ -240,45 +242,45 @@ impl Shared {
     }
 
     fn wake_all(&self) {
-        self.sleepers.iter().for_each(Sleeper::wake);
+        self.parkers.iter().for_each(ThreadParker::wake);
     }
 
     fn wake_one(&self) {
-        let asleep = |it: &&Sleeper| it.asleep.load(Ordering::Relaxed);
-        if let Some(sleeper) = self.sleepers.iter().find(asleep) {
-            sleeper.wake();
+        let asleep = |it: &&ThreadParker| it.asleep.load(Ordering::Relaxed);
+        if let Some(parker) = self.parkers.iter().find(asleep) {
+            parker.wake();
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, FairQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The life of a thread.
     fn work(&self, index: usize) {
         prepare_thread();
-        let sleeper = &self.sleepers[index];
-        sleeper.thread.get_or_init(std::thread::current);
+        let parker = &self.parkers[index];
+        parker.thread.get_or_init(std::thread::current);
         let mut ran = None;
         while !self.stop.load(Ordering::Relaxed) {
-            if allocator::tidy() {
+            if allocator::trim_heap() {
                 self.wake_all();
             }
-            let Some(turn) = self.next(sleeper, ran.take()) else {
+            let Some(turn) = self.next(parker, ran.take()) else {
                 std::thread::park();
-                sleeper.asleep.store(false, Ordering::Relaxed);
+                parker.asleep.store(false, Ordering::Relaxed);
                 continue;
             };
             match turn {
-                Turn::Poll(job, payer) => {
+                WorkItem::Poll(job, payer) => {
                     let begun = cpu_time();
-                    run(job);
+                    poll_task(job);
                     ran = Some((payer, cpu_time().saturating_sub(begun)));
                 }
-                Turn::Abandon(job) => run(job),
-                Turn::Discard(waste) => {
-                    drop(waste);
-                    self.waste.fetch_sub(1, Ordering::Relaxed);
+                WorkItem::Abandon(job) => poll_task(job),
+                WorkItem::Discard(value) => {
+                    drop(value);
+                    self.deferred_drops.fetch_sub(1, Ordering::Relaxed);
                 }
             }
         }
@@ -286,20 +288,20 @@ impl Shared {
 
     /// Charges a guest for what has run, and takes the next call, with the guest that is to be
     /// charged for it. Without one, says that the thread sleeps from now on.
-    fn next(&self, sleeper: &Sleeper, ran: Option<(Payer, Duration)>) -> Option<Turn> {
+    fn next(&self, parker: &ThreadParker, ran: Option<(Payer, Duration)>) -> Option<WorkItem> {
         let mut queue = self.queue();
-        queue.take_in();
+        queue.drain_inbox();
         if let Some((payer, time)) = ran {
             queue.charge(payer, time);
         }
         let mut next = queue.pop();
         if next.is_none() {
-            sleeper.asleep.store(true, Ordering::Relaxed);
+            parker.asleep.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
-            queue.take_in();
+            queue.drain_inbox();
             next = queue.pop();
             if next.is_some() {
-                sleeper.asleep.store(false, Ordering::Relaxed);
+                parker.asleep.store(false, Ordering::Relaxed);
             }
         }
         let is_more = queue.has_more();
@@ -312,15 +314,15 @@ impl Shared {
 }
 
 /// Polls a call as on its worker.
-fn run(job: Job) {
-    let Ticket { runtime, runnable, .. } = job.metadata();
+fn poll_task(job: LaneTask) {
+    let TaskMetadata { runtime, runnable, .. } = job.metadata();
     let (runtime, runnable) = (runtime.clone(), runnable.clone());
     let _entered = runtime.enter();
     job.run();
     runnable.fetch_sub(1, Ordering::Relaxed);
 }
 
-impl Sleeper {
+impl ThreadParker {
     fn wake(&self) {
         self.asleep.store(false, Ordering::Relaxed);
         if let Some(thread) = self.thread.get() {
@@ -330,14 +332,14 @@ impl Sleeper {
 }
 
 /// A call that ends with its CPU time, and whose panic is its own end only.
-struct Limited<T> {
-    call: Movable<T>,
+struct CpuLimited<T> {
+    call: BoxedCall<T>,
     used: Duration,
     max: Duration,
 }
 
-impl<T> Future for Limited<T> {
-    type Output = Ended<T>;
+impl<T> Future for CpuLimited<T> {
+    type Output = LaneResult<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let begun = cpu_time();

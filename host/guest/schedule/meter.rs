@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
+use super::byte_counter::ByteCounter;
 use super::cpu::cpu_time;
-use super::flow::Flow;
-use super::lane::{Movable, Moved};
-use super::run_queue::Turn;
-use super::usage::{LONG, Length};
-use super::worker::Schedule;
+use super::lane::{BoxedCall, LaneJoinHandle};
+use super::run_queue::RunPermit;
+use super::scheduler::Scheduler;
+use super::usage::{CostClass, LONG_CALL};
 use crate::grants::Limits;
 use crate::message::Reject;
-use crate::message::progress::{Deadline, Progress};
-use crate::metrics::{Calls, Counter};
+use crate::message::body_progress::{BodyProgress, Deadline};
+use crate::metrics::{CallReasons, Counter};
 
 /// CPU time of a call in the fast lane.
 pub const QUANTUM: Duration = Duration::from_millis(1);
@@ -42,55 +42,55 @@ pub struct Meter<'a> {
     /// The same but for what moving bodies takes; by this it is judged where the call runs.
     own_used: Duration,
     /// Bytes of bodies that its call has moved.
-    flow: Option<Flow>,
+    moved_bytes: Option<ByteCounter>,
     /// Where calls are counted.
-    schedule: Option<&'a Schedule>,
+    schedule: Option<&'a Scheduler>,
     /// Where a call that outlasts its quantum is handed over, and the id of its guest.
-    lanes: Option<(&'a Schedule, usize)>,
+    lanes: Option<(&'a Scheduler, usize)>,
     /// What the call is like, where it is none by which the guest's calls can be judged.
-    unnoted: Option<Unnoted>,
+    untracked: Option<Untracked>,
     /// Whether it ends calls at the deadline.
     has_deadline: bool,
     /// The request's body: the deadline stands still while it is waited for.
-    body: Option<Arc<Progress>>,
+    body: Option<Arc<BodyProgress>>,
 }
 
 /// What is known of a call that is not one of the guest's own.
 #[derive(Clone, Copy)]
-struct Unnoted {
-    length: Length,
+struct Untracked {
+    length: CostClass,
     /// What a slice of it is expected to take.
     slice: Duration,
 }
 
 /// Where a call is.
-enum Place<'a, T: Send + 'static> {
-    Fast(Here<'a, T>),
-    Slow(Moved<T>),
+enum CallLane<'a, T: Send + 'static> {
+    Fast(FastCall<'a, T>),
+    Slow(LaneJoinHandle<T>),
 }
 
 /// A call on its worker's thread. One that is dropped before its end is dropped in the slow lane:
 /// nobody knows how much memory it has.
-struct Here<'a, T: Send + 'static> {
-    call: Option<Movable<T>>,
-    schedule: Option<&'a Schedule>,
+struct FastCall<'a, T: Send + 'static> {
+    call: Option<BoxedCall<T>>,
+    schedule: Option<&'a Scheduler>,
     /// Its place in the run queue, while it waits for a turn or has it.
-    turn: Option<Turn>,
+    run_permit: Option<RunPermit>,
 }
 
-impl<T: Send + 'static> Here<'_, T> {
+impl<T: Send + 'static> FastCall<'_, T> {
     /// Whether it is the turn of this call, which is one of a guest whose calls are heavy.
     /// `slice` is what it is expected to take, where that is not what the guest's calls do.
-    fn poll_turn(&mut self, guest: usize, slice: Option<Duration>, cx: &Context<'_>) -> bool {
+    fn poll_permit(&mut self, guest: usize, slice: Option<Duration>, cx: &Context<'_>) -> bool {
         let Some(schedule) = self.schedule else { return true };
-        self.turn.get_or_insert_with(|| schedule.join_run_queue(guest, slice, cx)).poll(cx)
+        self.run_permit.get_or_insert_with(|| schedule.join_run_queue(guest, slice, cx)).poll(cx)
     }
 }
 
-impl<T: Send + 'static> Drop for Here<'_, T> {
+impl<T: Send + 'static> Drop for FastCall<'_, T> {
     fn drop(&mut self) {
         if let (Some(call), Some(schedule)) = (self.call.take(), self.schedule) {
-            schedule.lane().discard(call);
+            schedule.lane().defer_drop(call);
         }
     }
 }
@@ -104,10 +104,10 @@ impl<'a> Meter<'a> {
             first: Some(started),
             cpu_used: Duration::ZERO,
             own_used: Duration::ZERO,
-            flow: None,
+            moved_bytes: None,
             schedule: None,
             lanes: None,
-            unnoted: None,
+            untracked: None,
             has_deadline: true,
             body: None,
         }
@@ -115,7 +115,7 @@ impl<'a> Meter<'a> {
 
     /// Counts calls of this guest, and has them go on in the slow lane when they have used up their
     /// quantum, if there is one.
-    pub fn in_lanes(mut self, schedule: &'a Schedule, guest: usize) -> Self {
+    pub fn in_lanes(mut self, schedule: &'a Scheduler, guest: usize) -> Self {
         self.schedule = Some(schedule);
         self.lanes = schedule.lane().has_threads().then_some((schedule, guest));
         self
@@ -123,14 +123,14 @@ impl<'a> Meter<'a> {
 
     /// Says that this is no call of the guest, by which its calls could be judged, what it is like
     /// itself, and what a slice of it is expected to take.
-    pub fn unnoted(mut self, length: Length, slice: Duration) -> Self {
-        self.unnoted = Some(Unnoted { length, slice });
+    pub fn as_untracked(mut self, length: CostClass, slice: Duration) -> Self {
+        self.untracked = Some(Untracked { length, slice });
         self
     }
 
     /// Lets a call that moves bodies stay where it is as long as that is most of what it does.
-    pub fn with_flow(mut self, flow: Flow) -> Self {
-        self.flow = Some(flow);
+    pub fn with_byte_counter(mut self, flow: ByteCounter) -> Self {
+        self.moved_bytes = Some(flow);
         self
     }
 
@@ -151,7 +151,7 @@ impl<'a> Meter<'a> {
     }
 
     /// Puts the deadline off for as long as this body of the request is waited for.
-    pub fn follow(&mut self, body: Option<&Arc<Progress>>) {
+    pub fn pause_for_body(&mut self, body: Option<&Arc<BodyProgress>>) {
         if body.is_some() {
             self.body = body.cloned();
         }
@@ -181,43 +181,43 @@ impl<'a> Meter<'a> {
     /// expected to, moves to the slow lane.
     pub fn call<T: Send + 'static>(
         &mut self,
-        call: Movable<T>,
+        call: BoxedCall<T>,
     ) -> impl Future<Output = Result<T, Reject>> {
         let mut clock = self.clock();
-        let length = self.length();
-        if length != Length::Short {
+        let length = self.cost_class();
+        if length != CostClass::Short {
             // On a busy machine others have had the core, too: that makes no short call long twice.
             clock.resumed = None;
         }
-        let mut is_long = length == Length::Long || self.own_used >= QUANTUM;
-        let mut is_new = length == Length::New && !is_long;
+        let mut is_long = length == CostClass::Long || self.own_used >= QUANTUM;
+        let mut is_new = length == CostClass::New && !is_long;
         if !is_new {
             self.count_begun(is_long);
         }
         let mut place = Some(if is_long { self.hand_over(call) } else { self.keep(call) });
-        let mut is_heavy = length == Length::Heavy;
-        let slice = self.unnoted.map(|unnoted| unnoted.slice);
+        let mut is_heavy = length == CostClass::Heavy;
+        let slice = self.untracked.map(|unnoted| unnoted.slice);
         let ticks = self.ticks();
         std::future::poll_fn(move |cx| {
             if is_new {
                 let Poll::Ready(begun) = self.begin_new(&mut place, cx) else {
                     return clock.poll(cx);
                 };
-                (is_new, is_long) = (false, begun == Length::Long);
+                (is_new, is_long) = (false, begun == CostClass::Long);
             }
             match place.take() {
-                Some(Place::Fast(mut here)) => {
+                Some(CallLane::Fast(mut here)) => {
                     if let Some((_, guest)) = self.lanes.filter(|_| is_heavy)
-                        && !here.poll_turn(guest, slice, cx)
+                        && !here.poll_permit(guest, slice, cx)
                     {
-                        place = Some(Place::Fast(here));
+                        place = Some(CallLane::Fast(here));
                         return clock.poll(cx);
                     }
                     let (before, is_measured) = (self.cpu_used, clock.resumed.is_none());
                     let call = here.call.as_mut().expect("it is taken when it goes elsewhere");
                     let polled = self.slice(&mut clock, call.as_mut(), cx);
                     let used = self.cpu_used - before;
-                    if let Some(turn) = here.turn.take() {
+                    if let Some(turn) = here.run_permit.take() {
                         turn.end(used);
                     }
                     if let Poll::Ready(output) = polled? {
@@ -234,13 +234,13 @@ impl<'a> Meter<'a> {
                         }
                         call => {
                             here.call = call;
-                            Place::Fast(here)
+                            CallLane::Fast(here)
                         }
                     });
                 }
                 moved => place = moved,
             }
-            if let Some(Place::Slow(moved)) = &mut place
+            if let Some(CallLane::Slow(moved)) = &mut place
                 && let Poll::Ready(ended) = Pin::new(moved).poll(cx)
             {
                 self.note_moved_end(ended.as_ref().ok().map(|(_, used)| *used), is_long);
@@ -253,14 +253,14 @@ impl<'a> Meter<'a> {
     /// Polls a future once and counts its CPU time.
     fn slice<F: Future + ?Sized>(
         &mut self,
-        clock: &mut Clock,
+        clock: &mut CallTimer,
         future: Pin<&mut F>,
         cx: &mut Context<'_>,
     ) -> Result<Poll<F::Output>, Reject> {
         // A meter's first slice begins when the request did, which costs no look at a clock.
-        let begun = Slice::begin(clock.resumed.take());
+        let begun = SliceStart::begin(clock.resumed.take());
         if let Poll::Ready(output) = future.poll(cx) {
-            if let Slice::Cpu(_) = begun {
+            if let SliceStart::Cpu(_) = begun {
                 self.charge(begun.used());
             }
             return Ok(Poll::Ready(output));
@@ -273,40 +273,43 @@ impl<'a> Meter<'a> {
     /// that is saved up.
     fn charge(&mut self, used: Duration) {
         self.cpu_used += used;
-        let worth = self.flow.as_ref().map_or(Duration::ZERO, Flow::worth);
-        self.own_used = (self.own_used + used).saturating_sub(worth);
+        let allowed =
+            self.moved_bytes.as_ref().map_or(Duration::ZERO, ByteCounter::take_cpu_allowance);
+        self.own_used = (self.own_used + used).saturating_sub(allowed);
     }
 
-    fn keep<T: Send + 'static>(&self, call: Movable<T>) -> Place<'a, T> {
+    fn keep<T: Send + 'static>(&self, call: BoxedCall<T>) -> CallLane<'a, T> {
         let schedule = self.lanes.map(|(schedule, _)| schedule);
-        Place::Fast(Here { call: Some(call), schedule, turn: None })
+        CallLane::Fast(FastCall { call: Some(call), schedule, run_permit: None })
     }
 
-    fn hand_over<T: Send + 'static>(&self, call: Movable<T>) -> Place<'a, T> {
+    fn hand_over<T: Send + 'static>(&self, call: BoxedCall<T>) -> CallLane<'a, T> {
         let Some((schedule, guest)) = self.lanes else { return self.keep(call) };
         let cpu_left = self.cpu_max.saturating_sub(self.cpu_used);
-        let runnable = schedule.line(guest).runnable();
-        Place::Slow(schedule.lane().hand_over(schedule.payer(guest), call, cpu_left, runnable))
+        let runnable = schedule.long_call_queue(guest).runnable();
+        CallLane::Slow(schedule.lane().hand_over(schedule.payer(guest), call, cpu_left, runnable))
     }
 
     /// Takes note of a call that has ended here, with its last slice if that was measured. One in
     /// which the clock has ticked has the next ones looked at more closely: others may have had the
     /// core.
     fn note_end(&self, slice: Option<Duration>, begun: u32) {
-        let Some((schedule, guest)) = self.lanes.filter(|_| self.unnoted.is_none()) else { return };
+        let Some((schedule, guest)) = self.lanes.filter(|_| self.untracked.is_none()) else {
+            return;
+        };
         if slice.is_some() {
-            return schedule.note_call(guest, self.own_used >= LONG, slice);
+            return schedule.note_call(guest, self.own_used >= LONG_CALL, slice);
         }
-        let ticks = schedule.pulse().ticks().wrapping_sub(begun);
+        let ticks = schedule.ticker().ticks().wrapping_sub(begun);
         if ticks > 0 {
             schedule.note(guest, |usage| usage.note_ticks(ticks));
         }
     }
 
     /// What the call is like.
-    fn length(&self) -> Length {
-        self.lanes.map_or(Length::Short, |(schedule, guest)| {
-            self.unnoted.map_or_else(|| schedule.length(guest), |unnoted| unnoted.length)
+    fn cost_class(&self) -> CostClass {
+        self.lanes.map_or(CostClass::Short, |(schedule, guest)| {
+            self.untracked.map_or_else(|| schedule.cost_class(guest), |unnoted| unnoted.length)
         })
     }
 
@@ -314,16 +317,16 @@ impl<'a> Meter<'a> {
     /// be known what its guest's calls are like, or those of its owner's other guests.
     fn begin_new<T: Send + 'static>(
         &self,
-        place: &mut Option<Place<'a, T>>,
+        place: &mut Option<CallLane<'a, T>>,
         cx: &Context<'_>,
-    ) -> Poll<Length> {
-        let Some(Place::Fast(here)) = place else { return Poll::Ready(Length::Long) };
-        if self.lanes.is_some_and(|(_, guest)| !here.poll_turn(guest, None, cx)) {
+    ) -> Poll<CostClass> {
+        let Some(CallLane::Fast(here)) = place else { return Poll::Ready(CostClass::Long) };
+        if self.lanes.is_some_and(|(_, guest)| !here.poll_permit(guest, None, cx)) {
             return Poll::Pending;
         }
-        let length = self.length();
-        self.count_begun(length == Length::Long);
-        if length == Length::Long
+        let length = self.cost_class();
+        self.count_begun(length == CostClass::Long);
+        if length == CostClass::Long
             && let Some(call) = here.call.take()
         {
             *place = Some(self.hand_over(call));
@@ -336,10 +339,10 @@ impl<'a> Meter<'a> {
     fn note_moved_end(&mut self, used: Option<Duration>, has_begun_there: bool) {
         self.charge(used.unwrap_or(QUANTUM));
         if let Some((schedule, guest)) = self.lanes {
-            schedule.line(guest).leave();
+            schedule.long_call_queue(guest).wake_next();
         }
         if has_begun_there {
-            self.note_call(used.is_none() || self.own_used >= LONG);
+            self.note_call(used.is_none() || self.own_used >= LONG_CALL);
         }
     }
 
@@ -349,25 +352,25 @@ impl<'a> Meter<'a> {
     }
 
     /// Counts a call, if it is one of the guest's own.
-    fn count(&self, counter: impl FnOnce(&Calls) -> &Counter) {
-        if let Some(schedule) = self.schedule.filter(|_| self.unnoted.is_none()) {
+    fn count(&self, counter: impl FnOnce(&CallReasons) -> &Counter) {
+        if let Some(schedule) = self.schedule.filter(|_| self.untracked.is_none()) {
             counter(&schedule.reasons().calls).add(1);
         }
     }
 
     fn ticks(&self) -> u32 {
-        self.lanes.map_or(0, |(schedule, _)| schedule.pulse().ticks())
+        self.lanes.map_or(0, |(schedule, _)| schedule.ticker().ticks())
     }
 
     /// Takes note of a slice in this lane, after which the call goes on. Whether it waits for a
     /// turn before the next.
     fn note_slice(&self, used: Duration, is_measured: bool) -> bool {
         let Some((schedule, guest)) = self.lanes else { return false };
-        if let Some(unnoted) = self.unnoted {
-            return unnoted.length == Length::Heavy;
+        if let Some(unnoted) = self.untracked {
+            return unnoted.length == CostClass::Heavy;
         }
         if is_measured {
-            return schedule.note_slice(guest, used) == Length::Heavy;
+            return schedule.note_slice(guest, used) == CostClass::Heavy;
         }
         schedule.note(guest, |usage| usage.suspect(used));
         false
@@ -375,19 +378,19 @@ impl<'a> Meter<'a> {
 
     /// Takes note of whether a call has outlasted the quantum.
     fn note_call(&self, is_long: bool) {
-        if let Some((schedule, guest)) = self.lanes.filter(|_| self.unnoted.is_none()) {
+        if let Some((schedule, guest)) = self.lanes.filter(|_| self.untracked.is_none()) {
             schedule.note_call(guest, is_long, None);
         }
     }
 
-    fn clock(&mut self) -> Clock {
+    fn clock(&mut self) -> CallTimer {
         let deadline = self.has_deadline.then(|| self.deadline());
-        Clock { resumed: self.first.take(), deadline, timer: None }
+        CallTimer { resumed: self.first.take(), deadline, timer: None }
     }
 }
 
 /// The times of one future.
-struct Clock {
+struct CallTimer {
     /// When its first slice began, where that is known.
     resumed: Option<Instant>,
     deadline: Option<Deadline>,
@@ -395,7 +398,7 @@ struct Clock {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Clock {
+impl CallTimer {
     /// Ready at the deadline.
     fn poll<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Reject>> {
         let Some(deadline) = &self.deadline else { return Poll::Pending };
@@ -405,25 +408,25 @@ impl Clock {
 }
 
 /// When a slice of a call began.
-pub enum Slice {
+pub enum SliceStart {
     /// By the wall clock, which a slice of two milliseconds at most may be measured by.
     Wall(Instant),
     /// By the time that this thread has had the core: others may have had it, too.
     Cpu(Duration),
 }
 
-impl Slice {
+impl SliceStart {
     /// `known` is when it began, where that is known and it is the first: else it is measured by
     /// this thread's time.
     pub fn begin(known: Option<Instant>) -> Self {
-        known.map_or_else(|| Slice::Cpu(cpu_time()), Slice::Wall)
+        known.map_or_else(|| SliceStart::Cpu(cpu_time()), SliceStart::Wall)
     }
 
     /// CPU time since then.
     pub fn used(&self) -> Duration {
         match self {
-            Slice::Wall(begun) => begun.elapsed().min(FIRST_MAX),
-            Slice::Cpu(begun) => cpu_time().saturating_sub(*begun),
+            SliceStart::Wall(begun) => begun.elapsed().min(FIRST_MAX),
+            SliceStart::Cpu(begun) => cpu_time().saturating_sub(*begun),
         }
     }
 }

@@ -24,15 +24,15 @@ const ROUND_MAX: Duration = Duration::from_micros(250);
 /// The heavy calls of one worker that can go on.
 #[derive(Default)]
 pub struct RunQueue {
-    state: RefCell<State>,
+    state: RefCell<RunQueueState>,
     /// Says that somebody waits.
     work: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct RunQueueState {
     /// Owners with calls that wait or have the turn, and those that have used more than others.
-    owners: Vec<OfOwner>,
+    owners: Vec<RunQueueOwner>,
     /// What the owner had used that had the turn last. One that comes begins there: it is next, and
     /// has saved nothing up (start-time fair queueing; Goyal, Vin and Cheng, SIGCOMM 1996).
     floor: Duration,
@@ -42,24 +42,24 @@ struct State {
 }
 
 /// What an owner has in the queue.
-struct OfOwner {
+struct RunQueueOwner {
     owner: u64,
     used: Duration,
     /// Its guests, likewise.
-    guests: Vec<OfGuest>,
+    guests: Vec<RunQueueGuest>,
     floor: Duration,
 }
 
 /// What a guest has in the queue.
-struct OfGuest {
+struct RunQueueGuest {
     guest: usize,
     used: Duration,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<QueuedCall>,
     /// Calls that have the turn.
     running: usize,
 }
 
-struct Waiting {
+struct QueuedCall {
     number: u64,
     expected: Duration,
     waker: Waker,
@@ -67,7 +67,7 @@ struct Waiting {
 
 /// A call's place in the queue, and then its turn. Nobody waits for the end of a turn, so a call
 /// that is not polled holds up no other. Dropping it gives up either.
-pub struct Turn {
+pub struct RunPermit {
     queue: Rc<RunQueue>,
     payer: Payer,
     number: u64,
@@ -79,7 +79,7 @@ pub struct Turn {
 impl RunQueue {
     /// Has a call of a guest wait for a turn, of which it is `expected` to use so much, or gives it
     /// the turn if it need not wait.
-    pub fn join(self: &Rc<Self>, payer: Payer, expected: Duration, cx: &Context<'_>) -> Turn {
+    pub fn join(self: &Rc<Self>, payer: Payer, expected: Duration, cx: &Context<'_>) -> RunPermit {
         let mut state = self.state.borrow_mut();
         state.calls += 1;
         let (number, floor) = (state.calls, state.floor);
@@ -89,12 +89,12 @@ impl RunQueue {
         let floor = owner.floor;
         let guest = owner.guest(payer.guest);
         guest.used = guest.used.max(floor);
-        guest.waiting.push_back(Waiting { number, expected, waker: cx.waker().clone() });
+        guest.waiting.push_back(QueuedCall { number, expected, waker: cx.waker().clone() });
         if is_next {
             drop(state.next());
         }
         self.work.notify_one();
-        Turn { queue: self.clone(), payer, number, expected, used: Duration::ZERO }
+        RunPermit { queue: self.clone(), payer, number, expected, used: Duration::ZERO }
     }
 
     /// Gives turns, for ever.
@@ -104,14 +104,14 @@ impl RunQueue {
                 // The runtime takes up whoever yields behind all that is ready, and behind a look
                 // at the sockets.
                 tokio::task::yield_now().await;
-                self.give();
+                self.start_round();
             }
             self.work.notified().await;
         }
     }
 
     /// Begins a round: gives turns to those that are next.
-    fn give(&self) {
+    fn start_round(&self) {
         self.state.borrow_mut().round = Duration::ZERO;
         while self.state.borrow().round < ROUND_MAX {
             let Some(next) = self.state.borrow_mut().next() else { return };
@@ -120,18 +120,18 @@ impl RunQueue {
     }
 }
 
-impl State {
-    fn owner(&mut self, owner: u64) -> &mut OfOwner {
+impl RunQueueState {
+    fn owner(&mut self, owner: u64) -> &mut RunQueueOwner {
         let found = self.owners.iter().position(|it| it.owner == owner);
         let at = found.unwrap_or_else(|| {
             let (used, guests, floor) = Default::default();
-            self.owners.push(OfOwner { owner, used, guests, floor });
+            self.owners.push(RunQueueOwner { owner, used, guests, floor });
             self.owners.len() - 1
         });
         &mut self.owners[at]
     }
 
-    fn next(&mut self) -> Option<Waiting> {
+    fn next(&mut self) -> Option<QueuedCall> {
         let waiting = self.owners.iter_mut().filter(|owner| owner.has_waiting());
         let owner = waiting.min_by_key(|owner| owner.used)?;
         let next = owner.next()?;
@@ -142,14 +142,14 @@ impl State {
     }
 
     /// Takes a call off.
-    fn leave(&mut self, turn: &Turn) {
+    fn leave(&mut self, turn: &RunPermit) {
         let owner = self.owner(turn.payer.owner);
         if owner.leave(turn) {
             owner.used = (owner.used + turn.used).saturating_sub(turn.expected);
         }
         let floor = self.floor;
         self.owners.retain(|owner| owner.is_active() || owner.used > floor);
-        if !self.owners.iter().any(OfOwner::is_active) {
+        if !self.owners.iter().any(RunQueueOwner::is_active) {
             // Nobody is there to whom it matters.
             self.owners.clear();
             self.floor = Duration::ZERO;
@@ -162,22 +162,22 @@ impl State {
     }
 
     fn has_waiting(&self) -> bool {
-        self.owners.iter().any(OfOwner::has_waiting)
+        self.owners.iter().any(RunQueueOwner::has_waiting)
     }
 }
 
-impl OfOwner {
-    fn guest(&mut self, guest: usize) -> &mut OfGuest {
+impl RunQueueOwner {
+    fn guest(&mut self, guest: usize) -> &mut RunQueueGuest {
         let found = self.guests.iter().position(|it| it.guest == guest);
         let at = found.unwrap_or_else(|| {
             let (used, waiting) = Default::default();
-            self.guests.push(OfGuest { guest, used, waiting, running: 0 });
+            self.guests.push(RunQueueGuest { guest, used, waiting, running: 0 });
             self.guests.len() - 1
         });
         &mut self.guests[at]
     }
 
-    fn next(&mut self) -> Option<Waiting> {
+    fn next(&mut self) -> Option<QueuedCall> {
         let waiting = self.guests.iter_mut().filter(|guest| !guest.waiting.is_empty());
         let guest = waiting.min_by_key(|guest| guest.used)?;
         let next = guest.waiting.pop_front()?;
@@ -188,7 +188,7 @@ impl OfOwner {
     }
 
     /// Takes a call off. Whether it had the turn.
-    fn leave(&mut self, turn: &Turn) -> bool {
+    fn leave(&mut self, turn: &RunPermit) -> bool {
         let guest = self.guest(turn.payer.guest);
         let place = guest.place(turn.number);
         match place {
@@ -208,11 +208,11 @@ impl OfOwner {
     }
 
     fn is_active(&self) -> bool {
-        self.guests.iter().any(OfGuest::is_active)
+        self.guests.iter().any(RunQueueGuest::is_active)
     }
 }
 
-impl OfGuest {
+impl RunQueueGuest {
     fn is_active(&self) -> bool {
         self.running > 0 || !self.waiting.is_empty()
     }
@@ -223,7 +223,7 @@ impl OfGuest {
     }
 }
 
-impl Turn {
+impl RunPermit {
     /// Whether it is this call's turn; if not, it is woken then.
     pub fn poll(&self, cx: &Context<'_>) -> bool {
         let mut state = self.queue.state.borrow_mut();
@@ -239,7 +239,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for RunPermit {
     fn drop(&mut self) {
         self.queue.state.borrow_mut().leave(self);
     }

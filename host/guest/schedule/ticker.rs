@@ -19,12 +19,12 @@ const IDLE_TICKS: u32 = 4;
 pub const QUANTUM_TICKS: u64 = 2;
 /// A thread that advances the epochs of the engines while calls run, and sleeps otherwise.
 pub struct Ticker {
-    shared: Arc<Shared>,
+    shared: Arc<TickerShared>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
-    pulses: Box<[PulseLine]>,
+struct TickerShared {
+    worker_calls: Box<[WorkerCalls]>,
     /// Written once a millisecond, while calls run.
     ticks: AtomicU32,
     asleep: AtomicBool,
@@ -35,39 +35,39 @@ struct Shared {
 /// One worker's count of calls, on a cache line of its own.
 #[repr(align(128))]
 #[derive(Default)]
-struct PulseLine {
+struct WorkerCalls {
     begun: AtomicU64,
     ended: AtomicU64,
 }
 
 /// One worker's end of the ticker.
 #[derive(Clone)]
-pub struct Pulse {
-    shared: Arc<Shared>,
+pub struct TickerHandle {
+    shared: Arc<TickerShared>,
     worker: usize,
 }
 
 /// Keeps the ticker awake until it is dropped.
-pub struct Running<'a>(&'a PulseLine);
+pub struct TickGuard<'a>(&'a WorkerCalls);
 
 /// The same, for what runs elsewhere and longer than its worker looks at it.
-pub struct Beating(Pulse);
+pub struct OwnedTickGuard(TickerHandle);
 
-impl Pulse {
+impl TickerHandle {
     /// Says that a call begins; the ticker runs at least until the guard is dropped.
-    pub fn begin(&self) -> Running<'_> {
+    pub fn begin(&self) -> TickGuard<'_> {
         self.count();
-        Running(&self.shared.pulses[self.worker])
+        TickGuard(&self.shared.worker_calls[self.worker])
     }
 
-    /// As [`Pulse::begin`], with a guard that can be kept.
-    pub fn keep(&self) -> Beating {
+    /// As [`TickerHandle::begin`], with a guard that can be kept.
+    pub fn begin_owned(&self) -> OwnedTickGuard {
         self.count();
-        Beating(self.clone())
+        OwnedTickGuard(self.clone())
     }
 
     fn count(&self) {
-        let line = &self.shared.pulses[self.worker];
+        let line = &self.shared.worker_calls[self.worker];
         // Pairs with the fence in `Ticker::run`: either it sees this call, or we see it asleep.
         line.begun.fetch_add(1, Ordering::SeqCst);
         if self.shared.asleep.load(Ordering::SeqCst)
@@ -83,24 +83,26 @@ impl Pulse {
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for TickGuard<'_> {
     fn drop(&mut self) {
         self.0.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-impl Drop for Beating {
+impl Drop for OwnedTickGuard {
     fn drop(&mut self) {
-        let Beating(pulse) = self;
-        drop(Running(&pulse.shared.pulses[pulse.worker]));
+        let OwnedTickGuard(pulse) = self;
+        drop(TickGuard(&pulse.shared.worker_calls[pulse.worker]));
     }
 }
 
-impl Shared {
+impl TickerShared {
     /// Calls begun so far, and whether some of them still run.
     fn calls(&self) -> (u64, bool) {
-        let ended: u64 = self.pulses.iter().map(|line| line.ended.load(Ordering::Acquire)).sum();
-        let begun: u64 = self.pulses.iter().map(|line| line.begun.load(Ordering::Relaxed)).sum();
+        let ended: u64 =
+            self.worker_calls.iter().map(|line| line.ended.load(Ordering::Acquire)).sum();
+        let begun: u64 =
+            self.worker_calls.iter().map(|line| line.begun.load(Ordering::Relaxed)).sum();
         (begun, begun != ended)
     }
 }
@@ -111,9 +113,9 @@ impl Ticker {
     /// # Errors
     /// There can be no more threads.
     pub fn start(advance: impl Fn() + Send + 'static, workers: usize) -> Result<Self> {
-        let pulses = (0..workers).map(|_| PulseLine::default()).collect();
-        let shared = Arc::new(Shared {
-            pulses,
+        let pulses = (0..workers).map(|_| WorkerCalls::default()).collect();
+        let shared = Arc::new(TickerShared {
+            worker_calls: pulses,
             asleep: AtomicBool::new(false),
             ticks: AtomicU32::new(0),
             stop: AtomicBool::new(false),
@@ -129,11 +131,11 @@ impl Ticker {
     }
 
     /// The pulse through which worker `index` tells that calls run.
-    pub fn pulse(&self, index: usize) -> Pulse {
-        Pulse { shared: self.shared.clone(), worker: index }
+    pub fn handle_of(&self, index: usize) -> TickerHandle {
+        TickerHandle { shared: self.shared.clone(), worker: index }
     }
 
-    fn run(shared: &Shared, advance: impl Fn()) {
+    fn run(shared: &TickerShared, advance: impl Fn()) {
         let mut begun_before = 0;
         let mut idle_ticks = 0;
         while !shared.stop.load(Ordering::Relaxed) {

@@ -9,7 +9,7 @@ use super::ticker::QUANTUM_TICKS;
 
 /// A call of more CPU time is long: its first slice, which ends after one to two ticks, would more
 /// often than not be too short for it.
-pub const LONG: Duration = Duration::from_micros(1500);
+pub const LONG_CALL: Duration = Duration::from_micros(1500);
 /// All calls of a guest are long, and so many that its calls start in the slow lane.
 const LONG_ALL: u32 = 256;
 const LONG_MIN: u32 = LONG_ALL / 2;
@@ -18,7 +18,7 @@ const LONG_MIN: u32 = LONG_ALL / 2;
 const AVERAGED: u32 = 8;
 /// Slices of so much on average wait for a turn. To wait costs about a microsecond. Forty at once
 /// of less take two milliseconds.
-pub const HEAVY: Duration = Duration::from_micros(50);
+pub const HEAVY_SLICE: Duration = Duration::from_micros(50);
 /// A guest whose slices are long is measured until so many in a row were short, which takes two
 /// looks at the thread's clock each. One long slice has used more than all these looks.
 const MEASURED_AFTER_LONG: u32 = 1024;
@@ -35,7 +35,7 @@ const PENALTY_MAX: Duration = Duration::from_secs(10);
 
 /// What a guest's calls are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Length {
+pub enum CostClass {
     /// Not known: none has ended. Each is measured, and waits for a turn in the fast lane.
     New,
     /// Short. They are not measured.
@@ -90,17 +90,17 @@ impl Default for Usage {
 }
 
 impl Usage {
-    pub fn length(&self) -> Length {
+    pub fn cost_class(&self) -> CostClass {
         if self.long > LONG_MIN || self.penalty.is_some_and(is_ahead) {
-            Length::Long
+            CostClass::Long
         } else if self.measured_for == 0 {
-            Length::Short
+            CostClass::Short
         } else if self.is_new() {
-            Length::New
-        } else if self.slice_ns >= HEAVY.as_nanos() as u64 {
-            Length::Heavy
+            CostClass::New
+        } else if self.slice_ns >= HEAVY_SLICE.as_nanos() as u64 {
+            CostClass::Heavy
         } else {
-            Length::Measured
+            CostClass::Measured
         }
     }
 
@@ -129,14 +129,14 @@ impl Usage {
 
     /// Takes note of a slice in which others may have had the core.
     pub fn suspect(&mut self, used: Duration) {
-        if used >= HEAVY {
+        if used >= HEAVY_SLICE {
             self.measure(MEASURED_AFTER_HEAVY);
         }
     }
 
     /// What a slice of it is expected to take; the most, where nothing is known.
     pub fn slice(&self) -> Duration {
-        if self.slices_noted == 0 { LONG } else { Duration::from_nanos(self.slice_ns) }
+        if self.slices_noted == 0 { LONG_CALL } else { Duration::from_nanos(self.slice_ns) }
     }
 
     /// Takes note of whether a call has outlasted the quantum.
@@ -154,9 +154,9 @@ impl Usage {
         let averaged = u64::from(one_more(&mut self.slices_noted));
         let used_ns = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX / 2);
         self.slice_ns = self.slice_ns - self.slice_ns / averaged + used_ns / averaged;
-        if used >= LONG {
+        if used >= LONG_CALL {
             self.measure(MEASURED_AFTER_LONG);
-        } else if used >= HEAVY / 2 {
+        } else if used >= HEAVY_SLICE / 2 {
             self.measure(MEASURED_AFTER_HEAVY);
         } else {
             self.measured_for = self.measured_for.saturating_sub(1);
@@ -170,24 +170,24 @@ impl Usage {
     }
 
     /// What making an instance is like, which is one slice.
-    pub fn making(&self) -> Length {
+    pub fn instantiation_class(&self) -> CostClass {
         match self.making {
-            long if long >= LONG => Length::Long,
-            heavy if heavy >= HEAVY => Length::Heavy,
-            _ if self.is_making_measured => Length::Measured,
-            _ => Length::Short,
+            long if long >= LONG_CALL => CostClass::Long,
+            heavy if heavy >= HEAVY_SLICE => CostClass::Heavy,
+            _ if self.is_making_measured => CostClass::Measured,
+            _ => CostClass::Short,
         }
     }
 
     /// What it is expected to take.
-    pub fn making_time(&self) -> Duration {
+    pub fn instantiation_time(&self) -> Duration {
         self.making
     }
 
     /// Takes note of what making an instance took; by the wall clock, others may have had the core.
-    pub fn note_making(&mut self, used: Duration, is_measured: bool) {
-        self.is_making_measured = used >= HEAVY / 2;
-        if is_measured || used < HEAVY {
+    pub fn note_instantiation(&mut self, used: Duration, is_measured: bool) {
+        self.is_making_measured = used >= HEAVY_SLICE / 2;
+        if is_measured || used < HEAVY_SLICE {
             self.making = (self.making + used) / 2;
         }
     }

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use crate::guest::engine::budget::{Budget, Charge};
-use crate::guest::engine::mapped::Mapped;
+use crate::guest::engine::mapped_buffer::MappedBuffer;
 use crate::guest::schedule::lane;
 use crate::message::Reject;
 
@@ -15,7 +15,7 @@ use crate::message::Reject;
 const FREE_BYTES_MAX: usize = 16 * 1024;
 
 /// What takes less is given back at once.
-const DISCARDED_BYTES_MIN: usize = 1 << 20;
+const DEFERRED_BYTES_MIN: usize = 1 << 20;
 
 /// A text that grows.
 #[derive(Default)]
@@ -28,7 +28,7 @@ pub struct Buffer {
 
 /// A text that counts.
 struct Large {
-    bytes: Mapped,
+    bytes: MappedBuffer,
     len: usize,
     charge: Charge,
 }
@@ -37,9 +37,9 @@ struct Large {
 /// it is charged is given back after that, so not where others may wait for it.
 impl Drop for Large {
     fn drop(&mut self) {
-        let waste = (self.bytes.take(), self.charge.take());
-        if waste.1.bytes() >= DISCARDED_BYTES_MIN && !waste.1.is_tight() {
-            lane::discard_here(waste);
+        let freed = (self.bytes.take(), self.charge.take());
+        if freed.1.bytes() >= DEFERRED_BYTES_MIN && !freed.1.is_tight() {
+            lane::defer_drop_here(freed);
         }
     }
 }
@@ -63,27 +63,27 @@ impl Buffer {
             self.bytes.extend_from_slice(more);
             return Ok(());
         }
-        let large = self.make_room(memory, len)?;
+        let large = self.reserve_capacity(memory, len)?;
         large.bytes.as_mut()[large.len..len].copy_from_slice(more);
         large.len = len;
         Ok(())
     }
 
     /// What is mapped, with room for so many bytes that are charged.
-    fn make_room(&mut self, memory: &Budget, len: usize) -> Result<&mut Large, Reject> {
+    fn reserve_capacity(&mut self, memory: &Budget, len: usize) -> Result<&mut Large, Reject> {
         let room = self.large.as_ref().map_or(0, |large| large.bytes.as_ref().len());
         if len > room {
             // Until the bytes are copied, they are there twice and count twice.
-            let mut charge = memory.nothing();
-            charge.raise_to(Mapped::charge(len))?;
-            let mut bytes = Mapped::new(len).ok_or(Reject::NoMemory)?;
+            let mut charge = memory.empty_charge();
+            charge.raise_to(MappedBuffer::charged_bytes(len))?;
+            let mut bytes = MappedBuffer::new(len).ok_or(Reject::NoMemory)?;
             bytes.as_mut()[..self.len()].copy_from_slice(self.as_ref());
             self.large = Some(Box::new(Large { bytes, len: self.len(), charge }));
             self.bytes = Vec::new();
         }
         let large = self.large.as_mut().expect("it was there, or was made just above");
         if len > large.charge.bytes() {
-            large.charge.raise_to(Mapped::charge(len))?;
+            large.charge.raise_to(MappedBuffer::charged_bytes(len))?;
         }
         Ok(large)
     }

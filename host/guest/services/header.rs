@@ -18,7 +18,7 @@ pub fn field_bytes(name: &HeaderName, value: &HeaderValue) -> usize {
 /// is `prefix` followed by `name`.
 pub fn host_made(request: &Request, mut each: impl FnMut(&str, &str, &str)) {
     each(BASE_PATH, "", request.base_path());
-    for (name, value) in &request.place.params {
+    for (name, value) in &request.route_match.params {
         each(MATCH_PREFIX, name, value);
     }
 }

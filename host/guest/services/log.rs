@@ -14,7 +14,7 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-use crate::guest::engine::about::About;
+use crate::guest::engine::guest_info::GuestInfo;
 use crate::log::escape;
 use crate::message::RequestId;
 
@@ -28,7 +28,7 @@ const WRITE_BYTES_MAX: usize = 64 * 1024;
 
 /// One instance's way to the log.
 pub struct LogSink {
-    guest: Arc<About>,
+    guest: Arc<GuestInfo>,
     request: Option<RequestId>,
     bytes_left: usize,
     lines_left: u32,
@@ -68,7 +68,7 @@ impl Level {
 }
 
 impl LogSink {
-    pub fn new(guest: Arc<About>, request: Option<RequestId>) -> Self {
+    pub fn new(guest: Arc<GuestInfo>, request: Option<RequestId>) -> Self {
         LogSink {
             guest,
             request,
@@ -117,7 +117,7 @@ impl LogSink {
             );
         }
         self.bytes_left -= text.len().min(LINE_BYTES_MAX);
-        match self.guest.words_quota.take(text.len().min(LINE_BYTES_MAX)) {
+        match self.guest.output_quota.take(text.len().min(LINE_BYTES_MAX)) {
             None => return,
             Some(0) => {}
             Some(lines) => {

@@ -1,6 +1,6 @@
 //! What is told of components, and which are served.
 
-use super::{Component, Spoken, features, judge, read};
+use super::{Component, WasiHttpVersion, features, judge, read};
 use crate::imports::Rules;
 use crate::tests::{HTTP02, HTTP03, escape, feed, wasm};
 
@@ -12,9 +12,9 @@ fn a_component_is_told_with_its_sizes() {
     assert_eq!(old.imports, ["wasi:http/types@0.2.0"]);
     assert_eq!(old.exports, ["wasi:http/incoming-handler@0.2.0"]);
     assert_eq!((old.memory_bytes, old.data_bytes, old.has_start), (1 << 16, 5, false));
-    assert_eq!((judge(&old, &RULES), old.needs_03()), (Ok(Spoken::Http02), false));
+    assert_eq!((judge(&old, &RULES), old.needs_03()), (Ok(WasiHttpVersion::Http02), false));
     let new = read(&wasm(HTTP03)).expect("a component");
-    assert_eq!((judge(&new, &RULES), new.needs_03()), (Ok(Spoken::Http03), true));
+    assert_eq!((judge(&new, &RULES), new.needs_03()), (Ok(WasiHttpVersion::Http03), true));
     assert!(features().contains(wasmparser::WasmFeatures::CM_ASYNC));
 }
 

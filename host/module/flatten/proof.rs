@@ -8,7 +8,7 @@ use super::builtin::{Options, Ty};
 use super::graph::{CoreFunc, CoreInstance, Func, Graph, ODD, Outer};
 use super::shim::{fixup_imports, shim_slots};
 use crate::imports::Escape;
-use crate::interfaces::{BUILTINS, DROP, Flat, Function, find};
+use crate::interfaces::{BUILTINS, DROP, FlatLowering, Function, find};
 
 /// The one memory that the host reads and writes.
 pub const MEMORY: &str = "memory";
@@ -149,12 +149,12 @@ impl<'g, 'a> Proof<'g, 'a> {
                 else {
                     return Ok(None);
                 };
-                let how = if options.is_async { Flat::Async } else { Flat::Sync };
+                let how = if options.is_async { FlatLowering::Async } else { FlatLowering::Sync };
                 self.named(*instance, name, how)
             }
             CoreFunc::Drop(ty) => match self.graph.types.get(ty as usize) {
                 Some(Ty::Named(instance, name)) => {
-                    self.named(*instance, &format!("{DROP}{name}"), Flat::Sync)
+                    self.named(*instance, &format!("{DROP}{name}"), FlatLowering::Sync)
                 }
                 _ => None,
             },
@@ -178,7 +178,7 @@ impl<'g, 'a> Proof<'g, 'a> {
     }
 
     /// A function of an interface, if the flat form has it in this way.
-    fn named(&self, instance: u32, name: &str, how: Flat) -> Option<Target> {
+    fn named(&self, instance: u32, name: &str, how: FlatLowering) -> Option<Target> {
         let interface = find(self.graph.import_name(instance)?)?;
         let function = interface.function(name).filter(|function| function.flat == how)?;
         Some(Target { module: interface.module, function })

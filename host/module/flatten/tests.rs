@@ -1,12 +1,12 @@
 //! Which components are one module, and which only look like it.
 
-use super::{Flat, MEMORY, NEXT, flatten};
-use crate::component::{self, Spoken};
+use super::{FlatModule, MEMORY, REALLOC_IMPORT, flatten};
+use crate::component::{self, WasiHttpVersion};
 use crate::sniff;
 use crate::tests::{HTTP02, HTTP03, escape, feed, wasm};
 
 /// What becomes of a valid component.
-fn flat(text: &str, spoken: Spoken) -> Result<Flat, String> {
+fn flat(text: &str, spoken: WasiHttpVersion) -> Result<FlatModule, String> {
     let bytes = wasm(text);
     component::read(&bytes).unwrap_or_else(|error| panic!("{error} in {text}"));
     flatten(&bytes, spoken, escape)
@@ -16,7 +16,7 @@ fn flat(text: &str, spoken: Spoken) -> Result<Flat, String> {
 #[track_caller]
 fn assert_stays(from: &str, to: &str) {
     assert!(HTTP02.contains(from), "{from} is not there");
-    assert!(flat(&HTTP02.replacen(from, to, 1), Spoken::Http02).is_err(), "{to}");
+    assert!(flat(&HTTP02.replacen(from, to, 1), WasiHttpVersion::Http02).is_err(), "{to}");
 }
 
 fn names(module: &sniff::Module) -> (Vec<String>, Vec<&str>) {
@@ -26,7 +26,7 @@ fn names(module: &sniff::Module) -> (Vec<String>, Vec<&str>) {
 
 #[test]
 fn a_component_of_02_is_its_module() {
-    let flat = flat(HTTP02, Spoken::Http02).expect("it is one module");
+    let flat = flat(HTTP02, WasiHttpVersion::Http02).expect("it is one module");
     assert_eq!(flat.handle, "wasi:http/incoming-handler@0.2.0#handle");
     assert_eq!(flat.callback, None);
     let module = sniff::read(&flat.wasm).expect("it is valid");
@@ -34,17 +34,17 @@ fn a_component_of_02_is_its_module() {
     let expected = [
         "wasi:http/types::[method]incoming-request.path-with-query".to_owned(),
         "wasi:http/types::[resource-drop]incoming-request".to_owned(),
-        format!("{}::{}", NEXT.0, NEXT.1),
+        format!("{}::{}", REALLOC_IMPORT.0, REALLOC_IMPORT.1),
     ];
     assert_eq!(imports, expected);
     assert_eq!(exports, [MEMORY, "cabi_realloc", &flat.handle]);
-    let why = flatten(&wasm(HTTP02), Spoken::Http03, escape).expect_err("it is of 0.2");
+    let why = flatten(&wasm(HTTP02), WasiHttpVersion::Http03, escape).expect_err("it is of 0.2");
     assert_eq!(why, "it does not export one wasi:http/handler@0.3.x");
 }
 
 #[test]
 fn a_component_of_03_is_its_module() {
-    let flat = flat(HTTP03, Spoken::Http03).expect("it is one module");
+    let flat = flat(HTTP03, WasiHttpVersion::Http03).expect("it is one module");
     assert_eq!(flat.callback.as_deref(), Some("[callback]handle"));
     let module = sniff::read(&flat.wasm).expect("it is valid");
     let expected = ["wasi:http/types@0.3::[resource-drop]request", "canon::waitable-set.new"];
@@ -84,7 +84,7 @@ fn each_refusal_has_its_words() {
         ),
     ] {
         assert!(HTTP02.contains(from), "{from} is not there");
-        let why = flat(&HTTP02.replacen(from, to, 1), Spoken::Http02).expect_err(to);
+        let why = flat(&HTTP02.replacen(from, to, 1), WasiHttpVersion::Http02).expect_err(to);
         assert!(why.contains(words), "{why}");
     }
 }
@@ -96,9 +96,9 @@ fn a_segment_that_begins_behind_a_sum_is_not_read() {
         HTTP02.replacen("(table (export \"$imports\") 1 1", "(table (export \"$imports\") 2 2", 1);
     let text = text.replacen("(table 1 1 funcref)", "(table 2 2 funcref)", 1);
     let segment = "(elem (i32.const 0) func 0)";
-    assert!(flat(&text, Spoken::Http02).is_ok());
+    assert!(flat(&text, WasiHttpVersion::Http02).is_ok());
     let moved = "(elem (offset i32.const 0 i32.const 1 i32.add) func 0)";
-    assert!(flat(&text.replacen(segment, moved, 1), Spoken::Http02).is_err());
+    assert!(flat(&text.replacen(segment, moved, 1), WasiHttpVersion::Http02).is_err());
 }
 
 /// The functions of a shim look into its first table, which may not be the one that is filled.
@@ -126,7 +126,7 @@ fn fixups_that_do_more_are_not_left_out() {
         "(export \"$imports\" (table $table)) (export \"memory\" (memory $memory))",
         1,
     );
-    assert!(flat(&text, Spoken::Http02).is_err());
+    assert!(flat(&text, WasiHttpVersion::Http02).is_err());
 }
 
 /// Even where none of its imports goes through the shim.
@@ -141,7 +141,7 @@ fn fixups_are_looked_at_if_nothing_needs_them() {
             1,
         )
         .replacen("(call $path (local.get 0) (i32.const 64))", "", 1);
-    assert!(flat(&text, Spoken::Http02).is_err());
+    assert!(flat(&text, WasiHttpVersion::Http02).is_err());
 }
 
 /// Each of 2,000 imports has the whole shim read only once.
@@ -185,7 +185,7 @@ fn a_large_shim_is_read_once() {
             1,
         );
     let start = std::time::Instant::now();
-    let flat = flat(&text, Spoken::Http02).expect("it is one module");
+    let flat = flat(&text, WasiHttpVersion::Http02).expect("it is one module");
     assert_eq!(sniff::read(&flat.wasm).expect("it is valid").imports.len(), COUNT + 3, "{get}");
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
@@ -193,7 +193,7 @@ fn a_large_shim_is_read_once() {
 #[test]
 fn hostile_bytes_come_to_an_end() {
     feed(|bytes| {
-        for spoken in [Spoken::Http02, Spoken::Http03] {
+        for spoken in [WasiHttpVersion::Http02, WasiHttpVersion::Http03] {
             drop(flatten(bytes, spoken, escape));
         }
     });

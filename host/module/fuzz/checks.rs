@@ -1,6 +1,6 @@
 //! What has to hold for any bytes: nothing panics, and what is promised of a result is so.
 
-use guesthouse_module::component::{self, Spoken};
+use guesthouse_module::component::{self, WasiHttpVersion};
 use guesthouse_module::flatten::{self, flatten};
 use guesthouse_module::imports::{self, Rules};
 use guesthouse_module::interrupt::{self, Divisible};
@@ -22,7 +22,7 @@ const DIVISIBLE: &[Divisible] = &[
 
 /// How often something that the checks are about was there.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct Coverage {
     pub inputs: u64,
     pub modules: u64,
     pub components: u64,
@@ -50,7 +50,7 @@ const RULES: Rules = Rules { memory_bytes_max: 64 << 20, escape };
 ///
 /// # Errors
 /// What does not hold.
-pub fn check(input: &Input, seen: &mut Seen) -> Checked {
+pub fn check(input: &Input, seen: &mut Coverage) -> Checked {
     seen.inputs += 1;
     if input.is_text {
         return match text::binary(&input.bytes, escape) {
@@ -61,15 +61,15 @@ pub fn check(input: &Input, seen: &mut Seen) -> Checked {
     check_binary(&input.bytes, seen)
 }
 
-fn check_binary(bytes: &[u8], seen: &mut Seen) -> Checked {
+fn check_binary(bytes: &[u8], seen: &mut Coverage) -> Checked {
     // Whatever these are given, valid or not, they come to an end.
     let about = sniff::read(bytes);
     let outer = component::read(bytes);
     let size = records::read(bytes);
     let rewritten = interrupt::module(bytes, DIVISIBLE);
     let rewritten_component = interrupt::component(bytes);
-    let flats =
-        [Spoken::Http02, Spoken::Http03].map(|spoken| (spoken, flatten(bytes, spoken, escape)));
+    let flats = [WasiHttpVersion::Http02, WasiHttpVersion::Http03]
+        .map(|spoken| (spoken, flatten(bytes, spoken, escape)));
     let resettable = reset::qualify(bytes, 1 << 16, 1);
     let reasons = [about.as_ref().err(), outer.as_ref().err(), size.as_ref().err()];
     let refusals = flats.iter().map(|(_, flat)| flat.as_ref().err());
@@ -219,14 +219,14 @@ fn check_component(before: &component::Component, wasm: &[u8]) -> Checked {
     ensure(before.memory_bytes == after.memory_bytes, "a component's memory has changed")
 }
 
-fn check_flat(spoken: Spoken, flat: &flatten::Flat) -> Checked {
+fn check_flat(spoken: WasiHttpVersion, flat: &flatten::FlatModule) -> Checked {
     ensure(is_valid(&flat.wasm, sniff::features()), "a flat module is not valid")?;
     let facts = Facts::read(&flat.wasm).map_err(|error| error.to_string())?;
     ensure(!facts.imports_state && !facts.has_start, "a flat module takes more than functions")?;
     let is_exported =
         |name: &str, kind: &str| facts.exports.iter().any(|it| it.0 == name && it.1.contains(kind));
     ensure(is_exported(&flat.handle, "FuncType"), "a flat module has no handler")?;
-    ensure(flat.callback.is_some() == (spoken == Spoken::Http03), "a callback is amiss")?;
+    ensure(flat.callback.is_some() == (spoken == WasiHttpVersion::Http03), "a callback is amiss")?;
     let callback = flat.callback.as_deref();
     let has_callback = callback.is_none_or(|name| is_exported(name, "FuncType"));
     ensure(has_callback, "a flat module has no callback")
@@ -243,7 +243,7 @@ fn check_left_out(bytes: &[u8]) -> Checked {
 }
 
 /// A flat module is treated as any other.
-fn check_again(wasm: &[u8], seen: &mut Seen) -> Checked {
+fn check_again(wasm: &[u8], seen: &mut Coverage) -> Checked {
     let (modules, run) = (seen.modules, seen.run);
     let checked = check_binary(wasm, seen);
     (seen.modules, seen.run) = (modules, run);

@@ -33,7 +33,7 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
 
 /// What running came to.
 #[derive(PartialEq, Eq, Debug)]
-enum Outcome {
+enum RunOutcome {
     /// What each call gave, and what was left behind it.
     Done(Vec<String>),
     /// It cannot be run here, or did not end.
@@ -45,27 +45,27 @@ enum Outcome {
 /// # Errors
 /// Where they differ.
 pub fn compare(before: &[u8], after: &[u8]) -> Result<bool, String> {
-    let Outcome::Done(before) = run(before, FUEL) else { return Ok(false) };
-    let Outcome::Done(after) = run(after, FUEL_REWRITTEN) else { return Ok(false) };
+    let RunOutcome::Done(before) = run(before, FUEL) else { return Ok(false) };
+    let RunOutcome::Done(after) = run(after, FUEL_REWRITTEN) else { return Ok(false) };
     match before.iter().zip(&after).find(|(before, after)| before != after) {
         Some((before, after)) => Err(format!("it did {before}, and does {after} when rewritten")),
         None => Ok(true),
     }
 }
 
-fn run(wasm: &[u8], fuel: u64) -> Outcome {
-    let Ok(module) = Module::new(&ENGINE, wasm) else { return Outcome::Unknown };
+fn run(wasm: &[u8], fuel: u64) -> RunOutcome {
+    let Ok(module) = Module::new(&ENGINE, wasm) else { return RunOutcome::Unknown };
     let limits = StoreLimitsBuilder::new();
     let limits = limits.memory_size(MEMORY_BYTES_MAX).table_elements(TABLE_ELEMENTS_MAX).build();
     let mut store = Store::new(&ENGINE, limits);
     store.limiter(|limits: &mut StoreLimits| limits);
-    let Some(imports) = imports(&mut store, &module) else { return Outcome::Unknown };
+    let Some(imports) = imports(&mut store, &module) else { return RunOutcome::Unknown };
     let mut done = Vec::new();
     store.set_fuel(fuel).expect("the engine counts it");
     let instance = match Instance::new(&mut store, &module, &imports) {
         Ok(instance) => instance,
         Err(error) => {
-            return ended(&error).map_or(Outcome::Unknown, |end| Outcome::Done(vec![end]));
+            return ended(&error).map_or(RunOutcome::Unknown, |end| RunOutcome::Done(vec![end]));
         }
     };
     let functions = module.exports().filter(|export| matches!(export.ty(), ExternType::Func(_)));
@@ -74,11 +74,11 @@ fn run(wasm: &[u8], fuel: u64) -> Outcome {
         let Some(function) = instance.get_func(&mut store, name) else { continue };
         match call(&mut store, function, number, fuel) {
             Some(came_to) => done.push(format!("{name}: {came_to}")),
-            None => return Outcome::Unknown,
+            None => return RunOutcome::Unknown,
         }
         done.push(state(&mut store, &module, instance));
     }
-    Outcome::Done(done)
+    RunOutcome::Done(done)
 }
 
 /// Functions that do nothing. `None` if something else is imported.

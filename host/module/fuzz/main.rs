@@ -28,7 +28,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{env, fs, thread};
 
-use checks::{Seen, check};
+use checks::{Coverage, check};
 use inputs::{Corpus, Input};
 
 /// Inputs that one process is fed.
@@ -85,7 +85,7 @@ fn main() -> ExitCode {
         match (&flags.progress, flags.seed) {
             (Some(progress), _) => Ok(feed(&flags, progress)),
             (None, Some(seed)) => Ok(feed_again(&flags, seed)),
-            (None, None) if flags.files.is_empty() => watch(&flags),
+            (None, None) if flags.files.is_empty() => run_batches(&flags),
             (None, None) => feed_files(&flags),
         }
     });
@@ -103,7 +103,7 @@ fn main() -> ExitCode {
 }
 
 /// Has processes fed until the time is over. Returns how many finds there are.
-fn watch(flags: &Flags) -> Result<usize, String> {
+fn run_batches(flags: &Flags) -> Result<usize, String> {
     let until = Instant::now() + Duration::from_secs_f64(flags.minutes * 60.0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut from = flags.from.unwrap_or(now.as_secs() << 16);
@@ -114,7 +114,7 @@ fn watch(flags: &Flags) -> Result<usize, String> {
         let progress = flags.finds.join(format!("progress-{}", std::process::id()));
         fs::write(&progress, from.to_string()).map_err(|error| error.to_string())?;
         let mut child = start(flags, from, &progress).map_err(|error| error.to_string())?;
-        let end = attend(&mut child, &progress, until);
+        let end = supervise(&mut child, &progress, until);
         let seed = read_progress(&progress);
         drop(fs::remove_file(&progress));
         match end {
@@ -144,7 +144,7 @@ fn start(flags: &Flags, from: u64, progress: &Path) -> std::io::Result<Child> {
     command.arg("--finds").arg(&flags.finds).arg("--progress").arg(progress).spawn()
 }
 
-fn attend(child: &mut Child, progress: &Path, until: Instant) -> End {
+fn supervise(child: &mut Child, progress: &Path, until: Instant) -> End {
     let (mut seed, mut since) = (0, Instant::now());
     loop {
         match child.try_wait() {
@@ -179,7 +179,7 @@ fn read_progress(progress: &Path) -> u64 {
 /// Feeds a batch. Returns how many finds there are.
 fn feed(flags: &Flags, progress: &Path) -> usize {
     let corpus = Corpus::read();
-    let (mut seen, mut finds) = (Seen::default(), 0);
+    let (mut seen, mut finds) = (Coverage::default(), 0);
     let from = flags.from.unwrap_or(0);
     for seed in from..from + BATCH {
         drop(fs::write(progress, seed.to_string()));
@@ -198,7 +198,7 @@ fn feed(flags: &Flags, progress: &Path) -> usize {
 ///
 /// # Errors
 /// What is wrong.
-fn feed_one(input: &Input, seen: &mut Seen) -> Result<(), String> {
+fn feed_one(input: &Input, seen: &mut Coverage) -> Result<(), String> {
     static PANIC: Mutex<String> = Mutex::new(String::new());
     panic::set_hook(Box::new(|info| {
         if let Ok(mut text) = PANIC.lock() {
@@ -226,7 +226,7 @@ fn cpu_time() -> Duration {
 fn feed_again(flags: &Flags, seed: u64) -> usize {
     let input = Corpus::read().input(seed);
     println!("{seed}: {}, {} bytes", input.origin, input.bytes.len());
-    let fed = feed_one(&input, &mut Seen::default());
+    let fed = feed_one(&input, &mut Coverage::default());
     record(flags, seed, &input, fed.as_ref().err().map_or("nothing is wrong", String::as_str));
     usize::from(fed.is_err())
 }
@@ -237,7 +237,7 @@ fn feed_files(flags: &Flags) -> Result<usize, String> {
         let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let is_text = path.extension().is_some_and(|ending| ending == "wat");
         let input = Input { origin: path.display().to_string(), bytes, is_text };
-        if let Err(wrong) = feed_one(&input, &mut Seen::default()) {
+        if let Err(wrong) = feed_one(&input, &mut Coverage::default()) {
             println!("{}: {wrong}", input.origin);
             finds += 1;
         }

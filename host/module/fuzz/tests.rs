@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use crate::checks::Seen;
+use crate::checks::Coverage;
 use crate::feed_one;
 use crate::inputs::{Corpus, Input};
 
 #[test]
 fn real_files_pass_as_they_are() {
-    let (corpus, mut seen) = (Corpus::read(), Seen::default());
+    let (corpus, mut seen) = (Corpus::read(), Coverage::default());
     for (name, bytes) in corpus.binaries() {
         let input = Input { origin: name.clone(), bytes: bytes.clone(), is_text: false };
         let fed = feed_one(&input, &mut seen);
@@ -21,7 +21,7 @@ fn real_files_pass_as_they_are() {
 
 #[test]
 fn what_is_promised_holds_for_a_few_hundred_inputs() {
-    let (corpus, mut seen) = (Corpus::read(), Seen::default());
+    let (corpus, mut seen) = (Corpus::read(), Coverage::default());
     let start = Instant::now();
     for seed in 0..300 {
         let input = corpus.input(seed);

@@ -6,7 +6,7 @@ use super::row::{Interface, Version, both};
 /// The module under which the flat form imports them.
 const MODULE: &str = "canon";
 
-/// Those of futures are named after what the future is of (`flatten/known.rs`).
+/// Those of futures are named after what the future is of (`flatten/http_types.rs`).
 pub const BUILTINS: Interface = Interface {
     name: MODULE,
     module: MODULE,

@@ -1,7 +1,7 @@
 //! Files and sockets of WASI 0.2. There are none behind them, so that no guest has them in its
 //! flat form.
 
-use super::row::{Interface, whole, whole_room};
+use super::row::{Interface, whole, whole_realloc};
 
 pub const ALL: &[Interface] = &[
     FILESYSTEM_TYPES,
@@ -28,7 +28,7 @@ pub const FILESYSTEM_TYPES: Interface = Interface::of_02(
         whole("[method]descriptor.get-type"),
         whole("[method]descriptor.set-size"),
         whole("[method]descriptor.set-times"),
-        whole_room("[method]descriptor.read"),
+        whole_realloc("[method]descriptor.read"),
         whole("[method]descriptor.write"),
         whole("[method]descriptor.read-directory"),
         whole("[method]descriptor.sync"),
@@ -38,7 +38,7 @@ pub const FILESYSTEM_TYPES: Interface = Interface::of_02(
         whole("[method]descriptor.set-times-at"),
         whole("[method]descriptor.link-at"),
         whole("[method]descriptor.open-at"),
-        whole_room("[method]descriptor.readlink-at"),
+        whole_realloc("[method]descriptor.readlink-at"),
         whole("[method]descriptor.remove-directory-at"),
         whole("[method]descriptor.rename-at"),
         whole("[method]descriptor.symlink-at"),
@@ -47,13 +47,13 @@ pub const FILESYSTEM_TYPES: Interface = Interface::of_02(
         whole("[method]descriptor.metadata-hash"),
         whole("[method]descriptor.metadata-hash-at"),
         whole("[resource-drop]directory-entry-stream"),
-        whole_room("[method]directory-entry-stream.read-directory-entry"),
+        whole_realloc("[method]directory-entry-stream.read-directory-entry"),
         whole("filesystem-error-code"),
     ],
 );
 
 pub const FILESYSTEM_PREOPENS: Interface =
-    Interface::of_02("wasi:filesystem/preopens", &[whole_room("get-directories")]);
+    Interface::of_02("wasi:filesystem/preopens", &[whole_realloc("get-directories")]);
 
 pub const SOCKETS_NETWORK: Interface =
     Interface::of_02("wasi:sockets/network", &[whole("[resource-drop]network")]);
@@ -127,7 +127,7 @@ pub const SOCKETS_UDP: Interface = Interface::of_02(
         whole("[method]udp-socket.set-send-buffer-size"),
         whole("[method]udp-socket.subscribe"),
         whole("[resource-drop]incoming-datagram-stream"),
-        whole_room("[method]incoming-datagram-stream.receive"),
+        whole_realloc("[method]incoming-datagram-stream.receive"),
         whole("[method]incoming-datagram-stream.subscribe"),
         whole("[resource-drop]outgoing-datagram-stream"),
         whole("[method]outgoing-datagram-stream.check-send"),

@@ -1,6 +1,6 @@
 //! wasi:http 0.2, as far as it is imported.
 
-use super::row::{Interface, both, both_room};
+use super::row::{Interface, both, both_realloc};
 
 pub const ALL: &[Interface] = &[HTTP_TYPES, HTTP_OUTGOING_HANDLER];
 
@@ -10,30 +10,30 @@ pub const HTTP_TYPES: Interface = Interface::of_02(
         both("[resource-drop]fields"),
         both("[constructor]fields"),
         both("[static]fields.from-list"),
-        both_room("[method]fields.get"),
+        both_realloc("[method]fields.get"),
         both("[method]fields.has"),
         both("[method]fields.set"),
         both("[method]fields.delete"),
         both("[method]fields.append"),
-        both_room("[method]fields.entries"),
+        both_realloc("[method]fields.entries"),
         both("[method]fields.clone"),
         both("[resource-drop]incoming-request"),
-        both_room("[method]incoming-request.method"),
-        both_room("[method]incoming-request.path-with-query"),
-        both_room("[method]incoming-request.scheme"),
-        both_room("[method]incoming-request.authority"),
+        both_realloc("[method]incoming-request.method"),
+        both_realloc("[method]incoming-request.path-with-query"),
+        both_realloc("[method]incoming-request.scheme"),
+        both_realloc("[method]incoming-request.authority"),
         both("[method]incoming-request.headers"),
         both("[method]incoming-request.consume"),
         both("[resource-drop]outgoing-request"),
         both("[constructor]outgoing-request"),
         both("[method]outgoing-request.body"),
-        both_room("[method]outgoing-request.method"),
+        both_realloc("[method]outgoing-request.method"),
         both("[method]outgoing-request.set-method"),
-        both_room("[method]outgoing-request.path-with-query"),
+        both_realloc("[method]outgoing-request.path-with-query"),
         both("[method]outgoing-request.set-path-with-query"),
-        both_room("[method]outgoing-request.scheme"),
+        both_realloc("[method]outgoing-request.scheme"),
         both("[method]outgoing-request.set-scheme"),
-        both_room("[method]outgoing-request.authority"),
+        both_realloc("[method]outgoing-request.authority"),
         both("[method]outgoing-request.set-authority"),
         both("[method]outgoing-request.headers"),
         both("[resource-drop]request-options"),
@@ -56,7 +56,7 @@ pub const HTTP_TYPES: Interface = Interface::of_02(
         both("[static]incoming-body.finish"),
         both("[resource-drop]future-trailers"),
         both("[method]future-trailers.subscribe"),
-        both_room("[method]future-trailers.get"),
+        both_realloc("[method]future-trailers.get"),
         both("[resource-drop]outgoing-response"),
         both("[constructor]outgoing-response"),
         both("[method]outgoing-response.status-code"),
@@ -68,12 +68,12 @@ pub const HTTP_TYPES: Interface = Interface::of_02(
         both("[static]outgoing-body.finish"),
         both("[resource-drop]future-incoming-response"),
         both("[method]future-incoming-response.subscribe"),
-        both_room("[method]future-incoming-response.get"),
-        both_room("http-error-code"),
+        both_realloc("[method]future-incoming-response.get"),
+        both_realloc("http-error-code"),
     ],
 );
 
 pub const HTTP_OUTGOING_HANDLER: Interface = Interface::of_02(
     "wasi:http/outgoing-handler",
-    &[both_room("handle").granted("--allow-outbound")],
+    &[both_realloc("handle").granted("--allow-outbound")],
 );

@@ -1,6 +1,6 @@
 //! wasi:http 0.3, as far as it is imported.
 
-use super::row::{Interface, both, both_room, whole, whole_room};
+use super::row::{Interface, both, both_realloc, whole, whole_realloc};
 
 pub const ALL: &[Interface] = &[HTTP_TYPES, HTTP_CLIENT];
 
@@ -11,23 +11,23 @@ pub const HTTP_TYPES: Interface = Interface::of_03(
         both("[resource-drop]fields"),
         both("[constructor]fields"),
         both("[static]fields.from-list"),
-        both_room("[method]fields.get"),
+        both_realloc("[method]fields.get"),
         both("[method]fields.has"),
         both("[method]fields.set"),
         both("[method]fields.delete"),
-        both_room("[method]fields.get-and-delete"),
+        both_realloc("[method]fields.get-and-delete"),
         both("[method]fields.append"),
-        both_room("[method]fields.copy-all"),
+        both_realloc("[method]fields.copy-all"),
         both("[method]fields.clone"),
         both("[resource-drop]request"),
         whole("[static]request.new"),
-        both_room("[method]request.get-method"),
+        both_realloc("[method]request.get-method"),
         whole("[method]request.set-method"),
-        both_room("[method]request.get-path-with-query"),
+        both_realloc("[method]request.get-path-with-query"),
         whole("[method]request.set-path-with-query"),
-        both_room("[method]request.get-scheme"),
+        both_realloc("[method]request.get-scheme"),
         whole("[method]request.set-scheme"),
-        both_room("[method]request.get-authority"),
+        both_realloc("[method]request.get-authority"),
         whole("[method]request.set-authority"),
         both("[method]request.get-options"),
         both("[method]request.get-headers"),
@@ -35,11 +35,11 @@ pub const HTTP_TYPES: Interface = Interface::of_03(
         both("[resource-drop]request-options"),
         whole("[constructor]request-options"),
         whole("[method]request-options.get-connect-timeout"),
-        whole_room("[method]request-options.set-connect-timeout"),
+        whole_realloc("[method]request-options.set-connect-timeout"),
         whole("[method]request-options.get-first-byte-timeout"),
-        whole_room("[method]request-options.set-first-byte-timeout"),
+        whole_realloc("[method]request-options.set-first-byte-timeout"),
         whole("[method]request-options.get-between-bytes-timeout"),
-        whole_room("[method]request-options.set-between-bytes-timeout"),
+        whole_realloc("[method]request-options.set-between-bytes-timeout"),
         both("[method]request-options.clone"),
         both("[resource-drop]response"),
         both("[static]response.new"),
@@ -53,5 +53,5 @@ pub const HTTP_TYPES: Interface = Interface::of_03(
 pub const HTTP_CLIENT: Interface = Interface::of_03(
     "wasi:http/client",
     "wasi:http/client@0.3",
-    &[whole_room("send").granted("--allow-outbound")],
+    &[whole_realloc("send").granted("--allow-outbound")],
 );

@@ -35,7 +35,7 @@ pub struct Function {
     /// What a core module has to import it as. It is empty for functions of components, whose types
     /// are the interface's.
     pub ty: &'static str,
-    pub flat: Flat,
+    pub flat: FlatLowering,
     /// Whether its result may have text or lists in it, for which room is made by the guest's own
     /// `cabi_realloc`.
     pub needs_realloc: bool,
@@ -45,7 +45,7 @@ pub struct Function {
 
 /// How the one module of a component has a function, which the component as a whole always has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flat {
+pub enum FlatLowering {
     Missing,
     /// The caller has its result when it returns.
     Sync,
@@ -112,38 +112,43 @@ impl Version {
     }
 }
 
-const fn row(name: &'static str, ty: &'static str, flat: Flat, needs_realloc: bool) -> Function {
+const fn row(
+    name: &'static str,
+    ty: &'static str,
+    flat: FlatLowering,
+    needs_realloc: bool,
+) -> Function {
     Function { name, ty, flat, needs_realloc, grant: None }
 }
 
 /// One that core modules import.
 pub const fn core(name: &'static str, ty: &'static str) -> Function {
-    row(name, ty, Flat::Missing, false)
+    row(name, ty, FlatLowering::Missing, false)
 }
 
 /// One that components have in both forms.
 pub const fn both(name: &'static str) -> Function {
-    row(name, "", Flat::Sync, false)
+    row(name, "", FlatLowering::Sync, false)
 }
 
 /// One that components have in both forms, and that needs room for its result.
-pub const fn both_room(name: &'static str) -> Function {
-    row(name, "", Flat::Sync, true)
+pub const fn both_realloc(name: &'static str) -> Function {
+    row(name, "", FlatLowering::Sync, true)
 }
 
 /// One that components have in both forms, in the flat one without waiting for it.
 pub const fn both_async(name: &'static str) -> Function {
-    row(name, "", Flat::Async, false)
+    row(name, "", FlatLowering::Async, false)
 }
 
 /// One that only whole components have.
 pub const fn whole(name: &'static str) -> Function {
-    row(name, "", Flat::Missing, false)
+    row(name, "", FlatLowering::Missing, false)
 }
 
 /// One that only whole components have, and that needs room for its result.
-pub const fn whole_room(name: &'static str) -> Function {
-    row(name, "", Flat::Missing, true)
+pub const fn whole_realloc(name: &'static str) -> Function {
+    row(name, "", FlatLowering::Missing, true)
 }
 
 /// What the name of a function begins with that its caller does not wait for.
@@ -152,7 +157,7 @@ pub const ASYNC: &str = "[async-lower]";
 impl Function {
     /// The name under which the flat form imports it, if it has it.
     pub fn flat_name(&self) -> String {
-        let prefix = if self.flat == Flat::Async { ASYNC } else { "" };
+        let prefix = if self.flat == FlatLowering::Async { ASYNC } else { "" };
         format!("{prefix}{}", self.name)
     }
 

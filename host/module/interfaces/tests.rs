@@ -4,7 +4,7 @@ mod contract;
 
 use std::collections::HashSet;
 
-use super::{BUILTINS, Flat, Version, find, find_core, modules, of_components};
+use super::{BUILTINS, FlatLowering, Version, find, find_core, modules, of_components};
 
 #[test]
 fn nothing_is_in_the_table_twice() {
@@ -29,7 +29,10 @@ fn the_module_of_an_interface_tells_its_version() {
         assert_eq!(linked, interface);
     }
     for function in modules::ALL.iter().flat_map(|interface| interface.functions) {
-        assert!(function.ty.starts_with('(') && function.flat == Flat::Missing, "{function:?}");
+        assert!(
+            function.ty.starts_with('(') && function.flat == FlatLowering::Missing,
+            "{function:?}"
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! WASI 0.2 but for requests, files and sockets: the interfaces, and their functions in the order
 //! of their WIT.
 
-use super::row::{Interface, Version, both, both_room};
+use super::row::{Interface, Version, both, both_realloc};
 
 pub const ALL: &[Interface] = &[
     CLI_ENVIRONMENT,
@@ -28,9 +28,9 @@ pub const ALL: &[Interface] = &[
 pub const CLI_ENVIRONMENT: Interface = Interface::of_02(
     "wasi:cli/environment",
     &[
-        both_room("get-environment").granted("--env"),
-        both_room("get-arguments"),
-        both_room("initial-cwd"),
+        both_realloc("get-environment").granted("--env"),
+        both_realloc("get-arguments"),
+        both_realloc("initial-cwd"),
     ],
 );
 
@@ -68,7 +68,7 @@ pub const CLOCKS_WALL_CLOCK: Interface =
 
 pub const IO_ERROR: Interface = Interface::of_02(
     "wasi:io/error",
-    &[both("[resource-drop]error"), both_room("[method]error.to-debug-string")],
+    &[both("[resource-drop]error"), both_realloc("[method]error.to-debug-string")],
 );
 
 pub const IO_POLL: Interface = Interface::of_02(
@@ -77,7 +77,7 @@ pub const IO_POLL: Interface = Interface::of_02(
         both("[resource-drop]pollable"),
         both("[method]pollable.ready"),
         both("[method]pollable.block"),
-        both_room("poll"),
+        both_realloc("poll"),
     ],
 );
 
@@ -85,8 +85,8 @@ pub const IO_STREAMS: Interface = Interface::of_02(
     "wasi:io/streams",
     &[
         both("[resource-drop]input-stream"),
-        both_room("[method]input-stream.read"),
-        both_room("[method]input-stream.blocking-read"),
+        both_realloc("[method]input-stream.read"),
+        both_realloc("[method]input-stream.blocking-read"),
         both("[method]input-stream.skip"),
         both("[method]input-stream.blocking-skip"),
         both("[method]input-stream.subscribe"),
@@ -109,12 +109,12 @@ pub const RANDOM_INSECURE_SEED: Interface =
 
 pub const RANDOM_INSECURE: Interface = Interface::of_02(
     "wasi:random/insecure",
-    &[both_room("get-insecure-random-bytes"), both("get-insecure-random-u64")],
+    &[both_realloc("get-insecure-random-bytes"), both("get-insecure-random-u64")],
 );
 
 pub const RANDOM_RANDOM: Interface = Interface::of_02(
     "wasi:random/random",
-    &[both_room("get-random-bytes"), both("get-random-u64")],
+    &[both_realloc("get-random-bytes"), both("get-random-u64")],
 );
 
 /// What the flags give a guest to read. No version of it is released, and drafts do not stand for
@@ -124,7 +124,7 @@ pub const CONFIG_STORE: Interface = Interface {
     module: "wasi:config/store",
     version: Version::Draft("0.2.0-rc.1"),
     functions: &[
-        both_room("get").granted("--config-var"),
-        both_room("get-all").granted("--config-var"),
+        both_realloc("get").granted("--config-var"),
+        both_realloc("get-all").granted("--config-var"),
     ],
 };

@@ -1,7 +1,7 @@
 //! WASI 0.3 but for requests, files and sockets: the interfaces, and their functions in the order
 //! of their WIT.
 
-use super::row::{Interface, both, both_async, both_room, whole};
+use super::row::{Interface, both, both_async, both_realloc, whole};
 
 pub const ALL: &[Interface] = &[
     CLI_ENVIRONMENT,
@@ -26,9 +26,9 @@ pub const CLI_ENVIRONMENT: Interface = Interface::of_03(
     "wasi:cli/environment",
     "wasi:cli/environment@0.3",
     &[
-        both_room("get-environment").granted("--env"),
-        both_room("get-arguments"),
-        both_room("get-initial-cwd"),
+        both_realloc("get-environment").granted("--env"),
+        both_realloc("get-arguments"),
+        both_realloc("get-initial-cwd"),
     ],
 );
 
@@ -97,11 +97,11 @@ pub const RANDOM_INSECURE_SEED: Interface = Interface::of_03(
 pub const RANDOM_INSECURE: Interface = Interface::of_03(
     "wasi:random/insecure",
     "wasi:random/insecure@0.3",
-    &[both_room("get-insecure-random-bytes"), both("get-insecure-random-u64")],
+    &[both_realloc("get-insecure-random-bytes"), both("get-insecure-random-u64")],
 );
 
 pub const RANDOM_RANDOM: Interface = Interface::of_03(
     "wasi:random/random",
     "wasi:random/random@0.3",
-    &[both_room("get-random-bytes"), both("get-random-u64")],
+    &[both_realloc("get-random-bytes"), both("get-random-u64")],
 );

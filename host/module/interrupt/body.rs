@@ -6,10 +6,10 @@
 use wasm_encoder::{BlockType, InstructionSink};
 use wasmparser::{BinaryReader, FunctionBody, Operator};
 
+use super::added_functions::{AddedFunction, AddedFunctions};
 use super::base::{PIECE_BYTES, Result, damaged, write_u32};
-use super::helpers::{Helper, Helpers};
 use super::offsets::OffsetMap;
-use super::path::{Path, UNITS_OF_ACCESS};
+use super::path_cost::{PathCost, UNITS_OF_ACCESS};
 use super::plan::Plan;
 
 /// Limits of the engine on a function: bytes, and locals, parameters included.
@@ -29,7 +29,7 @@ pub struct Rewritten {
 /// Rewrites a function of the module `wasm`, number `index` of those that it defines.
 pub fn rewrite(
     plan: &Plan,
-    helpers: &mut Helpers<'_>,
+    helpers: &mut AddedFunctions<'_>,
     (wasm, body): (&[u8], &FunctionBody<'_>),
     index: usize,
 ) -> Result<Rewritten> {
@@ -48,7 +48,7 @@ pub fn rewrite(
         out: Vec::with_capacity(body.range().len()),
         offsets: OffsetMap::default(),
         copied: start,
-        path: Path::new(plan.deep[index]),
+        path: PathCost::new(plan.deep[index]),
         local: (count < LOCALS_MAX - 1).then_some(count),
         uses_local: false,
         is_changed: false,
@@ -86,13 +86,13 @@ fn is_structure(operator: &Operator<'_>) -> bool {
 
 struct Writer<'a, 'b> {
     wasm: &'a [u8],
-    helpers: &'a mut Helpers<'b>,
+    helpers: &'a mut AddedFunctions<'b>,
     imports: u32,
     out: Vec<u8>,
     offsets: OffsetMap,
     /// How far the original has been copied.
     copied: usize,
-    path: Path,
+    path: PathCost,
     /// The index of a local of its own, if there is room for one.
     local: Option<u32>,
     uses_local: bool,
@@ -123,9 +123,11 @@ impl Writer<'_, '_> {
         known: Option<u32>,
     ) {
         let bulk = match *operator {
-            Operator::MemoryFill { mem } => Some(Helper::Fill(mem)),
-            Operator::MemoryCopy { dst_mem, src_mem } => Some(Helper::Copy(dst_mem, src_mem)),
-            Operator::MemoryInit { data_index, mem } => Some(Helper::Init(mem, data_index)),
+            Operator::MemoryFill { mem } => Some(AddedFunction::Fill(mem)),
+            Operator::MemoryCopy { dst_mem, src_mem } => {
+                Some(AddedFunction::Copy(dst_mem, src_mem))
+            }
+            Operator::MemoryInit { data_index, mem } => Some(AddedFunction::Init(mem, data_index)),
             _ => None,
         };
         let is_access = bulk.is_some() || self.is_access(range.start);
@@ -135,10 +137,10 @@ impl Writer<'_, '_> {
             None if is_structure(operator) => 0,
             None => 1,
         };
-        if self.path.is_too_long_for(self.path.weigh(units, is_access)) {
-            self.look(range.start, range.start);
+        if self.path.is_too_long_for(self.path.cost_of(units, is_access)) {
+            self.insert_epoch_check(range.start, range.start);
         }
-        let units = self.path.weigh(units, is_access);
+        let units = self.path.cost_of(units, is_access);
         let is_small = known.is_some_and(|bytes| bytes <= PIECE_BYTES);
         match (bulk, operator) {
             (Some(helper), _) if !is_small => self.bulk(helper, range.clone()),
@@ -163,7 +165,7 @@ impl Writer<'_, '_> {
         }
         self.path.step(operator, units);
         if self.is_host(operator) && self.path.is_reachable() {
-            self.look(range.end, range.start);
+            self.insert_epoch_check(range.end, range.start);
         }
     }
 
@@ -199,11 +201,11 @@ impl Writer<'_, '_> {
     }
 
     /// Has the engine look at the clock before what is at `at`, for the sake of what is at `old`.
-    fn look(&mut self, at: usize, old: usize) {
+    fn insert_epoch_check(&mut self, at: usize, old: usize) {
         self.insert(at, old, |code| {
             code.loop_(BlockType::Empty).end();
         });
-        self.path.looked();
+        self.path.reset_cost();
     }
 
     fn call(
@@ -219,7 +221,7 @@ impl Writer<'_, '_> {
     }
 
     /// Writes a bulk instruction, which has a helper do what is longer than one piece.
-    fn bulk(&mut self, helper: Helper, range: std::ops::Range<usize>) {
+    fn bulk(&mut self, helper: AddedFunction, range: std::ops::Range<usize>) {
         let callee = self.helpers.index(helper);
         let Some(local) = self.local else {
             return self.replace(range, |code| {

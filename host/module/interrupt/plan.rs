@@ -10,10 +10,10 @@ use wasmparser::{
 };
 
 use super::base::{Divisible, Result, damaged};
-use super::depth::Graph;
+use super::call_graph::CallGraph;
 
 /// An imported function.
-pub struct Import {
+pub struct ImportedFunction {
     pub ty: u32,
     pub name: String,
     /// Whether a call with a long range may become several.
@@ -24,7 +24,7 @@ pub struct Import {
 #[derive(Default)]
 pub struct Plan {
     pub types: Vec<FuncType>,
-    pub imports: Vec<Import>,
+    pub imports: Vec<ImportedFunction>,
     /// The types of the functions that the module defines.
     pub defined: Vec<u32>,
     /// Imported functions that are more than called: a table, a global or an export has them, or
@@ -34,7 +34,7 @@ pub struct Plan {
     pub segments: Vec<u32>,
     /// Which of the defined functions can be deep inside of each other.
     pub deep: Vec<bool>,
-    graph: Graph,
+    graph: CallGraph,
     is_component: bool,
     /// Whether it imports or exports a function by its exact type (custom descriptors).
     is_exact: bool,
@@ -104,7 +104,11 @@ impl Plan {
                         && divisible
                             .iter()
                             .any(|it| (it.module, it.name) == (import.module, import.name));
-                    self.imports.push(Import { ty, name: import.name.to_owned(), is_divisible });
+                    self.imports.push(ImportedFunction {
+                        ty,
+                        name: import.name.to_owned(),
+                        is_divisible,
+                    });
                 }
             }
             Payload::FunctionSection(section) => {

@@ -57,7 +57,7 @@ fn what_is_no_function_has_a_hint_of_its_own() {
 }
 
 #[test]
-fn what_is_invalid_for_another_reason_has_no_way_out() {
+fn what_is_invalid_for_another_reason_has_no_workaround() {
     for message in ["type mismatch: expected i32, found i64", "unknown function 3", ""] {
         assert_eq!(of_proposal(message), None, "{message}");
     }

@@ -201,7 +201,7 @@ fn names_are_compared_in_decoded_form() {
 }
 
 #[test]
-fn a_path_that_could_be_read_in_two_ways_is_refused() {
+fn an_ambiguous_path_is_refused() {
     let table = table(&["[...all]", "index"]);
     let expected: [(BadPath, &[&str]); 6] = [
         (BadPath::NotAbsolute, &["", "a", "*", "hello/", "%2F"]),

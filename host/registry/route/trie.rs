@@ -70,8 +70,8 @@ impl Trie {
 
     /// The route that serves `path`; the order among several is that of [`super`].
     pub(super) fn find(&self, path: RawPath<'_>) -> Option<Hit> {
-        let mut search = Search { trie: self, path, open: None };
-        search.descend(0, 0, 0).or_else(|| search.open.map(|open| open.hit))
+        let mut search = Search { trie: self, path, prefix_hit: None };
+        search.descend(0, 0, 0).or_else(|| search.prefix_hit.map(|open| open.hit))
     }
 }
 
@@ -81,10 +81,10 @@ struct Search<'s> {
     trie: &'s Trie,
     path: RawPath<'s>,
     /// The best route so far that does not name all segments.
-    open: Option<Open>,
+    prefix_hit: Option<PrefixHit>,
 }
 
-struct Open {
+struct PrefixHit {
     named: usize,
     hit: Hit,
 }
@@ -100,9 +100,9 @@ impl Search<'_> {
         };
         // Of two that name as many, the one found first has its static segment further left.
         if let Some(route) = node.rest.or(node.below)
-            && self.open.as_ref().is_none_or(|open| open.named < named)
+            && self.prefix_hit.as_ref().is_none_or(|open| open.named < named)
         {
-            self.open = Some(Open { named, hit: Hit { route, base_len: at } });
+            self.prefix_hit = Some(PrefixHit { named, hit: Hit { route, base_len: at } });
         }
         let next = segment.end;
         if !node.statics.is_empty()

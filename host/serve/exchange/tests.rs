@@ -27,7 +27,7 @@ fn begin(connection: &Rc<Connection>) -> Exchange {
 }
 
 #[tokio::test]
-async fn a_request_is_over_when_its_future_is_dropped_half_way() {
+async fn a_request_is_over_when_its_future_is_dropped_early() {
     let connection = connection(Rc::default()).await;
     let exchange = begin(&connection);
     let mut served = Box::pin(async move {
@@ -40,7 +40,7 @@ async fn a_request_is_over_when_its_future_is_dropped_half_way() {
     drop(served);
     assert!(!connection.exchanges.is_any_in_flight() && connection.exchanges.are_answered());
     // Nobody has read its body.
-    assert!(connection.exchanges.is_any_left());
+    assert!(connection.exchanges.has_unread_body());
 }
 
 #[tokio::test]
@@ -48,9 +48,9 @@ async fn requests_of_one_connection_end_one_by_one() {
     let connection = connection(Rc::default()).await;
     let (one, other) = (begin(&connection), begin(&connection));
     one.stream();
-    assert!(connection.exchanges.does_any_stream() && connection.exchanges.is_any_in_flight());
+    assert!(connection.exchanges.is_any_streaming() && connection.exchanges.is_any_in_flight());
     drop(other);
-    assert!(connection.exchanges.does_any_stream() && !connection.exchanges.is_any_in_flight());
+    assert!(connection.exchanges.is_any_streaming() && !connection.exchanges.is_any_in_flight());
     drop(one);
     assert!(connection.exchanges.are_answered());
 }

@@ -20,7 +20,7 @@ fn a_client_waits_for_continue_if_it_says_so_and_has_a_body() {
     assert!(!begun("100-continue", Version::HTTP_10).state(0).awaits_continue());
     assert!(!begun("something", Version::HTTP_11).state(0).awaits_continue());
     let exchanges = begun("100-continue", Version::HTTP_11);
-    exchanges.state(0).enter(Phase::Over);
+    exchanges.state(0).enter(ExchangePhase::Over);
     assert_eq!(exchanges.begin(&Request::new(Empty::<Bytes>::new())), 0);
     assert!(!exchanges.state(0).awaits_continue());
 }
@@ -29,12 +29,12 @@ fn a_client_waits_for_continue_if_it_says_so_and_has_a_body() {
 fn a_client_is_told_once() {
     let head = [CONTINUE, b"HTTP/1.1 200 OK\r\n"].concat();
     let exchanges = begun("100-continue", Version::HTTP_11);
-    exchanges.state(0).continued();
-    assert!(exchanges.is_told_twice(&head));
-    assert!(!exchanges.is_told_twice(&head));
+    exchanges.state(0).note_continue_sent();
+    assert!(exchanges.is_repeated_continue(&head));
+    assert!(!exchanges.is_repeated_continue(&head));
     let exchanges = begun("100-continue", Version::HTTP_11);
-    assert!(!exchanges.is_told_twice(b"HTTP/1.1 200 OK\r\n"));
-    assert!(!exchanges.is_told_twice(&head));
+    assert!(!exchanges.is_repeated_continue(b"HTTP/1.1 200 OK\r\n"));
+    assert!(!exchanges.is_repeated_continue(&head));
     assert!(!exchanges.state(0).awaits_continue());
 }
 
@@ -42,15 +42,15 @@ fn a_client_is_told_once() {
 fn a_body_is_left_until_it_was_read_to_its_end() {
     let exchanges = begun("", Version::HTTP_11);
     // It may be refused before anybody takes it up.
-    assert!(exchanges.is_any_left() && !exchanges.is_body_open());
-    let body = Arc::<Progress>::default();
+    assert!(exchanges.has_unread_body() && !exchanges.is_body_open());
+    let body = Arc::<BodyProgress>::default();
     exchanges.state(0).expect_body(body.clone());
-    assert!(exchanges.is_any_left() && exchanges.is_body_open());
-    body.leave();
-    assert!(exchanges.is_any_left() && !exchanges.is_body_open());
-    body.come(4, true);
-    exchanges.state(0).enter(Phase::Over);
-    assert!(!exchanges.is_any_left() && exchanges.are_answered());
+    assert!(exchanges.has_unread_body() && exchanges.is_body_open());
+    body.note_dropped();
+    assert!(exchanges.has_unread_body() && !exchanges.is_body_open());
+    body.note_received(4, true);
+    exchanges.state(0).enter(ExchangePhase::Over);
+    assert!(!exchanges.has_unread_body() && exchanges.are_answered());
 }
 
 #[test]
@@ -58,8 +58,8 @@ fn a_request_takes_the_place_of_one_that_is_over() {
     let exchanges = begun("", Version::HTTP_11);
     let http = Request::new(Empty::<Bytes>::new());
     assert_eq!(exchanges.begin(&http), 1);
-    exchanges.state(0).enter(Phase::Over);
-    assert!(exchanges.is_any_in_flight() && exchanges.is_any_left());
+    exchanges.state(0).enter(ExchangePhase::Over);
+    assert!(exchanges.is_any_in_flight() && exchanges.has_unread_body());
     assert_eq!(exchanges.begin(&http), 0);
-    assert!(!exchanges.is_any_left());
+    assert!(!exchanges.has_unread_body());
 }

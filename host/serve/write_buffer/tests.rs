@@ -36,7 +36,7 @@ fn what_is_small_is_held_until_it_is_flushed() {
     assert!(flush(&buffer, &mut socket).is_ready() && buffer.is_empty());
     assert_eq!(received(&mut client), b"one two three");
     assert_eq!(buffer.sent_bytes(), 13);
-    assert_eq!(buffer.spares.borrow().len(), 1, "the empty buffer is not kept");
+    assert_eq!(buffer.free_list.borrow().len(), 1, "the empty buffer is not kept");
 }
 
 #[test]

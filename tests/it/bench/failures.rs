@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::stub::{OK, Setup, Stub, Wire, nowhere};
+use super::stub::{OK, Setup, Stub, StubConnection, nowhere};
 use super::{Bench, Outcome, assert_within};
 
 const KINDS: [&str; 6] = ["connect", "read", "write", "timeout", "status", "body"];
@@ -56,8 +56,8 @@ fn where_nobody_listens_it_says_so() {
 fn a_server_that_goes_away_is_a_connect_error() {
     // One connection to see that all is well, and one to measure on.
     let setup = Setup { connections_max: 2, ..Setup::default() };
-    let stub = Stub::with(setup, |asked, wire| {
-        wire.say(OK)?;
+    let stub = Stub::with(setup, |asked, client| {
+        client.say(OK)?;
         Ok(asked.number < 50)
     });
     let done = Bench::new([stub.url("/")]).args(HUNDRED).run();
@@ -65,7 +65,7 @@ fn a_server_that_goes_away_is_a_connect_error() {
     assert!(done.target().samples() > 0, "{}", done.text());
     // The rounds that are left have failed, and the first has its numbers.
     let setup = Setup { connections_max: 2, ..Setup::default() };
-    let stub = Stub::with(setup, |_, wire| wire.say(OK));
+    let stub = Stub::with(setup, |_, client| client.say(OK));
     let args = ["--rounds", "3", "--connections", "1"];
     let done = Bench::new([stub.url("/")]).args(args).run();
     assert_fails(&done, "connect");
@@ -76,23 +76,23 @@ fn a_server_that_goes_away_is_a_connect_error() {
 
 #[test]
 fn a_connection_that_ends_is_a_read_error() {
-    type Break = fn(&mut Wire) -> io::Result<bool>;
+    type Break = fn(&mut StubConnection) -> io::Result<bool>;
     let breaks: [(&str, Break); 4] = [
-        ("in the middle of a body", |wire| {
-            wire.say(&OK[..OK.len() - 2])?;
-            wire.flush().map(|()| false)
+        ("in the middle of a body", |client| {
+            client.say(&OK[..OK.len() - 2])?;
+            client.flush().map(|()| false)
         }),
-        ("in the middle of a head", |wire| {
-            wire.say(&OK[..20])?;
-            wire.flush().map(|()| false)
+        ("in the middle of a head", |client| {
+            client.say(&OK[..20])?;
+            client.flush().map(|()| false)
         }),
         ("without a byte", |_| Ok(false)),
-        ("with a reset", Wire::reset),
+        ("with a reset", StubConnection::reset),
     ];
     for (what, ends) in breaks {
         let stub = Stub::new(
-            move |asked, wire| {
-                if asked.number % 5 == 4 { ends(wire) } else { wire.say(OK) }
+            move |asked, client| {
+                if asked.number % 5 == 4 { ends(client) } else { client.say(OK) }
             },
         );
         let done = Bench::new([stub.url("/")]).args(HUNDRED).run();
@@ -109,13 +109,13 @@ fn a_connection_that_ends_is_a_read_error() {
 fn a_request_that_is_not_taken_is_a_write_error() {
     // Too large for the buffers of a connection.
     let body = vec![b'x'; 16 << 20];
-    let stub = Stub::with(Setup { raw_from: 1, ..Setup::default() }, move |asked, wire| {
+    let stub = Stub::with(Setup { raw_from: 1, ..Setup::default() }, move |asked, client| {
         if asked.connection == 0 {
-            return wire.say(OK);
+            return client.say(OK);
         }
-        SockRef::from(&wire.stream).set_recv_buffer_size(1 << 16)?;
-        wire.stream.read_exact(&mut [0; 1 << 16])?;
-        wire.reset()
+        SockRef::from(&client.stream).set_recv_buffer_size(1 << 16)?;
+        client.stream.read_exact(&mut [0; 1 << 16])?;
+        client.reset()
     });
     let done = Bench::new([stub.url("/")])
         .file("body", body)
@@ -127,8 +127,9 @@ fn a_request_that_is_not_taken_is_a_write_error() {
 
 #[test]
 fn a_request_without_an_answer_is_a_timeout() {
-    let stub =
-        Stub::new(|asked, wire| if asked.number == 40 { wire.stay_silent() } else { wire.say(OK) });
+    let stub = Stub::new(
+        |asked, client| if asked.number == 40 { client.stay_silent() } else { client.say(OK) },
+    );
     let done = Bench::new([stub.url("/")]).args(HUNDRED).args(["--timeout", "200ms"]).run();
     assert_fails(&done, "timeout");
     assert_eq!(done.target().errors("timeout"), 1);
@@ -141,13 +142,13 @@ fn a_request_without_an_answer_is_a_timeout() {
 #[test]
 fn what_is_never_answered_ends_with_the_timeout() {
     // All of those that are in flight at the end, an answer without end among them.
-    let stub = Stub::new(|asked, wire| match (asked.number, asked.connection % 2) {
-        (0, _) => wire.say(OK),
-        (_, 0) => wire.stay_silent(),
+    let stub = Stub::new(|asked, client| match (asked.number, asked.connection % 2) {
+        (0, _) => client.say(OK),
+        (_, 0) => client.stay_silent(),
         _ => {
-            wire.stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+            client.stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
             loop {
-                wire.stream.write_all(b"more")?;
+                client.stream.write_all(b"more")?;
                 sleep(Duration::from_millis(5));
             }
         }
@@ -161,9 +162,9 @@ fn what_is_never_answered_ends_with_the_timeout() {
 
 #[test]
 fn a_status_that_was_not_expected_is_an_error() {
-    let stub = Stub::new(|asked, wire| {
+    let stub = Stub::new(|asked, client| {
         let status = if asked.number % 4 == 3 { "503 No" } else { "404 No" };
-        wire.say(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"))
+        client.say(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"))
     });
     let done = Bench::new([stub.url("/")]).args(HUNDRED).args(["--status", "404"]).run();
     assert_fails(&done, "status");
@@ -174,9 +175,9 @@ fn a_status_that_was_not_expected_is_an_error() {
     assert_eq!(stub.connections(), 2);
 
     // Without that, every status is expected that is below 400.
-    let stub = Stub::new(|asked, wire| {
+    let stub = Stub::new(|asked, client| {
         let status = [200, 204, 302, 304, 404, 500][asked.number % 6];
-        wire.say(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"))
+        client.say(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"))
     });
     let done = Bench::new([stub.url("/")]).args(HUNDRED).run();
     assert_fails(&done, "status");
@@ -185,7 +186,7 @@ fn a_status_that_was_not_expected_is_an_error() {
 
 #[test]
 fn a_wrong_status_from_the_start_is_named() {
-    let stub = Stub::new(|_, wire| wire.say(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"));
+    let stub = Stub::new(|_, client| client.say(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"));
     let done = Bench::new([stub.url("/broken")]).run();
     assert_eq!(done.code, Some(1), "{}", done.text());
     let notes = done.target().notes();
@@ -196,8 +197,8 @@ fn a_wrong_status_from_the_start_is_named() {
 
 #[test]
 fn another_body_in_another_round_is_an_error() {
-    let stub = Stub::new(|asked, wire| {
-        wire.say(format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{:04}", asked.connection))
+    let stub = Stub::new(|asked, client| {
+        client.say(format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{:04}", asked.connection))
     });
     let args = ["--rounds", "3", "--connections", "1", "--duration", "50ms"];
     let done = Bench::new([stub.url("/")]).args(args).run();
@@ -212,9 +213,9 @@ fn another_body_in_another_round_is_an_error() {
         assert!(notes.contains(words), "{words}: {notes}");
     }
     // Two targets may differ from each other.
-    let stub = Stub::new(|asked, wire| {
+    let stub = Stub::new(|asked, client| {
         let body = &asked.request.target;
-        wire.say(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+        client.say(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
     });
     let done = Bench::new([stub.url("/one"), stub.url("/other")]).args(args).run();
     done.assert_good();
@@ -223,12 +224,12 @@ fn another_body_in_another_round_is_an_error() {
 /// The first failure of each kind is there in words.
 #[test]
 fn what_fails_is_named_with_the_first_example() {
-    let stub = Stub::new(|asked, wire| match (asked.of_target, &*asked.request.target) {
-        (0, _) => wire.say(OK),
-        (_, "/status") => wire.say(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"),
+    let stub = Stub::new(|asked, client| match (asked.of_target, &*asked.request.target) {
+        (0, _) => client.say(OK),
+        (_, "/status") => client.say(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"),
         (_, "/closed") => Ok(false),
-        (_, "/noise") => wire.say(b"\x00\x01\r\n\r\n"),
-        (_, "/late") => wire.stay_silent(),
+        (_, "/noise") => client.say(b"\x00\x01\r\n\r\n"),
+        (_, "/late") => client.stay_silent(),
         (_, other) => panic!("{other}"),
     });
     let cases = [
@@ -249,8 +250,9 @@ fn what_fails_is_named_with_the_first_example() {
 
 #[test]
 fn errors_may_be_allowed() {
-    let stub =
-        Stub::new(|asked, wire| if asked.number % 5 == 4 { wire.reset() } else { wire.say(OK) });
+    let stub = Stub::new(
+        |asked, client| if asked.number % 5 == 4 { client.reset() } else { client.say(OK) },
+    );
     let done = Bench::new([stub.url("/")]).args(HUNDRED).args(["--allow-errors"]).run();
     assert_eq!((done.code, done.err.as_str()), (Some(0), ""), "{}", done.text());
     assert!(done.target().errors("read") > 0, "{}", done.text());

@@ -50,10 +50,10 @@ fn a_request_is_sent_when_it_is_due() {
 
 #[test]
 fn two_delays_keep_their_distance() {
-    let stub = Stub::new(|asked, wire| {
+    let stub = Stub::new(|asked, client| {
         let is_slow = asked.request.target == "/slow";
         sleep(Duration::from_millis(if is_slow { 40 } else { 10 }));
-        wire.say(OK)
+        client.say(OK)
     });
     let done = Bench::new([stub.url("/fast"), stub.url("/slow")])
         .args(["--connections", "2", "--rounds", "2"])
@@ -102,9 +102,9 @@ fn in_a_closed_loop_a_stall_is_seen_by_one() {
 /// Measures a server on one connection that takes 2 ms for each request, and stalls at one.
 #[track_caller]
 fn stall(at: usize, args: &[&str]) -> Outcome {
-    let stub = Stub::new(move |asked, wire| {
+    let stub = Stub::new(move |asked, client| {
         sleep(if asked.number == at { STALL } else { Duration::from_millis(1) });
-        wire.say(OK)
+        client.say(OK)
     });
     let done = Bench::new([stub.url("/")]).args(["--connections", "1"]).args(args).run();
     done.assert_good();

@@ -120,9 +120,9 @@ fn bench(stub: &Stub, answers: &[Answer]) -> Bench {
 
 #[test]
 fn every_framing_is_understood() {
-    let stub = Stub::new(|asked, wire| match find(&LAST, &asked.request.target) {
-        Some(bytes) => wire.say(bytes).map(|_| false),
-        None => wire.say(find(&GOOD, &asked.request.target).expect("one of them")),
+    let stub = Stub::new(|asked, client| match find(&LAST, &asked.request.target) {
+        Some(bytes) => client.say(bytes).map(|_| false),
+        None => client.say(find(&GOOD, &asked.request.target).expect("one of them")),
     });
     let all: Vec<Answer> = GOOD.into_iter().chain(LAST).collect();
     let done = bench(&stub, &all).run();
@@ -148,8 +148,8 @@ fn every_framing_is_understood() {
 
 #[test]
 fn answers_may_come_byte_by_byte() {
-    let stub = Stub::new(|asked, wire| {
-        wire.dribble(find(&GOOD, &asked.request.target).expect("one of them"))
+    let stub = Stub::new(|asked, client| {
+        client.dribble(find(&GOOD, &asked.request.target).expect("one of them"))
     });
     let done = bench(&stub, &GOOD).run();
     done.assert_good();
@@ -163,8 +163,8 @@ fn answers_may_come_byte_by_byte() {
 #[test]
 fn answers_may_come_all_at_once() {
     // Twelve deep, and each of the batches is one segment, with every framing in it.
-    let stub = Stub::with(Setup { waits: true, ..Setup::default() }, |asked, wire| {
-        wire.say(GOOD[asked.number % GOOD.len()].1)
+    let stub = Stub::with(Setup { waits: true, ..Setup::default() }, |asked, client| {
+        client.say(GOOD[asked.number % GOOD.len()].1)
     });
     let done = Bench::new([stub.url("/")])
         .args(["--connections", "2", "--pipeline", "12", "--duration", "1s"])
@@ -179,7 +179,7 @@ fn a_large_body_is_counted_in_bytes() {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1 << 20);
     let answer = [head.as_bytes(), &vec![b'x'; 1 << 20]].concat();
     let bytes = answer.len() as f64;
-    let stub = Stub::new(move |_, wire| wire.say(&answer));
+    let stub = Stub::new(move |_, client| client.say(&answer));
     let done = Bench::new([stub.url("/")])
         .args(["--connections", "2", "--rate", "40", "--duration", "500ms"])
         .run();
@@ -192,14 +192,14 @@ fn a_large_body_is_counted_in_bytes() {
 
 #[test]
 fn answers_to_head_have_no_body() {
-    let stub = Stub::new(|asked, wire| {
+    let stub = Stub::new(|asked, client| {
         assert_eq!(asked.request.method, "HEAD");
         let target = &asked.request.target;
         let bytes = find(&GOOD, target).expect("one of them");
         let text = String::from_utf8_lossy(bytes);
         let heads = text.split_inclusive("\r\n\r\n").filter(|part| part.starts_with("HTTP/"));
         let heads: String = heads.filter(|head| !head.starts_with("HTTP/1.1 500")).collect();
-        wire.say(heads)
+        client.say(heads)
     });
     let heads: Vec<Answer> = GOOD.into_iter().filter(|(name, _)| *name != "/bare-lines").collect();
     let done = bench(&stub, &heads).args(["--method", "HEAD"]).run();
@@ -211,9 +211,9 @@ fn answers_to_head_have_no_body() {
 
 #[test]
 fn nonsense_is_a_read_error() {
-    let stub = Stub::new(|asked, wire| match asked.of_target {
-        0 => wire.say(OK),
-        _ => wire.say(find(&NONSENSE, &asked.request.target).expect("one of them")),
+    let stub = Stub::new(|asked, client| match asked.of_target {
+        0 => client.say(OK),
+        _ => client.say(find(&NONSENSE, &asked.request.target).expect("one of them")),
     });
     let done = bench(&stub, &NONSENSE).run();
     assert_eq!((done.code, done.err.as_str()), (Some(1), ""), "{}", done.text());
@@ -228,7 +228,7 @@ fn nonsense_is_a_read_error() {
 
 #[test]
 fn nonsense_from_the_start_is_named() {
-    let stub = Stub::new(|_, wire| wire.say(b"220 mail.test ESMTP\r\n\r\n"));
+    let stub = Stub::new(|_, client| client.say(b"220 mail.test ESMTP\r\n\r\n"));
     let done = Bench::new([stub.url("/")]).run();
     assert_eq!((done.code, done.err.as_str()), (Some(1), ""), "{}", done.text());
     assert!(done.target().notes().contains("not HTTP/1.1"), "{}", done.text());
@@ -243,8 +243,8 @@ fn head_of(fields: usize, bytes: usize) -> Vec<u8> {
 
 #[test]
 fn a_large_head_is_read_or_named() {
-    let stub = Stub::new(|asked, wire| {
-        wire.say(match &*asked.request.target {
+    let stub = Stub::new(|asked, client| {
+        client.say(match &*asked.request.target {
             "/long" => head_of(20, 200_000),
             "/many" => head_of(300, 3_000),
             "/too-long" => head_of(20, 300_000),
@@ -270,9 +270,9 @@ fn a_large_head_is_read_or_named() {
 
 #[test]
 fn what_has_no_end_takes_no_memory() {
-    let stub = Stub::new(|asked, wire| {
+    let stub = Stub::new(|asked, client| {
         let (start, more): (&[u8], &[u8]) = match (asked.of_target, &*asked.request.target) {
-            (0, _) => return wire.say(OK),
+            (0, _) => return client.say(OK),
             (_, "/head") => (b"HTTP/1.1 200 OK\r\n", b"X-More: and more\r\n"),
             (_, "/field") => (b"HTTP/1.1 200 OK\r\nX-More: ", b"more and more and"),
             (_, "/status") => (b"HTTP/1.1 200 ", b"OK and more and "),
@@ -286,10 +286,10 @@ fn what_has_no_end_takes_no_memory() {
             (_, "/body") => (b"HTTP/1.1 200 OK\r\n\r\n", b"hello"),
             (_, other) => panic!("{other}"),
         };
-        wire.stream.write_all(start)?;
+        client.stream.write_all(start)?;
         let more = more.repeat(1000);
         loop {
-            wire.stream.write_all(&more)?;
+            client.stream.write_all(&more)?;
         }
     });
     let refused = ["/head", "/field", "/status", "/chunk-line", "/trailer"];

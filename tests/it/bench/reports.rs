@@ -202,7 +202,7 @@ fn two_reports_do_not_go_into_one_file() {
 
 #[test]
 fn no_name_is_more_than_text() {
-    let stub = Stub::new(|_, wire| wire.say(OK));
+    let stub = Stub::new(|_, client| client.say(OK));
     let evil = "\\u001b[31m<u>\\\"evil\\\"</u>,\\u202e\\r\\n&";
     let scenario = format!(
         "title = \"title {evil}\"\nrounds = 1\nduration = \"50ms\"\n\

@@ -16,7 +16,7 @@ const SLOW: Duration = Duration::from_millis(400);
 
 /// Measures three targets of one stub for some rounds: who came after whom, in each round.
 #[track_caller]
-fn visits(seed: &str, rounds: &str) -> Vec<Vec<String>> {
+fn target_order(seed: &str, rounds: &str) -> Vec<Vec<String>> {
     let stub = Stub::ok();
     let done = Bench::new(["/a", "/b", "/c"].map(|path| stub.url(path)))
         .args(["--seed", seed, "--rounds", rounds, "--duration", "20ms", "--connections", "1"])
@@ -52,12 +52,12 @@ fn told(done: &Outcome, rounds: usize) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn each_target_is_visited_once_in_each_round() {
-    let first = visits("5", "6");
-    assert_eq!(first, visits("5", "6"));
+fn each_target_is_measured_once_in_each_round() {
+    let first = target_order("5", "6");
+    assert_eq!(first, target_order("5", "6"));
     // By chance, rounds differ in their order, and so do seeds.
     assert!(first.iter().any(|round| *round != first[0]), "{first:?}");
-    assert_ne!(first, visits("6", "6"));
+    assert_ne!(first, target_order("6", "6"));
 }
 
 #[test]
@@ -77,11 +77,11 @@ fn without_a_seed_one_is_drawn_and_told() {
 #[test]
 fn the_warm_up_is_not_measured() {
     // The first requests are slow, as those are that a compiler is still busy with.
-    let stub = Stub::new(|asked, wire| {
+    let stub = Stub::new(|asked, client| {
         if asked.number < 2 {
             std::thread::sleep(SLOW);
         }
-        wire.say(OK)
+        client.say(OK)
     });
     let done = Bench::new([stub.url("/")]).args(["--connections", "1", "--duration", "1s"]).run();
     done.assert_good();
@@ -119,7 +119,7 @@ fn a_signal_ends_it_with_what_there_is() {
 #[test]
 fn a_signal_before_there_is_anything_ends_it_too() {
     // The first answer never comes.
-    let stub = Stub::new(|_, wire| wire.stay_silent());
+    let stub = Stub::new(|_, client| client.stay_silent());
     let args = ["--duration", "100s", "--timeout", "100s"];
     let running = Bench::new([stub.url("/")]).args(args).start();
     until("a request", PATIENCE, || (stub.requests() > 0).then_some(()));
@@ -128,8 +128,9 @@ fn a_signal_before_there_is_anything_ends_it_too() {
     assert_eq!((done.code, done.err.as_str()), (Some(130), ""), "{}", done.text());
     assert!(done.out.contains("INTERRUPTED"), "{}", done.text());
     // In the middle of a measurement in which nothing is answered any more.
-    let stub =
-        Stub::new(|asked, wire| if asked.number < 20 { wire.say(OK) } else { wire.stay_silent() });
+    let stub = Stub::new(
+        |asked, client| if asked.number < 20 { client.say(OK) } else { client.stay_silent() },
+    );
     let running = Bench::new([stub.url("/")])
         .args(["--duration", "100s", "--timeout", "100s", "--connections", "1"])
         .start();

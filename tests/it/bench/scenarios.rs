@@ -88,9 +88,9 @@ fn peers_that_are_missing_are_left_out_by_name() {
 #[test]
 fn a_scenario_says_what_is_asked_and_how_often() {
     let missing = b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n";
-    let stub = Stub::new(move |asked, wire| match asked.request.target.as_str() {
-        "/missing" => wire.say(missing),
-        _ => wire.say(OK),
+    let stub = Stub::new(move |asked, client| match asked.request.target.as_str() {
+        "/missing" => client.say(missing),
+        _ => client.say(OK),
     });
     let text = r#"
         title = "A test"
@@ -120,7 +120,11 @@ fn a_scenario_says_what_is_asked_and_how_often() {
     assert!(done.targets().iter().all(|target| target.rounds().len() == 3), "{}", done.text());
     assert_within("answers", done.targets()[2].samples() as f64, 80.0, 90.0);
     assert!(stub.of_target("/20") > 0 && stub.of_target("/21") == 0);
-    let put = stub.kept().into_iter().find(|request| request.target == "/a").expect("one of them");
+    let put = stub
+        .recorded_requests()
+        .into_iter()
+        .find(|request| request.target == "/a")
+        .expect("one of them");
     assert_eq!((put.method.as_str(), put.body.as_slice()), ("PUT", &b"a"[..]));
     assert_eq!(put.all("x-y"), ["z"]);
 
@@ -135,9 +139,9 @@ fn a_scenario_says_what_is_asked_and_how_often() {
 
 #[test]
 fn failures_beside_may_be_expected() {
-    let stub = Stub::new(|asked, wire| match (asked.of_target, &*asked.request.target) {
-        (0, _) | (_, "/good") => wire.say(OK),
-        _ => wire.reset(),
+    let stub = Stub::new(|asked, client| match (asked.of_target, &*asked.request.target) {
+        (0, _) | (_, "/good") => client.say(OK),
+        _ => client.reset(),
     });
     let text = r#"
         title = "Hostile"

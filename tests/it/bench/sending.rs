@@ -19,7 +19,8 @@ const TARGETS: [&str; 10] = ["/a", "/b", "/c", "/d?x=1", "/e", "/f/%20", "/g", "
 #[test]
 fn a_pipeline_is_as_deep_as_it_was_told_to_be() {
     for depth in [1, 2, 8, 500] {
-        let stub = Stub::with(Setup { waits: true, ..Setup::default() }, |_, wire| wire.say(OK));
+        let stub =
+            Stub::with(Setup { waits: true, ..Setup::default() }, |_, client| client.say(OK));
         let done = Bench::new([stub.url("/")])
             .args(["--connections", "3", "--pipeline", &depth.to_string()])
             .run();
@@ -77,7 +78,7 @@ fn there_are_as_many_threads_as_were_asked_for() {
 }
 
 #[test]
-fn threads_may_be_kept_on_a_cpu_and_awake() {
+fn threads_may_be_pinned_to_a_cpu_and_spin() {
     let stub = Stub::ok();
     let status = fs::read_to_string("/proc/self/status").expect("of this process");
     let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
@@ -105,7 +106,7 @@ fn threads_may_be_kept_on_a_cpu_and_awake() {
 fn a_request_is_sent_as_it_was_given() {
     let stub = Stub::ok();
     Bench::new([stub.url("/plain?a=b&c=%20#fragment")]).run().assert_good();
-    let plain = stub.kept().swap_remove(0);
+    let plain = stub.recorded_requests().swap_remove(0);
     assert_eq!((plain.method.as_str(), plain.target.as_str()), ("GET", "/plain?a=b&c=%20"));
     assert_eq!(plain.headers, [("host".to_owned(), stub.addr().to_string())]);
     assert!(plain.body.is_empty());
@@ -119,7 +120,7 @@ fn a_request_is_sent_as_it_was_given() {
         .args(["--body", "text = ü"])
         .run();
     done.assert_good();
-    for request in stub.kept() {
+    for request in stub.recorded_requests() {
         assert_eq!((request.method.as_str(), request.target.as_str()), ("PATCH", "/form"));
         assert_eq!(request.all("host"), ["a.test"]);
         assert_eq!((request.all("x-one"), request.all("x-two")), (vec!["1"], vec!["two  words"]));
@@ -137,12 +138,12 @@ fn a_body_may_come_from_a_file() {
         .args(["--method", "POST", "--body", "@body.bin", "--connections", "2", "--rate", "50"])
         .run();
     done.assert_good();
-    assert!(stub.kept().len() > 2, "{}", done.text());
-    assert!(stub.kept().iter().all(|request| request.body == body));
+    assert!(stub.recorded_requests().len() > 2, "{}", done.text());
+    assert!(stub.recorded_requests().iter().all(|request| request.body == body));
     // A method that has a body says so where it is empty.
     let stub = Stub::ok();
     Bench::new([stub.url("/")]).args(["--method", "POST", "--rate", "50"]).run().assert_good();
-    assert_eq!(stub.kept()[0].all("content-length"), ["0"]);
+    assert_eq!(stub.recorded_requests()[0].all("content-length"), ["0"]);
 }
 
 /// Measures ten paths; how often each was asked for, without the one to see that all is well.
@@ -158,7 +159,12 @@ fn counts(args: &[&str]) -> Vec<f64> {
     assert_eq!(stub.targets()[0], "/a");
     let mut counts: Vec<f64> = TARGETS.iter().map(|target| stub.of_target(target) as f64).collect();
     counts[0] -= 1.0;
-    assert_eq!(counts.iter().sum::<f64>() as usize, stub.requests() - 1, "{:?}", stub.kept());
+    assert_eq!(
+        counts.iter().sum::<f64>() as usize,
+        stub.requests() - 1,
+        "{:?}",
+        stub.recorded_requests()
+    );
     assert!(stub.requests() > 1000, "{}", done.text());
     counts
 }

@@ -16,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 pub const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
 /// How many requests are kept with all that is in them.
-const KEPT: usize = 64;
+const RECORDED_MAX: usize = 64;
 /// After so long without a byte, no more requests are expected: whoever sends one too many has had
 /// the time for it.
 const LULL: Duration = Duration::from_millis(50);
@@ -50,7 +50,7 @@ pub struct Asked {
 }
 
 /// Answers one request; `false` closes the connection.
-type Script = dyn Fn(&Asked, &mut Wire) -> io::Result<bool> + Send + Sync;
+type Script = dyn Fn(&Asked, &mut StubConnection) -> io::Result<bool> + Send + Sync;
 
 /// What a stub does besides its script.
 pub struct Setup {
@@ -69,12 +69,12 @@ impl Default for Setup {
 }
 
 /// The server's end of a connection.
-pub struct Wire {
+pub struct StubConnection {
     pub stream: TcpStream,
     out: Vec<u8>,
 }
 
-impl Wire {
+impl StubConnection {
     /// Sends bytes, together with those for the requests that have come with this one.
     pub fn say(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<bool> {
         self.out.extend_from_slice(bytes.as_ref());
@@ -124,7 +124,7 @@ struct Record {
     requests: AtomicUsize,
     /// Targets in the order of their requests, and how often each of them came.
     targets: Mutex<(Vec<String>, HashMap<String, usize>)>,
-    kept: Mutex<Vec<Request>>,
+    recorded: Mutex<Vec<Request>>,
     depth_max: AtomicUsize,
     waiting: AtomicUsize,
     waiting_max: AtomicUsize,
@@ -134,27 +134,27 @@ struct Record {
 
 impl Stub {
     pub fn new(
-        script: impl Fn(&Asked, &mut Wire) -> io::Result<bool> + Send + Sync + 'static,
+        script: impl Fn(&Asked, &mut StubConnection) -> io::Result<bool> + Send + Sync + 'static,
     ) -> Stub {
         Stub::with(Setup::default(), script)
     }
 
     /// Gives the usual answer to everything.
     pub fn ok() -> Stub {
-        Stub::new(|_, wire| wire.say(OK))
+        Stub::new(|_, client| client.say(OK))
     }
 
     /// Gives the usual answer after some time, on each connection by itself.
     pub fn after(delay: Duration) -> Stub {
-        Stub::new(move |_, wire| {
+        Stub::new(move |_, client| {
             std::thread::sleep(delay);
-            wire.say(OK)
+            client.say(OK)
         })
     }
 
     pub fn with(
         setup: Setup,
-        script: impl Fn(&Asked, &mut Wire) -> io::Result<bool> + Send + Sync + 'static,
+        script: impl Fn(&Asked, &mut StubConnection) -> io::Result<bool> + Send + Sync + 'static,
     ) -> Stub {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let addr = listener.local_addr().expect("an address");
@@ -208,8 +208,8 @@ impl Stub {
     }
 
     /// The first requests.
-    pub fn kept(&self) -> Vec<Request> {
-        locked(&self.record.kept).clone()
+    pub fn recorded_requests(&self) -> Vec<Request> {
+        locked(&self.record.recorded).clone()
     }
 
     /// The most requests that were without an answer on one connection.
@@ -246,11 +246,11 @@ impl Record {
         script: &Script,
     ) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        let mut wire = Wire { stream, out: Vec::new() };
+        let mut client = StubConnection { stream, out: Vec::new() };
         if connection >= setup.raw_from {
             let request = Request::default();
             let asked = Asked { request, number: connection, of_target: connection, connection };
-            script(&asked, &mut wire)?;
+            script(&asked, &mut client)?;
             return Ok(());
         }
         let (mut buffer, mut batch) = (Vec::new(), Vec::new());
@@ -265,8 +265,8 @@ impl Record {
             self.depth_max.fetch_max(batch.len(), Ordering::SeqCst);
             let patience = if batch.is_empty() { None } else { Some(LULL) };
             if batch.is_empty() || setup.waits {
-                wire.stream.set_read_timeout(patience)?;
-                match fill(&mut wire.stream, &mut buffer)? {
+                client.stream.set_read_timeout(patience)?;
+                match fill(&mut client.stream, &mut buffer)? {
                     Came::Bytes => continue,
                     Came::End => return Ok(()),
                     Came::Nothing => {}
@@ -275,11 +275,11 @@ impl Record {
             let count = batch.len();
             let mut goes_on = true;
             for asked in batch.drain(..) {
-                goes_on = goes_on && script(&asked, &mut wire)?;
+                goes_on = goes_on && script(&asked, &mut client)?;
             }
             // Before the answers go out: the next requests can be here before this goes on.
             self.waiting.fetch_sub(count, Ordering::SeqCst);
-            wire.flush()?;
+            client.flush()?;
             let held_ns = since.elapsed().as_nanos() as u64 * count as u64;
             self.held_ns.fetch_add(held_ns, Ordering::SeqCst);
             if !goes_on {
@@ -292,8 +292,8 @@ impl Record {
         let number = self.requests.fetch_add(1, Ordering::SeqCst);
         let waiting = self.waiting.fetch_add(1, Ordering::SeqCst) + 1;
         self.waiting_max.fetch_max(waiting, Ordering::SeqCst);
-        if number < KEPT {
-            locked(&self.kept).push(request.clone());
+        if number < RECORDED_MAX {
+            locked(&self.recorded).push(request.clone());
         }
         let mut targets = locked(&self.targets);
         targets.0.push(request.target.clone());

@@ -140,7 +140,7 @@ fn a_url_is_asked_for_as_curl_asks() {
     ] {
         let before = stub.requests();
         Bench::new([&url]).args(["--duration", "20ms", "--rate", "50"]).run().assert_good();
-        let seen = &stub.kept()[before];
+        let seen = &stub.recorded_requests()[before];
         assert_eq!(seen.target, target, "{url}");
         assert_eq!(seen.all("host"), [bare], "{url}");
     }

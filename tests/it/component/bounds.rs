@@ -40,7 +40,7 @@ fn what_one_call_passes_is_bounded() {
 }
 
 #[test]
-fn what_is_kept_for_a_request_is_bounded() {
+fn what_is_buffered_for_a_request_is_bounded() {
     for isolation in crate::hostile::ISOLATIONS {
         let host = start(&["--isolation", isolation]);
         // The request has some of its own.
@@ -67,11 +67,11 @@ fn what_a_guest_has_the_host_keep_counts() {
         let behaviours: &[&str] =
             if is_03() && is_flat() { &["fields"] } else { &["fields", "paths"] };
         for behaviour in behaviours {
-            let kept = |number: u32| host.get(&format!("/probe/{behaviour}?{number}"));
+            let asked = |number: u32| host.get(&format!("/probe/{behaviour}?{number}"));
             // 60 kB each.
-            assert_eq!(kept(50).text(), "50 kept", "{behaviour}");
-            kept(280).assert_problem(503);
-            assert_eq!(kept(50).text(), "50 kept", "{behaviour} behind what was too much");
+            assert_eq!(asked(50).text(), "50 kept", "{behaviour}");
+            asked(280).assert_problem(503);
+            assert_eq!(asked(50).text(), "50 kept", "{behaviour} behind what was too much");
         }
         assert_eq!(assert_as_new(&host).rejects("no_memory"), behaviours.len() as u64);
     }

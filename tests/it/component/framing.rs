@@ -8,7 +8,7 @@ use crate::host::{Host, until};
 use crate::hostile::ISOLATIONS;
 
 #[test]
-fn an_announced_length_is_kept() {
+fn an_announced_length_is_enforced() {
     let host = start(&[]);
     let mut connection = host.connect();
     for _ in 0..3 {

@@ -55,8 +55,8 @@ fn fill(host: &Host, guest: &str, others: usize) -> Vec<Connection> {
 
 /// Has one of them leave, in one of the ways in which a request ends.
 #[track_caller]
-fn leave(mut connection: Connection, way: usize) {
-    match way % 4 {
+fn leave(mut connection: Connection, manner: usize) {
+    match manner % 4 {
         0 => {
             connection.send("body");
             assert_eq!(connection.read_to("POST").status, 200);
@@ -89,14 +89,14 @@ fn places_of_guests_one_by_one() {
     // Not even a short call has a place now; the first that leaves makes one.
     host.get("/good").assert_problem(503);
     let all = places + twos.len();
-    for way in 0..2 {
-        leave(twos.pop().expect("there are many"), way);
-        wait_in_flight(&host, all - 1 - way);
+    for turn in 0..2 {
+        leave(twos.pop().expect("there are many"), turn);
+        wait_in_flight(&host, all - 1 - turn);
         host.assert_serves("/good");
     }
-    for (way, connection) in ones.drain(..).chain(twos.drain(..)).enumerate() {
-        leave(connection, way);
-        wait_in_flight(&host, all - 3 - way);
+    for (turn, connection) in ones.drain(..).chain(twos.drain(..)).enumerate() {
+        leave(connection, turn);
+        wait_in_flight(&host, all - 3 - turn);
         host.assert_serves("/good");
     }
     assert_whole(&host);

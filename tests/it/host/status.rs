@@ -122,9 +122,9 @@ impl Status {
 
     /// Instances of which this has become.
     #[track_caller]
-    pub fn instances(&self, fate: &str) -> u64 {
-        let count = self.instances.get(fate).copied();
-        count.unwrap_or_else(|| panic!("no instances are counted {fate}"))
+    pub fn instances(&self, outcome: &str) -> u64 {
+        let count = self.instances.get(outcome).copied();
+        count.unwrap_or_else(|| panic!("no instances are counted {outcome}"))
     }
 
     /// How often the host answered for this reason.

@@ -140,7 +140,7 @@ fn grown_memory_comes_empty() {
 /// What the last guest left in a slot is not there for the next guest that gets it.
 #[test]
 fn a_guest_finds_nothing_of_another_guest() {
-    let leaving = Probe::new(
+    let changed = Probe::new(
         "(drop (memory.grow #16))
          (memory.fill #65536 #0x73 #0x120000)",
     );
@@ -159,7 +159,7 @@ fn a_guest_finds_nothing_of_another_guest() {
         ))
     };
     for isolation in ISOLATIONS {
-        let mut setup = Host::with("leaving.wat", leaving.wat()).args([
+        let mut setup = Host::with("leaving.wat", changed.wat()).args([
             "--workers",
             "1",
             "--isolation",

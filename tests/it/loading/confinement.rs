@@ -107,8 +107,8 @@ fn a_program_that_was_replaced_still_compiles() {
 
 /// What start-up code may use is its own time, not that in which others have the core.
 #[test]
-fn a_start_up_that_is_kept_from_running_has_not_used_its_time() {
-    const KEPT: Duration = Duration::from_millis(2500);
+fn a_start_up_that_cannot_run_has_not_used_its_time() {
+    const PAUSE: Duration = Duration::from_millis(2500);
     let start = format!(
         "(local $left i32)
          (call $log #0 'begun')
@@ -125,7 +125,7 @@ fn a_start_up_that_is_kept_from_running_has_not_used_its_time() {
     });
     compiler.signal(Signal::STOP);
     let stopped = Instant::now();
-    until("end of the pause", PATIENCE, || (stopped.elapsed() > KEPT).then_some(()));
+    until("end of the pause", PATIENCE, || (stopped.elapsed() > PAUSE).then_some(()));
     compiler.signal(Signal::CONT);
     assert_says(&host, "/late", "started");
     host.at_rest();

@@ -86,15 +86,15 @@ fn many_strangers_answer_right_whatever_the_hostile_ones_do() {
     assert_no_compilers(&host);
     host.at_rest();
 
-    let (before, kept) = (files(&dir), files(&cache));
+    let (before, cached) = (files(&dir), files(&cache));
     assert_eq!(before.len(), COUNT + 3, "guests, two folders and a marker");
-    assert_eq!(kept.len(), COUNT - 1);
+    assert_eq!(cached.len(), COUNT - 1);
     drop(host);
     let host = demo(&dir).arg("--cache-dir").arg(&cache).start();
     assert_all_good(&host, &dir);
     host.at_rest();
     assert_eq!(files(&dir), before, "a guest was written anew");
-    assert_eq!(files(&cache), kept, "a guest was compiled anew");
+    assert_eq!(files(&cache), cached, "a guest was compiled anew");
 }
 
 #[test]

@@ -28,14 +28,14 @@ fn ask(host: &Host, path: &str) -> Connection {
 /// So many requests that wait for a guest, beside others that wait already. A few at a time, so
 /// that the host is not called on by more than it can accept.
 #[track_caller]
-fn crowd(host: &Host, path: &str, count: usize, others: usize) -> Vec<Connection> {
-    let mut crowd = Vec::new();
-    while crowd.len() < count {
-        crowd.extend((0..64).map(|_| ask(host, path)));
-        let all = (others + crowd.len()) as u64;
+fn connect_many(host: &Host, path: &str, count: usize, others: usize) -> Vec<Connection> {
+    let mut waiting = Vec::new();
+    while waiting.len() < count {
+        waiting.extend((0..64).map(|_| ask(host, path)));
+        let all = (others + waiting.len()) as u64;
         host.status_when("waiting", PATIENCE, |status| status.in_flight == all);
     }
-    crowd
+    waiting
 }
 
 /// Asserts that one more request is not let in to wait.
@@ -54,7 +54,7 @@ fn raise_the_limit_of_open_files() {
 }
 
 #[test]
-fn a_crowd_at_a_cold_start_is_answered_when_the_guests_are_loaded() {
+fn a_burst_at_a_cold_start_is_answered_when_the_guests_are_loaded() {
     const GUESTS: usize = 10;
     const EACH: usize = 20;
     raise_the_limit_of_open_files();
@@ -65,11 +65,11 @@ fn a_crowd_at_a_cold_start_is_answered_when_the_guests_are_loaded() {
     let setup = (0..GUESTS).fold(Host::empty(), file);
     let host = setup.args(PATIENTLY).start();
     let guests = (0..GUESTS * EACH).map(|at| at % GUESTS);
-    let mut crowd: Vec<(usize, Connection)> =
+    let mut waiting: Vec<(usize, Connection)> =
         guests.map(|guest| (guest, ask(&host, &format!("/guest-{guest}")))).collect();
     let status = host.status();
     assert!(status.ready < GUESTS as u64, "nobody had to wait: {status:?}");
-    for (guest, connection) in &mut crowd {
+    for (guest, connection) in &mut waiting {
         let answer = read(connection);
         let (status, text) = (answer.status, answer.text());
         assert_eq!((status, text), (200, format!("I am {guest}")), "{answer:?}");
@@ -114,9 +114,9 @@ fn a_client_that_gives_up_waiting_leaves_its_place() {
         .start();
     let slow = stopped_compiler(&host);
     raise_the_limit_of_open_files();
-    let crowd = crowd(&host, "/slow", WAITING_MAX, 0);
+    let waiting = connect_many(&host, "/slow", WAITING_MAX, 0);
     assert_full(&host, "/slow");
-    drop(crowd);
+    drop(waiting);
     host.status_when("given up", PATIENCE, |status| status.in_flight == 0);
     let mut waiting = ask(&host, "/slow");
     host.status_when("waiting", PATIENCE, |status| status.in_flight == 1);
@@ -144,11 +144,11 @@ fn more_requests_than_may_wait_are_told_to_come_back() {
     std::fs::write(host.handlers().join("good.wat"), HELLO).expect("a file");
     host.status_when("a good neighbour", PATIENCE, |status| status.ready == 1);
     let all = WAITING_OF_CLIENT_MAX;
-    let mut ones = crowd(&host, "/one", WAITING_MAX, 0);
+    let mut ones = connect_many(&host, "/one", WAITING_MAX, 0);
     for _ in 0..MORE {
         assert_full(&host, "/one");
     }
-    let mut twos = crowd(&host, "/two", all - WAITING_MAX, WAITING_MAX);
+    let mut twos = connect_many(&host, "/two", all - WAITING_MAX, WAITING_MAX);
     for path in ["/one", "/two", "/three"] {
         assert_full(&host, path);
     }
@@ -263,11 +263,11 @@ fn a_guest_that_is_removed_while_it_is_waited_for_is_not_there() {
 
 /// Guests whose start-up has to run in each instance are made for many requests at once.
 #[test]
-fn a_crowd_for_a_guest_that_starts_up_for_each_request_is_answered() {
+fn a_burst_for_a_guest_that_starts_up_for_each_request_is_answered() {
     let guest = crate::hostile::text("start_random");
     let host = Host::with("random.wat", guest).args(PATIENTLY).start();
-    let mut crowd: Vec<Connection> = (0..100).map(|_| ask(&host, "/random")).collect();
-    for connection in &mut crowd {
+    let mut waiting: Vec<Connection> = (0..100).map(|_| ask(&host, "/random")).collect();
+    for connection in &mut waiting {
         let answer = read(connection);
         assert_eq!((answer.status, answer.body.len()), (200, 16), "{answer:?}");
     }

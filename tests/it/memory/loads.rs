@@ -131,7 +131,7 @@ fn held(pages: u32, isolation: &str) -> (Host, Connection) {
 /// A call under `reuse` leaves an instance ready with what it has taken. That is given up for a
 /// load which began to wait before.
 #[test]
-fn what_is_kept_ready_since_is_given_up_for_a_load_that_waits() {
+fn ready_instances_are_given_up_for_a_load_that_waits() {
     let (host, mut holds) = held(448, "reuse");
     let text = wat::says("large") + "\n;; " + &"x".repeat(10 * MIB as usize);
     std::fs::write(host.handlers().join("large.wat"), text).expect("a file");

@@ -30,7 +30,7 @@ fn assert_refused_one(host: &Host) {
 }
 
 #[test]
-fn an_answer_that_is_kept_for_a_guest_counts() {
+fn a_response_that_is_buffered_for_a_guest_counts() {
     let upstream = Upstream::scripted(|seen, stream| {
         let length = if seen.target.ends_with("large") { TOO_MUCH } else { FITS };
         let answer = plain("200 OK", "", &"x".repeat(length));

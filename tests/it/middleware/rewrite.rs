@@ -262,7 +262,7 @@ fn a_request_that_was_passed_on_cannot_be_changed() {
 
 /// A guest that breaks on the way back costs its own request, and is not used again.
 #[test]
-fn a_guest_that_breaks_on_the_way_back_is_contained() {
+fn a_guest_that_breaks_at_the_response_is_contained() {
     for isolation in ["fresh", "reuse"] {
         let upstream = answering();
         let breaking = Probe::new("").next().response("(unreachable)");
@@ -285,7 +285,7 @@ fn a_guest_that_breaks_on_the_way_back_is_contained() {
 /// What a guest has set on the response before it passed the request on reaches the client, below
 /// what the upstream says.
 #[test]
-fn fields_set_before_next_are_kept() {
+fn fields_set_before_next_are_retained() {
     let upstream = answering();
     let guest = Probe::new(
         "(call $set_header_value #1 'x-before' 'kept')

@@ -221,7 +221,7 @@ fn asked_at_once(host: &Host, count: usize) -> Vec<u16> {
 
 /// Clients that read nothing of their answers keep no other client from its own.
 #[test]
-fn who_does_not_read_is_in_nobodys_way() {
+fn who_does_not_read_blocks_nobody() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Secure::start("localhost", H2);
     let host = before(&server, folder.path()).args(["--stall-timeout", "60s"]).start();

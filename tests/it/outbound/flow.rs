@@ -73,7 +73,7 @@ fn interim_answers_without_end_are_an_error() {
 
 /// A server that takes nothing of a body does not keep its connection once nobody is there to send.
 #[test]
-fn a_body_that_nobody_takes_is_not_kept() {
+fn a_body_that_nobody_takes_is_not_buffered() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
     let host = allowing(&LOCAL, &["--deadline", "1s"]);
@@ -165,7 +165,7 @@ fn a_connection_that_was_closed_is_replaced() {
 }
 
 #[test]
-fn so_many_requests_are_under_way_and_as_many_wait() {
+fn so_many_requests_are_in_flight_and_as_many_wait() {
     let (now, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
     let counted = most.clone();
     let server = Upstream::scripted(move |_, stream| {
@@ -270,7 +270,7 @@ pub fn raw() -> (SocketAddr, Receiver<Vec<u8>>) {
 
 /// Both ways at once, and nothing is kept back.
 #[test]
-fn bodies_go_both_ways_as_they_come() {
+fn bodies_stream_in_both_directions() {
     let (address, whole) = raw();
     let host = allowing(&LOCAL, &[]);
     let url = format!("x-url: http://{address}/");
@@ -378,7 +378,7 @@ fn trailers_of_a_request_are_sent() {
 
 /// A response whose framing can be read in two ways is none.
 #[test]
-fn a_response_is_framed_in_one_way() {
+fn a_response_with_ambiguous_framing_is_refused() {
     let host = allowing(&LOCAL, &[]);
     for head in [
         "transfer-encoding: gzip, chunked\r\n",

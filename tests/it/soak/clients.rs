@@ -23,7 +23,7 @@ const TORMENTORS: usize = 6;
 const OWN: [&str; 3] = ["leaking", "bursting", "large"];
 
 /// Ways in which a hostile guest is asked.
-const WAYS: u64 = 4;
+const TORMENTS: u64 = 4;
 
 /// Between two requests of a good client.
 const PACE: Duration = Duration::from_millis(1);
@@ -49,10 +49,10 @@ const ROUNDS: &[(&str, Round)] = &[
 pub fn load(host: &Host, end: Instant, tally: &Tally) {
     let names: Vec<String> = hostile::names().into_iter().collect();
     let asked = AtomicU64::new(0);
-    let each_way = (names.len() + OWN.len()) as u64 * WAYS;
+    let each_torment = (names.len() + OWN.len()) as u64 * TORMENTS;
     let failed = AtomicBool::new(false);
     let is_over = || {
-        let is_done = Instant::now() >= end && asked.load(Ordering::Relaxed) >= each_way;
+        let is_done = Instant::now() >= end && asked.load(Ordering::Relaxed) >= each_torment;
         is_done || failed.load(Ordering::Relaxed)
     };
     let run = |name: &'static str, round: &dyn Fn(u64) -> u64| {
@@ -152,11 +152,11 @@ fn torment(host: &Host, names: &[String], number: u64) -> u64 {
     let at = number as usize % guests;
     let name = names.get(at).map_or_else(|| OWN[at - names.len()], String::as_str);
     let path = format!("/{name}");
-    let way = number / guests as u64 % WAYS;
+    let manner = number / guests as u64 % TORMENTS;
     // Each from an address of its own.
     let client = [127, 0, 1, 1 + (number % TORMENTORS as u64) as u8];
     let mut connection = Connection::open_from(client.into(), host.addr());
-    match way {
+    match manner {
         // The client goes away at once.
         1 => {
             connection.send(message("GET", &path, &[], b""));

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::{
-    KEPT, LATE, PATIENCE, ask, beside, errors, lines, look, path, seen_during, until_in_time,
-    wait_for, write,
+    LATE, PATIENCE, STILL_SERVED, ask, beside, errors, lines, look, path, seen_during,
+    until_in_time, wait_for, write,
 };
 use crate::host::{Host, Setup, until};
 use crate::wat;
@@ -41,7 +41,7 @@ fn a_file_that_is_served_is_served_when_it_cannot_be_read_any_more() {
     let seen = seen_during(&host, "/page", || {
         allow(&page, 0o000);
         host.wait_log(|line| {
-            line.level() == "ERROR" && line.has(&["page.wat", "cannot be read", KEPT])
+            line.level() == "ERROR" && line.has(&["page.wat", "cannot be read", STILL_SERVED])
         });
         look(&host);
         assert_eq!(host.settled().ready, 4);

@@ -5,7 +5,7 @@ use std::fs::{File, FileTimes};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{
-    KEPT, LATE, PATIENCE, ask, errors, look, path, put, remove, seen_during, until_in_time,
+    LATE, PATIENCE, STILL_SERVED, ask, errors, look, path, put, remove, seen_during, until_in_time,
     wait_for, write,
 };
 use crate::host::{Host, until};
@@ -30,7 +30,7 @@ fn a_bad_version_leaves_the_one_before_it_and_says_why_once() {
         for (at, (text, why)) in bad.into_iter().enumerate() {
             write(&host, "page.wat", text);
             until(why, PATIENCE, || (errors(&host, &["page.wat"]) > at).then_some(()));
-            assert!(errors(&host, &["page.wat", why, KEPT]) > 0, "{why}");
+            assert!(errors(&host, &["page.wat", why, STILL_SERVED]) > 0, "{why}");
             // The folder is looked at again and again, and the file is as it was.
             look(&host);
             look(&host);

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{
-    KEPT, LATE, ask, data_start, errors, lines, path, remove, seen_during, until_in_time, wait_for,
-    write,
+    LATE, STILL_SERVED, ask, data_start, errors, lines, path, remove, seen_during, until_in_time,
+    wait_for, write,
 };
 use crate::host::Host;
 use crate::wat;
@@ -224,14 +224,14 @@ fn a_slow_copy_of_a_text_is_served_when_it_is_whole() {
 }
 
 #[test]
-fn a_copy_that_stops_half_way_is_said_to_be_cut_off() {
+fn a_copy_that_stops_early_is_said_to_be_cut_off() {
     until_in_time(|is_in_time| {
         let host = host();
         let vast = Vast::new("new", MIB);
         let cut = [&vast.head[..], vast.half()].concat();
         let seen = seen_during(&host, "/big", || {
             write(&host, "big.wasm", &cut);
-            host.wait_log_with(&["big.wasm", "cut off", KEPT]);
+            host.wait_log_with(&["big.wasm", "cut off", STILL_SERVED]);
             let mut file = File::create(path(&host, "big.wasm")).expect("a file");
             is_in_time.set(vast.copy_slowly(&host, &mut file));
             drop(file);

@@ -11,18 +11,18 @@ use wasmtime_wasi::p2::bindings::cli::{environment, exit, stderr, stdin, stdout}
 use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
 use wasmtime_wasi::p2::bindings::random::{insecure, random};
 
-use super::abi::{Guest, give, give_all, parts};
+use super::abi::{FlatCaller, give, give_all, parts};
 use super::lower::List;
 use super::memory::{Result, flag};
-use crate::guest::component::random::{CHEAP, SECURE, Source, bytes};
-use crate::guest::component::state::State;
+use crate::guest::component::random::{INSECURE, RandomSource, SECURE, bytes};
+use crate::guest::component::state::ComponentState;
 use crate::guest::engine::fault::misuse;
 
 const MONOTONIC: &str = wasi02::CLOCKS_MONOTONIC_CLOCK.module;
 const WALL: &str = wasi02::CLOCKS_WALL_CLOCK.module;
 
 /// One of the versions of WASI, where they differ in nothing but this.
-pub struct Version {
+pub struct WasiVersion {
     /// What the names of functions begin with that give something which is there.
     pub get: &'static str,
     /// The modules of its interfaces.
@@ -38,7 +38,7 @@ pub struct Version {
     pub random_bytes_max: u64,
 }
 
-const VERSION: Version = Version {
+const VERSION: WasiVersion = WasiVersion {
     get: "",
     monotonic: MONOTONIC,
     time: WALL,
@@ -51,15 +51,15 @@ const VERSION: Version = Version {
     random_bytes_max: u64::MAX,
 };
 
-pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
-    add_alike(linker, &VERSION)?;
+pub fn add_to_linker(linker: &mut Linker<ComponentState>) -> Result<()> {
+    add_common(linker, &VERSION)?;
     add_clocks(linker)?;
     add_streams(linker)?;
     add_terminals(linker)
 }
 
 /// Adds what is the same in all versions.
-pub fn add_alike(linker: &mut Linker<State>, version: &Version) -> Result<()> {
+pub fn add_common(linker: &mut Linker<ComponentState>, version: &WasiVersion) -> Result<()> {
     add_times(linker, version)?;
     add_random(linker, version)?;
     add_insecure_random(linker, version)?;
@@ -67,40 +67,40 @@ pub fn add_alike(linker: &mut Linker<State>, version: &Version) -> Result<()> {
     add_exit(linker, version)
 }
 
-fn add_times(linker: &mut Linker<State>, version: &Version) -> Result<()> {
-    let Version { get, monotonic, time, .. } = version;
-    linker.func_wrap(monotonic, "now", |mut guest: Guest<'_>| {
+fn add_times(linker: &mut Linker<ComponentState>, version: &WasiVersion) -> Result<()> {
+    let WasiVersion { get, monotonic, time, .. } = version;
+    linker.func_wrap(monotonic, "now", |mut guest: FlatCaller<'_>| {
         monotonic_clock::Host::now(&mut guest.data_mut().clocks())
     })?;
-    linker.func_wrap(monotonic, &format!("{get}resolution"), |mut guest: Guest<'_>| {
+    linker.func_wrap(monotonic, &format!("{get}resolution"), |mut guest: FlatCaller<'_>| {
         monotonic_clock::Host::resolution(&mut guest.data_mut().clocks())
     })?;
-    linker.func_wrap(time, "now", |mut guest: Guest<'_>, ret: u32| {
+    linker.func_wrap(time, "now", |mut guest: FlatCaller<'_>, ret: u32| {
         let now = wall_clock::Host::now(&mut guest.data_mut().clocks())?;
         give(&mut guest, ret, (now.seconds, now.nanoseconds))
     })?;
     Ok(())
 }
 
-fn add_random(linker: &mut Linker<State>, version: &Version) -> Result<()> {
+fn add_random(linker: &mut Linker<ComponentState>, version: &WasiVersion) -> Result<()> {
     let interface = version.random;
     add_bytes(linker, interface, "get-random-bytes", (SECURE, version.random_bytes_max))?;
-    linker.func_wrap(interface, "get-random-u64", |mut guest: Guest<'_>| {
+    linker.func_wrap(interface, "get-random-u64", |mut guest: FlatCaller<'_>| {
         random::Host::get_random_u64(guest.data_mut().ctx().ctx.random())
     })?;
     Ok(())
 }
 
 fn add_bytes(
-    linker: &mut Linker<State>,
+    linker: &mut Linker<ComponentState>,
     interface: &str,
     name: &str,
-    (source, len_max): (Source, u64),
+    (source, len_max): (RandomSource, u64),
 ) -> Result<()> {
     linker.func_wrap_async(
         interface,
         name,
-        move |mut guest: Guest<'_>, (len, ret): (u64, u32)| {
+        move |mut guest: FlatCaller<'_>, (len, ret): (u64, u32)| {
             Box::new(async move {
                 let bytes = bytes(guest.data_mut(), len.min(len_max), source).await?;
                 give_all(&mut guest, ret, bytes)
@@ -110,16 +110,16 @@ fn add_bytes(
     Ok(())
 }
 
-fn add_insecure_random(linker: &mut Linker<State>, version: &Version) -> Result<()> {
-    let Version { get, insecure: interface, random_bytes_max: len_max, .. } = *version;
-    add_bytes(linker, interface, "get-insecure-random-bytes", (CHEAP, len_max))?;
-    linker.func_wrap(interface, "get-insecure-random-u64", |mut guest: Guest<'_>| {
+fn add_insecure_random(linker: &mut Linker<ComponentState>, version: &WasiVersion) -> Result<()> {
+    let WasiVersion { get, insecure: interface, random_bytes_max: len_max, .. } = *version;
+    add_bytes(linker, interface, "get-insecure-random-bytes", (INSECURE, len_max))?;
+    linker.func_wrap(interface, "get-insecure-random-u64", |mut guest: FlatCaller<'_>| {
         insecure::Host::get_insecure_random_u64(guest.data_mut().ctx().ctx.random())
     })?;
     linker.func_wrap(
         version.insecure_seed,
         &format!("{get}insecure-seed"),
-        |mut guest: Guest<'_>, ret: u32| {
+        |mut guest: FlatCaller<'_>, ret: u32| {
             // Nearly every guest of Rust asks for it, and the rest of WASI's state costs 1 us. The
             // standard library's own seed is as good: random for each thread, and never twice.
             let seed = std::hash::RandomState::new();
@@ -129,67 +129,67 @@ fn add_insecure_random(linker: &mut Linker<State>, version: &Version) -> Result<
     Ok(())
 }
 
-fn add_environment(linker: &mut Linker<State>, version: &Version) -> Result<()> {
-    let Version { get, environment: interface, .. } = version;
-    linker.func_wrap(interface, "get-environment", |mut guest: Guest<'_>, ret: u32| {
+fn add_environment(linker: &mut Linker<ComponentState>, version: &WasiVersion) -> Result<()> {
+    let WasiVersion { get, environment: interface, .. } = version;
+    linker.func_wrap(interface, "get-environment", |mut guest: FlatCaller<'_>, ret: u32| {
         let all = environment::Host::get_environment(&mut guest.data_mut().cli())?;
         give_all(&mut guest, ret, List(all))
     })?;
-    linker.func_wrap(interface, "get-arguments", |mut guest: Guest<'_>, ret: u32| {
+    linker.func_wrap(interface, "get-arguments", |mut guest: FlatCaller<'_>, ret: u32| {
         let all = environment::Host::get_arguments(&mut guest.data_mut().cli())?;
         give_all(&mut guest, ret, List(all))
     })?;
     let name = format!("{get}initial-cwd");
-    linker.func_wrap(interface, &name, |mut guest: Guest<'_>, ret: u32| {
+    linker.func_wrap(interface, &name, |mut guest: FlatCaller<'_>, ret: u32| {
         let folder = environment::Host::initial_cwd(&mut guest.data_mut().cli())?;
         give_all(&mut guest, ret, folder)
     })?;
     Ok(())
 }
 
-fn add_exit(linker: &mut Linker<State>, version: &Version) -> Result<()> {
+fn add_exit(linker: &mut Linker<ComponentState>, version: &WasiVersion) -> Result<()> {
     let interface = version.exit;
-    linker.func_wrap(interface, "exit", |mut guest: Guest<'_>, status: u32| {
+    linker.func_wrap(interface, "exit", |mut guest: FlatCaller<'_>, status: u32| {
         let status = if flag(status)? { Err(()) } else { Ok(()) };
         exit::Host::exit(&mut guest.data_mut().cli(), status)
     })?;
-    linker.func_wrap(interface, "exit-with-code", |mut guest: Guest<'_>, code: u32| {
+    linker.func_wrap(interface, "exit-with-code", |mut guest: FlatCaller<'_>, code: u32| {
         let code = u8::try_from(code).map_err(|_| misuse("an exit code above 255"))?;
         exit::Host::exit_with_code(&mut guest.data_mut().cli(), code)
     })?;
     Ok(())
 }
 
-fn add_clocks(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(MONOTONIC, "subscribe-instant", |mut guest: Guest<'_>, when: u64| {
+fn add_clocks(linker: &mut Linker<ComponentState>) -> Result<()> {
+    linker.func_wrap(MONOTONIC, "subscribe-instant", |mut guest: FlatCaller<'_>, when: u64| {
         let state = guest.data_mut();
         let pollable = monotonic_clock::Host::subscribe_instant(&mut state.clocks(), when)?;
         state.give(pollable)
     })?;
-    linker.func_wrap(MONOTONIC, "subscribe-duration", |mut guest: Guest<'_>, when: u64| {
+    linker.func_wrap(MONOTONIC, "subscribe-duration", |mut guest: FlatCaller<'_>, when: u64| {
         let state = guest.data_mut();
         let pollable = monotonic_clock::Host::subscribe_duration(&mut state.clocks(), when)?;
         state.give(pollable)
     })?;
-    linker.func_wrap(WALL, "resolution", |mut guest: Guest<'_>, ret: u32| {
+    linker.func_wrap(WALL, "resolution", |mut guest: FlatCaller<'_>, ret: u32| {
         let step = wall_clock::Host::resolution(&mut guest.data_mut().clocks())?;
         give(&mut guest, ret, (step.seconds, step.nanoseconds))
     })?;
     Ok(())
 }
 
-fn add_streams(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(wasi02::CLI_STDIN.module, "get-stdin", |mut guest: Guest<'_>| {
+fn add_streams(linker: &mut Linker<ComponentState>) -> Result<()> {
+    linker.func_wrap(wasi02::CLI_STDIN.module, "get-stdin", |mut guest: FlatCaller<'_>| {
         let state = guest.data_mut();
         let stream = stdin::Host::get_stdin(&mut state.cli())?;
         state.give(stream)
     })?;
-    linker.func_wrap(wasi02::CLI_STDOUT.module, "get-stdout", |mut guest: Guest<'_>| {
+    linker.func_wrap(wasi02::CLI_STDOUT.module, "get-stdout", |mut guest: FlatCaller<'_>| {
         let state = guest.data_mut();
         let stream = stdout::Host::get_stdout(&mut state.cli())?;
         state.give(stream)
     })?;
-    linker.func_wrap(wasi02::CLI_STDERR.module, "get-stderr", |mut guest: Guest<'_>| {
+    linker.func_wrap(wasi02::CLI_STDERR.module, "get-stderr", |mut guest: FlatCaller<'_>| {
         let state = guest.data_mut();
         let stream = stderr::Host::get_stderr(&mut state.cli())?;
         state.give(stream)
@@ -198,13 +198,13 @@ fn add_streams(linker: &mut Linker<State>) -> Result<()> {
 }
 
 /// No stream of a guest is a terminal, so there never is a handle of one.
-fn add_terminals(linker: &mut Linker<State>) -> Result<()> {
+fn add_terminals(linker: &mut Linker<ComponentState>) -> Result<()> {
     for (interface, name) in [
         (wasi02::CLI_TERMINAL_STDIN, "get-terminal-stdin"),
         (wasi02::CLI_TERMINAL_STDOUT, "get-terminal-stdout"),
         (wasi02::CLI_TERMINAL_STDERR, "get-terminal-stderr"),
     ] {
-        linker.func_wrap(interface.module, name, |mut guest: Guest<'_>, ret: u32| {
+        linker.func_wrap(interface.module, name, |mut guest: FlatCaller<'_>, ret: u32| {
             give(&mut guest, ret, None::<u32>)
         })?;
     }
@@ -215,7 +215,7 @@ fn add_terminals(linker: &mut Linker<State>) -> Result<()> {
         linker.func_wrap(
             interface.module,
             &format!("{DROP}{name}"),
-            |mut guest: Guest<'_>, this: u32| {
+            |mut guest: FlatCaller<'_>, this: u32| {
                 parts(&mut guest)?;
                 Err::<(), _>(misuse(format!("there is no handle {this}")))
             },

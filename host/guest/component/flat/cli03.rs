@@ -7,16 +7,16 @@ use wasmtime::Linker;
 use wasmtime_wasi::clocks::WasiClocksView as _;
 use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
 
-use super::abi::Guest;
-use super::cli::{Version, add_alike};
+use super::abi::FlatCaller;
+use super::cli::{WasiVersion, add_common};
 use super::memory::Result;
 use super::tasks::STARTED;
 use crate::guest::component::limits::RANDOM_BYTES_MAX;
-use crate::guest::component::state::State;
+use crate::guest::component::state::ComponentState;
 
 const MONOTONIC: &str = wasi03::CLOCKS_MONOTONIC_CLOCK.module;
 
-const VERSION: Version = Version {
+const VERSION: WasiVersion = WasiVersion {
     get: "get-",
     monotonic: MONOTONIC,
     time: wasi03::CLOCKS_SYSTEM_CLOCK.module,
@@ -29,9 +29,9 @@ const VERSION: Version = Version {
     random_bytes_max: RANDOM_BYTES_MAX,
 };
 
-pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
-    add_alike(linker, &VERSION)?;
-    linker.func_wrap(VERSION.time, "get-resolution", |mut guest: Guest<'_>| {
+pub fn add_to_linker(linker: &mut Linker<ComponentState>) -> Result<()> {
+    add_common(linker, &VERSION)?;
+    linker.func_wrap(VERSION.time, "get-resolution", |mut guest: FlatCaller<'_>| {
         let step = wall_clock::Host::resolution(&mut guest.data_mut().clocks())?;
         let seconds = Duration::from_secs(step.seconds).as_nanos() as u64;
         Ok(seconds + u64::from(step.nanoseconds))
@@ -39,12 +39,12 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(
         MONOTONIC,
         &format!("{ASYNC}wait-for"),
-        |mut guest: Guest<'_>, how_long: u64| wait(&mut guest, how_long),
+        |mut guest: FlatCaller<'_>, how_long: u64| wait(&mut guest, how_long),
     )?;
     linker.func_wrap(
         MONOTONIC,
         &format!("{ASYNC}wait-until"),
-        |mut guest: Guest<'_>, when: u64| {
+        |mut guest: FlatCaller<'_>, when: u64| {
             let now = monotonic_clock::Host::now(&mut guest.data_mut().clocks())?;
             wait(&mut guest, when.saturating_sub(now))
         },
@@ -53,9 +53,9 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
 }
 
 /// Begins to wait: the state of the call, and its handle above.
-fn wait(guest: &mut Guest<'_>, nanoseconds: u64) -> Result<u32> {
+fn wait(guest: &mut FlatCaller<'_>, nanoseconds: u64) -> Result<u32> {
     let canon = &mut guest.data_mut().canon;
     let sleep = tokio::time::sleep(Duration::from_nanos(nanoseconds));
-    let handle = canon.tasks.start(sleep, &mut canon.handles)?;
+    let handle = canon.tasks.start_timer(sleep, &mut canon.handles)?;
     Ok(STARTED | handle << 4)
 }

@@ -3,17 +3,17 @@
 use guesthouse_module::interfaces::wasi02::CONFIG_STORE;
 use wasmtime::Linker;
 
-use super::abi::{Guest, give_all, parts};
+use super::abi::{FlatCaller, give_all, parts};
 use super::lower::{At, Layout, List, Lower};
 use super::memory::{Result, string};
-use crate::guest::component::state::State;
+use crate::guest::component::state::ComponentState;
 
 const STORE: &str = CONFIG_STORE.module;
 
 /// The interface's error, of which there is none: only the room that it would take.
-enum Failed {}
+enum FlatConfigError {}
 
-impl Lower for Failed {
+impl Lower for FlatConfigError {
     const SIZE: usize = 12;
     const ALIGN: usize = 4;
     fn lower(self, _out: &mut Layout, _at: At) {
@@ -21,15 +21,15 @@ impl Lower for Failed {
     }
 }
 
-pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(STORE, "get", |mut guest: Guest<'_>, key: u32, len: u32, ret: u32| {
+pub fn add_to_linker(linker: &mut Linker<ComponentState>) -> Result<()> {
+    linker.func_wrap(STORE, "get", |mut guest: FlatCaller<'_>, key: u32, len: u32, ret: u32| {
         let (memory, state) = parts(&mut guest)?;
         let value = state.var(&string(memory, key, len)?);
-        give_all(&mut guest, ret, Ok::<_, Failed>(value))
+        give_all(&mut guest, ret, Ok::<_, FlatConfigError>(value))
     })?;
-    linker.func_wrap(STORE, "get-all", |mut guest: Guest<'_>, ret: u32| {
+    linker.func_wrap(STORE, "get-all", |mut guest: FlatCaller<'_>, ret: u32| {
         let all = List(guest.data().vars().to_vec());
-        give_all(&mut guest, ret, Ok::<_, Failed>(all))
+        give_all(&mut guest, ret, Ok::<_, FlatConfigError>(all))
     })?;
     Ok(())
 }

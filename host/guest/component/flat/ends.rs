@@ -10,43 +10,43 @@ use http_body::{Body, Frame};
 use wasmtime_wasi_http::Error;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 
+use super::body_channel::{BodyCompletion, BodySender};
 use super::memory::Result;
-use super::outlet::{Outlet, Watch};
-use crate::guest::component::body::Arriving;
+use crate::guest::component::body::GuestRequestBody;
 use crate::guest::engine::fault::misuse;
 
 /// A stream of bytes.
 pub struct Stream {
-    pub writer: Writer,
-    pub reader: Reader,
+    pub writer: StreamWriter,
+    pub reader: StreamReader,
 }
 
 /// Who writes to a stream.
-pub enum Writer {
-    Guest(Copying),
-    Request(Box<Inlet>),
+pub enum StreamWriter {
+    Guest(GuestEnd),
+    Request(Box<RequestBodyStream>),
     Gone,
 }
 
 /// Who reads from a stream.
-pub enum Reader {
-    Guest(Copying),
+pub enum StreamReader {
+    Guest(GuestEnd),
     /// Somebody in the host who does not read yet.
-    Held,
-    Response(Arc<Outlet>),
+    Host,
+    Response(Arc<BodySender>),
     Gone,
 }
 
 /// A guest's end, and the part of its memory that waits to be copied.
 #[derive(Clone, Copy)]
-pub struct Copying {
+pub struct GuestEnd {
     pub handle: u32,
     pub buffer: Option<(u32, u32)>,
 }
 
 /// A request's body as the guest gets it.
-pub struct Inlet {
-    pub body: Arriving,
+pub struct RequestBodyStream {
+    pub body: GuestRequestBody,
     pub(super) rest: Bytes,
     /// The future of its trailers, until that has its value: then its place may be another one's.
     trailers: Option<u32>,
@@ -54,43 +54,43 @@ pub struct Inlet {
 }
 
 /// A future of one value.
-pub struct Promise {
-    pub writer: Giver,
-    pub reader: Taker,
+pub struct ComponentFuture {
+    pub writer: FutureWriter,
+    pub reader: FutureReader,
 }
 
 /// Who gives the value.
-pub enum Giver {
-    Guest(Copying),
-    Value(Value),
+pub enum FutureWriter {
+    Guest(GuestEnd),
+    Value(FutureValue),
     /// It is to follow.
     Host,
     /// It is what becomes of a response's body.
-    Response(Watch),
+    Response(BodyCompletion),
     Gone,
 }
 
 /// Who takes the value.
-pub enum Taker {
-    Guest(Copying),
+pub enum FutureReader {
+    Guest(GuestEnd),
     /// Somebody in the host who does not look yet.
-    Held,
+    Host,
     /// It is the end of a response.
-    Response(Arc<Outlet>),
+    Response(Arc<BodySender>),
     /// Nobody cares.
     Ignored,
     Gone,
 }
 
 /// A value that the host gives.
-pub enum Value {
+pub enum FutureValue {
     Sent(Result<(), ErrorCode>),
     Trailers(Result<Option<HeaderMap>, ErrorCode>),
 }
 
-impl Copying {
+impl GuestEnd {
     pub fn new(handle: u32) -> Self {
-        Copying { handle, buffer: None }
+        GuestEnd { handle, buffer: None }
     }
 }
 
@@ -99,17 +99,17 @@ impl Stream {
     ///
     /// # Errors
     /// That end is the host's.
-    pub fn end(&mut self, is_read: bool) -> Result<&mut Copying> {
+    pub fn end(&mut self, is_read: bool) -> Result<&mut GuestEnd> {
         match (is_read, &mut self.writer, &mut self.reader) {
-            (true, _, Reader::Guest(end)) | (false, Writer::Guest(end), _) => Ok(end),
+            (true, _, StreamReader::Guest(end)) | (false, StreamWriter::Guest(end), _) => Ok(end),
             _ => Err(misuse("a stream is used that is not the guest's")),
         }
     }
 }
 
-impl Inlet {
-    pub fn new(body: Arriving, trailers: u32) -> Self {
-        Inlet { body, rest: Bytes::new(), trailers: Some(trailers), has_ended: false }
+impl RequestBodyStream {
+    pub fn new(body: GuestRequestBody, trailers: u32) -> Self {
+        RequestBodyStream { body, rest: Bytes::new(), trailers: Some(trailers), has_ended: false }
     }
 
     /// The future of its trailers, to be given its value.
@@ -118,12 +118,12 @@ impl Inlet {
     }
 
     /// What is left of it, to be sent on.
-    pub fn into_body(self) -> Rest {
-        Rest { rest: self.rest, body: self.body }
+    pub fn into_body(self) -> RemainingBody {
+        RemainingBody { rest: self.rest, body: self.body }
     }
 
     /// Ready when there is something to read, or with what the trailers are.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Value>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<FutureValue>> {
         while self.rest.is_empty() && !self.has_ended {
             let end = match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
@@ -137,19 +137,19 @@ impl Inlet {
                 None => Ok(None),
             };
             self.has_ended = true;
-            return Poll::Ready(Some(Value::Trailers(end)));
+            return Poll::Ready(Some(FutureValue::Trailers(end)));
         }
         Poll::Ready(None)
     }
 }
 
 /// A request's body that goes back as the response's.
-pub struct Rest {
+pub struct RemainingBody {
     rest: Bytes,
-    body: Arriving,
+    body: GuestRequestBody,
 }
 
-impl Body for Rest {
+impl Body for RemainingBody {
     type Data = Bytes;
     type Error = Error;
 

@@ -11,7 +11,7 @@ use super::memory::{Result, flag, string};
 use crate::guest::engine::fault::misuse;
 
 /// What a guest is told of a change of fields that was refused.
-pub trait Refusal: Lower + 'static {
+pub trait FieldChangeError: Lower + 'static {
     /// # Errors
     /// There is no word for it, so the guest is stopped.
     fn of(error: FieldMapError) -> Result<Self>
@@ -20,7 +20,7 @@ pub trait Refusal: Lower + 'static {
 }
 
 /// That of 0.2.
-impl Refusal for HeaderError {
+impl FieldChangeError for HeaderError {
     fn of(error: FieldMapError) -> Result<Self> {
         match error {
             FieldMapError::InvalidHeaderName | FieldMapError::InvalidHeaderValue => {
@@ -50,7 +50,7 @@ impl Lower for HeaderError {
 /// host does not need.
 pub struct FieldsError(FieldMapError);
 
-impl Refusal for FieldsError {
+impl FieldChangeError for FieldsError {
     fn of(error: FieldMapError) -> Result<Self> {
         Ok(FieldsError(error))
     }
@@ -147,12 +147,12 @@ impl Lower for FieldSizePayload {
 }
 
 /// An error code as parameters: the case, and what its value is made of.
-pub struct Flattened {
+pub struct FlatErrorCode {
     pub case: u32,
     pub values: (u32, u64, u32, u32, u32, u32),
 }
 
-impl Flattened {
+impl FlatErrorCode {
     /// The error code, which a guest answers with.
     pub fn lift(self, memory: &[u8]) -> Result<ErrorCode> {
         use ErrorCode as E;

@@ -3,50 +3,54 @@
 use wasmtime::Linker;
 use wasmtime_wasi_http::{FieldMap, FieldMapError, WasiHttpHooks};
 
-use super::abi::{Guest, give_all, parts};
-use super::error::Refusal;
+use super::abi::{FlatCaller, give_all, parts};
+use super::error::FieldChangeError;
 use super::lower::{List, store};
 use super::memory::{Result, list, lists, pairs, string};
-use crate::guest::component::holdings::content;
 use crate::guest::component::limits::FIELD_BYTES_MAX;
-use crate::guest::component::state::State;
+use crate::guest::component::state::ComponentState;
+use crate::guest::component::store_charge::content;
 use crate::guest::services::header::FIELD_BYTES;
 
 /// Adds them to this interface, with the name that it has for the function which gives all of them.
-pub fn add_to_linker<R: Refusal>(linker: &mut Linker<State>, types: &str, all: &str) -> Result<()> {
+pub fn add_to_linker<R: FieldChangeError>(
+    linker: &mut Linker<ComponentState>,
+    types: &str,
+    all: &str,
+) -> Result<()> {
     add_fields(linker, types)?;
-    add_looks(linker, types, all)?;
+    add_getters(linker, types, all)?;
     add_changes::<R>(linker, types)?;
     add_edits::<R>(linker, types)
 }
 
 /// Gives the guest fields.
-pub fn put(state: &mut State, fields: FieldMap) -> Result<u32> {
+pub fn put(state: &mut ComponentState, fields: FieldMap) -> Result<u32> {
     let fields = state.table.push(fields)?;
     state.give(fields)
 }
 
-fn fields(state: &State, handle: u32) -> Result<&FieldMap> {
+fn fields(state: &ComponentState, handle: u32) -> Result<&FieldMap> {
     let fields = state.canon.handles.get::<FieldMap>(handle)?;
     Ok(state.table.get(&fields)?)
 }
 
 /// Takes fields away from the guest. From now on they do not change.
-pub fn take(state: &mut State, handle: u32) -> Result<FieldMap> {
+pub fn take(state: &mut ComponentState, handle: u32) -> Result<FieldMap> {
     let fields = state.canon.handles.take::<FieldMap>(handle)?;
     let mut fields = state.table.delete(fields)?;
     fields.set_immutable();
     Ok(fields)
 }
 
-fn add_fields(linker: &mut Linker<State>, types: &str) -> Result<()> {
-    linker.func_wrap(types, "[resource-drop]fields", |mut guest: Guest<'_>, this: u32| {
+fn add_fields(linker: &mut Linker<ComponentState>, types: &str) -> Result<()> {
+    linker.func_wrap(types, "[resource-drop]fields", |mut guest: FlatCaller<'_>, this: u32| {
         take(guest.data_mut(), this).map(drop)
     })?;
-    linker.func_wrap(types, "[constructor]fields", |mut guest: Guest<'_>| {
+    linker.func_wrap(types, "[constructor]fields", |mut guest: FlatCaller<'_>| {
         put(guest.data_mut(), FieldMap::new_mutable(FIELD_BYTES_MAX))
     })?;
-    linker.func_wrap(types, "[method]fields.clone", |mut guest: Guest<'_>, this: u32| {
+    linker.func_wrap(types, "[method]fields.clone", |mut guest: FlatCaller<'_>, this: u32| {
         let mut copy = fields(guest.data(), this)?.clone();
         copy.set_mutable(FIELD_BYTES_MAX);
         // Where it is changed, it is copied.
@@ -56,11 +60,11 @@ fn add_fields(linker: &mut Linker<State>, types: &str) -> Result<()> {
     Ok(())
 }
 
-fn add_looks(linker: &mut Linker<State>, types: &str, all: &str) -> Result<()> {
+fn add_getters(linker: &mut Linker<ComponentState>, types: &str, all: &str) -> Result<()> {
     linker.func_wrap(
         types,
         "[method]fields.get",
-        |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32, ret: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, name: u32, name_len: u32, ret: u32| {
             let (memory, state) = parts(&mut guest)?;
             let name = string(memory, name, name_len)?;
             let values = fields(state, this)?.get_all(name).into_iter();
@@ -71,7 +75,7 @@ fn add_looks(linker: &mut Linker<State>, types: &str, all: &str) -> Result<()> {
     linker.func_wrap(
         types,
         "[method]fields.has",
-        |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, name: u32, name_len: u32| {
             let (memory, state) = parts(&mut guest)?;
             let name = string(memory, name, name_len)?;
             Ok(u32::from(fields(state, this)?.contains_key(name)))
@@ -80,7 +84,7 @@ fn add_looks(linker: &mut Linker<State>, types: &str, all: &str) -> Result<()> {
     linker.func_wrap(
         types,
         &format!("[method]fields.{all}"),
-        |mut guest: Guest<'_>, this: u32, ret: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, ret: u32| {
             let entries = fields(guest.data(), this)?.iter();
             let entries = entries.map(|(name, value)| {
                 (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec())
@@ -93,29 +97,32 @@ fn add_looks(linker: &mut Linker<State>, types: &str, all: &str) -> Result<()> {
 }
 
 /// Changes fields, and says how that went.
-fn change<T, R: Refusal>(
-    state: &mut State,
+fn change<T, R: FieldChangeError>(
+    state: &mut ComponentState,
     this: u32,
     change: impl FnOnce(&mut FieldMap, &mut dyn WasiHttpHooks) -> Result<T, FieldMapError>,
 ) -> Result<Result<T, R>> {
     let handle = state.canon.handles.get::<FieldMap>(this)?;
     let (hooks, table) = state.hooks_and_table();
-    told(change(table.get_mut(&handle)?, hooks))
+    change_result(change(table.get_mut(&handle)?, hooks))
 }
 
 /// What the guest is told of a change.
-fn told<T, R: Refusal>(result: Result<T, FieldMapError>) -> Result<Result<T, R>> {
+fn change_result<T, R: FieldChangeError>(result: Result<T, FieldMapError>) -> Result<Result<T, R>> {
     match result {
         Ok(value) => Ok(Ok(value)),
         Err(error) => R::of(error).map(Err),
     }
 }
 
-fn add_changes<R: Refusal>(linker: &mut Linker<State>, types: &str) -> Result<()> {
+fn add_changes<R: FieldChangeError>(
+    linker: &mut Linker<ComponentState>,
+    types: &str,
+) -> Result<()> {
     linker.func_wrap(
         types,
         "[static]fields.from-list",
-        |mut guest: Guest<'_>, ptr: u32, len: u32, ret: u32| {
+        |mut guest: FlatCaller<'_>, ptr: u32, len: u32, ret: u32| {
             let (memory, state) = parts(&mut guest)?;
             // Each entry is two pairs of pointer and length: the name's and the value's.
             let mut words = pairs(memory, ptr, len.saturating_mul(2))?;
@@ -129,7 +136,7 @@ fn add_changes<R: Refusal>(linker: &mut Linker<State>, types: &str) -> Result<()
                 result = made.append(hooks, name, value).map(drop);
             }
             drop(words);
-            let made = match told::<_, R>(result)? {
+            let made = match change_result::<_, R>(result)? {
                 Ok(()) => Ok(put(state, made)?),
                 Err(refusal) => Err(refusal),
             };
@@ -139,7 +146,7 @@ fn add_changes<R: Refusal>(linker: &mut Linker<State>, types: &str) -> Result<()
     linker.func_wrap(
         types,
         "[method]fields.set",
-        |mut guest: Guest<'_>,
+        |mut guest: FlatCaller<'_>,
          this: u32,
          name: u32,
          name_len: u32,
@@ -158,11 +165,11 @@ fn add_changes<R: Refusal>(linker: &mut Linker<State>, types: &str) -> Result<()
     Ok(())
 }
 
-fn add_edits<R: Refusal>(linker: &mut Linker<State>, types: &str) -> Result<()> {
+fn add_edits<R: FieldChangeError>(linker: &mut Linker<ComponentState>, types: &str) -> Result<()> {
     linker.func_wrap(
         types,
         "[method]fields.delete",
-        |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32, ret: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, name: u32, name_len: u32, ret: u32| {
             let (memory, state) = parts(&mut guest)?;
             let name = string(memory, name, name_len)?;
             let deleted = change::<_, R>(state, this, |fields, hooks| {
@@ -174,7 +181,7 @@ fn add_edits<R: Refusal>(linker: &mut Linker<State>, types: &str) -> Result<()> 
     linker.func_wrap(
         types,
         "[method]fields.append",
-        |mut guest: Guest<'_>,
+        |mut guest: FlatCaller<'_>,
          this: u32,
          name: u32,
          name_len: u32,
@@ -195,11 +202,14 @@ fn add_edits<R: Refusal>(linker: &mut Linker<State>, types: &str) -> Result<()> 
 }
 
 /// Adds what only 0.3 has.
-pub fn add_removal<R: Refusal>(linker: &mut Linker<State>, types: &str) -> Result<()> {
+pub fn add_removal<R: FieldChangeError>(
+    linker: &mut Linker<ComponentState>,
+    types: &str,
+) -> Result<()> {
     linker.func_wrap(
         types,
         "[method]fields.get-and-delete",
-        |mut guest: Guest<'_>, this: u32, name: u32, name_len: u32, ret: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, name: u32, name_len: u32, ret: u32| {
             let (memory, state) = parts(&mut guest)?;
             let name = string(memory, name, name_len)?;
             let removed =

@@ -17,40 +17,42 @@ use wasmtime_wasi_http::p2::types::{
 };
 use wasmtime_wasi_http::{FieldMap, WasiHttpView as _};
 
-use super::abi::{Guest, Own, give, give_all, parts};
-use super::error::Flattened;
+use super::abi::{FlatCaller, OwnHandle, give, give_all, parts};
+use super::accessors::{
+    TYPES, add_child_getter, add_child_taker, add_constructor, add_drop, add_end, add_getter,
+};
+use super::error::FlatErrorCode;
 use super::fields;
-use super::handles::Held;
+use super::handle_table::ResourceKind;
 use super::lower::{At, Layout, Lower};
 use super::memory::{Result, flag};
-use super::shapes::{TYPES, add_drop, add_end, add_maker, add_part, add_part_once, add_value};
 use crate::guest::component::outgoing;
-use crate::guest::component::state::State;
+use crate::guest::component::state::ComponentState;
 use crate::guest::engine::fault::misuse;
 
-impl Held for FieldMap {
+impl ResourceKind for FieldMap {
     const KIND: u8 = 4;
 }
-impl Held for IncomingRequest {
+impl ResourceKind for IncomingRequest {
     const KIND: u8 = 5;
 }
-impl Held for ResponseOutparam {
+impl ResourceKind for ResponseOutparam {
     const KIND: u8 = 6;
 }
-impl Held for IncomingBody {
+impl ResourceKind for IncomingBody {
     const KIND: u8 = 7;
 }
-impl Held for FutureTrailers {
+impl ResourceKind for FutureTrailers {
     const KIND: u8 = 8;
 }
-impl Held for OutgoingResponse {
+impl ResourceKind for OutgoingResponse {
     const KIND: u8 = 9;
 }
-impl Held for OutgoingBody {
+impl ResourceKind for OutgoingBody {
     const KIND: u8 = 10;
 }
 
-pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+pub fn add_to_linker(linker: &mut Linker<ComponentState>) -> Result<()> {
     add_drops(linker)?;
     fields::add_to_linker::<HeaderError>(linker, TYPES, "entries")?;
     add_request(linker)?;
@@ -59,7 +61,7 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     add_response_body(linker)
 }
 
-fn add_drops(linker: &mut Linker<State>) -> Result<()> {
+fn add_drops(linker: &mut Linker<ComponentState>) -> Result<()> {
     add_drop(linker, "incoming-request", |http, it: Resource<IncomingRequest>| {
         HostIncomingRequest::drop(http, it)
     })?;
@@ -121,27 +123,33 @@ impl Lower for Scheme {
     }
 }
 
-fn add_request(linker: &mut Linker<State>) -> Result<()> {
-    add_value(linker, "[method]incoming-request.method", |http, it: Resource<IncomingRequest>| {
-        HostIncomingRequest::method(http, it)
-    })?;
-    add_value(
+fn add_request(linker: &mut Linker<ComponentState>) -> Result<()> {
+    add_getter(
+        linker,
+        "[method]incoming-request.method",
+        |http, it: Resource<IncomingRequest>| HostIncomingRequest::method(http, it),
+    )?;
+    add_getter(
         linker,
         "[method]incoming-request.path-with-query",
         |http, it: Resource<IncomingRequest>| HostIncomingRequest::path_with_query(http, it),
     )?;
-    add_value(linker, "[method]incoming-request.scheme", |http, it: Resource<IncomingRequest>| {
-        HostIncomingRequest::scheme(http, it)
-    })?;
-    add_value(
+    add_getter(
+        linker,
+        "[method]incoming-request.scheme",
+        |http, it: Resource<IncomingRequest>| HostIncomingRequest::scheme(http, it),
+    )?;
+    add_getter(
         linker,
         "[method]incoming-request.authority",
         |http, it: Resource<IncomingRequest>| HostIncomingRequest::authority(http, it),
     )?;
-    add_part(linker, "[method]incoming-request.headers", |http, it: Resource<IncomingRequest>| {
-        HostIncomingRequest::headers(http, it)
-    })?;
-    add_part_once(
+    add_child_getter(
+        linker,
+        "[method]incoming-request.headers",
+        |http, it: Resource<IncomingRequest>| HostIncomingRequest::headers(http, it),
+    )?;
+    add_child_taker(
         linker,
         "[method]incoming-request.consume",
         |http, it: Resource<IncomingRequest>| HostIncomingRequest::consume(http, it),
@@ -149,25 +157,27 @@ fn add_request(linker: &mut Linker<State>) -> Result<()> {
     Ok(())
 }
 
-fn add_request_body(linker: &mut Linker<State>) -> Result<()> {
-    add_part_once(linker, "[method]incoming-body.stream", |http, it: Resource<IncomingBody>| {
+fn add_request_body(linker: &mut Linker<ComponentState>) -> Result<()> {
+    add_child_taker(linker, "[method]incoming-body.stream", |http, it: Resource<IncomingBody>| {
         HostIncomingBody::stream(http, it)
     })?;
-    add_maker(linker, "[static]incoming-body.finish", |http, it: Resource<IncomingBody>| {
+    add_constructor(linker, "[static]incoming-body.finish", |http, it: Resource<IncomingBody>| {
         HostIncomingBody::finish(http, it)
     })?;
-    add_part(linker, "[method]future-trailers.subscribe", |http, it: Resource<FutureTrailers>| {
-        HostFutureTrailers::subscribe(http, it)
-    })?;
+    add_child_getter(
+        linker,
+        "[method]future-trailers.subscribe",
+        |http, it: Resource<FutureTrailers>| HostFutureTrailers::subscribe(http, it),
+    )?;
     linker.func_wrap(
         TYPES,
         "[method]future-trailers.get",
-        |mut guest: Guest<'_>, this: u32, ret: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, ret: u32| {
             let state = guest.data_mut();
             let trailers = state.canon.handles.get::<FutureTrailers>(this)?;
             let got = HostFutureTrailers::get(&mut state.http(), trailers)?;
             let got = match got {
-                Some(Ok(Ok(Some(fields)))) => Some(Ok(Ok(Some(Own::new(state, fields)?)))),
+                Some(Ok(Ok(Some(fields)))) => Some(Ok(Ok(Some(OwnHandle::new(state, fields)?)))),
                 Some(Ok(Ok(None))) => Some(Ok(Ok(None))),
                 Some(Ok(Err(code))) => Some(Ok(Err(code))),
                 Some(Err(())) => Some(Err(())),
@@ -179,14 +189,14 @@ fn add_request_body(linker: &mut Linker<State>) -> Result<()> {
     Ok(())
 }
 
-fn add_response(linker: &mut Linker<State>) -> Result<()> {
-    add_maker(linker, "[constructor]outgoing-response", |http, it: Resource<FieldMap>| {
+fn add_response(linker: &mut Linker<ComponentState>) -> Result<()> {
+    add_constructor(linker, "[constructor]outgoing-response", |http, it: Resource<FieldMap>| {
         HostOutgoingResponse::new(http, it)
     })?;
     linker.func_wrap(
         TYPES,
         "[method]outgoing-response.status-code",
-        |mut guest: Guest<'_>, this: u32| {
+        |mut guest: FlatCaller<'_>, this: u32| {
             let state = guest.data_mut();
             let response = state.canon.handles.get::<OutgoingResponse>(this)?;
             HostOutgoingResponse::status_code(&mut state.http(), response).map(u32::from)
@@ -195,7 +205,7 @@ fn add_response(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(
         TYPES,
         "[method]outgoing-response.set-status-code",
-        |mut guest: Guest<'_>, this: u32, status: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, status: u32| {
             let state = guest.data_mut();
             let response = state.canon.handles.get::<OutgoingResponse>(this)?;
             // What is above 16 bits does not count, says the ABI.
@@ -204,17 +214,17 @@ fn add_response(linker: &mut Linker<State>) -> Result<()> {
             Ok(u32::from(set.is_err()))
         },
     )?;
-    add_part(
+    add_child_getter(
         linker,
         "[method]outgoing-response.headers",
         |http, it: Resource<OutgoingResponse>| HostOutgoingResponse::headers(http, it),
     )?;
-    add_end(linker, "[method]outgoing-response.body", outgoing::of_response)?;
+    add_end(linker, "[method]outgoing-response.body", outgoing::take_response_body)?;
     linker.func_wrap(TYPES, "[static]response-outparam.set", set_response)?;
     linker.func_wrap(
         TYPES,
         "[method]response-outparam.send-informational",
-        |_: Guest<'_>, _this: u32, _status: u32, _headers: u32, _ret: u32| {
+        |_: FlatCaller<'_>, _this: u32, _status: u32, _headers: u32, _ret: u32| {
             Err::<(), _>(misuse("informational responses cannot be sent"))
         },
     )?;
@@ -223,7 +233,7 @@ fn add_response(linker: &mut Linker<State>) -> Result<()> {
 
 #[expect(clippy::too_many_arguments, reason = "the canonical ABI flattens an error code so")]
 fn set_response(
-    mut guest: Guest<'_>,
+    mut guest: FlatCaller<'_>,
     outparam: u32,
     is_error: u32,
     response_or_case: u32,
@@ -236,7 +246,7 @@ fn set_response(
 ) -> Result<()> {
     let (memory, state) = parts(&mut guest)?;
     let response = if flag(is_error)? {
-        Err(Flattened { case: response_or_case, values: (a, b, c, d, e, f) }.lift(memory)?)
+        Err(FlatErrorCode { case: response_or_case, values: (a, b, c, d, e, f) }.lift(memory)?)
     } else {
         Ok(state.canon.handles.take::<OutgoingResponse>(response_or_case)?)
     };
@@ -244,12 +254,12 @@ fn set_response(
     HostResponseOutparam::set(&mut state.http(), outparam, response)
 }
 
-fn add_response_body(linker: &mut Linker<State>) -> Result<()> {
-    add_end(linker, "[method]outgoing-body.write", outgoing::write)?;
+fn add_response_body(linker: &mut Linker<ComponentState>) -> Result<()> {
+    add_end(linker, "[method]outgoing-body.write", outgoing::take_stream)?;
     linker.func_wrap(
         TYPES,
         "[static]outgoing-body.finish",
-        |mut guest: Guest<'_>, this: u32, some: u32, trailers: u32, ret: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, some: u32, trailers: u32, ret: u32| {
             let state = guest.data_mut();
             let body = state.canon.handles.take::<OutgoingBody>(this)?;
             let trailers = match flag(some)? {

@@ -1,5 +1,5 @@
 //! wasi:http/types of 0.3, as far as a handler of requests needs it: the request and the response.
-//! Their bodies are streams (`pipe.rs`).
+//! Their bodies are streams (`transfer.rs`).
 
 use guesthouse_module::interfaces::http03::HTTP_TYPES;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -10,35 +10,38 @@ use wasmtime::component::Resource;
 use wasmtime_wasi_http::p2::bindings::http::types::{Method as ShownMethod, Scheme as ShownScheme};
 use wasmtime_wasi_http::{Error, FieldMap};
 
-use super::abi::{Guest, give, give_all, parts};
-use super::builtins::{CANON, drop_reader, drop_taker};
-use super::ends::{Copying, Giver, Inlet, Promise, Reader, Stream, Taker, Value, Writer};
-use super::error::{FieldsError, Flattened};
+use super::abi::{FlatCaller, give, give_all, parts};
+use super::body_channel::body_channel;
+use super::builtins::{CANON, drop_future_reader, drop_stream_reader};
+use super::ends::{
+    ComponentFuture, FutureReader, FutureValue, FutureWriter, GuestEnd, RequestBodyStream, Stream,
+    StreamReader, StreamWriter,
+};
+use super::error::{FieldsError, FlatErrorCode};
 use super::fields::{self, put, take};
-use super::handles::Held;
+use super::handle_table::ResourceKind;
 use super::lower::{Lower, store};
 use super::memory::{Result, flag};
-use super::outlet::outlet;
-use super::pipe::{go_on, meet};
 use super::tasks::{SENT_READ, STREAM_READ, TRAILERS_READ};
-use crate::guest::component::body::{Arriving, Departing};
-use crate::guest::component::state::State;
+use super::transfer::{advance_future, advance_stream};
+use crate::guest::component::body::{GuestRequestBody, GuestResponseBody};
+use crate::guest::component::state::ComponentState;
 use crate::guest::engine::fault::misuse;
 
 pub const TYPES: &str = HTTP_TYPES.module;
 
 /// A request that the guest has been given.
-pub struct Request {
+pub struct FlatRequest {
     pub method: Method,
     pub scheme: Option<Scheme>,
     pub authority: Option<Authority>,
     pub path_and_query: Option<PathAndQuery>,
     pub headers: FieldMap,
-    pub body: Arriving,
+    pub body: GuestRequestBody,
 }
 
 /// A response that the guest has made.
-pub struct Response {
+pub struct FlatResponse {
     status: StatusCode,
     headers: FieldMap,
     /// The stream of its body, if it has one.
@@ -48,14 +51,14 @@ pub struct Response {
     sent: u32,
 }
 
-impl Held for Request {
+impl ResourceKind for FlatRequest {
     const KIND: u8 = 100;
 }
-impl Held for Response {
+impl ResourceKind for FlatResponse {
     const KIND: u8 = 101;
 }
 
-pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+pub fn add_to_linker(linker: &mut Linker<ComponentState>) -> Result<()> {
     fields::add_to_linker::<FieldsError>(linker, TYPES, "copy-all")?;
     fields::add_removal::<FieldsError>(linker, TYPES)?;
     add_request(linker)?;
@@ -64,90 +67,100 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     add_response(linker)
 }
 
-fn request(state: &State, handle: u32) -> Result<&Request> {
-    let request = state.canon.handles.get::<Request>(handle)?;
+fn request(state: &ComponentState, handle: u32) -> Result<&FlatRequest> {
+    let request = state.canon.handles.get::<FlatRequest>(handle)?;
     Ok(state.table.get(&request)?)
 }
 
 /// A part of a request that needs room.
-fn add_part<T: Lower + 'static>(
-    linker: &mut Linker<State>,
+fn add_request_getter<T: Lower + 'static>(
+    linker: &mut Linker<ComponentState>,
     name: &str,
-    part: fn(&Request) -> T,
+    part: fn(&FlatRequest) -> T,
 ) -> Result<()> {
     let name = format!("[method]request.get-{name}");
-    linker.func_wrap(TYPES, &name, move |mut guest: Guest<'_>, this: u32, ret: u32| {
+    linker.func_wrap(TYPES, &name, move |mut guest: FlatCaller<'_>, this: u32, ret: u32| {
         let value = part(request(guest.data(), this)?);
         give_all(&mut guest, ret, value)
     })?;
     Ok(())
 }
 
-fn add_request(linker: &mut Linker<State>) -> Result<()> {
-    add_part(linker, "method", |request| ShownMethod::from(request.method.clone()))?;
-    add_part(linker, "path-with-query", |request| {
+fn add_request(linker: &mut Linker<ComponentState>) -> Result<()> {
+    add_request_getter(linker, "method", |request| ShownMethod::from(request.method.clone()))?;
+    add_request_getter(linker, "path-with-query", |request| {
         request.path_and_query.as_ref().map(|path| path.as_str().to_owned())
     })?;
-    add_part(linker, "scheme", |request| {
+    add_request_getter(linker, "scheme", |request| {
         request.scheme.as_ref().map(|scheme| match scheme.as_str() {
             "http" => ShownScheme::Http,
             "https" => ShownScheme::Https,
             other => ShownScheme::Other(other.to_owned()),
         })
     })?;
-    add_part(linker, "authority", |request| {
+    add_request_getter(linker, "authority", |request| {
         request.authority.as_ref().map(|authority| authority.as_str().to_owned())
     })?;
     linker.func_wrap(
         TYPES,
         "[method]request.get-options",
-        |mut guest: Guest<'_>, this: u32, ret: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, ret: u32| {
             request(guest.data(), this)?;
             // A request that comes in has none.
             give(&mut guest, ret, None::<u32>)
         },
     )?;
-    linker.func_wrap(TYPES, "[method]request.get-headers", |mut guest: Guest<'_>, this: u32| {
-        let headers = request(guest.data(), this)?.headers.clone();
-        put(guest.data_mut(), headers)
-    })?;
+    linker.func_wrap(
+        TYPES,
+        "[method]request.get-headers",
+        |mut guest: FlatCaller<'_>, this: u32| {
+            let headers = request(guest.data(), this)?.headers.clone();
+            put(guest.data_mut(), headers)
+        },
+    )?;
     // There never is one.
     let none = |this: u32| misuse(format!("there is no handle {this}"));
-    linker.func_wrap(TYPES, "[resource-drop]request-options", move |_: Guest<'_>, this: u32| {
-        Err::<(), _>(none(this))
-    })?;
-    linker.func_wrap(TYPES, "[method]request-options.clone", move |_: Guest<'_>, this: u32| {
-        Err::<u32, _>(none(this))
-    })?;
+    linker.func_wrap(
+        TYPES,
+        "[resource-drop]request-options",
+        move |_: FlatCaller<'_>, this: u32| Err::<(), _>(none(this)),
+    )?;
+    linker.func_wrap(
+        TYPES,
+        "[method]request-options.clone",
+        move |_: FlatCaller<'_>, this: u32| Err::<u32, _>(none(this)),
+    )?;
     Ok(())
 }
 
-fn add_request_body(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(TYPES, "[resource-drop]request", |mut guest: Guest<'_>, this: u32| {
+fn add_request_body(linker: &mut Linker<ComponentState>) -> Result<()> {
+    linker.func_wrap(TYPES, "[resource-drop]request", |mut guest: FlatCaller<'_>, this: u32| {
         let state = guest.data_mut();
-        let request = state.canon.handles.take::<Request>(this)?;
+        let request = state.canon.handles.take::<FlatRequest>(this)?;
         state.table.delete(request)?;
         Ok(())
     })?;
     linker.func_wrap(
         TYPES,
         "[static]request.consume-body",
-        |mut guest: Guest<'_>, this: u32, result: u32, ret: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, result: u32, ret: u32| {
             let (memory, state) = parts(&mut guest)?;
-            let request = state.canon.handles.take::<Request>(this)?;
+            let request = state.canon.handles.take::<FlatRequest>(this)?;
             let body = state.table.delete(request)?.body;
             let result = lift_future(state, SENT_READ, result)?;
-            state.canon.tasks.promises.get(result)?.reader = Taker::Ignored;
-            meet(memory, state, result)?;
+            state.canon.tasks.futures.get(result)?.reader = FutureReader::Ignored;
+            advance_future(memory, state, result)?;
             let canon = &mut state.canon;
-            let trailers =
-                canon.tasks.promises.insert(Promise { writer: Giver::Host, reader: Taker::Gone });
-            let writer = Writer::Request(Box::new(Inlet::new(body, trailers)));
-            let stream = canon.tasks.streams.insert(Stream { writer, reader: Reader::Gone });
+            let trailers = canon
+                .tasks
+                .futures
+                .insert(ComponentFuture { writer: FutureWriter::Host, reader: FutureReader::Gone });
+            let writer = StreamWriter::Request(Box::new(RequestBodyStream::new(body, trailers)));
+            let stream = canon.tasks.streams.insert(Stream { writer, reader: StreamReader::Gone });
             let read = canon.handles.put_raw(STREAM_READ, stream)?;
-            canon.tasks.streams.get(stream)?.reader = Reader::Guest(Copying::new(read));
+            canon.tasks.streams.get(stream)?.reader = StreamReader::Guest(GuestEnd::new(read));
             let end = canon.handles.put_raw(TRAILERS_READ, trailers)?;
-            canon.tasks.promises.get(trailers)?.reader = Taker::Guest(Copying::new(end));
+            canon.tasks.futures.get(trailers)?.reader = FutureReader::Guest(GuestEnd::new(end));
             store(memory, ret, (read, end))
         },
     )?;
@@ -155,34 +168,34 @@ fn add_request_body(linker: &mut Linker<State>) -> Result<()> {
 }
 
 /// Takes the end of a future away from the guest that it could read from.
-fn lift_future(state: &mut State, kind: u8, handle: u32) -> Result<u32> {
+fn lift_future(state: &mut ComponentState, kind: u8, handle: u32) -> Result<u32> {
     let at = state.canon.handles.take_raw(kind, handle)?;
-    state.canon.tasks.forget(handle);
-    let promise = state.canon.tasks.promises.get(at)?;
+    state.canon.tasks.clear_waitable(handle);
+    let promise = state.canon.tasks.futures.get(at)?;
     match &promise.reader {
-        Taker::Guest(end) if end.buffer.is_none() => promise.reader = Taker::Held,
+        FutureReader::Guest(end) if end.buffer.is_none() => promise.reader = FutureReader::Host,
         _ => return Err(misuse("a future is given away that is in use")),
     }
     Ok(at)
 }
 
 /// As [`lift_future`], of a stream.
-fn lift_stream(state: &mut State, handle: u32) -> Result<u32> {
+fn lift_stream(state: &mut ComponentState, handle: u32) -> Result<u32> {
     let at = state.canon.handles.take_raw(STREAM_READ, handle)?;
-    state.canon.tasks.forget(handle);
+    state.canon.tasks.clear_waitable(handle);
     let stream = state.canon.tasks.streams.get(at)?;
     match &stream.reader {
-        Reader::Guest(end) if end.buffer.is_none() => stream.reader = Reader::Held,
+        StreamReader::Guest(end) if end.buffer.is_none() => stream.reader = StreamReader::Host,
         _ => return Err(misuse("a stream is given away that is in use")),
     }
     Ok(at)
 }
 
-fn add_response(linker: &mut Linker<State>) -> Result<()> {
+fn add_response(linker: &mut Linker<ComponentState>) -> Result<()> {
     linker.func_wrap(
         TYPES,
         "[static]response.new",
-        |mut guest: Guest<'_>, headers: u32, some: u32, body: u32, trailers: u32, ret: u32| {
+        |mut guest: FlatCaller<'_>, headers: u32, some: u32, body: u32, trailers: u32, ret: u32| {
             let (memory, state) = parts(&mut guest)?;
             let headers = take(state, headers)?;
             let body = match flag(some)? {
@@ -191,11 +204,11 @@ fn add_response(linker: &mut Linker<State>) -> Result<()> {
             };
             let trailers = lift_future(state, TRAILERS_READ, trailers)?;
             let canon = &mut state.canon;
-            let sent =
-                canon.tasks.promises.insert(Promise { writer: Giver::Host, reader: Taker::Gone });
+            let (writer, reader) = (FutureWriter::Host, FutureReader::Gone);
+            let sent = canon.tasks.futures.insert(ComponentFuture { writer, reader });
             let end = canon.handles.put_raw(SENT_READ, sent)?;
-            canon.tasks.promises.get(sent)?.reader = Taker::Guest(Copying::new(end));
-            let response = Response { status: StatusCode::OK, headers, body, trailers, sent };
+            canon.tasks.futures.get(sent)?.reader = FutureReader::Guest(GuestEnd::new(end));
+            let response = FlatResponse { status: StatusCode::OK, headers, body, trailers, sent };
             let response = state.table.push(response)?;
             let response = state.give(response)?;
             store(memory, ret, (response, end))
@@ -204,18 +217,18 @@ fn add_response(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(
         TYPES,
         "[method]response.get-status-code",
-        |mut guest: Guest<'_>, this: u32| {
+        |mut guest: FlatCaller<'_>, this: u32| {
             let state = guest.data_mut();
-            let response = state.canon.handles.get::<Response>(this)?;
+            let response = state.canon.handles.get::<FlatResponse>(this)?;
             Ok(u32::from(state.table.get(&response)?.status.as_u16()))
         },
     )?;
     linker.func_wrap(
         TYPES,
         "[method]response.set-status-code",
-        |mut guest: Guest<'_>, this: u32, status: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, status: u32| {
             let state = guest.data_mut();
-            let response = state.canon.handles.get::<Response>(this)?;
+            let response = state.canon.handles.get::<FlatResponse>(this)?;
             // What is above 16 bits does not count, says the ABI.
             let Ok(status) = StatusCode::from_u16(status as u16) else { return Ok(1_u32) };
             state.table.get_mut(&response)?.status = status;
@@ -225,30 +238,34 @@ fn add_response(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(
         TYPES,
         "[method]response.get-headers",
-        |mut guest: Guest<'_>, this: u32| {
+        |mut guest: FlatCaller<'_>, this: u32| {
             let state = guest.data_mut();
-            let response = state.canon.handles.get::<Response>(this)?;
+            let response = state.canon.handles.get::<FlatResponse>(this)?;
             let headers = state.table.get(&response)?.headers.clone();
             put(state, headers)
         },
     )?;
-    linker.func_wrap(TYPES, "[resource-drop]response", |mut guest: Guest<'_>, this: u32| {
-        let (memory, state) = parts(&mut guest)?;
-        let response = state.canon.handles.take::<Response>(this)?;
-        let Response { body, trailers, sent, .. } = state.table.delete(response)?;
-        state.canon.tasks.settle(sent, Value::Sent(Ok(())));
-        if let Some(body) = body {
-            drop_reader(memory, state, body)?;
-        }
-        drop_taker(memory, state, trailers)
-    })?;
+    linker.func_wrap(
+        TYPES,
+        "[resource-drop]response",
+        |mut guest: FlatCaller<'_>, this: u32| {
+            let (memory, state) = parts(&mut guest)?;
+            let response = state.canon.handles.take::<FlatResponse>(this)?;
+            let FlatResponse { body, trailers, sent, .. } = state.table.delete(response)?;
+            state.canon.tasks.resolve(sent, FutureValue::Sent(Ok(())));
+            if let Some(body) = body {
+                drop_stream_reader(memory, state, body)?;
+            }
+            drop_future_reader(memory, state, trailers)
+        },
+    )?;
     Ok(())
 }
 
 /// `task.return` of the handler: `result<response, error-code>`.
 #[expect(clippy::too_many_arguments, reason = "the canonical ABI flattens an error code so")]
 fn task_return(
-    mut guest: Guest<'_>,
+    mut guest: FlatCaller<'_>,
     is_error: u32,
     response_or_case: u32,
     a: u32,
@@ -260,14 +277,14 @@ fn task_return(
 ) -> Result<()> {
     let (memory, state) = parts(&mut guest)?;
     let answer = if flag(is_error)? {
-        let code = Flattened { case: response_or_case, values: (a, b, c, d, e, f) };
+        let code = FlatErrorCode { case: response_or_case, values: (a, b, c, d, e, f) };
         Err(Error::from(code.lift(memory)?))
     } else {
-        let response = state.canon.handles.take::<Response>(response_or_case)?;
+        let response = state.canon.handles.take::<FlatResponse>(response_or_case)?;
         let response = state.table.delete(response)?;
         Ok(send(memory, state, response)?)
     };
-    let head = state.canon.tasks.call()?.head.take();
+    let head = state.canon.tasks.current_task()?.head.take();
     let head = head.ok_or_else(|| misuse("it has answered twice"))?;
     // Nobody may be waiting for it any more.
     drop(head.send(answer));
@@ -277,60 +294,60 @@ fn task_return(
 /// A response as it leaves, with the ends of its body joined to the guest's.
 fn send(
     memory: &mut [u8],
-    state: &mut State,
-    response: Response,
-) -> Result<http::Response<Departing>> {
-    let Response { status, headers, body, trailers, sent } = response;
-    let passed_on = match body {
-        Some(body) => passed_on(state, body)?,
+    state: &mut ComponentState,
+    response: FlatResponse,
+) -> Result<http::Response<GuestResponseBody>> {
+    let FlatResponse { status, headers, body, trailers, sent } = response;
+    let piped = match body {
+        Some(body) => piped_body(state, body)?,
         None => None,
     };
-    let leaving = match passed_on {
+    let response_body = match piped {
         // The request's own body: its end is the response's.
-        Some(mut inlet) => {
-            drop_taker(memory, state, trailers)?;
-            if let Some(trailers) = inlet.take_trailers() {
-                state.canon.tasks.settle(trailers, Value::Trailers(Ok(None)));
+        Some(mut request_body) => {
+            drop_future_reader(memory, state, trailers)?;
+            if let Some(trailers) = request_body.take_trailers() {
+                state.canon.tasks.resolve(trailers, FutureValue::Trailers(Ok(None)));
             }
-            state.canon.tasks.settle(sent, Value::Sent(Ok(())));
-            inlet.into_body().boxed_unsync()
+            state.canon.tasks.resolve(sent, FutureValue::Sent(Ok(())));
+            request_body.into_body().boxed_unsync()
         }
         None => {
-            let (outlet, watch, leaving) = outlet();
-            let outlet = std::sync::Arc::new(outlet);
+            let (sender, completion, channel_body) = body_channel();
+            let sender = std::sync::Arc::new(sender);
             match body {
                 Some(body) => {
                     let stream = state.canon.tasks.streams.get(body)?;
-                    let is_over = matches!(stream.writer, Writer::Gone);
-                    stream.reader = Reader::Response(outlet.clone());
+                    let is_over = matches!(stream.writer, StreamWriter::Gone);
+                    stream.reader = StreamReader::Response(sender.clone());
                     if is_over {
-                        outlet.close();
+                        sender.close();
                         drop(state.canon.tasks.streams.remove(body));
                     } else {
-                        go_on(memory, &mut state.canon.tasks, body)?;
+                        advance_stream(memory, &mut state.canon.tasks, body)?;
                     }
                 }
-                None => outlet.close(),
+                None => sender.close(),
             }
-            state.canon.tasks.promises.get(trailers)?.reader = Taker::Response(outlet);
-            meet(memory, state, trailers)?;
-            state.canon.tasks.settle_by(sent, Giver::Response(watch));
-            leaving.boxed_unsync()
+            state.canon.tasks.futures.get(trailers)?.reader = FutureReader::Response(sender);
+            advance_future(memory, state, trailers)?;
+            state.canon.tasks.resolve_with(sent, FutureWriter::Response(completion));
+            channel_body.boxed_unsync()
         }
     };
-    let mut made = http::Response::new(leaving);
+    let mut made = http::Response::new(response_body);
     *made.status_mut() = status;
     *made.headers_mut() = headers.into();
     Ok(made)
 }
 
 /// The request's body, where the guest has handed that on as its response's.
-fn passed_on(state: &mut State, body: u32) -> Result<Option<Box<Inlet>>> {
+fn piped_body(state: &mut ComponentState, body: u32) -> Result<Option<Box<RequestBodyStream>>> {
     let stream = state.canon.tasks.streams.get(body)?;
-    match std::mem::replace(&mut stream.writer, Writer::Gone) {
-        Writer::Request(inlet) => {
+    match std::mem::replace(&mut stream.writer, StreamWriter::Gone) {
+        StreamWriter::Request(request_body) => {
             drop(state.canon.tasks.streams.remove(body));
-            Ok(Some(inlet))
+            Ok(Some(request_body))
         }
         writer => {
             stream.writer = writer;
@@ -339,13 +356,13 @@ fn passed_on(state: &mut State, body: u32) -> Result<Option<Box<Inlet>>> {
     }
 }
 
-impl State {
+impl ComponentState {
     /// Takes up a request: the handle under which the guest has it.
-    pub fn put_request(&mut self, request: http::Request<Arriving>) -> Result<u32> {
+    pub fn put_request(&mut self, request: http::Request<GuestRequestBody>) -> Result<u32> {
         let (head, body) = request.into_parts();
         let uri = head.uri.into_parts();
         let headers = self.field_map(head.headers);
-        let request = Request {
+        let request = FlatRequest {
             method: head.method,
             scheme: uri.scheme,
             authority: uri.authority,
@@ -353,7 +370,7 @@ impl State {
             headers,
             body,
         };
-        let request: Resource<Request> = self.table.push(request)?;
+        let request: Resource<FlatRequest> = self.table.push(request)?;
         self.give(request)
     }
 }

@@ -10,24 +10,24 @@ use wasmtime_wasi_io::bindings::wasi::io::streams::{
 use wasmtime_wasi_io::poll::DynPollable;
 use wasmtime_wasi_io::streams::{DynInputStream, DynOutputStream, Error, StreamError};
 
-use super::abi::{Guest, Own, at_once, give, give_all, parts};
-use super::handles::Held;
+use super::abi::{FlatCaller, OwnHandle, at_once, give, give_all, parts};
+use super::handle_table::ResourceKind;
 use super::lower::{At, Layout, List, Lower};
 use super::memory::{Result, aligned, list, range};
 use crate::guest::component::limits::HANDLES_MAX;
-use crate::guest::component::state::State;
+use crate::guest::component::state::ComponentState;
 use crate::guest::engine::fault::misuse;
 
-impl Held for Error {
+impl ResourceKind for Error {
     const KIND: u8 = 0;
 }
-impl Held for DynPollable {
+impl ResourceKind for DynPollable {
     const KIND: u8 = 1;
 }
-impl Held for DynInputStream {
+impl ResourceKind for DynInputStream {
     const KIND: u8 = 2;
 }
-impl Held for DynOutputStream {
+impl ResourceKind for DynOutputStream {
     const KIND: u8 = 3;
 }
 
@@ -35,8 +35,8 @@ const ERROR: &str = IO_ERROR.module;
 const POLL: &str = IO_POLL.module;
 const STREAMS: &str = IO_STREAMS.module;
 
-pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(ERROR, "[resource-drop]error", |mut guest: Guest<'_>, this: u32| {
+pub fn add_to_linker(linker: &mut Linker<ComponentState>) -> Result<()> {
+    linker.func_wrap(ERROR, "[resource-drop]error", |mut guest: FlatCaller<'_>, this: u32| {
         let state = guest.data_mut();
         let error = state.canon.handles.take::<Error>(this)?;
         error::HostError::drop(&mut state.table, error)
@@ -44,7 +44,7 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(
         ERROR,
         "[method]error.to-debug-string",
-        |mut guest: Guest<'_>, this: u32, ret: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, ret: u32| {
             let state = guest.data_mut();
             let error = state.canon.handles.get(this)?;
             let text = state.table.to_debug_string(error)?;
@@ -59,13 +59,13 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     add_splice(linker)
 }
 
-fn add_poll(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(POLL, "[resource-drop]pollable", |mut guest: Guest<'_>, this: u32| {
+fn add_poll(linker: &mut Linker<ComponentState>) -> Result<()> {
+    linker.func_wrap(POLL, "[resource-drop]pollable", |mut guest: FlatCaller<'_>, this: u32| {
         let state = guest.data_mut();
         let pollable = state.canon.handles.take::<DynPollable>(this)?;
         poll::HostPollable::drop(&mut state.table, pollable)
     })?;
-    linker.func_wrap(POLL, "[method]pollable.ready", |mut guest: Guest<'_>, this: u32| {
+    linker.func_wrap(POLL, "[method]pollable.ready", |mut guest: FlatCaller<'_>, this: u32| {
         let state = guest.data_mut();
         let pollable = state.canon.handles.get::<DynPollable>(this)?;
         at_once(state.table.ready(pollable)).map(u32::from)
@@ -73,7 +73,7 @@ fn add_poll(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap_async(
         POLL,
         "[method]pollable.block",
-        |mut guest: Guest<'_>, (this,): (u32,)| {
+        |mut guest: FlatCaller<'_>, (this,): (u32,)| {
             Box::new(async move {
                 let state = guest.data_mut();
                 let pollable = state.canon.handles.get::<DynPollable>(this)?;
@@ -84,7 +84,7 @@ fn add_poll(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap_async(
         POLL,
         "poll",
-        |mut guest: Guest<'_>, (ptr, len, ret): (u32, u32, u32)| {
+        |mut guest: FlatCaller<'_>, (ptr, len, ret): (u32, u32, u32)| {
             Box::new(async move {
                 if std::mem::replace(&mut guest.data_mut().canon.has_polled, true) {
                     // It may wait for what this very thread has to do: for a client to read.
@@ -108,51 +108,53 @@ fn add_poll(linker: &mut Linker<State>) -> Result<()> {
 }
 
 /// What a guest sees of an error of a stream.
-pub enum Failed {
-    Last(Own<Error>),
+pub enum FlatStreamError {
+    Last(OwnHandle<Error>),
     Closed,
 }
 
-impl Lower for Failed {
+impl Lower for FlatStreamError {
     const SIZE: usize = 8;
     const ALIGN: usize = 4;
     fn lower(self, out: &mut Layout, at: At) {
         match self {
-            Failed::Last(error) => error.lower(out, at.plus(4)),
-            Failed::Closed => out.put(at, &[1]),
+            FlatStreamError::Last(error) => error.lower(out, at.plus(4)),
+            FlatStreamError::Closed => out.put(at, &[1]),
         }
     }
 }
 
-fn shown<T>(
-    state: &mut State,
+fn stream_result<T>(
+    state: &mut ComponentState,
     result: std::result::Result<T, StreamError>,
-) -> Result<std::result::Result<T, Failed>> {
+) -> Result<std::result::Result<T, FlatStreamError>> {
     Ok(match result {
         Ok(value) => Ok(value),
-        Err(StreamError::Closed) => Err(Failed::Closed),
+        Err(StreamError::Closed) => Err(FlatStreamError::Closed),
         Err(error) => Err(match state.table.convert_stream_error(error)? {
-            Shown::LastOperationFailed(error) => Failed::Last(Own::new(state, error)?),
-            Shown::Closed => Failed::Closed,
+            Shown::LastOperationFailed(error) => {
+                FlatStreamError::Last(OwnHandle::new(state, error)?)
+            }
+            Shown::Closed => FlatStreamError::Closed,
         }),
     })
 }
 
 /// Gives the guest what came of a stream, but for what has been read.
-fn tell<T: Lower>(
-    guest: &mut Guest<'_>,
+fn give_stream_result<T: Lower>(
+    guest: &mut FlatCaller<'_>,
     ret: u32,
     result: std::result::Result<T, StreamError>,
 ) -> Result<()> {
-    let result = shown(guest.data_mut(), result)?;
+    let result = stream_result(guest.data_mut(), result)?;
     give(guest, ret, result)
 }
 
-fn add_input(linker: &mut Linker<State>) -> Result<()> {
+fn add_input(linker: &mut Linker<ComponentState>) -> Result<()> {
     linker.func_wrap(
         STREAMS,
         "[resource-drop]input-stream",
-        |mut guest: Guest<'_>, this: u32| {
+        |mut guest: FlatCaller<'_>, this: u32| {
             let state = guest.data_mut();
             let stream = state.canon.handles.take::<DynInputStream>(this)?;
             at_once(streams::HostInputStream::drop(&mut state.table, stream))
@@ -161,24 +163,24 @@ fn add_input(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(
         STREAMS,
         "[method]input-stream.read",
-        |mut guest: Guest<'_>, this: u32, len: u64, ret: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, len: u64, ret: u32| {
             let state = guest.data_mut();
             state.canon.has_polled = false;
             let stream = state.canon.handles.get::<DynInputStream>(this)?;
             let read = state.table.read(stream, len);
-            let read = shown(state, read)?;
+            let read = stream_result(state, read)?;
             give_all(&mut guest, ret, read)
         },
     )?;
     linker.func_wrap_async(
         STREAMS,
         "[method]input-stream.blocking-read",
-        |mut guest: Guest<'_>, (this, len, ret): (u32, u64, u32)| {
+        |mut guest: FlatCaller<'_>, (this, len, ret): (u32, u64, u32)| {
             Box::new(async move {
                 let state = guest.data_mut();
                 let stream = state.canon.handles.get::<DynInputStream>(this)?;
                 let read = state.table.blocking_read(stream, len).await;
-                let read = shown(state, read)?;
+                let read = stream_result(state, read)?;
                 give_all(&mut guest, ret, read)
             })
         },
@@ -186,33 +188,33 @@ fn add_input(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(
         STREAMS,
         "[method]input-stream.skip",
-        |mut guest: Guest<'_>, this: u32, len: u64, ret: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, len: u64, ret: u32| {
             let state = guest.data_mut();
             let stream = state.canon.handles.get::<DynInputStream>(this)?;
             let done = state.table.skip(stream, len);
-            tell(&mut guest, ret, done)
+            give_stream_result(&mut guest, ret, done)
         },
     )?;
     linker.func_wrap_async(
         STREAMS,
         "[method]input-stream.blocking-skip",
-        |mut guest: Guest<'_>, (this, len, ret): (u32, u64, u32)| {
+        |mut guest: FlatCaller<'_>, (this, len, ret): (u32, u64, u32)| {
             Box::new(async move {
                 let state = guest.data_mut();
                 let stream = state.canon.handles.get::<DynInputStream>(this)?;
                 let done = state.table.blocking_skip(stream, len).await;
-                tell(&mut guest, ret, done)
+                give_stream_result(&mut guest, ret, done)
             })
         },
     )?;
     Ok(())
 }
 
-fn add_output(linker: &mut Linker<State>) -> Result<()> {
+fn add_output(linker: &mut Linker<ComponentState>) -> Result<()> {
     linker.func_wrap(
         STREAMS,
         "[resource-drop]output-stream",
-        |mut guest: Guest<'_>, this: u32| {
+        |mut guest: FlatCaller<'_>, this: u32| {
             let state = guest.data_mut();
             let stream = state.canon.handles.take::<DynOutputStream>(this)?;
             at_once(streams::HostOutputStream::drop(&mut state.table, stream))
@@ -221,93 +223,93 @@ fn add_output(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(
         STREAMS,
         "[method]output-stream.check-write",
-        |mut guest: Guest<'_>, this: u32, ret: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, ret: u32| {
             let state = guest.data_mut();
             let stream = state.canon.handles.get::<DynOutputStream>(this)?;
             let room = state.table.check_write(stream);
-            tell(&mut guest, ret, room)
+            give_stream_result(&mut guest, ret, room)
         },
     )?;
     linker.func_wrap(
         STREAMS,
         "[method]output-stream.write",
-        |mut guest: Guest<'_>, this: u32, ptr: u32, len: u32, ret: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, ptr: u32, len: u32, ret: u32| {
             let (memory, state) = parts(&mut guest)?;
             state.canon.has_polled = false;
             let stream = state.canon.handles.get::<DynOutputStream>(this)?;
             let written = state.table.write(stream, list(memory, ptr, len)?);
-            tell(&mut guest, ret, written)
+            give_stream_result(&mut guest, ret, written)
         },
     )?;
     linker.func_wrap_async(
         STREAMS,
         "[method]output-stream.blocking-write-and-flush",
-        |mut guest: Guest<'_>, (this, ptr, len, ret): (u32, u32, u32, u32)| {
+        |mut guest: FlatCaller<'_>, (this, ptr, len, ret): (u32, u32, u32, u32)| {
             Box::new(async move {
                 let (memory, state) = parts(&mut guest)?;
                 let stream = state.canon.handles.get::<DynOutputStream>(this)?;
                 let bytes = list(memory, ptr, len)?;
                 let written = state.table.blocking_write_and_flush(stream, bytes).await;
-                tell(&mut guest, ret, written)
+                give_stream_result(&mut guest, ret, written)
             })
         },
     )?;
     Ok(())
 }
 
-fn add_flushes(linker: &mut Linker<State>) -> Result<()> {
+fn add_flushes(linker: &mut Linker<ComponentState>) -> Result<()> {
     linker.func_wrap(
         STREAMS,
         "[method]output-stream.flush",
-        |mut guest: Guest<'_>, this: u32, ret: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, ret: u32| {
             let state = guest.data_mut();
             let stream = state.canon.handles.get::<DynOutputStream>(this)?;
             let done = state.table.flush(stream);
-            tell(&mut guest, ret, done)
+            give_stream_result(&mut guest, ret, done)
         },
     )?;
     linker.func_wrap_async(
         STREAMS,
         "[method]output-stream.blocking-flush",
-        |mut guest: Guest<'_>, (this, ret): (u32, u32)| {
+        |mut guest: FlatCaller<'_>, (this, ret): (u32, u32)| {
             Box::new(async move {
                 let state = guest.data_mut();
                 let stream = state.canon.handles.get::<DynOutputStream>(this)?;
                 let done = state.table.blocking_flush(stream).await;
-                tell(&mut guest, ret, done)
+                give_stream_result(&mut guest, ret, done)
             })
         },
     )?;
     linker.func_wrap(
         STREAMS,
         "[method]output-stream.write-zeroes",
-        |mut guest: Guest<'_>, this: u32, len: u64, ret: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, len: u64, ret: u32| {
             let state = guest.data_mut();
             let stream = state.canon.handles.get::<DynOutputStream>(this)?;
             let done = state.table.write_zeroes(stream, len);
-            tell(&mut guest, ret, done)
+            give_stream_result(&mut guest, ret, done)
         },
     )?;
     linker.func_wrap_async(
         STREAMS,
         "[method]output-stream.blocking-write-zeroes-and-flush",
-        |mut guest: Guest<'_>, (this, len, ret): (u32, u64, u32)| {
+        |mut guest: FlatCaller<'_>, (this, len, ret): (u32, u64, u32)| {
             Box::new(async move {
                 let state = guest.data_mut();
                 let stream = state.canon.handles.get::<DynOutputStream>(this)?;
                 let done = state.table.blocking_write_zeroes_and_flush(stream, len).await;
-                tell(&mut guest, ret, done)
+                give_stream_result(&mut guest, ret, done)
             })
         },
     )?;
     Ok(())
 }
 
-fn add_subscriptions(linker: &mut Linker<State>) -> Result<()> {
+fn add_subscriptions(linker: &mut Linker<ComponentState>) -> Result<()> {
     linker.func_wrap(
         STREAMS,
         "[method]input-stream.subscribe",
-        |mut guest: Guest<'_>, this: u32| {
+        |mut guest: FlatCaller<'_>, this: u32| {
             let state = guest.data_mut();
             let stream = state.canon.handles.get::<DynInputStream>(this)?;
             let pollable = streams::HostInputStream::subscribe(&mut state.table, stream)?;
@@ -317,7 +319,7 @@ fn add_subscriptions(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(
         STREAMS,
         "[method]output-stream.subscribe",
-        |mut guest: Guest<'_>, this: u32| {
+        |mut guest: FlatCaller<'_>, this: u32| {
             let state = guest.data_mut();
             let stream = state.canon.handles.get::<DynOutputStream>(this)?;
             let pollable = streams::HostOutputStream::subscribe(&mut state.table, stream)?;
@@ -327,28 +329,28 @@ fn add_subscriptions(linker: &mut Linker<State>) -> Result<()> {
     Ok(())
 }
 
-fn add_splice(linker: &mut Linker<State>) -> Result<()> {
+fn add_splice(linker: &mut Linker<ComponentState>) -> Result<()> {
     linker.func_wrap(
         STREAMS,
         "[method]output-stream.splice",
-        |mut guest: Guest<'_>, this: u32, from: u32, len: u64, ret: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, from: u32, len: u64, ret: u32| {
             let state = guest.data_mut();
             let to = state.canon.handles.get::<DynOutputStream>(this)?;
             let from = state.canon.handles.get::<DynInputStream>(from)?;
             let spliced = state.table.splice(to, from, len);
-            tell(&mut guest, ret, spliced)
+            give_stream_result(&mut guest, ret, spliced)
         },
     )?;
     linker.func_wrap_async(
         STREAMS,
         "[method]output-stream.blocking-splice",
-        |mut guest: Guest<'_>, (this, from, len, ret): (u32, u32, u64, u32)| {
+        |mut guest: FlatCaller<'_>, (this, from, len, ret): (u32, u32, u64, u32)| {
             Box::new(async move {
                 let state = guest.data_mut();
                 let to = state.canon.handles.get::<DynOutputStream>(this)?;
                 let from = state.canon.handles.get::<DynInputStream>(from)?;
                 let spliced = state.table.blocking_splice(to, from, len).await;
-                tell(&mut guest, ret, spliced)
+                give_stream_result(&mut guest, ret, spliced)
             })
         },
     )?;

@@ -4,11 +4,11 @@ use anyhow::Result;
 use wasmtime::{Engine, Linker};
 
 use super::{abi, builtins, cli, cli03, config, http, http03, io, outgoing};
-use crate::guest::component::state::State;
-use guesthouse_module::flatten::NEXT;
+use crate::guest::component::state::ComponentState;
+use guesthouse_module::flatten::REALLOC_IMPORT;
 
 /// A linker with everything that a flattened component may import.
-pub fn linker(engine: &Engine) -> Result<Linker<State>> {
+pub fn linker(engine: &Engine) -> Result<Linker<ComponentState>> {
     let mut linker = Linker::new(engine);
     io::add_to_linker(&mut linker)?;
     cli::add_to_linker(&mut linker)?;
@@ -18,6 +18,6 @@ pub fn linker(engine: &Engine) -> Result<Linker<State>> {
     builtins::add_to_linker(&mut linker)?;
     http03::add_to_linker(&mut linker)?;
     cli03::add_to_linker(&mut linker)?;
-    linker.func_wrap(NEXT.0, NEXT.1, abi::place)?;
+    linker.func_wrap(REALLOC_IMPORT.0, REALLOC_IMPORT.1, abi::resume_lowering)?;
     Ok(linker)
 }

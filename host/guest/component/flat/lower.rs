@@ -2,7 +2,7 @@
 
 use super::memory::{Result, aligned};
 use crate::guest::engine::fault::misuse;
-use guesthouse_module::flatten::NOTHING;
+use guesthouse_module::flatten::REALLOC_DONE;
 
 /// A value that the host gives the guest, in the guest's memory.
 pub trait Lower {
@@ -17,7 +17,7 @@ const ROOT_BYTES: usize = 64;
 /// A value as it is going to be in memory: the result itself, and what it points to.
 pub struct Layout {
     root: [u8; ROOT_BYTES],
-    pieces: Vec<Piece>,
+    pieces: Vec<LayoutPiece>,
 }
 
 /// A place in a layout: which piece, 0 for the result itself, and the byte in it.
@@ -28,7 +28,7 @@ pub struct At {
 }
 
 /// Bytes that need room of their own.
-struct Piece {
+struct LayoutPiece {
     bytes: Vec<u8>,
     align: usize,
     /// Where its pointer goes.
@@ -74,7 +74,7 @@ impl Layout {
     fn point(&mut self, at: At, bytes: Vec<u8>, align: usize, len: usize) -> usize {
         self.put(at, &(align as u32).to_le_bytes());
         self.put(at.plus(4), &(len as u32).to_le_bytes());
-        self.pieces.push(Piece { bytes, align, parent: at });
+        self.pieces.push(LayoutPiece { bytes, align, parent: at });
         self.pieces.len()
     }
 
@@ -96,66 +96,66 @@ pub fn store<T: Lower>(memory: &mut [u8], ptr: u32, value: T) -> Result<()> {
 /// A result on its way to the guest, which makes room for it piece by piece. Kept from one to the
 /// next, with its own room.
 #[derive(Default)]
-pub struct Pending {
+pub struct PendingResult {
     layout: Layout,
     /// Where the pieces are, as far as that is known.
-    places: Vec<u32>,
+    pointers: Vec<u32>,
     /// Whether the guest has been asked for the place of the next piece.
-    is_asked: bool,
+    is_allocating: bool,
     ret: u32,
     size: usize,
     align: usize,
 }
 
-impl Pending {
+impl PendingResult {
     /// As at first.
     pub fn clear(&mut self) {
         self.layout.pieces.clear();
-        self.is_asked = false;
+        self.is_allocating = false;
     }
 
     /// Begins with a value that is to be at `ret`. What room is needed first.
     pub fn begin<T: Lower>(&mut self, memory: &mut [u8], ret: u32, value: T) -> Result<i64> {
         self.layout.begin(value);
-        self.places.clear();
-        self.is_asked = false;
+        self.pointers.clear();
+        self.is_allocating = false;
         (self.ret, self.size, self.align) = (ret, T::SIZE, T::ALIGN);
-        self.go_on(memory)
+        self.lower_next(memory)
     }
 
     /// Takes the place of the piece that was asked for. What room is needed next.
-    pub fn place(&mut self, memory: &mut [u8], ptr: u32) -> Result<i64> {
-        if !std::mem::take(&mut self.is_asked) {
+    pub fn resume(&mut self, memory: &mut [u8], ptr: u32) -> Result<i64> {
+        if !std::mem::take(&mut self.is_allocating) {
             return Err(misuse("there is nothing to make room for"));
         }
         self.put(ptr);
-        self.go_on(memory)
+        self.lower_next(memory)
     }
 
     fn put(&mut self, ptr: u32) {
-        self.layout.set_pointer(self.places.len(), ptr);
-        self.places.push(ptr);
+        self.layout.set_pointer(self.pointers.len(), ptr);
+        self.pointers.push(ptr);
     }
 
     /// What room is needed next; or writes the result, if that is all.
-    fn go_on(&mut self, memory: &mut [u8]) -> Result<i64> {
-        while let Some(piece) = self.layout.pieces.get(self.places.len()) {
+    fn lower_next(&mut self, memory: &mut [u8]) -> Result<i64> {
+        while let Some(piece) = self.layout.pieces.get(self.pointers.len()) {
             let (len, align) = (piece.bytes.len() as u32, piece.align as u32);
             if len > 0 {
-                self.is_asked = true;
+                self.is_allocating = true;
                 return Ok(i64::from(align) << 32 | i64::from(len));
             }
             // Nothing is at the address of nothing.
             self.put(align);
         }
-        for (piece, ptr) in self.layout.pieces.iter().zip(&self.places) {
+        for (piece, ptr) in self.layout.pieces.iter().zip(&self.pointers) {
             if !piece.bytes.is_empty() {
                 write(memory, *ptr, &piece.bytes, piece.align)?;
             }
         }
         write(memory, self.ret, &self.layout.root[..self.size], self.align)?;
         self.layout.pieces.clear();
-        Ok(NOTHING)
+        Ok(REALLOC_DONE)
     }
 }
 

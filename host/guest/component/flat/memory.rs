@@ -3,7 +3,7 @@
 use crate::guest::component::limits::HOSTCALL_FUEL;
 use crate::guest::engine::fault::misuse;
 
-pub type Result<T, E = wasmtime::Error> = std::result::Result<T, E>;
+pub use wasmtime::Result;
 
 /// A range of the guest's memory.
 pub fn range(memory: &[u8], ptr: u32, len: u32) -> Result<&[u8]> {

@@ -15,29 +15,31 @@ use wasmtime_wasi_http::p2::types::{
 use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiHttpView as _};
 use wasmtime_wasi_io::streams::Error;
 
-use super::abi::{Guest, Own, give, give_all, owned, parts};
-use super::handles::Held;
+use super::abi::{FlatCaller, OwnHandle, give, give_all, owned, parts};
+use super::accessors::{
+    TYPES, add_child_getter, add_child_taker, add_constructor, add_drop, add_end, add_getter,
+};
+use super::handle_table::ResourceKind;
 use super::memory::{Result, flag, string};
-use super::shapes::{TYPES, add_drop, add_end, add_maker, add_part, add_part_once, add_value};
-use crate::guest::component::codes::error_code;
+use crate::guest::component::http_errors::error_code;
 use crate::guest::component::outgoing;
-use crate::guest::component::state::State;
+use crate::guest::component::state::ComponentState;
 use crate::guest::engine::fault::misuse;
 
-impl Held for OutgoingRequest {
+impl ResourceKind for OutgoingRequest {
     const KIND: u8 = 11;
 }
-impl Held for RequestOptions {
+impl ResourceKind for RequestOptions {
     const KIND: u8 = 12;
 }
-impl Held for IncomingResponse {
+impl ResourceKind for IncomingResponse {
     const KIND: u8 = 13;
 }
-impl Held for FutureResponse {
+impl ResourceKind for FutureResponse {
     const KIND: u8 = 14;
 }
 
-pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+pub fn add_to_linker(linker: &mut Linker<ComponentState>) -> Result<()> {
     add_request(linker)?;
     add_request_parts(linker)?;
     add_options(linker)?;
@@ -45,29 +47,35 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     add_handle(linker)
 }
 
-fn add_request(linker: &mut Linker<State>) -> Result<()> {
+fn add_request(linker: &mut Linker<ComponentState>) -> Result<()> {
     add_drop(linker, "outgoing-request", |http, it: Resource<OutgoingRequest>| {
         HostOutgoingRequest::drop(http, it)
     })?;
-    add_maker(linker, "[constructor]outgoing-request", |http, it: Resource<FieldMap>| {
+    add_constructor(linker, "[constructor]outgoing-request", |http, it: Resource<FieldMap>| {
         HostOutgoingRequest::new(http, it)
     })?;
-    add_part(linker, "[method]outgoing-request.headers", |http, it: Resource<OutgoingRequest>| {
-        HostOutgoingRequest::headers(http, it)
-    })?;
-    add_end(linker, "[method]outgoing-request.body", outgoing::of_request)?;
-    add_value(linker, "[method]outgoing-request.method", |http, it: Resource<OutgoingRequest>| {
-        HostOutgoingRequest::method(http, it)
-    })?;
-    add_value(
+    add_child_getter(
+        linker,
+        "[method]outgoing-request.headers",
+        |http, it: Resource<OutgoingRequest>| HostOutgoingRequest::headers(http, it),
+    )?;
+    add_end(linker, "[method]outgoing-request.body", outgoing::take_request_body)?;
+    add_getter(
+        linker,
+        "[method]outgoing-request.method",
+        |http, it: Resource<OutgoingRequest>| HostOutgoingRequest::method(http, it),
+    )?;
+    add_getter(
         linker,
         "[method]outgoing-request.path-with-query",
         |http, it: Resource<OutgoingRequest>| HostOutgoingRequest::path_with_query(http, it),
     )?;
-    add_value(linker, "[method]outgoing-request.scheme", |http, it: Resource<OutgoingRequest>| {
-        HostOutgoingRequest::scheme(http, it)
-    })?;
-    add_value(
+    add_getter(
+        linker,
+        "[method]outgoing-request.scheme",
+        |http, it: Resource<OutgoingRequest>| HostOutgoingRequest::scheme(http, it),
+    )?;
+    add_getter(
         linker,
         "[method]outgoing-request.authority",
         |http, it: Resource<OutgoingRequest>| HostOutgoingRequest::authority(http, it),
@@ -75,11 +83,11 @@ fn add_request(linker: &mut Linker<State>) -> Result<()> {
     Ok(())
 }
 
-fn add_request_parts(linker: &mut Linker<State>) -> Result<()> {
+fn add_request_parts(linker: &mut Linker<ComponentState>) -> Result<()> {
     linker.func_wrap(
         TYPES,
         "[method]outgoing-request.set-method",
-        |mut guest: Guest<'_>, this: u32, case: u32, ptr: u32, len: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, case: u32, ptr: u32, len: u32| {
             let (memory, state) = parts(&mut guest)?;
             let request = state.canon.handles.get::<OutgoingRequest>(this)?;
             let method = method(memory, case, ptr, len)?;
@@ -93,7 +101,7 @@ fn add_request_parts(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(
         TYPES,
         "[method]outgoing-request.set-scheme",
-        |mut guest: Guest<'_>, this: u32, some: u32, case: u32, ptr: u32, len: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, some: u32, case: u32, ptr: u32, len: u32| {
             let (memory, state) = parts(&mut guest)?;
             let request = state.canon.handles.get::<OutgoingRequest>(this)?;
             let scheme = match flag(some)? {
@@ -112,7 +120,7 @@ fn add_request_parts(linker: &mut Linker<State>) -> Result<()> {
             linker.func_wrap(
                 TYPES,
                 concat!("[method]outgoing-request.", $name),
-                |mut guest: Guest<'_>, this: u32, some: u32, ptr: u32, len: u32| {
+                |mut guest: FlatCaller<'_>, this: u32, some: u32, ptr: u32, len: u32| {
                     let (memory, state) = parts(&mut guest)?;
                     let request = state.canon.handles.get::<OutgoingRequest>(this)?;
                     let text = match flag(some)? {
@@ -158,11 +166,11 @@ fn scheme(memory: &[u8], case: u32, ptr: u32, len: u32) -> Result<Scheme> {
     })
 }
 
-fn add_options(linker: &mut Linker<State>) -> Result<()> {
+fn add_options(linker: &mut Linker<ComponentState>) -> Result<()> {
     add_drop(linker, "request-options", |http, it: Resource<RequestOptions>| {
         HostRequestOptions::drop(http, it)
     })?;
-    linker.func_wrap(TYPES, "[constructor]request-options", |mut guest: Guest<'_>| {
+    linker.func_wrap(TYPES, "[constructor]request-options", |mut guest: FlatCaller<'_>| {
         let state = guest.data_mut();
         let options = HostRequestOptions::new(&mut state.http())?;
         state.give(options)
@@ -172,7 +180,7 @@ fn add_options(linker: &mut Linker<State>) -> Result<()> {
             linker.func_wrap(
                 TYPES,
                 concat!("[method]request-options.", $name),
-                |mut guest: Guest<'_>, this: u32, ret: u32| {
+                |mut guest: FlatCaller<'_>, this: u32, ret: u32| {
                     let state = guest.data_mut();
                     let options = state.canon.handles.get::<RequestOptions>(this)?;
                     let time = HostRequestOptions::$get(&mut state.http(), options)?;
@@ -182,7 +190,7 @@ fn add_options(linker: &mut Linker<State>) -> Result<()> {
             linker.func_wrap(
                 TYPES,
                 concat!("[method]request-options.set-", $name),
-                |mut guest: Guest<'_>, this: u32, some: u32, time: u64| {
+                |mut guest: FlatCaller<'_>, this: u32, some: u32, time: u64| {
                     let state = guest.data_mut();
                     let options = state.canon.handles.get::<RequestOptions>(this)?;
                     let time = flag(some)?.then_some(time);
@@ -200,25 +208,25 @@ fn add_options(linker: &mut Linker<State>) -> Result<()> {
     Ok(())
 }
 
-fn add_response(linker: &mut Linker<State>) -> Result<()> {
+fn add_response(linker: &mut Linker<ComponentState>) -> Result<()> {
     add_drop(linker, "incoming-response", |http, it: Resource<IncomingResponse>| {
         HostIncomingResponse::drop(http, it)
     })?;
     linker.func_wrap(
         TYPES,
         "[method]incoming-response.status",
-        |mut guest: Guest<'_>, this: u32| {
+        |mut guest: FlatCaller<'_>, this: u32| {
             let state = guest.data_mut();
             let response = state.canon.handles.get::<IncomingResponse>(this)?;
             HostIncomingResponse::status(&mut state.http(), response).map(u32::from)
         },
     )?;
-    add_part(
+    add_child_getter(
         linker,
         "[method]incoming-response.headers",
         |http, it: Resource<IncomingResponse>| HostIncomingResponse::headers(http, it),
     )?;
-    add_part_once(
+    add_child_taker(
         linker,
         "[method]incoming-response.consume",
         |http, it: Resource<IncomingResponse>| HostIncomingResponse::consume(http, it),
@@ -226,7 +234,7 @@ fn add_response(linker: &mut Linker<State>) -> Result<()> {
     add_drop(linker, "future-incoming-response", |http, it: Resource<FutureResponse>| {
         HostFutureIncomingResponse::drop(http, it)
     })?;
-    add_part(
+    add_child_getter(
         linker,
         "[method]future-incoming-response.subscribe",
         |http, it: Resource<FutureResponse>| HostFutureIncomingResponse::subscribe(http, it),
@@ -234,7 +242,7 @@ fn add_response(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(
         TYPES,
         "[method]future-incoming-response.get",
-        |mut guest: Guest<'_>, this: u32, ret: u32| {
+        |mut guest: FlatCaller<'_>, this: u32, ret: u32| {
             let state = guest.data_mut();
             let response = state.canon.handles.get::<FutureResponse>(this)?;
             let got = HostFutureIncomingResponse::get(&mut state.http(), response)?;
@@ -249,17 +257,21 @@ fn add_response(linker: &mut Linker<State>) -> Result<()> {
     Ok(())
 }
 
-fn add_handle(linker: &mut Linker<State>) -> Result<()> {
-    linker.func_wrap(TYPES, "http-error-code", |mut guest: Guest<'_>, error: u32, ret: u32| {
-        let state = guest.data_mut();
-        let error = state.canon.handles.get::<Error>(error)?;
-        let code = error_code(state, error)?;
-        give_all(&mut guest, ret, code)
-    })?;
+fn add_handle(linker: &mut Linker<ComponentState>) -> Result<()> {
+    linker.func_wrap(
+        TYPES,
+        "http-error-code",
+        |mut guest: FlatCaller<'_>, error: u32, ret: u32| {
+            let state = guest.data_mut();
+            let error = state.canon.handles.get::<Error>(error)?;
+            let code = error_code(state, error)?;
+            give_all(&mut guest, ret, code)
+        },
+    )?;
     linker.func_wrap(
         HTTP_OUTGOING_HANDLER.module,
         "handle",
-        |mut guest: Guest<'_>, request: u32, some: u32, options: u32, ret: u32| {
+        |mut guest: FlatCaller<'_>, request: u32, some: u32, options: u32, ret: u32| {
             let state = guest.data_mut();
             let request = state.canon.handles.take::<OutgoingRequest>(request)?;
             let options = match flag(some)? {
@@ -268,7 +280,7 @@ fn add_handle(linker: &mut Linker<State>) -> Result<()> {
             };
             let sent = outgoing_handler::Host::handle(&mut state.http(), request, options);
             let sent = match sent {
-                Ok(response) => Ok(Own::new(state, response)?),
+                Ok(response) => Ok(OwnHandle::new(state, response)?),
                 Err(error) => Err(state.http().convert_error_code(error)?),
             };
             give_all(&mut guest, ret, sent)

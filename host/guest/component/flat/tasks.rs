@@ -11,10 +11,10 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
-use super::ends::{Promise, Reader, Stream, Taker};
-use super::handles::Handles;
+use super::ends::{ComponentFuture, FutureReader, Stream, StreamReader};
+use super::handle_table::HandleTable;
 use super::memory::Result;
-use crate::guest::component::head::Head;
+use crate::guest::component::guest_response::GuestResponse;
 use crate::guest::engine::fault::misuse;
 use crate::message::RequestId;
 
@@ -33,13 +33,13 @@ pub const BLOCKED: u32 = u32::MAX;
 
 /// How a copy has ended: in the lowest four bits, under the number of items.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Copied {
+pub enum CopyResult {
     Completed = 0,
     Dropped = 1,
     Cancelled = 2,
 }
 
-impl Copied {
+impl CopyResult {
     pub fn with(self, items: u32) -> u32 {
         self as u32 | items << 4
     }
@@ -47,7 +47,7 @@ impl Copied {
 
 /// What has happened to what a guest waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub enum EventCode {
     None = 0,
     Subtask = 1,
     StreamRead = 2,
@@ -66,11 +66,11 @@ pub struct Tasks {
     /// Of whoever drives the instance.
     pub waker: Waker,
     /// By handle.
-    waits: Vec<Wait>,
+    waitables: Vec<Waitable>,
     pub streams: Slab<Stream>,
-    pub promises: Slab<Promise>,
+    pub futures: Slab<ComponentFuture>,
     timers: Slab<Timer>,
-    calls: Slab<Call>,
+    calls: Slab<GuestTask>,
     /// The call whose code runs.
     current: u32,
     /// Whether the guest wants no more calls at present.
@@ -78,28 +78,28 @@ pub struct Tasks {
 }
 
 #[derive(Clone, Copy, Default)]
-struct Wait {
+struct Waitable {
     /// The handle of the set that it is in, or 0.
     set: u32,
-    event: Option<(Event, u32)>,
+    event: Option<(EventCode, u32)>,
 }
 
 /// A call of the guest's handler.
-pub struct Call {
+pub struct GuestTask {
     pub id: RequestId,
     pub context: [u32; 2],
     /// Is told what the guest answers, and taken then.
-    pub head: Option<oneshot::Sender<Head>>,
-    next: Next,
+    pub head: Option<oneshot::Sender<GuestResponse>>,
+    state: TaskState,
 }
 
 /// When a call goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Next {
+enum TaskState {
     /// It has only yielded.
-    Soon,
+    Yielded,
     /// When something in the set with this handle has happened.
-    Waits(u32),
+    Waiting(u32),
 }
 
 struct Timer {
@@ -157,9 +157,9 @@ impl Default for Tasks {
     fn default() -> Self {
         Tasks {
             waker: Waker::noop().clone(),
-            waits: Vec::new(),
+            waitables: Vec::new(),
             streams: Slab::default(),
-            promises: Slab::default(),
+            futures: Slab::default(),
             timers: Slab::default(),
             calls: Slab::default(),
             current: 0,
@@ -174,13 +174,13 @@ impl Tasks {
         *self = Tasks::default();
     }
 
-    pub fn begin(&mut self, id: RequestId, head: oneshot::Sender<Head>) {
-        let call = Call { id, context: [0; 2], head: Some(head), next: Next::Soon };
+    pub fn begin(&mut self, id: RequestId, head: oneshot::Sender<GuestResponse>) {
+        let call = GuestTask { id, context: [0; 2], head: Some(head), state: TaskState::Yielded };
         self.current = self.calls.insert(call);
     }
 
     /// The call whose code runs.
-    pub fn call(&mut self) -> Result<&mut Call> {
+    pub fn current_task(&mut self) -> Result<&mut GuestTask> {
         self.calls.get(self.current)
     }
 
@@ -191,7 +191,7 @@ impl Tasks {
 
     /// Takes note of what a call's code has ended with: nothing more to do, later, or once
     /// something in a set has happened.
-    pub fn pause(&mut self, code: u32) -> Result<()> {
+    pub fn apply_callback_code(&mut self, code: u32) -> Result<()> {
         const EXIT: u32 = 0;
         const YIELD: u32 = 1;
         const WAIT: u32 = 2;
@@ -205,8 +205,8 @@ impl Tasks {
                     self.abandon();
                 }
             }
-            YIELD => self.call()?.next = Next::Soon,
-            WAIT => self.call()?.next = Next::Waits(code >> 4),
+            YIELD => self.current_task()?.state = TaskState::Yielded,
+            WAIT => self.current_task()?.state = TaskState::Waiting(code >> 4),
             code => return Err(misuse(format!("{code} is no way to end"))),
         }
         Ok(())
@@ -215,27 +215,27 @@ impl Tasks {
     /// Lets go of responses that nobody can write to any more: no call is left.
     fn abandon(&mut self) {
         for stream in self.streams.iter_mut() {
-            if matches!(stream.reader, Reader::Response(_)) {
-                stream.reader = Reader::Gone;
+            if matches!(stream.reader, StreamReader::Response(_)) {
+                stream.reader = StreamReader::Gone;
             }
         }
-        for promise in self.promises.iter_mut() {
-            if matches!(promise.reader, Taker::Response(_)) {
-                promise.reader = Taker::Gone;
+        for promise in self.futures.iter_mut() {
+            if matches!(promise.reader, FutureReader::Response(_)) {
+                promise.reader = FutureReader::Gone;
             }
         }
     }
 
     /// The next call that can go on, and what it is to be told; whether it has only yielded.
-    pub fn next(&mut self) -> Result<Option<(Event, u32, u32, bool)>> {
+    pub fn next_ready(&mut self) -> Result<Option<(EventCode, u32, u32, bool)>> {
         // In turns, beginning behind the one that ran last.
         let all = self.calls.indexes();
         let (before, behind) = (0..=self.current, self.current + 1..all.end);
         for at in behind.chain(before) {
             let Ok(call) = self.calls.get(at) else { continue };
-            let told = match call.next {
-                Next::Soon => Some((Event::None, 0, 0, true)),
-                Next::Waits(set) => {
+            let told = match call.state {
+                TaskState::Yielded => Some((EventCode::None, 0, 0, true)),
+                TaskState::Waiting(set) => {
                     self.take_event(set).map(|(event, handle, value)| (event, handle, value, false))
                 }
             };
@@ -247,37 +247,42 @@ impl Tasks {
         Ok(None)
     }
 
-    fn wait(&mut self, handle: u32) -> &mut Wait {
+    fn waitable(&mut self, handle: u32) -> &mut Waitable {
         let at = handle as usize;
-        if at >= self.waits.len() {
-            self.waits.resize(at + 1, Wait::default());
+        if at >= self.waitables.len() {
+            self.waitables.resize(at + 1, Waitable::default());
         }
-        &mut self.waits[at]
+        &mut self.waitables[at]
     }
 
     /// Says what has happened to a handle.
-    pub fn note(&mut self, handle: u32, event: Event, value: u32) {
-        self.wait(handle).event = Some((event, value));
+    pub fn set_event(&mut self, handle: u32, event: EventCode, value: u32) {
+        self.waitable(handle).event = Some((event, value));
+    }
+
+    /// Says that a copy by a handle is complete.
+    pub fn set_completed(&mut self, handle: u32, event: EventCode) {
+        self.set_event(handle, event, CopyResult::Completed.with(0));
     }
 
     /// What has happened to a handle and was not told.
-    pub fn take_note(&mut self, handle: u32) -> Option<u32> {
-        self.wait(handle).event.take().map(|(_, value)| value)
+    pub fn take_pending_event(&mut self, handle: u32) -> Option<u32> {
+        self.waitable(handle).event.take().map(|(_, value)| value)
     }
 
     /// Whether something has happened to a handle that was not told.
-    pub fn has_note(&mut self, handle: u32) -> bool {
-        self.wait(handle).event.is_some()
+    pub fn has_pending_event(&mut self, handle: u32) -> bool {
+        self.waitable(handle).event.is_some()
     }
 
     /// Forgets a handle that the guest has given up.
-    pub fn forget(&mut self, handle: u32) {
-        *self.wait(handle) = Wait::default();
+    pub fn clear_waitable(&mut self, handle: u32) {
+        *self.waitable(handle) = Waitable::default();
     }
 
     /// What has happened in a set, and to which handle.
-    pub fn take_event(&mut self, set: u32) -> Option<(Event, u32, u32)> {
-        for (handle, wait) in self.waits.iter_mut().enumerate() {
+    pub fn take_event(&mut self, set: u32) -> Option<(EventCode, u32, u32)> {
+        for (handle, wait) in self.waitables.iter_mut().enumerate() {
             if wait.set == set
                 && let Some((event, value)) = wait.event.take()
             {
@@ -289,15 +294,15 @@ impl Tasks {
 
     /// Puts a handle into a set, or takes it out of all.
     pub fn join(&mut self, handle: u32, set: u32) {
-        self.wait(handle).set = set;
+        self.waitable(handle).set = set;
     }
 
     pub fn is_in_use(&self, set: u32) -> bool {
-        self.waits.iter().any(|wait| wait.set == set)
+        self.waitables.iter().any(|wait| wait.set == set)
     }
 
     /// Begins a timer.
-    pub fn start(&mut self, sleep: Sleep, handles: &mut Handles) -> Result<u32> {
+    pub fn start_timer(&mut self, sleep: Sleep, handles: &mut HandleTable) -> Result<u32> {
         let timer = Timer { handle: 0, sleep: Box::pin(sleep), is_over: false };
         let at = self.timers.insert(timer);
         let handle = handles.put_raw(TIMER, at)?;
@@ -306,10 +311,10 @@ impl Tasks {
     }
 
     /// Ends a timer: its state, which the guest is told.
-    pub fn stop(&mut self, at: u32, handle: u32) -> Result<u32> {
+    pub fn cancel_timer(&mut self, at: u32, handle: u32) -> Result<u32> {
         let timer = self.timers.get(at)?;
         let was_over = std::mem::replace(&mut timer.is_over, true);
-        self.wait(handle).event = None;
+        self.waitable(handle).event = None;
         Ok(if was_over { RETURNED } else { CANCELLED })
     }
 
@@ -319,7 +324,7 @@ impl Tasks {
             return Err(misuse("a call is dropped that has not ended"));
         }
         self.timers.remove(at);
-        self.forget(handle);
+        self.clear_waitable(handle);
         Ok(())
     }
 
@@ -329,10 +334,10 @@ impl Tasks {
             if let Poll::Ready(()) = timer.sleep.as_mut().poll(cx) {
                 timer.is_over = true;
                 let at = timer.handle as usize;
-                if at >= self.waits.len() {
-                    self.waits.resize(at + 1, Wait::default());
+                if at >= self.waitables.len() {
+                    self.waitables.resize(at + 1, Waitable::default());
                 }
-                self.waits[at].event = Some((Event::Subtask, RETURNED));
+                self.waitables[at].event = Some((EventCode::Subtask, RETURNED));
             }
         }
     }

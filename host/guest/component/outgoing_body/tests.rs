@@ -11,30 +11,31 @@ use wasmtime_wasi_io::poll::Pollable as _;
 use wasmtime_wasi_io::streams::{OutputStream as _, StreamError};
 
 use super::{
-    CHUNK_BYTES_MAX, Reading, Unopened, WRITES_MAX, Writing, response_bytes_max, writes_max,
+    BodyReader, BodyWriter, CHUNK_BYTES_MAX, UnopenedBodies, WRITES_MAX, response_bytes_max,
+    writes_max,
 };
 use crate::grants::{Grants, Limits};
-use crate::guest::engine::about::About;
 use crate::guest::engine::budget::Budget;
+use crate::guest::engine::guest_info::GuestInfo;
 
 const MIB: usize = 1 << 20;
 
 /// Both ends of a body of which 1 MiB is held, and the memory that it is charged to.
-fn body(total: usize) -> (Writing, Reading, Budget) {
+fn body(total: usize) -> (BodyWriter, BodyReader, Budget) {
     let limits = Limits { response_bytes_max: MIB, ..Limits::default() };
     let memory = Budget::new(total);
     let grants = Arc::new(Grants { limits: limits.clone(), ..Grants::default() });
-    let about = About::new("guest", &grants, &memory);
+    let about = GuestInfo::new("guest", &grants, &memory);
     let (slots, chunk) = (writes_max(&limits), CHUNK_BYTES_MAX);
     let (mut host, queue): (_, WasiBody) =
         HostOutgoingBody::new(StreamContext::Response, None, slots, chunk);
-    let window = Unopened::default().window(&about, response_bytes_max);
+    let window = UnopenedBodies::default().window(&about, response_bytes_max);
     let stream = host.take_output_stream().expect("it is taken once");
-    let writing = Writing { queue: stream, window: Arc::clone(&window), permitted: 0 };
-    (writing, Reading::new(queue, window), memory)
+    let writing = BodyWriter { queue: stream, window: Arc::clone(&window), permitted: 0 };
+    (writing, BodyReader::new(queue, window), memory)
 }
 
-fn read(reading: &mut Reading) -> Option<usize> {
+fn read(reading: &mut BodyReader) -> Option<usize> {
     let mut cx = Context::from_waker(Waker::noop());
     match std::pin::Pin::new(reading).poll_frame(&mut cx) {
         Poll::Ready(Some(Ok(frame))) => frame.data_ref().map(Bytes::len),
@@ -43,7 +44,7 @@ fn read(reading: &mut Reading) -> Option<usize> {
 }
 
 /// Writes as long as there is room: how many bytes that were.
-fn fill(writing: &mut Writing) -> usize {
+fn fill(writing: &mut BodyWriter) -> usize {
     let mut written = 0;
     loop {
         match writing.check_write().expect("it is open") {
@@ -90,7 +91,7 @@ fn what_was_permitted_may_be_written() {
 }
 
 /// A writer that is told that nobody reads any more, and notes what it finds.
-struct Finder(Mutex<(Option<Writing>, Vec<String>)>);
+struct Finder(Mutex<(Option<BodyWriter>, Vec<String>)>);
 
 impl Wake for Finder {
     fn wake(self: Arc<Self>) {

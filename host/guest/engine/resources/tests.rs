@@ -5,20 +5,21 @@ use std::io;
 use rustix::io::Errno;
 
 use super::{
-    Amount, Mappings, Resources, count_descriptors, count_mappings, is_engine_shortage, is_shortage,
+    Mappings, ResourceAmount, Resources, count_descriptors, count_mappings, is_engine_shortage,
+    is_shortage,
 };
 use crate::guest::engine::slots::Slots;
 
-const GUEST: Amount = Amount { mappings: 3, descriptors: 1 };
+const GUEST: ResourceAmount = ResourceAmount { mappings: 3, descriptors: 1 };
 
 #[test]
 fn what_guests_hold_is_given_back() {
     let slots = Slots { small: 16, large: 8, concurrent: 8 };
     let resources = Resources::new(Mappings { used: 100, max: 2_000 }, slots);
-    let most = resources.most().mappings;
+    let most = resources.guests_max().mappings;
     assert_eq!(most, slots.mappings_for_guests(1_900));
     let used = resources.mappings().used;
-    let held: Vec<_> = (0..most / 3).map(|_| resources.hold(GUEST)).collect();
+    let held: Vec<_> = (0..most / 3).map(|_| resources.reserve_for_guest(GUEST)).collect();
     assert!(!resources.has_room(0));
     assert_eq!(resources.mappings().used, used + most / 3 * 3);
     assert_eq!(resources.mappings().max, 2_000);
@@ -33,9 +34,9 @@ fn guests_get_less_where_the_rest_has_more_than_was_planned() {
     let all = count_mappings();
     let slots = Slots { small: 16, large: 8, concurrent: 8 };
     let resources = Resources::new(Mappings { used: 0, max: all + 200 }, slots);
-    let planned = resources.most().mappings;
-    resources.count_anew();
-    assert!(resources.most().mappings <= planned.min(200), "{:?}", resources.most());
+    let planned = resources.guests_max().mappings;
+    resources.recount_mappings();
+    assert!(resources.guests_max().mappings <= planned.min(200), "{:?}", resources.guests_max());
 }
 
 #[test]
@@ -50,15 +51,15 @@ fn this_process_has_mappings_and_descriptors() {
 
 #[test]
 fn amounts_are_compared_in_each_kind() {
-    let mut sum = Amount::default();
+    let mut sum = ResourceAmount::default();
     sum.add(GUEST);
     sum.add(GUEST);
-    assert!(sum.exceeds(Amount { mappings: 5, descriptors: 9 }));
-    assert!(sum.exceeds(Amount { mappings: 9, descriptors: 1 }));
+    assert!(sum.exceeds(ResourceAmount { mappings: 5, descriptors: 9 }));
+    assert!(sum.exceeds(ResourceAmount { mappings: 9, descriptors: 1 }));
     sum.sub(GUEST);
     assert!(!sum.exceeds(GUEST));
-    assert_eq!(Amount { mappings: 17, descriptors: 8 }.eighths(7).mappings, 14);
-    assert_eq!(Amount { mappings: u64::MAX, descriptors: 8 }.eighths(7).descriptors, 7);
+    assert_eq!(ResourceAmount { mappings: 17, descriptors: 8 }.eighths(7).mappings, 14);
+    assert_eq!(ResourceAmount { mappings: u64::MAX, descriptors: 8 }.eighths(7).descriptors, 7);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The division of what a machine has.
 
-use super::{Room, Slots};
+use super::{Headroom, Slots};
 use crate::guest::engine::class::Class;
 use crate::guest::engine::resources::MAPPINGS_PER_GUEST;
 
@@ -8,8 +8,8 @@ use crate::guest::engine::resources::MAPPINGS_PER_GUEST;
 const ADDRESSES: u64 = 127 << 40;
 const TAKEN: u64 = 200;
 
-fn stock(workers: usize) -> (Room, Slots) {
-    let room = Room { mappings: 65_530 - TAKEN, address_bytes: ADDRESSES };
+fn stock(workers: usize) -> (Headroom, Slots) {
+    let room = Headroom { mappings: 65_530 - TAKEN, address_bytes: ADDRESSES };
     (room, Slots::derive(room, workers))
 }
 
@@ -34,7 +34,7 @@ fn stacks_and_guard_pages_count() {
 #[test]
 fn more_is_used_where_there_is_more() {
     let (_, small) = stock(2);
-    let room = Room { mappings: 1 << 20, address_bytes: ADDRESSES };
+    let room = Headroom { mappings: 1 << 20, address_bytes: ADDRESSES };
     let large = Slots::derive(room, 2);
     assert!(large.small == 2_560 && large.small > small.small, "{large:?} {small:?}");
     let guests = large.mappings_for_guests(room.mappings);
@@ -59,12 +59,12 @@ fn what_is_ready_and_in_flight_fits_each_engine() {
 fn little_address_space_means_fewer_instances() {
     let limits = [(1_u64 << 40, 30..60), (4 << 40, 150..250), (512 << 30, 16..30)];
     for (address_bytes, expected) in limits {
-        let slots = Slots::derive(Room { mappings: 65_000, address_bytes }, 2);
+        let slots = Slots::derive(Headroom { mappings: 65_000, address_bytes }, 2);
         assert!(slots.address_bytes() <= address_bytes, "{slots:?}");
         assert!(expected.contains(&slots.small), "{slots:?}");
     }
     // There is a least number, with which the reservation fails and says so.
-    let least = Slots::derive(Room { mappings: 0, address_bytes: 0 }, 2);
+    let least = Slots::derive(Headroom { mappings: 0, address_bytes: 0 }, 2);
     assert_eq!((least.small, least.halved()), (16, None));
     assert_eq!(least.mappings_for_guests(0), 0);
 }

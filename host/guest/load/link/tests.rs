@@ -5,18 +5,20 @@ mod wit;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use guesthouse_module::flatten::NEXT;
+use guesthouse_module::flatten::REALLOC_IMPORT;
 use guesthouse_module::interfaces::{
-    BUILTINS, Flat, Interface, Version, find, modules, of_components,
+    BUILTINS, FlatLowering, Interface, Version, find, modules, of_components,
 };
 use wasmtime::component::Component;
 use wasmtime::{AsContextMut, Engine, FuncType, Linker};
 
 use super::linker;
-use crate::guest::component::{State, concurrent_linker, flat_linker, linker as whole_linker};
-use crate::guest::core::Call;
+use crate::guest::component::{
+    ComponentState, concurrent_linker, flat_linker, linker as whole_linker,
+};
+use crate::guest::core::CoreState;
 use crate::guest::engine::engines::Engines;
-use crate::guest::load::startup::nobody;
+use crate::guest::load::startup::placeholder_info;
 
 /// What a table, a linker or an interface's own text says of a function: where it is, its name, and
 /// its type as a core function.
@@ -81,33 +83,34 @@ fn core_modules_have_what_is_in_the_table() {
     let engines = engines();
     for engine in [&engines.small[0], &engines.large] {
         let linker = linker(engine).expect("a linker");
-        let store = wasmtime::Store::new(engine, Call::new(nobody(), 0));
+        let store = wasmtime::Store::new(engine, CoreState::new(placeholder_info(), 0));
         let table = modules::ALL.iter().flat_map(|it| it.functions.iter().map(move |f| (it, f)));
         let table = table.map(|(it, f)| (it.name.into(), f.name.into(), f.ty.into()));
         assert_same("the linker of core modules", &rows(&linker, store), &table.collect());
     }
 }
 
-/// Each as its interface has it, or with room made for its result (`flatten/rooms.rs`).
+/// Each as its interface has it, or with room made for its result (`flatten/realloc_plan.rs`).
 #[test]
 fn flat_components_have_what_is_in_the_table() {
     let engines = engines();
     let linker = flat_linker(&engines.large).expect("a linker");
-    let all = rows(&linker, State::store(&engines.large, nobody())).into_iter();
+    let all = rows(&linker, ComponentState::store(&engines.large, placeholder_info())).into_iter();
     let (canon, mut linked): (BTreeSet<Row>, BTreeSet<Row>) =
         all.partition(|it| it.0 == BUILTINS.module);
     let builtins: BTreeSet<_> = BUILTINS.functions.iter().map(|it| it.name).collect();
     assert_eq!(canon.iter().map(|it| &*it.1).collect::<BTreeSet<_>>(), builtins);
-    let next = (NEXT.0.to_owned(), NEXT.1.to_owned(), "(i32) -> i64".to_owned());
+    let next =
+        (REALLOC_IMPORT.0.to_owned(), REALLOC_IMPORT.1.to_owned(), "(i32) -> i64".to_owned());
     assert!(linked.remove(&next), "{next:?}");
     let known = wit::functions();
     let mut table = BTreeSet::new();
     for interface in of_components() {
-        for function in interface.functions.iter().filter(|it| it.flat != Flat::Missing) {
+        for function in interface.functions.iter().filter(|it| it.flat != FlatLowering::Missing) {
             let key = (interface.module.to_owned(), function.name.to_owned());
             let known = known.get(&key).unwrap_or_else(|| panic!("{key:?} is of no interface"));
             let (params, results) = match function.flat {
-                Flat::Async => (&known.async_params, vec!["i32".to_owned()]),
+                FlatLowering::Async => (&known.async_params, vec!["i32".to_owned()]),
                 _ if function.needs_realloc => (&known.params, vec!["i64".to_owned()]),
                 _ => (&known.params, known.results.clone()),
             };

@@ -16,22 +16,22 @@ fn owner_of(guest: usize) -> u64 {
     guest.min(100) as u64
 }
 
-fn join_for(queue: &Rc<RunQueue>, guest: usize, expected: Duration) -> Turn {
+fn join_for(queue: &Rc<RunQueue>, guest: usize, expected: Duration) -> RunPermit {
     let payer = Payer { owner: owner_of(guest), guest };
     queue.join(payer, expected, &Context::from_waker(Waker::noop()))
 }
 
-fn join(queue: &Rc<RunQueue>, guest: usize) -> Turn {
+fn join(queue: &Rc<RunQueue>, guest: usize) -> RunPermit {
     join_for(queue, guest, SLICE)
 }
 
-fn has_turn(turn: &Turn) -> bool {
+fn has_turn(turn: &RunPermit) -> bool {
     turn.poll(&Context::from_waker(Waker::noop()))
 }
 
 /// Whose turn it is.
-fn next(queue: &RunQueue, turns: &mut Vec<Turn>) -> usize {
-    queue.give();
+fn next(queue: &RunQueue, turns: &mut Vec<RunPermit>) -> usize {
+    queue.start_round();
     let at = turns.iter().position(has_turn).expect("somebody has the turn");
     let turn = turns.swap_remove(at);
     assert!(!turns.iter().any(has_turn), "more than one has the turn");
@@ -43,7 +43,7 @@ fn next(queue: &RunQueue, turns: &mut Vec<Turn>) -> usize {
 #[test]
 fn guests_take_turns_and_not_calls() {
     let queue = busy();
-    let mut turns: Vec<Turn> = (0..10).map(|_| join(&queue, 1)).collect();
+    let mut turns: Vec<RunPermit> = (0..10).map(|_| join(&queue, 1)).collect();
     assert_eq!(next(&queue, &mut turns), 1);
     assert_eq!(next(&queue, &mut turns), 1);
     // Who comes is next, though eight came before.
@@ -58,7 +58,7 @@ fn guests_take_turns_and_not_calls() {
 fn owners_take_turns_and_not_their_guests() {
     let queue = busy();
     let many = 101..111;
-    let mut turns: Vec<Turn> = many.clone().map(|guest| join(&queue, guest)).collect();
+    let mut turns: Vec<RunPermit> = many.clone().map(|guest| join(&queue, guest)).collect();
     assert_eq!(next(&queue, &mut turns), 101);
     turns.push(join(&queue, 101));
     turns.extend((0..10).map(|_| join(&queue, 1)));
@@ -92,9 +92,9 @@ fn nobody_saves_up() {
 #[test]
 fn a_turn_that_is_not_taken_holds_up_nobody() {
     let queue = busy();
-    let turns: Vec<Turn> = (0..3).map(|_| join(&queue, 1)).collect();
+    let turns: Vec<RunPermit> = (0..3).map(|_| join(&queue, 1)).collect();
     for given in 1..=3 {
-        queue.give();
+        queue.start_round();
         assert_eq!(turns.iter().filter(|turn| has_turn(turn)).count(), given);
     }
     drop(turns);
@@ -104,11 +104,11 @@ fn a_turn_that_is_not_taken_holds_up_nobody() {
 #[test]
 fn who_goes_away_leaves_the_queue() {
     let queue = busy();
-    let turns: Vec<Turn> = (0..3).map(|_| join(&queue, 1)).collect();
-    let [first, second, third]: [Turn; 3] = turns.try_into().ok().expect("three");
+    let turns: Vec<RunPermit> = (0..3).map(|_| join(&queue, 1)).collect();
+    let [first, second, third]: [RunPermit; 3] = turns.try_into().ok().expect("three");
     drop(first);
     drop(second);
-    queue.give();
+    queue.start_round();
     assert!(has_turn(&third));
     third.end(SLICE);
     assert!(!queue.state.borrow().has_waiting());
@@ -119,8 +119,8 @@ fn who_goes_away_leaves_the_queue() {
 fn a_round_has_an_end() {
     for (expected, given) in [(SLICE, 1), (ROUND_MAX / 5, 5)] {
         let queue = busy();
-        let turns: Vec<Turn> = (0..10).map(|_| join_for(&queue, 1, expected)).collect();
-        queue.give();
+        let turns: Vec<RunPermit> = (0..10).map(|_| join_for(&queue, 1, expected)).collect();
+        queue.start_round();
         assert_eq!(turns.iter().filter(|turn| has_turn(turn)).count(), given);
     }
 }
@@ -135,9 +135,9 @@ fn a_call_alone_runs_at_once() {
         let second = join(&queue, 2);
         assert!(!has_turn(&second), "the first has used the round up");
         first.end(SLICE);
-        queue.give();
+        queue.start_round();
         assert!(has_turn(&second));
         second.end(SLICE);
-        queue.give();
+        queue.start_round();
     }
 }

@@ -33,26 +33,26 @@ fn a_guest_is_short_until_the_clock_ticks() {
     for _ in 0..10_000 {
         usage.count();
     }
-    assert_eq!(usage.length(), Length::Short);
+    assert_eq!(usage.cost_class(), CostClass::Short);
     // One tick in ten thousand calls says nothing.
     usage.note_ticks(1);
-    assert_eq!(usage.length(), Length::Short);
+    assert_eq!(usage.cost_class(), CostClass::Short);
     for _ in 0..SUSPECT_CALLS {
         usage.count();
     }
     usage.note_ticks(1);
-    assert_eq!(usage.length(), Length::Measured);
+    assert_eq!(usage.cost_class(), CostClass::Measured);
 }
 
 #[test]
 fn calls_below_a_quantum_wait_for_turns() {
     let (mut usage, now) = (measured(), Instant::now());
     note(&mut usage, NEAR_A_QUANTUM, now);
-    assert_eq!(usage.length(), Length::Heavy);
+    assert_eq!(usage.cost_class(), CostClass::Heavy);
     for _ in 0..10_000 {
         note(&mut usage, NEAR_A_QUANTUM, now);
         usage.note_call(false);
-        assert_eq!(usage.length(), Length::Heavy);
+        assert_eq!(usage.cost_class(), CostClass::Heavy);
     }
 }
 
@@ -63,7 +63,7 @@ fn one_of_four_is_enough() {
     for _ in 0..1_000 {
         note(&mut usage, NEAR_A_QUANTUM, now);
         for _ in 0..3 {
-            assert_eq!(usage.length(), Length::Heavy);
+            assert_eq!(usage.cost_class(), CostClass::Heavy);
             note(&mut usage, SHORT, now);
         }
     }
@@ -76,10 +76,10 @@ fn who_has_become_short_is_measured_no_more() {
         note(&mut usage, NEAR_A_QUANTUM, now);
     }
     for _ in 0..MEASURED_AFTER_HEAVY {
-        assert_ne!(usage.length(), Length::Short);
+        assert_ne!(usage.cost_class(), CostClass::Short);
         note(&mut usage, SHORT, now);
     }
-    assert_eq!(usage.length(), Length::Short);
+    assert_eq!(usage.cost_class(), CostClass::Short);
 }
 
 #[test]
@@ -87,12 +87,12 @@ fn calls_that_outlast_the_quantum_begin_in_the_slow_lane() {
     let mut usage = known();
     let calls = (1..).find(|_| {
         usage.note_call(true);
-        usage.length() == Length::Long
+        usage.cost_class() == CostClass::Long
     });
     assert_eq!(calls, Some(6));
     let calls = (1..).find(|_| {
         usage.note_call(false);
-        usage.length() != Length::Long
+        usage.cost_class() != CostClass::Long
     });
     assert!(calls < Some(3), "{calls:?}");
 }
@@ -107,27 +107,27 @@ fn a_slice_without_end_is_a_penalty() {
     for _ in 0..1_000 {
         note(&mut usage, SHORT, now);
     }
-    assert_eq!(usage.length(), Length::Long);
+    assert_eq!(usage.cost_class(), CostClass::Long);
     note(&mut usage, Duration::from_secs(100), now);
     assert_eq!(usage.penalty, Some(now + PENALTY_MAX));
     usage.penalty = Some(now);
-    assert_ne!(usage.length(), Length::Long);
+    assert_ne!(usage.cost_class(), CostClass::Long);
 }
 
 /// Until it is known what they are like, calls wait for turns of a whole quantum.
 #[test]
 fn the_first_calls_are_measured() {
     let (mut usage, now) = (Usage::default(), Instant::now());
-    assert_eq!((usage.length(), usage.slice()), (Length::New, LONG));
+    assert_eq!((usage.cost_class(), usage.slice()), (CostClass::New, LONG_CALL));
     note(&mut usage, SHORT, now);
-    assert_eq!((usage.length(), usage.slice()), (Length::New, SHORT), "it has not ended");
+    assert_eq!((usage.cost_class(), usage.slice()), (CostClass::New, SHORT), "it has not ended");
     usage.note_call(false);
     for _ in 1..AVERAGED {
-        assert_eq!(usage.length(), Length::Measured);
+        assert_eq!(usage.cost_class(), CostClass::Measured);
         note(&mut usage, SHORT, now);
         usage.note_call(false);
     }
-    assert_eq!(usage.length(), Length::Short);
+    assert_eq!(usage.cost_class(), CostClass::Short);
 }
 
 /// The first call says what the next is like, be it long or short.
@@ -135,11 +135,11 @@ fn the_first_calls_are_measured() {
 fn who_begins_with_a_long_call_is_long_until_one_is_short() {
     let mut usage = Usage::default();
     usage.note_call(true);
-    assert_eq!(usage.length(), Length::Long);
+    assert_eq!(usage.cost_class(), CostClass::Long);
     usage.note_call(false);
-    assert_ne!(usage.length(), Length::Long);
+    assert_ne!(usage.cost_class(), CostClass::Long);
     usage.note_call(true);
-    assert_eq!(usage.length(), Length::Long, "two of three");
+    assert_eq!(usage.cost_class(), CostClass::Long, "two of three");
 }
 
 /// One call in a hundred that is long, or in which others have had the core, sends no other to the
@@ -149,28 +149,31 @@ fn one_of_a_hundred_is_not_enough() {
     let mut usage = known();
     for _ in 0..100 {
         usage.note_call(true);
-        assert_ne!(usage.length(), Length::Long);
+        assert_ne!(usage.cost_class(), CostClass::Long);
         (0..99).for_each(|_| usage.note_call(false));
     }
     let mut usage = Usage { measured_for: 0, ..Usage::default() };
     usage.note_ticks(QUANTUM_TICKS as u32 + 1);
-    assert_ne!(usage.length(), Length::Long);
+    assert_ne!(usage.cost_class(), CostClass::Long);
 }
 
 /// What making an instance takes says nothing of the guest's calls.
 #[test]
 fn making_an_instance_is_judged_apart() {
     let mut usage = Usage::default();
-    usage.note_making(SHORT, false);
-    assert_eq!(usage.making(), Length::Short);
+    usage.note_instantiation(SHORT, false);
+    assert_eq!(usage.instantiation_class(), CostClass::Short);
     // Others may have had the core.
-    usage.note_making(LONG, false);
-    assert_eq!(usage.making(), Length::Measured);
-    usage.note_making(SHORT, true);
-    assert_eq!(usage.making(), Length::Short);
-    usage.note_making(LONG, false);
-    usage.note_making(NEAR_A_QUANTUM, true);
-    assert_eq!(usage.making(), Length::Heavy);
-    (0..4).for_each(|_| usage.note_making(2 * LONG, true));
-    assert_eq!((usage.making(), usage.length()), (Length::Long, Length::New));
+    usage.note_instantiation(LONG_CALL, false);
+    assert_eq!(usage.instantiation_class(), CostClass::Measured);
+    usage.note_instantiation(SHORT, true);
+    assert_eq!(usage.instantiation_class(), CostClass::Short);
+    usage.note_instantiation(LONG_CALL, false);
+    usage.note_instantiation(NEAR_A_QUANTUM, true);
+    assert_eq!(usage.instantiation_class(), CostClass::Heavy);
+    (0..4).for_each(|_| usage.note_instantiation(2 * LONG_CALL, true));
+    assert_eq!(
+        (usage.instantiation_class(), usage.cost_class()),
+        (CostClass::Long, CostClass::New)
+    );
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use crate::interfaces::modules::HTTP_HANDLER;
-use crate::interfaces::{Flat, Function, Interface, Version, of_components};
+use crate::interfaces::{FlatLowering, Function, Interface, Version, of_components};
 
 const CONTRACT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guest-contract.md");
 const HEAD: &str = "| interface | 0.2 | 0.3 | given by |\n|---|---|---|---|\n";
@@ -15,7 +15,7 @@ fn contract() -> String {
 
 /// The functions that the flat form lacks.
 fn lacking(interface: &Interface) -> Vec<&'static str> {
-    let missing = |it: &&Function| it.flat == Flat::Missing;
+    let missing = |it: &&Function| it.flat == FlatLowering::Missing;
     interface.functions.iter().filter(missing).map(|function| function.name).collect()
 }
 

@@ -10,13 +10,13 @@ const END: u32 = PAGES * 65536;
 
 /// What a call came to: its error, and the memories behind it.
 #[derive(PartialEq, Eq)]
-struct Outcome {
+struct BulkOutcome {
     error: Option<String>,
     memories: Vec<Vec<u8>>,
 }
 
 /// Calls `run` with three numbers in a fresh instance.
-fn run(engine: &Engine, module: &Module, args: [u32; 3]) -> Outcome {
+fn run(engine: &Engine, module: &Module, args: [u32; 3]) -> BulkOutcome {
     let mut store = Store::new(engine, ());
     let instance = Instance::new(&mut store, module, &[]).expect("an instance");
     let function = instance.get_func(&mut store, "run").expect("its function");
@@ -28,7 +28,7 @@ fn run(engine: &Engine, module: &Module, args: [u32; 3]) -> Outcome {
         Some(memory.data(&store).to_vec())
     });
     let memories = memories.collect();
-    Outcome { error, memories }
+    BulkOutcome { error, memories }
 }
 
 /// A module with two memories full of different bytes, a passive segment and an active one.

@@ -8,18 +8,18 @@ use super::rewrite;
 
 /// What the host was called with, and how often the guest looked at the clock.
 #[derive(Default)]
-struct Seen {
+struct CallLog {
     calls: Vec<(u32, u32)>,
     looks: Vec<usize>,
 }
 
 /// Runs the export `run`, with a clock that has always moved when it is looked at behind a call of
 /// the host.
-fn run(wasm: &[u8]) -> (wasmtime::Result<i32>, Seen) {
+fn run(wasm: &[u8]) -> (wasmtime::Result<i32>, CallLog) {
     let mut config = Config::new();
     config.epoch_interruption(true);
     let engine = Engine::new(&config).expect("an engine");
-    let seen = Arc::new(Mutex::new(Seen::default()));
+    let seen = Arc::new(Mutex::new(CallLog::default()));
     let mut linker = Linker::new(&engine);
     let (log, clock) = (seen.clone(), engine.clone());
     let note = move |ptr: u32, len: u32| {

@@ -12,7 +12,7 @@ use wit_parser::abi::{AbiVariant, WasmType};
 use wit_parser::{Function, LiftLowerAbi, ManglingAndAbi, Resolve, Type, TypeDefKind};
 
 /// What is known of a function.
-pub struct Known {
+pub struct WitFunction {
     /// What it has as a core function.
     pub params: Vec<String>,
     pub results: Vec<String>,
@@ -60,7 +60,7 @@ fn sources(name: &str) -> PathBuf {
 
 /// Every function of WASI and wasi:config, by the module of its interface in the flat form and its
 /// name.
-pub fn functions() -> BTreeMap<(String, String), Known> {
+pub fn functions() -> BTreeMap<(String, String), WitFunction> {
     let mut known = BTreeMap::new();
     let all =
         RESOLVED.iter().flat_map(|it| it.interfaces.iter().map(move |(id, one)| (it, id, one)));
@@ -77,7 +77,7 @@ pub fn functions() -> BTreeMap<(String, String), Known> {
             if matches!(resolve.types[*ty].kind, TypeDefKind::Resource) {
                 let one = || vec!["i32".to_owned()];
                 let (params, async_params) = (one(), one());
-                let drop = Known { params, results: vec![], async_params, has_text: false };
+                let drop = WitFunction { params, results: vec![], async_params, has_text: false };
                 known.insert((module.clone(), format!("{DROP}{name}")), drop);
             }
         }
@@ -85,11 +85,11 @@ pub fn functions() -> BTreeMap<(String, String), Known> {
     known
 }
 
-fn of_function(resolve: &Resolve, function: &Function) -> Known {
+fn of_function(resolve: &Resolve, function: &Function) -> WitFunction {
     let sync = resolve.wasm_signature(AbiVariant::GuestImport, function);
     let begun = resolve.wasm_signature(AbiVariant::GuestImportAsync, function);
     let texts = |types: &[WasmType]| types.iter().map(|ty| text(*ty).to_owned()).collect();
-    Known {
+    WitFunction {
         params: texts(&sync.params),
         results: texts(&sync.results),
         async_params: texts(&begun.params),

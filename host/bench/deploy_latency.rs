@@ -1,0 +1,42 @@
+//! How long it takes from a new version of a file to the first answer by it.
+//!
+//! The server serves the first version when this begins, and the second one when it ends.
+
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use super::probe;
+use super::reading::{Quantity, Reading};
+use super::suite::{Side, Versions};
+use super::swap::{replace_file, target_path};
+use super::target::Target;
+
+/// A version that is not served by then never will be.
+const SERVED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Puts the second version over the first, and asks until the answer is another one.
+pub fn measure(
+    side: &Side,
+    target: &Target,
+    versions: &Versions,
+    stop: &AtomicBool,
+) -> anyhow::Result<Reading> {
+    let path = target_path(versions, target.server);
+    let stream = side.streams.first().context("a drop needs a request")?;
+    let (request, to) = (&stream.request, &target.destination);
+    let before = probe::ask(to, request, stream.load.timeout, stop)?;
+    let version = &versions.files[1];
+    let since = Instant::now();
+    replace_file(version, &path)?;
+    let is_new = |it: &probe::ProbeResponse| it.status < 400 && it.body != before.body;
+    let until = since + SERVED_WITHIN;
+    if !probe::ask_until(to, request, until, stop, is_new) {
+        bail!("{} is not served after {SERVED_WITHIN:?}", version.display());
+    };
+    let took = since.elapsed();
+    let mut reading = Reading::default();
+    reading.values.insert(Quantity::DropMs, took.as_secs_f64() * 1e3);
+    Ok(reading)
+}

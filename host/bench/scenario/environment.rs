@@ -1,0 +1,172 @@
+//! What this machine has of what a scenario wants: programs, files, CPUs, open files.
+//!
+//! Says what is missing in words to act on. Knows no table of a scenario.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::format::Cpus;
+use super::text::Vars;
+use crate::process::{cpus_allowed, files_max, ports_max};
+
+/// Where peers are installed, unless they are beside the scenarios.
+const PEERS: &str = "GUESTHOUSE_PEERS";
+/// Where scenarios keep what is slow to make, unless it is in the user's cache folder.
+const CACHE: &str = "GUESTHOUSE_BENCH_CACHE";
+/// Files that a process has open besides its connections, amply.
+const FILES_RESERVED: usize = 256;
+
+/// Why something cannot be had.
+#[derive(Debug, PartialEq, Eq)]
+pub enum MissingResource {
+    /// It cannot be had anywhere: the scenario is wrong.
+    Mistake(String),
+    /// It cannot be had here.
+    Here(String),
+}
+
+/// One machine, and where the scenario is on it.
+pub struct Environment {
+    /// The folder of the scenario file.
+    here: PathBuf,
+    /// What placeholders stand for that are paths, the inner before the outer.
+    folders: Vec<(&'static str, PathBuf)>,
+    cpus: Vec<usize>,
+    connections_max: usize,
+    /// Nothing is pinned in miniature, where only the order of things matters.
+    pinning: bool,
+}
+
+impl Environment {
+    /// Raises the limit of open files as far as the user may. `cache` stays, and is the user's.
+    pub fn new(here: PathBuf, cache: Option<PathBuf>, mini: bool) -> Environment {
+        let connections_max = files_max().min(ports_max()).saturating_sub(FILES_RESERVED);
+        let folders = folders(&here, cache);
+        Environment { here, folders, cpus: cpus_allowed(), connections_max, pinning: !mini }
+    }
+
+    /// What the placeholders stand for that every scenario has.
+    pub fn vars(&self) -> Vars {
+        let folders = self.folders.iter();
+        let folders = folders.map(|(name, path)| ((*name).to_owned(), path.display().to_string()));
+        // In miniature a big machine is not asked for more than a small one.
+        let cpus = if self.pinning { self.cpus.len() } else { self.cpus.len().min(2) };
+        folders.chain([("cpus".to_owned(), cpus.to_string())]).collect()
+    }
+
+    /// A path as a report may have it: without what is this machine's alone.
+    fn shown(&self, path: &Path) -> String {
+        let inside = self.folders.iter().find_map(|(name, folder)| {
+            path.strip_prefix(folder).ok().map(|rest| format!("{{{name}}}/{}", rest.display()))
+        });
+        inside.unwrap_or_else(|| path.display().to_string())
+    }
+
+    /// A path, which is below the scenario's folder unless it is absolute.
+    pub fn path(&self, text: &str) -> PathBuf {
+        self.here.join(text)
+    }
+
+    /// # Errors
+    /// Nobody has made this file here.
+    pub fn existing(&self, text: &str) -> Result<PathBuf, String> {
+        let path = self.path(text);
+        let missing = format!("there is no {}", self.shown(&path));
+        if path.exists() { Ok(path) } else { Err(missing) }
+    }
+
+    /// Where a program is: as it is named, or in the PATH where that is without a slash.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn program(&self, name: &str) -> Result<PathBuf, String> {
+        if name.contains('/') {
+            let path = self.path(name);
+            let missing = format!("there is no program {}", self.shown(&path));
+            return if is_program(&path) { Ok(path) } else { Err(missing) };
+        }
+        let path = env::var_os("PATH").unwrap_or_default();
+        let mut programs = env::split_paths(&path).map(|folder| folder.join(name));
+        let missing = || format!("there is no program `{name}` in the PATH");
+        programs.find(|path| is_program(path)).ok_or_else(missing)
+    }
+
+    /// The CPUs that are meant; places count from 0 among those that may be used.
+    pub fn cpus(&self, cpus: &Cpus, words: &str) -> Result<Vec<usize>, MissingResource> {
+        let found = match cpus {
+            Cpus::Places(places) => {
+                let found: Option<Vec<usize>> =
+                    places.iter().map(|place| self.cpus.get(*place).copied()).collect();
+                let wanted = places.iter().max().map_or(0, |place| place + 1);
+                found.ok_or_else(|| self.too_few(wanted))
+            }
+            Cpus::Words(_) => {
+                let form = || {
+                    let reason = "is no set of CPUs; write `all`, `first 2`, `after 2` or `[0, 1]`";
+                    MissingResource::Mistake(format!("cpus: {words:?} {reason}"))
+                };
+                let (word, count) = words.split_once(' ').unwrap_or((words, "0"));
+                let count: usize = count.parse().map_err(|_| form())?;
+                match word {
+                    "all" => Ok(Vec::new()),
+                    "first" if count > 0 => self
+                        .cpus
+                        .get(..count)
+                        .map(<[usize]>::to_vec)
+                        .ok_or_else(|| self.too_few(count)),
+                    "after" => self
+                        .cpus
+                        .get(count..)
+                        .filter(|rest| !rest.is_empty())
+                        .map(<[usize]>::to_vec)
+                        .ok_or_else(|| self.too_few(count + 1)),
+                    _ => return Err(form()),
+                }
+            }
+        };
+        if self.pinning { found.map_err(MissingResource::Here) } else { Ok(Vec::new()) }
+    }
+
+    fn too_few(&self, wanted: usize) -> String {
+        format!("it takes {wanted} CPUs, and {} may be used here", self.cpus.len())
+    }
+
+    /// How many connections one server and one client can have.
+    pub fn connections_max(&self) -> usize {
+        self.connections_max
+    }
+
+    /// # Errors
+    /// There cannot be so many connections here, and what to do.
+    pub fn check_connections(&self, count: usize) -> Result<(), String> {
+        let most = self.connections_max;
+        if count <= most {
+            return Ok(());
+        }
+        Err(format!(
+            "{count} connections are more than the {most} that are possible here: raise the limit \
+             of open files (`ulimit -Hn`), and widen net.ipv4.ip_local_port_range"
+        ))
+    }
+}
+
+fn folders(here: &Path, cache: Option<PathBuf>) -> Vec<(&'static str, PathBuf)> {
+    let program = env::current_exe().unwrap_or_else(|_| PathBuf::from("guesthouse"));
+    let root = here.ancestors().find(|folder| folder.join("benches").is_dir()).unwrap_or(here);
+    let target = program.ancestors().nth(2).unwrap_or(Path::new("target"));
+    let guests = target.join("guests/wasm32-wasip1/release");
+    let cache = env::var_os(CACHE).map(PathBuf::from).or(cache);
+    let cache = cache.unwrap_or_else(|| env::temp_dir().join("guesthouse-bench"));
+    let beside = here.parent().unwrap_or(here).join("peers/installed");
+    let peers = env::var_os(PEERS).map_or(beside, PathBuf::from);
+    let root = root.to_path_buf();
+    let here = here.to_path_buf();
+    let all = [("peers", peers), ("here", here), ("guests", guests), ("cache", cache)];
+    all.into_iter().chain([("guesthouse", program), ("root", root)]).collect()
+}
+
+fn is_program(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
+}

@@ -1,0 +1,121 @@
+//! What is counted of each handler.
+//!
+//! Owns what one worker counts of one handler, and how that of all workers is put together by name:
+//! by whoever asks, so that no worker does anything for it.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use super::counter::Counter;
+use super::duration::{Durations, empty_histogram};
+use crate::status::{Histogram, MetricValue, Status, metrics};
+
+metrics! {
+    REQUESTS = "handler_requests", Counter, "requests",
+        "Requests of each handler that have been answered, by it or in its place, since it came.";
+    REJECTS = "handler_rejects", Counter, "requests",
+        "Those of them that the host has answered itself.";
+    DURATION = "handler_duration", Histogram, "microseconds",
+        "Time from the end of a request's head to the beginning of its answer, of each handler.";
+}
+
+/// What one worker has counted of a handler.
+#[derive(Default)]
+pub struct HandlerCounters {
+    rejects: Counter,
+    durations: Durations,
+}
+
+impl HandlerCounters {
+    /// Counts a request that has been answered.
+    pub fn note(&self, duration: Duration, is_reject: bool) {
+        self.durations.note(duration);
+        if is_reject {
+            self.rejects.add(1);
+        }
+    }
+}
+
+/// The counts that a worker has begun for a handler.
+pub struct HandlerRegistration {
+    pub name: Box<str>,
+    /// The handler: what was counted of it goes with it.
+    pub handler: Weak<dyn Any + Send + Sync>,
+    pub counts: Arc<HandlerCounters>,
+}
+
+/// What all workers have.
+struct HandlerTotals {
+    rejects: u64,
+    durations: Histogram,
+}
+
+/// The counts that there are.
+pub struct HandlerMetrics {
+    registration_sender: Sender<HandlerRegistration>,
+    registrations: Mutex<HandlerRegistrations>,
+}
+
+struct HandlerRegistrations {
+    registration_receiver: Receiver<HandlerRegistration>,
+    registered: Vec<HandlerRegistration>,
+}
+
+impl HandlerRegistrations {
+    /// Takes up what was told, and forgets handlers that are gone.
+    fn sweep(&mut self) {
+        self.registered.extend(self.registration_receiver.try_iter());
+        self.registered.retain(|begun| begun.handler.strong_count() > 0);
+    }
+}
+
+impl Default for HandlerMetrics {
+    fn default() -> Self {
+        let (tell, told) = channel();
+        HandlerMetrics {
+            registration_sender: tell,
+            registrations: Mutex::new(HandlerRegistrations {
+                registration_receiver: told,
+                registered: Vec::new(),
+            }),
+        }
+    }
+}
+
+impl HandlerMetrics {
+    /// Says that a worker has begun to count. Takes no lock.
+    pub fn begin(&self, begun: HandlerRegistration) {
+        // The other end is here, too.
+        drop(self.registration_sender.send(begun));
+    }
+
+    /// Forgets handlers that are gone, unless somebody else is at it or is adding up.
+    pub fn sweep(&self) {
+        if let Ok(mut known) = self.registrations.try_lock() {
+            known.sweep();
+        }
+    }
+
+    /// Adds what all workers have counted.
+    pub fn put(&self, status: &mut Status) {
+        let mut known = self.registrations.lock().unwrap_or_else(PoisonError::into_inner);
+        known.sweep();
+        let mut sums: BTreeMap<&str, HandlerTotals> = BTreeMap::new();
+        for HandlerRegistration { name, counts, .. } in &known.registered {
+            let none = || HandlerTotals { rejects: 0, durations: empty_histogram() };
+            let sum = sums.entry(name).or_insert_with(none);
+            sum.rejects += counts.rejects.get();
+            counts.durations.add_to(&mut sum.durations);
+        }
+        let numbers = |number: fn(&HandlerTotals) -> u64| {
+            sums.iter().map(|(name, sum)| ((*name).into(), number(sum))).collect()
+        };
+        status.put(&REQUESTS, MetricValue::ByHandler(numbers(|sum| sum.durations.count())));
+        status.put(&REJECTS, MetricValue::ByHandler(numbers(|sum| sum.rejects)));
+        let durations = sums.into_iter().map(|(name, sum)| (name.into(), sum.durations));
+        status.put(&DURATION, MetricValue::HistogramByHandler(durations.collect()));
+    }
+}

@@ -191,15 +191,19 @@ impl<B: UploadBody> ConnectionPool<B> {
         if let Some(lent) = self.try_checkout(is_alone) {
             return Ok(lent);
         }
+        if self.is_h1.get() || is_alone {
+            return opened(open).await.map(|link| self.first_use(link, is_alone));
+        }
         let since = Instant::now();
-        let waiting = (!is_alone).then(|| Count::one(&self.waiting));
-        loop {
-            let changed = self.changed.notified();
-            if self.is_h1.get() || waiting.is_none() {
-                return opened(open).await.map(|link| self.first_use(link, is_alone));
-            }
+        let _waiting = Count::one(&self.waiting);
+        // What others are opening may serve this request, too.
+        while self.opening.get().saturating_mul(self.sharing.most()) >= self.waiting.get() {
+            self.changed.notified().await;
             if let Some(lent) = self.try_checkout(is_alone) {
                 return Ok(lent);
+            }
+            if self.is_h1.get() {
+                return opened(open).await.map(|link| self.first_use(link, is_alone));
             }
             if let Some((at, failure)) = self.last_failure.get()
                 && at > since
@@ -208,21 +212,16 @@ impl<B: UploadBody> ConnectionPool<B> {
             {
                 return Err(failure);
             }
-            // What others are opening may serve this request, too.
-            if self.opening.get().saturating_mul(self.sharing.most()) >= self.waiting.get() {
-                changed.await;
-                continue;
-            }
-            let _ended = NotifyOnDrop(&self.changed);
-            let _opening = Count::one(&self.opening);
-            let opened = opened(open).await;
-            if let Err(failure) = &opened
-                && !failure.is_of_connection()
-            {
-                self.last_failure.set(Some((Instant::now(), *failure)));
-            }
-            return opened.map(|link| self.first_use(link, is_alone));
         }
+        let _ended = NotifyOnDrop(&self.changed);
+        let _opening = Count::one(&self.opening);
+        let opened = opened(open).await;
+        if let Err(failure) = &opened
+            && !failure.is_of_connection()
+        {
+            self.last_failure.set(Some((Instant::now(), *failure)));
+        }
+        opened.map(|link| self.first_use(link, is_alone))
     }
 
     fn first_use(&self, link: OutboundConnection<B>, is_alone: bool) -> PooledConnection<B> {

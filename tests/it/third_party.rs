@@ -18,13 +18,13 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// A host whose every path is served by this component; none where it was not built.
 fn start(name: &str, isolation: &str) -> Option<Host> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
-    let file = target.join("strangers").join(name).with_extension("wasm");
+    let file = target.join("third-party").join(name).with_extension("wasm");
     let Ok(wasm) = fs::read(&file) else {
         skip(&format!("{name} is not there: tests/third-party/build.sh fetches and builds it"));
         return None;
     };
     // What was compiled once is there for the next host.
-    let cache = target.join("strangers/compiled");
+    let cache = target.join("third-party/compiled");
     let host = Host::empty()
         .file("index.wasm", &wasm)
         .file("[...path].wasm", &wasm)

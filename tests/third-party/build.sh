@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds components that others have written, as a user of their toolchains would: the examples that
-# come with the crates wstd, wasip2 and wasip3 and with componentize-py, into the folder `strangers`
+# come with the crates wstd, wasip2 and wasip3 and with componentize-py, into the folder `third-party`
 # of the target folder. Nothing of them is kept in this repository.
 #
 # usage: tests/third-party/build.sh [NAME...]
@@ -17,7 +17,7 @@ componentize_py_sum=e4087e916b06171303f803c8ffdd5f177e2422e87d9bed6ffe55cc41b224
 all=(wstd wasip2 wasip3 componentize-py)
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
-out=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}/strangers")
+out=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}/third-party")
 # A build of its own: flags and profiles of the one around this are not for it.
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET
 for name in $(compgen -v CARGO_PROFILE_ || true); do

@@ -1,7 +1,7 @@
 //! Components that speak wasi:http: what they may import, their instances, and their calls.
 //!
-//! Owns the way from a request to a component's response. WASI itself, and the resources of
-//! wasi:http, are wasmtime's own implementation.
+//! Owns the path from a request to a component's response. WASI itself and the resources of
+//! wasi:http are wasmtime's own implementation.
 
 pub mod body;
 pub mod charged_fields;

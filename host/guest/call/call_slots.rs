@@ -1,7 +1,7 @@
-//! The requests that are in a shared instance, and what each is charged of its CPU time.
+//! The slots of a shared instance: which requests are in it, and how much CPU time each is charged.
 //!
-//! Owns the sharing: CPU time is divided among those that are there, but for what moves bodies, for
-//! which each byte pays. Lives on one thread.
+//! Owns how CPU time is divided: equally among the requests in flight, less the allowance that the
+//! body bytes of each have earned. Lives on one thread.
 
 use std::cell::{Cell, RefCell};
 use std::task::Waker;
@@ -13,23 +13,23 @@ use crate::message::RequestId;
 /// Requests that an instance handles at once.
 pub const CALL_SLOTS: usize = 16;
 
-/// The places of an instance.
+/// The slots of one instance.
 pub struct CallSlots {
     each: RefCell<[Option<InFlightCall>; CALL_SLOTS]>,
     taken: Cell<usize>,
-    /// CPU time that a request present all along would have been charged: the instance's, divided
-    /// by the number of those present.
+    /// CPU time charged so far to a request that has been there from the start: each slice of the
+    /// instance, divided by the number of requests present.
     share: Cell<Duration>,
-    /// Since when there are none, and the share then.
+    /// When the last request left, and the share at that time.
     idle_since: Cell<(Instant, Duration)>,
 }
 
-/// What is known of a request.
+/// One request in the instance.
 struct InFlightCall {
     id: Option<RequestId>,
-    /// Counts what passes of its bodies.
+    /// Counts the bytes of its bodies.
     moved_bytes: ByteCounter,
-    /// The share when it came.
+    /// The share when the request came: what it is charged is the growth since then.
     share: Duration,
     waker: Waker,
 }
@@ -46,12 +46,12 @@ impl Default for CallSlots {
 }
 
 impl CallSlots {
-    /// How many are taken.
+    /// How many slots are taken.
     pub fn in_use(&self) -> usize {
         self.taken.get()
     }
 
-    /// Takes one, if one is free, and gives its number.
+    /// Takes a free slot and returns its number; `None` if all are taken.
     pub fn take(&self) -> Option<usize> {
         let mut each = self.each.borrow_mut();
         let number = each.iter().position(Option::is_none)?;
@@ -62,14 +62,14 @@ impl CallSlots {
         Some(number)
     }
 
-    /// Says whose it is, and what counts the bytes of its bodies.
+    /// Enters the request of a slot, and the counter of its body bytes.
     pub fn assign(&self, number: usize, id: RequestId, moved_bytes: ByteCounter) {
         if let Some(seated) = &mut self.each.borrow_mut()[number] {
             (seated.id, seated.moved_bytes) = (Some(id), moved_bytes);
         }
     }
 
-    /// Has this one woken when something is to be known of it.
+    /// Sets the waker of a slot, which [`CallSlots::wake_all`] wakes.
     pub fn register(&self, number: usize, waker: &Waker) {
         if let Some(seated) = &mut self.each.borrow_mut()[number]
             && !seated.waker.will_wake(waker)
@@ -78,11 +78,12 @@ impl CallSlots {
         }
     }
 
+    /// Wakes every request that has registered a waker.
     pub fn wake_all(&self) {
         self.each.borrow().iter().flatten().for_each(|seated| seated.waker.wake_by_ref());
     }
 
-    /// Gives one back.
+    /// Frees a slot.
     pub fn release(&self, number: usize) {
         self.each.borrow_mut()[number] = None;
         self.taken.set(self.taken.get() - 1);
@@ -91,13 +92,14 @@ impl CallSlots {
         }
     }
 
-    /// How long there have been none, where there are none.
+    /// How long the instance has been without requests, if it has none now.
     pub fn idle_for(&self) -> Duration {
         self.idle_since.get().0.elapsed()
     }
 
-    /// Counts CPU time as that of the requests that are there, but for what moves bodies. Slices
-    /// are measured by the wall clock, as a request's first is, until the guest is suspect.
+    /// Charges a slice to the requests that are there, in equal parts, less the allowance for the
+    /// body bytes that they have moved. As long as the guest is not suspect, slices are measured by
+    /// the wall clock, like a request's first one.
     pub fn charge(&self, used: Duration) {
         let each = self.each.borrow();
         let moved =
@@ -106,21 +108,22 @@ impl CallSlots {
         self.share.set(self.share.get() + used.saturating_sub(moved) / present);
     }
 
-    /// The most CPU time that one of them has had, or what the instance does without any.
+    /// The most CPU time that one of the requests has been charged. If there are none: what the
+    /// instance has used since the last one left.
     pub fn most_cpu_time(&self) -> Duration {
         let each = self.each.borrow();
         let oldest = each.iter().flatten().map(|seated| seated.share).min();
         self.share.get() - oldest.unwrap_or(self.idle_since.get().1)
     }
 
-    /// The request that is there alone, if one is: what the guest does, it does for that.
+    /// The request, if there is only one: then all that the guest does is done for it.
     pub fn sole_request(&self) -> Option<RequestId> {
         let each = self.each.borrow();
         let mut ids = each.iter().flatten().map(|seated| seated.id);
         ids.next().filter(|_| ids.next().is_none()).flatten()
     }
 
-    /// Those of which it is known whose they are.
+    /// The ids of all requests that have been entered.
     pub fn ids(&self) -> Vec<RequestId> {
         self.each.borrow().iter().flatten().filter_map(|seated| seated.id).collect()
     }

@@ -1,4 +1,4 @@
-//! One call of a guest, whatever its form: begun with a request and a context, it gives a response.
+//! One call of a guest of any form: begun with a request and a context, it gives a response.
 
 use std::any::Any;
 
@@ -11,18 +11,18 @@ use crate::guest::engine::form::Form;
 use crate::guest::instance::sandbox::Instance;
 use crate::message::{Reject, Request, Response};
 
-/// What a request has been given to be handled in.
+/// What a request is handled in.
 pub enum Checkout {
-    /// An instance for it alone.
+    /// An instance of its own.
     Instance(Instance),
-    /// A place in an instance that handles several requests.
+    /// A slot of an instance that handles several requests.
     Shared(CallSlot),
 }
 
-/// Has a guest handle a request. `place` is given back when the call has ended.
+/// Has a guest handle a request. `permit` is dropped when the call has ended.
 ///
 /// # Errors
-/// The instance is gone, and the reject says what the client is told.
+/// The reject says what the client is told. The instance is gone.
 pub async fn call<P: InstancePool + 'static>(
     checkout: Checkout,
     request: Box<Request>,
@@ -52,6 +52,6 @@ pub async fn call<P: InstancePool + 'static>(
         }
         Checkout::Shared(seat) => ComponentCall::join(seat, request, options(permit)),
     };
-    // Its future is large, and idle connections have room for this one.
+    // The future is large, and each idle connection reserves room for this function's own.
     Box::pin(response::response(call?, context.deadline)).await
 }

@@ -1,5 +1,5 @@
-//! One request's stay with a component: the call, the response that comes of it while it still
-//! runs, and what the guest does afterwards.
+//! One request handled by a component: the call, its response, which begins while the call still
+//! runs, and what the guest does after the response.
 //!
 //! Owns the order of these.
 
@@ -35,24 +35,24 @@ use crate::message::body_progress::BodyProgress;
 use crate::message::{BASE_PATH, Reject, Request, RequestId, Scheme};
 use crate::outbound::{CdnLoop, HopLimit};
 
-/// How long the end of a call that has answered counts as near: who is told that memory is short
-/// waits for it.
+/// A call that has answered counts as about to end for this long. A request that is refused for
+/// want of memory waits for such calls.
 const SHORT_BACKGROUND_MAX: Duration = Duration::from_secs(1);
 
-/// What a component cannot be handed.
+/// The request has a Host header that is no authority.
 const INVALID_HOST: Reject =
     Reject::BadHost("the Host header is not one that a component can be handed");
 
-/// What is kept of a request.
+/// What is needed of a request after the guest has taken it.
 struct CallMetadata {
     id: RequestId,
     method: Method,
     scheme: Scheme,
-    /// What is known of its body, if it has one.
+    /// Observes its body, if it has one.
     monitor: Option<Arc<BodyMonitor>>,
-    /// How that gets on.
+    /// Tells how the upload of the body gets on.
     progress: Option<Arc<BodyProgress>>,
-    /// Counts what passes of its body and of the response's.
+    /// Counts the bytes of both bodies.
     moved_bytes: ByteCounter,
 }
 
@@ -66,27 +66,27 @@ impl CallMetadata {
     }
 }
 
-/// A request's way through an instance.
+/// How a request uses an instance.
 enum InstanceUse {
-    /// It has the instance for itself.
+    /// It has the instance to itself.
     Exclusive {
         run: Pin<Box<dyn Future<Output = CallOutcome>>>,
-        /// Whether the place for its answer goes with the call alone.
+        /// See [`ComponentForm::RETURNS_RESPONSE`].
         returns_response: bool,
     },
-    /// It is one of several.
+    /// It shares the instance with other requests.
     Shared(CallSlot),
 }
 
-/// How a call has ended, once it has. An instance that nobody takes is dropped as its pool drops
-/// one: that may take a while.
+/// How a call has ended, once it has. Dropping the guard drops an instance that nobody took: in the
+/// slow lane, if that takes a while.
 pub(super) struct OutcomeGuard {
     outcome: Option<CallOutcome>,
     pool: Rc<dyn InstancePool>,
 }
 
 impl OutcomeGuard {
-    /// Lets go of the instance, if the call has ended; why that came to a bad end, if it did.
+    /// Drops the instance if the call has ended. Returns the reject if it ended badly.
     pub(super) fn reject(&mut self) -> Option<Reject> {
         let (instance, reject) = match self.outcome.take()? {
             Ok(instance) => (Some(instance), None),
@@ -119,10 +119,10 @@ pub struct ComponentCall {
 }
 
 impl ComponentCall {
-    /// Begins a request; [`response`](super::response) is to follow.
+    /// Begins a call in an instance of its own. Poll it through [`response`](super::response).
     ///
     /// # Errors
-    /// [`Reject::BadHost`] and the like, where the request cannot be handed to a component.
+    /// [`Reject::BadHost`] and the like: the request cannot be handed to a component.
     pub fn begin<R: ComponentForm, K: 'static>(
         mut instance: Box<ComponentInstance<R>>,
         request: Box<Request>,
@@ -166,8 +166,7 @@ impl ComponentCall {
         Ok(Self::new(call, metadata, (head, liveness), (identity, pool)))
     }
 
-    /// Begins a request in an instance that handles several; [`response`](super::response) is to
-    /// follow.
+    /// Begins a call in a shared instance. Poll it through [`response`](super::response).
     ///
     /// # Errors
     /// As [`ComponentCall::begin`].
@@ -227,7 +226,7 @@ impl ComponentCall {
         }
     }
 
-    /// Ready with the response's head, or where there will be none.
+    /// Ready with the head of the response, or with the reason why there will be none.
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -237,7 +236,7 @@ impl ComponentCall {
             return self.poll_end(cx);
         }
         match Pin::new(&mut self.head).poll(cx) {
-            // Nobody is left who could answer.
+            // No task is left that could answer.
             Poll::Pending if has_ended => self.poll_end(cx),
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(Ok(head))) => Poll::Ready(Ok(head)),
@@ -252,13 +251,13 @@ impl ComponentCall {
         }
     }
 
-    /// Ready where nobody is left who could answer, with the reason once that is known.
+    /// Called when no task is left that could answer. Ready with the reason once it is known.
     fn poll_end(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<http::Response<GuestResponseBody>, Reject>> {
-        // The slow lane lets go of the instance, and of the place for its answer before that, and
-        // then says why.
+        // When the slow lane ends a call, the sender of the head is dropped first, then the
+        // instance. The reason comes last.
         let drops_its_place =
             matches!(self.call, InstanceUse::Exclusive { returns_response: false, .. });
         let is_late = self.liveness.is_dropped() || !drops_its_place;
@@ -271,7 +270,7 @@ impl ComponentCall {
         })))
     }
 
-    /// Lets the call go on; whether it has ended.
+    /// Polls the call. Returns whether it has ended.
     pub(super) fn poll_call(&mut self, cx: &mut Context<'_>) -> bool {
         if self.end.outcome.is_none() {
             let polled = match &mut self.call {
@@ -289,14 +288,15 @@ impl ComponentCall {
         self.end.outcome.is_some()
     }
 
-    /// How often the request's body, and those that servers send the guest, have been asked for
-    /// more. Where the guest has ended and it is the response's that is asked, the guest has handed
-    /// on one of these as that.
+    /// How often the request's body and the responses to the guest's own requests have been polled.
+    /// If a poll of the response's body adds to this count after the guest has ended, the guest has
+    /// handed on one of those bodies as its response.
     pub(super) fn body_polls(&self) -> usize {
         self.monitor.as_ref().map_or(0, |watch| watch.polls()) + self.liveness.polls()
     }
 
-    /// What the client is told: if the request's own body was at fault, that.
+    /// What the client is told: the fault of the request's own body, if there was one, else
+    /// `reject`.
     pub(super) fn root_cause(&self, reject: Reject) -> Reject {
         self.monitor.as_ref().and_then(|watch| watch.fault()).unwrap_or(reject)
     }
@@ -305,7 +305,7 @@ impl ComponentCall {
         log_stopped(&self.info, Some(self.id), format_args!("{why}"));
     }
 
-    /// Lets the guest go on for a while without its client, if it has not ended.
+    /// Lets the call go on in the background for a limited time, if it has not ended.
     pub(super) fn detach(self) {
         let ComponentCall { call, mut end, guest, .. } = self;
         let pool = end.pool.clone();
@@ -329,7 +329,7 @@ impl ComponentCall {
     }
 }
 
-/// The end of a call that has answered, unless it takes too long to come.
+/// Waits for the end of a call whose response is complete; `None` if it takes too long.
 async fn finish_in_background(
     pool: &dyn InstancePool,
     guest: usize,
@@ -349,7 +349,7 @@ fn drop_instance(pool: &dyn InstancePool, instance: Option<Instance>) {
     }
 }
 
-/// Runs a call to its end.
+/// Runs a call to its end, within its limits, and logs a bad end.
 async fn drive<K>(
     call: BoxedCall<CallReturn>,
     guest: Arc<Guest>,
@@ -380,7 +380,7 @@ async fn drive<K>(
     }
 }
 
-/// A request as components get it.
+/// Builds the request that components get, with the fields that the host adds.
 fn into_http_request(
     mut request: Box<Request>,
     metadata: &CallMetadata,
@@ -400,7 +400,7 @@ fn into_http_request(
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = Some(uri);
     if !has_host {
-        // HTTP/1.0 without a Host: the guest is to have an absolute URI all the same.
+        // HTTP/1.0 without Host: the guest still gets an absolute URI.
         parts.scheme = Some(origin.scheme.into());
         parts.authority = Some(authority(origin.local));
     }
@@ -412,7 +412,7 @@ fn into_http_request(
     Ok(standard)
 }
 
-/// An address as the authority of a URI. One that is of a network card alone is shown without it.
+/// An address as the authority of a URI, without an IPv6 scope id.
 fn authority(address: SocketAddr) -> Authority {
     let address = SocketAddr::new(address.ip(), address.port());
     Authority::try_from(address.to_string()).unwrap_or(Authority::from_static("localhost"))

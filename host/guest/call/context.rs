@@ -1,4 +1,4 @@
-//! What a call of a guest is given, beside its request, whatever form the guest has.
+//! What a call of a guest is given beside its request, whatever the guest's form.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -11,26 +11,28 @@ use crate::message::body_progress::Deadline;
 use crate::message::{Reject, Request, RequestId, Response, SpareHeaders};
 use crate::outbound::OutboundHandle;
 
-/// What a call sees of the pool that its instance is of.
+/// What a call uses of the pool that its instance came from.
 pub trait InstancePool {
+    /// The scheduler of this worker.
     fn schedule(&self) -> &Rc<Scheduler>;
 
-    /// Where guests hand in requests of their own.
+    /// Where guests send requests of their own.
     fn outbound(&self) -> &OutboundHandle;
 
-    /// Takes back an instance that ended well.
+    /// Takes back an instance whose call ended well.
     fn give_back(&self, instance: Instance);
 }
 
-/// What a request waits for that is passed on.
+/// The answer to a request that was passed on, once it is there.
 pub type ForwardFuture<'a> = Pin<Box<dyn Future<Output = Result<Response, Reject>> + 'a>>;
 
-/// The next handler: where requests go that a guest passes on (`next`).
+/// The next handler: it answers the requests that guests pass on (`next`).
 pub trait NextHandler {
-    /// Sends a request on, taking its body. `guest` is the number of the guest that passes it on.
+    /// Sends a request on, taking its body. `guest` is the guest that passes it on, by its number
+    /// and its info.
     ///
     /// # Errors
-    /// [`Reject::NoRoute`] where there is nobody to send it to.
+    /// [`Reject::NoRoute`] if nobody serves it; otherwise why there was no answer.
     fn forward<'a>(
         &'a self,
         guest: (usize, &'a GuestInfo),
@@ -38,19 +40,22 @@ pub trait NextHandler {
         deadline: &'a Deadline,
     ) -> ForwardFuture<'a>;
 
-    /// Says in the log what is wrong with an answer to a request that was passed on.
+    /// Logs what is wrong with the answer to a request that was passed on.
     fn warn(&self, request: RequestId, why: &str);
 }
 
 /// What a call is given, beside its request.
 pub struct CallContext<'a, P> {
+    /// The pool that the instance goes back to.
     pub pool: &'a Rc<P>,
+    /// Where a request goes that the guest passes on.
     pub next: &'a dyn NextHandler,
-    /// Where the room of header maps is kept.
+    /// Empty header maps that keep their capacity for the next response.
     pub spare: &'a SpareHeaders,
-    /// When the request began, and whether all the time since then was the guest's.
+    /// When the request began: its deadline counts from here.
     pub started: Instant,
+    /// Whether the request has waited since then. If not, all that time counts as the guest's.
     pub waited: bool,
-    /// When the head of the response is due.
+    /// When the head of the response is due. Components only.
     pub deadline: Instant,
 }

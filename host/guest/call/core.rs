@@ -1,4 +1,4 @@
-//! A request's call of a core guest, from its instance's checkout until that is given back.
+//! A call of a core guest, from the checkout of its instance until that goes back to the pool.
 
 use std::rc::Rc;
 
@@ -12,7 +12,7 @@ use crate::message::{Reject, Request, Response};
 /// Has a core guest handle a request.
 ///
 /// # Errors
-/// As [`CoreInstance::request`], and those of the next handler.
+/// As [`CoreInstance::request`], and the rejects of the next handler.
 pub async fn call<P: InstancePool>(
     mut instance: Box<CoreInstance>,
     request: Box<Request>,

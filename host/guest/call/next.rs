@@ -1,4 +1,4 @@
-//! A request that a core guest passes on, and what the guest sees of the answer.
+//! A request that a core guest passes on to the next handler, and the response on its way back.
 
 use http::HeaderMap;
 
@@ -10,7 +10,8 @@ use crate::guest::schedule::{Meter, Scheduler};
 use crate::guest::services::buffer::Buffer;
 use crate::message::{Reject, Response, ResponseBody};
 
-/// Sends a request on that a guest did not answer (`next`), and lets the guest see the answer.
+/// Sends a request on that a guest did not answer (`next`), and shows the guest the response if it
+/// has a `handle_response`. `passed` is the context that this gets back.
 pub async fn forward_request<P: InstancePool>(
     instance: Box<CoreInstance>,
     passed: i32,
@@ -33,7 +34,7 @@ pub async fn forward_request<P: InstancePool>(
     let (mut response, is_error) = match next.forward(guest, &mut request, &meter.deadline()).await
     {
         Ok(response) => (with_headers(response, headers), false),
-        // That nobody serves the path is the host's answer, not an error.
+        // That nobody serves the path is an answer of the host, not an error.
         Err(Reject::NoRoute) => (Response::problem(Reject::NoRoute, id), false),
         Err(reject) => {
             schedule.counters().reject(reject.index());
@@ -55,8 +56,8 @@ pub async fn forward_request<P: InstancePool>(
     Ok(response)
 }
 
-/// An instance whose request is elsewhere. It is dropped as its pool drops one: to give a large
-/// memory back takes a while.
+/// An instance whose request is with the next handler. If it is dropped meanwhile, that happens as
+/// in the pool: giving back a large memory takes a while.
 struct SuspendedInstance<'a> {
     instance: Option<Box<CoreInstance>>,
     schedule: &'a Scheduler,
@@ -80,7 +81,8 @@ impl Drop for SuspendedInstance<'_> {
     }
 }
 
-/// What the guest had set before it passed the request on, under what the next handler has set.
+/// Adds the headers that the guest had set before it passed the request on. Those of the next
+/// handler win.
 fn with_headers(mut response: Response, headers: HeaderMap) -> Response {
     for name in headers.keys() {
         if !response.headers.contains_key(name) {
@@ -92,7 +94,7 @@ fn with_headers(mut response: Response, headers: HeaderMap) -> Response {
     response
 }
 
-/// Waits for a whole body, at most `bytes_max` of it.
+/// Collects the whole body, at most `bytes_max` of it.
 async fn buffer(
     mut response: Response,
     bytes_max: usize,

@@ -1,4 +1,4 @@
-//! What a component's call is given beside its request, and how it ends.
+//! What a component's call is given beside its request, and what it returns.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -7,28 +7,33 @@ use super::context::InstancePool;
 use crate::guest::instance::sandbox::Instance;
 use crate::message::Reject;
 
-/// How long a guest may go on once its response is complete, or all of them.
+/// How long a guest may go on after its response is complete; in a shared instance, after all of
+/// them are.
 pub const BACKGROUND_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// What a call is given, beside the request.
+/// What a call is given beside its request.
 pub struct CallOptions<K> {
+    /// The pool that the instance goes back to.
     pub pool: Rc<dyn InstancePool>,
-    /// When the request began, and whether all the time since then was the guest's.
+    /// When the request began: its deadline counts from here.
     pub started: Instant,
+    /// Whether the request has waited since then. If not, all that time counts as the guest's.
     pub waited: bool,
-    /// Is dropped when the call has ended.
+    /// Dropped when the call has ended.
     pub permit: K,
 }
 
-/// What is left of a call that ran: the instance, and what the guest made of it.
+/// What a call leaves when it was not stopped: the instance, and the result of the guest's code.
 pub type CallReturn = (Instance, wasmtime::Result<()>);
 
-/// How a call has ended: with the instance, if that is still good.
+/// How a call has ended: with an instance that can be used again, or not.
 pub type CallOutcome = Result<Instance, CallFailure>;
 
-/// A call that came to a bad end. As long as its instance is there, a body that the guest has
-/// finished can be told from one that it has not.
+/// A call that came to a bad end.
 pub struct CallFailure {
+    /// What the client is told.
     pub reject: Reject,
+    /// The instance, which is not used again. As long as it is there, its body ends only if the
+    /// guest has finished it.
     pub instance: Option<Instance>,
 }

@@ -1,7 +1,7 @@
-//! A response's body as it leaves, which drives the call that makes it.
+//! A response's body on its way to the client. Polling it drives the call that makes it.
 //!
-//! Owns when a body is complete: a client that does not read holds its guest up, one that goes away
-//! ends the call, and what is short, long or cut off never looks whole.
+//! Owns when a body is complete. A client that does not read holds up its guest, one that goes away
+//! ends the call, and a body that is short, long or cut off never looks complete.
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
@@ -20,23 +20,23 @@ use crate::guest::component::body::GuestResponseBody;
 use crate::message::body_progress::Deadline;
 use crate::message::{Reject, Response, ResponseBody};
 
-/// How long a response's body may make no progress although the client would take more.
+/// How long a response's body may make no progress while the client would take more.
 const BODY_IDLE_MAX: Duration = Duration::from_secs(60);
-/// Empty pieces of a body that are passed over in one go.
+/// Empty frames that one poll skips before it yields.
 const EMPTY_FRAMES_MAX: usize = 16;
-/// How often a guest is let go on before its response is begun, and pieces of the body that are
-/// kept then. One of 0.3 yields once before it writes.
+/// How often a guest is polled before its response begins, and how many frames are collected by
+/// then. A guest of 0.3 yields once before it writes.
 const EARLY_POLLS_MAX: usize = 2;
 const EARLY_FRAMES_MAX: usize = 4;
 
-/// When a body that makes no progress is given up. That its guest waits for the request's body is
-/// not the guest's silence.
+/// The deadline of a body that makes no progress, and its timer. It stands still while the guest
+/// waits for the request's body.
 type IdleTimer = (Deadline, Pin<Box<tokio::time::Sleep>>);
 
-/// The guest's response. Its body may still be coming.
+/// Waits for the head of the guest's response until `deadline`. The body may still be coming.
 ///
 /// # Errors
-/// The instance is gone, and the reject says what the client is told.
+/// The reject says what the client is told. The instance is gone.
 pub async fn response(mut call: ComponentCall, deadline: Instant) -> Result<Response, Reject> {
     let deadline = Deadline::new(deadline, call.progress.clone());
     let head = std::future::poll_fn(|cx| call.poll_head(cx));
@@ -65,21 +65,22 @@ pub async fn response(mut call: ComponentCall, deadline: Instant) -> Result<Resp
     Ok(Response { status: head.status, headers: head.headers, body })
 }
 
-/// A response's body, which drives the call that makes it.
+/// A response's body. Polling it drives the call that makes it.
 pub struct DrivenBody {
     /// Taken when the body is complete.
     call: Option<ComponentCall>,
     body: GuestResponseBody,
-    /// Bytes that are still to come, where the guest has said how many.
+    /// Bytes still to come, if the guest has sent a Content-Length.
     left: Option<u64>,
     idle_timer: Option<IdleTimer>,
-    /// Why it is not finished, where it is not.
+    /// Why the body failed, kept until the call's own reason is known.
     failure: Option<Reject>,
-    /// Pieces that came before anyone asked for them.
+    /// Frames that were collected before the connection asked for them.
     early: VecDeque<Frame<Bytes>>,
 }
 
 impl DrivenBody {
+    /// `announced` is the response's Content-Length, if it has one.
     pub fn new(call: ComponentCall, body: GuestResponseBody, announced: Option<u64>) -> Self {
         let early = VecDeque::new();
         DrivenBody {
@@ -92,8 +93,11 @@ impl DrivenBody {
         }
     }
 
-    /// The body in one piece if it is there, else as it comes. A guest that has only yielded is let
-    /// go on a little: most have said all by then.
+    /// The whole body if the guest has finished it, else a stream. A guest that has merely yielded
+    /// is polled a few times more: most have written everything by then.
+    ///
+    /// # Errors
+    /// The body failed before it began to be sent.
     pub fn collect_or_stream(mut self) -> Result<ResponseBody, Reject> {
         let mut cx = Context::from_waker(Waker::noop());
         let mut turns = if self.call.as_ref().is_some_and(ComponentCall::has_ended) {
@@ -117,7 +121,7 @@ impl DrivenBody {
         Ok(collected_body(self.early))
     }
 
-    /// The next piece as the guest has made it, with the guest going on as long as there is none.
+    /// The next frame as the guest made it. Drives the call as long as there is none.
     fn poll_guest_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -133,14 +137,14 @@ impl DrivenBody {
                 let polls = call.body_polls();
                 polled = poll_body(&mut self.body, cx);
                 if polled.is_pending() && has_ended && call.body_polls() == polls {
-                    // Nobody is left who could write to it.
+                    // No task is left that could write to it.
                     return Poll::Ready(Some(Err(Reject::InvalidResponse)));
                 }
             }
             match std::task::ready!(polled) {
                 Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
                 Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
-                // A short body, or one that was dropped.
+                // The body is shorter than announced, or the guest dropped it.
                 Some(Err(_)) => return Poll::Ready(Some(Err(Reject::InvalidResponse))),
                 None => return Poll::Ready(None),
             }
@@ -149,7 +153,7 @@ impl DrivenBody {
         Poll::Pending
     }
 
-    /// Whether the guest has been silent for too long.
+    /// Ready when the guest has been silent for too long.
     fn poll_idle_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (deadline, timer) = self.idle_timer.get_or_insert_with(|| {
             let body = self.call.as_ref().and_then(|call| call.progress.clone());
@@ -160,10 +164,11 @@ impl DrivenBody {
         deadline.poll_passed(timer.as_mut(), cx)
     }
 
-    /// Gives up, with the instance.
+    /// Ends the call and fails the body. Logs `why`, unless the call's own reason gets into the
+    /// log.
     fn fail(&mut self, reject: Reject, why: &str) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
         let Some(mut call) = self.call.take() else { return Poll::Ready(None) };
-        // Of one that is gone and has not ended, the reason is on its way to the log.
+        // If the store is gone but the call has not ended, its reason is about to be logged.
         let is_told = call.liveness.is_dropped() && !call.has_ended();
         let reject = match call.end.reject() {
             Some(reject) => call.root_cause(reject),
@@ -176,12 +181,12 @@ impl DrivenBody {
         Poll::Ready(Some(Err(reject)))
     }
 
-    /// Whether the instance is gone and has not said why yet: the slow lane lets go of it before.
+    /// Whether the instance is gone but the reason is not known yet: the slow lane drops it first.
     fn is_unexplained(&mut self, cx: &mut Context<'_>) -> bool {
         self.call.as_mut().is_some_and(|call| call.liveness.is_dropped() && !call.poll_call(cx))
     }
 
-    /// The next piece that was not there before.
+    /// The next frame behind the early ones, checked against the announced length.
     fn poll_checked_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -220,7 +225,7 @@ impl DrivenBody {
                 if self.is_unexplained(cx) {
                     return Poll::Pending;
                 }
-                // The body of an instance that is gone looks complete.
+                // A body whose store is gone ends as if it were complete.
                 let is_cut = self.call.as_ref().is_some_and(|call| call.liveness.is_dropped());
                 if is_cut || self.left.is_some_and(|left| left > 0) {
                     return self
@@ -259,8 +264,8 @@ impl Body for DrivenBody {
     }
 }
 
-/// What a body has ready. tokio has a task yield after so many pieces, which would look as if there
-/// were no more.
+/// Polls a body outside of tokio's cooperative budget. When that is used up, tokio has tasks yield,
+/// and the body would look as if it had no more frames ready.
 fn poll_body(
     body: &mut GuestResponseBody,
     cx: &mut Context<'_>,
@@ -270,7 +275,7 @@ fn poll_body(
     pin!(tokio::task::unconstrained(next)).poll(cx)
 }
 
-/// A body that is complete.
+/// Joins the frames of a complete body.
 fn collected_body(mut frames: VecDeque<Frame<Bytes>>) -> ResponseBody {
     if frames.len() == 1
         && let Some(frame) = frames.pop_front()

@@ -1,8 +1,9 @@
 //! An instance that handles several requests at once: a component of wasi:http 0.3 under reuse.
 //!
-//! Owns how many requests it is given, when another takes its place, and where it runs: on its
-//! worker's thread until one of its requests has had a quantum of CPU time, and from then on, with
-//! no more requests, in the slow lane. Lives on one thread; what is driven may move.
+//! Owns how many requests an instance gets, when another instance replaces it, and where it runs:
+//! on its worker's thread until one of its requests has used a quantum of CPU time, then in the
+//! slow lane, where it gets no more requests. Lives on one thread; the call that it drives may
+//! move.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -32,55 +33,56 @@ use crate::guest::schedule::{
 use crate::message::Reject;
 use crate::metrics::{self, Counter};
 
-/// Requests that an instance handles in all.
+/// Requests that one instance handles in its life.
 const REQUESTS_MAX: u32 = 128;
-/// How long an instance without requests is kept, and how often that is looked at.
+/// How long an instance without requests is kept, and how often that is checked.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// An instance with requests in it.
+/// An instance that handles several requests.
 pub struct SharedInstance {
     guest: Arc<Guest>,
     schedule: Rc<Scheduler>,
     liveness: StoreLiveness,
     prepaid: PrepaidStacks,
     flags: Arc<InstanceFlags>,
-    /// Where requests go in.
+    /// Where requests are handed in.
     inbox: Arc<Inbox>,
     /// `None` once it has ended.
     execution: RefCell<Option<Execution>>,
-    /// Its place in the run queue, while it waits for a turn or has it.
+    /// Its place in the run queue, while it waits for its turn or has it.
     run_permit: RefCell<Option<RunPermit>>,
-    /// Of the task that drives it.
+    /// Wakes the task that drives it.
     waker: RefCell<Waker>,
     call_slots: CallSlots,
     requests: Cell<u32>,
-    /// What the last request had kept, as long as the guest goes on behind its response: so an
-    /// instance that is at work has a place of those that there are.
+    /// The permit of the last request, kept while the guest works on after that response: an
+    /// instance at work always takes up one permit.
     background_permit: RefCell<Option<Box<dyn Any>>>,
-    /// Whether a request was given up that the guest may still be at.
+    /// Whether a request was given up that the guest may still be working on.
     has_abandoned_call: Cell<bool>,
-    /// Whether it may go on in the slow lane.
+    /// Whether there is a slow lane that it can move to.
     has_slow_lane: bool,
-    /// The instance, once it has ended by itself. Bodies of responses may still come out of it, and
-    /// those that the guest has finished can be told from others.
+    /// The instance, if its guest has ended while requests were in it. It is kept because response
+    /// bodies may still come out of it, and because only with it can a finished body be told from a
+    /// cut one.
     ended_instance: RefCell<Option<Instance>>,
-    /// How it has ended, if badly.
+    /// Why it has ended, if badly.
     reject: Cell<Option<Reject>>,
 }
 
-/// Where an instance is driven.
+/// Where the instance is driven.
 enum Execution {
     Fast(BoxedCall<CallReturn>),
-    /// As long as it is there, the guest has to be told to yield.
+    /// The guard keeps the ticker running, so that the guest has to yield.
     Slow {
         moved: LaneJoinHandle<CallReturn>,
         _beating: OwnedTickGuard,
     },
 }
 
-/// A request's place in an instance. Dropped before it is [`complete`](CallSlot::complete), it has
-/// the instance end with its other requests.
+/// A request's slot in a shared instance. If it is dropped before it is
+/// [`complete`](CallSlot::complete), the instance takes no more requests and ends with those in it.
 pub struct CallSlot {
     shared: Rc<SharedInstance>,
     number: usize,
@@ -89,7 +91,7 @@ pub struct CallSlot {
 }
 
 impl SharedInstance {
-    /// An instance for several requests, which is to be driven by [`SharedInstance::drive`].
+    /// Prepares an instance for several requests. [`SharedInstance::drive`] has to be polled.
     pub fn start<R: Concurrent>(
         mut instance: Box<ComponentInstance<R>>,
         pool: &dyn InstancePool,
@@ -127,7 +129,7 @@ impl SharedInstance {
         })
     }
 
-    /// Drives it to its end.
+    /// Drives the instance until it has ended.
     pub async fn drive(&self) {
         let mut interval = tokio::time::interval(IDLE_CHECK_INTERVAL);
         poll_fn(|cx| {
@@ -142,22 +144,23 @@ impl SharedInstance {
         .await;
     }
 
+    /// The guest that it is an instance of.
     pub fn guest(&self) -> &Arc<Guest> {
         &self.guest
     }
 
-    /// Tells when its store is gone.
+    /// Tells whether its store is gone.
     pub fn liveness(&self) -> StoreLiveness {
         self.liveness.clone()
     }
 
-    /// Whether it is to be given requests, now or later.
+    /// Whether it takes requests, now or later.
     pub fn is_open(&self) -> bool {
         !self.inbox.is_closed()
     }
 
-    /// A place for one more request, if it is to have that. Calls of which each takes a while would
-    /// hold each other up, so they get an instance each.
+    /// A slot for one more request, if the instance can take one now. Long calls would hold each
+    /// other up, so there is only one of them at a time.
     pub fn try_acquire(self: &Rc<Self>) -> Option<CallSlot> {
         let at_once =
             if self.schedule.cost_class(self.guest.id) == CostClass::Long { 1 } else { CALL_SLOTS };
@@ -172,8 +175,8 @@ impl SharedInstance {
         Some(CallSlot { shared: self.clone(), number, is_done: false, permit: None })
     }
 
-    /// Has no more requests come in, for a reason that is counted. Once the guest is done with
-    /// those that are there, it ends.
+    /// Closes the instance to new requests and counts the reason. It ends once the guest is done
+    /// with those that are in it.
     fn close(&self, reason: fn(&metrics::InstanceReasons) -> &Counter) {
         if self.is_open() {
             reason(&self.schedule.reasons().instances).add(1);
@@ -182,12 +185,12 @@ impl SharedInstance {
         }
     }
 
-    /// Has no more requests come in, because its guest is served no more.
+    /// Closes it because its guest is no longer served.
     pub fn retire(&self) {
         self.close(|counts| &counts.retired);
     }
 
-    /// Closes it because memory or places are short, and ends it at once if it has no requests.
+    /// Closes it because memory or slots are short. Ends it at once if it has no requests.
     pub fn evict(&self) {
         self.close(|counts| &counts.relieved);
         if self.call_slots.in_use() == 0 {
@@ -195,7 +198,7 @@ impl SharedInstance {
         }
     }
 
-    /// Lets the guest go on; ready when the instance is gone.
+    /// Polls the guest. Ready when the instance is gone.
     fn poll_instance(&self, cx: &mut Context<'_>) -> Poll<()> {
         let Ok(mut execution) = self.execution.try_borrow_mut() else { return Poll::Pending };
         let polled = match &mut *execution {
@@ -238,7 +241,7 @@ impl SharedInstance {
         }
     }
 
-    /// Lets the guest go on in this thread.
+    /// Polls the guest on this thread and charges the slice.
     fn run(
         &self,
         call: &mut BoxedCall<CallReturn>,
@@ -262,7 +265,7 @@ impl SharedInstance {
         polled.map(|polled| polled.map(Ok)).unwrap_or(Poll::Ready(Err(Reject::Panic)))
     }
 
-    /// Whether it may go on now: one whose slices are heavy, or not known, waits for its turn.
+    /// Whether the guest may run now. If its slices are heavy or not known, it waits for its turn.
     fn poll_permit(&self, cx: &Context<'_>) -> bool {
         let waits = |length| matches!(length, CostClass::Heavy | CostClass::New);
         if !self.has_slow_lane || !waits(self.schedule.cost_class(self.guest.id)) {
@@ -282,12 +285,12 @@ impl SharedInstance {
             (self.guest.info.grants.limits.cpu_max, self.schedule.long_call_queue(id).runnable());
         let moved =
             self.schedule.lane().hand_over(self.schedule.payer(id), call, cpu_max, runnable);
-        // Whoever drives it has to look at it anew.
+        // The driving task has to be woken, so that it polls the handle of the slow lane.
         self.waker.borrow().wake_by_ref();
         Some(Execution::Slow { moved, _beating: self.schedule.ticker().begin_owned() })
     }
 
-    /// Takes note of how it has ended.
+    /// Records how the guest has ended, and wakes the requests that are still there.
     fn finish(&self, called: Result<CallReturn, Reject>) {
         self.inbox.close();
         let info = &self.guest.info;
@@ -314,7 +317,7 @@ impl SharedInstance {
         self.wake_all();
     }
 
-    /// Says in the log what becomes of its requests, where there are several.
+    /// Logs the reject under the id of each request, if there are several.
     fn log_each(&self, reject: Reject) {
         if self.call_slots.sole_request().is_some() {
             return;
@@ -325,7 +328,7 @@ impl SharedInstance {
         }
     }
 
-    /// Ends it where it stands.
+    /// Ends the instance at once, wherever it runs.
     fn abort(&self, reject: Option<Reject>) {
         self.inbox.close();
         let Ok(mut execution) = self.execution.try_borrow_mut() else { return };
@@ -343,7 +346,7 @@ impl SharedInstance {
         self.wake_all();
     }
 
-    /// Gives back what is kept for work behind the last response.
+    /// Gives back the permit that was kept for work after the last response.
     fn release_background(&self) {
         if let Some(permit) = self.background_permit.borrow_mut().take() {
             drop(permit);
@@ -356,7 +359,7 @@ impl SharedInstance {
         self.call_slots.wake_all();
     }
 
-    /// What is to be done about it now and then.
+    /// Closes or ends an instance that has been without requests for too long.
     fn check_idle(&self) {
         if self.call_slots.in_use() > 0 {
             return;
@@ -375,7 +378,7 @@ impl SharedInstance {
         }
     }
 
-    /// A request has left.
+    /// Frees a request's slot. Closes the instance, or ends it, if it is time.
     fn release_slot(&self, number: usize, is_done: bool, permit: Option<Box<dyn Any>>) {
         self.call_slots.release(number);
         let goes_on = self.call_slots.in_use() == 0 && self.flags.is_working();
@@ -405,19 +408,21 @@ impl SharedInstance {
 }
 
 impl CallSlot {
-    /// What tells when the store is gone.
+    /// Tells whether the store is gone.
     pub fn liveness(&self) -> StoreLiveness {
         self.shared.liveness()
     }
 
+    /// The guest that handles the request.
     pub fn guest(&self) -> &Arc<Guest> {
         &self.shared.guest
     }
 
-    /// Hands the request in; `keep` is dropped when it leaves.
+    /// Hands the request in. `permit` is dropped when the request leaves, or when the guest has
+    /// ended its work after it.
     ///
     /// # Errors
-    /// The instance has ended meanwhile.
+    /// [`Reject::Trap`] if the instance has ended meanwhile.
     pub fn submit(&mut self, arrival: Box<Arrival>, permit: impl Any) -> Result<(), Reject> {
         self.permit = Some(Box::new(permit));
         let moved_bytes = arrival.request.body().moved_bytes.clone();
@@ -439,7 +444,7 @@ impl CallSlot {
         Ok(())
     }
 
-    /// Lets the guest go on. Ready where its instance has come to a bad end.
+    /// Polls the guest. Ready only if the instance comes to a bad end.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CallOutcome> {
         let shared = &self.shared;
         let waker = shared.waker.borrow().clone();
@@ -453,7 +458,7 @@ impl CallSlot {
         Poll::Pending
     }
 
-    /// Says that the response is complete.
+    /// Frees the slot after a complete response.
     pub fn complete(mut self) {
         self.is_done = true;
         let SharedInstance { guest, schedule, .. } = &*self.shared;

@@ -1,7 +1,7 @@
-//! The two bodies of a call: a request's as it arrives at the guest, and a response's as it leaves
-//! it.
+//! The two bodies of a call: the request's on its way to the guest, and the response's on its way
+//! from it.
 //!
-//! Owns what is done about a body that is not what was announced.
+//! Owns what happens when a request's body fails.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,17 +15,20 @@ use wasmtime_wasi_http::{Error, WasiBody};
 use crate::guest::schedule::ByteCounter;
 use crate::message::{Reject, RequestBody};
 
-/// A response's body, as the guest's end of it hands it out.
+/// A response's body as it comes out of the guest's store.
 pub type GuestResponseBody = WasiBody;
 
 /// A request's body on its way to the guest.
 pub struct GuestRequestBody {
+    /// The body as the server reads it.
     pub body: RequestBody,
+    /// Observes the body for the call, if there is one.
     pub monitor: Option<Arc<BodyMonitor>>,
+    /// Counts the bytes that the guest has read.
     pub moved_bytes: ByteCounter,
 }
 
-/// What is known of a request's body while the guest has it.
+/// What the call knows of a request's body while the guest has it.
 #[derive(Default)]
 pub struct BodyMonitor {
     fault: OnceLock<Reject>,
@@ -33,13 +36,13 @@ pub struct BodyMonitor {
 }
 
 impl BodyMonitor {
-    /// Why it came to a bad end, if it did. The guest learns that there was an error; if it then
-    /// fails for it, this is what the client is told.
+    /// Why the body has failed, if it has. The guest sees an error; if it then fails, too, the
+    /// client is told this.
     pub fn fault(&self) -> Option<Reject> {
         self.fault.get().copied()
     }
 
-    /// How often somebody has asked for more of it.
+    /// How often the body has been polled.
     pub fn polls(&self) -> usize {
         self.polls.load(Ordering::Relaxed)
     }
@@ -77,7 +80,7 @@ impl http_body::Body for GuestRequestBody {
     }
 }
 
-/// What the guest is told about a request's body.
+/// The error that the guest sees when a request's body fails.
 fn error(reject: Reject) -> Error {
     match reject {
         Reject::BodyTooLarge => Error::HttpRequestBodySize(None),

@@ -1,5 +1,5 @@
-//! The functions by which a component has the host keep fields and texts: each counts what it takes
-//! before it is kept (`store_charge.rs`).
+//! The functions by which a component has the host keep header fields and texts. Each charges the
+//! bytes before it keeps them (`store_charge.rs`).
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, LinkerInstance, Resource};
@@ -9,7 +9,7 @@ use super::state::ComponentState;
 use super::store_charge::content;
 use crate::guest::services::header::FIELD_BYTES;
 
-/// How a text of a request is set: whether it can be that.
+/// wasmtime's setter of one text of a request. The inner result is the guest's.
 type SetText<T> =
     fn(&mut WasiHttpCtxView<'_>, Resource<T>, Option<String>) -> wasmtime::Result<Result<(), ()>>;
 
@@ -29,12 +29,13 @@ fn add_text<T: 'static>(
     )
 }
 
-/// Has the functions that take what is to be kept count it, in the interface of one version.
+/// Functions that charge what they keep, for one version of wasi:http.
 macro_rules! counted {
     (
         $add:ident, $of_requests:ident, $version:ident,
         $requests:ident, $request:ty, $resource:literal
     ) => {
+        /// Puts them in the place of wasmtime's own functions. `types` names the interface.
         pub fn $add(linker: &mut Linker<ComponentState>, types: &str) -> wasmtime::Result<()> {
             use $version::bindings::http::types::{HeaderError, Host as _, HostFields};
 
@@ -92,7 +93,8 @@ macro_rules! counted {
                 "[method]fields.clone",
                 |mut store: StoreContextMut<'_, ComponentState>, (this,): (Resource<FieldMap>,)| {
                     let state = store.data_mut();
-                    // Where it is changed, it is copied.
+                    // It shares its contents until it is changed, and has a copy of its own from
+                    // then on.
                     let bytes = content(state.table.get(&this)?);
                     state.hold(bytes)?;
                     Ok((HostFields::clone(&mut state.http(), this)?,))
@@ -101,7 +103,7 @@ macro_rules! counted {
             Ok(())
         }
 
-        /// The same of requests.
+        /// Does the same for the texts of requests.
         fn $of_requests(types: &mut LinkerInstance<'_, ComponentState>) -> wasmtime::Result<()> {
             use $version::bindings::http::types::{Method, Scheme, $requests};
 

@@ -1,17 +1,19 @@
-//! What is known of a component once it has been linked, and what its instances are made of.
+//! A component's linked code, from which its instances are made.
 
 use wasmtime::Engine;
 
 use super::component_form::ComponentForm;
 
-/// The code of a component that runs as `R`.
+/// The linked code of a component that runs as `R`.
 pub struct ComponentCode<R: ComponentForm> {
+    /// What instances are made from: code with all imports resolved.
     pub pre: R::Pre,
-    /// Whether a fresh instance runs code of the component before its first request.
+    /// Whether making an instance runs code of the component.
     pub has_start: bool,
 }
 
 impl<R: ComponentForm> ComponentCode<R> {
+    /// The engine that the code was compiled for.
     pub fn engine(&self) -> &Engine {
         R::engine(&self.pre)
     }

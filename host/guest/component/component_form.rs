@@ -1,5 +1,4 @@
-//! What there is in the store of a component, by its form: how it is made, handed a request, and
-//! called.
+//! The forms of a component: how each is instantiated, handed a request, and called.
 
 use std::sync::Arc;
 
@@ -8,20 +7,23 @@ use wasmtime::{Engine, Global, Memory, Store};
 use super::concurrent::{Arrival, Inbox, InstanceFlags};
 use super::state::ComponentState;
 
-/// A component in its store.
+/// A component in its store, in one of its forms.
 pub trait ComponentForm: Sized + Send + Sync + 'static {
-    /// What it is made of.
+    /// Its linked code.
     type Pre: Sync;
-    /// What a call begins with.
+    /// A request as the guest's `handle` takes it.
     type Handed: Send + 'static;
-    /// Whether each call of an instance that waits may hold a stack of its own.
+    /// Whether several calls of an instance may wait at once, each on a stack of its own.
     const HAS_MANY_STACKS: bool = false;
-    /// Whether the place for an answer goes with its call alone: 0.3. Where it does not, the guest
-    /// may drop it before.
+    /// Whether the response is what `handle` returns, as in 0.3. In 0.2 the guest sets a
+    /// `response-outparam` instead, which it may drop before the call ends.
     const RETURNS_RESPONSE: bool;
 
+    /// The engine that the code was compiled for.
     fn engine(pre: &Self::Pre) -> &Engine;
 
+    /// Instantiates the component in a store.
+    ///
     /// # Errors
     /// Those of the engine, and a trap of its start function.
     fn make(
@@ -29,7 +31,7 @@ pub trait ComponentForm: Sized + Send + Sync + 'static {
         store: &mut Store<ComponentState>,
     ) -> impl Future<Output = wasmtime::Result<Self>> + Send;
 
-    /// Takes up a request.
+    /// Converts a request for `handle`.
     ///
     /// # Errors
     /// The request cannot be handed to the guest.
@@ -37,7 +39,7 @@ pub trait ComponentForm: Sized + Send + Sync + 'static {
 
     /// Calls the guest's `handle`.
     ///
-    /// # Errors
+    /// The guest has trapped: the instance is not to be used again.
     /// The guest has trapped, and the instance is not to be used again.
     fn call(
         &self,
@@ -45,13 +47,13 @@ pub trait ComponentForm: Sized + Send + Sync + 'static {
         handed: Self::Handed,
     ) -> impl Future<Output = wasmtime::Result<()>> + Send;
 
-    /// What is to be put back where an instance is reset, if that can be.
+    /// What a reset restores; `None` if instances of this form cannot be reset.
     fn mutable_state(&self) -> Option<(Memory, &[Global])> {
         None
     }
 }
 
-/// One that handles requests beside each other.
+/// A form whose instances handle several requests at once.
 pub trait Concurrent: ComponentForm {
     /// Has the guest handle requests as they arrive, until no more can come and its calls have
     /// ended.

@@ -1,7 +1,8 @@
-//! A call of a component of wasi:http 0.3, on an engine where calls run beside each other.
+//! A call of a component of wasi:http 0.3, on an engine that runs several calls of one instance at
+//! once.
 //!
-//! Owns the way of one request through such an instance, from its resource to the response's. Who
-//! drives the instance, and how many calls it has at once, is decided elsewhere.
+//! Owns the path of one request through such an instance. Who drives the instance and how many
+//! calls it gets is decided elsewhere.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -25,30 +26,31 @@ use crate::guest::schedule::QUANTUM_TICKS;
 use crate::message::{RequestId, Scheme};
 use crate::outbound::CdnLoop;
 
-/// Resources that an instance may have the host keep, with requests in it or not, before another
-/// takes its place.
+/// Resources that the host may keep for an instance, with or without requests in it, before another
+/// instance replaces it.
 const RETAINED_RESOURCES_MAX: usize = 512;
-/// The part of the memory that it may have, before another takes its place.
+/// An instance is replaced when it has more than this fraction of its memory limit.
 const MEMORY_DIVISOR: usize = 2;
 
 /// A request on its way into an instance.
 pub struct Arrival {
+    /// Names the request in the log.
     pub id: RequestId,
-    /// How it has come.
+    /// The scheme by which it came.
     pub scheme: Scheme,
+    /// The request with its body, as components get it.
     pub request: http::Request<GuestRequestBody>,
-    /// Is told what the guest answers.
+    /// Sends the head of the guest's response, or its error.
     pub head: oneshot::Sender<GuestResponse>,
-    /// The way that it has come.
+    /// The hops that the request has behind it.
     pub cdn_loop: CdnLoop,
 }
 
 impl Arrival {
-    /// Gives the request the scheme and the authority that 0.3 has beside the path, where 0.2 has
-    /// the Host header.
+    /// Gives the request the scheme and the authority that 0.3 has in place of the Host header.
     ///
     /// # Errors
-    /// That is no authority.
+    /// The Host header is no authority.
     pub fn with_authority(mut self) -> wasmtime::Result<Box<Arrival>> {
         let mut uri = std::mem::take(self.request.uri_mut()).into_parts();
         if uri.authority.is_none() {
@@ -60,10 +62,11 @@ impl Arrival {
         Ok(Box::new(self))
     }
 
-    /// Has the guest handle the request, up to its response's head. What it does afterwards is left
-    /// to the event loop.
+    /// Hands the request to the guest and sends off the head of its response. The event loop runs
+    /// what the guest does after that.
     ///
     /// # Errors
+    /// The guest has trapped: the instance is not to be used again.
     /// The guest has trapped, and the instance is not to be used again.
     pub async fn answer(
         self,
@@ -72,7 +75,7 @@ impl Arrival {
     ) -> wasmtime::Result<()> {
         let Arrival { id, request, head, cdn_loop, .. } = self;
         let handle = service.wasi_http_handler().func_handle();
-        // What is printed or sent by one of several calls may be any one's.
+        // If several calls run, nobody can tell which one prints or sends something.
         let only = has_no_tasks(accessor).then_some(id);
         let (call, sent) = accessor.with(|mut access| {
             let state = access.data_mut();
@@ -102,24 +105,24 @@ impl Arrival {
             })?),
             Err(code) => Err(code.into()),
         };
-        // Nobody may be waiting for it any more.
+        // The receiver may be gone.
         drop(head.send(answer));
         Ok(())
     }
 }
 
-/// Waits until no call of the guest is left, with what they do after their responses.
+/// Waits until no call of the guest is left, including work after the responses.
 pub async fn wait_for_tasks(accessor: &Accessor<ComponentState>) {
     poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
 }
 
-/// Whether there is none now.
+/// Whether no call of the guest is left.
 fn has_no_tasks(accessor: &Accessor<ComponentState>) -> bool {
     accessor.poll_no_interesting_tasks(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-/// Where requests wait for an instance that handles several of them. It does not say that there are
-/// some: whoever puts one in has the instance look.
+/// Requests for a shared instance. Putting one in wakes nobody: the caller has to poll the
+/// instance.
 #[derive(Default)]
 pub struct Inbox {
     arrivals: Mutex<VecDeque<Box<Arrival>>>,
@@ -127,20 +130,22 @@ pub struct Inbox {
 }
 
 impl Inbox {
+    /// Puts a request in, behind all others.
     pub fn put(&self, arrival: Box<Arrival>) {
         self.lock().push_back(arrival);
     }
 
-    /// Says that no more come.
+    /// Says that no more requests come.
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
     }
 
+    /// Whether no more requests come.
     pub fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Acquire)
     }
 
-    /// The next one; ready with none where no more come.
+    /// The next request. Pending while there is none, ready with `None` if no more come.
     pub fn take(&self) -> Poll<Option<Box<Arrival>>> {
         let is_closed = self.is_closed();
         match self.lock().pop_front() {
@@ -155,37 +160,40 @@ impl Inbox {
     }
 }
 
-/// What an instance with several requests says about itself.
+/// What a shared instance reports about itself.
 #[derive(Default)]
 pub struct InstanceFlags {
-    /// It would only put more requests in line.
+    /// The guest applies backpressure: one more call would only wait.
     is_busy: AtomicBool,
-    /// It has grown so much that another is to take its place.
+    /// It has grown so much that another instance is to replace it.
     is_spent: AtomicBool,
-    /// The guest is at something, be it behind a response.
+    /// The guest has work to do, be it after its responses.
     is_working: AtomicBool,
 }
 
 impl InstanceFlags {
+    /// Whether it can start a call at once.
     pub fn is_ready(&self) -> bool {
         !self.is_busy.load(Ordering::Relaxed)
     }
 
+    /// Whether another instance is to replace it.
     pub fn is_spent(&self) -> bool {
         self.is_spent.load(Ordering::Relaxed)
     }
 
+    /// Whether the guest has work to do, be it after its responses.
     pub fn is_working(&self) -> bool {
         self.is_working.load(Ordering::Relaxed)
     }
 
-    /// Takes note of a request that is put in: the guest is at something from now on, and will not
-    /// say so before it has taken a turn, which may outlast the answer.
+    /// Records that a request was put in: the guest has work from now on. Its own report comes with
+    /// its next turn, which may be after the answer.
     pub fn note_request(&self) {
         self.is_working.store(true, Ordering::Relaxed);
     }
 
-    /// Takes note of what a request, or a part of it, has left behind.
+    /// Records whether the instance has grown too much: in memory, resources or bytes.
     pub fn note_usage(&self, state: &mut ComponentState) {
         let memory_bytes_max = state.limiter.guest_info.grants.limits.memory_bytes_max;
         let (resources, bytes) = state.leftovers();
@@ -197,17 +205,18 @@ impl InstanceFlags {
         }
     }
 
-    /// Takes note of what the guest is at.
+    /// Records what the guest reports.
     pub fn note_work(&self, is_busy: bool, is_working: bool) {
         self.is_busy.store(is_busy, Ordering::Relaxed);
         self.is_working.store(is_working, Ordering::Relaxed);
     }
 }
 
-/// Has a guest handle requests as they arrive, beside each other, until no more can come and the
+/// Has a guest handle requests as they arrive, several at once, until no more can come and the
 /// guest has ended.
 ///
 /// # Errors
+/// The guest has trapped: the instance is not to be used again.
 /// The guest has trapped, and the instance is not to be used again.
 pub async fn serve_concurrent(
     store: &mut Store<ComponentState>,
@@ -219,7 +228,7 @@ pub async fn serve_concurrent(
         let handle = *service.wasi_http_handler().func_handle().func();
         let mut calls = PendingCalls::default();
         poll_fn(|cx| {
-            // Time has passed since the guest ran last, and it was not the guest's.
+            // The time since the last poll was not the guest's, so it gets a whole quantum.
             accessor.with(|mut access| {
                 access.as_context_mut().set_epoch_deadline(QUANTUM_TICKS);
             });
@@ -247,12 +256,12 @@ pub async fn serve_concurrent(
     attended.await.flatten()
 }
 
-/// Calls whose responses have not begun.
+/// Calls whose response has no head yet.
 #[derive(Default)]
 struct PendingCalls<'a>(Vec<Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send + 'a>>>);
 
 impl PendingCalls<'_> {
-    /// Lets each of them go on; whether one has ended.
+    /// Polls each of them. Returns whether one has ended.
     ///
     /// # Errors
     /// The guest has trapped.

@@ -1,6 +1,6 @@
-//! `wasi:config/store`: what the flags give a guest to read.
+//! `wasi:config/store`: values that flags set for a guest to read.
 //!
-//! There is no released version of the interface, so a component may ask for this draft alone.
+//! The interface has no released version, so this draft is the only one that can be imported.
 
 use guesthouse_module::interfaces::wasi02::CONFIG_STORE;
 use wasmtime::StoreContextMut;
@@ -8,7 +8,7 @@ use wasmtime::component::{ComponentType, Linker, Lower};
 
 use super::state::ComponentState;
 
-/// The interface's error, as its type is told. Reading what is in memory has none.
+/// The interface's error, for its type. Reading from memory has no errors.
 #[derive(ComponentType, Lower)]
 #[component(variant)]
 #[expect(dead_code, reason = "the type has cases for stores that are elsewhere")]
@@ -21,6 +21,7 @@ enum ConfigStoreError {
 
 type ConfigStoreResult<T> = wasmtime::Result<(Result<T, ConfigStoreError>,)>;
 
+/// Adds the interface to a linker.
 pub fn add_to_linker(linker: &mut Linker<ComponentState>) -> wasmtime::Result<()> {
     let mut store = linker.instance(&CONFIG_STORE.linked())?;
     store.func_wrap(

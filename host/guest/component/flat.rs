@@ -1,8 +1,8 @@
-//! Host functions for components that are one core module (`flatten.rs`): WASI, wasi:http and
-//! wasi:config by the canonical ABI.
+//! Host functions for flat components (`flatten.rs`): WASI, wasi:http and wasi:config with our own
+//! canonical ABI.
 //!
-//! Owns how values pass between a module's memory and wasmtime's own implementation of WASI, which
-//! does what the functions are for. Source of the layouts: the component model's CanonicalABI.md.
+//! Owns how values pass between a module's memory and wasmtime's implementation of WASI, which does
+//! the work of each function. Source of the layouts: the component model's CanonicalABI.md.
 
 mod abi;
 mod accessors;

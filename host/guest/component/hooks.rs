@@ -1,7 +1,8 @@
-//! What the host has a say in, of wasi:http: forbidden fields, and the requests that a guest makes.
+//! Where the host decides in wasi:http: which fields are forbidden, and how a guest's own requests
+//! are sent.
 //!
-//! Owns what becomes of a request's body when its guest is stopped, and which error code says what.
-//! Knows no network: a request leaves by a [`OutboundHandle`].
+//! Owns what becomes of a request's body when its guest is stopped, and which error code a failure
+//! has. Knows no network: requests are sent through an [`OutboundHandle`].
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,48 +28,48 @@ use crate::outbound::{
     OutboundResponseBody, RequestTimeouts, Requester,
 };
 
-/// What a store knows of the requests that its guest makes.
+/// What a store needs for the requests that its guest makes.
 pub struct Hooks {
     info: Arc<GuestInfo>,
-    /// There is none where no request is served.
+    /// `None` where guests are not called, such as in a compiler.
     outbound: Option<OutboundHandle>,
     cdn_loop: CdnLoop,
     request: Option<RequestId>,
-    /// Of the bodies that are being sent.
+    /// Stops the bodies that are being sent.
     abort: Option<AbortFlag>,
     liveness: StoreLiveness,
-    /// Held by each request that waits for its answer, and by each answer.
+    /// Each request that waits for its answer has a clone, and so has each answer.
     in_flight: Arc<()>,
 }
 
-/// Tells whether a guest was stopped: to whom it has sent a part of a body, that would look like
-/// all of it.
+/// Set when a guest is stopped. A server that has got a part of its body must not take that for all
+/// of it.
 #[derive(Clone, Default)]
 struct AbortFlag(Arc<AtomicBool>);
 
 type SendOutput = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 
 impl Hooks {
+    /// Hooks that deny all requests, until [`Hooks::enable_outbound`].
     pub fn new(info: Arc<GuestInfo>, liveness: StoreLiveness) -> Self {
         let (cdn_loop, in_flight) = Default::default();
         Hooks { info, outbound: None, cdn_loop, request: None, abort: None, liveness, in_flight }
     }
 
-    /// Whether the guest has left a request that waits for its answer, or an answer.
+    /// Whether the guest has left behind a request that waits for its answer, or an answer.
     pub fn has_in_flight(&self) -> bool {
         Arc::strong_count(&self.in_flight) > 1
     }
 
-    /// Lets requests out.
+    /// Allows requests, which are sent through this handle.
     pub fn enable_outbound(&mut self, outbound: &OutboundHandle) {
         if self.outbound.is_none() {
             self.outbound = Some(outbound.clone());
         }
     }
 
-    /// Takes note of the request that is served now, without its id where others are, too. Of which
-    /// a guest's own request follows cannot be told then, so it is taken to be the one that has
-    /// come the longest way.
+    /// Sets the request that is served now; without its id if there are others. Then nobody can
+    /// tell which of them a guest's own request follows from, so the one with the most hops counts.
     pub fn set_request(&mut self, cdn_loop: CdnLoop, request: Option<RequestId>) {
         if request.is_some() || cdn_loop.hops() > self.cdn_loop.hops() {
             self.cdn_loop = cdn_loop;
@@ -76,7 +77,7 @@ impl Hooks {
         self.request = request;
     }
 
-    /// Ends the bodies that are still being sent: what is behind them is about to go.
+    /// Fails the bodies that are still being sent, as the store that they come from is dropped.
     pub fn abort_sends(&mut self) {
         if let Some(cut) = self.abort.take() {
             cut.0.store(true, Ordering::Release);
@@ -119,9 +120,9 @@ impl Hooks {
             let sent = async move {
                 let sent = sent.await.unwrap_or(Err(OutboundFailure::Terminated));
                 if sent.is_err() {
-                    // The answer is there, and stays good: a server that has answered may want no
-                    // more of the request. wasmtime takes a failure that it finds at once for one
-                    // of the answer, and a later one for what it is.
+                    // The answer stays good: a server that has answered may want no more of the
+                    // request. A failure that wasmtime sees at once would replace the answer; one
+                    // that comes later is the request's.
                     tokio::task::yield_now().await;
                 }
                 sent.map_err(|it| error(it, &fault))
@@ -149,7 +150,7 @@ impl WasiHttpHooks for Hooks {
         Box::new(self.send(request, options))
     }
 
-    /// Room for any number of them: how many there are at once is decided where they are written.
+    /// Enough for any number of writes: `outgoing_body.rs` bounds those that wait.
     fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
         outgoing_body::writes_max(&self.info.grants.limits)
     }
@@ -163,11 +164,11 @@ impl WasiHttpHooks for Hooks {
     }
 }
 
-/// Why a request's own body has failed, as the guest is told it.
+/// Why a request's own body has failed, in the guest's error codes.
 #[derive(Clone, Default)]
 struct BodyFault(Arc<Mutex<Option<Error>>>);
 
-/// A request's body, whose end is one only as long as its guest is there.
+/// The body of a guest's own request. It does not end well if the guest is stopped.
 struct AbortableBody {
     body: WasiBody,
     abort: AbortFlag,
@@ -209,11 +210,11 @@ impl Body for AbortableBody {
     }
 }
 
-/// A response's body on its way to the guest.
+/// The body of the answer to a guest's own request.
 struct TrackedBody {
     body: OutboundResponseBody,
     liveness: StoreLiveness,
-    /// Let go of with the end.
+    /// Dropped at the end of the body.
     in_flight: Option<Arc<()>>,
 }
 
@@ -242,7 +243,7 @@ impl Body for TrackedBody {
     }
 }
 
-/// What a guest is told of a failure.
+/// The error code for a failure of a guest's own request.
 fn error(failure: OutboundFailure, fault: &BodyFault) -> Error {
     match failure {
         OutboundFailure::Denied => Error::HttpRequestDenied,

@@ -1,7 +1,7 @@
-//! What a guest is told of a body that came to a bad end.
+//! The error codes for bodies that have failed.
 //!
-//! wasmtime keeps its own error in the stream, and does not find an error code of wasi:http there
-//! when the guest asks for one.
+//! A stream holds wasmtime's own error, in which wasmtime finds no code of wasi:http when the guest
+//! asks for one.
 
 use wasmtime::component::Resource;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Host as _};
@@ -11,7 +11,7 @@ use wasmtime_wasi_io::streams::Error as StreamError;
 
 use super::state::ComponentState;
 
-/// The error code behind an error of a stream, if it is one of a body.
+/// The error code behind a stream's error, if that comes from a body.
 pub fn error_code(
     state: &mut ComponentState,
     error: Resource<StreamError>,
@@ -29,7 +29,7 @@ fn of_body(error: &Error) -> ErrorCode {
         Error::ConnectionTerminated => ErrorCode::ConnectionTerminated,
         Error::HttpResponseIncomplete => ErrorCode::HttpResponseIncomplete,
         Error::HttpProtocolError => ErrorCode::HttpProtocolError,
-        // No other one comes from a body of this host's.
+        // This host's bodies fail with no other error.
         other => ErrorCode::InternalError(Some(other.to_string())),
     }
 }

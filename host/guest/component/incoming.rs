@@ -1,4 +1,4 @@
-//! A request as components of 0.2 are handed one: a resource, and another for its response.
+//! A request as components of 0.2 are handed one: the request and the outparam for its response.
 
 use wasmtime::component::Resource;
 use wasmtime_wasi_http::p2::bindings::http::types;
@@ -9,8 +9,10 @@ use super::concurrent::Arrival;
 use super::state::ComponentState;
 use crate::message::Scheme;
 
+/// Makes both resources in a store.
+///
 /// # Errors
-/// The request is not one that a component can be handed.
+/// The request cannot be handed to a component.
 pub fn incoming(
     state: &mut ComponentState,
     Arrival { id, scheme, request, head, cdn_loop }: Arrival,
@@ -24,7 +26,7 @@ pub fn incoming(
     };
     let request = http.new_incoming_request(scheme, request)?;
     let outparam = http.new_response_outparam_from_callback(move |answer| {
-        // Nobody may be waiting for it any more.
+        // The receiver may be gone.
         drop(head.send(answer.map_err(Error::from)));
     })?;
     Ok((request, outparam))

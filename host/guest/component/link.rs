@@ -1,7 +1,6 @@
 //! Everything that a component may import: all of WASI, wasi:http and wasi:config, with empty
 //! capabilities.
-//!
-//! What is behind the interfaces is in `state.rs`.
+//! The implementation behind the interfaces is in `state.rs`.
 
 use anyhow::Result;
 use guesthouse_module::interfaces::{http02, http03};
@@ -21,8 +20,8 @@ pub fn linker(engine: &Engine) -> Result<Linker<ComponentState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    // Streams and pollables need no more than the table, and most guests use nothing else: so that
-    // these do not ask for the rest of WASI's state.
+    // Most guests use streams and pollables but nothing else of WASI. These functions need only the
+    // table, and so do not make the rest of WASI's state.
     linker.allow_shadowing(true);
     let types_02 = &http02::HTTP_TYPES.linked();
     wasmtime_wasi_io::add_to_linker_async(&mut linker)?;
@@ -39,7 +38,7 @@ pub fn linker(engine: &Engine) -> Result<Linker<ComponentState>> {
     types.func_wrap("[method]outgoing-body.write", |mut store, (this,)| {
         Ok((outgoing::take_stream(store.data_mut(), this)?,))
     })?;
-    // The interface has it as a draft, so wasmtime adds it only where it is told to.
+    // A draft, which wasmtime adds only where it is enabled.
     types.func_wrap(
         "[method]response-outparam.send-informational",
         |_: StoreContextMut<'_, ComponentState>,
@@ -54,8 +53,8 @@ pub fn linker(engine: &Engine) -> Result<Linker<ComponentState>> {
     Ok(linker)
 }
 
-/// A linker with everything a component of wasi:http 0.3 may import: what one of 0.2 may, and the
-/// same once more as 0.3 has it.
+/// A linker with everything a component of wasi:http 0.3 may import: all of 0.2, and the interfaces
+/// of 0.3.
 pub fn concurrent_linker(engine: &Engine) -> Result<Linker<ComponentState>> {
     let mut linker = linker(engine)?;
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;

@@ -1,5 +1,5 @@
-//! The functions of wasi:http 0.2 by which a guest gets at the bodies that it writes, each of which
-//! is bounded (`outgoing_body.rs`).
+//! The functions of wasi:http 0.2 that give a guest the bodies to write to, each with a bound
+//! (`outgoing_body.rs`).
 
 use wasmtime::component::Resource;
 use wasmtime_wasi_http::WasiHttpView as _;
@@ -12,7 +12,7 @@ use super::state::ComponentState;
 
 type TakeResult<T> = wasmtime::Result<Result<Resource<T>, ()>>;
 
-/// `outgoing-response.body`
+/// `outgoing-response.body`: the response's body, the first time that the guest asks for it.
 pub fn take_response_body(
     state: &mut ComponentState,
     this: Resource<HostOutgoingResponse>,
@@ -27,7 +27,7 @@ pub fn take_response_body(
     Ok(Ok(body))
 }
 
-/// `outgoing-request.body`
+/// `outgoing-request.body`: the request's body, the first time that the guest asks for it.
 pub fn take_request_body(
     state: &mut ComponentState,
     this: Resource<HostOutgoingRequest>,
@@ -42,7 +42,7 @@ pub fn take_request_body(
     Ok(Ok(body))
 }
 
-/// `outgoing-body.write`
+/// `outgoing-body.write`: the stream to write a body with, the first time that it is asked for.
 pub fn take_stream(
     state: &mut ComponentState,
     this: Resource<HostOutgoingBody>,

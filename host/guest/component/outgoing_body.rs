@@ -2,9 +2,9 @@
 //!
 //! A guest may write before anybody reads: the body of a response that it has not set yet, or of a
 //! request that it has not sent. Until the first read the host holds up to `--response-max` or
-//! `--body-max` of it, so that the guest gets on; from then on a few pieces, so that who writes
-//! faster than the other side reads has to wait. Owns this bound, and has what is held charged to
-//! the memory of all guests. The queue itself is wasmtime's.
+//! `--body-max` of it, so that the guest does not get stuck. After that it holds only a few writes,
+//! so that a guest waits for a slow reader. Owns this bound, and charges what is held to the host's
+//! memory. The queue itself is wasmtime's.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,69 +27,68 @@ use crate::guest::engine::fault::Fault;
 use crate::guest::engine::fault::misuse;
 use crate::guest::engine::guest_info::GuestInfo;
 
-/// Writes that wait to be sent on, once the body is read: with one, a guest and its worker wait for
-/// each other at every write.
+/// Writes that may wait once the body is being read. With one, the guest and its worker would wait
+/// for each other at every write.
 const WRITES_MAX: usize = 4;
-/// What a write takes beside its bytes: a place in the queue, and what the allocator adds.
+/// What a write takes beside its bytes: its entry in the queue and the allocator's overhead.
 const WRITE_BYTES: usize = 128;
-/// The step in which memory is charged. What is below it is not: most bodies are.
+/// Memory is charged in steps of this. Most bodies are smaller, and free of charge.
 const CHARGE_BYTES: usize = 64 << 10;
 
-/// The bodies of a store to which the guest has not asked for a stream yet, by the numbers of their
-/// resources.
+/// Bodies that the guest has made but not opened a stream to, by the numbers of their resources.
 #[derive(Default)]
 pub struct UnopenedBodies {
     windows: Vec<(u32, Arc<Window>)>,
-    /// Bytes that are charged for what the store's bodies hold, opened or not.
+    /// Bytes charged for all bodies of the store, opened or not.
     charged: Arc<AtomicUsize>,
 }
 
-/// What is known of a body to both of its ends.
+/// The state of one body that its two ends share.
 struct Window {
     info: Arc<GuestInfo>,
     charged_of_store: Arc<AtomicUsize>,
-    /// The most that is held before anybody reads.
+    /// Bytes that are held at most before anybody reads.
     held_max: usize,
     state: Mutex<WindowState>,
 }
 
 #[derive(Default)]
 struct WindowState {
-    /// Bytes of the writes that wait, with what they take beside.
+    /// Bytes of the writes that wait, with their overhead.
     bytes: usize,
     writes: usize,
     charged: usize,
-    /// Whether it is being read.
+    /// Whether somebody has begun to read.
     is_read: bool,
-    /// Whether nobody will read it any more.
+    /// Whether the reading end was dropped.
     is_dropped: bool,
-    /// Of the guest that waits for room.
+    /// Wakes the guest that waits for capacity.
     writer: Option<Waker>,
 }
 
-/// How many writes there may be at once in the queue of one body.
+/// How many writes may wait in the queue of one body.
 pub fn writes_max(limits: &Limits) -> usize {
     request_bytes_max(limits).max(response_bytes_max(limits)) / WRITE_BYTES + WRITES_MAX
 }
 
-/// What is held of a response's body before anybody reads it.
+/// Bytes of a response's body that are held before anybody reads it.
 pub fn response_bytes_max(limits: &Limits) -> usize {
     limits.response_bytes_max.max(least_bytes())
 }
 
-/// What is held of a request's body before anybody reads it.
+/// Bytes of a request's body that are held before anybody reads it.
 pub fn request_bytes_max(limits: &Limits) -> usize {
     usize::try_from(limits.buffered_bytes_max()).unwrap_or(usize::MAX).max(least_bytes())
 }
 
-/// As much as is held of a body that is being read.
+/// What is held of a body that is being read.
 const fn least_bytes() -> usize {
     WRITES_MAX * (CHUNK_BYTES_MAX + WRITE_BYTES)
 }
 
 impl UnopenedBodies {
-    /// Bounds a new body of the guest, of which so much may be held before anybody reads: what is
-    /// read of it.
+    /// Bounds a new body, of which `held_max` bytes are held until somebody reads. Returns the end
+    /// to read from, in the place of `queue`.
     pub fn bound(
         &mut self,
         info: &Arc<GuestInfo>,
@@ -102,10 +101,10 @@ impl UnopenedBodies {
         queue.map(|queue| BodyReader::new(queue, window).boxed_unsync())
     }
 
-    /// The stream to write a body by, which has been bounded.
+    /// The stream to write a body with.
     ///
     /// # Errors
-    /// It has not.
+    /// The body was not made through [`UnopenedBodies::bound`].
     pub fn open(
         &mut self,
         body: u32,
@@ -122,13 +121,13 @@ impl UnopenedBodies {
         Arc::new(Window { info, charged_of_store, held_max, state: Mutex::default() })
     }
 
-    /// Bytes that are charged for what the store's bodies hold.
+    /// Bytes charged for all bodies of the store.
     pub fn charged(&self) -> usize {
         self.charged.load(Ordering::Relaxed)
     }
 
     fn put(&mut self, body: u32, window: Arc<Window>) {
-        // The number may be that of an earlier body which was never opened.
+        // An earlier body with this number may never have been opened.
         match self.windows.iter_mut().find(|(rep, _)| *rep == body) {
             Some((_, place)) => *place = window,
             None => self.windows.push((body, window)),
@@ -140,7 +139,7 @@ impl UnopenedBodies {
         Some(self.windows.swap_remove(place).1)
     }
 
-    /// As at first.
+    /// Forgets all bodies.
     pub fn clear(&mut self) {
         self.windows.clear();
     }
@@ -161,10 +160,10 @@ impl Window {
         left.min(CHUNK_BYTES_MAX)
     }
 
-    /// Takes note of a write, for which so many bytes were permitted.
+    /// Counts a write, for which `permitted` bytes were promised.
     ///
     /// # Errors
-    /// There is no room, or no memory: the guest is to be stopped.
+    /// It is larger than that, or there is no memory: the guest is to be stopped.
     fn put(&self, bytes: usize, permitted: usize) -> wasmtime::Result<()> {
         let mut held = self.lock();
         if bytes > self.capacity(&held).max(permitted) {
@@ -184,12 +183,12 @@ impl Window {
         Ok(())
     }
 
-    /// Takes note of a write that has been read.
+    /// Counts a write that has been read.
     fn take(&self, bytes: usize) {
         let mut held = self.lock();
         held.bytes = held.bytes.saturating_sub(bytes + WRITE_BYTES);
         held.writes = held.writes.saturating_sub(1);
-        // In large steps, so that a body that is read as it is written changes nothing.
+        // In large steps: reading while the guest writes costs no update of the shared counter.
         let charged = held.bytes / CHARGE_BYTES * CHARGE_BYTES;
         if held.charged > charged && (charged == 0 || held.charged > charged + least_bytes()) {
             self.give(held.charged - charged);
@@ -212,7 +211,7 @@ impl WindowState {
     }
 }
 
-/// Both ends are gone.
+/// Returns the charge when both ends are gone.
 impl Drop for Window {
     fn drop(&mut self) {
         let charged = self.lock().charged;
@@ -223,12 +222,12 @@ impl Drop for Window {
     }
 }
 
-/// The guest's end.
+/// The end that the guest writes to.
 struct BodyWriter {
     queue: Box<dyn OutputStream>,
     window: Arc<Window>,
-    /// What the last look has permitted of the next write. It holds, although the first read may
-    /// have taken the room away meanwhile.
+    /// What the last `check_write` has promised. The promise holds even if the first read has
+    /// lowered the capacity since.
     permitted: usize,
 }
 
@@ -268,14 +267,14 @@ impl Pollable for BodyWriter {
     }
 }
 
-/// The end that is read: by a client, or by the server that a request goes to.
+/// The end that is read: by a client, or by the server that a guest's request goes to.
 struct BodyReader {
-    /// Dropped first: a guest that is woken is to find it closed.
+    /// Dropped first, so that a guest which is woken finds it closed.
     queue: WasiBody,
     end: CloseOnDrop,
 }
 
-/// Says that nobody reads any more, when it is dropped.
+/// Tells the writer that nobody reads any more.
 struct CloseOnDrop(Arc<Window>);
 
 impl BodyReader {

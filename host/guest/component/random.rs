@@ -1,7 +1,6 @@
 //! Random bytes of WASI 0.2, where a guest gets as many as it asks for.
 //!
-//! Owns how many that may be, and that they are made in pieces, so that nobody waits for all of
-//! them.
+//! Owns the limit. The bytes are made in pieces, with a yield between them.
 
 use guesthouse_module::interfaces::wasi02;
 use wasmtime::component::Linker;
@@ -14,19 +13,21 @@ use super::state::ComponentState;
 use crate::guest::engine::fault::Fault;
 use crate::guest::engine::fault::misuse;
 
-/// The most that one call gives.
+/// Random bytes that one call returns at most.
 pub const CALL_BYTES_MAX: u64 = 4 << 20;
 
-/// Makes one piece of at most [`RANDOM_BYTES_MAX`].
+/// Makes one piece of at most [`RANDOM_BYTES_MAX`] bytes.
 pub type RandomSource = fn(&mut WasiRandomCtx, u64) -> wasmtime::Result<Vec<u8>>;
 
+/// Cryptographically secure bytes.
 pub const SECURE: RandomSource = random::Host::get_random_bytes;
+/// Bytes that need not be secure.
 pub const INSECURE: RandomSource = insecure::Host::get_insecure_random_bytes;
 
-/// So many random bytes. While they are on their way to the guest they are charged to it.
+/// Makes `len` random bytes. They are charged until the guest has them.
 ///
 /// # Errors
-/// They are too many, or there is no memory for them: the guest is to be stopped.
+/// There are too many, or no memory for them: the guest is to be stopped.
 pub async fn bytes(
     state: &mut ComponentState,
     len: u64,
@@ -52,7 +53,7 @@ pub async fn bytes(
     Ok(bytes)
 }
 
-/// Puts these functions in the place of wasmtime's own, which make all bytes at once.
+/// Replaces wasmtime's own functions, which make all bytes at once.
 pub fn add_to_linker(linker: &mut Linker<ComponentState>) -> wasmtime::Result<()> {
     for (interface, name, source) in [
         (wasi02::RANDOM_RANDOM, "get-random-bytes", SECURE),

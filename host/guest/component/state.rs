@@ -1,5 +1,4 @@
-//! What a component's store holds: its limits, the resources that it has handles of, and what
-//! little of WASI it is given.
+//! The data of a component's store: its limits, its resources, and the little of WASI that it gets.
 //!
 //! Knows nothing of pools or of the network.
 
@@ -26,31 +25,37 @@ use crate::guest::schedule::QUANTUM_TICKS;
 use crate::guest::services::log::{LogSink, SharedSink};
 use crate::message::RequestId;
 
-/// What the store of a component may hold. A toolchain splits a component into a handful of core
+/// Items that a component's store may hold. A toolchain splits a component into a handful of core
 /// instances, and a language runtime of shared libraries into some dozens.
 const PARTS: StoreItemLimits = StoreItemLimits { instances: 100, tables: TABLES_MAX, memories: 2 };
 /// The data of one component's store.
 pub struct ComponentState {
+    /// The memory and stacks that the store is charged for.
     pub limiter: Limiter,
+    /// Tells others whether the store is gone.
     pub liveness: StoreLiveness,
+    /// The host's objects behind the guest's handles.
     pub table: ResourceTable,
-    /// What a flattened component's instance has, in the place of a component's.
+    /// The canonical ABI's state, if the component is flat.
     pub canon: CanonState,
+    /// How wasi:http sends requests, and what it forbids.
     pub hooks: Hooks,
+    /// Bodies that the guest has not begun to write to.
     pub unopened: UnopenedBodies,
-    /// For a large result on its way to the guest, until the next one.
+    /// The charge for a large result on its way to the guest, until the next one.
     pub result: Option<Charge>,
     http: WasiHttpCtx,
-    /// Made when the guest first asks for it.
+    /// Made when the guest first needs it.
     wasi: Option<Box<WasiCtx>>,
-    /// Where stdout and stderr go; made with `wasi`.
+    /// Where stdout and stderr go. Made with `wasi`.
     log: Option<SharedSink>,
     request: Option<RequestId>,
-    /// What else it has the host keep; dropped behind that.
+    /// The charge for what the table holds; dropped after it.
     store_charge: StoreCharge,
 }
 
 impl ComponentState {
+    /// The state of a new store, without a request.
     pub fn new(info: Arc<GuestInfo>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
@@ -73,13 +78,13 @@ impl ComponentState {
         }
     }
 
-    /// A store in which guest code can run: limited, and yielding at every quantum.
+    /// A store that guest code can run in: with limits, and yielding after every quantum.
     pub fn store(engine: &wasmtime::Engine, info: Arc<GuestInfo>) -> Store<ComponentState> {
         let mut store = Store::new(engine, ComponentState::new(info));
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(HOSTCALL_FUEL);
         store.set_max_component_handles(HANDLES_MAX);
-        // The callback owns nothing, so the box costs nothing.
+        // The future has no size, so boxing it does not allocate.
         store.epoch_deadline_callback(|_| {
             let yielded = Box::pin(tokio::task::yield_now());
             Ok(wasmtime::UpdateDeadline::YieldCustom(QUANTUM_TICKS, yielded))
@@ -88,17 +93,17 @@ impl ComponentState {
         store
     }
 
-    /// The variables of `wasi:config`.
+    /// The variables that `wasi:config` shows.
     pub fn vars(&self) -> &[(String, String)] {
         &self.limiter.guest_info.grants.variables.config
     }
 
-    /// The value of one of them.
+    /// The value of one `wasi:config` variable.
     pub fn var(&self, key: &str) -> Option<String> {
         self.vars().iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
     }
 
-    /// Says for which request the guest runs from now on, one that it has taken up before.
+    /// Continues with a request that the guest has begun: its log lines follow.
     pub fn resume(&mut self, request: RequestId) {
         self.request = Some(request);
         if let Some(log) = &self.log {
@@ -106,7 +111,7 @@ impl ComponentState {
         }
     }
 
-    /// Takes up a request; without its id where the guest is at others, too.
+    /// Begins a request; without its id if the guest has others, too.
     pub fn begin(&mut self, request: Option<RequestId>) {
         self.request = request;
         self.canon.has_polled = false;
@@ -115,7 +120,7 @@ impl ComponentState {
         }
     }
 
-    /// Drops everything that belongs to the requests so far: the guest starts anew.
+    /// Drops all that belongs to earlier requests, when an instance is reset.
     pub fn clear_requests(&mut self) {
         self.end_log();
         self.hooks.abort_sends();
@@ -132,7 +137,7 @@ impl ComponentState {
         self.request = None;
     }
 
-    /// Counts bytes that the host is about to keep for the guest.
+    /// Charges bytes that the host is about to keep for the guest.
     ///
     /// # Errors
     /// [`Reject::NoMemory`](crate::message::Reject::NoMemory) as the error of a host function.
@@ -142,24 +147,24 @@ impl ComponentState {
         store_charge.add(&limiter.guest_info.memory, bytes, resources).map_err(reject_error)
     }
 
-    /// Bytes that the host keeps for the guest.
+    /// Bytes that the host keeps for the guest: resources and bodies.
     pub fn held_bytes(&self) -> usize {
         self.store_charge.size() + self.unopened.charged()
     }
 
-    /// Gives a flattened guest a resource.
+    /// Gives a flat guest a handle of a resource, and charges for it.
     pub fn give<T: ResourceKind>(&mut self, resource: Resource<T>) -> wasmtime::Result<u32> {
         let handle = self.canon.handles.put(resource)?;
         self.store_charge.note_handles(&self.limiter.guest_info.memory, self.canon.handles.peak());
         Ok(handle)
     }
 
-    /// How many resources there are.
+    /// How many resources the table has.
     pub fn resources(&mut self) -> usize {
         self.table.iter_mut().count()
     }
 
-    /// Resources that its requests have left behind, and bytes that they have had the host keep.
+    /// Resources that past requests have left behind, and bytes that the host keeps in them.
     pub fn leftovers(&mut self) -> (usize, usize) {
         let resources = self.resources();
         if resources == 0 {
@@ -168,7 +173,7 @@ impl ComponentState {
         (resources, self.store_charge.bytes())
     }
 
-    /// Counts the resources now and then, before one more may be made.
+    /// Counts the resources every so often, before one more may be made.
     fn sample_resources(&mut self) {
         if self.store_charge.is_due() {
             let resources = self.resources();
@@ -176,31 +181,31 @@ impl ComponentState {
         }
     }
 
-    /// What the host has a say in, and the resources.
+    /// The hooks and the table, borrowed together.
     pub fn hooks_and_table(&mut self) -> (&mut dyn WasiHttpHooks, &mut ResourceTable) {
         (&mut self.hooks, &mut self.table)
     }
 
-    /// Fields that the guest cannot change.
+    /// Header fields that the guest cannot change.
     pub fn field_map(&mut self, fields: HeaderMap) -> FieldMap {
         FieldMap::new_immutable(&mut self.hooks, fields)
     }
 
-    /// The same as a resource.
+    /// Header fields that the guest cannot change, as a resource.
     pub fn fields(&mut self, fields: HeaderMap) -> wasmtime::Result<Resource<FieldMap>> {
         let fields = self.field_map(fields);
         Ok(self.table.push(fields)?)
     }
 
-    /// Writes out what the guest has said without ending the line.
+    /// Logs the unfinished last lines of stdout and stderr.
     pub fn end_log(&self) {
         if let Some(log) = &self.log {
             log.with(LogSink::end);
         }
     }
 
-    /// WASI with the guest's environment, without arguments, files and sockets; stdout and stderr
-    /// go to the log.
+    /// Makes the WASI state: the guest's environment, no arguments, files or sockets. stdout and
+    /// stderr go to the log.
     fn make_wasi(&mut self) {
         let log = SharedSink::new(LogSink::new(self.limiter.guest_info.clone(), self.request));
         let mut builder = WasiCtx::builder();
@@ -214,7 +219,7 @@ impl ComponentState {
     }
 }
 
-/// What the guest has said is not lost, however its call ends.
+/// However a call ends, its output is logged, and its bodies do not look complete.
 impl Drop for ComponentState {
     fn drop(&mut self) {
         self.liveness.mark_dropped();

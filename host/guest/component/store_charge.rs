@@ -1,10 +1,10 @@
-//! What the host keeps for a component at its word, as it counts: header fields, the texts of
-//! requests that it makes, and the resources behind its handles.
+//! How a component is charged for what it has the host keep: header fields, the texts of its own
+//! requests, and the resources behind its handles.
 //!
-//! Owns what of them counts as the host's memory. What a guest has written counts until its
-//! requests have ended, even if it has let go of it, since who holds what is not followed; but no
-//! more than all resources that there are can hold. Handles count at the most that there have been
-//! at once, as far as that is looked up.
+//! Owns how that is counted. Bytes that a guest has written count until its requests have ended,
+//! even if it has dropped them, since nobody tracks which resource holds what. They never count for
+//! more than the existing resources could hold. Handles count at their highest number, as far as
+//! samples show it.
 
 use wasmtime_wasi_http::FieldMap;
 
@@ -14,21 +14,21 @@ use crate::guest::engine::budget::{Budget, Charge};
 use crate::guest::services::header::FIELD_BYTES;
 use crate::message::Reject;
 
-/// Up to here nothing is charged: it is within what each instance is charged for the host's
-/// objects.
+/// Bytes that are free of charge: every instance is charged for that much in advance.
 const FREE_BYTES: usize = 16 << 10;
-/// What is charged is a multiple of this.
+/// Charges are multiples of this.
 const CHUNK_BYTES: usize = 64 << 10;
-/// No resource holds more: fields take twice their limit, a request has four texts beside them, of
-/// which hyper's types take 64 KiB each and a method what one call can pass.
+/// No resource holds more. Fields take twice their limit. A request also has four texts: three take
+/// 64 KiB at most in hyper's types, and a method what one call can pass.
 const RESOURCE_BYTES_MAX: usize = 2 * FIELD_BYTES_MAX + 3 * (64 << 10) + HOSTCALL_FUEL;
-/// Handles that are not charged, and what others are: no resource takes more beside what is in it.
+/// Handles that are free of charge, and what each of the others costs: no resource takes more
+/// beside its contents.
 const HANDLES_FREE: usize = 32;
 const HANDLE_BYTES: usize = 1 << 10;
-/// Of so many looks at the resources, one counts them.
+/// One in so many accesses to the resources counts them.
 const RECOUNT_INTERVAL: u32 = 32;
 
-/// What one store's guest has the host keep.
+/// What the host keeps for the guest of one store.
 #[derive(Default)]
 pub struct StoreCharge {
     bytes: usize,
@@ -38,17 +38,17 @@ pub struct StoreCharge {
 }
 
 impl StoreCharge {
-    /// Bytes that have been written since nothing was left.
+    /// Bytes that the guest has written since no resource was left.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// What it takes in all, with the resources, to let go of which takes a while.
+    /// Bytes of it all, with the handles. Dropping many of them takes a while.
     pub fn size(&self) -> usize {
         self.bytes + self.handles.as_ref().map_or(0, Charge::bytes)
     }
 
-    /// Counts bytes before they are kept. `resources` counts what may hold them.
+    /// Charges bytes before they are kept. `resources` counts the resources that may hold them.
     ///
     /// # Errors
     /// [`Reject::NoMemory`].
@@ -62,7 +62,7 @@ impl StoreCharge {
         let mut over = self.bytes.saturating_sub(FREE_BYTES);
         let charged = self.charge.as_ref().map_or(0, Charge::bytes);
         if over > charged {
-            // One more is about to be made.
+            // One more resource is about to be made.
             self.bytes = self.bytes.min((resources() + 1) * RESOURCE_BYTES_MAX);
             over = self.bytes.saturating_sub(FREE_BYTES);
         }
@@ -73,24 +73,24 @@ impl StoreCharge {
         Ok(())
     }
 
-    /// Whether the resources are to be counted now.
+    /// Whether this access is to count the resources.
     pub fn is_due(&mut self) -> bool {
         self.accesses = self.accesses.wrapping_add(1);
         self.accesses.is_multiple_of(RECOUNT_INTERVAL)
     }
 
-    /// Takes note of how many handles or resources there are.
+    /// Charges the handles or resources that exist.
     pub fn note_handles(&mut self, memory: &Budget, handles: usize) {
         let bytes = handles.saturating_sub(HANDLES_FREE) * HANDLE_BYTES;
         if bytes > self.handles.as_ref().map_or(0, Charge::bytes) {
-            // They are there.
+            // They exist, so they count even if memory is short.
             let all = memory.force_charge(bytes.next_multiple_of(CHUNK_BYTES));
             self.handles = Some(all);
         }
     }
 }
 
-/// What was free of charge is soon used again.
+/// Tells the allocator what was freed. The part that was free of charge is soon used again.
 impl Drop for StoreCharge {
     fn drop(&mut self) {
         let charged = [&self.charge, &self.handles].into_iter().flatten().map(Charge::bytes);
@@ -98,7 +98,7 @@ impl Drop for StoreCharge {
     }
 }
 
-/// Bytes that fields take.
+/// Bytes that a set of fields takes.
 pub fn content(fields: &FieldMap) -> usize {
     fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES).sum()
 }

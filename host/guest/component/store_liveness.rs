@@ -1,10 +1,10 @@
-//! What is known of a store by what outlives it.
+//! What is known of a store to those that outlive it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Tells whether a store is gone. What is behind its resources ends with them, a body as if it were
-/// complete; so this is said before they are dropped.
+/// Tells whether a store is gone. Everything behind its resources ends with it, and a body ends as
+/// if it were complete. So the flag is set before the resources are dropped.
 #[derive(Clone, Default)]
 pub struct StoreLiveness(Arc<LivenessFlags>);
 
@@ -15,21 +15,22 @@ struct LivenessFlags {
 }
 
 impl StoreLiveness {
-    /// Says that the store is about to go.
+    /// Says that the store is about to be dropped.
     pub fn mark_dropped(&self) {
         self.0.is_dropped.store(true, Ordering::Release);
     }
 
+    /// Whether the store is gone, or about to be.
     pub fn is_dropped(&self) -> bool {
         self.0.is_dropped.load(Ordering::Acquire)
     }
 
-    /// Takes note that a body which a server sends has been asked for more.
+    /// Counts a poll of the body of an answer to one of the guest's own requests.
     pub fn note_poll(&self) {
         self.0.polls.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often one has.
+    /// How often such bodies have been polled.
     pub fn polls(&self) -> usize {
         self.0.polls.load(Ordering::Relaxed)
     }

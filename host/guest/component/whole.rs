@@ -1,4 +1,4 @@
-//! Components that are run as they are, by wasmtime's own implementation of the component model.
+//! Components that run as they are, in wasmtime's own implementation of the component model.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::concurrent::{Arrival, Inbox, InstanceFlags, serve_concurrent, wait_fo
 use super::incoming::incoming;
 use super::state::ComponentState;
 
-/// It exports `wasi:http/incoming-handler@0.2.x`.
+/// A component that exports `wasi:http/incoming-handler@0.2.x`.
 impl ComponentForm for Proxy {
     type Pre = ProxyPre<ComponentState>;
     type Handed = (Resource<HostIncomingRequest>, Resource<HostResponseOutparam>);
@@ -40,7 +40,7 @@ impl ComponentForm for Proxy {
     }
 }
 
-/// It exports `wasi:http/handler@0.3.x`.
+/// A component that exports `wasi:http/handler@0.3.x`.
 impl ComponentForm for Service {
     type Pre = ServicePre<ComponentState>;
     type Handed = Box<Arrival>;

@@ -1,4 +1,4 @@
-//! Functions of wasi:http/types that differ only in what they are about.
+//! Builders for functions of wasi:http/types that differ only in their types.
 
 use guesthouse_module::interfaces::DROP;
 use guesthouse_module::interfaces::http02::HTTP_TYPES;
@@ -15,10 +15,10 @@ use crate::guest::component::state::ComponentState;
 /// The interface of the resources of wasi:http 0.2.
 pub const TYPES: &str = HTTP_TYPES.module;
 
-/// What wasmtime has for a resource.
+/// wasmtime's own implementation of a function of a resource.
 type ResourceFn<T, V> = fn(&mut WasiHttpCtxView<'_>, Resource<T>) -> Result<V>;
 
-/// Drops a resource.
+/// Adds a function that drops a resource.
 pub fn add_drop<T: ResourceKind>(
     linker: &mut Linker<ComponentState>,
     name: &str,
@@ -33,7 +33,7 @@ pub fn add_drop<T: ResourceKind>(
     Ok(())
 }
 
-/// Gives a value that needs room.
+/// Adds a function that returns a value, for which the guest may have to allocate.
 pub fn add_getter<T: ResourceKind, V: Lower + 'static>(
     linker: &mut Linker<ComponentState>,
     name: &str,
@@ -48,7 +48,7 @@ pub fn add_getter<T: ResourceKind, V: Lower + 'static>(
     Ok(())
 }
 
-/// Gives another resource.
+/// Adds a function that returns another resource.
 pub fn add_child_getter<T: ResourceKind, P: ResourceKind>(
     linker: &mut Linker<ComponentState>,
     name: &str,
@@ -63,7 +63,7 @@ pub fn add_child_getter<T: ResourceKind, P: ResourceKind>(
     Ok(())
 }
 
-/// Gives another resource the first time that it is asked for.
+/// Adds a function that returns another resource the first time that it is called.
 pub fn add_child_taker<T: ResourceKind, P: ResourceKind>(
     linker: &mut Linker<ComponentState>,
     name: &str,
@@ -79,11 +79,11 @@ pub fn add_child_taker<T: ResourceKind, P: ResourceKind>(
     Ok(())
 }
 
-/// How one end of a resource is taken: its guest is told whether it could be.
+/// Takes a resource out of another. The inner result is the guest's.
 type TakeEnd<T, P> =
     fn(&mut ComponentState, Resource<T>) -> Result<std::result::Result<Resource<P>, ()>>;
 
-/// As [`add_child_taker`], where the store has a say in it.
+/// As [`add_child_taker`], for functions that need the store's data.
 pub fn add_end<T: ResourceKind, P: ResourceKind>(
     linker: &mut Linker<ComponentState>,
     name: &str,
@@ -99,7 +99,7 @@ pub fn add_end<T: ResourceKind, P: ResourceKind>(
     Ok(())
 }
 
-/// Makes a resource of another, which the guest gives away.
+/// Adds a function that makes a resource of another, which it takes from the guest.
 pub fn add_constructor<T: ResourceKind, M: ResourceKind>(
     linker: &mut Linker<ComponentState>,
     name: &str,

@@ -1,7 +1,8 @@
-//! A response's body on its way from a guest of 0.3 to its client: one piece, and how it ends.
+//! The channel for a response's body from a guest of 0.3 to its client: one piece, and how the body
+//! ends.
 //!
 //! Shared by the instance, which may be in the slow lane, and the connection. A body ends well only
-//! if the guest says so: one whose instance is gone never looks whole.
+//! if the guest says so: when its instance is gone, it fails.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,36 +13,37 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use wasmtime_wasi_http::Error;
 
-/// The guest's end.
+/// The guest's end of the channel.
 pub struct BodySender(Arc<Mutex<ChannelState>>);
 
-/// The client's end.
+/// The client's end of the channel.
 pub struct ChannelBody(Arc<Mutex<ChannelState>>);
 
-/// Sees what becomes of it.
+/// Observes how far the client has read.
 pub struct BodyCompletion(Arc<Mutex<ChannelState>>);
 
 #[derive(Default)]
 struct ChannelState {
     piece: Option<Bytes>,
-    /// No more pieces come.
+    /// Whether the guest has written its last piece.
     is_closed: bool,
-    /// How it ends, once the guest has said so.
+    /// How the body ends, once the guest has said so.
     end: Option<Result<Option<HeaderMap>, Error>>,
     completion: Completion,
-    /// Whoever waits for something to read, and for room to write.
+    /// Wake the task that waits to read, and the one that waits to write.
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
-/// What has become of a body.
+/// What the client has done with a body.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Completion {
+    /// It may read more.
     #[default]
     Open,
-    /// It was read to its end.
+    /// It has read all of it.
     Read,
-    /// Nobody reads it any more.
+    /// It reads no more.
     Dropped,
 }
 
@@ -63,14 +65,14 @@ impl ChannelState {
     }
 }
 
-/// The ends of a new body.
+/// Makes the channel of a new body.
 pub fn body_channel() -> (BodySender, BodyCompletion, ChannelBody) {
     let shared = Arc::<Mutex<ChannelState>>::default();
     (BodySender(shared.clone()), BodyCompletion(shared.clone()), ChannelBody(shared))
 }
 
 impl BodyCompletion {
-    /// What has become of it so far; if nothing, `waker` is told when something has.
+    /// What the client has done so far. While the body is open, `waker` is woken by a change.
     pub fn completion(&self, waker: &Waker) -> Completion {
         let mut shared = lock(&self.0);
         if shared.completion == Completion::Open {
@@ -81,7 +83,8 @@ impl BodyCompletion {
 }
 
 impl BodySender {
-    /// Whether there is room for a piece; if not, `waker` is told when there is or will be none.
+    /// Whether there is room for a piece. If not, `waker` is woken when there is, or when the
+    /// client reads no more.
     pub fn has_capacity(&self, waker: &Waker) -> bool {
         let mut shared = lock(&self.0);
         if shared.piece.is_none() {
@@ -91,7 +94,7 @@ impl BodySender {
         false
     }
 
-    /// Puts a piece where there is room.
+    /// Puts a piece in. There has to be room for it.
     pub fn put(&self, piece: Bytes) {
         let mut shared = lock(&self.0);
         shared.piece = Some(piece);
@@ -105,20 +108,20 @@ impl BodySender {
         shared.wake_reader();
     }
 
-    /// Says how it ends, behind the last piece.
+    /// Says how the body ends after its last piece.
     pub fn end(&self, end: Result<Option<HeaderMap>, Error>) {
         let mut shared = lock(&self.0);
         shared.end = Some(end);
         shared.wake_reader();
     }
 
-    /// Whether nobody reads it any more.
+    /// Whether the client reads no more.
     pub fn is_dropped(&self) -> bool {
         lock(&self.0).completion == Completion::Dropped
     }
 }
 
-/// Nobody is left who could say how it ends.
+/// Without an end from the guest, the body fails.
 impl Drop for BodySender {
     fn drop(&mut self) {
         let mut shared = lock(&self.0);

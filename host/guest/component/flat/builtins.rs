@@ -1,4 +1,4 @@
-//! The component model's own functions: tasks, sets, streams and futures.
+//! The component model's built-in functions: tasks, waitable sets, subtasks, streams and futures.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -97,7 +97,7 @@ fn add_sets(linker: &mut Linker<ComponentState>) -> Result<()> {
             Ok(event as u32)
         },
     )?;
-    // The other calls of the guest wait, too.
+    // All calls of the instance wait meanwhile.
     linker.func_wrap_async(
         CANON,
         "waitable-set.wait",
@@ -136,7 +136,8 @@ fn add_subtasks(linker: &mut Linker<ComponentState>) -> Result<()> {
     Ok(())
 }
 
-/// The two handles of something new: to read from in the lower half, to write to in the upper.
+/// The two handles of a new stream or future: the readable end in the lower half, the writable end
+/// in the upper.
 fn ends(read: u32, write: u32) -> i64 {
     i64::from(write) << 32 | i64::from(read)
 }
@@ -202,7 +203,7 @@ fn add_streams(linker: &mut Linker<ComponentState>) -> Result<()> {
     Ok(())
 }
 
-/// Says that nobody reads a stream any more.
+/// Drops the readable end of a stream.
 pub fn drop_stream_reader(memory: &mut [u8], state: &mut ComponentState, at: u32) -> Result<()> {
     let stream = state.canon.tasks.streams.get(at)?;
     stream.reader = StreamReader::Gone;
@@ -291,13 +292,13 @@ fn add_futures(linker: &mut Linker<ComponentState>, of: &str, read: u8, write: u
     Ok(())
 }
 
-/// Says that nobody wants a future's value any more.
+/// Drops the readable end of a future.
 pub fn drop_future_reader(memory: &mut [u8], state: &mut ComponentState, at: u32) -> Result<()> {
     let promise = state.canon.tasks.futures.get(at)?;
     promise.reader = FutureReader::Gone;
     match promise.writer {
         FutureWriter::Guest(_) => advance_future(memory, state, at)?,
-        // The host still has it in mind.
+        // The host resolves it later, and removes it then.
         FutureWriter::Host => {}
         _ => drop(state.canon.tasks.futures.remove(at)),
     }

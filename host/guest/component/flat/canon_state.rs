@@ -1,4 +1,4 @@
-//! What the host knows of a flattened component's instance.
+//! The canonical ABI's state of one flat instance.
 
 use wasmtime::Memory;
 
@@ -6,14 +6,17 @@ use super::handle_table::HandleTable;
 use super::lower::PendingResult;
 use super::tasks::Tasks;
 
-/// What the host knows of a flattened component's instance.
+/// The canonical ABI's state of one flat instance.
 #[derive(Default)]
 pub struct CanonState {
+    /// The instance's memory, once it has been instantiated.
     pub memory: Option<Memory>,
+    /// The result for which the guest is allocating memory.
     pub pending: PendingResult,
+    /// The guest's handles.
     pub handles: HandleTable,
-    /// What the calls of a guest of 0.3 wait for.
+    /// Streams, futures, timers and calls of a guest of 0.3.
     pub tasks: Tasks,
-    /// Whether the last `poll` has found something ready that the guest has made no use of yet.
+    /// Whether the guest has called `poll` and has neither read nor written a stream since.
     pub has_polled: bool,
 }

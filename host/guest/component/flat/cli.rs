@@ -1,4 +1,4 @@
-//! wasi:cli, wasi:clocks and wasi:random.
+//! wasi:cli, wasi:clocks and wasi:random of 0.2, and what 0.3 shares with them.
 
 use std::hash::BuildHasher as _;
 
@@ -21,20 +21,20 @@ use crate::guest::engine::fault::misuse;
 const MONOTONIC: &str = wasi02::CLOCKS_MONOTONIC_CLOCK.module;
 const WALL: &str = wasi02::CLOCKS_WALL_CLOCK.module;
 
-/// One of the versions of WASI, where they differ in nothing but this.
+/// The differences between the versions of WASI, in the functions that they share.
 pub struct WasiVersion {
-    /// What the names of functions begin with that give something which is there.
+    /// The prefix in the names of functions that only get something.
     pub get: &'static str,
-    /// The modules of its interfaces.
+    /// The module of `monotonic-clock`. The fields below are modules, too.
     pub monotonic: &'static str,
-    /// The clock that shows the time of day.
+    /// The clock for the time of day.
     pub time: &'static str,
     pub random: &'static str,
     pub insecure: &'static str,
     pub insecure_seed: &'static str,
     pub environment: &'static str,
     pub exit: &'static str,
-    /// The most random bytes that one call gives: a guest that wants more gets as many.
+    /// Random bytes that one call returns at most. A guest that asks for more gets this many.
     pub random_bytes_max: u64,
 }
 
@@ -47,7 +47,7 @@ const VERSION: WasiVersion = WasiVersion {
     insecure_seed: wasi02::RANDOM_INSECURE_SEED.module,
     environment: wasi02::CLI_ENVIRONMENT.module,
     exit: wasi02::CLI_EXIT.module,
-    // A guest gets as many as it wants, or is stopped.
+    // A guest gets as many as it asks for, or is stopped.
     random_bytes_max: u64::MAX,
 };
 
@@ -58,7 +58,7 @@ pub fn add_to_linker(linker: &mut Linker<ComponentState>) -> Result<()> {
     add_terminals(linker)
 }
 
-/// Adds what is the same in all versions.
+/// Adds the functions that are the same in both versions.
 pub fn add_common(linker: &mut Linker<ComponentState>, version: &WasiVersion) -> Result<()> {
     add_times(linker, version)?;
     add_random(linker, version)?;
@@ -120,8 +120,9 @@ fn add_insecure_random(linker: &mut Linker<ComponentState>, version: &WasiVersio
         version.insecure_seed,
         &format!("{get}insecure-seed"),
         |mut guest: FlatCaller<'_>, ret: u32| {
-            // Nearly every guest of Rust asks for it, and the rest of WASI's state costs 1 us. The
-            // standard library's own seed is as good: random for each thread, and never twice.
+            // Nearly every guest in Rust asks for it, and making the rest of WASI's state costs 1
+            // us. The standard library's seed is as good: random for each thread, and never the
+            // same twice.
             let seed = std::hash::RandomState::new();
             give(&mut guest, ret, (seed.hash_one(0_u8), seed.hash_one(1_u8)))
         },
@@ -197,7 +198,7 @@ fn add_streams(linker: &mut Linker<ComponentState>) -> Result<()> {
     Ok(())
 }
 
-/// No stream of a guest is a terminal, so there never is a handle of one.
+/// No stream of a guest is a terminal, so no guest has a handle of one.
 fn add_terminals(linker: &mut Linker<ComponentState>) -> Result<()> {
     for (interface, name) in [
         (wasi02::CLI_TERMINAL_STDIN, "get-terminal-stdin"),

@@ -1,4 +1,4 @@
-//! wasi:clocks of 0.3, where it is not that of 0.2.
+//! wasi:clocks of 0.3, where it differs from 0.2.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ const VERSION: WasiVersion = WasiVersion {
     insecure_seed: wasi03::RANDOM_INSECURE_SEED.module,
     environment: wasi03::CLI_ENVIRONMENT.module,
     exit: wasi03::CLI_EXIT.module,
-    // A guest that wants more may be given less.
+    // A guest that asks for more may get fewer.
     random_bytes_max: RANDOM_BYTES_MAX,
 };
 
@@ -52,7 +52,7 @@ pub fn add_to_linker(linker: &mut Linker<ComponentState>) -> Result<()> {
     Ok(())
 }
 
-/// Begins to wait: the state of the call, and its handle above.
+/// Starts a timer. Returns the subtask's state, with its handle in the bits above.
 fn wait(guest: &mut FlatCaller<'_>, nanoseconds: u64) -> Result<u32> {
     let canon = &mut guest.data_mut().canon;
     let sleep = tokio::time::sleep(Duration::from_nanos(nanoseconds));

@@ -1,4 +1,4 @@
-//! wasi:config.
+//! `wasi:config/store` for flat components.
 
 use guesthouse_module::interfaces::wasi02::CONFIG_STORE;
 use wasmtime::Linker;
@@ -10,7 +10,7 @@ use crate::guest::component::state::ComponentState;
 
 const STORE: &str = CONFIG_STORE.module;
 
-/// The interface's error, of which there is none: only the room that it would take.
+/// The interface's error. None is ever returned, but its layout counts.
 enum FlatConfigError {}
 
 impl Lower for FlatConfigError {

@@ -1,4 +1,4 @@
-//! The ends of a stream of bytes and of a future, each of which is the guest's or the host's.
+//! The two ends of streams of bytes and of futures. Each belongs to the guest or to the host.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,74 +15,74 @@ use super::memory::Result;
 use crate::guest::component::body::GuestRequestBody;
 use crate::guest::engine::fault::misuse;
 
-/// A stream of bytes.
+/// A stream of bytes, with its two ends.
 pub struct Stream {
     pub writer: StreamWriter,
     pub reader: StreamReader,
 }
 
-/// Who writes to a stream.
+/// The end that writes to a stream.
 pub enum StreamWriter {
     Guest(GuestEnd),
     Request(Box<RequestBodyStream>),
     Gone,
 }
 
-/// Who reads from a stream.
+/// The end that reads from a stream.
 pub enum StreamReader {
     Guest(GuestEnd),
-    /// Somebody in the host who does not read yet.
+    /// The host has taken the end, but does not read yet.
     Host,
     Response(Arc<BodySender>),
     Gone,
 }
 
-/// A guest's end, and the part of its memory that waits to be copied.
+/// An end that the guest holds, and the buffer in its memory for a copy that has not completed.
 #[derive(Clone, Copy)]
 pub struct GuestEnd {
     pub handle: u32,
     pub buffer: Option<(u32, u32)>,
 }
 
-/// A request's body as the guest gets it.
+/// A request's body as a stream that the guest reads.
 pub struct RequestBodyStream {
     pub body: GuestRequestBody,
     pub(super) rest: Bytes,
-    /// The future of its trailers, until that has its value: then its place may be another one's.
+    /// The future of its trailers, until that is resolved. After that the index may be reused.
     trailers: Option<u32>,
     has_ended: bool,
 }
 
-/// A future of one value.
+/// A future, with its two ends.
 pub struct ComponentFuture {
     pub writer: FutureWriter,
     pub reader: FutureReader,
 }
 
-/// Who gives the value.
+/// The end that writes the value.
 pub enum FutureWriter {
     Guest(GuestEnd),
     Value(FutureValue),
-    /// It is to follow.
+    /// The host will write it later.
     Host,
-    /// It is what becomes of a response's body.
+    /// The value is how a response's body has ended.
     Response(BodyCompletion),
     Gone,
 }
 
-/// Who takes the value.
+/// The end that reads the value.
 pub enum FutureReader {
     Guest(GuestEnd),
-    /// Somebody in the host who does not look yet.
+    /// The host has taken the end, but does not read yet.
     Host,
-    /// It is the end of a response.
+    /// The value is how a response's body ends.
     Response(Arc<BodySender>),
-    /// Nobody cares.
+    /// The value is dropped when it comes.
     Ignored,
     Gone,
 }
 
-/// A value that the host gives.
+/// A value that the host writes.
 pub enum FutureValue {
     Sent(Result<(), ErrorCode>),
     Trailers(Result<Option<HeaderMap>, ErrorCode>),
@@ -95,10 +95,10 @@ impl GuestEnd {
 }
 
 impl Stream {
-    /// The guest's end to read from, or to write to.
+    /// The guest's readable or writable end.
     ///
     /// # Errors
-    /// That end is the host's.
+    /// The guest does not hold that end.
     pub fn end(&mut self, is_read: bool) -> Result<&mut GuestEnd> {
         match (is_read, &mut self.writer, &mut self.reader) {
             (true, _, StreamReader::Guest(end)) | (false, StreamWriter::Guest(end), _) => Ok(end),
@@ -112,17 +112,17 @@ impl RequestBodyStream {
         RequestBodyStream { body, rest: Bytes::new(), trailers: Some(trailers), has_ended: false }
     }
 
-    /// The future of its trailers, to be given its value.
+    /// Takes the future of the trailers, to resolve it.
     pub fn take_trailers(&mut self) -> Option<u32> {
         self.trailers.take()
     }
 
-    /// What is left of it, to be sent on.
+    /// The rest of the body, as the body of a response.
     pub fn into_body(self) -> RemainingBody {
         RemainingBody { rest: self.rest, body: self.body }
     }
 
-    /// Ready when there is something to read, or with what the trailers are.
+    /// Ready when there are bytes to read. At the end of the body it returns the trailers.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<FutureValue>> {
         while self.rest.is_empty() && !self.has_ended {
             let end = match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
@@ -143,7 +143,7 @@ impl RequestBodyStream {
     }
 }
 
-/// A request's body that goes back as the response's.
+/// A request's body that the guest has handed on as its response's.
 pub struct RemainingBody {
     rest: Bytes,
     body: GuestRequestBody,
@@ -164,7 +164,7 @@ impl Body for RemainingBody {
     }
 }
 
-/// What the guest is told of a request's body that came to a bad end.
+/// The error code that the guest gets when a request's body fails.
 fn code(error: &Error) -> ErrorCode {
     match error {
         Error::HttpRequestBodySize(size) => ErrorCode::HttpRequestBodySize(*size),

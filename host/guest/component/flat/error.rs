@@ -1,4 +1,4 @@
-//! The errors of wasi:http in a module's memory and in its parameters.
+//! wasi:http's errors, in a module's memory and as parameters.
 
 use wasmtime_wasi_http::p2::bindings::http::types::{
     DnsErrorPayload, ErrorCode, FieldSizePayload, HeaderError, TlsAlertReceivedPayload,
@@ -10,16 +10,16 @@ use super::lower::{At, Layout, Lower};
 use super::memory::{Result, flag, string};
 use crate::guest::engine::fault::misuse;
 
-/// What a guest is told of a change of fields that was refused.
+/// The error that a guest gets when a change of fields is refused.
 pub trait FieldChangeError: Lower + 'static {
     /// # Errors
-    /// There is no word for it, so the guest is stopped.
+    /// The interface has no such error, so the guest is stopped.
     fn of(error: FieldMapError) -> Result<Self>
     where
         Self: Sized;
 }
 
-/// That of 0.2.
+/// The error type of 0.2.
 impl FieldChangeError for HeaderError {
     fn of(error: FieldMapError) -> Result<Self> {
         match error {
@@ -46,8 +46,8 @@ impl Lower for HeaderError {
     }
 }
 
-/// An error of fields as 0.3 has it: one of four without a value, or another with a text, which the
-/// host does not need.
+/// The error type of 0.3: one of four cases without a value, or `other` with a text, which the host
+/// never returns.
 pub struct FieldsError(FieldMapError);
 
 impl FieldChangeError for FieldsError {
@@ -70,7 +70,7 @@ impl Lower for FieldsError {
     }
 }
 
-/// Where a case's own value is, behind the number of the case.
+/// Where the payload begins, after the number of the case.
 const PAYLOAD: usize = 8;
 
 impl Lower for ErrorCode {
@@ -146,14 +146,14 @@ impl Lower for FieldSizePayload {
     }
 }
 
-/// An error code as parameters: the case, and what its value is made of.
+/// An error code as parameters: the case, and its flattened payload.
 pub struct FlatErrorCode {
     pub case: u32,
     pub values: (u32, u64, u32, u32, u32, u32),
 }
 
 impl FlatErrorCode {
-    /// The error code, which a guest answers with.
+    /// Reads the error code that the guest answers with.
     pub fn lift(self, memory: &[u8]) -> Result<ErrorCode> {
         use ErrorCode as E;
         let (a, b, c, d, e, f) = self.values;

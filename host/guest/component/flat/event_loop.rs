@@ -1,7 +1,7 @@
-//! What drives a flattened guest of 0.3: its handler is called for each request, and its callback
-//! whenever something has happened that one of its calls waits for.
+//! The event loop of a flat guest of 0.3. It calls the guest's handler for each request, and its
+//! callback whenever something has happened that one of its calls waits for.
 //!
-//! Owns the order of the turns. No call of the guest's code is interrupted by another.
+//! Owns the order of these calls. The guest's code is never entered twice at a time.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -14,25 +14,27 @@ use crate::guest::component::concurrent::{Arrival, Inbox, InstanceFlags};
 use crate::guest::component::state::ComponentState;
 use crate::guest::schedule::QUANTUM_TICKS;
 
-/// Turns of calls that have only yielded, in a row, before others get the thread.
+/// Calls that merely yield, in a row, before other tasks get the thread.
 const YIELDS_MAX: u32 = 8;
 
-/// The functions of a module that take part.
+/// The exports that the event loop needs.
 pub struct CallbackExports {
+    /// The memory of the instance.
     pub memory: Memory,
+    /// Takes the request's handle and returns a callback code.
     pub handle: TypedFunc<u32, u32>,
-    /// Is told an event, a handle and a value.
+    /// Takes an event code, a handle and a value, and returns a callback code.
     pub callback: TypedFunc<(u32, u32, u32), u32>,
 }
 
 /// Where requests come from.
 pub enum ArrivalSource {
-    /// One, or none any more.
+    /// A single request, until it is taken.
     One(Option<Box<Arrival>>),
     Many(Arc<Inbox>, Arc<InstanceFlags>),
 }
 
-/// What comes next.
+/// What the event loop does next.
 enum LoopAction {
     Begin(Box<Arrival>),
     Resume((u32, u32, u32), bool),
@@ -47,7 +49,7 @@ impl ArrivalSource {
         }
     }
 
-    /// Takes note of what the instance says about itself.
+    /// Reports the state of a shared instance.
     fn note(&self, state: &mut ComponentState) {
         if let ArrivalSource::Many(_, flags) = self {
             flags.note_usage(state);
@@ -60,7 +62,7 @@ impl ArrivalSource {
 /// Has a guest handle requests as they arrive, until no more can come and its calls have ended.
 ///
 /// # Errors
-/// The guest has trapped, and the instance is not to be used again.
+/// The guest has trapped: the instance is not to be used again.
 pub async fn run_event_loop(
     store: &mut Store<ComponentState>,
     exports: &CallbackExports,

@@ -1,4 +1,4 @@
-//! The fields of wasi:http, which are the same in both versions but for two names and the errors.
+//! The fields of wasi:http. Both versions have the same, but for two names and the errors.
 
 use wasmtime::Linker;
 use wasmtime_wasi_http::{FieldMap, FieldMapError, WasiHttpHooks};
@@ -12,7 +12,7 @@ use crate::guest::component::state::ComponentState;
 use crate::guest::component::store_charge::content;
 use crate::guest::services::header::FIELD_BYTES;
 
-/// Adds them to this interface, with the name that it has for the function which gives all of them.
+/// Adds them to an interface. `all` is its name for the function that returns all fields.
 pub fn add_to_linker<R: FieldChangeError>(
     linker: &mut Linker<ComponentState>,
     types: &str,
@@ -24,7 +24,7 @@ pub fn add_to_linker<R: FieldChangeError>(
     add_edits::<R>(linker, types)
 }
 
-/// Gives the guest fields.
+/// Gives the guest a handle of fields.
 pub fn put(state: &mut ComponentState, fields: FieldMap) -> Result<u32> {
     let fields = state.table.push(fields)?;
     state.give(fields)
@@ -35,7 +35,7 @@ fn fields(state: &ComponentState, handle: u32) -> Result<&FieldMap> {
     Ok(state.table.get(&fields)?)
 }
 
-/// Takes fields away from the guest. From now on they do not change.
+/// Takes fields from the guest. They cannot be changed any more.
 pub fn take(state: &mut ComponentState, handle: u32) -> Result<FieldMap> {
     let fields = state.canon.handles.take::<FieldMap>(handle)?;
     let mut fields = state.table.delete(fields)?;
@@ -53,7 +53,7 @@ fn add_fields(linker: &mut Linker<ComponentState>, types: &str) -> Result<()> {
     linker.func_wrap(types, "[method]fields.clone", |mut guest: FlatCaller<'_>, this: u32| {
         let mut copy = fields(guest.data(), this)?.clone();
         copy.set_mutable(FIELD_BYTES_MAX);
-        // Where it is changed, it is copied.
+        // It shares its contents until it is changed, and has a copy of its own from then on.
         guest.data_mut().hold(content(&copy))?;
         put(guest.data_mut(), copy)
     })?;
@@ -96,7 +96,7 @@ fn add_getters(linker: &mut Linker<ComponentState>, types: &str, all: &str) -> R
     Ok(())
 }
 
-/// Changes fields, and says how that went.
+/// Changes fields. The inner result is the guest's.
 fn change<T, R: FieldChangeError>(
     state: &mut ComponentState,
     this: u32,
@@ -107,7 +107,7 @@ fn change<T, R: FieldChangeError>(
     change_result(change(table.get_mut(&handle)?, hooks))
 }
 
-/// What the guest is told of a change.
+/// Turns the result of a change into the guest's.
 fn change_result<T, R: FieldChangeError>(result: Result<T, FieldMapError>) -> Result<Result<T, R>> {
     match result {
         Ok(value) => Ok(Ok(value)),
@@ -201,7 +201,7 @@ fn add_edits<R: FieldChangeError>(linker: &mut Linker<ComponentState>, types: &s
     Ok(())
 }
 
-/// Adds what only 0.3 has.
+/// Adds the function that only 0.3 has.
 pub fn add_removal<R: FieldChangeError>(
     linker: &mut Linker<ComponentState>,
     types: &str,

@@ -1,4 +1,4 @@
-//! Components that are run as their one module.
+//! Flat components: components that run as their one core module.
 
 use std::sync::Arc;
 
@@ -12,25 +12,29 @@ use crate::guest::component::concurrent::{Arrival, Inbox, InstanceFlags};
 use crate::guest::component::incoming::incoming;
 use crate::guest::component::state::ComponentState;
 
-/// The code of such a module, and its exports. `C` is where its callback is, if it has one.
+/// The linked module and its exports. `C` is the callback's export, if there is one.
 pub struct FlatPre<C> {
+    /// What instances are made from: code with all imports resolved.
     pub pre: InstancePre<ComponentState>,
+    /// The module's memory.
     pub memory: ModuleExport,
+    /// The handler of requests.
     pub handle: ModuleExport,
+    /// The callback of 0.3, or nothing.
     pub callback: C,
-    /// Mutable globals, where its instances can be reset.
+    /// The mutable globals, if instances can be reset.
     pub globals: Vec<ModuleExport>,
 }
 
-/// Such a module in its store, called by `H`.
+/// A flat component in its store. `H` are the functions by which it is called.
 pub struct FlatComponent<H> {
     memory: Memory,
     handle: H,
-    /// Its mutable globals, where it can be reset.
+    /// The mutable globals, if the instance can be reset.
     globals: Box<[Global]>,
 }
 
-/// A call with a request, and the place for its response.
+/// The handler of 0.2: takes the handles of the request and of the outparam for its response.
 pub type SyncExport = TypedFunc<(u32, u32), ()>;
 
 /// wasi:http 0.2.
@@ -114,7 +118,7 @@ impl Concurrent for FlatComponent<CallbackExports> {
     }
 }
 
-/// A module of which the functions are still to be found.
+/// An instance before its functions have been looked up.
 struct InstantiatedModule {
     instance: wasmtime::Instance,
     memory: Memory,

@@ -1,4 +1,4 @@
-//! The handles of a flattened component: what the guest knows resources by.
+//! The handle table of a flat component, by which the guest refers to resources.
 
 use wasmtime::component::Resource;
 
@@ -6,13 +6,13 @@ use super::memory::Result;
 use crate::guest::component::limits::HANDLES_MAX;
 use crate::guest::engine::fault::misuse;
 
-/// A type of resource, by the type behind it.
+/// The type behind a kind of resource.
 pub trait ResourceKind: 'static {
-    /// Tells it from the others in an instance's table of handles.
+    /// Tells handles of this kind from others in the table.
     const KIND: u8;
 }
 
-/// The handles that an instance has: owned resources, by index from 1.
+/// The handles of one instance. They are counted from 1.
 #[derive(Default)]
 pub struct HandleTable {
     slots: Vec<Option<(u8, u32)>>,
@@ -20,12 +20,12 @@ pub struct HandleTable {
 }
 
 impl HandleTable {
-    /// Gives the instance a resource.
+    /// Gives the instance a handle of a resource that it owns.
     pub fn put<T: ResourceKind>(&mut self, resource: Resource<T>) -> Result<u32> {
         self.put_raw(T::KIND, resource.rep())
     }
 
-    /// Gives the instance something of a kind.
+    /// Gives the instance a handle of a kind, for the number `rep`.
     pub fn put_raw(&mut self, kind: u8, rep: u32) -> Result<u32> {
         let entry = Some((kind, rep));
         if let Some(index) = self.free.pop() {
@@ -39,22 +39,22 @@ impl HandleTable {
         Ok(self.slots.len() as u32)
     }
 
-    /// The most that it has had at once.
+    /// The most handles that it has had at once.
     pub fn peak(&self) -> usize {
         self.slots.len()
     }
 
-    /// A resource for the time of a call.
+    /// Borrows a resource for the duration of a call.
     pub fn get<T: ResourceKind>(&self, handle: u32) -> Result<Resource<T>> {
         Ok(Resource::new_borrow(self.rep::<T>(handle)?))
     }
 
-    /// Takes a resource away from the instance.
+    /// Takes a resource, and its handle, from the instance.
     pub fn take<T: ResourceKind>(&mut self, handle: u32) -> Result<Resource<T>> {
         Ok(Resource::new_own(self.take_raw(T::KIND, handle)?))
     }
 
-    /// Takes something of a kind away from the instance.
+    /// Takes a handle of a kind from the instance, and returns its number.
     pub fn take_raw(&mut self, kind: u8, handle: u32) -> Result<u32> {
         let rep = self.rep_raw(kind, handle)?;
         self.slots[handle as usize - 1] = None;
@@ -66,14 +66,14 @@ impl HandleTable {
         self.rep_raw(T::KIND, handle)
     }
 
-    /// What kind of thing a handle is of.
+    /// The kind of a handle.
     pub fn kind(&self, handle: u32) -> Result<u8> {
         let slot = handle.checked_sub(1).and_then(|index| self.slots.get(index as usize));
         let slot = slot.copied().flatten();
         slot.map(|(kind, _)| kind).ok_or_else(|| misuse(format!("there is no handle {handle}")))
     }
 
-    /// What is behind a handle of a kind.
+    /// The number behind a handle of a kind.
     pub fn rep_raw(&self, wanted: u8, handle: u32) -> Result<u32> {
         let slot = handle.checked_sub(1).and_then(|index| self.slots.get(index as usize));
         match slot.copied().flatten() {
@@ -83,7 +83,7 @@ impl HandleTable {
         }
     }
 
-    /// As at first.
+    /// Removes all handles.
     pub fn clear(&mut self) {
         self.slots.clear();
         self.free.clear();

@@ -1,5 +1,5 @@
-//! wasi:http/types, as far as a handler of requests needs it: fields, the request and its body, the
-//! response and its body.
+//! wasi:http/types of 0.2, as far as handling requests needs it: fields, the request and its body,
+//! the response and its body.
 
 use wasmtime::Linker;
 use wasmtime::component::Resource;
@@ -208,7 +208,7 @@ fn add_response(linker: &mut Linker<ComponentState>) -> Result<()> {
         |mut guest: FlatCaller<'_>, this: u32, status: u32| {
             let state = guest.data_mut();
             let response = state.canon.handles.get::<OutgoingResponse>(this)?;
-            // What is above 16 bits does not count, says the ABI.
+            // The ABI ignores the bits above 16.
             let status = status as u16;
             let set = HostOutgoingResponse::set_status_code(&mut state.http(), response, status)?;
             Ok(u32::from(set.is_err()))
@@ -266,7 +266,7 @@ fn add_response_body(linker: &mut Linker<ComponentState>) -> Result<()> {
                 true => Some(state.canon.handles.take::<FieldMap>(trailers)?),
                 false => None,
             };
-            // The only error is that of a length, which has no text.
+            // The only error is a wrong length, which has no text.
             let finished = match HostOutgoingBody::finish(&mut state.http(), body, trailers) {
                 Ok(()) => Ok(()),
                 Err(error) => Err(state.http().convert_error_code(error)?),

@@ -1,4 +1,4 @@
-//! wasi:http/types of 0.3, as far as a handler of requests needs it: the request and the response.
+//! wasi:http/types of 0.3, as far as handling requests needs it: the request and the response.
 //! Their bodies are streams (`transfer.rs`).
 
 use guesthouse_module::interfaces::http03::HTTP_TYPES;
@@ -30,7 +30,7 @@ use crate::guest::engine::fault::misuse;
 
 pub const TYPES: &str = HTTP_TYPES.module;
 
-/// A request that the guest has been given.
+/// A request that the guest has a handle of.
 pub struct FlatRequest {
     pub method: Method,
     pub scheme: Option<Scheme>,
@@ -44,9 +44,9 @@ pub struct FlatRequest {
 pub struct FlatResponse {
     status: StatusCode,
     headers: FieldMap,
-    /// The stream of its body, if it has one.
+    /// The stream of its body, if it has a body.
     body: Option<u32>,
-    /// The futures of its trailers, and of what becomes of it.
+    /// The futures of its trailers, and of how sending it has ended.
     trailers: u32,
     sent: u32,
 }
@@ -72,7 +72,7 @@ fn request(state: &ComponentState, handle: u32) -> Result<&FlatRequest> {
     Ok(state.table.get(&request)?)
 }
 
-/// A part of a request that needs room.
+/// Adds a function that returns a part of a request, for which the guest may have to allocate.
 fn add_request_getter<T: Lower + 'static>(
     linker: &mut Linker<ComponentState>,
     name: &str,
@@ -106,7 +106,7 @@ fn add_request(linker: &mut Linker<ComponentState>) -> Result<()> {
         "[method]request.get-options",
         |mut guest: FlatCaller<'_>, this: u32, ret: u32| {
             request(guest.data(), this)?;
-            // A request that comes in has none.
+            // Incoming requests have no options.
             give(&mut guest, ret, None::<u32>)
         },
     )?;
@@ -118,7 +118,7 @@ fn add_request(linker: &mut Linker<ComponentState>) -> Result<()> {
             put(guest.data_mut(), headers)
         },
     )?;
-    // There never is one.
+    // No guest has a handle of options.
     let none = |this: u32| misuse(format!("there is no handle {this}"));
     linker.func_wrap(
         TYPES,
@@ -167,7 +167,7 @@ fn add_request_body(linker: &mut Linker<ComponentState>) -> Result<()> {
     Ok(())
 }
 
-/// Takes the end of a future away from the guest that it could read from.
+/// Takes the readable end of a future from the guest.
 fn lift_future(state: &mut ComponentState, kind: u8, handle: u32) -> Result<u32> {
     let at = state.canon.handles.take_raw(kind, handle)?;
     state.canon.tasks.clear_waitable(handle);
@@ -179,7 +179,7 @@ fn lift_future(state: &mut ComponentState, kind: u8, handle: u32) -> Result<u32>
     Ok(at)
 }
 
-/// As [`lift_future`], of a stream.
+/// Takes the readable end of a stream from the guest.
 fn lift_stream(state: &mut ComponentState, handle: u32) -> Result<u32> {
     let at = state.canon.handles.take_raw(STREAM_READ, handle)?;
     state.canon.tasks.clear_waitable(handle);
@@ -286,12 +286,12 @@ fn task_return(
     };
     let head = state.canon.tasks.current_task()?.head.take();
     let head = head.ok_or_else(|| misuse("it has answered twice"))?;
-    // Nobody may be waiting for it any more.
+    // The receiver may be gone.
     drop(head.send(answer));
     Ok(())
 }
 
-/// A response as it leaves, with the ends of its body joined to the guest's.
+/// Turns a guest's response into the host's, and connects the body's stream and futures to it.
 fn send(
     memory: &mut [u8],
     state: &mut ComponentState,
@@ -303,7 +303,7 @@ fn send(
         None => None,
     };
     let response_body = match piped {
-        // The request's own body: its end is the response's.
+        // The guest hands on the request's own body, whose end is the response's.
         Some(mut request_body) => {
             drop_future_reader(memory, state, trailers)?;
             if let Some(trailers) = request_body.take_trailers() {
@@ -341,7 +341,7 @@ fn send(
     Ok(made)
 }
 
-/// The request's body, where the guest has handed that on as its response's.
+/// The request's body, if the guest hands it on as the response's.
 fn piped_body(state: &mut ComponentState, body: u32) -> Result<Option<Box<RequestBodyStream>>> {
     let stream = state.canon.tasks.streams.get(body)?;
     match std::mem::replace(&mut stream.writer, StreamWriter::Gone) {
@@ -357,7 +357,7 @@ fn piped_body(state: &mut ComponentState, body: u32) -> Result<Option<Box<Reques
 }
 
 impl ComponentState {
-    /// Takes up a request: the handle under which the guest has it.
+    /// Gives the guest a request. Returns its handle.
     pub fn put_request(&mut self, request: http::Request<GuestRequestBody>) -> Result<u32> {
         let (head, body) = request.into_parts();
         let uri = head.uri.into_parts();

@@ -1,4 +1,4 @@
-//! wasi:io: errors, pollables and streams.
+//! wasi:io for flat components: errors, pollables and streams.
 
 use guesthouse_module::interfaces::wasi02::{IO_ERROR, IO_POLL, IO_STREAMS};
 use wasmtime::Linker;
@@ -87,7 +87,8 @@ fn add_poll(linker: &mut Linker<ComponentState>) -> Result<()> {
         |mut guest: FlatCaller<'_>, (ptr, len, ret): (u32, u32, u32)| {
             Box::new(async move {
                 if std::mem::replace(&mut guest.data_mut().canon.has_polled, true) {
-                    // It may wait for what this very thread has to do: for a client to read.
+                    // It may wait for something that this thread has to do, such as sending to a
+                    // client.
                     tokio::task::yield_now().await;
                 }
                 let (memory, state) = parts(&mut guest)?;
@@ -107,7 +108,7 @@ fn add_poll(linker: &mut Linker<ComponentState>) -> Result<()> {
     Ok(())
 }
 
-/// What a guest sees of an error of a stream.
+/// A stream's error as the guest gets it.
 pub enum FlatStreamError {
     Last(OwnHandle<Error>),
     Closed,
@@ -140,7 +141,7 @@ fn stream_result<T>(
     })
 }
 
-/// Gives the guest what came of a stream, but for what has been read.
+/// Returns the result of a stream operation for which the guest need not allocate.
 fn give_stream_result<T: Lower>(
     guest: &mut FlatCaller<'_>,
     ret: u32,

@@ -1,4 +1,4 @@
-//! Everything that a flattened component may import.
+//! The linker of flat components.
 
 use anyhow::Result;
 use wasmtime::{Engine, Linker};
@@ -7,7 +7,7 @@ use super::{abi, builtins, cli, cli03, config, http, http03, io, outgoing};
 use crate::guest::component::state::ComponentState;
 use guesthouse_module::flatten::REALLOC_IMPORT;
 
-/// A linker with everything that a flattened component may import.
+/// A linker with everything that a flat component may import.
 pub fn linker(engine: &Engine) -> Result<Linker<ComponentState>> {
     let mut linker = Linker::new(engine);
     io::add_to_linker(&mut linker)?;

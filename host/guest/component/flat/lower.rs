@@ -1,37 +1,37 @@
-//! Values for a module's memory: how they are laid out, and how the guest makes room for them.
+//! Lowering: how values are laid out in a module's memory, and how the guest allocates for them.
 
 use super::memory::{Result, aligned};
 use crate::guest::engine::fault::misuse;
 use guesthouse_module::flatten::REALLOC_DONE;
 
-/// A value that the host gives the guest, in the guest's memory.
+/// A value that the host writes into the guest's memory.
 pub trait Lower {
     const SIZE: usize;
     const ALIGN: usize;
     fn lower(self, out: &mut Layout, at: At);
 }
 
-/// The most that a result takes by itself: that of `future-incoming-response.get`.
+/// The most bytes of a result without what it points to: `future-incoming-response.get` has them.
 const ROOT_BYTES: usize = 64;
 
-/// A value as it is going to be in memory: the result itself, and what it points to.
+/// A value as it will be in memory: the result itself, and pieces that it points to.
 pub struct Layout {
     root: [u8; ROOT_BYTES],
     pieces: Vec<LayoutPiece>,
 }
 
-/// A place in a layout: which piece, 0 for the result itself, and the byte in it.
+/// A position in a layout: the piece, 0 for the result itself, and the byte in it.
 #[derive(Clone, Copy)]
 pub struct At {
     piece: usize,
     byte: usize,
 }
 
-/// Bytes that need room of their own.
+/// Bytes for which the guest has to allocate.
 struct LayoutPiece {
     bytes: Vec<u8>,
     align: usize,
-    /// Where its pointer goes.
+    /// Where the pointer to it is.
     parent: At,
 }
 
@@ -54,7 +54,7 @@ impl Layout {
         layout
     }
 
-    /// Takes this value in the place of the one before.
+    /// Replaces the layout by that of another value.
     fn begin<T: Lower>(&mut self, value: T) {
         const { assert!(T::SIZE <= ROOT_BYTES, "a result is larger than the room for it") };
         self.root = [0; ROOT_BYTES];
@@ -70,7 +70,7 @@ impl Layout {
         piece[at.byte..at.byte + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// A pointer and a length, and a new piece for what they point to.
+    /// Writes a pointer and a length, and adds the piece that they describe.
     fn point(&mut self, at: At, bytes: Vec<u8>, align: usize, len: usize) -> usize {
         self.put(at, &(align as u32).to_le_bytes());
         self.put(at.plus(4), &(len as u32).to_le_bytes());
@@ -84,7 +84,7 @@ impl Layout {
     }
 }
 
-/// Puts a value that needs no room beside its own where the guest wants it.
+/// Stores a value at `ptr` that points to no other memory.
 pub fn store<T: Lower>(memory: &mut [u8], ptr: u32, value: T) -> Result<()> {
     let layout = Layout::of(value);
     if !layout.pieces.is_empty() {
@@ -93,14 +93,14 @@ pub fn store<T: Lower>(memory: &mut [u8], ptr: u32, value: T) -> Result<()> {
     write(memory, ptr, &layout.root[..T::SIZE], T::ALIGN)
 }
 
-/// A result on its way to the guest, which makes room for it piece by piece. Kept from one to the
-/// next, with its own room.
+/// A result for which the guest allocates memory, piece by piece. Reused from one to the next, with
+/// its allocations.
 #[derive(Default)]
 pub struct PendingResult {
     layout: Layout,
-    /// Where the pieces are, as far as that is known.
+    /// The addresses of the first pieces, as far as the guest has allocated them.
     pointers: Vec<u32>,
-    /// Whether the guest has been asked for the place of the next piece.
+    /// Whether the guest has been asked to allocate the next piece.
     is_allocating: bool,
     ret: u32,
     size: usize,
@@ -108,13 +108,13 @@ pub struct PendingResult {
 }
 
 impl PendingResult {
-    /// As at first.
+    /// Forgets the result, when an instance is reset.
     pub fn clear(&mut self) {
         self.layout.pieces.clear();
         self.is_allocating = false;
     }
 
-    /// Begins with a value that is to be at `ret`. What room is needed first.
+    /// Begins with a value that goes to `ret`. Returns the first allocation that it needs.
     pub fn begin<T: Lower>(&mut self, memory: &mut [u8], ret: u32, value: T) -> Result<i64> {
         self.layout.begin(value);
         self.pointers.clear();
@@ -123,7 +123,7 @@ impl PendingResult {
         self.lower_next(memory)
     }
 
-    /// Takes the place of the piece that was asked for. What room is needed next.
+    /// Continues with the address of the piece that was asked for. Returns the next allocation.
     pub fn resume(&mut self, memory: &mut [u8], ptr: u32) -> Result<i64> {
         if !std::mem::take(&mut self.is_allocating) {
             return Err(misuse("there is nothing to make room for"));
@@ -137,7 +137,7 @@ impl PendingResult {
         self.pointers.push(ptr);
     }
 
-    /// What room is needed next; or writes the result, if that is all.
+    /// Returns the next allocation, or writes the result if there is none left.
     fn lower_next(&mut self, memory: &mut [u8]) -> Result<i64> {
         while let Some(piece) = self.layout.pieces.get(self.pointers.len()) {
             let (len, align) = (piece.bytes.len() as u32, piece.align as u32);
@@ -145,7 +145,7 @@ impl PendingResult {
                 self.is_allocating = true;
                 return Ok(i64::from(align) << 32 | i64::from(len));
             }
-            // Nothing is at the address of nothing.
+            // An empty piece needs no memory, so any aligned address will do.
             self.put(align);
         }
         for (piece, ptr) in self.layout.pieces.iter().zip(&self.pointers) {
@@ -205,7 +205,7 @@ impl Lower for String {
     }
 }
 
-/// A list of anything but bytes.
+/// A list of items that are not bytes.
 pub struct List<T>(pub Vec<T>);
 
 impl<T: Lower> Lower for List<T> {

@@ -1,11 +1,11 @@
-//! Values in a module's memory, as the guest hands them to the host.
+//! Lifting: reading the values that a guest passes in its memory.
 
 use crate::guest::component::limits::HOSTCALL_FUEL;
 use crate::guest::engine::fault::misuse;
 
 pub use wasmtime::Result;
 
-/// A range of the guest's memory.
+/// A range of the guest's memory, of bounded length.
 pub fn range(memory: &[u8], ptr: u32, len: u32) -> Result<&[u8]> {
     if len as usize > HOSTCALL_FUEL {
         return Err(misuse(format!("{len} bytes are too many for one call")));
@@ -25,7 +25,7 @@ pub fn string(memory: &[u8], ptr: u32, len: u32) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| misuse("a string is not UTF-8"))
 }
 
-/// A list of pairs of pointer and length.
+/// A list of pairs of a pointer and a length.
 pub fn pairs(memory: &[u8], ptr: u32, len: u32) -> Result<impl Iterator<Item = (u32, u32)>> {
     aligned(ptr, 4)?;
     let bytes = range(memory, ptr, len.saturating_mul(8))?;
@@ -33,7 +33,7 @@ pub fn pairs(memory: &[u8], ptr: u32, len: u32) -> Result<impl Iterator<Item = (
     Ok(bytes.chunks_exact(8).map(move |pair| (word(pair), word(&pair[4..]))))
 }
 
-/// The lists that a list of pairs of pointer and length points to, all of them together bounded.
+/// The lists that a list of pointers and lengths describes, with a bound on their total length.
 pub fn lists(memory: &[u8], ptr: u32, len: u32) -> Result<Vec<Vec<u8>>> {
     let mut bytes_left = HOSTCALL_FUEL;
     let lists = pairs(memory, ptr, len)?.map(|(ptr, len)| {
@@ -51,7 +51,7 @@ pub fn aligned(ptr: u32, align: usize) -> Result<()> {
     Err(misuse(format!("pointer {ptr} is not aligned to {align}")))
 }
 
-/// An option's or a result's first word: 0 or 1.
+/// The discriminant of an option or a result: 0 or 1.
 pub fn flag(value: u32) -> Result<bool> {
     match value {
         0 => Ok(false),

@@ -1,4 +1,4 @@
-//! wasi:http as far as a guest needs it that makes requests itself.
+//! wasi:http of 0.2, as far as a guest's own requests need it.
 
 use guesthouse_module::interfaces::http02::HTTP_OUTGOING_HANDLER;
 use wasmtime::Linker;

@@ -1,8 +1,8 @@
-//! What a guest of 0.3 waits for: streams, futures and timers, in sets, and the calls that wait.
+//! The calls of a guest of 0.3, and what they wait for: streams, futures and timers, in sets.
 //!
-//! Owns the state behind the component model's own functions (`builtins.rs`), and what happens when
-//! one end of a stream or a future meets the other. Source of the rules and the numbers: the
-//! component model's CanonicalABI.md, "Canonical Definitions".
+//! Owns the state behind the component model's built-in functions (`builtins.rs`); `transfer.rs`
+//! moves the data. Source of the rules and the numbers: the component model's CanonicalABI.md,
+//! "Canonical Definitions".
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use crate::guest::component::guest_response::GuestResponse;
 use crate::guest::engine::fault::misuse;
 use crate::message::RequestId;
 
-/// Kinds of handles, beside those of resources.
+/// Kinds of handles other than resources.
 pub const SET: u8 = 200;
 pub const STREAM_READ: u8 = 201;
 pub const STREAM_WRITE: u8 = 202;
@@ -28,10 +28,10 @@ pub const TRAILERS_READ: u8 = 205;
 pub const TRAILERS_WRITE: u8 = 206;
 pub const TIMER: u8 = 207;
 
-/// What a copy gives that has to wait.
+/// The result of a copy that has to wait.
 pub const BLOCKED: u32 = u32::MAX;
 
-/// How a copy has ended: in the lowest four bits, under the number of items.
+/// How a copy has ended: the lowest four bits of its result. The number of items is above them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum CopyResult {
     Completed = 0,
@@ -45,7 +45,7 @@ impl CopyResult {
     }
 }
 
-/// What has happened to what a guest waits for.
+/// The kind of an event that a guest is told of.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum EventCode {
     None = 0,
@@ -56,14 +56,14 @@ pub enum EventCode {
     FutureWrite = 5,
 }
 
-/// States of a call of the host that its caller does not wait for.
+/// States of an asynchronous call of a host function.
 pub const STARTED: u32 = 1;
 pub const RETURNED: u32 = 2;
 pub const CANCELLED: u32 = 4;
 
-/// Everything that an instance's calls wait for.
+/// Everything that the calls of an instance wait for.
 pub struct Tasks {
-    /// Of whoever drives the instance.
+    /// Wakes the task that drives the instance.
     pub waker: Waker,
     /// By handle.
     waitables: Vec<Waitable>,
@@ -73,13 +73,13 @@ pub struct Tasks {
     calls: Slab<GuestTask>,
     /// The call whose code runs.
     current: u32,
-    /// Whether the guest wants no more calls at present.
+    /// Above 0 as long as the guest wants no more calls.
     pub backpressure: u32,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Waitable {
-    /// The handle of the set that it is in, or 0.
+    /// The handle of its set, or 0.
     set: u32,
     event: Option<(EventCode, u32)>,
 }
@@ -88,17 +88,17 @@ struct Waitable {
 pub struct GuestTask {
     pub id: RequestId,
     pub context: [u32; 2],
-    /// Is told what the guest answers, and taken then.
+    /// Takes the guest's answer.
     pub head: Option<oneshot::Sender<GuestResponse>>,
     state: TaskState,
 }
 
-/// When a call goes on.
+/// When a call can go on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TaskState {
-    /// It has only yielded.
+    /// At once: it has merely yielded.
     Yielded,
-    /// When something in the set with this handle has happened.
+    /// After an event in the set with this handle.
     Waiting(u32),
 }
 
@@ -108,7 +108,7 @@ struct Timer {
     is_over: bool,
 }
 
-/// Things by index.
+/// Values by index. Indexes are reused.
 pub struct Slab<T>(Vec<Option<T>>);
 
 impl<T> Default for Slab<T> {
@@ -169,7 +169,7 @@ impl Default for Tasks {
 }
 
 impl Tasks {
-    /// As at first.
+    /// Forgets everything, when an instance is reset.
     pub fn clear(&mut self) {
         *self = Tasks::default();
     }
@@ -184,13 +184,12 @@ impl Tasks {
         self.calls.get(self.current)
     }
 
-    /// Calls that have not ended.
+    /// How many calls have not ended.
     pub fn len(&self) -> usize {
         self.calls.len()
     }
 
-    /// Takes note of what a call's code has ended with: nothing more to do, later, or once
-    /// something in a set has happened.
+    /// Applies the code with which a call's code has returned: exit, yield, or wait for a set.
     pub fn apply_callback_code(&mut self, code: u32) -> Result<()> {
         const EXIT: u32 = 0;
         const YIELD: u32 = 1;
@@ -212,7 +211,7 @@ impl Tasks {
         Ok(())
     }
 
-    /// Lets go of responses that nobody can write to any more: no call is left.
+    /// Drops the ends of responses that no call is left to write to.
     fn abandon(&mut self) {
         for stream in self.streams.iter_mut() {
             if matches!(stream.reader, StreamReader::Response(_)) {
@@ -226,9 +225,9 @@ impl Tasks {
         }
     }
 
-    /// The next call that can go on, and what it is to be told; whether it has only yielded.
+    /// Chooses the next call that can go on. Returns its event, and whether it had merely yielded.
     pub fn next_ready(&mut self) -> Result<Option<(EventCode, u32, u32, bool)>> {
-        // In turns, beginning behind the one that ran last.
+        // Round robin, from the call after the one that ran last.
         let all = self.calls.indexes();
         let (before, behind) = (0..=self.current, self.current + 1..all.end);
         for at in behind.chain(before) {
@@ -255,32 +254,32 @@ impl Tasks {
         &mut self.waitables[at]
     }
 
-    /// Says what has happened to a handle.
+    /// Sets the event of a handle.
     pub fn set_event(&mut self, handle: u32, event: EventCode, value: u32) {
         self.waitable(handle).event = Some((event, value));
     }
 
-    /// Says that a copy by a handle is complete.
+    /// Sets the event of a handle whose copy has completed.
     pub fn set_completed(&mut self, handle: u32, event: EventCode) {
         self.set_event(handle, event, CopyResult::Completed.with(0));
     }
 
-    /// What has happened to a handle and was not told.
+    /// Takes the value of a handle's event, if the guest has not been told of it.
     pub fn take_pending_event(&mut self, handle: u32) -> Option<u32> {
         self.waitable(handle).event.take().map(|(_, value)| value)
     }
 
-    /// Whether something has happened to a handle that was not told.
+    /// Whether a handle has an event that the guest has not been told of.
     pub fn has_pending_event(&mut self, handle: u32) -> bool {
         self.waitable(handle).event.is_some()
     }
 
-    /// Forgets a handle that the guest has given up.
+    /// Forgets the state of a handle that the guest has given up.
     pub fn clear_waitable(&mut self, handle: u32) {
         *self.waitable(handle) = Waitable::default();
     }
 
-    /// What has happened in a set, and to which handle.
+    /// Takes an event of a set: its code, handle and value.
     pub fn take_event(&mut self, set: u32) -> Option<(EventCode, u32, u32)> {
         for (handle, wait) in self.waitables.iter_mut().enumerate() {
             if wait.set == set
@@ -292,7 +291,7 @@ impl Tasks {
         None
     }
 
-    /// Puts a handle into a set, or takes it out of all.
+    /// Puts a handle into a set; with 0, removes it from its set.
     pub fn join(&mut self, handle: u32, set: u32) {
         self.waitable(handle).set = set;
     }
@@ -301,7 +300,7 @@ impl Tasks {
         self.waitables.iter().any(|wait| wait.set == set)
     }
 
-    /// Begins a timer.
+    /// Starts a timer. Returns its handle.
     pub fn start_timer(&mut self, sleep: Sleep, handles: &mut HandleTable) -> Result<u32> {
         let timer = Timer { handle: 0, sleep: Box::pin(sleep), is_over: false };
         let at = self.timers.insert(timer);
@@ -310,7 +309,7 @@ impl Tasks {
         Ok(handle)
     }
 
-    /// Ends a timer: its state, which the guest is told.
+    /// Cancels a timer. Returns the state that the guest is told.
     pub fn cancel_timer(&mut self, at: u32, handle: u32) -> Result<u32> {
         let timer = self.timers.get(at)?;
         let was_over = std::mem::replace(&mut timer.is_over, true);
@@ -328,7 +327,7 @@ impl Tasks {
         Ok(())
     }
 
-    /// Looks at the timers.
+    /// Sets the events of timers that have ended.
     pub fn poll_timers(&mut self, cx: &mut Context<'_>) {
         for timer in self.timers.0.iter_mut().flatten().filter(|timer| !timer.is_over) {
             if let Poll::Ready(()) = timer.sleep.as_mut().poll(cx) {

@@ -1,6 +1,6 @@
-//! What happens where the two ends of a stream of bytes or of a future meet.
+//! Moves data between the two ends of a stream of bytes or of a future.
 //!
-//! Owns the copying between a guest's memory and a request's or a response's body.
+//! Owns the copying between a guest's memory and the bodies of requests and responses.
 
 use std::task::{Context, Poll};
 
@@ -21,10 +21,10 @@ use crate::guest::component::limits::CHUNK_BYTES_MAX;
 use crate::guest::component::state::ComponentState;
 use crate::guest::engine::fault::misuse;
 
-/// Bytes of either value in memory.
+/// Bytes in memory of a future's value, which is one of two types.
 const VALUE_BYTES: u32 = 40;
 
-/// Copies to or from a guest's end, at once if that is possible.
+/// Starts a copy to or from a guest's end. Returns its result, or [`BLOCKED`].
 pub fn stream_copy(
     memory: &mut [u8],
     state: &mut ComponentState,
@@ -48,7 +48,7 @@ pub fn stream_copy(
     Ok(state.canon.tasks.take_pending_event(handle).unwrap_or(BLOCKED))
 }
 
-/// Copies what can be copied of a stream.
+/// Copies what can be copied now between the two ends of a stream.
 pub fn advance_stream(memory: &mut [u8], tasks: &mut Tasks, at: u32) -> Result<()> {
     let Tasks { waker, streams, .. } = tasks;
     let Stream { writer, reader } = streams.get(at)?;
@@ -114,7 +114,7 @@ pub fn advance_stream(memory: &mut [u8], tasks: &mut Tasks, at: u32) -> Result<(
     Ok(())
 }
 
-/// Takes or gives a future's value, at once if that is possible.
+/// Starts to read or write a future's value. Returns the result, or [`BLOCKED`].
 pub fn future_copy(
     memory: &mut [u8],
     state: &mut ComponentState,
@@ -136,7 +136,7 @@ pub fn future_copy(
     Ok(state.canon.tasks.take_pending_event(handle).unwrap_or(BLOCKED))
 }
 
-/// Passes a future's value on, if both ends are there.
+/// Moves a future's value, if both ends are ready.
 pub fn advance_future(memory: &mut [u8], state: &mut ComponentState, at: u32) -> Result<()> {
     let Tasks { waker, futures: promises, .. } = &mut state.canon.tasks;
     let ComponentFuture { writer, reader } = promises.get(at)?;
@@ -196,7 +196,7 @@ pub fn advance_future(memory: &mut [u8], state: &mut ComponentState, at: u32) ->
     Ok(())
 }
 
-/// Puts a value where the guest wants it.
+/// Stores a future's value in the guest's memory.
 fn give(memory: &mut [u8], state: &mut ComponentState, ptr: u32, value: FutureValue) -> Result<()> {
     match value {
         FutureValue::Sent(sent) => store(memory, ptr, sent),
@@ -210,7 +210,7 @@ fn give(memory: &mut [u8], state: &mut ComponentState, ptr: u32, value: FutureVa
     }
 }
 
-/// The value `result<option<trailers>, error-code>` in the guest's memory.
+/// Reads a value `result<option<trailers>, error-code>` from the guest's memory.
 fn trailers(
     memory: &[u8],
     state: &mut ComponentState,
@@ -230,26 +230,26 @@ fn trailers(
 }
 
 impl Tasks {
-    /// Gives a future the value that was to follow. Until then it is kept, although the guest may
-    /// have dropped its end.
+    /// Gives a future the value that the host owes it. Until then the future exists, even if the
+    /// guest has dropped its end.
     pub fn resolve(&mut self, at: u32, value: FutureValue) {
         self.resolve_with(at, FutureWriter::Value(value));
     }
 
-    /// As [`Tasks::resolve`], by what is to become of a response.
+    /// As [`Tasks::resolve`], with a value that depends on how a response's body ends.
     pub fn resolve_with(&mut self, at: u32, giver: FutureWriter) {
         match self.futures.get(at) {
             Ok(ComponentFuture { writer: FutureWriter::Host, reader: FutureReader::Gone }) => {
                 drop(self.futures.remove(at));
             }
             Ok(promise) if matches!(promise.writer, FutureWriter::Host) => promise.writer = giver,
-            // It has one.
+            // It has a value already.
             _ => {}
         }
     }
 }
 
-/// Looks at everything that a guest waits for.
+/// Advances all timers, streams and futures. `cx` is woken when one of them can go on.
 pub fn advance_all(
     memory: &mut [u8],
     state: &mut ComponentState,

@@ -20,7 +20,7 @@ use crate::guest::engine::guest_info::GuestInfo;
 
 const MIB: usize = 1 << 20;
 
-/// Both ends of a body of which 1 MiB is held, and the memory that it is charged to.
+/// Both ends of a body of which up to 1 MiB is held, and the memory that it is charged to.
 fn body(total: usize) -> (BodyWriter, BodyReader, Budget) {
     let limits = Limits { response_bytes_max: MIB, ..Limits::default() };
     let memory = Budget::new(total);
@@ -43,7 +43,7 @@ fn read(reading: &mut BodyReader) -> Option<usize> {
     }
 }
 
-/// Writes as long as there is room: how many bytes that were.
+/// Writes until there is no capacity. Returns the number of bytes.
 fn fill(writing: &mut BodyWriter) -> usize {
     let mut written = 0;
     loop {
@@ -68,13 +68,13 @@ fn what_is_held_before_the_first_read_is_charged_and_given_back() {
         came += bytes;
     }
     assert_eq!((came, memory.used()), (written, 0));
-    // From here on a few writes wait, and what they take is charged in steps.
+    // Now only a few writes wait, and they are charged in steps.
     assert_eq!(fill(&mut writing), WRITES_MAX * CHUNK_BYTES_MAX);
     drop((writing, reading));
     assert_eq!(memory.used(), 0);
 }
 
-/// The first read takes room away, from one that was given it just before as well.
+/// The first read lowers the capacity, but not below what was promised just before.
 #[test]
 fn what_was_permitted_may_be_written() {
     let (mut writing, mut reading, _memory) = body(64 * MIB);
@@ -84,13 +84,13 @@ fn what_was_permitted_may_be_written() {
     let room = writing.check_write().expect("it is open");
     assert_eq!((room, read(&mut reading)), (CHUNK_BYTES_MAX, Some(1024)));
     writing.write(Bytes::from(vec![b'x'; room])).expect("it was permitted");
-    // Once.
+    // But only once.
     assert_eq!(writing.check_write().expect("it is open"), 0);
     let refused = writing.write(Bytes::from_static(b"x"));
     assert!(matches!(refused, Err(StreamError::Trap(_))), "{refused:?}");
 }
 
-/// A writer that is told that nobody reads any more, and notes what it finds.
+/// A task that waits to write, and notes what it finds when it is woken.
 struct Finder(Mutex<(Option<BodyWriter>, Vec<String>)>);
 
 impl Wake for Finder {
@@ -101,7 +101,7 @@ impl Wake for Finder {
     }
 }
 
-/// Woken before its queue is closed, a guest in the slow lane would find neither room nor an end.
+/// If the guest were woken before its queue is closed, it would find neither capacity nor an end.
 #[test]
 fn who_waits_for_room_finds_a_body_closed_that_nobody_reads() {
     let (mut writing, mut reading, _memory) = body(64 * MIB);

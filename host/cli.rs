@@ -1,7 +1,7 @@
 //! The command line: verbs, help texts, and what goes to stdout.
 //!
-//! The top of the crate: it may use every module, and only `main` uses it. Results go to stdout,
-//! the log to stderr. Decides nothing about serving.
+//! This is the top of the crate: it may use every module, and only `main` uses it. Results go to
+//! stdout, the log goes to stderr. Decides nothing about serving.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -45,7 +45,7 @@ Examples:
 
 Environment:
   GUESTHOUSE_LOG        what is logged: error, warn, info, debug, trace [default: info]
-  GUESTHOUSE_CACHE_DIR  folder for compiled guests, as --cache-dir
+  GUESTHOUSE_CACHE_DIR  folder for compiled handlers, as --cache-dir
   NO_COLOR              set it to have no colours in the log";
 
 const SERVE_EXAMPLES: &str = "\
@@ -67,8 +67,8 @@ Examples:
   guesthouse demo
   guesthouse demo --many 10000       ten thousand handlers: /stranger/00042, /hostile/00199-divide";
 
-// A help text that rustdoc would take for a link.
-const MANY_DIR: &str = "Folder for the many guests, empty or new [default: guesthouse-strangers \
+// Not a doc comment, because rustdoc would take the brackets for a link.
+const MANY_DIR: &str = "Folder for the many handlers, empty or new [default: guesthouse-strangers \
                         in the user's cache folder]";
 
 const CHECK_EXAMPLES: &str = "\
@@ -105,10 +105,10 @@ enum Verb {
         #[command(flatten)]
         flags: Box<Flags>,
     },
-    /// Serve the bundled demo guests and their native twins
+    /// Serve the bundled demo handlers and their native twins
     #[command(after_help = DEMO_EXAMPLES)]
     Demo {
-        /// Serve N small guests of strangers instead, one in a hundred of them hostile
+        /// Serve N small handlers instead, one in a hundred of them hostile
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=90_000))]
         many: Option<u32>,
         #[arg(long, value_name = "DIR", requires = "many", help = MANY_DIR)]
@@ -136,7 +136,7 @@ enum Verb {
     /// Measure servers: guest against native, or any others side by side
     #[command(after_help = bench::EXAMPLES)]
     Bench(Box<bench::BenchFlags>),
-    /// Compile one guest for a host, which starts this by itself
+    /// Compile one file for a host, which starts this by itself
     #[command(name = compiler_process::VERB, hide = true)]
     Compile {
         #[arg(long, default_value = "text")]
@@ -152,8 +152,12 @@ enum Verb {
     },
 }
 
-/// Does what the arguments of the process say. Usage errors, `--help` and `--version` end the
-/// process here; [`Mistakes`](crate::config::Mistakes) in the error mean a usage error, too.
+/// Runs the verb that the process's arguments name and returns its exit code.
+///
+/// Usage errors, `--help` and `--version` end the process here.
+///
+/// # Errors
+/// The verb failed. [`Mistakes`](crate::config::Mistakes) in the error mean a usage error.
 pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Serve { dir, flags } => serve(&flags, Served::folder(dir, flags.native)),
@@ -181,8 +185,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The folder beside the demo's own guests: the one that was named, or the one into which the
-/// recipes of these sources build the guests in Python and JavaScript.
+/// The folder that the demo serves along with its own guests: the named one, or else
+/// `guests/dist`, where the Justfile's recipes put the guests in Python and JavaScript.
 fn beside(named: Option<PathBuf>) -> Option<PathBuf> {
     const DIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/dist");
     match named {
@@ -199,17 +203,17 @@ fn serve(flags: &Flags, served: Served) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the many guests and names their folder.
+/// Writes the guests of `--many` and returns their folder.
 fn strangers(count: u32, dir: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     let dir = dir.or_else(|| config::user_cache_folder("guesthouse-strangers"));
-    let dir = dir.context("there is no folder for the guests: name one with --many-dir")?;
+    let dir = dir.context("there is no folder for the handlers: name one with --many-dir")?;
     many::write(&dir, count as usize)?;
     Ok(dir)
 }
 
 fn compile(log: &str) -> anyhow::Result<ExitCode> {
     let format = if log == "json" { LogFormat::Json } else { LogFormat::Text };
-    // It starts its log itself, once it is confined.
+    // The compiler process starts its own log once its sandbox is up.
     compiler_process::run(format)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -276,17 +280,17 @@ fn table(routes: &[RouteLine]) -> String {
     })
 }
 
-/// Names come from files which may be hostile: no terminal sees their control characters.
+/// Escapes control characters: names come from files that may be hostile to a terminal.
 fn line(text: impl AsRef<str>) -> String {
     log::escape(text.as_ref().as_bytes(), 4096)
 }
 
-/// The same of words in which the names are escaped already: their backslashes stay as they are.
+/// Like [`line`], for a text whose names are already escaped: keeps their backslashes as they are.
 fn escaped_words(text: impl AsRef<str>) -> String {
     line(text).replace(r"\\", r"\")
 }
 
-/// Writes to stdout. A reader who has seen enough (`| head`) is not an error.
+/// Writes to stdout. A reader that closes the pipe early (`| head`) is not an error.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -1,7 +1,7 @@
 //! From raw flags to a `Config`: every default, every range and every message about a bad value.
 //!
-//! [`Flags`] is what was typed, [`Flags::validate`] collects all mistakes before it reports any.
-//! Knows the grants, which are its result, and not who uses them.
+//! [`Flags`] is what the user typed. [`Flags::validate`] collects all mistakes before it reports
+//! any. This module makes the grants and does not know who uses them.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -31,65 +31,79 @@ pub use mistakes::Mistakes;
 /// How the host serves: valid by construction, fixed for the life of the process.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Addresses to listen on, at least one. Port 0 stands for any free port.
     pub listen: Vec<SocketAddr>,
+    /// Worker threads, 1 to 256.
     pub workers: usize,
-    /// How much nicer than the workers the slow lane is, by the scale of nice(1); `None` for no
-    /// slow lane: all calls stay with their workers.
+    /// The nice level of the slow lane, 0 to 19 above that of the workers. With `None` there is no
+    /// slow lane, and every call stays on its worker's thread.
     pub slow_nice: Option<i32>,
+    /// The server that gets the requests which no handler answers. With `None` they get a 404.
     pub upstream: Option<UpstreamUrl>,
     /// What each handler may use.
     pub grants: GrantTable,
+    /// How many requests may be in flight.
     pub admission: Admission,
+    /// How many connections clients may have, and how long each may keep the host waiting.
     pub connections: ConnectionLimits,
+    /// Who picks the worker of a new connection.
     pub balance: BalancePolicy,
-    /// Memory that all guests together may have: instances, bodies that are kept, and code.
+    /// Bytes that all handlers together may take: instances, large bodies and loaded code.
     pub memory_bytes_total: usize,
-    /// Memory for loaded guests, past which idle ones are unloaded.
+    /// Bytes that loaded guests may take. Past it, the host unloads idle ones. It is at most a
+    /// quarter of `memory_bytes_total`.
     pub loaded_bytes_max: usize,
-    /// Mappings that the process may have; `None` is as many as the kernel allows.
+    /// Mappings that the process may have. `None` is as many as the kernel allows.
     pub mappings_max: Option<u64>,
-    /// Where compiled guests are kept; `None` compiles at every start.
+    /// The folder of the compile cache. With `None` every start compiles every file.
     pub cache_dir: Option<PathBuf>,
 }
 
 /// How a log line is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFormat {
+    /// For people, in colour where stderr is a terminal.
     Text,
+    /// One JSON object a line.
     Json,
 }
 
-/// The heading over the limits of all guests together.
+/// The heading in `--help` over the limits of all handlers together.
 const HOST_LIMITS_HEADING: &str = "Limits of the host";
-/// The heading over the limits of loading.
+/// The heading in `--help` over the limits of loading.
 const LOADING: &str = "Limits of loading";
 
-// Help texts that rustdoc would take for links.
+// These help texts are constants because rustdoc would take their brackets for links.
 const WORKERS: &str = "Worker threads, 1 to 256 [default: one for each core]";
 const UPSTREAM: &str =
-    "Forward to http[s]://HOST[:PORT][/BASE] what no guest answers [default: answer 404]";
-const SLOW_PRIORITY_HELP: &str =
-    "How far long calls stand back behind short ones, 0 to 19 as in nice(1), or off for not at all";
-const MEMORY_TOTAL: &str = "Memory of all instances, of large bodies on their way and of loaded \
-    guests [default: three quarters of the machine's, or of the cgroup's]";
-/// Its weight is a twentieth of that of the workers: what long calls get while short ones keep
-/// every core busy (sched_prio_to_weight in the kernel's sched/core.c: 56 of 1024).
+    "Forward to http[s]://HOST[:PORT][/BASE] what no handler answers [default: answer 404]";
+const SLOW_PRIORITY_HELP: &str = "Nice level of long calls, 0 to 19 as in nice(1): the higher, \
+    the more they give way to short ones; off: they do not";
+const MEMORY_TOTAL: &str = "Memory of all instances, of large bodies in transit and loaded handlers \
+    [default: three quarters of the machine's, or of the cgroup's]";
+/// The default nice level of the slow lane. The kernel gives such a thread a twentieth of what a
+/// worker gets while short calls keep every core busy: the weights are 56 and 1024
+/// (sched_prio_to_weight in the kernel's sched/core.c).
 const SLOW_NICE: i32 = 13;
 const LISTEN: &str = "Address to listen on, IP:PORT or NAME:PORT; may be repeated, port 0 picks a \
     free port, and [::] takes IPv4 as well unless an address of IPv4 with its port is listed, too";
 const MAPPINGS_HELP: &str =
-    "Memory mappings of the process, for instances and loaded guests [default: vm.max_map_count]";
-const CACHE: &str = "Folder for compiled guests [default: guesthouse in the user's cache folder]";
+    "Memory mappings of the process, for instances and loaded handlers [default: vm.max_map_count]";
+const CACHE: &str = "Folder for compiled handlers [default: guesthouse in the user's cache folder]";
 
-/// The flags of `serve` and `demo` as they were typed; the comments are the help texts.
+/// The flags of `serve` and `demo` as they were typed. The comments are the help texts, except
+/// where an attribute gives another.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Flags {
+    /// Addresses as `IP:PORT` or `NAME:PORT`
     #[arg(long, value_name = "ADDR", help = LISTEN, default_value = "127.0.0.1:8080")]
     pub listen: Vec<String>,
 
+    /// Number of worker threads, 1 to 256
     #[arg(long, value_name = "N", help = WORKERS)]
     pub workers: Option<String>,
 
+    /// Nice level of the slow lane, 0 to 19, or `off`
     #[arg(
         long,
         value_name = "NICE|off",
@@ -98,14 +112,15 @@ pub struct Flags {
     )]
     pub slow_priority: String,
 
-    /// Who decides which worker gets a connection: the kernel, or the number that each has
+    /// Who picks the worker of a connection: least picks the one with the fewest
     #[arg(long, value_name = "least|kernel", default_value = "least")]
     pub balance: String,
 
-    /// Serve the native twins of the demo guests under /native/
+    /// Serve the native twins of the demo handlers under /native/
     #[arg(long)]
     pub native: bool,
 
+    /// URL of the upstream, `http` or `https`
     #[arg(long, value_name = "URL", help = UPSTREAM)]
     pub upstream: Option<String>,
 
@@ -113,6 +128,7 @@ pub struct Flags {
     #[arg(long, value_name = "text|json", default_value = "text")]
     pub log: String,
 
+    /// Folder of the compile cache
     #[arg(
         long,
         value_name = "DIR",
@@ -122,35 +138,44 @@ pub struct Flags {
     )]
     pub cache_dir: Option<OsString>,
 
-    /// Keep no compiled guests on disk
+    /// Keep no compiled handlers on disk
     #[arg(long)]
     pub no_cache: bool,
 
+    /// Flags that can be set for one handler.
     #[command(flatten)]
     pub grants: GrantFlags,
 
+    /// Flags for requests in flight.
     #[command(flatten)]
     pub admission: AdmissionFlags,
 
+    /// Flags for connections of clients.
     #[command(flatten)]
     pub connections: ConnectionFlags,
 
+    /// Memory of all handlers together
     #[arg(long, value_name = "SIZE", help_heading = HOST_LIMITS_HEADING, help = MEMORY_TOTAL)]
     pub memory_total: Option<String>,
 
+    /// Number of mappings that the process may have
     #[arg(long, value_name = "N", help_heading = HOST_LIMITS_HEADING, help = MAPPINGS_HELP)]
     pub mappings_max: Option<String>,
 
-    /// Memory for loaded guests; past it, those idle longest are unloaded until they are asked for
+    /// Memory for loaded handlers; past it, those idle longest are unloaded until they are asked
+    /// for
     #[arg(long, value_name = "SIZE", help_heading = LOADING, default_value_t = LOADED.default())]
     pub loaded_max: String,
 }
 
 impl Flags {
-    /// The configuration and how to log, or every mistake in the flags.
+    /// Makes the configuration and the log format of the flags.
     ///
-    /// Resolves the names in `--listen`; reads `XDG_CACHE_HOME` and `HOME` for the cache folder,
-    /// and how much memory there is.
+    /// It resolves the names in `--listen`, reads `XDG_CACHE_HOME` and `HOME` for the cache folder,
+    /// and asks Linux how much memory there is.
+    ///
+    /// # Errors
+    /// Every mistake in the flags, all at once.
     pub fn validate(&self) -> Result<(Config, LogFormat), Mistakes> {
         let mut mistakes = Mistakes::default();
         let mut config = Config {
@@ -175,15 +200,15 @@ impl Flags {
                 .map(|count| count as u64),
             cache_dir: mistakes.check("--cache-dir", self.cache_folder(), None),
         };
-        // Code counts as well, and is not to be in the way of what runs it.
+        // Loaded code is part of the total, and must leave most of it to the instances.
         config.loaded_bytes_max = config.loaded_bytes_max.min(config.memory_bytes_total / 4);
         let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
         let format = mistakes.check("--log", choice(&self.log, &formats), LogFormat::Text);
         if mistakes.0.is_empty() { Ok((config, format)) } else { Err(mistakes) }
     }
 
-    /// What was typed, or three quarters of what there is: the rest is for the host itself, for
-    /// the compilers, and for whatever else runs there.
+    /// `--memory-total`, or three quarters of the memory that there is. The last quarter is for
+    /// the host itself, for the compiler processes, and for whatever else runs on the machine.
     fn memory_total(&self, mistakes: &mut Mistakes) -> usize {
         bytes(match &self.memory_total {
             Some(text) => mistakes.amount(&TOTAL, text),
@@ -229,9 +254,10 @@ fn slow_nice(text: &str) -> Result<Option<i32>, String> {
     }
 }
 
-/// A folder in the user's cache folder, if there is one.
+/// The folder `name` in the user's cache folder. `None` if neither `XDG_CACHE_HOME` nor `HOME` is
+/// an absolute path.
 pub fn user_cache_folder(name: &str) -> Option<PathBuf> {
-    // The XDG base directory specification has relative paths ignored.
+    // The XDG base directory specification says that relative paths are to be ignored.
     let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
     folder("XDG_CACHE_HOME")
         .or_else(|| folder("HOME").map(|home| home.join(".cache")))

@@ -1,8 +1,8 @@
-//! The control path: from the sets that sources give to what is served, for as long as the host
-//! runs.
+//! The control path: follows the sources while the host runs, and publishes the handlers that they
+//! give.
 //!
 //! Owns the start and the end of the reload loop. Touches the request path only through the
-//! registry, and knows of a source what it gives and no more.
+//! registry. Knows a source only by the sets that it gives.
 
 mod entries;
 mod followed;
@@ -33,11 +33,12 @@ use loaded_capacity::LoadedCapacity;
 use loaders::Loaders;
 use reload::{ControlEvent, Reload, ReloadParts, event_sender};
 
-/// Routes that are logged one by one at the start.
+/// How many routes the start logs one by one.
 const ROUTES_SHOWN_MAX: usize = 50;
 
-/// The control path of a running host.
+/// The control path of a running host. Dropping it stops the control thread and waits for it.
 pub struct Control {
+    /// The published table of routes and handlers, which every worker reads.
     pub registry: Arc<Registry>,
     events: Sender<ControlEvent>,
     ended: UnboundedReceiver<String>,
@@ -49,7 +50,7 @@ impl Control {
     ///
     /// # Errors
     /// A source has no set, two handlers claim one route, or a thread cannot be started. A guest
-    /// that cannot be loaded is not an error.
+    /// that does not load is not an error.
     pub fn start(
         sources: Vec<Box<dyn Source>>,
         config: &Config,
@@ -89,18 +90,18 @@ impl Control {
         Ok(Control { registry, events, ended, thread: Some(thread) })
     }
 
-    /// Has all sources look for changes now, whatever they were told.
+    /// Makes all sources look for changes now, whether or not they were notified of any.
     pub fn refresh(&self) {
-        // It fails only if the loop has ended, by a panic that was reported.
+        // Sending fails only if the loop has panicked, which has been reported.
         drop(self.events.send(ControlEvent::Refresh));
     }
 
-    /// Returns why the host cannot go on, once that is so: its first set is to be served as a whole
-    /// and cannot be. Cancel safe.
+    /// Waits until the host cannot go on and returns the reason: a source says that its set is
+    /// served all or nothing, and its first set cannot be. Cancel safe.
     pub async fn ended(&mut self) -> String {
         match self.ended.recv().await {
             Some(why) => why,
-            // The loop has ended, by a panic that was reported.
+            // The loop has panicked, which has been reported.
             None => std::future::pending().await,
         }
     }
@@ -110,13 +111,13 @@ impl Drop for Control {
     fn drop(&mut self) {
         drop(self.events.send(ControlEvent::Stop));
         if let Some(thread) = self.thread.take() {
-            // The only error is a panic of the loop, which has been reported already.
+            // Joining fails only if the loop has panicked, which has been reported.
             drop(thread.join());
         }
     }
 }
 
-/// Logs a line per route, as far as anyone would read them.
+/// Logs one line for each of the first routes, then how many more there are.
 fn report(routes: &[Route<RouteTarget>], config: &Config) {
     for route in routes.iter().take(ROUTES_SHOWN_MAX) {
         let isolation = match &route.target {
@@ -136,13 +137,13 @@ fn report(routes: &[Route<RouteTarget>], config: &Config) {
     }
 }
 
-/// Names in flags that no handler has may be mistyped, or may come later.
+/// Warns of flags that name no handler: a typing error, or a handler that is still to come.
 fn warn_of_unknown_names(entries: &Entries, config: &Config) {
     let is_known = |name: &str| entries.iter().any(|(_, it)| &*it.handler.name == name);
-    for (flag, guest) in config.grants.unknown(is_known) {
-        let guest = escape(guest.as_bytes(), 512);
+    for (flag, handler) in config.grants.unknown(is_known) {
+        let handler = escape(handler.as_bytes(), 512);
         tracing::warn!(
-            "{flag}: no handler is called {guest}; a name is a file's path below the handler \
+            "{flag}: no handler is called {handler}; a name is a file's path below the handler \
              folder without its ending"
         );
     }

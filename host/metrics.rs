@@ -94,22 +94,22 @@ reasons! {
     calls: CallReasons, "calls", "Calls of guests, by where they have run." {
         fast: "Begun on their worker's thread.",
         moved: "Of these, gone on in the slow lane, as they had used up their quantum.",
-        slow: "Begun in the slow lane, as their guest's calls are long, or its owner's first ones.",
-        queued: "Waited in line until they could begin, as many of their guest's long calls ran.",
+        slow: "Begun in the slow lane: their handler's calls are long, or its owner's first ones.",
+        queued: "Waited in line until they could begin, as many of their handler's long calls ran.",
         handed: "Begun on another worker than that of their connection, as that had no place.",
-        turns: "Waited for their turn on their worker's thread, as their guest is heavy, or new.",
+        turns: "Waited for their turn on their worker's thread, as their handler is heavy, or new.",
     }
     instances: InstanceReasons, "instances", "Instances, by what has become of them." {
         made: "Made.",
         reset: "Put back into the state in which they were made.",
         reused: "Kept as they were, for another request.",
-        evicted: "Dropped for those of a guest that is asked for more.",
+        evicted: "Dropped for those of a handler that is asked for more.",
         retired: "Dropped because their guest is served no more.",
         relieved: "Dropped because memory or places were short.",
         spent: "Dropped because they had had their requests, or had grown too much.",
         idle: "Dropped because they had had no request for a while, though they can have several.",
         given_up: "Dropped because a request was given up that the guest may still have been at.",
-        unwanted: "Not kept, because other guests are asked for more.",
+        unwanted: "Not kept, because other handlers are asked for more.",
     }
 }
 

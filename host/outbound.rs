@@ -195,7 +195,7 @@ impl OutboundHandle {
         let Some(allowed_networks) = policy::allowed_networks(&allowed.allowed, &destination)
         else {
             if shared.denials.is_first(maker.guest, &destination) {
-                log_guest(
+                log_handler(
                     maker.guest,
                     maker.request,
                     &format!(
@@ -229,12 +229,12 @@ impl OutboundHandle {
     }
 }
 
-/// A line of the log about a guest.
-fn log_guest(guest: &str, request: Option<RequestId>, what: &str) {
+/// A line of the log about a handler.
+fn log_handler(handler: &str, request: Option<RequestId>, what: &str) {
     // The names in it are of files and hosts.
     let what = escape(what.as_bytes(), LINE_BYTES_MAX);
     let request = request.map(tracing::field::display);
-    tracing::warn!(target: "handler", guest, request, "{what}");
+    tracing::warn!(target: "handler", handler, request, "{what}");
 }
 
 impl Outbound {

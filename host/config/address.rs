@@ -6,16 +6,19 @@ use http::uri::{Authority, PathAndQuery};
 
 use super::mistakes::Mistakes;
 
-/// Where requests go that no guest answers.
+/// The server that gets the requests which no handler answers.
 #[derive(Clone, Debug)]
 pub struct UpstreamUrl {
-    /// Whether it is asked by TLS.
+    /// Whether the host connects to it by TLS.
     pub is_secure: bool,
+    /// Host, and port if the URL has one. The default is 443 by TLS, else 80.
     pub authority: Authority,
-    /// Put in front of the request's path: no trailing slash, empty for none.
+    /// What the host puts in front of a request's path. It has no slash at its end, and is empty
+    /// if the URL has no path.
     pub base_path: String,
 }
 
+/// The addresses of `--listen`, each once. A mistake for each that is none, or that is given twice.
 pub(super) fn listen(texts: &[String], mistakes: &mut Mistakes) -> Vec<SocketAddr> {
     let mut found: Vec<SocketAddr> = Vec::new();
     for text in texts {
@@ -51,7 +54,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         .to_socket_addrs()
         .map_err(|error| format!("{host:?} cannot be resolved ({error}); {FORM}"))?
         .collect();
-    // A name may stand for several addresses, and not every machine has IPv6.
+    // A name may have several addresses. IPv4 comes first, as not every machine has IPv6.
     let first = all.iter().find(|addr| addr.is_ipv4()).or(all.first());
     first.copied().ok_or_else(|| format!("{host:?} has no address; {FORM}"))
 }

@@ -1,13 +1,13 @@
-//! How many requests the host takes in at once.
+//! How many requests may be in flight in the whole host.
 
 use super::amount;
 use super::amount::CountFlag;
 use super::mistakes::Mistakes;
 
-/// What the host does at a time. Each worker has an equal part of it.
+/// Limits on what the host does at a time. Each worker has an equal part of each.
 #[derive(Clone, Debug)]
 pub struct Admission {
-    /// Requests in flight in the whole host; `None` is as many as there are instances for.
+    /// Requests in flight in the whole host. `None` is as many as there are instances for.
     pub in_flight_max: Option<usize>,
 }
 

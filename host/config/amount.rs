@@ -1,4 +1,4 @@
-//! Sizes and times with a unit, and counts: each flag's default and range.
+//! How a flag's size, time or count is read, and the defaults and ranges of those flags.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ pub(super) const BODY: AmountFlag = size("--body-max", 8 * MIB, (0, 1024 * GIB))
 pub(super) const RESPONSE: AmountFlag = size("--response-max", 8 * MIB, (0, GIB));
 // hyper's read buffer cannot be smaller than 8192 bytes.
 pub(super) const HEADER: AmountFlag = size("--header-max", 32 * KIB, (8 * KIB, 256 * KIB));
-// 10,000 small guests take half of it.
+// 10,000 small handlers take half of the default.
 pub(super) const LOADED: AmountFlag = size("--loaded-max", 512 * MIB, (MIB, 1024 * GIB));
-// The default is the machine's; this is where it does not say.
+// This default holds only where the machine does not say how much memory it has.
 pub(super) const TOTAL: AmountFlag = size("--memory-total", GIB, (MIB, 1024 * 1024 * GIB));
 pub(super) const COMPILE_CPU: AmountFlag = time("--compile-max", 30 * SECOND, (SECOND, HOUR));
 pub(super) const QUEUE_WAIT: AmountFlag = time("--queue-timeout", 5 * SECOND, (1, HOUR));
@@ -30,7 +30,7 @@ pub(super) const OUTBOUND: AmountFlag = time("--outbound-timeout", 60 * SECOND, 
 pub(super) const COMPILE_MEMORY: AmountFlag =
     size("--compile-memory-max", 2 * GIB, (256 * MIB, 256 * GIB));
 
-// The least is what a host needs without guests, and room for some.
+// The least is what a host needs without any handler, and enough for a few.
 pub(super) const MAPPINGS: CountFlag = count("--mappings-max", (2_000, 1_000_000_000));
 
 /// The default and the range of a flag, in bytes or milliseconds.
@@ -38,8 +38,9 @@ pub(super) struct AmountFlag {
     pub(super) flag: &'static str,
     pub(super) default: u64,
     range: (u64, u64),
-    /// Names and factors; the first which divides an amount is used to show it.
+    /// Names and factors. An amount is shown in the first unit that divides it.
     units: &'static [(&'static str, u64)],
+    /// What to write, for the message about a bad value.
     form: &'static str,
 }
 
@@ -73,7 +74,7 @@ impl AmountFlag {
         let Some((_, factor)) = unit.filter(|_| !digits.is_empty()) else {
             return Err(format!("{text:?} is not {}", self.form));
         };
-        // More digits than fit are out of every range.
+        // A number that does not fit in 64 bits is beyond every range.
         let amount = digits.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(*factor);
         let (least, most) = self.range;
         if (least..=most).contains(&amount) {
@@ -118,7 +119,8 @@ impl CountFlag {
         }
     }
 
-    /// The count, if one was given; none if it is not one, which is noted.
+    /// The count that was typed. `None` if none was, or if the text is not a count, which becomes
+    /// a mistake.
     pub(super) fn optional(&self, text: Option<&str>, mistakes: &mut Mistakes) -> Option<usize> {
         text.and_then(|text| mistakes.check(self.flag, self.parse(text).map(Some), None))
     }

@@ -1,4 +1,4 @@
-//! How many connections the host keeps, how long they may make it wait, and who gets them.
+//! How many connections the host keeps, how long they may make it wait, and which worker gets each.
 
 use std::time::Duration;
 
@@ -9,30 +9,32 @@ use super::mistakes::{Mistakes, choice};
 /// What clients may do with their connections.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
-    /// Connections in all; `None` is what the limit on open files allows.
+    /// Connections in all. `None` is what the limit on open files allows.
     pub count_max: Option<usize>,
-    /// Connections of one client, which is an IPv4 address or the first 64 bits of an IPv6 address;
+    /// Connections of one client, which is an IPv4 address or the first 64 bits of an IPv6 address.
     /// `None` is three quarters of all.
     pub per_client_max: Option<usize>,
-    /// Without a request, between two.
+    /// Time between two requests, after which the host closes the connection.
     pub idle_max: Duration,
-    /// From when a head is expected or begins to its end: from the start of the connection for the
-    /// first, from its first byte for those that follow.
+    /// Time until a request's head must be complete. It begins with the connection for the first
+    /// request, and with the head's first byte for each later one.
     pub head_max: Duration,
-    /// Without a byte of a body that is being waited for, or that waits to be read.
+    /// Time for which the host waits for the next byte of a request's body, or for the client to
+    /// read more of a response's.
     pub stall_max: Duration,
 }
 
-/// Who decides which worker gets a new connection.
+/// How a new connection finds its worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BalancePolicy {
-    /// The kernel does, by a hash of the addresses.
+    /// The kernel picks the worker, by a hash of the addresses.
     Kernel,
-    /// The worker that has the fewest gets it.
+    /// The worker with the fewest connections gets it.
     Least,
 }
 
 impl BalancePolicy {
+    /// What `--balance` is by default.
     pub const DEFAULT: Self = BalancePolicy::Least;
 
     pub(super) fn parse(text: &str) -> Result<Self, String> {

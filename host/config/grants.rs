@@ -1,9 +1,9 @@
-//! What each handler is granted, by its name: the limits and settings that may be said for one.
+//! What each handler is granted, by its name: limits and settings that can be set for one handler.
 //!
-//! Every flag here takes a value for all handlers, and one for each that is named before it. A name
-//! is a handler's as the log has it: its file's path below the handler folder, without extension.
-//! `*` stands for all. Values of variables may be secrets: no mistake, no log line and no debug
-//! text shows one.
+//! Each flag takes a value for all handlers, and values for handlers that it names. The name of a
+//! handler is the one in the log: the path of its file below the handler folder, without extension.
+//! `*` stands for all handlers. Values of variables may be secrets, so no mistake, no log line and
+//! no debug text shows one.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -30,39 +30,41 @@ const ALL: &str = "*";
 const ENV: &str = "--env";
 const CONFIG_VAR: &str = "--config-var";
 const ISOLATION: &str = "--isolation";
-const IN_FLIGHT: CountFlag = amount::count("--guest-in-flight-max", (1, 1_000_000));
+const IN_FLIGHT: CountFlag = amount::count("--handler-in-flight-max", (1, 1_000_000));
 const QUEUE: CountFlag = amount::count("--queue-max", (0, 100_000));
 const QUEUE_MAX: usize = 64;
 const OUTBOUND_IN_FLIGHT: CountFlag = amount::count("--outbound-max", (1, 10_000));
 const OUTBOUND_IN_FLIGHT_MAX: usize = 64;
 
-/// The grants of every handler, those to come included.
+/// The grants of every handler, also of those whose file comes later.
 #[derive(Clone, Debug)]
 pub struct GrantTable {
-    /// Of a handler of which nothing special is said.
+    /// The grants of a handler that no flag names.
     all: Grants,
+    /// Environment variables of all handlers.
     env: Vec<Variable>,
+    /// Variables of `wasi:config` of all handlers.
     config: Vec<Variable>,
     handler_overrides: HashMap<Box<str>, HandlerOverrides>,
     owners: Owners,
-    /// Names of handlers, with the flags that name them.
+    /// The flags that name a handler, each with the name.
     named: BTreeSet<(&'static str, Box<str>)>,
 }
 
-/// The largest of those limits by which something is sized that all handlers share.
+/// The largest value that any handler has, for each limit that sizes something all handlers share.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitMaxima {
-    /// All memories of one instance together.
+    /// Bytes of all memories of one instance together.
     pub memory_bytes_max: usize,
-    /// A request's head.
+    /// Bytes of a request's head.
     pub header_bytes_max: usize,
-    /// Requests of one guest to one destination, all workers together.
+    /// Requests of one handler to one destination, all workers together.
     pub outbound_max: usize,
     /// Whether any handler may send requests by TLS.
     pub outbound_is_secure: bool,
 }
 
-/// What is said of one handler alone.
+/// What flags say of one handler alone.
 #[derive(Clone, Debug, Default)]
 struct HandlerOverrides {
     limit_overrides: Vec<GrantOverride>,
@@ -71,14 +73,14 @@ struct HandlerOverrides {
     allowed: Vec<Allowance>,
 }
 
-/// One limit that differs.
+/// One limit of a handler that differs from that of all.
 #[derive(Clone, Copy, Debug)]
 struct GrantOverride {
     set: fn(&mut Grants, u64),
     value: u64,
 }
 
-/// A variable, and where it stood among those of all handlers.
+/// A variable, and its position among the flags of its kind.
 #[derive(Clone)]
 struct Variable {
     at: usize,
@@ -100,14 +102,14 @@ impl Default for GrantTable {
 }
 
 impl GrantTable {
-    /// What a handler is granted.
+    /// The grants of the handler of this name, with its owner.
     pub fn of(&self, name: &str) -> Arc<Grants> {
         let owner = name.split('/').next().unwrap_or(name);
         let grants = Grants { owner: self.owners.get(owner), ..self.limits_of(name) };
         Arc::new(grants)
     }
 
-    /// What its twin may use, which has no owner.
+    /// The grants of the native twin of the handler of this name. It has no owner.
     pub fn of_twin(&self, name: &str) -> Arc<Grants> {
         Arc::new(self.limits_of(name))
     }
@@ -132,18 +134,18 @@ impl GrantTable {
         grants
     }
 
-    /// What a request is granted that no handler answers.
+    /// The grants for a request that no handler answers.
     pub fn of_unrouted(&self) -> Arc<Grants> {
         Arc::new(self.all.clone())
     }
 
-    /// Whether any handler may keep what a request leaves.
+    /// Whether the isolation of any handler is `reuse`.
     pub fn has_reuse(&self) -> bool {
         let mut own = self.handler_overrides.keys().map(|name| self.limits_of(name).isolation);
         self.all.isolation == Isolation::Reuse || own.any(|it| it == Isolation::Reuse)
     }
 
-    /// What shared things are sized by.
+    /// The limits that size what all handlers share.
     pub fn largest(&self) -> LimitMaxima {
         let size = |grants: &Grants| LimitMaxima {
             memory_bytes_max: grants.limits.memory_bytes_max,
@@ -162,7 +164,7 @@ impl GrantTable {
         )
     }
 
-    /// Flags that name a handler of which `is_known` does not know: the flag and the name.
+    /// Flags that name a handler that `is_known` does not know: the flag and the name.
     pub fn unknown(
         &self,
         is_known: impl Fn(&str) -> bool,
@@ -177,7 +179,7 @@ impl GrantTable {
         own.allowed.extend(addresses.iter().flat_map(|it| outbound::own_allowances(*it)));
     }
 
-    /// Says of one handler, or of all, what a limit is.
+    /// Sets a limit for one handler, or for all.
     fn set_limit(&mut self, name: &str, change: GrantOverride) {
         match name {
             ALL => (change.set)(&mut self.all, change.value),
@@ -187,7 +189,7 @@ impl GrantTable {
         }
     }
 
-    /// Takes up a flag of the form `[GUEST=]VALUE`.
+    /// Reads all values of a flag of the form `[HANDLER=]VALUE`.
     fn apply_flag(
         &mut self,
         flag: &'static str,
@@ -197,12 +199,12 @@ impl GrantTable {
     ) {
         let mut seen = BTreeSet::new();
         for text in texts {
-            // It ends at the last `=`, so that a name may have one.
+            // The name ends at the last `=`, so that it may contain one.
             let (name, value) = text.rsplit_once('=').unwrap_or((ALL, text));
             let name = name.trim();
             if name.is_empty() {
-                let why = format!("{text:?} names no guest; write GUEST=VALUE, or VALUE for all");
-                mistakes.0.push(format!("{flag}: {why}"));
+                const FORM: &str = "write HANDLER=VALUE, or VALUE for all";
+                mistakes.0.push(format!("{flag}: {text:?} names no handler; {FORM}"));
                 continue;
             }
             let change = match parse(value.trim()) {
@@ -222,7 +224,7 @@ impl GrantTable {
         }
     }
 
-    /// Takes note that a flag names a handler.
+    /// Remembers that a flag names a handler.
     fn note_named(&mut self, flag: &'static str, name: &str) {
         if name != ALL {
             self.named.insert((flag, name.into()));
@@ -251,7 +253,7 @@ impl GrantTable {
         self.apply_flag(bound.flag, texts, parse, mistakes);
     }
 
-    /// Takes up the variables of one kind.
+    /// Reads the variables of one kind.
     fn variables(&mut self, flag: &'static str, texts: &[String], mistakes: &mut Mistakes) {
         let mut seen = BTreeSet::new();
         for (at, text) in texts.iter().enumerate() {
@@ -298,21 +300,21 @@ impl GrantTable {
     }
 }
 
-/// The owners that there are.
+/// All owners of the process, by their names.
 #[derive(Clone, Debug, Default)]
 struct Owners(Arc<Mutex<OwnerTable>>);
 
 #[derive(Debug, Default)]
 struct OwnerTable {
     owners: HashMap<Box<str>, Weak<Owner>>,
-    /// How many there have been.
+    /// How many owners have been made. It numbers them.
     count: u64,
-    /// How many there are when those are forgotten that have no handlers any more.
+    /// The length of the table at which owners without handlers are next removed from it.
     forget_at: usize,
 }
 
 impl Owners {
-    /// The owner of this name.
+    /// The owner of this name, made if there is none.
     fn get(&self, name: &str) -> Arc<Owner> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(owner) = known.owners.get(name).and_then(Weak::upgrade) {
@@ -329,7 +331,8 @@ impl Owners {
     }
 }
 
-/// The variables of one handler. In their order, those that name it in the place of those for all.
+/// The variables of one handler, in the order of the flags. A variable that names the handler
+/// replaces the one for all with the same key.
 fn merged(all: &[Variable], own: &[Variable]) -> Arc<[(String, String)]> {
     let is_own = |key: &str| own.iter().any(|it| it.key == key);
     let mut chosen: Vec<&Variable> = all.iter().filter(|it| !is_own(&it.key)).chain(own).collect();
@@ -337,21 +340,21 @@ fn merged(all: &[Variable], own: &[Variable]) -> Arc<[(String, String)]> {
     chosen.into_iter().map(|it| (it.key.clone(), it.value.clone())).collect()
 }
 
-/// Parses `NAME:KEY=VALUE`. The name ends at the first colon and the key at the first `=`, so that
-/// a value may have both.
+/// Parses `HANDLER:KEY=VALUE`. The name ends at the first colon and the key at the first `=`, so
+/// that a value may contain both.
 fn variable(text: &str) -> Result<(&str, &str, &str), String> {
-    const FORM: &str = "write GUEST:KEY=VALUE, such as hello:MODE=test, or *:MODE=test for all";
+    const FORM: &str = "write HANDLER:KEY=VALUE, such as hello:MODE=test, or *:MODE=test for all";
     let Some((name, value)) = text.split_once('=') else {
-        // What follows may be the value all the same.
+        // The mistake shows the name alone: what follows may be a secret.
         let begin = text.split_once(':').map_or(text, |(name, _)| name);
         return Err(format!("there is no = in what begins with {begin:?}; {FORM}"));
     };
     let Some((name, key)) = name.split_once(':') else {
-        return Err(format!("{name:?} does not say for which guest; {FORM}"));
+        return Err(format!("{name:?} does not say for which handler; {FORM}"));
     };
     if name.is_empty() || key.is_empty() {
         let name = format!("{name}:{key}");
-        return Err(format!("{name:?} lacks a guest or a key; {FORM}"));
+        return Err(format!("{name:?} lacks a handler or a key; {FORM}"));
     }
     Ok((name, key, value))
 }

@@ -1,7 +1,8 @@
-//! How much memory there is for this process: what the machine has, or less where one of its
-//! cgroups says so.
+//! How much memory this process may use: that of the machine, or less if one of its cgroups has a
+//! limit.
 //!
-//! Owns what is read of Linux's files. All of it is text to the functions below, but for the first.
+//! Owns the parsing of Linux's files about it. Only the first function reads files; the others get
+//! their text.
 
 use std::path::Path;
 
@@ -23,9 +24,9 @@ fn total_bytes(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// The smallest limit of the process's cgroups (cgroups(7), proc_pid_mountinfo(5)), of version 2
-/// and version 1, and of all that they are in. Where there is none it is `None` or a number beyond
-/// every machine.
+/// The smallest memory limit of the process's cgroups and of all their ancestors, of version 2 and
+/// of version 1 (cgroups(7), proc_pid_mountinfo(5)). If there is no limit, the result is `None`, or
+/// a number larger than the memory of any machine.
 fn limit_bytes(cgroups: &str, mounts: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let mut least = None;
     for mount in mounts.lines() {
@@ -36,7 +37,7 @@ fn limit_bytes(cgroups: &str, mounts: &str, read: impl Fn(&Path) -> Option<Strin
             let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
             controllers.split(',').any(|name| name == controller).then_some(path)
         });
-        // What is above the mount's root cannot be seen from here, nor what is beside it.
+        // The process sees no cgroup outside of the mount's root.
         let below = named.and_then(|path| Path::new(path).strip_prefix(root).ok());
         let below = below.filter(|path| path.iter().all(|part| part != ".."));
         let own = Path::new(point).join(below.unwrap_or(Path::new("")));
@@ -49,8 +50,8 @@ fn limit_bytes(cgroups: &str, mounts: &str, read: impl Fn(&Path) -> Option<Strin
     least
 }
 
-/// The name under which a process's place in a mounted hierarchy is listed, and the files with
-/// limits in it, if it has any on memory.
+/// For a mounted cgroup hierarchy that limits memory: the controller's name in `/proc/self/cgroup`,
+/// and the files with the limits. `None` for any other mount.
 fn hierarchy(mount: &str) -> Option<(&'static str, &'static [&'static str])> {
     let mut after = mount.split_once(" - ")?.1.split(' ');
     match (after.next()?, after.nth(1)) {
@@ -110,7 +111,7 @@ mod tests {
         check("1:cpu:/pod\n", MIXED, &files[1..2], Some(9_223_372_036_854_771_712));
     }
 
-    /// A container sees its own cgroup as the root, whatever it is called outside.
+    /// A container sees its own cgroup as the root, whatever its name outside.
     #[test]
     fn a_mounted_part_is_read_from_its_root() {
         let mounts = "30 24 0:31 /docker/c1 /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n";

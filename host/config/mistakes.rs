@@ -1,13 +1,13 @@
-//! What is wrong with flags, all of it together; and how a choice is read.
+//! Everything that is wrong with the flags, in one value; and how a choice is read.
 
 use std::fmt;
 
-/// Everything wrong with what was typed, each as `--flag: reason; what to do`.
+/// Everything that is wrong with the flags, each as `--flag: reason; what to do`.
 #[derive(Debug, Default)]
 pub struct Mistakes(pub Vec<String>);
 
 impl Mistakes {
-    /// The parsed value; or the fallback, which nobody sees because the mistake is noted.
+    /// The parsed value. For a mistake, the fallback: nobody sees it, because the program ends.
     pub(super) fn check<T>(&mut self, flag: &str, parsed: Result<T, String>, fallback: T) -> T {
         parsed.unwrap_or_else(|mistake| {
             self.0.push(format!("{flag}: {mistake}"));
@@ -34,7 +34,7 @@ pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, St
     })
 }
 
-/// As a size in memory; what does not fit is the most.
+/// Converts to `usize`. An amount that does not fit becomes the largest `usize`.
 pub(super) fn bytes(amount: u64) -> usize {
     usize::try_from(amount).unwrap_or(usize::MAX)
 }

@@ -1,4 +1,4 @@
-//! Parses where guests may send requests of their own to.
+//! Parses `--allow-outbound`: to which servers handlers may send requests.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -6,7 +6,8 @@ use crate::grants::{Allowance, HostPattern, Network};
 
 pub(super) const ALLOW: &str = "--allow-outbound";
 
-/// The addresses of one that the host itself listens on, as a handler may reach it.
+/// Allowances for an address that the host itself listens on. An unspecified address stands for the
+/// loopback one, and loopback can also be reached as `localhost`.
 pub(super) fn own_allowances(address: SocketAddr) -> impl Iterator<Item = Allowance> {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -22,18 +23,18 @@ pub(super) fn own_allowances(address: SocketAddr) -> impl Iterator<Item = Allowa
     })
 }
 
-/// Parses `NAME=http[s]://host[:port][,network...]`.
+/// Parses `HANDLER=http[s]://host[:port][,network...]`.
 pub(super) fn allowance(text: &str) -> Result<(&str, Allowance), String> {
-    const FORM: &str = "write GUEST=URL, such as api=https://api.example.com";
+    const FORM: &str = "write HANDLER=URL, such as api=https://api.example.com";
     let mut parts = text.split(',').map(str::trim);
     let first = parts.next().unwrap_or_default();
-    // A file's name may have the sign in it; a host has not.
+    // The name ends at the last `=`: a file's name may contain one, and a host cannot.
     let Some((name, url)) = first.rsplit_once('=') else {
-        return Err(format!("{text:?} does not say which guest; {FORM}"));
+        return Err(format!("{text:?} does not say which handler; {FORM}"));
     };
     let name = name.trim();
     if name.is_empty() {
-        return Err(format!("{text:?} names no guest; {FORM}, or * for all guests"));
+        return Err(format!("{text:?} names no handler; {FORM}, or * for all handlers"));
     }
     let (is_secure, rest) = scheme(url.trim())
         .ok_or_else(|| format!("{url:?} does not begin with http:// or https://; {FORM}"))?;
@@ -67,7 +68,7 @@ fn scheme(url: &str) -> Option<(bool, &str)> {
     }
 }
 
-/// Host and port of `host[:port]`; the port of the scheme if there is none.
+/// Host and port of `host[:port]`. Without a port it is that of the scheme; `None` is every port.
 fn authority(text: &str, is_secure: bool) -> Result<(&str, Option<u16>), String> {
     if text.contains('@') {
         return Err(format!("{text:?} has a user name; leave it out"));
@@ -76,7 +77,7 @@ fn authority(text: &str, is_secure: bool) -> Result<(&str, Option<u16>), String>
         return Err(format!("{text:?} has a path; leave it out: a host is allowed as a whole"));
     }
     let (host, port) = match text.rsplit_once(':') {
-        // A colon within the brackets of an address is no port's.
+        // A colon within the brackets of an IPv6 address does not begin a port.
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (text, None),
     };

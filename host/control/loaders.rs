@@ -106,7 +106,7 @@ impl Loaders {
                 Ok(_) => threads += 1,
                 // Fewer do, where a system allows no more.
                 Err(error) if threads > 0 => {
-                    tracing::warn!("only {threads} guests are loaded at once: {error}");
+                    tracing::warn!("only {threads} handlers are loaded at once: {error}");
                     break;
                 }
                 Err(error) => return Err(error).context("could not start a thread for loading"),

@@ -34,7 +34,7 @@ impl Bundled {
         Ok(Arc::new(HandlerItem {
             label: format!("{name}.wasm (built in)").into(),
             name: name.into(),
-            pattern: Pattern::parse(name).context("the pattern of a demo guest")?,
+            pattern: Pattern::parse(name).context("the pattern of a demo handler")?,
             grants: self.grants.of(name),
             version,
             blob: Arc::new(BuiltInBlob { wasm, version }),

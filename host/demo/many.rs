@@ -89,7 +89,7 @@ fn require_empty(folder: &Path) -> Result<()> {
     let mut entries = fs::read_dir(folder).with_context(cannot("read the folder", folder))?;
     if entries.next().is_some() {
         bail!(
-            "the folder `{}` is not empty, and its files are not guests that this program wrote: \
+            "the folder `{}` is not empty, and its files are not handlers that this program wrote: \
              name another folder, which need not exist",
             folder.display()
         );
@@ -101,7 +101,7 @@ fn require_empty(folder: &Path) -> Result<()> {
 fn renew_folder(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(cannot("remove the old guests in", folder))
+            Err(error).with_context(cannot("remove the old handlers in", folder))
         }
         _ => fs::create_dir(folder).with_context(cannot("make the folder", folder)),
     }

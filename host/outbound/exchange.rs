@@ -22,7 +22,7 @@ use super::failure::{ExchangeError, OutboundFailure};
 use super::outbound_connection::{self, OutboundConnection, SendError};
 use super::policy::Destination;
 use super::{
-    AllowedNetworks, Outbound, OutboundRequest, OutboundResponse, PoolKey, Timeouts, log_guest,
+    AllowedNetworks, Outbound, OutboundRequest, OutboundResponse, PoolKey, Timeouts, log_handler,
 };
 use crate::message::RequestId;
 use crate::message::fields::{check_framing, head_bytes, strip_hop_by_hop, unify_length};
@@ -143,7 +143,7 @@ impl Outbound {
     /// Tells the log what whoever runs the host can do something about.
     fn note(&self, key: &PoolKey, parent_id: Option<RequestId>, failure: OutboundFailure) {
         let PoolKey { guest, destination } = key;
-        tracing::debug!(target: "handler", guest = &**guest, "{destination}: {failure}");
+        tracing::debug!(target: "handler", handler = &**guest, "{destination}: {failure}");
         if failure == OutboundFailure::Prohibited
             && self.shared.denials.is_first(guest, destination)
         {
@@ -152,7 +152,7 @@ impl Outbound {
                  allowed by --allow-outbound '{guest}={destination},NETWORK', where NETWORK is \
                  such as 10.0.0.0/8"
             );
-            log_guest(guest, parent_id, &what);
+            log_handler(guest, parent_id, &what);
         }
     }
 

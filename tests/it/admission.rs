@@ -70,7 +70,7 @@ fn a_full_worker_has_twins_wait_too() {
 /// kept, where the body comes in that moment. On a busy machine it may come later.
 #[test]
 fn a_body_that_comes_before_the_refusal_keeps_the_connection() {
-    let flags = ["--guest-in-flight-max", "coma=1", "--queue-max", "0"];
+    let flags = ["--handler-in-flight-max", "coma=1", "--queue-max", "0"];
     let host = host().args(flags).start();
     host.settled();
     let _held = send(&host, "/coma");
@@ -95,7 +95,7 @@ fn a_body_that_comes_before_the_refusal_keeps_the_connection() {
 fn past_the_queue_requests_are_refused() {
     for queue in [0, 1, 5] {
         let host = host()
-            .args(["--in-flight-max", "1", "--guest-in-flight-max", "1"])
+            .args(["--in-flight-max", "1", "--handler-in-flight-max", "1"])
             .args(["--queue-max", &queue.to_string()])
             .start();
         host.settled();
@@ -133,7 +133,7 @@ fn who_waits_for_too_long_is_refused() {
 /// A guest that is full keeps none of the host's places but its own.
 #[test]
 fn a_full_guest_leaves_room_for_others() {
-    let host = host().args(["--guest-in-flight-max", "1"]).start();
+    let host = host().args(["--handler-in-flight-max", "1"]).start();
     host.settled();
     let comas: Vec<_> = (0..10).map(|_| send(&host, "/coma")).collect();
     host.status_when("in flight", PATIENCE, |status| status.in_flight == 10);
@@ -207,7 +207,7 @@ fn guests_that_hold_places_leave_some_to_others() {
 /// has waiting.
 #[test]
 fn a_client_that_asks_for_much_waits_behind_others() {
-    let flags = ["--guest-in-flight-max", "1"];
+    let flags = ["--handler-in-flight-max", "1"];
     let host = host().file("doze.wat", sleeping_guest(100)).args(flags).start();
     host.settled();
     let greedy = [127, 0, 0, 2].into();
@@ -227,7 +227,7 @@ fn a_client_that_asks_for_much_waits_behind_others() {
 /// A client that fills a guest's queue has its newest request refused for that of another.
 #[test]
 fn a_full_queue_has_room_for_another_client() {
-    let flags = ["--guest-in-flight-max", "1", "--queue-max", "8"];
+    let flags = ["--handler-in-flight-max", "1", "--queue-max", "8"];
     let host = host().file("doze.wat", sleeping_guest(300)).args(flags).start();
     host.settled();
     let greedy = [127, 0, 0, 2].into();

@@ -68,7 +68,7 @@ fn of_a_guest_that_is_ready() {
 fn of_a_request_that_has_waited() {
     for isolation in ISOLATIONS {
         for most in ["1", "4"] {
-            let flags = ["--workers", "1", "--guest-in-flight-max", most, "--cpu-max", "50ms"];
+            let flags = ["--workers", "1", "--handler-in-flight-max", most, "--cpu-max", "50ms"];
             let host = host(["loop"], isolation).args(flags);
             // However long other programs keep this one waiting.
             let host = host.args(["--queue-timeout", "1h", "--deadline", "1h"]).start();
@@ -112,7 +112,7 @@ fn of_a_guest_that_cannot_be_loaded() {
 
 #[test]
 fn of_a_request_for_which_there_is_no_place() {
-    let flags = ["--workers", "1", "--queue-max", "0", "--guest-in-flight-max", "1"];
+    let flags = ["--workers", "1", "--queue-max", "0", "--handler-in-flight-max", "1"];
     let host = host(["loop"], "fresh").args(flags).start();
     host.settled();
     let mut looping = host.connect();

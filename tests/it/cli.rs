@@ -191,8 +191,8 @@ fn bad_flags_are_all_reported_at_once() {
 #[test]
 fn a_bad_allowance_is_explained() {
     for (allowance, words) in [
-        ("example.com", "does not say which guest"),
-        ("=https://example.com", "names no guest"),
+        ("example.com", "does not say which handler"),
+        ("=https://example.com", "names no handler"),
         ("api=ftp://example.com", "does not begin with http:// or https://"),
         ("api=example.com", "does not begin with http:// or https://"),
         ("api=https://", "is not a host"),

@@ -436,7 +436,7 @@ fn a_line_has_the_name_of_its_request_or_of_none() {
         wait_inside(&host, 1);
         assert_eq!(text(&host, "/probe/print"), "printed");
         let line = host.wait_log_with(&["out one"]);
-        assert_eq!(line.json["guest"], "probe");
+        assert_eq!(line.json["handler"], "probe");
         // One module's calls take turns, so it is known whose turn it is.
         assert_eq!(line.json["request"].is_null(), is_whole(), "{}", line.text);
         other.join().expect("an answer");

@@ -224,7 +224,7 @@ fn isolation_is_of_one_handler() {
 #[test]
 fn places_and_the_queue_are_of_one_handler() {
     for form in FORMS {
-        let flags = ["--guest-in-flight-max", "one=1", "--queue-max", "one=0"];
+        let flags = ["--handler-in-flight-max", "one=1", "--queue-max", "one=0"];
         let host = form.start(&[&flags[..], &["--deadline", "1h", "--cpu-max", "1h"]].concat());
         let (long, quick) =
             if form.is_core() { ("compute", "done") } else { ("sleep?3600000", "exact") };
@@ -240,7 +240,7 @@ fn places_and_the_queue_are_of_one_handler() {
 #[test]
 fn the_wait_in_a_queue_is_of_one_handler() {
     for form in FORMS {
-        let flags = ["--guest-in-flight-max", "1", "--queue-timeout", "one=10ms"];
+        let flags = ["--handler-in-flight-max", "1", "--queue-timeout", "one=10ms"];
         let more = ["--queue-timeout", "1h", "--deadline", "one=1h", "--cpu-max", "1h"];
         let host = form.start(&[&flags[..], &more].concat());
         let (long, sleep, quick) = if form.is_core() {
@@ -354,9 +354,9 @@ fn a_wrong_limit_of_one_handler_is_named() {
             "\"soon\" is not a time; write 250ms, 10s, 2m or 1h (for \"slow\")",
         ),
         ("--memory-max", "slow=1KiB", "1KiB is out of range; choose from 64KiB to 4GiB"),
-        ("--cpu-max", "=1s", "names no guest; write GUEST=VALUE, or VALUE for all"),
+        ("--cpu-max", "=1s", "names no handler; write HANDLER=VALUE, or VALUE for all"),
         ("--isolation", "slow=none", "\"none\" is not a choice; write fresh or reuse"),
-        ("--guest-in-flight-max", "slow=0", "\"0\" is not a count"),
+        ("--handler-in-flight-max", "slow=0", "\"0\" is not a count"),
         ("--queue-max", "slow=-1", "\"-1\" is not a count"),
         ("--outbound-timeout", "slow=0ms", "0ms is out of range"),
         ("--compile-max", "slow=1ms", "1ms is out of range"),

@@ -69,7 +69,7 @@ fn upstream() -> (Upstream, mpsc::Sender<()>) {
 fn start(upstream: &Upstream) -> Host {
     let guest = Probe::new("").next();
     let host = Host::with("guest.wat", guest.wat()).args(TWO).file("good.wat", HELLO);
-    let host = host.args(["--guest-in-flight-max", "guest=2", "--upstream", &upstream.url("")]);
+    let host = host.args(["--handler-in-flight-max", "guest=2", "--upstream", &upstream.url("")]);
     let host = host.start();
     host.settled();
     host

@@ -117,7 +117,7 @@ fn a_guest_does_not_get_anywhere_else() {
     // Said once for each destination, with what would allow it.
     for url in &urls {
         let line = host.wait_log_with(&[&format!("--allow-outbound 'probe={url}'")]);
-        assert_eq!(line.json["guest"], "probe", "{}", line.text);
+        assert_eq!(line.json["handler"], "probe", "{}", line.text);
     }
     let hints = host.lines().into_iter().filter(|line| line.has(&["--allow-outbound 'probe="]));
     assert_eq!(hints.count(), 4);

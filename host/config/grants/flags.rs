@@ -1,4 +1,4 @@
-//! The flags that may be said for one handler, as they are typed.
+//! The flags that can be set for one handler, as they were typed, and how they become grants.
 
 use std::time::Duration;
 
@@ -14,32 +14,34 @@ use crate::config::mistakes::{Mistakes, bytes, choice};
 use crate::grants::Isolation;
 
 /// The headings in `--help`.
-const LIMITS: &str = "Limits of one guest (GUEST=VALUE is for one, VALUE for all; may be repeated)";
-const SETTINGS: &str = "Settings of guests";
-const OUTBOUND_HEADING: &str = "Requests that guests make";
+const LIMITS: &str =
+    "Limits of one handler (HANDLER=VALUE is for one, VALUE for all; may be repeated)";
+const SETTINGS: &str = "Settings of handlers";
+const OUTBOUND_HEADING: &str = "Requests that handlers make";
 
 const ISOLATION_HELP: &str =
     "A sandbox for each request, or one that serves many requests in turn [default: fresh]";
 const BODY_HELP: &str = "Request body, none is any size";
-const IN_FLIGHT_HELP: &str = "Requests in flight to one guest [default: three quarters of all]";
-const QUEUE_HELP: &str = "Requests of one worker that may wait for one guest";
-const ENV_HELP: &str = "Environment variable of one guest, or with * of all; may be repeated";
+const IN_FLIGHT_HELP: &str = "Requests in flight to one handler [default: three quarters of all]";
+const QUEUE_HELP: &str = "Requests of one worker that may wait for one handler";
+const ENV_HELP: &str = "Environment variable of one handler, or with * of all; may be repeated";
 const VAR_HELP: &str =
-    "Variable that a component reads by wasi:config, for one guest or *; may be repeated";
-const ALLOW_HELP: &str = "Let a guest send requests to http[s]://HOST[:PORT]; may be repeated. \
-    GUEST is its path below the folder without ending, or * for all; HOST a name, *.NAME, * or an \
-    address; PORT may be *. Networks that are not public go behind it: api=http://db:80,10.0.0.0/8";
+    "Variable that a component reads by wasi:config, for one handler or *; may be repeated";
+const ALLOW_HELP: &str = "Let a handler send requests to http[s]://HOST[:PORT]; may be repeated. \
+    HANDLER is its path below the folder without ending, or * for all; HOST a name, *.NAME, * or \
+    an address; PORT may be *. Networks that are not public go behind it: \
+    api=http://db:80,10.0.0.0/8";
 const OUTBOUND_MAX_HELP: &str =
-    "Requests of one guest to one destination at a time; as many more may wait";
+    "Requests of one handler to one destination at a time; as many more may wait";
 const TIMEOUT_HELP: &str =
-    "Longest wait that a guest may choose for a connection, a first byte, or the next one";
+    "Longest wait that a handler may choose for a connection, a first byte, or the next one";
 
 /// The flags as they were typed.
 #[derive(clap::Args, Clone)]
 pub struct GrantFlags {
     #[arg(
         long,
-        value_name = "[GUEST=]fresh|reuse",
+        value_name = "[HANDLER=]fresh|reuse",
         help_heading = LIMITS,
         help = ISOLATION_HELP
     )]
@@ -48,16 +50,16 @@ pub struct GrantFlags {
     /// Memory of one instance
     #[arg(
         long,
-        value_name = "[GUEST=]SIZE",
+        value_name = "[HANDLER=]SIZE",
         help_heading = LIMITS,
         default_values_t = [MEMORY.default()]
     )]
     memory_max: Vec<String>,
 
-    /// Time until a guest must have answered
+    /// Time until the response must have begun
     #[arg(
         long,
-        value_name = "[GUEST=]TIME",
+        value_name = "[HANDLER=]TIME",
         help_heading = LIMITS,
         default_values_t = [DEADLINE.default()]
     )]
@@ -66,7 +68,7 @@ pub struct GrantFlags {
     /// CPU time of one request
     #[arg(
         long,
-        value_name = "[GUEST=]TIME",
+        value_name = "[HANDLER=]TIME",
         help_heading = LIMITS,
         default_values_t = [CPU.default()]
     )]
@@ -74,17 +76,17 @@ pub struct GrantFlags {
 
     #[arg(
         long,
-        value_name = "[GUEST=]SIZE|none",
+        value_name = "[HANDLER=]SIZE|none",
         help_heading = LIMITS,
         help = BODY_HELP,
         default_values_t = [BODY.default()]
     )]
     body_max: Vec<String>,
 
-    /// Response body
+    /// Response body that is kept before it is sent
     #[arg(
         long,
-        value_name = "[GUEST=]SIZE",
+        value_name = "[HANDLER=]SIZE",
         help_heading = LIMITS,
         default_values_t = [RESPONSE.default()]
     )]
@@ -93,18 +95,18 @@ pub struct GrantFlags {
     /// Request head and response head, each
     #[arg(
         long,
-        value_name = "[GUEST=]SIZE",
+        value_name = "[HANDLER=]SIZE",
         help_heading = LIMITS,
         default_values_t = [HEADER.default()]
     )]
     header_max: Vec<String>,
 
-    #[arg(long, value_name = "[GUEST=]N", help_heading = LIMITS, help = IN_FLIGHT_HELP)]
-    guest_in_flight_max: Vec<String>,
+    #[arg(long, value_name = "[HANDLER=]N", help_heading = LIMITS, help = IN_FLIGHT_HELP)]
+    handler_in_flight_max: Vec<String>,
 
     #[arg(
         long,
-        value_name = "[GUEST=]N",
+        value_name = "[HANDLER=]N",
         help_heading = LIMITS,
         help = QUEUE_HELP,
         default_values_t = [QUEUE_MAX.to_string()]
@@ -114,42 +116,42 @@ pub struct GrantFlags {
     /// How long a request may wait for its turn
     #[arg(
         long,
-        value_name = "[GUEST=]TIME",
+        value_name = "[HANDLER=]TIME",
         help_heading = LIMITS,
         default_values_t = [QUEUE_WAIT.default()]
     )]
     queue_timeout: Vec<String>,
 
-    /// CPU time of compiling it
+    /// CPU time of compiling a file
     #[arg(
         long,
-        value_name = "[GUEST=]TIME",
+        value_name = "[HANDLER=]TIME",
         help_heading = LIMITS,
         default_values_t = [COMPILE_CPU.default()]
     )]
     compile_max: Vec<String>,
 
-    /// Memory of compiling it
+    /// Memory of compiling a file
     #[arg(
         long,
-        value_name = "[GUEST=]SIZE",
+        value_name = "[HANDLER=]SIZE",
         help_heading = LIMITS,
         default_values_t = [COMPILE_MEMORY.default()]
     )]
     compile_memory_max: Vec<String>,
 
-    #[arg(long, value_name = "GUEST:KEY=VALUE", help_heading = SETTINGS, help = ENV_HELP)]
+    #[arg(long, value_name = "HANDLER:KEY=VALUE", help_heading = SETTINGS, help = ENV_HELP)]
     env: Vec<String>,
 
-    #[arg(long, value_name = "GUEST:KEY=VALUE", help_heading = SETTINGS, help = VAR_HELP)]
+    #[arg(long, value_name = "HANDLER:KEY=VALUE", help_heading = SETTINGS, help = VAR_HELP)]
     config_var: Vec<String>,
 
-    #[arg(long, value_name = "GUEST=URL", help_heading = OUTBOUND_HEADING, help = ALLOW_HELP)]
+    #[arg(long, value_name = "HANDLER=URL", help_heading = OUTBOUND_HEADING, help = ALLOW_HELP)]
     allow_outbound: Vec<String>,
 
     #[arg(
         long,
-        value_name = "[GUEST=]N",
+        value_name = "[HANDLER=]N",
         help_heading = OUTBOUND_HEADING,
         help = OUTBOUND_MAX_HELP,
         default_values_t = [OUTBOUND_IN_FLIGHT_MAX.to_string()]
@@ -158,19 +160,20 @@ pub struct GrantFlags {
 
     #[arg(
         long,
-        value_name = "[GUEST=]TIME",
+        value_name = "[HANDLER=]TIME",
         help_heading = OUTBOUND_HEADING,
         help = TIMEOUT_HELP,
         default_values_t = [OUTBOUND.default()]
     )]
     outbound_timeout: Vec<String>,
 
-    /// Guests that take bodies of any size unless `--body-max` says something of them.
+    /// Names of handlers that take bodies of any size unless `--body-max` names them. `demo` sets
+    /// it; it is not a flag.
     #[arg(skip)]
     pub any_body: &'static [&'static str],
 }
 
-/// What was typed may have secrets in it.
+/// The values of variables may be secrets, so none is shown.
 impl std::fmt::Debug for GrantFlags {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("GrantFlags")
@@ -178,7 +181,7 @@ impl std::fmt::Debug for GrantFlags {
 }
 
 impl GrantFlags {
-    /// What every handler is granted.
+    /// The grants of every handler.
     pub(in crate::config) fn validate(&self, mistakes: &mut Mistakes) -> GrantTable {
         let mut table = GrantTable::default();
         self.isolation(&mut table, mistakes);
@@ -229,7 +232,7 @@ impl GrantFlags {
                 })
             }
         };
-        // What is said of one comes last, and holds.
+        // `--body-max` comes after these: of two settings of one handler the later one holds.
         for name in self.any_body {
             table.set_limit(name, any);
         }
@@ -238,7 +241,7 @@ impl GrantFlags {
 
     fn concurrency(&self, table: &mut GrantTable, mistakes: &mut Mistakes) {
         let mut count = |bound, texts, set| table.count(bound, texts, set, mistakes);
-        count(&IN_FLIGHT, &self.guest_in_flight_max, |it, max| {
+        count(&IN_FLIGHT, &self.handler_in_flight_max, |it, max| {
             it.concurrency.in_flight_max = Some(bytes(max));
         });
         count(&QUEUE, &self.queue_max, |it, max| it.concurrency.queue.length_max = bytes(max));

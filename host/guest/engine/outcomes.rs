@@ -28,7 +28,7 @@ pub fn note_failure(about: &GuestInfo) {
     if let Some(pause) = about.breaker.note_failure() {
         tracing::warn!(
             target: "handler",
-            guest = &*about.name,
+            handler = &*about.name,
             "its start-up has failed time and again; its requests are refused but for one now and \
              then, the first in {pause:?}, until it starts or its file is replaced"
         );
@@ -38,7 +38,7 @@ pub fn note_failure(about: &GuestInfo) {
 /// Takes note of start-up code that has ended well.
 pub fn note_start(about: &GuestInfo) {
     if about.breaker.note_start() {
-        tracing::info!(target: "handler", guest = &*about.name, "starts again");
+        tracing::info!(target: "handler", handler = &*about.name, "starts again");
     }
 }
 
@@ -58,13 +58,13 @@ pub fn log_not_started(
 
 /// A client may have a guest fail as often as it likes, and others are to be heard as well.
 fn log_failure(about: &GuestInfo, request: Option<RequestId>, what: std::fmt::Arguments<'_>) {
-    let (guest, what) = (&*about.name, what.to_string());
+    let (handler, what) = (&*about.name, what.to_string());
     let Some(dropped) = about.failure_quota.take(what.len()) else { return };
     if dropped > 0 {
-        tracing::warn!(target: "handler", guest, "and {dropped} more, too fast to be listed");
+        tracing::warn!(target: "handler", handler, "and {dropped} more, too fast to be listed");
     }
     let request = request.map(tracing::field::display);
-    tracing::warn!(target: "handler", guest, request, "{what}");
+    tracing::warn!(target: "handler", handler, request, "{what}");
 }
 
 /// What the client is told when an instance could not be made.

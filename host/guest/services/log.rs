@@ -130,13 +130,13 @@ impl LogSink {
     }
 
     fn event(&self, level: Level, from: &str, text: &str) {
-        let guest = &*self.guest.name;
+        let handler = &*self.guest.name;
         let request = self.request.map(tracing::field::display);
         match level {
-            Level::Debug => tracing::debug!(target: "handler", guest, request, from, "{text}"),
-            Level::Info => tracing::info!(target: "handler", guest, request, from, "{text}"),
-            Level::Warn => tracing::warn!(target: "handler", guest, request, from, "{text}"),
-            Level::Error => tracing::error!(target: "handler", guest, request, from, "{text}"),
+            Level::Debug => tracing::debug!(target: "handler", handler, request, from, "{text}"),
+            Level::Info => tracing::info!(target: "handler", handler, request, from, "{text}"),
+            Level::Warn => tracing::warn!(target: "handler", handler, request, from, "{text}"),
+            Level::Error => tracing::error!(target: "handler", handler, request, from, "{text}"),
         }
     }
 

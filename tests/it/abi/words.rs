@@ -35,7 +35,7 @@ fn a_message_has_its_level_the_guests_name_and_the_request() {
     {
         let line = host.wait_log(|line| line.message() == text);
         assert_eq!(line.level(), level, "{}", line.text);
-        assert_eq!(line.json["guest"], "users/loud", "{}", line.text);
+        assert_eq!(line.json["handler"], "users/loud", "{}", line.text);
         assert_eq!(line.json["from"], "log", "{}", line.text);
         requests.push(request(&line));
     }
@@ -101,7 +101,7 @@ fn stdout_and_stderr_are_cut_into_lines() {
         assert!(first.iter().all(|line| request(line) == request(&first[0])));
         assert!(second.iter().all(|line| request(line) == request(&second[0])));
         assert_ne!(request(&first[0]), request(&second[0]));
-        assert!(lines.iter().all(|line| line.json["guest"] == "loud"));
+        assert!(lines.iter().all(|line| line.json["handler"] == "loud"));
     }
 }
 

@@ -123,7 +123,7 @@ fn what_a_component_prints_is_bounded() {
     assert_eq!(text(&host, "/probe/print-much?100"), "printed");
     let last = host.wait_log_with(&["this request logs too much; the rest is dropped"]);
     assert_eq!(
-        (last.json["guest"].as_str(), last.json["from"].as_str()),
+        (last.json["handler"].as_str(), last.json["from"].as_str()),
         (Some("probe"), Some("host"))
     );
     let said: Vec<_> = host.lines().into_iter().filter(|line| line.has(&["much much"])).collect();

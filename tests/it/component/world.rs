@@ -41,7 +41,7 @@ fn what_a_component_prints_is_in_the_log() {
     let requests = lines.map(|(words, from)| {
         let line = host.wait_log_with(&[words]);
         assert_eq!(line.message(), words, "{}", line.text);
-        assert_eq!(line.json["guest"], "probe", "{}", line.text);
+        assert_eq!(line.json["handler"], "probe", "{}", line.text);
         assert_eq!(line.json["from"], from, "{}", line.text);
         line.json["request"].as_str().expect("a request id").to_owned()
     });

@@ -90,7 +90,7 @@ fn start_up_code_can_log() {
     let host = Host::with("early.wat", guest.wat()).start();
     host.assert_serves("/early");
     let line = host.wait_log_with(&["logged by the start-up code"]);
-    assert_eq!(line.json["guest"], "early", "{}", line.text);
+    assert_eq!(line.json["handler"], "early", "{}", line.text);
     assert!(line.json["request"].is_null(), "{}", line.text);
 }
 

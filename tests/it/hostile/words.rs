@@ -45,7 +45,7 @@ fn one_request_cannot_fill_the_log() {
     host.settled();
     for name in guests {
         assert_discreet(name, &host.get(&format!("/{name}")), 504);
-        assert_bounded(&host, |line| line.json["guest"] == name);
+        assert_bounded(&host, |line| line.json["handler"] == name);
     }
     host.wait_log_with(&["log_forever", "logs too much"]);
     let again = host.get("/log_forever");

@@ -42,7 +42,7 @@ fn start_up_code_is_heard_in_json_and_cannot_forge_a_line() {
     assert_says(&host, "/talker", "started");
     host.at_rest();
     let said: Vec<Line> =
-        host.lines().into_iter().filter(|line| line.json["guest"] == "talker").collect();
+        host.lines().into_iter().filter(|line| line.json["handler"] == "talker").collect();
     assert!(said.iter().filter(|line| line.message() == "an honest line").count() >= 3, "{said:?}");
     assert!(said.iter().filter(|line| line.has(&["forged"])).count() >= 3 * FORGED.len());
     for line in host.lines() {
@@ -50,7 +50,7 @@ fn start_up_code_is_heard_in_json_and_cannot_forge_a_line() {
         let raw = ['\x1b', '\r', '\u{2028}'];
         assert!(!line.message().contains(raw), "{}", line.text);
         if line.has(&["forged"]) {
-            assert_eq!(line.json["guest"], "talker", "{}", line.text);
+            assert_eq!(line.json["handler"], "talker", "{}", line.text);
             assert_eq!(line.level(), "INFO", "{}", line.text);
         }
     }

@@ -8,15 +8,15 @@ use super::cases::{Case, Level, Role};
 const INTRODUCTION: &str = "\
 # HTTP/1.1, rule by rule
 
-What the host makes of messages at the edge of the grammar and beyond it. Sections are of
-[RFC 9112](https://www.rfc-editor.org/rfc/rfc9112) unless they say 9110. Every row is a test over
-a raw socket: `tests/it/grammar/`, which this page is made of (`UPDATE=1 cargo test --test it
-grammar`).
+This page says what the host makes of messages at the edge of the grammar and beyond it. Sections
+are of [RFC 9112](https://www.rfc-editor.org/rfc/rfc9112) unless they say 9110. A test sends every
+row over a raw socket. The page is made from these tests, `tests/it/grammar/`, by `UPDATE=1 cargo
+test --test it grammar`.
 
-*Answer*: the statuses that come back, and what becomes of the connection: it stays open, is
-closed, or breaks off within the answer, so that it cannot be taken for a whole one. **Differs**
-says that the host does not do what the RFC says, and why. Where it says hyper, the library that
-reads the bytes decides, and has no setting for it.
+*Answer* is the statuses that come back, and what becomes of the connection: it stays open, is
+closed, or breaks off within the answer, so that nobody can take the answer for a whole one.
+**Differs** marks a row in which the host does not do what the RFC says, and the remark says why. If
+the remark names hyper, the library that reads the bytes decides, and has no setting for it.
 ";
 
 /// Compares the page with the cases, or writes it.

@@ -2,7 +2,7 @@
 //!
 //! Owns what each function checks and copies (<https://http-wasm.io/http-handler-abi/>). All
 //! pointers and lengths are i32, read as unsigned; every misuse traps. Nothing is copied into the
-//! guest unless it asks. Knows nothing of how an instance was made.
+//! guest unless it asks for it. Knows nothing of how an instance was made.
 
 pub mod access;
 pub mod body;
@@ -96,8 +96,8 @@ fn add_request_line(linker: &mut Linker<CoreState>) -> Result<()> {
     Ok(())
 }
 
-/// A method that may be passed on. `CONNECT` may not: no body belongs to it, and what came behind
-/// it would be read as another request.
+/// A method that may be passed on. `CONNECT` may not: it has no body, so what follows it would be
+/// read as another request.
 fn method(bytes: &[u8]) -> Result<Method> {
     if bytes.len() > METHOD_BYTES_MAX {
         return Err(invalid(format!("set_method: over {METHOD_BYTES_MAX} bytes")));
@@ -109,7 +109,7 @@ fn method(bytes: &[u8]) -> Result<Method> {
     }
 }
 
-/// A target that may be passed on: what a client may not ask for, a guest may not either.
+/// A target that may be passed on. A guest may not ask for what a client may not ask for, either.
 fn uri(bytes: &[u8]) -> Result<PathAndQuery> {
     let uri = match bytes {
         b"" => return Ok(PathAndQuery::from_static("/")),
@@ -121,7 +121,7 @@ fn uri(bytes: &[u8]) -> Result<PathAndQuery> {
     Ok(uri)
 }
 
-/// A target that is passed on is made anew, and may be sent twice.
+/// A target is charged this many times: it is copied when it is passed on, and may be sent twice.
 const TARGET_COPIES: usize = 3;
 const SET_URI: &str = "set_uri: not a path and query (it must begin with / and be percent-encoded)";
 
@@ -140,8 +140,8 @@ fn log(mut guest: CoreCaller<'_>, level: i32, ptr: u32, len: u32) -> Result<()> 
     Ok(())
 }
 
-/// The exchange, whose guest it is, and the bytes for a change of the request, which is allowed
-/// before `next` only.
+/// The exchange, the guest's info, and the bytes in memory for a change of the request. Such
+/// changes are allowed only before `next`.
 fn request_change<'a>(
     guest: &'a mut CoreCaller<'_>,
     function: &str,
@@ -169,7 +169,7 @@ fn set_status_code(mut guest: CoreCaller<'_>, status: i32) -> Result<()> {
              buffer_response (2)",
         ));
     }
-    // 1xx are the host's own, and above 599 HTTP defines nothing.
+    // The host itself answers with 1xx, and above 599 HTTP defines nothing.
     let valid = u16::try_from(status).ok().filter(|status| (200..=599).contains(status));
     let status = valid
         .and_then(|status| StatusCode::from_u16(status).ok())

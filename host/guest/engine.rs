@@ -1,6 +1,6 @@
-//! What instances are made of: engines and their slots, memory, and what the machine has of either.
+//! What instances are made of: engines and their slots, memory, and the machine's limits on both.
 //!
-//! Knows what a guest may use, and neither its code nor its calls.
+//! Knows what a guest may use, but neither its code nor its calls.
 
 pub mod allocator;
 pub mod budget;

@@ -1,4 +1,4 @@
-//! One sandbox: a guest and its instances, whichever form they have.
+//! One sandbox: a guest and its instances, in any form.
 
 pub mod component;
 pub mod core;

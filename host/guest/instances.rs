@@ -1,4 +1,4 @@
-//! The instances of one worker that are ready.
+//! One worker's pool of instances.
 
 pub mod pool;
 pub mod ready_instances;

@@ -1,4 +1,4 @@
-//! From a file's bytes to a guest, in steps that each can fail with a sentence.
+//! From a file's bytes to a guest, in steps. Each may fail with a sentence for the user.
 
 pub mod cache;
 pub mod check;

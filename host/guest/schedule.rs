@@ -1,6 +1,6 @@
-//! Where and when calls run: on their worker's thread for a quantum, then in the slow lane.
+//! Where and when calls run: on their worker's thread for one quantum, then in the slow lane.
 //!
-//! Knows a call as a future and a guest by its number, and no instance.
+//! Knows calls as futures and guests as numbers, but no instances.
 
 mod byte_counter;
 pub mod cpu;

@@ -1,5 +1,5 @@
-//! What the host functions of every form share: the guest's log, fields that the host makes, and
-//! the memory that is kept for a guest.
+//! What the host functions of all forms share: the guest's log, the fields that the host adds to a
+//! request, and charges for what is kept for a guest.
 
 pub mod buffer;
 pub mod header;

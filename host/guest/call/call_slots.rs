@@ -64,23 +64,23 @@ impl CallSlots {
 
     /// Enters the request of a slot, and the counter of its body bytes.
     pub fn assign(&self, number: usize, id: RequestId, moved_bytes: ByteCounter) {
-        if let Some(seated) = &mut self.each.borrow_mut()[number] {
-            (seated.id, seated.moved_bytes) = (Some(id), moved_bytes);
+        if let Some(call) = &mut self.each.borrow_mut()[number] {
+            (call.id, call.moved_bytes) = (Some(id), moved_bytes);
         }
     }
 
     /// Sets the waker of a slot, which [`CallSlots::wake_all`] wakes.
     pub fn register(&self, number: usize, waker: &Waker) {
-        if let Some(seated) = &mut self.each.borrow_mut()[number]
-            && !seated.waker.will_wake(waker)
+        if let Some(call) = &mut self.each.borrow_mut()[number]
+            && !call.waker.will_wake(waker)
         {
-            seated.waker = waker.clone();
+            call.waker = waker.clone();
         }
     }
 
     /// Wakes every request that has registered a waker.
     pub fn wake_all(&self) {
-        self.each.borrow().iter().flatten().for_each(|seated| seated.waker.wake_by_ref());
+        self.each.borrow().iter().flatten().for_each(|call| call.waker.wake_by_ref());
     }
 
     /// Frees a slot.
@@ -102,8 +102,7 @@ impl CallSlots {
     /// the wall clock, like a request's first one.
     pub fn charge(&self, used: Duration) {
         let each = self.each.borrow();
-        let moved =
-            each.iter().flatten().map(|seated| seated.moved_bytes.take_cpu_allowance()).sum();
+        let moved = each.iter().flatten().map(|call| call.moved_bytes.take_cpu_allowance()).sum();
         let present = u32::try_from(self.taken.get().max(1)).unwrap_or(u32::MAX);
         self.share.set(self.share.get() + used.saturating_sub(moved) / present);
     }
@@ -112,19 +111,19 @@ impl CallSlots {
     /// instance has used since the last one left.
     pub fn most_cpu_time(&self) -> Duration {
         let each = self.each.borrow();
-        let oldest = each.iter().flatten().map(|seated| seated.share).min();
+        let oldest = each.iter().flatten().map(|call| call.share).min();
         self.share.get() - oldest.unwrap_or(self.idle_since.get().1)
     }
 
     /// The request, if there is only one: then all that the guest does is done for it.
     pub fn sole_request(&self) -> Option<RequestId> {
         let each = self.each.borrow();
-        let mut ids = each.iter().flatten().map(|seated| seated.id);
+        let mut ids = each.iter().flatten().map(|call| call.id);
         ids.next().filter(|_| ids.next().is_none()).flatten()
     }
 
     /// The ids of all requests that have been entered.
     pub fn ids(&self) -> Vec<RequestId> {
-        self.each.borrow().iter().flatten().filter_map(|seated| seated.id).collect()
+        self.each.borrow().iter().flatten().filter_map(|call| call.id).collect()
     }
 }

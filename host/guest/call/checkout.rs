@@ -50,7 +50,7 @@ pub async fn call<P: InstancePool + 'static>(
         Checkout::Instance(Form::Flat03(instance)) => {
             ComponentCall::begin(instance, request, options(permit))
         }
-        Checkout::Shared(seat) => ComponentCall::join(seat, request, options(permit)),
+        Checkout::Shared(slot) => ComponentCall::join(slot, request, options(permit)),
     };
     // The future is large, and each idle connection reserves room for this function's own.
     Box::pin(response::response(call?, context.deadline)).await

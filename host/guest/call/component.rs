@@ -171,14 +171,14 @@ impl ComponentCall {
     /// # Errors
     /// As [`ComponentCall::begin`].
     pub fn join<K: 'static>(
-        mut seat: CallSlot,
+        mut slot: CallSlot,
         request: Box<Request>,
         options: CallOptions<K>,
     ) -> Result<Self, Reject> {
         let metadata = CallMetadata::new(&request);
         let (sender, head) = oneshot::channel();
         let Ok(cdn_loop) = CdnLoop::of(&request.headers) else {
-            seat.complete();
+            slot.complete();
             return Err(Reject::Loop);
         };
         let arrival = match into_http_request(request, &metadata) {
@@ -189,14 +189,14 @@ impl ComponentCall {
             Err(_) => None,
         };
         let Some(arrival) = arrival else {
-            seat.complete();
+            slot.complete();
             return Err(INVALID_HOST);
         };
-        seat.submit(arrival, options.permit)?;
-        let (liveness, guest) = (seat.liveness(), seat.guest());
+        slot.submit(arrival, options.permit)?;
+        let (liveness, guest) = (slot.liveness(), slot.guest());
         let identity = (guest.id, guest.info.clone());
         Ok(Self::new(
-            InstanceUse::Shared(seat),
+            InstanceUse::Shared(slot),
             metadata,
             (head, liveness),
             (identity, options.pool),
@@ -275,7 +275,7 @@ impl ComponentCall {
         if self.end.outcome.is_none() {
             let polled = match &mut self.call {
                 InstanceUse::Exclusive { run, .. } => run.as_mut().poll(cx),
-                InstanceUse::Shared(seat) => seat.poll(cx),
+                InstanceUse::Shared(slot) => slot.poll(cx),
             };
             if let Poll::Ready(ended) = polled {
                 self.end.outcome = Some(ended);
@@ -292,13 +292,13 @@ impl ComponentCall {
     /// If a poll of the response's body adds to this count after the guest has ended, the guest has
     /// handed on one of those bodies as its response.
     pub(super) fn body_polls(&self) -> usize {
-        self.monitor.as_ref().map_or(0, |watch| watch.polls()) + self.liveness.polls()
+        self.monitor.as_ref().map_or(0, |monitor| monitor.polls()) + self.liveness.polls()
     }
 
     /// What the client is told: the fault of the request's own body, if there was one, else
     /// `reject`.
     pub(super) fn root_cause(&self, reject: Reject) -> Reject {
-        self.monitor.as_ref().and_then(|watch| watch.fault()).unwrap_or(reject)
+        self.monitor.as_ref().and_then(|monitor| monitor.fault()).unwrap_or(reject)
     }
 
     pub(super) fn log(&self, why: &str) {
@@ -315,7 +315,7 @@ impl ComponentCall {
             None => {
                 let call = match call {
                     InstanceUse::Exclusive { run, .. } => run,
-                    InstanceUse::Shared(seat) => return seat.complete(),
+                    InstanceUse::Shared(slot) => return slot.complete(),
                 };
                 tokio::task::spawn_local(async move {
                     match finish_in_background(&*pool, guest, call).await {

@@ -100,17 +100,17 @@ impl DrivenBody {
     /// The body failed before it began to be sent.
     pub fn collect_or_stream(mut self) -> Result<ResponseBody, Reject> {
         let mut cx = Context::from_waker(Waker::noop());
-        let mut turns = if self.call.as_ref().is_some_and(ComponentCall::has_ended) {
+        let mut polls_left = if self.call.as_ref().is_some_and(ComponentCall::has_ended) {
             0
         } else {
             EARLY_POLLS_MAX
         };
         loop {
             match self.poll_checked_frame(&mut cx) {
-                Poll::Pending if turns == 0 => {
+                Poll::Pending if polls_left == 0 => {
                     return Ok(ResponseBody::Stream(Box::pin(self)));
                 }
-                Poll::Pending => turns -= 1,
+                Poll::Pending => polls_left -= 1,
                 Poll::Ready(None) => break,
                 Poll::Ready(Some(frame)) => self.early.push_back(frame?),
             }

@@ -77,7 +77,7 @@ enum Execution {
     /// The guard keeps the ticker running, so that the guest has to yield.
     Slow {
         moved: LaneJoinHandle<CallReturn>,
-        _beating: OwnedTickGuard,
+        _tick_guard: OwnedTickGuard,
     },
 }
 
@@ -253,8 +253,8 @@ impl SharedInstance {
         let begun = SliceStart::begin((!is_measured).then(Instant::now));
         let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx)));
         let used = begun.used();
-        if let Some(turn) = self.run_permit.borrow_mut().take() {
-            turn.end(used);
+        if let Some(run_permit) = self.run_permit.borrow_mut().take() {
+            run_permit.end(used);
         }
         if is_measured {
             self.schedule.note_slice(self.guest.id, used);
@@ -267,12 +267,14 @@ impl SharedInstance {
 
     /// Whether the guest may run now. If its slices are heavy or not known, it waits for its turn.
     fn poll_permit(&self, cx: &Context<'_>) -> bool {
-        let waits = |length| matches!(length, CostClass::Heavy | CostClass::New);
+        let waits = |class| matches!(class, CostClass::Heavy | CostClass::New);
         if !self.has_slow_lane || !waits(self.schedule.cost_class(self.guest.id)) {
             return true;
         }
-        let mut turn = self.run_permit.borrow_mut();
-        turn.get_or_insert_with(|| self.schedule.join_run_queue(self.guest.id, None, cx)).poll(cx)
+        let mut run_permit = self.run_permit.borrow_mut();
+        run_permit
+            .get_or_insert_with(|| self.schedule.join_run_queue(self.guest.id, None, cx))
+            .poll(cx)
     }
 
     fn move_to_slow_lane(&self, execution: Option<Execution>) -> Option<Execution> {
@@ -287,7 +289,7 @@ impl SharedInstance {
             self.schedule.lane().hand_over(self.schedule.payer(id), call, cpu_max, runnable);
         // The driving task has to be woken, so that it polls the handle of the slow lane.
         self.waker.borrow().wake_by_ref();
-        Some(Execution::Slow { moved, _beating: self.schedule.ticker().begin_owned() })
+        Some(Execution::Slow { moved, _tick_guard: self.schedule.ticker().begin_owned() })
     }
 
     /// Records how the guest has ended, and wakes the requests that are still there.

@@ -56,16 +56,16 @@ impl http_body::Body for GuestRequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if let Some(watch) = &self.monitor {
-            watch.polls.fetch_add(1, Ordering::Relaxed);
+        if let Some(monitor) = &self.monitor {
+            monitor.polls.fetch_add(1, Ordering::Relaxed);
         }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             self.moved_bytes.add(frame.data_ref().map_or(0, |data| data.len() as u64));
         }
         polled.map_err(|reject| {
-            if let Some(watch) = &self.monitor {
-                watch.fault.get_or_init(|| reject);
+            if let Some(monitor) = &self.monitor {
+                monitor.fault.get_or_init(|| reject);
             }
             error(reject)
         })

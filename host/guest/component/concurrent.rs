@@ -167,7 +167,7 @@ pub struct InstanceFlags {
     is_busy: AtomicBool,
     /// It has grown so much that another instance is to replace it.
     is_spent: AtomicBool,
-    /// The guest has work to do, be it after its responses.
+    /// The guest has work to do, perhaps after its responses.
     is_working: AtomicBool,
 }
 
@@ -182,7 +182,7 @@ impl InstanceFlags {
         self.is_spent.load(Ordering::Relaxed)
     }
 
-    /// Whether the guest has work to do, be it after its responses.
+    /// Whether the guest has work to do, perhaps after its responses.
     pub fn is_working(&self) -> bool {
         self.is_working.load(Ordering::Relaxed)
     }

@@ -79,8 +79,8 @@ impl Hooks {
 
     /// Fails the bodies that are still being sent, as the store that they come from is dropped.
     pub fn abort_sends(&mut self) {
-        if let Some(cut) = self.abort.take() {
-            cut.0.store(true, Ordering::Release);
+        if let Some(abort) = self.abort.take() {
+            abort.0.store(true, Ordering::Release);
         }
     }
 
@@ -92,9 +92,10 @@ impl Hooks {
         let outbound = self.outbound.clone();
         let abort = self.abort.get_or_insert_default().clone();
         let fault = BodyFault::default();
-        let told = fault.clone();
-        let request = request.map(|body| AbortableBody { body, abort, fault: told }.boxed_unsync());
-        let wanted = options.map_or_else(RequestTimeouts::default, |options| RequestTimeouts {
+        let body_fault = fault.clone();
+        let request =
+            request.map(|body| AbortableBody { body, abort, fault: body_fault }.boxed_unsync());
+        let timeouts = options.map_or_else(RequestTimeouts::default, |options| RequestTimeouts {
             connect: options.connect_timeout,
             first_byte: options.first_byte_timeout,
             between_bytes: options.between_bytes_timeout,
@@ -105,13 +106,14 @@ impl Hooks {
             let outbound = outbound.ok_or(Error::HttpRequestDenied)?;
             let (head, body) = request.into_parts();
             let request = Request::from_parts(head, OutboundRequestBody::peeked(body).await);
-            let maker = Requester {
+            let requester = Requester {
                 guest: &info.name,
                 grants: &info.grants,
                 request: id,
                 cdn_loop: &cdn_loop,
             };
-            let answer = outbound.send(&maker, request, wanted).map_err(|it| error(it, &fault))?;
+            let answer =
+                outbound.send(&requester, request, timeouts).map_err(|it| error(it, &fault))?;
             let answered = answer.await.unwrap_or(Err(OutboundFailure::Terminated));
             let OutboundResponse { response, sent } = answered.map_err(|it| error(it, &fault))?;
             let response = response.map(|body| {

@@ -51,7 +51,7 @@ impl StoreCharge {
     /// Charges bytes before they are kept. `resources` counts the resources that may hold them.
     ///
     /// # Errors
-    /// [`Reject::NoMemory`].
+    /// [`Reject::NoMemory`]: nothing more is charged.
     pub fn add(
         &mut self,
         memory: &Budget,

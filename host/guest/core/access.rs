@@ -1,5 +1,5 @@
-//! How a host function of the http-wasm ABI gets at the guest's memory and at the exchange that it
-//! serves, and how it stops the guest.
+//! How a host function of the http-wasm ABI gets at the guest's memory and at the current exchange,
+//! and how it returns results.
 
 use guesthouse_module::interfaces::modules::HTTP_HANDLER;
 use wasmtime::Caller;
@@ -7,18 +7,19 @@ use wasmtime::Caller;
 use super::state::{CallPhase, CoreExchange, CoreState};
 use crate::guest::engine::fault::misuse;
 
+/// A host function's view of the guest that calls it.
 pub type CoreCaller<'a> = Caller<'a, CoreState>;
 pub use wasmtime::Result;
 
-/// The module under which the functions are imported.
+/// The module from which guests import these functions.
 pub const MODULE: &str = HTTP_HANDLER.name;
 
-/// The guest's memory beside the rest of its store's data.
+/// The guest's memory, and the data of its store.
 #[inline]
 pub fn memory<'a>(guest: &'a mut CoreCaller<'_>) -> Result<(&'a mut [u8], &'a mut CoreState)> {
     let memory = match guest.data().memory {
         Some(memory) => memory,
-        // During the start function the instance does not exist yet, its exports do.
+        // During the start function the instance does not exist yet, but its exports do.
         None => guest
             .get_export("memory")
             .and_then(wasmtime::Extern::into_memory)
@@ -27,15 +28,23 @@ pub fn memory<'a>(guest: &'a mut CoreCaller<'_>) -> Result<(&'a mut [u8], &'a mu
     Ok(memory.data_and_store_mut(guest))
 }
 
+/// The exchange of the current request.
+///
+/// # Errors
+/// A trap during start-up, when there is no request.
 pub fn exchange<'a>(guest: &'a mut CoreCaller<'_>) -> Result<&'a mut CoreExchange> {
     guest.data_mut().exchange.as_mut().ok_or_else(no_request)
 }
 
+/// The trap of a guest that asks for a request during start-up.
 pub fn no_request() -> wasmtime::Error {
     misuse("there is no request during start-up")
 }
 
 /// A range of the guest's memory.
+///
+/// # Errors
+/// A trap if any of it is outside of the memory.
 pub fn range(memory: &[u8], ptr: u32, len: u32) -> Result<&[u8]> {
     memory.get(ptr as usize..).and_then(|tail| tail.get(..len as usize)).ok_or_else(|| {
         misuse(format!(
@@ -45,7 +54,7 @@ pub fn range(memory: &[u8], ptr: u32, len: u32) -> Result<&[u8]> {
     })
 }
 
-/// Where a result for the guest goes: written whole if it fits the limit, else only measured.
+/// Collects a result for the guest: writes it if all of it fits, else only measures it.
 pub struct OutputBuffer<'a> {
     buffer: &'a mut [u8],
     used: usize,
@@ -53,6 +62,7 @@ pub struct OutputBuffer<'a> {
 }
 
 impl OutputBuffer<'_> {
+    /// Appends text if there is room for all of it. Counts its length either way.
     pub fn text(&mut self, text: &[u8]) {
         if let Some(target) = self.buffer.get_mut(self.used..self.used + text.len()) {
             target.copy_from_slice(text);
@@ -60,7 +70,7 @@ impl OutputBuffer<'_> {
         self.used += text.len();
     }
 
-    /// One NUL-terminated string of a list.
+    /// Appends one NUL-terminated string of a list.
     pub fn item(&mut self, parts: &[&[u8]]) {
         for part in parts {
             self.text(part);
@@ -70,8 +80,8 @@ impl OutputBuffer<'_> {
     }
 }
 
-/// Hands a result to the guest. If it is longer than `limit`, nothing is written. Returns its
-/// length and count.
+/// Writes a result to the guest's memory, unless it is longer than `limit`. Returns its length and
+/// the number of its items.
 pub fn write_limited(
     guest: &mut CoreCaller<'_>,
     (buf, limit): (u32, u32),
@@ -79,7 +89,7 @@ pub fn write_limited(
 ) -> Result<(u32, u32)> {
     let (memory, call) = memory(guest)?;
     range(memory, buf, limit)?;
-    // Nothing may be written unless all of it fits, so it is measured first.
+    // Nothing may be written unless all of it fits, so the result is measured first.
     let mut measured = OutputBuffer { buffer: &mut [], used: 0, count: 0 };
     write(call, &mut measured)?;
     let (used, count) = (measured.used, measured.count);
@@ -93,7 +103,7 @@ pub fn write_limited(
     Ok((used as u32, count))
 }
 
-/// Hands one text about the current exchange to the guest.
+/// Writes a text about the current exchange, as [`write_limited`] does. Returns its length.
 pub fn write_exchange(
     guest: &mut CoreCaller<'_>,
     buf: u32,

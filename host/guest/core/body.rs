@@ -1,6 +1,6 @@
-//! The ABI's body functions: reading what arrives, writing what goes out.
+//! The ABI's body functions: reading and writing the bodies of requests and responses.
 //!
-//! Owns the bounds on both. Reading a request's body is the one host function that waits.
+//! Owns the limits on both. Reading a request's body is the one host function that waits.
 
 use guesthouse_module::interrupt::PIECE_BYTES;
 use wasmtime::Linker;
@@ -10,6 +10,7 @@ use super::state::{BUFFER_REQUEST, BUFFER_RESPONSE, CallPhase, CoreState};
 use crate::guest::engine::fault::Fault;
 use crate::guest::engine::fault::{invalid, misuse, or_stop};
 
+/// Adds the body functions to a linker.
 pub fn add_to_linker(linker: &mut Linker<CoreState>) -> Result<()> {
     linker.func_wrap_async(MODULE, "read_body", |guest, (kind, buf, limit): (i32, u32, u32)| {
         Box::new(read_body(guest, kind, buf, limit))
@@ -29,7 +30,7 @@ async fn read_body(mut guest: CoreCaller<'_>, kind: i32, buf: u32, limit: u32) -
     }
     let (bytes, _) = memory(&mut guest)?;
     range(bytes, buf, limit)?;
-    // The guest looks at the clock between two calls only.
+    // Copying cannot be interrupted: a guest yields only between calls.
     let limit = limit.min(PIECE_BYTES);
     match kind {
         0 => read_request_body(guest, buf, limit).await,

@@ -1,6 +1,6 @@
-//! The ABI's header functions: names, values, and changes, of requests, responses and trailers.
+//! The ABI's header functions: reading and changing the fields of requests, responses and trailers.
 //!
-//! Owns who may change which fields when, and the bound on their size.
+//! Owns which fields may be changed when, and the limits on them.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use wasmtime::Linker;
@@ -13,6 +13,7 @@ use crate::guest::services::header::FIELD_BYTES;
 use crate::guest::services::header_charge::Part;
 use crate::message::fields::FIELDS_MAX;
 
+/// Adds the header functions to a linker.
 pub fn add_to_linker(linker: &mut Linker<CoreState>) -> Result<()> {
     linker.func_wrap(MODULE, "get_header_names", get_header_names)?;
     linker.func_wrap(MODULE, "get_header_values", get_header_values)?;
@@ -56,7 +57,7 @@ impl HeaderKind {
         }
     }
 
-    /// The fields of this kind; `None` where there are none yet or trailers are not enabled.
+    /// The fields of this kind; `None` if there are none yet, or trailers are not enabled.
     fn fields(self, call: &CoreState) -> Result<Option<&HeaderMap>> {
         let exchange = call.exchange.as_ref().ok_or_else(no_request)?;
         Ok(match self {
@@ -69,6 +70,9 @@ impl HeaderKind {
     }
 
     /// The fields of this kind for a change.
+    ///
+    /// # Errors
+    /// A trap if they cannot be changed now.
     fn fields_mut(self, call: &mut CoreState) -> Result<&mut HeaderMap> {
         let trailers = call.has(TRAILERS);
         let late = call.phase == CallPhase::Response;
@@ -125,7 +129,7 @@ fn get_header_values(
 ) -> Result<i64> {
     let kind = HeaderKind::from_abi(kind)?;
     let (bytes, _) = memory(&mut guest)?;
-    // A name that HTTP does not allow names no field.
+    // A name that HTTP does not allow cannot be that of a field.
     let Ok(name) = HeaderName::from_bytes(range(bytes, name, name_len)?) else { return Ok(0) };
     write_limited(&mut guest, (buf, limit), |call, out| {
         for value in kind.fields(call)?.into_iter().flat_map(|map| map.get_all(&name)) {
@@ -188,8 +192,8 @@ fn too_large(bytes_max: usize) -> wasmtime::Error {
     invalid(format!("more than {bytes_max} bytes of headers (--header-max)"))
 }
 
-/// Stops a guest that sets more header bytes than the limit. The running sum only grows, so it is
-/// taken anew before the guest is stopped.
+/// Stops a guest that sets more header bytes than the limit. The running sum never shrinks, so the
+/// bytes are counted anew before the guest is stopped.
 fn bound_headers(
     call: &mut CoreState,
     kind: HeaderKind,
@@ -213,13 +217,13 @@ fn bound_headers(
     Ok(())
 }
 
-/// Has what the host keeps of the fields count, which is more than their bytes. Those that were
-/// there before are not the guest's.
+/// Charges what the host keeps for the fields, which is more than their bytes. Fields that were
+/// there before the guest are not charged.
 fn charge_headers(call: &mut CoreState, kind: HeaderKind, count: usize) -> Result<()> {
     let exchange = call.exchange.as_mut().ok_or_else(no_request)?;
     let before = exchange.fields_before;
     let (part, before, copies) = match kind {
-        // The next handler gets a copy of it, and may be sent another one.
+        // The next handler gets a copy, which may be sent twice.
         HeaderKind::Request => (Part::Request, before[0], 2),
         HeaderKind::Response => (Part::Response, before[1], 1),
         HeaderKind::RequestTrailers | HeaderKind::ResponseTrailers => (Part::Trailers, 0, 1),

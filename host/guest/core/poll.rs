@@ -1,7 +1,7 @@
-//! `poll_oneoff` for core guests: wasmtime's, for as many subscriptions as a guest has use for.
+//! `poll_oneoff` for core guests: wasmtime's own, with a limit on subscriptions.
 //!
-//! Owns the bound, and what the host's memory is charged for it: wasmtime has an object for each
-//! subscription until the call ends.
+//! Owns the limit, and the charge: wasmtime keeps an object for each subscription until the call
+//! ends.
 
 use guesthouse_module::interfaces::modules::PREVIEW1;
 use wasmtime::{Caller, Linker};
@@ -12,19 +12,19 @@ use super::state::CoreState;
 use crate::guest::engine::fault::Fault;
 use crate::guest::engine::fault::misuse;
 
-/// Subscriptions of one call. A guest has three descriptors and clocks to wait for, so that a
-/// `poll` or `select` of wasi-libc comes to a handful.
+/// Subscriptions of one call. A guest has three descriptors and clocks to wait for, so a `poll` or
+/// `select` of wasi-libc needs a handful.
 const SUBSCRIPTIONS_MAX: u32 = 1_000;
-/// Up to here they are paid for with the instance.
+/// So many are free of charge: they are paid for with the instance.
 const FREE_MAX: u32 = 16;
-/// What the host has for one, in bytes.
+/// Bytes that the host keeps for one subscription.
 const SUBSCRIPTION_BYTES: usize = 512;
-/// What the subscriptions and the events may take of the guest's memory, in bytes.
+/// Bytes of the guest's memory that the subscriptions and the events may take.
 const ARGUMENT_BYTES_MAX: usize = 128 * SUBSCRIPTIONS_MAX as usize;
 /// `errno::inval` (WASI preview 1).
 const INVAL: i32 = 28;
 
-/// Puts it in the place of wasmtime's own.
+/// Replaces wasmtime's own function in a linker.
 pub fn add_to_linker(linker: &mut Linker<CoreState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     linker.func_wrap_async(

@@ -1,5 +1,4 @@
-//! What a core guest's store holds: the limits of its instance, and the exchange of the request
-//! that it serves now.
+//! The data of a core guest's store: its limits, and the exchange of the current request.
 //!
 //! Owns the state behind the host functions. Knows nothing of pools or of the network.
 
@@ -19,36 +18,42 @@ use crate::guest::services::header_charge::HeaderCharge;
 use crate::guest::services::log::{LogSink, SharedSink};
 use crate::message::{Reject, Request, RequestBody};
 
-/// Feature bits of `enable_features`.
+/// Feature bit of `enable_features`: the host keeps the request's body that the guest reads.
 pub const BUFFER_REQUEST: u32 = 1;
+/// Feature bit: the guest gets the next handler's response whole, and may change it.
 pub const BUFFER_RESPONSE: u32 = 2;
+/// Feature bit: the guest sees trailers.
 pub const TRAILERS: u32 = 4;
+/// All feature bits that this host knows.
 pub const FEATURES_KNOWN: u32 = BUFFER_REQUEST | BUFFER_RESPONSE | TRAILERS;
 
-/// What the store of a core guest may hold.
+/// Items that a core guest's store may hold.
 const PARTS: StoreItemLimits =
     StoreItemLimits { instances: 1, tables: TABLES_MAX, memories: MEMORIES_MAX };
 
-/// Bytes that one WASI call may copy out of a guest as lists and strings, or look through.
+/// Bytes that one WASI call may copy out of a guest as lists and strings, or search.
 pub const HOSTCALL_FUEL: usize = 1 << 20;
 
 /// The data of one core guest's store.
 pub struct CoreState {
-    /// The guest's memory, once it has been instantiated.
+    /// The guest's memory, once the instance exists.
     pub memory: Option<Memory>,
-    /// Features enabled so far; what start-up code enabled holds for every request.
+    /// Feature bits enabled so far. What start-up code enables holds for every request.
     pub features: u32,
-    /// Whether start-up code has read the environment, while a snapshot is made of it.
+    /// Whether start-up code has read the environment, when it runs for a snapshot.
     pub reads_env: bool,
+    /// Which of the guest's functions runs.
     pub phase: CallPhase,
+    /// The current request and its response; `None` during start-up.
     pub exchange: Option<CoreExchange>,
+    /// The memory that the store is charged for.
     pub limiter: Limiter,
-    /// Where `log`, stdout and stderr go; made when the guest first says something.
+    /// Where `log`, stdout and stderr go. Made when the guest first needs it.
     log: Option<SharedSink>,
     wasi: Option<Box<WasiP1Ctx>>,
 }
 
-/// What a guest may do now.
+/// Which of the guest's functions runs: what it may do depends on that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallPhase {
     /// `_start`, `_initialize` or the start function: there is no request.
@@ -59,38 +64,43 @@ pub enum CallPhase {
     Response,
 }
 
-/// One request and the response that is being made for it.
+/// A request and the response that is being made for it.
 pub struct CoreExchange {
+    /// The request. A guest may change it until it passes it on.
     pub request: Box<Request>,
-    /// The request's body as far as it has been kept (`BUFFER_REQUEST`).
+    /// What the guest has read of the request's body, if the host keeps it (`BUFFER_REQUEST`).
     pub request_buffer: Buffer,
-    /// What the guest wrote as the request's body for the next handler.
+    /// The request's body for the next handler, if the guest has written one.
     pub request_written: Option<Buffer>,
+    /// The status of the response.
     pub status: StatusCode,
+    /// The header fields of the response.
     pub headers: HeaderMap,
+    /// The body of the response.
     pub body: CoreResponseBody,
-    /// What the guest set as the response's trailers.
+    /// The response's trailers, if the guest has set some.
     pub trailers: Option<Box<HeaderMap>>,
-    /// Bytes of header fields that the guest has set, by kind; an upper bound.
+    /// Bytes of header fields that the guest has set, by kind. An upper bound.
     pub header_bytes: [usize; 4],
-    /// How many fields there were before, of the request and of the response.
+    /// How many fields the request and the response had before the guest.
     pub fields_before: [usize; 2],
-    /// What the guest has had the host keep. Dropped last.
+    /// The charge for what the host keeps because of the guest. Dropped last.
     pub header_charge: HeaderCharge,
 }
 
-/// The response's body.
+/// The body of a response.
 #[derive(Default)]
 pub struct CoreResponseBody {
-    /// What the guest wrote. It replaces what the next handler sent.
+    /// What the guest has written. It replaces the next handler's body.
     pub written: Option<Buffer>,
-    /// The next handler's, for `read_body`.
+    /// The next handler's body, for `read_body`.
     pub buffered: Bytes,
-    /// How much of it `read_body` has handed out.
+    /// How many bytes of it `read_body` has handed out.
     pub read_bytes: usize,
 }
 
 impl CoreExchange {
+    /// The exchange before the guest has done anything. `headers` are those of the response.
     pub fn new(request: Box<Request>, headers: HeaderMap) -> Self {
         let fields_before = [request.headers.len(), headers.len()];
         CoreExchange {
@@ -107,12 +117,12 @@ impl CoreExchange {
         }
     }
 
-    /// The request as the next handler sees it, and the response headers set so far, behind what
-    /// is charged for both. The request's body is what the guest wrote, or what it read put back in
-    /// front (`BUFFER_REQUEST`), or what is left.
+    /// The request for the next handler, and the response headers set so far, behind the charge for
+    /// both. The request's body is what the guest has written; or what it has read, if that was
+    /// kept (`BUFFER_REQUEST`), with the rest; or what it has not read.
     ///
     /// # Errors
-    /// The rejects of reading a body, where the kept and the unread part have to be joined,
+    /// Those of reading a body, if the kept and the unread part have to be joined,
     /// [`Reject::BodyTooLarge`] and [`Reject::NoMemory`].
     pub async fn next_request(
         mut self,
@@ -134,10 +144,10 @@ impl CoreExchange {
         Ok((self.header_charge, self.request, self.headers))
     }
 
-    /// Keeps what has been read of the request's body (`BUFFER_REQUEST`).
+    /// Keeps a part of the request's body that was read (`BUFFER_REQUEST`).
     ///
     /// # Errors
-    /// [`Reject::BodyTooLarge`], [`Reject::NoMemory`].
+    /// [`Reject::BodyTooLarge`] above `--body-max`, [`Reject::NoMemory`].
     pub fn buffer_request(&mut self, info: &GuestInfo, read: &[u8]) -> Result<(), Reject> {
         if (self.request_buffer.len() + read.len()) as u64 > info.grants.limits.buffered_bytes_max()
         {
@@ -148,6 +158,7 @@ impl CoreExchange {
 }
 
 impl CoreState {
+    /// The state of a new store, with these feature bits.
     pub fn new(info: Arc<GuestInfo>, features: u32) -> Self {
         CoreState {
             memory: None,
@@ -161,8 +172,8 @@ impl CoreState {
         }
     }
 
-    /// The guest's WASI state, made when the guest first asks for it: its environment, but no
-    /// arguments, files or sockets; stdout and stderr go to the log.
+    /// The guest's WASI state, made when the guest first needs it: its environment, but no
+    /// arguments, files or sockets. stdout and stderr go to the log.
     pub fn wasi(&mut self) -> &mut WasiP1Ctx {
         if self.wasi.is_none() {
             self.log();
@@ -175,20 +186,20 @@ impl CoreState {
                 .stdout(log.stream("stdout"))
                 .stderr(log.stream("stderr"))
                 .envs(env)
-                // The loader has divided calls for more.
+                // The loader has split calls that ask for more.
                 .max_random_size(u64::from(PIECE_BYTES));
             Box::new(builder.build_p1())
         })
     }
 
-    /// The way to the log, under the guest's name and the id of the current request.
+    /// The log, under the guest's name and the id of the current request.
     pub fn log(&mut self) -> &SharedSink {
         let request = self.exchange.as_ref().map(|exchange| exchange.request.id);
         let info = &self.limiter.guest_info;
         self.log.get_or_insert_with(|| SharedSink::new(LogSink::new(info.clone(), request)))
     }
 
-    /// Takes up a request.
+    /// Begins a request.
     pub fn begin(&mut self, exchange: CoreExchange) {
         if let Some(log) = &self.log {
             log.with(|sink| sink.begin(Some(exchange.request.id)));
@@ -196,36 +207,37 @@ impl CoreState {
         self.exchange = Some(exchange);
     }
 
-    /// Writes out what the guest has said without ending the line.
+    /// Logs the unfinished last lines of stdout and stderr.
     pub fn end_log(&self) {
         if let Some(log) = &self.log {
             log.with(LogSink::end);
         }
     }
 
-    /// Drops everything that belongs to the requests so far: the guest starts anew.
+    /// Drops all that belongs to earlier requests, when an instance is reset.
     pub fn clear_exchange(&mut self) {
         self.exchange = None;
         self.wasi = None;
         self.log = None;
     }
 
-    /// Bytes that are charged for what the host keeps for the request, beside bodies.
+    /// Bytes charged for what the host keeps for the request, without bodies.
     pub fn held_bytes(&self) -> usize {
         self.exchange.as_ref().map_or(0, |exchange| exchange.header_charge.charged())
     }
 
-    /// The size of its memories.
+    /// The size of the guest's memories.
     pub fn memory_bytes(&self) -> usize {
         self.limiter.memory_bytes()
     }
 
+    /// Whether a feature bit is enabled.
     pub fn has(&self, feature: u32) -> bool {
         self.features & feature != 0
     }
 }
 
-/// What the guest has said is not lost, however its call ends.
+/// However a call ends, its output is logged.
 impl Drop for CoreState {
     fn drop(&mut self) {
         self.end_log();

@@ -1,11 +1,11 @@
-//! The store of a core guest, and its start-up code.
+//! Makes the store of a core guest, and runs start-up code.
 
 use wasmtime::{Store, TypedFunc};
 
 use super::state::{CallPhase, CoreState, HOSTCALL_FUEL};
 use crate::guest::schedule::QUANTUM_TICKS;
 
-/// Runs `_start` or `_initialize`. Leaving by `proc_exit(0)` is success.
+/// Runs `_start` or `_initialize`. Exiting by `proc_exit(0)` counts as success.
 pub async fn run_start(
     store: &mut Store<CoreState>,
     function: &TypedFunc<(), ()>,
@@ -20,13 +20,13 @@ pub async fn run_start(
     }
 }
 
-/// A store in which guest code can run: limited, and yielding at every quantum.
+/// A store that guest code can run in: with limits, and yielding after every quantum.
 pub fn store(engine: &wasmtime::Engine, call: CoreState) -> Store<CoreState> {
     let mut store = Store::new(engine, call);
     store.data_mut().phase = CallPhase::StartUp;
     store.limiter(|call| &mut call.limiter);
     store.set_hostcall_fuel(HOSTCALL_FUEL);
-    // The callback owns nothing, so the box costs nothing.
+    // The future has no size, so boxing it does not allocate.
     store.epoch_deadline_callback(|_| {
         Ok(wasmtime::UpdateDeadline::YieldCustom(QUANTUM_TICKS, Box::pin(tokio::task::yield_now())))
     });

@@ -1,10 +1,10 @@
-//! The memory of the whole host: how much its guests may have, and how much of it is taken.
+//! The memory of the whole host: how much its guests may have, and how much of it is in use.
 //!
 //! Owns the ceiling (`--memory-total`) and the sum below it: all instances with their memories at
 //! the declared size, bodies that are kept for guests, loaded code, and the pages that the engines'
-//! pools keep for instances to come. All threads share one number, which changes where an instance
-//! is made or dropped, a memory grows, or a large body is kept; not where an instance is reset.
-//! Knows nothing of who is to give way when there is no more.
+//! pools keep in free slots. All threads share one counter. It changes when an instance is made or
+//! dropped, a memory grows, or a large body is kept, but not when an instance is reset. Does not
+//! know who gives memory back when it is short.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,81 +15,81 @@ use super::slot_quota::SlotCount;
 use super::slots::ENGINES;
 use crate::message::Reject;
 
-/// Who has no more than this has a first instance or less: its stacks and the host's objects, a
-/// memory of 2 MiB, and its tables, which are charged one after the other. One of 0.3 has four
-/// stacks, the most that is charged at once.
+/// A guest that has no more than this has its first instance at most: stacks and the host's
+/// objects, a memory of 2 MiB, and tables, which are charged one after the other. An instance of
+/// 0.3 has four stacks, the largest charge in one piece.
 const FIRST_BYTES: usize = 5 << 20;
 const FIRST_STEP_MAX: usize = FIRST_BYTES / 2;
-/// Of the last eighth a guest may have as much as it leaves there, and its owner three times that.
+/// In the last eighth, a guest may have as much as it leaves free, and its owner three times that.
 const OWNER_TIMES_LEFT: usize = 3;
-/// How often the log tells that there is no more.
+/// How often the log says that memory is short.
 const SHORTAGE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The memory that the guests of one process may have, all together; in the hands of one of them,
-/// with what that one has of it.
+/// The memory that all guests of a process share. A guest's own clone also counts what the guest
+/// has.
 #[derive(Clone)]
 pub struct Budget {
     all: Arc<BudgetShared>,
     guest_usage: Option<Arc<GuestUsage>>,
 }
 
-/// What one guest has, and its owner with all the guests that it has.
+/// What one guest has, and its owner, whose guests are counted together.
 struct GuestUsage {
     bytes: AtomicUsize,
     owner: Arc<OwnerUsage>,
 }
 
-/// What the guests of one owner have together.
+/// What all guests of one owner have.
 #[derive(Default)]
 pub struct OwnerUsage {
     bytes: AtomicUsize,
-    /// Instance slots, of each engine.
+    /// Instance slots, by engine.
     pub slots: [SlotCount; ENGINES],
 }
 
-/// On cache lines of its own, so that only those who use it pay for its changes.
+/// On cache lines of its own, so that only its users wait for its changes.
 #[repr(align(128))]
 struct BudgetShared {
     used: AtomicUsize,
     total: usize,
     owners: Mutex<HashMap<u64, Weak<OwnerUsage>>>,
-    /// What loads wait for.
+    /// Bytes that loads wait for.
     demand_bytes: AtomicUsize,
-    /// How often there was too little for what could be had.
+    /// How often memory was refused that others could have given back.
     shortages: AtomicU64,
-    /// When the log was told of it last, in milliseconds since `began`; 0 for never.
+    /// When the log was last told, in milliseconds since `began`; 0 for never.
     logged_at_ms: AtomicU64,
     began: Instant,
-    /// Says how many bytes the engines' pools keep in slots that are free.
+    /// Measures the bytes that the engines' pools keep in free slots.
     pooled: OnceLock<Measure>,
 }
 
 type Measure = Box<dyn Fn() -> usize + Send + Sync>;
 
-/// What memory is asked for. The last eighth of all is for those who have little: a guest may take
-/// of it as long as it has no more, all in all, than it leaves there.
+/// What memory is for. The last eighth of the budget is for guests that have little: a guest may
+/// use it as long as all that it has is no more than what it leaves free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// For a memory of a new instance. The first of a guest may take the last eighth, if it is
-    /// small.
+    /// A new instance. The first of a guest may use the last eighth if it is small.
     Start,
-    /// For what grows.
+    /// Something that grows.
     Growth,
 }
 
-/// Memory that somebody waits for until this is dropped.
+/// Announces, until it is dropped, that somebody waits for memory.
 pub struct PendingDemand {
     memory: Budget,
     bytes: usize,
 }
 
-/// Memory that is taken until this is dropped.
+/// Memory that is charged until this is dropped.
 pub struct Charge {
     memory: Budget,
     bytes: usize,
 }
 
 impl Budget {
+    /// A budget of so many bytes.
     pub fn new(total: usize) -> Self {
         let all = Arc::new(BudgetShared {
             used: AtomicUsize::new(0),
@@ -104,7 +104,7 @@ impl Budget {
         Budget { all, guest_usage: None }
     }
 
-    /// The same in the hands of one more guest of an owner.
+    /// The same memory, charged to one more guest of an owner.
     pub fn of_guest(&self, owner: u64) -> Self {
         let own = GuestUsage { bytes: AtomicUsize::new(0), owner: self.of_owner(owner) };
         Budget { all: self.all.clone(), guest_usage: Some(Arc::new(own)) }
@@ -123,29 +123,29 @@ impl Budget {
         owner
     }
 
-    /// What the owner of this guest has with all its guests; nothing of nobody.
+    /// What the owner of this guest has; `None` if the memory is charged to no guest.
     pub fn owner(&self) -> Option<&OwnerUsage> {
         self.guest_usage.as_ref().map(|own| &*own.owner)
     }
 
-    /// Has what the engines' pools keep in free slots count as well.
+    /// Includes what the engines' pools keep in free slots. `measure` returns the bytes.
     pub fn count_pooled(&self, measure: impl Fn() -> usize + Send + Sync + 'static) {
-        // There is one set of engines to a budget; a second one would not be counted.
+        // A budget has one set of engines. A second one would not be counted.
         let _ = self.all.pooled.set(Box::new(measure));
     }
 
-    /// For a process that serves nobody.
+    /// For a process that serves no requests.
     pub fn unlimited() -> Self {
         Self::new(usize::MAX)
     }
 
-    /// Takes memory; [`Budget::uncharge`] is to follow.
+    /// Charges memory, until [`Budget::uncharge`].
     ///
     /// # Errors
-    /// [`Reject::NoMemory`], and nothing is taken.
+    /// [`Reject::NoMemory`]: nothing is charged.
     pub fn try_charge(&self, bytes: usize, purpose: Purpose) -> Result<(), Reject> {
         let added = self.added(bytes, purpose);
-        // Added and taken back where it is too much, others would be refused in between.
+        // Adding first, and taking back what is too much, would refuse others in between.
         let taken = self.all.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, added);
         taken.map_err(|used| {
             self.note_shortage(bytes, used);
@@ -155,19 +155,19 @@ impl Budget {
         Ok(())
     }
 
-    /// Has guests leave so much more to who waits for it, until this is dropped. A first instance
-    /// is small enough to come before.
+    /// Has guests leave so many bytes free for somebody who waits for them, until this is dropped.
+    /// A guest's small first instance is exempt.
     pub fn add_demand(&self, bytes: usize) -> PendingDemand {
         self.all.demand_bytes.fetch_add(bytes, Ordering::Relaxed);
         PendingDemand { memory: self.clone(), bytes }
     }
 
-    /// Whether so much could be taken now for what grows. To ask is no shortage.
+    /// Whether so much could be charged now for growth. Asking does not count as a shortage.
     pub fn has(&self, bytes: usize) -> bool {
         self.added(bytes, Purpose::Growth)(self.used()).is_some()
     }
 
-    /// Says for what is taken already what it is with these bytes, if they may be taken.
+    /// Maps the bytes in use to those after this charge; `None` if it is not allowed.
     fn added(&self, bytes: usize, purpose: Purpose) -> impl Fn(usize) -> Option<usize> + use<> {
         let is_small = purpose == Purpose::Start && bytes <= FIRST_STEP_MAX;
         let own = self.guest_usage.as_ref().map(|own| own.bytes.load(Ordering::Relaxed));
@@ -175,8 +175,8 @@ impl Budget {
         let is_first = is_small && own.unwrap_or(0).saturating_add(bytes) <= FIRST_BYTES;
         let total = self.all.total;
         let wanted = if own.is_some() { self.all.demand_bytes.load(Ordering::Relaxed) } else { 0 };
-        // To measure takes a lock in every pool, so it is done only where the result may matter:
-        // the pools keep an eighth of all at most.
+        // Measuring takes a lock in every pool. It matters only here, as the pools keep an eighth
+        // of the budget at most.
         let is_near = self.used().saturating_add(bytes) > total / 2;
         let pooled = if is_near { self.pooled() } else { 0 };
         move |used| {
@@ -184,7 +184,7 @@ impl Budget {
             let left = total.checked_sub(used)?.checked_sub(pooled)?;
             let is_modest = own.is_some_and(|own| own.saturating_add(bytes) <= left)
                 && owned.saturating_add(bytes) <= left.saturating_mul(OWNER_TIMES_LEFT);
-            // Who waits is not for the last eighth.
+            // Those who wait get nothing of the last eighth.
             let is_plenty = left.saturating_sub(wanted) >= total / 8;
             (is_plenty || is_first || is_modest).then_some(used)
         }
@@ -197,7 +197,7 @@ impl Budget {
         }
     }
 
-    /// Gives back what was taken.
+    /// Returns memory that was charged.
     pub fn uncharge(&self, bytes: usize) {
         self.all.used.fetch_sub(bytes, Ordering::Relaxed);
         if let Some(own) = &self.guest_usage {
@@ -206,34 +206,34 @@ impl Budget {
         }
     }
 
-    /// Nothing yet, to be raised.
+    /// An empty charge, to be raised.
     pub fn empty_charge(&self) -> Charge {
         Charge { memory: self.clone(), bytes: 0 }
     }
 
-    /// Takes memory that is in use already, be there enough or not.
+    /// Charges memory that is in use already, even if there is not enough.
     pub fn force_charge(&self, bytes: usize) -> Charge {
         self.all.used.fetch_add(bytes, Ordering::Relaxed);
         self.note_own(bytes);
         Charge { memory: self.clone(), bytes }
     }
 
-    /// Whether more than a half is taken: then no more than there is should be kept ready.
+    /// Whether more than half of the budget is in use. Then no more instances should be kept ready.
     pub fn is_tight(&self) -> bool {
         self.used() > self.all.total / 2
     }
 
-    /// How often there was too little so far, for what could be had if others gave theirs back.
+    /// How often so far memory was refused that others could have given back.
     pub fn shortages(&self) -> u64 {
         self.all.shortages.load(Ordering::Relaxed)
     }
 
-    /// Bytes that are taken.
+    /// Bytes that are charged.
     pub fn used(&self) -> usize {
         self.all.used.load(Ordering::Relaxed)
     }
 
-    /// Bytes that the engines' pools keep beside these.
+    /// Bytes that the engines' pools keep in free slots. They are not charged.
     pub fn pooled(&self) -> usize {
         self.all.pooled.get().map_or(0, |measure| measure())
     }
@@ -259,7 +259,7 @@ impl Budget {
         }
     }
 
-    /// Takes note that the kernel had nothing left for an instance.
+    /// Logs that the kernel had no memory or no mappings left for an instance.
     #[cold]
     pub fn note_kernel_shortage(&self, why: &str) {
         if self.may_log() {
@@ -270,38 +270,39 @@ impl Budget {
         }
     }
 
-    /// Whether the log is to be told, which it is not for every request.
+    /// Whether it is time to log a shortage again: not every request does.
     fn may_log(&self) -> bool {
         let now = self.all.began.elapsed().as_millis() as u64 + 1;
         let told = self.all.logged_at_ms.load(Ordering::Relaxed);
         if told > 0 && now - told.min(now) < SHORTAGE_LOG_INTERVAL.as_millis() as u64 {
             return false;
         }
-        // Of several that come here at once, one tells it.
+        // Only one of several threads that come here at once may log.
         let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
         self.all.logged_at_ms.compare_exchange(told, now, success, failure).is_ok()
     }
 }
 
 impl Charge {
+    /// Bytes that are charged.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether others may wait for it.
+    /// Whether more than half of the budget is in use, so that others may wait for memory.
     pub fn is_tight(&self) -> bool {
         self.memory.is_tight()
     }
 
-    /// All of it, of which nothing is left here.
+    /// Takes the whole charge out, so that this one is empty.
     pub fn take(&mut self) -> Charge {
         Charge { memory: self.memory.clone(), bytes: std::mem::take(&mut self.bytes) }
     }
 
-    /// Takes more, so that it is so much in all; what is taken already stays.
+    /// Raises the charge to `bytes`. It never sinks.
     ///
     /// # Errors
-    /// [`Reject::NoMemory`], and it is as before.
+    /// [`Reject::NoMemory`]: the charge is as before.
     pub fn raise_to(&mut self, bytes: usize) -> Result<(), Reject> {
         self.memory.try_charge(bytes.saturating_sub(self.bytes), Purpose::Growth)?;
         self.bytes = self.bytes.max(bytes);

@@ -1,29 +1,29 @@
-//! Whether a guest whose start-up keeps failing is tried at all.
+//! Refuses the requests to a guest whose start-up keeps failing.
 //!
-//! Owns the count of failed starts in a row and the pause that follows from it: a circuit breaker
-//! (Nygard, Release It!, "Stability Patterns"). One for each version of a guest, shared by all
-//! workers, and written only while starts fail. How a call ends never counts: a request decides
-//! that, and one client could take the guest from all others.
+//! Owns the count of failed starts in a row and the pause that follows: a circuit breaker (Nygard,
+//! Release It!, "Stability Patterns"). Each version of a guest has one, shared by all workers, and
+//! written only while starts fail. How calls end does not count: that depends on the requests, and
+//! one client could take the guest from all others.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::message::Reject;
 
-/// So many failed starts without a good one in between, and the guest is paused.
+/// A guest is paused after so many failed starts in a row.
 const FAILURES_MAX: u32 = 10;
-/// The first pause; each that follows is twice as long as the one before.
+/// The first pause, which doubles every time, and the longest one.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(64);
 
-/// How the starts of a guest's instances have gone of late.
+/// The circuit breaker of one guest.
 pub struct CircuitBreaker {
     born: Instant,
     /// Failed starts in a row.
     failures: AtomicU32,
-    /// When it may be tried again, in milliseconds after it was born.
+    /// When a start may be tried again, in milliseconds since it was made.
     retry_at_ms: AtomicU64,
-    /// How often it was tried since it was paused.
+    /// How many starts were tried since the guest was paused.
     probes: AtomicU32,
 }
 
@@ -39,10 +39,10 @@ impl Default for CircuitBreaker {
 }
 
 impl CircuitBreaker {
-    /// Whether a request may go to the guest. Of a paused guest, one may at the end of each pause.
+    /// Whether a request may go to the guest. While the guest is paused, one may after each pause.
     ///
     /// # Errors
-    /// [`Reject::Paused`].
+    /// [`Reject::Paused`]: the guest is paused.
     pub fn admit(&self) -> Result<(), Reject> {
         if self.failures.load(Ordering::Relaxed) < FAILURES_MAX {
             return Ok(());
@@ -52,7 +52,7 @@ impl CircuitBreaker {
             let tries = self.probes.load(Ordering::Relaxed) + 1;
             let next_ms = now_ms + pause(tries).as_millis() as u64;
             let (success, failure) = (Ordering::AcqRel, Ordering::Relaxed);
-            // Whoever is first is the one that may.
+            // Of several threads that come here at once, one may try.
             if self.retry_at_ms.compare_exchange(again_ms, next_ms, success, failure).is_ok() {
                 self.probes.store(tries, Ordering::Relaxed);
                 return Ok(());
@@ -61,7 +61,7 @@ impl CircuitBreaker {
         Err(Reject::Paused)
     }
 
-    /// Takes note of a start that has failed. How long the guest is paused, if it is from now on.
+    /// Counts a failed start. Returns the pause if it begins now.
     pub fn note_failure(&self) -> Option<Duration> {
         if self.failures.fetch_add(1, Ordering::Relaxed) + 1 != FAILURES_MAX {
             return None;
@@ -71,9 +71,9 @@ impl CircuitBreaker {
         Some(PAUSE)
     }
 
-    /// Takes note of a good start. Whether the guest had been paused.
+    /// Counts a good start. Returns whether the guest had been paused.
     pub fn note_start(&self) -> bool {
-        // Most find it so, and then the line stays shared between the cores.
+        // Usually it is 0, and reading it keeps the cache line shared between the cores.
         self.failures.load(Ordering::Relaxed) != 0
             && self.failures.swap(0, Ordering::Relaxed) >= FAILURES_MAX
     }
@@ -83,7 +83,7 @@ impl CircuitBreaker {
     }
 }
 
-/// The pause behind a try.
+/// The pause after so many tries.
 fn pause(tries: u32) -> Duration {
     (PAUSE * 2_u32.pow(tries.min(16))).min(PAUSE_MAX)
 }

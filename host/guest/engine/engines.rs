@@ -1,6 +1,6 @@
 //! The wasmtime engines, one per class of guest, each setting with its reason.
 //!
-//! Owns every engine setting. `slots.rs` says how many instances each engine holds. Knows nothing
+//! Owns every engine setting. `slots.rs` has the number of instances of each engine. Knows nothing
 //! of HTTP.
 
 use anyhow::{Context, Result};
@@ -18,48 +18,53 @@ use super::slot_pages::{SlotPages, SlotShape};
 use super::slots::{Headroom, SLOT_ADDRESS_BYTES, STACKS_PER_SLOT, Slots};
 use crate::file;
 
-/// What guest code may use of an instance's stack, which keeps its pages as long as the instance is
-/// there, and what the host's functions use below it.
+/// Bytes of an instance's stack: what guest code may use, and below that what host functions use.
+/// Its pages stay as long as the instance exists.
 pub const STACK_BYTES: usize = WASM_STACK_BYTES + 64 * 1024;
 const WASM_STACK_BYTES: usize = 512 * 1024;
-/// What an instance is charged beside its memories and tables: its stack, and 64 KiB for the
-/// host's objects, its WASI state and the first [`RECORD_BYTES`] of its records among them.
+/// Bytes that an instance is charged beside its memories and tables: its stack, and 64 KiB for the
+/// host's objects, which include its WASI state and the first [`RECORD_BYTES`] of its records.
 pub const INSTANCE_BYTES: usize = STACK_BYTES + 64 * 1024;
-/// Records of an instance (`guesthouse_module::records`) that are not charged apart.
+/// Bytes of an instance's records (`guesthouse_module::records`) that are not charged separately.
 pub const RECORD_BYTES: usize = 16 << 10;
-/// What an instance has for its globals, its tables' heads, its functions and its imports: bytes.
+/// Bytes that an instance's globals, table headers, functions and imports may take in wasmtime.
 pub const INSTANCE_BYTES_MAX: usize = 1 << 20;
-/// Free slots of a small engine that are kept from being used for another guest.
+/// Free slots of a small engine that stay reserved for the guest that has used them last.
 const WARM_SLOTS: u32 = 16;
 
 /// The engines of this process.
 pub struct Engines {
-    /// They differ in their pools only, so code for one fits all.
+    /// For different initial sizes of memory. Only their pools differ, so code for one fits all.
     pub small: [Engine; SMALL_ENGINES],
+    /// For guests with large images.
     pub large: Engine,
+    /// For guests whose instances run several calls at once.
     pub concurrent: Engine,
-    /// Runs start-up code once, for its snapshot: quick to compile, no pool.
+    /// Runs start-up code once, for the snapshot: compiles fast, has no pool.
     pub startup: Engine,
+    /// How many instances each engine can hold.
     pub slots: Slots,
-    /// What all guests of this process may have.
+    /// The memory that all guests of this process share.
     pub memory: Budget,
-    /// What they hold of mappings and descriptors.
+    /// Mappings and descriptors that guests hold, and may hold.
     pub resources: Resources,
 }
 
-/// What the machine says about the limits that matter here.
+/// What the machine allows, as far as it matters for the pools.
 #[derive(Clone, Copy, Debug)]
 struct Machine {
-    /// Whether finished memories can be zeroed page by page.
+    /// Whether memories can be cleared page by page.
     pagemap_scan: bool,
-    /// What the guests of this process may have.
+    /// The memory that all guests of this process may have.
     memory_bytes: usize,
 }
 
 impl Engines {
-    /// Builds the engines. `memory_bytes_max` is for the memories of one
-    /// instance, `mappings_max` was chosen below the kernel's limit. Fails where the address space
-    /// cannot be reserved.
+    /// Builds the engines. `memory_bytes_max` is the limit on the memories of one instance,
+    /// `mappings_max` a limit below the kernel's.
+    ///
+    /// # Errors
+    /// The address space cannot be reserved.
     pub fn new(
         memory_bytes_max: usize,
         workers: usize,
@@ -70,7 +75,7 @@ impl Engines {
         let mappings = Mappings::read(mappings_max);
         let mut slots = Slots::derive(Headroom::read(mappings), workers);
         let pools = loop {
-            // Some processors and kernels have fewer addresses than a limit would tell.
+            // Some processors and kernels have less address space than any limit says.
             match (pools(memory_bytes_max, machine, slots), slots.halved()) {
                 (Err(error), Some(half)) => {
                     tracing::warn!("{error:#}: trying half as many instances");
@@ -94,8 +99,8 @@ impl Engines {
         Self::with(pools, slots, (memory, resources))
     }
 
-    /// Engines whose machine code the pooled ones take, for a process that makes an instance now
-    /// and then.
+    /// Engines without pools, for a process that makes few instances. Their machine code fits the
+    /// pooled ones.
     pub fn unpooled() -> Result<Self> {
         let engine = |class| Engine::new(&class_settings(class));
         let small = engine(Class::Small)?;
@@ -125,7 +130,7 @@ impl Engines {
         }
     }
 
-    /// What lets every engine's epoch go on by one.
+    /// A function that advances the epoch of every engine by one.
     pub fn advance(&self) -> impl Fn() + Send + 'static {
         let pooled = self.small.iter().chain([&self.large, &self.concurrent]);
         let all: Vec<Engine> = pooled.chain([&self.startup]).cloned().collect();
@@ -133,15 +138,15 @@ impl Engines {
     }
 }
 
-/// Gives the calling thread what it needs to run guests, for which the kernel may have no memory
-/// later. To be called when the thread begins.
+/// Prepares the calling thread for running guests. Call it when the thread starts: later the kernel
+/// may have no memory for it.
 pub fn prepare_thread() {
     Engine::tls_eager_initialize();
 }
 
-/// Whether guests can run on the calling thread: it can have a stack for signals.
+/// Whether guests can run on the calling thread: whether it can have a signal stack.
 pub fn can_run_here() -> bool {
-    // What comes of it is said by whoever asks.
+    // The caller reports the result.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let can = std::panic::catch_unwind(Engine::tls_eager_initialize).is_ok();
@@ -155,7 +160,7 @@ impl Machine {
     }
 }
 
-/// PAGEMAP_SCAN as wasmtime 48 uses it misses pages that were swapped out, which would show one
+/// PAGEMAP_SCAN as wasmtime 48 uses it misses pages that were swapped out, and would show one
 /// request's data to the next (wasmtime#14357). So it is used only where nothing can be swapped.
 fn pagemap_scan_is_safe() -> bool {
     if !PoolingAllocationConfig::is_pagemap_scan_available() {
@@ -180,15 +185,15 @@ fn pagemap_scan_is_safe() -> bool {
 fn settings() -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
-    // The support costs 0.3 us a call, and is for one class alone.
+    // It costs 0.3 us a call, and only one class needs it.
     config.concurrency_support(false);
     config.max_wasm_stack(WASM_STACK_BYTES);
-    // Else a stack would keep all pages that any guest has ever used of it.
+    // Otherwise a stack would keep every page that any guest has ever used.
     config.async_stack_zeroing(true);
     config.wasm_component_model_async(false);
-    // Exceptions unwind through wasmtime's own tables; the system's would be registered per module.
+    // wasmtime unwinds by its own tables. The system's would have to be registered for each module.
     config.native_unwind_info(false);
-    // Proposals that a handler does not need and that had most of the advisories.
+    // Proposals that handlers do not need, and that had most of the security advisories.
     config.wasm_gc(false);
     config.wasm_function_references(false);
     config.wasm_exceptions(false);
@@ -243,7 +248,7 @@ fn pool(bytes_max: usize, machine: Machine, class: Class, all: Slots) -> Pooling
     let mut pool = PoolingAllocationConfig::new();
     let slots = all.of(class);
     pool.total_component_instances(slots)
-        // These are counted, and take no room before they are there.
+        // These are only counted, and take no memory in advance.
         .total_core_instances(slots.saturating_mul(CORE_INSTANCES_PER_SLOT))
         .max_core_instance_size(INSTANCE_BYTES_MAX)
         .max_component_instance_size(INSTANCE_BYTES_MAX)
@@ -254,14 +259,14 @@ fn pool(bytes_max: usize, machine: Machine, class: Class, all: Slots) -> Pooling
         .max_tables_per_module(TABLES_MAX as u32)
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(bytes_max)
-        // Mapped images stay with their slots. Copied ones do not, so the slots that were used last
-        // are used next: they are in the cache.
+        // Mapped images stay with their slots. Copied ones do not, so it is best to reuse the slots
+        // that were used last: they are in the cache.
         .max_unused_warm_slots(if class == Class::Small { WARM_SLOTS } else { slots });
     let pages = slot_pages(machine, class, slots as usize);
     pool.async_stack_keep_resident(pages.stack);
     if machine.pagemap_scan {
-        // The PAGEMAP_SCAN ioctl finds the written pages, so the untouched ones cost nothing.
-        // Keeping memory without it would be a blind memset, slower than giving it back.
+        // The PAGEMAP_SCAN ioctl finds the written pages, so that untouched ones cost nothing.
+        // Without it, keeping memory means clearing all of it, which is slower than giving it back.
         pool.linear_memory_keep_resident(pages.memory)
             .table_keep_resident(pages.table)
             .pagemap_scan(Enabled::Yes);
@@ -269,21 +274,21 @@ fn pool(bytes_max: usize, machine: Machine, class: Class, all: Slots) -> Pooling
     pool
 }
 
-/// What a slot of a class keeps of a finished instance: it is cleared in place, and not given back.
+/// What a slot of a class keeps of an instance that has ended, to be cleared in place.
 fn slot_pages(machine: Machine, class: Class, slots: usize) -> SlotPages {
     let (engines, stacks, eighths) = match class {
         Class::Small => (SMALL_ENGINES, 1, 3),
         Class::Large => (1, 1, 3),
         Class::Concurrent => (1, STACKS_PER_SLOT as usize, 2),
     };
-    // Of a small class's engines each may have come to use all the memory that there is.
+    // Each of the small engines may have come to use all the memory that there is.
     let slots_max = (machine.memory_bytes / INSTANCE_BYTES).max(1);
     let slots = engines * slots.min(slots_max);
     let shape = SlotShape { slots, tables: TABLES_PER_SLOT as usize, stacks, eighths };
     SlotPages::derive(machine.memory_bytes, shape)
 }
 
-/// Has the pages count that the pools keep in free slots.
+/// Counts the pages that the pools keep in free slots.
 fn count_pooled<'a>(memory: &Budget, engines: impl Iterator<Item = &'a Engine>) {
     let pools: Vec<_> = engines.filter_map(Engine::pooling_allocator_metrics).collect();
     memory.count_pooled(move || {

@@ -1,4 +1,4 @@
-//! Errors that stop a guest: what the client is told, and the words for the log.
+//! Errors that stop a guest: what the client is told, and what the log says.
 
 use wasmtime::PoolConcurrencyLimitError;
 
@@ -8,11 +8,11 @@ use crate::message::Reject;
 /// Why a host function stopped the guest.
 #[derive(Debug)]
 pub enum Fault {
-    /// The request itself is at fault: the host answers with this.
+    /// The request is at fault, or the host is short of something: the host answers with this.
     Reject(Reject),
-    /// The guest broke the rules of the interface; the text says which.
+    /// The guest has broken a rule of the interface; the text says which.
     Misuse(String),
-    /// The guest made a response (or a change of the request) that HTTP or a limit forbids.
+    /// The guest has set something for a response or a request that HTTP or a limit forbids.
     Invalid(String),
 }
 
@@ -27,7 +27,7 @@ impl std::fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// What the client is told about an error that stopped a guest.
+/// What the client is told when this error stops a guest.
 pub fn fault_reject(error: &wasmtime::Error) -> Reject {
     match error.downcast_ref() {
         Some(Fault::Reject(reject)) => *reject,
@@ -38,8 +38,8 @@ pub fn fault_reject(error: &wasmtime::Error) -> Reject {
     }
 }
 
-/// An error of the engine as one line for the log: the cause first, then where it happened. Names
-/// in it come from the module, so it is escaped and bounded.
+/// An error of the engine as one line for the log: the cause, then where it happened. It contains
+/// names from the module, so it is escaped and bounded.
 pub fn describe(error: &wasmtime::Error) -> String {
     const BYTES_MAX: usize = 2 * 1024;
     let cause = error.root_cause().to_string();
@@ -58,17 +58,17 @@ fn place(backtrace: &wasmtime::WasmBacktrace) -> String {
     if frames.is_empty() { String::new() } else { format!(", in {}", frames.join(" < ")) }
 }
 
-/// An error that stops the guest because it broke the rules of the interface.
+/// The error of a guest that breaks a rule of the interface.
 pub fn misuse(text: impl Into<String>) -> wasmtime::Error {
     wasmtime::Error::new(Fault::Misuse(text.into()))
 }
 
-/// An error that stops the guest because what it sets is forbidden by HTTP or by a limit.
+/// The error of a guest that sets something that HTTP or a limit forbids.
 pub fn invalid(text: impl Into<String>) -> wasmtime::Error {
     wasmtime::Error::new(Fault::Invalid(text.into()))
 }
 
-/// Stops a guest for which the host has no memory left.
+/// Turns a refused charge into an error that stops the guest.
 pub fn or_stop(charged: Result<(), Reject>) -> wasmtime::Result<()> {
     charged.map_err(|reject| wasmtime::Error::new(Fault::Reject(reject)))
 }

@@ -1,12 +1,12 @@
-//! The five forms of a guest, and the only place where they are told apart by name.
+//! The five forms of a guest, and the only place that names all of them.
 //!
-//! Owns the enum. What a form has differs from one stage of a guest's life to the next: facts in
-//! the cache, compiled code, linked code, an instance. Each stage is this enum with types of its
-//! own, so that code of one form cannot meet an instance of another.
+//! Owns the enum. What each form has differs between the stages of a guest's life: metadata in the
+//! cache, compiled code, linked code, an instance. Each stage is this enum with its own types, so
+//! that code of one form cannot meet an instance of another.
 
 use serde::{Deserialize, Serialize};
 
-/// What there is of a guest at one stage, by its form.
+/// One stage of a guest's life, by the guest's form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Form<Core, Whole02, Whole03, Flat02, Flat03> {
     /// A core module that speaks the http-wasm handler ABI.
@@ -22,12 +22,12 @@ pub enum Form<Core, Whole02, Whole03, Flat02, Flat03> {
 }
 
 impl<Core, Whole02, Whole03, Flat02, Flat03> Form<Core, Whole02, Whole03, Flat02, Flat03> {
-    /// Whether it speaks wasi:http 0.3, so that an instance can handle requests beside each other.
+    /// Whether it speaks wasi:http 0.3, so that an instance can handle several requests at once.
     pub fn is_concurrent(&self) -> bool {
         matches!(self, Form::Whole03(_) | Form::Flat03(_))
     }
 
-    /// What `check` calls it.
+    /// The name of the form for `guesthouse check`.
     pub fn describe(&self) -> &'static str {
         match self {
             Form::Core(_) => "core module (http-wasm handler)",
@@ -37,7 +37,7 @@ impl<Core, Whole02, Whole03, Flat02, Flat03> Form<Core, Whole02, Whole03, Flat02
     }
 }
 
-/// One expression for what there is, whatever the form.
+/// Evaluates an expression on what is inside, whatever the form.
 macro_rules! each {
     ($form:expr, $it:pat => $body:expr) => {
         match $form {

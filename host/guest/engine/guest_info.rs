@@ -1,4 +1,4 @@
-//! What each instance of a guest has to know of it.
+//! What every instance of a guest needs to know of it.
 
 use std::sync::Arc;
 
@@ -8,55 +8,58 @@ use super::slot_quota::{SlotCount, SlotHolder};
 use crate::grants::Grants;
 use crate::log::Quota;
 
-/// What one guest may write in a second, all its requests together.
+/// What one guest may log in a second, over all its requests.
 const OUTPUT_LINES_MAX: usize = 10_000;
 const OUTPUT_BYTES_MAX: usize = 4 << 20;
-/// How many of its calls may have their end logged in a second.
+/// How much may be logged in a second about failed calls of one guest.
 const FAILURE_LINES_MAX: usize = 1_000;
 const FAILURE_BYTES_MAX: usize = 1 << 20;
 
-/// What each instance of a guest has to know of it, in one piece: every reference costs an atomic
-/// operation per fresh instance.
+/// What every instance of a guest needs to know of it. In one piece, since each reference costs a
+/// fresh instance an atomic operation.
 pub struct GuestInfo {
-    /// Its file's path below the handler folder, without extension.
+    /// The path of the handler's file below the handler folder, without extension.
     pub name: Box<str>,
-    /// What it may use.
+    /// What the handler may use.
     pub grants: Arc<Grants>,
+    /// Pauses the guest if its start-up keeps failing.
     pub breaker: CircuitBreaker,
-    /// The host's memory, of which its instances take theirs.
+    /// The host's memory, charged to this guest.
     pub memory: Budget,
-    /// How many instances it has.
+    /// The slots that its instances have.
     pub instances: SlotCount,
-    /// What may be logged in a second: of its words, and of how its calls have ended.
+    /// Bounds what is logged in a second of the guest's own output.
     pub output_quota: Quota,
+    /// Bounds what is logged in a second about its failed calls.
     pub failure_quota: Quota,
 }
 
 impl GuestInfo {
+    /// The info of a new guest. `memory` is the host's.
     pub fn new(name: &str, grants: &Arc<Grants>, memory: &Budget) -> Arc<Self> {
         let (grants, memory) = (grants.clone(), memory.of_guest(grants.owner.id));
-        let (words_quota, ends_quota) = quotas();
-        let health = CircuitBreaker::default();
+        let (output_quota, failure_quota) = quotas();
+        let breaker = CircuitBreaker::default();
         let (name, instances) = (name.into(), SlotCount::default());
         Arc::new(GuestInfo {
             name,
             grants,
-            breaker: health,
+            breaker,
             memory,
             instances,
-            output_quota: words_quota,
-            failure_quota: ends_quota,
+            output_quota,
+            failure_quota,
         })
     }
 
-    /// It, as far as its instances take slots.
+    /// The guest as a holder of slots.
     pub fn slot_holder(&self) -> SlotHolder<'_> {
         SlotHolder { own: &self.instances, owner: self.memory.owner().map(|owner| &owner.slots) }
     }
 }
 
-/// What a guest may have logged: of its words, and of its calls' ends.
+/// The quotas for a guest's output and for its failed calls.
 fn quotas() -> (Quota, Quota) {
-    let words = Quota::new(OUTPUT_LINES_MAX, OUTPUT_BYTES_MAX);
-    (words, Quota::new(FAILURE_LINES_MAX, FAILURE_BYTES_MAX))
+    let output = Quota::new(OUTPUT_LINES_MAX, OUTPUT_BYTES_MAX);
+    (output, Quota::new(FAILURE_LINES_MAX, FAILURE_BYTES_MAX))
 }

@@ -1,7 +1,7 @@
-//! What holds an instance to its limits on memory, and to its part of what the host has.
+//! Holds an instance to its limits on memory, and charges it for what it takes of the host.
 //!
 //! Owns what an instance is charged: its memories and tables at their size, its stack at the most
-//! that a guest can use of it, and the host's own objects. Knows nothing of what the instance does.
+//! that a guest can use, and the host's own objects. Knows nothing of what the instance does.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,64 +17,64 @@ use super::slot_quota::SlotQuota;
 use super::slots::STACKS_PER_SLOT;
 use crate::message::Reject;
 
-/// What an instance has at least, over what all have, to be told of when it is dropped.
+/// An instance has to free so much beyond what all have before the allocator is told.
 const FREED_BYTES_MIN: usize = 256 << 10;
-/// Bytes of an element of a table.
+/// Bytes of a table element.
 const TABLE_ELEMENT_BYTES: usize = 8;
 
-/// What each instance of a guest takes.
+/// What each instance of a guest costs.
 pub struct InstanceCost<'a> {
-    /// Who has the slots of its engine.
+    /// Counts the slots of its engine.
     pub slot_quota: &'a Arc<SlotQuota>,
-    /// How many of them it takes.
+    /// How many slots it takes.
     pub slots: usize,
-    /// Bytes that the engine keeps for it.
+    /// Bytes of its records in the engine.
     pub record_bytes: usize,
 }
 
-/// The limits of one store.
+/// The limits and charges of one store.
 pub struct Limiter {
-    /// The guest's name and limits.
+    /// The guest's name and grants.
     pub guest_info: Arc<GuestInfo>,
-    parts: StoreItemLimits,
-    /// The size of its memories, which is taken from the host's.
+    item_limits: StoreItemLimits,
+    /// The size of its memories, which are charged.
     memory_bytes: usize,
-    /// Whether a memory was not to grow past the guest's own limit.
+    /// Whether a memory was refused growth because of the guest's own limit.
     pub is_at_limit: bool,
-    /// Whether one was to grow that could not.
+    /// Whether a memory could not grow although it was allowed to.
     pub has_failed_to_grow: bool,
-    /// What the last growth has added to it, in case that fails.
+    /// The bytes of the last growth of a memory, in case it fails.
     grown_bytes: usize,
-    /// The same of a table.
+    /// The bytes of the last growth of a table, in case it fails.
     table_grown_bytes: usize,
-    /// Where its instance is counted.
+    /// The slots that its instance has.
     held_slots: Option<(Arc<SlotQuota>, usize)>,
-    /// What else it is charged: for its tables, its stacks and the host's objects.
+    /// What else is charged: tables, stacks and the host's objects.
     other_bytes: usize,
-    /// Its stacks, where each call that waits may hold one.
+    /// Its stacks, one for each call that waits inside the host.
     stacks: Stacks,
 }
 
 /// The stacks of one instance.
 #[derive(Default)]
 struct Stacks {
-    /// Calls that the host is within, each on one of its own.
+    /// Calls into the guest that have not returned, each on its own stack.
     used: usize,
-    /// How many of them are charged here, at the most that they have been.
+    /// How many stacks this store is charged for: the most that were in use.
     charged: usize,
     prepaid: PrepaidStacks,
 }
 
-/// Stacks of an instance that are charged before its requests are there. They stay charged until it
-/// is gone: what a request has begun may go on behind it.
+/// Stacks that a shared instance is charged for before requests come. They stay charged until the
+/// instance is gone, as the guest may go on with a request after its response.
 #[derive(Clone, Default)]
 pub struct PrepaidStacks(Arc<Mutex<Option<Charge>>>);
 
 impl PrepaidStacks {
-    /// Charges so many, as far as they are not.
+    /// Charges so many stacks, less those that are charged already.
     ///
     /// # Errors
-    /// [`Reject::NoMemory`].
+    /// [`Reject::NoMemory`]: nothing more is charged.
     pub fn charge(&self, stacks: usize, memory: &Budget) -> Result<(), Reject> {
         self.charged().get_or_insert_with(|| memory.empty_charge()).raise_to(stacks * STACK_BYTES)
     }
@@ -88,19 +88,23 @@ impl PrepaidStacks {
     }
 }
 
-/// How many of each a store may hold.
+/// How many items of each kind a store may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreItemLimits {
+    /// Core instances.
     pub instances: usize,
+    /// Tables of all its instances.
     pub tables: usize,
+    /// Memories of all its instances.
     pub memories: usize,
 }
 
 impl Limiter {
-    pub fn new(about: Arc<GuestInfo>, parts: StoreItemLimits) -> Self {
+    /// The limits of a new store, which is charged nothing yet.
+    pub fn new(info: Arc<GuestInfo>, item_limits: StoreItemLimits) -> Self {
         Limiter {
-            guest_info: about,
-            parts,
+            guest_info: info,
+            item_limits,
             memory_bytes: 0,
             is_at_limit: false,
             has_failed_to_grow: false,
@@ -112,18 +116,18 @@ impl Limiter {
         }
     }
 
-    /// Counts an instance of this guest that is about to be made, and charges it for what every
-    /// instance takes, with so many stacks, and for its guest's records.
+    /// Takes the slots of an instance that is about to be made, and charges what every instance
+    /// takes, with so many stacks, and the guest's records.
     ///
     /// # Errors
-    /// [`Reject::NoInstance`], [`Reject::NoMemory`] as the error of a host function.
+    /// [`Reject::NoInstance`] or [`Reject::NoMemory`], as the error of a host function.
     pub fn charge_instance(
         &mut self,
         cost: InstanceCost<'_>,
         stacks: usize,
     ) -> wasmtime::Result<()> {
-        let (tenants, slots) = self.held_slots.insert((cost.slot_quota.clone(), cost.slots));
-        if !tenants.take_slots(self.guest_info.slot_holder(), *slots) {
+        let (quota, slots) = self.held_slots.insert((cost.slot_quota.clone(), cost.slots));
+        if !quota.take_slots(self.guest_info.slot_holder(), *slots) {
             return Err(reject_error(Reject::NoInstance));
         }
         self.stacks.charged = stacks;
@@ -132,12 +136,12 @@ impl Limiter {
         self.charge_other(INSTANCE_BYTES + more, Purpose::Start)
     }
 
-    /// Takes note that the host calls the guest, or that such a call ends. Components that call
-    /// each other may have many calls that wait: what such an instance has more of than is charged
-    /// is charged when the call begins, and every few take a slot, as another instance would.
+    /// Follows calls into the guest. In components with several calls at once, many may wait, each
+    /// on a stack. A stack beyond those that are charged is charged when its call begins, and every
+    /// few stacks take a slot, as another instance would.
     ///
     /// # Errors
-    /// [`Reject::NoInstance`], [`Reject::NoMemory`] as the error of a host function.
+    /// [`Reject::NoInstance`] or [`Reject::NoMemory`], as the error of a host function.
     pub fn note_call(&mut self, hook: CallHook) -> wasmtime::Result<()> {
         let stacks = &mut self.stacks;
         match hook {
@@ -148,11 +152,11 @@ impl Limiter {
             }
             CallHook::CallingHost | CallHook::ReturningFromHost => return Ok(()),
         }
-        if let Some((tenants, slots)) = &mut self.held_slots
+        if let Some((quota, slots)) = &mut self.held_slots
             && stacks.used > *slots * STACKS_PER_SLOT as usize
         {
             *slots += 1;
-            if !tenants.take_slots(self.guest_info.slot_holder(), 1) {
+            if !quota.take_slots(self.guest_info.slot_holder(), 1) {
                 return Err(reject_error(Reject::NoInstance));
             }
         }
@@ -162,7 +166,7 @@ impl Limiter {
         self.charge_other(more * STACK_BYTES, Purpose::Growth)
     }
 
-    /// Where it is counted how many of its stacks are charged elsewhere.
+    /// The count of stacks that are charged in advance, shared with this store.
     pub fn prepaid_stacks(&self) -> PrepaidStacks {
         self.stacks.prepaid.clone()
     }
@@ -182,17 +186,18 @@ impl Limiter {
 impl Drop for Limiter {
     fn drop(&mut self) {
         self.guest_info.memory.uncharge(self.memory_bytes + self.other_bytes);
-        // Less is soon used again by the next instance.
+        // Less than that is soon used again by the next instance.
         let freed = self.other_bytes.saturating_sub(INSTANCE_BYTES);
         if freed > FREED_BYTES_MIN {
             drop(FreedNotice(freed));
         }
-        if let Some((tenants, slots)) = &self.held_slots {
-            tenants.free_slots(self.guest_info.slot_holder(), *slots);
+        if let Some((quota, slots)) = &self.held_slots {
+            quota.free_slots(self.guest_info.slot_holder(), *slots);
         }
     }
 }
 
+/// A reject as the error of a host function.
 pub fn reject_error(reject: Reject) -> wasmtime::Error {
     wasmtime::Error::new(Fault::Reject(reject))
 }
@@ -215,15 +220,15 @@ impl ResourceLimiter for Limiter {
             return Ok(false);
         }
         let purpose = if current == 0 { Purpose::Start } else { Purpose::Growth };
-        // Few guests are ready to get -1 below their limit: most would trap, and be blamed for it.
+        // Few guests expect -1 below their own limit. Most would trap, and be blamed for it.
         let taken = self.guest_info.memory.try_charge(more, purpose);
         taken.map_err(reject_error)?;
         (self.memory_bytes, self.grown_bytes) = (bytes, more);
         Ok(true)
     }
 
-    /// Is called only after [`Limiter::memory_growing`] has allowed it. The guest gets -1; what it
-    /// did not get does not count.
+    /// Called only after [`Limiter::memory_growing`] has allowed it. The guest gets -1, and the
+    /// charge is taken back.
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
         self.has_failed_to_grow = true;
         let grown = std::mem::take(&mut self.grown_bytes);
@@ -257,15 +262,15 @@ impl ResourceLimiter for Limiter {
     }
 
     fn instances(&self) -> usize {
-        self.parts.instances
+        self.item_limits.instances
     }
 
     fn tables(&self) -> usize {
-        self.parts.tables
+        self.item_limits.tables
     }
 
     fn memories(&self) -> usize {
-        self.parts.memories
+        self.item_limits.memories
     }
 }
 
@@ -273,7 +278,7 @@ impl ResourceLimiter for Limiter {
 mod tests {
     use super::*;
 
-    /// What a request has begun may go on behind it.
+    /// The guest may go on with a request after its response.
     #[test]
     fn stacks_stay_charged_until_the_instance_is_gone() {
         let memory = Budget::new(64 << 20);

@@ -1,7 +1,7 @@
-//! Why a guest was not loaded, and whether it is worth trying again.
+//! Why a guest was not loaded, and whether to try again.
 //!
-//! Owns the kinds of failures. A kernel that is short of something says nothing about a file, and a
-//! compiler that was killed may be the file's doing or not.
+//! Owns the kinds of failures. If the kernel is short of something, that says nothing about the
+//! file. If the compiler was killed, it may have been the file's fault or not.
 
 use std::io;
 
@@ -10,51 +10,55 @@ use serde::{Deserialize, Serialize};
 use super::fault::describe;
 use super::resources::{is_engine_shortage, is_shortage};
 
-/// Why a guest cannot be loaded, in words that a user can act on.
+/// Why a guest cannot be loaded, in words that tell a user what to do.
 pub type Reason = String;
 
 /// Why a guest was not loaded.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LoadFailure {
+    /// What the user is told.
     pub reason: Reason,
+    /// Where the fault is, which decides about another try.
     pub cause: FailureCause,
 }
 
-/// Where the fault is.
+/// Where the fault of a failed load is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FailureCause {
-    /// In the file: only another version of it helps.
+    /// In the file: only a new version helps.
     File,
-    /// The file cannot be read, for which its folder or its owner may be to blame.
+    /// The file cannot be read: its folder or its owner may be to blame.
     Access,
-    /// The file may be to blame or not, as where its compiler was killed. Tried a few times.
+    /// Unknown, for example if the compiler was killed. A few more tries are made.
     Unclear,
-    /// The host has too little of something at the moment: memory, mappings, descriptors or
-    /// processes. Requests wait for it.
+    /// The host is short of memory, mappings, descriptors or processes at the moment. Requests wait
+    /// for it.
     Shortage,
 }
 
 impl LoadFailure {
+    /// The file is at fault.
     pub fn of_file(reason: Reason) -> Self {
         LoadFailure { reason, cause: FailureCause::File }
     }
 
+    /// It is not known what is at fault.
     pub fn of_unclear(reason: Reason) -> Self {
         LoadFailure { reason, cause: FailureCause::Unclear }
     }
 
-    /// For want of something that others have now.
+    /// The host is short of something that others have now.
     pub fn of_shortage(reason: Reason) -> Self {
         LoadFailure { reason, cause: FailureCause::Shortage }
     }
 
-    /// Why a file cannot be read.
+    /// The file cannot be read.
     pub fn of_access(error: &io::Error) -> Self {
         let cause = if is_shortage(error) { FailureCause::Shortage } else { FailureCause::Access };
         LoadFailure { reason: format!("cannot be read: {error}"), cause }
     }
 
-    /// Why a process or a thread could not be had.
+    /// A process or a thread could not be started. `what` says for what.
     pub fn of_process(what: &str, error: &io::Error) -> Self {
         let cause = if is_shortage(error) { FailureCause::Shortage } else { FailureCause::Unclear };
         let limit = match error.kind() {
@@ -64,7 +68,7 @@ impl LoadFailure {
         LoadFailure { reason: format!("{what}: {error}{limit}"), cause }
     }
 
-    /// What the engine says of a guest, unless it was the kernel that refused.
+    /// The engine refuses the guest, or the kernel refuses the engine.
     pub fn of_engine(what: &str, error: &wasmtime::Error) -> Self {
         let cause =
             if is_engine_shortage(error) { FailureCause::Shortage } else { FailureCause::File };
@@ -79,8 +83,8 @@ impl LoadFailure {
         LoadFailure { reason: format!("{what}: {detail}"), cause }
     }
 
-    /// The same failure in a process with limits of its own on memory: the file may be too large
-    /// for them, so that it is no verdict and not a shortage either.
+    /// The same failure, if it happened in a child with its own limit on memory. There a shortage
+    /// may be the fault of a file that is too large.
     pub fn in_child(self) -> Self {
         let cause =
             if self.cause == FailureCause::Shortage { FailureCause::Unclear } else { self.cause };

@@ -1,11 +1,11 @@
-//! How calls and starts end: what the client is told, and what the log.
+//! How calls and starts of instances end: what the client is told, and what is logged.
 
 use super::fault::{Fault, describe, fault_reject};
 use super::guest_info::GuestInfo;
 use super::resources::is_engine_shortage;
 use crate::message::{Reject, RequestId};
 
-/// Sorts out how a call ended; a bad end is logged here, once.
+/// Turns the result of a call into what the client is told. Logs a bad end, once.
 pub fn resolve_outcome<T>(
     about: &GuestInfo,
     request: Option<RequestId>,
@@ -22,8 +22,8 @@ pub fn resolve_outcome<T>(
     Err(reject)
 }
 
-/// Takes note of start-up code that has failed. It gets nothing of any request, so no request can
-/// make it fail.
+/// Counts failed start-up code, and logs if that pauses the guest. Start-up code sees nothing of
+/// any request, so no request can make it fail.
 pub fn note_failure(about: &GuestInfo) {
     if let Some(pause) = about.breaker.note_failure() {
         tracing::warn!(
@@ -35,19 +35,19 @@ pub fn note_failure(about: &GuestInfo) {
     }
 }
 
-/// Takes note of start-up code that has ended well.
+/// Counts start-up code that has ended well.
 pub fn note_start(about: &GuestInfo) {
     if about.breaker.note_start() {
         tracing::info!(target: "handler", handler = &*about.name, "starts again");
     }
 }
 
-/// Says in the log how a call ended badly.
+/// Logs why a call ended badly.
 pub fn log_stopped(about: &GuestInfo, request: Option<RequestId>, why: std::fmt::Arguments<'_>) {
     log_failure(about, request, format_args!("stopped: {why}"));
 }
 
-/// Says in the log why an instance could not start.
+/// Logs why an instance could not start.
 pub fn log_not_started(
     about: &GuestInfo,
     request: Option<RequestId>,
@@ -56,7 +56,7 @@ pub fn log_not_started(
     log_failure(about, request, format_args!("could not start: {why}"));
 }
 
-/// A client may have a guest fail as often as it likes, and others are to be heard as well.
+/// Logs within the guest's quota: a client that makes it fail all the time leaves room for others.
 fn log_failure(about: &GuestInfo, request: Option<RequestId>, what: std::fmt::Arguments<'_>) {
     let (handler, what) = (&*about.name, what.to_string());
     let Some(dropped) = about.failure_quota.take(what.len()) else { return };
@@ -67,7 +67,7 @@ fn log_failure(about: &GuestInfo, request: Option<RequestId>, what: std::fmt::Ar
     tracing::warn!(target: "handler", handler, request, "{what}");
 }
 
-/// What the client is told when an instance could not be made.
+/// What the client is told if an instance could not be made. Logs a shortage of the kernel.
 pub fn start_reject(about: &GuestInfo, error: &wasmtime::Error) -> Reject {
     if is_engine_shortage(error) {
         about.memory.note_kernel_shortage(&describe(error));
@@ -75,12 +75,12 @@ pub fn start_reject(about: &GuestInfo, error: &wasmtime::Error) -> Reject {
     fault_reject(error)
 }
 
-/// Whether an instance could not be made for want of a place or of memory: nobody's fault.
+/// Whether an instance could not be made for want of a slot or of memory.
 pub fn is_out_of_capacity(reject: Reject) -> bool {
     matches!(reject, Reject::NoInstance | Reject::NoMemory)
 }
 
-/// The same where it was this host's own limits, and not the kernel.
+/// Whether an instance could not be made because of this host's own limits, and not the kernel's.
 pub fn is_host_limit(error: &wasmtime::Error) -> bool {
     is_out_of_capacity(fault_reject(error)) && !is_engine_shortage(error)
 }

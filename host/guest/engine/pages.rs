@@ -1,26 +1,26 @@
-//! Which pages of a memory hold anything, as the kernel tells it.
+//! Finds the pages of a memory that hold anything.
 //!
 //! Owns the reading of `/proc/self/pagemap` (Linux, Documentation/admin-guide/mm/pagemap.rst). A
-//! page of anonymous memory that is neither present nor swapped out has never been written to since
-//! it was given back, and reads as zeros.
+//! page of anonymous memory that is neither present nor swapped out was not written to since it was
+//! given back, and reads as zeros.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::LazyLock;
 
-/// Bytes of an entry: one per page.
+/// Bytes of an entry. Each page has one.
 const ENTRY_BYTES: usize = 8;
-/// Bits of an entry that say that the page is swapped out, or present. A page that is being moved
-/// counts as swapped.
+/// Bits of an entry: the page is swapped out, or present. A page in migration counts as swapped
+/// out.
 const TOUCHED: u64 = 0b11 << 62;
-/// Pages that are asked for at once.
+/// Pages that are read at once.
 const PAGES_AT_ONCE: usize = 512;
 
 static PAGEMAP: LazyLock<Option<File>> = LazyLock::new(|| File::open("/proc/self/pagemap").ok());
 static PAGE_BYTES: LazyLock<usize> = LazyLock::new(rustix::param::page_size);
 
-/// Calls `visit` for every page of a memory that may hold anything but zeros. `false` where the
-/// kernel does not tell; then some may not have been visited.
+/// Calls `on_page` for every page of a memory that may hold anything but zeros. `false` if the
+/// kernel does not tell. Then pages may have been missed.
 pub fn for_each_touched(memory: &mut [u8], mut on_page: impl FnMut(&mut [u8])) -> bool {
     let (Some(pagemap), page_bytes) = (&*PAGEMAP, *PAGE_BYTES) else { return false };
     let address = memory.as_ptr() as usize;

@@ -1,41 +1,40 @@
-//! Bringing a used instance back to the state in which it was made, where that is provably the
-//! same as making a new one, and cheaper.
+//! Resets a used instance to the state in which it was made, if that is provably the same as making
+//! a new one, and cheaper.
 //!
-//! Owns that state, and how it is put back. That it can be is proven of the guest's module before
-//! (`guesthouse_module::reset`); what is left is to see that the memory has not grown. Everything
-//! else is renewed in full.
+//! Owns that state, the baseline, and how it is restored. The proof is made from the guest's module
+//! (`guesthouse_module::reset`); here it remains to be checked that the memory has not grown.
+//! Instances that cannot be reset are made anew.
 
 use wasmtime::{Global, Memory, Store, Val};
 
 use super::pages;
 
-/// Memories up to this size are filled without asking which of their pages were written to, where
-/// they are likely to be in a cache. Measured: filling 128 KiB takes 0.7 us there and 6 us or more
-/// from memory; to ask takes about 1 us.
+/// Memories up to this size are overwritten whole, without asking for the pages that were written
+/// to, if they are likely to be in a cache. Measured: overwriting 128 KiB takes 0.7 us there, and 6
+/// us or more from memory; asking takes about 1 us.
 const FILL_BYTES_MAX: usize = 128 * 1024;
-/// After so many resets an instance is renewed in full, so that nothing on the host's side can
-/// pile up behind it.
+/// After so many resets an instance is made anew, so that nothing can pile up on the host's side.
 pub const RESETS_MAX: u32 = 4096;
 
-/// The state in which every instance of one guest is made.
+/// The state in which every instance of a guest is made.
 pub struct Baseline {
     memory_bytes: usize,
-    /// The parts of the memory that are not zero, with where they begin, in order.
+    /// The parts of the memory that are not zero, in order, each with its offset.
     parts: Vec<(usize, Box<[u8]>)>,
     globals: Vec<Val>,
 }
 
-/// Zeros between two parts that are worth keeping them apart.
+/// Zeros between two parts that keep them apart. Shorter gaps are stored.
 const GAP_BYTES_MIN: usize = 256;
 
 impl Baseline {
-    /// Reads the state of an instance that was made just now.
+    /// Reads the state of an instance that was just made.
     pub fn read<T: 'static>(store: &mut Store<T>, memory: Memory, globals: &[Global]) -> Self {
         let globals = globals.iter().map(|global| global.get(&mut *store)).collect();
         let bytes = memory.data_mut(&mut *store);
         let memory_bytes = bytes.len();
         let mut parts = Vec::new();
-        // Pages that were never written to are not read, either: that would map them.
+        // Pages that were never written to are not read: that would map them.
         let base = bytes.as_ptr() as usize;
         let told = pages::for_each_touched(bytes, |page| {
             add_parts(&mut parts, page.as_ptr() as usize - base, page);
@@ -47,14 +46,14 @@ impl Baseline {
         Baseline { memory_bytes, parts, globals }
     }
 
-    /// Memory that it takes.
+    /// Bytes of memory that the baseline takes.
     pub fn bytes(&self) -> usize {
         self.parts.iter().map(|(_, part)| part.len()).sum()
     }
 
-    /// Puts an instance of the same guest back into this state. `is_warm` says that it was used so
-    /// recently that its memory is likely to be in a cache. `false` if its memory has grown, or
-    /// cannot be told from the state: then it has to be renewed.
+    /// Restores this state in an instance of the same guest. `is_warm` says that the instance was
+    /// used so recently that its memory is likely to be in a cache. Returns `false` if the memory
+    /// has grown, or its written pages are unknown: then the instance has to be made anew.
     pub fn restore<T: 'static>(
         &self,
         store: &mut Store<T>,
@@ -80,7 +79,7 @@ impl Baseline {
             .all(|(global, value)| global.set(&mut *store, *value).is_ok())
     }
 
-    /// Writes the pages of a memory that may have been written to. `false` where that is not known.
+    /// Restores the pages that may have been written to. `false` if they are not known.
     fn fill_touched(&self, bytes: &mut [u8]) -> bool {
         let base = bytes.as_ptr() as usize;
         pages::for_each_touched(bytes, |page| {
@@ -89,7 +88,7 @@ impl Baseline {
         })
     }
 
-    /// Writes a part of a memory, which lies at `offset` in it.
+    /// Restores a part of a memory, which lies at `offset` in it.
     fn fill(&self, bytes: &mut [u8], offset: usize) {
         let end = offset + bytes.len();
         let first = self.parts.partition_point(|(start, part)| start + part.len() <= offset);
@@ -104,7 +103,7 @@ impl Baseline {
     }
 }
 
-/// Adds the parts of `bytes`, which lie at `offset` in their memory, that are not zero.
+/// Adds the parts of `bytes` that are not zero. `bytes` lie at `offset` in their memory.
 fn add_parts(parts: &mut Vec<(usize, Box<[u8]>)>, offset: usize, bytes: &[u8]) {
     let mut at = 0;
     while let Some(start) = bytes[at..].iter().position(|byte| *byte != 0).map(|skip| at + skip) {

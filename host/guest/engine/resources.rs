@@ -1,8 +1,8 @@
-//! What the kernel lets this process have: mappings of memory, descriptors and address space; how
-//! many of them are taken, and whether an error says that there are no more.
+//! Mappings, descriptors and address space of this process: how many are in use, how many there may
+//! be, and whether an error means that there are no more.
 //!
-//! Owns the count of what loaded guests hold, and what is read of Linux's files for it. The code of
-//! every guest is mapped, and a large one keeps a file open. Knows nothing of who is to give way.
+//! Owns the count of what loaded guests hold, and reads Linux's files for it. The code of every
+//! guest is mapped, and a guest with a large image keeps a file open. Does not know who gives way.
 
 use std::fs;
 use std::io;
@@ -15,21 +15,20 @@ use rustix::process::{Resource, getrlimit};
 use super::slots::{Headroom, Slots};
 use crate::file::kernel_text;
 
-/// Mappings of a loaded guest: its code, and the read-only data before and behind it.
+/// Mappings of a loaded guest: its code, and the read-only data before and after it.
 pub const MAPPINGS_PER_GUEST: u64 = 3;
-/// What the kernel allows by default, where it does not say.
+/// The kernel's default limit on mappings, if it does not say.
 const MAPPINGS_DEFAULT: u64 = 65_530;
-/// Descriptors that a load needs for a moment, above all for the process that compiles.
+/// Descriptors that a load needs for a moment, mostly for the process that compiles.
 const DESCRIPTORS_PER_LOAD: u64 = 8;
-/// Descriptors that connections leave to everything else, where nothing else is chosen: a quarter,
-/// but no more than this.
+/// Descriptors that are not for connections by default: a quarter, but no more than this.
 const DESCRIPTORS_RESERVED_MAX: u64 = 4_096;
-/// Address space that is left for code, heaps and stacks, where there is a limit.
+/// Address space left for code, heaps and stacks, if there is a limit.
 const ADDRESS_BYTES_RESERVED: u64 = 4 << 30;
-/// Addresses of a process with four levels of page tables.
+/// Address space of a process with four levels of page tables.
 const ADDRESS_BYTES_ALL: u64 = 1 << 47;
 
-/// What guests hold of the process's resources, and may hold.
+/// What guests hold, and may hold, of the process's resources.
 #[derive(Clone)]
 pub struct Resources(Arc<ResourcesShared>);
 
@@ -38,48 +37,53 @@ struct ResourcesShared {
     mappings_max: AtomicU64,
     descriptors: AtomicU64,
     descriptors_max: u64,
-    /// Mappings of everything but guests, as they were counted last, and what instances may add.
+    /// Mappings of everything but guests at the last count, and how many were planned for it.
     others: AtomicU64,
     others_planned: u64,
-    /// The process's own limit.
+    /// The limit on mappings of the whole process.
     limit: u64,
 }
 
-/// What one guest holds, or many.
+/// What one guest holds, or several together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResourceAmount {
+    /// Memory mappings.
     pub mappings: u64,
+    /// File descriptors.
     pub descriptors: u64,
 }
 
-/// What a guest holds, until this is dropped.
+/// What one guest holds. Dropping it gives that back.
 pub struct ResourceReservation {
     of: Resources,
     amount: ResourceAmount,
 }
 
-/// How many mappings the process has, and may have.
+/// The mappings of the process.
 #[derive(Clone, Copy, Debug)]
 pub struct Mappings {
+    /// How many there are.
     pub used: u64,
+    /// How many there may be.
     pub max: u64,
 }
 
 impl Mappings {
-    /// As they are now. `chosen` is a lower limit than the kernel's.
+    /// Counts them. `chosen` is a limit below the kernel's.
     pub fn read(chosen: Option<u64>) -> Self {
         let kernel = kernel_text("/proc/sys/vm/max_map_count").ok();
         let kernel = kernel.and_then(|text| text.trim().parse().ok()).unwrap_or(MAPPINGS_DEFAULT);
         Mappings { used: count_mappings(), max: chosen.map_or(kernel, |chosen| chosen.min(kernel)) }
     }
 
+    /// How many more there may be.
     pub fn free(self) -> u64 {
         self.max.saturating_sub(self.used)
     }
 }
 
 impl Headroom {
-    /// What is left of the mappings, and of the limit on address space.
+    /// The mappings and the address space that are left.
     pub fn read(mappings: Mappings) -> Self {
         let limit = getrlimit(Resource::As).current.unwrap_or(ADDRESS_BYTES_ALL);
         let used = kernel_text("/proc/self/statm").ok();
@@ -91,7 +95,7 @@ impl Headroom {
 }
 
 impl Resources {
-    /// To be made once the engines are there. `before` is how it was without them.
+    /// Divides the mappings, after the engines are made. `before` is the state without them.
     pub fn new(before: Mappings, slots: Slots) -> Self {
         let for_guests = slots.mappings_for_guests(before.free());
         Resources(Arc::new(ResourcesShared {
@@ -105,7 +109,7 @@ impl Resources {
         }))
     }
 
-    /// For a process that loads a guest now and then.
+    /// For a process that loads few guests.
     pub fn unlimited() -> Self {
         let max = u64::MAX;
         Resources(Arc::new(ResourcesShared {
@@ -126,7 +130,7 @@ impl Resources {
         ResourceReservation { of: self.clone(), amount }
     }
 
-    /// What all guests may hold.
+    /// What all guests together may hold.
     pub fn guests_max(&self) -> ResourceAmount {
         ResourceAmount {
             mappings: self.0.mappings_max.load(Ordering::Relaxed),
@@ -134,7 +138,7 @@ impl Resources {
         }
     }
 
-    /// Whether there is enough for one more load beside so many that are under way.
+    /// Whether there is room for one more load beside those that are under way.
     pub fn has_room(&self, loads: usize) -> bool {
         let loads = loads as u64 + 1;
         let held = self.0.mappings.load(Ordering::Relaxed);
@@ -142,7 +146,7 @@ impl Resources {
             && descriptors_max().saturating_sub(count_descriptors()) >= loads * DESCRIPTORS_PER_LOAD
     }
 
-    /// Counts the mappings of the process anew: where everything but guests has more than was
+    /// Counts the mappings of the process again. If everything but guests has more than was
     /// planned, guests get less. Takes 1 ms for some thousand mappings.
     pub fn recount_mappings(&self) {
         let shared = &self.0;
@@ -152,12 +156,12 @@ impl Resources {
         shared.mappings_max.store(shared.limit.saturating_sub(reserved), Ordering::Relaxed);
     }
 
-    /// Files that are open, and that may be.
+    /// How many files are open, and how many may be.
     pub fn descriptors(&self) -> (u64, u64) {
         (count_descriptors(), descriptors_max())
     }
 
-    /// Mappings of the process: what guests hold now, and the others as they were counted last.
+    /// Mappings of the process: what guests hold now, and the others at their last count.
     pub fn mappings(&self) -> Mappings {
         let shared = &self.0;
         let used = shared.others.load(Ordering::Relaxed) + shared.mappings.load(Ordering::Relaxed);
@@ -166,17 +170,19 @@ impl Resources {
 }
 
 impl ResourceAmount {
+    /// Adds another amount.
     pub fn add(&mut self, other: ResourceAmount) {
         self.mappings += other.mappings;
         self.descriptors += other.descriptors;
     }
 
+    /// Subtracts another amount, which has to be a part of this.
     pub fn sub(&mut self, other: ResourceAmount) {
         self.mappings -= other.mappings;
         self.descriptors -= other.descriptors;
     }
 
-    /// Whether any of it is more than that.
+    /// Whether any part of it is above a limit.
     pub fn exceeds(&self, most: ResourceAmount) -> bool {
         self.mappings > most.mappings || self.descriptors > most.descriptors
     }
@@ -201,12 +207,12 @@ pub fn descriptors_max() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(1 << 20)
 }
 
-/// How many of so many descriptors are not for connections.
+/// How many of all descriptors are reserved for other things than connections.
 pub fn descriptors_reserved(all: u64) -> u64 {
     (all / 4).min(DESCRIPTORS_RESERVED_MAX)
 }
 
-/// How many files are open. The size of the folder says it, but with Linux before 6.2.
+/// How many files are open: the size of the folder, or its entries before Linux 6.2.
 fn count_descriptors() -> u64 {
     const FOLDER: &str = "/proc/self/fd";
     let size = fs::metadata(FOLDER).map_or(0, |about| about.len());
@@ -218,8 +224,8 @@ fn count_mappings() -> u64 {
     maps.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
-/// Whether the kernel was short of something: memory, mappings, descriptors or processes. That
-/// passes, and says nothing about a file.
+/// Whether the kernel was short of memory, mappings, descriptors or processes. That passes, and
+/// says nothing about a file.
 pub fn is_shortage(error: &io::Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = cause {
@@ -232,7 +238,7 @@ pub fn is_shortage(error: &io::Error) -> bool {
     false
 }
 
-/// The same of an error of the engine.
+/// Whether an error of the engine comes from such a shortage.
 pub fn is_engine_shortage(error: &wasmtime::Error) -> bool {
     error.chain().any(|cause| {
         let errno = cause.downcast_ref::<Errno>().copied();

@@ -1,7 +1,7 @@
-//! A component's sandbox: a store and an instance in it.
+//! A component's sandbox: a store with an instance.
 //!
-//! Owns how an instance is made, called and reset. A call consumes the instance, and gives it back
-//! if the guest ended well. What the forms of a component differ in is in `component_form.rs`.
+//! Owns how an instance is made, called and reset. A call consumes the instance, and returns it if
+//! the guest ended well. The differences between the forms are in `component_form.rs`.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ use crate::guest::schedule::DropCost;
 use crate::guest::schedule::QUANTUM_TICKS;
 use crate::outbound::OutboundHandle;
 
-/// Resources that an instance may leave behind, under reuse, before another takes its place.
+/// Resources that an instance under reuse may leave behind before another replaces it.
 const LEFT_MAX: usize = 256;
 
-/// A component that is ready for a request, and runs as `R`.
+/// A component that is ready for a request and runs as `R`.
 pub struct ComponentInstance<R> {
     guest: Arc<Guest>,
     store: Store<ComponentState>,
@@ -32,10 +32,12 @@ pub struct ComponentInstance<R> {
     resets: u32,
 }
 
-/// A call that has ended, with the instance.
+/// The instance after its call, and how the guest ended.
 pub type FinishedCall<R> = (Box<ComponentInstance<R>>, wasmtime::Result<()>);
 
 impl<R: ComponentForm> ComponentInstance<R> {
+    /// Makes an instance.
+    ///
     /// # Errors
     /// Those of the engine, and a trap of its start function.
     pub async fn instantiate(
@@ -49,50 +51,52 @@ impl<R: ComponentForm> ComponentInstance<R> {
             store.call_hook(|mut store, hook| store.data_mut().limiter.note_call(hook));
         }
         if !code.has_start {
-            // Filling the memory is code, too, but bounded: it need not yield.
+            // Initialising the memory is code, too, but bounded: it need not yield.
             store.set_epoch_deadline(u64::MAX / 2);
         }
         let running = R::make(&code.pre, &mut store).await?;
         Ok(Box::new(ComponentInstance { guest: guest.clone(), store, running, resets: 0 }))
     }
 
+    /// The guest that it is an instance of.
     pub fn guest(&self) -> &Arc<Guest> {
         &self.guest
     }
 
-    /// Bytes of its memories, as large as they have become.
+    /// Bytes of its memories at their present size.
     pub fn memory_bytes(&self) -> usize {
         self.store.data().limiter.memory_bytes()
     }
 
-    /// Where it is counted how many of its stacks its requests are charged.
+    /// The count of stacks that are charged before requests come.
     pub fn prepaid_stacks(&self) -> PrepaidStacks {
         self.store.data().limiter.prepaid_stacks()
     }
 
-    /// Tells when it is gone.
+    /// Tells whether its store is gone.
     pub fn gone(&self) -> StoreLiveness {
         self.store.data().liveness.clone()
     }
 
-    /// Whether it has left too much behind to serve more requests.
+    /// Whether its requests have left too much behind for it to serve more.
     pub fn is_spent(&mut self) -> bool {
         let state = self.store.data_mut();
         let (resources, bytes) = state.leftovers();
-        // Where a call ends, so do its requests.
+        // At the end of a call the guest's own requests are to have ended, too.
         resources > LEFT_MAX || bytes > LEFTOVER_BYTES_MAX || state.hooks.has_in_flight()
     }
 
-    /// The state in which it was made, where it can be read.
+    /// The state in which it was made; `None` if it cannot be reset.
     pub fn baseline(&mut self) -> Option<Baseline> {
         let (memory, globals) = self.running.mutable_state()?;
         Some(Baseline::read(&mut self.store, memory, globals))
     }
 
-    /// Puts an instance that ended well back into the state in which it was made.
+    /// Resets an instance that ended well to the state in which it was made. `is_warm` says that
+    /// its memory is likely to be in a cache.
     ///
     /// # Errors
-    /// The instance is gone; a new one of this guest has to be made instead.
+    /// The instance is gone. A new one of this guest has to be made instead.
     pub fn reset(mut self: Box<Self>, is_warm: bool) -> Result<Box<Self>, Arc<Guest>> {
         self.resets += 1;
         let restored = match (self.running.mutable_state(), &self.guest.baseline) {
@@ -108,12 +112,12 @@ impl<R: ComponentForm> ComponentInstance<R> {
         Ok(self)
     }
 
-    /// Lets the guest's own requests out.
-    pub fn open(&mut self, door: &OutboundHandle) {
-        self.store.data_mut().hooks.enable_outbound(door);
+    /// Allows the guest to send requests of its own.
+    pub fn open(&mut self, outbound: &OutboundHandle) {
+        self.store.data_mut().hooks.enable_outbound(outbound);
     }
 
-    /// Takes up a request.
+    /// Converts a request for the guest.
     ///
     /// # Errors
     /// The request cannot be handed to the guest.
@@ -129,16 +133,16 @@ impl<R: ComponentForm> ComponentInstance<R> {
         (self, result)
     }
 
-    /// Has the guest handle requests as they arrive, beside each other.
+    /// Has the guest handle requests as they arrive, several at once.
     pub async fn attend(
         mut self: Box<Self>,
         inbox: Arc<Inbox>,
-        marks: Arc<InstanceFlags>,
+        flags: Arc<InstanceFlags>,
     ) -> FinishedCall<R>
     where
         R: Concurrent,
     {
-        let result = self.running.serve(&mut self.store, inbox, marks).await;
+        let result = self.running.serve(&mut self.store, inbox, flags).await;
         self.store.data().end_log();
         (self, result)
     }

@@ -1,7 +1,7 @@
-//! A core guest's sandbox: a store and an instance in it, and the calls of the http-wasm ABI.
+//! A core guest's sandbox: a store with an instance, and the calls of the http-wasm ABI.
 //!
-//! Owns the call. An instance is consumed by a call and comes back only if the guest ended well, so
-//! that one which trapped or overran cannot be used again.
+//! Owns the call. It consumes the instance, and returns it only if the guest ended well: one that
+//! has trapped or was stopped cannot be used again.
 
 use std::sync::Arc;
 
@@ -27,34 +27,37 @@ pub struct CoreInstance {
     store: Store<CoreState>,
     instance: wasmtime::Instance,
     handle_request: TypedFunc<(), i64>,
-    /// Where `handle_response` is, if the guest has it; looked up when it is needed first.
+    /// The export `handle_response`, if the guest has it. Looked up when it is first needed.
     response_export: Option<ModuleExport>,
     handle_response: Option<Box<TypedFunc<(i32, i32), ()>>>,
-    /// Features that its start-up code enabled.
+    /// Feature bits that its start-up code has enabled.
     features: u32,
-    /// Its mutable globals, where it can be reset.
+    /// The mutable globals, if the instance can be reset.
     globals: Box<[Global]>,
     resets: u32,
 }
 
-/// How a guest ended: `None` if it answered, or if it passed the request on (`next`) the context
-/// that goes back to it in `handle_response`.
+/// `None` if the guest answered. If it passed the request on (`next`): the context that it wants
+/// back in `handle_response`.
 pub type NextContext = Option<i32>;
 
-/// Where a function of an instance is, beside its store.
+/// Borrows a function of an instance together with its store.
 type ExportGetter<P, R> =
     for<'a> fn(&'a mut CoreInstance) -> (&'a mut Store<CoreState>, &'a TypedFunc<P, R>);
 
-/// How the next handler answered, for `handle_response`.
+/// The next handler's answer, for `handle_response`.
 pub struct NextResponse {
+    /// The next handler's response, or the host's own in its place.
     pub response: Response,
-    /// Whether there was no answer but an error of the host.
+    /// Whether there was no answer, but an error of the host.
     pub is_error: bool,
-    /// What is charged for what the guest had set before.
+    /// The charge for what the guest had set before it passed the request on.
     pub held: HeaderCharge,
 }
 
 impl CoreInstance {
+    /// Makes an instance, and runs the start-up code if that has to run each time.
+    ///
     /// # Errors
     /// Those of the engine, and a trap of its start-up code.
     pub async fn instantiate(
@@ -65,7 +68,7 @@ impl CoreInstance {
         let mut store = store(code.pre.module().engine(), call);
         store.data_mut().limiter.charge_instance(guest.cost(), 1)?;
         if !guest.runs_startup() {
-            // Filling the memory is code, too, but bounded: it need not yield.
+            // Initialising the memory is code, too, but bounded: it need not yield.
             store.set_epoch_deadline(u64::MAX / 2);
         }
         let instance = code.pre.instantiate_async(&mut store).await?;
@@ -100,17 +103,17 @@ impl CoreInstance {
         }))
     }
 
-    /// The state in which it was made.
+    /// The state in which it was made; `None` if it has no memory.
     pub fn baseline(&mut self) -> Option<Baseline> {
         let memory = self.store.data().memory?;
         Some(Baseline::read(&mut self.store, memory, &self.globals))
     }
 
-    /// Puts an instance that ended well back into the state in which it was made. `is_warm` says
-    /// that its guest was asked for just before, too.
+    /// Resets an instance that ended well to the state in which it was made. `is_warm` says that
+    /// its memory is likely to be in a cache.
     ///
     /// # Errors
-    /// The instance is gone; a new one of this guest has to be made instead.
+    /// The instance is gone. A new one of this guest has to be made instead.
     pub fn reset(mut self: Box<Self>, is_warm: bool) -> Result<Box<CoreInstance>, Arc<Guest>> {
         self.resets += 1;
         let restored = match (&self.guest.baseline, self.store.data().memory) {
@@ -126,22 +129,23 @@ impl CoreInstance {
         Ok(self)
     }
 
-    /// Whether it is to serve no more requests, under reuse: what requests leave behind, the guest
-    /// has in its memory, which is bounded.
+    /// Whether it is to serve no more requests, under reuse. Never: requests leave things behind
+    /// only in the guest's memory, which is bounded.
     pub fn is_spent(&self) -> bool {
         false
     }
 
-    /// Bytes of its memories, as large as they have become.
+    /// Bytes of its memories at their present size.
     pub fn memory_bytes(&self) -> usize {
         self.store.data().memory_bytes()
     }
 
+    /// The guest that it is an instance of.
     pub fn guest(&self) -> &Arc<Guest> {
         &self.guest
     }
 
-    /// Takes up a request; [`CoreInstance::request`] is to follow. `headers` is an empty map to
+    /// Begins a request; [`CoreInstance::request`] has to follow. `headers` is an empty map to
     /// build the response in.
     pub fn accept(&mut self, request: Box<Request>, headers: HeaderMap) {
         let call = self.store.data_mut();
@@ -150,15 +154,14 @@ impl CoreInstance {
         call.begin(CoreExchange::new(request, headers));
     }
 
-    /// Lets the guest handle the request that it was given; [`CoreInstance::respond`] or
-    /// [`CoreInstance::next_request`] is to follow. The call may move to another thread while it
-    /// runs.
+    /// Calls `handle_request`. Then [`CoreInstance::respond`] or [`CoreInstance::next_request`] has
+    /// to follow. The call may move to another thread while it runs.
     ///
     /// # Errors
-    /// The instance is gone, and the reject says what the client is told. If the future is
-    /// dropped, the call ends and the instance is gone too.
-    // A block and not an async fn: that would hold its arguments twice, and every idle connection
-    // has room for this future.
+    /// The reject says what the client is told. The instance is gone. Dropping the future ends the
+    /// call and the instance, too.
+    // Not an async fn: it would hold its arguments twice, and each idle connection reserves room
+    // for this future.
     pub fn request(
         self: Box<Self>,
         meter: &mut Meter<'_>,
@@ -174,8 +177,8 @@ impl CoreInstance {
         }
     }
 
-    /// Calls one of the guest's functions, in the lanes. To clone it would cost as much as to enter
-    /// it.
+    /// Calls an export, in the lanes. `function` borrows it: cloning it would cost as much as a
+    /// call.
     fn call_export<P: WasmParams + Sync + 'static, R: WasmResults + Sync + 'static>(
         mut self: Box<Self>,
         function: ExportGetter<P, R>,
@@ -184,7 +187,7 @@ impl CoreInstance {
         schedule: &Scheduler,
     ) -> impl Future<Output = Result<(Box<CoreInstance>, R), Reject>> {
         self.store.set_epoch_deadline(QUANTUM_TICKS);
-        // The call may take the instance with it.
+        // If the call is stopped, the instance is gone with it.
         let about = schedule.shared_info(self.guest.id, &self.guest.info);
         let request = self.store.data().exchange.as_ref().map(|exchange| {
             meter.pause_for_body(exchange.request.body.progress());
@@ -220,8 +223,8 @@ impl CoreInstance {
         }
     }
 
-    /// The response that the guest has made. The map is the request's, for its room to be used
-    /// again, unless that is much.
+    /// The response that the guest has made. The map is the request's, to be reused, unless it is
+    /// so large that it was charged.
     pub fn respond(&mut self) -> (Response, HeaderMap) {
         let mut exchange = self.take_exchange();
         let mut spare = HeaderMap::new();
@@ -231,11 +234,11 @@ impl CoreInstance {
         (into_response(exchange), spare)
     }
 
-    /// The request that the guest has passed on, and what it had set on the response before,
-    /// behind what is charged for both.
+    /// The request that the guest has passed on, and the response headers that it has set so far,
+    /// behind the charge for both.
     ///
     /// # Errors
-    /// The rejects of reading a request's body.
+    /// Those of reading a request's body.
     pub async fn next_request(
         &mut self,
         meter: &mut Meter<'_>,
@@ -253,13 +256,13 @@ impl CoreInstance {
         self.response_export.is_some()
     }
 
-    /// Whether it wants that response whole (`buffer_response`).
+    /// Whether it wants that response whole (`buffer_response`), so that it can change it.
     pub fn buffers_response(&self) -> bool {
         self.wants_response() && self.store.data().has(BUFFER_RESPONSE)
     }
 
-    /// Lets the guest see, and with `buffer_response` change, the next handler's response.
-    /// `request` is what is left of the request, for the guest to look at.
+    /// Calls `handle_response` with the next handler's response. `request` is what is left of the
+    /// request, for the guest to look at.
     ///
     /// # Errors
     /// As [`CoreInstance::request`].
@@ -316,7 +319,7 @@ impl DropCost for CoreInstance {
     }
 }
 
-/// An export that was found when the guest was loaded.
+/// Looks up a function that the guest had when it was loaded.
 fn export(
     instance: &wasmtime::Instance,
     store: &mut Store<CoreState>,
@@ -326,7 +329,7 @@ fn export(
     item.and_then(wasmtime::Extern::into_func).expect("its type was checked at load")
 }
 
-/// The exchange for `handle_response`, and the body which passes by the guest.
+/// The exchange for `handle_response`, and the body if it bypasses the guest.
 fn response_exchange(
     request: Box<Request>,
     response: Response,
@@ -345,12 +348,12 @@ fn response_exchange(
     (exchange, None)
 }
 
-/// The response that a guest has built.
+/// The response that a guest has made.
 fn into_response(exchange: CoreExchange) -> Response {
     let CoreExchange { request, status, mut headers, body, mut trailers, header_charge, .. } =
         exchange;
     if header_charge.charged() > 0 {
-        // They are kept longer than the request, but not the room of what was removed.
+        // They outlive the request, so the room of removed fields is given back.
         compact(&mut headers);
         trailers.as_deref_mut().into_iter().for_each(compact);
         header_charge.drop_with(request.headers);

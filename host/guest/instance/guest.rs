@@ -1,4 +1,4 @@
-//! A handler's code, linked, with what there is to know of it.
+//! A guest: one version of a handler's code, linked, and what is known of it.
 //!
 //! Owns what its instances share.
 
@@ -22,33 +22,34 @@ use crate::guest::engine::slot_quota::SlotQuota;
 use crate::guest::engine::slots;
 use crate::message::Reject;
 
-/// A handler that has been loaded and can be instantiated.
+/// A guest that has been loaded and can be instantiated.
 pub struct Guest {
-    /// Its place in the pools and gates of every worker: its handler's.
+    /// The number of its handler, by which every worker's pool and gates know it.
     pub id: usize,
     /// The number of its engine.
     pub engine: usize,
+    /// What every instance needs to know of it.
     pub info: Arc<GuestInfo>,
     /// Bytes that the engine keeps for each of its instances.
     pub(in crate::guest) record_bytes: usize,
-    /// Slots of its engine that each takes.
+    /// Slots of its engine that each instance takes.
     pub(in crate::guest) slots: usize,
-    /// Who has the slots of its engine.
+    /// Shares out the slots of its engine.
     pub(in crate::guest) slot_quota: Arc<SlotQuota>,
     pub(in crate::guest) code: LinkedCode,
-    /// The state to which its instances can be reset, if they can.
+    /// The state to which its instances are reset; `None` if they cannot be.
     pub baseline: Option<Baseline>,
-    /// Whether it is served no more: by another version, or not at all.
+    /// Whether it is no longer served: a newer version is, or none.
     pub(in crate::guest) retired: AtomicBool,
-    /// What its code takes of the host's memory, once it is loaded.
+    /// The charge for its code.
     pub(in crate::guest) _charge: Option<Charge>,
-    /// What it holds of mappings and descriptors.
+    /// The mappings and descriptors that it holds.
     pub(in crate::guest) _reservation: Option<ResourceReservation>,
-    /// What of its code is the allocator's.
+    /// Tells the allocator of the memory that is freed with it.
     pub(in crate::guest) _freed: Option<FreedNotice>,
 }
 
-/// What a guest is made of.
+/// A guest's linked code, by its form.
 pub type LinkedCode = Form<
     CoreCode,
     ComponentCode<Proxy>,
@@ -58,16 +59,17 @@ pub type LinkedCode = Form<
 >;
 
 impl Guest {
-    /// Says that it is served no more. Requests that have it already end on it.
+    /// Says that it is no longer served. Requests that it has already end on it.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it is no longer served.
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
     }
 
-    /// Whether a fresh instance runs guest code before its first request.
+    /// Whether making an instance runs guest code.
     pub fn runs_startup(&self) -> bool {
         match &self.code {
             Form::Core(code) => matches!(code.startup, Startup::Each { .. }),
@@ -78,12 +80,12 @@ impl Guest {
         }
     }
 
-    /// Whether its instances are given requests beside each other.
+    /// Whether its instances handle several requests at once.
     pub fn is_shared(&self) -> bool {
         self.info.grants.isolation == Isolation::Reuse && self.code.is_concurrent()
     }
 
-    /// What each of its instances takes.
+    /// What each of its instances costs.
     pub(in crate::guest) fn cost(&self) -> InstanceCost<'_> {
         InstanceCost {
             slot_quota: &self.slot_quota,
@@ -92,13 +94,13 @@ impl Guest {
         }
     }
 
-    /// Whether it has as many instances as it may have, all workers together.
+    /// Whether it has as many instances as it may have, over all workers.
     pub(in crate::guest) fn is_at_slot_quota(&self) -> bool {
         self.slot_quota.is_at_quota(self.info.slot_holder(), self.slots)
     }
 
-    /// Charges an instance that is to have so many calls at once for their stacks, as far as they
-    /// are not charged.
+    /// Charges the stacks of an instance that is to have so many calls at once, less those that are
+    /// charged already.
     pub(in crate::guest) fn charge_stacks(
         &self,
         calls: usize,
@@ -116,7 +118,7 @@ impl Guest {
         self.baseline.as_ref().map_or(0, Baseline::bytes)
     }
 
-    /// What `check` says about the start-up code.
+    /// What `guesthouse check` says of the start-up code.
     pub(in crate::guest) fn startup_note(&self) -> String {
         match &self.code {
             Form::Core(CoreCode { startup: Startup::Each { why, .. }, .. }) => {

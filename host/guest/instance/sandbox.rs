@@ -1,7 +1,7 @@
-//! One sandbox: a store and an instance in it, of whichever kind its guest is.
+//! One sandbox: a store with an instance, in whichever form the guest has.
 //!
-//! Owns how instances are made, and what an error of the engine means. The calls are in
-//! `core.rs` and `component.rs`.
+//! Owns how instances are made, and what an error of that means. The calls are in `core.rs` and
+//! `component.rs`.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -61,12 +61,13 @@ impl From<Box<ComponentInstance<FlatComponent<CallbackExports>>>> for Instance {
 }
 
 impl Instance {
-    /// Makes an instance, running the guest's start-up code where that has to run each time.
-    /// `request` is whom it is for, if for one, and when that came: its deadline holds here too.
+    /// Makes an instance, and runs the guest's start-up code if that has to run each time.
+    /// `request` is the request that waits for it, if there is one, and when that began: the
+    /// instance has to be ready by its deadline.
     ///
     /// # Errors
-    /// [`Reject::NoInstance`] where every slot is taken, [`Reject::NoMemory`] where there is no
-    /// memory left, [`Reject::Trap`] or [`Reject::Deadline`] where the start-up code fails.
+    /// [`Reject::NoInstance`] if all slots are taken, [`Reject::NoMemory`] if memory is short,
+    /// [`Reject::Trap`] or [`Reject::Deadline`] if the start-up code fails.
     pub async fn make(
         guest: Arc<Guest>,
         schedule: &Scheduler,
@@ -77,17 +78,17 @@ impl Instance {
         let _running = schedule.ticker().begin();
         let (request, started) = request.unzip();
         let started = started.unwrap_or_else(Instant::now);
-        let (id, length) = (guest.id, schedule.instantiation_class(guest.id));
+        let (id, class) = (guest.id, schedule.instantiation_class(guest.id));
         let slice = schedule.note(id, |usage| usage.instantiation_time());
         let meter = Meter::new(&about.grants.limits, started).in_lanes(schedule, id);
-        let mut meter = meter.as_untracked(length, slice);
+        let mut meter = meter.as_untracked(class, slice);
         meter.resume();
         let made = meter.call(Box::pin(Self::instantiate(guest))).await;
-        // One that has only waited for its turn says nothing of the guest.
+        // If it has only waited for its turn, that says nothing of the guest.
         let has_run = made.is_ok() || !meter.used().is_zero();
         if has_run && !matches!(&made, Ok(Err(error)) if is_out_of_capacity(fault_reject(error))) {
-            // Its start-up code, if it has any, is a part of it, be it that it fails.
-            // What it used up to a limit is not known where it was stopped in the slow lane.
+            // The start-up code counts as a part of making it, even if it fails. If it was stopped
+            // in the slow lane, its time is not known.
             let least = if made.is_err() { LONG_CALL } else { Duration::ZERO };
             schedule.note(id, |usage| usage.note_instantiation(meter.used().max(least), true));
         }
@@ -110,7 +111,8 @@ impl Instance {
                 if !is_out_of_capacity(reject) {
                     log_not_started(&about, request, format_args!("{}", describe(&error)));
                 }
-                // An error of the host or the machine has no trace of the guest's code.
+                // Only an error in the guest's code has a backtrace; others are the host's or the
+                // machine's.
                 if runs_startup && error.is::<wasmtime::WasmBacktrace>() && reject == Reject::Trap {
                     note_failure(&about);
                 }
@@ -119,10 +121,11 @@ impl Instance {
         }
     }
 
-    /// Makes an instance to see whether it can be made; `None` where there is no place for it.
+    /// Makes an instance to see whether that is possible; `None` if there is no slot or memory for
+    /// it.
     ///
     /// # Errors
-    /// A sentence that says why not.
+    /// Why it cannot be made, in a sentence.
     pub async fn try_make(
         guest: Arc<Guest>,
         ticker: &TickerHandle,
@@ -141,11 +144,11 @@ impl Instance {
         }
     }
 
-    /// Makes an instance of a guest that runs nothing at start-up; `None` where there is no place
-    /// for it. Does not wait.
+    /// Makes an instance of a guest that runs no code at start-up; `None` if there is no slot or
+    /// memory for it. Does not wait.
     ///
     /// # Errors
-    /// A sentence that says why it cannot be made.
+    /// Why it cannot be made, in a sentence.
     pub fn try_now(guest: Arc<Guest>) -> Result<Option<Instance>, LoadFailure> {
         match Self::instantiate_now(guest) {
             Ok(instance) => Ok(Some(instance)),
@@ -154,8 +157,8 @@ impl Instance {
         }
     }
 
-    /// Makes an instance of a guest that runs nothing at start-up. Does not wait. Takes note of how
-    /// long that took.
+    /// Makes an instance of a guest that runs no code at start-up, and records how long that took.
+    /// Does not wait.
     ///
     /// # Errors
     /// As [`Instance::make`].
@@ -190,7 +193,7 @@ impl Instance {
         }
     }
 
-    /// Makes an instance whose start-up code is held to the guest's deadline and CPU limit.
+    /// Makes an instance. Its start-up code is held to the guest's deadline and CPU limit.
     async fn instantiate_metered(
         guest: Arc<Guest>,
         ticker: &TickerHandle,
@@ -211,11 +214,11 @@ impl Instance {
         })
     }
 
-    /// Puts an instance that ended well back into the state in which it was made. `is_warm` says
-    /// that its guest was asked for just before, too.
+    /// Resets an instance that ended well to the state in which it was made. `is_warm` says that
+    /// its memory is likely to be in a cache.
     ///
     /// # Errors
-    /// The instance is gone; a new one of this guest has to be made instead.
+    /// The instance is gone. A new one of this guest has to be made instead.
     pub fn reset(self, is_warm: bool) -> Result<Instance, Arc<Guest>> {
         Ok(match self {
             Form::Core(instance) => Form::Core(instance.reset(is_warm)?),
@@ -226,16 +229,17 @@ impl Instance {
         })
     }
 
-    /// The state in which it was made, where it can be read.
+    /// The state in which it was made; `None` if it cannot be reset.
     pub fn baseline(&mut self) -> Option<Baseline> {
         each!(self, instance => instance.baseline())
     }
 
-    /// Bytes of its memories, as large as they have become.
+    /// Bytes of its memories at their present size.
     pub fn memory_bytes(&self) -> usize {
         each!(self, instance => instance.memory_bytes())
     }
 
+    /// The guest that it is an instance of.
     pub fn guest(&self) -> &Arc<Guest> {
         each!(self, instance => instance.guest())
     }
@@ -245,7 +249,7 @@ impl Instance {
         each!(self, instance => instance.is_spent())
     }
 
-    /// Whether it has more memory than one that is reset.
+    /// Whether its memory is larger than that of instances that are reset.
     pub fn is_large(&self) -> bool {
         self.memory_bytes() as u64 > MEMORY_BYTES_MAX
     }

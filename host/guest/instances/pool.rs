@@ -1,9 +1,9 @@
-//! One worker's instances: ready ones are handed out, finished ones are renewed once the response
-//! has gone out.
+//! One worker's instances. It hands out ready ones, and recycles used ones after their responses
+//! have gone out.
 //!
-//! Owns the budget of ready instances and which guests have a share in it: those that were asked
-//! for most of late. An instance of any other guest is dropped after its request, for it would only
-//! be renewed to be dropped. Lives on one thread and takes no lock.
+//! Owns how many instances are ready, and for which guests: those with the most recent requests.
+//! An instance of any other guest is dropped after its request, as recycling it would be wasted
+//! work. Lives on one thread and takes no lock.
 
 mod instantiation;
 
@@ -32,35 +32,36 @@ use crate::message::{Reject, RequestId};
 use crate::metrics;
 use crate::outbound::OutboundHandle;
 
-/// Retired instances among which one of a certain guest is looked for.
+/// How many of the used instances are searched for one of a certain guest.
 const RETIRED_SCAN_MAX: usize = 8;
-/// How long instances are renewed while connections wait, and how many before that is looked at.
+/// How long recycling may take while connections wait, and after how many instances that is
+/// checked.
 const RECYCLE_MAX: Duration = Duration::from_micros(500);
 const RECYCLE_BATCH: usize = 4;
-/// Instances with so much memory are renewed with a look at the clock behind each.
+/// With more memory than this, the time is checked after each instance.
 const QUICK_BYTES: usize = 256 << 10;
 
-/// The pools of all guests on one worker.
+/// The pool of one worker, for all guests.
 pub struct Pool {
     ready: RefCell<ReadyInstances>,
-    /// Instances that have done their work and wait to be renewed.
+    /// Used instances that wait to be recycled.
     retired: RefCell<Vec<Instance>>,
     schedule: Rc<Scheduler>,
-    /// Requests that guests make.
-    door: OutboundHandle,
-    /// Told of instances that are to be renewed, by [`Pool::recycle_retired`].
+    /// Where guests send requests of their own.
+    outbound: OutboundHandle,
+    /// Notified when there is work for [`Pool::recycle_retired`].
     work: Rc<Notify>,
     memory: Budget,
-    /// How often memory had been short when this was looked at last.
+    /// The budget's count of shortages when it was last read.
     shortages: Cell<u64>,
 }
 
 impl Pool {
-    /// `ready_max` is how many ready instances it keeps, `work` is told when there are some to be
-    /// renewed.
+    /// `ready_max` is how many ready instances it keeps. `work` is notified when there are
+    /// instances to recycle or drop.
     pub fn new(
         schedule: Rc<Scheduler>,
-        door: OutboundHandle,
+        outbound: OutboundHandle,
         memory: Budget,
         ready_max: ReadyMax,
         work: Rc<Notify>,
@@ -69,35 +70,35 @@ impl Pool {
             ready: RefCell::new(ReadyInstances::new(ready_max, memory.clone(), schedule.clone())),
             retired: RefCell::default(),
             schedule,
-            door,
+            outbound,
             work,
             shortages: Cell::new(memory.shortages()),
             memory,
         }
     }
 
-    /// The memory as a guest has it that was asked for before, or as nobody's.
+    /// The memory as charged to a guest that has had requests, otherwise to no guest.
     pub fn memory_of(&self, guest: Option<usize>) -> Budget {
         let about = guest.and_then(|guest| self.schedule.last_info(guest));
         about.map_or_else(|| self.memory.clone(), |about| about.memory.clone())
     }
 
-    /// Instances that are ready, and waiting to be renewed.
+    /// How many instances are ready, and how many wait to be recycled.
     pub fn instance_counts(&self) -> (usize, usize) {
         (self.ready.borrow().ready, self.retired.borrow().len())
     }
 
-    /// What a request to a guest can be handled in, if that is ready: a place in an instance that
-    /// handles several, or an instance of its own.
+    /// What a request can be handled in at once, if there is something: a slot of a shared
+    /// instance, or an instance of its own.
     pub fn try_checkout(&self, guest: &Arc<Guest>) -> Option<Checkout> {
         if guest.is_shared() {
-            self.seat(guest).map(Checkout::Shared)
+            self.try_acquire_slot(guest).map(Checkout::Shared)
         } else {
             self.take(guest).map(Checkout::Instance)
         }
     }
 
-    /// The same, made for the request, whose id and beginning are told.
+    /// Makes an instance for a request, given its id and when it began.
     ///
     /// # Errors
     /// As [`Pool::make`].
@@ -113,8 +114,8 @@ impl Pool {
         })
     }
 
-    /// A place in an instance that handles several requests, if there is one.
-    fn seat(&self, guest: &Arc<Guest>) -> Option<CallSlot> {
+    /// A slot of a shared instance, if one is free.
+    fn try_acquire_slot(&self, guest: &Arc<Guest>) -> Option<CallSlot> {
         self.schedule.count(guest.id, &guest.info);
         let shared = {
             let mut ready = self.ready.borrow_mut();
@@ -131,40 +132,40 @@ impl Pool {
         shared.iter().find_map(SharedInstance::try_acquire)
     }
 
-    /// Has an instance handle several requests, and gives the first place in it.
+    /// Starts a shared instance. Returns its first slot.
     fn start_shared<R: Concurrent>(self: &Rc<Self>, instance: Box<ComponentInstance<R>>) -> CallSlot
     where
         Instance: From<Box<ComponentInstance<R>>>,
     {
         let instance = SharedInstance::start(instance, &**self);
-        let seat = instance.try_acquire().expect("one that has just begun has a place");
+        let slot = instance.try_acquire().expect("one that has just begun has a place");
         self.ready.borrow_mut().shared(instance.guest()).push(instance.clone());
         let pool = self.clone();
         tokio::task::spawn_local(async move {
             instance.drive().await;
             pool.forget(&instance);
         });
-        seat
+        slot
     }
 
-    /// Says that an instance for several requests has ended.
+    /// Removes a shared instance that has ended.
     fn forget(&self, instance: &Rc<SharedInstance>) {
         let mut ready = self.ready.borrow_mut();
         let shared = &mut ready.of_guest(instance.guest().id).shared;
         shared.retain(|other| !Rc::ptr_eq(other, instance));
     }
 
-    /// A ready instance, if there is one. Else one that was used a moment ago and is reset now,
-    /// which is sooner than to make one: requests that come pipelined use up all that are ready
-    /// before there is time to renew them.
+    /// A ready instance, if there is one. Otherwise a used one is reset on the spot, which is
+    /// faster than making one: pipelined requests use up all ready instances before there is time
+    /// to recycle.
     pub fn take(&self, guest: &Arc<Guest>) -> Option<Instance> {
         self.schedule.count(guest.id, &guest.info);
         let ready = self.ready.borrow_mut().take(guest);
         ready.or_else(|| self.reset_one(guest))
     }
 
-    /// Resets the latest instance of this version that waits for it, if it can be found soon. One
-    /// that has become too large for that is left to `renew`, which does not drop it here.
+    /// Resets the latest used instance of this version, if a short search finds one. Those that
+    /// have become too large for a reset are left to recycling.
     fn reset_one(&self, guest: &Arc<Guest>) -> Option<Instance> {
         let instance = {
             let mut retired = self.retired.borrow_mut();
@@ -179,17 +180,17 @@ impl Pool {
         instance.reset(is_warm).ok().inspect(|_| self.counts().reset.add(1))
     }
 
-    /// Has the ready instances dropped of guests that are served no more.
+    /// Drops the ready instances of guests that are no longer served.
     pub fn sweep(&self) {
         self.ready.borrow_mut().sweep();
         self.work.notify_one();
     }
 
-    /// Drops what is to be dropped, until this time. Whether nothing is left.
+    /// Drops discarded instances until this time. Returns whether none is left.
     fn drop_discarded(&self, until: Instant) -> bool {
         let _running = self.schedule.ticker().begin();
         loop {
-            // Not while the ready are borrowed: it is the end of a guest.
+            // The borrow ends first: dropping the last instance may drop its guest.
             let Some(instance) = ({ self.ready.borrow_mut().discarded.pop() }) else {
                 return true;
             };
@@ -200,8 +201,8 @@ impl Pool {
         }
     }
 
-    /// Gives back what this worker keeps ready, if memory has been short since the last time: it
-    /// may be another worker that needs it.
+    /// Drops the ready instances if memory has been short since the last call: another worker may
+    /// need it.
     pub fn shrink_on_shortage(&self) {
         let shortages = self.memory.shortages();
         if self.shortages.replace(shortages) != shortages {
@@ -209,22 +210,22 @@ impl Pool {
         }
     }
 
-    /// Hands on memory that this thread has free, if it is time for that. To be called often: the
-    /// less others have freed meanwhile, the sooner it is done.
+    /// Hands free memory of this thread on to threads that have time, if a round is due. Call it
+    /// often: the less has piled up, the faster it is.
     pub fn trim_quickly(&self) {
         if allocator::trim_heap_quickly() {
             self.schedule.lane().wake_to_trim();
         }
     }
 
-    /// Gives it back to the kernel, which may take long.
+    /// Gives free memory of this thread back to the kernel, if a round is due. May take long.
     pub fn trim_fully(&self) {
         if allocator::trim_heap() {
             self.schedule.lane().wake_to_trim();
         }
     }
 
-    /// Takes back an instance that ended well.
+    /// Takes back an instance whose call ended well.
     pub fn give_back(&self, mut instance: Instance) {
         let isolation = instance.guest().info.grants.isolation;
         match isolation {
@@ -236,7 +237,7 @@ impl Pool {
                 self.counts().reused.add(1);
                 self.put(instance);
             }
-            // Others want its memory, and what is large is not reset.
+            // Others wait for its memory, and large instances are not reset.
             Isolation::Fresh if self.memory.is_tight() && instance.is_large() => {
                 self.counts().relieved.add(1);
                 self.schedule.drop_or_defer(instance);
@@ -248,7 +249,7 @@ impl Pool {
         }
     }
 
-    /// Keeps a ready instance. What gives way to it is dropped later, if that takes a while.
+    /// Keeps an instance ready. Those that it evicts are dropped later, if that takes a while.
     fn put(&self, instance: Instance) {
         let mut ready = self.ready.borrow_mut();
         ready.put(instance);
@@ -257,8 +258,8 @@ impl Pool {
         }
     }
 
-    /// Resets the instances that have done their work, or makes new ones in their place. Those for
-    /// which there is no time now are left. Whether none is.
+    /// Resets used instances, or makes new ones in their place, as long as there is time. Returns
+    /// whether none is left.
     pub fn recycle_retired(self: &Rc<Self>) -> bool {
         if !self.ready.borrow().discarded.is_empty()
             && !self.drop_discarded(Instant::now() + RECYCLE_MAX)
@@ -268,7 +269,7 @@ impl Pool {
         let is_long = self.retired.borrow().len() > RECYCLE_BATCH;
         let mut begun = is_long.then(Instant::now);
         let (mut renewed, mut is_due) = (0, false);
-        // The ticker runs meanwhile, so that it is seen how long it takes.
+        // The ticker runs meanwhile, so that slow instantiations are noticed.
         let mut running = None;
         while let Some(instance) = { self.retired.borrow_mut().pop() } {
             renewed += 1;
@@ -292,7 +293,7 @@ impl Pool {
                 }
                 ready.is_warm(instance.guest().id)
             };
-            // Without a reset, the slot is given back before it is asked for again.
+            // What cannot be reset is dropped first, so that a new instance can have its slot.
             let guest = if instance.is_slow_to_drop() {
                 let guest = instance.guest().clone();
                 self.schedule.drop_or_defer(instance);
@@ -308,11 +309,11 @@ impl Pool {
                 }
             };
             if self.schedule.cost_class(guest.id) == CostClass::Long {
-                // Beside its calls it is nothing to make one when it is asked for.
+                // Beside long calls, making an instance on demand costs next to nothing.
                 continue;
             }
             if guest.runs_startup() {
-                // Guest code may run long or wait, so it gets a task of its own.
+                // Guest code may run long or wait, so it gets its own task.
                 self.recycle_later(guest);
                 continue;
             }
@@ -333,7 +334,7 @@ impl Pool {
         &self.schedule.reasons().instances
     }
 
-    /// Has the instances of one engine dropped that are not out, so that it has free slots.
+    /// Drops the idle instances of one engine, to free slots.
     fn clear_engine(&self, engine: usize) {
         let is_of_it = |instance: &mut Instance| instance.guest().engine == engine;
         let retired: Vec<Instance> = self.retired.borrow_mut().extract_if(.., is_of_it).collect();
@@ -347,7 +348,7 @@ impl Pool {
         }
     }
 
-    /// Has every instance dropped that is not out.
+    /// Drops all idle instances.
     pub fn clear(&self) {
         self.counts().relieved.add(self.retired.borrow().len() as u64);
         self.ready.borrow_mut().discarded.append(&mut self.retired.borrow_mut());
@@ -363,7 +364,7 @@ impl InstancePool for Pool {
     }
 
     fn outbound(&self) -> &OutboundHandle {
-        &self.door
+        &self.outbound
     }
 
     fn give_back(&self, instance: Instance) {

@@ -1,6 +1,7 @@
-//! What one worker knows of each guest, and the ready instances that it keeps for it.
+//! The ready instances of one worker, by guest: a cache with a fixed number of places.
 //!
-//! Owns which guests have a share of the ready instances. Lives on one thread.
+//! Owns which guests get the places. Where they are short, an instance is admitted by its guest's
+//! frequency of use, against a sample of the others, as in a TinyLFU cache. Lives on one thread.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,11 +14,11 @@ use crate::guest::instance::sandbox::Instance;
 use crate::guest::schedule::{DropCost as _, Scheduler};
 use crate::metrics;
 
-/// Guests that are looked at to find one whose instance is worth little. Of 1,024, the least of 8
-/// taken by chance is in the lowest quarter nine times out of ten.
+/// Guests that are sampled to find one to evict. Of 1,024, the least of 8 random ones is in the
+/// lowest quarter nine times out of ten.
 const SAMPLES: usize = 8;
-/// The memory of a guest that gets more than a quarter of the requests is in a cache. In sixteenths
-/// of a request between two.
+/// A guest with more than a quarter of the requests has its memory in a cache. In sixteenths of a
+/// request between two uses.
 const WARM_INTERVAL: u32 = 4 * 16;
 
 /// Ready instances, by guest.
@@ -31,11 +32,11 @@ pub(super) struct ReadyInstances {
     ready_max: ReadyMax,
     /// Requests for instances so far.
     clock: u64,
-    /// Instances so far that could be kept only in the place of others.
+    /// Contests so far: instances that could be kept only in the place of others.
     admissions: u64,
     memory: Budget,
     schedule: Rc<Scheduler>,
-    /// Instances that are to be dropped, one after the other: to drop many takes long.
+    /// Instances to be dropped one after the other, as dropping many takes long.
     pub discarded: Vec<Instance>,
 }
 
@@ -45,20 +46,19 @@ pub(super) struct GuestInstances {
     ready: Vec<Instance>,
     /// Instances that handle several requests each.
     pub shared: Vec<Rc<SharedInstance>>,
-    /// Its place in the list of stocked guests, where it is in it.
+    /// Its index in `guests_with_ready`, if it is there.
     list_index: usize,
     uses: UseFrequency,
     /// The clock at its last use.
     used_at: u64,
-    /// Requests between two uses, a moving average, in sixteenths.
+    /// Requests between two uses, a moving average in sixteenths.
     interval: u32,
-    /// Instances of it that are being made and may wait meanwhile.
+    /// Instances that are being made by tasks that may wait.
     pub starts: u32,
 }
 
-/// How often a guest was asked for of late: a count that is halved with every age that passes. Time
-/// is counted in contests for a place among the ready instances: while there are none, nobody
-/// loses.
+/// How often a guest was used recently: a count that is halved with every age. Ages are counted in
+/// contests for a place: while there are none, no guest loses.
 #[derive(Clone, Copy, Default)]
 struct UseFrequency {
     count: u32,
@@ -66,8 +66,8 @@ struct UseFrequency {
 }
 
 impl UseFrequency {
-    /// Contests to an age. Long enough to tell guests apart that are asked for once in some
-    /// thousand requests, short enough to follow a change within seconds under load.
+    /// Contests in an age, as a power of two. Long enough to compare guests that are used once in
+    /// some thousand requests, short enough to follow a change within seconds under load.
     const AGE_BITS: u32 = 14;
 
     fn add(&mut self, contests: u64) {
@@ -88,7 +88,7 @@ impl UseFrequency {
 }
 
 impl GuestInstances {
-    /// Whether its ready instances are of this engine.
+    /// Whether its ready instances are on this engine.
     fn is_on(&self, engine: usize) -> bool {
         self.ready.last().is_some_and(|instance| instance.guest().engine == engine)
     }
@@ -123,7 +123,7 @@ impl ReadyInstances {
         &mut self.by_guest[id]
     }
 
-    /// Makes room for what is kept of this guest.
+    /// Makes room for guests up to this number.
     #[cold]
     fn grow(&mut self, id: usize) {
         self.by_guest.resize_with(id + 1, GuestInstances::default);
@@ -148,8 +148,8 @@ impl ReadyInstances {
         Some(instance)
     }
 
-    /// Discards an instance of a version before the current one, or of another guest that had the
-    /// number, and what else is ready of that.
+    /// Discards an instance of an earlier version, or of another guest that had this number, and
+    /// what else is ready of it.
     #[cold]
     fn discard_outdated(&mut self, instance: Instance, is_last: bool) {
         let id = instance.guest().id;
@@ -167,7 +167,7 @@ impl ReadyInstances {
         self.by_guest.get(id).is_some_and(|of_guest| of_guest.interval < WARM_INTERVAL)
     }
 
-    /// Takes a guest off the list of those that are stocked.
+    /// Removes a guest that has no ready instances from the list.
     fn unlist(&mut self, id: usize) {
         let place = self.by_guest[id].list_index;
         self.guests_with_ready.swap_remove(place);
@@ -176,14 +176,14 @@ impl ReadyInstances {
         }
     }
 
-    /// Whether an instance of this guest is to be kept; makes room for it if need be.
+    /// Whether to keep an instance of this guest. Evicts another one for it if need be.
     pub fn admit_instance(&mut self, guest: &Guest) -> bool {
         if guest.is_retired() {
             return false;
         }
         let engine = guest.engine;
         let is_full = self.ready_by_engine[engine] >= self.ready_max.by_engine[engine];
-        // Where memory is tight, as many are kept as there are.
+        // Where memory is tight, the number does not grow.
         let has_room = self.ready < self.ready_max.all && !self.memory.is_tight();
         if self.ready == 0 || (has_room && !is_full) {
             return true;
@@ -191,19 +191,19 @@ impl ReadyInstances {
         self.evict_for(guest, is_full)
     }
 
-    /// Makes room for an instance of this guest in the place of another's, if that is worth less.
-    /// `is_full` says whether it has to be one of the same engine.
+    /// Evicts an instance of less value than a new one of this guest. `is_full` says that it has to
+    /// be one on the same engine.
     #[inline(never)]
     fn evict_for(&mut self, guest: &Guest, is_full: bool) -> bool {
         self.admissions += 1;
         let value = self.retention_value(guest.id, 1);
         let samples = (0..SAMPLES as u64).map(|sample| self.sample(sample));
-        // What is full is an engine, and only its own instances make room in it.
+        // If the engine is full, only its own instances make room.
         let samples = samples.filter(|id| !is_full || self.by_guest[*id].is_on(guest.engine));
         let Some((least, id)) = samples.map(|id| (self.retention_value(id, 0), id)).min() else {
             return false;
         };
-        // A little more is chance, and a change costs more than it brings.
+        // A slightly higher value may be chance, and an exchange costs more than that brings.
         if least + least / 4 >= value && id != guest.id {
             return false;
         }
@@ -215,7 +215,7 @@ impl ReadyInstances {
         &self.schedule.reasons().instances
     }
 
-    /// A stocked guest, taken by chance: the count, scattered by a multiplicative hash (Knuth,
+    /// A random guest with ready instances: a counter, scattered by a multiplicative hash (Knuth,
     /// The Art of Computer Programming, 6.4).
     fn sample(&self, sample: u64) -> usize {
         let scattered =
@@ -223,7 +223,7 @@ impl ReadyInstances {
         self.guests_with_ready[(scattered >> 32) as usize % self.guests_with_ready.len()]
     }
 
-    /// What one of a guest's ready instances, with so many more, is worth: its share of the
+    /// The value of each ready instance of a guest if it had `more` of them: its share of the
     /// guest's uses.
     fn retention_value(&self, id: usize, more: usize) -> u64 {
         let Some(of_guest) = self.by_guest.get(id) else { return 0 };
@@ -231,7 +231,7 @@ impl ReadyInstances {
         uses / (of_guest.ready.len() + more).max(1) as u64
     }
 
-    /// Counts one for which there is no room, by the reason.
+    /// Counts an instance that is not kept, by the reason.
     pub fn count_not_admitted(&self, guest: &Guest) {
         let counts = self.counts();
         let count = if guest.is_retired() { &counts.retired } else { &counts.unwanted };
@@ -255,20 +255,20 @@ impl ReadyInstances {
         self.ready_by_engine[engine] += 1;
     }
 
-    /// Counts an instance that is no longer among the ready ones.
+    /// Counts an instance that is no longer ready.
     fn count_out(&mut self, instance: &Instance) {
         self.ready -= 1;
         self.ready_by_engine[instance.guest().engine] -= 1;
     }
 
-    /// Drops an instance, or leaves that to others where it takes a while.
+    /// Drops an instance, or has it dropped later if that takes a while.
     fn drop_soon(&mut self, instance: Instance) {
         if instance.is_slow_to_drop() {
             self.discarded.push(instance);
         }
     }
 
-    /// Drops one instance of a guest that is stocked.
+    /// Evicts one instance of a guest.
     fn evict_one(&mut self, id: usize) {
         if let Some(instance) = self.by_guest[id].ready.pop() {
             self.counts().evicted.add(1);
@@ -285,13 +285,13 @@ impl ReadyInstances {
         self.counts().retired.add(dropped);
     }
 
-    /// Has what is ready of the guests of one engine dropped.
+    /// Discards the ready instances of one engine.
     pub fn clear_engine(&mut self, engine: usize) {
         let dropped = self.drop_where(|instance| instance.guest().engine == engine);
         self.counts().relieved.add(dropped);
     }
 
-    /// Has those dropped of which this is true. How many they are.
+    /// Discards the ready instances for which this is true. Returns their number.
     fn drop_where(&mut self, is_dropped: impl Fn(&Instance) -> bool) -> u64 {
         let before = self.ready;
         for id in self.guests_with_ready.clone() {
@@ -307,7 +307,7 @@ impl ReadyInstances {
         (before - self.ready) as u64
     }
 
-    /// Has what is ready dropped, and takes out what handles several requests.
+    /// Discards all ready instances, and removes and returns the shared ones.
     pub fn clear(&mut self) -> Vec<Rc<SharedInstance>> {
         for id in self.guests_with_ready.drain(..) {
             self.discarded.append(&mut self.by_guest[id].ready);
@@ -318,12 +318,12 @@ impl ReadyInstances {
         self.all_shared()
     }
 
-    /// Takes out what handles several requests.
+    /// Removes and returns all shared instances.
     pub fn all_shared(&mut self) -> Vec<Rc<SharedInstance>> {
         self.by_guest.iter_mut().flat_map(|of_guest| std::mem::take(&mut of_guest.shared)).collect()
     }
 
-    /// Instances of a guest that handle several requests.
+    /// The shared instances of a guest.
     pub fn shared(&mut self, guest: &Arc<Guest>) -> &mut Vec<Rc<SharedInstance>> {
         &mut self.of_guest(guest.id).shared
     }

@@ -1,7 +1,7 @@
-//! The compile cache: finished machine code on disk, so that a second start compiles nothing.
+//! The compile cache: machine code on disk, so that a second start compiles nothing.
 //!
-//! Owns the folder, the keys and the check of what is read back. An entry is native code, so the
-//! folder must belong to this user alone, and nothing is ever read from the handler folder.
+//! Owns the folder, the keys and the check of what is read. Entries are native code, so the folder
+//! must belong to this user alone, and nothing is ever read from the handler folder.
 #![allow(unsafe_code, reason = "wasmtime's deserialize trusts its input; see `code`")]
 
 use std::fs::{self, DirBuilder};
@@ -27,79 +27,82 @@ use crate::guest::engine::resources::is_shortage;
 
 /// Changes whenever the meaning of an entry changes.
 const FORMAT: &str = "guesthouse-cache-16";
-/// Bytes of the checksum at the head of an entry, and of the length behind it.
+/// Bytes of the checksum at the start of an entry, and of the length after it.
 const SUM_BYTES: usize = 32;
 const LEN_BYTES: usize = 4;
-/// What an entry may have: more than any code with its facts.
+/// Bytes of an entry at most: more than any code with its metadata.
 const ENTRY_BYTES_MAX: u64 = 2 << 30;
 
 /// A folder of compiled guests.
 pub struct Cache {
     dir: PathBuf,
     serial: AtomicU64,
-    /// Tells this process from an earlier one with its number: nanoseconds since 1970.
+    /// When it was opened, in nanoseconds since 1970: tells this process from an earlier one with
+    /// the same process id.
     born: u128,
 }
 
-/// What a guest is, with the exports by which the one module of a component is called: the handler,
-/// and of 0.3 what is told the news.
+/// The form of a guest, for flat components with the names of the exports by which they are called:
+/// the handler, and for 0.3 the callback.
 pub type ArtifactKind = Form<(), (), (), String, (String, String)>;
 
-/// What start-up code has read of its guest's grants, so that its snapshot depends on it.
+/// Which of the handler's grants the start-up code has read. Its snapshot depends on these.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct GrantReads {
-    /// Environment variables.
+    /// The environment variables.
     pub env: bool,
-    /// How much memory it may have: it was told that it cannot have more.
+    /// The memory limit: a memory was refused growth because of it.
     pub memory: bool,
 }
 
 impl GrantReads {
-    /// Whether the snapshot is the same for everyone.
+    /// Whether the snapshot is the same for all grants.
     pub fn is_nothing(self) -> bool {
         self == GrantReads::default()
     }
 
-    /// What either has read.
+    /// What either of them has read.
     pub fn or(self, other: GrantReads) -> GrantReads {
         GrantReads { env: self.env || other.env, memory: self.memory || other.memory }
     }
 }
 
-/// What loading a guest has found out, beside its code.
+/// What loading a guest has found out beside its code.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ArtifactMetadata {
+    /// The form, and the exports by which it is called.
     pub kind: ArtifactKind,
+    /// The class of engine that it runs on.
     pub class: Class,
-    /// Bytes of all its memories as they begin.
+    /// Bytes of all its memories at the start.
     pub memory_bytes: u64,
     /// Bytes that the engine keeps for each instance (`guesthouse_module::records`).
     pub record_bytes: usize,
-    /// Bytes that it keeps once of what it has decoded, beside the code.
+    /// Bytes that the engine keeps once for what it has decoded, beside the code.
     pub decoded_bytes: usize,
     /// Slots of its engine that each instance takes.
     pub slots: usize,
-    /// Memories of which an image may be mapped.
+    /// Memories whose image may be mapped.
     pub images: usize,
-    /// Bytes of the images of its memories, which are in the code and, where they are mapped, once
-    /// more in files of their own.
+    /// Bytes of the images of its memories. They are in the code, and if they are mapped, once more
+    /// in files.
     pub image_bytes: u64,
-    /// Features that the start-up code enabled.
+    /// Feature bits that the start-up code has enabled.
     pub features: u32,
-    /// Whether start-up code runs in each fresh instance, and why its result is not kept.
+    /// Why start-up code runs in each fresh instance; `None` if nothing is left to run.
     pub startup_each: Option<String>,
-    /// The exports that run once before the first request, in their order.
+    /// The exports that run once before the first request, in this order.
     pub startup_functions: Vec<String>,
-    /// What the start-up code has read of the guest's grants, where its result is kept.
+    /// Which grants the start-up code has read, if its result is kept.
     pub startup_reads: GrantReads,
     /// Mutable globals that are exported for resets; `None` if instances cannot be reset.
     pub reset_globals: Option<usize>,
-    /// Why a component is served as it is, and not as its one module.
+    /// Why a component is served whole and not flat.
     pub not_flat: Option<String>,
 }
 
 impl ArtifactMetadata {
-    /// Those of a guest without start-up code, whose instances cannot be reset.
+    /// The metadata of a guest without start-up code, whose instances cannot be reset.
     pub fn new(kind: ArtifactKind, class: Class, memory_bytes: u64) -> Self {
         ArtifactMetadata {
             kind,
@@ -119,7 +122,7 @@ impl ArtifactMetadata {
         }
     }
 
-    /// Takes down what the code takes beside itself, as it is compiled.
+    /// Enters what the code takes beside itself, once it is in its final form.
     pub fn note(&mut self, size: &Size) {
         (self.record_bytes, self.decoded_bytes) = (size.bytes, size.decoded_bytes);
         (self.slots, self.images) = (size.slots(), size.images);
@@ -127,11 +130,11 @@ impl ArtifactMetadata {
     }
 }
 
-/// Names one entry.
+/// The name of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CacheKey(blake3::Hash);
 
-/// Feeds what wasmtime says about its settings into a digest.
+/// Hashes what wasmtime says of its settings.
 struct Digest(blake3::Hasher);
 
 impl Hasher for Digest {
@@ -145,7 +148,7 @@ impl Hasher for Digest {
 }
 
 impl CacheKey {
-    /// The key of a file's contents, with everything else that all code depends on.
+    /// The key of a file's contents, and of everything else that all code depends on.
     pub fn new(bytes: &[u8], is_text: bool, engines: &[&Engine]) -> Self {
         let mut digest = Digest(blake3::Hasher::new());
         digest.write(FORMAT.as_bytes());
@@ -159,7 +162,8 @@ impl CacheKey {
         CacheKey(digest.0.finalize())
     }
 
-    /// The key of the code for a guest whose start-up code has read so much of its grants.
+    /// The key of the code for a guest with these grants, whose start-up code has read some of
+    /// them.
     fn with_reads(&self, reads: GrantReads, grants: &Grants) -> Self {
         let mut digest = Digest(blake3::Hasher::new());
         digest.write(self.0.as_bytes());
@@ -169,7 +173,7 @@ impl CacheKey {
         CacheKey(digest.0.finalize())
     }
 
-    /// The checksum of an entry's parts. The key is in it, so that no entry passes for another.
+    /// The checksum of an entry's parts. It includes the key, so that no entry passes for another.
     fn sum(&self, parts: &[&[u8]]) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(self.0.as_bytes());
         for part in parts {
@@ -180,10 +184,10 @@ impl CacheKey {
 }
 
 impl Cache {
-    /// Opens the folder, making it if need be.
+    /// Opens the folder, and makes it if need be.
     ///
     /// # Errors
-    /// A sentence, where the folder cannot be made or others could write to it.
+    /// A sentence, if the folder cannot be made or others have access to it.
     pub fn open(dir: &Path) -> Result<Self, String> {
         DirBuilder::new()
             .recursive(true)
@@ -208,30 +212,32 @@ impl Cache {
         self.dir.join(key.0.to_hex().as_str())
     }
 
-    /// The entry for a file's contents and a guest of these grants; where there is none or it is
-    /// damaged, what start-up code may have read of them. `take` takes memory for its bytes before
-    /// they are read.
+    /// The entry for a file's contents and these grants. If there is none or it is damaged: which
+    /// grants start-up code may have read. `take` charges memory for the bytes before they are
+    /// read.
     ///
     /// # Errors
-    /// That of `take`, or the kernel is short of what it takes to read it.
+    /// The error of `take`, or the kernel is short of something.
     pub fn get(
         &self,
         key: &CacheKey,
         grants: &Grants,
         take: &mut dyn FnMut(u64) -> Result<(), LoadFailure>,
     ) -> Result<Result<(ArtifactMetadata, Artifact), GrantReads>, LoadFailure> {
-        let Some((facts, artifact)) = self.entry(key, take)? else {
+        let Some((metadata, artifact)) = self.entry(key, take)? else {
             return Ok(Err(GrantReads::default()));
         };
-        let reads = facts.startup_reads;
+        let reads = metadata.startup_reads;
         let entry = if reads.is_nothing() {
-            Some((facts, artifact))
+            Some((metadata, artifact))
         } else {
             self.entry(&key.with_reads(reads, grants), take)?
         };
         Ok(match entry {
-            Some((facts, _)) if facts.memory_bytes > grants.limits.memory_bytes_max as u64 => {
-                // It is of a guest that may have more.
+            Some((metadata, _))
+                if metadata.memory_bytes > grants.limits.memory_bytes_max as u64 =>
+            {
+                // The entry was made for a handler that may have more.
                 Err(GrantReads { memory: true, ..reads })
             }
             entry => entry.ok_or(reads),
@@ -247,7 +253,7 @@ impl Cache {
         let Ok(about) = fs::metadata(&path) else { return Ok(None) };
         let len = about.len().min(ENTRY_BYTES_MAX);
         match take(len) {
-            // That is no word on its file: it may be damaged.
+            // The length may be wrong, if the entry is damaged: this is no fault of the file.
             Err(failure) if failure.cause == FailureCause::File => return Ok(None),
             taken => taken?,
         }
@@ -260,30 +266,35 @@ impl Cache {
         }
     }
 
-    /// Keeps an entry for a guest of these grants. Where its start-up code has read some of them,
-    /// the entry for its contents says so and has no code.
+    /// Writes an entry for a guest with these grants. If its start-up code has read some of them,
+    /// the entry for the contents alone says so and has no code.
     ///
     /// # Errors
-    /// A sentence; the guest works without.
+    /// A sentence. The guest works without an entry.
     pub fn put(
         &self,
         key: &CacheKey,
         grants: &Grants,
-        facts: &ArtifactMetadata,
+        metadata: &ArtifactMetadata,
         code: &[u8],
     ) -> Result<(), String> {
-        if facts.startup_reads.is_nothing() {
-            return self.write(key, facts, code);
+        if metadata.startup_reads.is_nothing() {
+            return self.write(key, metadata, code);
         }
-        self.write(&key.with_reads(facts.startup_reads, grants), facts, code)?;
-        self.write(key, facts, &[])
+        self.write(&key.with_reads(metadata.startup_reads, grants), metadata, code)?;
+        self.write(key, metadata, &[])
     }
 
     /// Writes an entry. It appears whole or not at all.
-    fn write(&self, key: &CacheKey, facts: &ArtifactMetadata, code: &[u8]) -> Result<(), String> {
-        let facts = serde_json::to_vec(facts).map_err(|error| error.to_string())?;
-        // Not put together, which would take the code's memory once more.
-        let parts: [&[u8]; 3] = [&(facts.len() as u32).to_le_bytes(), &facts, code];
+    fn write(
+        &self,
+        key: &CacheKey,
+        metadata: &ArtifactMetadata,
+        code: &[u8],
+    ) -> Result<(), String> {
+        let metadata = serde_json::to_vec(metadata).map_err(|error| error.to_string())?;
+        // Not joined, as that would take the memory of the code once more.
+        let parts: [&[u8]; 3] = [&(metadata.len() as u32).to_le_bytes(), &metadata, code];
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let temp = self.dir.join(format!(".{}-{}-{serial}.tmp", std::process::id(), self.born));
         let written = fs::OpenOptions::new()
@@ -297,14 +308,14 @@ impl Cache {
             })
             .and_then(|()| fs::rename(&temp, self.path(key)));
         written.map_err(|error| {
-            // What is left of a failed write is of no use; that it may stay behind is harmless.
+            // A partial file is of no use, and harmless if it cannot be removed.
             drop(fs::remove_file(&temp));
             format!("could not write to the cache {}: {error}", self.dir.display())
         })
     }
 }
 
-/// What is in an entry; `None` where it is damaged.
+/// Splits an entry; `None` if it is damaged.
 fn read_entry(key: &CacheKey, entry: Vec<u8>) -> Option<(ArtifactMetadata, Artifact)> {
     let (sum, rest) = entry.split_at_checked(SUM_BYTES)?;
     if key.sum(&[rest]).as_bytes() != sum {
@@ -313,11 +324,11 @@ fn read_entry(key: &CacheKey, entry: Vec<u8>) -> Option<(ArtifactMetadata, Artif
     }
     let (len, rest) = rest.split_at_checked(LEN_BYTES)?;
     let len = u32::from_le_bytes(len.try_into().ok()?) as usize;
-    let facts = serde_json::from_slice(rest.get(..len)?).ok()?;
-    Some((facts, Artifact { start: SUM_BYTES + LEN_BYTES + len, entry }))
+    let metadata = serde_json::from_slice(rest.get(..len)?).ok()?;
+    Some((metadata, Artifact { start: SUM_BYTES + LEN_BYTES + len, entry }))
 }
 
-/// Removes what a host that was killed was writing. One that is at it now takes no hour.
+/// Removes what killed hosts have left half-written. Nobody writes for an hour.
 fn remove_temporary_files(dir: &Path) {
     const HOUR: Duration = Duration::from_secs(3600);
     let Ok(entries) = fs::read_dir(dir) else { return };
@@ -326,13 +337,13 @@ fn remove_temporary_files(dir: &Path) {
         let modified = entry.metadata().and_then(|about| about.modified());
         let is_old = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > HOUR));
         if is_temporary && is_old {
-            // That it may stay is harmless.
+            // It is harmless if it stays.
             drop(fs::remove_file(entry.path()));
         }
     }
 }
 
-/// Machine code as it can be linked, with the names of the exports that are in the facts.
+/// Machine code that can be linked, by its form, with the exports of flat components.
 pub type CompiledCode =
     Form<Module, Component, Component, (Module, String), (Module, (String, String))>;
 
@@ -349,31 +360,32 @@ impl CompiledCode {
     }
 }
 
-/// Machine code that this host compiled, now or before.
+/// Machine code that this host has compiled, now or earlier.
 pub struct Artifact {
     entry: Vec<u8>,
     start: usize,
 }
 
 impl Artifact {
-    /// Code that was compiled just now.
+    /// Code that was just compiled.
     pub fn compiled(code: Vec<u8>) -> Self {
         Artifact { entry: code, start: 0 }
     }
 
-    /// The code as it is kept.
+    /// The code's bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.entry[self.start..]
     }
 
-    /// What can be linked.
+    /// Loads the code into an engine.
     ///
     /// # Errors
-    /// Where it is of another version or other settings.
+    /// It is for another version or other settings, or the kernel is short of something.
     pub fn code(&self, kind: &ArtifactKind, engine: &Engine) -> wasmtime::Result<CompiledCode> {
         let bytes = self.bytes();
         // SAFETY: the bytes come from `precompile_module` or `precompile_component` of this
-        // program, or from an entry whose checksum held in a folder that nobody else can write to.
+        // program, directly or from an entry with a valid checksum in a folder that only this user
+        // can write to.
         let (module, component) = unsafe {
             (|| Module::deserialize(engine, bytes), || Component::deserialize(engine, bytes))
         };

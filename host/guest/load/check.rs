@@ -1,6 +1,6 @@
-//! What `guesthouse check` says of a file: what it is, what it imports, and whether it would run.
+//! `guesthouse check`: what a file is, what it imports, and whether it would be served.
 //!
-//! Owns nothing but the order of the findings; the judgement is the loader's own.
+//! Owns only the order of the findings. The loader judges.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,15 +16,19 @@ use crate::guest::engine::budget::Budget;
 use crate::guest::engine::form::Form;
 use crate::log::escape;
 
-/// The findings about one file. Texts are as they stand in the file, so escape them for a terminal.
+/// The findings about one file. The texts come from the file: escape them for a terminal.
 pub struct Report {
+    /// What the file is, in words.
     pub kind: String,
-    /// In which form it would be served, and why not in the faster one.
+    /// In which form it would be served, and why not in a faster one.
     pub form: Option<String>,
+    /// Its imports, one text for each.
     pub imports: Vec<String>,
+    /// Its exports, one text for each.
     pub exports: Vec<String>,
+    /// What else is known: sizes, and what happens at start-up.
     pub notes: Vec<String>,
-    /// Whether it would be served, or why not.
+    /// Whether it would be served. If not, why.
     pub verdict: Result<(), String>,
 }
 
@@ -35,7 +39,7 @@ impl Report {
     }
 }
 
-/// Checks a file by doing all that serving it would do, short of a request.
+/// Checks a file: does all that serving it would take, except requests.
 pub fn inspect(path: &Path, grants: &Arc<Grants>) -> Report {
     let source = Contents::read(path);
     let source = source.map_err(|failure| failure.reason);
@@ -66,9 +70,9 @@ pub fn inspect(path: &Path, grants: &Arc<Grants>) -> Report {
     let loaded = Loader::new(&settings).map_err(|error| format!("{error:#}")).and_then(|loader| {
         let name = &*path.to_string_lossy();
         let key = loader.key(&source);
-        let whose = GuestSpec { id: 0, name, grants };
+        let spec = GuestSpec { id: 0, name, grants };
         let mut bounds = Bounds { cancel: &CancelToken::default(), take: &mut |_| Ok(()) };
-        loader.load(&source, key, &whose, &mut bounds).map_err(|failure| failure.reason)
+        loader.load(&source, key, &spec, &mut bounds).map_err(|failure| failure.reason)
     });
     match loaded {
         Ok(loaded) => {
@@ -81,7 +85,7 @@ pub fn inspect(path: &Path, grants: &Arc<Grants>) -> Report {
     report
 }
 
-/// What a module or component says about itself.
+/// What a module or component says of itself.
 fn describe(wasm: &[u8]) -> Result<Report, String> {
     if sniff::is_component(wasm) {
         let about = component::read(wasm)?;
@@ -106,7 +110,7 @@ fn describe(wasm: &[u8]) -> Result<Report, String> {
     })
 }
 
-/// What is instantiated for a request, and of a component why it is not its one module.
+/// What is instantiated for a request, and why a component is not served flat.
 fn form(loaded: &Loaded) -> String {
     match &loaded.guest.code {
         Form::Core(_) => "core, the module itself".into(),

@@ -1,8 +1,8 @@
-//! From a file's bytes to machine code: sniff, judge, run the start-up once, compile, and try one
-//! instance.
+//! From a file's bytes to machine code: sniff, judge, run the start-up code once, compile, and try
+//! one instance.
 //!
-//! Owns the order of these steps. All of them read bytes from strangers and some run their code,
-//! so the host does none of it itself: `guesthouse compile` does, one guest per process, under the
+//! Owns the order of these steps. All of them read untrusted bytes and some run untrusted code, so
+//! the host does none of this itself. `guesthouse compile` does, one guest per process, under the
 //! limits of [`super::compiler_process`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,22 +35,24 @@ use crate::guest::instance::sandbox::Instance;
 use crate::guest::schedule::{Ticker, TickerHandle};
 use crate::log::escape;
 
-/// Imports of core guests that copy as much as they are told to, in one call.
+/// Imports of core guests that copy as many bytes as they are told to, in one call.
 const DIVISIBLE: &[Divisible] = &[
     Divisible { module: HTTP_HANDLER.name, name: "write_body" },
     Divisible { module: PREVIEW1.name, name: "random_get" },
 ];
 
-/// What is to be compiled, beside the bytes.
+/// A job of the compiler, without the file's bytes.
 #[derive(Serialize, Deserialize)]
 pub struct CompileJob {
+    /// The handler's name, for the log.
     pub name: String,
     /// Whether the bytes are WebAssembly text.
     pub is_text: bool,
+    /// What the handler may use: limits on the code and on its start-up.
     pub grants: Arc<Grants>,
 }
 
-/// Compiles guests. It has engines of the host's settings, without their pools.
+/// Compiles guests. Its engines have the host's settings, but no pools.
 pub struct Compiler {
     engines: Engines,
     linkers: Linkers,
@@ -61,12 +63,14 @@ pub struct Compiler {
     runtime: tokio::runtime::Runtime,
 }
 
-/// What the host has to know of a guest, and its machine code; or why there is none.
+/// A guest's metadata and machine code, or why there are none.
 pub type Compiled = Result<(ArtifactMetadata, Vec<u8>), LoadFailure>;
 
 impl Compiler {
+    /// Makes a compiler.
+    ///
     /// # Errors
-    /// Where the engines cannot be made, or there is nothing to run start-up code in.
+    /// The engines, their thread or the runtime cannot be made.
     pub fn new() -> Result<Self> {
         let engines = Engines::unpooled().context("could not start the engine")?;
         let ticker = Ticker::start(engines.advance(), 1)?;
@@ -80,11 +84,11 @@ impl Compiler {
         Ok(Compiler { engines, linkers, startup, ticker_handle, _ticker: ticker, runtime })
     }
 
-    /// Compiles a guest. Blocks: it runs start-up code up to the deadline.
+    /// Compiles a guest. Blocks while start-up code runs, up to the deadline.
     ///
     /// # Errors
-    /// The outer one is a panic of the parser or the compiler. The inner one is the reason, in
-    /// words that a user can act on.
+    /// The outer error is a panic of the parser or the compiler. The inner one is the reason, in
+    /// words that tell a user what to do.
     pub fn compile(&self, job: &CompileJob, bytes: &[u8]) -> std::thread::Result<Compiled> {
         catch_unwind(AssertUnwindSafe(|| self.compile_or_panic(job, bytes)))
     }
@@ -97,17 +101,16 @@ impl Compiler {
         }
         let about = sniff::read(wasm)?;
         imports::judge(&about, &job.rules())?;
-        let (mut facts, wasm) = self.runtime.block_on(self.prepare(job, wasm, &about))?;
+        let (mut metadata, wasm) = self.runtime.block_on(self.prepare(job, wasm, &about))?;
         let wasm = interrupt::module(&wasm, DIVISIBLE)?.wasm;
-        facts.note(&records::read(&wasm)?);
-        let engine = self.engines.get(facts.class, facts.memory_bytes);
+        metadata.note(&records::read(&wasm)?);
+        let engine = self.engines.get(metadata.class, metadata.memory_bytes);
         let code = engine.precompile_module(&wasm).map_err(|error| not_compiled(&error))?;
-        self.runtime.block_on(self.try_out(job, &facts, &code))?;
-        Ok((facts, code))
+        self.runtime.block_on(self.try_out(job, &metadata, &code))?;
+        Ok((metadata, code))
     }
 
-    /// Compiles the one module of a component. Where anything about it is not as expected, the
-    /// component is compiled as it is.
+    /// Compiles a component as its one module. Where that fails, the component is compiled whole.
     fn compile_flat(
         &self,
         job: &CompileJob,
@@ -119,18 +122,18 @@ impl Compiler {
             None => Form::Flat02(flat.handle),
             Some(callback) => Form::Flat03((flat.handle, callback)),
         };
-        let mut facts =
+        let mut metadata =
             ArtifactMetadata::new(kind, class(&records::read(&wasm)?), about.memory_bytes);
-        if let Some(resettable) = resettable(&wasm, facts.class, &about) {
-            facts.reset_globals = Some(resettable.globals);
+        if let Some(resettable) = resettable(&wasm, metadata.class, &about) {
+            metadata.reset_globals = Some(resettable.globals);
             wasm = resettable.wasm;
         }
         let wasm = interrupt::module(&wasm, &[])?.wasm;
-        facts.note(&records::read(&wasm)?);
-        let engine = self.engines.get(facts.class, facts.memory_bytes);
+        metadata.note(&records::read(&wasm)?);
+        let engine = self.engines.get(metadata.class, metadata.memory_bytes);
         let code = engine.precompile_module(&wasm).map_err(|error| not_compiled(&error))?;
-        self.runtime.block_on(self.try_out(job, &facts, &code))?;
-        Ok((facts, code))
+        self.runtime.block_on(self.try_out(job, &metadata, &code))?;
+        Ok((metadata, code))
     }
 
     fn compile_component(
@@ -139,8 +142,8 @@ impl Compiler {
         wasm: &[u8],
     ) -> Result<(ArtifactMetadata, Vec<u8>), LoadFailure> {
         let about = component::read(wasm)?;
-        let spoken = component::judge(&about, &job.rules())?;
-        let why = match flatten(wasm, spoken, escape) {
+        let version = component::judge(&about, &job.rules())?;
+        let why = match flatten(wasm, version, escape) {
             Ok(flat) => match self.compile_flat(job, flat) {
                 Ok(compiled) => return Ok(compiled),
                 Err(failure) => format!("its module alone fails: {}", failure.reason),
@@ -148,20 +151,20 @@ impl Compiler {
             Err(why) => why,
         };
         let size = records::read(wasm)?;
-        let (kind, class) = match spoken {
+        let (kind, class) = match version {
             WasiHttpVersion::Http03 => (Form::Whole03(()), Class::Concurrent),
             WasiHttpVersion::Http02 if about.needs_03() => (Form::Whole02(()), Class::Concurrent),
             WasiHttpVersion::Http02 => (Form::Whole02(()), class(&size)),
         };
-        let mut facts = ArtifactMetadata::new(kind, class, about.memory_bytes);
-        facts.not_flat = Some(why);
-        facts.startup_each = about.has_start.then(|| "it has a start function".into());
+        let mut metadata = ArtifactMetadata::new(kind, class, about.memory_bytes);
+        metadata.not_flat = Some(why);
+        metadata.startup_each = about.has_start.then(|| "it has a start function".into());
         let wasm = interrupt::component(wasm)?;
-        facts.note(&records::read(&wasm)?);
-        let engine = self.engines.get(facts.class, facts.memory_bytes);
+        metadata.note(&records::read(&wasm)?);
+        let engine = self.engines.get(metadata.class, metadata.memory_bytes);
         let code = engine.precompile_component(&wasm).map_err(|error| not_compiled(&error))?;
-        self.runtime.block_on(self.try_out(job, &facts, &code))?;
-        Ok((facts, code))
+        self.runtime.block_on(self.try_out(job, &metadata, &code))?;
+        Ok((metadata, code))
     }
 
     /// Runs the start-up code and chooses the engine. Returns the module to compile.
@@ -172,8 +175,8 @@ impl Compiler {
         about: &sniff::Module,
     ) -> Result<(ArtifactMetadata, Vec<u8>), Reason> {
         let functions = startup_functions(about);
-        let mut facts = ArtifactMetadata::new(Form::Core(()), Class::Small, about.memory_bytes);
-        facts.startup_functions = functions.iter().map(|&name| name.to_owned()).collect();
+        let mut metadata = ArtifactMetadata::new(Form::Core(()), Class::Small, about.memory_bytes);
+        metadata.startup_functions = functions.iter().map(|&name| name.to_owned()).collect();
         let mut memory_bytes = about.memory_bytes;
         let mut prepared = wasm.to_vec();
         let name = &job.name;
@@ -183,52 +186,53 @@ impl Compiler {
                 .await?
             {
                 StartupSnapshot::Taken { wasm, reads, .. } if records::read(&wasm).is_err() => {
-                    facts.startup_reads = reads;
-                    facts.startup_each = Some("its memory has too many gaps to be copied".into());
+                    metadata.startup_reads = reads;
+                    metadata.startup_each =
+                        Some("its memory has too many gaps to be copied".into());
                 }
                 StartupSnapshot::Taken { wasm, features, reads } => {
                     let after = sniff::read(&wasm)?;
                     tracing::debug!("{name}: snapshot has {} segments", after.data_segments);
                     memory_bytes = after.memory_bytes;
-                    (facts.features, facts.startup_reads) = (features, reads);
+                    (metadata.features, metadata.startup_reads) = (features, reads);
                     prepared = wasm;
                 }
                 StartupSnapshot::Refused { why, reads } => {
-                    (facts.startup_each, facts.startup_reads) = (Some(why), reads);
+                    (metadata.startup_each, metadata.startup_reads) = (Some(why), reads);
                 }
             }
         } else if about.has_start {
-            facts.startup_each = Some("it has a start function".into());
+            metadata.startup_each = Some("it has a start function".into());
         }
-        if let Some(why) = &facts.startup_each {
+        if let Some(why) = &metadata.startup_each {
             tracing::debug!("{name}: start-up code runs in each instance: {why}");
         }
         let size = records::read(&prepared)?;
         tracing::debug!("{name}: {size:?}");
-        facts.memory_bytes = memory_bytes;
-        facts.class = class(&size);
+        metadata.memory_bytes = memory_bytes;
+        metadata.class = class(&size);
         let after = sniff::Module { memory_bytes, memories: about.memories, ..Default::default() };
-        if facts.startup_each.is_none()
-            && let Some(resettable) = resettable(&prepared, facts.class, &after)
+        if metadata.startup_each.is_none()
+            && let Some(resettable) = resettable(&prepared, metadata.class, &after)
         {
-            facts.reset_globals = Some(resettable.globals);
+            metadata.reset_globals = Some(resettable.globals);
             prepared = resettable.wasm;
         }
-        Ok((facts, prepared))
+        Ok((metadata, prepared))
     }
 
-    /// Makes one instance, so that a guest which can never run is known before it is asked.
+    /// Makes one instance, so that a guest which can never run is known before its first request.
     async fn try_out(
         &self,
         job: &CompileJob,
-        facts: &ArtifactMetadata,
+        metadata: &ArtifactMetadata,
         code: &[u8],
     ) -> Result<(), LoadFailure> {
-        let engine = self.engines.get(facts.class, facts.memory_bytes);
+        let engine = self.engines.get(metadata.class, metadata.memory_bytes);
         let code = Artifact::compiled(code.to_vec())
-            .code(&facts.kind, engine)
+            .code(&metadata.kind, engine)
             .map_err(|error| LoadFailure::of_engine("could not be made ready", &error))?;
-        let guest = Arc::new(self.linkers.link(&job.spec(), facts, &code)?);
+        let guest = Arc::new(self.linkers.link(&job.spec(), metadata, &code)?);
         Instance::try_make(guest, &self.ticker_handle).await.map(drop)
     }
 }
@@ -244,19 +248,19 @@ impl CompileJob {
     }
 }
 
-/// The class of a guest.
+/// The class of a guest of this size.
 fn class(size: &Size) -> Class {
     if size.is_small() { Class::Small } else { Class::Large }
 }
 
-/// The module as one whose instances can be reset, if that is so. The large class maps its images
-/// anew, which costs less than copying them.
+/// The module in a form whose instances can be reset, if that is possible. The large class does
+/// without: mapping its images again costs less than copying them.
 fn resettable(wasm: &[u8], class: Class, about: &sniff::Module) -> Option<Resettable> {
     if class == Class::Large {
         return None;
     }
     let resettable = reset::qualify(wasm, about.memory_bytes, about.memories)?;
-    // The added exports can push a module over a limit of the format.
+    // The added exports may exceed a limit of the format.
     sniff::read(&resettable.wasm).is_ok().then_some(resettable)
 }
 
@@ -264,7 +268,7 @@ fn not_compiled(error: &wasmtime::Error) -> LoadFailure {
     LoadFailure::of_engine("could not be compiled", error)
 }
 
-/// The exports that run once before the first request, in their order.
+/// The exports that run once before the first request, in this order.
 fn startup_functions(about: &sniff::Module) -> Vec<&'static str> {
     ["_initialize", "_start"].into_iter().filter(|name| about.export(name).is_some()).collect()
 }

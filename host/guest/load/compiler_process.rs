@@ -1,10 +1,10 @@
-//! Compiling in a child process: what strangers' bytes do to the compiler stays there.
+//! Compiles in a child process, so that untrusted bytes cannot harm the host through the compiler.
 //!
-//! Owns both ends: the host starts its own program as `guesthouse compile`, hands it one job, and
-//! takes one verdict; the child puts itself under limits before it reads the guest. The job is in
-//! an anonymous file and the verdict comes through a pipe, so that a child needs neither the cache
-//! nor the handlers; Landlock keeps it from all files. With the verdict the work is done: how long
-//! the kernel takes to clear away the process is nobody's wait.
+//! Owns both sides. The host starts its own program as `guesthouse compile`, gives it one job, and
+//! takes one response. The child puts itself under limits before it reads the guest. The job is in
+//! an anonymous file and the response comes through a pipe, so a child needs neither the cache nor
+//! the handlers, and Landlock keeps it from all files. Nobody waits for the kernel to clear away a
+//! child that has responded.
 
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Seek, Write};
@@ -32,61 +32,66 @@ pub use super::compiler_process::child_side::{restrict_access, run};
 
 mod child_side;
 
-/// The verb that makes this program a compiler.
+/// The verb that runs this program as a compiler.
 pub const VERB: &str = "compile";
-/// The running program itself, even if its file has been replaced since.
+/// The running program, even if its file has been replaced since.
 const PROGRAM: &str = "/proc/self/exe";
-/// Machine code that one guest may have.
+/// Bytes of machine code that one guest may have.
 const CODE_BYTES_MAX: u64 = 1 << 30;
-/// What a verdict may be besides.
+/// Bytes that a response may have beside the code.
 const HEAD_BYTES_MAX: u64 = 1 << 20;
-/// What a child may say on stderr, all in all.
+/// Bytes that are read of a child's stderr.
 const STDERR_BYTES_MAX: u64 = 1 << 20;
-/// A child that waits, and does not compute, is given up after its CPU time this many times over.
+/// A child that waits instead of computing is given up after its CPU limit times this.
 const WALL_TIME_FACTOR: u32 = 20;
 
-/// Two lengths in front of each frame.
+/// Bytes of the two lengths in front of each frame.
 const LENGTHS_BYTES: u64 = 16;
-/// What is taken from the pipe at once: as much as it holds.
+/// Bytes that are read from the pipe at once: as much as it holds.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Between two looks whether a job is still wanted.
+/// How often it is checked whether a job is still wanted.
 const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// The first pause, which grows, between two looks how a child has ended that has closed its pipe.
+/// How soon it is first checked whether a child has exited that has closed its pipe. The interval
+/// doubles.
 const EXIT_POLL_MIN: Duration = Duration::from_micros(200);
 
-/// Ends a job whose result nobody wants any more.
+/// Cancels a job whose result nobody wants any more.
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
 impl CancelToken {
+    /// Cancels the job. It ends within 50 ms.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the job was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What bounds a job.
+/// What bounds a job on the host's side.
 pub struct Bounds<'a> {
+    /// Cancels it.
     pub cancel: &'a CancelToken,
-    /// Takes memory for so many bytes of code, before there are any.
+    /// Charges memory for so many bytes of code before they are read.
     pub take: &'a mut dyn FnMut(u64) -> Result<(), LoadFailure>,
 }
 
-/// How children are started.
+/// Starts compilers in child processes.
 #[derive(Clone, Copy, Debug)]
 pub struct CompilerProcess {
+    /// How the children log.
     pub log: LogFormat,
 }
 
-/// A job as the child reads it.
+/// The job as the child reads it.
 #[derive(Serialize, Deserialize)]
 struct CompileRequest {
     job: CompileJob,
-    /// The process that asked.
+    /// The process id of the host.
     parent: u32,
 }
 
@@ -95,42 +100,43 @@ type CompileResponse = Result<ArtifactMetadata, CompileError>;
 /// Why a child has not compiled its guest.
 #[derive(Serialize, Deserialize)]
 enum CompileError {
-    /// It is the guest's fault.
+    /// The guest is at fault.
     Guest(LoadFailure),
-    /// It is not: the child cannot work here, or not now.
+    /// The child cannot work on this machine, or not now.
     Machine(Reason),
     /// The compiler has panicked.
     Panic,
 }
 
-/// Why there is no verdict that could be used.
+/// Why an attempt gave no usable response.
 enum AttemptError {
     Load(LoadFailure),
-    /// The compiler has failed, in this way.
+    /// The compiler has crashed; the text says how.
     Crash(String),
 }
 
-/// A guest that any compiler can compile.
+/// A guest that every working compiler can compile.
 const SMALLEST: &str = r#"(module (memory (export "memory") 1)
     (func (export "handle_request") (result i64) (i64.const 0)))"#;
 
-/// How a child's work ended.
+/// How waiting for a child has ended.
 enum ChildOutcome {
-    /// With what may be a verdict.
+    /// With a frame that may be a response.
     Frame(Vec<u8>),
-    /// Without one.
+    /// With the child's exit.
     Exit(ExitStatus),
-    /// It has taken too long.
+    /// After too much time.
     TimedOut,
-    /// There is no memory for its code.
+    /// For want of memory for the code.
     OutOfMemory(LoadFailure),
 }
 
 impl CompilerProcess {
-    /// Compiles one guest in a process of its own. Blocks until there is a verdict or can be none.
+    /// Compiles one guest in a process of its own. Blocks until there is a response, or can be
+    /// none.
     ///
     /// # Errors
-    /// Why the guest cannot be compiled, or why no child could be had.
+    /// Why the guest cannot be compiled, or why no child could be started.
     pub fn compile(
         &self,
         job: CompileJob,
@@ -150,8 +156,7 @@ impl CompilerProcess {
         })
     }
 
-    /// Whether it is a guest that makes a compiler crash, or whatever is the matter with this
-    /// machine.
+    /// Whether compilers work here at all. If so, a crash is the guest's doing.
     fn can_compile(&self, grants: &Arc<Grants>) -> bool {
         static COMPILES: AtomicBool = AtomicBool::new(false);
         if !COMPILES.load(Ordering::Relaxed) {
@@ -171,7 +176,7 @@ impl CompilerProcess {
         bounds: &mut Bounds<'_>,
     ) -> Result<(ArtifactMetadata, Vec<u8>), AttemptError> {
         let grants = job.grants.clone();
-        let order = CompileRequest { job, parent: std::process::id() };
+        let request = CompileRequest { job, parent: std::process::id() };
         let no_child = |error: io::Error| {
             AttemptError::Load(LoadFailure::of_process(
                 "could not start a process to compile it in",
@@ -179,12 +184,12 @@ impl CompilerProcess {
             ))
         };
         let mut stderr = memory_file("words").map_err(no_child)?;
-        let start = || self.start(&order, bytes, stderr.try_clone()?);
-        let (mut child, verdict) = start().map_err(no_child)?;
-        // Its start-up code may use its own CPU time, and wait for its own deadline.
+        let start = || self.start(&request, bytes, stderr.try_clone()?);
+        let (mut child, response) = start().map_err(no_child)?;
+        // Start-up code has its own CPU limit and its own deadline.
         let cpu = grants.compile.cpu_max + grants.limits.cpu_max;
         let patience = cpu * WALL_TIME_FACTOR + grants.limits.deadline;
-        let end = wait(&mut child, verdict, patience, bounds);
+        let end = wait(&mut child, response, patience, bounds);
         reap(child);
         let end = end.map_err(no_child)?;
         let said = relay_log(&mut stderr);
@@ -208,34 +213,35 @@ impl CompilerProcess {
         }
     }
 
-    /// Starts a child with its job. Its verdict comes through the pipe.
+    /// Starts a child with its job. The response comes through the pipe.
     fn start(
         &self,
-        order: &CompileRequest,
+        request: &CompileRequest,
         bytes: &[u8],
         stderr: File,
     ) -> io::Result<(Child, PipeReader)> {
         let mut stdin = memory_file("job")?;
-        write_framed(&mut stdin, order, bytes)?;
+        write_framed(&mut stdin, request, bytes)?;
         stdin.rewind()?;
-        let (verdict, stdout) = io::pipe().map_err(|error| syscall_error("pipe2", error))?;
+        let (response, stdout) = io::pipe().map_err(|error| syscall_error("pipe2", error))?;
         let log = match self.log {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
         };
         let mut command = Command::new(PROGRAM);
         command.args([VERB, "--log", log]).stdin(stdin).stdout(stdout).stderr(stderr);
-        // Not in the host's group: a terminal's signals are for the host.
+        // Not in the host's process group: signals of a terminal are for the host.
         command.env_clear().process_group(0);
-        // By default the allocator takes 1 GiB at a time, and all of it counts.
+        // By default the allocator reserves 1 GiB at a time, and all of it counts for the child's
+        // limit.
         command.env("MIMALLOC_ARENA_RESERVE", "32MiB");
         if let Some(filter) = std::env::var_os(crate::log::FILTER) {
             command.env(crate::log::FILTER, filter);
         }
-        Ok((command.spawn()?, verdict))
+        Ok((command.spawn()?, response))
     }
 
-    /// Why a child ended without a verdict, in words.
+    /// Why a child has exited without a response, in words.
     fn diagnose_exit(
         &self,
         status: ExitStatus,
@@ -256,15 +262,15 @@ impl CompilerProcess {
                  or raise --compile-max",
                 cpu.as_secs_f64()
             )),
-            // Someone else's doing, or the kernel's that ran out of memory.
+            // By somebody else, or by the kernel for want of memory.
             Some(Signal::KILL) => LoadFailure::of_unclear("its compiler was killed".into()),
-            // By a filter that somebody has set.
+            // By a seccomp filter that somebody has set.
             Some(Signal::SYS) => LoadFailure::of_unclear(
                 "its compiler was ended for a system call that is not allowed here (SIGSYS): have \
                  the filter answer what it refuses with an error"
                     .into(),
             ),
-            // By itself, which it never does on account of a guest.
+            // By its own decision, which it never takes because of a guest.
             None if status.code().is_some() => {
                 let said = said.lines().next_back().unwrap_or_default();
                 let said = escape(said.trim_start_matches("error: ").as_bytes(), 400);
@@ -276,7 +282,7 @@ impl CompilerProcess {
     }
 }
 
-/// An error with the system call that gave it, since what is refused here may be allowed there.
+/// An error with the system call that failed: if this is refused here, it may be allowed elsewhere.
 #[derive(Debug)]
 struct SyscallError(&'static str, io::Error);
 
@@ -296,16 +302,16 @@ fn syscall_error(call: &'static str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), SyscallError(call, error))
 }
 
-/// An anonymous file in memory.
+/// Makes an anonymous file in memory.
 fn memory_file(name: &str) -> io::Result<File> {
     let made = memfd_create(name, MemfdFlags::CLOEXEC);
     made.map(File::from).map_err(|error| syscall_error("memfd_create", error.into()))
 }
 
-/// Waits for a child's verdict or its end, but not if it takes too long or is cancelled.
+/// Waits for a child's response or exit, unless that takes too long or is cancelled.
 fn wait(
     child: &mut Child,
-    mut verdict: PipeReader,
+    mut response: PipeReader,
     patience: Duration,
     bounds: &mut Bounds<'_>,
 ) -> io::Result<ChildOutcome> {
@@ -321,13 +327,13 @@ fn wait(
         let Some(left) = left().filter(|_| !is_excessive(&frame)) else {
             return Ok(ChildOutcome::TimedOut);
         };
-        let mut fds = [PollFd::new(verdict.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(response.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)) {
             Err(nix::errno::Errno::EINTR) | Ok(0) => continue,
             Err(error) => return Err(syscall_error("poll", error.into())),
             Ok(_) => {}
         }
-        let len = verdict.read(&mut chunk)?;
+        let len = response.read(&mut chunk)?;
         if len == 0 {
             break;
         }
@@ -342,7 +348,7 @@ fn wait(
             return Ok(ChildOutcome::Frame(frame));
         }
     }
-    // It has ended or is about to. One that has closed its pipe and goes on is not waited for.
+    // It has exited or is about to. A child that has closed its pipe and goes on is not waited for.
     let mut pause = EXIT_POLL_MIN;
     loop {
         if let Some(status) = status(child)? {
@@ -354,29 +360,29 @@ fn wait(
     }
 }
 
-/// How a child has ended, if it has. As far as it is possible it is not cleared away yet.
+/// How a child has exited, if it has. Leaves it to be reaped, if the kernel allows that.
 fn status(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     let wait_options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     let Ok(found) = waitid(WaitId::Pid(Pid::from_child(child)), wait_options) else {
         return child.try_wait();
     };
-    // As `wait` has it: a code in the second byte, or a signal in the first.
+    // In the format of `wait`: a code in the second byte, or a signal in the first.
     Ok(found.map(|found| {
         let code = found.exit_status().map(|code| code << 8);
         ExitStatus::from_raw(code.or(found.terminating_signal()).unwrap_or_default())
     }))
 }
 
-/// Ends a child of which nothing more is expected, and has it cleared away in the background. The
-/// kernel may take long over that, and keeps whoever waits for it busy meanwhile (20 s and more in
-/// `shrink_dcache_parent`, seen with Linux 6.18 on busy cores).
+/// Kills a child that has nothing more to say, and has it reaped in the background. The kernel may
+/// take long for that, and blocks whoever waits (20 s and more in `shrink_dcache_parent`, seen with
+/// Linux 6.18 on busy cores).
 fn reap(mut child: Child) {
-    // It has ended already where this fails.
+    // This fails if the child has exited already.
     drop(child.kill());
     static REAPER: LazyLock<Sender<Child>> = LazyLock::new(|| {
         let (children, done) = channel::<Child>();
         let wait = move || done.into_iter().for_each(wait_for_exit);
-        // Where there can be no thread, nobody takes the children.
+        // If there can be no thread, sending fails below.
         drop(std::thread::Builder::new().name("reaper".into()).spawn(wait));
         children
     });
@@ -387,21 +393,22 @@ fn reap(mut child: Child) {
 
 fn wait_for_exit(mut child: Child) {
     if child.wait().is_err() {
-        // One of the two calls may be refused here.
+        // One of the two system calls may be refused here.
         let _ = waitid(WaitId::Pid(Pid::from_child(&child)), WaitIdOptions::EXITED);
     }
 }
 
-/// Repeats a child's log lines in the host's log. Returns everything else that it said.
+/// Copies a child's log lines to the host's log. Returns everything else that the child has
+/// written.
 fn relay_log(stderr: &mut File) -> String {
     let mut said = Vec::new();
-    // What cannot be read is lost, and the guest is none the worse for it.
+    // What cannot be read is lost, which does no harm to the guest.
     let read = stderr.rewind().and_then(|()| stderr.take(STDERR_BYTES_MAX).read_to_end(&mut said));
     if read.is_err() || said.is_empty() {
         return String::new();
     }
     let said = String::from_utf8_lossy(&said).into_owned();
-    // Other lines are a panic's or an abort's, and end up in the reason.
+    // Other lines come from a panic or an abort, and become part of the reason.
     let is_log = |line: &str| line.starts_with(|c: char| c == '{' || c.is_ascii_digit());
     let (log, other): (Vec<&str>, Vec<&str>) = said.lines().partition(|line| is_log(line));
     let log: String = log.into_iter().map(|line| format!("{line}\n")).collect();
@@ -409,7 +416,7 @@ fn relay_log(stderr: &mut File) -> String {
     other.join("\n")
 }
 
-/// Writes the lengths of a head and of what comes behind it, and both.
+/// Writes a frame: the lengths of a head and of the bytes after it, and both.
 fn write_framed(to: &mut impl Write, head: &impl Serialize, rest: &[u8]) -> io::Result<()> {
     let head = serde_json::to_vec(head)?;
     to.write_all(&(head.len() as u64).to_le_bytes())?;
@@ -418,27 +425,27 @@ fn write_framed(to: &mut impl Write, head: &impl Serialize, rest: &[u8]) -> io::
     to.write_all(rest)
 }
 
-/// The lengths with which a frame begins; none before they have come.
+/// The lengths at the start of a frame; `None` as long as they are incomplete.
 fn lengths(frame: &[u8]) -> Option<(u64, u64)> {
     let (head, frame) = frame.split_first_chunk()?;
     let (rest, _) = frame.split_first_chunk()?;
     Some((u64::from_le_bytes(*head), u64::from_le_bytes(*rest)))
 }
 
-/// How long a frame that begins like this is.
+/// The length of a frame, by its start.
 fn frame_len(frame: &[u8]) -> Option<u64> {
     let (head, rest) = lengths(frame)?;
     LENGTHS_BYTES.checked_add(head)?.checked_add(rest)
 }
 
-/// Whether a frame that begins like this is longer than any verdict, or than it says.
+/// Whether a frame is longer than any response may be, or than it says.
 fn is_excessive(frame: &[u8]) -> bool {
     let Some((head, rest)) = lengths(frame) else { return false };
     let is_long = head > HEAD_BYTES_MAX || rest > CODE_BYTES_MAX;
     is_long || frame_len(frame).is_none_or(|len| frame.len() as u64 > len)
 }
 
-/// Splits what [`write_framed`] has written.
+/// Splits a frame that [`write_framed`] has written.
 fn read_framed<T: for<'a> Deserialize<'a>>(mut frame: Vec<u8>) -> Option<(T, Vec<u8>)> {
     let (head, _) = lengths(&frame)?;
     let start = LENGTHS_BYTES as usize;
@@ -453,14 +460,14 @@ fn no_response() -> LoadFailure {
 }
 
 fn read_response(frame: Vec<u8>) -> Result<(ArtifactMetadata, Vec<u8>), AttemptError> {
-    let (verdict, code) =
+    let (response, code) =
         read_framed::<CompileResponse>(frame).ok_or_else(|| AttemptError::Load(no_response()))?;
-    let facts = verdict.map_err(|refusal| match refusal {
+    let metadata = response.map_err(|refusal| match refusal {
         CompileError::Guest(failure) => AttemptError::Load(failure),
         CompileError::Machine(reason) => AttemptError::Load(LoadFailure::of_unclear(format!(
             "its compiler cannot work here: {reason}"
         ))),
         CompileError::Panic => AttemptError::Crash(String::new()),
     })?;
-    Ok((facts, code))
+    Ok((metadata, code))
 }

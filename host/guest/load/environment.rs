@@ -1,7 +1,7 @@
-//! The environment as start-up code finds it while a snapshot is made: WASI's two functions, which
-//! take note that they were called.
+//! The environment for start-up code while a snapshot is made: WASI's two functions, which record
+//! that they were called.
 //!
-//! A snapshot has what was read in it, so it is for guests of the same environment alone.
+//! A snapshot contains what was read, so it fits only guests with the same environment.
 
 use guesthouse_module::interfaces::modules::PREVIEW1;
 use wasmtime::{Caller, Extern, Linker, Result};
@@ -10,10 +10,10 @@ use crate::guest::core::CoreState;
 
 const MODULE: &str = PREVIEW1.name;
 
-/// No error, as WASI preview 1 counts them (`errno` in its `typenames.witx`).
+/// `errno::success` (WASI preview 1, `typenames.witx`).
 const SUCCESS: i32 = 0;
 
-/// Replaces the functions of a linker that tell of the environment.
+/// Replaces the environment functions of a linker.
 pub fn add_to_linker(linker: &mut Linker<CoreState>) -> Result<()> {
     linker.allow_shadowing(true);
     linker.func_wrap(MODULE, "environ_sizes_get", sizes)?;
@@ -21,7 +21,7 @@ pub fn add_to_linker(linker: &mut Linker<CoreState>) -> Result<()> {
     Ok(())
 }
 
-/// Tells how many variables there are, and how many bytes they take.
+/// `environ_sizes_get`: writes the number of variables, and their bytes.
 fn sizes(caller: Caller<'_, CoreState>, count_at: u32, bytes_at: u32) -> Result<i32> {
     check_aligned([count_at, bytes_at])?;
     let (texts, caller) = read(caller);
@@ -30,8 +30,8 @@ fn sizes(caller: Caller<'_, CoreState>, count_at: u32, bytes_at: u32) -> Result<
     write(caller, numbers.map(|(at, number)| (at, number.to_le_bytes().to_vec())))
 }
 
-/// Writes the variables one behind the other from `texts_at` on, and from `list_at` on where each
-/// begins.
+/// `environ_get`: writes the variables one after the other from `texts_at` on, and pointers to them
+/// from `list_at` on.
 fn get(caller: Caller<'_, CoreState>, list_at: u32, texts_at: u32) -> Result<i32> {
     check_aligned([list_at])?;
     let (texts, caller) = read(caller);
@@ -47,7 +47,7 @@ fn get(caller: Caller<'_, CoreState>, list_at: u32, texts_at: u32) -> Result<i32
     write(caller, written)
 }
 
-/// The variables as `NAME=value` with a NUL behind each. Takes note that they are read.
+/// The variables as `NAME=value`, each with a NUL. Records that they were read.
 fn read(mut caller: Caller<'_, CoreState>) -> (Vec<Vec<u8>>, Caller<'_, CoreState>) {
     let call = caller.data_mut();
     call.reads_env = true;
@@ -56,7 +56,7 @@ fn read(mut caller: Caller<'_, CoreState>) -> (Vec<Vec<u8>>, Caller<'_, CoreStat
     (texts, caller)
 }
 
-/// WASI traps where numbers are not where they may be.
+/// Traps if a pointer is not aligned, as WASI does.
 fn check_aligned<const N: usize>(all: [u32; N]) -> Result<()> {
     if all.iter().all(|at| at.is_multiple_of(4)) {
         return Ok(());
@@ -67,7 +67,7 @@ fn check_aligned<const N: usize>(all: [u32; N]) -> Result<()> {
 /// Writes all of this to the guest's memory.
 ///
 /// # Errors
-/// A trap, as of WASI: not all of it is in the memory.
+/// A trap, as of WASI: a part of it is outside of the memory.
 fn write(
     mut caller: Caller<'_, CoreState>,
     all: impl IntoIterator<Item = (u32, Vec<u8>)>,

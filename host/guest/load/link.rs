@@ -1,7 +1,7 @@
 //! From a compiled module to a [`Guest`]: what a guest may import, and where its exports are.
 //!
-//! Owns the linkers, one per engine. Used where guests are compiled and where they are served, so
-//! that both judge alike.
+//! Owns the linkers, one per engine. Compilers and the serving host both use them, so that both
+//! judge alike.
 
 #[cfg(test)]
 mod tests;
@@ -34,32 +34,39 @@ use crate::guest::engine::slot_quota::SlotQuota;
 use crate::guest::engine::slots::{CONCURRENT_ENGINE, ENGINES, LARGE_ENGINE};
 use crate::guest::instance::guest::Guest;
 
-/// Everything that guests may import, for each engine.
+/// The linkers with everything that guests may import, for each engine.
 pub struct Linkers {
-    /// For the small engines, then for the large one; of components, then for the concurrent one.
+    /// For the small engines and the large one. Those of components also have the concurrent one.
     core: Vec<Linker<CoreState>>,
     components: Vec<component::Linker<ComponentState>>,
     flat: Vec<Linker<ComponentState>>,
     memory: Budget,
-    /// Who has the slots of each engine, by its number.
-    tenants: [Arc<SlotQuota>; ENGINES],
+    /// Share out the slots of each engine, by its number.
+    slot_quotas: [Arc<SlotQuota>; ENGINES],
 }
 
-/// Whose module is linked.
+/// The handler whose code is linked.
 pub struct GuestSpec<'a> {
-    /// The guest's place in the pools of every worker.
+    /// The handler's number, by which every worker's pool knows it.
     pub id: usize,
+    /// The handler's name: its file's path below the handler folder, without extension.
     pub name: &'a str,
+    /// What the handler may use.
     pub grants: &'a Arc<Grants>,
 }
 
 impl GuestSpec<'_> {
+    /// The info of a new guest, charged to `memory`.
     pub fn about(&self, memory: &Budget) -> Arc<GuestInfo> {
         GuestInfo::new(self.name, self.grants, memory)
     }
 }
 
 impl Linkers {
+    /// Makes the linkers of all engines.
+    ///
+    /// # Errors
+    /// wasmtime refuses a definition.
     pub fn new(engines: &Engines) -> Result<Self> {
         let all = || engines.small.iter().chain([&engines.large]);
         Ok(Linkers {
@@ -70,34 +77,33 @@ impl Linkers {
                 .collect::<Result<_>>()?,
             flat: all().map(components::flat_linker).collect::<Result<_>>()?,
             memory: engines.memory.clone(),
-            tenants: std::array::from_fn(|index| {
+            slot_quotas: std::array::from_fn(|index| {
                 SlotQuota::new(index, engines.slots.of_engine(index))
             }),
         })
     }
 
-    /// Links a guest's code. Runs nothing of it.
+    /// Links a guest's code. Runs none of it.
     ///
     /// # Errors
-    /// Imports or exports are not as they were when it was judged, or the kernel is short of
-    /// something.
+    /// Imports or exports do not fit, or the kernel is short of something.
     pub fn link(
         &self,
         spec: &GuestSpec<'_>,
-        facts: &ArtifactMetadata,
+        metadata: &ArtifactMetadata,
         code: &cache::CompiledCode,
     ) -> Result<Guest, LoadFailure> {
-        let index = match facts.class {
-            Class::Small => small_index(facts.memory_bytes),
+        let index = match metadata.class {
+            Class::Small => small_index(metadata.memory_bytes),
             Class::Large => LARGE_ENGINE,
             Class::Concurrent => CONCURRENT_ENGINE,
         };
-        let has_start = facts.startup_each.is_some();
+        let has_start = metadata.startup_each.is_some();
         let whole = |component| self.components[index].instantiate_pre(component);
         let flat =
             |module| self.flat[index].instantiate_pre(module).map_err(|it| link_failure(&it));
         let code = match code {
-            Form::Core(module) => Form::Core(link_core(&self.core[index], facts, module)?),
+            Form::Core(module) => Form::Core(link_core(&self.core[index], metadata, module)?),
             Form::Whole02(component) => {
                 let pre =
                     whole(component).and_then(ProxyPre::new).map_err(|it| link_failure(&it))?;
@@ -109,12 +115,12 @@ impl Linkers {
                 Form::Whole03(ComponentCode { pre, has_start })
             }
             Form::Flat02((module, handle)) => {
-                let pre = link_flat(flat(module)?, facts, handle, ())?;
+                let pre = link_flat(flat(module)?, metadata, handle, ())?;
                 Form::Flat02(ComponentCode { pre, has_start })
             }
             Form::Flat03((module, (handle, callback))) => {
                 let callback = export(module, callback)?;
-                let pre = link_flat(flat(module)?, facts, handle, callback)?;
+                let pre = link_flat(flat(module)?, metadata, handle, callback)?;
                 Form::Flat03(ComponentCode { pre, has_start })
             }
         };
@@ -122,9 +128,9 @@ impl Linkers {
             id: spec.id,
             engine: index,
             info: spec.about(&self.memory),
-            record_bytes: facts.record_bytes,
-            slots: facts.slots,
-            slot_quota: self.tenants[index].clone(),
+            record_bytes: metadata.record_bytes,
+            slots: metadata.slots,
+            slot_quota: self.slot_quotas[index].clone(),
             code,
             baseline: None,
             retired: false.into(),
@@ -137,14 +143,14 @@ impl Linkers {
 
 fn link_core(
     linker: &Linker<CoreState>,
-    facts: &ArtifactMetadata,
+    metadata: &ArtifactMetadata,
     module: &Module,
 ) -> Result<CoreCode, LoadFailure> {
     let pre = linker.instantiate_pre(module).map_err(|error| link_failure(&error))?;
-    let startup = match &facts.startup_each {
+    let startup = match &metadata.startup_each {
         None => Startup::Done,
         Some(why) => {
-            let functions = facts.startup_functions.iter().map(|name| export(module, name));
+            let functions = metadata.startup_functions.iter().map(|name| export(module, name));
             let functions: Result<_, _> = functions.collect();
             Startup::Each { functions: functions?, why: why.clone() }
         }
@@ -153,20 +159,20 @@ fn link_core(
         memory: export(module, "memory")?,
         handle_request: export(module, "handle_request")?,
         handle_response: module.get_export_index("handle_response"),
-        globals: globals(module, facts)?,
+        globals: globals(module, metadata)?,
     };
-    Ok(CoreCode { pre, exports, features: facts.features, startup })
+    Ok(CoreCode { pre, exports, features: metadata.features, startup })
 }
 
 fn link_flat<C>(
     pre: InstancePre<ComponentState>,
-    facts: &ArtifactMetadata,
+    metadata: &ArtifactMetadata,
     handle: &str,
     callback: C,
 ) -> Result<FlatPre<C>, LoadFailure> {
     let module = pre.module();
     let (memory, handle) = (export(module, MEMORY)?, export(module, handle)?);
-    let globals = globals(module, facts)?;
+    let globals = globals(module, metadata)?;
     Ok(FlatPre { pre, memory, handle, callback, globals })
 }
 
@@ -176,8 +182,8 @@ fn export(module: &Module, name: &str) -> Result<ModuleExport, LoadFailure> {
 }
 
 /// The mutable globals that were exported for resets.
-fn globals(module: &Module, facts: &ArtifactMetadata) -> Result<Vec<ModuleExport>, LoadFailure> {
-    let names = (0..facts.reset_globals.unwrap_or(0)).map(reset::export_name);
+fn globals(module: &Module, metadata: &ArtifactMetadata) -> Result<Vec<ModuleExport>, LoadFailure> {
+    let names = (0..metadata.reset_globals.unwrap_or(0)).map(reset::export_name);
     names.map(|name| export(module, &name)).collect()
 }
 
@@ -185,7 +191,7 @@ fn link_failure(error: &wasmtime::Error) -> LoadFailure {
     LoadFailure::of_engine("its imports or exports do not fit", error)
 }
 
-/// A linker with everything a core guest may import.
+/// A linker with everything that a core guest may import.
 pub fn linker(engine: &wasmtime::Engine) -> Result<Linker<CoreState>> {
     let mut linker = Linker::new(engine);
     core::add_to_linker(&mut linker)?;

@@ -1,8 +1,8 @@
 //! From a file's bytes to a [`Guest`]: take its machine code from the cache, or have a child
-//! process compile it; link it, and note the state in which its instances begin.
+//! process compile it; link it, and record the state in which its instances begin.
 //!
-//! Owns the order of these steps. Every way in which a file can be bad ends in a sentence for the
-//! log and for `check`; none of them stops the host, and no code of a guest runs here.
+//! Owns the order of these steps. Whatever is wrong with a file ends in a sentence for the log and
+//! for `check`. It never stops the host, and no code of a guest runs here.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,67 +28,74 @@ use crate::guest::engine::resources::{MAPPINGS_PER_GUEST, ResourceAmount};
 use crate::guest::instance::guest::Guest;
 use crate::guest::instance::sandbox::Instance;
 
-/// Largest file that is read, in bytes: room for a language runtime, not for an accident.
+/// The largest file that is read, in bytes: enough for a language runtime.
 pub const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
-/// Memory that a loaded guest takes beside its code, in bytes: what links it, and its routes.
-/// Measured with 10,000 small guests, rounded up.
+/// Bytes that a loaded guest takes beside its code: linking it, and its routes. Measured with
+/// 10,000 small guests, rounded up.
 const GUEST_BYTES: usize = 16 * 1024;
 
-/// Loads guests: the engines with what they offer to import, the cache and the compilers.
+/// Loads guests: the engines, the linkers, the cache and the compilers.
 pub struct Loader {
+    /// The engines that all guests run on.
     pub engines: Arc<Engines>,
     linkers: Linkers,
     cache: Option<Cache>,
     compiler_process: CompilerProcess,
 }
 
-/// What a loader is made of.
+/// The settings of a loader.
 pub struct Settings<'a> {
-    /// The most that the memories of one instance may have, of any guest.
+    /// Bytes that the memories of one instance may have, for any guest.
     pub memory_bytes_max: usize,
-    /// How many threads will serve.
+    /// How many worker threads there will be.
     pub workers: usize,
-    /// What guests may have of the host's memory.
+    /// The memory that guests are charged to.
     pub memory: Budget,
-    /// Mappings that the process may have, where that is less than the kernel allows.
+    /// A limit on the process's mappings below the kernel's.
     pub mappings_max: Option<u64>,
-    /// `None` for no cache.
+    /// The folder of the compile cache; `None` for no cache.
     pub cache_dir: Option<&'a Path>,
-    /// How children log.
+    /// How compilers log.
     pub log: LogFormat,
 }
 
-/// A file's bytes, and what they are to be read as.
+/// The contents of a handler's file.
 pub struct Contents {
+    /// The bytes of the file.
     pub bytes: Vec<u8>,
-    /// WebAssembly text, by the file's ending.
+    /// Whether they are WebAssembly text, by the file's extension.
     pub is_text: bool,
 }
 
-/// What a guest takes while it is loaded.
+/// What a loaded guest takes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Size {
-    /// Of memory; an estimate.
+    /// Bytes of memory, estimated.
     pub bytes: usize,
-    /// Of what the kernel counts.
+    /// Mappings and descriptors.
     pub amount: ResourceAmount,
 }
 
 /// A guest that can be served.
 pub struct Loaded {
+    /// The guest itself.
     pub guest: Guest,
-    /// Names its contents, and the settings under which they were compiled.
+    /// The key of its contents, and of the settings for compiling them.
     pub key: CacheKey,
+    /// What it takes while it is loaded.
     pub size: Size,
-    /// Whether it had to be compiled.
+    /// Whether it had to be compiled: the cache had no entry.
     pub compiled: bool,
-    /// Why a component is served as it is, and not as its one module.
+    /// Why a component is served whole and not flat.
     pub not_flat: Option<String>,
 }
 
 impl Loader {
+    /// Makes the engines and the linkers, and opens the cache. A cache that cannot be used is only
+    /// a warning.
+    ///
     /// # Errors
-    /// Where the engines cannot be made. A cache that cannot be used is a warning.
+    /// The engines cannot be made.
     pub fn new(settings: &Settings<'_>) -> Result<Self> {
         let (memory, mappings_max) = (settings.memory.clone(), settings.mappings_max);
         let engines =
@@ -116,10 +123,10 @@ impl Loader {
         CacheKey::new(&source.bytes, source.is_text, &engines)
     }
 
-    /// Loads a guest. Blocks: it may compile, in a process of its own.
+    /// Loads a guest. Blocks: it may compile in a child process.
     ///
     /// # Errors
-    /// The reason, in words that a user can act on.
+    /// The reason, in words that tell a user what to do.
     pub fn load(
         &self,
         source: &Contents,
@@ -128,28 +135,28 @@ impl Loader {
         bounds: &mut Bounds<'_>,
     ) -> Result<Loaded, LoadFailure> {
         let (cached, reads) = self.cached(&key, spec.grants, bounds.take)?;
-        let (facts, code, compiled) = match cached {
-            Some((facts, code)) => (facts, code, false),
+        let (metadata, code, compiled) = match cached {
+            Some((metadata, code)) => (metadata, code, false),
             None => {
-                let (facts, code) = self.compile(source, &key, spec, reads, bounds)?;
-                (facts, code, true)
+                let (metadata, code) = self.compile(source, &key, spec, reads, bounds)?;
+                (metadata, code, true)
             }
         };
-        let guest = self.linkers.link(spec, &facts, &code)?;
-        let mut guest = self.with_baseline(guest, &facts)?;
-        let beside = facts.decoded_bytes + guest.baseline_bytes() + GUEST_BYTES;
-        // An image that is mapped is in a file in memory.
-        let mapped = if facts.class == Class::Small { 0 } else { facts.image_bytes };
+        let guest = self.linkers.link(spec, &metadata, &code)?;
+        let mut guest = self.with_baseline(guest, &metadata)?;
+        let beside = metadata.decoded_bytes + guest.baseline_bytes() + GUEST_BYTES;
+        // A mapped image is also in an anonymous file.
+        let mapped = if metadata.class == Class::Small { 0 } else { metadata.image_bytes };
         let bytes = code.bytes() + beside + mapped as usize;
-        let size = Size { bytes, amount: resource_amount(&facts, &code)? };
+        let size = Size { bytes, amount: resource_amount(&metadata, &code)? };
         guest._charge = Some(self.engines.memory.force_charge(bytes));
         guest._freed = Some(FreedNotice(beside - GUEST_BYTES));
         guest._reservation = Some(self.engines.resources.reserve_for_guest(size.amount));
-        Ok(Loaded { guest, key, size, compiled, not_flat: facts.not_flat })
+        Ok(Loaded { guest, key, size, compiled, not_flat: metadata.not_flat })
     }
 
-    /// What the cache has for a guest; where that is nothing, what start-up code may have read of
-    /// its grants.
+    /// The code that the cache has for a guest. If it has none: which grants start-up code may have
+    /// read.
     fn cached(
         &self,
         key: &CacheKey,
@@ -158,25 +165,25 @@ impl Loader {
     ) -> Result<(Option<(ArtifactMetadata, cache::CompiledCode)>, GrantReads), LoadFailure> {
         let Some(cache) = &self.cache else { return Ok((None, GrantReads::default())) };
         match cache.get(key, grants, take)? {
-            Ok((facts, artifact)) => {
-                let reads = facts.startup_reads;
-                Ok((self.deserialize_cached(facts, &artifact)?, reads))
+            Ok((metadata, artifact)) => {
+                let reads = metadata.startup_reads;
+                Ok((self.deserialize_cached(metadata, &artifact)?, reads))
             }
             Err(reads) => Ok((None, reads)),
         }
     }
 
-    /// The code of a cache entry; `None` where it does not fit.
+    /// Loads the code of a cache entry; `None` if it does not fit.
     fn deserialize_cached(
         &self,
-        facts: ArtifactMetadata,
+        metadata: ArtifactMetadata,
         artifact: &Artifact,
     ) -> Result<Option<(ArtifactMetadata, cache::CompiledCode)>, LoadFailure> {
-        let engine = self.engines.get(facts.class, facts.memory_bytes);
-        match artifact.code(&facts.kind, engine) {
-            Ok(code) => Ok(Some((facts, code))),
+        let engine = self.engines.get(metadata.class, metadata.memory_bytes);
+        match artifact.code(&metadata.kind, engine) {
+            Ok(code) => Ok(Some((metadata, code))),
             Err(error) => match not_ready(&error) {
-                // To compile it would need even more.
+                // Compiling would need even more.
                 failure if failure.cause == FailureCause::Shortage => Err(failure),
                 failure => {
                     tracing::debug!(
@@ -199,31 +206,34 @@ impl Loader {
     ) -> Result<(ArtifactMetadata, cache::CompiledCode), LoadFailure> {
         let (name, grants) = (spec.name.to_owned(), Arc::new(spec.grants.for_compiler()));
         let job = CompileJob { name, is_text: source.is_text, grants };
-        let (mut facts, code) = self.compiler_process.compile(job, &source.bytes, bounds)?;
-        // Other guests that are made of the same file may have read more.
-        facts.startup_reads = facts.startup_reads.or(reads);
+        let (mut metadata, code) = self.compiler_process.compile(job, &source.bytes, bounds)?;
+        // Other handlers with the same contents may have read more.
+        metadata.startup_reads = metadata.startup_reads.or(reads);
         let artifact = Artifact::compiled(code);
-        let engine = self.engines.get(facts.class, facts.memory_bytes);
-        // It has been tried, but on an engine without a pool, which has limits of its own.
-        let code = artifact.code(&facts.kind, engine).map_err(|error| not_ready(&error));
+        let engine = self.engines.get(metadata.class, metadata.memory_bytes);
+        // The compiler has tried it, but on an engine without a pool and its limits.
+        let code = artifact.code(&metadata.kind, engine).map_err(|error| not_ready(&error));
         let is_of_use = !matches!(&code, Err(failure) if failure.cause == FailureCause::File);
         if let Some(cache) = self.cache.as_ref().filter(|_| is_of_use)
-            && let Err(error) = cache.put(key, spec.grants, &facts, artifact.bytes())
+            && let Err(error) = cache.put(key, spec.grants, &metadata, artifact.bytes())
         {
             tracing::warn!("{error}");
         }
-        Ok((facts, code?))
+        Ok((metadata, code?))
     }
 
-    /// Notes the state in which instances begin, where they can be reset to it. The instance that
-    /// shows it is thrown away, so its memory may be read: reading maps pages, which slows later
-    /// scans.
-    fn with_baseline(&self, guest: Guest, facts: &ArtifactMetadata) -> Result<Guest, LoadFailure> {
-        if facts.reset_globals.is_none() || facts.startup_each.is_some() {
+    /// Records the baseline, if instances can be reset. The instance that shows it is dropped:
+    /// reading its memory maps pages, which would slow down resets.
+    fn with_baseline(
+        &self,
+        guest: Guest,
+        metadata: &ArtifactMetadata,
+    ) -> Result<Guest, LoadFailure> {
+        if metadata.reset_globals.is_none() || metadata.startup_each.is_some() {
             return Ok(guest);
         }
         let guest = Arc::new(guest);
-        // Where every slot is taken, its instances are made anew instead of being reset.
+        // If all slots are taken, there is no baseline, and instances are made anew instead.
         let instance = Instance::try_now(guest.clone())?;
         let baseline = instance.and_then(|mut instance| instance.baseline());
         let mut guest = Arc::into_inner(guest).expect("the instance that shared it was dropped");
@@ -232,7 +242,7 @@ impl Loader {
     }
 }
 
-/// Why compiled code cannot be put to use.
+/// Why compiled code cannot be used.
 fn not_ready(error: &wasmtime::Error) -> LoadFailure {
     let failure = LoadFailure::of_engine("could not be made ready", error);
     if failure.cause == FailureCause::File
@@ -247,33 +257,33 @@ fn not_ready(error: &wasmtime::Error) -> LoadFailure {
     failure
 }
 
-/// What a guest holds of what the kernel counts. An image that is mapped is a file that stays open,
-/// one for each memory.
+/// The mappings and descriptors of a guest. Each mapped image is a file that stays open.
 ///
 /// # Errors
-/// It cannot be opened now.
+/// The files cannot be opened now.
 fn resource_amount(
-    facts: &ArtifactMetadata,
+    metadata: &ArtifactMetadata,
     code: &cache::CompiledCode,
 ) -> Result<ResourceAmount, LoadFailure> {
     let descriptors = match code {
-        _ if facts.class == Class::Small => 0,
+        _ if metadata.class == Class::Small => 0,
         Form::Core(module) | Form::Flat02((module, _)) | Form::Flat03((module, _)) => {
             let image = module.initialize_copy_on_write_image();
             image.map_err(|error| not_ready(&error))?;
-            facts.images.max(1) as u64
+            metadata.images.max(1) as u64
         }
-        // Its modules open theirs with its first instance: those with data, and one more.
-        Form::Whole02(_) | Form::Whole03(_) => facts.images.max(1) as u64 + 1,
+        // The files are opened with the first instance: one for each module with data, and one
+        // more.
+        Form::Whole02(_) | Form::Whole03(_) => metadata.images.max(1) as u64 + 1,
     };
     Ok(ResourceAmount { mappings: MAPPINGS_PER_GUEST, descriptors })
 }
 
 impl Contents {
-    /// Reads a file.
+    /// Reads a file. Its extension says whether it is text.
     ///
     /// # Errors
-    /// Why it cannot be read.
+    /// Why the file cannot be read.
     pub fn read(path: &Path) -> Result<Contents, LoadFailure> {
         let bytes = file::read(path, FILE_BYTES_MAX).map_err(|error| match error {
             FileError::Io(error) => LoadFailure::of_access(&error),
@@ -288,8 +298,7 @@ impl Contents {
     }
 }
 
-/// What a file is by its first bytes, without loading it: `core`, `component`, `text` or
-/// `unknown`.
+/// What a file is by its first bytes, without loading it: `core`, `component`, `text` or `unknown`.
 pub fn kind_of_file(path: &Path) -> &'static str {
     if path.extension().is_some_and(|ending| ending == "wat") {
         return "text";

@@ -1,10 +1,9 @@
-//! Start-up code: run once at load and kept as a snapshot, so that a fresh instance begins after
-//! it.
+//! Start-up code: run once at load and kept as a snapshot, so that fresh instances begin after it.
 //!
-//! Owns the decision whether a snapshot may be kept. A snapshot would freeze what start-up code
-//! was told about time and randomness (a hash seed, say), so a guest that asks for either at
-//! start-up runs it anew in each instance. What it has read of its grants stays the same for
-//! this guest, and the cache keeps a snapshot for each ([`GrantReads`]).
+//! Owns the decision whether a snapshot may be kept. A snapshot would freeze the time and the
+//! random numbers that start-up code was given (a hash seed, say). So a guest that asks for either
+//! at start-up runs it in each instance. The grants that it has read are the same in all its
+//! instances, and the cache keeps a snapshot for each value of them ([`GrantReads`]).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,27 +22,39 @@ use crate::guest::engine::guest_info::GuestInfo;
 use crate::guest::schedule::Meter;
 use crate::guest::schedule::TickerHandle;
 
-/// What came of running the start-up code.
+/// The result of running start-up code.
 pub enum StartupSnapshot {
-    /// The module as it is after its start-up.
-    Taken { wasm: Vec<u8>, features: u32, reads: GrantReads },
-    /// The start-up has to run in each instance; the text says why.
-    Refused { why: String, reads: GrantReads },
+    /// A snapshot: the module as it is after its start-up.
+    Taken {
+        /// The module to compile.
+        wasm: Vec<u8>,
+        /// Feature bits that the start-up code has enabled.
+        features: u32,
+        /// Which grants it has read.
+        reads: GrantReads,
+    },
+    /// No snapshot: the start-up code has to run in each instance.
+    Refused {
+        /// Why, for `check` and the log.
+        why: String,
+        /// Which grants the start-up code has read.
+        reads: GrantReads,
+    },
 }
 
-/// WASI functions whose answers must not be frozen.
+/// WASI functions whose results must not be frozen.
 const IMPURE: &[&str] = &[
     "random_get",
     "clock_time_get",
     "clock_res_get",
     "poll_oneoff",
-    // These change state on the host's side, which a snapshot does not hold.
+    // These change state of the host, which a snapshot does not contain.
     "fd_close",
     "fd_renumber",
     "fd_fdstat_set_flags",
 ];
 
-/// Stops start-up code that asks for what must not be frozen.
+/// Stops start-up code that calls an impure function.
 #[derive(Debug)]
 struct Impure(&'static str);
 
@@ -55,7 +66,7 @@ impl std::fmt::Display for Impure {
 
 impl std::error::Error for Impure {}
 
-/// Replaces the impure functions of a linker by ones that stop the snapshot.
+/// Replaces the impure functions of a linker by ones that refuse the snapshot.
 pub fn forbid_impure(linker: &mut Linker<CoreState>) -> wasmtime::Result<()> {
     const WASI: &str = PREVIEW1.name;
     linker.allow_shadowing(true);
@@ -69,15 +80,15 @@ pub fn forbid_impure(linker: &mut Linker<CoreState>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// The name and limits for a store in which nothing runs.
+/// The info for a store in which nothing runs.
 pub fn placeholder_info() -> Arc<GuestInfo> {
     GuestInfo::new("", &Arc::new(Grants::default()), &Budget::unlimited())
 }
 
-/// Runs a module's start-up code and takes the snapshot.
+/// Runs a module's start-up code and takes a snapshot.
 ///
 /// # Errors
-/// A sentence, where the start-up code itself fails: then the guest can never run.
+/// A sentence, if the start-up code itself fails: then the guest can never run.
 pub async fn snapshot(
     linker: &Linker<CoreState>,
     wasm: &[u8],
@@ -123,7 +134,7 @@ pub async fn snapshot(
         Err(reject) => return Err(format!("its start-up code did not end in time ({reject})")),
     };
     if has_failed_to_grow {
-        // By the kernel, which may have more another time.
+        // The kernel refused, and may have memory another time.
         return Ok(StartupSnapshot::Refused { why: "a memory could not grow".into(), reads });
     }
     let mut state = WasmtimeWizer { store: &mut store, instance };

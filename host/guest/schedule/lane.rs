@@ -1,7 +1,7 @@
-//! The slow lane: threads at a low priority which run the calls that outlast their quantum.
+//! The slow lane: low-priority threads that run the calls which outlast their quantum.
 //!
-//! Owns the threads; `queue.rs` has the order. Workers hand calls over without taking a lock, which
-//! a thread of low priority could hold while it does not run. Knows no HTTP and no limits but a
+//! Owns the threads; `fair_queue.rs` has the order. Workers hand calls over without taking a lock:
+//! a low-priority thread could hold it while it is not running. Knows no HTTP, and no limit but a
 //! call's CPU time.
 
 mod fair_queue;
@@ -32,63 +32,64 @@ use crate::guest::engine::engines::prepare_thread;
 use crate::message::Reject;
 use fair_queue::{FairQueue, LaneTask, Message, TaskMetadata, WorkItem};
 
-/// A guest's call, which may go on on any thread.
+/// A guest's call, which may continue on any thread.
 pub type BoxedCall<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What a call gave, and the CPU time that it took in the slow lane.
+/// A call's output, and the CPU time that it took in the slow lane.
 type LaneResult<T> = Result<(T, Duration), Reject>;
 
-/// A call in the slow lane, seen from its worker: what it gave, and the CPU time that it took.
-/// Dropping it ends the call.
+/// A worker's handle of a call in the slow lane. Ready with the call's output and its CPU time
+/// there. Dropping it ends the call.
 pub struct LaneJoinHandle<T> {
     task: Option<Task<LaneResult<T>, TaskMetadata>>,
-    entry: LaneHandle,
+    handle: LaneHandle,
 }
 
 thread_local! {
-    /// The lane of this thread, where it is a worker's.
+    /// The slow lane of this thread, if this is a worker.
     static LOCAL_LANE: RefCell<Option<LaneHandle>> = const { RefCell::new(None) };
 }
 
-/// What may wait to be dropped that was discarded by [`defer_drop_here`]: it is still charged.
+/// How many values of [`defer_drop_here`] may wait: their memory is still charged.
 const LOCAL_DEFERRED_MAX: usize = 8;
 
-/// Drops something in the slow lane of this thread, if it has one that is not behind with that.
+/// Drops a value in the slow lane, if this thread has one and few values wait there. Otherwise
+/// drops it here.
 pub fn defer_drop_here(value: impl Send + 'static) {
-    // A thread that ends drops it itself.
+    // While a thread ends, the value is dropped right here.
     let _ = LOCAL_LANE.try_with(|here| {
-        if let Some(entry) = &*here.borrow()
-            && entry.0.deferred_drops.load(Ordering::Relaxed) < LOCAL_DEFERRED_MAX
+        if let Some(handle) = &*here.borrow()
+            && handle.0.deferred_drops.load(Ordering::Relaxed) < LOCAL_DEFERRED_MAX
         {
-            entry.defer_drop(value);
+            handle.defer_drop(value);
         }
     });
 }
 
-/// How much of that may wait for a thread; what is more is dropped where it is.
+/// How many values may wait to be dropped by the slow lane.
 const DEFERRED_DROPS_MAX: usize = 64;
 
 /// The threads of the slow lane. They end when this is dropped.
 pub struct Lane {
-    entry: LaneHandle,
+    handle: LaneHandle,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Where workers hand over calls.
+/// A worker's access to the slow lane.
 #[derive(Clone)]
 pub struct LaneHandle(Arc<LaneShared>);
 
 struct LaneShared {
-    /// What no thread has seen yet.
+    /// What no thread has taken up yet.
     inbox: Sender<Message>,
-    /// How much waits to be dropped.
+    /// How many values wait to be dropped.
     deferred_drops: AtomicUsize,
     queue: Mutex<FairQueue>,
     parkers: Box<[ThreadParker]>,
     stop: AtomicBool,
 }
 
-/// One thread of the lane, as who has work for it sees it.
+/// One thread of the lane, as seen by those who have work for it.
 #[derive(Default)]
 struct ThreadParker {
     asleep: AtomicBool,
@@ -96,23 +97,23 @@ struct ThreadParker {
 }
 
 impl Lane {
-    /// Starts so many threads, at a nice level.
+    /// Starts threads, with niceness raised by `nice`.
     ///
     /// # Errors
     /// A thread cannot be started.
     pub fn start(threads: usize, nice: i32) -> anyhow::Result<Self> {
         let (inbox, received) = channel();
         let queue = FairQueue::new(received);
-        let entry = LaneHandle(Arc::new(LaneShared {
+        let handle = LaneHandle(Arc::new(LaneShared {
             inbox,
             deferred_drops: AtomicUsize::new(0),
             queue: Mutex::new(queue),
             parkers: (0..threads).map(|_| ThreadParker::default()).collect(),
             stop: AtomicBool::new(false),
         }));
-        let mut lane = Lane { entry: entry.clone(), threads: Vec::new() };
+        let mut lane = Lane { handle: handle.clone(), threads: Vec::new() };
         for index in 0..threads {
-            let shared = entry.0.clone();
+            let shared = handle.0.clone();
             let thread = std::thread::Builder::new().name(format!("slow-{index}"));
             let thread = thread.spawn(move || {
                 lower_priority(nice);
@@ -123,14 +124,15 @@ impl Lane {
         Ok(lane)
     }
 
+    /// A handle for one more worker.
     pub fn new_handle(&self) -> LaneHandle {
-        self.entry.clone()
+        self.handle.clone()
     }
 }
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        let shared = &self.entry.0;
+        let shared = &self.handle.0;
         shared.stop.store(true, Ordering::SeqCst);
         shared.wake_all();
         for thread in self.threads.drain(..) {
@@ -140,7 +142,7 @@ impl Drop for Lane {
     }
 }
 
-/// Makes this thread nicer by so much: it gets less of a core that others want, too.
+/// Raises the niceness of this thread, so that it gets less of a core that others want, too.
 pub fn lower_priority(nice: i32) {
     const NICE_MAX: i32 = 19;
     let thread = Some(gettid());
@@ -152,13 +154,13 @@ pub fn lower_priority(nice: i32) {
 }
 
 impl LaneHandle {
-    /// Whether there is a slow lane.
+    /// Whether there is a slow lane. Without threads, calls stay with their workers.
     pub fn has_threads(&self) -> bool {
         !self.0.parkers.is_empty()
     }
 
-    /// Has a call go on in the slow lane, for `cpu_left` at most. To be called on a worker.
-    /// `runnable` is one more as long as the call waits for the CPU or has it.
+    /// Has a call go on in the slow lane, for `cpu_left` of CPU time at most. To be called on a
+    /// worker. `runnable` is raised by one while the call runs or waits for a thread.
     pub fn hand_over<T: Send + 'static>(
         &self,
         payer: Payer,
@@ -169,27 +171,28 @@ impl LaneHandle {
         let limited = CpuLimited { call, used: Duration::ZERO, max: cpu_left };
         let shared = self.0.clone();
         let abandoned = AtomicBool::new(false);
-        let ticket = TaskMetadata { payer, runtime: Handle::current(), abandoned, runnable };
-        let builder = Builder::new().metadata(ticket);
+        let metadata = TaskMetadata { payer, runtime: Handle::current(), abandoned, runnable };
+        let builder = Builder::new().metadata(metadata);
         let (job, task) = builder.spawn(|_| limited, move |job| shared.push(Message::Job(job)));
         job.schedule();
-        LaneJoinHandle { task: Some(task), entry: self.clone() }
+        LaneJoinHandle { task: Some(task), handle: self.clone() }
     }
 }
 
 impl LaneHandle {
-    /// Has every thread give back memory that it has free, if it is time for that.
+    /// Wakes every thread to give free memory back to the kernel, if a round is due.
     pub fn wake_to_trim(&self) {
         self.0.wake_all();
     }
 
-    /// Makes this the lane of this thread.
+    /// Makes this the slow lane of the calling thread.
     pub fn make_local(&self) {
         LOCAL_LANE.set(Some(self.clone()));
     }
 
-    /// Drops something in the slow lane, if there is one and it is not behind with that. The
-    /// memory of an instance, say: to give back a hundred MiB takes ten milliseconds.
+    /// Drops a value in the slow lane, if there is one and not too many values wait there;
+    /// otherwise here. For example an instance: giving a hundred MiB back to the kernel takes ten
+    /// milliseconds.
     pub fn defer_drop(&self, value: impl Send + 'static) {
         let shared = &self.0;
         if shared.parkers.is_empty()
@@ -218,25 +221,26 @@ impl<T> Future for LaneJoinHandle<T> {
 impl<T> Drop for LaneJoinHandle<T> {
     fn drop(&mut self) {
         let Some(task) = self.task.take() else { return };
-        let ticket = task.metadata();
-        ticket.abandoned.store(true, Ordering::Relaxed);
-        let payer = ticket.payer;
+        let metadata = task.metadata();
+        metadata.abandoned.store(true, Ordering::Relaxed);
+        let payer = metadata.payer;
         drop(task);
-        self.entry.0.push(Message::Abandoned(payer));
+        self.handle.0.push(Message::Abandoned(payer));
     }
 }
 
 impl LaneShared {
-    /// Takes in a message. Takes no lock.
+    /// Puts a message in. Takes no lock.
     fn push(&self, message: Message) {
         if let Message::Job(job) = &message {
             job.metadata().runnable.fetch_add(1, Ordering::Relaxed);
         }
         if self.inbox.send(message).is_err() {
-            // The lane has ended, and with it the call.
+            // The lane has ended, and the call with it.
             return;
         }
-        // Pairs with the fence in `next`: either that sees the message, or this sees it asleep.
+        // Pairs with the fence in `next`: either that thread sees the message, or this one sees
+        // that it is asleep.
         fence(Ordering::SeqCst);
         self.wake_one();
     }
@@ -256,7 +260,7 @@ impl LaneShared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The life of a thread.
+    /// The main loop of a thread.
     fn work(&self, index: usize) {
         prepare_thread();
         let parker = &self.parkers[index];
@@ -286,8 +290,8 @@ impl LaneShared {
         }
     }
 
-    /// Charges a guest for what has run, and takes the next call, with the guest that is to be
-    /// charged for it. Without one, says that the thread sleeps from now on.
+    /// Charges what has run, and takes the next work. If there is none, the thread counts as asleep
+    /// from now on.
     fn next(&self, parker: &ThreadParker, ran: Option<(Payer, Duration)>) -> Option<WorkItem> {
         let mut queue = self.queue();
         queue.drain_inbox();
@@ -313,7 +317,7 @@ impl LaneShared {
     }
 }
 
-/// Polls a call as on its worker.
+/// Polls a call in the context of its worker's runtime.
 fn poll_task(job: LaneTask) {
     let TaskMetadata { runtime, runnable, .. } = job.metadata();
     let (runtime, runnable) = (runtime.clone(), runnable.clone());
@@ -331,7 +335,7 @@ impl ThreadParker {
     }
 }
 
-/// A call that ends with its CPU time, and whose panic is its own end only.
+/// A call that ends when its CPU time is used up. If it panics, nothing else ends.
 struct CpuLimited<T> {
     call: BoxedCall<T>,
     used: Duration,

@@ -1,7 +1,7 @@
-//! What holds a call to its limits on time: deadline, CPU time, and the quantum of the fast lane.
+//! Holds a call to its limits on time: deadline, CPU time, and the quantum of the fast lane.
 //!
-//! Owns where a call runs: on its worker's thread for one quantum, then in the slow lane. Knows
-//! nothing of what runs in it.
+//! Owns where a call runs: on its worker's thread for one quantum, then in the slow lane. Does not
+//! know what runs in it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,65 +22,65 @@ use crate::message::Reject;
 use crate::message::body_progress::{BodyProgress, Deadline};
 use crate::metrics::{CallReasons, Counter};
 
-/// CPU time of a call in the fast lane.
+/// CPU time that a call may use in the fast lane.
 pub const QUANTUM: Duration = Duration::from_millis(1);
-/// A first slice takes no longer than this: the guest yields before.
+/// The most that a first slice is charged: the guest yields earlier.
 const FIRST_MAX: Duration = Duration::from_millis(10);
 
 /// Holds a request's calls to the deadline and to the CPU limit.
 ///
-/// A guest yields at every quantum, so it is enough to look at the clock between polls; a call
-/// that ends within its first poll costs no look at all.
+/// A guest yields after every quantum, so it is enough to check the clock between polls. A call
+/// that ends within its first poll costs no clock reading at all.
 pub struct Meter<'a> {
-    /// When the response head is due, from the start.
+    /// The time from the start until the response head is due.
     deadline: Duration,
     cpu_max: Duration,
     started: Instant,
     /// When the first slice began, until it has run.
     first: Option<Instant>,
     cpu_used: Duration,
-    /// The same but for what moving bodies takes; by this it is judged where the call runs.
+    /// The same without the allowance for body bytes. It decides where the call runs.
     own_used: Duration,
-    /// Bytes of bodies that its call has moved.
+    /// Counts the body bytes that the call has moved.
     moved_bytes: Option<ByteCounter>,
-    /// Where calls are counted.
+    /// Counts calls.
     schedule: Option<&'a Scheduler>,
-    /// Where a call that outlasts its quantum is handed over, and the id of its guest.
+    /// The slow lane for calls that outlast their quantum, and the guest's number.
     lanes: Option<(&'a Scheduler, usize)>,
-    /// What the call is like, where it is none by which the guest's calls can be judged.
+    /// Set if this is not one of the guest's own calls, and says nothing about them.
     untracked: Option<Untracked>,
-    /// Whether it ends calls at the deadline.
+    /// Whether calls end at the deadline.
     has_deadline: bool,
-    /// The request's body: the deadline stands still while it is waited for.
+    /// The request's body: the deadline stands still while the guest waits for it.
     body: Option<Arc<BodyProgress>>,
 }
 
-/// What is known of a call that is not one of the guest's own.
+/// A call that is not one of the guest's own, such as making an instance.
 #[derive(Clone, Copy)]
 struct Untracked {
-    length: CostClass,
-    /// What a slice of it is expected to take.
+    class: CostClass,
+    /// The CPU time that a slice is expected to take.
     slice: Duration,
 }
 
-/// Where a call is.
+/// Where a call runs.
 enum CallLane<'a, T: Send + 'static> {
     Fast(FastCall<'a, T>),
     Slow(LaneJoinHandle<T>),
 }
 
-/// A call on its worker's thread. One that is dropped before its end is dropped in the slow lane:
-/// nobody knows how much memory it has.
+/// A call on its worker's thread. If it is stopped, it is dropped in the slow lane: nobody knows
+/// how much memory it has.
 struct FastCall<'a, T: Send + 'static> {
     call: Option<BoxedCall<T>>,
     schedule: Option<&'a Scheduler>,
-    /// Its place in the run queue, while it waits for a turn or has it.
+    /// Its place in the run queue, while it waits for its turn or has it.
     run_permit: Option<RunPermit>,
 }
 
 impl<T: Send + 'static> FastCall<'_, T> {
-    /// Whether it is the turn of this call, which is one of a guest whose calls are heavy.
-    /// `slice` is what it is expected to take, where that is not what the guest's calls do.
+    /// Whether it is this call's turn in the run queue. `slice` is what it is expected to take, if
+    /// that is not what the guest's calls take.
     fn poll_permit(&mut self, guest: usize, slice: Option<Duration>, cx: &Context<'_>) -> bool {
         let Some(schedule) = self.schedule else { return true };
         self.run_permit.get_or_insert_with(|| schedule.join_run_queue(guest, slice, cx)).poll(cx)
@@ -96,6 +96,7 @@ impl<T: Send + 'static> Drop for FastCall<'_, T> {
 }
 
 impl<'a> Meter<'a> {
+    /// The meter of a request that began at `started`, without lanes.
     pub fn new(limits: &Limits, started: Instant) -> Self {
         Meter {
             deadline: limits.deadline,
@@ -113,44 +114,45 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// Counts calls of this guest, and has them go on in the slow lane when they have used up their
-    /// quantum, if there is one.
+    /// Counts the guest's calls, and moves those that have used up their quantum to the slow lane,
+    /// if there is one.
     pub fn in_lanes(mut self, schedule: &'a Scheduler, guest: usize) -> Self {
         self.schedule = Some(schedule);
         self.lanes = schedule.lane().has_threads().then_some((schedule, guest));
         self
     }
 
-    /// Says that this is no call of the guest, by which its calls could be judged, what it is like
-    /// itself, and what a slice of it is expected to take.
-    pub fn as_untracked(mut self, length: CostClass, slice: Duration) -> Self {
-        self.untracked = Some(Untracked { length, slice });
+    /// Says that this is not one of the guest's own calls. `length` is its cost class, and `slice`
+    /// what a slice of it is expected to take.
+    pub fn as_untracked(mut self, class: CostClass, slice: Duration) -> Self {
+        self.untracked = Some(Untracked { class, slice });
         self
     }
 
-    /// Lets a call that moves bodies stay where it is as long as that is most of what it does.
-    pub fn with_byte_counter(mut self, flow: ByteCounter) -> Self {
-        self.moved_bytes = Some(flow);
+    /// Keeps a call in the fast lane as long as it mostly moves bodies.
+    pub fn with_byte_counter(mut self, counter: ByteCounter) -> Self {
+        self.moved_bytes = Some(counter);
         self
     }
 
-    /// Leaves the deadline to others: a response may take longer than its head.
+    /// Does not enforce the deadline: it is for a response's head, and the response may take
+    /// longer.
     pub fn without_deadline(mut self) -> Self {
         self.has_deadline = false;
         self
     }
 
-    /// Says that what went before was not the guest's own time.
+    /// Says that the time so far was not the guest's own.
     pub fn resume(&mut self) {
         self.first = None;
     }
 
-    /// CPU time that the call has used.
+    /// CPU time that the calls have used.
     pub fn used(&self) -> Duration {
         self.cpu_used
     }
 
-    /// Puts the deadline off for as long as this body of the request is waited for.
+    /// Makes the deadline stand still while the guest waits for this body.
     pub fn pause_for_body(&mut self, body: Option<&Arc<BodyProgress>>) {
         if body.is_some() {
             self.body = body.cloned();
@@ -177,26 +179,26 @@ impl<'a> Meter<'a> {
         })
     }
 
-    /// Runs a guest's call as [`run`](Self::run) does; one that has used up its quantum, or is
-    /// expected to, moves to the slow lane.
+    /// Runs a guest's call as [`run`](Self::run) does. If it has used up its quantum, or is
+    /// expected to, it moves to the slow lane.
     pub fn call<T: Send + 'static>(
         &mut self,
         call: BoxedCall<T>,
     ) -> impl Future<Output = Result<T, Reject>> {
         let mut clock = self.clock();
-        let length = self.cost_class();
-        if length != CostClass::Short {
-            // On a busy machine others have had the core, too: that makes no short call long twice.
+        let class = self.cost_class();
+        if class != CostClass::Short {
+            // Measured by CPU time: on a busy machine others have had the core, too.
             clock.resumed = None;
         }
-        let mut is_long = length == CostClass::Long || self.own_used >= QUANTUM;
-        let mut is_new = length == CostClass::New && !is_long;
+        let mut is_long = class == CostClass::Long || self.own_used >= QUANTUM;
+        let mut is_new = class == CostClass::New && !is_long;
         if !is_new {
             self.count_begun(is_long);
         }
         let mut place = Some(if is_long { self.hand_over(call) } else { self.keep(call) });
-        let mut is_heavy = length == CostClass::Heavy;
-        let slice = self.untracked.map(|unnoted| unnoted.slice);
+        let mut is_heavy = class == CostClass::Heavy;
+        let slice = self.untracked.map(|untracked| untracked.slice);
         let ticks = self.ticks();
         std::future::poll_fn(move |cx| {
             if is_new {
@@ -250,14 +252,14 @@ impl<'a> Meter<'a> {
         })
     }
 
-    /// Polls a future once and counts its CPU time.
+    /// Polls a future once and charges its CPU time.
     fn slice<F: Future + ?Sized>(
         &mut self,
         clock: &mut CallTimer,
         future: Pin<&mut F>,
         cx: &mut Context<'_>,
     ) -> Result<Poll<F::Output>, Reject> {
-        // A meter's first slice begins when the request did, which costs no look at a clock.
+        // The first slice begins when the request did, so its start needs no clock reading.
         let begun = SliceStart::begin(clock.resumed.take());
         if let Poll::Ready(output) = future.poll(cx) {
             if let SliceStart::Cpu(_) = begun {
@@ -269,8 +271,8 @@ impl<'a> Meter<'a> {
         if self.cpu_used >= self.cpu_max { Err(Reject::CpuTime) } else { Ok(Poll::Pending) }
     }
 
-    /// Charges CPU time to the call. What moves bodies in the meantime is not its own; nothing of
-    /// that is saved up.
+    /// Charges CPU time to the call, less the allowance for the body bytes that it has moved.
+    /// Unused allowance is not saved up.
     fn charge(&mut self, used: Duration) {
         self.cpu_used += used;
         let allowed =
@@ -290,9 +292,9 @@ impl<'a> Meter<'a> {
         CallLane::Slow(schedule.lane().hand_over(schedule.payer(guest), call, cpu_left, runnable))
     }
 
-    /// Takes note of a call that has ended here, with its last slice if that was measured. One in
-    /// which the clock has ticked has the next ones looked at more closely: others may have had the
-    /// core.
+    /// Records a call that has ended in the fast lane, with its last slice if that was measured. If
+    /// it was not measured and the clock has ticked meanwhile, the next calls are: others may have
+    /// had the core.
     fn note_end(&self, slice: Option<Duration>, begun: u32) {
         let Some((schedule, guest)) = self.lanes.filter(|_| self.untracked.is_none()) else {
             return;
@@ -306,15 +308,15 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// What the call is like.
+    /// The cost class of the call.
     fn cost_class(&self) -> CostClass {
         self.lanes.map_or(CostClass::Short, |(schedule, guest)| {
-            self.untracked.map_or_else(|| schedule.cost_class(guest), |unnoted| unnoted.length)
+            self.untracked.map_or_else(|| schedule.cost_class(guest), |untracked| untracked.class)
         })
     }
 
-    /// Begins a call of which nothing was known when it came, once it is its turn. By then it may
-    /// be known what its guest's calls are like, or those of its owner's other guests.
+    /// Begins a call of a guest that was unknown when it came, once it is its turn. By then more
+    /// may be known, from the guest's other calls or from its owner's other guests.
     fn begin_new<T: Send + 'static>(
         &self,
         place: &mut Option<CallLane<'a, T>>,
@@ -324,18 +326,18 @@ impl<'a> Meter<'a> {
         if self.lanes.is_some_and(|(_, guest)| !here.poll_permit(guest, None, cx)) {
             return Poll::Pending;
         }
-        let length = self.cost_class();
-        self.count_begun(length == CostClass::Long);
-        if length == CostClass::Long
+        let class = self.cost_class();
+        self.count_begun(class == CostClass::Long);
+        if class == CostClass::Long
             && let Some(call) = here.call.take()
         {
             *place = Some(self.hand_over(call));
         }
-        Poll::Ready(length)
+        Poll::Ready(class)
     }
 
-    /// Takes note of a call that has ended in the slow lane, after so much CPU time there if it was
-    /// not stopped; `has_begun_there` is whether all of it ran there.
+    /// Records a call that has ended in the slow lane, after `used` CPU time there, or `None` if it
+    /// was stopped. `has_begun_there` says that all of it ran there.
     fn note_moved_end(&mut self, used: Option<Duration>, has_begun_there: bool) {
         self.charge(used.unwrap_or(QUANTUM));
         if let Some((schedule, guest)) = self.lanes {
@@ -346,7 +348,7 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// Counts a call that begins.
+    /// Counts the start of a call.
     fn count_begun(&self, is_long: bool) {
         self.count(|calls| if is_long { &calls.slow } else { &calls.fast });
     }
@@ -362,12 +364,12 @@ impl<'a> Meter<'a> {
         self.lanes.map_or(0, |(schedule, _)| schedule.ticker().ticks())
     }
 
-    /// Takes note of a slice in this lane, after which the call goes on. Whether it waits for a
-    /// turn before the next.
+    /// Records a slice after which the call goes on. Returns whether it has to wait for its turn
+    /// before the next one.
     fn note_slice(&self, used: Duration, is_measured: bool) -> bool {
         let Some((schedule, guest)) = self.lanes else { return false };
-        if let Some(unnoted) = self.untracked {
-            return unnoted.length == CostClass::Heavy;
+        if let Some(untracked) = self.untracked {
+            return untracked.class == CostClass::Heavy;
         }
         if is_measured {
             return schedule.note_slice(guest, used) == CostClass::Heavy;
@@ -376,7 +378,7 @@ impl<'a> Meter<'a> {
         false
     }
 
-    /// Takes note of whether a call has outlasted the quantum.
+    /// Records whether a call has outlasted the quantum.
     fn note_call(&self, is_long: bool) {
         if let Some((schedule, guest)) = self.lanes.filter(|_| self.untracked.is_none()) {
             schedule.note_call(guest, is_long, None);
@@ -389,12 +391,12 @@ impl<'a> Meter<'a> {
     }
 }
 
-/// The times of one future.
+/// The timing of one future.
 struct CallTimer {
-    /// When its first slice began, where that is known.
+    /// When its first slice began, if that is known.
     resumed: Option<Instant>,
     deadline: Option<Deadline>,
-    /// Made when the future waits first.
+    /// Made when the future first waits.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -407,17 +409,17 @@ impl CallTimer {
     }
 }
 
-/// When a slice of a call began.
+/// The start of a slice.
 pub enum SliceStart {
-    /// By the wall clock, which a slice of two milliseconds at most may be measured by.
+    /// By the wall clock. This is good enough for a slice of two milliseconds at most.
     Wall(Instant),
-    /// By the time that this thread has had the core: others may have had it, too.
+    /// By the thread's CPU time, since others may have the core meanwhile.
     Cpu(Duration),
 }
 
 impl SliceStart {
-    /// `known` is when it began, where that is known and it is the first: else it is measured by
-    /// this thread's time.
+    /// `known` is when the slice began, if it is the first of a call. Otherwise the thread's CPU
+    /// time is read.
     pub fn begin(known: Option<Instant>) -> Self {
         known.map_or_else(|| SliceStart::Cpu(cpu_time()), SliceStart::Wall)
     }

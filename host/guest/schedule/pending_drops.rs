@@ -1,24 +1,23 @@
-//! What takes a while to drop, and what is on its way out of one worker: instances that are about
-//! to be dropped, and calls that have answered and are about to end. What they hold is as good as
-//! free, and who is refused for want of it waits for them.
+//! What one worker is about to drop: instances, and calls that have answered and are about to end.
+//! What they hold is as good as free, and a request that is refused for want of it waits for them.
 //!
-//! Owns their order. Lives on one thread; the marks go wherever their instances go.
+//! Owns the order of these. Lives on one thread, but the marks go where their instances go.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
-/// What has less memory than this is dropped on its worker: to drop so much may take a quarter of a
-/// millisecond, 128 MiB 11 ms, and as many bytes of header fields somewhat longer.
+/// From so many bytes on, a value is dropped in the slow lane. Dropping 2 MiB may take a quarter of
+/// a millisecond, 128 MiB 11 ms, and as many bytes of header fields somewhat longer.
 const DROPPED_BYTES_MAX: usize = 2 << 20;
 
-/// What may take more than a moment to drop: the kernel takes its memory back, and what the host
-/// keeps for a guest is let go of piece by piece.
+/// Values that may take long to drop, because the kernel takes their memory back, or because the
+/// host keeps many small pieces for a guest.
 pub trait DropCost: Send + 'static {
-    /// Bytes of both.
+    /// Bytes of memory and of such pieces.
     fn bytes(&self) -> usize;
 
-    /// Whether it is left to the slow lane.
+    /// Whether to leave it to the slow lane.
     fn is_slow_to_drop(&self) -> bool {
         self.bytes() >= DROPPED_BYTES_MAX
     }
@@ -30,15 +29,15 @@ impl<T: DropCost> DropCost for Box<T> {
     }
 }
 
-/// Those that are not gone, and some that are.
+/// Marks of the values that are about to be dropped. Some may be gone already.
 #[derive(Default)]
 pub struct PendingDrops {
     drops: RefCell<DropList>,
-    /// By guest, as a guest may go on for a while once it has answered.
+    /// By guest, since a guest may go on for a while after it has answered.
     endings: RefCell<HashMap<usize, DropList>>,
 }
 
-/// How many instances, and how many calls of a guest, have been on their way out so far.
+/// A point in time: how many drops, and how many endings of one guest, had begun by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropBarrier {
     drops: u64,
@@ -48,29 +47,29 @@ pub struct DropBarrier {
 #[derive(Default)]
 struct DropList {
     marks: VecDeque<Weak<()>>,
-    /// How many have been taken out of it.
+    /// How many marks were removed from the list.
     gone: u64,
 }
 
 impl PendingDrops {
-    /// The mark of one more instance. It is to be dropped right behind it.
+    /// A mark for one more instance. Drop it right after the instance.
     pub fn drop_mark(&self) -> Arc<()> {
         self.drops.borrow_mut().mark()
     }
 
-    /// The mark of one more call of a guest. It is to be dropped once that has ended or takes long.
+    /// A mark for one more call of a guest. Drop it when the call has ended or takes long.
     pub fn ending_mark(&self, guest: usize) -> Arc<()> {
         self.endings.borrow_mut().entry(guest).or_default().mark()
     }
 
-    /// What is on its way out now of what a guest could have had.
+    /// The drops under way that may free something for a guest.
     pub fn barrier(&self, guest: Option<usize>) -> DropBarrier {
         let endings = self.endings.borrow();
         let endings = guest.and_then(|guest| Some((guest, endings.get(&guest)?.so_far())));
         DropBarrier { drops: self.drops.borrow().so_far(), endings }
     }
 
-    /// Whether all of that is gone.
+    /// Whether everything before the barrier is gone.
     pub fn are_gone(&self, so_far: DropBarrier) -> bool {
         let has_ended = |(guest, first)| {
             let mut endings = self.endings.borrow_mut();
@@ -97,7 +96,7 @@ impl DropList {
         self.gone >= first
     }
 
-    /// Lets go of what is gone at the front.
+    /// Removes the marks at the front that are gone.
     fn forget(&mut self) {
         while self.marks.front().is_some_and(|mark| mark.strong_count() == 0) {
             self.marks.pop_front();

@@ -1,11 +1,11 @@
-//! In what order heavy calls run in the fast lane: those that a worker is to go on with at the same
-//! time, and that each take a good part of a quantum.
+//! The order of heavy calls in the fast lane: those that are ready at the same time, and take a
+//! good part of a quantum each.
 //!
-//! Owns the order: the owner of guests that has used the least CPU time is next, and of that the
-//! guest which has, as in the slow lane. Between
-//! two rounds of them the worker serves everything else that is ready, and looks at its sockets. So
-//! a short request waits for one heavy slice at most, however many there are. A call that comes
-//! while nobody waits and the round has time left runs at once. Lives on one thread.
+//! Owns the order. Next is the owner whose guests have used the least CPU time, then the guest of
+//! that owner that has used the least, as in the slow lane. Between two rounds of heavy calls the
+//! worker serves everything else that is ready, and polls its sockets. So a short request waits for
+//! one heavy slice at most, however many there are. A call that comes while none waits runs at
+//! once, if the round has time left. Lives on one thread.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,27 +17,28 @@ use tokio::sync::Notify;
 
 use super::lane::Payer;
 
-/// Calls that are expected to take no longer together run without a look at the sockets between
-/// them.
+/// Calls that are expected to take no longer together run in one round, without polling the sockets
+/// between them.
 const ROUND_MAX: Duration = Duration::from_micros(250);
 
 /// The heavy calls of one worker that can go on.
 #[derive(Default)]
 pub struct RunQueue {
     state: RefCell<RunQueueState>,
-    /// Says that somebody waits.
+    /// Notified when a call waits.
     work: Notify,
 }
 
 #[derive(Default)]
 struct RunQueueState {
-    /// Owners with calls that wait or have the turn, and those that have used more than others.
+    /// Owners with calls that wait or have their turn, and those that have used more than the
+    /// floor.
     owners: Vec<RunQueueOwner>,
-    /// What the owner had used that had the turn last. One that comes begins there: it is next, and
-    /// has saved nothing up (start-time fair queueing; Goyal, Vin and Cheng, SIGCOMM 1996).
+    /// The CPU time that the owner of the last turn had used. A newcomer starts there: it is next,
+    /// but has saved nothing up (start-time fair queueing; Goyal, Vin and Cheng, SIGCOMM 1996).
     floor: Duration,
     calls: u64,
-    /// What the turns of this round are expected to take.
+    /// The CPU time that the turns of this round are expected to take.
     round: Duration,
 }
 
@@ -45,7 +46,7 @@ struct RunQueueState {
 struct RunQueueOwner {
     owner: u64,
     used: Duration,
-    /// Its guests, likewise.
+    /// Its guests with calls, and those that have used more than the floor.
     guests: Vec<RunQueueGuest>,
     floor: Duration,
 }
@@ -55,7 +56,7 @@ struct RunQueueGuest {
     guest: usize,
     used: Duration,
     waiting: VecDeque<QueuedCall>,
-    /// Calls that have the turn.
+    /// How many calls have their turn.
     running: usize,
 }
 
@@ -65,20 +66,20 @@ struct QueuedCall {
     waker: Waker,
 }
 
-/// A call's place in the queue, and then its turn. Nobody waits for the end of a turn, so a call
-/// that is not polled holds up no other. Dropping it gives up either.
+/// A call's place in the queue, and then its turn. Nobody waits for a turn to end, so a call that
+/// is not polled holds up no other. Dropping it gives up the place or the turn.
 pub struct RunPermit {
     queue: Rc<RunQueue>,
     payer: Payer,
     number: u64,
     expected: Duration,
-    /// What it took, once it has run.
+    /// What the turn took, once it has ended.
     used: Duration,
 }
 
 impl RunQueue {
-    /// Has a call of a guest wait for a turn, of which it is `expected` to use so much, or gives it
-    /// the turn if it need not wait.
+    /// Puts a call of a guest in the queue, or gives it its turn at once if it need not wait.
+    /// `expected` is the CPU time that it is expected to take.
     pub fn join(self: &Rc<Self>, payer: Payer, expected: Duration, cx: &Context<'_>) -> RunPermit {
         let mut state = self.state.borrow_mut();
         state.calls += 1;
@@ -97,12 +98,12 @@ impl RunQueue {
         RunPermit { queue: self.clone(), payer, number, expected, used: Duration::ZERO }
     }
 
-    /// Gives turns, for ever.
+    /// Gives turns, for ever. Each worker runs this as a task.
     pub async fn run(self: Rc<Self>) {
         loop {
             while self.state.borrow().is_active() {
-                // The runtime takes up whoever yields behind all that is ready, and behind a look
-                // at the sockets.
+                // The runtime polls a task that has yielded after all that are ready, and after the
+                // sockets.
                 tokio::task::yield_now().await;
                 self.start_round();
             }
@@ -110,7 +111,7 @@ impl RunQueue {
         }
     }
 
-    /// Begins a round: gives turns to those that are next.
+    /// Begins a round: gives turns to the next calls until its time is used up.
     fn start_round(&self) {
         self.state.borrow_mut().round = Duration::ZERO;
         while self.state.borrow().round < ROUND_MAX {
@@ -141,7 +142,7 @@ impl RunQueueState {
         Some(next)
     }
 
-    /// Takes a call off.
+    /// Removes a call, and corrects what its owner has used.
     fn leave(&mut self, turn: &RunPermit) {
         let owner = self.owner(turn.payer.owner);
         if owner.leave(turn) {
@@ -150,13 +151,13 @@ impl RunQueueState {
         let floor = self.floor;
         self.owners.retain(|owner| owner.is_active() || owner.used > floor);
         if !self.owners.iter().any(RunQueueOwner::is_active) {
-            // Nobody is there to whom it matters.
+            // No call is left that it matters to.
             self.owners.clear();
             self.floor = Duration::ZERO;
         }
     }
 
-    /// Whether there is a round to be ended, or one to be begun.
+    /// Whether a round has to end, or another one to begin.
     fn is_active(&self) -> bool {
         !self.round.is_zero() || self.has_waiting()
     }
@@ -187,7 +188,7 @@ impl RunQueueOwner {
         Some(next)
     }
 
-    /// Takes a call off. Whether it had the turn.
+    /// Removes a call. Returns whether it had its turn.
     fn leave(&mut self, turn: &RunPermit) -> bool {
         let guest = self.guest(turn.payer.guest);
         let place = guest.place(turn.number);
@@ -217,14 +218,14 @@ impl RunQueueGuest {
         self.running > 0 || !self.waiting.is_empty()
     }
 
-    /// Where a call waits, unless it has the turn.
+    /// Where a call waits; `None` if it has its turn.
     fn place(&self, number: u64) -> Option<usize> {
         self.waiting.binary_search_by_key(&number, |waiting| waiting.number).ok()
     }
 }
 
 impl RunPermit {
-    /// Whether it is this call's turn; if not, it is woken then.
+    /// Whether it is this call's turn. If not, it is woken then.
     pub fn poll(&self, cx: &Context<'_>) -> bool {
         let mut state = self.queue.state.borrow_mut();
         let guest = state.owner(self.payer.owner).guest(self.payer.guest);
@@ -233,7 +234,7 @@ impl RunPermit {
         false
     }
 
-    /// Gives up the turn, after so much CPU time.
+    /// Ends the turn, after so much CPU time.
     pub fn end(mut self, used: Duration) {
         self.used = used;
     }

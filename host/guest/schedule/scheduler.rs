@@ -1,7 +1,7 @@
-//! One worker's schedule: what it knows of each guest's calls, and what it has to run them with.
+//! One worker's scheduler: what it knows of each guest's calls, and what it runs them with.
 //!
-//! Owns what becomes of that when a guest has another version, or its number is another's. Lives on
-//! one thread and takes no lock.
+//! Owns what becomes of that knowledge when a guest has a new version, or its number goes to
+//! another handler. Lives on one thread and takes no lock.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -21,22 +21,22 @@ use crate::guest::engine::guest_info::GuestInfo;
 use crate::metrics::{Counters, Reasons, WorkerCounters};
 use crate::queue::Holders;
 
-/// The schedule of one worker.
+/// The scheduler of one worker.
 pub struct Scheduler {
-    /// By the number of the guest.
+    /// By the guest's number.
     guests: RefCell<Vec<GuestCalls>>,
-    /// What is expected of guests of which nothing is known.
+    /// What to expect of guests that have had no calls.
     first_calls: RefCell<FirstCalls>,
     ticker: TickerHandle,
-    /// What owners have in lines.
+    /// What each owner has in the queues for long calls.
     queued_by_owner: Holders,
-    /// Heavy calls that can go on.
+    /// Heavy calls in the fast lane that can go on.
     run_queue: Rc<RunQueue>,
-    /// Where calls go that outlast their quantum.
+    /// The slow lane, for calls that outlast their quantum.
     lane: LaneHandle,
-    /// What is on its way out.
+    /// What is about to be dropped.
     pending_drops: PendingDrops,
-    /// Calls that are under way.
+    /// How many calls are under way.
     active_count: Cell<usize>,
     counters: WorkerCounters,
 }
@@ -46,50 +46,50 @@ pub struct Scheduler {
 struct GuestCalls {
     /// What they cost.
     usage: Usage,
-    /// Where requests to it wait, once it has had long calls.
+    /// The queue for its requests, once it has had long calls.
     long_calls: Option<Rc<LongCallQueue>>,
-    /// Who it was when it was asked for last. Counted by this worker alone, so that calls can have
-    /// it for nothing.
+    /// The guest's info at its last request. The `Rc` is this worker's own, so that calls can clone
+    /// it without an atomic operation.
     #[expect(clippy::redundant_allocation, reason = "its clones count without atomic operations")]
     info: Option<Rc<Arc<GuestInfo>>>,
 }
 
 impl GuestCalls {
-    /// Takes note of who the guest is. Returns that.
+    /// Records which guest this is. Returns its info.
     #[expect(clippy::redundant_allocation, reason = "its clones count without atomic operations")]
-    fn identify(&mut self, about: &Arc<GuestInfo>) -> &Rc<Arc<GuestInfo>> {
-        if !self.info.as_ref().is_some_and(|known| Arc::ptr_eq(known, about)) {
-            self.forget(about);
+    fn identify(&mut self, info: &Arc<GuestInfo>) -> &Rc<Arc<GuestInfo>> {
+        if !self.info.as_ref().is_some_and(|known| Arc::ptr_eq(known, info)) {
+            self.forget(info);
         }
-        self.info.get_or_insert_with(|| Rc::new(about.clone()))
+        self.info.get_or_insert_with(|| Rc::new(info.clone()))
     }
 
-    /// Forgets what was known, as the guest is another one now.
+    /// Forgets what was known of an earlier guest.
     #[cold]
-    fn forget(&mut self, about: &GuestInfo) {
-        // Of another handler with the same number.
-        if self.info().is_some_and(|known| !Arc::ptr_eq(&known.grants, &about.grants)) {
+    fn forget(&mut self, info: &GuestInfo) {
+        // The number has gone to another handler.
+        if self.info().is_some_and(|known| !Arc::ptr_eq(&known.grants, &info.grants)) {
             self.long_calls = None;
         }
         self.info = None;
-        // Nothing is known of how long the calls of a new guest are.
+        // The calls of a new version may cost more or less.
         self.usage = Usage::default();
     }
 
-    /// Who pays for their CPU time: the guest's owner, and among that one's guests itself.
+    /// Who pays for the CPU time of its calls.
     fn payer(&self, guest: usize) -> Payer {
-        let owner = self.info().map(|about| about.grants.owner.id);
+        let owner = self.info().map(|info| info.grants.owner.id);
         Payer { owner: owner.unwrap_or(Share::of_other(guest).id), guest }
     }
 
-    /// Their guest's owner, if that has others.
+    /// The guest's owner, if that has other guests.
     fn shared_owner(&self) -> Option<u64> {
         let share = self.info()?.grants.share();
         (!share.is_sole).then_some(share.id)
     }
 
     fn info(&self) -> Option<&GuestInfo> {
-        self.info.as_ref().map(|about| &***about)
+        self.info.as_ref().map(|info| &***info)
     }
 }
 
@@ -103,13 +103,13 @@ impl Drop for ActiveCall<'_> {
 }
 
 impl Scheduler {
-    /// To be called on the worker's thread, whose slow lane becomes this one.
-    pub fn new(pulse: TickerHandle, lane: LaneHandle, counters: WorkerCounters) -> Self {
+    /// To be called on the worker's thread, whose slow lane is `lane` from now on.
+    pub fn new(ticker: TickerHandle, lane: LaneHandle, counters: WorkerCounters) -> Self {
         lane.make_local();
         Scheduler {
             guests: RefCell::default(),
             first_calls: RefCell::default(),
-            ticker: pulse,
+            ticker,
             queued_by_owner: Holders::default(),
             run_queue: Rc::default(),
             lane,
@@ -119,66 +119,69 @@ impl Scheduler {
         }
     }
 
-    /// Where calls go that outlast their quantum.
+    /// The slow lane, for calls that outlast their quantum.
     pub fn lane(&self) -> &LaneHandle {
         &self.lane
     }
 
+    /// The counters of this worker.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// What is counted by the reason.
+    /// The counters by reason.
     pub fn reasons(&self) -> &Reasons {
         &self.counters.reasons
     }
 
-    /// In what order heavy calls run in the fast lane.
+    /// The order of heavy calls in the fast lane.
     pub fn run_queue(&self) -> &Rc<RunQueue> {
         &self.run_queue
     }
 
+    /// Has to be told of running calls, so that guests yield.
     pub fn ticker(&self) -> &TickerHandle {
         &self.ticker
     }
 
-    /// What is on its way out.
+    /// What is about to be dropped.
     pub fn pending_drops(&self) -> &PendingDrops {
         &self.pending_drops
     }
 
-    /// Drops something; in the slow lane, if that takes a while.
+    /// Drops a value; in the slow lane, if that takes a while.
     pub fn drop_or_defer(&self, bulky: impl DropCost) {
         if bulky.is_slow_to_drop() {
-            // Dropped in this order.
+            // The mark goes last.
             self.lane.defer_drop((bulky, self.pending_drops.drop_mark()));
         }
     }
 
-    /// Takes note of a call of a guest that is about to begin.
-    pub fn count(&self, guest: usize, about: &Arc<GuestInfo>) {
+    /// Counts a call of a guest that is about to begin.
+    pub fn count(&self, guest: usize, info: &Arc<GuestInfo>) {
         self.with(guest, |calls| {
-            calls.identify(about);
+            calls.identify(info);
             calls.usage.count();
         });
     }
 
-    /// Who a guest is, for what outlives its instance.
-    pub fn shared_info(&self, guest: usize, about: &Arc<GuestInfo>) -> Rc<Arc<GuestInfo>> {
-        self.with(guest, |calls| calls.identify(about).clone())
+    /// The guest's info, for those that outlive its instance.
+    pub fn shared_info(&self, guest: usize, info: &Arc<GuestInfo>) -> Rc<Arc<GuestInfo>> {
+        self.with(guest, |calls| calls.identify(info).clone())
     }
 
-    /// Who a guest was when it was asked for last, if it was.
+    /// The info of a guest at its last request; `None` if it has had none.
     pub fn last_info(&self, guest: usize) -> Option<Rc<Arc<GuestInfo>>> {
         self.guests.borrow().get(guest).and_then(|calls| calls.info.clone())
     }
 
-    /// What a guest's calls are like, or are expected to be as those of its owner's other guests.
+    /// The cost class of a guest's calls. If there were none: what its owner's other guests
+    /// suggest.
     pub fn cost_class(&self, guest: usize) -> CostClass {
         let guests = self.guests.borrow();
         guests.get(guest).map_or(CostClass::Short, |calls| match calls.usage.cost_class() {
             CostClass::New if self.is_expected_long(calls) => CostClass::Long,
-            length => length,
+            class => class,
         })
     }
 
@@ -187,7 +190,7 @@ impl Scheduler {
         calls.shared_owner().is_some_and(|owner| self.first_calls.borrow().are_long(owner))
     }
 
-    /// What making an instance of a guest is like. Beside long calls it is nothing.
+    /// The cost class of making an instance. If the guest's calls are long, that is negligible.
     pub fn instantiation_class(&self, guest: usize) -> CostClass {
         self.note(guest, |usage| match usage.cost_class() {
             CostClass::Long => CostClass::Long,
@@ -195,8 +198,8 @@ impl Scheduler {
         })
     }
 
-    /// Has a call of a guest wait for its turn in the fast lane, of which it is `expected` to use
-    /// so much, or as much as the guest's calls do.
+    /// Puts a call of a guest in the run queue. `expected` is the CPU time of its next slice;
+    /// without it, that of the guest's calls.
     pub fn join_run_queue(
         &self,
         guest: usize,
@@ -208,8 +211,8 @@ impl Scheduler {
         self.run_queue.join(self.payer(guest), expected, cx)
     }
 
-    /// Takes note of what one slice of a guest's call has taken in the fast lane. What the guest's
-    /// calls are like now.
+    /// Records the CPU time of a slice of a guest's call in the fast lane. Returns the guest's cost
+    /// class now.
     pub fn note_slice(&self, guest: usize, used: Duration) -> CostClass {
         self.note(guest, |usage| {
             usage.note_slice(used, Instant::now);
@@ -217,8 +220,8 @@ impl Scheduler {
         })
     }
 
-    /// Takes note of whether a call of a guest has outlasted the quantum, and of what its last
-    /// slice in the fast lane has taken, where that was measured.
+    /// Records whether a call of a guest has outlasted the quantum, and the CPU time of its last
+    /// slice in the fast lane, if that was measured.
     pub fn note_call(&self, guest: usize, is_long: bool, slice: Option<Duration>) {
         let owner = self.with(guest, |calls| {
             if let Some(used) = slice {
@@ -233,7 +236,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes note of what a call of a guest has cost.
+    /// Reads or updates what the calls of a guest cost.
     pub fn note<T>(&self, guest: usize, note: impl FnOnce(&mut Usage) -> T) -> T {
         self.with(guest, |calls| note(&mut calls.usage))
     }
@@ -243,10 +246,10 @@ impl Scheduler {
         self.with(guest, |calls| calls.payer(guest))
     }
 
-    /// Where requests to a guest wait whose calls are long.
+    /// The queue for requests to a guest with long calls.
     pub fn long_call_queue(&self, guest: usize) -> Rc<LongCallQueue> {
         self.with(guest, |calls| {
-            let limits = calls.info().map(|about| about.grants.concurrency.queue);
+            let limits = calls.info().map(|info| info.grants.concurrency.queue);
             let owner = calls.payer(guest).owner;
             let new = || {
                 Rc::new(LongCallQueue::new(
@@ -254,24 +257,24 @@ impl Scheduler {
                     self.queued_by_owner.of(owner),
                 ))
             };
-            let line = calls.long_calls.get_or_insert_with(new);
-            // The guest may be another by now.
+            let queue = calls.long_calls.get_or_insert_with(new);
+            // The guest may have another version by now, with other limits.
             if let Some(limits) = limits {
-                line.limit(limits);
+                queue.limit(limits);
             }
-            line.clone()
+            queue.clone()
         })
     }
 
-    /// The line for a request to a guest, if it has to stand in one.
+    /// The queue that a request to a guest has to wait in, if it has to.
     pub fn queue_to_wait_in(&self, guest: usize) -> Option<Rc<LongCallQueue>> {
         let guests = self.guests.borrow();
         let calls =
             guests.get(guest).filter(|calls| calls.usage.cost_class() == CostClass::Long)?;
-        calls.long_calls.as_ref().filter(|line| line.is_saturated()).cloned()
+        calls.long_calls.as_ref().filter(|queue| queue.is_saturated()).cloned()
     }
 
-    /// Calls that are under way.
+    /// How many calls are under way.
     pub fn active_calls(&self) -> usize {
         self.active_count.get()
     }
@@ -297,7 +300,7 @@ impl Scheduler {
     }
 }
 
-/// Makes room for what is known of this guest.
+/// Makes room for guests up to this number.
 #[cold]
 fn grow(guests: &mut Vec<GuestCalls>, guest: usize) {
     guests.resize_with(guest + 1, GuestCalls::default);

@@ -1,7 +1,7 @@
-//! What gives every running guest its quantum: a thread that ticks while calls run.
+//! Makes running guests yield after each quantum: a thread that ticks while calls run.
 //!
-//! Owns the length of a tick and of a quantum, and when the thread sleeps. It knows an engine as
-//! something that is told to go on.
+//! Owns the length of a tick and of a quantum, and when the thread sleeps. Knows engines only
+//! through a function that advances their epochs.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 /// The epoch's period. A tick costs a busy core two context switches, about 8 us in a virtual
 /// machine: 0.8 % of its time.
 const TICK: Duration = Duration::from_millis(1);
-/// The ticker sleeps once no call has begun for this many ticks.
+/// The ticker sleeps after so many ticks in which no call ran or began.
 const IDLE_TICKS: u32 = 4;
 /// Ticks in a quantum: a guest yields after 1 to 2 ms of running.
 pub const QUANTUM_TICKS: u64 = 2;
@@ -25,14 +25,14 @@ pub struct Ticker {
 
 struct TickerShared {
     worker_calls: Box<[WorkerCalls]>,
-    /// Written once a millisecond, while calls run.
+    /// Raised once a millisecond while calls run.
     ticks: AtomicU32,
     asleep: AtomicBool,
     stop: AtomicBool,
     thread: OnceLock<Thread>,
 }
 
-/// One worker's count of calls, on a cache line of its own.
+/// One worker's counts of calls, on a cache line of their own.
 #[repr(align(128))]
 #[derive(Default)]
 struct WorkerCalls {
@@ -40,7 +40,7 @@ struct WorkerCalls {
     ended: AtomicU64,
 }
 
-/// One worker's end of the ticker.
+/// One worker's access to the ticker.
 #[derive(Clone)]
 pub struct TickerHandle {
     shared: Arc<TickerShared>,
@@ -50,11 +50,11 @@ pub struct TickerHandle {
 /// Keeps the ticker awake until it is dropped.
 pub struct TickGuard<'a>(&'a WorkerCalls);
 
-/// The same, for what runs elsewhere and longer than its worker looks at it.
+/// The same without a borrow, for calls that run on while their worker does something else.
 pub struct OwnedTickGuard(TickerHandle);
 
 impl TickerHandle {
-    /// Says that a call begins; the ticker runs at least until the guard is dropped.
+    /// Says that a call begins. The ticker runs at least until the guard is dropped.
     pub fn begin(&self) -> TickGuard<'_> {
         self.count();
         TickGuard(&self.shared.worker_calls[self.worker])
@@ -67,9 +67,10 @@ impl TickerHandle {
     }
 
     fn count(&self) {
-        let line = &self.shared.worker_calls[self.worker];
-        // Pairs with the fence in `Ticker::run`: either it sees this call, or we see it asleep.
-        line.begun.fetch_add(1, Ordering::SeqCst);
+        let calls = &self.shared.worker_calls[self.worker];
+        // Pairs with the fence in `Ticker::run`: either that sees this call, or this sees that it
+        // is asleep.
+        calls.begun.fetch_add(1, Ordering::SeqCst);
         if self.shared.asleep.load(Ordering::SeqCst)
             && let Some(thread) = self.shared.thread.get()
         {
@@ -77,7 +78,7 @@ impl TickerHandle {
         }
     }
 
-    /// Ticks so far, while calls run.
+    /// How often the ticker has ticked so far.
     pub fn ticks(&self) -> u32 {
         self.shared.ticks.load(Ordering::Relaxed)
     }
@@ -91,31 +92,31 @@ impl Drop for TickGuard<'_> {
 
 impl Drop for OwnedTickGuard {
     fn drop(&mut self) {
-        let OwnedTickGuard(pulse) = self;
-        drop(TickGuard(&pulse.shared.worker_calls[pulse.worker]));
+        let OwnedTickGuard(handle) = self;
+        drop(TickGuard(&handle.shared.worker_calls[handle.worker]));
     }
 }
 
 impl TickerShared {
-    /// Calls begun so far, and whether some of them still run.
+    /// How many calls have begun so far, and whether some still run.
     fn calls(&self) -> (u64, bool) {
         let ended: u64 =
-            self.worker_calls.iter().map(|line| line.ended.load(Ordering::Acquire)).sum();
+            self.worker_calls.iter().map(|calls| calls.ended.load(Ordering::Acquire)).sum();
         let begun: u64 =
-            self.worker_calls.iter().map(|line| line.begun.load(Ordering::Relaxed)).sum();
+            self.worker_calls.iter().map(|calls| calls.begun.load(Ordering::Relaxed)).sum();
         (begun, begun != ended)
     }
 }
 
 impl Ticker {
-    /// Starts it for so many workers. `advance` lets every engine's epoch go on by one.
+    /// Starts the thread, for so many workers. `advance` advances the epoch of every engine by one.
     ///
     /// # Errors
-    /// There can be no more threads.
+    /// The thread cannot be started.
     pub fn start(advance: impl Fn() + Send + 'static, workers: usize) -> Result<Self> {
-        let pulses = (0..workers).map(|_| WorkerCalls::default()).collect();
+        let worker_calls = (0..workers).map(|_| WorkerCalls::default()).collect();
         let shared = Arc::new(TickerShared {
-            worker_calls: pulses,
+            worker_calls,
             asleep: AtomicBool::new(false),
             ticks: AtomicU32::new(0),
             stop: AtomicBool::new(false),
@@ -130,7 +131,7 @@ impl Ticker {
         Ok(Ticker { shared, thread: Some(thread) })
     }
 
-    /// The pulse through which worker `index` tells that calls run.
+    /// The handle of one worker.
     pub fn handle_of(&self, index: usize) -> TickerHandle {
         TickerHandle { shared: self.shared.clone(), worker: index }
     }
@@ -163,7 +164,7 @@ impl Drop for Ticker {
         self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // The only error is a panic of the ticker, which has been reported already.
+            // The only error is a panic of the ticker, which has been reported.
             drop(thread.join());
         }
     }

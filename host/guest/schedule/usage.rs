@@ -1,78 +1,79 @@
 //! What the calls of one guest cost on one worker, and where they run because of that.
 //!
-//! Owns the averages. Time counts and not calls: one call that holds its worker for long weighs as
-//! much as the many short ones that it delays. Knows no clock but what it is told.
+//! Owns the averages. They weigh time, not calls: one call that holds its worker for long weighs as
+//! much as the many short ones that it delays. Reads no clock itself, except for a penalty.
 
 use std::time::{Duration, Instant};
 
 use super::ticker::QUANTUM_TICKS;
 
-/// A call of more CPU time is long: its first slice, which ends after one to two ticks, would more
-/// often than not be too short for it.
+/// A call of more CPU time is long. Its first slice ends after one to two ticks, which would mostly
+/// be too short for it.
 pub const LONG_CALL: Duration = Duration::from_micros(1500);
-/// All calls of a guest are long, and so many that its calls start in the slow lane.
+/// The average if all calls of a guest are long, and the average above which its calls begin in the
+/// slow lane.
 const LONG_ALL: u32 = 256;
 const LONG_MIN: u32 = LONG_ALL / 2;
-/// Calls, and slices of them, over which an average is taken: of fewer, as long as there are no
-/// more. So many that it takes six long calls in a row behind as many short ones.
+/// Calls or slices in an average, or fewer while there are fewer. So many that after short calls it
+/// takes six long ones in a row to make a guest long.
 const AVERAGED: u32 = 8;
-/// Slices of so much on average wait for a turn. To wait costs about a microsecond. Forty at once
-/// of less take two milliseconds.
+/// Slices of so much on average wait for their turn. Waiting costs about a microsecond. Forty
+/// shorter slices at once take two milliseconds.
 pub const HEAVY_SLICE: Duration = Duration::from_micros(50);
-/// A guest whose slices are long is measured until so many in a row were short, which takes two
-/// looks at the thread's clock each. One long slice has used more than all these looks.
+/// A guest with long slices is measured until so many slices in a row were short. Each of them
+/// takes two readings of the thread's clock. All of these cost less than one long slice.
 const MEASURED_AFTER_LONG: u32 = 1024;
-/// The same for one that is only suspected, or whose slices are half as long as heavy ones.
+/// The same for a guest that is only suspect, or whose slices are half as long as heavy ones.
 const MEASURED_AFTER_HEAVY: u32 = 64;
-/// The clock ticks once a millisecond, so it ticks in one of twenty calls that take 50 us, and in
-/// one of three hundred that take 3 us. Two ticks within so many calls make a guest suspect.
+/// The clock ticks once a millisecond: in one of twenty calls of 50 us, and in one of three hundred
+/// of 3 us. Two ticks within so many calls make a guest suspect.
 const SUSPECT_CALLS: u32 = 8;
-/// No slice is to take longer. One that does has held its worker up, and its guest stays off the
-/// fast lane for so many times as long as it was too long.
+/// No slice should take longer. One that does has held up its worker, so its guest stays in the
+/// slow lane for so many times the excess, but not longer than the maximum.
 const SLICE_MAX: Duration = Duration::from_millis(3);
 const PENALTY_TIMES: u32 = 32;
 const PENALTY_MAX: Duration = Duration::from_secs(10);
 
-/// What a guest's calls are like.
+/// What a guest's calls are like, and so how they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CostClass {
-    /// Not known: none has ended. Each is measured, and waits for a turn in the fast lane.
+    /// Unknown: none has ended. Each is measured, and waits for its turn in the fast lane.
     New,
     /// Short. They are not measured.
     Short,
-    /// Short, as far as is known. Each is measured.
+    /// Short so far, but each is measured.
     Measured,
-    /// Each waits for a turn in the fast lane.
+    /// Each waits for its turn in the fast lane.
     Heavy,
     /// Each begins in the slow lane.
     Long,
 }
 
-/// What is known of the calls of one guest.
+/// What is known of the calls of one guest on one worker.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
-    /// What part of them outlasts the quantum, a moving average: 256 is all of them.
+    /// The part of the calls that outlast the quantum, a moving average: 256 is all of them.
     long: u32,
-    /// Nanoseconds of CPU time of a measured slice in the fast lane, a moving average: a
-    /// [`Duration`] takes ten times as long to divide.
+    /// Nanoseconds of CPU time of a measured slice in the fast lane, a moving average. Dividing a
+    /// [`Duration`] would take ten times as long.
     slice_ns: u64,
-    /// How many more short slices there have to be until they are measured no more.
+    /// How many more short slices have to be measured.
     measured_for: u32,
-    /// Until when they begin in the slow lane, whatever the averages say.
+    /// Until when its calls begin in the slow lane, whatever the averages are.
     penalty: Option<Instant>,
-    /// CPU time of making an instance, a moving average, and whether it has to be measured.
+    /// CPU time of making an instance, a moving average, and whether it is measured.
     making: Duration,
     is_making_measured: bool,
-    /// Calls and slices of which the averages are, up to [`AVERAGED`].
+    /// How many calls and slices are in the averages, up to [`AVERAGED`].
     calls_noted: u8,
     slices_noted: u8,
-    /// Calls so far, and how many there had been at the last in which the clock ticked.
+    /// Calls so far, and how many there were when the clock last ticked during one.
     calls: u32,
     ticked_at: u32,
 }
 
 impl Default for Usage {
-    /// Of a guest that has had no calls: its first ones are measured.
+    /// A guest that has had no calls: its first ones are measured.
     fn default() -> Self {
         Usage {
             long: 0,
@@ -90,6 +91,7 @@ impl Default for Usage {
 }
 
 impl Usage {
+    /// The cost class of the next call.
     pub fn cost_class(&self) -> CostClass {
         if self.long > LONG_MIN || self.penalty.is_some_and(is_ahead) {
             CostClass::Long
@@ -104,7 +106,7 @@ impl Usage {
         }
     }
 
-    /// Whether nothing is known of its calls.
+    /// Whether no call has ended yet.
     pub fn is_new(&self) -> bool {
         self.calls_noted == 0
     }
@@ -114,12 +116,12 @@ impl Usage {
         self.calls = self.calls.wrapping_add(1);
     }
 
-    /// Takes note of a call that was not measured, and in which the clock has ticked.
+    /// Records a call that was not measured, and during which the clock has ticked.
     pub fn note_ticks(&mut self, ticks: u32) {
         let calls = self.calls.wrapping_sub(self.ticked_at);
         self.ticked_at = self.calls;
         if ticks > QUANTUM_TICKS as u32 {
-            // It has been long, or others have had the core: one of many, as it was not measured.
+            // The call was long, or others have had the core. It counts as one of many.
             self.calls_noted = AVERAGED as u8;
             self.note_call(true);
         } else if ticks > 1 || calls <= SUSPECT_CALLS {
@@ -127,19 +129,19 @@ impl Usage {
         }
     }
 
-    /// Takes note of a slice in which others may have had the core.
+    /// Has the next slices measured if this one was long. Others may have had the core meanwhile.
     pub fn suspect(&mut self, used: Duration) {
         if used >= HEAVY_SLICE {
             self.measure(MEASURED_AFTER_HEAVY);
         }
     }
 
-    /// What a slice of it is expected to take; the most, where nothing is known.
+    /// The CPU time that a slice is expected to take; the most, as long as nothing is known.
     pub fn slice(&self) -> Duration {
         if self.slices_noted == 0 { LONG_CALL } else { Duration::from_nanos(self.slice_ns) }
     }
 
-    /// Takes note of whether a call has outlasted the quantum.
+    /// Records whether a call has outlasted the quantum.
     pub fn note_call(&mut self, is_long: bool) {
         let averaged = one_more(&mut self.calls_noted);
         self.long -= self.long / averaged;
@@ -149,7 +151,7 @@ impl Usage {
         }
     }
 
-    /// Takes note of what one slice in the fast lane took.
+    /// Records the CPU time of a slice in the fast lane.
     pub fn note_slice(&mut self, used: Duration, now: impl FnOnce() -> Instant) {
         let averaged = u64::from(one_more(&mut self.slices_noted));
         let used_ns = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX / 2);
@@ -169,7 +171,7 @@ impl Usage {
         }
     }
 
-    /// What making an instance is like, which is one slice.
+    /// The cost class of making an instance, which is one slice.
     pub fn instantiation_class(&self) -> CostClass {
         match self.making {
             long if long >= LONG_CALL => CostClass::Long,
@@ -179,12 +181,13 @@ impl Usage {
         }
     }
 
-    /// What it is expected to take.
+    /// The CPU time that making an instance is expected to take.
     pub fn instantiation_time(&self) -> Duration {
         self.making
     }
 
-    /// Takes note of what making an instance took; by the wall clock, others may have had the core.
+    /// Records what making an instance took. Without `is_measured` that is by the wall clock, and
+    /// others may have had the core.
     pub fn note_instantiation(&mut self, used: Duration, is_measured: bool) {
         self.is_making_measured = used >= HEAVY_SLICE / 2;
         if is_measured || used < HEAVY_SLICE {
@@ -202,7 +205,7 @@ fn is_ahead(end: Instant) -> bool {
     Instant::now() < end
 }
 
-/// Counts one more, up to [`AVERAGED`]; over how many an average is taken with it.
+/// Counts one more, up to [`AVERAGED`]. Returns the number to average over.
 fn one_more(noted: &mut u8) -> u32 {
     *noted = (*noted + 1).min(AVERAGED as u8);
     u32::from(*noted)

@@ -1,8 +1,8 @@
-//! Bytes that the host keeps for a request: a body as a guest reads, writes or changes it.
+//! A buffer that the host keeps for a request: a body that a guest reads, writes or changes.
 //!
-//! Owns what of them counts as the host's memory: all of the room that they take, where it is more
-//! than a connection's own buffers. They count until the last of them has been sent. What counts is
-//! mapped from the kernel and given back to it: what an allocator is given back it may keep.
+//! Owns what of it is charged: all of its room, once it is larger than a connection's own buffers,
+//! until its last bytes have been sent. Charged buffers are mapped from the kernel, and go back to
+//! it when they are dropped: an allocator might keep them.
 
 use bytes::Bytes;
 
@@ -11,30 +11,31 @@ use crate::guest::engine::mapped_buffer::MappedBuffer;
 use crate::guest::schedule::lane;
 use crate::message::Reject;
 
-/// Up to here they do not count. A request has three such texts at most, a connection one answer.
+/// Up to this size a buffer is not charged. A request has three of them at most, a connection one
+/// response.
 const FREE_BYTES_MAX: usize = 16 * 1024;
 
-/// What takes less is given back at once.
+/// Smaller buffers are dropped on the spot.
 const DEFERRED_BYTES_MIN: usize = 1 << 20;
 
-/// A text that grows.
+/// Bytes that grow.
 #[derive(Default)]
 pub struct Buffer {
-    /// As long as it is small.
+    /// The bytes, as long as there are few.
     bytes: Vec<u8>,
-    /// Boxed, since most have none.
+    /// The bytes, once they are charged. Boxed, as few buffers get so large.
     large: Option<Box<Large>>,
 }
 
-/// A text that counts.
+/// A buffer that is charged.
 struct Large {
     bytes: MappedBuffer,
     len: usize,
     charge: Charge,
 }
 
-/// A large one is given back in the slow lane: for 8 MiB the kernel takes some milliseconds. What
-/// it is charged is given back after that, so not where others may wait for it.
+/// Large buffers are dropped in the slow lane: for 8 MiB the kernel takes some milliseconds. The
+/// charge goes after that, so not while others wait for memory.
 impl Drop for Large {
     fn drop(&mut self) {
         let freed = (self.bytes.take(), self.charge.take());
@@ -45,18 +46,20 @@ impl Drop for Large {
 }
 
 impl Buffer {
+    /// The number of bytes.
     pub fn len(&self) -> usize {
         self.large.as_ref().map_or(self.bytes.len(), |large| large.len)
     }
 
+    /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Adds bytes.
+    /// Appends bytes.
     ///
     /// # Errors
-    /// [`Reject::NoMemory`]: nothing is added.
+    /// [`Reject::NoMemory`]: nothing is appended.
     pub fn extend(&mut self, memory: &Budget, more: &[u8]) -> Result<(), Reject> {
         let len = self.len() + more.len();
         if len <= FREE_BYTES_MAX {
@@ -69,11 +72,11 @@ impl Buffer {
         Ok(())
     }
 
-    /// What is mapped, with room for so many bytes that are charged.
+    /// The mapped buffer, with room for `len` bytes that are charged.
     fn reserve_capacity(&mut self, memory: &Budget, len: usize) -> Result<&mut Large, Reject> {
         let room = self.large.as_ref().map_or(0, |large| large.bytes.as_ref().len());
         if len > room {
-            // Until the bytes are copied, they are there twice and count twice.
+            // While the bytes are copied, they exist twice and are charged twice.
             let mut charge = memory.empty_charge();
             charge.raise_to(MappedBuffer::charged_bytes(len))?;
             let mut bytes = MappedBuffer::new(len).ok_or(Reject::NoMemory)?;
@@ -88,7 +91,7 @@ impl Buffer {
         Ok(large)
     }
 
-    /// The whole text, which counts until it is dropped.
+    /// All bytes. They are charged until the last reference is dropped.
     pub fn into_bytes(self) -> Bytes {
         match self.large {
             None => Bytes::from(self.bytes),

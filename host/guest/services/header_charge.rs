@@ -1,9 +1,9 @@
-//! What the host keeps for a request at a core guest's word, beside bodies: header fields, and the
-//! target.
+//! Charges a request for what a core guest has the host keep, beside bodies: header fields, and the
+//! request's target.
 //!
-//! Owns what of it counts as the host's memory: the most that there has been of each part, since a
-//! map keeps the room of fields that were removed. What is little does not count: it is paid for
-//! with the instance. Knows nothing of who may set what.
+//! Owns what is charged: the largest size of each part, since a map keeps the room of removed
+//! fields. Small sizes are free, as they are paid for with the instance. Knows nothing of who may
+//! set what.
 
 use super::header::FIELD_BYTES;
 use crate::guest::engine::allocator::FreedNotice;
@@ -11,43 +11,47 @@ use crate::guest::engine::budget::{Budget, Charge};
 use crate::guest::schedule::lane;
 use crate::message::Reject;
 
-/// Up to here nothing is charged: most guests set a few fields.
+/// Bytes that are free of charge: most guests set a few fields.
 const FREE_BYTES: usize = 8 << 10;
-/// What is charged is a multiple of this.
+/// Charges are multiples of this.
 const CHUNK_BYTES: usize = 16 << 10;
-/// What is charged so much takes a while to drop: some thousand fields.
+/// From so many charged bytes on, dropping takes a while: some thousand fields.
 const SLOW_DROP_BYTES_MIN: usize = 1 << 20;
 
-/// What is counted apart, each at its most.
+/// The parts that are counted separately, each at its largest size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
+    /// The request's fields.
     Request,
+    /// The response's fields.
     Response,
+    /// The response's trailers.
     Trailers,
+    /// The request's path and query.
     Target,
 }
 
-/// What the host keeps for one request.
+/// The charge of one request.
 #[derive(Default)]
 pub struct HeaderCharge {
-    /// The most that there has been, by part.
+    /// The largest size of each part.
     most: [usize; 4],
-    /// What was there before the request came back from the next handler.
+    /// What was counted before the request came back from the next handler.
     before: usize,
     charge: Option<Charge>,
 }
 
 impl HeaderCharge {
-    /// Fields that are there already, be there memory enough or not.
+    /// Charges fields that exist already, even if memory is short.
     pub fn of_fields(memory: &Budget, count: usize) -> Self {
         let charge = Some(memory.force_charge(count * FIELD_BYTES));
         HeaderCharge { charge, ..HeaderCharge::default() }
     }
 
-    /// Takes note of how many bytes there are of a part.
+    /// Records the present size of a part, in bytes.
     ///
     /// # Errors
-    /// [`Reject::NoMemory`].
+    /// [`Reject::NoMemory`]: nothing more is charged.
     #[inline]
     pub fn note(&mut self, memory: &Budget, part: Part, bytes: usize) -> Result<(), Reject> {
         let most = &mut self.most[part as usize];
@@ -63,7 +67,7 @@ impl HeaderCharge {
         charge.raise_to(bytes.next_multiple_of(CHUNK_BYTES))
     }
 
-    /// Has what there is stay, beside what is to come.
+    /// Keeps what was counted so far, and counts the parts anew on top of that.
     pub fn carry_over(&mut self) {
         self.before += std::mem::take(&mut self.most).iter().sum::<usize>();
     }
@@ -73,7 +77,7 @@ impl HeaderCharge {
         self.charge.as_ref().map_or(0, Charge::bytes)
     }
 
-    /// Drops what it stands for, and itself behind that; in the slow lane if it takes a while and
+    /// Drops what was charged for, and then the charge; in the slow lane if that takes a while and
     /// nobody waits for the memory.
     pub fn drop_with(self, value: impl Send + 'static) {
         let is_slow = |charge: &Charge| charge.bytes() >= SLOW_DROP_BYTES_MIN && !charge.is_tight();
@@ -85,7 +89,7 @@ impl HeaderCharge {
     }
 }
 
-/// It is dropped behind what it stands for.
+/// Dropped after what it is charged for: tells the allocator what was freed.
 impl Drop for HeaderCharge {
     fn drop(&mut self) {
         if let Some(charge) = self.charge.take() {
@@ -110,7 +114,7 @@ mod tests {
         assert_eq!(note(Part::Response, 1), CHUNK_BYTES);
         assert_eq!(note(Part::Response, CHUNK_BYTES), CHUNK_BYTES);
         assert_eq!(note(Part::Target, 1), 2 * CHUNK_BYTES);
-        // Its room is still there.
+        // A map keeps the room of removed fields.
         assert_eq!(note(Part::Response, 0), 2 * CHUNK_BYTES);
         assert_eq!(note(Part::Response, CHUNK_BYTES), 2 * CHUNK_BYTES);
         held.carry_over();

@@ -1,7 +1,7 @@
-//! Where a guest's words go: `log`, stdout and stderr become log events with the guest's name and
-//! the request's id, escaped and bounded.
+//! A guest's log: `log`, stdout and stderr become log events with the guest's name and the
+//! request's id, escaped and bounded.
 //!
-//! Owns the bound and the cutting into lines. Knows nothing of wasmtime's stores.
+//! Owns the bounds, and how output is cut into lines. Knows nothing of wasmtime's stores.
 
 use std::io;
 use std::pin::Pin;
@@ -18,35 +18,39 @@ use crate::guest::engine::guest_info::GuestInfo;
 use crate::log::escape;
 use crate::message::RequestId;
 
-/// One line of a guest's log, longer ones are cut.
+/// Bytes of one line. Longer lines are cut.
 const LINE_BYTES_MAX: usize = 4 * 1024;
-/// What one request may write to the log in all, as lines and as bytes.
+/// What one request may log, in bytes and in lines.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 const REQUEST_LINES_MAX: u32 = 256;
-/// What a write to stdout or stderr is told may be written at once.
+/// Bytes that a guest is told it may write to stdout or stderr at once.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
 
-/// One instance's way to the log.
+/// The log of one instance.
 pub struct LogSink {
     guest: Arc<GuestInfo>,
     request: Option<RequestId>,
     bytes_left: usize,
     lines_left: u32,
-    /// Lines of stdout and stderr which have not ended yet.
+    /// The last lines of stdout and stderr, as far as they have come.
     partial: [Vec<u8>; 2],
 }
 
-/// Levels of the http-wasm interface.
+/// The log levels of the http-wasm interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub enum Level {
+    /// For development.
     Debug,
+    /// Normal operation.
     Info,
+    /// Something may be wrong.
     Warn,
+    /// Something has failed.
     Error,
 }
 
 impl Level {
-    /// The level of an http-wasm number: -1 debug, 0 info, 1 warn, 2 error, 3 none.
+    /// The level of an http-wasm number: -1 debug, 0 info, 1 warn, 2 error; `None` from 3 on.
     pub fn from_abi(level: i32) -> Option<Self> {
         match level {
             ..=-1 => Some(Level::Debug),
@@ -57,6 +61,7 @@ impl Level {
         }
     }
 
+    /// Whether the host's log shows this level.
     pub fn is_enabled(self) -> bool {
         match self {
             Level::Debug => tracing::enabled!(target: "handler", tracing::Level::DEBUG),
@@ -68,6 +73,7 @@ impl Level {
 }
 
 impl LogSink {
+    /// The log of a guest's new instance, with the limits of one request.
     pub fn new(guest: Arc<GuestInfo>, request: Option<RequestId>) -> Self {
         LogSink {
             guest,
@@ -78,13 +84,12 @@ impl LogSink {
         }
     }
 
-    /// Says for which request the lines are that follow.
+    /// Sets the request that the next lines belong to.
     pub fn resume(&mut self, request: Option<RequestId>) {
         self.request = request;
     }
 
-    /// Starts a request's share of the log. Without its id where what the guest says may be about
-    /// another one as well.
+    /// Begins a request, with new limits; without its id if the guest has others, too.
     pub fn begin(&mut self, request: Option<RequestId>) {
         self.end();
         self.request = request;
@@ -92,7 +97,7 @@ impl LogSink {
         self.lines_left = REQUEST_LINES_MAX;
     }
 
-    /// Writes out lines that were not ended.
+    /// Logs the unfinished last lines of stdout and stderr.
     pub fn end(&mut self) {
         for stream in [0, 1] {
             let rest = std::mem::take(&mut self.partial[stream]);
@@ -102,7 +107,7 @@ impl LogSink {
         }
     }
 
-    /// Writes one line, if the level is on and the request's share is not used up.
+    /// Logs one line, if the level is on and the request's limits allow it.
     pub fn line(&mut self, level: Level, from: &'static str, text: &[u8]) {
         if !level.is_enabled() || self.lines_left == 0 {
             return;
@@ -140,7 +145,7 @@ impl LogSink {
         }
     }
 
-    /// Takes bytes of stdout (0) or stderr (1) and writes out the lines that are whole.
+    /// Takes output of stdout (0) or stderr (1), and logs the lines that are complete.
     fn feed(&mut self, stream: usize, mut bytes: &[u8]) {
         if self.lines_left == 0 {
             return;
@@ -161,26 +166,28 @@ impl LogSink {
 
 const STREAM_NAMES: [&str; 2] = ["stdout", "stderr"];
 
-/// A sink that the store and its WASI streams share.
+/// A log that the store and its WASI streams share.
 #[derive(Clone)]
 pub struct SharedSink(Arc<Mutex<LogSink>>);
 
 impl SharedSink {
+    /// Shares a log.
     pub fn new(sink: LogSink) -> Self {
         SharedSink(Arc::new(Mutex::new(sink)))
     }
 
+    /// Calls `f` with the log, under its lock.
     pub fn with<R>(&self, f: impl FnOnce(&mut LogSink) -> R) -> R {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A WASI stream into this sink.
+    /// The WASI stream for `stdout` or `stderr`.
     pub fn stream(&self, name: &'static str) -> LogStream {
         LogStream { sink: self.clone(), stream: usize::from(name == STREAM_NAMES[1]) }
     }
 }
 
-/// stdout or stderr of a guest.
+/// A guest's stdout or stderr.
 #[derive(Clone)]
 pub struct LogStream {
     sink: SharedSink,

@@ -229,13 +229,13 @@ pub fn drop_stream_reader(memory: &mut [u8], state: &mut ComponentState, at: u32
 fn add_futures(linker: &mut Linker<ComponentState>, of: &str, read: u8, write: u8) -> Result<()> {
     linker.func_wrap(CANON, &format!("future.new {of}"), move |mut guest: FlatCaller<'_>| {
         let canon = &mut guest.data_mut().canon;
-        let promise = ComponentFuture { writer: FutureWriter::Gone, reader: FutureReader::Gone };
-        let at = canon.tasks.futures.insert(promise);
+        let future = ComponentFuture { writer: FutureWriter::Gone, reader: FutureReader::Gone };
+        let at = canon.tasks.futures.insert(future);
         let (reader, writer) =
             (canon.handles.put_raw(read, at)?, canon.handles.put_raw(write, at)?);
-        let promise = canon.tasks.futures.get(at)?;
-        promise.writer = FutureWriter::Guest(GuestEnd::new(writer));
-        promise.reader = FutureReader::Guest(GuestEnd::new(reader));
+        let future = canon.tasks.futures.get(at)?;
+        future.writer = FutureWriter::Guest(GuestEnd::new(writer));
+        future.reader = FutureReader::Guest(GuestEnd::new(reader));
         Ok(ends(reader, writer))
     })?;
     for (name, kind, is_read) in [("read", read, true), ("write", write, false)] {
@@ -254,8 +254,8 @@ fn add_futures(linker: &mut Linker<ComponentState>, of: &str, read: u8, write: u
             move |mut guest: FlatCaller<'_>, handle: u32| {
                 let canon = &mut guest.data_mut().canon;
                 let at = canon.handles.rep_raw(kind, handle)?;
-                let promise = canon.tasks.futures.get(at)?;
-                match (is_read, &mut promise.writer, &mut promise.reader) {
+                let future = canon.tasks.futures.get(at)?;
+                match (is_read, &mut future.writer, &mut future.reader) {
                     (true, _, FutureReader::Guest(end)) | (false, FutureWriter::Guest(end), _) => {
                         end.buffer = None;
                     }
@@ -277,14 +277,14 @@ fn add_futures(linker: &mut Linker<ComponentState>, of: &str, read: u8, write: u
         let canon = &mut guest.data_mut().canon;
         let at = canon.handles.take_raw(write, handle)?;
         canon.tasks.clear_waitable(handle);
-        let promise = canon.tasks.futures.get(at)?;
-        if matches!(promise.writer, FutureWriter::Guest(_))
-            && !matches!(promise.reader, FutureReader::Gone)
+        let future = canon.tasks.futures.get(at)?;
+        if matches!(future.writer, FutureWriter::Guest(_))
+            && !matches!(future.reader, FutureReader::Gone)
         {
             return Err(misuse("a future is dropped that was not given a value"));
         }
-        promise.writer = FutureWriter::Gone;
-        if matches!(promise.reader, FutureReader::Gone | FutureReader::Ignored) {
+        future.writer = FutureWriter::Gone;
+        if matches!(future.reader, FutureReader::Gone | FutureReader::Ignored) {
             drop(canon.tasks.futures.remove(at));
         }
         Ok(())
@@ -294,9 +294,9 @@ fn add_futures(linker: &mut Linker<ComponentState>, of: &str, read: u8, write: u
 
 /// Drops the readable end of a future.
 pub fn drop_future_reader(memory: &mut [u8], state: &mut ComponentState, at: u32) -> Result<()> {
-    let promise = state.canon.tasks.futures.get(at)?;
-    promise.reader = FutureReader::Gone;
-    match promise.writer {
+    let future = state.canon.tasks.futures.get(at)?;
+    future.reader = FutureReader::Gone;
+    match future.writer {
         FutureWriter::Guest(_) => advance_future(memory, state, at)?,
         // The host resolves it later, and removes it then.
         FutureWriter::Host => {}

@@ -12,6 +12,8 @@ use crate::guest::engine::fault::misuse;
 
 /// The error that a guest gets when a change of fields is refused.
 pub trait FieldChangeError: Lower + 'static {
+    /// Converts wasmtime's error.
+    ///
     /// # Errors
     /// The interface has no such error, so the guest is stopped.
     fn of(error: FieldMapError) -> Result<Self>

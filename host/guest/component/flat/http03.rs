@@ -171,9 +171,9 @@ fn add_request_body(linker: &mut Linker<ComponentState>) -> Result<()> {
 fn lift_future(state: &mut ComponentState, kind: u8, handle: u32) -> Result<u32> {
     let at = state.canon.handles.take_raw(kind, handle)?;
     state.canon.tasks.clear_waitable(handle);
-    let promise = state.canon.tasks.futures.get(at)?;
-    match &promise.reader {
-        FutureReader::Guest(end) if end.buffer.is_none() => promise.reader = FutureReader::Host,
+    let future = state.canon.tasks.futures.get(at)?;
+    match &future.reader {
+        FutureReader::Guest(end) if end.buffer.is_none() => future.reader = FutureReader::Host,
         _ => return Err(misuse("a future is given away that is in use")),
     }
     Ok(at)
@@ -229,7 +229,7 @@ fn add_response(linker: &mut Linker<ComponentState>) -> Result<()> {
         |mut guest: FlatCaller<'_>, this: u32, status: u32| {
             let state = guest.data_mut();
             let response = state.canon.handles.get::<FlatResponse>(this)?;
-            // What is above 16 bits does not count, says the ABI.
+            // The ABI ignores the bits above 16.
             let Ok(status) = StatusCode::from_u16(status as u16) else { return Ok(1_u32) };
             state.table.get_mut(&response)?.status = status;
             Ok(0)

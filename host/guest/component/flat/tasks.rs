@@ -218,9 +218,9 @@ impl Tasks {
                 stream.reader = StreamReader::Gone;
             }
         }
-        for promise in self.futures.iter_mut() {
-            if matches!(promise.reader, FutureReader::Response(_)) {
-                promise.reader = FutureReader::Gone;
+        for future in self.futures.iter_mut() {
+            if matches!(future.reader, FutureReader::Response(_)) {
+                future.reader = FutureReader::Gone;
             }
         }
     }
@@ -232,15 +232,15 @@ impl Tasks {
         let (before, behind) = (0..=self.current, self.current + 1..all.end);
         for at in behind.chain(before) {
             let Ok(call) = self.calls.get(at) else { continue };
-            let told = match call.state {
+            let event = match call.state {
                 TaskState::Yielded => Some((EventCode::None, 0, 0, true)),
                 TaskState::Waiting(set) => {
                     self.take_event(set).map(|(event, handle, value)| (event, handle, value, false))
                 }
             };
-            if told.is_some() {
+            if event.is_some() {
                 self.current = at;
-                return Ok(told);
+                return Ok(event);
             }
         }
         Ok(None)

@@ -122,8 +122,8 @@ pub fn future_copy(
     ptr: u32,
 ) -> Result<u32> {
     range(memory, ptr, VALUE_BYTES)?;
-    let promise = state.canon.tasks.futures.get(at)?;
-    let end = match (is_read, &mut promise.writer, &mut promise.reader) {
+    let future = state.canon.tasks.futures.get(at)?;
+    let end = match (is_read, &mut future.writer, &mut future.reader) {
         (true, _, FutureReader::Guest(end)) | (false, FutureWriter::Guest(end), _) => end,
         _ => return Err(misuse("a future is used after its value")),
     };
@@ -138,8 +138,8 @@ pub fn future_copy(
 
 /// Moves a future's value, if both ends are ready.
 pub fn advance_future(memory: &mut [u8], state: &mut ComponentState, at: u32) -> Result<()> {
-    let Tasks { waker, futures: promises, .. } = &mut state.canon.tasks;
-    let ComponentFuture { writer, reader } = promises.get(at)?;
+    let Tasks { waker, futures, .. } = &mut state.canon.tasks;
+    let ComponentFuture { writer, reader } = futures.get(at)?;
     match (&mut *writer, &mut *reader) {
         (FutureWriter::Guest(end), FutureReader::Gone) if end.buffer.is_some() => {
             end.buffer = None;
@@ -242,7 +242,7 @@ impl Tasks {
             Ok(ComponentFuture { writer: FutureWriter::Host, reader: FutureReader::Gone }) => {
                 drop(self.futures.remove(at));
             }
-            Ok(promise) if matches!(promise.writer, FutureWriter::Host) => promise.writer = giver,
+            Ok(future) if matches!(future.writer, FutureWriter::Host) => future.writer = giver,
             // It has a value already.
             _ => {}
         }

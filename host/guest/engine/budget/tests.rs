@@ -1,11 +1,11 @@
-//! What the last eighth is for.
+//! Tests of the last eighth.
 
 use super::{Budget, Charge, Purpose};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// A host with so much left for its guests, and what the others have.
+/// A host with so many bytes left for its guests, and the charge of all others.
 fn with_left(left: usize) -> (Budget, Charge) {
     let all = Budget::new(64 * MIB);
     let others = all.force_charge(64 * MIB - left);
@@ -20,14 +20,14 @@ fn each_guest_has_a_first_instance_and_its_tables() {
         assert!(guest.try_charge(bytes, Purpose::Start).is_ok(), "{bytes}");
     }
     {
-        // One of 0.3 begins with four stacks.
+        // An instance of 0.3 begins with four stacks.
         let (all, _others) = with_left(5 * MIB);
         let guest = all.of_guest(2);
         for bytes in [2368 * KIB, 2 * MIB, 64] {
             assert!(guest.try_charge(bytes, Purpose::Start).is_ok(), "{bytes}");
         }
     }
-    // Not a second one, and no more than there is.
+    // It gets no second instance, and no more than there is.
     assert!(guest.try_charge(2 * MIB, Purpose::Start).is_err());
     let another = all.of_guest(3);
     assert!(another.try_charge(640 * KIB, Purpose::Start).is_ok());
@@ -43,7 +43,7 @@ fn what_is_waited_for_no_guest_grows_into() {
     {
         let _want = all.add_demand(8 * MIB);
         assert!(guest.try_charge(5 * MIB, Purpose::Growth).is_err());
-        // A first instance comes before, and who waits gets it.
+        // A first instance is exempt, and those who wait get the rest.
         assert!(all.of_guest(5).try_charge(MIB, Purpose::Start).is_ok());
         assert!(all.has(7 * MIB));
         assert!(!all.has(8 * MIB));
@@ -51,7 +51,7 @@ fn what_is_waited_for_no_guest_grows_into() {
     assert!(guest.try_charge(5 * MIB, Purpose::Growth).is_ok());
 }
 
-/// The last eighth is for who has little, whoever waits.
+/// The last eighth is for guests that have little, whoever waits.
 #[test]
 fn who_has_little_grows_whoever_waits() {
     let (all, _others) = with_left(8 * MIB);
@@ -61,7 +61,7 @@ fn who_has_little_grows_whoever_waits() {
     assert!(guest.try_charge(MIB, Purpose::Growth).is_err());
 }
 
-/// Many guests of one owner have no more of the last eighth than three of many owners.
+/// Many guests of one owner get no more of the last eighth than three guests of different owners.
 #[test]
 fn an_owner_has_three_times_what_it_leaves() {
     let (all, _others) = with_left(8 * MIB);

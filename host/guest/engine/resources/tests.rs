@@ -1,4 +1,4 @@
-//! What is counted, and which errors pass.
+//! Tests of the counts, and of which errors are shortages.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! How much free slots keep.
+//! Tests of how much free slots keep.
 
 use super::{POOLED_PART, SlotPages, SlotShape};
 

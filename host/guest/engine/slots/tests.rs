@@ -1,10 +1,10 @@
-//! The division of what a machine has.
+//! Tests of how a machine's mappings and address space are divided.
 
 use super::{Headroom, Slots};
 use crate::guest::engine::class::Class;
 use crate::guest::engine::resources::MAPPINGS_PER_GUEST;
 
-/// What a process with 48 bits of addresses has of them, and has taken of mappings at its start.
+/// Address space of a process with 48-bit addresses, and mappings that it has at its start.
 const ADDRESSES: u64 = 127 << 40;
 const TAKEN: u64 = 200;
 
@@ -24,7 +24,7 @@ fn instances_and_ten_thousand_guests_fit_a_stock_kernel() {
     }
 }
 
-/// Each of four small engines has a stack, its guard page, and two parts of a memory for a slot.
+/// A slot of a small engine takes a stack, its guard page, and the two parts of a memory.
 #[test]
 fn stacks_and_guard_pages_count() {
     let slots = Slots { small: 100, large: 10, concurrent: 20 };
@@ -63,7 +63,7 @@ fn little_address_space_means_fewer_instances() {
         assert!(slots.address_bytes() <= address_bytes, "{slots:?}");
         assert!(expected.contains(&slots.small), "{slots:?}");
     }
-    // There is a least number, with which the reservation fails and says so.
+    // The least number stays: then reserving fails, and says so.
     let least = Slots::derive(Headroom { mappings: 0, address_bytes: 0 }, 2);
     assert_eq!((least.small, least.halved()), (16, None));
     assert_eq!(least.mappings_for_guests(0), 0);

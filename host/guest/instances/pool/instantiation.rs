@@ -1,6 +1,6 @@
-//! Making instances: for requests that wait for one, and anew in the place of one that was used.
+//! Makes instances: for requests that wait for one, and to replace used ones.
 //!
-//! Owns how long a request waits for what an instance takes, and how many of one guest are made
+//! Owns how long a request waits for slots or memory, and how many instances of one guest are made
 //! ahead of requests. Lives on one thread.
 
 use std::ops::Deref;
@@ -14,18 +14,18 @@ use crate::guest::instance::sandbox::Instance;
 use crate::guest::schedule::CostClass;
 use crate::message::{Reject, RequestId};
 
-/// How long a request waits for memory, and how often it looks for some: by then every worker has
-/// given back what it had ready.
+/// How long a request waits for memory, and how often it tries again. By then every worker has
+/// dropped its ready instances.
 const MEMORY_WAIT_MAX: Duration = Duration::from_millis(250);
 const MEMORY_POLL_INTERVAL: Duration = Duration::from_millis(25);
-/// While so many instances of a guest are made whose start-up code runs, none is for no request:
-/// the requests that wait for theirs come first.
+/// If so many instances of a guest with start-up code are being made, none is made ahead of
+/// requests: those that wait come first.
 const STARTS_MAX: u32 = 16;
 
 impl Pool {
-    /// Makes an instance for a request that waits for it. Where memory or places are short it waits
-    /// for others to give some back: a little for memory, and as in a queue for a place, but not
-    /// past the deadline of the request, of which it is told when it came.
+    /// Makes an instance for a request that waits for it. If memory or slots are short, it waits
+    /// for others to give some back: briefly for memory, for a slot as long as in a queue, but not
+    /// past the deadline. `request` has the id, and when the request began.
     ///
     /// # Errors
     /// As [`Instance::make`].
@@ -35,14 +35,14 @@ impl Pool {
         request: Option<(RequestId, Instant)>,
     ) -> Result<Instance, Reject> {
         let started = request.map_or_else(Instant::now, |(_, started)| started);
-        // They may be held by instances that only wait to be renewed or are kept ready.
+        // Instances that are ready, or wait to be recycled, may have them.
         let patience = match self.make_one(&guest, request).await {
             Err(Reject::NoMemory) => {
                 self.clear();
                 MEMORY_WAIT_MAX
             }
             Err(Reject::NoInstance) => {
-                // What others have ready is of no use to a guest that has its part.
+                // What others keep ready is of no use to a guest that may have no more slots.
                 if !guest.is_at_slot_quota() {
                     self.clear_engine(guest.engine);
                 }
@@ -70,8 +70,8 @@ impl Pool {
         guest: &Arc<Guest>,
         request: Option<(RequestId, Instant)>,
     ) -> Result<Instance, Reject> {
-        // To make one may change the address space, and who does that waits for those that do so in
-        // the slow lane, where long calls give their memories back. Who is heavy waits for a turn.
+        // Making an instance may change the address space, and so wait for the kernel while long
+        // calls in the slow lane give memory back. Where that is slow, it takes turns.
         let takes_turns = matches!(
             self.schedule.instantiation_class(guest.id),
             CostClass::Heavy | CostClass::Long
@@ -84,8 +84,8 @@ impl Pool {
         Instance::make_now(guest.clone(), &self.schedule, request.map(|(id, _)| id))
     }
 
-    /// Has an instance made in the place of one that was used, whose start-up code may run long or
-    /// wait, unless many are made.
+    /// Makes an instance in the background to replace a used one, as its start-up code may run long
+    /// or wait. Does nothing if many are being made.
     pub(super) fn recycle_later(self: &Rc<Self>, guest: Arc<Guest>) {
         if self.starts(guest.id, |starts| *starts) >= STARTS_MAX {
             return;
@@ -105,7 +105,7 @@ impl Pool {
     }
 }
 
-/// An instance that is being made; dropping it says that it is not any more.
+/// Counts an instance as being made, until it is dropped.
 struct StartGuard<P: Deref<Target = Pool>> {
     pool: P,
     guest: usize,

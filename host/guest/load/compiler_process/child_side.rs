@@ -1,8 +1,8 @@
-//! The side of the child: what it puts itself under, for good, before it reads the guest.
+//! The child's side: the limits that it sets itself, for good, before it reads the guest.
 //!
-//! Owns the order of these steps. All of it is done while the process has one thread, since a
-//! thread that was there before would keep what the others give up. Where a limit that is promised
-//! cannot be set, nothing is compiled; where the kernel has no more to give, that is done without.
+//! Owns the order of these steps. All of them are taken while the process has one thread, since an
+//! earlier thread would keep what the others give up. If a promised limit cannot be set, nothing is
+//! compiled. Limits that some kernels lack are done without.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -22,34 +22,34 @@ use crate::config::LogFormat;
 use crate::guest::load::compiler::{CompileJob, Compiler};
 use crate::log;
 
-/// A compiler gives way to the workers: it has a tenth of their weight. With less, a new version
-/// would wait for many seconds while all cores are busy.
+/// Compilers give way to workers: they have a tenth of the weight. With less, a new version would
+/// wait for many seconds while all cores are busy.
 const NICENESS: i32 = 10;
-/// Where the kernel runs out of memory, it ends compilers before anything else.
+/// If memory runs out, the kernel kills compilers before anything else.
 const OOM_SCORE: &str = "1000";
 
-/// Takes the job from stdin and gives the verdict on stdout.
+/// Reads the job from stdin and writes the response to stdout.
 ///
 /// # Errors
-/// It was not started by a host, or the host has gone.
+/// The process was not started by a host, or the response cannot be written.
 pub fn run(format: LogFormat) -> anyhow::Result<()> {
     close_inherited();
     let mut bytes = Vec::new();
     io::stdin().lock().read_to_end(&mut bytes)?;
-    let (order, wasm) = read_framed::<CompileRequest>(bytes)
+    let (request, wasm) = read_framed::<CompileRequest>(bytes)
         .ok_or_else(|| anyhow::anyhow!("`{VERB}` is for the host's own use: try `check FILE`"))?;
-    // The seed of this thread's maps, for which the file may be read that is shut off then.
+    // Seeds the hash maps of this thread now: the source of randomness is out of reach later.
     let _seed = std::hash::RandomState::new();
-    let (verdict, code) = match confine(&order) {
+    let (response, code) = match confine(&request) {
         Ok(()) => {
             log::start_unthreaded(format, "info")?;
-            compile(&order.job, &wasm)
+            compile(&request.job, &wasm)
         }
         Err(reason) => (Err(CompileError::Machine(reason)), Vec::new()),
     };
-    // Past the lines of the standard library's buffer.
+    // Bypasses the line buffer of the standard library.
     let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    write_framed(&mut stdout, &verdict, &code)?;
+    write_framed(&mut stdout, &response, &code)?;
     Ok(())
 }
 
@@ -59,20 +59,19 @@ fn compile(job: &CompileJob, wasm: &[u8]) -> (CompileResponse, Vec<u8>) {
         Err(error) => return (Err(CompileError::Machine(format!("{error:#}"))), Vec::new()),
     };
     match compiler.compile(job, wasm) {
-        Ok(Ok((facts, code))) => (Ok(facts), code),
+        Ok(Ok((metadata, code))) => (Ok(metadata), code),
         Ok(Err(failure)) => (Err(CompileError::Guest(failure.in_child())), Vec::new()),
         Err(_) => (Err(CompileError::Panic), Vec::new()),
     }
 }
 
-/// Closes all but the job, the verdict and stderr. Whoever started the host may have had more
-/// open, which is inherited.
+/// Closes all descriptors but the job, the response and stderr. The host may have inherited more.
 fn close_inherited() {
     let Ok(open) = fs::read_dir("/proc/self/fd") else { return };
     let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<RawFd>().ok();
     let open: Vec<RawFd> = open.flatten().filter_map(number).collect();
     for descriptor in open.into_iter().filter(|it| *it > 2) {
-        // The one that listed them is closed already.
+        // One of them is the folder listing's own, which is closed already.
         let _ = nix::unistd::close(descriptor);
     }
 }
@@ -80,8 +79,8 @@ fn close_inherited() {
 /// Puts this process under its limits.
 ///
 /// # Errors
-/// The host has gone, or one of them is refused, in words.
-fn confine(order: &CompileRequest) -> Result<(), String> {
+/// The host is gone, or a limit is refused, in words.
+fn confine(request: &CompileRequest) -> Result<(), String> {
     let refused = |call: &'static str| {
         move |error: rustix::io::Errno| {
             let error = io::Error::from(error);
@@ -90,23 +89,23 @@ fn confine(order: &CompileRequest) -> Result<(), String> {
     };
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(refused("prctl"))?;
     let parent = getppid().map_or(0, |pid| pid.as_raw_nonzero().get() as u32);
-    if parent != order.parent {
+    if parent != request.parent {
         return Err("the host has gone".into());
     }
     if fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
         return Err("it has a thread that cannot be confined, which is a bug of the host".into());
     }
     set_no_new_privs(true).map_err(refused("prctl"))?;
-    // The next two cannot be had everywhere, and are for the good of others.
+    // These two are not available everywhere. They only protect others.
     let _ = setpriority_process(None, NICENESS);
     drop(fs::write("/proc/self/oom_score_adj", OOM_SCORE));
-    let cpu = order.job.grants.compile.cpu_max + order.job.grants.limits.cpu_max;
+    let cpu = request.job.grants.compile.cpu_max + request.job.grants.limits.cpu_max;
     let seconds = cpu.as_secs() + u64::from(cpu.subsec_nanos() > 0);
-    // Writable private memory, whatever address space is reserved; the guest is tried out, too.
-    let memory = (order.job.grants.compile.memory_bytes_max
-        + order.job.grants.limits.memory_bytes_max) as u64;
+    // Limits writable private memory, not address space. The guest is tried out here, too.
+    let memory = (request.job.grants.compile.memory_bytes_max
+        + request.job.grants.limits.memory_bytes_max) as u64;
     let limits = [
-        // Past the soft limit comes SIGXCPU; the hard one is for whatever does not end by it.
+        // The soft limit sends SIGXCPU. The hard one kills what survives that.
         (Resource::Cpu, seconds, seconds + 1),
         (Resource::Data, memory, memory),
         (Resource::Fsize, CODE_BYTES_MAX, CODE_BYTES_MAX),
@@ -115,21 +114,21 @@ fn confine(order: &CompileRequest) -> Result<(), String> {
     for (resource, soft, hard) in limits {
         limit(resource, soft, hard).map_err(refused("prlimit64"))?;
     }
-    // A host that is run by root may do without; there is nothing that a compiler needs.
+    // A host that runs as root may be refused this. The compiler needs no capability.
     let none = CapabilitySet::empty();
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
     let _ = set_capabilities(None, sets);
-    // Whether it has this, the host has said when it started.
+    // The host has logged at its start whether this kernel can do it.
     drop(restrict_access());
     Ok(())
 }
 
-/// Takes all files from the calling thread, TCP, and the processes outside to send signals to, as
-/// far as this kernel can; also from all threads that it starts later. What is open stays so. Says
-/// whether anything was taken away.
+/// Denies the calling thread all files, TCP, and signals to outside processes, as far as this
+/// kernel can; also to threads that it starts later. Open descriptors stay usable. Returns whether
+/// anything is denied.
 ///
 /// # Errors
-/// It is refused.
+/// The kernel refuses.
 pub fn restrict_access() -> anyhow::Result<bool> {
     let abi = landlock::ABI::V6;
     let status = Ruleset::default()

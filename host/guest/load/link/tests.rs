@@ -1,5 +1,5 @@
-//! The linkers and the table of interfaces, both ways: a linker has what the table says it has, and
-//! nothing else, be it a core module's, a flat component's or a whole one's.
+//! Compares the linkers with the table of interfaces, both ways: for core modules, flat components
+//! and whole ones, a linker has what the table says, and nothing else.
 
 mod wit;
 
@@ -20,12 +20,12 @@ use crate::guest::core::CoreState;
 use crate::guest::engine::engines::Engines;
 use crate::guest::load::startup::placeholder_info;
 
-/// What a table, a linker or an interface's own text says of a function: where it is, its name, and
-/// its type as a core function.
+/// A function in a table, in a linker or in an interface's own text: the module, the name, and the
+/// type as a core function.
 type Row = (String, String, String);
 
-/// Functions whose results could have text in them by their types, and never have: the host says
-/// nothing but which case it is. So no room is made for them.
+/// Functions whose results have text by their types, but never in fact: the host returns only cases
+/// without text. So no memory is allocated for them.
 const WITHOUT_TEXT: [(&str, &str); 6] = [
     ("wasi:http/types", "[static]outgoing-body.finish"),
     ("wasi:http/types", "[method]response-outparam.send-informational"),
@@ -35,7 +35,7 @@ const WITHOUT_TEXT: [(&str, &str); 6] = [
     ("wasi:http/types@0.3", "[method]fields.append"),
 ];
 
-/// What is exported, and never imported.
+/// Interfaces that are exported, and never imported.
 const EXPORTS: [&str; 3] = ["wasi:cli/run", "wasi:http/incoming-handler", "wasi:http/handler"];
 
 fn engines() -> Engines {
@@ -56,7 +56,7 @@ fn function_text(params: &[String], results: &[String]) -> String {
     }
 }
 
-/// All that a linker of core modules has.
+/// Everything in a linker of core modules.
 fn rows<T: 'static>(linker: &Linker<T>, mut store: impl AsContextMut<Data = T>) -> BTreeSet<Row> {
     let items: Vec<_> = linker
         .iter(&mut store)
@@ -70,7 +70,7 @@ fn rows<T: 'static>(linker: &Linker<T>, mut store: impl AsContextMut<Data = T>) 
     rows.collect()
 }
 
-/// Fails with what one has and the other has not.
+/// Fails with the rows that only one side has.
 #[track_caller]
 fn assert_same(what: &str, linker: &BTreeSet<Row>, table: &BTreeSet<Row>) {
     let only = |one: &BTreeSet<Row>, other| one.difference(other).cloned().collect::<Vec<_>>();
@@ -90,7 +90,8 @@ fn core_modules_have_what_is_in_the_table() {
     }
 }
 
-/// Each as its interface has it, or with room made for its result (`flatten/realloc_plan.rs`).
+/// Each function has its interface's type, or one that allocates for its result
+/// (`flatten/realloc_plan.rs`).
 #[test]
 fn flat_components_have_what_is_in_the_table() {
     let engines = engines();
@@ -121,7 +122,7 @@ fn flat_components_have_what_is_in_the_table() {
     assert_same("the linker of flat components", &linked, &table);
 }
 
-/// What wasmtime's own linkers have is what the texts have that they are made of.
+/// wasmtime's own linkers are generated from these texts.
 #[test]
 fn whole_components_have_what_is_in_the_table() {
     let known = wit::functions();
@@ -145,8 +146,8 @@ fn whole_components_have_what_is_in_the_table() {
     assert!(more.is_empty() && less.is_empty(), "WIT: {more:#?}\ntable: {less:#?}");
 }
 
-/// Components that import all of it link, so the host's own functions that take the place of
-/// wasmtime's have the types of the interfaces, and the names and versions.
+/// A component that imports everything links. So the functions that replace wasmtime's have the
+/// names, versions and types of the interfaces.
 #[test]
 fn whole_components_that_import_all_of_it_are_linked() {
     let engines = engines();
@@ -172,7 +173,7 @@ fn whole_components_that_import_all_of_it_are_linked() {
     }
 }
 
-/// Interfaces without functions and resources, which a component may name for their types.
+/// Interfaces without functions and resources, which a component may import for their types.
 fn is_mere_types(name: &str) -> bool {
     name.starts_with("wasi:clocks/types@0.3.")
 }

@@ -1,8 +1,8 @@
-//! In what order the calls in the slow lane run.
+//! The order of calls in the slow lane.
 //!
-//! The owner of guests that has used the least CPU time is next, of that the guest which has, and
-//! its calls take turns, a quantum each. So many long calls of one guest, or of many guests of one
-//! owner, do not keep one call of another waiting.
+//! Next is the owner whose guests have used the least CPU time, then the guest of that owner that
+//! has used the least. The calls of a guest take turns of one quantum. So many long calls of one
+//! guest, or of many guests of one owner, do not keep the call of another owner waiting.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,69 +13,71 @@ use std::time::Duration;
 use async_task::Runnable;
 use tokio::runtime::Handle;
 
-/// A call that is to go on.
+/// A call that can go on.
 pub type LaneTask = Runnable<TaskMetadata>;
 
-/// Who pays for the CPU time of a call: the owner of its guest, and among that one's guests this
-/// one, by their ids.
+/// Who pays for the CPU time of a call: an owner, and one of its guests.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Payer {
+    /// The owner's id.
     pub owner: u64,
+    /// The guest's number.
     pub guest: usize,
 }
 
-/// What a thread is to do next.
+/// What a thread does next.
 pub enum WorkItem {
-    /// To poll a call, and to charge its guest for that.
+    /// Poll a call, and charge the payer for it.
     Poll(LaneTask, Payer),
-    /// To let go of a call that nobody waits for.
+    /// Drop a call that nobody waits for.
     Abandon(LaneTask),
+    /// Drop a value.
     Discard(DeferredDrop),
 }
 
-/// What is only to be dropped.
+/// A value that only has to be dropped.
 pub type DeferredDrop = Box<dyn Send>;
 
 /// What the lane knows of a call.
 pub struct TaskMetadata {
     /// Who pays for it.
     pub payer: Payer,
-    /// The runtime of its worker, whose sockets and timers it waits for.
+    /// The runtime of its worker, with the sockets and timers that it waits for.
     pub runtime: Handle,
-    /// Nobody waits for it any more.
+    /// Set when nobody waits for it any more.
     pub abandoned: AtomicBool,
-    /// How many calls of its guest and worker want the CPU.
+    /// Counts the calls of its guest and worker that run or wait for a thread.
     pub runnable: Arc<AtomicUsize>,
 }
 
-/// What workers, and whatever wakes a call, tell the lane.
+/// Messages to the lane, from workers and from whatever wakes a call.
 pub enum Message {
-    /// This one can go on.
+    /// This call can go on.
     Job(LaneTask),
-    /// Nobody waits for one of this guest's calls any more.
+    /// Nobody waits for one of this payer's calls any more.
     Abandoned(Payer),
-    /// To drop this takes a while.
+    /// Drop this value: that takes a while.
     DropLater(DeferredDrop),
 }
 
-/// So many owners, and guests of one, are kept before any is forgotten.
+/// How many owners, or guests of one owner, are kept before idle ones are forgotten.
 const FORGET_MIN: usize = 16;
 
-/// Calls that wait for a thread, by the use of CPU time of their owners and guests. One that comes
-/// to the lane begins where the one that ran last stands, and has saved nothing up; or where it
-/// stood itself, if it has used more (start-time fair queueing; Goyal, Vin, Cheng, SIGCOMM 1996).
+/// Calls that wait for a thread, by the CPU time that their owners and guests have used. A newcomer
+/// starts at the time of the one that ran last, so that nobody saves up CPU time; or at its own, if
+/// that is more (start-time fair queueing; Goyal, Vin, Cheng, SIGCOMM 1996).
 pub struct FairQueue {
     inbox: Receiver<Message>,
-    /// Calls that only have to be dropped: they hold instances.
+    /// Calls that only have to be dropped, as they hold instances.
     abandoned: Vec<LaneTask>,
     deferred_drops: VecDeque<DeferredDrop>,
     owners: HashMap<u64, OwnerQueue>,
-    /// Owners with calls that wait: CPU time used, in nanoseconds, and id.
+    /// Owners with waiting calls: CPU time used, in nanoseconds, and id.
     order: BTreeSet<(u64, u64)>,
     floor_ns: u64,
-    /// Calls that run.
+    /// How many calls are running.
     running: usize,
-    /// How many owners there are when those are forgotten that have used no more than others.
+    /// At so many owners, those that have used no more than the floor are forgotten.
     forget_at: usize,
 }
 
@@ -83,10 +85,10 @@ pub struct FairQueue {
 struct OwnerQueue {
     used_ns: u64,
     guests: HashMap<usize, GuestQueue>,
-    /// Its guests with calls that wait, likewise.
+    /// Its guests with waiting calls: CPU time used, in nanoseconds, and number.
     order: BTreeSet<(u64, usize)>,
     floor_ns: u64,
-    /// As of owners.
+    /// The same for guests.
     forget_at: usize,
 }
 
@@ -112,7 +114,7 @@ impl FairQueue {
         }
     }
 
-    /// Takes in what has come.
+    /// Takes up all messages.
     pub fn drain_inbox(&mut self) {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
@@ -139,7 +141,7 @@ impl FairQueue {
         self.order.insert((owner.used_ns, payer.owner));
     }
 
-    /// Puts aside a guest's calls for which nobody waits.
+    /// Takes out the calls of a payer that nobody waits for.
     fn give_up(&mut self, payer: Payer) {
         let Some(owner) = self.owners.get_mut(&payer.owner) else { return };
         owner.give_up(payer.guest, &mut self.abandoned);
@@ -149,7 +151,7 @@ impl FairQueue {
         self.forget_idle();
     }
 
-    /// Forgets who has used what, where nobody is there to whom it matters.
+    /// Forgets all use of CPU time once no call is left that it matters to.
     fn forget_idle(&mut self) {
         if self.running == 0 && self.order.is_empty() {
             self.owners.clear();
@@ -179,7 +181,7 @@ impl FairQueue {
         !self.order.is_empty() || !self.abandoned.is_empty() || !self.deferred_drops.is_empty()
     }
 
-    /// Charges for what has run.
+    /// Charges a payer for a turn.
     pub fn charge(&mut self, payer: Payer, time: Duration) {
         self.running -= 1;
         let Some(owner) = self.owners.get_mut(&payer.owner) else { return };

@@ -1,4 +1,4 @@
-//! A panic of the host in the slow lane. No input can cause one, so this asks the lane itself.
+//! Tests of a panic in the slow lane. No input can cause one, so this uses the lane itself.
 
 use std::time::Duration;
 

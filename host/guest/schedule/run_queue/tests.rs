@@ -4,14 +4,14 @@ use super::*;
 
 const SLICE: Duration = Duration::from_millis(1);
 
-/// A queue whose round is over, so that who comes waits for the next.
+/// A queue whose round is used up, so that all calls wait for the next.
 fn busy() -> Rc<RunQueue> {
     let queue = RunQueue::default();
     queue.state.borrow_mut().round = ROUND_MAX;
     Rc::new(queue)
 }
 
-/// Guests from 100 on are of one owner, all others of one each.
+/// Guests from 100 on have one owner. Each of the others has its own.
 fn owner_of(guest: usize) -> u64 {
     guest.min(100) as u64
 }
@@ -29,7 +29,7 @@ fn has_turn(turn: &RunPermit) -> bool {
     turn.poll(&Context::from_waker(Waker::noop()))
 }
 
-/// Whose turn it is.
+/// Gives a turn, ends it, and returns the guest.
 fn next(queue: &RunQueue, turns: &mut Vec<RunPermit>) -> usize {
     queue.start_round();
     let at = turns.iter().position(has_turn).expect("somebody has the turn");
@@ -46,14 +46,14 @@ fn guests_take_turns_and_not_calls() {
     let mut turns: Vec<RunPermit> = (0..10).map(|_| join(&queue, 1)).collect();
     assert_eq!(next(&queue, &mut turns), 1);
     assert_eq!(next(&queue, &mut turns), 1);
-    // Who comes is next, though eight came before.
+    // A newcomer is next, though eight came before.
     turns.extend((0..2).map(|_| join(&queue, 2)));
     let order: Vec<usize> = (0..10).map(|_| next(&queue, &mut turns)).collect();
     assert_eq!(order, [2, 1, 2, 1, 1, 1, 1, 1, 1, 1]);
     assert!(turns.is_empty());
 }
 
-/// Ten guests of one owner get no more turns than one of another, and share those that they get.
+/// Ten guests of one owner get no more turns than one guest of another, and share them.
 #[test]
 fn owners_take_turns_and_not_their_guests() {
     let queue = busy();
@@ -66,7 +66,7 @@ fn owners_take_turns_and_not_their_guests() {
     assert_eq!(order.iter().filter(|guest| **guest == 1).count(), 10);
     assert!(order.chunks(2).all(|two| two.contains(&1)), "{order:?}");
     let mut others: Vec<usize> = order.into_iter().filter(|guest| *guest != 1).collect();
-    // The one that had a turn before is last.
+    // The guest that has had a turn before is last.
     assert_eq!(others.last(), Some(&101));
     others.sort_unstable();
     assert!(others.into_iter().eq(many));
@@ -81,14 +81,14 @@ fn nobody_saves_up() {
     for _ in 0..50 {
         assert_eq!(next(&queue, &mut turns), 1);
     }
-    // It has used 50 ms less, and gets one slice for one.
+    // It has used 50 ms less, but gets one slice for each of the other's.
     turns.extend((0..10).map(|_| join(&queue, 2)));
     let order: Vec<usize> = (0..20).map(|_| next(&queue, &mut turns)).collect();
     assert_eq!(order.iter().filter(|guest| **guest == 2).count(), 10);
     assert!(order.chunks(4).all(|four| four.contains(&1)), "{order:?}");
 }
 
-/// A call that has the turn and is not polled, since its client does not read, holds up no other.
+/// A call that has its turn and is not polled, as its client does not read, holds up no other.
 #[test]
 fn a_turn_that_is_not_taken_holds_up_nobody() {
     let queue = busy();
@@ -114,7 +114,7 @@ fn who_goes_away_leaves_the_queue() {
     assert!(!queue.state.borrow().has_waiting());
 }
 
-/// Calls that take little run together, those that take long one by one.
+/// Short calls run in one round, long ones in a round each.
 #[test]
 fn a_round_has_an_end() {
     for (expected, given) in [(SLICE, 1), (ROUND_MAX / 5, 5)] {
@@ -125,7 +125,7 @@ fn a_round_has_an_end() {
     }
 }
 
-/// Whoever need not wait does not, but for as long as a round has time.
+/// A call runs at once if none waits and the round has time left.
 #[test]
 fn a_call_alone_runs_at_once() {
     let queue = Rc::default();

@@ -56,7 +56,7 @@ fn calls_below_a_quantum_wait_for_turns() {
     }
 }
 
-/// Time counts: that most of the calls are short makes none of the others shorter.
+/// The average weighs time: three short calls of four do not make the fourth any shorter.
 #[test]
 fn one_of_four_is_enough() {
     let (mut usage, now) = (measured(), Instant::now());
@@ -97,8 +97,8 @@ fn calls_that_outlast_the_quantum_begin_in_the_slow_lane() {
     assert!(calls < Some(3), "{calls:?}");
 }
 
-/// A slice of a hundred milliseconds keeps its guest off the fast lane for seconds, be it one of a
-/// thousand.
+/// A slice of a hundred milliseconds keeps its guest in the slow lane for seconds, even if it is
+/// one of a thousand.
 #[test]
 fn a_slice_without_end_is_a_penalty() {
     let (mut usage, now) = (measured(), Instant::now());
@@ -114,7 +114,7 @@ fn a_slice_without_end_is_a_penalty() {
     assert_ne!(usage.cost_class(), CostClass::Long);
 }
 
-/// Until it is known what they are like, calls wait for turns of a whole quantum.
+/// Until anything is known of them, calls wait for turns of a whole quantum.
 #[test]
 fn the_first_calls_are_measured() {
     let (mut usage, now) = (Usage::default(), Instant::now());
@@ -130,7 +130,7 @@ fn the_first_calls_are_measured() {
     assert_eq!(usage.cost_class(), CostClass::Short);
 }
 
-/// The first call says what the next is like, be it long or short.
+/// The first call decides what is expected of the next one.
 #[test]
 fn who_begins_with_a_long_call_is_long_until_one_is_short() {
     let mut usage = Usage::default();
@@ -142,8 +142,8 @@ fn who_begins_with_a_long_call_is_long_until_one_is_short() {
     assert_eq!(usage.cost_class(), CostClass::Long, "two of three");
 }
 
-/// One call in a hundred that is long, or in which others have had the core, sends no other to the
-/// slow lane.
+/// One long call in a hundred does not send the others to the slow lane, nor does one during which
+/// others have had the core.
 #[test]
 fn one_of_a_hundred_is_not_enough() {
     let mut usage = known();
@@ -157,7 +157,7 @@ fn one_of_a_hundred_is_not_enough() {
     assert_ne!(usage.cost_class(), CostClass::Long);
 }
 
-/// What making an instance takes says nothing of the guest's calls.
+/// Making an instance is not one of the guest's calls.
 #[test]
 fn making_an_instance_is_judged_apart() {
     let mut usage = Usage::default();

@@ -1,5 +1,5 @@
-//! What the texts of wasmtime's crates and of wasi:config say of their interfaces: these are what
-//! wasmtime's own linkers are made of.
+//! The interfaces in the WIT texts of wasmtime's crates and of wasi:config, from which wasmtime's
+//! own linkers are generated.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,18 +11,18 @@ use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_compon
 use wit_parser::abi::{AbiVariant, WasmType};
 use wit_parser::{Function, LiftLowerAbi, ManglingAndAbi, Resolve, Type, TypeDefKind};
 
-/// What is known of a function.
+/// One function of an interface.
 pub struct WitFunction {
-    /// What it has as a core function.
+    /// Its type as a core function.
     pub params: Vec<String>,
     pub results: Vec<String>,
-    /// What it has where its caller does not wait for it.
+    /// The parameters of its asynchronous form, for callers that do not wait.
     pub async_params: Vec<String>,
-    /// Whether its result can have text or lists in it.
+    /// Whether its result may contain text or lists.
     pub has_text: bool,
 }
 
-/// The drafts of interfaces that the host has beyond those that are released.
+/// Drafts that the host has beyond the released interfaces.
 const FEATURES: [&str; 1] = ["informational-outbound-responses"];
 
 /// The interfaces of WASI 0.2 with wasi:config, and those of 0.3.
@@ -44,7 +44,7 @@ fn resolve(folders: Vec<PathBuf>) -> Resolve {
     resolve
 }
 
-/// Where the sources of a crate are that the host is made of.
+/// The folder of a dependency's sources.
 fn sources(name: &str) -> PathBuf {
     let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
@@ -58,8 +58,7 @@ fn sources(name: &str) -> PathBuf {
     manifest.parent().expect("a folder").to_owned()
 }
 
-/// Every function of WASI and wasi:config, by the module of its interface in the flat form and its
-/// name.
+/// Every function of WASI and wasi:config, by its module in the flat form and its name.
 pub fn functions() -> BTreeMap<(String, String), WitFunction> {
     let mut known = BTreeMap::new();
     let all =
@@ -106,7 +105,7 @@ fn text(ty: WasmType) -> &'static str {
     }
 }
 
-/// Whether a value of this type can have text or lists in it, and not behind a handle.
+/// Whether a value of this type may contain text or lists, other than behind a handle.
 fn has_text(resolve: &Resolve, ty: Type) -> bool {
     let Type::Id(id) = ty else { return ty == Type::String };
     let has = |ty: &Type| has_text(resolve, *ty);
@@ -131,7 +130,7 @@ fn has_text(resolve: &Resolve, ty: Type) -> bool {
     }
 }
 
-/// A component that imports all of these interfaces, and every function of theirs.
+/// A component that imports all of these interfaces with all their functions.
 pub fn component(interfaces: &[String]) -> Vec<u8> {
     let is_03 = interfaces.iter().any(|name| name.contains("@0.3."));
     let mut resolve = RESOLVED[usize::from(is_03)].clone();

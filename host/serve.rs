@@ -1,6 +1,6 @@
 //! Serving: one pinned thread per core, each with its own runtime, listeners and pool of instances.
 //!
-//! Owns the threads and their end. hyper's server is named only in this folder.
+//! Owns the worker threads from start to end. Only this folder names hyper's server.
 
 mod answer;
 mod balancer;
@@ -67,14 +67,15 @@ use worker::{CLOCK_TICK_MS, Worker, WorkerShared};
 
 pub use listeners::{Listeners, bind};
 
-/// A connection that was active so recently when the host stops may send one more request.
+/// When the host stops, a connection that was active this recently may send one more request.
 const DRAIN_GRACE: Duration = Duration::from_millis(500);
-/// When the host stops, requests in flight have this long to end. The whole stop stays below 25 s.
+/// How long requests in flight may take to end when the host stops. The whole stop takes less than
+/// 25 s.
 const DRAIN_MAX: Duration = Duration::from_secs(23);
 
-/// Descriptors of a host without its workers, some of them for the processes that compile.
+/// File descriptors that a host needs besides its workers, some of them for compiler processes.
 const DESCRIPTORS_MIN: usize = 32;
-/// Those of one worker's runtime.
+/// File descriptors of one worker's runtime.
 const DESCRIPTORS_PER_WORKER: usize = 4;
 
 /// The workers of a running host.
@@ -83,17 +84,18 @@ pub struct Host {
     stop: watch::Sender<bool>,
     status_request: watch::Sender<u64>,
     metrics: Metrics,
-    /// Ends after the workers, whose calls are in it.
+    /// Runs calls of the workers, so it must end after them.
     _lane: Lane,
-    /// So does what gives their guests their quantum.
+    /// Ends the quantum of the workers' guests, so it must end after them.
     _ticker: Arc<Ticker>,
 }
 
 impl Host {
-    /// Starts the workers, and waits until each of them has what it needs.
+    /// Starts the workers and waits until each has its runtime. `sockets` are the listening sockets
+    /// of each worker.
     ///
     /// # Errors
-    /// One of them cannot be started.
+    /// A worker or another thread cannot be started.
     pub fn start(
         config: Arc<Config>,
         engines: Arc<Engines>,
@@ -107,7 +109,7 @@ impl Host {
         let largest = config.grants.largest();
         let metrics = Metrics::new(config.workers, Reject::NAMES);
         let (stop, stopped) = watch::channel(false);
-        let (ask, asked) = watch::channel(0);
+        let (status_request, status_requested) = watch::channel(0);
         let cores = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
         let slow_threads = if config.slow_nice.is_some() { config.workers } else { 0 };
         let lane = Lane::start(slow_threads, config.slow_nice.unwrap_or_default())?;
@@ -128,7 +130,7 @@ impl Host {
             registry,
             metrics: metrics.clone(),
             stop: stopped,
-            status_request: asked,
+            status_request: status_requested,
             cores,
         };
         let mut threads = Vec::new();
@@ -147,23 +149,23 @@ impl Host {
             let started = reports.recv().context("a worker has ended")?;
             started.context("could not start a worker")?;
         }
-        Ok(Host { threads, stop, status_request: ask, metrics, _lane: lane, _ticker: ticker })
+        Ok(Host { threads, stop, status_request, metrics, _lane: lane, _ticker: ticker })
     }
 
-    /// The counters, as every worker has them now. A worker that does not answer within a second
-    /// is shown as it last was.
+    /// Asks every worker to publish its counters and returns them. After a second it waits no more:
+    /// a worker that has not answered is shown with its last published values.
     pub async fn status(&self) -> Metrics {
-        let asked = *self.status_request.borrow() + 1;
-        let _ = self.status_request.send(asked);
-        let answered = || self.metrics.all().all(|counters| counters.published.get() >= asked);
+        let number = *self.status_request.borrow() + 1;
+        let _ = self.status_request.send(number);
+        let has_answered = || self.metrics.all().all(|counters| counters.published.get() >= number);
         let patience = tokio::time::Instant::now() + Duration::from_secs(1);
-        while !answered() && tokio::time::Instant::now() < patience {
+        while !has_answered() && tokio::time::Instant::now() < patience {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.metrics.clone()
     }
 
-    /// Stops accepting, answers what is in flight, and waits for the workers to end.
+    /// Stops accepting, answers the requests in flight, and waits until the workers have ended.
     pub fn stop(self) -> Metrics {
         // Fails only if every worker has ended already.
         let _ = self.stop.send(true);
@@ -176,12 +178,12 @@ impl Host {
     }
 }
 
-/// Lets this process open as many files as it may: idle connections need descriptors, and the soft
-/// limit is often 1,024.
+/// Raises the soft limit on open files to the hard one. Every idle connection needs a descriptor,
+/// and the soft limit is often 1,024.
 ///
 /// # Errors
-/// The limit is below what a host opens before its first connection; tokio panics where it is
-/// refused the descriptors of a signal handler. The text says what to do.
+/// The hard limit is below what a host opens before its first connection. This is checked here,
+/// because tokio panics if it cannot open the descriptors of a signal handler.
 pub fn raise_descriptor_limit(config: &Config) -> Result<()> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -200,7 +202,7 @@ pub fn raise_descriptor_limit(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Pins the calling thread to the core that is its own, where there is one for every worker.
+/// Pins the calling thread to a core of its own, if there are enough cores for all workers.
 fn pin(index: usize, workers: usize, cores: &CpuSet) {
     let allowed: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| cores.is_set(*core)).collect();
     if workers > allowed.len() {
@@ -213,7 +215,7 @@ fn pin(index: usize, workers: usize, cores: &CpuSet) {
     }
 }
 
-/// The life of a worker thread. Reports whether it could begin.
+/// Runs a worker thread from start to end. Reports whether it could start.
 fn run_worker(
     index: usize,
     shared: &WorkerShared,
@@ -226,10 +228,9 @@ fn run_worker(
     let (cores, slow_nice) = (shared.cores, shared.config.slow_nice);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // How many tasks may run before the sockets are looked at again.
         .event_interval(EVENT_INTERVAL)
-        // Threads for blocking work may use every core: this worker's is busy. What long twins
-        // compute there is to have no more of it than long guests.
+        // Threads for blocking work may use every core, because this worker's core is busy. Long
+        // twins run there, so these threads have the same priority as the slow lane of the guests.
         .on_thread_start(move || {
             let _ = sched_setaffinity(None, &cores);
             if let Some(nice) = slow_nice {
@@ -237,7 +238,7 @@ fn run_worker(
             }
         })
         .build_local(tokio::runtime::LocalOptions::default());
-    // The receiver is gone where another worker could not start, and then this one is to end too.
+    // The receiver is gone if another worker could not start. Then this one has to end, too.
     let (runtime, started) = match runtime {
         Ok(runtime) => (Some(runtime), Ok(())),
         Err(error) => (None, Err(error)),
@@ -267,35 +268,34 @@ fn run_worker(
         stop().await;
         worker.draining.set(true);
         for task in accepting.into_iter().chain(receiving) {
-            // Ends at once: the task has been told to stop, too.
+            // Ends at once, because the task waits for the same stop signal.
             drop(task.await);
         }
         drain(&worker).await;
         worker.publish_counts();
     });
-    // Blocking work that is left over is not waited for.
+    // Dropping the runtime does not wait for blocking work that still runs.
     drop(runtime);
 }
 
-/// Tasks that run between two looks at the sockets. tokio's default of 61 lets a burst of requests
-/// delay the reading of all others.
+/// How many tasks run between two polls of the sockets. With tokio's default of 61, a burst of
+/// requests would delay reading all others.
 const EVENT_INTERVAL: u32 = 8;
 
-/// Publishes a worker's counts whenever they are asked for.
-async fn publish(worker: Rc<Worker>, mut ask: watch::Receiver<u64>) {
-    while ask.changed().await.is_ok() {
+/// Publishes a worker's counts whenever [`Host::status`] asks for them.
+async fn publish(worker: Rc<Worker>, mut status_request: watch::Receiver<u64>) {
+    while status_request.changed().await.is_ok() {
         worker.publish_counts();
-        worker.counters().published.set(*ask.borrow());
+        worker.counters().published.set(*status_request.borrow());
     }
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
-    // An error means that the host itself is gone, which is a stop too.
+    // An error means that the `Host` was dropped, which stops the workers too.
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-/// Ends the connections: those that have long been idle at once, the others after their next
-/// answer.
+/// Closes the connections: idle ones at once, the others after their next answer.
 async fn drain(worker: &Rc<Worker>) {
     let began = tokio::time::Instant::now();
     let tick = Duration::from_millis(u64::from(CLOCK_TICK_MS) / 4);
@@ -309,7 +309,7 @@ async fn drain(worker: &Rc<Worker>) {
             if exchanges.is_any_in_flight() || connection.has_input() || (graced && recent) {
                 continue;
             }
-            // hyper would wait for the rest of a head that has begun to arrive.
+            // hyper would wait for the rest of a head that has begun to arrive, so abort instead.
             let is_partial =
                 connection.life.partial_since.get().is_some() && !exchanges.is_any_streaming();
             if is_partial && connection.life.blocked().is_none() {

@@ -1,4 +1,4 @@
-//! What is sent of a request's result, and what its connection is told of it.
+//! Turns the result of a request into the response that hyper sends, and tells the connection.
 
 use http::Method;
 
@@ -8,15 +8,15 @@ use super::worker::Worker;
 use super::{rejection, streaming_body};
 use crate::message::{Reject, Response, ResponseBody};
 
-/// Makes what is sent of a result, and counts a reject.
+/// Makes the response for a result, counts it, and logs a reject.
 pub fn finish(
     worker: &Worker,
     exchange: Exchange,
-    asked: &RequestMeta,
+    meta: &RequestMeta,
     mut result: Result<Response, Reject>,
 ) -> http::Response<HyperBody> {
     if let Err(reject) = &result
-        && leaves_unread(reject, &asked.method)
+        && leaves_unread(reject, &meta.method)
     {
         exchange.state().mark_unread();
     }
@@ -29,13 +29,13 @@ pub fn finish(
         }
         _ => Some(exchange),
     };
-    let Conditions { handler, header_bytes_max, .. } = &asked.conditions;
+    let Conditions { handler, header_bytes_max, .. } = &meta.conditions;
     let is_made = result.is_ok();
-    let (response, reject) = respond::respond(asked, result, *header_bytes_max, last);
-    count(worker, asked, reject.is_some());
+    let (response, reject) = respond::respond(meta, result, *header_bytes_max, last);
+    count(worker, meta, reject.is_some());
     if let Some(reject) = reject {
         worker.counters().reject(reject.index());
-        rejection::log(worker, asked, reject, is_made);
+        rejection::log(worker, meta, reject, is_made);
     }
     let fields = response.headers().len() + response.body().trailer_count();
     connection.charge_fields(fields, || worker.pool.memory_of(handler.as_ref().map(|(id, _)| *id)));
@@ -43,8 +43,8 @@ pub fn finish(
     response
 }
 
-/// Whether what comes behind the head is not to be read. Behind a `CONNECT` it is no request:
-/// whoever asked for a tunnel takes it for one.
+/// Whether the bytes after the request's head must not be read. After a `CONNECT` they are no
+/// request: the client takes the connection for a tunnel.
 fn leaves_unread(reject: &Reject, method: &Method) -> bool {
     match reject {
         Reject::BodyTooLarge | Reject::BodyBroken | Reject::BodyTimeout | Reject::UnknownCoding => {
@@ -55,11 +55,11 @@ fn leaves_unread(reject: &Reject, method: &Method) -> bool {
     }
 }
 
-/// Counts how long it took.
-fn count(worker: &Worker, asked: &RequestMeta, is_reject: bool) {
-    let duration = asked.started.elapsed();
+/// Counts how long the request took, for the worker and for its handler.
+fn count(worker: &Worker, meta: &RequestMeta, is_reject: bool) {
+    let duration = meta.started.elapsed();
     worker.counters().durations.note(duration);
-    if let Some((_, entry)) = &asked.conditions.handler {
+    if let Some((_, entry)) = &meta.conditions.handler {
         entry.counts.note(duration, is_reject);
     }
 }

@@ -1,8 +1,8 @@
-//! Which worker gets a new connection.
+//! Chooses the worker that serves a new connection.
 //!
-//! Owns the number of connections of each worker, and the way from the one that has accepted a
-//! connection to the one that is to have it. The kernel spreads connections over the workers'
-//! sockets by a hash, so of a few long-lived ones some worker may get most.
+//! Owns the number of connections of each worker, and the channels by which the worker that accepts
+//! a connection hands it over. The kernel spreads connections over the workers' sockets by a hash,
+//! so one worker may get most of a few long-lived connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::clients::ClientPermit;
 use super::socket::DetachedSocket;
 use crate::config;
 
-/// The workers, as places for connections.
+/// Counts the open connections of each worker.
 pub struct Balancer {
     policy: config::BalancePolicy,
     slots: Box<[WorkerSlot]>,
@@ -27,15 +27,18 @@ struct WorkerSlot {
     inbox: UnboundedSender<AcceptedConnection>,
 }
 
-/// A connection that has been accepted for a worker. Not more of them wait than there may be
-/// connections.
+/// A connection that was accepted for another worker. The limit on connections also bounds how many
+/// of these wait.
 pub struct AcceptedConnection {
+    /// The socket, registered with no worker's runtime.
     pub socket: DetachedSocket,
+    /// The client's address.
     pub peer: SocketAddr,
+    /// Counts the connection with its new worker.
     pub permit: ConnectionPermit,
 }
 
-/// A connection's place with a worker and among all connections, as long as this lives.
+/// Counts a connection with its worker and its client until this is dropped.
 pub struct ConnectionPermit {
     balancer: Arc<Balancer>,
     worker: usize,
@@ -43,7 +46,8 @@ pub struct ConnectionPermit {
 }
 
 impl Balancer {
-    /// The places, and where each worker gets what others have accepted for it.
+    /// A balancer without connections, and for each worker the receiver of connections that other
+    /// workers accept for it.
     pub fn new(
         policy: config::BalancePolicy,
         workers: usize,
@@ -57,8 +61,8 @@ impl Balancer {
         (Arc::new(Balancer { policy, slots: slots.into() }), inboxes)
     }
 
-    /// A seat for a connection that `worker` has accepted: with the worker that has the fewest, if
-    /// that is worth handing it over.
+    /// Chooses a worker for a connection that `worker` has accepted: `worker` itself, or the one
+    /// with the fewest connections if it has clearly fewer.
     pub fn assign(
         self: &Arc<Self>,
         worker: usize,
@@ -72,7 +76,7 @@ impl Balancer {
                 (0..self.slots.len()).map(|worker| (open(worker), worker)).min()
             }
         };
-        // Of many, a few more or less make no difference.
+        // A difference of an eighth or less is not worth a handover.
         let worker = match least {
             Some((least, other)) if own - least.min(own) > own / 8 => other,
             _ => worker,
@@ -81,7 +85,7 @@ impl Balancer {
         ConnectionPermit { balancer: self.clone(), worker, _client_permit: client_permit }
     }
 
-    /// Hands a connection to the worker that it has a seat with.
+    /// Hands a connection to the worker that its permit names.
     ///
     /// # Errors
     /// That worker has ended; the connection comes back.
@@ -91,7 +95,7 @@ impl Balancer {
 }
 
 impl ConnectionPermit {
-    /// Whose connection it is.
+    /// The index of the worker that serves the connection.
     pub fn worker(&self) -> usize {
         self.worker
     }

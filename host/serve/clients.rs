@@ -1,7 +1,7 @@
-//! How many connections there are, in all and of each client.
+//! Counts the open connections, in all and per client.
 //!
-//! Owns both limits. Shared by all workers: a lock is taken when a connection begins and when it
-//! ends, never for a request.
+//! Owns both limits. All workers share the counts: a connection takes a lock when it begins and
+//! when it ends, a request never does.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::config::Config;
 use crate::guest::engine::resources::{descriptors_max, descriptors_reserved};
 
-/// Connections which may be one too many while others are being closed in their place.
+/// How many connections may exceed the limit while others are being closed for them.
 const OVER_LIMIT_MAX: usize = 64;
 const SHARDS: usize = 16;
-/// Connections to the upstream that each worker may have at the most.
+/// The most upstream connections that one worker may have.
 const UPSTREAM_MAX: usize = 256;
 
 /// All connections of the host, counted.
@@ -27,29 +27,34 @@ pub struct Clients {
     hasher: RandomState,
 }
 
-/// Whom connections are counted to: an IPv4 address, or the first 64 bits of an IPv6 address, of
-/// which one client commonly has all (RFC 6177).
+/// Identifies a client: an IPv4 address, or the first 64 bits of an IPv6 address, because one
+/// client commonly has a whole /64 network (RFC 6177).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ClientKey {
+    /// An IPv4 address, also if it was mapped to IPv6.
     V4([u8; 4]),
+    /// The first 64 bits of an IPv6 address.
     V6([u8; 8]),
 }
 
-/// One connection, counted as long as this lives.
+/// Counts one connection of a client until this is dropped.
 pub struct ClientPermit {
     clients: Arc<Clients>,
     client: ClientKey,
 }
 
-/// Why a connection is not taken.
+/// Why a connection is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConnectionRefusal {
+    /// The host has as many connections as it may have.
     InAll,
+    /// This client has as many connections as one client may have.
     OfThisClient,
 }
 
 impl Clients {
-    /// To be made once the limit on open files is as it is to stay.
+    /// Counts that start at zero. Call it after the limit on open files has been raised, because
+    /// the default limit on connections depends on it.
     pub fn new(config: &Config) -> Arc<Self> {
         let limits = &config.connections;
         let open_max = limits.count_max.unwrap_or_else(|| {
@@ -67,7 +72,7 @@ impl Clients {
         })
     }
 
-    /// Counts a connection in.
+    /// Counts a new connection of `peer`.
     ///
     /// # Errors
     /// There are too many already.
@@ -75,10 +80,10 @@ impl Clients {
         self.enter_among(peer, self.open_max)
     }
 
-    /// Counts a connection in for which another is being closed.
+    /// Counts a new connection for which another is being closed, so it may exceed the limit.
     ///
     /// # Errors
-    /// As [`Clients::acquire`]; so many may be one too many.
+    /// As [`Clients::acquire`], with [`OVER_LIMIT_MAX`] connections more.
     pub fn acquire_over_limit(
         self: &Arc<Self>,
         peer: SocketAddr,
@@ -108,7 +113,7 @@ impl Clients {
         Ok(ClientPermit { clients: self.clone(), client })
     }
 
-    /// Whether so many are open that room may have to be made.
+    /// Whether seven eighths of the limit are in use, so that idle connections may have to close.
     pub fn is_nearly_full(&self) -> bool {
         self.open.load(Ordering::Relaxed) >= self.open_max - self.open_max / 8
     }
@@ -119,18 +124,19 @@ impl Clients {
     }
 }
 
-/// Of so many descriptors, those for connections to clients and to the upstream.
+/// How many of `files` descriptors are left for connections to clients and to the upstream.
 fn connection_descriptors(files: u64) -> usize {
     usize::try_from(files - descriptors_reserved(files)).unwrap_or(usize::MAX)
 }
 
-/// Connections to the upstream that each worker may have: all workers together take a half of what
-/// there is for connections.
+/// How many upstream connections each worker may have. All workers together get half of the
+/// descriptors that are left for connections.
 pub fn upstream_max(files: u64, workers: usize) -> usize {
     (connection_descriptors(files) / 2 / workers).clamp(1, UPSTREAM_MAX)
 }
 
 impl ClientKey {
+    /// The key of the client with this address.
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => ClientKey::V4(address.octets()),

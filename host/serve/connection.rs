@@ -1,8 +1,8 @@
-//! One connection to a client, as its driver, its requests, the reaper and the drain share it.
+//! One connection to a client, shared by its driver, its requests, the reaper and the drain.
 //!
-//! Owns its socket and the order of reads and writes on it; what waits to be sent is in its write
-//! buffer, how far it has come in its lifecycle, and what it serves in its exchanges. Of HTTP it
-//! knows the one line that may go ahead of an answer.
+//! Owns the socket and the order of reads and writes on it. The write buffer holds unsent bytes,
+//! the lifecycle holds timestamps and flags, and the exchanges hold the requests. The only part of
+//! HTTP it knows is the `100 Continue` that may go ahead of an answer.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -28,21 +28,24 @@ use crate::message::fields::FIELDS_FEW;
 /// A connection, from accept to close.
 pub struct Connection {
     socket: RefCell<TokioIo<Socket>>,
+    /// Bytes that are not sent yet.
     pub output: WriteBuffer,
+    /// Timestamps and flags for the reaper and the drain.
     pub life: Lifecycle,
+    /// The requests of this connection.
     pub exchanges: Exchanges,
-    /// How its requests come.
+    /// The client's address and scheme, the same for all requests.
     pub origin: Origin,
-    /// What its client has of the worker.
+    /// The client's share of the worker.
     pub client: Rc<ClientShares>,
-    /// What is charged for the fields of an answer, whose map hyper keeps.
+    /// Charges an answer's header fields to its guest while hyper keeps their map.
     field_charge: Cell<Option<Box<HeaderCharge>>>,
-    /// Closing it resets it, whatever has been sent.
+    /// Whether closing the socket sends a TCP reset.
     resets: Cell<bool>,
 }
 
 impl Connection {
-    /// `client` is what its client has of the worker, `clock` the worker's coarse clock.
+    /// A connection without requests. `clock` is the worker's coarse clock.
     pub fn new(
         socket: Socket,
         (origin, client): (Origin, Rc<ClientShares>),
@@ -61,38 +64,38 @@ impl Connection {
         })
     }
 
-    /// Has bodies that come too slowly given up; so long ago was the last look.
+    /// Gives up request bodies that arrive too slowly. `since_last` is the time since the last
+    /// check.
     pub fn check_bodies(&self, since_last: Duration, stall_max: Duration) {
         self.exchanges.check_bodies(since_last, stall_max, || self.has_input());
     }
 
-    /// Has the fields of an answer's head and trailers count, if they are many, as what the guest
-    /// has that they are of. hyper keeps the map, empty, and puts the fields of the next request
-    /// into it.
+    /// Charges the header and trailer fields of an answer, if they are many, to the guest's memory.
+    /// hyper keeps the emptied map and reuses it for the fields of the next request.
     pub fn charge_fields(&self, count: usize, memory: impl FnOnce() -> Budget) {
         let held = || Box::new(HeaderCharge::of_fields(&memory(), count));
         self.field_charge.set((count > FIELDS_FEW).then(held));
     }
 
-    /// Says that hyper does not have that map any more: what is charged for it, if it was large.
+    /// Takes the charge of [`Connection::charge_fields`] back, because hyper no longer has the map.
     pub fn take_field_charge(&self) -> Option<Box<HeaderCharge>> {
         self.field_charge.take()
     }
 
-    /// Has the socket reset where it is closed, even by the end of the process, or not any more.
+    /// Sets whether closing the socket sends a TCP reset, even at the end of the process.
     pub fn reset_on_close(&self, resets: bool) {
         if self.resets.replace(resets) != resets {
             self.socket.borrow().inner().reset_on_close(resets);
         }
     }
 
-    /// Sends `100 Continue` ahead of what hyper writes next. Whether that is possible: hyper may
-    /// have more to write of an earlier answer.
+    /// Sends `100 Continue` before whatever hyper writes next. Returns `false` if hyper may still
+    /// be writing an earlier answer, so that nothing can go in between.
     pub fn send_continue(&self) -> bool {
         self.output.insert(CONTINUE)
     }
 
-    /// Whether nothing is under way, and hyper has no state that would be missed.
+    /// Whether the connection is idle and hyper has no state that it would need later.
     pub fn can_park(&self) -> bool {
         let is_over = self.exchanges.are_answered() && !self.exchanges.has_unread_body();
         let at_rest = self.life.begun.get() && is_over;
@@ -102,7 +105,7 @@ impl Connection {
         at_rest && nothing_comes && nothing_goes
     }
 
-    /// Waits until the client sends something, or has gone.
+    /// Ready once the client has sent something or has closed its side.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.socket.borrow().inner().poll_read_ready(cx)
     }
@@ -112,29 +115,29 @@ impl Connection {
         self.socket.borrow().inner().has_input()
     }
 
-    /// Whether the client has closed its side, whatever it had sent before. If not, the task is
-    /// woken when it does.
+    /// Whether the client has closed its side, even if earlier bytes are still unread. If not, the
+    /// task is woken when the client closes it.
     pub fn poll_half_closed(&self, cx: &mut Context<'_>) -> bool {
         self.poll_readable(cx).is_ready() && self.is_half_closed()
     }
 
-    /// The same of now.
+    /// Like [`Connection::poll_half_closed`], without waking the task.
     pub fn is_half_closed(&self) -> bool {
         self.socket.borrow().inner().is_read_closed()
     }
 
-    /// Whether the client has let go of the connection: it refuses what is sent.
+    /// Whether the client has reset the connection, so that nothing can be sent.
     pub fn is_reset(&self) -> bool {
         self.socket.borrow().inner().is_write_closed()
     }
 
-    /// Whether there is something to send, and the socket has taken all before.
+    /// Whether there are new bytes to send and the socket is not blocked by earlier ones.
     pub fn can_send(&self) -> bool {
         self.output.is_untouched() && self.life.blocked().is_none()
     }
 
-    /// Sends what is held from outside of the connection's task, which is woken for the rest, or
-    /// to see that the socket is broken.
+    /// Sends the buffered bytes from outside the connection's task. The task is woken to send the
+    /// rest, or to see that the socket is broken.
     pub fn send(&self) {
         let Some(task) = self.life.task() else { return };
         self.life.begin_poll();
@@ -145,12 +148,12 @@ impl Connection {
         }
     }
 
-    /// Sends what is held, as far as the socket takes it. The task is woken for the rest.
+    /// Sends the buffered bytes, as far as the socket takes them. The task is woken for the rest.
     pub fn flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.noting_write(|socket| self.output.flush(socket, cx))
     }
 
-    /// Takes what hyper writes.
+    /// Takes the bytes that hyper writes.
     pub fn poll_write(
         &self,
         cx: &mut Context<'_>,
@@ -163,7 +166,7 @@ impl Connection {
         self.noting_write(|socket| self.output.write(socket, cx, slices))
     }
 
-    /// Takes note of what a write does.
+    /// Runs a write and notes in the lifecycle how much it sent and whether it blocked.
     fn noting_write<T>(&self, write: impl FnOnce(&mut Socket) -> Poll<T>) -> Poll<T> {
         let before = self.output.sent_bytes();
         let polled = write(self.socket.borrow_mut().inner_mut());
@@ -171,7 +174,7 @@ impl Connection {
         polled
     }
 
-    /// Reads for hyper.
+    /// Reads into hyper's buffer.
     pub fn poll_read(
         &self,
         cx: &mut Context<'_>,
@@ -182,14 +185,15 @@ impl Connection {
         Poll::Ready(read)
     }
 
-    /// Says that hyper has read something.
+    /// Notes that hyper has read something.
     pub fn note_read(&self) {
         let exchanges = &self.exchanges;
         let is_between = !exchanges.is_any_in_flight() && !exchanges.is_body_open();
         self.life.note_read(is_between);
     }
 
-    /// Reads and drops what the client still sends, at most `bytes_max`. Ready at its end.
+    /// Reads and drops what the client still sends, at most `bytes_max` bytes, from which it
+    /// subtracts. Ready when the client has closed its side or the limit is reached.
     pub fn poll_discard(&self, cx: &mut Context<'_>, bytes_max: &mut usize) -> Poll<()> {
         let before = *bytes_max;
         let discarded = self.socket.borrow_mut().inner_mut().poll_discard(cx, bytes_max);
@@ -199,7 +203,7 @@ impl Connection {
         discarded
     }
 
-    /// Sends what is held, and says that there is no more.
+    /// Sends the buffered bytes, then shuts the sending side down.
     pub fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.flush(cx))?;
         Pin::new(self.socket.borrow_mut().inner_mut()).poll_shutdown(cx)

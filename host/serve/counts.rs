@@ -1,7 +1,7 @@
-//! What a worker counts of each handler, by its id.
+//! The counters that one worker keeps for each handler, by the handler's id.
 //!
-//! Owns whose counts they are: an id is another handler's once its own is gone, and what was
-//! counted of that goes with it.
+//! Owns which handler an entry counts for: ids are reused, so a new handler with the id of a
+//! removed one gets new counters.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -11,25 +11,26 @@ use std::sync::{Arc, Weak};
 use crate::metrics::{HandlerCounters, HandlerRegistration, Metrics};
 use crate::registry::Handler;
 
-/// A handler, and what is counted of it.
+/// A handler and its counters.
 pub struct CountsEntry {
     handler: Weak<Handler>,
+    /// This worker's counters of the handler.
     pub counts: Arc<HandlerCounters>,
 }
 
-/// The counts of one worker.
+/// The counters of one worker, by handler.
 pub struct Counts {
     entries: RefCell<Vec<Option<Rc<CountsEntry>>>>,
     metrics: Metrics,
 }
 
 impl Counts {
-    /// None so far; `metrics` is told of each that is begun.
+    /// No counters yet. New ones are registered with `metrics`.
     pub fn new(metrics: Metrics) -> Self {
         Counts { entries: RefCell::default(), metrics }
     }
 
-    /// Those of a handler.
+    /// The entry of a handler, which is made for its first request.
     pub fn of(&self, handler: &Arc<Handler>) -> Rc<CountsEntry> {
         let mut entries = self.entries.borrow_mut();
         if handler.id >= entries.len() {
@@ -58,7 +59,7 @@ impl Counts {
         Rc::new(CountsEntry { handler: Arc::downgrade(handler), counts })
     }
 
-    /// Forgets handlers that are gone.
+    /// Drops the counters of handlers that are gone.
     pub fn sweep(&self) {
         let is_gone = |entry: &mut Rc<CountsEntry>| entry.handler.strong_count() == 0;
         self.entries.borrow_mut().iter_mut().for_each(|it| drop(it.take_if(is_gone)));

@@ -1,7 +1,7 @@
 //! One request on a connection, from its head to the end of its answer.
 //!
-//! Owns when it ends: when this is dropped, be that behind its answer or because nobody waits for
-//! it any more.
+//! Owns when a request ends: when its [`Exchange`] is dropped, either after the answer or because
+//! the request was cancelled.
 
 use std::cell::Ref;
 use std::rc::Rc;
@@ -12,32 +12,32 @@ use http_body::Body;
 use super::connection::Connection;
 use super::exchanges::{ExchangePhase, ExchangeState};
 
-/// A request that has not ended: whoever makes its answer holds this, and then the answer, where it
-/// is passed on as it comes.
+/// A request that has not ended. The code that makes the answer holds it; a streamed answer takes
+/// it over and holds it to its end.
 pub struct Exchange {
     connection: Rc<Connection>,
     number: usize,
 }
 
 impl Exchange {
-    /// A request's head is complete.
+    /// Begins a request whose head is complete.
     pub fn begin<B: Body>(connection: &Rc<Connection>, http: &Request<B>) -> Self {
         connection.life.partial_since.set(None);
         let number = connection.exchanges.begin(http);
         Exchange { connection: connection.clone(), number }
     }
 
-    /// What it came by.
+    /// The connection of the request.
     pub fn connection(&self) -> &Rc<Connection> {
         &self.connection
     }
 
-    /// What is known of it.
+    /// The state of the request.
     pub fn state(&self) -> Ref<'_, ExchangeState> {
         self.connection.exchanges.state(self.number)
     }
 
-    /// Says that its answer is made, and passed on as it comes.
+    /// Notes that the answer's head is made and its body is streamed from now on.
     pub fn stream(&self) {
         self.state().enter(ExchangePhase::Streaming);
         self.connection.life.note_activity();
@@ -50,7 +50,7 @@ impl Drop for Exchange {
         let life = &self.connection.life;
         life.note_activity();
         if phase == ExchangePhase::Streaming && life.partial_since.get().is_some() {
-            // The time of a head that has begun to come begins now.
+            // The next head has begun to arrive. Its timeout starts now.
             life.partial_since.set(Some(life.now()));
         }
     }

@@ -1,8 +1,8 @@
 //! The requests of one connection, as its driver, the reaper and the drain see them.
 //!
-//! Owns what of their bodies and answers decides how the connection goes on: whether it may be
-//! kept, who is told to send a body, and what a client may take for a whole answer. HTTP/1 serves
-//! one request at a time, and nothing here relies on that. Knows no socket.
+//! Owns the state of request bodies and answers that decides how the connection goes on: whether it
+//! may be kept alive, and which client waits for `100 Continue`. HTTP/1 serves one request at a
+//! time, but nothing here relies on that. Knows no socket.
 
 use std::cell::{Cell, Ref, RefCell};
 use std::sync::Arc;
@@ -14,61 +14,61 @@ use http_body::Body;
 
 use crate::message::body_progress::BodyProgress;
 
-/// What tells a client to send the body that it holds back (RFC 9110, 10.1.1).
+/// Tells a client to send the body that it holds back (RFC 9110, 10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// The requests of one connection.
 #[derive(Default)]
 pub struct Exchanges {
-    /// Those that are served, and what is left of others until a new one takes their place.
+    /// Requests that are being served, and ended ones until a new request takes their place.
     states: RefCell<Vec<ExchangeState>>,
 }
 
-/// What is known of one request.
+/// The state of one request.
 #[derive(Default)]
 pub struct ExchangeState {
     phase: Cell<ExchangePhase>,
-    /// Its client speaks HTTP/1.0: it knows no chunks and no interim answers.
+    /// The client speaks HTTP/1.0: it knows no chunks and no interim responses.
     is_http10: Cell<bool>,
-    /// Its answer ended early because of its body, of which more may be on its way.
+    /// The answer ended early because of the request's body. The rest of it may still arrive.
     is_unread: Cell<bool>,
-    /// Its client was sent something to see whether it has gone.
+    /// The client has been, or will be, sent an interim response to see whether it is gone.
     is_probed: Cell<bool>,
-    /// `100 Continue`, if its client waits for that.
+    /// Whether the client waits for `100 Continue`.
     interim: Cell<ContinueState>,
     has_body: Cell<bool>,
-    /// Its body, once somebody has taken that up.
+    /// The progress of the body, once something reads it.
     body: RefCell<Option<Arc<BodyProgress>>>,
 }
 
-/// How far it has come.
+/// How far a request has come.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum ExchangePhase {
-    /// Its answer is not made yet.
+    /// The answer's head is not made yet.
     InFlight,
-    /// Its answer is passed on as it comes, and has not come to its end.
+    /// The answer's body is being streamed.
     Streaming,
-    /// Its answer is over. More of its body may be on its way.
+    /// The answer has ended. More of the request's body may still arrive.
     #[default]
     Over,
 }
 
-/// How it stands with `100 Continue`.
+/// Whether a client waits for `100 Continue`.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum ContinueState {
-    /// Nobody waits for it, or it was sent.
+    /// The client does not wait for it, or hyper has sent it.
     #[default]
     Nothing,
     /// The client waits for it. hyper sends it when the body is first read, unless the answer's
     /// head was written before.
     Awaited,
-    /// It was sent from here, and hyper may not know.
+    /// The host has sent it. hyper does not know that and may send it again.
     Sent,
 }
 
 impl Exchanges {
-    /// Takes a request in whose head is complete. Returns its number, which is another's once this
-    /// one is over.
+    /// Begins a request whose head is complete. Returns its number, which a later request may get
+    /// once this one is over.
     pub fn begin<B: Body>(&self, http: &Request<B>) -> usize {
         let state = ExchangeState::of(http);
         let mut states = self.states.borrow_mut();
@@ -78,7 +78,7 @@ impl Exchanges {
                 free
             }
             None => {
-                // Most connections never have another beside it.
+                // Most connections never have two requests at once.
                 states.reserve_exact(1);
                 states.push(state);
                 states.len() - 1
@@ -86,7 +86,7 @@ impl Exchanges {
         }
     }
 
-    /// What is known of the request of this number.
+    /// The state of the request with this number.
     pub fn state(&self, number: usize) -> Ref<'_, ExchangeState> {
         Ref::map(self.states.borrow(), |states| &states[number])
     }
@@ -95,37 +95,38 @@ impl Exchanges {
         self.states.borrow().iter().any(is)
     }
 
-    /// Whether an answer is not made yet.
+    /// Whether a request waits for its answer's head.
     pub fn is_any_in_flight(&self) -> bool {
         self.any(|it| it.phase.get() == ExchangePhase::InFlight)
     }
 
-    /// Whether an answer is passed on as it comes.
+    /// Whether an answer is being streamed.
     pub fn is_any_streaming(&self) -> bool {
         self.any(|it| it.phase.get() == ExchangePhase::Streaming)
     }
 
-    /// Whether all answers are over, whatever is left of the requests.
+    /// Whether all answers have ended, even if request bodies are still arriving.
     pub fn are_answered(&self) -> bool {
         !self.any(|it| it.phase.get() != ExchangePhase::Over)
     }
 
-    /// Whether a client that is to be answered speaks HTTP/1.0.
+    /// Whether a request that has not ended is HTTP/1.0.
     pub fn is_any_http10(&self) -> bool {
         self.any(|it| it.phase.get() != ExchangePhase::Over && it.is_http10.get())
     }
 
-    /// Whether a body is still coming and somebody has it.
+    /// Whether a body is still arriving and something still reads it.
     pub fn is_body_open(&self) -> bool {
         self.any(ExchangeState::is_body_open)
     }
 
-    /// Whether more may come that belongs to a request which is served, or was.
+    /// Whether more bytes of a request's body may arrive, also of a request that is over.
     pub fn has_unread_body(&self) -> bool {
         self.any(|it| it.is_unread.get() || it.is_body_unread())
     }
 
-    /// Has bodies that come too slowly given up; so long ago was the last look.
+    /// Gives up bodies that arrive too slowly. `since_last` is the time since the last check, and
+    /// `has_input` says whether the socket has unread bytes.
     pub fn check_bodies(
         &self,
         since_last: Duration,
@@ -139,20 +140,20 @@ impl Exchanges {
         }
     }
 
-    /// Whether an answer is not made yet whose client was not probed.
+    /// Whether a request waits for its answer's head and its client has not been probed.
     pub fn is_any_unprobed(&self) -> bool {
         self.any(|it| it.phase.get() == ExchangePhase::InFlight && !it.is_probed.get())
     }
 
-    /// Says that the client is probed.
+    /// Notes that the client is being probed.
     pub fn note_probed(&self) {
         for state in &*self.states.borrow() {
             state.is_probed.set(true);
         }
     }
 
-    /// Takes note of what hyper writes. Whether that begins with a `100 Continue` which has been
-    /// sent before.
+    /// Looks at what hyper writes. Returns whether it begins with a `100 Continue` that the host
+    /// has sent already.
     pub fn is_repeated_continue(&self, written: &[u8]) -> bool {
         self.any(|it| it.is_repeated_continue(written))
     }
@@ -179,48 +180,49 @@ impl ExchangeState {
         }
     }
 
-    /// Says how far it has come, and returns how far it had.
+    /// Sets the phase and returns the one before.
     pub fn enter(&self, phase: ExchangePhase) -> ExchangePhase {
         self.phase.replace(phase)
     }
 
-    /// Whether its client speaks HTTP/1.0.
+    /// Whether the client speaks HTTP/1.0.
     pub fn is_http10(&self) -> bool {
         self.is_http10.get()
     }
 
-    /// Says that its answer ends early because of its body.
+    /// Notes that the answer ends early because of the request's body, so the rest stays unread.
     pub fn mark_unread(&self) {
         self.is_unread.set(true);
     }
 
+    /// Whether [`ExchangeState::mark_unread`] was called.
     pub fn is_unread(&self) -> bool {
         self.is_unread.get()
     }
 
-    /// Says who tells how its body gets on.
+    /// Sets where the progress of the body is recorded.
     pub fn expect_body(&self, body: Arc<BodyProgress>) {
         self.body.replace(Some(body));
     }
 
-    /// Whether its body is still coming and somebody has it, which may be so behind the head of the
-    /// answer.
+    /// Whether the body is still arriving and something still reads it. This may go on after the
+    /// answer's head.
     pub fn is_body_open(&self) -> bool {
         self.body.borrow().as_ref().is_some_and(|body| body.is_open())
     }
 
-    /// Whether it has a body that was not read to its end, so that more of it may be on its way.
+    /// Whether the request has a body that was not read to its end, so more may arrive.
     pub fn is_body_unread(&self) -> bool {
         let has_ended = || self.body.borrow().as_ref().is_some_and(|body| body.has_ended());
         self.has_body.get() && !has_ended()
     }
 
-    /// Whether the client holds the body back until it is told to send it.
+    /// Whether the client holds the body back until it gets `100 Continue`.
     pub fn awaits_continue(&self) -> bool {
         self.interim.get() == ContinueState::Awaited
     }
 
-    /// Says that it has been told, but not by hyper.
+    /// Notes that the host has sent `100 Continue` itself, not hyper.
     pub fn note_continue_sent(&self) {
         self.interim.set(ContinueState::Sent);
     }

@@ -1,8 +1,8 @@
-//! Answers on their way out: those of connections that are ready together leave together.
+//! Collects answers of several connections and sends them together.
 //!
-//! Owns how many wait and for how long. Sent one by one, each finds its client asleep where that is
-//! on the same machine, and to wake it is the sender's work: a sixth of a short request's CPU time.
-//! In a row, the first wakes the client and the others find it awake (benches/README.md).
+//! Owns how many answers wait and for how long. A client on the same machine sleeps until an answer
+//! arrives, and waking it costs the sender a sixth of a short request's CPU time. If several
+//! answers go out in a row, only the first has to wake the client (benches/README.md).
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,30 +12,28 @@ use tokio::sync::Notify;
 
 use super::connection::Connection;
 
-/// Connections whose answers wait at most, and how long the first of them does, as far as it is
-/// for another connection's work. More than so many make nothing cheaper.
+/// How many connections may wait to be flushed. Larger batches save nothing more.
 const WAITING_MAX: usize = 32;
+/// How long the first of them may wait for the work of other connections.
 const WAIT_MAX: Duration = Duration::from_micros(400);
 
 /// The connections of one worker that have something to send.
 pub struct FlushQueue {
     connections: RefCell<Vec<Rc<Connection>>>,
-    /// When the first of them came.
+    /// When the first connection was queued.
     since: Cell<Instant>,
-    /// Tells whoever stands behind every connection that is ready.
+    /// Wakes the task that flushes the queue, which runs after all connections that are ready.
     wakeup: Rc<Notify>,
 }
 
 impl FlushQueue {
-    pub fn new(work: Rc<Notify>) -> Self {
-        FlushQueue {
-            connections: RefCell::default(),
-            since: Cell::new(Instant::now()),
-            wakeup: work,
-        }
+    /// An empty queue. `wakeup` wakes the task that flushes it.
+    pub fn new(wakeup: Rc<Notify>) -> Self {
+        FlushQueue { connections: RefCell::default(), since: Cell::new(Instant::now()), wakeup }
     }
 
-    /// Has what a connection holds back sent with what others do.
+    /// Queues a connection whose buffered bytes are to be sent together with those of others.
+    /// Flushes the queue if it is full or has waited too long.
     pub fn push(&self, connection: &Rc<Connection>) {
         if connection.output.is_queued.replace(true) {
             return;
@@ -53,14 +51,14 @@ impl FlushQueue {
         }
     }
 
-    /// Sends everything that waits.
+    /// Sends the buffered bytes of all queued connections.
     pub fn flush(&self) {
         let mut connections = self.connections.take();
         for connection in connections.drain(..) {
             connection.output.is_queued.set(false);
             connection.send();
         }
-        // Its room is of use to the next ones.
+        // Keep the allocation for the next ones.
         self.connections.replace(connections);
     }
 }

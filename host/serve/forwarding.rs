@@ -1,6 +1,6 @@
-//! Requests that go on to the upstream.
+//! Forwards requests to the upstream.
 //!
-//! Knows nothing of connections; `upstream.rs` has those.
+//! Knows nothing of connections; `upstream.rs` does.
 
 use std::pin::Pin;
 use std::time::Instant;
@@ -28,7 +28,7 @@ impl NextHandler for Worker {
     }
 }
 
-/// Sends a request on that no handler answers.
+/// Forwards a request that no handler answers.
 ///
 /// # Errors
 /// As [`forward`].
@@ -37,13 +37,13 @@ pub async fn forward_unrouted(
     mut request: Box<Request>,
     deadline: Instant,
 ) -> Result<Response, Reject> {
-    let nobody = (None, &*worker.router.unrouted_grants);
-    request.body.limit(nobody.1.limits.body_bytes_max)?;
+    let unrouted = (None, &*worker.router.unrouted_grants);
+    request.body.limit(unrouted.1.limits.body_bytes_max)?;
     let deadline = Deadline::new(deadline, request.body.progress().cloned());
-    forward(worker, nobody, &mut request, &deadline).await
+    forward(worker, unrouted, &mut request, &deadline).await
 }
 
-/// The same for one whose handler was removed while it waited for that.
+/// Forwards a request whose handler was removed while it waited for the guest to be loaded.
 pub fn on_removed<'a>(
     worker: &'a Worker,
     request: Box<Request>,
@@ -53,11 +53,12 @@ pub fn on_removed<'a>(
     Box::pin(forward_unrouted(worker, request, deadline))
 }
 
-/// Sends a request to the upstream. What is left of it stays for the guest to look at. `guest` is
-/// the id of the handler that passes it on, if one does, and what it may use or nobody.
+/// Sends a request to the upstream. The parts that are not consumed stay in `request` for the
+/// guest. `guest` is the id of the handler that passes the request on, if any, and its grants, or
+/// else the grants of unrouted requests.
 ///
 /// # Errors
-/// [`Reject::NoRoute`] where there is no upstream; else as [`super::upstream::Upstream::forward`].
+/// [`Reject::NoRoute`] if there is no upstream; else as [`super::upstream::Upstream::forward`].
 async fn forward(
     worker: &Worker,
     guest: (Option<usize>, &Grants),

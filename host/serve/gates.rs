@@ -1,6 +1,7 @@
-//! Whether a request may go to its guest now: the places of one worker, and who waits for them.
+//! Admission on one worker: decides whether a request may go to its guest now or has to wait.
 //!
-//! Owns the gates of this worker's handlers, of its twins, and of what is to be loaded first.
+//! Owns the gates of this worker's handlers, of its twins, and of requests whose guest is still to
+//! be loaded.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,30 +16,30 @@ use crate::message::Reject;
 use crate::registry::admission_gate::{AdmissionGate, GuestGate, GuestGates, Permit};
 use crate::registry::{CurrentGuest, Handler};
 
-/// Requests of one worker that may wait for guests to be loaded. They hold no instance.
+/// How many requests of one worker may wait for guests to be loaded. They hold no instance.
 const WAITING_MAX: usize = 1024;
 
-/// Nobody waits for a place to wait in.
+/// No request waits for a permit to wait for its guest.
 const NO_QUEUE: QueueLimits = QueueLimits { length_max: 0, wait_max: Duration::ZERO };
 
-/// The gate of a handler, which is told from another of its id by its grants.
+/// The gate of a handler. Ids are reused, so the grants identify the handler.
 type HandlerGate = (Weak<Grants>, Rc<GuestGate>);
 
 /// The gates of one worker.
 pub struct Gates {
     workers: usize,
-    /// Before every request: this worker's part of what the host does at once.
+    /// The gate of all requests: this worker's part of the host's requests in flight.
     all: Rc<AdmissionGate>,
-    /// What each handler has of that, by its id.
+    /// The gate of each handler, by its id.
     guest_gates: RefCell<Vec<Option<HandlerGate>>>,
-    /// What all twins have of it.
+    /// The gate of all twins together.
     pub twins: Rc<GuestGate>,
-    /// Before which requests wait for guests to be loaded.
+    /// The gates of requests that wait for their guest to be loaded.
     loading: GuestGates,
 }
 
 impl Gates {
-    /// `most` is how many requests there are instances for.
+    /// Gates without requests. `most` is how many requests the worker has instances for.
     pub fn new(config: &Config, most: usize) -> Self {
         let workers = config.workers;
         let chosen = config.admission.in_flight_max.map(|most| (most / workers).max(1));
@@ -53,10 +54,10 @@ impl Gates {
         }
     }
 
-    /// Takes a place for a request to a guest, if there is one.
+    /// Takes a permit for a request to a guest; `None` if there is none now.
     ///
     /// # Errors
-    /// [`Reject::Paused`].
+    /// [`Reject::Paused`]: the guest's circuit breaker is open.
     pub fn try_admit(
         &self,
         guest: &Guest,
@@ -67,10 +68,11 @@ impl Gates {
         Ok(Some(permit))
     }
 
-    /// Waits for one, until `deadline` at most.
+    /// Waits for a permit, at most until `deadline`. Cancel safe.
     ///
     /// # Errors
-    /// [`Reject::NoInstance`], [`Reject::Paused`].
+    /// [`Reject::NoInstance`]: the queue is full, or the wait was too long. [`Reject::Paused`]: the
+    /// guest's circuit breaker is open.
     pub async fn admit(
         &self,
         guest: &Guest,
@@ -82,11 +84,11 @@ impl Gates {
         Ok(permit)
     }
 
-    /// Waits until a handler's guest is loaded, in a place where other requests do not stand behind
-    /// it, until `deadline` at most.
+    /// Waits until a handler's guest is loaded, at most until `deadline`. Requests to other guests
+    /// are not held up meanwhile.
     ///
     /// # Errors
-    /// [`Reject::Loading`], [`Reject::NotLoaded`], or [`Reject::NoRoute`] where its file was
+    /// [`Reject::Loading`], [`Reject::NotLoaded`], or [`Reject::NoRoute`] if the handler was
     /// removed meanwhile.
     pub async fn loaded(
         &self,
@@ -100,7 +102,7 @@ impl Gates {
         guest.unwrap_or(Err(Reject::Loading)).map(CurrentGuest::from)
     }
 
-    /// Before the requests to one guest.
+    /// The gate of one guest's handler, with its current limits.
     fn guest_gate(&self, guest: &Guest) -> Rc<GuestGate> {
         let (id, workers) = (guest.id, self.workers);
         let grants = &guest.info.grants;
@@ -112,7 +114,7 @@ impl Gates {
             gates.resize(id + 1, None);
         }
         match &gates[id] {
-            // The handler of this id may be another by now.
+            // Another handler may have this id by now.
             Some((of, gate)) if std::ptr::eq(of.as_ptr(), Arc::as_ptr(grants)) => {
                 gate.limit(share, held_max, queue);
                 gate.clone()

@@ -1,8 +1,8 @@
-//! The way of a request to another worker, and of its response back.
+//! Hands a request to another worker and brings its response back.
 //!
-//! A call can begin on any worker: a request is handed over as it is, with its body still on the
-//! wire, and so is the head of its response, whose body follows piece by piece. Owns whom a worker
-//! asks, and how often. Only a worker that has no place for a request asks another.
+//! A call can run on any worker. The request is handed over with its body still on the wire. The
+//! head of the response comes back first, then its body piece by piece. Owns which worker is asked
+//! and how often. A worker asks another only if it has no permit for the request itself.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -21,46 +21,53 @@ use crate::message::{BodyStream, Reject, Request, RequestBody, Response, Respons
 use crate::registry::CurrentGuest;
 use crate::registry::admission_gate::Permit;
 
-/// A worker that had no place for a guest is not asked again for so long: where there is none
-/// anywhere, requests are to wait and not to wander.
+/// How long a worker that had no permit for a guest is not asked again. If all workers are busy,
+/// requests should wait and not move around.
 const FULL_BACKOFF: Duration = Duration::from_millis(10);
-/// Of so many guests that is kept in mind.
+/// For how many guests a worker is remembered to be full.
 const FULL_ENTRIES_MAX: usize = 8;
 
-/// A request for another worker.
+/// A request that is handed to another worker.
 pub struct HandoverRequest {
+    /// The guest to call.
     pub guest: Arc<Guest>,
+    /// The request with its unread body.
     pub request: Box<Request>,
-    /// When it began.
+    /// When the request began.
     pub started: Instant,
+    /// Where the other worker sends its reply.
     pub reply: oneshot::Sender<HandoverReply>,
 }
 
-/// A request that has its place.
+/// A request that was admitted.
 pub struct AdmittedRequest {
+    /// The guest to call.
     pub guest: CurrentGuest,
+    /// The request with its unread body.
     pub request: Box<Request>,
+    /// The right to be in flight.
     pub permit: Permit,
-    /// Whether it has waited.
+    /// Whether the request has waited in the queue.
     pub waited: bool,
 }
 
-/// Where a request begins its way through the steps.
+/// Where a request enters the pipeline.
 pub enum PipelineEntry {
+    /// At the start: a validated request, or the reason to refuse it.
     Parsed(Result<Box<Request>, Reject>),
-    /// Behind its admission, on another worker than that of its connection.
+    /// After admission, on another worker than that of its connection.
     Admitted(Box<AdmittedRequest>),
 }
 
-/// What another worker says to it.
+/// The reply of the other worker.
 pub enum HandoverReply {
-    /// There is no place there, either.
+    /// The other worker has no permit either. The request comes back.
     Full(Box<Request>),
-    /// What came of it, and what is left of its body where it was refused.
+    /// The result, and the rest of the request's body if the request was refused.
     Served(Result<RemoteResponse, Reject>, RequestBody),
 }
 
-/// A response that has left its worker.
+/// A response on its way back from the worker that made it.
 pub struct RemoteResponse {
     status: StatusCode,
     headers: HeaderMap,
@@ -73,45 +80,48 @@ enum RemoteContent {
     Stream(RemoteBody),
 }
 
-/// A body that is made on another worker's thread.
+/// A response body that another worker's thread makes.
 struct RemoteBody {
     pieces: mpsc::Receiver<RemoteFrame>,
     hint: SizeHint,
     is_end: bool,
 }
 
-/// A piece of it, or its end, and what is known then of what follows.
+/// A piece of a remote body, or its end.
 pub struct RemoteFrame {
+    /// The piece; `None` at the end of the body.
     pub frame: Option<Result<Frame<Bytes>, Reject>>,
+    /// How much follows after this piece.
     pub hint: SizeHint,
+    /// Whether nothing follows.
     pub is_end: bool,
 }
 
-/// What is left to do for a response where it was made: its body, and where that goes.
+/// A body, and the channel by which the worker that makes it sends it to the connection's worker.
 pub type BodyRelay = (BodyStream, mpsc::Sender<RemoteFrame>);
 
 /// What became of a request that another worker was asked to serve.
 pub enum HandoverOutcome {
-    /// Nobody has a place for it.
+    /// No worker that was asked has a permit for it. The request comes back.
     Returned(Box<Request>),
-    /// The result, and what is left of the request's body.
+    /// The result, and the rest of the request's body.
     Served(Result<Response, Reject>, RequestBody),
 }
 
-/// The other workers, as one of them sees them.
+/// The other workers, as one worker sees them.
 pub struct OtherWorkers {
     others: Box<[OtherWorker]>,
-    /// Who is asked next.
+    /// The index of the worker to ask next.
     next: Cell<usize>,
 }
 
 struct OtherWorker {
     orders: UnboundedSender<HandoverRequest>,
-    /// For which guests it had none, and when.
+    /// The guests for which it had no permit, and when it said so.
     full: [Cell<Option<(usize, Instant)>>; FULL_ENTRIES_MAX],
 }
 
-/// How to reach each worker, and where each gets what others hand over.
+/// Channels between the workers: the senders to all of them, and each one's receiver.
 pub fn channels(
     workers: usize,
 ) -> (Arc<[UnboundedSender<HandoverRequest>]>, Vec<UnboundedReceiver<HandoverRequest>>) {
@@ -120,9 +130,9 @@ pub fn channels(
 }
 
 impl OtherWorkers {
-    /// All but the one with this index.
+    /// All workers but the one with this index.
     pub fn new(senders: &[UnboundedSender<HandoverRequest>], index: usize) -> Self {
-        // The one behind it is asked first, so that not all ask the same.
+        // Each worker asks its successor first, so that they do not all ask the same one.
         let behind = senders.iter().cycle().skip(index + 1).take(senders.len() - 1);
         let other = |orders: &UnboundedSender<HandoverRequest>| OtherWorker {
             orders: orders.clone(),
@@ -131,8 +141,8 @@ impl OtherWorkers {
         OtherWorkers { others: behind.map(other).collect(), next: Cell::new(0) }
     }
 
-    /// Has one of them serve a request, if it has a place. One is asked, so that what finds a place
-    /// nowhere loses little time.
+    /// Asks one other worker to serve a request. It asks only one, so that little time is lost if
+    /// no worker has a permit.
     pub async fn serve(
         &self,
         guest: &Arc<Guest>,
@@ -154,7 +164,7 @@ impl OtherWorkers {
             Ok(HandoverReply::Served(result, left)) => {
                 HandoverOutcome::Served(result.map(Response::from), left)
             }
-            // It has panicked.
+            // The other worker has panicked.
             Err(_) => HandoverOutcome::Served(Err(Reject::Panic), RequestBody::default()),
         }
     }
@@ -173,7 +183,8 @@ impl OtherWorkers {
 }
 
 impl RemoteResponse {
-    /// A response as it leaves, and what is to follow it from its own thread.
+    /// Splits a response into what is sent at once, and the body that this thread still has to
+    /// relay, if it is a stream.
     pub fn new(response: Response) -> (RemoteResponse, Option<BodyRelay>) {
         let Response { status, headers, body } = response;
         let (body, rest) = match body {
@@ -223,7 +234,7 @@ impl Body for RemoteBody {
                 self.is_end = piece.is_end;
                 Poll::Ready(piece.frame)
             }
-            // Whoever made it is gone, and it is not complete.
+            // The worker that made the body is gone before its end.
             None => Poll::Ready(Some(Err(Reject::Panic))),
         }
     }

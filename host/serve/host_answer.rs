@@ -1,5 +1,5 @@
-//! What the host answers itself, without a guest: native twins, the page of an empty folder, and
-//! what nobody serves.
+//! Answers that the host makes without a guest: native twins, the start page of an empty folder,
+//! and requests that go to the upstream or to no route.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,28 +13,28 @@ use super::worker_clients::ClientShares;
 use crate::demo::native::Twin;
 use crate::message::{Reject, Request, RequestBody, Response};
 
-/// An answer, or what is left to do for one.
+/// An answer, or a future that makes it.
 enum HostAnswer {
     Now(Result<Response, Reject>),
     Later(Pin<Box<dyn Future<Output = HostResult>>>),
 }
 
-/// An answer, with what is left of the request's body.
+/// An answer, with the rest of the request's body.
 type HostResult = (Result<Response, Reject>, RequestBody);
 
-/// Serves a request. What is left of its body goes to what was asked.
+/// Answers a request. The rest of its body goes into the request's [`RequestMeta`].
 pub async fn answer_own(
     worker: &Rc<Worker>,
     own: HostTarget,
     request: Box<Request>,
     client: &Rc<ClientShares>,
-    asked: &mut RequestMeta,
+    meta: &mut RequestMeta,
 ) -> Result<Response, Reject> {
-    match answer(worker, own, request, client, asked.conditions.deadline) {
+    match answer(worker, own, request, client, meta.conditions.deadline) {
         HostAnswer::Now(result) => result,
         HostAnswer::Later(later) => {
             let (result, left) = later.await;
-            asked.unread_body = left;
+            meta.unread_body = left;
             result
         }
     }
@@ -83,7 +83,8 @@ fn answer_twin(
                 worker.spare_headers.put(request.headers);
                 return HostAnswer::Now(response);
             }
-            // Until hyper has looked for the body it cannot tell that all of it is here.
+            // Yield once, so that hyper can read the body. Only then it knows whether all of it
+            // has arrived.
             Ok(response) => {
                 return HostAnswer::Later(Box::pin(async move {
                     tokio::task::yield_now().await;

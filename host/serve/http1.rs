@@ -1,7 +1,7 @@
-//! One connection from accept to close.
+//! Serves one connection from accept to close.
 //!
-//! Owns the loop that drives hyper: poll it, then have what it has written sent; and what is left
-//! of a connection that is idle.
+//! Owns the loop that drives hyper: poll it, then send what it has written. Owns also the parked
+//! state of idle connections.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -22,10 +22,11 @@ use super::pipeline;
 use super::socket::Socket;
 use super::worker::Worker;
 
-/// How long a call may go on before its client is asked whether it is there.
+/// How long a call may run before a half-closed client is probed.
 const PROBE_AFTER: Duration = Duration::from_millis(100);
-/// How long after that it is looked whether it has gone: first, and at most.
+/// When to look for the first time after the probe whether the client has reset the connection.
 const PROBE_FIRST: Duration = Duration::from_millis(10);
+/// The longest pause between two such looks; each pause is twice the last.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends.
@@ -37,8 +38,8 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, permit:
     let key = worker.connections.borrow_mut().insert(connection.clone());
     let _registered = RegisteredConnection { worker: worker.clone(), key, _permit: permit };
     let mut before = Bytes::new();
-    // In a box that is given back while the connection is parked: hyper's state and its buffers
-    // are nearly all that an idle connection would hold.
+    // Boxed, so that a parked connection frees hyper's state and buffers. These are nearly all the
+    // memory that an idle connection holds.
     let end = loop {
         let end = Box::pin(drive(&worker, &connection, before)).await;
         drop(connection.take_field_charge());
@@ -49,7 +50,7 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, permit:
         if before.is_empty() {
             wait_readable(&connection).await;
         } else {
-            // A head that began in the same piece as the last request: that is when it came.
+            // The next head began in the same read as the last request, so it arrived back then.
             connection.life.partial_since.set(Some(connection.life.active_at()));
         }
         connection.life.parking.set(false);
@@ -63,7 +64,7 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket, peer: SocketAddr, permit:
     }
 }
 
-/// Takes the connection off the worker's list when it ends, however it ends.
+/// Removes the connection from the worker's list when it is dropped.
 struct RegisteredConnection {
     worker: Rc<Worker>,
     key: usize,
@@ -76,19 +77,19 @@ impl Drop for RegisteredConnection {
     }
 }
 
-/// How driving a connection has ended.
+/// Why [`drive`] has returned.
 enum DriveEnd {
-    /// Behind its last answer, or between two requests.
+    /// The connection has ended after its last answer, or between two requests.
     Complete,
-    /// What came is not HTTP. The client has been told so.
+    /// The client has sent something that is not HTTP, and has got an answer that says so.
     Refused,
-    /// In the middle of something.
+    /// The connection has ended in the middle of a request or an answer.
     Aborted,
-    /// It is idle, and can go on from here with these bytes, which have been read already.
+    /// The connection is idle and gets parked. These bytes were read already.
     Parked(Bytes),
 }
 
-/// Drives hyper until the connection ends or is to be parked. `before` is what has been read.
+/// Drives hyper until the connection ends or gets parked. `before` are bytes already read.
 async fn drive(worker: &Rc<Worker>, connection: &Rc<Connection>, before: Bytes) -> DriveEnd {
     let service = service_fn(|http| {
         let served = pipeline::serve(worker, connection, http);
@@ -96,15 +97,15 @@ async fn drive(worker: &Rc<Worker>, connection: &Rc<Connection>, before: Bytes) 
     });
     let header_bytes_max = worker.router.largest.header_bytes_max;
     let mut builder = http1::Builder::new();
-    // hyper's own timer would cost a boxed sleep per request; `reaper.rs` has one per worker.
+    // hyper's own timer would cost a boxed sleep per request. `reaper.rs` has one per worker.
     builder.header_read_timeout(None);
     builder.max_header_size(header_bytes_max);
-    // A client may end its side behind its last request. Whether it has gone is found out below.
+    // A client may close its side after its last request. `probe` finds out whether it is gone.
     builder.half_close(true);
     let io = HyperIo { connection: connection.clone(), before };
     let mut driver = builder.serve_connection(io, service);
     let mut told_to_close = false;
-    // hyper is not to be polled behind its end: it would end a body that has failed.
+    // Do not poll hyper after it has ended: it would complete a body that has failed.
     let mut over = None;
     let end = std::future::poll_fn(|cx| {
         connection.life.attach(cx.waker());
@@ -148,12 +149,11 @@ async fn drive(worker: &Rc<Worker>, connection: &Rc<Connection>, before: Bytes) 
         return end;
     }
     let read = driver.into_parts().read_buf;
-    // Empty, it would still hold on to its buffer.
+    // An empty slice of hyper's buffer would still keep the whole buffer alive.
     DriveEnd::Parked(if read.is_empty() { Bytes::new() } else { read })
 }
 
-/// What it means that hyper has ended. An error is the client's: it has been answered, or there is
-/// nobody to answer.
+/// Why hyper has ended. Errors are the client's: hyper has answered it, or the client is gone.
 fn outcome(result: &hyper::Result<()>) -> DriveEnd {
     match result {
         Ok(()) => DriveEnd::Complete,
@@ -162,10 +162,12 @@ fn outcome(result: &hyper::Result<()>) -> DriveEnd {
     }
 }
 
-/// Finds out whether a client that has ended its side while its request is in flight has gone, so
-/// that its call ends with it. One that only has no more to send reads an interim answer and waits
-/// for the next; the machine of one that has gone refuses it. HTTP/1.0 has no interim answers. Who
-/// is answered at once is sent none, nor is one whose body is still read: its end is found there.
+/// Finds out whether a client that has closed its side during its request is gone, to end its call.
+///
+/// The probe is an interim response. A client that only has nothing more to send reads it and
+/// waits on; the machine of a client that is gone answers with a reset. HTTP/1.0 has no interim
+/// responses, so such clients are not probed. Nor are clients whose answer comes soon, or whose
+/// body is still being read, which notices the end by itself.
 fn probe(connection: &Rc<Connection>, cx: &mut Context<'_>) {
     let exchanges = &connection.exchanges;
     if !exchanges.is_any_unprobed() || exchanges.is_body_open() || !connection.poll_half_closed(cx)
@@ -202,8 +204,7 @@ fn probe(connection: &Rc<Connection>, cx: &mut Context<'_>) {
     });
 }
 
-/// Waits until something comes on a connection that holds no state but its socket, or it is asked
-/// to close.
+/// Waits until a parked connection becomes readable or has to close.
 async fn wait_readable(connection: &Connection) {
     std::future::poll_fn(|cx| {
         if connection.life.closing.get() || connection.life.is_aborted() {

@@ -1,7 +1,7 @@
-//! A request's body on its way here, as hyper reads it.
+//! A request's body, as hyper receives it.
 //!
-//! Owns which of hyper's errors is whose fault. The body is read wherever its guest runs; how it
-//! gets on is told to [`BodyProgress`], at which its worker's reaper looks.
+//! Owns which of hyper's errors are the client's fault. The body may be read on another thread,
+//! where its guest runs. It reports to [`BodyProgress`], which the worker's reaper checks.
 
 use std::error::Error as _;
 use std::pin::Pin;
@@ -15,13 +15,14 @@ use hyper::body::Incoming;
 use crate::message::Reject;
 use crate::message::body_progress::BodyProgress;
 
-/// A body as it arrives, with hyper's errors as rejects.
+/// A body that arrives over time, with hyper's errors turned into rejects.
 pub struct HyperIncoming {
     body: Incoming,
     progress: Arc<BodyProgress>,
 }
 
 impl HyperIncoming {
+    /// Wraps hyper's body and returns it with its progress.
     pub fn new(body: Incoming) -> (Self, Arc<BodyProgress>) {
         let progress = Arc::<BodyProgress>::default();
         (HyperIncoming { body, progress: progress.clone() }, progress)
@@ -36,10 +37,11 @@ impl Body for HyperIncoming {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Reject>>> {
-        // What comes is told to it, as a guest may ask and never look again.
-        let told = Waker::from(self.progress.clone());
+        // hyper wakes the progress, which wakes the guest. So arrivals are noted even if the guest
+        // never polls again.
+        let waker = Waker::from(self.progress.clone());
         self.progress.register(cx.waker());
-        let polled = Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(&told));
+        let polled = Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(&waker));
         let progress = &self.progress;
         match &polled {
             Poll::Pending if progress.has_expired() => {
@@ -64,8 +66,8 @@ impl Body for HyperIncoming {
     }
 }
 
-/// Whose fault it is that a body has ended: where its connection has, hyper tells that by the error
-/// behind its own.
+/// Turns hyper's error into a reject. If the connection has ended, that shows in the IO error that
+/// is the source of hyper's error.
 fn reject(error: &hyper::Error) -> Reject {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());

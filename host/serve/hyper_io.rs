@@ -1,6 +1,6 @@
-//! A connection as hyper reads and writes it.
+//! The IO object that hyper reads from and writes to.
 //!
-//! Owns that hyper's flushes are held back until its future returns.
+//! Turns hyper's flushes into no-ops: the connection is flushed after hyper's future returns.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,9 +12,11 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 
 use super::connection::Connection;
 
-/// hyper's end of a connection, with bytes that were read before and come first.
+/// Connects hyper to a [`Connection`].
 pub struct HyperIo {
+    /// The connection, which owns the socket.
     pub connection: Rc<Connection>,
+    /// Bytes that were read before hyper began. hyper gets these first.
     pub before: Bytes,
 }
 
@@ -44,7 +46,7 @@ impl Write for HyperIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Held back: `Connection::flush` runs whenever hyper's future returns.
+        // No flush here: `Connection::flush` runs whenever hyper's future returns.
         self.connection.output.note_all_written();
         Poll::Ready(Ok(()))
     }

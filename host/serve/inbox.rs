@@ -1,10 +1,11 @@
-//! What other workers hand to one, be it connections or requests.
+//! Receives what other workers hand over: connections and requests.
 
 use std::pin::pin;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// Takes what comes, until `stop` is done and nothing is left. Who comes later gets it back.
+/// Passes everything from `inbox` to `take`. Once `stop` is ready, closes the inbox and takes what
+/// it still holds; later senders get their item back.
 pub async fn receive<T>(
     mut inbox: UnboundedReceiver<T>,
     stop: impl Future<Output = ()>,
@@ -12,16 +13,16 @@ pub async fn receive<T>(
 ) {
     let mut stop = pin!(stop);
     loop {
-        let came = tokio::select! {
+        let item = tokio::select! {
             biased;
             () = &mut stop => break,
-            came = inbox.recv() => came,
+            item = inbox.recv() => item,
         };
-        let Some(came) = came else { return };
-        take(came);
+        let Some(item) = item else { return };
+        take(item);
     }
     inbox.close();
-    while let Some(came) = inbox.recv().await {
-        take(came);
+    while let Some(item) = inbox.recv().await {
+        take(item);
     }
 }

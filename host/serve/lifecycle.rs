@@ -1,37 +1,38 @@
-//! The life of one connection, from its first byte to its end.
+//! Timestamps and flags of one connection, from its first byte to its end.
 //!
-//! Owns what it was asked to do next, and when bytes last moved: what the reaper and the drain
-//! decide by. Times are ticks of the worker's coarse clock. Knows no socket and no HTTP.
+//! Owns what the reaper and the drain decide by: when bytes last moved, and whether the connection
+//! has been asked to park, close or abort. Times are ticks of the worker's coarse clock. Knows no
+//! socket and no HTTP.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::Waker;
 
-/// How far a connection has come.
+/// The timestamps and flags of one connection.
 pub struct Lifecycle {
     clock: Rc<Cell<u32>>,
     task: RefCell<Option<Waker>>,
-    /// Whether a byte has ever come.
+    /// Whether the client has ever sent a byte.
     pub begun: Cell<bool>,
-    /// Bytes have arrived that belong to no request yet, the first of them in this tick.
+    /// When the first bytes of an incomplete request head arrived, if there are any.
     pub partial_since: Cell<Option<u32>>,
-    /// Asked to give hyper's state back as long as it is idle.
+    /// Whether the connection is to be parked, or is.
     pub parking: Cell<bool>,
-    /// Asked to close as soon as it is idle.
+    /// Whether the connection is to close as soon as it is idle.
     pub closing: Cell<bool>,
     aborted: Cell<bool>,
-    /// Everything has been sent, and what still comes is dropped, since this tick.
+    /// Since when the connection lingers: everything is sent, and further input is dropped.
     pub lingers_since: Cell<Option<u32>>,
     active_at: Cell<u32>,
-    /// Since when the socket does not take what there is to send, and how much it has taken since.
+    /// Since when writes block, and how many bytes the socket has taken since.
     blocked_since: Cell<Option<u32>>,
     blocked_bytes: Cell<u64>,
-    /// It did not in this round.
+    /// Whether a write has blocked since [`Lifecycle::begin_poll`].
     write_blocked: Cell<bool>,
 }
 
 impl Lifecycle {
-    /// `clock` is the worker's coarse clock.
+    /// A connection that was just accepted. `clock` is the worker's coarse clock.
     pub fn new(clock: Rc<Cell<u32>>) -> Self {
         Lifecycle {
             task: RefCell::new(None),
@@ -49,7 +50,7 @@ impl Lifecycle {
         }
     }
 
-    /// The tick of the worker's coarse clock.
+    /// The current tick of the worker's coarse clock.
     pub fn now(&self) -> u32 {
         self.clock.get()
     }
@@ -59,12 +60,12 @@ impl Lifecycle {
         self.active_at.get()
     }
 
-    /// Says that something has moved.
+    /// Notes that bytes have moved.
     pub fn note_activity(&self) {
         self.active_at.set(self.clock.get());
     }
 
-    /// Says that something has come. `is_between` says that it belongs to no request yet.
+    /// Notes that bytes have arrived. `is_between` says that they belong to no request yet.
     pub fn note_read(&self, is_between: bool) {
         let now = self.clock.get();
         if is_between && self.partial_since.get().is_none() {
@@ -74,7 +75,7 @@ impl Lifecycle {
         self.active_at.set(now);
     }
 
-    /// Says how many bytes a write has sent, and whether the socket takes no more for now.
+    /// Notes how many bytes a write has sent, and whether it blocked.
     pub fn note_write(&self, sent_bytes: u64, is_blocked: bool) {
         if is_blocked {
             self.write_blocked.set(true);
@@ -85,12 +86,12 @@ impl Lifecycle {
         }
     }
 
-    /// To be called before hyper is polled and what it wrote is sent, and [`Lifecycle::end_poll`]
-    /// behind that.
+    /// Call this before polling hyper and flushing, and [`Lifecycle::end_poll`] after that.
     pub fn begin_poll(&self) {
         self.write_blocked.set(false);
     }
 
+    /// Updates since when writes block, by the writes since [`Lifecycle::begin_poll`].
     pub fn end_poll(&self) {
         if !self.write_blocked.get() {
             self.blocked_since.set(None);
@@ -100,8 +101,7 @@ impl Lifecycle {
         }
     }
 
-    /// Whether bytes wait that the socket does not take: since when, and how many it has taken
-    /// since.
+    /// If writes block: since which tick, and how many bytes the socket has taken since.
     pub fn blocked(&self) -> Option<(u32, u64)> {
         self.blocked_since.get().map(|since| (since, self.blocked_bytes.get()))
     }
@@ -114,25 +114,25 @@ impl Lifecycle {
         }
     }
 
-    /// The task that drives this connection, once it does.
+    /// The task that drives this connection, once it has been polled.
     pub fn task(&self) -> Option<Waker> {
         self.task.borrow().clone()
     }
 
-    /// Has the connection's task look at what it was asked to do.
+    /// Wakes the connection's task, to look at these flags.
     pub fn wake(&self) {
         if let Some(task) = &*self.task.borrow() {
             task.wake_by_ref();
         }
     }
 
-    /// Ends the connection now, whatever it does.
+    /// Ends the connection now, even in the middle of a request.
     pub fn abort(&self) {
         self.aborted.set(true);
         self.wake();
     }
 
-    /// Whether it is to end now.
+    /// Whether [`Lifecycle::abort`] was called.
     pub fn is_aborted(&self) -> bool {
         self.aborted.get()
     }

@@ -1,8 +1,7 @@
-//! The end of a connection on which bytes may be on their way: a socket that is closed over bytes
-//! which nobody has read resets the connection, and takes away an answer that the client has not
-//! read yet.
+//! Lingering close. If a socket is closed while it has unread input, the kernel resets the
+//! connection, and the client may lose an answer that it has not read yet.
 //!
-//! Owns for how long and for how many bytes a client may go on sending behind its last answer.
+//! Owns for how long and for how many bytes a client may go on sending after its last answer.
 
 use std::task::Poll;
 use std::time::Duration;
@@ -11,22 +10,24 @@ use super::connection::Connection;
 use super::socket::DetachedSocket;
 use super::worker::{Worker, elapsed};
 
-/// The longest pause, and all of it.
+/// How long a lingering client may pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long a connection lingers at most.
 const LINGER_MAX: Duration = Duration::from_secs(30);
-/// The same once the host stops.
+/// How long a connection lingers at most once the host stops.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
-/// What is read and dropped of one client.
+/// How many bytes are read and dropped per connection.
 const BYTES_MAX: usize = 64 << 20;
 
-/// Connections of one worker that were refused and wait for their client to see why, and for how
-/// long and for how many bytes each of them does. They have no place among the others.
+/// How many refused connections of one worker may linger. These do not count as connections.
 const REFUSED_MAX: usize = 64;
+/// How long a refused connection lingers at most.
 const REFUSED_LINGER_MAX: Duration = Duration::from_secs(1);
+/// How many bytes are read and dropped per refused connection.
 const REFUSED_BYTES_MAX: usize = 256 << 10;
 
-/// Says that this was all, then reads and drops what still comes until the client has closed its
-/// side, or has had its time.
+/// Shuts the sending side down, then reads and drops input until the client has closed its side.
+/// The reaper aborts a connection that takes too long.
 pub async fn linger(connection: &Connection) {
     connection.life.lingers_since.set(Some(connection.life.now()));
     let (mut bytes_left, mut is_finished) = (BYTES_MAX, false);
@@ -35,7 +36,7 @@ pub async fn linger(connection: &Connection) {
             return Poll::Ready(());
         }
         if !is_finished {
-            // It fails where the client has gone, which is seen below.
+            // This fails if the client is gone, which `poll_discard` notices too.
             is_finished = connection.poll_finish(cx).is_ready();
         }
         connection.poll_discard(cx, &mut bytes_left)
@@ -43,14 +44,14 @@ pub async fn linger(connection: &Connection) {
     .await;
 }
 
-/// Whether a client has had its time.
+/// Whether a connection that lingers since tick `since` has lingered for too long.
 pub fn is_expired(connection: &Connection, since: u32, is_draining: bool) -> bool {
     let now = connection.life.now();
     let all = if is_draining { DRAIN_MAX } else { LINGER_MAX };
     elapsed(connection.life.active_at(), now) > PAUSE_MAX || elapsed(since, now) >= all
 }
 
-/// Sees a client off that was refused a connection.
+/// Closes a refused connection after its client had time to read the refusal.
 pub fn linger_refused(worker: &Worker, socket: DetachedSocket) {
     let refused = worker.refused.clone();
     if refused.get() >= REFUSED_MAX || socket.finish().is_err() {
@@ -61,7 +62,7 @@ pub fn linger_refused(worker: &Worker, socket: DetachedSocket) {
     tokio::task::spawn_local(async move {
         let mut bytes_left = REFUSED_BYTES_MAX;
         let gone = std::future::poll_fn(|cx| socket.poll_discard(cx, &mut bytes_left));
-        // However it ends, the connection is closed.
+        // The connection is closed after this, with or without a timeout.
         drop(tokio::time::timeout(REFUSED_LINGER_MAX, gone).await);
         refused.set(refused.get() - 1);
     });

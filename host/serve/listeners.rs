@@ -1,7 +1,7 @@
 //! Listening sockets: one per worker and address.
 //!
-//! Owns the binding, and the acceptance of connections down to the last in the queue, as far as
-//! there is a place for them.
+//! Owns binding the addresses and accepting connections, including those that are still in the
+//! kernel's queue when the host stops.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,31 +17,32 @@ use super::socket::{DetachedSocket, Socket};
 use super::worker::Worker;
 use super::{http1, linger, reaper};
 
-/// Connections that the kernel keeps for a worker which is busy.
+/// How many connections the kernel queues for a busy worker.
 const BACKLOG: i32 = 4096;
-/// How long to wait when the process is out of file descriptors.
+/// How long to wait when the process is out of file descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
-/// The answer to who is one too many.
+/// The answer to a client whose connection is refused.
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
 content-length: 0\r\nconnection: close\r\n\r\n";
 
-/// The sockets of every worker for every address, and the addresses that were bound.
+/// The bound addresses, and the listening sockets of every worker.
 pub struct Listeners {
     addresses: Vec<ListenAddress>,
-    /// By worker.
+    /// The sockets of each worker, one per address.
     pub sockets: Vec<Vec<socket2::Socket>>,
 }
 
 #[derive(Clone, Copy)]
 struct ListenAddress {
     address: SocketAddr,
-    /// Whether it is every address of the machine, those of IPv4 included.
+    /// Whether it is `[::]` and also accepts IPv4.
     is_dual: bool,
 }
 
 impl Listeners {
-    /// Where clients reach the host. What takes both protocols stands for each.
+    /// The addresses at which clients reach the host. A dual-stack address is listed for IPv6 and
+    /// for IPv4.
     pub fn reached(&self) -> Vec<SocketAddr> {
         let both = |it: &ListenAddress| {
             let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, it.address.port()));
@@ -50,7 +51,7 @@ impl Listeners {
         self.addresses.iter().flat_map(both).flatten().collect()
     }
 
-    /// The addresses for the log, with what they do not say themselves.
+    /// The addresses for the log. An unspecified IPv6 address says whether it accepts IPv4, too.
     pub fn described(&self) -> Vec<String> {
         let describe = |it: &ListenAddress| match it.address {
             SocketAddr::V6(v6) if it.is_dual => format!("{v6} (IPv6 and IPv4)"),
@@ -61,7 +62,7 @@ impl Listeners {
     }
 }
 
-/// Why an address cannot be listened on, and what to do.
+/// Why an address cannot be listened on. The text also says what to do.
 #[derive(Debug)]
 pub struct BindError {
     address: SocketAddr,
@@ -97,11 +98,11 @@ impl BindError {
     }
 }
 
-/// Binds every address once per worker. A port 0 becomes one free port, the same for all workers.
-/// Every address of IPv6 is every address of IPv4, too, unless one of IPv4 has its port.
+/// Binds every address once per worker. Port 0 becomes a free port, the same for all workers.
+/// `[::]` also accepts IPv4, unless an IPv4 address with the same port is listed.
 ///
 /// # Errors
-/// The address is in use or cannot be had; the text says what to do.
+/// An address is in use or not available. The text says what to do.
 pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Listeners, BindError> {
     let mut bound = Listeners { addresses: Vec::new(), sockets: Vec::new() };
     bound.sockets.resize_with(workers, Vec::new);
@@ -113,8 +114,8 @@ pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Listeners, BindE
             let made = socket(address, is_dual, is_shared);
             made.map_err(|cause| BindError { address, cause })
         };
-        // Sockets with SO_REUSEPORT share a port silently, with another program of the same user
-        // too, so a plain one finds out first whether the port is free.
+        // SO_REUSEPORT shares a port silently, even with another program of the same user. So a
+        // socket without it tests first whether the port is free.
         if wanted.port() != 0 {
             drop(socket(*wanted, false)?);
         }
@@ -144,7 +145,7 @@ fn socket(address: SocketAddr, is_dual: bool, is_shared: bool) -> io::Result<soc
     Ok(socket)
 }
 
-/// Accepts until `stop` is done, then whatever the kernel's queue still holds.
+/// Accepts connections until `stop` is ready, then those that the kernel's queue still holds.
 pub async fn accept(worker: Rc<Worker>, socket: socket2::Socket, stop: impl Future<Output = ()>) {
     let listener = match TcpListener::from_std(socket.into()) {
         Ok(listener) => listener,
@@ -155,7 +156,7 @@ pub async fn accept(worker: Rc<Worker>, socket: socket2::Socket, stop: impl Futu
         () = stop => {}
         () = accept_all(&worker, &listener) => {}
     }
-    // Closing a socket would reset the connections in its queue.
+    // Closing the socket would reset the connections in its queue, so accept them first.
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, peer)) = listener.accept() {
         if let Ok(socket) = DetachedSocket::Tcp(stream).attach() {
@@ -169,12 +170,12 @@ async fn accept_all(worker: &Rc<Worker>, listener: &TcpListener) {
         match listener.accept().await {
             Ok((stream, peer)) => dispatch(worker, Socket::Tcp(stream), peer),
             Err(error) if is_exhausted(&error) => {
-                // Some of those that are idle may go.
+                // Closing an idle connection frees a descriptor.
                 reaper::evict_idle(worker);
                 tracing::warn!("cannot accept connections now: {error}");
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
-            // Anything else is about one connection that has gone already.
+            // Any other error concerns one connection that is already gone.
             Err(error) => tracing::debug!("a connection was lost: {error}"),
         }
     }
@@ -186,12 +187,12 @@ fn is_exhausted(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
-/// Takes a connection in, here or with another worker, if there is a place for it.
+/// Starts a new connection on this worker or hands it to another; refuses it if there are too many.
 fn dispatch(worker: &Rc<Worker>, socket: Socket, peer: SocketAddr) {
-    // A client of IPv4 is one and the same whichever socket it comes by.
+    // An IPv4 client must have the same address whether it comes by an IPv4 or a dual-stack socket.
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let client_permit = match worker.clients.acquire(peer) {
-        // It makes room for the next: it takes a moment to close.
+        // The evicted connection takes a moment to close, so this one may exceed the limit.
         Err(ConnectionRefusal::InAll) if reaper::evict_idle(worker) => {
             worker.clients.acquire_over_limit(peer)
         }
@@ -210,18 +211,18 @@ fn dispatch(worker: &Rc<Worker>, socket: Socket, peer: SocketAddr) {
     }
 }
 
-/// Tells a client that there are too many connections. One that takes this as an answer to its
-/// request will come back.
+/// Answers that there are too many connections, then closes the socket. A client that takes this as
+/// the answer to its request will try again later.
 fn refuse(worker: &Worker, socket: Socket, peer: SocketAddr, full: ConnectionRefusal) {
     worker.counters().connections_refused.add(1);
     tracing::debug!("a connection from {peer} was refused: {full:?}");
     let Ok(mut socket) = socket.detach() else { return };
-    // It may be closed at once. The socket of a new connection takes so little in one piece.
+    // The send buffer of a new connection is empty, so it takes this short answer in one piece.
     socket.answer_unread(&mut [0_u8; 4096], REFUSAL);
     linger::linger_refused(worker, socket);
 }
 
-/// Starts one that another worker has accepted, or that comes back from there.
+/// Starts a connection that another worker has accepted, or that another worker did not take.
 pub fn start_accepted(
     worker: &Rc<Worker>,
     AcceptedConnection { socket, peer, permit }: AcceptedConnection,

@@ -1,4 +1,4 @@
-//! A panic of the host's own code, and what it costs.
+//! Contains panics of the host's own code.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -6,8 +6,7 @@ use std::task::Poll;
 
 use crate::message::Reject;
 
-/// A panic of the host's own code costs the request in which it happens, and no other: it becomes
-/// [`Reject::Panic`].
+/// Turns a panic in `future` into [`Reject::Panic`], so that it ends one request and no other.
 pub fn catch_panic<T>(
     mut future: Pin<&mut impl Future<Output = Result<T, Reject>>>,
 ) -> impl Future<Output = Result<T, Reject>> {

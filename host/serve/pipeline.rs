@@ -1,7 +1,7 @@
 //! The request path on one screen: route, ready, admit, turn, checkout, call, respond.
 //!
-//! Owns the order of the steps. One that need not wait does not: an idle connection has room for
-//! what is left of a request, so whatever waits is in a box of its own.
+//! Owns the order of the steps. Steps that rarely wait have their waiting part in a box, because
+//! every connection reserves memory for the whole future of a request.
 
 use std::mem::take;
 use std::pin::pin;
@@ -25,7 +25,7 @@ use super::{rejection, validation};
 use crate::guest::{CallContext, call};
 use crate::message::{Reject, Response};
 
-/// Serves one request. Never fails: whatever goes wrong has a response.
+/// Serves one request. Never fails: every error becomes a response.
 pub fn serve(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
@@ -35,56 +35,56 @@ pub fn serve(
     let worker = worker.clone();
     let (id, in_flight) = worker.begin();
     let exchange = Exchange::begin(connection, &http);
-    let mut asked = RequestMeta::new(id, &http, &worker.router.unrouted_grants, started);
+    let mut meta = RequestMeta::new(id, &http, &worker.router.unrouted_grants, started);
     let request = validation::validate(http, id, &exchange);
     async move {
         let client = &exchange.connection().client;
         let result =
-            catch_panic(pin!(handle(&worker, client, PipelineEntry::Parsed(request), &mut asked)))
+            catch_panic(pin!(handle(&worker, client, PipelineEntry::Parsed(request), &mut meta)))
                 .await;
         if let Err(reject) = result {
-            Box::pin(rejection::wait(&worker, reject, &asked.conditions)).await;
-            drop(take(&mut asked.unread_body));
+            Box::pin(rejection::wait(&worker, reject, &meta.conditions)).await;
+            drop(take(&mut meta.unread_body));
         }
         drop(in_flight);
         if exchange.state().is_body_unread() && !exchange.state().is_body_open() {
-            // Nobody will read it. hyper takes note: where all of it is here already, the
-            // connection can be kept, and else it says in the head that it will not be.
+            // The body was dropped unread. Yield once, so that hyper notices: if all of the body
+            // has arrived, hyper keeps the connection alive; if not, the head announces its end.
             tokio::task::yield_now().await;
         }
-        finish(&worker, exchange, &asked, result)
+        finish(&worker, exchange, &meta, result)
     }
 }
 
-/// Takes a request through the steps: all of them, or those behind its admission. One function: a
-/// future within this one would have room for the same once more, and be copied.
+/// Takes a request through all steps, or through those after admission. This is one function on
+/// purpose: a nested future would need the same memory again and be copied.
 pub async fn handle(
     worker: &Rc<Worker>,
     client: &Rc<ClientShares>,
     start: PipelineEntry,
-    asked: &mut RequestMeta,
+    meta: &mut RequestMeta,
 ) -> Result<Response, Reject> {
-    let started = asked.started;
+    let started = meta.started;
     let (mut guest, mut request, permit, mut waited);
     match start {
         PipelineEntry::Admitted(it) => AdmittedRequest { guest, request, permit, waited } = *it,
         PipelineEntry::Parsed(came) => {
             (request, waited) = (came?, false);
             // Route.
-            let routed = worker.router.route(&mut request, started, &mut asked.conditions)?;
-            let deadline = asked.conditions.deadline;
+            let routed = worker.router.route(&mut request, started, &mut meta.conditions)?;
+            let deadline = meta.conditions.deadline;
             // Ready.
             guest = match routed {
                 Routed::Guest(guest) => guest,
                 Routed::Unloaded(handler) => {
                     waited = true;
                     match Box::pin(worker.gates.loaded(&handler, client, deadline)).await {
-                        // Its file was removed meanwhile.
+                        // The handler was removed meanwhile.
                         Err(Reject::NoRoute) => return on_removed(worker, request, started).await,
                         loaded => loaded?,
                     }
                 }
-                Routed::Host(own) => return answer_own(worker, own, request, client, asked).await,
+                Routed::Host(own) => return answer_own(worker, own, request, client, meta).await,
             };
             request.body.limit(guest.info.grants.limits.body_bytes_max)?;
             // Admit.
@@ -95,24 +95,24 @@ pub async fn handle(
                     match Box::pin(worker.others.serve(guest.keep(), request, started)).await {
                         HandoverOutcome::Returned(back) => request = back,
                         HandoverOutcome::Served(result, left) => {
-                            asked.unread_body = left;
+                            meta.unread_body = left;
                             return result;
                         }
                     }
                     let permit = Box::pin(worker.gates.admit(guest.keep(), client, deadline)).await;
-                    permit.inspect_err(|_| asked.unread_body = take(&mut request.body))?
+                    permit.inspect_err(|_| meta.unread_body = take(&mut request.body))?
                 }
             };
         }
     }
-    let deadline = asked.conditions.deadline;
+    let deadline = meta.conditions.deadline;
     // Turn.
     if let Some(line) = worker.schedule.queue_to_wait_in(guest.id) {
         waited = true;
         guest.keep();
         worker.counters().reasons.calls.queued.add(1);
         let waited = Box::pin(line.wait(&client.serving, deadline)).await;
-        waited.inspect_err(|_| asked.unread_body = take(&mut request.body))?;
+        waited.inspect_err(|_| meta.unread_body = take(&mut request.body))?;
     }
     // Checkout.
     let ready = worker.pool.try_checkout(&guest);

@@ -1,9 +1,9 @@
-//! How long a worker's tasks keep its thread to themselves.
+//! Measures how long a task keeps its worker's thread busy.
 //!
-//! Owns the longest turn: the CPU time of one poll of a connection, a guest's slice included, or of
-//! the work behind the connections. The kernel is asked for the CPU time only when the ticker has
-//! ticked, so a turn may be said to have taken what the turns since the last tick before it took,
-//! but never more than passed on the clock. Knows nothing of what is polled.
+//! Owns the longest turn. A turn is one poll of a connection, a guest's slice included, or one run
+//! of the task that flushes and resets. Reading the CPU time is a system call, so it happens only
+//! after a tick of the ticker. A turn may therefore be charged for short turns before it, but never
+//! for more than its wall time. Knows nothing of what is polled.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -12,13 +12,13 @@ use crate::guest::schedule::TickerHandle;
 use crate::guest::schedule::cpu::cpu_time;
 use crate::metrics::Counter;
 
-/// The turns of one worker.
+/// Measures the turns of one worker.
 pub struct PollTimer {
-    pulse: TickerHandle,
+    ticker: TickerHandle,
     last: Cell<CpuSample>,
 }
 
-/// When the CPU time was asked for last, and what it was.
+/// The thread's CPU time, and the tick at which it was read.
 #[derive(Clone, Copy)]
 struct CpuSample {
     ticks: u32,
@@ -32,22 +32,24 @@ pub struct PollStart {
 }
 
 impl PollTimer {
-    pub fn new(pulse: TickerHandle) -> Self {
-        let last = CpuSample { ticks: pulse.ticks(), cpu: cpu_time() };
-        PollTimer { pulse, last: Cell::new(last) }
+    /// A timer for the calling thread.
+    pub fn new(ticker: TickerHandle) -> Self {
+        let last = CpuSample { ticks: ticker.ticks(), cpu: cpu_time() };
+        PollTimer { ticker, last: Cell::new(last) }
     }
 
+    /// Begins a turn.
     pub fn begin(&self) -> PollStart {
-        let ticks = self.pulse.ticks();
+        let ticks = self.ticker.ticks();
         if ticks != self.last.get().ticks {
             self.last.set(CpuSample { ticks, cpu: cpu_time() });
         }
         PollStart { ticks, begun: Instant::now() }
     }
 
-    /// Ends a turn; `longest` is the longest so far, in microseconds.
+    /// Ends a turn. Raises `longest`, in microseconds, if this turn took longer.
     pub fn end(&self, turn: &PollStart, longest: &Counter) {
-        let ticks = self.pulse.ticks();
+        let ticks = self.ticker.ticks();
         if ticks == turn.ticks {
             return;
         }

@@ -1,8 +1,7 @@
-//! Timers for connections: one coarse reaper per worker instead of a timer per connection.
+//! Timeouts of connections: one coarse reaper per worker instead of a timer per connection.
 //!
-//! Owns how slow a client may be, in coarse ticks; which connections may be closed to make room,
-//! and which give hyper's state back while they are idle. Sees to it that a call ends with its
-//! client.
+//! Owns how slow a client may be, which idle connections may be closed to make room, and which are
+//! parked. Also finds clients that are gone, so that their calls end.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,27 +12,27 @@ use super::worker::{CLOCK_TICK_MS, Worker, elapsed, ticks};
 use crate::config::ConnectionLimits;
 use crate::message::body_progress::time_for;
 
-/// Ticks between two looks at all connections.
+/// Ticks between two checks of all connections.
 const CHECK_TICKS: u32 = 10;
-/// A tick of the clock counts for so much at the most, so that a worker which could not look for a
-/// while, or a host that was stopped, takes nobody for late.
+/// The most that one tick advances the clock. Without this, a worker or process that was suspended
+/// for a while would take all clients for late.
 const PASSED_MAX: Duration = Duration::from_millis(2 * CLOCK_TICK_MS as u64);
-/// A connection that has been idle for so long gives hyper's state back.
+/// How long a connection is idle before it is parked.
 const PARK_AFTER: Duration = Duration::from_secs(2);
-/// How long a body may stand still at the most once the host stops.
+/// How long a body may stall once the host stops.
 const DRAIN_STALL_MAX: Duration = Duration::from_secs(3);
-/// A client that has ended its side, and cannot be sent anything that would show whether it has
-/// gone, is taken for gone when nothing has moved for so long.
+/// Some half-closed clients cannot be probed. Such a client is taken for gone after this time
+/// without any bytes.
 const HALF_CLOSED_MAX: Duration = Duration::from_secs(5);
-/// Connections that do so in one tick: more would keep requests waiting.
+/// How many connections are parked in one tick. More would keep requests waiting.
 const PARKED_AT_ONCE: usize = 128;
-/// A connection that has been idle for so long may be closed to make room for another.
+/// How long a connection is idle before it may be closed to make room for another.
 const EVICTABLE_AFTER: Duration = Duration::from_secs(1);
-/// How many of those are kept in mind.
+/// How many evictable connections a worker lists.
 const EVICTABLE_MAX: usize = 256;
 
-/// Advances the worker's coarse clock, follows the control path, and closes connections that keep
-/// the worker waiting. Never ends.
+/// Advances the worker's coarse clock, follows the control path, and closes connections that are
+/// idle or too slow. Never ends.
 pub async fn run(worker: Rc<Worker>) {
     let tick = ticks(1);
     let mut interval = tokio::time::interval(tick);
@@ -62,7 +61,7 @@ pub async fn run(worker: Rc<Worker>) {
             if is_draining {
                 drains_since.get_or_insert(now);
             }
-            // A pause from before the stop is none of the stop's.
+            // The shorter timeout of the drain counts only pauses after its start.
             let has_drained = |since| elapsed(since, now) >= DRAIN_STALL_MAX;
             let still_max = match drains_since.is_some_and(has_drained) {
                 true => limits.stall_max.min(DRAIN_STALL_MAX),
@@ -81,8 +80,8 @@ pub async fn run(worker: Rc<Worker>) {
                 }
             }
             note_evictable(&worker, now);
-            // What is free beside memory in use only this thread can give back. It does so while no
-            // request waits, or where there is no slow lane that would do the most of it.
+            // Only this thread can return free memory from pages that are partly in use. It does
+            // so while it serves no request, or if there is no slow lane to do most of the work.
             if worker.counters().in_flight.get() == 0 || worker.config.slow_nice.is_none() {
                 worker.pool.trim_fully();
             }
@@ -107,13 +106,13 @@ fn check_timeouts(
     let (still, exchanges) = (inactive_for(connection, now), &connection.exchanges);
     if let Some((since, bytes)) = connection.life.blocked() {
         let blocked = elapsed(since, now);
-        // Before it was blocked, there was nothing that could move.
+        // Count only the time since writes block: before, there was nothing to send.
         let is_slow = blocked > time_for(bytes, limits.stall_max);
         if is_slow || still.min(blocked) > limits.stall_max {
             connection.life.abort();
         }
     } else if !exchanges.are_answered() {
-        // Who can be sent something shows by that whether it has gone.
+        // A client that can be probed shows by its reaction whether it is gone.
         let is_silent = exchanges.is_any_streaming() || exchanges.is_any_http10();
         if is_silent && still > HALF_CLOSED_MAX && connection.is_half_closed() {
             connection.life.abort();
@@ -121,19 +120,19 @@ fn check_timeouts(
             connection.life.wake();
         }
     } else if connection.life.closing.get() || exchanges.is_body_open() {
-        // Its answer is over, and the rest of its request goes nowhere: who has it takes no more,
-        // or it does not come.
+        // The answer has ended, but the rest of the request's body does not move: either its reader
+        // takes no more, or the client sends no more.
         if still > body_still_max {
             connection.life.abort();
         }
     } else {
-        // A head has to be whole in time, however its bytes trickle in.
+        // A request head has to be complete in time, even if single bytes keep arriving.
         let slow = match connection.life.partial_since.get() {
             Some(since) => elapsed(since, now) > limits.head_max,
             None => !connection.life.begun.get() && still > limits.head_max,
         };
         if slow || still > limits.idle_max {
-            // A slow head is cut off; an idle connection is closed as HTTP says.
+            // Abort a slow head; close an idle connection gracefully.
             connection.life.closing.set(true);
             if slow {
                 connection.life.abort();
@@ -144,7 +143,7 @@ fn check_timeouts(
     }
 }
 
-/// Notes which connections may be closed to make room, those idle longest at the end.
+/// Lists the connections that may be closed to make room, the one idle longest last.
 fn note_evictable(worker: &Worker, now: u32) {
     let mut spare = worker.evictable.borrow_mut();
     spare.clear();
@@ -168,7 +167,7 @@ fn note_evictable(worker: &Worker, now: u32) {
     spare.extend(idle.into_iter().map(|(_, key)| key));
 }
 
-/// Closes the connection that has been idle longest. Whether there was one.
+/// Closes the connection that has been idle longest. Returns whether there was one.
 pub fn evict_idle(worker: &Worker) -> bool {
     let connections = worker.connections.borrow();
     let mut spare = worker.evictable.borrow_mut();
@@ -188,7 +187,7 @@ pub fn evict_idle(worker: &Worker) -> bool {
     false
 }
 
-/// Connections that could give hyper's state back.
+/// Keys of the connections that can be parked.
 fn parkable(worker: &Worker, now: u32, park_after: Duration) -> Vec<usize> {
     let is_quiet = |connection: &Connection| {
         !connection.life.parking.get()
@@ -203,7 +202,7 @@ fn is_idle(connection: &Connection) -> bool {
     connection.exchanges.are_answered() && connection.life.blocked().is_none()
 }
 
-/// How long no byte has moved.
+/// How long no bytes have moved on a connection.
 pub fn inactive_for(connection: &Connection, now: u32) -> Duration {
     elapsed(connection.life.active_at(), now)
 }

@@ -1,7 +1,7 @@
-//! Requests that are refused: when they are told so, and what the log says.
+//! Requests that are refused: when the client gets the answer, and what the log says.
 //!
-//! Owns that clients which ask again at once do not take the time of those that are served: whoever
-//! gets no place waits a moment for the answer, wherever the place was missing.
+//! Delays refusals, so that clients that retry at once do not use up the CPU time that others need.
+//! Owns how long that takes.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,10 @@ use super::respond::{Conditions, RequestMeta};
 use super::worker::Worker;
 use crate::message::Reject;
 
-/// A request that is refused waits for half of this at least, and until the next of the moments
-/// that lie so far apart: many are answered in one go.
+/// Refusals are sent in batches, this far apart. Each waits for at least half of this time.
 const REFUSED_EVERY: Duration = Duration::from_millis(25);
 
-/// Waits as long as is due before a request is told of a reject.
+/// Waits as long as this reject requires before it is sent.
 pub async fn wait(worker: &Worker, reject: Reject, conditions: &Conditions) {
     match reject {
         Reject::NoInstance | Reject::Paused => {
@@ -24,8 +23,7 @@ pub async fn wait(worker: &Worker, reject: Reject, conditions: &Conditions) {
     }
 }
 
-/// Waits for so long, and on until the next of the moments for which all wait; not past a request's
-/// deadline.
+/// Waits for `least`, then until the next batch of refusals; never past the request's deadline.
 async fn wait_together(worker: &Worker, least: Duration, deadline: Instant) {
     let earliest = worker.began.elapsed() + least;
     let moments = earliest.as_millis() / REFUSED_EVERY.as_millis() + 1;
@@ -34,13 +32,13 @@ async fn wait_together(worker: &Worker, least: Duration, deadline: Instant) {
     tokio::time::sleep_until(moment.into()).await;
 }
 
-/// Waits until the instances are gone that are on their way out, and calls of the guest are over
-/// that have answered. A client that was told that there is no memory may ask again at once, and
-/// what its guest had is to be there by then.
+/// Waits until pending instances are dropped, and until the guest's calls that have already
+/// answered are over. A client that hears of too little memory may retry at once, so the memory of
+/// these instances should be free by then.
 async fn until_dropped(worker: &Worker, conditions: &Conditions) {
     let deadline = conditions.deadline;
     let pending = worker.schedule.pending_drops();
-    // An instance whose call ends meanwhile is dropped behind that.
+    // The second round covers instances whose calls end during the first.
     for _ in 0..2 {
         let so_far = pending.barrier(conditions.handler.as_ref().map(|(id, _)| *id));
         while !pending.are_gone(so_far) && Instant::now() < deadline {
@@ -49,9 +47,9 @@ async fn until_dropped(worker: &Worker, conditions: &Conditions) {
     }
 }
 
-/// Says in the log why the host has answered itself, unless that has been said where it was known
-/// better. `is_made` says that there was a response, which could not be sent.
-pub fn log(worker: &Worker, asked: &RequestMeta, reject: Reject, is_made: bool) {
+/// Logs why the host has answered a request itself, unless a place that knows more has done so.
+/// `is_made` says that there was a response, but it could not be sent.
+pub fn log(worker: &Worker, meta: &RequestMeta, reject: Reject, is_made: bool) {
     let why = match reject {
         Reject::InvalidResponse if is_made => "the response's head is one that cannot be sent",
         Reject::NotLoaded => "its handler could not be loaded",
@@ -63,11 +61,11 @@ pub fn log(worker: &Worker, asked: &RequestMeta, reject: Reject, is_made: bool) 
         Reject::UpstreamDeadline => "the upstream did not answer before the deadline",
         Reject::Panic => "the host itself has failed",
         Reject::Loop => "it has come back to its handler time and again",
-        _ => return tracing::debug!(request = %asked.id, %reject, "{}", asked.method),
+        _ => return tracing::debug!(request = %meta.id, %reject, "{}", meta.method),
     };
     let Some(dropped) = worker.rejects_quota.take(why.len()) else { return };
     if dropped > 0 {
         tracing::info!("{dropped} more requests were refused, too fast to be listed");
     }
-    tracing::info!(request = %asked.id, %reject, "{why}");
+    tracing::info!(request = %meta.id, %reject, "{why}");
 }

@@ -1,7 +1,7 @@
-//! The last step of every request: a response or a reject becomes what hyper sends.
+//! The last step of every request: turns a response or a reject into what hyper sends.
 //!
-//! Owns the host's framing and hop-by-hop headers, and what a reject looks like.
-//! Clients see fixed texts; what happened is in the log under the request's id.
+//! Owns the host's framing and hop-by-hop headers, and what a reject looks like. Clients see fixed
+//! texts; the log has the details under the request's id.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,11 +19,11 @@ use crate::message;
 use crate::message::fields::{head_bytes, strip_hop_by_hop, unify_length};
 use crate::message::{BodyStream, Reject, RequestBody, RequestId, Response, ResponseBody};
 
-/// The response's body as hyper pulls it.
+/// A response body for hyper.
 pub struct HyperBody(HyperBodyKind);
 
 impl HyperBody {
-    /// How many trailers there are behind it, that are known.
+    /// How many trailers a complete body has; 0 for a stream, whose trailers are not known yet.
     pub fn trailer_count(&self) -> usize {
         match &self.0 {
             HyperBodyKind::WithTrailers(_, Some(trailers)) => trailers.len(),
@@ -71,24 +71,25 @@ impl http_body::Body for HyperBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             HyperBodyKind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            // Without an exact size hyper sends it chunked, which trailers need.
+            // Without an exact size, hyper sends the body chunked, which trailers need.
             HyperBodyKind::WithTrailers(..) => SizeHint::default(),
             HyperBodyKind::Stream(stream) => stream.size_hint(),
         }
     }
 }
 
-/// What holds for a request: that of its handler, or of nobody.
+/// Limits and counters of a request: those of its handler, or those of unrouted requests.
 pub struct Conditions {
-    /// The handler that it goes to, by its id, and what is counted of that.
+    /// The id and the counters of the request's handler, if it has one.
     pub handler: Option<(usize, Rc<CountsEntry>)>,
     /// When the head of the response is due.
     pub deadline: Instant,
-    /// Bytes that this may have.
+    /// How many bytes the head of the response may have.
     pub header_bytes_max: usize,
 }
 
 impl Conditions {
+    /// The conditions of a request that began at `started` and has these grants.
     pub fn new(
         handler: Option<(usize, Rc<CountsEntry>)>,
         grants: &Grants,
@@ -99,29 +100,32 @@ impl Conditions {
     }
 }
 
-/// What the last step has to know of the request.
+/// What the last step needs to know about the request.
 pub struct RequestMeta {
+    /// The request's id.
     pub id: RequestId,
+    /// The request's method.
     pub method: Method,
-    /// Whether the client said that it takes trailers (`TE: trailers`).
+    /// Whether the client accepts trailers (`TE: trailers`).
     pub trailers: bool,
-    /// Whether it speaks HTTP/1.0.
+    /// Whether the client speaks HTTP/1.0.
     pub is_http10: bool,
-    /// When its head was there.
+    /// When the request's head was complete.
     pub started: Instant,
+    /// Limits and counters of the request.
     pub conditions: Conditions,
-    /// The body of a request for which there is no place, until it is told so: as long as it is
-    /// there hyper reads on, and the connection may be kept.
+    /// The body of a request that is refused, held until the refusal is sent. While it is held,
+    /// hyper reads on, so the connection may be kept alive.
     pub unread_body: RequestBody,
 }
 
 impl RequestMeta {
-    /// Of nobody's handler, until it is routed.
-    pub fn new<B>(id: RequestId, http: &Request<B>, nobody: &Grants, started: Instant) -> Self {
+    /// A request that is not routed yet. `unrouted` are the grants of unrouted requests.
+    pub fn new<B>(id: RequestId, http: &Request<B>, unrouted: &Grants, started: Instant) -> Self {
         let is_http10 = http.version() < Version::HTTP_11;
         let trailers = !is_http10 && http.headers().get(TE).is_some_and(|te| te == "trailers");
         let (conditions, unread_body) =
-            (Conditions::new(None, nobody, started), RequestBody::default());
+            (Conditions::new(None, unrouted, started), RequestBody::default());
         RequestMeta {
             id,
             method: http.method().clone(),
@@ -133,7 +137,7 @@ impl RequestMeta {
         }
     }
 
-    /// Of a request that is answered on another worker, to a handler of which this is granted.
+    /// A request that was handed over by another worker, for a handler with these grants.
     pub fn handed_over(request: &message::Request, grants: &Grants, started: Instant) -> Self {
         let (trailers, is_http10, unread_body) = Default::default();
         let (id, method) = (request.id, request.method.clone());
@@ -142,21 +146,22 @@ impl RequestMeta {
     }
 }
 
-/// Makes the response that is sent. `last` closes the connection behind it.
+/// Makes the response that is sent, and returns the reject if it is one. `last` closes the
+/// connection after this response.
 pub fn respond(
-    asked: &RequestMeta,
+    meta: &RequestMeta,
     result: Result<Response, Reject>,
     header_bytes_max: usize,
     last: bool,
 ) -> (http::Response<HyperBody>, Option<Reject>) {
     let (response, reject) = match result.and_then(|response| check(response, header_bytes_max)) {
         Ok(response) => (response, None),
-        Err(reject) => (Response::problem(reject, asked.id), Some(reject)),
+        Err(reject) => (Response::problem(reject, meta.id), Some(reject)),
     };
-    (frame(asked, response, last), reject)
+    (frame(meta, response, last), reject)
 }
 
-/// A handler may name any status but those that are the connection's own, and its head is bounded.
+/// Rejects a response with an interim status (1xx) or with a head that is too large.
 fn check(response: Response, header_bytes_max: usize) -> Result<Response, Reject> {
     let too_large = head_bytes(&response.headers) > header_bytes_max;
     if response.status.is_informational() || too_large {
@@ -165,17 +170,17 @@ fn check(response: Response, header_bytes_max: usize) -> Result<Response, Reject
     Ok(response)
 }
 
-fn frame(asked: &RequestMeta, response: Response, last: bool) -> http::Response<HyperBody> {
+fn frame(meta: &RequestMeta, response: Response, last: bool) -> http::Response<HyperBody> {
     let Response { status, mut headers, body } = response;
-    // The length that a HEAD or a 304 names is that of a body which is not sent.
+    // In answers to HEAD and in a 304, content-length is the length of a body that is not sent.
     let is_stream = matches!(body, ResponseBody::Stream(_));
-    let bodiless = asked.method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
-    // hyper sends nothing at all where it is not one number.
+    let bodiless = meta.method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
+    // hyper sends no answer at all if content-length is not exactly one number.
     if !(bodiless && is_stream && unify_length(&mut headers)) {
         headers.remove(CONTENT_LENGTH);
     }
-    // Whoever sends a body as it is made has to say beforehand which trailers there will be.
-    if !(is_stream && asked.trailers) {
+    // Only a streamed body may announce its trailers itself; for others the host does that below.
+    if !(is_stream && meta.trailers) {
         headers.remove(TRAILER);
     }
     strip_hop_by_hop(&mut headers);
@@ -186,7 +191,7 @@ fn frame(asked: &RequestMeta, response: Response, last: bool) -> http::Response<
     let body = match body {
         _ if no_content => HyperBodyKind::Full(Bytes::new()),
         ResponseBody::Full(bytes) => HyperBodyKind::Full(bytes),
-        ResponseBody::WithTrailers(bytes, mut trailers) if asked.trailers => {
+        ResponseBody::WithTrailers(bytes, mut trailers) if meta.trailers => {
             strip_hop_by_hop(&mut trailers);
             trailers.remove(CONTENT_LENGTH);
             trailers.remove(TRAILER);
@@ -199,16 +204,16 @@ fn frame(asked: &RequestMeta, response: Response, last: bool) -> http::Response<
         ResponseBody::WithTrailers(bytes, _) => HyperBodyKind::Full(bytes),
         ResponseBody::Stream(stream) => HyperBodyKind::Stream(stream),
     };
-    // HTTP/1.0 has no chunks: without a length, the end of the connection is that of the body.
-    let is_endless = asked.is_http10
+    // HTTP/1.0 has no chunks: a body without a length ends with the connection.
+    let is_endless = meta.is_http10
         && matches!(&body, HyperBodyKind::Stream(stream) if stream.size_hint().exact().is_none());
     let closes = last || is_endless;
     if closes {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let mut framed = http::Response::new(HyperBody(body));
-    if closes && asked.is_http10 {
-        // To the head of a later version, hyper adds that the connection is kept.
+    if closes && meta.is_http10 {
+        // If the response had a later version, hyper would add `connection: keep-alive`.
         *framed.version_mut() = Version::HTTP_10;
     }
     *framed.status_mut() = status;
@@ -216,7 +221,7 @@ fn frame(asked: &RequestMeta, response: Response, last: bool) -> http::Response<
     framed
 }
 
-/// The page of a folder without handlers.
+/// The start page of a folder without handlers.
 pub fn landing() -> Response {
     let mut response = Response::new(StatusCode::OK, include_str!("landing.html"));
     let html = HeaderValue::from_static("text/html; charset=utf-8");

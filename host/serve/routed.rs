@@ -1,24 +1,27 @@
-//! Where a request goes.
+//! The possible targets of a request.
 
 use std::sync::Arc;
 
 use crate::demo::native::Twin;
 use crate::registry::{CurrentGuest, Handler};
 
-/// Where a request goes.
+/// The target of a request.
 pub enum Routed {
+    /// A loaded guest.
     Guest(CurrentGuest),
-    /// To a guest that has to be loaded first.
+    /// A handler whose guest has to be loaded first.
     Unloaded(Arc<Handler>),
-    /// To what is the host's own, or to nobody here.
+    /// The request goes to no handler.
     Host(HostTarget),
 }
 
-/// Who answers where no guest does.
+/// Where a request goes that no guest answers.
 #[derive(Clone, Copy)]
 pub enum HostTarget {
+    /// A native twin.
     Twin(Twin),
+    /// The start page of an empty folder.
     Landing,
-    /// The upstream, if there is one.
+    /// The upstream, or a 404 if there is none.
     Upstream,
 }

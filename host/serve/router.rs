@@ -1,7 +1,7 @@
-//! Where a request goes: this thread's view of the routes.
+//! Finds the target of a request in this thread's view of the routes.
 //!
-//! Owns what holds for a request before anybody has it: the conditions of its handler, and whether
-//! its head is one that this may have.
+//! Owns what a request's handler decides before any guest runs: the request's [`Conditions`] and
+//! the limit on its head.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -20,21 +20,21 @@ use crate::registry::{Registry, RouteTarget, SnapshotReader};
 
 /// The routes as one worker sees them.
 pub struct Router {
-    /// What buffers of all handlers are sized by.
+    /// The largest limits of any handler. They size the buffers that all handlers share.
     pub largest: LimitMaxima,
-    /// What a request may use that no handler answers.
+    /// What a request without a handler may use.
     pub unrouted_grants: Arc<Grants>,
-    /// What a request to a twin may use, in the order of [`Twin::ALL`]: what one to its guest may.
+    /// What a request to a twin may use, in the order of [`Twin::ALL`]: the same as with its guest.
     twin_grants: [Arc<Grants>; Twin::ALL.len()],
     registry: Arc<Registry>,
     reader: RefCell<SnapshotReader>,
-    /// The registry's time, as of the last tick.
+    /// [`Registry::coarse_ticks`] at the last tick.
     moment: Cell<u32>,
-    /// What is counted of each handler.
+    /// This worker's counters of each handler.
     pub counts: Counts,
 }
 
-/// Bytes of a request's head, as HTTP/1 has it.
+/// How many bytes the head of a request has in HTTP/1.
 fn head_bytes(request: &Request) -> usize {
     const LINE: usize = "  HTTP/1.1\r\n\r\n".len();
     const FIELD: usize = ": \r\n".len();
@@ -43,6 +43,7 @@ fn head_bytes(request: &Request) -> usize {
 }
 
 impl Router {
+    /// A view of `registry` for the calling worker.
     pub fn new(config: &Config, registry: &Arc<Registry>, metrics: &Metrics) -> Self {
         Router {
             largest: config.grants.largest(),
@@ -55,15 +56,14 @@ impl Router {
         }
     }
 
-    /// Follows what the control path has done, so that nothing of old is kept by a worker without
-    /// requests.
+    /// Takes over the current snapshot, so that a worker without requests does not hold on to an
+    /// old one.
     pub fn sync(&self) {
         self.moment.set(self.registry.coarse_ticks());
         self.reader.borrow_mut().load();
     }
 
-    /// Finds a request's target. The conditions are nobody's before, and behind it those of its
-    /// handler, if it has one.
+    /// Finds a request's target. Sets `conditions` to those of its handler or twin, if it has one.
     ///
     /// # Errors
     /// [`Reject::BadPath`], [`Reject::HeadTooLarge`].
@@ -114,13 +114,13 @@ impl Router {
         }
     }
 
-    /// What a twin may use.
+    /// What a request to this twin may use.
     pub fn grants_of(&self, twin: Twin) -> &Grants {
         &self.twin_grants[twin.number()]
     }
 
-    /// Refuses a head that others may have and the handler of these grants may not. One that nobody
-    /// may have is hyper's to refuse.
+    /// Refuses a head that is too large for these grants. hyper has refused one that is too large
+    /// for all handlers.
     fn limit_head(&self, request: &Request, grants: &Grants) -> Result<(), Reject> {
         let bytes_max = grants.limits.header_bytes_max;
         if bytes_max < self.largest.header_bytes_max && head_bytes(request) > bytes_max {

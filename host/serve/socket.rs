@@ -1,7 +1,7 @@
 //! The socket of one connection to a client.
 //!
-//! Owns what is under a connection: this file alone knows a descriptor or the kind of a socket, so
-//! that another kind is another variant here. Knows no HTTP and nothing of the connection's life.
+//! This file alone knows the kind of a socket and its descriptor, so another kind is one more
+//! variant here. Knows no HTTP and nothing of the connection's lifecycle.
 
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
@@ -16,22 +16,24 @@ use tokio::net::TcpStream;
 
 use crate::message::{Origin, Peer, Scheme};
 
-/// A connected socket, known to this thread's runtime.
+/// A connected socket, registered with this thread's runtime.
 pub enum Socket {
+    /// Plain TCP.
     Tcp(TcpStream),
 }
 
-/// A connected socket that no runtime knows: on its way to a worker, or to its end.
+/// A connected socket that is registered with no runtime, so it can move to another thread.
 pub enum DetachedSocket {
+    /// Plain TCP.
     Tcp(std::net::TcpStream),
 }
 
 impl Socket {
-    /// How requests come by it from the client at this address. IPv4 is shown as that, whichever
-    /// socket it was accepted by.
+    /// The origin of requests on this socket, from the client at `peer`. An IPv4 address is shown
+    /// as IPv4 even if a dual-stack socket accepted it.
     ///
     /// # Errors
-    /// The connection has gone.
+    /// The connection is gone.
     pub fn origin(&self, peer: SocketAddr) -> io::Result<Origin> {
         let (scheme, local) = match self {
             Socket::Tcp(stream) => (Scheme::Http, stream.local_addr()?),
@@ -40,36 +42,36 @@ impl Socket {
         Ok(Origin { scheme, local, peer: Peer { address: peer } })
     }
 
-    /// Has small answers sent at once: they would wait for the client's acknowledgement.
+    /// Sends small answers at once. With Nagle's algorithm they could wait for an acknowledgement.
     pub fn set_nodelay(&self) {
         match self {
-            // It can fail only on a connection that is gone.
+            // This fails only if the connection is gone.
             Socket::Tcp(stream) => drop(stream.set_nodelay(true)),
         }
     }
 
-    /// Has it reset where it is closed, even by the end of the process, or not any more.
+    /// Sets whether closing the socket sends a TCP reset, even at the end of the process.
     pub fn reset_on_close(&self, resets: bool) {
         let linger = resets.then_some(Duration::ZERO);
         match self {
-            // It can fail only on a connection that is gone.
+            // This fails only if the connection is gone.
             Socket::Tcp(stream) => drop(SockRef::from(stream).set_linger(linger)),
         }
     }
 
-    /// Waits until the client sends something, or has gone.
+    /// Ready once the client has sent something or has closed its side.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Socket::Tcp(stream) => stream.poll_read_ready(cx).map(|_| ()),
         }
     }
 
-    /// Whether the client has closed its side, whatever it had sent before.
+    /// Whether the client has closed its side, even if earlier bytes are still unread.
     pub fn is_read_closed(&self) -> bool {
         self.readiness(Interest::READABLE).is_read_closed()
     }
 
-    /// Whether the client refuses what is sent.
+    /// Whether the client has reset the connection.
     pub fn is_write_closed(&self) -> bool {
         self.readiness(Interest::WRITABLE).is_write_closed()
     }
@@ -90,7 +92,8 @@ impl Socket {
         recv(stream, &mut [0_u8; 1][..], flags).is_ok_and(|(count, _)| count > 0)
     }
 
-    /// Reads and drops what comes, at most `bytes_max`. Ready at its end.
+    /// Reads and drops input, at most `bytes_max` bytes, from which it subtracts. Ready at the end
+    /// of the input, on an error, or when the limit is reached.
     pub fn poll_discard(&mut self, cx: &mut Context<'_>, bytes_max: &mut usize) -> Poll<()> {
         let mut scratch = [0_u8; 16 * 1024];
         while *bytes_max > 0 {
@@ -105,10 +108,10 @@ impl Socket {
         Poll::Ready(())
     }
 
-    /// Takes it from this thread's runtime.
+    /// Deregisters the socket from this thread's runtime.
     ///
     /// # Errors
-    /// The runtime cannot let go of it.
+    /// The runtime cannot deregister it.
     pub fn detach(self) -> io::Result<DetachedSocket> {
         match self {
             Socket::Tcp(stream) => stream.into_std().map(DetachedSocket::Tcp),
@@ -117,7 +120,7 @@ impl Socket {
 }
 
 impl DetachedSocket {
-    /// Gives it to this thread's runtime.
+    /// Registers the socket with this thread's runtime.
     ///
     /// # Errors
     /// The process has no descriptor or memory left for that.
@@ -130,18 +133,18 @@ impl DetachedSocket {
         }
     }
 
-    /// Sends a few bytes without waiting. What has come is read before, as far as it fits into
-    /// `scratch`: a socket that is closed over it takes away what was sent.
+    /// Sends a short answer without waiting. Before that, it reads pending input into `scratch`:
+    /// closing a socket with unread input resets the connection, and the answer could get lost.
     pub fn answer_unread(&mut self, scratch: &mut [u8], answer: &[u8]) {
         let DetachedSocket::Tcp(stream) = self;
         drop(stream.read(scratch));
         drop(stream.write(answer));
     }
 
-    /// Says that there is no more to send.
+    /// Shuts the sending side down.
     ///
     /// # Errors
-    /// The connection has gone.
+    /// The connection is gone.
     pub fn finish(&self) -> io::Result<()> {
         match self {
             DetachedSocket::Tcp(stream) => stream.shutdown(Shutdown::Write),

@@ -1,9 +1,9 @@
-//! A response's body that is passed on as it comes, and what its connection is told of its end.
+//! A streamed response body, which ends the request's [`Exchange`] when it ends.
 //!
-//! Owns that a body which breaks off never looks whole: an HTTP/1.0 client is sent neither a length
-//! nor chunks with it, so the end of the connection is the end of the body, and only a connection
-//! that is reset tells that there was more. And that what came before it breaks off is sent: a
-//! client that gets nothing at all takes its request for one that nobody has seen, and asks again.
+//! Owns two promises. A body that breaks off never looks complete: for an HTTP/1.0 client a stream
+//! has neither a length nor chunks and ends with the connection, so only a TCP reset shows that
+//! something is missing. And the part before the break is sent: a client that gets nothing at all
+//! would assume that its request was not seen, and send it again.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -16,8 +16,10 @@ use http_body_util::{BodyExt as _, Empty};
 use super::exchange::Exchange;
 use crate::message::{BodyStream, Reject};
 
-/// Has a body tell its connection when it is over. A client that holds its own body back until it
-/// is told to send it is told now if that may still be read: behind the head it could not be told.
+/// Attaches a request's exchange to its response body, so that both end together.
+///
+/// Also sends `100 Continue` if the client waits for it and something still reads the request's
+/// body: after the response's head it is too late for that.
 pub fn attach_exchange(body: &mut BodyStream, exchange: Exchange) {
     let nothing: BodyStream = Box::pin(Empty::new().map_err(never));
     let body_before = std::mem::replace(body, nothing);
@@ -31,18 +33,18 @@ pub fn attach_exchange(body: &mut BodyStream, exchange: Exchange) {
     *body = Box::pin(StreamingBody::new(body_before, exchange));
 }
 
-/// A body on its way out.
+/// A response body that is being sent.
 struct StreamingBody {
     body: BodyStream,
-    /// Ends with it: hyper drops it behind its last byte, or with the connection.
+    /// Ends with the body: hyper drops the body after its last byte, or with the connection.
     _exchange: Exchange,
-    /// Why it has broken off, which is said when all before it is written.
+    /// Why the body has broken off. hyper gets this error once all bytes before it are written.
     broken: Option<Reject>,
 }
 
 impl StreamingBody {
-    /// Passes a body on. Until the connection has ended well, it is reset where it is closed, if
-    /// nothing else tells its client that the body was cut off.
+    /// Wraps a body. If the client could not see that it was cut off, closing the connection sends
+    /// a TCP reset until the connection has ended well.
     fn new(body: BodyStream, exchange: Exchange) -> Self {
         if exchange.state().is_http10() && body.size_hint().exact().is_none() {
             exchange.connection().reset_on_close(true);
@@ -63,7 +65,8 @@ impl Body for StreamingBody {
             return Poll::Ready(Some(Err(reject)));
         }
         match self.body.as_mut().poll_frame(cx) {
-            // hyper drops what it has not written yet, and it writes when there is no more to take.
+            // On an error, hyper drops what it has not written yet. It writes when the body is
+            // pending, so return that first and the error at the next poll.
             Poll::Ready(Some(Err(reject))) => {
                 self.broken = Some(reject);
                 cx.waker().wake_by_ref();

@@ -1,7 +1,7 @@
-//! Requests that a worker serves for others, which have no place for them.
+//! Serves requests that other workers hand over because they have no permit for them.
 //!
-//! Owns when such a request ends: with its response, or when the worker that has its connection
-//! waits for it no more.
+//! Owns when such a request ends: with its response, or when the worker of its connection stops
+//! waiting for it.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use super::pipeline;
 use super::respond::RequestMeta;
 use super::worker::Worker;
 
-/// Counts a request as long as this worker is at it.
+/// Counts a request of another worker until this is dropped.
 struct TakeoverGuard(Rc<Worker>);
 
 impl TakeoverGuard {
@@ -32,7 +32,7 @@ impl Drop for TakeoverGuard {
     }
 }
 
-/// Begins to serve what another hands over.
+/// Begins to serve a request that another worker hands over.
 pub fn start(worker: &Rc<Worker>, order: HandoverRequest) {
     tokio::task::spawn_local(serve(TakeoverGuard::new(worker.clone()), order));
 }
@@ -40,12 +40,12 @@ pub fn start(worker: &Rc<Worker>, order: HandoverRequest) {
 async fn serve(busy: TakeoverGuard, order: HandoverRequest) {
     let worker = &busy.0;
     let HandoverRequest { guest, mut request, started, mut reply } = order;
-    // What its client has here is counted here.
+    // Each worker counts a client's share by itself, so this is the share here.
     let client = worker.worker_clients.shares(request.origin.peer.address);
     let permit = match worker.gates.try_admit(&guest, &client) {
         Ok(Some(permit)) => permit,
         Ok(None) => {
-            // Nobody waits for it any more if this fails, here as below.
+            // Sending fails, here as below, if the other worker no longer waits for the reply.
             let _ = reply.send(HandoverReply::Full(request));
             return;
         }
@@ -56,11 +56,11 @@ async fn serve(busy: TakeoverGuard, order: HandoverRequest) {
         }
     };
     worker.counters().reasons.calls.handed.add(1);
-    let mut asked = RequestMeta::handed_over(&request, &guest.info.grants, started);
+    let mut meta = RequestMeta::handed_over(&request, &guest.info.grants, started);
     let admitted = AdmittedRequest { guest: guest.into(), request, permit, waited: true };
     let result = {
         let start = PipelineEntry::Admitted(Box::new(admitted));
-        let served = pin!(pipeline::handle(worker, &client, start, &mut asked));
+        let served = pin!(pipeline::handle(worker, &client, start, &mut meta));
         tokio::select! {
             biased;
             () = reply.closed() => return,
@@ -74,14 +74,14 @@ async fn serve(busy: TakeoverGuard, order: HandoverRequest) {
         }
         Err(reject) => (Err(reject), None),
     };
-    if reply.send(HandoverReply::Served(result, asked.unread_body)).is_ok()
+    if reply.send(HandoverReply::Served(result, meta.unread_body)).is_ok()
         && let Some(rest) = rest
     {
         relay_body(rest).await;
     }
 }
 
-/// Sends a body piece by piece: the next is asked for when the last was taken.
+/// Sends a body piece by piece. It polls for the next piece once the last one was received.
 async fn relay_body((mut body, to): BodyRelay) {
     loop {
         let Ok(place) = to.reserve().await else { return };

@@ -1,7 +1,7 @@
-//! The upstream: where requests go that no guest answers.
+//! The upstream: the server for requests that no guest answers.
 //!
-//! Owns the places of requests that are in flight there: handlers and clients have shares of them.
-//! Bodies stream both ways. `outbound` has the connections.
+//! Owns how many requests are in flight to it, and the shares of handlers and clients. Bodies
+//! stream both ways. `outbound` owns the connections.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -33,30 +33,30 @@ use crate::registry::admission_gate::{GuestGates, Permit};
 
 /// The longest pause in the middle of a response's body.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the end of a response may take of which all bytes are there: its client has it already.
+/// How long to wait for the end of a response once all its bytes have arrived.
 const END_MAX: Duration = Duration::from_secs(1);
-/// An upstream may take nothing for so many times `--stall-timeout`: the kernel of one that reads
-/// slowly lets more come only when a good part of what it has is read.
+/// The timeout for unacknowledged data (`TCP_USER_TIMEOUT`), in multiples of `--stall-timeout`. If
+/// an upstream reads slowly, its kernel reopens the window only after much of it has been read.
 const USER_TIMEOUT_TIMES: u32 = 4;
-/// But for so long in any case: what is lost on the way is sent again within that.
+/// The shortest such timeout, long enough for lost packets to be sent again.
 const USER_TIMEOUT_MIN: Duration = Duration::from_secs(5);
-/// Lines of the log about it, a second.
+/// How many log lines a second are about the upstream.
 const LINES_MAX: usize = 100;
 
-/// One worker's way to the upstream.
+/// One worker's client for the upstream, with admission.
 pub struct Upstream {
     authority: Authority,
     base_path: String,
     client: Rc<UpstreamClient>,
     gates: GuestGates,
-    /// For what goes wrong.
+    /// Bounds the log lines about failures.
     quota: Quota,
 }
 
 impl Upstream {
-    /// `header_bytes_max` is the most that anybody takes of a response's head, `in_flight_max` how
-    /// many requests of this worker may be on their way to it. `stall_max` is how long a body may
-    /// pause.
+    /// A client without connections. `header_bytes_max` is the largest response head that any
+    /// handler accepts, `in_flight_max` how many requests this worker may have in flight to the
+    /// upstream, and `stall_max` how long a body may pause.
     pub fn new(
         shared: &outbound::OutboundShared,
         upstream: &config::UpstreamUrl,
@@ -64,25 +64,25 @@ impl Upstream {
         in_flight_max: usize,
         stall_max: Duration,
     ) -> Self {
-        // An upstream that has answered and reads no more of the request holds no connection.
+        // Without this, an upstream that stops reading a request would hold its connection forever.
         let untaken_max = stall_max.saturating_mul(USER_TIMEOUT_TIMES).max(USER_TIMEOUT_MIN);
         let authority = upstream.authority.clone();
         let head_bytes_max = POLL_BYTES_MAX.max(header_bytes_max);
         let server = (upstream.is_secure, &authority);
-        let service =
+        let client =
             UpstreamClient::new(shared, server, in_flight_max, head_bytes_max, untaken_max);
         Upstream {
             authority,
             base_path: upstream.base_path.clone(),
-            client: Rc::new(service),
+            client: Rc::new(client),
             gates: GuestGates::new(in_flight_max),
             quota: Quota::new(LINES_MAX, usize::MAX),
         }
     }
 
-    /// Sends a request on, taking its body. Returns at the response's head; the body streams.
-    /// `guest` is the id of the handler that passes it on, if one does, `grants` what it may use or
-    /// a request that no handler answers, `client` what the client has of the places.
+    /// Sends a request to the upstream and takes its body. Returns with the response's head; the
+    /// body streams. `guest` is the id of the handler that passes the request on, if any. `grants`
+    /// are those of that handler or of unrouted requests, `client` is the client's share.
     ///
     /// # Errors
     /// [`Reject::UpstreamBusy`], [`Reject::UpstreamFailed`], [`Reject::UpstreamDeadline`],
@@ -97,15 +97,15 @@ impl Upstream {
         let header_bytes_max = grants.limits.header_bytes_max;
         let sent = async {
             let permit = self.admit(guest, &client.upstream, grants).await?;
-            let place = UpstreamPermit { _permit: permit, _client: client.clone() };
+            let permit = UpstreamPermit { _permit: permit, _client: client.clone() };
             let (id, body) = (request.id, request.body.progress().cloned());
             let is_head = request.method == Method::HEAD;
             let outbound = self.forwarded_request(request)?;
             let has_many_fields = outbound.headers().len() > FIELDS_FEW;
-            let (mut response, passage) = match self.client.send(outbound).await {
+            let (mut response, sent) = match self.client.send(outbound).await {
                 Ok(sent) => sent,
                 Err(UpstreamError::Rejected(reject)) => return Err(reject),
-                // What a client says has been looked at, and a guest may have changed it.
+                // Validation has accepted the client's Host, so the guest must have changed it.
                 Err(UpstreamError::BadHost) if guest.is_some() => {
                     return Err(Reject::InvalidRequest);
                 }
@@ -118,7 +118,7 @@ impl Upstream {
                 }
             };
             if has_many_fields {
-                // hyper puts the answer's fields into the request's map.
+                // hyper puts the response's fields into the large map of the request.
                 compact(response.headers_mut());
             }
             judge(&mut response, header_bytes_max).map_err(|what| {
@@ -128,7 +128,7 @@ impl Upstream {
             let (head, content) = response.into_parts();
             let is_bodiless = is_head
                 || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
-            let mut stream = UpstreamBody::new(content, body, self.client.clone(), passage, place);
+            let mut stream = UpstreamBody::new(content, body, self.client.clone(), sent, permit);
             stream.is_bodiless = is_bodiless;
             let body = ResponseBody::Stream(Box::pin(stream));
             Ok(Response { status: head.status, headers: head.headers, body })
@@ -137,13 +137,12 @@ impl Upstream {
         sent.unwrap_or(Err(Reject::UpstreamDeadline))
     }
 
-    /// Closes connections that have been idle for long.
+    /// Closes connections that have been idle for too long. To be called every second or so.
     pub fn sweep(&self) {
         self.client.sweep();
     }
 
-    /// Says in the log what went wrong with a request, unless that would be too much: any client
-    /// may have it happen.
+    /// Logs what went wrong with a request. Lines are bounded, because any client can cause them.
     pub fn warn(&self, request: RequestId, what: &str) {
         let Some(dropped) = self.quota.take(what.len()) else { return };
         if dropped > 0 {
@@ -152,9 +151,9 @@ impl Upstream {
         tracing::warn!(%request, "upstream {}: {what}", self.authority);
     }
 
-    /// Takes a place, or waits for one in its handler's queue. A request that no handler has seen
-    /// is its client's, which has a share like that of a handler. Ids count from 0, so none is the
-    /// address of anything.
+    /// Takes a permit, or waits for one in the handler's queue. For requests without a handler,
+    /// each client has a share like a handler's, under the address of its holder in memory. Ids of
+    /// handlers count from 0, so no id equals such an address.
     async fn admit(
         &self,
         guest: Option<usize>,
@@ -169,8 +168,8 @@ impl Upstream {
                 self.gates.of(client, Share::of_other(client), queue)
             }
         };
-        if let Ok(place) = gate.admit(client) {
-            return Ok(place);
+        if let Ok(permit) = gate.admit(client) {
+            return Ok(permit);
         }
         let latest = Instant::now() + queue.wait_max;
         gate.wait(client, latest).await.map_err(|_| Reject::UpstreamBusy)
@@ -180,7 +179,7 @@ impl Upstream {
         &self,
         request: &mut Request,
     ) -> Result<http::Request<RequestBody>, Reject> {
-        // A guest may have set them, but to the upstream they would be the host's word.
+        // A guest may have set these fields, but the upstream trusts them as the host's.
         request.strip_reserved();
         if let Err(what) = check(request) {
             self.warn(request.id, &format!("a request is not passed on: {what}"));
@@ -191,7 +190,7 @@ impl Upstream {
         let mut headers = request.headers.clone();
         strip_hop_by_hop(&mut headers);
         let body = std::mem::take(&mut request.body);
-        // hyper frames the body by what it is, whatever a guest says of it.
+        // hyper frames the body by its real length, not by what a guest says.
         headers.remove(CONTENT_LENGTH);
         add_forwarded(&mut headers, request);
         let mut outbound = http::Request::new(body);
@@ -202,11 +201,11 @@ impl Upstream {
     }
 }
 
-/// Looks at what a guest may have changed; of a client, the same has been refused before. The text
-/// of an error says what is wrong.
+/// Checks what a guest may have changed. Validation has refused the same from clients. The error
+/// says what is wrong.
 fn check(request: &Request) -> Result<(), &'static str> {
-    // Behind CONNECT there is no body, and the connection is no longer one of HTTP: whoever sends
-    // one there sends the upstream's next request.
+    // A CONNECT has no body, and its connection leaves HTTP. The upstream would take a body for
+    // the next request.
     if request.method == Method::CONNECT {
         return Err("its method is CONNECT");
     }
@@ -214,8 +213,9 @@ fn check(request: &Request) -> Result<(), &'static str> {
     if has_good_host(&request.headers) { Ok(()) } else { Err("it does not name one host") }
 }
 
-/// Tells the upstream who asked and by whom: the client's address is added to the list, host and
-/// scheme are set, and the host adds its name (RFC 9110, 7.6.3).
+/// Adds the fields that tell the upstream about the client and this host: appends the client's
+/// address to `x-forwarded-for`, sets `x-forwarded-proto` and `-host`, and adds `via` (RFC 9110,
+/// 7.6.3).
 fn add_forwarded(headers: &mut http::HeaderMap, request: &Request) {
     const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
     let client = request.origin.peer.address.ip().to_canonical().to_string();
@@ -235,13 +235,13 @@ fn add_forwarded(headers: &mut http::HeaderMap, request: &Request) {
     }
 }
 
-/// Judges a response's head. The text of an error says what is wrong with it.
+/// Checks a response's head and removes hop-by-hop fields. The error says what is wrong.
 fn judge(
     response: &mut http::Response<Incoming>,
     header_bytes_max: usize,
 ) -> Result<(), &'static str> {
     if response.status().is_informational() {
-        // Nobody asked for another protocol, and hyper keeps the other 1xx to itself.
+        // This is a 101, although no upgrade was requested; hyper hides all other 1xx.
         return Err("a 1xx answer");
     }
     if head_bytes(response.headers()) > header_bytes_max {
@@ -252,25 +252,25 @@ fn judge(
     Ok(())
 }
 
-/// A response's body on its way to the client. It holds its place until it ends, and until the
-/// request's body has, which may go on behind it.
+/// A response's body on its way to the client. It holds the permit until it ends and the request's
+/// body ends, too, which may take longer.
 struct UpstreamBody {
-    /// There until it is dropped.
+    /// `Some` until this is dropped.
     body: Option<Incoming>,
-    /// Whether the response has none, whatever its head says of it.
+    /// Whether the response has no body even if its head states a length.
     is_bodiless: bool,
-    /// The request's body, which may still be on its way: while that is waited for, it is not the
-    /// upstream that pauses.
+    /// The request's body, which may still be arriving. While the host waits for the client, the
+    /// upstream is not the one that stalls.
     request_body: Option<Arc<BodyProgress>>,
     stall: Option<(Deadline, Pin<Box<tokio::time::Sleep>>)>,
     client: Rc<UpstreamClient>,
-    /// Its connection, until the body is complete.
+    /// The connection, until the body is complete.
     sent: Option<SentRequest>,
     permit: Option<UpstreamPermit>,
 }
 
-/// A place, and what its client has of this worker: another would begin with nothing, were this
-/// forgotten with the client's last connection.
+/// A permit, and the share of the client that counts it. Holding the share keeps the count alive
+/// after the client's last connection has closed.
 struct UpstreamPermit {
     _permit: Permit,
     _client: Rc<ClientShares>,
@@ -284,32 +284,25 @@ impl UpstreamBody {
         sent: SentRequest,
         permit: UpstreamPermit,
     ) -> Self {
-        let (body, passage, place) = (Some(body), Some(sent), Some(permit));
+        let (body, sent, permit) = (Some(body), Some(sent), Some(permit));
         let (is_bodiless, stall) = (false, None);
-        let mut returning = UpstreamBody {
-            body,
-            is_bodiless,
-            request_body,
-            stall,
-            client,
-            sent: passage,
-            permit: place,
-        };
+        let mut returning =
+            UpstreamBody { body, is_bodiless, request_body, stall, client, sent, permit };
         returning.end_if_complete();
         returning
     }
 
-    /// Gives the connection back if the body is complete. The request's body may still be on its
-    /// way.
+    /// Gives the connection back to the pool if the body is complete, once the request's body is
+    /// sent, too.
     fn end_if_complete(&mut self) {
         if self.is_end_stream()
-            && let Some(passage) = self.sent.take()
+            && let Some(sent) = self.sent.take()
         {
-            let service = self.client.clone();
-            let place = if passage.is_uploading() { self.permit.take() } else { None };
+            let client = self.client.clone();
+            let permit = if sent.is_uploading() { self.permit.take() } else { None };
             tokio::task::spawn_local(async move {
-                service.release(passage).await;
-                drop(place);
+                client.release(sent).await;
+                drop(permit);
             });
         }
     }
@@ -327,9 +320,9 @@ impl Body for UpstreamBody {
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
         if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
             this.stall = None;
-            if let Some(passage) = &this.sent {
-                passage.note_consumed();
-                if frame.is_none() && passage.is_truncated(body) {
+            if let Some(sent) = &this.sent {
+                sent.note_consumed();
+                if frame.is_none() && sent.is_truncated(body) {
                     return Poll::Ready(Some(Err(Reject::UpstreamFailed)));
                 }
             }
@@ -354,27 +347,27 @@ impl Body for UpstreamBody {
     }
 }
 
-/// The client's connection reads no more once it has all bytes. By HTTP/2 the word that these were
-/// all may come behind them: without it the request would count as given up.
+/// The client's connection drops the body once it has all bytes. In HTTP/2, the end of the stream
+/// may arrive after the last byte. Without waiting for it, the request would be cancelled.
 impl Drop for UpstreamBody {
     fn drop(&mut self) {
         let Some(mut body) = self.body.take() else { return };
-        let Some(passage) = self.sent.take() else { return };
+        let Some(sent) = self.sent.take() else { return };
         if !self.is_bodiless && body.size_hint().exact() != Some(0) {
             return;
         }
-        let (service, place) = (self.client.clone(), self.permit.take());
+        let (client, permit) = (self.client.clone(), self.permit.take());
         tokio::task::spawn_local(async move {
             let ended = tokio::time::timeout(END_MAX, end(&mut body)).await;
-            if ended.unwrap_or(false) && !passage.is_truncated(&body) {
-                service.release(passage).await;
+            if ended.unwrap_or(false) && !sent.is_truncated(&body) {
+                client.release(sent).await;
             }
-            drop(place);
+            drop(permit);
         });
     }
 }
 
-/// Reads what is left of a body; whether it has ended well.
+/// Reads the rest of a body. Returns whether it has ended without an error.
 async fn end(body: &mut Incoming) -> bool {
     while let Some(frame) = body.frame().await {
         if frame.is_err() {

@@ -1,4 +1,4 @@
-//! The first step of every request: what hyper parsed becomes a [`Request`], or is refused.
+//! The first step of every request: turns what hyper parsed into a [`Request`], or refuses it.
 //!
 //! Owns the checks of RFC 9112 that hyper leaves to its user: the Host header, the form of the
 //! target, and the codings of the body.
@@ -15,8 +15,8 @@ use super::hyper_incoming::HyperIncoming;
 use crate::message::fields::{self, Coding, is_host};
 use crate::message::{Reject, Request, RequestBody, RequestId, RouteMatch, Scheme};
 
-/// Makes a request of what hyper parsed; `exchange` is told of its body. How large its body may be
-/// depends on who gets it.
+/// Makes a [`Request`] from what hyper parsed, and notes its body in `exchange`. The limit on the
+/// body is set later, because it depends on the handler.
 ///
 /// # Errors
 /// [`Reject::BadHost`], [`Reject::BadPath`], [`Reject::UnknownCoding`], [`Reject::BodyBroken`].
@@ -49,8 +49,8 @@ pub fn validate(
     Ok(request)
 }
 
-/// RFC 9112, 3.2: HTTP/1.1 has exactly one valid Host; the authority of an absolute target is put
-/// in its place.
+/// Checks the Host header: an HTTP/1.1 request must have exactly one valid Host. The authority of
+/// an absolute target replaces it (RFC 9112, 3.2).
 fn check_host(headers: &mut HeaderMap, uri: &Uri, version: Version) -> Result<(), Reject> {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -65,7 +65,7 @@ fn check_host(headers: &mut HeaderMap, uri: &Uri, version: Version) -> Result<()
     }
     if let Some(authority) = uri.authority() {
         const BAD: Reject = Reject::BadHost("the target's authority is not a host and port");
-        // A user's name in it is an error (RFC 9110, 4.2.4), and so is no host (4.2.1).
+        // Userinfo in the authority is an error (RFC 9110, 4.2.4), and so is an empty host (4.2.1).
         let authority = authority.as_str();
         if authority.starts_with(':') || authority.is_empty() || !is_host(authority.as_bytes()) {
             return Err(BAD);
@@ -75,7 +75,7 @@ fn check_host(headers: &mut HeaderMap, uri: &Uri, version: Version) -> Result<()
     Ok(())
 }
 
-/// The path and query of a target that can be routed. `scheme` is that of its connection.
+/// The path and query of a request target. `scheme` is the connection's scheme.
 fn target(method: &Method, uri: &Uri, scheme: Scheme) -> Result<PathAndQuery, Reject> {
     if method == Method::CONNECT {
         return Err(Reject::BadPath("CONNECT is not served"));
@@ -83,21 +83,21 @@ fn target(method: &Method, uri: &Uri, scheme: Scheme) -> Result<PathAndQuery, Re
     if uri.scheme().is_none() && uri.authority().is_some() {
         return Err(Reject::BadPath("the request target is not a path"));
     }
-    // What is asked for by https has to come by TLS (RFC 9110, 7.4), and the other way round.
+    // An https target must come over TLS (RFC 9110, 7.4), and an http target must not.
     if uri.scheme().is_some_and(|it| *it != uri::Scheme::from(scheme)) {
         return Err(Reject::BadPath("the scheme of the request target is not the connection's"));
     }
     let target = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     match target.as_str().as_bytes() {
         [b'/', ..] => Ok(target),
-        // An absolute target may have a query and no path, which is the path `/`.
+        // An absolute target may have a query without a path. Its path is `/`.
         [b'?', ..] => PathAndQuery::try_from(format!("/{}", target.as_str()))
             .map_err(|_| Reject::BadPath("the request target is too long")),
         _ => Err(Reject::BadPath("the request target is not a path")),
     }
 }
 
-/// Refuses a body with a coding other than `chunked`: of several, hyper looks at the last alone.
+/// Refuses a body with any transfer coding but `chunked`. hyper checks only the last of several.
 fn check_coding(headers: &HeaderMap, body: &Incoming) -> Result<(), Reject> {
     if body.size_hint().exact().is_some() {
         return Ok(());

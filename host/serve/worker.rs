@@ -1,6 +1,6 @@
-//! What one worker thread owns: its view of the routes, its pool, its gates and its connections.
+//! The state of one worker thread: its view of the routes, its pool, its gates and its connections.
 //!
-//! Everything here stays on its thread, so none of it takes a lock.
+//! Everything in a [`Worker`] stays on its thread, so nothing here takes a lock.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -36,27 +36,37 @@ use crate::registry::Registry;
 
 /// The coarse clock's tick, in milliseconds.
 pub const CLOCK_TICK_MS: u32 = 100;
-/// Requests of one worker that may be logged as refused in a second.
+/// How many refused requests one worker logs in a second.
 const REJECTS_LINES_MAX: usize = 100;
 
-/// What every worker gets.
+/// What all workers share.
 #[derive(Clone)]
 pub struct WorkerShared {
+    /// The settings of the host.
     pub config: Arc<Config>,
+    /// The largest limits that any handler may have.
     pub largest: LimitMaxima,
+    /// The wasm engines with their slots.
     pub engines: Arc<Engines>,
+    /// The published routes and handlers.
     pub registry: Arc<Registry>,
+    /// The counters of all workers.
     pub metrics: Metrics,
+    /// Hands calls to the slow lane.
     pub lane: LaneHandle,
+    /// Advances epochs while calls run.
     pub ticker: Arc<Ticker>,
+    /// The shared part of the HTTP client.
     pub outbound: outbound::OutboundShared,
+    /// Counts connections per client.
     pub clients: Arc<Clients>,
+    /// Counts connections per worker.
     pub balancer: Arc<Balancer>,
-    /// How workers hand requests to each other.
+    /// Senders by which workers hand requests to each other.
     pub handover: Arc<[UnboundedSender<HandoverRequest>]>,
     /// Becomes true when the host stops.
     pub stop: watch::Receiver<bool>,
-    /// Changes when the counts are asked for.
+    /// Changes when the workers are to publish their counts.
     pub status_request: watch::Receiver<u64>,
     /// The cores that this process may use.
     pub cores: CpuSet,
@@ -64,47 +74,58 @@ pub struct WorkerShared {
 
 /// The state of one worker.
 pub struct Worker {
+    /// The worker's number, from 0.
     pub index: usize,
+    /// The settings of the host.
     pub config: Arc<Config>,
-    /// Where requests go.
+    /// Finds the target of a request.
     pub router: Router,
-    /// Whether they may.
+    /// Decide whether a request may go to its guest now.
     pub gates: Gates,
+    /// Decides in which lane and when a call runs.
     pub schedule: Rc<Scheduler>,
+    /// The ready instances.
     pub pool: Rc<Pool>,
+    /// The client for the upstream, if there is one.
     pub upstream: Option<Upstream>,
-    /// Who may have a place for a request where there is none here.
+    /// The other workers, one of which may have a permit when this one has none.
     pub others: OtherWorkers,
-    /// Requests of theirs that are served here.
+    /// How many requests of other workers are being served here.
     pub taken_over: Cell<usize>,
+    /// Whether the host is stopping.
     pub draining: Cell<bool>,
+    /// When the worker began.
     pub began: Instant,
     /// Ticks of [`CLOCK_TICK_MS`] since the worker began.
     pub clock: Rc<Cell<u32>>,
+    /// Free write buffers.
     pub buffers: Rc<BufferFreeList>,
     /// The connections that have something to send.
     pub flush_queue: FlushQueue,
+    /// Measures the longest poll of a task.
     pub poll_timer: PollTimer,
-    /// Says that there is something to do behind every connection that is ready.
+    /// Wakes [`Worker::flush_and_renew`].
     wakeup: Rc<Notify>,
-    /// The sockets of its connections, by the number they got when they were accepted.
+    /// All connections, by the key that they got when they were accepted.
     pub connections: RefCell<slab::Slab<Rc<Connection>>>,
-    /// Those of them that may be closed to make room, by their numbers.
+    /// Keys of the connections that may be closed to make room, the one idle longest last.
     pub evictable: RefCell<Vec<usize>>,
+    /// Counts connections per client, for all workers.
     pub clients: Arc<Clients>,
+    /// Counts connections per worker.
     pub balancer: Arc<Balancer>,
-    /// Connections that were refused and are being seen off.
+    /// How many refused connections still linger.
     pub refused: Rc<Cell<usize>>,
     metrics: Metrics,
     registry: Arc<Registry>,
-    /// Guests that had been retired when the pool was swept last.
+    /// How many guests had been retired when the pool was last swept.
     swept: Cell<u64>,
-    /// What each client has of all that.
+    /// Each client's share of this worker.
     pub worker_clients: WorkerClients,
-    /// How many refused requests are logged.
+    /// Bounds the log lines about refused requests.
     pub rejects_quota: Quota,
     request_count: Cell<u64>,
-    /// An empty map with room, from an earlier request, to build a response in.
+    /// An empty header map with capacity, from an earlier request, to build a response in.
     pub spare_headers: SpareHeaders,
 }
 
@@ -113,12 +134,12 @@ pub fn elapsed(since: u32, now: u32) -> Duration {
     ticks(now.saturating_sub(since))
 }
 
-/// So many ticks of it.
+/// How long `count` ticks of the coarse clock take.
 pub fn ticks(count: u32) -> Duration {
     Duration::from_millis(u64::from(count) * u64::from(CLOCK_TICK_MS))
 }
 
-/// A request that is being served; dropping it says that it is over.
+/// Counts a request as in flight until this is dropped.
 pub struct InFlight(Rc<Worker>);
 
 impl Drop for InFlight {
@@ -128,17 +149,18 @@ impl Drop for InFlight {
 }
 
 impl Worker {
+    /// The state of worker `index`. Must be called on its thread: it also starts the HTTP client.
     pub fn new(index: usize, shared: &WorkerShared) -> Rc<Self> {
         let WorkerShared { config, engines, registry, largest, .. } = shared;
         let ready_max = engines.slots.ready_max(config.workers);
-        let (pulse, memory) = (shared.ticker.handle_of(index), engines.memory.clone());
-        let (outbound, door, orders) = Outbound::new(&shared.outbound);
-        tokio::task::spawn_local(outbound.run(orders));
-        let work = Rc::new(Notify::new());
-        let turns = PollTimer::new(pulse.clone());
+        let (ticker, memory) = (shared.ticker.handle_of(index), engines.memory.clone());
+        let (outbound, outbound_handle, requests) = Outbound::new(&shared.outbound);
+        tokio::task::spawn_local(outbound.run(requests));
+        let wakeup = Rc::new(Notify::new());
+        let poll_timer = PollTimer::new(ticker.clone());
         let schedule =
-            Rc::new(Scheduler::new(pulse, shared.lane.clone(), shared.metrics.of_worker(index)));
-        let pool = Pool::new(schedule.clone(), door, memory, ready_max, work.clone());
+            Rc::new(Scheduler::new(ticker, shared.lane.clone(), shared.metrics.of_worker(index)));
+        let pool = Pool::new(schedule.clone(), outbound_handle, memory, ready_max, wakeup.clone());
         let upstream = config.upstream.as_ref();
         Rc::new(Worker {
             index,
@@ -158,9 +180,9 @@ impl Worker {
             began: Instant::now(),
             clock: Rc::default(),
             buffers: Rc::default(),
-            flush_queue: FlushQueue::new(work.clone()),
-            poll_timer: turns,
-            wakeup: work,
+            flush_queue: FlushQueue::new(wakeup.clone()),
+            poll_timer,
+            wakeup,
             connections: RefCell::default(),
             evictable: RefCell::default(),
             clients: shared.clients.clone(),
@@ -176,11 +198,12 @@ impl Worker {
         })
     }
 
+    /// This worker's counters.
     pub fn counters(&self) -> &Counters {
         self.metrics.worker(self.index)
     }
 
-    /// Counts a request in and names it.
+    /// Counts a new request and gives it an id.
     pub fn begin(self: &Rc<Self>) -> (RequestId, InFlight) {
         let count = self.request_count.get() + 1;
         self.request_count.set(count);
@@ -190,9 +213,11 @@ impl Worker {
         (RequestId { worker: self.index as u16, count }, InFlight(self.clone()))
     }
 
-    /// Sends answers, and renews the instances that they are of, for ever. A task of its own: it is
-    /// woken by the first of them and stands behind every connection that is ready by then, so
-    /// that all of these are answered before any instance is renewed.
+    /// Sends queued answers, then resets the instances that made them. Never ends.
+    ///
+    /// This is a task of its own. The first queued answer wakes it, so it runs after all
+    /// connections that are ready by then. All of these get their answers before the worker resets
+    /// any instance.
     pub async fn flush_and_renew(self: Rc<Self>) {
         loop {
             self.wakeup.notified().await;
@@ -209,8 +234,8 @@ impl Worker {
         }
     }
 
-    /// Follows what the control path has done, so that nothing of old is kept by a worker without
-    /// requests.
+    /// Takes over what the control path has published. Without this, a worker without requests
+    /// would hold on to old routes and retired guests.
     pub fn sync(&self) {
         self.router.sync();
         self.pool.shrink_on_shortage();
@@ -221,7 +246,7 @@ impl Worker {
         }
     }
 
-    /// Publishes what only this thread can count.
+    /// Sets the gauges that only this thread can read.
     pub fn publish_counts(&self) {
         let (ready, retired) = self.pool.instance_counts();
         let out = self.schedule.active_calls();

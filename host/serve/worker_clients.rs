@@ -1,7 +1,6 @@
-//! Who is at the other end of a connection, and what that client has of one worker.
+//! Each client's share of one worker.
 //!
-//! Owns who counts as one client. Lives on one thread: what a client has of another worker is not
-//! known here.
+//! Lives on one thread, so a client's shares of other workers are not known here.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -11,17 +10,17 @@ use std::rc::{Rc, Weak};
 use super::clients::ClientKey;
 use crate::queue::Holder;
 
-/// Clients that are remembered after their connections have ended, at the least.
+/// How many entries of gone clients may collect before the map is cleaned up, at least.
 const GONE_MAX: usize = 64;
 
-/// What a client has of a worker.
+/// One client's share of a worker.
 #[derive(Default)]
 pub struct ClientShares {
-    /// Places of requests that are served.
+    /// The client's requests that have or wait for a permit.
     pub serving: Rc<Holder>,
-    /// Places of those that wait for guests to be loaded.
+    /// The client's requests that wait for guests to be loaded.
     pub loading: Rc<Holder>,
-    /// Places of those that are on their way to the upstream.
+    /// The client's requests that are in flight to the upstream or wait for that.
     pub upstream: Rc<Holder>,
 }
 
@@ -29,12 +28,12 @@ pub struct ClientShares {
 #[derive(Default)]
 pub struct WorkerClients {
     clients: RefCell<HashMap<ClientKey, Weak<ClientShares>>>,
-    /// How many there are when those are forgotten that have gone.
+    /// The number of entries at which gone clients are removed.
     forget_at: Cell<usize>,
 }
 
 impl WorkerClients {
-    /// What the client at an address has.
+    /// The share of the client at `address`.
     pub fn shares(&self, address: SocketAddr) -> Rc<ClientShares> {
         let mut clients = self.clients.borrow_mut();
         if clients.len() >= self.forget_at.get() {

@@ -1,8 +1,7 @@
-//! The write buffer of one connection: what was written to it and its socket has not taken.
+//! The write buffer of one connection: bytes that hyper has written and the socket has not taken.
 //!
-//! Owns when bytes are held back and when they go to the socket at once. Held back, every answer
-//! that is ready leaves with one system call, and none waits for a slow one behind it. Knows no
-//! HTTP, and no time.
+//! Owns when bytes are buffered and when they go to the socket at once. With the buffer, all ready
+//! answers of a connection go out in one system call. Knows no HTTP and no time.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -12,39 +11,41 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
-/// Bytes that are held back at the most; more waits for the socket.
+/// How many bytes are buffered before writes wait for the socket.
 const BUFFERED_BYTES_MAX: usize = 256 * 1024;
-/// A write of this size goes to the socket at once: copying would cost more than the call.
+/// A write of at least this size goes to the socket at once: copying it would cost more than the
+/// system call.
 const DIRECT_BYTES_MIN: usize = 16 * 1024;
-/// A buffer that has grown beyond this is not kept for the next connection.
+/// A buffer that has grown beyond this is freed and not recycled.
 const RECYCLED_BYTES_MAX: usize = 64 * 1024;
 
-/// Empty buffers of one worker, so that an idle connection holds none.
+/// Free buffers of one worker. Connections take one to write, so an idle connection holds none.
 pub type BufferFreeList = RefCell<Vec<Vec<u8>>>;
 const FREE_BUFFERS_MAX: usize = 16;
 
-/// What waits for one socket.
+/// The unsent bytes of one connection.
 pub struct WriteBuffer {
     held: RefCell<UnsentBytes>,
     free_list: Rc<BufferFreeList>,
-    /// Bytes that the socket has taken so far.
+    /// How many bytes the socket has taken so far.
     sent_bytes: Cell<u64>,
     /// A write has failed: nothing more can be sent.
     is_broken: Cell<bool>,
-    /// The last write was not taken, so that its writer has bytes which come first.
+    /// The last write was pending, so hyper still has bytes that must come next.
     is_full: Cell<bool>,
-    /// What is held is about to be sent with what other connections hold.
+    /// Whether the connection is in the worker's flush queue.
     pub is_queued: Cell<bool>,
 }
 
 #[derive(Default)]
 struct UnsentBytes {
     bytes: Vec<u8>,
-    /// How many of them have gone out.
+    /// How many of them the socket has taken.
     sent: usize,
 }
 
 impl WriteBuffer {
+    /// An empty buffer, which takes its memory from `free_list`.
     pub fn new(free_list: Rc<BufferFreeList>) -> Self {
         WriteBuffer {
             held: RefCell::default(),
@@ -56,7 +57,7 @@ impl WriteBuffer {
         }
     }
 
-    /// Bytes that the socket has taken so far.
+    /// How many bytes the socket has taken so far.
     pub fn sent_bytes(&self) -> u64 {
         self.sent_bytes.get()
     }
@@ -66,19 +67,19 @@ impl WriteBuffer {
         self.is_broken.get()
     }
 
-    /// Whether nothing is held.
+    /// Whether there are no unsent bytes.
     pub fn is_empty(&self) -> bool {
         self.held.borrow().bytes.is_empty()
     }
 
-    /// Whether something is held, of which the socket has taken nothing yet.
+    /// Whether there are unsent bytes, and the socket has taken none of them yet.
     pub fn is_untouched(&self) -> bool {
         let held = self.held.borrow();
         !held.bytes.is_empty() && held.sent == 0
     }
 
-    /// Takes bytes that do not come from the writer, ahead of what it writes next. Whether that is
-    /// possible: it may have more to write of something that has begun.
+    /// Inserts bytes before whatever hyper writes next. Returns `false` if that is not possible,
+    /// because hyper is in the middle of a write or the socket is broken.
     pub fn insert(&self, bytes: &[u8]) -> bool {
         let is_possible = !self.is_full.get() && !self.is_broken.get();
         if is_possible {
@@ -87,12 +88,12 @@ impl WriteBuffer {
         is_possible
     }
 
-    /// Says that the writer has nothing left that was not taken.
+    /// Notes that hyper has no unwritten bytes left.
     pub fn note_all_written(&self) {
         self.is_full.set(false);
     }
 
-    /// Takes what is written. Pending only while too much is held.
+    /// Takes what hyper writes. Pending only if too much is buffered and the socket blocks.
     pub fn write(
         &self,
         socket: &mut (impl AsyncWrite + Unpin),
@@ -130,7 +131,7 @@ impl WriteBuffer {
         Poll::Ready(Ok(offered))
     }
 
-    /// Sends what is held, as far as the socket takes it. The task is woken for the rest.
+    /// Sends the unsent bytes, as far as the socket takes them. The task is woken for the rest.
     pub fn flush(
         &self,
         socket: &mut (impl AsyncWrite + Unpin),

@@ -1,4 +1,4 @@
-//! How descriptors are divided between clients, the upstream and everything else.
+//! Tests of how descriptors are divided between clients, the upstream and everything else.
 
 use super::{connection_descriptors, upstream_max};
 

@@ -1,4 +1,4 @@
-//! How a request ends.
+//! Tests of how a request ends.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -39,7 +39,7 @@ async fn a_request_is_over_when_its_future_is_dropped_early() {
     assert!(connection.exchanges.is_any_in_flight());
     drop(served);
     assert!(!connection.exchanges.is_any_in_flight() && connection.exchanges.are_answered());
-    // Nobody has read its body.
+    // The body was not read.
     assert!(connection.exchanges.has_unread_body());
 }
 

@@ -1,4 +1,4 @@
-//! What a connection knows of its requests.
+//! Tests of what a connection knows about its requests.
 
 use bytes::Bytes;
 use http_body_util::{Empty, Full};
@@ -41,7 +41,7 @@ fn a_client_is_told_once() {
 #[test]
 fn a_body_is_left_until_it_was_read_to_its_end() {
     let exchanges = begun("", Version::HTTP_11);
-    // It may be refused before anybody takes it up.
+    // The body may be refused before anything reads it.
     assert!(exchanges.has_unread_body() && !exchanges.is_body_open());
     let body = Arc::<BodyProgress>::default();
     exchanges.state(0).expect_body(body.clone());

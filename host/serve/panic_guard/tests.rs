@@ -1,4 +1,4 @@
-//! A panic of the host on a worker. No input can cause one, so this asks the part that contains it.
+//! Tests of a panic on a worker. No input can cause one, so this tests the guard itself.
 
 use std::pin::pin;
 

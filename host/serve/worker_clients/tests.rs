@@ -1,4 +1,4 @@
-//! Tests of who counts as one client, and of how many are remembered.
+//! Tests of which addresses are one client, and of how many clients are remembered.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! A write buffer before a socket that takes little at a time.
+//! Tests of a write buffer with a socket that takes little at a time.
 
 use std::task::Waker;
 
@@ -16,7 +16,7 @@ fn flush(buffer: &WriteBuffer, socket: &mut DuplexStream) -> Poll<io::Result<()>
     buffer.flush(socket, &mut Context::from_waker(Waker::noop()))
 }
 
-/// What has come at the other end.
+/// The bytes that have arrived at the other end.
 fn received(client: &mut DuplexStream) -> Vec<u8> {
     let mut bytes = vec![0; 64 * 1024];
     let mut buffer = ReadBuf::new(&mut bytes);

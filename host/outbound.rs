@@ -1,9 +1,9 @@
-//! The HTTP client: requests that guests make themselves, who may send them where, and how they and
-//! those that the host passes on get there.
+//! The HTTP client, for requests that guests make themselves and for requests that the host
+//! forwards.
 //!
-//! Each worker has an [`Outbound`] of its own with its connections; guests hand their requests in
-//! by an [`OutboundHandle`], from whatever thread they run on. Owns all limits on them. Knows
-//! neither wasmtime nor who serves whom.
+//! Each worker has an [`Outbound`] with its own connections. Guests send their requests to it by an
+//! [`OutboundHandle`], from any thread. Owns all limits on outbound requests. Knows neither
+//! wasmtime nor routes.
 
 mod address;
 mod body;
@@ -45,19 +45,20 @@ use destination_pool::DestinationPool;
 use policy::{AllowedNetworks, DenialLog, Destination};
 use resolver::Resolver;
 
-/// Connections that all workers together may have open, and those that each may have anyway.
+/// How many connections all workers together may have open.
 const OPEN_MAX: usize = 256;
+/// How many connections each worker may have open at least, with however many workers.
 const OPEN_MIN: usize = 16;
-/// Bytes of a line of the log.
+/// How many bytes a log line may have.
 const LINE_BYTES_MAX: usize = 2 * 1024;
-/// How often idle connections are looked at.
+/// How often idle connections are swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 const BETWEEN_BYTES_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What all workers have in common.
+/// The part of the client that all workers share.
 #[derive(Clone)]
 pub struct OutboundShared {
     denials: Arc<DenialLog>,
@@ -68,7 +69,8 @@ pub struct OutboundShared {
 }
 
 impl OutboundShared {
-    /// Reads the certificates that this machine trusts, where anybody may send to https.
+    /// Reads the certificates that this machine trusts, if any handler or the upstream uses https.
+    /// `largest` are the largest limits of any handler.
     pub fn new(largest: &LimitMaxima, upstream_is_secure: bool, workers: usize) -> OutboundShared {
         let is_secure = largest.outbound_is_secure || upstream_is_secure;
         let roots =
@@ -84,7 +86,7 @@ impl OutboundShared {
     }
 }
 
-/// Counts a connection as long as it is open.
+/// Counts a connection as open until this is dropped.
 struct OpenConnection(Rc<Cell<usize>>);
 
 impl Drop for OpenConnection {
@@ -93,36 +95,36 @@ impl Drop for OpenConnection {
     }
 }
 
-/// One worker's way out.
+/// One worker's HTTP client for its guests.
 pub struct Outbound {
     shared: OutboundShared,
     pools: RefCell<HashMap<PoolKey, Rc<DestinationPool>>>,
-    /// Requests under way, by guest.
+    /// How many requests are in flight, by guest.
     guests: RefCell<HashMap<Box<str>, usize>>,
-    /// Connections that are open, or about to be.
+    /// How many connections are open or being opened.
     open_count: Rc<Cell<usize>>,
 }
 
-/// Whose connections, and to where.
+/// A guest and a destination. Connections are never shared between guests.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct PoolKey {
     guest: Box<str>,
     destination: Destination,
 }
 
-/// Where guests hand requests in.
+/// Sends requests to a worker's [`Outbound`], from any thread.
 #[derive(Clone)]
 pub struct OutboundHandle(Arc<(OutboundShared, UnboundedSender<OutboundRequest>)>);
 
-/// Requests that were handed in.
+/// The receiving end of an [`OutboundHandle`], for [`Outbound::run`].
 pub struct OutboundReceiver(UnboundedReceiver<OutboundRequest>);
 
 /// A request on its way to the worker.
 struct OutboundRequest {
     key: PoolKey,
-    /// Requests to one destination that its guest may have under way, all workers together.
+    /// How many requests the guest may have in flight to one destination, all workers together.
     in_flight_max: usize,
-    /// Bytes that the response's head may have.
+    /// How many bytes the response's head may have.
     header_bytes_max: usize,
     allowed_networks: AllowedNetworks,
     parent_id: Option<RequestId>,
@@ -131,31 +133,38 @@ struct OutboundRequest {
     reply: oneshot::Sender<Result<OutboundResponse, OutboundFailure>>,
 }
 
-/// A response whose body is still to come.
+/// A response whose body is still arriving.
 pub struct OutboundResponse {
+    /// The head, and the body as a stream.
     pub response: Response<OutboundResponseBody>,
-    /// Told how the request's own body ended.
+    /// Receives how sending the request's body has ended.
     pub sent: oneshot::Receiver<Result<(), OutboundFailure>>,
 }
 
-/// Who makes a request, and because of which one.
+/// The guest that sends a request, and the request that it serves meanwhile.
 pub struct Requester<'a> {
+    /// The name of the guest's handler.
     pub guest: &'a str,
-    /// What it may use.
+    /// What the handler may use.
     pub grants: &'a Grants,
+    /// The request that the guest serves, if it serves one, for the log.
     pub request: Option<RequestId>,
+    /// The `CDN-Loop` field of that request.
     pub cdn_loop: &'a CdnLoop,
 }
 
-/// How long a guest wants to wait at most, as far as it says so.
+/// The timeouts that a guest has chosen. `None` stands for the default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestTimeouts {
+    /// For an open connection, name lookup and TLS included.
     pub connect: Option<Duration>,
+    /// For the response's head, once the server has the whole request.
     pub first_byte: Option<Duration>,
+    /// For each pause in the response's body.
     pub between_bytes: Option<Duration>,
 }
 
-/// How long it waits.
+/// The timeouts that apply to a request.
 #[derive(Clone, Copy, Debug)]
 struct Timeouts {
     connect: Duration,
@@ -174,11 +183,11 @@ impl RequestTimeouts {
 }
 
 impl OutboundHandle {
-    /// Hands a request in; what comes of it is told to the receiver. Dropping that ends the
-    /// exchange.
+    /// Sends a request to the worker. The returned receiver gets the response or the failure;
+    /// dropping it cancels the request.
     ///
     /// # Errors
-    /// The request is one that is never sent.
+    /// The request is not allowed or not valid, so it is never sent.
     pub fn send(
         &self,
         maker: &Requester<'_>,
@@ -223,7 +232,7 @@ impl OutboundHandle {
             timeouts,
             reply,
         };
-        // The worker is gone, and this call is about to be.
+        // Sending fails if the worker is gone. Then this call is about to end, too.
         orders.send(order).map_err(|_| OutboundFailure::Unavailable)?;
         Ok(answer)
     }
@@ -238,7 +247,7 @@ fn log_handler(handler: &str, request: Option<RequestId>, what: &str) {
 }
 
 impl Outbound {
-    /// One worker's, with the handle to it. [`Outbound::run`] is to follow.
+    /// A client without connections, with its handle. The caller must run [`Outbound::run`].
     pub fn new(shared: &OutboundShared) -> (Rc<Outbound>, OutboundHandle, OutboundReceiver) {
         let (sender, orders) = unbounded_channel();
         let outbound = Outbound {
@@ -254,7 +263,8 @@ impl Outbound {
         )
     }
 
-    /// Carries out what is handed in, and closes what has been idle for long.
+    /// Executes requests as they arrive, and closes connections that have been idle for too long.
+    /// Ends when all handles are dropped.
     pub async fn run(self: Rc<Self>, mut orders: OutboundReceiver) {
         let mut next = Instant::now();
         loop {
@@ -269,7 +279,7 @@ impl Outbound {
                 }
                 () = tokio::time::sleep_until(next.into()), if !is_resting => {
                     next = Instant::now() + SWEEP_EVERY;
-                    // Who uses a pool has a reference to it, too.
+                    // Every request that uses a pool holds a reference to it.
                     let is_in_use = |pool: &Rc<DestinationPool>| Rc::strong_count(pool) > 1;
                     let mut pools = self.pools.borrow_mut();
                     pools.retain(|_, pool| pool.connections.sweep() || is_in_use(pool));
@@ -278,7 +288,8 @@ impl Outbound {
         }
     }
 
-    /// The connections of a guest to one place. So many of its requests may be under way there.
+    /// The pool of a guest for one destination. A new one allows `in_flight_max` requests, divided
+    /// by the number of workers.
     fn pool(&self, key: &PoolKey, in_flight_max: usize) -> Rc<DestinationPool> {
         let mut pools = self.pools.borrow_mut();
         if let Some(pool) = pools.get(key) {
@@ -290,8 +301,11 @@ impl Outbound {
         pool
     }
 
-    /// Counts a connection in that is about to be opened. Where there are too many, the one that
-    /// has been idle longest is closed.
+    /// Counts a connection that is about to be opened. If there are too many, closes the one that
+    /// has been idle longest.
+    ///
+    /// # Errors
+    /// [`OutboundFailure::Full`] if none is idle.
     fn reserve(&self) -> Result<OpenConnection, OutboundFailure> {
         if self.open_count.get() >= self.shared.open_max {
             let pools = self.pools.borrow();

@@ -1,6 +1,7 @@
-//! The bodies of an exchange: the request's on its way out, the response's on its way to the guest.
+//! The bodies of a guest's outbound request and of its response.
 //!
-//! Owns whose turn it is: time in which the host waits for the guest is not counted.
+//! Owns which side is awaited: time in which the host waits for the guest does not count against
+//! the server's timeouts.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,42 +21,44 @@ use super::failure::OutboundFailure;
 use super::outbound_connection::UploadBody;
 use super::paced_stream::UnconsumedBytes;
 
-/// How often a body is asked for its first piece before its request is sent without. The end of an
-/// empty one of wasi:http 0.3 is known at the second, once the guest has had its turn; 4 leave it
-/// room for steps of its own.
+/// How often a body is polled for its first piece before its request is sent without one. An empty
+/// body of wasi:http 0.3 shows its end at the second poll, once the guest has run in between; 4
+/// leave the guest room for steps of its own.
 const PEEKS_MAX: usize = 4;
 
 /// A request's body, as the guest makes it.
 pub struct OutboundRequestBody {
     body: UnsyncBoxBody<Bytes, OutboundFailure>,
-    /// A piece that was asked for before its turn, and what the body said about its size before.
+    /// A piece that was read ahead, and the body's size hint from before that.
     peeked_frame: Option<(Result<Frame<Bytes>, OutboundFailure>, SizeHint)>,
-    /// Whether it was asked and had nothing more.
+    /// Whether a poll has found the end.
     has_ended: bool,
 }
 
 impl OutboundRequestBody {
-    /// Asks a body what is in it, as long as that costs no time: some know only when they are asked
-    /// that there is nothing. Of a request without a body servers take no second part, and those
-    /// that answer before they have read all of it close the connection.
+    /// Wraps a body and polls it for its first piece, as long as that takes no time.
+    ///
+    /// Some bodies know only when they are polled that they are empty. A request should go out as
+    /// one without a body then: a server that answers before it has read a body to its end closes
+    /// the connection.
     pub async fn peeked(body: UnsyncBoxBody<Bytes, OutboundFailure>) -> Self {
         let has_ended = body.is_end_stream();
-        let mut asked = OutboundRequestBody { body, peeked_frame: None, has_ended };
+        let mut peeking = OutboundRequestBody { body, peeked_frame: None, has_ended };
         for turn in 0..PEEKS_MAX {
             if turn > 0 {
                 yield_in_order().await;
             }
-            // It is asked again by who sends it.
-            asked.peek(&mut Context::from_waker(Waker::noop()));
-            if asked.has_ended || asked.peeked_frame.is_some() {
+            // No waker is needed: sending the body polls it again.
+            peeking.peek(&mut Context::from_waker(Waker::noop()));
+            if peeking.has_ended || peeking.peeked_frame.is_some() {
                 break;
             }
         }
-        asked
+        peeking
     }
 
-    /// Waits until it is known whether there is anything in it. With the head of a request that
-    /// announces no bytes its server has all of it, so that is sent once there are none.
+    /// Waits until it is known whether the body is empty. If a request announces a length of 0, its
+    /// head is all that the server gets, so the body has to be checked before the head is sent.
     pub async fn wait_peeked(&mut self) {
         std::future::poll_fn(|cx| {
             self.peek(cx);
@@ -68,7 +71,7 @@ impl OutboundRequestBody {
         .await;
     }
 
-    /// Why it is not to be sent as one of so many bytes, if that is known before.
+    /// Why the body cannot be sent with the length `announced`, if the first piece shows it.
     pub fn fault(&self, announced: u64) -> Option<OutboundFailure> {
         match &self.peeked_frame.as_ref()?.0 {
             Err(failure) => Some(*failure),
@@ -79,14 +82,14 @@ impl OutboundRequestBody {
         }
     }
 
-    /// Asks for the next piece, which is kept.
+    /// Polls for the next piece and keeps it.
     fn peek(&mut self, cx: &mut Context<'_>) {
         if self.has_ended || self.peeked_frame.is_some() {
             return;
         }
         let hint = self.body.size_hint();
         match Pin::new(&mut self.body).poll_frame(cx) {
-            // Nothing is known by it. It is asked again, in its turn.
+            // An empty piece says nothing about the end. Poll again in the next turn.
             Poll::Ready(Some(Ok(piece))) if piece.data_ref().is_some_and(Bytes::is_empty) => {
                 cx.waker().wake_by_ref();
             }
@@ -97,8 +100,8 @@ impl OutboundRequestBody {
     }
 }
 
-/// Lets the others of the same executor have a turn, and goes on in the order in which it came:
-/// tokio's `yield_now` takes the last first, and so the last of many requests would be the first.
+/// Lets other tasks of the same executor run, and keeps the order of tasks that yield. tokio's
+/// `yield_now` resumes the last task first, so the last of many requests would become the first.
 async fn yield_in_order() {
     let mut is_over = false;
     std::future::poll_fn(|cx| {
@@ -135,25 +138,24 @@ impl Body for OutboundRequestBody {
     }
 }
 
-/// Whose turn it is with a request's body. Until the guest is asked, it is the server's. Of a body
-/// that is passed on, the guest is the client.
+/// Which side a request's body waits for. It is the server until the body is first polled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AwaitedParty {
-    /// The guest's: it has to give more.
+    /// The guest, which has to produce more. For a forwarded body, the client.
     Guest,
-    /// The server's, which has the last piece so far.
+    /// The server, which has to take the last piece.
     Server,
-    /// Everything is sent.
+    /// Nobody: everything is sent.
     Nobody,
 }
 
-/// How far a request's body has come, for both directions to see.
+/// How far a request's body has come. Sending and receiving share it.
 #[derive(Clone)]
 pub struct UploadProgress(Arc<UploadState>);
 
 struct UploadState {
     began: Instant,
-    /// Milliseconds since then, times four, and the turn.
+    /// Milliseconds since `began` in the upper 62 bits, the [`AwaitedParty`] in the lower two.
     last: AtomicU64,
 }
 
@@ -172,7 +174,7 @@ impl UploadProgress {
         self.0.last.store(ms << 2 | turn as u64, Ordering::Relaxed);
     }
 
-    /// Whose turn it is, and since when.
+    /// Which side is awaited, and since when.
     pub fn get(&self) -> (AwaitedParty, Instant) {
         let last = self.0.last.load(Ordering::Relaxed);
         let turn = match last & 3 {
@@ -184,24 +186,24 @@ impl UploadProgress {
     }
 }
 
-/// A request's body as hyper pulls it.
+/// A guest's request body, as hyper sends it.
 pub struct GuestUpload {
     body: OutboundRequestBody,
     progress: UploadProgress,
-    /// Bytes that are still to come, where the guest has said how many.
+    /// How many bytes are still to come, if the guest has announced a length.
     left: Option<u64>,
-    /// Whether it is sent with its length alone: once hyper has so much, it lets go of the body
-    /// without a look at its end.
+    /// Whether the body ends by its length alone, without trailers. Then hyper drops the body after
+    /// the last byte and does not poll for the end.
     ends_by_length: bool,
-    /// Told how it ended.
+    /// Receives how the upload ends.
     ended: Option<oneshot::Sender<Result<(), OutboundFailure>>>,
-    /// Of the connection: that its server takes something of the guest's.
+    /// The connection's counter, which is reset whenever the server takes a piece.
     unconsumed: Option<UnconsumedBytes>,
 }
 
 impl GuestUpload {
-    /// The body, how far it is, and what is told of its end. `left` is how long the guest has said
-    /// that it is, `is_trailed` whether something comes behind it.
+    /// Returns the upload, its progress, and a receiver for how it ends. `left` is the length that
+    /// the guest has announced.
     pub fn new(
         body: OutboundRequestBody,
         left: Option<u64>,
@@ -225,9 +227,9 @@ impl GuestUpload {
         (upload, progress, end)
     }
 
-    /// Counts a piece, or the end, against what the guest has announced. With the last byte of that
-    /// it is looked whether there is more: the server would take the beginning of a body that is
-    /// too long for a whole one.
+    /// Counts a piece, or the end, against the announced length. With the last byte it also checks
+    /// that the body has no more. Otherwise the server would take the beginning of a body that is
+    /// too long for a complete one.
     fn count(
         &mut self,
         piece: Option<&Frame<Bytes>>,
@@ -239,7 +241,7 @@ impl GuestUpload {
         let left = left.ok_or(OutboundFailure::Body)?;
         self.left = Some(left);
         if left > 0 {
-            // Behind trailers, and behind the end, nothing comes.
+            // After trailers or the end there are no more bytes.
             let is_open = data.is_some() && !self.body.is_end_stream();
             return if is_open { Ok(()) } else { Err(OutboundFailure::Body) };
         }
@@ -256,7 +258,7 @@ impl GuestUpload {
     fn end(&mut self, result: Result<(), OutboundFailure>) {
         self.progress.set(AwaitedParty::Nobody);
         if let Some(ended) = self.ended.take() {
-            // It fails where nobody asks.
+            // Sending fails if the guest has dropped the receiver.
             let _ = ended.send(result);
         }
     }
@@ -297,9 +299,9 @@ impl Body for GuestUpload {
         };
         let piece = piece.transpose();
         let piece = piece.and_then(|piece| this.count(piece.as_ref(), cx).map(|()| piece));
-        if let (Ok(Some(_)), Some(heard)) = (&piece, &this.unconsumed) {
-            // What a server says to what it takes, as that it takes more, is not for nobody.
-            heard.reset();
+        if let (Ok(Some(_)), Some(unconsumed)) = (&piece, &this.unconsumed) {
+            // Bytes that a server sends because it takes the body (window updates) are of use.
+            unconsumed.reset();
         }
         match &piece {
             Ok(Some(_)) if !this.body.is_end_stream() => this.progress.set(AwaitedParty::Server),
@@ -318,7 +320,7 @@ impl Body for GuestUpload {
     }
 }
 
-/// An upload that nobody pulls any more has failed, unless all of it has gone out.
+/// An upload that is dropped early has failed, unless all of it was sent.
 impl Drop for GuestUpload {
     fn drop(&mut self) {
         let is_whole = self.left == Some(0) && self.ends_by_length;
@@ -326,29 +328,32 @@ impl Drop for GuestUpload {
     }
 }
 
-/// A response's body as the guest reads it. Dropping it ends the exchange.
+/// A response's body, as the guest reads it. Dropping it cancels the exchange.
 pub struct OutboundResponseBody {
     body: Incoming,
     progress: UploadProgress,
-    /// The longest pause.
+    /// The longest allowed pause.
     pause_max: Duration,
     pause: Option<Pin<Box<Sleep>>>,
-    /// Of the connection: that the guest gets something of it.
+    /// The connection's counter, which is reset whenever the guest reads a piece.
     unconsumed: UnconsumedBytes,
     is_h2: bool,
-    /// Tells the exchange that the body is complete, or is read no more.
+    /// Tells the exchange whether the body has ended well.
     over: Option<oneshot::Sender<bool>>,
 }
 
-/// Whether a body that has ended was broken off: hyper takes a stream of HTTP/2 that is reset
-/// without an error for one that has ended. A server that wants no more of the request may do so
-/// behind its response (RFC 9113, 8.1), whose end h2 keeps in mind then.
+/// Whether a body that seems to have ended was cut off.
+///
+/// If an HTTP/2 stream is reset with `NO_ERROR`, hyper reports the end of the body. A server may
+/// send this reset after a complete response, to stop the request's body (RFC 9113, 8.1). Only then
+/// has h2 seen the real end.
 pub fn is_truncated(body: &Incoming, is_h2: bool) -> bool {
     is_h2 && !body.is_end_stream()
 }
 
 impl OutboundResponseBody {
-    /// A body, and what is told whether it was read to its end. Its connection may be of HTTP/2.
+    /// Returns the body, and a receiver that gets whether it has ended well. `pause_max` is the
+    /// longest allowed pause. `is_h2` says that the connection is HTTP/2.
     pub fn new(
         body: Incoming,
         progress: UploadProgress,
@@ -374,18 +379,18 @@ impl OutboundResponseBody {
 
     fn end(&mut self, is_whole: bool) {
         if let Some(over) = self.over.take() {
-            // The exchange may have ended before.
+            // Sending fails if the exchange has ended already.
             let _ = over.send(is_whole);
         }
     }
 
-    /// Ready where nothing has come for too long, and it is not the guest who is waited for.
+    /// Ready if nothing has arrived for too long. Time spent waiting for the guest does not count.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let max = self.pause_max;
         let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(max)));
         loop {
             std::task::ready!(pause.as_mut().poll(cx));
-            // The server's time begins when it has what there is so far.
+            // The server's time begins once it has all that the guest has sent so far.
             let now = Instant::now();
             match self.progress.get() {
                 (AwaitedParty::Guest, _) => pause.set(tokio::time::sleep(max)),

@@ -1,31 +1,32 @@
-//! How many hosts like this one a request has come through (`CDN-Loop`, RFC 8586), so that a loop
-//! ends.
+//! Ends request loops: counts how many hosts like this one a request has passed.
 //!
-//! It is the header field `CDN-Loop` (RFC 8586), to which every host adds its name and which none
-//! removes. A client that sets it itself lets its own requests go through fewer hosts and nobody
-//! else's, so it need not be protected.
+//! The count is in the header field `CDN-Loop` (RFC 8586): every host adds its name, and none
+//! removes it. The field needs no protection: a client that sets it itself only lowers the hop
+//! limit of its own requests.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 /// The name that this host adds.
 const NAME: &str = "guesthouse";
-/// How often a request may have come through hosts of that name.
+/// How many hosts of that name a request may have passed.
 pub const HOPS_MAX: usize = 8;
 
-/// The field that a request has come with.
+/// The `CDN-Loop` field of a request.
 #[derive(Clone, Debug, Default)]
 pub struct CdnLoop {
     value: Option<HeaderValue>,
-    /// How often it has come through hosts of this name.
+    /// How many hosts of this name are in it.
     hops: usize,
 }
 
-/// The request has come round too often.
+/// The request has passed [`HOPS_MAX`] hosts of this name, so it is refused.
 #[derive(Clone, Copy, Debug)]
 pub struct HopLimit;
 
 impl CdnLoop {
+    /// Reads the field of a request with these header fields.
+    ///
     /// # Errors
     /// [`HopLimit`].
     pub fn of(headers: &HeaderMap) -> Result<CdnLoop, HopLimit> {
@@ -46,13 +47,13 @@ impl CdnLoop {
         Ok(CdnLoop { value: HeaderValue::from_maybe_shared(bytes::Bytes::from(all)).ok(), hops })
     }
 
-    /// How often it has come through hosts of this name.
+    /// How many hosts of this name the request has passed.
     pub fn hops(&self) -> usize {
         self.hops
     }
 
-    /// Adds this host to the field, for a request that follows from the one that had it. What a
-    /// guest says in its place does not count.
+    /// Sets the field of an outbound request: the value of the original request with this host
+    /// added. A value that the guest has set is overwritten.
     pub fn append(&self, headers: &mut HeaderMap) {
         let mut all = self.value.as_ref().map_or_else(Vec::new, |value| value.as_bytes().to_vec());
         if !all.is_empty() {

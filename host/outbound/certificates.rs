@@ -1,8 +1,9 @@
-//! Which certificates of a server are looked at before it is trusted.
+//! Bounds the work of verifying a server's certificates.
 //!
-//! Owns how many that are. Who verifies a chain tries every order that the names in it allow: a few
-//! dozen certificates of one name are millions of chains, all of them on a worker's thread. So
-//! there may be a few, and one of each name. Whether they are good is for webpki to say.
+//! Owns how many certificates are looked at. webpki tries every chain that the names allow: a few
+//! dozen certificates with one name make millions of chains, all verified on a worker's thread. So
+//! a server may send only a few, and only the first of each name counts. webpki decides whether
+//! they are valid.
 
 use std::sync::Arc;
 
@@ -16,18 +17,19 @@ use tokio_rustls::rustls::{
     CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
-/// Certificates that a server may send beside its own. A chain has two or three.
+/// How many certificates a server may send besides its own. Usual chains have two or three.
 const OTHERS_MAX: usize = 8;
 
 /// Verifies servers' certificates.
 #[derive(Debug)]
 pub struct Verifier {
-    /// `None` where there are no roots, so that no certificate is good.
+    /// `None` without roots; then no certificate is valid.
     chains: Option<Arc<WebPkiServerVerifier>>,
     schemes: Vec<SignatureScheme>,
 }
 
 impl Verifier {
+    /// A verifier that trusts these roots.
     pub fn new(roots: RootCertStore) -> Self {
         let provider = Arc::new(default_provider());
         let schemes = provider.signature_verification_algorithms.supported_schemes();
@@ -40,16 +42,16 @@ impl Verifier {
     }
 }
 
-/// The first certificate of each name.
+/// The first certificate of each subject name.
 fn first_of_each<'a>(others: &'a [CertificateDer<'_>]) -> Result<Vec<CertificateDer<'a>>, Error> {
     if others.len() > OTHERS_MAX {
         return Err(CertificateError::UnknownIssuer.into());
     }
-    // It is what reads the name of a certificate; nobody trusts what is in it.
+    // The store only serves to parse the subject names; it is not used as trusted roots.
     let mut read = RootCertStore::empty();
     let mut first = Vec::with_capacity(others.len());
     for other in others {
-        // One that cannot be read is of no chain.
+        // A certificate that cannot be parsed is in no chain.
         if read.add(CertificateDer::from_slice(other)).is_ok()
             && let Some((last, earlier)) = read.roots.split_last()
             && !earlier.iter().any(|it| it.subject == last.subject)

@@ -1,7 +1,7 @@
-//! The connections to one destination, of one worker, that requests of one party are sent by.
+//! The connections of one worker to one destination, for one guest or for the upstream.
 //!
-//! None is shared with others, so what one party may reach another cannot. Owns when a request may
-//! be sent a second time.
+//! A pool is never shared between guests, so a pooled connection needs no permission check. Owns
+//! when a request may be sent a second time.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -16,54 +16,58 @@ use tokio::sync::Notify;
 use super::failure::{ExchangeError, OutboundFailure};
 use super::outbound_connection::{DriverGuard, OutboundConnection, SendError, UploadBody};
 
-/// How often a request is sent again, as its connection turns out to be closed. The last time it is
-/// one that is new.
+/// How often a request is sent again because its connection was closed. The last retry uses a new
+/// connection.
 const RETRIES_MAX: usize = 3;
-/// How long a connection is kept without a request.
+/// How long an idle connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// See the file.
+/// A pool of connections to one destination.
 pub struct ConnectionPool<B> {
-    /// Connections of HTTP/1.1 without a request, the one used last at the end.
+    /// Idle HTTP/1.1 connections, the one used last at the end.
     idle: RefCell<Vec<(OutboundConnection<B>, Instant)>>,
-    /// So many of them are kept.
+    /// How many idle HTTP/1.1 connections are kept.
     idle_count_max: usize,
-    /// The connections of HTTP/2.
+    /// HTTP/2 connections, idle or in use.
     shared: RefCell<Vec<SharedConnection<B>>>,
     sharing: Sharing,
-    /// Requests that wait for a connection of HTTP/2 or open one, and how many open one.
+    /// How many requests wait for an HTTP/2 connection or open one.
     waiting: Cell<usize>,
+    /// How many of these open one.
     opening: Cell<usize>,
-    /// Told when those who wait are to look again.
+    /// Wakes waiting requests when a connection may be available.
     changed: Notify,
-    /// When opening one failed last because of the server, and why.
+    /// When the server last failed to open a connection, and why.
     last_failure: Cell<Option<(Instant, OutboundFailure)>>,
-    /// Whether the server has last spoken HTTP/1.1.
+    /// Whether the newest connection speaks HTTP/1.1.
     is_h1: Cell<bool>,
 }
 
 struct SharedConnection<B> {
     sender: http2::SendRequest<B>,
-    /// One more for each exchange.
+    /// Each exchange holds one more reference, which counts the exchanges.
     driver: Rc<DriverGuard>,
-    /// Whether an exchange has it for itself.
+    /// Whether one exchange has the connection for itself.
     is_taken: Cell<bool>,
+    /// When the connection was last used.
     since: Instant,
 }
 
-/// How a connection of HTTP/2 is shared.
+/// Which requests may share an HTTP/2 connection.
 #[derive(Clone, Copy)]
 pub enum Sharing {
-    /// By all requests: those of one party can be in each other's way.
+    /// All requests. They belong to one guest, so they may hold each other up.
     All,
-    /// By so many that are complete with their heads. One with a body has a connection for itself:
-    /// a server that takes no more of that may take no more of the others' (RFC 9113, 5.2). Where a
-    /// request is given up, or fails, no more are sent by its connection: that may be at fault, or
-    /// may hold what the server does not read.
+    /// At most this many requests, and only those without a body.
+    ///
+    /// A request with a body has a connection for itself: a server that stops reading its body may
+    /// stop reading all others on the connection (RFC 9113, 5.2). If a request is cancelled or
+    /// fails, its connection is retired: it may be broken, or full of data that the server does not
+    /// read.
     Few(usize),
 }
 
-/// Counts one, until it is dropped.
+/// Adds one to a count until it is dropped.
 struct Count<'a>(&'a Cell<usize>);
 
 impl<'a> Count<'a> {
@@ -79,7 +83,7 @@ impl Drop for Count<'_> {
     }
 }
 
-/// Has those look again who wait for a connection, however opening one ends.
+/// Wakes the requests that wait for a connection, whether opening one succeeds or not.
 struct NotifyOnDrop<'a>(&'a Notify);
 
 impl Drop for NotifyOnDrop<'_> {
@@ -95,7 +99,7 @@ impl<B> SharedConnection<B> {
 }
 
 impl Sharing {
-    /// Requests that one connection may have.
+    /// How many requests one connection may serve at once.
     fn most(self) -> usize {
         match self {
             Sharing::All => usize::MAX,
@@ -104,16 +108,17 @@ impl Sharing {
     }
 }
 
-/// A connection for one exchange.
+/// A connection that was checked out for one exchange.
 pub struct PooledConnection<B> {
+    /// The connection itself.
     pub inner: OutboundConnection<B>,
-    /// Whether another exchange has had it before, so that it may be out of date.
+    /// Whether an earlier exchange used it. Then the server may have closed it meanwhile.
     pub is_used: bool,
-    /// There until it is given back.
+    /// Set until [`ConnectionPool::release`].
     on_drop: RetireOnDrop,
 }
 
-/// Has no more requests sent by a connection, if it is dropped with one.
+/// Retires a connection when dropped, unless the connection was released before.
 #[derive(Default)]
 struct RetireOnDrop(Option<Weak<DriverGuard>>);
 
@@ -126,7 +131,8 @@ impl Drop for RetireOnDrop {
 }
 
 impl<B: UploadBody> ConnectionPool<B> {
-    /// None yet. So many are kept without a request; `is_secure` if the server may speak HTTP/2.
+    /// An empty pool that keeps at most `idle_count_max` idle HTTP/1.1 connections. `is_secure`
+    /// says that the server may speak HTTP/2.
     pub fn new(idle_count_max: usize, is_secure: bool, sharing: Sharing) -> Self {
         ConnectionPool {
             idle: RefCell::default(),
@@ -141,10 +147,12 @@ impl<B: UploadBody> ConnectionPool<B> {
         }
     }
 
-    /// Sends a request, up to its response's head, by a connection that there is or that `open`
-    /// makes; and again where it met the connection's end. A server may close one that has served a
-    /// request at any time, and whether it has read this one, nobody knows: what may have been done
-    /// once is not done twice (RFC 9112, 9.3.1), unless the server says that it was not.
+    /// Sends a request on a pooled connection or on one that `open` makes, and returns the
+    /// response's head.
+    ///
+    /// A server may close a used connection at any time, so the request may have to be sent again.
+    /// The host cannot know whether the server has read it the first time. So only safe requests
+    /// are repeated (RFC 9112, 9.3.1), and those that the server says it has not processed.
     pub async fn exchange(
         &self,
         mut request: Request<B>,
@@ -158,14 +166,14 @@ impl<B: UploadBody> ConnectionPool<B> {
         let is_alone = matches!(self.sharing, Sharing::Few(_)) && !request.body().is_end_stream();
         for turn in 0..=RETRIES_MAX {
             let is_last = turn == RETRIES_MAX;
-            let lent = match is_last {
+            let pooled = match is_last {
                 false => self.checkout(is_alone, &open).await,
                 true => opened(&open).await.map(|link| self.first_use(link, is_alone)),
             };
-            let mut lent = lent.map_err(ExchangeError::Failed)?;
-            let ended = match send(&mut lent.inner, request).await {
-                Ok(response) => return Ok((response, lent)),
-                Err(SendError::Unsent(unsent)) if lent.is_used => {
+            let mut pooled = pooled.map_err(ExchangeError::Failed)?;
+            let ended = match send(&mut pooled.inner, request).await {
+                Ok(response) => return Ok((response, pooled)),
+                Err(SendError::Unsent(unsent)) if pooled.is_used => {
                     request = *unsent;
                     continue;
                 }
@@ -173,7 +181,7 @@ impl<B: UploadBody> ConnectionPool<B> {
                 Err(SendError::Ended(ended)) => ended,
             };
             match &again {
-                Some(again) if !is_last && may_repeat(again.method(), &ended, &lent).await => {
+                Some(again) if !is_last && may_repeat(again.method(), &ended, &pooled).await => {
                     request = again.clone().map(|()| B::empty());
                 }
                 _ => return Err(ended),
@@ -182,25 +190,26 @@ impl<B: UploadBody> ConnectionPool<B> {
         Err(ExchangeError::Failed(OutboundFailure::Terminated))
     }
 
-    /// A connection that there is, or one that `open` makes.
+    /// Takes a connection from the pool, or opens one. `is_alone` asks for one without other
+    /// requests.
     async fn checkout(
         &self,
         is_alone: bool,
         open: &impl AsyncFn() -> Result<OutboundConnection<B>, OutboundFailure>,
     ) -> Result<PooledConnection<B>, OutboundFailure> {
-        if let Some(lent) = self.try_checkout(is_alone) {
-            return Ok(lent);
+        if let Some(pooled) = self.try_checkout(is_alone) {
+            return Ok(pooled);
         }
         if self.is_h1.get() || is_alone {
             return opened(open).await.map(|link| self.first_use(link, is_alone));
         }
         let since = Instant::now();
         let _waiting = Count::one(&self.waiting);
-        // What others are opening may serve this request, too.
+        // A connection that another request opens may serve this one, too.
         while self.opening.get().saturating_mul(self.sharing.most()) >= self.waiting.get() {
             self.changed.notified().await;
-            if let Some(lent) = self.try_checkout(is_alone) {
-                return Ok(lent);
+            if let Some(pooled) = self.try_checkout(is_alone) {
+                return Ok(pooled);
             }
             if self.is_h1.get() {
                 return opened(open).await.map(|link| self.first_use(link, is_alone));
@@ -267,11 +276,11 @@ impl<B: UploadBody> ConnectionPool<B> {
         None
     }
 
-    /// Takes a connection back whose request and response are complete, once it is ready for the
-    /// next request; until then it is waited for, but no longer than `settle_max`.
-    pub async fn release(&self, mut lent: PooledConnection<B>, settle_max: Option<Duration>) {
-        lent.on_drop.0 = None;
-        if let OutboundConnection::H2(_, driver) = &lent.inner {
+    /// Gives a connection back whose request and response are complete. Waits until it is ready for
+    /// the next request, at most for `settle_max`; after that the connection is closed.
+    pub async fn release(&self, mut pooled: PooledConnection<B>, settle_max: Option<Duration>) {
+        pooled.on_drop.0 = None;
+        if let OutboundConnection::H2(_, driver) = &pooled.inner {
             let mut shared = self.shared.borrow_mut();
             if let Some(shared) = shared.iter_mut().find(|it| Rc::ptr_eq(&it.driver, driver)) {
                 shared.since = Instant::now();
@@ -282,24 +291,25 @@ impl<B: UploadBody> ConnectionPool<B> {
             }
             return;
         }
-        let ready = lent.inner.is_ready();
+        let ready = pooled.inner.is_ready();
         let is_ready = match settle_max {
             Some(max) => tokio::time::timeout(max, ready).await.unwrap_or(false),
             None => ready.await,
         };
         let mut idle = self.idle.borrow_mut();
         if is_ready && idle.len() < self.idle_count_max {
-            idle.push((lent.inner, Instant::now()));
+            idle.push((pooled.inner, Instant::now()));
         }
     }
 
-    /// Sends no more requests by the connections of HTTP/2; each is closed with the last that is
-    /// under way.
+    /// Sends no more requests on the HTTP/2 connections. Each is closed after its last request in
+    /// flight.
     pub fn retire_shared(&self) {
         self.shared.borrow_mut().clear();
     }
 
-    /// Closes what has been idle for long or is closed by the server; whether anything is left.
+    /// Closes connections that have been idle for too long, and drops those that the server has
+    /// closed. Returns whether any connection is left.
     pub fn sweep(&self) -> bool {
         let is_new = |since: Instant| since.elapsed() < IDLE_TIMEOUT;
         self.idle.borrow_mut().retain(|(link, since)| !link.is_closed() && is_new(*since));
@@ -311,7 +321,7 @@ impl<B: UploadBody> ConnectionPool<B> {
         !shared.is_empty() || !self.idle.borrow().is_empty()
     }
 
-    /// Since when its oldest idle connection has been idle.
+    /// Since when the oldest idle connection has been idle.
     pub fn idle_since(&self) -> Option<Instant> {
         let shared = self.shared.borrow();
         let shared = shared.iter().filter(|it| it.count() == 0);
@@ -319,7 +329,7 @@ impl<B: UploadBody> ConnectionPool<B> {
         oldest.into_iter().chain(shared.map(|it| it.since)).min()
     }
 
-    /// Closes that one.
+    /// Closes the oldest idle connection.
     pub fn close_oldest(&self) {
         let mut idle = self.idle.borrow_mut();
         if idle.is_empty() {
@@ -334,7 +344,7 @@ impl<B: UploadBody> ConnectionPool<B> {
     }
 }
 
-/// Opens a connection, and another where that breaks off: nothing was sent by it.
+/// Opens a connection. Tries once more if the first breaks off, because nothing was sent on it.
 async fn opened<B>(
     open: &impl AsyncFn() -> Result<OutboundConnection<B>, OutboundFailure>,
 ) -> Result<OutboundConnection<B>, OutboundFailure> {
@@ -344,22 +354,22 @@ async fn opened<B>(
     }
 }
 
-/// Whether a request may be sent again that has ended so on this connection.
+/// Whether a request that failed in this way on this connection may be sent again.
 async fn may_repeat<B: UploadBody>(
     method: &Method,
     ended: &ExchangeError,
-    lent: &PooledConnection<B>,
+    pooled: &PooledConnection<B>,
 ) -> bool {
     if ended.is_unprocessed() {
         return true;
     }
-    // It changes nothing (RFC 9110, 9.2.1).
+    // Safe methods change nothing on the server (RFC 9110, 9.2.1).
     let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
     let is_ended = ended.failure() == OutboundFailure::Terminated;
-    is_safe && is_ended && lent.is_used && lent.inner.has_ended().await
+    is_safe && is_ended && pooled.is_used && pooled.inner.has_ended().await
 }
 
-/// A second copy of a request that can be sent twice, as it has no body.
+/// A copy of a request for a retry. `None` for a request with a body, which cannot be sent twice.
 fn retry_copy<B: Body>(request: &Request<B>) -> Option<Request<()>> {
     if !request.body().is_end_stream() {
         return None;

@@ -1,4 +1,4 @@
-//! One guest's way to one destination, on one worker: its places, and its connections.
+//! One guest's requests to one destination, on one worker: permits, queue and connections.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -9,20 +9,21 @@ use super::body::{AwaitedParty, GuestUpload, UploadProgress};
 use super::connection_pool::{ConnectionPool, PooledConnection, Sharing};
 use super::failure::OutboundFailure;
 
-/// Idle connections of one way.
+/// How many idle connections one pool keeps.
 const IDLE_COUNT_MAX: usize = 32;
 /// How long a connection may take to be ready for the next request once a response is complete.
 const SETTLE_MAX: Duration = Duration::from_millis(100);
 
-/// See the file.
+/// The connections of one guest to one destination, with a limit on requests in flight.
 pub struct DestinationPool {
     permits: Semaphore,
     queued: Cell<usize>,
     queue_max: usize,
+    /// The connections.
     pub connections: ConnectionPool<GuestUpload>,
 }
 
-/// A request that waits for a place.
+/// Counts a request that waits for a permit until this is dropped.
 struct Queued<'a>(&'a Cell<usize>);
 
 impl Drop for Queued<'_> {
@@ -32,7 +33,8 @@ impl Drop for Queued<'_> {
 }
 
 impl DestinationPool {
-    /// A way with so many places, and a queue as long.
+    /// An empty pool for `in_flight_max` requests in flight, and as many that wait. `is_secure`
+    /// says that the server may speak HTTP/2.
     pub fn new(in_flight_max: usize, is_secure: bool) -> Self {
         DestinationPool {
             permits: Semaphore::new(in_flight_max),
@@ -42,10 +44,13 @@ impl DestinationPool {
         }
     }
 
-    /// Takes a place, or waits for one in the queue.
+    /// Takes a permit for one request, or waits for one. Cancel safe.
+    ///
+    /// # Errors
+    /// [`OutboundFailure::Full`] if too many requests wait already.
     pub async fn acquire(&self) -> Result<SemaphorePermit<'_>, OutboundFailure> {
-        if let Ok(place) = self.permits.try_acquire() {
-            return Ok(place);
+        if let Ok(permit) = self.permits.try_acquire() {
+            return Ok(permit);
         }
         if self.queued.get() >= self.queue_max {
             return Err(OutboundFailure::Full);
@@ -55,25 +60,25 @@ impl DestinationPool {
         self.permits.acquire().await.map_err(|_| OutboundFailure::Full)
     }
 
-    /// Takes a connection back whose exchange is over; one that has more to send or to receive is
-    /// closed instead. A guest may be told that a response is complete before it has said that its
-    /// request is: until then the connection is not ready.
+    /// Gives a connection back whose exchange has ended. An HTTP/1.1 connection that still has
+    /// bytes to send or to receive is closed instead. A guest may end its request's body only after
+    /// the response is complete, so this waits shortly until the connection is ready.
     pub async fn release(
         &self,
-        lent: PooledConnection<GuestUpload>,
+        pooled: PooledConnection<GuestUpload>,
         is_whole: bool,
         progress: &UploadProgress,
     ) {
-        if lent.inner.is_h2() {
+        if pooled.inner.is_h2() {
             self.abandon(progress);
         } else if !is_whole || progress.get().0 == AwaitedParty::Server {
             return;
         }
-        self.connections.release(lent, Some(SETTLE_MAX)).await;
+        self.connections.release(pooled, Some(SETTLE_MAX)).await;
     }
 
-    /// Sends no more requests by a connection of HTTP/2 on which one is stuck whose guest is gone;
-    /// it is closed with the last that is under way.
+    /// Ends a request of a guest that is gone. If the server does not take the request's body,
+    /// retires the HTTP/2 connections: each is closed after its last request in flight.
     pub fn abandon(&self, progress: &UploadProgress) {
         if progress.get().0 == AwaitedParty::Server {
             self.connections.retire_shared();

@@ -1,4 +1,4 @@
-//! One request, from its guest to the server, and the response on its way back.
+//! Executes one request of a guest: to the server, and the response back.
 //!
 //! Owns the order of the steps.
 
@@ -27,7 +27,7 @@ use super::{
 use crate::message::RequestId;
 use crate::message::fields::{check_framing, head_bytes, strip_hop_by_hop, unify_length};
 
-/// Counts a request of a guest.
+/// Counts a request of a guest as in flight until this is dropped.
 struct CountedRequest<'a> {
     outbound: &'a Outbound,
     guest: &'a str,
@@ -45,27 +45,27 @@ impl Drop for CountedRequest<'_> {
     }
 }
 
-/// A request that is to be sent, and what is known of it.
+/// The settings and the progress of one request.
 struct SendContext<'a> {
     key: &'a PoolKey,
     allowed_networks: &'a AllowedNetworks,
-    /// Bytes that the response's head may have.
+    /// How many bytes the response's head may have.
     header_bytes_max: usize,
     timeouts: Timeouts,
     progress: UploadProgress,
-    /// When there has to be a connection.
+    /// When a connection has to be open.
     connected_by: Instant,
 }
 
 impl Outbound {
-    /// Takes a request to its end.
+    /// Executes a request until its response's body has ended.
     pub(super) async fn execute(self: Rc<Self>, order: OutboundRequest) {
         let OutboundRequest {
             key, allowed_networks, parent_id, request, timeouts, mut reply, ..
         } = order;
         let header_bytes_max = order.header_bytes_max;
         let Some(_counted) = self.count(&key.guest) else {
-            // The guest may be gone.
+            // Sending fails if the guest is gone.
             let _ = reply.send(Err(OutboundFailure::Full));
             return;
         };
@@ -101,10 +101,10 @@ impl Outbound {
             exchanged = self.exchange(&pool, request, &sending) => exchanged,
         };
         match exchanged {
-            Ok((response, lent, place)) => {
+            Ok((response, pooled, permit)) => {
                 let progress = sending.progress;
                 let (head, body) = response.into_parts();
-                let connection = (lent.inner.unconsumed().clone(), lent.inner.is_h2());
+                let connection = (pooled.inner.unconsumed().clone(), pooled.inner.is_h2());
                 let (body, over) = OutboundResponseBody::new(
                     body,
                     progress.clone(),
@@ -114,12 +114,12 @@ impl Outbound {
                 let response = Response::from_parts(head, body);
                 if reply.send(Ok(OutboundResponse { response, sent })).is_ok() {
                     let is_whole = over.await.unwrap_or(false);
-                    pool.release(lent, is_whole, &progress).await;
+                    pool.release(pooled, is_whole, &progress).await;
                 }
-                drop(place);
+                drop(permit);
             }
             Err(failure) => {
-                // By HTTP/2 a connection says only that there is no answer.
+                // If a body fails in HTTP/2, the connection reports only that there is no response.
                 let own = sent.try_recv().ok().and_then(Result::err);
                 let failure = own.filter(|own| *own == OutboundFailure::Body).unwrap_or(failure);
                 self.note(&key, parent_id, failure);
@@ -128,7 +128,8 @@ impl Outbound {
         }
     }
 
-    /// Counts a request in, if its guest leaves a quarter of the connections to others.
+    /// Counts a request, unless its guest has so many that less than a quarter of the connections
+    /// would be left to others.
     fn count<'a>(&'a self, guest: &'a str) -> Option<CountedRequest<'a>> {
         let mut guests = self.guests.borrow_mut();
         let count = guests.entry(guest.into()).or_default();
@@ -140,7 +141,7 @@ impl Outbound {
         (!is_too_many).then_some(counted)
     }
 
-    /// Tells the log what whoever runs the host can do something about.
+    /// Logs failures that the operator can do something about.
     fn note(&self, key: &PoolKey, parent_id: Option<RequestId>, failure: OutboundFailure) {
         let PoolKey { guest, destination } = key;
         tracing::debug!(target: "handler", handler = &**guest, "{destination}: {failure}");
@@ -167,20 +168,20 @@ impl Outbound {
     > {
         let destination = &sending.key.destination;
         let target = adapt(&mut request, destination)?;
-        let place = timeout_at(sending.connected_by, pool.acquire()).await;
-        let place = place.map_err(|_| OutboundFailure::Full)??;
+        let permit = timeout_at(sending.connected_by, pool.acquire()).await;
+        let permit = permit.map_err(|_| OutboundFailure::Full)??;
         let open = async || self.connect(sending).await;
         let send = async |link: &mut OutboundConnection<GuestUpload>,
                           mut request: Request<GuestUpload>| {
             frame_for(&mut request, link, destination, &target);
             answer(link, request, sending).await
         };
-        let (response, lent) =
+        let (response, pooled) =
             pool.connections.exchange(request, open, send).await.map_err(|it| it.failure())?;
-        Ok((check(response, sending.header_bytes_max)?, lent, place))
+        Ok((check(response, sending.header_bytes_max)?, pooled, permit))
     }
 
-    /// Opens a connection.
+    /// Opens a connection to the request's destination.
     async fn connect(
         &self,
         sending: &SendContext<'_>,
@@ -205,8 +206,8 @@ impl Outbound {
     }
 }
 
-/// Waits for the response's head, but no longer than it may take once the server has all that there
-/// is of the request.
+/// Sends a request and waits for the response's head. The timeout starts when the server has all
+/// that the guest has sent so far.
 async fn answer(
     link: &mut OutboundConnection<GuestUpload>,
     request: Request<GuestUpload>,
@@ -233,13 +234,13 @@ fn late(failure: OutboundFailure) -> SendError<GuestUpload> {
     SendError::Ended(ExchangeError::Failed(failure))
 }
 
-/// Makes a guest's request one that can be sent, and gives its target.
+/// Removes what must not be sent from a guest's request, and returns its absolute target.
 fn adapt(
     request: &mut Request<GuestUpload>,
     destination: &Destination,
 ) -> Result<Uri, OutboundFailure> {
     let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-    // A query may have no path before it.
+    // There may be a query without a path.
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     let target = Uri::builder()
         .scheme(if destination.is_secure { "https" } else { "http" })
@@ -250,7 +251,7 @@ fn adapt(
     let headers = request.headers_mut();
     let takes_trailers = headers.get(TE).is_some_and(|te| te == "trailers");
     strip_hop_by_hop(headers);
-    // It would be waited for, and hyper does not wait.
+    // The server might delay its 100 Continue, but hyper does not wait for it anyway.
     headers.remove(EXPECT);
     headers.remove(HOST);
     if takes_trailers {
@@ -259,7 +260,7 @@ fn adapt(
     Ok(target)
 }
 
-/// Writes a request as its connection has it.
+/// Sets target, version and framing fields of a request for its connection.
 fn frame_for(
     request: &mut Request<GuestUpload>,
     link: &OutboundConnection<GuestUpload>,
@@ -280,7 +281,7 @@ fn frame_for(
         return;
     }
     if is_empty {
-        // Where a body has a meaning, its absence is said (RFC 9110, 8.6).
+        // Methods that usually have a body announce its absence (RFC 9110, 8.6).
         headers.remove(CONTENT_LENGTH);
         if [Method::POST, Method::PUT, Method::PATCH].contains(&method) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -288,15 +289,15 @@ fn frame_for(
     }
     let has_trailers = !is_empty && headers.contains_key(TRAILER);
     if has_trailers {
-        // Nothing comes behind a body with a length.
+        // A body with a length cannot have trailers.
         headers.remove(CONTENT_LENGTH);
     }
     if has_trailers || is_open && !headers.contains_key(CONTENT_LENGTH) {
-        // Without it hyper would send no body with a GET.
+        // Without this field, hyper would send no body with a GET.
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     if headers.contains_key(TE) {
-        // It is for this connection (RFC 9110, 10.1.4).
+        // TE is a hop-by-hop field (RFC 9110, 10.1.4).
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
     if let Ok(host) = HeaderValue::try_from(destination.authority()) {
@@ -306,11 +307,11 @@ fn frame_for(
     *request.version_mut() = Version::HTTP_11;
 }
 
-/// How long the body is that a guest has announced, if it has.
+/// The length of the body that a guest has announced, if any.
 ///
 /// # Errors
-/// That is not one number; there is no body and should be one: the server would take the next
-/// request for it; or the body has more than that from the beginning.
+/// The length is not exactly one number; or a body was announced but there is none, so that the
+/// server would take the next request for it; or the first piece is already longer.
 async fn declared_length(
     headers: &mut HeaderMap,
     body: &mut OutboundRequestBody,
@@ -326,13 +327,13 @@ async fn declared_length(
         return Err(OutboundFailure::Body);
     }
     if bytes == 0 {
-        // hyper does not look at a body of no bytes.
+        // hyper does not poll a body whose length is 0.
         body.wait_peeked().await;
     }
     body.fault(bytes).map_or(Ok(length), Err)
 }
 
-/// Judges a response's head.
+/// Checks a response's head and removes hop-by-hop fields.
 fn check(
     mut response: Response<Incoming>,
     header_bytes_max: usize,

@@ -1,45 +1,56 @@
-//! Why a guest's request came to nothing: a closed list, and what of other crates' errors is which.
+//! Why an outbound request has failed: a closed list, and how other crates' errors map to it.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
 
 use tokio_rustls::rustls;
 
-/// Why there is no response, or no more of one. Each is an error code of wasi:http.
+/// Why there is no response, or no complete one. Each variant is an error code of wasi:http.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OutboundFailure {
-    /// The guest is not allowed to send requests there.
+    /// The guest may not send requests to this destination.
     Denied,
+    /// The URI is not an absolute http or https URI with a valid host and port.
     BadUri,
+    /// The method is CONNECT or too long.
     BadMethod,
-    /// The name has not been resolved in time; it has no address; all that it has are prohibited.
+    /// The name was not resolved in time.
     NameTimeout,
+    /// The name has no address.
     NoName,
+    /// The name has only addresses that the guest may not connect to.
     Prohibited,
+    /// There is no route to the address.
     Unroutable,
-    /// No connection, for another reason than those that have a name.
+    /// No connection, for a reason that no other variant names.
     Unavailable,
+    /// The server has refused the connection.
     Refused,
+    /// The connection was not open in time.
     ConnectTimeout,
-    /// The server takes no more of the request, or sends no more of the response.
+    /// The server has stopped reading the request.
     WriteTimeout,
+    /// The server has not sent the response, or its next bytes, in time.
     ReadTimeout,
-    /// The connection has ended before the response; within it.
+    /// The connection has ended before the response's head.
     Terminated,
+    /// The connection has ended within the response's body.
     Incomplete,
-    /// Too many requests are on their way, and too many wait.
+    /// Too many requests or connections are in use, and too many requests wait.
     Full,
+    /// The TLS handshake has failed.
     Tls,
+    /// The server's certificate is not valid for its name.
     Certificate,
-    /// The server's word on why it does not want to speak TLS.
+    /// The server has ended TLS with this alert.
     Alert(u8),
     /// The response's head is too large.
     HeadTooLarge,
-    /// The server wants to speak something else than HTTP.
+    /// The server wants to switch to another protocol than HTTP.
     Upgrade,
-    /// What came is not HTTP.
+    /// The server's answer is not valid HTTP.
     Protocol,
-    /// The request's own body has failed.
+    /// The guest's request body has failed, or does not have the announced length.
     Body,
 }
 
@@ -49,15 +60,18 @@ impl std::fmt::Display for OutboundFailure {
     }
 }
 
-/// How an exchange ended without a response.
+/// Why an exchange has ended without a response.
 pub enum ExchangeError {
+    /// The server has sent too many interim responses (1xx).
     TooManyInterim,
-    /// There was no connection, or there was for too long no response.
+    /// There was no connection, or no response in time.
     Failed(OutboundFailure),
+    /// hyper has failed on the connection.
     Http(hyper::Error),
 }
 
 impl ExchangeError {
+    /// The failure that a guest sees.
     pub fn failure(&self) -> OutboundFailure {
         match self {
             ExchangeError::TooManyInterim => OutboundFailure::Protocol,
@@ -66,20 +80,20 @@ impl ExchangeError {
         }
     }
 
-    /// Whether the server says that it has done nothing of the request (RFC 9113, 6.8 and 8.7).
+    /// Whether the server says that it has not processed the request (RFC 9113, 6.8 and 8.7).
     pub fn is_unprocessed(&self) -> bool {
         let ExchangeError::Http(error) = self else { return false };
         let first: &(dyn Error + 'static) = error;
         let mut causes = std::iter::successors(Some(first), |error| (*error).source());
         let error = causes.find_map(|error| error.downcast_ref::<h2::Error>());
-        // The first is told only to requests behind those that the server says it has taken.
+        // h2 reports a GOAWAY only to requests after the last one that the server has taken.
         error.is_some_and(|it| {
             let is_refused = it.is_reset() && it.reason() == Some(h2::Reason::REFUSED_STREAM);
             it.is_remote() && (it.is_go_away() || is_refused)
         })
     }
 
-    /// The error that is behind all the others.
+    /// The innermost source of the error.
     fn root_cause(&self) -> Option<&(dyn Error + 'static)> {
         let ExchangeError::Http(error) = self else { return None };
         let mut cause: &(dyn Error + 'static) = error;
@@ -104,7 +118,7 @@ impl std::fmt::Display for ExchangeError {
 impl Error for OutboundFailure {}
 
 impl OutboundFailure {
-    /// What whoever runs the host reads of a connection that could not be opened.
+    /// The log text for a connection that could not be opened.
     fn why_unconnected(self) -> &'static str {
         match self {
             OutboundFailure::NameTimeout => "its name was not resolved in time",
@@ -122,7 +136,7 @@ impl OutboundFailure {
         }
     }
 
-    /// Whether another connection may do better, of one that could not be opened.
+    /// Whether a second attempt to open a connection may succeed, because the first broke off.
     pub fn is_of_connection(self) -> bool {
         matches!(
             self,
@@ -130,7 +144,7 @@ impl OutboundFailure {
         )
     }
 
-    /// Why a connection could not be opened.
+    /// The failure for an error of opening a TCP connection.
     pub fn of_connect(error: &io::Error) -> OutboundFailure {
         match error.kind() {
             ErrorKind::ConnectionRefused => OutboundFailure::Refused,
@@ -145,7 +159,7 @@ impl OutboundFailure {
         }
     }
 
-    /// Why there is no TLS on a connection.
+    /// The failure for an error of a TLS handshake.
     pub fn of_tls(error: &io::Error) -> OutboundFailure {
         let cause = error.get_ref().and_then(|inner| inner.downcast_ref());
         match cause {
@@ -158,7 +172,7 @@ impl OutboundFailure {
         }
     }
 
-    /// Why a request was not answered.
+    /// The failure for an error before the response's head.
     pub fn of_exchange(error: &hyper::Error) -> OutboundFailure {
         match cause(error) {
             Some(failure) => failure,
@@ -169,7 +183,7 @@ impl OutboundFailure {
         }
     }
 
-    /// Why a response's body broke off.
+    /// The failure for an error within a response's body.
     pub fn of_body(error: &hyper::Error) -> OutboundFailure {
         match cause(error) {
             Some(failure) => failure,
@@ -179,7 +193,7 @@ impl OutboundFailure {
     }
 }
 
-/// What is behind an error, where that says it.
+/// The failure that is among the sources of an error, if any.
 fn cause(error: &hyper::Error) -> Option<OutboundFailure> {
     let mut cause: &(dyn Error + 'static) = error;
     loop {

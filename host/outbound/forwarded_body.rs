@@ -1,6 +1,6 @@
-//! A client's request body on its way to a server that whoever runs the host has named.
+//! A client's request body on its way to the upstream.
 //!
-//! Owns how far such a body is: until it has ended, it takes up its connection.
+//! Owns the progress of such a body: it occupies its connection until it has ended.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -16,35 +16,38 @@ use super::outbound_connection::UploadBody;
 use super::paced_stream::UnconsumedBytes;
 use crate::message::{Reject, RequestBody};
 
-/// The body as hyper pulls it.
+/// A client's request body, as hyper sends it.
 #[derive(Default)]
 pub struct ForwardedBody {
     body: RequestBody,
-    /// `None` where there is none.
+    /// `None` for a request without a body.
     progress: Option<Rc<ForwardProgress>>,
-    /// Of the connection: that its server takes something.
+    /// The connection's counter, which is reset whenever the server takes a piece.
     unconsumed: Option<UnconsumedBytes>,
 }
 
-/// How far it is.
+/// How far a forwarded body has come.
 pub struct ForwardProgress {
-    /// Whose turn it is, and since when. The guest's is the client's.
+    /// Which side is awaited, and since when. `Guest` stands for the client.
     awaited: Cell<(AwaitedParty, Instant)>,
-    /// Whether all of it was taken.
+    /// Whether hyper has taken all of the body.
     is_whole: Cell<bool>,
-    /// What it ended with, if that is no good end.
+    /// Why the body has failed, if it has.
     reject: Cell<Option<Reject>>,
 }
 
 impl ForwardProgress {
+    /// Which side is awaited, and since when. `Guest` stands for the client.
     pub fn awaited(&self) -> (AwaitedParty, Instant) {
         self.awaited.get()
     }
 
+    /// Whether hyper has taken all of the body.
     pub fn is_whole(&self) -> bool {
         self.is_whole.get()
     }
 
+    /// Why the body has failed, if it has.
     pub fn reject(&self) -> Option<Reject> {
         self.reject.get()
     }
@@ -55,6 +58,7 @@ impl ForwardProgress {
 }
 
 impl ForwardedBody {
+    /// Wraps a request's body, which has not been polled yet.
     pub fn new(body: RequestBody) -> Self {
         let start = || {
             let awaited = Cell::new((AwaitedParty::Server, Instant::now()));
@@ -68,6 +72,7 @@ impl ForwardedBody {
         ForwardedBody { body, progress, unconsumed: None }
     }
 
+    /// The progress of the body; `None` for a request without one.
     pub fn progress(&self) -> Option<&Rc<ForwardProgress>> {
         self.progress.as_ref()
     }
@@ -98,7 +103,7 @@ impl Body for ForwardedBody {
             Poll::Pending => upload.set(AwaitedParty::Guest),
             Poll::Ready(Some(Ok(_))) => {
                 upload.set(AwaitedParty::Server);
-                // What a server says to what it takes, as that it takes more, is not for nobody.
+                // Bytes that a server sends because it takes the body (window updates) are of use.
                 this.unconsumed.iter().for_each(UnconsumedBytes::reset);
                 upload.is_whole.set(this.body.is_end_stream());
             }
@@ -123,7 +128,7 @@ impl Body for ForwardedBody {
     }
 }
 
-/// hyper lets go of one that is sent, or that nobody takes any more.
+/// hyper drops the body when it is sent, or when the server takes no more of it.
 impl Drop for ForwardedBody {
     fn drop(&mut self) {
         if let Some(upload) = &self.progress {

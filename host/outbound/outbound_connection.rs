@@ -1,6 +1,7 @@
-//! A connection to a server: made, and spoken HTTP over.
+//! One connection to a server: opens it and sends HTTP requests on it.
 //!
-//! Owns TCP and TLS. What is connected to is the very address that was looked at.
+//! Owns TCP and TLS. It connects to exactly those addresses that were checked, without a second
+//! name lookup.
 
 use std::cell::{Cell, OnceCell};
 use std::error::Error;
@@ -33,64 +34,73 @@ use super::paced_stream::{
 use super::policy::{Destination, DestinationHost};
 use crate::log::escape;
 
-/// Bytes of why there is no TLS, in a line of the log.
+/// How many bytes of a TLS error go into the log.
 const LINE_BYTES_MAX: usize = 1024;
-/// Addresses of one name that are tried.
+/// How many addresses of one name are tried.
 const ADDRESSES_MAX: usize = 8;
-/// What a server may send of one response, and of all of one connection, before anybody reads.
+/// How many unread bytes of one response a server may send in HTTP/2.
 pub const STREAM_WINDOW: u32 = 256 << 10;
+/// How many unread bytes a server may send on one HTTP/2 connection.
 pub const CONNECTION_WINDOW: u32 = 1 << 20;
-/// What hyper may read ahead, or hold of what is to be written, of one HTTP/1 connection.
+/// How many bytes hyper may read ahead, or buffer for writing, on one HTTP/1.1 connection.
 const BUFFER_BYTES_MAX: usize = POLL_BYTES_MAX;
+/// How many unsent bytes of one request hyper may buffer in HTTP/2.
 const STREAM_SEND_BYTES_MAX: usize = 64 << 10;
 
-/// Turns of other tasks until hyper has taken note that a connection has ended: three tasks tell
-/// each other.
+/// How often to yield until hyper has noticed that a connection has ended. The news passes through
+/// three tasks.
 const YIELDS_TO_END: usize = 8;
 
 const H2: &[u8] = b"h2";
 const H1: &[u8] = b"http/1.1";
 
-/// A request's body that can be sent.
+/// A request body that can be sent.
 pub trait UploadBody:
     Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + 'static
 {
-    /// The body of a request that has none.
+    /// The body of a request without a body.
     fn empty() -> Self;
 
-    /// Told by which connection it is sent.
+    /// Sets the counter of the connection that sends this body.
     fn bind_counter(&mut self, unconsumed: &UnconsumedBytes);
 }
 
-/// A connection that requests can be sent by.
+/// An open connection for requests.
 pub enum OutboundConnection<B> {
-    /// One request after the other.
-    H1 { sender: http1::SendRequest<B>, closing: DriverGuard },
-    /// Many at a time.
+    /// HTTP/1.1: one request at a time.
+    H1 {
+        /// Sends requests to hyper's driver.
+        sender: http1::SendRequest<B>,
+        /// Closes the connection when dropped.
+        closing: DriverGuard,
+    },
+    /// HTTP/2: many requests at a time. Closed when the last guard is dropped.
     H2(http2::SendRequest<B>, Rc<DriverGuard>),
 }
 
-/// Closes a connection when the last who may use it lets go of it: one whose server takes no more
-/// of a body would stay open for ever.
+/// Aborts the tasks that drive a connection when dropped. Without this, a connection whose server
+/// stops reading a body would stay open forever.
 pub struct DriverGuard {
     tasks: Vec<AbortHandle>,
-    /// Whether no more requests are to be sent by it.
+    /// Whether the connection must not get more requests.
     is_retired: Cell<bool>,
     unconsumed: UnconsumedBytes,
-    /// Requests that the server takes at a time.
+    /// How many requests the server takes at once.
     streams_max: Rc<Cell<usize>>,
 }
 
 impl DriverGuard {
+    /// How many requests the server takes at once; 1 in HTTP/1.1.
     pub fn streams_max(&self) -> usize {
         self.streams_max.get()
     }
 
-    /// Says that no more requests are to be sent by it.
+    /// Sends no more requests on this connection.
     pub fn retire(&self) {
         self.is_retired.set(true);
     }
 
+    /// Whether [`DriverGuard::retire`] was called.
     pub fn is_retired(&self) -> bool {
         self.is_retired.get()
     }
@@ -102,19 +112,21 @@ impl Drop for DriverGuard {
     }
 }
 
-/// Why a request was not answered.
+/// Why a request got no response.
 pub enum SendError<B> {
-    /// Nothing of it was sent.
+    /// Nothing of the request was sent. It comes back.
     Unsent(Box<Request<B>>),
+    /// The request, or part of it, was sent.
     Ended(ExchangeError),
 }
 
 impl<B: UploadBody> OutboundConnection<B> {
+    /// Whether this is an HTTP/2 connection.
     pub fn is_h2(&self) -> bool {
         matches!(self, OutboundConnection::H2(..))
     }
 
-    /// Counts what its server sends.
+    /// The counter of bytes that the server has sent to no use.
     pub fn unconsumed(&self) -> &UnconsumedBytes {
         match self {
             OutboundConnection::H1 { closing, .. } => &closing.unconsumed,
@@ -122,6 +134,7 @@ impl<B: UploadBody> OutboundConnection<B> {
         }
     }
 
+    /// Whether the connection has ended, as far as hyper has noticed.
     pub fn is_closed(&self) -> bool {
         match self {
             OutboundConnection::H1 { sender, .. } => sender.is_closed(),
@@ -129,8 +142,8 @@ impl<B: UploadBody> OutboundConnection<B> {
         }
     }
 
-    /// Whether it has ended, of one on which a request has failed: by HTTP/2 that may be that
-    /// request's end alone.
+    /// Whether the connection has ended, after a request on it has failed. In HTTP/2, one request
+    /// may fail alone.
     pub async fn has_ended(&self) -> bool {
         for _ in 0..YIELDS_TO_END {
             if !self.is_h2() || self.is_closed() {
@@ -141,7 +154,7 @@ impl<B: UploadBody> OutboundConnection<B> {
         false
     }
 
-    /// Waits until another request can be sent; whether one can.
+    /// Waits until another request can be sent. Returns `false` if the connection has ended.
     pub async fn is_ready(&mut self) -> bool {
         match self {
             OutboundConnection::H1 { sender, .. } => sender.ready().await.is_ok(),
@@ -149,7 +162,7 @@ impl<B: UploadBody> OutboundConnection<B> {
         }
     }
 
-    /// Sends a request, up to the response's head.
+    /// Sends a request and waits for the response's head.
     pub async fn send(
         &mut self,
         mut request: Request<B>,
@@ -164,7 +177,7 @@ impl<B: UploadBody> OutboundConnection<B> {
         };
         let sent = tokio::select! {
             biased;
-            // First: the answer may have come with them.
+            // Check this first, because the response may have arrived together with them.
             () = too_many => return Err(SendError::Ended(ExchangeError::TooManyInterim)),
             sent = send => sent,
         };
@@ -176,10 +189,10 @@ impl<B: UploadBody> OutboundConnection<B> {
     }
 }
 
-/// The settings of TLS.
+/// The TLS settings.
 pub type Tls = Arc<ClientConfig>;
 
-/// What TLS connections are made with. Without roots, no certificate is good.
+/// TLS settings that trust these roots. Without roots, no certificate is valid.
 pub fn tls(roots: RootCertStore) -> Tls {
     let verifier = Arc::new(Verifier::new(roots));
     let config = ClientConfig::builder().dangerous();
@@ -188,10 +201,11 @@ pub fn tls(roots: RootCertStore) -> Tls {
     Arc::new(config)
 }
 
-/// Those of a destination's addresses that may be connected to.
+/// The addresses among `found` that the guest may connect to, at most [`ADDRESSES_MAX`].
 ///
 /// # Errors
-/// There is none, or none that may.
+/// [`OutboundFailure::NoName`] without any address, [`OutboundFailure::Prohibited`] without an
+/// allowed one.
 pub fn allowed_addresses(
     found: &[IpAddr],
     port: u16,
@@ -206,8 +220,8 @@ pub fn allowed_addresses(
     if admitted.is_empty() { Err(OutboundFailure::Prohibited) } else { Ok(admitted) }
 }
 
-/// Opens a connection to one of these addresses. `held` is dropped when that is
-/// closed.
+/// Opens a connection to one of these addresses, until `deadline`. Drops `held` when the connection
+/// closes.
 pub async fn connect<B: UploadBody>(
     destination: &Destination,
     addresses: &[SocketAddr],
@@ -232,7 +246,7 @@ pub async fn connect<B: UploadBody>(
     let secured = timeout_at(deadline, connector.connect(name, stream)).await;
     let stream = secured.map_err(|_| OutboundFailure::ConnectTimeout)?;
     let stream = stream.map_err(|error| {
-        // Names of the server's certificate are in it.
+        // Escape it, because it contains names from the server's certificate.
         let why = escape(error.to_string().as_bytes(), LINE_BYTES_MAX);
         tracing::debug!("no TLS with {destination}: {why}");
         OutboundFailure::of_tls(&error)
@@ -243,22 +257,24 @@ pub async fn connect<B: UploadBody>(
         return h1(io, config, (held, unconsumed)).await;
     }
     unconsumed.set_h2();
-    let shaken = timeout_at(deadline, h2(io, config, (held, unconsumed))).await;
-    shaken.map_err(|_| OutboundFailure::ConnectTimeout)?
+    let handshake = timeout_at(deadline, h2(io, config, (held, unconsumed))).await;
+    handshake.map_err(|_| OutboundFailure::ConnectTimeout)?
 }
 
-/// How connections are made.
+/// Settings of new connections.
 pub struct ConnectOptions<'a> {
+    /// The TLS settings.
     pub tls: &'a Tls,
+    /// How many bytes a response's head may have.
     pub header_bytes_max: usize,
-    /// How long what is sent may stay untaken until a connection is closed; without it as long as
-    /// the kernel has it.
+    /// How long sent data may stay unacknowledged before the connection is closed
+    /// (`TCP_USER_TIMEOUT`). `None` leaves the kernel's default.
     pub user_timeout: Option<Duration>,
-    /// Bytes that a server may send of one response by HTTP/2 before anybody reads.
+    /// How many unread bytes of one response a server may send in HTTP/2.
     pub stream_window: u32,
 }
 
-/// Tries one address after the other, each for its part of the time that is left.
+/// Tries one address after the other. Each gets an equal part of the time that is left.
 async fn tcp(
     addresses: &[SocketAddr],
     untaken_max: Option<Duration>,
@@ -271,7 +287,7 @@ async fn tcp(
         let until = Instant::now() + left / others;
         match timeout_at(until, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
-                // Without it requests are sent later than they could be, which is no failure.
+                // If this fails, requests are sent a little later, which is no reason to fail.
                 let _ = stream.set_nodelay(true);
                 if let Some(max) = untaken_max {
                     let ms = u32::try_from(max.as_millis()).unwrap_or(u32::MAX);
@@ -297,10 +313,10 @@ where
     let mut builder = http1::Builder::new();
     builder.max_buf_size(BUFFER_BYTES_MAX.max(config.header_bytes_max));
     builder.max_header_size(config.header_bytes_max);
-    let shaken = builder.handshake(io).await;
-    let (sender, connection) = shaken.map_err(|error| OutboundFailure::of_exchange(&error))?;
+    let handshake = builder.handshake(io).await;
+    let (sender, connection) = handshake.map_err(|error| OutboundFailure::of_exchange(&error))?;
     let driven = tokio::task::spawn_local(async move {
-        // How it ends is told to the exchange that it is about.
+        // The exchanges on the connection get the error, so ignore it here.
         let _ = connection.await;
         drop(held);
     });
@@ -325,16 +341,16 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(STREAM_SEND_BYTES_MAX)
         .max_header_list_size(u32::try_from(config.header_bytes_max).unwrap_or(u32::MAX));
-    let shaken = builder.handshake(io).await;
-    let (sender, connection) = shaken.map_err(|error| OutboundFailure::of_exchange(&error))?;
+    let handshake = builder.handshake(io).await;
+    let (sender, connection) = handshake.map_err(|error| OutboundFailure::of_exchange(&error))?;
     let streams_max = Rc::new(Cell::new(connection.current_max_send_streams()));
-    let told = streams_max.clone();
+    let current_max = streams_max.clone();
     let driven = tokio::task::spawn_local(async move {
         let mut connection = pin!(connection);
         let ended = std::future::poll_fn(|cx| {
             let polled = connection.as_mut().poll(cx);
-            // The server says it behind the beginning, and may say another number later.
-            told.set(connection.current_max_send_streams());
+            // The server announces the number after the handshake and may change it later.
+            current_max.set(connection.current_max_send_streams());
             polled
         });
         let _ = ended.await;
@@ -345,10 +361,10 @@ where
     Ok(OutboundConnection::H2(sender, Rc::new(closing)))
 }
 
-/// Runs what belongs to an HTTP/2 connection on its worker's thread.
+/// Runs hyper's tasks for an HTTP/2 connection on its worker's thread.
 #[derive(Clone, Default)]
 struct LocalExecutor {
-    /// The first, which has the socket. With it all others end: they are of requests.
+    /// The first task, which owns the socket. All others belong to requests and end with it.
     first: Rc<OnceCell<AbortHandle>>,
 }
 
@@ -357,16 +373,17 @@ impl<F: Future + 'static> Executor<F> for LocalExecutor {
         let task = tokio::task::spawn_local(async move {
             future.await;
         });
-        // It fails where this is not the first.
+        // Setting it fails for all tasks but the first.
         let _ = self.first.set(task.abort_handle());
     }
 }
 
+/// An empty store, for a host that never uses https.
 pub fn no_roots() -> RootCertStore {
     RootCertStore::empty()
 }
 
-/// The certificates that this machine trusts.
+/// The root certificates that this machine trusts. Warns if there are none.
 pub fn roots() -> RootCertStore {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();

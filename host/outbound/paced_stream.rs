@@ -1,9 +1,9 @@
-//! What keeps a server that sends without end from holding up a worker: its connection is read
-//! from in pieces, between which others have their turn, and its interim answers are counted. So is
-//! what a guest gets nothing of.
+//! Keeps a server that sends without end from blocking a worker.
 //!
-//! hyper reads on as long as there is something, in one turn of its task, where what it reads is
-//! handed to nobody, as interim answers are; and so does TLS with its own messages.
+//! hyper reads on within one poll as long as it finds only data that nobody receives, such as
+//! interim responses. TLS does the same with its own messages. So this stream yields after a number
+//! of bytes. It also closes a connection that sends too many bytes of no use to a guest, and counts
+//! the interim responses of a request.
 
 use std::io;
 use std::pin::Pin;
@@ -15,31 +15,35 @@ use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
-/// Bytes that are read in one turn. As interim answers they take hyper a millisecond.
+/// How many bytes are read before yielding. If these are interim responses, they take hyper about a
+/// millisecond.
 pub const POLL_BYTES_MAX: usize = 64 << 10;
-/// The same below TLS and HTTP/2, where a ticket, or an interim answer, can have ten bytes.
+/// The same limit below TLS and HTTP/2, where a ticket or an interim response can have ten bytes.
 pub const TLS_POLL_BYTES_MAX: usize = 4 << 10;
-/// Bytes of a connection of which no guest gets anything, after which it is closed: more than hyper
-/// reads ahead behind the largest head, or by HTTP/2 than a server may send ahead.
+/// How many bytes without use for a guest close an HTTP/1.1 connection. It is more than hyper reads
+/// ahead after the largest head.
 const UNCONSUMED_MAX: usize = 320 << 10;
+/// The same for HTTP/2. It is more than the windows allow a server to send ahead.
 const UNCONSUMED_H2_MAX: usize = 2 << 20;
-/// Interim answers to one request: no server has more to say before its answer.
+/// How many interim responses one request may get. No real server sends more.
 const INTERIM_MAX: u32 = 64;
 
-/// A connection that yields behind every so many bytes. Where its server takes no more, it is read
-/// to its end: an answer may have come before (RFC 9112, 9.5), and hyper gives a connection up with
-/// the first piece that it cannot write.
+/// A stream that yields after a number of bytes.
+///
+/// If the server reads no more, writes are dropped and the stream is still read to its end: the
+/// response may already have arrived (RFC 9112, 9.5), but hyper would give up the connection at the
+/// first failed write.
 pub struct PacedStream<T> {
     io: T,
-    /// Why the server takes no more, if so: what is written goes nowhere then.
+    /// The error of the failed write, after which all writes are dropped.
     write_error: Option<io::ErrorKind>,
-    /// Bytes since it has yielded, or had nothing to read.
+    /// How many bytes were read since the stream has yielded or was pending.
     read: usize,
     poll_bytes_max: usize,
     unconsumed: UnconsumedBytes,
 }
 
-/// Bytes that a connection's server has sent since somebody got something of them.
+/// Counts the bytes that a server has sent since a guest last got anything from them.
 #[derive(Clone, Default)]
 pub struct UnconsumedBytes(Arc<UnconsumedCount>);
 
@@ -50,17 +54,17 @@ struct UnconsumedCount {
 }
 
 impl UnconsumedBytes {
-    /// Says that somebody has.
+    /// Notes that a guest has got something, so the count starts again.
     pub fn reset(&self) {
         self.0.bytes.store(0, Ordering::Relaxed);
     }
 
-    /// Says that it is a connection of HTTP/2.
+    /// Applies the limit for HTTP/2 from now on.
     pub fn set_h2(&self) {
         self.0.is_h2.store(true, Ordering::Relaxed);
     }
 
-    /// Takes note of more bytes; whether they are too many.
+    /// Counts more bytes. Returns whether there are too many.
     fn add(&self, bytes: usize) -> bool {
         let is_h2 = self.0.is_h2.load(Ordering::Relaxed);
         let max = if is_h2 { UNCONSUMED_H2_MAX } else { UNCONSUMED_MAX };
@@ -69,7 +73,7 @@ impl UnconsumedBytes {
 }
 
 impl<T> PacedStream<T> {
-    /// `heard` counts what is read; others say of what they got something.
+    /// Wraps `io`. The stream adds what it reads to `unconsumed`; readers of the data reset it.
     pub fn new(io: T, poll_bytes_max: usize, unconsumed: UnconsumedBytes) -> Self {
         PacedStream { io, write_error: None, read: 0, poll_bytes_max, unconsumed }
     }
@@ -96,8 +100,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for PacedStream<T> {
             && let Some(kind) = self.write_error
             && kind != io::ErrorKind::BrokenPipe
         {
-            // The kernel tells of a reset once, and the write was told. What looks like the end is
-            // none: the server's own comes before a broken pipe.
+            // The kernel reports a reset only once, and the write got it. So this is no regular end
+            // of the stream. After a regular end, a write fails with a broken pipe.
             return Poll::Ready(Err(kind.into()));
         }
         self.read = if polled.is_ready() { self.read + read } else { 0 };
@@ -110,7 +114,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for PacedStream<T> {
 }
 
 impl<T: Unpin> PacedStream<T> {
-    /// What is said of a write, where it was tried.
+    /// Tries a write. If the server reads no more, pretends that all bytes were written.
     fn written(
         &mut self,
         bytes: usize,
@@ -129,7 +133,7 @@ impl<T: Unpin> PacedStream<T> {
     }
 }
 
-/// Whether a connection's other side has closed it.
+/// Whether the error means that the other side has closed the connection.
 fn is_closed(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
     [BrokenPipe, ConnectionAborted, ConnectionReset].contains(&error.kind())
@@ -166,15 +170,15 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for PacedStream<T> {
     }
 }
 
-/// Ready when there have been too many interim answers to a request that is about to be sent. Those
-/// of HTTP/2 are told to nobody: hyper passes them over, until there is an answer or nobody waits.
+/// Ready when a request that is about to be sent has got too many interim responses. In HTTP/2 this
+/// is never ready: hyper skips interim responses there and reports none.
 pub fn too_many_interim<B>(request: &mut Request<B>) -> impl Future<Output = ()> + use<B> {
-    let (count, told) = (AtomicU32::new(0), Arc::new(Notify::new()));
-    let tell = told.clone();
+    let (count, exceeded) = (AtomicU32::new(0), Arc::new(Notify::new()));
+    let notify = exceeded.clone();
     hyper::ext::on_informational(request, move |_| {
         if count.fetch_add(1, Ordering::Relaxed) == INTERIM_MAX {
-            tell.notify_one();
+            notify.notify_one();
         }
     });
-    async move { told.notified().await }
+    async move { exceeded.notified().await }
 }

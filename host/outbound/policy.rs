@@ -1,4 +1,4 @@
-//! Who may send requests where.
+//! Decides which destinations and addresses a guest may send requests to.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,41 +11,47 @@ use super::address::is_public;
 use super::failure::OutboundFailure;
 use crate::grants::{Allowance, HostPattern, Network};
 
-/// Denials that are put down once each; there are no more lines for those that follow.
+/// How many different denials are logged. Later ones are not.
 const NOTED_MAX: usize = 1_000;
 
-/// Guests and destinations of which the log has said that they are denied.
+/// Guests and destinations whose denial was logged, so that each is logged once.
 #[derive(Default)]
 pub struct DenialLog(Mutex<HashSet<(Box<str>, Destination)>>);
 
-/// Where a request goes.
+/// The server that a request goes to.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Destination {
+    /// Whether the scheme is https.
     pub is_secure: bool,
+    /// The host.
     pub host: DestinationHost,
+    /// The port, also if it is the default one.
     pub port: u16,
 }
 
+/// The host of a [`Destination`].
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum DestinationHost {
+    /// A literal address, IPv4 if it was mapped to IPv6.
     Address(IpAddr),
-    /// In lower case, without a dot at the end.
+    /// A name in lower case, without a dot at the end.
     Name(Box<str>),
 }
 
-/// That a guest may send requests to a destination, and to which addresses of it.
+/// The networks that an allowed destination may be in besides the public ones.
 #[derive(Debug)]
 pub struct AllowedNetworks(Vec<Network>);
 
 impl AllowedNetworks {
-    /// Whether the destination may be at this address.
+    /// Whether the destination may have this address.
     pub fn allows(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         is_public(address) || self.0.iter().any(|network| network.contains(address))
     }
 }
 
-/// Whether whoever is allowed this may send requests there.
+/// Whether a guest with these allowances may send requests to `destination`. If so, returns the
+/// networks that it may be in.
 pub fn allowed_networks(
     allowed: &[Allowance],
     destination: &Destination,
@@ -69,15 +75,15 @@ pub fn allowed_networks(
 }
 
 impl DenialLog {
-    /// Whether the log has yet to say that this is denied. Never waits: where others are about to
-    /// say something, the next time will do.
+    /// Whether this denial has not been logged yet, and may be. Never blocks: if another thread has
+    /// the lock, returns `false`, and a later denial is logged.
     pub fn is_first(&self, guest: &str, destination: &Destination) -> bool {
         let Ok(mut noted) = self.0.try_lock() else { return false };
         noted.len() < NOTED_MAX && noted.insert((guest.into(), destination.clone()))
     }
 }
 
-/// Whether a name is one of this machine's own (RFC 6761, 6.3).
+/// Whether a name always means this machine (RFC 6761, 6.3).
 fn is_local(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
@@ -100,6 +106,8 @@ impl Allowance {
 }
 
 impl Destination {
+    /// The destination of an absolute http or https URI.
+    ///
     /// # Errors
     /// [`OutboundFailure::BadUri`].
     pub fn of(uri: &Uri) -> Result<Destination, OutboundFailure> {
@@ -114,7 +122,7 @@ impl Destination {
         let port = match authority.port_u16() {
             Some(0) => return Err(OutboundFailure::BadUri),
             Some(port) => port,
-            // A user's name, or a port that is none.
+            // Userinfo, or a port that is not a number.
             None if has_port => return Err(OutboundFailure::BadUri),
             None => default_port(is_secure),
         };
@@ -124,7 +132,8 @@ impl Destination {
         Ok(Destination { is_secure, host: DestinationHost::of(host)?, port })
     }
 
-    /// What whoever runs the host has named; the lookup says if it is no name.
+    /// The destination that the operator has configured. If the host is not a valid name, the
+    /// lookup will fail.
     pub fn named(is_secure: bool, authority: &Authority) -> Destination {
         let port = authority.port_u16().unwrap_or(default_port(is_secure));
         let host = DestinationHost::of(authority.host());

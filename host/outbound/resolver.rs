@@ -1,9 +1,9 @@
-//! Names of hosts, and the addresses that they have.
+//! Resolves host names to addresses.
 //!
-//! Owns the bounds on lookups. `getaddrinfo` cannot be stopped, so a lookup keeps its thread and
-//! its places until it ends, however long whoever asked has waited. A guest has few of the places,
-//! so that one whose names are answered slowly leaves the others theirs. Must not know where a
-//! guest may go, nor what is connected to.
+//! Owns the bounds on lookups. `getaddrinfo` cannot be cancelled, so a lookup keeps its thread and
+//! its permits until it ends, even if the request has timed out. Each guest has only a few permits,
+//! so a guest with slow names does not block the others. Must not know where a guest may send
+//! requests, nor which connections are opened.
 
 #[cfg(test)]
 mod tests;
@@ -19,17 +19,17 @@ use tokio::time::{Instant, timeout_at};
 use super::failure::OutboundFailure;
 use super::policy::DestinationHost;
 
-/// Lookups of the whole host at a time: each takes a thread.
+/// How many lookups the whole host runs at once. Each takes a thread.
 const LOOKUPS_MAX: usize = 64;
-/// Those of one guest.
+/// How many lookups one guest runs at once.
 const GUEST_LOOKUPS_MAX: usize = 4;
-/// Guests that are remembered before those without a lookup are forgotten.
+/// How many guests are remembered before those without a lookup are removed.
 const GUESTS_MIN: usize = 64;
 
 type LookupResult = Result<Arc<[IpAddr]>, OutboundFailure>;
 type LookupFunction = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
-/// See the file. All workers have one in common.
+/// Resolves names. All workers share one resolver.
 pub struct Resolver {
     permits: Arc<Semaphore>,
     state: Mutex<ResolverState>,
@@ -39,33 +39,33 @@ pub struct Resolver {
 #[derive(Default)]
 struct ResolverState {
     guests: HashMap<Box<str>, Arc<Semaphore>>,
-    /// Names that are being looked up, for others who ask for the same.
+    /// Names that are being looked up, so that requests for the same name share a lookup.
     in_progress: HashMap<Box<str>, watch::Receiver<Option<LookupResult>>>,
 }
 
-/// The right to one thread: a place of the guest's, and one of the host's.
+/// The right to run one lookup: a permit of the guest and one of the host.
 struct LookupPermit {
     _guest: OwnedSemaphorePermit,
     _host: OwnedSemaphorePermit,
 }
 
 impl Resolver {
-    /// Asks the machine's own resolver.
+    /// A resolver that uses the system's `getaddrinfo`.
     pub fn new() -> Arc<Resolver> {
         Resolver::with_lookup(|name| Ok((name, 0).to_socket_addrs()?.map(|it| it.ip()).collect()))
     }
 
     fn with_lookup(
-        ask: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+        lookup: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
     ) -> Arc<Resolver> {
         Arc::new(Resolver {
             permits: Arc::new(Semaphore::new(LOOKUPS_MAX)),
             state: Mutex::default(),
-            lookup: Box::new(ask),
+            lookup: Box::new(lookup),
         })
     }
 
-    /// The addresses of a host.
+    /// The addresses of a host. Waits for a lookup until `deadline`.
     ///
     /// # Errors
     /// As [`Resolver::find`].
@@ -81,12 +81,11 @@ impl Resolver {
         }
     }
 
-    /// The addresses of a name. Who asks for one that is being looked up gets the same answer.
+    /// The addresses of a name. If the name is already being looked up, waits for that lookup.
     ///
     /// # Errors
-    /// [`OutboundFailure::NoName`]; [`OutboundFailure::NameTimeout`], also where there was no place
-    /// for the lookup in time; [`OutboundFailure::Unavailable`], where the machine has no thread
-    /// for it.
+    /// [`OutboundFailure::NoName`]; [`OutboundFailure::NameTimeout`], also if there was no permit
+    /// for the lookup in time; [`OutboundFailure::Unavailable`], if no thread can be started.
     async fn find(self: &Arc<Self>, guest: &str, name: &str, deadline: Instant) -> LookupResult {
         let found = timeout_at(deadline, self.look_up(guest, name)).await;
         found.unwrap_or(Err(OutboundFailure::NameTimeout))
@@ -97,7 +96,7 @@ impl Resolver {
         if let Some(answer) = in_progress {
             return wait_found(answer).await;
         }
-        // The guest's place comes first: who waits for one of the host's is one of few as well.
+        // Take the guest's permit first, so that few lookups of one guest wait for the host's.
         let of_guest = self.guest(guest).acquire_owned().await;
         let of_host = self.permits.clone().acquire_owned().await;
         let (Ok(guest), Ok(host)) = (of_guest, of_host) else {
@@ -106,7 +105,7 @@ impl Resolver {
         wait_found(self.begin(name, LookupPermit { _guest: guest, _host: host })?).await
     }
 
-    /// Begins a lookup, where nobody else has begun it meanwhile.
+    /// Begins a lookup, unless another request has begun it meanwhile.
     fn begin(
         self: &Arc<Self>,
         name: &str,
@@ -116,13 +115,13 @@ impl Resolver {
         if let Some(answer) = state.in_progress.get(name) {
             return Ok(answer.clone());
         }
-        let (told, answer) = watch::channel(None);
-        let (resolver, asked) = (self.clone(), Box::<str>::from(name));
+        let (sender, answer) = watch::channel(None);
+        let (resolver, owned_name) = (self.clone(), Box::<str>::from(name));
         let thread = std::thread::Builder::new().name("lookup".into()).spawn(move || {
-            let found = (resolver.lookup)(&asked).map_err(|_| OutboundFailure::NoName);
-            resolver.state().in_progress.remove(&asked);
-            // Whoever asked may have gone.
-            let _ = told.send(Some(found.map(Arc::from)));
+            let found = (resolver.lookup)(&owned_name).map_err(|_| OutboundFailure::NoName);
+            resolver.state().in_progress.remove(&owned_name);
+            // Sending fails if all requests for this name are gone.
+            let _ = sender.send(Some(found.map(Arc::from)));
             drop(place);
         });
         thread.map_err(|_| OutboundFailure::Unavailable)?;
@@ -147,7 +146,7 @@ impl Resolver {
     }
 
     fn state(&self) -> MutexGuard<'_, ResolverState> {
-        // What is done under it leaves nothing half done.
+        // A panic under this lock leaves no inconsistent state.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -155,7 +154,7 @@ impl Resolver {
 async fn wait_found(mut answer: watch::Receiver<Option<LookupResult>>) -> LookupResult {
     match answer.wait_for(Option::is_some).await {
         Ok(found) => found.clone().unwrap_or(Err(OutboundFailure::NoName)),
-        // Its thread is gone.
+        // The lookup's thread has panicked.
         Err(_) => Err(OutboundFailure::NoName),
     }
 }

@@ -1,5 +1,5 @@
-//! A server that the host itself sends requests to: one place, which whoever runs the host has
-//! named, so that no address of it is prohibited.
+//! The HTTP client for the upstream. The operator has chosen this server, so none of its addresses
+//! is prohibited.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,29 +23,30 @@ use super::resolver::Resolver;
 use crate::message::{Reject, RequestBody};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Requests that share a connection of HTTP/2. No client is to keep another waiting, so what none
-/// of their responses is read of has room in the window of all.
+/// How many requests share an HTTP/2 connection.
 const CONNECTION_STREAMS_MAX: u32 = 16;
+/// The window of one request. All windows together fit into that of the connection, so a client
+/// that reads slowly does not hold up the others.
 const STREAM_WINDOW: u32 = outbound_connection::CONNECTION_WINDOW / CONNECTION_STREAMS_MAX;
-/// Its part of the lookups is that of a guest of this name, which no file can have.
+/// Lookups count for a guest of this name, which no handler can have.
 const LOOKUP_OWNER: &str = "@upstream";
-/// How often an upload is looked at that goes on behind a complete response by HTTP/2.
+/// How often to check an HTTP/2 upload that goes on after the response is complete.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// See the file.
+/// The client for the upstream, with its connections.
 pub struct UpstreamClient {
     destination: Destination,
     connections: ConnectionPool<ForwardedBody>,
-    /// Bytes that the head of a response may have.
+    /// How many bytes the head of a response may have.
     header_bytes_max: usize,
-    /// How long it may take nothing of what it is sent.
+    /// How long the server may acknowledge nothing of what it is sent.
     user_timeout: Duration,
     tls: Tls,
     resolver: Arc<Resolver>,
 }
 
-/// A request that was sent: its connection, and how far its own body is. Dropping it gives the
-/// request up.
+/// A request that was sent: its connection, and the progress of its body. Dropping it cancels the
+/// request.
 pub struct SentRequest {
     connection: PooledConnection<ForwardedBody>,
     progress: Option<Rc<ForwardProgress>>,
@@ -53,42 +54,45 @@ pub struct SentRequest {
 
 /// Why there is no response.
 pub enum UpstreamError {
-    /// The request's body was not good.
+    /// The request's body has failed with this reject.
     Rejected(Reject),
-    /// What the request calls the server cannot be said in a URL.
+    /// The request's `Host` is not a valid authority.
     BadHost,
+    /// There was no connection, or the exchange on it has failed.
     Ended(ExchangeError),
 }
 
-/// What of a request depends on what its connection speaks.
+/// The parts of a request that depend on the HTTP version of its connection.
 struct RequestTarget {
     path: Uri,
-    /// With scheme and authority, where it may be HTTP/2 that is spoken.
+    /// The URI with scheme and authority, if the server may speak HTTP/2.
     whole: Option<Uri>,
     host: HeaderValue,
-    /// Whether it has a body of which nobody knows the length.
+    /// Whether the request has a body of unknown length.
     is_open: bool,
 }
 
 impl SentRequest {
-    /// Whether its own body is still on its way.
+    /// Whether the request's body is still being sent.
     pub fn is_uploading(&self) -> bool {
         self.progress.as_ref().is_some_and(|upload| upload.awaited().0 != AwaitedParty::Nobody)
     }
 
-    /// Says that somebody gets something of the response.
+    /// Notes that the client gets something of the response.
     pub fn note_consumed(&self) {
         self.connection.inner.unconsumed().reset();
     }
 
-    /// Whether a response's body that has ended was broken off.
+    /// Whether a response's body that seems to have ended was cut off.
     pub fn is_truncated(&self, body: &Incoming) -> bool {
         is_truncated(body, self.connection.inner.is_h2())
     }
 }
 
 impl UpstreamClient {
-    /// The server at this place, to which so many connections are kept without a request.
+    /// A client without connections for the server at `authority`. It keeps at most
+    /// `idle_count_max` idle connections. `untaken_max` is how long the server may acknowledge
+    /// nothing of what it is sent.
     pub fn new(
         shared: &OutboundShared,
         (is_secure, authority): (bool, &Authority),
@@ -110,8 +114,8 @@ impl UpstreamClient {
         }
     }
 
-    /// Sends a request for a path, up to the response's head. Its fields are without those that
-    /// belong to one connection; `Host` is that of its client, where it has one.
+    /// Sends a request and waits for the response's head. The request's URI is a path, and its
+    /// hop-by-hop fields are removed. Its `Host` is the client's, if it has one.
     pub async fn send(
         &self,
         request: Request<RequestBody>,
@@ -127,7 +131,7 @@ impl UpstreamClient {
         };
         match self.connections.exchange(request, open, send).await {
             Ok((response, connection)) => Ok((response, SentRequest { connection, progress })),
-            // By HTTP/2 a connection says only that there is no answer.
+            // If a body fails in HTTP/2, the connection reports only that there is no response.
             Err(ended) => Err(match progress.and_then(|it| it.reject()) {
                 Some(reject) => UpstreamError::Rejected(reject),
                 None => UpstreamError::Ended(ended),
@@ -135,7 +139,7 @@ impl UpstreamClient {
         }
     }
 
-    /// Where a request goes; `None` where what its client calls the server is no authority.
+    /// The target of a request; `None` if its `Host` is not a valid authority.
     fn target(&self, request: &Request<ForwardedBody>) -> Option<RequestTarget> {
         let path = request.uri().path_and_query().cloned();
         let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -143,7 +147,7 @@ impl UpstreamClient {
         let own = || HeaderValue::try_from(self.destination.authority()).ok();
         let host = given.cloned().or_else(own)?;
         let whole = if self.destination.is_secure {
-            // An empty one names nobody.
+            // An empty `Host` is no authority.
             let named = if host.is_empty() { own()? } else { host.clone() };
             let whole = Uri::builder().scheme(Scheme::HTTPS).authority(named.as_bytes());
             Some(whole.path_and_query(path.clone()).build().ok()?)
@@ -155,8 +159,8 @@ impl UpstreamClient {
         Some(RequestTarget { path: path.into(), whole, host, is_open })
     }
 
-    /// Takes a connection back whose response is complete, once its request is. What goes on being
-    /// sent by HTTP/2 has its connection until its server takes nothing of it for too long.
+    /// Gives a connection back whose response is complete, once the request is complete, too. An
+    /// HTTP/2 upload keeps its connection until the server takes nothing of it for too long.
     pub async fn release(&self, sent: SentRequest) {
         let SentRequest { connection, progress } = sent;
         if connection.inner.is_h2()
@@ -176,7 +180,7 @@ impl UpstreamClient {
         self.connections.release(connection, None).await;
     }
 
-    /// Closes what has been idle for long or is closed by the server.
+    /// Closes connections that have been idle for too long or that the server has closed.
     pub fn sweep(&self) {
         self.connections.sweep();
     }
@@ -197,7 +201,7 @@ impl UpstreamClient {
 }
 
 impl RequestTarget {
-    /// Writes a request as its connection has it.
+    /// Sets target, version and framing fields of a request for its connection.
     fn frame_for(&self, request: &mut Request<ForwardedBody>, is_h2: bool) {
         if is_h2 && let Some(whole) = &self.whole {
             *request.version_mut() = Version::HTTP_2;
@@ -211,7 +215,7 @@ impl RequestTarget {
         let headers = request.headers_mut();
         headers.insert(HOST, self.host.clone());
         if self.is_open {
-            // Without it hyper would send no body with a GET.
+            // Without this field, hyper would send no body with a GET.
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
     }

@@ -1,8 +1,8 @@
-//! Addresses on both sides of every border.
+//! Tests with addresses on both sides of every border.
 
 use super::is_public;
 
-/// Addresses which are not public, and those beside them that are.
+/// Addresses that are not public, and adjacent ones that are.
 const SPECIAL: &str = "\
     0.0.0.0 0.1.2.3 10.0.0.1 100.64.0.1 100.127.255.255 127.0.0.1 127.255.255.255 169.254.169.254 \
     172.16.0.1 172.31.255.255 192.0.0.8 192.0.2.1 192.88.99.1 192.168.0.1 198.18.0.1 \

@@ -1,4 +1,4 @@
-//! Which of the certificates that a server sends are looked at.
+//! Tests of which certificates of a server are looked at.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use tokio_rustls::rustls::pki_types::CertificateDer;

@@ -1,4 +1,4 @@
-//! Lookups that take as long as a test lets them.
+//! Tests with lookups that take as long as a test lets them.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -66,7 +66,7 @@ fn late() -> Instant {
     Instant::now() + PATIENCE
 }
 
-/// Asks for so many names of one guest, and gives up on all of them.
+/// Requests `count` names for one guest, and cancels all requests.
 async fn give_up(resolver: &Arc<Resolver>, guest: &str, count: usize) {
     let tasks: Vec<_> = (0..count)
         .map(|at| {
@@ -88,7 +88,7 @@ async fn until(what: impl Fn() -> bool) {
     }
 }
 
-/// Nobody waits for these lookups any more, but they still have their threads.
+/// No request waits for these lookups any more, but they still have their threads.
 #[test]
 fn one_guest_has_a_share_of_the_lookups() {
     let slow = Slow::default();
@@ -143,14 +143,14 @@ fn a_name_that_many_ask_for_is_asked_for_once() {
             assert_eq!(&*task.await.expect("no panic").expect("an address"), [ADDRESS]);
         }
         assert_eq!(slow.begun(), 1);
-        // An answer is not remembered.
+        // Answers are not cached.
         assert!(resolver.find("guest", "slow.test", late()).await.is_ok());
         assert_eq!(slow.begun(), 2);
         assert_eq!(resolver.find("guest", "none", late()).await, Err(OutboundFailure::NoName));
     });
 }
 
-/// Names of guests are forgotten, and a guest that is waited for is not.
+/// Guests are forgotten, but not while a lookup of theirs is running.
 #[test]
 fn guests_are_forgotten() {
     let slow = Slow::default();

@@ -1,8 +1,8 @@
-//! What is served: an immutable snapshot of the routes, and the place where the current one is
-//! published.
+//! The published table of routes and handlers: immutable snapshots, and the place that holds the
+//! current one.
 //!
-//! Owns targets, handlers, routes and gates. The request path reads a snapshot; only the control
-//! path makes one.
+//! Owns targets, handlers, routes and gates. The request path reads snapshots; only the control
+//! path makes them.
 
 pub mod admission_gate;
 pub mod handler;
@@ -21,51 +21,54 @@ use route::Table;
 /// What serves a route.
 #[derive(Clone)]
 pub enum RouteTarget {
+    /// A handler, whose guest may still have to be loaded.
     Handler(Arc<Handler>),
-    /// Native code of this program, by its number.
+    /// Native code of this program: the index of a twin.
     Native(usize),
-    /// The page of a host without handlers.
+    /// The start page of a host without handlers.
     Landing,
 }
 
-/// Every route that is there at one time.
+/// All routes at one moment.
 pub struct Snapshot {
+    /// Finds the target of a host and path.
     pub table: Table<RouteTarget>,
 }
 
 /// The current snapshot. Readers never wait for a writer.
 pub struct Registry {
     snapshot: ArcSwap<Snapshot>,
-    /// Guests that have been retired so far.
+    /// How many guests have been retired so far.
     retired: AtomicU64,
     began: Instant,
 }
 
 impl Registry {
+    /// A registry that publishes `snapshot` as its first one.
     pub fn new(snapshot: Snapshot) -> Self {
         let (retired, began) = (AtomicU64::new(0), Instant::now());
         Registry { snapshot: ArcSwap::from_pointee(snapshot), retired, began }
     }
 
-    /// Publishes a snapshot: requests that begin from now on see it.
+    /// Publishes a snapshot. Requests that begin from now on see it.
     pub fn publish(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
     }
 
-    /// Says that a guest is served no more, so that the workers drop the instances they keep.
+    /// Retires a guest: it serves no new requests, and the workers drop its ready instances.
     pub fn retire(&self, guest: &Guest) {
         guest.retire();
         self.retired.fetch_add(1, Ordering::Release);
     }
 
-    /// Guests that have been retired so far: when it has changed, pools are to be swept.
+    /// How many guests have been retired so far. When this has changed, workers sweep their pools.
     pub fn retired(&self) -> u64 {
         self.retired.load(Ordering::Acquire)
     }
 
-    /// The coarse time by which the last use of a handler is noted, in tenths of a second.
+    /// A coarse clock for the last use of handlers: tenths of a second since the start.
     pub fn coarse_ticks(&self) -> u32 {
-        // Thirteen years.
+        // A `u32` holds thirteen years.
         (self.began.elapsed().as_millis() / 100) as u32
     }
 
@@ -80,14 +83,14 @@ impl Registry {
         counts
     }
 
-    /// A reader for one thread, which looks for a newer snapshot without touching the count of
-    /// the one it has.
+    /// A reader for one thread. It caches the snapshot, so loading it again touches no shared
+    /// reference count.
     pub fn reader(self: &Arc<Self>) -> SnapshotReader {
         SnapshotReader(arc_swap::Cache::new(SharedRegistry(self.clone())))
     }
 }
 
-/// One thread's view of the registry.
+/// One thread's cached view of the registry.
 pub struct SnapshotReader(arc_swap::Cache<SharedRegistry, Arc<Snapshot>>);
 
 impl SnapshotReader {

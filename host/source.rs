@@ -1,7 +1,8 @@
-//! Sets of handlers, and what gives them: all that passes between a source and the control path.
+//! Sources and the sets of handlers that they give: everything that passes between a source and the
+//! control path.
 //!
-//! A leaf: plain values and two traits. The folder is a source and so is the demo; whoever loads
-//! guests and publishes routes knows none of them, and a source knows nothing of both.
+//! This module is a leaf: plain values and two traits. The folder and the demo are sources. The
+//! control path knows no particular source, and a source knows nothing of loading and publishing.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,62 +15,72 @@ use crate::guest::engine::load_failure::LoadFailure;
 use crate::guest::load::loader::Contents;
 use crate::registry::route::Pattern;
 
-/// All that a source wants served at one time.
+/// All handlers that a source wants served at one moment.
 #[derive(Debug, Default)]
 pub struct HandlerSet {
-    /// Each has a label of its own.
+    /// The handlers. No two have the same label.
     pub items: Vec<Arc<HandlerItem>>,
-    /// Routes to native code of this program, by the number of that.
+    /// Routes to native code of this program, each with the index of its twin.
     pub native: Vec<(Pattern, usize)>,
-    /// Whether it is served as a whole or not at all. The first one that a host has begins to serve
-    /// at once, and ends the host if one of its handlers cannot be loaded. A later one is served
-    /// once all of its handlers are loaded; if one cannot be, the set before it stays.
+    /// Whether the set is served all or nothing.
+    ///
+    /// The first such set is served at once, and the host ends if one of its handlers does not
+    /// load. A later one is served once all its handlers are loaded; if one does not load, the set
+    /// before it stays.
     pub is_atomic: bool,
 }
 
 /// One handler of a set, at one version of its contents.
 pub struct HandlerItem {
-    /// What messages call it. It tells one handler from all others of its source, whatever its
-    /// version.
+    /// The handler's name in messages, such as its path. It is unique in the source and the same
+    /// for all versions.
     pub label: Arc<str>,
-    /// The handler's name.
+    /// The handler's name, as flags use it.
     pub name: Box<str>,
+    /// The route that the handler answers.
     pub pattern: Pattern,
+    /// What the handler may use.
     pub grants: Arc<Grants>,
+    /// The version of the contents.
     pub version: ContentVersion,
+    /// Reads the contents.
     pub blob: Arc<dyn Blob>,
 }
 
-/// Tells one version of contents from another, without them: their digest, or what else there is.
+/// Identifies a version of contents: a digest of them, or file metadata that changes with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContentVersion {
     fingerprint: [u64; 6],
     bytes: u64,
 }
 
-/// Where contents come from. It is asked on a thread that may block.
+/// Reads the contents of a handler, on a thread that may block.
 pub trait Blob: Send + Sync {
-    /// Reads them. `None` where they change meanwhile, or have more than `bytes_max` bytes, for
-    /// which memory was taken: then it is to be looked again which version there is.
+    /// Reads the contents and returns them with their version.
+    ///
+    /// Memory was reserved for `bytes_max` bytes. Returns `None` if the contents are longer by now
+    /// or change during the read; then the caller asks the source again for the current version.
     ///
     /// # Errors
-    /// They cannot be read.
+    /// The contents cannot be read.
     fn read(&self, bytes_max: u64) -> Result<Option<(ContentVersion, Contents)>, BlobError>;
 }
 
-/// Why contents cannot be read, and of which version, if that is known.
+/// Why contents cannot be read.
 pub struct BlobError {
+    /// The version that cannot be read, if it is known.
     pub version: Option<ContentVersion>,
+    /// The reason.
     pub failure: LoadFailure,
 }
 
-/// Tells the control path that a source has to be asked for changes. Any thread may call it.
+/// Tells the control path to ask a source for changes. Any thread may call it.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// What has changed.
+/// What has changed in a source.
 pub enum Change {
-    /// There is another set, or may be. Where two handlers would have one route, it is refused; to
-    /// have it tried again, it is given again.
+    /// The set has changed, or may have. The control path refuses a set in which two handlers have
+    /// the same route; the source gives the set again to have it tried again.
     Set(HandlerSet),
     /// The contents of a handler have changed, or may have.
     Item(Arc<HandlerItem>),
@@ -77,79 +88,78 @@ pub enum Change {
 
 /// Which version an item has now.
 pub enum ItemState {
+    /// The version that was asked about.
     Same,
+    /// Another version.
     Other(Arc<HandlerItem>),
-    /// There is no such item any more, which a change will say.
+    /// The item is gone. A [`Change`] will report that.
     Gone,
-    /// It cannot be told at the moment.
+    /// The version cannot be determined at the moment.
     Unknown,
 }
 
-/// What gives sets. All of it is called on the thread of the control path.
+/// Gives sets of handlers. All methods are called on the control thread.
 ///
-/// Most sources have nothing to say of the single item: where versions are whole from the
-/// beginning, what is provided does. The blob of an item is then of its version for as long as the
-/// item is there.
+/// The provided methods suit a source whose versions are complete from the beginning and whose
+/// blobs never change. A source of files overrides them, because a file may be half written.
 pub trait Source: Send {
-    /// The first set. From here on `wake` may be called.
+    /// Returns the first set. From now on the source may call `wake`.
     ///
     /// # Errors
-    /// There is none, and the host cannot start.
+    /// There is no set, so the host cannot start.
     fn begin(&mut self, wake: Wake) -> Result<HandlerSet>;
 
-    /// What has changed since this was asked last.
+    /// Returns what has changed since the last call.
     fn changes(&mut self, _now: Instant) -> Vec<Change> {
         Vec::new()
     }
 
-    /// When it is to be asked for changes although it does not call.
+    /// When to ask for changes even if the source does not call `wake`.
     fn wake_at(&self) -> Option<Instant> {
         None
     }
 
-    /// Has it look for changes when it is next asked for them.
+    /// Makes the next call of [`Source::changes`] look everywhere, notified or not.
     fn refresh(&mut self) {}
 
-    /// Returns when it knows of everything that has happened by now.
+    /// Blocks until the source knows of everything that has happened before this call.
     fn catch_up(&mut self) {}
 
-    /// Looks which version an item has now.
+    /// Determines which version an item has now.
     fn present(&mut self, _item: &HandlerItem, _now: Instant) -> ItemState {
         ItemState::Same
     }
 
-    /// When an item may be taken for whole, so that it is loaded.
+    /// The earliest time to load an item, when it is likely to be completely written.
     fn whole_at(&self, _item: &HandlerItem, now: Instant) -> Instant {
         now
     }
 
-    /// Whether nobody has written to an item while this version of it was read.
+    /// Whether nobody wrote to the item while the version `_read` of it was read.
     fn was_whole(&self, _item: &HandlerItem, _read: Option<ContentVersion>, _now: Instant) -> bool {
         true
     }
 
-    /// Until when it may be that an item cannot be loaded because it is not whole yet. It is tried
-    /// once more then.
+    /// If an item that does not load may be half written: the time at which to try it once more.
     fn doubtful_until(&self, _item: &HandlerItem, _now: Instant) -> Option<Instant> {
         None
     }
 }
 
 impl HandlerItem {
-    /// Whether a handler that was made of this item is that of the other one, too: it has the same
-    /// route and the same grants.
+    /// Whether both items belong to one handler: they have the same route and the same grants.
     pub fn has_handler_of(&self, other: &HandlerItem) -> bool {
         self.pattern == other.pattern && Arc::ptr_eq(&self.grants, &other.grants)
     }
 }
 
 impl ContentVersion {
-    /// Of contents that have so many bytes.
+    /// A version with this fingerprint, whose contents have `bytes` bytes.
     pub fn new(marks: [u64; 6], bytes: u64) -> Self {
         ContentVersion { fingerprint: marks, bytes }
     }
 
-    /// By a digest of all of them.
+    /// The version of these contents, by their digest.
     pub fn of(contents: &[u8]) -> Self {
         let mut marks = [0; 6];
         let digest = blake3::hash(contents);
@@ -159,6 +169,7 @@ impl ContentVersion {
         ContentVersion { fingerprint: marks, bytes: contents.len() as u64 }
     }
 
+    /// The fingerprint, for whoever has to store it.
     pub fn fingerprint_words(&self) -> [u64; 6] {
         self.fingerprint
     }

@@ -1,8 +1,8 @@
-//! What the control path knows of each handler: which version of it was seen and tried, and where
-//! it stands on the way to being served.
+//! The control path's list of handlers: which version of each was seen, and how far its loading is.
 //!
-//! Owns the list and the order in which handlers are loaded: those that requests wait for, then new
-//! versions of what is served and those that sets wait for, then the rest. Loads nothing itself.
+//! Owns the list and the order in which handlers are loaded: first those that requests wait for,
+//! then new versions of served handlers and those that a set waits for, then the rest. Loads
+//! nothing itself.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,75 +19,78 @@ use crate::registry::handler::LoadRequester;
 use crate::registry::{Handler, HandlerState};
 use crate::source::HandlerItem;
 
-/// One handler.
+/// What the control path knows of one handler.
 pub struct HandlerEntry {
+    /// The handler, as the request path sees it.
     pub handler: Arc<Handler>,
-    /// The number of the source that it is of.
+    /// The index of its source.
     pub source: usize,
-    /// The version of it that was seen last.
+    /// The version that was seen last.
     pub item: Arc<HandlerItem>,
     /// Whether its route is published.
     pub is_routed: bool,
-    /// Whether it is of a set of which all have to be loaded, and is not yet.
+    /// Whether a set that is served all or nothing waits for it to be loaded.
     pub is_awaited: bool,
+    /// How far the loading of the last seen version is.
     pub load_state: LoadState,
-    /// Whether the version that was seen has failed once, soon after it was written.
+    /// Whether this version has failed once, soon after it was written.
     pub has_failed_early: bool,
-    /// How often this version has failed for a reason that is not its own.
+    /// How often this version has failed for a reason outside the file.
     pub transient_failures: u32,
-    /// When it may be tried again if requests wait for it, where it has failed for such a reason.
+    /// After such a failure: when it may be tried again if requests wait for it.
     pub retry_if_wanted: Option<Instant>,
-    /// Bytes of the code that this version was compiled to; 0 if that is not known.
+    /// How many bytes of code this version compiles to; 0 if that is not known.
     pub code_bytes: u64,
-    /// Whether it was loaded before, and is not now because it was idle.
+    /// Whether the guest was unloaded because it was idle.
     pub is_unloaded: bool,
-    /// The contents that are served, and what they take.
+    /// The key of the served contents, and what the guest takes.
     pub served: Option<(CacheKey, Size)>,
-    /// Whether what is served is no longer the version that was seen last, because that cannot be
-    /// loaded. Then what is served could not be had again.
+    /// Whether an older version is served because the last seen one does not load. The older one
+    /// could not be loaded again.
     pub is_stale: bool,
-    /// Whether its contents may have changed while they were loaded. A version need not tell: the
-    /// clock of some file systems is coarse.
+    /// Whether the contents may have changed while they were loaded. The version does not always
+    /// show that: the clock of some file systems is coarse.
     pub is_dirty: bool,
-    /// Ends the job that loads it.
+    /// Cancels the running load.
     pub running_load: Option<CancelToken>,
-    /// What was said last of why this version is not served.
+    /// The last logged reason why this version is not served.
     pub last_error: Option<String>,
 }
 
-/// Where the version that was seen last stands.
+/// How far the loading of the last seen version is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadState {
-    /// It may still be written to; it is looked at again then.
+    /// It is checked again at this time, because its file may still be written to or because a
+    /// load has failed.
     Settling(Instant),
     /// It waits to be loaded.
     Queued,
-    /// It is being loaded, by the job with this number.
+    /// It is being loaded, by the job with this serial number.
     Running(u64),
-    /// It has been loaded or has failed, or it waits to be asked for.
+    /// It is loaded or has failed, or it waits until a request wants it.
     Idle,
 }
 
 impl HandlerEntry {
-    /// What it takes to load it.
+    /// An estimate of the memory that loading it takes.
     pub fn need(&self) -> LoadEstimate {
         let file_bytes = self.item.version.bytes().min(FILE_BYTES_MAX);
         LoadEstimate { file_bytes, code_bytes: self.code_bytes }
     }
 
-    /// Whether it is loaded and served, and nothing is going on with it.
+    /// Whether it is loaded and served, and no newer version is on its way.
     pub fn is_settled(&self) -> bool {
         let is_loaded = self.served.is_some() && self.load_state == LoadState::Idle;
         is_loaded && self.is_routed && !self.is_stale
     }
 }
 
-/// All handlers, and the queue.
+/// All handlers, and the queues of those to be loaded.
 pub struct Entries {
     entries: Slab<HandlerEntry>,
-    /// Those with a route, by their labels, for each source.
+    /// For each source, the ids of its routed handlers by label.
     routed: Vec<HashMap<Arc<str>, usize>>,
-    /// May hold ids that need no loading any more.
+    /// Like the other queues, it may hold ids that no longer need loading.
     wanted: VecDeque<usize>,
     changed: VecDeque<usize>,
     background: VecDeque<usize>,
@@ -95,7 +98,7 @@ pub struct Entries {
 }
 
 impl Entries {
-    /// Of so many sources. `want` is called when a request waits for a handler.
+    /// An empty list for this many sources. Handlers call `want` when a request waits for them.
     pub fn new(want: LoadRequester, sources: usize) -> Self {
         Entries {
             entries: Slab::new(),
@@ -107,7 +110,7 @@ impl Entries {
         }
     }
 
-    /// Takes up a handler, at rest and without a route. Returns its id.
+    /// Adds a handler, idle and without a route. Returns its id.
     pub fn add(&mut self, source: usize, item: Arc<HandlerItem>) -> usize {
         let slot = self.entries.vacant_entry();
         let id = slot.key();
@@ -132,53 +135,55 @@ impl Entries {
         id
     }
 
-    /// Takes note that a handler has a route.
+    /// Notes that a handler's route is published.
     pub fn route(&mut self, id: usize) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         entry.is_routed = true;
         self.routed[entry.source].insert(entry.item.label.clone(), id);
     }
 
-    /// Takes a handler off the list. Its id may be given to another one.
+    /// Removes a handler. Its id may be given to another handler.
     pub fn remove(&mut self, id: usize) -> HandlerEntry {
         let entry = self.entries.remove(id);
         let routed = &mut self.routed[entry.source];
-        // Another one may have come in its place.
+        // The label may belong to the handler's successor already.
         if routed.get(&entry.item.label) == Some(&id) {
             routed.remove(&entry.item.label);
         }
         entry
     }
 
+    /// The handler with this id.
     pub fn get(&mut self, id: usize) -> Option<&mut HandlerEntry> {
         self.entries.get_mut(id)
     }
 
-    /// The version of a handler that was seen last.
+    /// The last seen version of a handler.
     pub fn item(&self, id: usize) -> Option<&Arc<HandlerItem>> {
         self.entries.get(id).map(|entry| &entry.item)
     }
 
-    /// The handler of a source that has a route and is called this.
+    /// The id of the routed handler of a source with this label.
     pub fn id_of(&self, source: usize, label: &str) -> Option<usize> {
         self.routed[source].get(label).copied()
     }
 
-    /// All handlers of a source that have a route.
+    /// The ids of all routed handlers of a source.
     pub fn ids_of(&self, source: usize) -> impl Iterator<Item = usize> {
         self.routed[source].values().copied()
     }
 
+    /// All handlers with their ids.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &HandlerEntry)> {
         self.entries.iter()
     }
 
-    /// How many have a route.
+    /// How many handlers have a route.
     pub fn routes(&self) -> usize {
         self.routed.iter().map(HashMap::len).sum()
     }
 
-    /// Lets a handler wait to be loaded, where its urgency says.
+    /// Queues a handler to be loaded, by its urgency. `is_wanted` says that requests wait for it.
     pub fn enqueue(&mut self, id: usize, is_wanted: bool) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         entry.load_state = LoadState::Queued;
@@ -191,9 +196,9 @@ impl Entries {
         }
     }
 
-    /// The next handler to be loaded, with what `enter` has for it, who passes over those that have
-    /// to wait. Those that nobody has asked for come last, and only where `with_rest` is given;
-    /// otherwise they are left to be asked for.
+    /// Takes the next handler to be loaded from the queues, with what `enter` returns for it.
+    /// Skips handlers for which `enter` returns `None`. Handlers that no request wants come last;
+    /// without `with_rest` they stay cold until a request wants them.
     pub fn next<T>(
         &mut self,
         with_rest: bool,
@@ -220,7 +225,7 @@ impl Entries {
         None
     }
 
-    /// Leaves those that nobody has asked for to be asked for.
+    /// Takes handlers that no request wants off the queue. They stay cold until a request does.
     pub fn defer_background(&mut self) {
         for id in std::mem::take(&mut self.background) {
             let Some(entry) = self.entries.get_mut(id) else { continue };

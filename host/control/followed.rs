@@ -1,7 +1,6 @@
-//! A source that is followed: what it gives beside handlers, and the set of it that is not served
-//! yet.
+//! The state of one source: its native routes, and the set that is not served yet.
 //!
-//! Owns which routes all sources together make. Publishes nothing.
+//! Owns how the routes of all sources form a snapshot. Publishes nothing.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,12 +12,13 @@ use crate::registry::route::{Pattern, Table};
 use crate::registry::{RouteTarget, Snapshot};
 use crate::source::{Source, Wake};
 
-/// A source whose sets are served.
+/// A source with what is served of it.
 pub struct FollowedSource {
+    /// The source itself.
     pub source: Box<dyn Source>,
-    /// Its routes to native code.
+    /// Its served routes to native code.
     pub native: Vec<(Pattern, usize)>,
-    /// What is served once all of it is loaded.
+    /// The changes of a set that is served once all its handlers are loaded.
     pub pending_diff: Option<SetDiff>,
     /// Why its last set was refused.
     refused: Option<String>,
@@ -26,19 +26,22 @@ pub struct FollowedSource {
 
 /// How a set changes what is served of its source.
 pub struct SetDiff {
-    /// Handlers that have no route yet.
+    /// Ids of new handlers, which have no route yet.
     pub added: Vec<usize>,
+    /// Ids of routed handlers that are not in the set.
     pub gone: Vec<usize>,
+    /// All routes of the set to native code.
     pub native: Vec<(Pattern, usize)>,
 }
 
 impl FollowedSource {
-    /// A source with the routes of its first set to native code.
+    /// A source with the native routes of its first set.
     fn new(source: Box<dyn Source>, native: Vec<(Pattern, usize)>) -> Self {
         FollowedSource { source, native, pending_diff: None, refused: None }
     }
 
-    /// Says why a set is refused, unless that has been said; `None` if it is not.
+    /// Logs why a set is refused, unless the last one was refused for the same reason. `None` says
+    /// that the set is accepted.
     pub fn refuse(&mut self, refused: Option<String>) {
         if let Some(refused) = refused.as_ref().filter(|new| self.refused.as_ref() != Some(*new)) {
             tracing::error!("{refused}; the routes stay as they were");
@@ -47,10 +50,10 @@ impl FollowedSource {
     }
 }
 
-/// Takes the first set of each source, and has its handlers loaded.
+/// Takes the first set of each source and queues its handlers to be loaded.
 ///
 /// # Errors
-/// A source has none.
+/// A source has no set.
 pub fn begin(
     sources: Vec<Box<dyn Source>>,
     entries: &mut Entries,
@@ -71,10 +74,10 @@ pub fn begin(
     sources.into_iter().enumerate().map(begin).collect()
 }
 
-/// The routes of all handlers, as they are once a source has changed like this.
+/// The routes of all sources, after the changes in `changed` to the source with that index.
 ///
 /// # Errors
-/// Two of them claim one route.
+/// Two handlers claim one route.
 pub fn snapshot(
     entries: &Entries,
     sources: &[FollowedSource],

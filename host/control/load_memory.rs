@@ -1,10 +1,9 @@
-//! How much memory loads may take at once, for the bytes of files and of what they are compiled to,
-//! as long as the host has both in hand.
+//! Admission of loads by memory: for the bytes of a file and of its compiled code, while the host
+//! holds both.
 //!
-//! Owns who waits for whom: large loads for each other, one after the other, but for much smaller
-//! ones behind one that has long waited for what others have; small ones for nobody.
-//! None waits on a thread: a load for which there is no memory does not begin, or ends and begins
-//! anew when there is. Knows nothing of files and threads.
+//! Owns which loads wait. Small loads never wait. Large loads run in order, but much smaller ones
+//! may overtake a load that has waited for long. No load blocks a thread: if there is no memory for
+//! it, it does not begin, or it ends and begins again later. Knows nothing of files and threads.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,48 +12,52 @@ use crate::guest::engine::allocator::FreedNotice;
 use crate::guest::engine::budget::{Budget, Charge, PendingDemand};
 use crate::guest::engine::load_failure::LoadFailure;
 
-/// Two of the file: that in hand and the compiler's job. Two of the code: as it comes, and as it is
-/// linked. Before there is code, it is taken for half as long as the file.
+/// How many copies of the file and of the code there are. The file: in the host, and in the job for
+/// the compiler. The code: as it arrives, and as it is linked.
 const COPIES: u64 = 2;
+/// Before the code is known, it is estimated as one part in this many of the file.
 const CODE_PART: u64 = 2;
-/// The code of one file may be a little longer the next time, with what is kept beside it.
+/// Code sizes are rounded up to this, because the code of a file may grow a little the next time.
 const CODE_STEP: u64 = 64 << 10;
-/// The part of the memory for guests that large loads take at once, if there are several.
+/// Large loads together may take one part in this many of the guests' memory.
 const LARGE_LOADS_PART: u64 = 8;
-/// The part of that up to which a load is small, which it is up to this in any case. There are
-/// twenty loads at once at the most.
+/// A load is small up to one part in this many of that, or up to [`SMALL_BYTES`]. There are twenty
+/// loads at once at most.
 const SMALL_PART: u64 = 32;
 const SMALL_BYTES: u64 = 256 << 10;
-/// The part of the memory for guests that one load may take: the rest is for those that are served.
+/// One load may take one part in this many of the guests' memory. The rest is for served guests.
 const ONE_PART: u64 = 2;
-/// How long the first one waits for guests to give memory back, how often it is looked, and how
-/// often they are asked for what they have kept ready since.
+/// How long the first load waits for guests to give memory back, before it fails.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a waiting load is tried again.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often ready instances are evicted for a waiting load.
 const RECLAIM_EVERY: Duration = Duration::from_secs(1);
-/// How long it is overtaken by nobody, and from then on by those that take so much less, as long as
-/// it would have to wait without these as well: a load before it may take long, and guests may keep
-/// their memory for long.
+/// How long no load may overtake the first one. After that, loads of one part in
+/// [`OVERTAKE_DIVISOR`] of its size may, as long as the first would have to wait without them, too.
+/// The load before it may take long, and guests may hold their memory for long.
 const OVERTAKE_AFTER: Duration = Duration::from_secs(1);
 const OVERTAKE_DIVISOR: u64 = 2;
 
-/// The loads that wait to begin. The first large one that does not fit keeps other large ones
-/// waiting.
+/// Gives memory to loads in their order. The first large load that does not fit holds up other
+/// large loads.
 pub struct LoadMemory {
     load_budget: LoadBudget,
     head_of_line: Option<HeadOfLine>,
-    /// Whether another large load has been found to wait since they were looked through.
+    /// Whether the current scan has found a large load that has to wait.
     is_blocked: bool,
 }
 
-/// What is known of how much a load takes: bytes of its file, and of its code if it had any before.
+/// An estimate of what a load takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadEstimate {
+    /// How many bytes the file has.
     pub file_bytes: u64,
+    /// How many bytes its compiled code has; 0 if that is not known.
     pub code_bytes: u64,
 }
 
-/// Room for large loads.
+/// The memory for large loads.
 #[derive(Clone)]
 struct LoadBudget {
     all: Arc<Mutex<LoadUsage>>,
@@ -64,44 +67,44 @@ struct LoadBudget {
 #[derive(Default)]
 struct LoadUsage {
     used: u64,
-    /// What those take of it that have overtaken a load which waited to begin.
+    /// The part of `used` that belongs to loads that have overtaken a waiting one.
     overtaking: u64,
-    /// How much others may take that overtake a load which waits to begin, if one does.
+    /// How many bytes a load may take to overtake the waiting one; `None` if none waits.
     overtake_bytes_max: Option<u64>,
 }
 
 impl LoadUsage {
-    /// Whether a load of so many bytes need not wait for the one that waits to begin.
+    /// Whether a load of `bytes` may run before the one that waits, if any does.
     fn may_overtake(&self, bytes: u64) -> bool {
         self.overtake_bytes_max.is_none_or(|most| bytes <= most)
     }
 }
 
-/// What one load takes of it, until this is dropped.
+/// The memory that one load has reserved, until this is dropped.
 pub struct LoadReservation {
     load_budget: LoadBudget,
     need: LoadEstimate,
     bytes: u64,
     charge: Charge,
-    /// Whether it was taken while another load waited to begin.
+    /// Whether it was reserved while another load waited to begin.
     is_overtaking: bool,
-    /// Whether there was too little for its code.
+    /// Whether there was too little memory for the code.
     pub is_short: bool,
 }
 
-/// The load that waits to begin before all others.
+/// The load that waits to begin and holds up other large ones.
 struct HeadOfLine {
     id: usize,
     since: Instant,
     short: Option<Shortfall>,
 }
 
-/// What is known of a load for which guests have too little memory left.
+/// The guests leave too little memory for a load.
 struct Shortfall {
     since: Instant,
-    /// When they were asked last for what they keep ready.
+    /// When ready instances were last evicted for it.
     asked: Instant,
-    /// What they are not to grow into meanwhile.
+    /// Keeps guests from growing into the memory meanwhile.
     _want: Option<PendingDemand>,
 }
 
@@ -113,10 +116,10 @@ impl LoadEstimate {
 }
 
 impl LoadBudget {
-    /// What a load is charged; nothing if it is small.
+    /// How many bytes a load is charged; 0 if it is small.
     ///
     /// # Errors
-    /// It is too large for the memory of this host.
+    /// The load is too large for the memory of this host.
     fn charged(&self, need: LoadEstimate) -> Result<u64, LoadFailure> {
         let bytes = need.bytes();
         let total = self.memory.total() as u64;
@@ -139,8 +142,8 @@ impl LoadBudget {
         )))
     }
 
-    /// Whether one that has `own` of it may have so much. One that is larger than all there is for
-    /// loads goes alone.
+    /// Whether a load that has `own` bytes may have `bytes` in all. A load that is larger than the
+    /// memory for all loads may run alone.
     fn has(&self, all: &LoadUsage, own: u64, bytes: u64) -> bool {
         let others = all.used - own;
         others == 0 || others + bytes <= self.memory.total() as u64 / LARGE_LOADS_PART
@@ -164,15 +167,16 @@ impl LoadBudget {
 }
 
 impl LoadReservation {
+    /// What the load takes, as far as that is known.
     pub fn need(&self) -> LoadEstimate {
         self.need
     }
 
-    /// Takes memory for code of so many bytes before it is there. Does not wait.
+    /// Reserves memory for `code_bytes` of code before the code arrives. Does not wait.
     ///
     /// # Errors
-    /// It is too large for the memory of this host, or there is too little now: then the load is to
-    /// begin anew, when it can have what it needs.
+    /// The load is too large for the memory of this host, or there is too little memory now. In the
+    /// latter case [`LoadReservation::is_short`] is set, and the load has to begin again later.
     pub fn reserve_code(&mut self, code_bytes: u64) -> Result<(), LoadFailure> {
         let code_bytes = code_bytes.next_multiple_of(CODE_STEP).max(self.need.code_bytes);
         let need = LoadEstimate { code_bytes, ..self.need };
@@ -183,7 +187,7 @@ impl LoadReservation {
         }
         let room = self.load_budget.clone();
         let mut all = room.lock();
-        // What had its place before goes on: the sooner it ends.
+        // A load that began before the waiting one goes on, because then it ends sooner.
         let is_before = self.bytes > 0 && !self.is_overtaking;
         let may_go = is_before || all.may_overtake(bytes);
         let fits = may_go && room.has(&all, self.bytes, bytes);
@@ -197,7 +201,7 @@ impl LoadReservation {
         Err(too_little(bytes))
     }
 
-    /// Takes so much in all, if guests leave it.
+    /// Raises the reservation to `bytes`, if guests leave that much. Returns whether they do.
     fn raise_to(&mut self, bytes: u64, all: &mut LoadUsage) -> bool {
         let is_taken = self.charge.raise_to(as_usize(bytes)).is_ok();
         if is_taken {
@@ -224,6 +228,7 @@ impl Drop for LoadReservation {
 }
 
 impl LoadMemory {
+    /// Admission without loads. `memory` is the guests' memory.
     pub fn new(memory: Budget) -> Self {
         LoadMemory {
             load_budget: LoadBudget { all: Arc::default(), memory },
@@ -232,35 +237,36 @@ impl LoadMemory {
         }
     }
 
-    /// Whether a load waits, so that it is to be looked again after this long.
+    /// After how long to scan again, if a load waits.
     pub fn poll_after(&self) -> Option<Duration> {
         self.head_of_line.as_ref().map(|_| LOOK_EVERY)
     }
 
-    /// Begins to look through those that wait. Each is to try [`LoadMemory::reserve_load`], in
-    /// their order, up to the first that need not wait.
+    /// Begins a scan. The caller tries [`LoadMemory::reserve_load`] for the queued loads in their
+    /// order, up to the first one that need not wait.
     pub fn begin_scan(&mut self) {
         self.is_blocked = false;
     }
 
-    /// Says that all that wait have tried.
+    /// Ends a scan in which all queued loads have tried.
     pub fn end_scan(&mut self) {
         if !self.is_blocked {
             self.clear();
         }
     }
 
-    /// Says that none waits for memory now: none waits at all, or they wait for something else.
+    /// Notes that no load waits for memory: none is queued, or they wait for something else.
     pub fn clear(&mut self) {
         self.load_budget.lock().overtake_bytes_max = None;
         self.head_of_line = None;
     }
 
-    /// Memory for the load of a handler, if it need not wait for it. Does not wait.
+    /// Reserves memory for loading the handler `id`. Returns `None` if the load has to wait. Does
+    /// not block.
     ///
     /// # Errors
-    /// It is too large for the memory of this host, or the guests have not left enough of it for
-    /// a while.
+    /// The load is too large for the memory of this host, or the guests have left too little for
+    /// [`PATIENCE`].
     pub fn reserve_load(
         &mut self,
         id: usize,
@@ -279,7 +285,7 @@ impl LoadMemory {
         let (since, short) = before.map_or((now, None), |first| (first.since, first.short));
         let has_room = self.load_budget.has(&self.load_budget.lock(), 0, bytes);
         let is_asking = short.as_ref().is_none_or(|short| now - short.asked >= RECLAIM_EVERY);
-        // Where it is asked for, what is kept ready is given up for it.
+        // Raising the charge evicts ready instances, so do it only now and then, or if it fits.
         if has_room && (is_asking || self.load_budget.memory.has(as_usize(bytes))) {
             let mut place = self.load_budget.empty_reservation(need);
             let is_taken = place.raise_to(bytes, &mut self.load_budget.lock());
@@ -301,15 +307,15 @@ impl LoadMemory {
         None
     }
 
-    /// Whether a load would have to wait if none had overtaken it.
+    /// Whether a load of `bytes` would have to wait even if none had overtaken it.
     fn waits_anyway(&self, bytes: u64) -> bool {
         let all = self.load_budget.lock();
         let own = as_usize(bytes.saturating_sub(all.overtaking));
         !self.load_budget.has(&all, all.overtaking, bytes) || !self.load_budget.memory.has(own)
     }
 
-    /// What is known of a load of which guests have too little memory left, if they have: it has
-    /// been asked for just now, or was before and is not there yet.
+    /// The shortfall of a load of `bytes`, if there is one: the memory was asked for just now
+    /// (`is_asked`), or it was asked for earlier and is not free yet.
     fn short(
         &self,
         bytes: u64,
@@ -323,7 +329,7 @@ impl LoadMemory {
             Some(short) => (!memory.has(as_usize(bytes))).then_some(short),
             None if is_asked => {
                 let is_modest = bytes <= memory.total() as u64 / LARGE_LOADS_PART;
-                // No guest grows into what others give back meanwhile.
+                // Keep guests from growing into what others give back meanwhile.
                 let want = is_modest.then(|| memory.add_demand(as_usize(bytes)));
                 Some(Shortfall { since: now, asked: now, _want: want })
             }
@@ -331,16 +337,16 @@ impl LoadMemory {
         }
     }
 
-    /// Memory for a load that need not wait for the first one.
+    /// Reserves memory for a load that may overtake the waiting one.
     fn overtake(&self, need: LoadEstimate, bytes: u64) -> Option<LoadReservation> {
         let mut place = self.load_budget.empty_reservation(need);
         place.is_overtaking = true;
         let mut all = self.load_budget.lock();
         let may_go = all.may_overtake(bytes) && self.load_budget.has(&all, 0, bytes);
-        // Nothing is given up for it that is kept ready.
+        // Do not evict ready instances for it.
         let fits = may_go && self.load_budget.memory.has(as_usize(bytes));
         let is_taken = fits && place.raise_to(bytes, &mut all);
-        // A place that is dropped looks for it, too.
+        // Dropping a reservation takes this lock, too.
         drop(all);
         is_taken.then_some(place)
     }

@@ -1,8 +1,8 @@
-//! How much may be loaded: which guests give way to others, and whether there is room for one more.
+//! How many guests may be loaded at once, and which are unloaded to make room.
 //!
-//! Owns the sum of what loaded guests take, the marks past which idle ones are unloaded, and the
-//! wait of those for which the kernel would have nothing left. A part of the reload loop. Knows
-//! nothing of files.
+//! Owns the sum of what loaded guests take and the watermarks above which idle ones are unloaded.
+//! Makes loads wait while the kernel's limits leave no room. Part of the reload loop. Knows nothing
+//! of files.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
@@ -10,49 +10,42 @@ use std::time::{Duration, Instant};
 use crate::guest::engine::resources::{MAPPINGS_PER_GUEST, ResourceAmount, Resources};
 use crate::guest::load::loader::Size;
 
-/// How long a guest must not have been used to be unloaded, in tenths of a second.
+/// How long a guest must be unused to count as idle, in tenths of a second.
 const IDLE_COARSE_TICKS: u32 = 10;
-/// Between two looks at how much loaded guests take.
+/// How often to check whether guests have to be unloaded.
 const UNLOAD_EVERY: Duration = Duration::from_millis(200);
-/// Between two looks whether there is room again. What was unloaded is given back once the workers
-/// have swept their pools, which they do every tenth of a second.
+/// How often to check whether there is room again. Unloaded guests free their memory once the
+/// workers have swept their pools, which they do every tenth of a second.
 const CAPACITY_RETRY: Duration = Duration::from_millis(50);
-/// Eighths of what guests may hold, past which idle ones are unloaded. The last is for those that
-/// are in use when more are asked for.
+/// Idle guests are unloaded above this many eighths of what guests may hold. The last eighth is for
+/// guests that requests want while all others are in use.
 const WATERMARK_EIGHTHS: u64 = 7;
-/// So many loads, and the mappings of the process are counted anew.
+/// After how many loads the mappings of the process are counted again.
 const COUNTED_EVERY: u32 = 1_024;
-/// How often the log tells that there is no room.
+/// How often the log says that there is no room.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
-/// What loaded guests take, and may take.
+/// What loaded guests take, and how much they may take.
 pub struct LoadedCapacity {
     bytes_max: usize,
     resources: Resources,
     loaded: Size,
     loads: u32,
     unload_at: Option<Instant>,
-    /// When it is looked again, where there is no room for what is to be loaded.
+    /// When to check again, while loads wait for room.
     wait_until: Option<Instant>,
     warned_at: Option<Instant>,
 }
 
 impl LoadedCapacity {
+    /// No guests yet. Loaded guests may take `bytes_max` bytes and what `resources` allow.
     pub fn new(bytes_max: usize, resources: Resources) -> Self {
-        let (trim_at, wait_until, told) = Default::default();
+        let (unload_at, wait_until, warned_at) = Default::default();
         let loaded = Size::default();
-        LoadedCapacity {
-            bytes_max,
-            resources,
-            loaded,
-            loads: 0,
-            unload_at: trim_at,
-            wait_until,
-            warned_at: told,
-        }
+        LoadedCapacity { bytes_max, resources, loaded, loads: 0, unload_at, wait_until, warned_at }
     }
 
-    /// Takes note of a guest that is loaded, in the place of one of this size.
+    /// Notes that a guest of this size was loaded. `before` is the size of the one it replaces.
     pub fn note_loaded(&mut self, size: Size, before: Option<Size>) {
         self.loaded.bytes += size.bytes;
         self.loaded.amount.add(size.amount);
@@ -65,29 +58,31 @@ impl LoadedCapacity {
         }
     }
 
+    /// Notes that a guest of this size was unloaded.
     pub fn note_unloaded(&mut self, size: Size) {
         self.loaded.bytes -= size.bytes;
         self.loaded.amount.sub(size.amount);
     }
 
-    /// Whether guests are loaded that nobody has asked for.
+    /// Whether there is room for guests that no request wants yet.
     pub fn has_headroom(&self) -> bool {
         let mut with_one = self.loaded.amount;
         with_one.add(ResourceAmount { mappings: MAPPINGS_PER_GUEST, descriptors: 0 });
         self.loaded.bytes < self.bytes_max && !with_one.exceeds(self.watermark())
     }
 
-    /// When there is something to do though nothing is heard.
+    /// When there is something to do even without an event.
     pub fn wake_at(&self) -> Option<Instant> {
         self.unload_at.into_iter().chain(self.wait_until).min()
     }
 
-    /// Says that the next look is when a load has ended.
+    /// Notes that all threads are busy: the end of a load is the next time to check.
     pub fn wait_for_a_load(&mut self) {
         self.wait_until = None;
     }
 
-    /// Whether the kernel has what one more guest takes beside so many loads, or none waits.
+    /// Whether the kernel's limits leave room for one more guest besides `loads` running loads.
+    /// Also true if `is_quiet`: no handler waits to be loaded.
     pub fn has_kernel_capacity(&mut self, is_quiet: bool, loads: usize) -> bool {
         let has_room = is_quiet || self.resources.has_room(loads);
         if has_room {
@@ -96,7 +91,7 @@ impl LoadedCapacity {
         has_room
     }
 
-    /// Takes note that loads wait for room, or that none does. Whether they begin to.
+    /// Notes whether loads wait for room. Returns whether they have just begun to.
     pub fn wait(&mut self, waits: bool, now: Instant) -> bool {
         let begins = waits && self.wait_until.is_none();
         self.wait_until = waits.then_some(now + CAPACITY_RETRY);
@@ -107,7 +102,7 @@ impl LoadedCapacity {
         begins
     }
 
-    /// In what order guests are to be unloaded now, at this moment of the registry, if any are.
+    /// The order in which to unload guests now, if any have to be. `moment` is the registry's time.
     pub fn order(&mut self, now: Instant, moment: u32) -> Option<UnloadOrder> {
         if !self.is_over_watermark() {
             self.unload_at = None;
@@ -130,7 +125,7 @@ impl LoadedCapacity {
         self.loaded.bytes > self.bytes_max || self.loaded.amount.exceeds(self.watermark())
     }
 
-    /// Whether it helps to unload a guest of this size.
+    /// Whether unloading a guest of this size brings the sums closer to the watermarks.
     pub fn is_helped_by(&self, size: Size) -> bool {
         let (loaded, mark) = (self.loaded, self.watermark());
         loaded.bytes > self.bytes_max
@@ -138,12 +133,12 @@ impl LoadedCapacity {
             || loaded.amount.descriptors > mark.descriptors && size.amount.descriptors > 0
     }
 
-    /// Whether even guests that are in use are unloaded: they will be loaded again.
+    /// Whether even guests in use are unloaded. They are loaded again for their next request.
     fn is_under_pressure(&self) -> bool {
         self.wait_until.is_some() || self.is_over_memory()
     }
 
-    /// Whether that is for the memory that they take.
+    /// Whether guests in use are unloaded because of their memory.
     fn is_over_memory(&self) -> bool {
         self.loaded.bytes > self.bytes_max + self.bytes_max / 4
     }
@@ -168,15 +163,16 @@ impl LoadedCapacity {
 /// The order in which guests are unloaded.
 pub struct UnloadOrder {
     now_ticks: u32,
-    /// Whether those that are in use are unloaded, too, and whether for the memory that they take.
+    /// Whether guests in use are unloaded, too.
     unloads_used: bool,
+    /// Whether the largest guests in use are unloaded first, to free memory.
     unloads_largest: bool,
 }
 
 impl UnloadOrder {
-    /// Of these guests, each with its last use and its bytes: the idle ones come first, that which
-    /// is idle longest before all others. Of those in use the largest go for want of memory, so
-    /// that few have to, and not small ones that would make no room.
+    /// Sorts guests, given as (id, last use, bytes). Idle ones come first, the one idle longest
+    /// before all others. If memory is short, guests in use follow with the largest first, so that
+    /// few have to be unloaded.
     pub fn of(&self, guests: impl Iterator<Item = (usize, u32, usize)>) -> Vec<usize> {
         let mut order: Vec<_> = guests
             .map(|(id, used_at, bytes)| {

@@ -1,7 +1,7 @@
-//! The threads that load guests: a few at a time, in the background.
+//! The threads that load guests in the background, a few at a time.
 //!
-//! Owns how many loads run at once. One that takes long gives its place to the next, so that a
-//! guest which makes the compiler burn does not hold up the others.
+//! Owns how many loads run at once. A load that takes long no longer counts as quick, so that a
+//! guest that keeps the compiler busy does not hold up the others.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,70 +24,81 @@ use crate::guest::load::link::GuestSpec;
 use crate::guest::load::loader::Loaded;
 use crate::source::{Blob, BlobError, ContentVersion};
 
-/// A load that has taken so long no longer stands in the way of others.
+/// After how long a load counts as slow, so that it does not hold up others.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
-/// Slow loads that may run beside the quick ones. Together they bound the children's memory, and
-/// how many guests that make the compiler burn it takes to hold up the others.
+/// How many slow loads may run besides the quick ones. Both bounds together limit the memory of
+/// compiler processes. So many guests would have to keep the compiler busy to hold up the others.
 const SLOW_MAX: usize = 16;
-/// How often a thread without a job gives back memory that it has free: what it has loaded is freed
-/// by others, and only the thread itself can look through it.
+/// How often an idle thread trims its heap. Other threads free what it has allocated, but only the
+/// thread itself can return that to the kernel.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
-/// Loading gives way to serving: a third of a worker's weight.
+/// The nice value of loading threads: a third of a worker's weight, because serving comes first.
 const NICENESS: i32 = 5;
 
-/// What is to be loaded.
+/// A handler to be loaded.
 pub struct LoadJob {
-    /// Tells this job from all others.
+    /// The number of this job, unique in the process.
     pub serial: u64,
-    /// The handler's.
+    /// The handler's id.
     pub id: usize,
+    /// The handler's name.
     pub name: Box<str>,
+    /// What the handler may use.
     pub grants: Arc<Grants>,
+    /// Reads the contents.
     pub blob: Arc<dyn Blob>,
-    /// The contents that are served already; they need not be loaded again.
+    /// The key of the served contents, which need not be loaded again.
     pub served: Option<CacheKey>,
+    /// Cancels the job.
     pub cancel: CancelToken,
-    /// The memory that it may take.
+    /// The memory that the job may take.
     pub reservation: LoadReservation,
 }
 
-/// What came of a job.
+/// The result of a job.
 pub struct FinishedLoad {
+    /// The number of the job.
     pub serial: u64,
+    /// The handler's id.
     pub id: usize,
     /// The version that was read, if that is known.
     pub version: Option<ContentVersion>,
-    /// What it has needed of memory, as far as it is known.
+    /// The memory that the job has needed, as far as that is known.
     pub need: LoadEstimate,
+    /// What has become of the job.
     pub outcome: LoadOutcome,
+    /// How long the job took.
     pub took: Duration,
 }
 
+/// What has become of a job.
 pub enum LoadOutcome {
+    /// The guest is loaded.
     Loaded(Box<Loaded>),
-    /// The contents are those that are served.
+    /// The contents are the served ones, so nothing was loaded.
     Same,
-    /// The contents changed while they were read, or before.
+    /// The contents have changed before or while they were read.
     ContentChanged,
-    /// There was too little memory for its code, of which it is known now how much it is.
+    /// There was too little memory for the code, whose size is known now.
     ShortOfMemory,
+    /// The guest could not be loaded.
     Failed(LoadFailure),
 }
 
-/// The threads.
+/// The threads with their queue.
 pub struct Loaders {
     queue: Arc<LoadQueue>,
-    /// By serial number, with when they began.
+    /// Running jobs: the serial number, and when each began.
     running: Vec<(u64, Instant)>,
     quick_max: usize,
     threads: usize,
 }
 
 impl Loaders {
-    /// Starts the threads; `done` is called on them.
+    /// Starts the threads, which call `done` after each job.
     ///
     /// # Errors
-    /// Not one thread can be started.
+    /// Not even one thread can be started.
     pub fn start(
         loader: &Arc<Loader>,
         done: impl Fn(FinishedLoad) + Clone + Send + 'static,
@@ -104,7 +115,7 @@ impl Loaders {
                 .spawn(move || work(&queue, &loader, &done));
             match started {
                 Ok(_) => threads += 1,
-                // Fewer do, where a system allows no more.
+                // Fewer threads do if the system allows no more.
                 Err(error) if threads > 0 => {
                     tracing::warn!("only {threads} handlers are loaded at once: {error}");
                     break;
@@ -115,13 +126,13 @@ impl Loaders {
         Ok(Loaders { queue, running: Vec::new(), quick_max: quick_max.min(threads), threads })
     }
 
-    /// Takes jobs and does none of them.
+    /// Takes jobs but never runs them.
     #[cfg(test)]
     pub fn without_threads() -> Self {
         Loaders { queue: Arc::default(), running: Vec::new(), quick_max: 4, threads: 4 }
     }
 
-    /// Loads that are under way.
+    /// How many loads are running.
     pub fn count(&self) -> usize {
         self.running.len()
     }
@@ -132,24 +143,25 @@ impl Loaders {
         quick < self.quick_max && self.running.len() < self.threads
     }
 
-    /// When there may be room again though no job has ended.
+    /// When another job may begin even if none ends before: when the next one counts as slow.
     pub fn free_thread_at(&self) -> Option<Instant> {
         let turns_slow = |(_, began): &(u64, Instant)| *began + SLOW_AFTER;
         let now = Instant::now();
         self.running.iter().map(turns_slow).filter(|at| *at > now).min()
     }
 
-    /// Hands over a job. To be called where there is room.
+    /// Begins a job. Call it only if [`Loaders::has_free_thread`].
     pub fn begin(&mut self, job: LoadJob, now: Instant) {
         self.running.push((job.serial, now));
         self.queue.put(job);
     }
 
-    /// Takes note that a job has ended.
+    /// Notes that a job has ended.
     pub fn end(&mut self, serial: u64) {
         self.running.retain(|(running, _)| *running != serial);
     }
 
+    /// Whether no load is running.
     pub fn is_idle(&self) -> bool {
         self.running.is_empty()
     }
@@ -171,7 +183,7 @@ struct LoadQueue {
 #[derive(Default)]
 struct QueuedJobs {
     jobs: VecDeque<LoadJob>,
-    /// Whether no more come.
+    /// Whether no more jobs come.
     is_closed: bool,
 }
 
@@ -186,8 +198,8 @@ impl LoadQueue {
         self.has_changed.notify_all();
     }
 
-    /// The next job, once there is one; none where no more come. A thread that has done some gives
-    /// back what is free meanwhile.
+    /// Waits for the next job. Returns `None` once the queue is closed. A thread that `has_loaded`
+    /// something trims its heap while it waits.
     fn next(&self, has_loaded: bool) -> Option<LoadJob> {
         let wait_max = if has_loaded { TIDY_EVERY } else { Duration::MAX };
         let mut waiting = self.lock();
@@ -225,7 +237,7 @@ fn work(queue: &LoadQueue, loader: &Loader, done: &impl Fn(FinishedLoad)) {
         let began = Instant::now();
         let (version, outcome) = load(&mut job, loader);
         let (serial, id, need) = (job.serial, job.id, job.reservation.need());
-        // What waits for its memory is looked for when this is heard of.
+        // Free the reservation first: `done` makes the loop look for loads that wait for memory.
         drop(job);
         done(FinishedLoad { serial, id, version, need, outcome, took: began.elapsed() });
         allocator::trim_heap();
@@ -242,12 +254,11 @@ fn load(job: &mut LoadJob, loader: &Loader) -> (Option<ContentVersion>, LoadOutc
     if job.served == Some(key) {
         return (Some(version), LoadOutcome::Same);
     }
-    let whose = GuestSpec { id: job.id, name: &job.name, grants: &job.grants };
+    let spec = GuestSpec { id: job.id, name: &job.name, grants: &job.grants };
     let (place, cancel) = (&mut job.reservation, &job.cancel);
     let mut bounds = Bounds { cancel, take: &mut |code_bytes| place.reserve_code(code_bytes) };
-    // A bug in what links strangers' modules is to cost this guest only.
-    let loaded =
-        catch_unwind(AssertUnwindSafe(|| loader.load(&contents, key, &whose, &mut bounds)));
+    // A panic while an unknown module is linked must cost this guest only.
+    let loaded = catch_unwind(AssertUnwindSafe(|| loader.load(&contents, key, &spec, &mut bounds)));
     let outcome = match loaded {
         Ok(Ok(loaded)) => LoadOutcome::Loaded(Box::new(loaded)),
         Ok(Err(_)) if job.reservation.is_short => LoadOutcome::ShortOfMemory,

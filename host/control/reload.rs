@@ -1,9 +1,8 @@
-//! The reload loop: one thread that follows the sources, has their handlers loaded, and publishes
-//! what is served.
+//! The reload loop: one thread that follows the sources, loads their handlers and publishes them.
 //!
-//! Owns when a handler is loaded; `sets.rs` which handlers there are, `retry.rs` when one that
-//! failed is tried again, `loaded_capacity.rs` when a guest is unloaded. Nothing here is shared
-//! with the request path but handlers and snapshots.
+//! Owns when a handler is loaded. `sets.rs` owns which handlers there are, `retry.rs` when a failed
+//! one is tried again, `loaded_capacity.rs` when a guest is unloaded. Shares only handlers and
+//! snapshots with the request path.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -22,50 +21,66 @@ use crate::log::escape;
 use crate::registry::{HandlerState, Registry};
 use crate::source::{HandlerItem, ItemState};
 
-/// What the loop hears of.
+/// An event for the loop.
 pub enum ControlEvent {
     /// Requests wait for the handler with this id.
     Wanted(usize),
     /// A source may have changed.
     Changed,
-    /// Have all sources look for changes now.
+    /// All sources must look for changes now.
     Refresh,
+    /// A load has ended.
     Done(FinishedLoad),
+    /// The loop must end.
     Stop,
 }
 
 /// The state of the loop.
 pub struct Reload {
+    /// All handlers.
     pub entries: Entries,
+    /// Where snapshots are published.
     pub registry: Arc<Registry>,
+    /// The sources, by index.
     pub sources: Vec<FollowedSource>,
-    /// Is told why the host cannot go on.
+    /// Receives why the host cannot go on.
     pub ended: UnboundedSender<String>,
+    /// Bounds how many guests are loaded.
     pub guest_capacity: LoadedCapacity,
-    /// Who of those that are to be loaded waits for memory.
+    /// Decides which loads wait for memory.
     load_memory: LoadMemory,
+    /// The threads that load guests.
     pub loaders: Loaders,
     events: Receiver<ControlEvent>,
     serial: u64,
-    /// Loads since the last line about them.
+    /// Loads since the states of handlers were last logged.
     unlogged_loads: usize,
-    /// When something is to be looked at whose time has not come yet.
+    /// Handlers to check at a later time.
     pub pending: Vec<(Instant, usize)>,
 }
 
-/// What the loop goes by.
+/// What a [`Reload`] is made of; its fields have the same meaning there.
 pub struct ReloadParts {
+    /// All handlers.
     pub entries: Entries,
+    /// Where snapshots are published.
     pub registry: Arc<Registry>,
+    /// The sources, by index.
     pub sources: Vec<FollowedSource>,
+    /// Receives why the host cannot go on.
     pub ended: UnboundedSender<String>,
+    /// Bounds how many guests are loaded.
     pub guest_capacity: LoadedCapacity,
+    /// Decides which loads wait for memory.
     pub load_memory: LoadMemory,
+    /// The threads that load guests.
     pub loaders: Loaders,
+    /// The events of the loop.
     pub events: Receiver<ControlEvent>,
 }
 
 impl Reload {
+    /// A loop that has not begun to run.
     pub fn new(parts: ReloadParts) -> Self {
         let ReloadParts {
             entries,
@@ -92,32 +107,32 @@ impl Reload {
         }
     }
 
-    /// Runs until it is told to stop.
+    /// Runs the loop until it gets [`ControlEvent::Stop`].
     pub fn run(mut self) {
         self.run_due();
         loop {
-            let patience = self.wake_at().map(|at| at.saturating_duration_since(Instant::now()));
-            let event = match patience {
+            let timeout = self.wake_at().map(|at| at.saturating_duration_since(Instant::now()));
+            let event = match timeout {
                 None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(patience) => self.events.recv_timeout(patience),
+                Some(timeout) => self.events.recv_timeout(timeout),
             };
-            let mut heard = match event {
+            let mut events = match event {
                 Err(RecvTimeoutError::Disconnected) => return,
                 Ok(event) => vec![event],
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
             };
-            // What has piled up is heard before anything is done about it.
-            heard.extend(self.events.try_iter());
+            // Take all events that have piled up before acting on any.
+            events.extend(self.events.try_iter());
             let is_done = |event: &ControlEvent| matches!(event, ControlEvent::Done(_));
-            if heard.iter().any(is_done) {
-                // Above all, whether somebody writes to what was loaded.
+            if events.iter().any(is_done) {
+                // Learn first whether anyone has written to what was loaded.
                 for followed in &mut self.sources {
                     followed.source.catch_up();
                 }
                 self.poll_sources(Instant::now());
-                heard.sort_by_key(is_done);
+                events.sort_by_key(is_done);
             }
-            for event in heard {
+            for event in events {
                 if matches!(event, ControlEvent::Stop) {
                     return;
                 }
@@ -127,7 +142,7 @@ impl Reload {
         }
     }
 
-    /// Takes note of an event.
+    /// Handles one event.
     pub fn handle_event(&mut self, event: ControlEvent) {
         match event {
             ControlEvent::Wanted(id) => self.wanted(id),
@@ -137,12 +152,12 @@ impl Reload {
                 }
             }
             ControlEvent::Done(done) => self.finish_load(done),
-            // They are asked before anything else is done.
+            // The loop polls the sources anyway, and handles `Stop` itself.
             ControlEvent::Changed | ControlEvent::Stop => {}
         }
     }
 
-    /// When there is something to do though nothing is heard.
+    /// When there is something to do even without an event.
     fn wake_at(&self) -> Option<Instant> {
         let look = self.sources.iter().filter_map(|followed| followed.source.wake_at()).min();
         let settled = self.pending.iter().map(|(at, _)| *at).min();
@@ -153,7 +168,7 @@ impl Reload {
         [look, settled, place, memory, self.guest_capacity.wake_at()].into_iter().flatten().min()
     }
 
-    /// Does what there is to do now.
+    /// Does everything that is due now.
     pub fn run_due(&mut self) {
         let now = Instant::now();
         self.poll_sources(now);
@@ -168,14 +183,14 @@ impl Reload {
     fn wanted(&mut self, id: usize) {
         let Some(entry) = self.entries.get(id) else { return };
         match (entry.load_state, entry.handler.state()) {
-            // Unloaded, or never loaded.
+            // It was unloaded, or never loaded.
             (LoadState::Queued, _) | (LoadState::Idle, HandlerState::Cold) => {
                 self.entries.enqueue(id, true);
             }
-            // It has changed meanwhile, and whoever waits is to look again.
+            // Its state has changed meanwhile. Wake the waiting requests to look again.
             (LoadState::Idle, state) => entry.handler.set(state),
             (LoadState::Settling(_), _) => self.try_sooner(id),
-            // Its turn comes by itself.
+            // It is being loaded already.
             (LoadState::Running(_), _) => {}
         }
     }
@@ -191,11 +206,11 @@ impl Reload {
         }
     }
 
-    /// Takes note that the contents of a handler have changed, or may have.
+    /// Notes that the contents of a handler have changed, or may have.
     pub fn mark_changed(&mut self, id: usize, item: Arc<HandlerItem>, now: Instant) {
         let Some(entry) = self.entries.get(id) else { return };
         if entry.item.version != item.version {
-            // What is being made of the version before is of no use.
+            // A running load of the previous version is of no use.
             if let Some(running) = &entry.running_load {
                 running.cancel();
             }
@@ -206,7 +221,7 @@ impl Reload {
             entry.code_bytes = 0;
             entry.last_error = None;
             if entry.handler.state() == HandlerState::Failed {
-                // That says nothing of this version, for which requests wait.
+                // The failure was of the previous version. Requests may wait for this one.
                 entry.handler.set(HandlerState::Cold);
             }
         }
@@ -217,7 +232,7 @@ impl Reload {
         }
     }
 
-    /// Has a handler loaded once its contents are whole.
+    /// Loads a handler once its contents are likely to be completely written.
     pub fn debounce(&mut self, id: usize, now: Instant) {
         let Some(entry) = self.entries.get(id) else { return };
         let due = self.sources[entry.source].source.whole_at(&entry.item, now);
@@ -225,7 +240,7 @@ impl Reload {
         self.pending.push((due.max(now), id));
     }
 
-    /// Queues the handlers whose time has come.
+    /// Queues the pending handlers that are due.
     fn enqueue_due(&mut self, now: Instant) {
         let due: Vec<usize> =
             self.pending.extract_if(.., |(at, _)| *at <= now).map(|(_, id)| id).collect();
@@ -247,7 +262,7 @@ impl Reload {
         }
     }
 
-    /// Hands out jobs while there is room.
+    /// Begins loads while there are threads and memory for them.
     fn dispatch(&mut self, now: Instant) {
         while self.loaders.has_free_thread(now) {
             if !self.ensure_capacity(now) {
@@ -295,12 +310,12 @@ impl Reload {
         self.loaders.end(done.serial);
         let Some(entry) = self.entries.get(done.id) else { return };
         if entry.load_state != LoadState::Running(done.serial) {
-            // It was removed meanwhile.
+            // The handler was removed meanwhile.
             return;
         }
         entry.load_state = LoadState::Idle;
         entry.running_load = None;
-        // What comes and goes with the memory it takes is no news.
+        // Do not log that a guest is loaded again after it was unloaded for lack of memory.
         self.unlogged_loads += usize::from(!std::mem::take(&mut entry.is_unloaded));
         let is_other = done.version != Some(entry.item.version);
         if !is_other {
@@ -308,7 +323,7 @@ impl Reload {
         }
         let now = Instant::now();
         let source = &self.sources[entry.source].source;
-        // Somebody writes to the very contents that were read, so that they may not be whole.
+        // If the file was written to while it was read, its contents may be incomplete.
         if !source.was_whole(&entry.item, done.version, now) {
             return self.mark_changed_now(done.id, now);
         }
@@ -319,7 +334,7 @@ impl Reload {
                 entry.is_stale = false;
             }
             LoadOutcome::ContentChanged => return self.debounce(done.id, now),
-            // Another version has come meanwhile, which says nothing about this one.
+            // The failure was of a version that is no longer the last seen one.
             LoadOutcome::Failed(_) | LoadOutcome::ShortOfMemory
                 if done.version.is_some() && is_other => {}
             LoadOutcome::ShortOfMemory => return self.entries.enqueue(done.id, false),
@@ -359,7 +374,7 @@ impl Reload {
         self.note_loaded(id, now);
     }
 
-    /// Stops serving a handler that is gone. Returns what messages call it.
+    /// Stops serving a handler that is gone. Returns its label.
     pub fn remove(&mut self, id: usize) -> Arc<str> {
         let entry = self.entries.remove(id);
         if let Some(running) = &entry.running_load {
@@ -368,7 +383,7 @@ impl Reload {
         if let Some((_, size)) = entry.served {
             self.guest_capacity.note_unloaded(size);
         }
-        // Requests may wait for it that the one in its place can answer.
+        // Requests that wait for this handler can be answered by its successor.
         let successor = self.entries.id_of(entry.source, &entry.item.label);
         let successor = successor.and_then(|id| self.entries.get(id)?.handler.guest().clone());
         let before = match successor {
@@ -394,11 +409,11 @@ impl Reload {
     }
 }
 
-/// A sender of events, as the threads around the loop need it.
+/// A function that sends events to the loop, from any thread.
 pub fn event_sender(
     events: &Sender<ControlEvent>,
 ) -> impl Fn(ControlEvent) + Clone + Send + Sync + 'static {
     let events = events.clone();
-    // The loop has ended, and so does the host.
+    // Sending fails if the loop has ended, and then the host ends, too.
     move |event| drop(events.send(event))
 }

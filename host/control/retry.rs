@@ -1,7 +1,6 @@
-//! What becomes of a handler that could not be loaded: what is said of it, and when it is tried
-//! again.
+//! Handles a failed load: what the log says, and when the handler is tried again.
 //!
-//! Owns these times. A part of the reload loop. Knows nothing of why a load fails but its cause.
+//! Owns the retry delays. Part of the reload loop. Knows the cause of a failure and nothing more.
 
 use std::time::{Duration, Instant};
 
@@ -11,40 +10,40 @@ use crate::guest::engine::load_failure::{FailureCause, LoadFailure};
 use crate::log::escape;
 use crate::registry::HandlerState;
 
-/// What failed for a reason that is not the file's is tried again after this long, then after twice
-/// as long, and so on.
+/// The first retry delay after a failure that is not the file's fault. It doubles with each
+/// failure, at most [`RETRY_DOUBLINGS`] times.
 const RETRY: Duration = Duration::from_secs(5);
 const RETRY_DOUBLINGS: u32 = 6;
-/// The same where requests wait for it.
+/// The same delay while requests wait for the handler.
 const RETRY_WANTED: Duration = Duration::from_millis(250);
 const RETRY_WANTED_DOUBLINGS: u32 = 7;
-/// Where tries have no end, they take one part in so many of the time at most, and no more than
-/// a half while requests wait.
+/// If retries have no end, they take at most one part in this many of the time, and at most half of
+/// it while requests wait.
 const RETRY_PART: u32 = 10;
-/// What may be a file's fault or not is tried so often. After that it is taken for the file's.
+/// How often to try after failures of unclear cause. After that the file counts as the cause.
 const UNCLEAR_MAX: u32 = 8;
 
-/// When a file is tried again.
+/// After how long a handler is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct RetryDelays {
     after: Duration,
-    /// If requests wait for it.
+    /// The delay if requests wait for the handler.
     if_wanted: Duration,
 }
 
-/// When to try again what has failed so often before, and has taken this long now. `None` is not
-/// before there is another version.
-fn retry_delays(cause: FailureCause, mishaps: u32, took: Duration) -> Option<RetryDelays> {
+/// The retry delays after `failures` earlier failures, if the last try `took` this long. `None`
+/// means not before there is another version.
+fn retry_delays(cause: FailureCause, failures: u32, took: Duration) -> Option<RetryDelays> {
     let longest = RETRY * (1 << RETRY_DOUBLINGS);
     let least = (took * RETRY_PART).min(longest);
-    let after = RETRY * (1 << mishaps.min(RETRY_DOUBLINGS));
+    let after = RETRY * (1 << failures.min(RETRY_DOUBLINGS));
     let (after, if_wanted) = match cause {
         FailureCause::File => return None,
-        FailureCause::Unclear if mishaps + 1 >= UNCLEAR_MAX => return None,
+        FailureCause::Unclear if failures + 1 >= UNCLEAR_MAX => return None,
         FailureCause::Unclear => (after, after),
         FailureCause::Access => (after.max(least), after.max(least)),
         FailureCause::Shortage => {
-            let sooner = RETRY_WANTED * (1 << mishaps.min(RETRY_WANTED_DOUBLINGS));
+            let sooner = RETRY_WANTED * (1 << failures.min(RETRY_WANTED_DOUBLINGS));
             (after.max(least), sooner.max(took.min(longest)))
         }
     };
@@ -52,7 +51,7 @@ fn retry_delays(cause: FailureCause, mishaps: u32, took: Duration) -> Option<Ret
 }
 
 impl Reload {
-    /// Takes note that a load has failed, which took this long.
+    /// Handles a failed load of a handler, which `took` this long.
     pub fn failed(&mut self, id: usize, failure: LoadFailure, took: Duration, now: Instant) {
         let Some(entry) = self.entries.get(id) else { return };
         let source = &self.sources[entry.source].source;
@@ -67,7 +66,7 @@ impl Reload {
             if failure.cause == FailureCause::File || !entry.is_routed {
                 return self.give_up(id, &failure);
             }
-            // A machine that was short of something for long is no reason to end the host.
+            // A long shortage on this machine is no reason to end the host.
             entry.is_awaited = false;
         }
         let then = match (failure.cause, again) {
@@ -87,7 +86,7 @@ impl Reload {
             if !waits {
                 entry.handler.set(HandlerState::Failed);
             } else if !entry.handler.is_waited_for() {
-                // Whoever asks for it next says so again.
+                // The next request will report again that it wants the handler.
                 entry.handler.set(HandlerState::Cold);
             }
         }
@@ -104,7 +103,7 @@ impl Reload {
         self.try_at(id, now + if is_wanted { again.if_wanted } else { again.after });
     }
 
-    /// Has a file that has failed tried as soon as it may be, for requests wait for it.
+    /// Tries a failed handler as soon as allowed, because requests wait for it.
     pub fn try_sooner(&mut self, id: usize) {
         let Some(entry) = self.entries.get(id) else { return };
         if let (LoadState::Settling(at), Some(sooner)) = (entry.load_state, entry.retry_if_wanted)

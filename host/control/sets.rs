@@ -1,8 +1,8 @@
-//! From the set that a source gives to the routes that are served: what has come, changed and gone.
+//! Applies the set that a source gives to the served routes: what was added, changed and removed.
 //!
-//! Owns the publishing of snapshots. Either all of a set's changes to the routes take place, or
-//! none; where the set says so, no handler of it is served before all of them are loaded. Knows of
-//! a source what it gives.
+//! Owns publishing snapshots. A set's changes to the routes take effect together or not at all. If
+//! the set says so, none of its handlers is served before all are loaded. Knows a source only by
+//! its sets.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::registry::{HandlerState, Snapshot};
 use crate::source::{Change, HandlerItem, HandlerSet, ItemState};
 
 impl Reload {
-    /// Asks the sources what has changed, and serves that.
+    /// Asks the sources what has changed, and applies it.
     pub fn poll_sources(&mut self, now: Instant) {
         for at in 0..self.sources.len() {
             for change in self.sources[at].source.changes(now) {
@@ -33,9 +33,9 @@ impl Reload {
         }
     }
 
-    /// Takes another set of a source.
+    /// Applies a new set of the source with index `at`.
     pub fn apply_set(&mut self, at: usize, set: HandlerSet, now: Instant) {
-        // What was not served yet never will be.
+        // A set that is still pending is outdated now.
         self.drop_pending_diff(at);
         let mut gone: HashSet<usize> = self.entries.ids_of(at).collect();
         let mut added_items = Vec::new();
@@ -43,7 +43,7 @@ impl Reload {
             let known = self.entries.id_of(at, &item.label);
             let known = known.and_then(|id| Some((id, self.entries.item(id)?)));
             let has_changed = |is: &HandlerItem| is.version != item.version;
-            // Where all are served or none, a version has a handler of its own.
+            // In a set that is served all or nothing, a new version gets a handler of its own.
             let is_same =
                 |is: &HandlerItem| is.has_handler_of(&item) && !(set.is_atomic && has_changed(is));
             match known.filter(|(_, is)| is_same(is)) {
@@ -124,7 +124,7 @@ impl Reload {
         }
     }
 
-    /// Takes note that a handler is loaded that its set waits for.
+    /// Notes that a handler is loaded. If that completes a pending set, publishes the set.
     pub fn note_loaded(&mut self, id: usize, now: Instant) {
         let Some(entry) = self.entries.get(id) else { return };
         let at = entry.source;
@@ -132,7 +132,7 @@ impl Reload {
             return;
         }
         let Some(next) = self.sources[at].pending_diff.take() else { return };
-        // Those that it has from the set before may still be on their way, too.
+        // Handlers that the set shares with the previous one may still be loading, too.
         let retained: Vec<usize> =
             self.entries.ids_of(at).filter(|id| !next.gone.contains(id)).collect();
         let mut all = next.added.iter().chain(&retained);
@@ -140,7 +140,7 @@ impl Reload {
             self.sources[at].pending_diff = Some(next);
             return;
         }
-        // Another source may have got routes meanwhile.
+        // Other sources may have changed their routes meanwhile, so check for conflicts again.
         match snapshot(&self.entries, &self.sources, Some((at, &next))) {
             Ok(snapshot) => self.publish_routes(at, next, snapshot, now),
             Err(conflict) => {
@@ -150,8 +150,8 @@ impl Reload {
         }
     }
 
-    /// Gives up a set because this handler of it cannot be loaded. Where there is none before it,
-    /// that is the end of the host.
+    /// Gives up a set that is served all or nothing, because this handler of it does not load. If
+    /// it is the first set, the host ends.
     pub fn give_up(&mut self, id: usize, failure: &LoadFailure) {
         let Some(entry) = self.entries.get(id) else { return };
         let (at, label) = (entry.source, escape(entry.item.label.as_bytes(), 512));
@@ -159,7 +159,7 @@ impl Reload {
         if entry.is_routed {
             entry.handler.set(HandlerState::Failed);
             let why = format!("{label}: {reason}; it is served with all of its set or not at all");
-            // Nobody waits for it where the host ends anyway.
+            // Sending fails if the host is ending anyway.
             return drop(self.ended.send(why));
         }
         self.drop_pending_diff(at);
@@ -181,7 +181,7 @@ impl Reload {
         }
     }
 
-    /// Looks which version of a handler there is now.
+    /// Asks the source which version of a handler there is now.
     pub fn present(&mut self, id: usize, now: Instant) -> ItemState {
         let Some(entry) = self.entries.get(id) else { return ItemState::Gone };
         self.sources[entry.source].source.present(&entry.item, now)

@@ -1,4 +1,4 @@
-//! Unloads guests that are idle, where there is no room for others: a part of the reload loop.
+//! Unloads idle guests to make room for others. Part of the reload loop.
 
 use std::time::Instant;
 
@@ -7,8 +7,8 @@ use crate::registry::HandlerState;
 use crate::source::ItemState;
 
 impl Reload {
-    /// Whether the kernel has what one more guest takes. Where not, those that nobody waits for
-    /// stay cold, others are unloaded, and it is looked again.
+    /// Whether handlers wait to be loaded and the kernel's limits leave room for one more guest. If
+    /// there is no room, handlers that no request wants stay cold, and idle guests are unloaded.
     pub fn ensure_capacity(&mut self, now: Instant) -> bool {
         let is_quiet = self.entries.is_quiet();
         if self.guest_capacity.has_kernel_capacity(is_quiet, self.loaders.count()) {
@@ -21,8 +21,7 @@ impl Reload {
         false
     }
 
-    /// Unloads guests that are idle while loaded ones take too much memory, or too much of what the
-    /// kernel allows.
+    /// Unloads guests while the loaded ones take too much memory, mappings or descriptors.
     pub fn unload_idle(&mut self, now: Instant) {
         let Some(order) = self.guest_capacity.order(now, self.registry.coarse_ticks()) else {
             return;
@@ -43,7 +42,7 @@ impl Reload {
     fn unload(&mut self, id: usize, now: Instant) {
         let Some(entry) = self.entries.get(id) else { return };
         let Some((_, size)) = entry.served else { return };
-        // Only what can be had again.
+        // Unload only a guest that can be loaded again from the current contents.
         if !self.guest_capacity.is_helped_by(size)
             || !matches!(self.present(id, now), ItemState::Same)
         {

@@ -1,17 +1,17 @@
 //! Admission: how many requests may be in flight, in all, to one guest, and of one client.
 //!
-//! Owns a worker's places and who gets one. A request holds a permit from before it takes an
-//! instance until its response is made, so that instances cannot run out while a gate is open.
-//! Lives on one thread.
+//! Owns a worker's permits and decides who gets one. A request takes its permit before it takes an
+//! instance, and holds it until its response is made. So instances cannot run out while the gate is
+//! open. Lives on one thread.
 //!
-//! The fewer places are free, the fewer anybody may hold: a guest three times as many as are free,
+//! The fewer permits are free, the fewer anyone may hold: a guest three times as many as are free,
 //! a client seven times (dynamic thresholds; Choudhury and Hahne, IEEE/ACM Transactions on
-//! Networking 6/2, 1998). So one guest alone gets three quarters of all. The last eighth is for
-//! guests that hold less than four, the last sixteenth for those that hold none: it takes twenty
-//! guests that want all of it before one that wants a single place has to wait.
+//! Networking 6/2, 1998). So one guest alone gets three quarters of all. The last eighth is
+//! reserved for guests that hold less than four, the last sixteenth for guests that hold none. A
+//! guest that wants a single permit has to wait only if twenty others want as many as they can get.
 //!
-//! All that is said of guests is so of their owners, with all the guests that each has. What an
-//! owner may hold is divided between its guests in the same way.
+//! The same rules hold between owners, each with all its guests. What an owner may hold is divided
+//! between its guests in the same way.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -22,28 +22,30 @@ use crate::grants::{QueueLimits, Share};
 use crate::message::Reject;
 use crate::queue::{Holder, Holders, Queue};
 
-/// How many times as many places as are free a guest may hold, and a client.
+/// How many permits a guest may hold, in multiples of the free ones.
 const OF_A_GUEST: usize = 3;
+/// How many permits a client may hold, in multiples of the free ones.
 const OF_A_CLIENT: usize = 7;
-/// What part of all is kept for guests that hold less than [`FEW`], and for those that hold none.
+/// One part in eight is reserved for guests that hold less than [`FEW`].
 const RESERVED_FOR_FEW: usize = 8;
+/// One part in sixteen is reserved for guests that hold none.
 const RESERVED_FOR_NONE: usize = 16;
 const FEW: usize = 4;
 
-/// The places of one worker.
+/// The permits of one worker.
 pub struct AdmissionGate {
     taken: Cell<usize>,
     taken_max: usize,
-    /// Guests with requests that wait. The one that got a place last is at the end.
+    /// Guests with waiting requests. The guest that got a permit last is at the end.
     waiting: RefCell<Vec<Rc<GuestGate>>>,
-    /// What each owner of guests has.
+    /// How many permits the guests of each owner hold.
     owners: Holders,
 }
 
-/// What one guest has of them.
+/// One guest's part of an [`AdmissionGate`].
 pub struct GuestGate {
     gate: Rc<AdmissionGate>,
-    /// What its owner has, with all its guests, and who that is.
+    /// The permits of all guests of the same owner.
     owner: Rc<Holder>,
     share: Cell<Share>,
     held: Cell<usize>,
@@ -51,24 +53,27 @@ pub struct GuestGate {
     queue: Queue<Permit>,
 }
 
-/// The same of guests that come and go: each is there as long as it holds a place or waits for one.
+/// An [`AdmissionGate`] whose guests come and go: each guest's gate exists as long as it has a
+/// permit or a waiting request.
 pub struct GuestGates {
     gate: Rc<AdmissionGate>,
     guests: RefCell<HashMap<usize, Weak<GuestGate>>>,
 }
 
-/// The right to be in flight. Dropping it gives the place to the next.
+/// The right to be in flight. Dropping it gives it to the next request.
 pub struct Permit {
     guest: Rc<GuestGate>,
     client: Rc<Holder>,
 }
 
 impl AdmissionGate {
+    /// A gate with `taken_max` permits, all of them free.
     pub fn new(taken_max: usize) -> Rc<Self> {
         let (taken, waiting, owners) = Default::default();
         Rc::new(AdmissionGate { taken, taken_max, waiting, owners })
     }
 
+    /// How many permits there are, free or taken.
     pub fn taken_max(&self) -> usize {
         self.taken_max
     }
@@ -77,13 +82,13 @@ impl AdmissionGate {
         self.taken_max - self.taken.get()
     }
 
-    /// Gives free places to those that wait, of the owner that holds the least first, and of that
-    /// the guest that does.
+    /// Gives free permits to waiting requests: first to the owner that holds the fewest, and among
+    /// its guests to the one that holds the fewest.
     fn dispatch_permits(&self) {
         while self.free() > 0 {
             let Some((guest, client)) = self.next() else { return };
             let permit = guest.acquire_permit(&client);
-            // It is for the client that it is charged to, who waits there.
+            // The permit counts for `client`, which has a waiting request in this queue.
             drop(guest.queue.give(&client, permit));
         }
     }
@@ -105,8 +110,8 @@ impl AdmissionGate {
 }
 
 impl GuestGate {
-    /// `share` is whose places it takes, `held_max` the most that it may hold in any case, `queue`
-    /// bounds those who wait.
+    /// A guest's part of `gate`. `share` names its owner, `held_max` bounds the permits that it may
+    /// hold in any case, and `queue` bounds its waiting requests.
     pub fn new(
         gate: &Rc<AdmissionGate>,
         share: Share,
@@ -119,7 +124,8 @@ impl GuestGate {
         Rc::new(GuestGate { gate, owner, share, held, held_max: Cell::new(held_max), queue })
     }
 
-    /// Says the same of one that is there, if it is of the same owner. Whether it is.
+    /// Changes the limits of [`GuestGate::new`]. Returns `false`, without any change, if `share`
+    /// names another owner.
     pub fn limit(&self, share: Share, held_max: usize, queue: QueueLimits) -> bool {
         if self.share.get().id != share.id {
             return false;
@@ -130,10 +136,10 @@ impl GuestGate {
         true
     }
 
-    /// Takes a place. Nobody who waits for one of the same guest is overtaken.
+    /// Takes a permit at once. Never overtakes a waiting request of the same guest.
     ///
     /// # Errors
-    /// [`Reject::NoInstance`] where there is none.
+    /// [`Reject::NoInstance`] if there is none.
     pub fn admit(self: &Rc<Self>, client: &Rc<Holder>) -> Result<Permit, Reject> {
         if self.has_permit(client) && self.queue.is_empty() {
             Ok(self.acquire_permit(client))
@@ -142,10 +148,10 @@ impl GuestGate {
         }
     }
 
-    /// Waits for a place, until `deadline` at most.
+    /// Waits for a permit, at most until `deadline`. Cancel safe.
     ///
     /// # Errors
-    /// [`Reject::NoInstance`]: too many wait, or it has taken too long.
+    /// [`Reject::NoInstance`]: too many requests wait, or this one has waited too long.
     pub async fn wait(
         self: Rc<Self>,
         client: &Rc<Holder>,
@@ -158,7 +164,7 @@ impl GuestGate {
             if polled.is_pending() && !is_listed {
                 is_listed = true;
                 self.list_waiter();
-                // There may be a place since it was refused one.
+                // A permit may have become free since this request was refused one.
                 self.gate.dispatch_permits();
             }
             polled
@@ -166,7 +172,7 @@ impl GuestGate {
         waited.await
     }
 
-    /// Has the gate look at its queue when places are free.
+    /// Makes the gate consider this guest's queue when permits become free.
     fn list_waiter(self: &Rc<Self>) {
         let mut waiting = self.gate.waiting.borrow_mut();
         if !waiting.iter().any(|guest| Rc::ptr_eq(guest, self)) {
@@ -176,14 +182,15 @@ impl GuestGate {
 
     fn has_permit(&self, client: &Holder) -> bool {
         let (free, all) = (self.gate.free(), self.gate.taken_max);
-        // An owner may have three times what is free, and each of its guests three times what is
-        // left of that.
+        // An owner may hold three times the free permits, and each of its guests three times what
+        // the owner has left of that.
         let (owned, of_owner) = (self.owner.held(), OF_A_GUEST * free);
         let left = of_owner.saturating_sub(owned);
         let of_guest = if self.share.get().is_sole || self.held.get() == 0 {
             of_owner
         } else {
-            // What one more takes from the owner is its place and what is no longer free.
+            // One more permit lowers what the owner has left by itself, and by three because one
+            // less is free.
             let left_behind = left.saturating_sub(1 + OF_A_GUEST);
             (OF_A_GUEST * left).min(held_max_of_reserve(left_behind, of_owner))
         };
@@ -201,7 +208,7 @@ impl GuestGate {
     }
 }
 
-/// How many may be held by who wants one more, where so many are left of all.
+/// How many permits a holder may have to get one more, if `left` of `all` are left.
 fn held_max_of_reserve(left: usize, all: usize) -> usize {
     if left > all / RESERVED_FOR_FEW {
         usize::MAX
@@ -213,12 +220,13 @@ fn held_max_of_reserve(left: usize, all: usize) -> usize {
 }
 
 impl GuestGates {
+    /// Gates for `taken_max` permits, all of them free.
     pub fn new(taken_max: usize) -> Self {
         GuestGates { gate: AdmissionGate::new(taken_max), guests: RefCell::default() }
     }
 
-    /// What a guest has of the places, by its id. `share` is whose they are, `queue` bounds those
-    /// who wait for them.
+    /// The gate of the guest with this id. `share` names its owner, `queue` bounds its waiting
+    /// requests.
     pub fn of(&self, id: usize, share: Share, queue: QueueLimits) -> Rc<GuestGate> {
         let mut guests = self.guests.borrow_mut();
         let known = guests.get(&id).and_then(Weak::upgrade);

@@ -1,8 +1,7 @@
-//! A handler: what a route leads to, with its grants and its current guest, which is cold, loading,
-//! ready or failed.
+//! A handler: the target of a route, with its grants and its current guest.
 //!
-//! Owns what requests and the control path tell each other about it. A request finds the guest
-//! without a lock; where there is none yet it asks for it and waits.
+//! Owns what requests and the control path tell each other about a handler. A request finds the
+//! guest without a lock. If no guest is loaded, the request asks the control path for it and waits.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -15,27 +14,27 @@ use crate::grants::{Grants, OwnerMembership};
 use crate::guest::Guest;
 use crate::message::Reject;
 
-/// Requests that may wait for one handler: a half of those that may wait on a worker, so that one
-/// which takes long to compile does not keep out those that wait for others.
+/// How many requests may wait for one handler. It is half of what may wait on a worker, so that a
+/// handler that takes long to compile leaves room for requests to others.
 const WAITING_MAX: usize = 512;
 
-/// What a route leads to.
+/// The target of a route.
 pub struct Handler {
-    /// Its place in the pools and gates of every worker. Free for another once it is gone.
+    /// The index in the pools and gates of every worker. Reused once the handler is gone.
     pub id: usize,
-    /// What grants and the log call it. A file's is its path below the handler folder, without
+    /// The name in grants and in the log. For a file, its path below the handler folder without
     /// extension.
     pub name: Box<str>,
-    /// What it may use.
+    /// What the handler may use.
     pub grants: Arc<Grants>,
-    /// Counts it among those of its owner.
+    /// Counts the handler for its owner.
     _member: OwnerMembership,
     guest: ArcSwapOption<Guest>,
     state: AtomicU8,
     changed: Notify,
-    /// Requests that wait for it.
+    /// How many requests wait for the guest.
     waiting: AtomicUsize,
-    /// Whether the control path has been told that requests wait for it.
+    /// Whether the control path has been told that requests wait.
     wanted: AtomicBool,
     load_requester: LoadRequester,
     last_used_ticks: AtomicU32,
@@ -44,22 +43,24 @@ pub struct Handler {
 /// Tells the control path that requests wait for the handler with this id.
 pub type LoadRequester = Arc<dyn Fn(usize) + Send + Sync>;
 
-/// How far a handler has come.
+/// Whether a handler has a guest, or why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum HandlerState {
-    /// It has a route, and is not loaded.
+    /// The guest is not loaded. It will be when a request wants it.
     Cold,
+    /// The guest is being loaded.
     Loading,
+    /// The guest is loaded.
     Ready,
-    /// It could not be loaded; the log has said why.
+    /// The guest could not be loaded. The log says why.
     Failed,
-    /// Its source no longer has it.
+    /// The handler's source no longer has it.
     Gone,
 }
 
 impl HandlerState {
-    /// In the order of their numbers.
+    /// All states, in the order of their numbers.
     pub const ALL: [HandlerState; 5] = [
         HandlerState::Cold,
         HandlerState::Loading,
@@ -68,7 +69,7 @@ impl HandlerState {
         HandlerState::Gone,
     ];
 
-    /// As the log and the status name it.
+    /// The name in the log and in the status.
     pub fn name(self) -> &'static str {
         match self {
             HandlerState::Cold => "cold",
@@ -80,14 +81,12 @@ impl HandlerState {
     }
 }
 
-/// The guest that a handler has had at one moment. To get it and to let it go costs no atomic
-/// operation on what other threads have too; but one that is had for long is to be [`kept`].
-///
-/// [`kept`]: CurrentGuest::keep
+/// A borrowed reference to a handler's current guest. Getting and dropping it touches no shared
+/// reference count. Code that holds it across a wait must call [`CurrentGuest::keep`].
 pub struct CurrentGuest(Guard<Option<Arc<Guest>>>);
 
 impl CurrentGuest {
-    /// The guest, to be had for as long as a request waits.
+    /// Turns the borrow into a counted reference, which may be held for long.
     pub fn keep(&mut self) -> &Arc<Guest> {
         self.0 = Guard::from_inner(Some(Arc::clone(self)));
         self
@@ -108,7 +107,7 @@ impl Deref for CurrentGuest {
     }
 }
 
-/// One of the requests that wait for a handler.
+/// Counts one request that waits for a handler until this is dropped.
 struct WaitPermit<'a>(&'a AtomicUsize);
 
 impl<'a> WaitPermit<'a> {
@@ -125,6 +124,7 @@ impl Drop for WaitPermit<'_> {
 }
 
 impl Handler {
+    /// A handler without a guest. `id` must differ from that of every other handler that exists.
     pub fn new(id: usize, name: &str, grants: Arc<Grants>, want: LoadRequester) -> Arc<Self> {
         Arc::new(Handler {
             id,
@@ -141,26 +141,28 @@ impl Handler {
         })
     }
 
-    /// The guest that it has now, if it is loaded.
+    /// The current guest for a call, if one is loaded.
     pub fn current(&self) -> Option<CurrentGuest> {
         let guest = self.guest.load();
         guest.is_some().then(|| CurrentGuest(guest))
     }
 
-    /// The guest, if it is loaded.
+    /// The current guest, if one is loaded.
     pub fn guest(&self) -> Guard<Option<Arc<Guest>>> {
         self.guest.load()
     }
 
+    /// Whether the handler has a guest, or why not.
     pub fn state(&self) -> HandlerState {
         HandlerState::ALL[usize::from(self.state.load(Ordering::Acquire))]
     }
 
-    /// Waits until the guest is loaded. Waits as long as it takes, so the caller has a deadline.
+    /// Waits until a guest is loaded. There is no time limit, so the caller has to set a deadline.
+    /// Cancel safe.
     ///
     /// # Errors
-    /// [`Reject::NotLoaded`] where it cannot be loaded, [`Reject::NoRoute`] where it has gone
-    /// meanwhile, [`Reject::Loading`] where too many wait for it.
+    /// [`Reject::NotLoaded`] if loading fails, [`Reject::NoRoute`] if the handler is removed
+    /// meanwhile, [`Reject::Loading`] if too many requests wait already.
     pub async fn wait(&self) -> Result<Arc<Guest>, Reject> {
         let place = WaitPermit::take(&self.waiting).ok_or(Reject::Loading)?;
         let guest = self.wait_until_loaded().await;
@@ -171,7 +173,7 @@ impl Handler {
     async fn wait_until_loaded(&self) -> Result<Arc<Guest>, Reject> {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
-            // From here on no change is missed.
+            // From here on this future sees every change.
             changed.as_mut().enable();
             if let Some(guest) = &*self.guest() {
                 return Ok(guest.clone());
@@ -188,37 +190,38 @@ impl Handler {
         }
     }
 
-    /// Whether requests have waited for it since it was loaded or given up.
+    /// Whether a request has waited for the guest since the state last changed.
     pub fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Acquire)
     }
 
-    /// Whether requests wait for it.
+    /// Whether requests wait for the guest now.
     pub fn is_waited_for(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Notes that it is used at a moment, see [`super::Registry::coarse_ticks`].
+    /// Notes that the handler is used at `moment`, in [`super::Registry::coarse_ticks`].
     pub fn touch(&self, moment: u32) {
-        // Most find it so, and then the line stays shared between the cores.
+        // Most requests find the same value. Not writing it again keeps the cache line shared
+        // between the cores.
         if self.last_used_ticks.load(Ordering::Relaxed) != moment {
             self.last_used_ticks.store(moment, Ordering::Relaxed);
         }
     }
 
-    /// The moment of its last use.
+    /// When the handler was last used, in [`super::Registry::coarse_ticks`].
     pub fn used_at(&self) -> u32 {
         self.last_used_ticks.load(Ordering::Relaxed)
     }
 
-    /// Serves this guest from now on. Returns the one before.
+    /// Serves this guest from now on. Returns the previous guest.
     pub fn publish(&self, guest: Arc<Guest>) -> Option<Arc<Guest>> {
         let before = self.guest.swap(Some(guest));
         self.set(HandlerState::Ready);
         before
     }
 
-    /// Says how far it is, when no guest comes or goes.
+    /// Sets the state without changing the guest, and wakes waiting requests.
     pub fn set(&self, state: HandlerState) {
         self.state.store(state as u8, Ordering::Release);
         if state != HandlerState::Loading {
@@ -227,7 +230,8 @@ impl Handler {
         }
     }
 
-    /// Stops serving the guest, which is returned. What comes next is said before.
+    /// Stops serving the guest and returns it. Sets the state first, so that a request that finds
+    /// no guest sees why.
     pub fn withdraw(&self, state: HandlerState) -> Option<Arc<Guest>> {
         self.state.store(state as u8, Ordering::Release);
         let before = self.guest.swap(None);

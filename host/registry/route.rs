@@ -1,24 +1,24 @@
 //! The route table: which target serves a request's host and path.
 //!
 //! Owns the meaning of a route ([`Pattern`]), the choice among routes that match, and the rule that
-//! no two sources claim one route. Pure: it must not know files, HTTP or guests.
+//! no two sources claim one route. Must not know files, HTTP or guests.
 //!
 //! # Which route wins
 //!
-//! 1. A route of the request's host, before a route of every host.
-//! 2. The route that names the most segments of the path. So `/a/[x]/c` takes `/a/b/c` from
-//!    `/a/b/*`, and `/fib/*` keeps `/fib/32` although there is a `/[...rest]`.
-//! 3. From left to right, a static segment before a `[param]`.
-//! 4. The route that ends there, before `[...rest]`, before "everything below".
+//! 1. A route for the request's host wins over a route for every host.
+//! 2. The route that names the most segments of the path wins. So `/a/[x]/c` takes `/a/b/c` from
+//!    `/a/b/*`, and `/fib/*` keeps `/fib/32` even if there is a `/[...rest]`.
+//! 3. From left to right, a static segment wins over a `[param]`.
+//! 4. A route that ends there wins over `[...rest]`, which wins over "everything below".
 //!
-//! It follows that a route whose paths are a part of another's always wins over it.
-//! [`Table::routes`] is in this order, so that the first line which matches is the one that serves.
+//! It follows that a route always wins over another that matches all its paths and more.
+//! [`Table::routes`] is in this order: the first route that matches serves the request.
 //!
 //! # How a path is read
 //!
 //! A path is split at `/`; each segment is percent-decoded and compared as bytes. One slash at the
-//! end makes no difference to the choice. An empty segment in between (`/a//b`) equals no name and
-//! no `[param]`; only `[...rest]` and "everything below" take it. What is refused: [`BadPath`].
+//! end makes no difference. An empty segment in between (`/a//b`) matches no name and no `[param]`,
+//! only `[...rest]` and "everything below". [`BadPath`] lists the paths that are refused.
 
 mod name;
 mod path;
@@ -42,15 +42,15 @@ use crate::log::escape;
 /// One line of the table.
 #[derive(Clone, Debug)]
 pub struct Route<T> {
-    /// What it matches.
+    /// The hosts and paths that it matches.
     pub pattern: Pattern,
-    /// What serves it.
+    /// What serves the requests.
     pub target: T,
-    /// Where it comes from (a file, "built in"): the word for it in messages.
+    /// Where the route comes from (a file, "built in"), for messages.
     pub source: String,
 }
 
-/// All routes, ready for matching. Immutable.
+/// All routes, indexed for matching. Immutable.
 #[derive(Debug)]
 pub struct Table<T> {
     /// Most specific first; the tries hold indices into it.
@@ -59,30 +59,30 @@ pub struct Table<T> {
     every_host: Trie,
 }
 
-/// What [`Table::find`] found.
+/// The result of [`Table::find`].
 #[derive(Debug)]
 pub struct Match<'t, T> {
     /// What serves the request.
     pub target: &'t T,
-    /// Bytes of the raw path which are the route's base, without a slash at the end: 4 (`/fib`) for
-    /// `/fib/*` on `/fib/32`, 6 (`/files`) for `/files/[...rest]` on `/files/a/b`. The whole path
-    /// for a route with nothing below it.
+    /// How many bytes of the raw path are the route's base, without a slash at the end: 4 (`/fib`)
+    /// for `/fib/*` on `/fib/32`, 6 (`/files`) for `/files/[...rest]` on `/files/a/b`. For a route
+    /// with nothing below it, the whole path.
     pub base_len: usize,
-    /// One for each parameter of the pattern, in its order. Empty without an allocation.
+    /// The parameters of the pattern, in its order.
     pub params: Vec<Param<'t>>,
 }
 
 /// The value of one parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Param<'t> {
-    /// As the pattern spells it.
+    /// The name as the pattern spells it.
     pub name: &'t str,
-    /// Bytes of the raw path, still percent-encoded. That of a `[...rest]` runs to the very end of
-    /// the path, a last slash included.
+    /// The value's range in the raw path, still percent-encoded. The value of `[...rest]` runs to
+    /// the very end of the path, a last slash included.
     pub value: Range<usize>,
 }
 
-/// Routes that are claimed more than once; all of them, most specific first.
+/// All routes that two or more sources claim, most specific first.
 #[derive(Debug)]
 pub struct Conflicts(Vec<Conflict>);
 
@@ -93,11 +93,11 @@ struct Conflict {
 }
 
 impl<T> Table<T> {
-    /// Builds the table from (pattern, target, source). Parameter names do not tell routes apart:
-    /// `/users/[id]` and `/users/[name]` are one and the same.
+    /// Builds the table from (pattern, target, source). Parameter names do not make a difference:
+    /// `/users/[id]` and `/users/[name]` are the same route.
     ///
     /// # Errors
-    /// Every route that two or more sources claim.
+    /// Two or more sources claim one route. The error lists all such routes.
     pub fn build(
         routes: impl IntoIterator<Item = (Pattern, T, String)>,
     ) -> Result<Table<T>, Conflicts> {
@@ -137,13 +137,13 @@ impl<T> Table<T> {
 
     /// The route that serves `path` on `host`, if there is one.
     ///
-    /// `host` is the authority as it came, with or without a port. `path` is raw: percent-encoded,
+    /// `host` is the request's authority, with or without a port. `path` is raw: percent-encoded,
     /// without the query. Allocates only for parameters, for escapes in a segment that is looked
-    /// up, and for capitals in a host when there are routes for hosts. The time is bounded by the
-    /// length of the path and the number of routes, whatever the path.
+    /// up, and for capitals in a host if there are routes for hosts. The length of the path and the
+    /// number of routes bound the time.
     ///
     /// # Errors
-    /// A path that cannot be matched safely, whether or not a route would take it.
+    /// The path cannot be matched safely, whether or not a route would match it.
     pub fn find(&self, host: Option<&str>, path: &str) -> Result<Option<Match<'_, T>>, BadPath> {
         let path = RawPath::check(path)?;
         let hit = host
@@ -158,7 +158,7 @@ impl<T> Table<T> {
             return None;
         }
         let name = match host.rsplit_once(':') {
-            // Not a port but the inside of a bare IPv6 address, which no folder can name.
+            // This is the inside of a bare IPv6 address, which no folder can name, and no port.
             Some((_, port)) if port.ends_with(']') => host,
             Some((name, _)) => name,
             None => host,
@@ -181,8 +181,8 @@ impl<T> Table<T> {
     }
 }
 
-/// The values of a pattern that is known to match: most have no parameters, so they are not kept
-/// while the trie is searched.
+/// The parameters of a pattern that is known to match. Most patterns have none, so the search does
+/// not collect them.
 fn params<'t>(pattern: &'t Pattern, path: RawPath<'_>) -> Vec<Param<'t>> {
     let mut params = Vec::with_capacity(pattern.params().count());
     if params.capacity() == 0 {

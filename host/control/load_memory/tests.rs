@@ -1,4 +1,4 @@
-//! What loads leave to the guests that are served, and who of them waits.
+//! Tests of how much memory loads leave to served guests, and of which loads wait.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ fn code_is_charged_however_small_its_file_is() {
     assert_eq!(memory.used(), 0);
     small.reserve_code(4 * MIB).expect("it fits");
     assert!(memory.used() as u64 >= 8 * MIB, "{}", memory.used());
-    // Nothing more for less.
+    // Less code takes no further memory.
     let used = memory.used();
     small.reserve_code(3 * MIB).expect("it has that");
     assert_eq!(memory.used(), used);
@@ -50,7 +50,7 @@ fn code_is_charged_however_small_its_file_is() {
     assert_eq!(memory.used(), 0);
 }
 
-/// A load whose code there is no memory for gives back what it has, and begins anew when there is.
+/// A load without memory for its code gives its reservation back, and begins again later.
 #[test]
 fn code_that_does_not_fit_is_known_the_next_time() {
     let memory = Budget::new(64 << 20);
@@ -106,7 +106,7 @@ fn small_loads_wait_for_nobody_and_large_ones_for_the_first() {
     let now = Instant::now();
     loads.begin_scan();
     assert!(loads.reserve_load(1, file(6 * MIB), now).is_none());
-    // There is enough for this one, which does not overtake.
+    // There is enough memory for this one, but it must not overtake.
     assert!(loads.reserve_load(2, file(MIB), now).is_none());
     let mut small =
         loads.reserve_load(3, file(16 << 10), now).expect("no wait").expect("it is small");
@@ -139,8 +139,8 @@ fn who_waits_and_is_gone_keeps_nobody_waiting() {
     small.reserve_code(MIB).expect("nobody waits");
 }
 
-/// What a load waits for guests to give back may be long in coming: what takes much less goes ahead
-/// after a while, what takes about as much does not.
+/// Guests may hold their memory for long. After a while, loads that take much less than the waiting
+/// one overtake it; loads that take about as much do not.
 #[test]
 fn a_much_smaller_load_goes_ahead_of_one_that_waits_for_guests() {
     let memory = Budget::new(64 << 20);
@@ -165,7 +165,7 @@ fn a_much_smaller_load_goes_ahead_of_one_that_waits_for_guests() {
     assert!(look(OVERTAKE_AFTER / 2, MIB).is_none());
     let shortages = memory.shortages();
     let mut place = look(OVERTAKE_AFTER, MIB).expect("it need not wait any more");
-    // What has gone ahead does not begin the wait of the first one anew, nor wait for that.
+    // A load that has overtaken neither restarts the first one's wait nor waits for it.
     assert!(look(2 * OVERTAKE_AFTER, 2 * MIB).is_none());
     place.reserve_code(MIB).expect("it takes less than a half");
     assert!(place.reserve_code(3 * MIB).is_err(), "as much as the first one takes");
@@ -173,16 +173,15 @@ fn a_much_smaller_load_goes_ahead_of_one_that_waits_for_guests() {
     assert!(look(3 * OVERTAKE_AFTER, 3 * MIB).is_none());
     let guests = memory.force_charge(5 << 20);
     assert!(look(4 * OVERTAKE_AFTER, MIB).is_none());
-    // Each second the first one asks anew for what others have ready, if there is room for it, and
-    // no other does.
+    // Each second the first load asks again for ready instances, if there is room for it. No other
+    // load does.
     assert_eq!(memory.shortages(), shortages + 3);
     drop(guests);
     let _ahead = look(5 * OVERTAKE_AFTER, MIB).expect("it fits");
     assert!(look(PATIENCE, MIB).is_none());
 }
 
-/// One that waits for another load to end may wait for long, too, but not for those that go ahead
-/// of it.
+/// A load that waits for another load may wait for long, too, but not for those that overtake it.
 #[test]
 fn a_much_smaller_load_goes_ahead_of_one_that_waits_for_another_load() {
     let memory = Budget::new(64 << 20);
@@ -191,7 +190,7 @@ fn a_much_smaller_load_goes_ahead_of_one_that_waits_for_another_load() {
     let began = Instant::now();
     let look = |loads: &mut LoadMemory, after: Duration| {
         loads.begin_scan();
-        // More than is there for loads, so that it goes alone.
+        // It takes more than all loads may, so it has to run alone.
         let first = loads.reserve_load(1, file(5 * MIB), began + after);
         let first = first.map(|entered| entered.expect("it fits"));
         let second = loads.reserve_load(2, file(MIB), began + after);
@@ -199,13 +198,13 @@ fn a_much_smaller_load_goes_ahead_of_one_that_waits_for_another_load() {
     };
     let (first, second) = look(&mut loads, Duration::ZERO);
     assert!(first.is_none() && second.is_none());
-    // What was there before is not held up.
+    // A load that began earlier is not held up.
     other.reserve_code(MIB).expect("it has its place");
     let (first, second) = look(&mut loads, OVERTAKE_AFTER);
     assert!(first.is_none());
     let second = second.expect("it goes ahead");
     drop(other);
-    // Now it waits for that only.
+    // Now the first load waits only for the one that has overtaken it.
     let (first, third) = look(&mut loads, 2 * OVERTAKE_AFTER);
     assert!(first.is_none() && third.is_none());
     drop(second);
@@ -216,7 +215,7 @@ fn a_much_smaller_load_goes_ahead_of_one_that_waits_for_another_load() {
     assert_eq!(memory.used(), 0);
 }
 
-/// The same where guests had its memory for a while: it is not they that it waits for then.
+/// The same if guests held the memory for a while and then gave it back.
 #[test]
 fn who_has_waited_for_guests_does_not_wait_for_those_that_went_ahead() {
     let memory = Budget::new(64 << 20);

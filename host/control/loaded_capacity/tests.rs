@@ -1,11 +1,11 @@
-//! In which order guests are unloaded.
+//! Tests of the order in which guests are unloaded.
 
 use super::{IDLE_COARSE_TICKS, UnloadOrder};
 
 const NOW: u32 = 1_000;
 const IDLE: u32 = NOW - IDLE_COARSE_TICKS;
 
-/// By number: the last use, and bytes.
+/// Guests by index: the last use, and bytes.
 const GUESTS: [(u32, usize); 5] = [
     (NOW - 2, 16 << 10),
     (IDLE, 1 << 20),
@@ -30,7 +30,7 @@ fn what_is_idle_longest_goes_first() {
     check(true, false, &[3, 1, 0, 2, 4]);
 }
 
-/// A small guest that is in use is not unloaded where that makes no room.
+/// A small guest in use is not unloaded if that makes no room.
 #[test]
 fn of_those_in_use_the_largest_go_for_want_of_memory() {
     check(true, true, &[3, 1, 2, 4, 0]);

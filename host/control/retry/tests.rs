@@ -1,4 +1,4 @@
-//! When a file that has failed is tried again.
+//! Tests of when a failed file is tried again.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ fn a_file_that_cannot_be_read_is_tried_for_ever() {
     }
 }
 
-/// A load that computes for half a minute is not done every other second.
+/// A load that takes half a minute is not repeated every other second.
 #[test]
 fn tries_take_a_tenth_of_the_time_or_a_half_where_requests_wait() {
     let took = Duration::from_secs(30);

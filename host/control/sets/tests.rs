@@ -1,4 +1,4 @@
-//! A set is served as a whole where its source says so, and handler by handler where not.
+//! Tests of sets: a set is served all or nothing if its source says so, else handler by handler.
 
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -29,11 +29,11 @@ use crate::source::{
     Blob, BlobError, Change, ContentVersion, HandlerItem, HandlerSet, Source, Wake,
 };
 
-/// What each guest is made of.
+/// The module of every guest.
 const GUEST: &str = r#"(module (memory (export "memory") 1)
     (func (export "handle_request") (result i64) (i64.const 0)))"#;
 
-/// A source that gives what it is told to.
+/// A source that gives what a test tells it to.
 struct FakeSource {
     first: Option<HandlerSet>,
     changes: Arc<Mutex<Vec<Change>>>,
@@ -49,7 +49,7 @@ impl Source for FakeSource {
     }
 }
 
-/// Nobody reads it here.
+/// A blob that no test reads.
 struct UnusedBlob;
 
 impl Blob for UnusedBlob {
@@ -58,7 +58,7 @@ impl Blob for UnusedBlob {
     }
 }
 
-/// Handlers by their names and versions; each serves the route of its name.
+/// A set of handlers by name and version. Each serves the route of its name.
 fn set(is_atomic: bool, grants: &Arc<Grants>, handlers: &[(&str, u8)]) -> HandlerSet {
     let item = |(name, version): &(&str, u8)| {
         Arc::new(HandlerItem {
@@ -74,7 +74,7 @@ fn set(is_atomic: bool, grants: &Arc<Grants>, handlers: &[(&str, u8)]) -> Handle
     HandlerSet { items, native: Vec::new(), is_atomic }
 }
 
-/// A control path whose loads end as a test says.
+/// A control path whose loads end when and how a test says.
 struct TestReload {
     reload: Reload,
     grants: Arc<Grants>,
@@ -85,7 +85,7 @@ struct TestReload {
 }
 
 impl TestReload {
-    /// With one source for each of these first sets.
+    /// Starts with one source for each of these first sets.
     fn start(is_atomic: bool, first: &[&[(&str, u8)]]) -> TestReload {
         let grants = Arc::<Grants>::default();
         let mut changes = Vec::new();
@@ -117,14 +117,14 @@ impl TestReload {
         TestReload { reload, grants, changes, ended, guest, _events: sender }
     }
 
-    /// Has a source give another set.
+    /// Makes a source give another set.
     fn give(&mut self, source: usize, is_atomic: bool, handlers: &[(&str, u8)]) {
         let set = set(is_atomic, &self.grants, handlers);
         self.changes[source].lock().expect("no panic").push(Change::Set(set));
         self.reload.run_due();
     }
 
-    /// Ends the load of a handler; `None` where it is loaded.
+    /// Ends the load of a handler, with this failure or successfully.
     #[track_caller]
     fn end_load(&mut self, name: &str, failure: Option<LoadFailure>) {
         let mut running = self.reload.entries.iter().filter_map(|(id, entry)| {
@@ -159,7 +159,7 @@ impl TestReload {
         self.end_load(name, Some(LoadFailure::of_file("it is bad".into())));
     }
 
-    /// The handlers that have routes.
+    /// The handlers with routes.
     fn handlers(&self) -> Vec<Arc<Handler>> {
         let mut reader = self.reload.registry.reader();
         let routes = reader.load().table.routes().iter();
@@ -201,7 +201,7 @@ fn an_atomic_set_is_served_once_all_of_it_is_loaded() {
     let mut control = TestReload::start(true, &[&[("a", 1), ("b", 1)]]);
     control.load(&["a", "b"]);
     let before = control.handlers();
-    // `b` goes, `a` is another one, `c` comes.
+    // `b` is removed, `a` changes, `c` is added.
     control.give(0, true, &[("a", 2), ("c", 1)]);
     control.assert_serves(&[("a", HandlerState::Ready), ("b", HandlerState::Ready)]);
     control.load(&["c"]);
@@ -274,7 +274,7 @@ fn a_bad_handler_of_another_set_costs_its_own_route() {
     control.fail("b");
     control.assert_serves(&[("a", HandlerState::Ready), ("b", HandlerState::Failed)]);
     control.give(0, false, &[("a", 2), ("c", 1)]);
-    // Routes exist at once; what is bad leaves the version before it.
+    // Routes exist at once. A bad version leaves the previous one served.
     control.assert_serves(&[("a", HandlerState::Ready), ("c", HandlerState::Loading)]);
     control.fail("a");
     control.load(&["c"]);
@@ -290,7 +290,7 @@ fn a_set_that_claims_a_route_of_another_source_is_refused() {
         control.give(1, is_atomic, &[("a", 1), ("c", 1)]);
         control.assert_serves(&[("a", HandlerState::Ready), ("b", HandlerState::Ready)]);
         assert_eq!(control.reload.entries.iter().count(), 2);
-        // Once it is free, it may be had.
+        // Once the route is free, the set is accepted.
         control.give(0, is_atomic, &[]);
         control.give(1, is_atomic, &[("a", 1), ("c", 1)]);
         control.load(&["a", "c"]);

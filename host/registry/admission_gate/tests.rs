@@ -1,4 +1,4 @@
-//! Tests of who gets a place.
+//! Tests of which request gets a permit.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use super::*;
 const PLACES: usize = 240;
 const QUEUE: QueueLimits = QueueLimits { length_max: 64, wait_max: Duration::from_secs(5) };
 
-/// Takes as many places as there are to be had.
+/// Takes as many permits as possible.
 fn fill(guest: &Rc<GuestGate>, client: &Rc<Holder>) -> Vec<Permit> {
     std::iter::from_fn(|| guest.admit(client).ok()).collect()
 }
@@ -21,7 +21,7 @@ fn guest(gate: &Rc<AdmissionGate>) -> Rc<GuestGate> {
     GuestGate::new(gate, share, usize::MAX, QUEUE)
 }
 
-/// One of many of an owner.
+/// A guest of an owner that has many.
 fn guest_of(gate: &Rc<AdmissionGate>, owner: u64) -> Rc<GuestGate> {
     GuestGate::new(gate, Share { id: owner, is_sole: false }, usize::MAX, QUEUE)
 }
@@ -73,7 +73,7 @@ fn a_client_leaves_places_to_others() {
     assert_eq!(greedy.held(), 0);
 }
 
-/// With few places there is no share to leave, and all are used.
+/// With few permits nothing can be reserved, and all are used.
 #[test]
 fn few_places_are_used_whole() {
     for places in 1..3 {
@@ -94,7 +94,7 @@ async fn who_holds_the_least_is_next() {
     assert!(waiting.iter_mut().all(|it| poll(it).is_none()));
     let counts = [&first, &second, &third].map(|guest| guest.held.get());
     let least = (0..3).min_by_key(|at| counts[*at]).expect("three");
-    // A place of the guest that has the most: it is not the one to get it back.
+    // Drop a permit of the guest that has the most. That guest does not get it back.
     held.swap_remove(0);
     let got: Vec<bool> = waiting.iter_mut().map(|it| poll(it).is_some()).collect();
     assert!(got[least] && !got[0], "{got:?} of {counts:?}");
@@ -135,7 +135,7 @@ async fn a_place_that_nobody_takes_goes_on() {
     assert_eq!(gate.free(), 1);
 }
 
-/// A hundred guests of one owner are one share, and none of them takes all of it.
+/// A hundred guests of one owner have one share, and none of them takes all of it.
 #[test]
 fn an_owner_is_one_share_however_many_guests_it_has() {
     let gate = AdmissionGate::new(PLACES);
@@ -150,21 +150,21 @@ fn an_owner_is_one_share_however_many_guests_it_has() {
     let held = first.len() + second.len() + rest.iter().map(Vec::len).sum::<usize>();
     assert!(held <= PLACES / 4 * 3, "{held}");
     assert!(held - first.len() >= 8, "the first one leaves {} of {held}", held - first.len());
-    // Another owner has as many as beside a single guest.
+    // Another owner gets as many as if there were a single guest besides.
     let single = AdmissionGate::new(PLACES);
     let _single_held = fill(&guest(&single), &Rc::default());
     let beside_single = fill(&guest(&single), &Rc::default()).len();
     assert_eq!(fill(&guest(&gate), &Rc::default()).len(), beside_single);
 }
 
-/// What an owner may have is not used up by some of its guests.
+/// Some guests of an owner do not use up all that the owner may hold.
 #[test]
 fn many_of_an_owner_leave_some_places_to_its_others() {
     for guests in 1..60 {
         let gate = AdmissionGate::new(PLACES);
         let all: Vec<_> = (0..guests).map(|_| guest_of(&gate, 7)).collect();
         let mut held = Vec::new();
-        // Round after round, each takes one.
+        // In each round, each guest takes one.
         loop {
             let before = held.len();
             held.extend(all.iter().filter_map(|guest| guest.admit(&Rc::default()).ok()));
@@ -179,7 +179,7 @@ fn many_of_an_owner_leave_some_places_to_its_others() {
     }
 }
 
-/// However few places there are, a guest takes neither the last of its owner nor the last of all.
+/// However few permits there are, a guest takes neither its owner's last one nor the last of all.
 #[test]
 fn of_few_places_an_owner_leaves_one_to_its_others() {
     for places in 4..PLACES {
@@ -192,7 +192,7 @@ fn of_few_places_an_owner_leaves_one_to_its_others() {
     }
 }
 
-/// Of those that wait, the owner that holds the least is next, and of that the guest that does.
+/// Next is the waiting owner that holds the fewest, and among its guests the one with the fewest.
 #[tokio::test]
 async fn the_owner_that_holds_the_least_is_next() {
     let gate = AdmissionGate::new(4);
@@ -209,15 +209,14 @@ async fn the_owner_that_holds_the_least_is_next() {
     drop(held);
 }
 
-/// A queue of a guest that has many beside it is as long as any, and all of them are no more than
-/// four.
+/// A guest's queue may be as long as any, but all queues of an owner together only four times that.
 #[tokio::test]
 async fn the_queues_of_an_owner_are_bounded_together() {
     let gate = AdmissionGate::new(1);
     let client = Rc::<Holder>::default();
     let _held = fill(&guest(&gate), &client);
     let guests: Vec<_> = (0..20).map(|_| guest_of(&gate, 1)).collect();
-    // As many as none of them refuses.
+    // Add as many requests as the queues take.
     let mut waits: Vec<PendingPermit> = Vec::new();
     let mut refused = 0;
     for _ in 0..QUEUE.length_max {
@@ -234,8 +233,8 @@ async fn the_queues_of_an_owner_are_bounded_together() {
     assert!((12 * 20..=4 * QUEUE.length_max).contains(&waits.len()), "{}", waits.len());
 }
 
-/// A place goes to the client that it is charged to: the first one that waits and holds the least,
-/// which holds one more by then.
+/// A permit goes to the client that it counts for: the waiting client that held the fewest, which
+/// holds one more by then.
 #[tokio::test]
 async fn who_is_next_gets_the_place_that_it_is_charged_for() {
     let gate = AdmissionGate::new(100);
@@ -253,7 +252,7 @@ async fn who_is_next_gets_the_place_that_it_is_charged_for() {
     assert!(poll(&mut second).is_some());
 }
 
-/// One whose owner has filled all its queues by others has a few places of its own.
+/// A guest whose owner has filled all its other queues still has a few places of its own.
 #[tokio::test]
 async fn a_guest_may_wait_however_many_do_for_its_siblings() {
     let gate = AdmissionGate::new(1);

@@ -1,10 +1,10 @@
-//! The names that a pattern is written with: what each one says, and which are refused.
+//! Parses the single names of a pattern and refuses bad ones.
 //!
 //! Owns the grammar of one name between two slashes. Must not know how names make a pattern.
 
 use std::fmt;
 
-/// What is wrong with a name, and what to do about it: one sentence.
+/// One sentence that says what is wrong with a name and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatternError(String);
 
@@ -26,7 +26,7 @@ impl std::error::Error for PatternError {}
 const HOST_BYTES_MAX: usize = 253;
 const LABEL_BYTES_MAX: usize = 63;
 
-/// One name.
+/// One name of a pattern.
 pub(super) enum Name<'n> {
     Static(&'n str),
     /// `[id]`, without the brackets.
@@ -73,7 +73,7 @@ fn parse_param<'n>(whole: &str, name: &'n str) -> Result<&'n str, PatternError> 
     Err(PatternError::new(format!("{whole:?} {wrong}, as in `[id]` or `[...path]`")))
 }
 
-/// The host that a top folder `@host` stands for, in lower case.
+/// The host of a top folder `@host`, in lower case.
 pub(super) fn parse_host(host: &str) -> Result<Box<str>, PatternError> {
     let wrong = if host.is_empty() {
         "has no host name: write one after the `@`, as in `@example.com`"
@@ -90,7 +90,7 @@ pub(super) fn parse_host(host: &str) -> Result<Box<str>, PatternError> {
     Err(PatternError::new(format!("the host folder {folder:?} {wrong}")))
 }
 
-/// RFC 1123, section 2.1.
+/// Whether this is a label of a host name (RFC 1123, section 2.1).
 fn is_label(label: &str) -> bool {
     (1..=LABEL_BYTES_MAX).contains(&label.len())
         && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')

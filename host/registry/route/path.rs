@@ -1,6 +1,6 @@
-//! A request path as it came: where its segments are.
+//! The segments of a raw request path.
 //!
-//! Must not know patterns or routes. What is refused is up to [`crate::message::path`].
+//! Must not know patterns or routes. [`crate::message::path`] decides which paths are refused.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,16 +9,16 @@ use percent_encoding::percent_decode;
 
 use crate::message::path::{self, BadPath};
 
-/// A path that [`RawPath::check`] let through.
+/// A path that [`RawPath::check`] has accepted.
 #[derive(Clone, Copy)]
 pub(super) struct RawPath<'p> {
     bytes: &'p [u8],
-    /// Where the segments end: before a slash at the end of the path.
+    /// The end of the last segment, before a slash at the end of the path.
     end: usize,
 }
 
 impl<'p> RawPath<'p> {
-    /// Takes a path that means what it says.
+    /// Accepts a path that is not ambiguous.
     pub(super) fn check(path: &'p str) -> Result<RawPath<'p>, BadPath> {
         path::check(path)?;
         let bytes = path.as_bytes();
@@ -30,8 +30,8 @@ impl<'p> RawPath<'p> {
         self.bytes.len()
     }
 
-    /// The segment after the slash at `at`; none where the segments end. Begin with 0 and go on
-    /// with the end of the last one: `/a//b/` has `a`, an empty one, and `b`; `/` has none.
+    /// The segment after the slash at `at`, or `None` after the last one. Begin with 0 and go on
+    /// with the end of the last segment: `/a//b/` has `a`, an empty one, and `b`; `/` has none.
     pub(super) fn segment(self, at: usize) -> Option<Range<usize>> {
         if at >= self.end {
             return None;
@@ -41,7 +41,7 @@ impl<'p> RawPath<'p> {
         Some(start..len.map_or(self.end, |len| start + len))
     }
 
-    /// The bytes a segment stands for. Borrowed unless there is an escape in it.
+    /// The decoded bytes of a segment. Borrowed unless it contains an escape.
     pub(super) fn decoded(self, segment: Range<usize>) -> Cow<'p, [u8]> {
         percent_decode(&self.bytes[segment]).into()
     }

@@ -1,7 +1,7 @@
-//! What one route matches, as a file's path says it.
+//! The pattern of a route, which a handler's file name defines.
 //!
-//! Owns the meaning of that path, the order of routes from most to least specific, and how they are
-//! printed. Must not know the file system or the table.
+//! Owns the meaning of that name, the order of patterns from most to least specific, and how they
+//! are printed. Must not know the file system or the table.
 //!
 //! | name, without extension | serves |
 //! |---|---|
@@ -19,14 +19,14 @@ use std::fmt;
 
 use super::name::{Name, PatternError, parse_host};
 
-/// The most names in one pattern. It bounds the depth of the search for a route.
+/// How many names one pattern may have. This bounds the depth of the search for a route.
 const SEGMENTS_MAX: usize = 64;
 
-/// What one route matches. Ordered most specific first: of two patterns that match one path, the
-/// lesser serves it.
+/// The hosts and paths that one route matches. Ordered most specific first: if two patterns match a
+/// path, the lesser one serves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    /// Lower case, without a port.
+    /// In lower case, without a port.
     host: Option<Box<str>>,
     segments: Vec<Segment>,
     tail: Tail,
@@ -51,11 +51,11 @@ pub(super) enum Tail {
 }
 
 impl Pattern {
-    /// Reads a name: a path relative to the handler folder, without extension, with `/` between its
-    /// parts.
+    /// Parses a handler's name: a path relative to the handler folder, without extension, with `/`
+    /// between its parts.
     ///
     /// # Errors
-    /// A name outside the grammar, or one that no request could ever match.
+    /// The name is outside the grammar, or no request could ever match it.
     pub fn parse(name: &str) -> Result<Pattern, PatternError> {
         let (host, path) = match name.strip_prefix('@') {
             Some(top) => match top.split_once('/') {
@@ -94,25 +94,25 @@ impl Pattern {
         Ok(pattern)
     }
 
-    /// A route that no file made: these literal segments and everything below, for every host.
+    /// A pattern without a file: these literal segments and everything below, for every host.
     #[must_use]
     pub fn prefix(segments: &[&str]) -> Pattern {
         let segments = segments.iter().map(|&text| Segment::Static(text.into())).collect();
         Pattern { host: None, segments, tail: Tail::Below }
     }
 
-    /// The host this is for, in lower case; none means every host.
+    /// The host in lower case; `None` matches every host.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
         self.host.as_deref()
     }
 
-    /// The names of its parameters, in the order of [`super::Match::params`].
+    /// The names of the parameters, in the order of [`super::Match::params`].
     pub fn params(&self) -> impl Iterator<Item = &str> {
         self.segment_params().flatten().chain(self.rest_param())
     }
 
-    /// For each named segment, the name of its parameter if it is one.
+    /// For each named segment, the parameter's name if it is a parameter.
     pub(super) fn segment_params(&self) -> impl Iterator<Item = Option<&str>> {
         self.segments.iter().map(|segment| match segment {
             Segment::Static(_) => None,
@@ -147,7 +147,7 @@ impl Pattern {
         }
         let names: Vec<&str> = self.params().collect();
         for (index, name) in names.iter().enumerate() {
-            // The names become header names, which do not tell capitals apart.
+            // The names become header names, in which case does not matter.
             if names[..index].iter().any(|earlier| earlier.eq_ignore_ascii_case(name)) {
                 return Err(PatternError::new(format!(
                     "the parameter name {name:?} is used twice (capitals make no difference): \
@@ -160,7 +160,7 @@ impl Pattern {
 }
 
 impl Tail {
-    /// The lesser wins.
+    /// The lesser rank wins.
     fn rank(&self) -> u8 {
         match self {
             Tail::Exact => 0,
@@ -194,7 +194,7 @@ impl Ord for Pattern {
             .cmp(&(for_every_host(other), &other.host, Reverse(other.segments.len())))
             .then_with(|| self.dynamic().cmp(other.dynamic()))
             .then_with(|| self.tail.rank().cmp(&other.tail.rank()))
-            // What is left only makes the order total and easy on the eye.
+            // The rest only makes the order total and pleasant to read.
             .then_with(|| (&self.segments, &self.tail).cmp(&(&other.segments, &other.tail)))
     }
 }
@@ -205,7 +205,7 @@ impl PartialOrd for Pattern {
     }
 }
 
-/// As the table prints it: `/`, `/hello/*`, `/users/[id]`, `example.com/files/[...path]`.
+/// For example `/`, `/hello/*`, `/users/[id]`, `example.com/files/[...path]`.
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.host.as_deref().unwrap_or_default())?;

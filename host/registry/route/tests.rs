@@ -15,8 +15,8 @@ fn table(files: &[&str]) -> Table<String> {
     Table::build(files.iter().map(entry)).unwrap_or_else(|error| panic!("{files:?}: {error}"))
 }
 
-/// What serves `at` (`/path`, or `host/path`), as `file base name=value`. An empty base is left
-/// out; `-` is nothing.
+/// The route that serves `at` (`/path`, or `host/path`), as `file base name=value`, without an
+/// empty base. `-` stands for no route.
 fn serve(table: &Table<String>, at: &str) -> String {
     let (host, path) = at.split_at(at.find('/').unwrap_or(at.len()));
     let host = (!host.is_empty()).then_some(host);
@@ -149,7 +149,7 @@ fn the_most_specific_route_wins() {
         "[...rest]",
     ];
     check(&files, &expected);
-    // With as many segments named, the static one further left decides.
+    // Among routes that name as many segments, the static segment further left decides.
     let left = [("/a/b", "a/[y] /a/b y=b"), ("/c/b", "[x]/b /c/b x=c"), ("/c/d", "-")];
     check(&["a/[y]", "[x]/b"], &left);
     let open = [("/a/b/c", "a/[...rest] /a rest=b/c"), ("/x/b", "[x]/[...rest] /x x=x rest=b")];
@@ -342,7 +342,7 @@ fn a_built_in_route_is_a_prefix() {
     }
 }
 
-/// Were the search to try both ways at every segment of the path, this would not end.
+/// If the search tried both branches at every segment of the path, this would not end.
 #[test]
 fn a_long_path_does_not_make_the_search_explode() {
     const DEPTH: usize = 12;

@@ -1,7 +1,7 @@
 //! A tree of path segments for the routes of one host.
 //!
-//! Owns the search. Must not know targets or sources: a route is a number to it. Static and dynamic
-//! neighbours may stand side by side (`/a/b/*`, `/a/[x]/c`), hence a search that tries both.
+//! Owns the search. Must not know targets or sources: it knows a route by its index only. A node
+//! can have static children and a parameter (`/a/b/*`, `/a/[x]/c`), so the search tries both.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ pub(super) struct Trie {
     nodes: Vec<Node>,
 }
 
-/// A place that a sequence of segments leads to, and the routes that end or begin to be open there.
+/// The end of a sequence of segments, with its children and the routes that end there.
 #[derive(Debug, Default)]
 struct Node {
     statics: HashMap<Box<[u8]>, usize>,
@@ -39,7 +39,7 @@ impl Default for Trie {
 }
 
 impl Trie {
-    /// Adds a route. `Err` is the route that has the place already.
+    /// Adds a route. The error is the index of an equal route that was added before.
     pub(super) fn insert(&mut self, pattern: &Pattern, route: usize) -> Result<(), usize> {
         let mut at = 0;
         for segment in pattern.segments() {
@@ -68,19 +68,19 @@ impl Trie {
         Ok(())
     }
 
-    /// The route that serves `path`; the order among several is that of [`super`].
+    /// The route that serves `path`. Among several, the rules of [`super`] decide.
     pub(super) fn find(&self, path: RawPath<'_>) -> Option<Hit> {
         let mut search = Search { trie: self, path, prefix_hit: None };
         search.descend(0, 0, 0).or_else(|| search.prefix_hit.map(|open| open.hit))
     }
 }
 
-/// Depth first, static before `[param]`. Every node is reached by one way only, so a search visits
-/// each at most once and never goes deeper than the longest pattern, however long the path.
+/// A search, depth first, static segments before `[param]`. There is only one path to every node,
+/// so a search visits each node at most once and never goes deeper than the longest pattern.
 struct Search<'s> {
     trie: &'s Trie,
     path: RawPath<'s>,
-    /// The best route so far that does not name all segments.
+    /// The best route found so far that does not name all segments.
     prefix_hit: Option<PrefixHit>,
 }
 
@@ -90,15 +90,15 @@ struct PrefixHit {
 }
 
 impl Search<'_> {
-    /// `named` segments led to `node`, and the next begins at the slash at `at`. The first route
-    /// found that names them all is the best there is.
+    /// Searches below `node`, which `named` segments have led to; the next segment begins at the
+    /// slash at `at`. The first route found that names all segments is the best one.
     fn descend(&mut self, node: usize, at: usize, named: usize) -> Option<Hit> {
         let node = &self.trie.nodes[node];
         let Some(segment) = self.path.segment(at) else {
             let exact = node.exact.map(|route| Hit { route, base_len: self.path.len() });
             return exact.or_else(|| node.below.map(|route| Hit { route, base_len: at }));
         };
-        // Of two that name as many, the one found first has its static segment further left.
+        // If two routes name as many segments, the first found has its static segment further left.
         if let Some(route) = node.rest.or(node.below)
             && self.prefix_hit.as_ref().is_none_or(|open| open.named < named)
         {

@@ -1,4 +1,4 @@
-//! Routes, at random: the table against a search that goes over all files and knows no tree.
+//! Random routes: compares the table with a simple search over all files.
 
 use std::collections::HashSet;
 
@@ -30,8 +30,8 @@ impl Xorshift {
     }
 }
 
-/// The rank of `file` for `at` by the rules' own words, the lesser the better; none if it does not
-/// match. Reads the names by itself, and goes over all files.
+/// The rank of `file` for `at`, straight from the rules; the least rank wins. `None` if it does not
+/// match. Parses the name by itself.
 fn rank(file: &str, at: &str) -> Option<(bool, usize, Vec<bool>, u8)> {
     let (host, path) = at.split_at(at.find('/')?);
     let (for_host, name) = match file.strip_prefix('@').and_then(|file| file.split_once('/')) {

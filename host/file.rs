@@ -1,7 +1,7 @@
-//! Reading files whose name or contents are under the control of others.
+//! Reads files whose names or contents others control.
 //!
-//! Owns the bounds: a file is read only if it is a regular one, no further than it says that it
-//! reaches, and without ever waiting for it. Must not know what is in a file.
+//! Owns the bounds: it reads regular files only, no further than their stated length, and never
+//! blocks on one. Must not know what is in a file.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -11,16 +11,17 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// What the kernel says about itself and its processes is shorter, on any machine.
+/// The kernel's files about itself and its processes are shorter than this on any machine.
 const KERNEL_BYTES_MAX: u64 = 64 << 20;
 
 /// Why a file was not read.
 #[derive(Debug)]
 pub enum FileError {
+    /// The system could not open or read it.
     Io(io::Error),
-    /// A folder, a pipe, a socket or a device.
+    /// It is a folder, a pipe, a socket or a device.
     NotRegular,
-    /// It has more bytes than are read; as many as these, at least.
+    /// It is longer than the limit: it has this many bytes or more.
     TooLong(u64),
 }
 
@@ -42,7 +43,7 @@ impl fmt::Display for FileError {
     }
 }
 
-/// All bytes of a regular file. Links are followed.
+/// Reads all bytes of a regular file, at most `bytes_max`. Follows links.
 ///
 /// # Errors
 /// It is not a regular file, has more than `bytes_max` bytes, or cannot be read.
@@ -52,13 +53,13 @@ pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FileError> {
         return Err(FileError::TooLong(len));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
-    // No further than it says. The kernel's own files say that they are empty; some of them have
-    // no end, and to read one of them takes from it what is there for somebody else.
+    // Never read past the stated length. The kernel's own files state a length of zero; some of
+    // them have no end, and reading some takes data away that another process waits for.
     file.take(len).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// The first bytes of a regular file; `None` where there are not so many, or it cannot be read.
+/// The first `LEN` bytes of a regular file; `None` if it is shorter or cannot be read.
 pub fn head<const LEN: usize>(path: &Path) -> Option<[u8; LEN]> {
     let (mut file, len) = open(path).ok()?;
     if len < LEN as u64 {
@@ -69,10 +70,10 @@ pub fn head<const LEN: usize>(path: &Path) -> Option<[u8; LEN]> {
     Some(bytes)
 }
 
-/// A text of the kernel's, below `/proc` or `/sys`.
+/// Reads one of the kernel's text files, below `/proc` or `/sys`.
 ///
 /// # Errors
-/// There is none, or it is longer than any.
+/// It cannot be read, is not UTF-8, or has more than [`KERNEL_BYTES_MAX`] bytes.
 pub fn kernel_text(path: impl AsRef<Path>) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(KERNEL_BYTES_MAX + 1).read_to_string(&mut text)?;
@@ -82,13 +83,14 @@ pub fn kernel_text(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(text)
 }
 
-/// Opens a regular file; also says how long it is.
+/// Opens a regular file and returns it with its length in bytes.
 fn open(path: &Path) -> Result<(File, u64), FileError> {
-    // To open a device can have an effect.
+    // Opening a device can have side effects, so look before opening.
     if !std::fs::metadata(path)?.is_file() {
         return Err(FileError::NotRegular);
     }
-    // Another one may have come in its place: a pipe would be waited for, a terminal taken.
+    // The path may name another file by now. Opening a pipe would block, and opening a terminal
+    // would make it the controlling terminal: these flags prevent both.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
     let about = file.metadata()?;

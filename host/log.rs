@@ -1,9 +1,9 @@
 //! The log on stderr: text or JSON lines, written by a thread of its own.
 //!
-//! A slow or stuck stderr never blocks a worker: what does not fit into the queue is dropped and
-//! counted. Text from outside (guests, clients, file contents) goes through [`escape()`] before it
-//! is logged; this module cannot tell it from the host's own. Lines of other crates go through it
-//! as a whole.
+//! A slow or stuck stderr never blocks a worker: lines that do not fit into the queue are dropped
+//! and counted. Callers pass text from outside (guests, clients, file contents) through
+//! [`escape()`] before they log it, because this module cannot tell it from the host's own text.
+//! Lines of other crates are escaped here, as a whole.
 
 mod escaping_format;
 mod quota;
@@ -24,16 +24,20 @@ use escaping_format::EscapingFormat;
 /// The environment variable that chooses what is logged, in the syntax of `EnvFilter`.
 pub const FILTER: &str = "GUESTHOUSE_LOG";
 
-/// Lines waiting for stderr. Guest lines are bounded by [`escape()`], so this bounds memory.
+/// Lines that may wait for stderr. [`escape()`] bounds the length of guest lines, so this bounds
+/// memory.
 const QUEUE_LINES_MAX: usize = 8192;
 
-/// Keeps the log alive. Dropping it writes what is queued, for about a second at most.
+/// Keeps the log alive. Dropping it writes the queued lines, for about a second at most.
 pub struct LogGuard {
     _writer: WorkerGuard,
 }
 
-/// Sends `tracing` to stderr for the rest of the process, down to `level` unless
-/// `GUESTHOUSE_LOG` says otherwise. To be called once.
+/// Sends `tracing` to stderr for the rest of the process, down to `level` unless `GUESTHOUSE_LOG`
+/// says otherwise. Call it once: a second call panics.
+///
+/// # Errors
+/// `GUESTHOUSE_LOG` is not a filter.
 pub fn start(format: LogFormat, level: &str) -> Result<LogGuard, Mistakes> {
     let filter = filter(level)?;
     let counter = Arc::new(OnceLock::new());
@@ -47,8 +51,11 @@ pub fn start(format: LogFormat, level: &str) -> Result<LogGuard, Mistakes> {
     Ok(LogGuard { _writer: guard })
 }
 
-/// The same without a thread, for a process whose stderr never keeps it waiting: each line is
-/// written by whoever has it to say.
+/// Like [`start`], but without a thread: the calling thread writes each line itself. For a process
+/// whose stderr never blocks for long.
+///
+/// # Errors
+/// `GUESTHOUSE_LOG` is not a filter.
 pub fn start_unthreaded(format: LogFormat, level: &str) -> Result<(), Mistakes> {
     install(format, filter(level)?, io::stderr);
     Ok(())
@@ -81,8 +88,8 @@ fn filter(level: &str) -> Result<EnvFilter, Mistakes> {
         Ok(text) if !text.trim().is_empty() => text,
         _ => level.to_owned(),
     };
-    // The WASI library warns once per call of a guest that tries a socket: that would be a way
-    // around the guest's bounded share of the log.
+    // The WASI library logs a warning whenever a guest tries a socket. With these warnings a guest
+    // could get around its quota of log lines.
     EnvFilter::try_new(format!("wasmtime_wasi=error,{text}")).map_err(|error| {
         Mistakes(vec![format!(
             "{FILTER}: {text:?} is not a filter ({error}); write a level such as info or debug, \
@@ -97,8 +104,8 @@ fn is_colourful() -> bool {
     !refused && io::stderr().is_terminal()
 }
 
-/// stderr without errors: the writing thread would keep trying a line that can never go out, and
-/// hold up the end of the process.
+/// A stderr that swallows errors. Otherwise the log thread would retry a line that can never be
+/// written, and delay the end of the process.
 struct Stderr {
     lost: Arc<OnceLock<ErrorCounter>>,
     lines_reported: usize,
@@ -113,7 +120,7 @@ impl Write for Stderr {
         }
     }
 
-    /// Called when the queue has run empty, so that there is room for a line about lost lines.
+    /// Called when the queue is empty, so there is room for a line that reports lost lines.
     fn flush(&mut self) -> io::Result<()> {
         let lost = self.lost.get().map_or(0, ErrorCounter::dropped_lines);
         if lost > self.lines_reported {

@@ -1,7 +1,7 @@
 //! Plain request and response values, as every handler sees them.
 //!
-//! Owns the shapes that travel along the request path; `reject.rs` has the reasons for which the
-//! host itself answers. Knows neither hyper nor wasmtime.
+//! Owns the types that travel along the request path. `reject.rs` has the reasons why the host
+//! answers a request itself. Knows neither hyper nor wasmtime.
 
 pub mod body_progress;
 pub mod fields;
@@ -31,29 +31,37 @@ use body_progress::BodyProgress;
 /// A request with its head in memory and its body still on the wire.
 #[derive(Debug)]
 pub struct Request {
+    /// Names the request in the log and in problem documents.
     pub id: RequestId,
+    /// Any method, also unknown ones.
     pub method: Method,
     /// Path and query as the client sent them, still percent-encoded.
     pub uri: PathAndQuery,
+    /// The HTTP version that the client speaks.
     pub version: Version,
+    /// The header fields, without those that only the host may set.
     pub headers: HeaderMap,
+    /// The body, which may still be arriving.
     pub body: RequestBody,
+    /// The client's address and scheme.
     pub origin: Origin,
+    /// The part of the path that the route has matched.
     pub route_match: RouteMatch,
 }
 
-/// Where in the route table a request was placed.
+/// How a request's path matches its route.
 #[derive(Debug, Default)]
 pub struct RouteMatch {
-    /// Bytes of the URI's path which are the route's own: `/fib` of `/fib/32`.
+    /// Bytes of the URI's path that belong to the route: the 4 of `/fib` for `/fib/32`.
     pub base_bytes: usize,
-    /// The base path itself, once a handler has replaced the URI that held it.
+    /// A copy of the base path, once a handler has replaced the URI that contained it.
     saved_base: Option<Box<str>>,
     /// Lower-case names and values of `[name]` segments, values still percent-encoded.
     pub params: Vec<(String, String)>,
 }
 
 impl RouteMatch {
+    /// A match whose base path is the first `base_bytes` bytes of the request's path.
     pub fn new(base_bytes: usize, params: Vec<(String, String)>) -> Self {
         RouteMatch { base_bytes, saved_base: None, params }
     }
@@ -65,7 +73,7 @@ pub const BASE_PATH: &str = "guesthouse-base-path";
 pub const MATCH_PREFIX: &str = "guesthouse-match-";
 
 impl Request {
-    /// The route's own part of the path the request was routed by, `/fib` of `/fib/32`.
+    /// The part of the requested path that belongs to the route: `/fib` for `/fib/32`.
     pub fn base_path(&self) -> &str {
         match &self.route_match.saved_base {
             Some(saved) => saved,
@@ -73,7 +81,7 @@ impl Request {
         }
     }
 
-    /// Replaces path and query; the route's base path stays what it was.
+    /// Replaces path and query. The base path does not change.
     pub fn set_uri(&mut self, uri: PathAndQuery) {
         if self.route_match.saved_base.is_none() {
             self.route_match.saved_base = Some(self.base_path().into());
@@ -101,7 +109,9 @@ fn is_reserved(name: &HeaderName) -> bool {
 /// Names one request in problem documents and in the log. Unique for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct RequestId {
+    /// The index of the worker that accepted the connection.
     pub worker: u16,
+    /// The number of the request among those of this worker.
     pub count: u64,
 }
 
@@ -111,22 +121,22 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// A request's body. No more than its limit is ever handed out.
+/// A request's body. It never hands out more bytes than its limit.
 ///
-/// One pointer wide: most requests have none, and a request is moved several times.
+/// It is one pointer wide, because most requests have no body and a request is moved often.
 #[derive(Default)]
 pub struct RequestBody(Option<Box<LimitedBody>>);
 
-/// A body that there is.
+/// The body of a request that has one.
 struct LimitedBody {
     source: Option<UnsyncBoxBody<Bytes, Reject>>,
-    /// How the source gets on.
+    /// What has arrived from the source; `None` for a body that was complete at once.
     progress: Option<Arc<BodyProgress>>,
-    /// Bytes that have arrived and not been taken yet.
+    /// Bytes that have arrived and have not been read yet.
     buffered: Bytes,
     trailers: Option<HeaderMap>,
     bytes_read: u64,
-    /// `None` is any number.
+    /// `None` allows any number.
     bytes_max: Option<u64>,
 }
 
@@ -138,7 +148,7 @@ impl fmt::Debug for RequestBody {
 }
 
 impl RequestBody {
-    /// A body that arrives over time. [`RequestBody::limit`] says how much of it there may be.
+    /// A body that arrives over time. Nothing can be read before [`RequestBody::limit`] is called.
     pub fn stream(source: UnsyncBoxBody<Bytes, Reject>, progress: Arc<BodyProgress>) -> Self {
         RequestBody(Some(Box::new(LimitedBody {
             source: Some(source),
@@ -150,10 +160,11 @@ impl RequestBody {
         })))
     }
 
-    /// Says how large it may be: from now on, reading more is a [`Reject::BodyTooLarge`].
+    /// Sets how many bytes the body may have; `None` allows any number. Reading more than that
+    /// fails with [`Reject::BodyTooLarge`].
     ///
     /// # Errors
-    /// [`Reject::BodyTooLarge`], where it is known to be larger.
+    /// [`Reject::BodyTooLarge`] if the body has announced more than that already.
     pub fn limit(&mut self, bytes_max: Option<u64>) -> Result<(), Reject> {
         let Some(body) = &mut self.0 else { return Ok(()) };
         let announced = body.source.as_ref().map_or(0, |source| source.size_hint().lower());
@@ -164,7 +175,7 @@ impl RequestBody {
         Ok(())
     }
 
-    /// A body that is here in full.
+    /// A body that is already complete.
     pub fn full(bytes: Bytes) -> Self {
         let bytes_read = bytes.len() as u64;
         let (source, progress, trailers, bytes_max) = (None, None, None, None);
@@ -178,12 +189,12 @@ impl RequestBody {
         })))
     }
 
-    /// How it gets on, where it arrives over time.
+    /// The progress of a body that arrives over time; `None` for any other.
     pub fn progress(&self) -> Option<&Arc<BodyProgress>> {
         self.0.as_ref()?.progress.as_ref()
     }
 
-    /// Whether every byte has been taken and the end was seen.
+    /// Whether all bytes were read and the end was seen.
     pub fn is_end(&self) -> bool {
         self.0.as_ref().is_none_or(|body| body.is_end())
     }
@@ -193,16 +204,22 @@ impl RequestBody {
         self.0.as_ref()?.trailers.as_ref()
     }
 
-    /// The next bytes, at most `limit` of them; empty only at the end.
+    /// Reads the next bytes, at most `limit` of them. The result is empty only at the end.
     ///
-    /// Cancel safe: bytes that arrived stay in the body.
+    /// Cancel safe: bytes that have arrived stay in the body.
+    ///
+    /// # Errors
+    /// [`Reject::BodyTooLarge`], or what ended the transfer.
     pub async fn read(&mut self, limit: usize) -> Result<Bytes, Reject> {
         let Some(body) = &mut self.0 else { return Ok(Bytes::new()) };
         std::future::poll_fn(|cx| body.poll_fill(cx)).await?;
         Ok(body.buffered.split_to(limit.min(body.buffered.len())))
     }
 
-    /// The rest of the body in one piece; `None` if that has more than `bytes_max` bytes.
+    /// Reads the rest of the body; `None` if it has more than `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// As [`RequestBody::read`].
     pub async fn collect(&mut self, bytes_max: usize) -> Result<Option<Bytes>, Reject> {
         let first = self.read(usize::MAX).await?;
         if self.is_end() {
@@ -225,11 +242,11 @@ impl LimitedBody {
         self.buffered.is_empty() && self.source.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
-    /// Makes `front` non-empty, or sees the end.
+    /// Waits until `buffered` is not empty or the body has ended.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reject>> {
         while self.buffered.is_empty() {
             let Some(source) = &mut self.source else { break };
-            // Asked for more behind its last byte, a body may have its end told late.
+            // Do not poll past the last byte: hyper may report the end only later.
             if http_body::Body::is_end_stream(source) {
                 self.source = None;
                 break;
@@ -297,25 +314,28 @@ impl http_body::Body for RequestBody {
     }
 }
 
-/// A response that is complete but for the host's own framing.
+/// A response before the host adds its framing and its own header fields.
 #[derive(Debug)]
 pub struct Response {
+    /// Any final status. `serve` rejects a response with an interim one (1xx).
     pub status: StatusCode,
+    /// The header fields. `serve` removes hop-by-hop ones.
     pub headers: HeaderMap,
+    /// The body; `serve` chooses its framing.
     pub body: ResponseBody,
 }
 
 /// A response's body.
 pub enum ResponseBody {
-    /// All of it, sent with its length.
+    /// A complete body, sent with its length.
     Full(Bytes),
-    /// All of it, with trailers behind it: sent chunked.
+    /// A complete body with trailers, sent chunked.
     WithTrailers(Bytes, Box<HeaderMap>),
-    /// Sent as it comes from the upstream or from the handler.
+    /// A body that the upstream or the handler still makes, sent as it comes.
     Stream(BodyStream),
 }
 
-/// A body that is made on its worker's thread while it is sent.
+/// A body that its worker's thread produces while it is sent.
 pub type BodyStream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Reject>>>;
 
 impl fmt::Debug for ResponseBody {
@@ -330,7 +350,7 @@ impl fmt::Debug for ResponseBody {
 }
 
 impl Response {
-    /// A response with a body and nothing else.
+    /// A response with a complete body and no header fields.
     pub fn new(status: StatusCode, body: impl Into<Bytes>) -> Self {
         Response { status, headers: HeaderMap::new(), body: ResponseBody::Full(body.into()) }
     }

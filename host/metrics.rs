@@ -1,7 +1,7 @@
-//! Counters of what the host has done.
+//! The host's metrics.
 //!
-//! Owns one set of counters per worker, written by that worker alone and read by anyone. Each is
-//! declared once. Does not know what the rejects mean that it counts by number.
+//! Owns one set of counters per worker, which only that worker writes and any thread may read. Each
+//! counter is declared once. Counts rejects by index, without knowing what they mean.
 
 mod counter;
 mod duration;
@@ -16,16 +16,17 @@ use duration::{Durations, empty_histogram};
 use handler_metrics::HandlerMetrics;
 pub use handler_metrics::{HandlerCounters, HandlerRegistration};
 
-/// Declares the counters of a worker: what each is, what comes of those of all workers, and the
-/// order in which they are shown.
+/// Declares the counters of a worker: name, kind, unit, how the workers' numbers are combined, and
+/// a help text. They are shown in this order.
 macro_rules! counters {
     ($($name:ident: $kind:ident, $unit:literal, $all:ident, $help:literal;)*) => {
         /// One worker's counters, on cache lines of their own.
         #[repr(align(128))]
         pub struct Counters {
             $(#[doc = $help] pub $name: Counter,)*
-            /// The last question for counts that this worker has answered.
+            /// The number of the last status request that this worker has answered.
             pub published: Counter,
+            /// Events by their reason.
             pub reasons: Reasons,
             /// Time from the end of a request's head to the beginning of its answer.
             pub durations: Durations,
@@ -56,7 +57,7 @@ macro_rules! counters {
     };
 }
 
-/// Declares counts of one kind of event by the reason: what each is, in the order of their names.
+/// Declares groups of counters that count one kind of event by its reason.
 macro_rules! reasons {
     ($($group:ident: $type:ident, $unit:literal, $help:literal {
         $($name:ident: $what:literal,)*
@@ -69,7 +70,7 @@ macro_rules! reasons {
             }
         )*
 
-        /// What a worker counts by the reason.
+        /// A worker's events by their reason.
         #[derive(Default)]
         pub struct Reasons {
             $(#[doc = $help] pub $group: $type,)*
@@ -146,13 +147,13 @@ fn most(all: impl Iterator<Item = u64>) -> u64 {
 }
 
 impl Counters {
-    /// Counts a reject by its place in the list of names.
+    /// Counts a reject by its index in the list of names.
     pub fn reject(&self, index: usize) {
         self.rejects[index].add(1);
     }
 }
 
-/// One worker's counters.
+/// A handle to one worker's counters.
 #[derive(Clone)]
 pub struct WorkerCounters {
     metrics: Metrics,
@@ -176,6 +177,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Counters that start at zero, for this many workers and these rejects.
     pub fn new(workers: usize, reject_names: &'static [&'static str]) -> Self {
         let counters = (0..workers).map(|_| Counters::new(reject_names.len())).collect();
         Metrics { counters, handlers: Arc::default(), reject_names }
@@ -186,12 +188,12 @@ impl Metrics {
         &self.counters[index]
     }
 
-    /// The same, to be kept.
+    /// An owned handle to the counters of worker `index`.
     pub fn of_worker(&self, index: usize) -> WorkerCounters {
         WorkerCounters { metrics: self.clone(), index }
     }
 
-    /// Says that a worker has begun to count a handler's requests.
+    /// Registers the counters that a worker has begun for a handler.
     pub fn register_handler(&self, begun: HandlerRegistration) {
         self.handlers.begin(begun);
     }
@@ -201,7 +203,7 @@ impl Metrics {
         self.counters.iter()
     }
 
-    /// Adds what all workers have counted.
+    /// Adds the metrics of all workers to `status`, without those of single handlers.
     pub fn put(&self, status: &mut Status) {
         self.put_counters(status);
         status.one(&WORKERS, self.counters.len() as u64);
@@ -217,12 +219,12 @@ impl Metrics {
         status.put(&DURATION, MetricValue::Histogram(durations));
     }
 
-    /// Forgets what was counted of handlers that are gone.
+    /// Drops the counters of handlers that are gone.
     pub fn sweep_handlers(&self) {
         self.handlers.sweep();
     }
 
-    /// Adds what they have counted of each handler.
+    /// Adds the metrics of each handler to `status`.
     pub fn put_handlers(&self, status: &mut Status) {
         self.handlers.put(status);
     }

@@ -1,11 +1,11 @@
-//! Where requests wait for their turn: the client that holds the least is next, of several the one
-//! whose last turn is longest ago, and then who came first.
+//! Where requests wait for their turn. Next is the client that holds the fewest places; among
+//! equals, the client whose last turn is longest ago; of one client, the oldest request.
 //!
-//! Owns the order of those that wait, how many may wait, and for how long. A burst may fill a
-//! queue. One that has been full, or in which somebody has waited for too long, is kept short as
-//! long as there are more to refuse: more comes than there is time for, so some are refused, or all
-//! would be late (Maurer, "Fail at Scale", ACM Queue 13/8, 2015). Those are of the client that asks
-//! for the most, and of these the newest. Lives on one thread.
+//! Owns the order of waiting requests, how many may wait, and for how long. A burst may fill a
+//! queue. Once a queue has been full, or a request has waited too long, the load is higher than the
+//! host can serve. Then all requests would be late, so the queue is kept short and refuses some
+//! (Maurer, "Fail at Scale", ACM Queue 13/8, 2015), until no more need refusing. It refuses the
+//! newest request of the client that asks for the most. Lives on one thread.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -19,42 +19,43 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use crate::grants::QueueLimits;
 use crate::message::Reject;
 
-/// Places in a queue that is kept short. The wait in it is that many times as long as a request
-/// takes, which is well within ten times with those that are being served.
+/// Length of a queue that is kept short. A request waits in it about four times as long as a
+/// request takes, so with the requests being served it stays well below ten times.
 const SHORT: usize = 4;
-/// How long a queue is kept short after the last that was refused.
+/// How long a queue is kept short after the last refused request.
 const SHORT_FOR: Duration = Duration::from_millis(250);
-/// Of a queue that is longer, so many are looked at to find the next, or one to refuse.
+/// How many waiting requests are compared to find the next one, or the one to refuse.
 const LOOKED_AT: usize = 256;
 
-/// All queues of one owner together may be so many times as long as one, and a little more: see
-/// [`SHORT`].
+/// The queues of one owner together may be this many times as long as one queue may be, plus
+/// [`SHORT`] requests for each.
 const OWNER_TIMES: usize = 4;
-/// One of them may be so many times as long as all of them have left.
+/// One queue may be this many times as long as the rest of its owner's bound.
 const OF_AN_OWNER: usize = 3;
 
-/// What one client has of one worker, or one owner of handlers.
+/// How many places one client, or one owner of handlers, has on one worker.
 #[derive(Default)]
 pub struct Holder {
     /// Places that its requests hold.
     held: Cell<usize>,
-    /// Its requests that wait.
+    /// How many of its requests wait.
     waiting: Cell<usize>,
-    /// When it took a place last, as [`TAKEN`] counts.
+    /// The value of [`TAKEN`] when it last took a place.
     taken_at: Cell<u64>,
 }
 
 thread_local! {
-    /// Places that have been taken on this thread.
+    /// How many places have been taken on this thread so far.
     static TAKEN: Cell<u64> = const { Cell::new(0) };
 }
 
 impl Holder {
+    /// How many places its requests hold.
     pub fn held(&self) -> usize {
         self.held.get()
     }
 
-    /// Counts one more place that it holds.
+    /// Counts one more held place.
     pub fn acquire(&self) {
         self.held.set(self.held.get() + 1);
         let taken = TAKEN.get() + 1;
@@ -62,22 +63,23 @@ impl Holder {
         self.taken_at.set(taken);
     }
 
-    /// Counts one less.
+    /// Counts one held place less.
     pub fn release(&self) {
         self.held.set(self.held.get() - 1);
     }
 
-    /// What it asks for in all.
+    /// Held places and waiting requests together.
     fn demand(&self) -> usize {
         self.held.get() + self.waiting.get()
     }
 }
 
-/// What each owner has, by its id.
+/// The [`Holder`] of each owner, by the owner's id.
 #[derive(Default)]
 pub struct Holders(RefCell<HashMap<u64, Weak<Holder>>>);
 
 impl Holders {
+    /// The holder of the owner with this id. It is made if nobody has a reference to one.
     pub fn of(&self, owner: u64) -> Rc<Holder> {
         let mut holders = self.0.borrow_mut();
         if let Some(holder) = holders.get(&owner).and_then(Weak::upgrade) {
@@ -92,10 +94,10 @@ impl Holders {
     }
 }
 
-/// A queue of requests. To who waits in it a `T` may be given.
+/// A queue of requests. Each waits until it is given a `T`, or until it is first and can take one.
 pub struct Queue<T = ()> {
     limits: Cell<QueueLimits>,
-    /// Who has other queues beside this one.
+    /// The owner of the queue's handler, who may have more queues.
     owner: Option<Rc<Holder>>,
     waiting: RefCell<VecDeque<Waiter<T>>>,
     arrivals: Cell<u64>,
@@ -110,7 +112,7 @@ struct Waiter<T> {
     given: Option<T>,
 }
 
-/// One that waits, of a client or an owner.
+/// Counts one waiting request of a client or an owner until it is dropped.
 struct WaitCount(Rc<Holder>);
 
 impl WaitCount {
@@ -127,7 +129,8 @@ impl Drop for WaitCount {
 }
 
 impl<T> Queue<T> {
-    /// The queue of a handler, whose owner may have others.
+    /// An empty queue of one handler. With an `owner`, the length also depends on how many requests
+    /// wait in the owner's other queues.
     pub fn new(limits: QueueLimits, owner: Option<Rc<Holder>>) -> Self {
         let (arrivals, refused_at) = Default::default();
         Queue {
@@ -139,22 +142,23 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Says how many may wait from now on, and how long.
+    /// Sets how many requests may wait from now on, and how long.
     pub fn limit(&self, limits: QueueLimits) {
         self.limits.set(limits);
     }
 
+    /// Whether no request waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.borrow().is_empty()
     }
 
-    /// The client that is next.
+    /// The client whose request is next, if any waits.
     pub fn next(&self) -> Option<Rc<Holder>> {
         let waiting = self.waiting.borrow();
         first(&waiting).map(|at| waiting[at].client.0.clone())
     }
 
-    /// Gives something to the first of a client. Returns it where none of that waits.
+    /// Gives `given` to the first waiting request of a client. Returns it if none waits.
     pub fn give(&self, client: &Rc<Holder>, given: T) -> Option<T> {
         let waker = {
             let mut waiting = self.waiting.borrow_mut();
@@ -169,7 +173,7 @@ impl<T> Queue<T> {
         None
     }
 
-    /// Lets the next see whether there is something for it.
+    /// Wakes the next request, so that it tries again to take what it waits for.
     pub fn wake_first(&self) {
         let waker = {
             let mut waiting = self.waiting.borrow_mut();
@@ -180,17 +184,18 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Waits until it is given something.
+    /// Waits until [`Queue::give`] gives this request something, at most until `deadline`. Cancel
+    /// safe: dropping the future leaves the queue.
     ///
     /// # Errors
-    /// [`Reject::NoInstance`]: too many wait, or it has taken too long. `deadline` is the latest.
+    /// [`Reject::NoInstance`]: too many requests wait, or this one has waited too long.
     pub async fn wait(&self, client: &Rc<Holder>, deadline: Instant) -> Result<T, Reject> {
         let place = self.join(client)?;
         self.in_time(deadline, std::future::poll_fn(|cx| place.poll(cx))).await
     }
 
-    /// Waits until it is first and `take` gives something, which is tried when it gets there,
-    /// whenever it is woken, and every `look_every`.
+    /// Waits until this request is first and `take` returns something. `take` is tried when the
+    /// request becomes first, whenever it is woken, and every `look_every`. Cancel safe.
     ///
     /// # Errors
     /// As [`Queue::wait`].
@@ -237,7 +242,8 @@ impl<T> Queue<T> {
         Ok(QueueTicket { queue: self, number })
     }
 
-    /// Sends one away for a client that asks for less than it does.
+    /// Makes room for `client` by refusing a request of a client that asks for more. Returns
+    /// whether there was one.
     fn shed_for(&self, client: &Holder) -> bool {
         let sent = {
             let mut waiting = self.waiting.borrow_mut();
@@ -257,13 +263,13 @@ impl<T> Queue<T> {
             let all = most.saturating_mul(OWNER_TIMES);
             all.saturating_sub(owner.waiting.get()).saturating_mul(OF_AN_OWNER)
         };
-        // A few may wait for each, however many do for the others of its owner.
+        // A few requests may always wait here, however many wait in the owner's other queues.
         let most = self.owner.as_ref().map_or(most, |owner| most.min(left(owner).max(SHORT)));
         let is_short = self.refused_at.get().is_some_and(|at| at.elapsed() < SHORT_FOR);
         if is_short { most.min(SHORT) } else { most }
     }
 
-    /// Sends those away that are too many in a short queue.
+    /// Keeps the queue short from now on, and refuses the requests that are too many for that.
     fn shed(&self) {
         self.refused_at.set(Some(Instant::now()));
         let stay = self.length_max();
@@ -283,7 +289,7 @@ impl<T> Queue<T> {
 }
 
 impl<T> Waiter<T> {
-    /// Lets it see that it waits no more.
+    /// Wakes a request that was removed from the queue. It finds itself missing and is refused.
     fn refuse(self) {
         if let Some(waker) = self.waker {
             waker.wake();
@@ -291,8 +297,8 @@ impl<T> Waiter<T> {
     }
 }
 
-/// Who is next: the first of the client that holds the least, and of those that hold as much the
-/// one whose last place is longest ago.
+/// The index of the next request: the first one of the client that holds the fewest places; among
+/// equals, of the client whose last turn is longest ago.
 fn first<T>(waiting: &VecDeque<Waiter<T>>) -> Option<usize> {
     let not_served = |(_, it): &(usize, &Waiter<T>)| it.given.is_none();
     let looked_at = waiting.iter().enumerate().filter(not_served).take(LOOKED_AT);
@@ -300,11 +306,11 @@ fn first<T>(waiting: &VecDeque<Waiter<T>>) -> Option<usize> {
     looked_at.min_by_key(|(_, it)| key(&it.client.0)).map(|(at, _)| at)
 }
 
-/// The newest of the client that asks for the most.
+/// The index of the newest request of the client that asks for the most.
 fn greediest<T>(waiting: &VecDeque<Waiter<T>>) -> Option<usize> {
     let not_served = |(_, it): &(usize, &Waiter<T>)| it.given.is_none();
     let looked_at = waiting.iter().enumerate().rev().filter(not_served).take(LOOKED_AT);
-    // The newest comes first, and the last of those that are alike would be taken.
+    // The iterator is reversed and `max_by_key` takes the last of equals, so compare the index too.
     let greediest = looked_at.max_by_key(|(at, it)| (it.client.0.demand(), *at));
     greediest.map(|(at, _)| at)
 }
@@ -316,7 +322,7 @@ struct QueueTicket<'a, T> {
 }
 
 impl<T> QueueTicket<'_, T> {
-    /// Ready with what it is given.
+    /// Ready with what [`Queue::give`] gave to this request.
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<T, Reject>> {
         let mut waiting = self.queue.waiting.borrow_mut();
         let Some(at) = self.find(&waiting) else { return Poll::Ready(Err(Reject::NoInstance)) };
@@ -342,7 +348,7 @@ impl<T> QueueTicket<'_, T> {
             first(&waiting) == Some(at)
         };
         if !is_first {
-            // It may have been first before, and have had the timer.
+            // This one may have been first before. Then the new first has no timer yet: wake it.
             self.queue.wake_first();
             return Poll::Pending;
         }
@@ -364,7 +370,8 @@ impl<T> Drop for QueueTicket<'_, T> {
             let mut waiting = self.queue.waiting.borrow_mut();
             self.find(&waiting).and_then(|at| waiting.remove(at))
         };
-        // What it was given and has not taken goes to another, who may look into this queue.
+        // Dropping what it was given may offer that to another request of this queue, so the
+        // borrow has to end first.
         if let Some(left) = left {
             drop(left);
         }

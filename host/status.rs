@@ -1,17 +1,20 @@
-//! What the host can say of itself at one moment, as plain numbers.
+//! The host's metrics at one moment, as plain numbers.
 //!
-//! A leaf: whoever counts something declares it once as a [`Metric`], and puts it here when it is
-//! asked. What is made of it, a line of the log say, is a rendering.
+//! This module is a leaf. A module that counts something declares it once as a [`Metric`] and puts
+//! its value into a [`Status`] when asked. A log line is one rendering of that.
 
 use std::fmt;
 
-/// Something that is counted or measured.
+/// Describes one number that the host counts or measures.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Metric {
+    /// The name, in `snake_case`.
     pub name: &'static str,
+    /// How the number behaves over time.
     pub kind: MetricKind,
+    /// The unit, in plural, such as `requests` or `microseconds`.
     pub unit: &'static str,
-    /// One sentence.
+    /// One sentence that explains the number.
     pub help: &'static str,
 }
 
@@ -28,40 +31,43 @@ macro_rules! metrics {
 }
 pub(crate) use metrics;
 
-/// How a number behaves.
+/// How a number behaves over time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MetricKind {
     /// It only grows.
     Counter,
-    /// It is what it is at that moment.
+    /// It goes up and down.
     Gauge,
-    /// Measurements, counted by their size.
+    /// Many measurements, counted by their size.
     Histogram,
 }
 
 /// The numbers of one metric.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MetricValue {
+    /// One number for the whole host.
     One(u64),
-    /// One for each worker.
+    /// One number per worker, in the order of the workers.
     ByWorker(Vec<u64>),
-    /// Those of a closed list of reasons that are not 0.
+    /// One number per reason, from a closed list. Reasons with 0 may be missing.
     ByReason(Vec<(&'static str, u64)>),
-    /// One for each handler that has been asked, by its name.
+    /// One number per handler that has had requests, by the handler's name.
     ByHandler(Vec<(Box<str>, u64)>),
+    /// Measurements of the whole host.
     Histogram(Histogram),
+    /// Measurements per handler that has had requests, by the handler's name.
     HistogramByHandler(Vec<(Box<str>, Histogram)>),
 }
 
 /// Measurements, counted by their size.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Histogram {
-    /// The most that each count's measurements have, in the metric's unit, in growing order.
+    /// Upper bounds of the buckets, inclusive, in the metric's unit, in ascending order.
     pub bounds: &'static [u64],
-    /// How many there are up to each bound and above the one before, and last how many are above
-    /// all.
+    /// How many measurements each bucket has. The last bucket has no upper bound, so there is one
+    /// more count than bounds.
     pub counts: Vec<u64>,
-    /// All of them together, in the metric's unit.
+    /// The sum of all measurements, in the metric's unit.
     pub sum: u64,
 }
 
@@ -71,8 +77,8 @@ impl Histogram {
         self.counts.iter().sum()
     }
 
-    /// A bound that so many of a thousand measurements do not exceed; `None` where there are none,
-    /// or where it is above all bounds.
+    /// The smallest bound that `per_mille` of a thousand measurements do not exceed. `None` if
+    /// there are no measurements, or if the quantile is above all bounds.
     pub fn quantile(&self, per_mille: u64) -> Option<u64> {
         let wanted = (u128::from(self.count()) * u128::from(per_mille)).div_ceil(1000);
         let mut passed = 0;
@@ -84,7 +90,7 @@ impl Histogram {
     }
 }
 
-/// What a line says of one: how many there are, and bounds that a half and 99 of 100 do not exceed.
+/// The number of measurements, and bounds of the median and of the 99th percentile.
 impl fmt::Display for Histogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.count();
@@ -100,31 +106,32 @@ impl fmt::Display for Histogram {
     }
 }
 
-/// All numbers, in the order in which they were put in.
+/// Metrics with their values at one moment, in the order in which they were put in.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Status(Vec<(&'static Metric, MetricValue)>);
 
 impl Status {
-    /// Adds what comes of one metric.
+    /// Adds a metric with its value.
     pub fn put(&mut self, metric: &'static Metric, value: MetricValue) {
         self.0.push((metric, value));
     }
 
-    /// Adds a number.
+    /// Adds a metric that is one number.
     pub fn one(&mut self, metric: &'static Metric, number: u64) {
         self.put(metric, MetricValue::One(number));
     }
 
+    /// All metrics with their values.
     pub fn values(&self) -> impl Iterator<Item = (&'static Metric, &MetricValue)> {
         self.0.iter().map(|(metric, value)| (*metric, value))
     }
 }
 
-/// Handlers that a line names: those that have been asked most.
+/// How many handlers a log line names: those with the most requests.
 const HANDLERS_SHOWN: usize = 8;
 
-/// One line: `requests=12 requests_by_worker=[7 5] rejects=[trap:1]`. Of many handlers it has those
-/// alone that have been asked most.
+/// One line: `requests=12 requests_by_worker=[7 5] rejects=[trap:1]`. It names only the
+/// [`HANDLERS_SHOWN`] handlers with the most requests.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = self.most_asked();
@@ -163,7 +170,7 @@ impl fmt::Display for Status {
 }
 
 impl Status {
-    /// The handlers that have most of the first number that there is by handler.
+    /// The handlers with the highest counts, in the first metric that has counts by handler.
     fn most_asked(&self) -> Vec<&str> {
         let mut by_handler = self.0.iter().filter_map(|(_, value)| match value {
             MetricValue::ByHandler(counts) => Some(counts),
@@ -175,7 +182,7 @@ impl Status {
     }
 }
 
-/// What there is of these handlers, in their order.
+/// The values of these handlers, in the order of `names`.
 fn of<'a, T>(names: &[&str], all: &'a [(Box<str>, T)]) -> Vec<&'a (Box<str>, T)> {
     names.iter().filter_map(|name| all.iter().find(|(of, _)| **of == **name)).collect()
 }

@@ -1,8 +1,7 @@
-//! Lines of the log that other crates write.
+//! Escapes and cuts the log lines of other crates.
 //!
-//! What they put into them may come from outside: a request's target, a response's head. Owns that
-//! none of it gets to the log as it came, and that each line has an end. Must not know which crates
-//! there are: every line is one of them that is not the host's own.
+//! Such lines may contain text from outside, such as a request's target or a response's head. Must
+//! not know these crates: every line that is not the host's own is escaped.
 
 #[cfg(test)]
 mod tests;
@@ -17,12 +16,14 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::LogFormat;
 
-/// Bytes of one line.
+/// How many bytes of one line are written.
 const LINE_BYTES_MAX: usize = 2 * 1024;
 
-/// Writes the host's own lines as they are, and others escaped and cut.
+/// Writes the host's own lines unchanged, and other lines escaped and cut.
 pub struct EscapingFormat<F> {
+    /// Formats the line.
     pub inner: F,
+    /// The format that `inner` writes.
     pub format: LogFormat,
 }
 
@@ -39,7 +40,7 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let target = event.metadata().target();
-        // A span that it is in may be another crate's, and is a part of the line.
+        // A surrounding span may be another crate's and becomes part of the line.
         if is_own(target) && context.lookup_current().is_none() {
             return self.inner.format_event(context, writer, event);
         }
@@ -48,7 +49,7 @@ where
         let line = line.trim_end_matches('\n');
         match self.format {
             LogFormat::Text => writeln!(writer, "{}", escape(line.as_bytes(), LINE_BYTES_MAX)),
-            // It is escaped already; cut, it would be no JSON.
+            // JSON is escaped already. A line that is too long cannot be cut and stay JSON.
             LogFormat::Json if line.len() <= LINE_BYTES_MAX => writeln!(writer, "{line}"),
             LogFormat::Json => {
                 let level = event.metadata().level().as_str();
@@ -61,7 +62,7 @@ where
     }
 }
 
-/// Whether the host itself writes under this target: its modules, and what it says of guests.
+/// Whether this is a target of the host's own lines: its modules, and `handler` for guests.
 fn is_own(target: &str) -> bool {
     let crate_name = target.split("::").next().unwrap_or_default();
     crate_name == "guesthouse" || crate_name.starts_with("guesthouse_") || target == "handler"

@@ -1,25 +1,26 @@
-//! How much one source may write to the log in a second.
+//! Bounds how much one source may write to the log in a second.
 //!
-//! The log's queue is one for all. Without a bound, a guest that prints all the time, or a client
-//! that makes one fail all the time, would fill it, and the lines of others would be lost.
+//! All sources share the log's queue. Without a bound, a guest that prints all the time, or a
+//! client that makes requests fail all the time, would fill it, and other lines would be lost.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// What one source may write in a second: so many lines, and so many bytes.
+/// How many lines and bytes one source may write in a second.
 pub struct Quota {
     lines_max: usize,
     bytes_max: usize,
     began: Instant,
-    /// The second that is counted, since it began.
+    /// The second that `lines` and `bytes` count for, from `began`.
     second: AtomicU64,
     lines: AtomicUsize,
     bytes: AtomicUsize,
-    /// Lines that were not written since the last that was.
+    /// How many lines were dropped since the last written one.
     dropped: AtomicUsize,
 }
 
 impl Quota {
+    /// A quota of this many lines and bytes in a second.
     pub fn new(lines_max: usize, bytes_max: usize) -> Self {
         Quota {
             lines_max,
@@ -32,8 +33,8 @@ impl Quota {
         }
     }
 
-    /// Takes a line of so many bytes: how many before it were dropped, or `None` if this one is to
-    /// be. Threads that ask at the same time may get a few more.
+    /// Asks to write a line of `bytes` bytes. Returns how many lines before it were dropped, or
+    /// `None` if this line must be dropped, too. Concurrent threads may get a few lines more.
     pub fn take(&self, bytes: usize) -> Option<usize> {
         self.take_at(self.began.elapsed().as_secs(), bytes)
     }

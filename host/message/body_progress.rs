@@ -1,9 +1,9 @@
-//! How a request's body gets on, and until when the request has to be answered.
+//! The progress of a request's body, and deadlines that pause while the host waits for it.
 //!
-//! Owns what counts as waiting for the client: the time between asking for more of a body and its
-//! coming, be it taken or not, or its being too late. A deadline stands still for so long. Knows no
-//! connection; whoever reads the body says what comes, and whoever looks at it now and then says
-//! how long it may stand still.
+//! Owns what counts as waiting for the client: the time from a read that finds nothing until more
+//! arrives or the wait expires, whether or not the arrived bytes are read. Deadlines pause for that
+//! time. Knows no connection: the reader of the body reports arrivals, and the reaper calls
+//! [`BodyProgress::check_stall`] with the timeout.
 
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,49 +13,50 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
-/// Bodies have to move at this rate in both directions, in bytes a second, once they have been
-/// waited for as long as they may stand still: the default of Kestrel (MinDataRate).
+/// The lowest rate for bodies in both directions, in bytes a second, after a grace period as long
+/// as the stall timeout. The value is Kestrel's default (MinDataRate).
 pub const RATE_MIN: u64 = 240;
-/// How often a deadline is looked at that stands still because the body is waited for.
+/// How often a paused deadline is checked again.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// How a body gets on. It may be read on any thread, and is looked at by its worker.
+/// The progress of one body. Any thread may read the body; its worker checks the progress.
 #[derive(Default)]
 pub struct BodyProgress {
     bytes: AtomicU64,
-    /// Counts what came, and the waits that have begun: while it changes, the body does not stand
-    /// still.
+    /// Counts arrivals and the waits that have begun. While it changes, the body is not stalled.
     activity: AtomicU64,
     ended: AtomicBool,
     dropped: AtomicBool,
     expired: AtomicBool,
     wait: Mutex<BodyWait>,
-    /// `moves` at the last look, and for how long it had not changed by then, in milliseconds.
+    /// The value of `activity` at the last check, and for how many milliseconds it had been the
+    /// same by then.
     activity_seen: AtomicU64,
     stalled_ms: AtomicU64,
 }
 
-/// Who waits for a body, and for how long it has been waited for.
+/// The reader that waits for a body, and the time spent waiting.
 #[derive(Default)]
 struct BodyWait {
     waker: Option<Waker>,
-    /// Whether something has come since it was asked.
+    /// Whether something has arrived since the last call of [`BodyProgress::register`].
     has_come: bool,
+    /// When the current wait began, if there is one.
     since: Option<Instant>,
-    /// All waits before this one.
+    /// The duration of all waits before the current one.
     total: Duration,
 }
 
 impl BodyProgress {
-    /// Says that somebody is about to ask for more. From then on this is to be woken when more
-    /// comes, and wakes whoever has asked.
+    /// Notes that a reader is about to poll the body. From now on the body must wake this, which
+    /// then wakes `waker`.
     pub fn register(&self, waker: &Waker) {
         let mut wait = self.lock();
         wait.has_come = false;
         wait.waker = Some(waker.clone());
     }
 
-    /// Says that what was asked for is not here.
+    /// Notes that the poll found nothing, so a wait begins.
     pub fn note_pending(&self) {
         let mut wait = self.lock();
         if wait.has_come {
@@ -67,7 +68,7 @@ impl BodyProgress {
         }
     }
 
-    /// Says that so many bytes were handed out, and whether that was all.
+    /// Notes that the reader got `bytes` bytes, and whether the body has ended.
     pub fn note_received(&self, bytes: u64, is_end: bool) {
         let mut wait = self.lock();
         wait.waker = None;
@@ -80,37 +81,39 @@ impl BodyProgress {
         }
     }
 
-    /// Says that nobody will ask for more.
+    /// Notes that the body was dropped, so it is not read any further.
     pub fn note_dropped(&self) {
         self.note_received(0, false);
         self.dropped.store(true, Ordering::Relaxed);
     }
 
-    /// Whether all of it was handed out.
+    /// Whether the reader has got all of the body.
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// Whether it may still be asked for more.
+    /// Whether the body is neither read to its end nor dropped.
     pub fn is_open(&self) -> bool {
         !self.has_ended() && !self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Whether it has come too slowly.
+    /// Whether the body was given up because it arrived too slowly.
     pub fn has_expired(&self) -> bool {
         self.expired.load(Ordering::Relaxed)
     }
 
-    /// Looks, so long after the last look, whether the body comes too slowly while it is waited
-    /// for, and ends the wait if it does. `has_input` says whether bytes have arrived that nobody
-    /// has read yet: then it is not the client who is late.
+    /// Checks whether the body arrives too slowly while a reader waits for it. If so, the body
+    /// expires and the wait ends.
+    ///
+    /// `since_last` is the time since the last check, `still_max` how long the body may stall.
+    /// `has_input` says whether the socket has unread bytes: then the client is not late.
     pub fn check_stall(
         &self,
         since_last: Duration,
         still_max: Duration,
         has_input: impl Fn() -> bool,
     ) {
-        // Who has the lock is about to say something.
+        // Whoever holds the lock is just noting progress.
         let Ok(mut wait) = self.wait.try_lock() else { return };
         let moves = self.activity.load(Ordering::Relaxed);
         let has_moved = self.activity_seen.swap(moves, Ordering::Relaxed) != moves;
@@ -120,18 +123,18 @@ impl BodyProgress {
         self.stalled_ms.store(before + passed, Ordering::Relaxed);
         let still = Duration::from_millis(before + passed);
         let waited = wait.total + since.elapsed();
-        // A look may come late by as much as there is between two of them.
+        // Progress may be seen late by as much as the time between two checks.
         let waited_max = time_for(self.bytes.load(Ordering::Relaxed), still_max) + since_last;
         let is_still = !has_moved && still >= still_max;
         if (is_still || waited > waited_max) && !has_input() {
             self.expired.store(true, Ordering::Relaxed);
-            // It is not waited for any longer, also where nobody asks again.
+            // End the wait here, because the reader may never poll again.
             wait.end();
             wait.waker.take().inspect(Waker::wake_by_ref);
         }
     }
 
-    /// For how long it has been waited for in all, and whether it is now.
+    /// The duration of all waits together, and whether a reader waits now.
     fn waited(&self) -> (Duration, bool) {
         let wait = self.lock();
         let now = wait.since.map_or(Duration::ZERO, |since| since.elapsed());
@@ -151,7 +154,8 @@ impl BodyWait {
     }
 }
 
-/// More has come, or the end: it is the guest's time from now on, whether it asks again or not.
+/// More bytes or the end have arrived. From now on time counts as the guest's, whether it reads the
+/// body or not.
 impl Wake for BodyProgress {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
@@ -168,33 +172,33 @@ impl Wake for BodyProgress {
     }
 }
 
-/// How long so many bytes may take.
+/// How long `bytes` bytes may take at [`RATE_MIN`], with `still_max` as grace period.
 pub fn time_for(bytes: u64, still_max: Duration) -> Duration {
     still_max + Duration::from_secs(bytes / RATE_MIN)
 }
 
-/// When something is due, which is put off for as long as a request's body is waited for.
+/// A deadline that pauses while a reader waits for a request's body.
 #[derive(Clone)]
 pub struct Deadline {
     at: Instant,
     body: Option<Arc<BodyProgress>>,
-    /// For how long the body had been waited for when this began.
+    /// The body's waiting time when the deadline was set. Only later waits put it off.
     waited_before: Duration,
 }
 
 impl Deadline {
-    /// Due at this time and so much later as the body is waited for in all.
+    /// Due at `at`, put off by all waits for the body, earlier ones included.
     pub fn new(at: Instant, body: Option<Arc<BodyProgress>>) -> Self {
         Deadline { at, body, waited_before: Duration::ZERO }
     }
 
-    /// Due after so much time from now in which the body is not waited for.
+    /// Due in `limit` from now, put off by waits for the body that come later.
     pub fn after(limit: Duration, body: Option<Arc<BodyProgress>>) -> Self {
         let before = body.as_ref().map_or(Duration::ZERO, |body| body.waited().0);
         Deadline { at: Instant::now() + limit, body, waited_before: before }
     }
 
-    /// When to look again whether it has passed; if that is not later than now, it has.
+    /// When to check the deadline again. If that is not in the future, the deadline has passed.
     pub fn due(&self) -> Instant {
         let Some(body) = &self.body else { return self.at };
         let (waited, is_waiting) = body.waited();
@@ -207,7 +211,7 @@ impl Deadline {
         tokio::time::sleep_until(self.due().into())
     }
 
-    /// Ready when it has passed.
+    /// Ready when the deadline has passed.
     pub fn poll_passed(&self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             std::task::ready!(timer.as_mut().poll(cx));
@@ -219,7 +223,7 @@ impl Deadline {
         }
     }
 
-    /// Runs a future until it has ended or this has passed.
+    /// Runs a future until it is ready. Returns `None` if the deadline passes before.
     pub async fn within<F: Future>(&self, future: F) -> Option<F::Output> {
         let (mut future, mut timer) = (pin!(future), pin!(self.timer()));
         std::future::poll_fn(|cx| match future.as_mut().poll(cx) {

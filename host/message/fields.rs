@@ -1,4 +1,4 @@
-//! Header fields, as far as every hop has to know them.
+//! Rules for header fields that every HTTP hop has to follow.
 
 #[cfg(test)]
 mod tests;
@@ -8,16 +8,17 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Fields of one kind that a guest may set. `HeaderMap` panics beyond 24,576; two of these are
-/// joined, and the host adds its own.
+/// How many fields a guest may set in one map. `HeaderMap` panics beyond 24,576 fields; two maps of
+/// a guest are joined, and the host adds its own fields.
 pub const FIELDS_MAX: usize = 10_000;
-/// More fields than this are many: a client has 100 at the most, and so has a server.
+/// A map with more fields than this counts as large. hyper reads 100 fields at most, from clients
+/// and from servers, so only guests make larger ones.
 pub const FIELDS_FEW: usize = 128;
-/// Bytes of a method that a guest may set.
+/// How many bytes a method may have that a guest sets.
 pub const METHOD_BYTES_MAX: usize = 64;
 
-/// Header fields that belong to one connection (RFC 9110, 7.6.1). `Trailer` does not: it says what
-/// comes behind a body, which is passed on.
+/// Hop-by-hop fields (RFC 9110, 7.6.1). `Trailer` is none: it announces trailers, which are
+/// forwarded.
 const HOP_BY_HOP: [HeaderName; 6] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -27,27 +28,27 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     UPGRADE,
 ];
 
-/// Bytes of all fields of a head.
+/// How many bytes the names and values of all fields have.
 pub fn head_bytes(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 
-/// Puts fields into a map that has room for them alone: a map keeps the room for the most that it
-/// has ever had.
+/// Moves the fields into a new map of their size. A map that once had many fields would keep its
+/// large allocation.
 pub fn compact(headers: &mut HeaderMap) {
     let all = std::mem::take(headers);
     headers.extend(all);
 }
 
-/// Removes the fields that belong to one connection, and those that `Connection` names.
+/// Removes hop-by-hop fields, and the fields that `Connection` names.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    // Comparing the few names that there are is cheaper than looking each of ours up.
+    // Comparing the few names in the map is cheaper than looking up each hop-by-hop name.
     if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
         return;
     }
     let named: Vec<HeaderName> = elements(headers, CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
-        // A message cannot do without these, whoever asks for it.
+        // A message needs these fields, even if `Connection` names them.
         .filter(|name| *name != HOST && *name != CONTENT_LENGTH && *name != CONTENT_TYPE)
         .collect();
     for name in named {
@@ -58,19 +59,20 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// How a body is coded for the transfer (RFC 9112, 6.1).
+/// The transfer coding of a body (RFC 9112, 6.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Coding {
-    /// Not at all.
+    /// No transfer coding.
     Plain,
+    /// Chunked, and nothing else.
     Chunked,
-    /// In a way that the host does not know, whatever else.
+    /// There is a coding that the host does not know.
     Unknown,
-    /// In no order that HTTP allows.
+    /// The list of codings is empty, or has more after `chunked`.
     Faulty,
 }
 
-/// What `Transfer-Encoding` says.
+/// The transfer coding that these fields state.
 pub fn coding(headers: &HeaderMap) -> Coding {
     if !headers.contains_key(TRANSFER_ENCODING) {
         return Coding::Plain;
@@ -80,22 +82,22 @@ pub fn coding(headers: &HeaderMap) -> Coding {
         coding = match coding {
             Coding::Plain if name.eq_ignore_ascii_case(b"chunked") => Coding::Chunked,
             Coding::Plain | Coding::Unknown => Coding::Unknown,
-            // Nothing comes behind it, not even the same once more.
+            // `chunked` must be last and must not be repeated.
             Coding::Chunked | Coding::Faulty => Coding::Faulty,
         };
     }
-    // A list of nothing.
+    // The field is there, but its list is empty.
     if coding == Coding::Plain { Coding::Faulty } else { coding }
 }
 
-/// The elements of all lists of this name, without space around them.
+/// The elements of all comma-separated lists of this name, trimmed.
 fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
     let values = headers.get_all(name).into_iter();
     values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
-/// Makes one `Content-Length` of all that there are and say the same (RFC 9110, 8.6); `false` where
-/// they do not, or say no number.
+/// Merges repeated `Content-Length` values into one if they are equal (RFC 9110, 8.6). Returns
+/// `false` if they differ or are not numbers.
 pub fn unify_length(headers: &mut HeaderMap) -> bool {
     if !headers.contains_key(CONTENT_LENGTH) {
         return true;
@@ -114,10 +116,11 @@ fn one_length(headers: &HeaderMap) -> Option<HeaderValue> {
     HeaderValue::from_bytes(first).ok().filter(|_| is_one)
 }
 
-/// Whether the framing of a response can be trusted to be what its server meant.
+/// Checks that the framing of a response is not ambiguous, and merges repeated `Content-Length`
+/// values.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Says what is wrong with the framing.
 pub fn check_framing(headers: &mut HeaderMap) -> Result<(), &'static str> {
     match coding(headers) {
         Coding::Plain if unify_length(headers) => Ok(()),
@@ -125,7 +128,7 @@ pub fn check_framing(headers: &mut HeaderMap) -> Result<(), &'static str> {
         Coding::Chunked if headers.contains_key(CONTENT_LENGTH) => {
             Err("it has both transfer-encoding and content-length")
         }
-        // hyper looks at what is behind the last comma of the last of them alone.
+        // hyper checks only the element after the last comma of the last field.
         Coding::Chunked if elements(headers, TRANSFER_ENCODING).any(<[u8]>::is_empty) => {
             Err("its transfer-encoding has an empty element")
         }
@@ -134,7 +137,7 @@ pub fn check_framing(headers: &mut HeaderMap) -> Result<(), &'static str> {
     }
 }
 
-/// Whether there is no `Host`, or one that is a host and port.
+/// Whether there is no `Host`, or exactly one that is a host and port.
 pub fn has_good_host(headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {

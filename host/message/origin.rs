@@ -1,33 +1,38 @@
-//! How a request has come: what its connection tells of it, and no header could.
+//! The origin of a request: what its connection shows and no header field can forge.
 
 use std::net::SocketAddr;
 
 use http::uri;
 
-/// How a request has come.
+/// The connection by which a request has arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
+    /// The scheme of the connection.
     pub scheme: Scheme,
-    /// The address that its client has connected to.
+    /// The address that the client has connected to.
     pub local: SocketAddr,
+    /// The client.
     pub peer: Peer,
 }
 
-/// What is known of who has sent a request.
+/// The client of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
-    /// The address of its socket.
+    /// The address and port of the client's socket.
     pub address: SocketAddr,
 }
 
-/// By which scheme a connection is asked.
+/// The scheme of requests on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
+    /// Without TLS.
     Http,
+    /// With TLS.
     Https,
 }
 
 impl Scheme {
+    /// The name as in a URI.
     pub fn as_str(self) -> &'static str {
         match self {
             Scheme::Http => "http",

@@ -1,11 +1,11 @@
-//! Paths that could mean another one, which neither a client nor a guest may have passed on.
+//! Refuses ambiguous paths, of requests from clients and of requests that guests pass on.
 //!
-//! Must not know routes, nor who asks.
+//! Must not know routes, nor who sent the request.
 
 use std::fmt;
 
-/// Why a path is refused. A guest or an upstream might read such a path in another way than the
-/// host did, and so get behind a route that was meant to stand in front of it.
+/// Why a path is refused. A guest or an upstream might interpret such a path in another way than
+/// the host, so a client could reach a path that another route should have answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BadPath {
     /// Empty, or does not start with `/`.
@@ -45,18 +45,18 @@ impl fmt::Display for BadPath {
 
 impl std::error::Error for BadPath {}
 
-/// Looks at every byte once. A path is decoded once, here and in matching: `%252e` is the text
-/// `%2e`, not a dot.
+/// Checks that a path is not ambiguous. Here, as in matching, a path is decoded once: `%252e` is
+/// the text `%2e`, not a dot.
 ///
 /// # Errors
-/// The path could mean another one.
+/// The path is ambiguous.
 pub fn check(path: &str) -> Result<(), BadPath> {
     let bytes = path.as_bytes();
     if bytes.first() != Some(&b'/') {
         return Err(BadPath::NotAbsolute);
     }
     let mut at = 1;
-    // Bytes and dots of the segment so far, decoded.
+    // How many decoded bytes and dots the current segment has so far.
     let (mut len, mut dots) = (0_usize, 0_usize);
     while let Some(&raw) = bytes.get(at) {
         at += 1;

@@ -1,5 +1,5 @@
-//! What a client is told that the host answers itself. Clients see fixed texts; what happened is in
-//! the log under the request's id.
+//! The response of a request that the host answers itself. Clients see fixed texts; the log has the
+//! details under the request's id.
 
 use http::HeaderValue;
 use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};

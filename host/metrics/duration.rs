@@ -1,14 +1,14 @@
-//! How long requests take, by powers of two.
+//! Histograms of request durations, with powers of two as bounds.
 //!
-//! Owns the bounds. A count costs no more than to find the bound: no lock, and no division.
+//! Owns the bounds. Counting takes no lock and no division.
 
 use std::time::Duration;
 
 use super::counter::Counter;
 use crate::status::Histogram;
 
-/// Upper bounds, in microseconds: from 16 us, below which nothing is served, to 33 s, which is more
-/// than a deadline is by default. What is above has a count of its own.
+/// Upper bounds in microseconds: from 16 us, as nothing is faster, to 33 s, which is above the
+/// default deadline. One more bucket counts the longer durations.
 const BOUNDS: [u64; 22] = bounds();
 const LOWEST: u32 = 4;
 
@@ -21,7 +21,7 @@ const fn bounds() -> [u64; 22] {
     bounds
 }
 
-/// Durations that one thread notes and others may read.
+/// A histogram that one thread writes and others may read.
 #[derive(Default)]
 pub struct Durations {
     counts: [Counter; BOUNDS.len() + 1],
@@ -29,13 +29,14 @@ pub struct Durations {
 }
 
 impl Durations {
+    /// Counts one duration.
     pub fn note(&self, duration: Duration) {
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         self.counts[index(us)].add(1);
         self.sum_us.add(us);
     }
 
-    /// Adds them to those of others.
+    /// Adds these durations to a histogram.
     pub fn add_to(&self, all: &mut Histogram) {
         for (count, own) in all.counts.iter_mut().zip(&self.counts) {
             *count += own.get();
@@ -44,12 +45,12 @@ impl Durations {
     }
 }
 
-/// None at all.
+/// A histogram without measurements, with these bounds.
 pub fn empty_histogram() -> Histogram {
     Histogram { bounds: &BOUNDS, counts: vec![0; BOUNDS.len() + 1], sum: 0 }
 }
 
-/// The first bound that is not below it.
+/// The index of the first bound that is not below `us`.
 fn index(us: u64) -> usize {
     let bits = u64::BITS - us.saturating_sub(1).leading_zeros();
     (bits.saturating_sub(LOWEST) as usize).min(BOUNDS.len())

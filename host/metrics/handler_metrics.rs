@@ -1,7 +1,7 @@
-//! What is counted of each handler.
+//! Metrics of each handler.
 //!
-//! Owns what one worker counts of one handler, and how that of all workers is put together by name:
-//! by whoever asks, so that no worker does anything for it.
+//! Owns the counters that one worker keeps for one handler, and how the counters of all workers are
+//! added up by name. The thread that asks adds them up, so workers spend no time on that.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ metrics! {
         "Time from the end of a request's head to the beginning of its answer, of each handler.";
 }
 
-/// What one worker has counted of a handler.
+/// One worker's counters of one handler.
 #[derive(Default)]
 pub struct HandlerCounters {
     rejects: Counter,
@@ -39,21 +39,23 @@ impl HandlerCounters {
     }
 }
 
-/// The counts that a worker has begun for a handler.
+/// Announces that a worker has begun to count a handler's requests.
 pub struct HandlerRegistration {
+    /// The handler's name.
     pub name: Box<str>,
-    /// The handler: what was counted of it goes with it.
+    /// The handler. When it is gone, its counters are dropped.
     pub handler: Weak<dyn Any + Send + Sync>,
+    /// The worker's counters of the handler.
     pub counts: Arc<HandlerCounters>,
 }
 
-/// What all workers have.
+/// The sums over all workers.
 struct HandlerTotals {
     rejects: u64,
     durations: Histogram,
 }
 
-/// The counts that there are.
+/// The counters of all handlers.
 pub struct HandlerMetrics {
     registration_sender: Sender<HandlerRegistration>,
     registrations: Mutex<HandlerRegistrations>,
@@ -65,7 +67,7 @@ struct HandlerRegistrations {
 }
 
 impl HandlerRegistrations {
-    /// Takes up what was told, and forgets handlers that are gone.
+    /// Takes over new registrations, and drops those of handlers that are gone.
     fn sweep(&mut self) {
         self.registered.extend(self.registration_receiver.try_iter());
         self.registered.retain(|begun| begun.handler.strong_count() > 0);
@@ -74,11 +76,11 @@ impl HandlerRegistrations {
 
 impl Default for HandlerMetrics {
     fn default() -> Self {
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         HandlerMetrics {
-            registration_sender: tell,
+            registration_sender: sender,
             registrations: Mutex::new(HandlerRegistrations {
-                registration_receiver: told,
+                registration_receiver: receiver,
                 registered: Vec::new(),
             }),
         }
@@ -86,20 +88,20 @@ impl Default for HandlerMetrics {
 }
 
 impl HandlerMetrics {
-    /// Says that a worker has begun to count. Takes no lock.
+    /// Registers a worker's counters. Takes no lock.
     pub fn begin(&self, begun: HandlerRegistration) {
-        // The other end is here, too.
+        // Sending cannot fail, because the receiver lives as long as the sender.
         drop(self.registration_sender.send(begun));
     }
 
-    /// Forgets handlers that are gone, unless somebody else is at it or is adding up.
+    /// Drops the counters of handlers that are gone, unless another thread holds the lock.
     pub fn sweep(&self) {
         if let Ok(mut known) = self.registrations.try_lock() {
             known.sweep();
         }
     }
 
-    /// Adds what all workers have counted.
+    /// Adds the sums over all workers to `status`.
     pub fn put(&self, status: &mut Status) {
         let mut known = self.registrations.lock().unwrap_or_else(PoisonError::into_inner);
         known.sweep();

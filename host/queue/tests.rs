@@ -1,4 +1,4 @@
-//! Tests of who is next, and of who is sent away.
+//! Tests of which request is next, and of which is refused.
 
 use super::*;
 
@@ -37,7 +37,7 @@ fn the_client_that_holds_the_least_is_next() {
     let (rich, poor) = (client(3), client(1));
     let places = [join(&queue, &rich), join(&queue, &rich), join(&queue, &poor)];
     assert!(queue.next().is_some_and(|next| Rc::ptr_eq(&next, &poor)));
-    // Also where it holds more by then, as it does what it is given.
+    // It gets what it is given even if it holds more by then.
     poor.acquire();
     poor.acquire();
     poor.acquire();
@@ -45,7 +45,7 @@ fn the_client_that_holds_the_least_is_next() {
     assert_eq!(places.each_ref().map(given), [None, None, Some(Ok(1))]);
 }
 
-/// A queue that one client has filled has a place for another, and none for more of the same.
+/// A queue that one client has filled has room for another client, but not for more of the same.
 #[test]
 fn a_full_queue_sends_the_greediest_away() {
     let queue = Queue::<u32>::new(LIMITS, None);
@@ -63,7 +63,7 @@ fn a_full_queue_sends_the_greediest_away() {
     assert!(queue.is_empty());
 }
 
-/// What is given to one that goes away before it takes it is dropped, and not lost.
+/// If a request leaves before it takes what it was given, that is dropped and not lost.
 #[test]
 fn who_goes_away_takes_nothing_along() {
     let (queue, client) = (Queue::new(LIMITS, None), client(0));

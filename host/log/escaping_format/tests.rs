@@ -1,4 +1,4 @@
-//! What another crate logs, as it gets to the log.
+//! Tests of how lines of other crates appear in the log.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ impl Write for Lines {
     }
 }
 
-/// What is logged in this format while this runs.
+/// The lines that are logged in this format while the function runs.
 fn logged(format: LogFormat, run: impl FnOnce()) -> String {
     let lines = Lines::default();
     let writer = lines.clone();

@@ -1,4 +1,4 @@
-//! Tests of the bound.
+//! Tests of the quota.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Bodies that stand still, trickle and come, on a clock of the test's own.
+//! Tests of bodies that stall, trickle and arrive, with a clock of their own.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn look(progress: &BodyProgress) -> bool {
     progress.has_expired()
 }
 
-/// However old the worker is, and however long nobody has asked before.
+/// This holds however old the worker is, and however late the body is first read.
 #[test]
 fn the_first_byte_is_waited_for_as_long_as_any_other() {
     let progress = BodyProgress::default();
@@ -18,7 +18,7 @@ fn the_first_byte_is_waited_for_as_long_as_any_other() {
         assert!(!look(&progress));
     }
     progress.note_pending();
-    // The wait may have begun just before the first look.
+    // The wait may have begun just before the first check.
     for _ in 0..30 {
         assert!(!look(&progress));
     }
@@ -34,14 +34,14 @@ fn what_comes_begins_the_time_anew() {
             assert!(!look(&progress));
         }
         progress.note_received(1, false);
-        // It is not asked for: that is the guest's time.
+        // Nobody reads the body, so this is the guest's time.
         for _ in 0..100 {
             assert!(!look(&progress));
         }
     }
 }
 
-/// To ask again is no sign of the client.
+/// Reading again is no sign of life of the client.
 #[test]
 fn asking_again_does_not_begin_the_time_anew() {
     let progress = BodyProgress::default();
@@ -73,7 +73,7 @@ fn a_trickle_is_below_the_least_rate() {
         progress.activity.fetch_add(1, Ordering::Relaxed);
         look(&progress)
     };
-    // A second for what came, 30 that it may stand still, and one for a look that is late.
+    // One second for the bytes, 30 that it may stall, and one because a check may be late.
     assert!(!wait(31));
     assert!(wait(33));
 }
@@ -86,7 +86,7 @@ fn a_deadline_stands_still_while_the_body_is_waited_for() {
     let deadline = Deadline::new(now, Some(progress.clone()));
     assert_eq!(deadline.due(), now + Duration::from_secs(5));
     assert_eq!(Deadline::new(now, None).due(), now);
-    // What was waited for before does not count for one that begins later.
+    // Earlier waits do not count for a deadline that begins later.
     let later = Deadline::after(Duration::ZERO, Some(progress.clone()));
     assert!(later.due() <= Instant::now());
     progress.note_pending();
@@ -95,7 +95,7 @@ fn a_deadline_stands_still_while_the_body_is_waited_for() {
     assert!(later.due() < now + Duration::from_secs(5));
 }
 
-/// Whoever has asked may never ask again. What has come, or is too late, is not waited for.
+/// A reader may never read again. The wait ends when bytes arrive, or when they are too late.
 #[test]
 fn a_deadline_goes_on_once_the_body_has_come_or_is_late() {
     let is_put_off = |progress: &Arc<BodyProgress>| {

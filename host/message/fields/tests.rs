@@ -1,4 +1,4 @@
-//! What fields say of a message's framing.
+//! Tests of what the fields say about a message's framing.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -87,7 +87,7 @@ fn a_request_names_one_host_or_none() {
     }
 }
 
-/// Bytes beyond ASCII are no name of a field; what stands beside them is one all the same.
+/// An element of `Connection` that is not ASCII is no field name. The elements beside it still are.
 #[test]
 fn what_connection_names_goes_whatever_stands_beside_it() {
     for value in [&b"x-named, \xe9"[..], b"\xe9,x-named", b"\xff\xfe, X-Named , close"] {

@@ -1,10 +1,9 @@
-//! Builds the demo guests into the host, and tells it what it is made of.
+//! Builds the demo guests into the host, and tells the host its commit and wasmtime version.
 //!
-//! Leaves behind `OUT_DIR/demo_guests.rs`, with every guest's wasm as `DEMO_GUESTS`,
-//! `OUT_DIR/hostile_guests.rs`, with the texts of those that misbehave as `HOSTILE_GUESTS`, and the
-//! environment variables `GUESTHOUSE_COMMIT` and `GUESTHOUSE_WASMTIME` for the compiler.
-//! It knows nothing of what the guests do: one file in `guests/src/bin` or `guests/hostile` is one
-//! guest.
+//! Writes `OUT_DIR/demo_guests.rs`, with every guest's wasm as `DEMO_GUESTS`, and
+//! `OUT_DIR/hostile_guests.rs`, with the texts of the hostile guests as `HOSTILE_GUESTS`. Sets the
+//! environment variables `GUESTHOUSE_COMMIT` and `GUESTHOUSE_WASMTIME` for the compiler. Knows
+//! nothing of what the guests do: one file in `guests/src/bin` or `guests/hostile` is one guest.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -12,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// What is built: a package of the guests' workspace for a target, and the folder of its guests.
+/// A package of the guests' workspace, its compile target, and the folder with its guests.
 struct Package {
     name: &'static str,
     folder: &'static str,
     target: &'static str,
-    /// Where its guests are served if another package has one of the same name.
+    /// Goes before a guest's name if an earlier package has a guest of the same name.
     prefix: &'static str,
 }
 
@@ -37,7 +36,7 @@ const PACKAGES: [Package; 3] = [
     },
 ];
 
-/// What the guests are made of, and what the rest of the host is made of.
+/// Source files and folders of the guests, and then of the host itself.
 const GUEST_SOURCES: [&str; 7] = [
     "guests/.cargo/config.toml",
     "guests/Cargo.lock",
@@ -49,8 +48,8 @@ const GUEST_SOURCES: [&str; 7] = [
 ];
 const HOST_SOURCES: [&str; 3] = ["Cargo.lock", "Cargo.toml", "host"];
 
-/// Settings of the build around us that are not for the guests: flags and linkers of another
-/// target, profiles, and wrappers such as clippy.
+/// Variables of the outer cargo that must not reach the build of the guests: flags and linkers of
+/// another target, profiles, and wrappers such as clippy.
 const NOT_FOR_GUESTS: [&str; 5] = [
     "CARGO_ENCODED_RUSTFLAGS",
     "CARGO_INCREMENTAL",
@@ -60,11 +59,11 @@ const NOT_FOR_GUESTS: [&str; 5] = [
 ];
 const NOT_FOR_GUESTS_PREFIXES: [&str; 3] = ["CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_"];
 
-/// What is shown to whoever started the build: one line, or a compiler's output and then one line.
+/// A message to the user who started the build: one line, or a compiler's output and one line.
 type Failure = String;
 
-/// Cargo fails the build for a `cargo::error`. An exit code or a panic would fail it too, but bury
-/// the line that matters under everything else that this script has printed.
+/// Reports a failure as `cargo::error`, which fails the build. An exit code or a panic would fail
+/// it too, but bury the line that matters under everything else that this script has printed.
 fn main() {
     if let Err(failure) = run() {
         for line in failure.lines().filter(|line| !line.is_empty()) {
@@ -76,7 +75,7 @@ fn main() {
 fn run() -> Result<(), Failure> {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(variable("OUT_DIR")?);
-    // All of the host, and not this script alone, so that `-dirty` is never out of date.
+    // Watch all sources of the host, so that `-dirty` is never out of date.
     for source in GUEST_SOURCES.iter().chain(&HOST_SOURCES) {
         rerun_if_changed(&root.join(source));
     }
@@ -92,10 +91,10 @@ fn run() -> Result<(), Failure> {
         for name in names(&guests.join(package.folder), ".rs")? {
             let is_taken = embedded.contains(&name);
             let prefix = if is_taken { package.prefix } else { "" };
-            // At once: the next package may have one of the same name, in the same place.
+            // Copy it now: the next package may build a guest of the same name to the same path.
             let from = built.join(&name).with_extension("wasm");
             copy(&from, &out, &format!("{prefix}{name}"))?;
-            // And where who builds the host finds it.
+            // Copy it also to where the user who builds the host can find it.
             let guests_built = built.ancestors().nth(2).unwrap_or(&built);
             copy(&from, guests_built, &format!("{prefix}{name}"))?;
             embedded.push(format!("{prefix}{name}"));
@@ -105,7 +104,7 @@ fn run() -> Result<(), Failure> {
     embed_hostile(&names(&guests.join("hostile"), ".wat")?, &out)
 }
 
-/// Makes sure that the compiler can build for wasm, with rustup's help where there is a rustup.
+/// Makes sure that the compiler can build for `target`. Installs the target if rustup is there.
 fn require_wasm_target(target: &str, guests: &Path) -> Result<(), Failure> {
     if wasm_target_installed(target, guests)? {
         return Ok(());
@@ -138,16 +137,17 @@ fn wasm_target_installed(target: &str, guests: &Path) -> Result<bool, Failure> {
     Ok(output.status.success() && Path::new(folder.trim()).is_dir())
 }
 
-/// Compiles all guests of a package and returns the folder that they are in.
+/// Compiles all guests of a package and returns the folder with the results.
 fn build_guests(package: &Package, guests: &Path, out: &Path) -> Result<PathBuf, Failure> {
-    // OUT_DIR is <target>/<profile>/build/<package>/out. A folder of their own, since cargo holds
-    // a lock on the one around us; the same for every profile, since theirs never differs.
+    // OUT_DIR is <target>/<profile>/build/<package>/out. The guests get a target folder of their
+    // own, because the outer cargo holds a lock on its own. All profiles share it, because guests
+    // are always built for release.
     let target_dir = out.ancestors().nth(4).unwrap_or(out).join("guests");
     let mut cargo = Command::new(variable("CARGO")?);
     cargo.args(["build", "--release", "--locked", "--bins", "--target", package.target]);
     cargo.args(["--package", package.name]);
     cargo.arg("--target-dir").arg(&target_dir);
-    // Here cargo finds `guests/.cargo/config.toml`.
+    // In this folder cargo finds `guests/.cargo/config.toml`.
     cargo.current_dir(guests);
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
@@ -166,7 +166,7 @@ fn build_guests(package: &Package, guests: &Path, out: &Path) -> Result<PathBuf,
     Ok(target_dir.join(package.target).join("release"))
 }
 
-/// The files in a folder that have this ending, without it, in alphabetical order.
+/// The names of the files in a folder with this ending, without the ending, sorted.
 fn names(folder: &Path, ending: &str) -> Result<Vec<String>, Failure> {
     let cannot_read = |error| format!("cannot read {}: {error}", folder.display());
     let mut names = Vec::new();
@@ -180,9 +180,11 @@ fn names(folder: &Path, ending: &str) -> Result<Vec<String>, Failure> {
     Ok(names)
 }
 
-/// Copies the guests next to a source file that includes them all, under their names.
+/// Writes the source file that includes all demo guests, which were copied next to it.
 fn embed(names: &[String], out: &Path) -> Result<(), Failure> {
-    let mut source = String::from("pub static DEMO_GUESTS: &[(&str, &[u8])] = &[\n");
+    let mut source = String::from(
+        "/// The demo guests: name and wasm.\npub static DEMO_GUESTS: &[(&str, &[u8])] = &[\n",
+    );
     for name in names {
         let file = file_name(name);
         writeln!(
@@ -195,7 +197,7 @@ fn embed(names: &[String], out: &Path) -> Result<(), Failure> {
     write(&out.join("demo_guests.rs"), &source)
 }
 
-/// Keeps a guest that was built.
+/// Copies a built guest into the folder `out`.
 fn copy(from: &Path, out: &Path, name: &str) -> Result<(), Failure> {
     let copied = fs::copy(from, out.join(file_name(name)));
     copied.map(drop).map_err(|error| format!("cannot copy {}: {error}", from.display()))
@@ -205,9 +207,11 @@ fn file_name(name: &str) -> String {
     format!("{}.wasm", name.replace('/', "-"))
 }
 
-/// Writes the source file that includes the hostile guests, from where they are.
+/// Writes the source file that includes the hostile guests from `guests/hostile`.
 fn embed_hostile(names: &[String], out: &Path) -> Result<(), Failure> {
-    let mut source = String::from("pub static HOSTILE_GUESTS: &[(&str, &str)] = &[\n");
+    let mut source = String::from(
+        "/// The hostile guests: name and text.\npub static HOSTILE_GUESTS: &[(&str, &str)] = &[\n",
+    );
     for name in names {
         let file = format!("/guests/hostile/{name}.wat");
         writeln!(
@@ -224,8 +228,8 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
     fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
-/// The commit that is checked out, with `-dirty` behind it where the sources differ from it, or
-/// `unknown` where there is no repository, no git or no commit.
+/// The checked-out commit, with `-dirty` appended if the sources differ from it; `unknown` if there
+/// is no repository, no git or no commit.
 fn commit(root: &Path) -> String {
     // A source archive may lie inside someone else's repository, whose commit is not ours.
     if !root.join(".git").exists() {
@@ -259,7 +263,7 @@ fn wasmtime_version(root: &Path) -> String {
     version.map_or("unknown", |version| version.trim_matches('"')).to_owned()
 }
 
-/// A path that does not exist would make cargo run this script on every build.
+/// Watches a path if it exists. A missing one would make cargo run this script on every build.
 fn rerun_if_changed(path: &Path) {
     if path.exists() {
         println!("cargo::rerun-if-changed={}", path.display());

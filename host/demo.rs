@@ -1,7 +1,7 @@
-//! The demo: handlers that are built into this program, their native twins, and the many small ones
-//! of `--many`.
+//! The demo: handlers that are built into this program, their native twins, and the many small
+//! guests of `--many`.
 //!
-//! Declares. Must not know how any of them is served.
+//! This file only declares. Must not know how any of them is served.
 
 pub mod bundled;
 pub mod many;

@@ -1,7 +1,7 @@
-//! The handler folder as a source: each of its files is a handler, and it is followed while the
-//! host runs.
+//! The handler folder as a source: each of its files is a handler, and changes are followed while
+//! the host runs.
 //!
-//! Declares. Must not know how handlers are loaded, published or served.
+//! This file only declares. Must not know how handlers are loaded, published or served.
 
 mod file_blob;
 mod folder_source;

@@ -1,6 +1,6 @@
 //! Arguments in, exit code out: 0 done, 1 failed, 2 wrongly called.
 //!
-//! The only place that prints an error with its causes. Must know nothing but `cli`.
+//! This is the only place that prints an error with its causes. Must know nothing but `cli`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     cli::run().unwrap_or_else(|error| {
-        // There is nobody left to tell when stderr is gone, so the result does not matter.
+        // If stderr is gone, nobody is left to read the error, so the result does not matter.
         let _ = report(&error, &mut io::stderr().lock());
         ExitCode::from(if error.is::<Mistakes>() { 2 } else { 1 })
     })

@@ -1,6 +1,6 @@
 //! The verb `bench`: what its flags mean, where its results go, and its exit code.
 //!
-//! Decides what is measured, and leaves how to `guesthouse_bench`.
+//! Decides what is measured. `guesthouse_bench` decides how.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,10 +32,10 @@ Every round visits each target in turn, in shuffled order; the table has the med
 The exit code is 1 if any request failed.";
 
 const CONNECTIONS: u32 = 50;
-/// What this process has open besides its connections.
+/// How many files this process has open besides its connections.
 const FILES_BESIDE: usize = 64;
 
-/// What a body, or a file of paths, may have.
+/// How many bytes a body, or a file of paths, may have.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
 const LOAD: &str = "Load";
@@ -142,16 +142,16 @@ pub struct BenchFlags {
     allow_errors: bool,
 }
 
-/// Measures, and gives the text for stdout and the exit code.
+/// Runs the measurement. Returns the text for stdout and the exit code.
 pub fn run(flags: &BenchFlags, version: &str) -> anyhow::Result<(String, ExitCode)> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_at_signal(&stop)?;
     let suite = suite(flags, &stop)?;
-    // Before minutes of measuring, and not after.
+    // Find out now whether the reports can be written, and not after minutes of measuring.
     let mut files = BTreeMap::new();
     for path in [&flags.json, &flags.html, &flags.csv].into_iter().flatten() {
         write(path, "")?;
-        // By any of their names: of two reports in one file, one would be lost.
+        // Compare inodes: two names of one file would make one report overwrite the other.
         let file = fs::metadata(path).ok().filter(fs::Metadata::is_file);
         let first = file.and_then(|it| files.insert((it.dev(), it.ino()), path));
         if let Some(first) = first {
@@ -187,7 +187,7 @@ pub fn run(flags: &BenchFlags, version: &str) -> anyhow::Result<(String, ExitCod
 fn exit_code(run: &Run, allow_errors: bool) -> ExitCode {
     match (run.errors(), run.interrupted) {
         (errors, _) if errors > 0 && !allow_errors => ExitCode::FAILURE,
-        // What a shell says of a program that SIGINT has ended.
+        // The code that a shell reports for a program ended by SIGINT.
         (_, true) => ExitCode::from(130),
         _ => ExitCode::SUCCESS,
     }
@@ -237,7 +237,7 @@ fn suite(flags: &BenchFlags, stop: &AtomicBool) -> anyhow::Result<Suite> {
     builtin::of_urls(&urls(&flags.urls)?, &flags.pid, &common)
 }
 
-/// The servers to be measured, or everything that is wrong with their URLs.
+/// Parses the URLs of the servers to be measured, and collects all mistakes.
 fn urls(texts: &[String]) -> anyhow::Result<Vec<Url>> {
     let (mut urls, mut mistakes) = (Vec::new(), Mistakes(Vec::new()));
     for text in texts {
@@ -268,7 +268,7 @@ fn request(flags: &BenchFlags) -> anyhow::Result<Request> {
     })
 }
 
-/// Paths from a file, one on each line.
+/// Reads paths from a file, one on each line.
 fn paths(file: &Path) -> anyhow::Result<Vec<String>> {
     let text = file::text(file, FILE_BYTES_MAX)
         .with_context(|| format!("cannot read paths from {}", file.display()))?;
@@ -288,7 +288,7 @@ fn paths(file: &Path) -> anyhow::Result<Vec<String>> {
     Ok(paths)
 }
 
-/// Whether whoever started this has it ignore SIGHUP, as nohup does.
+/// Whether this process was started with SIGHUP ignored, as nohup does.
 fn ignores_hangup() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -304,9 +304,9 @@ async fn hung_up(hangup: &mut Option<Signal>) {
     }
 }
 
-/// The first SIGINT, SIGTERM or SIGHUP ends the measurement, so that what there is gets printed and
-/// no server is left behind; the second ends the process. A terminal that is closed may send two
-/// SIGHUP, which count once, and under nohup none counts.
+/// Makes the first SIGINT, SIGTERM or SIGHUP end the measurement: its results so far are printed,
+/// and its servers are stopped. A second SIGINT or SIGTERM ends the process. A closing terminal may
+/// send SIGHUP twice, so that never ends the process. Under nohup SIGHUP is ignored.
 fn stop_at_signal(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut interrupt, mut terminate, mut hangup) = {

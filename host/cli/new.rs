@@ -1,6 +1,6 @@
 //! `guesthouse new`: writes a handler to start from and says what to run next.
 //!
-//! The commands it prints work as they are, in the folder they are printed in.
+//! The commands that it prints work unchanged in the folder where it was run.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -10,6 +10,7 @@ use anyhow::{Context as _, anyhow};
 
 use crate::config::Mistakes;
 
+/// The language of the new handler.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum Template {
     /// A Cargo project, compiled to WebAssembly
@@ -22,7 +23,7 @@ pub enum Template {
     Wat,
 }
 
-/// Files of a project; `{{name}}` stands for the name.
+/// Files of a project: path and text. `{{name}}` stands for the handler's name.
 type Files = [(&'static str, &'static str)];
 
 const RUST: &Files = &[
@@ -51,10 +52,14 @@ const JAVASCRIPT: &Files = &[
 
 const WAT: &str = include_str!("templates/handler.wat");
 
-/// Well under the 255 bytes of a file name, to leave room for what Cargo adds.
+/// The limit on a name. A file name may have 255 bytes, but Cargo adds to it.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Writes the template called `name` into the current folder; the text says what to do next.
+/// Writes a new handler called `name` into the current folder. Returns a text that says what to do
+/// next.
+///
+/// # Errors
+/// The name is not valid, or a file exists already or cannot be written.
 pub fn create(template: Template, name: &str) -> anyhow::Result<String> {
     validate(template, name).map_err(|mistake| Mistakes(vec![format!("NAME: {mistake}")]))?;
     let (created, mut commands, file) = match template {
@@ -62,7 +67,7 @@ pub fn create(template: Template, name: &str) -> anyhow::Result<String> {
             project(name, RUST)?,
             vec![
                 "rustup target add wasm32-wasip1".to_owned(),
-                // The folder is named so that a target folder set elsewhere does not move it.
+                // `--target-dir` overrides a target folder that is configured elsewhere.
                 format!("(cd {name} && cargo build --release --target-dir target)"),
             ],
             format!("{name}/target/wasm32-wasip1/release/{name}.wasm"),
@@ -129,12 +134,12 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     File::create_new(path)?.write_all(text.as_bytes())
 }
 
-/// An `index` answers for the folder it is in.
+/// The path that the handler answers. An `index` answers the folder that it is in.
 fn url_path(name: &str) -> &str {
     if name == "index" { "" } else { name }
 }
 
-/// How this program was called, so that the command printed finds it again.
+/// The name by which this program was called, so that the printed command finds it again.
 fn program() -> String {
     let called = std::env::args_os().next().filter(|path| !path.is_empty());
     let called = called.unwrap_or_else(|| "guesthouse".into()).to_string_lossy().into_owned();
@@ -146,7 +151,7 @@ fn program() -> String {
     }
 }
 
-/// A name must do as a Cargo package, as a file and as a segment of a URL.
+/// Checks a name, which must be valid for a Cargo package, for a file and in a URL.
 fn validate(template: Template, name: &str) -> Result<(), String> {
     const FORM: &str =
         "begin with a-z and go on with a-z, 0-9, - and _, such as hello or my-handler";
@@ -163,7 +168,7 @@ fn validate(template: Template, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Names that Cargo refuses for a program, and keywords.
+/// Rust's keywords, and names that Cargo refuses for a program.
 const RESERVED: &str = "\
     abstract alloc as async await become box break build const continue core crate deps do dyn \
     else enum examples extern final fn for gen if impl in incremental let loop macro match mod \

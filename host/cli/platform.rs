@@ -1,8 +1,8 @@
-//! What the machine must allow: the system calls without which nothing could be served.
+//! Checks that the machine allows the system calls that the host cannot do without.
 //!
-//! Owns the list, each with what it is for. They are tried once, before anything else, because many
-//! of them are made where nobody could say what failed: in the C library, the standard library or
-//! the async runtime. What the host can do without is tried where it is used.
+//! Owns the list, each with its purpose. The calls are tried once, before anything else, because
+//! many are made where a failure could not be explained: in the C library, the standard library or
+//! the async runtime. Optional calls are tried where they are used.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -25,17 +25,16 @@ use socket2::{Domain, Socket, Type};
 use crate::guest::engine::engines;
 use crate::guest::load::compiler_process;
 
-/// How long a thread may take to be gone once it has ended: never so long, but on a machine that
-/// does nothing else for as long.
+/// How long an ended thread may take to disappear. Only an overloaded machine takes this long.
 const END_PATIENCE: Duration = Duration::from_secs(10);
-/// A system call that gives an error here, and which.
+/// A system call that fails here, with its error.
 struct RefusedCall {
     call: &'static str,
     error: io::Error,
 }
 
 type ProbeResult = Result<(), RefusedCall>;
-/// What cannot be done without it, and how it is tried.
+/// What is impossible without the calls, and the function that tries them.
 type Requirement = (&'static str, fn() -> ProbeResult);
 
 const REQUIREMENTS: [Requirement; 7] = [
@@ -48,10 +47,10 @@ const REQUIREMENTS: [Requirement; 7] = [
     ("no file can be compiled", processes),
 ];
 
-/// Tries what a host needs.
+/// Tries all calls that a host needs.
 ///
 /// # Errors
-/// One of the calls is refused: which, what it is for, and what to do.
+/// A call is refused. The text says which, what it is for, and what to do.
 pub fn require() -> Result<()> {
     for (without, tried) in REQUIREMENTS {
         judge(without, tried())?;
@@ -59,16 +58,16 @@ pub fn require() -> Result<()> {
     Ok(())
 }
 
-/// Tries what any program with a log of ours needs.
+/// Tries the calls for threads, which every verb with a log needs.
 ///
 /// # Errors
-/// There can be no threads.
+/// Threads cannot be started.
 pub fn require_threads() -> Result<()> {
     let (without, tried) = REQUIREMENTS[0];
     judge(without, tried())
 }
 
-/// Logs what would be used if it were there, as far as it is worth a line.
+/// Logs a warning about optional features that are missing.
 pub fn warn_of_missing() {
     let tried = std::thread::spawn(compiler_process::restrict_access).join();
     if !matches!(tried, Ok(Ok(true))) {
@@ -82,7 +81,7 @@ pub fn warn_of_missing() {
 fn judge(without: &str, tried: ProbeResult) -> Result<()> {
     use rustix::io::Errno;
     let Err(RefusedCall { call, error }) = tried else { return Ok(()) };
-    // Anything else is a shortage, of which whoever meets it says more.
+    // Any other error is a shortage. The code that runs into it can explain it better.
     let errno = Errno::from_io_error(&error);
     if !matches!(errno, Some(Errno::PERM | Errno::NOSYS | Errno::ACCESS)) {
         return Ok(());
@@ -107,20 +106,20 @@ fn probed<T, E: Into<io::Error>>(
     result.map_err(|error| RefusedCall { call, error: error.into() })
 }
 
-/// For a call whose error does not come back.
+/// The result for a call whose error is not known.
 fn refused(call: &'static str) -> ProbeResult {
     probed(call, Err(rustix::io::Errno::PERM))
 }
 
 fn threads() -> ProbeResult {
-    let (tell, told) = channel();
+    let (sender, receiver) = channel();
     let work = move || {
-        // Whoever waits for it looks for its end, too.
-        let _ = tell.send((gettid(), set_no_new_privs(true), engines::can_run_here()));
+        // Sending cannot fail, because the receiver waits for this.
+        let _ = sender.send((gettid(), set_no_new_privs(true), engines::can_run_here()));
     };
-    // It is not joined, which may not come to an end.
+    // Do not join the thread, because that may never return.
     drop(probed("clone3", std::thread::Builder::new().name("probe".into()).spawn(work))?);
-    let Ok((id, privileges, can_run)) = told.recv() else { return refused("clone3") };
+    let Ok((id, privileges, can_run)) = receiver.recv() else { return refused("clone3") };
     probed("prctl", privileges)?;
     if !can_run {
         return refused("sigaltstack");
@@ -158,7 +157,7 @@ fn sockets() -> ProbeResult {
     probed("sendto", one.write(b"x"))?;
     probed("recvfrom", other.read(&mut [0]))?;
     let socket = probed("socket", Socket::new(Domain::IPV4, Type::STREAM, None))?;
-    // It does not listen, so another error says that the call is there.
+    // The socket does not listen, so the call must fail, but not because it is refused.
     probed("accept4", socket.accept())?;
     Ok(())
 }
@@ -174,7 +173,7 @@ fn files() -> ProbeResult {
 fn limits() -> ProbeResult {
     let (soft, hard) = probed("prlimit64", getrlimit(Resource::RLIMIT_CORE))?;
     probed("prlimit64", setrlimit(Resource::RLIMIT_CORE, soft, hard))?;
-    // A compiler is told which process has started it, and ends with that.
+    // A compiler process gets the id of the host, and ends with the host.
     if i32::try_from(std::process::id()).is_err() {
         return refused("getpid");
     }
@@ -186,7 +185,7 @@ fn limits() -> ProbeResult {
 
 fn processes() -> ProbeResult {
     probed("pipe2", io::pipe())?;
-    // All is done for a program that there is not, up to the last step.
+    // Start a program that does not exist: everything is done up to the last step.
     let mut command = Command::new("/proc/self/fd/guesthouse-probe");
     command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
     match command.spawn() {

@@ -1,6 +1,6 @@
-//! The life of a serving process: bind, load, serve, and stop at a signal.
+//! Runs a serving process: bind, load, serve, and stop at a signal.
 //!
-//! Wires control and serve together, which do not know each other.
+//! Connects `control` and `serve`, which do not know each other.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,24 +24,24 @@ use crate::registry::HandlerState;
 use crate::serve::{self, Host};
 use crate::status::{Status, metrics};
 
-/// Between two counts of the process's mappings for the status: one may take 20 ms.
+/// How often the status may count the process's mappings, which can take 20 ms.
 const COUNTED_EVERY: Duration = Duration::from_secs(1);
 
 /// Serves until SIGINT or SIGTERM, or until the terminal in which it was started is closed. Any
-/// other SIGHUP has all sources look for changes, SIGUSR1 logs the counters. `log` is how the
-/// processes that compile guests log.
+/// other SIGHUP makes all sources look for changes; SIGUSR1 logs the counters. `log` is the log
+/// format of the compiler processes.
 ///
 /// # Errors
-/// The host cannot start; the text says why and what to do.
+/// The host cannot start. The text says why and what to do.
 pub fn run(mut config: Config, served: Served, log: LogFormat) -> Result<()> {
-    // The allocator asks for huge pages: the process would hold four times the memory, and give
-    // nothing back of what idle connections do without.
+    // The allocator asks for huge pages. With these, the process would take four times the memory,
+    // and could not return what idle connections free.
     if let Err(error) = disable_transparent_huge_pages(true) {
         tracing::debug!("huge pages stay on: {error}");
     }
     platform::warn_of_missing();
     serve::raise_descriptor_limit(&config)?;
-    // Before anything long, so that a port in use is known at once.
+    // Bind before any lengthy work, so that a port in use is reported at once.
     let bound = serve::bind(&config.listen, config.workers)?;
     let sources = served.sources(&mut config.grants, &bound.reached());
     let listening = bound.described();
@@ -49,12 +49,13 @@ pub fn run(mut config: Config, served: Served, log: LogFormat) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("could not start the main runtime")?;
     runtime.block_on(async {
-        // From here on a signal is not lost.
+        // From here on no signal is lost.
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut status = signal(SignalKind::user_defined1())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        // Where files may not be large, the cache is to find that out, and not the process.
+        // If the size of files is limited, SIGXFSZ must not end the process: the cache gets an
+        // error instead.
         let _too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
         let memory = Budget::new(config.memory_bytes_total);
         let loader = Arc::new(Loader::new(&Settings {
@@ -126,7 +127,7 @@ metrics! {
     DESCRIPTORS_MAX = "descriptors_max", Gauge, "descriptors", "Files that it may have open.";
 }
 
-/// All that the host can say of itself.
+/// All metrics of the host.
 fn status_of(
     counts: &Metrics,
     census: [usize; 5],
@@ -147,7 +148,7 @@ fn counted_by_workers(metrics: &Metrics) -> Status {
     status
 }
 
-/// The handlers by their states.
+/// Adds how many handlers are in each state.
 fn put_handlers(status: &mut Status, census: [usize; 5]) {
     let of = |state: HandlerState| census[state as usize] as u64;
     status.one(&HANDLERS, census.iter().sum::<usize>() as u64);
@@ -163,7 +164,7 @@ fn put_memory(status: &mut Status, memory: &Budget) {
     status.one(&MEMORY_TOTAL, memory.total() as u64);
 }
 
-/// What the process has of what the kernel limits.
+/// Adds what the process uses of what the kernel limits.
 fn put_kernel(status: &mut Status, resources: &Resources) {
     let mappings = resources.mappings();
     let (files, files_max) = resources.descriptors();

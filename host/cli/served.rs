@@ -1,4 +1,4 @@
-//! What a verb serves, as the sources that the control path takes it from.
+//! What a verb serves, as sources for the control path.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use crate::demo::bundled::{self, Bundled};
 use crate::folder::FolderSource;
 use crate::source::Source;
 
-/// What is served.
+/// What a verb serves: the demo's handlers, a folder, or both.
 pub struct Served {
     is_demo: bool,
     folder: Option<PathBuf>,
@@ -17,17 +17,17 @@ pub struct Served {
 }
 
 impl Served {
-    /// A folder, with the native twins of the demo's handlers beside it or without.
+    /// A folder, with or without the native twins of the demo's handlers.
     pub fn folder(folder: PathBuf, has_twins: bool) -> Self {
         Served { is_demo: false, folder: Some(folder), has_twins }
     }
 
-    /// The demo's own handlers with their twins, and a folder beside them.
+    /// The demo's own handlers with their twins, and a folder besides, if there is one.
     pub fn demo(beside: Option<PathBuf>) -> Self {
         Served { is_demo: true, folder: beside, has_twins: true }
     }
 
-    /// The sources. `reached` are the addresses of this host, to which the demo may send requests.
+    /// The sources. `reached` are the addresses of this host; the demo may send requests to them.
     pub fn sources(self, grants: &mut GrantTable, reached: &[SocketAddr]) -> Vec<Box<dyn Source>> {
         let mut sources: Vec<Box<dyn Source>> = Vec::new();
         if self.is_demo {

@@ -1,7 +1,7 @@
 //! The terminal from which the host was started, and whether it is still there.
 //!
-//! Owns how that is found out. When a terminal is closed, whatever was started in it is told so by
-//! SIGHUP, with which a service is told to look for changes.
+//! SIGHUP has two meanings: a closing terminal sends it to all its processes, and an operator sends
+//! it to make a service look for changes. Owns how to tell these apart.
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal};
@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 
 use crate::file;
 
-/// The controlling terminal of a process, under a name that every process has for its own.
+/// The name by which every process can open its own controlling terminal.
 const OWN: &str = "/dev/tty";
 
 /// A terminal that was there when the host started.
@@ -20,20 +20,20 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// None where the host was started without one, or is not to end with it: `nohup` has SIGHUP
-    /// ignored. To be called before anything listens to signals.
+    /// The terminal of this process. `None` if it has none, or if it must not end with it: `nohup`
+    /// makes a process ignore SIGHUP. Call this before anything listens to signals.
     pub fn at_start() -> Option<Terminal> {
         let is_controlling = can_open();
         let has_one = is_controlling || io::stdin().is_terminal() || io::stderr().is_terminal();
         (has_one && !is_hangup_ignored()).then_some(Terminal { is_controlling })
     }
 
-    /// Whether it has been closed since.
+    /// Whether the terminal has been closed since.
     pub fn is_gone(&self) -> bool {
         if self.is_controlling {
             return !can_open();
         }
-        // One that is closed answers no question any more.
+        // A closed terminal no longer answers as one.
         !io::stdin().is_terminal() && !io::stderr().is_terminal()
     }
 }
@@ -43,7 +43,8 @@ fn can_open() -> bool {
     OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(OWN).is_ok()
 }
 
-/// proc_pid_status(5): the signals that are ignored, as bits from the first one on.
+/// Whether this process ignores SIGHUP, by the bit mask in `/proc/self/status`
+/// (proc_pid_status(5)).
 fn is_hangup_ignored() -> bool {
     let status = file::kernel_text("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,7 +1,6 @@
 //! The handlers that are built into this program, as a source.
 //!
-//! Owns which they are, and what the demo says of some of them. The build script compiles them and
-//! writes the list.
+//! Owns what the demo says about some of them. The build script compiles them and writes the list.
 
 use std::sync::Arc;
 
@@ -14,17 +13,18 @@ use crate::source::{Blob, BlobError, ContentVersion, HandlerItem, HandlerSet, So
 
 include!(concat!(env!("OUT_DIR"), "/demo_guests.rs"));
 
-/// Those that never keep a body, and so may be sent one of any size.
+/// Handlers that never buffer a request body, so they may get one of any size.
 pub const STREAMING: [&str; 1] = ["stream"];
-/// The one that sends requests to the demo itself.
+/// The handler that sends requests to the demo itself.
 pub const PROXY: &str = "proxy";
 
-/// All of them, with what is granted to their names.
+/// The source of all bundled handlers, with their grants.
 pub struct Bundled {
     grants: GrantTable,
 }
 
 impl Bundled {
+    /// All bundled handlers. They get their grants from `grants`.
     pub fn new(grants: GrantTable) -> Self {
         Bundled { grants }
     }
@@ -46,12 +46,12 @@ impl Source for Bundled {
     fn begin(&mut self, _wake: Wake) -> Result<HandlerSet> {
         let items = DEMO_GUESTS.iter().map(|(name, wasm)| self.item(name, wasm));
         let items = items.collect::<Result<_>>()?;
-        // That one of them cannot be loaded is a mistake, in this program or in its flags.
+        // All or nothing, because one that does not load is a mistake in this program or its flags.
         Ok(HandlerSet { items, native: Vec::new(), is_atomic: true })
     }
 }
 
-/// A module of this program.
+/// A guest that is built into this program.
 struct BuiltInBlob {
     wasm: &'static [u8],
     version: ContentVersion,

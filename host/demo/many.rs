@@ -1,7 +1,6 @@
-//! Many small guests, for a demo at full size: handlers of strangers, no two alike, and one in a
-//! hundred that misbehaves.
+//! Writes many small guests for a demo at full size: all different, and one in a hundred hostile.
 //!
-//! Owns what is in their folder; `stranger.rs` makes a good one. Must not know how guests are
+//! Owns what is in their folder. `stranger.rs` makes the good ones. Must not know how guests are
 //! served.
 
 mod stranger;
@@ -17,25 +16,26 @@ use crate::file::{self, FileError};
 
 include!(concat!(env!("OUT_DIR"), "/hostile_guests.rs"));
 
-/// Whoever changes what a number stands for raises this, so that folders are written anew.
+/// Raise this whenever the guest of a number changes, so that folders are written again.
 const VERSION: u32 = 2;
-/// Says that a folder is ours, and what is in it. Hidden, so that it is not taken for a guest.
+/// The file that marks a folder as written by [`write`], and says what is in it. It is hidden, so
+/// that no scan takes it for a handler.
 const MARKER: &str = ".guesthouse-strangers";
 const MARKER_BYTES_MAX: u64 = 4096;
-/// What the marker says until everything is written.
+/// The contents of the marker until everything is written.
 const UNFINISHED: &str = "unfinished\n";
 const GOOD_FOLDER: &str = "stranger";
 const HOSTILE_FOLDER: &str = "hostile";
-/// The last of so many guests is hostile.
+/// The last of this many guests is hostile.
 const HOSTILE_EVERY: usize = 100;
 
-/// Writes `count` guests into `folder`, which is made if there is none: `stranger/00042.wasm`, and
-/// at every hundredth number one of the hostile kinds in turn, as in `hostile/00199-divide.wat`. If
-/// the same guests are there already, nothing is written; others that this function wrote are
-/// replaced. Blocks on the file system.
+/// Writes `count` guests into `folder`, which is created if it is missing. Their names are like
+/// `stranger/00042.wasm`. Every hundredth is one of the hostile kinds in turn, such as
+/// `hostile/00199-divide.wat`. If the same guests are already there, writes nothing; replaces
+/// other guests that this function wrote. Blocks on the file system.
 ///
 /// # Errors
-/// The folder holds files of others, or cannot be written.
+/// The folder contains files that this function did not write, or it cannot be written.
 pub fn write(folder: &Path, count: usize) -> Result<()> {
     fs::create_dir_all(folder).with_context(cannot("make the folder", folder))?;
     let marker = folder.join(MARKER);
@@ -48,7 +48,7 @@ pub fn write(folder: &Path, count: usize) -> Result<()> {
         }
         Err(error) => return Err(error).with_context(cannot("read", &marker)),
     }
-    // What is interrupted from here on is ours still, and not taken for finished.
+    // If this is interrupted from here on, the folder is marked as ours but unfinished.
     put(&marker, UNFINISHED.as_bytes())?;
     for name in [GOOD_FOLDER, HOSTILE_FOLDER] {
         renew_folder(&folder.join(name))?;
@@ -72,12 +72,12 @@ fn guest(index: usize) -> Result<(String, Vec<u8>)> {
     let mut kinds = HOSTILE_GUESTS.iter().cycle();
     let kind = kinds.nth(index / HOSTILE_EVERY);
     let (kind, text) = kind.context("this program was built without hostile guests")?;
-    // In front, where a comment changes nothing whatever follows it.
+    // The comment makes the file unique. At the front it can never change what follows.
     let text = format!(";; Guest {index:05}.\n{text}");
     Ok((format!("{HOSTILE_FOLDER}/{index:05}-{kind}.wat"), text.into_bytes()))
 }
 
-/// Changes whenever a hostile guest does (FNV-1a, for want of anything to guard against).
+/// A hash over all hostile guests (FNV-1a, which suffices because nobody attacks it).
 fn hostile_hash() -> u64 {
     let texts = HOSTILE_GUESTS.iter().flat_map(|(kind, text)| [kind, text]);
     texts.flat_map(|text| text.bytes().chain([0])).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -97,7 +97,7 @@ fn require_empty(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Leaves an empty folder, whatever was in it.
+/// Replaces a folder by an empty one.
 fn renew_folder(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

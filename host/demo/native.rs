@@ -1,7 +1,7 @@
-//! The demo workloads as native handlers: the twins that guests are measured against.
+//! The demo workloads as native code: the twins that guests are measured against.
 //!
-//! Owns nothing but the translation of a request and a reply; the work itself is the guests' own
-//! source. Knows neither hyper nor wasmtime.
+//! Owns only the translation of request and reply. The work itself is the guests' own source. Knows
+//! neither hyper nor wasmtime.
 
 mod stream;
 
@@ -17,19 +17,27 @@ use crate::grants::Limits;
 use crate::message::body_progress::Deadline;
 use crate::message::{BASE_PATH, Reject, Request, Response, ResponseBody};
 
-/// A demo workload that is called as native code.
+/// A demo workload that runs as native code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Twin {
+    /// A short text that greets.
     Hello,
+    /// The Fibonacci number of the path's last segment.
     Fib,
+    /// The plaintext test of TechEmpower's benchmarks.
     Plaintext,
+    /// The JSON test of TechEmpower's benchmarks.
     Json,
+    /// The request as the handler sees it.
     Echo,
+    /// An HTML page that is rendered from a document.
     Render,
+    /// Bodies that are made while they are sent.
     Stream,
 }
 
 impl Twin {
+    /// All twins, in the order of their numbers.
     pub const ALL: [Twin; 7] = [
         Twin::Hello,
         Twin::Fib,
@@ -40,12 +48,12 @@ impl Twin {
         Twin::Stream,
     ];
 
-    /// By what the route table knows it: its place in [`Twin::ALL`].
+    /// The index in [`Twin::ALL`], which the route table uses.
     pub fn number(self) -> usize {
         self as usize
     }
 
-    /// The name of the guest that it is the twin of.
+    /// The name of the bundled handler that this is the twin of.
     pub fn name(self) -> &'static str {
         match self {
             Twin::Hello => "hello",
@@ -58,11 +66,11 @@ impl Twin {
         }
     }
 
-    /// Answers at once, where the workload is short and does not look at the request. Gives the map
-    /// back otherwise.
+    /// Answers at once, if the workload is short and does not need the request. `headers` is an
+    /// empty map to build the response in.
     ///
     /// # Errors
-    /// The map, for [`Twin::respond`].
+    /// The workload is another one. The error is the map, for [`Twin::respond`].
     pub fn respond_now(self, headers: HeaderMap) -> Result<Result<Response, Reject>, HeaderMap> {
         let reply = match self {
             Twin::Hello => workload::hello(),
@@ -74,10 +82,10 @@ impl Twin {
         Ok(respond(reply, headers))
     }
 
-    /// Answers a request that has to be read. `headers` is an empty map to build the response in.
+    /// Answers a request, with any workload. `headers` is an empty map to build the response in.
     ///
     /// # Errors
-    /// The rejects of reading a request's body, and of the deadline.
+    /// Reading the request's body fails, the deadline passes, or the response is too large.
     pub async fn respond(
         self,
         request: &mut Request,
@@ -107,10 +115,11 @@ impl Twin {
     }
 }
 
-/// The largest number whose Fibonacci number is worked out on the worker's own thread: 0.3 ms.
+/// The largest number whose Fibonacci number is computed on the worker's own thread, in 0.3 ms.
 const FIB_INLINE_MAX: u32 = 24;
 
-/// `fib` grows by 1.6 with each number, so a large one runs off the worker's thread.
+/// The time of `fib` grows by a factor of 1.6 with each number, so a large number is computed on
+/// another thread.
 async fn fib(request: &Request) -> Result<Reply, Reject> {
     let (base, uri) = (request.base_path(), request.uri.as_str());
     let number = request.uri.path().rsplit('/').next().and_then(|digits| digits.parse().ok());
@@ -123,7 +132,7 @@ async fn fib(request: &Request) -> Result<Reply, Reject> {
 }
 
 async fn echo(request: &mut Request, response_bytes_max: usize) -> Result<Reply, Reject> {
-    // What it gives back would be too large, too.
+    // If the body is larger than a response may be, so is the echo.
     let body = request.body.collect(response_bytes_max).await?.ok_or(Reject::InvalidResponse)?;
     let made = request.route_match.params.iter().map(|(name, value)| {
         (Cow::Owned(format!("{}{name}", crate::message::MATCH_PREFIX)), value.as_bytes())

@@ -6,7 +6,7 @@ use super::native::Twin;
 use crate::registry::route::Pattern;
 use crate::source::{HandlerSet, Source, Wake};
 
-/// All of them.
+/// The source of all native twins.
 pub struct Twins;
 
 impl Source for Twins {

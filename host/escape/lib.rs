@@ -1,25 +1,25 @@
-//! Text from outside as one line of a log or a terminal has it.
+//! Escapes untrusted text so that it can be shown on one line of a log or a terminal.
 //!
-//! Knows neither where the text is from nor where it goes.
+//! Knows neither where the text comes from nor where it is shown.
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt::Write as _;
 
-/// Bytes of the longest character in UTF-8.
+/// The longest UTF-8 encoding of one character, in bytes.
 const CHAR_BYTES_MAX: usize = 4;
 
-/// `text` made safe for one line of a log or a terminal, in at most `bytes_max` bytes, not
-/// counting the note `…(N more bytes)` about input that did not fit.
+/// Escapes `text` for one line of a log or a terminal, in at most `bytes_max` bytes. Input that
+/// does not fit is cut, and the note `…(N more bytes)` is added, which `bytes_max` does not count.
 ///
 /// Line breaks, control characters, marks that change the direction of writing and invalid UTF-8
-/// become `\n`, `\x1b`, `\u{202e}` or `\xff`; a backslash becomes two.
+/// are written as `\n`, `\x1b`, `\u{202e}` or `\xff`. A backslash is written as two.
 pub fn escape(text: &[u8], bytes_max: usize) -> String {
     let mut line = String::with_capacity(text.len().min(bytes_max));
     let mut done = 0;
-    // Each byte becomes one or more, so that what is behind these is never reached; one character
-    // may be cut in two at their end.
+    // Each input byte becomes at least one output byte, so nothing after `bytes_max` can fit. The
+    // extra bytes keep the last character that may fit in one piece.
     let seen = text.get(..bytes_max + CHAR_BYTES_MAX).unwrap_or(text);
     for chunk in seen.utf8_chunks() {
         for c in chunk.valid().chars() {

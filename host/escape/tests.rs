@@ -1,4 +1,4 @@
-//! What becomes of a text, and where it is cut.
+//! Tests of how a text is escaped, and where it is cut.
 
 use super::escape;
 
@@ -23,11 +23,11 @@ fn what_does_not_fit_is_counted() {
     assert_eq!(escape(b"abcd", 4), "abcd");
     assert_eq!(escape(b"abcde", 4), "abcd…(1 more bytes)");
     assert_eq!(escape("abcd€".as_bytes(), 6), "abcd…(3 more bytes)");
-    // An escape is there as a whole or not at all.
+    // An escape sequence is never cut in two.
     assert_eq!(escape(b"abc\n", 4), "abc…(1 more bytes)");
     assert_eq!(escape(b"abc\xff", 6), "abc…(1 more bytes)");
     assert_eq!(escape(&[b'x'; 1000], 0), "…(1000 more bytes)");
-    // The bound cuts a character in two: it counts with what is left out.
+    // The bound falls inside a character, which is left out as a whole.
     assert_eq!(escape("€€€€€".as_bytes(), 4), "€…(12 more bytes)");
 }
 

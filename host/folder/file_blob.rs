@@ -1,4 +1,4 @@
-//! One file of the folder, as far as whoever loads it needs it.
+//! Reads one file of the folder for the control path.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use crate::guest::engine::load_failure::LoadFailure;
 use crate::guest::load::loader::{Contents, FILE_BYTES_MAX};
 use crate::source::{Blob, BlobError, ContentVersion};
 
-/// A file, by its path: what it holds may change.
+/// A file, by its path. Its contents may change at any time.
 pub struct FileBlob(pub PathBuf);
 
 impl Blob for FileBlob {

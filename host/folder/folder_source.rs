@@ -1,8 +1,8 @@
-//! A folder that is followed: what is in it at one time, and when to look at it again.
+//! A handler folder as a source: the handlers in it, and when to scan it again.
 //!
-//! Owns the debounce, the regular looks, when a file is whole, and the complaints, each of which is
-//! made once. The folder is the truth: an event only says when to look. Must not know what becomes
-//! of a file.
+//! Owns the debounce, the regular scans, when a file is completely written, and the complaints,
+//! each logged once. Only a scan says what is in the folder; an event only says when to scan. Must
+//! not know what becomes of a file.
 
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
@@ -23,42 +23,41 @@ use crate::grants::Grants;
 use crate::log::escape;
 use crate::source::{Change, ContentVersion, HandlerItem, HandlerSet, ItemState, Source, Wake};
 
-/// A file of which nobody said that it is written is taken for whole when it stays as it is this
-/// long.
+/// Without events about its writer, a file counts as complete if it has not changed for this long.
 const SETTLE: Duration = Duration::from_millis(50);
-/// What cannot be loaded so soon after it appeared may not be whole after all: a copy may have
-/// paused.
+/// If a file does not load this soon after it appeared, it may be incomplete after all: a copy may
+/// have paused.
 const EARLY_FAILURE_WITHIN: Duration = Duration::from_secs(1);
-/// After an event, how long it has to be quiet before the folder is looked at.
+/// How long it has to be quiet after an event before the folder is scanned.
 const DEBOUNCE: Duration = Duration::from_millis(10);
-/// How long a storm of events may put that off.
+/// How long a storm of events may delay the scan.
 const DEBOUNCE_MAX: Duration = Duration::from_millis(100);
-/// Without any event, how long between two looks, at least.
+/// The shortest time between two scans without any event.
 const RESCAN_EVERY: Duration = Duration::from_secs(2);
-/// And at least so many times what a look takes, which bounds its share of a core to half a
-/// percent.
+/// That time is also at least this many times the duration of a scan. So scans take at most half a
+/// percent of a core.
 const RESCAN_TIMES: u32 = 200;
 
 /// The handler folder.
 pub struct FolderSource {
     path: PathBuf,
     grants: GrantsByName,
-    /// By their labels.
+    /// The handlers by label.
     files: HashMap<Arc<str>, TrackedFile>,
-    /// None before it is followed.
+    /// `None` before [`Source::begin`].
     following: Option<(FolderWatcher, Receiver<FsEvent>)>,
     rescan_at: Instant,
-    /// When the first event came that no look has followed yet.
+    /// When the first event since the last scan came.
     first_event_at: Option<Instant>,
     writers: Writers,
-    /// Whether the last changes that were told were those of a look.
+    /// Whether the last call of [`Source::changes`] has scanned the folder.
     has_rescanned: bool,
     skipped: Vec<Skipped>,
     complaint: Option<String>,
 }
 
-/// What each of its handlers may use. As long as somebody has the grants of a name they stay the
-/// same: a file that comes back while its handler is still served is that handler's.
+/// The grants of each handler. While anything holds the grants of a name, they stay the same value.
+/// So if a file comes back while its handler is still served, it belongs to that handler.
 struct GrantsByName {
     table: GrantTable,
     given: HashMap<Box<str>, Weak<Grants>>,
@@ -74,7 +73,7 @@ impl GrantsByName {
         grants
     }
 
-    /// Forgets those that nobody has.
+    /// Removes grants that nothing holds.
     fn tidy(&mut self) {
         self.given.retain(|_, grants| grants.strong_count() > 0);
     }
@@ -84,7 +83,7 @@ impl GrantsByName {
 struct TrackedFile {
     file: Arc<FileBlob>,
     item: Arc<HandlerItem>,
-    /// When this version of it appeared; `None` for what has been there all the time.
+    /// When this version appeared; `None` if it was there at the start.
     seen: Option<Instant>,
 }
 
@@ -103,7 +102,7 @@ impl TrackedFile {
         TrackedFile { file, item: Arc::new(item), seen }
     }
 
-    /// Takes note of the version that it has now.
+    /// Notes the version that the file has now.
     fn note(&mut self, version: ContentVersion, now: Instant) {
         if self.item.version != version {
             let HandlerItem { label, name, pattern, grants, blob, .. } = &*self.item;
@@ -115,27 +114,27 @@ impl TrackedFile {
     }
 }
 
-/// A bad file is to cost its own route and no other.
+/// The set of these handlers. It is not all or nothing, so a bad file costs only its own route.
 fn set(items: Vec<Arc<HandlerItem>>) -> HandlerSet {
     HandlerSet { items, native: Vec::new(), is_atomic: false }
 }
 
-/// What messages call a file.
+/// The name of a file in messages.
 fn label(path: &Path) -> std::borrow::Cow<'_, str> {
     path.to_string_lossy()
 }
 
 impl FolderSource {
-    /// A folder whose handlers may use what is granted to their names.
+    /// A source for the folder at `path`, whose handlers get their grants from `grants`.
     pub fn new(path: PathBuf, grants: GrantTable) -> Self {
-        let (files, following, stirred, skipped, complaint) = Default::default();
+        let (files, following, first_event_at, skipped, complaint) = Default::default();
         FolderSource {
             path,
             grants: GrantsByName { table: grants, given: HashMap::new() },
             files,
             following,
             rescan_at: Instant::now(),
-            first_event_at: stirred,
+            first_event_at,
             writers: Writers::new(),
             has_rescanned: false,
             skipped,
@@ -143,15 +142,15 @@ impl FolderSource {
         }
     }
 
-    /// Has it looked at once events have ceased, or have come for long enough.
+    /// Schedules a scan for when events have ceased, or have come for [`DEBOUNCE_MAX`].
     fn schedule_rescan(&mut self, now: Instant) {
         let first = *self.first_event_at.get_or_insert(now);
         self.rescan_at =
             self.rescan_at.min(now + DEBOUNCE).max((now + DEBOUNCE).min(first + DEBOUNCE_MAX));
     }
 
-    /// The handlers that are there now. `None` where the folder cannot be read, which says nothing
-    /// about its files.
+    /// Scans the folder and returns its handlers. `None` if the folder cannot be read, which says
+    /// nothing about its files.
     fn rescan(&mut self, now: Instant) -> Option<HandlerSet> {
         let Scan { found, unknown, .. } = self.scan()?;
         let mut before = std::mem::take(&mut self.files);
@@ -167,7 +166,7 @@ impl FolderSource {
             items.push(known.item.clone());
             self.files.insert(known.item.label.clone(), known);
         }
-        // What could not be looked at may be as it was.
+        // Files that could not be examined may still be there, so keep them.
         let may_be =
             |known: &TrackedFile| unknown.iter().any(|path| known.file.0.starts_with(path));
         for (label, known) in before.into_iter().filter(|(_, known)| may_be(known)) {
@@ -178,7 +177,7 @@ impl FolderSource {
         Some(set(items))
     }
 
-    /// Reads the folder. Where there is none, there are no files.
+    /// Reads the folder. A missing folder counts as an empty one.
     fn scan(&mut self) -> Option<Scan> {
         self.first_event_at = None;
         let began = Instant::now();
@@ -208,13 +207,12 @@ impl FolderSource {
         scanned
     }
 
-    /// Follows the folders that were read, and tells what is new among the files that cannot be
-    /// handlers.
+    /// Watches the folders that were read, and logs newly skipped files.
     fn take_note(&mut self, scan: &Scan) {
         if let Some((watch, _)) = &mut self.following
             && watch.follow(&scan.folders)
         {
-            // What happened in a new folder before it was watched has to be seen, too.
+            // Scan again, because a new folder may have changed before it was watched.
             self.rescan_at = Instant::now();
         }
         let known: HashSet<&Path> = self.skipped.iter().map(|it| it.path.as_path()).collect();
@@ -225,7 +223,7 @@ impl FolderSource {
         self.skipped.clone_from(&scan.skipped);
     }
 
-    /// Says what is wrong, unless that has been said.
+    /// Logs a complaint, unless it is the same as the last one.
     fn complain(&mut self, complaint: String) {
         if self.complaint.as_ref() != Some(&complaint) {
             tracing::error!("{complaint}");
@@ -233,8 +231,8 @@ impl FolderSource {
         }
     }
 
-    /// Which of the handlers an event is about, if it is of one: then the whole folder need not be
-    /// looked at.
+    /// Handles an event. Returns the handler's item if the event is about a known handler.
+    /// Otherwise schedules a scan of the folder.
     fn handle_fs_event(&mut self, event: FsEvent, now: Instant) -> Option<Arc<HandlerItem>> {
         let (path, written) = match event {
             FsEvent::Writing(path) => (path, Some(now)),
@@ -244,7 +242,7 @@ impl FolderSource {
                 return None;
             }
             FsEvent::Removed(path) => {
-                // If it was a folder, its watch is gone too.
+                // If it was a folder, its watch is gone, too.
                 if let Some((watch, _)) = &mut self.following {
                     watch.forget(&path);
                 }
@@ -271,7 +269,7 @@ impl Source for FolderSource {
     fn begin(&mut self, wake: Wake) -> Result<HandlerSet> {
         let (tell, events) = channel();
         let watch = FolderWatcher::new(&self.path, move |event| {
-            // Without a receiver, nobody wants to know any more.
+            // Sending fails if the source has been dropped.
             drop(tell.send(event));
             wake();
         });
@@ -279,7 +277,7 @@ impl Source for FolderSource {
         let scan = scan(&self.path)?;
         self.rescan_at = Instant::now() + RESCAN_EVERY;
         self.take_note(&scan);
-        // What has been there all the time is not being written.
+        // Files that are there at the start count as completely written.
         let known =
             scan.found.into_iter().map(|found| TrackedFile::new(found, &mut self.grants, None));
         let known: Vec<TrackedFile> = known.collect();
@@ -349,7 +347,7 @@ impl Source for FolderSource {
             return false;
         }
         let Some(known) = self.files.get(&item.label) else { return true };
-        // One that was moved into its place does not matter: what was read was whole.
+        // Another file moved to this path does not matter, because the one that was read is whole.
         let is_rewritten = |read: ContentVersion, is: ContentVersion| {
             read != is && stamp::file_id(read) == stamp::file_id(is)
         };

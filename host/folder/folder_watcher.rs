@@ -1,8 +1,8 @@
-//! Being told that something happens in the handler folder.
+//! Watches the handler folder for changes.
 //!
-//! Owns the watches: one per folder, on exactly the folders that the last scan has read, so that
-//! links and loops are the scan's matter alone. What it tells is a hint and never the truth: events
-//! get lost, and some file systems have none.
+//! Owns the watches: one per folder, on exactly the folders that the last scan has read. So only
+//! the scan has to handle links and loops. An event is only a hint: events get lost, and some file
+//! systems have none.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,37 +12,37 @@ use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::scan::{ScannedFolder, is_handler};
 
-/// What has happened.
+/// A change in the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FsEvent {
-    /// Somebody is writing to this file.
+    /// A process is writing to this file.
     Writing(PathBuf),
-    /// This file is whole, as far as one can tell: its writer has closed it, or it was moved here.
+    /// This file is probably complete: its writer has closed it, or it was moved here.
     Written(PathBuf),
-    /// What has this name was moved or removed. If it was a folder, its watch went with it.
+    /// The file or folder with this name was moved or removed. A folder's watch is gone with it.
     Removed(PathBuf),
-    /// Something else, so that the folder is worth a look.
+    /// Anything else that makes a scan worthwhile.
     Other,
 }
 
 /// The watches of one handler folder.
 pub struct FolderWatcher {
-    /// None where the system gives none; then there are only the regular looks.
+    /// `None` if the system provides none. Then only regular scans find changes.
     watcher: Option<RecommendedWatcher>,
     folder: PathBuf,
-    /// The same, from the root of the file system.
+    /// The absolute path of the folder.
     absolute: PathBuf,
     watched: HashMap<PathBuf, ScannedFolder>,
     has_complained: bool,
 }
 
 impl FolderWatcher {
-    /// Watches nothing yet. `tell` is called on a thread of the watcher's own.
+    /// A watcher without watches. It calls `tell` on its own thread.
     pub fn new(folder: &Path, tell: impl Fn(FsEvent) + Send + 'static) -> Self {
         let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
         let (inside, shown) = (absolute.clone(), folder.to_owned());
         let handler = move |event: notify::Result<Event>| {
-            // The paths come from the root; ours begin as the folder was given.
+            // Events have absolute paths; ours begin with the folder as it was given.
             let ours = |path: &PathBuf| {
                 path.strip_prefix(&inside).map_or_else(|_| path.clone(), |rest| shown.join(rest))
             };
@@ -65,8 +65,8 @@ impl FolderWatcher {
         watch
     }
 
-    /// Watches exactly these folders. Whether any of them is new: what happened in it before is
-    /// not known, so it has to be looked at again.
+    /// Watches exactly these folders. Returns whether any of them is new: it may have changed
+    /// before it was watched, so it has to be scanned again.
     pub fn follow(&mut self, folders: &[ScannedFolder]) -> bool {
         let wanted: HashMap<&Path, &ScannedFolder> =
             folders.iter().map(|folder| (folder.path.as_path(), folder)).collect();
@@ -79,7 +79,7 @@ impl FolderWatcher {
             .filter(|(path, known)| is_gone(path, known))
             .map(|(path, _)| path.clone())
             .collect();
-        // First, since a folder that was renamed has one watch under both names.
+        // Do this first, because a renamed folder has one watch under both names.
         for path in gone {
             self.unwatch(&path);
         }
@@ -95,7 +95,7 @@ impl FolderWatcher {
                     has_new = true;
                     self.watched.insert(folder.path.clone(), folder.clone());
                 }
-                // Deleted since.
+                // The folder was deleted since the scan.
                 Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
                 Err(error) => self.complain(&error),
             }
@@ -103,7 +103,8 @@ impl FolderWatcher {
         has_new
     }
 
-    /// Watches a folder, and all in it, anew when it is next followed.
+    /// Removes the watches of a folder and all folders in it, so that [`FolderWatcher::follow`]
+    /// makes new ones.
     pub fn forget(&mut self, path: &Path) {
         let lost: Vec<PathBuf> =
             self.watched.keys().filter(|watched| watched.starts_with(path)).cloned().collect();
@@ -112,23 +113,23 @@ impl FolderWatcher {
         }
     }
 
-    /// Returns when everything has been told that had happened by now. (The watcher's thread reads
-    /// what the kernel has for it before it comes to a question that was put to it later.)
+    /// Blocks until all events that happened before this call have been reported. The watcher's
+    /// thread reads the kernel's pending events before it handles this request.
     pub fn catch_up(&mut self) {
         if let Some(watcher) = &mut self.watcher {
-            // The answer says whether this made a difference.
+            // The result only says whether the configuration has changed.
             drop(watcher.configure(notify::Config::default()));
         }
     }
 
     fn unwatch(&mut self, path: &Path) {
         if let Some(gone) = self.watched.remove(path) {
-            // A folder has one watch, whatever its names.
+            // A folder has one watch for all its names.
             self.watched.retain(|_, it| (it.device, it.inode) != (gone.device, gone.inode));
         }
         let absolute = self.absolute(path);
         if let Some(watcher) = &mut self.watcher {
-            // There is none any more where the folder was deleted.
+            // This fails if the folder was deleted, as its watch is gone then.
             drop(watcher.unwatch(&absolute));
         }
     }
@@ -155,7 +156,7 @@ impl FolderWatcher {
     }
 }
 
-/// What an event says about handlers.
+/// Translates an event of the system into events about handlers.
 fn translate(event: &Event, ours: impl Fn(&PathBuf) -> PathBuf) -> Vec<FsEvent> {
     let files = |made: fn(PathBuf) -> FsEvent| {
         event.paths.iter().filter(|path| is_handler(path)).map(|path| made(ours(path))).collect()
@@ -165,19 +166,19 @@ fn translate(event: &Event, ours: impl Fn(&PathBuf) -> PathBuf) -> Vec<FsEvent> 
     }
     match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => files(FsEvent::Written),
-        // To read a file is not to change it; the host itself does so.
+        // Reading a file does not change it. The host itself does that.
         EventKind::Access(_) => Vec::new(),
         EventKind::Modify(ModifyKind::Data(_)) => files(FsEvent::Writing),
         EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
-            let mut told: Vec<FsEvent> = files(FsEvent::Written);
-            // It may be a folder, or a link.
-            told.extend(event.paths.iter().map(|path| FsEvent::Removed(ours(path))));
-            told
+            let mut translated: Vec<FsEvent> = files(FsEvent::Written);
+            // The path may also be a folder or a link.
+            translated.extend(event.paths.iter().map(|path| FsEvent::Removed(ours(path))));
+            translated
         }
         EventKind::Modify(ModifyKind::Name(RenameMode::From)) | EventKind::Remove(_) => {
             event.paths.iter().map(|path| FsEvent::Removed(ours(path))).collect()
         }
-        // Both ends of it have been told already.
+        // Both ends of the rename have been reported as events of their own.
         EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => Vec::new(),
         _ => vec![FsEvent::Other],
     }

@@ -1,4 +1,4 @@
-//! The routes of a folder that is not served: what `guesthouse routes` prints.
+//! The routes of a folder without serving it, for `guesthouse routes`.
 
 use std::path::Path;
 
@@ -12,13 +12,16 @@ use crate::registry::route::{Route, Table};
 /// One line of the route table, as `routes` prints it.
 #[derive(Debug)]
 pub struct RouteLine {
+    /// The pattern of the route.
     pub pattern: String,
+    /// The kind of the file, such as a core module or a component.
     pub kind: String,
+    /// The path of the file.
     pub file: String,
 }
 
-/// The route table of a folder, most specific first. Loads nothing; a file's kind is told from its
-/// first bytes.
+/// The route table of a folder, most specific first. Loads nothing: the first bytes of a file show
+/// its kind.
 ///
 /// # Errors
 /// The folder cannot be read, or two files claim one route.

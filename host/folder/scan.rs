@@ -1,7 +1,8 @@
-//! The handler folder, listed: which file asks for which route, and which file cannot have one.
+//! Scans the handler folder: finds the handlers with their routes, and the files that cannot be
+//! handlers.
 //!
-//! Owns the walk and its bounds. Must not open a file, nor know what a guest is: that a file is a
-//! module, or that two files claim one route, is found out later.
+//! Owns the walk and its bounds. Must not open a file, nor know what a guest is. Later steps check
+//! whether a file is a module, and whether two files claim one route.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -18,60 +19,62 @@ use crate::source::ContentVersion;
 /// How many folders deep a file may be.
 const DEPTH_MAX: usize = 32;
 
-/// How many names are read in all, of every kind: a folder given by mistake (`/`) must not keep the
+/// How many names of any kind are read in all. A folder given by mistake (`/`) must not keep the
 /// host from starting.
 const ENTRIES_MAX: usize = 100_000;
 
-/// What a handler folder holds.
+/// The result of a scan.
 #[derive(Debug, Default)]
 pub struct Scan {
-    /// Sorted by path.
+    /// The handlers, sorted by path.
     pub found: Vec<HandlerFile>,
-    /// In the order of the walk. Each is worth a line in the log; none stops the host.
+    /// Files and folders that cannot be used, in the order of the walk. Each deserves a line in the
+    /// log; none stops the host.
     pub skipped: Vec<Skipped>,
     /// The folders that were read, the top one first.
     pub folders: Vec<ScannedFolder>,
-    /// Files and folders of which this walk could not tell what they are or hold. What was known
-    /// of them may still be so.
+    /// Files and folders that could not be examined. They may still be what they were before.
     pub unknown: Vec<PathBuf>,
 }
 
 /// A folder that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScannedFolder {
-    /// Below the handler folder as it was given.
+    /// The path below the handler folder, which is written as it was given.
     pub path: PathBuf,
-    /// Tells whether another folder has come in its place.
+    /// With the inode, shows whether another folder has taken this path.
     pub device: u64,
+    /// The inode number on the device.
     pub inode: u64,
 }
 
-/// A file that asks for a route.
+/// A file that is a handler.
 #[derive(Debug)]
 pub struct HandlerFile {
-    /// The route.
+    /// The route that its name defines.
     pub pattern: Pattern,
-    /// The file, below the folder as it was given.
+    /// The path below the handler folder, which is written as it was given.
     pub path: PathBuf,
-    /// The guest's name in logs: the path relative to the folder, with `/`, without extension.
+    /// The handler's name: the path relative to the folder, with `/`, without extension.
     pub name: String,
+    /// The version of the file at the time of the scan.
     pub version: ContentVersion,
 }
 
-/// A file or folder that looks meant for the host and cannot be used.
+/// A file or folder that seems meant for the host but cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
-    /// Below the folder as it was given.
+    /// The path below the handler folder, which is written as it was given.
     pub path: PathBuf,
-    /// Why, and what to do.
+    /// Why it cannot be used, and what to do.
     pub reason: String,
 }
 
-/// Lists the handlers in `folder` and the folders in it. Links are followed. Hidden names and other
-/// kinds of files are passed over in silence. Blocks on the file system.
+/// Lists the handlers in `folder` and in its subfolders. Follows links. Silently ignores hidden
+/// names and other kinds of files. Blocks on the file system.
 ///
 /// # Errors
-/// The folder itself is missing, not a folder, or cannot be read.
+/// The folder is missing, is not a folder, or cannot be read.
 pub fn scan(folder: &Path) -> anyhow::Result<Scan> {
     const INSTEAD: &str = "name another one (`guesthouse serve DIR`) or run `guesthouse demo`";
     let shown = folder.display();
@@ -95,14 +98,14 @@ pub fn scan(folder: &Path) -> anyhow::Result<Scan> {
 #[derive(Default)]
 struct Walk {
     scan: Scan,
-    /// Names read so far.
+    /// How many names were read so far.
     entries: usize,
-    /// The real paths of the folders that the walk is in, to see a link that leads back.
+    /// The real paths of the folders that the walk is in, to detect links that lead back.
     inside: Vec<PathBuf>,
 }
 
 impl Walk {
-    /// Takes down a folder before it is read, so that what changes while it is read is seen.
+    /// Records a folder before it is read, so that changes during the read are noticed.
     fn record_folder(&mut self, folder: &Path) {
         if let Ok(about) = fs::metadata(folder) {
             let (device, inode) = (about.dev(), about.ino());
@@ -110,8 +113,8 @@ impl Walk {
         }
     }
 
-    /// The names in `folder`, sorted, without the hidden ones. Past the bound, those that the file
-    /// system happens to give first.
+    /// The names in `folder`, sorted, without hidden ones. Above [`ENTRIES_MAX`], only those that
+    /// the file system lists first.
     fn names(&mut self, folder: &Path) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(folder)? {
@@ -138,15 +141,16 @@ impl Walk {
         Ok(names)
     }
 
-    /// `prefix` is the guest name of `folder`, with a slash at the end unless it is the top.
+    /// Walks the entries of `folder`. `prefix` goes before the handlers' names: it is empty at the
+    /// top, and else ends with a slash.
     fn entries(&mut self, folder: &Path, prefix: &str, names: Vec<OsString>) {
         for name in names {
             let path = folder.join(&name);
-            // Of the file a link leads to.
+            // This follows links.
             match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_dir() => self.folder(&path, prefix, &name),
                 Ok(metadata) => self.file(path, prefix, &metadata),
-                // A link that leads nowhere is as good as no file.
+                // A link that leads nowhere counts as a missing file.
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     self.unknown(&path, format!("it cannot be read: {error}"));
                 }
@@ -200,7 +204,7 @@ impl Walk {
             return;
         }
         if !about.is_file() {
-            // To open a pipe would wait for ever.
+            // Opening a pipe would block forever.
             return self.skip(&path, "it is not a regular file".into());
         }
         let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else {
@@ -230,16 +234,16 @@ impl Walk {
     }
 }
 
-/// What a handler's name ends in.
+/// The extensions of handlers.
 const ENDINGS: [&str; 2] = ["wasm", "wat"];
 
-/// Whether a file's name says that it is a handler.
+/// Whether a file's name has the extension of a handler.
 pub fn is_handler(path: &Path) -> bool {
     ending(path).is_some_and(|ending| ENDINGS.contains(&ending))
 }
 
-/// Why a file is no handler whose name ends as one's does but for the case. It is not served under
-/// the same route as its twin in lower case: which of the two would that be?
+/// If the extension differs from a handler's only by case: why the file is not a handler. Serving
+/// it would make it compete with a file of the same name in lower case.
 pub fn misnamed(path: &Path) -> Option<String> {
     let ending = ending(path)?;
     let meant = ENDINGS.into_iter().find(|it| ending.eq_ignore_ascii_case(it))?;

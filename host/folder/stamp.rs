@@ -1,7 +1,7 @@
-//! Which version of a file there is, told without reading it.
+//! Determines the version of a file from its metadata, without reading it.
 //!
-//! Owns what the marks of such a version mean. They are compared for being equal only, so that it
-//! does not matter how right the clock is.
+//! Owns what the words of such a fingerprint mean. They are only compared for equality, so a wrong
+//! clock does not matter.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -10,24 +10,25 @@ use std::path::Path;
 
 use crate::source::ContentVersion;
 
-/// The version that a file has by what is known of it.
-pub fn of(about: &Metadata) -> ContentVersion {
-    // Of the two times, an owner can set that of the contents, and nobody that of the rest.
-    let modified = [about.mtime(), about.mtime_nsec()].map(i64::cast_unsigned);
-    let changed = [about.ctime(), about.ctime_nsec()].map(i64::cast_unsigned);
-    let marks = [about.dev(), about.ino(), modified[0], modified[1], changed[0], changed[1]];
-    ContentVersion::new(marks, about.size())
+/// The version of a file with this metadata.
+pub fn of(metadata: &Metadata) -> ContentVersion {
+    // A file's owner can set the modification time, but nobody can set the change time.
+    let modified = [metadata.mtime(), metadata.mtime_nsec()].map(i64::cast_unsigned);
+    let changed = [metadata.ctime(), metadata.ctime_nsec()].map(i64::cast_unsigned);
+    let fingerprint =
+        [metadata.dev(), metadata.ino(), modified[0], modified[1], changed[0], changed[1]];
+    ContentVersion::new(fingerprint, metadata.size())
 }
 
-/// The version of the file that a path leads to now.
+/// The version of the file that is at a path now.
 ///
 /// # Errors
-/// There is none, or it cannot be looked at.
+/// There is no file, or its metadata cannot be read.
 pub fn read(path: &Path) -> io::Result<ContentVersion> {
     Ok(of(&fs::metadata(path)?))
 }
 
-/// Names the file itself, whatever its name and its contents: its device and its inode.
+/// The device and inode of the file, which identify it whatever its name and contents are.
 pub fn file_id(version: ContentVersion) -> (u64, u64) {
     let [device, inode, ..] = version.fingerprint_words();
     (device, inode)

@@ -1,8 +1,8 @@
-//! One of the good guests, made from its number alone.
+//! Generates a good guest from its number alone.
 //!
-//! Owns how it is drawn, what it computes and how it is encoded. Most answer from state that they
-//! then change, so an answer that differs from the first one says that a request was not given a
-//! fresh sandbox.
+//! Owns how a guest is drawn, what it computes and how it is encoded. Most guests answer from state
+//! that they change afterwards. So if an answer differs from the first one, the request did not get
+//! a fresh sandbox.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -19,7 +19,7 @@ fn greeting(index: usize) -> String {
 }
 
 /// splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
-/// Seeds that follow each other give sequences that have nothing to do with each other.
+/// Consecutive seeds give unrelated sequences.
 struct Random(u64);
 
 impl Random {
@@ -30,7 +30,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// The bias of the remainder does not matter here.
+    /// A number in `range`. The bias of the remainder does not matter here.
     fn within(&mut self, range: RangeInclusive<u32>) -> u32 {
         let span = u64::from(range.end() - range.start()) + 1;
         range.start() + (self.draw() % span) as u32
@@ -40,31 +40,31 @@ impl Random {
         self.within(1..=count) == 1
     }
 
-    /// Of 32 bits, which are five bytes of code at most.
+    /// A constant of 32 bits, which takes at most five bytes of code.
     fn constant(&mut self) -> i64 {
         i64::from(self.draw() as i32)
     }
 }
 
-/// The custom section that says what the guest answers. The host ignores it.
+/// The custom section with the guest's answer. The host ignores it.
 const ANSWER_SECTION: &str = "answer";
-/// What all strangers have in memory behind their answer, for those that set it: name and value.
+/// Name and value of a header. All guests have it in memory after their answer; some set it.
 const TYPE_HEADER: [&str; 2] = ["content-type", "text/plain"];
-/// Where a text about the request is read to, in bytes: behind the data of every stranger.
+/// The address where the request's URI is read to, after the data of any guest.
 const SCRATCH: i32 = 0x8000;
 const SCRATCH_BYTES: i32 = 4096;
 
-/// One step of a computation. With the memory as it is, none of them loses a bit.
+/// One step of a computation. Every step is reversible, so no bit of the input is lost.
 enum Step {
     Add(i64),
     Xor(i64),
-    /// By an odd number.
+    /// Multiply by an odd number.
     Multiply(i64),
-    /// Left, by bits.
+    /// Rotate left by this many bits.
     Rotate(i64),
     /// `x ^ (x >> bits)`.
     Fold(i64),
-    /// Xor with the eight bytes at an address.
+    /// Xor with the eight bytes at this address.
     Word(u32),
 }
 
@@ -115,46 +115,47 @@ impl Step {
 
 const UNALIGNED: MemArg = MemArg { offset: 0, align: 0, memory_index: 0 };
 
-/// One function of the chain: it takes a number and gives one.
+/// One function of the chain, from one number to another.
 struct ChainFunction {
     steps: Vec<Step>,
     /// Whether it calls the next function before its own steps, or after them.
     calls_first: bool,
 }
 
-/// What a request leaves behind that cannot be reset, so that the instance is renewed in full.
+/// State that a request leaves behind and that cannot be reset in place, so the host has to make a
+/// new instance.
 enum LastingState {
-    /// The chain is called through a table, and its entry is removed behind the answer.
+    /// The chain is called through a table, whose entry is removed after the answer.
     Table,
-    /// The memory grows by a page, and the answer depends on its size before.
+    /// The memory grows by a page, and the answer depends on its size before that.
     Memory,
 }
 
-/// A good guest, before it is written down as WebAssembly.
+/// A good guest, before it is encoded as WebAssembly.
 pub struct Stranger {
     index: usize,
-    /// Where in memory the digits are; the answer begins at 0.
+    /// The address of the answer's digits; the answer begins at 0.
     digits_at: i32,
-    /// Of 64 KiB.
+    /// The size of the memory in pages of 64 KiB.
     pages: u32,
-    /// Where each begins in memory. The first has the answer and a header in front.
+    /// Data segments by address. The first begins with the answer and a header.
     segments: Vec<(u32, Vec<u8>)>,
-    /// What the first function is called with, once the globals are added to it.
+    /// The argument of the first function, before the globals are added to it.
     seed: i64,
-    /// The values that they begin with.
+    /// The initial values of the globals.
     globals: Vec<i64>,
     chain: Vec<ChainFunction>,
-    /// Sets a response header.
+    /// Whether it sets a response header.
     sets_type: bool,
-    /// Reads the request's URI.
+    /// Whether it reads the request's URI.
     asks: bool,
-    /// Writes over a part of its memory behind the answer: from where, with what, how many bytes.
+    /// After the answer, overwrites a part of its memory: address, value, number of bytes.
     fill: Option<[i32; 3]>,
     lasting_state: Option<LastingState>,
 }
 
 impl Stranger {
-    /// The one that belongs to a number.
+    /// The guest of this number.
     pub fn new(index: usize) -> Self {
         let random = &mut Random(index as u64);
         let greeting = greeting(index);
@@ -188,7 +189,7 @@ impl Stranger {
         }
     }
 
-    /// What a fresh instance computes: the same as its code, step by step.
+    /// The number that a fresh instance computes, by the same steps as its code.
     fn digits(&self) -> u64 {
         let mut memory = Vec::new();
         for (start, data) in &self.segments {
@@ -204,12 +205,12 @@ impl Stranger {
         }
     }
 
-    /// The body with which it answers every request that finds it fresh.
+    /// The response body of a fresh instance.
     fn answer(&self) -> String {
         format!("{}{:016x}\n", greeting(self.index), self.digits())
     }
 
-    /// The module, with its answer in the last section, where whoever asks it can look that up.
+    /// The module. Its last section contains the answer, so that a test can look it up.
     pub fn encode(&self) -> Vec<u8> {
         let (types, imports) = types_and_imports();
         let (mut functions, mut code) = (FunctionSection::new(), CodeSection::new());
@@ -292,7 +293,7 @@ impl Stranger {
         function
     }
 
-    /// What is said to the host, and asked of it, before the answer is computed.
+    /// The calls of host functions before the answer is computed.
     fn talk(&self, code: &mut InstructionSink<'_>) {
         if self.sets_type {
             let [name, value] = TYPE_HEADER.map(|text| text.len() as i32);
@@ -305,13 +306,14 @@ impl Stranger {
         }
     }
 
-    /// Writes a number as 16 hexadecimal digits into the answer, from the last to the first.
+    /// The function that writes a number as 16 hexadecimal digits into the answer, from the last
+    /// digit to the first.
     fn write_digits(&self) -> Function {
         let mut function = Function::new([(2, ValType::I32)]);
         let mut code = function.instructions();
         code.i32_const(self.digits_at + 15).local_set(1).loop_(BlockType::Empty);
         code.local_get(0).i32_wrap_i64().i32_const(15).i32_and().local_set(2);
-        // In ASCII, 39 others lie between the 9 and the a.
+        // In ASCII, 39 characters lie between `9` and `a`.
         code.local_get(1).local_get(2).i32_const(i32::from(b'0')).i32_add();
         code.local_get(2).i32_const(9).i32_gt_u().i32_const(39).i32_mul().i32_add();
         code.i32_store8(UNALIGNED);
@@ -326,14 +328,14 @@ impl Stranger {
     }
 }
 
-/// One to three stretches of random bytes, 64 to 6144 of them in all, the first behind `texts`.
+/// One to three data segments, with 64 to 6144 random bytes in all. The first begins with `texts`.
 fn segments(random: &mut Random, texts: Vec<u8>) -> Vec<(u32, Vec<u8>)> {
     let count = random.within(1..=3);
     let mut left = random.within(64..=6144);
     let mut segments = Vec::new();
     let (mut start, mut data) = (0, texts);
     for number in 1..=count {
-        // All that are left get 16 at least.
+        // Leave at least 16 bytes for each of the others.
         let bytes = if number == count { left } else { random.within(16..=left / 2) };
         left -= bytes;
         let end = data.len() + bytes as usize;
@@ -355,8 +357,8 @@ fn run(chain: &[ChainFunction], x: u64, memory: &[u8]) -> u64 {
     if link.calls_first { x } else { run(rest, x, memory) }
 }
 
-/// The functions of every stranger, each with the type of the same number. The first three are
-/// imported, whether or not they are called; all from the last on are the chain.
+/// The indices of a guest's functions; each function has the type with the same index. The first
+/// three are imported, even if they are never called. The chain begins at the last.
 const WRITE_BODY: u32 = 0;
 const SET_HEADER: u32 = 1;
 const GET_URI: u32 = 2;
@@ -382,7 +384,7 @@ fn types_and_imports() -> (TypeSection, ImportSection) {
 }
 
 impl ChainFunction {
-    /// `next` is the function that it calls; the last one calls none.
+    /// Encodes the function. `next` is the index of the function that it calls, if there is one.
     fn encode(&self, next: Option<u32>) -> Function {
         let mut function = Function::new([]);
         let mut code = function.instructions();

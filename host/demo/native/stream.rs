@@ -15,7 +15,8 @@ use crate::message::{Reject, Request, RequestBody, Response, ResponseBody};
 
 const EVENT_EVERY: Duration = Duration::from_secs(1);
 
-/// Answers at once, with a body that is still to come. `headers` is empty.
+/// Answers at once, with a body that is still to be made. `headers` is an empty map to build the
+/// response in.
 pub fn respond(request: &mut Request, mut headers: HeaderMap) -> Response {
     let (path, method) = (request.uri.path(), &request.method);
     let (status, kind, body) = if path.ends_with("/sse") && method == Method::GET {
@@ -33,7 +34,7 @@ pub fn respond(request: &mut Request, mut headers: HeaderMap) -> Response {
     Response { status, headers, body }
 }
 
-/// A body in upper case.
+/// Streams the request's body back in upper case.
 struct UpperCaseBody(RequestBody);
 
 impl Body for UpperCaseBody {
@@ -49,7 +50,7 @@ impl Body for UpperCaseBody {
     }
 }
 
-/// An event at once, and then one each second.
+/// Streams one event at once, and then one each second.
 struct EventBody {
     next: u32,
     end: u32,

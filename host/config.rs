@@ -77,9 +77,9 @@ const LOADING: &str = "Limits of loading";
 const WORKERS: &str = "Worker threads, 1 to 256 [default: one for each core]";
 const UPSTREAM: &str =
     "Forward to http[s]://HOST[:PORT][/BASE] what no handler answers [default: answer 404]";
-const SLOW_PRIORITY_HELP: &str = "Nice level of long calls, 0 to 19 as in nice(1): the higher, \
-    the more they give way to short ones; off: they do not";
-const MEMORY_TOTAL: &str = "Memory of all instances, of large bodies in transit and loaded handlers \
+const SLOW_PRIORITY_HELP: &str = "Nice level of long calls, 0 to 19 as in nice(1): the higher it \
+    is, the more they yield to short calls; off: not at all";
+const MEMORY_TOTAL: &str = "Memory of all instances, large bodies in transit and loaded handlers \
     [default: three quarters of the machine's, or of the cgroup's]";
 /// The default nice level of the slow lane. The kernel gives such a thread a twentieth of what a
 /// worker gets while short calls keep every core busy: the weights are 56 and 1024
@@ -112,7 +112,7 @@ pub struct Flags {
     )]
     pub slow_priority: String,
 
-    /// Who picks the worker of a connection: least picks the one with the fewest
+    /// Which worker gets a new connection: the one with the fewest, or one that the kernel picks
     #[arg(long, value_name = "least|kernel", default_value = "least")]
     pub balance: String,
 

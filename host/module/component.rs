@@ -1,6 +1,6 @@
-//! What a component says about itself, and whether the host can serve it, in words to act on.
+//! Reads a component's imports, exports and sizes, and judges whether the host can serve it.
 //!
-//! Owns the knowledge of where interfaces come from that the host does not have.
+//! Owns the hints for interfaces that the host does not have: where they come from and what to do.
 //! Compiles and runs nothing.
 
 #[cfg(test)]
@@ -16,26 +16,28 @@ use super::imports::{Rules, judge_memory, judge_table};
 use super::interfaces::{Interface, Version, find, of_components, split, wasi02::CONFIG_STORE};
 use super::sniff::{self, check_imports, damaged};
 
-/// What a component says about itself.
+/// A component's imports, exports and sizes.
 #[derive(Debug, Default)]
 pub struct Component {
-    /// What it needs from the host: functions and resources, and no mere types.
+    /// The names of the imports that the host has to provide, with their versions. Imports that
+    /// only name types are left out.
     pub imports: Vec<String>,
+    /// The names of all exports, with their versions.
     pub exports: Vec<String>,
     /// Bytes of the data segments of all its modules.
     pub data_bytes: usize,
-    /// Bytes of all its memories before any grows.
+    /// The initial size of all its memories together, in bytes.
     pub memory_bytes: u64,
-    /// The largest table's elements before it grows.
+    /// The initial number of elements of its largest table.
     pub table_elements: u64,
     /// Whether one of its modules has a start function.
     pub has_start: bool,
 }
 
-/// Reads a file's bytes as a component.
+/// Validates and reads a component.
 ///
 /// # Errors
-/// A sentence that says what is wrong with them.
+/// A sentence that says what is wrong with the bytes.
 pub fn read(bytes: &[u8]) -> Result<Component, String> {
     let mut component = Component::default();
     let mut validator = Validator::new_with_features(features());
@@ -73,12 +75,12 @@ pub fn read(bytes: &[u8]) -> Result<Component, String> {
     Ok(component)
 }
 
-/// The proposals that a component may use.
+/// The WebAssembly proposals that a component may use.
 pub fn features() -> WasmFeatures {
     sniff::features() | WasmFeatures::COMPONENT_MODEL | WasmFeatures::CM_ASYNC
 }
 
-/// Takes down what a section of a module inside says.
+/// Adds up the sizes that one section of an inner module declares.
 fn note(payload: &Payload<'_>, component: &mut Component) -> wasmparser::Result<()> {
     match payload {
         Payload::MemorySection(section) => {
@@ -103,8 +105,8 @@ fn note(payload: &Payload<'_>, component: &mut Component) -> wasmparser::Result<
     Ok(())
 }
 
-/// The imports that are more than types. A resource is more where it is first named; where it is
-/// named again, by an interface that uses it, it is a type like others.
+/// The imports that are more than types. A resource counts as needed where it is first imported.
+/// Interfaces that use it name it again, and there it is only a type.
 fn needed(types: TypesRef<'_>, names: &[&str]) -> Vec<String> {
     let mut known = HashSet::new();
     let mut is_needed = |name: &str| {
@@ -117,7 +119,7 @@ fn needed(types: TypesRef<'_>, names: &[&str]) -> Vec<String> {
             _ => true,
         };
         match &item.ty {
-            // Each of them is looked at, to know all of its resources.
+            // `count` visits every export, so that all resources of the instance are recorded.
             ComponentEntityType::Instance(instance) => {
                 types[*instance].exports.values().filter(|item| is_more(&item.ty)).count() > 0
             }
@@ -128,7 +130,7 @@ fn needed(types: TypesRef<'_>, names: &[&str]) -> Vec<String> {
     needed.map(|name| (*name).to_owned()).collect()
 }
 
-/// The nearest version of an interface to one that the host does not have.
+/// The version of `interface` that the host has and that is nearest to `version`.
 fn nearest(interface: &str, version: &str) -> Option<&'static str> {
     let has = || of_components().filter(|it| it.name == interface);
     let is_like = |it: &&Interface| match it.version {
@@ -140,7 +142,7 @@ fn nearest(interface: &str, version: &str) -> Option<&'static str> {
     Some(nearest.version.latest())
 }
 
-/// How a component is to be served.
+/// The version of wasi:http by which a component is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WasiHttpVersion {
     /// `wasi:http/incoming-handler@0.2.x`
@@ -150,27 +152,27 @@ pub enum WasiHttpVersion {
 }
 
 impl Component {
-    /// Whether it takes anything of WASI 0.3.
+    /// Whether it imports any interface of WASI 0.3.
     pub fn needs_03(&self) -> bool {
         self.imports.iter().any(|name| Version::V03.fits(split(name).1))
     }
 }
 
-/// Checks what a component exports and imports, and its sizes. One that speaks both versions is
-/// served by the later.
+/// Checks a component's exports, imports and sizes. A component that exports the handlers of both
+/// versions is served by 0.3.
 ///
 /// # Errors
-/// One sentence or more, each saying what is wrong, where it comes from and what to do.
+/// One sentence for each fault: what is wrong, where it comes from and what to do.
 pub fn judge(component: &Component, rules: &Rules) -> Result<WasiHttpVersion, String> {
     let mut faults = Vec::new();
-    let spoken = judge_exports(component, rules).unwrap_or_else(|fault| {
+    let version = judge_exports(component, rules).unwrap_or_else(|fault| {
         faults.push(fault);
         WasiHttpVersion::Http02
     });
     judge_imports(component, rules, &mut faults);
     judge_memory(component.memory_bytes, rules, &mut faults);
     judge_table(component.table_elements, &mut faults);
-    if faults.is_empty() { Ok(spoken) } else { Err(faults.join("; ")) }
+    if faults.is_empty() { Ok(version) } else { Err(faults.join("; ")) }
 }
 
 fn judge_exports(component: &Component, rules: &Rules) -> Result<WasiHttpVersion, String> {
@@ -227,12 +229,12 @@ fn judge_imports(component: &Component, rules: &Rules, faults: &mut Vec<String>)
     }
 }
 
-/// Where an unknown import usually comes from, and what to do.
+/// The hint for an unknown import: where it usually comes from, and what to do.
 fn origin(name: &str) -> String {
     let (interface, version) = split(name);
     let (package, _) = interface.split_once('/').unwrap_or((interface, ""));
     if package == "wasi:config" {
-        // No version of it is released, and drafts do not stand for one another.
+        // No version is released, and two drafts are not compatible.
         let (interface, version) = (CONFIG_STORE.name, CONFIG_STORE.version.latest());
         return format!(
             "the nearest is {interface}@{version}; rebuild it with the interface of that version"

@@ -1,11 +1,14 @@
-//! Components that are nothing but one core module: what toolchains make of a program in one
-//! language.
+//! Flattening: extracts the one core module of a component, so that the host can run the module
+//! alone. Toolchains make such components from a program in one language.
 //!
-//! Such a component says, for each import of its module, which function of which interface it
-//! stands for, and how values pass: in the module's memory, made room for by its `cabi_realloc`.
-//! Where all of that is in the canonical form, the module can be run on its own, with host
-//! functions that follow the canonical ABI (`flat.rs`); that costs a fraction of a component's
-//! instance. Owns the proof that it is so. What is not proven stays a component, and why is said.
+//! The component maps each import of its module to a function of an interface. It also says how
+//! values are passed: in the module's memory, allocated by the module's `cabi_realloc`. If all of
+//! that has the usual form, the module can run without the component, with host functions that
+//! implement the canonical ABI (`flat.rs` of the host). A flat instance costs a fraction of a
+//! component's.
+//!
+//! Owns the proof that the module alone behaves like the component. A component without that proof
+//! is not flattened, and the error says why.
 
 mod builtin;
 mod graph;
@@ -27,28 +30,32 @@ pub use realloc_plan::{REALLOC_DONE, REALLOC_IMPORT};
 use super::component::WasiHttpVersion;
 use super::imports::Escape;
 
-/// A component's one module, its imports renamed to interfaces without versions.
+/// The core module of a flat component. Its imports are renamed to the modules and functions of
+/// the host's table of interfaces, which have no version but `@0.3`.
 #[derive(Debug)]
 pub struct FlatModule {
+    /// The rewritten module.
     pub wasm: Vec<u8>,
-    /// The export that handles requests.
+    /// The name of the export that handles requests.
     pub handle: String,
-    /// The export that is told what is new, of 0.3.
+    /// The name of the export that receives events (0.3 only): the callback of the component
+    /// model's asynchronous ABI.
     pub callback: Option<String>,
 }
 
-/// The module of a component that has no other, if that can be proven. `bytes` are a valid
-/// component that is to be served as `spoken`; `escape` shows the names that it has.
+/// Extracts the one core module of a component, if it can be proven to behave like the component.
+/// `bytes` has to be a valid component. `version` is the one that it is served by. `escape` is
+/// applied to names from the component that are shown in the error.
 ///
 /// # Errors
-/// Why it is not proven, in words that tell what the component has.
+/// Why the proof does not hold: what the component has that a flat one may not have.
 pub fn flatten(
     bytes: &[u8],
-    spoken: WasiHttpVersion,
+    version: WasiHttpVersion,
     escape: Escape,
 ) -> Result<FlatModule, String> {
     let graph = read(bytes)?;
-    let (lifted, options) = graph.handler(match spoken {
+    let (lifted, options) = graph.handler(match version {
         WasiHttpVersion::Http02 => "wasi:http/incoming-handler@0.2.",
         WasiHttpVersion::Http03 => "wasi:http/handler@0.3.",
     })?;
@@ -57,7 +64,7 @@ pub fn flatten(
         _ => Err("its handler is not a function of a core module"),
     };
     let (main, handle) = export(lifted)?;
-    let callback = match (spoken, options.is_async, options.callback) {
+    let callback = match (version, options.is_async, options.callback) {
         (WasiHttpVersion::Http02, false, None) => None,
         (WasiHttpVersion::Http03, true, Some(callback)) => {
             let (instance, name) = export(callback)?;
@@ -84,7 +91,7 @@ pub fn flatten(
     Ok(FlatModule { wasm, handle: handle.to_owned(), callback })
 }
 
-/// The module with its imports named after what they stand for.
+/// Rewrites the import section: each import gets the module and the name of its target.
 fn rename(wasm: &[u8], targets: &[Target]) -> Result<Vec<u8>, String> {
     let mut encoder = Encoder::new();
     for payload in Parser::new(0).parse_all(wasm) {

@@ -1,6 +1,6 @@
-//! Judges what a module imports and exports against what the host has, in words to act on.
+//! Judges whether the host can serve a core module: its imports, exports and sizes.
 //!
-//! Owns the rules that a module is held to. Runs nothing.
+//! Owns these rules, and the sentences that tell a user which one is broken. Runs nothing.
 
 #[cfg(test)]
 mod tests;
@@ -10,21 +10,22 @@ use super::limits::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use super::sniff::{Import, Module};
 use super::toolchains;
 
-/// Makes text from outside safe for one line of a log, in about so many bytes at most.
+/// Escapes untrusted text for one line of a log, in about the given number of bytes at most. The
+/// host passes its own, so that this crate does not depend on it.
 pub type Escape = fn(&[u8], usize) -> String;
 
-/// What a guest is held to beside what is the same for all.
+/// The rules that depend on the configuration of the host.
 pub struct Rules {
-    /// Bytes of its memories, all together.
+    /// The largest initial size of a guest's memories together, in bytes.
     pub memory_bytes_max: u64,
-    /// How a name that comes from the guest is shown.
+    /// Escapes the names that come from the guest.
     pub escape: Escape,
 }
 
 /// Checks a module's imports, exports and sizes.
 ///
 /// # Errors
-/// One sentence or more, each saying what is wrong, where it comes from and what to do.
+/// One sentence for each fault: what is wrong, where it comes from and what to do.
 pub fn judge(module: &Module, rules: &Rules) -> Result<(), String> {
     let mut faults = Vec::new();
     judge_exports(module, &mut faults);
@@ -116,7 +117,7 @@ fn judge_imports(module: &Module, rules: &Rules, faults: &mut Vec<String>) {
     }
 }
 
-/// Where an unknown import usually comes from, and what to do.
+/// The hint for an unknown import: where it usually comes from, and what to do.
 fn origin(import: &Import) -> String {
     let Import { module, name, ty, is_function } = import;
     if !is_function {
@@ -130,7 +131,7 @@ fn origin(import: &Import) -> String {
     toolchains::of_function(module, name, ty).into()
 }
 
-/// How alike two names are: the length of their common beginning and end.
+/// How alike two names are: the length of their common prefix plus that of their common suffix.
 fn likeness(a: &str, b: &str) -> usize {
     let front = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
     let back = a.bytes().rev().zip(b.bytes().rev()).take_while(|(a, b)| a == b).count();
@@ -149,7 +150,7 @@ fn judge_sizes(module: &Module, rules: &Rules, faults: &mut Vec<String>) {
     judge_table(module.table_elements, faults);
 }
 
-/// Checks what a guest's memories have to begin with, all of them together.
+/// Checks the initial size of a guest's memories together, in bytes.
 pub fn judge_memory(memory_bytes: u64, rules: &Rules, faults: &mut Vec<String>) {
     let memory_bytes_max = rules.memory_bytes_max;
     if memory_bytes > memory_bytes_max {
@@ -162,7 +163,7 @@ pub fn judge_memory(memory_bytes: u64, rules: &Rules, faults: &mut Vec<String>) 
     }
 }
 
-/// Checks the elements of a guest's largest table.
+/// Checks the initial number of elements of a guest's largest table.
 pub fn judge_table(elements: u64, faults: &mut Vec<String>) {
     if elements > TABLE_ELEMENTS_MAX as u64 {
         faults.push(format!(

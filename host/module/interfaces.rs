@@ -1,8 +1,9 @@
-//! The one table of what guests may import: of the http-wasm handler ABI, of WASI preview 1, 0.2
-//! and 0.3, and of the component model itself.
+//! The one table of what guests may import: the http-wasm handler ABI, WASI preview 1, 0.2 and 0.3,
+//! and the built-ins of the component model.
 //!
-//! What a file imports is judged by it, the flat form is decided by it, the linkers take their
-//! names from it and are compared with it, and the contract shows it. It knows no engine.
+//! A guest's imports are judged by this table, and so is whether a component can be flat. The
+//! linkers of the host take their names from it, and tests compare them and the guest contract with
+//! it. It knows no engine.
 
 mod builtins;
 mod files02;
@@ -19,28 +20,28 @@ pub mod wasi03;
 pub use builtins::BUILTINS;
 pub use row::{ASYNC, FlatLowering, Function, Interface, Version};
 
-/// What the name begins with under which a resource's handles are dropped.
+/// The prefix of functions that drop a handle. The name of the resource type follows.
 pub const DROP: &str = "[resource-drop]";
 
-/// Everything that components may import by an interface's name.
+/// All interfaces that components may import.
 pub fn of_components() -> impl Iterator<Item = &'static Interface> {
     [wasi02::ALL, files02::ALL, http02::ALL, wasi03::ALL, files03::ALL, http03::ALL]
         .into_iter()
         .flatten()
 }
 
-/// An interface's name without its version, and the version.
+/// Splits `name@version`. The version is empty if there is none.
 pub fn split(name: &str) -> (&str, &str) {
     name.split_once('@').unwrap_or((name, ""))
 }
 
-/// The interface that a component imports by a name with its version.
+/// The interface that a component imports by this name and version, if the host has it.
 pub fn find(name: &str) -> Option<&'static Interface> {
     let (name, version) = split(name);
     of_components().find(|it| it.name == name && it.version.fits(version))
 }
 
-/// What a core module imports by these names.
+/// The function that a core module imports by these names, if the host has it.
 pub fn find_core(module: &str, name: &str) -> Option<&'static Function> {
     let interface = modules::ALL.iter().find(|interface| interface.name == module);
     interface.and_then(|interface| interface.function(name))

@@ -1,13 +1,15 @@
-//! Rewriting a module so that it can be interrupted anywhere.
+//! Rewrites a module so that it can be interrupted anywhere.
 //!
-//! The engine has a guest look at the clock (the epoch) at function entries and loop headers only.
-//! A guest that calls the host a hundred times in a row, has 700,000 instructions in one line or
-//! fills 128 MiB by one instruction does not look in between. So the loader adds what the engine
-//! already knows how to check: an empty loop behind each call of an import and in long
-//! straight-line code, and functions that do a large `memory.fill`, `copy` or `init` in pieces.
+//! The engine interrupts a guest by its epoch, and compiled code checks the epoch only at function
+//! entries and loop headers. A guest can run long without either: it calls the host a hundred times
+//! in a row, has 700,000 instructions of straight-line code, or fills 128 MiB by one instruction.
 //!
-//! Owns what is added and where. Bytes in, bytes out: it must not know of the engine, and what it
-//! is given is valid.
+//! So this module adds code that has an epoch check: an empty loop after each call of an import and
+//! within long straight-line code, and functions that do a large `memory.fill`, `memory.copy` or
+//! `memory.init` in pieces.
+//!
+//! Owns what is added and where. Bytes in, bytes out: it must not know of the engine, and its input
+//! is valid.
 
 mod added_functions;
 mod base;
@@ -31,30 +33,32 @@ use plan::Plan;
 /// A module that can be interrupted.
 #[derive(Debug)]
 pub struct Interruptible {
+    /// The rewritten module.
     pub wasm: Vec<u8>,
-    /// Where its code was in the module that it was made of.
+    /// Maps its code offsets to those of the original module.
     pub offsets: OffsetMap,
 }
 
-/// How deep components may be inside of each other.
+/// How deep components may be nested.
 const DEPTH_MAX: usize = 100;
-/// Functions and types that the engine takes of a module.
+/// The engine's limits on the functions and types of a module.
 const FUNCTIONS_MAX: usize = 1_000_000;
 const TYPES_MAX: usize = 1_000_000;
-/// Section numbers of a component's binary format.
+/// Section ids in a component.
 const CORE_MODULE: u8 = 1;
 const COMPONENT: u8 = 4;
-/// Section numbers of a module's.
+/// Section ids in a module.
 const TYPES: u8 = 1;
 const FUNCTIONS: u8 = 3;
 const CODE: u8 = 10;
-/// Bytes of the magic number and the version, in both.
+/// Bytes of the magic number and the version, in modules and components.
 const PREAMBLE_BYTES: usize = 8;
 
-/// Rewrites a valid module.
+/// Rewrites a valid module. Calls of the `divisible` imports with a long range become several
+/// calls.
 ///
 /// # Errors
-/// A sentence, where it is so large that nothing can be added to it.
+/// A sentence, if the module is so large that nothing can be added to it.
 pub fn module(wasm: &[u8], divisible: &[Divisible]) -> Result<Interruptible> {
     let plan = Plan::read(wasm, divisible)?;
     let mut helpers = AddedFunctions::new(&plan);
@@ -91,7 +95,7 @@ pub fn module(wasm: &[u8], divisible: &[Divisible]) -> Result<Interruptible> {
     Ok(assemble(sections, &bodies, &helpers))
 }
 
-/// Puts the sections together, with what has been added to them.
+/// Writes the module: its sections, with the additions.
 fn assemble(
     mut sections: Vec<(u8, Vec<u8>)>,
     bodies: &[body::Rewritten],
@@ -133,7 +137,7 @@ fn code_section(bodies: &[body::Rewritten], helpers: &AddedFunctions<'_>) -> (Ve
     (code, offsets)
 }
 
-/// Adds entries to a section that is a count and as many entries.
+/// Adds entries to a section that consists of a count and its entries.
 fn append(sections: &mut Vec<(u8, Vec<u8>)>, id: u8, entries: &[Vec<u8>]) {
     let contents = section(sections, id);
     let mut reader = BinaryReader::new(contents, 0);
@@ -146,7 +150,7 @@ fn append(sections: &mut Vec<(u8, Vec<u8>)>, id: u8, entries: &[Vec<u8>]) {
     *contents = all;
 }
 
-/// A section, which is made where there is none.
+/// The contents of a section. An empty section is inserted if there is none.
 fn section(sections: &mut Vec<(u8, Vec<u8>)>, id: u8) -> &mut Vec<u8> {
     let found = sections.iter().position(|section| section.0 == id);
     let at = found.unwrap_or_else(|| {
@@ -158,7 +162,7 @@ fn section(sections: &mut Vec<(u8, Vec<u8>)>, id: u8) -> &mut Vec<u8> {
     &mut sections[at].1
 }
 
-/// The place of a section among the others (core specification, 5.5.2).
+/// Sections are written in ascending order of this number (core specification, 5.5.2).
 fn rank(id: u8) -> u8 {
     const TAGS: u8 = 13;
     const DATA_COUNT: u8 = 12;
@@ -170,7 +174,7 @@ fn rank(id: u8) -> u8 {
     }
 }
 
-/// Rewrites every module in a valid component.
+/// Rewrites every module in a valid component, at any depth.
 ///
 /// # Errors
 /// As [`module`].

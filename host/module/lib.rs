@@ -1,8 +1,8 @@
-//! What the host has to know of a guest before it runs it, and what it rewrites in it: bytes in,
-//! facts or bytes out.
+//! Analyses and rewrites the WebAssembly of guests before they are compiled: bytes in, facts or
+//! bytes out.
 //!
-//! Everything here reads bytes that a stranger has made. It compiles and runs nothing, knows
-//! neither the host nor its engine, and is what the fuzzer links.
+//! All input is untrusted. The crate compiles and runs nothing, and knows neither the host nor
+//! its engine. The fuzzer links this crate alone.
 
 pub mod component;
 pub mod flatten;

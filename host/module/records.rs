@@ -1,10 +1,10 @@
-//! What it takes to make an instance of a guest: what the engine keeps for it beside its memories,
-//! its tables and its stack, and what is written into its memories and tables.
+//! Computes the cost of making an instance of a guest: the bytes of the engine's records beside
+//! memories, tables and stack, and the pages and elements that are initialised.
 //!
-//! Owns how much that is, read from a module's or a component's sections and from no code. It is an
-//! upper bound: a function has a record only where a reference to it can be had, which is not
-//! looked up. The sizes are those of wasmtime's `VMOffsets` on 64 bits, rounded up; what becomes of
-//! data segments is what wasmtime's `try_static_init` does with them.
+//! Owns these sums. They are read from the sections of a module or component, never from code, and
+//! are upper bounds: the engine has records only for functions that can be referenced, and this
+//! file counts every possible reference. The sizes are those of wasmtime's `VMOffsets` on 64 bits,
+//! rounded up. Data segments are counted as wasmtime's `try_static_init` treats them.
 
 mod size;
 #[cfg(test)]
@@ -20,10 +20,11 @@ use super::limits::ELEMENTS_MAX;
 pub use size::Size;
 use size::{given_component, given_module};
 
-/// What each instance has, whatever is in it.
+/// The part of an instance that is the same for all.
 const FIXED_BYTES: usize = 1024;
-/// A record of a function, of an import, of one of a component's functions of the host.
+/// The engine's record of a function or an import.
 const RECORD_BYTES: usize = 32;
+/// The engine's record of a canonical function of a component.
 const CANON_BYTES: usize = 128;
 const GLOBAL_BYTES: usize = 16;
 const TABLE_BYTES: usize = 256;
@@ -32,8 +33,9 @@ const MEMORY_BYTES: usize = 256;
 const SEGMENT_BYTES: usize = 64;
 const ELEMENT_BYTES: usize = 16;
 
-/// What the engine keeps of one item of a section, decoded, rounded up: 900,000 exports took 105
-/// bytes each. And of a byte of a component's own sections, of which two can be a type.
+/// The engine's memory for one decoded item of a section, rounded up: 900,000 exports took 105
+/// bytes each. For a component's own sections, the memory is given for each byte of the section,
+/// because a type can be as short as two bytes.
 const TYPE_BYTES: usize = 256;
 const IMPORT_BYTES: usize = 256;
 const FUNCTION_BYTES: usize = 96;
@@ -41,20 +43,20 @@ const VARIABLE_BYTES: usize = 96;
 const EXPORT_BYTES: usize = 128;
 const COMPONENT_BYTES_PER_BYTE: usize = 16;
 
-/// Pages of its memories that are written when an instance is made, which takes 2.5 us each. What
-/// can be mapped is not written.
+/// The most memory pages that may be written when an instance is made, which takes 2.5 us each.
+/// Pages that can be mapped are not written.
 const COPIED_PAGES_MAX: usize = 2_048;
-/// An image of a memory may be sparse up to here, and twice as large as its data past it. So may
-/// all images of a file together, and twice as large as the file.
+/// The image of a memory may be sparse up to this size. Above it, the image may have at most twice
+/// the bytes of its data. For all images of a file together the bound is twice the file's size.
 const SPARSE_IMAGE_BYTES_MAX: u64 = 16 << 20;
 const PAGE_BYTES: u64 = 4096;
-/// Segments that take as long to write as a page, if they are short.
+/// The number of short segments that take as long to write as one page.
 const SEGMENTS_PER_PAGE: usize = 128;
 
-/// What it takes to make an instance of a module, or all that are in one of a component.
+/// The cost of an instance of a module, or of all core instances in an instance of a component.
 ///
 /// # Errors
-/// A sentence that says what is more than an instance may have, or that the bytes are neither.
+/// A sentence that says which limit is exceeded, or that the bytes are not valid.
 pub fn read(wasm: &[u8]) -> Result<Size, String> {
     let size = size(wasm)?;
     if size.given_components > 0 {
@@ -131,7 +133,7 @@ fn size(wasm: &[u8]) -> Result<Size, String> {
     Err("it has no end".into())
 }
 
-/// What the engine keeps of a section.
+/// The bytes that the engine keeps for a decoded section.
 fn decoded(payload: &Payload<'_>) -> wasmparser::Result<usize> {
     let of = |count: u32, bytes: usize| count as usize * bytes;
     Ok(match payload {
@@ -174,7 +176,7 @@ fn decoded(payload: &Payload<'_>) -> wasmparser::Result<usize> {
     })
 }
 
-/// What is being read: a module, or a component with others inside.
+/// The module or component that is being read. Components nest, so there is a stack of them.
 enum Frame {
     Module(ModuleRecord),
     Component(ComponentRecord),
@@ -187,7 +189,7 @@ struct ModuleRecord {
     globals: usize,
     tables: usize,
     memories: usize,
-    /// Ways to have a reference to a function: exports, elements, initial values.
+    /// The most functions that can be referenced: by exports, elements and initial values.
     references: usize,
     elements: usize,
     passive_segments: usize,
@@ -196,23 +198,24 @@ struct ModuleRecord {
     data: Data,
 }
 
-/// Data segments.
+/// The data segments of a module.
 #[derive(Default)]
 struct Data {
     bytes: usize,
     imported_memories: usize,
-    /// Bytes of each memory that the module defines, as it begins.
+    /// The initial bytes of each memory that the module defines.
     memories: Vec<u64>,
-    /// By memory: where each segment begins and ends.
+    /// The active segments with a constant offset: memory, begin and end.
     ranges: Vec<(u32, u64, u64)>,
-    /// Whether all of them can be in images that are made when the module is compiled.
+    /// Whether the segments are copied into each instance, because the compiler cannot make images
+    /// of them.
     is_dynamic: bool,
-    /// Pages of those whose place is not known before.
+    /// Pages of the segments without a constant offset.
     dynamic_pages: usize,
 }
 
-/// What instances of its modules and components take, by their indices, and what all do that are in
-/// one of its own.
+/// A component: the costs of its modules and components, by index, and in `inside` the sum over all
+/// instances that are made when it is instantiated.
 #[derive(Default)]
 struct ComponentRecord {
     modules: Vec<Size>,
@@ -252,7 +255,8 @@ impl ModuleRecord {
             Payload::MemorySection(section) => {
                 for memory in section.clone() {
                     let memory = memory?;
-                    // Others have pages that are smaller than the kernel's, or may have.
+                    // The compiler makes no image of a memory with pages that are smaller than the
+                    // kernel's. 64-bit memories are counted the same, to be safe.
                     self.data.is_dynamic |= memory.page_size_log2.is_some() || memory.memory64;
                     self.data.memories.push(memory.initial.saturating_mul(64 * 1024));
                     self.memories += 1;
@@ -342,7 +346,7 @@ impl Data {
         }
     }
 
-    /// Memories that begin with something.
+    /// The number of memories with initial data.
     fn images(&self) -> usize {
         let mut memories: Vec<u32> = self.ranges.iter().map(|(memory, ..)| *memory).collect();
         memories.sort_unstable();
@@ -350,8 +354,8 @@ impl Data {
         memories.len()
     }
 
-    /// Pages that are written in an instance where images are mapped, and where they are copied;
-    /// and pages of these images.
+    /// Three counts of pages: those written to an instance if images are mapped, those written if
+    /// images are copied, and those of the images.
     fn pages(&self) -> (usize, usize, usize) {
         let mut ranges = self.ranges.clone();
         ranges.sort_unstable();
@@ -383,7 +387,7 @@ impl Data {
     }
 }
 
-/// The value of an expression that is a number.
+/// The value of an expression that is one `i32.const`.
 fn constant(expression: &ConstExpr<'_>) -> wasmparser::Result<Option<u64>> {
     let mut operators = expression.get_operators_reader();
     let value = match operators.read()? {
@@ -407,7 +411,7 @@ impl ComponentRecord {
                 for instance in section.clone() {
                     if let ComponentInstance::Instantiate { component_index, .. } = instance? {
                         self.inside += component(&self.components, component_index);
-                        // The module by which the others call it.
+                        // The engine's adapter module through which other components call it.
                         self.inside += Size { instances: 1, ..Size::default() };
                     }
                 }
@@ -430,7 +434,7 @@ impl ComponentRecord {
                     }
                 }
             }
-            // An export has an index of its own.
+            // An export also adds an entry to the index space of its kind.
             Payload::ComponentExportSection(section) => {
                 for export in section.clone() {
                     let export = export?;

@@ -1,14 +1,18 @@
-//! The proof that instances of a module can be brought back to the state in which they are made,
-//! and what is added to the module for that.
+//! The proof that the host can reset instances of a module to their initial state, and the exports
+//! that a reset needs.
 //!
 //! Owns the proof. The state of a core instance is its memories, its globals, its tables, and which
-//! of its segments were dropped (WebAssembly core specification, 4.2). A module qualifies if it
-//! has one memory, not large, which can be written anew; if every mutable global is a number, which
-//! can be set anew; and if its code holds no instruction that changes a table or drops a segment.
-//! What is left is to see that the memory has not grown.
+//! of its segments were dropped (WebAssembly core specification, 4.2). A module qualifies if
 //!
-//! What the loader adds behind this proof (`interrupt.rs`) keeps it: empty loops, functions, and
-//! writes to the memory in pieces. No global, no table and no segment is added or changed by code.
+//! * it has one memory that is not large, which a reset can restore;
+//! * every mutable global is a number, which a reset can set;
+//! * its code has no instruction that changes a table or drops a segment.
+//!
+//! At run time the host still has to check that the memory has not grown.
+//!
+//! The loader rewrites the module after this proof (`interrupt.rs`). The proof still holds, because
+//! the added code is empty loops, functions, and writes to the memory in pieces. It adds no global,
+//! table or segment, and changes none.
 
 #[cfg(test)]
 mod tests;
@@ -16,31 +20,32 @@ mod tests;
 use wasm_encoder::{ExportKind, ExportSection, Module as Encoder, RawSection};
 use wasmparser::{Encoding, Operator, Parser, Payload, TypeRef, ValType};
 
-/// Memories up to this size can be reset: 2 MiB holds the 1 MiB stack that Rust gives a module, and
-/// is what one question to the kernel covers.
+/// The largest memory that can be reset. 2 MiB holds the 1 MiB stack that Rust gives a module, and
+/// one system call can find the written pages in that range.
 pub const MEMORY_BYTES_MAX: u64 = 2 * 1024 * 1024;
-/// The version of the proof below. It is part of every cache key: a stricter proof must not
-/// trust the verdicts of an older one, so whoever changes it raises this.
+/// The version of the proof below. It is part of every cache key, so that a stricter proof does not
+/// trust the results of an older one. Raise it with every change of the proof.
 pub const PROOF_VERSION: u32 = 3;
-/// Mutable globals that are set anew; compilers make one to three.
+/// The most mutable globals of a module that qualifies. Compilers make one to three.
 const GLOBALS_MAX: usize = 16;
 /// Prefix of the exports by which the host reaches a module's mutable globals.
 const EXPORT_PREFIX: &str = "guesthouse:global:";
 
 /// A module whose instances can be reset, with its mutable globals exported.
 pub struct Resettable {
+    /// The rewritten module.
     pub wasm: Vec<u8>,
-    /// How many exports of [`export_name`] there are.
+    /// The number of its mutable globals. Each has an export named by [`export_name`].
     pub globals: usize,
 }
 
-/// The name under which the host finds mutable global number `index`.
+/// The export name of mutable global number `index`, counted among the mutable globals.
 pub fn export_name(index: usize) -> String {
     format!("{EXPORT_PREFIX}{index}")
 }
 
-/// Rewrites a module so that its instances can be reset; `None` if the proof does not hold. The
-/// module is valid, and none of its exports runs at start-up.
+/// Exports the mutable globals of a module, so that its instances can be reset. `None` if the proof
+/// does not hold. The module has to be valid, and none of its exports may be called at start-up.
 pub fn qualify(wasm: &[u8], memory_bytes: u64, memories: usize) -> Option<Resettable> {
     if memories != 1 || memory_bytes > MEMORY_BYTES_MAX {
         return None;
@@ -53,7 +58,7 @@ pub fn qualify(wasm: &[u8], memory_bytes: u64, memories: usize) -> Option<Resett
         match &payload {
             Payload::Version { encoding: Encoding::Component, .. }
             | Payload::StartSection { .. } => return None,
-            // State that is imported is not an instance's own.
+            // Imported state does not belong to the instance.
             Payload::ImportSection(section) => {
                 for import in section.clone().into_imports() {
                     let TypeRef::Func(_) = import.ok()?.ty else { return None };
@@ -96,7 +101,8 @@ fn is_number(ty: ValType) -> bool {
     matches!(ty, ValType::I32 | ValType::I64 | ValType::F32 | ValType::F64 | ValType::V128)
 }
 
-/// Whether an instruction changes what cannot be reset: a table, or whether a segment is there.
+/// Whether an instruction changes state that cannot be reset: it changes a table or drops a
+/// segment.
 fn keeps_state(operator: &Operator<'_>) -> bool {
     matches!(
         operator,
@@ -110,7 +116,8 @@ fn keeps_state(operator: &Operator<'_>) -> bool {
     )
 }
 
-/// The module's exports, and one for each mutable global. `None` if a name is taken.
+/// The module's exports, and one more for each mutable global. `None` if the module has an export
+/// with the prefix, or one of a kind that is not served.
 fn exports(
     section: &wasmparser::ExportSectionReader<'_>,
     mutable: &[u32],

@@ -1,7 +1,6 @@
-//! What a file is, told from its bytes.
+//! Tells what a file is by its bytes, and reads a core module's imports, exports and sizes.
 //!
-//! Owns the kinds of files that can stand in a handler folder, and the reading of a module's
-//! imports, exports and sizes. Compiles and runs nothing.
+//! Owns the kinds of files that a handler folder may have. Compiles and runs nothing.
 
 #[cfg(test)]
 mod tests;
@@ -12,41 +11,54 @@ use super::toolchains;
 
 use wasmparser::{ExternalKind, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures};
 
-/// What a module says about itself.
+/// A core module's imports, exports and sizes.
 #[derive(Debug, Default)]
 pub struct Module {
+    /// All imports, in their order.
     pub imports: Vec<Import>,
+    /// All exports, in their order.
     pub exports: Vec<Export>,
-    /// Bytes of its data segments, and how many they are.
+    /// Bytes of all its data segments.
     pub data_bytes: usize,
+    /// The number of its data segments.
     pub data_segments: usize,
-    /// Bytes of all its memories before any grows.
+    /// The initial size of the memories that it defines, in bytes.
     pub memory_bytes: u64,
+    /// The number of memories that it defines.
     pub memories: usize,
+    /// The number of tables that it defines.
     pub tables: usize,
-    /// The largest table's elements before it grows.
+    /// The initial number of elements of its largest table.
     pub table_elements: u64,
     /// Whether it has a start function.
     pub has_start: bool,
 }
 
+/// One import of a core module.
 #[derive(Debug)]
 pub struct Import {
+    /// The first of its two names.
     pub module: String,
+    /// The second of its two names.
     pub name: String,
-    /// The type, written as in `(i32, i32) -> i64`; `memory`, `table`, `global` for those. It is
-    /// shared: a long one for a million imports would take the memory of all.
+    /// The type of a function, such as `(i32, i32) -> i64`. Otherwise `memory`, `table`, `global`
+    /// or `tag`. All imports of one type share the text: a module can have a million imports of a
+    /// very long type.
     pub ty: Arc<str>,
+    /// Whether it is a function.
     pub is_function: bool,
 }
 
+/// One export of a core module.
 #[derive(Debug)]
 pub struct Export {
+    /// Its name.
     pub name: String,
+    /// Its type, written as that of an import.
     pub ty: Arc<str>,
 }
 
-/// The proposals a guest may use: those of the engines, no more.
+/// The WebAssembly proposals that a guest may use: exactly those that the engines have.
 pub fn features() -> WasmFeatures {
     WasmFeatures::WASM2
         | WasmFeatures::MULTI_MEMORY
@@ -55,7 +67,7 @@ pub fn features() -> WasmFeatures {
         | WasmFeatures::RELAXED_SIMD
 }
 
-/// What a binary is by its first eight bytes.
+/// The kind of a binary, by its first eight bytes: `core`, `component` or `unknown`.
 pub fn kind(head: &[u8; 8]) -> &'static str {
     match head {
         [0, b'a', b's', b'm', 1, 0, 0, 0] => "core",
@@ -69,7 +81,7 @@ pub fn is_component(bytes: &[u8]) -> bool {
     bytes.first_chunk().is_some_and(|head| kind(head) == "component")
 }
 
-/// Reads a file's bytes as a core module.
+/// Validates and reads a core module.
 ///
 /// # Errors
 /// A sentence that says what the bytes are instead, or what is wrong with them, and what to do.
@@ -108,6 +120,8 @@ const NOT_WASM: &str = "not a WebAssembly file: it does not begin with the bytes
 const NOT_WASM_ELF: &str = "a native program (ELF), not WebAssembly: \
      build it with --target wasm32-wasip1";
 
+/// The sentence for an error of the parser or the validator: what is wrong, at which byte, and what
+/// to do if that is known.
 pub fn damaged(error: &wasmparser::BinaryReaderError) -> String {
     let (message, offset) = (error.message(), error.offset());
     if message.contains("unexpected end") {
@@ -119,8 +133,8 @@ pub fn damaged(error: &wasmparser::BinaryReaderError) -> String {
     }
 }
 
-/// Refuses imports that are written in groups, by the proposal for compact import sections: who
-/// reads them one by one, as the validator does, cannot tell them from others.
+/// Refuses the import groups of the proposal for compact import sections. A reader of single
+/// imports, such as the validator, does not notice that they are groups.
 ///
 /// # Errors
 /// A sentence that says so.
@@ -138,7 +152,7 @@ pub fn check_imports(payload: &Payload<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes down what one section says. Counts are bounded by the file's size.
+/// Notes the contents of one section. The file's size bounds all counts.
 fn note(
     payload: &Payload<'_>,
     module: &mut Module,
@@ -237,7 +251,7 @@ fn list(types: &[ValType]) -> String {
     types.iter().map(ValType::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// A function's type as in `(i32, i32) -> i64`.
+/// A function's type as text, such as `(i32, i32) -> i64`.
 fn function_text(params: &[ValType], results: &[ValType]) -> String {
     match results {
         [] => format!("({})", list(params)),
@@ -247,6 +261,7 @@ fn function_text(params: &[ValType], results: &[ValType]) -> String {
 }
 
 impl Module {
+    /// The export of this name.
     pub fn export(&self, name: &str) -> Option<&Export> {
         self.exports.iter().find(|export| export.name == name)
     }

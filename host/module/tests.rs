@@ -1,10 +1,10 @@
-//! Bytes that no toolchain makes, for the tests of each file.
+//! Test inputs for all files of the crate, most of which no toolchain would make.
 
 use std::time::{Duration, Instant};
 
 use wasm_encoder::Encode as _;
 
-/// A module with something of everything.
+/// A module with at least one entry in most sections.
 pub const MODULE: &str = r#"(module
     (import "http_handler" "write_body" (func $write (param i32 i32 i32)))
     (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
@@ -34,13 +34,13 @@ pub fn wasm(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// As the host's own: one line, and an end.
+/// Escapes text as the host does: one line of limited length.
 pub fn escape(text: &[u8], bytes_max: usize) -> String {
     String::from_utf8_lossy(text).escape_debug().take(bytes_max / 4).collect()
 }
 
-/// Has a function read what is cut off, changed in one byte, too much or too deep. It has to come
-/// to an end without a panic, and soon.
+/// Calls `read` with binaries that are cut off, changed in one byte, far too large or nested too
+/// deep. `read` has to return soon and must not panic.
 #[track_caller]
 pub fn feed(mut read: impl FnMut(&[u8])) {
     let start = Instant::now();
@@ -59,14 +59,14 @@ pub fn feed(mut read: impl FnMut(&[u8])) {
     }
     for id in 0..15 {
         for (head, lead) in [(*b"\0asm\x01\0\0\0", 0), (*b"\0asm\x0d\0\x01\0", 1)] {
-            // A section that says it has four billions of something, and has one byte of it.
+            // A section that claims four billion entries and holds a byte or two of them.
             let section = [id, 6 + lead, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x60, 0];
             read(&[&head[..], &section].concat());
         }
     }
     read(&nested_blocks(100_000));
     read(&nested_components(2_000));
-    // A debug build on a busy machine.
+    // Enough for a debug build on a busy machine.
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
@@ -76,7 +76,7 @@ fn leb(number: usize) -> Vec<u8> {
     bytes
 }
 
-/// A module of these sections.
+/// A module that has these sections: the id and the contents of each.
 pub fn module(sections: &[(u8, Vec<u8>)]) -> Vec<u8> {
     let mut bytes = b"\0asm\x01\0\0\0".to_vec();
     for (id, contents) in sections {
@@ -87,7 +87,7 @@ pub fn module(sections: &[(u8, Vec<u8>)]) -> Vec<u8> {
     bytes
 }
 
-/// A section of so many times the same.
+/// The contents of a section that has the same entry `count` times.
 pub fn list(count: usize, one: &[u8]) -> Vec<u8> {
     [leb(count), one.repeat(count)].concat()
 }

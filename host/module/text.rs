@@ -1,22 +1,22 @@
-//! Modules and components that are written as text.
+//! Converts modules and components from the text format (`.wat`) to the binary format.
 //!
-//! Owns what is said of a text that is none.
+//! Owns the error for a text that is not valid.
 
 #[cfg(test)]
 mod tests;
 
 use super::imports::Escape;
 
-/// A text module as a binary one.
+/// Converts a text module or component to a binary. `escape` is applied to the parser's message.
 ///
 /// # Errors
-/// What is wrong, and in which line and column.
+/// A sentence that says what is wrong, and in which line and column.
 pub fn binary(text: &[u8], escape: Escape) -> Result<Vec<u8>, String> {
     let parsed = wat::parse_bytes(text).map(std::borrow::Cow::into_owned);
     parsed.map_err(|error| not_text(&error, escape))
 }
 
-/// A parser's error as one line.
+/// The parser's error as one line.
 fn not_text(error: &wat::Error, escape: Escape) -> String {
     let shown = error.to_string();
     let mut lines = shown.lines();

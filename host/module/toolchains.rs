@@ -1,15 +1,16 @@
-//! What toolchains make that this host does not run, and what to tell them instead.
+//! Hints for modules that the host does not serve: which toolchain made them, and how to build them
+//! instead.
 //!
-//! Owns two tables: where imports come from that the host does not have, and which proposals of
-//! WebAssembly a module may not use. Judges nothing.
+//! Owns two tables: one of imports that the host does not have, and one of WebAssembly proposals
+//! that a module may not use. Judges nothing.
 
-/// Where an import comes from, told by its module and its name.
+/// A hint for imports that `is_it` recognises by their module and name.
 struct Hint {
     is_it: fn(&str, &str) -> bool,
     text: &'static str,
 }
 
-/// Functions, from the special to the general. The first that fits is told.
+/// The hints for functions, from the special to the general. The first match counts.
 const FUNCTIONS: &[Hint] = &[
     Hint {
         is_it: |module, _| module == "wasi_unstable",
@@ -115,7 +116,7 @@ const FUNCTIONS: &[Hint] = &[
     },
 ];
 
-/// Functions that AssemblyScript's compiler imports by itself, with their types.
+/// Functions that AssemblyScript's compiler imports by itself: name, type and hint.
 const OF_ASSEMBLY_SCRIPT: [(&str, &str, &str); 3] = [
     (
         "abort",
@@ -136,7 +137,7 @@ const OF_ASSEMBLY_SCRIPT: [(&str, &str, &str); 3] = [
     ),
 ];
 
-/// Where a function comes from that the host does not have, and what to do about it.
+/// The hint for an imported function that the host does not have.
 pub fn of_function(module: &str, name: &str, ty: &str) -> &'static str {
     let mut own = OF_ASSEMBLY_SCRIPT.iter().filter(|it| (it.0, it.1) == (name, ty));
     if let (Some(own), "env") = (own.next(), module) {
@@ -148,7 +149,7 @@ pub fn of_function(module: &str, name: &str, ty: &str) -> &'static str {
     })
 }
 
-/// As [`of_function`], of a memory, a table, a global or a tag.
+/// The hint for an imported memory, table, global or tag.
 pub fn of_other(module: &str, name: &str, ty: &str) -> &'static str {
     let is_shared = module.starts_with("GOT.") || matches!(name, "__memory_base" | "__table_base");
     match ty {
@@ -175,7 +176,7 @@ fn is_of_emscripten(module: &str, name: &str) -> bool {
     let others = ["__cxa_throw", "__cxa_begin_catch", "__cxa_find_matching_catch_3", "_abort_js"];
     match module {
         "env" => known.iter().any(|it| name.starts_with(it)) || others.contains(&name),
-        // Optimized, it calls all of them by one letter or two.
+        // Optimized builds shorten all names to one or two letters.
         "a" => is_minified(name),
         _ => false,
     }
@@ -186,8 +187,8 @@ fn is_of_javascript(name: &str) -> bool {
     of.iter().any(|it| name.starts_with(it))
 }
 
-/// Words of the validator, and what to do about the proposal that they are about. From the special
-/// to the general.
+/// For each proposal, words in the validator's messages about it, and the hint. From the special to
+/// the general.
 const PROPOSALS: [(&[&str], &str); 11] = [
     (
         &["shared-everything-threads"],
@@ -230,8 +231,8 @@ const PROPOSALS: [(&[&str], &str); 11] = [
     ),
 ];
 
-/// What to do about a module that is not valid for want of a proposal; `None` where that is not
-/// why.
+/// The hint for a module that needs a proposal, by the validator's message. `None` if the message
+/// is about something else.
 pub fn of_proposal(message: &str) -> Option<&'static str> {
     let general = PROPOSALS[PROPOSALS.len() - 1].0;
     let is_of = |words: &[&str]| words.iter().any(|it| message.contains(it));

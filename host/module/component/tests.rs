@@ -1,4 +1,4 @@
-//! What is told of components, and which are served.
+//! What is read from components, and which of them are served.
 
 use super::{Component, WasiHttpVersion, features, judge, read};
 use crate::imports::Rules;

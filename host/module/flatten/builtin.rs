@@ -1,37 +1,43 @@
-//! The functions of the component model itself that a module may import: tasks, sets of what can be
-//! waited for, streams and futures.
+//! The canonical built-ins of the component model that a module may import: for tasks, waitable
+//! sets, streams and futures.
 //!
-//! Owns under which names the host has them.
+//! Owns the names under which the host has them.
 
 use wasmparser::{
     CanonicalFunction, CanonicalOption, ComponentDefinedType, ComponentValType, PrimitiveValType,
 };
 
-/// One such function: its name, the type it is for, and how values pass.
+/// One canonical built-in, such as `stream.read`.
 #[derive(Clone, Copy)]
 pub struct Builtin {
+    /// Its name in the component model, without a type.
     pub name: &'static str,
+    /// The index of the stream, future or result type that it is for.
     pub ty: Option<u32>,
     memory: Option<Options>,
 }
 
-/// What values pass through.
+/// The canonical options of a lifted or lowered function or of a built-in. Memories and functions
+/// are indices into the core index spaces of the component.
 #[derive(Clone, Copy, Default)]
 pub struct Options {
+    /// The memory that values are passed in.
     pub memory: Option<u32>,
+    /// The function that allocates in that memory.
     pub realloc: Option<u32>,
-    /// Whether the caller does not wait for the end.
+    /// Whether the call returns before the result is there.
     pub is_async: bool,
-    /// What is called when there is something new.
+    /// The function that receives the events of an asynchronous task.
     pub callback: Option<u32>,
-    /// One that is not in the canonical form.
+    /// Whether there is an option that flat components may not have.
     pub is_odd: bool,
 }
 
-/// A type of the component, as far as it tells streams and futures apart.
+/// A type of the component, in as much detail as is needed to recognise the types of wasi:http.
+/// Numbers are indices of types.
 #[derive(Clone, Copy)]
 pub enum Ty<'a> {
-    /// What an instance exports under a name.
+    /// A type that the instance of this index exports under this name.
     Named(u32, &'a str),
     Own(u32),
     Option(u32),
@@ -68,14 +74,14 @@ impl Ty<'_> {
 }
 
 impl Builtin {
-    /// What a canonical function is, if it is one that the host has.
+    /// The built-in that a canonical function is, if the host may have it.
     pub fn of(function: &CanonicalFunction) -> Option<Builtin> {
         use CanonicalFunction as F;
         let plain = |name| Some(Builtin { name, ty: None, memory: None });
         let of = |name, ty: &u32| Some(Builtin { name, ty: Some(*ty), memory: None });
         let copies = |name, ty: &u32, options: &[_]| {
             let options = Options::read(options);
-            // The others stop the module in the middle of a call of its own.
+            // A synchronous one suspends the module in the middle of its call.
             let memory = options.is_async.then_some(options);
             memory.map(|memory| Builtin { name, ty: Some(*ty), memory: Some(memory) })
         };

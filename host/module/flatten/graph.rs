@@ -1,4 +1,4 @@
-//! The index spaces of a component: what there is, and where it comes from.
+//! The index spaces of a component: each entry, and what defines it.
 
 use wasmparser::{
     CanonicalFunction, ComponentAlias, ComponentExport, ComponentExternalKind, ComponentImport,
@@ -7,39 +7,54 @@ use wasmparser::{
 
 use super::builtin::{Builtin, Options, Ty};
 
-/// What is said of a component whose parts do not belong together as in what toolchains make.
+/// The error for a component that is not linked the way toolchains link it.
 pub const ODD: &str = "its parts are not tied to each other as toolchains do it";
 
-/// Where a core function of the outer component comes from.
+/// How a core function of the outer component is defined.
 #[derive(Clone, Copy)]
 pub enum CoreFunc<'a> {
-    /// Its function of this index, for core code to call.
+    /// The component function of this index, lowered for core code to call.
     Lower(u32, Options),
-    /// Drops handles of a resource type.
+    /// `resource.drop` for the resource type of this index.
     Drop(u32),
+    /// An export of the core instance of this index.
     Export(u32, &'a str),
+    /// A canonical built-in.
     Builtin(Builtin),
+    /// Anything else.
     Other,
 }
 
+/// How a core instance of the outer component is defined.
 #[derive(Clone)]
 pub enum CoreInstance<'a> {
+    /// The module of this index, instantiated with instances for its imports, by name.
     Of(u32, Vec<(&'a str, u32)>),
+    /// A bundle of core items, with a name, a kind and an index each.
     Exports(Vec<(&'a str, ExternalKind, u32)>),
 }
 
+/// How a component function of the outer component is defined.
 #[derive(Clone)]
 pub enum Func<'a> {
+    /// An export of the component instance of this index.
     Export(u32, &'a str),
+    /// The core function of this index, lifted.
     Lift(u32, Options),
+    /// Anything else.
     Other,
 }
 
+/// How a component instance of the outer component is defined.
 #[derive(Clone)]
 pub enum Outer<'a> {
+    /// An import of the outer component, with its name.
     Import(&'a str),
+    /// The component of this index, instantiated with arguments: a name, a kind and an index each.
     Of(u32, Vec<(&'a str, ComponentExternalKind, u32)>),
+    /// Another index for this instance: exporting an instance makes one.
     Same(u32),
+    /// Anything else.
     Other,
 }
 
@@ -61,7 +76,7 @@ pub struct Graph<'a> {
 /// Reads the outer component's index spaces.
 ///
 /// # Errors
-/// It has what no toolchain needs.
+/// The component uses a construct that no toolchain needs.
 pub fn read(bytes: &[u8]) -> Result<Graph<'_>, String> {
     let mut graph = Graph::default();
     let mut depth = 0;
@@ -156,7 +171,7 @@ impl<'a> Graph<'a> {
         Some(())
     }
 
-    /// What is exported gets an index of its own.
+    /// An export also adds an entry to the index space of its kind.
     fn note_export(&mut self, export: &ComponentExport<'a>) -> Option<()> {
         match export.kind {
             ComponentExternalKind::Instance => {
@@ -176,7 +191,7 @@ impl<'a> Graph<'a> {
                 ExternalKind::Func => self.core_funcs.push(CoreFunc::Export(instance_index, name)),
                 ExternalKind::Memory => self.core_memories.push((instance_index, name)),
                 ExternalKind::Table => self.core_tables.push((instance_index, name)),
-                // Nothing that is proven here looks at these.
+                // The proof does not depend on these.
                 ExternalKind::Global | ExternalKind::Tag | ExternalKind::FuncExact => {}
             },
             ComponentAlias::InstanceExport { kind, instance_index, name } => match kind {
@@ -208,7 +223,7 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// The interface that an instance is imported as.
+    /// The name of the interface, if the instance is imported.
     pub fn import_name(&self, instance: u32) -> Option<&'a str> {
         match self.instances.get(instance as usize)? {
             Outer::Import(name) => Some(name),
@@ -216,11 +231,12 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// The core function behind the exported handler, and how values pass to it. `interface` is
-    /// what the name of the export begins with.
+    /// The core function that is lifted as the exported handler, and the options of the lift. The
+    /// name of the export begins with `interface`.
     ///
     /// # Errors
-    /// There is none, or there is code of another component before it.
+    /// There is no such export or more than one, or the handler comes from an inner component that
+    /// may have code.
     pub fn handler(&self, interface: &str) -> Result<(u32, Options), String> {
         let mut exports = self.exports.iter().filter(|(name, _)| name.starts_with(interface));
         let (Some(&(_, index)), None) = (exports.next(), exports.next()) else {
@@ -231,10 +247,10 @@ impl<'a> Graph<'a> {
 
     fn behind(&self, mut index: u32) -> Option<(u32, Options)> {
         while let Outer::Same(same) = self.instances.get(index as usize)? {
-            // It is one that was there before.
+            // Each step goes to an earlier instance, so the loop ends.
             index = Some(*same).filter(|same| *same < index)?;
         }
-        // Toolchains wrap the function in a component that does no more than name its types.
+        // Toolchains wrap the function in a component that only names its types.
         let Outer::Of(component, args) = self.instances.get(index as usize)? else { return None };
         let mut functions = args.iter().filter(|arg| arg.1 == ComponentExternalKind::Func);
         let (Some(function), None) = (functions.next(), functions.next()) else { return None };

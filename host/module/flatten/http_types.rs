@@ -1,10 +1,11 @@
-//! Which types of tasks, streams and futures the host has: those of wasi:http.
+//! Recognises the types of wasi:http 0.3. The host has task, stream and future built-ins for these
+//! types only.
 
 use super::builtin::{Builtin, Ty};
 use super::graph::Graph;
 
 impl Builtin {
-    /// The name under which the host has it, if it has it for this type.
+    /// The name under which the host has the built-in for this type, if it has it.
     pub fn host_name(&self, graph: &Graph<'_>) -> Option<String> {
         let Some(ty) = self.ty else { return Some(self.name.to_owned()) };
         let is = |kind| graph.is_type(ty, kind);
@@ -21,8 +22,11 @@ impl Builtin {
 }
 
 impl Graph<'_> {
-    /// Whether a type is one that the host knows: `future<result<_, error-code>>` (`sent`),
-    /// `future<result<option<trailers>, error-code>>`, or `result<response, error-code>`.
+    /// Whether a type is of one of the kinds that the host knows:
+    ///
+    /// * `sent`: `future<result<_, error-code>>`
+    /// * `trailers`: `future<result<option<trailers>, error-code>>`
+    /// * `result<response>`: `result<response, error-code>`
     fn is_type(&self, ty: u32, kind: &str) -> bool {
         self.find_type(ty, kind).is_some()
     }
@@ -49,7 +53,7 @@ impl Graph<'_> {
         }
     }
 
-    /// Checks that a type is one of these of `wasi:http/types@0.3.x`.
+    /// Checks that `wasi:http/types@0.3.x` exports the type under one of these names.
     fn is_named(&self, ty: u32, names: &[&str]) -> Option<()> {
         let Ty::Named(instance, name) = *self.types.get(ty as usize)? else { return None };
         let interface = self.import_name(instance)?;

@@ -1,4 +1,5 @@
-//! The proof that a component is one core module whose imports are functions of the host.
+//! The proof that a component is one core module, and that each import of this module is a
+//! function of the host.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -10,52 +11,55 @@ use super::shim::{fixup_imports, shim_slots};
 use crate::imports::Escape;
 use crate::interfaces::{BUILTINS, DROP, FlatLowering, Function, find};
 
-/// The one memory that the host reads and writes.
+/// The export name of the one memory that the host reads and writes.
 pub const MEMORY: &str = "memory";
 
-/// How much of a name is shown.
+/// How many bytes of a name are shown in an error.
 const NAME_BYTES_MAX: usize = 200;
 
-/// What an import of the module stands for.
+/// The function of the host that an import of the module is linked to.
 pub struct Target {
-    /// Under which the flat form imports it.
+    /// The module name under which flat modules import the function.
     pub module: &'static str,
+    /// Its row in the table of interfaces.
     pub function: &'static Function,
 }
 
 impl Target {
+    /// The name under which flat modules import the function.
     pub fn name(&self) -> String {
         self.function.flat_name()
     }
 }
 
-/// What is being proven of a component whose handler is in the core instance `main`.
+/// The state of the proof for a component whose handler is in the core instance `main`.
 pub struct Proof<'g, 'a> {
     graph: &'g Graph<'a>,
     main: u32,
     escape: Escape,
-    /// The one function that makes room, as far as it has been named.
+    /// The name of the module's `cabi_realloc`, once a function with that option was checked.
     pub realloc: Option<&'a str>,
-    /// The functions that instances made of exports have, by their names, as far as asked for.
+    /// A cache: for each bundle of exports, its core functions by name.
     exported: HashMap<u32, HashMap<&'a str, u32>>,
-    /// The shim, once it has been asked for.
+    /// A cache: the shim, and `Some(None)` if there is none.
     shim: Option<Option<Shim<'a>>>,
 }
 
-/// The core instance that stands in for functions which need the module's memory.
+/// The core instance with the stubs for functions that need the module's memory.
 struct Shim<'a> {
     instance: u32,
-    /// By the name of its function, the core function that this calls.
+    /// For the name of each stub, the core function that it calls.
     functions: HashMap<&'a str, u32>,
 }
 
 impl<'g, 'a> Proof<'g, 'a> {
+    /// Starts with nothing proven.
     pub fn new(graph: &'g Graph<'a>, main: u32, escape: Escape) -> Self {
         Proof { graph, main, escape, realloc: None, exported: HashMap::new(), shim: None }
     }
 
-    /// Checks that there are as many core modules as there can be: the one, or with it the two that
-    /// tie it to its imports.
+    /// Checks the number of instantiated core modules: the program's module alone, or with the shim
+    /// and the fixups module that connect it with its imports.
     pub fn check_count(&self) -> Result<(), String> {
         match self.instantiated().count() {
             1 | 3 => Ok(()),
@@ -66,7 +70,7 @@ impl<'g, 'a> Proof<'g, 'a> {
         }
     }
 
-    /// Checks that values pass through the memory of `main`.
+    /// Checks that values are passed in the memory of `main`, and allocated by its one realloc.
     pub fn check(&mut self, options: Options) -> Result<(), String> {
         if options.is_odd {
             return Err("its texts are not UTF-8, or a function has an option of its own".into());
@@ -89,7 +93,7 @@ impl<'g, 'a> Proof<'g, 'a> {
         Ok(())
     }
 
-    /// What each import of the module stands for, in their order.
+    /// The targets of the module's imports, in the order of the imports.
     pub fn targets(&mut self, wasm: &[u8], args: &[(&'a str, u32)]) -> Result<Vec<Target>, String> {
         let args: HashMap<&str, u32> = args.iter().copied().collect();
         let mut targets = Vec::new();
@@ -111,7 +115,7 @@ impl<'g, 'a> Proof<'g, 'a> {
                         })?);
                     }
                 }
-                // It would run before there is anyone to serve its calls.
+                // It would run before the host can serve its calls.
                 Payload::StartSection { .. } => {
                     return Err("its module has a start function".into());
                 }
@@ -126,7 +130,7 @@ impl<'g, 'a> Proof<'g, 'a> {
         (self.escape)(format!("{} {}", import.module, import.name).as_bytes(), NAME_BYTES_MAX)
     }
 
-    /// The core function that an instance made of exports has under a name.
+    /// The core function that a bundle of exports has under a name.
     fn exported(&mut self, instance: u32, name: &str) -> Option<u32> {
         let CoreInstance::Exports(exports) = self.graph.core_instances.get(instance as usize)?
         else {
@@ -139,7 +143,7 @@ impl<'g, 'a> Proof<'g, 'a> {
         functions.get(name).copied()
     }
 
-    /// What a core function stands for; `None` where that is nothing that the host has.
+    /// The target of a core function; `None` if the host has no such function.
     fn target(&mut self, function: u32) -> Result<Option<Target>, String> {
         let Some(function) = self.graph.core_funcs.get(function as usize) else { return Ok(None) };
         Ok(match *function {
@@ -177,16 +181,18 @@ impl<'g, 'a> Proof<'g, 'a> {
         })
     }
 
-    /// A function of an interface, if the flat form has it in this way.
+    /// The function of an imported interface, if the flat form has it with this lowering.
     fn named(&self, instance: u32, name: &str, how: FlatLowering) -> Option<Target> {
         let interface = find(self.graph.import_name(instance)?)?;
         let function = interface.function(name).filter(|function| function.flat == how)?;
         Some(Target { module: interface.module, function })
     }
 
-    /// The core function that a shim's function calls. The module's imports have to be there before
-    /// its memory is, which the functions behind them need; so a shim stands in for them, whose
-    /// table a third module fills.
+    /// The core function that a stub of the shim calls.
+    ///
+    /// Lowered functions need the module's memory, but the module needs its imports before it has a
+    /// memory. So toolchains link the module with a shim: each stub calls its function through a
+    /// table, and a third module (the fixups) fills the table once the memory is there.
     fn behind_shim(&mut self, shim: u32, name: &str) -> Option<u32> {
         let known = match self.shim.take() {
             Some(known) => known,
@@ -217,8 +223,8 @@ impl<'g, 'a> Proof<'g, 'a> {
         Some(Shim { instance, functions })
     }
 
-    /// The two core instances that have a module beside `main`: the one that is instantiated
-    /// without arguments, and the one that gets its table.
+    /// The core instances of the shim and of the fixups module. The shim is instantiated without
+    /// arguments, and the fixups module gets the shim's table.
     fn shim_and_fixups(&self) -> Option<(u32, u32)> {
         let mut others = self.instantiated().filter(|index| *index != self.main);
         let (Some(shim), Some(fixups), None) = (others.next(), others.next(), others.next()) else {
@@ -248,7 +254,8 @@ impl<'g, 'a> Proof<'g, 'a> {
         all.filter(|(_, it)| matches!(it, CoreInstance::Of(..))).map(|(index, _)| index as u32)
     }
 
-    /// Checks that no other module is instantiated, here or in a component that is.
+    /// Checks that no other module is instantiated, neither by the outer component nor by an inner
+    /// one that it instantiates.
     pub fn nothing_else_runs(&mut self) -> Result<(), String> {
         let mut seen = BTreeSet::new();
         for instance in &self.graph.instances {
@@ -277,7 +284,8 @@ impl<'g, 'a> Proof<'g, 'a> {
     }
 }
 
-/// Checks that nothing is instantiated in a component, be it its own or from around it.
+/// Checks that a component instantiates nothing, whether its own modules or those of an outer
+/// component.
 fn runs_nothing(component: &[u8]) -> Option<()> {
     for payload in Parser::new(0).parse_all(component) {
         if let Payload::InstanceSection(_)

@@ -1,10 +1,12 @@
-//! Functions that the loader puts into a flattened component's module. Each stands before an import
-//! whose result has text or lists in it, and makes the room that the canonical ABI asks for, by the
-//! module's own `cabi_realloc`: the import says how much it needs, and is told where that is, until
-//! it needs no more.
+//! Adds trampolines to a flat module: one for each import with text or lists in its result.
 //!
-//! Without them the host would have to call the module for each piece, in the middle of a call of
-//! the module's own, which takes a stack of its own each time.
+//! The canonical ABI allocates such results by the module's own `cabi_realloc`. The trampoline
+//! calls the import, which returns the size and alignment of the first allocation. The trampoline
+//! then calls `cabi_realloc` and passes the address to the host, which returns the next allocation,
+//! until none is left.
+//!
+//! Without trampolines, the host would call `cabi_realloc` from within a host function, and each
+//! such call would need a stack of its own.
 
 use wasm_encoder::reencode::{self, Reencode, utils};
 use wasm_encoder::{
@@ -15,27 +17,32 @@ use wasmparser::{ExternalKind, FuncType, Parser, Payload, TypeRef};
 
 use super::graph::ODD;
 
-/// The function that takes a place, and says what else is needed.
+/// The module and name of the function that trampolines import: `(i32) -> i64`. It takes the
+/// address of an allocation, and returns the next allocation: the alignment in the upper 32 bits,
+/// the length in the lower ones.
 pub const REALLOC_IMPORT: (&str, &str) = ("guesthouse", "next");
-/// What it says when nothing else is.
+/// The value that says that no allocation is left.
 pub const REALLOC_DONE: i64 = -1;
 
-/// What has to be known of a module before it is written anew.
+/// What is read of a module before it is rewritten.
 #[derive(Default)]
 struct ReallocPlan {
     types: Vec<FuncType>,
-    /// The types of its imports, all functions.
+    /// The types of its imports. All of them are functions.
     imports: Vec<u32>,
-    /// Which of them get a function before them.
+    /// The indices of the imports that get a trampoline, in ascending order.
     wrapped: Vec<u32>,
+    /// The number of functions that the module defines.
     defined: u32,
+    /// The index of `cabi_realloc`.
     realloc: u32,
 }
 
-/// The module with such functions before the imports for which `needs` says so, in their order.
+/// Adds a trampoline for each import for which `needs` is true. `needs` has the order of the
+/// imports. `realloc` is the export name of the module's `cabi_realloc`.
 ///
 /// # Errors
-/// It has none to make room with.
+/// An import needs a trampoline, and the module exports no `cabi_realloc`.
 pub fn add_trampolines(
     wasm: &[u8],
     realloc: Option<&str>,
@@ -56,7 +63,7 @@ pub fn add_trampolines(
 type Error = reencode::Error<std::convert::Infallible>;
 
 impl ReallocPlan {
-    /// What there is in a module, and its function of the name `realloc`.
+    /// Reads a module. Also returns the index of the function that it exports as `realloc`.
     fn read(
         wasm: &[u8],
         realloc: Option<&str>,
@@ -100,12 +107,12 @@ impl ReallocPlan {
         self.imports.len() as u32
     }
 
-    /// The type of `next`; those of the wide imports are behind it.
+    /// The index of the type of [`REALLOC_IMPORT`]. The types of the wrapped imports come after it.
     fn next_type(&self) -> u32 {
         self.types.len() as u32
     }
 
-    /// Which of the wide imports one is. They are in their order.
+    /// The position of an import among the wrapped ones.
     fn wrapped_index(&self, import: u32) -> Option<usize> {
         self.wrapped.binary_search(&import).ok()
     }
@@ -114,7 +121,7 @@ impl ReallocPlan {
         &self.types[self.imports[import as usize] as usize]
     }
 
-    /// Asks the import, and makes room for as long as it wants some.
+    /// The trampoline of an import: calls it, then allocates for as long as the host asks for more.
     fn function(&mut self, import: u32) -> Result<Function, Error> {
         let params = self.wrapped_type(import).params().len() as u32;
         let realloc = self.function_index(self.realloc)?;
@@ -128,7 +135,7 @@ impl ReallocPlan {
         body.loop_(BlockType::Empty);
         body.local_get(wanted).i64_const(0).i64_ge_s();
         body.if_(BlockType::Empty);
-        // cabi_realloc(0, 0, alignment, length): the one is in the upper half, the other below.
+        // cabi_realloc(0, 0, alignment, length): alignment is the upper half, length the lower.
         body.i32_const(0).i32_const(0);
         body.local_get(wanted).i64_const(32).i64_shr_u().i32_wrap_i64();
         body.local_get(wanted).i32_wrap_i64();
@@ -141,7 +148,7 @@ impl ReallocPlan {
 impl Reencode for ReallocPlan {
     type Error = std::convert::Infallible;
 
-    /// `next` is behind the other imports, the new functions behind all.
+    /// [`REALLOC_IMPORT`] comes after the other imports, and the trampolines come last.
     fn function_index(&mut self, function: u32) -> Result<u32, Error> {
         if function >= self.imported() {
             return Ok(function + 1);

@@ -1,4 +1,5 @@
-//! The small modules and components that toolchains put around a program's module.
+//! Recognises the small modules and components that toolchains put around a program's module: the
+//! shim, the fixups module, and the component that names the handler's types.
 
 use std::collections::HashMap;
 
@@ -7,7 +8,8 @@ use wasmparser::{
     TypeRef,
 };
 
-/// Checks that a component exports its one imported function as `handle`, and has no code.
+/// Checks that a component does no more than export its one imported function, named `argument`,
+/// as `handle`.
 pub fn only_names_types(bytes: &[u8], argument: &str) -> Option<()> {
     let mut functions = Vec::new();
     let mut handle = None;
@@ -45,7 +47,8 @@ pub fn only_names_types(bytes: &[u8], argument: &str) -> Option<()> {
     (functions == [argument] && handle == Some(0)).then_some(())
 }
 
-/// Which entry of its table each function of a shim calls with its own arguments, by its name.
+/// For each exported function of a shim, the table entry that the function calls with its own
+/// arguments. Other functions are left out. `None` if the module is no shim.
 pub fn shim_slots(wasm: &[u8]) -> Option<HashMap<&str, u32>> {
     let mut functions = Vec::new();
     let mut slots = Vec::new();
@@ -55,7 +58,7 @@ pub fn shim_slots(wasm: &[u8]) -> Option<HashMap<&str, u32>> {
             Payload::ElementSection(_) | Payload::GlobalSection(_) | Payload::DataSection(_) => {
                 return None;
             }
-            // The one that its functions look into is the one that is filled.
+            // With one table, the table that the functions call through is the one that is filled.
             Payload::TableSection(section) if section.count() != 1 => return None,
             Payload::ExportSection(section) => {
                 for export in section {
@@ -76,7 +79,7 @@ pub fn shim_slots(wasm: &[u8]) -> Option<HashMap<&str, u32>> {
     Some(known.collect())
 }
 
-/// The entry, if that is all that a function does.
+/// The table entry that a function calls, if it does nothing else.
 fn slot(body: &FunctionBody<'_>) -> Option<u32> {
     let mut operators = body.get_operators_reader().ok()?.into_iter();
     let mut next_local = 0;
@@ -94,8 +97,8 @@ fn slot(body: &FunctionBody<'_>) -> Option<u32> {
     }
 }
 
-/// The names of the imports that are put into the entries of the table, by a module that does
-/// nothing else.
+/// The names of the imports that a fixups module puts into the table, by table entry. `None` if the
+/// module does anything else.
 pub fn fixup_imports(wasm: &[u8]) -> Option<Vec<Option<&str>>> {
     let (mut functions, mut tables) = (Vec::new(), 0);
     let mut found = None;
@@ -131,7 +134,7 @@ pub fn fixup_imports(wasm: &[u8]) -> Option<Vec<Option<&str>>> {
     Some(found?.into_iter().map(name).collect())
 }
 
-/// The functions of an active segment that begins at 0.
+/// The functions of an active element segment that begins at 0.
 fn elements(element: &wasmparser::Element<'_>) -> Option<Vec<u32>> {
     let wasmparser::ElementKind::Active { table_index: None | Some(0), offset_expr } =
         &element.kind
@@ -140,7 +143,7 @@ fn elements(element: &wasmparser::Element<'_>) -> Option<Vec<u32>> {
     };
     let mut offset = offset_expr.get_operators_reader().into_iter();
     let Operator::I32Const { value: 0 } = offset.next()?.ok()? else { return None };
-    // Others can be added to it.
+    // With extended constants, the expression could go on and add to the 0.
     let Operator::End = offset.next()?.ok()? else { return None };
     let wasmparser::ElementItems::Functions(functions) = &element.items else { return None };
     functions.clone().into_iter().collect::<Result<_, _>>().ok()

@@ -1,18 +1,19 @@
-//! Which components are one module, and which only look like it.
+//! Which components are flattened, and which only look as if they could be.
 
 use super::{FlatModule, MEMORY, REALLOC_IMPORT, flatten};
 use crate::component::{self, WasiHttpVersion};
 use crate::sniff;
 use crate::tests::{HTTP02, HTTP03, escape, feed, wasm};
 
-/// What becomes of a valid component.
-fn flat(text: &str, spoken: WasiHttpVersion) -> Result<FlatModule, String> {
+/// Checks that a component is valid, and flattens it.
+fn flat(text: &str, version: WasiHttpVersion) -> Result<FlatModule, String> {
     let bytes = wasm(text);
     component::read(&bytes).unwrap_or_else(|error| panic!("{error} in {text}"));
-    flatten(&bytes, spoken, escape)
+    flatten(&bytes, version, escape)
 }
 
-/// Checks that a component of 0.2 with a change is valid, and stays one.
+/// Replaces `from` by `to` in the component of 0.2. Checks that the result is valid and is not
+/// flattened.
 #[track_caller]
 fn assert_stays(from: &str, to: &str) {
     assert!(HTTP02.contains(from), "{from} is not there");
@@ -51,7 +52,7 @@ fn a_component_of_03_is_its_module() {
     assert_eq!(names(&module).0, expected);
 }
 
-/// What stays a component is told why, in names that are safe to show.
+/// Each refusal says why, with escaped names.
 #[test]
 fn each_refusal_has_its_words() {
     for (from, to, words) in [
@@ -89,7 +90,8 @@ fn each_refusal_has_its_words() {
     }
 }
 
-/// What is in the table is what is put there, and not what stands one entry further.
+/// A segment whose offset is a sum would be read as one at offset 0, and each stub would be linked
+/// to the wrong function.
 #[test]
 fn a_segment_that_begins_behind_a_sum_is_not_read() {
     let text =
@@ -101,14 +103,14 @@ fn a_segment_that_begins_behind_a_sum_is_not_read() {
     assert!(flat(&text.replacen(segment, moved, 1), WasiHttpVersion::Http02).is_err());
 }
 
-/// The functions of a shim look into its first table, which may not be the one that is filled.
+/// The functions of a shim call through its first table, and another one may be filled.
 #[test]
 fn a_shim_with_two_tables_is_not_read() {
     let one = "(table (export \"$imports\") 1 1 funcref)";
     assert_stays(one, &format!("(table 1 1 funcref) {one}"));
 }
 
-/// A module that fills the table and something else would not run.
+/// The fixups module is left out of the flat form, so it may do nothing but fill the table.
 #[test]
 fn fixups_that_do_more_are_not_left_out() {
     assert_stays(
@@ -129,7 +131,7 @@ fn fixups_that_do_more_are_not_left_out() {
     assert!(flat(&text, WasiHttpVersion::Http02).is_err());
 }
 
-/// Even where none of its imports goes through the shim.
+/// The fixups module is checked even if no import goes through the shim.
 #[test]
 fn fixups_are_looked_at_if_nothing_needs_them() {
     let text = HTTP02
@@ -144,7 +146,7 @@ fn fixups_are_looked_at_if_nothing_needs_them() {
     assert!(flat(&text, WasiHttpVersion::Http02).is_err());
 }
 
-/// Each of 2,000 imports has the whole shim read only once.
+/// 2,000 imports go through one shim, which is read only once.
 #[test]
 fn a_large_shim_is_read_once() {
     const COUNT: usize = 2_000;
@@ -193,8 +195,8 @@ fn a_large_shim_is_read_once() {
 #[test]
 fn hostile_bytes_come_to_an_end() {
     feed(|bytes| {
-        for spoken in [WasiHttpVersion::Http02, WasiHttpVersion::Http03] {
-            drop(flatten(bytes, spoken, escape));
+        for version in [WasiHttpVersion::Http02, WasiHttpVersion::Http03] {
+            drop(flatten(bytes, version, escape));
         }
     });
 }

@@ -1,4 +1,5 @@
-//! What has to hold for any bytes: nothing panics, and what is promised of a result is so.
+//! The properties that have to hold for all inputs: nothing panics, and each result is what its
+//! function promises.
 
 use guesthouse_module::component::{self, WasiHttpVersion};
 use guesthouse_module::flatten::{self, flatten};
@@ -10,9 +11,9 @@ use crate::execute;
 use crate::facts::{Facts, is_valid, modules_that_run};
 use crate::inputs::Input;
 
-/// What no guest is told more of.
+/// The most bytes of the reason why a guest is refused.
 const REASON_BYTES_MAX: usize = 64 << 10;
-/// Modules up to this size are run.
+/// The largest modules that are run.
 const RUN_BYTES_MAX: usize = 64 << 10;
 
 const DIVISIBLE: &[Divisible] = &[
@@ -20,7 +21,7 @@ const DIVISIBLE: &[Divisible] = &[
     Divisible { module: "wasi_snapshot_preview1", name: "random_get" },
 ];
 
-/// How often something that the checks are about was there.
+/// How many inputs reached each part of the checks.
 #[derive(Debug, Default)]
 pub struct Coverage {
     pub inputs: u64,
@@ -33,10 +34,10 @@ pub struct Coverage {
     pub run: u64,
 }
 
-/// Why something does not hold.
+/// The error says which property does not hold.
 pub type Checked = Result<(), String>;
 
-/// As the host's own: one line, and an end.
+/// Escapes text as the host does: one line of limited length.
 fn escape(text: &[u8], bytes_max: usize) -> String {
     let mut shown: String = String::from_utf8_lossy(text).escape_debug().collect();
     let end = (0..=bytes_max.min(shown.len())).rev().find(|at| shown.is_char_boundary(*at));
@@ -46,10 +47,10 @@ fn escape(text: &[u8], bytes_max: usize) -> String {
 
 const RULES: Rules = Rules { memory_bytes_max: 64 << 20, escape };
 
-/// Runs everything on an input.
+/// Runs all functions of the crate on an input, and checks the results.
 ///
 /// # Errors
-/// What does not hold.
+/// The property that does not hold.
 pub fn check(input: &Input, seen: &mut Coverage) -> Checked {
     seen.inputs += 1;
     if input.is_text {
@@ -62,14 +63,14 @@ pub fn check(input: &Input, seen: &mut Coverage) -> Checked {
 }
 
 fn check_binary(bytes: &[u8], seen: &mut Coverage) -> Checked {
-    // Whatever these are given, valid or not, they come to an end.
+    // All of these have to end without a panic, whether the bytes are valid or not.
     let about = sniff::read(bytes);
     let outer = component::read(bytes);
     let size = records::read(bytes);
     let rewritten = interrupt::module(bytes, DIVISIBLE);
     let rewritten_component = interrupt::component(bytes);
     let flats = [WasiHttpVersion::Http02, WasiHttpVersion::Http03]
-        .map(|spoken| (spoken, flatten(bytes, spoken, escape)));
+        .map(|version| (version, flatten(bytes, version, escape)));
     let resettable = reset::qualify(bytes, 1 << 16, 1);
     let reasons = [about.as_ref().err(), outer.as_ref().err(), size.as_ref().err()];
     let refusals = flats.iter().map(|(_, flat)| flat.as_ref().err());
@@ -110,10 +111,10 @@ fn check_binary(bytes: &[u8], seen: &mut Coverage) -> Checked {
         if let Ok(rewritten) = rewritten_component {
             check_component(&outer, &rewritten)?;
         }
-        for (spoken, flat) in flats {
+        for (version, flat) in flats {
             if let Ok(flat) = flat {
                 seen.flattened += 1;
-                check_flat(spoken, &flat)?;
+                check_flat(version, &flat)?;
                 check_left_out(bytes)?;
                 check_again(&flat.wasm, seen)?;
             }
@@ -126,7 +127,7 @@ fn ensure(holds: bool, otherwise: &str) -> Checked {
     if holds { Ok(()) } else { Err(otherwise.into()) }
 }
 
-/// One line that fits into a log.
+/// Checks that a reason is short enough for a log.
 fn check_reason(reason: &str) -> Checked {
     ensure(reason.len() <= REASON_BYTES_MAX, "a reason is too long for a log")
 }
@@ -143,7 +144,8 @@ fn check_about(about: &sniff::Module, facts: &Facts) -> Checked {
     ensure(about.data_bytes == data, "data is miscounted")
 }
 
-/// A module that can be reset has nothing that lasts, and shows all that changes.
+/// A module that can be reset has no instruction whose effect a reset would not undo, and exports
+/// all globals that change.
 fn check_resettable(facts: &Facts, resettable: &reset::Resettable) -> Checked {
     let lasting = format!("it is said to be resettable, but has {:?}", facts.lasting);
     ensure(facts.lasting.is_empty(), &lasting)?;
@@ -158,7 +160,7 @@ fn check_resettable(facts: &Facts, resettable: &reset::Resettable) -> Checked {
         |global: &(wasmparser::ValType, bool)| !global.1 || !global.0.is_reference_type();
     ensure(facts.globals.iter().all(is_number), "a reference is taken for a number")?;
     ensure(mutable.len() == resettable.globals, "globals are miscounted")?;
-    // It may have more exports than a module can, which the host looks at.
+    // With the added exports it may have more than a module can have. The host checks that.
     if !is_valid(&resettable.wasm, sniff::features()) {
         return ensure(facts.exports.len() > 900_000, "a resettable module is not valid");
     }
@@ -179,7 +181,7 @@ fn check_resettable(facts: &Facts, resettable: &reset::Resettable) -> Checked {
     Ok(())
 }
 
-/// What no rewriting may change.
+/// Checks what no rewriting may change.
 fn check_alike(before: &Facts, after: &Facts) -> Checked {
     ensure(before.imports == after.imports, "imports have changed")?;
     ensure(before.memories == after.memories, "memories have changed")?;
@@ -194,14 +196,14 @@ fn check_rewritten(before: &Facts, wasm: &[u8]) -> Checked {
     ensure(is_valid(wasm, sniff::features()), "a rewritten module is not valid")?;
     let after = Facts::read(wasm).map_err(|error| error.to_string())?;
     check_alike(before, &after)?;
-    // A function that was imported is another now.
+    // Indices may differ: an exported import is replaced by its trampoline.
     let names = |facts: &Facts| -> Vec<(String, String)> {
         facts.exports.iter().map(|it| (it.0.clone(), it.1.clone())).collect()
     };
     ensure(names(before) == names(&after), "exports have changed")
 }
 
-/// Every place in the rewritten module has one in the original.
+/// Every offset in the rewritten module maps to one within the original.
 fn check_offsets(bytes: &[u8], rewritten: &interrupt::Interruptible) -> Checked {
     let places = 0..rewritten.wasm.len() + 2;
     let mut originals = places.step_by(7).filter_map(|new| rewritten.offsets.original(new));
@@ -219,21 +221,21 @@ fn check_component(before: &component::Component, wasm: &[u8]) -> Checked {
     ensure(before.memory_bytes == after.memory_bytes, "a component's memory has changed")
 }
 
-fn check_flat(spoken: WasiHttpVersion, flat: &flatten::FlatModule) -> Checked {
+fn check_flat(version: WasiHttpVersion, flat: &flatten::FlatModule) -> Checked {
     ensure(is_valid(&flat.wasm, sniff::features()), "a flat module is not valid")?;
     let facts = Facts::read(&flat.wasm).map_err(|error| error.to_string())?;
     ensure(!facts.imports_state && !facts.has_start, "a flat module takes more than functions")?;
     let is_exported =
         |name: &str, kind: &str| facts.exports.iter().any(|it| it.0 == name && it.1.contains(kind));
     ensure(is_exported(&flat.handle, "FuncType"), "a flat module has no handler")?;
-    ensure(flat.callback.is_some() == (spoken == WasiHttpVersion::Http03), "a callback is amiss")?;
+    ensure(flat.callback.is_some() == (version == WasiHttpVersion::Http03), "a callback is amiss")?;
     let callback = flat.callback.as_deref();
     let has_callback = callback.is_none_or(|name| is_exported(name, "FuncType"));
     ensure(has_callback, "a flat module has no callback")
 }
 
-/// What is left out of a component does nothing when it is instantiated but fill a table. Where
-/// there are modules that are not instantiated, it is not known which these are.
+/// The modules that the flat form leaves out do nothing but fill a table when they are
+/// instantiated. A component that has modules it does not instantiate is not checked.
 fn check_left_out(bytes: &[u8]) -> Checked {
     let modules = modules_that_run(bytes).map_err(|error| error.to_string())?;
     let does_something = |facts: &&Facts| facts.has_start || !facts.data.is_empty();
@@ -242,7 +244,7 @@ fn check_left_out(bytes: &[u8]) -> Checked {
     ensure(all.iter().filter(does_something).count() <= 1, "what is left out does something")
 }
 
-/// A flat module is treated as any other.
+/// Checks a flat module like any other.
 fn check_again(wasm: &[u8], seen: &mut Coverage) -> Checked {
     let (modules, run) = (seen.modules, seen.run);
     let checked = check_binary(wasm, seen);

@@ -1,4 +1,4 @@
-//! Runs a module and what became of it, and compares what they come to.
+//! Runs a module and the rewritten module, and compares the outcomes.
 
 use std::sync::LazyLock;
 
@@ -7,13 +7,13 @@ use wasmtime::{
     StoreLimitsBuilder, Trap, Val,
 };
 
-/// Instructions of each call. What is rewritten has more of them.
+/// The most instructions of each call. Rewritten modules need more of them.
 const FUEL: u64 = 50_000;
 const FUEL_REWRITTEN: u64 = 10 * FUEL;
-/// A memory that grows is copied here.
+/// The largest memory: the engine here copies a memory that grows, which takes time.
 const MEMORY_BYTES_MAX: usize = 2 << 20;
 const TABLE_ELEMENTS_MAX: usize = 10_000;
-/// Calls of each module.
+/// The most calls of each module.
 const CALLS_MAX: usize = 12;
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
@@ -23,7 +23,7 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     config.cranelift_nan_canonicalization(true);
     config.relaxed_simd_deterministic(true);
     config.wasm_multi_memory(true);
-    // Little address space, of which the fuzzer has little.
+    // The fuzzer has little address space.
     config.memory_reservation(0);
     config.memory_reservation_for_growth(0);
     config.memory_guard_size(0);
@@ -31,19 +31,19 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     Engine::new(&config).expect("an engine of settings that do not depend on the machine")
 });
 
-/// What running came to.
+/// The outcome of running a module.
 #[derive(PartialEq, Eq, Debug)]
 enum RunOutcome {
-    /// What each call gave, and what was left behind it.
+    /// For each call the results, and then the state after it.
     Done(Vec<String>),
-    /// It cannot be run here, or did not end.
+    /// The module cannot be run here, or a call did not end in time.
     Unknown,
 }
 
-/// Compares two modules that should do the same. Says whether both could be run.
+/// Compares two modules that should do the same. Returns whether both could be run.
 ///
 /// # Errors
-/// Where they differ.
+/// The first difference.
 pub fn compare(before: &[u8], after: &[u8]) -> Result<bool, String> {
     let RunOutcome::Done(before) = run(before, FUEL) else { return Ok(false) };
     let RunOutcome::Done(after) = run(after, FUEL_REWRITTEN) else { return Ok(false) };
@@ -81,7 +81,7 @@ fn run(wasm: &[u8], fuel: u64) -> RunOutcome {
     RunOutcome::Done(done)
 }
 
-/// Functions that do nothing. `None` if something else is imported.
+/// The module's imports, as functions that do nothing. `None` if it imports anything else.
 fn imports(store: &mut Store<StoreLimits>, module: &Module) -> Option<Vec<Extern>> {
     let import = |ty: ExternType| {
         let ExternType::Func(ty) = ty else { return None };
@@ -96,7 +96,7 @@ fn imports(store: &mut Store<StoreLimits>, module: &Module) -> Option<Vec<Extern
     module.imports().map(|it| it.ty()).map(import).collect()
 }
 
-/// What a call comes to; `None` if it takes too long.
+/// The results or the trap of a call. `None` if it takes too long.
 fn call(
     store: &mut Store<StoreLimits>,
     function: Func,
@@ -129,16 +129,16 @@ fn shown(value: &Val) -> String {
     }
 }
 
-/// How a call ended badly; `None` where that may be another end than that of the same code.
+/// The trap that ended a call. `None` if the rewritten code may end differently.
 fn ended(error: &wasmtime::Error) -> Option<String> {
     match error.downcast_ref::<Trap>() {
-        // Frames have other sizes in what is rewritten.
+        // Rewritten functions have stack frames of another size.
         Some(Trap::OutOfFuel | Trap::StackOverflow) | None => None,
         Some(trap) => Some(trap.to_string()),
     }
 }
 
-/// What is exported of the state, as a sum.
+/// The exported part of the state: a checksum of the memories, globals and table sizes.
 fn state(store: &mut Store<StoreLimits>, module: &Module, instance: Instance) -> String {
     let mut sum = 0_u64;
     let mut add = |bytes: &[u8]| {

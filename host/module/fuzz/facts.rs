@@ -1,29 +1,31 @@
-//! What a module is, counted plainly and apart from the crate that is tested: its imports and
-//! exports with their types, and what in it can change.
+//! Reads a module's imports, exports and state independently of the crate under test, in the
+//! plainest way.
 
 use wasmparser::{
     ElementItems, ExternalKind, FuncType, Instance, Parser, Payload, TypeRef, ValType, Validator,
     WasmFeatures,
 };
 
-/// What a module says.
+/// The contents of a module.
 #[derive(Default)]
 pub struct Facts {
     /// Module, name and type of each.
     pub imports: Vec<(String, String, String)>,
     /// Name, type and index of each.
     pub exports: Vec<(String, String, u32)>,
+    /// The initial and the maximum size of each, in pages.
     pub memories: Vec<(u64, Option<u64>)>,
     pub tables: Vec<String>,
-    /// The type of each, and whether it can be set.
+    /// The type of each, and whether it is mutable.
     pub globals: Vec<(ValType, bool)>,
     pub elements: usize,
     pub data: Vec<Vec<u8>>,
     pub has_start: bool,
-    /// The names of instructions that change what is neither a memory nor a global.
+    /// The names of its instructions that change other state than memories and globals.
     pub lasting: Vec<String>,
-    /// Globals that its code sets.
+    /// The globals that its code sets.
     pub set: Vec<u32>,
+    /// Whether it imports anything but functions.
     pub imports_state: bool,
     types: Vec<FuncType>,
     function_types: Vec<u32>,
@@ -34,7 +36,7 @@ pub fn is_valid(bytes: &[u8], features: WasmFeatures) -> bool {
     Validator::new_with_features(features).validate_all(bytes).is_ok()
 }
 
-/// The modules of a component, if it instantiates as many as it has.
+/// The modules of a component. Empty if the component does not instantiate each of them once.
 pub fn modules_that_run(bytes: &[u8]) -> wasmparser::Result<Vec<&[u8]>> {
     let (mut modules, mut instances) = (Vec::new(), 0);
     for payload in Parser::new(0).parse_all(bytes) {
@@ -54,7 +56,7 @@ pub fn modules_that_run(bytes: &[u8]) -> wasmparser::Result<Vec<&[u8]>> {
 }
 
 impl Facts {
-    /// Counts a valid module.
+    /// Reads a valid module.
     pub fn read(bytes: &[u8]) -> wasmparser::Result<Facts> {
         let mut facts = Facts::default();
         for payload in Parser::new(0).parse_all(bytes) {
@@ -105,7 +107,7 @@ impl Facts {
         Ok(())
     }
 
-    /// Takes down what is neither a type, an import nor an export.
+    /// Notes the sections that define state.
     fn note_state(&mut self, payload: Payload<'_>) -> wasmparser::Result<()> {
         match payload {
             Payload::FunctionSection(section) => {
@@ -159,7 +161,7 @@ impl Facts {
         }
     }
 
-    /// By the names of instructions, so that one which nobody has thought of counts as well.
+    /// Sorts instructions by their names, so that new ones of a known family count as well.
     fn note_operator(&mut self, name: &str, shown: &str) {
         let reads = ["TableGet", "TableSize", "GlobalGet", "GlobalSet", "Drop"];
         let changes = ["Table", "Global", "Struct", "Array", "Cont", "Resume", "Suspend", "Switch"];

@@ -1,5 +1,5 @@
-//! What the fuzzer feeds: generated modules and components, real ones, and what becomes of both by
-//! a few changes. A seed gives always the same.
+//! The inputs of the fuzzer: generated modules and components, real ones, and both with a few
+//! changes. A seed always gives the same input, as long as the real ones stay the same.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,12 @@ use wasm_smith::{Component, Config, Module};
 use crate::random::Random;
 use crate::{mutate, shapes};
 
-/// Largest file that is taken: others need too long.
+/// The largest file that is read. Larger ones take too long.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// One input.
 pub struct Input {
-    /// Where it comes from.
+    /// How it was made, or its file.
     pub origin: String,
     pub bytes: Vec<u8>,
     /// Whether the bytes are text.
@@ -28,7 +29,7 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Reads the texts of this repository, and the guests that a build has left.
+    /// Reads the text modules of this repository, and the guests in the target folder.
     pub fn read() -> Corpus {
         let module = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = module.join("../..");
@@ -55,13 +56,13 @@ impl Corpus {
         corpus
     }
 
-    /// The binaries, as they are.
+    /// The binaries, unchanged.
     #[cfg(test)]
     pub fn binaries(&self) -> &[(String, Vec<u8>)] {
         &self.binaries
     }
 
-    /// A text with a few changes: as a binary, if it is still one.
+    /// A text with a few changes, as a binary if it is still valid.
     fn changed_text(name: &str, text: &str, random: &mut Random) -> Input {
         let text = mutate::text(text, random);
         let is_broken = random.one_in(8);
@@ -73,7 +74,7 @@ impl Corpus {
         }
     }
 
-    /// What a seed gives.
+    /// The input of a seed.
     pub fn input(&self, seed: u64) -> Input {
         let mut random = Random::new(seed);
         let binary = |origin: String, bytes| Input { origin, bytes, is_text: false };
@@ -98,7 +99,7 @@ impl Corpus {
                 let (name, text) = random.pick(&self.texts);
                 Self::changed_text(name, text, &mut random)
             }
-            // Components that are one module are few among the others.
+            // Few other inputs are components that can be flattened.
             13..=15 => {
                 let is_fixture = |it: &&(String, String)| it.0.starts_with("http0");
                 let fixtures: Vec<_> = self.texts.iter().filter(is_fixture).collect();
@@ -115,7 +116,7 @@ impl Corpus {
     }
 }
 
-/// The files of a folder that are not too large, by their names.
+/// The modules and components in a folder that are not too large, sorted by name.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let is_small = |path: &PathBuf| {
@@ -127,7 +128,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The proposals that guests may use, and sizes that can be run.
+/// A configuration of the generator: the proposals that guests may use, and sizes that can be run.
 fn config(unstructured: &mut Unstructured<'_>, random: &mut Random) -> Config {
     let mut config = if random.one_in(2) {
         Config::default()
@@ -155,7 +156,7 @@ fn config(unstructured: &mut Unstructured<'_>, random: &mut Random) -> Config {
     config.max_memory32_bytes = 20 << 16;
     config.max_table_elements = 1_000;
     config.max_instructions = *random.pick(&[20, 200, 2_000]);
-    // What has its state shown can be compared.
+    // Only exported state can be compared.
     config.export_everything = !random.one_in(3);
     config.disallow_traps = random.one_in(3);
     if random.one_in(3) {
@@ -166,7 +167,7 @@ fn config(unstructured: &mut Unstructured<'_>, random: &mut Random) -> Config {
     config
 }
 
-/// Some of what guests import.
+/// Some functions that guests import.
 const IMPORTS: &str = r#"(module
     (import "http_handler" "write_body" (func (param i32 i32 i32)))
     (import "http_handler" "get_status_code" (func (result i32)))
@@ -179,7 +180,7 @@ fn module(random: &mut Random) -> Vec<u8> {
     let Ok(mut module) = Module::new(config, &mut unstructured) else {
         return b"\0asm\x01\0\0\0".to_vec();
     };
-    // So that its functions can be called.
+    // Most modules get a bound on their run time, so that their functions can be called.
     if random.one_in(8) || module.ensure_termination(100).is_err() {
         return module.to_bytes();
     }

@@ -1,15 +1,15 @@
-//! The fuzzer of this crate: feeds it with what nobody would write, and looks whether it keeps what
-//! it promises (`checks.rs`).
+//! The fuzzer of this crate. It makes inputs that no toolchain would make, and checks the results
+//! (`checks.rs`).
 //!
 //! ```text
-//! fuzz --minutes N [--from SEED] [--finds FOLDER]     feeds inputs for so long
-//! fuzz --seed N [--finds FOLDER]                      feeds one again
+//! fuzz --minutes N [--from SEED] [--finds FOLDER]     feeds inputs for N minutes
+//! fuzz --seed N [--finds FOLDER]                      feeds the input of one seed again
 //! fuzz FILE...                                        feeds files
 //! ```
 //!
-//! Inputs are fed by a process of their own with little memory, so that one that ends it, by too
-//! deep a recursion or too much memory, is a find like others. Each find is two files: what is
-//! wrong, and the input.
+//! A child process with little memory runs the inputs. An input that kills the process, by too deep
+//! a recursion or too much memory, is a find like any other. Each find is written to two files:
+//! what is wrong, and the input.
 
 mod checks;
 mod execute;
@@ -31,24 +31,25 @@ use std::{env, fs, thread};
 use checks::{Coverage, check};
 use inputs::{Corpus, Input};
 
-/// Inputs that one process is fed.
+/// The number of inputs for one child process.
 const BATCH: u64 = 2_000;
-/// What takes longer is a find, for each so many bytes that have been begun. It takes less in a
-/// release build.
+/// The most CPU time for each `SLOW_BYTES` of an input, or part of them. An input that takes more
+/// is a find. Release builds need far less.
 const SLOW: Duration = Duration::from_secs(1);
 const SLOW_BYTES: usize = 256 << 10;
-/// What takes longer is ended, by the clock: a machine may be busy with something else.
+/// The most wall-clock time for one input. It is long, because the machine may have other work.
 const STUCK: Duration = Duration::from_secs(120);
-/// Address space of a process, in KiB.
+/// The most address space of a child process, in KiB.
 const MEMORY_KIB: u32 = 2 << 20;
 
-/// What is to be done.
+/// The command line.
 struct Flags {
     minutes: f64,
     from: Option<u64>,
     seed: Option<u64>,
     finds: PathBuf,
-    /// Where a process that is fed says which input it is at.
+    /// The file in which a child process writes the seed of the current input. Only children have
+    /// this flag.
     progress: Option<PathBuf>,
     files: Vec<PathBuf>,
 }
@@ -102,7 +103,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Has processes fed until the time is over. Returns how many finds there are.
+/// Starts child processes until the time is over. Returns the number of finds.
 fn run_batches(flags: &Flags) -> Result<usize, String> {
     let until = Instant::now() + Duration::from_secs_f64(flags.minutes * 60.0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -129,9 +130,9 @@ fn run_batches(flags: &Flags) -> Result<usize, String> {
     Ok(finds)
 }
 
-/// How a process that was fed ended.
+/// How a child process ended.
 enum End {
-    /// It had its batch, with so many finds.
+    /// It ran its batch, with this number of finds.
     Batch(usize),
     TimeIsOver,
     Died(String),
@@ -176,7 +177,7 @@ fn read_progress(progress: &Path) -> u64 {
     fs::read_to_string(progress).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// Feeds a batch. Returns how many finds there are.
+/// Runs a batch in this process. Exits with the number of finds.
 fn feed(flags: &Flags, progress: &Path) -> usize {
     let corpus = Corpus::read();
     let (mut seen, mut finds) = (Coverage::default(), 0);
@@ -190,11 +191,11 @@ fn feed(flags: &Flags, progress: &Path) -> usize {
         }
     }
     println!("from {from}: {finds} finds; {seen:?}");
-    // As an exit code it has little room.
+    // An exit code has no room for more.
     std::process::exit(finds.min(99));
 }
 
-/// Feeds one input.
+/// Checks one input, its CPU time included.
 ///
 /// # Errors
 /// What is wrong.
@@ -216,7 +217,7 @@ fn feed_one(input: &Input, seen: &mut Coverage) -> Result<(), String> {
     }
 }
 
-/// What this thread has had of the processor: the machine may have other work.
+/// The CPU time of this thread, which does not depend on what else the machine does.
 fn cpu_time() -> Duration {
     let shown = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let spent = shown.split(' ').next().and_then(|nanos| nanos.parse().ok());
@@ -245,7 +246,7 @@ fn feed_files(flags: &Flags) -> Result<usize, String> {
     Ok(finds)
 }
 
-/// Writes down an input, and what is wrong.
+/// Writes an input to a file, and to another one what is wrong.
 fn record(flags: &Flags, seed: u64, input: &Input, wrong: &str) {
     let Input { origin, bytes, is_text } = input;
     let said = format!("{origin}, {} bytes: {wrong}\nagain: fuzz --seed {seed}\n", bytes.len());

@@ -1,10 +1,10 @@
-//! What becomes of bytes, or of a text, by a few changes.
+//! Makes a few random changes to bytes or to a text.
 
 use crate::random::Random;
 
-/// Numbers that are more likely than others to be a mistake.
+/// Bytes with a meaning in the format, which are likely to trigger a mistake.
 const BYTES: [u8; 10] = [0, 1, 0x0b, 0x40, 0x60, 0x7f, 0x80, 0xfc, 0xfd, 0xff];
-/// Counts, as the format writes them.
+/// Large and redundant counts in LEB128.
 const COUNTS: [&[u8]; 5] = [
     &[0xff, 0xff, 0xff, 0xff, 0x0f],
     &[0xff, 0xff, 0xff, 0xff, 0x07],
@@ -13,7 +13,7 @@ const COUNTS: [&[u8]; 5] = [
     &[0x80, 0x80, 0x80, 0x80, 0x00],
 ];
 
-/// Changes some bytes. `other` is what parts may be taken from.
+/// Changes some bytes. Parts may be replaced by parts of `other`.
 pub fn bytes(mut bytes: Vec<u8>, other: &[u8], random: &mut Random) -> Vec<u8> {
     let times = if random.one_in(2) { 1 } else { 1 + random.below(8) };
     for _ in 0..times {
@@ -58,7 +58,7 @@ fn change(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
     }
 }
 
-/// Leaves out, repeats or swaps sections.
+/// Removes, repeats or swaps sections.
 fn sections(bytes: &mut Vec<u8>, random: &mut Random) {
     let Some(head) = bytes.get(..8) else { return };
     let (mut all, head) = (Vec::new(), head.to_vec());
@@ -83,7 +83,7 @@ fn sections(bytes: &mut Vec<u8>, random: &mut Random) {
     *bytes = [head, all.concat()].concat();
 }
 
-/// Changes some words of a WebAssembly text, so that it is likely to be one still.
+/// Changes some lines and words of a WebAssembly text, so that it is likely to stay valid.
 pub fn text(text: &str, random: &mut Random) -> String {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let times = if random.one_in(2) { 1 } else { 1 + random.below(4) };
@@ -102,7 +102,7 @@ pub fn text(text: &str, random: &mut Random) -> String {
     lines.join("\n")
 }
 
-/// One word of a line becomes another.
+/// Changes one word of a line.
 fn words(line: &str, random: &mut Random) -> String {
     const OTHER: [&str; 16] = [
         "0",

@@ -1,4 +1,4 @@
-//! Numbers that a seed gives, the same on every machine.
+//! Pseudo-random numbers. A seed gives the same numbers on every machine.
 
 /// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 pub struct Random(u64);
@@ -15,12 +15,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end`, which is 0 where that is.
+    /// A number below `end`, or 0 if `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
         self.next().checked_rem(end as u64).unwrap_or(0) as usize
     }
 
-    /// True once in so many times.
+    /// True once in `times` times on average.
     pub fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }

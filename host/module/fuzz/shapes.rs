@@ -1,4 +1,4 @@
-//! Modules and components of an unusual shape: very many of something, very large counts, or very
+//! Makes modules and components of unusual shapes: very many entries, very large counts, or very
 //! deep nesting.
 
 use wasm_encoder::Encode as _;
@@ -8,14 +8,14 @@ use crate::random::Random;
 const MODULE: &[u8] = b"\0asm\x01\0\0\0";
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
-/// One of them, and what it is.
+/// A random shape, and its description.
 pub fn make(random: &mut Random) -> (String, Vec<u8>) {
     let count = [10, 1_000, 30_000, 200_000][random.below(4)] + random.below(100);
     let (name, bytes) = if random.one_in(2) { many(random, count) } else { deep(random, count) };
     (format!("{name} ({count})"), bytes)
 }
 
-/// Very many of something.
+/// A module with very many entries of one kind.
 fn many(random: &mut Random, count: usize) -> (&'static str, Vec<u8>) {
     let name;
     let bytes = match random.below(5) {
@@ -64,7 +64,7 @@ fn many(random: &mut Random, count: usize) -> (&'static str, Vec<u8>) {
     (name, bytes)
 }
 
-/// Very deep, or at a limit.
+/// A module or component that is nested very deep, or is at a limit.
 fn deep(random: &mut Random, count: usize) -> (&'static str, Vec<u8>) {
     let name;
     let bytes = match random.below(5) {
@@ -98,7 +98,7 @@ fn deep(random: &mut Random, count: usize) -> (&'static str, Vec<u8>) {
         }
         _ => {
             name = "many types, and a function that needs two more";
-            // All of them take a second.
+            // The most types take a second, so most runs have fewer.
             let most = if random.one_in(10) { 999_990 } else { 1_000 };
             let types = list(most + random.below(11), &[0x60, 0, 0]);
             let body = [&[0][..], &[0x41, 0, 0x41, 0, 0x41, 0, 0x45, 0xfc, 0x0b, 0, 0x0b]].concat();
@@ -109,7 +109,7 @@ fn deep(random: &mut Random, count: usize) -> (&'static str, Vec<u8>) {
     (name, bytes)
 }
 
-/// So many times the same.
+/// The contents of a section that has the same entry `count` times.
 fn list(count: usize, one: &[u8]) -> Vec<u8> {
     [leb(count), one.repeat(count)].concat()
 }

@@ -1,4 +1,4 @@
-//! What fits the host, and what is said of what does not.
+//! Which modules the host accepts, and the error for each that it refuses.
 
 use super::{Rules, judge, judge_memory, judge_table};
 use crate::limits::TABLE_ELEMENTS_MAX;
@@ -7,7 +7,7 @@ use crate::tests::{MODULE, escape, wasm};
 
 const RULES: Rules = Rules { memory_bytes_max: 1 << 20, escape };
 
-/// What is said of a text module.
+/// The error for a text module that is refused.
 fn said(text: &str) -> String {
     let about = sniff::read(&wasm(text)).unwrap_or_else(|error| panic!("{error}"));
     judge(&about, &RULES).expect_err("it does not fit")
@@ -42,7 +42,7 @@ fn each_fault_has_its_words() {
     }
 }
 
-/// However much is wrong, little is said.
+/// The error stays short, however many faults a module has.
 #[test]
 fn many_faults_are_counted() {
     let unlike = r#"(import "http_handler" "write_body" (func))"#.repeat(1_000);

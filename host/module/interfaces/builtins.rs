@@ -1,12 +1,12 @@
-//! The component model's own functions, which whole components have of the engine: those that the
-//! flat form has, too.
+//! The built-ins of the component model that the host implements for flat components. Whole
+//! components get theirs from the engine.
 
 use super::row::{Interface, Version, both};
 
-/// The module under which the flat form imports them.
+/// The module name under which flat components import the built-ins.
 const MODULE: &str = "canon";
 
-/// Those of futures are named after what the future is of (`flatten/http_types.rs`).
+/// The built-ins. Those of futures end in the kind of the future's type (`flatten/http_types.rs`).
 pub const BUILTINS: Interface = Interface {
     name: MODULE,
     module: MODULE,

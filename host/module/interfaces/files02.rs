@@ -1,5 +1,5 @@
-//! Files and sockets of WASI 0.2. There are none behind them, so that no guest has them in its
-//! flat form.
+//! Files and sockets of WASI 0.2. The host gives guests neither files nor sockets, so the flat form
+//! does not have these functions.
 
 use super::row::{Interface, whole, whole_realloc};
 

@@ -1,9 +1,11 @@
-//! wasi:http 0.2, as far as it is imported.
+//! The interfaces of wasi:http 0.2 that components import.
 
 use super::row::{Interface, both, both_realloc};
 
+/// The interfaces of wasi:http 0.2 that components may import.
 pub const ALL: &[Interface] = &[HTTP_TYPES, HTTP_OUTGOING_HANDLER];
 
+/// Requests, responses, fields and bodies.
 pub const HTTP_TYPES: Interface = Interface::of_02(
     "wasi:http/types",
     &[
@@ -73,6 +75,7 @@ pub const HTTP_TYPES: Interface = Interface::of_02(
     ],
 );
 
+/// Sends outbound requests.
 pub const HTTP_OUTGOING_HANDLER: Interface = Interface::of_02(
     "wasi:http/outgoing-handler",
     &[both_realloc("handle").granted("--allow-outbound")],

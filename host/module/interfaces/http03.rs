@@ -1,9 +1,11 @@
-//! wasi:http 0.3, as far as it is imported.
+//! The interfaces of wasi:http 0.3 that components import.
 
 use super::row::{Interface, both, both_realloc, whole, whole_realloc};
 
+/// The interfaces of wasi:http 0.3 that components may import.
 pub const ALL: &[Interface] = &[HTTP_TYPES, HTTP_CLIENT];
 
+/// Requests, responses and fields.
 pub const HTTP_TYPES: Interface = Interface::of_03(
     "wasi:http/types",
     "wasi:http/types@0.3",
@@ -50,6 +52,7 @@ pub const HTTP_TYPES: Interface = Interface::of_03(
     ],
 );
 
+/// Sends outbound requests.
 pub const HTTP_CLIENT: Interface = Interface::of_03(
     "wasi:http/client",
     "wasi:http/client@0.3",

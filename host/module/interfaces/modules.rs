@@ -2,6 +2,7 @@
 
 use super::row::{Interface, core};
 
+/// All interfaces that core modules may import.
 pub const ALL: &[Interface] = &[HTTP_HANDLER, PREVIEW1];
 
 /// The http-wasm handler ABI.
@@ -30,6 +31,7 @@ pub const HTTP_HANDLER: Interface = Interface::core(
     ],
 );
 
+/// WASI preview 1.
 pub const PREVIEW1: Interface = Interface::core(
     "wasi_snapshot_preview1",
     &[

@@ -1,4 +1,4 @@
-//! The table is one: no name twice, and versions that are told apart.
+//! The table of interfaces: no name is in it twice, and versions are told apart.
 
 mod contract;
 

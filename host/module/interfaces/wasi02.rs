@@ -1,8 +1,9 @@
-//! WASI 0.2 but for requests, files and sockets: the interfaces, and their functions in the order
-//! of their WIT.
+//! WASI 0.2 without HTTP, files and sockets: the interfaces, and their functions in the order of
+//! the WIT files.
 
 use super::row::{Interface, Version, both, both_realloc};
 
+/// The interfaces in this file.
 pub const ALL: &[Interface] = &[
     CLI_ENVIRONMENT,
     CLI_EXIT,
@@ -25,6 +26,7 @@ pub const ALL: &[Interface] = &[
     CONFIG_STORE,
 ];
 
+/// The environment variables and arguments of the guest.
 pub const CLI_ENVIRONMENT: Interface = Interface::of_02(
     "wasi:cli/environment",
     &[
@@ -34,43 +36,56 @@ pub const CLI_ENVIRONMENT: Interface = Interface::of_02(
     ],
 );
 
+/// Ends the guest.
 pub const CLI_EXIT: Interface =
     Interface::of_02("wasi:cli/exit", &[both("exit"), both("exit-with-code")]);
 
+/// The standard input, which is empty.
 pub const CLI_STDIN: Interface = Interface::of_02("wasi:cli/stdin", &[both("get-stdin")]);
 
+/// The standard output.
 pub const CLI_STDOUT: Interface = Interface::of_02("wasi:cli/stdout", &[both("get-stdout")]);
 
+/// The standard error output.
 pub const CLI_STDERR: Interface = Interface::of_02("wasi:cli/stderr", &[both("get-stderr")]);
 
+/// The resource of a terminal that is read from.
 pub const CLI_TERMINAL_INPUT: Interface =
     Interface::of_02("wasi:cli/terminal-input", &[both("[resource-drop]terminal-input")]);
 
+/// The resource of a terminal that is written to.
 pub const CLI_TERMINAL_OUTPUT: Interface =
     Interface::of_02("wasi:cli/terminal-output", &[both("[resource-drop]terminal-output")]);
 
+/// Asks for the terminal behind the standard input.
 pub const CLI_TERMINAL_STDIN: Interface =
     Interface::of_02("wasi:cli/terminal-stdin", &[both("get-terminal-stdin")]);
 
+/// Asks for the terminal behind the standard output.
 pub const CLI_TERMINAL_STDOUT: Interface =
     Interface::of_02("wasi:cli/terminal-stdout", &[both("get-terminal-stdout")]);
 
+/// Asks for the terminal behind the standard error output.
 pub const CLI_TERMINAL_STDERR: Interface =
     Interface::of_02("wasi:cli/terminal-stderr", &[both("get-terminal-stderr")]);
 
+/// The monotonic clock, and timers.
 pub const CLOCKS_MONOTONIC_CLOCK: Interface = Interface::of_02(
     "wasi:clocks/monotonic-clock",
     &[both("now"), both("resolution"), both("subscribe-instant"), both("subscribe-duration")],
 );
 
+/// The time of day.
 pub const CLOCKS_WALL_CLOCK: Interface =
     Interface::of_02("wasi:clocks/wall-clock", &[both("now"), both("resolution")]);
 
+/// The error resource of streams.
 pub const IO_ERROR: Interface = Interface::of_02(
     "wasi:io/error",
     &[both("[resource-drop]error"), both_realloc("[method]error.to-debug-string")],
 );
 
+/// Waiting for one of several resources to be ready.
 pub const IO_POLL: Interface = Interface::of_02(
     "wasi:io/poll",
     &[
@@ -81,6 +96,7 @@ pub const IO_POLL: Interface = Interface::of_02(
     ],
 );
 
+/// Byte streams.
 pub const IO_STREAMS: Interface = Interface::of_02(
     "wasi:io/streams",
     &[
@@ -104,21 +120,24 @@ pub const IO_STREAMS: Interface = Interface::of_02(
     ],
 );
 
+/// A seed for hash maps.
 pub const RANDOM_INSECURE_SEED: Interface =
     Interface::of_02("wasi:random/insecure-seed", &[both("insecure-seed")]);
 
+/// Random bytes without cryptographic strength.
 pub const RANDOM_INSECURE: Interface = Interface::of_02(
     "wasi:random/insecure",
     &[both_realloc("get-insecure-random-bytes"), both("get-insecure-random-u64")],
 );
 
+/// Cryptographically strong random bytes.
 pub const RANDOM_RANDOM: Interface = Interface::of_02(
     "wasi:random/random",
     &[both_realloc("get-random-bytes"), both("get-random-u64")],
 );
 
-/// What the flags give a guest to read. No version of it is released, and drafts do not stand for
-/// one another.
+/// The configuration values that flags give a handler. No version is released, and two drafts are
+/// not compatible.
 pub const CONFIG_STORE: Interface = Interface {
     name: "wasi:config/store",
     module: "wasi:config/store",

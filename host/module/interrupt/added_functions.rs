@@ -1,5 +1,5 @@
-//! The functions that are added to a module. They stand behind all others, so that no index of the
-//! module's own changes.
+//! The functions that are added to a module. They come after all others, so that the indices of the
+//! module's own functions stay the same.
 //!
 //! Owns their code.
 
@@ -18,16 +18,16 @@ use super::plan::Plan;
 /// What an added function does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AddedFunction {
-    /// `memory.fill` of a memory.
+    /// `memory.fill` of this memory, in pieces.
     Fill(u32),
-    /// `memory.copy` to a memory from another, or the same.
+    /// `memory.copy` to the first memory from the second, in pieces.
     Copy(u32, u32),
-    /// `memory.init` of a memory from a segment.
+    /// `memory.init` of this memory from this segment, in pieces.
     Init(u32, u32),
-    /// Calls an import for each piece of a range.
+    /// Calls this import once for each piece of a range.
     Divide(u32),
-    /// Calls an import. It stands for it wherever a table, a global or an export has it: a call
-    /// through those then enters a function, where the engine looks at the clock.
+    /// Calls this import. References to the import in tables, globals and exports are replaced by
+    /// the trampoline, so that a call through them enters a function, which has an epoch check.
     Trampoline(u32),
 }
 
@@ -40,6 +40,7 @@ pub struct AddedFunctions<'a> {
 }
 
 impl<'a> AddedFunctions<'a> {
+    /// Adds the trampolines. All other functions are added when they are first asked for.
     pub fn new(plan: &'a Plan) -> Self {
         let (all, indices, bodies) = (Vec::new(), BTreeMap::new(), Vec::new());
         let mut helpers = AddedFunctions { plan, all, indices, bodies };
@@ -49,7 +50,7 @@ impl<'a> AddedFunctions<'a> {
         helpers
     }
 
-    /// The index of a function, which is added if it is not there yet.
+    /// The index of an added function. The function is added if it is not there yet.
     pub fn index(&mut self, helper: AddedFunction) -> u32 {
         let next = (self.plan.functions() + self.all.len()) as u32;
         *self.indices.entry(helper).or_insert_with(|| {
@@ -58,7 +59,7 @@ impl<'a> AddedFunctions<'a> {
         })
     }
 
-    /// What to call for an import.
+    /// The function to call instead of an import, or the import itself.
     pub fn callee(&mut self, import: u32) -> u32 {
         if self.plan.imports[import as usize].is_divisible {
             return self.index(AddedFunction::Divide(import));
@@ -66,7 +67,7 @@ impl<'a> AddedFunctions<'a> {
         import
     }
 
-    /// What a reference to a function is to refer to.
+    /// The function that a reference to `function` has to refer to.
     pub fn referee(&self, function: u32) -> u32 {
         self.indices.get(&AddedFunction::Trampoline(function)).copied().unwrap_or(function)
     }
@@ -75,25 +76,25 @@ impl<'a> AddedFunctions<'a> {
         self.all.is_empty()
     }
 
-    /// How many there are.
+    /// The number of added functions.
     pub fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// The type of `memory.fill`, `copy` and `init`: three numbers.
+    /// The type of [`AddedFunction::Fill`], `Copy` and `Init`: three numbers.
     fn bulk_type(&self) -> u32 {
         self.plan.types.len() as u32
     }
 
-    /// The type of a block before which their first two numbers are on the stack.
+    /// The type of a block that takes the first two of these numbers from the stack.
     pub fn block_type(&self) -> BlockType {
         BlockType::FunctionType(self.plan.types.len() as u32 + 1)
     }
 
-    /// Writes the functions' code; none may be added behind it.
+    /// Writes the code of the functions. None may be added afterwards.
     pub fn finish(&mut self) {
         let mut done = 0;
-        // Trampolines may need others.
+        // A trampoline may add another function, which the loop then comes to.
         while let Some(helper) = self.all.get(done).copied() {
             let body = self.body(helper);
             self.bodies.push(body.into_raw_body());
@@ -101,14 +102,14 @@ impl<'a> AddedFunctions<'a> {
         }
     }
 
-    /// Added entries of the type section.
+    /// The entries for the type section.
     pub fn types(&self) -> [Vec<u8>; 2] {
         const I32: u8 = 0x7f;
         const FUNCTION: u8 = 0x60;
         [vec![FUNCTION, 3, I32, I32, I32, 0], vec![FUNCTION, 2, I32, I32, 0]]
     }
 
-    /// Added entries of the function section.
+    /// The entries for the function section.
     pub fn functions(&self) -> Vec<Vec<u8>> {
         let ty = |helper: &AddedFunction| match *helper {
             AddedFunction::Fill(_) | AddedFunction::Copy(..) | AddedFunction::Init(..) => {
@@ -126,12 +127,12 @@ impl<'a> AddedFunctions<'a> {
         self.all.iter().map(entry).collect()
     }
 
-    /// Added entries of the code section.
+    /// The entries for the code section.
     pub fn bodies(&self) -> &[Vec<u8>] {
         &self.bodies
     }
 
-    /// A custom section with the functions' names, which a trap shows.
+    /// A custom section with the functions' names, which backtraces show.
     pub fn names(&self) -> Vec<u8> {
         let mut names = NameMap::new();
         for (index, helper) in (self.plan.functions() as u32..).zip(&self.all) {
@@ -202,8 +203,7 @@ impl<'a> AddedFunctions<'a> {
     }
 }
 
-/// Does `piece` for as long as more than one piece is left. The loop's header is where the engine
-/// looks at the clock.
+/// A loop that does `piece` while more than one piece is left. Its header has an epoch check.
 fn chunk_loop(
     code: &mut InstructionSink<'_>,
     len: u32,
@@ -224,14 +224,16 @@ fn shorten(code: &mut InstructionSink<'_>, len: u32) {
     code.local_get(len).i32_const(PIECE_BYTES as i32).i32_sub().local_set(len);
 }
 
-/// Says whether a range of a memory is not all inside of it. Pages have 64 KiB.
+/// Pushes whether the range from `pointer` on is out of the memory's bounds. The length is local 2,
+/// and pages have 64 KiB.
 fn is_outside(code: &mut InstructionSink<'_>, pointer: u32, memory: u32) {
     code.local_get(pointer).i64_extend_i32_u().local_get(2).i64_extend_i32_u().i64_add();
     code.memory_size(memory).i64_extend_i32_u().i64_const(16).i64_shl();
     code.i64_gt_u();
 }
 
-/// Does the whole instruction at once, which traps: nothing may be written before.
+/// If the range is out of bounds, runs the original instruction, which traps before it writes
+/// anything.
 fn trap(code: &mut InstructionSink<'_>, whole: impl FnOnce(&mut InstructionSink<'_>)) {
     code.if_(BlockType::Empty);
     code.local_get(0).local_get(1).local_get(2);
@@ -265,7 +267,7 @@ fn copy(to: u32, from: u32) -> Function {
         code.memory_copy(to, from);
     });
     if to == from {
-        // Where the ranges overlap and the target is behind, the last piece goes first.
+        // If the ranges overlap and the target is the later one, the last piece is copied first.
         code.local_get(0).local_get(1).i32_gt_u().if_(BlockType::Empty);
         chunk_loop(&mut code, 2, |code| {
             shorten(code, 2);
@@ -285,7 +287,8 @@ fn copy(to: u32, from: u32) -> Function {
     function
 }
 
-/// A segment that has been dropped is empty: then the first piece traps.
+/// `segment_bytes` is the length before any `data.drop`. A dropped segment is empty, so the first
+/// piece traps.
 fn init(memory: u32, segment: u32, segment_bytes: u32) -> Function {
     let mut function = Function::new([]);
     let mut code = function.instructions();
@@ -306,8 +309,8 @@ fn init(memory: u32, segment: u32, segment_bytes: u32) -> Function {
     function
 }
 
-/// The contents of a section in which references to imports become references to trampolines;
-/// `None` where it stays as it is.
+/// The contents of a section with references to trampolines instead of imports. `None` if the
+/// section stays as it is.
 pub fn redirected(payload: &Payload<'_>, helpers: &AddedFunctions<'_>) -> Result<Option<Vec<u8>>> {
     if helpers.plan.referenced.is_empty() {
         return Ok(None);
@@ -339,7 +342,7 @@ pub fn redirected(payload: &Payload<'_>, helpers: &AddedFunctions<'_>) -> Result
     done.map(Some).map_err(|error| format!("could not be made interruptible: {error}"))
 }
 
-/// Writes sections anew.
+/// Replaces references to imports by references to their trampolines.
 struct Redirect<'a, 'b>(&'a AddedFunctions<'b>);
 
 impl Reencode for Redirect<'_, '_> {
@@ -353,12 +356,12 @@ impl Reencode for Redirect<'_, '_> {
     }
 }
 
-/// A section without its length.
+/// The contents of a section, without its length.
 fn contents(section: &impl Encode) -> Vec<u8> {
     let mut bytes = Vec::new();
     section.encode(&mut bytes);
     let mut reader = BinaryReader::new(&bytes, 0);
-    // What was written just now can be read.
+    // The length was just encoded, so it can be read.
     let len = reader.read_var_u32().unwrap_or_default() as usize;
     bytes.split_off(bytes.len() - len)
 }

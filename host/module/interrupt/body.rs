@@ -1,7 +1,7 @@
-//! A function with what it needs to be interrupted. Its bytes are copied but for the instructions
-//! that change, so all others stay as they are.
+//! Rewrites the body of one function. Only the instructions that change are encoded anew; all
+//! other bytes are copied.
 //!
-//! Owns where something is added.
+//! Owns where epoch checks and calls of added functions are put.
 
 use wasm_encoder::{BlockType, InstructionSink};
 use wasmparser::{BinaryReader, FunctionBody, Operator};
@@ -12,21 +12,23 @@ use super::offsets::OffsetMap;
 use super::path_cost::{PathCost, UNITS_OF_ACCESS};
 use super::plan::Plan;
 
-/// Limits of the engine on a function: bytes, and locals, parameters included.
+/// The engine's limits on a function: its bytes, and its locals with the parameters.
 const BODY_BYTES_MAX: usize = 7_654_321;
 const LOCALS_MAX: u32 = 50_000;
-/// Bytes of a bulk instruction that count as much as one other: a page counts as an access.
+/// Bytes of a bulk instruction that cost one unit, so that a page costs as much as an access.
 const BYTES_PER_UNIT: u32 = 1024;
 
-/// A function that has been rewritten.
+/// A rewritten function body.
 pub struct Rewritten {
     pub bytes: Vec<u8>,
-    /// From its first byte on.
+    /// Maps offsets from the first of these bytes on.
     pub offsets: OffsetMap,
+    /// Whether anything was added or replaced.
     pub is_changed: bool,
 }
 
-/// Rewrites a function of the module `wasm`, number `index` of those that it defines.
+/// Rewrites the body of one function of the module `wasm`. `index` counts the functions that the
+/// module defines.
 pub fn rewrite(
     plan: &Plan,
     helpers: &mut AddedFunctions<'_>,
@@ -62,7 +64,7 @@ pub fn rewrite(
         let declared = declared.get_binary_reader().original_position();
         write_u32(&mut bytes, groups as usize + 1);
         bytes.extend_from_slice(wasm.get(declared..start).unwrap_or_default());
-        // One more of type i32.
+        // One more local of type i32.
         bytes.extend_from_slice(&[1, 0x7f]);
     } else {
         bytes.extend_from_slice(wasm.get(body.range().start..start).unwrap_or_default());
@@ -79,7 +81,7 @@ pub fn rewrite(
     Ok(Rewritten { bytes, offsets, is_changed })
 }
 
-/// Whether an instruction only says where others begin or end: there is no machine code of it.
+/// Whether an instruction only marks the begin or end of a block, and has no machine code.
 fn is_structure(operator: &Operator<'_>) -> bool {
     matches!(operator, Operator::Block { .. } | Operator::End)
 }
@@ -90,10 +92,10 @@ struct Writer<'a, 'b> {
     imports: u32,
     out: Vec<u8>,
     offsets: OffsetMap,
-    /// How far the original has been copied.
+    /// The offset up to which the original has been copied.
     copied: usize,
     path: PathCost,
-    /// The index of a local of its own, if there is room for one.
+    /// The index of an additional local, if the function has room for one.
     local: Option<u32>,
     uses_local: bool,
     is_changed: bool,
@@ -115,7 +117,8 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    /// Writes one instruction. `known` is the number on top of the stack, where that is known.
+    /// Writes one instruction. `known` is the number on top of the stack, if a constant was the
+    /// instruction before.
     fn operator(
         &mut self,
         operator: &Operator<'_>,
@@ -173,12 +176,13 @@ impl Writer<'_, '_> {
         function < self.imports
     }
 
-    /// Whether the instruction at `start` loads or stores (core specification, 5.4.7 and 5.4.9).
+    /// Whether the instruction at `start` is a load or a store (core specification, 5.4.7 and
+    /// 5.4.9).
     fn is_access(&self, start: usize) -> bool {
         const VECTOR: u8 = 0xfd;
         match self.wasm.get(start..).unwrap_or_default() {
             [0x28..=0x3e, ..] => true,
-            // The number that follows may have more bytes than it needs.
+            // LEB128 allows more bytes than the number needs.
             [VECTOR, number @ ..] => {
                 let number = BinaryReader::new(number, start + 1).read_var_u32();
                 number.is_ok_and(|number| matches!(number, 0..=11 | 84..=93))
@@ -187,7 +191,7 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// Whether an instruction has the host do something that takes more than a moment.
+    /// Whether an instruction calls into the host or the engine for work that may take long.
     fn is_host(&self, operator: &Operator<'_>) -> bool {
         match operator {
             Operator::Call { function_index } => self.is_import(*function_index),
@@ -200,7 +204,7 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// Has the engine look at the clock before what is at `at`, for the sake of what is at `old`.
+    /// Inserts an epoch check at `at`, which counts as code of the instruction at `old`.
     fn insert_epoch_check(&mut self, at: usize, old: usize) {
         self.insert(at, old, |code| {
             code.loop_(BlockType::Empty).end();
@@ -220,7 +224,7 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// Writes a bulk instruction, which has a helper do what is longer than one piece.
+    /// Writes a bulk instruction: lengths over one piece go to the added function.
     fn bulk(&mut self, helper: AddedFunction, range: std::ops::Range<usize>) {
         let callee = self.helpers.index(helper);
         let Some(local) = self.local else {
@@ -240,7 +244,7 @@ impl Writer<'_, '_> {
         });
     }
 
-    /// Copies the original up to a byte of it.
+    /// Copies the original up to the offset `end`.
     fn copy(&mut self, end: usize) {
         if end > self.copied {
             self.offsets.copied(self.out.len(), self.copied);
@@ -249,7 +253,7 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// Adds instructions before what is at `at`, for the sake of the instruction at `old`.
+    /// Inserts instructions at `at`, which count as code of the instruction at `old`.
     fn insert(&mut self, at: usize, old: usize, write: impl FnOnce(&mut InstructionSink<'_>)) {
         self.copy(at);
         self.offsets.added(self.out.len(), old);

@@ -1,25 +1,26 @@
-//! Which functions can be inside of each other many times: those of a recursion, and all where the
-//! longest chain of calls is long.
+//! Finds the functions that can be on the stack in large numbers: those of a recursion, and all
+//! functions if the longest chain of calls is long.
 //!
-//! Owns the graph of calls. Such functions end one after the other, and no function is entered
-//! meanwhile, where the engine would look at the clock: so they look sooner themselves.
+//! Owns the call graph. When such a stack unwinds, function after function runs the code after its
+//! call, and no function entry with an epoch check comes between. So less code may follow a call in
+//! these functions until they check the epoch themselves.
 
-/// A chain of calls that is not long: what its functions do behind them takes 1 ms at most, or 2 ms
-/// where each access is to two new pages.
+/// The longest chain of calls that counts as short. The code that its functions run after their
+/// calls takes 1 ms at most, or 2 ms if each access is the first to two pages.
 const CHAIN_MAX: usize = 100;
 
-/// Who calls whom, of the functions that a module defines.
+/// The call graph of the functions that a module defines. Indices count these functions only.
 #[derive(Default)]
 pub struct CallGraph {
-    /// What each function calls: the indices of functions, without those of imports.
+    /// For each function, the functions that it calls directly. Imports are left out.
     pub calls: Vec<Vec<u32>>,
-    /// Which of them call through a table.
+    /// For each function, whether it calls through a table or a reference.
     pub is_indirect: Vec<bool>,
-    /// Functions that can be called that way.
+    /// The functions that can be called through a table or a reference.
     pub targets: Vec<u32>,
 }
 
-/// What is known of a function while the graph is walked (Tarjan's algorithm, 1972).
+/// The state of a function in Tarjan's algorithm for strongly connected components (1972).
 #[derive(Clone, Copy)]
 struct TarjanNode {
     tarjan_index: u32,
@@ -28,7 +29,7 @@ struct TarjanNode {
 }
 
 impl CallGraph {
-    /// Which functions can be deep inside of each other.
+    /// For each function, whether it can be part of a recursion or of a long chain of calls.
     pub fn deep(&self) -> Vec<bool> {
         let mut walk = Tarjan {
             graph: self,
@@ -51,12 +52,13 @@ impl CallGraph {
         deep
     }
 
-    /// The table stands behind the functions: it is called, and calls what it may have.
+    /// All tables and references are one node after the functions. Indirect calls go to this node,
+    /// and it calls every function that can be called indirectly.
     fn table(&self) -> u32 {
         self.calls.len() as u32
     }
 
-    /// Callee number `index` of a function.
+    /// Callee number `index` of a function or of the table node.
     fn callee(&self, function: u32, index: usize) -> Option<u32> {
         let Some(calls) = self.calls.get(function as usize) else {
             return self.targets.get(index).copied();
@@ -73,12 +75,12 @@ impl CallGraph {
 struct Tarjan<'a> {
     graph: &'a CallGraph,
     seen: Vec<Option<TarjanNode>>,
-    /// Functions whose part of the graph is not known yet.
+    /// The stack of Tarjan's algorithm: functions whose component is not complete.
     open: Vec<u32>,
-    /// The longest chain of calls that begins with each function.
+    /// For each function, the length of the longest chain of calls that begins with it.
     chains: Vec<usize>,
     deep: Vec<bool>,
-    /// How many have been seen.
+    /// The number of functions seen, which is the next index.
     count: u32,
 }
 
@@ -119,8 +121,9 @@ impl Tarjan<'_> {
         }
     }
 
-    /// Everything that a function calls is known. If no function before it is reached from there,
-    /// those that are open since call each other.
+    /// Ends the visit of a function, when all its callees have been visited. If it reaches no
+    /// function that was seen before it, it completes a strongly connected component. Returns the
+    /// low link for its caller.
     fn close(&mut self, function: u32) -> u32 {
         let Some(seen) = self.seen[function as usize] else { return u32::MAX };
         if seen.low_link < seen.tarjan_index {

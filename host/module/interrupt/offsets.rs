@@ -1,55 +1,55 @@
-//! Which byte of the original module an instruction of the rewritten one comes from.
-//!
-//! Owns the map. A trap tells where it happened in the rewritten module; a user has the original.
+//! Maps code offsets of the rewritten module to those of the original. A trap has an offset in the
+//! rewritten module, but the user has the original.
 
-/// Runs of bytes, by where they begin in the rewritten module.
+/// Maps offsets of the rewritten module to offsets of the original one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OffsetMap {
+    /// In ascending order of `new`.
     runs: Vec<Run>,
-    /// Where the functions begin that have no original.
+    /// The offset of the first added function. Everything from here on has no original.
     end: Option<usize>,
 }
 
-/// Bytes from `new` up to the next run.
+/// The bytes from `new` up to the next run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
     new: usize,
     old: usize,
-    /// Whether they were copied from `old` on; else they were added for the instruction there.
+    /// Whether the bytes were copied from `old` on. If not, they were added for the instruction at
+    /// `old`.
     is_copied: bool,
 }
 
 impl OffsetMap {
-    /// Says that the bytes from `new` on were copied from `old` on.
+    /// Records that the bytes from `new` on were copied from `old` on.
     pub fn copied(&mut self, new: usize, old: usize) {
         self.runs.push(Run { new, old, is_copied: true });
     }
 
-    /// Says that the bytes from `new` on were added for the instruction at `old`.
+    /// Records that the bytes from `new` on were added for the instruction at `old`.
     pub fn added(&mut self, new: usize, old: usize) {
         self.runs.push(Run { new, old, is_copied: false });
     }
 
-    /// Takes over the map of a function that begins at `base`.
+    /// Appends the map of a function that begins at `base`.
     pub fn append(&mut self, function: &OffsetMap, base: usize) {
         let moved = function.runs.iter().map(|run| Run { new: run.new + base, ..*run });
         self.runs.extend(moved);
     }
 
-    /// Says that what begins at `new` and behind it has no original.
+    /// Records that everything from `new` on has no original. Only the first call counts.
     pub fn end(&mut self, new: usize) {
         self.end.get_or_insert(new);
     }
 
-    /// Says that everything lies so many bytes further behind.
+    /// Adds `bytes` to all offsets of the rewritten module.
     pub fn shift(&mut self, bytes: usize) {
         self.runs.iter_mut().for_each(|run| run.new += bytes);
         self.end = self.end.map(|end| end + bytes);
     }
 
-    /// The offset in the original module of what is at `new` in the rewritten one. `None` where
-    /// that was added as a whole, or is no code. A module that was not changed has an empty map,
-    /// by which every offset stays as it is.
+    /// The original offset for the offset `new`. `None` if `new` is in an added function or before
+    /// the code. A module that was not changed has an empty map, which maps each offset to itself.
     pub fn original(&self, new: usize) -> Option<usize> {
         if self.runs.is_empty() && self.end.is_none() {
             return Some(new);

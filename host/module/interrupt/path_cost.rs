@@ -1,48 +1,49 @@
-//! How much a function can have done since it last looked at the clock, along the worst path to
-//! each of its instructions.
+//! The cost since the last epoch check, along the most expensive path to each instruction of a
+//! function.
 //!
 //! Owns that sum. Control flow is structured, so one pass is enough: a branch goes forward to the
-//! end of a block, or back to a loop's header, where the engine looks at the clock.
+//! end of a block, or back to a loop header, which has an epoch check.
 
 use wasmparser::Operator;
 
-/// Units between two looks at the clock. One is an instruction that has machine code.
+/// The most units between two epoch checks. An instruction with machine code costs one unit.
 pub const UNITS_MAX: u32 = 2_000;
-/// Units of an access to the memory. The first one to a page takes 2.5 us: 500 of them 1.3 ms.
+/// Units of a memory access. The first access to a page takes 2.5 us, 500 of them 1.3 ms.
 pub const UNITS_OF_ACCESS: u32 = 4;
-/// Units that may follow a call until the next look: the function that was called has looked at the
-/// clock when it began, but what is inside of each other ends one after the other.
+/// Units that may follow a call until the next epoch check. The callee checked the epoch when it
+/// began, but when the stack unwinds, the code after each call runs without a check between.
 const UNITS_BEHIND_CALL: u32 = 256;
-/// Those of an access to the memory there: four of them, a hundred functions deep, may all be the
-/// first to their pages.
+/// Units of a memory access after a call. Four of them fit; with a hundred functions on the stack,
+/// all of them may be the first to their pages.
 const UNITS_OF_ACCESS_BEHIND_CALL: u32 = 64;
-/// The same in a function that can be inside of itself: 16,000 times, in a stack of 512 KiB.
+/// As [`UNITS_BEHIND_CALL`], in a recursion: a stack of 512 KiB holds 16,000 calls.
 const UNITS_BEHIND_DEEP_CALL: u32 = 16;
 
-/// Units since the last look, at one place of a function.
+/// Units since the last epoch check, at the current instruction.
 pub struct PathCost {
-    /// `None` where no path leads.
+    /// `None` if no path leads to the instruction.
     now: Option<u32>,
+    /// The value of `now` after a call.
     behind_call: u32,
-    /// Units of an access to the memory behind a call.
+    /// Units of a memory access after a call.
     access_behind_call: u32,
     blocks: Vec<Block>,
 }
 
-/// A block that has begun.
+/// A block that has begun and not ended.
 struct Block {
     is_loop: bool,
-    /// Units at an `if` without `else`, which are those of the path around it.
+    /// The units at an `if`, for the path that skips it or takes its `else`.
     around: Option<u32>,
-    /// The most that a branch to the end of it comes with.
+    /// The most units of all branches to its end.
     end: Option<u32>,
 }
 
 impl PathCost {
-    /// At the entry of a function, which can be deep inside of others or not.
+    /// The cost at the entry of a function. `is_deep` comes from the call graph.
     pub fn new(is_deep: bool) -> Self {
         let (behind, access_behind_call) = if is_deep {
-            // Each of them is preceded by a look.
+            // Over the limit, so that each access after a call gets an epoch check before it.
             (UNITS_BEHIND_DEEP_CALL, UNITS_BEHIND_DEEP_CALL + 1)
         } else {
             (UNITS_BEHIND_CALL, UNITS_OF_ACCESS_BEHIND_CALL)
@@ -55,7 +56,8 @@ impl PathCost {
         }
     }
 
-    /// What an instruction counts here that counts so many units elsewhere.
+    /// The units of an instruction here. It has `units` before any call, and an access after a call
+    /// has more.
     pub fn cost_of(&self, units: u32, is_access: bool) -> u32 {
         match self.now {
             Some(now) if is_access && now >= self.behind_call => units.max(self.access_behind_call),
@@ -63,22 +65,22 @@ impl PathCost {
         }
     }
 
-    /// Whether so many units more would be too many.
+    /// Whether `units` more would exceed the limit.
     pub fn is_too_long_for(&self, units: u32) -> bool {
         self.now.is_some_and(|now| now + units > UNITS_MAX)
     }
 
-    /// Whether any path leads here.
+    /// Whether any path leads to the current instruction.
     pub fn is_reachable(&self) -> bool {
         self.now.is_some()
     }
 
-    /// Takes note of a look at the clock.
+    /// Records an epoch check.
     pub fn reset_cost(&mut self) {
         self.now = self.now.map(|_| 0);
     }
 
-    /// Goes over an instruction of so many units.
+    /// Steps over an instruction that costs `units`.
     pub fn step(&mut self, operator: &Operator<'_>, units: u32) {
         self.now = self.now.map(|now| now.saturating_add(units));
         match operator {

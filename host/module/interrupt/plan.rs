@@ -1,6 +1,4 @@
-//! What has to be known of a module before its code is rewritten.
-//!
-//! Owns the reading of it.
+//! Reads what the rewriting has to know of a module before it comes to the code.
 
 use std::collections::BTreeSet;
 
@@ -14,25 +12,26 @@ use super::call_graph::CallGraph;
 
 /// An imported function.
 pub struct ImportedFunction {
+    /// The index of its type.
     pub ty: u32,
     pub name: String,
-    /// Whether a call with a long range may become several.
+    /// Whether a call with a long range may become several calls.
     pub is_divisible: bool,
 }
 
-/// A module's functions, and what its code can reach.
+/// A module's types, functions and data segments, as far as the rewriting needs them.
 #[derive(Default)]
 pub struct Plan {
     pub types: Vec<FuncType>,
     pub imports: Vec<ImportedFunction>,
-    /// The types of the functions that the module defines.
+    /// The type indices of the functions that the module defines.
     pub defined: Vec<u32>,
-    /// Imported functions that are more than called: a table, a global or an export has them, or
-    /// may get them.
+    /// Imported functions that are not only called directly: a table, a global or an export has a
+    /// reference to them, or may get one.
     pub referenced: BTreeSet<u32>,
-    /// The lengths of its data segments.
+    /// The lengths of its data segments in bytes, 0 for active ones.
     pub segments: Vec<u32>,
-    /// Which of the defined functions can be deep inside of each other.
+    /// For each defined function, what [`CallGraph::deep`] says.
     pub deep: Vec<bool>,
     graph: CallGraph,
     is_component: bool,
@@ -41,6 +40,10 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Reads a module.
+    ///
+    /// # Errors
+    /// The module is not valid, or is a component.
     pub fn read(wasm: &[u8], divisible: &[Divisible]) -> Result<Plan> {
         let mut plan = Plan::default();
         for payload in Parser::new(0).parse_all(wasm) {
@@ -55,7 +58,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Checks that each index is one of something, as it is in a valid module.
+    /// Checks that the indices that the rewriting uses are in bounds, as in any valid module.
     fn check(&self) -> Result<()> {
         if self.is_exact {
             return Err(
@@ -78,7 +81,7 @@ impl Plan {
         }
     }
 
-    /// The number of functions before any is added.
+    /// The number of functions, imported and defined, before any is added.
     pub fn functions(&self) -> usize {
         self.imports.len() + self.defined.len()
     }
@@ -131,7 +134,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Takes down which functions one calls or refers to.
+    /// Notes which functions a function calls or refers to.
     fn note_calls(&mut self, body: &FunctionBody<'_>) -> wasmparser::Result<()> {
         let imports = self.imports.len() as u32;
         let (mut calls, mut is_indirect) = (Vec::new(), false);
@@ -158,7 +161,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Takes down the functions that sections other than the code refer to.
+    /// Notes the functions that other sections refer to.
     fn note_references(&mut self, payload: &Payload<'_>) -> wasmparser::Result<()> {
         match payload {
             Payload::ExportSection(section) => {
@@ -218,8 +221,8 @@ impl Plan {
     }
 }
 
-/// Whether a function's last two parameters can be a pointer and a length, and its result an error
-/// number.
+/// Whether a function's last two parameters can be a pointer and a length, and its result, if any,
+/// an error number.
 fn is_range(ty: &FuncType) -> bool {
     ty.params().ends_with(&[ValType::I32, ValType::I32])
         && matches!(ty.results(), [] | [ValType::I32])

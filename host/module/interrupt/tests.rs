@@ -1,4 +1,4 @@
-//! Rewritten modules: valid, the same to a guest, and looking at the clock where they should.
+//! Rewritten modules are valid, behave as before, and have epoch checks where they should.
 
 mod bulk;
 mod calls;
@@ -12,11 +12,11 @@ use wasmparser::{Parser, Payload};
 use super::base::Divisible;
 use super::{Interruptible, OffsetMap};
 
-/// A function of an import table that may be divided.
+/// The imports of these tests whose calls may be divided.
 pub const DIVISIBLE: &[Divisible] =
     &[Divisible { module: "host", name: "take" }, Divisible { module: "host", name: "fill" }];
 
-/// A text module, rewritten, and both valid.
+/// A text module as a binary, and the rewritten module. Checks that both are valid.
 pub fn rewrite(text: &str) -> (Vec<u8>, Interruptible) {
     let wasm = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"));
     let rewritten = super::module(&wasm, DIVISIBLE).unwrap_or_else(|error| panic!("{error}"));
@@ -40,8 +40,8 @@ pub fn operators(wasm: &[u8]) -> Vec<(usize, String)> {
     all
 }
 
-/// How many empty loops there are.
-pub fn looks(wasm: &[u8]) -> usize {
+/// The number of added epoch checks, which are empty loops.
+pub fn epoch_checks(wasm: &[u8]) -> usize {
     let all = operators(wasm);
     let pairs = all.windows(2);
     pairs.filter(|pair| pair[0].1.starts_with("Loop") && pair[1].1 == "End").count()
@@ -58,16 +58,16 @@ fn what_needs_nothing_stays_as_it_is() {
     assert_eq!(rewritten.offsets.original(17), Some(17));
 }
 
-/// Straight-line code looks once in so many instructions, along every path.
+/// Straight-line code has an epoch check once in so many instructions, along every path.
 #[test]
-fn long_code_looks_now_and_then() {
+fn long_code_has_epoch_checks() {
     let load = "(drop (i32.load (i32.const 0)))".repeat(2_000);
     let code = |body: &str| {
-        looks(&rewrite(&format!("(module (memory 1) (func (param i32) {body}))")).1.wasm)
+        epoch_checks(&rewrite(&format!("(module (memory 1) (func (param i32) {body}))")).1.wasm)
     };
     assert_eq!(code(&"nop ".repeat(1_900)), 0);
     assert_eq!(code(&load), 6);
-    // An instruction that is jumped over does not count, nor does one on another path.
+    // Instructions on another path do not count.
     let arms = |body: &str| format!("(if (local.get 0) (then {body}) (else {body}))");
     let short = "nop ".repeat(900);
     assert_eq!(code(&arms(&short)), 0);
@@ -75,10 +75,10 @@ fn long_code_looks_now_and_then() {
     assert!(code(&format!("{short}{short}{}", arms(&short))) > 0);
 }
 
-/// The number of a vector instruction may be written with more bytes than it needs.
+/// The number of a vector instruction is LEB128, which may have more bytes than it needs.
 #[test]
 fn an_access_counts_however_it_is_written() {
-    let looks_beside = |load: &[u8]| {
+    let checks_beside = |load: &[u8]| {
         let (mut types, mut functions, mut memories, mut code) = Default::default();
         TypeSection::ty(&mut types).function([], []);
         FunctionSection::function(&mut functions, 0);
@@ -102,86 +102,87 @@ fn an_access_counts_however_it_is_written() {
         let mut module = Module::new();
         module.section(&types).section(&functions).section(&memories).section(&code);
         let rewritten = super::module(&module.finish(), DIVISIBLE);
-        looks(&rewritten.unwrap_or_else(|error| panic!("{error}")).wasm)
+        epoch_checks(&rewritten.unwrap_or_else(|error| panic!("{error}")).wasm)
     };
-    assert_eq!(looks_beside(&[0xfd, 0, 0, 0]), 6);
-    assert_eq!(looks_beside(&[0xfd, 0x80, 0, 0, 0]), 6);
-    // v128.load32_zero, as it is and with two bytes more.
-    assert_eq!(looks_beside(&[0xfd, 0x5c, 0, 0]), 6);
-    assert_eq!(looks_beside(&[0xfd, 0xdc, 0x80, 0, 0, 0]), 6);
+    assert_eq!(checks_beside(&[0xfd, 0, 0, 0]), 6);
+    assert_eq!(checks_beside(&[0xfd, 0x80, 0, 0, 0]), 6);
+    // v128.load32_zero, in the shortest encoding and in a longer one.
+    assert_eq!(checks_beside(&[0xfd, 0x5c, 0, 0]), 6);
+    assert_eq!(checks_beside(&[0xfd, 0xdc, 0x80, 0, 0, 0]), 6);
 }
 
-/// A check in an arm that is jumped over helps nobody.
+/// An epoch check in code that is jumped over does not count for the path around it.
 #[test]
-fn a_path_that_avoids_every_look_has_looks_of_its_own() {
+fn a_path_around_every_check_has_checks_of_its_own() {
     let skipped = format!("(block (br_if 0 (local.get 0)) {})", "nop ".repeat(2_500));
     let shown = "nop ".repeat(1_500);
     let body = format!("{shown}{skipped}").repeat(20);
     let (_, rewritten) = rewrite(&format!("(module (func (param i32) {body}))"));
-    // 20 in the arms, and one on the way for each but the first.
-    assert!(looks(&rewritten.wasm) >= 39, "{}", looks(&rewritten.wasm));
+    // 20 in the code that may be skipped, and one before each of these but the first.
+    assert!(epoch_checks(&rewritten.wasm) >= 39, "{}", epoch_checks(&rewritten.wasm));
 }
 
-/// What is behind a call counts as if much had been done: the calls of a recursion end one after
-/// the other without any look.
+/// Code after a recursive call has an epoch check early: when the recursion unwinds, the code after
+/// each call runs without a check between.
 #[test]
-fn the_end_of_a_recursion_looks() {
-    let code = |functions: &str| looks(&rewrite(&format!("(module {functions})")).1.wasm);
+fn code_after_a_recursive_call_has_epoch_checks() {
+    let code = |functions: &str| epoch_checks(&rewrite(&format!("(module {functions})")).1.wasm);
     let (little, much) = ("nop ".repeat(12), "nop ".repeat(20));
     assert_eq!(code(&format!("(func $f (call $f) {little})")), 0);
     assert_eq!(code(&format!("(func $f (call $f) {much})")), 1);
-    // Where a block begins and ends, nothing is done.
+    // The begin and end of a block cost nothing.
     let (most, more) = ("nop ".repeat(16), "nop ".repeat(17));
     let in_blocks = |rest: &str| format!("(func $f (block (block (call $f) {rest}) (block)))");
     assert_eq!((code(&in_blocks(&most)), code(&in_blocks(&more))), (0, 1));
-    // Of two that call each other, and one that both call.
+    // Two functions call each other, and the first one also calls a third.
     let three =
         format!("(func $g (call $h) (call $i) {much}) (func $h (call $g)) (func $i {much})");
     assert_eq!(code(&three), 1);
-    // Through a table, which the function may be in.
+    // A function calls through a table that holds this function.
     let table = "(type $f (func)) (table 1 funcref) (elem (i32.const 0) $f)";
     let call = format!("(func $f (call_indirect (type $f) (i32.const 0)) {much})");
     assert_eq!(code(&format!("{table} {call}")), 1);
     let other = format!("(func $f) (func (call_indirect (type $f) (i32.const 0)) {much})");
     assert_eq!(code(&format!("{table} {other}")), 0);
-    // Without a recursion, only much more counts.
+    // Without a recursion, more code may follow a call.
     assert_eq!(code(&format!("(func (call 1) {much}) (func)")), 0);
     assert_eq!(code(&format!("(func (call 1) {}) (func)", "nop ".repeat(300))), 1);
 }
 
-/// Each of many returns may be the first to touch a page: 2.5 us, or twice that across two pages.
+/// Each of many returns may be followed by the first access to a page. That takes 2.5 us, or twice
+/// as long across two pages.
 #[test]
-fn an_access_behind_a_deep_call_looks() {
+fn an_access_after_a_recursive_call_has_an_epoch_check() {
     let code = |what: &str| {
         let text = format!("(module (memory 1) (func {what}))");
-        looks(&rewrite(&text).1.wasm)
+        epoch_checks(&rewrite(&text).1.wasm)
     };
     let load = "(drop (i32.load (i32.const 0)))";
     assert_eq!(code(&format!("(call 0) {load}")), 1);
     assert_eq!(code(&format!("{load} (call 0)")), 0);
-    // The look is for those behind it, too.
+    // One epoch check is enough for the accesses that follow.
     assert_eq!(code(&format!("(call 0) {}", load.repeat(100))), 1);
     assert_eq!(code("(call 0) (memory.fill (i32.const 0) (i32.const 0) (i32.const 9))"), 1);
-    // Not deep inside of others: some are few.
+    // Without a recursion, a few accesses need no check.
     let chain =
         |times| format!("(module (memory 1) (func (call 1) {}) (func))", load.repeat(times));
-    let of_chain = |times| looks(&rewrite(&chain(times)).1.wasm);
+    let of_chain = |times| epoch_checks(&rewrite(&chain(times)).1.wasm);
     assert_eq!((of_chain(3), of_chain(5)), (0, 1));
 }
 
-/// A chain of hundreds of functions is as deep as a recursion.
+/// A chain of more than a hundred functions is treated as a recursion.
 #[test]
-fn the_end_of_a_long_chain_looks() {
+fn code_after_calls_in_a_long_chain_has_epoch_checks() {
     let rest = "nop ".repeat(20);
     let chain = |length: u32| {
         let link = |at: u32| format!("(func $f{at} (call $f{}) {rest})", at + 1);
         let links: String = (0..length).map(link).collect();
-        looks(&rewrite(&format!("(module {links} (func $f{length}))")).1.wasm)
+        epoch_checks(&rewrite(&format!("(module {links} (func $f{length}))")).1.wasm)
     };
     assert_eq!((chain(80), chain(120)), (0, 120));
 }
 
-/// Every instruction of the original is in the map, under the offset that it has there.
+/// Every instruction of the original is in the map, with its offset in the original.
 #[test]
 fn offsets_are_exact() {
     let text = r#"(module (import "host" "f" (func $f)) (memory 1)
@@ -207,13 +208,13 @@ fn offsets_are_exact() {
         assert!(!is_added || for_these.iter().any(|it| was.starts_with(it)), "{operator}: {was}");
         found += usize::from(!is_added);
     }
-    // All but the divided call, which is another now.
+    // All but the divided call, which calls an added function now.
     assert_eq!(found, old.len() - 1);
     assert_eq!(OffsetMap::default().original(3), Some(3));
     assert_eq!(rewritten.offsets.original(rewritten.wasm.len() - 1), None);
 }
 
-/// A module inside of a component inside of a component.
+/// Modules in a component that is in another component are rewritten.
 #[test]
 fn modules_of_components_are_rewritten() {
     let text = r#"(component (component
@@ -223,5 +224,5 @@ fn modules_of_components_are_rewritten() {
     let rewritten = super::component(&wasm).expect("it can be rewritten");
     wasmparser::Validator::new().validate_all(&rewritten).expect("it is valid");
     assert_eq!(rewritten.len(), wasm.len() + 3);
-    assert_eq!(looks(&rewritten), 1);
+    assert_eq!(epoch_checks(&rewritten), 1);
 }

@@ -1,4 +1,5 @@
-//! What one instance takes: a sum, of which some parts are known only when the file has ended.
+//! The cost of one instance. It is a sum, and some of its parts are known only at the end of the
+//! file.
 
 use std::ops::AddAssign;
 
@@ -6,41 +7,44 @@ use crate::limits::{
     CORE_INSTANCES_PER_SLOT, SMALL_IMAGE_BYTES_MAX, SMALL_IMAGE_PAGES_MAX, TABLES_PER_SLOT,
 };
 
-/// What one instance takes.
+/// The cost of one instance of a guest, with all core instances in it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Size {
-    /// What the engine keeps.
+    /// Bytes of the engine's records for the instance, without memories, tables and stack.
     pub bytes: usize,
-    /// Of all its element segments, which are written when it is made.
+    /// Elements of all element segments, which are written when the instance is made.
     pub elements: usize,
-    /// Bytes of its data segments.
+    /// Bytes of all data segments.
     pub data_bytes: usize,
-    /// Pages of its memories that are written when it is made, where images are mapped.
+    /// Memory pages of 4 KiB that are written when the instance is made, if images are mapped.
     pub copied_pages: usize,
-    /// The same where images are copied, each of them from its first data to its last.
+    /// The same if images are copied. Each image is copied from its first data to its last.
     pub pages: usize,
-    /// What is counted in its engine's pool: instances of modules, memories and tables.
+    /// Core instances, which the engine's pool limits, as it does memories and tables.
     pub instances: usize,
+    /// Memories of all core instances.
     pub memories: usize,
+    /// Tables of all core instances.
     pub tables: usize,
-    /// Memories of which an image may be mapped.
+    /// Memories for which an image may be mapped.
     pub images: usize,
-    /// What the engine keeps once of the sections, decoded.
+    /// Bytes of the decoded sections, which the engine keeps once for the guest.
     pub decoded_bytes: usize,
-    /// Bytes of the images of memories that the compiler makes of the data segments of all modules.
+    /// Bytes of the memory images that the compiler makes of the data segments of all modules.
     pub image_bytes: u64,
-    /// Modules in it that another component has given, so that any in the file may be meant.
+    /// Instances of modules that come from another component, so each may be any module in the
+    /// file.
     pub given_modules: usize,
-    /// Components in it that another one has given.
+    /// Instances of components that come from another component.
     pub given_components: usize,
 }
 
-/// One of which only the file's end tells how large it can be.
+/// The size of a module that may be any in the file, until [`Size::resolved`].
 pub fn given_module() -> Size {
     Size { given_modules: 1, ..Size::default() }
 }
 
-/// One of which nothing is known.
+/// The size of a component of which nothing is known.
 pub fn given_component() -> Size {
     Size { given_components: 1, ..Size::default() }
 }
@@ -62,7 +66,7 @@ impl AddAssign for Size {
 }
 
 impl Size {
-    /// What is the most of each.
+    /// The maximum of each field of one instance.
     pub fn max(self, other: Size) -> Size {
         Size {
             bytes: self.bytes.max(other.bytes),
@@ -78,7 +82,7 @@ impl Size {
         }
     }
 
-    /// With as much for each module that was given as `most`.
+    /// Adds `most` once for each given module.
     pub fn resolved(mut self, most: Size) -> Size {
         let times = self.given_modules;
         self += Size {
@@ -96,14 +100,15 @@ impl Size {
         self
     }
 
-    /// Instance slots of its engine that it takes: a slot has room for so many of each part.
+    /// The number of slots of the engine's pool that the instance takes. A slot has room for one
+    /// memory and a fixed number of core instances and tables.
     pub fn slots(&self) -> usize {
         let instances = self.instances.div_ceil(CORE_INSTANCES_PER_SLOT as usize);
         let tables = self.tables.div_ceil(TABLES_PER_SLOT as usize);
         instances.max(tables).max(self.memories).max(1)
     }
 
-    /// Whether images of its memories are better copied than mapped.
+    /// Whether copying the images of its memories is cheaper than mapping them.
     pub fn is_small(&self) -> bool {
         self.data_bytes <= SMALL_IMAGE_BYTES_MAX && self.pages <= SMALL_IMAGE_PAGES_MAX
     }

@@ -1,4 +1,4 @@
-//! How much an instance takes, counted by hand.
+//! The cost of instances, compared with sums made by hand.
 
 use super::read;
 use crate::limits::{CORE_INSTANCES_PER_SLOT, ELEMENTS_MAX};
@@ -45,7 +45,7 @@ fn images_of_all_modules_are_one_sum() {
     assert!(said.contains("most of which are zeros"), "{said}");
 }
 
-/// Each component has the one inside of it twice: the last one has 2^80 instances.
+/// Each component instantiates its inner one twice, so the outermost has 2^80 instances.
 #[test]
 fn sums_come_to_an_end() {
     let inner = "(component (core module $m (memory 1)) (core instance (instantiate $m)))";

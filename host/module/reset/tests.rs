@@ -4,7 +4,7 @@ use super::{MEMORY_BYTES_MAX, export_name, qualify};
 use crate::sniff;
 use crate::tests::{HTTP02, MODULE, feed, wasm};
 
-/// Whether a valid module with this in it can be reset.
+/// Whether a valid module with these entries can be reset.
 fn is_resettable(body: &str) -> bool {
     let text = format!("(module {body} (memory (export \"memory\") 1))");
     let bytes = wasm(&text);

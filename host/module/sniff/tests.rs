@@ -1,4 +1,4 @@
-//! What is told of right modules, of wrong ones, and of what is none.
+//! What is read from modules, and the errors for modules and other files that are refused.
 
 use super::{features, is_component, kind, read};
 use crate::tests::{HTTP02, MODULE, feed, list, module, wasm};
@@ -48,11 +48,11 @@ fn what_is_wrong_is_said() {
     assert!(!features().contains(wasmparser::WasmFeatures::THREADS));
 }
 
-/// Nobody but a reader of sections sees that they are.
+/// The validator does not notice import groups.
 #[test]
 fn imports_in_groups_are_refused() {
     let types = (1, list(1, &[0x60, 0, 0]));
-    // None, and two, of the module "m" that share a type; one that has its own.
+    // Groups of no import and of two imports that share a type, and one with a type of its own.
     for group in
         [&b"\x01m\0\x7e\0\0\0"[..], b"\x01m\0\x7e\0\0\x02\x01a\x01b", b"\x01m\0\x7f\x01\x01a\0\0"]
     {
@@ -66,8 +66,8 @@ fn hostile_bytes_come_to_an_end() {
     feed(|bytes| drop(read(bytes)));
 }
 
-/// A million imports of one type with a thousand parameters, each with its text, would take 5 GB
-/// before the type is found to be too long.
+/// Imports of one type share its text. With a text each, a million imports of a type with a
+/// thousand parameters would take 5 GB before the validator refuses the type.
 #[test]
 fn a_type_is_written_once_for_all_of_its_imports() {
     const COUNT: usize = 900;

@@ -1,4 +1,4 @@
-//! Texts, and what is said of those that are none.
+//! Valid texts, and the errors for texts that are not valid.
 
 use super::binary;
 use crate::tests::{HTTP02, MODULE, escape, wasm};

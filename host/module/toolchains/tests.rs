@@ -1,4 +1,4 @@
-//! Which hint is told for what.
+//! Which hint is given for which import or error.
 
 use super::{of_function, of_other, of_proposal};
 

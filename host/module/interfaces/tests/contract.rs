@@ -1,4 +1,4 @@
-//! The contract says of interfaces what the table says. `UPDATE=1` writes its table anew.
+//! The guest contract lists the interfaces that the table has. `UPDATE=1` rewrites its list.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,13 +13,13 @@ fn contract() -> String {
     fs::read_to_string(CONTRACT).expect("the contract")
 }
 
-/// The functions that the flat form lacks.
+/// The names of the functions that flat components lack.
 fn lacking(interface: &Interface) -> Vec<&'static str> {
     let missing = |it: &&Function| it.flat == FlatLowering::Missing;
     interface.functions.iter().filter(missing).map(|function| function.name).collect()
 }
 
-/// In which form components have it.
+/// The forms of components that have the interface, as the contract calls them.
 fn form(interface: &Interface) -> &'static str {
     match (interface.functions.len(), lacking(interface).len()) {
         (0, _) => "types",
@@ -62,7 +62,7 @@ fn the_contract_has_every_interface() {
     assert!(found == table, "UPDATE=1 writes it anew:\n{table}");
 }
 
-/// What only whole components have of an interface whose rest is in both forms.
+/// If flat components lack some functions of an interface, the contract names these functions.
 #[test]
 fn the_contract_names_what_the_flat_form_lacks() {
     let text = contract().split_whitespace().collect::<Vec<_>>().join(" ");
@@ -75,8 +75,8 @@ fn the_contract_names_what_the_flat_form_lacks() {
     }
 }
 
-/// A function of the http-wasm ABI as the contract has it: `name(a, b) -> i64`, without types
-/// where they are `i32`.
+/// The contract writes a function of the http-wasm ABI as `name(a, b) -> i64`, without the types of
+/// parameters, which are all `i32`.
 #[test]
 fn the_contract_has_every_function_of_the_http_wasm_abi() {
     let text = contract();

@@ -1,4 +1,4 @@
-//! Bulk instructions do the same before and after they are divided, up to the byte.
+//! A bulk instruction does the same before and after it is divided, to the byte.
 
 use wasmtime::{Config, Engine, Instance, Module, Store, Val};
 
@@ -8,7 +8,7 @@ const PIECE: u32 = super::super::PIECE_BYTES;
 const PAGES: u32 = 4;
 const END: u32 = PAGES * 65536;
 
-/// What a call came to: its error, and the memories behind it.
+/// The outcome of a call: its error, and the memories after it.
 #[derive(PartialEq, Eq)]
 struct BulkOutcome {
     error: Option<String>,
@@ -44,7 +44,8 @@ fn module(body: &str) -> String {
     )
 }
 
-/// Runs it with each of the numbers in each place, rewritten and not.
+/// Runs the original and the rewritten module with all combinations of the arguments, and compares
+/// the outcomes.
 fn compare(body: &str, (a, b, c): (&[u32], &[u32], &[u32])) {
     let (before, after) = rewrite(&module(body));
     assert_ne!(before, after.wasm, "{body}");
@@ -102,7 +103,7 @@ fn init() {
     compare(body, (&[3], &[5], &[PIECE + 1]));
 }
 
-/// A segment that is gone has no bytes.
+/// A dropped segment has no bytes.
 #[test]
 fn init_from_a_dropped_segment() {
     let dropped = "(data.drop $passive)
@@ -113,7 +114,7 @@ fn init_from_a_dropped_segment() {
     }
 }
 
-/// So many locals that there is no room for another.
+/// A function with the most locals that the engine takes gets no additional one.
 #[test]
 fn a_function_without_room_for_a_local() {
     let body = "(memory.fill (local.get $a) (local.get $b) (local.get $c))";
@@ -121,7 +122,7 @@ fn a_function_without_room_for_a_local() {
         let locals = format!("(local {})", "i32 ".repeat(locals));
         rewrite(&module(body).replace("(local i64)", &locals))
     };
-    // Three are parameters.
+    // The limit of 50,000 includes the three parameters.
     let (_, with_room) = with(49_995);
     let (before, after) = with(49_997);
     assert!(operators(&with_room.wasm)[3].1.starts_with("LocalTee"));

@@ -1,4 +1,4 @@
-//! Calls of imports: what they are called with, and that the clock is looked at between them.
+//! Calls of imports: their arguments, and that an epoch check is between them.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,15 +6,16 @@ use wasmtime::{Config, Engine, Linker, Module, Store, UpdateDeadline};
 
 use super::rewrite;
 
-/// What the host was called with, and how often the guest looked at the clock.
+/// The arguments of all calls, and for each epoch check that stopped the guest, the number of calls
+/// before it.
 #[derive(Default)]
 struct CallLog {
     calls: Vec<(u32, u32)>,
-    looks: Vec<usize>,
+    epoch_checks: Vec<usize>,
 }
 
-/// Runs the export `run`, with a clock that has always moved when it is looked at behind a call of
-/// the host.
+/// Runs the export `run`. Each call of the host advances the epoch, so that the next epoch check
+/// stops the guest.
 fn run(wasm: &[u8]) -> (wasmtime::Result<i32>, CallLog) {
     let mut config = Config::new();
     config.epoch_interruption(true);
@@ -25,7 +26,7 @@ fn run(wasm: &[u8]) -> (wasmtime::Result<i32>, CallLog) {
     let note = move |ptr: u32, len: u32| {
         log.lock().expect("one thread").calls.push((ptr, len));
         clock.increment_epoch();
-        // One of seven bytes fails.
+        // A call for seven bytes fails.
         i32::from(len == 7)
     };
     let take = note.clone();
@@ -41,7 +42,7 @@ fn run(wasm: &[u8]) -> (wasmtime::Result<i32>, CallLog) {
     store.epoch_deadline_callback(move |_| {
         let mut seen = log.lock().expect("one thread");
         let calls = seen.calls.len();
-        seen.looks.push(calls);
+        seen.epoch_checks.push(calls);
         Ok(UpdateDeadline::Continue(1))
     });
     let module = Module::new(&engine, wasm).expect("it compiles");
@@ -58,9 +59,9 @@ const IMPORTS: &str = r#"
     (import "host" "take" (func $take (param i32 i32 i32)))
     (memory 1)"#;
 
-/// Between two calls of the host there is a look, and one behind the last.
+/// Checks that an epoch check is between every two calls of the host.
 #[track_caller]
-fn assert_looks(body: &str, rest: &str, calls: usize) {
+fn assert_epoch_checks(body: &str, rest: &str, calls: usize) {
     let text = format!(r#"(module {IMPORTS} (func (export "run") (result i32) {body}) {rest})"#);
     let (before, after) = rewrite(&text);
     let (result, seen) = run(&after.wasm);
@@ -68,22 +69,22 @@ fn assert_looks(body: &str, rest: &str, calls: usize) {
     assert_eq!(result.ok(), expected.ok(), "{body}");
     assert_eq!(seen.calls, unchanged.calls, "{body}");
     assert_eq!(seen.calls.len(), calls, "{body}");
-    // Each call moves the clock, so there is one look for each at most.
-    assert!(seen.looks.len() >= calls - 1, "{body}: {:?} of {calls}", seen.looks);
+    // An epoch check stops the guest at most once for each call.
+    assert!(seen.epoch_checks.len() >= calls - 1, "{body}: {:?} of {calls}", seen.epoch_checks);
 }
 
 #[test]
 fn direct_calls() {
-    assert_looks(
+    assert_epoch_checks(
         &format!("{} (i32.const 4)", "(drop (call $fill (i32.const 1) (i32.const 2)))".repeat(20)),
         "",
         20,
     );
-    // With something on the stack, and in an arm.
+    // With other values on the stack, and in an arm of an `if`.
     let body = "(i32.add (call $fill (i32.const 1) (i32.const 2))
         (if (result i32) (call $fill (i32.const 3) (i32.const 4))
           (then (i32.const 1)) (else (call $fill (i32.const 5) (i32.const 7)))))";
-    assert_looks(body, "", 3);
+    assert_epoch_checks(body, "", 3);
 }
 
 #[test]
@@ -102,13 +103,13 @@ fn calls_through_tables_and_globals() {
          {} (i32.const 0)",
         [0, 1, 2, 3].map(call).join("").repeat(5)
     );
-    assert_looks(&body, table, 20);
+    assert_epoch_checks(&body, table, 20);
 }
 
 #[test]
 fn tail_calls() {
     let rest = "(func $f (result i32) (return_call $fill (i32.const 1) (i32.const 2)))";
-    assert_looks(&format!("{} (call $f)", "(drop (call $f))".repeat(9)), rest, 10);
+    assert_epoch_checks(&format!("{} (call $f)", "(drop (call $f))".repeat(9)), rest, 10);
 }
 
 #[test]
@@ -117,7 +118,7 @@ fn exports_of_imports() {
     assert!(super::operators(&after.wasm).iter().any(|it| it.1.starts_with("Call")));
 }
 
-/// A long range goes to the host in pieces, in order, up to the first error.
+/// The host gets a long range in pieces, in order, up to the first error.
 #[test]
 fn long_ranges_are_divided() {
     let body = "(call $take (i32.const 9) (i32.const 5) (i32.const 131079))
@@ -131,10 +132,10 @@ fn long_ranges_are_divided() {
     let divided =
         [(5, 65536), (65541, 65536), (131077, 7), (5, 65536), (6, 0), (16, 65536), (65552, 7)];
     assert_eq!(seen.calls, divided);
-    assert!(seen.looks.len() >= divided.len() - 1, "{:?}", seen.looks);
+    assert!(seen.epoch_checks.len() >= divided.len() - 1, "{:?}", seen.epoch_checks);
 }
 
-/// A range through a table is divided, too.
+/// A call through a table is divided, too.
 #[test]
 fn ranges_through_tables_are_divided() {
     let rest = "(type $fill (func (param i32 i32) (result i32)))
@@ -145,7 +146,7 @@ fn ranges_through_tables_are_divided() {
     assert_eq!(run(&after.wasm).1.calls, [(0, 65536), (65536, 34464)]);
 }
 
-/// What has been added has a name, and the module's own functions keep theirs.
+/// Added functions have names, and the module's own functions keep theirs.
 #[test]
 fn names_stay_right() {
     let body = "(call $inner (i32.const 65530) (i32.const 100000)) (i32.const 0)";

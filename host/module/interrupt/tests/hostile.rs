@@ -1,4 +1,4 @@
-//! What is not valid, or as large as it can be.
+//! Modules that are not valid, and modules at a limit.
 
 use super::DIVISIBLE;
 use crate::interrupt::{component, module};
@@ -12,7 +12,7 @@ fn hostile_bytes_come_to_an_end() {
     });
 }
 
-/// A function that names a type, a function or a segment that is not there.
+/// A module that refers to a type or a function that it does not have.
 #[test]
 fn what_is_not_there_is_an_error() {
     let none = list(1, &[0x60, 0, 0]);
@@ -32,8 +32,8 @@ fn what_is_not_there_is_an_error() {
     assert!(component(&nested_components(102)).is_err());
 }
 
-/// The parser takes such an import although its proposal is off; it is a function like others, so
-/// that every index behind it would be another.
+/// The parser accepts imports by exact type although the proposal is off. Such an import is a
+/// function too; if it were ignored, all function indices after it would be off by one.
 #[test]
 fn exact_functions_are_not_served() {
     let import = list(1, &[1, b'a', 1, b'b', 0x20, 0]);
@@ -42,7 +42,7 @@ fn exact_functions_are_not_served() {
     assert!(error.contains("exact type"), "{error}");
 }
 
-/// A module that has all the types that it can.
+/// A module with as many types as the engine takes cannot get another.
 #[test]
 fn there_may_be_no_room_for_more_types() {
     // memory.fill of (0, 0, memory.size): a length that is not known.

@@ -54,8 +54,7 @@ pub fn run(mut config: Config, served: Served, log: LogFormat) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut status = signal(SignalKind::user_defined1())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        // If the size of files is limited, SIGXFSZ must not end the process: the cache gets an
-        // error instead.
+        // If file sizes are limited, the cache must get an error, and the process no SIGXFSZ.
         let _too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
         let memory = Budget::new(config.memory_bytes_total);
         let loader = Arc::new(Loader::new(&Settings {

@@ -1,13 +1,13 @@
-//! The one place where a [`Reply`] becomes calls of the http-wasm handler ABI; wasm only.
+//! Sends a [`Reply`] by calls of the http-wasm handler ABI. Wasm only.
 //!
-//! It makes only the calls that are needed: each of them leaves the sandbox.
+//! It makes no call that is not needed, because each call leaves the sandbox.
 
 use http_wasm_guest::host::Response;
 
 use crate::{Reply, SERVER};
 
-/// Sends the whole reply: content type and body, the status only where it is not the host's
-/// default, 200, and the server's name only where it is asked for.
+/// Sends the whole reply: content type and body, the status unless it is 200 (the host's default),
+/// and the server's name only if the reply asks for it.
 pub fn respond(response: &Response, reply: &Reply) {
     if reply.status != 200 {
         response.set_status(i32::from(reply.status));

@@ -1,25 +1,25 @@
-//! The workload of `stream`, piece by piece: how it is sent is the business of who serves it.
+//! The workload of `stream`, piece by piece. How the pieces are sent is up to the server.
 
-/// Events of the clock where nobody asks for another number.
+/// The number of events if the query names none.
 const EVENTS: u32 = 10;
 
-/// The value of `content-type` of the clock.
+/// The content type of the events.
 pub const EVENTS_TYPE: &str = "text/event-stream";
-/// That of a body in upper case.
+/// The content type of a body in upper case.
 pub const UPPER_TYPE: &str = "text/plain";
-/// That of [`USAGE`].
+/// The content type of [`USAGE`].
 pub const USAGE_TYPE: &str = "text/plain; charset=utf-8";
-/// The answer to everything else.
+/// The answer to all other requests.
 pub const USAGE: &str =
     "GET …/sse[?events=N] is a clock, POST …/upper gives a body back in upper case\n";
 
-/// How many events a query asks for.
+/// The number of events that a query asks for.
 pub fn events(query: Option<&str>) -> u32 {
     let asked = query.and_then(|query| query.strip_prefix("events="));
     asked.and_then(|number| number.parse().ok()).unwrap_or(EVENTS)
 }
 
-/// One event of the clock.
+/// One event.
 pub fn event(number: u32) -> String {
     format!("event: tick\ndata: {number}\n\n")
 }

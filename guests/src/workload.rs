@@ -1,8 +1,8 @@
-//! The demo handlers as plain functions: what each one answers, and nothing of how it is served.
+//! The demo handlers as plain functions: what each one answers, not how it is served.
 //!
-//! These lines are compiled twice: into the guests (`src/bin/`, one file each) and, as a path
-//! dependency, into the host's native twins. What the two cost can be compared because they do the
-//! same work. So nothing here knows the guest ABI or the host: `respond.rs` alone knows the ABI.
+//! This code is compiled twice: into the guests (`src/bin/`, one file each) and, as a path
+//! dependency, into the native twins of the host. Both do the same work, so their costs can be
+//! compared. Nothing here knows the guest ABI or the host. Only `respond.rs` knows the ABI.
 
 use std::borrow::Cow;
 
@@ -13,14 +13,14 @@ use serde::Serialize;
 pub mod respond;
 pub mod stream;
 
-/// The answer of a handler. Framing and `Date` are the host's.
+/// The answer of a handler. The host adds the framing and `Date`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// The status code; a guest need not send 200, the host's default.
+    /// The status code. A guest need not send 200, which is the host's default.
     pub status: u16,
     /// The value of `content-type`.
     pub content_type: &'static str,
-    /// Whether to name the [`SERVER`] in a `server` header, as TechEmpower's rules ask.
+    /// Whether to send [`SERVER`] in a `server` header, as TechEmpower's rules require.
     pub server: bool,
     /// The whole body.
     pub body: Cow<'static, [u8]>,
@@ -32,19 +32,19 @@ impl Reply {
     }
 }
 
-/// The value of the `server` header, where [`Reply::server`] asks for one.
+/// The value of the `server` header, if [`Reply::server`] asks for one.
 pub const SERVER: &str = "guesthouse";
 
 const HELLO: &str = "Hello, World!";
 const TEXT: &str = "text/plain";
 
-/// The largest number that [`fib`] takes: a few hundred million calls.
+/// The largest number that [`fib`] accepts: a few hundred million calls.
 pub const FIB_MAX: u32 = 40;
 
 const FIB_EXPECTED: &str =
     "expected one decimal number from 0 to 40 after the route, as in /fib/32\n";
 
-/// What [`render`] turns into HTML, about 10 KiB.
+/// The document that [`render`] turns into HTML, about 10 KiB.
 const DOCUMENT: &str = include_str!("document.md");
 
 const PAGE_HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<title>The guesthouse</title>\n";
@@ -61,7 +61,7 @@ pub fn plaintext() -> Reply {
 
 /// The JSON test of the TechEmpower framework benchmarks.
 ///
-/// Its rules want the object made and serialised anew for every request.
+/// Its rules require that the object is made and serialised for every request.
 pub fn json() -> Reply {
     #[derive(Serialize)]
     struct Message {
@@ -75,10 +75,10 @@ pub fn json() -> Reply {
 
 /// Computes: `/fib/32` is answered with `2178309` and a newline.
 ///
-/// `base` is the path of the route (`/fib`, or `/native/fib` for the twin) and `uri` the path and
-/// query as they came, beginning with `base`. What follows is one number in plain decimal digits
-/// from 0 to [`FIB_MAX`], without leading zeros; anything else is a 400 that says so. The query is
-/// ignored.
+/// `base` is the path of the route (`/fib`, or `/native/fib` for the twin). `uri` is the path and
+/// query as they came, beginning with `base`. A slash and one number in plain decimal digits must
+/// follow, from 0 to [`FIB_MAX`] and without leading zeros. Anything else is a 400 that says so.
+/// The query is ignored.
 pub fn fib(base: &str, uri: &str) -> Reply {
     match fib_number(base, uri) {
         Some(n) => Reply::ok(TEXT, format!("{}\n", fibonacci(n)).into_bytes()),
@@ -89,27 +89,28 @@ pub fn fib(base: &str, uri: &str) -> Reply {
 fn fib_number(base: &str, uri: &str) -> Option<u32> {
     let path = uri.split_once('?').map_or(uri, |(path, _query)| path);
     let digits = path.strip_prefix(base.trim_end_matches('/'))?.strip_prefix('/')?;
-    // `parse` alone would also take a sign and leading zeros: two addresses for one resource.
+    // `parse` alone also accepts a sign and leading zeros, which would be several addresses for one
+    // resource.
     let plain = digits == "0" || !digits.starts_with(['0', '+']);
     digits.parse().ok().filter(|n| plain && *n <= FIB_MAX)
 }
 
-/// The `n`th Fibonacci number by naive recursion, which is the point: it costs calls, and neither
-/// memory nor host calls.
+/// The `n`th Fibonacci number by naive recursion. The point is the cost: it consists of calls,
+/// without memory accesses or host calls.
 pub fn fibonacci(n: u32) -> u64 {
     if n < 2 { u64::from(n) } else { fibonacci(n - 1) + fibonacci(n - 2) }
 }
 
-/// Gives the request back as text: request line, headers in the order given, a blank line, body.
+/// Answers with the request as text: request line, headers in their order, a blank line, body.
 ///
-/// A header with several values comes as several pairs.
+/// A header with several values is several pairs.
 pub fn echo<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     method: &str,
     uri: &str,
     headers: impl IntoIterator<Item = (N, V)>,
     body: &[u8],
 ) -> Reply {
-    // Room for the usual head, so that a small request is one allocation.
+    // Room for a usual head, so that a small request needs one allocation.
     let mut text = Vec::with_capacity(1024 + body.len());
     for part in [method, " ", uri, "\n"] {
         text.extend_from_slice(part.as_bytes());
@@ -124,8 +125,8 @@ pub fn echo<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     Reply::ok(TEXT, text)
 }
 
-/// Renders the document to HTML, anew on every call: parsing, allocation and copying, as a template
-/// or a small application would.
+/// Renders the document to HTML, again on every call. It parses, allocates and copies, as a
+/// template or a small application would.
 pub fn render() -> Reply {
     let options =
         Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;

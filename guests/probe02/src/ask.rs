@@ -1,15 +1,15 @@
-//! What a behaviour is given, and the ways to answer that most of them need.
+//! The argument of every behaviour, and the ways to answer that most of them share.
 
 use wasip2::clocks::monotonic_clock;
 use wasip2::http::types::{ErrorCode, IncomingRequest, ResponseOutparam};
 
 use crate::reply::Reply;
 
-/// A request, and the place for the answer to it.
+/// A request, and the response outparam for its answer.
 pub struct Ask {
     pub request: IncomingRequest,
     pub out: ResponseOutparam,
-    /// The query, where it is a number.
+    /// The query, if it is a number. The behaviours call it N.
     pub number: Option<u64>,
 }
 
@@ -30,12 +30,12 @@ impl Ask {
     }
 }
 
-/// Waits for so many milliseconds.
+/// Waits for this many milliseconds.
 pub fn wait(ms: u64) {
     monotonic_clock::subscribe_duration(ms.saturating_mul(1_000_000)).block();
 }
 
-/// Waits and never comes back.
+/// Waits and never returns.
 pub fn wait_for_ever() -> ! {
     loop {
         wait(24 * 60 * 60 * 1000);

@@ -1,5 +1,5 @@
-//! Behaviours that are about bodies: responses that are longer, shorter or slower than they should
-//! be, and requests that are read in more ways than one.
+//! Behaviours about bodies: responses that are longer, shorter or slower than they should be, and
+//! different ways to read a request's body.
 
 use wasip2::http::types::ErrorCode;
 
@@ -25,48 +25,48 @@ pub const BEHAVIOURS: [(&str, Behaviour); 13] = [
     ("echo", echo),
 ];
 
-/// What a behaviour that announces a length writes.
+/// The body of behaviours that announce a length.
 const TEN: &[u8; 10] = b"1234567890";
 const PIECE_BYTES: usize = 64 << 10;
 const EVENT_EVERY_MS: u64 = 50;
 
-/// Five bytes, as announced.
+/// Sends five bytes, as announced.
 fn exact(ask: Ask) {
     ask.begin(&[("content-length", "5")]).end(&TEN[..5]);
 }
 
-/// Five bytes where ten were announced.
+/// Sends five bytes, but announces ten.
 fn short(ask: Ask) {
     ask.begin(&[("content-length", "10")]).end(&TEN[..5]);
 }
 
-/// Ten bytes where five were announced.
+/// Sends ten bytes, but announces five.
 fn long(ask: Ask) {
     ask.begin(&[("content-length", "5")]).end(TEN);
 }
 
-/// Writes as long as somebody takes it.
+/// Writes until the write fails.
 fn write_forever(ask: Ask) {
     let reply = ask.begin(&[]);
     let piece = vec![b'x'; PIECE_BYTES];
     while reply.write(&piece) {}
 }
 
-/// Writes so many KiB before it sets its response.
+/// Writes N KiB before it sets its response.
 fn write_first(ask: Ask) {
     let kib = usize::try_from(ask.number.unwrap_or(0)).expect("a size");
     let reply = Reply::write_first(ask.out, |reply| reply.write(vec![b'x'; kib << 10]));
     reply.finish(None);
 }
 
-/// The same with so many pieces of one byte.
+/// Writes N pieces of one byte before it sets its response.
 fn write_bytes_first(ask: Ask) {
     let count = ask.number.unwrap_or(0);
     let reply = Reply::write_first(ask.out, |reply| (0..count).all(|_| reply.write(b"x")));
     reply.finish(None);
 }
 
-/// So many empty pieces, a million by itself, and then one that is not.
+/// Writes N empty pieces, a million by default, and then one that is not empty.
 fn empty_writes(ask: Ask) {
     let count = ask.number.unwrap_or(1_000_000);
     let reply = ask.begin(&[]);
@@ -75,7 +75,7 @@ fn empty_writes(ask: Ask) {
     }
 }
 
-/// So many events, one at once and the others at intervals.
+/// Sends N events, one at once and the others at intervals.
 fn sse(ask: Ask) {
     let count = ask.number.unwrap_or(3);
     let reply = ask.begin(&[("content-type", "text/event-stream")]);
@@ -90,7 +90,7 @@ fn sse(ask: Ask) {
     reply.finish(None);
 }
 
-/// Answers with what a fallible behaviour makes of the request's body, or with its error.
+/// Reads the request's body with `read`, and answers with the text or the error.
 fn answer(ask: Ask, read: impl FnOnce(Upload) -> Result<String, ErrorCode>) {
     match read(Upload::of(&ask.request)) {
         Ok(text) => ask.answer(text),
@@ -103,7 +103,7 @@ fn upload(ask: Ask) {
     answer(ask, |upload| upload.count().map(|(bytes, sum)| format!("{bytes} {sum}")));
 }
 
-/// Reads the whole body, and answers with the trailers behind it.
+/// Reads the whole body, and answers with its trailers.
 fn upload_trailers(ask: Ask) {
     answer(ask, |upload| {
         upload.count()?;
@@ -112,7 +112,7 @@ fn upload_trailers(ask: Ask) {
     });
 }
 
-/// Answers at once and reads the body afterwards.
+/// Answers at once, and reads the body afterwards.
 fn early(ask: Ask) {
     let Ask { request, out, .. } = ask;
     Reply::begin(out, 200, &[]).end("early");
@@ -126,7 +126,7 @@ fn ignore_body(ask: Ask) {
     ask.answer("ignored");
 }
 
-/// Gives the body back piece by piece.
+/// Sends the body back piece by piece.
 fn echo(ask: Ask) {
     let Ask { request, out, .. } = ask;
     let reply = Reply::begin(out, 200, &[]);
@@ -135,7 +135,7 @@ fn echo(ask: Ask) {
         match upload.next() {
             Ok(Some(piece)) if reply.write(&piece) => {}
             Ok(None) => return reply.finish(None),
-            // Dropped without an end: the client is not to take it for whole.
+            // Dropped without an end, so that the client does not take the body for complete.
             _ => return,
         }
     }

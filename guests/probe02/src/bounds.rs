@@ -1,4 +1,4 @@
-//! Behaviours that are about what one request may have the host keep or pass. Each takes how much.
+//! Behaviours about the limits on what one request may have the host hold or pass. N is the amount.
 
 use wasip2::http::types::{Fields, OutgoingRequest};
 use wasip2::random::{insecure, random};
@@ -21,24 +21,24 @@ fn amount(ask: &Ask) -> usize {
     usize::try_from(ask.number.unwrap_or(0)).expect("a size")
 }
 
-/// Has so many handles open at once, beside those of its request.
+/// Keeps N handles open at once, not counting those of its request.
 fn open(ask: Ask) {
     let opened: Vec<Fields> = (0..amount(&ask)).map(|_| Fields::new()).collect();
     ask.answer(format!("{} open", opened.len()));
 }
 
-/// Puts a value of so many bytes into a set of fields.
+/// Adds a value of N bytes to a set of fields.
 fn field(ask: Ask) {
     let is_taken = Fields::new().append("x", &vec![b'x'; amount(&ask)]).is_ok();
     ask.answer(if is_taken { "taken" } else { "refused" });
 }
 
-/// Bytes of each of many values.
+/// The length of each of many values, in bytes.
 const VALUE_BYTES: usize = 60_000;
 const SMALL_FIELDS: usize = 400;
 
-/// Has so many sets of fields with a long value each, half of them made at once, and half as copies
-/// that are changed.
+/// Keeps N sets of fields with a long value each. Half of them are made directly, and half are
+/// copies that are then changed.
 fn fields(ask: Ask) {
     let value = vec![b'x'; VALUE_BYTES];
     let whole = || Fields::from_list(&[("x".to_owned(), value.clone())]).expect("fields");
@@ -52,7 +52,7 @@ fn fields(ask: Ask) {
     ask.answer(format!("{} kept", kept.len()));
 }
 
-/// Has so many resources with four hundred short fields each.
+/// Keeps N sets of four hundred short fields each.
 fn small_fields(ask: Ask) {
     let some = vec![("x".to_owned(), b"y".to_vec()); SMALL_FIELDS];
     let made = (0..amount(&ask)).map(|_| Fields::from_list(&some).expect("fields"));
@@ -60,7 +60,7 @@ fn small_fields(ask: Ask) {
     ask.answer(format!("{} kept", kept.len()));
 }
 
-/// Has so many requests with a long path each.
+/// Keeps N requests with a long path each.
 fn paths(ask: Ask) {
     let path = format!("/{}", "x".repeat(VALUE_BYTES));
     let made = (0..amount(&ask)).map(|_| {
@@ -72,7 +72,7 @@ fn paths(ask: Ask) {
     ask.answer(format!("{} kept", kept.len()));
 }
 
-/// Passes a text of so many bytes to the host.
+/// Passes a text of N bytes to the host.
 fn pass_text(ask: Ask) {
     let name = "x".repeat(amount(&ask));
     ask.answer(if Fields::new().has(&name) { "there" } else { "not there" });

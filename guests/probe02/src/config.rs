@@ -1,10 +1,10 @@
-//! Behaviours that are about `wasi:config`, which no crate of WASI has: it is a draft.
+//! Behaviours about `wasi:config`. It is a draft, so no WASI crate has bindings for it.
 
 use crate::Behaviour;
 use crate::ask::Ask;
 use bindings::wasi::config::store;
 
-/// The interface as its authors have it.
+/// The interface as its draft defines it.
 #[allow(missing_docs)]
 mod bindings {
     wit_bindgen::generate!({
@@ -14,7 +14,7 @@ mod bindings {
 
 pub const BEHAVIOURS: [(&str, Behaviour); 2] = [("config", config), ("config-key", config_key)];
 
-/// Answers with a line for each variable.
+/// Answers with a line for each configuration variable.
 fn config(ask: Ask) {
     let all = store::get_all().expect("it is in memory").into_iter();
     let lines: Vec<String> = all.map(|(name, value)| format!("{name}={value}")).collect();

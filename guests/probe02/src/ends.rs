@@ -1,5 +1,5 @@
-//! Behaviours that are about how a call ends: without an answer, with an error, with a trap before,
-//! inside or behind the response, late, or never.
+//! Behaviours about how a call ends: without an answer, with an error, with a trap before, during
+//! or after the response, late, or never.
 
 use std::hint::black_box;
 
@@ -31,7 +31,7 @@ fn trap() -> ! {
     core::arch::wasm32::unreachable()
 }
 
-/// Waits for ever, with the place for the answer in its hand.
+/// Waits for ever, and keeps its response outparam.
 fn silent(_ask: Ask) {
     wait_for_ever();
 }
@@ -47,10 +47,10 @@ fn spin(_ask: Ask) {
     compute_for_ever();
 }
 
-/// Ends, and has never said anything.
+/// Returns without an answer.
 fn no_answer(_ask: Ask) {}
 
-/// Throws the place for the answer away, and waits for ever.
+/// Drops its response outparam, and waits for ever.
 fn dropped(ask: Ask) {
     drop(ask.out);
     wait_for_ever();
@@ -68,13 +68,13 @@ fn trap_before(_ask: Ask) {
     trap();
 }
 
-/// Writes `first` and waits for the end of the request's body: whoever keeps that back sees the
-/// piece before anything else happens.
+/// Writes `first` and waits for the end of the request's body. A client that holds the body back
+/// gets this piece before anything else happens.
 fn begin(ask: Ask) -> Reply {
     let Ask { request, out, .. } = ask;
     let reply = Reply::begin(out, 200, &[]);
     reply.write("first");
-    // Whether it ends well does not matter here.
+    // Whether the body ends well does not matter here.
     let _ = Upload::of(&request).count();
     reply
 }
@@ -102,13 +102,13 @@ fn unfinished_drop(ask: Ask) {
     drop(begin(ask));
 }
 
-/// Answers after so many milliseconds.
+/// Answers after N milliseconds.
 fn sleep(ask: Ask) {
     wait(ask.number.unwrap_or(100));
     ask.answer("slept");
 }
 
-/// Answers at once, and goes on for so many milliseconds.
+/// Answers at once, and goes on for N milliseconds.
 fn after(ask: Ask) {
     let ms = ask.number.unwrap_or(100);
     ask.answer("at once");

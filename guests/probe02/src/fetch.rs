@@ -1,8 +1,8 @@
-//! Behaviours that are about the requests which a guest makes itself.
+//! Behaviours about outbound requests.
 //!
-//! What is asked for is in header fields of the request: `x-url`, `x-method`, `x-times`, the
-//! timeouts in milliseconds `x-connect`, `x-first-byte` and `x-between-bytes`, and for a body
-//! `x-bytes`, `x-content-length` and `x-trailer`.
+//! Header fields of the request say what to fetch: `x-url`, `x-method`, `x-times`, the timeouts in
+//! milliseconds `x-connect`, `x-first-byte` and `x-between-bytes`, and for a body `x-bytes`,
+//! `x-content-length` and `x-trailer`.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ pub const BEHAVIOURS: [(&str, Behaviour); 16] = [
     ("relay", relay),
 ];
 
-/// A field of the request.
+/// The value of a header field of the request.
 fn field(ask: &Ask, name: &str) -> Option<String> {
     let values = ask.request.headers().get(name);
     values.first().map(|value| String::from_utf8_lossy(value).into_owned())
@@ -48,7 +48,7 @@ fn nanoseconds(ask: &Ask, name: &str) -> Option<u64> {
     field(ask, name).and_then(|ms| ms.parse::<u64>().ok()).map(|ms| ms * 1_000_000)
 }
 
-/// What is to be said of a request's body before it.
+/// The header fields that announce the outbound body.
 fn announced(ask: &Ask) -> Fields {
     let fields = Fields::new();
     for name in ["content-length", "trailer"] {
@@ -59,7 +59,7 @@ fn announced(ask: &Ask) -> Fields {
     fields
 }
 
-/// The request that is asked for, with these fields.
+/// The outbound request that the header fields describe, with these fields of its own.
 fn request(ask: &Ask, fields: Fields) -> OutgoingRequest {
     let url = field(ask, "x-url").unwrap_or_default();
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", &url));
@@ -86,7 +86,7 @@ fn options(ask: &Ask) -> RequestOptions {
     options
 }
 
-/// Sends a request; what comes of it is still to come.
+/// Sends an outbound request, and returns the future of its response.
 fn send(ask: &Ask, request: OutgoingRequest) -> Result<FutureIncomingResponse, ErrorCode> {
     outgoing_handler::handle(request, Some(options(ask)))
 }
@@ -96,7 +96,7 @@ fn wait_for(response: FutureIncomingResponse) -> Result<IncomingResponse, ErrorC
     response.get().expect("it has been waited for").expect("it is taken once")
 }
 
-/// The status and the body of a response.
+/// The status and the body of a response, as text.
 fn whole(response: IncomingResponse) -> Result<String, ErrorCode> {
     let status = response.status();
     let body = Upload::new(response.consume().expect("a body is taken once"));
@@ -111,13 +111,13 @@ fn told(result: Result<String, ErrorCode>) -> String {
     result.unwrap_or_else(|code| format!("{code:?}"))
 }
 
-/// Fetches a URL and answers with the status and the body.
+/// Fetches a URL, and answers with the status and the body.
 fn fetch(ask: Ask) {
     let came = send(&ask, request(&ask, announced(&ask))).and_then(wait_for).and_then(whole);
     ask.answer(told(came));
 }
 
-/// Computes for long before it fetches, and before it reads what comes.
+/// Computes for a long time before it fetches, and again before it reads the response.
 fn fetch_late(ask: Ask) {
     compute();
     let came = send(&ask, request(&ask, Fields::new())).and_then(wait_for);
@@ -125,13 +125,13 @@ fn fetch_late(ask: Ask) {
     ask.answer(told(came.and_then(whole)));
 }
 
-/// Takes longer than one turn on a thread lasts.
+/// Computes for longer than one quantum or slice.
 fn compute() {
     let end = monotonic_clock::now() + 20_000_000;
     while monotonic_clock::now() < end {}
 }
 
-/// Fetches a URL and answers with the header fields of the response.
+/// Fetches a URL, and answers with the header fields of the response.
 fn fetch_head(ask: Ask) {
     let came = send(&ask, request(&ask, Fields::new())).and_then(wait_for);
     ask.answer(told(came.map(|response| {
@@ -142,8 +142,8 @@ fn fetch_head(ask: Ask) {
     })));
 }
 
-/// Sends as many requests as are asked for before it waits for one of them, and answers with how
-/// often each result came.
+/// Sends `x-times` requests before it waits for any of them, and answers with how often each result
+/// came.
 fn fetch_many(ask: Ask) {
     let times = field(&ask, "x-times").and_then(|times| times.parse().ok()).unwrap_or(2);
     let sent: Vec<_> = (0..times).map(|_| send(&ask, request(&ask, Fields::new()))).collect();
@@ -155,12 +155,12 @@ fn fetch_many(ask: Ask) {
     ask.answer(lines.collect::<String>());
 }
 
-/// Asks whoever is at the URL to do the same again, and answers as that does.
+/// Asks the server at the URL to do the same again, and answers as that does.
 fn fetch_again(ask: Ask) {
     let fields = Fields::new();
     for name in ["x-url", "cdn-loop"] {
         let value = field(&ask, name).filter(|_| name == "x-url").unwrap_or_default();
-        // Whoever takes the trail away, or sets another one, does not get further by that.
+        // A guest that removes the hop counter, or sets another one, does not get further.
         fields.append(name, value.as_bytes()).expect("a field that is allowed");
     }
     let came = send(&ask, request(&ask, fields)).and_then(wait_for);
@@ -174,7 +174,7 @@ fn fetch_again(ask: Ask) {
     }
 }
 
-/// Answers with what comes of fields that a guest may not set.
+/// Answers with the results of setting fields that a guest may not set.
 fn fetch_forbidden(ask: Ask) {
     let names = ["host", "connection", "transfer-encoding", "upgrade", "keep-alive"];
     let fields = Fields::new();
@@ -185,7 +185,7 @@ fn fetch_forbidden(ask: Ask) {
     ask.answer(lines.concat());
 }
 
-/// Begins to send a body: the request, what comes of it, and the rest of the body.
+/// Begins to send a body. Returns the request, the future of its response, and the open body.
 fn begin(ask: &Ask) -> (Result<FutureIncomingResponse, ErrorCode>, OutgoingBody, OutputStream) {
     let request = request(ask, announced(ask));
     let body = request.body().expect("a body is taken once");
@@ -194,8 +194,8 @@ fn begin(ask: &Ask) -> (Result<FutureIncomingResponse, ErrorCode>, OutgoingBody,
     (sent, body, stream)
 }
 
-/// Sends a body in two pieces, with the length or the trailer that is asked for, and answers with
-/// the status and the body that come back.
+/// Sends a body in two pieces with the announced length or the trailer, and answers with the status
+/// and the body that come back.
 fn fetch_upload(ask: Ask) {
     let (sent, body, stream) = begin(&ask);
     stream.blocking_write_and_flush(b"some ").expect("it is taken");
@@ -206,7 +206,7 @@ fn fetch_upload(ask: Ask) {
     ask.answer(told(sent.and_then(wait_for).and_then(whole)));
 }
 
-/// Sends a body of so many bytes, and answers with what comes back, whatever became of the body.
+/// Sends a body of `x-bytes` bytes. Answers with the response, even if the body was not sent whole.
 fn fetch_sized(ask: Ask) {
     let (sent, body, stream) = begin(&ask);
     let bytes = field(&ask, "x-bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
@@ -221,14 +221,14 @@ fn fetch_sized(ask: Ask) {
     ask.answer(told(sent.and_then(wait_for).and_then(whole)));
 }
 
-/// Sends a body that has no end.
+/// Sends a body without an end.
 fn fetch_flood(ask: Ask) {
     let (_sent, _body, stream) = begin(&ask);
     while stream.blocking_write_and_flush(&[b'x'; 4096]).is_ok() {}
     ask.answer("not taken");
 }
 
-/// Leaves its body open until it has read all that comes back.
+/// Keeps its body open until it has read the whole response.
 fn fetch_open(ask: Ask) {
     let (sent, _body, stream) = begin(&ask);
     let came = sent.and_then(wait_for).and_then(whole);
@@ -236,7 +236,7 @@ fn fetch_open(ask: Ask) {
     ask.answer(told(came));
 }
 
-/// Writes so many KiB of a body before it sends the request.
+/// Writes N KiB of a body before it sends the request.
 fn fetch_written(ask: Ask) {
     let request = request(&ask, Fields::new());
     let body = request.body().expect("a body is taken once");
@@ -250,7 +250,7 @@ fn fetch_written(ask: Ask) {
     ask.answer(told(response));
 }
 
-/// Sends a part of a body, and waits until the server has given it back.
+/// Sends a part of a body, and waits until the server has sent it back.
 fn send_part(ask: &Ask) -> (Upload, OutgoingBody, OutputStream) {
     let (sent, body, stream) = begin(ask);
     stream.blocking_write_and_flush(b"part").expect("it is taken");
@@ -261,13 +261,13 @@ fn send_part(ask: &Ask) -> (Upload, OutgoingBody, OutputStream) {
     (download, body, stream)
 }
 
-/// Sends a part of a body and traps.
+/// Sends a part of a body, and traps.
 fn fetch_trap(ask: Ask) {
     let _sent = send_part(&ask);
     core::arch::wasm32::unreachable()
 }
 
-/// Sends a part of a body and drops the rest of it.
+/// Sends a part of a body, and drops the rest.
 fn fetch_drop(ask: Ask) {
     let (download, body, stream) = send_part(&ask);
     drop(stream);
@@ -276,7 +276,7 @@ fn fetch_drop(ask: Ask) {
     ask.answer(told(came));
 }
 
-/// Sends a part of a body, answers, and leaves the rest of it to nobody.
+/// Sends a part of a body, answers, and leaves the rest unsent.
 fn fetch_leave(ask: Ask) {
     let (download, body, stream) = send_part(&ask);
     std::mem::forget((download, body, stream));
@@ -291,7 +291,7 @@ fn fetch_hold(ask: Ask) {
     wait_for_ever();
 }
 
-/// Sends each piece of its request's body on, and each piece of what comes back to its client.
+/// Passes on each piece of its request's body, and each piece of the response to its client.
 fn relay(ask: Ask) {
     let (sent, body, stream) = begin(&ask);
     let upload = Upload::of(&ask.request);

@@ -1,5 +1,5 @@
-//! Behaviours that are about heads: what the guest is told of a request, and what it may say in a
-//! response's status, header fields and trailer fields.
+//! Behaviours about heads: what the guest reads of a request, and which status, header fields and
+//! trailer fields it may set.
 
 use wasip2::http::types::{Fields, Method, OutgoingResponse, ResponseOutparam, Scheme};
 
@@ -54,14 +54,14 @@ fn method(method: Method) -> String {
     name.to_owned()
 }
 
-/// Fields as lines of `name: value`, in their order.
+/// The fields as lines of `name: value`, in their order.
 pub fn lines(fields: &Fields) -> String {
     let line =
         |(name, value): (String, Vec<u8>)| format!("{name}: {}\n", String::from_utf8_lossy(&value));
     fields.entries().into_iter().map(line).collect()
 }
 
-/// Answers with the status that is asked for, or says that it was refused.
+/// Answers with status N, or says that the status was refused.
 fn status(ask: Ask) {
     let status = ask.number.and_then(|number| u16::try_from(number).ok()).unwrap_or(0);
     let response = OutgoingResponse::new(Fields::new());
@@ -70,7 +70,7 @@ fn status(ask: Ask) {
     Reply::open(ask.out, response).end(text);
 }
 
-/// Answers 200 and never takes the body.
+/// Answers 200, and never takes the body resource.
 fn empty(ask: Ask) {
     ResponseOutparam::set(ask.out, Ok(OutgoingResponse::new(Fields::new())));
 }
@@ -85,13 +85,13 @@ fn head_length(ask: Ask) {
     ask.begin(&[("content-length", "5")]).end(body);
 }
 
-/// Answers with a header of so many KiB.
+/// Answers with a header of N KiB.
 fn long_head(ask: Ask) {
     let kib = usize::try_from(ask.number.unwrap_or(1)).expect("a size");
     ask.begin(&[("x-long", &"x".repeat(kib << 10))]).end("long");
 }
 
-/// Answers with the number of lengths that were taken although they are none.
+/// Answers with the number of invalid values of `content-length` that were accepted.
 fn bad_length(ask: Ask) {
     let name = "content-length";
     let mut taken = 0;
@@ -110,14 +110,14 @@ fn bad_length(ask: Ask) {
     ask.answer(taken.to_string());
 }
 
-/// Answers `body` with a trailer behind it.
+/// Answers `body` with a trailer.
 fn trailers(ask: Ask) {
     let reply = ask.begin(&[]);
     reply.write("body");
     reply.finish(Some(made(&[("x-end", "yes")])));
 }
 
-/// The same with trailers that would change how the message is read.
+/// The same with trailers that would change how the message is framed or routed.
 fn framing_trailers(ask: Ask) {
     let reply = ask.begin(&[]);
     reply.write("body");
@@ -125,7 +125,7 @@ fn framing_trailers(ask: Ask) {
     reply.finish(Some(made(&names)));
 }
 
-/// Answers with a line for each name that is the host's alone: whether it was refused.
+/// Answers with a line for each field name that is reserved for the host: whether it was refused.
 fn bad_trailers(ask: Ask) {
     let names = [
         "connection",
@@ -149,7 +149,7 @@ fn bad_trailers(ask: Ask) {
     ask.answer(text);
 }
 
-/// Answers with the number of fields that one set takes.
+/// Answers with the number of fields that one set accepts.
 fn many_fields(ask: Ask) {
     let fields = Fields::new();
     let is_taken = |number: &u32| fields.append(&format!("x-{number}"), b"").is_ok();
@@ -157,7 +157,7 @@ fn many_fields(ask: Ask) {
     ask.answer(taken.to_string());
 }
 
-/// Answers with the number of handles that it could open, each to a set of fields of so many KiB.
+/// Answers with the number of sets of fields that it could create, of N KiB each.
 fn many_handles(ask: Ask) {
     let value = "x".repeat(usize::try_from(ask.number.unwrap_or(0)).expect("a size") << 10);
     let open = |_: &u32| std::mem::forget(made(&[("x-kept", &value)]));

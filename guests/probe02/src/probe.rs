@@ -1,8 +1,8 @@
-//! The component `probe`: does as the last segment of its path says, for the host's tests.
+//! The component `probe` for the host's tests. The last segment of the path names its behaviour.
 //!
 //! `/probe/sleep?50` is the behaviour `sleep` with the number 50. Each behaviour is a function of
-//! the module that it is about; what a good host makes of it is in the host's `tests/it/component`.
-//! On any other target than wasm32-wasip2 there is nothing here.
+//! the module for its subject. The host's `tests/it/component` says what the host has to make of
+//! it. The component is built for wasm32-wasip2 only; on other targets this file is empty.
 
 #![cfg(all(target_family = "wasm", target_env = "p2"))]
 
@@ -27,10 +27,10 @@ struct Probe;
 
 wasip2::http::proxy::export!(Probe);
 
-/// What a behaviour is.
+/// The function of a behaviour.
 type Behaviour = fn(Ask);
 
-/// All of them, by module.
+/// All behaviours, by module.
 const BEHAVIOURS: [&[(&str, Behaviour)]; 7] = [
     &heads::BEHAVIOURS,
     &bodies::BEHAVIOURS,

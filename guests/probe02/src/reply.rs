@@ -1,11 +1,11 @@
-//! A response that is on its way: its head is set, its body is written piece by piece.
+//! A response that is being sent: its head is set, and its body is written piece by piece.
 
 use wasip2::http::types::{ErrorCode, Fields, OutgoingBody, OutgoingResponse, ResponseOutparam};
 use wasip2::io::streams::OutputStream;
 
-/// A response whose body is open. If it is dropped, the body is dropped without an end.
+/// A response with an open body. Dropping it drops the body without an end.
 pub struct Reply {
-    // A stream has to go before its body does.
+    // The stream has to be dropped before its body.
     stream: OutputStream,
     body: OutgoingBody,
 }
@@ -17,7 +17,7 @@ impl Reply {
         Reply::open(out, response)
     }
 
-    /// Sets the response and opens its body.
+    /// Sets the response, and opens its body.
     pub fn open(out: ResponseOutparam, response: OutgoingResponse) -> Reply {
         let body = response.body().expect("a body is taken once");
         ResponseOutparam::set(out, Ok(response));
@@ -25,7 +25,7 @@ impl Reply {
         Reply { stream, body }
     }
 
-    /// Opens the body of a response, and sets that once `write` has written to it.
+    /// Opens the body of a response, calls `write` on it, and only then sets the response.
     pub fn write_first(out: ResponseOutparam, write: impl FnOnce(&Reply) -> bool) -> Reply {
         let response = OutgoingResponse::new(made(&[]));
         let body = response.body().expect("a body is taken once");
@@ -36,7 +36,7 @@ impl Reply {
         reply
     }
 
-    /// Waits until there is room for a piece: how large it may be, or none if nobody takes it.
+    /// Waits until a piece can be written. Returns its largest size; `None` if the body is closed.
     fn room(&self) -> Option<usize> {
         loop {
             match self.stream.check_write() {
@@ -47,12 +47,12 @@ impl Reply {
         }
     }
 
-    /// Writes one piece as it is, which may be empty; whether it was taken.
+    /// Writes one piece, which may be empty. Returns whether it was accepted.
     pub fn write_piece(&self, piece: &[u8]) -> bool {
         self.room().is_some() && self.stream.write(piece).is_ok()
     }
 
-    /// Writes all of it, in as many pieces as it takes; whether it was taken.
+    /// Writes all bytes, in as many pieces as necessary. Returns whether they were accepted.
     pub fn write(&self, bytes: impl AsRef<[u8]>) -> bool {
         let mut left = bytes.as_ref();
         while !left.is_empty() {
@@ -66,13 +66,14 @@ impl Reply {
         true
     }
 
-    /// Writes the rest and finishes.
+    /// Writes the last bytes, and finishes the body.
     pub fn end(self, rest: impl AsRef<[u8]>) {
         self.write(rest);
         self.finish(None);
     }
 
-    /// Finishes the body. That it was not as long as announced is what some behaviours are for.
+    /// Finishes the body. Some behaviours get an error here, because the length is not as
+    /// announced.
     pub fn finish(self, trailers: Option<Fields>) {
         let Reply { stream, body } = self;
         drop(stream);
@@ -80,7 +81,7 @@ impl Reply {
     }
 }
 
-/// Fields that nobody refuses.
+/// A set of fields that are all valid.
 pub fn made(fields: &[(&str, &str)]) -> Fields {
     let made = Fields::new();
     for (name, value) in fields {

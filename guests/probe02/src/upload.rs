@@ -1,14 +1,14 @@
-//! A request's body as it arrives.
+//! A request's body, read as it arrives.
 
 use wasip2::http::types::{ErrorCode, Fields, IncomingBody, IncomingRequest, http_error_code};
 use wasip2::io::streams::{InputStream, StreamError};
 
-/// Bytes that are read at once.
+/// The most bytes of one read.
 const PIECE_BYTES_MAX: u64 = 64 << 10;
 
-/// A request's body.
+/// A body that is being read.
 pub struct Upload {
-    // A stream has to go before its body does.
+    // The stream has to be dropped before its body.
     stream: InputStream,
     body: IncomingBody,
 }
@@ -23,10 +23,10 @@ impl Upload {
         Upload { stream, body }
     }
 
-    /// Waits for the next piece; none at the end.
+    /// Waits for the next piece. `None` at the end.
     ///
     /// # Errors
-    /// The body came to a bad end.
+    /// The body broke off.
     pub fn next(&self) -> Result<Option<Vec<u8>>, ErrorCode> {
         loop {
             match self.stream.blocking_read(PIECE_BYTES_MAX) {
@@ -40,7 +40,7 @@ impl Upload {
         }
     }
 
-    /// Reads what is left, and gives how many bytes that were and their sum.
+    /// Reads the rest, and returns its length and the sum of its bytes.
     ///
     /// # Errors
     /// As [`Upload::next`].
@@ -53,7 +53,7 @@ impl Upload {
         Ok((bytes, sum))
     }
 
-    /// The trailers behind a body that has been read.
+    /// The trailers of a body that was read to the end.
     ///
     /// # Errors
     /// As [`Upload::next`].

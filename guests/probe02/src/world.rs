@@ -1,5 +1,4 @@
-//! Behaviours that are about everything else: what the guest finds around it, and what it leaves
-//! behind.
+//! Behaviours about everything else: the environment of a guest, and what a guest leaves behind.
 
 use std::hint::black_box;
 use std::io::Write as _;
@@ -27,7 +26,7 @@ pub const BEHAVIOURS: [(&str, Behaviour); 9] = [
     ("memory", memory),
 ];
 
-/// Answers with a line for each variable of the environment and for each argument.
+/// Answers with a line for each environment variable and for each argument.
 fn env(ask: Ask) {
     let variables = environment::get_environment().into_iter();
     let mut lines: Vec<String> = variables.map(|(name, value)| format!("{name}={value}")).collect();
@@ -35,17 +34,17 @@ fn env(ask: Ask) {
     ask.answer(lines.join("\n"));
 }
 
-/// Writes lines to stdout and stderr, the last one without its end.
+/// Writes lines to stdout and stderr. The last one has no line break.
 fn print(ask: Ask) {
     println!("out one");
     eprintln!("err one");
     print!("out two");
-    // The library keeps back what is no whole line.
+    // The standard library buffers an unfinished line until it is flushed.
     std::io::stdout().flush().expect("the host takes it");
     ask.answer("printed");
 }
 
-/// Writes so many lines to stderr, each of them 10,000 bytes long.
+/// Writes N lines to stderr, each 10,000 bytes long.
 fn print_much(ask: Ask) {
     let line = "much ".repeat(2_000);
     for _ in 0..ask.number.unwrap_or(1) {
@@ -65,7 +64,7 @@ fn clock(ask: Ask) {
     ask.answer(wall_clock::now().seconds.to_string());
 }
 
-/// Answers with what comes of a request to somebody else.
+/// Answers with the result of an outbound request.
 fn outbound(ask: Ask) {
     ask.answer(match call_out() {
         Ok(status) => format!("status {status}"),
@@ -84,14 +83,14 @@ fn call_out() -> Result<u16, ErrorCode> {
     Ok(response.status())
 }
 
-/// Answers with how often this instance has been asked.
+/// Answers with the number of requests that this instance has had.
 fn count(ask: Ask) {
     static ASKED: AtomicU64 = AtomicU64::new(0);
     let before = ASKED.fetch_add(1, Ordering::Relaxed);
     ask.answer((before + 1).to_string());
 }
 
-/// Leaves a set of fields, of so many KiB, and a timer behind with the host.
+/// Leaves a set of fields of N KiB and a timer in the host.
 fn leak(ask: Ask) {
     let kib = usize::try_from(ask.number.unwrap_or(0)).expect("a size");
     std::mem::forget(made(&[("x-leaked", &"x".repeat(kib << 10))]));
@@ -99,7 +98,7 @@ fn leak(ask: Ask) {
     ask.answer("leaked");
 }
 
-/// Takes so many MiB and writes to all of them.
+/// Allocates N MiB, and writes to all of them.
 fn memory(ask: Ask) {
     let mib = usize::try_from(ask.number.unwrap_or(1)).expect("a size");
     let kept = black_box(vec![1_u8; mib << 20]);

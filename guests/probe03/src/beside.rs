@@ -1,5 +1,5 @@
-//! Behaviours that only 0.3 can have: bodies that are handed on, tasks of a call, and calls beside
-//! each other in one instance.
+//! Behaviours that only 0.3 has: bodies that are passed on, several tasks of one call, and
+//! concurrent calls in one instance.
 
 use wasip3::clocks::monotonic_clock;
 use wasip3::http::types::Response;
@@ -22,7 +22,7 @@ pub const BEHAVIOURS: [(&str, Behaviour); 7] = behaviours! {
     "litter": litter,
 };
 
-/// Gives the request's body back as it is, with a length if there is a number.
+/// Sends the request's body back as it is. With N, announces N as its length.
 async fn pass(ask: Ask) -> Answer {
     let length = ask.number.map(|number| number.to_string());
     let fields: Vec<(&str, &str)> =
@@ -32,7 +32,7 @@ async fn pass(ask: Ask) -> Answer {
     Ok(response)
 }
 
-/// Has another task answer.
+/// Lets another task answer.
 async fn spawned(_ask: Ask) -> Answer {
     let task = wasip3::spawn_local(async {
         wait(10).await;
@@ -41,7 +41,7 @@ async fn spawned(_ask: Ask) -> Answer {
     task.await.expect("nobody cancels it")
 }
 
-/// Answers, and says in the log what has become of the answer.
+/// Answers, and logs whether the answer was sent.
 async fn sent(_ask: Ask) -> Answer {
     let (mut body, contents) = wit_stream::new();
     let (end, trailers) = wit_future::new(|| Ok(None));
@@ -59,13 +59,13 @@ fn compute_for(ms: u64) {
     while monotonic_clock::now() - begun < ms.saturating_mul(1_000_000) {}
 }
 
-/// Answers after it has computed for so many milliseconds.
+/// Computes for N milliseconds, and then answers.
 async fn compute(ask: Ask) -> Answer {
     compute_for(ask.number.unwrap_or(100));
     answer("computed")
 }
 
-/// Computes for longer than a quantum, answers, and computes for so many milliseconds more.
+/// Computes for longer than a quantum, answers, and computes for N milliseconds more.
 async fn compute_after(ask: Ask) -> Answer {
     compute_for(50);
     begin(&[], async move |reply: Reply| {
@@ -75,13 +75,14 @@ async fn compute_after(ask: Ask) -> Answer {
     })
 }
 
-/// Answers after so many milliseconds in which nothing else can run in the instance.
+/// Blocks its instance for N milliseconds, so that no other call in it can run, and then answers.
 async fn block(ask: Ask) -> Answer {
     block_on(wait(ask.number.unwrap_or(100)));
     answer("blocked")
 }
 
-/// Leaves so many sets of fields behind, and answers with how often the instance has been asked.
+/// Leaves N sets of fields behind, and answers with the number of requests that the instance has
+/// had.
 async fn litter(ask: Ask) -> Answer {
     for _ in 0..ask.number.unwrap_or(1) {
         std::mem::forget(made(&[("x-left", "here")]));

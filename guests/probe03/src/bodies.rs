@@ -1,5 +1,5 @@
-//! Behaviours that are about bodies: responses that are longer, shorter or slower than they should
-//! be, and requests that are read in more ways than one.
+//! Behaviours about bodies: responses that are longer, shorter or slower than they should be, and
+//! different ways to read a request's body.
 
 use crate::ask::{Ask, answer, begin, wait};
 use crate::heads::lines;
@@ -22,32 +22,32 @@ pub const BEHAVIOURS: [(&str, Behaviour); 12] = behaviours! {
     "echo": echo,
 };
 
-/// What a behaviour that announces a length writes.
+/// The body of behaviours that announce a length.
 const TEN: &[u8; 10] = b"1234567890";
 const PIECE_BYTES: usize = 64 << 10;
 const EVENT_EVERY_MS: u64 = 50;
 
-/// Five bytes, as announced.
+/// Sends five bytes, as announced.
 async fn exact(_ask: Ask) -> Answer {
     begin(&[("content-length", "5")], |reply| reply.end(&TEN[..5]))
 }
 
-/// Five bytes where ten were announced.
+/// Sends five bytes, but announces ten.
 async fn short(_ask: Ask) -> Answer {
     begin(&[("content-length", "10")], |reply| reply.end(&TEN[..5]))
 }
 
-/// Ten bytes where five were announced.
+/// Sends ten bytes, but announces five.
 async fn long(_ask: Ask) -> Answer {
     begin(&[("content-length", "5")], |reply| reply.end(TEN))
 }
 
-/// Writes as long as somebody takes it.
+/// Writes until the write fails.
 async fn write_forever(_ask: Ask) -> Answer {
     begin(&[], async |mut reply: Reply| while reply.write(vec![b'x'; PIECE_BYTES]).await {})
 }
 
-/// So many empty pieces, a million by itself, and then one that is not.
+/// Writes N empty pieces, a million by default, and then one that is not empty.
 async fn empty_writes(ask: Ask) -> Answer {
     let count = ask.number.unwrap_or(1_000_000);
     begin(&[], async move |mut reply: Reply| {
@@ -60,7 +60,7 @@ async fn empty_writes(ask: Ask) -> Answer {
     })
 }
 
-/// So many events, one at once and the others at intervals.
+/// Sends N events, one at once and the others at intervals.
 async fn sse(ask: Ask) -> Answer {
     let count = ask.number.unwrap_or(3);
     begin(&[("content-type", "text/event-stream")], async move |mut reply: Reply| {
@@ -84,7 +84,7 @@ async fn upload(ask: Ask) -> Answer {
     answer(format!("{bytes} {sum}"))
 }
 
-/// Reads the whole body, and answers with the trailers behind it.
+/// Reads the whole body, and answers with its trailers.
 async fn upload_trailers(ask: Ask) -> Answer {
     let mut upload = Upload::of(ask.request);
     upload.count().await;
@@ -92,8 +92,7 @@ async fn upload_trailers(ask: Ask) -> Answer {
     answer(trailers.map_or_else(|| "none".to_owned(), |trailers| lines(&trailers)))
 }
 
-/// Reads the whole body with its trailers, says so, and lets go of its stream so many milliseconds
-/// later.
+/// Reads the whole body with its trailers, answers, and drops its stream N milliseconds later.
 async fn let_go(ask: Ask) -> Answer {
     let ms = ask.number.unwrap_or(0);
     begin(&[], async move |mut reply: Reply| {
@@ -108,7 +107,7 @@ async fn let_go(ask: Ask) -> Answer {
     })
 }
 
-/// Answers at once and reads the body afterwards.
+/// Answers at once, and reads the body afterwards.
 async fn early(ask: Ask) -> Answer {
     begin(&[], async move |reply: Reply| {
         reply.end("early").await;
@@ -125,7 +124,7 @@ async fn ignore_body(_ask: Ask) -> Answer {
     answer("ignored")
 }
 
-/// Gives the body back piece by piece.
+/// Sends the body back piece by piece.
 async fn echo(ask: Ask) -> Answer {
     let mut upload = Upload::of(ask.request);
     begin(&[], async move |mut reply: Reply| {
@@ -134,7 +133,7 @@ async fn echo(ask: Ask) -> Answer {
                 return;
             }
         }
-        // Where it is an error, the client is not to take it for whole.
+        // After an error, the client must not take the body for complete.
         let end = upload.end().await.map(|_| None);
         reply.finish(end).await;
     })

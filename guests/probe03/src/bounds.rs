@@ -1,4 +1,4 @@
-//! Behaviours that are about what one request may have the host keep or pass. Each takes how much.
+//! Behaviours about the limits on what one request may have the host hold or pass. N is the amount.
 
 use wasip3::http::types::Fields;
 use wasip3::random::{insecure, random};
@@ -21,7 +21,7 @@ pub fn amount(ask: &Ask) -> usize {
     usize::try_from(ask.number.unwrap_or(0)).expect("a size")
 }
 
-/// Has so many handles open at once, beside those of its request.
+/// Keeps N handles open at once, not counting those of its request.
 async fn open(ask: Ask) -> Answer {
     let opened: Vec<Fields> = (0..amount(&ask)).map(|_| Fields::new()).collect();
     let text = format!("{} open", opened.len());
@@ -29,18 +29,18 @@ async fn open(ask: Ask) -> Answer {
     answer(text)
 }
 
-/// Puts a value of so many bytes into a set of fields.
+/// Adds a value of N bytes to a set of fields.
 async fn field(ask: Ask) -> Answer {
     let is_taken = Fields::new().append("x", &vec![b'x'; amount(&ask)]).is_ok();
     answer(if is_taken { "taken" } else { "refused" })
 }
 
-/// Bytes of each of many values.
+/// The length of each of many values, in bytes.
 pub const VALUE_BYTES: usize = 60_000;
 const SMALL_FIELDS: usize = 400;
 
-/// Has so many sets of fields with a long value each, half of them made at once, and half as copies
-/// that are changed.
+/// Keeps N sets of fields with a long value each. Half of them are made directly, and half are
+/// copies that are then changed.
 async fn fields(ask: Ask) -> Answer {
     let value = vec![b'x'; VALUE_BYTES];
     let whole = || Fields::from_list(&[("x".to_owned(), value.clone())]).expect("fields");
@@ -56,7 +56,7 @@ async fn fields(ask: Ask) -> Answer {
     answer(text)
 }
 
-/// Has so many resources with four hundred short fields each.
+/// Keeps N sets of four hundred short fields each.
 async fn small_fields(ask: Ask) -> Answer {
     let some = vec![("x".to_owned(), b"y".to_vec()); SMALL_FIELDS];
     let made = (0..amount(&ask)).map(|_| Fields::from_list(&some).expect("fields"));
@@ -66,7 +66,7 @@ async fn small_fields(ask: Ask) -> Answer {
     answer(text)
 }
 
-/// Passes a text of so many bytes to the host.
+/// Passes a text of N bytes to the host.
 async fn pass_text(ask: Ask) -> Answer {
     let name = "x".repeat(amount(&ask));
     answer(if Fields::new().has(&name) { "there" } else { "not there" })
@@ -82,7 +82,7 @@ async fn insecure_bytes(ask: Ask) -> Answer {
     answer(format!("{} bytes", bytes.len()))
 }
 
-/// Writes so many long lines to stderr.
+/// Writes N long lines to stderr.
 async fn print_much(ask: Ask) -> Answer {
     let line = "much ".repeat(2_000);
     for _ in 0..ask.number.unwrap_or(1) {

@@ -1,10 +1,10 @@
-//! Behaviours that are about `wasi:config`, which no crate of WASI has: it is a draft.
+//! Behaviours about `wasi:config`. It is a draft, so no WASI crate has bindings for it.
 
 use crate::ask::{Ask, answer};
 use crate::{Answer, Behaviour, behaviours};
 use bindings::wasi::config::store;
 
-/// The interface as its authors have it.
+/// The interface as its draft defines it.
 #[allow(missing_docs)]
 mod bindings {
     wasip3::wit_bindgen::generate!({
@@ -18,7 +18,7 @@ pub const BEHAVIOURS: [(&str, Behaviour); 2] = behaviours! {
     "config-key": config_key,
 };
 
-/// Answers with a line for each variable.
+/// Answers with a line for each configuration variable.
 async fn config(_ask: Ask) -> Answer {
     let all = store::get_all().expect("it is in memory").into_iter();
     let lines: Vec<String> = all.map(|(name, value)| format!("{name}={value}")).collect();

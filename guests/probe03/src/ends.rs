@@ -1,5 +1,5 @@
-//! Behaviours that are about how a call ends: without an answer, with an error, with a trap before,
-//! inside or behind the response, late, or never.
+//! Behaviours about how a call ends: without an answer, with an error, with a trap before, during
+//! or after the response, late, or never.
 
 use std::hint::black_box;
 
@@ -32,7 +32,7 @@ pub fn trap() -> ! {
     core::arch::wasm32::unreachable()
 }
 
-/// Waits for ever, with the request in its hand.
+/// Waits for ever, and keeps the request.
 async fn silent(_ask: Ask) -> Answer {
     wait_for_ever().await
 }
@@ -48,7 +48,7 @@ async fn spin(_ask: Ask) -> Answer {
     compute_for_ever()
 }
 
-/// Waits for itself.
+/// Waits for itself, which never ends.
 async fn no_answer(_ask: Ask) -> Answer {
     let (writer, reader) = wit_future::new(|| Ok(()));
     let got: Result<(), ErrorCode> = reader.await;
@@ -56,7 +56,7 @@ async fn no_answer(_ask: Ask) -> Answer {
     got.and(answer("never"))
 }
 
-/// Throws the request away, and waits for ever.
+/// Drops the request, and waits for ever.
 async fn dropped(ask: Ask) -> Answer {
     drop(ask);
     wait_for_ever().await
@@ -70,7 +70,7 @@ async fn loop_detected(_ask: Ask) -> Answer {
     Err(ErrorCode::LoopDetected)
 }
 
-/// Traps instead of an answer, after so many milliseconds.
+/// Traps after N milliseconds instead of answering.
 async fn trap_before(ask: Ask) -> Answer {
     if let Some(ms) = ask.number {
         wait(ms).await;
@@ -78,12 +78,12 @@ async fn trap_before(ask: Ask) -> Answer {
     trap()
 }
 
-/// Writes `first` and waits for the end of the request's body: whoever keeps that back sees the
-/// piece before anything else happens.
+/// Writes `first` and waits for the end of the request's body. A client that holds the body back
+/// gets this piece before anything else happens.
 fn begin<F: Future<Output = ()>>(ask: Ask, then: impl FnOnce(Reply) -> F + 'static) -> Answer {
     crate::ask::begin(&[], async move |mut reply: Reply| {
         reply.write("first").await;
-        // Whether it ends well does not matter here.
+        // Whether the body ends well does not matter here.
         Upload::of(ask.request).count().await;
         then(reply).await;
     })
@@ -104,7 +104,7 @@ async fn trap_after(_ask: Ask) -> Answer {
     })
 }
 
-/// Ends with its hand on the body.
+/// Returns while its body is still open.
 async fn unfinished_leak(ask: Ask) -> Answer {
     begin(ask, async |reply| std::mem::forget(reply))
 }
@@ -113,13 +113,13 @@ async fn unfinished_drop(ask: Ask) -> Answer {
     begin(ask, async |reply| drop(reply))
 }
 
-/// Answers after so many milliseconds.
+/// Answers after N milliseconds.
 async fn sleep(ask: Ask) -> Answer {
     wait(ask.number.unwrap_or(100)).await;
     answer("slept")
 }
 
-/// Answers at once, and goes on for so many milliseconds.
+/// Answers at once, and goes on for N milliseconds.
 async fn after(ask: Ask) -> Answer {
     let ms = ask.number.unwrap_or(100);
     crate::ask::begin(&[], async move |reply: Reply| {

@@ -1,8 +1,8 @@
-//! Behaviours that are about the requests which a guest makes itself.
+//! Behaviours about outbound requests.
 //!
-//! What is asked for is in header fields of the request: `x-url`, `x-method`, `x-times`, the
-//! timeouts in milliseconds `x-connect`, `x-first-byte` and `x-between-bytes`, and for a body
-//! `x-bytes`, `x-content-length` and `x-trailer`.
+//! Header fields of the request say what to fetch: `x-url`, `x-method`, `x-times`, the timeouts in
+//! milliseconds `x-connect`, `x-first-byte` and `x-between-bytes`, and for a body `x-bytes`,
+//! `x-content-length` and `x-trailer`.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ pub const BEHAVIOURS: [(&str, Behaviour); 17] = behaviours! {
     "relay": relay,
 };
 
-/// A field of the request.
+/// The value of a header field of the request.
 fn field(ask: &Ask, name: &str) -> Option<String> {
     let values = ask.request.get_headers().get(name);
     values.first().map(|value| String::from_utf8_lossy(value).into_owned())
@@ -50,16 +50,16 @@ fn nanoseconds(ask: &Ask, name: &str) -> Option<u64> {
     field(ask, name).and_then(|ms| ms.parse::<u64>().ok()).map(|ms| ms * 1_000_000)
 }
 
-/// A request without a body, which is to be aimed at somebody.
+/// An outbound request without a body and without a URL.
 pub fn bare(fields: Fields, options: Option<RequestOptions>) -> Request {
     let (end, trailers) = wit_future::new(|| Ok(None));
     let (request, _sent) = Request::new(fields, None, trailers, options);
-    // Until it is told the end, the host takes the request for one that goes on.
+    // The host expects a body until the trailers are set.
     drop(end);
     request
 }
 
-/// Aims a request at a URL.
+/// Sets the URL of a request.
 pub fn aim(request: &Request, url: &str) {
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -77,7 +77,7 @@ fn options(ask: &Ask) -> RequestOptions {
     options
 }
 
-/// What is to be said of a request's body before it.
+/// The header fields that announce the outbound body.
 fn announced(ask: &Ask) -> Fields {
     let fields = Fields::new();
     for name in ["content-length", "trailer"] {
@@ -88,7 +88,7 @@ fn announced(ask: &Ask) -> Fields {
     fields
 }
 
-/// Makes a request the one that is asked for.
+/// Sets the URL, the method and the options that the header fields ask for.
 fn asked_for(ask: &Ask, request: Request) -> Request {
     let method = field(ask, "x-method").map_or(Method::Get, |name| match &*name {
         "POST" => Method::Post,
@@ -100,15 +100,16 @@ fn asked_for(ask: &Ask, request: Request) -> Request {
     request
 }
 
-/// The request that is asked for, with these fields and without a body.
+/// The outbound request that the header fields describe, without a body and with these fields of
+/// its own.
 fn request(ask: &Ask, fields: Fields) -> Request {
     asked_for(ask, bare(fields, Some(options(ask))))
 }
 
-/// A request that another task sends.
+/// The result of a request that another task sends.
 type Sent = JoinHandle<Result<Response, ErrorCode>>;
 
-/// Has a request sent; what comes of it is still to come.
+/// Sends an outbound request in a task of its own.
 fn send(request: Request) -> Sent {
     wasip3::spawn_local(client::send(request))
 }
@@ -122,7 +123,7 @@ fn download(response: Response) -> Upload {
     Upload::new(|handled| Response::consume_body(response, handled))
 }
 
-/// The status and the body of a response, if one came.
+/// The status and the body of a response as text, or the error.
 async fn whole(came: Result<Response, ErrorCode>) -> Result<String, ErrorCode> {
     let response = came?;
     let status = response.get_status_code();
@@ -136,13 +137,13 @@ fn told(result: Result<String, ErrorCode>) -> String {
     result.unwrap_or_else(|code| format!("{code:?}"))
 }
 
-/// Fetches a URL and answers with the status and the body.
+/// Fetches a URL, and answers with the status and the body.
 async fn fetch(ask: Ask) -> Answer {
     let came = client::send(request(&ask, announced(&ask))).await;
     answer(told(whole(came).await))
 }
 
-/// Computes for long before it fetches, and before it reads what comes.
+/// Computes for a long time before it fetches, and again before it reads the response.
 async fn fetch_late(ask: Ask) -> Answer {
     compute();
     let came = client::send(request(&ask, Fields::new())).await;
@@ -150,20 +151,20 @@ async fn fetch_late(ask: Ask) -> Answer {
     answer(told(whole(came).await))
 }
 
-/// Takes longer than one turn on a thread lasts.
+/// Computes for longer than one quantum or slice.
 fn compute() {
     let end = monotonic_clock::now() + 20_000_000;
     while monotonic_clock::now() < end {}
 }
 
-/// Fetches a URL and answers with the header fields of the response.
+/// Fetches a URL, and answers with the header fields of the response.
 async fn fetch_head(ask: Ask) -> Answer {
     let came = client::send(request(&ask, Fields::new())).await;
     answer(told(came.map(|response| lines(&response.get_headers()))))
 }
 
-/// Sends as many requests as are asked for before it waits for one of them, and answers with how
-/// often each result came.
+/// Sends `x-times` requests before it waits for any of them, and answers with how often each result
+/// came.
 async fn fetch_many(ask: Ask) -> Answer {
     let times = field(&ask, "x-times").and_then(|times| times.parse().ok()).unwrap_or(2);
     let sent: Vec<Sent> = (0..times).map(|_| send(request(&ask, Fields::new()))).collect();
@@ -175,17 +176,17 @@ async fn fetch_many(ask: Ask) -> Answer {
     answer(lines.collect::<String>())
 }
 
-/// Asks whoever is at the URL to do the same again, and answers as that does.
+/// Asks the server at the URL to do the same again, and answers as that does.
 async fn fetch_again(ask: Ask) -> Answer {
     let url = field(&ask, "x-url").unwrap_or_default();
-    // Whoever takes the trail away, or sets another one, does not get further by that.
+    // A guest that removes the hop counter, or sets another one, does not get further.
     let fields = made(&[("x-url", &url), ("cdn-loop", "")]);
     let response = client::send(request(&ask, fields)).await?;
     let status = response.get_status_code();
     Reply::whole(status, told(whole(Ok(response)).await))
 }
 
-/// Answers with what comes of fields that a guest may not set.
+/// Answers with the results of setting fields that a guest may not set.
 async fn fetch_forbidden(_ask: Ask) -> Answer {
     let names = ["host", "connection", "transfer-encoding", "upgrade", "keep-alive"];
     let fields = Fields::new();
@@ -196,8 +197,8 @@ async fn fetch_forbidden(_ask: Ask) -> Answer {
     answer(lines.concat())
 }
 
-/// Sends a body in two pieces, with the length or the trailer that is asked for, and answers with
-/// the status and the body that come back, if the host says that it has sent everything.
+/// Sends a body in two pieces with the announced length or the trailer. If the host reports that it
+/// has sent everything, answers with the status and the body that come back.
 async fn fetch_upload(ask: Ask) -> Answer {
     let (mut body, contents, trailers) = Reply::body();
     let options = Some(options(&ask));
@@ -215,7 +216,7 @@ async fn fetch_upload(ask: Ask) -> Answer {
     answer(told(came))
 }
 
-/// Begins to send a body: what comes of the request, and the body, which is open.
+/// Begins to send a body. Returns the result to wait for, and the open body.
 fn begin_upload(ask: &Ask) -> (Sent, Reply) {
     let (body, contents, trailers) = Reply::body();
     let (fields, options) = (announced(ask), Some(options(ask)));
@@ -223,7 +224,7 @@ fn begin_upload(ask: &Ask) -> (Sent, Reply) {
     (send(asked_for(ask, request)), body)
 }
 
-/// Sends a body of so many bytes, and answers with what comes back, whatever became of the body.
+/// Sends a body of `x-bytes` bytes. Answers with the response, even if the body was not sent whole.
 async fn fetch_sized(ask: Ask) -> Answer {
     let (sent, mut body) = begin_upload(&ask);
     let bytes = field(&ask, "x-bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
@@ -233,19 +234,19 @@ async fn fetch_sized(ask: Ask) -> Answer {
     answer(told(whole(wait_for(sent).await).await))
 }
 
-/// Answers with the response itself.
+/// Answers with the outbound response itself.
 async fn fetch_pass(ask: Ask) -> Answer {
     client::send(request(&ask, Fields::new())).await
 }
 
-/// Sends a body that has no end.
+/// Sends a body without an end.
 async fn fetch_flood(ask: Ask) -> Answer {
     let (_sent, mut body) = begin_upload(&ask);
     while body.write([b'x'; 4096]).await {}
     answer("not taken")
 }
 
-/// Leaves its body open until it has read all that comes back.
+/// Keeps its body open until it has read the whole response.
 async fn fetch_open(ask: Ask) -> Answer {
     let (sent, body) = begin_upload(&ask);
     let came = whole(wait_for(sent).await).await;
@@ -253,7 +254,7 @@ async fn fetch_open(ask: Ask) -> Answer {
     answer(told(came))
 }
 
-/// Sends a part of a body, and waits until the server has given it back.
+/// Sends a part of a body, and waits until the server has sent it back.
 async fn send_part(ask: &Ask) -> (Upload, Reply) {
     let (sent, mut body) = begin_upload(ask);
     assert!(body.write("part").await, "it is taken");
@@ -262,13 +263,13 @@ async fn send_part(ask: &Ask) -> (Upload, Reply) {
     (download, body)
 }
 
-/// Sends a part of a body and traps.
+/// Sends a part of a body, and traps.
 async fn fetch_trap(ask: Ask) -> Answer {
     let _sent = send_part(&ask).await;
     trap()
 }
 
-/// Sends a part of a body and drops the rest of it.
+/// Sends a part of a body, and drops the rest.
 async fn fetch_drop(ask: Ask) -> Answer {
     let (mut download, body) = send_part(&ask).await;
     drop(body);
@@ -276,7 +277,7 @@ async fn fetch_drop(ask: Ask) -> Answer {
     answer(told(download.end().await.map(|_| format!("{came:?}"))))
 }
 
-/// Sends a part of a body, answers, and leaves the rest of it to nobody.
+/// Sends a part of a body, answers, and leaves the rest unsent.
 async fn fetch_leave(ask: Ask) -> Answer {
     std::mem::forget(send_part(&ask).await);
     answer("left")
@@ -291,7 +292,7 @@ async fn fetch_hold(ask: Ask) -> Answer {
     })
 }
 
-/// Sends each piece of its request's body on, and each piece of what comes back to its client.
+/// Passes on each piece of its request's body, and each piece of the response to its client.
 async fn relay(ask: Ask) -> Answer {
     let (sent, mut body) = begin_upload(&ask);
     let mut upload = Upload::of(ask.request);
@@ -312,7 +313,7 @@ async fn relay(ask: Ask) -> Answer {
     })
 }
 
-/// Has so many requests with a long path each.
+/// Keeps N requests with a long path each.
 async fn paths(ask: Ask) -> Answer {
     let path = format!("/{}", "x".repeat(VALUE_BYTES));
     let made = (0..amount(&ask)).map(|_| {

@@ -1,5 +1,5 @@
-//! Behaviours that are about heads: what the guest is told of a request, and what it may say in a
-//! response's status, header fields and trailer fields.
+//! Behaviours about heads: what the guest reads of a request, and which status, header fields and
+//! trailer fields it may set.
 
 use wasip3::http::types::{Fields, Method, Response, Scheme};
 use wasip3::wit_future;
@@ -55,14 +55,14 @@ fn method(method: Method) -> String {
     name.to_owned()
 }
 
-/// Fields as lines of `name: value`, in their order.
+/// The fields as lines of `name: value`, in their order.
 pub fn lines(fields: &Fields) -> String {
     let line =
         |(name, value): (String, Vec<u8>)| format!("{name}: {}\n", String::from_utf8_lossy(&value));
     fields.copy_all().into_iter().map(line).collect()
 }
 
-/// Answers with the status that is asked for, or says that it was refused.
+/// Answers with status N, or says that the status was refused.
 async fn status(ask: Ask) -> Answer {
     let status = ask.number.and_then(|number| u16::try_from(number).ok()).unwrap_or(0);
     let Some((response, reply)) = Reply::open(status, Fields::new()) else {
@@ -90,13 +90,13 @@ async fn head_length(ask: Ask) -> Answer {
     begin(&[("content-length", "5")], move |reply| reply.end(body))
 }
 
-/// Answers with a header of so many KiB.
+/// Answers with a header of N KiB.
 async fn long_head(ask: Ask) -> Answer {
     let kib = usize::try_from(ask.number.unwrap_or(1)).expect("a size");
     begin(&[("x-long", &"x".repeat(kib << 10))], |reply| reply.end("long"))
 }
 
-/// Answers with the number of lengths that were taken although they are none.
+/// Answers with the number of invalid values of `content-length` that were accepted.
 async fn bad_length(_ask: Ask) -> Answer {
     let name = "content-length";
     let mut taken = 0;
@@ -115,7 +115,7 @@ async fn bad_length(_ask: Ask) -> Answer {
     answer(taken.to_string())
 }
 
-/// Answers `body` with a trailer behind it.
+/// Answers `body` with a trailer.
 async fn trailers(_ask: Ask) -> Answer {
     trailed(&[("x-end", "yes")])
 }
@@ -127,12 +127,12 @@ fn trailed(trailers: &'static [(&str, &str)]) -> Answer {
     })
 }
 
-/// The same with trailers that would change how the message is read.
+/// The same with trailers that would change how the message is framed or routed.
 async fn framing_trailers(_ask: Ask) -> Answer {
     trailed(&[("content-length", "9"), ("te", "gzip"), ("trailer", "x-no"), ("x-end", "yes")])
 }
 
-/// Answers with a line for each name that is the host's alone: whether it was refused.
+/// Answers with a line for each field name that is reserved for the host: whether it was refused.
 async fn bad_trailers(_ask: Ask) -> Answer {
     let names = [
         "connection",
@@ -156,7 +156,7 @@ async fn bad_trailers(_ask: Ask) -> Answer {
     answer(text)
 }
 
-/// Answers with the number of fields that one set takes.
+/// Answers with the number of fields that one set accepts.
 async fn many_fields(_ask: Ask) -> Answer {
     let fields = Fields::new();
     let is_taken = |number: &u32| fields.append(&format!("x-{number}"), b"").is_ok();
@@ -164,7 +164,7 @@ async fn many_fields(_ask: Ask) -> Answer {
     answer(taken.to_string())
 }
 
-/// Answers with the number of handles that it could open, each to a set of fields of so many KiB.
+/// Answers with the number of sets of fields that it could create, of N KiB each.
 async fn many_handles(ask: Ask) -> Answer {
     let value = "x".repeat(usize::try_from(ask.number.unwrap_or(0)).expect("a size") << 10);
     let open = |_: &u32| std::mem::forget(made(&[("x-kept", &value)]));

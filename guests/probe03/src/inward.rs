@@ -1,4 +1,5 @@
-//! What `outward.rs` has, by interfaces that do not matter, as far as there are such.
+//! The behaviours of `outward.rs` by interfaces that a flat component can import, if there are
+//! such.
 
 use std::io::Write as _;
 
@@ -9,12 +10,12 @@ pub const BEHAVIOURS: [(&str, Behaviour); 1] = behaviours! {
     "print": print,
 };
 
-/// Writes lines to stdout and stderr, the last one without its end.
+/// Writes lines to stdout and stderr. The last one has no line break.
 async fn print(_ask: Ask) -> Answer {
     println!("out one");
     eprintln!("err one");
     print!("out two");
-    // The library keeps back what is no whole line.
+    // The standard library buffers an unfinished line until it is flushed.
     std::io::stdout().flush().expect("the host takes it");
     answer("printed")
 }

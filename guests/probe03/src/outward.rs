@@ -1,4 +1,4 @@
-//! Behaviours by interfaces that a component cannot import and be run as one module.
+//! Behaviours by interfaces that a flat component cannot import.
 
 use wasip3::cli::{stderr, stdout};
 use wasip3::http::client;
@@ -14,7 +14,7 @@ pub const BEHAVIOURS: [(&str, Behaviour); 2] = behaviours! {
     "outbound": outbound,
 };
 
-/// Writes lines to stdout and stderr, the last one without its end.
+/// Writes lines to stdout and stderr. The last one has no line break.
 async fn print(_ask: Ask) -> Answer {
     let (mut out, piece) = wit_stream::new();
     let out_taken = stdout::write_via_stream(piece);
@@ -29,7 +29,7 @@ async fn print(_ask: Ask) -> Answer {
     answer("printed")
 }
 
-/// Answers with what comes of a request to somebody else.
+/// Answers with the result of an outbound request.
 async fn outbound(_ask: Ask) -> Answer {
     let request = bare(Fields::new(), None);
     aim(&request, "http://127.0.0.1:1/");

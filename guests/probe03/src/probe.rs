@@ -1,10 +1,10 @@
-//! The component `probe` of wasi:http 0.3: does as the last segment of its path says, for the
-//! host's tests.
+//! The component `probe` of wasi:http 0.3 for the host's tests. The last segment of the path names
+//! its behaviour.
 //!
-//! `/probe/sleep?50` is the behaviour `sleep` with the number 50. Those that have the name of one of
-//! `probe02` are the same, seen from outside; `beside.rs` has those that only 0.3 can have. What a
-//! good host makes of each is in the host's `tests/it/component`. On any other target than
-//! wasm32-wasip2 there is nothing here.
+//! `/probe/sleep?50` is the behaviour `sleep` with the number 50. A behaviour with the name of one
+//! of `probe02` does the same, seen from outside; `beside.rs` has those that only 0.3 has. The
+//! host's `tests/it/component` says what the host has to make of each. The component is built for
+//! wasm32-wasip2 only; on other targets this file is empty.
 
 #![cfg(all(target_family = "wasm", target_env = "p2"))]
 
@@ -38,14 +38,14 @@ struct Probe;
 
 wasip3::http::service::export!(Probe);
 
-/// What a behaviour comes to.
+/// The result of a behaviour.
 type Answer = Result<Response, ErrorCode>;
 type Answering = Pin<Box<dyn Future<Output = Answer>>>;
 
-/// What a behaviour is.
+/// The function of a behaviour.
 type Behaviour = fn(Ask) -> Answering;
 
-/// All of them, by module.
+/// All behaviours, by module.
 const BEHAVIOURS: &[&[(&str, Behaviour)]] = &[
     &heads::BEHAVIOURS,
     &bodies::BEHAVIOURS,
@@ -59,7 +59,7 @@ const BEHAVIOURS: &[&[(&str, Behaviour)]] = &[
     &outward::BEHAVIOURS,
 ];
 
-/// Makes behaviours of names and asynchronous functions.
+/// Pairs the names of behaviours with asynchronous functions.
 macro_rules! behaviours {
     ($($name:literal: $function:ident,)*) => {
         [$(($name, |ask| Box::pin($function(ask)))),*]

@@ -1,16 +1,16 @@
-//! A body as it arrives: a request's, or that of a response to a request of the guest's own.
+//! A body that is read as it arrives: of a request, or of the response to an outbound request.
 
 use wasip3::http::types::{ErrorCode, Fields, Request};
 use wasip3::wit_bindgen::{FutureReader, StreamReader, StreamResult};
 use wasip3::wit_future;
 
-/// Bytes that are read at once.
+/// The most bytes of one read.
 const PIECE_BYTES_MAX: usize = 64 << 10;
 
-/// What is behind a body, or why it came to a bad end.
+/// The trailers after a body, or why it broke off.
 type End = FutureReader<Result<Option<Fields>, ErrorCode>>;
 
-/// A body that arrives.
+/// A body that is being read.
 pub struct Upload {
     pub stream: StreamReader<u8>,
     pub end: End,
@@ -21,7 +21,8 @@ impl Upload {
         Upload::new(|handled| Request::consume_body(request, handled))
     }
 
-    /// The body that this takes out of its message, given what is told how it was handled.
+    /// The body that `take` gets from its message. The argument of `take` tells the sender that the
+    /// body was handled.
     pub fn new(
         take: impl FnOnce(FutureReader<Result<(), ErrorCode>>) -> (StreamReader<u8>, End),
     ) -> Upload {
@@ -31,7 +32,7 @@ impl Upload {
         Upload { stream, end }
     }
 
-    /// Waits for the next piece; none at the end, be that good or bad.
+    /// Waits for the next piece. `None` at the end, whether the body ended well or broke off.
     pub async fn next(&mut self) -> Option<Vec<u8>> {
         loop {
             match self.stream.read(Vec::with_capacity(PIECE_BYTES_MAX)).await {
@@ -42,7 +43,7 @@ impl Upload {
         }
     }
 
-    /// Reads what is left, and gives how many bytes that were and their sum.
+    /// Reads the rest, and returns its length and the sum of its bytes.
     pub async fn count(&mut self) -> (u64, u64) {
         let (mut bytes, mut sum) = (0, 0);
         while let Some(piece) = self.next().await {
@@ -52,10 +53,10 @@ impl Upload {
         (bytes, sum)
     }
 
-    /// The trailers behind a body that has been read.
+    /// The trailers of a body that was read to the end.
     ///
     /// # Errors
-    /// The body came to a bad end.
+    /// The body broke off.
     pub async fn end(self) -> Result<Option<Fields>, ErrorCode> {
         let Upload { stream, end } = self;
         drop(stream);

@@ -1,5 +1,4 @@
-//! Behaviours that are about everything else: what the guest finds around it, and what it leaves
-//! behind.
+//! Behaviours about everything else: the environment of a guest, and what a guest leaves behind.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +22,7 @@ pub const BEHAVIOURS: [(&str, Behaviour); 7] = behaviours! {
     "memory": memory,
 };
 
-/// Answers with a line for each variable of the environment and for each argument.
+/// Answers with a line for each environment variable and for each argument.
 async fn env(_ask: Ask) -> Answer {
     let variables = environment::get_environment().into_iter();
     let mut lines: Vec<String> = variables.map(|(name, value)| format!("{name}={value}")).collect();
@@ -48,7 +47,7 @@ async fn clock(_ask: Ask) -> Answer {
     answer(system_clock::now().seconds.to_string())
 }
 
-/// Answers with how often this instance has been asked, after so many milliseconds.
+/// Waits for N milliseconds, and answers with the number of requests that this instance has had.
 async fn count(ask: Ask) -> Answer {
     let asked = asked();
     if let Some(ms) = ask.number {
@@ -57,13 +56,13 @@ async fn count(ask: Ask) -> Answer {
     answer(asked.to_string())
 }
 
-/// How often this instance has been asked so.
+/// The number of calls of this function in the instance, this one included.
 pub fn asked() -> u64 {
     static ASKED: AtomicU64 = AtomicU64::new(0);
     ASKED.fetch_add(1, Ordering::Relaxed) + 1
 }
 
-/// Leaves a set of fields, of so many KiB, and both ends of a stream behind with the host.
+/// Leaves a set of fields of N KiB and both ends of a stream in the host.
 async fn leak(ask: Ask) -> Answer {
     let kib = usize::try_from(ask.number.unwrap_or(0)).expect("a size");
     std::mem::forget(made(&[("x-leaked", &"x".repeat(kib << 10))]));
@@ -71,7 +70,7 @@ async fn leak(ask: Ask) -> Answer {
     answer("leaked")
 }
 
-/// Takes so many MiB and writes to all of them.
+/// Allocates N MiB, and writes to all of them.
 async fn memory(ask: Ask) -> Answer {
     let mib = usize::try_from(ask.number.unwrap_or(1)).expect("a size");
     drop(black_box(vec![1_u8; mib << 20]));

@@ -1,4 +1,4 @@
-//! The guest `echo`: method, URI, headers and body back as text, for all that a guest can read.
+//! The guest `echo`: answers with method, URI, headers and body as text.
 
 #[cfg(target_family = "wasm")]
 fn main() {
@@ -17,7 +17,7 @@ fn main() {
             let headers = request.header.entries_iter().flat_map(|(name, values)| {
                 values.into_iter().map(move |value| (name.clone(), value))
             });
-            // Chunk by chunk: `Body::read` would stop at 16 MiB without a word.
+            // Chunk by chunk, because `Body::read` silently stops at 16 MiB.
             let mut body = Vec::new();
             request.body.read_iter().for_each(|chunk| body.extend_from_slice(&chunk));
             let method = String::from_utf8_lossy(&method);
@@ -29,6 +29,6 @@ fn main() {
     register(Echo);
 }
 
-/// Natively there is nothing to run: the host's twin calls the workload itself.
+/// Natively there is nothing to run: the twin in the host calls the workload itself.
 #[cfg(not(target_family = "wasm"))]
 fn main() {}

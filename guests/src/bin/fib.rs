@@ -1,4 +1,4 @@
-//! The guest `fib`: naive recursion, for work that is nothing but calls.
+//! The guest `fib`: naive recursion, for work that consists of calls.
 
 #[cfg(target_family = "wasm")]
 fn main() {
@@ -13,7 +13,7 @@ fn main() {
 
     impl Guest for Fib {
         fn handle_request(&self, request: &Request, response: &Response) -> (bool, i32) {
-            // A host that is not Guesthouse does not say where the guest is mounted.
+            // Other hosts than Guesthouse do not set the mount path.
             let base = request.header.get(b"guesthouse-base-path");
             let base = base.as_deref().unwrap_or(b"/fib");
             let uri = request.uri();
@@ -25,6 +25,6 @@ fn main() {
     register(Fib);
 }
 
-/// Natively there is nothing to run: the host's twin calls the workload itself.
+/// Natively there is nothing to run: the twin in the host calls the workload itself.
 #[cfg(not(target_family = "wasm"))]
 fn main() {}

@@ -21,6 +21,6 @@ fn main() {
     register(Hello);
 }
 
-/// Natively there is nothing to run: the host's twin calls the workload itself.
+/// Natively there is nothing to run: the twin in the host calls the workload itself.
 #[cfg(not(target_family = "wasm"))]
 fn main() {}

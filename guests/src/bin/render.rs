@@ -1,4 +1,5 @@
-//! The guest `render`: a Markdown document to HTML on every request, for real memory traffic.
+//! The guest `render`: renders a Markdown document to HTML for every request, for real memory
+//! traffic.
 
 #[cfg(target_family = "wasm")]
 fn main() {
@@ -21,6 +22,6 @@ fn main() {
     register(Render);
 }
 
-/// Natively there is nothing to run: the host's twin calls the workload itself.
+/// Natively there is nothing to run: the twin in the host calls the workload itself.
 #[cfg(not(target_family = "wasm"))]
 fn main() {}

@@ -1,18 +1,18 @@
-//! The component `proxy`: a guest that makes requests itself, and passes on what comes of them.
+//! The component `proxy`: makes outbound requests, and passes on the responses.
 //!
-//! `…/proxy/hello` fetches `/hello` of the very host that serves it, and so does `…/proxy`;
+//! `…/proxy/hello` fetches `/hello` of the host that serves it, and so does `…/proxy`.
 //! `…/proxy?url=http://127.0.0.1:8080/fib/20` fetches a URL. Method and body are passed on. `wstd`
-//! gives a response only once all of the request's body is sent, so a server that answers while it
-//! reads gets no more than fits on the way. A host has to allow it:
-//! `--allow-outbound proxy=http://127.0.0.1:8080`.
+//! returns a response only once the request's body is sent, so a server that answers while it reads
+//! gets no more of the body than fits into the buffers on the way. The host has to allow the
+//! requests: `--allow-outbound proxy=http://127.0.0.1:8080`.
 
 use wstd::http::{Body, Client, Error, HeaderMap, HeaderName, Request, Response, StatusCode, Uri};
 
-/// Where it is mounted, on a host that does not say so.
+/// The mount path, on a host that does not set it.
 const BASE: &str = "/proxy";
-/// What is fetched where nothing is asked for.
+/// The path that is fetched if the request names none.
 const DEFAULT: &str = "/hello";
-/// Fields that are passed on, both ways. The others are between each two of those who talk.
+/// The header fields that are passed on, both ways. All others belong to one connection.
 const PASSED: [&str; 6] =
     ["accept", "cache-control", "content-length", "content-type", "range", "x-request-id"];
 
@@ -38,7 +38,7 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
     }
 }
 
-/// What is to be fetched.
+/// The URL to fetch.
 fn target(request: &Request<Body>) -> Option<Uri> {
     if let Some(query) = request.uri().query()
         && let Some(url) = query.strip_prefix("url=")

@@ -1,7 +1,7 @@
-//! The component `stream`: bodies that are sent as they are made, and never kept.
+//! The component `stream`: sends bodies while it makes them, and never holds a whole one.
 //!
-//! `GET …/sse` is a clock: an event at once and then one each second, ten of them or as many as
-//! `?events=` asks for. `POST …/upper` gives the body back in upper case, piece by piece.
+//! `GET …/sse` is a clock: one event at once and then one each second, ten events or as many as
+//! `?events=` asks for. `POST …/upper` sends the body back in upper case, piece by piece.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -48,7 +48,7 @@ fn sse(events: u32) -> Result<Response<Body>, Error> {
         .body(Body::from_try_stream(clock))?)
 }
 
-/// A body in upper case.
+/// Sends a body back in upper case.
 struct Upper(UnsyncBoxBody<Bytes, Error>);
 
 impl HttpBody for Upper {

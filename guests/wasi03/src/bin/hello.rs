@@ -1,5 +1,5 @@
-//! The component `hello` of wasi:http 0.3: the least that a handler can do. It does not look at its
-//! request, so nothing of it is converted.
+//! The component `hello` of wasi:http 0.3: the least that a handler can do. It does not read its
+//! request, so the host converts nothing of it.
 
 use guesthouse_guests_wasi03::respond;
 use wasip3::http::types::{ErrorCode, Request, Response};
@@ -14,5 +14,5 @@ impl wasip3::exports::http::handler::Guest for Hello {
     }
 }
 
-/// A handler is not run as a command.
+/// A handler does not run as a command, so this does nothing.
 fn main() {}

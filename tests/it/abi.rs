@@ -1,7 +1,7 @@
-//! The handler interface as a guest sees it: one case for each row of its table.
+//! The handler ABI as a guest sees it: one case for each row of its table in the contract.
 //!
-//! A case is a few lines of WebAssembly text that call the host and write down what they get (see
-//! [`probe`]), and the response body that has to come of it.
+//! A case is a few lines of WebAssembly text that call the host and write the results (see
+//! [`probe`]), and the response body that is expected.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -16,9 +16,9 @@ mod fields;
 pub mod probe;
 mod words;
 
-/// Serves each guest as `/g00`, `/g01` and so on, asks for it, and compares the body.
+/// Serves the guests as `/g00`, `/g01` and so on, requests each, and compares the bodies.
 ///
-/// `{path}` in what is expected stands for the guest's path.
+/// `{path}` in an expected body stands for the guest's path.
 #[track_caller]
 fn check(cases: &[(Probe, String)], ask: impl Fn(&Host, &str) -> Response) {
     let numbered = cases.iter().enumerate();
@@ -39,10 +39,10 @@ fn case(code: &str, expected: &str) -> (Probe, String) {
     (Probe::new(code), expected.to_owned())
 }
 
-/// What a function gives with no room, one byte too little, just enough, and more: its length each
-/// time, and nothing is written unless all of it fits.
+/// The results of a function for a buffer that is empty, one byte too small, just large enough, and
+/// larger: the length each time. Nothing is written unless all of it fits.
 ///
-/// `call` has `{limit}` in the place of its limit and gives an i32.
+/// `call` has `{limit}` in the place of its limit, and returns an i32.
 fn with_every_limit(call: &str, value: &str) -> Vec<(Probe, String)> {
     let len = value.len();
     let one = |limit: usize| {
@@ -57,7 +57,7 @@ fn with_every_limit(call: &str, value: &str) -> Vec<(Probe, String)> {
     limits.into_iter().map(one).collect()
 }
 
-/// What may be in a path and a query, as a client may spell it.
+/// Spellings that a client may use in a path and a query.
 const TARGET: &str = "/a%2Db/%C3%A4;v=1//c?q=1%202&q=%00&&x";
 
 #[test]
@@ -71,7 +71,7 @@ fn the_request_line_is_given_as_the_client_sent_it() {
     check(&cases, |host, path| host.request("PROPFIND", &format!("{path}{TARGET}"), &[], b""));
 }
 
-/// Text of a buffer function, whole.
+/// Text with the whole result of a buffer function.
 fn show(function: &str) -> String {
     format!("(call $say #65536 (call ${function} #65536 #1000))")
 }
@@ -92,7 +92,7 @@ fn the_source_address_is_the_clients_socket() {
     for _ in 0..2 {
         let mut stream = TcpStream::connect(host.addr()).expect("a connection");
         let own = stream.local_addr().expect("an address").to_string();
-        // A proxy's word for it is not taken.
+        // A proxy's header for the address is not trusted.
         let request = "GET /peer HTTP/1.1\r\nhost: guest.test\r\nconnection: close\r\n\
                        x-forwarded-for: 192.0.2.1\r\nforwarded: for=192.0.2.1\r\n\r\n";
         stream.write_all(request.as_bytes()).expect("it is sent");
@@ -100,7 +100,7 @@ fn the_source_address_is_the_clients_socket() {
         stream.read_to_string(&mut answer).expect("an answer");
         assert!(answer.ends_with(&format!("\r\n\r\n{own}")), "{own}: {answer}");
     }
-    // No address and port is as short as this room.
+    // An address with a port never fits into this buffer.
     let small =
         Probe::new("(call $clean) (drop (call $get_source_addr #65536 #8)) (call $show #9)");
     check(&[(small, ".........\n".to_owned())], Host::get);
@@ -128,7 +128,7 @@ fn a_changed_request_line_is_read_back() {
         case(&format!("(call $set_uri '/1') (call $set_uri '/2') {uri}"), "/2"),
         case(&format!("(call $set_method 'PUT') {method}"), "PUT"),
         case(&format!("(call $set_method 'X-OWN') {method}"), "X-OWN"),
-        // The route's own part of the path stays what it was.
+        // The route's part of the path stays as it was.
         case(
             "(call $set_uri '/other')
              (call $pair (call $get_header_values #0 'guesthouse-base-path' #65536 #64))
@@ -164,7 +164,7 @@ fn every_final_status_can_be_set() {
     for status in statuses {
         let answer = connection.get(&format!("/{status}"));
         assert_eq!(answer.status, status);
-        // A guest's own status is its own: there is no problem document.
+        // A status that the guest sets is its own, so there is no problem document.
         assert_eq!(answer.header("content-type"), None, "{answer:?}");
         assert_eq!(answer.header("content-length"), Some("0"), "{answer:?}");
     }
@@ -178,7 +178,7 @@ fn features_add_up_to_what_is_on() {
         case(&enable("#0"), "0\n"),
         case(&[enable("#1"), enable("#2"), enable("#0")].concat(), "1\n3\n3\n"),
         case(&enable("#7"), "7\n"),
-        // What the host does not know stays off.
+        // Features that the host does not know stay off.
         case(&[enable("#12"), enable("#-1")].concat(), "4\n7\n"),
     ];
     check(&cases, Host::get);
@@ -198,14 +198,14 @@ fn features_of_the_start_up_last_for_every_request() {
         for _ in 0..3 {
             assert_eq!(host.get("/snapshot").text(), "6\n", "{isolation}");
             assert_eq!(host.get("/each").text(), "6\n", "{isolation}");
-            // What a request enables lasts for this request.
+            // A feature that a request enables lasts for this request only.
             assert_eq!(host.get("/none").text(), "0\n", "{isolation}");
         }
         host.at_rest();
     }
 }
 
-/// The compile cache holds what the start-up enabled, too.
+/// The compile cache also has the features that the start-up code enabled.
 #[test]
 fn features_of_the_start_up_last_over_a_restart() {
     let cache = tempfile::tempdir().expect("a temporary folder");

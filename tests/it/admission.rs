@@ -1,10 +1,11 @@
-//! Admission: so many requests at once, a short queue behind them, and a clear answer to the rest.
+//! Admission: a limit on requests in flight, a short queue for more, and a clear answer to the
+//! rest.
 
 use crate::client::{Connection, message};
 use crate::host::{HELLO, Host, Setup, until};
 use crate::hostile::PATIENCE;
 
-/// A guest that sleeps for so many milliseconds, and answers "slept".
+/// A guest that sleeps for this many milliseconds, and answers "slept".
 fn sleeping_guest(sleep_ms: u64) -> String {
     format!(
         r#"(module
@@ -24,7 +25,7 @@ fn sleeping_guest(sleep_ms: u64) -> String {
     )
 }
 
-/// One worker, whose guests sleep for 20 ms, or for longer than any test.
+/// One worker, with guests that sleep for 20 ms and guests that sleep for longer than any test.
 fn host() -> Setup {
     Host::with("nap.wat", sleeping_guest(20))
         .file("other.wat", sleeping_guest(20))
@@ -53,7 +54,7 @@ fn requests_wait_for_a_place_and_hold_nothing() {
     assert_eq!(host.at_rest().rejects("no_instance"), 0);
 }
 
-/// Twins and guests wait in one queue.
+/// Twins and guests wait in the same queue.
 #[test]
 fn a_full_worker_has_twins_wait_too() {
     let host = Host::demo().args(["--workers", "1", "--in-flight-max", "1"]).start_settled();
@@ -66,8 +67,8 @@ fn a_full_worker_has_twins_wait_too() {
     assert_eq!(host.at_rest().rejects("no_instance"), 0);
 }
 
-/// Who is refused waits a moment for that, and its body is read meanwhile: so its connection can be
-/// kept, where the body comes in that moment. On a busy machine it may come later.
+/// The host holds a refusal back for a moment, and reads the request's body meanwhile. If the body
+/// arrives in that time, the connection can be kept. On a busy machine it may arrive later.
 #[test]
 fn a_body_that_comes_before_the_refusal_keeps_the_connection() {
     let flags = ["--handler-in-flight-max", "coma=1", "--queue-max", "0"];
@@ -130,7 +131,7 @@ fn who_waits_for_too_long_is_refused() {
     host.assert_serves("/good");
 }
 
-/// A guest that is full keeps none of the host's places but its own.
+/// A full handler only takes the places that it may have, not those of others.
 #[test]
 fn a_full_guest_leaves_room_for_others() {
     let host = host().args(["--handler-in-flight-max", "1"]).start();
@@ -147,7 +148,7 @@ fn a_full_guest_leaves_room_for_others() {
     host.at_rest();
 }
 
-/// First come, first served: nobody who comes later is before who waits.
+/// The queue is first come, first served: no later request overtakes an earlier one.
 #[test]
 fn nobody_is_overtaken() {
     let host = host().args(["--in-flight-max", "1"]).start();
@@ -157,7 +158,7 @@ fn nobody_is_overtaken() {
         waiting.push(send(&host, if at % 2 == 0 { "/nap" } else { "/other" }));
         host.status_when("begun", PATIENCE, |status| status.requests == at + 1);
     }
-    // The last is answered after all others.
+    // The last request is answered after all others.
     assert_eq!(waiting.pop().map(|mut last| last.read().text()).as_deref(), Some("slept"));
     assert_eq!(host.status().in_flight, 0);
     for connection in &mut waiting {
@@ -166,7 +167,7 @@ fn nobody_is_overtaken() {
     host.at_rest();
 }
 
-/// A client that goes away leaves the queue, and those behind it move up.
+/// A client that disconnects leaves the queue, and the requests behind it move up.
 #[test]
 fn who_goes_away_leaves_the_queue() {
     let host = host().args(["--in-flight-max", "1"]).start();
@@ -184,8 +185,8 @@ fn who_goes_away_leaves_the_queue() {
     host.at_rest();
 }
 
-/// Several guests that sleep and a client with hundreds of connections leave places to others: of a
-/// worker's 240 the last eighth is not for them.
+/// Several handlers that sleep and a client with hundreds of connections leave places to others:
+/// they cannot use the last eighth of a worker's 240 places.
 #[test]
 fn guests_that_hold_places_leave_some_to_others() {
     let host = host().file("coma2.wat", sleeping_guest(3_600_000)).start();
@@ -203,8 +204,8 @@ fn guests_that_hold_places_leave_some_to_others() {
     host.at_rest();
 }
 
-/// Of two clients who ask for the same guest, the one that holds less is next, whatever the other
-/// has waiting.
+/// If two clients request the same handler, the client with fewer requests in flight is next, no
+/// matter how many requests the other one has in the queue.
 #[test]
 fn a_client_that_asks_for_much_waits_behind_others() {
     let flags = ["--handler-in-flight-max", "1"];
@@ -217,14 +218,15 @@ fn a_client_that_asks_for_much_waits_behind_others() {
     }
     host.status_when("waiting", PATIENCE, |status| status.in_flight > 30);
     assert_eq!(host.get("/doze").text(), "slept");
-    // By the order in which they came, none would be left.
+    // In the order of arrival, none of the many would be left.
     let status = host.status();
     assert!(status.in_flight > 10, "{status:?}");
     drop(many);
     host.at_rest();
 }
 
-/// A client that fills a guest's queue has its newest request refused for that of another.
+/// If one client fills a handler's queue, its newest request is refused to make room for another
+/// client's.
 #[test]
 fn a_full_queue_has_room_for_another_client() {
     let flags = ["--handler-in-flight-max", "1", "--queue-max", "8"];

@@ -1,7 +1,8 @@
-//! `guesthouse bench`: whether its numbers are right, and what it says of servers that misbehave.
+//! `guesthouse bench`: that its numbers are right, and what it reports of servers that misbehave.
 //!
-//! Servers are stubs with a script, whose delays and mistakes a test knows; or the demo. Clocks of
-//! a busy machine only ever run late, so times have firm lower bounds, and upper ones with room.
+//! The servers are stubs with a script, so a test knows their delays and mistakes; or the demo. On
+//! a busy machine everything takes longer, so times have exact lower bounds, and generous upper
+//! ones.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -27,40 +28,40 @@ mod sending;
 mod stub;
 mod usage;
 
-/// How long a call may take; the longest do some seconds of work.
+/// The most time for one call. The longest ones do some seconds of work.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A call of `guesthouse bench`, in a folder of its own.
+/// A call of `guesthouse bench` in a folder of its own.
 struct Bench {
     dir: TempDir,
     args: Vec<OsString>,
     env: Vec<(&'static str, OsString)>,
 }
 
-/// One that has not ended yet.
+/// A call that has not ended yet.
 struct Running {
     dir: TempDir,
     child: Child,
 }
 
-/// What it gave.
+/// The outcome of a call.
 struct Outcome {
     code: Option<i32>,
     out: String,
     err: String,
-    /// `Null` where none was written.
+    /// The JSON report. `Null` if none was written.
     json: Value,
-    /// The most memory that was resident.
+    /// The peak of the resident memory.
     peak_kib: u64,
     dir: TempDir,
 }
 
-/// What the JSON says of one target.
+/// The JSON report of one target.
 #[derive(Clone, Copy)]
 struct Target<'a>(&'a Value);
 
 impl Bench {
-    /// One round of 300 ms, unless the arguments say otherwise, or a scenario.
+    /// A call with one round of 300 ms, unless the arguments or a scenario say otherwise.
     fn new<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Bench {
         let dir = tempfile::tempdir().expect("a temporary folder");
         Bench { dir, args: Vec::new(), env: Vec::new() }.args(args)
@@ -76,13 +77,13 @@ impl Bench {
         self
     }
 
-    /// Puts a file into the folder that it is called in.
+    /// Writes a file into the folder of the call.
     fn file(self, name: &str, contents: impl AsRef<[u8]>) -> Bench {
         fs::write(self.dir.path().join(name), contents).expect("a file");
         self
     }
 
-    /// Calls it and waits for its end.
+    /// Runs the call to its end.
     #[track_caller]
     fn run(self) -> Outcome {
         self.start().end()
@@ -112,7 +113,7 @@ impl Running {
         Pid::from_child(&self.child)
     }
 
-    /// A number from what the kernel says of it; none once it has ended.
+    /// A number of the process from the kernel. `None` once it has ended.
     fn status(&self, key: &str) -> Option<u64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix(key))?;
@@ -167,12 +168,12 @@ impl Outcome {
         self.folder().join(name)
     }
 
-    /// All that was printed, for the message of a test that fails.
+    /// All output, for the message of a failed test.
     fn text(&self) -> String {
         format!("exit code {:?}\n-- stdout\n{}-- stderr\n{}", self.code, self.out, self.err)
     }
 
-    /// Asserts that every request was answered, and that there was nothing to complain of.
+    /// Asserts that every request was answered, and that the report has no complaint.
     #[track_caller]
     fn assert_good(&self) {
         assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{}", self.text());
@@ -192,14 +193,14 @@ impl Outcome {
         lists.flatten().map(Target).collect()
     }
 
-    /// The only one.
+    /// The target, if there is one only.
     #[track_caller]
     fn target(&self) -> Target<'_> {
         let [target] = self.targets()[..] else { panic!("{}", self.text()) };
         target
     }
 
-    /// The one whose name ends like this.
+    /// The target with a name that ends like this.
     #[track_caller]
     fn target_named(&self, name: &str) -> Target<'_> {
         let found = self.targets().into_iter().find(|target| target.name().ends_with(name));
@@ -227,13 +228,13 @@ impl<'a> Target<'a> {
         self.0["summary"]["errors"][kind].as_u64().expect("a count")
     }
 
-    /// How many latencies there are.
+    /// The number of latencies.
     #[track_caller]
     fn samples(self) -> u64 {
         self.0["samples"].as_u64().expect("a count")
     }
 
-    /// All notes in one.
+    /// All notes, joined.
     fn notes(self) -> String {
         let notes = self.0["notes"].as_array().expect("a list");
         notes.iter().map(|note| format!("{}\n", note.as_str().expect("a text"))).collect()
@@ -244,7 +245,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Asserts that a number is in a range, with words to find it by.
+/// Asserts that a number is in a range. `what` names it.
 #[track_caller]
 fn assert_within(what: &str, value: f64, low: f64, high: f64) {
     assert!((low..=high).contains(&value), "{what} is {value}, which is not in {low}..={high}");

@@ -1,5 +1,6 @@
-//! What is bounded in number: ready instances, requests in a guest, requests on their way to the
-//! upstream. One over the bound is refused at once, nobody else notices, and all counts come back.
+//! Limits on numbers: ready instances, requests in a handler, requests on their way to the
+//! upstream. A request over the limit is refused at once, others do not notice, and all counts
+//! return to zero.
 
 use std::io::Write as _;
 use std::sync::{Arc, Condvar, Mutex};
@@ -13,28 +14,29 @@ use crate::host::{HELLO, Host, Line, until};
 use crate::middleware::upstream::{Upstream, plain};
 use crate::wat;
 
-/// Ready instances that one worker keeps, of all guests together.
+/// The number of ready instances that one worker keeps, of all guests together.
 const READY_MAX: u64 = 1024;
-/// Requests that one client alone, or one handler, has on their way to the upstream: three quarters
-/// of the places of a worker.
+/// The number of requests to the upstream that one client or one handler may have on a worker:
+/// three quarters of the places.
 const UPSTREAM_MAX: usize = 192;
-/// How long many connections may take to be in place.
+/// The most time for many connections to be open and their requests in place.
 const PLACED: Duration = Duration::from_secs(20);
 
-/// Makes room for some thousand sockets in this process.
+/// Raises the limit of this process to some thousand sockets.
 fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).expect("the soft limit may be raised to the hard one");
 }
 
-/// There are few slots for guests with much data. One whose calls wait leaves some of them.
+/// Guests with much data have few slots. A handler with calls that wait leaves some slots to
+/// others.
 #[test]
 fn nobody_takes_every_slot() {
     leaves_slots(1);
 }
 
-/// One with four memories takes four with each instance.
+/// An instance with four memories takes four slots.
 #[test]
 fn who_has_many_memories_takes_as_many_slots() {
     leaves_slots(4);
@@ -78,8 +80,7 @@ fn leaves_slots(memories: u64) {
     host.at_rest();
 }
 
-/// Requests that are refused are lines of the log, but no more than a hundred a second, whoever
-/// asks how often.
+/// Refused requests are logged, but not more than a hundred a second, no matter how many there are.
 #[test]
 fn what_a_client_can_have_logged_is_bounded() {
     const LINES_A_SECOND: usize = 100;
@@ -96,7 +97,7 @@ fn what_a_client_can_have_logged_is_bounded() {
     let told = host.lines().iter().filter(|line| is_refusal(line)).count();
     assert!((1..=LINES_A_SECOND * seconds).contains(&told), "{told} in {seconds} s");
     assert!(told < REFUSED, "too slow to tell");
-    // The others are counted, as soon as there is room for a line.
+    // The other ones are counted, and the count is logged as soon as there is room for a line.
     until("the count", PLACED, || {
         host.get("/bad").assert_problem(503);
         host.lines().iter().any(|line| line.has(&["more requests were refused"])).then_some(())
@@ -112,7 +113,7 @@ fn ready_instances_are_a_budget_of_all_guests() {
         setup = setup.file(&format!("{name}.wat"), wat::says(name));
     }
     let host = setup.start();
-    // Twice, so that guests are asked whose instances had to go.
+    // Twice, so that guests are requested again after their instances were evicted.
     for name in names.iter().chain(&names) {
         assert_eq!(host.get(&format!("/{name}")).text(), *name);
     }
@@ -151,7 +152,8 @@ fn one_guest_cannot_take_every_place() {
     host.assert_serves("/good");
     let (mut answered, mut rejected) = (0, 0);
     for mut connection in waiting {
-        // A refused one has its answer already, and may have been closed behind it.
+        // A refused request has its answer already, and its connection may have been closed after
+        // it.
         if connection.try_send("hello").is_err() {
             rejected += 1;
             continue;
@@ -173,7 +175,8 @@ fn one_guest_cannot_take_every_place() {
 
 #[test]
 fn requests_to_the_upstream_queue_up_to_a_bound() {
-    // As short as a queue is that was full, so that none of those in it is sent away by one more.
+    // The queue is as short as it was when it was full, so that no request in it is evicted by one
+    // more.
     const QUEUE_MAX: usize = 4;
     raise_descriptor_limit();
     let (upstream, release) = holding_upstream();
@@ -200,7 +203,8 @@ fn requests_to_the_upstream_queue_up_to_a_bound() {
     assert_eq!(host.at_rest().rejects("upstream_busy"), 4);
 }
 
-/// However many one has on their way, there is a place for a request of another: client or handler.
+/// However many requests a client or a handler has to the upstream, there is room for a request of
+/// another.
 #[test]
 fn nobody_takes_every_place_before_the_upstream() {
     raise_descriptor_limit();
@@ -236,7 +240,7 @@ fn ask(mut connection: Connection, path: &str) -> Connection {
     connection
 }
 
-/// Whether requests that are held are answered.
+/// Whether the requests that the upstream holds are answered.
 #[derive(Default)]
 struct Release(Mutex<bool>, Condvar);
 
@@ -256,7 +260,7 @@ impl Release {
     }
 }
 
-/// An upstream that answers "ok": at once, but for paths that end in `held`.
+/// An upstream that answers "ok": at once, except for paths that end in `held`.
 fn holding_upstream() -> (Upstream, Arc<Release>) {
     let release = Arc::new(Release::default());
     let held = release.clone();

@@ -1,4 +1,4 @@
-//! The cache of compiled guests: what a second start finds, and what it does not trust.
+//! The cache of compiled guests: what a second start finds, and which entries it does not trust.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::host::{HELLO, Host, Setup, command};
 use crate::loading::{PATIENTLY, assert_no_compilers, assert_says};
 use crate::wat;
 
-/// The file names in a cache, each with what changes when it is written anew.
+/// The file names in a cache, each with metadata that changes when the file is rewritten.
 fn entries(cache: &Path) -> BTreeMap<String, (u64, i64, u64)> {
     let files = fs::read_dir(cache).expect("a cache");
     let entry = |file: std::io::Result<fs::DirEntry>| {
@@ -28,7 +28,7 @@ fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
-/// A host with two guests, whose cache is here.
+/// A host with two guests and this cache.
 fn host(cache: &Path) -> Setup {
     Host::with("hello.wat", HELLO).file("reader.wat", wat::reads()).arg("--cache-dir").arg(cache)
 }
@@ -56,7 +56,7 @@ fn a_second_start_compiles_nothing() {
     assert_serves(&second);
     assert_eq!(entries(&cache), first, "an entry was made anew");
     second.at_rest();
-    // Another limit is no other code, and another text is.
+    // Another memory limit gives the same code, another text does not.
     let third = host(&cache).args(["--memory-max", "1MiB"]).start();
     assert_serves(&third);
     assert_eq!(entries(&cache), first);
@@ -116,7 +116,7 @@ fn a_damaged_entry_is_made_anew() {
             let now = fs::read(cache.join(name)).expect("an entry");
             assert_eq!(now.len(), bytes.len(), "damage {at} is still there");
         }
-        // And it is whole: nothing is made anew once more.
+        // The cache is complete: a further start compiles nothing.
         let before = entries(&cache);
         assert_serves(&self::host(&cache).start());
         assert_eq!(entries(&cache), before, "damage {at}");
@@ -189,7 +189,7 @@ fn hosts_may_share_a_cache() {
     assert_eq!(entries(&cache), first, "an entry was made anew");
 }
 
-/// A host with so many guests, each of which says its number.
+/// A host with this many guests. Each answers with its number.
 fn host_of_guests(cache: &Path, count: usize) -> Setup {
     let file = |setup: Setup, at: usize| {
         setup.file(&format!("guest-{at}.wat"), wat::says(&format!("I am {at}")))
@@ -215,13 +215,13 @@ fn loads(host: &Host) -> (usize, usize) {
 #[track_caller]
 fn assert_no_complaint(host: &Host) {
     let complaint = host.lines().into_iter().find(|it| matches!(it.level(), "WARN" | "ERROR"));
-    // What the machine lacks is said at each start.
+    // Features that the machine lacks are logged at each start.
     let complaint = complaint.filter(|line| line.has(&["cache"]));
     assert!(complaint.is_none(), "{complaint:?}");
 }
 
-/// Fills a cache for a crowd, changes each entry, and asserts that each guest is served right.
-/// Returns the host, and the cache's entries as they were.
+/// Fills a cache with many guests, changes each entry, and asserts that each guest is served right.
+/// Returns the host, and the entries as they were.
 #[track_caller]
 fn change_each(
     cache: &Path,
@@ -247,7 +247,7 @@ fn change_each(
     host
 }
 
-/// The same, and that what was made anew is whole.
+/// The same, and asserts that the new entries are complete.
 #[track_caller]
 fn assert_mended(count: usize, change: impl Fn(usize, &Path, &[(String, Vec<u8>)])) {
     let folder = folder();
@@ -264,7 +264,7 @@ fn assert_mended(count: usize, change: impl Fn(usize, &Path, &[(String, Vec<u8>)
 
 #[test]
 fn an_entry_of_any_other_length_is_made_anew() {
-    // The checksum has 32 bytes, and a length of 4 follows.
+    // The checksum has 32 bytes, followed by a length of 4 bytes.
     let lengths = [0, 1, 16, 31, 32, 33, 35, 36, 37, 64, 128, 200, 1000, 4096];
     assert_mended(lengths.len() + 4, |at, path, good| {
         let mut bytes = good[at].1.clone();
@@ -282,14 +282,14 @@ fn an_entry_with_any_bit_flipped_is_made_anew() {
     const COUNT: usize = 24;
     assert_mended(COUNT, |at, path, good| {
         let mut bytes = good[at].1.clone();
-        // The first ones are in the checksum and in the length, the others all over the code.
+        // The first changes are in the checksum and in the length, the others spread over the code.
         let place = if at < 8 { at * 5 } else { bytes.len() / COUNT * at };
         bytes[place] ^= 1 << (at % 8);
         fs::write(path, bytes).expect("an entry");
     });
 }
 
-/// A whole entry under the name of another one is still that of another guest.
+/// An intact entry under another entry's name still belongs to another guest.
 #[test]
 fn an_entry_of_another_guest_is_not_served() {
     const COUNT: usize = 4;
@@ -298,14 +298,14 @@ fn an_entry_of_another_guest_is_not_served() {
     });
 }
 
-/// An entry that another version of wasmtime has made, with a checksum that holds.
+/// An entry of another version of wasmtime, with a valid checksum.
 #[test]
 fn an_entry_of_another_version_is_made_anew() {
     let version = command().arg("--version").output().expect("the program runs").stdout;
     let version = String::from_utf8(version).expect("UTF-8");
     let (_, version) = version.split_once("wasmtime ").expect("it names its version");
     let (major, _) = version.split_once('.').expect("a version");
-    // The length stands in front of it.
+    // The length is before it.
     let mark = [&[major.len() as u8], major.as_bytes()].concat();
     let folder = folder();
     let host = change_each(&folder.path().join("cache"), 2, |at, path, good| {
@@ -323,7 +323,7 @@ fn an_entry_of_another_version_is_made_anew() {
     assert_no_complaint(&host);
 }
 
-/// Links into nowhere are replaced; what they lead to is not touched.
+/// Dangling links are replaced. Their targets are not touched.
 #[test]
 fn a_link_in_place_of_an_entry_is_replaced() {
     let elsewhere = folder();
@@ -337,7 +337,7 @@ fn a_link_in_place_of_an_entry_is_replaced() {
     assert_eq!(fs::read_to_string(&other).expect("a file"), "mine");
 }
 
-/// A folder cannot be replaced by an entry, so its guest is compiled each time.
+/// An entry cannot replace a folder, so the guest is compiled each time.
 #[test]
 fn a_folder_in_place_of_an_entry_is_done_without() {
     let folder = folder();
@@ -354,7 +354,7 @@ fn a_folder_in_place_of_an_entry_is_done_without() {
     assert_eq!(entries(&cache).len(), 2, "something was left behind");
 }
 
-/// The folder may be removed while the host runs, together with everything that is in it.
+/// The cache folder may be removed while the host runs, with everything in it.
 #[test]
 fn a_cache_that_goes_away_is_done_without() {
     let folder = folder();
@@ -370,8 +370,8 @@ fn a_cache_that_goes_away_is_done_without() {
     host.at_rest();
 }
 
-/// In a container each start has the number of the one before, which may have been killed while it
-/// wrote.
+/// In a container each start has the same process id as the one before, which may have been killed
+/// while it wrote.
 #[test]
 fn what_a_killed_host_has_left_unfinished_is_no_obstacle() {
     const LEAVE: &str = r#"cache="$0"; for at in 0 1 2 3 4 5; do
@@ -390,11 +390,11 @@ fn what_a_killed_host_has_left_unfinished_is_no_obstacle() {
     assert_eq!(loads(&host), (0, 4));
 }
 
-/// What comes before the program, so that its cache is on a disk of 64 KiB. `None` where nobody
-/// lets this process mount one.
+/// A prefix for the program that puts its cache on a disk of 64 KiB. `None` if this process is not
+/// allowed to mount one.
 fn on_a_small_disk(cache: &Path) -> Option<Vec<String>> {
     const MOUNT: &str = r#"mount -t tmpfs -o size=64k,mode=0700 tmpfs "$0" && exec "$@""#;
-    // As root, or as one in a namespace of its own.
+    // As root, or as root of its own namespace.
     let ways = [&["--mount"][..], &["--user", "--map-root-user", "--mount"]];
     let words = |options: &&[&str]| {
         let mut words = vec!["unshare".to_owned()];
@@ -417,7 +417,7 @@ fn a_full_disk_is_done_without() {
     let cache = folder.path().join("cache");
     fs::create_dir(&cache).expect("a folder");
     let Some(words) = on_a_small_disk(&cache) else {
-        // That a cache cannot be written to is tested above, too, where this is no matter.
+        // A cache that cannot be written is tested above as well, without this.
         eprintln!("NOT TESTED: a full disk, because no file system can be mounted here");
         return;
     };
@@ -426,7 +426,7 @@ fn a_full_disk_is_done_without() {
     let full = host.wait_log(|line| line.level() == "WARN" && line.has(&["No space left"]));
     assert!(full.has(&["could not write to the cache"]), "{}", full.text);
     assert_eq!(loads(&host), (COUNT, 0));
-    // The host alone sees the disk, on which nothing unfinished is left.
+    // Only the host sees the disk. No unfinished file is left on it.
     let pid = host.pid().as_raw_nonzero();
     let inside = entries(Path::new(&format!("/proc/{pid}/root{}", cache.display())));
     assert!(!inside.is_empty() && inside.len() < COUNT, "{inside:?}");

@@ -1,13 +1,13 @@
-//! What the host answers itself has its cause in the log, under the id that the client is told, on
-//! whichever way the request got to its guest.
+//! If the host answers a request itself, the log has the cause with the id that the client got, on
+//! every way that a request can take to its guest.
 //!
-//! `component/ends.rs` has the same of components.
+//! `component/ends.rs` has the same for components.
 
 use crate::client::Response;
 use crate::host::{HELLO, Host, Line, until};
 use crate::hostile::{ISOLATIONS, PATIENCE, host};
 
-/// A guest, flags, the status, and what the log says.
+/// A guest, flags, the status, and the text in the log.
 type Case = (&'static str, &'static [&'static str], u16, &'static str);
 
 const ENDS: [Case; 4] = [
@@ -17,7 +17,7 @@ const ENDS: [Case; 4] = [
     ("unreachable", &[], 500, "unreachable"),
 ];
 
-/// The line that tells why the host has answered itself.
+/// The log line with the cause of an answer of the host.
 #[track_caller]
 pub fn cause(host: &Host, answer: &Response, status: u16) -> Line {
     answer.assert_problem(status);
@@ -31,7 +31,7 @@ fn assert_cause(host: &Host, answer: &Response, (name, _, status, why): Case) {
     assert!(line.has(&[name, why]), "{name}, {why:?}: {line:?}");
 }
 
-/// The first request to a guest waits for it to be loaded, and has an instance made.
+/// The first request to a guest waits for the load, and has an instance made.
 #[test]
 fn of_a_guest_that_is_not_loaded_yet() {
     for isolation in ISOLATIONS {
@@ -62,15 +62,15 @@ fn of_a_guest_that_is_ready() {
     }
 }
 
-/// Requests that stand in a queue first: for a place, and, once its calls are known to be long, for
-/// a turn among them.
+/// Requests that wait in a queue first: for a permit, or in the run queue once the handler's calls
+/// are known to be long.
 #[test]
 fn of_a_request_that_has_waited() {
     for isolation in ISOLATIONS {
         for most in ["1", "4"] {
             let flags = ["--workers", "1", "--handler-in-flight-max", most, "--cpu-max", "50ms"];
             let host = host(["loop"], isolation).args(flags);
-            // However long other programs keep this one waiting.
+            // Long enough, however busy the machine is.
             let host = host.args(["--queue-timeout", "1h", "--deadline", "1h"]).start();
             host.settled();
             for _ in 0..2 {
@@ -87,7 +87,8 @@ fn of_a_request_that_has_waited() {
     }
 }
 
-/// A version that comes while a call of the one before runs does not take its name.
+/// A new version that is published while a call runs does not change the name in that call's log
+/// lines.
 #[test]
 fn of_a_version_that_has_been_replaced() {
     let host = host(["loop"], "fresh").args(["--deadline", "3s", "--workers", "1"]).start();

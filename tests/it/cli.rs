@@ -1,6 +1,6 @@
-//! The command line: what each verb prints, and with which exit code it ends.
+//! The command line: the output and the exit code of each verb.
 //!
-//! The texts are in `tests/golden/`; `UPDATE=1 cargo test --test it cli` writes them anew.
+//! The expected texts are in `tests/golden/`; `UPDATE=1 cargo test --test it cli` rewrites them.
 
 use std::fs;
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::host::{HELLO, Host, command, program};
 use crate::wat;
 
-/// What a call of the program gave.
+/// The outcome of a call of the program.
 struct Done {
     code: Option<i32>,
     out: String,
@@ -28,14 +28,14 @@ impl Done {
         }
     }
 
-    /// All of it, for a golden text.
+    /// All output, for a golden text.
     fn text(&self) -> String {
         let code = self.code.map_or("a signal".to_owned(), |code| code.to_string());
         format!("exit code {code}\n-- stdout\n{}-- stderr\n{}", self.out, self.err)
     }
 }
 
-/// A folder to call the program in, with these files.
+/// A folder with these files, to call the program in.
 fn folder(files: &[(&str, &[u8])]) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for (name, contents) in files {
@@ -46,18 +46,18 @@ fn folder(files: &[(&str, &[u8])]) -> TempDir {
     folder
 }
 
-/// Calls the program in a folder. Without a name of its own: the texts would have it in them.
+/// Calls the program in a folder. The path is relative, because the texts have it in them.
 fn call(folder: &Path, args: &[&str]) -> Done {
     let mut command = command();
     command.current_dir(folder).args(args).env("COLUMNS", "100");
     Done::of(command.output().expect("the program runs"))
 }
 
-/// Compares with the text in `tests/golden/`, or writes it there.
+/// Compares with the text in `tests/golden/`, or rewrites it.
 #[track_caller]
 fn golden(name: &str, actual: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    // The name by which the program was called is the path of the build.
+    // The program's name in the text is the path of the build.
     let actual = actual.replace(&program().to_string_lossy().into_owned(), "guesthouse");
     if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
         fs::write(&path, actual).expect("the golden text");
@@ -236,7 +236,7 @@ fn a_port_in_use_stops_the_start() {
     let (code, told) = Host::with("hello.wat", HELLO).args(["--listen", &addr]).fails();
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains(&addr) && told.contains("--listen"), "{told}");
-    // Another host does not share it, although it would with its own workers.
+    // Another host does not share the port, although the host's own workers do.
     let first = Host::with("hello.wat", HELLO).start();
     let addr = first.addr().to_string();
     let (code, told) = Host::with("hello.wat", HELLO).args(["--listen", &addr]).fails();
@@ -293,7 +293,7 @@ fn check_lets_no_file_write_to_the_terminal() {
     let done = call(folder.path(), &["check", "evil.wat"]);
     assert_eq!(done.code, Some(1), "{}", done.text());
     assert!(!done.text().contains(['\x1b', '\u{202e}']), "{:?}", done.text());
-    // Once escaped is enough: the words name what stands in the list.
+    // The words are escaped once: the message names what is in the list.
     let name = r"\x1b[31mevil\n::x\u{202e}";
     assert!(done.out.contains(&format!("imports {name} ")), "{}", done.text());
     assert!(done.out.contains(&format!("    {name} ")), "{}", done.text());
@@ -344,7 +344,7 @@ fn new_writes_a_wat_handler_that_serves() {
     let text = fs::read(folder.path().join("greeter.wat")).expect("the handler");
     let host = Host::with("greeter.wat", text).start();
     assert_eq!(host.get("/greeter").text(), "Hello, World!\n");
-    // What is there stays.
+    // Existing files stay.
     let again = call(folder.path(), &["new", "wat", "greeter"]);
     assert_eq!((again.code, again.out.as_str()), (Some(1), ""), "{}", again.text());
     assert!(again.err.contains("already there"), "{}", again.text());
@@ -371,7 +371,7 @@ fn new_writes_a_rust_project_that_builds_and_serves() {
     host.at_rest();
 }
 
-/// That they build and serve is a test of `languages`.
+/// `languages` tests that the projects build and serve.
 #[test]
 fn new_writes_projects_in_python_and_javascript() {
     for (language, source) in [("python", "handler.py"), ("javascript", "handler.js")] {
@@ -387,8 +387,8 @@ fn new_writes_projects_in_python_and_javascript() {
     }
 }
 
-/// Builds a project from `new rust` without the network; `None` where a crate would have to be
-/// fetched. The target folder is kept, so that a later run has little to do.
+/// Builds a project from `new rust` without the network. `None` if a crate would have to be
+/// fetched. The target folder is kept, so that later runs are short.
 fn build(project: &Path) -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("new-rust");
     let cargo = option_env!("CARGO").unwrap_or("cargo");
@@ -396,7 +396,7 @@ fn build(project: &Path) -> Option<PathBuf> {
         .current_dir(project)
         .args(["build", "--release", "--offline", "--target-dir"])
         .arg(&target)
-        // Flags of the build that runs this test are not those of a guest.
+        // A guest must not be built with the flags of the build that runs this test.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("CARGO_BUILD_TARGET")

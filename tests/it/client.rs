@@ -1,7 +1,7 @@
-//! A small HTTP/1.1 client over a plain socket: what a test sends is what goes over the wire.
+//! A small HTTP/1.1 client over a plain socket. A test decides the exact bytes that are sent.
 //!
-//! It reads responses strictly and panics on what HTTP does not allow, because in a test that is a
-//! finding. Every read has a deadline. Knows nothing of the host under test.
+//! It reads responses strictly and panics on everything that HTTP does not allow. Every read has a
+//! deadline. It knows nothing of the host under test.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// One connection, kept alive until it is dropped.
 pub struct Connection {
     stream: TcpStream,
-    /// Bytes that arrived and belong to no response yet.
+    /// Bytes that were received and belong to no response yet.
     buffer: Vec<u8>,
 }
 
@@ -40,7 +40,7 @@ impl Connection {
         Connection::over(TcpStream::connect_timeout(&addr, PATIENCE)?)
     }
 
-    /// As a client with this address, such as `127.0.0.2`.
+    /// Connects as a client with this address, such as `127.0.0.2`.
     #[track_caller]
     pub fn open_from(client: IpAddr, addr: SocketAddr) -> Connection {
         let connect = || {
@@ -59,20 +59,21 @@ impl Connection {
         Ok(Connection { stream, buffer: Vec::new() })
     }
 
-    /// A GET, answered.
+    /// Sends a GET and reads the response.
     #[track_caller]
     pub fn get(&mut self, path: &str) -> Response {
         self.request("GET", path, &[], b"")
     }
 
-    /// A request, answered. The body goes with its length unless `headers` frame it.
+    /// Sends a request and reads the response. The body goes with its length unless `headers` frame
+    /// it.
     #[track_caller]
     pub fn request(&mut self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Response {
         self.send(message(method, path, headers, body));
         self.read_to(method)
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).unwrap_or_else(|error| panic!("cannot send: {error}"));
@@ -82,13 +83,13 @@ impl Connection {
         self.stream.write_all(bytes.as_ref())
     }
 
-    /// The next response, which is not one to a HEAD.
+    /// Reads the next response, which is not one to a HEAD.
     #[track_caller]
     pub fn read(&mut self) -> Response {
         self.read_to("GET")
     }
 
-    /// The next response, read as the answer to a request with this method.
+    /// Reads the next response, as the answer to a request with this method.
     #[track_caller]
     pub fn read_to(&mut self, method: &str) -> Response {
         match self.next(method) {
@@ -98,10 +99,10 @@ impl Connection {
         }
     }
 
-    /// The next response; `None` if the connection was closed before the first byte of it.
+    /// Reads the next response. `None` if the connection was closed before its first byte.
     ///
     /// # Errors
-    /// The connection broke, nothing came in time, or it ended inside the response.
+    /// The connection broke, no data came in time, or it ended inside the response.
     pub fn next(&mut self, method: &str) -> io::Result<Option<Response>> {
         let mut interim = Vec::new();
         loop {
@@ -125,7 +126,7 @@ impl Connection {
         }
     }
 
-    /// Reads one interim response, such as `100 Continue`, and gives its status.
+    /// Reads one interim response, such as `100 Continue`, and returns its status.
     #[track_caller]
     pub fn read_interim(&mut self) -> u16 {
         match self.head() {
@@ -136,13 +137,13 @@ impl Connection {
         }
     }
 
-    /// Ends this side's half of the connection.
+    /// Closes the sending half of the connection.
     pub fn finish(&mut self) {
-        // The other side may have closed already, which ends this side as well.
+        // The other side may have closed already, which ends this half as well.
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Everything until the server closes, in raw bytes. A reset counts as a close.
+    /// Reads raw bytes until the server closes. A reset counts as a close.
     #[track_caller]
     pub fn read_to_close(&mut self) -> Vec<u8> {
         loop {
@@ -158,7 +159,7 @@ impl Connection {
         }
     }
 
-    /// Asserts that nothing has arrived so far which no response took.
+    /// Asserts that no bytes have arrived that belong to no response.
     #[track_caller]
     pub fn assert_silent(&mut self) {
         let unread = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -272,12 +273,13 @@ impl Connection {
         Ok(std::mem::replace(&mut self.buffer, rest))
     }
 
-    /// Reads once; 0 at the end.
+    /// Reads once. 0 at the end.
     fn fill(&mut self) -> io::Result<usize> {
         let mut bytes = [0; 16 * 1024];
         let count = loop {
             match self.stream.read(&mut bytes) {
-                // Of a machine that was suspended: a read with a deadline does not go on by itself.
+                // After the machine was suspended, a read with a deadline is not restarted by
+                // itself.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 read => break read?,
             }
@@ -287,8 +289,8 @@ impl Connection {
     }
 }
 
-/// A whole request in bytes. The body goes with its length unless `headers` frame it, or there is
-/// none.
+/// A whole request in bytes. The body goes with its length unless `headers` frame it or it is
+/// empty.
 pub fn message(method: &str, path: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
     let has = |name: &str| {
         let named = |line: &&str| line.to_ascii_lowercase().starts_with(name);

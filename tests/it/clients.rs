@@ -1,8 +1,8 @@
-//! Clients that take too much or too long: bounds on connections, in all and from one address, and
-//! the timers of a connection.
+//! Clients that take too much or too long: limits on connections, in all and from one address, and
+//! the timeouts of a connection.
 //!
-//! The timers are short by flags. What has to happen is waited for; the only pauses are the pace of
-//! a slow client.
+//! Flags make the timeouts short. Expected states are polled; the only pauses are the pace of a
+//! slow client.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -16,13 +16,13 @@ use crate::client::{Connection, Response, message};
 use crate::host::{HELLO, Host, Setup, until};
 use crate::{hostile, wat};
 
-/// How long a state is waited for.
+/// The most time to wait for a state.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Much longer than any timer of these tests, so that it is not the deadline that ends something.
+/// Much longer than any timeout of these tests, so that the deadline never ends a request first.
 const LONG: [&str; 4] = ["--deadline", "10m", "--cpu-max", "10m"];
 
-/// Addresses of two clients.
+/// The addresses of two clients.
 const ONE: [u8; 4] = [127, 0, 0, 2];
 const OTHER: [u8; 4] = [127, 0, 0, 3];
 
@@ -35,7 +35,7 @@ fn setup(flags: &[&str]) -> Setup {
         .args(flags)
 }
 
-/// More than the sockets between host and client hold.
+/// More bytes than the sockets between host and client hold.
 const LARGE: usize = 16 << 20;
 
 fn large() -> Probe {
@@ -58,7 +58,7 @@ fn assert_good(connection: &mut Connection) {
     assert_eq!(connection.get("/good").text(), "Hello, World!");
 }
 
-/// Asserts that a connection is refused as a whole: a 503 to its first request, then the end.
+/// Asserts that a connection is refused as a whole: a 503 to its first request, then it is closed.
 #[track_caller]
 fn assert_refused(mut connection: Connection) {
     // It may have been refused, and closed, before this is sent.
@@ -87,7 +87,7 @@ fn wait_connections(host: &Host, count: u64) {
     host.status_when("so many connections", PATIENCE, |status| status.connections == count);
 }
 
-/// Connects until one of the others has been idle for long enough to make room.
+/// Connects until one of the others has been idle long enough to be evicted.
 #[track_caller]
 fn wait_room(host: &Host) -> Connection {
     until("room", PATIENCE, || {
@@ -107,10 +107,10 @@ fn the_connection_that_is_idle_longest_makes_room() {
     let mut open: Vec<Connection> = (0..3).map(|_| host.connect()).collect();
     for connection in &mut open {
         assert_good(connection);
-        // So that the clock of the host tells them apart.
+        // So that the host's clock tells them apart.
         sleep(Duration::from_millis(250));
     }
-    // The first one is no longer the one that is idle longest.
+    // The first connection is no longer the one that was idle longest.
     assert_good(&mut open[0]);
     let mut new = wait_room(&host);
     assert_eq!(open.remove(1).read_to_close(), b"");
@@ -134,7 +134,7 @@ fn without_an_idle_connection_a_new_one_is_refused() {
         connection.send("body");
         assert_eq!(connection.read_to("POST").status, 200);
     }
-    // They are idle now, and go one by one.
+    // All are idle now, and are evicted one by one.
     let new: Vec<Connection> = (0..3).map(|_| wait_room(&host)).collect();
     for connection in &mut busy {
         assert_eq!(connection.read_to_close(), b"");
@@ -144,7 +144,7 @@ fn without_an_idle_connection_a_new_one_is_refused() {
     host.at_rest();
 }
 
-/// The bound is on all workers together.
+/// The limit is for all workers together.
 #[test]
 fn connections_of_all_workers_count() {
     let host =
@@ -185,7 +185,7 @@ fn a_client_has_so_many_connections_and_another_its_own() {
             assert_good(connection);
         }
         assert_refused(from(&host, OTHER));
-        // One goes, and there is room for one.
+        // One connection closes, and there is room for one.
         drop(ones.pop());
         wait_connections(&host, 7);
         let mut again = from(&host, ONE);
@@ -197,7 +197,7 @@ fn a_client_has_so_many_connections_and_another_its_own() {
     }
 }
 
-/// Whatever became of the connections of a client, none of them counts in the end.
+/// However the connections of a client end, none of them is counted afterwards.
 #[test]
 fn connections_that_ended_badly_do_not_count() {
     let host = setup(&["--workers", "1", "--client-connections-max", "2"]).start();
@@ -223,14 +223,14 @@ fn an_idle_connection_is_closed() {
     let mut idle = host.connect();
     assert_good(&mut idle);
     assert_eq!(idle.read_to_close(), b"");
-    // One with a request in flight is not idle.
+    // A connection with a request in flight is not idle.
     let mut busy = host.connect();
     assert_eq!(busy.get("/sleep").status, 200);
     assert_eq!(busy.read_to_close(), b"");
     wait_connections(&host, 0);
 }
 
-/// What a connection gets that is closed for being late: nothing, or a 408.
+/// What the client gets on a connection that is closed for being late: nothing, or a 408.
 #[track_caller]
 fn assert_timed_out(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
@@ -245,7 +245,7 @@ fn a_head_that_does_not_come_is_not_waited_for() {
         let mut connection = host.connect();
         connection.send(bytes);
         assert_timed_out(&connection.read_to_close());
-        // Behind another request as well, but for a head that has not begun.
+        // After another request as well, unless the head has not begun.
         let mut connection = host.connect();
         assert_good(&mut connection);
         if !bytes.is_empty() {
@@ -257,8 +257,8 @@ fn a_head_that_does_not_come_is_not_waited_for() {
     wait_connections(&host, 0);
 }
 
-/// Also for one that begins in the same piece as the request before it, and behind an answer that
-/// was passed on as it came.
+/// Also for a request that begins in the same segment as the end of the one before, and after an
+/// answer that was passed on as it came.
 #[test]
 fn a_head_that_begins_behind_a_request_is_not_waited_for() {
     let host = setup(&["--head-timeout", "300ms"]).start();
@@ -276,7 +276,7 @@ fn a_head_that_begins_behind_a_request_is_not_waited_for() {
     wait_connections(&host, 0);
 }
 
-/// The time is that of the whole head, however its bytes trickle in.
+/// The timeout is for the whole head, no matter how its bytes trickle in.
 #[test]
 fn a_head_that_trickles_is_not_waited_for() {
     let host = setup(&["--head-timeout", "300ms"]).start();
@@ -326,7 +326,7 @@ fn a_body_that_trickles_is_a_408() {
     for path in ["/reads", "/native/echo"] {
         let mut connection = host.connect();
         connection.send(message("POST", path, &["content-length: 100000"], b""));
-        // It never pauses for as long as it may, and is below the least rate.
+        // It never pauses for as long as it may, but is below the minimum rate.
         wait_in_flight(&host, 1);
         let deadline = Instant::now() + PATIENCE;
         while host.status().in_flight > 0 && connection.try_send("x").is_ok() {
@@ -338,7 +338,7 @@ fn a_body_that_trickles_is_a_408() {
     host.at_rest();
 }
 
-/// What is slow and above the least rate is served, for many times the grace.
+/// An upload that is slow but above the minimum rate is served, for many times the grace period.
 #[test]
 fn a_body_that_is_merely_slow_is_read() {
     let host = setup(&["--stall-timeout", "500ms"]).start();
@@ -354,7 +354,7 @@ fn a_body_that_is_merely_slow_is_read() {
     host.at_rest();
 }
 
-/// A connection whose client has little room for what it does not read, with this request sent.
+/// A connection that has sent this request, and whose client has a small receive buffer.
 fn reader(host: &Host, path: &str) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a size");
@@ -365,7 +365,7 @@ fn reader(host: &Host, path: &str) -> TcpStream {
     stream
 }
 
-/// Reads to the end of a connection: how many bytes came.
+/// Reads to the end of a connection. Returns the number of bytes.
 fn rest_of(mut stream: TcpStream) -> usize {
     let (mut bytes, mut count) = ([0; 64 << 10], 0);
     loop {
@@ -384,7 +384,7 @@ fn an_answer_that_is_not_read_is_cut_off() {
     wait_connections(&host, 0);
     let came = rest_of(stream);
     assert!(came < LARGE, "all of it came: {came}");
-    // Who reads gets it all.
+    // A client that reads gets all of it.
     assert_eq!(host.get("/large").body.len(), LARGE);
     host.at_rest();
 }
@@ -395,7 +395,7 @@ fn an_answer_that_is_read_too_slowly_is_cut_off() {
     let mut stream = reader(&host, "/large");
     wait_connections(&host, 1);
     until("end of the connection", PATIENCE, || {
-        // An error is that of a connection which has been reset.
+        // An error means that the connection was reset.
         let _ = (&stream).read(&mut [0; 1]);
         (host.status().connections == 0).then_some(())
     });

@@ -1,11 +1,12 @@
-//! Components of wasi:http, by ones that do as their path says: `guests/probe02` and `probe03`.
+//! Components of wasi:http. The tests use probes that do what their path says: `guests/probe02` and
+//! `probe03`.
 //!
-//! All of it three times (`main.rs`). The probe of 0.2 is one core module, which runs on its own;
-//! with a second one that does nothing it is a component as any other; and so is the one of 0.3,
-//! where one behaviour or other is the nearest that there is.
+//! All tests run three times (`main.rs`). The probe of 0.2 is flat. With a second core module that
+//! does nothing, it is a whole component. The probe of 0.3 is whole as well; for some behaviours it
+//! has only a similar one.
 //!
-//! Of each behaviour the same things are asserted as of a hostile guest: what the client is told,
-//! that the next request works, and that every instance and every permit is back.
+//! Each behaviour has the same assertions as a hostile guest: the client gets the right answer, the
+//! next request works, and every instance and every permit is back.
 
 use std::ffi::OsString;
 use std::fs;
@@ -45,10 +46,10 @@ mod uploads;
 #[path = "component/world.rs"]
 mod world;
 
-/// How long a state is waited for.
+/// The most time to wait for a state.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The probe in bytes, built once for all tests of this process.
+/// The bytes of the probe, built once for all tests of this process.
 pub fn probe() -> &'static [u8] {
     static WASM: OnceLock<Vec<u8>> = OnceLock::new();
     WASM.get_or_init(|| match (is_03(), is_flat()) {
@@ -58,7 +59,7 @@ pub fn probe() -> &'static [u8] {
     })
 }
 
-/// Whether these are the tests of a probe as one module.
+/// Whether these are the tests of a flat probe.
 fn is_flat() -> bool {
     !module_path!().ends_with("_whole")
 }
@@ -68,7 +69,7 @@ fn is_03() -> bool {
     module_path!().contains("component_03")
 }
 
-/// The component with one more core module and an instance of it, behind the three that it has.
+/// The component with one more core module and an instance of it, after the three that it has.
 fn whole(mut component: Vec<u8>) -> Vec<u8> {
     const CORE_MODULE: &[u8] = b"\x01\x08\0asm\x01\0\0\0";
     const CORE_INSTANCE: &[u8] = b"\x02\x04\x01\x00\x03\x00";
@@ -77,13 +78,13 @@ fn whole(mut component: Vec<u8>) -> Vec<u8> {
     component
 }
 
-/// Builds a probe, with all that it can do or without what makes it a component that is not one
-/// module. The target folder is kept, so that a later run has little to do.
+/// Builds a probe, with all its behaviours or without those that keep it from being flat. The
+/// target folder is kept, so that later runs are short.
 fn build(name: &str, with_all: bool) -> Vec<u8> {
     let folder = if with_all { name.to_owned() } else { format!("{name}-less") };
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
-    // Here cargo finds `guests/.cargo/config.toml`.
+    // In this folder cargo finds `guests/.cargo/config.toml`.
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("guests"));
     cargo.args(["build", "--release", "--locked", "--target", "wasm32-wasip2"]);
     cargo.arg("--package").arg(format!("guesthouse-guests-{name}"));
@@ -91,7 +92,7 @@ fn build(name: &str, with_all: bool) -> Vec<u8> {
     if !with_all {
         cargo.arg("--no-default-features");
     }
-    // Flags and profiles of the build that runs this test are not those of a guest.
+    // A guest must not be built with the flags and profiles of the build that runs this test.
     let is_ours = |name: &OsString| {
         let name = name.to_string_lossy();
         let is_flag = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"];
@@ -107,7 +108,7 @@ fn build(name: &str, with_all: bool) -> Vec<u8> {
     fs::read(target.join(file)).expect("the probe that was built")
 }
 
-/// Which of the two forms it is, and so that every function it imports is there in both.
+/// Which form the probe has. It also shows that every function it imports exists in both forms.
 #[test]
 fn one_module_is_reset_and_a_component_is_made_anew() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -124,12 +125,12 @@ fn one_module_is_reset_and_a_component_is_made_anew() {
     assert!(said.contains(&form) && said.contains(words), "{said}");
 }
 
-/// A host with the probe, whose behaviours are at `/probe/NAME`.
+/// A host with the probe. Its behaviours are at `/probe/NAME`.
 fn setup(flags: &[&str]) -> Setup {
     Host::with("probe.wasm", probe()).args(flags)
 }
 
-/// The same, started and with the probe loaded.
+/// The same host, started and with the probe loaded.
 #[track_caller]
 pub fn start(flags: &[&str]) -> Host {
     let host = setup(flags).start();
@@ -137,14 +138,14 @@ pub fn start(flags: &[&str]) -> Host {
     host
 }
 
-/// Asserts that the probe serves and that everything is back.
+/// Asserts that the probe serves and that the host is at rest.
 #[track_caller]
 pub fn assert_as_new(host: &Host) -> Status {
     host.assert_serves("/probe/exact");
     host.at_rest()
 }
 
-/// The text that a behaviour answers a GET with.
+/// The text of a behaviour's answer to a GET.
 #[track_caller]
 pub fn text(host: &Host, path: &str) -> String {
     let answer = host.get(path);
@@ -152,11 +153,11 @@ pub fn text(host: &Host, path: &str) -> String {
     answer.text()
 }
 
-/// How an answer came.
+/// How an answer ended.
 #[derive(Debug)]
 pub enum Came {
     Whole(Response),
-    /// It ended before its end, which its client can tell.
+    /// It broke off, and the client can tell.
     Cut,
 }
 

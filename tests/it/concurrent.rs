@@ -1,9 +1,9 @@
-//! Components of wasi:http 0.3 under reuse: many requests in one instance, what they share, what
-//! becomes of them together, and when another instance takes over.
+//! Components of wasi:http 0.3 under reuse: many requests in one instance, what they share, how
+//! they fail together, and when another instance takes over.
 //!
 //! The guest is the one of `component_03`, and once more that of `component_03_whole` (`main.rs`).
-//! `/probe/count` says how often its instance has been
-//! asked so: 1 is the first time.
+//! `/probe/count` answers with the number of such requests that its instance has had: 1 is the
+//! first.
 
 use std::thread::{Scope, ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
@@ -13,11 +13,11 @@ use crate::component_03::raw_connection::{LAST, RawConnection, chunks, unchunked
 use crate::component_03::{Came, PATIENCE, assert_as_new, get_or_cut, text};
 use crate::host::{Host, until};
 
-/// Requests that an instance has at once, and in all.
+/// The number of requests that an instance has at once, and in all.
 const SEATS: usize = 16;
 const REQUESTS_MAX: usize = 128;
 
-/// Whether these are the tests of the probe as a component that is not one module.
+/// Whether these are the tests of the whole probe.
 fn is_whole() -> bool {
     module_path!().ends_with("_whole")
 }
@@ -31,9 +31,9 @@ fn start(flags: &[&str]) -> Host {
     }
 }
 
-/// A host with one worker and no slow lane. With one, an instance whose thread is kept off its core
-/// for a quantum goes there and takes no more requests, so on a busy machine it would be chance
-/// which instance a request gets.
+/// A host with one worker and no slow lane. With a slow lane, an instance whose thread is kept off
+/// its core for a quantum moves there and gets no further requests. On a busy machine it would then
+/// be chance which instance a request gets.
 #[track_caller]
 fn reuse(flags: &[&str]) -> Host {
     in_lanes(&[&["--slow-priority", "off"], flags].concat())
@@ -45,13 +45,13 @@ fn in_lanes(flags: &[&str]) -> Host {
     start(&[&["--workers", "1", "--isolation", "reuse"], flags].concat())
 }
 
-/// How often an instance says that it has been asked.
+/// The number of requests that an instance says it has had.
 #[track_caller]
 fn count(host: &Host) -> usize {
     text(host, "/probe/count").parse().expect("a number")
 }
 
-/// Sends a request and does not wait for its answer.
+/// Sends a request, and does not wait for its answer.
 fn ask<'a>(
     scope: &'a Scope<'a, '_>,
     host: &'a Host,
@@ -60,7 +60,7 @@ fn ask<'a>(
     scope.spawn(move || host.get(path))
 }
 
-/// Waits until so many requests are inside.
+/// Waits until this many requests are in the guest.
 #[track_caller]
 fn wait_inside(host: &Host, requests: u64) {
     host.status_when("inside", PATIENCE, |status| status.instances_out == requests);
@@ -76,7 +76,7 @@ fn requests_that_wait_share_an_instance() {
         asked.into_iter().map(|asked| asked.join().expect("an answer")).collect()
     });
     counts.sort_unstable();
-    // Sixteen in one, and the seventeenth in one of its own.
+    // Sixteen in one instance, and the seventeenth in another.
     let expected: Vec<usize> = std::iter::once(1).chain(1..=SEATS).collect();
     assert_eq!(counts, expected);
     assert_as_new(&host);
@@ -97,7 +97,8 @@ fn an_instance_is_given_so_many_requests() {
         assert!(Instant::now() < deadline, "none gets that far");
     }
     assert_eq!(count(&host), 1);
-    // One may end before, where this test is kept from asking for a while; for nothing else.
+    // A request may end before, if this test is kept from asking for a while. There is no other
+    // reason.
     let status = host.at_rest();
     assert_eq!(status.instances("spent"), whole, "{status:?}");
     assert_eq!(begun, whole + status.instances("idle"), "{status:?}");
@@ -127,7 +128,7 @@ fn a_trap_ends_all_calls_of_its_instance() {
     assert_eq!(host.status().rejects("trap"), 27);
 }
 
-/// What is whole stays so, though its guest is gone by the time it is sent.
+/// A response that is whole stays so, although its guest has ended before it is sent.
 #[test]
 fn a_trap_leaves_whole_answers_whole() {
     let host = reuse(&[]);
@@ -136,7 +137,7 @@ fn a_trap_leaves_whole_answers_whole() {
         for answer in asked.into_iter().map(|asked| asked.join().expect("an answer")) {
             match answer.status {
                 200 => assert_eq!(answer.text(), "whole"),
-                // It had not been begun when another one trapped.
+                // It had not begun when another one trapped.
                 _ => answer.assert_problem(500),
             }
         }
@@ -150,7 +151,7 @@ fn an_instance_with_an_overdue_call_takes_no_more() {
     assert_eq!(count(&host), 1);
     scope(|scope| {
         let silent = ask(scope, &host, "/probe/silent");
-        // Its head is there in time, and it takes two seconds.
+        // Its head arrives in time, and the body takes two seconds.
         let close = ["connection: close"];
         let events = RawConnection::open(&host, message("GET", "/probe/sse?40", &close, b""));
         wait_inside(&host, 2);
@@ -193,7 +194,7 @@ fn an_instance_that_has_grown_is_replaced() {
     assert_as_new(&host);
 }
 
-/// An instance that keeps what it is given does not grow without end, nor does the host.
+/// An instance that never frees anything does not grow without end, nor does the host.
 #[test]
 fn an_instance_that_keeps_too_much_is_replaced() {
     const RSS_GROWTH_MAX: u64 = 32 << 20;
@@ -212,8 +213,8 @@ fn an_instance_that_keeps_too_much_is_replaced() {
     assert_as_new(&host);
 }
 
-/// A call that computes goes to the slow lane with its instance, and nobody waits for it who comes
-/// later.
+/// A call that computes moves to the slow lane with its instance. Later requests do not wait for
+/// it.
 #[test]
 fn a_call_that_computes_holds_up_nobody() {
     let host = in_lanes(&["--cpu-max", "60s", "--deadline", "60s"]);
@@ -233,8 +234,8 @@ fn a_call_that_computes_holds_up_nobody() {
     assert_as_new(&host);
 }
 
-/// A guest may let nothing else run in its instance while it waits. Its calls there are answered
-/// one after the other.
+/// A guest may block its whole instance while it waits. Its calls are then answered one after the
+/// other.
 #[test]
 fn calls_that_block_their_instance_are_answered() {
     let host = reuse(&[]);
@@ -286,14 +287,14 @@ fn a_client_that_leaves_takes_nobody_along() {
         let (body, is_whole) = unchunked(&stays.rest());
         let body = String::from_utf8_lossy(&body);
         assert!(is_whole && body.ends_with("data: 9\n\n"), "{path}: {body}");
-        // Nobody knows what the one who left has left behind.
+        // It is not known what the call that was given up has left behind.
         assert!(count(&host) == 1 || path.ends_with("upload"), "{path} after {before}");
         host.at_rest();
     }
     assert_as_new(&host);
 }
 
-/// Beside one that computes the deadline of a request holds whose body has come.
+/// A deadline holds for a request that runs beside one that computes, once its body was received.
 #[test]
 fn a_deadline_holds_beside_who_computes() {
     let host = in_lanes(&["--deadline", "1s", "--stall-timeout", "1s", "--cpu-max", "60s"]);
@@ -308,7 +309,7 @@ fn a_deadline_holds_beside_who_computes() {
     assert_eq!(assert_as_new(&host).rejects("deadline"), 2);
 }
 
-/// What goes on behind a response has a place of those that there are, until it ends.
+/// Work that goes on after a response keeps its place until it ends.
 #[test]
 fn work_behind_a_response_is_counted() {
     let host = reuse(&[]);
@@ -321,7 +322,7 @@ fn work_behind_a_response_is_counted() {
     assert_as_new(&host);
 }
 
-/// It is, too, where the guest answers and goes on in one turn, in the slow lane.
+/// It keeps its place, too, if the guest answers and goes on without a pause, in the slow lane.
 #[test]
 fn computing_behind_a_response_is_counted() {
     let host = in_lanes(&[]);
@@ -356,7 +357,8 @@ fn another_task_may_answer() {
     }
 }
 
-/// A body that the guest hands on is the host's from then on, whatever becomes of the instance.
+/// A body that the guest passes on belongs to the host from then on, whatever happens to the
+/// instance.
 #[test]
 fn a_body_may_be_handed_on() {
     for isolation in ["fresh", "reuse"] {
@@ -403,7 +405,7 @@ fn a_body_that_is_handed_on_is_not_whole_if_it_is_not() {
     }
 }
 
-/// A request that lets go of its body late has no say in how those of others end.
+/// A request that drops its body late does not change how the bodies of others end.
 #[test]
 fn the_end_of_a_body_is_that_of_its_own_request() {
     let host = reuse(&["--body-max", "1000"]);
@@ -427,7 +429,7 @@ fn the_end_of_a_body_is_that_of_its_own_request() {
     assert_as_new(&host);
 }
 
-/// What cannot be told to be of one request is not said to be.
+/// If the host cannot know which request has written a line, the log names none.
 #[test]
 fn a_line_has_the_name_of_its_request_or_of_none() {
     let host = reuse(&[]);
@@ -437,7 +439,7 @@ fn a_line_has_the_name_of_its_request_or_of_none() {
         assert_eq!(text(&host, "/probe/print"), "printed");
         let line = host.wait_log_with(&["out one"]);
         assert_eq!(line.json["handler"], "probe");
-        // One module's calls take turns, so it is known whose turn it is.
+        // The calls of one module take turns, so the running call is known.
         assert_eq!(line.json["request"].is_null(), is_whole(), "{}", line.text);
         other.join().expect("an answer");
     });

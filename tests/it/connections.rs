@@ -1,10 +1,11 @@
-//! Connections that are kept: which worker has them, and how little they hold.
+//! Kept connections: which worker has them, and how little memory they hold.
 
 use crate::client::Connection;
 use crate::host::{HELLO, Host, until};
 use crate::hostile::PATIENCE;
 
-/// Asks once on each connection, and gives how many requests each worker has answered since.
+/// Sends one request on each connection. Returns how many requests each worker has answered for
+/// them.
 fn spread(host: &Host, connections: &mut [Connection]) -> Vec<u64> {
     let before = host.status().requests_by_worker;
     for connection in connections {
@@ -27,14 +28,14 @@ fn connections_are_spread_evenly() {
     host.at_rest();
 }
 
-/// Places that have become free are filled first.
+/// New connections go to the worker that has the fewest.
 #[test]
 fn who_has_the_fewest_gets_the_next() {
     let host = Host::with("hello.wat", HELLO).start();
     host.settled();
     let mut connections: Vec<_> = (0..8).map(|_| host.connect()).collect();
     assert_eq!(spread(&host, &mut connections), [4, 4]);
-    // One worker keeps all of its connections, the other none.
+    // One worker keeps all of its connections, the other one none.
     let mut open = Vec::new();
     for mut connection in connections {
         if spread(&host, std::slice::from_mut(&mut connection))[0] == 1 {
@@ -50,14 +51,14 @@ fn who_has_the_fewest_gets_the_next() {
 #[test]
 fn the_kernel_may_spread_them() {
     let host = Host::with("hello.wat", HELLO).args(["--balance", "kernel"]).start();
-    // It puts 64 on one worker once in 10^19 runs.
+    // Chance would put 64 on one worker once in 10^19 runs.
     let mut connections: Vec<_> = (0..64).map(|_| host.connect()).collect();
     let spread = spread(&host, &mut connections);
     assert!(spread.iter().all(|count| *count > 0), "{spread:?}");
     host.at_rest();
 }
 
-/// A connection that is idle gives back all but its socket, and goes on as if nothing had been.
+/// An idle connection gives back everything but its socket, and then goes on as before.
 #[test]
 fn idle_connections_are_parked_and_go_on() {
     const COUNT: usize = 1500;
@@ -74,7 +75,7 @@ fn idle_connections_are_parked_and_go_on() {
     let used = host.rss_bytes() >> 10;
     until("memory given back", PATIENCE, || {
         host.status_when("parked", PATIENCE, all_parked);
-        // Unparked, each holds some 18 KiB.
+        // Without parking, each holds some 18 KiB.
         (host.rss_bytes() >> 10 < before + 4 * COUNT as u64).then_some(())
     });
     assert!(used > before + 8 * COUNT as u64, "{before} KiB parked, {used} KiB in use");
@@ -82,7 +83,7 @@ fn idle_connections_are_parked_and_go_on() {
     host.at_rest();
 }
 
-/// What has come of a head is not lost when its connection is parked.
+/// A part of a head that was received is not lost when its connection is parked.
 #[test]
 fn the_beginning_of_a_head_outlives_parking() {
     let host = Host::with("hello.wat", HELLO).start();
@@ -100,7 +101,7 @@ fn the_beginning_of_a_head_outlives_parking() {
     host.at_rest();
 }
 
-/// A connection is parked behind a body that was read to its end, and not behind one that was not.
+/// A connection is parked after a body that was read to its end, and not after another one.
 #[test]
 fn a_body_that_is_not_whole_keeps_its_connection_from_parking() {
     let host = Host::demo().start_settled();
@@ -108,7 +109,7 @@ fn a_body_that_is_not_whole_keeps_its_connection_from_parking() {
     assert!(read.request("POST", "/echo", &[], b"body").text().ends_with("body"));
     host.status_when("parked", PATIENCE, |it| it.connections_parked == 1);
     assert!(read.request("POST", "/echo", &[], b"more").text().ends_with("more"));
-    // The guest does not read this one, and hyper drops what comes of it.
+    // The guest does not read this body, and hyper drops what arrives.
     let mut unread = host.connect();
     unread.send("POST /hello HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\nhalf");
     assert_eq!(unread.read().status, 200);

@@ -1,4 +1,4 @@
-//! What the host counts by the reason: where calls have run, and what has become of instances.
+//! The host's counts by reason: where calls have run, and how instances have ended.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::component_03;
 use crate::host::{HELLO, Host, Status, until};
 use crate::hostile::PATIENCE;
 
-/// One worker, of which every count is exact.
+/// One worker, so that every count is exact.
 fn start(isolation: &str) -> Host {
     let host = Host::with("good.wat", HELLO).args(["--workers", "1", "--isolation", isolation]);
     let host = host.start();
@@ -41,14 +41,14 @@ fn calls_that_nobody_serves_are_not_counted() {
     assert_eq!(host.at_rest().calls("fast"), 0);
 }
 
-/// A fresh instance is one that was reset, or else one that was made.
+/// A fresh instance was either reset or made.
 #[test]
 fn an_instance_is_reset_or_made_behind_each_request() {
     let host = start("fresh");
     for _ in 0..50 {
         host.assert_serves("/good");
     }
-    // The last one is renewed behind its answer.
+    // The last one is renewed after its answer.
     let status = host.status_when("renewed", PATIENCE, |status| {
         status.instances("reset") + status.instances("made") >= 51
     });
@@ -68,7 +68,7 @@ fn a_ready_instance_is_reused() {
     assert_eq!(status.instances("reused"), 50, "{status:?}");
 }
 
-/// One that traps is gone, and another is made.
+/// An instance that traps is dropped, and another one is made.
 #[test]
 fn behind_a_trap_one_is_made() {
     let host = Host::with("trap.wat", Probe::new("unreachable").wat());
@@ -82,21 +82,21 @@ fn behind_a_trap_one_is_made() {
     assert_eq!(status.calls("fast"), 5, "{status:?}");
 }
 
-/// What is ready of a version that is served no more is dropped.
+/// The ready instances of a replaced version are dropped.
 #[test]
 fn what_is_ready_of_an_old_version_is_retired() {
     let host = start("reuse");
     host.assert_serves("/good");
     host.at_rest();
     fs::write(host.handlers().join("good.wat"), HELLO.replace("Hello", "Hullo")).expect("a file");
-    // No request is at the old one when it comes.
+    // No request is in the old version when the new one comes.
     host.wait_log_with(&["good", "a new version is served"]);
     assert!(host.get("/good").text().starts_with("Hullo"));
     host.status_when("retired", PATIENCE, |status| status.instances("retired") == 1);
 }
 
-/// Of each handler it is counted how many requests it has had, how many of them the host has
-/// answered, and how long they took; those without a handler are in the sum alone.
+/// For each handler there are counts of its requests, of those that the host answered, and of their
+/// times. Requests without a handler are only in the sum.
 #[test]
 fn requests_are_counted_by_their_handler() {
     let trap = Probe::new("unreachable").wat();
@@ -125,7 +125,7 @@ fn requests_are_counted_by_their_handler() {
     assert!(duration.starts_with("{count:20 p50:"), "{duration}");
 }
 
-/// What was counted of a handler goes with it, and one that comes in its place begins anew.
+/// A handler's counts are dropped with it. A handler that comes in its place begins at zero.
 #[test]
 fn a_handler_that_comes_later_is_counted_anew() {
     let host = Host::with("good.wat", HELLO).file("old.wat", HELLO).start();
@@ -142,11 +142,11 @@ fn a_handler_that_comes_later_is_counted_anew() {
     assert_eq!(status.handler_requests["new"], 1, "{status:?}");
 }
 
-/// An instance for several requests ends when it has had its share of them, or none for a while, or
-/// when one was given up; and never for nothing.
+/// An instance for several requests ends when it has had all its requests, when it had none for a
+/// while, or when a request in it was given up. It never ends without a reason.
 #[test]
 fn the_end_of_an_instance_for_several_requests_is_counted() {
-    // In the slow lane it would take no more requests, on a machine that is busy.
+    // In the slow lane of a busy machine it would take no further requests.
     let flags = ["--workers", "1", "--isolation", "reuse", "--slow-priority", "off"];
     let host = component_03::start(&flags);
     let ask = |times: u32| (0..times).for_each(|_| drop(host.get("/probe/count")));

@@ -1,8 +1,8 @@
-//! Files of the host and its crates that import each other in a circle, by names: an edge goes from
-//! a file to the one that defines the name which it imports. `mod` is no edge, and neither is the
-//! `pub use` of a face, which is followed to where the name comes from.
+//! No files of the host and its crates import each other in a cycle. An edge goes from a file to
+//! the file that defines the name which it imports. `mod` is no edge, and the `pub use` of a face
+//! is followed to the file that the name comes from.
 //!
-//! Reads the sources as text, as rustfmt leaves them. Tests of the inside are left out.
+//! Reads the sources as text, as rustfmt formats them. Unit tests are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::tidy::{CRATES, HOST};
 
-/// One file: its module path, what it re-exports, and the paths that it names.
+/// One file: its module path, its re-exports, and the paths that it names.
 #[derive(Default)]
 struct File {
     path: String,
@@ -18,8 +18,7 @@ struct File {
     named: BTreeSet<Vec<String>>,
 }
 
-/// The folders of the sandbox, and which of the others each may import: those that stand before it,
-/// and not all of them.
+/// The folders of the sandbox, and the folders that each may import: only some of those before it.
 const SANDBOX_FOLDERS: [(&str, &[&str]); 9] = [
     ("engine", &[]),
     ("schedule", &["engine"]),
@@ -34,7 +33,7 @@ const SANDBOX_FOLDERS: [(&str, &[&str]); 9] = [
 
 type Modules = BTreeMap<Vec<String>, File>;
 
-/// All modules by their paths, which begin with the crate.
+/// All modules by their paths. Paths begin with the crate.
 fn modules() -> Modules {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let crates = CRATES.iter().map(|(folder, name)| (root.join(folder), *name));
@@ -90,7 +89,7 @@ impl File {
             }
             rest = &rest[(at + 4).max(if is_start { end } else { 0 })..];
         }
-        // A file may name what it declares without a `use`.
+        // A file may name the modules that it declares without a `use`.
         let declared = code.lines().filter_map(|line| {
             let name = line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';')?;
             Some(format!("{name}::"))
@@ -100,12 +99,12 @@ impl File {
         for start in starts.iter().map(String::as_str).chain(["crate::", "super::"]) {
             for (at, _) in code.match_indices(start) {
                 let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
-                // That of a visibility is no import.
+                // The path of a visibility is no import.
                 if code[..at].ends_with(is_path) || code[..at].ends_with("pub(in ") {
                     continue;
                 }
                 let len = code[at..].find(|c| !is_path(c)).unwrap_or(code.len() - at);
-                // The names in braces are those of a `use`.
+                // Names in braces belong to a `use`.
                 if code[at + len..].starts_with('{') {
                     continue;
                 }
@@ -117,7 +116,7 @@ impl File {
     }
 }
 
-/// A `use` tree without blanks. Where a name is given another, the first counts.
+/// A `use` tree without blanks. If a name is renamed, the original counts.
 fn without_aliases(tree: &str) -> String {
     let mut words = tree.split_whitespace();
     let mut bare = String::new();
@@ -132,7 +131,7 @@ fn without_aliases(tree: &str) -> String {
     bare
 }
 
-/// The paths of such a tree.
+/// The paths in such a tree.
 fn expand(tree: &str) -> Vec<Vec<String>> {
     let Some((head, tail)) = tree.split_once('{') else {
         return vec![tree.split("::").map(str::to_owned).collect()];
@@ -157,8 +156,8 @@ fn expand(tree: &str) -> Vec<Vec<String>> {
     parts.flat_map(expand).map(|path| [head.clone(), path].concat()).collect()
 }
 
-/// The module to which a path leads by modules alone, seen from a module, and what is left of the
-/// path; none for what is not our own.
+/// Follows a path from a module for as long as its parts are modules. Returns the last module and
+/// the rest of the path. `None` if the path is not in this project.
 fn lead<'a>(
     modules: &Modules,
     from: &[String],
@@ -198,7 +197,8 @@ fn lead<'a>(
     Some((at, path))
 }
 
-/// The module that defines what a path names, seen from a module; none for what is not our own.
+/// The module that defines the name of a path, seen from a module. `None` if that is not in this
+/// project.
 fn definer(
     modules: &Modules,
     from: &[String],
@@ -212,15 +212,15 @@ fn definer(
     }
 }
 
-/// What a module re-exports under the first name of a path.
+/// The target of a module's re-export under the first name of a path.
 fn export<'a>(modules: &'a Modules, at: &[String], path: &[String]) -> Option<&'a [String]> {
     let name = path.first().filter(|name| *name != "self" && *name != "*")?;
     let exports = &modules.get(at)?.exports;
     exports.iter().find(|path| path.last() == Some(name)).map(Vec::as_slice)
 }
 
-/// The groups of files that reach each other, by Tarjan's algorithm (SIAM Journal on Computing 1/2,
-/// 1972), of those that are more than one file.
+/// The groups of files that import each other, directly or not, if they are more than one file
+/// (Tarjan's algorithm, SIAM Journal on Computing 1/2, 1972).
 fn cycles(edges: &[BTreeSet<usize>]) -> Vec<Vec<usize>> {
     struct State<'a> {
         edges: &'a [BTreeSet<usize>],
@@ -266,8 +266,8 @@ fn cycles(edges: &[BTreeSet<usize>]) -> Vec<Vec<usize>> {
     state.groups
 }
 
-/// A file of a folder names what another file of it defines by that file. By way of the face of the
-/// folder it would not be seen what it needs.
+/// Within a folder, a file imports a name from the file that defines it. An import by the folder's
+/// face would hide what the file needs.
 #[test]
 fn nothing_imports_its_own_face() {
     let modules = modules();
@@ -286,7 +286,7 @@ fn nothing_imports_its_own_face() {
     assert!(found.is_empty(), "{} imports:\n{}", found.len(), found.join("\n"));
 }
 
-/// Every folder of the sandbox is in the list, and imports what it may, and all of that.
+/// Every folder of the sandbox is in the list, and imports exactly what the list says.
 #[test]
 fn the_folders_of_the_sandbox_import_as_they_may() {
     let modules = modules();

@@ -8,7 +8,7 @@ use crate::client::{Response, message};
 use crate::component::raw_connection::unchunked;
 use crate::host::{HELLO, Host};
 
-/// What is asked of a guest and of its twin. `path` goes behind `/<guest>` and `/native/<guest>`.
+/// A request to a guest and to its twin. `path` follows `/<guest>` and `/native/<guest>`.
 struct Case {
     method: &'static str,
     guest: &'static str,
@@ -32,7 +32,7 @@ impl Case {
         self
     }
 
-    /// The answer to it, below this prefix.
+    /// The answer to the request under this prefix.
     fn ask(&self, host: &Host, prefix: &str) -> Response {
         let path = format!("{prefix}/{}{}", self.guest, self.path);
         let mut connection = host.connect();
@@ -62,8 +62,8 @@ impl Case {
         }
     }
 
-    /// The head but for what is of its moment. What `echo` gives back has its own path in it, so
-    /// that lengths differ.
+    /// The head without the fields that differ from moment to moment. `echo` sends its own path
+    /// back, so its lengths differ.
     fn head(&self, answer: &Response) -> Vec<(String, String)> {
         let mut head = answer.headers.clone();
         head.retain(|(name, _)| {
@@ -73,7 +73,7 @@ impl Case {
         head
     }
 
-    /// The body, with the guest's path for the twin's.
+    /// The body, with the twin's path replaced by the guest's.
     fn bytes(&self, answer: &Response) -> Vec<u8> {
         let mut body = answer.body.clone();
         let twin = format!("/native/{}", self.guest).into_bytes();
@@ -155,7 +155,7 @@ fn echo() -> Vec<Case> {
 
 fn check_twins(isolation: &str) {
     let host = Host::demo().args(["--isolation", isolation]).start_settled();
-    // Twice: under reuse, an instance that has answered must answer the same again.
+    // Twice: under reuse, an instance that has answered must give the same answer again.
     for _ in 0..2 {
         for case in plain().iter().chain(&fib()).chain(&echo()) {
             case.check(&host);
@@ -207,7 +207,7 @@ fn every_demo_guest_answers() {
         let first = echoed.lines().next().unwrap_or_default();
         assert_eq!(first, format!("GET {prefix}/echo/x?y=z"));
         assert!(echoed.contains("host: guest.test\n"), "{echoed}");
-        // TechEmpower wants both named.
+        // TechEmpower requires both headers.
         for path in ["/plaintext", "/json"] {
             let answer = host.get(&format!("{prefix}{path}"));
             assert!(answer.header("server").is_some(), "{answer:?}");
@@ -230,7 +230,7 @@ fn the_proxy_reaches_the_demo_and_nothing_else() {
     };
     let hello = (200, "Hello, World!".to_owned());
     for path in ["/proxy", "/proxy/hello", "/proxy/native/hello", "/proxy/proxy/wasi02/hello"] {
-        // The host is who the client says that it is.
+        // The host's own name is the one that the client used.
         let name = format!("host: {}", host.addr());
         let answer = host.request("GET", path, &[&name], b"");
         assert_eq!((answer.status, answer.text()), hello, "{path}");
@@ -256,7 +256,7 @@ fn the_proxy_reaches_the_demo_and_nothing_else() {
 fn a_body_of_many_megabytes_comes_back() {
     let host =
         Host::demo().args(["--body-max", "32MiB", "--response-max", "32MiB"]).start_settled();
-    // Over the 16 MiB at which the guest's library would stop.
+    // More than the 16 MiB at which the guest's library would stop.
     let body: Vec<u8> = (0..17 << 20).map(|at: usize| (at % 253) as u8).collect();
     for path in ["/echo", "/native/echo"] {
         let mut connection = host.connect();
@@ -268,7 +268,7 @@ fn a_body_of_many_megabytes_comes_back() {
     host.at_rest();
 }
 
-/// Bodies of any size, where that is what the guest is for.
+/// Guests that stream accept bodies of any size.
 #[test]
 fn streams_go_through_guest_and_twin() {
     let host = Host::demo().start_settled();
@@ -293,14 +293,14 @@ fn streams_go_through_guest_and_twin() {
         let usage = host.get(&format!("{prefix}/stream/upper"));
         assert_eq!(usage.status, 404);
         assert!(usage.text().starts_with("GET …/sse"), "{}", usage.text());
-        // Nobody else takes so much.
+        // Other guests do not accept as much.
         let length = format!("content-length: {}", body.len());
         host.request("POST", &format!("{prefix}/echo"), &[&length], b"").assert_problem(413);
     }
     host.at_rest();
 }
 
-/// Whoever says a size means it.
+/// A size that the user sets holds for streams as well.
 #[test]
 fn a_stream_of_the_demo_can_be_limited() {
     let host = Host::demo().args(["--body-max", "stream=10"]).start_settled();

@@ -1,4 +1,4 @@
-//! The documents as tests: that they are short, and that they list what there is.
+//! The documents as tests: they are short, and they list what exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -33,7 +33,7 @@ fn every_file_is_on_the_map() {
     assert_none(&findings);
 }
 
-/// Folder and file of a row of the map.
+/// The folder and the file of a row of the map.
 fn row(line: &str) -> Option<(&str, &str)> {
     let mut cells = line.strip_prefix("| `")?.split(" | ");
     let folder = cells.next()?.strip_suffix('`')?;

@@ -1,4 +1,4 @@
-//! The end of a host: what is in flight is answered, nobody loses a request, and it ends in time.
+//! The drain: requests in flight are answered, no request is lost, and the host ends in time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::client::{Connection, message};
 use crate::host::{HELLO, Host, until};
 use crate::wat;
 
-/// A connection that was active this recently may send one more request; so the contract says.
+/// By the contract, a connection that was active within this time may send one more request.
 const ACTIVE: Duration = Duration::from_millis(500);
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -23,7 +23,7 @@ fn host() -> Host {
         .start()
 }
 
-/// Waits until nobody can connect any more.
+/// Waits until connections are refused.
 fn wait_refused(host: &Host) {
     until("refusal of connections", PATIENCE, || {
         Connection::try_open(host.addr()).is_err().then_some(())
@@ -71,7 +71,7 @@ fn idle_connections_are_closed_while_others_are_answered() {
     let mut busy = host.connect();
     busy.send(message("POST", "/reader", &["content-length: 4"], b""));
     host.status_when("busy", PATIENCE, |status| status.in_flight == 1 && status.connections == 3);
-    // To have been idle for long is the state that is tested.
+    // The test needs a connection that has been idle for long.
     std::thread::sleep(2 * ACTIVE);
     host.signal(Signal::TERM);
     for connection in [&mut unused, &mut used] {
@@ -99,7 +99,7 @@ fn a_pipeline_is_answered_to_its_end() {
     connection.send(all);
     let first = connection.read();
     assert_eq!(first.status, 200);
-    // The first answer may say that it is the last.
+    // The first answer may announce that it is the last.
     if !first.closes() {
         let second = connection.read();
         assert_eq!((second.status, second.closes()), (200, true), "{second:?}");
@@ -127,14 +127,14 @@ fn connections_in_the_queue_are_served() {
     assert_eq!(host.wait_exit().code(), Some(0));
 }
 
-/// What one client of [`no_request_is_lost_under_load`] has seen.
+/// The results of one client of [`no_request_is_lost_under_load`].
 #[derive(Default)]
 struct Seen {
     answered: AtomicUsize,
     lost: AtomicUsize,
 }
 
-/// Sends one request after another on one connection, until the host ends it.
+/// Sends one request after another on one connection, until the host closes it.
 fn client(addr: std::net::SocketAddr, paths: &[&str], seen: &Seen) {
     let mut connection = Connection::open(addr);
     let mut last = Instant::now();
@@ -152,8 +152,8 @@ fn client(addr: std::net::SocketAddr, paths: &[&str], seen: &Seen) {
                     return;
                 }
             }
-            // A machine that is too busy to run this thread makes it look idle, which is no fault
-            // of the host.
+            // If the machine is too busy to run this thread, the connection looks idle to the host.
+            // That is not the host's fault.
             Ok(None) | Err(_) if was_still > ACTIVE / 2 => return,
             Ok(None) | Err(_) => {
                 seen.lost.fetch_add(1, Ordering::Relaxed);
@@ -207,13 +207,13 @@ fn a_client_that_stalls_does_not_hold_up_the_end() {
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
-/// How long a body has paused counts from the stop on.
+/// The pause of a body is counted from the stop on.
 #[test]
 fn a_body_that_paused_before_the_stop_is_waited_for() {
     let host = host();
     let mut connection = host.connect();
     connection.send(message("POST", "/reader", &["content-length: 4"], b"bo"));
-    // Longer than it may after the stop, and then longer than it takes until it is looked at.
+    // Longer than it may pause after the stop, plus the time until the host checks.
     std::thread::sleep(Duration::from_millis(3500));
     host.signal(Signal::TERM);
     std::thread::sleep(Duration::from_millis(1500));

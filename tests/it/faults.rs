@@ -1,8 +1,9 @@
-//! Fault loops, as SQLite has them: the same request with a budget of 0, 1, 2 and so on until it
-//! succeeds, for every budget that there is.
+//! Fault loops, as in SQLite: for every kind of budget, the same request with a budget of 0, 1, 2
+//! and so on until it succeeds.
 //!
-//! After every single step nothing has panicked, every permit, instance and connection is back, and
-//! the next good request is answered. Here are memory and time; each other budget has a file.
+//! After every step nothing has panicked, every permit, instance and connection is back, and the
+//! next good request is answered. This file has memory and time; each other budget has a file of
+//! its own.
 
 use std::time::Duration;
 
@@ -15,22 +16,23 @@ mod cuts;
 mod descriptors;
 mod places;
 
-/// How long a state is waited for.
+/// The most time to wait for a state.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const PAGE: usize = 64 << 10;
 
-/// Pages that a probe begins with.
+/// The initial pages of a probe.
 const PAGES_MIN: usize = 3;
 
-/// Asserts that a step has left nothing behind, and that the next request is as good as the first.
+/// Asserts that a step has left nothing behind, and that the next request is answered as the first
+/// one was.
 #[track_caller]
 fn assert_whole(host: &Host) -> Status {
     host.assert_serves("/good");
     assert_nothing_left(host)
 }
 
-/// Asserts that nothing has panicked, and that everything a request holds is back.
+/// Asserts that nothing has panicked, and that everything that a request holds is back.
 #[track_caller]
 fn assert_nothing_left(host: &Host) -> Status {
     let status = host.status_when("at rest without connections", PATIENCE, |status| {
@@ -41,18 +43,18 @@ fn assert_nothing_left(host: &Host) -> Status {
     status
 }
 
-/// The path of a request that asks `guest` for `amount` of something: its query has that length.
+/// The path of a request that asks `guest` for `amount` of something. The query has that length.
 fn asking(guest: &str, amount: usize) -> String {
     format!("/{guest}?{}", "x".repeat(amount))
 }
 
-/// Code that leaves the length of the query in `$amount`, which it declares, for a guest whose name
-/// has four letters.
+/// Code that puts the length of the query into `$amount`, which it declares. The guest's name has
+/// to have four letters.
 const AMOUNT: &str = "
     (local $amount i32)
     (local.set $amount (i32.sub (call $get_uri #0 #0) #6))";
 
-/// Grows page by page to the pages that it is asked for, and writes to each. Traps where it gets no
+/// Grows page by page to the requested number of pages, and writes to each. Traps if it gets no
 /// more.
 fn growing() -> String {
     let grow = "
@@ -66,8 +68,8 @@ fn growing() -> String {
     Probe::new(&format!("{AMOUNT} {grow}")).wat()
 }
 
-/// Computes for some hundred milliseconds: on a busy machine the clock that ends it may be late by
-/// some ten.
+/// Computes for some hundred milliseconds. On a busy machine, the clock that stops it may be late
+/// by some ten.
 const COMPUTE: &str = "
     (local $left i32)
     (local.set $left #200000000)
@@ -75,7 +77,7 @@ const COMPUTE: &str = "
       (i32.store #4096 (i32.add (i32.load #4096) (local.get $left)))
       (br_if $again (local.tee $left (i32.sub (local.get $left) #1))))";
 
-/// The limits on memory themselves: a byte less and a byte more than each number of pages.
+/// The memory limit itself: one byte less and one byte more than each number of pages.
 #[test]
 fn memory_max_until_it_is_enough() {
     const WANTED: usize = 8;
@@ -84,7 +86,7 @@ fn memory_max_until_it_is_enough() {
         [exact - 1, exact, exact + 1]
     });
     let mut enough = None;
-    // A page is the least that can be chosen.
+    // The smallest limit is one page.
     for budget in budgets.filter(|budget| *budget >= PAGE) {
         let host = Host::with("good.wat", HELLO)
             .file("grow.wat", growing())
@@ -105,7 +107,7 @@ fn memory_max_until_it_is_enough() {
     assert_eq!(enough, Some(WANTED * PAGE));
 }
 
-/// The same limit, and requests that want 0, 1, 2 pages and so on.
+/// A fixed limit, and requests that need 0, 1, 2 pages and so on.
 #[test]
 fn memory_page_by_page() {
     const PAGES_MAX: usize = 16;
@@ -129,12 +131,12 @@ fn memory_page_by_page() {
     }
 }
 
-/// Budgets in milliseconds that double: from what is never enough to what always is.
+/// Budgets in milliseconds. They double, from one that is never enough to one that always is.
 fn times() -> impl Iterator<Item = (u32, String)> {
     (0..15).map(|step| (1 << step, format!("{}ms", 1 << step)))
 }
 
-/// A guest that computes, one that sleeps, and one whose start-up computes.
+/// A guest that computes, one that sleeps, and one with start-up code that computes.
 fn spending() -> crate::host::Setup {
     let sleeping = hostile::text("sleep").replace("3600000000000", "100000000");
     Host::with("good.wat", HELLO)
@@ -143,7 +145,7 @@ fn spending() -> crate::host::Setup {
         .file("begin.wat", Probe::new("").start(COMPUTE).wat())
 }
 
-/// Asks for this, which is either answered or refused with this status, and says which.
+/// Sends a request that is either answered or refused with this status. Returns which.
 #[track_caller]
 fn is_answered(host: &Host, path: &str, refused: u16) -> bool {
     let answer = host.get(path);

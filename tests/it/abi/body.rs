@@ -1,4 +1,4 @@
-//! Request bodies, read piece by piece and bounded, and response bodies.
+//! Request bodies, read in pieces and up to a limit, and response bodies.
 
 use super::probe::Probe;
 use super::{case, check};
@@ -19,13 +19,13 @@ fn reading(limit: u32) -> Probe {
     ))
 }
 
-/// How many pieces the log says were read.
+/// The number of pieces that were read, by the log.
 fn pieces(host: &Host) -> usize {
     let lines = host.lines();
     lines.iter().filter(|line| line.has(&["a piece was read"])).count()
 }
 
-/// A guest gets what has arrived before the rest has been sent, and answers after the last.
+/// A guest gets each piece before the client has sent the rest, and answers after the last.
 #[test]
 fn a_body_is_read_while_it_arrives() {
     let host = Host::with("reading.wat", reading(65536).wat()).start();
@@ -68,7 +68,7 @@ fn a_body_is_read_in_pieces_of_the_guests_size() {
     check(&cases, |host, path| host.request("POST", path, &[], b"onetwosix"));
 }
 
-/// `read_body` never writes behind its limit, and gives the end again and again.
+/// `read_body` never writes past its limit, and returns the end as often as it is called.
 #[test]
 fn reading_stops_at_the_limit_and_at_the_end() {
     let read = "(call $pair (call $read_body #0 #65536 #4))";
@@ -83,7 +83,7 @@ fn reading_stops_at_the_limit_and_at_the_end() {
     });
 }
 
-/// A body as large as the limit is read; of a larger one the guest never sees the end.
+/// A body as large as the limit is read. If it is larger, the guest never sees the end.
 #[test]
 fn a_body_over_the_limit_is_refused() {
     const BYTES_MAX: usize = 10_000;
@@ -114,7 +114,7 @@ fn a_body_over_the_limit_is_refused() {
     host.assert_serves("/good");
 }
 
-/// A client that says more than it sends and goes away leaves nothing behind.
+/// A client that announces more than it sends and disconnects leaves nothing behind.
 #[test]
 fn a_body_that_breaks_off_ends_the_request() {
     let host = Host::with("reading.wat", reading(1000).wat()).start();
@@ -155,7 +155,7 @@ fn the_first_write_replaces_and_the_next_ones_append() {
     check(&cases, Host::get);
 }
 
-/// A response as large as the limit is sent; one byte more is not.
+/// A response as large as the limit is sent. With one byte more it is refused.
 #[test]
 fn a_response_over_the_limit_is_refused() {
     let sized = |bytes: u32| {

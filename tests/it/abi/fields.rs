@@ -5,7 +5,7 @@ use super::{case, check};
 use crate::client::Response;
 use crate::host::Host;
 
-/// Asks with fields in several spellings, one of them twice.
+/// Sends fields in several spellings, one of them twice.
 fn ask(host: &Host, path: &str) -> Response {
     let fields = ["X-Two: one", "x-empty:", "X-TWO:  two ", "X-Other: \u{e4}"];
     host.request("GET", path, &fields, b"")
@@ -40,7 +40,7 @@ fn names_are_written_whole_or_not_at_all() {
     let nothing = "2/12\n..............\n";
     let cases = [
         case(&names(0), nothing),
-        // The first name would fit, and the second one without its end.
+        // The first name would fit, and the second one would without its terminator.
         case(&names(6), nothing),
         case(&names(11), nothing),
         case(&names(12), "2/12\nx-one\0x-two\0..\n"),
@@ -64,7 +64,7 @@ fn values_are_written_whole_or_not_at_all() {
         case(&values("x-two", 7), nothing),
         case(&values("x-two", 8), "2/8\none\0two\0..\n"),
         case(&values("X-Two", 99), "2/8\none\0two\0..\n"),
-        // One value which is empty is not the same as no value.
+        // One empty value is not the same as no value.
         case(&values("x-empty", 9), "1/1\n\0.........\n"),
         case(&values("x-none", 9), "0/0\n..........\n"),
         case(&values("not a name", 9), "0/0\n..........\n"),
@@ -142,11 +142,11 @@ fn response_fields_reach_the_client() {
     host.at_rest();
 }
 
-/// The head may be as large as the limit, and not a byte more.
+/// The head may be as large as the limit, and not one byte larger.
 #[test]
 fn response_fields_are_limited() {
     let sized = |bytes: u32| {
-        // A field is its name, its value and four bytes around them.
+        // A field counts as its name, its value and four bytes more.
         let value = bytes - 5;
         Probe::new(&format!(
             "(memory.fill #65536 #118 #65536)
@@ -182,7 +182,7 @@ fn response_trailers_go_to_who_takes_them() {
     assert_eq!(answer.header("transfer-encoding"), Some("chunked"));
     assert_eq!(answer.header("trailer"), Some("x-sum"));
     assert_eq!(answer.trailers, [("x-sum".to_owned(), "42".to_owned())]);
-    // Who does not ask for them gets a plain body.
+    // A client that does not ask for trailers gets a plain body.
     let answer = connection.get("/trailers");
     assert_eq!(answer.text(), "with trailers");
     assert_eq!(answer.header("content-length"), Some("13"));
@@ -199,7 +199,7 @@ fn response_trailers_go_to_who_takes_them() {
     host.at_rest();
 }
 
-/// Trailers that would frame or route a message are not passed on.
+/// Trailers that would change how a message is framed or routed are not passed on.
 #[test]
 fn response_trailers_frame_nothing() {
     let guest = Probe::new(

@@ -1,11 +1,11 @@
-//! A guest made around a few lines of text, which calls the host and writes down what it gets.
+//! Makes a guest from a few lines of text that call the host and write down the results.
 //!
 //! The lines are WebAssembly text with two shorthands: `#7` is `(i32.const 7)`, and `'abc'` is a
-//! text in the guest's memory as the two operands that name it, pointer and length. Within quotes,
-//! `\0d` is one byte, and neither `'` nor `#` can be written otherwise than so.
+//! text in the guest's memory, as two operands: pointer and length. Within quotes `\0d` is one
+//! byte. `'` and `#` have to be written that way.
 //!
-//! What a line may call: every function of `http_handler` by its name (`$get_uri`), `$fd_write`
-//! and `$random_get`, and to write into the response body:
+//! A line may call every function of `http_handler` by its name (`$get_uri`), `$fd_write` and
+//! `$random_get`. To write into the response body, it may call:
 //!
 //! * `(call $say 'text')`: a text;
 //! * `(call $number (i64))`, `(call $int (i32))`: a number and a line break;
@@ -14,15 +14,15 @@
 //! * `(call $show (i32))`: the first bytes of the buffer and a line break.
 //!
 //! The buffer is the second page of memory, 64 KiB from [`BUFFER`] (`#65536`) on. The third page is
-//! the last one.
+//! the last.
 
-/// Where the buffer of a probe begins.
+/// The address of a probe's buffer.
 pub const BUFFER: u32 = 0x1_0000;
 
 /// The end of a probe's memory.
 pub const END: u32 = 0x3_0000;
 
-/// Where the texts begin. Below is what `$number` works with.
+/// The address of the texts. The memory below is used by `$number`.
 const TEXTS: usize = 1024;
 
 const IMPORTS: &[(&str, &str)] = &[
@@ -86,7 +86,7 @@ const HELPERS: &str = r#"
     (call $say (i32.const 0) (i32.const 1)))
 "#;
 
-/// A guest to be made.
+/// The parts of a guest.
 #[derive(Clone, Default)]
 pub struct Probe {
     request: String,
@@ -97,30 +97,30 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// A guest that does this for each request and then answers.
+    /// A guest that runs this code for each request and then answers.
     pub fn new(request: &str) -> Probe {
         Probe { request: request.to_owned(), ..Probe::default() }
     }
 
-    /// It passes the request on, with the context 7.
+    /// Passes the request on, with the context 7.
     pub fn next(mut self) -> Probe {
         self.next = true;
         self
     }
 
-    /// What it does in `handle_response`, which has the parameters `$context` and `$is_error`.
+    /// The code of `handle_response`, which has the parameters `$context` and `$is_error`.
     pub fn response(mut self, text: &str) -> Probe {
         self.response = Some(text.to_owned());
         self
     }
 
-    /// What it does in `_start`.
+    /// The code of `_start`.
     pub fn start(mut self, text: &str) -> Probe {
         self.start = Some(text.to_owned());
         self
     }
 
-    /// More of a module: globals, tables, functions.
+    /// More fields of the module: globals, tables, functions.
     pub fn fields(mut self, text: &str) -> Probe {
         self.fields = text.to_owned();
         self
@@ -152,7 +152,7 @@ impl Probe {
     }
 }
 
-/// Replaces the shorthands, and adds the texts as data segments.
+/// Expands the shorthands, and adds the texts as data segments.
 fn expand(code: &str) -> String {
     let mut expanded = String::new();
     let mut data = String::new();

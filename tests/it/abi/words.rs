@@ -1,5 +1,5 @@
-//! What a guest says: `log`, stdout and stderr, in the host's log under the guest's name and the
-//! request's id.
+//! The output of a guest: `log`, stdout and stderr are in the host's log, with the guest's name and
+//! the request's id.
 
 use super::probe::Probe;
 use super::{case, check};
@@ -46,14 +46,14 @@ fn a_message_has_its_level_the_guests_name_and_the_request() {
     host.at_rest();
 }
 
-/// The id of the request in which a line was written.
+/// The id of the request that wrote a line.
 #[track_caller]
 fn request(line: &Line) -> String {
     let id = line.json["request"].as_str();
     id.unwrap_or_else(|| panic!("no request in {}", line.text)).to_owned()
 }
 
-/// Writes a text to a stream of WASI: the buffer's place and length are at 512.
+/// Writes a text to a WASI stream. The buffer's address and length are at 512.
 fn print(stream: u32, text: &str) -> String {
     format!(
         "(call $buffer '{text}')
@@ -105,7 +105,8 @@ fn stdout_and_stderr_are_cut_into_lines() {
     }
 }
 
-/// A panic writes its text to stderr and traps. The log has it under the id that the client got.
+/// A panic writes its text to stderr and traps. The log has the text, with the id that the client
+/// got.
 #[test]
 fn a_panic_text_reaches_the_log_and_not_the_client() {
     let code = print(2, "thread main panicked at handler.rs:7: a secret\\0anote: no\\0a");
@@ -122,7 +123,7 @@ fn a_panic_text_reaches_the_log_and_not_the_client() {
     host.at_rest();
 }
 
-/// Also what was written without a line break before the guest broke.
+/// The log also has output without a line break that the guest wrote before it broke.
 #[test]
 fn the_last_words_of_a_guest_reach_the_log() {
     let code = print(2, "last words");

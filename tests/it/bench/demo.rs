@@ -1,6 +1,6 @@
-//! `guesthouse bench` without anything: the demo, its guests against their native twins.
+//! `guesthouse bench` without arguments: the demo, and its guests against their native twins.
 //!
-//! Also that nothing of a server that was started is left behind.
+//! Also that no server that it started is left behind.
 
 use std::fs;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::host::until;
 use super::{Bench, assert_within};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// In the environment of the command, and so of all that it starts.
+/// An environment variable that marks the command and every process that it starts.
 const MARK: &str = "GUESTHOUSE_TEST_MARK";
 
-/// The processes that have the mark, by their command lines.
+/// The command lines of the processes with the mark.
 fn marked(mark: &str) -> Vec<String> {
     let mark = format!("{MARK}={mark}");
     let has_mark = |folder: &std::path::PathBuf| {
@@ -59,13 +59,13 @@ fn the_demo_is_measured_against_its_twins() {
         }
         assert_eq!(guest["ratio"]["to"], "native");
         let ratio = guest["ratio"]["cpu_us_per_req"].as_f64().expect("a ratio");
-        // Far from what it is, in either direction; the sandbox is not for nothing.
+        // Wide bounds, on both sides of the usual value. The sandbox has a cost.
         assert_within("CPU time of a guest over its twin", ratio, 0.2, 100.0);
     }
     assert!(done.out.contains("CPU ratio") || done.out.contains("ratio"), "{}", done.text());
 }
 
-/// Whether whoever runs the tests has them ignore SIGHUP, as nohup does.
+/// Whether the tests were started with SIGHUP ignored, as by nohup.
 fn ignores_hangup() -> bool {
     let status = fs::read_to_string("/proc/self/status").expect("Linux says it");
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a mask");
@@ -74,10 +74,10 @@ fn ignores_hangup() -> bool {
 
 #[test]
 fn an_interrupted_demo_leaves_nothing_behind() {
-    // The last one is what a terminal sends that is closed.
+    // A closed terminal sends the last one.
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         if signal == Signal::HUP && ignores_hangup() {
-            // So does the command, which is right.
+            // Then the command ignores it too, as it should.
             continue;
         }
         let mark = format!("an_interrupted_demo_{signal:?}");
@@ -89,7 +89,7 @@ fn an_interrupted_demo_leaves_nothing_behind() {
         until("the demo", PATIENCE, || is_there().then_some(()));
         running.signal(signal);
         if signal == Signal::HUP {
-            // The shell sends one to its jobs, and the kernel another one.
+            // The shell and the kernel send one each.
             running.signal(signal);
         }
         let done = running.end();

@@ -1,6 +1,7 @@
-//! Requests that fail: each is counted, by its kind and named, and makes the command fail.
+//! Requests that fail: each is counted by its kind, is named in the report, and makes the command
+//! fail.
 //!
-//! The stubs of this module fail at every n-th request, so that it is known how many there are.
+//! The stubs of this file fail at every n-th request, so the number of failures is known.
 
 use std::io::{self, Read as _, Write as _};
 use std::thread::sleep;
@@ -16,7 +17,7 @@ const KINDS: [&str; 6] = ["connect", "read", "write", "timeout", "status", "body
 /// A hundred requests in a second, one after the other.
 const HUNDRED: [&str; 6] = ["--rate", "100", "--duration", "1s", "--connections", "1"];
 
-/// Asserts that errors are of one kind only, that they were printed, and that the command failed.
+/// Asserts that all errors are of one kind, that they were printed, and that the command failed.
 #[track_caller]
 fn assert_fails(done: &Outcome, kind: &str) {
     assert_eq!((done.code, done.err.as_str()), (Some(1), ""), "{}", done.text());
@@ -37,14 +38,14 @@ fn where_nobody_listens_it_says_so() {
     assert!(notes.contains(&addr.to_string()), "{notes}");
     assert!(notes.contains("refused") && notes.contains("is the server running?"), "{notes}");
     assert!(done.out.contains("is the server running?"), "{}", done.text());
-    // What was not measured has no number.
+    // A target that was not measured has no numbers.
     assert_eq!(done.target().find("req_per_s"), None);
     assert_eq!(done.target().find("p50_us"), None);
 
     let done = Bench::new([&url]).args(["--allow-errors"]).run();
     assert_eq!(done.code, Some(0), "{}", done.text());
     assert_eq!(done.target().errors("connect"), 1);
-    // The others are measured nevertheless.
+    // The other targets are measured all the same.
     let stub = Stub::ok();
     let done = Bench::new([url, stub.url("/there")]).run();
     assert_eq!(done.code, Some(1), "{}", done.text());
@@ -54,7 +55,7 @@ fn where_nobody_listens_it_says_so() {
 
 #[test]
 fn a_server_that_goes_away_is_a_connect_error() {
-    // One connection to see that all is well, and one to measure on.
+    // One connection to check the target, and one to measure it.
     let setup = Setup { connections_max: 2, ..Setup::default() };
     let stub = Stub::with(setup, |asked, client| {
         client.say(OK)?;
@@ -63,7 +64,7 @@ fn a_server_that_goes_away_is_a_connect_error() {
     let done = Bench::new([stub.url("/")]).args(HUNDRED).run();
     assert_fails(&done, "connect");
     assert!(done.target().samples() > 0, "{}", done.text());
-    // The rounds that are left have failed, and the first has its numbers.
+    // The rounds after the failure have failed, and the first has its numbers.
     let setup = Setup { connections_max: 2, ..Setup::default() };
     let stub = Stub::with(setup, |_, client| client.say(OK));
     let args = ["--rounds", "3", "--connections", "1"];
@@ -100,7 +101,7 @@ fn a_connection_that_ends_is_a_read_error() {
         let (samples, errors) = (done.target().samples(), done.target().errors("read"));
         assert_within(what, errors as f64, 18.0, 21.0);
         assert_within(what, (samples + errors) as f64, 95.0, 100.0);
-        // Each of them costs a connection, but none is opened besides.
+        // Each failure costs its connection, and no further connections are opened.
         assert_eq!(stub.connections(), 2 + stub.requests() / 5, "{what}: {}", done.text());
     }
 }
@@ -133,7 +134,7 @@ fn a_request_without_an_answer_is_a_timeout() {
     let done = Bench::new([stub.url("/")]).args(HUNDRED).args(["--timeout", "200ms"]).run();
     assert_fails(&done, "timeout");
     assert_eq!(done.target().errors("timeout"), 1);
-    // It goes on with a new connection, and what was due meanwhile has waited.
+    // The client goes on with a new connection. Requests that were due meanwhile have waited.
     assert_eq!(stub.connections(), 3);
     assert_within("answers", done.target().samples() as f64, 94.0, 99.0);
     assert!(done.target().get("max_us") >= 150e3, "{}", done.text());
@@ -141,7 +142,7 @@ fn a_request_without_an_answer_is_a_timeout() {
 
 #[test]
 fn what_is_never_answered_ends_with_the_timeout() {
-    // All of those that are in flight at the end, an answer without end among them.
+    // All requests that are in flight at the end, one with an endless answer among them.
     let stub = Stub::new(|asked, client| match (asked.number, asked.connection % 2) {
         (0, _) => client.say(OK),
         (_, 0) => client.stay_silent(),
@@ -171,10 +172,10 @@ fn a_status_that_was_not_expected_is_an_error() {
     let (samples, errors) = (done.target().samples(), done.target().errors("status"));
     assert_within("errors", errors as f64, 22.0, 26.0);
     assert_within("requests", (samples + errors) as f64, 95.0, 100.0);
-    // The connection is as good as before.
+    // The connection stays usable.
     assert_eq!(stub.connections(), 2);
 
-    // Without that, every status is expected that is below 400.
+    // Without the flag, every status below 400 is expected.
     let stub = Stub::new(|asked, client| {
         let status = [200, 204, 302, 304, 404, 500][asked.number % 6];
         client.say(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"))
@@ -191,7 +192,7 @@ fn a_wrong_status_from_the_start_is_named() {
     assert_eq!(done.code, Some(1), "{}", done.text());
     let notes = done.target().notes();
     assert!(notes.contains("/broken") && notes.contains("status 500"), "{notes}");
-    // Nothing is measured that is wrong from the start.
+    // A target that is wrong from the start is not measured.
     assert_eq!(stub.requests(), 1);
 }
 
@@ -206,7 +207,7 @@ fn another_body_in_another_round_is_an_error() {
     assert_eq!(done.target().errors("body"), 2);
     let of_round = |at: usize| done.target().rounds()[at]["errors"]["body"].as_u64();
     assert_eq!([0, 1, 2].map(of_round), [Some(0), Some(1), Some(1)]);
-    // What differs, and what to do about it. Each round has two connections.
+    // The message says what differs and what to do. Each round has two connections.
     let notes = done.target().notes();
     let differs = r#"4 and 4 bytes, from byte 3 on "0" and then "2""#;
     for words in ["first body error, in round 2: GET /: ", differs, "--allow-errors"] {
@@ -221,7 +222,7 @@ fn another_body_in_another_round_is_an_error() {
     done.assert_good();
 }
 
-/// The first failure of each kind is there in words.
+/// The first failure of each kind is described in words.
 #[test]
 fn what_fails_is_named_with_the_first_example() {
     let stub = Stub::new(|asked, client| match (asked.of_target, &*asked.request.target) {

@@ -1,6 +1,6 @@
-//! Whether what is measured is what was there: delays, stalls, rates.
+//! Whether the figures are right: delays, stalls and rates.
 //!
-//! A stub stands still for as long as a test says, and the numbers have to tell it.
+//! A stub stalls for as long as a test says, and the figures have to show it.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -23,17 +23,17 @@ fn a_known_delay_is_what_is_measured() {
     assert_within("p50", p50, 20e3, 50e3);
     assert!(p50 <= p90 && p90 <= p99 && p99 <= max, "{p50} {p90} {p99} {max}");
     assert_within("p99", p99, 20e3, 200e3);
-    // Each connection has one request in flight at any time. No server is faster than its delay,
-    // and this one may have slept longer than it was told to.
+    // Each connection has one request in flight at any time. The server cannot be faster than its
+    // delay, but it may have slept for longer.
     let req_per_s = target.get("req_per_s");
     let expected = 8.0 / stub.held().as_secs_f64();
     assert_within("req/s", req_per_s, 0.8 * expected, 8.0 / 0.020);
     assert_eq!(stub.waiting_max(), 8);
-    // In a closed loop nothing is due that was not sent.
+    // In a closed loop no request is due before it is sent.
     assert_eq!(target.find("rate_reached"), None);
 }
 
-/// Waiting in whole milliseconds made every request late by half of one.
+/// A timer in whole milliseconds would make every request late by half of one.
 #[test]
 fn a_request_is_sent_when_it_is_due() {
     let stub = Stub::ok();
@@ -43,7 +43,7 @@ fn a_request_is_sent_when_it_is_due() {
         done.assert_good();
         done.target().get("p50_us")
     };
-    // What else the machine does can only add to it.
+    // Other work of the machine can only add to it.
     let least = (0..20).map(|_| p50_us()).find(|p50_us| *p50_us < 400.0);
     assert!(least.is_some(), "no median below 400 us");
 }
@@ -70,20 +70,20 @@ fn two_delays_keep_their_distance() {
 #[test]
 fn a_stall_is_seen_by_all_that_waited_in_it() {
     let (rate, seconds) = (200.0, 2.0);
-    // Behind the warm-up, and early enough for all that waits to be answered before the end.
+    // After the warm-up, and early enough that all waiting requests are answered before the end.
     let done = stall(150, &["--rate", "200", "--duration", "2s"]);
     let target = done.target();
     assert_within("answers", target.samples() as f64, 0.98 * rate * seconds, rate * seconds);
-    // What is due while the server stands still waits for the rest of it: from 0 to 500 ms, all
-    // alike. So the slowest n of all have waited for all but the first n intervals of the stall.
+    // A request that is due during the stall waits for the rest of the stall, evenly from 0 to 500
+    // ms. So the slowest n of all have waited for all but the first n intervals of the stall.
     for (key, quantile) in [("p90_us", 0.9), ("p99_us", 0.99), ("p99_9_us", 0.999)] {
         let slower = (1.0 - quantile) * rate * seconds;
         let waited_us = STALL.as_secs_f64() * 1e6 - slower / rate * 1e6;
-        // One request more or less, and the answers to all that had to wait take their time.
+        // One request more or less, and the time for the answers to all that had to wait.
         assert_within(key, target.get(key), waited_us - 1.5e6 / rate, waited_us + 150e3);
     }
     assert_within("max", target.get("max_us"), 500e3, 700e3);
-    // Three of four have seen nothing of it.
+    // Three of four requests are not affected.
     assert!(target.get("p50_us") < 100e3, "{}", done.text());
     assert!(done.out.contains("when a request was due"), "{}", done.text());
     assert_eq!(target.notes(), "");
@@ -91,7 +91,7 @@ fn a_stall_is_seen_by_all_that_waited_in_it() {
 
 #[test]
 fn in_a_closed_loop_a_stall_is_seen_by_one() {
-    // The warm-up is a tenth of the time, in which there are 150 requests at most.
+    // The warm-up is a tenth of the time, with 150 requests at most.
     let done = stall(200, &["--duration", "1500ms"]);
     let target = done.target();
     assert!(target.samples() > 200, "{}", done.text());
@@ -99,7 +99,7 @@ fn in_a_closed_loop_a_stall_is_seen_by_one() {
     assert!(target.get("p99_us") < 250e3, "{}", done.text());
 }
 
-/// Measures a server on one connection that takes 2 ms for each request, and stalls at one.
+/// Measures a server on one connection. The server takes 2 ms for each request, and stalls at one.
 #[track_caller]
 fn stall(at: usize, args: &[&str]) -> Outcome {
     let stub = Stub::new(move |asked, client| {
@@ -117,13 +117,13 @@ fn a_rate_that_is_not_reached_is_called_saturated() {
     let done = Bench::new([stub.url("/")])
         .args(["--connections", "1", "--rate", "1000", "--duration", "500ms", "--rounds", "2"])
         .run();
-    // Too slow is not wrong.
+    // Being too slow is no error.
     done.assert_good();
     let target = done.target();
     assert!(target.notes().contains("saturated in 2 of 2 rounds"), "{}", done.text());
     assert!(done.out.contains("saturated"), "{}", done.text());
     assert_within("what was sent", target.get("rate_reached"), 0.005, 0.15);
-    // The last one that was sent was due long before: late by nine tenths of the time.
+    // The last request that was sent was due long before: it is late by nine tenths of the time.
     assert!(target.get("max_us") > 250e3, "{}", done.text());
     assert_within("req/s", target.get("req_per_s"), 5.0, 100.0);
 }
@@ -153,9 +153,9 @@ fn as_many_are_sent_as_are_due() {
         let sent = done.target().samples() as f64;
         let due = sent / done.target().get("rate_reached");
         assert_within("what was due", due, expected - 1e-6, expected + 1.0);
-        // On a machine that is busy at the end, the last may come too late to be sent.
+        // If the machine is busy at the end, the last request may come too late to be sent.
         assert_within("what was sent", sent, 0.95 * due - 1.0, due + 1e-6);
-        // Before that, one to see that all is well, and a tenth to warm up.
+        // Before that come one request to check the target, and a tenth of the time to warm up.
         let warm_up = stub.requests() as f64 - sent - 1.0;
         assert_within("warm-up", warm_up, expected / 10.0 - 3.0, expected / 10.0 + 1.0);
     }
@@ -180,7 +180,7 @@ fn poisson_arrivals_are_as_many_by_chance() {
         );
         counts.push(count);
     }
-    // Chance is drawn from the seed; the last of them may have missed the end.
+    // The seed decides all random choices. The last of them may have missed the end.
     assert!(counts[0] != counts[1] || counts[1] != counts[2], "{counts:?}");
     assert_within("the difference", counts[2] - counts[3], -5.0, 5.0);
 }

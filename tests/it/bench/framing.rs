@@ -1,16 +1,16 @@
-//! What a server's answers may look like, and what of it is nonsense.
+//! Which answers of a server are accepted, and which are errors.
 //!
-//! The first answer to each path is always good: it is the one to see that all is well.
+//! The first answer to each path is always good, because it checks the target.
 
 use std::io::Write as _;
 
 use super::stub::{OK, Setup, Stub};
 use super::{Bench, assert_within};
 
-/// How one request is answered: a name, and the bytes.
+/// How a request is answered: a name, and the bytes.
 type Answer = (&'static str, &'static [u8]);
 
-/// Each is one answer, and the connection goes on.
+/// Each of these is one answer, and the connection stays open.
 const GOOD: [Answer; 19] = [
     ("/length", OK),
     ("/empty", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
@@ -55,7 +55,7 @@ const GOOD: [Answer; 19] = [
     ("/close-in-a-value", b"HTTP/1.1 200 OK\r\nX-Connection: close\r\nContent-Length: 0\r\n\r\n"),
 ];
 
-/// Each ends with its connection.
+/// Each of these ends with the connection.
 const LAST: [Answer; 7] = [
     ("/until-close", b"HTTP/1.1 200 OK\r\n\r\nhello"),
     ("/until-close-empty", b"HTTP/1.1 200 OK\r\n\r\n"),
@@ -73,7 +73,7 @@ const LAST: [Answer; 7] = [
     ),
 ];
 
-/// None of them is an answer.
+/// None of these is an answer.
 const NONSENSE: [Answer; 20] = [
     ("/noise", b"\x00\x01\x02\xff\xfe\r\n\r\n"),
     ("/text", b"hello\r\n\r\n"),
@@ -110,11 +110,11 @@ fn find(answers: &[Answer], target: &str) -> Option<&'static [u8]> {
     answers.iter().find(|(name, _)| *name == target).map(|(_, bytes)| *bytes)
 }
 
-/// One request every 10 ms to each, on one connection.
+/// Sends one request every 10 ms to each target, on one connection.
 fn bench(stub: &Stub, answers: &[Answer]) -> Bench {
     Bench::new(answers.iter().map(|(name, _)| stub.url(name)))
         .args(["--connections", "1", "--rate", "100", "--duration", "150ms"])
-        // For what waits for more that never comes.
+        // The timeout for answers that never complete.
         .args(["--timeout", "1s"])
 }
 
@@ -131,16 +131,16 @@ fn every_framing_is_understood() {
         let target = done.target_named(name);
         let samples = target.samples();
         assert_within(name, samples as f64, 10.0, 15.0);
-        // One to see that all is well, and one or two to warm up.
+        // One request to check the target, and one or two to warm up.
         let others = stub.of_target(name) as u64 - samples;
         assert_within(name, others as f64, 1.0, 3.0);
         let mb_per_s = target.get("req_per_s") * bytes.len() as f64 / 1e6;
         assert_within(name, target.get("mb_per_s"), 0.99 * mb_per_s, 1.01 * mb_per_s);
     }
-    // One connection to see that all is well, one to measure on; or one for each answer.
+    // One connection to check the target and one to measure it; or one for each answer.
     let last: usize = LAST.iter().map(|(name, _)| stub.of_target(name)).sum();
     let expected = 2 * GOOD.len() + last;
-    // Those that closed have been opened once more, for a request that never came.
+    // Connections that the server closed were opened once more, for a request that never came.
     let expected = expected as f64;
     let again = LAST.len() as f64;
     assert_within("connections", stub.connections() as f64, expected, expected + again);
@@ -154,7 +154,7 @@ fn answers_may_come_byte_by_byte() {
     let done = bench(&stub, &GOOD).run();
     done.assert_good();
     for (name, _) in GOOD {
-        // Fewer than were due, where the bytes had to wait for a CPU. None of them got lost.
+        // There are fewer than were due if the client had to wait for a CPU. None of them got lost.
         let others = stub.of_target(name) as u64 - done.target_named(name).samples();
         assert_within(name, others as f64, 1.0, 3.0);
     }
@@ -162,7 +162,7 @@ fn answers_may_come_byte_by_byte() {
 
 #[test]
 fn answers_may_come_all_at_once() {
-    // Twelve deep, and each of the batches is one segment, with every framing in it.
+    // Twelve requests deep. Each batch is one segment, with every framing in it.
     let stub = Stub::with(Setup { waits: true, ..Setup::default() }, |asked, client| {
         client.say(GOOD[asked.number % GOOD.len()].1)
     });
@@ -186,7 +186,7 @@ fn a_large_body_is_counted_in_bytes() {
     done.assert_good();
     let target = done.target();
     let mb_per_s = target.get("req_per_s") * bytes / 1e6;
-    // At the end, parts of answers are there that nobody counts.
+    // At the end there are parts of answers, which do not count.
     assert_within("MB/s", target.get("mb_per_s"), mb_per_s * 0.999, mb_per_s + 4.2);
 }
 
@@ -234,7 +234,7 @@ fn nonsense_from_the_start_is_named() {
     assert!(done.target().notes().contains("not HTTP/1.1"), "{}", done.text());
 }
 
-/// A head of `bytes` in `fields` fields, with an answer behind it.
+/// A head of `bytes` in `fields` fields, followed by an answer.
 fn head_of(fields: usize, bytes: usize) -> Vec<u8> {
     let value = "x".repeat(bytes / fields);
     let lines: String = (0..fields).map(|number| format!("X-{number}: {value}\r\n")).collect();

@@ -1,6 +1,6 @@
-//! What is told of a run: text, JSON, CSV and a page.
+//! The reports of a run: text, JSON, CSV and a page.
 //!
-//! Names in them may come from anybody, and none of them is more than text.
+//! Names in them may come from anywhere, and must not be taken for markup or escapes.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ const ERRORS: [&str; 7] = ["connect", "read", "write", "timeout", "status", "bod
 const LATENCIES: [&str; 6] = ["p50_us", "p90_us", "p99_us", "p99_9_us", "p99_99_us", "max_us"];
 const CPU: [&str; 3] = ["cpu_us_per_req", "cpu_user_us_per_req", "cpu_kernel_us_per_req"];
 
-/// Two stubs, of which the first has a process: this one, which is not at rest.
+/// Two stubs. The first one belongs to a process, which is this one and is not idle.
 #[track_caller]
 fn measured() -> Outcome {
     let stubs = [Stub::ok(), Stub::ok()];
@@ -71,7 +71,7 @@ fn the_json_has_all_of_it() {
     assert!(ratio["req_per_s"].is_f64() && ratio["spread"]["req_per_s"][1].is_f64(), "{ratio}");
 }
 
-/// A curve rises, and ends at the maximum.
+/// The latency curve rises, and ends at the maximum.
 #[track_caller]
 fn assert_curve(latency: &Value, max_us: f64) {
     let points = latency.as_array().expect("a list");
@@ -80,7 +80,7 @@ fn assert_curve(latency: &Value, max_us: f64) {
     assert!(points.is_sorted(), "{points:?}");
     assert!(points.is_sorted_by_key(|(_, us)| *us), "{points:?}");
     let (quantile, us) = points.last().expect("a point");
-    // The greatest of all rounds, where the summary has their median.
+    // The maximum of all rounds, while the summary has their median.
     assert!(*quantile == 1.0 && *us >= max_us, "{points:?}");
     for wanted in [0.0, 0.5, 0.9, 0.99] {
         assert!(points.iter().any(|(quantile, _)| (quantile - wanted).abs() < 1e-9), "{wanted}");
@@ -101,7 +101,7 @@ fn a_known_process_has_its_cpu_time_told() {
         let [cpu, user, kernel] = CPU.map(|key| round[key].as_f64().expect("a number"));
         assert!((user + kernel - cpu).abs() < 1e-6 * cpu, "{round}");
     }
-    // What cannot be compared has no ratio.
+    // Values that cannot be compared have no ratio.
     assert_eq!(unknown.0["ratio"].get("cpu_us_per_req"), None);
     assert!(done.out.contains("CPU"), "{}", done.text());
 }
@@ -109,7 +109,7 @@ fn a_known_process_has_its_cpu_time_told() {
 #[test]
 fn a_process_that_is_not_there_is_named() {
     let stub = Stub::ok();
-    // The greatest number that a process can have, and one more.
+    // The greatest number of a process, and one more.
     let done = Bench::new([stub.url("/")]).args(["--pid", "4194305"]).run();
     assert_eq!((done.code, done.err.as_str()), (Some(1), ""), "{}", done.text());
     assert!(done.target().notes().contains("no process 4194305"), "{}", done.text());
@@ -195,7 +195,7 @@ fn two_reports_do_not_go_into_one_file() {
         assert!(done.err.contains(&format!("{json} and {csv} are one file")), "{}", done.text());
         assert_eq!(stub.requests(), 0);
     }
-    // Nothing is lost where nothing is kept.
+    // Both may go to /dev/null, where neither overwrites the other.
     let args = ["--json", "/dev/null", "--csv", "/dev/null", "--rounds", "1", "--duration", "50ms"];
     Bench::new([stub.url("/")]).args(args).run().assert_good();
 }
@@ -214,7 +214,7 @@ fn no_name_is_more_than_text() {
          [[case.side]]\nname = \"side {evil}\"\nurl = \"http://{}\"\nrequest.path = \"/{evil}\"\n",
         stub.addr()
     );
-    // A path is no name: it would be sent.
+    // The path must not be evil: it would be sent to the server.
     let refused = Bench::new(["--scenario", "evil.toml"]).file("evil.toml", &scenario).run();
     assert_eq!((refused.code, refused.out.as_str()), (Some(1), ""), "{}", refused.text());
     assert!(refused.err.contains("evil.toml:"), "{}", refused.text());
@@ -235,7 +235,7 @@ fn no_name_is_more_than_text() {
     for tag in ["<u>", "<i>"] {
         assert!(!page.contains(tag), "{page}");
     }
-    // Quoted, since it has commas.
+    // Quoted, because it has commas.
     assert!(csv.contains("\"case "), "{csv}");
     assert!(csv.lines().all(|line| line.starts_with("case,") || line.starts_with('"')), "{csv}");
 }

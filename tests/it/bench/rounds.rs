@@ -1,6 +1,6 @@
-//! Rounds: who is measured when, and what happens when somebody interrupts.
+//! Rounds: the order in which targets are measured, and what an interruption does.
 //!
-//! The order of visits is told by the report and seen by the stub.
+//! The report says the order of the turns, and the stub sees it.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::{Bench, Outcome};
 const PATIENCE: Duration = Duration::from_secs(20);
 const SLOW: Duration = Duration::from_millis(400);
 
-/// Measures three targets of one stub for some rounds: who came after whom, in each round.
+/// Measures three targets of one stub for some rounds. Returns their order in each round.
 #[track_caller]
 fn target_order(seed: &str, rounds: &str) -> Vec<Vec<String>> {
     let stub = Stub::ok();
@@ -23,8 +23,8 @@ fn target_order(seed: &str, rounds: &str) -> Vec<Vec<String>> {
         .run();
     done.assert_good();
     let told = told(&done, rounds.parse().expect("a number"));
-    // What the stub has seen, with one name for each visit. Where a visit follows one to the same
-    // target, it is the other round's.
+    // The targets in the order in which the stub saw them, one entry for each turn. Two turns of
+    // the same target in a row are the end of one round and the start of the next.
     let mut seen = stub.targets();
     seen.dedup();
     let mut expected = told.concat();
@@ -33,7 +33,7 @@ fn target_order(seed: &str, rounds: &str) -> Vec<Vec<String>> {
     told
 }
 
-/// The targets of each round in the order of their visits, by the JSON.
+/// The targets of each round in their order, by the JSON.
 #[track_caller]
 fn told(done: &Outcome, rounds: usize) -> Vec<Vec<String>> {
     let mut told = vec![vec![String::new(); 3]; rounds];
@@ -55,7 +55,7 @@ fn told(done: &Outcome, rounds: usize) -> Vec<Vec<String>> {
 fn each_target_is_measured_once_in_each_round() {
     let first = target_order("5", "6");
     assert_eq!(first, target_order("5", "6"));
-    // By chance, rounds differ in their order, and so do seeds.
+    // The order is random, so it differs between rounds and between seeds.
     assert!(first.iter().any(|round| *round != first[0]), "{first:?}");
     assert_ne!(first, target_order("6", "6"));
 }
@@ -76,7 +76,7 @@ fn without_a_seed_one_is_drawn_and_told() {
 
 #[test]
 fn the_warm_up_is_not_measured() {
-    // The first requests are slow, as those are that a compiler is still busy with.
+    // The first requests are slow, as they are while a compiler is still busy.
     let stub = Stub::new(|asked, client| {
         if asked.number < 2 {
             std::thread::sleep(SLOW);
@@ -96,14 +96,14 @@ fn a_signal_ends_it_with_what_there_is() {
             .args(["--rounds", "3", "--duration", "100s", "--connections", "2"])
             .args(["--html", "run.html", "--csv", "run.csv", "--rate", "200"])
             .start();
-        // A tenth of it, but one second at most, is to warm up.
+        // A tenth of the time, but one second at most, is to warm up.
         until("requests", PATIENCE, || (stub.requests() > 300).then_some(()));
         running.signal(signal);
         let done = running.end();
         assert_eq!((done.code, done.err.as_str()), (Some(130), ""), "{}", done.text());
         assert!(done.out.contains("INTERRUPTED"), "{}", done.text());
         assert_eq!(done.json["interrupted"], true);
-        // The one that was measured has numbers, and no errors; the other has none.
+        // The target that was measured has numbers and no errors. The other one has no numbers.
         let measured = done.targets().into_iter().filter(|target| !target.rounds().is_empty());
         let measured: Vec<_> = measured.collect();
         let [target] = measured[..] else { panic!("{}", done.text()) };
@@ -127,7 +127,7 @@ fn a_signal_before_there_is_anything_ends_it_too() {
     let done = running.end();
     assert_eq!((done.code, done.err.as_str()), (Some(130), ""), "{}", done.text());
     assert!(done.out.contains("INTERRUPTED"), "{}", done.text());
-    // In the middle of a measurement in which nothing is answered any more.
+    // In the middle of a measurement, when no request is answered any more.
     let stub = Stub::new(
         |asked, client| if asked.number < 20 { client.say(OK) } else { client.stay_silent() },
     );

@@ -1,7 +1,7 @@
-//! Scenarios: those of the repository in miniature, and what is said of one that is wrong.
+//! Scenarios: those of the repository in miniature, and the messages for wrong ones.
 //!
-//! A new file in `benches/scenarios` is covered as it is. Peers take part where their folder is
-//! named (`GUESTHOUSE_PEERS`); without, each is left out by its name.
+//! A new file in `benches/scenarios` is tested without a change here. Peers take part if their
+//! folder is named (`GUESTHOUSE_PEERS`); otherwise the report names each as left out.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,7 +15,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A call for a scenario of the repository; what is slow to make stays for the next time.
+/// Runs a scenario of the repository. Whatever is slow to prepare stays for the next run.
 fn bench(scenario: &Path) -> Bench {
     let peers = std::env::var_os("GUESTHOUSE_PEERS").map(|it| root().join(it).into_os_string());
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-cache");
@@ -24,7 +24,7 @@ fn bench(scenario: &Path) -> Bench {
         .env("GUESTHOUSE_PEERS", peers.unwrap_or_else(|| OsString::from("/no/peers")))
 }
 
-/// A call for a scenario of a test.
+/// Runs a scenario of a test.
 fn scenario(text: &str) -> Bench {
     Bench::new(["--scenario", "test.toml"]).file("test.toml", text)
 }
@@ -49,7 +49,7 @@ fn every_scenario_runs_in_miniature() {
 #[track_caller]
 fn assert_runs(name: &str, done: &Outcome) {
     assert_eq!(done.code, Some(0), "{name}: {}", done.text());
-    // It says which servers are prepared, and nothing else.
+    // It names the servers that are prepared, and nothing else.
     assert!(done.err.lines().all(|line| line.contains("INFO")), "{name}: {}", done.text());
     assert!(!done.targets().is_empty(), "{name}: {}", done.text());
     for target in done.targets() {
@@ -60,7 +60,7 @@ fn assert_runs(name: &str, done: &Outcome) {
         let is_beside = target.0["beside"] == true;
         assert!(numbers.len() > 1 || is_beside, "{what}: {}", done.text());
     }
-    // What was left out is told with the reason, in the text as well.
+    // The text also gives the reason for each target that was left out.
     for skipped in done.json["skipped"].as_array().expect("a list") {
         let [name, reason] = ["name", "reason"].map(|key| skipped[key].as_str().expect("a text"));
         assert!(!name.is_empty() && !reason.is_empty(), "{skipped}");
@@ -165,12 +165,12 @@ fn failures_beside_may_be_expected() {
     assert_eq!((done.code, done.err.as_str()), (Some(0), ""), "{}", done.text());
     let [good, bad] = done.targets()[..] else { panic!("{}", done.text()) };
     assert!(good.errors("total") == 0 && good.samples() > 10, "{}", done.text());
-    // They are counted nevertheless.
+    // They are counted all the same.
     assert!(bad.errors("read") > 5, "{}", done.text());
     assert!(bad.0["beside"] == true && good.0["beside"] == false);
 }
 
-/// What was due in the last moment of a load is not sent any more. That ended the curve.
+/// Requests that are due in the last moment of a load are not sent. They must not end the curve.
 #[test]
 fn a_curve_rises_as_long_as_the_server_keeps_up() {
     let stub = Stub::ok();
@@ -195,13 +195,13 @@ fn a_curve_rises_as_long_as_the_server_keeps_up() {
         done.assert_good();
         done.target().get("load_max_of_capacity")
     };
-    // Whatever else the machine does may end it, too.
+    // Other work of the machine may end it, too.
     let highest = (0..20).map(|_| reached()).find(|reached| *reached == 0.2);
     assert!(highest.is_some(), "the curve ends before its end");
 }
 
-/// Runs a scenario of two servers, which do `first` when they start; with how often each did.
-/// `rest` is what comes after the keys of the servers.
+/// Runs a scenario of two servers that run the command `first` when they start. Returns how often
+/// each server did. `rest` follows the keys of the servers.
 fn run_and_count_starts(
     names: [&str; 2],
     first: &str,
@@ -248,7 +248,7 @@ fn a_server_is_started_once_or_for_every_round() {
     }
 }
 
-/// What it still does for requests that were given up would slow down who is measured next.
+/// The server may still work on requests that were given up, which would slow down the next target.
 #[test]
 fn a_server_that_is_still_busy_after_a_timeout_is_started_anew() {
     let rest = r#"
@@ -316,11 +316,11 @@ fn a_server_that_does_not_start_is_named() {
     }
 }
 
-/// What can stand before a mistake, and be right: six lines.
+/// Six correct lines that can stand before a mistake.
 const HEAD: &str = "title = \"Wrong\"\n[[server]]\nname = \"a\"\ncommand = [\"false\"]\n\
                     [[case]]\nname = \"c\"\n";
 
-/// What comes behind that, and what is said of it, with the line.
+/// The wrong lines that follow, and the message with its line number.
 const MISTAKES: [(&str, &str); 26] = [
     ("sides = [\"b\"]", "test.toml:7: server: there is no `b`; there are a"),
     ("sides = [\"a\"]\nduraton = \"1s\"", "test.toml:8: unknown field `duraton`"),
@@ -362,7 +362,7 @@ fn each_mistake_has_its_line() {
         }
     }
     assert!(wrong.is_empty(), "{} of them:\n{}", wrong.len(), wrong.join("\n"));
-    // All of them at once, in the order of the lines.
+    // All mistakes at once, in the order of the lines.
     let text = format!("{HEAD}sides = [\"a\"]\nrounds = 0\nduration = \"x\"\nload.rate = 0\n");
     let done = scenario(&text).run();
     let lines: Vec<&str> = done.err.lines().collect();

@@ -1,6 +1,6 @@
 //! What is sent: over which connections, how deep, by which threads, and to which paths.
 //!
-//! The stub counts, and says it to the test alone.
+//! The stub counts the requests and tells only the test.
 
 use std::fs;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::{Bench, assert_within};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Ten paths, one on each line, with what a file may have besides.
+/// Ten paths, one on each line, and the other things that such a file may have.
 const PATHS: &str = "/a\n/b\n  /c  \n\n/d?x=1\n/e\n/f/%20\n/g\n/h\r\n/i\n/j";
 const TARGETS: [&str; 10] = ["/a", "/b", "/c", "/d?x=1", "/e", "/f/%20", "/g", "/h", "/i", "/j"];
 
@@ -39,7 +39,7 @@ fn at_a_rate_a_pipeline_fills_as_far_as_it_has_to() {
     done.assert_good();
     assert!(done.target().notes().contains("saturated"), "{}", done.text());
     assert!(stub.depth_max() <= 4, "{}", stub.depth_max());
-    // Connections take turns before any of them gets a second request.
+    // Connections take turns: each gets a request before any gets a second one.
     let stub = Stub::after(Duration::from_millis(50));
     let done = Bench::new([stub.url("/")])
         .args(["--connections", "20", "--pipeline", "4", "--rate", "100"])
@@ -87,14 +87,14 @@ fn threads_may_be_pinned_to_a_cpu_and_spin() {
         .args(["--cpus", first, "--spin", "--rate", "500", "--connections", "2"])
         .run();
     done.assert_good();
-    // It took its CPU for as long as there was one for it.
+    // It used its CPU for as long as it could get one.
     let spun = done.target().get("client_cpu_us_per_req");
     let done = Bench::new([stub.url("/")]).args(["--rate", "500", "--connections", "2"]).run();
     done.assert_good();
     let slept = done.target().get("client_cpu_us_per_req");
     assert!(spun > 2.0 * slept, "{spun} and {slept}");
 
-    // One that this machine does not have, and one that no machine has.
+    // A CPU that this machine does not have, and one that no machine has.
     for cpu in ["1023", "5000"] {
         let done = Bench::new([stub.url("/")]).args(["--cpus", cpu]).run();
         assert_eq!(done.code, Some(1), "{}", done.text());
@@ -110,7 +110,7 @@ fn a_request_is_sent_as_it_was_given() {
     assert_eq!((plain.method.as_str(), plain.target.as_str()), ("GET", "/plain?a=b&c=%20"));
     assert_eq!(plain.headers, [("host".to_owned(), stub.addr().to_string())]);
     assert!(plain.body.is_empty());
-    // Without a scheme and a path.
+    // Without a scheme and without a path.
     Bench::new([stub.addr().to_string()]).run().assert_good();
     assert!(stub.of_target("/") > 1);
 
@@ -140,13 +140,13 @@ fn a_body_may_come_from_a_file() {
     done.assert_good();
     assert!(stub.recorded_requests().len() > 2, "{}", done.text());
     assert!(stub.recorded_requests().iter().all(|request| request.body == body));
-    // A method that has a body says so where it is empty.
+    // For a method with a body, an empty body is announced as well.
     let stub = Stub::ok();
     Bench::new([stub.url("/")]).args(["--method", "POST", "--rate", "50"]).run().assert_good();
     assert_eq!(stub.recorded_requests()[0].all("content-length"), ["0"]);
 }
 
-/// Measures ten paths; how often each was asked for, without the one to see that all is well.
+/// Measures ten paths. Returns how often each was requested, without the check of the target.
 #[track_caller]
 fn counts(args: &[&str]) -> Vec<f64> {
     let stub = Stub::ok();
@@ -169,7 +169,7 @@ fn counts(args: &[&str]) -> Vec<f64> {
     counts
 }
 
-/// Asserts that counts are in proportion to weights, but for chance.
+/// Asserts that counts are in proportion to weights, apart from chance.
 #[track_caller]
 fn assert_shape(counts: &[f64], weights: &[f64]) {
     let sum: f64 = counts.iter().sum();

@@ -1,6 +1,6 @@
-//! A scripted server to be measured: it counts what it is asked and answers as a test says.
+//! A scripted server to be measured. It counts the requests, and answers as a test says.
 //!
-//! Each connection has a thread, which ends with the connection. Knows nothing of who measures.
+//! Each connection has a thread, which ends with the connection. It knows nothing of its client.
 
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
@@ -15,13 +15,13 @@ use socket2::{Domain, Socket, Type};
 /// The usual answer.
 pub const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
-/// How many requests are kept with all that is in them.
+/// The number of requests that are recorded in full.
 const RECORDED_MAX: usize = 64;
-/// After so long without a byte, no more requests are expected: whoever sends one too many has had
-/// the time for it.
+/// After this time without a byte, no more requests are expected. A client that sends one too many
+/// has had the time for it.
 const LULL: Duration = Duration::from_millis(50);
 
-/// A request as it came over the wire. Names of headers are in lower case.
+/// A request as it was received. Names of headers are in lower case.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     pub method: String,
@@ -38,27 +38,27 @@ impl Request {
     }
 }
 
-/// A request and how many came before it.
+/// A request, and how many came before it.
 pub struct Asked {
     pub request: Request,
-    /// Among all, from 0.
+    /// Its number among all requests, from 0.
     pub number: usize,
-    /// Among those with this target, from 0.
+    /// Its number among the requests with this target, from 0.
     pub of_target: usize,
-    /// Which connection it came on, from 0.
+    /// The number of its connection, from 0.
     pub connection: usize,
 }
 
-/// Answers one request; `false` closes the connection.
+/// Answers one request. `false` closes the connection.
 type Script = dyn Fn(&Asked, &mut StubConnection) -> io::Result<bool> + Send + Sync;
 
-/// What a stub does besides its script.
+/// The behaviour of a stub beside its script.
 pub struct Setup {
     /// Answers nothing as long as requests keep coming.
     pub waits: bool,
-    /// Listens no more after so many connections.
+    /// Stops listening after this many connections.
     pub connections_max: usize,
-    /// From this connection on, the script has the bytes as they come, and not requests.
+    /// From this connection on, the script gets the raw bytes instead of requests.
     pub raw_from: usize,
 }
 
@@ -75,7 +75,7 @@ pub struct StubConnection {
 }
 
 impl StubConnection {
-    /// Sends bytes, together with those for the requests that have come with this one.
+    /// Queues bytes. They are sent together with those for the requests that arrived with this one.
     pub fn say(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<bool> {
         self.out.extend_from_slice(bytes.as_ref());
         Ok(true)
@@ -102,7 +102,7 @@ impl StubConnection {
         Ok(false)
     }
 
-    /// Says nothing until the client has had enough.
+    /// Stays silent until the client closes the connection.
     pub fn stay_silent(&mut self) -> io::Result<bool> {
         self.flush()?;
         self.stream.set_read_timeout(None)?;
@@ -112,7 +112,7 @@ impl StubConnection {
     }
 }
 
-/// A server on a port of its own. It listens until this is dropped.
+/// A server on a port of its own. It listens until it is dropped.
 pub struct Stub {
     addr: SocketAddr,
     record: Arc<Record>,
@@ -122,7 +122,7 @@ pub struct Stub {
 struct Record {
     connections: AtomicUsize,
     requests: AtomicUsize,
-    /// Targets in the order of their requests, and how often each of them came.
+    /// The targets in the order of their first requests, and the number of requests for each.
     targets: Mutex<(Vec<String>, HashMap<String, usize>)>,
     recorded: Mutex<Vec<Request>>,
     depth_max: AtomicUsize,
@@ -139,12 +139,12 @@ impl Stub {
         Stub::with(Setup::default(), script)
     }
 
-    /// Gives the usual answer to everything.
+    /// A stub that gives the usual answer to all requests.
     pub fn ok() -> Stub {
         Stub::new(|_, client| client.say(OK))
     }
 
-    /// Gives the usual answer after some time, on each connection by itself.
+    /// A stub that gives the usual answer after a delay, on each connection by itself.
     pub fn after(delay: Duration) -> Stub {
         Stub::new(move |_, client| {
             std::thread::sleep(delay);
@@ -170,7 +170,7 @@ impl Stub {
                 let number = seen.connections.fetch_add(1, Ordering::SeqCst);
                 let (record, script) = (Arc::clone(&seen), Arc::clone(&script));
                 let setup_too = Arc::clone(&setup);
-                // A connection that breaks is the client's affair, and some tests are about it.
+                // A connection that breaks is up to the client, and some tests are about it.
                 std::thread::spawn(move || record.serve(number, stream, &setup_too, &*script));
                 if number + 1 >= setup.connections_max {
                     return;
@@ -188,17 +188,17 @@ impl Stub {
         format!("http://{}{path}", self.addr)
     }
 
-    /// How many connections have been made.
+    /// The number of connections so far.
     pub fn connections(&self) -> usize {
         self.record.connections.load(Ordering::SeqCst)
     }
 
-    /// How many requests have come.
+    /// The number of requests so far.
     pub fn requests(&self) -> usize {
         self.record.requests.load(Ordering::SeqCst)
     }
 
-    /// All targets, in the order of their requests.
+    /// The targets of all requests, in their order.
     pub fn targets(&self) -> Vec<String> {
         locked(&self.record.targets).0.clone()
     }
@@ -212,12 +212,12 @@ impl Stub {
         locked(&self.record.recorded).clone()
     }
 
-    /// The most requests that were without an answer on one connection.
+    /// The most unanswered requests at once on one connection.
     pub fn depth_max(&self) -> usize {
         self.record.depth_max.load(Ordering::SeqCst)
     }
 
-    /// The most requests that were without an answer on all connections.
+    /// The most unanswered requests at once on all connections.
     pub fn waiting_max(&self) -> usize {
         self.record.waiting_max.load(Ordering::SeqCst)
     }
@@ -232,7 +232,7 @@ impl Stub {
 impl Drop for Stub {
     fn drop(&mut self) {
         self.record.has_ended.store(true, Ordering::SeqCst);
-        // It waits for a connection; where it does no more, none is made.
+        // The thread waits for a connection. If it has already stopped listening, none is made.
         let _ = TcpStream::connect(self.addr);
     }
 }
@@ -277,7 +277,7 @@ impl Record {
             for asked in batch.drain(..) {
                 goes_on = goes_on && script(&asked, &mut client)?;
             }
-            // Before the answers go out: the next requests can be here before this goes on.
+            // Before the answers are sent: the next requests may arrive before this thread goes on.
             self.waiting.fetch_sub(count, Ordering::SeqCst);
             client.flush()?;
             let held_ns = since.elapsed().as_nanos() as u64 * count as u64;
@@ -303,7 +303,7 @@ impl Record {
     }
 }
 
-/// An address on which nothing listens, for as long as the socket is kept.
+/// An address on which nothing listens as long as the socket is kept.
 pub fn nowhere() -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -312,7 +312,7 @@ pub fn nowhere() -> (Socket, SocketAddr) {
     (socket, addr)
 }
 
-/// What a read gave.
+/// The result of a read.
 enum Came {
     Bytes,
     End,
@@ -333,7 +333,7 @@ fn fill(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Came> {
     }
 }
 
-/// The first request of the buffer, once all of it is there.
+/// The first request in the buffer, once it is complete.
 fn take(buffer: &mut Vec<u8>) -> Option<Request> {
     let end = memchr::memmem::find(buffer, b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&buffer[..end]).into_owned();

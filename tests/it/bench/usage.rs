@@ -1,13 +1,13 @@
-//! Mistakes on the command line: each has words that say what to write instead.
+//! Mistakes on the command line: each has a message that says what to write instead.
 //!
-//! Nothing is measured where there is one.
+//! With a mistake, nothing is measured.
 
 use super::Bench;
 use super::stub::Stub;
 
 const URL: &str = "http://127.0.0.1:9/";
 
-/// Flags behind a URL, and what is said of them.
+/// Flags after a URL, and the message for them.
 const MISTAKES: [(&[&str], &str); 46] = [
     (&["--connections", "0"], "--connections"),
     (&["--connections=-1"], "--connections"),
@@ -57,7 +57,7 @@ const MISTAKES: [(&[&str], &str); 46] = [
     (&["--json"], "--json <FILE>"),
 ];
 
-/// Flags beside a scenario, which says these things itself.
+/// Flags that a scenario does not allow, because the scenario sets these things itself.
 const WITH_SCENARIO: [&[&str]; 11] = [
     &["--rate", "5"],
     &["--threads", "2"],
@@ -84,7 +84,7 @@ fn each_bad_flag_has_its_words() {
     }
     for flags in WITH_SCENARIO {
         let done = Bench::new(["--scenario", "no-such-file.toml"]).args(flags).run();
-        // The flag must not be there, or what it needs is not.
+        // Either the flag must not be there, or a flag that it needs is missing.
         let words = ["cannot be used with", "required arguments were not provided"];
         if done.code != Some(2) || !words.iter().any(|it| done.err.contains(it)) {
             wrong.push(format!("--scenario FILE {flags:?}: {}", done.text()));
@@ -117,16 +117,16 @@ fn each_bad_url_has_its_words() {
         assert!(!done.err.contains('\x1b'), "{:?}", done.err);
         assert!(done.err.contains(&format!("{url:?}")), "{url:?}: {}", done.text());
     }
-    // A mistake in one of them, and nothing is measured.
+    // If one of the URLs is wrong, nothing is measured.
     let stub = Stub::ok();
     let done = Bench::new([&stub.url("/"), "https://127.0.0.1/"]).run();
     assert_eq!((done.code, stub.requests()), (Some(2), 0), "{}", done.text());
-    // Of two, both are said.
+    // If two are wrong, both are reported.
     let done = Bench::new(["http://:80/", "https://127.0.0.1/"]).run();
     assert_eq!(done.err.matches("error: ").count(), 2, "{}", done.text());
 }
 
-/// What is asked for where a URL has no path, or ends in what no server is to see.
+/// The path that is requested if a URL has no path, or ends in a part that is not sent to servers.
 #[test]
 fn a_url_is_asked_for_as_curl_asks() {
     let stub = Stub::ok();

@@ -1,4 +1,4 @@
-//! One response, and what may be asserted of it.
+//! One response, and assertions about it.
 
 /// One response. Header names are in lower case.
 #[derive(Clone, Debug)]
@@ -14,7 +14,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// The value of a header that must not be there twice.
+    /// The value of a header that must not occur twice.
     pub fn header(&self, name: &str) -> Option<&str> {
         let all = self.all(name);
         assert!(all.len() < 2, "{name} came {} times: {self:?}", all.len());
@@ -27,7 +27,7 @@ impl Response {
         named.map(|(_, value)| value.as_str()).collect()
     }
 
-    /// The body as text; what is not UTF-8 is replaced.
+    /// The body as text, with invalid UTF-8 replaced.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -47,8 +47,8 @@ impl Response {
         asked("close") || (self.version == "HTTP/1.0" && !asked("keep-alive"))
     }
 
-    /// Asserts that this is one of the host's own answers: the whole contract of a problem
-    /// document, with `status` in it.
+    /// Asserts that the host itself made this answer: a complete problem document with `status` in
+    /// it.
     #[track_caller]
     pub fn assert_problem(&self, status: u16) {
         assert_eq!(self.status, status, "{self:?}: {}", self.text());

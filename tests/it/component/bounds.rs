@@ -1,4 +1,5 @@
-//! What one request of a component may have the host keep or pass, to the byte where that is said.
+//! Limits on what one request of a component may have the host hold or pass, exact to the byte
+//! where the contract gives bytes.
 
 use super::{PATIENCE, assert_as_new, is_03, is_flat, setup, start, text};
 use crate::client::message;
@@ -7,7 +8,7 @@ use crate::host::{Host, until};
 const KIB: u32 = 1 << 10;
 const MIB: u32 = 1 << 20;
 
-/// Asserts that a behaviour goes well with one amount, and that another is too much.
+/// Asserts that a behaviour succeeds with one amount, and fails with another one.
 #[track_caller]
 fn check(host: &Host, behaviour: &str, good: (u32, &str), bad: u32) {
     let path = |amount: u32| format!("/probe/{behaviour}?{amount}");
@@ -23,7 +24,7 @@ fn what_one_call_passes_is_bounded() {
         let host = start(&["--isolation", isolation]);
         for behaviour in ["random-bytes", "insecure-bytes"] {
             if is_03() {
-                // There, the host may give less than was asked for.
+                // In this form, the host may return less than was asked for.
                 let path = format!("/probe/{behaviour}?{}", 64 * KIB + 1);
                 assert_eq!(text(&host, &path), "65536 bytes");
             } else {
@@ -31,7 +32,7 @@ fn what_one_call_passes_is_bounded() {
                 check(&host, behaviour, (4 * MIB, "4194304 bytes"), 4 * MIB + 1);
             }
         }
-        // What else passes with a text counts with it.
+        // Other values that are passed with a text count as well.
         check(&host, "pass-text", (255 * KIB, "not there"), 256 * KIB + 1);
         check(&host, "pass-text", (255 * KIB, "not there"), 64 * MIB);
         let traps = if is_03() { 2 } else { 4 };
@@ -43,10 +44,10 @@ fn what_one_call_passes_is_bounded() {
 fn what_is_buffered_for_a_request_is_bounded() {
     for isolation in crate::hostile::ISOLATIONS {
         let host = start(&["--isolation", isolation]);
-        // The request has some of its own.
+        // The request has some handles of its own.
         check(&host, "open", (980, "980 open"), 1_000);
         check(&host, "open", (980, "980 open"), 100_000);
-        // A name takes room, too.
+        // The name of a field takes memory, too.
         assert_eq!(text(&host, "/probe/field?65000"), "taken");
         for bytes in [64 * KIB + 1, 4 * MIB - KIB] {
             let answer = host.get(&format!("/probe/field?{bytes}"));
@@ -56,14 +57,14 @@ fn what_is_buffered_for_a_request_is_bounded() {
     }
 }
 
-/// What a guest writes into fields and requests counts as the host's memory, and no longer than the
-/// request is there.
+/// The fields and requests that a guest makes count as memory of the host, until the end of its
+/// request.
 #[test]
 fn what_a_guest_has_the_host_keep_counts() {
     for isolation in crate::hostile::ISOLATIONS {
         let flags = ["--isolation", isolation, "--workers", "1", "--memory-total", "16MiB"];
         let host = start(&flags);
-        // Without what keeps it from being one module, the 0.3 probe makes no requests.
+        // The flat 0.3 probe makes no outbound requests.
         let behaviours: &[&str] =
             if is_03() && is_flat() { &["fields"] } else { &["fields", "paths"] };
         for behaviour in behaviours {
@@ -77,8 +78,8 @@ fn what_a_guest_has_the_host_keep_counts() {
     }
 }
 
-/// Who is told that there is no memory may ask again at once: what its guest had is there by then,
-/// however busy the threads are that let go of it.
+/// A client that gets a 503 for want of memory may ask again at once: the memory of its guest is
+/// free by then, however busy the threads are that free it.
 #[test]
 fn what_a_guest_had_is_there_again_behind_its_503() {
     let flags = ["--workers", "1", "--memory-total", "16MiB", "--deadline", "60s"];
@@ -96,8 +97,8 @@ fn what_a_guest_had_is_there_again_behind_its_503() {
     assert_eq!(assert_as_new(&host).rejects("no_memory"), 20);
 }
 
-/// What the host has kept for a guest is not the allocator's to keep behind it: it would count for
-/// nobody.
+/// The allocator does not keep what the host has freed for a guest. If it did, nobody would be
+/// charged for that memory.
 #[test]
 fn what_is_freed_goes_back_to_the_kernel() {
     let host = start(&["--workers", "1", "--memory-total", "256MiB"]);
@@ -115,7 +116,8 @@ fn what_is_freed_goes_back_to_the_kernel() {
     assert_as_new(&host);
 }
 
-/// Words of a guest are bounded line by line and as a whole, and it is said that some are missing.
+/// The output of a guest is limited, line by line and as a whole, and the log says that lines are
+/// missing.
 #[test]
 fn what_a_component_prints_is_bounded() {
     const LINE_MAX: usize = 4 * 1024;
@@ -132,7 +134,7 @@ fn what_a_component_prints_is_bounded() {
         assert!(line.message().len() <= LINE_MAX + 8, "{} bytes", line.message().len());
         assert_eq!(line.json["request"], last.json["request"], "{}", line.text);
     }
-    // The next request may say something again.
+    // The next request may log again.
     assert_eq!(text(&host, "/probe/print"), "printed");
     host.wait_log_with(&["out two"]);
     assert_as_new(&host);

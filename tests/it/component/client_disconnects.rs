@@ -1,14 +1,14 @@
-//! A client that goes away takes its call along, whatever that is doing.
+//! When a client disconnects, its call ends, whatever the call is doing.
 
 use super::{PATIENCE, start};
 use crate::client::message;
 use crate::host::{Host, Status};
 use crate::hostile::ISOLATIONS;
 
-/// Longer than any state is waited for, so that it is not the deadline that ends a call.
+/// Longer than any wait for a state, so that the deadline never ends a call first.
 const LONG: [&str; 4] = ["--deadline", "60s", "--cpu-max", "60s"];
 
-/// Sends this, waits until it is inside, goes away, and waits until nothing is left of it.
+/// Sends this, waits until the call runs, disconnects, and waits until nothing is left of the call.
 #[track_caller]
 fn leave(host: &Host, request: &[u8]) {
     let mut connection = host.connect();

@@ -1,8 +1,8 @@
-//! Bodies that a guest of wasi:http 0.2 writes before anybody reads them: that of a response which
-//! it has not set, and of a request which it has not sent.
+//! Bodies that a guest of wasi:http 0.2 writes before anybody reads them: the body of a response
+//! that is not set yet, or of a request that is not sent yet.
 //!
-//! In 0.3 a body is a stream, and who writes to it waits for who reads: the guest has to return its
-//! response first, on every host.
+//! In 0.3 a body is a stream, and a writer waits for the reader. So on every host the guest has to
+//! return its response first.
 
 use super::raw_connection::RawConnection;
 use super::{PATIENCE, assert_as_new, is_03, start, text};
@@ -22,7 +22,7 @@ fn a_body_may_be_written_before_its_response_is_set() {
             let body = text(&host, &format!("/probe/write-first?{kib}"));
             assert_eq!(body.len() as u64, kib * KIB);
         }
-        // What a piece takes beside its bytes counts.
+        // Each piece also counts with the memory that it takes beside its bytes.
         for count in [1, 5, 20_000] {
             let body = text(&host, &format!("/probe/write-bytes-first?{count}"));
             assert_eq!(body.len(), count);
@@ -31,7 +31,7 @@ fn a_body_may_be_written_before_its_response_is_set() {
     }
 }
 
-/// With more than that the guest waits, and what it has written is charged as long as it is there.
+/// If the guest writes more, it waits. What it has written is charged until it is sent.
 #[test]
 fn what_is_written_before_is_bounded_and_charged() {
     if is_03() {
@@ -43,7 +43,7 @@ fn what_is_written_before_is_bounded_and_charged() {
     let is_back = |status: &crate::host::Status| status.memory_used <= before;
     assert_eq!(text(&host, "/probe/write-first?4000").len() as u64, 4000 * KIB);
     host.status_when("its memory back", PATIENCE, is_back);
-    // What may wait, and what the guest has made of it itself.
+    // The bytes that may wait, and the memory of the guest itself.
     let most = [("write-first?5000", 5000 * KIB + 5 * MIB), ("write-bytes-first?1000000", 8 * MIB)];
     for (behaviour, most) in most {
         let path = format!("/probe/{behaviour}");
@@ -55,13 +55,13 @@ fn what_is_written_before_is_bounded_and_charged() {
         host.status_when("its memory back", PATIENCE, is_back);
         assert_as_new(&host);
     }
-    // One that nobody reads at the end is not answered.
+    // If the response is never set, there is no answer.
     let host = start(&["--workers", "1", "--response-max", "4MiB", "--deadline", "1s"]);
     host.get("/probe/write-first?5000").assert_problem(504);
     assert_as_new(&host);
 }
 
-/// A host without memory for it says so, and is as before.
+/// Without memory for such a body the host answers 503, and is at rest afterwards.
 #[test]
 fn a_body_for_which_there_is_no_memory_is_a_503() {
     if is_03() {

@@ -1,10 +1,10 @@
-//! Calls that begin on another worker than that of their connection.
+//! Calls that begin on another worker than the one of their connection.
 
 use super::{PATIENCE, assert_as_new, setup};
 use crate::client::message;
 use crate::handover::of_one_worker;
 
-/// One place on each of two workers, and the one is taken.
+/// Each of two workers has one place, and the place on the connection's worker is taken.
 #[test]
 fn a_call_can_begin_on_another_worker() {
     let flags = ["--workers", "2", "--in-flight-max", "2", "--queue-max", "0"];
@@ -20,7 +20,7 @@ fn a_call_can_begin_on_another_worker() {
     assert_eq!(events, "data: 0\n\ndata: 1\n\ndata: 2\n\n");
     one.get("/probe/trap-before").assert_problem(500);
     assert_eq!(host.status().calls("handed"), 3);
-    // A client that goes ends its call.
+    // If the client disconnects, its call ends.
     gone.send(message("GET", "/probe/sse?100000", &[], b""));
     host.status_when("both", PATIENCE, |status| status.instances_out == 2);
     drop(gone);

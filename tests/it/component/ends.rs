@@ -1,4 +1,4 @@
-//! How a component's call ends, other than well: what the client is told, and what is counted.
+//! How a component's call fails: the answer to the client, and the count.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::causes::cause;
 use crate::host::Host;
 use crate::hostile::{ISOLATIONS, assert_discreet};
 
-/// Behaviours that are answered for, with the status and under which name it is counted.
+/// Behaviours that the host answers for, with the status and the name under which each is counted.
 const ENDS: [(&str, u16, &str); 5] = [
     ("/probe/no-answer", 500, "invalid_response"),
     ("/probe/dropped", 500, "invalid_response"),
@@ -16,7 +16,8 @@ const ENDS: [(&str, u16, &str); 5] = [
     ("/probe/loop-detected", 508, "loop"),
 ];
 
-/// Asserts a problem document that is counted under this name, and that nothing else comes of it.
+/// Asserts a problem document that is counted under this name, and that the host is at rest
+/// afterwards.
 #[track_caller]
 fn assert_ends(host: &Host, path: &str, status: u16, reject: &str) {
     let before = host.status().rejects(reject);
@@ -40,8 +41,8 @@ fn a_call_without_a_response_is_answered_for() {
     }
 }
 
-/// The cause is in the log under the id that the client is told, be it the first request, which
-/// waits for its guest to be loaded, or one that finds an instance.
+/// The cause is in the log with the id that the client got, both for the first request, which waits
+/// for its guest to be loaded, and for a request that finds an instance.
 #[test]
 fn the_cause_of_an_end_is_in_the_log() {
     let cases: [(&str, &[&str], u16, &str); 4] = [
@@ -53,7 +54,7 @@ fn the_cause_of_an_end_is_in_the_log() {
     for isolation in ISOLATIONS {
         for (behaviour, flags, status, why) in cases {
             let host = setup(flags).args(["--isolation", isolation, "--no-cache"]).start();
-            // The first waits for a compiler, the second finds the guest.
+            // The first request waits for the compiler, the second one finds the guest loaded.
             for _ in 0..2 {
                 let answer = host.get(&format!("/probe/{behaviour}"));
                 let line = cause(&host, &answer, status);
@@ -64,7 +65,7 @@ fn the_cause_of_an_end_is_in_the_log() {
     }
 }
 
-/// Requests that share an instance each have their line.
+/// If requests share an instance, each has its own line.
 #[test]
 fn the_cause_of_a_common_end_is_in_the_log() {
     let flags = ["--isolation", "reuse", "--workers", "1", "--cpu-max", "200ms"];
@@ -100,7 +101,7 @@ fn a_component_that_computes_too_long_is_stopped() {
     }
 }
 
-/// Waiting costs nobody else anything.
+/// A guest that waits does not slow down others.
 #[test]
 fn components_wait_side_by_side() {
     let host = start(&["--workers", "1"]);
@@ -116,7 +117,7 @@ fn components_wait_side_by_side() {
     assert_as_new(&host);
 }
 
-/// A response is complete when the guest says so, and not when it ends.
+/// A response is complete when the guest says so, not when the guest ends.
 #[test]
 fn a_component_may_go_on_behind_its_response() {
     let host = start(&[]);

@@ -1,5 +1,5 @@
-//! A response's body against what its head says: lengths, bodies that there are not, and bodies
-//! that do not come to an end.
+//! Response bodies that do not fit their heads: wrong lengths, bodies where there must be none, and
+//! bodies that are never finished.
 
 use super::raw_connection::{LAST, RawConnection};
 use super::{Came, PATIENCE, assert_as_new, get_or_cut, is_03, start};
@@ -22,7 +22,7 @@ fn an_announced_length_is_enforced() {
     assert_as_new(&host);
 }
 
-/// The length that a HEAD names is that of a body which does not come, and is not missed.
+/// The length in the answer to a HEAD is that of the body which is not sent.
 #[test]
 fn head_has_a_length_and_no_body() {
     let host = start(&[]);
@@ -47,7 +47,7 @@ fn a_status_without_a_body_has_none() {
         assert_eq!((answer.status, answer.body.len()), (status, 0), "{path}: {answer:?}");
         assert_eq!(answer.header("transfer-encoding"), None, "{path}: {answer:?}");
         assert!(status != 204 || answer.header("content-length").is_none(), "{answer:?}");
-        // Nothing is left behind it that the next answer would be taken for.
+        // No bytes are left that could be taken for the next answer.
         connection.assert_silent();
         assert_eq!(connection.get("/probe/exact").text(), "12345");
     }
@@ -59,7 +59,7 @@ fn a_status_without_a_body_has_none() {
     assert_as_new(&host);
 }
 
-/// Behaviours whose response does not come to a good end.
+/// Behaviours with a response that is not finished correctly.
 const UNFINISHED: [&str; 5] = [
     "/probe/short",
     "/probe/long",
@@ -68,16 +68,16 @@ const UNFINISHED: [&str; 5] = [
     "/probe/unfinished-leak",
 ];
 
-/// Those that an instance can be seen to leave unfinished: of several calls in one, each might
-/// still write to what another has left behind.
+/// The behaviours that can be seen to be unfinished. If an instance has several calls, another call
+/// could still write to a body that one has leaked.
 fn unfinished(isolation: &str) -> &'static [&'static str] {
     let is_told = |path: &&str| !path.ends_with("-leak");
     let told = UNFINISHED.iter().take_while(|path| is_told(path)).count();
     if is_03() && isolation == "reuse" { &UNFINISHED[..told] } else { &UNFINISHED }
 }
 
-/// A guest that has ended before its head is sent is answered for. On a busy machine the head may
-/// be out by then, and the answer is cut off; it is never one that looks whole.
+/// If a guest fails before its head is sent, the host answers. On a busy machine the head may have
+/// been sent, and then the answer is cut off. It never looks whole.
 #[test]
 fn what_is_not_whole_is_never_taken_for_whole() {
     for isolation in ISOLATIONS {
@@ -99,7 +99,7 @@ fn what_is_not_whole_is_never_taken_for_whole() {
     }
 }
 
-/// Asserts that a piece of the response arrives, and then no more than the end of the connection.
+/// Asserts that a piece of the response arrives, and then nothing but the end of the connection.
 #[track_caller]
 fn assert_cut_off(host: &Host, path: &str) {
     let mut raw = RawConnection::open(host, message("POST", path, &["content-length: 4"], b""));
@@ -116,7 +116,7 @@ fn assert_cut_off(host: &Host, path: &str) {
 fn what_has_begun_and_is_not_finished_is_cut_off() {
     for isolation in ISOLATIONS {
         let host = start(&["--isolation", isolation]);
-        // The first two do not wait for anything between head and end.
+        // The first two behaviours do not wait between head and end.
         for path in &unfinished(isolation)[2..] {
             for _ in 0..2 {
                 assert_cut_off(&host, path);
@@ -126,7 +126,7 @@ fn what_has_begun_and_is_not_finished_is_cut_off() {
     }
 }
 
-/// Nor is it whole if the guest has been stopped.
+/// A response whose guest was stopped is not whole, either.
 #[test]
 fn what_has_begun_and_is_stopped_is_cut_off() {
     for isolation in ISOLATIONS {
@@ -139,7 +139,7 @@ fn what_has_begun_and_is_stopped_is_cut_off() {
     }
 }
 
-/// What comes of the guest once its response is whole is no matter of the client's.
+/// Once its response is whole, it does not matter to the client how the guest ends.
 #[test]
 fn a_whole_response_outlives_its_guest() {
     for isolation in ISOLATIONS {
@@ -148,14 +148,14 @@ fn a_whole_response_outlives_its_guest() {
         let answer = host.get("/probe/trap-after");
         assert_eq!((answer.status, answer.text().as_str()), (200, "whole"), "{answer:?}");
         host.wait_log_with(&["stopped", "unreachable"]);
-        // An instance that has trapped is not asked again.
+        // An instance that has trapped gets no further requests.
         assert_eq!(host.get("/probe/count").text(), "1", "{isolation}");
         assert_as_new(&host);
     }
 }
 
-/// HTTP/1.0 has no chunks: a body without a length ends with its connection, which is not said to
-/// be kept.
+/// HTTP/1.0 has no chunks: the end of the connection ends a body without a length, and the host
+/// does not offer to keep the connection.
 #[test]
 fn an_old_client_is_sent_a_body_to_the_end_of_its_connection() {
     let host = start(&[]);
@@ -170,7 +170,7 @@ fn an_old_client_is_sent_a_body_to_the_end_of_its_connection() {
     assert_as_new(&host);
 }
 
-/// Nothing but a reset tells such a client that its body was cut off.
+/// Only a reset tells such a client that the body was cut off.
 #[test]
 fn an_old_client_can_tell_a_body_that_breaks_off() {
     let host = start(&[]);

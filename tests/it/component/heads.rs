@@ -1,9 +1,9 @@
-//! What a component is told of a request, and what it may say in a response's head and trailers.
+//! What a component reads of a request, and what it may set in a response's head and trailers.
 
 use super::{assert_as_new, is_03, probe, start, text};
 use crate::host::Host;
 
-/// Sends these bytes and gives the lines of the answer.
+/// Sends these bytes, and returns the lines of the answer.
 #[track_caller]
 fn lines(host: &Host, bytes: &str) -> Vec<String> {
     let mut connection = host.connect();
@@ -69,7 +69,7 @@ fn there_is_always_an_authority() {
         let is_host = |line: &String| line.starts_with("host:");
         assert!(!lines[4..].iter().any(is_host), "{request:?}: {lines:?}");
     }
-    // To 0.3 an authority is no mere text.
+    // In 0.3 an authority has to be valid.
     let escaped = host.request("GET", "/probe/echo-head", &["host: a%20b"], b"");
     assert_eq!(escaped.status, if is_03() { 400 } else { 200 }, "{escaped:?}");
     assert_as_new(&host);
@@ -87,7 +87,7 @@ fn a_component_chooses_the_status() {
         let answer = connection.get(&format!("/probe/status?{status}"));
         assert_eq!((answer.status, answer.text().as_str()), (200, "refused"), "{status}");
     }
-    // The connection's own, which no guest may send.
+    // Fields of the connection itself, which no guest may send.
     for status in [100, 101, 103, 199] {
         host.get(&format!("/probe/status?{status}")).assert_problem(500);
     }
@@ -134,7 +134,7 @@ fn fields_of_the_connection_are_refused() {
     assert_as_new(&host);
 }
 
-/// What one request may have the host keep is bounded. At the bound, a guest is stopped.
+/// One request may have the host hold only so much. At the limit, the guest is stopped.
 #[test]
 fn fields_and_handles_are_bounded() {
     let host = start(&[]);

@@ -1,4 +1,4 @@
-//! A connection whose answer is looked at while it comes, in raw bytes.
+//! A connection on which a test reads the answer as it arrives, in raw bytes.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use super::PATIENCE;
 use crate::host::Host;
 
-/// A connection, and all that has come by it.
+/// A connection, and all bytes that were received on it.
 pub struct RawConnection {
     stream: TcpStream,
     came: Vec<u8>,
@@ -30,12 +30,12 @@ impl RawConnection {
         self.stream.write_all(bytes.as_ref()).expect("the host takes it");
     }
 
-    /// A second handle, to send by while this one reads.
+    /// A second handle for sending while this one reads.
     pub fn sender(&self) -> TcpStream {
         self.stream.try_clone().expect("a socket")
     }
 
-    /// Waits until this has come, and gives all that has.
+    /// Waits until this text was received. Returns all text so far.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) -> String {
         loop {
@@ -47,14 +47,14 @@ impl RawConnection {
         }
     }
 
-    /// Everything until the host closes. A reset counts as a close.
+    /// Reads until the host closes. A reset counts as a close.
     #[track_caller]
     pub fn rest(mut self) -> Vec<u8> {
         while self.fill() {}
         self.came
     }
 
-    /// Reads once; whether there may be more.
+    /// Reads once. Returns whether there may be more.
     #[track_caller]
     fn fill(&mut self) -> bool {
         let mut bytes = [0; 64 << 10];
@@ -73,7 +73,7 @@ impl RawConnection {
     }
 }
 
-/// A body as chunks of so many bytes, without the end.
+/// A body as chunks of this size, without the last chunk.
 pub fn chunks(body: &[u8], size: usize) -> Vec<u8> {
     let chunk = |piece: &[u8]| {
         let mut chunk = format!("{:x}\r\n", piece.len()).into_bytes();
@@ -87,7 +87,7 @@ pub fn chunks(body: &[u8], size: usize) -> Vec<u8> {
 /// The end of a chunked body.
 pub const LAST: &str = "0\r\n\r\n";
 
-/// The body of a raw answer that is chunked, as far as it has come, and whether that is all of it.
+/// The body of a raw chunked answer as far as it was received, and whether it is complete.
 #[track_caller]
 pub fn unchunked(raw: &[u8]) -> (Vec<u8>, bool) {
     let end = raw.windows(4).position(|it| it == b"\r\n\r\n").expect("a head");

@@ -1,4 +1,4 @@
-//! What the flags tell a component: its environment, and the variables of `wasi:config`.
+//! What flags set for a component: its environment, and the variables of `wasi:config`.
 
 use super::{assert_as_new, setup, start, text};
 
@@ -41,7 +41,7 @@ fn a_component_without_variables_finds_none() {
     assert_as_new(&host);
 }
 
-/// Many and long ones pass, and what is told to one guest is not told to another.
+/// Many and long variables are passed, and one handler does not get those of another.
 #[test]
 fn a_component_is_told_much() {
     let value = "v".repeat(100_000);
@@ -58,7 +58,7 @@ fn a_component_is_told_much() {
     assert_as_new(&host);
 }
 
-/// An environment is no reason to compile a component anew.
+/// A component is not compiled again for another environment.
 #[test]
 fn a_component_is_compiled_once_whatever_it_is_told() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,4 @@
-//! Responses that are sent while they are made, and clients that do not read them.
+//! Responses that are sent while the guest makes them, and clients that do not read them.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ const CLOSE: [&str; 1] = ["connection: close"];
 #[test]
 fn events_are_sent_as_they_are_made() {
     let host = start(&[]);
-    // A hundred take five seconds.
+    // A hundred events take five seconds.
     let mut raw = RawConnection::open(&host, message("GET", "/probe/sse?100", &[], b""));
     let came = raw.wait_for("data: 0\n\n");
     assert!(came.contains("content-type: text/event-stream"), "{came}");
@@ -40,7 +40,7 @@ fn a_client_that_does_not_read_is_cut_off() {
 
 const MIB: u64 = 1 << 20;
 
-/// Sends so many MiB to a guest that gives them back, and gives how many bytes came.
+/// Sends this many MiB to a guest that sends them back. Returns the number of bytes that came back.
 fn give_back(host: &Host, mib: u64) -> u64 {
     let length = format!("content-length: {}", mib * MIB);
     let mut raw = TcpStream::connect(host.addr()).expect("a connection");
@@ -63,8 +63,8 @@ fn give_back(host: &Host, mib: u64) -> u64 {
     })
 }
 
-/// However long a body is, the host has a few pieces of it at a time; and passing them on keeps
-/// nobody from being served.
+/// However long a body is, the host holds a few pieces of it at a time. Passing them on does not
+/// keep the worker from serving others.
 #[test]
 fn a_long_body_takes_no_more_memory_than_a_short_one() {
     const PEAK_MAX: u64 = 16 * MIB;
@@ -90,17 +90,17 @@ fn a_long_body_takes_no_more_memory_than_a_short_one() {
     }
 }
 
-/// Pieces that bring nothing keep nobody from being served, nor do they last for ever.
+/// Empty pieces do not keep the worker from serving others, and do not go on for ever.
 #[test]
 fn empty_writes_hold_up_nobody() {
-    // What lasts that long is not to wait for other programs of this machine.
+    // The worker's calls must not have to wait for other programs of this machine.
     let host = start(&["--workers", "1", "--cpu-max", "500ms", "--slow-priority", "0"]);
     assert_eq!(text(&host, "/probe/empty-writes?1000"), "end");
     let raw = RawConnection::open(&host, message("GET", "/probe/empty-writes", &CLOSE, b""));
     for _ in 0..20 {
         host.assert_serves("/probe/exact");
     }
-    // A million are more than there is time for, unless the machine is very fast.
+    // There is no time for a million, unless the machine is very fast.
     let (body, is_whole) = unchunked(&raw.rest());
     let body = String::from_utf8_lossy(&body);
     assert_eq!(is_whole, body == "end", "{body:?} is taken for whole");

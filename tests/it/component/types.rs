@@ -1,5 +1,5 @@
-//! An interface that a component imports for its types alone: what is left of a world that could
-//! be middleware, and of an interface that only names what another defines.
+//! An interface that a component imports only for its types: such imports are left when a world
+//! could be middleware, or when an interface only names types of another one.
 
 use wasm_encoder::{
     Alias, ComponentAliasSection, ComponentExportKind, ComponentImportSection,
@@ -10,8 +10,8 @@ use wasmparser::{Parser, Payload, ValidPayload, Validator, WasmFeatures};
 
 use super::{Host, assert_as_new, is_03, probe};
 
-/// The probe with an import of the handler behind it, of which it takes no more than the name of a
-/// resource that wasi:http/types defines.
+/// The probe with an import of the handler behind it. It takes only the name of a resource from it,
+/// and wasi:http/types defines this resource.
 fn importing_types() -> Vec<u8> {
     let (types, resource, handler) = match is_03() {
         true => ("wasi:http/types@0.3.", "request", "wasi:http/handler@0.3.0"),
@@ -36,7 +36,7 @@ fn importing_types() -> Vec<u8> {
     component
 }
 
-/// The number of the instance that is imported under a name that begins so, and of the next type.
+/// The index of the instance whose import name begins like this, and the index of the next type.
 fn places(component: &[u8], begins: &str) -> (u32, u32) {
     let mut validator = Validator::new_with_features(WasmFeatures::all());
     let (mut depth, mut instances, mut found, mut next) = (0, 0, None, 0);

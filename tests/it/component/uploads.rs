@@ -1,5 +1,5 @@
-//! A request's body on its way to a component: read whole, read late, not read, and given back as
-//! it comes.
+//! A request's body on its way to a component: read whole, read late, not read, and sent back as it
+//! arrives.
 
 use std::io::Write as _;
 use std::thread::sleep;
@@ -12,7 +12,7 @@ use crate::host::{Host, Status};
 use crate::hostile::PATIENCE;
 use crate::uploads::{STALL, assert_none_lost, slowly};
 
-/// Looks once whether there is more of a body, and then waits for a clock.
+/// Checks once whether there is more of the body, and then waits for a clock.
 const LOOKS_ONCE: &str = include_str!("looks_once.wat");
 const CHUNKED: &str = "transfer-encoding: chunked";
 
@@ -20,7 +20,7 @@ fn body(bytes: u32) -> Vec<u8> {
     (0..bytes).map(|at| (at % 251) as u8).collect()
 }
 
-/// A body in chunks, with its end.
+/// A body in chunks, with the last chunk.
 fn chunked(body: &[u8]) -> Vec<u8> {
     [&chunks(body, 10_000), LAST.as_bytes()].concat()
 }
@@ -54,7 +54,7 @@ fn a_body_that_is_too_large_is_refused() {
     assert_eq!(assert_as_new(&host).rejects("body_too_large"), 3);
 }
 
-/// A client that goes in the middle of its body is counted as one that has gone.
+/// A client that disconnects in the middle of its body is counted as disconnected.
 #[test]
 fn a_body_whose_client_goes_is_no_broken_one() {
     let host = start(&[]);
@@ -71,13 +71,13 @@ fn a_body_whose_client_goes_is_no_broken_one() {
     assert_as_new(&host);
 }
 
-/// What the client's own body is to blame for is not blamed on the guest.
+/// If the client's body is at fault, the guest is not blamed.
 #[test]
 fn a_body_that_is_broken_or_late_is_blamed_on_its_client() {
     let host = start(&["--stall-timeout", "300ms"]);
     let broken = host.request("POST", "/probe/upload", &[CHUNKED], b"4\r\nbody\r\nzz\r\n");
     broken.assert_problem(400);
-    // Its response has begun, and nothing of it is sent.
+    // The guest has begun its response, and nothing of it is sent.
     let broken = host.request("POST", "/probe/echo", &[CHUNKED], b"zz\r\n");
     broken.assert_problem(400);
     let late = host.request("POST", "/probe/upload", &["content-length: 10"], b"part");
@@ -86,8 +86,8 @@ fn a_body_that_is_broken_or_late_is_blamed_on_its_client() {
     assert_eq!((status.rejects("body_broken"), status.rejects("body_timeout")), (2, 1));
 }
 
-/// The deadline stands still while a body is waited for, and no longer: not once it has come, is
-/// late, or can come no more, though its guest never looks again.
+/// The deadline stands still while the host waits for the body. It goes on once the body is
+/// complete, is late, or was cut off, even if the guest never reads again.
 #[test]
 fn a_deadline_holds_for_who_looks_once() {
     let args = ["--workers", "1", "--deadline", "1s", "--stall-timeout", "1s"];
@@ -143,8 +143,8 @@ fn continue_is_sent_only_when_the_body_is_read() {
     assert_as_new(&host);
 }
 
-/// An answer does not wait for the body. What comes of that behind a whole answer is not for the
-/// guest any more; whether the client goes on or goes away, nothing is held up.
+/// An answer does not wait for the request's body. After a whole answer the guest no longer gets
+/// the rest of the body, and nothing waits for it, whether the client goes on or disconnects.
 #[test]
 fn an_answer_does_not_wait_for_the_body() {
     for (framing, rest) in [("content-length: 4", "body"), (CHUNKED, "4\r\nbody\r\n0\r\n\r\n")] {
@@ -183,7 +183,7 @@ fn a_body_goes_back_as_it_comes() {
     assert_as_new(&host);
 }
 
-/// What comes behind the response's head is no head of another request, however long it takes.
+/// The rest of the body is never taken for the head of another request, however late it comes.
 #[test]
 fn a_body_may_go_on_behind_the_head_of_its_response() {
     let host = start(&["--head-timeout", "300ms"]);
@@ -200,7 +200,7 @@ fn a_body_may_go_on_behind_the_head_of_its_response() {
     assert_as_new(&host);
 }
 
-/// Nor is it waited for without end.
+/// The host does not wait for the rest for ever.
 #[test]
 fn a_body_that_stalls_behind_the_head_of_its_response_is_given_up() {
     let host = start(&["--stall-timeout", "300ms"]);
@@ -212,7 +212,7 @@ fn a_body_that_stalls_behind_the_head_of_its_response_is_given_up() {
     assert_as_new(&host);
 }
 
-/// Nothing is kept back: each piece has come back before the next one is sent.
+/// Nothing is buffered: each piece comes back before the next one is sent.
 #[test]
 fn each_piece_goes_back_before_the_next_one_comes() {
     let host = start(&[]);
@@ -240,7 +240,7 @@ fn none_of_many_uploads_is_lost() {
     assert_as_new(&host);
 }
 
-/// The time in which the client is waited for is not the guest's.
+/// Time spent waiting for the client does not count as the guest's time.
 #[test]
 fn an_upload_may_take_longer_than_the_deadline() {
     let host = start(&["--deadline", "1s"]);
@@ -249,7 +249,7 @@ fn an_upload_may_take_longer_than_the_deadline() {
     assert_as_new(&host);
 }
 
-/// Behind the head of the answer, the client could not be told any more to send its body.
+/// After the head of the answer, the client can no longer be told to send its body.
 #[test]
 fn continue_is_sent_ahead_of_a_head_that_comes_first() {
     let host = start(&["--stall-timeout", "2s"]);

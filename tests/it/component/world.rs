@@ -1,11 +1,11 @@
-//! What a component finds around it, and what it leaves behind.
+//! What a component finds in its environment, and what it leaves behind.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{assert_as_new, is_03, is_flat, start, text};
 use crate::client::message;
 
-/// Memory that may come on top while a guest leaves something behind with each request.
+/// The most additional memory while a guest leaves something behind with each request.
 const RSS_GROWTH_MAX: u64 = 32 << 20;
 
 #[test]
@@ -32,7 +32,7 @@ fn a_component_has_clocks_and_chance() {
     assert_as_new(&host);
 }
 
-/// What it prints is in the log line by line, with its name and the request.
+/// The guest's output is in the log line by line, with its name and the request.
 #[test]
 fn what_a_component_prints_is_in_the_log() {
     let host = start(&[]);
@@ -58,11 +58,11 @@ fn a_component_has_as_much_memory_as_it_may_have() {
     assert_as_new(&host);
 }
 
-/// How often each of ten requests in turn says that its instance has been asked.
+/// Sends ten requests in turn. Returns what each says how many requests its instance has had.
 fn counts(isolation: &str) -> Vec<u64> {
     let host = start(&["--workers", "1", "--isolation", isolation]);
     let count = |_| {
-        // The next one finds the instance that this one had, if it is kept.
+        // If this instance is kept, the next request finds it.
         host.at_rest();
         host.get("/probe/count").text().parse().expect("a number")
     };
@@ -77,7 +77,7 @@ fn an_instance_serves_one_request_or_many() {
     assert_eq!(counts("reuse"), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
 }
 
-/// An instance that is kept, and keeps what it is given, does not grow without end.
+/// A kept instance that never frees anything does not grow without end.
 #[test]
 fn what_is_left_behind_is_bounded() {
     let host = start(&["--workers", "1", "--isolation", "reuse"]);

@@ -1,4 +1,4 @@
-//! Bodies of 0, 1, 2 bytes and so on, up to the limit and past it, in every framing.
+//! Bodies of 0, 1, 2 bytes and so on, up to and past the limit, in every framing.
 
 use super::{AMOUNT, asking, assert_whole};
 use crate::abi::probe::Probe;
@@ -6,10 +6,10 @@ use crate::client::Response;
 use crate::host::{HELLO, Host};
 use crate::wat;
 
-/// Bytes in the `--body-max` and `--response-max` of these tests, but where it is what changes.
+/// The bytes of `--body-max` and `--response-max` in these tests, unless a test changes the limit.
 const BYTES_MAX: usize = 16;
 
-/// Answers with as many bytes as it is asked for, written at once.
+/// Answers with as many bytes as the request asks for, written at once.
 fn at_once() -> String {
     Probe::new(&format!("{AMOUNT} (call $write_body #1 #65536 (local.get $amount))")).wat()
 }
@@ -38,7 +38,7 @@ fn chunked(body: &[u8], size: usize) -> Vec<u8> {
     framed
 }
 
-/// Posts a body in every framing that there is, each on a connection of its own.
+/// Posts a body in every framing, each on a connection of its own.
 #[track_caller]
 fn post(host: &Host, path: &str, body: &[u8]) -> [Response; 3] {
     let length = format!("content-length: {}", body.len());
@@ -68,7 +68,7 @@ fn request_bodies_byte_by_byte() {
             for answer in post(&host, path, &body[..bytes]) {
                 if bytes <= BYTES_MAX {
                     assert_eq!(answer.status, 200, "{path}: {answer:?}");
-                    // The native twin tells of the head as well.
+                    // The native twin also answers with the head.
                     let is_whole = path != "/echo" || answer.body.len() == bytes;
                     assert!(is_whole && answer.body.ends_with(&body[..bytes]), "{answer:?}");
                 } else {
@@ -103,7 +103,7 @@ fn response_bodies_byte_by_byte() {
     }
 }
 
-/// The limits themselves from 0 on, until the same request and the same response fit.
+/// The limits from 0 on, until a fixed request and a fixed response fit.
 #[test]
 fn limits_from_nothing_until_they_are_enough() {
     const BODY: &[u8] = b"bodies";

@@ -1,5 +1,6 @@
-//! Exchanges that are cut after 0, 1, 2 bytes and so on: requests whose client goes away, ends its
-//! half or pauses there, answers whose reader goes away, and answers of an upstream that end there.
+//! Exchanges that are cut off after 0, 1, 2 bytes and so on: clients that disconnect, close their
+//! sending half or pause within the request, clients that disconnect within the answer, and
+//! upstreams that break off their answer.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -14,7 +15,7 @@ use crate::wat;
 
 const BODY: &str = "hello, world";
 
-/// The same request, in both framings.
+/// The same request in both framings.
 fn requests() -> [Vec<u8>; 2] {
     let coding = ["transfer-encoding: chunked"];
     [
@@ -38,8 +39,8 @@ fn requests_whose_client_goes_away() {
     }
 }
 
-/// A client that ends its half of the connection behind a request gets its answer. Within one, it
-/// has ended that.
+/// A client that closes its sending half after a request gets its answer. If it does so within the
+/// request, the request has ended.
 #[test]
 fn requests_that_end() {
     let host = host();
@@ -66,7 +67,7 @@ fn requests_in_two_parts() {
         for cut in 0..=request.len() {
             let mut connection = host.connect();
             connection.send(&request[..cut]);
-            // By the time that the host has answered this, it has most likely read the first part.
+            // By the time the host has written its status, it has most likely read the first part.
             assert!(host.status().in_flight < 2);
             connection.send(&request[cut..]);
             assert_eq!(connection.read_to("POST").text(), BODY, "after {cut} bytes");
@@ -76,10 +77,10 @@ fn requests_in_two_parts() {
     }
 }
 
-/// Bytes of a large answer: more than the sockets between host and client hold.
+/// The size of a large answer: more than the sockets between host and client hold.
 const LARGE: usize = 8 << 20;
 
-/// Sends this, reads so many bytes of what comes, and goes away. Returns what it has read.
+/// Sends this, reads this many bytes of the answer, and disconnects. Returns what it has read.
 #[track_caller]
 fn read_and_leave(host: &Host, path: &str, bytes: usize) -> Vec<u8> {
     let mut stream = TcpStream::connect(host.addr()).expect("a connection");
@@ -100,7 +101,7 @@ fn answers_whose_reader_goes_away() {
            (br_if $more (local.tee $left (i32.sub (local.get $left) #1))))",
     );
     let host = Host::with("good.wat", HELLO).file("large.wat", large.wat()).start();
-    // So long are all small answers: a head with a date in it, and the same body.
+    // All small answers have this length: a head with a date, and the same body.
     let small = host.get("/good");
     let lines: usize = small.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
     let whole = "HTTP/1.1 200 OK\r\n\r\n".len() + lines + small.body.len();
@@ -116,7 +117,7 @@ fn answers_whose_reader_goes_away() {
     }
 }
 
-/// The client sees a 502, or an answer that has visibly been cut, and never one that looks whole.
+/// The client sees a 502 or an answer that is visibly cut off, and never one that looks whole.
 #[test]
 fn answers_of_an_upstream_that_end() {
     let bodies = [
@@ -133,7 +134,8 @@ fn answers_of_an_upstream_that_end() {
         let host = Host::with("good.wat", HELLO).args(["--upstream", &upstream.url("")]).start();
         for cut in 0..=whole {
             let mut connection = host.connect();
-            // Not a GET, which would be asked again where the upstream closes without a word.
+            // A GET would be sent again if the upstream closes without an answer, so this is
+            // another method.
             connection.send(message("POST", "/", &[], b"x"));
             match connection.next("POST") {
                 Ok(Some(answer)) if cut == whole => assert_eq!(answer.text(), BODY),

@@ -122,7 +122,7 @@ impl<'a> Meter<'a> {
         self
     }
 
-    /// Says that this is not one of the guest's own calls. `length` is its cost class, and `slice`
+    /// Says that this is not one of the guest's own calls. `class` is its cost class, and `slice`
     /// what a slice of it is expected to take.
     pub fn as_untracked(mut self, class: CostClass, slice: Duration) -> Self {
         self.untracked = Some(Untracked { class, slice });

@@ -1,5 +1,5 @@
-//! The handler folder, from files to answers: which file serves what, and that a file which cannot
-//! be served harms nothing but its own route.
+//! The handler folder, from files to answers: which file serves which route, and that a bad file
+//! harms only its own route.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -9,7 +9,7 @@ use crate::host::{HELLO, Host};
 use crate::loading::PATIENCE;
 use crate::wat;
 
-/// Asserts what answers each path: its text, or an empty text for a 404.
+/// Asserts the answer of each path: its text, or an empty text for a 404.
 #[track_caller]
 fn check(host: &Host, expected: &[(&str, &str)]) {
     for (path, text) in expected {
@@ -91,7 +91,7 @@ fn a_folder_may_serve_one_host() {
     assert_eq!(get("example.org", "/"), "every");
     assert_eq!(get("www.example.com", "/"), "every");
     assert_eq!(get("example.org", "/also"), "also");
-    // Where the host has no route, those of every host serve.
+    // If the host of the request has no such route, the routes for all hosts serve.
     assert_eq!(get("example.com", "/also/below"), "also");
 }
 
@@ -112,7 +112,7 @@ fn a_guest_learns_what_its_route_matched() {
             ("/plain/below?q", "/plain/below?q\n/plain\n-\n-"),
         ],
     );
-    // No client can say it.
+    // No client can send such a host.
     let forged = [
         "guesthouse-base-path: /forged",
         "Guesthouse-Match-Id: forged",
@@ -132,7 +132,7 @@ fn a_guest_learns_what_its_route_matched() {
     }
 }
 
-/// A file with a hole of 100 MiB, behind these bytes.
+/// These bytes, followed by a hole of 100 MiB.
 fn vast(path: &Path, head: &[u8]) {
     fs::write(path, head).expect("a file");
     let file = File::options().write(true).open(path).expect("the file");
@@ -201,7 +201,7 @@ fn a_file_that_cannot_be_read_harms_no_other() {
             let secret = folder.join("secret.wat");
             fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).expect("chmod");
             if File::open(&secret).is_ok() {
-                // Nothing is unreadable to root, but for what is not there.
+                // Root can read every file that exists.
                 fs::remove_file(&secret).expect("the file");
                 symlink("missing.wat", &secret).expect("a link");
             }
@@ -304,7 +304,7 @@ fn an_empty_folder_serves_a_page_that_says_what_to_do() {
     for path in ["/hello", "/index.html", "/a/b", "/native/hello"] {
         host.get(path).assert_problem(404);
     }
-    // With a handler, the root is nobody's.
+    // As soon as there is a handler, the host has no page of its own.
     let host = Host::with("hello.wat", HELLO).start();
     host.get("/").assert_problem(404);
 }
@@ -320,12 +320,12 @@ fn the_start_says_what_is_served() {
     }
 }
 
-/// A link can lead to what says that it is an ordinary, empty file and has no end, or has something
-/// only now and then.
+/// A link can lead to a file that claims to be ordinary and empty, but has no end, or has data only
+/// at times.
 #[test]
 fn a_link_to_what_has_no_end_is_not_read() {
     const ENDLESS: [&str; 3] = ["/proc/self/pagemap", "/proc/kmsg", "/proc/self/mem"];
-    /// More than there are threads that load.
+    /// More than there are loader threads.
     const OF_EACH: usize = 24;
     let host = Host::with("good.wat", HELLO)
         .prepare(|folder| {
@@ -341,7 +341,7 @@ fn a_link_to_what_has_no_end_is_not_read() {
     fs::write(host.handlers().join("late.wat"), wat::says("late")).expect("a file");
     host.status_when("loaded", PATIENCE, |status| status.ready == 2);
     check(&host, &[("/good", "Hello, World!"), ("/late", "late")]);
-    // One of them that was read would have made it a hundred times as much.
+    // Reading one of them would take a hundred times as much.
     let peak = host.peak_bytes();
     assert!(peak < 1 << 30, "{peak} bytes");
     for verb in ["check", "routes"] {

@@ -1,8 +1,8 @@
 //! HTTP/1.1 byte by byte: a table of cases, each with its section of the RFC and the host's answer.
 //!
-//! The cases are in `tests/it/grammar/*.txt`, whose form is described in [`cases`]; they are also a
-//! page, `docs/http-grammar.md`, which `UPDATE=1 cargo test --test it grammar` writes anew. Every
-//! case runs over a raw socket against one host: as its client, or as its upstream.
+//! The cases are in `tests/it/grammar/*.txt`; [`cases`] describes the format. They are also a page,
+//! `docs/http-grammar.md`, which `UPDATE=1 cargo test --test it grammar` rewrites. Each case runs
+//! over a raw socket against one host, as its client or as its upstream.
 
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,16 +20,16 @@ mod cases;
 #[path = "grammar/page.rs"]
 mod page;
 
-/// What the upstream answers where a case is not about that.
+/// The answer of the upstream in cases that are not about it.
 const PLAIN: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nup";
 
-/// Asks for the answer of the case with this number: `/case/7`.
+/// Requests the answer of the case with this number: `/case/7`.
 fn number(target: &str) -> Option<usize> {
     target.strip_prefix("/case/")?.parse().ok()
 }
 
-/// An upstream which answers as the cases say. One that does not end its answer by itself closes
-/// the connection.
+/// An upstream that answers as the cases say. If an answer has no end of its own, the upstream
+/// closes the connection.
 fn upstream(cases: &Arc<Vec<Case>>) -> Upstream {
     let cases = cases.clone();
     Upstream::scripted(move |seen, stream| {
@@ -51,7 +51,7 @@ fn host(upstream: &Upstream) -> Host {
         .start()
 }
 
-/// What a case came to: what is wrong with it, if anything is.
+/// Runs a case. Returns what is wrong with it, if anything.
 type Outcome = Result<(), String>;
 
 fn run(case: &Case, at: usize, host: &Host, upstream: &Upstream) -> Outcome {
@@ -65,7 +65,7 @@ fn run(case: &Case, at: usize, host: &Host, upstream: &Upstream) -> Outcome {
             format!("{line}\r\nhost: a.test\r\n{fields}\r\n").into_bytes()
         }
     };
-    // The host may have heard enough before the end.
+    // The host may answer and close before it has all of it.
     let _ = connection.try_send(&bytes);
     let mut last = None;
     let mut bodies = Vec::new();
@@ -92,7 +92,7 @@ fn run(case: &Case, at: usize, host: &Host, upstream: &Upstream) -> Outcome {
     look(case, &seen[before..])
 }
 
-/// What the connection is like behind the answers.
+/// The state of the connection after the answers.
 fn end(case: &Case, connection: &mut Connection) -> Outcome {
     if case.is_open {
         connection.assert_silent();
@@ -114,7 +114,7 @@ fn end(case: &Case, connection: &mut Connection) -> Outcome {
     if rest.is_empty() { Ok(()) } else { Err(format!("then {text:?}")) }
 }
 
-/// The last answer's fields.
+/// The fields of the last answer.
 fn judge(case: &Case, answer: &Response) -> Outcome {
     let lines: Vec<String> =
         answer.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
@@ -131,11 +131,11 @@ fn judge(case: &Case, answer: &Response) -> Outcome {
     Ok(())
 }
 
-/// What reached the upstream.
+/// What the upstream received.
 fn look(case: &Case, seen: &[Seen]) -> Outcome {
     let text: String = seen.iter().map(render).collect();
     if case.role != Role::Forward {
-        // Nothing is asked for twice.
+        // No request is sent twice.
         let expected = usize::from(case.role == Role::Upstream);
         let is_right = seen.len() == expected;
         return if is_right { Ok(()) } else { Err(format!("the upstream has seen {text:?}")) };
@@ -151,7 +151,7 @@ fn look(case: &Case, seen: &[Seen]) -> Outcome {
     Ok(())
 }
 
-/// A request as the upstream has seen it, with a line break at either end of each line.
+/// A request as the upstream received it, with a line break before and after each line.
 fn render(seen: &Seen) -> String {
     let Seen { method, target, version, headers, body, trailers } = seen;
     let mut text = format!("\n{method} {target} {version}\n");

@@ -1,5 +1,5 @@
-//! What one handler may use: each limit is set for one of two handlers that are made of the same
-//! file, and holds there and only there. So for every form that a guest has.
+//! The grants of one handler: each limit is set for one of two handlers that have the same file,
+//! and holds for this handler only. So for every form of guest.
 
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,10 +9,10 @@ use crate::client::{Connection, Response, message};
 use crate::host::{HELLO, Host, Setup, Status, command, until};
 use crate::middleware::upstream::{Upstream, plain};
 
-/// How long a state is waited for.
+/// The most time to wait for a state.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One form of guest, and what its file holds.
+/// One form of guest, and the contents of its file.
 #[derive(Clone, Copy)]
 struct Form {
     name: &'static str,
@@ -50,7 +50,7 @@ impl Form {
     }
 }
 
-/// A core guest that does as the first letter behind its name in the path says.
+/// A core guest. The first letter after its name in the path says what it does.
 fn core() -> String {
     r#"(module
       (import "http_handler" "get_uri" (func $get_uri (param i32 i32) (result i32)))
@@ -97,7 +97,7 @@ fn core() -> String {
         .to_owned()
 }
 
-/// The statuses of the same request to one and to the other.
+/// The statuses of the same request to `one` and to `two`.
 #[track_caller]
 fn both(host: &Host, core: &str, component: &str, form: Form) -> [u16; 2] {
     let path = if form.is_core() { core } else { component };
@@ -133,7 +133,7 @@ fn the_deadline_is_of_one_handler() {
     }
 }
 
-/// The other one is stopped by the deadline, which comes before the CPU time that it may use.
+/// The other handler is stopped by its deadline, which comes before its CPU limit.
 #[test]
 fn cpu_time_is_of_one_handler() {
     for form in FORMS {
@@ -159,8 +159,8 @@ fn the_size_of_a_body_is_of_one_handler() {
     }
 }
 
-/// A component of 0.2 waits for room where it writes before its response is set, and of 0.3 none
-/// can.
+/// A component of 0.2 waits if it has written too much before it sets its response. A component of
+/// 0.3 cannot write before that.
 #[test]
 fn the_size_of_a_response_is_of_one_handler() {
     for form in FORMS.into_iter().filter(|form| !form.name.starts_with("0.3")) {
@@ -183,7 +183,7 @@ fn the_size_of_a_head_is_of_one_handler() {
         ask("one").assert_problem(431);
         assert_eq!(ask("two").status, 200, "{}", form.name);
         assert_eq!(host.at_rest().rejects("head_too_large"), 1);
-        // One may have more than all others, too.
+        // One handler may also have more than all others.
         let host = form.start(&["--header-max", "two=32KiB", "--header-max", "8KiB"]);
         let status =
             |name: &str| host.request("GET", &format!("/{name}/{path}"), &[&field], b"").status;
@@ -199,11 +199,11 @@ fn isolation_is_of_one_handler() {
         let path = if form.is_core() { "number" } else { "count" };
         let count = |name: &str| {
             let count = host.get(&format!("/{name}/{path}")).text();
-            // The next one finds the instance that this one had, if it is kept.
+            // If this instance is kept, the next request finds it.
             host.at_rest();
             count
         };
-        // Some forms give up an instance that has had no request for a second, or had to go on in
+        // Some forms give up an instance that had no request for a second, or that had to move to
         // the slow lane.
         let given_up = || {
             let status = host.at_rest();
@@ -220,7 +220,8 @@ fn isolation_is_of_one_handler() {
     }
 }
 
-/// Neither takes the other's places, and who may have one and no queue refuses the next.
+/// Neither handler takes the other's places. A handler with one place and no queue refuses the next
+/// request.
 #[test]
 fn places_and_the_queue_are_of_one_handler() {
     for form in FORMS {
@@ -253,7 +254,7 @@ fn the_wait_in_a_queue_is_of_one_handler() {
         assert_eq!(host.get(&format!("/one/{quick}")).status, 503, "{}", form.name);
         drop(held);
         host.at_rest();
-        // Whether it still waits for the first or comes behind it, it is answered.
+        // It is answered, whether it waits for the first one or comes after it.
         let mut held = send(&host, &format!("/two/{sleep}"));
         in_flight(&host, 1);
         assert_eq!(host.get(&format!("/two/{quick}")).status, 200, "{}", form.name);
@@ -267,7 +268,7 @@ fn the_wait_in_a_queue_is_of_one_handler() {
 fn waits_for_servers_are_of_one_handler() {
     for form in FORMS.into_iter().filter(|form| !form.is_core() && form.name != FLAT_03) {
         let server = Upstream::scripted(|_, stream| {
-            // A server that is slow.
+            // The server is slow.
             std::thread::sleep(Duration::from_millis(600));
             stream.write_all(&plain("200 OK", "", "ok"))?;
             Ok(true)
@@ -284,7 +285,7 @@ fn waits_for_servers_are_of_one_handler() {
         let ask = |path: &str| host.request("GET", path, &[&url, "x-times: 3"], b"").text();
         assert!(ask("/one/fetch").contains("ConnectionReadTimeout"), "{}", form.name);
         assert_eq!(ask("/two/fetch"), "200 ok", "{}", form.name);
-        // One is under way, one waits, and the third is told so.
+        // One request is being sent, one waits, and the third one is refused.
         let told = ask("/two/fetch-many");
         assert!(told.contains("2 x 200 ok"), "{}: {told}", form.name);
         assert!(told.contains("1 x ") && told.contains("ConnectionLimitReached"), "{told}");
@@ -293,7 +294,7 @@ fn waits_for_servers_are_of_one_handler() {
     }
 }
 
-/// What twins may use is what their guests may.
+/// A twin has the grants of its guest.
 #[test]
 fn a_twin_has_the_limits_of_its_guest() {
     let host = Host::demo().args(["--body-max", "echo=1KiB", "--header-max", "hello=8KiB"]);
@@ -313,7 +314,7 @@ fn a_twin_has_the_limits_of_its_guest() {
     host.at_rest();
 }
 
-/// Compiling is of one handler, too: `huge` would do with what others may have.
+/// The limits for compiling are per handler, too: `huge` would compile with those of the others.
 #[test]
 fn the_memory_of_compiling_is_of_one_handler() {
     let functions = "(func (param i64) (result i64) local.get 0)".repeat(60_000);
@@ -327,7 +328,7 @@ fn the_memory_of_compiling_is_of_one_handler() {
     assert_eq!((host.get("/one").status, host.get("/two").status), (503, 200));
 }
 
-/// What is said of one goes before what is said of all, in whatever order.
+/// A value for one handler takes precedence over the value for all, in any order.
 #[test]
 fn one_goes_before_all_in_any_order() {
     let flags = ["--body-max", "one=2KiB", "--body-max", "*=1KiB", "--body-max", "a=b=1MiB"];
@@ -397,7 +398,7 @@ fn one_file_with_many_settings_is_compiled_once() {
     }
 }
 
-/// The entries of a cache, and which version of each is there.
+/// The entries of a cache, each with metadata that changes when it is rewritten.
 fn entries(cache: &tempfile::TempDir) -> Vec<(std::ffi::OsString, u64)> {
     let entries = std::fs::read_dir(cache.path().join("cache")).expect("a cache");
     let entry = |entry: std::io::Result<std::fs::DirEntry>| {
@@ -409,11 +410,11 @@ fn entries(cache: &tempfile::TempDir) -> Vec<(std::ffi::OsString, u64)> {
     entries
 }
 
-/// Start-up code that asks for more memory than it may have is told so, and its snapshot is of
-/// that: none with other limits gets it, whoever was compiled first.
+/// Start-up code that asks for more memory than its handler may have is refused it. Its snapshot is
+/// then only for handlers with these limits, no matter which one was compiled first.
 #[test]
 fn a_snapshot_is_of_the_memory_that_its_start_up_got() {
-    // It asks for 1 MiB, and answers whether it got it. One has a look at its environment before.
+    // It asks for 1 MiB, and answers whether it got it. One variant reads its environment before.
     const GROWS: &str = r#"(module
       (import "http_handler" "write_body" (func $write_body (param i32 i32 i32)))
       (import "wasi_snapshot_preview1" "environ_sizes_get"
@@ -440,7 +441,7 @@ fn a_snapshot_is_of_the_memory_that_its_start_up_got() {
             let told = if flags.is_empty() { "got it" } else { "refused" };
             assert_eq!(host.get("/grows").text(), told, "{flags:?}, {look}");
         };
-        // It takes a third one until it is known what start-up code may read.
+        // Only with the third start the cache knows what start-up code reads under each limit.
         [flags[0], flags[1], flags[0]].into_iter().for_each(ask);
         let before = entries(&cache);
         [flags[1], flags[0]].into_iter().for_each(ask);

@@ -1,4 +1,5 @@
-//! Requests that another worker serves than that of their connection, as that has no place.
+//! Requests that are handed over to another worker, because the worker of their connection has no
+//! free place.
 
 use std::io::Write as _;
 use std::net::Shutdown;
@@ -12,7 +13,8 @@ use crate::host::{HELLO, Host, until};
 use crate::hostile::PATIENCE;
 use crate::middleware::upstream::{Seen, Upstream, plain};
 
-/// So many connections that are of one worker. A problem's id begins with the number of that.
+/// Connections that belong to one worker. The id of a problem document begins with the worker's
+/// number.
 pub fn of_one_worker<const N: usize>(host: &Host) -> [Connection; N] {
     let mut all: Vec<Vec<Connection>> = Vec::new();
     loop {
@@ -36,7 +38,7 @@ fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: guest.test\r\n\r\n")
 }
 
-/// An upstream that is told when to answer what is held.
+/// An upstream that answers held requests when it is told to.
 fn upstream() -> (Upstream, mpsc::Sender<()>) {
     let (go, told) = mpsc::channel::<()>();
     let told = Arc::new(Mutex::new(told));
@@ -44,7 +46,7 @@ fn upstream() -> (Upstream, mpsc::Sender<()>) {
         let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
         match seen.target.rsplit('/').next() {
             Some("held") => {
-                // It fails where the test is over.
+                // This fails once the test is over.
                 let _ = told.lock().expect("no panic").recv();
                 stream.write_all(&plain("200 OK", "", "held")).map(|()| true)
             }
@@ -65,7 +67,7 @@ fn upstream() -> (Upstream, mpsc::Sender<()>) {
     (upstream, go)
 }
 
-/// A host with two workers, and a guest that passes on and has a place on each.
+/// A host with two workers, and a guest that passes requests on and has one place on each worker.
 fn start(upstream: &Upstream) -> Host {
     let guest = Probe::new("").next();
     let host = Host::with("guest.wat", guest.wat()).args(TWO).file("good.wat", HELLO);
@@ -75,13 +77,13 @@ fn start(upstream: &Upstream) -> Host {
     host
 }
 
-/// Waits until so many requests are held.
+/// Waits until the upstream holds this many requests.
 fn wait_held(upstream: &Upstream, count: usize) {
     let held = |seen: &Vec<Seen>| seen.iter().filter(|it| it.target.ends_with("/held")).count();
     until("held", PATIENCE, || (held(&upstream.seen()) == count).then_some(()));
 }
 
-/// Both places are for whoever asks, by whatever worker.
+/// Both places are for any request, whichever worker has its connection.
 #[test]
 fn a_place_on_another_worker_is_one() {
     let (upstream, go) = upstream();
@@ -89,7 +91,7 @@ fn a_place_on_another_worker_is_one() {
     let [mut held, mut one, mut other] = of_one_worker(&host);
     held.send(get("/guest/held"));
     wait_held(&upstream, 1);
-    // Head, body and answer come as they are.
+    // Head, body and answer arrive unchanged.
     let answer = one.request("PUT", "/guest/echo", &["content-length: 4"], b"body");
     assert_eq!((answer.status, answer.text().as_str()), (200, "body"));
     let chunked = ["transfer-encoding: chunked"];
@@ -97,17 +99,18 @@ fn a_place_on_another_worker_is_one() {
     assert_eq!((answer.status, answer.text().as_str()), (200, "body"));
     assert_eq!(one.get("/guest/streamed").text(), "hello world");
     assert_eq!(host.status().calls("handed"), 3);
-    // What breaks off is broken for the client.
+    // An answer that breaks off breaks off for the client, too.
     one.send(get("/guest/broken"));
     assert!(one.next("GET").is_err());
-    // With both places taken, there is none.
+    // With both places taken, a request is refused.
     other.send(get("/guest/held"));
     wait_held(&upstream, 2);
     let [mut here, mut there] = [host.connect(), host.connect()];
     for connection in [&mut here, &mut there] {
         connection.get("/guest/echo").assert_problem(503);
     }
-    // Its client goes, and the place is there again. Who had none is not asked for a moment.
+    // Its client disconnects, and the place is free again. A worker that had no place is not asked
+    // for a moment.
     drop(other);
     host.status_when("gone", PATIENCE, |status| status.in_flight == 1);
     until("a place", PATIENCE, || (host.get("/guest/echo").status == 200).then_some(()));
@@ -118,7 +121,8 @@ fn a_place_on_another_worker_is_one() {
     host.at_rest();
 }
 
-/// A worker without a connection of its own ends when what it serves for others has.
+/// In a drain, a worker without connections of its own ends after the requests that it serves for
+/// others.
 #[test]
 fn a_stop_waits_for_what_was_handed_over() {
     let (upstream, go) = upstream();

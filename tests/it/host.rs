@@ -1,7 +1,7 @@
 //! One host under test: the real program in a child process, with a handler folder of its own.
 //!
-//! Owns the child, its folders and its log. A test states what is in the folder, which flags are
-//! given, and then speaks HTTP to [`Host::addr`]:
+//! Owns the child, its folders and its log. A test states the files in the folder and the flags,
+//! and then speaks HTTP to [`Host::addr`]:
 //!
 //! ```ignore
 //! let host = Host::with("hello.wat", HELLO).arg("--isolation").arg("reuse").start();
@@ -34,19 +34,19 @@ use log::Log;
 mod log;
 mod status;
 
-/// How long a start, a log line or an end is waited for.
+/// The most time to wait for a start, a log line or an end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long pools and gates may take to be as they were.
+/// The most time until pools and gates are back to rest.
 const REST: Duration = Duration::from_secs(20);
 
 /// A user and a group without any rights.
 const NOBODY: u32 = 65_534;
 
-/// Between two looks at a state that nothing announces.
+/// The interval at which a state is polled.
 const GLANCE: Duration = Duration::from_millis(5);
 
-/// The answer of every request to this guest is `Hello, World!`; the smallest of all guests.
+/// The smallest of all guests: it answers every request with `Hello, World!`.
 pub const HELLO: &str = r#"
 (module
   (import "http_handler" "write_body" (func $write_body (param i32 i32 i32)))
@@ -63,7 +63,7 @@ pub fn program() -> PathBuf {
     path.expect("cargo test sets the path; without it, GUESTHOUSE_BIN does").into()
 }
 
-/// The program with nothing of the caller's environment that would change what it does.
+/// The program, without environment variables of the caller that would change what it does.
 pub fn command() -> Command {
     clean(Command::new(program()))
 }
@@ -76,18 +76,18 @@ fn clean(mut command: Command) -> Command {
     command
 }
 
-/// What a host is to be started with.
+/// How a host is to be started.
 pub struct Setup {
     dir: TempDir,
     verb: &'static str,
     args: Vec<OsString>,
     env: Vec<(String, String)>,
     through: Vec<OsString>,
-    /// The program, where it is to run as nobody.
+    /// The program, if it is to run as nobody.
     as_nobody: Option<File>,
 }
 
-/// A running host; the child is killed when this is dropped.
+/// A running host. Dropping it kills the child.
 pub struct Host {
     addr: SocketAddr,
     child: Mutex<Child>,
@@ -98,12 +98,12 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host whose folder holds one file.
+    /// A host with one file in its folder.
     pub fn with(file: &str, contents: impl AsRef<[u8]>) -> Setup {
         Host::empty().file(file, contents)
     }
 
-    /// A host whose folder holds nothing yet.
+    /// A host with an empty folder.
     pub fn empty() -> Setup {
         Setup::new("serve")
     }
@@ -139,19 +139,19 @@ impl Host {
         self.connect().request(method, path, headers, body)
     }
 
-    /// Asserts that the host is as good as new: a `GET` of this path on a new connection is a 200.
+    /// Asserts that the host serves: a `GET` of this path on a new connection is a 200.
     #[track_caller]
     pub fn assert_serves(&self, path: &str) {
         let answer = self.get(path);
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
     }
 
-    /// All lines on stderr so far.
+    /// All lines of stderr so far.
     pub fn lines(&self) -> Vec<Line> {
         self.log.lines()
     }
 
-    /// Waits for the first line, of those that came and those to come, which is as wanted.
+    /// Waits for the first line that is as wanted, among those so far and those to come.
     #[track_caller]
     pub fn wait_log(&self, wanted: impl Fn(&Line) -> bool) -> Line {
         match self.log.wait(0, PATIENCE, wanted) {
@@ -169,7 +169,7 @@ impl Host {
         }
     }
 
-    /// What the host counts at this moment.
+    /// The host's counts at this moment.
     #[track_caller]
     pub fn status(&self) -> Status {
         let _one_at_a_time = self.asking.lock();
@@ -188,14 +188,14 @@ impl Host {
         assert!(!self.log.has_panic(), "the host has panicked");
     }
 
-    /// Waits until no request is in flight and every instance is back, and gives the status then.
+    /// Waits until no request is in flight and every instance is back. Returns the status then.
     #[track_caller]
     pub fn at_rest(&self) -> Status {
         let rests = |status: &Status| status.in_flight == 0 && status.instances_out == 0;
         self.status_when("at rest", REST, rests)
     }
 
-    /// Waits until every handler has been loaded or has failed, and gives the status then.
+    /// Waits until every handler has been loaded or has failed. Returns the status then.
     #[track_caller]
     pub fn settled(&self) -> Status {
         let settled = |status: &Status| status.cold == 0 && status.loading == 0;
@@ -207,7 +207,7 @@ impl Host {
         self.dir.path().join("handlers")
     }
 
-    /// The descriptors that the host has open.
+    /// The number of descriptors that the host has open.
     pub fn descriptors(&self) -> BTreeSet<u64> {
         let folder = format!("/proc/{}/fd", self.pid.as_raw_nonzero());
         let entries = fs::read_dir(folder).expect("the host runs").filter_map(Result::ok);
@@ -215,12 +215,12 @@ impl Host {
         entries.filter_map(number).collect()
     }
 
-    /// Its resident memory.
+    /// Its resident memory in bytes.
     pub fn rss_bytes(&self) -> u64 {
         self.memory_bytes("VmRSS:")
     }
 
-    /// The most resident memory that it has had, since the last time that this was asked.
+    /// The peak of its resident memory since the last call of this.
     pub fn peak_bytes(&self) -> u64 {
         let peak = self.memory_bytes("VmHWM:");
         let path = format!("/proc/{}/clear_refs", self.pid.as_raw_nonzero());
@@ -270,7 +270,7 @@ impl Host {
         until("end of the host", PATIENCE, || self.ended())
     }
 
-    /// How the host has ended, if it has.
+    /// The exit status of the host, if it has ended.
     pub fn ended(&self) -> Option<ExitStatus> {
         self.child().try_wait().expect("a child of this process")
     }
@@ -283,7 +283,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         let ended = self.child().try_wait().ok().flatten();
-        // It may have ended already, which is not the matter of a drop.
+        // It may have ended already, which does not matter here.
         let _ = self.child().kill();
         let _ = self.child().wait();
         let is_broken = self.log.has_panic();
@@ -303,7 +303,7 @@ impl Setup {
         Setup { dir, verb, args: Vec::new(), env: Vec::new(), through: Vec::new(), as_nobody: None }
     }
 
-    /// Puts a file into the handler folder; `name` may lead through folders.
+    /// Writes a file into the handler folder. `name` may have folders in it.
     #[must_use]
     pub fn file(self, name: &str, contents: impl AsRef<[u8]>) -> Setup {
         self.prepare(|folder| {
@@ -313,7 +313,7 @@ impl Setup {
         })
     }
 
-    /// Does anything else to the handler folder before the host starts.
+    /// Makes any other change to the handler folder before the host starts.
     #[must_use]
     pub fn prepare(self, change: impl FnOnce(&Path)) -> Setup {
         change(&self.dir.path().join("handlers"));
@@ -337,19 +337,19 @@ impl Setup {
         self
     }
 
-    /// Starts the host by another program, which has to become it (`exec`): it is called with
-    /// these words and then the host's own.
+    /// Starts the host by another program, which has to become the host (`exec`). The program gets
+    /// these words and then the command line of the host.
     #[must_use]
     pub fn through<A: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = A>) -> Setup {
         self.through = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
         self
     }
 
-    /// Runs the host as nobody where the test runs as root, whom no permission stops.
+    /// If the test runs as root, runs the host as nobody, because root may read everything.
     #[must_use]
     pub fn unprivileged(mut self) -> Setup {
         if geteuid().is_root() {
-            // Open, since nobody may not pass the folders that lead to it.
+            // The program is opened here, since nobody may not have access to its folders.
             self.as_nobody = Some(File::open(program()).expect("the program"));
             chown(self.dir.path(), Some(NOBODY), Some(NOBODY)).expect("root may do so");
         }
@@ -363,8 +363,8 @@ impl Setup {
         started.unwrap_or_else(|(code, log)| panic!("the host does not listen: {code:?}\n{log}"))
     }
 
-    /// Starts the host and waits until its guests are loaded: a request waits for that too, but not
-    /// for ever, and the demo's are many.
+    /// Starts the host and waits until its guests are loaded. A request waits for its guest as
+    /// well, but not for ever, and the demo has many.
     #[track_caller]
     pub fn start_settled(self) -> Host {
         let host = self.start();
@@ -372,14 +372,14 @@ impl Setup {
         host
     }
 
-    /// Starts the host and waits until it listens, or gives its exit code and its stderr.
+    /// Starts the host and waits until it listens. Returns its exit code and its stderr if it ends.
     pub fn try_start(self) -> Result<Host, (Option<i32>, String)> {
         let mut child = self.command().spawn().expect("the program starts");
         let log = Log::collect(&mut child);
         let pid = Pid::from_child(&child);
         let listens = |line: &Line| line.message().contains("listening on http://");
         let Ok(line) = log.wait(0, PATIENCE, listens) else {
-            // It ends by itself where its stderr has ended.
+            // If its stderr has ended, the host ends by itself.
             if !log.is_ended() {
                 let _ = child.kill();
             }
@@ -398,7 +398,7 @@ impl Setup {
         })
     }
 
-    /// Runs a host that is expected to end by itself: its exit code and its stderr.
+    /// Runs a host that is expected to end by itself. Returns its exit code and its stderr.
     #[track_caller]
     pub fn fails(self) -> (Option<i32>, String) {
         let mut child = self.command().spawn().expect("the program starts");
@@ -415,12 +415,12 @@ impl Setup {
             }
             std::thread::sleep(GLANCE);
         };
-        // A line that never comes: this waits for the end of stderr.
+        // Such a line never comes, so this waits for the end of stderr.
         let _ = log.wait(0, PATIENCE, |_| false);
         (status.code(), log.text())
     }
 
-    /// Two workers unless the test chooses: the same on every machine.
+    /// Two workers unless the test chooses, so that all machines have the same number.
     fn command(&self) -> Command {
         let mut command = match (self.through.split_first(), &self.as_nobody) {
             (None, None) => command(),
@@ -454,7 +454,7 @@ impl Setup {
         if self.verb == "serve" {
             command.arg(handlers);
         } else if !self.args.iter().any(|arg| arg == "--also" || arg == "--many") {
-            // Whatever has been built into the sources' folder is not a part of the test.
+            // Guests that were built into the folder of the sources are not part of the test.
             command.arg("--also").arg(handlers);
         }
         command
@@ -465,7 +465,7 @@ impl Setup {
     }
 }
 
-/// Looks until there is something to see.
+/// Polls until there is a value.
 #[track_caller]
 pub fn until<T>(what: &str, patience: Duration, look: impl Fn() -> Option<T>) -> T {
     let deadline = Instant::now() + patience;

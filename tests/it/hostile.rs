@@ -1,8 +1,8 @@
-//! Guests that misbehave, one `.wat` file for each way in `guests/hostile`.
+//! Guests that misbehave: one `.wat` file in `guests/hostile` for each way.
 //!
-//! Of each the same three things are asserted: the documented status, with nothing of the inside in
-//! the answer; that the next request to the same guest and one to its neighbour work; and that
-//! every instance and every permit is back, which is looked at once for all guests of a host.
+//! Each test asserts the same three things: the documented status, without details of the host in
+//! the answer; that the next request to the same guest and one to another guest work; and that
+//! every instance and every permit is back, which is checked once for all guests of a host.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,13 +23,13 @@ mod startup;
 mod straight;
 mod words;
 
-/// How long a state is waited for.
+/// The most time to wait for a state.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Both ways to keep instances.
+/// Both modes of isolation.
 pub const ISOLATIONS: [&str; 2] = ["fresh", "reuse"];
 
-/// Guests that break when they are asked by GET and answer a POST, with the status of the GET.
+/// Guests that break on a GET and answer a POST, each with the status of the GET.
 const BREAKING: &[(&str, u16)] = &[
     ("divide", 500),
     ("exit_three", 500),
@@ -46,7 +46,7 @@ const BREAKING: &[(&str, u16)] = &[
     ("wrong_call", 500),
 ];
 
-/// The same for those that go on until the deadline.
+/// The same for guests that go on until the deadline.
 const OVERRUNNING: &[(&str, u16)] = &[
     ("fill_in_a_row", 504),
     ("log_forever", 504),
@@ -66,7 +66,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/hostile")
 }
 
-/// The names of all of them, in order.
+/// The names of all files, sorted.
 pub fn names() -> BTreeSet<String> {
     let listed = fs::read_dir(folder()).expect("the folder of hostile guests");
     let paths = listed.map(|entry| entry.expect("an entry").path());
@@ -74,15 +74,14 @@ pub fn names() -> BTreeSet<String> {
     paths.map(name).collect()
 }
 
-/// A host with these hostile guests, and `/good` beside them.
+/// A host with these hostile guests, and `/good` as another guest.
 pub fn host<'a>(names: impl IntoIterator<Item = &'a str>, isolation: &str) -> Setup {
     let good = Host::with("good.wat", HELLO).arg("--isolation").arg(isolation);
     let with = |setup: Setup, name: &str| setup.file(&format!("{name}.wat"), text(name));
     names.into_iter().fold(good, with)
 }
 
-/// A GET that has to end in one of the host's own answers with this status, and to harm nobody
-/// else.
+/// Sends a GET. Asserts that the host answers it with this status, and that nobody else is harmed.
 #[track_caller]
 pub fn assert_contained(host: &Host, path: &str, status: u16) {
     let answer = host.get(path);
@@ -90,7 +89,7 @@ pub fn assert_contained(host: &Host, path: &str, status: u16) {
     host.assert_serves("/good");
 }
 
-/// One of the host's own answers, which says nothing of what happened inside.
+/// Asserts an answer of the host that does not reveal what happened inside.
 #[track_caller]
 pub fn assert_discreet(path: &str, answer: &Response, status: u16) {
     assert_eq!(answer.status, status, "{path}: {}", answer.text());
@@ -112,7 +111,7 @@ pub fn assert_discreet(path: &str, answer: &Response, status: u16) {
     }
 }
 
-/// Breaks each guest twice and has it answer in between and afterwards.
+/// Breaks each guest twice. The guest has to answer in between and afterwards.
 fn break_each(guests: &[(&str, u16)], isolation: &str, flags: &[&str]) {
     let names = guests.iter().map(|(name, _)| *name);
     let host = host(names, isolation).args(flags).start();
@@ -168,14 +167,14 @@ fn a_loop_does_not_hold_up_its_worker() {
     for _ in 0..20 {
         host.assert_serves("/good");
     }
-    // None of them had to wait for the end of it.
+    // None of them had to wait for the guest to end.
     assert!(host.status().in_flight > 0, "the loop has ended");
     assert_eq!(looping.read().status, 504);
     host.at_rest();
 }
 
-/// An instance that runs nothing at its start is made without waiting, also while the epochs go on
-/// because other guests run, and on a machine that is busy.
+/// If a guest has no start-up code, its instances are made without waiting, even on a busy machine
+/// and while the ticker runs for other guests.
 #[test]
 fn making_an_instance_does_not_wait() {
     let segment = |at: u32| format!("(data (i32.const {}) \"filled\")\n", 1000 + 50 * at);
@@ -204,7 +203,7 @@ fn making_an_instance_does_not_wait() {
     host.at_rest();
 }
 
-/// Every file of the folder is in one of the tables.
+/// Every file in the folder is in one of the tables.
 #[test]
 fn every_hostile_guest_is_tested() {
     let files = names();

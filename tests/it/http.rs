@@ -6,14 +6,14 @@ use crate::client::{Response, message};
 use crate::host::{HELLO, Host};
 use crate::wat;
 
-/// How long the host's counts may take to follow.
+/// The most time until the host's counts follow.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn hello_and_reader() -> Host {
     Host::with("hello.wat", HELLO).file("reader.wat", wat::reads()).arg("--native").start()
 }
 
-/// The guest and its twin, which take the same way.
+/// The guest and its twin, which take the same path through the host.
 const HELLOS: [&str; 2] = ["/hello", "/native/hello"];
 
 #[test]
@@ -37,7 +37,7 @@ fn pipelined_answers_come_in_order() {
     for prefix in ["", "/native"] {
         let mut connection = host.connect();
         let mut all = Vec::new();
-        // Falling, so that the first takes the longest.
+        // The numbers fall, so that the first request takes the longest.
         for n in (0..24).rev() {
             all.extend(message("GET", &format!("{prefix}/fib/{n}"), &[], b""));
             all.extend(message("HEAD", &format!("{prefix}/hello"), &[], b""));
@@ -70,7 +70,7 @@ fn an_answer_leaves_before_a_slow_one_behind_it() {
     for hello in HELLOS {
         let mut connection = host.connect();
         let mut both = message("GET", hello, &[], b"");
-        // The second cannot be answered until its body is sent.
+        // The second request cannot be answered until its body is sent.
         both.extend(message("POST", "/reader", &["content-length: 4"], b""));
         connection.send(both);
         assert_eq!(connection.read().text(), "Hello, World!");
@@ -92,9 +92,9 @@ fn a_busy_guest_holds_up_nobody_else() {
     let mut both = message("GET", "/hello", &[], b"");
     both.extend(message("GET", "/spin", &[], b""));
     slow.send(both);
-    // It leaves while the one behind it computes.
+    // The first answer is sent while the request behind it computes.
     assert_eq!(slow.read().text(), "Hello, World!");
-    // So do the answers to others, by the same worker.
+    // So are the answers to other clients, by the same worker.
     for _ in 0..20 {
         host.assert_serves("/hello");
     }
@@ -104,8 +104,8 @@ fn a_busy_guest_holds_up_nobody_else() {
     assert_eq!(status.requests, 22, "{status:?}");
 }
 
-/// Making a fresh instance runs compiled code too, which an epoch tick must not stop. More workers
-/// than cores, all busy, are stopped in the middle of it by the kernel.
+/// Making a fresh instance runs compiled code, too, and an epoch tick must not stop it. With more
+/// busy workers than cores, the kernel interrupts them in the middle of it.
 #[test]
 fn a_tick_while_an_instance_is_made_harms_nobody() {
     let host = Host::with("hello.wat", HELLO)
@@ -208,7 +208,8 @@ fn continue_is_sent_only_when_the_body_is_read() {
 #[test]
 fn every_worker_serves() {
     let host = Host::with("hello.wat", HELLO).args(["--workers", "3"]).start();
-    // The kernel spreads connections by chance; 64 leave one of three out once in 10^11 runs.
+    // The kernel spreads connections by chance. With 64 of them, one of three workers gets none
+    // once in 10^11 runs.
     let mut connections: Vec<_> = (0..64).map(|_| host.connect()).collect();
     for connection in &mut connections {
         assert_eq!(connection.get("/hello").status, 200);
@@ -288,7 +289,7 @@ fn a_body_nobody_reads_is_no_obstacle() {
         connection.send(message("POST", path, &[], &vec![b'x'; size]));
         let answer = connection.read();
         assert_eq!(answer.status, 200, "{path}, {size} bytes: {answer:?}");
-        // Either the connection ends or it is where the next request begins.
+        // Either the connection ends, or the next request begins here.
         match connection.try_send(message("GET", "/hello", &[], b"")) {
             Ok(()) => {
                 if let Ok(Some(next)) = connection.next("GET") {
@@ -311,7 +312,7 @@ fn bodies_have_a_limit() {
     for path in ["/reader", "/native/echo"] {
         assert_eq!(status(host.request("POST", path, &[], &[b'x'; 1024])), 200, "{path}");
         host.request("POST", path, &[], &[b'x'; 1025]).assert_problem(413);
-        // Announced, and never sent.
+        // Announced and never sent.
         host.request("POST", path, &["content-length: 1000000000000"], b"").assert_problem(413);
         // Not announced.
         let chunked = ["transfer-encoding: chunked"];

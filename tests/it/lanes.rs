@@ -1,7 +1,7 @@
 //! The two lanes: a call that outlasts its quantum goes on in threads of a low priority, which
-//! share themselves out fairly between guests.
+//! share their time fairly between guests.
 //!
-//! Nothing here is timed. Where a share is asserted, it is one of CPU time.
+//! Nothing here depends on wall-clock time. Shares are shares of CPU time.
 
 use std::fs;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::client::Connection;
 use crate::host::{HELLO, Host, Setup, until};
 use crate::hostile::{PATIENCE, text};
 
-/// Long calls are not to wait for other programs of this machine.
+/// Limits that leave long calls enough time on a busy machine.
 const NOT_LAST: [&str; 2] = ["--slow-priority", "0"];
 
-/// A guest that computes for a while, some ten milliseconds, does `then`, and answers with the
-/// first `$length` bytes of its memory.
+/// A guest that computes for some ten milliseconds, does `then`, and answers with the first
+/// `$length` bytes of its memory.
 fn burning(imports: &str, then: &str) -> String {
     burning_for(20_000_000, imports, then)
 }
@@ -46,14 +46,14 @@ fn host(name: &str, guest: &str) -> Setup {
     Host::with("good.wat", HELLO).file(&format!("{name}.wat"), guest).args(flags)
 }
 
-/// Of each thread of a host: its name, its nice level, and its CPU time in nanoseconds.
+/// The threads of a host: the name, the nice level, and the CPU time in nanoseconds of each.
 fn threads(host: &Host) -> Vec<(String, i32, u64)> {
     let folder = format!("/proc/{}/task", host.pid().as_raw_nonzero());
     let tasks = fs::read_dir(folder).expect("a running host").filter_map(Result::ok);
     let read = |path: std::path::PathBuf| fs::read_to_string(path).unwrap_or_default();
     let thread = |task: fs::DirEntry| {
         let stat = read(task.path().join("stat"));
-        // Behind the name, which may have blanks: the 19th field of all, proc_pid_stat(5).
+        // The fields after the name, which may have blanks: the 19th of all, proc_pid_stat(5).
         let (_, fields) = stat.rsplit_once(") ")?;
         let nice = fields.split(' ').nth(16)?.parse().ok()?;
         let ran = read(task.path().join("schedstat"));
@@ -63,7 +63,7 @@ fn threads(host: &Host) -> Vec<(String, i32, u64)> {
     tasks.filter_map(thread).collect()
 }
 
-/// CPU time of the host's threads whose names begin like this.
+/// The CPU time of the host's threads whose names begin like this.
 fn cpu(host: &Host, name: &str) -> Duration {
     let ran = threads(host).into_iter().filter(|it| it.0.starts_with(name)).map(|it| it.2);
     Duration::from_nanos(ran.sum())
@@ -87,8 +87,8 @@ fn what_outlasts_its_quantum_goes_on_at_a_low_priority() {
         let mine = nice(&host, "worker-0")[0];
         let nicer = || (nice(&host, "slow-") == [(mine + 13).min(19)]).then_some(());
         until("a slow thread that is nicer", PATIENCE, nicer);
-        // Short calls begin in the fast lane. That one is known to be long takes six in a row of
-        // which other programs take the core away.
+        // Short calls begin in the fast lane. Other programs would have to take the core away six
+        // times in a row for the handler to count as long.
         let before = host.status();
         for _ in 0..10 {
             assert_eq!(host.get("/good").text(), "Hello, World!");
@@ -102,15 +102,16 @@ fn what_outlasts_its_quantum_goes_on_at_a_low_priority() {
         let slow = cpu(&host, "slow-") - before.0;
         let fast = cpu(&host, "worker-0") - before.1;
         assert!(slow > fast, "{slow:?} in the slow lane, {fast:?} in the fast one");
-        // The first has moved, and the others have begun there, as their guest was known.
+        // The first call has moved. The others have begun in the slow lane, because their guest was
+        // known to be long.
         let status = host.at_rest();
         let moved = status.calls("moved") - before.2;
         assert_eq!((moved, status.calls("slow")), (1, 9), "{status:?}");
     }
 }
 
-/// A guest that computes long in one instruction is found out: its next calls begin in the slow
-/// lane, and give their memory back there.
+/// A guest that computes long in one instruction is noticed: its next calls begin in the slow lane,
+/// and give their memory back there.
 #[test]
 fn what_cannot_yield_goes_to_the_slow_lane_next_time() {
     let fill = r#"
@@ -131,7 +132,7 @@ fn what_cannot_yield_goes_to_the_slow_lane_next_time() {
     host.at_rest();
 }
 
-/// What was learnt of one version says nothing of the next.
+/// What was learnt of one version does not apply to the next one.
 #[test]
 fn a_new_version_begins_in_the_fast_lane() {
     let host = host("burn", &burning("", "")).start();
@@ -168,7 +169,7 @@ fn a_twin_that_computes_long_has_a_low_priority_too() {
     assert!(others.iter().all(|nice| *nice == (mine + 13).min(19)), "{:?}", threads(&host));
 }
 
-/// Many calls of one guest do not keep a call of another waiting: both guests get the same.
+/// Many calls of one guest do not hold up a call of another one: both guests get the same share.
 #[test]
 fn guests_share_the_slow_lane_and_not_calls() {
     let host = host("burn", &burning_for(300_000_000, "", ""))
@@ -190,20 +191,20 @@ fn guests_share_the_slow_lane_and_not_calls() {
     let looping: Vec<_> = (0..20).map(|_| send(&host, "/loop")).collect();
     host.status_when("looping", PATIENCE, |status| status.in_flight == 20);
     let beside = spent(2);
-    // A half of it is the other guest's. If calls shared, it would be 20 of 21 parts.
+    // The other guest gets a half. If the share were per call, it would get 20 of 21 parts.
     assert!(beside < alone * 6, "{beside:?} of CPU time, and {alone:?} alone");
     assert_eq!(host.status().in_flight, 20);
     drop(looping);
     host.at_rest();
 }
 
-/// Of calls that are long, a few run and the others wait in a line: none of them is refused as long
-/// as it moves, and they hold no instances meanwhile.
+/// Of many long calls a few run, and the others wait in the run queue. None is refused as long as
+/// the queue moves, and waiting calls hold no instances.
 #[test]
 fn long_calls_wait_in_a_line() {
     let host = host("burn", &burning_for(100_000_000, "", "")).args(NOT_LAST).start();
     host.settled();
-    // So many that its calls are known to be long.
+    // Enough calls for them to be known as long.
     for _ in 0..8 {
         assert_eq!(host.get("/burn").text(), "burnt");
     }
@@ -220,7 +221,7 @@ fn long_calls_wait_in_a_line() {
     assert_eq!(status.rejects("no_instance"), 0, "{status:?}");
 }
 
-/// A burst of a length that is allowed is answered, however long that takes.
+/// A burst that fits into the queue is answered, however long that takes.
 #[test]
 fn a_line_takes_a_burst() {
     let host = host("burn", &burning("", "")).args(NOT_LAST).start();
@@ -235,12 +236,12 @@ fn a_line_takes_a_burst() {
     assert_eq!(host.at_rest().rejects("no_instance"), 0);
 }
 
-/// More than a line is long are refused, and told to come back.
+/// Calls beyond the length of the queue are refused, and told to come back.
 #[test]
 fn a_line_that_is_full_refuses() {
     let host = host("burn", &burning("", "")).args(["--queue-max", "4"]).start();
     host.settled();
-    // So many that its calls are known to be long.
+    // Enough calls for them to be known as long.
     for _ in 0..8 {
         assert_eq!(host.get("/burn").text(), "burnt");
     }
@@ -274,13 +275,13 @@ fn without_lanes_all_calls_stay_with_their_worker() {
     host.at_rest();
 }
 
-/// Calls that nobody waits for any more give their instances back, however many there are.
+/// Calls whose clients have disconnected give their instances back, however many there are.
 #[test]
 fn calls_whose_clients_have_gone_hold_no_instances() {
     let flags = ["--deadline", "60s", "--cpu-max", "60s"];
     let host = host("loop", &text("loop")).args(flags).start();
     host.settled();
-    // More than one worker has instances for.
+    // More calls than one worker has instances for.
     for _ in 0..32 {
         let looping: Vec<_> = (0..50).map(|_| send(&host, "/loop")).collect();
         host.status_when("looping", PATIENCE, |status| status.in_flight == 50);
@@ -288,7 +289,7 @@ fn calls_whose_clients_have_gone_hold_no_instances() {
         host.at_rest();
     }
     assert_eq!(host.status().rejects("no_instance"), 0);
-    // Nor do they compute.
+    // They no longer compute, either.
     until("end of the slow lane", PATIENCE, || {
         let before = cpu(&host, "slow-");
         for _ in 0..10 {
@@ -324,7 +325,7 @@ fn a_long_call_can_wait_for_its_client() {
         let before = cpu(&host, "slow-");
         let mut connection = host.connect();
         connection.send("POST /reader HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nfirst");
-        // It waits for the rest in the slow lane, and for nothing that takes CPU time.
+        // It waits for the rest of the body in the slow lane, and does not use CPU time for it.
         until("a long call", PATIENCE, || (cpu(&host, "slow-") > before).then_some(()));
         connection.send("other");
         assert_eq!(connection.read().text(), "firstother");
@@ -350,8 +351,8 @@ fn a_long_call_can_sleep() {
     host.at_rest();
 }
 
-/// What counts is time and not calls: one call of four that holds its worker for long is enough,
-/// and the guest's next ones begin in the slow lane.
+/// Time counts, not the number of calls: if one call of four holds its worker for long, the guest's
+/// next calls begin in the slow lane.
 #[test]
 fn a_few_calls_that_take_long_are_enough() {
     let fill = r#"
@@ -376,10 +377,11 @@ fn a_few_calls_that_take_long_are_enough() {
     host.at_rest();
 }
 
-/// So does the making of its instances, for a guest whose calls are nothing beside that.
+/// If the instances of a guest take long to make, they are made in the slow lane as well, even
+/// though its calls are short.
 #[test]
 fn instances_that_take_long_to_make_are_made_there() {
-    // Offsets that are computed, so that nothing of it can be mapped.
+    // The offsets are computed, so that the data cannot be mapped.
     let segments: String = (0..1000)
         .map(|at| 8192 * at + 4095)
         .map(|at| format!("(data (i32.add (i32.const {at}) (i32.const 0)) \"xx\")"))
@@ -390,7 +392,8 @@ fn instances_that_take_long_to_make_are_made_there() {
     assert_made_in_the_slow_lane(&guest);
 }
 
-/// A guest whose start-up code takes so many rounds, in each instance, since it reads the clock.
+/// A guest with start-up code of this many rounds. It runs in each instance, since it reads the
+/// clock.
 fn starting(rounds: u32) -> String {
     let clock = r#"(import "wasi_snapshot_preview1" "clock_time_get"
         (func $clock (param i32 i64 i32) (result i32)))"#;
@@ -406,7 +409,7 @@ fn starting(rounds: u32) -> String {
     burning_for(1, clock, "").replacen("(global", &start, 1)
 }
 
-/// And if that is the work of its start-up code.
+/// The same if start-up code makes it long.
 #[test]
 fn instances_that_take_long_to_start_are_made_there() {
     assert_made_in_the_slow_lane(&starting(8_000_000));
@@ -427,8 +430,8 @@ fn assert_made_in_the_slow_lane(guest: &str) {
     assert!(slow > fast * 2, "{slow:?} in the slow lane, {fast:?} in the fast one");
 }
 
-/// Calls that end just below the quantum stay in the fast lane, and let others go first: of a guest
-/// that has 40 of them waiting and one that has one, the second is next.
+/// Calls that end just below the quantum stay in the fast lane and take turns: between 40 waiting
+/// calls of one guest and one call of another, the other one is next.
 #[test]
 fn calls_below_a_quantum_take_turns() {
     let rounds = 300_000;
@@ -443,7 +446,7 @@ fn calls_below_a_quantum_take_turns() {
         }
     };
     send_all(&mut near);
-    // 2,000 calls of the one guest are under way, which take a second or more.
+    // 2,000 calls of the one guest are in flight, which take a second or more.
     let before = host.status_when("near", PATIENCE, |status| status.requests > 100);
     for _ in 0..5 {
         assert_eq!(host.get("/other").text(), "burnt");
@@ -460,8 +463,8 @@ fn calls_below_a_quantum_take_turns() {
     host.at_rest();
 }
 
-/// So does start-up code that ends just below it: between two instances of the one guest, others
-/// have their turn, and no more of them are made ahead than are of use.
+/// Start-up code that ends just below the quantum takes turns, too: between two instances of one
+/// guest others run, and the host does not make more instances ahead than it can use.
 #[test]
 fn start_up_code_below_a_quantum_takes_turns() {
     const CALLERS: u64 = 40;

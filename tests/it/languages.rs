@@ -1,7 +1,7 @@
-//! Guests in Python and JavaScript, built as their recipes build them: `guests/python/build.sh` and
+//! Guests in Python and JavaScript, built by their recipes: `guests/python/build.sh` and
 //! `guests/javascript/build.sh`.
 //!
-//! Their tools need not be there. Where they are not, a test says what is missing and passes; with
+//! The tools may be missing. Then a test says what is missing and passes; with
 //! `GUESTHOUSE_TOOLCHAINS=1` in the environment, as in CI, it fails.
 
 use std::fs;
@@ -13,10 +13,10 @@ use std::time::{Duration, SystemTime};
 use crate::client::message;
 use crate::host::{HELLO, Host, Status, command};
 
-/// How long large guests may take to compile, at a low priority and on a machine with other work.
+/// The most time for large guests to compile, at a low priority and on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// A language, and what is known of the memory of its guests.
+/// A language, and what is known about the memory of its guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
     Python,
@@ -40,7 +40,7 @@ impl Language {
         }
     }
 
-    /// What an uncaught exception writes to the log.
+    /// The text that an uncaught exception writes to the log.
     fn complaint(self) -> &'static str {
         match self {
             Python => "ValueError: it was asked to fail",
@@ -48,8 +48,9 @@ impl Language {
         }
     }
 
-    /// Bytes by which two guests that have served thousands of requests may still grow. What counts
-    /// references settles early; a collector lets the heap grow by some tens of MiB, once.
+    /// The bytes by which two guests that have served thousands of requests may still grow. A
+    /// runtime with reference counting settles early; a garbage collector lets the heap grow once,
+    /// by some tens of MiB.
     fn grows_by(self) -> u64 {
         match self {
             Python => 8 << 20,
@@ -57,12 +58,12 @@ impl Language {
         }
     }
 
-    /// Where its sources are.
+    /// The folder of its sources.
     fn folder(self) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("guests").join(self.name())
     }
 
-    /// Its guests, built once for all tests; none where they cannot be built.
+    /// Its guests, built once for all tests. `None` if they cannot be built.
     fn guests(self) -> Option<&'static [(&'static str, Vec<u8>)]> {
         static PYTHON: OnceLock<Guests> = OnceLock::new();
         static JAVASCRIPT: OnceLock<Guests> = OnceLock::new();
@@ -79,7 +80,8 @@ impl Language {
         }
     }
 
-    /// Builds them. What is newer than its sources is kept, so that a later run has little to do.
+    /// Builds the guests. Those that are newer than their sources are kept, so that later runs are
+    /// short.
     fn build(self) -> Guests {
         let newest = sources(&self.folder());
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("languages").join(self.name());
@@ -103,13 +105,13 @@ impl Language {
         Ok(guests)
     }
 
-    /// A host that has loaded its guests; none where they cannot be built.
+    /// A host that has loaded its guests. `None` if they cannot be built.
     fn start(self, isolation: &str) -> Option<Host> {
         let mut setup = Host::demo();
         for (name, wasm) in self.guests()? {
             setup = setup.file(&format!("{}/{name}.wasm", self.name()), wasm);
         }
-        // What was compiled once is there for the next host, which waits for it.
+        // The cache is kept for the next host. Compiling takes long.
         static COMPILING: Mutex<()> = Mutex::new(());
         let _one_host = COMPILING.lock().unwrap_or_else(PoisonError::into_inner);
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("languages/compiled");
@@ -130,7 +132,7 @@ impl Language {
 
 type Guests = Result<Vec<(&'static str, Vec<u8>)>, String>;
 
-/// When the newest of the files in a folder was written.
+/// The time of the newest file in a folder.
 fn sources(folder: &Path) -> SystemTime {
     let files = fs::read_dir(folder).expect("the sources of the guests");
     let times = files.map(|file| {
@@ -144,19 +146,20 @@ fn written(file: &Path) -> SystemTime {
     fs::metadata(file).and_then(|about| about.modified()).expect("the time of a file")
 }
 
-/// Whether every test is to run.
+/// Whether a test that cannot run has to fail.
 fn is_complete() -> bool {
     std::env::var_os("GUESTHOUSE_TOOLCHAINS").is_some_and(|value| value == "1")
 }
 
-/// Says that a test is not run, and why. Fails where all of them are to run.
+/// Says that a test does not run, and why. Fails if all tests have to run.
 #[track_caller]
 pub fn skip(reason: &str) {
     assert!(!is_complete(), "{reason}");
     eprintln!("skipped: {reason}");
 }
 
-/// In both modes: the bytes of the native twins, and of the guests in Rust where they say no.
+/// In both modes of isolation: the same bytes as the native twins, and as the guests in Rust if a
+/// request is refused.
 fn answers_as_its_twin(language: Language) {
     for isolation in ["fresh", "reuse"] {
         let Some(host) = language.start(isolation) else { return };
@@ -180,7 +183,7 @@ fn answers_as_its_twin(language: Language) {
             "fib/99999999999999999999",
             "fib/%D9%A3",
         ] {
-            // Twice, so that the second finds an instance that has been used.
+            // Twice, so that the second request finds a used instance.
             for _ in 0..2 {
                 let path = language.path(rest);
                 let (guest, twin) = (host.get(&path), host.get(&format!("/native/{rest}")));
@@ -220,8 +223,8 @@ fn takes_and_gives_bodies(language: Language) {
     }
 }
 
-/// An exception, early or late, and a heap that is full: a 500 each, the cause in the log, and the
-/// next request is answered by an instance that knows nothing of it.
+/// Exceptions, early and late, and a full heap: each is a 500 with its cause in the log, and an
+/// instance without traces of it answers the next request.
 fn an_exception_is_a_500(language: Language) {
     for isolation in ["fresh", "reuse"] {
         let Some(host) = language.start(isolation) else { return };
@@ -236,7 +239,7 @@ fn an_exception_is_a_500(language: Language) {
                     assert_eq!(answer.status, 500, "{isolation} {what}: {answer:?}");
                     assert!(!answer.text().contains("asked to fail"), "{}", answer.text());
                 }
-                // What had been sent by then cannot be taken back, but it is seen to be cut.
+                // Bytes that were sent cannot be taken back, but the answer is visibly cut off.
                 Err(error) => assert!(what == "fail-late", "{isolation} {what}: {error}"),
                 Ok(None) => panic!("{isolation} {what}: no answer"),
             }
@@ -251,8 +254,8 @@ fn an_exception_is_a_500(language: Language) {
     }
 }
 
-/// What an instance has seen is there for the next request under `reuse` alone, and randomness is
-/// the host's: no state of it was frozen at the build.
+/// Under `reuse` alone the next request sees what an instance has seen. Random numbers come from
+/// the host: no state of them was frozen at the build.
 fn isolation_holds(language: Language) {
     for isolation in ["fresh", "reuse"] {
         let Some(host) = language.start(isolation) else { return };
@@ -272,7 +275,7 @@ fn isolation_holds(language: Language) {
     }
 }
 
-/// Thousands of requests to one instance: neither the guest nor what the host keeps for it grows.
+/// Thousands of requests to one instance: neither the guest nor the host's memory for it grows.
 fn memory_stays_flat(language: Language) {
     let Some(host) = language.start("reuse") else { return };
     let (hello, echo) = (language.path("hello"), language.path("probe/echo"));
@@ -286,14 +289,15 @@ fn memory_stays_flat(language: Language) {
         host.rss_bytes()
     };
     let mut seen = vec![serve(5_000)];
-    // A heap that grows once, as any does, has not leaked; what leaks does so each time.
+    // A heap that grows once has not leaked. A leak grows each time.
     let flat = (0..3).any(|_| {
         seen.push(serve(10_000));
         seen[seen.len() - 1].saturating_sub(seen[seen.len() - 2]) < language.grows_by()
     });
     assert!(flat, "bytes after each 20,000 requests more: {seen:?}");
-    // Nor is it renewed for what it leaves behind: the guests give back what they took. (What reads
-    // bodies leaves something now and then, and is renewed after a thousand of them.)
+    // The instance is not renewed for leaks, either, because the guests free what they took. (A
+    // guest that reads bodies leaks a little now and then, and is renewed after a thousand of
+    // them.)
     let spent = || host.at_rest().instances("spent");
     let before = spent();
     let count = language.path("probe/count");
@@ -301,7 +305,7 @@ fn memory_stays_flat(language: Language) {
     assert_eq!(spent(), before, "new instances for 1,000 requests");
 }
 
-/// What the recipes say to whoever has not got their tools.
+/// The messages of the recipes for users who do not have the tools.
 #[test]
 fn a_missing_tool_is_named() {
     for (language, tool) in [(Python, "python3"), (JavaScript, "node")] {
@@ -319,7 +323,7 @@ fn a_missing_tool_is_named() {
     }
 }
 
-/// What `new` writes builds by the commands that it prints, as they are, and serves.
+/// The output of `new` builds by exactly the commands that it prints, and serves.
 fn a_new_project_builds_and_serves(language: Language) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut new = command();
@@ -354,7 +358,7 @@ fn a_new_project_builds_and_serves(language: Language) {
     host.at_rest();
 }
 
-/// The demo serves what is in the folder that it is told of, beside its own guests.
+/// The demo serves the folder that it is given, beside its own guests.
 #[test]
 fn the_demo_serves_the_folder_that_it_is_told_of() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -365,7 +369,7 @@ fn the_demo_serves_the_folder_that_it_is_told_of() {
     for path in ["/hello", "/python/hello", "/native/hello"] {
         assert_eq!(host.get(path).text(), "Hello, World!", "{path}");
     }
-    // It is followed as any folder of handlers.
+    // It is watched like any folder of handlers.
     fs::write(folder.path().join("later.wat"), HELLO).expect("a file");
     host.wait_log_with(&["later.wat", "a new route"]);
     host.assert_serves("/later");

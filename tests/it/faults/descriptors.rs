@@ -1,5 +1,5 @@
-//! Descriptors: a start with 0, 1, 2 and so on until the host serves, and a host that has none left
-//! for connections.
+//! File descriptors: a start with 0, 1, 2 and so on until the host serves, and a host that has none
+//! left for connections.
 
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
@@ -7,18 +7,18 @@ use super::{PATIENCE, assert_whole};
 use crate::client::{Connection, message};
 use crate::host::{HELLO, Host, Setup, until};
 
-/// A host which may have so many descriptors open, and not raise that.
+/// A host that may have this many descriptors open, and cannot raise the limit.
 fn limited(descriptors: u64) -> Setup {
     let limit = format!("ulimit -n {descriptors} && exec \"$@\"");
     Host::with("good.wat", HELLO).through(["sh", "-c", &limit, "sh"])
 }
 
-/// From the first number with which a program can be loaded at all.
+/// From the first number with which a program can be loaded.
 #[test]
 fn starts_until_the_descriptors_are_enough() {
     let mut refused = 0;
     for descriptors in 5..64 {
-        // A start that is refused ends, and one that is not serves.
+        // A start that is refused ends the process. A start that is not refused serves.
         match limited(descriptors).try_start() {
             Ok(host) => {
                 host.assert_serves("/good");
@@ -48,8 +48,8 @@ fn warned(host: &Host) -> usize {
     host.lines().iter().filter(|line| warns(line)).count()
 }
 
-/// With 0, 1, 2 descriptors for connections, so many are accepted. The others are answered when
-/// there are more.
+/// With 0, 1, 2 free descriptors the host accepts as many connections. The others are answered when
+/// more descriptors are free.
 #[test]
 fn connections_until_the_descriptors_are_enough() {
     const CONNECTIONS: u64 = 4;
@@ -60,7 +60,8 @@ fn connections_until_the_descriptors_are_enough() {
     let usual = getrlimit(Resource::Nofile).maximum;
     for free in 0..=CONNECTIONS {
         let used = host.descriptors();
-        // The limit is on numbers, and some below the highest one in use are free.
+        // The limit is on the numbers of descriptors, and some below the highest one in use are
+        // free.
         let mut unused = (0..usual.unwrap_or(u64::MAX)).filter(|number| !used.contains(number));
         let enough = unused.nth(free as usize);
         let limit = |current| {
@@ -89,14 +90,14 @@ fn connections_until_the_descriptors_are_enough() {
     }
 }
 
-/// The end of descriptors is not the end of accepting.
+/// The host goes on accepting after it ran out of descriptors.
 #[test]
 fn more_connections_than_descriptors() {
     let host = limited(64).args(["--connections-max", "1000"]).start();
     host.settled();
     for _ in 0..3 {
         let before = warned(&host);
-        // No request is in them: they are idle, and hold a descriptor each as long as they like.
+        // They are idle, and may hold a descriptor each for as long as they like.
         let idle: Vec<Connection> = (0..100).map(|_| host.connect()).collect();
         until("warning", PATIENCE, || (warned(&host) > before).then_some(()));
         drop(idle);

@@ -1,6 +1,6 @@
-//! Requests in flight, one more with each step: in a guest, in all guests, in the line of long
-//! calls and on their way to the upstream. Past the bound each is refused, and the others leave one
-//! by one, each in its own way.
+//! Requests in flight, one more with each step: in a handler, in all handlers, in the run queue of
+//! long calls and on their way to the upstream. Each one over the limit is refused, and the others
+//! end one by one, each in another way.
 
 use std::net::TcpListener;
 
@@ -11,10 +11,10 @@ use crate::host::{HELLO, Host, Status};
 use crate::hostile::text;
 use crate::wat;
 
-/// More than any bound on one worker.
+/// More than any limit of one worker.
 const MANY: usize = 2_000;
 
-/// A request that stays in flight until its body comes.
+/// A request that stays in flight until its body arrives.
 #[track_caller]
 fn occupy(host: &Host, guest: &str) -> Connection {
     let mut connection = host.connect();
@@ -29,7 +29,8 @@ fn wait_in_flight(host: &Host, count: usize) -> Status {
     })
 }
 
-/// Fills a guest's places one by one, until one request more is refused.
+/// Fills a handler's places one by one, until one more request is refused. `others` are in flight
+/// already.
 #[track_caller]
 fn fill(host: &Host, guest: &str, others: usize) -> Vec<Connection> {
     let mut held = Vec::new();
@@ -53,7 +54,7 @@ fn fill(host: &Host, guest: &str, others: usize) -> Vec<Connection> {
     panic!("no bound was met");
 }
 
-/// Has one of them leave, in one of the ways in which a request ends.
+/// Ends one of the requests, in one of the ways in which a request can end.
 #[track_caller]
 fn leave(mut connection: Connection, manner: usize) {
     match manner % 4 {
@@ -86,7 +87,7 @@ fn places_of_guests_one_by_one() {
     host.assert_serves("/good");
     let places = ones.len();
     let mut twos = fill(&host, "two", places);
-    // Not even a short call has a place now; the first that leaves makes one.
+    // Not even a short call has a place now. There is one as soon as the first request ends.
     host.get("/good").assert_problem(503);
     let all = places + twos.len();
     for turn in 0..2 {
@@ -100,15 +101,15 @@ fn places_of_guests_one_by_one() {
         host.assert_serves("/good");
     }
     assert_whole(&host);
-    // A permit that was not given back is one place less.
+    // A permit that was not given back would be one place less.
     let again = fill(&host, "one", 0);
     assert_eq!(again.len(), places);
     drop(again);
     assert_whole(&host);
 }
 
-/// How many calls stand in the line changes with the time that they take, so each is answered or
-/// refused, and none is lost.
+/// The number of calls that can wait depends on the time that they take. So each may be answered or
+/// refused, but none may be lost.
 #[test]
 fn long_calls_from_one_to_more_than_the_line_holds() {
     let long = Probe::new(super::COMPUTE).wat().replace("20000000", "5000000");
@@ -138,7 +139,8 @@ fn long_calls_from_one_to_more_than_the_line_holds() {
         assert_eq!(status.rejects("no_instance"), refused, "{status:?}");
     }
     assert!(refused > 0, "256 calls at once found a place");
-    // Calls that never end, up to and past the same line: all of their clients go away.
+    // Calls that never end, up to and past the limit of the same queue. All of their clients
+    // disconnect.
     for count in (0..9).map(|step| 1 << step) {
         let mut calls = Vec::new();
         for _ in 0..count {
@@ -152,14 +154,16 @@ fn long_calls_from_one_to_more_than_the_line_holds() {
     }
 }
 
-/// As short as a queue is that was full, so that none of those in it is sent away by one more.
+/// The queue is as short as it was when it was full, so that no request in it is evicted by one
+/// more.
 const QUEUE_MAX: usize = 4;
-/// Requests that one client has on their way to the upstream on one worker, in flight and queued.
+/// The number of requests that one client may have to the upstream on one worker, in flight and
+/// queued.
 const UPSTREAM_MAX: usize = 192 + QUEUE_MAX;
 
 #[test]
 fn places_before_the_upstream_one_by_one() {
-    // It never accepts, and its queue is longer than what is sent.
+    // It never accepts, and its backlog is longer than the number of requests.
     let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
     let silent: TcpListener = silent.and_then(listen).expect("a free port");
     let addr = silent.local_addr().expect("an address");
@@ -184,14 +188,14 @@ fn places_before_the_upstream_one_by_one() {
     for step in 0..16 {
         ask().read().assert_problem(503);
         host.assert_serves("/good");
-        // One goes, of those in flight and of those in the queue in turn, and another comes.
+        // One request ends, alternately one in flight and one in the queue, and another one comes.
         let gone = if step % 2 == 0 { step } else { waiting.len() - 1 - step };
         drop(waiting.swap_remove(gone));
         in_flight(waiting.len());
         waiting.push(ask());
         in_flight(waiting.len());
     }
-    // With the upstream gone, each of them has an answer.
+    // Once the upstream is gone, each request gets an answer.
     drop(silent);
     for connection in &mut waiting {
         connection.read().assert_problem(502);

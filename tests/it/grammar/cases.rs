@@ -1,8 +1,8 @@
-//! The cases, as they are written down.
+//! The file format of the cases.
 //!
-//! A file has one role, its name: `client` sends the bytes to the host, `forward` does so too and
-//! looks at what reaches the upstream, `upstream` answers the host with them. Between cases there
-//! are empty lines:
+//! The name of a file is its role: `client` sends the bytes to the host, `forward` does the same
+//! and checks what the upstream receives, `upstream` answers the host with the bytes. Empty lines
+//! separate the cases:
 //!
 //! ```text
 //! 5.1 MUST space before the colon           section (of RFC 9112, or `9110:`), level, what it is
@@ -17,9 +17,9 @@
 //! ? another remark
 //! ```
 //!
-//! A status with an `h` is one to a HEAD. `cut` is an answer that breaks off, `either` a connection
-//! that is open or closed. Behind the bytes of an
-//! upstream `closes` in a line of `@` has it close its connection.
+//! A status with an `h` is an answer to a HEAD. `cut` is an answer that breaks off. `either` is a
+//! connection that may be open or closed. After the bytes of an upstream, `closes` in a line of `@`
+//! makes it close its connection.
 
 use std::fs;
 use std::path::Path;
@@ -55,11 +55,11 @@ pub struct Case {
     pub version: String,
     pub fields: String,
     pub closes: bool,
-    /// Each answer's status, and the method that it is one to.
+    /// The status of each answer, and the method that it answers.
     pub statuses: Vec<(u16, &'static str)>,
     pub is_open: bool,
     pub is_cut: bool,
-    /// Open or closed, with nothing behind the answers.
+    /// Whether the connection is open or closed, with nothing after the answers.
     pub is_either: bool,
     pub bodies: Option<Vec<String>>,
     pub fields_wanted: Vec<(String, bool)>,
@@ -69,7 +69,7 @@ pub struct Case {
     pub reason: String,
 }
 
-/// All of them, in the order of the files.
+/// All cases, in the order of the files.
 pub fn all() -> Vec<Case> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/grammar");
     let mut cases = Vec::new();
@@ -173,7 +173,7 @@ fn expectation(case: &mut Case, text: &str) {
     }
 }
 
-/// Writes `{H}` and repetitions out.
+/// Expands `{H}` and repetitions.
 fn expand(text: &str) -> String {
     let text = text.replace("{H}", "HTTP/1.1\\r\\nhost: a.test\\r\\n");
     let mut expanded = String::new();
@@ -188,7 +188,7 @@ fn expand(text: &str) -> String {
     expanded + rest
 }
 
-/// Reads `\r`, `\n`, `\t`, `\\` and `\x00`.
+/// Decodes `\r`, `\n`, `\t`, `\\` and `\x00`.
 fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut left = text.bytes();

@@ -19,7 +19,7 @@ closed, or breaks off within the answer, so that nobody can take the answer for 
 the remark names hyper, the library that reads the bytes decides, and has no setting for it.
 ";
 
-/// Compares the page with the cases, or writes it.
+/// Compares the page with the cases, or rewrites it.
 pub fn hold(cases: &[Case]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/http-grammar.md");
     let actual = text(cases);

@@ -1,6 +1,6 @@
-//! The lines that a host writes to stderr, collected by a thread as they come.
+//! The stderr of a host, collected line by line by a thread.
 //!
-//! Of a host that logs for minutes, only the last lines are kept.
+//! For a host that logs for minutes, only the last lines are kept.
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader};
@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Lines that are kept.
+/// The number of lines that are kept.
 const LINES_MAX: usize = 20_000;
 
 /// One line of stderr.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// As it was written.
+    /// The line as it was written.
     pub text: String,
-    /// What was logged; `Null` for a line that is not of the log (a panic).
+    /// The JSON of the log. `Null` if the line is not one of the log, such as a panic.
     pub json: Value,
 }
 
@@ -32,7 +32,7 @@ pub struct Log {
 #[derive(Default)]
 struct LogState {
     lines: VecDeque<Line>,
-    /// Lines that were before those.
+    /// The number of lines that were dropped.
     forgotten: usize,
     has_panic: bool,
     is_ended: bool,
@@ -44,17 +44,17 @@ impl Line {
         Line { text, json }
     }
 
-    /// What was logged; the whole line if it is not of the log.
+    /// The message of the log. The whole line if it is not one of the log.
     pub fn message(&self) -> &str {
         self.json["message"].as_str().unwrap_or(&self.text)
     }
 
-    /// `ERROR`, `WARN`, `INFO`; empty if the line is not of the log.
+    /// `ERROR`, `WARN` or `INFO`. Empty if the line is not one of the log.
     pub fn level(&self) -> &str {
         self.json["level"].as_str().unwrap_or_default()
     }
 
-    /// Whether all these words are in it, in any field.
+    /// Whether it contains all these words, in any field.
     pub fn has(&self, words: &[&str]) -> bool {
         let fields = self.json.as_object().into_iter().flat_map(|it| it.values());
         let texts: Vec<&str> = fields.filter_map(Value::as_str).collect();
@@ -67,7 +67,7 @@ impl Line {
 
 impl LogState {
     fn push(&mut self, line: Line) {
-        // A thread that is gone takes its connections with it, and no answer says so.
+        // A thread that panics takes its connections with it, which no answer shows.
         self.has_panic |= line.json.is_null() && line.text.contains("panicked at");
         if self.lines.len() == LINES_MAX {
             self.lines.pop_front();
@@ -99,7 +99,7 @@ impl Log {
         self.lock().lines.iter().cloned().collect()
     }
 
-    /// How many lines there have been.
+    /// The number of lines so far.
     pub fn count(&self) -> usize {
         let state = self.lock();
         state.forgotten + state.lines.len()
@@ -119,7 +119,7 @@ impl Log {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The first line from `start` on, a [`Log::count`], which is as wanted; or why there is none.
+    /// The first wanted line from `start` on, which is a [`Log::count`]; or why there is none.
     pub fn wait(
         &self,
         start: usize,

@@ -1,8 +1,8 @@
-//! The host's own counts, as its answer to SIGUSR1 writes them.
+//! The host's counts, as it writes them on SIGUSR1.
 
 use std::collections::BTreeMap;
 
-/// What the host counts, from its answer to SIGUSR1.
+/// The host's counts, read from its answer to SIGUSR1.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     pub requests: u64,
@@ -12,35 +12,35 @@ pub struct Status {
     pub connections_refused: u64,
     pub instances_ready: u64,
     pub instances_out: u64,
-    /// The longest that one task of a worker kept its thread, in microseconds of CPU time.
+    /// The most CPU time that one task of a worker used without a pause, in microseconds.
     pub turn_max_us: u64,
     pub workers: u64,
     pub requests_by_worker: Vec<u64>,
     pub rejects: BTreeMap<String, u64>,
     /// Calls of guests, by where they have run.
     pub calls: BTreeMap<String, u64>,
-    /// Instances, by what has become of them.
+    /// Instances, by how they were made or ended.
     pub instances: BTreeMap<String, u64>,
-    /// Handlers with a route, and how many of them are in which state.
+    /// Handlers with a route, and how many of them are in each state.
     pub handlers: u64,
     pub cold: u64,
     pub loading: u64,
     pub ready: u64,
     pub failed: u64,
-    /// Bytes that are taken of `--memory-total`.
+    /// The bytes of `--memory-total` that are in use.
     pub memory_used: u64,
     pub memory_total: u64,
-    /// Of what the kernel counts, and allows.
+    /// Resources of the kernel: the number in use, and the limit.
     pub mappings_used: u64,
     pub mappings_max: u64,
     pub descriptors_used: u64,
     pub descriptors_max: u64,
-    /// How many requests have been answered.
+    /// The number of answered requests.
     pub answered: u64,
-    /// Of each handler that has been asked, with its name in quotes.
+    /// The requests of each handler that had any, by its name in quotes.
     pub handler_requests: BTreeMap<String, u64>,
     pub handler_rejects: BTreeMap<String, u64>,
-    /// Its times as they are written.
+    /// The times of each handler, as they are written.
     pub handler_duration: BTreeMap<String, String>,
 }
 
@@ -114,26 +114,26 @@ impl Status {
         }
     }
 
-    /// Calls that have run there.
+    /// The number of calls that have run there.
     #[track_caller]
     pub fn calls(&self, place: &str) -> u64 {
         self.calls.get(place).copied().unwrap_or_else(|| panic!("no calls are counted {place}"))
     }
 
-    /// Instances of which this has become.
+    /// The number of instances with this fate.
     #[track_caller]
     pub fn instances(&self, outcome: &str) -> u64 {
         let count = self.instances.get(outcome).copied();
         count.unwrap_or_else(|| panic!("no instances are counted {outcome}"))
     }
 
-    /// How often the host answered for this reason.
+    /// The number of answers of the host for this reason.
     pub fn rejects(&self, name: &str) -> u64 {
         self.rejects.get(name).copied().unwrap_or(0)
     }
 }
 
-/// What is said of each handler: `handler_requests=["hello":12 "users/[id]":1]`.
+/// The list of handlers: `handler_requests=["hello":12 "users/[id]":1]`.
 fn handlers<'a>(text: &'a str, what: &str) -> impl Iterator<Item = (String, &'a str)> {
     let begin = format!(" handler_{what}=[");
     let rest = text.split_once(&begin).map_or("", |(_, rest)| rest);

@@ -1,14 +1,13 @@
-//! Host functions called with what they must refuse: pointers and lengths outside of the memory,
-//! kinds that are none, statuses and header fields that HTTP does not have.
+//! Host functions with arguments that they must refuse: pointers and lengths out of bounds, unknown
+//! kinds, statuses and header fields that HTTP does not have.
 //!
-//! One guest for each case, made here. All of them break when they are asked by GET and answer a
-//! POST.
+//! Each case is a guest that is made here. All of them break on a GET and answer a POST.
 
 use super::{ISOLATIONS, assert_discreet};
 use crate::abi::probe::{END, Probe};
 use crate::host::{HELLO, Host};
 
-/// Functions that take pointer and length, with both left open as `{}`.
+/// Functions with a pointer and a length, both written as `{}`.
 const RANGES: &[(&str, &str)] = &[
     ("get_config", "(drop (call $get_config {}))"),
     ("get_method", "(drop (call $get_method {}))"),
@@ -32,18 +31,18 @@ const RANGES: &[(&str, &str)] = &[
     ("write_body_request", "(call $write_body #0 {})"),
 ];
 
-/// Ranges which are not inside of a memory that ends at [`END`].
+/// Ranges that are out of bounds in a memory that ends at [`END`].
 fn ranges() -> [String; 7] {
     [
-        // The last byte is one too far; the first one is.
+        // The first byte is in bounds, and the last one is not.
         format!("#{} #9", END - 8),
         format!("#{END} #1"),
-        // The sum wraps around 32 bits, to something that looks small.
+        // The sum overflows 32 bits, and the result is small.
         "#16 #-8".into(),
         "#-8 #16".into(),
         "#0x7fffffff #0x7fffffff".into(),
         "#-1 #-1".into(),
-        // As long as all that can be addressed.
+        // As long as the whole address space.
         "#0 #-1".into(),
     ]
 }
@@ -98,18 +97,18 @@ const REFUSED: &[&str] = &[
     "(call $set_uri 'http://elsewhere.test/')",
     "(call $set_uri '*')",
     "(call $set_header_value #0 'x-a' 'a\\0d\\0ab: c')",
-    // Trailers of the request are read only, and those of the response are switched off.
+    // Trailers of the request are read-only, and those of the response are switched off.
     "(call $set_header_value #2 'x-a' 'a')",
     "(call $set_header_value #3 'x-a' 'a')",
 ];
 
-/// A guest that makes this call when it is asked by GET.
+/// A guest that makes this call on a GET.
 fn guest(call: &str) -> String {
     let request = format!("(if (i32.eq (call $get_method #0 #0) #3) (then {call}))");
     Probe::new(&request).wat()
 }
 
-/// A host with a guest for each call; its path is `/` and its number.
+/// A host with a guest for each call. The path of a guest is `/` and its number.
 fn start(calls: &[String], isolation: &str) -> Host {
     let good = Host::with("good.wat", HELLO).args(["--isolation", isolation]);
     let numbered = calls.iter().enumerate();
@@ -150,7 +149,8 @@ fn what_the_interface_does_not_have_is_refused() {
     refuse(&calls);
 }
 
-/// The other side of it: what lies just inside is taken, an empty range at the very end as well.
+/// The opposite: arguments that are just in bounds are accepted, and so is an empty range at the
+/// very end.
 #[test]
 fn pointers_at_the_edge_are_taken() {
     let empty = format!("#{END} #0");
@@ -158,7 +158,7 @@ fn pointers_at_the_edge_are_taken() {
     let mut calls = Vec::new();
     for (name, call) in RANGES {
         calls.push((*name, call.replace("{}", &last)));
-        // Nothing can be read into no room, and no field or method has an empty name.
+        // Nothing can be read into an empty buffer, and a field or a method needs a name.
         let needs_bytes = matches!(
             *name,
             "read_body"
@@ -171,7 +171,7 @@ fn pointers_at_the_edge_are_taken() {
             calls.push((*name, call.replace("{}", &empty)));
         }
     }
-    // Zeros at the end of memory are no method, no path and no field.
+    // Zeros at the end of memory are not a valid method, path or field.
     let zeros_are_refused = |name: &str| {
         name.starts_with("set_") || name.starts_with("add_") || name == "remove_header"
     };
@@ -185,7 +185,7 @@ fn pointers_at_the_edge_are_taken() {
     host.at_rest();
 }
 
-/// The log says which range it was and how large the memory is.
+/// The log has the range, and the size of the memory.
 #[test]
 fn the_log_names_the_range() {
     let host = start(&["(call $set_uri #0x20000 #0x20000)".to_owned()], "fresh");

@@ -1,11 +1,12 @@
-//! What a guest finds through WASI: no file, no socket, no environment, no argument.
+//! What WASI gives to a guest: no file, no socket, no environment, no argument.
 
 use crate::host::{HELLO, Host};
 
 /// WASI error codes.
 const BADF: i32 = 8;
 
-/// Each call with what it may give: the error code, and up to eight bytes at 0 where it says so.
+/// Each call with the results that it may have: the error code, and up to eight bytes at 0 if
+/// given.
 const CALLS: &[(&str, &str, &str)] = &[
     ("environ_sizes_get", "i32 i32", "#0 #4"),
     ("environ_get", "i32 i32", "#64 #128"),
@@ -30,7 +31,7 @@ const CALLS: &[(&str, &str, &str)] = &[
     ("sock_shutdown", "i32 i32", "#3 #2"),
 ];
 
-/// Calls of which success says nothing: there is simply nothing to give.
+/// Calls that may succeed, because they have no result to give.
 const EMPTY: &[&str] = &["environ_sizes_get", "environ_get", "args_sizes_get", "args_get"];
 
 /// A guest that makes one call and answers with its result and eight bytes from 0 on.
@@ -78,7 +79,7 @@ fn nothing_of_the_machine_is_visible() {
     host.at_rest();
 }
 
-/// Standard input is empty, the standard streams are no terminal, and none of them can be sought.
+/// Standard input is empty, the standard streams are no terminals, and cannot be seeked.
 #[test]
 fn the_standard_streams_lead_nowhere() {
     let reading = guest("fd_read", "i32 i32 i32 i32", "#0 #16 #1 #0");
@@ -92,7 +93,7 @@ fn the_standard_streams_lead_nowhere() {
     host.at_rest();
 }
 
-/// Proposals and interfaces which the host switches off are refused when the file is loaded.
+/// Proposals and interfaces that the host does not have are refused when the file is loaded.
 #[test]
 fn other_interfaces_are_not_linked() {
     let imports = [

@@ -1,11 +1,11 @@
-//! A client that goes away takes its call along, whatever that is doing.
+//! When a client disconnects, its call ends, whatever the call is doing.
 
 use super::{ISOLATIONS, PATIENCE, host};
 use crate::client::message;
 use crate::host::Host;
 use crate::wat;
 
-/// Guests that go on until they are stopped, when they are asked by GET.
+/// Guests that run until they are stopped, on a GET.
 const ENDLESS: [&str; 4] = ["log_forever", "loop", "sleep", "stdout_forever"];
 
 fn patient(isolation: &str) -> Host {
@@ -13,7 +13,7 @@ fn patient(isolation: &str) -> Host {
     host(ENDLESS, isolation).file("reads.wat", wat::reads()).args(flags).start()
 }
 
-/// Sends this, waits until it is inside, goes away, and waits until nothing is left of it.
+/// Sends this, waits until the call runs, disconnects, and waits until nothing is left of the call.
 #[track_caller]
 fn leave(host: &Host, request: &[u8]) {
     let mut connection = host.connect();
@@ -37,12 +37,12 @@ fn a_call_ends_with_its_client() {
                 leave(&host, &message("GET", &format!("/{name}"), &[], b""));
             }
             leave(&host, &message("POST", "/reads", &["content-length: 9"], b"part"));
-            // What came behind the request does not keep the host from seeing the end.
+            // Bytes after the request do not keep the host from noticing the end of the connection.
             let mut pipelined = message("GET", "/loop", &[], b"");
             pipelined.extend(message("GET", "/good", &[], b""));
             leave(&host, &pipelined);
         }
-        // The guests are as good as before.
+        // The guests still serve.
         for name in ENDLESS {
             let answer = host.request("POST", &format!("/{name}"), &[], b"");
             assert_eq!(answer.status, 200, "{name} {isolation}: {answer:?}");

@@ -1,18 +1,18 @@
-//! Guests that take as much as they get: what they get is the limit, and asking for more is refused
+//! Guests that take as much memory as they get: they get the limit, and asking for more is refused
 //! without a trap.
 
 use super::{ISOLATIONS, host};
 use crate::client::Response;
 use crate::host::{HELLO, Host};
 
-/// What this file tests.
+/// The hostile guests that this file tests.
 pub const GUESTS: &[&str] =
     &["header_churn", "memories_grow", "memory_grow", "memory_grow_refused", "table_grow"];
 
-/// Pages of 64 KiB in the `--memory-max` of these tests.
+/// The number of pages of 64 KiB in the `--memory-max` of these tests.
 const PAGES_MAX: i32 = 32;
 
-/// A body of numbers, four bytes each.
+/// Decodes a body of numbers with four bytes each.
 fn numbers(answer: &Response) -> Vec<i32> {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let words = answer.body.chunks_exact(4);
@@ -29,7 +29,7 @@ fn memory_ends_at_the_limit() {
     for isolation in ISOLATIONS {
         let host = small(isolation);
         for path in ["/memory_grow", "/memories_grow"] {
-            // Under reuse the second request finds the memory as large as it can be.
+            // Under reuse, the second request finds the memory as large as it can be.
             for _ in 0..3 {
                 assert_eq!(numbers(&host.get(path)), [-1, PAGES_MAX], "{path} {isolation}");
             }
@@ -47,8 +47,8 @@ fn the_default_limit_of_memory_is_128_mib() {
     host.at_rest();
 }
 
-/// A guest that asked one memory for more than that may ever have had the pages of its other
-/// memories counted against it.
+/// If one memory was refused to grow, the pages that it asked for must not count against the
+/// guest's other memories.
 #[test]
 fn memory_that_was_refused_does_not_count() {
     let host = small("fresh");
@@ -73,7 +73,7 @@ fn a_table_ends_at_the_limit() {
     }
 }
 
-/// The limit on headers is on what the response has, not on what was ever set.
+/// The limit on headers applies to those that the response has, not to all that were ever set.
 #[test]
 fn headers_that_were_replaced_do_not_count() {
     let host = small("fresh");
@@ -83,7 +83,7 @@ fn headers_that_were_replaced_do_not_count() {
     host.at_rest();
 }
 
-/// Many requests at once, each of which takes all the memory that it can have.
+/// Many requests at once, each of which takes all the memory that it may have.
 #[test]
 fn greedy_requests_side_by_side_are_all_answered() {
     let host = host(["memory_grow"], "fresh").args(["--memory-max", "16MiB"]).start();
@@ -98,7 +98,7 @@ fn greedy_requests_side_by_side_are_all_answered() {
     host.at_rest();
 }
 
-/// A minimum just at the limit is served, one page more is not.
+/// A module whose initial size is just at the limit is served. With one page more it is not.
 #[test]
 fn a_guest_may_begin_with_all_the_memory_it_may_have() {
     let sized = |pages: u32| {

@@ -1,12 +1,12 @@
-//! What one request leaves behind in its sandbox: the next one never sees it under `fresh`, and
-//! sees it under `reuse` unless the guest broke.
+//! The state that a request leaves in its instance: under `fresh` the next request never sees it,
+//! and under `reuse` it does unless the guest broke.
 
 use super::ISOLATIONS;
 use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host};
 
 /// Counts requests in memory, in a global and in a table, and answers with the counts: `1 1 0` is
-/// the first request of an instance. A DELETE then traps.
+/// the first request of an instance. A DELETE traps after that.
 const COUNTING: &str = "
     (i32.store #512 (i32.add (i32.load #512) #1))
     (global.set $count (i32.add (global.get $count) #1))
@@ -21,7 +21,7 @@ const COUNTERS: &str = "
     (table $slots 1 funcref)
     (elem declare func $int)";
 
-/// The same, with an image so large that it is mapped instead of copied.
+/// The same guest with an image so large that it is mapped instead of copied.
 const LARGE: &str = "(data (i32.const 0x10000) \"{zeros}\")";
 
 fn counting() -> Probe {
@@ -61,7 +61,7 @@ fn under_fresh_no_request_sees_another() {
             assert_eq!(connection.get(path).text(), "1\n1\n0\n", "{path}");
         }
         assert_eq!(host.get(path).text(), "1\n1\n0\n", "{path}");
-        // One that broke leaves nothing, either.
+        // An instance that broke leaves nothing, either.
         host.request("DELETE", path, &[], b"").assert_problem(500);
         assert_eq!(host.get(path).text(), "1\n1\n0\n", "{path}");
         host.at_rest();
@@ -93,7 +93,7 @@ fn under_reuse_an_instance_that_broke_is_not_used_again() {
     }
 }
 
-/// Requests in flight at the same time have an instance each.
+/// Requests that are in flight at the same time have an instance each.
 #[test]
 fn under_reuse_requests_at_once_do_not_share() {
     let waiting = Probe::new(&format!("(drop (call $read_body #0 #65536 #8)) {COUNTING}"));
@@ -114,7 +114,7 @@ fn under_reuse_requests_at_once_do_not_share() {
     host.at_rest();
 }
 
-/// Memory that a request grew and filled is empty when the next one grows into it.
+/// Memory that a request grew and filled is empty when the next request grows into it.
 #[test]
 fn grown_memory_comes_empty() {
     // Grows by 16 pages, counts the bytes in them that are not zero, and fills them.
@@ -137,7 +137,7 @@ fn grown_memory_comes_empty() {
     host.at_rest();
 }
 
-/// What the last guest left in a slot is not there for the next guest that gets it.
+/// The next guest in a slot does not see what the last one left there.
 #[test]
 fn a_guest_finds_nothing_of_another_guest() {
     let changed = Probe::new(
@@ -165,7 +165,7 @@ fn a_guest_finds_nothing_of_another_guest() {
             "--isolation",
             isolation,
         ]);
-        // More guests than a worker keeps instances ready, so that slots change hands.
+        // More guests than a worker keeps ready instances, so that slots change hands.
         for name in 0..80 {
             setup = setup.file(&format!("looking-{name}.wat"), looking(name).wat());
         }

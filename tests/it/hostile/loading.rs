@@ -3,7 +3,7 @@
 use super::{assert_contained, assert_discreet, host};
 use crate::host::{HELLO, Host};
 
-/// Each with words that the log must have: which guest, what is wrong, what to do.
+/// Each guest with words that the log must have: its name, what is wrong, what to do.
 const NOT_LOADED: &[(&str, &[&str])] = &[
     ("data_out_of_bounds", &["out of bounds"]),
     ("huge_memory", &["--memory-max"]),
@@ -28,7 +28,7 @@ const NOT_LOADED: &[(&str, &[&str])] = &[
     ("wrong_start_type", &["_start", "(i32)"]),
 ];
 
-/// The same, of which loading takes until the deadline.
+/// The same for guests that load until the deadline.
 const NEVER_STARTED: &[(&str, &[&str])] = &[
     ("start_loops", &["start-up", "deadline"]),
     ("start_section_loops", &["start-up", "deadline"]),
@@ -79,7 +79,7 @@ fn start_up_code_is_stopped_at_the_deadline_under_reuse() {
     check(NEVER_STARTED, "reuse", &["--deadline", "300ms"]);
 }
 
-/// Text that opens more parentheses than a parser's stack may have room for.
+/// A text with more open parentheses than a parser's stack may have room for.
 #[test]
 fn deep_nesting_is_an_error_of_the_file_only() {
     let depth = 200_000;
@@ -96,7 +96,7 @@ fn deep_nesting_is_an_error_of_the_file_only() {
     host.at_rest();
 }
 
-/// A parser that shows the line at fault shows bytes of a stranger.
+/// A parser that quotes the faulty line quotes untrusted bytes.
 #[test]
 fn text_that_is_at_fault_cannot_write_into_the_log() {
     let text = "(module (func \u{1b}[31m\u{202e}\r\u{9b}1m oops))";
@@ -111,8 +111,8 @@ fn text_that_is_at_fault_cannot_write_into_the_log() {
     }
 }
 
-/// A module that is valid and nested more deeply than the compiler likes: either it is served or it
-/// is not, and the host lives on.
+/// A module that is valid, and nested more deeply than the compiler likes. It may be served or
+/// refused, and the host goes on.
 #[test]
 fn deeply_nested_code_does_not_stop_the_host() {
     let depth = 20_000;
@@ -129,7 +129,7 @@ fn deeply_nested_code_does_not_stop_the_host() {
     host.at_rest();
 }
 
-/// Names in a module are bytes of a stranger; the log gets them escaped and cut.
+/// Names in a module are untrusted bytes. The log has them escaped and cut.
 #[test]
 fn names_in_a_module_cannot_write_into_the_log() {
     let long = "x".repeat(50_000);

@@ -1,19 +1,20 @@
-//! What a request provokes never keeps a guest from the requests of others. A guest whose start-up
-//! keeps failing, to which no request has come, is not tried for a while, and then tried again.
+//! A client that makes a guest fail never takes the guest from other clients. A guest with start-up
+//! code that keeps failing before any request has reached it is paused, and then tried again.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{ISOLATIONS, PATIENCE, assert_discreet, host, text};
 use crate::host::{HELLO, Host, Status, until};
 
-/// How many failed starts in a row it takes.
+/// The number of failed starts in a row before a pause.
 const FAILURES_MAX: u64 = 10;
 
 fn paused_lines(host: &Host) -> usize {
     host.lines().iter().filter(|line| line.has(&["time and again", "moody"])).count()
 }
 
-/// A guest whose start-up runs in each instance and traps from then on, in seconds since 1970.
+/// A guest with start-up code that runs in each instance, and traps from this time on, in seconds
+/// since 1970.
 fn moody(bad_from: u64) -> String {
     let is_bad = format!("(i64.ge_u (i64.load (i32.const 0)) (i64.const {bad_from}000000000))");
     let start = format!("(if {is_bad} (then (unreachable)))");
@@ -26,7 +27,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970").as_secs()
 }
 
-/// One client has a guest trap all the time. The other gets every answer.
+/// One client makes a guest trap all the time. The other client gets every answer.
 #[test]
 fn a_client_whose_requests_trap_takes_the_guest_from_nobody() {
     for isolation in ISOLATIONS {
@@ -56,7 +57,7 @@ fn a_guest_that_cannot_start_is_paused_and_tried_again() {
     host.settled();
     host.assert_serves("/moody");
     until("the bad time", PATIENCE, || (now() > bad_from).then_some(()));
-    // Instances may be ready that were made before.
+    // Instances that were made before may still be ready.
     until("the pause", PATIENCE, || {
         let answer = host.get("/moody");
         assert!([200, 500, 503].contains(&answer.status), "{answer:?}");
@@ -68,7 +69,7 @@ fn a_guest_that_cannot_start_is_paused_and_tried_again() {
     assert_discreet("/moody", &refused, 503);
     assert_eq!(refused.header("retry-after"), Some("10"));
     host.assert_serves("/good");
-    // One is tried at the end of each pause.
+    // One start is tried at the end of each pause.
     let before = host.status().rejects("trap");
     host.status_when("tried twice", PATIENCE, |status: &Status| {
         let answer = host.get("/moody");
@@ -76,7 +77,7 @@ fn a_guest_that_cannot_start_is_paused_and_tried_again() {
         status.rejects("trap") >= before + 2
     });
     assert_eq!(paused_lines(&host), 1);
-    // Another version is not paused.
+    // A new version is not paused.
     std::fs::write(host.handlers().join("moody.wat"), HELLO).expect("the folder is there");
     until("the new version", PATIENCE, || (host.get("/moody").status == 200).then_some(()));
     for _ in 0..3 {

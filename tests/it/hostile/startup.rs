@@ -1,5 +1,5 @@
-//! Start-up code that is served although no snapshot of it can be kept, and start-up code of which
-//! one is kept.
+//! Start-up code: of some guests the host can keep a snapshot after it, the others run it in each
+//! instance.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use super::{ISOLATIONS, PATIENCE, host};
 use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host};
 
-/// What this file tests.
+/// The hostile guests that this file tests.
 pub const GUESTS: &[&str] = &[
     "start_clock",
     "start_data_drop",
@@ -24,8 +24,8 @@ fn started(isolation: &str) -> Host {
     host(GUESTS.iter().copied(), isolation).args(["--workers", "1"]).start()
 }
 
-/// Each of them has run its start-up code once before each request, under both ways to keep
-/// instances, however often it is asked.
+/// Each instance has run its start-up code once before each request, in both modes of isolation and
+/// for any number of requests.
 #[test]
 fn start_up_code_runs_once_for_each_instance() {
     let answers: &[(&str, &[u8])] = &[
@@ -51,7 +51,7 @@ fn start_up_code_runs_once_for_each_instance() {
     }
 }
 
-/// A snapshot would give every instance the same seed for its hash maps.
+/// With a snapshot, every instance would have the same seed for its hash maps.
 #[test]
 fn random_bytes_at_start_up_differ_between_instances() {
     let host = started("fresh");
@@ -66,7 +66,7 @@ fn random_bytes_at_start_up_differ_between_instances() {
     host.at_rest();
 }
 
-/// A snapshot would have an instance believe that it began when its file was loaded.
+/// With a snapshot, every instance would believe that it began when its file was loaded.
 #[test]
 fn the_time_at_start_up_is_that_of_the_instance() {
     let host = started("fresh");
@@ -83,7 +83,7 @@ fn the_time_at_start_up_is_that_of_the_instance() {
     host.at_rest();
 }
 
-/// What start-up code writes to the log is there, under the guest's name and without a request.
+/// The log has the lines of start-up code, with the guest's name and without a request.
 #[test]
 fn start_up_code_can_log() {
     let guest = Probe::new("").start("(call $log #0 'logged by the start-up code')");
@@ -105,7 +105,8 @@ fn a_start_function_can_log() {
     host.at_rest();
 }
 
-/// During start-up there is no request: what reads it gets nothing, what changes it stops.
+/// During start-up there is no request: functions that read it return nothing, functions that
+/// change it stop the guest.
 #[test]
 fn start_up_code_sees_no_request() {
     let reading = Probe::new("(call $show #40)").start(
@@ -145,8 +146,8 @@ fn start_up_code_sees_no_request() {
     host.at_rest();
 }
 
-/// The end of start-up code that has to run in each instance is waited for by the first request
-/// only: the others find an instance that was made while no client waited.
+/// Only the first request waits for start-up code that runs in each instance. The others find an
+/// instance that was made while no client waited.
 #[test]
 fn renewal_with_start_up_code_comes_to_rest() {
     let host = started("fresh");
@@ -154,7 +155,7 @@ fn renewal_with_start_up_code_comes_to_rest() {
     for _ in 0..20 {
         assert_eq!(connection.get("/start_random").status, 200);
     }
-    // It is made behind the last answer.
+    // The instance is made after the last answer.
     host.status_when("renewed", PATIENCE, |status| status.instances_ready > 0);
     host.at_rest();
 }

@@ -1,10 +1,10 @@
-//! Guests that do a lot without a loop: in one instruction, in one call of the host, or in many
-//! behind each other. They are stopped all the same, and hold nobody up.
+//! Guests that do much work without a loop: in one instruction, in one call of the host, or in many
+//! calls in a row. They are stopped all the same, and do not block their worker.
 
 use super::{ISOLATIONS, host};
 use crate::host::{HELLO, Host};
 
-/// What this file tests, beside those that overrun.
+/// The hostile guests that this file tests, beside those that run too long.
 pub const GUESTS: &[&str] = &["large_arguments"];
 
 /// Error numbers of WASI preview 1.
@@ -48,7 +48,7 @@ fn guest(body: &str) -> String {
     )
 }
 
-/// A body that is written at once arrives as it is, though the host takes it in pieces.
+/// A body that is written at once arrives unchanged, although the host copies it in pieces.
 #[test]
 fn a_long_body_is_written_in_pieces() {
     let body = "(call $fill (i32.const 0) (i32.const 999999))
@@ -62,7 +62,7 @@ fn a_long_body_is_written_in_pieces() {
     host.at_rest();
 }
 
-/// One call of `read_body` gives 64 KiB at most; the next one goes on there.
+/// One call of `read_body` returns 64 KiB at most. The next call goes on there.
 #[test]
 fn a_long_body_is_read_in_pieces() {
     let body = "(local $at i32) (local $got i64)
@@ -80,7 +80,7 @@ fn a_long_body_is_read_in_pieces() {
     host.at_rest();
 }
 
-/// All random bytes are there, also the last ones.
+/// All random bytes are written, including the last ones.
 #[test]
 fn many_random_bytes_are_asked_for_at_once() {
     let body = "(drop (call $random_get (i32.const 0) (i32.const 200001)))
@@ -94,7 +94,7 @@ fn many_random_bytes_are_asked_for_at_once() {
     host.at_rest();
 }
 
-/// What cannot be a method, a path or a field is refused before it is copied.
+/// Bytes that are not a valid method, path or field are refused before they are copied.
 #[test]
 fn long_texts_are_refused() {
     let texts = [
@@ -119,8 +119,8 @@ fn long_texts_are_refused() {
     host.at_rest();
 }
 
-/// No guest keeps its worker for long, whatever it does in a row: a loop without an end sets the
-/// measure, since it has always been interrupted.
+/// No guest keeps its worker for long, whatever it does in a row. A loop without an end is the
+/// measure, because the engine can interrupt it everywhere.
 #[test]
 fn nobody_keeps_a_worker() {
     const TURN_MAX_US: u64 = 20_000;
@@ -130,7 +130,7 @@ fn nobody_keeps_a_worker() {
         r#"(module (memory (export "memory") 1024)
           (func (export "handle_request") (result i64) {stores} (i64.const 0)))"#
     );
-    // Behind each of many returns, stores to two pages that are new.
+    // After each of many returns, stores to two new pages.
     let deep_stores = r#"(module (memory (export "memory") 2000)
           (func $deep (param $at i32) (param $left i32)
             (if (i32.eqz (local.get $left)) (then (return)))
@@ -140,7 +140,7 @@ fn nobody_keeps_a_worker() {
             (i64.store offset=12284 align=1 (local.get $at) (i64.const 1)))
           (func (export "handle_request") (result i64)
             (call $deep (i32.const 0) (i32.const 5000)) (i64.const 0)))"#;
-    // As much as is copied into each instance.
+    // As much data as is copied into each instance.
     let segment =
         |at: u32| format!("(data (i32.add (i32.const 0) (i32.const {})) \"x\")", at << 13);
     let segments: String = (0..680).map(segment).collect();
@@ -169,7 +169,7 @@ fn nobody_keeps_a_worker() {
             assert!(matches!(status, 200 | 503 | 504), "{name}: {status}");
             late += usize::from(status == 503);
         }
-        // Two go at once. The third is told so if it has waited for its turn for all of its time.
+        // Two calls run at once. The third one is refused once it has waited for all of its time.
         assert!(late <= 1, "{name}: {late} of three had no turn");
         let longest = host.at_rest().turn_max_us;
         assert!(longest < TURN_MAX_US, "{name} kept a worker for {longest} us");

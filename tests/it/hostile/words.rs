@@ -1,13 +1,13 @@
-//! What guests say and what they set on a response: the log and the wire get it harmless.
+//! The output of guests and the fields that they set: harmless in the log and on the wire.
 
 use super::{PATIENCE, assert_discreet, host};
 use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host, Line, until};
 
-/// What this file tests.
+/// The hostile guests that this file tests.
 pub const GUESTS: &[&str] = &["own_framing", "sockets_forever", "stdout_escapes"];
 
-/// Lines that one request may write, with room for the host's own.
+/// The most lines that one request may write, with room for the host's own.
 const LINES_MAX: usize = 300;
 
 #[test]
@@ -25,10 +25,10 @@ fn what_a_terminal_would_obey_is_escaped() {
     }
 }
 
-/// Asserts that one request wrote a bounded number of lines, each of bounded length.
+/// Asserts that one request wrote a limited number of lines of limited length.
 #[track_caller]
 fn assert_bounded(host: &Host, wrote: impl Fn(&Line) -> bool) {
-    // The status is logged after everything that came before it.
+    // The status is logged after all lines that came before it.
     host.at_rest();
     let lines: Vec<Line> = host.lines().into_iter().filter(|line| wrote(line)).collect();
     assert!(lines.len() <= LINES_MAX, "{} lines", lines.len());
@@ -50,7 +50,7 @@ fn one_request_cannot_fill_the_log() {
     host.wait_log_with(&["log_forever", "logs too much"]);
     let again = host.get("/log_forever");
     let id = again.header("x-request-id").expect("a request id").to_owned();
-    // The next request has a share of its own.
+    // The next request has an allowance of its own.
     host.wait_log(|line| line.json["request"] == id && line.has(&["a line of the one"]));
 }
 
@@ -99,7 +99,7 @@ fn framing_is_the_hosts() {
     host.at_rest();
 }
 
-/// A status without a body has none on the wire, whatever the guest wrote.
+/// A status without a body is sent without one, whatever the guest wrote.
 #[test]
 fn a_status_without_a_body_has_none() {
     let guest = |status: u16| {
@@ -123,18 +123,18 @@ fn a_status_without_a_body_has_none() {
         assert_eq!(answer.header("transfer-encoding"), None);
         let length = answer.header("content-length");
         assert!(status != 204 || length.is_none(), "{answer:?}");
-        // Nothing is left behind it that the next answer would be taken for.
+        // No bytes are left that could be taken for the next answer.
         connection.assert_silent();
         assert_eq!(connection.get("/good").text(), "Hello, World!");
     }
-    // RFC 9110, 15.3.6: no content, which over HTTP/1.1 has to be said.
+    // RFC 9110, 15.3.6: without content, which HTTP/1.1 has to announce.
     let reset = connection.get("/reset");
     assert_eq!((reset.status, reset.body.as_slice()), (205, b"".as_slice()));
     host.at_rest();
 }
 
-/// All requests to one guest together have a bound, too: what is beyond it would take the log from
-/// others. What is dropped is counted.
+/// There is also a limit for all requests to one guest together, because a guest could fill the log
+/// for others. Dropped lines are counted.
 #[test]
 fn a_guest_leaves_the_log_to_others() {
     let lines = "(call $log (i32.const 2) (i32.const 0) (i32.const 4000))".repeat(16);

@@ -304,7 +304,7 @@ fn an_empty_folder_serves_a_page_that_says_what_to_do() {
     for path in ["/hello", "/index.html", "/a/b", "/native/hello"] {
         host.get(path).assert_problem(404);
     }
-    // As soon as there is a handler, the host has no page of its own.
+    // As soon as there is a handler, there is no landing page.
     let host = Host::with("hello.wat", HELLO).start();
     host.get("/").assert_problem(404);
 }

@@ -1,9 +1,9 @@
-//! Guests on their way to being served: compiled in processes of their own, in the background and
-//! under limits, waited for by requests, kept on disk, unloaded and had again.
+//! How guests are loaded: compiled in processes of their own, in the background and under limits,
+//! waited for by requests, cached on disk, unloaded and loaded again.
 //!
-//! What all these tests share: guests that are hard to compile or slow to start, and a way to get
-//! hold of the processes that compile them. A compiler that is stopped in the middle keeps its
-//! guest from being loaded for as long as a test likes.
+//! These tests share guests that are hard to compile or slow to start, and a way to find the
+//! processes that compile them. A test can stop a compiler with a signal, so that its guest is not
+//! loaded for as long as the test likes.
 
 use std::fs;
 use std::io;
@@ -25,11 +25,10 @@ mod unloading;
 mod waiting;
 mod words;
 
-/// How long a state is waited for that a compiler has to reach: it gives way to everything else
-/// that the machine does.
+/// The most time to wait for a state that a compiler has to reach. Compilers run at a low priority.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// For hosts that are not to give up a guest or a request because the machine is busy.
+/// For hosts that must not give up a guest or a request on a busy machine.
 pub const PATIENTLY: [&str; 4] = ["--deadline", "60s", "--cpu-max", "60s"];
 
 /// A process, as the kernel shows it.
@@ -37,16 +36,16 @@ pub const PATIENTLY: [&str; 4] = ["--deadline", "60s", "--cpu-max", "60s"];
 pub struct Process {
     pub pid: Pid,
     parent: i32,
-    /// When, in the kernel's ticks: its number may be another one's later.
+    /// The start time in the kernel's ticks. The process id may be reused later.
     started: u64,
 }
 
 impl Process {
-    /// A process that runs; not one that has ended and that nobody has waited for.
+    /// A running process. `None` for one that has ended, even if nobody has waited for it.
     fn read(name: &str) -> Option<Process> {
         let pid = Pid::from_raw(name.parse().ok()?)?;
         let stat = fs::read_to_string(format!("/proc/{name}/stat")).ok()?;
-        // Its name stands before, in parentheses, and may have any character in it.
+        // The name comes before, in parentheses, and may have any character in it.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let (state, parent, started) = (fields.first()?, fields.get(1)?, fields.get(19)?);
         let process = Process { pid, parent: parent.parse().ok()?, started: started.parse().ok()? };
@@ -57,8 +56,8 @@ impl Process {
         kill_process(self.pid, signal).unwrap_or_else(|error| panic!("{self:?}: {error}"));
     }
 
-    /// Whether it has put itself under its limits, which it does before it reads a guest. From
-    /// then on it ends with its host.
+    /// Whether it has set its limits, which it does before it reads a guest. From then on it ends
+    /// with its host.
     fn is_confined(&self) -> bool {
         let limits = fs::read_to_string(format!("/proc/{}/limits", self.pid.as_raw_nonzero()));
         let is_limit =
@@ -80,7 +79,7 @@ pub fn compilers(host: &Host) -> Vec<Process> {
     processes.filter(|process| process.parent == parent).collect()
 }
 
-/// Waits for one of them.
+/// Waits for one compiler.
 #[track_caller]
 pub fn compiler(host: &Host) -> Process {
     compiler_beside(host, &[])
@@ -92,13 +91,14 @@ fn compiler_beside(host: &Host, known: &[Process]) -> Process {
     until("process that compiles", PATIENCE, || compilers(host).into_iter().find(is_new))
 }
 
-/// Waits for one, and stops it: its guest stays as it is until it is continued.
+/// Waits for one compiler and stops it. The state of its guest does not change until it is
+/// continued.
 #[track_caller]
 pub fn stopped_compiler(host: &Host) -> Process {
     stopped_compiler_beside(host, &[])
 }
 
-/// The same for one more.
+/// The same for one more compiler.
 #[track_caller]
 pub fn stopped_compiler_beside(host: &Host, stopped: &[Process]) -> Process {
     let compiler = compiler_beside(host, stopped);
@@ -106,26 +106,26 @@ pub fn stopped_compiler_beside(host: &Host, stopped: &[Process]) -> Process {
     compiler
 }
 
-/// Asserts that nothing compiles any more, but for processes that are about to end.
+/// Asserts that nothing compiles any more. Processes that are about to end are waited for.
 #[track_caller]
 pub fn assert_no_compilers(host: &Host) {
     until("end of the compilers", PATIENCE, || compilers(host).is_empty().then_some(()));
 }
 
-/// The same of these ones, whose host may have gone.
+/// The same for these processes, whose host may have ended.
 #[track_caller]
 pub fn assert_ended(compilers: &[Process]) {
     let is_over = || !compilers.iter().any(Process::is_there);
     until("end of the compilers", PATIENCE, || is_over().then_some(()));
 }
 
-/// Says its name, and takes many seconds to compile.
+/// A guest that answers with its name, and takes many seconds to compile.
 pub fn burner(name: &str) -> String {
     with(&wat::says(name), &hard_function())
 }
 
-/// A few kilobytes for which the compiler computes for many seconds: each of the nested loops hands
-/// on every one of the locals. (300 of both: 16 s on the machine where this was written.)
+/// A few kilobytes that take the compiler many seconds: each of the nested loops passes on every
+/// local. (300 of both: 16 s on the machine where this was written.)
 pub fn hard_function() -> String {
     const LOOPS: usize = 300;
     const LOCALS: usize = 300;
@@ -139,11 +139,11 @@ pub fn hard_function() -> String {
     format!("(func (param i32) (local {locals}) {begin} {adds} {end})")
 }
 
-/// Rounds of start-up code which take so long that its compiler can be got hold of: half a second
-/// on the machine where this was written.
+/// Rounds of start-up code that take long enough for a test to find its compiler: half a second on
+/// the machine where this was written.
 pub const WHILE: u32 = 2_000_000_000;
 
-/// Says this, after start-up code of so many rounds.
+/// A guest that answers with this text, and has start-up code of this many rounds.
 pub fn slow_starter(text: &str, rounds: u32) -> String {
     slowly(&wat::says(text), rounds)
 }
@@ -166,7 +166,7 @@ pub fn with(module: &str, field: &str) -> String {
     format!("{fields}\n{field})")
 }
 
-/// The next response, which may take its time.
+/// The next response, which may take long.
 #[track_caller]
 pub fn read(connection: &mut Connection) -> Response {
     let deadline = Instant::now() + PATIENCE;
@@ -181,7 +181,7 @@ pub fn read(connection: &mut Connection) -> Response {
     }
 }
 
-/// A GET on a connection of its own, whose answer may take its time.
+/// Sends a GET on a connection of its own. The answer may take long.
 #[track_caller]
 pub fn get(host: &Host, path: &str) -> Response {
     let mut connection = host.connect();
@@ -189,7 +189,7 @@ pub fn get(host: &Host, path: &str) -> Response {
     read(&mut connection)
 }
 
-/// Asserts that a GET is answered with this text, however long that takes.
+/// Asserts that a GET is answered with this text, however long it takes.
 #[track_caller]
 pub fn assert_says(host: &Host, path: &str, text: &str) {
     let answer = get(host, path);

@@ -1,7 +1,7 @@
-//! The public face of the host, tested from outside: files in, HTTP and log out.
+//! Tests of the host from outside: files in, HTTP and log out.
 //!
-//! One binary, so that it links once. [`host`] starts the real program on a port of its own,
-//! [`client`] speaks HTTP/1.1 to it by raw bytes; every other module is a theme.
+//! There is one binary, so that it is linked once. [`host`] starts the real program on a port of
+//! its own, [`client`] speaks raw HTTP/1.1 to it, and every other module is a theme.
 
 mod client;
 mod host;

@@ -1,5 +1,5 @@
-//! Requests that no good client sends, byte by byte: each is refused, nothing hides behind it, and
-//! the host goes on.
+//! Requests that no good client sends, byte by byte: each is refused, no second request is smuggled
+//! in it, and the host goes on.
 
 use crate::client::{Connection, Response, message};
 use crate::host::{HELLO, Host};
@@ -10,12 +10,12 @@ fn host() -> Host {
     Host::with("hello.wat", HELLO).file("reader.wat", wat::reads()).arg("--native").start()
 }
 
-/// Sends the bytes and asserts that the one answer has one of these statuses, where 0 stands for
-/// a connection that is closed without an answer; then that the host goes on.
+/// Sends the bytes. Asserts that the one answer has one of these statuses, and that the host goes
+/// on. The status 0 stands for a connection that is closed without an answer.
 #[track_caller]
 fn refused(host: &Host, what: &str, bytes: impl AsRef<[u8]>, statuses: &[u16]) -> Option<Response> {
     let mut connection = host.connect();
-    // The host may have heard enough before the end.
+    // The host may answer and close before it has all of it.
     let _ = connection.try_send(bytes);
     let answer = match connection.next("GET") {
         Ok(answer) => answer,
@@ -101,7 +101,7 @@ fn paths_that_could_mean_another_are_refused() {
         let bytes = message("GET", path, &[], b"");
         refused(&host, path, bytes, &[400]).expect("a 400").assert_problem(400);
     }
-    // What looks like it and is harmless.
+    // Requests that look similar and are valid.
     for path in ["/hello/...", "/hello/..a", "/hello?../%2f%zz", "/hello/a%20b", "/hel%6Co"] {
         assert_eq!(host.get(path).status, 200, "{path}");
     }
@@ -174,7 +174,7 @@ fn heads_that_break_the_grammar_are_refused() {
     ] {
         refused(&host, what, bytes, &[400, 0]);
     }
-    // An empty line before a request is to be passed over (RFC 9112, 2.2).
+    // An empty line before a request has to be ignored (RFC 9112, 2.2).
     let mut connection = host.connect();
     connection.send(format!("\r\n{}", head("")));
     assert_eq!(connection.read().status, 200);
@@ -195,14 +195,14 @@ fn a_length_is_one_plain_number() {
     }
 }
 
-/// A request which would be the second one on its connection, if the first were read wrongly.
+/// The request that would be the second one on its connection if the first were misread.
 const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nhost: a.test\r\n\r\n";
 
-/// Asserts that the host answers once and never for the hidden path, which nothing serves.
+/// Asserts that the host answers once, and never for the hidden path, which has no route.
 #[track_caller]
 fn assert_hidden(host: &Host, what: &str, request: &str) {
     let answers = exchange(host, format!("{request}{HIDDEN}").as_bytes());
-    // An interim answer is none: it asks whether the client is still there.
+    // An interim answer does not count: it only checks whether the client is still there.
     let interim = answers.matches("HTTP/1.1 100 ").count();
     let count = answers.matches("HTTP/1.1 ").count() - interim;
     assert!(count <= 1, "{what}: {count} answers, {answers}");
@@ -323,7 +323,7 @@ fn heads_have_a_limit() {
     refused(&host, "a URI of 70 kB", message("GET", &uri, &[], b""), &[414]);
 }
 
-/// Sends the bytes and nothing more, and gives what comes back.
+/// Sends the bytes and nothing more. Returns what comes back.
 fn exchange(host: &Host, bytes: &[u8]) -> String {
     let mut connection = Connection::open(host.addr());
     let _ = connection.try_send(bytes);

@@ -1,5 +1,5 @@
-//! The memory of all guests together, `--memory-total`: who asks for more than there is waits or is
-//! refused with a 503, small guests go on, and all of it is given back.
+//! The memory of all guests together, `--memory-total`: a guest that asks for more than there is
+//! waits or is refused with a 503, small guests go on, and all memory is given back.
 
 mod ceiling;
 mod fields;
@@ -13,11 +13,11 @@ use crate::host::{HELLO, Host, Status};
 use crate::hostile::{self, ISOLATIONS};
 
 const MIB: u64 = 1 << 20;
-/// How long a state is waited for.
+/// The most time to wait for a state.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Begins with `first` pages, takes `more`, keeps `answered` pages of zeros as its answer, and then
-/// waits for the request's body.
+/// A guest with `first` pages at the start. It grows by `more`, keeps `answered` pages of zeros as
+/// its answer, and then waits for the request's body.
 fn hoard(first: u32, more: u32, answered: u32) -> String {
     format!(
         r#"
@@ -50,14 +50,14 @@ fn host(guests: &[(&str, String)], total: &str) -> crate::host::Setup {
     guests.iter().fold(setup, with)
 }
 
-/// Waits until no more than this is taken.
+/// Waits until no more memory than this is in use.
 #[track_caller]
 fn given_back(host: &Host, bytes: u64) -> Status {
     host.at_rest();
     host.status_when("its memory back", PATIENCE, |status| status.memory_used <= bytes)
 }
 
-/// Refusals for want of memory, and no other but these.
+/// The number of refusals for want of memory. Asserts that there are no others.
 #[track_caller]
 fn shortages(status: &Status) -> u64 {
     let all: u64 = status.rejects.values().sum();
@@ -81,13 +81,13 @@ fn instances_are_refused_beyond_what_there_is() {
             status.in_flight == status.instances_out && status.in_flight + refused == ASKED as u64
         });
         assert!(full.memory_used <= full.memory_total, "{full:?}");
-        // Eight of 2.5 MiB leave the last eighth to others.
+        // Eight of 2.5 MiB leave the last eighth to other guests.
         assert!((6..=8).contains(&full.in_flight), "{full:?}");
         host.assert_serves("/good");
         let refused = full.rejects("no_memory");
         let mut answers = [0; 2];
         for connection in &mut waiting {
-            // A refused one may have been closed behind its answer.
+            // The connection of a refused request may have been closed after its answer.
             let sent = connection.try_send("body");
             match connection.next("POST") {
                 Ok(Some(answer)) if answer.status == 200 => answers[0] += 1,
@@ -101,7 +101,7 @@ fn instances_are_refused_beyond_what_there_is() {
             }
         }
         assert_eq!(answers[1], refused, "{answers:?}");
-        // Theirs is given back behind their answers, by threads that others may keep from it.
+        // The memory is given back after the answers, by threads that may have to wait for a core.
         given_back(&host, 12 * MIB);
         let answer = host.request("POST", "/hoard", &[], b"body");
         assert_eq!(answer.status, 200, "{first} {more}: {}", answer.text());
@@ -110,7 +110,7 @@ fn instances_are_refused_beyond_what_there_is() {
     }
 }
 
-/// Guests that take all they get, one page after another, from many clients at once.
+/// Many clients at once, with guests that take all they get, page by page.
 #[test]
 fn greedy_guests_break_nobody() {
     for isolation in ISOLATIONS {
@@ -133,7 +133,7 @@ fn greedy_guests_break_nobody() {
                 assert_eq!(connection.get("/good").status, 200, "{isolation}");
             }
         });
-        // Behind their last answers, large instances are still being dropped.
+        // After the last answers, large instances are still being dropped.
         given_back(&host, 30 * MIB);
         assert_eq!(host.get("/memory_grow").status, 200, "{isolation}");
         host.assert_serves("/good");
@@ -141,7 +141,7 @@ fn greedy_guests_break_nobody() {
     }
 }
 
-/// Answers are kept for clients that do not read them, and count until they are sent.
+/// Answers are held for clients that do not read them, and count until they are sent.
 #[test]
 fn answers_that_nobody_reads_count() {
     const BODY: usize = 16 << 20;
@@ -181,12 +181,12 @@ fn answers_that_nobody_reads_count() {
     assert_eq!(whole.count() as u64, 12 - refused);
     given_back(&host, 4 * MIB);
     assert_eq!(host.get("/large").body.len(), BODY);
-    // Who goes away without reading gives it back, too.
+    // A client that disconnects without reading gives the memory back, too.
     drop(ask());
     given_back(&host, 4 * MIB);
 }
 
-/// What one worker keeps ready does not keep another one from serving.
+/// Ready instances of one worker do not keep another worker from serving.
 #[test]
 fn ready_instances_are_evicted() {
     let mut setup = host(&[("large", hoard(40, 0, 0))], "8MiB");
@@ -209,7 +209,7 @@ fn ready_instances_are_evicted() {
     assert_eq!(shortages(&host.at_rest()), 0);
 }
 
-/// The same request with more and more memory, until there is enough: before that it is refused.
+/// The same request with more and more memory. Until there is enough, it is refused.
 #[test]
 fn too_little_is_a_refusal_of_the_request() {
     for guest in [hoard(10, 16, 12), hoard(20, 0, 10), hoard(1, 4, 20)] {
@@ -232,7 +232,7 @@ fn too_little_is_a_refusal_of_the_request() {
     }
 }
 
-/// One guest that takes all it can get leaves some to others, who may grow in that.
+/// A guest that takes all it can get leaves some memory to others, which may still grow.
 #[test]
 fn what_one_guest_leaves_is_for_others_to_grow() {
     let guests =
@@ -258,7 +258,7 @@ fn what_one_guest_leaves_is_for_others_to_grow() {
     given_back(&host, 16 * MIB);
 }
 
-/// What a table has not grown by is not charged.
+/// If a table is refused to grow, nothing is charged.
 #[test]
 fn growth_that_fails_costs_nothing() {
     let guest = r#"
@@ -289,7 +289,7 @@ fn growth_that_fails_costs_nothing() {
     }
 }
 
-/// Start-up code that grows in each instance is refused like any other.
+/// Start-up code that grows the memory in each instance is refused like any other code.
 #[test]
 fn start_up_code_is_refused_as_well() {
     let guest = r#"
@@ -311,7 +311,7 @@ fn start_up_code_is_refused_as_well() {
     }
 }
 
-/// A request's body that is kept for the next handler counts.
+/// A request's body that is kept to be passed on counts.
 #[test]
 fn buffered_request_bodies_count() {
     let guest = r#"
@@ -329,7 +329,7 @@ fn buffered_request_bodies_count() {
     host.settled();
     let post = |mib: usize| {
         let mut connection = host.connect();
-        // The answer may come before all of it is sent, and the connection end behind it.
+        // The answer may come before all of the body is sent, and the connection may end after it.
         let _ = connection.try_send(message("POST", "/keeps", &[], &vec![0; mib << 20]));
         connection.next("POST").ok().flatten().map(|answer| answer.status)
     };
@@ -340,7 +340,7 @@ fn buffered_request_bodies_count() {
     assert_eq!(shortages(&given_back(&host, 2 * MIB)), 1);
 }
 
-/// Without the flag there is a ceiling, too: less than the machine has.
+/// Without the flag there is a limit, too: less than the machine has.
 #[test]
 fn the_ceiling_is_that_of_the_machine() {
     let host = Host::with("good.wat", HELLO).start();

@@ -1,7 +1,7 @@
-//! Requests that go on to the upstream: those that no route takes, and those that a guest passes on
-//! with `next`.
+//! Requests that are forwarded to the upstream: those without a route, and those that a guest
+//! passes on with `next`.
 //!
-//! The upstream is real, and scripted by the test (see [`upstream`]).
+//! The upstream is a real server, scripted by the test (see [`upstream`]).
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,8 +23,8 @@ fn before(upstream: &Upstream) -> Setup {
     Host::with("good.wat", HELLO).args(["--upstream", &upstream.url("")])
 }
 
-/// An upstream may have a name, whose addresses are tried one after the other; a request that names
-/// no host names that.
+/// The upstream may have a name. Its addresses are tried one after the other. A request without a
+/// host names the upstream's.
 #[test]
 fn an_upstream_may_have_a_name() {
     let upstream = Upstream::saying(plain("200 OK", "", "from above"));
@@ -61,7 +61,7 @@ fn what_no_route_takes_is_forwarded() {
     assert_eq!(seen.all("x-mine"), ["2"]);
     assert_eq!(seen.all("content-length"), ["8"]);
     assert_eq!(seen.body, b"the body");
-    // A route is still a route.
+    // A route takes precedence.
     assert_eq!(host.get("/good").text(), "Hello, World!");
     assert_eq!(upstream.seen().len(), 1);
     host.at_rest();
@@ -93,7 +93,7 @@ fn the_upstream_learns_who_asked() {
     assert_eq!(seen[1].all("host"), ["guest.test"]);
 }
 
-/// Fields of one connection (RFC 9110, 7.6.1).
+/// Fields that belong to one connection (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [&str; 7] =
     ["connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "x-named"];
 
@@ -179,7 +179,7 @@ fn connections_to_the_upstream_are_pooled() {
     host.at_rest();
 }
 
-/// One that the upstream closes after each answer, as it says, is not used for the next request.
+/// A connection that the upstream announces to close is not used for the next request.
 #[test]
 fn connections_that_the_upstream_closes_are_not_pooled() {
     let upstream = Upstream::saying_once(plain("200 OK", "connection: close\r\n", "once"));
@@ -192,7 +192,7 @@ fn connections_that_the_upstream_closes_are_not_pooled() {
 }
 
 /// An answer of HTTP/1.0, which ends with its connection, is whole.
-/// What changes nothing is sent three times again, the last time by a new connection.
+/// A request with a safe method is sent three more times, the last time on a new connection.
 #[test]
 fn many_stale_connections_cost_no_answer() {
     const POOLED: usize = 6;
@@ -202,7 +202,7 @@ fn many_stale_connections_cost_no_answer() {
             met.wait();
             return stream.write_all(&plain("200 OK", "", "first")).map(|()| true);
         }
-        // Those that were kept are closed without an answer.
+        // The connections in the pool are closed without an answer.
         if all_met.load(Ordering::SeqCst) <= POOLED + 3 {
             return Ok(false);
         }

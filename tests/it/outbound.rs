@@ -1,5 +1,5 @@
-//! Requests that a guest makes itself: where it may send them, and what it is told where there is
-//! no response.
+//! Outbound requests of guests: which destinations are allowed, and the error if there is no
+//! response.
 
 use std::net::TcpListener;
 
@@ -16,13 +16,13 @@ mod lengths;
 #[path = "outbound/tls.rs"]
 mod tls;
 
-/// Whether these are the tests of the probe as a component that is not one module.
+/// Whether these are the tests of the whole probe.
 fn is_whole() -> bool {
     module_path!().ends_with("_whole")
 }
 
-/// Whether these are the tests of the probe of wasi:http 0.3, which sends as a whole component
-/// only.
+/// Whether these are the tests of the probe of wasi:http 0.3, which sends requests only as a whole
+/// component.
 fn is_03() -> bool {
     module_path!().ends_with("_03_whole")
 }
@@ -46,7 +46,7 @@ fn start(flags: &[&str]) -> Host {
     host
 }
 
-/// A host whose probe may send requests as these say.
+/// A host whose probe may send requests to these destinations.
 #[track_caller]
 pub fn allowing(allowed: &[&str], flags: &[&str]) -> Host {
     let allowed = allowed.iter().flat_map(|allow| ["--allow-outbound", allow]);
@@ -54,12 +54,12 @@ pub fn allowing(allowed: &[&str], flags: &[&str]) -> Host {
     start(&flags)
 }
 
-/// A server that says `ok` to everything.
+/// A server that answers `ok` to everything.
 pub fn good() -> Upstream {
     Upstream::saying(plain("200 OK", "", "ok"))
 }
 
-/// What the probe says of a request to this URL, with fields for the behaviour.
+/// The probe's answer for a request to this URL, with fields for the behaviour.
 #[track_caller]
 pub fn fetch_with(host: &Host, behaviour: &str, url: &str, fields: &[&str]) -> String {
     let url = format!("x-url: {url}");
@@ -74,10 +74,10 @@ pub fn fetch(host: &Host, url: &str) -> String {
     fetch_with(host, "fetch", url, &[])
 }
 
-/// Asserts that a request came to nothing, for this reason.
+/// Asserts that a request failed for this reason.
 #[track_caller]
 pub fn assert_code(told: &str, code: &str) {
-    // The name of an error code is shown by the generated bindings.
+    // The generated bindings decide how the name of an error code is written.
     assert!(told.contains(code), "{told:?} is not {code}");
 }
 
@@ -91,7 +91,7 @@ fn a_guest_gets_where_it_is_allowed_to() {
     assert_eq!((seen.method.as_str(), seen.target.as_str()), ("GET", "/some/path?and=query"));
     assert_eq!(seen.all("host"), [url.trim_start_matches("http://")]);
     assert_eq!(seen.all("cdn-loop"), ["guesthouse"]);
-    // A query alone has no path before it, and the target of a request has to have one.
+    // A URL may have a query without a path, but the target of a request needs one.
     assert_eq!(fetch(&host, &url), "200 ok");
     assert_eq!(server.seen()[1].target, "/");
     assert_as_new(&host);
@@ -114,7 +114,7 @@ fn a_guest_does_not_get_anywhere_else() {
     }
     assert_code(&fetch(&host, &user), "HttpRequestUriInvalid");
     assert_eq!(other.connections(), (0, 0));
-    // Said once for each destination, with what would allow it.
+    // Logged once for each destination, with the flag that would allow it.
     for url in &urls {
         let line = host.wait_log_with(&[&format!("--allow-outbound 'probe={url}'")]);
         assert_eq!(line.json["handler"], "probe", "{}", line.text);
@@ -140,7 +140,7 @@ fn an_allowance_may_be_for_many() {
     assert_eq!(told(format!("probe=HTTP://*:{port},127.0.0.0/8"), &url), "200 ok");
     let local = format!("http://LocalHost:{port}");
     assert_eq!(told(format!("probe=http://localhost:{port}"), &local), "200 ok");
-    // Nobody is called so, but that is found out by asking.
+    // No such host exists, but that is found out only by asking.
     let below = "probe=http://*.guests.invalid";
     for name in ["a.guests.invalid", "a.b.Guests.Invalid."] {
         assert_code(&told(below.into(), &format!("http://{name}/")), "Dns");
@@ -150,14 +150,14 @@ fn an_allowance_may_be_for_many() {
     }
 }
 
-/// Whatever a name is, it does not lead to where nobody has said that it may.
+/// A name never leads to an address that no flag allows.
 #[test]
 fn what_is_not_public_has_to_be_named() {
     let server = good();
     let url = server.url("");
     let port = url.rsplit(':').next().expect("a port");
     let host = allowing(&[&format!("probe=http://*:{port}")], &["--workers", "1"]);
-    // The third and the fourth are what resolvers take for 127.0.0.1.
+    // Resolvers take the third and the fourth for 127.0.0.1.
     let names = ["127.0.0.1", "localhost", "127.1", "2130706433", "[::1]", "[::ffff:127.0.0.1]"];
     for name in names {
         let told = fetch(&host, &format!("http://{name}:{port}/"));
@@ -208,7 +208,7 @@ fn a_guest_is_told_what_went_wrong() {
     assert_as_new(&host);
 }
 
-/// What belongs to one connection, and what the host answers for, is not the guest's.
+/// A guest may not set fields that belong to one connection or to the host.
 #[test]
 fn some_fields_are_not_for_guests() {
     let fields =
@@ -229,7 +229,7 @@ fn a_circle_ends() {
     let answer = host.request("GET", "/probe/fetch-again", &[&url], b"");
     assert_eq!(answer.status, 508, "{}", answer.text());
     assert_eq!(assert_as_new(&host).rejects("loop"), 1);
-    // A client may say that it has come round already; that costs nobody but itself.
+    // A client can claim that a request has been here before, which harms only itself.
     let hops = |times: usize| format!("cdn-loop: {}", ["guesthouse"; 20][..times].join(", "));
     host.request("GET", "/probe/exact", &[&hops(8)], b"").assert_problem(508);
     let others = "cdn-loop: other; q=1, guesthouses,guest house";
@@ -238,7 +238,7 @@ fn a_circle_ends() {
     assert_as_new(&host);
 }
 
-/// Each request's trail goes on, be its instance a new one or one that has served another.
+/// The hop counter of each request goes on, both in a new instance and in a reused one.
 #[test]
 fn hops_are_counted_on() {
     for isolation in ISOLATIONS {

@@ -1,5 +1,5 @@
-//! Owners of handlers: what is shared is divided between the folders at the top, and what one has
-//! between its handlers. A hundred files are not a hundred shares.
+//! Owners of handlers: shared resources are divided between the top folders, and the share of a
+//! folder between its handlers. A hundred files are not a hundred shares.
 
 use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,21 +11,21 @@ use crate::host::{HELLO, Host, Setup, until};
 use crate::middleware::upstream::{Upstream, plain};
 use crate::wat;
 
-/// How long a state is waited for.
+/// The most time to wait for a state.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One worker whose calls have no end of time, and are at the priority of others, so that a busy
-/// machine leaves them something.
+/// One worker. Its calls have no time limit and the same priority as other programs, so that they
+/// get a share of a busy machine.
 const UNBOUNDED: [&str; 8] =
     ["--workers", "1", "--deadline", "1h", "--cpu-max", "1h", "--slow-priority", "0"];
 
-/// A folder of so many handlers that never end, and one handler of another owner.
+/// A folder with this many handlers that never end, and one handler of another owner.
 fn setup(many: usize) -> Setup {
     let setup = Host::with("single/hello.wat", HELLO);
     (0..many).fold(setup, |setup, at| setup.file(&format!("many/{at}.wat"), wat::spins()))
 }
 
-/// A guest that counts so far, and answers "done".
+/// A guest that counts to this number, and answers "done".
 fn counts(rounds: u64) -> String {
     wat::guest(
         r#"(data (i32.const 0) "done")"#,
@@ -45,8 +45,8 @@ fn send(host: &Host, path: &str) -> Connection {
     connection
 }
 
-/// An owner with a hundred busy handlers, each with calls that never end, beside one with a single
-/// handler, which is asked once after the other: each time it is answered.
+/// An owner with a hundred busy handlers, each with calls that never end, and an owner with a
+/// single handler. Each request to the single handler is answered.
 #[test]
 fn a_hundred_busy_handlers_are_one_share() {
     let flags = ["--workers", "2", "--deadline", "1h", "--cpu-max", "1h", "--queue-timeout", "1h"];
@@ -62,8 +62,8 @@ fn a_hundred_busy_handlers_are_one_share() {
     host.at_rest();
 }
 
-/// Of an owner's handlers that nobody has asked for yet, few hold their worker for a quantum. The
-/// others are expected to be like them, until one turns out to be short.
+/// Of an owner's handlers that had no request yet, only few hold their worker for a quantum. The
+/// host expects the others to be as long, until one turns out to be short.
 #[test]
 fn an_owners_new_handlers_are_expected_to_be_like_its_others() {
     let setup = (0..40).fold(Host::with("single/hello.wat", HELLO), |setup, at| {
@@ -80,7 +80,8 @@ fn an_owners_new_handlers_are_expected_to_be_like_its_others() {
     // Three, and those that had their turn before the third was known to be long.
     assert!((3..=6).contains(&fast), "{fast} of 40 began on their worker");
     assert_eq!((moved, slow), (fast, 40 - fast), "as long as each is");
-    // Another owner's new handler is not, and a short one of the same is known after one call.
+    // A new handler of another owner is not affected. A short handler of the same owner is known
+    // after one call.
     for (path, slow) in [("/single/hello", 0), ("/many/quick", 1)] {
         let before = host.status();
         for _ in 0..10 {
@@ -92,17 +93,17 @@ fn an_owners_new_handlers_are_expected_to_be_like_its_others() {
     }
 }
 
-/// In the slow lane the owner that has used the least CPU time is next: a long call of one with a
-/// single handler ends before many of another have each had a turn.
+/// In the slow lane, the owner that has used the least CPU time is next. A long call of an owner
+/// with a single handler ends before many calls of another owner have each had a turn.
 #[test]
 fn a_long_call_has_its_owners_share_of_the_slow_lane() {
-    // It counts for some 25 turns.
+    // It takes some 25 turns.
     let long = counts(50_000_000);
     let setup = setup(10).file("single/long.wat", &long).file("many/long.wat", &long);
     let host = setup.args(UNBOUNDED).start_settled();
     let busy: Vec<_> = (0..10).map(|at| send(&host, &format!("/many/{at}"))).collect();
     host.status_when("busy", PATIENCE, |status| status.in_flight == 10);
-    // Of the same owner, whose turns it shares with ten others.
+    // It has the same owner as ten others, and shares turns with them.
     let sibling = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -120,7 +121,7 @@ fn a_long_call_has_its_owners_share_of_the_slow_lane() {
     host.at_rest();
 }
 
-/// A handler that takes all that its owner may have leaves places to the others of that owner.
+/// A handler that takes all places that it may have leaves some to the other handlers of its owner.
 #[test]
 fn a_busy_handler_leaves_places_to_its_siblings() {
     let flags = ["--workers", "1", "--in-flight-max", "40", "--deadline", "1h", "--cpu-max", "1h"];
@@ -138,8 +139,8 @@ fn a_busy_handler_leaves_places_to_its_siblings() {
     host.at_rest();
 }
 
-/// Answers of the upstream that are on their way keep their places. Whoever has all that its owner
-/// may have there leaves some to the others of that owner, and so do many; and an owner to another.
+/// Answers of the upstream that are being sent keep their places. A handler that has all it may
+/// have there leaves some to the others of its owner, and an owner leaves some to another owner.
 #[test]
 fn who_waits_for_the_upstream_leaves_places_to_others() {
     let upstream = Upstream::scripted(|seen, stream| {
@@ -179,12 +180,12 @@ fn who_waits_for_the_upstream_leaves_places_to_others() {
     }
 }
 
-/// A call that computes for less than a quantum and then waits, again and again, has no more of the
-/// slow lane than one that computes all the time: beside five others, one with three times the work
-/// ends behind it.
+/// A call that alternates between computing for less than a quantum and waiting gets no more of the
+/// slow lane than one that computes all the time. Beside five others, a call with three times the
+/// work ends after them.
 #[test]
 fn who_computes_in_bursts_gains_nothing() {
-    // 180 bursts of a million turns, with a microsecond of sleep behind each.
+    // 180 bursts of a million rounds, with a sleep of a microsecond after each.
     let bursts = r#"(module
       (import "http_handler" "write_body" (func $write_body (param i32 i32 i32)))
       (import "wasi_snapshot_preview1" "poll_oneoff"

@@ -1,8 +1,8 @@
-//! Machines that refuse a system call: each one that a trace of a start, a compile, a request and
-//! an end shows (`strace -f`), first with EPERM and then with ENOSYS. The host serves without it,
-//! or says in one line what it must have.
+//! Kernels that refuse a system call. Each system call in the trace (`strace -f`) of a start, a
+//! compile, a request and a drain is refused, first with EPERM and then with ENOSYS. The host
+//! serves without it, or says in one line what it needs.
 //!
-//! Not in the lists is what the kernel and the C library need for any program to begin or to end:
+//! The lists leave out the calls that the kernel and the C library need for any program:
 //! arch_prctl, close, execve, exit_group, futex, geteuid, mmap, mprotect, munmap, newfstatat,
 //! openat, poll, pread64, read, rt_sigaction, rt_sigreturn and write.
 
@@ -18,7 +18,7 @@ use crate::host::{HELLO, Host, Setup};
 mod listening;
 mod terminal;
 
-/// What the host can do without.
+/// Calls that the host can do without.
 const SPARED: [&str; 43] = [
     "access",
     "brk",
@@ -65,7 +65,7 @@ const SPARED: [&str; 43] = [
     "waitid",
 ];
 
-/// What it must have, and so what it says.
+/// Calls that the host needs, and its messages.
 const NEEDED: [&str; 29] = [
     "exit",
     "accept4",
@@ -98,16 +98,16 @@ const NEEDED: [&str; 29] = [
     "socketpair",
 ];
 
-/// What to refuse, as `ERRNO NAME`, and the program to become then, a word a line.
+/// The call to refuse, as `ERRNO NAME`, and then the command line of the program, one word a line.
 const REFUSED: &str = "GUESTHOUSE_TEST_REFUSED";
 const WORDS: &str = "GUESTHOUSE_TEST_WORDS";
-/// The exit code where this machine has no such call.
+/// The exit code if this machine does not have the call.
 const UNKNOWN: i32 = 77;
 
 const EPERM: i32 = 1;
 const ENOSYS: i32 = 38;
 
-/// Not a test but a program: it has a call refused to itself and becomes a host.
+/// This is not a test but a program: it makes the kernel refuse a call, and then becomes a host.
 #[test]
 fn launch() {
     let (Ok(refused), Ok(words)) = (std::env::var(REFUSED), std::env::var(WORDS)) else { return };
@@ -127,7 +127,7 @@ fn launch() {
     panic!("{}", command.exec());
 }
 
-/// A host to which a call is refused.
+/// A host that is refused a call.
 fn refusing(call: &str, errno: i32) -> Setup {
     const BECOME: &str = "IFS='\n' && export GUESTHOUSE_TEST_WORDS=\"$*\" && \
          exec \"$0\" --exact platform::launch --nocapture --test-threads 1";
@@ -137,7 +137,7 @@ fn refusing(call: &str, errno: i32) -> Setup {
         .env(REFUSED, &format!("{errno} {call}"))
 }
 
-/// Does something for each call and error, two at a time.
+/// Runs a test for each call and error, two at a time.
 fn for_each(calls: &[&'static str], check: impl Fn(&str, i32) + Sync) {
     let pairs = calls.iter().flat_map(|call| [(*call, EPERM), (*call, ENOSYS)]);
     let left = Mutex::new(pairs);
@@ -178,7 +178,7 @@ fn serves_without(call: &str, errno: i32) {
 #[test]
 fn a_host_says_what_it_must_have() {
     for_each(&NEEDED, |call, errno| {
-        // The C library takes `clone` then.
+        // The C library then uses `clone`.
         if (call, errno) == ("clone3", ENOSYS) {
             return serves_without(call, errno);
         }

@@ -1,6 +1,6 @@
-//! Pseudo-random numbers for tests, always the same ones.
+//! Pseudo-random numbers for tests, the same in each run.
 
-/// A fixed sequence (Marsaglia's xorshift64): a failure can be run again. The seed is not 0.
+/// A fixed sequence (Marsaglia's xorshift64), so that a failure can be repeated. The seed is not 0.
 pub struct Xorshift(pub u64);
 
 impl Xorshift {

@@ -1,9 +1,9 @@
-//! Instances that are reset between requests cannot be told from new ones.
+//! A request cannot tell a reset instance from a new one.
 //!
-//! Each guest is a [`Witness`]: it answers with a sum over what it sees of its own state, and then
-//! changes that state, by another amount in each request. Under `fresh` all its answers are the
-//! first one, which a new instance gave. Under `reuse` the second one differs, so it does see what
-//! it changes; and `check` says which are reset, so each test is about what it means.
+//! Each guest is a [`Witness`]: it answers with a sum over the state that it sees, and then changes
+//! that state, differently in each request. Under `fresh` all its answers equal the first one,
+//! which came from a new instance. Under `reuse` the second answer differs, so the guest does see
+//! its changes. `check` says which guests are reset, so each test covers what it means to.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use std::time::Duration;
 use crate::client::message;
 use crate::host::{Host, command, until};
 
-/// What `check` says of a guest, by the way its instances are renewed.
+/// How `check` says that a guest's instances are renewed.
 const RESET: &str = "instances are reset between requests";
 const ANEW: &str = "instances are made anew for each request";
 const STARTED: &str = "start-up code runs in each instance";
 
 const PAGE_BYTES: usize = 0x1_0000;
-/// Guests with more memory are not reset.
+/// Guests with more memory than this are not reset.
 const PAGES_MAX: usize = 32;
 
-/// What every witness has. One without memory has nowhere to write its sum but the status.
+/// The common part of all witnesses. A witness without memory can write its sum only to the status.
 const COMMON: &str = r#"(module
   (import "http_handler" "get_uri" (func $get_uri (param i32 i32) (result i32)))
   (import "http_handler" "write_body" (func $write_body (param i32 i32 i32)))
@@ -47,7 +47,7 @@ const COMMON: &str = r#"(module
       (else (i64.add (i64.const 400) (i64.rem_u (local.get $sum) (i64.const 199)))
         (call $set_status_code (i32.wrap_i64)))))"#;
 
-/// A function that is called through a table, and another one to be put in its place.
+/// A function that is called through a table, and another one to replace it.
 const TABLE: &str = "(table $table 4 funcref)
   (elem (table $table) (i32.const 1) func $one $two) (elem $passive func $two)
   (func $one (result i32) (i32.const 1)) (func $two (result i32) (i32.const 2))";
@@ -61,7 +61,7 @@ const GROW: &str = "(drop (memory.grow (i32.const 1)))";
 struct Witness {
     name: String,
     pages: usize,
-    /// What `check` says of it.
+    /// What `check` says about it.
     reset_mode: &'static str,
     fields: String,
     sees: String,
@@ -76,13 +76,13 @@ impl Witness {
         Witness { name: name.to_owned(), pages, reset_mode: mode, fields, sees, soils, globals: 0 }
     }
 
-    /// One that sees its memory, changes all of it, and calls through a table.
+    /// A witness that sees its memory, changes all of it, and calls through a table.
     fn whole(name: &str, pages: usize) -> Witness {
         Witness::new(name, pages).with(TABLE, CALL, "").with("", MEMORY, FILL)
     }
 
-    /// Adds fields of a module, an i64 that is seen, and instructions that change something by
-    /// `$soil`, which is never 0, or by `$long`, the same as an i64.
+    /// Adds fields of a module, an i64 to the sum, and instructions that change state by `$soil`,
+    /// which is never 0, or by `$long`, the same number as an i64.
     fn with(mut self, fields: &str, see: &str, soil: &str) -> Witness {
         self.fields += &format!("  {fields}\n");
         if !see.is_empty() {
@@ -97,7 +97,7 @@ impl Witness {
         self.with(&format!("(data (i32.const {at}) \"{text}\")"), "", "")
     }
 
-    /// Adds a mutable global; a number of any type is seen and changed by its bits.
+    /// Adds a mutable global. A number of any type is seen and changed by its bits.
     fn global(mut self, export: &str, ty: &str, value: &str) -> Witness {
         let (see, set) = match ty {
             "i32" => ("(i64.extend_i32_u GET)", "(i32.wrap_i64 NEW)"),
@@ -139,7 +139,7 @@ fn start(isolation: &str, guests: &[Witness]) -> Host {
     guests.iter().fold(setup, |setup, guest| setup.file(&file(guest), guest.wat())).start()
 }
 
-/// A guest's sums, by status and body. It changes its state by the length of the path.
+/// The sums of a guest, by status and body. The length of the path decides the change of state.
 fn ask(host: &Host, guest: &Witness, turns: usize) -> Vec<(u16, Vec<u8>)> {
     let mut connection = host.connect();
     let ask = |turn| connection.get(&format!("/{}?{}", guest.name, "x".repeat(turn)));
@@ -148,7 +148,7 @@ fn ask(host: &Host, guest: &Witness, turns: usize) -> Vec<(u16, Vec<u8>)> {
     sums
 }
 
-/// The same with all requests in one write, which use up the instances that are ready.
+/// The same with all requests in one write, which use up the ready instances.
 fn ask_at_once(host: &Host, guest: &Witness, turns: usize) -> Vec<(u16, Vec<u8>)> {
     let path = |turn| format!("/{}?{}", guest.name, "x".repeat(turn));
     let ask = |turn| message("GET", &path(turn), &[], b"");
@@ -157,8 +157,8 @@ fn ask_at_once(host: &Host, guest: &Witness, turns: usize) -> Vec<(u16, Vec<u8>)
     (0..turns).map(|_| connection.read()).map(|it| (it.status, it.body)).collect()
 }
 
-/// Asserts that no request sees what another one changed, though it could if it were there. Gives
-/// the host under `fresh`.
+/// Asserts that no request sees another one's changes under `fresh`, and that it does see them
+/// under `reuse`. Returns the host under `fresh`.
 #[track_caller]
 fn assert_fresh(guests: &[Witness], turns: usize) -> Host {
     assert_reset_modes(guests);
@@ -192,8 +192,8 @@ fn assert_reset_modes(guests: &[Witness]) {
     assert_eq!(modes, guests.iter().map(|guest| guest.reset_mode).collect::<Vec<_>>(), "{told}");
 }
 
-/// Globals of all types next to immutable ones, and a memory with bytes at both ends, across a
-/// page's end, and behind gaps of zeros around the length at which the host joins parts.
+/// Globals of all types next to immutable ones. The memory has bytes at both ends, across the end
+/// of a page, and after gaps of zeros around the length at which the host joins parts.
 fn full(pages: usize) -> Witness {
     let guest = Witness::whole(&format!("pages-{pages}"), pages)
         .with("(global i32 (i32.const 5)) (global funcref (ref.func $two))", "", "")
@@ -213,7 +213,7 @@ fn full(pages: usize) -> Witness {
 #[test]
 fn no_request_sees_what_another_one_changed() {
     let mut guests: Vec<Witness> = [0, 1, 2, 3, 17, PAGES_MAX, PAGES_MAX + 1].map(full).into();
-    // One kind of state at a time, so that none is seen by the trace of another.
+    // One kind of state at a time, so that no change is seen by way of another.
     for ty in ["i32", "i64", "f32", "f64"] {
         guests.push(Witness::new(ty, 1).global("", ty, "1"));
     }
@@ -229,7 +229,7 @@ fn no_request_sees_what_another_one_changed() {
     guests.push(Witness::new("end", 2).with("", MEMORY, byte));
     let init = "(memory.init $abc (i32.const 999) (i32.const 0) (i32.const 3))";
     guests.push(Witness::new("init", 1).with("(data $abc \"abc\")", MEMORY, init));
-    // What start-up code did is in the snapshot, and so in every instance.
+    // Changes by start-up code are in the snapshot, and so in every instance.
     let store = "(i32.store (i32.const 0x1fffc) (i32.const -1))";
     let set = format!("(global.set $global0 (i64.const 3)) {GROW} {store}");
     let start = format!("(func (export \"_start\") {set})");
@@ -241,11 +241,12 @@ fn no_request_sees_what_another_one_changed() {
 fn no_request_sees_that_another_one_grew_its_memory() {
     let grow = |pages| format!("(i64.extend_i32_s (memory.grow (i32.const {pages})))");
     let grown = |name, size| Witness::new(name, size).with("", &grow(2), "").with("", MEMORY, FILL);
-    // Renewed after some of the requests, and reset after the others.
+    // It grows in some of the requests, after which the instance is renewed. After the others it is
+    // reset.
     let some = "(i32.eqz (i32.rem_u (local.get $soil) (i32.const 3)))";
     let grow_some = format!("(if {some} (then {GROW} {FILL}))");
     let sometimes = Witness::whole("sometimes", 1).with("", "", &grow_some);
-    // More than there is: the memory stays as it is.
+    // It asks for more than there is, so the memory stays as it is.
     let in_vain = Witness::whole("vain", 1).with("", &grow(0), "").with("", &grow(0xffff), "");
     assert_fresh(&[grown("from-0", 0), grown("from-1", 1), sometimes, in_vain], 20);
 }
@@ -271,7 +272,7 @@ fn guests_that_cannot_be_reset_are_fresh_as_well() {
         table("copy").with("", "", copy),
         table("init").with("", "", init),
         table("grow").with("", "(i64.extend_i32_u (table.size $table))", grow),
-        // Once a segment is dropped, taking something from it is a trap.
+        // Once a segment is dropped, using it is a trap.
         table("elem-drop").with("", &then(init), "(elem.drop $passive)"),
         table("data-drop").with("(data $data \"abc\")", &take, "(data.drop $data)"),
         table("ref").with(reference, is_null, "(global.set $ref (ref.func $two))"),
@@ -284,8 +285,8 @@ fn guests_that_cannot_be_reset_are_fresh_as_well() {
     assert_fresh(&guests, 6);
 }
 
-/// What a request wrote without ending the line is a line of its own, and a stream that it closed
-/// is open for the next one.
+/// Output that a request wrote without a line break is a line of its own. A stream that a request
+/// closed is open for the next one.
 #[test]
 fn what_a_request_did_to_its_streams_ends_with_it() {
     const TURNS: usize = 10;
@@ -306,7 +307,7 @@ fn what_a_request_did_to_its_streams_ends_with_it() {
     assert_eq!((said.len(), requests.len()), (LINES, LINES), "{said:?}");
 }
 
-/// Under `reuse` as well: a feature is the request's own, or the guest's.
+/// Under `reuse` as well: a feature belongs to the request that enabled it, or to the guest.
 #[test]
 fn features_last_if_start_up_code_enabled_them() {
     let enable = |bits| format!("(drop (call $enable_features (i32.const {bits})))");
@@ -323,7 +324,7 @@ fn features_last_if_start_up_code_enabled_them() {
     }
 }
 
-/// A guest with anything in its memory and globals, which changes them anywhere.
+/// A guest with random contents of its memory and globals, which it changes at random places.
 fn random(below: &mut impl FnMut(usize) -> usize, number: usize) -> Witness {
     let pages = [0, 1, 2, 3, 17, PAGES_MAX, PAGES_MAX + 1][below(7)];
     let bytes = pages * PAGE_BYTES;
@@ -353,7 +354,7 @@ fn random(below: &mut impl FnMut(usize) -> usize, number: usize) -> Witness {
 
 #[test]
 fn guests_made_at_random_are_fresh() {
-    // A fixed sequence: a failure can be run again.
+    // A fixed sequence, so that a failure can be repeated.
     let mut state = 7_u64;
     let mut below = |bound: usize| {
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);

@@ -1,7 +1,7 @@
-//! A server that speaks TLS, and by it HTTP/1.1 or HTTP/2, with a certificate of its own.
+//! A server with TLS and a certificate of its own, which speaks HTTP/1.1 or HTTP/2.
 //!
-//! It says how it was asked, or what a test has it say. Of the host it knows how that is
-//! told to trust it.
+//! Its answers say how it was asked, or are scripted by a test. Of the host it knows only how to
+//! make it trust the certificate.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::host::Setup;
 
-/// A server that says by which version it was asked.
+/// A server that answers with the version of HTTP that was used.
 pub struct Secure {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -37,19 +37,19 @@ pub struct Secure {
     pub pem: String,
 }
 
-/// What a server that speaks HTTP/2 by hand says to the first request of a connection.
+/// The frames that an HTTP/2 server sends for the first request on a connection.
 #[derive(Clone, Copy)]
 pub struct Said {
     pub frames: &'static [u8],
     pub then: Then,
 }
 
-/// What it does behind that.
+/// What it does after that.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Then {
-    /// It stays until the client goes.
+    /// It waits until the client closes.
     Stay,
-    /// It says that again and again.
+    /// It sends the frames again and again.
     Repeat,
     /// It closes the connection.
     Close,
@@ -58,35 +58,36 @@ pub enum Then {
 /// How a server treats its connections.
 #[derive(Clone, Default)]
 struct Manner {
-    /// What is said on each, one after the other, and from then on the last.
+    /// What is sent on each connection in turn. The last entry is for all further ones.
     said: Vec<Said>,
-    /// So many are closed at once.
+    /// The number of connections that are closed at once.
     closed: usize,
-    /// Nothing is said on any until there are so many.
+    /// The number of connections that must be open before anything is sent on any.
     awaited: usize,
 }
 
 impl Secure {
-    /// A server of this name, which speaks these protocols.
+    /// A server with this name in its certificate, which speaks these protocols.
     pub fn start(name: &str, protocols: &[&[u8]]) -> Secure {
         Self::start_with(name, protocols, 2)
     }
 
-    /// One of HTTP/2, which says this: the one to the first connection, the next to the second, and
-    /// the last to all others.
+    /// An HTTP/2 server with scripted frames: the first entry for the first connection, the next
+    /// for the second, and the last for all others.
     pub fn saying(said: &[Said]) -> Secure {
         let manner = Manner { said: said.to_vec(), ..Manner::default() };
         Self::made("localhost", &[b"h2"], manner, 2, Vec::new())
     }
 
-    /// One of HTTP/2 that closes so many connections at once, and lets the others wait until there
-    /// are so many in all.
+    /// An HTTP/2 server that closes this many connections at once, and lets the others wait until
+    /// there are this many in all.
     pub fn reluctant(closed: usize, awaited: usize) -> Secure {
         let manner = Manner { closed, awaited, ..Manner::default() };
         Self::made("localhost", &[b"h2"], manner, 2, Vec::new())
     }
 
-    /// One that sends so many certificates beside its own, all of one name or each of its own.
+    /// A server that sends this many certificates beside its own, all with one name or each with
+    /// its own.
     pub fn with_others(others: usize, is_one_name: bool) -> Secure {
         let other = |number: usize| {
             let mut params = rcgen::CertificateParams::new([]).expect("no names");
@@ -99,7 +100,7 @@ impl Secure {
         Self::made("localhost", &[], Manner::default(), 2, (0..others).map(other).collect())
     }
 
-    /// One that gives so many tickets for each connection.
+    /// A server that sends this many session tickets for each connection.
     pub fn start_with(name: &str, protocols: &[&[u8]], tickets: usize) -> Secure {
         Self::made(name, protocols, Manner::default(), tickets, Vec::new())
     }
@@ -141,7 +142,7 @@ impl Secure {
     }
 }
 
-/// Has a host trust this certificate, which is put into the folder, and no other.
+/// Makes a host trust this certificate, which is written into the folder, and no other.
 pub fn trust(host: Setup, pem: &str, folder: &Path) -> Setup {
     let file = folder.join("roots.pem");
     std::fs::write(&file, pem).expect("a file");
@@ -169,13 +170,13 @@ async fn serve(
         let (acceptor, all_there) = (acceptor.clone(), all_there.clone());
         let said = manner.said.get(earlier).or(manner.said.last()).copied();
         tokio::spawn(async move {
-            // Each that is there lets the next go on.
+            // Each connection that is open lets the next one go on.
             all_there.acquire().await.expect("it stays open").forget();
             all_there.add_permits(1);
             // Some clients do not trust it.
             let Ok(mut stream) = acceptor.accept(stream).await else { return };
             if let Some(said) = said {
-                // The client may go at any time.
+                // The client may close at any time.
                 let _ = say(&mut stream, said).await;
                 return;
             }
@@ -191,7 +192,8 @@ async fn serve(
     }
 }
 
-/// Waits for a request, says something, and stays until the client goes (RFC 9113, 3.4 and 4.1).
+/// Waits for a request, sends the scripted frames, and waits until the client closes (RFC 9113, 3.4
+/// and 4.1).
 async fn say(stream: &mut TlsStream<TcpStream>, said: Said) -> std::io::Result<()> {
     const PREFACE_BYTES: usize = 24;
     const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
@@ -226,10 +228,10 @@ async fn say(stream: &mut TlsStream<TcpStream>, said: Said) -> std::io::Result<(
     Ok(())
 }
 
-/// Says how it was asked: the version, whom the client calls it, and whether there is a `Host`.
-/// Asked for an echo, also the method, the target, some fields and the body; for much, 16 MiB; for
-/// what never comes, nothing. Asked to be late, it says by HTTP/2 in a frame of its own that this
-/// was all; asked for nothing, it sends 204.
+/// Answers with the version, the name that the client used, and whether there was a `Host`. Some
+/// paths change the answer: `echo` adds the method, the target, some fields and the body; `much` is
+/// 16 MiB; `never` gets no answer; `late` ends the stream by a frame of its own in HTTP/2;
+/// `nothing` is a 204.
 async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
     const FIELDS: [&str; 4] = ["content-length", "transfer-encoding", "x-forwarded-proto", "via"];
     let (head, body) = request.into_parts();
@@ -253,7 +255,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, Infallib
                 text = format!("{text}\n{field}: {}", String::from_utf8_lossy(value.as_bytes()));
             }
         }
-        // A client may go at any time.
+        // A client may close at any time.
         let body = body.collect().await.map_or_else(|_| Bytes::new(), Collected::to_bytes);
         text = format!("{text}\n\n{}", String::from_utf8_lossy(&body));
     }
@@ -271,7 +273,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, Infallib
 /// An answer's body.
 struct Answer {
     content: Full<Bytes>,
-    /// Whether it is over only when it is asked for more.
+    /// Whether its end is reported only when more of it is requested.
     is_late: bool,
 }
 

@@ -1,14 +1,15 @@
-//! What the flags say of single guests: environment, variables, and how large a body may be.
+//! Settings of single handlers by flags: environment, variables, and the size of bodies.
 //!
-//! Of core guests here; what components make of the same flags is in `component/settings.rs`.
+//! These are core guests. `component/settings.rs` has the same flags for components.
 
 use std::path::Path;
 
 use crate::host::{HELLO, Host, Setup, command};
 use crate::wat;
 
-/// A guest that answers with its environment, in the bytes that WASI preview 1 gives: `NAME=value`
-/// and a NUL for each. It reads them in the function `$read`, where `start` says.
+/// A guest that answers with its environment, in the bytes of WASI preview 1: `NAME=value` and a
+/// NUL for each variable. It reads them in the function `$read`, and `start` says where that is
+/// called.
 fn environ(start: &str, handle: &str) -> String {
     format!(
         r#"(module
@@ -29,12 +30,12 @@ fn environ(start: &str, handle: &str) -> String {
     )
 }
 
-/// It reads its environment in each request.
+/// Reads its environment in each request.
 fn late() -> String {
     environ("", "(call $read)")
 }
 
-/// It reads its environment when it starts up, of which a snapshot is kept.
+/// Reads its environment in start-up code, after which a snapshot is taken.
 fn early() -> String {
     environ(r#"(func (export "_initialize") (call $read))"#, "")
 }
@@ -76,8 +77,8 @@ fn without_flags_there_is_no_environment() {
     host.at_rest();
 }
 
-/// What start-up code has read is in the snapshot: a cached one is for who is told the same. One
-/// entry more says that it has read it.
+/// Variables that start-up code has read are in the snapshot, so a cached snapshot is only for the
+/// same environment. One more entry records that they were read.
 #[test]
 fn a_snapshot_is_of_one_environment() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -92,16 +93,16 @@ fn a_snapshot_is_of_one_environment() {
     assert_eq!(ask(&two), (vec!["KEY=two".into()], 3));
     assert_eq!(ask(&[]), (vec![], 4));
     assert_eq!(ask(&one), (vec!["KEY=one".into()], 4));
-    // The environment of another guest changes nothing.
+    // The environment of another handler changes nothing.
     assert_eq!(ask(&["--env", "other:KEY=one"]), (vec![], 4));
 }
 
-/// Start-up code that has not read it is the same for everyone.
+/// If start-up code has not read the environment, the snapshot is for all.
 #[test]
 fn a_snapshot_without_the_environment_is_for_all() {
     let folder = tempfile::tempdir().expect("a folder");
     let cache = folder.path().join("cache");
-    // It has start-up code, which does not read.
+    // It has start-up code, which does not read the environment.
     let late = environ(
         r#"(func (export "_initialize") (i32.store (i32.const 8) (i32.const 1)))"#,
         "(call $read)",
@@ -120,7 +121,7 @@ fn with_cache(cache: &Path) -> Setup {
 
 const SECRET: &str = "wPz5kQ7hLd";
 
-/// Whatever is logged, and wherever a mistake is, a value is shown to nobody.
+/// No value is ever shown, whatever is logged and wherever there is a mistake.
 #[test]
 fn values_are_not_logged() {
     let (env, var) = (format!("early:KEY={SECRET}"), format!("nobody:KEY={SECRET}"));
@@ -169,7 +170,7 @@ fn a_name_that_no_handler_has_is_a_warning() {
 
 const MIB: usize = 1 << 20;
 
-/// The status of a POST of so many bytes, with its length or in chunks.
+/// The status of a POST of this many bytes, with its length or in chunks.
 fn post(host: &Host, path: &str, bytes: usize, chunked: bool) -> u16 {
     let body = vec![b'x'; bytes];
     if !chunked {
@@ -203,7 +204,7 @@ fn one_guest_may_take_a_larger_body_than_others() {
     assert_eq!(host.at_rest().rejects("body_too_large"), 5);
 }
 
-/// A limit of one guest holds for a request that comes before the guest is loaded, too.
+/// A handler's limit also holds for a request that comes before the guest is loaded.
 #[test]
 fn a_request_that_waits_for_its_guest_is_limited_as_any_other() {
     for chunked in [false, true] {
@@ -216,7 +217,7 @@ fn a_request_that_waits_for_its_guest_is_limited_as_any_other() {
     }
 }
 
-/// What streams may have any size. What the host keeps of it for a guest has not.
+/// A body that streams may have any size. A body that the host holds for a guest may not.
 #[test]
 fn a_buffered_body_has_an_end() {
     let keeps = wat::reads().replacen(

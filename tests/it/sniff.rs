@@ -1,9 +1,9 @@
-//! Components that are not served, and what `guesthouse check` says of each: what is wrong, where
-//! it comes from, and what to do.
+//! Components that are not served, and what `guesthouse check` says about each: what is wrong,
+//! where it comes from, and what to do.
 
 use crate::host::command;
 
-/// A component that exports one function as `handle` under a name.
+/// A component that exports one function as `handle` of this interface.
 fn component(imports: &str, export: &str) -> String {
     format!(
         r#"(component
@@ -16,7 +16,7 @@ fn component(imports: &str, export: &str) -> String {
     )
 }
 
-/// What `check` says of a component text.
+/// The exit code and output of `check` for a component text.
 fn check(text: &str) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("guest.wat");
@@ -69,7 +69,8 @@ fn many_unknown_imports_are_counted() {
     assert_says(&component(&imports, HANDLER), &["acme:a/b0", "and 4 more unknown imports"]);
 }
 
-/// An interface of types only needs nothing of the host; what is wrong with this one is its type.
+/// An interface that only has types needs nothing from the host. The fault of this component is the
+/// type of its handler.
 #[test]
 fn an_import_of_types_is_not_missed() {
     let types = r#"(import "acme:billing/types@1.0.0"
@@ -97,8 +98,8 @@ fn another_world_is_told_by_its_exports() {
     assert_says("(component)", &["it exports nothing"]);
 }
 
-/// What is wrong with these is the type of their handler, which says by which they were to be
-/// served: that of 0.2 takes two, that of 0.3 one.
+/// The fault of these is the type of their handler. The message shows by which version they would
+/// be served: a handler of 0.2 takes two values, one of 0.3 takes one.
 #[test]
 fn of_two_versions_the_later_is_served() {
     let (old, new) = ("wasi:http/incoming-handler@0.2.0", "wasi:http/handler@0.3.0");
@@ -112,7 +113,7 @@ fn of_two_versions_the_later_is_served() {
     }
 }
 
-/// A handler of 0.2 has all of 0.3 as well.
+/// A handler of 0.2 may import all of 0.3 as well.
 #[test]
 fn a_handler_of_one_version_may_import_the_other() {
     let clock = |version: &str| {
@@ -134,7 +135,7 @@ fn a_component_is_held_to_the_limits_of_memory() {
     assert_says("(component (core module (table 30000 funcref)))", &["a table of 30000 elements"]);
 }
 
-/// Elements are written when an instance is made: what counts is how many there are in all that a
+/// Elements are written when an instance is made. What counts is the number of all elements that a
 /// request needs.
 #[test]
 fn elements_for_tables_are_bounded() {
@@ -153,7 +154,7 @@ fn elements_for_tables_are_bounded() {
     assert_says(&component(&nested, HANDLER), &["has 120000 elements"]);
 }
 
-/// What cannot be mapped is copied into each instance, page by page.
+/// Data that cannot be mapped is copied into each instance, page by page.
 #[test]
 fn data_that_is_far_apart_is_bounded() {
     let segments = |count: u32, offset: &dyn Fn(u32) -> String| -> String {
@@ -171,12 +172,12 @@ fn data_that_is_far_apart_is_bounded() {
     assert_says(&sparse, &["copied to 20156 pages", "2048 at most"]);
     let moved = |at: u32| format!("(i32.add (i32.const 0) (i32.const {at}))");
     assert_says(&memory(&segments(1_500, &moved)), &["copied to 3000 pages"]);
-    // One that is smaller is mapped.
+    // A smaller one is mapped.
     let (code, said) = check(&memory(&segments(4_000, &constant)));
     assert_eq!(code, Some(0), "{said}");
 }
 
-/// A small file does not become large code: what its memories begin with is in that.
+/// A small file must not become large code, which has the initial memory images in it.
 #[test]
 fn images_that_are_mostly_zeros_are_bounded_together() {
     let memories = |count: usize| -> String {
@@ -195,13 +196,14 @@ fn images_that_are_mostly_zeros_are_bounded_together() {
     assert_says(&memories(3), &["begin with 24576 KiB", "16384 KiB at most"]);
     let (code, said) = check(&memories(2));
     assert_eq!(code, Some(0), "{said}");
-    // Those of modules that nothing is made of, too.
+    // Images of modules that are not instantiated count, too.
     let unused = "(core module (memory 128) (data (i32.const 0) \"x\")
         (data (i32.const 8388000) \"x\"))";
     assert_says(&component(&unused.repeat(3), HANDLER), &["begin with 24576 KiB"]);
 }
 
-/// A component may get a module from another one: it counts as the largest of the file.
+/// A component may get a module from another component. Such a module counts as the largest of the
+/// file.
 #[test]
 fn a_module_that_another_component_gives_counts() {
     let far = |count: u32| -> String {
@@ -240,7 +242,7 @@ fn a_module_that_another_component_gives_counts() {
     assert_says(&component(given, HANDLER), &["its size is not known"]);
 }
 
-/// What is instantiated inside of a component that is one module otherwise runs, too.
+/// Code in an inner component runs, too, so the component is not flat.
 #[test]
 fn start_up_code_of_an_inner_component_is_not_forgotten() {
     let component = |inner: &str| {
@@ -275,7 +277,7 @@ fn start_up_code_of_an_inner_component_is_not_forgotten() {
     let traps = "(component $traps (core module $m (func $f unreachable) (start $f))
         (core instance (instantiate $m))) (instance (instantiate $traps))";
     assert_says(&component(traps), &["unreachable"]);
-    // Nor where one inner component instantiates another.
+    // Nor if one inner component instantiates another.
     let aliased = "(component $a (core module $m (func $f unreachable) (start $f))
             (core instance (instantiate $m)))
         (component $b (alias outer 1 $a (component $x)) (instance (instantiate $x)))
@@ -294,7 +296,7 @@ fn a_component_that_is_cut_off_is_called_so() {
     assert!(said.contains("the file is cut off"), "{said}");
 }
 
-/// A core module that is served but for one thing.
+/// A core module that would be served but for this one thing.
 fn module(more: &str) -> String {
     format!(
         r#"(module {more} (memory (export "memory") 1)
@@ -317,7 +319,7 @@ fn an_import_of_another_toolchain_is_told_with_a_workaround() {
     }
 }
 
-/// What a module may not use is said with how to build without it.
+/// The message about a feature that a module may not use says how to build without it.
 #[test]
 fn a_proposal_that_is_not_served_has_a_workaround() {
     for (more, words) in [
@@ -347,8 +349,8 @@ fn a_proposal_that_is_not_served_has_a_workaround() {
     }
 }
 
-/// An interface that is imported for its types alone is none that the host has to have, though the
-/// types be resources: they are those of the interface that defines them.
+/// An interface that is imported only for its types is not needed from the host. That includes
+/// resources, which belong to the interface that defines them.
 #[test]
 fn an_import_of_anothers_resources_is_not_missed() {
     let import = r#"
@@ -361,7 +363,7 @@ fn an_import_of_anothers_resources_is_not_missed() {
     let (code, said) = check(&component(import, HANDLER));
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("an instance cannot be made: expected 2-tuple"), "{said}");
-    // One that defines a resource is needed, and so is one with a function.
+    // An interface that defines a resource is needed, and so is one with a function.
     for more in [r#"(export "own" (type (sub resource)))"#, r#"(export "handle" (func))"#] {
         let import = import.replace(r#"(export "request" (type (eq $its)))"#, more);
         assert_says(&component(&import, HANDLER), &["wasi:http/handler@0.3.0", "middleware"]);

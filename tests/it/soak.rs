@@ -1,11 +1,11 @@
-//! A soak: all hostile guests and clients at once, beside good ones, for `SOAK_SECONDS`.
+//! A soak test: all hostile guests and clients at once, beside good ones, for `SOAK_SECONDS`.
 //!
-//! Not one good request is lost, nothing panics, and once the load ends everything is back:
-//! requests, instances, connections, descriptors, and memory. The first third of the time is to
-//! warm up; what the host holds after the rest is compared with what it held then. Which guests
-//! meet in the same moment decides how many slots are ever in use, so a host that has grown is
-//! loaded again: memory that is lost grows each time, slots in use for the first time do not. In
-//! `cargo test` it is a miniature; `just soak` takes five minutes.
+//! No good request is lost, nothing panics, and once the load ends everything is back: requests,
+//! instances, connections, descriptors, and memory. The first third of the time warms the host up,
+//! and what the host holds at the end is compared with what it held then. Chance decides how many
+//! slots are ever in use at once, so a host that has grown is loaded again: a leak grows each time,
+//! a slot that is used for the first time does not. In `cargo test` it is a miniature; `just soak`
+//! takes five minutes.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -18,20 +18,20 @@ use crate::wat;
 
 mod clients;
 
-/// How long a state is waited for.
+/// The most time to wait for a state.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The whole time without `SOAK_SECONDS`.
 const SECONDS: u64 = 3;
 
-/// Memory that may come on top of what there was after the first third. What a guest's memory was
-/// made of is kept for the next one, so each slot that is in use for the first time adds to it.
+/// Memory that may come on top of that after the first third. The pages of a guest's memory are
+/// kept for the next guest, so each slot that is used for the first time adds to it.
 const RSS_GROWTH_MAX: u64 = 48 << 20;
 
 /// How often the load runs after the first third, at most.
 const LOADS_MAX: usize = 4;
 
-/// How many requests of each kind have been answered.
+/// The number of answered requests of each kind.
 type Tally = Mutex<BTreeMap<&'static str, u64>>;
 
 /// What a host holds at rest.
@@ -41,7 +41,7 @@ struct Held {
     descriptors: usize,
 }
 
-/// A guest that keeps a page more with each request, and traps where there is no more.
+/// A guest that keeps one page more with each request, and traps when there is none left.
 fn leaking() -> String {
     Probe::new(
         "(if (i32.eq (memory.grow #1) #-1) (then (unreachable)))
@@ -133,7 +133,7 @@ fn soak(isolation: &str) {
     let third = Duration::from_secs(seconds) / 3;
     let host = setup(isolation).start();
     for path in clients::GOOD {
-        // It is loaded beside guests that take as long to load as they may.
+        // It is loaded at the same time as guests that take as long to load as they may.
         until(path, PATIENCE, || (host.get(path).status == 200).then_some(()));
     }
     let tally = Tally::default();
@@ -142,7 +142,7 @@ fn soak(isolation: &str) {
     let status = rest(&host);
     host.assert_no_panic();
     assert_eq!(status.rejects("panic"), 0, "{status:?}");
-    // On a busy machine a call may meet its deadline before it has had its CPU time.
+    // On a busy machine a call may reach its deadline before it has had its CPU time.
     for ends in [&["trap"][..], &["cpu_time", "deadline"], &["not_loaded"], &["body_broken"]] {
         let count: u64 = ends.iter().map(|end| status.rejects(end)).sum();
         assert!(count > 0, "no {ends:?} in {status:?}");

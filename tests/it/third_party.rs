@@ -1,8 +1,9 @@
-//! Components that others have written, built as a user of their toolchains would:
+//! Components by other authors, built as a user of their toolchains would:
 //! `tests/third-party/build.sh` fetches and builds them.
 //!
-//! Where it has not run, a test says so and passes; with `GUESTHOUSE_TOOLCHAINS=1` in the
-//! environment, as in CI, it fails. The routes are such that an example finds the paths it knows.
+//! If the script has not run, a test says so and passes; with `GUESTHOUSE_TOOLCHAINS=1` in the
+//! environment, as in CI, it fails. The routes are chosen so that each example finds the paths it
+//! knows.
 
 use std::fs;
 use std::path::Path;
@@ -12,10 +13,10 @@ use crate::client::message;
 use crate::host::{Host, Status};
 use crate::languages::skip;
 
-/// How long the example in Python may take to compile.
+/// The most time for the example in Python to compile.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A host whose every path is served by this component; none where it was not built.
+/// A host that serves every path by this component. `None` if the component was not built.
 fn start(name: &str, isolation: &str) -> Option<Host> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
     let file = target.join("third-party").join(name).with_extension("wasm");
@@ -23,7 +24,7 @@ fn start(name: &str, isolation: &str) -> Option<Host> {
         skip(&format!("{name} is not there: tests/third-party/build.sh fetches and builds it"));
         return None;
     };
-    // What was compiled once is there for the next host.
+    // The cache is kept for the next host.
     let cache = target.join("third-party/compiled");
     let host = Host::empty()
         .file("index.wasm", &wasm)
@@ -82,7 +83,7 @@ fn the_http_example_of_componentize_py_is_served() {
     assert_echoes("componentize-py-http");
 }
 
-/// The same of wasi:http 0.3: CPython, whose calls wait side by side.
+/// The same for wasi:http 0.3: CPython, with calls that run concurrently.
 #[test]
 fn the_http_example_of_0_3_of_componentize_py_is_served() {
     assert_echoes("componentize-py-http-p3");
@@ -98,7 +99,7 @@ fn assert_echoes(name: &str) {
             assert!(echo.status == 200 && echo.body == body, "{isolation} {size}: {echo:?}");
             assert_eq!(echo.header("content-type"), Some("text/plain"), "{isolation}");
         }
-        // Its loop of asyncio reads on while it writes.
+        // Its asyncio loop goes on reading while it writes.
         let mut connection = host.connect();
         connection.send(message("POST", "/echo", &["content-length: 10"], b"first"));
         connection.send("later");

@@ -1,17 +1,17 @@
-//! The style as tests: what a file begins with, how long things are, and who may import whom.
+//! The style as tests: how a file begins, how long things are, and who may import what.
 //!
-//! Reads the sources as text, as rustfmt leaves them. Nothing is excluded.
+//! Reads the sources as text, as rustfmt formats them. Nothing is excluded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where Rust of this project lives.
+/// The folders that have Rust code of this project.
 const SOURCES: [&str; 4] = ["host", "tests", "benches", "guests/src"];
 
-/// The crates of the program: where their sources are, and what others call them. One may be in the
-/// folder of another.
+/// The crates of the program: their folders, and the names by which others import them. A crate may
+/// be in the folder of another one.
 pub const CRATES: &[(&str, &str)] = &[
-    // The root package, in whose table modules have rows of their own.
+    // The root package. Its modules have rows of their own in the table.
     HOST,
     ("host/bench", "guesthouse_bench"),
     ("host/escape", "guesthouse_escape"),
@@ -23,10 +23,10 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 const LINE_CHARS_MAX: usize = 100;
 
-/// Which top-level modules and crates a module of the host may import, besides itself, and which
-/// crates a crate.
+/// For each top-level module of the host and each crate, the top-level modules and crates that it
+/// may import.
 const IMPORTS: [(&str, &[&str]); 20] = [
-    // Leaves: plain values that anyone may hold, and what reads and rewrites bytes.
+    // Leaves: plain values that anyone may use, and the code that reads and rewrites bytes.
     ("guesthouse_escape", &[]),
     ("guesthouse_module", &[]),
     ("file", &[]),
@@ -37,9 +37,9 @@ const IMPORTS: [(&str, &[&str]); 20] = [
     ("metrics", &["status"]),
     ("log", &["config", "guesthouse_escape"]),
     ("queue", &["grants", "message"]),
-    // It knows a guest by its name alone.
+    // It knows a guest only by its name.
     ("outbound", &["config", "grants", "message", "log"]),
-    // The sandbox does not know who calls it.
+    // The sandbox does not know its callers.
     (
         "guest",
         &[
@@ -55,11 +55,12 @@ const IMPORTS: [(&str, &[&str]); 20] = [
         ],
     ),
     ("registry", &["grants", "message", "metrics", "log", "queue", "guest"]),
-    // What is served, and where it comes from. Who serves it does not know which sources there are.
+    // The handlers, and the sources that they come from. The server does not know which sources
+    // exist.
     ("source", &["grants", "guest", "registry"]),
     ("folder", &["config", "grants", "log", "guest", "registry", "source"]),
     ("demo", &["config", "grants", "message", "file", "guest", "registry", "source"]),
-    // The request path and the control path meet in the registry only.
+    // The request path and the control path meet only in the registry.
     (
         "serve",
         &[
@@ -68,9 +69,9 @@ const IMPORTS: [(&str, &[&str]); 20] = [
         ],
     ),
     ("control", &["config", "grants", "message", "metrics", "log", "guest", "registry", "source"]),
-    // It reaches every server over TCP, also the one of this program.
+    // It reaches every server over TCP, including the one of this program.
     ("guesthouse_bench", &["guesthouse_escape"]),
-    // The top: it wires the others together. `main` uses it alone, and the errors it gives.
+    // The top connects the others. Only `main` uses it and the errors that it returns.
     (
         "cli",
         &[
@@ -95,10 +96,11 @@ const IMPORTS: [(&str, &[&str]); 20] = [
     ),
 ];
 
-/// What runs and prints what it tests. It is no part of the program.
+/// Test and benchmark code, which runs and prints. It is not part of the program.
 const BESIDE_THE_PROGRAM: [&str; 2] = ["host/module/fuzz/", "host/module/interrupt/tests"];
 
-/// Crates of others that only some modules and crates may name, so that they can be replaced there.
+/// Crates of others that only some modules and crates may import, so that they can be replaced
+/// there.
 const NAMED_IN: [(&str, &[&str]); 7] = [
     ("guesthouse_module", &["guest"]),
     ("wasmparser", &["guesthouse_module"]),
@@ -127,14 +129,14 @@ pub struct Source {
 }
 
 impl Source {
-    /// The crate that it is in; none for what is no part of the program.
+    /// The crate that it belongs to. `None` if it is not part of the program.
     pub fn crate_name(&self) -> Option<&'static str> {
         let around = CRATES.iter().filter(|(folder, _)| Path::new(&self.path).starts_with(folder));
         around.max_by_key(|(folder, _)| folder.len()).map(|(_, name)| *name)
     }
 
-    /// Its name in the table: the crate that it is in, or the top-level module of the host; none
-    /// for `main`, `lib` and the build.
+    /// Its name in the table: its crate, or its top-level module in the host. `None` for `main`,
+    /// `lib` and the build script.
     fn module(&self) -> Option<&str> {
         let name = self.crate_name()?;
         if name != HOST.1 {
@@ -145,17 +147,17 @@ impl Source {
         (!matches!(name, "main" | "lib" | "build")).then_some(name)
     }
 
-    /// Whether it is in a folder of the host, but no part of the program.
+    /// Whether it is in a folder of the host, but not part of the program.
     fn is_beside(&self) -> bool {
         BESIDE_THE_PROGRAM.iter().any(|beside| self.path.starts_with(beside))
     }
 
-    /// How many modules deep it is in the host: 1 for `host/guest.rs`.
+    /// Its module depth in the host: 1 for `host/guest.rs`.
     fn depth(&self) -> usize {
         self.path.matches('/').count()
     }
 
-    /// Its lines with their numbers, without comments.
+    /// Its lines of code with their numbers, without comments.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.text.lines().enumerate();
         lines
@@ -199,14 +201,14 @@ pub fn assert_none(findings: &[String]) {
     assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
 }
 
-/// The functions of a text that have a body: name, line and length in lines.
+/// The functions with a body in a text: name, line and length in lines.
 fn functions(text: &str) -> Vec<(String, usize, usize)> {
     let lines: Vec<&str> = text.lines().collect();
     let mut functions = Vec::new();
     for (at, line) in lines.iter().enumerate() {
         let Some(name) = function_name(line) else { continue };
         let indent = &line[..line.len() - line.trim_start().len()];
-        // rustfmt puts the end of a body, or of a declaration, where the function began.
+        // rustfmt indents the end of a body or a declaration like its beginning.
         let end = lines[at..].iter().position(|line| {
             let rest = line.strip_prefix(indent).unwrap_or_default();
             rest == "}" || (function_name(line).is_some() && line.ends_with(['}', ';']))
@@ -217,7 +219,7 @@ fn functions(text: &str) -> Vec<(String, usize, usize)> {
     functions
 }
 
-/// The name, if a function begins on this line.
+/// The name of the function that begins on this line, if one does.
 fn function_name(line: &str) -> Option<&str> {
     let mut rest = line.trim_start();
     while let Some((word, after)) = rest.split_once(' ') {
@@ -235,8 +237,8 @@ fn function_name(line: &str) -> Option<&str> {
     None
 }
 
-/// The top-level modules that a text of the host names through `crate::`, or through as many
-/// `super::` as lead to the top, and the crates that any text names, each with its line.
+/// The top-level modules that a text of the host imports by `crate::`, or by as many `super::` as
+/// lead to the top, and the crates that any text imports, each with its line.
 fn imports(source: &Source) -> Vec<(usize, String)> {
     let code: String = source.text.lines().map(without_comment).collect();
     let mut found = Vec::new();
@@ -255,7 +257,7 @@ fn imports(source: &Source) -> Vec<(usize, String)> {
     found.into_iter().map(|(at, name)| (code[..at].matches('\n').count() + 1, name)).collect()
 }
 
-/// Where paths begin with this.
+/// The positions of paths that begin like this.
 fn places(code: &str, lead: &str) -> impl Iterator<Item = usize> {
     code.match_indices(lead).map(|(at, _)| at).filter(|at| {
         let before = code[..*at].chars().next_back();
@@ -268,7 +270,7 @@ fn without_comment(line: &str) -> String {
     format!("{}\n", if is_comment { "" } else { line })
 }
 
-/// `a` of `a::b`, and `a`, `c` of `{a::{b, x}, c}`.
+/// The first names of a path: `a` of `a::b`, and `a`, `c` of `{a::{b, x}, c}`.
 fn first_names(path: &str) -> Vec<String> {
     let name = |text: &str| -> String {
         let text = text.trim_start();

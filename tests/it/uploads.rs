@@ -1,5 +1,5 @@
-//! Large bodies on their way in: in pieces of any spacing, many side by side, on hosts that are
-//! older than their time-outs; and those that nobody reads.
+//! Large request bodies: in pieces at any pace, many at once, on hosts that have run for longer
+//! than their timeouts; and bodies that are not read.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -11,19 +11,20 @@ use crate::host::{HELLO, Host, until};
 use crate::random::Xorshift;
 use crate::wat;
 
-/// Uploads to one form of handler: with the four forms of components, a thousand.
+/// The number of uploads to one form of handler. With the four forms of components, a thousand in
+/// all.
 const COUNT: usize = 143;
-/// The least of an upload, and by how much it may be larger.
+/// The smallest size of an upload, and the range above it.
 const BYTES_MIN: usize = 1 << 20;
 const BYTES_MORE: usize = 3 << 20;
-/// How often an upload pauses, at the least and beyond.
+/// The smallest number of pauses of an upload, and the range above it.
 const PAUSES: [usize; 2] = [2, 4];
 /// The longest pause.
 const PAUSE_MAX_MS: usize = 900;
-/// Above the pauses, and below the age of the host.
+/// Longer than the pauses, and shorter than the age of the host.
 pub const STALL: [&str; 2] = ["--stall-timeout", "1s"];
 const AGE: Duration = Duration::from_millis(3200);
-/// Much longer than any time-out of these tests.
+/// Much longer than any timeout of these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A body of this many bytes.
@@ -32,15 +33,15 @@ fn body(bytes: usize) -> &'static [u8] {
     &BODY[..bytes]
 }
 
-/// Sends many bodies to a handler that is older than its time-outs, half of them once it asks for
-/// them. Every one of them has to be answered as it should.
+/// Sends many bodies to a handler that is older than its timeouts, half of them with `Expect`.
+/// Every one has to be answered as it should.
 #[track_caller]
 pub fn assert_none_lost(
     host: &Host,
     path: &str,
     is_good: impl Fn(&Response, usize) -> bool + Sync,
 ) {
-    // To be old is the state that is tested.
+    // The age is what the test is about.
     sleep(AGE);
     let (addr, is_good) = (host.addr(), &is_good);
     let lost: Vec<String> = std::thread::scope(|scope| {
@@ -119,7 +120,7 @@ fn none_of_many_to_the_upstream_is_lost() {
     assert_none_lost(&host, "/reads", is_read);
 }
 
-/// The deadline is for the handler: it stands still while the client is waited for.
+/// The deadline is for the handler. It stands still while the host waits for the client.
 #[test]
 fn an_upload_may_take_longer_than_the_deadline() {
     let reads = |name: &str| Host::with(&format!("{name}.wat"), wat::reads());
@@ -141,7 +142,7 @@ fn an_upload_may_take_longer_than_the_deadline() {
     host.at_rest();
 }
 
-/// Passes on what it has not read.
+/// Passes on a request without reading its body.
 fn passes() -> String {
     wat::guest("", "").replace("(i64.const 0)))", "(i64.const 1)))")
 }
@@ -158,7 +159,7 @@ pub fn slowly(host: &Host, path: &str) -> Response {
     connection.read_to("POST")
 }
 
-/// A guest that has all that it asked for has no longer than before.
+/// A guest that has all it asked for has no more time than before.
 #[test]
 fn the_deadline_goes_on_behind_an_upload() {
     let spins =
@@ -173,7 +174,7 @@ fn the_deadline_goes_on_behind_an_upload() {
     assert_eq!(host.at_rest().rejects("deadline"), 1);
 }
 
-/// Sends all of this before it reads anything, as many clients do, and gives the answer.
+/// Sends all of this before it reads anything, as many clients do. Returns the answer.
 #[track_caller]
 fn send_and_read(host: &Host, bytes: &[u8]) -> Response {
     let mut connection = host.connect();
@@ -185,7 +186,8 @@ fn send_and_read(host: &Host, bytes: &[u8]) -> Response {
     answer
 }
 
-/// The client is told that the connection ends, and can send all that it has before it reads that.
+/// The client is told that the connection ends, and can send all that it has before it reads the
+/// answer.
 #[test]
 fn the_answer_to_a_body_that_nobody_reads_arrives() {
     let host = Host::with("hello.wat", HELLO)
@@ -216,7 +218,7 @@ fn the_answer_to_a_body_that_nobody_reads_arrives() {
     host.at_rest();
 }
 
-/// So does the refusal of a connection.
+/// The same if a connection is refused.
 #[test]
 fn the_answer_to_a_connection_too_many_arrives() {
     let flags = ["--workers", "1", "--client-connections-max", "1"];
@@ -229,7 +231,7 @@ fn the_answer_to_a_connection_too_many_arrives() {
     }
 }
 
-/// Nor does it hold up the end of the host.
+/// Such a client does not delay the host's end, either.
 #[test]
 fn a_client_that_goes_on_sending_does_not_hold_up_the_end() {
     let host = Host::with("hello.wat", HELLO).start();
@@ -242,8 +244,8 @@ fn a_client_that_goes_on_sending_does_not_hold_up_the_end() {
     assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
 }
 
-/// An upstream that has answered and reads no more of an upload keeps nothing of the host's: not
-/// the client's connection, be the client there or gone, nor the one to itself.
+/// If an upstream has answered and reads no more of an upload, the host closes both connections:
+/// the client's, whether or not the client is still there, and the one to the upstream.
 #[test]
 fn an_answer_ends_an_upload_that_goes_nowhere() {
     let upstream = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
@@ -266,7 +268,7 @@ fn an_answer_ends_an_upload_that_goes_nowhere() {
         let mut connection = host.connect();
         let head = message("POST", "/upload", &["content-length: 64000000"], b"");
         connection.send(head);
-        // More than the kernel takes on both ways.
+        // More than the kernel takes in both directions.
         let _ = connection.try_send(vec![b'x'; 1 << 20]);
         connection
     };
@@ -274,13 +276,13 @@ fn an_answer_ends_an_upload_that_goes_nowhere() {
     drop(upload());
     assert_eq!(stays.read_to("POST").status, 413);
     host.status_when("without connections", PATIENCE, |status| status.connections == 0);
-    // The kernel gives up what it cannot deliver in four times as long.
+    // The kernel gives up undelivered data after four times as long.
     host.status_when("without descriptors", PATIENCE, |status| {
         status.descriptors_used <= before.descriptors_used
     });
 }
 
-/// A short body that came with its request costs no connection.
+/// A short body that arrives with its request does not cost the connection.
 #[test]
 fn a_body_that_is_here_is_dropped_and_the_connection_reused() {
     let host = host();
@@ -296,7 +298,7 @@ fn a_body_that_is_here_is_dropped_and_the_connection_reused() {
     host.at_rest();
 }
 
-/// A client that has no more to send has not gone.
+/// A client that closes its sending half has not disconnected.
 #[test]
 fn a_client_that_ends_its_side_gets_its_answer() {
     let sleeps = crate::hostile::text("sleep").replace("3600000000000", "50000000");
@@ -330,7 +332,8 @@ fn a_client_that_ends_its_side_gets_its_answer() {
     host.at_rest();
 }
 
-/// One that speaks HTTP/1.0 can be asked nothing, and is taken for gone after a while.
+/// The host cannot probe an HTTP/1.0 client by an interim answer, so such a client counts as
+/// disconnected after a while.
 #[test]
 fn a_call_of_an_old_client_that_has_gone_ends() {
     let host = Host::with("loop.wat", wat::spins())
@@ -347,7 +350,8 @@ fn a_call_of_an_old_client_that_has_gone_ends() {
     });
 }
 
-/// Who waits for `100 Continue` is told by whatever reads, also where the answer begins before.
+/// A client that waits for `100 Continue` gets it from any reader of the body, even if the answer
+/// begins before.
 #[test]
 fn continue_goes_ahead_of_an_answer_that_begins_first() {
     let host = Host::demo().start_settled();

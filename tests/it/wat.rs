@@ -1,7 +1,7 @@
-//! Small guests in WebAssembly text, each for one thing that a test wants to see from outside.
+//! Small guests in WebAssembly text, each for one purpose of a test.
 
 /// A guest of the handler ABI with these data segments and this body of `handle_request`. Memory
-/// from 4096 on is free for what the host writes.
+/// from 4096 on is free for the host to write.
 pub fn guest(data: &str, body: &str) -> String {
     format!(
         r#"
@@ -42,7 +42,7 @@ pub fn tells(headers: &[&str]) -> String {
     let mut at = 16;
     for name in headers {
         data += &format!(r#"(data (i32.const {at}) "{name}")"#);
-        // Values come with a NUL behind each, which becomes a comma or, at the end, nothing.
+        // A NUL follows each value. It becomes a comma, and is dropped at the end.
         body += &format!(
             "
     (call $write_body (i32.const 1) (i32.const 0) (i32.const 1))
@@ -112,7 +112,7 @@ pub fn sets(headers: &[(&str, &str)]) -> String {
     guest(&data, &body)
 }
 
-/// Never comes to an end.
+/// Never ends.
 pub fn spins() -> String {
     guest("", "(loop $again (br $again))")
 }

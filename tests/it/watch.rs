@@ -1,8 +1,8 @@
-//! The handler folder while the host runs: what comes, changes and goes, and what clients see of
-//! it.
+//! The handler folder while the host runs: files that come, change and go, and what clients see of
+//! that.
 //!
-//! Owns the ways in which files are put, saved and taken away, and the client that never stops
-//! asking. Each theme is a file; every test leaves its host at rest.
+//! Owns the ways to write, save and remove files, and the client that never stops sending requests.
+//! Each theme has a file, and every test leaves its host at rest.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -30,17 +30,17 @@ mod routes;
 mod saves;
 mod swap;
 
-/// How long a change may take to be served on a busy machine.
+/// The most time until a change is served on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Between two requests of a client that asks all the time.
+/// The pause between two requests of a client that sends all the time.
 const BREATH: Duration = Duration::from_millis(2);
 
-/// A writer who is held up by the machine for much longer has to be taken for one that is done.
-/// What a test sees then says nothing, and it begins again.
+/// If the machine holds a writer up for much longer, the host has to assume that it is done. The
+/// result of a test then means nothing, and the test begins again.
 const LATE: Duration = Duration::from_secs(1);
 
-/// What the log says where a bad version is not served.
+/// The log's words when a bad version is not served.
 const STILL_SERVED: &str = "the version before it is still served";
 
 /// A file in the handler folder.
@@ -59,7 +59,7 @@ fn write(host: &Host, name: &str, contents: impl AsRef<[u8]>) {
     fs::write(path(host, name), contents).expect("a file");
 }
 
-/// Puts a file there by a rename, so that it is never there in part.
+/// Writes a file by a rename, so that it never exists in part.
 #[track_caller]
 fn put(host: &Host, name: &str, contents: impl AsRef<[u8]>) {
     let temp = beside(host, "put");
@@ -67,12 +67,13 @@ fn put(host: &Host, name: &str, contents: impl AsRef<[u8]>) {
     fs::rename(temp, path(host, name)).expect("a rename");
 }
 
-/// Where in a module its data section begins, without which it is valid and says nothing.
+/// The offset of a module's data section. The module is valid without it, and then answers with
+/// zeros.
 fn data_start(module: &[u8]) -> usize {
     const DATA: u8 = 11;
     let mut at = 8;
     while module[at] != DATA {
-        // A section is its number, its size as a LEB128, and so many bytes.
+        // A section is its id, its size as LEB128, and its bytes.
         let (mut bytes, mut shift, mut end) = (0, 0, at + 1);
         loop {
             bytes |= usize::from(module[end] & 0x7f) << shift;
@@ -87,8 +88,8 @@ fn data_start(module: &[u8]) -> usize {
     at
 }
 
-/// Writes a file in two parts, of which the first is valid and says nothing, and has the host look
-/// in between. Returns whether it was in time, see [`LATE`].
+/// Writes a file in two parts, of which the first one is a valid module, and makes the host scan
+/// the folder in between. Returns whether that was in time, see [`LATE`].
 #[track_caller]
 #[must_use]
 fn write_in_parts(host: &Host, file: &Path, text: &str) -> bool {
@@ -98,7 +99,7 @@ fn write_in_parts(host: &Host, file: &Path, text: &str) -> bool {
     file.write_all(head).expect("a write");
     let written = Instant::now();
     for _ in 0..3 {
-        // These pauses are what is tested.
+        // The test is about these pauses.
         std::thread::sleep(Duration::from_millis(150));
         host.signal(Signal::HUP);
     }
@@ -107,7 +108,7 @@ fn write_in_parts(host: &Host, file: &Path, text: &str) -> bool {
     written.elapsed() < LATE
 }
 
-/// Runs a test until its writer was in time, of which it makes a note.
+/// Runs a test until its writer was in time, which the test records.
 fn until_in_time(test: impl Fn(&Cell<bool>)) {
     for _ in 0..5 {
         let is_in_time = Cell::new(true);
@@ -131,25 +132,26 @@ fn rename(host: &Host, from: &str, to: &str) {
     fs::rename(path(host, from), path(host, to)).expect("a rename");
 }
 
-/// A response in short: the text of a 200, or another status.
+/// A response in short: the text of a 200, or else the status.
 fn told(answer: &Response) -> String {
     if answer.status == 200 { answer.text() } else { answer.status.to_string() }
 }
 
-/// What a GET is answered, in short.
+/// The response to a GET, in short.
 #[track_caller]
 fn ask(host: &Host, path: &str) -> String {
     told(&host.get(path))
 }
 
-/// Waits until a GET is answered like this.
+/// Waits until a GET gets this answer.
 #[track_caller]
 fn wait_for(host: &Host, path: &str, wanted: &str) {
     let what = format!("answer {wanted:?} from {path}");
     until(&what, PATIENCE, || (ask(host, path) == wanted).then_some(()));
 }
 
-/// Says that something is over when it is dropped, also by a panic: who waits for it has to end.
+/// Records the end of something when it is dropped, even by a panic, so that the waiting client
+/// ends.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -158,8 +160,7 @@ impl Drop for Over<'_> {
     }
 }
 
-/// What a client sees that asks all the time while something is done: its answers in short,
-/// without those that are as the one before.
+/// The answers that a client sees in short while `change` runs. Repeated answers are left out.
 #[track_caller]
 fn seen_during(host: &Host, path: &str, change: impl FnOnce()) -> Vec<String> {
     let [seen] = each_seen_during(host, [path], change);
@@ -186,7 +187,7 @@ fn each_seen_during<const N: usize>(
     })
 }
 
-/// One such client.
+/// One of these clients.
 fn watch(host: &Host, path: &str, is_over: &AtomicBool, begun: &AtomicUsize) -> Vec<String> {
     let mut connection = host.connect();
     let mut seen = vec![told(&connection.get(path))];
@@ -204,8 +205,8 @@ fn watch(host: &Host, path: &str, is_over: &AtomicBool, begun: &AtomicUsize) -> 
     }
 }
 
-/// Asserts that these answers were seen in this order, and no others. One that was soon followed by
-/// the next may have been missed, but for the last.
+/// Asserts that these answers were seen in this order, and no others. A client may have missed an
+/// answer that was soon followed by the next, but not the last one.
 #[track_caller]
 fn assert_in_order(seen: &[String], expected: &[&str]) {
     let mut rest = expected.iter();
@@ -214,15 +215,15 @@ fn assert_in_order(seen: &[String], expected: &[&str]) {
     assert!(is_known && is_last, "{seen:?} where {expected:?} were to be seen");
 }
 
-/// How many lines of the log have all these words.
+/// The number of log lines with all these words.
 #[track_caller]
 fn lines(host: &Host, words: &[&str]) -> usize {
-    // What was logged before it has come when the status has.
+    // All earlier lines have arrived once the status has.
     host.status();
     host.lines().iter().filter(|line| line.has(words)).count()
 }
 
-/// How many errors of the log have all these words.
+/// The number of error lines with all these words.
 #[track_caller]
 fn errors(host: &Host, words: &[&str]) -> usize {
     host.status();
@@ -230,18 +231,18 @@ fn errors(host: &Host, words: &[&str]) -> usize {
     host.lines().iter().filter(is_error).count()
 }
 
-/// Has the host look at its folder, and waits until it has.
+/// Makes the host scan its folder, and waits until it has.
 #[track_caller]
 fn look(host: &Host) {
     host.signal(Signal::HUP);
-    // That a file came, and that it went, is found out by a look only.
+    // Only a scan notices that a file came and went.
     put(host, "looked.wat", wat::says("yes"));
     wait_for(host, "/looked", "yes");
     remove(host, "looked.wat");
     wait_for(host, "/looked", "404");
 }
 
-/// Waits until the host holds no more of the descriptors and threads than it did.
+/// Waits until the host has no more descriptors and threads than it had.
 #[track_caller]
 fn wait_footprint(host: &Host, before: (usize, usize)) {
     let (fds, threads) = before;

@@ -14,13 +14,13 @@ use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host, until};
 use crate::wat;
 
-/// As little CPU time as can be had: a second to compile, and one to start up.
+/// The least CPU time that can be set: a second to compile, and a second for start-up code.
 const BRIEFLY: [&str; 6] = ["--compile-max", "1s", "--cpu-max", "1s", "--deadline", "60s"];
 
-/// As little memory as can be had.
+/// The least memory that can be set.
 const NARROWLY: [&str; 2] = ["--compile-memory-max", "256MiB"];
 
-/// Puts a file into the folder of a running host and waits until it has a route.
+/// Writes a file into the folder of a running host, and waits until it has a route.
 #[track_caller]
 fn drop_in(host: &Host, name: &str, text: &str) {
     let routes = host.status().handlers;
@@ -28,8 +28,8 @@ fn drop_in(host: &Host, name: &str, text: &str) {
     host.status_when("a new route", PATIENCE, |status| status.handlers > routes);
 }
 
-/// Every block of it is a target of one jump from which many locals live on, so that what the
-/// compiler knows grows with the product of both.
+/// Each block is a target of one jump after which many locals are still live, so the compiler's
+/// memory grows with the product of blocks and locals.
 fn hoarder(blocks: usize, locals: usize) -> String {
     let block = |at: usize| {
         let (one, other) = (at * 13 % locals + 1, (at * 7 + 1) % locals + 1);
@@ -58,7 +58,7 @@ fn a_guest_that_makes_the_compiler_burn_fails_and_holds_up_nobody() {
         drop_in(&host, text, &wat::says(text));
         assert_says(&host, &format!("/{text}"), text);
     }
-    // All that was while it was compiled.
+    // All of that happened while the guest was compiled.
     let status = host.status();
     assert_eq!((status.loading, status.ready, status.failed), (1, 3, 0), "{status:?}");
     super::read(&mut waiting).assert_problem(503);
@@ -72,14 +72,14 @@ fn a_guest_that_makes_the_compiler_burn_fails_and_holds_up_nobody() {
     assert_eq!((status.loading, status.ready, status.failed), (0, 3, 1), "{status:?}");
 }
 
-/// A guest can say at start-up what it likes; why it failed is the host's to say.
+/// A guest can log anything at start-up, but the host says why it failed.
 #[test]
 fn what_a_guest_logs_is_not_taken_for_the_reason_of_its_failure() {
     let lie = "memory allocation of 8 bytes failed";
     let start = format!("(call $log #0 '{lie}') (loop $on (br $on))");
     let host = Host::with("liar.wat", Probe::new("").start(&start).wat()).start();
     let compiler = compiler(&host);
-    // What it says is in a file until it has ended.
+    // Its output is in a file until the compiler has ended.
     let words = format!("/proc/{}/fd/2", compiler.pid.as_raw_nonzero());
     until("lie", PATIENCE, || fs::read_to_string(&words).ok()?.contains(lie).then_some(()));
     compiler.signal(Signal::KILL);
@@ -107,7 +107,7 @@ fn a_guest_that_needs_much_memory_to_compile_fails() {
     host.at_rest();
 }
 
-/// Wherever memory runs out in the compiler, it is memory that the log names.
+/// Wherever the compiler runs out of memory, the log names memory as the cause.
 #[test]
 fn memory_that_runs_out_anywhere_is_named() {
     let sizes = [300, 400, 450, 500, 600, 700, 800, 1000];
@@ -127,7 +127,8 @@ fn memory_that_runs_out_anywhere_is_named() {
     host.at_rest();
 }
 
-/// Trying a guest out takes the memory that the guest may have, beside that of the compiler.
+/// Trying a guest out takes the memory that the guest may have, in addition to that of the
+/// compiler.
 #[test]
 fn a_guest_with_more_memory_than_its_compiler_is_served_or_told_why() {
     let large = HELLO.replace("\"memory\") 1)", "\"memory\") 8192)");
@@ -143,7 +144,7 @@ fn a_guest_with_more_memory_than_its_compiler_is_served_or_told_why() {
     host.at_rest();
 }
 
-/// Whoever mends a guest does not wait for the end of what is wrong with it.
+/// A corrected file is compiled at once, and does not wait until the bad one has failed.
 #[test]
 fn a_burner_that_is_replaced_does_not_hold_up_its_better_version() {
     let host = Host::with("guest.wat", burner("bad")).args(PATIENTLY).start();
@@ -155,7 +156,7 @@ fn a_burner_that_is_replaced_does_not_hold_up_its_better_version() {
     host.at_rest();
 }
 
-/// What nobody can ask for any more is not compiled any further.
+/// If no request can reach a guest any more, its compile is stopped.
 #[test]
 fn a_burner_that_is_removed_is_not_compiled_any_further() {
     let host = Host::with("guest.wat", burner("bad")).args(PATIENTLY).start();
@@ -167,8 +168,8 @@ fn a_burner_that_is_removed_is_not_compiled_any_further() {
     host.at_rest();
 }
 
-/// More burners than there are places for slow loads, and each of them would take its places for
-/// longer than this test runs.
+/// More burners than there are places for slow loads. Each would keep its place for longer than
+/// this test runs.
 #[test]
 fn ten_burners_at_once_do_not_keep_a_good_guest_from_being_served() {
     const WINDOW: Duration = Duration::from_secs(5);

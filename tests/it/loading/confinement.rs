@@ -1,4 +1,4 @@
-//! What a process that compiles has: its job, its limits, and nothing else.
+//! What a compiler process has: its job, its limits, and nothing else.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -12,13 +12,13 @@ use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host, until};
 use crate::wat;
 
-/// Lines of `name: value`.
+/// Parses lines of `name: value`.
 fn fields(text: &str) -> BTreeMap<String, String> {
     let fields = text.lines().filter_map(|line| line.split_once(':'));
     fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
 }
 
-/// What a process has open, by number.
+/// The open descriptors of a process, by number.
 fn files(pid: impl Display) -> BTreeMap<u32, String> {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("its open files");
     let number = |file: &fs::DirEntry| file.file_name().to_str()?.parse().ok();
@@ -29,7 +29,7 @@ fn files(pid: impl Display) -> BTreeMap<u32, String> {
     files.flatten().filter_map(named).collect()
 }
 
-/// What the kernel says of each thread of a process.
+/// The kernel's status of each thread of a process.
 fn threads(pid: impl Display) -> Vec<BTreeMap<String, String>> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads").flatten();
     let status = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).ok();
@@ -54,10 +54,10 @@ fn a_compiler_has_nothing_but_its_job() {
         .start();
     let pid = compiler(&host).pid.as_raw_nonzero();
     let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).expect(name);
-    // The kernel shows no more of Landlock than that it is set with the last of these.
+    // The kernel does not show Landlock itself, only the last of these, which it requires.
     until("threads", PATIENCE, || (threads(pid).len() > 1).then_some(()));
     let own = [(0, "/memfd:job"), (1, "pipe:"), (2, "/memfd:words")];
-    // No socket, no folder, and nothing that the host was started with.
+    // No socket, no folder, and none of the descriptors that the host was started with.
     let files = files(pid);
     assert!(files.keys().copied().eq(own.map(|(number, _)| number)), "{files:?}");
     let as_wanted = own.iter().all(|(number, wanted)| files[number].starts_with(wanted));
@@ -68,7 +68,7 @@ fn a_compiler_has_nothing_but_its_job() {
         for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
             assert_eq!(thread[set], none, "{thread:?}");
         }
-        // The one that writes a host's log would have been there before the limits.
+        // The thread that writes a host's log would have been started before the limits were set.
         assert_ne!(thread["Name"], "log");
     }
     let environment = "GUESTHOUSE_LOG=info\0MIMALLOC_ARENA_RESERVE=32MiB";
@@ -81,14 +81,14 @@ fn a_compiler_has_nothing_but_its_job() {
         let words = |rest: &str| rest.split_whitespace().take(2).map(str::to_owned).collect();
         rests.map(words).collect()
     };
-    // Its own, and what an instance of the guest may have.
+    // Its own memory, and that of an instance of the guest.
     let memory = ((1500_u64 + 128) << 20).to_string();
     let wanted = [["10", "11"], [&memory, &memory], ["0", "0"]];
     until("limits as they should be", PATIENCE, || (limits() == wanted).then_some(()));
     host.at_rest();
 }
 
-/// An update puts another program in the place of the one that runs, and that one goes on.
+/// An update replaces the file of the running program. The old program goes on.
 #[test]
 fn a_program_that_was_replaced_still_compiles() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -105,7 +105,8 @@ fn a_program_that_was_replaced_still_compiles() {
     host.at_rest();
 }
 
-/// What start-up code may use is its own time, not that in which others have the core.
+/// The limit on start-up code is its own CPU time, not the time in which other programs have the
+/// core.
 #[test]
 fn a_start_up_that_cannot_run_has_not_used_its_time() {
     const PAUSE: Duration = Duration::from_millis(2500);
@@ -131,10 +132,10 @@ fn a_start_up_that_cannot_run_has_not_used_its_time() {
     host.at_rest();
 }
 
-/// Whoever starts the host may have limited the size of files, and a file may be larger than that.
+/// The host may have been started with a limit on the size of files that a guest's file exceeds.
 #[test]
 fn a_limit_on_the_size_of_files_does_not_stop_the_host() {
-    // Of 512 or 1024 bytes each.
+    // The unit is 512 or 1024 bytes.
     let limited = ["sh", "-c", r#"ulimit -f 100 && exec "$0" "$@""#];
     let large = format!("{}{HELLO}", " ".repeat(300_000));
     let host = Host::with("good.wat", HELLO)

@@ -1,5 +1,5 @@
-//! Compilers and hosts that are killed in the middle of their work: nothing stays behind that runs,
-//! and nothing that is damaged.
+//! Compilers and hosts that are killed in the middle of their work: no process and no damaged file
+//! is left behind.
 
 use std::fs;
 use std::path::Path;
@@ -24,14 +24,14 @@ fn a_compiler_that_is_killed_is_tried_again() {
     super::read(&mut waiting).assert_problem(503);
     let line = host.wait_log_with(&["slow.wat", "its compiler was killed"]);
     assert_eq!(line.level(), "ERROR", "{}", line.text);
-    // By itself, whether or not it is asked for.
+    // The host tries again by itself, whether or not there are requests.
     host.status_when("tried again", PATIENCE, |status| status.ready == 1);
     assert_says(&host, "/slow", "slow");
     assert_no_compilers(&host);
     host.at_rest();
 }
 
-/// The same for a guest that came while the host ran, of which a first failure is not believed.
+/// The same for a guest that was added while the host ran. Its first failure counts as uncertain.
 #[test]
 fn the_compiler_of_a_newcomer_that_is_killed_is_tried_again() {
     let host = Host::with("good.wat", HELLO).args(PATIENTLY).start();
@@ -45,13 +45,13 @@ fn the_compiler_of_a_newcomer_that_is_killed_is_tried_again() {
     host.at_rest();
 }
 
-/// A host with guests that are being compiled, and with good ones beside them.
+/// A host with guests that are being compiled, and with good ones.
 fn busy(cache: &Path) -> Setup {
     let burners = Host::with("burner-1.wat", burner("1")).file("burner-2.wat", burner("2"));
     burners.file("good.wat", HELLO).arg("--cache-dir").arg(cache)
 }
 
-/// Waits until both burners are in the middle of it.
+/// Waits until both burners are being compiled.
 #[track_caller]
 fn burning(host: &Host) -> Vec<Process> {
     host.status_when("a good guest loaded", PATIENCE, |status| status.ready == 1);
@@ -68,9 +68,9 @@ fn a_host_that_is_killed_leaves_no_compiler_behind() {
     let cache = folder.path().join("cache");
     let host = busy(&cache).start();
     let left = burning(&host);
-    // One that cannot even notice.
+    // A stopped compiler cannot react.
     left[0].signal(Signal::STOP);
-    // This kills it.
+    // This kills the host.
     drop(host);
     assert_ended(&left);
     let host = busy(&cache).start();
@@ -89,11 +89,11 @@ fn a_host_that_stops_leaves_no_compiler_behind() {
     assert_blames_nobody(&host);
 }
 
-/// Ctrl-C in a terminal is for every process that was started there.
+/// Ctrl-C in a terminal signals every process that was started there.
 #[test]
 fn an_interrupt_from_the_terminal_is_not_a_compilers_fault() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    // It makes the host the leader of a process group of its own.
+    // Makes the host the leader of a process group of its own.
     let setup = busy(&folder.path().join("cache")).through(["setsid"]);
     let host = setup.args(["--deadline", "5s"]).start();
     let left = burning(&host);
@@ -107,7 +107,7 @@ fn an_interrupt_from_the_terminal_is_not_a_compilers_fault() {
     assert_blames_nobody(&host);
 }
 
-/// Asserts that no guest is said to have failed.
+/// Asserts that the log has no failed guest.
 #[track_caller]
 fn assert_blames_nobody(host: &Host) {
     let is_wrong = |line: &Line| matches!(line.level(), "WARN" | "ERROR");
@@ -115,7 +115,7 @@ fn assert_blames_nobody(host: &Host) {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
-/// What a test of starts that are cut off begins with.
+/// The setting of a test whose starts are cut off.
 struct Cold {
     folder: TempDir,
 }
@@ -135,15 +135,15 @@ impl Cold {
         self.folder.path().join("cache")
     }
 
-    /// Files in the cache, finished or not.
+    /// The files in the cache, finished or not.
     fn names(&self) -> Vec<String> {
         let files = fs::read_dir(self.cache()).into_iter().flatten().flatten();
         files.map(|file| file.file_name().to_string_lossy().into_owned()).collect()
     }
 }
 
-/// A start is cut off after each entry that it has written, and at moments in between; the next one
-/// goes on where it was.
+/// Each start is cut off after it has written an entry, at a random moment. The next one goes on
+/// from there.
 #[test]
 fn starts_that_are_cut_off_leave_no_damaged_entry() {
     let cold = Cold { folder: tempfile::tempdir().expect("a temporary folder") };
@@ -155,7 +155,7 @@ fn starts_that_are_cut_off_leave_no_damaged_entry() {
             let has_more = cold.names().len() > before || before >= Cold::GUESTS;
             has_more.then_some(())
         });
-        // Some thousandths of a second in which anything may be half done.
+        // Some milliseconds, in which anything may be half done.
         (0..random.below(1 << 22)).for_each(|at| {
             std::hint::black_box(at);
         });
@@ -173,7 +173,7 @@ fn starts_that_are_cut_off_leave_no_damaged_entry() {
     assert_not_damaged(&host);
     let unfinished: Vec<String> =
         cold.names().into_iter().filter(|name| name.starts_with('.')).collect();
-    // What was being written when the host was killed: one file for each loader at most.
+    // Files that were being written when the host was killed: one for each loader at most.
     assert!(unfinished.len() <= 2 * Cold::GUESTS, "{unfinished:?}");
     host.at_rest();
 }
@@ -184,7 +184,7 @@ fn assert_not_damaged(host: &Host) {
     assert!(damaged.is_none(), "{damaged:?}");
 }
 
-/// A compiler that hangs is no reason for a host not to stop.
+/// A compiler that hangs does not keep a host from stopping.
 #[test]
 fn a_compiler_that_hangs_does_not_hold_up_the_end() {
     let host = Host::with("burner.wat", burner("?")).start();

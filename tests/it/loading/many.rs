@@ -1,4 +1,4 @@
-//! The demo at size: guests of strangers, no two alike, and hostile ones among them.
+//! The demo at scale: many synthetic guests, no two alike, and hostile ones among them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,10 +9,10 @@ use super::{PATIENCE, PATIENTLY, assert_no_compilers, assert_says, get, read};
 use crate::client::message;
 use crate::host::{HELLO, Host, Setup, Status};
 
-/// Guests in these tests; the last of each hundred is hostile.
+/// The number of guests in these tests. The last of each hundred is hostile.
 const COUNT: usize = 300;
 
-/// Those, with what a GET of them gives: two that break, and one that cannot be loaded.
+/// The hostile guests, with the status of a GET: two that break, and one that cannot be loaded.
 const HOSTILE: [(&str, u16); 3] = [
     ("/hostile/00099-data_out_of_bounds", 503),
     ("/hostile/00199-divide", 500),
@@ -24,7 +24,7 @@ fn demo(folder: &Path) -> Setup {
     Host::demo().args(PATIENTLY).args(["--many", count.as_str(), "--many-dir"]).arg(folder)
 }
 
-/// Every file below a folder, with what changes when it is written anew.
+/// Every file below a folder, with metadata that changes when it is rewritten.
 fn files(folder: &Path) -> BTreeMap<String, (u64, i64, i64, u64)> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(folder).expect("a folder") {
@@ -41,7 +41,7 @@ fn files(folder: &Path) -> BTreeMap<String, (u64, i64, i64, u64)> {
     all
 }
 
-/// What a good guest answers, which the last section of its file says.
+/// The answer of a good guest, which is in the last section of its file.
 pub fn answer(file: &Path) -> String {
     let bytes = fs::read(file).expect("a guest");
     let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(64)..]);
@@ -50,7 +50,7 @@ pub fn answer(file: &Path) -> String {
     answer.to_owned()
 }
 
-/// Asks each of the good guests in a folder, on one connection.
+/// Requests each of the good guests in a folder, on one connection.
 #[track_caller]
 fn assert_all_good(host: &Host, folder: &Path) {
     let mut connection = host.connect();
@@ -70,7 +70,7 @@ fn many_strangers_answer_right_whatever_the_hostile_ones_do() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (dir, cache) = (folder.path().join("strangers"), folder.path().join("cache"));
     let host = demo(&dir).arg("--cache-dir").arg(&cache).start();
-    // While they are being loaded already.
+    // While they are still being loaded.
     for (path, status) in HOSTILE {
         get(&host, path).assert_problem(status);
     }
@@ -78,7 +78,7 @@ fn many_strangers_answer_right_whatever_the_hostile_ones_do() {
     for (path, status) in HOSTILE {
         host.get(path).assert_problem(status);
     }
-    // Most have changed their state, of which nothing may be left.
+    // Most guests have changed their state, and nothing of that may be left.
     assert_all_good(&host, &dir);
     let settled = |status: &Status| status.cold + status.loading == 0;
     let status = host.status_when("settled", PATIENCE, settled);
@@ -114,7 +114,7 @@ fn another_number_of_strangers_replaces_them() {
     }
 }
 
-/// Nothing that this program did not write is replaced.
+/// The program replaces only files that it wrote itself.
 #[test]
 fn a_folder_of_someone_else_is_left_alone() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -126,7 +126,7 @@ fn a_folder_of_someone_else_is_left_alone() {
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("is not empty") && text.contains("name another folder"), "{text}");
     assert_eq!(files(&dir), before);
-    // Neither is a file.
+    // This file is not replaced, either.
     let file = folder.path().join("file");
     fs::write(&file, "mine").expect("a file");
     let (code, text) = demo(&file).fails();

@@ -1,5 +1,5 @@
-//! A kernel that is short of something: mappings, descriptors, address space. Handlers are unloaded
-//! and requests wait before it says no, and where it does, no file is blamed.
+//! A kernel that is short of mappings, descriptors or address space. The host unloads handlers and
+//! lets requests wait before the kernel refuses. If the kernel does refuse, no file is blamed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,14 +14,14 @@ fn text(at: usize) -> String {
     format!("I am {at}")
 }
 
-/// A host with so many small handlers.
+/// A host with this many small handlers.
 fn small(count: usize) -> Setup {
     let file =
         |setup: Setup, at: usize| setup.file(&format!("small-{at}.wat"), wat::says(&text(at)));
     (0..count).fold(Host::empty(), file).args(PATIENTLY).env("GUESTHOUSE_LOG", "debug")
 }
 
-/// The same of handlers whose memory begins as a file that is mapped and stays open.
+/// The same with handlers whose memory image is a mapped file that stays open.
 fn large(count: usize) -> Setup {
     let bytes = "x".repeat(80 * 1024);
     let data = format!(r#"(data (i32.const 1024) "{bytes}")"#);
@@ -31,7 +31,7 @@ fn large(count: usize) -> Setup {
     (0..count).fold(Host::empty(), file).args(PATIENTLY).env("GUESTHOUSE_LOG", "debug")
 }
 
-/// Asks every handler, on a few connections at once, while `look` looks at the host.
+/// Requests every handler, on a few connections at once, while `look` watches the host.
 #[track_caller]
 fn ask_all(host: &Host, kind: &str, count: usize, look: impl Fn() + Sync) {
     const CONNECTIONS: usize = 4;
@@ -63,7 +63,7 @@ fn ask_all(host: &Host, kind: &str, count: usize, look: impl Fn() + Sync) {
     });
 }
 
-/// Lines of loads from the cache: of those that had been unloaded.
+/// The number of loads from the cache: of handlers that had been unloaded.
 fn loaded_again(host: &Host) -> usize {
     host.lines().iter().filter(|line| line.has(&["loaded (", "from the cache"])).count()
 }
@@ -88,7 +88,7 @@ fn more_handlers_than_there_are_mappings_for_are_all_answered() {
     assert_eq!((status.failed, status.rejects.len()), (0, 0), "{status:?}");
     assert_eq!(status.mappings_max, MAPPINGS_MAX as u64);
     assert!(loaded_again(&host) > 0, "all of them fitted: {status:?}");
-    // The status is counted once a second at most.
+    // The counts of the status are taken once a second at most.
     let counted = host.status_when("counted", PATIENCE, |status| {
         let (told, counted) = (status.mappings_used as usize, mappings(&host));
         told <= MAPPINGS_MAX && told.abs_diff(counted) < 100
@@ -115,8 +115,8 @@ fn more_large_handlers_than_there_are_descriptors_for_are_all_answered() {
     assert!(!host.lines().iter().any(is_blamed), "{:?}", host.lines());
 }
 
-/// A host with one loaded handler, and one more that is not, because there is memory for the first
-/// alone; and a connection to it.
+/// A host with one loaded handler, and another one that has to wait, because the memory is only
+/// enough for the first; and a connection to the host.
 fn half_loaded(deadline: &str) -> (Host, Connection, String) {
     let bytes = "x".repeat(48 * 1024);
     let data = format!(r#"(data (i32.const 1024) "{bytes}")"#);
@@ -128,7 +128,7 @@ fn half_loaded(deadline: &str) -> (Host, Connection, String) {
         .args(["--loaded-max", "1MiB", "--deadline", deadline])
         .env("GUESTHOUSE_LOG", "debug")
         .start();
-    // Once all is loaded for which there is room.
+    // Once all that fit are loaded.
     host.wait_log_with(&["handlers: ", " cold, ", " ready"]);
     host.status_when("full", PATIENCE, |status| status.loading == 0 && status.cold > 0);
     assert_no_compilers(&host);
@@ -144,21 +144,21 @@ fn half_loaded(deadline: &str) -> (Host, Connection, String) {
     (host, connection, cold)
 }
 
-/// Sets a limit of the running host, and gives the one before.
+/// Sets a limit of the running host, and returns the old one.
 fn set(host: &Host, resource: Resource, limit: Rlimit) -> Rlimit {
     prlimit(Some(host.pid()), resource, limit).expect("a child's limit")
 }
 
-/// Lets the host have so much.
+/// Lets the host have this much.
 fn limit(host: &Host, resource: Resource, current: u64) -> Rlimit {
     let maximum = getrlimit(resource).maximum;
     set(host, resource, Rlimit { current: Some(current), maximum })
 }
 
-/// Leaves the host so many descriptors beside those that it has open.
+/// Leaves the host this many descriptors beside those that it has open.
 fn leave_descriptors(host: &Host, free: usize) -> Rlimit {
     let used = host.descriptors();
-    // The limit is on numbers, and some below the highest one in use are free.
+    // The limit is on the numbers of descriptors, and some below the highest one in use are free.
     let mut unused = (0..).filter(|number| !used.contains(number));
     let enough = unused.nth(free).expect("there is no end of numbers");
     limit(host, Resource::Nofile, enough)
@@ -203,7 +203,7 @@ fn a_wait_for_descriptors_ends_with_the_deadline() {
     assert_eq!((status.failed, status.rejects("loading")), (0, 1), "{status:?}");
 }
 
-/// The kernel itself says no: there is no address space for the code of one more handler.
+/// The kernel refuses: there is no address space for the code of one more handler.
 #[test]
 fn a_handler_that_the_kernel_has_no_memory_for_is_waited_for_and_not_blamed() {
     let (host, mut connection, cold) = half_loaded("60s");
@@ -223,12 +223,12 @@ fn a_handler_that_the_kernel_has_no_memory_for_is_waited_for_and_not_blamed() {
     assert_eq!((status.failed, status.rejects.len()), (0, 0), "{status:?}");
 }
 
-/// A module with so many globals, which are more than an instance has room for.
+/// A module with this many globals, which are more than an instance has room for.
 fn globals(count: usize) -> String {
     with(HELLO, &"(global (mut i64) (i64.const 0))\n".repeat(count))
 }
 
-/// No machine has room for it, so that trying again is of no use.
+/// No machine has room for it, so the host does not try again.
 #[test]
 fn a_module_that_no_instance_has_room_for_is_a_verdict() {
     let host = Host::with("good.wat", HELLO).file("globals.wat", globals(100_000)).start();
@@ -245,7 +245,7 @@ fn a_module_that_no_instance_has_room_for_is_a_verdict() {
     assert!(said.contains("use fewer"), "{said}");
 }
 
-/// Waits for the request's body, with an image that is mapped.
+/// Waits for the request's body. Its memory image is mapped.
 fn large_waiter() -> String {
     let bytes = "x".repeat(80 * 1024);
     let data = format!(r#"(data (i32.const 8192) "{bytes}")"#);
@@ -258,7 +258,7 @@ fn large_waiter() -> String {
     )
 }
 
-/// With few mappings there are few places for large instances, and requests wait for one.
+/// With few mappings there are few slots for large instances, and requests wait for one.
 #[test]
 fn requests_beyond_the_places_for_large_instances_wait() {
     const EACH: usize = 10;

@@ -1,5 +1,5 @@
-//! Ten thousand handlers on a machine as it comes: each of them is asked for once by fifty clients,
-//! while nothing has been compiled before and one in a hundred misbehaves.
+//! Ten thousand handlers with an empty cache. Fifty clients request each of them once, and one in a
+//! hundred misbehaves.
 
 use std::fs;
 use std::io::Write as _;
@@ -16,11 +16,11 @@ use crate::random::Xorshift;
 const HANDLERS: usize = 10_000;
 const HOSTILE: usize = HANDLERS / 100;
 const CONNECTIONS: usize = 50;
-/// A guest that never ends is to be over soon. Whoever waits for a load has time, for the machine
-/// may be busy.
+/// A guest that never ends is stopped soon. Requests that wait for a load have more time, because
+/// the machine may be busy.
 const LIMITS: [&str; 4] = ["--cpu-max", "1s", "--deadline", "45s"];
 
-/// The paths of the files in a folder below that of the handlers.
+/// The paths of the files in a folder below the handler folder.
 fn paths(folder: &Path, kind: &str) -> Vec<String> {
     let files = fs::read_dir(folder.join(kind)).expect("a folder").flatten();
     let name = |file: fs::DirEntry| {
@@ -30,13 +30,13 @@ fn paths(folder: &Path, kind: &str) -> Vec<String> {
     files.map(name).collect()
 }
 
-/// Asks for the paths, one after another, until there are no more.
+/// Requests the paths, one after another, until none is left.
 fn ask(host: &Host, folder: &Path, paths: &Mutex<Vec<String>>) {
     let mut connection = host.connect();
     let next = || paths.lock().expect("no other has panicked").pop();
     while let Some(path) = next() {
         if path.starts_with("/hostile/") {
-            // However it ends.
+            // Any result is fine.
             let mut connection = host.connect();
             connection.send(message("GET", &path, &[], b""));
             let _ = connection.next("GET");
@@ -69,7 +69,7 @@ fn ten_thousand_handlers_are_each_asked_for_once_and_every_good_one_answers_righ
     });
     let took = began.elapsed();
     let status = host.status();
-    // Past the harness, which shows nothing of a test that passes.
+    // Written past the test harness, which hides the output of a test that passes.
     let line = format!(
         "{HANDLERS} handlers, nothing compiled before: each asked for once in {:.1} s; {} of {} \
          mappings\n",

@@ -1,5 +1,5 @@
-//! More guests than may be loaded at once: those that are idle make room and come back when they
-//! are asked for, and no request notices.
+//! More guests than may be loaded at once: idle ones are unloaded and loaded again for the next
+//! request, and no request fails.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,7 +18,8 @@ fn text(at: usize) -> String {
     format!("I am {at}")
 }
 
-/// Says its number. What it has in memory has to be kept, so that its instances can be reset.
+/// Answers with its number. Its memory has contents that have to be kept, so that its instances can
+/// be reset.
 fn guest(at: usize) -> String {
     let bytes = "x".repeat(48 * 1024);
     with(&wat::says(&text(at)), &format!(r#"(data (i32.const 1024) "{bytes}")"#))
@@ -30,8 +31,8 @@ fn host(count: usize) -> Setup {
     setup.args(PATIENTLY).args(["--loaded-max", "1MiB"]).env("GUESTHOUSE_LOG", "debug")
 }
 
-/// Waits until as many are loaded at the start as there is room for. The line comes when none waits
-/// to be loaded: between two loads a status has none that is loading, either.
+/// Waits until as many guests are loaded at the start as there is room for. The log line comes when
+/// none is left to load; between two loads the status may also show none that is loading.
 #[track_caller]
 fn filled(host: &Host, count: usize) -> Status {
     host.wait_log_with(&["handlers: ", " cold, ", " ready"]);
@@ -51,7 +52,7 @@ fn ask_all(host: &Host, count: usize) {
     }
 }
 
-/// Log lines of loads, from the cache or not.
+/// The number of log lines of loads, from the cache or not.
 fn loads(host: &Host, how: &str) -> usize {
     let words = ["loaded (", how];
     host.lines().iter().filter(|line| line.has(&words)).count()
@@ -62,11 +63,11 @@ fn guests_that_are_not_used_make_room_and_come_back_from_the_cache() {
     let host = host(GUESTS).start();
     let first = filled(&host, GUESTS);
     ask_all(&host, GUESTS);
-    // The mark holds again, once most of them are idle.
+    // The limit holds again, once most guests are idle.
     let trimmed = |status: &Status| status.ready <= first.ready;
     let status = host.status_when("trimmed", PATIENCE, trimmed);
     assert!(status.ready > 0, "{status:?}");
-    // And no worker holds on to what has gone.
+    // No worker keeps instances of unloaded guests.
     let swept = |status: &Status| status.instances_ready <= status.ready * status.workers;
     host.status_when("swept", PATIENCE, swept);
     assert_eq!((status.cold + status.ready, status.failed), (GUESTS as u64, 0), "{status:?}");
@@ -99,7 +100,7 @@ fn without_a_cache_what_was_unloaded_is_compiled_again() {
     assert_no_compilers(&host);
 }
 
-/// What is served from a file that has gone bad could not be had again.
+/// If the file has become bad, the version that is served could not be loaded again.
 #[test]
 fn a_guest_whose_file_has_gone_bad_is_not_unloaded() {
     let host = host(GUESTS).start();
@@ -108,7 +109,7 @@ fn a_guest_whose_file_has_gone_bad_is_not_unloaded() {
     let file = host.handlers().join("guest-7.wat");
     fs::write(&file, "(module this is none").expect("a file");
     host.wait_log_with(&["guest-7.wat", "the version before it is still served"]);
-    // Each of the others is loaded and makes others go.
+    // Loading each of the others unloads some.
     for _ in 0..2 {
         ask_all(&host, GUESTS);
     }
@@ -119,7 +120,7 @@ fn a_guest_whose_file_has_gone_bad_is_not_unloaded() {
     assert_says(&host, "/guest-7", "I am well");
     let status = host.at_rest();
     assert_eq!((status.failed, status.rejects.len()), (0, 0), "{status:?}");
-    // And now it is like any other.
+    // Now it is unloaded like any other.
     ask_all_but(&host, 7);
     assert_says(&host, "/guest-7", "I am well");
     assert_no_compilers(&host);
@@ -132,7 +133,7 @@ fn ask_all_but(host: &Host, but: usize) {
     }
 }
 
-/// What is cold is read from its file when it is asked for.
+/// An unloaded guest is read from its file again when it is requested.
 #[test]
 fn a_cold_guest_comes_back_as_its_file_is_then() {
     let host = host(GUESTS).start();
@@ -156,7 +157,7 @@ fn a_cold_guest_comes_back_as_its_file_is_then() {
     assert_eq!((status.failed, status.rejects.len()), (0, 0), "{cold} were cold: {status:?}");
 }
 
-/// What clients ask for decides which guests come and go, so that must not write lines.
+/// Clients decide which guests are loaded and unloaded, so these events must not be logged.
 #[test]
 fn guests_that_come_and_go_do_not_fill_the_log() {
     let host = host(GUESTS).env("GUESTHOUSE_LOG", "info").start();
@@ -172,8 +173,8 @@ fn guests_that_come_and_go_do_not_fill_the_log() {
     assert!(lines.len() < GUESTS / 4, "{} lines, such as {}", lines.len(), lines[0].text);
 }
 
-/// Far more guests are in use than may be loaded, so that each is unloaded and loaded again while
-/// requests for it come in.
+/// Far more guests are in use than may be loaded, so each is unloaded and loaded again while it
+/// gets requests.
 #[test]
 fn requests_for_more_guests_than_fit_are_all_answered() {
     for isolation in ISOLATIONS {

@@ -1,5 +1,5 @@
 //! Requests for guests that are not loaded yet: they wait, up to their deadline and up to a number,
-//! and are answered as if the guest had been there.
+//! and are then answered as usual.
 
 use std::net::IpAddr;
 
@@ -13,9 +13,10 @@ use crate::client::{Connection, message};
 use crate::host::{HELLO, Host, Setup};
 use crate::wat;
 
-/// Requests that may wait for one guest.
+/// The most requests that may wait for one guest.
 const WAITING_MAX: usize = 512;
-/// The same for all guests of one worker, if one client asks: seven eighths of 1,024.
+/// The most requests of one client that may wait on one worker, for all guests: seven eighths of
+/// 1,024.
 const WAITING_OF_CLIENT_MAX: usize = 896;
 
 /// Sends a GET on a connection of its own.
@@ -25,8 +26,8 @@ fn ask(host: &Host, path: &str) -> Connection {
     connection
 }
 
-/// So many requests that wait for a guest, beside others that wait already. A few at a time, so
-/// that the host is not called on by more than it can accept.
+/// Sends this many requests that wait for a guest, in addition to those that wait already. A few at
+/// a time, so that the host can accept them.
 #[track_caller]
 fn connect_many(host: &Host, path: &str, count: usize, others: usize) -> Vec<Connection> {
     let mut waiting = Vec::new();
@@ -38,7 +39,7 @@ fn connect_many(host: &Host, path: &str, count: usize, others: usize) -> Vec<Con
     waiting
 }
 
-/// Asserts that one more request is not let in to wait.
+/// Asserts that one more request may not wait.
 #[track_caller]
 fn assert_full(host: &Host, path: &str) {
     let answer = host.get(path);
@@ -46,7 +47,7 @@ fn assert_full(host: &Host, path: &str) {
     assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
 }
 
-/// Lets this process have as many files open as it may.
+/// Raises this process's limit of open files as far as possible.
 fn raise_the_limit_of_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -96,7 +97,7 @@ fn a_request_waits_for_a_guest_up_to_its_deadline() {
     let answer = read(&mut waiting);
     answer.assert_problem(503);
     assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
-    // The connection goes on, and another request may wait, and not come to an answer either.
+    // The connection stays open. Another request on it may wait, and is not answered, either.
     waiting.send(message("GET", "/slow", &[], b""));
     read(&mut waiting).assert_problem(503);
     let status = host.at_rest();
@@ -105,7 +106,7 @@ fn a_request_waits_for_a_guest_up_to_its_deadline() {
     slow.signal(Signal::KILL);
 }
 
-/// A client that gives up leaves nothing behind, and its place is free for another.
+/// A client that disconnects leaves nothing behind, and its place is free for another.
 #[test]
 fn a_client_that_gives_up_waiting_leaves_its_place() {
     let host = Host::with("slow.wat", slow_starter("slow", WHILE))
@@ -127,8 +128,8 @@ fn a_client_that_gives_up_waiting_leaves_its_place() {
     assert_eq!(status.rejects("loading"), 1, "{status:?}");
 }
 
-/// As many as may wait for one guest leave room for those that wait for another one, and those of
-/// one client for another client.
+/// When as many requests wait for one guest as may, others can still wait for another guest. When
+/// as many of one client wait, another client's can.
 #[test]
 fn more_requests_than_may_wait_are_told_to_come_back() {
     const MORE: usize = 20;
@@ -152,7 +153,7 @@ fn more_requests_than_may_wait_are_told_to_come_back() {
     for path in ["/one", "/two", "/three"] {
         assert_full(&host, path);
     }
-    // Nobody else stands behind those who wait.
+    // Other requests are not held up by those that wait.
     host.assert_serves("/good");
     let other = IpAddr::from([127, 0, 0, 2]);
     let mut another = Connection::open_from(other, host.addr());
@@ -203,7 +204,7 @@ fn a_request_with_a_body_waits_with_it() {
     assert!(status.rejects.is_empty(), "{status:?}");
 }
 
-/// A host that stops answers those who wait, if their guest comes in time.
+/// A host that drains answers waiting requests if their guest is loaded in time.
 #[test]
 fn who_waits_while_the_host_stops_is_answered() {
     let slow = slow_starter("slow", WHILE);
@@ -221,7 +222,7 @@ fn who_waits_while_the_host_stops_is_answered() {
     assert_ended(&[compiler]);
 }
 
-/// Whatever stands in the queue, what somebody waits for comes next.
+/// A guest that a request waits for is loaded next, whatever else is in the queue.
 #[test]
 fn a_guest_that_is_asked_for_is_loaded_first() {
     const GUESTS: usize = 60;
@@ -233,7 +234,8 @@ fn a_guest_that_is_asked_for_is_loaded_first() {
     for at in [GUESTS - 1, GUESTS / 2] {
         let status = host.status();
         assert_says(&host, &format!("/guest-{at:02}"), &format!("I am {at}"));
-        // Beside those that were being loaded already, and those that came at the same time.
+        // Apart from those that were being loaded already, and those that finished at the same
+        // time.
         let others = host.status().ready - status.ready;
         assert!(others < 10, "{others} others were loaded before");
     }
@@ -241,7 +243,7 @@ fn a_guest_that_is_asked_for_is_loaded_first() {
     host.at_rest();
 }
 
-/// Whoever waits for a guest whose file is removed is told that there is none.
+/// If the file of a guest is removed, requests that wait for it get a 404.
 #[test]
 fn a_guest_that_is_removed_while_it_is_waited_for_is_not_there() {
     let host =
@@ -256,12 +258,12 @@ fn a_guest_that_is_removed_while_it_is_waited_for_is_not_there() {
     host.at_rest();
     host.assert_serves("/good");
     assert_ended(&[slow]);
-    // Its end concerns nobody any more.
+    // The end of its compiler changes nothing.
     let status = host.at_rest();
     assert_eq!((status.handlers, status.ready), (1, 1), "{status:?}");
 }
 
-/// Guests whose start-up has to run in each instance are made for many requests at once.
+/// If start-up code runs in each instance, the instances for many requests are made at once.
 #[test]
 fn a_burst_for_a_guest_that_starts_up_for_each_request_is_answered() {
     let guest = crate::hostile::text("start_random");

@@ -1,5 +1,5 @@
-//! What a process that compiles says: start-up code's lines reach the host's log and cannot pass
-//! for its own, and whoever calls the verb by hand is told what to do.
+//! The output of a compiler process: lines of start-up code reach the host's log and cannot pass
+//! for the host's own, and a user who calls the verb by hand is told what to do.
 
 use std::io::Write as _;
 use std::process::{Output, Stdio};
@@ -8,7 +8,7 @@ use super::{PATIENTLY, assert_no_compilers, assert_says};
 use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host, Line, command};
 
-/// What start-up code writes so that it looks like lines of the host's log, in both formats.
+/// Output of start-up code that looks like lines of the host's log, in both formats.
 const FORGED: [&str; 4] = [
     r"{\22timestamp\22:\222026-01-01\22,\22level\22:\22ERROR\22,\22message\22:\22forged\22}",
     r"2026-01-01T00:00:00.000000Z ERROR forged",
@@ -16,7 +16,7 @@ const FORGED: [&str; 4] = [
     r"begin\1b[2K\e2\80\a8{\22level\22:\22ERROR\22,\22message\22:\22forged\22}",
 ];
 
-/// A guest whose start-up code writes these lines to the log, to stdout and to stderr.
+/// A guest with start-up code that writes these lines to the log, to stdout and to stderr.
 fn talker() -> String {
     let log = |line: &str| format!("(call $log #0 '{line}')\n");
     let write = |fd: usize, line: &str| {
@@ -27,7 +27,7 @@ fn talker() -> String {
     };
     let both = |line: &&str| [log(line), write(1, line), write(2, line)].concat();
     let lines: String = ["an honest line"].iter().chain(&FORGED).map(both).collect();
-    // One call of the log with a line break in it.
+    // One call of `log` with a line break in it.
     let broken = log(&FORGED.join("\\0a"));
     let vector = "
         (func $vector (param $ptr i32) (param $len i32)
@@ -81,7 +81,7 @@ fn start_up_code_is_heard_in_text_and_cannot_forge_a_line() {
     assert_no_compilers(&host);
 }
 
-/// Runs the verb as the host does, with these bytes for a job.
+/// Runs the verb as the host does, with these bytes as the job.
 fn compile(job: &[u8]) -> (Option<i32>, String, String) {
     let mut command = command();
     command.arg("compile").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -1,5 +1,5 @@
-//! The memory that the kernel says the host has, beside `--memory-total`: whatever guests do, it is
-//! not a tenth more than that above an idle host.
+//! The host's memory as the kernel counts it, compared with `--memory-total`: whatever guests do,
+//! the host never takes more than that and a tenth above an idle host.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::host::Host;
 const FILL: &str = include_str!("../../../benches/ceiling/fill.wat");
 const TOTAL: &str = "256MiB";
 const TOTAL_BYTES: u64 = 256 * MIB;
-/// Requests at once.
+/// The number of requests at once.
 const CLIENTS: usize = 120;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Guests of every engine but the concurrent one, with pages of memory.
+/// Guests for every engine but the concurrent one, by the number of their pages.
 const FILLS: [(&str, u32); 6] = [
     ("fill-1", 1),
     ("fill-2", 2),
@@ -57,21 +57,21 @@ fn host() -> Host {
         .start()
 }
 
-/// What has the engine keep a MiB for each instance: a record of each of many functions, and a
-/// passive segment with references to them.
+/// Makes the engine keep a MiB for each instance: the records of many functions, and a passive
+/// segment with references to them.
 fn records() -> String {
     let functions: String = (0..12_000).map(|number| format!("(func $f{number})")).collect();
     let elements: String = (0..40_000).map(|number| format!(" $f{}", number % 12_000)).collect();
     format!("{functions} (elem func{elements})")
 }
 
-/// Sends one request from each of many clients, which do not read, and waits until every one of
-/// them has an instance or an answer.
+/// Sends one request from each of many clients, which do not read. Waits until every request has an
+/// instance or an answer.
 fn ask(host: &Host, bytes: &[u8], clients: usize) -> Vec<Connection> {
     let before = host.at_rest();
     let mut asked: Vec<Connection> = (0..clients).map(|_| host.connect()).collect();
     for connection in &mut asked {
-        // One that is refused may be closed.
+        // The connection of a refused request may be closed.
         let _ = connection.try_send(bytes);
     }
     host.status_when("all with a guest or answered", PATIENCE, |status| {
@@ -121,6 +121,6 @@ fn private_memory_keeps_to_the_ceiling() {
     });
     let most = log.iter().skip(1).map(|(_, mib)| *mib).max().unwrap_or_default();
     assert!(most * MIB <= TOTAL_BYTES / 10 * 11, "MiB above idle: {log:?}");
-    // It was put to use.
+    // The memory was in use.
     assert!(most * MIB >= TOTAL_BYTES / 2, "MiB above idle: {log:?}");
 }

@@ -1,5 +1,5 @@
-//! What guests of the http-wasm ABI have the host keep beside bodies: header fields and targets.
-//! They count at what they take, not at their bytes.
+//! Memory that guests of the http-wasm ABI make the host use beside bodies: header fields and
+//! targets. The memory that they take is counted, not their length.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -8,19 +8,19 @@ use super::{MIB, PATIENCE, given_back, hoard, host, shortages};
 use crate::client::{Connection, message};
 use crate::host::{Host, Status};
 
-/// Adds as many fields as may be to the request, the response and its trailers, and waits for the
+/// Adds as many fields as allowed to the request, the response and its trailers, and waits for the
 /// request's body.
 const FIELDS: &str = include_str!("../../../benches/ceiling/fields.wat");
 const COUNT: u64 = 5_300;
-/// What one takes at least.
+/// The least memory of a field.
 const FIELD_BYTES: u64 = 72;
-/// What an instance with one page of memory is charged.
+/// The charge of an instance with one page of memory.
 const INSTANCE_BYTES: u64 = 704 << 10;
 const HEAD: &str = "host: guest.test\r\ncontent-length: 4\r\n\r\n";
 
-/// Asks for a path from so many clients, which hold their bodies back, and waits behind each until
-/// this holds of the status for so many: all at once they could leave each other too little, and
-/// none would have enough.
+/// Requests a path from this many clients, which hold their bodies back. After each request, waits
+/// until `is_settled` holds for the number of requests so far. All at once could leave each other
+/// too little memory, so that none would have enough.
 #[track_caller]
 fn ask(
     host: &Host,
@@ -39,7 +39,7 @@ fn ask(
     (waiting, last.expect("there are some"))
 }
 
-/// A guest with functions to set fields; `body` is what it does of a request.
+/// A guest with functions to set fields. `body` is the code of its handler.
 fn guest(body: &str) -> String {
     format!(
         r#"
@@ -60,7 +60,7 @@ fn guest(body: &str) -> String {
     )
 }
 
-/// Answers with many fields, as many trailers, and so many pages of zeros.
+/// Answers with many fields, as many trailers, and this many pages of zeros.
 fn answers(pages: u32) -> String {
     guest(&format!(
         "(drop (call $enable (i32.const 4)))
@@ -83,7 +83,7 @@ fn fields_that_guests_set_count() {
         let each = INSTANCE_BYTES + 3 * COUNT * FIELD_BYTES;
         let is_charged = status.memory_used >= status.in_flight * each;
         let is_answered = status.in_flight + status.rejects("no_memory") == asked;
-        // Nobody waits whether there will be memory.
+        // No request waits for memory here.
         is_answered && status.in_flight == status.instances_out && is_charged
     });
     assert!(full.in_flight > 0 && full.in_flight < CLIENTS, "{full:?}");
@@ -91,7 +91,7 @@ fn fields_that_guests_set_count() {
     host.assert_serves("/good");
     let mut served = 0;
     for connection in &mut waiting {
-        // A refused one may have been closed behind its answer.
+        // The connection of a refused request may have been closed after its answer.
         let sent = connection.try_send("body");
         match connection.next("POST") {
             Ok(Some(answer)) if answer.status == 200 => {
@@ -109,7 +109,7 @@ fn fields_that_guests_set_count() {
     assert!(served > 0, "{rest:?}");
 }
 
-/// What hyper keeps of the heads and trailers of answers counts as long as they are not sent.
+/// The heads and trailers in hyper count as long as they are not sent.
 #[test]
 fn fields_of_answers_that_nobody_reads_count() {
     const PAGES: u32 = 128;
@@ -130,14 +130,14 @@ fn fields_of_answers_that_nobody_reads_count() {
     for (mut connection, _) in unread {
         let answer = connection.read();
         assert_eq!((answer.status, answer.all("a").len() as u64), (200, COUNT));
-        // The next request gives it back.
+        // The next request frees it.
         assert_eq!(connection.get("/good").status, 200);
     }
     assert_eq!(shortages(&given_back(&host, 4 * MIB)), 0);
 }
 
-/// What a guest's answers keep counts as the guest's: of the last part of the memory it leaves
-/// others what they take first, however long its clients hold on to it.
+/// Memory of a guest's answers counts as the guest's own. So others can still use the last part of
+/// the memory, however long the guest's clients hold its answers.
 #[test]
 fn fields_of_answers_leave_others_their_part() {
     const CLIENTS: usize = 60;
@@ -150,7 +150,7 @@ fn fields_of_answers_leave_others_their_part() {
             connection.send(message("GET", "/answers", &["te: trailers"], b""));
             let status = connection.read().status;
             assert!(status == 200 || status == 503, "{status}");
-            // The beginning of a head has the host keep what it has for the connection.
+            // With the first byte of a head, the host keeps what it has for the connection.
             connection.send("G");
             connection
         })
@@ -163,7 +163,7 @@ fn fields_of_answers_leave_others_their_part() {
     given_back(&host, 4 * MIB);
 }
 
-/// A field that is set again and again is one, and removed ones leave room for others.
+/// A field that is set again and again counts once, and removed fields make room for others.
 #[test]
 fn fields_that_are_replaced_do_not_add_up() {
     let sets = "(local.set $left (i32.const 20000))
@@ -187,7 +187,7 @@ fn fields_that_are_replaced_do_not_add_up() {
     assert_eq!(shortages(&given_back(&host, 2 * MIB)), 0);
 }
 
-/// A request that was passed on is kept, with its copies, until it is answered.
+/// A request that was passed on is held, with its copies, until it is answered.
 #[test]
 fn fields_that_are_passed_on_count() {
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -239,7 +239,7 @@ fn targets_that_guests_set_count() {
     let host = host(&[("waits", guest)], "96MiB").start();
     host.settled();
     let (mut waiting, _) = ask(&host, "/waits", CLIENTS, |status, asked| {
-        // What is free in each, less what the steps add.
+        // A MiB of slack, because memory is charged in steps that have some room left.
         let least = (asked * (INSTANCE_BYTES + 3 * BYTES)).saturating_sub(MIB);
         status.in_flight == asked && status.memory_used >= least
     });

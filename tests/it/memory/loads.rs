@@ -1,4 +1,5 @@
-//! What it takes to load files: code counts as files do, and who waits for memory waits alone.
+//! Memory for loading files: code counts as files do, and a load that waits for memory holds up no
+//! other.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use crate::wat;
 /// A load that waits for memory is given up after 10 s.
 const BEFORE_GIVEN_UP: Duration = Duration::from_secs(8);
 
-/// A guest of which the compiler makes an image of so many bytes, from two that are far apart.
+/// A guest with two data segments that are far apart. The compiler makes an image of this many
+/// bytes.
 fn far_apart(bytes: u64, says: &str) -> String {
     let (pages, last) = (bytes.div_ceil(65_536), bytes - 8);
     let data = format!(r#"(data (i32.const 8) "x") (data (i32.const {last}) "x")"#);
@@ -33,7 +35,7 @@ fn code_counts_however_small_its_file_is() {
     host.assert_serves("/good");
 }
 
-/// Takes memory until there is none but for who has little. Returns the requests that hold it.
+/// Takes memory until there is only enough for small requests. Returns the requests that hold it.
 #[track_caller]
 fn fill(host: &Host) -> Vec<Connection> {
     const ASKED: usize = 32;
@@ -50,8 +52,8 @@ fn fill(host: &Host) -> Vec<Connection> {
     waiting
 }
 
-/// However many large files wait for memory, and whoever waits for them, a small one is loaded at
-/// once, and all others when there is memory.
+/// However many large files wait for memory, and however many requests wait for them, a small file
+/// is loaded at once, and the large ones when there is memory.
 #[test]
 fn large_files_that_wait_for_memory_hold_up_no_small_one() {
     const LARGE: usize = 40;
@@ -78,7 +80,7 @@ fn large_files_that_wait_for_memory_hold_up_no_small_one() {
     std::fs::write(host.handlers().join("late.wat"), HELLO).expect("a file");
     host.status_when("it has a route", PATIENCE, |status| status.handlers == all + 1);
     host.assert_serves("/late");
-    // Not behind any that was given up.
+    // Not after any load that was given up.
     let given_up = host.lines().iter().filter(|line| line.has(&["leave no more of"])).count();
     assert_eq!(given_up, 0, "a large one had its time before");
     for connection in &mut asked {
@@ -91,8 +93,8 @@ fn large_files_that_wait_for_memory_hold_up_no_small_one() {
     host.at_rest();
 }
 
-/// Of a file that could not be loaded, and is replaced by one that waits for memory, nothing bad is
-/// known any more.
+/// If a file could not be loaded, and the file that replaces it waits for memory, the new one is
+/// not treated as bad.
 #[test]
 fn what_has_been_mended_waits_like_any_other() {
     let (host, mut holds) = held(832, "fresh");
@@ -115,7 +117,7 @@ fn what_has_been_mended_waits_like_any_other() {
     host.at_rest();
 }
 
-/// A host with 64 MiB of which one call holds so many pages until it is sent four bytes.
+/// A host with 64 MiB, of which one call holds this many pages until it is sent four bytes.
 #[track_caller]
 fn held(pages: u32, isolation: &str) -> (Host, Connection) {
     let host = host(&[("hoard", hoard(pages, 0, 0))], "64MiB").args(["--isolation", isolation]);
@@ -128,8 +130,8 @@ fn held(pages: u32, isolation: &str) -> (Host, Connection) {
     (host, holds)
 }
 
-/// A call under `reuse` leaves an instance ready with what it has taken. That is given up for a
-/// load which began to wait before.
+/// Under `reuse` a call leaves a ready instance with the memory that it took. If a load was waiting
+/// before, this instance is evicted.
 #[test]
 fn ready_instances_are_given_up_for_a_load_that_waits() {
     let (host, mut holds) = held(448, "reuse");
@@ -139,15 +141,15 @@ fn ready_instances_are_given_up_for_a_load_that_waits() {
     let mut asks = host.connect();
     asks.send(message("GET", "/large", &[], b""));
     host.status_when("it waits", PATIENCE, |status| status.in_flight == 2);
-    // What was ready when it began to wait has been given up.
+    // Instances that were ready when the load began to wait have been evicted.
     host.status_when("relieved", PATIENCE, |status| status.instances_ready == 0);
     holds.send("done");
     assert_eq!(holds.read().status, 200);
     assert_eq!(asks.read().text(), "large");
 }
 
-/// What a thread has loaded is freed by others, and goes back to the kernel though that thread has
-/// nothing more to load.
+/// Other threads free what a thread has loaded. The memory goes back to the kernel, even if that
+/// thread loads nothing more.
 #[test]
 fn what_was_loaded_and_is_unloaded_goes_back_to_the_kernel() {
     const GUESTS: usize = 8;

@@ -1,13 +1,13 @@
-//! Components of 0.3 that call each other: each call that waits has a stack of its own, which
-//! counts as memory of the guest and, with three others, as an instance of it.
+//! Components of 0.3 that call each other: each call that waits has a stack of its own. The stack
+//! counts as memory of the guest, and four stacks count as one instance.
 
 use super::{MIB, PATIENCE, given_back, shortages};
 use crate::client::Connection;
 use crate::host::{HELLO, Host, Setup, Status};
 
-/// The most of a stack that a guest can use, and what the host uses of it.
+/// The size of a stack: what a guest can use at most, and what the host uses.
 const STACK_BYTES: u64 = (512 + 64) << 10;
-/// What an instance is charged in any case.
+/// The minimum charge of an instance.
 const STACKS: u64 = 4;
 const REQUEST: &str = "GET /calls HTTP/1.1\r\nhost: guest.test\r\n\r\n";
 
@@ -33,7 +33,7 @@ const ERRORS: &str = r#"
     (case "HTTP-upgrade-failed") (case "HTTP-protocol-error") (case "loop-detected")
     (case "configuration-error") (case "internal-error" (option string))"#;
 
-/// What a handler needs of the types.
+/// The types that a handler needs.
 fn types() -> String {
     format!(
         r#"(instance $types
@@ -52,7 +52,8 @@ fn types() -> String {
     )
 }
 
-/// Has so many components beside it each wait for a minute, and then waits for `seconds` itself.
+/// A component that makes this many inner ones wait for a minute each, and then waits for `seconds`
+/// itself.
 fn calls(count: usize, seconds: u64) -> String {
     let each = |text: &dyn Fn(usize) -> String| (0..count).map(text).collect::<String>();
     let waiters = each(&|at| {
@@ -129,7 +130,7 @@ fn host(count: usize, seconds: u64, isolation: &str) -> Setup {
     setup.args(["--workers", "1", "--isolation", isolation])
 }
 
-/// They are charged while they are there.
+/// The stacks are charged while they exist.
 #[test]
 fn stacks_of_calls_between_components_count() {
     const COUNT: u64 = 24;
@@ -148,7 +149,7 @@ fn stacks_of_calls_between_components_count() {
     }
 }
 
-/// And where there is no memory for them, it is the guest that is refused.
+/// If there is no memory for them, the guest is refused.
 #[test]
 fn more_stacks_than_there_is_memory_for_are_refused() {
     for isolation in crate::hostile::ISOLATIONS {
@@ -160,7 +161,7 @@ fn more_stacks_than_there_is_memory_for_are_refused() {
     }
 }
 
-/// With one waiting call each there is room for them, and what the guest answers is its own matter.
+/// With one waiting call each there is room for them. What the guest answers does not matter here.
 #[test]
 fn calls_between_components_that_wait_are_served() {
     for isolation in crate::hostile::ISOLATIONS {
@@ -173,7 +174,7 @@ fn calls_between_components_that_wait_are_served() {
     }
 }
 
-/// Each four stacks take a place of those for instances, of which other guests get their part.
+/// Four stacks take one instance's place, and other guests keep their share of the places.
 #[test]
 fn many_stacks_of_one_guest_leave_places_for_others() {
     const ASKED: usize = 40;

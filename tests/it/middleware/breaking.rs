@@ -1,4 +1,4 @@
-//! Upstreams that are down, silent or broken: what the client gets, and that nothing is left
+//! Upstreams that are down, silent or broken: the answer to the client, and that nothing is left
 //! behind.
 
 use std::io::{Read as _, Write as _};
@@ -17,13 +17,13 @@ use crate::component::raw_connection::RawConnection;
 use crate::host::{HELLO, Host, Line};
 use crate::hostile::PATIENCE;
 
-/// The address of nobody: a port that was free a moment ago.
+/// An address without a server: a port that was free a moment ago.
 fn nowhere() -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     format!("http://{}", listener.local_addr().expect("an address"))
 }
 
-/// Passes on, and answers with the context, whether it was an error, and the status.
+/// Passes on, and answers with the context, whether there was an error, and the status.
 fn telling() -> Probe {
     Probe::new("(drop (call $enable_features #2))").next().response(
         "(call $int (local.get $context)) (call $int (local.get $is_error))
@@ -41,14 +41,14 @@ fn an_upstream_that_is_down_is_a_502() {
     host.get("/").assert_problem(502);
     host.request("POST", "/", &[], b"body").assert_problem(502);
     host.get("/passing").assert_problem(502);
-    // A guest that wants to see the answer sees the host's own, and may put its own in its place.
+    // A guest that handles responses gets the host's own answer, and may replace it.
     let answer = host.get("/telling");
     assert_eq!((answer.status, answer.text()), (502, "7\n1\n502\n".to_owned()));
     host.assert_serves("/good");
     assert_eq!(host.at_rest().rejects("upstream_failed"), 4);
 }
 
-/// Any client may have a request fail, and as often as it likes: the log does not grow with that.
+/// Any client can make requests fail as often as it likes, so the log must not grow with them.
 #[test]
 fn what_fails_too_fast_is_not_all_listed() {
     let host = Host::with("good.wat", HELLO).args(["--upstream", &nowhere()]).start();
@@ -78,7 +78,7 @@ fn an_upstream_that_is_silent_is_a_504() {
     host.settled();
     host.get("/").assert_problem(504);
     let answer = host.get("/telling");
-    // There may be no time left for what the guest makes of it.
+    // There may be no time left for the guest to handle the response.
     assert_eq!(answer.status, 504, "{}", answer.text());
     host.assert_serves("/good");
     let rest = host.at_rest();
@@ -107,9 +107,9 @@ fn an_answer_that_is_not_http_is_a_502() {
     }
 }
 
-/// An upstream may close a connection that has served a request at any time: a request that met
-/// that is sent again. What may have been done once is not done twice, and who does not answer on a
-/// new connection is not asked again.
+/// An upstream may close an idle connection at any time. A request that meets the close is sent
+/// again, unless it may have had an effect. If a new connection is closed without an answer, the
+/// request is not sent again.
 #[test]
 fn a_connection_that_the_upstream_closes_loses_no_request() {
     for resets in [false, true] {
@@ -131,7 +131,7 @@ fn a_connection_that_the_upstream_closes_loses_no_request() {
             let answer = host.request(method, "/", &[], b"");
             assert_eq!((answer.status, answer.text().as_str()), (200, "ok"), "{method}");
         }
-        // The first is answered, each other one is read twice.
+        // The first request is answered. Each of the others is read twice.
         assert_eq!(seen.load(Ordering::SeqCst), 7);
         host.request("POST", "/", &[], b"").assert_problem(502);
         assert_eq!(seen.load(Ordering::SeqCst), 8);
@@ -146,8 +146,8 @@ fn a_connection_that_the_upstream_closes_loses_no_request() {
     assert_eq!(upstream.seen().len(), 1);
 }
 
-/// What is still on its way to an upstream that has answered resets its connection: the answer has
-/// come before.
+/// If an upstream answers and closes while the body is still being sent, the body resets the
+/// connection. The answer has come before.
 #[test]
 fn an_answer_before_a_reset_is_an_answer() {
     let url = abrupt(&plain("413 No", "connection: close\r\n", "large"), |_| ());
@@ -159,7 +159,8 @@ fn an_answer_before_a_reset_is_an_answer() {
     host.at_rest();
 }
 
-/// Who writes to an upstream learns of a reset first, and who reads then finds an end that is none.
+/// The host's writer notices a reset first. Its reader then sees an end of the connection that is
+/// not the end of the answer.
 #[test]
 fn an_answer_that_a_reset_breaks_off_is_not_complete() {
     let url = abrupt(b"HTTP/1.1 200 OK\r\n\r\nthe beginning", reset);
@@ -175,7 +176,7 @@ fn an_answer_that_a_reset_breaks_off_is_not_complete() {
             }
         });
         let mut answer = Vec::new();
-        // It ends where the host closes the connection.
+        // The answer ends when the host closes the connection.
         let mut piece = [0; 4_096];
         while let Ok(read @ 1..) = client.read(&mut piece) {
             answer.extend_from_slice(&piece[..read]);
@@ -192,7 +193,7 @@ fn an_answer_that_a_reset_breaks_off_is_not_complete() {
     host.at_rest();
 }
 
-/// A head of an upstream is as bounded as that of a guest.
+/// The limit on heads also applies to the upstream's.
 #[test]
 fn an_endless_head_is_a_502() {
     let upstream = Upstream::scripted(|_, stream| {
@@ -207,8 +208,8 @@ fn an_endless_head_is_a_502() {
     host.at_rest();
 }
 
-/// A response that breaks off does not look complete, nor like one that was never begun: a client
-/// would take that for a request which nobody has seen.
+/// A response that breaks off does not look complete. Nor does it look as if it had never begun,
+/// because a client would then assume that the server has not seen the request.
 #[test]
 fn a_response_that_breaks_off_is_broken_for_the_client() {
     const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -231,7 +232,7 @@ fn a_response_that_breaks_off_is_broken_for_the_client() {
     }
 }
 
-/// A guest that wants the response whole never sees a part of it.
+/// A guest that wants the whole response never sees a part of it.
 #[test]
 fn a_buffered_response_that_breaks_off_is_a_502() {
     let upstream = Upstream::saying_once("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this");
@@ -251,7 +252,7 @@ fn a_buffered_response_over_the_limit_is_a_502() {
             .args(["--response-max", "10000"])
             .start();
         let answer = host.get("/watching");
-        // What is only passed through is not held, and not bounded.
+        // A response that is only passed through is not held, so it has no limit.
         assert_eq!(host.get("/").body.len(), bytes);
         host.at_rest();
         answer
@@ -260,7 +261,7 @@ fn a_buffered_response_over_the_limit_is_a_502() {
     sized(10_001).assert_problem(502);
 }
 
-/// A request body over the limit is refused on its way, too.
+/// The limit on request bodies also applies while a request is forwarded.
 #[test]
 fn a_request_over_the_limit_is_a_413() {
     let upstream = Upstream::saying(plain("200 OK", "", "taken"));
@@ -281,13 +282,13 @@ fn a_request_over_the_limit_is_a_413() {
     host.at_rest();
 }
 
-/// A client that goes away while the upstream thinks takes the request with it.
+/// If the client disconnects while the upstream computes, the upstream request ends.
 #[test]
 fn a_client_that_goes_away_ends_the_request() {
     let (let_go, held) = mpsc::channel::<()>();
     let held = Mutex::new(held);
     let upstream = Upstream::scripted(move |_, _| {
-        // Ends with the test.
+        // It ends with the test.
         let _ = held.lock().expect("one request only").recv();
         Ok(false)
     });

@@ -1,5 +1,5 @@
-//! Bodies on their way through the host: they leave as they come, and no more of them is held than
-//! the other side is behind.
+//! Bodies on their way through the host: they are passed on as they arrive, and the host holds no
+//! more than the receiver is behind.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,8 @@ use crate::client::Connection;
 use crate::host::{HELLO, Host, until};
 use crate::hostile::PATIENCE;
 
-/// Ways through the host: no guest, one that passes on, one that also sees the answer's head.
+/// Paths through the host: without a guest, with a guest that passes on, and with one that also
+/// sees the head of the answer.
 const PATHS: [&str; 3] = ["/", "/passing", "/watching"];
 
 fn start(upstream: &Upstream) -> Host {
@@ -25,7 +26,7 @@ fn start(upstream: &Upstream) -> Host {
         .start()
 }
 
-/// A connection on which a GET was sent, read by hand: bytes as they come.
+/// A connection on which a GET was sent. The test reads its bytes as they arrive.
 fn ask(host: &Host, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(host.addr()).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
@@ -34,7 +35,7 @@ fn ask(host: &Host, path: &str) -> TcpStream {
     stream
 }
 
-/// Interim answers are counted, and a server that sends nothing else is none.
+/// Interim answers are counted, and an upstream that sends nothing else fails.
 #[test]
 fn interim_answers_without_end_are_no_answer() {
     let upstream = Upstream::scripted(|_, stream| {
@@ -42,7 +43,7 @@ fn interim_answers_without_end_are_no_answer() {
             stream.write_all(&b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000))?;
         }
     });
-    // Those that some servers send are not too many.
+    // The number that some servers send is not too many.
     let patient = Upstream::saying(
         [b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(20), plain("200 OK", "", "ok")].concat(),
     );
@@ -55,13 +56,13 @@ fn interim_answers_without_end_are_no_answer() {
     host.at_rest();
     let host = before(&patient).start();
     assert_eq!(host.get("/").text(), "ok");
-    // They count where the answer comes with them, too.
+    // They count even if the answer arrives together with them.
     let many = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(65);
     let upstream = Upstream::saying_once([many, plain("200 OK", "", "ok")].concat());
     before(&upstream).start().get("/").assert_problem(502);
 }
 
-/// Reads until this text has come.
+/// Reads until this text was received.
 #[track_caller]
 fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
     let mut text = String::new();
@@ -74,7 +75,7 @@ fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
     text
 }
 
-/// The client has the first piece of a response while the upstream still holds back the second.
+/// The client gets the first piece of a response while the upstream holds back the second.
 #[test]
 fn a_response_leaves_as_it_comes() {
     let (go_on, may_go_on) = mpsc::channel();
@@ -96,7 +97,7 @@ fn a_response_leaves_as_it_comes() {
     }
 }
 
-/// The upstream has the first piece of a request while the client still holds back the second.
+/// The upstream gets the first piece of a request while the client holds back the second.
 #[test]
 fn a_request_leaves_as_it_comes() {
     let upstream = Upstream::saying(plain("200 OK", "", "taken"));
@@ -130,7 +131,8 @@ fn a_request_leaves_as_it_comes() {
     host.at_rest();
 }
 
-/// Takes one connection, answers each head on it before it reads the body, and tells the bodies.
+/// Accepts one connection, answers each head on it before it reads the body, and reports the
+/// bodies.
 fn hasty() -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -156,8 +158,8 @@ fn hasty() -> (String, mpsc::Receiver<String>) {
     (url, bodies)
 }
 
-/// What is left of a request behind its complete answer arrives all the same, and its connection
-/// takes the next request then.
+/// The rest of a request's body still arrives after the complete answer. After it, the connection
+/// takes the next request.
 #[test]
 fn a_request_goes_on_behind_its_answer() {
     let (url, bodies) = hasty();
@@ -168,14 +170,14 @@ fn a_request_goes_on_behind_its_answer() {
         assert_eq!(connection.read().text(), "ok");
         connection.send("def");
         assert_eq!(bodies.recv_timeout(PATIENCE).expect("all of it arrives"), "abcdef");
-        // It is the only connection that is taken.
+        // It is the only connection that is accepted.
         assert_eq!(host.get("/").text(), "ok");
         assert_eq!(bodies.recv_timeout(PATIENCE).expect("the next"), "");
     }
     host.at_rest();
 }
 
-/// Such a request keeps its place until then, so that no client has all connections.
+/// Such a request keeps its place until then, so that one client cannot have all connections.
 #[test]
 fn uploads_behind_their_answers_have_places() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
@@ -210,7 +212,7 @@ fn uploads_behind_their_answers_have_places() {
         .collect();
     host.status_when("all", PATIENCE, |status| status.requests == 300);
     assert_eq!(host.get("/").text(), "ok");
-    // A client alone has three quarters of 256 places.
+    // One client may have three quarters of 256 places.
     let open = connections.load(Ordering::SeqCst);
     assert!(open <= 193, "{open} connections");
     drop(greedy);
@@ -244,13 +246,14 @@ fn a_large_response_is_whole() {
     host.at_rest();
 }
 
-/// A client that does not read stops the upstream: the host holds a bounded part of the response.
+/// If a client does not read, the upstream is stopped: the host holds a limited part of the
+/// response.
 #[test]
 fn a_client_that_does_not_read_stops_the_upstream() {
     const BYTES: usize = 128 << 20;
-    /// What the host and the kernel's buffers of two connections may hold.
+    /// The most bytes that the host and the kernel's buffers of two connections may hold.
     const HELD_BYTES_MAX: usize = 48 << 20;
-    /// How long a write has to wait to count as stopped. Nothing depends on it being exact.
+    /// How long a write has to wait to count as stopped. It need not be exact.
     const STOPPED: Duration = Duration::from_millis(300);
     let stopped_at = Arc::new(AtomicUsize::new(0));
     let note = stopped_at.clone();
@@ -276,7 +279,7 @@ fn a_client_that_does_not_read_stops_the_upstream() {
         Some(stopped_at.load(Ordering::SeqCst)).filter(|bytes| *bytes > 0)
     });
     assert!(stopped < HELD_BYTES_MAX, "{} MiB were held", stopped >> 20);
-    // The worker serves others meanwhile, and the response is whole in the end.
+    // The worker serves others meanwhile, and the response is complete in the end.
     host.assert_serves("/good");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("the rest");
@@ -285,7 +288,7 @@ fn a_client_that_does_not_read_stops_the_upstream() {
     host.at_rest();
 }
 
-/// A guest that only looks at the head does not hold the response, whatever its size.
+/// If a guest only handles the head, the response is not held, whatever its size.
 #[test]
 fn an_instance_is_back_before_the_response_ends() {
     let (go_on, may_go_on) = mpsc::channel();

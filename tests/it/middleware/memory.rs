@@ -1,5 +1,5 @@
-//! Bodies that the host keeps whole for a guest which passes requests on: they count as the host's
-//! memory, and what there is no room for is refused.
+//! Whole bodies that the host holds for a guest that passes requests on: they count as the host's
+//! memory, and a body without room is refused.
 
 use super::before;
 use super::upstream::{Upstream, plain};
@@ -8,7 +8,7 @@ use crate::client::message;
 use crate::host::Host;
 use crate::hostile::PATIENCE;
 
-/// Bytes that fit into the memory of these tests, and bytes that do not.
+/// A number of bytes that fit into the memory of these tests, and one that does not.
 const FITS: usize = 300 << 10;
 const TOO_MUCH: usize = 3 << 20;
 
@@ -21,7 +21,7 @@ fn start(upstream: &Upstream, guest: &Probe) -> Host {
     host
 }
 
-/// One request was refused, and nothing is kept any more.
+/// Asserts that one request was refused, and that nothing is held any more.
 #[track_caller]
 fn assert_refused_one(host: &Host) {
     host.assert_serves("/good");
@@ -34,7 +34,7 @@ fn a_response_that_is_buffered_for_a_guest_counts() {
     let upstream = Upstream::scripted(|seen, stream| {
         let length = if seen.target.ends_with("large") { TOO_MUCH } else { FITS };
         let answer = plain("200 OK", "", &"x".repeat(length));
-        // The host hangs up on what it does not take.
+        // The host closes the connection of a body that it refuses.
         Ok(std::io::Write::write_all(stream, &answer).is_ok())
     });
     let guest = Probe::new("(drop (call $enable_features #2))").next().response("");
@@ -57,7 +57,7 @@ fn a_request_that_is_put_together_again_counts() {
     let host = start(&upstream, &guest.next());
     let post = |length: usize| {
         let mut connection = host.connect();
-        // The answer may come before all of it is sent, and the connection end behind it.
+        // The answer may come before all of the body is sent, and the connection may end after it.
         let _ = connection.try_send(message("POST", "/guest", &[], &vec![b'x'; length]));
         connection.next("POST").ok().flatten().map(|answer| answer.status)
     };

@@ -6,7 +6,7 @@ use crate::abi::probe::Probe;
 use crate::client::Response;
 use crate::host::{HELLO, Host};
 
-/// The upstream of these tests answers with a status, fields and a body to be changed.
+/// The upstream of these tests answers with a status, fields and a body that guests change.
 fn answering() -> Upstream {
     Upstream::saying(plain("203 Changed", "x-up: 1\r\nx-up: 2\r\nserver: up\r\n", "from above"))
 }
@@ -15,7 +15,7 @@ fn start(upstream: &Upstream, guest: &Probe) -> Host {
     before(upstream).file("guest.wat", guest.wat()).start()
 }
 
-/// What the client gets of a guest that does this in `handle_response`, after enabling `features`.
+/// The client's answer if a guest runs this in `handle_response`, after it has enabled `features`.
 fn answer(features: u32, response: &str) -> Response {
     let upstream = answering();
     let guest = Probe::new(&format!("(drop (call $enable_features #{features}))"));
@@ -91,7 +91,7 @@ fn a_body_may_be_added() {
     host.at_rest();
 }
 
-/// A guest cannot frame the request that goes on: the host does.
+/// A guest cannot frame the request that is passed on. The host does that.
 #[test]
 fn a_guest_cannot_frame_a_request() {
     let upstream = answering();
@@ -114,7 +114,7 @@ fn a_guest_cannot_frame_a_request() {
     host.at_rest();
 }
 
-/// Reads so many bytes of the request's body and passes the request on.
+/// Reads this many bytes of the request's body, and passes the request on.
 fn reading(features: u32, bytes: u32) -> Probe {
     Probe::new(&format!(
         "(drop (call $enable_features #{features}))
@@ -133,7 +133,7 @@ fn a_buffered_body_is_seen_again() {
         (1, 3, "onetwosix"),
         (1, 9, "onetwosix"),
         (1, 20, "onetwosix"),
-        // Without the feature, what the guest has read is gone.
+        // Without the feature, the part that the guest has read is gone.
         (0, 3, "twosix"),
     ] {
         let upstream = answering();
@@ -151,7 +151,7 @@ fn a_buffered_body_is_seen_again() {
 
 #[test]
 fn an_answer_can_be_looked_at() {
-    // Without the feature a guest may read, and says what it sees in the log.
+    // Without the feature a guest may still read, and logs what it sees.
     let look =
         "(call $log #0 #65536 (i32.wrap_i64 (call $get_header_values #1 'server' #65536 #99)))
         (if (i32.eq (call $get_status_code) #203) (then (call $log #0 'it is a 203')))
@@ -192,7 +192,7 @@ fn a_buffered_answer_can_be_rewritten() {
     assert_eq!(changed.header("content-length"), Some("20"));
 }
 
-/// The body that came back can be read in pieces, and written anew from what was read.
+/// The answer's body can be read in pieces, and rewritten from what was read.
 #[test]
 fn a_buffered_answer_can_be_read() {
     let copied = answer(
@@ -209,7 +209,7 @@ fn a_buffered_answer_can_be_read() {
     assert_eq!(copied.text(), "was: from above.\n1/0\n203\n2/4\n");
 }
 
-/// What is read is what came back, also when the guest writes before it has read all.
+/// A guest reads the original body, even if it writes before it has read all.
 #[test]
 fn a_buffered_answer_can_be_read_and_rewritten_by_turns() {
     let bracketed = answer(
@@ -260,7 +260,8 @@ fn a_request_that_was_passed_on_cannot_be_changed() {
     }
 }
 
-/// A guest that breaks on the way back costs its own request, and is not used again.
+/// A guest that breaks while it handles the answer costs its own request only, and the instance is
+/// dropped.
 #[test]
 fn a_guest_that_breaks_at_the_response_is_contained() {
     for isolation in ["fresh", "reuse"] {
@@ -282,8 +283,8 @@ fn a_guest_that_breaks_at_the_response_is_contained() {
     }
 }
 
-/// What a guest has set on the response before it passed the request on reaches the client, below
-/// what the upstream says.
+/// Fields that a guest has set on the response before it passed the request on reach the client,
+/// unless the upstream sets the same.
 #[test]
 fn fields_set_before_next_are_retained() {
     let upstream = answering();
@@ -298,8 +299,8 @@ fn fields_set_before_next_are_retained() {
     host.at_rest();
 }
 
-/// What a client may not ask for, a guest may not ask for in its place; and what is not a request
-/// of HTTP/1.1 does not reach the upstream at all.
+/// A guest may not ask for anything that a client may not ask for. Anything that is not a valid
+/// HTTP/1.1 request never reaches the upstream.
 #[test]
 fn a_guest_passes_on_requests_of_http_alone() {
     let upstream = answering();
@@ -340,7 +341,7 @@ fn a_guest_passes_on_requests_of_http_alone() {
     assert_eq!(host.at_rest().rejects("invalid_request"), 3);
 }
 
-/// Fields by which a guest could frame a message, or speak for one connection, have no effect.
+/// Fields by which a guest could frame a message or control a connection have no effect.
 #[test]
 fn a_guest_does_not_frame_what_it_passes_on() {
     let upstream = answering();
@@ -367,7 +368,7 @@ fn a_guest_does_not_frame_what_it_passes_on() {
     host.at_rest();
 }
 
-/// However many fields the limit on their size would allow, there is a limit on their number.
+/// There is a limit on the number of fields, even if the limit on their size allows more.
 #[test]
 fn a_guest_sets_so_many_fields() {
     let upstream = answering();

@@ -1,4 +1,4 @@
-//! An upstream that is asked by TLS, in HTTP/1.1 or HTTP/2.
+//! An upstream over TLS, with HTTP/1.1 or HTTP/2.
 
 use std::path::Path;
 
@@ -40,10 +40,10 @@ fn requests_go_on_by_tls() {
         let answer = host.request("PUT", path, &chunked, b"4\r\nbody\r\n0\r\n\r\n");
         let framing = if has_host { "\ntransfer-encoding: chunked" } else { "" };
         assert_eq!(answer.text(), said(&asked, framing, "body"));
-        // What a guest passes on.
+        // A request that a guest passes on.
         let asked = "GET /base/echo/changed";
         assert_eq!(host.get("/guest").text(), said(asked, "", ""));
-        // Whoever names no host gets to the upstream's own.
+        // A request without a host gets the upstream's name.
         let mut old = host.connect();
         old.send("GET / HTTP/1.0\r\n\r\n");
         let own = server.url("localhost");
@@ -67,7 +67,7 @@ fn an_upstream_has_to_be_who_it_says() {
     }
 }
 
-/// A body that is not good is its client's fault, whatever the connection says of it.
+/// A bad body is the client's fault, whatever the connection reports.
 #[test]
 fn a_body_that_is_too_large_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -102,8 +102,8 @@ fn an_answer_that_breaks_off_is_broken_for_the_client() {
     }
 }
 
-/// An upload that goes on behind a complete answer has a connection for itself, until the upstream
-/// takes nothing of it for too long.
+/// An upload that goes on after a complete answer has a connection for itself, until the upstream
+/// reads nothing of it for too long.
 #[test]
 fn an_upload_that_nobody_takes_gives_its_connection_up() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -123,7 +123,7 @@ fn an_upload_that_nobody_takes_gives_its_connection_up() {
     host.at_rest();
 }
 
-/// A stream that is reset is no connection that has ended: what was asked by it is not asked again.
+/// A stream that is reset is not a closed connection: its request is not sent again.
 #[test]
 fn what_is_reset_is_not_sent_again() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -137,8 +137,8 @@ fn what_is_reset_is_not_sent_again() {
     host.at_rest();
 }
 
-/// What a server says that it has not looked at is sent again, whatever it is; what it may have
-/// looked at is not.
+/// If the server says that it has not processed a request, the request is sent again, whatever its
+/// method. If the server may have processed it, the method decides.
 #[test]
 fn what_was_not_looked_at_is_sent_again() {
     const REFUSED: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x07";
@@ -164,8 +164,8 @@ fn what_was_not_looked_at_is_sent_again() {
     }
 }
 
-/// All bytes that were announced are a whole answer, whether or not the word that these were all
-/// comes with them: its connection goes on.
+/// An answer is whole once all announced bytes are there, even if the end of the stream comes in a
+/// later frame. Its connection stays open.
 #[test]
 fn an_answer_whose_end_comes_behind_it_costs_no_connection() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -180,8 +180,8 @@ fn an_answer_whose_end_comes_behind_it_costs_no_connection() {
     host.at_rest();
 }
 
-/// Forty requests need three connections, and open them at once: this server says nothing on any
-/// until there are three.
+/// Forty requests need three connections, and open them at once: this server is silent on all
+/// connections until there are three.
 #[test]
 fn as_many_connections_are_opened_as_are_needed() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -192,7 +192,7 @@ fn as_many_connections_are_opened_as_are_needed() {
     host.at_rest();
 }
 
-/// A connection that breaks off before anything is sent says nothing about the next.
+/// A connection that breaks off before anything was sent does not count against the next one.
 #[test]
 fn a_connection_that_breaks_off_fails_no_request() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -200,7 +200,7 @@ fn a_connection_that_breaks_off_fails_no_request() {
     let host = before(&server, folder.path()).start();
     assert_eq!(asked_at_once(&host, 16), [200; 16]);
     assert_eq!(server.connections(), 2);
-    // One with a body has a connection for itself.
+    // A request with a body has a connection for itself.
     let server = Secure::reluctant(1, 0);
     let host = before(&server, folder.path()).start();
     assert_eq!(host.request("POST", "/echo", &["content-length: 4"], b"body").status, 200);
@@ -208,7 +208,7 @@ fn a_connection_that_breaks_off_fails_no_request() {
     host.at_rest();
 }
 
-/// The statuses of so many requests, which all are there before any is answered.
+/// The statuses of this many requests, all of which are sent before any is answered.
 fn asked_at_once(host: &Host, count: usize) -> Vec<u16> {
     let ask = |_| {
         let mut connection = host.connect();
@@ -219,7 +219,7 @@ fn asked_at_once(host: &Host, count: usize) -> Vec<u16> {
     connections.into_iter().map(|mut connection| connection.read().status).collect()
 }
 
-/// Clients that read nothing of their answers keep no other client from its own.
+/// Clients that do not read their answers do not hold up the answers of others.
 #[test]
 fn who_does_not_read_blocks_nobody() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -235,13 +235,13 @@ fn who_does_not_read_blocks_nobody() {
     for _ in 0..50 {
         assert!(host.get("/echo").text().contains("GET /base/echo"));
     }
-    // Sixteen share one.
+    // Sixteen requests share a connection.
     assert_eq!(server.connections(), 3);
     drop(readers);
     host.at_rest();
 }
 
-/// A server may never read what was sent to it: it is not asked again by that connection.
+/// A server may never read what was sent to it. No further request is sent on that connection.
 #[test]
 fn what_was_given_up_leaves_nothing_behind() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -261,7 +261,7 @@ fn what_was_given_up_leaves_nothing_behind() {
     host.at_rest();
 }
 
-/// What HTTP/2 cannot say is the client's fault.
+/// A message that HTTP/2 cannot carry is the client's fault.
 #[test]
 fn a_host_that_is_in_no_url_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");

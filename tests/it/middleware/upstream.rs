@@ -1,6 +1,6 @@
-//! A scripted upstream: it records what it is asked and answers with the bytes that a test gives.
+//! A scripted upstream: it records the requests, and answers with the bytes that a test gives.
 //!
-//! Each connection has a thread, which ends with the connection. Knows nothing of the host.
+//! Each connection has a thread, which ends with the connection. It knows nothing of the host.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-/// A request as it came over the wire. Names of headers are in lower case.
+/// A request as it was received. Names of headers are in lower case.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     pub method: String,
@@ -18,7 +18,7 @@ pub struct Seen {
     pub version: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// What came behind a chunked body.
+    /// The trailers of a chunked body.
     pub trailers: Vec<(String, String)>,
 }
 
@@ -30,7 +30,7 @@ impl Seen {
     }
 }
 
-/// Answers one request by writing to the connection; `false` closes it.
+/// Answers one request by writing to the connection. `false` closes the connection.
 type Script = dyn Fn(&Seen, &mut TcpStream) -> io::Result<bool> + Send + Sync;
 
 /// A server on a port of its own.
@@ -73,7 +73,7 @@ impl Upstream {
                 let (record, script) = (record.clone(), script.clone());
                 record.connections.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
-                    // A test that breaks connections breaks them for the upstream as well.
+                    // A test that breaks connections also breaks them for the upstream.
                     let _ = converse(stream, &record, &*script);
                     record.closed.fetch_add(1, Ordering::SeqCst);
                 });
@@ -82,12 +82,12 @@ impl Upstream {
         upstream
     }
 
-    /// For `--upstream`, with a base path or an empty text.
+    /// The URL for `--upstream`, with this base path, which may be empty.
     pub fn url(&self, base: &str) -> String {
         format!("http://{}{base}", self.addr)
     }
 
-    /// The requests so far, in the order in which they were complete.
+    /// All requests so far, in the order in which they were complete.
     pub fn seen(&self) -> Vec<Seen> {
         self.record.seen.lock().expect("no thread of it panics").clone()
     }
@@ -100,13 +100,13 @@ impl Upstream {
         seen[0].clone()
     }
 
-    /// How many connections were opened so far, and how many of them are closed.
+    /// The number of connections opened so far, and how many of them are closed.
     pub fn connections(&self) -> (usize, usize) {
         let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
         (count(&self.record.connections), count(&self.record.closed))
     }
 
-    /// Bytes of request bodies that have arrived.
+    /// The bytes of request bodies that have arrived.
     pub fn body_bytes(&self) -> usize {
         self.record.body_bytes.load(Ordering::SeqCst)
     }
@@ -136,7 +136,7 @@ fn line(reader: &mut BufReader<TcpStream>) -> io::Result<String> {
     Ok(line.trim_end_matches("\r\n").to_owned())
 }
 
-/// Fields, to the empty line behind them.
+/// Reads fields, up to the empty line after them.
 fn fields(reader: &mut BufReader<TcpStream>) -> io::Result<Vec<(String, String)>> {
     let mut fields = Vec::new();
     loop {
@@ -146,7 +146,7 @@ fn fields(reader: &mut BufReader<TcpStream>) -> io::Result<Vec<(String, String)>
     }
 }
 
-/// One request; `None` at the end of the connection.
+/// Reads one request. `None` at the end of the connection.
 fn read(reader: &mut BufReader<TcpStream>, record: &Record) -> io::Result<Option<Seen>> {
     let start = line(reader)?;
     let mut words = start.split(' ').map(str::to_owned);
@@ -171,7 +171,7 @@ fn read(reader: &mut BufReader<TcpStream>, record: &Record) -> io::Result<Option
     Ok(Some(seen))
 }
 
-/// Reads so many bytes, counting them as they come.
+/// Reads this many bytes, and counts them as they arrive.
 fn take(
     reader: &mut BufReader<TcpStream>,
     record: &Record,
@@ -192,15 +192,15 @@ fn take(
     Ok(())
 }
 
-/// A server that reads a little of each request, answers, and ends the connection in its own way.
-/// Returns its URL, without a path.
+/// A server that reads a little of each request, answers, and ends the connection by `end`. Returns
+/// its URL, without a path.
 pub fn abrupt(answer: &[u8], end: fn(&TcpStream)) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let answer = answer.to_vec();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
-            // It has the head, and something behind it.
+            // It has the head and some bytes after it.
             let _ = stream.read(&mut [0; 70_000]);
             let _ = stream.write_all(&answer);
             end(&stream);

@@ -1,4 +1,5 @@
-//! How requests of guests go: by which connections, how many at a time, how long, and how far.
+//! How outbound requests are sent: on which connections, how many at a time, for how long, and over
+//! how many hops.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -30,9 +31,8 @@ fn a_connection_serves_many_requests() {
     assert_as_new(&host);
 }
 
-/// A server that answers before it has read a request to its end closes the connection. One without
-/// a body ends with its head: it is not sent as one whose body comes in chunks, of which there are
-/// none.
+/// A server that answers before it has read the whole request closes the connection. A request
+/// without a body ends with its head, so it is not sent as one with a chunked body of no chunks.
 #[test]
 fn a_request_without_a_body_ends_with_its_head() {
     let server = good();
@@ -43,7 +43,7 @@ fn a_request_without_a_body_ends_with_its_head() {
     }
     for seen in server.seen() {
         assert!(seen.all("transfer-encoding").is_empty(), "{seen:?}");
-        // Where a body has a meaning, it is said that there is none (RFC 9110, 8.6).
+        // If a body has a meaning for the method, its absence is announced (RFC 9110, 8.6).
         let lengths = if seen.method == "POST" { &["0"][..] } else { &[] };
         assert_eq!(seen.all("content-length"), lengths, "{seen:?}");
     }
@@ -51,7 +51,7 @@ fn a_request_without_a_body_ends_with_its_head() {
     assert_as_new(&host);
 }
 
-/// As for the upstream: interim answers without end are none.
+/// As for the upstream: interim answers without end are an error.
 #[test]
 fn interim_answers_without_end_are_an_error() {
     let host = allowing(&LOCAL, &["--workers", "1", "--deadline", "60s"]);
@@ -64,14 +64,14 @@ fn interim_answers_without_end_are_an_error() {
         assert_code(&fetch(&host, &server.url("/")), "HttpProtocolError");
     }
     until("its connections are closed", PATIENCE, || (server.connections().1 == 3).then_some(()));
-    // They count where the answer comes with them, too.
+    // They count even if the answer arrives together with them.
     let many = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(65);
     let server = Upstream::saying_once([many, plain("200 OK", "", "ok")].concat());
     assert_code(&fetch(&host, &server.url("/")), "HttpProtocolError");
     assert_as_new(&host);
 }
 
-/// A server that takes nothing of a body does not keep its connection once nobody is there to send.
+/// If a server does not read a body, its connection ends once the sender is gone.
 #[test]
 fn a_body_that_nobody_takes_is_not_buffered() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -88,14 +88,14 @@ fn a_body_that_nobody_takes_is_not_buffered() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_as_new(&host);
-    // Where there is an answer, too, and as much time as there needs to be.
+    // The same with an answer, and with as much time as needed.
     let host = allowing(&LOCAL, &["--deadline", "60s", "--outbound-timeout", "500ms"]);
     let told = fetch_with(&host, "fetch-flood", &format!("http://{address}/"), &["x-method: POST"]);
     assert_eq!(told, "not taken");
     assert_as_new(&host);
 }
 
-/// The body of a request may be written before that is sent.
+/// The body of a request may be written before the request is sent.
 #[test]
 fn a_body_may_be_written_before_its_request_is_sent() {
     if super::is_03() {
@@ -113,7 +113,7 @@ fn a_body_may_be_written_before_its_request_is_sent() {
     assert_as_new(&host);
 }
 
-/// Where its calls go on in the slow lane, it sends from another thread.
+/// If a guest's calls go on in the slow lane, another thread sends the request.
 #[test]
 fn a_guest_may_compute_before_it_sends() {
     let server = good();
@@ -125,7 +125,8 @@ fn a_guest_may_compute_before_it_sends() {
     assert_as_new(&host);
 }
 
-/// A connection that the server has closed is no reason to fail; whether that is known or not.
+/// A request does not fail because the server has closed a pooled connection, whether or not the
+/// host has noticed.
 #[test]
 fn a_connection_that_was_closed_is_replaced() {
     let server = Upstream::saying_once(plain("200 OK", "", "ok"));
@@ -147,7 +148,7 @@ fn a_connection_that_was_closed_is_replaced() {
     assert_eq!(fetch(&host, &server.url("/")), "200 ok");
     assert_eq!(fetch(&host, &server.url("/")), "200 ok");
     assert_eq!(seen.load(Ordering::SeqCst), 3);
-    // What may have been done once is not done twice.
+    // A request that may have had an effect is not sent twice.
     let seen = Arc::new(AtomicUsize::new(0));
     let counted = seen.clone();
     let server = Upstream::scripted(move |_, stream| {
@@ -171,7 +172,7 @@ fn so_many_requests_are_in_flight_and_as_many_wait() {
     let server = Upstream::scripted(move |_, stream| {
         let others = now.fetch_add(1, Ordering::SeqCst);
         counted.fetch_max(others + 1, Ordering::SeqCst);
-        // A server that is slow, so that the next ones have to wait.
+        // The server is slow, so that the next requests have to wait.
         std::thread::sleep(Duration::from_millis(100));
         now.fetch_sub(1, Ordering::SeqCst);
         stream.write_all(&plain("200 OK", "", "ok"))?;
@@ -182,7 +183,7 @@ fn so_many_requests_are_in_flight_and_as_many_wait() {
     assert!(told.contains("6 x 200 ok"), "{told}");
     assert!(told.contains("4 x ") && told.contains("ConnectionLimitReached"), "{told}");
     assert_eq!((most.load(Ordering::SeqCst), server.connections().0), (3, 3));
-    // Who waits for longer than for a connection waits no more.
+    // A request that waits for longer than its connect timeout fails.
     let fields = ["x-times: 6", "x-connect: 50"];
     let told = fetch_with(&host, "fetch-many", &server.url("/"), &fields);
     assert!(told.contains("3 x 200 ok"), "{told}");
@@ -190,17 +191,17 @@ fn so_many_requests_are_in_flight_and_as_many_wait() {
     assert_as_new(&host);
 }
 
-/// A server that takes connections and says nothing, or no more than this.
+/// A server that accepts connections and sends nothing, or no more than this.
 fn mute(says: &'static [u8]) -> Upstream {
     Upstream::scripted(move |_, stream| {
         stream.write_all(says)?;
-        // Until the host gives up.
+        // Until the host closes the connection.
         let _ = stream.read(&mut [0]);
         Ok(false)
     })
 }
 
-/// A port to which no more connections are made: all that wait to be taken are there.
+/// A port that accepts no more connections, because its backlog is full.
 fn full() -> (SocketAddr, Vec<TcpStream>, Socket) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
@@ -229,7 +230,7 @@ fn every_wait_has_an_end() {
     assert_code(&told, "ConnectionReadTimeout");
     assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     assert_as_new(&host);
-    // No guest waits for longer than the host lets it.
+    // No guest waits for longer than the host's limit.
     let host = allowing(&LOCAL, &["--deadline", "60s", "--outbound-timeout", "200ms"]);
     for fields in [&["x-first-byte: 3600000"][..], &[]] {
         let begun = Instant::now();
@@ -240,8 +241,8 @@ fn every_wait_has_an_end() {
     assert_as_new(&host);
 }
 
-/// A server that has one connection, and gives back what comes by it: chunks that come are chunks
-/// to send. At the end of the connection it says what came.
+/// A server with one connection that sends back what it receives: chunks for chunks. At the end of
+/// the connection it reports what it got.
 pub fn raw() -> (SocketAddr, Receiver<Vec<u8>>) {
     const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -268,7 +269,7 @@ pub fn raw() -> (SocketAddr, Receiver<Vec<u8>>) {
     (address, whole)
 }
 
-/// Both ways at once, and nothing is kept back.
+/// Both directions at once, and nothing is held back.
 #[test]
 fn bodies_stream_in_both_directions() {
     let (address, whole) = raw();
@@ -291,7 +292,7 @@ fn bodies_stream_in_both_directions() {
     assert!(came.ends_with(LAST.as_bytes()), "{}", String::from_utf8_lossy(&came));
 }
 
-/// What a guest did not finish never looks finished to whoever it was sent to.
+/// If a guest does not finish a message, it never looks finished to the server.
 #[test]
 fn a_body_that_is_not_finished_is_cut_off() {
     let host = allowing(&LOCAL, &[]);
@@ -311,7 +312,7 @@ fn a_body_that_is_not_finished_is_cut_off() {
     }
 }
 
-/// Whoever is asked on behalf of a client that has gone is told so, too.
+/// If a client disconnects, the server that its guest has asked notices.
 #[test]
 fn a_client_that_goes_takes_its_requests_along() {
     let server = mute(b"");
@@ -330,15 +331,15 @@ fn a_client_that_goes_takes_its_requests_along() {
     drop(raw);
     until((1, 1));
     assert_as_new(&host);
-    // So does one whose guest has not said anything yet, and is stopped at its deadline.
+    // The same for a guest that has not answered yet, and is stopped at its deadline.
     let host = allowing(&LOCAL, &["--deadline", "300ms"]);
     host.request("GET", "/probe/fetch", &[&url], b"").assert_problem(504);
     until((2, 2));
     assert_as_new(&host);
 }
 
-/// A body with its length is sent to its end, and the guest hears of nothing else; where the server
-/// keeps the connection, the next request goes by it.
+/// A body with a length is sent to its end, and the guest gets no error. If the server keeps the
+/// connection, the next request uses it.
 #[test]
 fn a_body_with_its_length_is_sent() {
     let server = good();
@@ -356,7 +357,7 @@ fn a_body_with_its_length_is_sent() {
     assert_as_new(&host);
 }
 
-/// Trailers that a guest has named reach the server, whatever length it has given besides.
+/// Trailers that a guest has announced reach the server, even if it has set a length as well.
 #[test]
 fn trailers_of_a_request_are_sent() {
     let server = good();
@@ -376,7 +377,7 @@ fn trailers_of_a_request_are_sent() {
     assert_as_new(&host);
 }
 
-/// A response whose framing can be read in two ways is none.
+/// A response whose framing can be read in two ways is refused.
 #[test]
 fn a_response_with_ambiguous_framing_is_refused() {
     let host = allowing(&LOCAL, &[]);

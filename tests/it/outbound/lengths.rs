@@ -1,4 +1,5 @@
-//! Bodies that are not what was announced, or not taken, and responses that are handed on.
+//! Outbound bodies that differ from the announced length or are not read, and responses that are
+//! passed on.
 
 use std::io::Write as _;
 use std::net::Shutdown;
@@ -15,8 +16,8 @@ use crate::middleware::upstream::{Upstream, abrupt, plain, reset};
 /// The probe may send to every port of this machine.
 const LOCAL: [&str; 1] = ["probe=http://127.0.0.1:*"];
 
-/// A request that announces a body and has none is not sent: the server would take the next one on
-/// its connection, which may be another client's, for that body.
+/// A request that announces a body and has none is not sent. The server would take the next request
+/// on the connection, which may be another client's, for that body.
 #[test]
 fn a_length_without_a_body_is_an_error() {
     let server = good();
@@ -33,7 +34,7 @@ fn a_length_without_a_body_is_an_error() {
     assert_as_new(&host);
 }
 
-/// Nor does a body that is shorter or longer than announced look whole to its server.
+/// A body that is shorter or longer than announced does not look whole to the server, either.
 #[test]
 fn a_body_that_is_not_as_announced_never_looks_whole() {
     let host = allowing(&LOCAL, &["--workers", "1"]);
@@ -58,8 +59,8 @@ fn a_body_that_is_not_as_announced_never_looks_whole() {
     assert_as_new(&host);
 }
 
-/// A server that answers and takes no more of the request closes the connection, and what is still
-/// on its way then resets it. The answer has come before.
+/// A server that answers and reads no more of the request closes the connection. The bytes that are
+/// still being sent then reset it, but the answer has come before.
 #[test]
 fn an_answer_before_a_reset_is_an_answer() {
     let url = abrupt(&plain("413 No", "connection: close\r\n", "large"), |stream| {
@@ -73,7 +74,8 @@ fn an_answer_before_a_reset_is_an_answer() {
     assert_as_new(&host);
 }
 
-/// Who writes learns of a reset first, and who reads then finds an end that is none.
+/// The host's writer notices a reset first. Its reader then sees an end of the connection that is
+/// not the end of the answer.
 #[test]
 fn an_answer_that_a_reset_breaks_off_is_not_complete() {
     let url = abrupt(b"HTTP/1.1 200 OK\r\n\r\nthe beginning", reset) + "/";
@@ -86,11 +88,11 @@ fn an_answer_that_a_reset_breaks_off_is_not_complete() {
     assert_as_new(&host);
 }
 
-/// What a guest has left of its requests ends with its call, also where its instance goes on.
+/// Unfinished requests of a guest end with its call, even if its instance goes on.
 #[test]
 fn what_a_call_leaves_ends_with_it() {
     if is_03() {
-        // There its other calls may have sent them.
+        // In one instance, other calls may have sent them.
         return;
     }
     for isolation in ISOLATIONS {
@@ -106,7 +108,7 @@ fn what_a_call_leaves_ends_with_it() {
     }
 }
 
-/// A guest of 0.3 answers with the response that it was given, at whatever pace that comes.
+/// A guest of 0.3 answers with the response that it received, at any pace.
 #[test]
 fn a_response_may_be_handed_on() {
     if !is_03() {
@@ -124,7 +126,7 @@ fn a_response_may_be_handed_on() {
             let server = Upstream::scripted(move |_, stream| {
                 stream.write_all(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n").as_bytes())?;
                 for piece in pieces {
-                    // A server that is slow.
+                    // The server is slow.
                     std::thread::sleep(Duration::from_millis(20));
                     stream.write_all(piece.as_bytes())?;
                 }

@@ -1,4 +1,4 @@
-//! Requests of guests by TLS: whom they trust, and HTTP/2.
+//! Outbound requests over TLS: which certificates are trusted, and HTTP/2.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::component::assert_as_new;
 use crate::host::Host;
 use crate::secure::{Said, Secure, Then, trust};
 
-/// A host whose probe may send to all of this machine by TLS, and trusts this certificate.
+/// A host whose probe may send to all of this machine over TLS, and trusts this certificate.
 #[track_caller]
 fn trusting(pem: &str, folder: &Path) -> Host {
     let allow = "probe=https://localhost:*";
@@ -24,7 +24,7 @@ fn many_requests_share_one_connection_of_http2() {
     let host = trusting(&server.pem, folder.path());
     let url = server.url("localhost");
     let authority = url.trim_start_matches("https://").trim_end_matches('/');
-    // They come before there is a connection.
+    // These errors come before there is a connection.
     let told = fetch_with(&host, "fetch-many", &url, &["x-times: 10"]);
     assert_eq!(told, format!("10 x 200 HTTP/2.0 {authority} false\n"));
     for _ in 0..10 {
@@ -54,7 +54,7 @@ fn a_server_may_speak_nothing_but_http1() {
 fn a_server_has_to_be_who_it_says() {
     let folder = tempfile::tempdir().expect("a folder");
     let (right, wrong) = (Secure::start("localhost", &[]), Secure::start("other.test", &[]));
-    // Nobody knows this one, and that one is somebody else.
+    // The first certificate is not trusted, and the second one is for another name.
     for (pem, url) in [(&wrong.pem, right.url("localhost")), (&wrong.pem, wrong.url("localhost"))] {
         let host = trusting(pem, folder.path());
         assert_code(&fetch(&host, &url), "TlsCertificateError");
@@ -68,8 +68,8 @@ fn a_server_has_to_be_who_it_says() {
     assert_as_new(&host);
 }
 
-/// A stream that is reset without an error has not ended (RFC 9113, 8.1), not even where it could
-/// be that the server wants no more of the request. Behind a response that is whole it may do so.
+/// A stream that is reset without an error has not ended (RFC 9113, 8.1), even if the server may
+/// only want no more of the request. After a complete response it may reset the stream.
 #[test]
 fn a_body_of_http2_that_breaks_off_is_not_complete() {
     let broken = b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x03\0\0\0\0\0\x01hel\
@@ -85,7 +85,7 @@ fn a_body_of_http2_that_breaks_off_is_not_complete() {
             let told = fetch_with(&host, behaviour, &url, &["x-method: POST"]);
             match is_whole {
                 true => assert_eq!(told, "200 hel", "{behaviour}"),
-                // With an upload, it may break off before anybody has seen its head.
+                // With an upload, the stream may be reset before anybody has seen the head.
                 false if behaviour == "fetch-open" && told.contains("ConnectionTerminated") => {}
                 false => assert_code(&told, "HttpResponseIncomplete"),
             }
@@ -94,7 +94,7 @@ fn a_body_of_http2_that_breaks_off_is_not_complete() {
     }
 }
 
-/// Of many certificates there are more chains than anybody has time for.
+/// Many certificates can form more chains than there is time to check.
 #[test]
 fn a_server_sends_no_more_certificates_than_a_chain_has() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -111,8 +111,8 @@ fn a_server_sends_no_more_certificates_than_a_chain_has() {
     }
 }
 
-/// What a server says without end, and no guest gets anything of, ends its connection: interim
-/// answers of HTTP/2, and tickets of TLS.
+/// If a server endlessly sends data that no guest gets, its connection is closed: interim answers
+/// of HTTP/2, and session tickets of TLS.
 #[test]
 fn what_nobody_gets_anything_of_has_an_end() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,11 +1,11 @@
-//! Which addresses a host listens on, where one stands for several.
+//! Which addresses a host listens on, if one stands for several.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 
 use crate::client::Connection;
 use crate::host::{HELLO, Host};
 
-/// Whether this machine has IPv6, without which there is nothing to test.
+/// Whether this machine has IPv6. Without it there is nothing to test.
 fn has_ipv6() -> bool {
     TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
 }
@@ -26,7 +26,7 @@ fn every_address_of_ipv6_is_every_address_of_ipv4_too() {
     host.at_rest();
 }
 
-/// Who lists both means each for itself.
+/// If both are listed, each stands for itself.
 #[test]
 fn an_address_of_ipv4_beside_it_leaves_ipv6_alone() {
     if !has_ipv6() {
@@ -39,7 +39,7 @@ fn an_address_of_ipv4_beside_it_leaves_ipv6_alone() {
     let port = host.addr().port();
     assert_eq!(Connection::open((Ipv6Addr::LOCALHOST, port).into()).get("/good").status, 200);
     let other = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    // Another program may have the same port there.
+    // Another program may have the same port on that address.
     let is_ours = other.is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     assert!(!is_ours);
     host.at_rest();

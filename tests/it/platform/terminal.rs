@@ -1,4 +1,4 @@
-//! Hosts that were started in a terminal, and what they do when it is closed.
+//! Hosts that were started in a terminal, and what they do when the terminal is closed.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Lines};
@@ -16,14 +16,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct InTerminal {
     /// The program that is the terminal (util-linux's `script`).
     terminal: Child,
-    /// What is shown in it.
+    /// The output in the terminal.
     shown: Lines<BufReader<ChildStdout>>,
     host: Pid,
     _folder: TempDir,
 }
 
 impl InTerminal {
-    /// None where there is no such program. The shell does something before it becomes the host.
+    /// Starts a host. `None` if there is no such program. The shell runs `before` and then becomes
+    /// the host.
     fn start(before: &str) -> Option<InTerminal> {
         let version = Command::new("script").arg("--version").stdout(Stdio::null()).status();
         if !version.is_ok_and(|status| status.success()) {
@@ -37,7 +38,7 @@ impl InTerminal {
             "{before} exec '{}' serve '{handlers}' --listen 127.0.0.1:0 --no-cache --workers 1",
             program.display()
         );
-        // Whoever runs the tests under nohup has SIGHUP ignored, which no shell undoes.
+        // If the tests were started with nohup, SIGHUP is ignored, and no shell undoes that.
         let started = Command::new("env")
             .args(["--default-signal=HUP", "script", "-q", "-f", "-c", &command, "/dev/null"])
             .env("SHELL", "/bin/sh")
@@ -68,7 +69,7 @@ impl InTerminal {
         self.terminal.wait().expect("the terminal");
     }
 
-    /// What the host's threads are at, for who looks for the reason why it does not end.
+    /// The state of the host's threads, to find out why it does not end.
     fn say_threads(&self) {
         let folder = format!("/proc/{}/task", self.host.as_raw_nonzero());
         for thread in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -117,13 +118,13 @@ fn a_host_ends_with_its_terminal() {
     until("end of the host", PATIENCE, || (!host.runs()).then_some(()));
 }
 
-/// As `nohup` has it.
+/// As `nohup` does.
 #[test]
 fn a_host_that_is_to_outlive_its_terminal_does_so() {
     let Some(mut host) = InTerminal::start("trap '' HUP;") else { return };
     host.close();
     host.signal(Signal::HUP);
-    // It takes the signals in this order.
+    // The host handles the signals in this order.
     host.signal(Signal::USR1);
     assert!(host.runs());
     host.signal(Signal::TERM);

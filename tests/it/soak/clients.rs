@@ -1,6 +1,6 @@
-//! The clients of a soak: good ones, which are always answered, and hostile ones.
+//! The clients of a soak test: good ones, which are always answered, and hostile ones.
 //!
-//! The pauses in here are the pace of a client; no state is waited for with them.
+//! Pauses in this file are the pace of a client. No state is waited for by a pause.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -13,22 +13,22 @@ use crate::client::{Connection, message};
 use crate::host::Host;
 use crate::{hostile, wat};
 
-/// Routes whose requests are never lost.
+/// The routes whose requests are never lost.
 pub const GOOD: [&str; 4] = ["/good", "/echo", "/swapped", "/start_random"];
 
-/// Clients that go from one hostile guest to the next.
+/// The number of clients that go from one hostile guest to the next.
 const TORMENTORS: usize = 6;
 
-/// Hostile guests of the soak itself.
+/// The hostile guests of the soak test itself.
 const OWN: [&str; 3] = ["leaking", "bursting", "large"];
 
-/// Ways in which a hostile guest is asked.
+/// The ways in which a hostile guest is requested.
 const TORMENTS: u64 = 4;
 
-/// Between two requests of a good client.
+/// The pause between two requests of a good client.
 const PACE: Duration = Duration::from_millis(1);
 
-/// One round of a client. It counts what was answered.
+/// One round of a client. It counts the answers.
 type Round = fn(&Host, u64) -> u64;
 
 /// What each client does over and over.
@@ -45,7 +45,7 @@ const ROUNDS: &[(&str, Round)] = &[
     ("noise", make_noise),
 ];
 
-/// Has all clients at work until `end`, and until each hostile guest has been asked in each way.
+/// Runs all clients until `end`, and until each hostile guest was requested in each way.
 pub fn load(host: &Host, end: Instant, tally: &Tally) {
     let names: Vec<String> = hostile::names().into_iter().collect();
     let asked = AtomicU64::new(0);
@@ -76,7 +76,7 @@ pub fn load(host: &Host, end: Instant, tally: &Tally) {
     });
 }
 
-/// Tells the other clients if one of them panics, which is the end of the soak.
+/// Tells the other clients if one of them panics, which ends the soak test.
 struct Failure<'a>(&'a AtomicBool);
 
 impl Drop for Failure<'_> {
@@ -133,7 +133,7 @@ fn ask_started(host: &Host, _: u64) -> u64 {
     1
 }
 
-/// Puts another version in the place of a guest, of which every third does not load.
+/// Replaces a guest by another version. Every third version does not load.
 fn swap(host: &Host, number: u64) -> u64 {
     let text = match number % 3 {
         2 => "(module)".to_owned(),
@@ -146,7 +146,7 @@ fn swap(host: &Host, number: u64) -> u64 {
     1
 }
 
-/// One hostile guest, asked in one of the ways in which it is a nuisance.
+/// Requests one hostile guest, in one of the ways.
 fn torment(host: &Host, names: &[String], number: u64) -> u64 {
     let guests = names.len() + OWN.len();
     let at = number as usize % guests;
@@ -157,18 +157,18 @@ fn torment(host: &Host, names: &[String], number: u64) -> u64 {
     let client = [127, 0, 1, 1 + (number % TORMENTORS as u64) as u8];
     let mut connection = Connection::open_from(client.into(), host.addr());
     match manner {
-        // The client goes away at once.
+        // The client disconnects at once.
         1 => {
             connection.send(message("GET", &path, &[], b""));
             return 0;
         }
-        // A body that does not come, and a client that goes away when its call has begun.
+        // A body that does not come, and a client that disconnects once its call has begun.
         2 => {
             connection.send(message("POST", &path, &["content-length: 9"], b"four"));
             sleep(PACE * 5);
             return 0;
         }
-        // Nobody waits for the end of all who sleep.
+        // Not every call that sleeps is waited for.
         _ if name == "sleep" && !number.is_multiple_of(5) => {
             connection.send(message("GET", &path, &[], b""));
             sleep(PACE * 20);
@@ -182,14 +182,14 @@ fn torment(host: &Host, names: &[String], number: u64) -> u64 {
     1
 }
 
-/// Bodies that come byte by byte; half of the clients go away in the middle.
+/// Bodies that come byte by byte. Half of the clients disconnect in the middle.
 fn drip(host: &Host, number: u64) -> u64 {
     const BODY: &[u8] = b"drop by drop";
     let post = message("POST", "/echo", &[&format!("content-length: {}", BODY.len())], b"");
     let mut connections: Vec<Connection> = (0..16).map(|_| host.connect()).collect();
     for byte in post.chunks(16).chain(BODY.chunks(1)).take(12 + number as usize % 6) {
         for connection in &mut connections {
-            // What comes too slowly has been answered, and closed.
+            // A body that comes too slowly was answered, and its connection closed.
             let _ = connection.try_send(byte);
         }
         sleep(PACE * 4);
@@ -207,7 +207,7 @@ fn drip(host: &Host, number: u64) -> u64 {
     answered
 }
 
-/// Large answers of which the clients read a little or nothing before they go away.
+/// Large answers. The clients read a little or nothing of them, and disconnect.
 fn ignore(host: &Host, number: u64) -> u64 {
     let ask = |_| {
         let mut stream = TcpStream::connect(host.addr()).expect("a connection");
@@ -217,7 +217,7 @@ fn ignore(host: &Host, number: u64) -> u64 {
     let mut streams: Vec<TcpStream> = (0..4).map(ask).collect();
     sleep(PACE * 50);
     for stream in &mut streams {
-        // Not for its end: it may be an answer that there is no time for a large one.
+        // It does not wait for the end: it may be an answer that there was no time for a large one.
         stream.set_read_timeout(Some(PACE * 50)).expect("a socket");
         let _ = stream.read_exact(&mut vec![0; (number * 313 % 100_000) as usize]);
     }
@@ -235,7 +235,7 @@ fn leave_pipeline(host: &Host, number: u64) -> u64 {
     read
 }
 
-/// What is no request, or is too large for one.
+/// Requests that are not valid, or too large.
 fn make_noise(host: &Host, number: u64) -> u64 {
     let large = format!("GET /good HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(40_000));
     let many = format!("GET /good HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: x\r\n".repeat(200));
@@ -243,7 +243,7 @@ fn make_noise(host: &Host, number: u64) -> u64 {
     let long = "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 999999999\r\n\r\n";
     let noise = [large.as_str(), many.as_str(), broken, long, "\0\u{1}\u{2}\r\n\r\n", ""];
     let mut connection = host.connect();
-    // It may be refused before all of it has been sent.
+    // It may be refused before all of it was sent.
     if connection.try_send(noise[number as usize % noise.len()]).is_ok() {
         connection.finish();
         connection.read_to_close();

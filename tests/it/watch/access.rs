@@ -1,5 +1,5 @@
-//! Files and folders that the host may not read for a while. It runs as nobody here, because no
-//! permission stops root.
+//! Files and folders that the host may not read for a while. The host runs as nobody here, because
+//! root may read everything.
 
 use std::fs::{self, File, Permissions};
 use std::io::Write as _;
@@ -14,7 +14,7 @@ use super::{
 use crate::host::{Host, Setup, until};
 use crate::wat;
 
-/// A host that serves two files and two more in a folder.
+/// A host that serves two files, and two more in a folder.
 fn setup() -> Setup {
     Host::with("hello.wat", wat::says("hi"))
         .file("page.wat", wat::says("page"))
@@ -45,12 +45,12 @@ fn a_file_that_is_served_is_served_when_it_cannot_be_read_any_more() {
         });
         look(&host);
         assert_eq!(host.settled().ready, 4);
-        // Regained, it is what it was.
+        // Readable again, it is unchanged.
         allow(&page, 0o644);
         look(&host);
         assert_eq!(host.settled().ready, 4);
         assert_eq!(lines(&host, &["page.wat", "a new version"]), 0);
-        // Changed while nobody could read it.
+        // Changed while the host could not read it.
         allow(&page, 0o000);
         until("a second error", PATIENCE, || (errors(&host, &["page.wat"]) == 2).then_some(()));
         fs::write(beside(&host, "new"), wat::says("changed")).expect("a file");
@@ -85,7 +85,7 @@ fn a_file_that_could_not_be_read_is_served_once_it_can() {
     wait_for(&host, "/new", "503");
     host.wait_log_with(&["new.wat", "cannot be read", "503"]);
     allow(&path(&host, "new.wat"), 0o600);
-    // It is root's own, or the user's: then that was all it took.
+    // The file is root's own, or the user's. Then this was enough.
     allow(&path(&host, "new.wat"), 0o644);
     wait_for(&host, "/new", "new");
     let status = host.at_rest();
@@ -96,13 +96,14 @@ fn a_file_that_could_not_be_read_is_served_once_it_can() {
 fn a_folder_that_cannot_be_read_keeps_its_routes() {
     let host = host();
     let sub = path(&host, "sub");
-    // Neither names nor files, names without files, files without names.
+    // Names cannot be listed and files not be opened; names can, but not files; files can, but not
+    // names.
     for (mode, told) in [(0o000, "sub:"), (0o444, "sub/one.wat:"), (0o311, "sub:")] {
         allow(&sub, mode);
         let seen = seen_during(&host, "/sub/one", || {
             look(&host);
             assert_eq!(ask(&host, "/sub/two"), "two");
-            // The others are looked after as ever.
+            // The other files are served and watched as before.
             write(&host, "page.wat", wat::says("changed"));
             wait_for(&host, "/page", "changed");
             write(&host, "page.wat", wat::says("page"));
@@ -114,7 +115,7 @@ fn a_folder_that_cannot_be_read_keeps_its_routes() {
         assert_eq!(host.settled().handlers, 4, "{mode:o}");
         host.wait_log_with(&[told, "cannot be read"]);
     }
-    // What changed meanwhile is seen once it can be.
+    // Changes that were made meanwhile are seen once they can be.
     allow(&sub, 0o000);
     look(&host);
     fs::rename(&sub, beside(&host, "sub")).expect("a rename");
@@ -137,7 +138,7 @@ fn a_file_that_fails_because_of_its_folder_is_tried_again_when_that_is_well() {
     until_in_time(|is_in_time| {
         let host = host();
         let sub = path(&host, "sub");
-        // The file is not taken for whole until its folder is locked.
+        // The file does not count as complete until its folder is locked.
         let began = Instant::now();
         let mut new = File::create(sub.join("new.wat")).expect("a file");
         new.write_all(wat::says("new").as_bytes()).expect("a write");

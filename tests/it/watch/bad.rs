@@ -1,5 +1,5 @@
-//! Files that cannot be loaded, and what becomes of them: the version before stays, the log says
-//! why, once, and a good version is served as if there had been no bad one.
+//! Files that cannot be loaded: the version before is still served, the log says why, once, and a
+//! good version is then served as usual.
 
 use std::fs::{File, FileTimes};
 use std::time::{Duration, Instant, SystemTime};
@@ -31,7 +31,7 @@ fn a_bad_version_leaves_the_one_before_it_and_says_why_once() {
             write(&host, "page.wat", text);
             until(why, PATIENCE, || (errors(&host, &["page.wat"]) > at).then_some(()));
             assert!(errors(&host, &["page.wat", why, STILL_SERVED]) > 0, "{why}");
-            // The folder is looked at again and again, and the file is as it was.
+            // The folder is scanned again and again, and the file is as it was.
             look(&host);
             look(&host);
             assert_eq!(errors(&host, &["page.wat"]), at + 1);
@@ -39,7 +39,7 @@ fn a_bad_version_leaves_the_one_before_it_and_says_why_once() {
         }
         put(&host, "page.wat", wat::says("better"));
         wait_for(&host, "/page", "better");
-        // Bad, and back to what is served: that is no new version.
+        // It becomes bad, and then again what is served: that is no new version.
         put(&host, "page.wat", "(module");
         until("another error", PATIENCE, || {
             (errors(&host, &["page.wat"]) == bad.len() + 1).then_some(())
@@ -62,7 +62,7 @@ fn a_file_that_is_bad_from_the_start_is_served_once_it_is_good() {
     assert_eq!(ask(&host, "/page"), "503");
     host.wait_log_with(&["page.wat", "503"]);
     assert_eq!(host.settled().failed, 1);
-    // Not better, but for another reason.
+    // Still bad, but for another reason.
     write(&host, "page.wat", "(module)");
     until("another error", PATIENCE, || (errors(&host, &["page.wat"]) == 2).then_some(()));
     assert_eq!(ask(&host, "/page"), "503");
@@ -72,13 +72,13 @@ fn a_file_that_is_bad_from_the_start_is_served_once_it_is_good() {
     wait_for(&host, "/page", "good");
     let status = host.settled();
     assert_eq!((status.ready, status.failed), (2, 0), "{status:?}");
-    // A new one, likewise.
+    // The same for a new file.
     write(&host, "new.wat", "(module");
     wait_for(&host, "/new", "503");
     host.wait_log_with(&["new.wat", "503"]);
     put(&host, "new.wat", wat::says("new"));
     wait_for(&host, "/new", "new");
-    // And one that is removed while it is bad.
+    // The same for a file that is removed while it is bad.
     write(&host, "gone.wat", "(module");
     wait_for(&host, "/gone", "503");
     remove(&host, "gone.wat");
@@ -133,7 +133,7 @@ fn a_version_is_told_by_more_than_its_time_and_its_size() {
         ("same", first),
     ];
     for (text, at) in times {
-        // In place, where only the time says so, and by a rename.
+        // In place, so that only its time differs, and by a rename.
         for text in [text.to_owned(), text.to_uppercase(), format!("{text:.3}.")] {
             if text.ends_with('.') {
                 let temp = path(&host, "temp");
@@ -149,7 +149,7 @@ fn a_version_is_told_by_more_than_its_time_and_its_size() {
             assert_eq!((about().modified().expect("a time"), about().len()), (at, size));
         }
     }
-    // The clock goes back and forth while nothing changes.
+    // The modification time goes back and forth, and nothing else changes.
     for (_, at) in times {
         set_modified(at);
         look(&host);

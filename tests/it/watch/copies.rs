@@ -1,8 +1,8 @@
-//! Files that are being written: slowly, by writers who pause, stop half-way, begin again or never
-//! close. What is not whole is never served.
+//! Files that are being written: slowly, by writers that pause, stop half-way, begin again or never
+//! close. An incomplete file is never served.
 //!
-//! The pauses are what is tested. A file that is cut off would be told from a whole one by any
-//! reader, so these are made to be [`Vast`]: without their last part they are valid modules.
+//! The pauses are what is tested. Any reader would notice that an ordinary file is cut off, so
+//! these files are [`Vast`]: without their last part they are valid modules.
 
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
@@ -17,18 +17,18 @@ use super::{
 use crate::host::Host;
 use crate::wat;
 
-/// Long enough for the host to look, to load what there is, and to serve it.
+/// Long enough for the host to scan, to load what there is, and to serve it.
 const PAUSE: Duration = Duration::from_millis(400);
 
 const MIB: usize = 1 << 20;
 
 /// A module in parts that follow each other in its file.
 struct Vast {
-    /// All it needs to be valid; it would answer with zeros.
+    /// All that it needs to be valid. It would answer with zeros.
     head: Vec<u8>,
     /// A custom section that nobody reads.
     padding: Vec<u8>,
-    /// Its data: what it says.
+    /// Its data, with the text of its answer.
     tail: Vec<u8>,
 }
 
@@ -55,8 +55,8 @@ impl Vast {
         [&self.head[..], &self.padding, &self.tail].concat()
     }
 
-    /// Writes it as a slow copy does: the pauses are where it is valid, where it is cut off, and
-    /// where it is valid once more. Returns whether it was in time, see [`LATE`].
+    /// Writes it like a slow copy, with pauses where it is valid, where it is cut off, and where it
+    /// is valid again. Returns whether it was in time, see [`LATE`].
     #[must_use]
     fn copy_slowly(&self, host: &Host, file: &mut File) -> bool {
         let rest = &self.padding[self.half().len()..];
@@ -65,8 +65,8 @@ impl Vast {
     }
 }
 
-/// Writes one part after the other, with pauses, at the end of which something is done. Returns
-/// whether it was in time, see [`LATE`].
+/// Writes one part after the other, with a pause after each, at the end of which `then` runs.
+/// Returns whether it was in time, see [`LATE`].
 #[must_use]
 fn write_slowly<'a>(
     file: &mut File,
@@ -89,7 +89,7 @@ fn write_slowly<'a>(
     is_in_time
 }
 
-/// A number as WebAssembly writes it.
+/// A number in LEB128.
 fn leb128(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while number > 0x7f {
@@ -153,7 +153,7 @@ fn a_slow_copy_of_a_new_file_is_waited_for() {
             drop(file);
             wait_for(&host, "/fresh", "new");
         });
-        // From the first byte on there is a route, and requests wait.
+        // There is a route from the first byte on, and requests wait.
         assert_eq!(seen, ["404", "new"]);
         assert_eq!(errors(&host, &["fresh.wasm"]), 0);
         assert_eq!(ask(&host, "/big"), "old");
@@ -197,7 +197,8 @@ fn a_copy_of_a_module_with_its_padding_at_the_end_is_served() {
             wait_for(&host, "/big", "new");
         });
         assert_eq!(seen, ["old", "new"]);
-        // What is whole before its end is not served before its end: it would be loaded twice.
+        // A module that is complete before its end is not served before its end: it would be loaded
+        // twice.
         assert_eq!(lines(&host, &["big.wasm", "a new version"]), 1);
         assert_eq!(errors(&host, &["big.wasm"]), 0);
         host.at_rest();
@@ -239,11 +240,11 @@ fn a_copy_that_stops_early_is_said_to_be_cut_off() {
         });
         assert_eq!(seen, ["old", "new"]);
         assert_eq!(errors(&host, &["big.wasm"]), 1);
-        // One that was never served.
+        // A file that was never served.
         write(&host, "fresh.wasm", &cut);
         wait_for(&host, "/fresh", "503");
         host.wait_log_with(&["fresh.wasm", "cut off", "503"]);
-        // The rest of it comes.
+        // The rest of it is written.
         let mut file = File::options().append(true).open(path(&host, "fresh.wasm")).expect("it");
         file.write_all(&vast.whole()[cut.len()..]).expect("a write");
         drop(file);
@@ -262,7 +263,7 @@ fn a_copy_that_goes_on_within_a_second_is_not_said_to_be_cut_off() {
         let seen = seen_during(&host, "/big", || {
             let began = Instant::now();
             write(&host, "big.wasm", &cut);
-            // Tried once and found wanting, and not for long enough to be sure.
+            // It was tried and is bad, but not yet for long enough to be certain.
             std::thread::sleep(PAUSE);
             let mut file = File::options().append(true).open(path(&host, "big.wasm")).expect("it");
             file.write_all(&vast.whole()[cut.len()..]).expect("a write");
@@ -284,7 +285,7 @@ fn a_writer_that_never_closes_its_file_is_not_waited_for_for_ever() {
     file.write_all(&Vast::new("new", MIB).whole()).expect("a write");
     wait_for(&host, "/big", "new");
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
-    // It goes on, with a section that changes nothing.
+    // The writer goes on, with a section that changes nothing.
     file.write_all(b"\0\x04\x03pad").expect("a write");
     drop(file);
     host.wait_log(|line| line.has(&["big.wasm", "a new version"]));
@@ -300,9 +301,9 @@ fn a_writer_that_begins_again_at_once_is_waited_for() {
         let all = |text: &str| Vast::new(text, 1000).whole();
         let seen = seen_during(&host, "/big", || {
             for number in 0..20 {
-                // Whole, and closed, so that it is loaded now ...
+                // Complete and closed, so that it is loaded now ...
                 write(&host, "big.wasm", all(&format!("{number} one")));
-                // ... when the next one is on its way already.
+                // ... while the next one is already being written.
                 let text = format!("{number} two");
                 let vast = Vast::new(&text, 1000);
                 let mut file = File::create(path(&host, "big.wasm")).expect("a file");

@@ -1,4 +1,5 @@
-//! A host that has no descriptors left for a while: what it could not read then is not lost.
+//! A host that has no descriptors left for a while still loads the files that it could not read
+//! then.
 
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
@@ -6,10 +7,10 @@ use super::{footprint, look, put, remove, wait_footprint, wait_for};
 use crate::host::Host;
 use crate::wat;
 
-/// Lets the host have so many descriptors. Returns how many it could have.
+/// Lets the host have this many descriptors. Returns its limit before.
 #[track_caller]
 fn limit(host: &Host, descriptors: u64) -> u64 {
-    // The host has it from this process.
+    // The host has inherited it from this process.
     let maximum = getrlimit(Resource::Nofile).maximum;
     let limit = Rlimit { current: Some(descriptors), maximum };
     let before = prlimit(Some(host.pid()), Resource::Nofile, limit).expect("a child's limit");
@@ -20,7 +21,7 @@ fn limit(host: &Host, descriptors: u64) -> u64 {
 fn a_version_that_could_not_be_read_for_want_of_descriptors_is_served_in_the_end() {
     let host = Host::with("page.wat", wat::says("old")).file("gone.wat", wat::says("gone")).start();
     host.settled();
-    // On a connection that is there: without descriptors there is no other.
+    // On an open connection: without descriptors there is no other.
     let mut connection = host.connect();
     assert_eq!(connection.get("/page").text(), "old");
     let before = footprint(&host);
@@ -28,7 +29,7 @@ fn a_version_that_could_not_be_read_for_want_of_descriptors_is_served_in_the_end
     put(&host, "page.wat", wat::says("new"));
     put(&host, "fresh.wat", wat::says("fresh"));
     remove(&host, "gone.wat");
-    // It is not even tried, and nothing is said of the file.
+    // The host does not even try the file, and the log does not blame it.
     host.wait_log(|line| line.level() == "WARN" && line.has(&["no handler can be loaded now"]));
     host.wait_log(|line| line.level() == "ERROR" && line.has(&["the handlers stay as they were"]));
     assert_eq!(connection.get("/page").text(), "old");

@@ -1,4 +1,4 @@
-//! Folders that come, go, move and come back, the handler folder itself among them.
+//! Folders that come, go, move and come back, including the handler folder itself.
 
 use std::fs;
 
@@ -31,8 +31,8 @@ fn assert_serves(host: &Host, path: &str) {
     assert_eq!(errors(host, &[]), 0);
 }
 
-/// Asserts that the host is told at once of what happens in this folder: what is written there is
-/// not taken for whole while its writer is at it, which nothing else can say.
+/// Asserts that the host is notified of events in this folder: a file that is being written there
+/// does not count as complete, which only notifications can tell.
 #[track_caller]
 fn assert_watched(host: &Host, folder: &str) {
     let route = format!("/{folder}/watched").replace("//", "/");
@@ -54,7 +54,7 @@ fn assert_watched(host: &Host, folder: &str) {
 #[test]
 fn new_folders_are_served_and_watched() {
     let host = host();
-    // Made and filled at once: the host may come too late to see any of it happen.
+    // Made and filled at once: the host may be too late to see any of the events.
     for round in 0..5 {
         let names = ["a.wat", "b/c.wat", "b/d/e/f.wat", "b/d/e/[g].wat"];
         for name in names {
@@ -68,7 +68,7 @@ fn new_folders_are_served_and_watched() {
     }
     assert_watched(&host, "new4");
     assert_watched(&host, "new4/b/d");
-    // And away, all at once.
+    // And removed, all at once.
     for round in 0..5 {
         fs::remove_dir_all(path(&host, &format!("new{round}"))).expect("the folder");
     }
@@ -101,7 +101,7 @@ fn a_rename_of_a_folder_moves_all_routes_in_it() {
     wait_for(&host, "/outer/sub/page", "404");
     wait_for(&host, "/outer/sub/deep/leaf", "404");
     assert_eq!(host.settled().handlers, 1);
-    // What happens there is nobody's matter any more.
+    // Events there are no longer watched.
     fs::write(beside(&host, "sub/page.wat"), "(module").expect("a file");
     look(&host);
     fs::write(beside(&host, "sub/page.wat"), wat::says("page")).expect("a file");
@@ -114,7 +114,7 @@ fn a_rename_of_a_folder_moves_all_routes_in_it() {
 fn a_folder_that_is_away_for_a_moment_is_still_watched() {
     let host = host();
     for _ in 0..3 {
-        // Away and back, before anyone can look.
+        // Away and back, before the host can scan.
         rename(&host, "sub", "away");
         rename(&host, "away", "sub");
         look(&host);
@@ -156,14 +156,14 @@ fn the_handler_folder_may_go_and_be_made_again() {
         fs::create_dir_all(path(&host, "sub/deep")).expect("folders");
         write(&host, "sub/page.wat", wat::says("page"));
         write(&host, "sub/deep/leaf.wat", wat::says("leaf"));
-        // The first time, it looks by itself.
+        // The first time, the host scans by itself.
         if round > 1 {
             host.signal(Signal::HUP);
         }
         wait_for(&host, "/hello", "hi");
         wait_for(&host, "/sub/page", "page");
         wait_for(&host, "/sub/deep/leaf", "leaf");
-        // Once for each time that it went, however often the host looked.
+        // Once for each time that it went, however often the host scanned.
         assert_eq!(lines(&host, &["has gone"]), round);
     }
     assert_watched(&host, "");
@@ -195,7 +195,7 @@ fn the_handler_folder_may_move_away_and_come_back() {
         fs::rename(host.handlers(), &away).expect("a rename");
         wait_for(&host, "/hello", "404");
         wait_for(&host, "/sub/page", "404");
-        // What changes meanwhile counts.
+        // Changes that are made meanwhile count.
         fs::write(away.join("new.wat"), wat::says("new")).expect("a file");
         fs::rename(&away, host.handlers()).expect("a rename");
         if round > 0 {
@@ -208,7 +208,7 @@ fn the_handler_folder_may_move_away_and_come_back() {
         assert_watched(&host, "");
         assert_watched(&host, "sub");
     }
-    // Another folder in its place, and the first one back, each at once.
+    // Another folder in its place, and then the first one back, each at once.
     fs::create_dir(beside(&host, "other")).expect("a folder");
     fs::write(beside(&host, "other/page.wat"), wat::says("other")).expect("a file");
     fs::rename(host.handlers(), &away).expect("a rename");
@@ -221,7 +221,7 @@ fn the_handler_folder_may_move_away_and_come_back() {
     wait_for(&host, "/page", "404");
     wait_for(&host, "/hello", "hi");
     assert_watched(&host, "sub/deep");
-    // A file in its place is a mistake that nobody pays for.
+    // A file in its place is a mistake, and everything is still served.
     fs::rename(host.handlers(), &away).expect("a rename");
     fs::write(host.handlers(), "a file").expect("a file");
     host.wait_log_with(&["not a folder", "the handlers stay as they were"]);

@@ -1,4 +1,5 @@
-//! Links in the handler folder, to it and around it, which are followed wherever they lead by now.
+//! Symbolic links in the handler folder, to it and around it. They are followed to wherever they
+//! lead at the moment.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,7 +14,7 @@ use super::{
 use crate::host::Host;
 use crate::wat;
 
-/// Writes a file beside the handler folder, with its folders.
+/// Writes a file beside the handler folder, and makes its folders.
 #[track_caller]
 fn write_beside(host: &Host, name: &str, contents: impl AsRef<[u8]>) {
     let file = beside(host, name);
@@ -21,7 +22,7 @@ fn write_beside(host: &Host, name: &str, contents: impl AsRef<[u8]>) {
     fs::write(file, contents).expect("a file");
 }
 
-/// Points a link elsewhere in one step, as `ln -sfn` does.
+/// Changes the target of a link in one step, as `ln -sfn` does.
 #[track_caller]
 fn point(link: &Path, target: impl AsRef<Path>) {
     let temp = link.with_extension("link");
@@ -37,24 +38,24 @@ fn a_linked_file_is_followed() {
     symlink("../releases/1.wat", path(&host, "page.wat")).expect("a link");
     wait_for(&host, "/page", "one");
     let seen = seen_during(&host, "/page", || {
-        // Its target changes, in place and by a rename.
+        // The target changes, in place and by a rename.
         write_beside(&host, "releases/1.wat", wat::says("one again"));
         wait_for(&host, "/page", "one again");
         write_beside(&host, "releases/1.tmp", wat::says("one more"));
         fs::rename(beside(&host, "releases/1.tmp"), beside(&host, "releases/1.wat")).expect("it");
         host.signal(Signal::HUP);
         wait_for(&host, "/page", "one more");
-        // It is pointed elsewhere, and back.
+        // The link is changed to another target, and back.
         write_beside(&host, "releases/2.wat", wat::says("two"));
         point(&path(&host, "page.wat"), "../releases/2.wat");
         wait_for(&host, "/page", "two");
         point(&path(&host, "page.wat"), "../releases/1.wat");
         wait_for(&host, "/page", "one more");
-        // To the same contents elsewhere, which is no change.
+        // To the same contents elsewhere, which is no new version.
         write_beside(&host, "releases/3.wat", wat::says("one more"));
         point(&path(&host, "page.wat"), "../releases/3.wat");
         look(&host);
-        // A file takes its place.
+        // A file replaces the link.
         put(&host, "page.wat", wat::says("a file"));
         wait_for(&host, "/page", "a file");
     });
@@ -100,7 +101,7 @@ fn a_handler_folder_that_is_a_link_is_followed() {
         for other in others {
             assert_eq!(ask(&host, &format!("/only{other}")), "404");
         }
-        // What is written into the new release is seen, what is written into the others is not.
+        // Changes in the new release are seen, and changes in the others are not.
         write(&host, "sub/deep.wat", wat::says("changed"));
         wait_for(&host, "/sub/deep", "changed");
         write(&host, "sub/deep.wat", wat::says(&format!("sub/deep {number}")));
@@ -125,10 +126,10 @@ fn a_folder_that_is_a_link_is_followed() {
     wait_for(&host, "/app/page", "2");
     wait_for(&host, "/app/only2", "only");
     assert_eq!(ask(&host, "/app/only1"), "404");
-    // What it leads to changes.
+    // The target changes.
     write_beside(&host, "releases/2/page.wat", wat::says("changed"));
     wait_for(&host, "/app/page", "changed");
-    // The same folder by two names, of which one goes.
+    // The same folder under two names, of which one is removed.
     symlink("../releases/2", path(&host, "alias")).expect("a link");
     wait_for(&host, "/alias/page", "changed");
     write(&host, "alias/page.wat", wat::says("by either name"));
@@ -146,7 +147,7 @@ fn a_folder_that_is_a_link_is_followed() {
 fn a_link_that_leads_back_harms_nobody() {
     let host = Host::with("sub/deep/page.wat", wat::says("page")).start();
     host.settled();
-    // To the folder it is in, to the one above, to the top, to itself, and two to each other.
+    // To its own folder, to the one above, to the top, to itself, and two to each other.
     let links = [
         ("sub/deep/here", "."),
         ("sub/deep/up", ".."),
@@ -171,7 +172,7 @@ fn a_link_that_leads_back_harms_nobody() {
     wait_for(&host, "/sub/deep/page", "changed");
     write(&host, "sub/new.wat", wat::says("new"));
     wait_for(&host, "/sub/new", "new");
-    // Each is said once, however often the folder is looked at.
+    // Each is logged once, however often the folder is scanned.
     assert_eq!(lines(&host, &["sub/top", "link"]), 1);
     for (link, _) in links {
         remove(&host, link);
@@ -194,7 +195,7 @@ fn a_link_that_leads_nowhere_is_followed_once_it_leads_somewhere() {
     write_beside(&host, "folder/x.wat", wat::says("x"));
     wait_for(&host, "/page", "target");
     wait_for(&host, "/app/x", "x");
-    // The target goes, and the route with it; and it comes back.
+    // The target goes, and the route with it. Then it comes back.
     fs::remove_file(beside(&host, "target.wat")).expect("the file");
     wait_for(&host, "/page", "404");
     fs::remove_dir_all(beside(&host, "folder")).expect("the folder");
@@ -208,7 +209,7 @@ fn a_link_that_leads_nowhere_is_followed_once_it_leads_somewhere() {
     assert_eq!(host.at_rest().handlers, 3);
 }
 
-/// Writes files in parts, each of them known to all of these paths, and asserts that no client sees
+/// Writes files in parts, each of them reachable by all of these paths. Asserts that no client sees
 /// a part.
 #[track_caller]
 fn assert_whole<const N: usize>(host: &Host, files: [&str; 3], paths: [&str; N]) {
@@ -226,7 +227,7 @@ fn assert_whole<const N: usize>(host: &Host, files: [&str; 3], paths: [&str; N])
             let is_whole = seen.iter().all(|seen| *seen == expected);
             assert!(!is_in_time || is_whole, "{paths:?}, written as {file}: {seen:?}");
             before = text;
-            // A file that stays as it is for too long, in part, is taken for what it is.
+            // An incomplete file that stays unchanged for too long counts as complete.
             said += if is_in_time { errors(host, &[]) - said_before } else { 0 };
             if is_in_time {
                 break;

@@ -11,13 +11,13 @@ use crate::wat;
 const FILES: usize = 10_000;
 /// Half of them come in a folder that is moved there, the others one by one.
 const MOVED: usize = FILES / 2;
-/// Different contents; whatever is the same is compiled once.
+/// The number of different contents. The same contents are compiled once.
 const KINDS: usize = 200;
 
-/// How long all of them may take on a busy machine.
+/// The most time for all of them on a busy machine.
 const LONG: Duration = Duration::from_secs(90);
 
-/// One module, in which a number of five digits is put in place.
+/// A module in which a number of five digits is filled in.
 struct Template {
     bytes: Vec<u8>,
     at: usize,
@@ -36,7 +36,7 @@ impl Template {
     }
 }
 
-/// Where a handler is, below the handler folder.
+/// The path of a handler below the handler folder.
 fn name(number: usize) -> String {
     let folder = if number < MOVED { "moved" } else { "single" };
     format!("{folder}/{}/{number:05}", number % 10)
@@ -59,7 +59,7 @@ fn ten_thousand_files_come_and_go_and_nobody_waits_for_them() {
         let folder = if number < MOVED { staged.with_file_name("") } else { host.handlers() };
         template.write(&folder.join(file), number % KINDS);
     }
-    // The last of all, which nothing in the cache can help.
+    // The last of all, for which the cache has nothing.
     let last = name(MOVED - 1);
     template.write(&staged.with_file_name(format!("{last}.wasm")), 99_999);
     fs::rename(staged, path(&host, "moved")).expect("a rename");
@@ -92,7 +92,7 @@ fn ten_thousand_files_come_and_go_and_nobody_waits_for_them() {
     assert_eq!(ask(&host, "/hello"), "hi");
     assert_eq!(errors(&host, &[]), 0);
     let status = until("an end of instances", PATIENCE, || {
-        // Those of guests that are gone are dropped at the next tick.
+        // The instances of guests that are gone are dropped at the next tick.
         Some(host.at_rest()).filter(|status| status.instances_ready <= 2)
     });
     assert!(status.rejects.keys().all(|reason| reason == "no_route"), "{status:?}");

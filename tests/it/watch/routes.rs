@@ -1,5 +1,5 @@
-//! The routes of a running host: two files for one of them, none at all, and a host that is told to
-//! look.
+//! The routes of a running host: two files for one route, none at all, and a host that is told to
+//! scan.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ use super::{
 use crate::host::{Host, until};
 use crate::wat;
 
-/// Sends SIGHUP so many times, and waits until each has been heard.
+/// Sends SIGHUP this many times, and waits until the host has handled each.
 #[track_caller]
 fn hang_up(host: &Host, count: usize) {
     for _ in 0..count {
@@ -32,7 +32,7 @@ fn two_files_for_one_route_leave_all_routes_as_they_are() {
     let told = host.wait_log_with(&["a.wasm", "a.wat", "the routes stay as they were"]);
     assert_eq!(told.level(), "ERROR");
     hang_up(&host, 5);
-    // What has a route can change meanwhile; a new file has to wait.
+    // Files that have a route can change meanwhile. A new file has to wait.
     write(&host, "a.wat", wat::says("text 2"));
     wait_for(&host, "/a", "text 2");
     write(&host, "new.wat", wat::says("new"));
@@ -43,11 +43,11 @@ fn two_files_for_one_route_leave_all_routes_as_they_are() {
     assert_eq!(errors(&host, &["a.wasm", "a.wat"]), 1, "it is said once");
     assert_eq!(errors(&host, &[]), 1);
     assert_eq!(host.settled().handlers, 2);
-    // Without the one that has the route ...
+    // Without the file that has the route ...
     remove(&host, "a.wat");
     wait_for(&host, "/a", "binary");
     wait_for(&host, "/new", "new");
-    // ... and, the same again, without the one that came later.
+    // ... and, the same again, without the file that came later.
     put(&host, "a.wat", wat::says("text"));
     until("a second error", PATIENCE, || (errors(&host, &["a.wasm", "a.wat"]) == 2).then_some(()));
     assert_eq!(ask(&host, "/a"), "binary");
@@ -55,7 +55,7 @@ fn two_files_for_one_route_leave_all_routes_as_they_are() {
     write(&host, "newer.wat", wat::says("newer"));
     wait_for(&host, "/newer", "newer");
     assert_eq!(ask(&host, "/a"), "binary");
-    // One in the place of the other is no conflict.
+    // Replacing one by the other is no conflict.
     remove(&host, "a.wasm");
     write(&host, "a.wat", wat::says("text again"));
     wait_for(&host, "/a", "text again");
@@ -77,8 +77,8 @@ fn two_names_for_one_pattern_are_a_conflict_until_one_goes() {
     assert_eq!(host.at_rest().handlers, 2);
 }
 
-/// As long as two files claim one route the routes stay as they are, and so do the handlers: one
-/// whose file is removed and put back serves what is in it then.
+/// As long as two files claim one route, the routes and the handlers stay as they are. If the file
+/// of another handler is removed and put back, its new contents are served.
 #[test]
 fn a_file_that_comes_back_beside_a_conflict_is_served_as_it_is_now() {
     let host = Host::with("users/[id].wat", wat::says("id")).file("a.wat", wat::says("a")).start();
@@ -86,7 +86,7 @@ fn a_file_that_comes_back_beside_a_conflict_is_served_as_it_is_now() {
     put(&host, "users/[name].wat", wat::says("name"));
     host.wait_log_with(&["users/[id].wat", "users/[name].wat"]);
     remove(&host, "a.wat");
-    // A look that comes later has seen that it is gone.
+    // A later scan has seen that it is gone.
     put(&host, "later.cwasm", "");
     host.wait_log_with(&["later.cwasm", "precompiled"]);
     assert_eq!(ask(&host, "/a"), "a");
@@ -128,7 +128,7 @@ fn a_signal_makes_the_host_look() {
         })
         .start();
     host.settled();
-    // Nothing tells that a file elsewhere has changed, but a look: each would be 2 s late.
+    // Only a scan finds that a file elsewhere has changed, so each change would be 2 s late.
     let began = Instant::now();
     for number in 0..10 {
         let text = if number % 2 == 0 { "two" } else { "one" };
@@ -137,10 +137,10 @@ fn a_signal_makes_the_host_look() {
         wait_for(&host, "/page", text);
     }
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    // And it looks by itself.
+    // The host also scans by itself.
     fs::write(beside(&host, "target.wat"), wat::says("three")).expect("a file");
     wait_for(&host, "/page", "three");
-    // Where nothing has changed, nothing happens.
+    // If nothing has changed, nothing happens.
     let before = lines(&host, &["handlers: "]);
     hang_up(&host, 3);
     assert_eq!(lines(&host, &["handlers: "]), before);

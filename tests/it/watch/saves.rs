@@ -1,4 +1,4 @@
-//! Files that come, go and change in the ways in which editors, builds and people do it.
+//! Files that come, go and change in the ways that editors, builds and people use.
 
 use std::fs::{self, File};
 use std::io::{Seek as _, Write as _};
@@ -16,7 +16,7 @@ fn host() -> Host {
     host
 }
 
-/// Asserts that nothing is in the way of anyone, and that so many handlers are served.
+/// Asserts that there is no fault, and that this many handlers are served.
 #[track_caller]
 fn assert_rests(host: &Host, handlers: u64) {
     assert_eq!(ask(host, "/other"), "other");
@@ -38,13 +38,13 @@ fn a_file_that_comes_is_served_until_it_goes() {
     put(&host, "new.wat", wat::says("new"));
     wait_for(&host, "/new", "new");
     assert_rests(&host, 3);
-    // Gone and back within one look, with other contents.
+    // Removed and put back within one scan, with other contents.
     for text in ["b", "c", "d"] {
         remove(&host, "new.wat");
         write(&host, "new.wat", wat::says(text));
         wait_for(&host, "/new", text);
     }
-    // And with the same.
+    // And with the same contents.
     remove(&host, "new.wat");
     write(&host, "new.wat", wat::says("d"));
     look(&host);
@@ -79,11 +79,11 @@ fn what_editors_do_to_save_a_file_is_one_step() {
         // Truncate and write: `>`, nano, many others.
         write(&host, "page.wat", wat::says("truncated"));
         wait_for(&host, "/page", "truncated");
-        // A backup first, by a copy, then in place: vim with `backupcopy=yes`, emacs.
+        // A backup copy first, then in place: vim with `backupcopy=yes`, emacs.
         fs::copy(path(&host, "page.wat"), path(&host, "page.wat~")).expect("a copy");
         write(&host, "page.wat", wat::says("copied"));
         wait_for(&host, "/page", "copied");
-        // In place over what is there, and cut to size at the end.
+        // In place over the old contents, and truncated at the end.
         let mut file = File::options().write(true).open(path(&host, "page.wat")).expect("it");
         let text = wat::says("over");
         file.write_all(text.as_bytes()).expect("a write");
@@ -97,7 +97,7 @@ fn what_editors_do_to_save_a_file_is_one_step() {
         }
         drop(file);
         wait_for(&host, "/page", "pieces");
-        // A swap file beside it, and a temporary one that is moved over it: vim, gedit, sed -i.
+        // A swap file beside it, and a temporary file that is renamed over it: vim, gedit, sed -i.
         write(&host, ".page.wat.swp", "b0VIM 9.1");
         write(&host, "4913", "");
         remove(&host, "4913");
@@ -113,7 +113,7 @@ fn what_editors_do_to_save_a_file_is_one_step() {
 #[test]
 fn a_backup_by_a_rename_may_be_seen_but_nothing_wrong_is() {
     let host = host();
-    // vim with `backupcopy=no`: for a moment there is no such file.
+    // vim with `backupcopy=no`: for a moment the file does not exist.
     let seen = seen_during(&host, "/page", || {
         for text in ["two", "three", "four"] {
             rename(&host, "page.wat", "page.wat~");
@@ -122,7 +122,7 @@ fn a_backup_by_a_rename_may_be_seen_but_nothing_wrong_is() {
             remove(&host, "page.wat~");
         }
     });
-    // Each may be followed by its absence.
+    // After each of them, the file may be missing for a moment.
     let expected = ["one", "404", "one", "two", "404", "two", "three", "404", "three", "four"];
     assert_in_order(&seen, &expected);
     assert_rests(&host, 2);
@@ -137,18 +137,18 @@ fn a_rename_moves_the_route() {
     rename(&host, "leaf.wat", "page.wat");
     wait_for(&host, "/page", "one");
     assert_eq!(ask(&host, "/leaf"), "404");
-    // Two change places, and what was served under a name is not served there any more.
+    // Two files change places, and each name serves the other's contents.
     rename(&host, "page.wat", "swap.tmp");
     rename(&host, "other.wat", "page.wat");
     rename(&host, "swap.tmp", "other.wat");
     wait_for(&host, "/page", "other");
     wait_for(&host, "/other", "one");
-    // A route with a parameter is a name like any other.
+    // A file with a parameter in its name is renamed like any other.
     rename(&host, "other.wat", "[any].wat");
     wait_for(&host, "/whatever", "one");
     rename(&host, "[any].wat", "other.wat");
     wait_for(&host, "/whatever", "404");
-    // Out of the folder, and to an ending that means nothing.
+    // Out of the folder, and to an extension without a meaning.
     rename(&host, "page.wat", "page.wat.off");
     wait_for(&host, "/page", "404");
     let status = host.at_rest();
@@ -159,7 +159,7 @@ fn a_rename_moves_the_route() {
 fn a_file_that_grows_while_it_is_read_is_read_again() {
     let host = host();
     let mut file = File::create(path(&host, "page.wat")).expect("it");
-    // Each whole text is another module; all but the last are written over at once.
+    // Each complete text is another module. All but the last are overwritten at once.
     for number in 0..200 {
         file.rewind().expect("a file");
         let text = wat::says(&format!("{number:03}"));

@@ -1,5 +1,5 @@
-//! One version in the place of another while requests run: each is answered by one of them, whole,
-//! and nothing is left of the old one.
+//! A new version while requests run: each request is answered by one version, completely, and
+//! nothing is left of the old one.
 
 use std::fs::{File, FileTimes};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use crate::client::{Connection, message};
 use crate::host::{Host, until};
 use crate::wat;
 
-/// Bytes in an answer of [`letters`]: more than one write to a socket takes at once.
+/// The bytes in an answer of [`letters`]: more than one write to a socket takes.
 const LETTERS: usize = 8 * 1024;
 
 /// Reads the whole request body, then answers with this text.
@@ -28,8 +28,8 @@ fn reads(text: &str) -> String {
     wat::guest(&format!(r#"(data (i32.const 0) "{text}")"#), &body)
 }
 
-/// Answers with this letter and a character that is the next one in each request to an instance:
-/// `a0`, `a1`, `a2`.
+/// Answers with this letter and a character that advances with each request to an instance: `a0`,
+/// `a1`, `a2`.
 fn counts(letter: char) -> String {
     wat::guest(
         &format!(r#"(data (i32.const 0) "{letter}/")"#),
@@ -38,7 +38,7 @@ fn counts(letter: char) -> String {
     )
 }
 
-/// Answers with this letter, very often.
+/// Answers with this letter, repeated many times.
 fn letters(letter: u8) -> String {
     let letter = char::from(letter);
     let body = format!("(call $write_body (i32.const 1) (i32.const 0) (i32.const {LETTERS}))");
@@ -46,7 +46,7 @@ fn letters(letter: u8) -> String {
     wat::guest(&format!(r#"(data (i32.const 0) "{data}")"#), &body)
 }
 
-/// Sends the head and half the body of a request, and waits until so many of them are with guests.
+/// Sends the head and half the body of a request. Waits until this many requests are in guests.
 #[track_caller]
 fn begin(host: &Host, path: &str, running: u64) -> Connection {
     let mut connection = host.connect();
@@ -78,7 +78,7 @@ fn a_request_ends_on_the_version_on_which_it_began() {
         wait_for(&host, "/page", "three");
         let (text, mut connection) = end(on_one);
         assert_eq!(text, "one");
-        // The connection is nobody's: its next request is for the version of now.
+        // The connection does not belong to a version: its next request gets the current one.
         assert_eq!(connection.get("/page").text(), "three");
         assert_eq!(end(on_two).0, "two");
         for _ in 0..20 {
@@ -99,7 +99,7 @@ fn a_request_ends_though_its_file_is_gone() {
     let (text, mut connection) = end(running);
     assert_eq!(text, "one");
     connection.get("/page").assert_problem(404);
-    // The place of what is gone may be another's by now.
+    // The slot of the old version may be another's by now.
     write(&host, "next.wat", reads("next"));
     wait_for(&host, "/next", "next");
     let running = begin(&host, "/next", 1);
@@ -115,7 +115,7 @@ fn a_request_that_waits_for_a_file_is_answered_when_it_goes() {
     until_in_time(|is_in_time| {
         let host = Host::with("hello.wat", wat::says("hi")).start();
         host.settled();
-        // As long as it is being written, it is not loaded.
+        // While the file is being written, it is not loaded.
         let began = Instant::now();
         let file = File::create(path(&host, "page.wat")).expect("a file");
         host.wait_log_with(&["page.wat", "a new route"]);
@@ -135,7 +135,7 @@ fn a_request_that_waits_for_a_file_is_answered_when_it_goes() {
     });
 }
 
-/// Does something to a file, and waits until the host has loaded it again.
+/// Changes a file, and waits until the host has loaded it again.
 #[track_caller]
 fn touch(host: &Host, change: impl FnOnce()) {
     let before = lines(host, &["handlers: "]);
@@ -145,13 +145,13 @@ fn touch(host: &Host, change: impl FnOnce()) {
     });
 }
 
-/// Waits until `page.wat` has had so many new versions.
+/// Waits until `page.wat` has had this many new versions.
 #[track_caller]
 fn wait_versions(host: &Host, count: usize) {
     until(&format!("version {count}"), PATIENCE, || {
         (lines(host, &["page.wat", "a new version"]) == count).then_some(())
     });
-    // It is said before it is done, and nothing else is done in between.
+    // The log line comes before the swap. A scan comes after it.
     look(host);
 }
 
@@ -191,7 +191,7 @@ fn what_has_not_changed_is_not_swapped() {
     wait_for(&host, "/other", "404");
     expect("a6");
     assert_eq!(lines(&host, &["page.wat", "a new version"]), 0);
-    // What has changed begins anew.
+    // A new version begins with new instances.
     put(&host, "page.wat", counts('b'));
     wait_versions(&host, 1);
     expect("b0");
@@ -202,7 +202,7 @@ fn what_has_not_changed_is_not_swapped() {
     host.at_rest();
 }
 
-/// Asks until it is told to stop. Every answer has to be one letter, [`LETTERS`] times.
+/// Requests until it is told to stop. Every answer has to be one letter, [`LETTERS`] times.
 fn client(host: &Host, is_over: &AtomicBool, answered: &AtomicUsize) {
     let mut connection = host.connect();
     while !is_over.load(Ordering::Acquire) {
@@ -228,7 +228,7 @@ fn a_hundred_swaps_under_load_lose_no_request() {
         let before = footprint(&host);
         let (is_over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
         let mut last = 'a';
-        // Every version that there was, open: to give up a file waits for the disk.
+        // All versions, open for reading: deleting a file for good waits for the disk.
         let mut versions = Vec::new();
         std::thread::scope(|scope| {
             for _ in 0..8 {
@@ -236,7 +236,7 @@ fn a_hundred_swaps_under_load_lose_no_request() {
             }
             let over = Over(&is_over);
             for number in 1..=100_u8 {
-                // Eight versions, of which all but the first round come from the cache.
+                // Eight versions. In all but the first round they come from the cache.
                 let letter = b'a' + number % 8;
                 versions.push(File::open(path(&host, "page.wat")).expect("the file"));
                 put(&host, "page.wat", letters(letter));

@@ -121,7 +121,7 @@ fn require_wasm_target(target: &str, guests: &Path) -> Result<(), Failure> {
         Err(error) => format!("cannot start rustup: {error}"),
     };
     Err(format!(
-        "the demo guests need Rust's {target} target: run `rustup target add {target}`, \
+        "the demo handlers need Rust's {target} target: run `rustup target add {target}`, \
          or install it with whatever installed rustc ({reason})"
     ))
 }
@@ -158,10 +158,10 @@ fn build_guests(package: &Package, guests: &Path, out: &Path) -> Result<PathBuf,
         }
     }
     let output =
-        cargo.output().map_err(|error| format!("cannot start cargo for the guests: {error}"))?;
+        cargo.output().map_err(|error| format!("cannot start cargo for the demo: {error}"))?;
     if !output.status.success() {
         let reasons = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{reasons}\nthe demo guests do not build; the lines above say why"));
+        return Err(format!("{reasons}\nthe demo handlers do not build; the lines above say why"));
     }
     Ok(target_dir.join(package.target).join("release"))
 }

@@ -133,7 +133,7 @@ fn report(routes: &[Route<RouteTarget>], config: &Config) {
         tracing::info!("and {more} more; `guesthouse routes` prints them all");
     }
     if config.grants.has_reuse() {
-        tracing::info!("isolation reuse: a request can see what an earlier one left in the guest");
+        tracing::info!("isolation reuse: a request can see what an earlier one left behind");
     }
 }
 

@@ -111,7 +111,7 @@ pub fn of_demo(program: &Path, cpus: &[usize], common: &SharedOptions) -> Suite 
         case(name, sides.map(side).into(), common)
     });
     Suite {
-        title: "The demo's guests against their native twins".to_owned(),
+        title: "The demo's handlers against their native twins".to_owned(),
         servers: vec![launch],
         cases: cases.into(),
         seed: common.seed,

@@ -23,7 +23,7 @@ use crate::config::{self, Mistakes};
 
 pub const EXAMPLES: &str = "\
 Examples:
-  guesthouse bench                                   the demo's guests against their native twins
+  guesthouse bench                                   the demo's handlers against their native twins
   guesthouse bench http://127.0.0.1:8080/hello http://127.0.0.1:8081/hello
   guesthouse bench --rate 4000 --html run.html http://127.0.0.1:8080/json
   guesthouse bench --scenario benches/scenarios/twins.toml --json run.json

@@ -18,8 +18,8 @@ include!(concat!(env!("OUT_DIR"), "/hostile_guests.rs"));
 
 /// Raise this whenever the guest of a number changes, so that folders are written again.
 const VERSION: u32 = 2;
-/// The file that marks a folder as written by [`write`], and says what is in it. It is hidden, so
-/// that no scan takes it for a handler.
+/// The file that marks a folder as written by [`write()`], and says what is in it. It is hidden,
+/// so that no scan takes it for a handler.
 const MARKER: &str = ".guesthouse-strangers";
 const MARKER_BYTES_MAX: u64 = 4096;
 /// The contents of the marker until everything is written.
@@ -71,7 +71,7 @@ fn guest(index: usize) -> Result<(String, Vec<u8>)> {
     }
     let mut kinds = HOSTILE_GUESTS.iter().cycle();
     let kind = kinds.nth(index / HOSTILE_EVERY);
-    let (kind, text) = kind.context("this program was built without hostile guests")?;
+    let (kind, text) = kind.context("this program was built without hostile handlers")?;
     // The comment makes the file unique. At the front it can never change what follows.
     let text = format!(";; Guest {index:05}.\n{text}");
     Ok((format!("{HOSTILE_FOLDER}/{index:05}-{kind}.wat"), text.into_bytes()))

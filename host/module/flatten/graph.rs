@@ -242,10 +242,11 @@ impl<'a> Graph<'a> {
         let (Some(&(_, index)), None) = (exports.next(), exports.next()) else {
             return Err(format!("it does not export one {interface}x"));
         };
-        self.behind(index).ok_or_else(|| "its handler is that of a component in it".to_owned())
+        self.lifted_function(index)
+            .ok_or_else(|| "its handler is that of a component in it".to_owned())
     }
 
-    fn behind(&self, mut index: u32) -> Option<(u32, Options)> {
+    fn lifted_function(&self, mut index: u32) -> Option<(u32, Options)> {
         while let Outer::Same(same) = self.instances.get(index as usize)? {
             // Each step goes to an earlier instance, so the loop ends.
             index = Some(*same).filter(|same| *same < index)?;

@@ -169,7 +169,7 @@ impl<'g, 'a> Proof<'g, 'a> {
                 function.map(|function| Target { module: BUILTINS.module, function })
             }
             CoreFunc::Export(shim, name) => {
-                let Some(function) = self.behind_shim(shim, name) else { return Ok(None) };
+                let Some(function) = self.shim_callee(shim, name) else { return Ok(None) };
                 match self.graph.core_funcs.get(function as usize) {
                     Some(CoreFunc::Lower(..) | CoreFunc::Drop(_) | CoreFunc::Builtin(_)) => {
                         return self.target(function);
@@ -193,7 +193,7 @@ impl<'g, 'a> Proof<'g, 'a> {
     /// Lowered functions need the module's memory, but the module needs its imports before it has a
     /// memory. So toolchains link the module with a shim: each stub calls its function through a
     /// table, and a third module (the fixups) fills the table once the memory is there.
-    fn behind_shim(&mut self, shim: u32, name: &str) -> Option<u32> {
+    fn shim_callee(&mut self, shim: u32, name: &str) -> Option<u32> {
         let known = match self.shim.take() {
             Some(known) => known,
             None => self.read_shim(),

@@ -68,7 +68,7 @@ impl<'a> AddedFunctions<'a> {
     }
 
     /// The function that a reference to `function` has to refer to.
-    pub fn referee(&self, function: u32) -> u32 {
+    pub fn reference_target(&self, function: u32) -> u32 {
         self.indices.get(&AddedFunction::Trampoline(function)).copied().unwrap_or(function)
     }
 
@@ -352,7 +352,7 @@ impl Reencode for Redirect<'_, '_> {
         &mut self,
         function: u32,
     ) -> std::result::Result<u32, wasm_encoder::reencode::Error<Self::Error>> {
-        Ok(self.0.referee(function))
+        Ok(self.0.reference_target(function))
     }
 }
 

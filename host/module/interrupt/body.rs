@@ -159,9 +159,9 @@ impl Writer<'_, '_> {
                 self.call(*function_index, range.clone(), write);
             }
             (_, Operator::RefFunc { function_index }) if self.is_import(*function_index) => {
-                let referee = self.helpers.referee(*function_index);
+                let reference_target = self.helpers.reference_target(*function_index);
                 self.replace(range.clone(), |code| {
-                    code.ref_func(referee);
+                    code.ref_func(reference_target);
                 });
             }
             _ => {}

@@ -34,7 +34,7 @@ impl CallGraph {
         let mut walk = Tarjan {
             graph: self,
             seen: vec![None; self.calls.len() + 1],
-            open: Vec::new(),
+            stack: Vec::new(),
             chains: vec![0; self.calls.len() + 1],
             deep: vec![false; self.calls.len() + 1],
             count: 0,
@@ -76,7 +76,7 @@ struct Tarjan<'a> {
     graph: &'a CallGraph,
     seen: Vec<Option<TarjanNode>>,
     /// The stack of Tarjan's algorithm: functions whose component is not complete.
-    open: Vec<u32>,
+    stack: Vec<u32>,
     /// For each function, the length of the longest chain of calls that begins with it.
     chains: Vec<usize>,
     deep: Vec<bool>,
@@ -93,7 +93,7 @@ impl Tarjan<'_> {
                 let number = self.count;
                 self.seen[function as usize] =
                     Some(TarjanNode { tarjan_index: number, low_link: number, is_on_stack: true });
-                self.open.push(function);
+                self.stack.push(function);
                 self.count += 1;
             }
             let callee = self.graph.callee(function, *index);
@@ -129,8 +129,8 @@ impl Tarjan<'_> {
         if seen.low_link < seen.tarjan_index {
             return seen.low_link;
         }
-        let at = self.open.iter().rposition(|open| *open == function).unwrap_or(0);
-        let group = self.open.split_off(at);
+        let at = self.stack.iter().rposition(|on_stack| *on_stack == function).unwrap_or(0);
+        let group = self.stack.split_off(at);
         let graph = self.graph;
         let callees = |function: u32| (0..).map_while(move |at| graph.callee(function, at));
         let is_recursion = group.len() > 1 || callees(function).any(|callee| callee == function);

@@ -12,21 +12,21 @@ pub const UNITS_MAX: u32 = 2_000;
 pub const UNITS_OF_ACCESS: u32 = 4;
 /// Units that may follow a call until the next epoch check. The callee checked the epoch when it
 /// began, but when the stack unwinds, the code after each call runs without a check between.
-const UNITS_BEHIND_CALL: u32 = 256;
+const UNITS_AFTER_CALL: u32 = 256;
 /// Units of a memory access after a call. Four of them fit; with a hundred functions on the stack,
 /// all of them may be the first to their pages.
-const UNITS_OF_ACCESS_BEHIND_CALL: u32 = 64;
-/// As [`UNITS_BEHIND_CALL`], in a recursion: a stack of 512 KiB holds 16,000 calls.
-const UNITS_BEHIND_DEEP_CALL: u32 = 16;
+const UNITS_OF_ACCESS_AFTER_CALL: u32 = 64;
+/// As [`UNITS_AFTER_CALL`], in a recursion: a stack of 512 KiB holds 16,000 calls.
+const UNITS_AFTER_DEEP_CALL: u32 = 16;
 
 /// Units since the last epoch check, at the current instruction.
 pub struct PathCost {
     /// `None` if no path leads to the instruction.
     now: Option<u32>,
     /// The value of `now` after a call.
-    behind_call: u32,
+    after_call: u32,
     /// Units of a memory access after a call.
-    access_behind_call: u32,
+    access_after_call: u32,
     blocks: Vec<Block>,
 }
 
@@ -42,16 +42,16 @@ struct Block {
 impl PathCost {
     /// The cost at the entry of a function. `is_deep` comes from the call graph.
     pub fn new(is_deep: bool) -> Self {
-        let (behind, access_behind_call) = if is_deep {
+        let (after, access_after_call) = if is_deep {
             // Over the limit, so that each access after a call gets an epoch check before it.
-            (UNITS_BEHIND_DEEP_CALL, UNITS_BEHIND_DEEP_CALL + 1)
+            (UNITS_AFTER_DEEP_CALL, UNITS_AFTER_DEEP_CALL + 1)
         } else {
-            (UNITS_BEHIND_CALL, UNITS_OF_ACCESS_BEHIND_CALL)
+            (UNITS_AFTER_CALL, UNITS_OF_ACCESS_AFTER_CALL)
         };
         PathCost {
             now: Some(0),
-            behind_call: UNITS_MAX - behind,
-            access_behind_call,
+            after_call: UNITS_MAX - after,
+            access_after_call,
             blocks: vec![Block { is_loop: false, around: None, end: None }],
         }
     }
@@ -60,7 +60,7 @@ impl PathCost {
     /// has more.
     pub fn cost_of(&self, units: u32, is_access: bool) -> u32 {
         match self.now {
-            Some(now) if is_access && now >= self.behind_call => units.max(self.access_behind_call),
+            Some(now) if is_access && now >= self.after_call => units.max(self.access_after_call),
             _ => units,
         }
     }
@@ -111,7 +111,7 @@ impl PathCost {
             | Operator::ReturnCallIndirect { .. }
             | Operator::ReturnCallRef { .. } => self.now = None,
             Operator::Call { .. } | Operator::CallIndirect { .. } | Operator::CallRef { .. } => {
-                self.now = self.now.map(|_| self.behind_call);
+                self.now = self.now.map(|_| self.after_call);
             }
             _ => {}
         }

@@ -285,7 +285,7 @@ fn line(text: impl AsRef<str>) -> String {
     log::escape(text.as_ref().as_bytes(), 4096)
 }
 
-/// Like [`line`], for a text whose names are already escaped: keeps their backslashes as they are.
+/// Like [`line()`], for a text with names that are already escaped: keeps their backslashes.
 fn escaped_words(text: impl AsRef<str>) -> String {
     line(text).replace(r"\\", r"\")
 }

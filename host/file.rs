@@ -73,7 +73,7 @@ pub fn head<const LEN: usize>(path: &Path) -> Option<[u8; LEN]> {
 /// Reads one of the kernel's text files, below `/proc` or `/sys`.
 ///
 /// # Errors
-/// It cannot be read, is not UTF-8, or has more than [`KERNEL_BYTES_MAX`] bytes.
+/// It cannot be read, is not UTF-8, or has more than 64 MiB.
 pub fn kernel_text(path: impl AsRef<Path>) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(KERNEL_BYTES_MAX + 1).read_to_string(&mut text)?;

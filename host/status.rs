@@ -131,7 +131,7 @@ impl Status {
 const HANDLERS_SHOWN: usize = 8;
 
 /// One line: `requests=12 requests_by_worker=[7 5] rejects=[trap:1]`. It names only the
-/// [`HANDLERS_SHOWN`] handlers with the most requests.
+/// eight handlers with the most requests.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = self.most_asked();

@@ -27,7 +27,7 @@ use crate::source::{Blob, BlobError, ContentVersion};
 /// After how long a load counts as slow, so that it does not hold up others.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
 /// How many slow loads may run besides the quick ones. Both bounds together limit the memory of
-/// compiler processes. So many guests would have to keep the compiler busy to hold up the others.
+/// compiler processes, and how many guests it takes to hold up the others with long compilations.
 const SLOW_MAX: usize = 16;
 /// How often an idle thread trims its heap. Other threads free what it has allocated, but only the
 /// thread itself can return that to the kernel.

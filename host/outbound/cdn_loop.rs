@@ -20,7 +20,7 @@ pub struct CdnLoop {
     hops: usize,
 }
 
-/// The request has passed [`HOPS_MAX`] hosts of this name, so it is refused.
+/// The request has passed too many hosts of this name, so it is refused.
 #[derive(Clone, Copy, Debug)]
 pub struct HopLimit;
 

@@ -251,7 +251,7 @@ fn adapt(
     let headers = request.headers_mut();
     let takes_trailers = headers.get(TE).is_some_and(|te| te == "trailers");
     strip_hop_by_hop(headers);
-    // The server might delay its 100 Continue, but hyper does not wait for it anyway.
+    // Expect would announce that the body waits for 100 Continue, but hyper's client does not wait.
     headers.remove(EXPECT);
     headers.remove(HOST);
     if takes_trailers {

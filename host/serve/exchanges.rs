@@ -32,7 +32,7 @@ pub struct ExchangeState {
     is_http10: Cell<bool>,
     /// The answer ended early because of the request's body. The rest of it may still arrive.
     is_unread: Cell<bool>,
-    /// The client has been, or will be, sent an interim response to see whether it is gone.
+    /// The client was found half-closed. It is being probed, unless it speaks HTTP/1.0.
     is_probed: Cell<bool>,
     /// Whether the client waits for `100 Continue`.
     interim: Cell<ContinueState>,

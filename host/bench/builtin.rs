@@ -10,6 +10,9 @@ use anyhow::bail;
 
 use super::launch::{Launch, Restart};
 use super::load::{Load, Request};
+use super::reading::Quantity;
+use super::run::Run;
+use super::statistics::{self, number};
 use super::suite::{Case, Measure, Origin, Side, Stream, Suite};
 use super::url::Url;
 
@@ -58,6 +61,7 @@ pub fn of_urls(urls: &[Url], pids: &[u32], common: &SharedOptions) -> anyhow::Re
             origin: Origin::Elsewhere { authority, pid },
             streams: vec![stream],
             swaps: None,
+            along: None,
         });
     }
     let case = case("", sides, common);
@@ -91,6 +95,7 @@ pub fn of_demo(program: &Path, cpus: &[usize], common: &SharedOptions) -> Suite 
         settle_within: Duration::ZERO,
         cpus: server_cpus,
         restart: Restart::Case,
+        counters: Vec::new(),
     };
     let cases = DEMO.map(|(name, path)| {
         let sides = [("native", format!("/native/{path}")), ("guest", format!("/{path}"))];
@@ -106,6 +111,7 @@ pub fn of_demo(program: &Path, cpus: &[usize], common: &SharedOptions) -> Suite 
                 origin: Origin::Started(0),
                 streams: vec![Stream { name: name.to_owned(), request, load, may_fail: false }],
                 swaps: None,
+                along: None,
             }
         };
         case(name, sides.map(side).into(), common)
@@ -117,6 +123,30 @@ pub fn of_demo(program: &Path, cpus: &[usize], common: &SharedOptions) -> Suite 
         seed: common.seed,
         skipped: Vec::new(),
     }
+}
+
+/// What the sandbox cost in a run of [`of_demo`], in one sentence; `None` where a number is missing,
+/// as in a run that was interrupted.
+pub fn cost(run: &Run) -> Option<String> {
+    let mut parts = Vec::new();
+    for case in &run.cases {
+        let [native, guest] = &case.rows[..] else { return None };
+        let cpu = Quantity::CpuUsPerReq;
+        let more = statistics::difference(guest, native, cpu)?.median;
+        let ratio = statistics::ratio(guest, native, cpu)?.median;
+        let (more, ratio) = (number(more), number(ratio));
+        parts.push(match parts.is_empty() {
+            true => format!(
+                "{more} µs of CPU time for each request to {} ({ratio} times what its native twin \
+                 takes)",
+                case.name
+            ),
+            false => format!("{more} µs for {} ({ratio} times)", case.name),
+        });
+    }
+    let last = parts.pop()?;
+    let all = if parts.is_empty() { last } else { format!("{} and {last}", parts.join(", ")) };
+    Some(format!("The sandbox cost {all}."))
 }
 
 fn case(name: &str, sides: Vec<Side>, common: &SharedOptions) -> Case {

@@ -62,8 +62,9 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Begins to connect. The socket is writable when that has come to an end.
-    pub fn open(address: SocketAddr, now_ns: u64) -> io::Result<Self> {
+    /// Begins to connect. The socket is writable when that has come to an end. With `hashing`, the
+    /// bodies of answers are hashed.
+    pub fn open(address: SocketAddr, now_ns: u64, hashing: bool) -> io::Result<Self> {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
@@ -76,7 +77,7 @@ impl Connection {
             socket,
             connecting_since_ns: Some(now_ns),
             in_flight: VecDeque::new(),
-            parser: Parser::default(),
+            parser: if hashing { Parser::hashing() } else { Parser::default() },
             out: Vec::new(),
             out_at: 0,
             closes: false,

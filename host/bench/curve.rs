@@ -36,7 +36,7 @@ pub fn measure(
     stop: &AtomicBool,
 ) -> anyhow::Result<(Reading, Histogram<u64>)> {
     let run = |streams: &[Stream], duration| -> anyhow::Result<Vec<LoadStats>> {
-        Ok(stream::run(streams, &target.destination, duration, seed, stop, || ())?.0)
+        Ok(stream::run(streams, &target.destination, duration, &[], seed, stop, || ())?.0)
     };
     let mix = closed(side.streams.first().context("a curve needs requests")?);
     let kinds = kinds(&mix);

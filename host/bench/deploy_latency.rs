@@ -3,18 +3,15 @@
 //! The server serves the first version when this begins, and the second one when it ends.
 
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
 use super::probe;
 use super::reading::{Quantity, Reading};
 use super::suite::{Side, Versions};
-use super::swap::{replace_file, target_path};
+use super::swap::{SERVED_WITHIN, replace_file, target_path};
 use super::target::Target;
-
-/// A version that is not served by then never will be.
-const SERVED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Puts the second version over the first, and asks until the answer is another one.
 pub fn measure(
@@ -23,17 +20,17 @@ pub fn measure(
     versions: &Versions,
     stop: &AtomicBool,
 ) -> anyhow::Result<Reading> {
-    let path = target_path(versions, target.server);
+    let path = target_path(versions, target);
     let stream = side.streams.first().context("a drop needs a request")?;
     let (request, to) = (&stream.request, &target.destination);
     let before = probe::ask(to, request, stream.load.timeout, stop)?;
-    let version = &versions.files[1];
+    let version = &versions.versions[1];
     let since = Instant::now();
-    replace_file(version, &path)?;
+    replace_file(version, &path, false)?;
     let is_new = |it: &probe::ProbeResponse| it.status < 400 && it.body != before.body;
     let until = since + SERVED_WITHIN;
     if !probe::ask_until(to, request, until, stop, is_new) {
-        bail!("{} is not served after {SERVED_WITHIN:?}", version.display());
+        bail!("{} is not served after {SERVED_WITHIN:?}", version.path().display());
     };
     let took = since.elapsed();
     let mut reading = Reading::default();

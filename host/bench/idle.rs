@@ -18,7 +18,8 @@ use super::target::Target;
 
 /// Requests before anything is read: they also pay for pools that no later connection pays for.
 const REQUESTS_BEFORE: usize = 1000;
-const AT_REST_WITHIN: Duration = Duration::from_secs(5);
+/// How many times as long as it has to stand still memory may take to come to rest.
+const AT_REST_TRIES: u32 = 25;
 
 /// Opens the first stream's connections, and uses each of them once.
 pub fn measure(
@@ -61,7 +62,7 @@ pub fn measure(
 fn rss_at_rest(pid: u32, at_rest: Duration) -> anyhow::Result<u64> {
     let began = Instant::now();
     let mut last = rss_now_bytes(pid)?;
-    while began.elapsed() < AT_REST_WITHIN {
+    while began.elapsed() < at_rest * AT_REST_TRIES {
         thread::sleep(at_rest);
         let now = rss_now_bytes(pid)?;
         if now == last {

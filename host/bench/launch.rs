@@ -31,6 +31,8 @@ pub struct Launch {
     pub cpus: Vec<usize>,
     /// Started anew for every round, or once for each case.
     pub restart: Restart,
+    /// It logs what it counts after a SIGUSR1, in `NAME=NUMBER`: these names.
+    pub counters: Vec<String>,
 }
 
 /// When a server is started anew.

@@ -11,11 +11,14 @@ use std::time::{Duration, SystemTime};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 pub mod builtin;
+pub mod figures;
 pub mod file;
 pub mod report;
 pub mod scenario;
 pub mod url;
 
+mod along;
+mod body_check;
 mod connection;
 mod cpus;
 mod curve;
@@ -23,7 +26,9 @@ mod deploy_latency;
 mod idle;
 mod launch;
 mod load;
+mod load_run;
 mod load_stats;
+mod overload;
 mod probe;
 mod process;
 mod reading;
@@ -38,7 +43,7 @@ mod swap;
 mod target;
 mod worker;
 
-pub use load::{Arrivals, Load, PathDistribution, Request};
+pub use load::{Arrivals, Bodies, Load, PathDistribution, Request};
 pub use process::{cpus_allowed, files_max};
 pub use run::Run;
 pub use suite::{Suite, draw_seed};

@@ -15,6 +15,20 @@ pub struct Request {
     pub body: Vec<u8>,
     /// The status to expect; `None` is any below 400.
     pub status: Option<u16>,
+    /// The bodies that answers have to have.
+    pub bodies: Bodies,
+}
+
+/// The bodies that answers have to have.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Bodies {
+    /// Whatever comes.
+    #[default]
+    Any,
+    /// Of each path what it answers before the measurement.
+    AsBefore,
+    /// Of each path this one.
+    Each(Vec<Vec<u8>>),
 }
 
 impl Request {
@@ -27,6 +41,7 @@ impl Request {
             headers: Vec::new(),
             body: Vec::new(),
             status: None,
+            bodies: Bodies::Any,
         }
     }
 }
@@ -39,6 +54,8 @@ pub enum PathDistribution {
     Zipf {
         exponent: f64,
     },
+    /// Every path is asked for once, in an order that is shuffled, and then the stream ends.
+    Once,
 }
 
 /// How requests are sent.
@@ -58,6 +75,9 @@ pub struct Load {
     /// The generator never sleeps: answers do not have to wake it, which costs the server CPU time,
     /// and nothing is sent late. Takes a whole core for each thread.
     pub spin: bool,
+    /// The priority of the generator's threads, from -20 to 19, as for nice(1); 0 is the usual one.
+    /// One that the user may not have is left as it is.
+    pub nice: i8,
 }
 
 /// When the requests of a stream with a rate are due.

@@ -28,6 +28,7 @@ use super::load::Request;
 use super::probe;
 use super::stream::Destination;
 
+mod counters;
 mod machine;
 mod usage;
 
@@ -58,6 +59,8 @@ pub struct Server {
     /// What it writes to stdout and stderr.
     log: File,
     first_answer: Duration,
+    /// What it counts that is asked for.
+    counters: Vec<String>,
     stopped: bool,
 }
 
@@ -99,9 +102,9 @@ impl Server {
             .with_context(|| format!("cannot start the server `{name}` (`{}`)", words.join(" ")))?;
         let authority = format!("127.0.0.1:{port}");
         let first_answer = Duration::ZERO;
-        let name = name.clone();
+        let (name, counters) = (name.clone(), launch.counters.clone());
         let mut server =
-            Server { name, child, authority, scratch, log, first_answer, stopped: false };
+            Server { name, child, authority, scratch, log, first_answer, counters, stopped: false };
         let until = began + launch.ready_within;
         server.wait_until_ready(&fill(&launch.ready), until, interrupted)?;
         server.first_answer = began.elapsed();

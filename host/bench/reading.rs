@@ -10,6 +10,9 @@ pub struct Reading {
     /// At which place in its round the side was visited, from 1.
     pub position: usize,
     pub values: BTreeMap<Quantity, f64>,
+    /// Numbers without a column of their own, by name: `answers`, `swaps`, `refused`, and what a
+    /// server counts itself.
+    pub counts: BTreeMap<String, f64>,
     pub errors: Errors,
     pub examples: Examples,
 }
@@ -34,6 +37,8 @@ pub enum Quantity {
     ClientCpuUsPerReq,
     /// Greatest resident memory of the server's processes in this round.
     RssPeakBytes,
+    /// What that memory was above the resident memory at the beginning of the round.
+    RssGrowthBytes,
     /// Requests that were sent over requests that were due, at a rate.
     RateReached,
     NeverUsedBytes,
@@ -44,6 +49,10 @@ pub enum Quantity {
     LoadMaxPerS,
     /// The same as a part of what the server can do.
     LoadMaxOfCapacity,
+    /// What an overloaded server answered well, over what it can answer.
+    GoodputOfCapacity,
+    /// The 99th percentile of an overloaded server's latency over that of one with little to do.
+    P99ToUnloaded,
     /// Megabytes (10^6) of answers a second, heads and all.
     MbPerS,
 }

@@ -3,6 +3,7 @@
 //! Pure: no clock, no socket. Times are nanoseconds from the start of a measurement.
 
 use rand::rngs::SmallRng;
+use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_distr::{Distribution as _, Exp1, Zipf};
 
@@ -17,11 +18,23 @@ pub enum Due {
     At(u64),
 }
 
-/// The due times of one thread, without end and never falling.
+/// The due times of one thread, never falling, and without end unless they are counted.
 pub enum RequestSchedule {
     Closed,
-    Constant { interval_ns: f64, offset_ns: f64, sent: u64 },
-    Poisson { mean_ns: f64, last_ns: f64, random: Box<SmallRng> },
+    /// So many requests, each as soon as there is room for it.
+    Counted {
+        left: usize,
+    },
+    Constant {
+        interval_ns: f64,
+        offset_ns: f64,
+        sent: u64,
+    },
+    Poisson {
+        mean_ns: f64,
+        last_ns: f64,
+        random: Box<SmallRng>,
+    },
 }
 
 impl RequestSchedule {
@@ -57,6 +70,10 @@ impl Iterator for RequestSchedule {
     fn next(&mut self) -> Option<Due> {
         Some(match self {
             Self::Closed => Due::AtOnce,
+            Self::Counted { left } => {
+                *left = left.checked_sub(1)?;
+                Due::AtOnce
+            }
             // From the count and not from the last time, so that rounding does not add up.
             Self::Constant { interval_ns, offset_ns, sent } => {
                 let due = *offset_ns + *sent as f64 * *interval_ns;
@@ -75,15 +92,38 @@ impl Iterator for RequestSchedule {
 /// Which request is next, as an index below `count`.
 pub enum PathSampler {
     One,
-    Uniform { count: usize, random: SmallRng },
-    Zipf { zipf: Zipf<f64>, count: usize, random: SmallRng },
+    /// Each of these once.
+    Once {
+        left: Vec<usize>,
+    },
+    Uniform {
+        count: usize,
+        random: SmallRng,
+    },
+    Zipf {
+        zipf: Zipf<f64>,
+        count: usize,
+        random: SmallRng,
+    },
 }
 
 impl PathSampler {
-    pub fn new(count: usize, spread: PathDistribution, seed: u64, thread: usize) -> Self {
+    /// For thread `thread` of `threads`.
+    pub fn new(
+        count: usize,
+        spread: PathDistribution,
+        seed: u64,
+        thread: usize,
+        threads: usize,
+    ) -> Self {
         // Not the sequence that the due times are drawn from.
-        let random = random(!seed, thread);
+        let mut random = random(!seed, thread);
         match spread {
+            PathDistribution::Once => {
+                let mut left: Vec<usize> = (thread..count).step_by(threads.max(1)).collect();
+                left.shuffle(&mut random);
+                Self::Once { left }
+            }
             _ if count < 2 => Self::One,
             PathDistribution::Uniform => Self::Uniform { count, random },
             PathDistribution::Zipf { exponent } => match Zipf::new(count as f64, exponent) {
@@ -98,6 +138,8 @@ impl PathSampler {
     pub fn next(&mut self) -> usize {
         match self {
             Self::One => 0,
+            // Asked for more often than it has paths, which no schedule does, it stays at the first.
+            Self::Once { left } => left.pop().unwrap_or(0),
             Self::Uniform { count, random } => random.random_range(0..*count),
             Self::Zipf { zipf, count, random } => {
                 // Ranks count from 1.

@@ -33,6 +33,21 @@ enum Body {
 pub struct FinishedResponse {
     pub status: u16,
     pub closes: bool,
+    /// The [`body_hash`] of its body, where bodies are hashed.
+    pub body_hash: u64,
+}
+
+/// What the body of an answer comes to: FNV-1a of 64 bits (Fowler, Noll, Vo; RFC 9923), which tells
+/// bodies apart that a mistake has mixed up, and not those of an attacker.
+pub fn body_hash(body: &[u8]) -> u64 {
+    hash_on(HASH_BEGIN, body)
+}
+
+const HASH_BEGIN: u64 = 0xcbf2_9ce4_8422_2325;
+const HASH_PRIME: u64 = 0x0000_0100_0000_01b3;
+
+fn hash_on(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(HASH_PRIME))
 }
 
 /// Whether a status is the expected one, or any below 400 where none is named.
@@ -98,6 +113,8 @@ pub struct Parser {
     state: State,
     /// The beginning of a head or of a line that is not whole yet.
     partial: Vec<u8>,
+    /// Of the body up to here, where bodies are hashed.
+    hash: Option<u64>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -114,6 +131,11 @@ enum State {
 }
 
 impl Parser {
+    /// One that hashes bodies.
+    pub fn hashing() -> Self {
+        Self { hash: Some(HASH_BEGIN), ..Self::default() }
+    }
+
     /// Takes `input` and calls `done` for each answer that ends in it. With `is_head`, answers
     /// have no bodies. `keep` gets the bodies.
     pub fn feed(
@@ -141,6 +163,7 @@ impl Parser {
                     input = rest;
                 }
                 State::UntilClose(_) => {
+                    self.hash_body(input);
                     if let Some(keep) = keep {
                         keep.extend_from_slice(input);
                     }
@@ -172,7 +195,8 @@ impl Parser {
     pub fn close(&mut self) -> Option<FinishedResponse> {
         match self.state {
             State::UntilClose(meaning) => {
-                Some(FinishedResponse { status: meaning.status, closes: true })
+                let body_hash = self.hash.unwrap_or_default();
+                Some(FinishedResponse { status: meaning.status, closes: true, body_hash })
             }
             _ => None,
         }
@@ -244,10 +268,12 @@ impl Parser {
         done: &mut impl FnMut(FinishedResponse),
     ) {
         let is_chunk = matches!(self.state, State::Chunk(..));
+        // The last two bytes of a chunk are its line end.
+        let wanted = if is_chunk { left.saturating_sub(2) } else { left };
+        let content = &body[..body.len().min(wanted as usize)];
+        self.hash_body(content);
         if let Some(keep) = keep {
-            // The last two bytes of a chunk are its line end.
-            let wanted = if is_chunk { left.saturating_sub(2) } else { left };
-            keep.extend_from_slice(&body[..body.len().min(wanted as usize)]);
+            keep.extend_from_slice(content);
         }
         let left = left - body.len() as u64;
         match (is_chunk, left) {
@@ -260,7 +286,13 @@ impl Parser {
 
     fn end(&mut self, meaning: ResponseHead, done: &mut impl FnMut(FinishedResponse)) {
         self.state = State::Head;
-        done(FinishedResponse { status: meaning.status, closes: meaning.closes });
+        let body_hash = self.hash.unwrap_or_default();
+        self.hash = self.hash.map(|_| HASH_BEGIN);
+        done(FinishedResponse { status: meaning.status, closes: meaning.closes, body_hash });
+    }
+
+    fn hash_body(&mut self, content: &[u8]) {
+        self.hash = self.hash.map(|hash| hash_on(hash, content));
     }
 
     /// Takes the next line into `partial`, without its end: what is behind it, or none as long as

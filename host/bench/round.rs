@@ -18,22 +18,20 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
 
 use super::launch::Restart;
-use super::load_stats::{LoadStats, RATE_REACHED_MIN, histogram};
+use super::load_run::load;
+use super::load_stats::{RATE_REACHED_MIN, histogram};
 use super::probe::{self, ProbeResponse};
-use super::process::{Meter, Server};
+use super::process::Server;
 use super::reading::{Errors, Quantity, Reading};
 use super::response::is_expected;
 use super::run::{CaseRun, Row};
-use super::stream::{self, Destination};
+use super::stream::Destination;
 use super::suite::{Case, Measure, Origin, Side, Stream, Suite};
-use super::swap::Swapper;
 use super::target::Target;
-use super::{curve, deploy_latency, idle};
+use super::{curve, deploy_latency, idle, overload};
 
 /// How long a server may go on with requests for whose answers nobody waits any more.
 const REST_WITHIN: Duration = Duration::from_secs(2);
-/// Below so many answers the fifth nine is one answer, or none.
-const ANSWERS_FOR_FIFTH_NINE: u64 = 100_000;
 
 /// What came of one measurement: for each of the side's streams its reading and its latencies.
 pub type SideReadings = Vec<(Reading, Histogram<u64>)>;
@@ -164,6 +162,9 @@ impl<'a> Rounds<'a> {
             Measure::Curve(curve) => {
                 vec![curve::measure(side, target, curve, case.duration, seed, self.stop)?]
             }
+            Measure::Overload(it) => {
+                vec![overload::measure(side, target, it, case.duration, seed, self.stop)?]
+            }
             Measure::Start => bail!("a start is measured without a server"),
         };
         for ((reading, _), wrong) in readings.iter_mut().zip(wrong) {
@@ -258,73 +259,6 @@ fn errors_of(error: &anyhow::Error) -> Errors {
         _ => errors.connect = 1,
     }
     errors
-}
-
-/// Runs the side's streams and reads the server's CPU time and memory meanwhile.
-fn load(
-    side: &Side,
-    target: &Target,
-    duration: Duration,
-    seed: u64,
-    stop: &AtomicBool,
-) -> anyhow::Result<SideReadings> {
-    let swapper = match &side.swaps {
-        Some(versions) => Some(Swapper::start(versions, target.server)?),
-        None => None,
-    };
-    let begins = || target.pid.map(Meter::start).transpose();
-    let (tallies, meter) =
-        stream::run(&side.streams, &target.destination, duration, seed, stop, begins)?;
-    let usage = meter?.map(|meter| meter.stop()).transpose()?;
-    if let Some(swapper) = swapper {
-        swapper.stop()?;
-    }
-    let mut readings: SideReadings = Vec::new();
-    for (stream, tally) in side.streams.iter().zip(tallies) {
-        readings.push((reading(stream, &tally), tally.latency));
-    }
-    let Some(usage) = usage else { return Ok(readings) };
-    let first = &mut readings[0];
-    first.0.values.insert(Quantity::RssPeakBytes, usage.rss_peak_bytes as f64);
-    let answers = first.1.len();
-    // Of several streams nobody knows which took how much.
-    if side.streams.len() == 1 && answers > 0 {
-        let us_per_req = |time: Duration| time.as_secs_f64() * 1e6 / answers as f64;
-        let values = &mut first.0.values;
-        values.insert(Quantity::CpuUsPerReq, us_per_req(usage.user + usage.kernel));
-        values.insert(Quantity::CpuUserUsPerReq, us_per_req(usage.user));
-        values.insert(Quantity::CpuKernelUsPerReq, us_per_req(usage.kernel));
-    }
-    Ok(readings)
-}
-
-/// What a tally says of one stream.
-pub fn reading(stream: &Stream, tally: &LoadStats) -> Reading {
-    let mut reading =
-        Reading { errors: tally.errors, examples: tally.examples.clone(), ..Reading::default() };
-    let values = &mut reading.values;
-    let seconds = tally.elapsed.as_secs_f64().max(1e-9);
-    values.insert(Quantity::ReqPerS, tally.answered_in_time as f64 / seconds);
-    values.insert(Quantity::MbPerS, tally.bytes as f64 / 1e6 / seconds);
-    if stream.load.rate.is_some() {
-        values.insert(Quantity::RateReached, tally.rate_reached());
-    }
-    if tally.answered == 0 {
-        return reading;
-    }
-    let client_us = tally.client_cpu.as_secs_f64() * 1e6 / tally.answered as f64;
-    values.insert(Quantity::ClientCpuUsPerReq, client_us);
-    let us = |quantile: f64| tally.latency.value_at_quantile(quantile) as f64 / 1e3;
-    values.insert(Quantity::P50Us, us(0.5));
-    values.insert(Quantity::P90Us, us(0.9));
-    values.insert(Quantity::P99Us, us(0.99));
-    values.insert(Quantity::P999Us, us(0.999));
-    values.insert(Quantity::P9999Us, us(0.9999));
-    if tally.answered >= ANSWERS_FOR_FIFTH_NINE {
-        values.insert(Quantity::P99999Us, us(0.99999));
-    }
-    values.insert(Quantity::MaxUs, tally.latency.max() as f64 / 1e3);
-    reading
 }
 
 /// The rows of a side before anything is measured.

@@ -30,13 +30,15 @@
 //! ready_within = "30s"
 //! settle_within = "0s"      # then also wait until it has nothing left to do by itself
 //! cpus = "first 1"          # or [0], "after 1", "all"
+//! counters = ["turn_max_us"]  # of those that it logs after SIGUSR1, `counter_NAME` in raw.csv
 //! restart = "case"          # or "round"; one that is still busy after a timeout starts anew, too
-//! files = { "a.wasm" = "{guests}/hello.wasm" }  # copied into {dir} first; or whole folders
+//! files = { "a.wasm" = "{guests}/hello.wasm" }  # copied into {dir} first; or whole
+//!                           # folders; "{00..99}.wat" is a hundred names
 //! needs = "how to get it"   # is said where something is missing
 //!
 //! [[case]]                  # one table of the report
 //! name = "{path} on {connections} connections"
-//! measure = "load"          # or idle, start, drop, curve
+//! measure = "load"          # or idle, start, drop, curve, overload
 //! each = { path = ["/hello", "/json"], connections = [1, 50] }  # a case for each combination
 //! rounds = 5
 //! duration = "10s"
@@ -45,6 +47,8 @@
 //! sides = ["guesthouse fresh"]                 # servers by name, then [[case.side]]
 //! beside = []               # streams beside the first, for sides that have none: see below
 //! versions = { files = ["a.wasm", "b.wasm"], path = "a.wasm" }  # for measure = "drop"
+//! at_rest = "200ms"         # for measure = "idle": how long memory has to stand still
+//! overload = { times = 2, unloaded = 0.1, capacity_connections = 8, longer = 1 }
 //! curve = { loads = [0.1, 0.5], slowdown_max = 10, quantile = 0.999 }
 //!
 //! [[case.side]]
@@ -56,7 +60,9 @@
 //! request.paths = ["/{00..99}", { path = "/fib/30", times = 2 }]
 //! request.paths_file = "paths.txt"             # one on each line
 //! request.paths_folder = { folder = "{cache}/many/hostile", prefix = "/hostile/" }
-//! request.spread = "uniform"                   # or { zipf = 1.0 }
+//! request.spread = "uniform"                   # or { zipf = 1.0 }; or "once": each once
+//! request.bodies = "any"    # or "as before" the measurement; or "answer", the custom section of
+//!                           # that name in each file of paths_folder
 //! request.headers = { accept = "text/plain" }
 //! request.body = "text"     # or body_file = "FILE", or body_bytes = 1024
 //! request.status = 200      # default: any below 400
@@ -67,10 +73,17 @@
 //! load.arrivals = "constant"                   # or poisson
 //! load.timeout = "10s"
 //! load.cpus = "after 1"     # default: all
+//! load.nice = 0             # from -20 to 19, as for nice(1)
 //! load.spin = false         # never sleep: exact to the microsecond, for a CPU of its own
 //! beside = [{ name = "fib", request.path = "/fib/32", load.connections = 4, may_fail = false }]
-//! swaps = { files = ["a.wasm", "b.wasm"], path = "a.wasm", every = "100ms" }
+//! swaps = { files = ["a.wasm", "b.wasm"], path = "a.wasm", every = "100ms" }  # or "seen"
+//! along = { command = ["ab", "http://127.0.0.1:{port}/"], lead = "2s", needs = "how to get it" }
 //! ```
+//!
+//! Versions, as of swaps, may be a `template` instead of files, a text in which `VERSION` becomes the
+//! number of each of `count` versions; with `in_place = true` every second one is written in place
+//! instead of being renamed. With `every = "seen"` the next one comes once the last has answered.
+//! `along` is a program that runs beside the side; it may not end with a failure.
 //!
 //! Streams beside the first inherit from the file's tables only. `path` of versions is below the
 //! server's `{dir}`. A range `"1..4"` in `each` is four values, a range `{00..99}` in a path a
@@ -121,6 +134,8 @@ const TEXT_BYTES_MAX: u64 = 16 << 20;
 pub struct Overrides {
     pub duration: Option<Duration>,
     pub rounds: Option<u32>,
+    /// What no measurement takes longer than.
+    pub duration_max: Option<Duration>,
     /// For the first stream of each side.
     pub connections: Option<usize>,
     /// Everything once and as small as can be, to see that it works.
@@ -270,6 +285,7 @@ fn keep_only(cases: Vec<Case>, only: &[String]) -> Result<Vec<Case>> {
 fn apply(cases: &mut [Case], overrides: &Overrides) {
     for case in cases {
         case.duration = overrides.duration.unwrap_or(case.duration);
+        case.duration = overrides.duration_max.map_or(case.duration, |it| case.duration.min(it));
         case.rounds = overrides.rounds.unwrap_or(case.rounds);
         for stream in case.sides.iter_mut().filter_map(|side| side.streams.first_mut()) {
             let load = &mut stream.load;

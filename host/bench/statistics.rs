@@ -55,6 +55,16 @@ pub fn ratio(row: &Row, to: &Row, which: Quantity) -> Option<Spread> {
     spread(row.rounds.iter().filter_map(within))
 }
 
+/// A quantity of a row less that of another one, taken within each round that both have.
+pub fn difference(row: &Row, to: &Row, which: Quantity) -> Option<Spread> {
+    let within = |reading: &Reading| {
+        let value = reading.values.get(&which)?;
+        let base = to.rounds.iter().find(|other| other.round == reading.round)?;
+        Some(value - base.values.get(&which)?)
+    };
+    spread(row.rounds.iter().filter_map(within))
+}
+
 /// Errors of all rounds together.
 pub fn errors(row: &Row) -> Errors {
     let mut sum = Errors::default();
@@ -80,7 +90,7 @@ pub fn curve(latency: &Histogram<u64>) -> Vec<(f64, f64)> {
 
 impl Quantity {
     /// In the order of the report.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::ReqPerS,
         Self::P50Us,
         Self::P90Us,
@@ -94,6 +104,7 @@ impl Quantity {
         Self::CpuKernelUsPerReq,
         Self::ClientCpuUsPerReq,
         Self::RssPeakBytes,
+        Self::RssGrowthBytes,
         Self::RateReached,
         Self::NeverUsedBytes,
         Self::UsedOnceBytes,
@@ -101,6 +112,8 @@ impl Quantity {
         Self::DropMs,
         Self::LoadMaxPerS,
         Self::LoadMaxOfCapacity,
+        Self::GoodputOfCapacity,
+        Self::P99ToUnloaded,
         Self::MbPerS,
     ];
 
@@ -120,6 +133,9 @@ impl Quantity {
             Self::CpuKernelUsPerReq => "cpu_kernel_us_per_req",
             Self::ClientCpuUsPerReq => "client_cpu_us_per_req",
             Self::RssPeakBytes => "rss_peak_bytes",
+            Self::RssGrowthBytes => "rss_growth_bytes",
+            Self::GoodputOfCapacity => "goodput_of_capacity",
+            Self::P99ToUnloaded => "p99_to_unloaded",
             Self::RateReached => "rate_reached",
             Self::NeverUsedBytes => "never_used_bytes",
             Self::UsedOnceBytes => "used_once_bytes",
@@ -147,6 +163,9 @@ impl Quantity {
             Self::CpuKernelUsPerReq => "kernel µs/req",
             Self::ClientCpuUsPerReq => "client µs/req",
             Self::RssPeakBytes => "peak RSS MB",
+            Self::RssGrowthBytes => "RSS growth MB",
+            Self::GoodputOfCapacity => "goodput %",
+            Self::P99ToUnloaded => "p99 to unloaded x",
             Self::RateReached => "of rate %",
             Self::NeverUsedBytes => "unused bytes",
             Self::UsedOnceBytes => "used once bytes",
@@ -161,10 +180,10 @@ impl Quantity {
     /// A value in the unit of the title, without it.
     pub fn format(self, value: f64) -> String {
         match self {
-            Self::RssPeakBytes => number(value / 1e6),
+            Self::RssPeakBytes | Self::RssGrowthBytes => number(value / 1e6),
             // Rounded down, so that what misses its rate does not seem to reach it.
             Self::RateReached => format!("{:.2}", (value * 1e4 + 1e-6).floor() / 1e2),
-            Self::LoadMaxOfCapacity => number(value * 100.0),
+            Self::LoadMaxOfCapacity | Self::GoodputOfCapacity => number(value * 100.0),
             Self::NeverUsedBytes | Self::UsedOnceBytes => thousands(value),
             _ => number(value),
         }

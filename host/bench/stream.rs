@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use super::body_check::BodyCheck;
 use super::cpus::pin;
-use super::load::Request;
+use super::load::{PathDistribution, Request};
 use super::load_stats::LoadStats;
 use super::request_schedule::{PathSampler, RequestSchedule};
 use super::suite::Stream;
@@ -57,6 +58,7 @@ pub fn run<T>(
     streams: &[Stream],
     destination: &Destination,
     duration: Duration,
+    checks: &[Option<BodyCheck>],
     seed: u64,
     stop: &AtomicBool,
     begins: impl FnOnce() -> T,
@@ -69,7 +71,8 @@ pub fn run<T>(
         let mut running = Vec::new();
         for (number, (stream, messages)) in streams.iter().zip(&messages).enumerate() {
             for index in 0..threads_of(stream) {
-                let part = Part { stream, messages, index, destination, duration, stop };
+                let check = checks.get(number).and_then(Option::as_ref);
+                let part = Part { stream, messages, index, destination, duration, check, stop };
                 let seed = seed.wrapping_add(1000 * number as u64);
                 let barrier = &barrier;
                 running.push((number, scope.spawn(move || part.run(seed, barrier))));
@@ -97,6 +100,7 @@ struct Part<'a> {
     index: usize,
     destination: &'a Destination,
     duration: Duration,
+    check: Option<&'a BodyCheck>,
     stop: &'a AtomicBool,
 }
 
@@ -121,6 +125,14 @@ impl Part<'_> {
                 self.destination.address
             );
         }
+        if self.stream.load.nice != 0 {
+            // Who may not have that priority goes on with the usual one.
+            let nice = i32::from(self.stream.load.nice);
+            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), nice);
+        }
+        if self.stream.request.spread == PathDistribution::Once {
+            return Ok(worker);
+        }
         let warm_up = self.duration.mul_f64(WARM_UP_PART).min(WARM_UP_MAX);
         worker.run(self.schedule(!seed), warm_up)?;
         Ok(worker)
@@ -128,13 +140,14 @@ impl Part<'_> {
 
     fn job(&self, seed: u64) -> Job<'_> {
         let (request, load) = (&self.stream.request, &self.stream.load);
-        let threads = threads_of(self.stream);
+        let (count, threads) = (self.messages.len(), threads_of(self.stream));
         Job {
             address: self.destination.address,
             messages: self.messages,
-            draw: PathSampler::new(self.messages.len(), request.spread, seed, self.index),
+            draw: PathSampler::new(count, request.spread, seed, self.index, threads),
             is_head: request.method == "HEAD",
             status: request.status,
+            check: self.check,
             // The first threads have one more where it does not come out even.
             connections: (load.connections + threads - 1 - self.index) / threads,
             pipeline: load.pipeline,
@@ -146,6 +159,10 @@ impl Part<'_> {
 
     fn schedule(&self, seed: u64) -> RequestSchedule {
         let load = &self.stream.load;
+        if self.stream.request.spread == PathDistribution::Once {
+            let paths = (self.index..self.messages.len()).step_by(threads_of(self.stream));
+            return RequestSchedule::Counted { left: paths.len() };
+        }
         RequestSchedule::new(load.rate, load.arrivals, self.index, threads_of(self.stream), seed)
     }
 }

@@ -3,7 +3,7 @@
 //! Plain values. Where they come from is in `scenario.rs` and `builtin.rs`.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::launch::Launch;
@@ -54,16 +54,66 @@ pub enum Measure {
     Drop(Versions),
     /// The highest load at which slowdown, latency over that of an idle server, stays bounded.
     Curve(Curve),
+    /// What is answered of more requests than there is time for, and how late.
+    Overload(Overload),
 }
 
-/// Two versions of one file, copied over `path` in turn.
+/// More requests than there is time for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Overload {
+    /// What is offered, as a multiple of the capacity.
+    pub times: f64,
+    /// The load that latency is compared with, as a part of the capacity.
+    pub unloaded: f64,
+    /// Connections of the closed loop that finds the capacity.
+    pub capacity_connections: usize,
+    /// How many times as long as a side is measured the overload lasts.
+    pub longer: f64,
+}
+
+/// Versions of one file, put over `path` in turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Versions {
-    pub files: [PathBuf; 2],
+    /// Two at least.
+    pub versions: Vec<Version>,
     /// Below the `{dir}` of the server, or absolute.
     pub path: PathBuf,
-    /// Time between two of them, where they are swapped beside a load.
-    pub every: Duration,
+    /// When the next one comes, where they are swapped beside a load.
+    pub pace: Pace,
+    /// Every second one is written in place and not renamed to `path`.
+    pub in_place: bool,
+}
+
+/// What one version of a file is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// A copy of this file.
+    File(PathBuf),
+    /// The text of this file, in which `VERSION` is the number, in five digits.
+    Template {
+        /// The file.
+        path: PathBuf,
+        /// The version's number.
+        number: usize,
+    },
+}
+
+impl Version {
+    /// The file that it is made of.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::File(path) | Self::Template { path, .. } => path,
+        }
+    }
+}
+
+/// When the next version comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// After so long.
+    Every(Duration),
+    /// As soon as the last one has answered.
+    Seen,
 }
 
 /// How the highest load is looked for.
@@ -85,6 +135,17 @@ pub struct Side {
     pub streams: Vec<Stream>,
     /// Swaps that go on meanwhile.
     pub swaps: Option<Versions>,
+    /// A program that runs meanwhile.
+    pub along: Option<Along>,
+}
+
+/// A program that runs beside a measurement, such as one that attacks the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Along {
+    /// Program and arguments. `{port}` is that of the server.
+    pub command: Vec<String>,
+    /// How long it runs before the measurement begins.
+    pub lead: Duration,
 }
 
 /// Which server a side talks to.

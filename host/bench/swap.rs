@@ -1,16 +1,28 @@
-//! Copies versions of a file over one another while a server is measured.
+//! Puts versions of a file over one another while a server is measured.
 //!
-//! As a careful user does: a copy beside the file, and a rename. Owns its thread.
+//! As a careful user does, by a copy beside the file and a rename; or in place in turn with that,
+//! as `cp` does. Owns its thread.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
-use super::process::Server;
-use super::suite::Versions;
+use super::load::Request;
+use super::probe;
+use super::response::body_hash;
+use super::stream::Destination;
+use super::suite::{Pace, Version, Versions};
+use super::target::Target;
+
+/// A version that is not served by then never will be.
+pub const SERVED_WITHIN: Duration = Duration::from_secs(30);
+/// What stands for a version's number in a template.
+const NUMBER: &str = "VERSION";
 
 /// Swaps until it is stopped.
 pub struct Swapper {
@@ -19,22 +31,41 @@ pub struct Swapper {
 }
 
 impl Swapper {
-    pub fn start(versions: &Versions, server: Option<&Server>) -> anyhow::Result<Self> {
-        let path = target_path(versions, server);
-        let versions = versions.clone();
+    /// Begins to swap. `learned` are the hashes of what the versions answer, which a pace of
+    /// [`Pace::Seen`] needs.
+    pub fn start(
+        versions: &Versions,
+        target: &Target,
+        request: &Request,
+        learned: Vec<u64>,
+    ) -> Self {
+        let path = target_path(versions, target);
+        let (versions, request) = (versions.clone(), request.clone());
+        let destination = target.destination.clone();
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let mut swaps = 0;
+            let mut swaps: u64 = 0;
             loop {
-                replace_file(&versions.files[swaps as usize % 2], &path)?;
+                let number = swaps as usize % versions.versions.len();
+                let is_in_place = versions.in_place && swaps % 2 == 1;
+                replace_file(&versions.versions[number], &path, is_in_place)?;
                 swaps += 1;
-                match stopped.recv_timeout(versions.every) {
+                let pause = match versions.pace {
+                    Pace::Every(pause) => pause,
+                    Pace::Seen => {
+                        let expected = learned.get(number).copied();
+                        wait_until_seen(&destination, &request, expected)
+                            .with_context(|| format!("swap {swaps}"))?;
+                        Duration::ZERO
+                    }
+                };
+                match stopped.recv_timeout(pause) {
                     Err(RecvTimeoutError::Timeout) => {}
                     _ => return Ok(swaps),
                 }
             }
         });
-        Ok(Self { stop, thread })
+        Self { stop, thread }
     }
 
     /// How many there were.
@@ -45,18 +76,78 @@ impl Swapper {
     }
 }
 
+/// Waits for an answer whose body has this hash.
+fn wait_until_seen(
+    destination: &Destination,
+    request: &Request,
+    expected: Option<u64>,
+) -> anyhow::Result<()> {
+    let never = AtomicBool::new(false);
+    let until = Instant::now() + SERVED_WITHIN;
+    let is_new = |it: &probe::ProbeResponse| Some(body_hash(&it.body)) == expected;
+    if !probe::ask_until(destination, request, until, &never, is_new) {
+        bail!("its version is not served after {SERVED_WITHIN:?}");
+    }
+    Ok(())
+}
+
+/// Has every version served once: the hashes of what they answer, in their order. No two that
+/// follow each other answer the same.
+///
+/// # Errors
+/// A version is not served.
+pub fn learn(
+    versions: &Versions,
+    target: &Target,
+    request: &Request,
+    stop: &AtomicBool,
+) -> anyhow::Result<Vec<u64>> {
+    let path = target_path(versions, target);
+    let mut learned: Vec<u64> = Vec::new();
+    let first = probe::ask(&target.destination, request, SERVED_WITHIN, stop)?;
+    let mut last = body_hash(&first.body);
+    // The first may be what is there already, so it comes last.
+    let count = versions.versions.len();
+    for number in (1..count).chain([0]) {
+        replace_file(&versions.versions[number], &path, false)?;
+        let until = Instant::now() + SERVED_WITHIN;
+        let found = std::cell::Cell::new(last);
+        let is_new = |it: &probe::ProbeResponse| {
+            found.set(body_hash(&it.body));
+            it.status < 400 && found.get() != last
+        };
+        if !probe::ask_until(&target.destination, request, until, stop, is_new) {
+            bail!("version {number} is not served after {SERVED_WITHIN:?}");
+        }
+        last = found.get();
+        learned.push(last);
+    }
+    learned.rotate_right(1);
+    Ok(learned)
+}
+
 /// Where the versions go: below the folder of the server, or where the path says.
-pub fn target_path(versions: &Versions, server: Option<&Server>) -> PathBuf {
-    match server {
+pub fn target_path(versions: &Versions, target: &Target) -> PathBuf {
+    match target.server {
         Some(server) => server.dir().join(&versions.path),
         None => versions.path.clone(),
     }
 }
 
-/// Copies `from` over `to`, which has either all of it or nothing.
-pub fn replace_file(from: &Path, to: &Path) -> anyhow::Result<()> {
+/// Puts a version over `to`: at once, so that the file has either all of it or nothing; or in
+/// place.
+pub fn replace_file(version: &Version, to: &Path, in_place: bool) -> anyhow::Result<()> {
+    let content = match version {
+        Version::File(path) => fs::read(path),
+        Version::Template { path, number } => fs::read_to_string(path)
+            .map(|text| text.replace(NUMBER, &format!("{number:05}")).into_bytes()),
+    };
+    let content = content.with_context(|| format!("cannot read {}", version.path().display()))?;
+    let named = || format!("cannot write {}", to.display());
+    if in_place {
+        return fs::write(to, &content).with_context(named);
+    }
     let beside = to.with_extension("new");
-    fs::copy(from, &beside)
-        .with_context(|| format!("cannot copy {} to {}", from.display(), beside.display()))?;
-    fs::rename(&beside, to).with_context(|| format!("cannot rename to {}", to.display()))
+    fs::write(&beside, &content).with_context(named)?;
+    fs::rename(&beside, to).with_context(named)
 }

@@ -6,7 +6,6 @@
 //! connections and one epoll; shares nothing. Knows no process and no report.
 
 use std::collections::VecDeque;
-use std::fmt::Display;
 use std::io;
 use std::iter::Peekable;
 use std::mem::MaybeUninit;
@@ -20,10 +19,13 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::thread::ClockId;
 
+use super::body_check::BodyCheck;
 use super::connection::{Connection, ConnectionError, InFlight};
 use super::load_stats::LoadStats;
 use super::request_schedule::{Due, PathSampler, RequestSchedule};
 use super::response::{FinishedResponse, HeadCache, is_expected};
+
+mod connections;
 
 /// What is read at a time: some hundred small answers, or a part of a large one.
 const READ_BYTES: usize = 128 * 1024;
@@ -51,6 +53,8 @@ pub struct Job<'a> {
     pub timeout: Duration,
     /// Looks for answers without ever going to sleep.
     pub spin: bool,
+    /// The bodies that answers may have, where that matters.
+    pub check: Option<&'a BodyCheck>,
     /// Ends the measurement before its time.
     pub stop: &'a AtomicBool,
 }
@@ -143,7 +147,7 @@ impl<'a> Worker<'a> {
             if self.is_stopped() || now_ns >= give_up_ns {
                 break;
             }
-            if now_ns >= self.end_ns && self.in_flight == 0 {
+            if self.in_flight == 0 && (now_ns >= self.end_ns || schedule.peek().is_none()) {
                 break;
             }
             if now_ns >= sweep_ns {
@@ -330,7 +334,7 @@ impl<'a> Worker<'a> {
     fn read_responses(&mut self, index: usize) -> Result<(), ConnectionError> {
         let Some(connection) = self.slots[index].connection.as_mut() else { return Ok(()) };
         let (start, end_ns, expected) = (self.start, self.end_ns, self.job.status);
-        let messages = self.job.messages;
+        let (messages, check) = (self.job.messages, self.job.check);
         let tally = &mut self.tally;
         let in_flight = &mut self.in_flight;
         let mut now_ns = None;
@@ -343,7 +347,18 @@ impl<'a> Worker<'a> {
             |request, answer: FinishedResponse| {
                 let now_ns = *now_ns.get_or_insert_with(|| start.elapsed().as_nanos() as u64);
                 *in_flight -= 1;
-                if is_expected(expected, answer.status) {
+                let is_wrong = |it: &BodyCheck| !it.allows(request.message, answer.body_hash);
+                if !is_expected(expected, answer.status) {
+                    tally.errors.status += 1;
+                    let asked = &messages[request.message];
+                    tally.examples.note("status", || {
+                        format!("{} was answered with {}", line(asked), answer.status)
+                    });
+                } else if check.is_some_and(is_wrong) {
+                    tally.errors.body += 1;
+                    let asked = &messages[request.message];
+                    tally.examples.note("body", || format!("{} had another body", line(asked)));
+                } else {
                     let latency_ns = now_ns.saturating_sub(request.due_ns);
                     if latency_ns != same_ns {
                         tally.answers(same_ns, std::mem::take(&mut same));
@@ -351,12 +366,6 @@ impl<'a> Worker<'a> {
                     }
                     same += 1;
                     tally.answered_in_time += u64::from(now_ns < end_ns);
-                } else {
-                    tally.errors.status += 1;
-                    let asked = &messages[request.message];
-                    tally.examples.note("status", || {
-                        format!("{} was answered with {}", line(asked), answer.status)
-                    });
                 }
             },
         );
@@ -366,116 +375,6 @@ impl<'a> Worker<'a> {
             tally.bytes += bytes as u64;
         }
         result
-    }
-
-    /// A connection has ended: what was in flight on it has failed. Connects again.
-    fn fail_connection(&mut self, index: usize, broken: ConnectionError) {
-        let Some(connection) = self.slots[index].connection.take() else { return };
-        let failed = connection.in_flight.len();
-        let errors = &mut self.tally.errors;
-        let (kind, count, failures) = match broken {
-            ConnectionError::Read => ("read", &mut errors.read, failed),
-            // Behind a good answer, too: a server that says more than it was asked is not well.
-            ConnectionError::Nonsense(_) => ("read", &mut errors.read, failed.max(1)),
-            ConnectionError::Write => ("write", &mut errors.write, failed),
-        };
-        *count += failures as u64;
-        if failures > 0 {
-            let first = connection.in_flight.front();
-            let asked = first.map_or("behind an answer".to_owned(), |it| self.line(it));
-            self.tally.examples.note(kind, || format!("{asked}: {broken}"));
-        }
-        self.in_flight -= failed;
-        let now_ns = self.now_ns();
-        self.connect(index, now_ns);
-    }
-
-    /// The first line of a request, without the version.
-    fn line(&self, request: &InFlight) -> String {
-        line(&self.job.messages[request.message])
-    }
-
-    /// A connection could not be made.
-    fn fail_connect(&mut self, index: usize, why: &dyn Display) {
-        let address = self.job.address;
-        self.tally.examples.note("connect", || format!("no connection to {address}: {why}"));
-        self.slots[index].connection = None;
-        self.slots[index].retry_ns = self.now_ns() + RETRY_NS;
-        self.tally.errors.connect += 1;
-    }
-
-    fn connect(&mut self, index: usize, now_ns: u64) {
-        let slot = &mut self.slots[index];
-        slot.generation = slot.generation.wrapping_add(1);
-        let data = epoll::EventData::new_u64(u64::from(slot.generation) << 32 | index as u64);
-        let opened = Connection::open(self.job.address, now_ns).and_then(|connection| {
-            let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT;
-            epoll::add(&self.epoll, connection.fd(), data, flags)?;
-            Ok(connection)
-        });
-        match opened {
-            Ok(connection) => slot.connection = Some(connection),
-            Err(error) => self.fail_connect(index, &error),
-        }
-    }
-
-    fn watch(&mut self, index: usize, flags: epoll::EventFlags) {
-        let slot = &self.slots[index];
-        let Some(connection) = slot.connection.as_ref() else { return };
-        let data = epoll::EventData::new_u64(u64::from(slot.generation) << 32 | index as u64);
-        if epoll::modify(&self.epoll, connection.fd(), data, flags).is_err() {
-            self.fail_connection(index, ConnectionError::Read);
-        }
-    }
-
-    /// Ends what has waited too long, and connects where it is time to.
-    fn sweep(&mut self) {
-        let now_ns = self.now_ns();
-        let timeout_ns = self.job.timeout.as_nanos() as u64;
-        let is_late = |since_ns: u64| now_ns.saturating_sub(since_ns) >= timeout_ns;
-        for index in 0..self.slots.len() {
-            let slot = &self.slots[index];
-            let Some(connection) = &slot.connection else {
-                if now_ns >= slot.retry_ns && now_ns < self.end_ns {
-                    self.connect(index, now_ns);
-                }
-                continue;
-            };
-            if connection.connecting_since_ns.is_some_and(is_late) {
-                self.fail_connect(index, &"not in time");
-            } else if connection.in_flight.front().is_some_and(|it| is_late(it.sent_ns)) {
-                self.time_out(index);
-                self.connect(index, now_ns);
-            }
-        }
-    }
-
-    /// Closes a connection; everything in flight on it was too late.
-    fn time_out(&mut self, index: usize) {
-        let Some(connection) = self.slots[index].connection.take() else { return };
-        self.tally.errors.timeout += connection.in_flight.len() as u64;
-        if let Some(first) = connection.in_flight.front() {
-            let (asked, timeout) = (self.line(first), self.job.timeout);
-            let examples = &mut self.tally.examples;
-            examples.note("timeout", || format!("{asked} had no whole answer in {timeout:?}"));
-        }
-        self.in_flight -= connection.in_flight.len();
-    }
-
-    /// After the end: connections on which an answer is missing. Without an end before its time,
-    /// those requests have failed.
-    fn close_in_flight(&mut self) {
-        let before = (self.tally.errors, self.tally.examples.clone());
-        for index in 0..self.slots.len() {
-            let connection = self.slots[index].connection.as_ref();
-            if connection.is_some_and(|it| !it.in_flight.is_empty()) {
-                self.time_out(index);
-                self.connect(index, 0);
-            }
-        }
-        if self.is_stopped() {
-            (self.tally.errors, self.tally.examples) = before;
-        }
     }
 }
 

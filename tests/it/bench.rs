@@ -17,6 +17,8 @@ use tempfile::TempDir;
 
 use crate::host::command;
 
+mod beside;
+mod claims;
 mod demo;
 mod failures;
 mod figures;
@@ -95,7 +97,7 @@ impl Bench {
         let mut command = command();
         command.current_dir(folder).arg("bench").args(&self.args);
         for (flag, value) in [("--json", "run.json"), ("--duration", "300ms"), ("--rounds", "1")] {
-            let is_told = flag != "--json" && is_given("--scenario");
+            let is_told = is_given("--figures") || (flag != "--json" && is_given("--scenario"));
             if !is_given(flag) && !is_told {
                 command.arg(flag).arg(value);
             }

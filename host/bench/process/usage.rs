@@ -21,11 +21,18 @@ pub struct Usage {
     pub kernel: Duration,
     /// The greatest resident memory of each process, summed up. What they share counts in each.
     pub rss_peak_bytes: u64,
+    /// Resident memory at the beginning, likewise.
+    pub rss_before_bytes: u64,
 }
 
 impl Usage {
     pub fn cpu(&self) -> Duration {
         self.user + self.kernel
+    }
+
+    /// What the greatest memory was above that of the beginning; negative where it shrank.
+    pub fn rss_growth_bytes(&self) -> f64 {
+        self.rss_peak_bytes as f64 - self.rss_before_bytes as f64
     }
 }
 
@@ -37,6 +44,7 @@ impl Usage {
 pub struct Meter {
     pid: u32,
     before: Total,
+    rss_before_bytes: u64,
 }
 
 impl Meter {
@@ -47,7 +55,8 @@ impl Meter {
             // Where that is not allowed, the peak is that since its start.
             let _ = fs::write(format!("/proc/{pid}/clear_refs"), RESET_PEAK);
         }
-        Ok(Meter { pid, before: Total::of(&tree(pid)?)? })
+        let rss_before_bytes = rss_now_bytes(pid)?;
+        Ok(Meter { pid, before: Total::of(&tree(pid)?)?, rss_before_bytes })
     }
 
     /// # Errors
@@ -66,7 +75,9 @@ impl Meter {
         };
         let user = cpu.mul_f64(share);
         let rss_peak_bytes = tree.iter().map(|(pid, _)| peak_kib(*pid)).sum::<u64>() * 1024;
-        Ok(Usage { user, kernel: cpu.saturating_sub(user), rss_peak_bytes })
+        let rss_before_bytes = self.rss_before_bytes;
+        let kernel = cpu.saturating_sub(user);
+        Ok(Usage { user, kernel, rss_peak_bytes, rss_before_bytes })
     }
 }
 

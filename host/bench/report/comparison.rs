@@ -5,7 +5,8 @@ use crate::run::{CaseRun, Row};
 use crate::statistics::{self, Spread};
 
 /// What a case without requests a second is about.
-const HEADLINES: [Quantity; 5] = [
+const HEADLINES: [Quantity; 6] = [
+    Quantity::GoodputOfCapacity,
     Quantity::LoadMaxPerS,
     Quantity::StartMs,
     Quantity::DropMs,
@@ -26,6 +27,7 @@ pub fn words(quantity: Quantity) -> &'static str {
         Quantity::LoadMaxPerS => "highest load with a bounded slowdown",
         Quantity::StartMs => "time from start to first answer",
         Quantity::DropMs => "time from file drop to first answer",
+        Quantity::GoodputOfCapacity => "what is answered of the capacity",
         Quantity::NeverUsedBytes => "memory of a connection never used",
         Quantity::UsedOnceBytes => "memory of a connection used once",
         other => stem(other),

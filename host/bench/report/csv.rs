@@ -15,6 +15,9 @@ pub fn csv(run: &Run) -> String {
                 for (quantity, value) in finite {
                     text += &format!("{lead},{},{value}\n", quantity.key());
                 }
+                for (name, count) in &reading.counts {
+                    text += &format!("{lead},{},{count}\n", field(name));
+                }
                 for (kind, count) in reading.errors.kinds() {
                     text += &format!("{lead},errors_{kind},{count}\n");
                 }

@@ -120,6 +120,7 @@ fn round(reading: &Reading) -> Value {
     for (quantity, value) in reading.values.iter().filter(|(_, value)| value.is_finite()) {
         round.insert(quantity.key().to_owned(), json!(value));
     }
+    round.insert("counts".to_owned(), json!(reading.counts));
     round.insert("errors".to_owned(), errors(&reading.errors));
     Value::Object(round)
 }

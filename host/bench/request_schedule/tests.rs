@@ -54,7 +54,7 @@ fn without_a_rate_all_is_due_at_once() {
 
 /// How often each of ten paths is drawn.
 fn drawn(spread: PathDistribution, seed: u64) -> [u32; 10] {
-    let (mut draw, mut counts) = (PathSampler::new(10, spread, seed, 0), [0; 10]);
+    let (mut draw, mut counts) = (PathSampler::new(10, spread, seed, 0, 1), [0; 10]);
     for _ in 0..100_000 {
         counts[draw.next()] += 1;
     }

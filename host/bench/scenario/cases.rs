@@ -13,7 +13,9 @@ use super::format::{self, At, BesideTable, Scalar, Scenario};
 use super::requests::Context;
 use super::servers::Servers;
 use super::text::{Reader, Vars};
-use crate::suite::{Case, Curve, Measure, Origin, Side, Skipped, Stream, Versions};
+use crate::suite::{
+    Along, Case, Curve, Measure, Origin, Overload, Pace, Side, Skipped, Stream, Version, Versions,
+};
 
 const ROUNDS: u32 = 5;
 const DURATION: Duration = Duration::from_secs(10);
@@ -24,6 +26,14 @@ const LOADS: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
 /// The memory of a server that is idle is read when it has not changed for so long.
 const AT_REST: Duration = Duration::from_millis(200);
 const SWAP_EVERY: Duration = Duration::from_millis(100);
+/// Instead of a time between swaps: as soon as the last one has answered.
+const SEEN: &str = "seen";
+const VERSIONS_MAX: usize = 10_000;
+const OVERLOAD_TIMES: f64 = 2.0;
+const UNLOADED: f64 = 0.1;
+const CAPACITY_CONNECTIONS: usize = 8;
+/// How long a program runs before a measurement beside it begins.
+const ALONG_LEAD: Duration = Duration::from_secs(2);
 
 /// Reads the cases one after the other, and takes note of what is wrong or missing.
 pub struct Cases<'a, 'text> {
@@ -105,12 +115,18 @@ impl Cases<'_, '_> {
     }
 
     fn measure(&mut self, table: &format::CaseTable, vars: &Vars) -> Result<Measure, String> {
-        let words = ["load", "idle", "start", "drop", "curve"];
+        let words = ["load", "idle", "start", "drop", "curve", "overload"];
         let choices = words.map(|word| (word, word));
         let word = table.measure.as_ref();
         let word = word.map_or("load", |word| self.reader.choice("measure", word, vars, &choices));
         if let (false, Some(at)) = (word == "curve", table.curve.written_at()) {
             self.reader.mistake(at, "curve: it is for measure = \"curve\"");
+        }
+        if let (true, Some(at_rest)) = (word != "idle", &table.at_rest) {
+            self.reader.mistake(at_rest.span(), "at_rest: it is for measure = \"idle\"");
+        }
+        if let (true, Some(overload)) = (word != "overload", &table.overload) {
+            self.reader.mistake(overload.span(), "overload: it is for measure = \"overload\"");
         }
         match (word, &table.versions) {
             ("drop", Some(versions)) => Ok(Measure::Drop(self.versions(versions, vars)?)),
@@ -124,7 +140,16 @@ impl Cases<'_, '_> {
                 self.reader.mistake(versions.span(), reason);
                 Ok(Measure::Load)
             }
-            ("idle", None) => Ok(Measure::Idle { at_rest: AT_REST }),
+            ("idle", None) => {
+                let at_rest = table.at_rest.as_ref();
+                let at_rest =
+                    at_rest.map_or(AT_REST, |it| self.reader.duration("at_rest", it, vars));
+                Ok(Measure::Idle { at_rest })
+            }
+            ("overload", None) => {
+                let table = table.overload.as_ref().map(Spanned::get_ref);
+                Ok(Measure::Overload(self.overload(table, vars)))
+            }
             ("start", None) => Ok(Measure::Start),
             ("curve", None) => Ok(Measure::Curve(self.curve(&table.curve, vars))),
             (_, None) => Ok(Measure::Load),
@@ -151,19 +176,53 @@ impl Cases<'_, '_> {
         Curve { loads, slowdown_max, quantile }
     }
 
+    fn overload(&mut self, table: Option<&format::OverloadTable>, vars: &Vars) -> Overload {
+        let default = format::OverloadTable::default();
+        let table = table.unwrap_or(&default);
+        let mut number = |key, value: Option<&At<Scalar>>, default: f64, range| {
+            value.map_or(default, |value| self.reader.number(key, value, vars, range))
+        };
+        let times = number("overload.times", table.times.as_ref(), OVERLOAD_TIMES, 1.0..=100.0);
+        let unloaded = table.unloaded.as_ref();
+        let unloaded = number("overload.unloaded", unloaded, UNLOADED, 0.001..=1.0);
+        let longer = number("overload.longer", table.longer.as_ref(), 1.0, 0.1..=1000.0);
+        let count = table.capacity_connections.as_ref();
+        let capacity_connections = count.map_or(CAPACITY_CONNECTIONS, |it| {
+            self.reader.number("overload.capacity_connections", it, vars, 1..=100_000)
+        });
+        Overload { times, unloaded, capacity_connections, longer }
+    }
+
     fn versions(
         &mut self,
         at: &At<format::VersionsTable>,
         vars: &Vars,
     ) -> Result<Versions, String> {
         let table = at.get_ref();
-        let [first, second] = &table.files;
         let mut file = |value| self.environment.existing(&self.reader.text(value, vars));
-        let files = [file(first)?, file(second)?];
+        let mut versions = Vec::new();
+        for value in &table.files {
+            versions.push(Version::File(file(value)?));
+        }
+        if let Some(template) = &table.template {
+            let path = file(template)?;
+            let count = table.count.as_ref();
+            let count =
+                count.map_or(2, |it| self.reader.number("count", it, vars, 2..=VERSIONS_MAX));
+            versions
+                .extend((0..count).map(|number| Version::Template { path: path.clone(), number }));
+        }
+        if versions.len() < 2 || (table.template.is_some() && !table.files.is_empty()) {
+            let reason = "versions: write two `files` at least, or a `template` and a `count`";
+            self.reader.mistake(at.span(), reason);
+        }
         let path = self.reader.text(&table.path, vars).into();
-        let every = table.every.as_ref();
-        let every = every.map_or(SWAP_EVERY, |it| self.reader.duration("every", it, vars));
-        Ok(Versions { files, path, every })
+        let pace = match &table.every {
+            Some(value) if self.reader.text(value, vars) == SEEN => Pace::Seen,
+            Some(value) => Pace::Every(self.reader.duration("every", value, vars)),
+            None => Pace::Every(SWAP_EVERY),
+        };
+        Ok(Versions { versions, path, pace, in_place: table.in_place })
     }
 
     /// `None` where it cannot be measured here.
@@ -178,7 +237,16 @@ impl Cases<'_, '_> {
         let name = side.name.as_ref().map_or(default_name, |name| self.reader.text(name, vars));
         // Read in any case: what is wrong is wrong on every machine.
         match (self.streams(case, side, &name, vars), origin) {
-            (Ok((streams, swaps)), Some(origin)) => Some(Side { name, origin, streams, swaps }),
+            (Ok((streams, swaps)), Some(origin)) => {
+                let along = match self.along(side, vars) {
+                    Ok(along) => along,
+                    Err(reason) => {
+                        self.skip(&format!("{case_name}: {name}"), reason);
+                        return None;
+                    }
+                };
+                Some(Side { name, origin, streams, swaps, along })
+            }
             (_, None) => None,
             (Err(reason), Some(_)) => {
                 self.skip(&format!("{case_name}: {name}"), reason);
@@ -262,6 +330,27 @@ impl Cases<'_, '_> {
         }
         let swaps = side.swaps.as_ref().map(|swaps| self.versions(swaps, vars)).transpose()?;
         Ok((streams, swaps))
+    }
+
+    /// The program that runs beside a side.
+    fn along(&mut self, side: &format::SideTable, vars: &Vars) -> Result<Option<Along>, String> {
+        let Some(table) = side.along.as_ref().map(Spanned::get_ref) else { return Ok(None) };
+        let words = table.command.get_ref().iter();
+        let mut command: Vec<String> = words.map(|it| self.reader.text(it, vars)).collect();
+        let Some(program) = command.first_mut() else {
+            self.reader.mistake(table.command.span(), "command: there is no program in it");
+            return Ok(None);
+        };
+        let needs = table.needs.as_ref().map(|needs| self.reader.text(needs, vars));
+        let found = self.environment.program(program);
+        let found = found.map_err(|reason| match needs {
+            Some(needs) => format!("{reason}; {needs}"),
+            None => reason,
+        });
+        *program = found?.display().to_string();
+        let lead = table.lead.as_ref();
+        let lead = lead.map_or(ALONG_LEAD, |it| self.reader.duration("lead", it, vars));
+        Ok(Some(Along { command, lead }))
     }
 
     fn skip(&mut self, name: &str, reason: String) {

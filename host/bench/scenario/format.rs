@@ -83,6 +83,8 @@ pub struct ServerTable {
     #[serde(default)]
     pub files: BTreeMap<String, At<Scalar>>,
     pub needs: Option<At<Scalar>>,
+    #[serde(default)]
+    pub counters: Vec<At<Scalar>>,
 }
 
 /// Places in the list of the CPUs that may be used, or words.
@@ -109,6 +111,8 @@ pub struct CaseTable {
     #[serde(default)]
     pub beside: Vec<At<BesideTable>>,
     pub versions: Option<At<VersionsTable>>,
+    pub at_rest: Option<At<Scalar>>,
+    pub overload: Option<At<OverloadTable>>,
     #[serde(default)]
     pub curve: CurveTable,
     #[serde(default)]
@@ -133,6 +137,24 @@ pub struct SideTable {
     #[serde(default)]
     pub beside: Vec<At<BesideTable>>,
     pub swaps: Option<At<VersionsTable>>,
+    pub along: Option<At<AlongTable>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlongTable {
+    pub command: At<Vec<At<Scalar>>>,
+    pub lead: Option<At<Scalar>>,
+    pub needs: Option<At<Scalar>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverloadTable {
+    pub times: Option<At<Scalar>>,
+    pub unloaded: Option<At<Scalar>>,
+    pub capacity_connections: Option<At<Scalar>>,
+    pub longer: Option<At<Scalar>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -162,6 +184,7 @@ pub struct RequestTable {
     pub body_file: Option<At<Scalar>>,
     pub body_bytes: Option<At<Scalar>>,
     pub status: Option<At<Scalar>>,
+    pub bodies: Option<At<Scalar>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -179,7 +202,7 @@ pub struct PathsFolder {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged, expecting = "expected `uniform` or a table with `zipf`")]
+#[serde(untagged, expecting = "expected `uniform`, `once` or a table with `zipf`")]
 pub enum SpreadValue {
     Word(String),
     Zipf { zipf: f64 },
@@ -196,14 +219,20 @@ pub struct LoadTable {
     pub timeout: Option<At<Scalar>>,
     pub cpus: Option<At<Cpus>>,
     pub spin: Option<bool>,
+    pub nice: Option<At<Scalar>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VersionsTable {
-    pub files: [At<Scalar>; 2],
+    #[serde(default)]
+    pub files: Vec<At<Scalar>>,
+    pub template: Option<At<Scalar>>,
+    pub count: Option<At<Scalar>>,
     pub path: At<Scalar>,
     pub every: Option<At<Scalar>>,
+    #[serde(default)]
+    pub in_place: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use crate::load::Request;
-use crate::suite::{Case, Measure, Stream};
+use crate::load::{Bodies, Request};
+use crate::suite::{Case, Measure, Pace, Stream};
 
 /// What all sides of a suite may take together, without the start of their servers.
 const TOTAL: Duration = Duration::from_millis(800);
@@ -15,6 +15,7 @@ const CONNECTIONS_MAX: usize = 4;
 const IDLE_MAX: usize = 20;
 const PATHS_MAX: usize = 20;
 const LOADS_MAX: usize = 2;
+const VERSIONS_MAX: usize = 3;
 const RATE_MAX: f64 = 1000.0;
 /// So that at least one request is due while it is measured.
 const RATE_MIN: f64 = 100.0;
@@ -37,15 +38,22 @@ pub fn shrink(cases: &mut [Case]) {
                 curve.loads.truncate(LOADS_MAX);
                 CONNECTIONS_MAX
             }
-            Measure::Drop(versions) => {
-                versions.every = versions.every.min(share);
+            Measure::Overload(overload) => {
+                overload.longer = 1.0;
+                overload.capacity_connections = 2;
                 CONNECTIONS_MAX
             }
-            Measure::Load | Measure::Start => CONNECTIONS_MAX,
+            Measure::Load | Measure::Start | Measure::Drop(_) => CONNECTIONS_MAX,
         };
         for side in &mut case.sides {
             if let Some(swaps) = &mut side.swaps {
-                swaps.every = swaps.every.min(share);
+                swaps.versions.truncate(VERSIONS_MAX);
+                if let Pace::Every(pause) = &mut swaps.pace {
+                    *pause = (*pause).min(share);
+                }
+            }
+            if let Some(along) = &mut side.along {
+                along.lead = along.lead.min(share);
             }
             for stream in &mut side.streams {
                 shrink_stream(stream, connections_max);
@@ -59,6 +67,7 @@ fn timed_measurements(case: &Case) -> usize {
     match &case.measure {
         // Once for the capacity, and once idle.
         Measure::Curve(curve) => case.sides.len() * (curve.loads.len().min(LOADS_MAX) + 2),
+        Measure::Overload(_) => case.sides.len() * 3,
         _ => case.sides.len(),
     }
 }
@@ -77,6 +86,10 @@ fn shrink_request(request: &mut Request) {
     let count = request.paths.len();
     if count > PATHS_MAX {
         let places = (0..PATHS_MAX).map(|place| place * (count - 1) / (PATHS_MAX - 1));
-        request.paths = places.map(|place| request.paths[place].clone()).collect();
+        let places: Vec<usize> = places.collect();
+        request.paths = places.iter().map(|place| request.paths[*place].clone()).collect();
+        if let Bodies::Each(bodies) = &mut request.bodies {
+            *bodies = places.iter().map(|place| bodies[*place].clone()).collect();
+        }
     }
 }

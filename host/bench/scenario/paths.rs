@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use wasmparser::Payload;
+
 /// How many paths one request may be drawn from.
 pub const PATHS_MAX: usize = 200_000;
 
@@ -15,6 +17,16 @@ pub const PATHS_MAX: usize = 200_000;
 /// # Errors
 /// Why it is not a path, to be put behind the key.
 pub fn expand(line: &str) -> Result<Vec<String>, String> {
+    let paths = expand_ranges(line)?;
+    paths.iter().try_for_each(|path| check(path))?;
+    Ok(paths)
+}
+
+/// All texts that one with ranges stands for.
+///
+/// # Errors
+/// What is in braces is no range, or they are too many.
+pub fn expand_ranges(line: &str) -> Result<Vec<String>, String> {
     let mut paths = vec![String::new()];
     let mut rest = line;
     while let Some(open) = rest.find('{') {
@@ -34,7 +46,6 @@ pub fn expand(line: &str) -> Result<Vec<String>, String> {
     }
     for path in &mut paths {
         path.push_str(rest);
-        check(path)?;
     }
     Ok(paths)
 }
@@ -95,6 +106,27 @@ pub fn handlers(folder: &Path, prefix: &str) -> io::Result<Vec<String>> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// What a handler says that it answers: the contents of its custom section `answer`. `path` ends in
+/// the handler's name.
+///
+/// # Errors
+/// The file cannot be read, or says nothing of it.
+pub fn answer(folder: &Path, path: &str) -> Result<Vec<u8>, String> {
+    let stem = path.rsplit('/').next().unwrap_or(path);
+    let file = folder.join(format!("{stem}.wasm"));
+    let shown = file.display();
+    let module = fs::read(&file).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    for payload in wasmparser::Parser::new(0).parse_all(&module) {
+        match payload.map_err(|error| format!("{shown} is no module: {error}"))? {
+            Payload::CustomSection(section) if section.name() == "answer" => {
+                return Ok(section.data().to_vec());
+            }
+            _ => {}
+        }
+    }
+    Err(format!("{shown} does not say what it answers"))
 }
 
 #[cfg(test)]

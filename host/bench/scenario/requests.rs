@@ -12,7 +12,7 @@ use super::servers::cpus;
 use super::text::{Reader, Vars};
 use super::{format, paths};
 use crate::file;
-use crate::load::{Arrivals, Load, PathDistribution, Request};
+use crate::load::{Arrivals, Bodies, Load, PathDistribution, Request};
 
 const BODY_BYTES_MAX: usize = 1 << 30;
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,9 +44,12 @@ impl Context<'_, '_> {
         let status = first(layers, |it| it.status.as_ref());
         let status =
             status.map(|value| self.reader.number("status", value, self.vars, 100_u16..=599));
+        let paths = self.paths(layers)?;
+        let bodies = self.bodies(layers, &paths)?;
         Ok(Request {
             method,
-            paths: self.paths(layers)?,
+            paths,
+            bodies,
             spread: self.spread(layers),
             headers: self.headers(layers),
             body: self.body(layers),
@@ -129,13 +132,35 @@ impl Context<'_, '_> {
         };
         match value.get_ref() {
             SpreadTable::Word(word) if word == "uniform" => PathDistribution::Uniform,
+            SpreadTable::Word(word) if word == "once" => PathDistribution::Once,
             SpreadTable::Zipf { zipf } if (0.0..=10.0).contains(zipf) => {
                 PathDistribution::Zipf { exponent: *zipf }
             }
             _ => {
-                let reason = "spread: write \"uniform\" or { zipf = 1.0 }, with 0 to 10";
+                let reason = "spread: write \"uniform\", \"once\" or { zipf = 1.0 }, with 0 to 10";
                 self.reader.mistake(value.span(), reason);
                 PathDistribution::Uniform
+            }
+        }
+    }
+
+    /// Which bodies answers have to have.
+    fn bodies(&mut self, layers: &[&Table], paths: &[String]) -> Result<Bodies, String> {
+        let Some(value) = first(layers, |it| it.bodies.as_ref()) else { return Ok(Bodies::Any) };
+        let choices = [("any", 0), ("as before", 1), ("answer", 2)];
+        match self.reader.choice("bodies", value, self.vars, &choices) {
+            0 => Ok(Bodies::Any),
+            1 => Ok(Bodies::AsBefore),
+            _ => {
+                let folder = first(layers, |it| it.paths_folder.as_ref());
+                let Some(folder) = folder.map(|it| &it.get_ref().folder) else {
+                    let reason = "bodies: \"answer\" is for the handlers of `paths_folder`";
+                    self.reader.mistake(value.span(), reason);
+                    return Ok(Bodies::Any);
+                };
+                let folder = self.environment.existing(&self.reader.text(folder, self.vars))?;
+                let answers = paths.iter().map(|path| paths::answer(&folder, path));
+                Ok(Bodies::Each(answers.collect::<Result<_, _>>()?))
             }
         }
     }
@@ -219,7 +244,9 @@ impl Context<'_, '_> {
         // More threads than connections would have nothing to do.
         let threads = threads.min(connections);
         let spin = first(layers, |it| it.spin.as_ref()).copied().unwrap_or(false);
-        Ok(Load { connections, threads, pipeline, rate, arrivals, timeout, cpus, spin })
+        let nice = get(|it| it.nice.as_ref());
+        let nice = nice.map_or(0, |value| reader.number("nice", value, vars, -20..=19));
+        Ok(Load { connections, threads, pipeline, rate, arrivals, timeout, cpus, spin, nice })
     }
 }
 

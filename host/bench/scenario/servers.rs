@@ -3,11 +3,12 @@
 //! Starts nothing.
 
 use std::collections::BTreeMap;
-use std::path::{Component, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::environment::{Environment, MissingResource};
 use super::format::{At, Cpus, Scalar, ServerTable};
+use super::paths;
 use super::text::{Reader, Vars};
 use crate::launch::{Launch, Restart};
 
@@ -92,6 +93,7 @@ fn launch(
     let restart = server.restart.as_ref();
     let restart =
         restart.map_or(Restart::Case, |value| reader.choice("restart", value, vars, &choices));
+    let counters = server.counters.iter().map(|name| reader.text(name, vars)).collect();
     if !missing.is_empty() {
         let needs = server.needs.as_ref().map(|needs| reader.text(needs, vars));
         return Err(missing.into_iter().chain(needs).collect::<Vec<_>>().join("; "));
@@ -108,6 +110,7 @@ fn launch(
         settle_within: if mini { Duration::ZERO } else { settle_within },
         cpus,
         restart: if mini { Restart::Case } else { restart },
+        counters,
     })
 }
 
@@ -121,13 +124,21 @@ fn files(
 ) -> Vec<(PathBuf, PathBuf)> {
     let mut files = Vec::new();
     for (name, value) in &server.files {
-        let to = PathBuf::from(name);
-        if !to.components().all(|part| matches!(part, Component::Normal(_))) {
+        let names = paths::expand_ranges(name).unwrap_or_else(|reason| {
+            reader.mistake(value.span(), format!("files: {reason}"));
+            Vec::new()
+        });
+        let is_below = |name: &String| {
+            Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
+        };
+        if !names.iter().all(is_below) {
             let reason = format!("files: {name:?} is no name below the server's folder");
             reader.mistake(value.span(), reason);
         }
         match environment.existing(&reader.text(value, vars)) {
-            Ok(from) => files.push((from, to)),
+            Ok(from) => {
+                files.extend(names.iter().map(|to| (from.clone(), PathBuf::from(to))));
+            }
             Err(reason) if missing.contains(&reason) => {}
             Err(reason) => missing.push(reason),
         }

@@ -1,0 +1,113 @@
+//! One side under its load, once: its streams, and what runs beside them.
+//!
+//! Reads the server's CPU time, memory and counters meanwhile. Knows no rounds.
+
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use super::along::Running;
+use super::body_check::BodyCheck;
+use super::load::Bodies;
+use super::load_stats::LoadStats;
+use super::process::Meter;
+use super::reading::{Quantity, Reading};
+use super::round::SideReadings;
+use super::stream;
+use super::suite::{Pace, Side, Stream};
+use super::swap::{self, Swapper};
+use super::target::Target;
+
+/// Below so many answers the fifth nine is one answer, or none.
+const ANSWERS_FOR_FIFTH_NINE: u64 = 100_000;
+
+/// Runs the side's streams and reads the server's CPU time and memory meanwhile.
+pub fn load(
+    side: &Side,
+    target: &Target,
+    duration: Duration,
+    seed: u64,
+    stop: &AtomicBool,
+) -> anyhow::Result<SideReadings> {
+    let first = &side.streams[0];
+    let learned = match &side.swaps {
+        Some(versions)
+            if versions.pace == Pace::Seen || first.request.bodies == Bodies::AsBefore =>
+        {
+            swap::learn(versions, target, &first.request, stop)?
+        }
+        _ => Vec::new(),
+    };
+    let checks = side.streams.iter();
+    let checks = checks.map(|it| BodyCheck::of(it, &target.destination, &learned, stop));
+    let checks = checks.collect::<anyhow::Result<Vec<_>>>()?;
+    let mut along = match &side.along {
+        Some(along) => Some(Running::start(along, target, stop)?),
+        None => None,
+    };
+    let swapper = side.swaps.as_ref().map(|it| Swapper::start(it, target, &first.request, learned));
+    let begins = || target.pid.map(Meter::start).transpose();
+    let run =
+        stream::run(&side.streams, &target.destination, duration, &checks, seed, stop, begins);
+    // Whatever came of the load, the swaps end with it.
+    let swaps = swapper.map(Swapper::stop).transpose();
+    let (tallies, meter) = run?;
+    let usage = meter?.map(|meter| meter.stop()).transpose()?;
+    if let Some(along) = &mut along {
+        along.check()?;
+    }
+    drop(along);
+    let mut readings: SideReadings = Vec::new();
+    for (stream, tally) in side.streams.iter().zip(tallies) {
+        readings.push((reading(stream, &tally), tally.latency));
+    }
+    let (first, latency) = &mut readings[0];
+    if let Some(swaps) = swaps? {
+        first.counts.insert("swaps".to_owned(), swaps as f64);
+    }
+    if let Some(server) = target.server {
+        first.counts.extend(server.counters(stop)?);
+    }
+    let Some(usage) = usage else { return Ok(readings) };
+    first.values.insert(Quantity::RssPeakBytes, usage.rss_peak_bytes as f64);
+    first.values.insert(Quantity::RssGrowthBytes, usage.rss_growth_bytes());
+    let answers = latency.len();
+    // Of several streams nobody knows which took how much.
+    if side.streams.len() == 1 && answers > 0 {
+        let us_per_req = |time: Duration| time.as_secs_f64() * 1e6 / answers as f64;
+        let values = &mut first.values;
+        values.insert(Quantity::CpuUsPerReq, us_per_req(usage.user + usage.kernel));
+        values.insert(Quantity::CpuUserUsPerReq, us_per_req(usage.user));
+        values.insert(Quantity::CpuKernelUsPerReq, us_per_req(usage.kernel));
+    }
+    Ok(readings)
+}
+
+/// What a tally says of one stream.
+fn reading(stream: &Stream, tally: &LoadStats) -> Reading {
+    let mut reading =
+        Reading { errors: tally.errors, examples: tally.examples.clone(), ..Reading::default() };
+    reading.counts.insert("answers".to_owned(), tally.answered as f64);
+    let values = &mut reading.values;
+    let seconds = tally.elapsed.as_secs_f64().max(1e-9);
+    values.insert(Quantity::ReqPerS, tally.answered_in_time as f64 / seconds);
+    values.insert(Quantity::MbPerS, tally.bytes as f64 / 1e6 / seconds);
+    if stream.load.rate.is_some() {
+        values.insert(Quantity::RateReached, tally.rate_reached());
+    }
+    if tally.answered == 0 {
+        return reading;
+    }
+    let client_us = tally.client_cpu.as_secs_f64() * 1e6 / tally.answered as f64;
+    values.insert(Quantity::ClientCpuUsPerReq, client_us);
+    let us = |quantile: f64| tally.latency.value_at_quantile(quantile) as f64 / 1e3;
+    values.insert(Quantity::P50Us, us(0.5));
+    values.insert(Quantity::P90Us, us(0.9));
+    values.insert(Quantity::P99Us, us(0.99));
+    values.insert(Quantity::P999Us, us(0.999));
+    values.insert(Quantity::P9999Us, us(0.9999));
+    if tally.answered >= ANSWERS_FOR_FIFTH_NINE {
+        values.insert(Quantity::P99999Us, us(0.99999));
+    }
+    values.insert(Quantity::MaxUs, tally.latency.max() as f64 / 1e3);
+    reading
+}

@@ -1,0 +1,63 @@
+//! What a server counts itself: asked for by a signal, and read from its log.
+//!
+//! `guesthouse` answers SIGUSR1 with a line `status: NAME=NUMBER ...`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{LOOK_EVERY, Server, check_interrupted};
+
+/// How long it may take until it has said what it counts.
+const COUNTED_WITHIN: Duration = Duration::from_secs(10);
+/// What stands before the counts.
+const LEAD: &str = "status: ";
+
+impl Server {
+    /// The counts that were asked for when it was started, as they are now, with `counter_` before
+    /// their names. Blocks until the server has said them.
+    ///
+    /// # Errors
+    /// It does not say them in time.
+    pub fn counters(&self, interrupted: &AtomicBool) -> anyhow::Result<BTreeMap<String, f64>> {
+        if self.counters.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let from = self.log.metadata()?.len();
+        kill_process(Pid::from_child(&self.child), Signal::USR1)?;
+        let until = Instant::now() + COUNTED_WITHIN;
+        while Instant::now() < until {
+            check_interrupted(interrupted)?;
+            let text = self.log_from(from)?;
+            let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            if let Some((_, counts)) = lines.filter_map(|it| it.split_once(LEAD)).next_back() {
+                let wanted = |name: &String| {
+                    let number = number(counts, name)?;
+                    Some((format!("counter_{name}"), number))
+                };
+                return Ok(self.counters.iter().filter_map(wanted).collect());
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        bail!("the server `{}` does not say what it counts", self.name)
+    }
+
+    fn log_from(&self, from: u64) -> io::Result<String> {
+        let len = self.log.metadata()?.len().saturating_sub(from);
+        let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+        self.log.read_exact_at(&mut bytes, from)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// The number behind `name=`.
+fn number(counts: &str, name: &str) -> Option<f64> {
+    let words = counts.split_whitespace();
+    words.filter_map(|word| word.split_once('=')).find(|(key, _)| *key == name)?.1.parse().ok()
+}

@@ -1,0 +1,274 @@
+//! Loads with something beside them, and what is asked of their answers: bodies, swaps, programs,
+//! paths that are asked for once, more requests than there is time for.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Mutex;
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::process::{Pid, test_kill_process};
+
+use super::stub::{OK, Stub};
+use super::{Bench, Outcome, assert_within};
+
+/// Answers with the number that the tests put into it.
+const NUMBERED: &str = r#"(module
+  (import "http_handler" "write_body" (func $write (param i32 i32 i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "VERSION")
+  (func (export "handle_request") (result i64)
+    (call $write (i32.const 1) (i32.const 0) (i32.const 5))
+    (i64.const 0)))"#;
+
+/// A call for a scenario; raw.csv is written.
+fn scenario(text: &str) -> Bench {
+    Bench::new(["--scenario", "test.toml", "--csv", "raw.csv"]).file("test.toml", text)
+}
+
+/// The numbers of that name in raw.csv, by row.
+fn raw(done: &Outcome, name: &str) -> BTreeMap<String, f64> {
+    let text = fs::read_to_string(done.path("raw.csv")).expect("the raw numbers");
+    let mut found = BTreeMap::new();
+    for line in text.lines() {
+        let fields: Vec<&str> = line.split(',').collect();
+        if fields[4] == name {
+            found.insert(fields[1].to_owned(), fields[5].parse().expect("a number"));
+        }
+    }
+    found
+}
+
+#[test]
+fn each_path_is_asked_for_once() {
+    let seen = std::sync::Arc::new(Mutex::new(BTreeMap::new()));
+    let counted = std::sync::Arc::clone(&seen);
+    let stub = Stub::new(move |asked, client| {
+        *counted.lock().expect("no panic").entry(asked.request.target.clone()).or_insert(0) += 1;
+        client.say(OK)
+    });
+    let text = r#"
+        title = "Once"
+        duration = "60s"
+        rounds = 1
+        [[case]]
+        name = "all"
+        request = { paths = ["/{000..199}"], spread = "once" }
+        load = { connections = 7, threads = 2 }
+        [[case.side]]
+        name = "it"
+        url = "http://ADDR"
+        "#;
+    let done = scenario(&text.replace("ADDR", &stub.addr().to_string())).run();
+    done.assert_good();
+    assert_eq!(raw(&done, "answers")["it"], 200.0, "{}", done.text());
+    let seen = seen.lock().expect("no panic");
+    // One request comes ahead of the round.
+    let more: Vec<_> =
+        seen.iter().filter(|(path, count)| **count != 1 && *path != "/000").collect();
+    assert!(seen.len() == 200 && more.is_empty() && seen["/000"] == 2, "{more:?}");
+}
+
+#[test]
+fn another_body_than_before_is_an_error() {
+    let stub = Stub::new(|asked, client| {
+        match asked.request.target.as_str() {
+        "/wrong" if asked.of_target % 10 == 9 => client.say(&OK.replace_last("hello", "HELLO")),
+        "/chunked" => client.say(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+        ),
+        _ => client.say(OK),
+    }
+    });
+    let text = r#"
+        title = "Bodies"
+        duration = "200ms"
+        rounds = 1
+        [[case]]
+        name = "all"
+        request.bodies = "BODIES"
+        load = { connections = 2, pipeline = 3 }
+        [[case.side]]
+        name = "right"
+        url = "http://ADDR"
+        request.paths = ["/right", "/chunked"]
+        [[case.side]]
+        name = "wrong"
+        url = "http://ADDR"
+        request.path = "/wrong"
+        "#;
+    let text = text.replace("ADDR", &stub.addr().to_string());
+    let done = scenario(&text.replace("BODIES", "as before")).run();
+    assert_eq!(done.code, Some(1), "{}", done.text());
+    let (wrong, answers) = (raw(&done, "errors_body"), raw(&done, "answers"));
+    assert_eq!(wrong["right"], 0.0, "{}", done.text());
+    assert_within("a tenth", wrong["wrong"] / (answers["wrong"] + wrong["wrong"]), 0.05, 0.15);
+    assert!(done.out.contains("GET /wrong had another body"), "{}", done.text());
+    scenario(&text.replace("BODIES", "any")).run().assert_good();
+}
+
+trait ReplaceLast {
+    fn replace_last(&self, from: &str, to: &str) -> Vec<u8>;
+}
+
+impl ReplaceLast for [u8] {
+    fn replace_last(&self, from: &str, to: &str) -> Vec<u8> {
+        String::from_utf8_lossy(self).replace(from, to).into_bytes()
+    }
+}
+
+/// The handler's file says in a custom section what it has to answer.
+#[test]
+fn what_a_handler_says_that_it_answers_is_what_it_has_to_answer() {
+    let text = r#"
+        title = "Answers"
+        duration = "100ms"
+        rounds = 1
+        [[server]]
+        name = "host"
+        command = ["{guesthouse}", "serve", "{dir}", "--listen", "127.0.0.1:{port}", "--no-cache"]
+        files = { "handlers" = "handlers" }
+        ready = "/handlers/00001"
+        [[case]]
+        name = "all"
+        request = { paths_folder = { folder = "FOLDER", prefix = "/handlers/" }, bodies = "answer" }
+        load.connections = 2
+        sides = ["host"]
+        "#;
+    let handlers = |answers: [&str; 2]| {
+        let bench = scenario(&text.replace("FOLDER", "handlers"));
+        fs::create_dir(bench.dir.path().join("handlers")).expect("a folder");
+        answers.into_iter().zip(1..).fold(bench, |bench, (answer, number)| {
+            let mut wasm = wat::parse_str(NUMBERED.replace("VERSION", &format!("{number:05}")))
+                .expect("a module");
+            wasm.extend([0, 1 + 6 + answer.len() as u8, 6]);
+            wasm.extend(b"answer");
+            wasm.extend(answer.as_bytes());
+            bench.file(&format!("handlers/{number:05}.wasm"), wasm)
+        })
+    };
+    handlers(["00001", "00002"]).run().assert_good();
+    let done = handlers(["00001", "00003"]).run();
+    assert_eq!(done.code, Some(1), "{}", done.text());
+    assert!(done.out.contains("GET /handlers/00002 had another body"), "{}", done.text());
+    assert!(!done.out.contains("GET /handlers/00001 had"), "{}", done.text());
+}
+
+#[test]
+fn versions_are_swapped_as_fast_as_they_are_seen() {
+    let text = r#"
+        title = "Swaps"
+        duration = "1s"
+        rounds = 1
+        [[server]]
+        name = "host"
+        command = ["{guesthouse}", "serve", "{dir}", "--listen", "127.0.0.1:{port}", "--no-cache"]
+        files = { "swapped.wat" = "version.wat" }
+        ready = "/swapped"
+        counters = ["ready", "no_such_counter"]
+        [[case]]
+        name = "all"
+        request = { path = "/swapped", bodies = "as before" }
+        load.connections = 2
+        [[case.side]]
+        server = "host"
+        swaps = { template = "version.wat", count = 4, path = "swapped.wat", every = "seen", in_place = true }
+        "#;
+    let done = scenario(text).file("version.wat", NUMBERED).run();
+    done.assert_good();
+    // As many as the machine had the time for: each of them was seen, or the run had failed.
+    assert!(raw(&done, "swaps")["host"] >= 2.0, "{}", done.text());
+    assert_eq!(raw(&done, "counter_ready")["host"], 1.0, "{}", done.text());
+    assert!(raw(&done, "counter_no_such_counter").is_empty());
+}
+
+#[test]
+fn a_program_runs_beside_a_side_and_ends_with_it() {
+    let stub = Stub::ok();
+    let text = r#"
+        title = "Along"
+        duration = "100ms"
+        rounds = 1
+        [[case]]
+        name = "all"
+        load.connections = 2
+        [[case.side]]
+        name = "beside it"
+        url = "http://ADDR"
+        along = { command = ["sh", "-c", "echo {port} $$ > FOLDER/along; exec sleep 60"], lead = "300ms" }
+        [[case.side]]
+        name = "failed"
+        url = "http://ADDR"
+        along = { command = ["sh", "-c", "echo no luck >&2; exit 3"], lead = "300ms" }
+        [[case.side]]
+        name = "missing"
+        url = "http://ADDR"
+        along = { command = ["no-such-program"], needs = "it is not for sale" }
+        "#;
+    let text = text.replace("ADDR", &stub.addr().to_string());
+    let folder = tempfile::tempdir().expect("a folder");
+    let done = scenario(&text.replace("FOLDER", &folder.path().to_string_lossy())).run();
+    assert_eq!(done.code, Some(1), "{}", done.text());
+    let said = fs::read_to_string(folder.path().join("along")).expect("it ran");
+    let (port, pid) = said.trim().split_once(' ').expect("two words");
+    assert_eq!(port, stub.addr().port().to_string());
+    let pid = Pid::from_raw(pid.parse().expect("a number")).expect("a process");
+    assert!(test_kill_process(pid).is_err(), "it still runs");
+    assert_eq!(done.target_named("beside it").errors("total"), 0, "{}", done.text());
+    assert!(done.target_named("failed").notes().contains("no luck"), "{}", done.text());
+    let skipped = "skipped: all: missing: there is no program `no-such-program` in the PATH; it is \
+                   not for sale";
+    assert!(done.out.replace("\n  ", " ").contains(skipped), "{}", done.text());
+}
+
+/// The stub takes 10 ms for each request, however many there are.
+#[test]
+fn an_overload_is_offered_on_top_of_the_capacity() {
+    let stub = Stub::new(|asked, client| {
+        sleep(Duration::from_millis(10));
+        if asked.request.target == "/refused" && asked.of_target % 2 == 1 {
+            return client.say(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n");
+        }
+        client.say(OK)
+    });
+    let text = r#"
+        title = "Overload"
+        duration = "300ms"
+        rounds = 1
+        [[case]]
+        name = "all"
+        measure = "overload"
+        overload = { times = 2, unloaded = 0.2, capacity_connections = 2, longer = 2 }
+        load.connections = 20
+        [[case.side]]
+        name = "served"
+        url = "http://ADDR"
+        request.path = "/served"
+        "#;
+    let done = scenario(&text.replace("ADDR", &stub.addr().to_string())).run();
+    done.assert_good();
+    let goodput = done.target().get("goodput_of_capacity");
+    assert_within("of the capacity of two connections", goodput, 1.5, 2.5);
+    assert!(done.target().get("p99_to_unloaded") > 0.0, "{}", done.text());
+    assert_eq!(raw(&done, "refused")["served"], 0.0);
+}
+
+#[test]
+fn files_of_a_server_may_be_many_by_one_name() {
+    let text = r#"
+        title = "Files"
+        duration = "50ms"
+        rounds = 1
+        [[server]]
+        name = "host"
+        command = ["{guesthouse}", "serve", "{dir}", "--listen", "127.0.0.1:{port}", "--no-cache"]
+        files = { "many/{08..11}.wat" = "version.wat" }
+        ready = "/many/11"
+        [[case]]
+        name = "all"
+        request = { paths = ["/many/{08..11}"], bodies = "as before" }
+        load = { connections = 1, nice = 19 }
+        sides = ["host"]
+        "#;
+    scenario(text).file("version.wat", NUMBERED).run().assert_good();
+}

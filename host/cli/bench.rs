@@ -16,10 +16,14 @@ use clap::Args;
 use guesthouse_bench::builtin::{self, SharedOptions};
 use guesthouse_bench::scenario::{self, Overrides};
 use guesthouse_bench::url::Url;
-use guesthouse_bench::{Arrivals, Load, PathDistribution, Request, Run, Suite, file, report};
+use guesthouse_bench::{
+    Arrivals, Bodies, Load, PathDistribution, Request, Run, Suite, file, report,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{self, Mistakes};
+
+mod figures;
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -27,11 +31,16 @@ Examples:
   guesthouse bench http://127.0.0.1:8080/hello http://127.0.0.1:8081/hello
   guesthouse bench --rate 4000 --html run.html http://127.0.0.1:8080/json
   guesthouse bench --scenario benches/scenarios/twins.toml --json run.json
+  guesthouse bench --figures benches/figures.toml --out run
 
 Every round visits each target in turn, in shuffled order; the table has the medians of the rounds.
 The exit code is 1 if any request failed.";
 
 const CONNECTIONS: u32 = 50;
+/// How long each side of the demo is measured in a round: all of it ends within 40 seconds.
+const DEMO: Duration = Duration::from_secs(1);
+/// How long each URL is measured in a round.
+const URL: Duration = Duration::from_secs(10);
 /// How many files this process has open besides its connections.
 const FILES_BESIDE: usize = 64;
 
@@ -53,11 +62,24 @@ pub struct BenchFlags {
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
     /// Only the cases and sides of the scenario with this in their name (repeatable)
-    #[arg(long, value_name = "TEXT", requires = "scenario", conflicts_with = "urls")]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["urls", "tables"])]
     only: Vec<String>,
     /// Everything in miniature, to see that a scenario works; the numbers mean nothing
-    #[arg(long, requires = "scenario", conflicts_with = "urls")]
+    #[arg(long, conflicts_with = "urls")]
     mini: bool,
+    /// Measures the figures of a file by their scenarios, and says which miss their targets; with
+    /// --only, those of these names
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["urls", "scenario", "json", "html", "csv"])]
+    figures: Option<PathBuf>,
+    /// The headline figures alone, in a second each: whether requests fail, not how fast they are
+    #[arg(long, requires = "figures", conflicts_with_all = ["rounds", "duration", "mini"])]
+    quick: bool,
+    /// Draws the tables of a file of figures anew, from the runs that it names; measures nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["urls", "scenario", "figures", "mini"])]
+    tables: Option<PathBuf>,
+    /// Only says which lines of tables are not as their runs have them
+    #[arg(long, requires = "tables")]
+    check: bool,
 
     /// Open connections [default: 50, or what the scenario says]
     #[arg(short, long, help_heading = LOAD, value_parser = clap::value_parser!(u32).range(1..))]
@@ -66,7 +88,8 @@ pub struct BenchFlags {
     #[arg(short, long, help_heading = LOAD, default_value_t = 1, conflicts_with = "scenario",
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: u32,
-    /// How long each target is measured in each round [default: 10s, or what the scenario says]
+    /// How long each target is measured in each round [default: 10s; for the demo 1s; or what the
+    /// scenario says]
     #[arg(short, long, value_name = "TIME", help_heading = LOAD, value_parser = duration)]
     duration: Option<Duration>,
     /// How often each target is measured [default: 5, or what the scenario says]
@@ -144,8 +167,18 @@ pub struct BenchFlags {
 
 /// Runs the measurement. Returns the text for stdout and the exit code.
 pub fn run(flags: &BenchFlags, version: &str) -> anyhow::Result<(String, ExitCode)> {
+    if let Some(path) = &flags.tables {
+        return figures::draw(path, flags.check);
+    }
+    let needs_file = flags.scenario.is_none() && flags.figures.is_none();
+    if needs_file && (flags.mini || !flags.only.is_empty()) {
+        bail!("--mini and --only are for --scenario FILE or --figures FILE");
+    }
     let stop = Arc::new(AtomicBool::new(false));
     stop_at_signal(&stop)?;
+    if let Some(path) = &flags.figures {
+        return figures::measure(path, flags, version, &stop);
+    }
     let suite = suite(flags, &stop)?;
     // Find out now whether the reports can be written, and not after minutes of measuring.
     let mut files = BTreeMap::new();
@@ -160,10 +193,7 @@ pub fn run(flags: &BenchFlags, version: &str) -> anyhow::Result<(String, ExitCod
         }
     }
     if let Some(dir) = &flags.out {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
-            bail!("{} is not empty: name a new folder with --out", dir.display());
-        }
+        make_empty(dir)?;
     }
     let mut run = guesthouse_bench::run(&suite, std::env::args().collect(), &stop);
     run.about.insert(0, ("guesthouse".to_owned(), version.to_owned()));
@@ -176,12 +206,29 @@ pub fn run(flags: &BenchFlags, version: &str) -> anyhow::Result<(String, ExitCod
     if let Some(path) = &flags.csv {
         write(path, &report::csv(&run))?;
     }
-    let text = report::text(&run);
+    let mut text = report::text(&run);
+    if flags.urls.is_empty() && flags.scenario.is_none() {
+        text += &builtin::cost(&run).map(|cost| format!("\n{cost}\n")).unwrap_or_default();
+    }
     if let Some(dir) = &flags.out {
-        write(&dir.join("summary.txt"), &text)?;
-        write(&dir.join("raw.csv"), &report::csv(&run))?;
+        write_run(dir, &text, &report::csv(&run))?;
     }
     Ok((text, exit_code(&run, flags.allow_errors)))
+}
+
+/// Makes a folder for results.
+fn make_empty(dir: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        bail!("{} is not empty: name a new folder with --out", dir.display());
+    }
+    Ok(())
+}
+
+/// What `--out` leaves of a run.
+fn write_run(dir: &Path, text: &str, raw: &str) -> anyhow::Result<()> {
+    write(&dir.join("summary.txt"), text)?;
+    write(&dir.join("raw.csv"), raw)
 }
 
 fn exit_code(run: &Run, allow_errors: bool) -> ExitCode {
@@ -193,16 +240,22 @@ fn exit_code(run: &Run, allow_errors: bool) -> ExitCode {
     }
 }
 
+/// What the flags say otherwise than a scenario.
+fn overrides(flags: &BenchFlags) -> Overrides {
+    Overrides {
+        duration: flags.duration,
+        rounds: flags.rounds,
+        connections: flags.connections.map(|it| it as usize),
+        mini: flags.mini,
+        seed: flags.seed,
+        only: flags.only.clone(),
+        duration_max: None,
+    }
+}
+
 fn suite(flags: &BenchFlags, stop: &AtomicBool) -> anyhow::Result<Suite> {
     if let Some(path) = &flags.scenario {
-        let overrides = Overrides {
-            duration: flags.duration,
-            rounds: flags.rounds,
-            connections: flags.connections.map(|it| it as usize),
-            mini: flags.mini,
-            seed: flags.seed,
-            only: flags.only.clone(),
-        };
+        let overrides = overrides(flags);
         let cache = config::user_cache_folder("guesthouse-bench");
         return scenario::read(path, &overrides, cache, stop);
     }
@@ -225,9 +278,10 @@ fn suite(flags: &BenchFlags, stop: &AtomicBool) -> anyhow::Result<Suite> {
             timeout: flags.timeout,
             cpus: flags.cpus.clone(),
             spin: flags.spin,
+            nice: 0,
         },
         rounds: flags.rounds.unwrap_or(5),
-        duration: flags.duration.unwrap_or(Duration::from_secs(10)),
+        duration: flags.duration.unwrap_or(if flags.urls.is_empty() { DEMO } else { URL }),
         seed: flags.seed.unwrap_or_else(guesthouse_bench::draw_seed),
     };
     if flags.urls.is_empty() {
@@ -265,6 +319,7 @@ fn request(flags: &BenchFlags) -> anyhow::Result<Request> {
         headers: flags.header.clone(),
         body,
         status: flags.status,
+        bodies: Bodies::Any,
     })
 }
 

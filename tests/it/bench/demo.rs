@@ -63,6 +63,12 @@ fn the_demo_is_measured_against_its_twins() {
         assert_within("CPU time of a guest over its twin", ratio, 0.2, 100.0);
     }
     assert!(done.out.contains("CPU ratio") || done.out.contains("ratio"), "{}", done.text());
+    // What it comes to, in one sentence at the end.
+    let last = done.out.lines().last().expect("a line");
+    let is_said =
+        ["The sandbox cost ", " for each request to hello (", " for fib (", " for json ("];
+    assert!(is_said.iter().all(|words| last.contains(words)), "{}", done.text());
+    assert!(last.ends_with(" times)."), "{}", done.text());
 }
 
 /// Whether the tests were started with SIGHUP ignored, as by nohup.

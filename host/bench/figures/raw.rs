@@ -1,0 +1,78 @@
+//! The raw numbers of a run, as `raw.csv` has them.
+//!
+//! Owns reading that file: its columns may stand in any order. Knows no figure.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail};
+
+/// The quantity that counts requests which failed, of all kinds together.
+pub const ERRORS: &str = "errors";
+
+/// By the round's number, the quantities by name.
+type Rounds = BTreeMap<u32, BTreeMap<String, f64>>;
+
+/// Every number of every round.
+#[derive(Clone, Debug, Default)]
+pub struct Raw {
+    /// By the names of case and row.
+    rows: BTreeMap<(String, String), Rounds>,
+}
+
+impl Raw {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// A column is missing, or a line is no record.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let header = reader.headers().context("it has no header")?.clone();
+        let place = |name: &str| header.iter().position(|column| column == name);
+        // Runs of earlier programs call a case `figure` and a row `case`.
+        let is_early = place("figure").is_some();
+        let (case, row) = if is_early { ("figure", "case") } else { ("case", "row") };
+        let columns = [case, row, "round", "quantity", "value"];
+        let mut places = [0; 5];
+        for (found, column) in places.iter_mut().zip(columns) {
+            *found = place(column).with_context(|| format!("it has no column `{column}`"))?;
+        }
+        let mut raw = Self::default();
+        for record in reader.records() {
+            let record = record.context("a line is no record")?;
+            let [case, row, round, quantity, value] =
+                places.map(|place| record.get(place).unwrap_or_default());
+            let round: u32 = round.parse().with_context(|| format!("{round:?} is no round"))?;
+            raw.add(case, row, round, quantity, value);
+        }
+        if raw.rows.is_empty() {
+            bail!("it has no numbers");
+        }
+        Ok(raw)
+    }
+
+    fn add(&mut self, case: &str, row: &str, round: u32, quantity: &str, value: &str) {
+        let rounds = self.rows.entry((case.to_owned(), row.to_owned())).or_default();
+        let quantities = rounds.entry(round).or_default();
+        let number = value.parse::<f64>();
+        if quantity == ERRORS {
+            // Runs of earlier programs say in words what went wrong.
+            *quantities.entry(ERRORS.to_owned()).or_default() += f64::from(!value.is_empty());
+        } else if quantity.starts_with("errors_") {
+            *quantities.entry(ERRORS.to_owned()).or_default() += number.unwrap_or(0.0);
+        } else if let Ok(number) = number {
+            quantities.insert(quantity.to_owned(), number);
+        }
+    }
+
+    /// The names of a case's rows.
+    pub fn rows<'a>(&'a self, case: &'a str) -> impl Iterator<Item = &'a String> {
+        self.rows.keys().filter(move |(of, _)| of == case).map(|(_, row)| row)
+    }
+
+    /// A quantity of a row in each round that has it.
+    pub fn quantity(&self, case: &str, row: &str, quantity: &str) -> BTreeMap<u32, f64> {
+        let rounds = self.rows.get(&(case.to_owned(), row.to_owned()));
+        let rounds = rounds.into_iter().flatten();
+        rounds.filter_map(|(round, all)| Some((*round, *all.get(quantity)?))).collect()
+    }
+}

@@ -1,0 +1,86 @@
+//! Tables in Markdown, and their places in a document.
+//!
+//! A table stands between a line `<!-- table NAME -->` and the next `<!-- end -->`.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use super::Grid;
+use super::raw::Raw;
+use super::value::{Measured, Verdict, combine, text};
+use crate::statistics;
+
+const END: &str = "<!-- end -->";
+/// For a cell that has no number.
+const NOTHING: &str = "-";
+
+/// The document with another table of that name.
+///
+/// # Errors
+/// It has no such markers.
+pub fn put(document: &str, name: &str, table: &str) -> Result<String> {
+    let begin = format!("<!-- table {name} -->\n");
+    let named = || format!("there is no line `{}` with a line `{END}` below", begin.trim_end());
+    let at = document.find(&begin).with_context(named)? + begin.len();
+    let end = at + document[at..].find(END).with_context(named)?;
+    Ok(format!("{}\n{table}\n{}", &document[..at], &document[end..]))
+}
+
+/// Figures, one on each line. `document` is where the table stands, `folder` where the paths of
+/// runs begin.
+pub fn of_figures(figures: &[Measured], document: &Path, folder: &Path) -> String {
+    let mut lines = vec![
+        "| figure | measured | lowest to highest round | target | run |".to_owned(),
+        "|---|---|---|---|---|".to_owned(),
+    ];
+    for figure in figures {
+        let Measured { title, value, spread, target, .. } = figure;
+        let value = match &figure.verdict {
+            Verdict::Failed(reason) => format!("failed: {reason}"),
+            Verdict::Missed => format!("**{value}**, misses its target"),
+            Verdict::Met | Verdict::NoTarget | Verdict::NotMeasured => value.clone(),
+        };
+        let run = link(&figure.run, document, folder);
+        lines.push(format!("| {title} | {value} | {spread} | {target} | {run} |"));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// A link from the document to the folder of a run, named by its last folders.
+fn link(run: &str, document: &Path, folder: &Path) -> String {
+    let name = run.strip_prefix("runs/").unwrap_or(run);
+    let above = document.strip_prefix(folder).is_ok_and(|rest| rest.components().count() == 1);
+    match (run.is_empty(), above) {
+        (true, _) => String::new(),
+        (false, true) => format!("[{name}]({run})"),
+        (false, false) => format!("[{name}](benches/{run})"),
+    }
+}
+
+/// Rows of a run by quantities.
+pub fn of_grid(grid: &Grid, raw: Option<&Raw>) -> String {
+    let titles: Vec<&str> = grid.columns.iter().map(|it| &it.title[..]).collect();
+    let mut lines = vec![
+        format!("| {} | {} |", grid.corner, titles.join(" | ")),
+        format!("|---|{}", "---|".repeat(titles.len())),
+    ];
+    for row in &grid.rows {
+        let mut cells = vec![row.title.clone()];
+        for column in &grid.columns {
+            let values = raw.map(|raw| {
+                let of = |side: &str| raw.quantity(&column.case, side, &column.quantity);
+                match &column.to {
+                    Some(to) => combine(&of(&row.side), &of(to), |value, base| value / base),
+                    None => of(&row.side),
+                }
+            });
+            let values = values.unwrap_or_default().into_values().map(|it| it * column.scale);
+            let cell = statistics::spread(values);
+            let cell = cell.map(|it| text(it.median, column.digits, &column.unit));
+            cells.push(cell.unwrap_or_else(|| NOTHING.to_owned()));
+        }
+        lines.push(format!("| {} |", cells.join(" | ")));
+    }
+    lines.join("\n") + "\n"
+}

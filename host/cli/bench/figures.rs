@@ -1,0 +1,111 @@
+//! `guesthouse bench --figures` and `--tables`: the figures of a file, measured or drawn.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use guesthouse_bench::figures::{Figures, Needed, Verdict};
+use guesthouse_bench::scenario::{self, Overrides};
+use guesthouse_bench::{Run, report};
+
+use super::{BenchFlags, make_empty, overrides, write, write_run};
+use crate::config;
+
+/// How long a measurement of `--quick` takes at most.
+const QUICK: Duration = Duration::from_secs(1);
+
+/// Draws the tables of a file's documents. With `check` nothing is written, and the exit code is 1
+/// where a line is not as its run has it.
+///
+/// # Errors
+/// The file, a run or a document cannot be read or written.
+pub(super) fn draw(path: &Path, check: bool) -> anyhow::Result<(String, ExitCode)> {
+    let mut text = String::new();
+    for document in Figures::read(path)?.documents()? {
+        let differences = document.differences();
+        let shown = document.path.display();
+        for (number, is, should_be) in &differences {
+            text += &format!("{shown}:{number}: {is:?}\n  by its run: {should_be:?}\n");
+        }
+        if !check && !differences.is_empty() {
+            write(&document.path, &document.drawn)?;
+        }
+    }
+    let failed = check && !text.is_empty();
+    if failed {
+        text += &format!("draw them by `guesthouse bench --tables {}`\n", path.display());
+    }
+    Ok((text, if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }))
+}
+
+/// Measures figures by their scenarios: what each says, and which miss their targets. The exit code
+/// is 1 where one fails or, but for `--quick`, misses.
+///
+/// # Errors
+/// The file or a scenario cannot be read, or a result cannot be written.
+pub(super) fn measure(
+    path: &Path,
+    flags: &BenchFlags,
+    version: &str,
+    stop: &AtomicBool,
+) -> anyhow::Result<(String, ExitCode)> {
+    let mut figures = Figures::read(path)?;
+    let needed = figures.needed(&flags.only, flags.quick)?;
+    if let Some(dir) = &flags.out {
+        make_empty(dir)?;
+    }
+    let (mut text, mut errors) = (String::new(), 0);
+    for needed in &needed {
+        let run = run(needed, flags, version, stop)?;
+        errors += run.errors();
+        let (summary, raw) = (report::text(&run), report::csv(&run));
+        text += &format!("{summary}\n");
+        if let Some(dir) = &flags.out {
+            let dir = dir.join(&needed.scenario);
+            make_empty(&dir)?;
+            write_run(&dir, &summary, &raw)?;
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Ok((text, ExitCode::from(130)));
+        }
+        if !run.cases.is_empty() {
+            figures.stand_on(&needed.scenario, &raw)?;
+        }
+    }
+    let measured = figures.measured(&flags.only, flags.quick);
+    let lines = measured.iter().map(|it| it.line() + "\n").collect::<String>();
+    let count =
+        |is: &dyn Fn(&Verdict) -> bool| measured.iter().filter(|it| is(&it.verdict)).count();
+    let failed = count(&|it| matches!(it, Verdict::Failed(_)));
+    let missed = count(&|it| *it == Verdict::Missed);
+    let all = measured.len();
+    let sum = format!("{all} figures: {missed} miss their targets, {failed} failed\n");
+    if let Some(dir) = &flags.out {
+        write(&dir.join("figures.txt"), &format!("{lines}\n{sum}"))?;
+    }
+    let fails = failed > 0 || errors > 0 || (missed > 0 && !flags.quick);
+    let fails = fails && !flags.allow_errors;
+    Ok((text + &lines + &sum, if fails { ExitCode::FAILURE } else { ExitCode::SUCCESS }))
+}
+
+/// The cases of a scenario that figures need.
+fn run(
+    needed: &Needed,
+    flags: &BenchFlags,
+    version: &str,
+    stop: &AtomicBool,
+) -> anyhow::Result<Run> {
+    let quick = flags.quick.then_some(());
+    let overrides = Overrides {
+        rounds: flags.rounds.or(quick.map(|()| 1)),
+        duration_max: quick.map(|()| QUICK),
+        only: needed.cases.clone(),
+        ..overrides(flags)
+    };
+    let cache = config::user_cache_folder("guesthouse-bench");
+    let suite = scenario::read(&needed.path, &overrides, cache, stop)?;
+    let mut run = guesthouse_bench::run(&suite, std::env::args().collect(), stop);
+    run.about.insert(0, ("guesthouse".to_owned(), version.to_owned()));
+    Ok(run)
+}

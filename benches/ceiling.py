@@ -2,7 +2,7 @@
 """Measures the private memory of the host beside --memory-total, and writes a run to benches/runs.
 
 Every way to use memory that guests and clients have is tried, one after another, twice over. Owns
-the command, the guests' folder and the clients; instruments.py owns the servers.
+the command, the guests' folder, the clients and the servers.
 """
 
 import argparse
@@ -11,14 +11,14 @@ import csv
 import os
 import pathlib
 import re
+import resource
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-import instruments
-from instruments import Failure, Server
 
 BENCHES = pathlib.Path(__file__).resolve().parent
 ROOT = BENCHES.parent
@@ -26,6 +26,8 @@ SIZES_MIB = (256, 512, 1024)
 # What the memory may come to, above that of an idle host without handlers.
 RATIO_MAX = 1.1
 LOOK_EVERY_S = 0.05
+STARTED_WITHIN_S = 60
+ANSWERED_WITHIN_S = 10
 # Guests of every engine but the concurrent one, by pages of memory. An image of more than 64 KiB is
 # mapped.
 FILLS = {"fill-1": 1, "fill-2": 2, "fill-17": 17, "fill-5": 5, "fill-1920": 1920}
@@ -35,6 +37,40 @@ CLIENTS = 400
 WAIT_S = 3.0
 REST_S = 1.0
 PRIVATE = re.compile(r"^RssAnon:\s*(\d+) kB", re.MULTILINE)
+
+
+class Failure(Exception):
+    """Something that ends the measurement, in words."""
+
+
+class Server:
+    """A running host, within a `with`."""
+
+    def __init__(self, command, log):
+        self.log = log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=out)
+
+    def __enter__(self):
+        end_s = time.monotonic() + STARTED_WITHIN_S
+        while time.monotonic() < end_s:
+            self.check_alive()
+            text = self.log.read_text(encoding="utf-8", errors="replace")
+            if found := re.search(r"listening on http://([0-9.]+):(\d+)\s", text):
+                self.address = found[1], int(found[2])
+                return self
+            time.sleep(LOOK_EVERY_S)
+        self.__exit__()
+        raise Failure("the host does not start")
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+
+    def check_alive(self):
+        if self.process.poll() is not None:
+            text = self.log.read_text(encoding="utf-8", errors="replace")
+            raise Failure(f"the host has ended: {text[-1000:]}")
 
 
 def private_bytes(pid):
@@ -97,7 +133,7 @@ def ask(address, request, clients):
     sockets = []
     for _ in range(clients):
         with contextlib.suppress(OSError):
-            client = socket.create_connection(address, instruments.ANSWERED_WITHIN_S)
+            client = socket.create_connection(address, ANSWERED_WITHIN_S)
             sockets.append(client)
             client.sendall(request)
     time.sleep(WAIT_S)
@@ -130,8 +166,8 @@ def measure(program, folder, total_mib, scratch, rows):
     flags = ["--listen", "127.0.0.1:0", "--memory-total", f"{total_mib}MiB"]
     flags += ["--cache-dir", str(scratch / "cache")]
     (scratch / "empty").mkdir(exist_ok=True)
-    log, env = scratch / "log", dict(os.environ)
-    with Server([str(program), "serve", str(scratch / "empty"), *flags], log, env) as server:
+    log = scratch / "log"
+    with Server([str(program), "serve", str(scratch / "empty"), *flags], log) as server:
         time.sleep(REST_S)
         idle = private_bytes(server.process.pid)
         clients = []
@@ -144,7 +180,7 @@ def measure(program, folder, total_mib, scratch, rows):
         connections = private_bytes(server.process.pid) - idle
         for client in clients:
             client.close()
-    with Server([str(program), "serve", str(folder), *flags], log, env) as server:
+    with Server([str(program), "serve", str(folder), *flags], log) as server:
         time.sleep(WAIT_S)
         with Sampler(server.process.pid, rows, total_mib) as sampler:
             try_everything(server.address, sampler)
@@ -160,7 +196,8 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, required=True, help="a new folder for the run")
     options = parser.parse_args()
     options.out.mkdir(parents=True)
-    instruments.raise_file_limit(4 * CLIENTS)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     rows, is_kept = [], True
     lines = ["| total MiB | idle | connections | most above idle | ratio |"]
     lines.append("|---|---|---|---|---|")

@@ -1,30 +1,30 @@
-"""The slow clients of fairness.py: requests that hardly come, answers that are hardly read.
+#!/usr/bin/env python3
+"""Slow clients: requests whose heads hardly come, and answers that are hardly read.
 
-Owns their sockets, and a process of its own, which does next to nothing. Knows no figure and starts
-no server.
+    python3 benches/slow.py PORT --path /big --heads 200 --reads 200
+
+Runs until it is ended. Each client does something about once a second, at a time of its own: it
+sends a byte of its head, or reads 16 bytes of its answer. One that the server closes begins anew.
 """
 
+import argparse
 import collections
 import contextlib
-import multiprocessing
 import os
 import random
-import select
 import socket
 import time
 
-from instruments import ANSWERED_WITHIN_S, Failure
-
-# Each client does something about once a second, each at a time of its own.
 STEP_S = 1.0
 READ_BYTES = 16
+CONNECTED_WITHIN_S = 10
 # Little room for what was sent and not read, so that the server has to keep it.
 RECEIVE_BUFFER_BYTES = 4096
 CLOSED = (ConnectionError, TimeoutError)
 
 
-class SlowHeader:
-    """Sends a request head a byte at a time, and begins anew when the server closes."""
+class SlowHead:
+    """Sends a request's head a byte at a time."""
 
     def __init__(self, address, path):
         self.address = address
@@ -33,7 +33,7 @@ class SlowHeader:
         self.sent = 0
 
     def open(self):
-        self.client = socket.create_connection(self.address, ANSWERED_WITHIN_S)
+        self.client = socket.create_connection(self.address, CONNECTED_WITHIN_S)
         self.client.setblocking(False)
         self.sent = 0
 
@@ -59,7 +59,7 @@ class SlowRead:
     def open(self):
         self.client = socket.socket()
         self.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        self.client.settimeout(ANSWERED_WITHIN_S)
+        self.client.settimeout(CONNECTED_WITHIN_S)
         self.client.connect(self.address)
         self.client.sendall(self.request)
         self.client.setblocking(False)
@@ -71,69 +71,36 @@ class SlowRead:
                 raise ConnectionResetError
 
 
-class SlowCrowd:
-    """So many clients of each kind, in a process of their own, within a `with`."""
-
-    def __init__(self, address, slow_headers, slow_reads, read_path):
-        kinds = [SlowHeader(address, "/hello") for _ in range(slow_headers)]
-        kinds += [SlowRead(address, read_path) for _ in range(slow_reads)]
-        self.count = len(kinds)
-        self.ours, theirs = multiprocessing.Pipe()
-        # Not "spawn", which would run the main script again.
-        fork = multiprocessing.get_context("fork")
-        self.process = fork.Process(target=dawdle, args=(kinds, theirs, self.ours), daemon=True)
-
-    def __enter__(self):
-        """Returns when all of them are connected."""
-        self.process.start()
-        try:
-            self.hear("connect")
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.join()
-
-    def stop(self):
-        """How often each thing has happened; how many are connected."""
-        self.ours.send("stop")
-        return self.hear("stop")
-
-    def hear(self, what):
-        if not self.ours.poll(2 * ANSWERED_WITHIN_S):
-            raise Failure(f"the slow clients do not {what}")
-        try:
-            return self.ours.recv()
-        except EOFError:
-            raise Failure(f"the slow clients do not {what}") from None
-
-
-def dawdle(clients, told, others_end):
-    """Lets each client take its step once a second, until it is told to stop."""
-    # So that the end of the other process is noticed.
-    others_end.close()
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("port", type=int)
+    parser.add_argument("--path", default="/", help="of the large answer")
+    parser.add_argument("--heads", type=int, default=200, help="clients that send slowly")
+    parser.add_argument("--reads", type=int, default=200, help="clients that read slowly")
+    args = parser.parse_args()
+    # It takes the time that the server leaves; clients elsewhere would take none of it.
     os.nice(10)
-    chance = random.Random(len(clients))
+    address = ("127.0.0.1", args.port)
+    clients = [SlowHead(address, args.path) for _ in range(args.heads)]
+    clients += [SlowRead(address, args.path) for _ in range(args.reads)]
     for client in clients:
         client.open()
-    told.send("connected")
-    done = collections.Counter()
-    now_s = time.perf_counter()
+    chance = random.Random(len(clients))
+    now_s = time.monotonic()
     first_s = sorted(now_s + chance.random() * STEP_S for _ in clients)
     # All wait for the same time, so who has just had a step is last.
     steps = collections.deque(zip(first_s, chance.sample(clients, len(clients)), strict=True))
-    while not select.select([told], [], [], max(steps[0][0] - time.perf_counter(), 0))[0]:
+    while steps:
         due_s, client = steps.popleft()
+        time.sleep(max(due_s - time.monotonic(), 0))
         steps.append((due_s + STEP_S, client))
-        kind = type(client).__name__
         try:
             client.step()
-            done[f"{kind} steps"] += 1
         except CLOSED:
-            done[f"{kind} closed"] += 1
             client.client.close()
-            client.open()
-    told.send(dict(done))
+            with contextlib.suppress(*CLOSED):
+                client.open()
+
+
+if __name__ == "__main__":
+    main()

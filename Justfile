@@ -32,7 +32,7 @@ soak:
 fuzz MINUTES="10":
     cargo run --locked --example fuzz -- --minutes {{MINUTES}}
 
-# The demo's guests against their native twins (three minutes)
+# The demo's guests against their native twins (40 seconds)
 bench *FLAGS:
     cargo run --release -- bench {{FLAGS}}
 
@@ -48,9 +48,13 @@ peers *NAMES:
 hot-path *WORDS:
     cargo bench --bench hot_path -- {{WORDS}}
 
-# Measure the figures of benches/compare.py into benches/runs (12 minutes; needs wrk)
-compare:
-    cargo build --release && python3 benches/compare.py
+# Measure the figures and say which miss their targets (two hours), or some, as with `--quick`
+figures *FLAGS:
+    cargo run --release -- bench --figures benches/figures.toml {{FLAGS}}
+
+# Draw the tables of figures in the READMEs from their runs; with `--check`, only compare them
+tables *FLAGS:
+    cargo run --release -- bench --tables benches/figures.toml {{FLAGS}}
 
 # Format the host and the guests
 fmt:

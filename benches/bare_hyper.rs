@@ -1,10 +1,10 @@
 //! The floor under `/native/hello`: "Hello, World!" from hyper alone.
 //!
-//! Same build profile, allocator and thread layout as the host: one pinned thread, one
-//! current-thread runtime and one `SO_REUSEPORT` listener per worker. It must stay free of all that
-//! the host adds (routes, admission, timers, write collection): the comparison measures just that.
+//! Has the build profile, the allocator and the threads of the host: one pinned thread, one
+//! current-thread runtime and one `SO_REUSEPORT` listener per worker. It must have nothing of what
+//! the host adds (routes, admission, timers, write coalescing), since the comparison measures that.
 //!
-//! `cargo bench` runs every bench target with `--bench`; this one serves only with `--serve`, so a
+//! `cargo bench` runs every bench target with `--bench`. This one serves only with `--serve`, so a
 //! plain `cargo bench` prints the usage and ends.
 
 use std::convert::Infallible;
@@ -29,7 +29,7 @@ use tokio::runtime::{Builder, LocalOptions};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "\
-A bare hyper server, the floor of the comparison in benches/compare.py.
+A bare hyper server, the floor of the comparison in benches/scenarios/requests.toml.
 
 usage: bare_hyper --serve [--listen ADDR] [--workers N] [--pipeline-flush]
 
@@ -38,7 +38,7 @@ usage: bare_hyper --serve [--listen ADDR] [--workers N] [--pipeline-flush]
   --workers N        default 1, one pinned thread each
   --pipeline-flush   hyper's own write collection for pipelined requests";
 
-/// Connections that may wait for a worker; the kernel lowers it to `net.core.somaxconn`.
+/// Connections that may wait for a worker. The kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
 struct Options {
@@ -79,7 +79,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
         match arg.as_str() {
-            // Cargo adds `--bench`, its user a filter or `--help`: none of them asks for a server.
+            // Cargo adds `--bench`, a user maybe a filter or `--help`. None asks for a server.
             "--bench" | "--help" => {}
             "--serve" => options.serve = true,
             "--pipeline-flush" => options.pipeline_flush = true,
@@ -132,7 +132,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// The cores this process may use, so that `taskset` decides where the workers go.
+/// The cores that this process may use, so that `taskset` decides where the workers run.
 fn allowed_cores() -> io::Result<Vec<usize>> {
     let allowed = sched_getaffinity(None)?;
     Ok((0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect())
@@ -152,15 +152,15 @@ async fn accept(listener: TcpListener, pipeline_flush: bool) -> io::Result<()> {
     http.pipeline_flush(pipeline_flush);
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            // Out of file descriptors, most likely: trying again at once would spin.
+            // There are probably no file descriptors left. To try again at once would spin.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
         if stream.set_nodelay(true).is_err() {
             continue; // The client is gone already.
         }
-        // Spawned as it is: an async block around it would hold it twice and raise the floor for
-        // memory. How a connection ends is the client's business, and wrk counts it.
+        // Without an async block around it, which would hold the connection twice and raise the
+        // floor for memory. The load generator counts connections that end badly.
         tokio::task::spawn_local(http.serve_connection(TokioIo::new(stream), service_fn(hello)));
     }
 }

@@ -1,11 +1,12 @@
 //! Micro-benchmarks of the request path: route, admit, checkout, call, renew, headers.
 //!
-//! `cargo bench --bench hot_path` prints a table: nanoseconds per operation, the median of rounds
-//! with the lowest and the highest, and instructions where valgrind is installed. A word selects
-//! the rows whose names have it. `cargo test` takes each row a few times and prints no figure.
+//! `cargo bench --bench hot_path` prints a table. It has nanoseconds per operation as the median of
+//! rounds with the lowest and the highest, and instructions if valgrind is installed. A word
+//! selects the rows that have it in their names. `cargo test` runs each row a few times and prints
+//! no figure.
 //!
-//! Everything runs on one thread in one process, without a socket; for whole requests there is
-//! `guesthouse bench`.
+//! Everything runs on one thread in one process, without a socket. `guesthouse bench` measures
+//! whole requests.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -29,16 +30,16 @@ mod routes;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Each round visits every row, so that a machine that slows down slows all of them.
+/// Each round measures every row, so that a machine that slows down slows all of them.
 const ROUNDS: usize = 11;
-/// A row's share of a round.
+/// How long a row is measured in a round.
 const SHARE: Duration = Duration::from_millis(20);
-/// A batch of turns takes at least so long, so that the clock is nothing beside it.
+/// A batch of turns takes at least so long. Beside that, reading the clock takes no time.
 const BATCH: Duration = Duration::from_micros(100);
 /// Turns of a row under `cargo test`.
 const TEST_TURNS: usize = 3;
 
-/// What a browser sends.
+/// The header fields of a browser.
 const HEADERS: [(&str, &str); 8] = [
     ("host", "example.com"),
     ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
@@ -55,7 +56,7 @@ const HEADERS: [(&str, &str); 8] = [
 enum Purpose {
     Test,
     Bench,
-    /// To be counted by the one that prints the table.
+    /// Runs the rows under valgrind, for the process that prints the table.
     Count,
 }
 
@@ -86,8 +87,8 @@ fn run(args: impl Iterator<Item = String>) -> Result<()> {
     Ok(())
 }
 
-/// Understands as much of cargo's and of the test harness's arguments as makes a difference. There
-/// is no purpose where nothing is to be run.
+/// Parses those arguments of cargo and of the test harness that make a difference. `None` if there
+/// is nothing to run.
 fn parse(args: impl Iterator<Item = String>) -> Option<(Purpose, String)> {
     let (mut purpose, mut filter) = (Purpose::Test, String::new());
     for arg in args {
@@ -99,11 +100,11 @@ fn parse(args: impl Iterator<Item = String>) -> Option<(Purpose, String)> {
             _ => filter = arg,
         }
     }
-    // Whoever names one of the tests does not want these.
+    // A filter under `cargo test` names a test, and these rows are none.
     (purpose != Purpose::Test || filter.is_empty()).then_some((purpose, filter))
 }
 
-/// What the guests are asked. The first segment of the path is the route.
+/// Makes the request that guests get. The first segment of its path is the route.
 fn request(target: &'static str) -> Request {
     let fields = HEADERS
         .iter()
@@ -152,7 +153,7 @@ fn print(rows: &mut [Row], filter: &str) {
     }
 }
 
-/// Turns of a row that take long enough to be timed.
+/// How many turns of a row take long enough to be timed.
 fn batch(row: &mut Row) -> usize {
     let mut turns = 1;
     while row.measure(turns) < BATCH {
@@ -161,7 +162,7 @@ fn batch(row: &mut Row) -> usize {
     turns
 }
 
-/// One round of a row: nanoseconds per operation.
+/// Measures a row for one round, in nanoseconds per operation.
 fn nanoseconds(row: &mut Row, batch: usize) -> f64 {
     let begun = Instant::now();
     let (mut spent, mut turns) = (Duration::ZERO, 0);

@@ -1,9 +1,10 @@
-//! How many instructions each row takes: this program again, under valgrind's callgrind.
+//! Counts the instructions of each row: runs this program again under valgrind's callgrind.
 //!
-//! Owns the command and the reading of what it leaves. Times say what a machine is like today;
-//! instructions say what a change has done, to one in a thousand. What the kernel does for a row is
-//! not among them, and a string instruction (`rep stosb`) counts once for each byte: a reset that
-//! fills 128 KiB has 131,072 of them and takes a microsecond. Needs only `valgrind` in the path.
+//! Owns the command, and the reading of the files that it leaves. Times change with the machine and
+//! the day. Counts of instructions show the effect of a change, to one in a thousand. The kernel's
+//! instructions are not counted, and a string instruction (`rep stosb`) counts once for each byte:
+//! a reset that fills 128 KiB has 131,072 of them and takes a microsecond. Needs only `valgrind` in
+//! the path.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,23 +14,24 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::case::Row;
 
-/// The option by which the second process knows what it is.
+/// The option that makes the second process run rows for the count.
 pub const OPTION: &str = "--counted";
-/// The function whose instructions are counted, and which leaves a file each time it returns. Two
-/// ways to write it: callgrind heeds the first of two options that have the same.
+/// Options with the name of the function that is counted, and that leaves a file each time it
+/// returns. The name is written in two ways, since callgrind ignores the second of two options with
+/// the same value.
 const COUNTED: [&str; 2] =
     ["--toggle-collect=*case::timed*", "--dump-after=hot_path::case::timed*"];
-/// Turns before the count, in which caches fill and maps grow, and turns that are counted.
+/// Turns before the count, in which caches fill and maps grow; and turns that are counted.
 const WARM_TURNS: usize = 64;
 const TURNS: usize = 256;
-/// Turns of a row that takes many operations in each.
+/// Turns of a row that has many operations in each.
 const LONG_TURNS: usize = 4;
 
-/// Instructions for one operation, by the row's name. Rows that would be something else without
-/// pools are left out: valgrind has too little address space for them.
+/// Instructions for one operation, by the row's name. Rows that need the pooling allocator are
+/// left out, because valgrind has too little address space for it.
 ///
 /// # Errors
-/// Why there are no counts.
+/// Nothing was counted, for example because valgrind is not installed.
 pub fn instructions() -> Result<HashMap<String, f64>> {
     let dir = tempfile::tempdir()?;
     let out = dir.path().join("out");
@@ -47,7 +49,7 @@ pub fn instructions() -> Result<HashMap<String, f64>> {
         bail!("valgrind ended with {}; {again} says why", ended.status);
     }
     let said = String::from_utf8(ended.stdout)?;
-    // Two files for each row: the first is of the turns that fill the caches.
+    // There are two files for each row. The first is of the turns that fill the caches.
     let counts = said.lines().enumerate().map(|(at, line)| {
         let (ops, name) = line.split_once(' ').context("a line that is not of this program")?;
         let ops: f64 = ops.parse()?;
@@ -57,7 +59,7 @@ pub fn instructions() -> Result<HashMap<String, f64>> {
     counts.collect()
 }
 
-/// What the second process does: it takes the turns, and says of how many operations each count is.
+/// Runs the rows in the second process, and prints how many operations each count is for.
 pub fn run(rows: &mut [Row]) {
     for row in rows {
         let looped = row.ops_per_turn > 1;
@@ -68,7 +70,7 @@ pub fn run(rows: &mut [Row]) {
     }
 }
 
-/// The sum over a file that callgrind left, the first being number 1.
+/// The total of a file that callgrind has left. The first file has the number 1.
 fn total(out: &Path, number: usize) -> Result<f64> {
     let text = std::fs::read_to_string(format!("{}.{number}", out.display()))?;
     let total = text.lines().find_map(|line| line.strip_prefix("totals: "));

@@ -1,7 +1,7 @@
 //! The rows in the sandbox: take an instance, call it, take its response, and renew it.
 //!
-//! Owns the engines and the guests. No child compiles here and no cache is read, for all guests are
-//! our own; from the machine code on it goes as in a serving process.
+//! Owns the engines and the guests. Compiles in this process and reads no cache, since all guests
+//! are our own. From the machine code on, everything happens as in a serving process.
 
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -33,17 +33,18 @@ use crate::case::{Case, Row};
 
 include!(concat!(env!("OUT_DIR"), "/demo_guests.rs"));
 
-/// Ready instances of one row: it has one request at a time.
+/// Ready instances of one row, which has one request at a time.
 const READY_MAX: usize = 2;
-/// So many slices in no time, and a guest is known to be short.
+/// After so many slices of no time, the host knows a guest as short.
 const SHORT_SLICES: usize = 2048;
-/// How often the guests for the header functions call theirs: a request is nothing beside it.
+/// How often a guest calls its header function in one request. Beside that, the request itself
+/// takes no time.
 const LOOPS: usize = 1000;
 
 /// Makes a request for this path and query.
 pub type Ask = fn(&'static str) -> Request;
 
-/// What guests are asked for whose row is about something else than their work.
+/// The request for guests whose row does not measure their work.
 const HELLO: &str = "/hello?name=world";
 
 /// Makes guests, as a loader does.
@@ -53,7 +54,7 @@ struct Maker {
     house: Rc<House>,
 }
 
-/// What all rows share.
+/// The parts of a host that all rows share.
 struct House {
     engines: Engines,
     ticker: Ticker,
@@ -65,9 +66,9 @@ struct House {
 /// One guest under load: each turn is a request.
 struct Calls {
     name: &'static str,
-    /// What it is asked for.
+    /// The path and query of its requests.
     target: &'static str,
-    /// Whether its calls stay on this thread because they are short, as those of others may not.
+    /// Whether its calls are short enough to stay on this thread.
     is_short: bool,
     house: Rc<House>,
     guest: Arc<Guest>,
@@ -78,8 +79,9 @@ struct Calls {
     spare: HeaderMap,
 }
 
-/// The rows of this file. `request` makes what the guests are asked. Not every place has the
-/// address space for pools; without them, the row that makes an instance each time is left out.
+/// The rows of this file. `request` makes the requests of the guests. Without `pooled`, for a place
+/// with too little address space, there is no pooling allocator, and the row that makes a new
+/// instance each time is left out.
 pub fn rows(request: Ask, pooled: bool) -> Result<Vec<Row>> {
     let memory_bytes_max = Grants::default().limits.memory_bytes_max;
     let pools = || Engines::new(memory_bytes_max, 1, Budget::unlimited(), None);
@@ -129,8 +131,8 @@ const VALUES: &str = r#"
 const SET: &str = r#"
   (import "http_handler" "set_header_value" (func $set (param i32 i32 i32 i32 i32)))"#;
 
-/// A guest that does one thing [`LOOPS`] times. `NAME`, `VALUE` and `OUT` are pairs of address and
-/// length: a field's name, a value, and a buffer.
+/// The text of a guest that runs `body` [`LOOPS`] times. In `body`, `NAME`, `VALUE` and `OUT` are
+/// pairs of address and length: a field's name, a value, and a buffer.
 fn looping(imports: &str, body: &str) -> String {
     let body = body
         .replace("NAME", "(i32.const 0) (i32.const 10)")
@@ -164,7 +166,7 @@ impl Maker {
         Ok(Row::new(name, calls))
     }
 
-    /// The pool alone.
+    /// A row that takes an instance from the pool and gives it back, without a call.
     fn checkout(&self, name: &'static str, bytes: &[u8]) -> Result<Row> {
         let Calls { pool, guest, .. } = self.calls(name, HELLO, bytes, Isolation::Reuse)?;
         Ok(Row::new(name, move || {
@@ -185,11 +187,11 @@ impl Maker {
             Arc::new(self.guest(bytes, isolation).map_err(|failure| anyhow!(failure.reason))?);
         let house = self.house.clone();
         let (pulse, memory) = (house.ticker.handle_of(0), house.engines.memory.clone());
-        // Nobody is behind this door.
+        // No guest here sends requests, so nobody serves this handle.
         let outbound = outbound::OutboundShared::new(&GrantTable::default().largest(), false, 1);
         let (_, door, _) = Outbound::new(&outbound);
-        // What it is told is done after each request: how long a runtime takes to come to it
-        // depends on what else there is to do.
+        // Nobody waits for this notification, because each row recycles instances itself after a
+        // request. A task would do so at a later time, which depends on other tasks.
         let work = Rc::default();
         let schedule = Rc::new(Scheduler::new(
             pulse,
@@ -198,7 +200,7 @@ impl Maker {
         ));
         let ready_max = ReadyMax { all: READY_MAX, by_engine: [READY_MAX; ENGINES] };
         let pool = Rc::new(Pool::new(schedule.clone(), door, memory, ready_max, work));
-        // On a busy machine a short call can look like one that has to wait for its turn.
+        // On a busy machine, a short call can look long and then has to wait in the run queue.
         house.runtime.spawn_local(schedule.run_queue().clone().run());
         let (requests, spare) = (Vec::new(), HeaderMap::new());
         let is_short = target == HELLO;
@@ -208,7 +210,8 @@ impl Maker {
         Ok(calls)
     }
 
-    /// From bytes to a guest whose instances can be reset, where they can.
+    /// Compiles and links a guest. If its instances can be reset, it also gets the baseline that
+    /// they are reset to.
     fn guest(&self, bytes: &[u8], isolation: Isolation) -> Result<Guest, LoadFailure> {
         let name = "bench";
         let is_text = !bytes.starts_with(b"\0asm");
@@ -279,8 +282,8 @@ impl Case for Calls {
     fn prepare(&mut self, turns: usize) {
         let (request, target) = (self.house.request, self.target);
         self.requests.extend((0..turns).map(|_| Box::new(request(target))));
-        // Valgrind makes every call fifty times as long: what is counted is what a call does that
-        // is known to be short, as it is without.
+        // Valgrind makes every call fifty times as long. The host still has to know the guest as
+        // short, as it does without valgrind, so that the same instructions are counted.
         self.schedule.note(self.guest.id, |usage| {
             for _ in 0..SHORT_SLICES {
                 usage.note_slice(Duration::ZERO, Instant::now);

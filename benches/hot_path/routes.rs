@@ -1,6 +1,6 @@
-//! The rows before the sandbox: route, admit, and the request's own headers.
+//! The rows before the sandbox: route a request, admit it, and strip its headers.
 //!
-//! Owns the tables that are searched. No guest runs here.
+//! Owns the route tables that are searched. No guest runs here.
 
 use std::hint::black_box;
 use std::rc::Rc;
@@ -19,12 +19,12 @@ use crate::case::Row;
 
 /// The routes of a small site.
 const FEW: [&str; 6] = ["index", "hello", "fib", "json", "docs/[page]", "files/[...path]"];
-/// Handlers of the large one, as `guesthouse demo --many` names them.
+/// The handlers of a large site, named as `guesthouse demo --many` names them.
 const MANY: usize = 10_000;
 /// Coprime to [`MANY`], so that the paths are spread over the whole table.
 const STRIDE: usize = 617;
 
-/// The rows of this file. `request` is the one whose headers are looked at.
+/// The rows of this file. `request` has the headers that one of them strips.
 pub fn rows(mut request: Request) -> Result<Vec<Row>> {
     let few = || FEW.iter().map(ToString::to_string);
     let many = || (0..MANY).map(|number| format!("stranger/{number:05}"));
@@ -48,7 +48,8 @@ pub fn rows(mut request: Request) -> Result<Vec<Row>> {
     ])
 }
 
-/// A row that loads the snapshot and looks for the paths in turn, as each request does.
+/// A row that does what each request does: loads the snapshot and looks a path up. Takes the paths
+/// in turn.
 fn route(
     name: &'static str,
     names: impl IntoIterator<Item = String>,

@@ -1,6 +1,6 @@
-//! A program that runs beside a measurement, as one that attacks the server.
+//! A program that runs beside a measurement, for example one that attacks the server.
 //!
-//! Owns its process, which ends with the measurement.
+//! Owns the program's process, and ends it with the measurement.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,23 +13,26 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::suite::Along;
 use super::target::Target;
 
+/// Pause between two checks of a process that runs.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// How long it may take to end when asked to, before it is killed.
+/// How long a program may take to end after SIGTERM, before SIGKILL.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
-/// How much of what it said is shown.
+/// How many characters of a program's stderr an error shows.
 const WORDS_SHOWN: usize = 400;
 
-/// A program that runs. It ends when this is dropped.
+/// A running program. Dropping it ends the program's process group, first by SIGTERM, later by
+/// SIGKILL, and blocks until the program has gone.
 pub struct Running {
     name: String,
     child: Child,
 }
 
 impl Running {
-    /// Starts it, and comes back after its lead. With `stop` it comes back at once.
+    /// Starts the program and blocks until its lead is over. Once `stop` is set, it returns at
+    /// once. `{port}` in the command becomes the port of `target`.
     ///
     /// # Errors
-    /// It cannot be started, or has failed by then.
+    /// The program cannot be started, or fails within its lead.
     pub fn start(along: &Along, target: &Target, stop: &AtomicBool) -> anyhow::Result<Self> {
         let port = target.destination.address.port().to_string();
         let words: Vec<String> =
@@ -37,7 +40,7 @@ impl Running {
         let (program, arguments) = words.split_first().context("a program has no name")?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        // So that what it starts ends with it.
+        // The signals at the end go to the whole group, so that its child processes end, too.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command.spawn().with_context(|| format!("cannot start {program}"))?;
         let mut running = Self { name: program.clone(), child };
@@ -49,14 +52,16 @@ impl Running {
         Ok(running)
     }
 
+    /// Checks that the program has not failed. It may have ended with success.
+    ///
     /// # Errors
-    /// It has ended with a failure; what it said is in the error.
+    /// The program has ended with a failure. The error has the beginning of its stderr.
     pub fn check(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             Some(status) if !status.success() => {
                 let mut words = String::new();
                 if let Some(mut stderr) = self.child.stderr.take() {
-                    // What it leaves unsaid is not known.
+                    // If stderr cannot be read, the error says less.
                     let _ = std::io::Read::read_to_string(&mut stderr, &mut words);
                 }
                 let words: String = words.trim().chars().take(WORDS_SHOWN).collect();
@@ -71,7 +76,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         let group = Pid::from_child(&self.child);
         for signal in [Signal::TERM, Signal::KILL] {
-            // It may have gone just now, which is what is wanted.
+            // An error means that the group has gone already.
             let _ = kill_process_group(group, signal);
             let until = Instant::now() + STOP_WITHIN;
             while Instant::now() < until {

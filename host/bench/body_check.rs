@@ -1,7 +1,7 @@
-//! Whether an answer has a body that it may have.
+//! Checks whether an answer has one of the bodies that it may have.
 //!
-//! Bodies are told apart by their hash, so that a check costs next to nothing while a server is
-//! measured. Owns how the bodies are learned that are not known before.
+//! Compares hashes, so that a check costs next to nothing during a measurement. Owns how a check
+//! learns bodies that it is not given.
 
 use std::sync::atomic::AtomicBool;
 
@@ -13,21 +13,22 @@ use super::response::{body_hash, is_expected};
 use super::stream::Destination;
 use super::suite::Stream;
 
-/// The bodies that answers of one stream may have.
+/// The bodies that the answers of one stream may have, as hashes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BodyCheck {
-    /// By the number of the path.
+    /// One for each path, by the path's number.
     each: Vec<u64>,
-    /// Of any path.
+    /// Those that every path may have.
     any: Vec<u64>,
 }
 
 impl BodyCheck {
-    /// What a stream's answers have to be; none where that does not matter. `versions` are the
-    /// hashes of what the versions of a file answer that is swapped meanwhile.
+    /// The check for a stream, or `None` if its answers may have any body. `versions` has the hash
+    /// of each version's answer if a file is swapped during the load, else nothing. For
+    /// [`Bodies::AsBefore`] without swaps, this asks for each path once and blocks until then.
     ///
     /// # Errors
-    /// A path is not answered as it should be before the measurement.
+    /// A path has no answer, or one with an unexpected status.
     pub fn of(
         stream: &Stream,
         destination: &Destination,
@@ -61,7 +62,7 @@ impl BodyCheck {
         }
     }
 
-    /// Whether the path of that number may have this answer.
+    /// Whether the path with this number may be answered with a body that has this hash.
     pub fn allows(&self, path: usize, hash: u64) -> bool {
         self.each.get(path) == Some(&hash) || self.any.contains(&hash)
     }

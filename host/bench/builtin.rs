@@ -1,6 +1,6 @@
-//! The suites that need no file: servers by their URLs, and the demo's guests against their twins.
+//! Suites without a scenario file: servers by URL, and the demo's guests against their twins.
 //!
-//! Reads nothing but what it is given.
+//! Reads no file and no environment variable.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,24 +16,31 @@ use super::statistics::{self, number};
 use super::suite::{Case, Measure, Origin, Side, Stream, Suite};
 use super::url::Url;
 
-/// How long the demo may take to start: its guests are compiled when it does so for the first time.
+/// How long the demo may take to start. At its first start it compiles its guests.
 const DEMO_READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// What the demo has twice, with what is put behind `/` and `/native/`.
+/// The demo's handlers that have a native twin: the case's name, and the path below `/` and below
+/// `/native/`.
 const DEMO: [(&str, &str); 3] = [("hello", "hello"), ("fib", "fib/20"), ("json", "json")];
 
-/// What all targets of a command line share.
+/// The options of a command line, which hold for all of its targets.
 #[derive(Clone, Debug)]
 pub struct SharedOptions {
+    /// The request that is sent. Without paths, each target is asked for its own path.
     pub request: Request,
+    /// How requests are sent.
     pub load: Load,
+    /// How often each target is measured, at least 1.
     pub rounds: u32,
+    /// How long each target is measured in one round.
     pub duration: Duration,
+    /// The number that decides the order of the targets and which paths are drawn.
     pub seed: u64,
 }
 
-/// Servers that run already, side by side. Where `common` names paths, they stand for that of each
-/// URL. The processes are those of the URLs, in their order.
+/// A suite of servers that run already, with one side for each URL. If `common` has paths, they
+/// replace the path of each URL. `pids` are the processes of the first URLs, in their order. URLs
+/// with the same host and port share a process.
 ///
 /// # Errors
 /// There are more processes than URLs.
@@ -52,7 +59,7 @@ pub fn of_urls(urls: &[Url], pids: &[u32], common: &SharedOptions) -> anyhow::Re
         if let Some(pid) = pids.get(number) {
             known.insert(authority.clone(), *pid);
         }
-        // One server may have more than one URL.
+        // Two URLs may name the same server.
         let pid = known.get(&authority).copied();
         let load = common.load.clone();
         let stream = Stream { name: text.clone(), request, load, may_fail: false };
@@ -74,8 +81,9 @@ pub fn of_urls(urls: &[Url], pids: &[u32], common: &SharedOptions) -> anyhow::Re
     })
 }
 
-/// The demo of `program`: every guest is compared with its native twin. With more than one of
-/// `cpus`, the server has the first and the generator the last.
+/// A suite that starts the demo of `program`, and compares three of its guests with their native
+/// twins. If there are two `cpus` or more, the server gets the first and the generator the last,
+/// unless `common` names CPUs for the generator.
 pub fn of_demo(program: &Path, cpus: &[usize], common: &SharedOptions) -> Suite {
     let (server_cpus, client_cpus) = match cpus {
         [first, .., last] => (vec![*first], vec![*last]),
@@ -125,8 +133,8 @@ pub fn of_demo(program: &Path, cpus: &[usize], common: &SharedOptions) -> Suite 
     }
 }
 
-/// What the sandbox cost in a run of [`of_demo`], in one sentence; `None` where a number is missing,
-/// as in a run that was interrupted.
+/// One sentence that says how much CPU time the sandbox cost in a run of [`of_demo`]. `None` if a
+/// number is missing, for example because the run was interrupted.
 pub fn cost(run: &Run) -> Option<String> {
     let mut parts = Vec::new();
     for case in &run.cases {

@@ -1,6 +1,6 @@
-//! One connection of the load generator: what is in flight on it, and what is still to be written.
+//! One connection of the load generator: its requests in flight, and the bytes still to be written.
 //!
-//! Owns its socket. Knows neither when requests are due nor what their answers count for.
+//! Owns its socket. Knows neither when requests are due nor how their answers are counted.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,23 +13,26 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::response::{FinishedResponse, HeadCache, Malformed, Parser};
 
-/// A request that was sent, or is about to be. Times are those of the worker.
+/// A request that waits for its answer. Times are nanoseconds since the start of the worker's
+/// measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct InFlight {
+    /// When the request was due. Its latency counts from here.
     pub due_ns: u64,
+    /// When the worker handed it to the connection. Its timeout counts from here.
     pub sent_ns: u64,
-    /// Which of the requests it is.
+    /// The request's index in the messages of the worker's job.
     pub message: usize,
 }
 
-/// How a connection came to its end.
+/// Why a connection has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionError {
-    /// The server closed it, or reset it.
+    /// The server has closed or reset it.
     Read,
-    /// What came is not HTTP/1.1, or answers nothing.
+    /// The server has sent something that is not HTTP/1.1, or an answer to no request.
     Nonsense(Malformed),
-    /// It takes no more bytes.
+    /// The socket takes no more bytes.
     Write,
 }
 
@@ -47,23 +50,28 @@ impl fmt::Display for ConnectionError {
     }
 }
 
-/// An open connection, or one that is about to be.
+/// A connection that is open, or about to open.
 pub struct Connection {
     socket: Socket,
-    /// Since when the connection is being made; none once it is.
+    /// When it began to open, in nanoseconds on the worker's clock. `None` once it is open.
     pub connecting_since_ns: Option<u64>,
+    /// Requests without an answer, the oldest first.
     pub in_flight: VecDeque<InFlight>,
     parser: Parser,
+    /// Requests to be written.
     out: Vec<u8>,
-    /// How much of `out` is written.
+    /// How many bytes of `out` are written.
     out_at: usize,
-    /// The server has said that it closes; nothing more is sent.
+    /// The server has announced that it closes. Nothing more is sent.
     closes: bool,
 }
 
 impl Connection {
-    /// Begins to connect. The socket is writable when that has come to an end. With `hashing`, the
-    /// bodies of answers are hashed.
+    /// Begins to connect, and does not wait. Once the attempt has succeeded or failed, the socket
+    /// is writable. With `hashing`, the bodies of answers are hashed.
+    ///
+    /// # Errors
+    /// The kernel gives no socket, or refuses the address at once.
     pub fn open(address: SocketAddr, now_ns: u64, hashing: bool) -> io::Result<Self> {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
@@ -84,7 +92,10 @@ impl Connection {
         })
     }
 
-    /// To be called when the socket is writable for the first time.
+    /// Completes the opening. Call it when the socket is writable for the first time.
+    ///
+    /// # Errors
+    /// The connection could not be made.
     pub fn finish_open(&mut self) -> io::Result<()> {
         if let Some(error) = self.socket.take_error()? {
             return Err(error);
@@ -93,18 +104,21 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether there is room for one more request.
+    /// Whether it is open and has room for one more request, if `pipeline` may be in flight.
     pub fn is_free(&self, pipeline: usize) -> bool {
         self.connecting_since_ns.is_none() && !self.closes && self.in_flight.len() < pipeline
     }
 
-    /// Has `message` written by the next [`flush`](Self::flush).
+    /// Adds a request, whose bytes are `message`. The next [`flush`](Self::flush) writes it.
     pub fn push(&mut self, message: &[u8], request: InFlight) {
         self.out.extend_from_slice(message);
         self.in_flight.push_back(request);
     }
 
-    /// Writes as much as the socket takes: whether that was all.
+    /// Writes as much as the socket takes. Returns whether everything is written.
+    ///
+    /// # Errors
+    /// The socket takes no more bytes, ever.
     pub fn flush(&mut self) -> Result<bool, ConnectionError> {
         while self.out_at < self.out.len() {
             match rustix::io::write(&self.socket, &self.out[self.out_at..]) {
@@ -119,8 +133,9 @@ impl Connection {
         Ok(true)
     }
 
-    /// Reads once into `buffer` and calls `done` for each answer that is whole with the request
-    /// that it answers. The number of bytes, and whether the connection goes on.
+    /// Reads once into `buffer`, and calls `done` with each answer that is now whole and its
+    /// request. Returns how many bytes came, and an error if the connection has ended. With
+    /// `is_head`, answers have no bodies.
     pub fn read(
         &mut self,
         buffer: &mut [u8],
@@ -130,7 +145,8 @@ impl Connection {
     ) -> (usize, Result<(), ConnectionError>) {
         let bytes = match rustix::io::read(&self.socket, &mut *buffer) {
             Ok(0) => {
-                // One that is cut off stays in flight, and fails with the connection.
+                // The request of an answer that is cut off stays in flight, and fails with the
+                // connection.
                 if let Some(answer) = self.parser.close()
                     && let Some(request) = self.in_flight.pop_front()
                 {
@@ -152,7 +168,7 @@ impl Connection {
             }
         });
         let is_idle = self.in_flight.is_empty();
-        // An answer to nothing: from here on nobody knows what answers what.
+        // After an answer to no request, answers can no longer be matched to requests.
         let is_unasked = !is_asked_for || (is_idle && !self.parser.is_between());
         let result = match fed {
             Err(malformed) => Err(ConnectionError::Nonsense(malformed)),
@@ -163,6 +179,7 @@ impl Connection {
         (bytes, result)
     }
 
+    /// The socket, for epoll.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

@@ -1,10 +1,14 @@
-//! On which CPUs a thread runs.
+//! Pins threads to CPUs.
 
 use std::io;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-/// Keeps this thread, and what it starts, on some CPUs; none means all.
+/// Keeps this thread on these CPUs, and every thread and process that it starts later. An empty
+/// list changes nothing.
+///
+/// # Errors
+/// There is no such CPU, or this process may not use it.
 pub fn pin(cpus: &[usize]) -> io::Result<()> {
     if cpus.is_empty() {
         return Ok(());

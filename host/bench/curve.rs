@@ -1,10 +1,11 @@
-//! The highest load at which short requests are still short beside long ones.
+//! Finds the highest load at which short requests stay short beside long ones.
 //!
-//! *Slowdown* is a request's latency over what its kind takes on an idle server; its tail over all
-//! kinds together is how the literature on scheduling compares servers (Shinjuku, NSDI 2019;
-//! LibPreemptible, HPCA 2024). First every kind is timed alone and the capacity is measured in a
-//! closed loop; then rising parts of the capacity are offered, with independent arrivals. A low
-//! load is offered for longer than a high one, so that all tails are made of as many requests.
+//! *Slowdown* is a request's latency divided by the time that its kind takes on an idle server. The
+//! literature on scheduling compares servers by the tail of the slowdown over all kinds together
+//! (Shinjuku, NSDI 2019; LibPreemptible, HPCA 2024). The measurement first times every kind alone
+//! and finds the capacity with a closed loop. Then it offers rising parts of the capacity, with
+//! independent arrivals. It offers a low load for longer than a high one, so that every tail is
+//! made of as many requests.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,14 +20,20 @@ use super::stream;
 use super::suite::{Curve, Side, Stream};
 use super::target::Target;
 
-/// A slowdown of 1 in the histogram: three digits behind the point.
+/// The histogram's value for a slowdown of 1. It leaves three digits behind the point.
 const SLOWDOWN_ONE: f64 = 1000.0;
-/// What part of `duration` each kind is timed alone.
+/// The part of `duration` for which each kind is timed alone.
 const ALONE_PART: f64 = 0.25;
-/// How many times `duration` a low load may take.
+/// The most times `duration` that a low load may take.
 const LONGER_MAX: f64 = 10.0;
 
-/// The first stream's paths are the kinds, each as often as it is among them.
+/// Measures with the first stream of the side. Each of its different paths is a kind, whose share
+/// of the requests is how often the path is listed. Blocks for a multiple of `duration`, and ends
+/// early once `stop` is set. Returns the reading, and the latencies at the highest load that kept
+/// the slowdown bounded.
+///
+/// # Errors
+/// The side has no stream, or no connection can be made.
 pub fn measure(
     side: &Side,
     target: &Target,
@@ -67,7 +74,7 @@ pub fn measure(
         examples.add(&all.examples);
         let slowdown = slowdown(&tallies, &alone_ns).value_at_quantile(curve.quantile);
         let is_bounded = slowdown as f64 / SLOWDOWN_ONE <= curve.slowdown_max;
-        // What never got sent has no latency.
+        // Requests that were not sent have no latency.
         let is_offered = all.rate_reached() >= RATE_REACHED_MIN;
         if !is_bounded || !is_offered || stop.load(Ordering::Relaxed) {
             break;
@@ -80,7 +87,7 @@ pub fn measure(
     Ok((reading, at_best))
 }
 
-/// The same requests, each sent when the one before it was answered.
+/// The same requests in a closed loop: each connection sends one once its last is answered.
 fn closed(stream: &Stream) -> Stream {
     let mut stream = stream.clone();
     stream.load.rate = None;
@@ -89,7 +96,7 @@ fn closed(stream: &Stream) -> Stream {
     stream
 }
 
-/// A stream for each of the different paths, and what part of all it is.
+/// A stream for each of the different paths, and its share of all requests.
 fn kinds(mix: &Stream) -> Vec<(Stream, f64)> {
     let paths = &mix.request.paths;
     let mut kinds: Vec<(Stream, f64)> = Vec::new();
@@ -107,7 +114,7 @@ fn kinds(mix: &Stream) -> Vec<(Stream, f64)> {
     kinds
 }
 
-/// Independent arrivals: what makes a queue even below the capacity.
+/// The kind at a rate, with independent arrivals, which make a queue even below the capacity.
 fn at_rate(kind: &Stream, rate: f64) -> Stream {
     let mut kind = kind.clone();
     kind.load.rate = Some(rate);
@@ -115,7 +122,7 @@ fn at_rate(kind: &Stream, rate: f64) -> Stream {
     kind
 }
 
-/// Slowdowns of all requests, in thousandths.
+/// The slowdowns of all requests, in thousandths.
 fn slowdown(tallies: &[LoadStats], alone_ns: &[f64]) -> Histogram<u64> {
     let mut all = histogram();
     for (tally, alone_ns) in tallies.iter().zip(alone_ns) {

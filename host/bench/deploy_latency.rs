@@ -1,6 +1,6 @@
-//! How long it takes from a new version of a file to the first answer by it.
+//! Measures how long it takes from a new version of a file to its first answer.
 //!
-//! The server serves the first version when this begins, and the second one when it ends.
+//! The server serves the first version at the beginning, and the second one at the end.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -13,7 +13,11 @@ use super::suite::{Side, Versions};
 use super::swap::{SERVED_WITHIN, replace_file, target_path};
 use super::target::Target;
 
-/// Puts the second version over the first, and asks until the answer is another one.
+/// Puts the second version over the first, and asks until the answer has another body. Blocks for
+/// at most [`SERVED_WITHIN`].
+///
+/// # Errors
+/// The side has no stream, the file cannot be replaced, or the new version is not served in time.
 pub fn measure(
     side: &Side,
     target: &Target,

@@ -1,51 +1,53 @@
-//! Figures: what this project claims of its speed, declared once, with the run each stands on.
+//! Figures: the claims of this project about its speed. One file declares each of them once.
 //!
-//! A figures file is TOML. It says from which rows and quantities of a scenario's raw numbers a
-//! figure is made, what its target is, and which tables in which documents show it. All keys:
+//! A figures file is TOML. For each figure it names the rows and the quantity of a scenario's raw
+//! numbers, the run that they come from, and the target. It also says which tables in which
+//! documents show the figure. All keys:
 //!
 //! ```toml
-//! [runs]                    # for each scenario, the folder of the run that its figures stand on
+//! [runs]                    # for each scenario, the folder of the run that its figures use
 //! twins = "runs/2026-11-30-2-cores/twins"
 //!
 //! [[figure]]
-//! name = "hello-fresh"      # no other figure has it
+//! name = "hello-fresh"      # no other figure has this name
 //! title = "`/hello`, a fresh instance for each request, to the twin: CPU"
-//! scenario = "twins"        # scenarios/twins.toml, and its key in [runs]
-//! run = "runs/..."          # instead of the one in [runs]
-//! case = "hello"            # the case and the row of raw.csv
-//! side = "fresh"            # or "*": every row, by its median; "*: name": every stream of that name
-//! quantity = "cpu_us_per_req"      # or "errors": requests that failed; "answers" that came
-//! to = "native"             # divided by this row, in each round; of `to_case` if there is one
-//! less = "bare"             # or less this row
-//! over = ["fresh x2", "native x2"] # the ratio of these two rows, divided by the ratio before
+//! scenario = "twins"        # scenarios/twins.toml, and the key in [runs]
+//! run = "runs/..."          # uses this run instead of the one in [runs]
+//! case = "hello"            # the case and the row in raw.csv
+//! side = "fresh"            # or "*": the median of every row; "*: name": of every such stream
+//! quantity = "cpu_us_per_req"      # or "errors": failed requests; or a count such as "answers"
+//! to = "native"             # divides by this row, in each round
+//! to_case = "hello"         # takes that row from this case
+//! less = "bare"             # or subtracts this row
+//! over = ["fresh x2", "native x2"] # divides the ratio of these rows by that of `side` to `to`
 //! pick = "median"           # of the rounds; or sum, or max
 //! of = "answers"            # also shows the sum of this quantity, as in "0 of 150,000"
-//! scale = 0.001             # what the value is multiplied by
+//! scale = 0.001             # multiplies the value
 //! unit = "ms"
 //! digits = 2                # behind the point
-//! at_most = 1.6             # targets
+//! at_most = 1.6             # targets, in the unit
 //! at_least = 0.9
-//! aim = 1.4                 # what is hoped for beyond the target
-//! may_fail = false          # requests that fail do not fail the figure
-//! headline = false          # it is among those that every change is checked by
+//! aim = 1.4                 # a better value than the target, to be reached one day
+//! may_fail = false          # true: failed requests do not fail the figure
+//! headline = false          # true: `--quick` measures it
 //!
 //! [[table]]                 # figures, one on each line, between two markers of a document
 //! name = "one"
 //! file = "README.md"        # the markers are <!-- table one --> and <!-- end -->
 //! figures = ["hello-fresh"]
 //!
-//! [[grid]]                  # rows of one run by quantities
+//! [[grid]]                  # one run: its rows by some quantities
 //! name = "peers"
 //! file = "../README.md"
 //! scenario = "peers"
 //! corner = "server"
-//! columns = [{ title = "`/hello`: CPU", case = "hello", quantity = "cpu_us_per_req", to = "mine" }]
+//! columns = [{ title = "CPU", case = "hello", quantity = "cpu_us_per_req", to = "mine" }]
 //! rows = [{ title = "Guesthouse", side = "mine" }]
 //! ```
 //!
-//! Paths are below the folder of the figures file. A column has `to`, `scale`, `unit` and `digits`
-//! as a figure has. A figure fails where requests of its rows failed; one that misses its target
-//! says so in its line.
+//! Paths begin at the folder of the figures file. A column may have `to`, `scale`, `unit` and
+//! `digits`, with the same meaning as in a figure. If requests of a figure's rows failed, the
+//! figure fails. If a figure misses its target, its line says so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -61,15 +63,15 @@ mod raw;
 mod table;
 mod value;
 
-/// What a figures file, a document or the raw numbers of a run may have.
+/// The most bytes that a figures file, a document or a `raw.csv` may have.
 const TEXT_BYTES_MAX: u64 = 64 << 20;
 
 /// A figures file, and the raw numbers of the runs that it names.
 pub struct Figures {
-    /// The folder of the file.
+    /// The folder of the figures file.
     folder: PathBuf,
     file: FiguresFile,
-    /// By the path that a figure names. None where there is no such run.
+    /// By the path in the figures file. `None` if there is no such run.
     runs: BTreeMap<String, Option<Raw>>,
 }
 
@@ -119,7 +121,7 @@ struct Figure {
     headline: bool,
 }
 
-/// What becomes of the values of the rounds.
+/// How the values of the rounds become one value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Pick {
@@ -144,13 +146,13 @@ struct Grid {
     file: PathBuf,
     scenario: String,
     corner: String,
-    columns: Vec<Column>,
+    columns: Vec<GridColumn>,
     rows: Vec<GridRow>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Column {
+struct GridColumn {
     title: String,
     case: String,
     quantity: String,
@@ -178,23 +180,23 @@ fn two() -> usize {
     2
 }
 
-/// The cases of one scenario that some figures need.
+/// The cases of one scenario that have to be measured for some figures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needed {
-    /// The name of the scenario, which is its key in `[runs]`.
+    /// The scenario's name, which is also its key in `[runs]`.
     pub scenario: String,
-    /// The scenario's file.
+    /// The path of the scenario's file.
     pub path: PathBuf,
-    /// Names of cases.
+    /// The names of the cases, sorted.
     pub cases: Vec<String>,
 }
 
 impl Figures {
-    /// Reads a figures file and the runs that it names.
+    /// Reads a figures file and the runs that it names. A run that does not exist is no error.
     ///
     /// # Errors
-    /// The file or a run cannot be read, or something in the file is wrong: all mistakes, one on
-    /// each line.
+    /// The file or a run cannot be read, or the file has mistakes. The error then lists all of
+    /// them, one on each line.
     pub fn read(path: &Path) -> Result<Self> {
         let shown = path.display();
         let text = file::text(path, TEXT_BYTES_MAX);
@@ -213,7 +215,7 @@ impl Figures {
         Ok(figures)
     }
 
-    /// Every run that a figure or a grid stands on, as the file names it.
+    /// Every run that a figure or a grid uses, as the file names it.
     fn run_names(&self) -> BTreeSet<String> {
         let figures = self.file.figures.iter().filter_map(|it| self.run_of(it));
         let grids = self.file.grids.iter().filter_map(|it| self.file.runs.get(&it.scenario));
@@ -234,10 +236,10 @@ impl Figures {
         Raw::parse(&text).with_context(|| format!("in {}", path.display())).map(Some)
     }
 
-    /// Has the figures of a scenario stand on other numbers, as `raw.csv` of a run has them.
+    /// Makes all figures of a scenario use new numbers. `raw` is the text of a `raw.csv`.
     ///
     /// # Errors
-    /// The text is not that of a `raw.csv`.
+    /// `raw` is not the text of a `raw.csv`.
     pub fn stand_on(&mut self, scenario: &str, raw: &str) -> Result<()> {
         let run = format!("(measured) {scenario}");
         self.runs.insert(run.clone(), Some(Raw::parse(raw)?));
@@ -248,17 +250,19 @@ impl Figures {
         Ok(())
     }
 
-    /// What has to be measured for the figures whose names are asked for: all without names.
+    /// The cases to be measured for the figures with these names, or for all figures if there are
+    /// no names. With `headline`, figures that are no headlines are left out. So are figures
+    /// without a scenario file, since another program measures them.
     ///
     /// # Errors
-    /// There is no figure of such a name.
+    /// There is no figure with one of the names.
     pub fn needed(&self, names: &[String], headline: bool) -> Result<Vec<Needed>> {
         if let Some(name) = names.iter().find(|name| self.figure(name).is_none()) {
             let known: Vec<&str> = self.file.figures.iter().map(|it| &it.name[..]).collect();
             bail!("there is no figure {name}; there are {}", known.join(", "));
         }
         let mut needed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        // One that another program measures has a run alone.
+        // Without a scenario file, another program has made the figure's run.
         let scenario = |it: &&Figure| self.scenario(&it.scenario).exists();
         for figure in self.wanted(names, headline).filter(scenario) {
             let cases = needed.entry(&figure.scenario).or_default();
@@ -291,7 +295,8 @@ impl Figures {
         figures.filter(move |it| is_named(it) && (it.headline || !headline))
     }
 
-    /// The figures by those names, or all, as their runs have them.
+    /// The figures with these names, or all figures if there are no names, with the values of
+    /// their runs. With `headline`, figures that are no headlines are left out.
     pub fn measured(&self, names: &[String], headline: bool) -> Vec<Measured> {
         self.wanted(names, headline).map(|it| self.measure(it)).collect()
     }
@@ -302,10 +307,11 @@ impl Figures {
         value::measure(figure, run, raw)
     }
 
-    /// The documents with tables, each with its text as it is and as the runs would have it.
+    /// The documents with tables. Each has its present text, and the text with its tables drawn
+    /// from the runs.
     ///
     /// # Errors
-    /// A document cannot be read, or has no markers of a table.
+    /// A document cannot be read, or lacks the markers of a table.
     pub fn documents(&self) -> Result<Vec<Document>> {
         let mut documents: BTreeMap<&Path, Document> = BTreeMap::new();
         let tables = self.file.tables.iter().map(|it| (&it.file, &it.name, self.table(it)));
@@ -339,19 +345,20 @@ impl Figures {
     }
 }
 
-/// A document with tables.
+/// A document with tables of figures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
-    /// Where it is.
+    /// The document's path.
     pub path: PathBuf,
-    /// What is in it.
+    /// The text that the file has now.
     pub text: String,
-    /// The same with its tables drawn anew.
+    /// The same text with its tables drawn from their runs.
     pub drawn: String,
 }
 
 impl Document {
-    /// The lines that are not as its runs have them: number, as it is, as it should be.
+    /// The lines that change if the tables are drawn. For each line, its number from 1, the
+    /// present line and the drawn line; a line that one text lacks is empty.
     pub fn differences(&self) -> Vec<(usize, String, String)> {
         let (mut is, mut should_be) = (self.text.lines(), self.drawn.lines());
         let mut differences = Vec::new();

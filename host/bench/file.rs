@@ -1,6 +1,6 @@
-//! Files that the user has named: read whole, within bounds.
+//! Reads files that the user has named, whole and within bounds.
 //!
-//! One of them may be a pipe, and is waited for. Must not know what is in a file.
+//! A file may be a pipe; then reading waits until the pipe ends. Must not know what is in a file.
 
 #[cfg(test)]
 mod tests;
@@ -9,10 +9,10 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// All that comes from a file.
+/// All bytes of a file. Blocks until it ends.
 ///
 /// # Errors
-/// There is more than `bytes_max`, or it cannot be read.
+/// The file has more than `bytes_max` bytes, or cannot be read.
 pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
@@ -23,10 +23,10 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The same as text.
+/// All of a file as text. Blocks until the file ends.
 ///
 /// # Errors
-/// There is more than `bytes_max`, it is not UTF-8, or it cannot be read.
+/// The file has more than `bytes_max` bytes, is not UTF-8, or cannot be read.
 pub fn text(path: &Path, bytes_max: u64) -> io::Result<String> {
     String::from_utf8(read(path, bytes_max)?)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))

@@ -1,7 +1,7 @@
-//! What a connection costs the server while nothing happens on it.
+//! Measures how much memory a connection costs the server while nothing happens on it.
 //!
-//! Memory is read when it has come to rest: before there are connections, with connections that
-//! have never been used, and after one request on each.
+//! Reads the memory three times, each time once it has stopped changing: without connections, with
+//! connections that were never used, and after one request on each of them.
 
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -16,12 +16,18 @@ use super::response::is_expected;
 use super::suite::Side;
 use super::target::Target;
 
-/// Requests before anything is read: they also pay for pools that no later connection pays for.
+/// Requests before the first reading. The server grows its pools for them, so that the growth does
+/// not count for the connections.
 const REQUESTS_BEFORE: usize = 1000;
-/// How many times as long as it has to stand still memory may take to come to rest.
+/// If memory still changes after so many times `at_rest`, its last reading counts.
 const AT_REST_TRIES: u32 = 25;
 
-/// Opens the first stream's connections, and uses each of them once.
+/// Opens the first stream's connections, and uses each of them once. `at_rest` is how long memory
+/// has to stay the same before it is read. Blocks until all is read.
+///
+/// # Errors
+/// The side has no stream, the server's process is not known, a connection cannot be opened, or an
+/// answer is missing or has an unexpected status.
 pub fn measure(
     side: &Side,
     target: &Target,
@@ -58,7 +64,7 @@ pub fn measure(
     Ok(reading)
 }
 
-/// Resident memory once it has stood still for `at_rest`.
+/// Resident memory in bytes, once it has stayed the same for `at_rest`.
 fn rss_at_rest(pid: u32, at_rest: Duration) -> anyhow::Result<u64> {
     let began = Instant::now();
     let mut last = rss_now_bytes(pid)?;

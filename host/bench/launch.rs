@@ -1,43 +1,50 @@
-//! How a server is started.
+//! How to start a server.
 //!
-//! A plain value; `process.rs` starts what it says.
+//! A plain value. `process.rs` starts servers by it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How to start a server. `{port}` in the command, the environment and `ready` is a free port of
-/// 127.0.0.1, `{dir}` an empty folder that is removed when the server has stopped.
+/// How to start a server. In the command, the environment and `ready`, `{port}` stands for a free
+/// port of 127.0.0.1. `{dir}` stands for an empty folder, which is removed once the server has
+/// stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
+    /// The server's name in reports and messages.
     pub name: String,
     /// Program and arguments.
     pub command: Vec<String>,
+    /// Environment variables, added to those of this process.
     pub env: BTreeMap<String, String>,
-    /// What tells its version on the first line of stdout; empty: nothing does.
+    /// Program and arguments that print the server's version on the first line of stdout. If
+    /// empty, the report has no version.
     pub version: Vec<String>,
-    /// Where it runs; `None` is the folder of this process.
+    /// The working directory. `None` means that of this process.
     pub dir: Option<PathBuf>,
-    /// Files that are copied into `{dir}` before it starts: from where, and to which name.
+    /// Files and folders that are copied into `{dir}` before the start: the source, and the path
+    /// below `{dir}`.
     pub files: Vec<(PathBuf, PathBuf)>,
-    /// The path that tells that it is up, by any answer below 400.
+    /// The server is up once it answers this path with a status below 400.
     pub ready: String,
-    /// How long it may take until then.
+    /// How long the server may take until it is up.
     pub ready_within: Duration,
-    /// How long it may go on working by itself after that, as one that compiles; zero: it is not
-    /// waited for.
+    /// How long the server may then go on working by itself, for example to compile. If zero,
+    /// nobody waits for that.
     pub settle_within: Duration,
-    /// The CPUs that it may use; empty means all.
+    /// The CPUs that the server may use. Empty means all.
     pub cpus: Vec<usize>,
-    /// Started anew for every round, or once for each case.
+    /// When the server is started anew.
     pub restart: Restart,
-    /// It logs what it counts after a SIGUSR1, in `NAME=NUMBER`: these names.
+    /// The names of counters that the server logs as `NAME=NUMBER` after a SIGUSR1.
     pub counters: Vec<String>,
 }
 
 /// When a server is started anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
+    /// For every side in every round.
     Round,
+    /// Once for each case, and again if requests timed out and the server stays busy.
     Case,
 }

@@ -1,9 +1,10 @@
-//! Measuring servers: a load generator, and what is made of its numbers.
+//! Measures servers: a load generator, and the reports of its numbers.
 //!
-//! A *suite* is a list of *cases*; a case is one table of the report. In a case, *sides* take
-//! turns: every round visits each of them once, in shuffled order, so that what else happens on
-//! the machine hits all alike. A side is a server with one or more *streams* of requests that run
-//! at the same time. Reaches every server over TCP, and knows nothing of how guests are served.
+//! A *suite* is a list of *cases*. A case is one table of the report. In a case, *sides* take
+//! turns: every round measures each side once, in shuffled order, so that anything else on the
+//! machine hits all sides alike. A side is a server with one or more *streams* of requests, which
+//! run at the same time. The crate reaches every server over TCP, and knows nothing of how guests
+//! are served.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -48,8 +49,10 @@ pub use process::{cpus_allowed, files_max};
 pub use run::Run;
 pub use suite::{Suite, draw_seed};
 
-/// Measures a suite, with a progress bar on a terminal. Sets nothing else on fire: a server or a
-/// side that fails is named in the result. With `stop` it ends soon, with what there is.
+/// Measures a suite, with a progress bar if stderr is a terminal. If a server or a side fails, the
+/// result names the failure and the other sides go on. Once `stop` is set, the run ends soon, with
+/// the numbers so far. `command` is the command line, which the reports show. Blocks until the
+/// suite is measured.
 pub fn run(suite: &Suite, command: Vec<String>, stop: &AtomicBool) -> Run {
     let started_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let mut about = process::machine();

@@ -1,6 +1,6 @@
-//! One side under its load, once: its streams, and what runs beside them.
+//! Measures one side under its load, once: its streams, and the swaps or the program beside them.
 //!
-//! Reads the server's CPU time, memory and counters meanwhile. Knows no rounds.
+//! Also reads the server's CPU time, memory and counters. Knows no rounds.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -17,10 +17,16 @@ use super::suite::{Pace, Side, Stream};
 use super::swap::{self, Swapper};
 use super::target::Target;
 
-/// Below so many answers the fifth nine is one answer, or none.
+/// With fewer answers, the 99.999th percentile would be a single answer, or none.
 const ANSWERS_FOR_FIFTH_NINE: u64 = 100_000;
 
-/// Runs the side's streams and reads the server's CPU time and memory meanwhile.
+/// Runs the side's streams for `duration`, and ends early once `stop` is set. Returns the reading
+/// and the latencies of each stream. The first stream's reading also has the memory, the swaps and
+/// the counters, and the CPU time if there is only one stream.
+///
+/// # Errors
+/// No connection can be made, a swap or a check fails, the program beside the side fails, or the
+/// server ends.
 pub fn load(
     side: &Side,
     target: &Target,
@@ -48,7 +54,7 @@ pub fn load(
     let begins = || target.pid.map(Meter::start).transpose();
     let run =
         stream::run(&side.streams, &target.destination, duration, &checks, seed, stop, begins);
-    // Whatever came of the load, the swaps end with it.
+    // End the swaps even if the load has failed.
     let swaps = swapper.map(Swapper::stop).transpose();
     let (tallies, meter) = run?;
     let usage = meter?.map(|meter| meter.stop()).transpose()?;
@@ -71,7 +77,7 @@ pub fn load(
     first.values.insert(Quantity::RssPeakBytes, usage.rss_peak_bytes as f64);
     first.values.insert(Quantity::RssGrowthBytes, usage.rss_growth_bytes());
     let answers = latency.len();
-    // Of several streams nobody knows which took how much.
+    // With several streams, nobody knows how much CPU time each of them took.
     if side.streams.len() == 1 && answers > 0 {
         let us_per_req = |time: Duration| time.as_secs_f64() * 1e6 / answers as f64;
         let values = &mut first.values;
@@ -82,7 +88,7 @@ pub fn load(
     Ok(readings)
 }
 
-/// What a tally says of one stream.
+/// Makes a reading of the counts of one stream.
 fn reading(stream: &Stream, tally: &LoadStats) -> Reading {
     let mut reading =
         Reading { errors: tally.errors, examples: tally.examples.clone(), ..Reading::default() };

@@ -1,9 +1,9 @@
-//! What a server does with more requests than it has time for.
+//! Measures what a server does with more requests than it has time for.
 //!
-//! First the capacity is found by a closed loop; then the latency far below it; then a multiple of
-//! the capacity is offered, on the stream's own connections and whether or not answers come. A
-//! server may refuse what it has no time for: answers with an unexpected status are counted, and
-//! are no failures here.
+//! A closed loop finds the capacity. Then a load far below the capacity shows the latency of an
+//! unloaded server. Then the generator offers a multiple of the capacity on the stream's own
+//! connections, whether or not answers come. The server may refuse requests that it has no time
+//! for: under this overload, answers with an unexpected status count as refused and not as failed.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -17,7 +17,11 @@ use super::stream;
 use super::suite::{Overload, Side, Stream};
 use super::target::Target;
 
-/// The first stream's requests, offered in three ways.
+/// Measures with the first stream of the side. Blocks for some multiple of `duration`, and ends
+/// early once `stop` is set. Returns the reading, and the latencies of good answers under overload.
+///
+/// # Errors
+/// The side has no stream, or no connection can be made.
 pub fn measure(
     side: &Side,
     target: &Target,
@@ -63,7 +67,7 @@ pub fn measure(
     values.insert(Quantity::P50Us, over.latency.value_at_quantile(0.5) as f64 / 1e3);
     values.insert(Quantity::P99Us, p99_us(&over));
     values.insert(Quantity::MaxUs, over.latency.max() as f64 / 1e3);
-    // What was not sent has no latency.
+    // Requests that were not sent have no latency, so then the figures would mean nothing.
     if is_offered && capacity > 0.0 {
         values.insert(Quantity::GoodputOfCapacity, per_s(&over) / capacity);
         values.insert(Quantity::P99ToUnloaded, p99_us(&over) / p99_us(&unloaded).max(1e-3));

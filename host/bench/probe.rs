@@ -1,6 +1,6 @@
-//! One request at a time on a plain blocking socket: what a server answers, and how soon.
+//! Sends one request at a time on a plain blocking socket: to see what a server answers, and when.
 //!
-//! For what happens between measurements; nothing here is fast.
+//! For checks before, between and beside measurements. Nothing here is fast.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
@@ -11,19 +11,21 @@ use super::load::Request;
 use super::response::{FinishedResponse, HeadCache, Parser};
 use super::stream::{Destination, render};
 
-/// So much of a body is kept to be compared.
+/// Once a body has so many bytes, no more of it is kept.
 const PROBE_BODY_BYTES_MAX: usize = 64 << 20;
-/// How long a probe that is to stop may go on.
+/// How often a waiting probe looks whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// What a server answered, with the beginning of its body.
+/// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeResponse {
+    /// The status code.
     pub status: u16,
+    /// The body, or the first 64 MiB of a longer one.
     pub body: Vec<u8>,
 }
 
-/// A connection that is kept for more than one request.
+/// A connection for one request after the other.
 pub struct Probe<'a> {
     socket: TcpStream,
     host: String,
@@ -32,7 +34,11 @@ pub struct Probe<'a> {
 }
 
 impl<'a> Probe<'a> {
-    /// An answer may take `timeout`; once `stop` is set, nothing is waited for.
+    /// Connects, which may take as long as `timeout`. Later every whole answer may take as long,
+    /// too. Once `stop` is set, no answer is waited for.
+    ///
+    /// # Errors
+    /// The connection cannot be made.
     pub fn connect(to: &Destination, timeout: Duration, stop: &'a AtomicBool) -> io::Result<Self> {
         let socket = TcpStream::connect_timeout(&to.address, timeout).map_err(|error| {
             let text = format!("cannot connect ({error}): is the server running?");
@@ -44,7 +50,10 @@ impl<'a> Probe<'a> {
         Ok(Self { socket, host: to.host.clone(), timeout, stop })
     }
 
-    /// Sends the first path of `request` and waits for the whole answer.
+    /// Sends the first path of `request`, and waits for the whole answer.
+    ///
+    /// # Errors
+    /// The answer is not whole in time, is not HTTP/1.1, or `stop` is set.
     pub fn ask(&mut self, request: &Request) -> io::Result<ProbeResponse> {
         let until = Instant::now() + self.timeout;
         let message = &render(request, &self.host)[0];
@@ -69,10 +78,10 @@ impl<'a> Probe<'a> {
         Ok(ProbeResponse { status, body })
     }
 
-    /// Reads what there is; waits for it in steps, so as to see in between that it is to stop.
+    /// Reads the next bytes. Waits for them in short steps, and looks at `stop` in between.
     fn read(&mut self, buffer: &mut [u8], until: Instant) -> io::Result<usize> {
         loop {
-            // However an answer trickles in, it has to be whole in time.
+            // The deadline is for the whole answer, even if it comes in many small pieces.
             if self.stop.load(Ordering::Relaxed) {
                 return Err(io::Error::other("interrupted"));
             }
@@ -81,7 +90,7 @@ impl<'a> Probe<'a> {
             }
             match self.socket.read(buffer) {
                 Ok(bytes) => return Ok(bytes),
-                // Of a signal: a read with a timeout does not go on by itself.
+                // A signal ends a read that has a timeout.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                 Err(_) => {}
@@ -90,7 +99,10 @@ impl<'a> Probe<'a> {
     }
 }
 
-/// One request on a connection of its own.
+/// Sends the first path of `request` on a new connection, and waits for the whole answer.
+///
+/// # Errors
+/// As [`Probe::connect`] and [`Probe::ask`].
 pub fn ask(
     to: &Destination,
     request: &Request,
@@ -100,7 +112,9 @@ pub fn ask(
     Probe::connect(to, timeout, stop)?.ask(request)
 }
 
-/// Asks until `is_right`, every millisecond on a new connection, at most `until`: whether it was.
+/// Asks again and again until an answer `is_right`, each time on a new connection and with a
+/// millisecond in between. Returns false if there is no such answer before `until`, or if `stop`
+/// is set. Requests that fail count as wrong answers.
 pub fn ask_until(
     to: &Destination,
     request: &Request,

@@ -1,7 +1,9 @@
-//! A server in a process of its own: started, waited for, and ended with all that it has started.
+//! Runs a server in a process of its own: starts it, waits until it is up, and ends it with all
+//! processes that it has started.
 //!
-//! Owns its port, its temporary folder and its log. What it uses is in `usage.rs`, what it runs on
-//! in `machine.rs`. Knows nothing of what it is asked for while it runs.
+//! Owns the server's port, its temporary folder and its log. `usage.rs` measures its CPU time and
+//! memory, `counters.rs` reads its counters, and `machine.rs` describes the machine. Does not know
+//! which requests the server gets.
 
 use std::fs::{self, File};
 use std::io;
@@ -32,45 +34,46 @@ mod counters;
 mod machine;
 mod usage;
 
-/// Between two looks at whether something has happened.
+/// Pause between two checks of a state that is waited for.
 const LOOK_EVERY: Duration = Duration::from_micros(500);
-/// How long an answer to the question whether it is up may take.
+/// How long one answer may take while the server is coming up.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// How long it may take to end when asked to, before it is killed.
+/// How long a server may take to end after SIGTERM, before SIGKILL.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
-/// Who uses less of a core than this, for so long, has nothing left to do by itself.
+/// A server has nothing left to do by itself if it uses less than this share of a core for
+/// [`REST_FOR`].
 const REST_CPU_SHARE: f64 = 0.05;
 const REST_FOR: Duration = Duration::from_secs(1);
-/// In its temporary folder.
+/// The names of the server's folder and of its log in the temporary folder.
 const DIR: &str = "dir";
 const LOG: &str = "log";
-/// How much of the end of a log is shown.
+/// How much of a log's end an error shows.
 const LOG_BYTES_SHOWN: u64 = 4096;
 const LOG_LINES_SHOWN: usize = 12;
 
-/// A server that runs. It ends when this is dropped.
+/// A running server. Dropping it ends the server, as [`Server::stop`] does.
 pub struct Server {
     name: String,
     child: Child,
     authority: String,
-    /// Holds the server's folder, and its log beside it, since the server may serve all that is
-    /// in the folder.
+    /// The temporary folder. It has the server's folder, and beside that the log, because the
+    /// server may serve everything in its folder.
     scratch: TempDir,
-    /// What it writes to stdout and stderr.
+    /// The server's stdout and stderr.
     log: File,
     first_answer: Duration,
-    /// What it counts that is asked for.
+    /// The names of the counters to be read.
     counters: Vec<String>,
     stopped: bool,
 }
 
 impl Server {
-    /// Starts it, and comes back when it has answered, and has come to rest where that is asked
-    /// for. Blocks; ends early, with an error, once `interrupted` is set.
+    /// Starts a server. Blocks until the server has answered and, if the launch asks for it, has
+    /// nothing left to do by itself.
     ///
     /// # Errors
-    /// It cannot be started, ends, or is not up in time. The last lines of its log are in the
-    /// error.
+    /// The server cannot be started, ends, or is not up or at rest in time; or `interrupted` is
+    /// set. The error has the last lines of the server's log.
     pub fn start(launch: &Launch, interrupted: &AtomicBool) -> Result<Server> {
         let name = &launch.name;
         let scratch = tempfile::Builder::new().prefix("guesthouse-bench-").tempdir();
@@ -123,11 +126,12 @@ impl Server {
         &self.authority
     }
 
-    /// What `{dir}` stood for.
+    /// The folder that `{dir}` stood for.
     pub fn dir(&self) -> PathBuf {
         self.scratch.path().join(DIR)
     }
 
+    /// The id of the process that was started.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -137,8 +141,10 @@ impl Server {
         self.first_answer
     }
 
+    /// Checks that the server still runs.
+    ///
     /// # Errors
-    /// It has ended, which nobody asked it to. The last lines of its log are in the error.
+    /// The server has ended. The error has the last lines of its log.
     pub fn check_alive(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
@@ -148,18 +154,19 @@ impl Server {
         }
     }
 
-    /// Ends it and all that it has started: first asks, then kills. Blocks until all have gone.
+    /// Ends the server and all processes of its group, first by SIGTERM, later by SIGKILL. Blocks
+    /// until all have gone.
     pub fn stop(&mut self) {
         if std::mem::replace(&mut self.stopped, true) {
             return;
         }
         let group = Pid::from_child(&self.child);
-        // Whoever reaps the child gives its number free, so that comes last.
+        // Reaping the child frees its number for other processes, so it comes last.
         for signal in [Signal::TERM, Signal::KILL] {
             if !usage::is_group_alive(group) {
                 break;
             }
-            // It may have gone just now, which is what is wanted.
+            // An error means that the group has gone already.
             let _ = kill_process_group(group, signal);
             let until = Instant::now() + STOP_WITHIN;
             while usage::is_group_alive(group) && Instant::now() < until {
@@ -192,10 +199,11 @@ impl Server {
         bail!("the server `{}` does not answer {path} in time: {last}{words}", self.name)
     }
 
-    /// Waits until it has nothing left to do by itself, until a moment at most: whether it rests.
+    /// Blocks until the server has nothing left to do by itself, but not beyond `until`. Returns
+    /// whether it is at rest.
     ///
     /// # Errors
-    /// It has ended, or `interrupted` is set.
+    /// The server has ended, or `interrupted` is set.
     pub fn wait_until_idle(&mut self, until: Instant, interrupted: &AtomicBool) -> Result<bool> {
         let share_max = REST_FOR.mul_f64(REST_CPU_SHARE);
         while Instant::now() < until {
@@ -213,7 +221,7 @@ impl Server {
         Ok(false)
     }
 
-    /// The end of its log, to be put behind a sentence.
+    /// The last lines of its log, as the end of a sentence.
     fn log_tail(&self) -> String {
         let end = self.end_of_log().unwrap_or_default();
         let lines: Vec<&[u8]> = end.split(|byte| *byte == b'\n').collect();
@@ -226,7 +234,8 @@ impl Server {
         format!("; its last words:\n{}", shown.join("\n"))
     }
 
-    /// Reads at a place of its own: the server goes on to write where it was.
+    /// The last bytes of its log. Reads at a given position, because the server writes at the
+    /// position of the same open file.
     fn end_of_log(&self) -> io::Result<Vec<u8>> {
         let len = self.log.metadata()?.len();
         let start = len.saturating_sub(LOG_BYTES_SHOWN);
@@ -236,7 +245,7 @@ impl Server {
     }
 }
 
-/// What a server says of its version, under its name; none if it does not.
+/// A server's name, and the first line that its version command prints. `None` if there is none.
 pub fn version(launch: &Launch) -> Option<(String, String)> {
     let (program, arguments) = launch.version.split_first()?;
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;
@@ -258,8 +267,8 @@ fn check_interrupted(interrupted: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-/// Starts a process that may use these CPUs only. It inherits them from the thread that starts it,
-/// which therefore is one of its own.
+/// Starts a process on these CPUs alone. A process inherits the CPUs of the thread that starts it,
+/// so a new thread does.
 fn spawn(command: &mut Command, cpus: &[usize]) -> io::Result<Child> {
     let start = || {
         pin(cpus)?;
@@ -269,7 +278,7 @@ fn spawn(command: &mut Command, cpus: &[usize]) -> io::Result<Child> {
         .unwrap_or_else(|_| Err(io::Error::other("the thread that starts servers has panicked")))
 }
 
-/// Copies a file, or a folder with all that is in it.
+/// Copies a file, or a folder with everything in it.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     if !from.is_dir() {
         to.parent().map_or(Ok(()), fs::create_dir_all)?;
@@ -283,7 +292,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A port that nobody listens on; somebody else may take it before it is used.
+/// A port on which nobody listens. Another process may take it before the server does.
 fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

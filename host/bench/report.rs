@@ -1,6 +1,6 @@
-//! What is told of a run: text for a terminal, JSON, a page, and the raw numbers.
+//! The reports of a run: text for a terminal, JSON, a page, and the raw numbers.
 //!
-//! Owns that no text of a run reaches a terminal or a file as anything but text. Knows nothing of
+//! Makes sure that every text in a run reaches a terminal or a file as plain text. Knows nothing of
 //! how a number was measured.
 
 mod clean;

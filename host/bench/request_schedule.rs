@@ -1,6 +1,6 @@
-//! When requests are due, and which of them is next.
+//! Decides when requests are due, and which request is next.
 //!
-//! Pure: no clock, no socket. Times are nanoseconds from the start of a measurement.
+//! Pure: has no clock and no socket. Times are nanoseconds from the start of a measurement.
 
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
@@ -9,7 +9,7 @@ use rand_distr::{Distribution as _, Exp1, Zipf};
 
 use super::load::{Arrivals, PathDistribution};
 
-/// When a request is to be sent.
+/// When to send a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
     /// As soon as there is room for it: a closed loop.
@@ -18,27 +18,38 @@ pub enum Due {
     At(u64),
 }
 
-/// The due times of one thread, never falling, and without end unless they are counted.
+/// The due times of one thread. They never fall. Only a counted schedule ends.
 pub enum RequestSchedule {
+    /// Every request is due as soon as there is room for it.
     Closed,
     /// So many requests, each as soon as there is room for it.
     Counted {
+        /// Requests that are still to come.
         left: usize,
     },
+    /// Requests at equal distances.
     Constant {
+        /// The distance between two requests.
         interval_ns: f64,
+        /// When the first request is due.
         offset_ns: f64,
+        /// Requests that were due so far.
         sent: u64,
     },
+    /// Requests at random distances, independent of each other.
     Poisson {
+        /// The mean distance between two requests.
         mean_ns: f64,
+        /// When the last request was due.
         last_ns: f64,
+        /// Draws the distances.
         random: Box<SmallRng>,
     },
 }
 
 impl RequestSchedule {
-    /// Thread `index` of `threads` that share `rate`, in requests a second.
+    /// The schedule of thread `index`, if `threads` of them share `rate` requests a second. Without
+    /// a rate it is a closed loop.
     pub fn new(
         rate: Option<f64>,
         arrivals: Arrivals,
@@ -49,7 +60,7 @@ impl RequestSchedule {
         let Some(rate) = rate else { return Self::Closed };
         let interval_ns = 1e9 * threads as f64 / rate;
         match arrivals {
-            // The threads in turn: together they send at equal distances.
+            // The threads take turns, so that together they send at equal distances.
             Arrivals::Constant => Self::Constant {
                 interval_ns,
                 offset_ns: interval_ns * index as f64 / threads as f64,
@@ -74,7 +85,7 @@ impl Iterator for RequestSchedule {
                 *left = left.checked_sub(1)?;
                 Due::AtOnce
             }
-            // From the count and not from the last time, so that rounding does not add up.
+            // Uses the count and not the last time, so that rounding errors do not add up.
             Self::Constant { interval_ns, offset_ns, sent } => {
                 let due = *offset_ns + *sent as f64 * *interval_ns;
                 *sent += 1;
@@ -89,26 +100,36 @@ impl Iterator for RequestSchedule {
     }
 }
 
-/// Which request is next, as an index below `count`.
+/// Draws the next request of one thread, as an index below `count`.
 pub enum PathSampler {
+    /// There is only one request.
     One,
-    /// Each of these once.
+    /// Each of these requests once.
     Once {
+        /// Requests that are still to come, the next one last.
         left: Vec<usize>,
     },
+    /// All requests equally often.
     Uniform {
+        /// How many requests there are.
         count: usize,
+        /// Draws the request.
         random: SmallRng,
     },
+    /// The n-th request in proportion to a power of n.
     Zipf {
+        /// The distribution of n, from 1.
         zipf: Zipf<f64>,
+        /// How many requests there are.
         count: usize,
+        /// Draws the request.
         random: SmallRng,
     },
 }
 
 impl PathSampler {
-    /// For thread `thread` of `threads`.
+    /// The sampler of thread `thread` out of `threads`. If each path is asked for once, the threads
+    /// divide the paths between them.
     pub fn new(
         count: usize,
         spread: PathDistribution,
@@ -116,7 +137,7 @@ impl PathSampler {
         thread: usize,
         threads: usize,
     ) -> Self {
-        // Not the sequence that the due times are drawn from.
+        // Another random sequence than that of the due times.
         let mut random = random(!seed, thread);
         match spread {
             PathDistribution::Once => {
@@ -128,17 +149,17 @@ impl PathSampler {
             PathDistribution::Uniform => Self::Uniform { count, random },
             PathDistribution::Zipf { exponent } => match Zipf::new(count as f64, exponent) {
                 Ok(zipf) => Self::Zipf { zipf, count, random },
-                // A negative exponent or one that is not a number; nothing but a flag can say so,
-                // and those are checked.
+                // The exponent is negative or not a number. Flags and scenarios allow neither.
                 Err(_) => Self::Uniform { count, random },
             },
         }
     }
 
+    /// The index of the next request.
     pub fn next(&mut self) -> usize {
         match self {
             Self::One => 0,
-            // Asked for more often than it has paths, which no schedule does, it stays at the first.
+            // No schedule asks for more requests than there are paths.
             Self::Once { left } => left.pop().unwrap_or(0),
             Self::Uniform { count, random } => random.random_range(0..*count),
             Self::Zipf { zipf, count, random } => {

@@ -1,18 +1,19 @@
-//! Takes HTTP/1.1 answers apart as they arrive, and keeps nothing of them.
+//! Parses HTTP/1.1 answers as they arrive, and keeps nothing of them.
 //!
-//! Owns framing: where an answer ends, and whether its connection goes on. A head that is equal to
-//! the last one, byte for byte, means the same and is not parsed again. Knows no socket.
+//! Owns framing: where an answer ends, and whether its connection goes on. A head that equals the
+//! last one byte for byte is not parsed again. Knows no socket.
 
 use std::fmt;
 
-/// A head longer than this is refused, and one of more fields.
+/// A longer head is refused, and so is a head with more fields.
 const HEAD_BYTES_MAX: usize = 256 * 1024;
 const HEADERS_MAX: usize = 1024;
+/// Nearly all heads have at most so many fields.
 const HEADERS_USUAL: usize = 64;
-/// The line with the size of a chunk, extensions and all.
+/// The longest line with the size of a chunk, extensions included.
 const CHUNK_LINE_BYTES_MAX: usize = 4096;
 
-/// What an answer's head says of the rest.
+/// What an answer's head says about the rest of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ResponseHead {
     status: u16,
@@ -28,17 +29,19 @@ enum Body {
     UntilClose,
 }
 
-/// An answer that is whole.
+/// An answer that has arrived whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FinishedResponse {
+    /// The status code.
     pub status: u16,
+    /// Whether the connection ends with this answer.
     pub closes: bool,
-    /// The [`body_hash`] of its body, where bodies are hashed.
+    /// The [`body_hash`] of its body, or 0 if the parser does not hash bodies.
     pub body_hash: u64,
 }
 
-/// What the body of an answer comes to: FNV-1a of 64 bits (Fowler, Noll, Vo; RFC 9923), which tells
-/// bodies apart that a mistake has mixed up, and not those of an attacker.
+/// The hash of a body: FNV-1a of 64 bits (Fowler, Noll, Vo; RFC 9923). It shows that a mistake has
+/// mixed bodies up. It does not withstand an attacker.
 pub fn body_hash(body: &[u8]) -> u64 {
     hash_on(HASH_BEGIN, body)
 }
@@ -50,21 +53,29 @@ fn hash_on(hash: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(HASH_PRIME))
 }
 
-/// Whether a status is the expected one, or any below 400 where none is named.
+/// Whether a status is the expected one. If none is expected, every status below 400 is right.
 pub fn is_expected(expected: Option<u16>, status: u16) -> bool {
     expected.map_or(status < 400, |expected| expected == status)
 }
 
-/// Why what came cannot be read: it is not HTTP/1.1, or more than a client has to put up with.
+/// Why an answer cannot be read: it is not HTTP/1.1, or longer than the generator accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
+    /// The head is not that of an HTTP/1.1 answer.
     NotHttp,
+    /// The head is longer than 256 KiB.
     LongHead,
+    /// The head has more than 1024 fields.
     ManyFields,
+    /// Content-Length is not a number, or two of its values differ.
     Length,
+    /// The Transfer-Encoding is not `chunked`.
     Coding,
+    /// A chunk has no size, or does not end where its size says.
     Chunk,
+    /// The line with a chunk's size, or a trailer, is longer than 4096 bytes.
     LongLine,
+    /// The answer belongs to no request.
     Unasked,
 }
 
@@ -100,20 +111,20 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// The last head that was parsed.
+/// The last head that was parsed, and its meaning.
 #[derive(Default)]
 pub struct HeadCache {
     head: Vec<u8>,
     parsed_head: Option<ResponseHead>,
 }
 
-/// Where in its stream of answers a connection is.
+/// Parses the answers of one connection, one after the other.
 #[derive(Default)]
 pub struct Parser {
     state: State,
-    /// The beginning of a head or of a line that is not whole yet.
+    /// The beginning of a head or a line that has not arrived whole.
     partial: Vec<u8>,
-    /// Of the body up to here, where bodies are hashed.
+    /// The hash of the body so far. `None` if bodies are not hashed.
     hash: Option<u64>,
 }
 
@@ -121,23 +132,27 @@ pub struct Parser {
 enum State {
     #[default]
     Head,
-    /// So many bytes are still to come.
+    /// So many bytes of the body are still to come.
     Bytes(ResponseHead, u64),
     UntilClose(ResponseHead),
     ChunkLine(ResponseHead),
-    /// Bytes of a chunk, and the line end behind it.
+    /// So many bytes of a chunk are still to come, among them the line end behind it.
     Chunk(ResponseHead, u64),
     Trailer(ResponseHead),
 }
 
 impl Parser {
-    /// One that hashes bodies.
+    /// A parser that hashes bodies.
     pub fn hashing() -> Self {
         Self { hash: Some(HASH_BEGIN), ..Self::default() }
     }
 
-    /// Takes `input` and calls `done` for each answer that ends in it. With `is_head`, answers
-    /// have no bodies. `keep` gets the bodies.
+    /// Parses the next bytes of a connection, and calls `done` for each answer that ends in them.
+    /// With `is_head`, answers have no bodies. `keep` gets the bytes of bodies. Parsers of several
+    /// connections may share `memory`.
+    ///
+    /// # Errors
+    /// An answer cannot be read. The rest of the connection cannot be read, either.
     pub fn feed(
         &mut self,
         mut input: &[u8],
@@ -191,7 +206,8 @@ impl Parser {
         Ok(())
     }
 
-    /// The server has closed its side: whether that ended an answer, and which.
+    /// Call it when the server has closed its side. Returns the answer that ends with this, if
+    /// there is one.
     pub fn close(&mut self) -> Option<FinishedResponse> {
         match self.state {
             State::UntilClose(meaning) => {
@@ -202,12 +218,12 @@ impl Parser {
         }
     }
 
-    /// Whether nothing has come yet of the next answer.
+    /// Whether no byte of the next answer has arrived.
     pub fn is_between(&self) -> bool {
         matches!(self.state, State::Head) && self.partial.is_empty()
     }
 
-    /// The next head and what is behind it; none as long as it is not whole.
+    /// The next head, and the input behind it. `None` if the head has not arrived whole.
     fn head<'a>(
         &mut self,
         input: &'a [u8],
@@ -236,7 +252,7 @@ impl Parser {
             }
             return Ok(None);
         };
-        // In however many reads it has come.
+        // The limit also holds for a head that arrives in a single read.
         if bytes > HEAD_BYTES_MAX {
             return Err(Malformed::LongHead);
         }
@@ -249,7 +265,7 @@ impl Parser {
 
     fn begin(&mut self, meaning: ResponseHead, done: &mut impl FnMut(FinishedResponse)) {
         match meaning.body {
-            // An interim answer: the real one follows.
+            // An interim answer: the final one follows.
             _ if meaning.status < 200 => {}
             Body::Bytes(0) => self.end(meaning, done),
             Body::Bytes(bytes) => self.state = State::Bytes(meaning, bytes),
@@ -258,7 +274,7 @@ impl Parser {
         }
     }
 
-    /// `body` are the next of `left` bytes.
+    /// Takes the next bytes of a body or a chunk of which `left` bytes are still to come.
     fn advance(
         &mut self,
         meaning: ResponseHead,
@@ -295,8 +311,8 @@ impl Parser {
         self.hash = self.hash.map(|hash| hash_on(hash, content));
     }
 
-    /// Takes the next line into `partial`, without its end: what is behind it, or none as long as
-    /// it is not whole.
+    /// Takes the next line into `partial`, without its end. Returns the input behind it, or `None`
+    /// if the line has not arrived whole.
     fn line<'a>(&mut self, input: &'a [u8]) -> Result<Option<&'a [u8]>, Malformed> {
         let end = memchr::memchr(b'\n', input);
         let here = end.unwrap_or(input.len());
@@ -312,9 +328,9 @@ impl Parser {
     }
 }
 
-/// The length of a head and its meaning; none if it is not whole.
+/// The length of a head, and its meaning. `None` if the head has not arrived whole.
 fn parse(bytes: &[u8], is_head: bool) -> Result<Option<(usize, ResponseHead)>, Malformed> {
-    // Room for few is made in no time, and nearly all heads have few.
+    // A small array of fields is made faster than a large one.
     match parse_some::<HEADERS_USUAL>(bytes, is_head) {
         Err(Malformed::ManyFields) => parse_some::<HEADERS_MAX>(bytes, is_head),
         parsed => parsed,
@@ -373,13 +389,14 @@ fn chunk_bytes(line: &[u8]) -> Result<u64, Malformed> {
     number(line[..end].trim_ascii(), 16).ok_or(Malformed::Chunk)
 }
 
-/// Digits alone, and not the sign that Rust would take.
+/// A number of digits alone. Rust would also take a sign.
 fn number(digits: &[u8], radix: u32) -> Option<u64> {
     let text = str::from_utf8(digits).ok().filter(|text| !text.starts_with('+'))?;
     u64::from_str_radix(text, radix).ok()
 }
 
-/// `body` are the next of `left` bytes of a chunk, the last two of which are its line end.
+/// Checks the line end of a chunk. `body` has the next of the chunk's `left` bytes, of which the
+/// last two are the line end.
 fn check_chunk_end(left: u64, body: &[u8]) -> Result<(), Malformed> {
     let data = left.saturating_sub(2).min(body.len() as u64) as usize;
     let expected = &b"\r\n"[2 - left.min(2) as usize..];

@@ -1,8 +1,8 @@
-//! The rounds of a suite: who is measured when, and what becomes of the numbers.
+//! Runs the rounds of a suite: measures one side after the other, and collects the numbers.
 //!
-//! Every round visits each side of a case once, in an order of its own. Owns the servers while
-//! they run. What a measurement does depends on the case's measure; one that fails is named in the
-//! row, and the others go on.
+//! Every round measures each side of a case once, in a new order. Owns the servers while they run.
+//! The measure of the case decides how a side is measured. If a measurement fails, its row says
+//! so, and the other sides go on.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -30,10 +30,10 @@ use super::suite::{Case, Measure, Origin, Side, Stream, Suite};
 use super::target::Target;
 use super::{curve, deploy_latency, idle, overload};
 
-/// How long a server may go on with requests for whose answers nobody waits any more.
+/// How long a server may go on with requests that have timed out, before it is started anew.
 const REST_WITHIN: Duration = Duration::from_secs(2);
 
-/// What came of one measurement: for each of the side's streams its reading and its latencies.
+/// The result of one measurement: a reading and the latencies for each stream of the side.
 pub type SideReadings = Vec<(Reading, Histogram<u64>)>;
 
 /// Runs a suite.
@@ -41,23 +41,24 @@ pub struct Rounds<'a> {
     suite: &'a Suite,
     stop: &'a AtomicBool,
     progress: &'a ProgressBar,
-    /// Those that run for the whole case.
+    /// The servers that run for the whole case, by their place in the suite.
     servers: HashMap<usize, Server>,
-    /// The first answer to each stream of each side of the case.
+    /// The first answer to each stream, by the numbers of its side and of the stream.
     first: HashMap<(usize, usize), ProbeResponse>,
 }
 
 impl<'a> Rounds<'a> {
+    /// The rounds of a suite. They end soon once `stop` is set. `progress` counts measurements.
     pub fn new(suite: &'a Suite, stop: &'a AtomicBool, progress: &'a ProgressBar) -> Self {
         Self { suite, stop, progress, servers: HashMap::new(), first: HashMap::new() }
     }
 
-    /// How many visits a suite has.
+    /// How many measurements a suite has.
     pub fn measurement_count(suite: &Suite) -> u64 {
         suite.cases.iter().map(|case| u64::from(case.rounds) * case.sides.len() as u64).sum()
     }
 
-    /// All cases, up to the one in which `stop` was set.
+    /// Runs all cases, or those up to the one in which `stop` is set. Blocks until then.
     pub fn run(mut self) -> Vec<CaseRun> {
         let mut runs = Vec::new();
         for (number, case) in self.suite.cases.iter().enumerate() {
@@ -98,7 +99,7 @@ impl<'a> Rounds<'a> {
         CaseRun { name: case.name.clone(), settings: settings(case), rows }
     }
 
-    /// One side once.
+    /// Measures one side once.
     fn measure_side(
         &mut self,
         case: &Case,
@@ -136,7 +137,7 @@ impl<'a> Rounds<'a> {
                 if is_reusable {
                     self.servers.insert(*place, server);
                 }
-                // That it has died says more than what this did to the requests.
+                // If the server has died, that says more than the failed requests.
                 is_alive.and(readings)
             }
         }
@@ -176,8 +177,8 @@ impl<'a> Rounds<'a> {
         Ok(readings)
     }
 
-    /// Asks each stream's first path once: for each, what differs from the first answer, if
-    /// anything does.
+    /// Asks for each stream's first path once. Returns a text for each stream whose body differs
+    /// from that of the first round.
     fn check(
         &mut self,
         side_number: usize,
@@ -199,7 +200,7 @@ impl<'a> Rounds<'a> {
             }
             let first = self.first.entry((side_number, number));
             let first = first.or_insert_with(|| answered.clone());
-            // Where versions are swapped, bodies differ.
+            // If versions of a file are swapped, bodies differ.
             let is_wrong = first.body != answered.body && side.swaps.is_none();
             wrong.push(is_wrong.then(|| {
                 let path = &request.paths[0];
@@ -213,7 +214,7 @@ impl<'a> Rounds<'a> {
         Ok(wrong)
     }
 
-    /// Starts a server and stops it again.
+    /// Starts a server, notes the time to its first answer, and stops it again.
     fn start(&mut self, place: usize) -> anyhow::Result<SideReadings> {
         let server = Server::start(&self.suite.servers[place], self.stop)?;
         let mut reading = Reading::default();
@@ -223,7 +224,7 @@ impl<'a> Rounds<'a> {
     }
 }
 
-/// A server that is up, and does not answer as it should.
+/// A server that is up has answered with an unexpected status.
 #[derive(Debug)]
 struct UnexpectedStatus(u16);
 
@@ -235,7 +236,7 @@ impl fmt::Display for UnexpectedStatus {
 
 impl std::error::Error for UnexpectedStatus {}
 
-/// Whether requests were given up whose answers had not come.
+/// Whether requests timed out. The server may still work on them.
 fn has_timeouts(readings: &anyhow::Result<SideReadings>) -> bool {
     match readings {
         Ok(readings) => readings.iter().any(|(reading, _)| reading.errors.timeout > 0),
@@ -243,7 +244,7 @@ fn has_timeouts(readings: &anyhow::Result<SideReadings>) -> bool {
     }
 }
 
-/// One error of the kind that ended a measurement.
+/// The error that ended a measurement, counted under its kind.
 fn errors_of(error: &anyhow::Error) -> Errors {
     let mut errors = Errors::default();
     if error.is::<UnexpectedStatus>() {
@@ -261,7 +262,7 @@ fn errors_of(error: &anyhow::Error) -> Errors {
     errors
 }
 
-/// The rows of a side before anything is measured.
+/// The rows of a side, without rounds.
 fn rows(case: &Case, side: &Side) -> Vec<Row> {
     let is_alone = !matches!(case.measure, Measure::Load);
     let streams = side.streams.iter().enumerate();
@@ -280,7 +281,7 @@ fn rows(case: &Case, side: &Side) -> Vec<Row> {
     streams.map(row).take(if is_alone { 1 } else { usize::MAX }).collect()
 }
 
-/// Puts what came of a measurement into the rows of its side.
+/// Adds the result of a measurement to the rows of its side.
 fn record(
     rows: &mut [Row],
     round: u32,
@@ -295,7 +296,7 @@ fn record(
                 row.rounds.push(Reading { round, position, ..reading });
             }
         }
-        // What was ended before its time is not a failure.
+        // A measurement that was interrupted has not failed.
         Err(_) if is_stopped => {}
         Err(error) => {
             let errors = errors_of(&error);
@@ -307,7 +308,7 @@ fn record(
     }
 }
 
-/// Says what the reader of a row has to know.
+/// Adds the notes that the reader of a row needs.
 fn finish(mut row: Row) -> Row {
     let reached = |reading: &Reading| reading.values.get(&Quantity::RateReached).copied();
     let all: Vec<f64> = row.rounds.iter().filter_map(reached).collect();
@@ -320,7 +321,7 @@ fn finish(mut row: Row) -> Row {
             worst * 100.0
         ));
     }
-    // Of a stream that may fail nobody is to be told.
+    // Failures of a stream that may fail are expected and get no notes.
     let failed = row.rounds.iter().filter(|_| !row.may_fail);
     let mut told = HashSet::new();
     for reading in failed {
@@ -331,7 +332,7 @@ fn finish(mut row: Row) -> Row {
     row
 }
 
-/// Where two bodies begin to differ, and what to do about it.
+/// Says where two bodies begin to differ, and what to do about it.
 fn difference(first: &[u8], now: &[u8]) -> String {
     const SHOWN_BYTES: usize = 40;
     let at = first.iter().zip(now).take_while(|(first, now)| first == now).count();
@@ -350,7 +351,7 @@ fn difference(first: &[u8], now: &[u8]) -> String {
     )
 }
 
-/// What the rows of a case share, in words.
+/// The settings that the sides of a case share, in words.
 fn settings(case: &Case) -> String {
     let mut words = Vec::new();
     let mut share = |text: &dyn Fn(&Stream) -> String| {

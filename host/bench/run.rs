@@ -1,60 +1,67 @@
-//! What came of a suite, down to the rows of its tables.
+//! The results of a suite, down to the rows of its tables.
 //!
-//! Plain values, which `report.rs` tells of.
+//! Plain values. `report.rs` makes reports of them.
 
 use hdrhistogram::Histogram;
 
 use super::reading::Reading;
 use super::suite::Skipped;
 
-/// What came of a suite.
+/// The results of a suite.
 #[derive(Clone, Debug)]
 pub struct Run {
+    /// The title of the suite.
     pub title: String,
     /// The command line, word by word.
     pub command: Vec<String>,
+    /// The number that shuffled the sides and drew the paths. With it, a run can be repeated.
     pub seed: u64,
-    /// UTC, as in `2026-11-20T09:30:00Z`.
+    /// When the run began, in UTC: `2026-11-20T09:30:00Z`.
     pub started_at: String,
-    /// Facts about the machine and the programs, title and text: `CPU`, `Kernel`, `guesthouse`.
+    /// Facts about the machine and the programs, each with a title and a text. Titles are `CPU`,
+    /// `Kernel` or the name of a server.
     pub about: Vec<(String, String)>,
+    /// The results of each case that has begun, in the order of the suite.
     pub cases: Vec<CaseRun>,
+    /// Servers and cases that this machine could not run.
     pub skipped: Vec<Skipped>,
-    /// It was ended before its time; what is here is what there was.
+    /// The run was ended before its time, and has the numbers until then.
     pub interrupted: bool,
 }
 
 impl Run {
-    /// Requests that failed, of all kinds, rounds and streams.
+    /// How many requests failed, of all kinds, rounds and streams. Streams that may fail do not
+    /// count.
     pub fn errors(&self) -> u64 {
         let rows = self.cases.iter().flat_map(|case| &case.rows).filter(|row| !row.may_fail);
         rows.flat_map(|row| &row.rounds).map(|reading| reading.errors.total()).sum()
     }
 }
 
-/// What came of a case.
+/// The results of a case.
 #[derive(Clone, Debug)]
 pub struct CaseRun {
+    /// The case's name in the suite.
     pub name: String,
-    /// The settings that all rows share, in words: `50 connections, 10 s`.
+    /// The settings that all sides share, in words: `50 connections, 5 rounds of 10s`.
     pub settings: String,
-    /// One for each stream of each side, in the order of the suite.
+    /// One row for each stream of each side, in the order of the suite.
     pub rows: Vec<Row>,
 }
 
-/// What came of one stream of one side.
+/// The results of one stream of one side.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// The side's name, and behind a colon that of a stream which is not its first.
+    /// The name of the side. If the stream is not the first, a colon and the stream's name follow.
     pub name: String,
-    /// Whether it is not the first stream of its side.
+    /// Whether the stream runs beside the first stream of its side.
     pub beside: bool,
-    /// Its failures are counted, and make nothing fail.
+    /// Whether failures are expected. They are counted, and do not make the run fail.
     pub may_fail: bool,
-    /// One for each round that came to its end, in the order of the rounds.
+    /// A reading for each round that came to its end, in the order of the rounds.
     pub rounds: Vec<Reading>,
     /// Latencies of all rounds together, in nanoseconds, from when a request was due.
     pub latency: Histogram<u64>,
-    /// What the reader has to know of this row: `saturated in 2 rounds`.
+    /// Notes that the reader of this row needs, such as `saturated in 2 of 5 rounds`.
     pub notes: Vec<String>,
 }

@@ -4,37 +4,37 @@
 //!
 //! ```toml
 //! title = "Guests and their twins"
-//! rounds = 5                # how often every side is visited
-//! duration = "10s"          # how long, each time: us, ms, s or m
+//! rounds = 5                # how often every side is measured
+//! duration = "10s"          # how long each measurement takes, in us, ms, s or m
 //!
-//! [vars]                    # placeholders of one's own; they may contain others
+//! [vars]                    # placeholders of your own; they may contain others
 //! many = 10_000
-//! [mini.vars]               # what they are instead in miniature, as in `cargo test`
+//! [mini.vars]               # their values in miniature, as in `cargo test`
 //! many = 100
 //!
-//! [request]                 # for all streams; a case and a side may have one of their own,
-//! path = "/hello"           # which is asked first, key by key
+//! [request]                 # for all streams; each key may be written anew in a case,
+//! path = "/hello"           # and again in a side
 //! [load]                    # likewise
 //! cpus = [1]
 //!
-//! [[prepare]]               # keys of [[server]]: is started, and ended once it has settled
+//! [[prepare]]               # keys of [[server]]: a server that starts and ends before all others
 //!
 //! [[server]]
 //! name = "guesthouse {isolation}"
 //! each.isolation = ["fresh", "reuse"]          # a server for each
 //! command = ["{guesthouse}", "demo", "--listen", "127.0.0.1:{port}"]
-//! version = ["{guesthouse}", "--version"]      # what it prints is put into the report
+//! version = ["{guesthouse}", "--version"]      # the report has the first line that it prints
 //! env = { NO_COLOR = "1" }
-//! dir = "."                 # where it runs; default: where the command was given
-//! ready = "/hello"          # up when this is answered with less than 400
+//! dir = "."                 # working directory; default: that of the command
+//! ready = "/hello"          # the server is up once it answers this with less than 400
 //! ready_within = "30s"
-//! settle_within = "0s"      # then also wait until it has nothing left to do by itself
+//! settle_within = "0s"      # then waits until the server has nothing left to do by itself
 //! cpus = "first 1"          # or [0], "after 1", "all"
-//! counters = ["turn_max_us"]  # of those that it logs after SIGUSR1, `counter_NAME` in raw.csv
-//! restart = "case"          # or "round"; one that is still busy after a timeout starts anew, too
-//! files = { "a.wasm" = "{guests}/hello.wasm" }  # copied into {dir} first; or whole
-//!                           # folders; "{00..99}.wat" is a hundred names
-//! needs = "how to get it"   # is said where something is missing
+//! counters = ["turn_max_us"]  # which of its counters, logged after SIGUSR1, raw.csv has
+//! restart = "case"          # or "round"; a server that is busy after a timeout starts anew, too
+//! files = { "a.wasm" = "{guests}/hello.wasm" }  # files and folders to copy into {dir} first;
+//!                           # a range "{00..99}.wat" is a hundred names
+//! needs = "how to get it"   # the report says so if something is missing
 //!
 //! [[case]]                  # one table of the report
 //! name = "{path} on {connections} connections"
@@ -44,10 +44,10 @@
 //! duration = "10s"
 //! request = { path = "{path}" }
 //! load = { connections = "{connections}" }
-//! sides = ["guesthouse fresh"]                 # servers by name, then [[case.side]]
-//! beside = []               # streams beside the first, for sides that have none: see below
+//! sides = ["guesthouse fresh"]                 # servers by name; [[case.side]] adds more
+//! beside = []               # further streams for sides that have none of their own: see below
 //! versions = { files = ["a.wasm", "b.wasm"], path = "a.wasm" }  # for measure = "drop"
-//! at_rest = "200ms"         # for measure = "idle": how long memory has to stand still
+//! at_rest = "200ms"         # for measure = "idle": how long memory has to stay the same
 //! overload = { times = 2, unloaded = 0.1, capacity_connections = 8, longer = 1 }
 //! curve = { loads = [0.1, 0.5], slowdown_max = 10, quantile = 0.999 }
 //!
@@ -60,45 +60,52 @@
 //! request.paths = ["/{00..99}", { path = "/fib/30", times = 2 }]
 //! request.paths_file = "paths.txt"             # one on each line
 //! request.paths_folder = { folder = "{cache}/many/hostile", prefix = "/hostile/" }
-//! request.spread = "uniform"                   # or { zipf = 1.0 }; or "once": each once
-//! request.bodies = "any"    # or "as before" the measurement; or "answer", the custom section of
-//!                           # that name in each file of paths_folder
+//! request.spread = "uniform"                   # or { zipf = 1.0 }; or "once": each path once
+//! request.bodies = "any"    # or "as before": the body that the path had before the measurement;
+//!                           # or "answer": the custom section `answer` of its file in paths_folder
 //! request.headers = { accept = "text/plain" }
 //! request.body = "text"     # or body_file = "FILE", or body_bytes = 1024
 //! request.status = 200      # default: any below 400
 //! load.connections = 50     # or "most": as many as the machine allows
 //! load.threads = 1
-//! load.pipeline = 1         # requests in flight on each connection
+//! load.pipeline = 1         # most requests in flight on each connection
 //! load.rate = 4000          # requests a second; default: as fast as answers come
 //! load.arrivals = "constant"                   # or poisson
 //! load.timeout = "10s"
 //! load.cpus = "after 1"     # default: all
-//! load.nice = 0             # from -20 to 19, as for nice(1)
-//! load.spin = false         # never sleep: exact to the microsecond, for a CPU of its own
+//! load.nice = 0             # priority of the generator, from -20 to 19 as for nice(1)
+//! load.spin = false         # true: never sleep; exact to the microsecond, but takes a whole CPU
 //! beside = [{ name = "fib", request.path = "/fib/32", load.connections = 4, may_fail = false }]
 //! swaps = { files = ["a.wasm", "b.wasm"], path = "a.wasm", every = "100ms" }  # or "seen"
 //! along = { command = ["ab", "http://127.0.0.1:{port}/"], lead = "2s", needs = "how to get it" }
 //! ```
 //!
-//! Versions, as of swaps, may be a `template` instead of files, a text in which `VERSION` becomes the
-//! number of each of `count` versions; with `in_place = true` every second one is written in place
-//! instead of being renamed. With `every = "seen"` the next one comes once the last has answered.
-//! `along` is a program that runs beside the side; it may not end with a failure.
+//! `swaps` replace the file `path` in the server's `{dir}` during a load, with one version after
+//! the other. If `every` is `"seen"`, the next version comes once the last one has answered. With
+//! `in_place = true`, every second version is written in place; all others are renamed to `path`.
+//! Instead of `files`, `swaps` and `versions` may have a `template`: a text file in which `VERSION`
+//! becomes the number of each of `count` versions, of which there are two by default.
 //!
-//! Streams beside the first inherit from the file's tables only. `path` of versions is below the
-//! server's `{dir}`. A range `"1..4"` in `each` is four values, a range `{00..99}` in a path a
-//! hundred paths. A number may be written as a text with a placeholder.
+//! `along` is a program that runs during a load, and starts `lead` before it. If it fails, the
+//! measurement fails. For `overload`, a closed loop on `capacity_connections` finds the capacity.
+//! Then latency is measured at the part `unloaded` of the capacity, and `times` the capacity is
+//! offered for `longer` times the duration.
+//!
+//! Streams beside the first inherit from the file's tables only. A range `"1..4"` in `each` is four
+//! values, and a range `{00..99}` in a path is a hundred paths. A number may be written as a text
+//! with a placeholder.
 //!
 //! Placeholders are `{guesthouse}`, this program; `{here}`, the folder of the file; `{root}`, the
-//! folder in which `benches` is; `{guests}`, the demo guests that the build has left; `{peers}`,
-//! where peers are installed (`GUESTHOUSE_PEERS`, else `../peers/installed`); `{cache}`, a folder
-//! that stays (`GUESTHOUSE_BENCH_CACHE`, else in the user's cache folder); `{cpus}`, how many may
-//! be used. In what starts a server there are also `{port}` and `{dir}`, an empty folder. Relative
-//! paths are below `{here}`, but programs without a slash are looked for in the PATH.
+//! folder that has `benches`; `{guests}`, the demo guests that the build has left; `{peers}`, the
+//! folder of installed peers (`GUESTHOUSE_PEERS`, else `../peers/installed`); `{cache}`, a folder
+//! that stays (`GUESTHOUSE_BENCH_CACHE`, else in the user's cache folder); `{cpus}`, the number of
+//! CPUs that may be used. The tables of servers also have `{port}` and `{dir}`, an empty folder;
+//! the command of `along` has `{port}`. Relative paths begin at `{here}`, but a program without a
+//! slash is looked for in the PATH.
 //!
-//! What a machine does not have is left out and named with the reason: a server with all its
-//! sides, a side, a case without sides. What the file has wrong ends the reading: all of it is
-//! listed, each mistake with its line.
+//! If this machine lacks something, the report names it with the reason, and leaves out a server
+//! with all its sides, a side, or a case without sides. If the file has mistakes, nothing is
+//! measured. All of them are listed, each with its line.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -126,32 +133,36 @@ mod requests;
 mod servers;
 mod text;
 
-/// What a scenario may have: more than anybody writes.
+/// The most bytes of a scenario file, which is more than anybody writes.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
 
-/// What the command line says otherwise.
+/// Settings of the command line that replace those of a scenario.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
+    /// How long each measurement takes.
     pub duration: Option<Duration>,
+    /// How often each side is measured.
     pub rounds: Option<u32>,
-    /// What no measurement takes longer than.
+    /// The longest duration of a measurement. Shorter ones stay as they are.
     pub duration_max: Option<Duration>,
-    /// For the first stream of each side.
+    /// Connections of the first stream of each side.
     pub connections: Option<usize>,
-    /// Everything once and as small as can be, to see that it works.
+    /// Runs everything once and as small as possible, to see that it works.
     pub mini: bool,
-    /// Drawn where there is none.
+    /// The seed of the suite. `None` draws one.
     pub seed: Option<u64>,
-    /// Parts of names: of cases, which are then measured whole, or of sides. None means all.
+    /// Parts of names. A case with one of them in its name is measured whole. Of another case, only
+    /// sides with one of them in their names are. If this is empty, everything is measured.
     pub only: Vec<String>,
 }
 
-/// Reads a scenario. Starts what the scenario wants prepared, and ends it again; blocks for so
-/// long, and ends early with an error once `interrupted` is set. `cache` is where it may keep what
-/// is slow to make.
+/// Reads a scenario. First starts the servers of its `[[prepare]]` tables and ends them again, and
+/// blocks until then. `cache` is a folder of the user, in which a scenario may keep files that are
+/// slow to make.
 ///
 /// # Errors
-/// All that is wrong with the file, one mistake on each line.
+/// The file cannot be read, or has mistakes, which the error lists one on each line; no name has
+/// one of the parts in `only`; a preparation fails; or `interrupted` is set during one.
 pub fn read(
     path: &Path,
     overrides: &Overrides,
@@ -175,7 +186,7 @@ pub fn read(
     let mut skipped = Vec::new();
     if !file.preparations.is_empty() {
         skipped = prepare(draft.preparations, interrupted)?;
-        // Now there is what was missing.
+        // Read again: the preparations may have made files that were missing.
         draft = self::draft(&file, Reader::new(&shown, &text), &environment, mini)?;
     }
     skipped.extend(draft.skipped);
@@ -195,7 +206,7 @@ pub fn read(
     Ok(suite)
 }
 
-/// A scenario on this machine as it is now.
+/// A scenario as this machine can run it now.
 struct Draft {
     preparations: Servers,
     servers: Vec<Launch>,
@@ -249,7 +260,7 @@ fn vars(file: &Scenario, reader: &mut Reader<'_>, environment: &Environment, min
     vars
 }
 
-/// Starts and ends what has to have run before. What is missing for it is left out.
+/// Starts and ends the servers of `[[prepare]]`. Those that this machine cannot run are skipped.
 fn prepare(preparations: Servers, interrupted: &AtomicBool) -> Result<Vec<Skipped>> {
     let mut skipped = Vec::new();
     for (name, launch) in preparations {
@@ -295,7 +306,7 @@ fn apply(cases: &mut [Case], overrides: &Overrides) {
     }
 }
 
-/// Leaves out the sides that take more connections than there can be.
+/// Leaves out the sides that need more connections than this machine allows.
 fn drop_impossible(suite: &mut Suite, environment: &Environment) {
     let skipped = &mut suite.skipped;
     for case in &mut suite.cases {

@@ -1,28 +1,32 @@
-//! What is made of rounds: medians, spreads, ratios, and the curve of a histogram.
+//! Computes medians, spreads and ratios of rounds, and the curve of a histogram.
 //!
-//! Owns how each quantity is called and written. A ratio is taken within a round, where both sides
-//! met the same machine, and only then the median is. Knows nothing of tables and files.
+//! Owns the name and the format of each quantity. Takes ratios within each round, in which both
+//! sides had the same machine, and then their median. Knows nothing of tables and files.
 
 use hdrhistogram::Histogram;
 
 use super::reading::{Errors, Quantity, Reading};
 use super::run::Row;
 
-/// Where a curve has points, in each power of ten of `1/(1-quantile)`: 50 %, 75 %, 80 % and 90 %
-/// are among them, and 95 %, 99 %, 99.5 % and so on.
+/// The points of a curve in each power of ten of `1/(1-quantile)`. Among them are 50 %, 75 %, 80 %
+/// and 90 %, then 95 %, 99 %, 99.5 % and so on.
 const CURVE_STEPS: [f64; 10] = [1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0, 6.4, 8.0];
 
 /// One quantity over several rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
+    /// The median of the rounds.
     pub median: f64,
+    /// The lowest round.
     pub min: f64,
+    /// The highest round.
     pub max: f64,
-    /// How many rounds have it, at least 1.
+    /// How many rounds have the quantity, at least 1.
     pub rounds: usize,
 }
 
-/// The middle one, or the mean of the two in the middle. What is no finite number is left out.
+/// The middle value, or the mean of the two in the middle. Values that are not finite are left out.
+/// `None` if no value is left.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut values: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
     values.sort_by(f64::total_cmp);
@@ -30,7 +34,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
     Some(f64::midpoint(values[last / 2], values[values.len() / 2]))
 }
 
-/// `None` where there is no finite number.
+/// The spread of the finite values. `None` if there are none.
 pub fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
     let values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
     let min = values.iter().copied().min_by(f64::total_cmp)?;
@@ -43,9 +47,9 @@ pub fn quantity(row: &Row, quantity: Quantity) -> Option<Spread> {
     spread(row.rounds.iter().filter_map(|reading| reading.values.get(&quantity).copied()))
 }
 
-/// A quantity of a row over that of another one, taken within each round that both have.
+/// A quantity of `row`, divided by that of `to` in each round that both have.
 pub fn ratio(row: &Row, to: &Row, which: Quantity) -> Option<Spread> {
-    // So that nothing has a ratio that has no figure.
+    // A row that cannot show the quantity has no ratio, either.
     quantity(row, which).and(quantity(to, which))?;
     let within = |reading: &Reading| {
         let value = reading.values.get(&which)?;
@@ -55,7 +59,7 @@ pub fn ratio(row: &Row, to: &Row, which: Quantity) -> Option<Spread> {
     spread(row.rounds.iter().filter_map(within))
 }
 
-/// A quantity of a row less that of another one, taken within each round that both have.
+/// A quantity of `row`, less that of `to` in each round that both have.
 pub fn difference(row: &Row, to: &Row, which: Quantity) -> Option<Spread> {
     let within = |reading: &Reading| {
         let value = reading.values.get(&which)?;
@@ -74,7 +78,8 @@ pub fn errors(row: &Row) -> Errors {
     sum
 }
 
-/// Quantiles and their latencies in microseconds, rising, the last being 1 and the maximum.
+/// Rising quantiles with their latencies in microseconds. The last is 1, with the maximum. Empty if
+/// there are no latencies.
 pub fn curve(latency: &Histogram<u64>) -> Vec<(f64, f64)> {
     if latency.is_empty() {
         return Vec::new();
@@ -117,7 +122,7 @@ impl Quantity {
         Self::MbPerS,
     ];
 
-    /// Its name in files.
+    /// The quantity's name in files, with its unit last.
     pub fn key(self) -> &'static str {
         match self {
             Self::ReqPerS => "req_per_s",
@@ -147,7 +152,7 @@ impl Quantity {
         }
     }
 
-    /// The head of its column; what is behind the last space is the unit.
+    /// The head of the quantity's column. The word after the last space is the unit.
     pub fn title(self) -> &'static str {
         match self {
             Self::ReqPerS => "req/s",
@@ -181,7 +186,7 @@ impl Quantity {
     pub fn format(self, value: f64) -> String {
         match self {
             Self::RssPeakBytes | Self::RssGrowthBytes => number(value / 1e6),
-            // Rounded down, so that what misses its rate does not seem to reach it.
+            // Rounded down, so that a rate just missed does not look as if it was reached.
             Self::RateReached => format!("{:.2}", (value * 1e4 + 1e-6).floor() / 1e2),
             Self::LoadMaxOfCapacity | Self::GoodputOfCapacity => number(value * 100.0),
             Self::NeverUsedBytes | Self::UsedOnceBytes => thousands(value),
@@ -190,7 +195,7 @@ impl Quantity {
     }
 }
 
-/// Three digits, or as many as there are before the point.
+/// A number with three digits, or with as many as there are before the point.
 pub fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
@@ -201,7 +206,7 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// Rounded, as in `1,234,567`.
+/// A number rounded to a whole one, as in `1,234,567`.
 pub fn thousands(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::from(if value < -0.5 { "-" } else { "" });

@@ -1,6 +1,6 @@
-//! The streams of one side at work: threads that connect, warm up, and send at the same time.
+//! Runs the streams of one side: their threads connect, warm up, and send at the same time.
 //!
-//! Owns the order of these steps. Knows no server process: who measures one is told when to begin.
+//! Owns the order of these steps. Knows no server process: it tells the caller when to measure one.
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::sync::Barrier;
@@ -18,24 +18,29 @@ use super::request_schedule::{PathSampler, RequestSchedule};
 use super::suite::Stream;
 use super::worker::{Job, Worker};
 
-/// Nothing is measured for this part of the duration, so that a server which compiles what it runs
-/// often, or grows its pools, has done so.
+/// Before the measurement, requests are sent for this part of the duration. By then a server has
+/// compiled the code that it runs often, and has grown its pools.
 const WARM_UP_PART: f64 = 0.1;
 const WARM_UP_MAX: Duration = Duration::from_secs(1);
 
-/// How long one of several addresses may take to accept a connection before the next is tried.
+/// How long an address may take to accept a connection, before the next address is tried.
 const TAKES_WITHIN: Duration = Duration::from_secs(2);
 
-/// Where requests go.
+/// The server that gets the requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
+    /// The server's IP address and port.
     pub address: SocketAddr,
-    /// What the requests name in `Host`.
+    /// The value of `Host` in requests.
     pub host: String,
 }
 
 impl Destination {
-    /// The first address of `host:port` at which somebody listens, or the first of all.
+    /// Resolves `host:port` to its first address at which a server listens, or to its first address
+    /// if there is no server. Blocks, also to connect to addresses if there are several.
+    ///
+    /// # Errors
+    /// The name has no address.
     pub fn resolve(authority: &str) -> anyhow::Result<Self> {
         let named = || format!("cannot resolve {authority}");
         let addresses: Vec<_> = authority.to_socket_addrs().with_context(named)?.collect();
@@ -44,16 +49,21 @@ impl Destination {
     }
 }
 
-/// Of several addresses, the first that takes a connection. `localhost` is two where there is
-/// IPv6, and many servers listen on one of them.
+/// The first of several addresses that takes a connection. `localhost` has two if there is IPv6,
+/// and many servers listen on only one of them.
 fn listening(addresses: &[SocketAddr]) -> Option<SocketAddr> {
     let takes = |address: &&SocketAddr| TcpStream::connect_timeout(address, TAKES_WITHIN).is_ok();
     let found = if addresses.len() > 1 { addresses.iter().find(takes) } else { None };
     found.or(addresses.first()).copied()
 }
 
-/// Runs all streams at once for `duration`, and some time before that to warm up. `begins` is
-/// called in between, while nothing is in flight. One tally for each stream.
+/// Warms up, and then runs all streams at once for `duration`. Calls `begins` in between, while no
+/// request is in flight. Returns the counts of each stream, and the result of `begins`. `checks`
+/// has the bodies that each stream's answers may have; a stream without an entry may have any.
+/// Blocks, and ends early once `stop` is set.
+///
+/// # Errors
+/// A stream can make no connection, or may not use its CPUs.
 pub fn run<T>(
     streams: &[Stream],
     destination: &Destination,
@@ -126,7 +136,7 @@ impl Part<'_> {
             );
         }
         if self.stream.load.nice != 0 {
-            // Who may not have that priority goes on with the usual one.
+            // A thread that may not have this priority goes on with the usual one.
             let nice = i32::from(self.stream.load.nice);
             let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), nice);
         }
@@ -148,7 +158,7 @@ impl Part<'_> {
             is_head: request.method == "HEAD",
             status: request.status,
             check: self.check,
-            // The first threads have one more where it does not come out even.
+            // If connections do not divide evenly, the first threads have one more.
             connections: (load.connections + threads - 1 - self.index) / threads,
             pipeline: load.pipeline,
             timeout: load.timeout,
@@ -167,12 +177,13 @@ impl Part<'_> {
     }
 }
 
-/// No thread without a connection.
+/// How many threads a stream has: at most one for each connection.
 fn threads_of(stream: &Stream) -> usize {
     stream.load.threads.min(stream.load.connections).max(1)
 }
 
-/// The requests as they are sent, one for each path.
+/// The bytes of the requests, one for each path. `host` is the value of `Host`, unless the request
+/// has one.
 pub fn render(request: &Request, host: &str) -> Vec<Vec<u8>> {
     let mut fields = String::new();
     if !request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {

@@ -1,6 +1,6 @@
-//! What is measured: a suite of cases, and the sides that take turns in each.
+//! A suite of cases, and the sides that take turns in each case.
 //!
-//! Plain values. Where they come from is in `scenario.rs` and `builtin.rs`.
+//! Plain values. `scenario.rs` and `builtin.rs` make them.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
@@ -9,97 +9,109 @@ use std::time::Duration;
 use super::launch::Launch;
 use super::load::{Load, Request};
 
-/// All that one command measures.
+/// All measurements of one command.
 #[derive(Clone, Debug)]
 pub struct Suite {
+    /// The title of the report.
     pub title: String,
-    /// Servers that are started for it. A side names one by its place here.
+    /// The servers that are started for the suite. A side names one by its place in this list.
     pub servers: Vec<Launch>,
+    /// The tables of the report.
     pub cases: Vec<Case>,
-    /// What shuffles the sides and draws the paths; printed, so that a run can be repeated.
+    /// The number that shuffles the sides and draws the paths. It is printed, so that a run can be
+    /// repeated.
     pub seed: u64,
-    /// Servers and cases that this machine cannot run, each with the reason.
+    /// Servers and cases that this machine cannot run.
     pub skipped: Vec<Skipped>,
 }
 
-/// What was left out, and why.
+/// A server, a side or a case that was left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
+    /// The name of the server, side or case.
     pub name: String,
+    /// Why it was left out, in words.
     pub reason: String,
 }
 
 /// One table of the report: sides that take turns.
 #[derive(Clone, Debug)]
 pub struct Case {
+    /// The title of the table.
     pub name: String,
+    /// How each side is measured.
     pub measure: Measure,
+    /// How often each side is measured, at least 1.
     pub rounds: u32,
     /// How long one side is measured in one round.
     pub duration: Duration,
+    /// The sides. Ratios are to the first one.
     pub sides: Vec<Side>,
 }
 
-/// What is measured of each side.
+/// How the sides of a case are measured.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Measure {
     /// Requests a second, latency, CPU time and memory under the side's streams.
     Load,
     /// Memory of each of the first stream's connections: open and never used, and used once.
-    /// Memory is read when it has not changed for `at_rest`.
-    Idle { at_rest: Duration },
+    Idle {
+        /// Memory is read once it has not changed for so long.
+        at_rest: Duration,
+    },
     /// Time from the start of the server to its first answer.
     Start,
     /// Time from a new version of a file in the server's folder to the first answer by it.
     Drop(Versions),
-    /// The highest load at which slowdown, latency over that of an idle server, stays bounded.
+    /// The highest load at which the slowdown stays bounded. Slowdown is latency divided by that of
+    /// an idle server.
     Curve(Curve),
-    /// What is answered of more requests than there is time for, and how late.
+    /// How many requests an overloaded server answers, and how late.
     Overload(Overload),
 }
 
-/// More requests than there is time for.
+/// How a server is overloaded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Overload {
-    /// What is offered, as a multiple of the capacity.
+    /// The load that is offered, as a multiple of the capacity.
     pub times: f64,
-    /// The load that latency is compared with, as a part of the capacity.
+    /// The load of an unloaded server, whose latency is compared, as a part of the capacity.
     pub unloaded: f64,
     /// Connections of the closed loop that finds the capacity.
     pub capacity_connections: usize,
-    /// How many times as long as a side is measured the overload lasts.
+    /// How long the overload lasts, as a multiple of the case's duration.
     pub longer: f64,
 }
 
-/// Versions of one file, put over `path` in turn.
+/// Versions of one file, which replace each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Versions {
-    /// Two at least.
+    /// At least two, in the order in which they come.
     pub versions: Vec<Version>,
-    /// Below the `{dir}` of the server, or absolute.
+    /// The file that is replaced. A relative path begins at the `{dir}` of the server.
     pub path: PathBuf,
-    /// When the next one comes, where they are swapped beside a load.
+    /// When the next version comes during a load.
     pub pace: Pace,
-    /// Every second one is written in place and not renamed to `path`.
+    /// Whether every second version is written in place instead of being renamed to `path`.
     pub in_place: bool,
 }
 
-/// What one version of a file is made of.
+/// The contents of one version of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Version {
     /// A copy of this file.
     File(PathBuf),
-    /// The text of this file, in which `VERSION` is the number, in five digits.
+    /// The text of a file, in which `VERSION` becomes a number of five digits.
     Template {
-        /// The file.
+        /// The file with the text.
         path: PathBuf,
-        /// The version's number.
+        /// The number.
         number: usize,
     },
 }
 
 impl Version {
-    /// The file that it is made of.
+    /// The file from which the contents come.
     pub fn path(&self) -> &Path {
         match self {
             Self::File(path) | Self::Template { path, .. } => path,
@@ -110,64 +122,76 @@ impl Version {
 /// When the next version comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// After so long.
+    /// So long after the last one.
     Every(Duration),
     /// As soon as the last one has answered.
     Seen,
 }
 
-/// How the highest load is looked for.
+/// How to find the highest load with a bounded slowdown.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
-    /// Parts of the capacity that are tried, rising.
+    /// The loads to try, as parts of the capacity, rising.
     pub loads: Vec<f64>,
+    /// The bound of the slowdown.
     pub slowdown_max: f64,
-    /// Of all requests, as in 0.999.
+    /// The quantile of all requests that has to be within the bound, as in 0.999.
     pub quantile: f64,
 }
 
-/// One of those that take turns.
+/// A server and the streams that it gets. The sides of a case take turns.
 #[derive(Clone, Debug)]
 pub struct Side {
+    /// The title of the side's row.
     pub name: String,
+    /// The server.
     pub origin: Origin,
-    /// The first is what the side is about, the others run beside it.
+    /// At least one. The side's numbers are those of the first; all others run beside it.
     pub streams: Vec<Stream>,
-    /// Swaps that go on meanwhile.
+    /// Versions of a file that replace each other during the load.
     pub swaps: Option<Versions>,
-    /// A program that runs meanwhile.
+    /// A program that runs during the load.
     pub along: Option<Along>,
 }
 
 /// A program that runs beside a measurement, such as one that attacks the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Along {
-    /// Program and arguments. `{port}` is that of the server.
+    /// Program and arguments. `{port}` stands for the server's port.
     pub command: Vec<String>,
-    /// How long it runs before the measurement begins.
+    /// How long the program runs before the measurement begins.
     pub lead: Duration,
 }
 
-/// Which server a side talks to.
+/// The server of a side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// One that somebody else has started: `host:port`, and its process where that is known.
-    Elsewhere { authority: String, pid: Option<u32> },
-    /// A place in [`Suite::servers`].
+    /// A server that runs already.
+    Elsewhere {
+        /// `host:port`.
+        authority: String,
+        /// The server's process, if it is known. Without it, CPU time and memory are not measured.
+        pid: Option<u32>,
+    },
+    /// A server that is started for the suite: its place in [`Suite::servers`].
     Started(usize),
 }
 
-/// Requests that are sent in one way.
+/// One kind of requests, and how they are sent.
 #[derive(Clone, Debug)]
 pub struct Stream {
+    /// The name in a row's title, unless the stream is the first of its side.
     pub name: String,
+    /// The requests.
     pub request: Request,
+    /// How they are sent.
     pub load: Load,
-    /// Its failures are counted, and make nothing fail: the callers of hostile guests expect them.
+    /// Whether failures are expected, as by callers of hostile guests. They are counted, and do not
+    /// make the run fail.
     pub may_fail: bool,
 }
 
-/// A seed that is short enough to be typed again.
+/// Draws a seed that is short enough to be typed again.
 pub fn draw_seed() -> u64 {
     RandomState::new().hash_one(0) % 1_000_000
 }

@@ -1,7 +1,7 @@
-//! Puts versions of a file over one another while a server is measured.
+//! Replaces a file with one version after the other while a server is measured.
 //!
-//! As a careful user does, by a copy beside the file and a rename; or in place in turn with that,
-//! as `cp` does. Owns its thread.
+//! Writes a version beside the file and renames it, as a careful user does. If asked to, writes
+//! every second version in place, as `cp` does. Owns the thread that does so.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,20 +19,20 @@ use super::stream::Destination;
 use super::suite::{Pace, Version, Versions};
 use super::target::Target;
 
-/// A version that is not served by then never will be.
+/// A version that is not served within this time never will be.
 pub const SERVED_WITHIN: Duration = Duration::from_secs(30);
-/// What stands for a version's number in a template.
+/// The word in a template that becomes the version's number.
 const NUMBER: &str = "VERSION";
 
-/// Swaps until it is stopped.
+/// A thread that replaces a file until it is stopped.
 pub struct Swapper {
     stop: Sender<()>,
     thread: JoinHandle<anyhow::Result<u64>>,
 }
 
 impl Swapper {
-    /// Begins to swap. `learned` are the hashes of what the versions answer, which a pace of
-    /// [`Pace::Seen`] needs.
+    /// Starts the thread. `learned` has the hashes of the versions' answers, in the order of the
+    /// versions. Only the pace [`Pace::Seen`] needs them.
     pub fn start(
         versions: &Versions,
         target: &Target,
@@ -68,9 +68,13 @@ impl Swapper {
         Self { stop, thread }
     }
 
-    /// How many there were.
+    /// Stops the thread, and returns how often it has replaced the file. Blocks until the last
+    /// replacement is done, and seen if the pace is [`Pace::Seen`].
+    ///
+    /// # Errors
+    /// The file could not be replaced, or a version was not served in time.
     pub fn stop(self) -> anyhow::Result<u64> {
-        // It may have ended by itself, with an error.
+        // The thread may have ended by itself, with an error.
         let _ = self.stop.send(());
         self.thread.join().expect("the swapping thread does not panic")
     }
@@ -91,11 +95,11 @@ fn wait_until_seen(
     Ok(())
 }
 
-/// Has every version served once: the hashes of what they answer, in their order. No two that
-/// follow each other answer the same.
+/// Puts every version into place once, and returns the hashes of their answers, in the order of the
+/// versions. Versions that follow each other have to answer with different bodies.
 ///
 /// # Errors
-/// A version is not served.
+/// A version is not served in time, or answers with the same body as the one before it.
 pub fn learn(
     versions: &Versions,
     target: &Target,
@@ -106,7 +110,7 @@ pub fn learn(
     let mut learned: Vec<u64> = Vec::new();
     let first = probe::ask(&target.destination, request, SERVED_WITHIN, stop)?;
     let mut last = body_hash(&first.body);
-    // The first may be what is there already, so it comes last.
+    // The first version may be in place already, so it comes last.
     let count = versions.versions.len();
     for number in (1..count).chain([0]) {
         replace_file(&versions.versions[number], &path, false)?;
@@ -126,7 +130,8 @@ pub fn learn(
     Ok(learned)
 }
 
-/// Where the versions go: below the folder of the server, or where the path says.
+/// The path of the file that is replaced. If this program has started the server, a relative path
+/// begins at the server's folder.
 pub fn target_path(versions: &Versions, target: &Target) -> PathBuf {
     match target.server {
         Some(server) => server.dir().join(&versions.path),
@@ -134,8 +139,11 @@ pub fn target_path(versions: &Versions, target: &Target) -> PathBuf {
     }
 }
 
-/// Puts a version over `to`: at once, so that the file has either all of it or nothing; or in
-/// place.
+/// Replaces the file `to` with a version. A rename replaces it at once, so that a reader sees all
+/// of the old version or all of the new one. With `in_place`, the file is written over instead.
+///
+/// # Errors
+/// The version cannot be read, or the file cannot be written.
 pub fn replace_file(version: &Version, to: &Path, in_place: bool) -> anyhow::Result<()> {
     let content = match version {
         Version::File(path) => fs::read(path),

@@ -1,30 +1,30 @@
-//! URLs of servers to be measured, as they are typed.
+//! Parses the URLs of servers as users type them.
 //!
-//! Owns what a URL may be: what curl takes, as far as it is http. Resolves nothing.
+//! Owns which URLs are accepted: those that curl accepts, if they are http. Resolves nothing.
 
 use std::net::Ipv6Addr;
 
-/// A URL, taken apart.
+/// A URL and its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
-    /// As it was typed.
+    /// The text that the user has typed.
     pub text: String,
-    /// `host:port`, an IPv6 address in brackets.
+    /// `host:port`. An IPv6 address stands in brackets.
     pub authority: String,
-    /// Path with query.
+    /// The path with the query, percent-encoded. It begins with a slash.
     pub path: String,
 }
 
-/// Schemes behind which one slash is enough, as for curl. Another word there is a host.
+/// Schemes that one slash may follow, as in curl. Any other word before `:/` is a host.
 const SCHEMES: [&str; 5] = ["http", "https", "ws", "wss", "ftp"];
 
 const EXAMPLE: &str = "write http://127.0.0.1:8080/hello";
 
 impl Url {
-    /// Takes a URL apart. Without a scheme it is http; the fragment is dropped.
+    /// Parses a URL. If it has no scheme, it is http. Its fragment is dropped.
     ///
     /// # Errors
-    /// It cannot be used; the text says why.
+    /// The URL cannot be used. The text says why.
     pub fn parse(text: &str) -> Result<Url, String> {
         let (authority, path) = parts(text).map_err(|why| format!("{text:?} {why}"))?;
         Ok(Url { text: text.to_owned(), authority, path })
@@ -67,8 +67,8 @@ fn parts(text: &str) -> Result<(String, String), String> {
     Ok((format!("{host}:{port}"), path + &encoded(query)))
 }
 
-/// A path without its segments of one dot and of two, which take the one before away (RFC 3986,
-/// 5.2.4).
+/// A path without its segments `.` and `..`. A segment `..` also removes the segment before it (RFC
+/// 3986, 5.2.4).
 fn without_dots(path: &str) -> String {
     let mut segments: Vec<&str> = Vec::new();
     let mut ends_in_dots = false;
@@ -122,7 +122,7 @@ fn host(authority: &str) -> Result<(&str, u16), String> {
     }
 }
 
-/// A path and query with what is not ASCII in percent.
+/// A path or query, in which `%XX` stands for each byte that may not be in one.
 fn encoded(path: &str) -> String {
     let mut encoded = String::new();
     for byte in path.bytes() {

@@ -1,9 +1,9 @@
 //! One thread of the load generator: one loop over due times and answers.
 //!
 //! A closed loop is a schedule in which every request is due at once. Latency counts from when a
-//! request was due and not from when it was sent: a server that stands still for a second has made
-//! every request wait that was due in this second (Tene, "How not to measure latency"). Owns its
-//! connections and one epoll; shares nothing. Knows no process and no report.
+//! request was due and not from when it was sent. If a server stands still for a second, every
+//! request that was due in this second had to wait (Tene, "How not to measure latency"). Owns its
+//! connections and one epoll, and shares nothing. Knows no process and no report.
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,33 +27,39 @@ use super::response::{FinishedResponse, HeadCache, is_expected};
 
 mod connections;
 
-/// What is read at a time: some hundred small answers, or a part of a large one.
+/// The most bytes of one read: some hundred small answers, or a part of a large one.
 const READ_BYTES: usize = 128 * 1024;
-/// Sockets that are looked at between two looks at the clock of timeouts.
+/// The most sockets that are served before timeouts are checked again.
 const EVENTS_MAX: usize = 256;
-/// How often requests without an answer are looked for.
+/// The time between two checks for requests that have timed out.
 const SWEEP_NS: u64 = 50_000_000;
-/// After a connection that could not be made, the next try.
+/// The time between a failed attempt to connect and the next one.
 const RETRY_NS: u64 = 10_000_000;
-/// Requests that were due and not sent are counted in pieces, between which the run may be stopped.
+/// Due requests that were not sent are counted in portions of this size, so that a run can be
+/// stopped in between.
 const COUNTED_AT_ONCE: usize = 1 << 16;
 
-/// What a worker is to do.
+/// The share of a stream that one worker sends.
 pub struct Job<'a> {
+    /// The server's address.
     pub address: SocketAddr,
-    /// Requests as they are sent; `draw` gives indexes into it.
+    /// The bytes of the requests.
     pub messages: &'a [Vec<u8>],
+    /// Draws indexes into `messages`.
     pub draw: PathSampler,
-    /// Its answers have no bodies.
+    /// Whether the method is HEAD, so that answers have no bodies.
     pub is_head: bool,
-    /// The status to expect; none is any below 400.
+    /// The status that an answer must have. `None` means any below 400.
     pub status: Option<u16>,
+    /// How many connections to open.
     pub connections: usize,
+    /// How many requests may be in flight on one connection.
     pub pipeline: usize,
+    /// How long a connection, and then an answer, may take.
     pub timeout: Duration,
-    /// Looks for answers without ever going to sleep.
+    /// Whether to look for answers without ever going to sleep.
     pub spin: bool,
-    /// The bodies that answers may have, where that matters.
+    /// The bodies that answers may have. `None` means any.
     pub check: Option<&'a BodyCheck>,
     /// Ends the measurement before its time.
     pub stop: &'a AtomicBool,
@@ -62,11 +68,11 @@ pub struct Job<'a> {
 /// A place for a connection.
 struct Slot {
     connection: Option<Connection>,
-    /// Tells events of this connection from those of the one before it.
+    /// Tells events of this connection from events of an earlier one in this slot.
     generation: u32,
-    /// It stands in `ready`.
+    /// Whether the slot is in `ready`.
     is_ready: bool,
-    /// When to connect again, where there is no connection.
+    /// When to connect again if there is no connection.
     retry_ns: u64,
 }
 
@@ -75,7 +81,7 @@ pub struct Worker<'a> {
     job: Job<'a>,
     epoll: OwnedFd,
     slots: Vec<Slot>,
-    /// Places with room for a request, the longest waiting first.
+    /// Slots with room for a request, the longest waiting first.
     ready: VecDeque<usize>,
     memory: HeadCache,
     buffer: Vec<u8>,
@@ -87,10 +93,13 @@ pub struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    /// Begins to connect; does not wait for it.
+    /// Begins to connect, and does not wait.
+    ///
+    /// # Errors
+    /// The kernel gives no epoll.
     pub fn new(job: Job<'a>) -> io::Result<Self> {
-        // What is due in a microsecond is not to be sent after 50, which is the kernel's default.
-        // Where that is refused, requests are sent a little late, and this shows as latency.
+        // By default, the kernel may wake a thread 50 microseconds late. If it refuses to do
+        // better, requests are sent a little late, and this shows as latency.
         let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         let slot = || Slot { connection: None, generation: 0, is_ready: false, retry_ns: 0 };
         let connections = job.connections;
@@ -112,7 +121,10 @@ impl<'a> Worker<'a> {
         Ok(worker)
     }
 
-    /// Waits until every connection is open, or for the timeout: how many are.
+    /// Waits until every connection is open, but not beyond the timeout. Returns how many are open.
+    ///
+    /// # Errors
+    /// The epoll fails.
     pub fn wait_until_open(&mut self) -> io::Result<usize> {
         let until = self.now_ns() + self.job.timeout.as_nanos() as u64;
         self.end_ns = until;
@@ -129,8 +141,11 @@ impl<'a> Worker<'a> {
         connections.filter(|it| it.connecting_since_ns.is_none()).count()
     }
 
-    /// Sends by `schedule` for `duration`, then waits for the answers that are on their way, at
-    /// most for the timeout.
+    /// Sends by `schedule` for `duration`. Then waits for the answers that are missing, but not
+    /// beyond the timeout. Returns the counts of this measurement.
+    ///
+    /// # Errors
+    /// The epoll fails.
     pub fn run(&mut self, schedule: RequestSchedule, duration: Duration) -> io::Result<LoadStats> {
         let cpu_before = thread_cpu();
         self.tally = LoadStats::new();
@@ -164,7 +179,7 @@ impl<'a> Worker<'a> {
         tally.due = tally.sent;
         let end_ns = self.end_ns;
         let is_due = |due: &Due| matches!(due, Due::At(at_ns) if *at_ns < end_ns);
-        // At a high rate these are many.
+        // At a high rate, many requests may be left.
         while !self.is_stopped() {
             let due = schedule.by_ref().take(COUNTED_AT_ONCE).take_while(is_due).count();
             tally.due += due as u64;
@@ -184,7 +199,7 @@ impl<'a> Worker<'a> {
         self.job.stop.load(Ordering::Relaxed)
     }
 
-    /// How long nothing is to be sent.
+    /// How long no request needs to be sent.
     fn wait_ns(&self, now_ns: u64, schedule: &mut Peekable<impl Iterator<Item = Due>>) -> u64 {
         if now_ns >= self.end_ns {
             return SWEEP_NS;
@@ -198,9 +213,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Sends what is due, as far as there is room, and writes it. To be called when every answer
-    /// that had come was read: the server then gets as much at once as it can, and is not woken
-    /// for every request.
+    /// Sends the requests that are due, as far as there is room. Call it after all answers that
+    /// have come are read: then the server gets many requests at once, and is not woken for each.
     fn dispatch(&mut self, schedule: &mut Peekable<impl Iterator<Item = Due>>) {
         while let Some(&index) = self.ready.front() {
             let now_ns = self.now_ns();
@@ -222,7 +236,7 @@ impl<'a> Worker<'a> {
                 connection.push(&self.job.messages[message], request);
                 sent += 1;
                 if is_open_loop {
-                    // The next one goes to the next connection.
+                    // The next request goes to the next connection.
                     break;
                 }
             }
@@ -244,7 +258,7 @@ impl<'a> Worker<'a> {
         connection.is_some_and(|it| it.is_free(self.job.pipeline))
     }
 
-    /// Puts a place with room at the end of those that are ready.
+    /// Puts a slot with room at the end of `ready`.
     fn make_ready(&mut self, index: usize) {
         if self.is_free(index) && !self.slots[index].is_ready {
             self.slots[index].is_ready = true;
@@ -258,7 +272,7 @@ impl<'a> Worker<'a> {
             Ok(true) => {}
             Ok(false) => self.watch(index, epoll::EventFlags::IN | epoll::EventFlags::OUT),
             Err(broken) => {
-                // A server may answer before it closes. What is not answered could not be sent.
+                // A server may answer before it closes. All other requests could not be sent.
                 let _ = self.read_responses(index);
                 self.fail_connection(index, broken);
             }
@@ -286,7 +300,7 @@ impl<'a> Worker<'a> {
             if flags.contains(epoll::EventFlags::OUT) {
                 self.writable(index);
             }
-            // That may have put another connection in its place, which this event is not of.
+            // By now the slot may have another connection, and then this event is not for it.
             if self.slots[index].generation != generation {
                 continue;
             }
@@ -338,7 +352,7 @@ impl<'a> Worker<'a> {
         let tally = &mut self.tally;
         let in_flight = &mut self.in_flight;
         let mut now_ns = None;
-        // Answers to requests that were due together have the same latency: counted in one go.
+        // Requests that were due together have the same latency, so count them in one go.
         let (mut same_ns, mut same) = (0, 0);
         let (bytes, result) = connection.read(
             &mut self.buffer,
@@ -370,7 +384,7 @@ impl<'a> Worker<'a> {
             },
         );
         tally.answers(same_ns, same);
-        // A part of an answer takes its time from the next one.
+        // If no answer was completed, nobody has looked at the clock, and the bytes count.
         if now_ns.is_none_or(|now_ns| now_ns < end_ns) {
             tally.bytes += bytes as u64;
         }

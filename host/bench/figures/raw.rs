@@ -1,34 +1,34 @@
 //! The raw numbers of a run, as `raw.csv` has them.
 //!
-//! Owns reading that file: its columns may stand in any order. Knows no figure.
+//! Owns the reading of that file, whose columns may stand in any order. Knows no figure.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
 
-/// The quantity that counts requests which failed, of all kinds together.
+/// The quantity that counts failed requests of all kinds.
 pub const ERRORS: &str = "errors";
 
-/// By the round's number, the quantities by name.
-type Rounds = BTreeMap<u32, BTreeMap<String, f64>>;
+/// For each round's number, its quantities by name.
+type RowRounds = BTreeMap<u32, BTreeMap<String, f64>>;
 
-/// Every number of every round.
+/// Every number of every round of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Raw {
     /// By the names of case and row.
-    rows: BTreeMap<(String, String), Rounds>,
+    rows: BTreeMap<(String, String), RowRounds>,
 }
 
 impl Raw {
-    /// Reads the file.
+    /// Reads the text of a `raw.csv`.
     ///
     /// # Errors
-    /// A column is missing, or a line is no record.
+    /// A column is missing, a line is no record, a round is no number, or there is no line at all.
     pub fn parse(text: &str) -> Result<Self> {
         let mut reader = csv::Reader::from_reader(text.as_bytes());
         let header = reader.headers().context("it has no header")?.clone();
         let place = |name: &str| header.iter().position(|column| column == name);
-        // Runs of earlier programs call a case `figure` and a row `case`.
+        // Older runs call a case `figure` and a row `case`.
         let is_early = place("figure").is_some();
         let (case, row) = if is_early { ("figure", "case") } else { ("case", "row") };
         let columns = [case, row, "round", "quantity", "value"];
@@ -55,7 +55,7 @@ impl Raw {
         let quantities = rounds.entry(round).or_default();
         let number = value.parse::<f64>();
         if quantity == ERRORS {
-            // Runs of earlier programs say in words what went wrong.
+            // In older runs the value is a text about what went wrong.
             *quantities.entry(ERRORS.to_owned()).or_default() += f64::from(!value.is_empty());
         } else if quantity.starts_with("errors_") {
             *quantities.entry(ERRORS.to_owned()).or_default() += number.unwrap_or(0.0);
@@ -69,7 +69,7 @@ impl Raw {
         self.rows.keys().filter(move |(of, _)| of == case).map(|(_, row)| row)
     }
 
-    /// A quantity of a row in each round that has it.
+    /// The values of a quantity in a row, by round. Rounds without a value are absent.
     pub fn quantity(&self, case: &str, row: &str, quantity: &str) -> BTreeMap<u32, f64> {
         let rounds = self.rows.get(&(case.to_owned(), row.to_owned()));
         let rounds = rounds.into_iter().flatten();

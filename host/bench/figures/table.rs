@@ -1,4 +1,4 @@
-//! Tables in Markdown, and their places in a document.
+//! Draws tables in Markdown, and puts them into documents.
 //!
 //! A table stands between a line `<!-- table NAME -->` and the next `<!-- end -->`.
 
@@ -12,13 +12,13 @@ use super::value::{Measured, Verdict, combine, text};
 use crate::statistics;
 
 const END: &str = "<!-- end -->";
-/// For a cell that has no number.
+/// The text of a cell without a number.
 const NOTHING: &str = "-";
 
-/// The document with another table of that name.
+/// Replaces the table called `name` in the text of a document.
 ///
 /// # Errors
-/// It has no such markers.
+/// The document lacks the markers of that table.
 pub fn put(document: &str, name: &str, table: &str) -> Result<String> {
     let begin = format!("<!-- table {name} -->\n");
     let named = || format!("there is no line `{}` with a line `{END}` below", begin.trim_end());
@@ -27,8 +27,8 @@ pub fn put(document: &str, name: &str, table: &str) -> Result<String> {
     Ok(format!("{}\n{table}\n{}", &document[..at], &document[end..]))
 }
 
-/// Figures, one on each line. `document` is where the table stands, `folder` where the paths of
-/// runs begin.
+/// A table of figures, one on each line. `document` is the path of the document that gets the
+/// table, and `folder` the folder of the figures file.
 pub fn of_figures(figures: &[Measured], document: &Path, folder: &Path) -> String {
     let mut lines = vec![
         "| figure | measured | lowest to highest round | target | run |".to_owned(),
@@ -47,7 +47,7 @@ pub fn of_figures(figures: &[Measured], document: &Path, folder: &Path) -> Strin
     lines.join("\n") + "\n"
 }
 
-/// A link from the document to the folder of a run, named by its last folders.
+/// A link from the document to the folder of a run. Its text is the run's path below `runs`.
 fn link(run: &str, document: &Path, folder: &Path) -> String {
     let name = run.strip_prefix("runs/").unwrap_or(run);
     let above = document.strip_prefix(folder).is_ok_and(|rest| rest.components().count() == 1);
@@ -58,7 +58,7 @@ fn link(run: &str, document: &Path, folder: &Path) -> String {
     }
 }
 
-/// Rows of a run by quantities.
+/// A table of one run: its rows by some quantities. `raw` has the run's numbers, if there are any.
 pub fn of_grid(grid: &Grid, raw: Option<&Raw>) -> String {
     let titles: Vec<&str> = grid.columns.iter().map(|it| &it.title[..]).collect();
     let mut lines = vec![

@@ -1,4 +1,4 @@
-//! From the raw numbers of a run to a figure, and whether it meets its target.
+//! Computes a figure from the raw numbers of a run, and compares it with its target.
 
 use std::collections::BTreeMap;
 
@@ -6,47 +6,48 @@ use super::raw::{ERRORS, Raw};
 use super::{Figure, Pick};
 use crate::statistics::{self, thousands};
 
-/// For every row of a case.
+/// The side that stands for every row of a case.
 const ALL_ROWS: &str = "*";
-/// What is between the names of a side and of a stream that is not its first.
+/// In the name of a row, stands between the side and a stream beside its first.
 const BESIDE: &str = ": ";
 
-/// A figure as a run has it.
+/// A figure with its value in a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
-    /// What it is called in the file.
+    /// The figure's name in the figures file.
     pub name: String,
-    /// What it says, in Markdown.
+    /// The claim in words, as Markdown.
     pub title: String,
-    /// The run, as the file names it; empty where it has none.
+    /// The run's folder, as the figures file names it. Empty if no run is named.
     pub run: String,
-    /// The value with its unit, and of how many, as in `0 of 150,000`.
+    /// The value with its unit. If the figure has `of`, also the total: `0 of 150,000`.
     pub value: String,
-    /// The lowest and the highest round, where there are several that differ.
+    /// The lowest and the highest round, as in `1.4 to 1.5`. Empty if both are written alike, or if
+    /// the value is no median.
     pub spread: String,
-    /// As in `<= 1.6, aim 1.4`; empty where there is none.
+    /// The target, as in `<= 1.6, aim 1.4`. Empty if there is none.
     pub target: String,
-    /// What came of it.
+    /// Whether the value meets the target.
     pub verdict: Verdict,
 }
 
-/// What came of a figure.
+/// Whether a figure meets its target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It has a target and meets it.
+    /// The value meets the target.
     Met,
-    /// It has no target.
+    /// The figure has a value and no target.
     NoTarget,
-    /// It misses its target.
+    /// The value misses the target.
     Missed,
-    /// Its run has no such rows: a server that was not there.
+    /// The run or its rows are missing, for example because a server was not installed.
     NotMeasured,
-    /// Requests failed, which is said in words.
+    /// Requests failed. The text says how many, and in which case and row.
     Failed(String),
 }
 
 impl Measured {
-    /// One line for a terminal.
+    /// One line for a terminal: name, value, spread, target and verdict.
     pub fn line(&self) -> String {
         let Self { name, value, spread, target, .. } = self;
         let spread = if spread.is_empty() { String::new() } else { format!(" ({spread})") };
@@ -62,7 +63,7 @@ impl Measured {
     }
 }
 
-/// A figure of some raw numbers.
+/// Computes a figure. `run` is the run's folder as the figures file names it, `raw` its numbers.
 pub fn measure(figure: &Figure, run: &str, raw: Option<&Raw>) -> Measured {
     let mut measured = Measured {
         name: figure.name.clone(),
@@ -101,7 +102,7 @@ pub fn measure(figure: &Figure, run: &str, raw: Option<&Raw>) -> Measured {
     measured
 }
 
-/// A value as a table has it.
+/// A value with so many digits behind the point, and its unit.
 pub fn text(value: f64, digits: usize, unit: &str) -> String {
     let number = match digits {
         0 => thousands(value),
@@ -113,7 +114,8 @@ pub fn text(value: f64, digits: usize, unit: &str) -> String {
     }
 }
 
-/// The figure's value in each round.
+/// The figure's value in each round. If the figure is about several rows, each row has one value
+/// instead, which stands for a round.
 fn rounds(figure: &Figure, raw: &Raw) -> BTreeMap<u32, f64> {
     let quantity = |case: &str, side: &str| raw.quantity(case, side, &figure.quantity);
     if figure.side.starts_with(ALL_ROWS) {
@@ -139,7 +141,7 @@ fn rounds(figure: &Figure, raw: &Raw) -> BTreeMap<u32, f64> {
     combine(&other, &ratio, |other, ratio| other / ratio)
 }
 
-/// The rows that a figure is about.
+/// The names of the rows that a figure is about.
 fn rows(figure: &Figure, raw: &Raw) -> Vec<String> {
     match figure.side.strip_prefix(ALL_ROWS) {
         None => vec![figure.side.clone()],
@@ -148,7 +150,7 @@ fn rows(figure: &Figure, raw: &Raw) -> Vec<String> {
     }
 }
 
-/// What is made of two values, in each round that both have.
+/// Makes one value of two, in each round that both have.
 pub fn combine(
     values: &BTreeMap<u32, f64>,
     bases: &BTreeMap<u32, f64>,
@@ -176,7 +178,8 @@ fn target(figure: &Figure) -> String {
     texts.join(", ")
 }
 
-/// Which requests failed that the figure is made of; none where that is what it counts.
+/// The failed requests in the rows of a figure, in words, if any failed. Failures do not matter to
+/// a figure that counts them, or that allows them.
 fn failure(figure: &Figure, raw: &Raw) -> Option<String> {
     if figure.may_fail || figure.quantity == ERRORS {
         return None;

@@ -1,4 +1,4 @@
-//! How far a file is read.
+//! Tests how far a file is read.
 
 use super::{read, text};
 

@@ -1,6 +1,6 @@
-//! What a server counts itself: asked for by a signal, and read from its log.
+//! Reads the counters of a server: asks for them by SIGUSR1, and finds them in its log.
 //!
-//! `guesthouse` answers SIGUSR1 with a line `status: NAME=NUMBER ...`.
+//! `guesthouse` logs a line `status: NAME=NUMBER ...` after that signal.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,17 +14,18 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{LOOK_EVERY, Server, check_interrupted};
 
-/// How long it may take until it has said what it counts.
+/// How long a server may take to log its counters.
 const COUNTED_WITHIN: Duration = Duration::from_secs(10);
-/// What stands before the counts.
+/// The text before the counters in their line.
 const LEAD: &str = "status: ";
 
 impl Server {
-    /// The counts that were asked for when it was started, as they are now, with `counter_` before
-    /// their names. Blocks until the server has said them.
+    /// The present values of the counters that the launch names, each under its name with
+    /// `counter_` before it. Counters that the server does not log are absent. Blocks until the
+    /// server has logged its line. A launch without counters sends no signal.
     ///
     /// # Errors
-    /// It does not say them in time.
+    /// The server does not log its counters in time, or `interrupted` is set.
     pub fn counters(&self, interrupted: &AtomicBool) -> anyhow::Result<BTreeMap<String, f64>> {
         if self.counters.is_empty() {
             return Ok(BTreeMap::new());
@@ -48,6 +49,7 @@ impl Server {
         bail!("the server `{}` does not say what it counts", self.name)
     }
 
+    /// The log from this byte on.
     fn log_from(&self, from: u64) -> io::Result<String> {
         let len = self.log.metadata()?.len().saturating_sub(from);
         let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
@@ -56,7 +58,7 @@ impl Server {
     }
 }
 
-/// The number behind `name=`.
+/// The number after `name=`.
 fn number(counts: &str, name: &str) -> Option<f64> {
     let words = counts.split_whitespace();
     words.filter_map(|word| word.split_once('=')).find(|(key, _)| *key == name)?.1.parse().ok()

@@ -1,13 +1,13 @@
-//! The machine: what a report says of it, and what it allows a process.
+//! Describes the machine for a report, and finds its limits for a process.
 //!
-//! Decides nothing about what runs on it.
+//! Decides nothing about the processes that run on it.
 
 use std::fs;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity};
 
-/// Facts for a report, title and text, as they are now.
+/// Facts about the machine at this moment, each with a title and a text.
 pub fn machine() -> Vec<(String, String)> {
     let cpuinfo = read("/proc/cpuinfo");
     let model = value(&cpuinfo, "model name").unwrap_or("unknown");
@@ -34,7 +34,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// What stands behind `key:`.
+/// The text after `key:`.
 fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -53,8 +53,8 @@ pub fn cpus_allowed() -> Vec<usize> {
     (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect()
 }
 
-/// How many files and sockets a process may have open. What the user may raise by himself is
-/// raised first, for this process and those that it starts.
+/// How many files and sockets a process may have open. Raises the limit first as far as the user
+/// may, for this process and those that it starts.
 pub fn files_max() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -65,7 +65,7 @@ pub fn files_max() -> usize {
     reached.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-/// How many connections can be open to one address and port, from an address of this machine.
+/// How many connections can be open from one address of this machine to one address and port.
 pub fn ports_max() -> usize {
     let text = read("/proc/sys/net/ipv4/ip_local_port_range");
     let mut ends = text.split_whitespace().filter_map(|end| end.parse::<usize>().ok());

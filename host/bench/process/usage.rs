@@ -1,4 +1,4 @@
-//! What a process and its descendants use: CPU time and memory, as the kernel counts them.
+//! Measures the CPU time and memory of a process and its descendants, as the kernel counts them.
 //!
 //! Owns the reading of `/proc`. Knows nothing of what the processes do.
 
@@ -11,36 +11,41 @@ use rustix::process::Pid;
 
 /// The unit of CPU times in `/proc`: `USER_HZ` is 100 wherever Rust runs on Linux.
 const TICK: Duration = Duration::from_millis(10);
-/// Written to `clear_refs`, makes a process' greatest memory start anew from what it has now.
+/// Written to `clear_refs`, it sets a process's peak of memory to its present memory.
 const RESET_PEAK: &str = "5";
 
-/// What was used in a while.
+/// CPU time and memory that a process and its descendants used while they were measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
+    /// CPU time in user mode.
     pub user: Duration,
+    /// CPU time in the kernel.
     pub kernel: Duration,
-    /// The greatest resident memory of each process, summed up. What they share counts in each.
+    /// The sum of each process's peak of resident memory. Memory that processes share counts in
+    /// each of them.
     pub rss_peak_bytes: u64,
-    /// Resident memory at the beginning, likewise.
+    /// Resident memory at the beginning, summed in the same way.
     pub rss_before_bytes: u64,
 }
 
 impl Usage {
+    /// User and kernel time together.
     pub fn cpu(&self) -> Duration {
         self.user + self.kernel
     }
 
-    /// What the greatest memory was above that of the beginning; negative where it shrank.
+    /// How far the peak of memory was above the memory at the beginning. It is negative if memory
+    /// has shrunk, for example because a process has ended.
     pub fn rss_growth_bytes(&self) -> f64 {
         self.rss_peak_bytes as f64 - self.rss_before_bytes as f64
     }
 }
 
-/// Measures what a process and its descendants use from now on.
+/// Measures a process and its descendants from now on.
 ///
-/// Descendants that have come and gone count in what their parents know of them, in steps of 10 ms,
-/// as a compiler does that was started for one file. One whose parent did not wait for it, or had
-/// gone before, does not count.
+/// A descendant that starts and ends in this time, such as a compiler for one file, counts in steps
+/// of 10 ms, as its parent knows it. It does not count if its parent did not wait for it, or ended
+/// before it.
 pub struct Meter {
     pid: u32,
     before: Total,
@@ -48,17 +53,22 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// Begins to measure, and resets the peaks of memory.
+    ///
     /// # Errors
     /// There is no such process.
     pub fn start(pid: u32) -> io::Result<Meter> {
         for (pid, _) in tree(pid)? {
-            // Where that is not allowed, the peak is that since its start.
+            // Without that permission, the peak is that since the start of the process.
             let _ = fs::write(format!("/proc/{pid}/clear_refs"), RESET_PEAK);
         }
         let rss_before_bytes = rss_now_bytes(pid)?;
         Ok(Meter { pid, before: Total::of(&tree(pid)?)?, rss_before_bytes })
     }
 
+    /// Reads what was used since [`Meter::start`]. User and kernel time are exact in sum; how they
+    /// divide it is the kernel's estimate.
+    ///
     /// # Errors
     /// The process has gone.
     pub fn stop(&self) -> io::Result<Usage> {
@@ -70,7 +80,7 @@ impl Meter {
         let share = if user_ticks + kernel_ticks > 0 {
             share(user_ticks, kernel_ticks)
         } else {
-            // Too short for the kernel's statistics: as it was until now.
+            // The time was too short for the kernel's ticks: take the shares of all time so far.
             share(after.user_ticks, after.kernel_ticks)
         };
         let user = cpu.mul_f64(share);
@@ -81,11 +91,13 @@ impl Meter {
     }
 }
 
+/// The share of user time.
 fn share(user_ticks: u64, kernel_ticks: u64) -> f64 {
     user_ticks as f64 / (user_ticks + kernel_ticks).max(1) as f64
 }
 
-/// Resident memory of a process and its descendants now. What they share counts in each.
+/// Present resident memory of a process and its descendants, summed. Memory that processes share
+/// counts in each of them.
 ///
 /// # Errors
 /// There is no such process.
@@ -93,7 +105,8 @@ pub fn rss_now_bytes(pid: u32) -> io::Result<u64> {
     Ok(tree(pid)?.iter().map(|(pid, _)| now_kib(*pid)).sum::<u64>() * 1024)
 }
 
-/// The kernel's quick counters lag behind by some pages of each thread, the peak too.
+/// A process's peak of resident memory. The kernel's quick counters lag behind by some pages for
+/// each thread, and so does its peak: the exact present memory may be more.
 fn peak_kib(pid: i32) -> u64 {
     kib(&format!("/proc/{pid}/status"), "VmHWM:").unwrap_or(0).max(now_kib(pid))
 }
@@ -104,14 +117,14 @@ fn now_kib(pid: i32) -> u64 {
         .unwrap_or(0)
 }
 
-/// Whether a process of this group is left that has not ended.
+/// Whether at least one process of this group has not ended.
 pub fn is_group_alive(group: Pid) -> bool {
     let group = group.as_raw_nonzero().get();
     let all = all().unwrap_or_default();
     all.iter().any(|(_, stat)| stat.group == group && !stat.has_ended)
 }
 
-/// The CPU time of some processes since they began, and of those descendants that have ended.
+/// The CPU time of some processes since they began, and of their descendants that have ended.
 #[derive(Default)]
 struct Total {
     cpu: Duration,
@@ -126,7 +139,7 @@ impl Total {
             match clock_getcpuclockid(nix::unistd::Pid::from_raw(*pid)).and_then(ClockId::now) {
                 Ok(own) => total.cpu += Duration::from(own),
                 Err(error) if place == 0 => return Err(error.into()),
-                // A descendant that has just ended; its parent knows of it next time.
+                // This descendant has just ended. Its parent knows of it next time.
                 Err(_) => continue,
             }
             total.cpu += TICK * u32::try_from(stat.reaped_ticks()).unwrap_or(u32::MAX);
@@ -137,7 +150,7 @@ impl Total {
     }
 }
 
-/// A line of `/proc/PID/stat`. CPU times in ticks.
+/// A line of `/proc/PID/stat`. CPU times are in ticks.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     has_ended: bool,
@@ -154,7 +167,7 @@ impl Stat {
         Stat::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// proc_pid_stat(5). The name in parentheses may contain anything.
+    /// Parses the line by proc_pid_stat(5). The name in parentheses may contain any character.
     fn parse(line: &str) -> Option<Stat> {
         let fields: Vec<&str> = line.rsplit_once(") ")?.1.split(' ').collect();
         let number = |field: usize| fields.get(field)?.parse::<u64>().ok();
@@ -174,7 +187,7 @@ impl Stat {
     }
 }
 
-/// A process and its descendants, itself first.
+/// A process and its descendants, the process first.
 fn tree(pid: u32) -> io::Result<Vec<(i32, Stat)>> {
     let mut others = all()?;
     let root = i32::try_from(pid).map_err(io::Error::other)?;
@@ -203,7 +216,7 @@ fn all() -> io::Result<Vec<(i32, Stat)>> {
     Ok(all)
 }
 
-/// The number behind a key, in KiB.
+/// The number after a key, in KiB.
 fn kib(path: &str, key: &str) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;

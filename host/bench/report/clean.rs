@@ -1,6 +1,7 @@
-//! Text from outside as a report may have it.
+//! Makes text from outside safe for a report.
 
-/// `text` without what would steer a terminal, break a line or turn the direction of writing.
+/// Replaces the characters of `text` that would control a terminal, break a line or turn the
+/// direction of writing.
 pub fn clean(text: &str) -> String {
     let steers = |c: char| {
         let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}');
@@ -9,7 +10,7 @@ pub fn clean(text: &str) -> String {
     text.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// The command line for a shell.
+/// The words of a command line, quoted for a shell.
 pub fn command_line(words: &[String]) -> String {
     let quoted = |word: &String| {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);

@@ -1,11 +1,11 @@
-//! The columns of a case's table: which there are, and what is in their cells.
+//! Chooses the columns of a case's table, and fills their cells.
 
 use super::comparison::{compared, ratio, stem};
 use crate::reading::{Errors, Quantity};
 use crate::run::{CaseRun, Row};
 use crate::statistics::{self, Spread};
 
-/// Columns in their order.
+/// The quantities that have a column, in the order of the columns.
 const SHOWN: [Quantity; 21] = [
     Quantity::ReqPerS,
     Quantity::MbPerS,
@@ -30,23 +30,27 @@ const SHOWN: [Quantity; 21] = [
     Quantity::ClientCpuUsPerReq,
 ];
 
-/// What is left out where there is not much room.
+/// The columns that a table with little room leaves out.
 const DETAILS: [Quantity; 3] =
     [Quantity::CpuUserUsPerReq, Quantity::CpuKernelUsPerReq, Quantity::ClientCpuUsPerReq];
 
-/// A column of a case's table: what is not in a row is `None`.
+/// A column of a case's table.
 pub struct Column {
+    /// The head of the column. The word after its last space is the unit.
     pub title: String,
+    /// Whether the column has latencies.
     pub is_latency: bool,
+    /// A cell for each row of the case. `None` if the row has no such number.
     pub cells: Vec<Option<Cell>>,
 }
 
+/// A cell of a case's table.
 pub struct Cell {
-    /// The median, or what there is of a kind that has none.
+    /// The median of the rounds. For errors, their sums.
     pub text: String,
-    /// Least and greatest of the rounds, if there were several.
+    /// The lowest and the highest round, if there were several.
     pub range: Option<(String, String)>,
-    /// Whether it tells of something that went wrong.
+    /// Whether it reports failures.
     pub is_bad: bool,
 }
 
@@ -58,7 +62,7 @@ impl Cell {
     }
 }
 
-/// The columns that at least one row has something in, the details among them or not.
+/// The columns in which at least one row has a number. With `detailed`, the details are among them.
 pub fn columns(case: &CaseRun, detailed: bool) -> Vec<Column> {
     let mut columns = Vec::new();
     for quantity in SHOWN.into_iter().filter(|it| detailed || !DETAILS.contains(it)) {
@@ -93,7 +97,7 @@ fn errors_column(case: &CaseRun) -> Column {
     Column { title: "errors".to_owned(), is_latency: false, cells }
 }
 
-/// Those that there were, by kind.
+/// The kinds of errors that occurred, with their counts.
 fn errors_text(errors: &Errors) -> String {
     let kinds = errors.kinds().into_iter().filter(|(_, count)| *count > 0);
     let named: Vec<String> = kinds

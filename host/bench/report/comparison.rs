@@ -1,10 +1,11 @@
-//! What of a row is compared with the first one of its case.
+//! Compares the rows of a case with its first row.
 
 use crate::reading::Quantity;
 use crate::run::{CaseRun, Row};
 use crate::statistics::{self, Spread};
 
-/// What a case without requests a second is about.
+/// If the rows of a case have no requests a second, the first of these quantities that they have is
+/// compared.
 const HEADLINES: [Quantity; 6] = [
     Quantity::GoodputOfCapacity,
     Quantity::LoadMaxPerS,
@@ -19,7 +20,7 @@ pub fn stem(quantity: Quantity) -> &'static str {
     quantity.title().rsplit_once(' ').map_or(quantity.title(), |(stem, _)| stem)
 }
 
-/// What is compared, in words.
+/// A quantity in words.
 pub fn words(quantity: Quantity) -> &'static str {
     match quantity {
         Quantity::ReqPerS => "requests per second",
@@ -34,16 +35,17 @@ pub fn words(quantity: Quantity) -> &'static str {
     }
 }
 
-/// The ratio of a row to the first one. That row has none, nor has a stream that runs beside
-/// another: it sends other requests.
+/// The ratio of a row to the first row. `None` for the first row itself, and for a stream beside
+/// the first of its side, which sends other requests.
 pub fn ratio(case: &CaseRun, row: &Row, quantity: Quantity) -> Option<Spread> {
     let first = case.rows.first()?;
     let is_other = !std::ptr::eq(first, row) && !row.beside;
     if is_other { statistics::ratio(row, first, quantity) } else { None }
 }
 
-/// What ratios are of: CPU time for each request. Requests a second stand in where a row's CPU
-/// time is not known; and where there are none, what the case is about.
+/// The quantities whose ratios are shown. The usual one is CPU time for each request. If the CPU
+/// time of a row is not known, requests a second are shown, too. If there is neither, the quantity
+/// is the one that the case is about.
 pub fn compared(case: &CaseRun) -> Vec<Quantity> {
     let (cpu, speed) = (Quantity::CpuUsPerReq, Quantity::ReqPerS);
     let has = |row: &Row, quantity| ratio(case, row, quantity).is_some();

@@ -1,9 +1,10 @@
-//! The raw numbers of a run.
+//! The raw numbers of a run as CSV.
 
 use super::clean::clean;
 use crate::run::Run;
 
-/// Every number of every round, one in a line; and of each round the errors of each kind.
+/// Every number of every round, one on each line, and the errors of each round by kind. The first
+/// line names the columns.
 pub fn csv(run: &Run) -> String {
     let mut text = String::from("case,row,round,position,quantity,value\n");
     for case in &run.cases {
@@ -27,7 +28,7 @@ pub fn csv(run: &Run) -> String {
     text
 }
 
-/// A field of a CSV line, quoted where RFC 4180 asks for it.
+/// A field of a CSV line, quoted if RFC 4180 asks for it.
 fn field(text: &str) -> String {
     let text = clean(text);
     if text.contains([',', '"']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }

@@ -1,6 +1,7 @@
-//! A run as a page: one file without scripts, which asks for no other and can be sent around.
+//! Makes a page of a run. The page is one file without scripts, needs no other file, and can be
+//! sent around.
 //!
-//! Owns the page and its style. Everything that came from outside goes through [`escape`].
+//! Owns the page and its style. Every text from outside goes through [`escape`].
 
 use super::clean::command_line;
 use super::column::{Column, columns};
@@ -13,7 +14,7 @@ use crate::run::{CaseRun, Run};
 use crate::statistics;
 use crate::suite::Skipped;
 
-/// What there are bars of.
+/// The quantities that are drawn as bars.
 const BARS: [Quantity; 7] = [
     Quantity::ReqPerS,
     Quantity::CpuUsPerReq,
@@ -24,8 +25,8 @@ const BARS: [Quantity; 7] = [
     Quantity::UsedOnceBytes,
 ];
 
-/// The colours are told apart by eyes of all kinds: those of Okabe and Ito, darker where the page
-/// is light and lighter where it is dark.
+/// The style of the page. Its colours are those of Okabe and Ito, which colour-blind people can
+/// tell apart, too. They are darker on a light page and lighter on a dark one.
 const STYLE: &str = "
 :root{color-scheme:light dark;--page:#fdfdfc;--text:#1d2125;--quiet:#5f6871;--line:#dfe3e6;
 --bad:#b3261e;--c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#b0578f;--c4:#c98a00;--c5:#3a9bd6;
@@ -95,13 +96,13 @@ overflow-wrap:anywhere}
 @media print{section{break-inside:avoid}}
 ";
 
-/// The browser holds the promise that nothing else is asked for, not even an icon.
+/// The head of the page. Its policy forbids the browser to load any other file, even an icon.
 const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
 <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
 <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
 style-src 'unsafe-inline'\">\n";
 
-/// One file that needs no other.
+/// The text of the page.
 pub fn html(run: &Run) -> String {
     let title = escape(&run.title);
     let mut page =
@@ -140,7 +141,7 @@ fn section(at: usize, case: &CaseRun) -> String {
     if !figures.is_empty() {
         html += &format!("<div class=\"pair\">\n{figures}</div>\n");
     }
-    // Two tables, so that neither is too wide for a page.
+    // Two tables, because one would be too wide for a page.
     let (latencies, others): (Vec<Column>, Vec<Column>) =
         columns(case, true).into_iter().partition(|column| column.is_latency);
     html += &table(case, &others);
@@ -223,7 +224,7 @@ fn table(case: &CaseRun, columns: &[Column]) -> String {
     html + "</tbody>\n</table>\n</div>\n"
 }
 
-/// What one needs to repeat it.
+/// The facts that a reader needs to repeat the run.
 fn about(run: &Run) -> String {
     let mut html = String::from("<section>\n<h2>How it was measured</h2>\n");
     let command = escape(&command_line(&run.command));

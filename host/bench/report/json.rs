@@ -1,13 +1,13 @@
 //! A run as JSON: everything that is in it.
 //!
-//! What was not measured is absent; nothing is ever null, and no number stands for "none". Keys of
-//! quantities are those of [`Quantity::key`], with their units last; latencies count from when a
-//! request was due. Below, *quantities* is an object with one number for each quantity.
+//! A number that was not measured is absent. Nothing is ever null, and no number stands for "none".
+//! The keys of quantities are those of [`Quantity::key`], with their units last. Latencies count
+//! from when a request was due. Below, *quantities* is an object with one number for each quantity.
 //!
 //! ```text
 //! title, started_at       strings
 //! command                 strings: the command line, word by word
-//! seed                    number: what shuffled the sides and drew the paths
+//! seed                    number that shuffled the sides and drew the paths
 //! interrupted             whether the run was ended before its time
 //! about                   list of { title, text }: facts about the machine and the programs
 //! skipped                 list of { name, reason }: servers and cases that could not be run
@@ -15,21 +15,23 @@
 //!   name, settings        strings
 //!   targets               list of
 //!     name                string
-//!     beside              whether this is a further stream of the target before it
-//!     notes               strings: what the reader has to know of it
+//!     beside              whether this is another stream of the target before it
+//!     notes               strings that the reader of the target should know
 //!     summary             quantities: the median over all rounds; and
 //!       errors            { connect, read, write, timeout, status, body, total }: their sums
 //!     spread              like summary, with [least, greatest] for each quantity
-//!     ratio               quantities, over those of the first target; absent where it is beside
-//!                         another stream, and in the first target itself. The ratio is taken
-//!                         within each round, then the median is; and
+//!     ratio               quantities, divided by those of the first target: the median of the
+//!                         ratios within each round. Absent in the first target itself, and if
+//!                         `beside`; and
 //!       to                name of the first target
 //!       spread            [least, greatest] for each quantity
 //!     samples             number of latencies in all rounds
 //!     latency             list of { quantile, us }, rising, all rounds together; the last has
 //!                         quantile 1 and is the maximum
 //!     rounds              list of quantities; and
-//!       round, position   numbers from 1: which round, and at which place in it
+//!       round, position   numbers from 1: of the round, and of the target's place in its order
+//!       counts            numbers by name: answers, swaps, refused, and counter_NAME for each
+//!                         counter of the server
 //!       errors            as above, of this round
 //! ```
 
@@ -41,7 +43,7 @@ use crate::run::{CaseRun, Row, Run};
 use crate::statistics::{self, Spread};
 use crate::suite::Skipped;
 
-/// All of a run, as documented above.
+/// All of a run, in the form that the docs of this module describe.
 pub fn json(run: &Run) -> Value {
     let fact = |(title, text): &(String, String)| json!({ "title": title, "text": text });
     json!({
@@ -90,7 +92,7 @@ fn target(case: &CaseRun, row: &Row) -> Value {
     target
 }
 
-/// `None` where nothing can be compared.
+/// `None` if nothing can be compared.
 fn ratio(case: &CaseRun, row: &Row) -> Option<Value> {
     let of = |quantity| comparison::ratio(case, row, quantity);
     let mut ratio = object(of, |spread| json!(spread.median));
@@ -100,7 +102,7 @@ fn ratio(case: &CaseRun, row: &Row) -> Option<Value> {
     Some(Value::Object(ratio))
 }
 
-/// An entry for each quantity that there is.
+/// An entry for each quantity that has a spread.
 fn object(
     of: impl Fn(Quantity) -> Option<Spread>,
     show: impl Fn(Spread) -> Value,

@@ -1,8 +1,8 @@
-//! Text from outside as part of a page.
+//! Makes text from outside safe as part of a page.
 
 use super::clean::clean;
 
-/// `text` as text of a page or of an attribute.
+/// `text` for use as text of a page or as the value of an attribute.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in clean(text).chars() {

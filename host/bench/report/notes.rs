@@ -1,13 +1,14 @@
-//! What the reader of a case has to know, in sentences.
+//! Sentences that the reader of a case should know.
 
 use super::clean::clean;
 use super::comparison::{compared, words};
 use crate::run::CaseRun;
 
+/// How latency is counted.
 pub const LATENCY_NOTE: &str =
     "Latency counts from when a request was due, so that a stall is seen by all that waited in it.";
 
-/// How the figures of a case are to be read.
+/// How to read the numbers of a case: as medians of rounds, and as ratios to the first row.
 pub fn method(case: &CaseRun) -> String {
     let rounds = case.rows.iter().map(|row| row.rounds.len()).max().unwrap_or(0);
     let mut text = match rounds {
@@ -23,7 +24,7 @@ pub fn method(case: &CaseRun) -> String {
     text
 }
 
-/// What the reader has to know of the rows of a case, a line for each thing.
+/// Notes on the rows of a case, a line for each.
 pub fn notes(case: &CaseRun) -> Vec<String> {
     let rounds = case.rows.iter().map(|row| row.rounds.len()).max().unwrap_or(0);
     let mut notes = Vec::new();

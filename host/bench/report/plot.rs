@@ -1,30 +1,30 @@
-//! Pictures of a case as SVG that stands in a page: the latency curve, and bars.
+//! Draws a case as SVG inside a page: the latency curve, and bars.
 //!
-//! Owns scales, ticks and colours' places. Lengths along the page are in percent and text is in
-//! pixels, so that a picture fits a phone with its letters as large as elsewhere. Knows the names
-//! of the style's classes, which `html.rs` has.
+//! Owns scales, ticks and the order of colours. Lengths across the page are in percent and text is
+//! in pixels: so a plot fits a phone, and its letters stay as large as elsewhere. Knows the names
+//! of the style's classes, which `html.rs` defines.
 
 use super::markup::escape;
 use crate::reading::Quantity;
 use crate::run::{CaseRun, Row};
 use crate::statistics::{self, Spread};
 
-/// Rows that differ by colour; the next so many differ by their dashes, too.
+/// How many rows differ by colour. The next rows have the same colours, and dashes.
 const COLOURS: usize = 8;
-/// Height of the latency plot in pixels, without what is written below it.
+/// The height of the latency plot in pixels, without the labels below it.
 const HEIGHT: f64 = 300.0;
-/// Units across and down the curves' own coordinates.
+/// The width and the height of the curves' own coordinates.
 const UNITS: f64 = 1000.0;
-/// Labels below the plot beyond which every other one is left out on a narrow page.
+/// If there are more labels below the plot, a narrow page leaves out every other one.
 const LABELS_MAX: usize = 5;
 
-/// The class that gives a row its colour.
+/// The classes that give a row its colour and its dashes. `at` is the row's number, from 0.
 pub fn colour(at: usize) -> String {
     let dashed = if (at / COLOURS).is_multiple_of(2) { "" } else { " dash" };
     format!("c{}{dashed}", at % COLOURS)
 }
 
-/// Both axes of the latency plot: common logarithms, of `1/(1-quantile)` and of microseconds.
+/// Both axes of the latency plot, as common logarithms of `1/(1-quantile)` and of microseconds.
 struct Scale {
     x_max: f64,
     y_min: f64,
@@ -39,23 +39,23 @@ impl Scale {
         let y_min = points().map(|(_, us)| log(*us)).min_by(f64::total_cmp)?;
         let y_max = points().map(|(_, us)| log(*us)).max_by(f64::total_cmp)?;
         let last = quantiles.map(nines).max_by(f64::total_cmp).unwrap_or(0.0);
-        // The maximum stands a step behind the last quantile.
+        // The maximum is drawn a step to the right of the last quantile.
         let x_max = if lengths.max() > Some(1) { last + STEP } else { 1.0 };
         Some(Scale { x_max: x_max.max(1.0), y_min: below(y_min), y_max: above(y_max) })
     }
 
-    /// In parts of the width.
+    /// The part of the width, from the left.
     fn x(&self, nines: f64) -> f64 {
         nines / self.x_max
     }
 
-    /// In parts of the height, from the top.
+    /// The part of the height, from the top.
     fn y(&self, log_us: f64) -> f64 {
         (self.y_max - log_us) / (self.y_max - self.y_min)
     }
 }
 
-/// Between two points of a curve.
+/// The distance between two points of a curve.
 const STEP: f64 = 0.1;
 
 fn log(us: f64) -> f64 {
@@ -67,22 +67,24 @@ fn nines(quantile: f64) -> f64 {
     -(1.0 - quantile).log10()
 }
 
-/// Where 1, 2 and 5 are between two powers of ten.
+/// The ticks in each power of ten.
 const FACTORS: [f64; 3] = [1.0, 2.0, 5.0];
 
+/// The next tick below.
 fn below(log_us: f64) -> f64 {
     let decade = (log_us + 1e-9).floor();
     let steps = FACTORS.map(|factor| decade + factor.log10());
     steps.into_iter().rfind(|it| *it <= log_us + 1e-9).unwrap_or(decade)
 }
 
+/// The next tick above.
 fn above(log_us: f64) -> f64 {
     let decade = log_us.floor();
     let steps = FACTORS.map(|factor| decade + factor.log10());
     steps.into_iter().find(|it| *it > log_us + 1e-9).unwrap_or(decade + 1.0)
 }
 
-/// The latency of every row against the quantile; `None` where none was measured.
+/// A plot of every row's latency by quantile. `None` if no latency was measured.
 pub fn latency(case: &CaseRun) -> Option<String> {
     let curves: Vec<_> = case.rows.iter().map(|row| statistics::curve(&row.latency)).collect();
     let scale = Scale::new(&curves)?;
@@ -97,7 +99,7 @@ pub fn latency(case: &CaseRun) -> Option<String> {
         "<svg width=\"100%\" height=\"100%\" viewBox=\"0 0 {UNITS} {UNITS}\" \
          preserveAspectRatio=\"none\">\n"
     );
-    // The first row is drawn last, and so lies on top.
+    // Draw the first row last, so that it lies on top.
     for (at, (row, curve)) in case.rows.iter().zip(&curves).enumerate().rev() {
         svg += &line(&scale, row, at, curve);
     }
@@ -132,7 +134,7 @@ fn x_ticks(scale: &Scale) -> String {
     let mut svg = String::new();
     for (at, (nines, label)) in ticks.iter().enumerate() {
         let x = scale.x(*nines) * 100.0;
-        // 90 % and 99.9 % stay; what is between them goes first.
+        // 90 % and 99.9 % stay. On a narrow page the labels between them go.
         let class = if has_many_ticks && at.is_multiple_of(2) { " class=\"wide\"" } else { "" };
         svg += &format!(
             "<line class=\"grid\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"0\" y2=\"100%\"/>\
@@ -177,8 +179,8 @@ fn duration(decade: i32, factor: f64) -> String {
     }
 }
 
-/// A bar for each row that has the quantity, with a mark from the least to the greatest round.
-/// CPU time shows what the kernel took in a lighter shade.
+/// A bar for each row that has the quantity, with a mark from the lowest to the highest round. In
+/// a bar of CPU time, the kernel's part has a lighter shade. `None` if no row has the quantity.
 pub fn bars(case: &CaseRun, quantity: Quantity) -> Option<String> {
     let spreads = case.rows.iter().map(|row| statistics::quantity(row, quantity));
     let rows: Vec<(usize, &Row, Spread)> = case

@@ -1,7 +1,7 @@
-//! A run as text for a terminal.
+//! Makes text for a terminal of a run.
 //!
-//! Owns the layout. Medians stand first, in as few lines as there are rows, so that a column can
-//! be read down; their spread follows in a table of its own.
+//! Owns the layout. A first table has the medians, with one line for each row, so that a column can
+//! be read down. A second table has their spread.
 
 use super::clean::{clean, command_line};
 use super::column::{Cell, Column, columns};
@@ -9,11 +9,11 @@ use super::notes::{LATENCY_NOTE, method, notes};
 use crate::run::{CaseRun, Run};
 
 const WIDTH: usize = 100;
-/// Names that are longer get a line of their own.
+/// If a name is longer, each name gets a line of its own.
 const NAME_MAX: usize = 30;
 const GAP: usize = 2;
 
-/// For a terminal of 100 columns.
+/// The text, for a terminal of 100 columns.
 pub fn text(run: &Run) -> String {
     let mut text = format!("{}\n", clean(&run.title));
     if run.interrupted {
@@ -71,7 +71,7 @@ fn has_range(column: &Column) -> bool {
     column.cells.iter().flatten().any(|cell| cell.range.is_some())
 }
 
-/// The columns side by side if they fit; else those of latency below the others.
+/// The columns side by side if they fit. Else the columns of latency stand below the others.
 fn blocks<'a>(
     names: &[String],
     columns: impl IntoIterator<Item = &'a Column>,
@@ -97,15 +97,15 @@ fn blocks<'a>(
     texts.join("\n")
 }
 
-/// How many columns go into each block: in as few as there is room for, and not many in one and a
-/// single one in the next.
+/// How many columns go into each block. There are as few blocks as possible, and the columns are
+/// spread evenly over them.
 fn even(widths: &[usize], room: usize) -> Vec<usize> {
     let least = fitting(widths, room);
     let mut tries = (0..room).map(|room| fitting(widths, room));
     tries.find(|counts| counts.len() == least.len()).unwrap_or(least)
 }
 
-/// As many as fit, block by block; at least one in each.
+/// Fills one block after the other with as many columns as fit, and at least one.
 fn fitting(widths: &[usize], room: usize) -> Vec<usize> {
     let mut counts = Vec::new();
     let mut used = room;
@@ -143,10 +143,10 @@ fn block_text(names: &[String], lead: usize, block: &[Lines]) -> String {
     text
 }
 
-/// Lines of the head: what is measured, and its unit.
+/// How many lines the head has: the title, and the unit.
 const HEAD: usize = 2;
 
-/// A column as lines, the head first.
+/// A column as lines of text, the head first.
 struct Lines {
     lines: Vec<String>,
     width: usize,
@@ -163,7 +163,7 @@ impl Lines {
     }
 }
 
-/// Words in lines that are not too long.
+/// Breaks a text into lines that fit the terminal. All but the first are indented.
 fn paragraph(text: &str) -> String {
     let mut lines = String::new();
     let mut width = 0;

@@ -1,4 +1,4 @@
-//! Due times, and which paths are drawn.
+//! Tests the due times, and which paths are drawn.
 
 use super::{Due, PathSampler, RequestSchedule};
 use crate::load::{Arrivals, PathDistribution};
@@ -28,7 +28,7 @@ fn threads_send_at_equal_distances_together() {
 
 #[test]
 fn distances_do_not_drift() {
-    // A third of a nanosecond is lost with each, if it is.
+    // A schedule that drifts would lose a third of a nanosecond with each request.
     let mut schedule = RequestSchedule::new(Some(3e6), Arrivals::Constant, 0, 1, 1);
     assert_eq!(schedule.nth(3_000_000), Some(Due::At(1_000_000_000)));
 }
@@ -73,5 +73,5 @@ fn paths_are_drawn_in_proportion() {
     }
     assert_eq!(drawn(PathDistribution::Uniform, 7), drawn(PathDistribution::Uniform, 7));
     assert_ne!(drawn(PathDistribution::Uniform, 7), drawn(PathDistribution::Uniform, 8));
-    assert_eq!(PathSampler::new(1, PathDistribution::Uniform, 1, 0).next(), 0);
+    assert_eq!(PathSampler::new(1, PathDistribution::Uniform, 1, 0, 1).next(), 0);
 }

@@ -1,6 +1,6 @@
-//! From the `[[case]]` tables to cases, and what of them is left out here.
+//! Makes cases of the `[[case]]` tables, and leaves out those that this machine cannot run.
 //!
-//! Owns which tables a stream inherits from: its own, its side's, its case's, the file's.
+//! Owns the order of the tables from which a stream inherits: its side's, its case's, the file's.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -19,35 +19,43 @@ use crate::suite::{
 
 const ROUNDS: u32 = 5;
 const DURATION: Duration = Duration::from_secs(10);
-/// As in the papers on scheduling: the 99.9th percentile of slowdown is at most 10.
+/// The limit in the papers on scheduling: the 99.9th percentile of slowdown is at most 10.
 const SLOWDOWN_MAX: f64 = 10.0;
 const QUANTILE: f64 = 0.999;
 const LOADS: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
-/// The memory of a server that is idle is read when it has not changed for so long.
+/// The memory of an idle server is read once it has not changed for so long.
 const AT_REST: Duration = Duration::from_millis(200);
 const SWAP_EVERY: Duration = Duration::from_millis(100);
-/// Instead of a time between swaps: as soon as the last one has answered.
+/// Stands for a time between swaps: the next one comes once the last version has answered.
 const SEEN: &str = "seen";
 const VERSIONS_MAX: usize = 10_000;
 const OVERLOAD_TIMES: f64 = 2.0;
 const UNLOADED: f64 = 0.1;
 const CAPACITY_CONNECTIONS: usize = 8;
-/// How long a program runs before a measurement beside it begins.
+/// How long a program runs before the measurement beside it begins.
 const ALONG_LEAD: Duration = Duration::from_secs(2);
 
-/// Reads the cases one after the other, and takes note of what is wrong or missing.
+/// Reads the cases one after the other, and notes mistakes and missing things.
 pub struct Cases<'a, 'text> {
+    /// The scenario file.
     pub file: &'a Scenario,
+    /// Collects the mistakes.
     pub reader: &'a mut Reader<'text>,
+    /// The machine.
     pub environment: &'a Environment,
+    /// The servers of the file, by name.
     pub servers: &'a Servers,
-    /// The names of servers that are used, in the order of first use: what an `Origin` counts in.
+    /// The names of the servers in use, in the order of their first use. An `Origin` has a place
+    /// in this list.
     pub used: Vec<String>,
+    /// Sides and cases that this machine cannot run.
     pub skipped: Vec<Skipped>,
+    /// Whether only a few combinations of `each` are read.
     pub mini: bool,
 }
 
 impl Cases<'_, '_> {
+    /// All cases that this machine can run. `vars` are the placeholders of the file.
     pub fn read(&mut self, vars: &Vars) -> Vec<Case> {
         let file = self.file;
         let mut names = BTreeSet::new();
@@ -69,7 +77,7 @@ impl Cases<'_, '_> {
         cases
     }
 
-    /// `None` where nothing of it can be measured here.
+    /// `None` if this machine can measure nothing of it.
     fn case(&mut self, table: &format::CaseTable, name: String, vars: &Vars) -> Option<Case> {
         let measure = match self.measure(table, vars) {
             Ok(measure) => measure,
@@ -225,7 +233,7 @@ impl Cases<'_, '_> {
         Ok(Versions { versions, path, pace, in_place: table.in_place })
     }
 
-    /// `None` where it cannot be measured here.
+    /// `None` if this machine cannot measure it.
     fn side(
         &mut self,
         case: &format::CaseTable,
@@ -235,7 +243,7 @@ impl Cases<'_, '_> {
     ) -> Option<Side> {
         let (default_name, origin) = self.origin(side, case.name.span(), vars)?;
         let name = side.name.as_ref().map_or(default_name, |name| self.reader.text(name, vars));
-        // Read in any case: what is wrong is wrong on every machine.
+        // Read the streams even without the server, because mistakes do not depend on the machine.
         match (self.streams(case, side, &name, vars), origin) {
             (Ok((streams, swaps)), Some(origin)) => {
                 let along = match self.along(side, vars) {
@@ -255,7 +263,7 @@ impl Cases<'_, '_> {
         }
     }
 
-    /// The server's name, and where it is unless that is nowhere.
+    /// The server's name, and its origin unless this machine cannot run it. `None` for a mistake.
     fn origin(
         &mut self,
         side: &format::SideTable,

@@ -1,6 +1,6 @@
-//! What this machine has of what a scenario wants: programs, files, CPUs, open files.
+//! Finds the things that a scenario needs on this machine: programs, files, CPUs, open files.
 //!
-//! Says what is missing in words to act on. Knows no table of a scenario.
+//! If one is missing, says so in words that tell the user what to do. Knows no table of a scenario.
 
 use std::env;
 use std::fs;
@@ -11,52 +11,56 @@ use super::format::Cpus;
 use super::text::Vars;
 use crate::process::{cpus_allowed, files_max, ports_max};
 
-/// Where peers are installed, unless they are beside the scenarios.
+/// The variable with the folder of installed peers. The default is a folder beside the scenarios.
 const PEERS: &str = "GUESTHOUSE_PEERS";
-/// Where scenarios keep what is slow to make, unless it is in the user's cache folder.
+/// The variable with the folder for files that are slow to make. The default is in the user's
+/// cache folder.
 const CACHE: &str = "GUESTHOUSE_BENCH_CACHE";
-/// Files that a process has open besides its connections, amply.
+/// A generous number of files that a process has open besides its connections.
 const FILES_RESERVED: usize = 256;
 
-/// Why something cannot be had.
+/// Why a resource is missing.
 #[derive(Debug, PartialEq, Eq)]
 pub enum MissingResource {
-    /// It cannot be had anywhere: the scenario is wrong.
+    /// No machine can have it: the scenario has a mistake. The text says which.
     Mistake(String),
-    /// It cannot be had here.
+    /// This machine does not have it. The text says what is missing.
     Here(String),
 }
 
-/// One machine, and where the scenario is on it.
+/// This machine, and the place of the scenario on it.
 pub struct Environment {
     /// The folder of the scenario file.
     here: PathBuf,
-    /// What placeholders stand for that are paths, the inner before the outer.
+    /// The placeholders that stand for paths, and the paths. An inner folder stands before an
+    /// outer one.
     folders: Vec<(&'static str, PathBuf)>,
     cpus: Vec<usize>,
     connections_max: usize,
-    /// Nothing is pinned in miniature, where only the order of things matters.
+    /// Whether servers and generators get CPUs of their own. In miniature they do not, because
+    /// there the numbers do not matter.
     pinning: bool,
 }
 
 impl Environment {
-    /// Raises the limit of open files as far as the user may. `cache` stays, and is the user's.
+    /// Looks at this machine, and raises the limit of open files as far as the user may. `here` is
+    /// the folder of the scenario file, and `cache` a folder of the user that stays.
     pub fn new(here: PathBuf, cache: Option<PathBuf>, mini: bool) -> Environment {
         let connections_max = files_max().min(ports_max()).saturating_sub(FILES_RESERVED);
         let folders = folders(&here, cache);
         Environment { here, folders, cpus: cpus_allowed(), connections_max, pinning: !mini }
     }
 
-    /// What the placeholders stand for that every scenario has.
+    /// The placeholders that every scenario has, with their values.
     pub fn vars(&self) -> Vars {
         let folders = self.folders.iter();
         let folders = folders.map(|(name, path)| ((*name).to_owned(), path.display().to_string()));
-        // In miniature a big machine is not asked for more than a small one.
+        // In miniature, a scenario does not grow with the machine.
         let cpus = if self.pinning { self.cpus.len() } else { self.cpus.len().min(2) };
         folders.chain([("cpus".to_owned(), cpus.to_string())]).collect()
     }
 
-    /// A path as a report may have it: without what is this machine's alone.
+    /// A path for a report. Folders that only this machine has become placeholders.
     fn shown(&self, path: &Path) -> String {
         let inside = self.folders.iter().find_map(|(name, folder)| {
             path.strip_prefix(folder).ok().map(|rest| format!("{{{name}}}/{}", rest.display()))
@@ -64,23 +68,25 @@ impl Environment {
         inside.unwrap_or_else(|| path.display().to_string())
     }
 
-    /// A path, which is below the scenario's folder unless it is absolute.
+    /// A path. If it is relative, it begins at the scenario's folder.
     pub fn path(&self, text: &str) -> PathBuf {
         self.here.join(text)
     }
 
+    /// The path of a file or folder that must exist.
+    ///
     /// # Errors
-    /// Nobody has made this file here.
+    /// There is no such file or folder. The text says so.
     pub fn existing(&self, text: &str) -> Result<PathBuf, String> {
         let path = self.path(text);
         let missing = format!("there is no {}", self.shown(&path));
         if path.exists() { Ok(path) } else { Err(missing) }
     }
 
-    /// Where a program is: as it is named, or in the PATH where that is without a slash.
+    /// The path of a program. If its name has no slash, it is looked for in the PATH.
     ///
     /// # Errors
-    /// It is not there.
+    /// There is no such program. The text says so.
     pub fn program(&self, name: &str) -> Result<PathBuf, String> {
         if name.contains('/') {
             let path = self.path(name);
@@ -93,7 +99,11 @@ impl Environment {
         programs.find(|path| is_program(path)).ok_or_else(missing)
     }
 
-    /// The CPUs that are meant; places count from 0 among those that may be used.
+    /// The CPUs that a scenario names; empty means all. Places count from 0 among the CPUs that
+    /// this process may use. `words` is the text of [`Cpus::Words`] with placeholders filled in.
+    ///
+    /// # Errors
+    /// The words name no set of CPUs, or this machine has too few.
     pub fn cpus(&self, cpus: &Cpus, words: &str) -> Result<Vec<usize>, MissingResource> {
         let found = match cpus {
             Cpus::Places(places) => {
@@ -133,13 +143,15 @@ impl Environment {
         format!("it takes {wanted} CPUs, and {} may be used here", self.cpus.len())
     }
 
-    /// How many connections one server and one client can have.
+    /// How many connections are possible between one client and one server.
     pub fn connections_max(&self) -> usize {
         self.connections_max
     }
 
+    /// Checks that so many connections are possible.
+    ///
     /// # Errors
-    /// There cannot be so many connections here, and what to do.
+    /// They are not. The text says what to do.
     pub fn check_connections(&self, count: usize) -> Result<(), String> {
         let most = self.connections_max;
         if count <= most {

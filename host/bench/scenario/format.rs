@@ -1,7 +1,7 @@
-//! A scenario file as it is written: its tables and keys, and where each of them stands.
+//! The format of a scenario file: its tables and keys, each with its place in the file.
 //!
-//! Values stay as they are, since they may have placeholders in them. What a key means is in the
-//! docs of `scenario.rs`, what becomes of it in `cases.rs`, `requests.rs` and `servers.rs`.
+//! Values stay as they are written, since they may have placeholders. The docs of `scenario.rs` say
+//! what each key means. `cases.rs`, `requests.rs` and `servers.rs` interpret the keys.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,17 +10,21 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::Spanned;
 
-/// A value and where it stands in the file.
+/// A value and its place in the file.
 pub type At<T> = Spanned<T>;
 
-/// Keys with a value in every combination, or in each of them.
+/// Placeholders with all their values. A table with such keys stands for each combination.
 pub type Each = BTreeMap<String, At<Vec<Scalar>>>;
 
+/// A number, or a text, which may have placeholders and may also stand for a number.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "expected a number or a text")]
 pub enum Scalar {
+    /// As in `50`.
     Integer(i64),
+    /// As in `0.5`.
     Float(f64),
+    /// As in `"{connections}"`.
     Text(String),
 }
 
@@ -34,6 +38,7 @@ impl fmt::Display for Scalar {
     }
 }
 
+/// The whole file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
@@ -56,6 +61,7 @@ pub struct Scenario {
     pub cases: Vec<At<CaseTable>>,
 }
 
+/// The table `[mini]`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mini {
@@ -63,6 +69,7 @@ pub struct Mini {
     pub vars: BTreeMap<String, At<Scalar>>,
 }
 
+/// A table `[[server]]` or `[[prepare]]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerTable {
@@ -87,14 +94,17 @@ pub struct ServerTable {
     pub counters: Vec<At<Scalar>>,
 }
 
-/// Places in the list of the CPUs that may be used, or words.
+/// The CPUs of a server or a generator.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "expected a list of numbers, `all`, `first N` or `after N`")]
 pub enum Cpus {
+    /// Places in the list of CPUs that may be used, from 0.
     Places(Vec<usize>),
+    /// `all`, `first N` or `after N`, with placeholders.
     Words(String),
 }
 
+/// A table `[[case]]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaseTable {
@@ -121,6 +131,7 @@ pub struct CaseTable {
     pub tables: Vec<At<SideTable>>,
 }
 
+/// A table `[[case.side]]`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SideTable {
@@ -140,6 +151,7 @@ pub struct SideTable {
     pub along: Option<At<AlongTable>>,
 }
 
+/// A table `along`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AlongTable {
@@ -148,6 +160,7 @@ pub struct AlongTable {
     pub needs: Option<At<Scalar>>,
 }
 
+/// A table `overload`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OverloadTable {
@@ -157,6 +170,7 @@ pub struct OverloadTable {
     pub longer: Option<At<Scalar>>,
 }
 
+/// A table in the list `beside`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BesideTable {
@@ -169,6 +183,7 @@ pub struct BesideTable {
     pub may_fail: bool,
 }
 
+/// A table `request`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RequestTable {
@@ -187,27 +202,45 @@ pub struct RequestTable {
     pub bodies: Option<At<Scalar>>,
 }
 
+/// A line of `paths`. Its path may have ranges and placeholders.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "expected a path, or a table with `path` and `times`")]
 pub enum PathLine {
+    /// A path that is listed once.
     Once(String),
-    Times { path: String, times: usize },
+    /// A path that is listed several times.
+    Times {
+        /// The path.
+        path: String,
+        /// How often it is listed.
+        times: usize,
+    },
 }
 
+/// A table `paths_folder`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PathsFolder {
+    /// A folder of handlers.
     pub folder: At<Scalar>,
+    /// The beginning of each path. The name of the handler follows it.
     pub prefix: At<Scalar>,
 }
 
+/// The value of `spread`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "expected `uniform`, `once` or a table with `zipf`")]
 pub enum SpreadValue {
+    /// `uniform` or `once`.
     Word(String),
-    Zipf { zipf: f64 },
+    /// Zipf's law.
+    Zipf {
+        /// Its exponent.
+        zipf: f64,
+    },
 }
 
+/// A table `load`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoadTable {
@@ -222,6 +255,7 @@ pub struct LoadTable {
     pub nice: Option<At<Scalar>>,
 }
 
+/// A table `versions` or `swaps`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VersionsTable {
@@ -235,6 +269,7 @@ pub struct VersionsTable {
     pub in_place: bool,
 }
 
+/// A table `curve`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CurveTable {
@@ -244,7 +279,7 @@ pub struct CurveTable {
 }
 
 impl CurveTable {
-    /// Where the first of its keys is; none where it has none.
+    /// The place of its first key. `None` if it has no key.
     pub fn written_at(&self) -> Option<Range<usize>> {
         let scalars = [&self.slowdown_max, &self.quantile];
         let scalars = scalars.into_iter().flatten().map(At::span);

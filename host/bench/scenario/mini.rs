@@ -1,13 +1,12 @@
-//! A suite in miniature: every case once and as small as can be, to see that it works.
-//!
-//! Its numbers mean nothing, which is why nobody takes them for results: reports say so.
+//! Shrinks a suite to miniature: every case runs once and as small as possible, to see that it
+//! works. The numbers mean nothing.
 
 use std::time::Duration;
 
 use crate::load::{Bodies, Request};
 use crate::suite::{Case, Measure, Pace, Stream};
 
-/// What all sides of a suite may take together, without the start of their servers.
+/// How long all measurements of a suite should take together, without the start of servers.
 const TOTAL: Duration = Duration::from_millis(800);
 const DURATION_MIN: Duration = Duration::from_millis(20);
 const DURATION_MAX: Duration = Duration::from_millis(100);
@@ -17,13 +16,13 @@ const PATHS_MAX: usize = 20;
 const LOADS_MAX: usize = 2;
 const VERSIONS_MAX: usize = 3;
 const RATE_MAX: f64 = 1000.0;
-/// So that at least one request is due while it is measured.
+/// High enough for at least one request to be due in each measurement.
 const RATE_MIN: f64 = 100.0;
 
-/// Makes all of it small.
+/// Makes all cases small.
 pub fn shrink(cases: &mut [Case]) {
     let measurements: usize = cases.iter().map(timed_measurements).sum();
-    // Whole milliseconds, which are shorter to read.
+    // Whole milliseconds are shorter to read.
     let share = TOTAL.as_millis() as usize / measurements.max(1);
     let share = Duration::from_millis(share as u64).clamp(DURATION_MIN, DURATION_MAX);
     for case in cases {
@@ -62,10 +61,10 @@ pub fn shrink(cases: &mut [Case]) {
     }
 }
 
-/// How often a side of the case is measured for its duration.
+/// How many measurements of its duration the case takes.
 fn timed_measurements(case: &Case) -> usize {
     match &case.measure {
-        // Once for the capacity, and once idle.
+        // Two more: one finds the capacity, and one is for the kinds alone.
         Measure::Curve(curve) => case.sides.len() * (curve.loads.len().min(LOADS_MAX) + 2),
         Measure::Overload(_) => case.sides.len() * 3,
         _ => case.sides.len(),
@@ -81,7 +80,7 @@ fn shrink_stream(stream: &mut Stream, connections_max: usize) {
     shrink_request(&mut stream.request);
 }
 
-/// Some of its paths, the first and the last among them.
+/// Leaves some of its paths, among them the first and the last.
 fn shrink_request(request: &mut Request) {
     let count = request.paths.len();
     if count > PATHS_MAX {

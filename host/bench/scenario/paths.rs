@@ -1,6 +1,6 @@
-//! Paths that are asked for: how one line stands for many, and what a path may consist of.
+//! The paths of requests: how one line stands for many, and which characters a path may have.
 //!
-//! Knows nothing of how they are drawn.
+//! Knows nothing of how paths are drawn.
 
 use std::fs;
 use std::io;
@@ -8,24 +8,25 @@ use std::path::Path;
 
 use wasmparser::Payload;
 
-/// How many paths one request may be drawn from.
+/// The most paths that one request may have.
 pub const PATHS_MAX: usize = 200_000;
 
-/// All paths that a line stands for. `{07..12}` is each number from the first to the last, as wide
-/// as the first is written; several of them are combined, the last changing fastest.
+/// All paths that a line stands for. A range `{07..12}` stands for each number from the first to
+/// the last, with as many digits as the first. Several ranges are combined, and the last one
+/// changes fastest.
 ///
 /// # Errors
-/// Why it is not a path, to be put behind the key.
+/// The line is no path. The text says why, and can follow the name of a key.
 pub fn expand(line: &str) -> Result<Vec<String>, String> {
     let paths = expand_ranges(line)?;
     paths.iter().try_for_each(|path| check(path))?;
     Ok(paths)
 }
 
-/// All texts that one with ranges stands for.
+/// All texts that a text with ranges stands for.
 ///
 /// # Errors
-/// What is in braces is no range, or they are too many.
+/// The braces hold no range, or there are more than [`PATHS_MAX`] texts.
 pub fn expand_ranges(line: &str) -> Result<Vec<String>, String> {
     let mut paths = vec![String::new()];
     let mut rest = line;
@@ -62,8 +63,10 @@ fn number(digits: &str) -> Option<u32> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
+/// Checks that a path can be asked for.
+///
 /// # Errors
-/// Why this cannot be asked for.
+/// It cannot. The text says why.
 pub fn check(path: &str) -> Result<(), String> {
     if !path.starts_with('/') {
         return Err(format!("{path:?} does not begin with /"));
@@ -74,10 +77,10 @@ pub fn check(path: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// One path on each line; lines that are empty or begin with `#` are none.
+/// The paths in a text, one on each line. Lines that are empty or begin with `#` are left out.
 ///
 /// # Errors
-/// A line that is no path, with its number.
+/// A line is no path. The text has its number.
 pub fn lines(text: &str) -> Result<Vec<String>, String> {
     let mut paths = Vec::new();
     for (number, line) in text.lines().enumerate() {
@@ -91,7 +94,8 @@ pub fn lines(text: &str) -> Result<Vec<String>, String> {
     Ok(paths)
 }
 
-/// The handlers in a folder, not below it, as the paths that they answer.
+/// The paths of the handlers in a folder, sorted. A path is `prefix` with the name of the file,
+/// without its ending. Handlers in folders below are left out.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -108,11 +112,11 @@ pub fn handlers(folder: &Path, prefix: &str) -> io::Result<Vec<String>> {
     Ok(paths)
 }
 
-/// What a handler says that it answers: the contents of its custom section `answer`. `path` ends in
-/// the handler's name.
+/// The body that a handler must answer: the contents of the custom section `answer` of its file.
+/// `path` ends in the handler's name.
 ///
 /// # Errors
-/// The file cannot be read, or says nothing of it.
+/// The file cannot be read, is no module, or has no such section.
 pub fn answer(folder: &Path, path: &str) -> Result<Vec<u8>, String> {
     let stem = path.rsplit('/').next().unwrap_or(path);
     let file = folder.join(format!("{stem}.wasm"));

@@ -1,7 +1,7 @@
-//! From the `request` and `load` tables to what is sent, and how.
+//! Makes requests and loads of the `request` and `load` tables.
 //!
-//! A table that is nearer to a stream is asked before those around it, key by key; how paths and
-//! the body are told counts as one key each.
+//! For each key, the table nearest to the stream counts. All keys for paths are one key in this
+//! sense, and so are all keys for the body.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,21 +16,25 @@ use crate::load::{Arrivals, Bodies, Load, PathDistribution, Request};
 
 const BODY_BYTES_MAX: usize = 1 << 30;
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// For as many connections as are possible.
+/// Stands for as many connections as this machine allows.
 const MOST: &str = "most";
 
-/// What is needed to read one stream.
+/// Reads the tables of one stream.
 pub struct Context<'a, 'text> {
+    /// Collects the mistakes.
     pub reader: &'a mut Reader<'text>,
+    /// The machine.
     pub environment: &'a Environment,
+    /// The placeholders of the stream's side.
     pub vars: &'a Vars,
 }
 
 impl Context<'_, '_> {
-    /// What is sent, from tables of which the first comes before the others.
+    /// The request of a stream. `layers` are its tables, the nearest first. Mistakes go to the
+    /// reader.
     ///
     /// # Errors
-    /// What is missing here. Mistakes go to the reader.
+    /// This machine lacks a file. The text says which.
     pub fn request(&mut self, layers: &[&Table]) -> Result<Request, String> {
         let method = first(layers, |it| it.method.as_ref());
         let method = method.map_or("GET".to_owned(), |value| {
@@ -144,7 +148,7 @@ impl Context<'_, '_> {
         }
     }
 
-    /// Which bodies answers have to have.
+    /// The bodies that answers may have.
     fn bodies(&mut self, layers: &[&Table], paths: &[String]) -> Result<Bodies, String> {
         let Some(value) = first(layers, |it| it.bodies.as_ref()) else { return Ok(Bodies::Any) };
         let choices = [("any", 0), ("as before", 1), ("answer", 2)];
@@ -212,10 +216,10 @@ impl Context<'_, '_> {
         }
     }
 
-    /// How it is sent, from tables of which the first comes before the others.
+    /// The load of a stream. `layers` are its tables, the nearest first. Mistakes go to the reader.
     ///
     /// # Errors
-    /// What is missing here. Mistakes go to the reader.
+    /// This machine has too few CPUs. The text says so.
     pub fn load(&mut self, layers: &[&format::LoadTable]) -> Result<Load, String> {
         let get = |pick: fn(&format::LoadTable) -> Option<&At<Scalar>>| first(layers, pick);
         let cpus = match first(layers, |it| it.cpus.as_ref()) {

@@ -1,4 +1,4 @@
-//! From the `[[server]]` tables to how each server is started, or why it cannot be here.
+//! Makes launches of the `[[server]]` tables, or says why this machine cannot run a server.
 //!
 //! Starts nothing.
 
@@ -15,10 +15,11 @@ use crate::launch::{Launch, Restart};
 const READY: &str = "/hello";
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// Every server of a scenario by its name: how to start it, or why that is not possible here.
+/// Every server of a scenario by its name: how to start it, or why this machine cannot.
 pub type Servers = BTreeMap<String, Result<Launch, String>>;
 
-/// Reads the tables; mistakes go to the reader.
+/// Reads the tables. Mistakes go to the reader. With `mini`, servers restart as rarely as possible
+/// and need not settle.
 pub fn read(
     tables: &[At<ServerTable>],
     reader: &mut Reader<'_>,
@@ -29,7 +30,7 @@ pub fn read(
     let mut servers = Servers::new();
     for table in tables {
         let server = table.get_ref();
-        // In full even in miniature: cases name them, and those that nobody names cost nothing.
+        // Read all combinations even in miniature: cases name servers, and others cost nothing.
         for vars in reader.combinations(&server.each, vars, false) {
             let name = reader.text(&server.name, &vars);
             let launch = launch(server, &name, reader, environment, &vars, mini);
@@ -114,7 +115,8 @@ fn launch(
     })
 }
 
-/// What is copied into the server's folder: from where, and to which name in it.
+/// The files to copy into the server's folder: the source, and the path in the folder. Files that
+/// do not exist go to `missing`.
 fn files(
     server: &ServerTable,
     reader: &mut Reader<'_>,
@@ -146,10 +148,10 @@ fn files(
     files
 }
 
-/// The CPUs that are meant, none for all of them.
+/// The CPUs that a value names. Empty means all. Mistakes go to the reader.
 ///
 /// # Errors
-/// They are not there.
+/// This machine does not have them.
 pub fn cpus(
     value: &At<Cpus>,
     reader: &mut Reader<'_>,

@@ -1,4 +1,4 @@
-//! Values with placeholders: what they stand for, and mistakes in them with the line they are on.
+//! Fills placeholders in values, and collects mistakes with their lines.
 //!
 //! Owns the list of mistakes. Knows no table of a scenario and nothing of the machine.
 
@@ -10,52 +10,55 @@ use std::time::Duration;
 
 use super::format::{At, Each, Scalar};
 
-/// What placeholders stand for, by name.
+/// The values of placeholders by name.
 pub type Vars = BTreeMap<String, String>;
 
-/// Left for whoever starts a server.
+/// Placeholders that are filled in when a server starts.
 const LATER: [&str; 2] = ["port", "dir"];
-/// How deep a placeholder may stand for text with placeholders.
+/// How deep placeholders may be nested in the values of others.
 const DEPTH_MAX: usize = 8;
 /// How many combinations are a few.
 const FEW: usize = 3;
 /// How many combinations one table may stand for.
 const COMBINATIONS_MAX: usize = 10_000;
 
-/// A text, and what is wrong with it.
+/// Reads the values of one file, and collects its mistakes.
 pub struct Reader<'a> {
-    /// What the file is called.
+    /// The name of the file in messages.
     file: &'a str,
     text: &'a str,
-    /// In the order of the lines. The same table may be read more than once, for each of its
-    /// combinations.
+    /// Lines and reasons, in the order of the lines. It is a set because a table is read once for
+    /// each of its combinations, with the same mistakes.
     mistakes: BTreeSet<(usize, String)>,
 }
 
 impl<'a> Reader<'a> {
+    /// A reader without mistakes. `file` is the file's name in messages, and `text` its contents.
     pub fn new(file: &'a str, text: &'a str) -> Self {
         Reader { file, text, mistakes: BTreeSet::new() }
     }
 
-    /// All that is wrong, in the order of the file.
+    /// All mistakes in the order of the file, each as `FILE:LINE: REASON`.
     pub fn into_mistakes(self) -> Vec<String> {
         let file = self.file;
         let all = self.mistakes.into_iter();
         all.map(|(line, reason)| format!("{file}:{line}: {reason}")).collect()
     }
 
-    /// Takes note of a mistake; `at` is where it stands, in bytes.
+    /// Notes a mistake. `at` is its place in the text, in bytes.
     pub fn mistake(&mut self, at: Range<usize>, reason: impl Display) {
         let before = self.text.get(..at.start).unwrap_or(self.text);
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
         self.mistakes.insert((line, reason.to_string()));
     }
 
-    /// The text with its placeholders filled in.
+    /// A value as text, with its placeholders filled in.
     pub fn text(&mut self, value: &At<Scalar>, vars: &Vars) -> String {
         self.fill(&value.get_ref().to_string(), value.span(), vars)
     }
 
+    /// A text with its placeholders filled in. If one is unknown, notes a mistake and leaves the
+    /// text as it is. `at` is the text's place in the file.
     pub fn fill(&mut self, text: &str, at: Range<usize>, vars: &Vars) -> String {
         fill(text, vars, 0).unwrap_or_else(|reason| {
             self.mistake(at, reason);
@@ -63,7 +66,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A number in a range; its lower end where there is a mistake.
+    /// A number in a range. If it is none, notes a mistake and returns the lower end.
     pub fn number<T>(
         &mut self,
         key: &str,
@@ -86,6 +89,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A time such as `250ms`. If it is none, notes a mistake and returns zero.
     pub fn duration(&mut self, key: &str, value: &At<Scalar>, vars: &Vars) -> Duration {
         let text = self.text(value, vars);
         humantime::parse_duration(&text).unwrap_or_else(|_| {
@@ -95,7 +99,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// One of some words; the first where there is a mistake.
+    /// The choice that a word stands for. If it is none, notes a mistake and returns the first.
     pub fn choice<T: Copy>(
         &mut self,
         key: &str,
@@ -113,8 +117,9 @@ impl<'a> Reader<'a> {
         found.expect("there is a choice").1
     }
 
-    /// The combinations of all values with all others, in the order of the file, the last key
-    /// changing fastest. `few`: some of them only, with the first and the last value of each key.
+    /// All combinations of the values in `each`, added to `vars`. Keys stand in the order of the
+    /// file, and the last one changes fastest. With `few`, there are only a few combinations, among
+    /// them the first and the last value of each key.
     pub fn combinations(&mut self, each: &Each, vars: &Vars, few: bool) -> Vec<Vars> {
         let mut keys: Vec<_> = each.iter().collect();
         keys.sort_by_key(|(_, values)| values.span().start);
@@ -164,8 +169,8 @@ fn combine(columns: &[KeyValues<'_>], number: usize, vars: &Vars, few: bool) -> 
     vars
 }
 
-/// `{name}` is a placeholder, where the name is of small letters, digits and `_`; anything else in
-/// braces stays as it is.
+/// Fills the placeholders of a text. In a placeholder `{name}`, the name has small letters, digits
+/// and `_`. Anything else in braces stays as it is.
 fn fill(text: &str, vars: &Vars, depth: usize) -> Result<String, String> {
     if depth > DEPTH_MAX {
         return Err(format!("{text:?} stands for itself"));
@@ -203,7 +208,7 @@ fn is_name(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_lowercase()) && text.bytes().all(word)
 }
 
-/// `3..5` are 3, 4 and 5.
+/// The numbers of a range: `3..5` stands for 3, 4 and 5.
 fn range(text: &str) -> Option<Vec<String>> {
     let (first, last) = text.split_once("..")?;
     let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);

@@ -1,4 +1,4 @@
-//! Medians and ratios of rounds, and how numbers are written.
+//! Tests medians and ratios of rounds, and how numbers are written.
 
 use hdrhistogram::Histogram;
 
@@ -71,7 +71,7 @@ fn numbers_have_three_digits() {
         assert_eq!(number(value), text, "{value}");
     }
     assert_eq!(thousands(-0.4), "0");
-    // What misses its rate does not seem to reach it.
+    // A rate just missed does not look as if it was reached.
     assert_eq!(Quantity::RateReached.format(0.99999), "99.99");
     assert_eq!(Quantity::RateReached.format(1.0), "100.00");
 }

@@ -1,10 +1,10 @@
-//! Which of several addresses is taken.
+//! Tests which of several addresses is taken.
 
 use std::net::{SocketAddr, TcpListener};
 
 use super::listening;
 
-/// An address at which nobody listens, as long as its socket is there.
+/// An address at which nobody listens as long as its socket exists.
 fn deaf() -> (socket2::Socket, SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
     let socket = socket.expect("a socket");
@@ -23,7 +23,7 @@ fn the_first_address_that_takes_a_connection_is_used() {
     for addresses in [[deaf_one, good, deaf_other], [good, deaf_one, deaf_other]] {
         assert_eq!(listening(&addresses), Some(good));
     }
-    // Where nobody listens, the error is that of the first.
+    // If nobody listens, the first address gives the error.
     assert_eq!(listening(&[deaf_one, deaf_other]), Some(deaf_one));
     assert_eq!(listening(&[deaf_one]), Some(deaf_one));
     assert_eq!(listening(&[]), None);

@@ -1,4 +1,4 @@
-//! What a URL may be, and what is said of one that is none.
+//! Tests which URLs are accepted, and the reasons why others are not.
 
 use super::Url;
 

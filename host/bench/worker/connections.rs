@@ -1,6 +1,6 @@
-//! The connections of a worker: opened, opened again, and given up.
+//! Opens the connections of a worker, opens them again, and gives them up.
 //!
-//! Owns what counts as failed when a connection ends.
+//! Owns which requests count as failed when a connection ends.
 
 use std::fmt::Display;
 
@@ -10,14 +10,14 @@ use super::{RETRY_NS, Worker, line};
 use crate::connection::{Connection, ConnectionError, InFlight};
 
 impl Worker<'_> {
-    /// A connection has ended: what was in flight on it has failed. Connects again.
+    /// Closes a connection that has ended, and connects again. The requests in flight have failed.
     pub(super) fn fail_connection(&mut self, index: usize, broken: ConnectionError) {
         let Some(connection) = self.slots[index].connection.take() else { return };
         let failed = connection.in_flight.len();
         let errors = &mut self.tally.errors;
         let (kind, count, failures) = match broken {
             ConnectionError::Read => ("read", &mut errors.read, failed),
-            // Behind a good answer, too: a server that says more than it was asked is not well.
+            // This is a failure even behind a good answer: a server may not send more than that.
             ConnectionError::Nonsense(_) => ("read", &mut errors.read, failed.max(1)),
             ConnectionError::Write => ("write", &mut errors.write, failed),
         };
@@ -37,7 +37,7 @@ impl Worker<'_> {
         line(&self.job.messages[request.message])
     }
 
-    /// A connection could not be made.
+    /// Counts a connection that could not be made. The next try comes after a while.
     pub(super) fn fail_connect(&mut self, index: usize, why: &dyn Display) {
         let address = self.job.address;
         self.tally.examples.note("connect", || format!("no connection to {address}: {why}"));
@@ -46,6 +46,7 @@ impl Worker<'_> {
         self.tally.errors.connect += 1;
     }
 
+    /// Begins to connect, and does not wait.
     pub(super) fn connect(&mut self, index: usize, now_ns: u64) {
         let slot = &mut self.slots[index];
         slot.generation = slot.generation.wrapping_add(1);
@@ -63,6 +64,7 @@ impl Worker<'_> {
         }
     }
 
+    /// Chooses the events that wake the worker for a connection.
     pub(super) fn watch(&mut self, index: usize, flags: epoll::EventFlags) {
         let slot = &self.slots[index];
         let Some(connection) = slot.connection.as_ref() else { return };
@@ -72,7 +74,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Ends what has waited too long, and connects where it is time to.
+    /// Gives up requests and attempts to connect that have timed out. Connects again in slots whose
+    /// pause is over.
     pub(super) fn sweep(&mut self) {
         let now_ns = self.now_ns();
         let timeout_ns = self.job.timeout.as_nanos() as u64;
@@ -94,7 +97,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Closes a connection; everything in flight on it was too late.
+    /// Closes a connection, because the answers to its requests in flight are too late.
     fn time_out(&mut self, index: usize) {
         let Some(connection) = self.slots[index].connection.take() else { return };
         self.tally.errors.timeout += connection.in_flight.len() as u64;
@@ -106,8 +109,8 @@ impl Worker<'_> {
         self.in_flight -= connection.in_flight.len();
     }
 
-    /// After the end: connections on which an answer is missing. Without an end before its time,
-    /// those requests have failed.
+    /// Closes the connections on which answers are missing after the end, and connects again. If
+    /// the run was not stopped before its time, those requests have failed.
     pub(super) fn close_in_flight(&mut self) {
         let before = (self.tally.errors, self.tally.examples.clone());
         for index in 0..self.slots.len() {

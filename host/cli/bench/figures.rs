@@ -1,4 +1,6 @@
-//! `guesthouse bench --figures` and `--tables`: the figures of a file, measured or drawn.
+//! `guesthouse bench --figures` and `--tables`: measures the figures of a file, or draws tables.
+//!
+//! Owns the exit codes of both. `guesthouse_bench` decides what a figure is.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,11 +14,11 @@ use guesthouse_bench::{Run, report};
 use super::{BenchFlags, make_empty, overrides, write, write_run};
 use crate::config;
 
-/// How long a measurement of `--quick` takes at most.
+/// The longest measurement of `--quick`.
 const QUICK: Duration = Duration::from_secs(1);
 
-/// Draws the tables of a file's documents. With `check` nothing is written, and the exit code is 1
-/// where a line is not as its run has it.
+/// Draws the tables of a figures file into their documents. With `check`, writes nothing, and the
+/// exit code is 1 if a line differs from its run. Returns a text with each line that differs.
 ///
 /// # Errors
 /// The file, a run or a document cannot be read or written.
@@ -39,8 +41,10 @@ pub(super) fn draw(path: &Path, check: bool) -> anyhow::Result<(String, ExitCode
     Ok((text, if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }))
 }
 
-/// Measures figures by their scenarios: what each says, and which miss their targets. The exit code
-/// is 1 where one fails or, but for `--quick`, misses.
+/// Measures the figures of a file by their scenarios. Returns a text with the tables of the runs
+/// and a line for each figure. The exit code is 1 if a request or a figure fails, and also if a
+/// figure misses its target, unless this is `--quick`. With `--allow-errors` it is 0. After a
+/// signal it is 130.
 ///
 /// # Errors
 /// The file or a scenario cannot be read, or a result cannot be written.
@@ -89,7 +93,7 @@ pub(super) fn measure(
     Ok((text + &lines + &sum, if fails { ExitCode::FAILURE } else { ExitCode::SUCCESS }))
 }
 
-/// The cases of a scenario that figures need.
+/// Measures the cases of a scenario that figures need.
 fn run(
     needed: &Needed,
     flags: &BenchFlags,

@@ -39,7 +39,7 @@ impl Corpus {
         let folders = [
             Some(module.join("fixtures")),
             Some(root.join("guests/hostile")),
-            Some(root.join("benches/neighbours")),
+            Some(root.join("benches/scenarios/hostile")),
             built.map(|target| target.join("guests")),
         ];
         for path in folders.iter().flatten().flat_map(|folder| files(folder)) {

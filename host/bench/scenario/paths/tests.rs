@@ -1,4 +1,4 @@
-//! What a line of paths stands for.
+//! Tests which paths a line stands for.
 
 use super::{PATHS_MAX, expand, handlers, lines};
 

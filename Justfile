@@ -4,19 +4,19 @@
 default:
     @just --list
 
-# Build the demo guests alone (a build of the host does it by itself)
+# Build the demo handlers alone (a build of the host does it by itself)
 guests:
     cd guests && cargo build --release --locked --bins --target wasm32-wasip1
 
-# Build the guests in Python into guests/dist, from where the demo serves them (needs python3)
+# Build the handlers in Python into guests/dist, from where the demo serves them (needs python3)
 guests-python:
     guests/python/build.sh
 
-# Build the guests in JavaScript into guests/dist (needs node and npm)
+# Build the handlers in JavaScript into guests/dist (needs node and npm)
 guests-javascript:
     guests/javascript/build.sh
 
-# Serve the demo guests and their native twins on http://127.0.0.1:8080
+# Serve the demo handlers and their native twins on http://127.0.0.1:8080
 run:
     cargo run --release -- demo
 
@@ -24,7 +24,7 @@ run:
 test:
     cargo test
 
-# All hostile guests at once beside good ones (five minutes)
+# All hostile handlers at once beside good ones (five minutes)
 soak:
     SOAK_SECONDS=300 cargo test --test it soak:: -- --nocapture
 
@@ -32,7 +32,7 @@ soak:
 fuzz MINUTES="10":
     cargo run --locked --example fuzz -- --minutes {{MINUTES}}
 
-# The demo's guests against their native twins (40 seconds)
+# The demo's handlers against their native twins (40 seconds)
 bench *FLAGS:
     cargo run --release -- bench {{FLAGS}}
 

@@ -1,4 +1,4 @@
-// The guest `javascript/hello`: the least that a handler can do.
+// The handler `javascript/hello`: the least that a handler can do.
 
 import { respond } from "./reply.js";
 

@@ -1,4 +1,4 @@
-"""The guest `python/fib`: naive recursion, for work that is nothing but calls.
+"""The handler `python/fib`: naive recursion, for work that is nothing but calls.
 
 It answers as the workload `fib` of the guests in Rust: `/fib/32` with `2178309` and a newline, and
 what is not one plain decimal number up to 40 with a 400 that says so.

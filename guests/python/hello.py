@@ -1,4 +1,4 @@
-"""The guest `python/hello`: the least that a handler can do."""
+"""The handler `python/hello`: the least that a handler can do."""
 
 from reply import respond
 from wit_world import exports

@@ -1,4 +1,4 @@
-//! The guest `echo`: answers with method, URI, headers and body as text.
+//! The handler `echo`: answers with method, URI, headers and body as text.
 
 #[cfg(target_family = "wasm")]
 fn main() {

@@ -1,4 +1,4 @@
-//! The guest `fib`: naive recursion, for work that consists of calls.
+//! The handler `fib`: naive recursion, for work that consists of calls.
 
 #[cfg(target_family = "wasm")]
 fn main() {

@@ -1,4 +1,4 @@
-//! The guest `hello`: the least that a handler can do, in two host calls.
+//! The handler `hello`: the least that a handler can do, in two host calls.
 
 #[cfg(target_family = "wasm")]
 fn main() {

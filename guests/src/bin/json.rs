@@ -1,4 +1,4 @@
-//! The guest `json`: the JSON test of the TechEmpower framework benchmarks.
+//! The handler `json`: the JSON test of the TechEmpower framework benchmarks.
 
 #[cfg(target_family = "wasm")]
 fn main() {

@@ -1,4 +1,4 @@
-//! The guest `plaintext`: the plaintext test of the TechEmpower framework benchmarks.
+//! The handler `plaintext`: the plaintext test of the TechEmpower framework benchmarks.
 
 #[cfg(target_family = "wasm")]
 fn main() {

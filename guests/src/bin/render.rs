@@ -1,4 +1,4 @@
-//! The guest `render`: renders a Markdown document to HTML for every request, for real memory
+//! The handler `render`: renders a Markdown document to HTML for every request, for real memory
 //! traffic.
 
 #[cfg(target_family = "wasm")]

@@ -99,13 +99,13 @@ impl Drop for OpenConnection {
 pub struct Outbound {
     shared: OutboundShared,
     pools: RefCell<HashMap<PoolKey, Rc<DestinationPool>>>,
-    /// How many requests are in flight, by guest.
+    /// How many requests are in flight, by handler.
     guests: RefCell<HashMap<Box<str>, usize>>,
     /// How many connections are open or being opened.
     open_count: Rc<Cell<usize>>,
 }
 
-/// A guest and a destination. Connections are never shared between guests.
+/// A handler and a destination. Connections are never shared between handlers.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct PoolKey {
     guest: Box<str>,
@@ -122,7 +122,7 @@ pub struct OutboundReceiver(UnboundedReceiver<OutboundRequest>);
 /// A request on its way to the worker.
 struct OutboundRequest {
     key: PoolKey,
-    /// How many requests the guest may have in flight to one destination, all workers together.
+    /// How many requests the handler may have in flight to one destination, all workers together.
     in_flight_max: usize,
     /// How many bytes the response's head may have.
     header_bytes_max: usize,
@@ -288,8 +288,8 @@ impl Outbound {
         }
     }
 
-    /// The pool of a guest for one destination. A new one allows `in_flight_max` requests, divided
-    /// by the number of workers.
+    /// The pool of a handler for one destination. A new one allows `in_flight_max` requests,
+    /// divided by the number of workers.
     fn pool(&self, key: &PoolKey, in_flight_max: usize) -> Rc<DestinationPool> {
         let mut pools = self.pools.borrow_mut();
         if let Some(pool) = pools.get(key) {

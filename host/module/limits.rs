@@ -8,7 +8,7 @@ pub const SMALL_IMAGE_PAGES_MAX: usize = 512;
 /// Elements of one table. Rust and C guests use some hundreds, Python and JavaScript guests up to
 /// tens of thousands.
 pub const TABLE_ELEMENTS_MAX: usize = 20_000;
-/// Tables of one core module.
+/// Tables of one core module, and of all core modules of a component together.
 pub const TABLES_MAX: usize = 4;
 /// Elements of all element segments of a guest: no more than its tables can hold.
 pub const ELEMENTS_MAX: usize = TABLES_MAX * TABLE_ELEMENTS_MAX;

@@ -11,8 +11,9 @@
 //! At run time the host still has to check that the memory has not grown.
 //!
 //! The loader rewrites the module after this proof (`interrupt.rs`). The proof still holds, because
-//! the added code is empty loops, functions, and writes to the memory in pieces. It adds no global,
-//! table or segment, and changes none.
+//! the added code is empty loops, functions, and writes to the memory in pieces: no instruction of
+//! it changes a global, table or segment. What else is rewritten are references to imports in
+//! element segments and in initial values of globals.
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
-//! The connections of one worker to one destination, for one guest or for the upstream.
+//! The connections of one worker to one destination, for one handler or for the upstream.
 //!
-//! A pool is never shared between guests, so a pooled connection needs no permission check. Owns
+//! A pool is never shared between handlers, so a pooled connection needs no permission check. Owns
 //! when a request may be sent a second time.
 
 use std::cell::{Cell, RefCell};
@@ -56,7 +56,7 @@ struct SharedConnection<B> {
 /// Which requests may share an HTTP/2 connection.
 #[derive(Clone, Copy)]
 pub enum Sharing {
-    /// All requests. They belong to one guest, so they may hold each other up.
+    /// All requests. They belong to one handler, so they may hold each other up.
     All,
     /// At most this many requests, and only those without a body.
     ///

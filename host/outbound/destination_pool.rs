@@ -1,4 +1,4 @@
-//! One guest's requests to one destination, on one worker: permits, queue and connections.
+//! One handler's requests to one destination, on one worker: permits, queue and connections.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const IDLE_COUNT_MAX: usize = 32;
 /// How long a connection may take to be ready for the next request once a response is complete.
 const SETTLE_MAX: Duration = Duration::from_millis(100);
 
-/// The connections of one guest to one destination, with a limit on requests in flight.
+/// The connections of one handler to one destination, with a limit on requests in flight.
 pub struct DestinationPool {
     permits: Semaphore,
     queued: Cell<usize>,

@@ -128,7 +128,7 @@ impl Outbound {
         }
     }
 
-    /// Counts a request, unless its guest has so many that less than a quarter of the connections
+    /// Counts a request, unless its handler has so many that less than a quarter of the connections
     /// would be left to others.
     fn count<'a>(&'a self, guest: &'a str) -> Option<CountedRequest<'a>> {
         let mut guests = self.guests.borrow_mut();

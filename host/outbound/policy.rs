@@ -1,4 +1,4 @@
-//! Decides which destinations and addresses a guest may send requests to.
+//! Decides which destinations and addresses a handler may send requests to.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,7 +14,7 @@ use crate::grants::{Allowance, HostPattern, Network};
 /// How many different denials are logged. Later ones are not.
 const NOTED_MAX: usize = 1_000;
 
-/// Guests and destinations whose denial was logged, so that each is logged once.
+/// Handlers and destinations whose denial was logged, so that each is logged once.
 #[derive(Default)]
 pub struct DenialLog(Mutex<HashSet<(Box<str>, Destination)>>);
 
@@ -50,7 +50,7 @@ impl AllowedNetworks {
     }
 }
 
-/// Whether a guest with these allowances may send requests to `destination`. If so, returns the
+/// Whether a handler with these allowances may send requests to `destination`. If so, returns the
 /// networks that it may be in.
 pub fn allowed_networks(
     allowed: &[Allowance],

@@ -1,9 +1,9 @@
 //! Resolves host names to addresses.
 //!
 //! Owns the bounds on lookups. `getaddrinfo` cannot be cancelled, so a lookup keeps its thread and
-//! its permits until it ends, even if the request has timed out. Each guest has only a few permits,
-//! so a guest with slow names does not block the others. Must not know where a guest may send
-//! requests, nor which connections are opened.
+//! its permits until it ends, even if the request has timed out. Each handler has only a few
+//! permits, so a handler with slow names does not block the others. Must not know where a handler
+//! may send requests, nor which connections are opened.
 
 #[cfg(test)]
 mod tests;
@@ -21,9 +21,9 @@ use super::policy::DestinationHost;
 
 /// How many lookups the whole host runs at once. Each takes a thread.
 const LOOKUPS_MAX: usize = 64;
-/// How many lookups one guest runs at once.
+/// How many lookups one handler runs at once.
 const GUEST_LOOKUPS_MAX: usize = 4;
-/// How many guests are remembered before those without a lookup are removed.
+/// How many handlers are remembered before those without a lookup are removed.
 const GUESTS_MIN: usize = 64;
 
 type LookupResult = Result<Arc<[IpAddr]>, OutboundFailure>;
@@ -43,7 +43,7 @@ struct ResolverState {
     in_progress: HashMap<Box<str>, watch::Receiver<Option<LookupResult>>>,
 }
 
-/// The right to run one lookup: a permit of the guest and one of the host.
+/// The right to run one lookup: a permit of the handler and one of the host.
 struct LookupPermit {
     _guest: OwnedSemaphorePermit,
     _host: OwnedSemaphorePermit,
@@ -96,7 +96,7 @@ impl Resolver {
         if let Some(answer) = in_progress {
             return wait_found(answer).await;
         }
-        // Take the guest's permit first, so that few lookups of one guest wait for the host's.
+        // Take the handler's permit first, so that few lookups of one handler wait for the host's.
         let of_guest = self.guest(guest).acquire_owned().await;
         let of_host = self.permits.clone().acquire_owned().await;
         let (Ok(guest), Ok(host)) = (of_guest, of_host) else {

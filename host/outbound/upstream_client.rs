@@ -28,7 +28,7 @@ const CONNECTION_STREAMS_MAX: u32 = 16;
 /// The window of one request. All windows together fit into that of the connection, so a client
 /// that reads slowly does not hold up the others.
 const STREAM_WINDOW: u32 = outbound_connection::CONNECTION_WINDOW / CONNECTION_STREAMS_MAX;
-/// Lookups count for a guest of this name, which no handler can have.
+/// Lookups count for a handler of this name, which none can have.
 const LOOKUP_OWNER: &str = "@upstream";
 /// How often to check an HTTP/2 upload that goes on after the response is complete.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -1,17 +1,18 @@
-//! Admission: how many requests may be in flight, in all, to one guest, and of one client.
+//! Admission: how many requests may be in flight, in all, to one handler, and of one client.
 //!
 //! Owns a worker's permits and decides who gets one. A request takes its permit before it takes an
 //! instance, and holds it until its response is made. So instances cannot run out while the gate is
 //! open. Lives on one thread.
 //!
-//! The fewer permits are free, the fewer anyone may hold: a guest three times as many as are free,
-//! a client seven times (dynamic thresholds; Choudhury and Hahne, IEEE/ACM Transactions on
-//! Networking 6/2, 1998). So one guest alone gets three quarters of all. The last eighth is
-//! reserved for guests that hold less than four, the last sixteenth for guests that hold none. A
-//! guest that wants a single permit has to wait only if twenty others want as many as they can get.
+//! The fewer permits are free, the fewer anyone may hold: a handler three times as many as are
+//! free, a client seven times (dynamic thresholds; Choudhury and Hahne, IEEE/ACM Transactions on
+//! Networking 6/2, 1998). So one handler alone gets three quarters of all. The last eighth is
+//! reserved for handlers that hold less than four, the last sixteenth for handlers that hold none.
+//! A handler that wants a single permit has to wait only if twenty others want as many as they can
+//! get.
 //!
-//! The same rules hold between owners, each with all its guests. What an owner may hold is divided
-//! between its guests in the same way.
+//! The same rules hold between owners, each with all its handlers. What an owner may hold is
+//! divided between its handlers in the same way.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -22,13 +23,13 @@ use crate::grants::{QueueLimits, Share};
 use crate::message::Reject;
 use crate::queue::{Holder, Holders, Queue};
 
-/// How many permits a guest may hold, in multiples of the free ones.
+/// How many permits a handler may hold, in multiples of the free ones.
 const OF_A_GUEST: usize = 3;
 /// How many permits a client may hold, in multiples of the free ones.
 const OF_A_CLIENT: usize = 7;
-/// One part in eight is reserved for guests that hold less than [`FEW`].
+/// One part in eight is reserved for handlers that hold less than [`FEW`].
 const RESERVED_FOR_FEW: usize = 8;
-/// One part in sixteen is reserved for guests that hold none.
+/// One part in sixteen is reserved for handlers that hold none.
 const RESERVED_FOR_NONE: usize = 16;
 const FEW: usize = 4;
 
@@ -36,16 +37,16 @@ const FEW: usize = 4;
 pub struct AdmissionGate {
     taken: Cell<usize>,
     taken_max: usize,
-    /// Guests with waiting requests. The guest that got a permit last is at the end.
+    /// Handlers with waiting requests. The handler that got a permit last is at the end.
     waiting: RefCell<Vec<Rc<GuestGate>>>,
-    /// How many permits the guests of each owner hold.
+    /// How many permits the handlers of each owner hold.
     owners: Holders,
 }
 
-/// One guest's part of an [`AdmissionGate`].
+/// One handler's part of an [`AdmissionGate`].
 pub struct GuestGate {
     gate: Rc<AdmissionGate>,
-    /// The permits of all guests of the same owner.
+    /// The permits of all handlers of the same owner.
     owner: Rc<Holder>,
     share: Cell<Share>,
     held: Cell<usize>,
@@ -53,7 +54,7 @@ pub struct GuestGate {
     queue: Queue<Permit>,
 }
 
-/// An [`AdmissionGate`] whose guests come and go: each guest's gate exists as long as it has a
+/// An [`AdmissionGate`] whose handlers come and go: each handler's gate exists as long as it has a
 /// permit or a waiting request.
 pub struct GuestGates {
     gate: Rc<AdmissionGate>,
@@ -83,7 +84,7 @@ impl AdmissionGate {
     }
 
     /// Gives free permits to waiting requests: first to the owner that holds the fewest, and among
-    /// its guests to the one that holds the fewest.
+    /// its handlers to the one that holds the fewest.
     fn dispatch_permits(&self) {
         while self.free() > 0 {
             let Some((guest, client)) = self.next() else { return };
@@ -110,8 +111,8 @@ impl AdmissionGate {
 }
 
 impl GuestGate {
-    /// A guest's part of `gate`. `share` names its owner, `held_max` bounds the permits that it may
-    /// hold in any case, and `queue` bounds its waiting requests.
+    /// A handler's part of `gate`. `share` names its owner, `held_max` bounds the permits that it
+    /// may hold in any case, and `queue` bounds its waiting requests.
     pub fn new(
         gate: &Rc<AdmissionGate>,
         share: Share,
@@ -136,7 +137,7 @@ impl GuestGate {
         true
     }
 
-    /// Takes a permit at once. Never overtakes a waiting request of the same guest.
+    /// Takes a permit at once. Never overtakes a waiting request of the same handler.
     ///
     /// # Errors
     /// [`Reject::NoInstance`] if there is none.
@@ -172,7 +173,7 @@ impl GuestGate {
         waited.await
     }
 
-    /// Makes the gate consider this guest's queue when permits become free.
+    /// Makes the gate consider this handler's queue when permits become free.
     fn list_waiter(self: &Rc<Self>) {
         let mut waiting = self.gate.waiting.borrow_mut();
         if !waiting.iter().any(|guest| Rc::ptr_eq(guest, self)) {
@@ -182,7 +183,7 @@ impl GuestGate {
 
     fn has_permit(&self, client: &Holder) -> bool {
         let (free, all) = (self.gate.free(), self.gate.taken_max);
-        // An owner may hold three times the free permits, and each of its guests three times what
+        // An owner may hold three times the free permits, and each of its handlers three times what
         // the owner has left of that.
         let (owned, of_owner) = (self.owner.held(), OF_A_GUEST * free);
         let left = of_owner.saturating_sub(owned);
@@ -225,7 +226,7 @@ impl GuestGates {
         GuestGates { gate: AdmissionGate::new(taken_max), guests: RefCell::default() }
     }
 
-    /// The gate of the guest with this id. `share` names its owner, `queue` bounds its waiting
+    /// The gate of the handler with this id. `share` names its owner, `queue` bounds its waiting
     /// requests.
     pub fn of(&self, id: usize, share: Share, queue: QueueLimits) -> Rc<GuestGate> {
         let mut guests = self.guests.borrow_mut();

@@ -21,10 +21,10 @@ use crate::message::{BodyStream, Reject, Request, RequestBody, Response, Respons
 use crate::registry::CurrentGuest;
 use crate::registry::admission_gate::Permit;
 
-/// How long a worker that had no permit for a guest is not asked again. If all workers are busy,
+/// How long a worker that had no permit for a handler is not asked again. If all workers are busy,
 /// requests should wait and not move around.
 const FULL_BACKOFF: Duration = Duration::from_millis(10);
-/// For how many guests a worker is remembered to be full.
+/// For how many handlers a worker is remembered to be full.
 const FULL_ENTRIES_MAX: usize = 8;
 
 /// A request that is handed to another worker.
@@ -117,7 +117,7 @@ pub struct OtherWorkers {
 
 struct OtherWorker {
     orders: UnboundedSender<HandoverRequest>,
-    /// The guests for which it had no permit, and when it said so.
+    /// The handlers for which it had no permit, and when it said so.
     full: [Cell<Option<(usize, Instant)>>; FULL_ENTRIES_MAX],
 }
 

@@ -18,7 +18,7 @@ static ROUND: AtomicU32 = AtomicU32::new(0);
 static QUICK_TRIMS: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
-    /// The round in which this thread has last handed its free memory on.
+    /// The round in which this thread has last handed its free memory on or trimmed its heap.
     static DONE: Cell<u32> = const { Cell::new(0) };
     /// The round and the hand-over after which this thread has last trimmed its heap.
     static ALL_DONE: Cell<(u32, u32)> = const { Cell::new((0, 0)) };

@@ -51,7 +51,7 @@ pub struct Limiter {
     held_slots: Option<(Arc<SlotQuota>, usize)>,
     /// What else is charged: tables, stacks and the host's objects.
     other_bytes: usize,
-    /// Its stacks, one for each call that waits inside the host.
+    /// Its stacks, one for each call into the guest that has not returned.
     stacks: Stacks,
 }
 

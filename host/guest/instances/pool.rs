@@ -1,9 +1,9 @@
 //! One worker's instances. It hands out ready ones, and recycles used ones after their responses
 //! have gone out.
 //!
-//! Owns how many instances are ready, and for which guests: those with the most recent requests.
-//! An instance of any other guest is dropped after its request, as recycling it would be wasted
-//! work. Lives on one thread and takes no lock.
+//! Owns how many instances are ready, and for which guests: those that are asked for most often, by
+//! a count that ages and a sample of the others. An instance of any other guest is dropped after
+//! its request, as recycling it would be wasted work. Lives on one thread and takes no lock.
 
 mod instantiation;
 

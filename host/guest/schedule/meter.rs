@@ -271,8 +271,8 @@ impl<'a> Meter<'a> {
         if self.cpu_used >= self.cpu_max { Err(Reject::CpuTime) } else { Ok(Poll::Pending) }
     }
 
-    /// Charges CPU time to the call, less the allowance for the body bytes that it has moved.
-    /// Unused allowance is not saved up.
+    /// Charges CPU time to the call. Only for the choice of lane the allowance for the body bytes
+    /// that it has moved is subtracted. Unused allowance is not saved up.
     fn charge(&mut self, used: Duration) {
         self.cpu_used += used;
         let allowed =

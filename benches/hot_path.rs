@@ -121,6 +121,7 @@ fn request(target: &'static str) -> Request {
         uri: PathAndQuery::from_static(target),
         version: Version::HTTP_11,
         headers,
+        is_host_set: false,
         body: RequestBody::default(),
         origin,
         route_match: RouteMatch::new("/".len() + route.len(), Vec::new()),

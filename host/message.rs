@@ -41,6 +41,8 @@ pub struct Request {
     pub version: Version,
     /// The header fields, without those that only the host may set.
     pub headers: HeaderMap,
+    /// Whether a guest has set the `Host`, so that it need not be the client's.
+    pub is_host_set: bool,
     /// The body, which may still be arriving.
     pub body: RequestBody,
     /// The client's address and scheme.

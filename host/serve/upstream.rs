@@ -105,12 +105,12 @@ impl Upstream {
             let (mut response, sent) = match self.client.send(outbound).await {
                 Ok(sent) => sent,
                 Err(UpstreamError::Rejected(reject)) => return Err(reject),
-                // Validation has accepted the client's Host, so the guest must have changed it.
-                Err(UpstreamError::BadHost) if guest.is_some() => {
+                // Validation accepts a Host with a `%`, which no URL may have.
+                Err(UpstreamError::BadHost) if request.is_host_set => {
                     return Err(Reject::InvalidRequest);
                 }
                 Err(UpstreamError::BadHost) => {
-                    return Err(Reject::BadHost("the Host header cannot be said in a URL"));
+                    return Err(Reject::BadHost("the Host header is not a valid host in a URL"));
                 }
                 Err(UpstreamError::Ended(ended)) => {
                     self.warn(id, &ended.to_string());

@@ -41,6 +41,7 @@ pub fn validate(
         uri,
         version: parts.version,
         headers: parts.headers,
+        is_host_set: false,
         body,
         origin,
         route_match: RouteMatch::default(),

@@ -2,6 +2,7 @@
 //!
 //! Owns which fields may be changed when, and the limits on them.
 
+use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use wasmtime::Linker;
 
@@ -177,6 +178,7 @@ fn put_header(
     if fields.len() >= FIELDS_MAX {
         return Err(invalid(format!("more than {FIELDS_MAX} header fields")));
     }
+    let is_host = kind == HeaderKind::Request && name == HOST;
     match put {
         HeaderEdit::Set => drop(fields.insert(name, value)),
         HeaderEdit::Add => drop(
@@ -184,6 +186,9 @@ fn put_header(
         ),
     }
     let count = fields.len();
+    if is_host && let Some(exchange) = &mut call.exchange {
+        exchange.request.is_host_set = true;
+    }
     bound_headers(call, kind, added, bytes_max)?;
     charge_headers(call, kind, count)
 }

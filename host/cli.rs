@@ -45,7 +45,7 @@ Examples:
 
 Environment:
   GUESTHOUSE_LOG        what is logged: error, warn, info, debug, trace [default: info]
-  GUESTHOUSE_CACHE_DIR  folder for compiled handlers, as --cache-dir
+  GUESTHOUSE_CACHE_DIR  folder for compiled guests, as --cache-dir
   NO_COLOR              set it to have no colours in the log";
 
 const SERVE_EXAMPLES: &str = "\

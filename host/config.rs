@@ -77,19 +77,19 @@ const LOADING: &str = "Limits of loading";
 const WORKERS: &str = "Worker threads, 1 to 256 [default: one for each core]";
 const UPSTREAM: &str =
     "Forward to http[s]://HOST[:PORT][/BASE] what no handler answers [default: answer 404]";
-const SLOW_PRIORITY_HELP: &str = "Nice level of long calls, 0 to 19 as in nice(1): the higher it \
-    is, the more they yield to short calls; off: not at all";
-const MEMORY_TOTAL: &str = "Memory of all instances, large bodies in transit and loaded handlers \
+const SLOW_PRIORITY_HELP: &str = "By how much long calls are nicer than workers, 0 to 19: the \
+    higher it is, the more they yield to short calls; off: they stay on their worker";
+const MEMORY_TOTAL: &str = "Memory of all instances, large bodies in transit and loaded guests \
     [default: three quarters of the machine's, or of the cgroup's]";
-/// The default nice level of the slow lane. The kernel gives such a thread a twentieth of what a
+/// How much nicer the slow lane is by default. The kernel gives such a thread a twentieth of what a
 /// worker gets while short calls keep every core busy: the weights are 56 and 1024
 /// (sched_prio_to_weight in the kernel's sched/core.c).
 const SLOW_NICE: i32 = 13;
 const LISTEN: &str = "Address to listen on, IP:PORT or NAME:PORT; may be repeated, port 0 picks a \
     free port, and [::] takes IPv4 as well unless an address of IPv4 with its port is listed, too";
 const MAPPINGS_HELP: &str =
-    "Memory mappings of the process, for instances and loaded handlers [default: vm.max_map_count]";
-const CACHE: &str = "Folder for compiled handlers [default: guesthouse in the user's cache folder]";
+    "Memory mappings of the process, for instances and loaded guests [default: vm.max_map_count]";
+const CACHE: &str = "Folder for compiled guests [default: guesthouse in the user's cache folder]";
 
 /// The flags of `serve` and `demo` as they were typed. The comments are the help texts, except
 /// where an attribute gives another.
@@ -103,7 +103,7 @@ pub struct Flags {
     #[arg(long, value_name = "N", help = WORKERS)]
     pub workers: Option<String>,
 
-    /// Nice level of the slow lane, 0 to 19, or `off`
+    /// By how much the slow lane is nicer than workers, 0 to 19, or `off` for no slow lane
     #[arg(
         long,
         value_name = "NICE|off",
@@ -138,7 +138,7 @@ pub struct Flags {
     )]
     pub cache_dir: Option<OsString>,
 
-    /// Keep no compiled handlers on disk
+    /// Keep no compiled guests on disk
     #[arg(long)]
     pub no_cache: bool,
 
@@ -162,8 +162,7 @@ pub struct Flags {
     #[arg(long, value_name = "N", help_heading = HOST_LIMITS_HEADING, help = MAPPINGS_HELP)]
     pub mappings_max: Option<String>,
 
-    /// Memory for loaded handlers; past it, those idle longest are unloaded until they are asked
-    /// for
+    /// Memory for loaded guests; past it, those idle longest are unloaded until they are asked for
     #[arg(long, value_name = "SIZE", help_heading = LOADING, default_value_t = LOADED.default())]
     pub loaded_max: String,
 }

@@ -96,8 +96,8 @@ reasons! {
         fast: "Begun on their worker's thread.",
         moved: "Of these, gone on in the slow lane, as they had used up their quantum.",
         slow: "Begun in the slow lane: their handler's calls are long, or its owner's first ones.",
-        queued: "Waited in line until they could begin, as many of their handler's long calls ran.",
-        handed: "Begun on another worker than that of their connection, as that had no place.",
+        queued: "Waited because too many long calls of the handler were running.",
+        handed: "Begun on another worker than that of their connection, as that had no permit.",
         turns: "Waited for their turn on their worker's thread, as their handler is heavy, or new.",
     }
     instances: InstanceReasons, "instances", "Instances, by what has become of them." {
@@ -105,7 +105,7 @@ reasons! {
         reset: "Put back into the state in which they were made.",
         reused: "Kept as they were, for another request.",
         evicted: "Dropped for those of a handler that is asked for more.",
-        retired: "Dropped because their guest is served no more.",
+        retired: "Dropped because a newer version is served, or none.",
         relieved: "Dropped because memory or places were short.",
         spent: "Dropped because they had had their requests, or had grown too much.",
         idle: "Dropped because they had had no request for a while, though they can have several.",

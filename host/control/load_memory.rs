@@ -133,11 +133,12 @@ impl LoadBudget {
         let (file, code) = (need.file_bytes >> 10, need.code_bytes >> 10);
         let of_what = match need.code_bytes {
             0 => format!("three times its {file} KiB"),
-            _ => format!("twice its {file} KiB and the {code} KiB that they are compiled to"),
+            _ => format!("twice its {file} KiB and its {code} KiB of code"),
         };
         Err(LoadFailure::of_file(format!(
-            "to load it takes {of_what}, which is more than a half of --memory-total ({} KiB): \
-             make it smaller, or raise that",
+            "loading it needs {} KiB, {of_what}: more than half of --memory-total ({} KiB). Make \
+             it smaller, or raise that",
+            bytes >> 10,
             total >> 10
         )))
     }
@@ -354,7 +355,7 @@ impl LoadMemory {
 
 fn too_little(bytes: u64) -> LoadFailure {
     LoadFailure::of_shortage(format!(
-        "to load it takes {} KiB, and the guests that are served leave no more of --memory-total",
+        "loading it needs {} KiB, and the guests that are served leave less of --memory-total",
         bytes >> 10
     ))
 }

@@ -60,17 +60,17 @@ rejects! {
     BadHost(why) = "bad_host", BAD_REQUEST, why;
     /// The request's head is larger than the limit.
     HeadTooLarge = "head_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE,
-        "the request's head is larger than what is asked for takes";
+        "the request's head is larger than is accepted for this path";
     /// The request's body is larger than the limit.
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE,
-        "the request's body is larger than what is asked for takes";
+        "the request's body is larger than is accepted for this path";
     /// The request's body ended early or was not framed as HTTP says.
     BodyBroken = "body_broken", BAD_REQUEST, "the request's body is not framed as HTTP says";
     /// The request's body arrived too slowly.
     BodyTimeout = "body_timeout", REQUEST_TIMEOUT, "the request's body came too slowly";
     /// The request's body has a transfer coding that the host does not know.
     UnknownCoding = "unknown_coding", NOT_IMPLEMENTED,
-        "the request's transfer coding is not known here";
+        "this host does not support the request's transfer coding";
     /// The client has gone away before the request's body was complete.
     ClientGone = "client_gone", BAD_REQUEST, "the request's body ended early";
     /// The handler stopped with a trap of any kind.

@@ -106,7 +106,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for PacedStream<T> {
         }
         self.read = if polled.is_ready() { self.read + read } else { 0 };
         if self.unconsumed.add(read) {
-            let why = "the server sends without end what nobody gets anything of";
+            let why = "the server keeps sending bytes that belong to no response";
             return Poll::Ready(Err(io::Error::other(why)));
         }
         polled

@@ -54,7 +54,7 @@ pub fn log(worker: &Worker, meta: &RequestMeta, reject: Reject, is_made: bool) {
         Reject::InvalidResponse if is_made => "the response's head is one that cannot be sent",
         Reject::NotLoaded => "its handler could not be loaded",
         Reject::Loading => "its handler is not loaded, or too many wait for that",
-        Reject::NoInstance => "every place is taken, or it has waited for one for too long",
+        Reject::NoInstance => "every permit or instance is taken, or it waited too long for one",
         Reject::NoMemory => "the handlers have all memory that they may have (--memory-total)",
         Reject::Paused => "its handler's start-up has failed time and again",
         Reject::UpstreamBusy => "too many requests are on their way to the upstream",

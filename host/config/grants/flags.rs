@@ -29,12 +29,12 @@ const VAR_HELP: &str =
     "Variable that a component reads by wasi:config, for one handler or *; may be repeated";
 const ALLOW_HELP: &str = "Let a handler send requests to http[s]://HOST[:PORT]; may be repeated. \
     HANDLER is its path below the folder without ending, or * for all; HOST a name, *.NAME, * or \
-    an address; PORT may be *. Networks that are not public go behind it: \
+    an address; PORT may be *. Add networks that are not public after the URL: \
     api=http://db:80,10.0.0.0/8";
 const OUTBOUND_MAX_HELP: &str =
     "Requests of one handler to one destination at a time; as many more may wait";
 const TIMEOUT_HELP: &str =
-    "Longest wait that a handler may choose for a connection, a first byte, or the next one";
+    "Longest wait that a guest may choose for a connection, a first byte, or the next one";
 
 /// The flags as they were typed.
 #[derive(clap::Args, Clone)]

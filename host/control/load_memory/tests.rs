@@ -45,7 +45,7 @@ fn code_is_charged_however_small_its_file_is() {
     assert_eq!(memory.used(), used);
     let refused = small.reserve_code(17 * MIB).expect_err("more than a half");
     assert_eq!((refused.cause, small.is_short), (FailureCause::File, false));
-    assert!(refused.reason.contains("17408 KiB that they are compiled to"), "{}", refused.reason);
+    assert!(refused.reason.contains("17408 KiB of code"), "{}", refused.reason);
     drop(small);
     assert_eq!(memory.used(), 0);
 }

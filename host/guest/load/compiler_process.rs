@@ -1,10 +1,10 @@
 //! Compiles in a child process, so that untrusted bytes cannot harm the host through the compiler.
 //!
 //! Owns both sides. The host starts its own program as `guesthouse compile`, gives it one job, and
-//! takes one response. The child puts itself under limits before it reads the guest. The job is in
-//! an anonymous file and the response comes through a pipe, so a child needs neither the cache nor
-//! the handlers, and Landlock keeps it from all files. Nobody waits for the kernel to clear away a
-//! child that has responded.
+//! takes one response. The child puts itself under limits before it parses the file, and the host
+//! reads no more code from it than a guest may have. The job is in an anonymous file and the
+//! response comes through a pipe, so a child needs neither the cache nor the handlers, and Landlock
+//! keeps it from all files. Nobody waits for the kernel to clear away a child that has responded.
 
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Seek, Write};
@@ -207,7 +207,7 @@ impl CompilerProcess {
                 Err(self.diagnose_exit(status, &grants.compile, cpu, &said))
             }
             ChildOutcome::TimedOut => {
-                let reason = "compiling it did not come to an end: try again";
+                let reason = "its compiler did not end: write the file again for another try";
                 Err(AttemptError::Load(LoadFailure::of_file(reason.into())))
             }
         }
@@ -456,7 +456,7 @@ fn read_framed<T: for<'a> Deserialize<'a>>(mut frame: Vec<u8>) -> Option<(T, Vec
 }
 
 fn no_response() -> LoadFailure {
-    LoadFailure::of_unclear("its compiler ended without a verdict".into())
+    LoadFailure::of_unclear("its compiler ended without a result".into())
 }
 
 fn read_response(frame: Vec<u8>) -> Result<(ArtifactMetadata, Vec<u8>), AttemptError> {

@@ -26,7 +26,8 @@ impl Guest for Handler {
     }
 }
 
-/// Runs once, when the host loads the handler. Every request begins with what is set up here.
+/// Runs when the host compiles the file, or in each new instance if this asks for the time or for
+/// random numbers. Under `--isolation fresh` every request begins with what is set up here.
 fn main() {
     register(Handler);
 }

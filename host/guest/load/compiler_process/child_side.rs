@@ -1,4 +1,4 @@
-//! The child's side: the limits that it sets itself, for good, before it reads the guest.
+//! The child's side: the limits that it sets itself, for good, before it parses the file.
 //!
 //! Owns the order of these steps. All of them are taken while the process has one thread, since an
 //! earlier thread would keep what the others give up. If a promised limit cannot be set, nothing is
@@ -84,7 +84,7 @@ fn confine(request: &CompileRequest) -> Result<(), String> {
     let refused = |call: &'static str| {
         move |error: rustix::io::Errno| {
             let error = io::Error::from(error);
-            format!("the system call {call} is refused, without which it has no limits: {error}")
+            format!("the kernel refuses {call}, which the compiler needs to limit itself: {error}")
         }
     };
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(refused("prctl"))?;

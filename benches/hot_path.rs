@@ -2,12 +2,14 @@
 //!
 //! `cargo bench --bench hot_path` prints a table. It has nanoseconds per operation as the median of
 //! rounds with the lowest and the highest, and instructions if valgrind is installed. A word
-//! selects the rows that have it in their names. `cargo test` runs each row a few times and prints
-//! no figure.
+//! selects the rows that have it in their names. `--record=FILE` writes the instructions of all
+//! rows, and `--gate=FILE` fails if a row takes more than 1.1 times those of such a file.
+//! `cargo test` runs each row a few times and prints no figure.
 //!
 //! Everything runs on one thread in one process, without a socket. `guesthouse bench` measures
 //! whole requests.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -52,12 +54,16 @@ const HEADERS: [(&str, &str); 8] = [
 ];
 
 /// Why this process was started.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Purpose {
     Test,
     Bench,
     /// Runs the rows under valgrind, for the process that prints the table.
     Count,
+    /// To compare the instructions of all rows with those of this file.
+    Gate(PathBuf),
+    /// To write the instructions of all rows into this file.
+    Record(PathBuf),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +78,11 @@ fn main() -> ExitCode {
 
 fn run(args: impl Iterator<Item = String>) -> Result<()> {
     let Some((purpose, filter)) = parse(args) else { return Ok(()) };
+    match &purpose {
+        Purpose::Gate(file) => return count::gate(file),
+        Purpose::Record(file) => return count::record(file),
+        Purpose::Test | Purpose::Bench | Purpose::Count => {}
+    }
     let mut rows = routes::rows(request("/hello?name=world"))?;
     rows.extend(guests::rows(request, purpose != Purpose::Count)?);
     match purpose {
@@ -82,7 +93,7 @@ fn run(args: impl Iterator<Item = String>) -> Result<()> {
             }
             println!("{} rows of the request path: each was taken {TEST_TURNS} times", rows.len());
         }
-        Purpose::Bench => print(&mut rows, &filter),
+        _ => print(&mut rows, &filter),
     }
     Ok(())
 }
@@ -93,9 +104,17 @@ fn parse(args: impl Iterator<Item = String>) -> Option<(Purpose, String)> {
     let (mut purpose, mut filter) = (Purpose::Test, String::new());
     for arg in args {
         match arg.as_str() {
-            "--bench" => purpose = Purpose::Bench,
+            // Cargo puts it behind the other options.
+            "--bench" if purpose == Purpose::Test => purpose = Purpose::Bench,
+            "--bench" => {}
             count::OPTION => purpose = Purpose::Count,
             "--list" => return None,
+            option if option.starts_with("--gate=") => {
+                purpose = Purpose::Gate(option["--gate=".len()..].into());
+            }
+            option if option.starts_with("--record=") => {
+                purpose = Purpose::Record(option["--record=".len()..].into());
+            }
             option if option.starts_with('-') => {}
             _ => filter = arg,
         }

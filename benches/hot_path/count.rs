@@ -6,7 +6,7 @@
 //! a reset that fills 128 KiB has 131,072 of them and takes a microsecond. Needs only `valgrind` in
 //! the path.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::process::Command;
 
@@ -57,6 +57,56 @@ pub fn instructions() -> Result<HashMap<String, f64>> {
         Ok((name.to_owned(), total / ops))
     });
     counts.collect()
+}
+
+/// How many times as many instructions as in the committed run a row may take.
+const MORE_MAX: f64 = 1.1;
+
+/// Compares the instructions of all rows with those of a file that [`record`] has written, and
+/// prints both.
+///
+/// # Errors
+/// There are no counts, a row takes more than [`MORE_MAX`] times as many as in the file, or the
+/// file does not have the same rows.
+pub fn gate(file: &Path) -> Result<()> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
+    let counts = instructions()?;
+    let mut before = HashMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (count, name) = line.split_once(' ').with_context(|| format!("{shown}: {line:?}"))?;
+        before.insert(name, count.parse::<f64>().with_context(|| format!("{shown}: {line:?}"))?);
+    }
+    let mut wrong = Vec::new();
+    let mut names: Vec<&String> = counts.keys().collect();
+    names.sort();
+    println!("{:36} {:>13} {:>13} {:>7}", "instructions", "committed", "now", "ratio");
+    for name in names {
+        let now = counts[name];
+        let Some(before) = before.remove(&name[..]) else {
+            wrong.push(format!("{shown} has no row {name:?}"));
+            continue;
+        };
+        let ratio = now / before;
+        println!("{name:36} {before:>13.0} {now:>13.0} {ratio:>7.3}");
+        if ratio > MORE_MAX {
+            wrong.push(format!("{name:?} takes {ratio:.3} times the instructions of {shown}"));
+        }
+    }
+    wrong.extend(before.keys().map(|name| format!("there is no row {name:?} any more")));
+    ensure!(wrong.is_empty(), "{}; `--record=FILE` writes a new file", wrong.join("; "));
+    Ok(())
+}
+
+/// Writes the instructions of all rows, one on each line, the count before the name.
+///
+/// # Errors
+/// There are no counts, or the file cannot be written.
+pub fn record(file: &Path) -> Result<()> {
+    let counts: BTreeMap<String, f64> = instructions()?.into_iter().collect();
+    let lines = counts.iter().map(|(name, count)| format!("{count:.0} {name}\n"));
+    std::fs::write(file, lines.collect::<String>())
+        .with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// Runs the rows in the second process, and prints how many operations each count is for.

@@ -115,6 +115,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::launch::Launch;
+use super::load::PathDistribution;
 use super::process::Server;
 use super::suite::{Case, Measure, Origin, Skipped, Suite, draw_seed};
 use crate::file;
@@ -295,8 +296,11 @@ fn keep_only(cases: Vec<Case>, only: &[String]) -> Result<Vec<Case>> {
 
 fn apply(cases: &mut [Case], overrides: &Overrides) {
     for case in cases {
-        case.duration = overrides.duration.unwrap_or(case.duration);
-        case.duration = overrides.duration_max.map_or(case.duration, |it| case.duration.min(it));
+        let duration = overrides.duration.unwrap_or(case.duration);
+        // Paths that are asked for once come to an end by themselves.
+        if !asks_once(case) {
+            case.duration = overrides.duration_max.map_or(duration, |it| duration.min(it));
+        }
         case.rounds = overrides.rounds.unwrap_or(case.rounds);
         for stream in case.sides.iter_mut().filter_map(|side| side.streams.first_mut()) {
             let load = &mut stream.load;
@@ -304,6 +308,11 @@ fn apply(cases: &mut [Case], overrides: &Overrides) {
             load.threads = load.threads.min(load.connections);
         }
     }
+}
+
+fn asks_once(case: &Case) -> bool {
+    let mut streams = case.sides.iter().flat_map(|side| &side.streams);
+    streams.any(|stream| stream.request.spread == PathDistribution::Once)
 }
 
 /// Leaves out the sides that need more connections than this machine allows.

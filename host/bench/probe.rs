@@ -3,7 +3,7 @@
 //! For checks before, between and beside measurements. Nothing here is fast.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,9 @@ use super::stream::{Destination, render};
 
 /// Once a body has so many bytes, no more of it is kept.
 const PROBE_BODY_BYTES_MAX: usize = 64 << 20;
+/// A request that is not longer is written before anything of its answer is read: it fits into the
+/// buffers of a socket.
+const WRITTEN_FIRST_BYTES_MAX: usize = 16 << 10;
 /// How often a waiting probe looks whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -57,7 +60,26 @@ impl<'a> Probe<'a> {
     pub fn ask(&mut self, request: &Request) -> io::Result<ProbeResponse> {
         let until = Instant::now() + self.timeout;
         let message = &render(request, &self.host)[0];
-        self.socket.write_all(message)?;
+        if message.len() <= WRITTEN_FIRST_BYTES_MAX {
+            self.socket.write_all(message)?;
+            return self.receive(request, until);
+        }
+        // A server may answer while it reads: whoever does not take the answer holds it up.
+        let mut socket = self.socket.try_clone()?;
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(move || socket.write_all(message));
+            let received = self.receive(request, until);
+            if received.is_err() {
+                // The writer may wait for a server that reads no more.
+                let _ = self.socket.shutdown(Shutdown::Both);
+            }
+            let written = writer.join().expect("the writing thread does not panic");
+            received.and_then(|received| written.map(|()| received))
+        })
+    }
+
+    /// The answer to what was sent.
+    fn receive(&mut self, request: &Request, until: Instant) -> io::Result<ProbeResponse> {
         let (mut parser, mut memory) = (Parser::default(), HeadCache::default());
         let (mut body, mut answer) = (Vec::new(), None::<FinishedResponse>);
         let mut buffer = vec![0; 64 * 1024];

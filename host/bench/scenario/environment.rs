@@ -169,10 +169,15 @@ fn folders(here: &Path, cache: Option<PathBuf>) -> Vec<(&'static str, PathBuf)> 
     let root = here.ancestors().find(|folder| folder.join("benches").is_dir()).unwrap_or(here);
     let target = program.ancestors().nth(2).unwrap_or(Path::new("target"));
     let guests = target.join("guests/wasm32-wasip1/release");
-    let cache = env::var_os(CACHE).map(PathBuf::from).or(cache);
+    // As a relative path it is below the folder of the command, and not below the scenario's.
+    let given = |name| {
+        let path = PathBuf::from(env::var_os(name)?);
+        Some(std::path::absolute(&path).unwrap_or(path))
+    };
+    let cache = given(CACHE).or(cache);
     let cache = cache.unwrap_or_else(|| env::temp_dir().join("guesthouse-bench"));
     let beside = here.parent().unwrap_or(here).join("peers/installed");
-    let peers = env::var_os(PEERS).map_or(beside, PathBuf::from);
+    let peers = given(PEERS).unwrap_or(beside);
     let root = root.to_path_buf();
     let here = here.to_path_buf();
     let all = [("peers", peers), ("here", here), ("guests", guests), ("cache", cache)];

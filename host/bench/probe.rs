@@ -96,6 +96,8 @@ impl<'a> Probe<'a> {
                 .feed(input, is_head, &mut memory, keep, |it| answer = Some(it))
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         }
+        // The last read may have brought more than fits.
+        body.truncate(PROBE_BODY_BYTES_MAX);
         let status = answer.map_or(0, |it| it.status);
         Ok(ProbeResponse { status, body })
     }

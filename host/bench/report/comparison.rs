@@ -44,8 +44,8 @@ pub fn ratio(case: &CaseRun, row: &Row, quantity: Quantity) -> Option<Spread> {
 }
 
 /// The quantities whose ratios are shown. The usual one is CPU time for each request. If the CPU
-/// time of a row is not known, requests a second are shown, too. If there is neither, the quantity
-/// is the one that the case is about.
+/// time of a row is not known, requests a second are shown, too. If there is neither, it is one of
+/// [`HEADLINES`].
 pub fn compared(case: &CaseRun) -> Vec<Quantity> {
     let (cpu, speed) = (Quantity::CpuUsPerReq, Quantity::ReqPerS);
     let has = |row: &Row, quantity| ratio(case, row, quantity).is_some();

@@ -14,11 +14,14 @@ use guesthouse_bench::{Run, report};
 use super::{BenchFlags, make_empty, overrides, write, write_run};
 use crate::config;
 
+/// How many lines of a document are shown that differ from its runs.
+const DIFFERENCES_SHOWN: usize = 20;
 /// The longest measurement of `--quick`.
 const QUICK: Duration = Duration::from_secs(1);
 
 /// Draws the tables of a figures file into their documents. With `check`, writes nothing, and the
-/// exit code is 1 if a line differs from its run. Returns a text with each line that differs.
+/// exit code is 1 if a line differs from its run. Returns which lines differ, the first of each
+/// document, or which documents were written.
 ///
 /// # Errors
 /// The file, a run or a document cannot be read or written.

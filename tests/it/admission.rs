@@ -3,7 +3,7 @@
 
 use crate::client::{Connection, message};
 use crate::host::{HELLO, Host, Setup, until};
-use crate::hostile::PATIENCE;
+use crate::patience::patience;
 
 /// A guest that sleeps for this many milliseconds, and answers "slept".
 fn sleeping_guest(sleep_ms: u64) -> String {
@@ -31,7 +31,7 @@ fn host() -> Setup {
         .file("other.wat", sleeping_guest(20))
         .file("coma.wat", sleeping_guest(3_600_000))
         .file("good.wat", HELLO)
-        .args(["--workers", "1", "--deadline", "30s"])
+        .args(["--workers", "1", "--deadline", "1h"])
 }
 
 fn send(host: &Host, path: &str) -> Connection {
@@ -45,7 +45,7 @@ fn requests_wait_for_a_place_and_hold_nothing() {
     let host = host().args(["--in-flight-max", "2"]).start();
     host.settled();
     let mut waiting: Vec<_> = (0..20).map(|_| send(&host, "/nap")).collect();
-    host.status_when("in flight", PATIENCE, |status| status.in_flight > 2);
+    host.status_when("in flight", patience(), |status| status.in_flight > 2);
     let status = host.status();
     assert!(status.instances_out <= 3, "{status:?}");
     for connection in &mut waiting {
@@ -75,12 +75,12 @@ fn a_body_that_comes_before_the_refusal_keeps_the_connection() {
     let host = host().args(flags).start();
     host.settled();
     let _held = send(&host, "/coma");
-    host.status_when("held", PATIENCE, |status| status.instances_out == 1);
-    until("a connection that is kept", PATIENCE, || {
+    host.status_when("held", patience(), |status| status.instances_out == 1);
+    until("a connection that is kept", patience(), || {
         let mut connection = host.connect();
         let head = message("POST", "/coma", &["content-length: 4"], b"");
         connection.send(head);
-        host.status_when("inside", PATIENCE, |status| status.in_flight == 2);
+        host.status_when("inside", patience(), |status| status.in_flight == 2);
         connection.send("body");
         let refusal = connection.read();
         refusal.assert_problem(503);
@@ -101,12 +101,12 @@ fn past_the_queue_requests_are_refused() {
             .start();
         host.settled();
         let held = send(&host, "/coma");
-        host.status_when("held", PATIENCE, |status| status.instances_out == 1);
+        host.status_when("held", patience(), |status| status.instances_out == 1);
         let waiting: Vec<_> = (0..queue)
             .map(|at| {
                 let waiting = send(&host, "/coma");
                 let here = |status: &crate::host::Status| status.in_flight == at + 2;
-                host.status_when("waiting", PATIENCE, here);
+                host.status_when("waiting", patience(), here);
                 waiting
             })
             .collect();
@@ -124,7 +124,7 @@ fn who_waits_for_too_long_is_refused() {
     let host = host().args(["--in-flight-max", "1", "--queue-timeout", "50ms"]).start();
     host.settled();
     let held = send(&host, "/coma");
-    host.status_when("held", PATIENCE, |status| status.instances_out == 1);
+    host.status_when("held", patience(), |status| status.instances_out == 1);
     host.get("/good").assert_problem(503);
     drop(held);
     host.at_rest();
@@ -137,7 +137,7 @@ fn a_full_guest_leaves_room_for_others() {
     let host = host().args(["--handler-in-flight-max", "1"]).start();
     host.settled();
     let comas: Vec<_> = (0..10).map(|_| send(&host, "/coma")).collect();
-    host.status_when("in flight", PATIENCE, |status| status.in_flight == 10);
+    host.status_when("in flight", patience(), |status| status.in_flight == 10);
     for _ in 0..5 {
         assert_eq!(host.get("/nap").text(), "slept");
         host.assert_serves("/good");
@@ -156,7 +156,7 @@ fn nobody_is_overtaken() {
     let mut waiting = Vec::new();
     for at in 0..6 {
         waiting.push(send(&host, if at % 2 == 0 { "/nap" } else { "/other" }));
-        host.status_when("begun", PATIENCE, |status| status.requests == at + 1);
+        host.status_when("begun", patience(), |status| status.requests == at + 1);
     }
     // The last request is answered after all others.
     assert_eq!(waiting.pop().map(|mut last| last.read().text()).as_deref(), Some("slept"));
@@ -173,13 +173,13 @@ fn who_goes_away_leaves_the_queue() {
     let host = host().args(["--in-flight-max", "1"]).start();
     host.settled();
     let held = send(&host, "/coma");
-    host.status_when("held", PATIENCE, |status| status.instances_out == 1);
+    host.status_when("held", patience(), |status| status.instances_out == 1);
     let gone: Vec<_> = (0..5).map(|_| send(&host, "/coma")).collect();
-    host.status_when("waiting", PATIENCE, |status| status.in_flight == 6);
+    host.status_when("waiting", patience(), |status| status.in_flight == 6);
     let mut last = send(&host, "/good");
-    host.status_when("waiting", PATIENCE, |status| status.in_flight == 7);
+    host.status_when("waiting", patience(), |status| status.in_flight == 7);
     drop(gone);
-    host.status_when("gone", PATIENCE, |status| status.in_flight == 2);
+    host.status_when("gone", patience(), |status| status.in_flight == 2);
     drop(held);
     assert_eq!(last.read().text(), "Hello, World!");
     host.at_rest();
@@ -193,7 +193,7 @@ fn guests_that_hold_places_leave_some_to_others() {
     host.settled();
     let comas: Vec<_> =
         (0..600).map(|at| send(&host, if at % 2 == 0 { "/coma" } else { "/coma2" })).collect();
-    host.status_when("full", PATIENCE, |status| status.instances_out > 180);
+    host.status_when("full", patience(), |status| status.instances_out > 180);
     for _ in 0..20 {
         host.assert_serves("/good");
         assert_eq!(host.get("/nap").text(), "slept");
@@ -216,7 +216,7 @@ fn a_client_that_asks_for_much_waits_behind_others() {
     for connection in &mut many {
         connection.send("GET /doze HTTP/1.1\r\nhost: guest.test\r\n\r\n");
     }
-    host.status_when("waiting", PATIENCE, |status| status.in_flight > 30);
+    host.status_when("waiting", patience(), |status| status.in_flight > 30);
     assert_eq!(host.get("/doze").text(), "slept");
     // In the order of arrival, none of the many would be left.
     let status = host.status();
@@ -237,7 +237,7 @@ fn a_full_queue_has_room_for_another_client() {
     for connection in &mut many {
         connection.send("GET /doze HTTP/1.1\r\nhost: guest.test\r\n\r\n");
     }
-    host.status_when("waiting", PATIENCE, |status| status.in_flight == 9);
+    host.status_when("waiting", patience(), |status| status.in_flight == 9);
     assert_eq!(host.get("/doze").text(), "slept");
     assert!(host.status().rejects("no_instance") > 0);
     drop(many);

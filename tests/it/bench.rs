@@ -16,6 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::host::command;
+use crate::patience::patience;
 
 mod beside;
 mod claims;
@@ -31,7 +32,9 @@ mod stub;
 mod usage;
 
 /// The most time for one call. The longest ones do some seconds of work.
-const PATIENCE: Duration = Duration::from_secs(120);
+fn one_call() -> Duration {
+    patience() * 2
+}
 
 /// A call of `guesthouse bench` in a folder of its own.
 struct Bench {
@@ -146,7 +149,7 @@ impl Running {
 
     #[track_caller]
     fn wait(&mut self) -> (ExitStatus, u64) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + one_call();
         let mut peak_kib = 0;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().expect("a child of this process") {
@@ -157,7 +160,7 @@ impl Running {
         }
         self.child.kill().expect("it runs");
         self.child.wait().expect("a child of this process");
-        panic!("it did not end in {PATIENCE:?}");
+        panic!("it did not end in {:?}", one_call());
     }
 }
 

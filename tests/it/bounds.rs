@@ -4,7 +4,7 @@
 
 use std::io::Write as _;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
@@ -12,6 +12,7 @@ use crate::abi::probe::Probe;
 use crate::client::{Connection, message};
 use crate::host::{HELLO, Host, Line, until};
 use crate::middleware::upstream::{Upstream, plain};
+use crate::patience::patience;
 use crate::wat;
 
 /// The number of ready instances that one worker keeps, of all guests together.
@@ -19,8 +20,6 @@ const READY_MAX: u64 = 1024;
 /// The number of requests to the upstream that one client or one handler may have on a worker:
 /// three quarters of the places.
 const UPSTREAM_MAX: usize = 192;
-/// The most time for many connections to be open and their requests in place.
-const PLACED: Duration = Duration::from_secs(20);
 
 /// Raises the limit of this process to some thousand sockets.
 fn raise_descriptor_limit() {
@@ -66,13 +65,13 @@ fn leaves_slots(memories: u64) {
         })
         .collect();
     let all = LARGE_SLOTS / memories;
-    let full = host.status_when("all in place", PLACED, |status| {
+    let full = host.status_when("all in place", patience(), |status| {
         status.requests > LARGE_SLOTS + 40 && status.instances_out >= all / 2
     });
     for _ in 0..40 {
         assert_eq!(host.get("/other").text(), "other");
     }
-    let full = host.status_when("no more", PLACED, |status| {
+    let full = host.status_when("no more", patience(), |status| {
         status.instances_out >= full.instances_out.min(all / 4 * 3 - 8)
     });
     assert!(full.instances_out <= LARGE_SLOTS / 4 * 3 / memories, "{full:?}");
@@ -98,7 +97,7 @@ fn what_a_client_can_have_logged_is_bounded() {
     assert!((1..=LINES_A_SECOND * seconds).contains(&told), "{told} in {seconds} s");
     assert!(told < REFUSED, "too slow to tell");
     // The other ones are counted, and the count is logged as soon as there is room for a line.
-    until("the count", PLACED, || {
+    until("the count", patience(), || {
         host.get("/bad").assert_problem(503);
         host.lines().iter().any(|line| line.has(&["more requests were refused"])).then_some(())
     });
@@ -143,7 +142,7 @@ fn one_guest_cannot_take_every_place() {
                 let settled = status.in_flight == status.instances_out;
                 settled && status.in_flight + status.rejects("no_instance") == waiting.len() as u64
             };
-            let status = host.status_when("all are in place or refused", PLACED, placed);
+            let status = host.status_when("all are in place or refused", patience(), placed);
             if status.rejects("no_instance") > 0 {
                 break status.rejects("no_instance");
             }
@@ -188,7 +187,7 @@ fn requests_to_the_upstream_queue_up_to_a_bound() {
     let mut waiting: Vec<Connection> = (0..UPSTREAM_MAX + QUEUE_MAX).map(ask).collect();
     let all = waiting.len() as u64;
     let placed = |status: &crate::host::Status| status.in_flight == all;
-    let status = host.status_when("all are in place", PLACED, placed);
+    let status = host.status_when("all are in place", patience(), placed);
     assert_eq!(status.rejects("upstream_busy"), 0, "{status:?}");
     for _ in 0..4 {
         let answer = ask(0).read();
@@ -221,7 +220,7 @@ fn nobody_takes_every_place_before_the_upstream() {
         let many = UPSTREAM_MAX + 40;
         let mut waiting: Vec<_> = (0..many).map(|_| ask(host.connect(), path)).collect();
         let there = |status: &crate::host::Status| status.in_flight == many as u64;
-        host.status_when("all are in place", PLACED, there);
+        host.status_when("all are in place", patience(), there);
         assert_eq!(ask(host.connect(), "/other/quick").read().text(), "ok", "{path}");
         assert_eq!(ask(another(), "/other/quick").read().text(), "ok", "{path}");
         assert_eq!(ask(another(), "/quick").read().text(), "ok", "{path}");

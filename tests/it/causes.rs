@@ -5,7 +5,8 @@
 
 use crate::client::Response;
 use crate::host::{HELLO, Host, Line, until};
-use crate::hostile::{ISOLATIONS, PATIENCE, host};
+use crate::hostile::{ISOLATIONS, host};
+use crate::patience::patience;
 
 /// A guest, flags, the status, and the text in the log.
 type Case = (&'static str, &'static [&'static str], u16, &'static str);
@@ -95,9 +96,9 @@ fn of_a_version_that_has_been_replaced() {
     host.settled();
     let mut looping = host.connect();
     looping.send("GET /loop HTTP/1.1\r\nhost: guest.test\r\n\r\n");
-    host.status_when("looping", PATIENCE, |status| status.in_flight == 1);
+    host.status_when("looping", patience(), |status| status.in_flight == 1);
     std::fs::write(host.handlers().join("loop.wat"), HELLO).expect("the folder is there");
-    until("the new version", PATIENCE, || {
+    until("the new version", patience(), || {
         (host.get("/loop").text() == "Hello, World!").then_some(())
     });
     assert_cause(&host, &looping.read(), ENDS[1]);
@@ -118,9 +119,9 @@ fn of_a_request_for_which_there_is_no_place() {
     host.settled();
     let mut looping = host.connect();
     looping.send("GET /loop HTTP/1.1\r\nhost: guest.test\r\n\r\n");
-    host.status_when("looping", PATIENCE, |status| status.in_flight == 1);
+    host.status_when("looping", patience(), |status| status.in_flight == 1);
     let line = cause(&host, &host.get("/loop"), 503);
-    assert!(line.has(&["every place is taken"]), "{line:?}");
+    assert!(line.has(&["every permit or instance is taken"]), "{line:?}");
     drop(looping);
     host.at_rest();
 }

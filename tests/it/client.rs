@@ -9,12 +9,18 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
+use crate::patience::soon;
+
 pub use response::Response;
 
 mod response;
 
-/// How long one read or write may take before the test fails.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long one read or write may take before the test fails. On an ordinary machine, 10 seconds:
+/// a connection that the host closes only because of a timeout, such as 15 seconds for a head,
+/// would come too late.
+fn one_wait() -> Duration {
+    soon() / 2
+}
 
 /// One connection, kept alive until it is dropped.
 pub struct Connection {
@@ -37,7 +43,7 @@ impl Connection {
     }
 
     pub fn try_open(addr: SocketAddr) -> io::Result<Connection> {
-        Connection::over(TcpStream::connect_timeout(&addr, PATIENCE)?)
+        Connection::over(TcpStream::connect_timeout(&addr, one_wait())?)
     }
 
     /// Connects as a client with this address, such as `127.0.0.2`.
@@ -46,7 +52,7 @@ impl Connection {
         let connect = || {
             let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
             socket.bind(&SocketAddr::new(client, 0).into())?;
-            socket.connect_timeout(&addr.into(), PATIENCE)?;
+            socket.connect_timeout(&addr.into(), one_wait())?;
             Connection::over(socket.into())
         };
         connect().unwrap_or_else(|error: io::Error| panic!("cannot connect: {error}"))
@@ -54,8 +60,8 @@ impl Connection {
 
     fn over(stream: TcpStream) -> io::Result<Connection> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(one_wait()))?;
+        stream.set_write_timeout(Some(one_wait()))?;
         Ok(Connection { stream, buffer: Vec::new() })
     }
 

@@ -14,10 +14,8 @@ use socket2::{Domain, Socket, Type};
 use crate::abi::probe::Probe;
 use crate::client::{Connection, Response, message};
 use crate::host::{HELLO, Host, Setup, until};
+use crate::patience::soon;
 use crate::{hostile, wat};
-
-/// The most time to wait for a state.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Much longer than any timeout of these tests, so that the deadline never ends a request first.
 const LONG: [&str; 4] = ["--deadline", "10m", "--cpu-max", "10m"];
@@ -79,18 +77,18 @@ fn occupy(mut connection: Connection) -> Connection {
 
 #[track_caller]
 fn wait_in_flight(host: &Host, count: u64) {
-    host.status_when("so many in flight", PATIENCE, |status| status.in_flight == count);
+    host.status_when("so many in flight", soon(), |status| status.in_flight == count);
 }
 
 #[track_caller]
 fn wait_connections(host: &Host, count: u64) {
-    host.status_when("so many connections", PATIENCE, |status| status.connections == count);
+    host.status_when("so many connections", soon(), |status| status.connections == count);
 }
 
 /// Connects until one of the others has been idle long enough to be evicted.
 #[track_caller]
 fn wait_room(host: &Host) -> Connection {
-    until("room", PATIENCE, || {
+    until("room", soon(), || {
         let mut connection = host.connect();
         connection.try_send(message("GET", "/good", &[], b"")).ok()?;
         let answer = connection.next("GET").ok()??;
@@ -162,7 +160,7 @@ fn connections_of_all_workers_count() {
     // All are idle now. Whichever workers get the new ones, there is room for them.
     let new: Vec<Connection> = (0..8).map(|_| wait_room(&host)).collect();
     let most = |status: &crate::host::Status| status.connections <= 8;
-    host.status_when("at the bound", PATIENCE, most);
+    host.status_when("at the bound", soon(), most);
     drop((busy, new));
     wait_connections(&host, 0);
     host.at_rest();
@@ -282,7 +280,7 @@ fn a_head_that_trickles_is_not_waited_for() {
     let host = setup(&["--head-timeout", "300ms"]).start();
     let mut connection = host.connect();
     connection.send("GET /good HTTP/1.1\r\nhost: a\r\nx-slow: ");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + soon();
     while connection.try_send("x").is_ok() {
         assert!(Instant::now() < deadline, "the head is still waited for");
         sleep(Duration::from_millis(20));
@@ -328,7 +326,7 @@ fn a_body_that_trickles_is_a_408() {
         connection.send(message("POST", path, &["content-length: 100000"], b""));
         // It never pauses for as long as it may, but is below the minimum rate.
         wait_in_flight(&host, 1);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + soon();
         while host.status().in_flight > 0 && connection.try_send("x").is_ok() {
             assert!(Instant::now() < deadline, "it is still waited for");
             sleep(Duration::from_millis(20));
@@ -360,7 +358,7 @@ fn reader(host: &Host, path: &str) -> TcpStream {
     socket.set_recv_buffer_size(4096).expect("a size");
     socket.connect(&host.addr().into()).expect("a connection");
     let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    stream.set_read_timeout(Some(soon())).expect("a socket");
     stream.write_all(&message("GET", path, &[], b"")).expect("a request");
     stream
 }
@@ -394,7 +392,7 @@ fn an_answer_that_is_read_too_slowly_is_cut_off() {
     let host = setup(&["--stall-timeout", "300ms", "--response-max", "32MiB"]).start();
     let mut stream = reader(&host, "/large");
     wait_connections(&host, 1);
-    until("end of the connection", PATIENCE, || {
+    until("end of the connection", soon(), || {
         // An error means that the connection was reset.
         let _ = (&stream).read(&mut [0; 1]);
         (host.status().connections == 0).then_some(())

@@ -14,7 +14,6 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use crate::client::{Connection, Response, message};
 use crate::host::{Host, Setup, Status, command};
@@ -45,9 +44,6 @@ mod types;
 mod uploads;
 #[path = "component/world.rs"]
 mod world;
-
-/// The most time to wait for a state.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The bytes of the probe, built once for all tests of this process.
 pub fn probe() -> &'static [u8] {

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::client::{Response, message};
 use crate::component_03::raw_connection::{LAST, RawConnection, chunks, unchunked};
-use crate::component_03::{Came, PATIENCE, assert_as_new, get_or_cut, text};
+use crate::component_03::{Came, assert_as_new, get_or_cut, text};
 use crate::host::{Host, until};
+use crate::patience::patience;
 
 /// The number of requests that an instance has at once, and in all.
 const SEATS: usize = 16;
@@ -63,7 +64,7 @@ fn ask<'a>(
 /// Waits until this many requests are in the guest.
 #[track_caller]
 fn wait_inside(host: &Host, requests: u64) {
-    host.status_when("inside", PATIENCE, |status| status.instances_out == requests);
+    host.status_when("inside", patience(), |status| status.instances_out == requests);
 }
 
 #[test]
@@ -86,7 +87,7 @@ fn requests_that_wait_share_an_instance() {
 fn an_instance_is_given_so_many_requests() {
     let host = reuse(&[]);
     let (mut last, mut begun, mut whole) = (0, 0, 0);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while whole < 3 {
         let now = count(&host);
         assert!(now == last + 1 || now == 1, "{now} after {last}");
@@ -174,7 +175,7 @@ fn an_instance_without_requests_is_given_up() {
         assert_eq!(count(&host), 2);
         assert!(host.status().memory_used > before, "{:?}", host.status());
         let is_gone = |status: &crate::host::Status| status.memory_used <= before;
-        host.status_when("without instances", PATIENCE, is_gone);
+        host.status_when("without instances", patience(), is_gone);
     }
     assert_as_new(&host);
 }
@@ -223,7 +224,7 @@ fn a_call_that_computes_holds_up_nobody() {
         let waiting = ask(scope, &host, "/probe/count?1500");
         wait_inside(&host, 1);
         let long = ask(scope, &host, "/probe/compute?8000");
-        until("another instance", PATIENCE, || (count(&host) == 1).then_some(()));
+        until("another instance", patience(), || (count(&host) == 1).then_some(()));
         for _ in 0..20 {
             host.assert_serves("/probe/exact");
         }
@@ -327,7 +328,7 @@ fn work_behind_a_response_is_counted() {
 fn computing_behind_a_response_is_counted() {
     let host = in_lanes(&[]);
     assert_eq!(text(&host, "/probe/compute-after?3000"), "at once");
-    let status = host.status_when("answered", PATIENCE, |status| status.in_flight == 0);
+    let status = host.status_when("answered", patience(), |status| status.in_flight == 0);
     assert!(!host.lines().iter().any(|line| line.has(&["computed afterwards"])), "{status:?}");
     assert_eq!(status.instances_out, 1, "{status:?}");
     host.wait_log_with(&["computed afterwards"]);
@@ -339,7 +340,7 @@ fn work_behind_a_response_does_not_go_on_for_ever() {
     let host = reuse(&[]);
     let before = host.status().memory_used;
     assert_eq!(text(&host, "/probe/after?600000"), "at once");
-    host.status_when("stopped", PATIENCE, |status| {
+    host.status_when("stopped", patience(), |status| {
         status.instances_out == 0 && status.memory_used <= before
     });
     assert!(!host.lines().iter().any(|line| line.has(&["done afterwards"])));

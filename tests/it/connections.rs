@@ -2,7 +2,7 @@
 
 use crate::client::Connection;
 use crate::host::{HELLO, Host, until};
-use crate::hostile::PATIENCE;
+use crate::patience::{patience, soon};
 
 /// Sends one request on each connection. Returns how many requests each worker has answered for
 /// them.
@@ -23,7 +23,7 @@ fn connections_are_spread_evenly() {
         let mut connections: Vec<_> = (0..count).map(|_| host.connect()).collect();
         assert_eq!(spread(&host, &mut connections), [count / 3; 3]);
         drop(connections);
-        host.status_when("without connections", PATIENCE, |it| it.connections == 0);
+        host.status_when("without connections", soon(), |it| it.connections == 0);
     }
     host.at_rest();
 }
@@ -42,7 +42,7 @@ fn who_has_the_fewest_gets_the_next() {
             open.push(connection);
         }
     }
-    host.status_when("closed", PATIENCE, |it| it.connections == 4);
+    host.status_when("closed", soon(), |it| it.connections == 4);
     open.extend((0..4).map(|_| host.connect()));
     assert_eq!(spread(&host, &mut open), [4, 4]);
     host.at_rest();
@@ -68,13 +68,13 @@ fn idle_connections_are_parked_and_go_on() {
     let all_parked = |it: &crate::host::Status| it.connections_parked == COUNT as u64;
     for _ in 0..2 {
         spread(&host, &mut connections);
-        host.status_when("parked", PATIENCE, all_parked);
+        host.status_when("parked", patience(), all_parked);
     }
     let before = host.rss_bytes() >> 10;
     spread(&host, &mut connections);
     let used = host.rss_bytes() >> 10;
-    until("memory given back", PATIENCE, || {
-        host.status_when("parked", PATIENCE, all_parked);
+    until("memory given back", patience(), || {
+        host.status_when("parked", patience(), all_parked);
         // Without parking, each holds some 18 KiB.
         (host.rss_bytes() >> 10 < before + 4 * COUNT as u64).then_some(())
     });
@@ -93,7 +93,7 @@ fn the_beginning_of_a_head_outlives_parking() {
     connection.send("GET /hello HTTP/1.1\r\nhost: a\r\n\r\nGET /hello HT");
     assert_eq!(connection.read().text(), "Hello, World!");
     assert_eq!(other.get("/hello").text(), "Hello, World!");
-    host.status_when("parked", PATIENCE, |it| it.connections_parked > 0);
+    host.status_when("parked", patience(), |it| it.connections_parked > 0);
     connection.send("TP/1.1\r\nhost: a\r\n\r\n");
     assert_eq!(connection.read().text(), "Hello, World!");
     assert_eq!(connection.get("/hello").text(), "Hello, World!");
@@ -107,13 +107,13 @@ fn a_body_that_is_not_whole_keeps_its_connection_from_parking() {
     let host = Host::demo().start_settled();
     let mut read = host.connect();
     assert!(read.request("POST", "/echo", &[], b"body").text().ends_with("body"));
-    host.status_when("parked", PATIENCE, |it| it.connections_parked == 1);
+    host.status_when("parked", patience(), |it| it.connections_parked == 1);
     assert!(read.request("POST", "/echo", &[], b"more").text().ends_with("more"));
     // The guest does not read this body, and hyper drops what arrives.
     let mut unread = host.connect();
     unread.send("POST /hello HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\nhalf");
     assert_eq!(unread.read().status, 200);
-    host.status_when("parked", PATIENCE, |it| it.connections_parked == 1);
+    host.status_when("parked", patience(), |it| it.connections_parked == 1);
     drop((read, unread));
     host.at_rest();
 }
@@ -126,7 +126,7 @@ fn a_parked_connection_is_closed_by_its_client_and_by_the_host() {
     let mut idle = host.connect();
     assert_eq!(closed.get("/hello").status, 200);
     assert_eq!(idle.get("/hello").status, 200);
-    host.status_when("parked", PATIENCE, |it| it.connections_parked == 2);
+    host.status_when("parked", patience(), |it| it.connections_parked == 2);
     closed.finish();
     assert_eq!(closed.read_to_close(), b"");
     assert_eq!(idle.read_to_close(), b"");

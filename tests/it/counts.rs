@@ -6,9 +6,9 @@ use std::fs;
 use crate::abi::probe::Probe;
 use crate::client::message;
 use crate::component_03;
+use crate::patience::patience;
 
 use crate::host::{HELLO, Host, Status, until};
-use crate::hostile::PATIENCE;
 
 /// One worker, so that every count is exact.
 fn start(isolation: &str) -> Host {
@@ -49,7 +49,7 @@ fn an_instance_is_reset_or_made_behind_each_request() {
         host.assert_serves("/good");
     }
     // The last one is renewed after its answer.
-    let status = host.status_when("renewed", PATIENCE, |status| {
+    let status = host.status_when("renewed", patience(), |status| {
         status.instances("reset") + status.instances("made") >= 51
     });
     assert_eq!(status.instances("reset") + status.instances("made"), 51, "{status:?}");
@@ -92,7 +92,7 @@ fn what_is_ready_of_an_old_version_is_retired() {
     // No request is in the old version when the new one comes.
     host.wait_log_with(&["good", "a new version is served"]);
     assert!(host.get("/good").text().starts_with("Hullo"));
-    host.status_when("retired", PATIENCE, |status| status.instances("retired") == 1);
+    host.status_when("retired", patience(), |status| status.instances("retired") == 1);
 }
 
 /// For each handler there are counts of its requests, of those that the host answered, and of their
@@ -135,10 +135,10 @@ fn a_handler_that_comes_later_is_counted_anew() {
     }
     assert_eq!(host.at_rest().handler_requests["old"], 7);
     fs::rename(host.handlers().join("old.wat"), host.handlers().join("new.wat")).expect("a file");
-    until("the new one", PATIENCE, || (host.get("/new").status == 200).then_some(()));
-    until("the end of the old one", PATIENCE, || (host.get("/old").status == 404).then_some(()));
+    until("the new one", patience(), || (host.get("/new").status == 200).then_some(()));
+    until("the end of the old one", patience(), || (host.get("/old").status == 404).then_some(()));
     let gone = |status: &Status| !status.handler_requests.contains_key("old");
-    let status = host.status_when("gone", PATIENCE, gone);
+    let status = host.status_when("gone", patience(), gone);
     assert_eq!(status.handler_requests["new"], 1, "{status:?}");
 }
 
@@ -151,13 +151,13 @@ fn the_end_of_an_instance_for_several_requests_is_counted() {
     let host = component_03::start(&flags);
     let ask = |times: u32| (0..times).for_each(|_| drop(host.get("/probe/count")));
     ask(1);
-    host.status_when("idle", PATIENCE, |status| status.instances("idle") == 1);
+    host.status_when("idle", patience(), |status| status.instances("idle") == 1);
     ask(1);
     let mut given_up = host.connect();
     given_up.send(message("GET", "/probe/sleep?60000", &[], b""));
-    host.status_when("inside", PATIENCE, |status| status.instances_out == 1);
+    host.status_when("inside", patience(), |status| status.instances_out == 1);
     drop(given_up);
-    host.status_when("given up", PATIENCE, |status| status.instances("given_up") == 1);
+    host.status_when("given up", patience(), |status| status.instances("given_up") == 1);
     let status = host.at_rest();
     assert_eq!(status.instances("spent"), 0, "{status:?}");
 }

@@ -2,11 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use crate::client::{Response, message};
 use crate::component::raw_connection::unchunked;
 use crate::host::{HELLO, Host};
+use crate::patience::patience;
 
 /// A request to a guest and to its twin. `path` follows `/<guest>` and `/native/<guest>`.
 struct Case {
@@ -275,7 +275,7 @@ fn streams_go_through_guest_and_twin() {
     let body: Vec<u8> = (0..20 << 20).map(|at: usize| (at % 253) as u8).collect();
     for prefix in ["", "/native"] {
         let mut raw = TcpStream::connect(host.addr()).expect("a connection");
-        raw.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        raw.set_read_timeout(Some(patience())).expect("a socket");
         let mut sender = raw.try_clone().expect("a socket");
         let path = format!("{prefix}/stream/upper");
         let came = std::thread::scope(|scope| {

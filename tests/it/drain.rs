@@ -7,12 +7,11 @@ use rustix::process::Signal;
 
 use crate::client::{Connection, message};
 use crate::host::{HELLO, Host, until};
+use crate::patience::patience;
 use crate::wat;
 
 /// By the contract, a connection that was active within this time may send one more request.
 const ACTIVE: Duration = Duration::from_millis(500);
-
-const PATIENCE: Duration = Duration::from_secs(5);
 
 fn host() -> Host {
     Host::with("hello.wat", HELLO)
@@ -25,7 +24,7 @@ fn host() -> Host {
 
 /// Waits until connections are refused.
 fn wait_refused(host: &Host) {
-    until("refusal of connections", PATIENCE, || {
+    until("refusal of connections", patience(), || {
         Connection::try_open(host.addr()).is_err().then_some(())
     });
 }
@@ -49,7 +48,7 @@ fn what_is_in_flight_is_answered() {
         let host = Host::with("reader.wat", wat::reads()).arg("--native").start();
         let mut connection = host.connect();
         connection.send(message("POST", path, &["content-length: 4"], b""));
-        host.status_when("busy", PATIENCE, |status| status.in_flight == 1);
+        host.status_when("busy", patience(), |status| status.in_flight == 1);
         host.signal(Signal::TERM);
         wait_refused(&host);
         connection.assert_silent();
@@ -70,7 +69,7 @@ fn idle_connections_are_closed_while_others_are_answered() {
     assert_eq!(used.get("/hello").status, 200);
     let mut busy = host.connect();
     busy.send(message("POST", "/reader", &["content-length: 4"], b""));
-    host.status_when("busy", PATIENCE, |status| status.in_flight == 1 && status.connections == 3);
+    host.status_when("busy", patience(), |status| status.in_flight == 1 && status.connections == 3);
     // The test needs a connection that has been idle for long.
     std::thread::sleep(2 * ACTIVE);
     host.signal(Signal::TERM);
@@ -91,7 +90,7 @@ fn a_pipeline_is_answered_to_its_end() {
     let mut connection = host.connect();
     let mut all = message("POST", "/reader", &["content-length: 4"], b"");
     connection.send(&all);
-    host.status_when("busy", PATIENCE, |status| status.in_flight == 1);
+    host.status_when("busy", patience(), |status| status.in_flight == 1);
     host.signal(Signal::TERM);
     wait_refused(&host);
     all = b"body".to_vec();
@@ -173,7 +172,7 @@ fn no_request_is_lost_under_load() {
             for _ in 0..8 {
                 scope.spawn(|| client(host.addr(), &paths, &seen));
             }
-            until("load", Duration::from_secs(20), || {
+            until("load", patience(), || {
                 (seen.answered.load(Ordering::Relaxed) >= 500).then_some(())
             });
             host.signal(signal);
@@ -194,7 +193,7 @@ fn a_client_that_stalls_does_not_hold_up_the_end() {
     in_body.send(message("POST", "/reader", &["content-length: 4"], b"bo"));
     let mut looping = host.connect();
     looping.send(message("GET", "/spin", &[], b""));
-    host.status_when("busy", PATIENCE, |status| status.in_flight == 2);
+    host.status_when("busy", patience(), |status| status.in_flight == 2);
     host.signal(Signal::TERM);
     let began = Instant::now();
     for (connection, status) in [(&mut in_body, 408), (&mut looping, 504)] {
@@ -202,7 +201,7 @@ fn a_client_that_stalls_does_not_hold_up_the_end() {
         answer.assert_problem(status);
         assert!(answer.closes(), "{answer:?}");
     }
-    let ended = until("end of the host", Duration::from_secs(25), || host.ended());
+    let ended = host.wait_exit();
     assert_eq!(ended.code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
@@ -227,7 +226,7 @@ fn a_second_signal_does_no_harm() {
     let host = host();
     let mut connection = host.connect();
     connection.send(message("POST", "/reader", &["content-length: 4"], b""));
-    host.status_when("busy", PATIENCE, |status| status.in_flight == 1);
+    host.status_when("busy", patience(), |status| status.in_flight == 1);
     host.signal(Signal::TERM);
     wait_refused(&host);
     host.signal(Signal::TERM);

@@ -5,19 +5,15 @@
 //! next good request is answered. This file has memory and time; each other budget has a file of
 //! its own.
 
-use std::time::Duration;
-
 use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host, Status, until};
 use crate::hostile;
+use crate::patience::soon;
 
 mod bodies;
 mod cuts;
 mod descriptors;
 mod places;
-
-/// The most time to wait for a state.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 const PAGE: usize = 64 << 10;
 
@@ -35,7 +31,7 @@ fn assert_whole(host: &Host) -> Status {
 /// Asserts that nothing has panicked, and that everything that a request holds is back.
 #[track_caller]
 fn assert_nothing_left(host: &Host) -> Status {
-    let status = host.status_when("at rest without connections", PATIENCE, |status| {
+    let status = host.status_when("at rest without connections", soon(), |status| {
         status.in_flight == 0 && status.instances_out == 0 && status.connections == 0
     });
     host.assert_no_panic();
@@ -167,7 +163,7 @@ fn deadline_until_it_is_enough() {
         ];
         assert!(budget_ms > 1 || ended == [false; 3], "{ended:?} within a millisecond");
         // The shortest budgets are not always enough for a good request, either.
-        until("a good answer", PATIENCE, || is_answered(&host, "/good", 504).then_some(()));
+        until("a good answer", soon(), || is_answered(&host, "/good", 504).then_some(()));
         let status = assert_nothing_left(&host);
         let late = ended[..2].iter().filter(|ended| !**ended).count() as u64;
         assert!(status.rejects("deadline") >= late, "{status:?}");
@@ -186,7 +182,7 @@ fn cpu_max_until_it_is_enough() {
         host.settled();
         let ended = [is_answered(&host, "/compute", 504), is_answered(&host, "/begin", 503)];
         assert!(budget_ms > 1 || ended == [false; 2], "{ended:?} within a millisecond");
-        until("a good answer", PATIENCE, || is_answered(&host, "/good", 504).then_some(()));
+        until("a good answer", soon(), || is_answered(&host, "/good", 504).then_some(()));
         let status = assert_nothing_left(&host);
         assert!(status.rejects("cpu_time") >= u64::from(!ended[0]), "{status:?}");
         if ended == [true; 2] {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 use crate::host::{HELLO, Host};
-use crate::loading::PATIENCE;
+use crate::patience::patience;
 use crate::wat;
 
 /// Asserts the answer of each path: its text, or an empty text for a 404.
@@ -337,9 +337,9 @@ fn a_link_to_what_has_no_end_is_not_read() {
         })
         .start();
     let all = (ENDLESS.len() * OF_EACH) as u64;
-    host.status_when("loaded", PATIENCE, |status| status.ready == 1 && status.failed == all);
+    host.status_when("loaded", patience(), |status| status.ready == 1 && status.failed == all);
     fs::write(host.handlers().join("late.wat"), wat::says("late")).expect("a file");
-    host.status_when("loaded", PATIENCE, |status| status.ready == 2);
+    host.status_when("loaded", patience(), |status| status.ready == 2);
     check(&host, &[("/good", "Hello, World!"), ("/late", "late")]);
     // Reading one of them would take a hundred times as much.
     let peak = host.peak_bytes();

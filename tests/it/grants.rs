@@ -8,9 +8,7 @@ use std::time::Duration;
 use crate::client::{Connection, Response, message};
 use crate::host::{HELLO, Host, Setup, Status, command, until};
 use crate::middleware::upstream::{Upstream, plain};
-
-/// The most time to wait for a state.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::patience::patience;
 
 /// One form of guest, and the contents of its file.
 #[derive(Clone, Copy)]
@@ -112,7 +110,7 @@ fn send(host: &Host, path: &str) -> Connection {
 
 #[track_caller]
 fn in_flight(host: &Host, count: u64) -> Status {
-    host.status_when("in flight", PATIENCE, |status| status.in_flight == count)
+    host.status_when("in flight", patience(), |status| status.in_flight == count)
 }
 
 #[test]
@@ -209,7 +207,7 @@ fn isolation_is_of_one_handler() {
             let status = host.at_rest();
             status.instances("idle") + status.calls("moved")
         };
-        let counts = until("counts in time", PATIENCE, || {
+        let counts = until("counts in time", patience(), || {
             let before = given_up();
             let counts = [count("one"), count("two"), count("one"), count("two")];
             (given_up() == before).then_some(counts)

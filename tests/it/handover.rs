@@ -10,8 +10,8 @@ use rustix::process::Signal;
 use crate::abi::probe::Probe;
 use crate::client::Connection;
 use crate::host::{HELLO, Host, until};
-use crate::hostile::PATIENCE;
 use crate::middleware::upstream::{Seen, Upstream, plain};
+use crate::patience::patience;
 
 /// Connections that belong to one worker. The id of a problem document begins with the worker's
 /// number.
@@ -32,7 +32,7 @@ pub fn of_one_worker<const N: usize>(host: &Host) -> [Connection; N] {
     }
 }
 
-const TWO: [&str; 6] = ["--workers", "2", "--queue-max", "0", "--deadline", "60s"];
+const TWO: [&str; 6] = ["--workers", "2", "--queue-max", "0", "--deadline", "1h"];
 
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: guest.test\r\n\r\n")
@@ -80,7 +80,7 @@ fn start(upstream: &Upstream) -> Host {
 /// Waits until the upstream holds this many requests.
 fn wait_held(upstream: &Upstream, count: usize) {
     let held = |seen: &Vec<Seen>| seen.iter().filter(|it| it.target.ends_with("/held")).count();
-    until("held", PATIENCE, || (held(&upstream.seen()) == count).then_some(()));
+    until("held", patience(), || (held(&upstream.seen()) == count).then_some(()));
 }
 
 /// Both places are for any request, whichever worker has its connection.
@@ -112,8 +112,8 @@ fn a_place_on_another_worker_is_one() {
     // Its client disconnects, and the place is free again. A worker that had no place is not asked
     // for a moment.
     drop(other);
-    host.status_when("gone", PATIENCE, |status| status.in_flight == 1);
-    until("a place", PATIENCE, || (host.get("/guest/echo").status == 200).then_some(()));
+    host.status_when("gone", patience(), |status| status.in_flight == 1);
+    until("a place", patience(), || (host.get("/guest/echo").status == 200).then_some(()));
     for _ in 0..2 {
         go.send(()).expect("it waits");
     }
@@ -135,7 +135,7 @@ fn a_stop_waits_for_what_was_handed_over() {
     go.send(()).expect("it waits");
     assert_eq!(held.read().text(), "held");
     host.signal(Signal::TERM);
-    until("nobody listens", PATIENCE, || Connection::try_open(host.addr()).err());
+    until("nobody listens", patience(), || Connection::try_open(host.addr()).err());
     go.send(()).expect("it waits");
     assert_eq!(one.read().text(), "held");
     assert!(host.wait_exit().success());

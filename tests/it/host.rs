@@ -25,6 +25,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
 use crate::client::{Connection, Response};
+use crate::patience::{patience, soon};
 
 pub use log::Line;
 pub use status::Status;
@@ -33,12 +34,6 @@ use log::Log;
 
 mod log;
 mod status;
-
-/// The most time to wait for a start, a log line or an end.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The most time until pools and gates are back to rest.
-const REST: Duration = Duration::from_secs(20);
 
 /// A user and a group without any rights.
 const NOBODY: u32 = 65_534;
@@ -154,7 +149,7 @@ impl Host {
     /// Waits for the first line that is as wanted, among those so far and those to come.
     #[track_caller]
     pub fn wait_log(&self, wanted: impl Fn(&Line) -> bool) -> Line {
-        match self.log.wait(0, PATIENCE, wanted) {
+        match self.log.wait(0, patience(), wanted) {
             Ok(line) => line,
             Err(why) => panic!("the log line that the test waits for did not come: {why}"),
         }
@@ -163,7 +158,7 @@ impl Host {
     /// Waits for a line whose message or fields have all these words.
     #[track_caller]
     pub fn wait_log_with(&self, words: &[&str]) -> Line {
-        match self.log.wait(0, PATIENCE, |line| line.has(words)) {
+        match self.log.wait(0, patience(), |line| line.has(words)) {
             Ok(line) => line,
             Err(why) => panic!("no log line with {words:?}: {why}"),
         }
@@ -176,7 +171,7 @@ impl Host {
         let seen = self.log.count();
         self.signal(Signal::USR1);
         let is_status = |line: &Line| line.message().starts_with("status:");
-        match self.log.wait(seen, PATIENCE, is_status) {
+        match self.log.wait(seen, patience(), is_status) {
             Ok(line) => Status::parse(line.message()),
             Err(why) => panic!("no status after SIGUSR1: {why}"),
         }
@@ -192,14 +187,14 @@ impl Host {
     #[track_caller]
     pub fn at_rest(&self) -> Status {
         let rests = |status: &Status| status.in_flight == 0 && status.instances_out == 0;
-        self.status_when("at rest", REST, rests)
+        self.status_when("at rest", soon(), rests)
     }
 
     /// Waits until every handler has been loaded or has failed. Returns the status then.
     #[track_caller]
     pub fn settled(&self) -> Status {
         let settled = |status: &Status| status.cold == 0 && status.loading == 0;
-        self.status_when("settled", PATIENCE, settled)
+        self.status_when("settled", patience(), settled)
     }
 
     /// The handler folder.
@@ -267,7 +262,7 @@ impl Host {
     /// Waits for the host to end by itself.
     #[track_caller]
     pub fn wait_exit(&self) -> ExitStatus {
-        until("end of the host", PATIENCE, || self.ended())
+        until("end of the host", patience(), || self.ended())
     }
 
     /// The exit status of the host, if it has ended.
@@ -378,7 +373,7 @@ impl Setup {
         let log = Log::collect(&mut child);
         let pid = Pid::from_child(&child);
         let listens = |line: &Line| line.message().contains("listening on http://");
-        let Ok(line) = log.wait(0, PATIENCE, listens) else {
+        let Ok(line) = log.wait(0, patience(), listens) else {
             // If its stderr has ended, the host ends by itself.
             if !log.is_ended() {
                 let _ = child.kill();
@@ -403,7 +398,7 @@ impl Setup {
     pub fn fails(self) -> (Option<i32>, String) {
         let mut child = self.command().spawn().expect("the program starts");
         let log = Log::collect(&mut child);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         let status = loop {
             if let Some(status) = child.try_wait().expect("a child of this process") {
                 break status;
@@ -416,7 +411,7 @@ impl Setup {
             std::thread::sleep(GLANCE);
         };
         // Such a line never comes, so this waits for the end of stderr.
-        let _ = log.wait(0, PATIENCE, |_| false);
+        let _ = log.wait(0, patience(), |_| false);
         (status.code(), log.text())
     }
 

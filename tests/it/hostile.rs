@@ -7,10 +7,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::client::Response;
 use crate::host::{HELLO, Host, Setup};
+use crate::patience::patience;
 
 mod arguments;
 mod capabilities;
@@ -22,9 +22,6 @@ mod pausing;
 mod startup;
 mod straight;
 mod words;
-
-/// The most time to wait for a state.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Both modes of isolation.
 pub const ISOLATIONS: [&str; 2] = ["fresh", "reuse"];
@@ -163,7 +160,7 @@ fn a_loop_does_not_hold_up_its_worker() {
     host.assert_serves("/good");
     let mut looping = host.connect();
     looping.send("GET /loop HTTP/1.1\r\nhost: guest.test\r\n\r\n");
-    host.status_when("looping", PATIENCE, |status| status.in_flight > 0);
+    host.status_when("looping", patience(), |status| status.in_flight > 0);
     for _ in 0..20 {
         host.assert_serves("/good");
     }

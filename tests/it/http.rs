@@ -1,13 +1,9 @@
 //! HTTP/1.1 as a well-behaved client sees it: connections, order, framing and interim responses.
 
-use std::time::Duration;
-
 use crate::client::{Response, message};
 use crate::host::{HELLO, Host};
+use crate::patience::{patience, soon};
 use crate::wat;
-
-/// The most time until the host's counts follow.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 fn hello_and_reader() -> Host {
     Host::with("hello.wat", HELLO).file("reader.wat", wat::reads()).arg("--native").start()
@@ -28,7 +24,7 @@ fn a_connection_has_keep_alive() {
     let status = host.at_rest();
     assert_eq!((status.connections, status.requests), (1, 10), "{status:?}");
     drop(connection);
-    host.status_when("without connections", PATIENCE, |it| it.connections == 0);
+    host.status_when("without connections", soon(), |it| it.connections == 0);
 }
 
 #[test]
@@ -335,11 +331,11 @@ fn a_client_that_leaves_frees_what_it_held() {
     for _ in 0..3 {
         let mut gone = host.connect();
         gone.send(message("POST", "/reader", &["content-length: 4"], b""));
-        host.status_when("busy", PATIENCE, |status| status.in_flight == 1);
+        host.status_when("busy", patience(), |status| status.in_flight == 1);
         drop(gone);
         let status = host.at_rest();
         assert_eq!(status.in_flight, 0, "{status:?}");
     }
-    host.status_when("without connections", PATIENCE, |it| it.connections == 0);
+    host.status_when("without connections", soon(), |it| it.connections == 0);
     host.assert_serves("/hello");
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::client::Connection;
 use crate::host::{HELLO, Host, Setup, until};
-use crate::hostile::{PATIENCE, text};
+use crate::hostile::text;
+use crate::patience::patience;
 
 /// Limits that leave long calls enough time on a busy machine.
 const NOT_LAST: [&str; 2] = ["--slow-priority", "0"];
@@ -86,7 +87,7 @@ fn what_outlasts_its_quantum_goes_on_at_a_low_priority() {
         host.settled();
         let mine = nice(&host, "worker-0")[0];
         let nicer = || (nice(&host, "slow-") == [(mine + 13).min(19)]).then_some(());
-        until("a slow thread that is nicer", PATIENCE, nicer);
+        until("a slow thread that is nicer", patience(), nicer);
         // Short calls begin in the fast lane. Other programs would have to take the core away six
         // times in a row for the handler to count as long.
         let before = host.status();
@@ -140,7 +141,7 @@ fn a_new_version_begins_in_the_fast_lane() {
         assert_eq!(host.get("/burn").text(), "burnt");
     }
     fs::write(host.handlers().join("burn.wat"), HELLO).expect("the folder is there");
-    until("the new version", PATIENCE, || {
+    until("the new version", patience(), || {
         (host.get("/burn").text() == "Hello, World!").then_some(())
     });
     host.at_rest();
@@ -174,7 +175,7 @@ fn a_twin_that_computes_long_has_a_low_priority_too() {
 fn guests_share_the_slow_lane_and_not_calls() {
     let host = host("burn", &burning_for(300_000_000, "", ""))
         .file("loop.wat", text("loop"))
-        .args(["--deadline", "60s", "--cpu-max", "60s"])
+        .args(["--deadline", "1h", "--cpu-max", "1h"])
         .args(NOT_LAST)
         .start();
     host.settled();
@@ -189,7 +190,7 @@ fn guests_share_the_slow_lane_and_not_calls() {
     };
     let alone = spent(4);
     let looping: Vec<_> = (0..20).map(|_| send(&host, "/loop")).collect();
-    host.status_when("looping", PATIENCE, |status| status.in_flight == 20);
+    host.status_when("looping", patience(), |status| status.in_flight == 20);
     let beside = spent(2);
     // The other guest gets a half. If the share were per call, it would get 20 of 21 parts.
     assert!(beside < alone * 6, "{beside:?} of CPU time, and {alone:?} alone");
@@ -210,7 +211,7 @@ fn long_calls_wait_in_a_line() {
     }
     let before = host.at_rest();
     let mut burning: Vec<_> = (0..8).map(|_| send(&host, "/burn")).collect();
-    let status = host.status_when("in line", PATIENCE, |status| status.calls("queued") > 0);
+    let status = host.status_when("in line", patience(), |status| status.calls("queued") > 0);
     assert!(status.instances_out <= 4, "all calls run at once: {status:?}");
     host.assert_serves("/good");
     for connection in &mut burning {
@@ -278,19 +279,19 @@ fn without_lanes_all_calls_stay_with_their_worker() {
 /// Calls whose clients have disconnected give their instances back, however many there are.
 #[test]
 fn calls_whose_clients_have_gone_hold_no_instances() {
-    let flags = ["--deadline", "60s", "--cpu-max", "60s"];
+    let flags = ["--deadline", "1h", "--cpu-max", "1h"];
     let host = host("loop", &text("loop")).args(flags).start();
     host.settled();
     // More calls than one worker has instances for.
     for _ in 0..32 {
         let looping: Vec<_> = (0..50).map(|_| send(&host, "/loop")).collect();
-        host.status_when("looping", PATIENCE, |status| status.in_flight == 50);
+        host.status_when("looping", patience(), |status| status.in_flight == 50);
         drop(looping);
         host.at_rest();
     }
     assert_eq!(host.status().rejects("no_instance"), 0);
     // They no longer compute, either.
-    until("end of the slow lane", PATIENCE, || {
+    until("end of the slow lane", patience(), || {
         let before = cpu(&host, "slow-");
         for _ in 0..10 {
             host.assert_serves("/good");
@@ -326,7 +327,7 @@ fn a_long_call_can_wait_for_its_client() {
         let mut connection = host.connect();
         connection.send("POST /reader HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nfirst");
         // It waits for the rest of the body in the slow lane, and does not use CPU time for it.
-        until("a long call", PATIENCE, || (cpu(&host, "slow-") > before).then_some(()));
+        until("a long call", patience(), || (cpu(&host, "slow-") > before).then_some(()));
         connection.send("other");
         assert_eq!(connection.read().text(), "firstother");
     }
@@ -447,7 +448,7 @@ fn calls_below_a_quantum_take_turns() {
     };
     send_all(&mut near);
     // 2,000 calls of the one guest are in flight, which take a second or more.
-    let before = host.status_when("near", PATIENCE, |status| status.requests > 100);
+    let before = host.status_when("near", patience(), |status| status.requests > 100);
     for _ in 0..5 {
         assert_eq!(host.get("/other").text(), "burnt");
         host.assert_serves("/good");
@@ -476,7 +477,7 @@ fn start_up_code_below_a_quantum_takes_turns() {
         connection.send("GET /start HTTP/1.1\r\nhost: guest.test\r\n\r\n".repeat(50));
     }
     // 2,000 calls, each with an instance of its own.
-    let before = host.status_when("start", PATIENCE, |status| status.requests > 100);
+    let before = host.status_when("start", patience(), |status| status.requests > 100);
     for _ in 0..CALLERS {
         host.assert_serves("/good");
     }

@@ -12,9 +12,12 @@ use std::time::{Duration, SystemTime};
 
 use crate::client::message;
 use crate::host::{HELLO, Host, Status, command};
+use crate::patience::patience;
 
-/// The most time for large guests to compile, at a low priority and on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(900);
+/// The most time for large guests to compile, at a low priority.
+fn compiling() -> Duration {
+    patience() * 15
+}
 
 /// A language, and what is known about the memory of its guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +124,7 @@ impl Language {
             .args(["--compile-max", "10m", "--cache-dir", cache])
             .start();
         let is_loaded = |status: &Status| status.cold == 0 && status.loading == 0;
-        host.status_when("loaded", PATIENCE, is_loaded);
+        host.status_when("loaded", compiling(), is_loaded);
         Some(host)
     }
 
@@ -349,7 +352,7 @@ fn a_new_project_builds_and_serves(language: Language) {
     let wasm = fs::read(folder.path().join("handlers/greeter.wasm")).expect("what was built");
     let host = Host::with("greeter.wasm", wasm).args(["--compile-max", "10m"]).start();
     let is_loaded = |status: &Status| status.cold == 0 && status.loading == 0;
-    host.status_when("loaded", PATIENCE, is_loaded);
+    host.status_when("loaded", compiling(), is_loaded);
     let answer = host.get("/greeter");
     assert_eq!((answer.status, answer.text().as_str()), (200, "Hello, World!\n"));
     assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));

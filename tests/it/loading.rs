@@ -7,12 +7,13 @@
 
 use std::fs;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::{Connection, Response, message};
 use crate::host::{Host, until};
+use crate::patience::patience;
 use crate::wat;
 
 mod burning;
@@ -25,11 +26,8 @@ mod unloading;
 mod waiting;
 mod words;
 
-/// The most time to wait for a state that a compiler has to reach. Compilers run at a low priority.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-
 /// For hosts that must not give up a guest or a request on a busy machine.
-pub const PATIENTLY: [&str; 4] = ["--deadline", "60s", "--cpu-max", "60s"];
+pub const PATIENTLY: [&str; 4] = ["--deadline", "1h", "--cpu-max", "1h"];
 
 /// A process, as the kernel shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +86,7 @@ pub fn compiler(host: &Host) -> Process {
 #[track_caller]
 fn compiler_beside(host: &Host, known: &[Process]) -> Process {
     let is_new = |process: &Process| process.is_confined() && !known.contains(process);
-    until("process that compiles", PATIENCE, || compilers(host).into_iter().find(is_new))
+    until("process that compiles", patience(), || compilers(host).into_iter().find(is_new))
 }
 
 /// Waits for one compiler and stops it. The state of its guest does not change until it is
@@ -109,14 +107,14 @@ pub fn stopped_compiler_beside(host: &Host, stopped: &[Process]) -> Process {
 /// Asserts that nothing compiles any more. Processes that are about to end are waited for.
 #[track_caller]
 pub fn assert_no_compilers(host: &Host) {
-    until("end of the compilers", PATIENCE, || compilers(host).is_empty().then_some(()));
+    until("end of the compilers", patience(), || compilers(host).is_empty().then_some(()));
 }
 
 /// The same for these processes, whose host may have ended.
 #[track_caller]
 pub fn assert_ended(compilers: &[Process]) {
     let is_over = || !compilers.iter().any(Process::is_there);
-    until("end of the compilers", PATIENCE, || is_over().then_some(()));
+    until("end of the compilers", patience(), || is_over().then_some(()));
 }
 
 /// A guest that answers with its name, and takes many seconds to compile.
@@ -169,7 +167,7 @@ pub fn with(module: &str, field: &str) -> String {
 /// The next response, which may take long.
 #[track_caller]
 pub fn read(connection: &mut Connection) -> Response {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         let error = match connection.next("GET") {
             Ok(Some(response)) => return response,

@@ -1,10 +1,12 @@
 //! Tests of the host from outside: files in, HTTP and log out.
 //!
 //! There is one binary, so that it is linked once. [`host`] starts the real program on a port of
-//! its own, [`client`] speaks raw HTTP/1.1 to it, and every other module is a theme.
+//! its own, [`client`] speaks raw HTTP/1.1 to it, [`patience`] says how long tests wait, and every
+//! other module is a theme.
 
 mod client;
 mod host;
+mod patience;
 
 mod abi;
 mod admission;

@@ -6,15 +6,12 @@ mod fields;
 mod loads;
 mod stacks;
 
-use std::time::Duration;
-
 use crate::client::{Connection, message};
 use crate::host::{HELLO, Host, Status};
 use crate::hostile::{self, ISOLATIONS};
+use crate::patience::soon;
 
 const MIB: u64 = 1 << 20;
-/// The most time to wait for a state.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A guest with `first` pages at the start. It grows by `more`, keeps `answered` pages of zeros as
 /// its answer, and then waits for the request's body.
@@ -54,7 +51,7 @@ fn host(guests: &[(&str, String)], total: &str) -> crate::host::Setup {
 #[track_caller]
 fn given_back(host: &Host, bytes: u64) -> Status {
     host.at_rest();
-    host.status_when("its memory back", PATIENCE, |status| status.memory_used <= bytes)
+    host.status_when("its memory back", soon(), |status| status.memory_used <= bytes)
 }
 
 /// The number of refusals for want of memory. Asserts that there are no others.
@@ -76,7 +73,7 @@ fn instances_are_refused_beyond_what_there_is() {
         for connection in &mut waiting {
             connection.send(head);
         }
-        let full = host.status_when("full", PATIENCE, |status| {
+        let full = host.status_when("full", soon(), |status| {
             let refused = status.rejects("no_memory");
             status.in_flight == status.instances_out && status.in_flight + refused == ASKED as u64
         });
@@ -157,7 +154,7 @@ fn answers_that_nobody_reads_count() {
     let mut unread: Vec<Connection> = Vec::new();
     for asked in 1..=12 {
         unread.push(ask());
-        host.status_when("answered", PATIENCE, |status| {
+        host.status_when("answered", soon(), |status| {
             status.requests == asked && status.in_flight == 0
         });
     }
@@ -244,7 +241,7 @@ fn what_one_guest_leaves_is_for_others_to_grow() {
     for connection in &mut waiting {
         connection.send(head);
     }
-    host.status_when("full", PATIENCE, |status| {
+    host.status_when("full", soon(), |status| {
         let refused = status.rejects("no_memory");
         refused > 0 && status.in_flight == status.instances_out && status.in_flight + refused == 48
     });

@@ -3,16 +3,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use crate::abi::probe::Probe;
 use crate::client::{Connection, message};
 use crate::host::{HELLO, Host, Setup, until};
 use crate::middleware::upstream::{Upstream, plain};
+use crate::patience::patience;
 use crate::wat;
-
-/// The most time to wait for a state.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One worker. Its calls have no time limit and the same priority as other programs, so that they
 /// get a share of a busy machine.
@@ -52,7 +49,7 @@ fn a_hundred_busy_handlers_are_one_share() {
     let flags = ["--workers", "2", "--deadline", "1h", "--cpu-max", "1h", "--queue-timeout", "1h"];
     let host = setup(100).args(flags).start_settled();
     let busy: Vec<_> = (0..400).map(|at| send(&host, &format!("/many/{}", at % 100))).collect();
-    host.status_when("busy", PATIENCE, |status| status.in_flight == 400);
+    host.status_when("busy", patience(), |status| status.in_flight == 400);
     for _ in 0..200 {
         assert_eq!(host.get("/single/hello").text(), "Hello, World!");
     }
@@ -102,7 +99,7 @@ fn a_long_call_has_its_owners_share_of_the_slow_lane() {
     let setup = setup(10).file("single/long.wat", &long).file("many/long.wat", &long);
     let host = setup.args(UNBOUNDED).start_settled();
     let busy: Vec<_> = (0..10).map(|at| send(&host, &format!("/many/{at}"))).collect();
-    host.status_when("busy", PATIENCE, |status| status.in_flight == 10);
+    host.status_when("busy", patience(), |status| status.in_flight == 10);
     // It has the same owner as ten others, and shares turns with them.
     let sibling = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -111,7 +108,7 @@ fn a_long_call_has_its_owners_share_of_the_slow_lane() {
             assert_eq!(asked.read().text(), "done");
             sibling.store(true, Ordering::SeqCst);
         });
-        host.status_when("the sibling, too", PATIENCE, |status| status.in_flight == 11);
+        host.status_when("the sibling, too", patience(), |status| status.in_flight == 11);
         for _ in 0..3 {
             assert_eq!(host.get("/single/long").text(), "done");
             assert!(!sibling.load(Ordering::SeqCst), "it has had no more than the other owner");
@@ -131,7 +128,7 @@ fn a_busy_handler_leaves_places_to_its_siblings() {
         .args(["--queue-timeout", "1h"])
         .start_settled();
     let busy: Vec<_> = (0..40).map(|_| send(&host, "/many/0")).collect();
-    host.status_when("busy", PATIENCE, |status| status.in_flight == 40);
+    host.status_when("busy", patience(), |status| status.in_flight == 40);
     for path in ["/many/quick", "/single/hello"] {
         assert_eq!(host.get(path).text(), "Hello, World!", "{path}");
     }
@@ -167,9 +164,9 @@ fn who_waits_for_the_upstream_leaves_places_to_others() {
             })
             .collect();
         // Some wait for a place, and none is refused.
-        host.status_when("all", PATIENCE, |status| status.requests >= 300);
+        host.status_when("all", patience(), |status| status.requests >= 300);
         let busy = || (upstream.seen().len() - before >= 150).then_some(());
-        until("busy", PATIENCE, busy);
+        until("busy", patience(), busy);
         for path in ["/many/99/x", "/single/one/x"] {
             assert_eq!(host.get(path).text(), "here", "{path}");
         }
@@ -212,14 +209,14 @@ fn who_computes_in_bursts_gains_nothing() {
     let setup = (0..5).fold(setup, |setup, at| setup.file(&format!("loop{at}.wat"), wat::spins()));
     let host = setup.args(UNBOUNDED).start_settled();
     let busy: Vec<_> = (0..5).map(|at| send(&host, &format!("/loop{at}"))).collect();
-    host.status_when("busy", PATIENCE, |status| status.in_flight == 5);
+    host.status_when("busy", patience(), |status| status.in_flight == 5);
     let has_ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             assert_eq!(send(&host, "/bursts").read().text(), "done");
             has_ended.store(true, Ordering::SeqCst);
         });
-        host.status_when("the bursts, too", PATIENCE, |status| status.in_flight == 6);
+        host.status_when("the bursts, too", patience(), |status| status.in_flight == 6);
         assert_eq!(host.get("/steady").text(), "done");
         assert!(!has_ended.load(Ordering::SeqCst), "it had three times as much to do");
         drop(busy);

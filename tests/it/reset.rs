@@ -6,10 +6,10 @@
 //! its changes. `check` says which guests are reset, so each test covers what it means to.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use crate::client::message;
 use crate::host::{Host, command, until};
+use crate::patience::patience;
 
 /// How `check` says that a guest's instances are renewed.
 const RESET: &str = "instances are reset between requests";
@@ -297,7 +297,7 @@ fn what_a_request_did_to_its_streams_ends_with_it() {
     let close = "(drop (call $fd_close (i32.const 1)))";
     let guest = Witness::new("stdout", 1).data(64, &[96, 0, 0, 0, 4, 0, 0, 0]).data(96, b"said");
     let host = assert_fresh(&[guest.with("", &write, close)], TURNS);
-    let said = until("line for each request", Duration::from_secs(5), || {
+    let said = until("line for each request", patience(), || {
         let mut lines = host.lines();
         lines.retain(|line| line.json["from"] == "stdout");
         (lines.len() >= LINES).then_some(lines)

@@ -14,12 +14,10 @@ use std::time::{Duration, Instant};
 use crate::abi::probe::Probe;
 use crate::host::{Host, Setup, Status, until};
 use crate::hostile;
+use crate::patience::patience;
 use crate::wat;
 
 mod clients;
-
-/// The most time to wait for a state.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The whole time without `SOAK_SECONDS`.
 const SECONDS: u64 = 3;
@@ -85,7 +83,8 @@ fn setup(isolation: &str) -> Setup {
 /// Waits until nothing is in flight and nothing is held for a client.
 #[track_caller]
 fn rest(host: &Host) -> Status {
-    host.status_when("at rest without connections", PATIENCE, |status| {
+    // No longer than a body may stall: what only that timeout ends is not at rest.
+    host.status_when("at rest without connections", patience() / 2, |status| {
         let idle = status.in_flight == 0 && status.instances_out == 0;
         idle && status.connections == 0 && status.loading == 0 && status.cold == 0
     })
@@ -100,7 +99,7 @@ fn held(host: &Host) -> Held {
 fn held_at_rest(host: &Host) -> Held {
     rest(host);
     let least = Mutex::new((held(host), 0));
-    until("memory that stays the same", PATIENCE, || {
+    until("memory that stays the same", patience(), || {
         let now = held(host);
         let mut least = least.lock().expect("one thread");
         let shrunk = now.rss_bytes < least.0.rss_bytes || now.descriptors < least.0.descriptors;
@@ -134,7 +133,7 @@ fn soak(isolation: &str) {
     let host = setup(isolation).start();
     for path in clients::GOOD {
         // It is loaded at the same time as guests that take as long to load as they may.
-        until(path, PATIENCE, || (host.get(path).status == 200).then_some(()));
+        until(path, patience(), || (host.get(path).status == 200).then_some(()));
     }
     let tally = Tally::default();
     clients::load(&host, Instant::now() + third, &tally);

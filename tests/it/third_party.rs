@@ -7,14 +7,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::client::message;
 use crate::host::{Host, Status};
 use crate::languages::skip;
-
-/// The most time for the example in Python to compile.
-const PATIENCE: Duration = Duration::from_secs(180);
+use crate::patience::patience;
 
 /// A host that serves every path by this component. `None` if the component was not built.
 fn start(name: &str, isolation: &str) -> Option<Host> {
@@ -33,7 +30,8 @@ fn start(name: &str, isolation: &str) -> Option<Host> {
         .args(["--cache-dir", cache.to_str().expect("a path in UTF-8")])
         .start();
     let is_loaded = |status: &Status| status.cold == 0 && status.loading == 0;
-    let status = host.status_when("loaded", PATIENCE, is_loaded);
+    // The example in Python takes long to compile.
+    let status = host.status_when("loaded", patience() * 3, is_loaded);
     assert_eq!((status.ready, status.failed), (2, 0), "{name}: {:?}", host.lines());
     Some(host)
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::{Connection, Response, message};
 use crate::host::{HELLO, Host, until};
+use crate::patience::soon;
 use crate::random::Xorshift;
 use crate::wat;
 
@@ -24,8 +25,12 @@ const PAUSE_MAX_MS: usize = 900;
 /// Longer than the pauses, and shorter than the age of the host.
 pub const STALL: [&str; 2] = ["--stall-timeout", "1s"];
 const AGE: Duration = Duration::from_millis(3200);
-/// Much longer than any timeout of these tests.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The most time until a deadline of a second has ended a call. Its limit on CPU time would do so
+/// after a minute.
+const UNTIL_DEADLINE: Duration = Duration::from_secs(20);
+/// The most time until a host without timeouts of a test has ended. The client's body would time
+/// out after half a minute.
+const UNTIL_END: Duration = Duration::from_secs(10);
 
 /// A body of this many bytes.
 fn body(bytes: usize) -> &'static [u8] {
@@ -170,7 +175,7 @@ fn the_deadline_goes_on_behind_an_upload() {
         .start();
     let begun = Instant::now();
     slowly(&host, "/spins").assert_problem(504);
-    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < UNTIL_DEADLINE, "{:?}", begun.elapsed());
     assert_eq!(host.at_rest().rejects("deadline"), 1);
 }
 
@@ -241,7 +246,7 @@ fn a_client_that_goes_on_sending_does_not_hold_up_the_end() {
     host.signal(rustix::process::Signal::TERM);
     let begun = Instant::now();
     assert_eq!(host.wait_exit().code(), Some(0));
-    assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < UNTIL_END, "{:?}", begun.elapsed());
 }
 
 /// If an upstream has answered and reads no more of an upload, the host closes both connections:
@@ -275,9 +280,9 @@ fn an_answer_ends_an_upload_that_goes_nowhere() {
     let mut stays = upload();
     drop(upload());
     assert_eq!(stays.read_to("POST").status, 413);
-    host.status_when("without connections", PATIENCE, |status| status.connections == 0);
+    host.status_when("without connections", soon(), |status| status.connections == 0);
     // The kernel gives up undelivered data after four times as long.
-    host.status_when("without descriptors", PATIENCE, |status| {
+    host.status_when("without descriptors", soon(), |status| {
         status.descriptors_used <= before.descriptors_used
     });
 }
@@ -342,9 +347,9 @@ fn a_call_of_an_old_client_that_has_gone_ends() {
     host.settled();
     let mut connection = host.connect();
     connection.send("GET /loop HTTP/1.0\r\nhost: a\r\n\r\n");
-    host.status_when("inside", PATIENCE, |status| status.instances_out == 1);
+    host.status_when("inside", soon(), |status| status.instances_out == 1);
     drop(connection);
-    until("end of the call", PATIENCE, || {
+    until("end of the call", soon(), || {
         let status = host.status();
         (status.in_flight == 0 && status.instances_out == 0).then_some(())
     });

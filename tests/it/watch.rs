@@ -17,6 +17,7 @@ use rustix::process::Signal;
 
 use crate::client::Response;
 use crate::host::{Host, Line, until};
+use crate::patience::patience;
 use crate::wat;
 
 mod access;
@@ -29,9 +30,6 @@ mod many;
 mod routes;
 mod saves;
 mod swap;
-
-/// The most time until a change is served on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The pause between two requests of a client that sends all the time.
 const BREATH: Duration = Duration::from_millis(2);
@@ -147,7 +145,7 @@ fn ask(host: &Host, path: &str) -> String {
 #[track_caller]
 fn wait_for(host: &Host, path: &str, wanted: &str) {
     let what = format!("answer {wanted:?} from {path}");
-    until(&what, PATIENCE, || (ask(host, path) == wanted).then_some(()));
+    until(&what, patience(), || (ask(host, path) == wanted).then_some(()));
 }
 
 /// Records the end of something when it is dropped, even by a panic, so that the waiting client
@@ -179,7 +177,7 @@ fn each_seen_during<const N: usize>(
         let over = Over(&is_over);
         let clients = paths.map(|path| scope.spawn(|| watch(host, path, &is_over, &begun)));
         let have_begun = || (begun.load(Ordering::Acquire) == N).then_some(());
-        until("first answers", PATIENCE, have_begun);
+        until("first answers", patience(), have_begun);
         change();
         drop(over);
         let seen = |client: ScopedJoinHandle<'_, Vec<String>>| client.join();
@@ -246,7 +244,7 @@ fn look(host: &Host) {
 #[track_caller]
 fn wait_footprint(host: &Host, before: (usize, usize)) {
     let (fds, threads) = before;
-    until(&format!("{fds} descriptors and {threads} threads"), PATIENCE, || {
+    until(&format!("{fds} descriptors and {threads} threads"), patience(), || {
         let now = footprint(host);
         (now.0 <= fds && now.1 <= threads).then_some(())
     });

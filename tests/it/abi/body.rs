@@ -3,7 +3,7 @@
 use super::probe::Probe;
 use super::{case, check};
 use crate::host::Host;
-use crate::hostile::PATIENCE;
+use crate::patience::patience;
 
 /// Reads the body to its end, at most `limit` bytes at once, and appends each piece to the
 /// response. After each it logs `read`, the number of bytes, and the end flag as `count_len`.
@@ -42,7 +42,9 @@ fn a_body_is_read_while_it_arrives() {
             connection.assert_silent();
             connection.send(piece(text));
             let what = format!("piece {index} of {framing}");
-            crate::host::until(&what, PATIENCE, || (pieces(&host) > before + index).then_some(()));
+            crate::host::until(&what, patience(), || {
+                (pieces(&host) > before + index).then_some(())
+            });
         }
         if whole.is_none() {
             connection.assert_silent();
@@ -122,7 +124,7 @@ fn a_body_that_breaks_off_ends_the_request() {
         let mut connection = host.connect();
         connection
             .send(format!("POST /reading HTTP/1.1\r\nhost: guest.test\r\n{framing}\r\n\r\n3\r\n"));
-        host.status_when("reading", PATIENCE, |status| status.instances_out == 1);
+        host.status_when("reading", patience(), |status| status.instances_out == 1);
         drop(connection);
         host.at_rest();
     }

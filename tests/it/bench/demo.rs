@@ -3,15 +3,14 @@
 //! Also that no server that it started is left behind.
 
 use std::fs;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::host::until;
+use crate::patience::patience;
 
 use super::{Bench, assert_within};
 
-const PATIENCE: Duration = Duration::from_secs(30);
 /// An environment variable that marks the command and every process that it starts.
 const MARK: &str = "GUESTHOUSE_TEST_MARK";
 
@@ -92,7 +91,7 @@ fn an_interrupted_demo_leaves_nothing_behind() {
             .env(MARK, &mark)
             .start();
         let is_there = || marked(&mark).iter().any(|it| it.contains("demo"));
-        until("the demo", PATIENCE, || is_there().then_some(()));
+        until("the demo", patience(), || is_there().then_some(()));
         running.signal(signal);
         if signal == Signal::HUP {
             // The shell and the kernel send one each.

@@ -7,11 +7,11 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::host::until;
+use crate::patience::patience;
 
 use super::stub::{OK, Stub};
 use super::{Bench, Outcome};
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const SLOW: Duration = Duration::from_millis(400);
 
 /// Measures three targets of one stub for some rounds. Returns their order in each round.
@@ -97,7 +97,7 @@ fn a_signal_ends_it_with_what_there_is() {
             .args(["--html", "run.html", "--csv", "run.csv", "--rate", "200"])
             .start();
         // A tenth of the time, but one second at most, is to warm up.
-        until("requests", PATIENCE, || (stub.requests() > 300).then_some(()));
+        until("requests", patience(), || (stub.requests() > 300).then_some(()));
         running.signal(signal);
         let done = running.end();
         assert_eq!((done.code, done.err.as_str()), (Some(130), ""), "{}", done.text());
@@ -122,7 +122,7 @@ fn a_signal_before_there_is_anything_ends_it_too() {
     let stub = Stub::new(|_, client| client.stay_silent());
     let args = ["--duration", "100s", "--timeout", "100s"];
     let running = Bench::new([stub.url("/")]).args(args).start();
-    until("a request", PATIENCE, || (stub.requests() > 0).then_some(()));
+    until("a request", patience(), || (stub.requests() > 0).then_some(()));
     running.signal(Signal::INT);
     let done = running.end();
     assert_eq!((done.code, done.err.as_str()), (Some(130), ""), "{}", done.text());
@@ -134,7 +134,7 @@ fn a_signal_before_there_is_anything_ends_it_too() {
     let running = Bench::new([stub.url("/")])
         .args(["--duration", "100s", "--timeout", "100s", "--connections", "1"])
         .start();
-    until("silence", PATIENCE, || (stub.requests() > 20).then_some(()));
+    until("silence", patience(), || (stub.requests() > 20).then_some(()));
     running.signal(Signal::INT);
     let done = running.end();
     assert_eq!(done.code, Some(130), "{}", done.text());

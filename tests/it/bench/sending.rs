@@ -6,11 +6,10 @@ use std::fs;
 use std::time::Duration;
 
 use crate::host::until;
+use crate::patience::patience;
 
 use super::stub::{OK, Setup, Stub};
 use super::{Bench, assert_within};
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Ten paths, one on each line, and the other things that such a file may have.
 const PATHS: &str = "/a\n/b\n  /c  \n\n/d?x=1\n/e\n/f/%20\n/g\n/h\r\n/i\n/j";
@@ -69,7 +68,7 @@ fn there_are_as_many_threads_as_were_asked_for() {
         let running = Bench::new([stub.url("/")])
             .args(["--connections", "8", "--threads", count, "--duration", "1s"])
             .start();
-        until("requests", PATIENCE, || (stub.requests() > 50).then_some(()));
+        until("requests", patience(), || (stub.requests() > 50).then_some(()));
         let threads = running.status("Threads:").expect("it runs");
         running.end().assert_good();
         threads

@@ -1,9 +1,10 @@
 //! Limits on what one request of a component may have the host hold or pass, exact to the byte
 //! where the contract gives bytes.
 
-use super::{PATIENCE, assert_as_new, is_03, is_flat, setup, start, text};
+use super::{assert_as_new, is_03, is_flat, setup, start, text};
 use crate::client::message;
 use crate::host::{Host, until};
+use crate::patience::patience;
 
 const KIB: u32 = 1 << 10;
 const MIB: u32 = 1 << 20;
@@ -82,13 +83,13 @@ fn what_a_guest_has_the_host_keep_counts() {
 /// free by then, however busy the threads are that free it.
 #[test]
 fn what_a_guest_had_is_there_again_behind_its_503() {
-    let flags = ["--workers", "1", "--memory-total", "16MiB", "--deadline", "60s"];
-    let setup = setup(&flags).args(["--cpu-max", "60s"]);
+    let flags = ["--workers", "1", "--memory-total", "16MiB", "--deadline", "1h"];
+    let setup = setup(&flags).args(["--cpu-max", "1h"]);
     let host = setup.file("loop.wat", crate::hostile::text("loop")).start();
     host.settled();
     let mut busy: Vec<_> = (0..4).map(|_| host.connect()).collect();
     busy.iter_mut().for_each(|it| it.send(message("GET", "/loop", &[], b"")));
-    host.status_when("they run", PATIENCE, |status| status.in_flight == 4);
+    host.status_when("they run", patience(), |status| status.in_flight == 4);
     for _ in 0..20 {
         host.get("/probe/fields?280").assert_problem(503);
         assert_eq!(text(&host, "/probe/fields?50"), "50 kept");
@@ -112,7 +113,7 @@ fn what_is_freed_goes_back_to_the_kernel() {
     let peak = host.peak_bytes();
     assert!(peak > before + u64::from(16 * MIB), "{before} to {peak}: nothing to give back");
     let is_back = || host.rss_bytes() < before + u64::from(8 * MIB);
-    until("memory that is given back", PATIENCE, || is_back().then_some(()));
+    until("memory that is given back", patience(), || is_back().then_some(()));
     assert_as_new(&host);
 }
 

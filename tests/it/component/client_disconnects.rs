@@ -1,24 +1,25 @@
 //! When a client disconnects, its call ends, whatever the call is doing.
 
-use super::{PATIENCE, start};
+use super::start;
 use crate::client::message;
 use crate::host::{Host, Status};
 use crate::hostile::ISOLATIONS;
+use crate::patience::patience;
 
 /// Longer than any wait for a state, so that the deadline never ends a call first.
-const LONG: [&str; 4] = ["--deadline", "60s", "--cpu-max", "60s"];
+const LONG: [&str; 4] = ["--deadline", "1h", "--cpu-max", "1h"];
 
 /// Sends this, waits until the call runs, disconnects, and waits until nothing is left of the call.
 #[track_caller]
 fn leave(host: &Host, request: &[u8]) {
     let mut connection = host.connect();
     connection.send(request);
-    host.status_when("inside", PATIENCE, |status| status.instances_out == 1);
+    host.status_when("inside", patience(), |status| status.instances_out == 1);
     drop(connection);
     let is_over = |status: &Status| {
         status.in_flight == 0 && status.instances_out == 0 && status.connections == 0
     };
-    host.status_when("nothing left", PATIENCE, is_over);
+    host.status_when("nothing left", patience(), is_over);
     host.assert_serves("/probe/exact");
 }
 

@@ -5,8 +5,9 @@
 //! return its response first.
 
 use super::raw_connection::RawConnection;
-use super::{PATIENCE, assert_as_new, is_03, start, text};
+use super::{assert_as_new, is_03, start, text};
 use crate::client::message;
+use crate::patience::patience;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -37,22 +38,22 @@ fn what_is_written_before_is_bounded_and_charged() {
     if is_03() {
         return;
     }
-    let flags = ["--workers", "1", "--response-max", "4MiB", "--deadline", "60s"];
+    let flags = ["--workers", "1", "--response-max", "4MiB", "--deadline", "1h"];
     let host = start(&flags);
     let before = assert_as_new(&host).memory_used;
     let is_back = |status: &crate::host::Status| status.memory_used <= before;
     assert_eq!(text(&host, "/probe/write-first?4000").len() as u64, 4000 * KIB);
-    host.status_when("its memory back", PATIENCE, is_back);
+    host.status_when("its memory back", patience(), is_back);
     // The bytes that may wait, and the memory of the guest itself.
     let most = [("write-first?5000", 5000 * KIB + 5 * MIB), ("write-bytes-first?1000000", 8 * MIB)];
     for (behaviour, most) in most {
         let path = format!("/probe/{behaviour}");
         let raw = RawConnection::open(&host, message("GET", &path, &[], b""));
         let is_full = |status: &crate::host::Status| status.memory_used > before + 3 * MIB;
-        let full = host.status_when("full", PATIENCE, is_full);
+        let full = host.status_when("full", patience(), is_full);
         assert!(full.memory_used < before + most, "{behaviour}: {before}, then {full:?}");
         drop(raw);
-        host.status_when("its memory back", PATIENCE, is_back);
+        host.status_when("its memory back", patience(), is_back);
         assert_as_new(&host);
     }
     // If the response is never set, there is no answer.

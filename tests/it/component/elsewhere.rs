@@ -1,8 +1,9 @@
 //! Calls that begin on another worker than the one of their connection.
 
-use super::{PATIENCE, assert_as_new, setup};
+use super::{assert_as_new, setup};
 use crate::client::message;
 use crate::handover::of_one_worker;
+use crate::patience::patience;
 
 /// Each of two workers has one place, and the place on the connection's worker is taken.
 #[test]
@@ -12,7 +13,7 @@ fn a_call_can_begin_on_another_worker() {
     host.settled();
     let [mut held, mut one, mut gone] = of_one_worker(&host);
     held.send(message("GET", "/probe/sse?100000", &[], b""));
-    host.status_when("held", PATIENCE, |status| status.instances_out == 1);
+    host.status_when("held", patience(), |status| status.instances_out == 1);
     let body = vec![b'x'; 300_000];
     let echo = one.request("POST", "/probe/echo", &[], &body);
     assert_eq!((echo.status, echo.body), (200, body));
@@ -22,9 +23,9 @@ fn a_call_can_begin_on_another_worker() {
     assert_eq!(host.status().calls("handed"), 3);
     // If the client disconnects, its call ends.
     gone.send(message("GET", "/probe/sse?100000", &[], b""));
-    host.status_when("both", PATIENCE, |status| status.instances_out == 2);
+    host.status_when("both", patience(), |status| status.instances_out == 2);
     drop(gone);
-    host.status_when("one", PATIENCE, |status| status.instances_out == 1);
+    host.status_when("one", patience(), |status| status.instances_out == 1);
     drop(held);
     host.at_rest();
     assert_as_new(&host);

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, assert_as_new, is_03, setup, start, text};
+use super::{assert_as_new, is_03, setup, start, text};
 use crate::causes::cause;
 use crate::host::Host;
 use crate::hostile::{ISOLATIONS, assert_discreet};
+use crate::patience::patience;
 
 /// Behaviours that the host answers for, with the status and the name under which each is counted.
 const ENDS: [(&str, u16, &str); 5] = [
@@ -73,7 +74,7 @@ fn the_cause_of_a_common_end_is_in_the_log() {
     std::thread::scope(|scope| {
         let sleeping: Vec<_> =
             (0..3).map(|_| scope.spawn(|| host.get("/probe/sleep?60000"))).collect();
-        host.status_when("inside", PATIENCE, |status| status.in_flight == 3);
+        host.status_when("inside", patience(), |status| status.in_flight == 3);
         cause(&host, &host.get("/probe/spin"), 504);
         for sleeping in sleeping {
             cause(&host, &sleeping.join().expect("an answer"), 504);
@@ -134,7 +135,7 @@ fn a_component_may_go_on_behind_its_response() {
 fn a_component_does_not_go_on_for_ever() {
     let host = start(&[]);
     assert_eq!(text(&host, "/probe/after?600000"), "at once");
-    host.status_when("stopped", PATIENCE, |status| status.instances_out == 0);
+    host.status_when("stopped", patience(), |status| status.instances_out == 0);
     assert!(!host.lines().iter().any(|line| line.has(&["done afterwards"])));
     assert_as_new(&host);
 }

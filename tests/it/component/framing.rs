@@ -2,10 +2,11 @@
 //! bodies that are never finished.
 
 use super::raw_connection::{LAST, RawConnection};
-use super::{Came, PATIENCE, assert_as_new, get_or_cut, is_03, start};
+use super::{Came, assert_as_new, get_or_cut, is_03, start};
 use crate::client::message;
 use crate::host::{Host, until};
 use crate::hostile::ISOLATIONS;
+use crate::patience::patience;
 
 #[test]
 fn an_announced_length_is_enforced() {
@@ -83,7 +84,7 @@ fn what_is_not_whole_is_never_taken_for_whole() {
     for isolation in ISOLATIONS {
         let host = start(&["--isolation", isolation]);
         for path in unfinished(isolation) {
-            until("a refusal", PATIENCE, || {
+            until("a refusal", patience(), || {
                 let came = get_or_cut(&host, path);
                 host.assert_serves("/probe/exact");
                 match came {

@@ -3,8 +3,8 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 
-use super::PATIENCE;
 use crate::host::Host;
+use crate::patience::patience;
 
 /// A connection, and all bytes that were received on it.
 pub struct RawConnection {
@@ -18,8 +18,8 @@ impl RawConnection {
     pub fn open(host: &Host, bytes: impl AsRef<[u8]>) -> RawConnection {
         let stream = TcpStream::connect(host.addr()).expect("a connection");
         stream.set_nodelay(true).expect("a socket");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a socket");
+        stream.set_read_timeout(Some(patience())).expect("a socket");
+        stream.set_write_timeout(Some(patience())).expect("a socket");
         let mut raw = RawConnection { stream, came: Vec::new() };
         raw.send(bytes);
         raw
@@ -66,7 +66,7 @@ impl RawConnection {
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => true,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                panic!("nothing came for {PATIENCE:?}, after {} bytes", self.came.len())
+                panic!("nothing came for {:?}, after {} bytes", patience(), self.came.len())
             }
             Err(_) => false,
         }

@@ -4,9 +4,10 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use super::raw_connection::{RawConnection, unchunked};
-use super::{PATIENCE, assert_as_new, start, text};
+use super::{assert_as_new, start, text};
 use crate::client::message;
 use crate::host::Host;
+use crate::patience::patience;
 
 const CLOSE: [&str; 1] = ["connection: close"];
 
@@ -28,10 +29,10 @@ fn events_are_sent_as_they_are_made() {
 
 #[test]
 fn a_client_that_does_not_read_is_cut_off() {
-    let host = start(&["--stall-timeout", "1s", "--deadline", "60s"]);
+    let host = start(&["--stall-timeout", "1s", "--deadline", "1h"]);
     let raw = RawConnection::open(&host, message("GET", "/probe/write-forever", &[], b""));
-    host.status_when("writing", PATIENCE, |status| status.instances_out == 1);
-    host.status_when("cut off", PATIENCE, |status| status.connections == 0);
+    host.status_when("writing", patience(), |status| status.instances_out == 1);
+    host.status_when("cut off", patience(), |status| status.connections == 0);
     host.at_rest();
     let (_, is_whole) = unchunked(&raw.rest());
     assert!(!is_whole, "it has an end");
@@ -44,7 +45,7 @@ const MIB: u64 = 1 << 20;
 fn give_back(host: &Host, mib: u64) -> u64 {
     let length = format!("content-length: {}", mib * MIB);
     let mut raw = TcpStream::connect(host.addr()).expect("a connection");
-    raw.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    raw.set_read_timeout(Some(patience())).expect("a socket");
     let head = message("POST", "/probe/echo", &[&length, CLOSE[0]], b"");
     raw.write_all(&head).expect("the host takes it");
     let mut sender = raw.try_clone().expect("a socket");
@@ -77,7 +78,7 @@ fn a_long_body_takes_no_more_memory_than_a_short_one() {
         host.peak_bytes();
         let came = std::thread::scope(|scope| {
             let long = scope.spawn(|| give_back(&host, 400));
-            host.status_when("under way", PATIENCE, |status| status.instances_out > 0);
+            host.status_when("under way", patience(), |status| status.instances_out > 0);
             for _ in 0..20 {
                 host.assert_serves("/probe/exact");
             }

@@ -9,7 +9,7 @@ use super::raw_connection::{LAST, RawConnection, chunks, unchunked};
 use super::{assert_as_new, start};
 use crate::client::{Response, message};
 use crate::host::{Host, Status};
-use crate::hostile::PATIENCE;
+use crate::patience::patience;
 use crate::uploads::{STALL, assert_none_lost, slowly};
 
 /// Checks once whether there is more of the body, and then waits for a clock.
@@ -66,7 +66,7 @@ fn a_body_whose_client_goes_is_no_broken_one() {
         drop(connection);
     }
     let gone = |status: &Status| status.rejects("client_gone") == 2;
-    let status = host.status_when("both have gone", PATIENCE, gone);
+    let status = host.status_when("both have gone", patience(), gone);
     assert_eq!(status.rejects("body_broken"), 0, "{status:?}");
     assert_as_new(&host);
 }
@@ -96,7 +96,7 @@ fn a_deadline_holds_for_who_looks_once() {
         let mut connection = host.connect();
         connection
             .send("POST /looks HTTP/1.1\r\nhost: guest.test\r\ncontent-length: 10\r\n\r\nfirst");
-        host.status_when("it is called", PATIENCE, |status| status.instances_out == 1);
+        host.status_when("it is called", patience(), |status| status.instances_out == 1);
         connection
     };
     let mut whole = begin();

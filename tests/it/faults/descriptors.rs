@@ -3,9 +3,10 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
-use super::{PATIENCE, assert_whole};
+use super::assert_whole;
 use crate::client::{Connection, message};
 use crate::host::{HELLO, Host, Setup, until};
+use crate::patience::soon;
 
 /// A host that may have this many descriptors open, and cannot raise the limit.
 fn limited(descriptors: u64) -> Setup {
@@ -75,7 +76,7 @@ fn connections_until_the_descriptors_are_enough() {
             assert_eq!(connection.read().text(), "Hello, World!");
         }
         if free < CONNECTIONS {
-            until("warning", PATIENCE, || (warned(&host) > before).then_some(()));
+            until("warning", soon(), || (warned(&host) > before).then_some(()));
             assert_eq!(host.status().connections, free);
         }
         for connection in asked.iter_mut().skip(free as usize) {
@@ -99,7 +100,7 @@ fn more_connections_than_descriptors() {
         let before = warned(&host);
         // They are idle, and may hold a descriptor each for as long as they like.
         let idle: Vec<Connection> = (0..100).map(|_| host.connect()).collect();
-        until("warning", PATIENCE, || (warned(&host) > before).then_some(()));
+        until("warning", soon(), || (warned(&host) > before).then_some(()));
         drop(idle);
         host.assert_serves("/good");
         assert_whole(&host);

@@ -4,11 +4,12 @@
 
 use std::net::TcpListener;
 
-use super::{PATIENCE, assert_whole};
+use super::assert_whole;
 use crate::abi::probe::Probe;
 use crate::client::{Connection, message};
 use crate::host::{HELLO, Host, Status};
 use crate::hostile::text;
+use crate::patience::soon;
 use crate::wat;
 
 /// More than any limit of one worker.
@@ -24,7 +25,7 @@ fn occupy(host: &Host, guest: &str) -> Connection {
 
 #[track_caller]
 fn wait_in_flight(host: &Host, count: usize) -> Status {
-    host.status_when("so many in flight", PATIENCE, |status| {
+    host.status_when("so many in flight", soon(), |status| {
         status.in_flight == count as u64 && status.instances_out == count as u64
     })
 }
@@ -41,7 +42,7 @@ fn fill(host: &Host, guest: &str, others: usize) -> Vec<Connection> {
         let wanted = (others + held.len() + 1) as u64;
         // A refusal is in flight for a while, without an instance.
         let placed = |status: &Status| status.in_flight.min(status.instances_out) == wanted;
-        let status = host.status_when("in place or refused", PATIENCE, |status| {
+        let status = host.status_when("in place or refused", soon(), |status| {
             placed(status) || refused(status) > before
         });
         host.assert_no_panic();
@@ -148,7 +149,7 @@ fn long_calls_from_one_to_more_than_the_line_holds() {
             connection.send(message("GET", "/loop", &[], b""));
             calls.push(connection);
         }
-        host.status_when("looping", PATIENCE, |status| status.in_flight > 0);
+        host.status_when("looping", soon(), |status| status.in_flight > 0);
         drop(calls);
         assert_whole(&host);
     }
@@ -177,7 +178,7 @@ fn places_before_the_upstream_one_by_one() {
         connection
     };
     let in_flight = |count: usize| {
-        host.status_when("so many in flight", PATIENCE, |it| it.in_flight == count as u64);
+        host.status_when("so many in flight", soon(), |it| it.in_flight == count as u64);
     };
     let mut waiting = Vec::new();
     while waiting.len() < UPSTREAM_MAX {

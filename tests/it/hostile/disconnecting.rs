@@ -1,8 +1,9 @@
 //! When a client disconnects, its call ends, whatever the call is doing.
 
-use super::{ISOLATIONS, PATIENCE, host};
+use super::{ISOLATIONS, host};
 use crate::client::message;
 use crate::host::Host;
+use crate::patience::patience;
 use crate::wat;
 
 /// Guests that run until they are stopped, on a GET.
@@ -19,9 +20,9 @@ fn leave(host: &Host, request: &[u8]) {
     let mut connection = host.connect();
     connection.send(request);
     let inside = |status: &crate::host::Status| status.instances_out == 1 && status.in_flight == 1;
-    host.status_when("inside", PATIENCE, inside);
+    host.status_when("inside", patience(), inside);
     drop(connection);
-    host.status_when("nothing left", PATIENCE, |status| {
+    host.status_when("nothing left", patience(), |status| {
         status.in_flight == 0 && status.instances_out == 0 && status.connections == 0
     });
     host.assert_serves("/good");

@@ -4,6 +4,7 @@
 use super::ISOLATIONS;
 use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host};
+use crate::patience::patience;
 
 /// Counts requests in memory, in a global and in a table, and answers with the counts: `1 1 0` is
 /// the first request of an instance. A DELETE traps after that.
@@ -104,7 +105,7 @@ fn under_reuse_requests_at_once_do_not_share() {
     for connection in &mut connections {
         connection.send("POST /waiting HTTP/1.1\r\nhost: guest.test\r\ncontent-length: 1\r\n\r\n");
     }
-    host.status_when("all four inside", super::PATIENCE, |status| status.instances_out == 4);
+    host.status_when("all four inside", patience(), |status| status.instances_out == 4);
     for connection in &mut connections {
         connection.send("x");
         assert_eq!(connection.read().text(), "1\n1\n0\n");

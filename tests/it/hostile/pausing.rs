@@ -3,8 +3,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{ISOLATIONS, PATIENCE, assert_discreet, host, text};
+use super::{ISOLATIONS, assert_discreet, host, text};
 use crate::host::{HELLO, Host, Status, until};
+use crate::patience::patience;
 
 /// The number of failed starts in a row before a pause.
 const FAILURES_MAX: u64 = 10;
@@ -56,9 +57,9 @@ fn a_guest_that_cannot_start_is_paused_and_tried_again() {
     let host = host([], "fresh").file("moody.wat", moody(bad_from)).args(flags).start();
     host.settled();
     host.assert_serves("/moody");
-    until("the bad time", PATIENCE, || (now() > bad_from).then_some(()));
+    until("the bad time", patience(), || (now() > bad_from).then_some(()));
     // Instances that were made before may still be ready.
-    until("the pause", PATIENCE, || {
+    until("the pause", patience(), || {
         let answer = host.get("/moody");
         assert!([200, 500, 503].contains(&answer.status), "{answer:?}");
         (answer.status == 503).then_some(())
@@ -71,7 +72,7 @@ fn a_guest_that_cannot_start_is_paused_and_tried_again() {
     host.assert_serves("/good");
     // One start is tried at the end of each pause.
     let before = host.status().rejects("trap");
-    host.status_when("tried twice", PATIENCE, |status: &Status| {
+    host.status_when("tried twice", patience(), |status: &Status| {
         let answer = host.get("/moody");
         assert!([500, 503].contains(&answer.status), "{answer:?}");
         status.rejects("trap") >= before + 2
@@ -79,7 +80,7 @@ fn a_guest_that_cannot_start_is_paused_and_tried_again() {
     assert_eq!(paused_lines(&host), 1);
     // A new version is not paused.
     std::fs::write(host.handlers().join("moody.wat"), HELLO).expect("the folder is there");
-    until("the new version", PATIENCE, || (host.get("/moody").status == 200).then_some(()));
+    until("the new version", patience(), || (host.get("/moody").status == 200).then_some(()));
     for _ in 0..3 {
         host.assert_serves("/moody");
     }

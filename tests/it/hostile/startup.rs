@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{ISOLATIONS, PATIENCE, host};
+use super::{ISOLATIONS, host};
 use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host};
+use crate::patience::patience;
 
 /// The hostile guests that this file tests.
 pub const GUESTS: &[&str] = &[
@@ -156,6 +157,6 @@ fn renewal_with_start_up_code_comes_to_rest() {
         assert_eq!(connection.get("/start_random").status, 200);
     }
     // The instance is made after the last answer.
-    host.status_when("renewed", PATIENCE, |status| status.instances_ready > 0);
+    host.status_when("renewed", patience(), |status| status.instances_ready > 0);
     host.at_rest();
 }

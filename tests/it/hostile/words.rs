@@ -1,8 +1,9 @@
 //! The output of guests and the fields that they set: harmless in the log and on the wire.
 
-use super::{PATIENCE, assert_discreet, host};
+use super::{assert_discreet, host};
 use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host, Line, until};
+use crate::patience::patience;
 
 /// The hostile guests that this file tests.
 pub const GUESTS: &[&str] = &["own_framing", "sockets_forever", "stdout_escapes"];
@@ -145,7 +146,7 @@ fn a_guest_leaves_the_log_to_others() {
     );
     let host = Host::with("chatty.wat", guest).file("good.wat", HELLO).start();
     host.settled();
-    until("lines that were dropped", PATIENCE, || {
+    until("lines that were dropped", patience(), || {
         let mut connection = host.connect();
         for _ in 0..100 {
             assert_eq!(connection.get("/chatty").status, 200);

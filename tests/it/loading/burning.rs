@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{
-    PATIENCE, PATIENTLY, assert_ended, assert_no_compilers, assert_says, burner, compiler,
-    compilers, stopped_compiler, with,
+    PATIENTLY, assert_ended, assert_no_compilers, assert_says, burner, compiler, compilers,
+    stopped_compiler, with,
 };
 use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host, until};
+use crate::patience::patience;
 use crate::wat;
 
 /// The least CPU time that can be set: a second to compile, and a second for start-up code.
@@ -25,7 +26,7 @@ const NARROWLY: [&str; 2] = ["--compile-memory-max", "256MiB"];
 fn drop_in(host: &Host, name: &str, text: &str) {
     let routes = host.status().handlers;
     fs::write(host.handlers().join(name).with_extension("wat"), text).expect("a file");
-    host.status_when("a new route", PATIENCE, |status| status.handlers > routes);
+    host.status_when("a new route", patience(), |status| status.handlers > routes);
 }
 
 /// Each block is a target of one jump after which many locals are still live, so the compiler's
@@ -62,7 +63,7 @@ fn a_guest_that_makes_the_compiler_burn_fails_and_holds_up_nobody() {
     let status = host.status();
     assert_eq!((status.loading, status.ready, status.failed), (1, 3, 0), "{status:?}");
     super::read(&mut waiting).assert_problem(503);
-    host.status_when("given up", PATIENCE, |status| status.failed == 1);
+    host.status_when("given up", patience(), |status| status.failed == 1);
     let line = host.wait_log_with(&["burner.wat", "--compile-max", "s of CPU time"]);
     assert_eq!(line.level(), "ERROR", "{}", line.text);
     assert_no_compilers(&host);
@@ -81,7 +82,7 @@ fn what_a_guest_logs_is_not_taken_for_the_reason_of_its_failure() {
     let compiler = compiler(&host);
     // Its output is in a file until the compiler has ended.
     let words = format!("/proc/{}/fd/2", compiler.pid.as_raw_nonzero());
-    until("lie", PATIENCE, || fs::read_to_string(&words).ok()?.contains(lie).then_some(()));
+    until("lie", patience(), || fs::read_to_string(&words).ok()?.contains(lie).then_some(()));
     compiler.signal(Signal::KILL);
     let line = host.wait_log(|line| line.level() == "ERROR" && line.has(&["liar.wat"]));
     assert!(line.has(&["its compiler was killed"]), "{}", line.text);
@@ -98,7 +99,7 @@ fn a_guest_that_needs_much_memory_to_compile_fails() {
         .args(PATIENTLY)
         .start();
     assert_says(&host, "/good", "Hello, World!");
-    host.status_when("given up", PATIENCE, |status| status.failed == 1);
+    host.status_when("given up", patience(), |status| status.failed == 1);
     let line = host.wait_log_with(&["hoarder.wat", "--compile-memory-max", "256 MiB"]);
     assert_eq!(line.level(), "ERROR", "{}", line.text);
     host.get("/hoarder").assert_problem(503);
@@ -116,7 +117,7 @@ fn memory_that_runs_out_anywhere_is_named() {
     let setup = files.fold(Host::empty(), |setup, (name, text)| setup.file(&name, text));
     let host = setup.args(NARROWLY).args(PATIENTLY).start();
     let all = sizes.len() as u64;
-    host.status_when("settled", PATIENCE, |status| status.ready + status.failed == all);
+    host.status_when("settled", patience(), |status| status.ready + status.failed == all);
     let status = host.status();
     assert!(status.ready > 0 && status.failed > 0, "not around the limit: {status:?}");
     let lines = host.lines().into_iter().filter(|line| line.level() == "ERROR");
@@ -134,7 +135,8 @@ fn a_guest_with_more_memory_than_its_compiler_is_served_or_told_why() {
     let large = HELLO.replace("\"memory\") 1)", "\"memory\") 8192)");
     let flags = ["--memory-max", "1GiB"].into_iter().chain(NARROWLY);
     let host = Host::with("large.wat", large).args(flags).args(PATIENTLY).start();
-    let status = host.status_when("settled", PATIENCE, |status| status.ready + status.failed == 1);
+    let status =
+        host.status_when("settled", patience(), |status| status.ready + status.failed == 1);
     if status.failed == 1 {
         let line = host.wait_log(|line| line.level() == "ERROR");
         assert!(line.has(&["--compile-memory-max"]), "{}", line.text);
@@ -150,7 +152,7 @@ fn a_burner_that_is_replaced_does_not_hold_up_its_better_version() {
     let host = Host::with("guest.wat", burner("bad")).args(PATIENTLY).start();
     let bad = stopped_compiler(&host);
     fs::write(host.handlers().join("guest.wat"), wat::says("good")).expect("a file");
-    host.status_when("mended", PATIENCE, |status| status.ready == 1);
+    host.status_when("mended", patience(), |status| status.ready == 1);
     assert_says(&host, "/guest", "good");
     assert_ended(&[bad]);
     host.at_rest();
@@ -162,7 +164,7 @@ fn a_burner_that_is_removed_is_not_compiled_any_further() {
     let host = Host::with("guest.wat", burner("bad")).args(PATIENTLY).start();
     let bad = stopped_compiler(&host);
     fs::remove_file(host.handlers().join("guest.wat")).expect("a file");
-    host.status_when("removed", PATIENCE, |status| status.handlers == 0);
+    host.status_when("removed", patience(), |status| status.handlers == 0);
     assert_ended(&[bad]);
     assert_no_compilers(&host);
     host.at_rest();
@@ -177,7 +179,7 @@ fn ten_burners_at_once_do_not_keep_a_good_guest_from_being_served() {
         setup.file(&format!("burner-{at}.wat"), burner(&at.to_string()))
     });
     let host = burners.args(["--compile-max", "60s"]).args(PATIENTLY).start();
-    until("burners", PATIENCE, || (compilers(&host).len() > 1).then_some(()));
+    until("burners", patience(), || (compilers(&host).len() > 1).then_some(()));
     let began = Instant::now();
     let mut good = 0;
     while began.elapsed() < WINDOW {

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{PATIENCE, PATIENTLY, WHILE, assert_says, burner, compiler};
+use super::{PATIENTLY, WHILE, assert_says, burner, compiler};
 use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host, until};
+use crate::patience::patience;
 use crate::wat;
 
 /// Parses lines of `name: value`.
@@ -55,7 +56,7 @@ fn a_compiler_has_nothing_but_its_job() {
     let pid = compiler(&host).pid.as_raw_nonzero();
     let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).expect(name);
     // The kernel does not show Landlock itself, only the last of these, which it requires.
-    until("threads", PATIENCE, || (threads(pid).len() > 1).then_some(()));
+    until("threads", patience(), || (threads(pid).len() > 1).then_some(()));
     let own = [(0, "/memfd:job"), (1, "pipe:"), (2, "/memfd:words")];
     // No socket, no folder, and none of the descriptors that the host was started with.
     let files = files(pid);
@@ -84,7 +85,7 @@ fn a_compiler_has_nothing_but_its_job() {
     // Its own memory, and that of an instance of the guest.
     let memory = ((1500_u64 + 128) << 20).to_string();
     let wanted = [["10", "11"], [&memory, &memory], ["0", "0"]];
-    until("limits as they should be", PATIENCE, || (limits() == wanted).then_some(()));
+    until("limits as they should be", patience(), || (limits() == wanted).then_some(()));
     host.at_rest();
 }
 
@@ -100,7 +101,7 @@ fn a_program_that_was_replaced_still_compiles() {
     fs::remove_file(&copy).expect("the program");
     fs::write(&copy, "another version").expect("a file");
     fs::write(host.handlers().join("late.wat"), wat::says("late")).expect("a file");
-    host.status_when("loaded", PATIENCE, |status| status.ready == 2);
+    host.status_when("loaded", patience(), |status| status.ready == 2);
     assert_says(&host, "/late", "late");
     host.at_rest();
 }
@@ -121,12 +122,12 @@ fn a_start_up_that_cannot_run_has_not_used_its_time() {
         Host::with("late.wat", guest.wat()).args(["--cpu-max", "2s", "--deadline", "60s"]).start();
     let compiler = compiler(&host);
     let words = format!("/proc/{}/fd/2", compiler.pid.as_raw_nonzero());
-    until("start-up code", PATIENCE, || {
+    until("start-up code", patience(), || {
         fs::read_to_string(&words).ok()?.contains("begun").then_some(())
     });
     compiler.signal(Signal::STOP);
     let stopped = Instant::now();
-    until("end of the pause", PATIENCE, || (stopped.elapsed() > PAUSE).then_some(()));
+    until("end of the pause", patience(), || (stopped.elapsed() > PAUSE).then_some(()));
     compiler.signal(Signal::CONT);
     assert_says(&host, "/late", "started");
     host.at_rest();
@@ -143,7 +144,8 @@ fn a_limit_on_the_size_of_files_does_not_stop_the_host() {
         .through(limited)
         .args(PATIENTLY)
         .start();
-    let status = host.status_when("settled", PATIENCE, |status| status.ready + status.failed == 2);
+    let status =
+        host.status_when("settled", patience(), |status| status.ready + status.failed == 2);
     assert_says(&host, "/good", "Hello, World!");
     if status.failed > 0 {
         super::get(&host, "/large").assert_problem(503);

@@ -8,10 +8,11 @@ use rustix::process::{Signal, kill_process_group};
 use tempfile::TempDir;
 
 use super::{
-    PATIENCE, PATIENTLY, Process, WHILE, assert_ended, assert_no_compilers, assert_says, burner,
-    compiler, compilers, slow_starter, stopped_compiler,
+    PATIENTLY, Process, WHILE, assert_ended, assert_no_compilers, assert_says, burner, compiler,
+    compilers, slow_starter, stopped_compiler,
 };
 use crate::host::{HELLO, Host, Line, Setup, until};
+use crate::patience::patience;
 use crate::random::Xorshift;
 use crate::wat;
 
@@ -25,7 +26,7 @@ fn a_compiler_that_is_killed_is_tried_again() {
     let line = host.wait_log_with(&["slow.wat", "its compiler was killed"]);
     assert_eq!(line.level(), "ERROR", "{}", line.text);
     // The host tries again by itself, whether or not there are requests.
-    host.status_when("tried again", PATIENCE, |status| status.ready == 1);
+    host.status_when("tried again", patience(), |status| status.ready == 1);
     assert_says(&host, "/slow", "slow");
     assert_no_compilers(&host);
     host.at_rest();
@@ -39,7 +40,7 @@ fn the_compiler_of_a_newcomer_that_is_killed_is_tried_again() {
     let file = host.handlers().join("slow.wat");
     fs::write(file, slow_starter("slow", WHILE)).expect("a file");
     compiler(&host).signal(Signal::KILL);
-    host.status_when("tried again", PATIENCE, |status| status.ready == 2);
+    host.status_when("tried again", patience(), |status| status.ready == 2);
     assert_says(&host, "/slow", "slow");
     assert_no_compilers(&host);
     host.at_rest();
@@ -54,9 +55,9 @@ fn busy(cache: &Path) -> Setup {
 /// Waits until both burners are being compiled.
 #[track_caller]
 fn burning(host: &Host) -> Vec<Process> {
-    host.status_when("a good guest loaded", PATIENCE, |status| status.ready == 1);
+    host.status_when("a good guest loaded", patience(), |status| status.ready == 1);
     assert_says(host, "/good", "Hello, World!");
-    until("two burners", PATIENCE, || {
+    until("two burners", patience(), || {
         let compilers = compilers(host);
         (compilers.len() == 2).then_some(compilers)
     })
@@ -99,7 +100,7 @@ fn an_interrupt_from_the_terminal_is_not_a_compilers_fault() {
     let left = burning(&host);
     let mut waiting = host.connect();
     waiting.send("GET /burner-1 HTTP/1.1\r\nhost: guest.test\r\n\r\n");
-    host.status_when("waiting", PATIENCE, |status| status.in_flight == 1);
+    host.status_when("waiting", patience(), |status| status.in_flight == 1);
     kill_process_group(host.pid(), Signal::INT).expect("a process group");
     super::read(&mut waiting).assert_problem(503);
     assert!(host.wait_exit().success());
@@ -151,7 +152,7 @@ fn starts_that_are_cut_off_leave_no_damaged_entry() {
     for step in 0..Cold::GUESTS {
         let host = cold.host().start();
         let before = cold.names().len();
-        until("another entry", PATIENCE, || {
+        until("another entry", patience(), || {
             let has_more = cold.names().len() > before || before >= Cold::GUESTS;
             has_more.then_some(())
         });
@@ -166,7 +167,7 @@ fn starts_that_are_cut_off_leave_no_damaged_entry() {
         assert!(cold.names().len() > step.min(Cold::GUESTS - 1), "nothing was kept");
     }
     let host = cold.host().start();
-    host.status_when("loaded", PATIENCE, |status| status.ready == Cold::GUESTS as u64);
+    host.status_when("loaded", patience(), |status| status.ready == Cold::GUESTS as u64);
     for at in 0..Cold::GUESTS {
         assert_says(&host, &format!("/guest-{at}"), &format!("I am {at}"));
     }

@@ -5,9 +5,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::{PATIENCE, PATIENTLY, assert_no_compilers, assert_says, get, read};
+use super::{PATIENTLY, assert_no_compilers, assert_says, get, read};
 use crate::client::message;
 use crate::host::{HELLO, Host, Setup, Status};
+use crate::patience::patience;
 
 /// The number of guests in these tests. The last of each hundred is hostile.
 const COUNT: usize = 300;
@@ -81,7 +82,7 @@ fn many_strangers_answer_right_whatever_the_hostile_ones_do() {
     // Most guests have changed their state, and nothing of that may be left.
     assert_all_good(&host, &dir);
     let settled = |status: &Status| status.cold + status.loading == 0;
-    let status = host.status_when("settled", PATIENCE, settled);
+    let status = host.status_when("settled", patience(), settled);
     assert_eq!((status.handlers, status.failed), (COUNT as u64, 1), "{status:?}");
     assert_no_compilers(&host);
     host.at_rest();

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
-use super::{PATIENCE, PATIENTLY, assert_no_compilers, assert_says, read, with};
+use super::{PATIENTLY, assert_no_compilers, assert_says, read, with};
 use crate::client::{Connection, message};
 use crate::host::{HELLO, Host, Line, Setup, command};
+use crate::patience::patience;
 use crate::wat;
 
 fn text(at: usize) -> String {
@@ -89,7 +90,7 @@ fn more_handlers_than_there_are_mappings_for_are_all_answered() {
     assert_eq!(status.mappings_max, MAPPINGS_MAX as u64);
     assert!(loaded_again(&host) > 0, "all of them fitted: {status:?}");
     // The counts of the status are taken once a second at most.
-    let counted = host.status_when("counted", PATIENCE, |status| {
+    let counted = host.status_when("counted", patience(), |status| {
         let (told, counted) = (status.mappings_used as usize, mappings(&host));
         told <= MAPPINGS_MAX && told.abs_diff(counted) < 100
     });
@@ -104,7 +105,7 @@ fn more_large_handlers_than_there_are_descriptors_for_are_all_answered() {
     let host = large(HANDLERS).through(["sh", "-c", &limit, "sh"]).start();
     ask_all(&host, "large", HANDLERS, || ());
     // Seven eighths of a half of a quarter.
-    host.status_when("trimmed", PATIENCE, |status| status.ready <= FILES_MAX / 8 * 7 / 8);
+    host.status_when("trimmed", patience(), |status| status.ready <= FILES_MAX / 8 * 7 / 8);
     ask_all(&host, "large", HANDLERS, || ());
     let status = host.at_rest();
     assert_eq!((status.failed, status.rejects.len()), (0, 0), "{status:?}");
@@ -130,7 +131,7 @@ fn half_loaded(deadline: &str) -> (Host, Connection, String) {
         .start();
     // Once all that fit are loaded.
     host.wait_log_with(&["handlers: ", " cold, ", " ready"]);
-    host.status_when("full", PATIENCE, |status| status.loading == 0 && status.cold > 0);
+    host.status_when("full", patience(), |status| status.loading == 0 && status.cold > 0);
     assert_no_compilers(&host);
     let mut connection = host.connect();
     assert_eq!(connection.get("/good").status, 200);
@@ -279,7 +280,7 @@ fn requests_beyond_the_places_for_large_instances_wait() {
         asked.push(connection);
     }
     let all = (2 * EACH) as u64;
-    host.status_when("full", PATIENCE, |status| status.in_flight == all);
+    host.status_when("full", patience(), |status| status.in_flight == all);
     host.assert_serves("/good");
     for connection in &mut asked {
         connection.send("body");

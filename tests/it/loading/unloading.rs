@@ -5,9 +5,10 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, PATIENTLY, assert_no_compilers, assert_says, with};
+use super::{PATIENTLY, assert_no_compilers, assert_says, with};
 use crate::host::{Host, Line, Setup, Status, until};
 use crate::hostile::ISOLATIONS;
+use crate::patience::patience;
 use crate::random::Xorshift;
 use crate::wat;
 
@@ -37,7 +38,7 @@ fn host(count: usize) -> Setup {
 fn filled(host: &Host, count: usize) -> Status {
     host.wait_log_with(&["handlers: ", " cold, ", " ready"]);
     let is_full = |status: &Status| status.loading == 0 && status.ready > 0;
-    let status = host.status_when("full", PATIENCE, is_full);
+    let status = host.status_when("full", patience(), is_full);
     assert_eq!(status.handlers, count as u64);
     assert!(status.ready < status.handlers, "all are loaded: {status:?}");
     assert!(status.ready > 3, "hardly any is loaded: {status:?}");
@@ -65,11 +66,11 @@ fn guests_that_are_not_used_make_room_and_come_back_from_the_cache() {
     ask_all(&host, GUESTS);
     // The limit holds again, once most guests are idle.
     let trimmed = |status: &Status| status.ready <= first.ready;
-    let status = host.status_when("trimmed", PATIENCE, trimmed);
+    let status = host.status_when("trimmed", patience(), trimmed);
     assert!(status.ready > 0, "{status:?}");
     // No worker keeps instances of unloaded guests.
     let swept = |status: &Status| status.instances_ready <= status.ready * status.workers;
-    host.status_when("swept", PATIENCE, swept);
+    host.status_when("swept", patience(), swept);
     assert_eq!((status.cold + status.ready, status.failed), (GUESTS as u64, 0), "{status:?}");
     let compiled = loads(&host, "compiled");
     assert_eq!(compiled, GUESTS, "each is compiled once");
@@ -77,8 +78,8 @@ fn guests_that_are_not_used_make_room_and_come_back_from_the_cache() {
         let (cold, before) = (host.status().cold as usize, loads(&host, "from the cache"));
         ask_all(&host, GUESTS);
         let again = || (loads(&host, "from the cache") - before >= cold).then_some(());
-        until("load of all that were cold", PATIENCE, again);
-        host.status_when("trimmed", PATIENCE, trimmed);
+        until("load of all that were cold", patience(), again);
+        host.status_when("trimmed", patience(), trimmed);
     }
     assert_eq!(loads(&host, "compiled"), compiled, "compiled again");
     let status = host.at_rest();
@@ -92,7 +93,7 @@ fn without_a_cache_what_was_unloaded_is_compiled_again() {
     let host = host(COUNT).arg("--no-cache").start();
     let first = filled(&host, COUNT);
     ask_all(&host, COUNT);
-    host.status_when("trimmed", PATIENCE, |status| status.ready <= first.ready);
+    host.status_when("trimmed", patience(), |status| status.ready <= first.ready);
     ask_all(&host, COUNT);
     assert!(loads(&host, "compiled") > COUNT, "{}", loads(&host, "compiled"));
     let status = host.at_rest();
@@ -113,7 +114,7 @@ fn a_guest_whose_file_has_gone_bad_is_not_unloaded() {
     for _ in 0..2 {
         ask_all(&host, GUESTS);
     }
-    host.status_when("trimmed", PATIENCE, |status| status.ready <= first.ready);
+    host.status_when("trimmed", patience(), |status| status.ready <= first.ready);
     assert_says(&host, "/guest-7", "I am 7");
     fs::write(&file, wat::says("I am well")).expect("a file");
     host.wait_log_with(&["guest-7.wat", "a new version is served"]);
@@ -140,14 +141,14 @@ fn a_cold_guest_comes_back_as_its_file_is_then() {
     filled(&host, GUESTS);
     ask_all(&host, GUESTS);
     ask_all(&host, GUESTS);
-    let cold = host.status_when("trimmed", PATIENCE, |status| status.cold > 0).cold;
+    let cold = host.status_when("trimmed", patience(), |status| status.cold > 0).cold;
     for at in 0..GUESTS {
         let file = host.handlers().join(format!("guest-{at}.wat"));
         fs::write(file, wat::says(&format!("I was {at}"))).expect("a file");
     }
     for at in 0..GUESTS {
         let path = format!("/guest-{at}");
-        until("new version", PATIENCE, || {
+        until("new version", patience(), || {
             let answer = super::get(&host, &path);
             assert_eq!(answer.status, 200, "{answer:?}");
             (answer.text() == format!("I was {at}")).then_some(())
@@ -163,7 +164,7 @@ fn guests_that_come_and_go_do_not_fill_the_log() {
     let host = host(GUESTS).env("GUESTHOUSE_LOG", "info").start();
     let first = filled(&host, GUESTS);
     ask_all(&host, GUESTS);
-    host.status_when("trimmed", PATIENCE, |status| status.ready <= first.ready);
+    host.status_when("trimmed", patience(), |status| status.ready <= first.ready);
     let is_status = |line: &Line| line.message().starts_with("status:");
     let before = host.lines().len();
     ask_all(&host, GUESTS);
@@ -205,7 +206,7 @@ fn press(host: &Host) {
             });
         }
         let end = Instant::now() + WINDOW;
-        let _ = host.status_when("over", PATIENCE, |_| Instant::now() > end);
+        let _ = host.status_when("over", patience(), |_| Instant::now() > end);
         is_over.store(true, Ordering::Relaxed);
     });
     let status = host.at_rest();

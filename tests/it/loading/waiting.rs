@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use super::{
-    PATIENCE, PATIENTLY, WHILE, assert_ended, assert_no_compilers, assert_says, burner, read,
-    slow_starter, slowly, stopped_compiler, stopped_compiler_beside,
+    PATIENTLY, WHILE, assert_ended, assert_no_compilers, assert_says, burner, read, slow_starter,
+    slowly, stopped_compiler, stopped_compiler_beside,
 };
 use crate::client::{Connection, message};
 use crate::host::{HELLO, Host, Setup};
+use crate::patience::patience;
 use crate::wat;
 
 /// The most requests that may wait for one guest.
@@ -34,7 +35,7 @@ fn connect_many(host: &Host, path: &str, count: usize, others: usize) -> Vec<Con
     while waiting.len() < count {
         waiting.extend((0..64).map(|_| ask(host, path)));
         let all = (others + waiting.len()) as u64;
-        host.status_when("waiting", PATIENCE, |status| status.in_flight == all);
+        host.status_when("waiting", patience(), |status| status.in_flight == all);
     }
     waiting
 }
@@ -87,9 +88,9 @@ fn a_request_waits_for_a_guest_up_to_its_deadline() {
         Host::with("slow.wat", burner("slow")).args(["--deadline", "2s", "--workers", "1"]).start();
     let slow = stopped_compiler(&host);
     std::fs::write(host.handlers().join("good.wat"), HELLO).expect("a file");
-    host.status_when("a good neighbour", PATIENCE, |status| status.ready == 1);
+    host.status_when("a good neighbour", patience(), |status| status.ready == 1);
     let mut waiting = ask(&host, "/slow");
-    host.status_when("waiting", PATIENCE, |status| status.in_flight == 1);
+    host.status_when("waiting", patience(), |status| status.in_flight == 1);
     let mut others = host.connect();
     for _ in 0..20 {
         assert_eq!(others.get("/good").text(), "Hello, World!");
@@ -118,9 +119,9 @@ fn a_client_that_gives_up_waiting_leaves_its_place() {
     let waiting = connect_many(&host, "/slow", WAITING_MAX, 0);
     assert_full(&host, "/slow");
     drop(waiting);
-    host.status_when("given up", PATIENCE, |status| status.in_flight == 0);
+    host.status_when("given up", patience(), |status| status.in_flight == 0);
     let mut waiting = ask(&host, "/slow");
-    host.status_when("waiting", PATIENCE, |status| status.in_flight == 1);
+    host.status_when("waiting", patience(), |status| status.in_flight == 1);
     waiting.assert_silent();
     slow.signal(Signal::CONT);
     assert_eq!(read(&mut waiting).text(), "slow");
@@ -143,7 +144,7 @@ fn more_requests_than_may_wait_are_told_to_come_back() {
         stopped.push(stopped_compiler_beside(&host, &stopped));
     }
     std::fs::write(host.handlers().join("good.wat"), HELLO).expect("a file");
-    host.status_when("a good neighbour", PATIENCE, |status| status.ready == 1);
+    host.status_when("a good neighbour", patience(), |status| status.ready == 1);
     let all = WAITING_OF_CLIENT_MAX;
     let mut ones = connect_many(&host, "/one", WAITING_MAX, 0);
     for _ in 0..MORE {
@@ -158,7 +159,7 @@ fn more_requests_than_may_wait_are_told_to_come_back() {
     let other = IpAddr::from([127, 0, 0, 2]);
     let mut another = Connection::open_from(other, host.addr());
     another.send(message("GET", "/three", &[], b""));
-    host.status_when("another client's", PATIENCE, |status| status.in_flight == all as u64 + 1);
+    host.status_when("another client's", patience(), |status| status.in_flight == all as u64 + 1);
     for connection in ones.iter_mut().chain(&mut twos) {
         connection.assert_silent();
     }
@@ -197,7 +198,7 @@ fn a_request_with_a_body_waits_with_it() {
                 assert_eq!(read(connection).text(), "read");
             });
         }
-        host.status_when("waiting", PATIENCE, |status| status.in_flight == 5);
+        host.status_when("waiting", patience(), |status| status.in_flight == 5);
         reader.signal(Signal::CONT);
     });
     let status = host.at_rest();
@@ -211,7 +212,7 @@ fn who_waits_while_the_host_stops_is_answered() {
     let host = Host::with("slow.wat", slow).args(PATIENTLY).start();
     let compiler = stopped_compiler(&host);
     let mut waiting = ask(&host, "/slow");
-    host.status_when("waiting", PATIENCE, |status| status.in_flight == 1);
+    host.status_when("waiting", patience(), |status| status.in_flight == 1);
     host.signal(Signal::TERM);
     host.wait_log_with(&["SIGTERM"]);
     compiler.signal(Signal::CONT);
@@ -251,7 +252,7 @@ fn a_guest_that_is_removed_while_it_is_waited_for_is_not_there() {
     assert_says(&host, "/good", "Hello, World!");
     let slow = stopped_compiler(&host);
     let mut waiting = ask(&host, "/slow");
-    host.status_when("waiting", PATIENCE, |status| status.in_flight == 1);
+    host.status_when("waiting", patience(), |status| status.in_flight == 1);
     std::fs::remove_file(host.handlers().join("slow.wat")).expect("a file");
     read(&mut waiting).assert_problem(404);
     host.get("/slow").assert_problem(404);

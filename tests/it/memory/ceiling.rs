@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-use super::{MIB, PATIENCE};
+use super::MIB;
 use crate::client::{Connection, message};
 use crate::host::Host;
+use crate::patience::soon;
 
 const FILL: &str = include_str!("../../../benches/ceiling/fill.wat");
 const TOTAL: &str = "256MiB";
@@ -74,7 +75,7 @@ fn ask(host: &Host, bytes: &[u8], clients: usize) -> Vec<Connection> {
         // The connection of a refused request may be closed.
         let _ = connection.try_send(bytes);
     }
-    host.status_when("all with a guest or answered", PATIENCE, |status| {
+    host.status_when("all with a guest or answered", soon(), |status| {
         let asked = status.requests - before.requests;
         asked >= clients as u64 && status.in_flight == status.instances_out
     });

@@ -4,9 +4,10 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
-use super::{MIB, PATIENCE, given_back, hoard, host, shortages};
+use super::{MIB, given_back, hoard, host, shortages};
 use crate::client::{Connection, message};
 use crate::host::{Host, Status};
+use crate::patience::soon;
 
 /// Adds as many fields as allowed to the request, the response and its trailers, and waits for the
 /// request's body.
@@ -32,7 +33,7 @@ fn ask(
     let waiting = (1..=clients).map(|asked| {
         let mut connection = host.connect();
         connection.send(format!("POST {path} HTTP/1.1\r\n{HEAD}"));
-        last = Some(host.status_when("settled", PATIENCE, |status| is_settled(status, asked)));
+        last = Some(host.status_when("settled", soon(), |status| is_settled(status, asked)));
         connection
     });
     let waiting: Vec<Connection> = waiting.collect();
@@ -118,7 +119,7 @@ fn fields_of_answers_that_nobody_reads_count() {
     let ask = |asked: u64| {
         let mut connection = host.connect();
         connection.send(message("GET", "/answers", &["te: trailers"], b""));
-        let status = host.status_when("answered", PATIENCE, |status| {
+        let status = host.status_when("answered", soon(), |status| {
             status.requests == asked && status.in_flight == 0
         });
         (connection, status)
@@ -248,7 +249,7 @@ fn targets_that_guests_set_count() {
         let answer = connection.read_to("POST");
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
-    let rest = host.status_when("its memory back", PATIENCE, |status| {
+    let rest = host.status_when("its memory back", soon(), |status| {
         status.memory_used <= status.instances_ready * INSTANCE_BYTES + 2 * MIB
     });
     assert_eq!(shortages(&rest), 0);

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use super::{MIB, PATIENCE, hoard, host};
+use super::{MIB, hoard, host};
 use crate::client::{Connection, message};
 use crate::host::{HELLO, Host, until};
+use crate::patience::soon;
 use crate::wat;
 
 /// A load that waits for memory is given up after 10 s.
@@ -29,7 +30,7 @@ fn code_counts_however_small_its_file_is() {
     let host = host(&guests, "32MiB").start();
     let status = host.settled();
     assert_eq!((status.ready, status.failed), (2, 1), "{status:?}");
-    host.wait_log_with(&["image.wat", "they are compiled to", "a half of --memory-total"]);
+    host.wait_log_with(&["image.wat", "KiB of code", "more than half of --memory-total"]);
     host.get("/image").assert_problem(503);
     assert_eq!(host.get("/less").text(), "less");
     host.assert_serves("/good");
@@ -44,7 +45,7 @@ fn fill(host: &Host) -> Vec<Connection> {
     for connection in &mut waiting {
         connection.send(head);
     }
-    host.status_when("full", PATIENCE, |status| {
+    host.status_when("full", soon(), |status| {
         let refused = status.rejects("no_memory");
         let all = status.in_flight + refused == ASKED as u64;
         refused > 0 && all && status.in_flight == status.instances_out
@@ -66,7 +67,7 @@ fn large_files_that_wait_for_memory_hold_up_no_small_one() {
         std::fs::write(host.handlers().join(format!("large-{at}.wat")), text).expect("a file");
     }
     let all = LARGE as u64 + 2;
-    host.status_when("all with a route", PATIENCE, |status| status.handlers == all);
+    host.status_when("all with a route", soon(), |status| status.handlers == all);
     let held = host.status().in_flight;
     let mut asked: Vec<Connection> = (0..LARGE)
         .map(|at| {
@@ -76,9 +77,9 @@ fn large_files_that_wait_for_memory_hold_up_no_small_one() {
         })
         .collect();
     let placed = held + LARGE as u64;
-    host.status_when("all wait", PATIENCE, |status| status.in_flight == placed);
+    host.status_when("all wait", soon(), |status| status.in_flight == placed);
     std::fs::write(host.handlers().join("late.wat"), HELLO).expect("a file");
-    host.status_when("it has a route", PATIENCE, |status| status.handlers == all + 1);
+    host.status_when("it has a route", soon(), |status| status.handlers == all + 1);
     host.assert_serves("/late");
     // Not after any load that was given up.
     let given_up = host.lines().iter().filter(|line| line.has(&["leave no more of"])).count();
@@ -100,7 +101,7 @@ fn what_has_been_mended_waits_like_any_other() {
     let (host, mut holds) = held(832, "fresh");
     let large = host.handlers().join("large.wat");
     std::fs::write(&large, "(module").expect("a file");
-    host.status_when("failed", PATIENCE, |status| status.failed == 1);
+    host.status_when("failed", soon(), |status| status.failed == 1);
     host.get("/large").assert_problem(503);
     let mended = host.handlers().join("large.new");
     let text = wat::says("mended") + "\n;; " + &"x".repeat(3 * MIB as usize);
@@ -109,7 +110,7 @@ fn what_has_been_mended_waits_like_any_other() {
     host.status_when("seen", BEFORE_GIVEN_UP, |status| status.failed == 0);
     let mut asks = host.connect();
     asks.send(message("GET", "/large", &[], b""));
-    host.status_when("it waits", PATIENCE, |status| status.in_flight == 2);
+    host.status_when("it waits", soon(), |status| status.in_flight == 2);
     asks.assert_silent();
     holds.send("done");
     assert_eq!(holds.read().status, 200);
@@ -125,7 +126,7 @@ fn held(pages: u32, isolation: &str) -> (Host, Connection) {
     host.settled();
     let mut holds = host.connect();
     holds.send("POST /hoard HTTP/1.1\r\nhost: guest.test\r\ncontent-length: 4\r\n\r\n");
-    host.status_when("held", PATIENCE, |status| status.instances_out == 1);
+    host.status_when("held", soon(), |status| status.instances_out == 1);
     host.assert_serves("/good");
     (host, holds)
 }
@@ -140,9 +141,9 @@ fn ready_instances_are_given_up_for_a_load_that_waits() {
     host.wait_log_with(&["memory is short"]);
     let mut asks = host.connect();
     asks.send(message("GET", "/large", &[], b""));
-    host.status_when("it waits", PATIENCE, |status| status.in_flight == 2);
+    host.status_when("it waits", soon(), |status| status.in_flight == 2);
     // Instances that were ready when the load began to wait have been evicted.
-    host.status_when("relieved", PATIENCE, |status| status.instances_ready == 0);
+    host.status_when("relieved", soon(), |status| status.instances_ready == 0);
     holds.send("done");
     assert_eq!(holds.read().status, 200);
     assert_eq!(asks.read().text(), "large");
@@ -170,10 +171,10 @@ fn what_was_loaded_and_is_unloaded_goes_back_to_the_kernel() {
     }
     for at in (0..GUESTS).cycle().take(GUESTS * ROUNDS) {
         let path = format!("/large-{at}");
-        until("it is served", PATIENCE, || (host.get(&path).status != 404).then_some(()));
+        until("it is served", soon(), || (host.get(&path).status != 404).then_some(()));
         assert_eq!(host.get(&path).text(), format!("large {at}"));
     }
-    until("memory that is given back", PATIENCE, || {
+    until("memory that is given back", soon(), || {
         let status = host.status();
         let used = status.memory_used;
         (host.rss_bytes() <= before + used + LEFT_MAX).then_some(())

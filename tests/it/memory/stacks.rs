@@ -1,9 +1,10 @@
 //! Components of 0.3 that call each other: each call that waits has a stack of its own. The stack
 //! counts as memory of the guest, and four stacks count as one instance.
 
-use super::{MIB, PATIENCE, given_back, shortages};
+use super::{MIB, given_back, shortages};
 use crate::client::Connection;
 use crate::host::{HELLO, Host, Setup, Status};
+use crate::patience::soon;
 
 /// The size of a stack: what a guest can use at most, and what the host uses.
 const STACK_BYTES: u64 = (512 + 64) << 10;
@@ -141,7 +142,7 @@ fn stacks_of_calls_between_components_count() {
         connection.send(REQUEST);
         let least = idle + COUNT * STACK_BYTES;
         let most = least + STACKS * STACK_BYTES + MIB;
-        let full = host.status_when("full", PATIENCE, |status| status.memory_used >= least);
+        let full = host.status_when("full", soon(), |status| status.memory_used >= least);
         assert!(full.memory_used <= most, "{} of {most}", full.memory_used);
         drop(connection);
         given_back(&host, idle + STACKS * STACK_BYTES + MIB);
@@ -195,9 +196,9 @@ fn many_stacks_of_one_guest_leave_places_for_others() {
         let refused = status.rejects("no_instance");
         refused > 0 && status.instances_out + refused == ASKED as u64
     };
-    let full = host.status_when("full", PATIENCE, is_full);
+    let full = host.status_when("full", soon(), is_full);
     let _few = ask(&REQUEST.replace("calls", "few"));
     let out = full.instances_out + ASKED as u64;
-    let served = host.status_when("served", PATIENCE, |status| status.instances_out == out);
+    let served = host.status_when("served", soon(), |status| status.instances_out == out);
     assert_eq!(served.rejects, full.rejects);
 }

@@ -15,7 +15,7 @@ use super::upstream::{Upstream, abrupt, plain, reset};
 use crate::abi::probe::Probe;
 use crate::component::raw_connection::RawConnection;
 use crate::host::{HELLO, Host, Line};
-use crate::hostile::PATIENCE;
+use crate::patience::patience;
 
 /// An address without a server: a port that was free a moment ago.
 fn nowhere() -> String {
@@ -53,7 +53,7 @@ fn an_upstream_that_is_down_is_a_502() {
 fn what_fails_too_fast_is_not_all_listed() {
     let host = Host::with("good.wat", HELLO).args(["--upstream", &nowhere()]).start();
     let mut connection = host.connect();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     let is_told = |line: &Line| line.has(&["more requests failed, too fast to be listed"]);
     while !host.lines().iter().any(is_told) {
         assert!(Instant::now() < deadline, "all of them are listed");
@@ -292,10 +292,10 @@ fn a_client_that_goes_away_ends_the_request() {
         let _ = held.lock().expect("one request only").recv();
         Ok(false)
     });
-    let host = before(&upstream).args(["--deadline", "1m"]).start();
+    let host = before(&upstream).args(["--deadline", "1h"]).start();
     let mut connection = host.connect();
     connection.send("GET / HTTP/1.1\r\nhost: guest.test\r\n\r\n");
-    crate::host::until("request", PATIENCE, || (!upstream.seen().is_empty()).then_some(()));
+    crate::host::until("request", patience(), || (!upstream.seen().is_empty()).then_some(()));
     drop(connection);
     host.at_rest();
     drop(let_go);

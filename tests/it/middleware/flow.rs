@@ -12,7 +12,7 @@ use super::upstream::{Upstream, plain};
 use crate::abi::probe::Probe;
 use crate::client::Connection;
 use crate::host::{HELLO, Host, until};
-use crate::hostile::PATIENCE;
+use crate::patience::patience;
 
 /// Paths through the host: without a guest, with a guest that passes on, and with one that also
 /// sees the head of the answer.
@@ -29,7 +29,7 @@ fn start(upstream: &Upstream) -> Host {
 /// A connection on which a GET was sent. The test reads its bytes as they arrive.
 fn ask(host: &Host, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(host.addr()).expect("a connection");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    stream.set_read_timeout(Some(patience())).expect("a socket");
     let request = format!("GET {path} HTTP/1.1\r\nhost: guest.test\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("it is sent");
     stream
@@ -47,12 +47,14 @@ fn interim_answers_without_end_are_no_answer() {
     let patient = Upstream::saying(
         [b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(20), plain("200 OK", "", "ok")].concat(),
     );
-    let host = before(&upstream).args(["--workers", "1", "--deadline", "60s"]).start();
+    let host = before(&upstream).args(["--workers", "1", "--deadline", "1h"]).start();
     for _ in 0..3 {
         host.get("/").assert_problem(502);
         host.wait_log_with(&["1xx without end"]);
     }
-    until("its connections are closed", PATIENCE, || (upstream.connections().1 == 3).then_some(()));
+    until("its connections are closed", patience(), || {
+        (upstream.connections().1 == 3).then_some(())
+    });
     host.at_rest();
     let host = before(&patient).start();
     assert_eq!(host.get("/").text(), "ok");
@@ -116,7 +118,7 @@ fn a_request_leaves_as_it_comes() {
                     _ => connection.send(format!("3\r\n{text}\r\n")),
                 }
                 let what = format!("piece {index} of {path} with {framing}");
-                until(&what, PATIENCE, || {
+                until(&what, patience(), || {
                     (upstream.body_bytes() == before + 3 * (index + 1)).then_some(())
                 });
             }
@@ -169,10 +171,10 @@ fn a_request_goes_on_behind_its_answer() {
         connection.send("POST / HTTP/1.1\r\nhost: guest.test\r\ncontent-length: 6\r\n\r\nabc");
         assert_eq!(connection.read().text(), "ok");
         connection.send("def");
-        assert_eq!(bodies.recv_timeout(PATIENCE).expect("all of it arrives"), "abcdef");
+        assert_eq!(bodies.recv_timeout(patience()).expect("all of it arrives"), "abcdef");
         // It is the only connection that is accepted.
         assert_eq!(host.get("/").text(), "ok");
-        assert_eq!(bodies.recv_timeout(PATIENCE).expect("the next"), "");
+        assert_eq!(bodies.recv_timeout(patience()).expect("the next"), "");
     }
     host.at_rest();
 }
@@ -210,7 +212,7 @@ fn uploads_behind_their_answers_have_places() {
             connection
         })
         .collect();
-    host.status_when("all", PATIENCE, |status| status.requests == 300);
+    host.status_when("all", patience(), |status| status.requests == 300);
     assert_eq!(host.get("/").text(), "ok");
     // One client may have three quarters of 256 places.
     let open = connections.load(Ordering::SeqCst);
@@ -275,7 +277,7 @@ fn a_client_that_does_not_read_stops_the_upstream() {
     });
     let host = start(&upstream);
     let mut stream = ask(&host, "/");
-    let stopped = until("stop of the upstream", PATIENCE, || {
+    let stopped = until("stop of the upstream", patience(), || {
         Some(stopped_at.load(Ordering::SeqCst)).filter(|bytes| *bytes > 0)
     });
     assert!(stopped < HELD_BYTES_MAX, "{} MiB were held", stopped >> 20);
@@ -303,7 +305,7 @@ fn an_instance_is_back_before_the_response_ends() {
     for path in ["/passing", "/watching"] {
         let mut stream = ask(&host, path);
         read_until(&mut stream, "first");
-        host.status_when("given back", PATIENCE, |status| status.instances_out == 0);
+        host.status_when("given back", patience(), |status| status.instances_out == 0);
         go_on.send(()).expect("the upstream waits");
         read_until(&mut stream, "and b");
     }

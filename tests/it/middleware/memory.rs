@@ -6,7 +6,7 @@ use super::upstream::{Upstream, plain};
 use crate::abi::probe::Probe;
 use crate::client::message;
 use crate::host::Host;
-use crate::hostile::PATIENCE;
+use crate::patience::patience;
 
 /// A number of bytes that fit into the memory of these tests, and one that does not.
 const FITS: usize = 300 << 10;
@@ -26,7 +26,7 @@ fn start(upstream: &Upstream, guest: &Probe) -> Host {
 fn assert_refused_one(host: &Host) {
     host.assert_serves("/good");
     assert_eq!(host.at_rest().rejects("no_memory"), 1);
-    host.status_when("its memory back", PATIENCE, |status| status.memory_used < 2 << 20);
+    host.status_when("its memory back", patience(), |status| status.memory_used < 2 << 20);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::abi::probe::Probe;
 use crate::host::{HELLO, Host, Setup, until};
-use crate::hostile::PATIENCE;
+use crate::patience::patience;
 use crate::secure::{Said, Secure, Then, trust};
 
 const H1: &[&[u8]] = &[b"http/1.1"];
@@ -117,7 +117,7 @@ fn an_upload_that_nobody_takes_gives_its_connection_up() {
     let answer = host.request("POST", "/", &["content-length: 200000"], &body);
     assert_eq!((answer.status, answer.text().as_str()), (200, "hel"));
     let is_closed = || (host.descriptors().len() == before).then_some(());
-    until("its connection is closed", PATIENCE, is_closed);
+    until("its connection is closed", patience(), is_closed);
     assert_eq!(host.get("/").text(), "hel");
     assert_eq!(server.connections(), 2);
     host.at_rest();
@@ -231,7 +231,7 @@ fn who_does_not_read_blocks_nobody() {
         connection
     };
     let readers: Vec<_> = (0..40).map(|_| ask("/much")).collect();
-    host.status_when("begun", PATIENCE, |status| status.requests == 40 && status.in_flight == 0);
+    host.status_when("begun", patience(), |status| status.requests == 40 && status.in_flight == 0);
     for _ in 0..50 {
         assert!(host.get("/echo").text().contains("GET /base/echo"));
     }
@@ -249,10 +249,10 @@ fn what_was_given_up_leaves_nothing_behind() {
     let host = before(&server, folder.path()).start();
     let mut gone = host.connect();
     gone.send("POST /never HTTP/1.1\r\nhost: a.test\r\ncontent-length: 100000\r\n\r\nabc");
-    host.status_when("begun", PATIENCE, |status| status.in_flight == 1);
-    until("asked", PATIENCE, || (server.connections() == 1).then_some(()));
+    host.status_when("begun", patience(), |status| status.in_flight == 1);
+    until("asked", patience(), || (server.connections() == 1).then_some(()));
     drop(gone);
-    host.status_when("given up", PATIENCE, |status| status.in_flight == 0);
+    host.status_when("given up", patience(), |status| status.in_flight == 0);
     for _ in 0..3 {
         let answer = host.request("POST", "/echo", &["content-length: 4"], b"body");
         assert!(answer.text().ends_with("body"), "{}", answer.text());
@@ -261,13 +261,28 @@ fn what_was_given_up_leaves_nothing_behind() {
     host.at_rest();
 }
 
-/// A message that HTTP/2 cannot carry is the client's fault.
+/// A message that HTTP/2 cannot carry is the fault of whoever has set its `Host`: the client, also
+/// if a guest passes it on, or the guest.
 #[test]
 fn a_host_that_is_in_no_url_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Secure::start("localhost", H2);
-    let host = before(&server, folder.path()).start();
-    let mut connection = host.connect();
-    connection.send("GET / HTTP/1.1\r\nhost: a%41b\r\n\r\n");
-    connection.read().assert_problem(400);
+    let passes_on = Probe::new("(call $set_uri '/echo')").next();
+    let sets_host = Probe::new("(call $set_header_value #0 'host' 'a%41b')").next();
+    let host = before(&server, folder.path())
+        .file("passes.wat", passes_on.wat())
+        .file("sets.wat", sets_host.wat())
+        .start();
+    for (path, sent, status) in [
+        ("/", "a%41b", 400),
+        ("/passes", "a%41b", 400),
+        ("/passes", "a.test", 200),
+        ("/sets", "a.test", 500),
+    ] {
+        let mut connection = host.connect();
+        connection.send(format!("GET {path} HTTP/1.1\r\nhost: {sent}\r\n\r\n"));
+        assert_eq!(connection.read().status, status, "{path} {sent}");
+    }
+    let status = host.at_rest();
+    assert_eq!((status.rejects("bad_host"), status.rejects("invalid_request")), (2, 1));
 }

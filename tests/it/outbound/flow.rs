@@ -12,10 +12,11 @@ use socket2::{Domain, Socket, Type};
 
 use super::{allowing, assert_code, fetch, fetch_with, good};
 use crate::client::message;
+use crate::component::assert_as_new;
 use crate::component::raw_connection::{LAST, RawConnection, chunks};
-use crate::component::{PATIENCE, assert_as_new};
 use crate::host::until;
 use crate::middleware::upstream::{Upstream, plain};
+use crate::patience::patience;
 
 /// The probe may send to every port of this machine.
 const LOCAL: [&str; 1] = ["probe=http://127.0.0.1:*"];
@@ -54,7 +55,7 @@ fn a_request_without_a_body_ends_with_its_head() {
 /// As for the upstream: interim answers without end are an error.
 #[test]
 fn interim_answers_without_end_are_an_error() {
-    let host = allowing(&LOCAL, &["--workers", "1", "--deadline", "60s"]);
+    let host = allowing(&LOCAL, &["--workers", "1", "--deadline", "1h"]);
     let server = Upstream::scripted(|_, stream| {
         loop {
             stream.write_all(&b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000))?;
@@ -63,7 +64,7 @@ fn interim_answers_without_end_are_an_error() {
     for _ in 0..3 {
         assert_code(&fetch(&host, &server.url("/")), "HttpProtocolError");
     }
-    until("its connections are closed", PATIENCE, || (server.connections().1 == 3).then_some(()));
+    until("its connections are closed", patience(), || (server.connections().1 == 3).then_some(()));
     // They count even if the answer arrives together with them.
     let many = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(65);
     let server = Upstream::saying_once([many, plain("200 OK", "", "ok")].concat());
@@ -82,7 +83,7 @@ fn a_body_that_nobody_takes_is_not_buffered() {
     let url = format!("x-url: http://{address}/");
     let answer = host.request("GET", "/probe/fetch-flood", &[&url, "x-method: POST"], b"");
     answer.assert_problem(504);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while host.descriptors().len() > before {
         assert!(Instant::now() < deadline, "{:?}, not {before}", host.descriptors());
         std::thread::sleep(Duration::from_millis(5));
@@ -217,6 +218,8 @@ fn full() -> (SocketAddr, Vec<TcpStream>, Socket) {
 
 #[test]
 fn every_wait_has_an_end() {
+    /// The waits end before it.
+    const DEADLINE: Duration = Duration::from_secs(60);
     let host = allowing(&LOCAL, &["--deadline", "60s"]);
     let (address, _waiting, _listener) = full();
     let begun = Instant::now();
@@ -228,7 +231,7 @@ fn every_wait_has_an_end() {
     let part = mute(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\npart");
     let told = fetch_with(&host, "fetch", &part.url("/"), &["x-between-bytes: 300"]);
     assert_code(&told, "ConnectionReadTimeout");
-    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
     assert_as_new(&host);
     // No guest waits for longer than the host's limit.
     let host = allowing(&LOCAL, &["--deadline", "60s", "--outbound-timeout", "200ms"]);
@@ -236,7 +239,7 @@ fn every_wait_has_an_end() {
         let begun = Instant::now();
         let told = fetch_with(&host, "fetch", &server.url("/"), fields);
         assert_code(&told, "ConnectionReadTimeout");
-        assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
     }
     assert_as_new(&host);
 }
@@ -288,7 +291,7 @@ fn bodies_stream_in_both_directions() {
     drop(raw);
     assert_as_new(&host);
     drop(host);
-    let came = whole.recv_timeout(PATIENCE).expect("the connection ends with the host");
+    let came = whole.recv_timeout(patience()).expect("the connection ends with the host");
     assert!(came.ends_with(LAST.as_bytes()), "{}", String::from_utf8_lossy(&came));
 }
 
@@ -305,7 +308,7 @@ fn a_body_that_is_not_finished_is_cut_off() {
         let answer = host.request("GET", &path, &[&url, "x-method: POST"], b"");
         assert_eq!(answer.status, status, "{behaviour}: {}", answer.text());
         assert!(answer.text().contains(told), "{behaviour}: {}", answer.text());
-        let came = whole.recv_timeout(PATIENCE).expect("the host closes the connection");
+        let came = whole.recv_timeout(patience()).expect("the host closes the connection");
         let came = String::from_utf8_lossy(&came).into_owned();
         assert!(came.contains("part") && !came.ends_with(LAST), "{behaviour}: {came}");
         assert_as_new(&host);
@@ -316,12 +319,12 @@ fn a_body_that_is_not_finished_is_cut_off() {
 #[test]
 fn a_client_that_goes_takes_its_requests_along() {
     let server = mute(b"");
-    let host = allowing(&LOCAL, &["--deadline", "60s"]);
+    let host = allowing(&LOCAL, &["--deadline", "1h"]);
     let url = format!("x-url: {}", server.url("/"));
     let mut raw = RawConnection::open(&host, message("GET", "/probe/fetch-hold", &[&url], b""));
     raw.wait_for("begun");
     let until = |count: (usize, usize)| {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         while server.connections() != count {
             assert!(Instant::now() < deadline, "{:?} connections", server.connections());
             std::thread::sleep(Duration::from_millis(5));

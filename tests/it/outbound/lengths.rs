@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use super::flow::raw;
 use super::{allowing, assert_code, fetch, fetch_with, good, is_03};
+use crate::component::assert_as_new;
 use crate::component::raw_connection::LAST;
-use crate::component::{PATIENCE, assert_as_new};
 use crate::host::until;
 use crate::hostile::ISOLATIONS;
 use crate::middleware::upstream::{Upstream, abrupt, plain, reset};
+use crate::patience::patience;
 
 /// The probe may send to every port of this machine.
 const LOCAL: [&str; 1] = ["probe=http://127.0.0.1:*"];
@@ -48,7 +49,7 @@ fn a_body_that_is_not_as_announced_never_looks_whole() {
                 let fields: Vec<&str> = fields.chain(trailer.iter().copied()).collect();
                 let told = fetch_with(&host, "fetch-sized", &server.url("/"), &fields);
                 assert!(!told.starts_with("200"), "{bytes} bytes, {announced} announced: {told}");
-                until("its connection is closed", PATIENCE, || {
+                until("its connection is closed", patience(), || {
                     let (opened, closed) = server.connections();
                     (opened == closed).then_some(())
                 });
@@ -101,7 +102,7 @@ fn what_a_call_leaves_ends_with_it() {
             let (address, whole) = raw();
             let url = format!("http://{address}/");
             assert_eq!(fetch_with(&host, "fetch-leave", &url, &["x-method: POST"]), "left");
-            let came = whole.recv_timeout(PATIENCE).expect("the host closes the connection");
+            let came = whole.recv_timeout(patience()).expect("the host closes the connection");
             assert!(!came.ends_with(LAST.as_bytes()), "{}", String::from_utf8_lossy(&came));
         }
         assert_as_new(&host);

@@ -3,14 +3,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::host::{HELLO, program, until};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::patience::patience;
 
 /// A host in a terminal of its own.
 struct InTerminal {
@@ -49,7 +47,7 @@ impl InTerminal {
         let mut terminal = started.expect("env");
         let shown = BufReader::new(terminal.stdout.take().expect("a pipe")).lines();
         let id = terminal.id();
-        let host = until("host", PATIENCE, || child_of(id));
+        let host = until("host", patience(), || child_of(id));
         let mut started = InTerminal { terminal, shown, host, _folder: folder };
         started.wait_shown("listening on");
         Some(started)
@@ -115,7 +113,7 @@ fn a_host_ends_with_its_terminal() {
     host.signal(Signal::HUP);
     host.wait_shown("SIGHUP: looking for changes");
     host.close();
-    until("end of the host", PATIENCE, || (!host.runs()).then_some(()));
+    until("end of the host", patience(), || (!host.runs()).then_some(()));
 }
 
 /// As `nohup` does.
@@ -128,5 +126,5 @@ fn a_host_that_is_to_outlive_its_terminal_does_so() {
     host.signal(Signal::USR1);
     assert!(host.runs());
     host.signal(Signal::TERM);
-    until("end of the host", PATIENCE, || (!host.runs()).then_some(()));
+    until("end of the host", patience(), || (!host.runs()).then_some(()));
 }

@@ -8,10 +8,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::{
-    LATE, PATIENCE, STILL_SERVED, ask, beside, errors, lines, look, path, seen_during,
-    until_in_time, wait_for, write,
+    LATE, STILL_SERVED, ask, beside, errors, lines, look, path, seen_during, until_in_time,
+    wait_for, write,
 };
 use crate::host::{Host, Setup, until};
+use crate::patience::patience;
 use crate::wat;
 
 /// A host that serves two files, and two more in a folder.
@@ -52,11 +53,11 @@ fn a_file_that_is_served_is_served_when_it_cannot_be_read_any_more() {
         assert_eq!(lines(&host, &["page.wat", "a new version"]), 0);
         // Changed while the host could not read it.
         allow(&page, 0o000);
-        until("a second error", PATIENCE, || (errors(&host, &["page.wat"]) == 2).then_some(()));
+        until("a second error", patience(), || (errors(&host, &["page.wat"]) == 2).then_some(()));
         fs::write(beside(&host, "new"), wat::says("changed")).expect("a file");
         allow(&beside(&host, "new"), 0o000);
         fs::rename(beside(&host, "new"), &page).expect("a rename");
-        until("a third error", PATIENCE, || (errors(&host, &["page.wat"]) == 3).then_some(()));
+        until("a third error", patience(), || (errors(&host, &["page.wat"]) == 3).then_some(()));
         allow(&page, 0o444);
         wait_for(&host, "/page", "changed");
     });

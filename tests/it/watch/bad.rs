@@ -5,10 +5,11 @@ use std::fs::{File, FileTimes};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{
-    LATE, PATIENCE, STILL_SERVED, ask, errors, look, path, put, remove, seen_during, until_in_time,
-    wait_for, write,
+    LATE, STILL_SERVED, ask, errors, look, path, put, remove, seen_during, until_in_time, wait_for,
+    write,
 };
 use crate::host::{Host, until};
+use crate::patience::patience;
 use crate::wat;
 
 fn host() -> Host {
@@ -29,7 +30,7 @@ fn a_bad_version_leaves_the_one_before_it_and_says_why_once() {
     let seen = seen_during(&host, "/page", || {
         for (at, (text, why)) in bad.into_iter().enumerate() {
             write(&host, "page.wat", text);
-            until(why, PATIENCE, || (errors(&host, &["page.wat"]) > at).then_some(()));
+            until(why, patience(), || (errors(&host, &["page.wat"]) > at).then_some(()));
             assert!(errors(&host, &["page.wat", why, STILL_SERVED]) > 0, "{why}");
             // The folder is scanned again and again, and the file is as it was.
             look(&host);
@@ -41,7 +42,7 @@ fn a_bad_version_leaves_the_one_before_it_and_says_why_once() {
         wait_for(&host, "/page", "better");
         // It becomes bad, and then again what is served: that is no new version.
         put(&host, "page.wat", "(module");
-        until("another error", PATIENCE, || {
+        until("another error", patience(), || {
             (errors(&host, &["page.wat"]) == bad.len() + 1).then_some(())
         });
         put(&host, "page.wat", wat::says("better"));
@@ -64,7 +65,7 @@ fn a_file_that_is_bad_from_the_start_is_served_once_it_is_good() {
     assert_eq!(host.settled().failed, 1);
     // Still bad, but for another reason.
     write(&host, "page.wat", "(module)");
-    until("another error", PATIENCE, || (errors(&host, &["page.wat"]) == 2).then_some(()));
+    until("another error", patience(), || (errors(&host, &["page.wat"]) == 2).then_some(()));
     assert_eq!(ask(&host, "/page"), "503");
     look(&host);
     assert_eq!(errors(&host, &["page.wat"]), 2);

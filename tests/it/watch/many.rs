@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{PATIENCE, ask, beside, errors, footprint, path, wait_footprint, wait_for};
+use super::{ask, beside, errors, footprint, path, wait_footprint, wait_for};
 use crate::host::{Host, until};
+use crate::patience::patience;
 use crate::wat;
 
 const FILES: usize = 10_000;
@@ -13,9 +14,6 @@ const FILES: usize = 10_000;
 const MOVED: usize = FILES / 2;
 /// The number of different contents. The same contents are compiled once.
 const KINDS: usize = 200;
-
-/// The most time for all of them on a busy machine.
-const LONG: Duration = Duration::from_secs(90);
 
 /// A module in which a number of five digits is filled in.
 struct Template {
@@ -73,7 +71,7 @@ fn ten_thousand_files_come_and_go_and_nobody_waits_for_them() {
 
     let all = FILES as u64 + 1;
     let loaded = |status: &crate::host::Status| status.handlers == all && status.ready == all;
-    let status = host.status_when("loaded", LONG, loaded);
+    let status = host.status_when("loaded", patience() * 2, loaded);
     assert_eq!(status.failed, 0, "{status:?}");
     let mut connection = host.connect();
     for number in (0..FILES).step_by(37) {
@@ -85,13 +83,13 @@ fn ten_thousand_files_come_and_go_and_nobody_waits_for_them() {
     fs::remove_dir_all(path(&host, "moved")).expect("the folder");
     fs::rename(path(&host, "single"), beside(&host, "single")).expect("a rename");
     let alone = |status: &crate::host::Status| status.handlers == 1;
-    host.status_when("alone", PATIENCE, alone);
+    host.status_when("alone", patience(), alone);
     for number in (0..FILES).step_by(997) {
         assert_eq!(ask(&host, &format!("/{}", name(number))), "404");
     }
     assert_eq!(ask(&host, "/hello"), "hi");
     assert_eq!(errors(&host, &[]), 0);
-    let status = until("an end of instances", PATIENCE, || {
+    let status = until("an end of instances", patience(), || {
         // The instances of guests that are gone are dropped at the next tick.
         Some(host.at_rest()).filter(|status| status.instances_ready <= 2)
     });

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{
-    PATIENCE, ask, beside, errors, lines, look, path, put, remove, rename, wait_for, write,
-};
+use super::{ask, beside, errors, lines, look, path, put, remove, rename, wait_for, write};
 use crate::host::{Host, until};
+use crate::patience::patience;
 use crate::wat;
 
 /// Sends SIGHUP this many times, and waits until the host has handled each.
@@ -19,7 +18,9 @@ fn hang_up(host: &Host, count: usize) {
     for _ in 0..count {
         let before = lines(host, &["SIGHUP"]);
         host.signal(Signal::HUP);
-        until("SIGHUP in the log", PATIENCE, || (lines(host, &["SIGHUP"]) > before).then_some(()));
+        until("SIGHUP in the log", patience(), || {
+            (lines(host, &["SIGHUP"]) > before).then_some(())
+        });
     }
 }
 
@@ -49,7 +50,9 @@ fn two_files_for_one_route_leave_all_routes_as_they_are() {
     wait_for(&host, "/new", "new");
     // ... and, the same again, without the file that came later.
     put(&host, "a.wat", wat::says("text"));
-    until("a second error", PATIENCE, || (errors(&host, &["a.wasm", "a.wat"]) == 2).then_some(()));
+    until("a second error", patience(), || {
+        (errors(&host, &["a.wasm", "a.wat"]) == 2).then_some(())
+    });
     assert_eq!(ask(&host, "/a"), "binary");
     remove(&host, "a.wat");
     write(&host, "newer.wat", wat::says("newer"));
@@ -102,7 +105,7 @@ fn the_landing_page_goes_with_the_first_handler_and_comes_with_the_end_of_the_la
     let host = Host::empty().start();
     let has_page = || ask(&host, "/").contains("guesthouse new").then_some(());
     for _ in 0..2 {
-        until("landing page", PATIENCE, has_page);
+        until("landing page", patience(), has_page);
         host.get("/hello").assert_problem(404);
         write(&host, "hello.wat", wat::says("hello"));
         wait_for(&host, "/hello", "hello");
@@ -113,7 +116,7 @@ fn the_landing_page_goes_with_the_first_handler_and_comes_with_the_end_of_the_la
         wait_for(&host, "/", "404");
         remove(&host, "hello.wat");
     }
-    until("landing page", PATIENCE, has_page);
+    until("landing page", patience(), has_page);
     let status = host.at_rest();
     assert_eq!((status.handlers, status.failed), (0, 0), "{status:?}");
 }

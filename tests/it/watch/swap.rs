@@ -3,14 +3,15 @@
 
 use std::fs::{File, FileTimes};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use super::{
-    LATE, Over, PATIENCE, ask, footprint, lines, look, path, put, remove, rename, until_in_time,
+    LATE, Over, ask, footprint, lines, look, path, put, remove, rename, until_in_time,
     wait_footprint, wait_for, write,
 };
 use crate::client::{Connection, message};
 use crate::host::{Host, until};
+use crate::patience::{patience, soon};
 use crate::wat;
 
 /// The bytes in an answer of [`letters`]: more than one write to a socket takes.
@@ -51,7 +52,7 @@ fn letters(letter: u8) -> String {
 fn begin(host: &Host, path: &str, running: u64) -> Connection {
     let mut connection = host.connect();
     connection.send(message("POST", path, &["content-length: 8"], b"half"));
-    host.status_when("running", PATIENCE, |status| status.instances_out == running);
+    host.status_when("running", patience(), |status| status.instances_out == running);
     connection
 }
 
@@ -123,7 +124,7 @@ fn a_request_that_waits_for_a_file_is_answered_when_it_goes() {
         for connection in &mut connections {
             connection.send(message("GET", "/page", &[], b""));
         }
-        host.status_when("waiting", PATIENCE, |status| status.in_flight == 2);
+        host.status_when("waiting", patience(), |status| status.in_flight == 2);
         remove(&host, "page.wat");
         is_in_time.set(began.elapsed() < LATE);
         for connection in &mut connections {
@@ -140,7 +141,7 @@ fn a_request_that_waits_for_a_file_is_answered_when_it_goes() {
 fn touch(host: &Host, change: impl FnOnce()) {
     let before = lines(host, &["handlers: "]);
     change();
-    until("look at what was touched", PATIENCE, || {
+    until("look at what was touched", patience(), || {
         (lines(host, &["handlers: "]) > before).then_some(())
     });
 }
@@ -148,7 +149,7 @@ fn touch(host: &Host, change: impl FnOnce()) {
 /// Waits until `page.wat` has had this many new versions.
 #[track_caller]
 fn wait_versions(host: &Host, count: usize) {
-    until(&format!("version {count}"), PATIENCE, || {
+    until(&format!("version {count}"), patience(), || {
         (lines(host, &["page.wat", "a new version"]) == count).then_some(())
     });
     // The log line comes before the swap. A scan comes after it.
@@ -224,7 +225,7 @@ fn a_hundred_swaps_under_load_lose_no_request() {
         host.settled();
         host.assert_serves("/page");
         let no_client = |status: &crate::host::Status| status.connections == 0;
-        host.status_when("without clients", PATIENCE, no_client);
+        host.status_when("without clients", soon(), no_client);
         let before = footprint(&host);
         let (is_over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
         let mut last = 'a';
@@ -242,7 +243,7 @@ fn a_hundred_swaps_under_load_lose_no_request() {
                 put(&host, "page.wat", letters(letter));
                 last = char::from(letter);
                 let is_served = || ask(&host, "/page").starts_with(last).then_some(());
-                until(&format!("swap {number}"), PATIENCE, is_served);
+                until(&format!("swap {number}"), patience(), is_served);
             }
             drop(over);
         });
@@ -254,7 +255,7 @@ fn a_hundred_swaps_under_load_lose_no_request() {
         }
         let status = host.at_rest();
         assert!(status.rejects.is_empty(), "{status:?}");
-        host.status_when("without clients", Duration::from_secs(5), no_client);
+        host.status_when("without clients", soon(), no_client);
         wait_footprint(&host, before);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context as _, bail};
 
 use super::load::Bodies;
-use super::probe;
+use super::probe::{self, PROBE_BODY_BYTES_MAX};
 use super::response::{body_hash, is_expected};
 use super::stream::Destination;
 use super::suite::Stream;
@@ -54,6 +54,9 @@ impl BodyCheck {
                     let answered = answered.with_context(|| path.clone())?;
                     if !is_expected(request.status, answered.status) {
                         bail!("{path} is answered with {}", answered.status);
+                    }
+                    if answered.body.len() >= PROBE_BODY_BYTES_MAX {
+                        bail!("{path}: a body of 64 MiB and more cannot be compared");
                     }
                     each.push(body_hash(&answered.body));
                 }

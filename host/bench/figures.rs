@@ -65,6 +65,8 @@ mod value;
 
 /// The most bytes that a figures file, a document or a `raw.csv` may have.
 const TEXT_BYTES_MAX: u64 = 64 << 20;
+/// More digits behind the point are of no use.
+const DIGITS_MAX: usize = 9;
 
 /// A figures file, and the raw numbers of the runs that it names.
 pub struct Figures {
@@ -236,6 +238,14 @@ impl Figures {
         Raw::parse(&text).with_context(|| format!("in {}", path.display())).map(Some)
     }
 
+    /// Makes all figures of a scenario be without numbers, since nothing of it could be measured.
+    pub fn stand_on_nothing(&mut self, scenario: &str) {
+        for figure in self.file.figures.iter_mut().filter(|it| it.scenario == scenario) {
+            figure.run = None;
+        }
+        self.file.runs.remove(scenario);
+    }
+
     /// Makes all figures of a scenario use new numbers. `raw` is the text of a `raw.csv`.
     ///
     /// # Errors
@@ -293,6 +303,13 @@ impl Figures {
         let is_named = |it: &Figure| names.is_empty() || names.contains(&it.name);
         let figures = self.file.figures.iter();
         figures.filter(move |it| is_named(it) && (it.headline || !headline))
+    }
+
+    /// The names of the wanted figures that another program measures.
+    pub fn measured_elsewhere(&self, names: &[String], headline: bool) -> Vec<String> {
+        let figures = self.wanted(names, headline);
+        let elsewhere = figures.filter(|it| !self.scenario(&it.scenario).exists());
+        elsewhere.map(|it| it.name.clone()).collect()
     }
 
     /// The figures with these names, or all figures if there are no names, with the values of
@@ -378,6 +395,23 @@ impl Document {
 
 fn mistakes(file: &FiguresFile, folder: &Path) -> Vec<String> {
     let mut mistakes = Vec::new();
+    let tables = file.tables.iter().map(|it| &it.name);
+    let mut table_names = BTreeSet::new();
+    for name in tables.chain(file.grids.iter().map(|it| &it.name)) {
+        if !table_names.insert(name) {
+            mistakes.push(format!("two tables are called {name}"));
+        }
+    }
+    for figure in file.figures.iter().filter(|it| it.digits > DIGITS_MAX || !it.scale.is_finite()) {
+        let name = &figure.name;
+        mistakes.push(format!("figure {name}: `digits` goes to {DIGITS_MAX}, `scale` is a number"));
+    }
+    for figure in file.figures.iter().filter(|it| it.side.starts_with('*')) {
+        if figure.to.is_some() || figure.less.is_some() || figure.over.is_some() {
+            let name = &figure.name;
+            mistakes.push(format!("figure {name}: a `side` of many rows is compared with nothing"));
+        }
+    }
     let mut names = BTreeSet::new();
     for figure in &file.figures {
         let name = &figure.name;

@@ -3,7 +3,7 @@
 //! Reads the memory three times, each time once it has stopped changing: without connections, with
 //! connections that were never used, and after one request on each of them.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ use super::target::Target;
 const REQUESTS_BEFORE: usize = 1000;
 /// If memory still changes after so many times `at_rest`, its last reading counts.
 const AT_REST_TRIES: u32 = 25;
+/// Pause between two looks at whether to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Opens the first stream's connections, and uses each of them once. `at_rest` is how long memory
 /// has to stay the same before it is read. Blocks until all is read.
@@ -43,12 +45,12 @@ pub fn measure(
         first.ask(&stream.request)?;
     }
     drop(first);
-    let before = rss_at_rest(pid, at_rest)?;
+    let before = rss_at_rest(pid, at_rest, stop)?;
     let mut probes = Vec::with_capacity(count);
     for number in 1..=count {
         probes.push(connect().with_context(|| format!("connection {number} of {count}"))?);
     }
-    let never_used = rss_at_rest(pid, at_rest)?;
+    let never_used = rss_at_rest(pid, at_rest, stop)?;
     for (number, probe) in probes.iter_mut().enumerate() {
         let answered = probe.ask(&stream.request);
         let answered = answered.with_context(|| format!("connection {} of {count}", number + 1))?;
@@ -56,7 +58,7 @@ pub fn measure(
             bail!("connection {} of {count}: status {}", number + 1, answered.status);
         }
     }
-    let used_once = rss_at_rest(pid, at_rest)?;
+    let used_once = rss_at_rest(pid, at_rest, stop)?;
     let per_connection = |after: u64| (after as f64 - before as f64) / count as f64;
     let mut reading = Reading::default();
     reading.values.insert(Quantity::NeverUsedBytes, per_connection(never_used));
@@ -65,11 +67,18 @@ pub fn measure(
 }
 
 /// Resident memory in bytes, once it has stayed the same for `at_rest`.
-fn rss_at_rest(pid: u32, at_rest: Duration) -> anyhow::Result<u64> {
+fn rss_at_rest(pid: u32, at_rest: Duration, stop: &AtomicBool) -> anyhow::Result<u64> {
     let began = Instant::now();
     let mut last = rss_now_bytes(pid)?;
     while began.elapsed() < at_rest * AT_REST_TRIES {
-        thread::sleep(at_rest);
+        let until = Instant::now() + at_rest;
+        while Instant::now() < until {
+            if stop.load(Ordering::Relaxed) {
+                bail!("interrupted");
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            thread::sleep(left.min(LOOK_EVERY));
+        }
         let now = rss_now_bytes(pid)?;
         if now == last {
             break;

@@ -9,7 +9,7 @@ use super::along::Running;
 use super::body_check::BodyCheck;
 use super::load::Bodies;
 use super::load_stats::LoadStats;
-use super::process::Meter;
+use super::process::{Meter, Server};
 use super::reading::{Quantity, Reading};
 use super::round::SideReadings;
 use super::stream;
@@ -44,7 +44,12 @@ pub fn load(
         _ => Vec::new(),
     };
     let checks = side.streams.iter();
-    let checks = checks.map(|it| BodyCheck::of(it, &target.destination, &learned, stop));
+    let checks = checks.enumerate().map(|(number, stream)| {
+        // The file that is swapped answers one path.
+        let is_swapped = number == 0 && stream.request.paths.len() == 1;
+        let versions = if is_swapped { &learned[..] } else { &[] };
+        BodyCheck::of(stream, &target.destination, versions, stop)
+    });
     let checks = checks.collect::<anyhow::Result<Vec<_>>>()?;
     let mut along = match &side.along {
         Some(along) => Some(Running::start(along, target, stop)?),
@@ -75,7 +80,10 @@ pub fn load(
     }
     let Some(usage) = usage else { return Ok(readings) };
     first.values.insert(Quantity::RssPeakBytes, usage.rss_peak_bytes as f64);
-    first.values.insert(Quantity::RssGrowthBytes, usage.rss_growth_bytes());
+    // Of a server that is this program's, above what it had before anybody asked it for anything.
+    let before = target.server.map_or(usage.rss_before_bytes, Server::rss_ready_bytes);
+    let growth = usage.rss_peak_bytes as f64 - before as f64;
+    first.values.insert(Quantity::RssGrowthBytes, growth);
     let answers = latency.len();
     // With several streams, nobody knows how much CPU time each of them took.
     if side.streams.len() == 1 && answers > 0 {
@@ -100,10 +108,10 @@ fn reading(stream: &Stream, tally: &LoadStats) -> Reading {
     if stream.load.rate.is_some() {
         values.insert(Quantity::RateReached, tally.rate_reached());
     }
-    if tally.answered == 0 {
+    if tally.latency.is_empty() {
         return reading;
     }
-    let client_us = tally.client_cpu.as_secs_f64() * 1e6 / tally.answered as f64;
+    let client_us = tally.client_cpu.as_secs_f64() * 1e6 / tally.latency.len() as f64;
     values.insert(Quantity::ClientCpuUsPerReq, client_us);
     let us = |quantile: f64| tally.latency.value_at_quantile(quantile) as f64 / 1e3;
     values.insert(Quantity::P50Us, us(0.5));

@@ -5,10 +5,10 @@
 //! connections, whether or not answers come. The server may refuse requests that it has no time
 //! for: under this overload, answers with an unexpected status count as refused and not as failed.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use hdrhistogram::Histogram;
 
 use super::load_stats::{LoadStats, RATE_REACHED_MIN};
@@ -34,6 +34,10 @@ pub fn measure(
     let run = |stream: Stream, duration| -> anyhow::Result<LoadStats> {
         let streams = [stream];
         let done = stream::run(&streams, &target.destination, duration, &[], seed, stop, || ())?;
+        // What was ended before its time says nothing of the server.
+        if stop.load(Ordering::Relaxed) {
+            bail!("interrupted");
+        }
         done.0.into_iter().next().context("a stream has counts")
     };
     let mut closed = stream.clone();

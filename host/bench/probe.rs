@@ -12,7 +12,7 @@ use super::response::{FinishedResponse, HeadCache, Parser};
 use super::stream::{Destination, render};
 
 /// Once a body has so many bytes, no more of it is kept.
-const PROBE_BODY_BYTES_MAX: usize = 64 << 20;
+pub const PROBE_BODY_BYTES_MAX: usize = 64 << 20;
 /// A request that is not longer is written before anything of its answer is read: it fits into the
 /// buffers of a socket.
 const WRITTEN_FIRST_BYTES_MAX: usize = 16 << 10;

@@ -62,6 +62,8 @@ pub struct Server {
     /// The server's stdout and stderr.
     log: File,
     first_answer: Duration,
+    /// Resident memory once it was up.
+    rss_ready_bytes: u64,
     /// The names of the counters to be read.
     counters: Vec<String>,
     stopped: bool,
@@ -106,8 +108,17 @@ impl Server {
         let authority = format!("127.0.0.1:{port}");
         let first_answer = Duration::ZERO;
         let (name, counters) = (name.clone(), launch.counters.clone());
-        let mut server =
-            Server { name, child, authority, scratch, log, first_answer, counters, stopped: false };
+        let mut server = Server {
+            name,
+            child,
+            authority,
+            scratch,
+            log,
+            first_answer,
+            rss_ready_bytes: 0,
+            counters,
+            stopped: false,
+        };
         let until = began + launch.ready_within;
         server.wait_until_ready(&fill(&launch.ready), until, interrupted)?;
         server.first_answer = began.elapsed();
@@ -118,6 +129,7 @@ impl Server {
                 bail!("the server `{}` is still busy with itself{words}", server.name);
             }
         }
+        server.rss_ready_bytes = rss_now_bytes(server.pid())?;
         Ok(server)
     }
 
@@ -129,6 +141,11 @@ impl Server {
     /// The folder that `{dir}` stood for.
     pub fn dir(&self) -> PathBuf {
         self.scratch.path().join(DIR)
+    }
+
+    /// Resident memory of the server and its descendants, in bytes, when it had just come up.
+    pub fn rss_ready_bytes(&self) -> u64 {
+        self.rss_ready_bytes
     }
 
     /// The id of the process that was started.
@@ -160,19 +177,8 @@ impl Server {
         if std::mem::replace(&mut self.stopped, true) {
             return;
         }
-        let group = Pid::from_child(&self.child);
         // Reaping the child frees its number for other processes, so it comes last.
-        for signal in [Signal::TERM, Signal::KILL] {
-            if !usage::is_group_alive(group) {
-                break;
-            }
-            // An error means that the group has gone already.
-            let _ = kill_process_group(group, signal);
-            let until = Instant::now() + STOP_WITHIN;
-            while usage::is_group_alive(group) && Instant::now() < until {
-                thread::sleep(LOOK_EVERY * 4);
-            }
-        }
+        stop_group(Pid::from_child(&self.child));
         let _ = self.child.wait();
     }
 
@@ -252,6 +258,22 @@ pub fn version(launch: &Launch) -> Option<(String, String)> {
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().next().filter(|line| !line.is_empty())?;
     Some((launch.name.clone(), escape(line.as_bytes(), 100)))
+}
+
+/// Ends every process of a group: by SIGTERM, and by SIGKILL if that takes too long. Blocks until
+/// all of them have ended.
+pub fn stop_group(group: Pid) {
+    for signal in [Signal::TERM, Signal::KILL] {
+        if !usage::is_group_alive(group) {
+            break;
+        }
+        // An error means that the group has gone already.
+        let _ = kill_process_group(group, signal);
+        let until = Instant::now() + STOP_WITHIN;
+        while usage::is_group_alive(group) && Instant::now() < until {
+            thread::sleep(LOOK_EVERY * 4);
+        }
+    }
 }
 
 impl Drop for Server {

@@ -75,6 +75,16 @@ impl RequestSchedule {
     }
 }
 
+impl RequestSchedule {
+    /// How many requests there are in all, if they are counted.
+    pub fn counted(&self) -> Option<u64> {
+        match self {
+            Self::Counted { left } => Some(*left as u64),
+            _ => None,
+        }
+    }
+}
+
 impl Iterator for RequestSchedule {
     type Item = Due;
 

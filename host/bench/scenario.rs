@@ -115,7 +115,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::launch::Launch;
-use super::load::PathDistribution;
 use super::process::Server;
 use super::suite::{Case, Measure, Origin, Skipped, Suite, draw_seed};
 use crate::file;
@@ -152,6 +151,8 @@ pub struct Overrides {
     pub mini: bool,
     /// The seed of the suite. `None` draws one.
     pub seed: Option<u64>,
+    /// Names of cases; only these are measured. None means all.
+    pub cases: Vec<String>,
     /// Parts of names. A case with one of them in its name is measured whole. Of another case, only
     /// sides with one of them in their names are. If this is empty, everything is measured.
     pub only: Vec<String>,
@@ -194,7 +195,7 @@ pub fn read(
     let mut suite = Suite {
         title: file.title.clone(),
         servers: draft.servers,
-        cases: keep_only(draft.cases, &overrides.only)?,
+        cases: keep_only(draft.cases, overrides, &skipped)?,
         seed: overrides.seed.unwrap_or_else(draw_seed),
         skipped,
     };
@@ -276,7 +277,16 @@ fn prepare(preparations: Servers, interrupted: &AtomicBool) -> Result<Vec<Skippe
     Ok(skipped)
 }
 
-fn keep_only(cases: Vec<Case>, only: &[String]) -> Result<Vec<Case>> {
+fn keep_only(
+    mut cases: Vec<Case>,
+    overrides: &Overrides,
+    skipped: &[Skipped],
+) -> Result<Vec<Case>> {
+    let only = &overrides.only;
+    // What of these cannot be measured here is among what is skipped.
+    if !overrides.cases.is_empty() {
+        cases.retain(|case| overrides.cases.contains(&case.name));
+    }
     if only.is_empty() {
         return Ok(cases);
     }
@@ -289,7 +299,9 @@ fn keep_only(cases: Vec<Case>, only: &[String]) -> Result<Vec<Case>> {
     selected.retain(|case| !case.sides.is_empty());
     if selected.is_empty() {
         let (only, names) = (only.join(", "), names.join("\n  "));
-        bail!("no case and no side has {only} in its name; the cases are:\n  {names}");
+        let skipped = skipped.iter().map(|it| format!("\nskipped: {}: {}", it.name, it.reason));
+        let skipped: String = skipped.collect();
+        bail!("no case and no side has {only} in its name; the cases are:\n  {names}{skipped}");
     }
     Ok(selected)
 }
@@ -298,7 +310,7 @@ fn apply(cases: &mut [Case], overrides: &Overrides) {
     for case in cases {
         let duration = overrides.duration.unwrap_or(case.duration);
         // Paths that are asked for once come to an end by themselves.
-        if !asks_once(case) {
+        if !case.asks_once() {
             case.duration = overrides.duration_max.map_or(duration, |it| duration.min(it));
         }
         case.rounds = overrides.rounds.unwrap_or(case.rounds);
@@ -308,11 +320,6 @@ fn apply(cases: &mut [Case], overrides: &Overrides) {
             load.threads = load.threads.min(load.connections);
         }
     }
-}
-
-fn asks_once(case: &Case) -> bool {
-    let mut streams = case.sides.iter().flat_map(|side| &side.streams);
-    streams.any(|stream| stream.request.spread == PathDistribution::Once)
 }
 
 /// Leaves out the sides that need more connections than this machine allows.

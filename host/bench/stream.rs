@@ -158,6 +158,7 @@ impl Part<'_> {
             is_head: request.method == "HEAD",
             status: request.status,
             check: self.check,
+            times_failures: self.stream.may_fail,
             // If connections do not divide evenly, the first threads have one more.
             connections: (load.connections + threads - 1 - self.index) / threads,
             pipeline: load.pipeline,

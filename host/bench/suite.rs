@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::launch::Launch;
-use super::load::{Load, Request};
+use super::load::{Load, PathDistribution, Request};
 
 /// All measurements of one command.
 #[derive(Clone, Debug)]
@@ -47,6 +47,14 @@ pub struct Case {
     pub duration: Duration,
     /// The sides. Ratios are to the first one.
     pub sides: Vec<Side>,
+}
+
+impl Case {
+    /// Whether a stream asks for each of its paths once, and so ends by itself.
+    pub fn asks_once(&self) -> bool {
+        let mut streams = self.sides.iter().flat_map(|side| &side.streams);
+        streams.any(|stream| stream.request.spread == PathDistribution::Once)
+    }
 }
 
 /// How the sides of a case are measured.

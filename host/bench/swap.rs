@@ -5,7 +5,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,12 +22,16 @@ use super::target::Target;
 
 /// A version that is not served within this time never will be.
 pub const SERVED_WITHIN: Duration = Duration::from_secs(30);
+/// How long the first version may take. It may be in place already, so that nothing changes.
+const THERE_WITHIN: Duration = Duration::from_secs(3);
 /// The word in a template that becomes the version's number.
 const NUMBER: &str = "VERSION";
 
 /// A thread that replaces a file until it is stopped.
 pub struct Swapper {
     stop: Sender<()>,
+    /// Nobody waits for the last version any more.
+    is_over: Arc<AtomicBool>,
     thread: JoinHandle<anyhow::Result<u64>>,
 }
 
@@ -43,6 +48,8 @@ impl Swapper {
         let (versions, request) = (versions.clone(), request.clone());
         let destination = target.destination.clone();
         let (stop, stopped) = mpsc::channel();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let seen_in_vain = Arc::clone(&is_over);
         let thread = std::thread::spawn(move || {
             let mut swaps: u64 = 0;
             loop {
@@ -54,7 +61,7 @@ impl Swapper {
                     Pace::Every(pause) => pause,
                     Pace::Seen => {
                         let expected = learned.get(number).copied();
-                        wait_until_seen(&destination, &request, expected)
+                        wait_until_seen(&destination, &request, expected, &seen_in_vain)
                             .with_context(|| format!("swap {swaps}"))?;
                         Duration::ZERO
                     }
@@ -65,15 +72,16 @@ impl Swapper {
                 }
             }
         });
-        Self { stop, thread }
+        Self { stop, is_over, thread }
     }
 
     /// Stops the thread, and returns how often it has replaced the file. Blocks until the last
-    /// replacement is done, and seen if the pace is [`Pace::Seen`].
+    /// replacement is done.
     ///
     /// # Errors
     /// The file could not be replaced, or a version was not served in time.
     pub fn stop(self) -> anyhow::Result<u64> {
+        self.is_over.store(true, Ordering::Relaxed);
         // The thread may have ended by itself, with an error.
         let _ = self.stop.send(());
         self.thread.join().expect("the swapping thread does not panic")
@@ -85,11 +93,12 @@ fn wait_until_seen(
     destination: &Destination,
     request: &Request,
     expected: Option<u64>,
+    stop: &AtomicBool,
 ) -> anyhow::Result<()> {
-    let never = AtomicBool::new(false);
     let until = Instant::now() + SERVED_WITHIN;
     let is_new = |it: &probe::ProbeResponse| Some(body_hash(&it.body)) == expected;
-    if !probe::ask_until(destination, request, until, &never, is_new) {
+    let is_seen = probe::ask_until(destination, request, until, stop, is_new);
+    if !is_seen && !stop.load(Ordering::Relaxed) {
         bail!("its version is not served after {SERVED_WITHIN:?}");
     }
     Ok(())
@@ -114,14 +123,21 @@ pub fn learn(
     let count = versions.versions.len();
     for number in (1..count).chain([0]) {
         replace_file(&versions.versions[number], &path, false)?;
-        let until = Instant::now() + SERVED_WITHIN;
+        // The round before may have left this one in place.
+        let may_be_there = learned.is_empty();
+        let within = if may_be_there { THERE_WITHIN } else { SERVED_WITHIN };
+        let until = Instant::now() + within;
         let found = std::cell::Cell::new(last);
         let is_new = |it: &probe::ProbeResponse| {
             found.set(body_hash(&it.body));
             it.status < 400 && found.get() != last
         };
-        if !probe::ask_until(&target.destination, request, until, stop, is_new) {
-            bail!("version {number} is not served after {SERVED_WITHIN:?}");
+        let is_seen = probe::ask_until(&target.destination, request, until, stop, is_new);
+        if !is_seen && !may_be_there {
+            bail!(
+                "version {number} is not served after {within:?}, or answers what the one before \
+                 it does: is `{NUMBER}` in the template?"
+            );
         }
         last = found.get();
         learned.push(last);

@@ -61,6 +61,8 @@ pub struct Job<'a> {
     pub spin: bool,
     /// The bodies that answers may have. `None` means any.
     pub check: Option<&'a BodyCheck>,
+    /// Answers with an unexpected status have a latency, too.
+    pub times_failures: bool,
     /// Ends the measurement before its time.
     pub stop: &'a AtomicBool,
 }
@@ -155,6 +157,7 @@ impl<'a> Worker<'a> {
         }
         self.end_ns = duration.as_nanos() as u64;
         let give_up_ns = self.end_ns + self.job.timeout.as_nanos() as u64;
+        let counted = schedule.counted();
         let mut schedule = schedule.peekable();
         let mut sweep_ns = SWEEP_NS;
         loop {
@@ -177,6 +180,15 @@ impl<'a> Worker<'a> {
         let mut tally = std::mem::take(&mut self.tally);
         tally.elapsed = duration.min(self.start.elapsed());
         tally.due = tally.sent;
+        if let Some(unsent) = counted.and_then(|all| all.checked_sub(tally.sent))
+            && unsent > 0
+            && !self.is_stopped()
+        {
+            tally.due += unsent;
+            tally.errors.timeout += unsent;
+            tally.examples.note("timeout", || format!("{unsent} paths were not asked for in time"));
+            return Ok(tally);
+        }
         let end_ns = self.end_ns;
         let is_due = |due: &Due| matches!(due, Due::At(at_ns) if *at_ns < end_ns);
         // At a high rate, many requests may be left.
@@ -349,6 +361,7 @@ impl<'a> Worker<'a> {
         let Some(connection) = self.slots[index].connection.as_mut() else { return Ok(()) };
         let (start, end_ns, expected) = (self.start, self.end_ns, self.job.status);
         let (messages, check) = (self.job.messages, self.job.check);
+        let times_failures = self.job.times_failures;
         let tally = &mut self.tally;
         let in_flight = &mut self.in_flight;
         let mut now_ns = None;
@@ -364,6 +377,10 @@ impl<'a> Worker<'a> {
                 let is_wrong = |it: &BodyCheck| !it.allows(request.message, answer.body_hash);
                 if !is_expected(expected, answer.status) {
                     tally.errors.status += 1;
+                    if times_failures {
+                        let latency_ns = now_ns.saturating_sub(request.due_ns);
+                        tally.latency.saturating_record(latency_ns.max(1));
+                    }
                     let asked = &messages[request.message];
                     tally.examples.note("status", || {
                         format!("{} was answered with {}", line(asked), answer.status)

@@ -248,6 +248,7 @@ fn overrides(flags: &BenchFlags) -> Overrides {
         connections: flags.connections.map(|it| it as usize),
         mini: flags.mini,
         seed: flags.seed,
+        cases: Vec::new(),
         only: flags.only.clone(),
         duration_max: None,
     }

@@ -4,13 +4,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::Grid;
 use super::raw::Raw;
 use super::value::{Measured, Verdict, combine, text};
 use crate::statistics;
 
+const BEGIN: &str = "<!-- table ";
 const END: &str = "<!-- end -->";
 /// The text of a cell without a number.
 const NOTHING: &str = "-";
@@ -20,10 +21,14 @@ const NOTHING: &str = "-";
 /// # Errors
 /// The document lacks the markers of that table.
 pub fn put(document: &str, name: &str, table: &str) -> Result<String> {
-    let begin = format!("<!-- table {name} -->\n");
+    let begin = format!("{BEGIN}{name} -->\n");
     let named = || format!("there is no line `{}` with a line `{END}` below", begin.trim_end());
     let at = document.find(&begin).with_context(named)? + begin.len();
     let end = at + document[at..].find(END).with_context(named)?;
+    let is_twice = document[at..].contains(&begin);
+    if is_twice || document[at..end].contains(BEGIN) {
+        bail!("the line `{}` stands there twice, or has no `{END}` of its own", begin.trim_end());
+    }
     Ok(format!("{}\n{table}\n{}", &document[..at], &document[end..]))
 }
 
@@ -50,12 +55,15 @@ pub fn of_figures(figures: &[Measured], document: &Path, folder: &Path) -> Strin
 /// A link from the document to the folder of a run. Its text is the run's path below `runs`.
 fn link(run: &str, document: &Path, folder: &Path) -> String {
     let name = run.strip_prefix("runs/").unwrap_or(run);
-    let above = document.strip_prefix(folder).is_ok_and(|rest| rest.components().count() == 1);
-    match (run.is_empty(), above) {
-        (true, _) => String::new(),
-        (false, true) => format!("[{name}]({run})"),
-        (false, false) => format!("[{name}](benches/{run})"),
+    if run.is_empty() {
+        return String::new();
     }
+    let below = document.strip_prefix(folder).unwrap_or(document);
+    let Ok(below) = below.strip_prefix("..") else { return format!("[{name}]({run})") };
+    // From each folder of the document up, and down into that of the figures.
+    let up = "../".repeat(below.components().count().saturating_sub(1));
+    let own = folder.file_name().unwrap_or_default().to_string_lossy();
+    format!("[{name}]({up}{own}/{run})")
 }
 
 /// A table of one run: its rows by some quantities. `raw` has the run's numbers, if there are any.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use super::raw::{ERRORS, Raw};
 use super::{Figure, Pick};
+use crate::load_stats::RATE_REACHED_MIN;
+use crate::reading::Quantity;
 use crate::statistics::{self, thousands};
 
 /// The side that stands for every row of a case.
@@ -123,7 +125,8 @@ fn rounds(figure: &Figure, raw: &Raw) -> BTreeMap<u32, f64> {
             let values: Vec<f64> = quantity(&figure.case, row).into_values().collect();
             match figure.pick {
                 Pick::Sum => (!values.is_empty()).then(|| values.iter().sum()),
-                Pick::Median | Pick::Max => statistics::median(&values),
+                Pick::Median => statistics::median(&values),
+                Pick::Max => values.iter().copied().reduce(f64::max),
             }
         };
         return (1..).zip(rows(figure, raw).iter().filter_map(of_row)).collect();
@@ -178,18 +181,32 @@ fn target(figure: &Figure) -> String {
     texts.join(", ")
 }
 
-/// The failed requests in the rows of a figure, in words, if any failed. Failures do not matter to
-/// a figure that counts them, or that allows them.
+/// Why the rows of a figure cannot be used, in words: requests failed, which does not matter to a
+/// figure that counts or allows that; or not all requests that were due were sent.
 fn failure(figure: &Figure, raw: &Raw) -> Option<String> {
-    if figure.may_fail || figure.quantity == ERRORS {
+    if figure.may_fail {
         return None;
     }
+    let counts_errors = figure.quantity == ERRORS;
     let to_case = figure.to_case.as_ref().unwrap_or(&figure.case);
     let base = figure.to.as_ref().or(figure.less.as_ref());
     let rows = rows(figure, raw);
     let rows = rows.iter().map(|side| (&figure.case, side));
-    let mut rows = rows.chain(base.map(|side| (to_case, side)));
+    let rows = rows.chain(base.map(|side| (to_case, side)));
+    let over = figure.over.iter().flatten().map(|side| (&figure.case, side));
+    let mut rows = rows.chain(over);
     rows.find_map(|(case, side)| {
+        let reached = raw.quantity(case, side, Quantity::RateReached.key()).into_values();
+        let reached = reached.fold(1.0, f64::min);
+        if reached < RATE_REACHED_MIN {
+            let sent = reached * 100.0;
+            return Some(format!(
+                "{sent:.0} % of what was due was sent in a round of {case}: {side}"
+            ));
+        }
+        if counts_errors {
+            return None;
+        }
         let failed: f64 = raw.quantity(case, side, ERRORS).values().sum();
         (failed > 0.0).then(|| format!("{} requests of {case}: {side}", thousands(failed)))
     })

@@ -33,12 +33,6 @@ impl Usage {
     pub fn cpu(&self) -> Duration {
         self.user + self.kernel
     }
-
-    /// How far the peak of memory was above the memory at the beginning. It is negative if memory
-    /// has shrunk, for example because a process has ended.
-    pub fn rss_growth_bytes(&self) -> f64 {
-        self.rss_peak_bytes as f64 - self.rss_before_bytes as f64
-    }
 }
 
 /// Measures a process and its descendants from now on.

@@ -6,7 +6,9 @@ use crate::run::{CaseRun, Row};
 use crate::statistics::{self, Spread};
 
 /// The quantities that have a column, in the order of the columns.
-const SHOWN: [Quantity; 21] = [
+const SHOWN: [Quantity; 23] = [
+    Quantity::GoodputOfCapacity,
+    Quantity::P99ToUnloaded,
     Quantity::ReqPerS,
     Quantity::MbPerS,
     Quantity::LoadMaxPerS,

@@ -109,6 +109,11 @@ impl Cases<'_, '_> {
                     let reason = "url: this measure needs a server that is started for it";
                     self.reader.mistake(table.name.span(), reason);
                 }
+                let beside = [("along", side.along.is_some()), ("swaps", side.swaps.is_some())];
+                for (key, _) in beside.iter().filter(|it| it.1 && measure != Measure::Load) {
+                    let reason = format!("{key}: it is for measure = \"load\"");
+                    self.reader.mistake(table.name.span(), reason);
+                }
                 sides.push(side);
             }
         }

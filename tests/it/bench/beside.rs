@@ -69,16 +69,69 @@ fn each_path_is_asked_for_once() {
     assert!(seen.len() == 200 && more.is_empty() && seen["/000"] == 2, "{more:?}");
 }
 
+/// What was not asked for is not answered.
+#[test]
+fn paths_that_there_was_no_time_for_are_errors() {
+    let stub = Stub::after(Duration::from_millis(20));
+    let text = r#"
+        title = "Cut short"
+        duration = "200ms"
+        rounds = 1
+        [[case]]
+        name = "all"
+        request = { paths = ["/{000..999}"], spread = "once" }
+        load.connections = 2
+        [[case.side]]
+        name = "it"
+        url = "http://ADDR"
+        "#;
+    let done = scenario(&text.replace("ADDR", &stub.addr().to_string())).run();
+    assert_eq!(done.code, Some(1), "{}", done.text());
+    let (answers, unsent) = (raw(&done, "answers")["it"], raw(&done, "errors_timeout")["it"]);
+    assert_eq!(answers + unsent, 1000.0, "{}", done.text());
+    assert!(done.out.contains("paths were not asked for in time"), "{}", done.text());
+}
+
+/// How long a call that its limit has ended took is what a figure of limits is about.
+#[test]
+fn callers_that_may_fail_have_a_latency() {
+    let stub = Stub::new(|asked, client| match asked.request.target.as_str() {
+        "/ended" => {
+            sleep(Duration::from_millis(30));
+            client.say(b"HTTP/1.1 504 No\r\nContent-Length: 0\r\n\r\n")
+        }
+        _ => client.say(OK),
+    });
+    let text = r#"
+        title = "Limits"
+        duration = "300ms"
+        rounds = 1
+        [[case]]
+        name = "all"
+        load.connections = 1
+        [[case.side]]
+        name = "it"
+        url = "http://ADDR"
+        [[case.side.beside]]
+        name = "callers"
+        request.path = "/ended"
+        load.connections = 1
+        may_fail = true
+        "#;
+    let done = scenario(&text.replace("ADDR", &stub.addr().to_string())).run();
+    assert_eq!(done.code, Some(0), "{}", done.text());
+    assert!(raw(&done, "max_us")["it: callers"] >= 30_000.0, "{}", done.text());
+}
+
 #[test]
 fn another_body_than_before_is_an_error() {
-    let stub = Stub::new(|asked, client| {
-        match asked.request.target.as_str() {
+    let stub = Stub::new(|asked, client| match asked.request.target.as_str() {
         "/wrong" if asked.of_target % 10 == 9 => client.say(&OK.replace_last("hello", "HELLO")),
         "/chunked" => client.say(
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+              2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
         ),
         _ => client.say(OK),
-    }
     });
     let text = r#"
         title = "Bodies"
@@ -172,9 +225,16 @@ fn versions_are_swapped_as_fast_as_they_are_seen() {
         load.connections = 2
         [[case.side]]
         server = "host"
-        swaps = { template = "version.wat", count = 4, path = "swapped.wat", every = "seen", in_place = true }
+        [case.side.swaps]
+        template = "version.wat"
+        count = 4
+        path = "swapped.wat"
+        every = "seen"
+        in_place = true
         "#;
-    let done = scenario(text).file("version.wat", NUMBERED).run();
+    // The second round finds a version in place that the first has left.
+    let text = text.replace("rounds = 1", "rounds = 2");
+    let done = scenario(&text).file("version.wat", NUMBERED).run();
     done.assert_good();
     // As many as the machine had the time for: each of them was seen, or the run had failed.
     assert!(raw(&done, "swaps")["host"] >= 2.0, "{}", done.text());
@@ -195,11 +255,23 @@ fn a_program_runs_beside_a_side_and_ends_with_it() {
         [[case.side]]
         name = "beside it"
         url = "http://ADDR"
-        along = { command = ["sh", "-c", "echo {port} $$ > FOLDER/along; exec sleep 60"], lead = "300ms" }
+        along.lead = "300ms"
+        along.command = ["sh", "-c", "echo {port} $$ > FOLDER/along; exec sleep 60"]
         [[case.side]]
         name = "failed"
         url = "http://ADDR"
         along = { command = ["sh", "-c", "echo no luck >&2; exit 3"], lead = "300ms" }
+        # Somebody else holds its stderr open.
+        [[case.side]]
+        name = "ended"
+        url = "http://ADDR"
+        along = { command = ["sh", "-c", "sleep 61 & exit 0"], lead = "300ms" }
+        # What it has started heeds no SIGTERM.
+        [[case.side]]
+        name = "leaves one"
+        url = "http://ADDR"
+        along.lead = "300ms"
+        along.command = ["sh", "-c", "trap '' TERM; sleep 62 & echo $! > FOLDER/left; wait"]
         [[case.side]]
         name = "missing"
         url = "http://ADDR"
@@ -216,6 +288,11 @@ fn a_program_runs_beside_a_side_and_ends_with_it() {
     assert!(test_kill_process(pid).is_err(), "it still runs");
     assert_eq!(done.target_named("beside it").errors("total"), 0, "{}", done.text());
     assert!(done.target_named("failed").notes().contains("no luck"), "{}", done.text());
+    let ended = done.target_named("ended").notes();
+    assert!(ended.contains("has ended before the measurement"), "{}", done.text());
+    let left = fs::read_to_string(folder.path().join("left")).expect("it ran");
+    let left = Pid::from_raw(left.trim().parse().expect("a number")).expect("a process");
+    assert!(test_kill_process(left).is_err(), "what it has started still runs");
     let skipped = "skipped: all: missing: there is no program `no-such-program` in the PATH; it is \
                    not for sale";
     assert!(done.out.replace("\n  ", " ").contains(skipped), "{}", done.text());

@@ -125,6 +125,80 @@ fn only_the_figures_that_are_named_are_measured() {
     assert!(done.err.contains("there is no figure elswhere; there are met, missed, elsewhere"));
 }
 
+/// One that no machine could measure is not told from an older run.
+#[test]
+fn what_is_not_measured_says_so() {
+    let stub = Stub::ok();
+    let figures = |args: &[&str]| {
+        let text = FIGURES.replace("side = \"a\"\n    to = \"b\"", "side = \"missing\"");
+        let text = format!("[runs]\ntwo = \"runs/old\"\n{text}");
+        let bench = figures(&stub, args).file("figures.toml", text);
+        fs::create_dir_all(bench.dir.path().join("runs/old")).expect("a folder");
+        let old = "case,row,round,position,quantity,value\none,missing,1,1,req_per_s,7\n";
+        bench.file("runs/old/raw.csv", old).run()
+    };
+    let done = figures(&["--only", "met"]);
+    says(&done, "met: not measured");
+    says(&done, "1 figures: 0 miss their targets, 0 failed, 1 could not be measured here");
+    // The short form is there to measure each of them.
+    assert_eq!((done.code, figures(&["--quick"]).code), (Some(0), Some(1)), "{}", done.text());
+}
+
+/// A server that is too slow for the rate has not been asked for everything.
+#[test]
+fn a_round_that_was_not_sent_fails_its_figure() {
+    let stub = Stub::after(Duration::from_millis(50));
+    let bench = figures(&stub, &["--only", "elsewhere"]);
+    let scenario = SCENARIO.replace("ADDR", &stub.addr().to_string());
+    let scenario = scenario.replace("connections = 1\n", "connections = 1\n    rate = 1000\n");
+    let done = bench.file("scenarios/two.toml", scenario).run();
+    assert_eq!(done.code, Some(1), "{}", done.text());
+    says(&done, "elsewhere: FAILED: ");
+    assert!(done.out.contains("of what was due was sent"), "{}", done.text());
+}
+
+/// The longest of all rounds is the longest, and not the middle one of them.
+#[test]
+fn the_highest_of_many_rows_is_of_all_rounds() {
+    let copy = tempfile::tempdir().expect("a folder");
+    let run = copy.path().join("runs/one");
+    fs::create_dir_all(&run).expect("a folder");
+    let rows = ["one,a,1,1,max_us,1", "one,a,2,1,max_us,9000", "one,a,3,1,max_us,2"];
+    let raw = format!("case,row,round,position,quantity,value\n{}\n", rows.join("\n"));
+    fs::write(run.join("raw.csv"), raw).expect("the numbers");
+    let figures = r#"
+        [[figure]]
+        name = "f"
+        title = "longest"
+        scenario = "no"
+        run = "runs/one"
+        case = "one"
+        side = "*"
+        quantity = "max_us"
+        pick = "max"
+        digits = 0
+        [[table]]
+        name = "t"
+        file = "a.md"
+        figures = ["f"]
+        "#;
+    let file = copy.path().join("figures.toml");
+    fs::write(&file, figures).expect("the figures");
+    let document = copy.path().join("a.md");
+    let draw = || command().arg("bench").arg("--tables").arg(&file).output().expect("it runs");
+    fs::write(&document, "<!-- table t -->\n<!-- end -->\n").expect("a document");
+    assert!(draw().status.success());
+    let drawn = fs::read_to_string(&document).expect("the document");
+    assert!(drawn.contains("| longest | 9,000 |"), "{drawn}");
+    // Between a marker and another one's end nothing may be lost.
+    for wrong in ["<!-- table t -->\n", "<!-- table t -->\ntext\n<!-- table u -->\n<!-- end -->\n"]
+    {
+        fs::write(&document, wrong).expect("a document");
+        assert!(!draw().status.success());
+        assert_eq!(fs::read_to_string(&document).expect("the document"), wrong);
+    }
+}
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -198,7 +272,9 @@ fn a_digit_that_was_changed_is_found() {
 }
 
 /// What is wrong with a file of figures, and what is said of it.
-const MISTAKES: [(&str, &str); 6] = [
+const MISTAKES: [(&str, &str); 8] = [
+    ("scale = nan", "`scale` is a number"),
+    ("side = \"*\"\nto = \"b\"", "figure new: a `side` of many rows is compared with nothing"),
     ("name = \"met\"", "two figures are called met"),
     ("less = \"b\"\nto = \"a\"", "figure new: write one of `to` and `less`"),
     ("over = [\"a\", \"b\"]", "figure new: `over` divides a ratio, which needs `to`"),
@@ -212,7 +288,8 @@ fn mistakes_in_a_file_of_figures_are_named() {
     let stub = Stub::ok();
     for (more, expected) in MISTAKES {
         let name = if more.starts_with("name") { "" } else { "name = \"new\"\n" };
-        let rest = "title = \"t\"\nscenario = \"two\"\ncase = \"one\"\nside = \"a\"\n";
+        let side = if more.starts_with("side") { "" } else { "side = \"a\"\n" };
+        let rest = format!("title = \"t\"\nscenario = \"two\"\ncase = \"one\"\n{side}");
         let text = format!("{FIGURES}\n[[figure]]\n{name}{rest}quantity = \"p50_us\"\n{more}\n");
         let done = figures(&stub, &[]).file("figures.toml", text).run();
         assert_eq!(done.code, Some(1), "{more}: {}", done.text());

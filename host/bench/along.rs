@@ -29,6 +29,7 @@ pub struct Running {
     child: Child,
     /// Its stderr.
     log: File,
+    may_end: bool,
 }
 
 impl Running {
@@ -50,7 +51,7 @@ impl Running {
         // The signals at the end go to the whole group, so that its child processes end, too.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command.spawn().with_context(|| format!("cannot start {program}"))?;
-        let mut running = Self { name: program.clone(), child, log };
+        let mut running = Self { name: program.clone(), child, log, may_end: along.may_end };
         let until = Instant::now() + along.lead;
         while Instant::now() < until && !stop.load(Ordering::Relaxed) {
             running.check()?;
@@ -59,13 +60,15 @@ impl Running {
         Ok(running)
     }
 
-    /// Checks that the program still runs.
+    /// Checks that the program still runs, or has ended with success if it may.
     ///
     /// # Errors
-    /// The program has ended, whether or not with success. The error has the beginning of its
-    /// stderr.
+    /// The program has ended otherwise. The error has the beginning of its stderr.
     pub fn check(&mut self) -> anyhow::Result<()> {
         let Some(status) = self.child.try_wait()? else { return Ok(()) };
+        if self.may_end && status.success() {
+            return Ok(());
+        }
         let mut log = vec![0; LOG_BYTES_SHOWN];
         // If stderr cannot be read, the error says less.
         let bytes = self.log.read_at(&mut log, 0).unwrap_or(0);

@@ -53,12 +53,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
 
 use crate::file;
+use format::{Figure, FigureTable, FiguresFile, Grid};
 use raw::Raw;
 pub use value::{Measured, Verdict};
 
+mod format;
 mod raw;
 mod table;
 mod value;
@@ -75,111 +76,6 @@ pub struct Figures {
     file: FiguresFile,
     /// By the path in the figures file. `None` if there is no such run.
     runs: BTreeMap<String, Option<Raw>>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FiguresFile {
-    #[serde(default)]
-    runs: BTreeMap<String, String>,
-    #[serde(default, rename = "figure")]
-    figures: Vec<Figure>,
-    #[serde(default, rename = "table")]
-    tables: Vec<FigureTable>,
-    #[serde(default, rename = "grid")]
-    grids: Vec<Grid>,
-}
-
-/// One figure as it is declared; the keys are in the docs of this module.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Figure {
-    name: String,
-    title: String,
-    scenario: String,
-    run: Option<String>,
-    case: String,
-    side: String,
-    quantity: String,
-    to: Option<String>,
-    to_case: Option<String>,
-    less: Option<String>,
-    over: Option<[String; 2]>,
-    #[serde(default)]
-    pick: Pick,
-    of: Option<String>,
-    #[serde(default = "one")]
-    scale: f64,
-    #[serde(default)]
-    unit: String,
-    #[serde(default = "two")]
-    digits: usize,
-    at_most: Option<f64>,
-    at_least: Option<f64>,
-    aim: Option<f64>,
-    #[serde(default)]
-    may_fail: bool,
-    #[serde(default)]
-    headline: bool,
-}
-
-/// How the values of the rounds become one value.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Pick {
-    #[default]
-    Median,
-    Sum,
-    Max,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FigureTable {
-    name: String,
-    file: PathBuf,
-    figures: Vec<String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Grid {
-    name: String,
-    file: PathBuf,
-    scenario: String,
-    corner: String,
-    columns: Vec<GridColumn>,
-    rows: Vec<GridRow>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GridColumn {
-    title: String,
-    case: String,
-    quantity: String,
-    to: Option<String>,
-    #[serde(default = "one")]
-    scale: f64,
-    #[serde(default)]
-    unit: String,
-    #[serde(default = "two")]
-    digits: usize,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GridRow {
-    title: String,
-    side: String,
-}
-
-fn one() -> f64 {
-    1.0
-}
-
-fn two() -> usize {
-    2
 }
 
 /// The cases of one scenario that have to be measured for some figures.

@@ -19,6 +19,7 @@ pub mod scenario;
 pub mod url;
 
 mod along;
+mod bodies;
 mod body_check;
 mod connection;
 mod cpus;

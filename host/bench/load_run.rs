@@ -6,12 +6,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::along::Running;
-use super::body_check::BodyCheck;
+use super::bodies;
 use super::load::Bodies;
 use super::load_stats::LoadStats;
 use super::process::{Meter, Server};
-use super::reading::{Quantity, Reading};
-use super::round::SideReadings;
+use super::reading::{Quantity, Reading, SideReadings};
 use super::stream;
 use super::suite::{Pace, Side, Stream};
 use super::swap::{self, Swapper};
@@ -48,7 +47,7 @@ pub fn load(
         // The file that is swapped answers one path.
         let is_swapped = number == 0 && stream.request.paths.len() == 1;
         let versions = if is_swapped { &learned[..] } else { &[] };
-        BodyCheck::of(stream, &target.destination, versions, stop)
+        bodies::check_of(stream, &target.destination, versions, stop)
     });
     let checks = checks.collect::<anyhow::Result<Vec<_>>>()?;
     let mut along = match &side.along {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use hdrhistogram::Histogram;
+
 /// The numbers of one stream in one round.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
@@ -142,3 +144,6 @@ impl Errors {
         self.body += other.body;
     }
 }
+
+/// The result of one measurement: a reading and the latencies for each stream of the side.
+pub type SideReadings = Vec<(Reading, Histogram<u64>)>;

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
@@ -22,7 +21,7 @@ use super::load_run::load;
 use super::load_stats::{RATE_REACHED_MIN, histogram};
 use super::probe::{self, ProbeResponse};
 use super::process::Server;
-use super::reading::{Errors, Quantity, Reading};
+use super::reading::{Errors, Quantity, Reading, SideReadings};
 use super::response::is_expected;
 use super::run::{CaseRun, Row};
 use super::stream::Destination;
@@ -32,9 +31,6 @@ use super::{curve, deploy_latency, idle, overload};
 
 /// How long a server may go on with requests that have timed out, before it is started anew.
 const REST_WITHIN: Duration = Duration::from_secs(2);
-
-/// The result of one measurement: a reading and the latencies for each stream of the side.
-pub type SideReadings = Vec<(Reading, Histogram<u64>)>;
 
 /// Runs a suite.
 pub struct Rounds<'a> {

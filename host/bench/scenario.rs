@@ -86,8 +86,8 @@
 //! Instead of `files`, `swaps` and `versions` may have a `template`: a text file in which `VERSION`
 //! becomes the number of each of `count` versions, of which there are two by default.
 //!
-//! `along` is a program that runs during a load, and starts `lead` before it. If it fails, the
-//! measurement fails. For `overload`, a closed loop on `capacity_connections` finds the capacity.
+//! `along` is a program that runs during a load, and starts `lead` before it. If it ends before the
+//! load, the measurement fails; with `may_end = true` it may end with success. For `overload`, a closed loop on `capacity_connections` finds the capacity.
 //! Then latency is measured at the part `unloaded` of the capacity, and `times` the capacity is
 //! offered for `longer` times the duration.
 //!

@@ -169,6 +169,8 @@ pub struct Along {
     pub command: Vec<String>,
     /// How long the program runs before the measurement begins.
     pub lead: Duration,
+    /// It may end with success before the measurement does.
+    pub may_end: bool,
 }
 
 /// The server of a side.

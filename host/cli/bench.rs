@@ -21,9 +21,12 @@ use guesthouse_bench::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::figures::FigureOptions;
+use self::output::{make_empty, write, write_run};
 use crate::config::{self, Mistakes};
 
 mod figures;
+mod output;
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -69,7 +72,8 @@ pub struct BenchFlags {
     mini: bool,
     /// Measures the figures of a file by their scenarios, and says which miss their targets; with
     /// --only, those of these names
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["urls", "scenario", "json", "html", "csv"])]
+    #[arg(long, value_name = "FILE",
+          conflicts_with_all = ["urls", "scenario", "json", "html", "csv"])]
     figures: Option<PathBuf>,
     /// The headline figures alone, in a second each: whether requests fail, not how fast they are
     #[arg(long, requires = "figures", conflicts_with_all = ["rounds", "duration", "mini"])]
@@ -177,7 +181,14 @@ pub fn run(flags: &BenchFlags, version: &str) -> anyhow::Result<(String, ExitCod
     let stop = Arc::new(AtomicBool::new(false));
     stop_at_signal(&stop)?;
     if let Some(path) = &flags.figures {
-        return figures::measure(path, flags, version, &stop);
+        let options = FigureOptions {
+            names: &flags.only,
+            is_quick: flags.quick,
+            out: flags.out.as_deref(),
+            overrides: overrides(flags),
+            allow_errors: flags.allow_errors,
+        };
+        return figures::measure(path, &options, version, &stop);
     }
     let suite = suite(flags, &stop)?;
     // Find out now whether the reports can be written, and not after minutes of measuring.
@@ -214,21 +225,6 @@ pub fn run(flags: &BenchFlags, version: &str) -> anyhow::Result<(String, ExitCod
         write_run(dir, &text, &report::csv(&run))?;
     }
     Ok((text, exit_code(&run, flags.allow_errors)))
-}
-
-/// Makes a folder for results.
-fn make_empty(dir: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
-        bail!("{} is not empty: name a new folder with --out", dir.display());
-    }
-    Ok(())
-}
-
-/// What `--out` leaves of a run.
-fn write_run(dir: &Path, text: &str, raw: &str) -> anyhow::Result<()> {
-    write(&dir.join("summary.txt"), text)?;
-    write(&dir.join("raw.csv"), raw)
 }
 
 fn exit_code(run: &Run, allow_errors: bool) -> ExitCode {
@@ -390,10 +386,6 @@ fn stop_at_signal(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
         });
     });
     Ok(())
-}
-
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Grid;
+use super::format::Grid;
 use super::raw::Raw;
 use super::value::{Measured, Verdict, combine, text};
 use crate::statistics;

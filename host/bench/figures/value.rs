@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::format::{Figure, Pick};
 use super::raw::{ERRORS, Raw};
-use super::{Figure, Pick};
 use crate::load_stats::RATE_REACHED_MIN;
 use crate::reading::Quantity;
 use crate::statistics::{self, thousands};
@@ -201,7 +201,7 @@ fn failure(figure: &Figure, raw: &Raw) -> Option<String> {
         if reached < RATE_REACHED_MIN {
             let sent = reached * 100.0;
             return Some(format!(
-                "{sent:.0} % of what was due was sent in a round of {case}: {side}"
+                "{sent:.1} % of what was due was sent in a round of {case}: {side}"
             ));
         }
         if counts_errors {

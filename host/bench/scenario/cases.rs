@@ -363,7 +363,7 @@ impl Cases<'_, '_> {
         *program = found?.display().to_string();
         let lead = table.lead.as_ref();
         let lead = lead.map_or(ALONG_LEAD, |it| self.reader.duration("lead", it, vars));
-        Ok(Some(Along { command, lead }))
+        Ok(Some(Along { command, lead, may_end: table.may_end }))
     }
 
     fn skip(&mut self, name: &str, reason: String) {

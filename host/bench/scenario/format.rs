@@ -157,6 +157,8 @@ pub struct SideTable {
 pub struct AlongTable {
     pub command: At<Vec<At<Scalar>>>,
     pub lead: Option<At<Scalar>>,
+    #[serde(default)]
+    pub may_end: bool,
     pub needs: Option<At<Scalar>>,
 }
 

@@ -11,13 +11,27 @@ use guesthouse_bench::figures::{Figures, Needed, Verdict};
 use guesthouse_bench::scenario::{self, Overrides};
 use guesthouse_bench::{Run, report};
 
-use super::{BenchFlags, make_empty, overrides, write, write_run};
+use super::output::{make_empty, write, write_run};
 use crate::config;
 
 /// How many lines of a document are shown that differ from its runs.
 const DIFFERENCES_SHOWN: usize = 20;
 /// The longest measurement of `--quick`.
 const QUICK: Duration = Duration::from_secs(1);
+
+/// What the command line says of figures that are measured.
+pub(super) struct FigureOptions<'a> {
+    /// The names of the figures. None means all.
+    pub names: &'a [String],
+    /// The headline figures alone, in short.
+    pub is_quick: bool,
+    /// Where the results go, a folder for each scenario.
+    pub out: Option<&'a Path>,
+    /// What is said otherwise than the scenarios do.
+    pub overrides: Overrides,
+    /// Failed requests do not make the command fail.
+    pub allow_errors: bool,
+}
 
 /// Draws the tables of a figures file into their documents. With `check`, writes nothing, and the
 /// exit code is 1 if a line differs from its run. Returns which lines differ, the first of each
@@ -59,18 +73,18 @@ pub(super) fn draw(path: &Path, check: bool) -> anyhow::Result<(String, ExitCode
 /// The file or a scenario cannot be read, or a result cannot be written.
 pub(super) fn measure(
     path: &Path,
-    flags: &BenchFlags,
+    options: &FigureOptions<'_>,
     version: &str,
     stop: &AtomicBool,
 ) -> anyhow::Result<(String, ExitCode)> {
     let mut figures = Figures::read(path)?;
-    let needed = figures.needed(&flags.only, flags.quick)?;
-    if let Some(dir) = &flags.out {
+    let needed = figures.needed(options.names, options.is_quick)?;
+    if let Some(dir) = options.out {
         make_empty(dir)?;
     }
     let (mut text, mut errors) = (String::new(), 0);
     for needed in &needed {
-        let run = match run(needed, flags, version, stop) {
+        let run = match run(needed, options, version, stop) {
             Ok(run) => run,
             // What was measured before it is not lost.
             Err(_) if stop.load(Ordering::Relaxed) => return Ok((text, ExitCode::from(130))),
@@ -84,7 +98,7 @@ pub(super) fn measure(
         errors += run.errors();
         let (summary, raw) = (report::text(&run), report::csv(&run));
         text += &format!("{summary}\n");
-        if let Some(dir) = &flags.out {
+        if let Some(dir) = options.out {
             let dir = dir.join(&needed.scenario);
             make_empty(&dir)?;
             write_run(&dir, &summary, &raw)?;
@@ -98,8 +112,8 @@ pub(super) fn measure(
             figures.stand_on(&needed.scenario, &raw)?;
         }
     }
-    let elsewhere = figures.measured_elsewhere(&flags.only, flags.quick);
-    let mut measured = figures.measured(&flags.only, flags.quick);
+    let elsewhere = figures.measured_elsewhere(options.names, options.is_quick);
+    let mut measured = figures.measured(options.names, options.is_quick);
     measured.retain(|it| !elsewhere.contains(&it.name));
     let lines = measured.iter().map(|it| it.line() + "\n").collect::<String>();
     let count =
@@ -116,12 +130,12 @@ pub(super) fn measure(
         sum += &format!("; by another program: {}", elsewhere.join(", "));
     }
     sum += "\n";
-    if let Some(dir) = &flags.out {
+    if let Some(dir) = options.out {
         write(&dir.join("figures.txt"), &format!("{lines}\n{sum}"))?;
     }
-    let has_errors = (failed > 0 || errors > 0) && !flags.allow_errors;
+    let has_errors = (failed > 0 || errors > 0) && !options.allow_errors;
     // The short form is to measure every headline, and judges none of them by its number.
-    let falls_short = if flags.quick { unmeasured > 0 || all == 0 } else { missed > 0 };
+    let falls_short = if options.is_quick { unmeasured > 0 || all == 0 } else { missed > 0 };
     let fails = has_errors || falls_short;
     Ok((text + &lines + &sum, if fails { ExitCode::FAILURE } else { ExitCode::SUCCESS }))
 }
@@ -129,17 +143,17 @@ pub(super) fn measure(
 /// Measures the cases of a scenario that figures need.
 fn run(
     needed: &Needed,
-    flags: &BenchFlags,
+    options: &FigureOptions<'_>,
     version: &str,
     stop: &AtomicBool,
 ) -> anyhow::Result<Run> {
-    let quick = flags.quick.then_some(());
+    let quick = options.is_quick.then_some(());
     let overrides = Overrides {
-        rounds: flags.rounds.or(quick.map(|()| 1)),
+        rounds: options.overrides.rounds.or(quick.map(|()| 1)),
         duration_max: quick.map(|()| QUICK),
         cases: needed.cases.clone(),
         only: Vec::new(),
-        ..overrides(flags)
+        ..options.overrides.clone()
     };
     let cache = config::user_cache_folder("guesthouse-bench");
     let suite = scenario::read(&needed.path, &overrides, cache, stop)?;

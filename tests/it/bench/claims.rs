@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::Duration;
 
 use super::stub::{OK, Stub};
 use super::{Bench, Outcome};

@@ -104,7 +104,7 @@ pub fn gate(file: &Path) -> Result<()> {
 /// There are no counts, or the file cannot be written.
 pub fn record(file: &Path) -> Result<()> {
     let counts: BTreeMap<String, f64> = instructions()?.into_iter().collect();
-    let lines = counts.iter().map(|(name, count)| format!("{count:.0} {name}\n"));
+    let lines = counts.iter().map(|(name, count)| format!("{count:.1} {name}\n"));
     std::fs::write(file, lines.collect::<String>())
         .with_context(|| format!("cannot write {}", file.display()))
 }

@@ -86,10 +86,11 @@
 //! Instead of `files`, `swaps` and `versions` may have a `template`: a text file in which `VERSION`
 //! becomes the number of each of `count` versions, of which there are two by default.
 //!
-//! `along` is a program that runs during a load, and starts `lead` before it. If it ends before the
-//! load, the measurement fails; with `may_end = true` it may end with success. For `overload`, a closed loop on `capacity_connections` finds the capacity.
-//! Then latency is measured at the part `unloaded` of the capacity, and `times` the capacity is
-//! offered for `longer` times the duration.
+//! `along` is a program that runs during a load, and starts `lead` before it. If it ends before
+//! the load, the measurement fails; with `may_end = true` it may end with success. For `overload`,
+//! a closed loop on `capacity_connections` finds the capacity. Then latency is measured at the
+//! part `unloaded` of the capacity, and `times` the capacity is offered for `longer` times the
+//! duration.
 //!
 //! Streams beside the first inherit from the file's tables only. A range `"1..4"` in `each` is four
 //! values, and a range `{00..99}` in a path is a hundred paths. A number may be written as a text

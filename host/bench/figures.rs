@@ -147,11 +147,10 @@ impl Figures {
     /// # Errors
     /// `raw` is not the text of a `raw.csv`.
     pub fn stand_on(&mut self, scenario: &str, raw: &str) -> Result<()> {
+        let raw = Raw::parse(raw)?;
+        self.stand_on_nothing(scenario);
         let run = format!("(measured) {scenario}");
-        self.runs.insert(run.clone(), Some(Raw::parse(raw)?));
-        for figure in self.file.figures.iter_mut().filter(|it| it.scenario == scenario) {
-            figure.run = None;
-        }
+        self.runs.insert(run.clone(), Some(raw));
         self.file.runs.insert(scenario.to_owned(), run);
         Ok(())
     }
@@ -169,22 +168,21 @@ impl Figures {
         }
         let mut needed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         // Without a scenario file, another program has made the figure's run.
-        let scenario = |it: &&Figure| self.scenario(&it.scenario).exists();
-        for figure in self.wanted(names, headline).filter(scenario) {
+        for figure in self.wanted(names, headline).filter(|it| self.has_scenario(it)) {
             let cases = needed.entry(&figure.scenario).or_default();
             cases.insert(&figure.case);
             cases.extend(figure.to_case.as_deref());
         }
         let needed = needed.into_iter().map(|(scenario, cases)| Needed {
             scenario: scenario.to_owned(),
-            path: self.scenario(scenario),
+            path: scenario_path(&self.folder, scenario),
             cases: cases.into_iter().map(str::to_owned).collect(),
         });
         Ok(needed.collect())
     }
 
-    fn scenario(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("scenarios/{name}.toml"))
+    fn has_scenario(&self, figure: &Figure) -> bool {
+        scenario_path(&self.folder, &figure.scenario).exists()
     }
 
     fn figure(&self, name: &str) -> Option<&Figure> {
@@ -204,7 +202,7 @@ impl Figures {
     /// The names of the wanted figures that another program measures.
     pub fn measured_elsewhere(&self, names: &[String], headline: bool) -> Vec<String> {
         let figures = self.wanted(names, headline);
-        let elsewhere = figures.filter(|it| !self.scenario(&it.scenario).exists());
+        let elsewhere = figures.filter(|it| !self.has_scenario(it));
         elsewhere.map(|it| it.name.clone()).collect()
     }
 
@@ -289,6 +287,10 @@ impl Document {
     }
 }
 
+fn scenario_path(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("scenarios/{name}.toml"))
+}
+
 fn mistakes(file: &FiguresFile, folder: &Path) -> Vec<String> {
     let mut mistakes = Vec::new();
     let tables = file.tables.iter().map(|it| &it.name);
@@ -323,7 +325,7 @@ fn mistakes(file: &FiguresFile, folder: &Path) -> Vec<String> {
         if figure.to_case.is_some() && figure.to.is_none() && figure.less.is_none() {
             mistakes.push(format!("figure {name}: `to_case` needs `to` or `less`"));
         }
-        let scenario = folder.join(format!("scenarios/{}.toml", figure.scenario));
+        let scenario = scenario_path(folder, &figure.scenario);
         if !scenario.exists() && figure.run.is_none() {
             mistakes.push(format!("figure {name}: there is no {}", scenario.display()));
         }

@@ -20,7 +20,7 @@ pub struct FiguresFile {
     pub grids: Vec<Grid>,
 }
 
-/// One figure as it is declared; the keys are in the docs of this module.
+/// One figure as it is declared; the keys are in the docs of `figures.rs`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Figure {

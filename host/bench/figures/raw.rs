@@ -28,10 +28,7 @@ impl Raw {
         let mut reader = csv::Reader::from_reader(text.as_bytes());
         let header = reader.headers().context("it has no header")?.clone();
         let place = |name: &str| header.iter().position(|column| column == name);
-        // Older runs call a case `figure` and a row `case`.
-        let is_early = place("figure").is_some();
-        let (case, row) = if is_early { ("figure", "case") } else { ("case", "row") };
-        let columns = [case, row, "round", "quantity", "value"];
+        let columns = ["case", "row", "round", "quantity", "value"];
         let mut places = [0; 5];
         for (found, column) in places.iter_mut().zip(columns) {
             *found = place(column).with_context(|| format!("it has no column `{column}`"))?;
@@ -54,10 +51,7 @@ impl Raw {
         let rounds = self.rows.entry((case.to_owned(), row.to_owned())).or_default();
         let quantities = rounds.entry(round).or_default();
         let number = value.parse::<f64>();
-        if quantity == ERRORS {
-            // In older runs the value is a text about what went wrong.
-            *quantities.entry(ERRORS.to_owned()).or_default() += f64::from(!value.is_empty());
-        } else if quantity.starts_with("errors_") {
+        if quantity.starts_with("errors_") {
             *quantities.entry(ERRORS.to_owned()).or_default() += number.unwrap_or(0.0);
         } else if let Ok(number) = number {
             quantities.insert(quantity.to_owned(), number);

@@ -44,7 +44,7 @@ pub enum Verdict {
     Missed,
     /// The run or its rows are missing, for example because a server was not installed.
     NotMeasured,
-    /// Requests failed. The text says how many, and in which case and row.
+    /// Requests failed, or were due and not sent. The text says how many, and of which row.
     Failed(String),
 }
 
@@ -111,7 +111,7 @@ pub fn text(value: f64, digits: usize, unit: &str) -> String {
         digits => format!("{value:.digits$}"),
     };
     match unit {
-        "" | "%" | "/s" => format!("{number}{}", if unit == "%" { " %" } else { unit }),
+        "" | "/s" => format!("{number}{unit}"),
         unit => format!("{number} {unit}"),
     }
 }

@@ -66,8 +66,8 @@ pub(super) fn draw(path: &Path, check: bool) -> anyhow::Result<(String, ExitCode
 
 /// Measures the figures of a file by their scenarios. Returns a text with the tables of the runs
 /// and a line for each figure. The exit code is 1 if a request or a figure fails, and also if a
-/// figure misses its target, unless this is `--quick`. With `--allow-errors` it is 0. After a
-/// signal it is 130.
+/// figure misses its target. `--quick` judges no number, but each figure has to be measured. With
+/// `--allow-errors` failures are forgiven, and misses are not. After a signal it is 130.
 ///
 /// # Errors
 /// The file or a scenario cannot be read, or a result cannot be written.
@@ -147,10 +147,9 @@ fn run(
     version: &str,
     stop: &AtomicBool,
 ) -> anyhow::Result<Run> {
-    let quick = options.is_quick.then_some(());
     let overrides = Overrides {
-        rounds: options.overrides.rounds.or(quick.map(|()| 1)),
-        duration_max: quick.map(|()| QUICK),
+        rounds: options.overrides.rounds.or(options.is_quick.then_some(1)),
+        duration_max: options.is_quick.then_some(QUICK),
         cases: needed.cases.clone(),
         only: Vec::new(),
         ..options.overrides.clone()

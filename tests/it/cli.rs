@@ -400,6 +400,7 @@ fn build(project: &Path) -> Option<PathBuf> {
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("CARGO_BUILD_TARGET")
+        .env_remove("RUSTC_BOOTSTRAP")
         .output()
         .expect("cargo runs");
     let told = String::from_utf8_lossy(&built.stderr);

@@ -91,7 +91,8 @@ fn build(name: &str, with_all: bool) -> Vec<u8> {
     // A guest must not be built with the flags and profiles of the build that runs this test.
     let is_ours = |name: &OsString| {
         let name = name.to_string_lossy();
-        let is_flag = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"];
+        let is_flag =
+            ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTC_BOOTSTRAP"];
         is_flag.contains(&&*name) || name.starts_with("CARGO_PROFILE_")
     };
     for name in std::env::vars_os().map(|(name, _)| name).filter(is_ours) {

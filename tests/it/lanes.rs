@@ -83,7 +83,10 @@ fn send(host: &Host, path: &str) -> Connection {
 #[test]
 fn what_outlasts_its_quantum_goes_on_at_a_low_priority() {
     for isolation in ["fresh", "reuse"] {
-        let host = host("burn", &burning("", "")).args(["--isolation", isolation]).start();
+        // So long that the first call does not end before a ticker notices it which had to wait
+        // for a core itself.
+        let burn = burning_for(200_000_000, "", "");
+        let host = host("burn", &burn).args(["--isolation", isolation]).start();
         host.settled();
         let mine = nice(&host, "worker-0")[0];
         let nicer = || (nice(&host, "slow-") == [(mine + 13).min(19)]).then_some(());

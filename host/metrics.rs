@@ -106,7 +106,7 @@ reasons! {
         reused: "Kept as they were, for another request.",
         evicted: "Dropped for those of a handler that is asked for more.",
         retired: "Dropped because a newer version is served, or none.",
-        relieved: "Dropped because memory or places were short.",
+        relieved: "Dropped because memory or instance slots were short.",
         spent: "Dropped because they had had their requests, or had grown too much.",
         idle: "Dropped because they had had no request for a while, though they can have several.",
         given_up: "Dropped because a request was given up that the guest may still have been at.",
@@ -121,7 +121,7 @@ counters! {
     connections_parked: Gauge, "connections", sum,
         "Those of them that are idle and hold nothing but their sockets.";
     connections_refused: Counter, "connections", sum,
-        "Connections for which there was no place.";
+        "Connections refused because there were as many as the limit allows.";
     instances_ready: Gauge, "instances", sum, "Instances that wait for a request.";
     instances_out: Gauge, "instances", sum, "Instances that have one.";
     turn_max_us: Gauge, "microseconds", most,

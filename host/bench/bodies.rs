@@ -1,5 +1,6 @@
 //! Learns which bodies the answers of a stream may have.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, bail};
@@ -7,33 +8,31 @@ use anyhow::{Context as _, bail};
 use super::body_check::BodyCheck;
 use super::load::Bodies;
 use super::probe::{self, PROBE_BODY_BYTES_MAX};
+use super::published_versions::PublishedVersions;
 use super::response::{body_hash, is_expected};
 use super::stream::Destination;
 use super::suite::Stream;
 
-/// The check for a stream, or `None` if its answers may have any body. `versions` has the hash of
-/// each version's answer if the file that answers is swapped during the load, else nothing. For
-/// [`Bodies::AsBefore`] without swaps, this asks for each path once and blocks until then.
+/// The check for a stream, or `None` if its answers may have any body. `versions` are those of the
+/// file that answers, if it is swapped during the load. For [`Bodies::AsBefore`] without swaps,
+/// this asks for each path once and blocks until then.
 ///
 /// # Errors
 /// A path has no answer, one with an unexpected status, or one that is too long to be compared.
 pub fn check_of(
     stream: &Stream,
     destination: &Destination,
-    versions: &[u64],
+    versions: Option<&Arc<PublishedVersions>>,
     stop: &AtomicBool,
 ) -> anyhow::Result<Option<BodyCheck>> {
     let request = &stream.request;
-    match &request.bodies {
-        Bodies::Any => Ok(None),
-        Bodies::Each(bodies) => {
-            let each = bodies.iter().map(|body| body_hash(body)).collect();
-            Ok(Some(BodyCheck { each, any: Vec::new() }))
+    match (&request.bodies, versions) {
+        (Bodies::Any, _) => Ok(None),
+        (Bodies::Each(bodies), _) => {
+            Ok(Some(BodyCheck::Each(bodies.iter().map(|body| body_hash(body)).collect())))
         }
-        Bodies::AsBefore if !versions.is_empty() => {
-            Ok(Some(BodyCheck { each: Vec::new(), any: versions.to_vec() }))
-        }
-        Bodies::AsBefore => {
+        (Bodies::AsBefore, Some(versions)) => Ok(Some(BodyCheck::Versions(Arc::clone(versions)))),
+        (Bodies::AsBefore, None) => {
             let mut one = request.clone();
             let mut each = Vec::new();
             for path in &request.paths {
@@ -48,7 +47,7 @@ pub fn check_of(
                 }
                 each.push(body_hash(&answered.body));
             }
-            Ok(Some(BodyCheck { each, any: Vec::new() }))
+            Ok(Some(BodyCheck::Each(each)))
         }
     }
 }

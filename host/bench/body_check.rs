@@ -3,18 +3,36 @@
 //! Compares hashes, so that a check costs next to nothing during a measurement. `bodies.rs` learns
 //! the bodies that are not known before.
 
-/// The bodies that the answers of one stream may have, as hashes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BodyCheck {
-    /// One for each path, by the path's number.
-    pub each: Vec<u64>,
-    /// Those that every path may have.
-    pub any: Vec<u64>,
+use std::sync::Arc;
+
+use super::published_versions::PublishedVersions;
+
+/// The bodies that the answers of one stream may have.
+#[derive(Clone, Debug)]
+pub enum BodyCheck {
+    /// The hash of each path's body, by the path's number.
+    Each(Vec<u64>),
+    /// Those of a file that is replaced during the load, for every path.
+    Versions(Arc<PublishedVersions>),
 }
 
 impl BodyCheck {
-    /// Whether the path with this number may be answered with a body that has this hash.
-    pub fn allows(&self, path: usize, hash: u64) -> bool {
-        self.each.get(path) == Some(&hash) || self.any.contains(&hash)
+    /// What [`mistake`](Self::mistake) needs of the time when a request is sent.
+    pub fn seen(&self) -> u64 {
+        match self {
+            Self::Each(_) => 0,
+            Self::Versions(versions) => versions.seen(),
+        }
+    }
+
+    /// What is wrong with an answer whose body has this hash, in words that follow the request.
+    /// `path` is the number of the path, and `since` is what [`seen`](Self::seen) was when the
+    /// request was sent.
+    pub fn mistake(&self, path: usize, hash: u64, since: u64) -> Option<&'static str> {
+        match self {
+            Self::Each(hashes) if hashes.get(path) == Some(&hash) => None,
+            Self::Each(_) => Some("had another body"),
+            Self::Versions(versions) => versions.mistake(hash, since),
+        }
     }
 }

@@ -23,6 +23,8 @@ pub struct InFlight {
     pub sent_ns: u64,
     /// The request's index in the messages of the worker's job.
     pub message: usize,
+    /// What the job's [check](super::body_check::BodyCheck) had seen when the request was sent.
+    pub seen: u64,
 }
 
 /// Why a connection has ended.

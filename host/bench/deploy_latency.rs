@@ -13,8 +13,8 @@ use super::suite::{Side, Versions};
 use super::swap::{SERVED_WITHIN, replace_file, target_path};
 use super::target::Target;
 
-/// Puts the second version over the first, and asks until the answer has another body. Blocks for
-/// at most [`SERVED_WITHIN`].
+/// Puts the second version over the first, and asks until the answer has another body. Requests
+/// that fail meanwhile are errors. Blocks for at most [`SERVED_WITHIN`].
 ///
 /// # Errors
 /// The side has no stream, the file cannot be replaced, or the new version is not served in time.
@@ -31,13 +31,16 @@ pub fn measure(
     let version = &versions.versions[1];
     let since = Instant::now();
     replace_file(version, &path, false)?;
-    let is_new = |it: &probe::ProbeResponse| it.status < 400 && it.body != before.body;
+    let mut reading = Reading::default();
+    let is_new = |answered| {
+        let body = probe::expected_body(answered, request, &mut reading);
+        body.is_some_and(|body| body != before.body)
+    };
     let until = since + SERVED_WITHIN;
     if !probe::ask_until(to, request, until, stop, is_new) {
         bail!("{} is not served after {SERVED_WITHIN:?}", version.path().display());
     };
     let took = since.elapsed();
-    let mut reading = Reading::default();
     reading.values.insert(Quantity::DropMs, took.as_secs_f64() * 1e3);
     Ok(reading)
 }

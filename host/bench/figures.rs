@@ -33,7 +33,7 @@
 //!
 //! [[table]]                 # figures, one on each line, between two markers of a document
 //! name = "one"
-//! file = "README.md"        # the markers are <!-- table one --> and <!-- end -->
+//! file = "README.md"        # the markers are the lines <!-- table one --> and <!-- end -->
 //! figures = ["hello-fresh"]
 //!
 //! [[grid]]                  # one run: its rows by some quantities
@@ -45,6 +45,9 @@
 //! rows = [{ title = "Guesthouse", side = "mine" }]
 //! ```
 //!
+//! The names of cases and rows and the quantities are checked against the scenario when the file is
+//! read. If there is no file of the scenario, another program has made its run.
+//!
 //! Paths begin at the folder of the figures file. A column may have `to`, `scale`, `unit` and
 //! `digits`, with the same meaning as in a figure. If requests of a figure's rows failed, the
 //! figure fails. If a figure misses its target, its line says so.
@@ -54,26 +57,30 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::declaration::Declaration;
 use crate::file;
-use format::{Figure, FigureTable, FiguresFile, Grid};
+use format::{Figure, FigureTable, FiguresFile, Grid, scenario_path};
+use mistakes::mistakes;
 use raw::Raw;
 pub use value::{Measured, Verdict};
 
 mod format;
+mod markdown;
+mod mistakes;
 mod raw;
 mod table;
 mod value;
 
 /// The most bytes that a figures file, a document or a `raw.csv` may have.
 const TEXT_BYTES_MAX: u64 = 64 << 20;
-/// More digits behind the point are of no use.
-const DIGITS_MAX: usize = 9;
 
 /// A figures file, and the raw numbers of the runs that it names.
 pub struct Figures {
     /// The folder of the figures file.
     folder: PathBuf,
     file: FiguresFile,
+    /// What each scenario declares whose file is there, by its name.
+    declared: BTreeMap<String, Declaration>,
     /// By the path in the figures file. `None` if there is no such run.
     runs: BTreeMap<String, Option<Raw>>,
 }
@@ -85,7 +92,7 @@ pub struct Needed {
     pub scenario: String,
     /// The path of the scenario's file.
     pub path: PathBuf,
-    /// The names of the cases, sorted.
+    /// The names of the cases, sorted. A case has two names if it has another one in miniature.
     pub cases: Vec<String>,
 }
 
@@ -93,19 +100,20 @@ impl Figures {
     /// Reads a figures file and the runs that it names. A run that does not exist is no error.
     ///
     /// # Errors
-    /// The file or a run cannot be read, or the file has mistakes. The error then lists all of
-    /// them, one on each line.
+    /// The file, a scenario or a run cannot be read, or the file has mistakes. The error then lists
+    /// all of them, one on each line.
     pub fn read(path: &Path) -> Result<Self> {
         let shown = path.display();
         let text = file::text(path, TEXT_BYTES_MAX);
         let text = text.with_context(|| format!("cannot read {shown}"))?;
         let file: FiguresFile = toml::from_str(&text).with_context(|| format!("in {shown}"))?;
         let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
-        let mistakes = mistakes(&file, &folder);
+        let declared = declared(&file, &folder)?;
+        let mistakes = mistakes(&file, &folder, &declared);
         if !mistakes.is_empty() {
             bail!("{shown}: {}", mistakes.join(&format!("\n{shown}: ")));
         }
-        let mut figures = Self { folder, file, runs: BTreeMap::new() };
+        let mut figures = Self { folder, file, declared, runs: BTreeMap::new() };
         for run in figures.run_names() {
             let read = figures.read_run(&run)?;
             figures.runs.insert(run, read);
@@ -142,12 +150,16 @@ impl Figures {
         self.file.runs.remove(scenario);
     }
 
-    /// Makes all figures of a scenario use new numbers. `raw` is the text of a `raw.csv`.
+    /// Makes all figures of a scenario use new numbers. `raw` is the text of a `raw.csv`, which may
+    /// have the names of the scenario in miniature.
     ///
     /// # Errors
     /// `raw` is not the text of a `raw.csv`.
     pub fn stand_on(&mut self, scenario: &str, raw: &str) -> Result<()> {
-        let raw = Raw::parse(raw)?;
+        let mut raw = Raw::parse(raw)?;
+        if let Some(declared) = self.declared.get(scenario) {
+            raw.rename(&declared.names_in_full());
+        }
         self.stand_on_nothing(scenario);
         let run = format!("(measured) {scenario}");
         self.runs.insert(run.clone(), Some(raw));
@@ -170,8 +182,12 @@ impl Figures {
         // Without a scenario file, another program has made the figure's run.
         for figure in self.wanted(names, headline).filter(|it| self.has_scenario(it)) {
             let cases = needed.entry(&figure.scenario).or_default();
-            cases.insert(&figure.case);
-            cases.extend(figure.to_case.as_deref());
+            let declared = self.declared.get(&figure.scenario);
+            for name in [Some(&figure.case), figure.to_case.as_ref()].into_iter().flatten() {
+                cases.insert(name);
+                let case = declared.and_then(|it| it.case(name));
+                cases.extend(case.map(|it| &it.name_in_mini[..]));
+            }
         }
         let needed = needed.into_iter().map(|(scenario, cases)| Needed {
             scenario: scenario.to_owned(),
@@ -250,9 +266,9 @@ impl Figures {
     }
 
     fn grid(&self, grid: &Grid) -> String {
-        let run = self.file.runs.get(&grid.scenario);
-        let raw = run.and_then(|run| self.runs.get(run)).and_then(Option::as_ref);
-        table::of_grid(grid, raw)
+        let run = self.file.runs.get(&grid.scenario).map_or("", String::as_str);
+        let raw = self.runs.get(run).and_then(Option::as_ref);
+        table::of_grid(grid, run, raw, &self.folder.join(&grid.file), &self.folder)
     }
 }
 
@@ -287,57 +303,12 @@ impl Document {
     }
 }
 
-fn scenario_path(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!("scenarios/{name}.toml"))
-}
-
-fn mistakes(file: &FiguresFile, folder: &Path) -> Vec<String> {
-    let mut mistakes = Vec::new();
-    let tables = file.tables.iter().map(|it| &it.name);
-    let mut table_names = BTreeSet::new();
-    for name in tables.chain(file.grids.iter().map(|it| &it.name)) {
-        if !table_names.insert(name) {
-            mistakes.push(format!("two tables are called {name}"));
-        }
-    }
-    for figure in file.figures.iter().filter(|it| it.digits > DIGITS_MAX || !it.scale.is_finite()) {
-        let name = &figure.name;
-        mistakes.push(format!("figure {name}: `digits` goes to {DIGITS_MAX}, `scale` is a number"));
-    }
-    for figure in file.figures.iter().filter(|it| it.side.starts_with('*')) {
-        if figure.to.is_some() || figure.less.is_some() || figure.over.is_some() {
-            let name = &figure.name;
-            mistakes.push(format!("figure {name}: a `side` of many rows is compared with nothing"));
-        }
-    }
-    let mut names = BTreeSet::new();
-    for figure in &file.figures {
-        let name = &figure.name;
-        if !names.insert(name) {
-            mistakes.push(format!("two figures are called {name}"));
-        }
-        if [figure.to.is_some(), figure.less.is_some()] == [true, true] {
-            mistakes.push(format!("figure {name}: write one of `to` and `less`"));
-        }
-        if figure.over.is_some() && figure.to.is_none() {
-            mistakes.push(format!("figure {name}: `over` divides a ratio, which needs `to`"));
-        }
-        if figure.to_case.is_some() && figure.to.is_none() && figure.less.is_none() {
-            mistakes.push(format!("figure {name}: `to_case` needs `to` or `less`"));
-        }
-        let scenario = scenario_path(folder, &figure.scenario);
-        if !scenario.exists() && figure.run.is_none() {
-            mistakes.push(format!("figure {name}: there is no {}", scenario.display()));
-        }
-    }
-    for table in &file.tables {
-        for name in table.figures.iter().filter(|name| !names.contains(name)) {
-            mistakes.push(format!("table {}: there is no figure {name}", table.name));
-        }
-    }
-    let shown: BTreeSet<&String> = file.tables.iter().flat_map(|it| &it.figures).collect();
-    for name in names.difference(&shown) {
-        mistakes.push(format!("figure {name}: no table shows it"));
-    }
-    mistakes
+/// What the scenarios of all figures and grids declare, as far as their files are there.
+fn declared(file: &FiguresFile, folder: &Path) -> Result<BTreeMap<String, Declaration>> {
+    let figures = file.figures.iter().map(|it| &it.scenario);
+    let names: BTreeSet<&String> =
+        figures.chain(file.grids.iter().map(|it| &it.scenario)).collect();
+    let paths = names.into_iter().map(|name| (name, scenario_path(folder, name)));
+    let paths = paths.filter(|(_, path)| path.exists());
+    paths.map(|(name, path)| Ok((name.clone(), Declaration::read(&path)?))).collect()
 }

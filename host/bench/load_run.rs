@@ -2,6 +2,7 @@
 //!
 //! Also reads the server's CPU time, memory and counters. Knows no rounds.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use super::along::Running;
 use super::bodies;
 use super::load::Bodies;
 use super::load_stats::LoadStats;
-use super::process::{Meter, Server};
+use super::process::{Meter, Server, Usage};
+use super::published_versions::PublishedVersions;
 use super::reading::{Quantity, Reading, SideReadings};
 use super::stream;
 use super::suite::{Pace, Side, Stream};
@@ -34,19 +36,21 @@ pub fn load(
     stop: &AtomicBool,
 ) -> anyhow::Result<SideReadings> {
     let first = &side.streams[0];
-    let learned = match &side.swaps {
+    let mut swapped = Reading::default();
+    let published = match &side.swaps {
         Some(versions)
             if versions.pace == Pace::Seen || first.request.bodies == Bodies::AsBefore =>
         {
-            swap::learn(versions, target, &first.request, stop)?
+            let hashes = swap::learn(versions, target, &first.request, &mut swapped, stop)?;
+            Some(Arc::new(PublishedVersions::new(hashes)))
         }
-        _ => Vec::new(),
+        _ => None,
     };
     let checks = side.streams.iter();
     let checks = checks.enumerate().map(|(number, stream)| {
         // The file that is swapped answers one path.
         let is_swapped = number == 0 && stream.request.paths.len() == 1;
-        let versions = if is_swapped { &learned[..] } else { &[] };
+        let versions = published.as_ref().filter(|_| is_swapped);
         bodies::check_of(stream, &target.destination, versions, stop)
     });
     let checks = checks.collect::<anyhow::Result<Vec<_>>>()?;
@@ -54,13 +58,16 @@ pub fn load(
         Some(along) => Some(Running::start(along, target, stop)?),
         None => None,
     };
-    let swapper = side.swaps.as_ref().map(|it| Swapper::start(it, target, &first.request, learned));
-    let begins = || target.pid.map(Meter::start).transpose();
+    let swapper =
+        side.swaps.as_ref().map(|it| Swapper::start(it, target, &first.request, published));
+    let swaps = || swapper.as_ref().map_or(0, Swapper::swaps);
+    let begins = || (swaps(), target.pid.map(Meter::start).transpose());
     let run =
         stream::run(&side.streams, &target.destination, duration, &checks, seed, stop, begins);
+    let swaps = swaps();
     // End the swaps even if the load has failed.
-    let swaps = swapper.map(Swapper::stop).transpose();
-    let (tallies, meter) = run?;
+    let swapper = swapper.map(|it| it.stop(stop)).transpose();
+    let (tallies, (swaps_before, meter)) = run?;
     let usage = meter?.map(|meter| meter.stop()).transpose()?;
     if let Some(along) = &mut along {
         along.check()?;
@@ -71,32 +78,41 @@ pub fn load(
         readings.push((reading(stream, &tally), tally.latency));
     }
     let (first, latency) = &mut readings[0];
-    if let Some(swaps) = swaps? {
-        first.counts.insert("swaps".to_owned(), swaps as f64);
+    if let Some(later) = swapper? {
+        // Those of the warm-up do not count.
+        first.counts.insert("swaps".to_owned(), (swaps - swaps_before) as f64);
+        swapped.add_failures(&later);
+        first.add_failures(&swapped);
     }
     if let Some(server) = target.server {
         first.counts.extend(server.counters(stop)?);
     }
-    let Some(usage) = usage else { return Ok(readings) };
-    first.values.insert(Quantity::RssPeakBytes, usage.rss_peak_bytes as f64);
-    // Of a server that is this program's, above what it had before anybody asked it for anything.
-    let before = target.server.map_or(usage.rss_before_bytes, Server::rss_ready_bytes);
-    let growth = usage.rss_peak_bytes as f64 - before as f64;
-    first.values.insert(Quantity::RssGrowthBytes, growth);
-    let answers = latency.len();
-    // With several streams, nobody knows how much CPU time each of them took.
-    if side.streams.len() == 1 && answers > 0 {
-        let us_per_req = |time: Duration| time.as_secs_f64() * 1e6 / answers as f64;
-        let values = &mut first.values;
-        values.insert(Quantity::CpuUsPerReq, us_per_req(usage.user + usage.kernel));
-        values.insert(Quantity::CpuUserUsPerReq, us_per_req(usage.user));
-        values.insert(Quantity::CpuKernelUsPerReq, us_per_req(usage.kernel));
+    if let Some(usage) = usage {
+        // With several streams, nobody knows how much CPU time each of them took.
+        let answers = if side.streams.len() == 1 { latency.len() } else { 0 };
+        add_usage(first, &usage, target, answers);
     }
     Ok(readings)
 }
 
+/// Adds the memory of the server, and its CPU time for each of the answers, if there are any.
+fn add_usage(reading: &mut Reading, usage: &Usage, target: &Target, answers: u64) {
+    let values = &mut reading.values;
+    values.insert(Quantity::RssPeakBytes, usage.rss_peak_bytes as f64);
+    // Of a server that is this program's, above what it had before anybody asked it for anything.
+    let before = target.server.map_or(usage.rss_before_bytes, Server::rss_ready_bytes);
+    let growth = usage.rss_peak_bytes as f64 - before as f64;
+    values.insert(Quantity::RssGrowthBytes, growth);
+    if answers > 0 {
+        let us_per_req = |time: Duration| time.as_secs_f64() * 1e6 / answers as f64;
+        values.insert(Quantity::CpuUsPerReq, us_per_req(usage.user + usage.kernel));
+        values.insert(Quantity::CpuUserUsPerReq, us_per_req(usage.user));
+        values.insert(Quantity::CpuKernelUsPerReq, us_per_req(usage.kernel));
+    }
+}
+
 /// Makes a reading of the counts of one stream.
-fn reading(stream: &Stream, tally: &LoadStats) -> Reading {
+pub fn reading(stream: &Stream, tally: &LoadStats) -> Reading {
     let mut reading =
         Reading { errors: tally.errors, examples: tally.examples.clone(), ..Reading::default() };
     reading.counts.insert("answers".to_owned(), tally.answered as f64);

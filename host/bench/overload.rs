@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use hdrhistogram::Histogram;
 
+use super::load_run::reading;
 use super::load_stats::{LoadStats, RATE_REACHED_MIN};
 use super::reading::{Quantity, Reading};
 use super::stream;
@@ -53,26 +54,19 @@ pub fn measure(
         open
     };
     let unloaded = run(at(overload.unloaded), duration)?;
-    let mut over = run(at(overload.times), duration.mul_f64(overload.longer))?;
-    let mut reading = Reading::default();
+    let offered = at(overload.times);
+    let mut over = run(offered.clone(), duration.mul_f64(overload.longer))?;
+    let refused = std::mem::take(&mut over.errors.status);
+    let mut reading = reading(&offered, &over);
+    reading.counts.insert("refused".to_owned(), refused as f64);
     for stats in [&closed, &unloaded] {
         reading.errors.add(&stats.errors);
         reading.examples.add(&stats.examples);
     }
-    reading.counts.insert("refused".to_owned(), over.errors.status as f64);
-    over.errors.status = 0;
-    reading.errors.add(&over.errors);
-    let is_offered = over.rate_reached() >= RATE_REACHED_MIN;
-    reading.examples.add(&over.examples);
     let p99_us = |stats: &LoadStats| stats.latency.value_at_quantile(0.99) as f64 / 1e3;
-    let values = &mut reading.values;
-    values.insert(Quantity::ReqPerS, per_s(&over));
-    values.insert(Quantity::RateReached, over.rate_reached());
-    values.insert(Quantity::P50Us, over.latency.value_at_quantile(0.5) as f64 / 1e3);
-    values.insert(Quantity::P99Us, p99_us(&over));
-    values.insert(Quantity::MaxUs, over.latency.max() as f64 / 1e3);
     // Requests that were not sent have no latency, so then the figures would mean nothing.
-    if is_offered && capacity > 0.0 {
+    if over.rate_reached() >= RATE_REACHED_MIN && capacity > 0.0 {
+        let values = &mut reading.values;
         values.insert(Quantity::GoodputOfCapacity, per_s(&over) / capacity);
         values.insert(Quantity::P99ToUnloaded, p99_us(&over) / p99_us(&unloaded).max(1e-3));
     }

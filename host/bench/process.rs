@@ -22,7 +22,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
 pub use machine::{cpus_allowed, files_max, machine, ports_max};
-pub use usage::{Meter, rss_now_bytes};
+pub use usage::{Meter, Usage, rss_now_bytes};
 
 use super::cpus::pin;
 use super::launch::Launch;

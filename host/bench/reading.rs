@@ -1,6 +1,7 @@
 //! The numbers of one stream in one round, and its failures.
 
 use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
 
 use hdrhistogram::Histogram;
 
@@ -20,6 +21,22 @@ pub struct Reading {
     pub errors: Errors,
     /// The first failure of each kind.
     pub examples: Examples,
+}
+
+impl Reading {
+    /// Counts a failure. `text` describes it if it is the first of its kind.
+    pub fn fail(&mut self, failed: Errors, text: String) {
+        self.errors.add(&failed);
+        if let Some((kind, _)) = failed.kinds().into_iter().find(|(_, count)| *count > 0) {
+            self.examples.note(kind, || text);
+        }
+    }
+
+    /// Adds the failures of another reading, which came later.
+    pub fn add_failures(&mut self, later: &Self) {
+        self.errors.add(&later.errors);
+        self.examples.add(&later.examples);
+    }
 }
 
 /// A quantity that can be measured. Raw numbers stand in this order.
@@ -117,6 +134,20 @@ impl Examples {
 }
 
 impl Errors {
+    /// A single failure: the error of a request that was sent on a connection of its own.
+    pub fn of(error: &io::Error) -> Self {
+        let mut errors = Self::default();
+        match error.kind() {
+            ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => {
+                errors.read = 1;
+            }
+            ErrorKind::BrokenPipe => errors.write = 1,
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => errors.timeout = 1,
+            _ => errors.connect = 1,
+        }
+        errors
+    }
+
     /// Failures of all kinds together.
     pub fn total(&self) -> u64 {
         self.kinds().iter().map(|(_, count)| count).sum()

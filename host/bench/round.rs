@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -166,8 +166,7 @@ impl<'a> Rounds<'a> {
         };
         for ((reading, _), wrong) in readings.iter_mut().zip(wrong) {
             if let Some(text) = wrong {
-                reading.errors.body += 1;
-                reading.examples.note("body", || text);
+                reading.fail(Errors { body: 1, ..Errors::default() }, text);
             }
         }
         Ok(readings)
@@ -242,20 +241,11 @@ fn has_timeouts(readings: &anyhow::Result<SideReadings>) -> bool {
 
 /// The error that ended a measurement, counted under its kind.
 fn errors_of(error: &anyhow::Error) -> Errors {
-    let mut errors = Errors::default();
     if error.is::<UnexpectedStatus>() {
-        errors.status = 1;
-        return errors;
+        return Errors { status: 1, ..Errors::default() };
     }
     let cause = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
-    match cause.map(io::Error::kind) {
-        Some(ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
-            errors.read = 1;
-        }
-        Some(ErrorKind::WouldBlock | ErrorKind::TimedOut) => errors.timeout = 1,
-        _ => errors.connect = 1,
-    }
-    errors
+    cause.map_or(Errors { connect: 1, ..Errors::default() }, Errors::of)
 }
 
 /// The rows of a side, without rounds.

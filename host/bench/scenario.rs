@@ -38,7 +38,8 @@
 //!
 //! [[case]]                  # one table of the report
 //! name = "{path} on {connections} connections"
-//! measure = "load"          # or idle, start, drop, curve, overload
+//! measure = "load"          # or idle, start, drop, curve, overload; a key that it does not use
+//!                           # is a mistake, unless it stands in the file's own tables
 //! each = { path = ["/hello", "/json"], connections = [1, 50] }  # a case for each combination
 //! rounds = 5
 //! duration = "10s"
@@ -62,7 +63,8 @@
 //! request.paths_folder = { folder = "{cache}/many/hostile", prefix = "/hostile/" }
 //! request.spread = "uniform"                   # or { zipf = 1.0 }; or "once": each path once
 //! request.bodies = "any"    # or "as before": the body that the path had before the measurement;
-//!                           # or "answer": the custom section `answer` of its file in paths_folder
+//!                           # or "answer": the custom section `answer` of its .wasm file in
+//!                           # paths_folder
 //! request.headers = { accept = "text/plain" }
 //! request.body = "text"     # or body_file = "FILE", or body_bytes = 1024
 //! request.status = 200      # default: any below 400
@@ -70,7 +72,7 @@
 //! load.threads = 1
 //! load.pipeline = 1         # most requests in flight on each connection
 //! load.rate = 4000          # requests a second; default: as fast as answers come
-//! load.arrivals = "constant"                   # or poisson
+//! load.arrivals = "constant"                   # or poisson; for requests with a rate
 //! load.timeout = "10s"
 //! load.cpus = "after 1"     # default: all
 //! load.nice = 0             # priority of the generator, from -20 to 19 as for nice(1)
@@ -118,6 +120,7 @@ use anyhow::{Context as _, Result, bail};
 use super::launch::Launch;
 use super::process::Server;
 use super::suite::{Case, Measure, Origin, Skipped, Suite, draw_seed};
+use crate::declaration::Declaration;
 use crate::file;
 use cases::Cases;
 use environment::Environment;
@@ -128,6 +131,7 @@ use text::{Reader, Vars};
 mod cases;
 mod environment;
 mod format;
+mod measure_keys;
 mod mini;
 mod paths;
 mod requests;
@@ -188,6 +192,7 @@ pub fn read(
     let mut draft = draft(&file, Reader::new(&shown, &text), &environment, mini)?;
     let mut skipped = Vec::new();
     if !file.preparations.is_empty() {
+        check_only(path, overrides)?;
         skipped = prepare(draft.preparations, interrupted)?;
         // Read again: the preparations may have made files that were missing.
         draft = self::draft(&file, Reader::new(&shown, &text), &environment, mini)?;
@@ -225,6 +230,7 @@ fn draft(
 ) -> Result<Draft> {
     let vars = vars(file, &mut reader, environment, mini);
     let preparations = servers::read(&file.preparations, &mut reader, environment, &vars, mini);
+    servers::check_preparations(&file.preparations, &mut reader);
     let servers = servers::read(&file.servers, &mut reader, environment, &vars, mini);
     let mut all = Cases {
         file,
@@ -276,6 +282,18 @@ fn prepare(preparations: Servers, interrupted: &AtomicBool) -> Result<Vec<Skippe
         }
     }
     Ok(skipped)
+}
+
+/// Finds out that no name has one of the parts in `only` before minutes are spent on preparations.
+fn check_only(path: &Path, overrides: &Overrides) -> Result<()> {
+    let only = &overrides.only;
+    let declared = Declaration::read(path)?;
+    if only.is_empty() || declared.has_part(only, overrides.mini) {
+        return Ok(());
+    }
+    let names: Vec<&str> = declared.case_names().collect();
+    let (only, names) = (only.join(", "), names.join("\n  "));
+    bail!("no case and no side has {only} in its name; the cases are:\n  {names}")
 }
 
 fn keep_only(

@@ -6,8 +6,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ use anyhow::{Context as _, bail};
 
 use super::load::Request;
 use super::probe;
+use super::published_versions::PublishedVersions;
+use super::reading::{Errors, Reading};
 use super::response::body_hash;
 use super::stream::Destination;
 use super::suite::{Pace, Version, Versions};
@@ -22,90 +24,149 @@ use super::target::Target;
 
 /// A version that is not served within this time never will be.
 pub const SERVED_WITHIN: Duration = Duration::from_secs(30);
-/// How long the first version may take. It may be in place already, so that nothing changes.
-const THERE_WITHIN: Duration = Duration::from_secs(3);
+/// How often a swapper that is to stop looks whether it has been interrupted.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The word in a template that becomes the version's number.
 const NUMBER: &str = "VERSION";
 
 /// A thread that replaces a file until it is stopped.
 pub struct Swapper {
     stop: Sender<()>,
-    /// Nobody waits for the last version any more.
-    is_over: Arc<AtomicBool>,
-    thread: JoinHandle<anyhow::Result<u64>>,
+    /// Nobody waits for any version any more.
+    is_interrupted: Arc<AtomicBool>,
+    /// How often the file has been replaced.
+    swaps: Arc<AtomicU64>,
+    thread: JoinHandle<anyhow::Result<Reading>>,
 }
 
 impl Swapper {
-    /// Starts the thread. `learned` has the hashes of the versions' answers, in the order of the
-    /// versions. Only the pace [`Pace::Seen`] needs them.
+    /// Starts the thread. Only the pace [`Pace::Seen`] needs `published`.
     pub fn start(
         versions: &Versions,
         target: &Target,
         request: &Request,
-        learned: Vec<u64>,
+        published: Option<Arc<PublishedVersions>>,
     ) -> Self {
-        let path = target_path(versions, target);
-        let (versions, request) = (versions.clone(), request.clone());
-        let destination = target.destination.clone();
         let (stop, stopped) = mpsc::channel();
-        let is_over = Arc::new(AtomicBool::new(false));
-        let seen_in_vain = Arc::clone(&is_over);
-        let thread = std::thread::spawn(move || {
-            let mut swaps: u64 = 0;
-            loop {
-                let number = swaps as usize % versions.versions.len();
-                let is_in_place = versions.in_place && swaps % 2 == 1;
-                replace_file(&versions.versions[number], &path, is_in_place)?;
-                swaps += 1;
-                let pause = match versions.pace {
-                    Pace::Every(pause) => pause,
-                    Pace::Seen => {
-                        let expected = learned.get(number).copied();
-                        wait_until_seen(&destination, &request, expected, &seen_in_vain)
-                            .with_context(|| format!("swap {swaps}"))?;
-                        Duration::ZERO
-                    }
-                };
-                match stopped.recv_timeout(pause) {
-                    Err(RecvTimeoutError::Timeout) => {}
-                    _ => return Ok(swaps),
-                }
-            }
-        });
-        Self { stop, is_over, thread }
+        let (is_interrupted, swaps) =
+            (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let swapping = Swapping {
+            path: target_path(versions, target),
+            versions: versions.clone(),
+            request: request.clone(),
+            destination: target.destination.clone(),
+            published,
+            is_interrupted: Arc::clone(&is_interrupted),
+            swaps: Arc::clone(&swaps),
+        };
+        let thread = std::thread::spawn(move || swapping.run(&stopped));
+        Self { stop, is_interrupted, swaps, thread }
     }
 
-    /// Stops the thread, and returns how often it has replaced the file. Blocks until the last
-    /// replacement is done.
+    /// How often the file has been replaced.
+    pub fn swaps(&self) -> u64 {
+        self.swaps.load(Ordering::Relaxed)
+    }
+
+    /// Stops the thread. Returns the failures of its own requests. Blocks until the last
+    /// replacement is done, and until it is seen if the answers of versions are known: whoever asks
+    /// next finds a server that has no version still to publish. Once `interrupted` is set, it is
+    /// not waited for.
     ///
     /// # Errors
     /// The file could not be replaced, or a version was not served in time.
-    pub fn stop(self) -> anyhow::Result<u64> {
-        self.is_over.store(true, Ordering::Relaxed);
+    pub fn stop(self, interrupted: &AtomicBool) -> anyhow::Result<Reading> {
         // The thread may have ended by itself, with an error.
         let _ = self.stop.send(());
+        while !self.thread.is_finished() {
+            if interrupted.load(Ordering::Relaxed) {
+                self.is_interrupted.store(true, Ordering::Relaxed);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
         self.thread.join().expect("the swapping thread does not panic")
     }
 }
 
-/// Waits for an answer whose body has this hash.
-fn wait_until_seen(
-    destination: &Destination,
-    request: &Request,
-    expected: Option<u64>,
-    stop: &AtomicBool,
-) -> anyhow::Result<()> {
-    let until = Instant::now() + SERVED_WITHIN;
-    let is_new = |it: &probe::ProbeResponse| Some(body_hash(&it.body)) == expected;
-    let is_seen = probe::ask_until(destination, request, until, stop, is_new);
-    if !is_seen && !stop.load(Ordering::Relaxed) {
-        bail!("its version is not served after {SERVED_WITHIN:?}");
+/// What the thread works on.
+struct Swapping {
+    versions: Versions,
+    /// The file that is replaced.
+    path: PathBuf,
+    /// What is asked to see whether a version is served, and of whom.
+    request: Request,
+    destination: Destination,
+    published: Option<Arc<PublishedVersions>>,
+    is_interrupted: Arc<AtomicBool>,
+    swaps: Arc<AtomicU64>,
+}
+
+impl Swapping {
+    fn run(&self, stopped: &Receiver<()>) -> anyhow::Result<Reading> {
+        let mut reading = Reading::default();
+        loop {
+            let swap = self.swaps.load(Ordering::Relaxed);
+            let number = swap as usize % self.versions.versions.len();
+            if let Some(published) = &self.published {
+                published.publish(swap);
+            }
+            let is_in_place = self.versions.in_place && swap % 2 == 1;
+            replace_file(&self.versions.versions[number], &self.path, is_in_place)?;
+            self.swaps.store(swap + 1, Ordering::Relaxed);
+            let mut see = || match &self.published {
+                Some(published) => self.wait_until_seen(published, swap, &mut reading),
+                None => Ok(()),
+            };
+            let pause = match self.versions.pace {
+                Pace::Every(pause) => pause,
+                Pace::Seen => {
+                    see()?;
+                    Duration::ZERO
+                }
+            };
+            match stopped.recv_timeout(pause) {
+                Err(RecvTimeoutError::Timeout) => {}
+                _ => {
+                    see()?;
+                    return Ok(reading);
+                }
+            }
+        }
     }
-    Ok(())
+
+    /// Asks until this publication has answered. Whatever else a request comes to is an error, but
+    /// for an answer by the version before.
+    fn wait_until_seen(
+        &self,
+        published: &PublishedVersions,
+        swap: u64,
+        reading: &mut Reading,
+    ) -> anyhow::Result<()> {
+        let (request, stop) = (&self.request, &*self.is_interrupted);
+        let mut since = published.seen();
+        let is_seen = |answered| {
+            if let Some(body) = probe::expected_body(answered, request, reading)
+                && let Some(mistake) = published.mistake(body_hash(&body), since)
+            {
+                let text = format!("{} {} {mistake}", request.method, request.paths[0]);
+                reading.fail(Errors { body: 1, ..Errors::default() }, text);
+            }
+            since = published.seen();
+            since >= swap
+        };
+        let until = Instant::now() + SERVED_WITHIN;
+        let is_seen = probe::ask_until(&self.destination, request, until, stop, is_seen);
+        if !is_seen && !stop.load(Ordering::Relaxed) {
+            let (number, failures) = (swap + 1, failures(reading));
+            bail!("swap {number}: its version is not served after {SERVED_WITHIN:?}{failures}");
+        }
+        Ok(())
+    }
 }
 
 /// Puts every version into place once, and returns the hashes of their answers, in the order of the
-/// versions. Versions that follow each other have to answer with different bodies.
+/// versions. Versions that follow each other have to answer with different bodies. Requests that
+/// fail meanwhile are counted in `reading`.
 ///
 /// # Errors
 /// A version is not served in time, or answers with the same body as the one before it.
@@ -113,6 +174,7 @@ pub fn learn(
     versions: &Versions,
     target: &Target,
     request: &Request,
+    reading: &mut Reading,
     stop: &AtomicBool,
 ) -> anyhow::Result<Vec<u64>> {
     let path = target_path(versions, target);
@@ -122,28 +184,40 @@ pub fn learn(
     // The first version may be in place already, so it comes last.
     let count = versions.versions.len();
     for number in (1..count).chain([0]) {
-        replace_file(&versions.versions[number], &path, false)?;
+        let version = &versions.versions[number];
+        let content = content(version)?;
         // The round before may have left this one in place.
-        let may_be_there = learned.is_empty();
-        let within = if may_be_there { THERE_WITHIN } else { SERVED_WITHIN };
-        let until = Instant::now() + within;
-        let found = std::cell::Cell::new(last);
-        let is_new = |it: &probe::ProbeResponse| {
-            found.set(body_hash(&it.body));
-            it.status < 400 && found.get() != last
+        if learned.is_empty() && fs::read(&path).is_ok_and(|there| there == content) {
+            learned.push(last);
+            continue;
+        }
+        replace_file(version, &path, false)?;
+        let until = Instant::now() + SERVED_WITHIN;
+        let mut found = last;
+        let is_new = |answered| {
+            if let Some(body) = probe::expected_body(answered, request, reading) {
+                found = body_hash(&body);
+            }
+            found != last
         };
         let is_seen = probe::ask_until(&target.destination, request, until, stop, is_new);
-        if !is_seen && !may_be_there {
+        if !is_seen {
             bail!(
-                "version {number} is not served after {within:?}, or answers what the one before \
-                 it does: is `{NUMBER}` in the template?"
+                "version {number} is not served after {SERVED_WITHIN:?}, or answers what the one before \
+                 it does: is `{NUMBER}` in the template?{}",
+                failures(reading)
             );
         }
-        last = found.get();
+        last = found;
         learned.push(last);
     }
     learned.rotate_right(1);
     Ok(learned)
+}
+
+/// The first failure of each kind, in words that follow an error.
+fn failures(reading: &Reading) -> String {
+    reading.examples.iter().map(|(_, text)| format!("; {text}")).collect()
 }
 
 /// The path of the file that is replaced. If this program has started the server, a relative path
@@ -161,12 +235,7 @@ pub fn target_path(versions: &Versions, target: &Target) -> PathBuf {
 /// # Errors
 /// The version cannot be read, or the file cannot be written.
 pub fn replace_file(version: &Version, to: &Path, in_place: bool) -> anyhow::Result<()> {
-    let content = match version {
-        Version::File(path) => fs::read(path),
-        Version::Template { path, number } => fs::read_to_string(path)
-            .map(|text| text.replace(NUMBER, &format!("{number:05}")).into_bytes()),
-    };
-    let content = content.with_context(|| format!("cannot read {}", version.path().display()))?;
+    let content = content(version)?;
     let named = || format!("cannot write {}", to.display());
     if in_place {
         return fs::write(to, &content).with_context(named);
@@ -174,4 +243,13 @@ pub fn replace_file(version: &Version, to: &Path, in_place: bool) -> anyhow::Res
     let beside = to.with_extension("new");
     fs::write(&beside, &content).with_context(named)?;
     fs::rename(&beside, to).with_context(named)
+}
+
+fn content(version: &Version) -> anyhow::Result<Vec<u8>> {
+    let content = match version {
+        Version::File(path) => fs::read(path),
+        Version::Template { path, number } => fs::read_to_string(path)
+            .map(|text| text.replace(NUMBER, &format!("{number:05}")).into_bytes()),
+    };
+    content.with_context(|| format!("cannot read {}", version.path().display()))
 }

@@ -244,7 +244,8 @@ impl<'a> Worker<'a> {
                 let message = self.job.draw.next();
                 let connection = self.slots[index].connection.as_mut();
                 let connection = connection.expect("a place without connection is not free");
-                let request = InFlight { due_ns, sent_ns: now_ns, message };
+                let seen = self.job.check.map_or(0, BodyCheck::seen);
+                let request = InFlight { due_ns, sent_ns: now_ns, message, seen };
                 connection.push(&self.job.messages[message], request);
                 sent += 1;
                 if is_open_loop {
@@ -374,7 +375,8 @@ impl<'a> Worker<'a> {
             |request, answer: FinishedResponse| {
                 let now_ns = *now_ns.get_or_insert_with(|| start.elapsed().as_nanos() as u64);
                 *in_flight -= 1;
-                let is_wrong = |it: &BodyCheck| !it.allows(request.message, answer.body_hash);
+                let mistake =
+                    |it: &BodyCheck| it.mistake(request.message, answer.body_hash, request.seen);
                 if !is_expected(expected, answer.status) {
                     tally.errors.status += 1;
                     if times_failures {
@@ -385,10 +387,10 @@ impl<'a> Worker<'a> {
                     tally.examples.note("status", || {
                         format!("{} was answered with {}", line(asked), answer.status)
                     });
-                } else if check.is_some_and(is_wrong) {
+                } else if let Some(mistake) = check.and_then(mistake) {
                     tally.errors.body += 1;
                     let asked = &messages[request.message];
-                    tally.examples.note("body", || format!("{} had another body", line(asked)));
+                    tally.examples.note("body", || format!("{} {mistake}", line(asked)));
                 } else {
                     let latency_ns = now_ns.saturating_sub(request.due_ns);
                     if latency_ns != same_ns {

@@ -50,6 +50,9 @@ const FILES_BESIDE: usize = 64;
 /// How many bytes a body, or a file of paths, may have.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
+/// The flags that name a file which says how requests are sent.
+const FILES: [&str; 3] = ["scenario", "figures", "tables"];
+
 const LOAD: &str = "Load";
 const REQUEST: &str = "Request";
 const OUTPUT: &str = "Output";
@@ -76,96 +79,100 @@ pub struct BenchFlags {
           conflicts_with_all = ["urls", "scenario", "json", "html", "csv"])]
     figures: Option<PathBuf>,
     /// The headline figures alone, in a second each: whether requests fail, not how fast they are
-    #[arg(long, requires = "figures", conflicts_with_all = ["rounds", "duration", "mini"])]
+    #[arg(long, requires = "figures",
+          conflicts_with_all = ["urls", "scenario", "tables", "rounds", "duration", "mini"])]
     quick: bool,
     /// Draws the tables of a file of figures anew, from the runs that it names; measures nothing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["urls", "scenario", "figures", "mini"])]
     tables: Option<PathBuf>,
     /// Only says which lines of tables are not as their runs have them
-    #[arg(long, requires = "tables")]
+    #[arg(long, requires = "tables", conflicts_with_all = ["urls", "scenario", "figures"])]
     check: bool,
 
     /// Open connections [default: 50, or what the scenario says]
-    #[arg(short, long, help_heading = LOAD, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, help_heading = LOAD, conflicts_with = "tables",
+          value_parser = clap::value_parser!(u32).range(1..))]
     connections: Option<u32>,
     /// Threads that send
-    #[arg(short, long, help_heading = LOAD, default_value_t = 1, conflicts_with = "scenario",
+    #[arg(short, long, help_heading = LOAD, default_value_t = 1, conflicts_with_all = FILES,
           value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: u32,
     /// How long each target is measured in each round [default: 10s; for the demo 1s; or what the
     /// scenario says]
-    #[arg(short, long, value_name = "TIME", help_heading = LOAD, value_parser = duration)]
+    #[arg(short, long, value_name = "TIME", help_heading = LOAD, conflicts_with = "tables",
+          value_parser = duration)]
     duration: Option<Duration>,
     /// How often each target is measured [default: 5, or what the scenario says]
-    #[arg(short, long, help_heading = LOAD, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, help_heading = LOAD, conflicts_with = "tables",
+          value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
     /// Requests a second, sent whether or not answers come; without it, as fast as they come
     #[arg(short = 'R', long, value_name = "REQ_PER_S", help_heading = LOAD,
-          conflicts_with = "scenario", value_parser = rate)]
+          conflicts_with_all = FILES, value_parser = rate)]
     rate: Option<f64>,
     /// Requests at a rate come at random instead of at equal distances
-    #[arg(long, help_heading = LOAD, requires = "rate")]
+    #[arg(long, help_heading = LOAD, requires = "rate", conflicts_with_all = FILES)]
     poisson: bool,
     /// Requests in flight on one connection
     #[arg(short, long, value_name = "DEPTH", help_heading = LOAD, default_value_t = 1,
-          conflicts_with = "scenario", value_parser = clap::value_parser!(u32).range(1..=65536))]
+          conflicts_with_all = FILES, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pipeline: u32,
     /// A request without an answer for so long has failed
     #[arg(long, value_name = "TIME", help_heading = LOAD, default_value = "10s",
-          conflicts_with = "scenario", value_parser = duration)]
+          conflicts_with_all = FILES, value_parser = duration)]
     timeout: Duration,
     /// CPUs that the generator may use, as in 1 or 2,3 [default: all; for the demo the last]
     #[arg(long, value_name = "LIST", help_heading = LOAD, value_delimiter = ',',
-          conflicts_with = "scenario", value_parser = cpu)]
+          conflicts_with_all = FILES, value_parser = cpu)]
     cpus: Vec<usize>,
     /// Never sleep: steadier figures, for a whole CPU for each thread
-    #[arg(long, help_heading = LOAD, conflicts_with = "scenario")]
+    #[arg(long, help_heading = LOAD, conflicts_with_all = FILES)]
     spin: bool,
     /// What shuffles targets and draws paths [default: another one each time; it is printed]
-    #[arg(long, help_heading = LOAD)]
+    #[arg(long, help_heading = LOAD, conflicts_with = "tables")]
     seed: Option<u64>,
 
     /// Method of all requests
     #[arg(short = 'X', long, help_heading = REQUEST, default_value = "GET",
-          conflicts_with = "scenario", value_parser = method)]
+          conflicts_with_all = FILES, value_parser = method)]
     method: String,
     /// A header field of all requests (repeatable)
     #[arg(short = 'H', long, value_name = "NAME: VALUE", help_heading = REQUEST,
-          conflicts_with = "scenario", value_parser = header)]
+          conflicts_with_all = FILES, value_parser = header)]
     header: Vec<(String, String)>,
     /// Body of all requests, as text or from a file
-    #[arg(long, value_name = "TEXT|@FILE", help_heading = REQUEST, conflicts_with = "scenario")]
+    #[arg(long, value_name = "TEXT|@FILE", help_heading = REQUEST, conflicts_with_all = FILES)]
     body: Option<String>,
     /// A file with a path a line; requests are spread over them
     #[arg(long, value_name = "FILE", help_heading = REQUEST, requires = "urls",
-          conflicts_with = "scenario")]
+          conflicts_with_all = FILES)]
     paths: Option<PathBuf>,
     /// The n-th path of the file is drawn in proportion to n^-EXPONENT; without it, all alike
     #[arg(long, value_name = "EXPONENT", help_heading = REQUEST, requires = "paths",
-          value_parser = exponent)]
+          conflicts_with_all = FILES, value_parser = exponent)]
     zipf: Option<f64>,
     /// The status to expect [default: any below 400]
-    #[arg(long, value_name = "CODE", help_heading = REQUEST, conflicts_with = "scenario",
+    #[arg(long, value_name = "CODE", help_heading = REQUEST, conflicts_with_all = FILES,
           value_parser = clap::value_parser!(u16).range(200..=599))]
     status: Option<u16>,
 
     /// Process of a URL's server, for its CPU time and memory (repeatable, in the URLs' order)
-    #[arg(long, help_heading = OUTPUT, requires = "urls", conflicts_with = "scenario")]
+    #[arg(long, help_heading = OUTPUT, requires = "urls", conflicts_with_all = FILES)]
     pid: Vec<u32>,
     /// Write everything as JSON
-    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT, conflicts_with = "tables")]
     json: Option<PathBuf>,
     /// Write one page with tables and plots
-    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT, conflicts_with = "tables")]
     html: Option<PathBuf>,
     /// Write the numbers of every round
-    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT, conflicts_with = "tables")]
     csv: Option<PathBuf>,
     /// Write the table to summary.txt and the numbers to raw.csv in a new or empty folder
-    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT, conflicts_with = "tables")]
     out: Option<PathBuf>,
     /// Exit with 0 even if requests failed
-    #[arg(long, help_heading = OUTPUT)]
+    #[arg(long, help_heading = OUTPUT, conflicts_with = "tables")]
     allow_errors: bool,
 }
 

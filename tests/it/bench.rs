@@ -22,6 +22,7 @@ mod beside;
 mod claims;
 mod demo;
 mod failures;
+mod figure_names;
 mod figures;
 mod framing;
 mod reports;
@@ -29,6 +30,7 @@ mod rounds;
 mod scenarios;
 mod sending;
 mod stub;
+mod tables;
 mod usage;
 
 /// The most time for one call. The longest ones do some seconds of work.
@@ -100,7 +102,9 @@ impl Bench {
         let mut command = command();
         command.current_dir(folder).arg("bench").args(&self.args);
         for (flag, value) in [("--json", "run.json"), ("--duration", "300ms"), ("--rounds", "1")] {
-            let is_told = is_given("--figures") || (flag != "--json" && is_given("--scenario"));
+            let is_told = is_given("--figures")
+                || is_given("--tables")
+                || (flag != "--json" && is_given("--scenario"));
             if !is_given(flag) && !is_told {
                 command.arg(flag).arg(value);
             }

@@ -3,7 +3,7 @@
 //! Knows nothing of runs. The docs of `figures.rs` list the keys with what they mean.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -110,4 +110,9 @@ fn one() -> f64 {
 
 fn two() -> usize {
     2
+}
+
+/// The path of a scenario's file. `folder` is the folder of the figures file.
+pub fn scenario_path(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("scenarios/{name}.toml"))
 }

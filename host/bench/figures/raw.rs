@@ -2,12 +2,12 @@
 //!
 //! Owns the reading of that file, whose columns may stand in any order. Knows no figure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 
 use anyhow::{Context as _, Result, bail};
 
-/// The quantity that counts failed requests of all kinds.
-pub const ERRORS: &str = "errors";
+use crate::declaration::{CaseAndRow, ERRORS};
 
 /// For each round's number, its quantities by name.
 type RowRounds = BTreeMap<u32, BTreeMap<String, f64>>;
@@ -16,7 +16,7 @@ type RowRounds = BTreeMap<u32, BTreeMap<String, f64>>;
 #[derive(Clone, Debug, Default)]
 pub struct Raw {
     /// By the names of case and row.
-    rows: BTreeMap<(String, String), RowRounds>,
+    rows: BTreeMap<CaseAndRow, RowRounds>,
 }
 
 impl Raw {
@@ -56,6 +56,16 @@ impl Raw {
         } else if let Ok(number) = number {
             quantities.insert(quantity.to_owned(), number);
         }
+    }
+
+    /// Gives each row its other name, unless all rows that have one are called by it already.
+    pub fn rename(&mut self, names: &BTreeMap<CaseAndRow, CaseAndRow>) {
+        let targets: BTreeSet<&CaseAndRow> = names.values().collect();
+        if self.rows.keys().all(|row| !names.contains_key(row) || targets.contains(row)) {
+            return;
+        }
+        let rows = mem::take(&mut self.rows).into_iter();
+        self.rows = rows.map(|(row, it)| (names.get(&row).cloned().unwrap_or(row), it)).collect();
     }
 
     /// The names of a case's rows.

@@ -1,12 +1,14 @@
 //! Draws tables in Markdown, and puts them into documents.
 //!
-//! A table stands between a line `<!-- table NAME -->` and the next `<!-- end -->`.
+//! A table stands between a line `<!-- table NAME -->` and the next line `<!-- end -->`. In code
+//! blocks, these lines do not count.
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::format::Grid;
+use super::markdown::{lines_outside_code, row};
 use super::raw::Raw;
 use super::value::{Measured, Verdict, combine, text};
 use crate::statistics;
@@ -16,29 +18,31 @@ const END: &str = "<!-- end -->";
 /// The text of a cell without a number.
 const NOTHING: &str = "-";
 
-/// Replaces the table called `name` in the text of a document.
+/// Replaces the table called `name` in the text of a document. Lines end like its first marker.
 ///
 /// # Errors
-/// The document lacks the markers of that table.
+/// The document lacks the markers of that table. Those in a code block are not meant.
 pub fn put(document: &str, name: &str, table: &str) -> Result<String> {
-    let begin = format!("{BEGIN}{name} -->\n");
-    let named = || format!("there is no line `{}` with a line `{END}` below", begin.trim_end());
-    let at = document.find(&begin).with_context(named)? + begin.len();
-    let end = at + document[at..].find(END).with_context(named)?;
-    let is_twice = document[at..].contains(&begin);
-    if is_twice || document[at..end].contains(BEGIN) {
-        bail!("the line `{}` stands there twice, or has no `{END}` of its own", begin.trim_end());
+    let begin = format!("{BEGIN}{name} -->");
+    let lines = lines_outside_code(document);
+    let named = || format!("there is no line `{begin}` with a line `{END}` below, outside of code");
+    let first = lines.iter().position(|line| line.text == begin).with_context(named)?;
+    let rest = &lines[first + 1..];
+    let length = rest.iter().position(|line| line.text == END).with_context(named)?;
+    let is_twice = rest.iter().any(|line| line.text == begin);
+    if is_twice || rest[..length].iter().any(|line| line.text.starts_with(BEGIN)) {
+        bail!("the line `{begin}` stands there twice, or has no `{END}` of its own");
     }
-    Ok(format!("{}\n{table}\n{}", &document[..at], &document[end..]))
+    let table = format!("\n{table}\n").replace('\n', lines[first].end);
+    let (before, behind) = (lines[first].bytes.end, rest[length].bytes.start);
+    Ok(format!("{}{table}{}", &document[..before], &document[behind..]))
 }
 
 /// A table of figures, one on each line. `document` is the path of the document that gets the
 /// table, and `folder` the folder of the figures file.
 pub fn of_figures(figures: &[Measured], document: &Path, folder: &Path) -> String {
-    let mut lines = vec![
-        "| figure | measured | lowest to highest round | target | run |".to_owned(),
-        "|---|---|---|---|---|".to_owned(),
-    ];
+    let titles = ["figure", "measured", "lowest to highest round", "target", "run"];
+    let mut lines = vec![row(titles), rule(titles.len())];
     for figure in figures {
         let Measured { title, value, spread, target, .. } = figure;
         let value = match &figure.verdict {
@@ -47,9 +51,14 @@ pub fn of_figures(figures: &[Measured], document: &Path, folder: &Path) -> Strin
             Verdict::Met | Verdict::NoTarget | Verdict::NotMeasured => value.clone(),
         };
         let run = link(&figure.run, document, folder);
-        lines.push(format!("| {title} | {value} | {spread} | {target} | {run} |"));
+        lines.push(row([title, &value, spread, target, &run]));
     }
     lines.join("\n") + "\n"
+}
+
+/// The line below the head of a table.
+fn rule(columns: usize) -> String {
+    format!("|{}", "---|".repeat(columns))
 }
 
 /// A link from the document to the folder of a run. Its text is the run's path below `runs`.
@@ -59,28 +68,38 @@ fn link(run: &str, document: &Path, folder: &Path) -> String {
         return String::new();
     }
     let below = document.strip_prefix(folder).unwrap_or(document);
-    let Ok(below) = below.strip_prefix("..") else { return format!("[{name}]({run})") };
     // From each folder of the document up, and down into that of the figures.
-    let up = "../".repeat(below.components().count().saturating_sub(1));
+    let up = |below: &Path| "../".repeat(below.components().count().saturating_sub(1));
+    let Ok(outside) = below.strip_prefix("..") else {
+        return format!("[{name}]({}{run})", up(below));
+    };
+    let up = up(outside);
     let own = folder.file_name().unwrap_or_default().to_string_lossy();
     format!("[{name}]({up}{own}/{run})")
 }
 
-/// A table of one run: its rows by some quantities. `raw` has the run's numbers, if there are any.
-pub fn of_grid(grid: &Grid, raw: Option<&Raw>) -> String {
-    let titles: Vec<&str> = grid.columns.iter().map(|it| &it.title[..]).collect();
-    let mut lines = vec![
-        format!("| {} | {} |", grid.corner, titles.join(" | ")),
-        format!("|---|{}", "---|".repeat(titles.len())),
-    ];
-    for row in &grid.rows {
-        let mut cells = vec![row.title.clone()];
+/// A table of one run: its rows by some quantities, and a line that names the run. `run` is the
+/// run's folder, or empty if none is named. `raw` has the run's numbers, if there are any.
+/// `document` and `folder` are as for [`of_figures`].
+pub fn of_grid(
+    grid: &Grid,
+    run: &str,
+    raw: Option<&Raw>,
+    document: &Path,
+    folder: &Path,
+) -> String {
+    let titles = [&grid.corner].into_iter().chain(grid.columns.iter().map(|it| &it.title));
+    let mut lines = vec![row(titles), rule(grid.columns.len() + 1)];
+    for of in &grid.rows {
+        let mut cells = vec![of.title.clone()];
         for column in &grid.columns {
             let values = raw.map(|raw| {
-                let of = |side: &str| raw.quantity(&column.case, side, &column.quantity);
+                let quantity = |side: &str| raw.quantity(&column.case, side, &column.quantity);
                 match &column.to {
-                    Some(to) => combine(&of(&row.side), &of(to), |value, base| value / base),
-                    None => of(&row.side),
+                    Some(to) => {
+                        combine(&quantity(&of.side), &quantity(to), |value, base| value / base)
+                    }
+                    None => quantity(&of.side),
                 }
             });
             let values = values.unwrap_or_default().into_values().map(|it| it * column.scale);
@@ -88,7 +107,8 @@ pub fn of_grid(grid: &Grid, raw: Option<&Raw>) -> String {
             let cell = cell.map(|it| text(it.median, column.digits, &column.unit));
             cells.push(cell.unwrap_or_else(|| NOTHING.to_owned()));
         }
-        lines.push(format!("| {} |", cells.join(" | ")));
+        lines.push(row(cells));
     }
-    lines.join("\n") + "\n"
+    let run = if run.is_empty() { NOTHING.to_owned() } else { link(run, document, folder) };
+    lines.join("\n") + &format!("\n\nRun: {run}\n")
 }

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::format::{Figure, Pick};
-use super::raw::{ERRORS, Raw};
+use super::raw::Raw;
+use crate::declaration::{BESIDE, ERRORS};
 use crate::load_stats::RATE_REACHED_MIN;
 use crate::reading::Quantity;
 use crate::statistics::{self, thousands};
 
 /// The side that stands for every row of a case.
-const ALL_ROWS: &str = "*";
-/// In the name of a row, stands between the side and a stream beside its first.
-const BESIDE: &str = ": ";
+const ALL_ROWS: char = '*';
 
 /// A figure with its value in a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -120,7 +119,7 @@ pub fn text(value: f64, digits: usize, unit: &str) -> String {
 /// instead, which stands for a round.
 fn rounds(figure: &Figure, raw: &Raw) -> BTreeMap<u32, f64> {
     let quantity = |case: &str, side: &str| raw.quantity(case, side, &figure.quantity);
-    if figure.side.starts_with(ALL_ROWS) {
+    if is_many(&figure.side) {
         let of_row = |row: &String| {
             let values: Vec<f64> = quantity(&figure.case, row).into_values().collect();
             match figure.pick {
@@ -146,10 +145,24 @@ fn rounds(figure: &Figure, raw: &Raw) -> BTreeMap<u32, f64> {
 
 /// The names of the rows that a figure is about.
 fn rows(figure: &Figure, raw: &Raw) -> Vec<String> {
-    match figure.side.strip_prefix(ALL_ROWS) {
-        None => vec![figure.side.clone()],
-        Some("") => raw.rows(&figure.case).filter(|row| !row.contains(BESIDE)).cloned().collect(),
-        Some(end) => raw.rows(&figure.case).filter(|row| row.ends_with(end)).cloned().collect(),
+    if !is_many(&figure.side) {
+        return vec![figure.side.clone()];
+    }
+    raw.rows(&figure.case).filter(|row| is_among(&figure.side, row)).cloned().collect()
+}
+
+/// Whether a `side` stands for many rows.
+pub fn is_many(side: &str) -> bool {
+    side.starts_with(ALL_ROWS)
+}
+
+/// Whether the row is one of the many that a `side` stands for: each first stream of its side, or
+/// each stream beside it with one name.
+pub fn is_among(side: &str, row: &str) -> bool {
+    match side.strip_prefix(ALL_ROWS) {
+        None => false,
+        Some("") => !row.contains(BESIDE),
+        Some(end) => row.ends_with(end),
     }
 }
 

@@ -32,6 +32,9 @@ const SHOWN: [Quantity; 23] = [
     Quantity::ClientCpuUsPerReq,
 ];
 
+/// The counts that have a column, each before the columns of load.
+const COUNTS: [&str; 2] = ["refused", "swaps"];
+
 /// The columns that a table with little room leaves out.
 const DETAILS: [Quantity; 3] =
     [Quantity::CpuUserUsPerReq, Quantity::CpuKernelUsPerReq, Quantity::ClientCpuUsPerReq];
@@ -68,6 +71,9 @@ impl Cell {
 pub fn columns(case: &CaseRun, detailed: bool) -> Vec<Column> {
     let mut columns = Vec::new();
     for quantity in SHOWN.into_iter().filter(|it| detailed || !DETAILS.contains(it)) {
+        if quantity == Quantity::ReqPerS {
+            columns.extend(COUNTS.map(|name| count_column(case, name)));
+        }
         if quantity == Quantity::CpuUsPerReq {
             columns.push(errors_column(case));
         }
@@ -86,6 +92,15 @@ fn quantity_column(case: &CaseRun, quantity: Quantity) -> Column {
     let is_latency = (Quantity::P50Us..=Quantity::MaxUs).contains(&quantity);
     let cells = case.rows.iter().map(cell).collect();
     Column { title: quantity.title().to_owned(), is_latency, cells }
+}
+
+fn count_column(case: &CaseRun, name: &str) -> Column {
+    let cell = |row: &Row| {
+        let counts = row.rounds.iter().filter_map(|reading| reading.counts.get(name).copied());
+        Some(Cell::new(statistics::spread(counts)?, statistics::thousands))
+    };
+    let cells = case.rows.iter().map(cell).collect();
+    Column { title: name.to_owned(), is_latency: false, cells }
 }
 
 fn errors_column(case: &CaseRun) -> Column {

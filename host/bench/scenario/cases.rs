@@ -10,6 +10,7 @@ use toml::Spanned;
 
 use super::environment::Environment;
 use super::format::{self, At, BesideTable, Scalar, Scenario};
+use super::measure_keys;
 use super::requests::Context;
 use super::servers::Servers;
 use super::text::{Reader, Vars};
@@ -86,6 +87,7 @@ impl Cases<'_, '_> {
                 return None;
             }
         };
+        measure_keys::check(table, &measure, self.reader);
         let rounds = table.rounds.as_ref().or(self.file.rounds.as_ref());
         let rounds = rounds.map_or(ROUNDS, |it| self.reader.number("rounds", it, vars, 1..=1000));
         let duration = table.duration.as_ref().or(self.file.duration.as_ref());
@@ -99,7 +101,7 @@ impl Cases<'_, '_> {
         let mut sides: Vec<Side> = Vec::new();
         for side in plain.iter().chain(tables) {
             for vars in self.reader.combinations(&side.each, vars, false) {
-                let Some(side) = self.side(table, side, &name, &vars) else { continue };
+                let Some(side) = self.side(table, &measure, side, &name, &vars) else { continue };
                 if sides.iter().any(|it| it.name == side.name) {
                     let reason = format!("name: two sides are called `{}`", side.name);
                     self.reader.mistake(table.name.span(), reason);
@@ -107,11 +109,6 @@ impl Cases<'_, '_> {
                 let is_started = matches!(side.origin, Origin::Started(_));
                 if !is_started && matches!(measure, Measure::Start | Measure::Drop(_)) {
                     let reason = "url: this measure needs a server that is started for it";
-                    self.reader.mistake(table.name.span(), reason);
-                }
-                let beside = [("along", side.along.is_some()), ("swaps", side.swaps.is_some())];
-                for (key, _) in beside.iter().filter(|it| it.1 && measure != Measure::Load) {
-                    let reason = format!("{key}: it is for measure = \"load\"");
                     self.reader.mistake(table.name.span(), reason);
                 }
                 sides.push(side);
@@ -142,7 +139,18 @@ impl Cases<'_, '_> {
             self.reader.mistake(overload.span(), "overload: it is for measure = \"overload\"");
         }
         match (word, &table.versions) {
-            ("drop", Some(versions)) => Ok(Measure::Drop(self.versions(versions, vars)?)),
+            ("drop", Some(versions)) => {
+                let read = self.versions(versions, vars)?;
+                let table = versions.get_ref();
+                if table.in_place || table.every.is_some() {
+                    let reason = "versions: `every` and `in_place` are for `swaps`; leave them out";
+                    self.reader.mistake(versions.span(), reason);
+                } else if read.versions.len() > 2 {
+                    let reason = "versions: the second is dropped over the first; write no more";
+                    self.reader.mistake(versions.span(), reason);
+                }
+                Ok(Measure::Drop(read))
+            }
             ("drop", None) => {
                 let reason = "versions: what is dropped? Write { files = [.., ..], path = .. }";
                 self.reader.mistake(table.name.span(), reason);
@@ -228,6 +236,9 @@ impl Cases<'_, '_> {
         if versions.len() < 2 || (table.template.is_some() && !table.files.is_empty()) {
             let reason = "versions: write two `files` at least, or a `template` and a `count`";
             self.reader.mistake(at.span(), reason);
+        } else if let (None, Some(count)) = (&table.template, &table.count) {
+            let reason = "count: it is for a `template`; leave it out";
+            self.reader.mistake(count.span(), reason);
         }
         let path = self.reader.text(&table.path, vars).into();
         let pace = match &table.every {
@@ -242,6 +253,7 @@ impl Cases<'_, '_> {
     fn side(
         &mut self,
         case: &format::CaseTable,
+        measure: &Measure,
         side: &format::SideTable,
         case_name: &str,
         vars: &Vars,
@@ -249,7 +261,7 @@ impl Cases<'_, '_> {
         let (default_name, origin) = self.origin(side, case.name.span(), vars)?;
         let name = side.name.as_ref().map_or(default_name, |name| self.reader.text(name, vars));
         // Read the streams even without the server, because mistakes do not depend on the machine.
-        match (self.streams(case, side, &name, vars), origin) {
+        match (self.streams(case, measure, side, &name, vars), origin) {
             (Ok((streams, swaps)), Some(origin)) => {
                 let along = match self.along(side, vars) {
                     Ok(along) => along,
@@ -278,6 +290,10 @@ impl Cases<'_, '_> {
         match (&side.server, &side.url) {
             (Some(value), None) => {
                 let name = self.reader.text(value, vars);
+                if let Some(pid) = &side.pid {
+                    let reason = "pid: it is for a `url`; the process of a `server` is known";
+                    self.reader.mistake(pid.span(), reason);
+                }
                 let Some(launch) = self.servers.get(&name) else {
                     let known: Vec<&str> = self.servers.keys().map(String::as_str).collect();
                     let reason =
@@ -319,27 +335,24 @@ impl Cases<'_, '_> {
     fn streams(
         &mut self,
         case: &format::CaseTable,
+        measure: &Measure,
         side: &format::SideTable,
         name: &str,
         vars: &Vars,
     ) -> Result<(Vec<Stream>, Option<Versions>), String> {
         let file = self.file;
-        let mut context = Context { reader: self.reader, environment: self.environment, vars };
-        let mut streams = vec![Stream {
-            name: name.to_owned(),
-            request: context.request(&[&side.request, &case.request, &file.request])?,
-            load: context.load(&[&side.load, &case.load, &file.load])?,
-            may_fail: false,
-        }];
+        let (reader, environment) = (&mut *self.reader, self.environment);
+        let mut context = Context { reader, environment, vars, measure };
+        let request = context.request(&[&side.request, &case.request, &file.request])?;
+        let load = context.load(&[&side.load, &case.load, &file.load], request.spread)?;
+        let mut streams = vec![Stream { name: name.to_owned(), request, load, may_fail: false }];
         let beside = if side.beside.is_empty() { &case.beside } else { &side.beside };
         for table in beside {
             let BesideTable { name, request, load, may_fail } = table.get_ref();
-            streams.push(Stream {
-                name: context.reader.text(name, vars),
-                request: context.request(&[request, &file.request])?,
-                load: context.load(&[load, &file.load])?,
-                may_fail: *may_fail,
-            });
+            let request = context.request(&[request, &file.request])?;
+            let load = context.load(&[load, &file.load], request.spread)?;
+            let name = context.reader.text(name, vars);
+            streams.push(Stream { name, request, load, may_fail: *may_fail });
         }
         let swaps = side.swaps.as_ref().map(|swaps| self.versions(swaps, vars)).transpose()?;
         Ok((streams, swaps))

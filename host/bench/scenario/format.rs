@@ -253,7 +253,7 @@ pub struct LoadTable {
     pub arrivals: Option<At<Scalar>>,
     pub timeout: Option<At<Scalar>>,
     pub cpus: Option<At<Cpus>>,
-    pub spin: Option<bool>,
+    pub spin: Option<At<bool>>,
     pub nice: Option<At<Scalar>>,
 }
 

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use wasmparser::Payload;
 
@@ -94,22 +94,51 @@ pub fn lines(text: &str) -> Result<Vec<String>, String> {
     Ok(paths)
 }
 
-/// The paths of the handlers in a folder, sorted. A path is `prefix` with the name of the file,
-/// without its ending. Handlers in folders below are left out.
+/// The files of the handlers in a folder, in any order. Those in folders below are left out.
 ///
 /// # Errors
 /// The folder cannot be read.
-pub fn handlers(folder: &Path, prefix: &str) -> io::Result<Vec<String>> {
-    let mut paths = Vec::new();
+pub fn handlers(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let file = entry?.path();
         let is_handler = file.extension().is_some_and(|it| it == "wasm" || it == "wat");
-        if let Some(stem) = file.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_handler) {
-            paths.push(format!("{prefix}{stem}"));
+        if is_handler && file.is_file() {
+            files.push(file);
         }
     }
+    Ok(files)
+}
+
+/// The paths of handlers, sorted. A path is `prefix` with the name of the file, without its ending.
+///
+/// # Errors
+/// A file has a name that no path can have, or two files have the same path. The text says which.
+pub fn of_handlers(prefix: &str, files: &[PathBuf]) -> Result<Vec<String>, String> {
+    let path = |file: &PathBuf| {
+        let stem = file.file_stem().and_then(|stem| stem.to_str());
+        let stem = stem.filter(|stem| !stem.contains(['?', '#', '%']));
+        let bad = || format!("rename {}: no path can have this name", file.display());
+        let path = format!("{prefix}{}", stem.ok_or_else(bad)?);
+        check(&path).map_err(|reason| format!("{}: {reason}", file.display()))?;
+        Ok(path)
+    };
+    let mut paths = files.iter().map(path).collect::<Result<Vec<_>, String>>()?;
     paths.sort();
-    Ok(paths)
+    match paths.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(format!("there are a .wasm and a .wat file for {}", pair[0])),
+        None => Ok(paths),
+    }
+}
+
+/// The handler's file if it is WebAssembly as text. `path` ends in the handler's name.
+pub fn text_of(folder: &Path, path: &str) -> Option<PathBuf> {
+    Some(file_of(folder, path, "wat")).filter(|file| file.is_file())
+}
+
+fn file_of(folder: &Path, path: &str, ending: &str) -> PathBuf {
+    let stem = path.rsplit('/').next().unwrap_or(path);
+    folder.join(format!("{stem}.{ending}"))
 }
 
 /// The body that a handler must answer: the contents of the custom section `answer` of its file.
@@ -118,8 +147,7 @@ pub fn handlers(folder: &Path, prefix: &str) -> io::Result<Vec<String>> {
 /// # Errors
 /// The file cannot be read, is no module, or has no such section.
 pub fn answer(folder: &Path, path: &str) -> Result<Vec<u8>, String> {
-    let stem = path.rsplit('/').next().unwrap_or(path);
-    let file = folder.join(format!("{stem}.wasm"));
+    let file = file_of(folder, path, "wasm");
     let shown = file.display();
     let module = fs::read(&file).map_err(|error| format!("cannot read {shown}: {error}"))?;
     for payload in wasmparser::Parser::new(0).parse_all(&module) {

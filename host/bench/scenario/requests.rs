@@ -13,6 +13,7 @@ use super::text::{Reader, Vars};
 use super::{format, paths};
 use crate::file;
 use crate::load::{Arrivals, Bodies, Load, PathDistribution, Request};
+use crate::suite::Measure;
 
 const BODY_BYTES_MAX: usize = 1 << 30;
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,6 +28,8 @@ pub struct Context<'a, 'text> {
     pub environment: &'a Environment,
     /// The placeholders of the stream's side.
     pub vars: &'a Vars,
+    /// What the stream's case measures.
+    pub measure: &'a Measure,
 }
 
 impl Context<'_, '_> {
@@ -62,12 +65,7 @@ impl Context<'_, '_> {
     }
 
     fn paths(&mut self, layers: &[&Table]) -> Result<Vec<String>, String> {
-        let table = layers.iter().find(|it| {
-            it.path.is_some()
-                || it.paths.is_some()
-                || it.paths_file.is_some()
-                || it.paths_folder.is_some()
-        });
+        let table = paths_table(layers);
         let Some(table) = table else { return Ok(vec!["/".to_owned()]) };
         let mut found = Vec::new();
         let mut given_keys = Vec::new();
@@ -104,17 +102,20 @@ impl Context<'_, '_> {
             let folder = &value.get_ref().folder;
             let folder = self.environment.existing(&self.reader.text(folder, self.vars))?;
             let prefix = self.reader.text(&value.get_ref().prefix, self.vars);
-            let listed = paths::handlers(&folder, &prefix);
             let failed = |error| format!("cannot read {}: {error}", folder.display());
-            found.extend(listed.map_err(failed)?);
-            if found.is_empty() {
+            let files = paths::handlers(&folder).map_err(failed)?;
+            if files.is_empty() {
                 return Err(format!("there is no handler in {}", folder.display()));
+            }
+            match paths::of_handlers(&prefix, &files) {
+                Ok(listed) => found.extend(listed),
+                Err(reason) => self.reader.mistake(value.span(), format!("paths_folder: {reason}")),
             }
         }
         let (key, at) = given_keys.last().cloned().unwrap_or(("path", 0..0));
         if given_keys.len() > 1 {
             self.reader.mistake(at, format!("{key}: there are paths already; tell them one way"));
-        } else if found.is_empty() {
+        } else if found.is_empty() && table.paths_folder.is_none() {
             self.reader.mistake(at, format!("{key}: there is no path in it"));
         } else if found.len() > paths::PATHS_MAX {
             let reason = format!("{key}: more than {} paths", paths::PATHS_MAX);
@@ -136,7 +137,13 @@ impl Context<'_, '_> {
         };
         match value.get_ref() {
             SpreadTable::Word(word) if word == "uniform" => PathDistribution::Uniform,
-            SpreadTable::Word(word) if word == "once" => PathDistribution::Once,
+            SpreadTable::Word(word) if word == "once" => {
+                if matches!(self.measure, Measure::Overload(_) | Measure::Curve(_)) {
+                    let reason = "spread: \"once\" is for measure = \"load\"; write another one";
+                    self.reader.mistake(value.span(), reason);
+                }
+                PathDistribution::Once
+            }
             SpreadTable::Zipf { zipf } if (0.0..=10.0).contains(zipf) => {
                 PathDistribution::Zipf { exponent: *zipf }
             }
@@ -156,13 +163,22 @@ impl Context<'_, '_> {
             0 => Ok(Bodies::Any),
             1 => Ok(Bodies::AsBefore),
             _ => {
-                let folder = first(layers, |it| it.paths_folder.as_ref());
+                let folder = paths_table(layers).and_then(|it| it.paths_folder.as_ref());
                 let Some(folder) = folder.map(|it| &it.get_ref().folder) else {
                     let reason = "bodies: \"answer\" is for the handlers of `paths_folder`";
                     self.reader.mistake(value.span(), reason);
                     return Ok(Bodies::Any);
                 };
                 let folder = self.environment.existing(&self.reader.text(folder, self.vars))?;
+                if let Some(text) = paths.iter().find_map(|path| paths::text_of(&folder, path)) {
+                    let text = text.display();
+                    let reason = format!(
+                        "bodies: \"answer\" is read from `.wasm` files, and {text} is none; \
+                         compile it, or leave it out of the folder"
+                    );
+                    self.reader.mistake(value.span(), reason);
+                    return Ok(Bodies::Any);
+                }
                 let answers = paths.iter().map(|path| paths::answer(&folder, path));
                 Ok(Bodies::Each(answers.collect::<Result<_, _>>()?))
             }
@@ -216,11 +232,19 @@ impl Context<'_, '_> {
         }
     }
 
-    /// The load of a stream. `layers` are its tables, the nearest first. Mistakes go to the reader.
+    /// The load of a stream that draws from its paths like this. `layers` are its tables, the
+    /// nearest first, and that of the file last. Mistakes go to the reader.
     ///
     /// # Errors
     /// This machine has too few CPUs. The text says so.
-    pub fn load(&mut self, layers: &[&format::LoadTable]) -> Result<Load, String> {
+    pub fn load(
+        &mut self,
+        layers: &[&format::LoadTable],
+        spread: PathDistribution,
+    ) -> Result<Load, String> {
+        if *self.measure == Measure::Load {
+            self.check_rate(layers, spread);
+        }
         let get = |pick: fn(&format::LoadTable) -> Option<&At<Scalar>>| first(layers, pick);
         let cpus = match first(layers, |it| it.cpus.as_ref()) {
             Some(value) => cpus(value, self.reader, self.environment, self.vars)?,
@@ -247,11 +271,38 @@ impl Context<'_, '_> {
         let timeout = timeout.map_or(TIMEOUT, |value| reader.duration("timeout", value, vars));
         // More threads than connections would have nothing to do.
         let threads = threads.min(connections);
-        let spin = first(layers, |it| it.spin.as_ref()).copied().unwrap_or(false);
+        let spin = first(layers, |it| it.spin.as_ref()).is_some_and(|it| *it.get_ref());
         let nice = get(|it| it.nice.as_ref());
         let nice = nice.map_or(0, |value| reader.number("nice", value, vars, -20..=19));
         Ok(Load { connections, threads, pipeline, rate, arrivals, timeout, cpus, spin, nice })
     }
+
+    /// Notes a mistake for a rate, or for arrivals, that have no effect.
+    fn check_rate(&mut self, layers: &[&format::LoadTable], spread: PathDistribution) {
+        let rate = first(layers, |it| it.rate.as_ref());
+        // The file's own table is for streams with and without a rate.
+        let arrivals = first(&layers[..layers.len() - 1], |it| it.arrivals.as_ref());
+        if let (PathDistribution::Once, Some(rate)) = (spread, rate) {
+            let reason = "rate: paths that are asked for once have none; leave it out, or write \
+                          another `spread`";
+            self.reader.mistake(rate.span(), reason);
+        } else if let (None, Some(arrivals)) = (rate, arrivals) {
+            let reason = "arrivals: they are for requests with a `rate`; write one, or leave them \
+                          out";
+            self.reader.mistake(arrivals.span(), reason);
+        }
+    }
+}
+
+/// The first table that says what the paths are.
+fn paths_table<'a>(layers: &[&'a Table]) -> Option<&'a Table> {
+    let has_paths = |it: &&&Table| {
+        it.path.is_some()
+            || it.paths.is_some()
+            || it.paths_file.is_some()
+            || it.paths_folder.is_some()
+    };
+    layers.iter().find(has_paths).copied()
 }
 
 /// The value in the first table that has it.

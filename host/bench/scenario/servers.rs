@@ -46,6 +46,22 @@ pub fn read(
     servers
 }
 
+/// Notes a mistake for each key that a server does not use which ends before all others start.
+pub fn check_preparations(tables: &[At<ServerTable>], reader: &mut Reader<'_>) {
+    for table in tables.iter().map(At::get_ref) {
+        let keys = [
+            ("version", table.version.first()),
+            ("restart", table.restart.as_ref()),
+            ("counters", table.counters.first()),
+        ];
+        for (key, value) in keys {
+            let Some(value) = value else { continue };
+            let reason = format!("{key}: [[prepare]] does not use it; leave it out");
+            reader.mistake(value.span(), reason);
+        }
+    }
+}
+
 fn launch(
     server: &ServerTable,
     name: &str,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::stub::{OK, Stub};
 use super::{Bench, Outcome, assert_within};
 
 /// Answers with the number that the tests put into it.
-const NUMBERED: &str = r#"(module
+pub const NUMBERED: &str = r#"(module
   (import "http_handler" "write_body" (func $write (param i32 i32 i32)))
   (memory (export "memory") 1)
   (data (i32.const 0) "VERSION")
@@ -24,6 +25,18 @@ const NUMBERED: &str = r#"(module
 /// A call for a scenario; raw.csv is written.
 fn scenario(text: &str) -> Bench {
     Bench::new(["--scenario", "test.toml", "--csv", "raw.csv"]).file("test.toml", text)
+}
+
+/// The same with a stub's address in the place of `ADDR`.
+fn scenario_of(stub: &Stub, text: &str) -> Bench {
+    scenario(&text.replace("ADDR", &stub.addr().to_string()))
+}
+
+/// The server `host`, which serves these `files`, for the end of a scenario.
+fn host(files: &str, ready: &str) -> String {
+    let command = ["{guesthouse}", "serve", "{dir}", "--listen", "127.0.0.1:{port}", "--no-cache"];
+    let head = format!("[[server]]\nname = \"host\"\ncommand = {command:?}\n");
+    format!("{head}files = {{ {files} }}\nready = {ready:?}\n")
 }
 
 /// The numbers of that name in raw.csv, by row.
@@ -59,7 +72,7 @@ fn each_path_is_asked_for_once() {
         name = "it"
         url = "http://ADDR"
         "#;
-    let done = scenario(&text.replace("ADDR", &stub.addr().to_string())).run();
+    let done = scenario_of(&stub, text).run();
     done.assert_good();
     assert_eq!(raw(&done, "answers")["it"], 200.0, "{}", done.text());
     let seen = seen.lock().expect("no panic");
@@ -85,7 +98,7 @@ fn paths_that_there_was_no_time_for_are_errors() {
         name = "it"
         url = "http://ADDR"
         "#;
-    let done = scenario(&text.replace("ADDR", &stub.addr().to_string())).run();
+    let done = scenario_of(&stub, text).run();
     assert_eq!(done.code, Some(1), "{}", done.text());
     let (answers, unsent) = (raw(&done, "answers")["it"], raw(&done, "errors_timeout")["it"]);
     assert_eq!(answers + unsent, 1000.0, "{}", done.text());
@@ -118,7 +131,7 @@ fn callers_that_may_fail_have_a_latency() {
         load.connections = 1
         may_fail = true
         "#;
-    let done = scenario(&text.replace("ADDR", &stub.addr().to_string())).run();
+    let done = scenario_of(&stub, text).run();
     assert_eq!(done.code, Some(0), "{}", done.text());
     assert!(raw(&done, "max_us")["it: callers"] >= 30_000.0, "{}", done.text());
 }
@@ -126,7 +139,9 @@ fn callers_that_may_fail_have_a_latency() {
 #[test]
 fn another_body_than_before_is_an_error() {
     let stub = Stub::new(|asked, client| match asked.request.target.as_str() {
-        "/wrong" if asked.of_target % 10 == 9 => client.say(OK.replace_last("hello", "HELLO")),
+        "/wrong" if asked.of_target % 10 == 9 => {
+            client.say(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nHELLO")
+        }
         "/chunked" => client.say(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
               2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
@@ -150,24 +165,13 @@ fn another_body_than_before_is_an_error() {
         url = "http://ADDR"
         request.path = "/wrong"
         "#;
-    let text = text.replace("ADDR", &stub.addr().to_string());
-    let done = scenario(&text.replace("BODIES", "as before")).run();
+    let done = scenario_of(&stub, &text.replace("BODIES", "as before")).run();
     assert_eq!(done.code, Some(1), "{}", done.text());
     let (wrong, answers) = (raw(&done, "errors_body"), raw(&done, "answers"));
     assert_eq!(wrong["right"], 0.0, "{}", done.text());
     assert_within("a tenth", wrong["wrong"] / (answers["wrong"] + wrong["wrong"]), 0.05, 0.15);
     assert!(done.out.contains("GET /wrong had another body"), "{}", done.text());
-    scenario(&text.replace("BODIES", "any")).run().assert_good();
-}
-
-trait ReplaceLast {
-    fn replace_last(&self, from: &str, to: &str) -> Vec<u8>;
-}
-
-impl ReplaceLast for [u8] {
-    fn replace_last(&self, from: &str, to: &str) -> Vec<u8> {
-        String::from_utf8_lossy(self).replace(from, to).into_bytes()
-    }
+    scenario_of(&stub, &text.replace("BODIES", "any")).run().assert_good();
 }
 
 /// The handler's file says in a custom section what it has to answer.
@@ -177,19 +181,16 @@ fn what_a_handler_says_that_it_answers_is_what_it_has_to_answer() {
         title = "Answers"
         duration = "100ms"
         rounds = 1
-        [[server]]
-        name = "host"
-        command = ["{guesthouse}", "serve", "{dir}", "--listen", "127.0.0.1:{port}", "--no-cache"]
-        files = { "handlers" = "handlers" }
-        ready = "/handlers/00001"
         [[case]]
         name = "all"
-        request = { paths_folder = { folder = "FOLDER", prefix = "/handlers/" }, bodies = "answer" }
+        request.bodies = "answer"
+        request.paths_folder = { folder = "handlers", prefix = "/handlers/" }
         load.connections = 2
         sides = ["host"]
         "#;
+    let text = format!("{text}{}", host(r#""handlers" = "handlers""#, "/handlers/00001"));
     let handlers = |answers: [&str; 2]| {
-        let bench = scenario(&text.replace("FOLDER", "handlers"));
+        let bench = scenario(&text);
         fs::create_dir(bench.dir.path().join("handlers")).expect("a folder");
         answers.into_iter().zip(1..).fold(bench, |bench, (answer, number)| {
             let mut wasm = wat::parse_str(NUMBERED.replace("VERSION", &format!("{number:05}")))
@@ -211,14 +212,8 @@ fn what_a_handler_says_that_it_answers_is_what_it_has_to_answer() {
 fn versions_are_swapped_as_fast_as_they_are_seen() {
     let text = r#"
         title = "Swaps"
-        duration = "1s"
+        duration = "2s"
         rounds = 1
-        [[server]]
-        name = "host"
-        command = ["{guesthouse}", "serve", "{dir}", "--listen", "127.0.0.1:{port}", "--no-cache"]
-        files = { "swapped.wat" = "version.wat" }
-        ready = "/swapped"
-        counters = ["ready", "no_such_counter"]
         [[case]]
         name = "all"
         request = { path = "/swapped", bodies = "as before" }
@@ -234,12 +229,123 @@ fn versions_are_swapped_as_fast_as_they_are_seen() {
         "#;
     // The second round finds a version in place that the first has left.
     let text = text.replace("rounds = 1", "rounds = 2");
+    let host = host(r#""swapped.wat" = "version.wat""#, "/swapped");
+    let text = format!("{text}{host}counters = [\"ready\", \"no_such_counter\"]\n");
     let done = scenario(&text).file("version.wat", NUMBERED).run();
     done.assert_good();
     // As many as the machine had the time for: each of them was seen, or the run had failed.
     assert!(raw(&done, "swaps")["host"] >= 2.0, "{}", done.text());
     assert_eq!(raw(&done, "counter_ready")["host"], 1.0, "{}", done.text());
     assert!(raw(&done, "counter_no_such_counter").is_empty());
+}
+
+/// The bodies of the answers on each connection of a stub so far.
+type Told = BTreeMap<usize, Vec<Vec<u8>>>;
+
+/// Measures a stub that answers by a file whose four versions are swapped. `answer` gets what the
+/// connection was told so far, whether the load has begun, and the contents of the file.
+fn swapped(
+    bodies: &str,
+    answer: impl Fn(&[Vec<u8>], bool, Vec<u8>) -> Vec<u8> + Send + Sync + 'static,
+) -> Outcome {
+    let folder = tempfile::tempdir().expect("a folder");
+    let served = folder.path().join("served");
+    fs::write(&served, "00000").expect("a file");
+    let (file, told) = (served.clone(), Mutex::new(Told::new()));
+    let stub = Stub::new(move |asked, client| {
+        let mut told = told.lock().expect("no panic");
+        // Each request of the swapper has a connection of its own.
+        let is_loaded = told.values().any(|bodies| bodies.len() > 10);
+        let told = told.entry(asked.connection).or_default();
+        let said = answer(told, is_loaded, fs::read(&file)?);
+        told.push(said[said.len() - 5..].to_vec());
+        client.say(said)
+    });
+    let text = r#"
+        title = "Swaps"
+        duration = "500ms"
+        rounds = 1
+        [[case]]
+        name = "all"
+        request = { path = "/it", bodies = "BODIES" }
+        load.connections = 1
+        [[case.side]]
+        name = "it"
+        url = "http://ADDR"
+        swaps = { template = "version", count = 4, path = "SERVED", every = "seen" }
+        "#;
+    let text = text.replace("BODIES", bodies).replace("SERVED", &served.to_string_lossy());
+    scenario_of(&stub, &text).file("version", "VERSION").run()
+}
+
+fn ok(body: &[u8]) -> Vec<u8> {
+    [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", body].concat()
+}
+
+#[test]
+fn an_answer_that_goes_back_to_an_older_version_is_an_error() {
+    swapped("as before", |_, _, now| ok(&now)).assert_good();
+    let done = swapped("as before", |told, _, now| {
+        // The client has had an answer of this version, on this connection. Of the four versions,
+        // the one before the last is older, or comes after the next.
+        let is_known = told.len() % 10 == 9 && told.last() == Some(&now);
+        let number = now[4] - b'0';
+        let older = format!("0000{}", (number + 2) % 4);
+        ok(if is_known { older.as_bytes() } else { &now })
+    });
+    assert_eq!(done.code, Some(1), "{}", done.text());
+    assert!(raw(&done, "errors_body")["it"] > 0.0, "{}", done.text());
+    let words = "GET /it was answered by an older version, after a newer one had answered";
+    assert!(done.target().notes().contains(words), "{}", done.text());
+}
+
+/// The load asks on a connection that stays, and the swapper on new ones.
+#[test]
+fn a_request_of_the_swapper_that_fails_is_an_error() {
+    for (kind, bad, words) in [
+        ("status", "HTTP/1.1 503 No\r\nContent-Length: 5\r\n\r\nsorry", "answered with 503"),
+        ("read", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nhello", "its Content-Length is not"),
+        ("body", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "by none of the versions"),
+    ] {
+        let left = AtomicUsize::new(3);
+        let done = swapped("any", move |told, is_loaded, now| {
+            let is_bad = told.is_empty() && is_loaded;
+            let one_less = |left: usize| left.checked_sub(1).filter(|_| is_bad);
+            let is_bad = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok();
+            if is_bad { bad.as_bytes().to_vec() } else { ok(&now) }
+        });
+        assert_eq!(done.code, Some(1), "{kind}: {}", done.text());
+        assert_eq!(raw(&done, &format!("errors_{kind}"))["it"], 3.0, "{}", done.text());
+        assert_eq!(done.target().errors("total"), 3, "{}", done.text());
+        assert!(done.target().notes().contains(words), "{}", done.text());
+    }
+}
+
+/// The first request of the load is slow, and the warm-up waits for its answer.
+#[test]
+fn swaps_of_the_warm_up_do_not_count() {
+    let stub = Stub::new(|asked, client| {
+        if asked.number == 1 {
+            sleep(Duration::from_secs(2));
+        }
+        client.say(OK)
+    });
+    let text = r#"
+        title = "Swaps"
+        duration = "300ms"
+        rounds = 1
+        [[case]]
+        name = "all"
+        load.connections = 1
+        [[case.side]]
+        name = "it"
+        url = "http://ADDR"
+        swaps = { template = "version", path = "served", every = "20ms" }
+        "#;
+    let done = scenario_of(&stub, text).file("version", "VERSION").run();
+    done.assert_good();
+    // A disk that is busy makes them fewer.
+    assert_within("swaps in 300 ms", raw(&done, "swaps")["it"], 0.0, 50.0);
 }
 
 #[test]
@@ -277,9 +383,8 @@ fn a_program_runs_beside_a_side_and_ends_with_it() {
         url = "http://ADDR"
         along = { command = ["no-such-program"], needs = "it is not for sale" }
         "#;
-    let text = text.replace("ADDR", &stub.addr().to_string());
     let folder = tempfile::tempdir().expect("a folder");
-    let done = scenario(&text.replace("FOLDER", &folder.path().to_string_lossy())).run();
+    let done = scenario_of(&stub, &text.replace("FOLDER", &folder.path().to_string_lossy())).run();
     assert_eq!(done.code, Some(1), "{}", done.text());
     let said = fs::read_to_string(folder.path().join("along")).expect("it ran");
     let (port, pid) = said.trim().split_once(' ').expect("two words");
@@ -323,7 +428,7 @@ fn an_overload_is_offered_on_top_of_the_capacity() {
         url = "http://ADDR"
         request.path = "/served"
         "#;
-    let done = scenario(&text.replace("ADDR", &stub.addr().to_string())).run();
+    let done = scenario_of(&stub, text).run();
     done.assert_good();
     let goodput = done.target().get("goodput_of_capacity");
     assert_within("of the capacity of two connections", goodput, 1.5, 2.5);
@@ -337,16 +442,12 @@ fn files_of_a_server_may_be_many_by_one_name() {
         title = "Files"
         duration = "50ms"
         rounds = 1
-        [[server]]
-        name = "host"
-        command = ["{guesthouse}", "serve", "{dir}", "--listen", "127.0.0.1:{port}", "--no-cache"]
-        files = { "many/{08..11}.wat" = "version.wat" }
-        ready = "/many/11"
         [[case]]
         name = "all"
         request = { paths = ["/many/{08..11}"], bodies = "as before" }
         load = { connections = 1, nice = 19 }
         sides = ["host"]
         "#;
-    scenario(text).file("version.wat", NUMBERED).run().assert_good();
+    let host = host(r#""many/{08..11}.wat" = "version.wat""#, "/many/11");
+    scenario(&format!("{text}{host}")).file("version.wat", NUMBERED).run().assert_good();
 }

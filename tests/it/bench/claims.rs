@@ -133,7 +133,13 @@ fn what_is_not_measured_says_so() {
     let figures = |args: &[&str]| {
         let text = FIGURES.replace("side = \"a\"\n    to = \"b\"", "side = \"missing\"");
         let text = format!("[runs]\ntwo = \"runs/old\"\n{text}");
+        let scenario = SCENARIO.replace("ADDR", &stub.addr().to_string());
+        let (before, other) = scenario.rsplit_once("[[case]]").expect("two cases");
+        let missing = "[[case.side]]\nserver = \"missing\"\n[[server]]\nname = \"missing\"\n\
+                       command = [\"no-such-program\"]\n";
+        let scenario = format!("{before}{missing}[[case]]{other}");
         let bench = figures(&stub, args).file("figures.toml", text);
+        let bench = bench.file("scenarios/two.toml", scenario);
         fs::create_dir_all(bench.dir.path().join("runs/old")).expect("a folder");
         let old = "case,row,round,position,quantity,value\none,missing,1,1,req_per_s,7\n";
         bench.file("runs/old/raw.csv", old).run()

@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::stub::{OK, Setup, Stub, StubConnection, nowhere};
-use super::{Bench, Outcome, assert_within};
+use super::{Bench, Outcome, assert_within, one_call};
 
 const KINDS: [&str; 6] = ["connect", "read", "write", "timeout", "status", "body"];
 
@@ -124,6 +124,32 @@ fn a_request_that_is_not_taken_is_a_write_error() {
         .run();
     assert_fails(&done, "write");
     assert_eq!(done.target().samples(), 0, "{}", done.text());
+}
+
+/// A server may answer before it has read the request, and read no more of it.
+#[test]
+fn an_early_answer_counts() {
+    let early = |ends: fn(&mut StubConnection) -> io::Result<bool>| {
+        let stub = Stub::with(Setup { raw_from: 0, ..Setup::default() }, move |_, client| {
+            client.stream.read_exact(&mut [0; 1 << 10])?;
+            client.say(b"HTTP/1.1 413 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+            client.flush()?;
+            ends(client)
+        });
+        let bench = Bench::new([stub.url("/")]).file("body", vec![b'x'; 16 << 20]);
+        let bench = bench.args(["--method", "PUT", "--body", "@body", "--connections", "1"]);
+        // The stub goes with its test.
+        (bench.args(["--timeout", "1000s", "--rate", "20"]), stub)
+    };
+    let (bench, _stub) = early(|_| {
+        sleep(one_call());
+        Ok(false)
+    });
+    let done = bench.run();
+    assert_fails(&done, "status");
+    assert!(done.target().notes().contains("status 413"), "{}", done.text());
+    let (bench, _stub) = early(StubConnection::reset);
+    bench.args(["--status", "413"]).run().assert_good();
 }
 
 #[test]

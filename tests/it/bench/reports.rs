@@ -239,3 +239,24 @@ fn no_name_is_more_than_text() {
     assert!(csv.contains("\"case "), "{csv}");
     assert!(csv.lines().all(|line| line.starts_with("case,") || line.starts_with('"')), "{csv}");
 }
+
+#[test]
+fn what_an_overloaded_server_does_is_in_the_tables() {
+    let stub = Stub::after(std::time::Duration::from_millis(5));
+    let scenario = format!(
+        "title = \"Overload\"\nduration = \"100ms\"\nrounds = 2\n\
+         [[case]]\nname = \"over\"\nmeasure = \"overload\"\nload.connections = 20\n\
+         overload = {{ capacity_connections = 1 }}\n\
+         [[case.side]]\nname = \"it\"\nurl = \"http://{}\"\n",
+        stub.addr()
+    );
+    let done = Bench::new(["--scenario", "over.toml", "--html", "run.html"])
+        .file("over.toml", scenario)
+        .run();
+    done.assert_good();
+    let page = fs::read_to_string(done.path("run.html")).expect("the page");
+    for title in ["goodput", "p99 to unloaded", "refused"] {
+        assert!(done.out.contains(title), "no {title}: {}", done.text());
+        assert!(page.contains(&format!(">{title}<")), "no {title}: {page}");
+    }
+}

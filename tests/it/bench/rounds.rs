@@ -2,6 +2,7 @@
 //!
 //! The report says the order of the turns, and the stub sees it.
 
+use std::net::TcpStream;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -9,7 +10,7 @@ use rustix::process::Signal;
 use crate::host::until;
 use crate::patience::patience;
 
-use super::stub::{OK, Stub};
+use super::stub::{OK, Stub, nowhere};
 use super::{Bench, Outcome};
 
 const SLOW: Duration = Duration::from_millis(400);
@@ -138,4 +139,23 @@ fn a_signal_before_there_is_anything_ends_it_too() {
     running.signal(Signal::INT);
     let done = running.end();
     assert_eq!(done.code, Some(130), "{}", done.text());
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_connection() {
+    // Nobody accepts: once the queue is full, a connection has to wait.
+    let (socket, addr) = nowhere();
+    socket.listen(0).expect("it listens");
+    let connect = || TcpStream::connect_timeout(&addr, Duration::from_millis(100)).ok();
+    let _queued: Vec<_> = std::iter::from_fn(connect).take(16).collect();
+    let running = Bench::new([format!("http://{addr}/")])
+        .args(["--duration", "100s", "--timeout", "1000s", "--connections", "1"])
+        .start();
+    // The kernel's state of a connection that has sent its SYN is 2.
+    let begins = format!("0100007F:{:04X} 02", addr.port());
+    let connections = || std::fs::read_to_string("/proc/net/tcp").expect("the kernel's list");
+    until("a connection", patience(), || connections().contains(&begins).then_some(()));
+    running.signal(Signal::INT);
+    let done = running.end();
+    assert_eq!((done.code, done.err.as_str()), (Some(130), ""), "{}", done.text());
 }

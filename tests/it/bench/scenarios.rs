@@ -3,8 +3,9 @@
 //! A new file in `benches/scenarios` is tested without a change here. Peers take part if their
 //! folder is named (`GUESTHOUSE_PEERS`); otherwise the report names each as left out.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -350,10 +351,66 @@ const MISTAKES: [(&str, &str); 26] = [
     ("sides = [", "test.toml:"),
 ];
 
+/// Lines that are right elsewhere, and have no effect where they stand. FILES stands for two
+/// versions.
+const WITHOUT_EFFECT: [(&str, &str); 13] = [
+    (
+        "sides = [\"a\"]\nmeasure = \"overload\"\nrequest.bodies = \"as before\"",
+        "test.toml:9: bodies: measure = \"overload\" does not use it",
+    ),
+    (
+        "sides = [\"a\"]\nmeasure = \"overload\"\nbeside = [{ name = \"b\" }]",
+        "test.toml:9: beside: measure = \"overload\"",
+    ),
+    (
+        "sides = [\"a\"]\nmeasure = \"overload\"\nload.rate = 5",
+        "test.toml:9: rate: measure = \"overload\"",
+    ),
+    (
+        "sides = [\"a\"]\nmeasure = \"overload\"\nrequest.spread = \"once\"",
+        "test.toml:9: spread: \"once\" is for",
+    ),
+    (
+        "sides = [\"a\"]\nmeasure = \"start\"\nduration = \"1s\"",
+        "test.toml:9: duration: measure = \"start\"",
+    ),
+    (
+        "measure = \"idle\"\n[[case.side]]\nserver = \"a\"\nalong = { command = [\"true\"] }",
+        "test.toml:10: along: measure",
+    ),
+    (
+        "measure = \"curve\"\n[[case.side]]\nserver = \"a\"\nload.threads = 2",
+        "test.toml:10: threads: measure",
+    ),
+    (
+        "sides = [\"a\"]\nrequest.spread = \"once\"\nload.rate = 5",
+        "test.toml:9: rate: paths that are asked for once",
+    ),
+    (
+        "sides = [\"a\"]\nload.arrivals = \"poisson\"",
+        "test.toml:8: arrivals: they are for requests with",
+    ),
+    ("[[case.side]]\nserver = \"a\"\npid = 5", "test.toml:9: pid: it is for a `url`"),
+    (
+        "sides = [\"a\"]\nmeasure = \"drop\"\nversions = { FILES, every = \"1s\" }",
+        "test.toml:9: versions: `every`",
+    ),
+    (
+        "[[case.side]]\nserver = \"a\"\nswaps = { FILES, count = 3 }",
+        "test.toml:9: count: it is for",
+    ),
+    (
+        "sides = [\"a\"]\n[[prepare]]\nname = \"p\"\ncommand = [\"true\"]\nrestart = \"round\"",
+        "test.toml:11: restart: [[prepare]]",
+    ),
+];
+
 #[test]
 fn each_mistake_has_its_line() {
     let mut wrong = Vec::new();
-    for (more, words) in MISTAKES {
+    for (more, words) in MISTAKES.into_iter().chain(WITHOUT_EFFECT) {
+        let files = "files = [\"test.toml\", \"test.toml\"], path = \"x\"";
+        let more = more.replace("FILES", files);
         let done = scenario(&format!("{HEAD}{more}\n")).run();
         let is_told =
             done.err.contains(words) && done.err.lines().all(|it| it.contains("test.toml:"));
@@ -373,4 +430,29 @@ fn each_mistake_has_its_line() {
     let done = Bench::new(["--scenario", "no-such-file.toml"]).run();
     assert_eq!((done.code, done.out.as_str()), (Some(1), ""), "{}", done.text());
     assert!(done.err.contains("cannot read no-such-file.toml"), "{}", done.text());
+}
+
+/// Of a folder of handlers, each has to be one that can be asked for.
+#[test]
+fn handlers_that_cannot_be_asked_for_are_named() {
+    for (file, bodies, words) in [
+        (&b"a b.wasm"[..], "any", "paths_folder: {here}/handlers/a b.wasm: \"/x/a b\" has a char"),
+        (b"a%20b.wat", "any", "paths_folder: rename {here}/handlers/a%20b.wat: no path can"),
+        (b"\xff.wasm", "any", "paths_folder: rename {here}/handlers/\u{fffd}.wasm: no path can"),
+        (b"good.wat", "any", "paths_folder: there are a .wasm and a .wat file for /x/good"),
+        (b"text.wat", "answer", "bodies: \"answer\" is read from `.wasm` files, and {here}"),
+    ] {
+        let text = "sides = [\"a\"]\nrequest = { bodies = \"BODIES\", paths_folder = \
+                    { folder = \"handlers\", prefix = \"/x/\" } }\n";
+        let bench = scenario(&format!("{HEAD}{}", text.replace("BODIES", bodies)));
+        let here = bench.dir.path().canonicalize().expect("a folder");
+        let folder = bench.dir.path().join("handlers");
+        fs::create_dir(&folder).expect("a folder");
+        fs::write(folder.join("good.wasm"), b"\0asm\x01\0\0\0").expect("a file");
+        fs::write(folder.join(OsStr::from_bytes(file)), "").expect("a file");
+        let done = bench.run();
+        assert_eq!((done.code, done.out.as_str()), (Some(1), ""), "{}", done.text());
+        let words = format!("test.toml:8: {}", words.replace("{here}", &here.to_string_lossy()));
+        assert!(done.err.contains(&words), "no {words}: {}", done.text());
+    }
 }

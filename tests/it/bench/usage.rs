@@ -8,7 +8,7 @@ use super::stub::Stub;
 const URL: &str = "http://127.0.0.1:9/";
 
 /// Flags after a URL, and the message for them.
-const MISTAKES: [(&[&str], &str); 46] = [
+const MISTAKES: [(&[&str], &str); 48] = [
     (&["--connections", "0"], "--connections"),
     (&["--connections=-1"], "--connections"),
     (&["--connections", "many"], "--connections"),
@@ -51,15 +51,20 @@ const MISTAKES: [(&[&str], &str); 46] = [
     (&["--status", "ok"], "--status"),
     (&["--pid", "me"], "--pid"),
     (&["--mini"], "cannot be used with"),
+    (&["--quick"], "cannot be used with"),
+    (&["--check"], "cannot be used with"),
     (&["--only", "x"], "cannot be used with"),
     (&["--scenario", "x"], "cannot be used with"),
     (&["--no-such-flag"], "--no-such-flag"),
     (&["--json"], "--json <FILE>"),
 ];
 
-/// Flags that a scenario does not allow, because the scenario sets these things itself.
-const WITH_SCENARIO: [&[&str]; 11] = [
+/// Flags that are not for a file which says what is measured, because it sets these things itself.
+const WITH_FILE: [&[&str]; 14] = [
     &["--rate", "5"],
+    &["--poisson"],
+    &["--paths", "x"],
+    &["--zipf", "1"],
     &["--threads", "2"],
     &["--pipeline", "2"],
     &["--timeout", "1s"],
@@ -72,6 +77,21 @@ const WITH_SCENARIO: [&[&str]; 11] = [
     &["--pid", "1"],
 ];
 
+/// Flags that mean nothing where nothing is measured.
+const WITH_TABLES: [&[&str]; 11] = [
+    &["--connections", "5"],
+    &["--duration", "1s"],
+    &["--rounds", "2"],
+    &["--seed", "1"],
+    &["--only", "x"],
+    &["--quick"],
+    &["--json", "x"],
+    &["--html", "x"],
+    &["--csv", "x"],
+    &["--out", "x"],
+    &["--allow-errors"],
+];
+
 #[test]
 fn each_bad_flag_has_its_words() {
     let mut wrong = Vec::new();
@@ -82,12 +102,14 @@ fn each_bad_flag_has_its_words() {
             wrong.push(format!("{flags:?}: {}", done.text()));
         }
     }
-    for flags in WITH_SCENARIO {
-        let done = Bench::new(["--scenario", "no-such-file.toml"]).args(flags).run();
+    let files = ["--scenario", "--figures", "--tables"];
+    let with_file = files.iter().flat_map(|file| WITH_FILE.map(|flags| (*file, flags)));
+    for (file, flags) in with_file.chain(WITH_TABLES.map(|flags| ("--tables", flags))) {
+        let done = Bench::new([file, "no-such-file.toml"]).args(flags).run();
         // Either the flag must not be there, or a flag that it needs is missing.
         let words = ["cannot be used with", "required arguments were not provided"];
         if done.code != Some(2) || !words.iter().any(|it| done.err.contains(it)) {
-            wrong.push(format!("--scenario FILE {flags:?}: {}", done.text()));
+            wrong.push(format!("{file} FILE {flags:?}: {}", done.text()));
         }
     }
     assert!(wrong.is_empty(), "{} of them:\n{}", wrong.len(), wrong.join("\n"));

@@ -1,6 +1,6 @@
 //! Tests which paths a line stands for.
 
-use super::{PATHS_MAX, expand, handlers, lines};
+use super::{PATHS_MAX, expand, handlers, lines, of_handlers};
 
 #[test]
 fn ranges_are_combined_and_as_wide_as_they_are_written() {
@@ -40,9 +40,17 @@ fn a_file_has_a_path_on_each_line() {
 #[test]
 fn the_handlers_of_a_folder_are_asked_for_by_their_names() {
     let folder = tempfile::tempdir().expect("a folder");
-    for name in ["b.wat", "a.wasm", "c.txt", "d"] {
-        std::fs::write(folder.path().join(name), "").expect("it is written");
+    let file = |name: &str| std::fs::write(folder.path().join(name), "").expect("it is written");
+    let paths = |prefix: &str| of_handlers(prefix, &handlers(folder.path()).expect("it is read"));
+    ["b.wat", "a.wasm", "c.txt", "d"].into_iter().for_each(file);
+    std::fs::create_dir(folder.path().join("e.wasm")).expect("a folder");
+    assert_eq!(paths("/x/").expect("good names"), ["/x/a", "/x/b"]);
+    let said = paths("x/").expect_err("no path");
+    assert!(said.contains("does not begin with /"), "{said}");
+    for name in ["a.wat", "a b.wasm", "a?b.wasm", "a#b.wat", "a%20b.wat", "\u{e4}.wasm"] {
+        file(name);
+        let said = paths("/x/").expect_err(name);
+        assert!(said.contains(name) || said.contains("a .wat file for /x/a"), "{said}");
+        std::fs::remove_file(folder.path().join(name)).expect("it is there");
     }
-    let paths = handlers(folder.path(), "/x/").expect("it is read");
-    assert_eq!(paths, ["/x/a", "/x/b"]);
 }

@@ -1,0 +1,104 @@
+//! Knows which keys of a case each measure reads, and refuses all others.
+//!
+//! A key without effect looks like one that works. Keys of the file's own tables are defaults for
+//! all cases, so a case need not read each of them.
+
+use std::ops::Range;
+
+use toml::Spanned;
+
+use super::format::{BesideTable, CaseTable, LoadTable, RequestTable, SideTable};
+use super::text::Reader;
+use crate::suite::Measure;
+
+const READ_BY_IDLE: &str =
+    "method path headers body body_file body_bytes status connections timeout";
+const READ_BY_DROP: &str = "method path headers body body_file body_bytes status timeout";
+const READ_BY_CURVE: &str = "method path paths paths_file paths_folder headers body body_file \
+     body_bytes status connections timeout cpus spin nice duration";
+const READ_BY_OVERLOAD: &str = "method path paths paths_file paths_folder spread headers body \
+     body_file body_bytes status connections threads pipeline arrivals timeout cpus spin nice \
+     duration";
+
+/// The name of a key and its place in the file.
+type Key = (&'static str, Range<usize>);
+
+/// Notes a mistake for each key of the case and of its sides that its measure does not read.
+pub fn check(case: &CaseTable, measure: &Measure, reader: &mut Reader<'_>) {
+    let Some((name, read)) = read_by(measure) else { return };
+    let mut keys = request_keys(&case.request);
+    keys.extend(load_keys(&case.load));
+    keys.extend(beside_keys(&case.beside));
+    keys.extend(case.duration.iter().map(|it| ("duration", it.span())));
+    for side in case.tables.iter().map(Spanned::get_ref) {
+        keys.extend(side_keys(side));
+    }
+    for (key, at) in keys {
+        if !read.split(' ').any(|it| it == key) {
+            let reason = format!("{key}: measure = \"{name}\" does not use it; leave it out");
+            reader.mistake(at, reason);
+        }
+    }
+}
+
+/// The name of a measure and the keys that it reads. `None` for a load, which reads all.
+fn read_by(measure: &Measure) -> Option<(&'static str, &'static str)> {
+    match measure {
+        Measure::Load => None,
+        Measure::Idle { .. } => Some(("idle", READ_BY_IDLE)),
+        Measure::Start => Some(("start", "")),
+        Measure::Drop(_) => Some(("drop", READ_BY_DROP)),
+        Measure::Curve(_) => Some(("curve", READ_BY_CURVE)),
+        Measure::Overload(_) => Some(("overload", READ_BY_OVERLOAD)),
+    }
+}
+
+fn side_keys(side: &SideTable) -> Vec<Key> {
+    let mut keys = request_keys(&side.request);
+    keys.extend(load_keys(&side.load));
+    keys.extend(beside_keys(&side.beside));
+    keys.extend(side.swaps.iter().map(|it| ("swaps", it.span())));
+    keys.extend(side.along.iter().map(|it| ("along", it.span())));
+    keys
+}
+
+fn beside_keys(beside: &[Spanned<BesideTable>]) -> Option<Key> {
+    beside.first().map(|it| ("beside", it.span()))
+}
+
+fn request_keys(table: &RequestTable) -> Vec<Key> {
+    let scalars = [
+        ("method", &table.method),
+        ("path", &table.path),
+        ("paths_file", &table.paths_file),
+        ("body", &table.body),
+        ("body_file", &table.body_file),
+        ("body_bytes", &table.body_bytes),
+        ("status", &table.status),
+        ("bodies", &table.bodies),
+    ];
+    let scalars = scalars.into_iter().filter_map(|(key, it)| Some((key, it.as_ref()?.span())));
+    let mut keys: Vec<Key> = scalars.collect();
+    keys.extend(table.paths.iter().map(|it| ("paths", it.span())));
+    keys.extend(table.paths_folder.iter().map(|it| ("paths_folder", it.span())));
+    keys.extend(table.spread.iter().map(|it| ("spread", it.span())));
+    keys.extend(table.headers.values().map(|it| ("headers", it.span())));
+    keys
+}
+
+fn load_keys(table: &LoadTable) -> Vec<Key> {
+    let scalars = [
+        ("connections", &table.connections),
+        ("threads", &table.threads),
+        ("pipeline", &table.pipeline),
+        ("rate", &table.rate),
+        ("arrivals", &table.arrivals),
+        ("timeout", &table.timeout),
+        ("nice", &table.nice),
+    ];
+    let scalars = scalars.into_iter().filter_map(|(key, it)| Some((key, it.as_ref()?.span())));
+    let mut keys: Vec<Key> = scalars.collect();
+    keys.extend(table.cpus.iter().map(|it| ("cpus", it.span())));
+    keys.extend(table.spin.iter().map(|it| ("spin", it.span())));
+    keys
+}

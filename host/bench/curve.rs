@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use hdrhistogram::Histogram;
 
 use super::load::Arrivals;
@@ -28,12 +28,12 @@ const ALONE_PART: f64 = 0.25;
 const LONGER_MAX: f64 = 10.0;
 
 /// Measures with the first stream of the side. Each of its different paths is a kind, whose share
-/// of the requests is how often the path is listed. Blocks for a multiple of `duration`, and ends
-/// early once `stop` is set. Returns the reading, and the latencies at the highest load that kept
+/// of the requests is how often the path is listed. Blocks for a multiple of `duration`, or until
+/// `stop` is set. Returns the reading, and the latencies at the highest load that kept
 /// the slowdown bounded.
 ///
 /// # Errors
-/// The side has no stream, or no connection can be made.
+/// The side has no stream, no connection can be made, or `stop` is set before the end.
 pub fn measure(
     side: &Side,
     target: &Target,
@@ -43,7 +43,12 @@ pub fn measure(
     stop: &AtomicBool,
 ) -> anyhow::Result<(Reading, Histogram<u64>)> {
     let run = |streams: &[Stream], duration| -> anyhow::Result<Vec<LoadStats>> {
-        Ok(stream::run(streams, &target.destination, duration, &[], seed, stop, || ())?.0)
+        let done = stream::run(streams, &target.destination, duration, &[], seed, stop, || ())?.0;
+        // What was ended before its time says nothing of the server.
+        if stop.load(Ordering::Relaxed) {
+            bail!("interrupted");
+        }
+        Ok(done)
     };
     let mix = closed(side.streams.first().context("a curve needs requests")?);
     let kinds = kinds(&mix);
@@ -76,7 +81,7 @@ pub fn measure(
         let is_bounded = slowdown as f64 / SLOWDOWN_ONE <= curve.slowdown_max;
         // Requests that were not sent have no latency.
         let is_offered = all.rate_reached() >= RATE_REACHED_MIN;
-        if !is_bounded || !is_offered || stop.load(Ordering::Relaxed) {
+        if !is_bounded || !is_offered {
             break;
         }
         (at_best, best) = (all.latency, *load);

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use super::probe;
 use super::reading::{Quantity, Reading};
 use super::suite::{Side, Versions};
-use super::swap::{SERVED_WITHIN, replace_file, target_path};
+use super::swap::{SERVED_WITHIN, failures, replace_file, target_path};
 use super::target::Target;
 
 /// Puts the second version over the first, and asks until the answer has another body. Requests
@@ -37,8 +37,9 @@ pub fn measure(
         body.is_some_and(|body| body != before.body)
     };
     let until = since + SERVED_WITHIN;
-    if !probe::ask_until(to, request, until, stop, is_new) {
-        bail!("{} is not served after {SERVED_WITHIN:?}", version.path().display());
+    if !probe::ask_until(to, stream, until, stop, is_new) {
+        let (version, failures) = (version.path().display(), failures(&reading));
+        bail!("{version} is not served after {SERVED_WITHIN:?}{failures}");
     };
     let took = since.elapsed();
     reading.values.insert(Quantity::DropMs, took.as_secs_f64() * 1e3);

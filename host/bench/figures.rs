@@ -14,7 +14,8 @@
 //! scenario = "twins"        # scenarios/twins.toml, and the key in [runs]
 //! run = "runs/..."          # uses this run instead of the one in [runs]
 //! case = "hello"            # the case and the row in raw.csv
-//! side = "fresh"            # or "*": the median of every row; "*: name": of every such stream
+//! side = "fresh"            # or "*": the median of every row; "*: name": of every such stream.
+//!                           # Every row that the scenario declares has to be measured
 //! quantity = "cpu_us_per_req"      # or "errors": failed requests; or a count such as "answers"
 //! to = "native"             # divides by this row, in each round
 //! to_case = "hello"         # takes that row from this case
@@ -46,7 +47,8 @@
 //! ```
 //!
 //! The names of cases and rows and the quantities are checked against the scenario when the file is
-//! read. If there is no file of the scenario, another program has made its run.
+//! read. If there is no file of the scenario, another program has made its run, which has to be
+//! named. The name of a scenario has no `/` and no `.`.
 //!
 //! Paths begin at the folder of the figures file. A column may have `to`, `scale`, `unit` and
 //! `digits`, with the same meaning as in a figure. If requests of a figure's rows failed, the
@@ -57,8 +59,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::declaration::Declaration;
 use crate::file;
+use crate::scenario::declaration::Declaration;
 use format::{Figure, FigureTable, FiguresFile, Grid, scenario_path};
 use mistakes::mistakes;
 use raw::Raw;
@@ -150,14 +152,14 @@ impl Figures {
         self.file.runs.remove(scenario);
     }
 
-    /// Makes all figures of a scenario use new numbers. `raw` is the text of a `raw.csv`, which may
-    /// have the names of the scenario in miniature.
+    /// Makes all figures of a scenario use new numbers. `raw` is the text of a `raw.csv`. With
+    /// `mini`, it has the names of the scenario in miniature.
     ///
     /// # Errors
     /// `raw` is not the text of a `raw.csv`.
-    pub fn stand_on(&mut self, scenario: &str, raw: &str) -> Result<()> {
+    pub fn stand_on(&mut self, scenario: &str, raw: &str, mini: bool) -> Result<()> {
         let mut raw = Raw::parse(raw)?;
-        if let Some(declared) = self.declared.get(scenario) {
+        if let Some(declared) = self.declared.get(scenario).filter(|_| mini) {
             raw.rename(&declared.names_in_full());
         }
         self.stand_on_nothing(scenario);
@@ -169,20 +171,25 @@ impl Figures {
 
     /// The cases to be measured for the figures with these names, or for all figures if there are
     /// no names. With `headline`, figures that are no headlines are left out. So are figures
-    /// without a scenario file, since another program measures them.
+    /// without a scenario file, since another program measures them. With `mini`, the cases also
+    /// have their names in miniature.
     ///
     /// # Errors
-    /// There is no figure with one of the names.
-    pub fn needed(&self, names: &[String], headline: bool) -> Result<Vec<Needed>> {
+    /// There is no figure with one of the names, or no headline figure though one is asked for.
+    pub fn needed(&self, names: &[String], headline: bool, mini: bool) -> Result<Vec<Needed>> {
         if let Some(name) = names.iter().find(|name| self.figure(name).is_none()) {
             let known: Vec<&str> = self.file.figures.iter().map(|it| &it.name[..]).collect();
             bail!("there is no figure {name}; there are {}", known.join(", "));
+        }
+        if headline && self.wanted(names, headline).next().is_none() {
+            let all = if names.is_empty() { "all figures".to_owned() } else { names.join(", ") };
+            bail!("there is no headline figure among {all}: a headline has `headline = true`");
         }
         let mut needed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         // Without a scenario file, another program has made the figure's run.
         for figure in self.wanted(names, headline).filter(|it| self.has_scenario(it)) {
             let cases = needed.entry(&figure.scenario).or_default();
-            let declared = self.declared.get(&figure.scenario);
+            let declared = self.declared.get(&figure.scenario).filter(|_| mini);
             for name in [Some(&figure.case), figure.to_case.as_ref()].into_iter().flatten() {
                 cases.insert(name);
                 let case = declared.and_then(|it| it.case(name));
@@ -231,32 +238,41 @@ impl Figures {
     fn measure(&self, figure: &Figure) -> Measured {
         let run = self.run_of(figure).unwrap_or_default();
         let raw = self.runs.get(run).and_then(Option::as_ref);
-        value::measure(figure, run, raw)
+        let declared = self.declared.get(&figure.scenario);
+        value::measure(figure, run, raw, declared.and_then(|it| it.case(&figure.case)))
     }
 
     /// The documents with tables. Each has its present text, and the text with its tables drawn
     /// from the runs.
     ///
     /// # Errors
-    /// A document cannot be read, or lacks the markers of a table.
+    /// A document cannot be read, lacks the markers of a table, or has those of a table that is not
+    /// drawn into it.
     pub fn documents(&self) -> Result<Vec<Document>> {
-        let mut documents: BTreeMap<&Path, Document> = BTreeMap::new();
+        let mut documents: BTreeMap<PathBuf, (Document, Vec<&String>)> = BTreeMap::new();
         let tables = self.file.tables.iter().map(|it| (&it.file, &it.name, self.table(it)));
         let grids = self.file.grids.iter().map(|it| (&it.file, &it.name, self.grid(it)));
         for (file, name, drawn) in tables.chain(grids) {
             let path = self.folder.join(file);
-            let document = match documents.entry(file) {
+            let (document, names) = match documents.entry(table::real(&path)) {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
                 std::collections::btree_map::Entry::Vacant(entry) => {
                     let text = file::text(&path, TEXT_BYTES_MAX);
                     let text = text.with_context(|| format!("cannot read {}", path.display()))?;
-                    entry.insert(Document { path: path.clone(), drawn: text.clone(), text })
+                    let document = Document { path: path.clone(), drawn: text.clone(), text };
+                    entry.insert((document, Vec::new()))
                 }
             };
+            names.push(name);
             document.drawn = table::put(&document.drawn, name, &drawn)
                 .with_context(|| path.display().to_string())?;
         }
-        Ok(documents.into_values().collect())
+        for (Document { path, text, .. }, names) in documents.values() {
+            if let Some((line, name)) = table::unknown(text, names) {
+                bail!("{}:{line}: the figures file draws no table {name} here", path.display());
+            }
+        }
+        Ok(documents.into_values().map(|(document, _)| document).collect())
     }
 
     fn table(&self, table: &FigureTable) -> String {

@@ -24,7 +24,6 @@ mod body_check;
 mod connection;
 mod cpus;
 mod curve;
-mod declaration;
 mod deploy_latency;
 mod idle;
 mod launch;

@@ -3,7 +3,7 @@
 //! Also reads the server's CPU time, memory and counters. Knows no rounds.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::along::Running;
@@ -41,7 +41,7 @@ pub fn load(
         Some(versions)
             if versions.pace == Pace::Seen || first.request.bodies == Bodies::AsBefore =>
         {
-            let hashes = swap::learn(versions, target, &first.request, &mut swapped, stop)?;
+            let hashes = swap::learn(versions, target, first, &mut swapped, stop)?;
             Some(Arc::new(PublishedVersions::new(hashes)))
         }
         _ => None,
@@ -58,17 +58,20 @@ pub fn load(
         Some(along) => Some(Running::start(along, target, stop)?),
         None => None,
     };
-    let swapper =
-        side.swaps.as_ref().map(|it| Swapper::start(it, target, &first.request, published));
+    let swapper = side.swaps.as_ref().map(|it| Swapper::start(it, target, first, published));
     let swaps = || swapper.as_ref().map_or(0, Swapper::swaps);
     let begins = || (swaps(), target.pid.map(Meter::start).transpose());
     let run =
         stream::run(&side.streams, &target.destination, duration, &checks, seed, stop, begins);
     let swaps = swaps();
+    // Before the last version is waited for, which is no part of the load.
+    let run = run.and_then(|(tallies, (swaps_before, meter))| {
+        let usage = meter?.map(|meter| meter.stop()).transpose()?;
+        Ok((tallies, swaps_before, usage))
+    });
     // End the swaps even if the load has failed.
     let swapper = swapper.map(|it| it.stop(stop)).transpose();
-    let (tallies, (swaps_before, meter)) = run?;
-    let usage = meter?.map(|meter| meter.stop()).transpose()?;
+    let (tallies, swaps_before, usage) = run?;
     if let Some(along) = &mut along {
         along.check()?;
     }
@@ -84,7 +87,8 @@ pub fn load(
         swapped.add_failures(&later);
         first.add_failures(&swapped);
     }
-    if let Some(server) = target.server {
+    // A server has no time to tell them once the user has interrupted all this.
+    if let Some(server) = target.server.filter(|_| !stop.load(Ordering::Relaxed)) {
         first.counts.extend(server.counters(stop)?);
     }
     if let Some(usage) = usage {

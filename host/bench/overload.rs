@@ -57,6 +57,7 @@ pub fn measure(
     let offered = at(overload.times);
     let mut over = run(offered.clone(), duration.mul_f64(overload.longer))?;
     let refused = std::mem::take(&mut over.errors.status);
+    over.examples.forget("status");
     let mut reading = reading(&offered, &over);
     reading.counts.insert("refused".to_owned(), refused as f64);
     for stats in [&closed, &unloaded] {
@@ -66,9 +67,11 @@ pub fn measure(
     let p99_us = |stats: &LoadStats| stats.latency.value_at_quantile(0.99) as f64 / 1e3;
     // Requests that were not sent have no latency, so then the figures would mean nothing.
     if over.rate_reached() >= RATE_REACHED_MIN && capacity > 0.0 {
-        let values = &mut reading.values;
-        values.insert(Quantity::GoodputOfCapacity, per_s(&over) / capacity);
-        values.insert(Quantity::P99ToUnloaded, p99_us(&over) / p99_us(&unloaded).max(1e-3));
+        reading.values.insert(Quantity::GoodputOfCapacity, per_s(&over) / capacity);
+        if ![&over, &unloaded].iter().any(|it| it.latency.is_empty()) {
+            let p99 = p99_us(&over) / p99_us(&unloaded).max(1e-3);
+            reading.values.insert(Quantity::P99ToUnloaded, p99);
+        }
     }
     Ok((reading, over.latency))
 }

@@ -15,6 +15,7 @@ use super::load::Request;
 use super::reading::{Errors, Reading};
 use super::response::{FinishedResponse, HeadCache, Parser, is_expected};
 use super::stream::{Destination, render};
+use super::suite::Stream;
 
 /// Once a body has so many bytes, no more of it is kept.
 pub const PROBE_BODY_BYTES_MAX: usize = 64 << 20;
@@ -166,18 +167,19 @@ pub fn ask(
 }
 
 /// Asks again and again until an answer `is_right`, each time on a new connection and with a
-/// millisecond in between. Returns false if there is no such answer before `until`, or if `stop`
-/// is set. `is_right` also gets the errors of requests that fail.
+/// millisecond in between. An answer may take as long as those of the stream. Returns false if
+/// there is no such answer before `until`, or if `stop` is set. `is_right` also gets the errors of
+/// requests that fail.
 pub fn ask_until(
     to: &Destination,
-    request: &Request,
+    stream: &Stream,
     until: Instant,
     stop: &AtomicBool,
     mut is_right: impl FnMut(io::Result<ProbeResponse>) -> bool,
 ) -> bool {
     while Instant::now() < until && !stop.load(Ordering::Relaxed) {
         let left = until.saturating_duration_since(Instant::now()).max(LOOK_EVERY);
-        let answered = ask(to, request, left, stop);
+        let answered = ask(to, &stream.request, left.min(stream.load.timeout), stop);
         // Nobody waits any longer for a request that was given up.
         let is_over = Instant::now() >= until || stop.load(Ordering::Relaxed);
         if answered.is_err() && is_over {

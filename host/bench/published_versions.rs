@@ -36,14 +36,20 @@ impl PublishedVersions {
         self.seen.load(Ordering::Acquire)
     }
 
+    /// Whether the version of this publication answers with a body that has this hash.
+    pub fn is_answer_of(&self, number: u64, hash: u64) -> bool {
+        self.hashes[(number % self.hashes.len() as u64) as usize] == hash
+    }
+
     /// Takes an answer with this hash. `since` is what [`seen`](Self::seen) was when its request
     /// was sent. Returns what is wrong with the answer, if anything, in words that follow the
     /// request.
     pub fn mistake(&self, hash: u64, since: u64) -> Option<&'static str> {
         let count = self.hashes.len() as u64;
         let newest = self.published.load(Ordering::Acquire).min(since + count - 1);
-        let is_it = |number: &u64| self.hashes[(number % count) as usize] == hash;
-        // The oldest that it can be: if two versions answer alike, nobody knows which one it was.
+        // The oldest that it can be. If versions came and went unseen, it may have been a later
+        // publication of the same version.
+        let is_it = |number: &u64| self.is_answer_of(*number, hash);
         let Some(number) = (since..=newest).find(is_it) else {
             let is_known = self.hashes.contains(&hash);
             return Some(if is_known { BACK } else { UNKNOWN });

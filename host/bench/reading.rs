@@ -127,6 +127,11 @@ impl Examples {
         }
     }
 
+    /// Forgets the failure of a kind.
+    pub fn forget(&mut self, kind: &'static str) {
+        self.0.remove(kind);
+    }
+
     /// Each kind with its first failure.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.iter().map(|(kind, text)| (*kind, text.as_str()))

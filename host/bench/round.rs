@@ -25,7 +25,7 @@ use super::reading::{Errors, Quantity, Reading, SideReadings};
 use super::response::is_expected;
 use super::run::{CaseRun, Row};
 use super::stream::Destination;
-use super::suite::{Case, Measure, Origin, Side, Stream, Suite};
+use super::suite::{BESIDE, Case, Measure, Origin, Side, Stream, Suite};
 use super::target::Target;
 use super::{curve, deploy_latency, idle, overload};
 
@@ -256,7 +256,7 @@ fn rows(case: &Case, side: &Side) -> Vec<Row> {
         name: if number == 0 {
             side.name.clone()
         } else {
-            format!("{}: {}", side.name, stream.name)
+            format!("{}{BESIDE}{}", side.name, stream.name)
         },
         beside: number > 0,
         may_fail: stream.may_fail,

@@ -120,15 +120,16 @@ use anyhow::{Context as _, Result, bail};
 use super::launch::Launch;
 use super::process::Server;
 use super::suite::{Case, Measure, Origin, Skipped, Suite, draw_seed};
-use crate::declaration::Declaration;
 use crate::file;
 use cases::Cases;
+use declaration::{Declaration, TEXT_BYTES_MAX};
 use environment::Environment;
 use format::Scenario;
 use servers::Servers;
 use text::{Reader, Vars};
 
 mod cases;
+pub mod declaration;
 mod environment;
 mod format;
 mod measure_keys;
@@ -137,9 +138,6 @@ mod paths;
 mod requests;
 mod servers;
 mod text;
-
-/// The most bytes of a scenario file, which is more than anybody writes.
-const TEXT_BYTES_MAX: u64 = 16 << 20;
 
 /// Settings of the command line that replace those of a scenario.
 #[derive(Clone, Debug, Default)]
@@ -189,13 +187,13 @@ pub fn read(
     };
     let mini = overrides.mini;
     let environment = Environment::new(here, cache, mini);
-    let mut draft = draft(&file, Reader::new(&shown, &text), &environment, mini)?;
+    let mut draft = draft(&file, Reader::new(&shown, &text), &environment, overrides)?;
     let mut skipped = Vec::new();
     if !file.preparations.is_empty() {
-        check_only(path, overrides)?;
+        check_only(&file, overrides)?;
         skipped = prepare(draft.preparations, interrupted)?;
         // Read again: the preparations may have made files that were missing.
-        draft = self::draft(&file, Reader::new(&shown, &text), &environment, mini)?;
+        draft = self::draft(&file, Reader::new(&shown, &text), &environment, overrides)?;
     }
     skipped.extend(draft.skipped);
     let mut suite = Suite {
@@ -226,8 +224,9 @@ fn draft(
     file: &Scenario,
     mut reader: Reader<'_>,
     environment: &Environment,
-    mini: bool,
+    overrides: &Overrides,
 ) -> Result<Draft> {
+    let mini = overrides.mini;
     let vars = vars(file, &mut reader, environment, mini);
     let preparations = servers::read(&file.preparations, &mut reader, environment, &vars, mini);
     servers::check_preparations(&file.preparations, &mut reader);
@@ -239,7 +238,8 @@ fn draft(
         servers: &servers,
         used: Vec::new(),
         skipped: Vec::new(),
-        mini,
+        // Of cases that are named, none is left out.
+        mini: mini && overrides.cases.is_empty(),
     };
     let cases = all.read(&vars);
     let (used, skipped) = (all.used, all.skipped);
@@ -285,9 +285,9 @@ fn prepare(preparations: Servers, interrupted: &AtomicBool) -> Result<Vec<Skippe
 }
 
 /// Finds out that no name has one of the parts in `only` before minutes are spent on preparations.
-fn check_only(path: &Path, overrides: &Overrides) -> Result<()> {
+fn check_only(file: &Scenario, overrides: &Overrides) -> Result<()> {
     let only = &overrides.only;
-    let declared = Declaration::read(path)?;
+    let declared = Declaration::of(file);
     if only.is_empty() || declared.has_part(only, overrides.mini) {
         return Ok(());
     }

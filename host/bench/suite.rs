@@ -104,6 +104,9 @@ pub struct Versions {
     pub in_place: bool,
 }
 
+/// In the name of a row, stands between the side and a stream beside its first.
+pub const BESIDE: &str = ": ";
+
 /// The contents of one version of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Version {

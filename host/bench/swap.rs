@@ -13,13 +13,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use super::load::Request;
 use super::probe;
 use super::published_versions::PublishedVersions;
 use super::reading::{Errors, Reading};
 use super::response::body_hash;
 use super::stream::Destination;
-use super::suite::{Pace, Version, Versions};
+use super::suite::{Pace, Stream, Version, Versions};
 use super::target::Target;
 
 /// A version that is not served within this time never will be.
@@ -44,7 +43,7 @@ impl Swapper {
     pub fn start(
         versions: &Versions,
         target: &Target,
-        request: &Request,
+        stream: &Stream,
         published: Option<Arc<PublishedVersions>>,
     ) -> Self {
         let (stop, stopped) = mpsc::channel();
@@ -53,7 +52,7 @@ impl Swapper {
         let swapping = Swapping {
             path: target_path(versions, target),
             versions: versions.clone(),
-            request: request.clone(),
+            stream: stream.clone(),
             destination: target.destination.clone(),
             published,
             is_interrupted: Arc::clone(&is_interrupted),
@@ -94,7 +93,7 @@ struct Swapping {
     /// The file that is replaced.
     path: PathBuf,
     /// What is asked to see whether a version is served, and of whom.
-    request: Request,
+    stream: Stream,
     destination: Destination,
     published: Option<Arc<PublishedVersions>>,
     is_interrupted: Arc<AtomicBool>,
@@ -142,20 +141,20 @@ impl Swapping {
         swap: u64,
         reading: &mut Reading,
     ) -> anyhow::Result<()> {
-        let (request, stop) = (&self.request, &*self.is_interrupted);
+        let (request, stop) = (&self.stream.request, &*self.is_interrupted);
         let mut since = published.seen();
         let is_seen = |answered| {
-            if let Some(body) = probe::expected_body(answered, request, reading)
-                && let Some(mistake) = published.mistake(body_hash(&body), since)
-            {
+            let Some(body) = probe::expected_body(answered, request, reading) else { return false };
+            let hash = body_hash(&body);
+            if let Some(mistake) = published.mistake(hash, since) {
                 let text = format!("{} {} {mistake}", request.method, request.paths[0]);
                 reading.fail(Errors { body: 1, ..Errors::default() }, text);
             }
             since = published.seen();
-            since >= swap
+            published.is_answer_of(swap, hash)
         };
         let until = Instant::now() + SERVED_WITHIN;
-        let is_seen = probe::ask_until(&self.destination, request, until, stop, is_seen);
+        let is_seen = probe::ask_until(&self.destination, &self.stream, until, stop, is_seen);
         if !is_seen && !stop.load(Ordering::Relaxed) {
             let (number, failures) = (swap + 1, failures(reading));
             bail!("swap {number}: its version is not served after {SERVED_WITHIN:?}{failures}");
@@ -173,13 +172,14 @@ impl Swapping {
 pub fn learn(
     versions: &Versions,
     target: &Target,
-    request: &Request,
+    stream: &Stream,
     reading: &mut Reading,
     stop: &AtomicBool,
 ) -> anyhow::Result<Vec<u64>> {
+    let request = &stream.request;
     let path = target_path(versions, target);
     let mut learned: Vec<u64> = Vec::new();
-    let first = probe::ask(&target.destination, request, SERVED_WITHIN, stop)?;
+    let first = probe::ask(&target.destination, request, stream.load.timeout, stop)?;
     let mut last = body_hash(&first.body);
     // The first version may be in place already, so it comes last.
     let count = versions.versions.len();
@@ -200,11 +200,11 @@ pub fn learn(
             }
             found != last
         };
-        let is_seen = probe::ask_until(&target.destination, request, until, stop, is_new);
+        let is_seen = probe::ask_until(&target.destination, stream, until, stop, is_new);
         if !is_seen {
             bail!(
-                "version {number} is not served after {SERVED_WITHIN:?}, or answers what the one before \
-                 it does: is `{NUMBER}` in the template?{}",
+                "version {number} is not served after {SERVED_WITHIN:?}, or answers what the one \
+                 before it does: is `{NUMBER}` in the template?{}",
                 failures(reading)
             );
         }
@@ -216,7 +216,7 @@ pub fn learn(
 }
 
 /// The first failure of each kind, in words that follow an error.
-fn failures(reading: &Reading) -> String {
+pub fn failures(reading: &Reading) -> String {
     reading.examples.iter().map(|(_, text)| format!("; {text}")).collect()
 }
 

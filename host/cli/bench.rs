@@ -183,7 +183,8 @@ pub fn run(flags: &BenchFlags, version: &str) -> anyhow::Result<(String, ExitCod
     }
     let needs_file = flags.scenario.is_none() && flags.figures.is_none();
     if needs_file && (flags.mini || !flags.only.is_empty()) {
-        bail!("--mini and --only are for --scenario FILE or --figures FILE");
+        let mistake = "--mini and --only are for --scenario FILE or --figures FILE";
+        return Err(Mistakes(vec![mistake.to_owned()]).into());
     }
     let stop = Arc::new(AtomicBool::new(false));
     stop_at_signal(&stop)?;

@@ -25,6 +25,7 @@ mod failures;
 mod figure_names;
 mod figures;
 mod framing;
+mod mistakes;
 mod reports;
 mod rounds;
 mod scenarios;
@@ -66,6 +67,11 @@ struct Outcome {
 /// The JSON report of one target.
 #[derive(Clone, Copy)]
 struct Target<'a>(&'a Value);
+
+/// A call for a scenario of a test.
+fn scenario(text: &str) -> Bench {
+    Bench::new(["--scenario", "test.toml"]).file("test.toml", text)
+}
 
 impl Bench {
     /// A call with one round of 300 ms, unless the arguments or a scenario say otherwise.

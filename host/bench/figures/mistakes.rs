@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::format::{Figure, FiguresFile, Grid, scenario_path};
 use super::value;
-use crate::declaration::{Declaration, DeclaredCase, DeclaredRow};
+use crate::scenario::declaration::{Declaration, DeclaredCase, DeclaredRow};
 
 /// More digits behind the point are of no use.
 const DIGITS_MAX: usize = 9;
@@ -25,20 +25,21 @@ pub fn mistakes(
     for figure in &file.figures {
         let named = |reason| format!("figure {}: {reason}", figure.name);
         let mut reasons = of_keys(figure);
+        let run = figure.run.as_ref().or_else(|| file.runs.get(&figure.scenario));
         match declared.get(&figure.scenario) {
             Some(scenario) => reasons.extend(of_figure(figure, scenario)),
-            None if figure.run.is_some() => {}
-            None => reasons.push(no_scenario(folder, &figure.scenario)),
+            None => reasons.extend(no_scenario(folder, &figure.scenario, run)),
         }
         mistakes.extend(reasons.into_iter().map(named));
     }
     for grid in &file.grids {
         let named = |reason| format!("table {}: {reason}", grid.name);
-        let reasons = match declared.get(&grid.scenario) {
-            Some(scenario) => of_grid(grid, scenario),
-            None if file.runs.contains_key(&grid.scenario) => BTreeSet::new(),
-            None => BTreeSet::from([no_scenario(folder, &grid.scenario)]),
-        };
+        let mut reasons = of_grid_keys(grid);
+        let run = file.runs.get(&grid.scenario);
+        match declared.get(&grid.scenario) {
+            Some(scenario) => reasons.extend(of_grid(grid, scenario)),
+            None => reasons.extend(no_scenario(folder, &grid.scenario, run)),
+        }
         mistakes.extend(reasons.into_iter().map(named));
     }
     let scenarios = file.figures.iter().map(|it| &it.scenario[..]);
@@ -51,8 +52,15 @@ pub fn mistakes(
     mistakes
 }
 
-fn no_scenario(folder: &Path, name: &str) -> String {
-    format!("there is no {}", scenario_path(folder, name).display())
+/// A scenario without a file has a run by another program.
+fn no_scenario(folder: &Path, name: &str, run: Option<&String>) -> Option<String> {
+    run.is_none().then(|| format!("there is no {}", scenario_path(folder, name).display()))
+}
+
+/// A scenario's name is also that of a folder below `--out`, beside `figures.txt`.
+fn no_name(scenario: &str) -> Option<String> {
+    let is_path = scenario.is_empty() || scenario.contains(['/', '.']);
+    is_path.then(|| format!("scenario: `{scenario}` is no name; write one without `/` and `.`"))
 }
 
 /// What is wrong between the tables and the figures that they show.
@@ -86,9 +94,18 @@ fn of_tables(file: &FiguresFile) -> Vec<String> {
 /// What is wrong between the keys of a figure.
 fn of_keys(figure: &Figure) -> Vec<String> {
     let mut mistakes = Vec::new();
-    if figure.digits > DIGITS_MAX || !figure.scale.is_finite() {
-        mistakes.push(format!("`digits` goes to {DIGITS_MAX}, `scale` is a number"));
+    mistakes.extend(no_name(&figure.scenario));
+    mistakes.extend(no_number(figure.digits, figure.scale));
+    let targets = [figure.at_most, figure.at_least, figure.aim];
+    if targets.iter().flatten().any(|it| !it.is_finite()) {
+        mistakes.push("`at_most`, `at_least` and `aim` are numbers".to_owned());
     }
+    if value::is_many(&figure.side) && !value::is_pattern(&figure.side) {
+        mistakes.push(format!("side: `{}` is no row; write a name, `*` or `*: name`", figure.side));
+    }
+    mistakes.extend(figure.to.iter().filter_map(|it| many("to", it)));
+    mistakes.extend(figure.less.iter().filter_map(|it| many("less", it)));
+    mistakes.extend(figure.over.iter().flatten().filter_map(|it| many("over", it)));
     let is_compared = figure.to.is_some() || figure.less.is_some() || figure.over.is_some();
     if value::is_many(&figure.side) && is_compared {
         mistakes.push("a `side` of many rows is compared with nothing".to_owned());
@@ -102,6 +119,26 @@ fn of_keys(figure: &Figure) -> Vec<String> {
     if figure.to_case.is_some() && figure.to.is_none() && figure.less.is_none() {
         mistakes.push("`to_case` needs `to` or `less`".to_owned());
     }
+    mistakes
+}
+
+fn no_number(digits: usize, scale: f64) -> Option<String> {
+    let is_wrong = digits > DIGITS_MAX || !scale.is_finite();
+    is_wrong.then(|| format!("`digits` goes to {DIGITS_MAX}, `scale` is a number"))
+}
+
+fn many(key: &str, row: &str) -> Option<String> {
+    value::is_many(row).then(|| format!("{key}: `{row}` stands for many rows; name one"))
+}
+
+/// What is wrong with the keys of a grid.
+fn of_grid_keys(grid: &Grid) -> BTreeSet<String> {
+    let mut mistakes = BTreeSet::from_iter(no_name(&grid.scenario));
+    for column in &grid.columns {
+        mistakes.extend(no_number(column.digits, column.scale));
+        mistakes.extend(column.to.iter().filter_map(|it| many("to", it)));
+    }
+    mistakes.extend(grid.rows.iter().filter_map(|row| many("side", &row.side)));
     mistakes
 }
 

@@ -1,9 +1,9 @@
 //! Draws tables in Markdown, and puts them into documents.
 //!
 //! A table stands between a line `<!-- table NAME -->` and the next line `<!-- end -->`. In code
-//! blocks, these lines do not count.
+//! blocks, and in comments of several lines, these lines do not count.
 
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -38,6 +38,15 @@ pub fn put(document: &str, name: &str, table: &str) -> Result<String> {
     Ok(format!("{}{table}{}", &document[..before], &document[behind..]))
 }
 
+/// The number and the name of the first table in a document that is not among `names`.
+pub fn unknown<'a>(document: &'a str, names: &[&String]) -> Option<(usize, &'a str)> {
+    lines_outside_code(document).into_iter().find_map(|line| {
+        let name = line.text.strip_prefix(BEGIN)?.strip_suffix(" -->")?;
+        let number = document[..line.bytes.start].matches('\n').count() + 1;
+        (!names.iter().any(|it| *it == name)).then_some((number, name))
+    })
+}
+
 /// A table of figures, one on each line. `document` is the path of the document that gets the
 /// table, and `folder` the folder of the figures file.
 pub fn of_figures(figures: &[Measured], document: &Path, folder: &Path) -> String {
@@ -48,7 +57,7 @@ pub fn of_figures(figures: &[Measured], document: &Path, folder: &Path) -> Strin
         let value = match &figure.verdict {
             Verdict::Failed(reason) => format!("failed: {reason}"),
             Verdict::Missed => format!("**{value}**, misses its target"),
-            Verdict::Met | Verdict::NoTarget | Verdict::NotMeasured => value.clone(),
+            Verdict::Met | Verdict::NoTarget | Verdict::NotMeasured(_) => value.clone(),
         };
         let run = link(&figure.run, document, folder);
         lines.push(row([title, &value, spread, target, &run]));
@@ -63,19 +72,29 @@ fn rule(columns: usize) -> String {
 
 /// A link from the document to the folder of a run. Its text is the run's path below `runs`.
 fn link(run: &str, document: &Path, folder: &Path) -> String {
-    let name = run.strip_prefix("runs/").unwrap_or(run);
     if run.is_empty() {
         return String::new();
     }
-    let below = document.strip_prefix(folder).unwrap_or(document);
-    // From each folder of the document up, and down into that of the figures.
-    let up = |below: &Path| "../".repeat(below.components().count().saturating_sub(1));
-    let Ok(outside) = below.strip_prefix("..") else {
-        return format!("[{name}]({}{run})", up(below));
-    };
-    let up = up(outside);
-    let own = folder.file_name().unwrap_or_default().to_string_lossy();
-    format!("[{name}]({up}{own}/{run})")
+    let name = run.strip_prefix("runs/").unwrap_or(run);
+    let mut to = PathBuf::new();
+    // The run may be missing, so the file system cannot say where it is.
+    for part in real(folder).join(run).components() {
+        match part {
+            Component::ParentDir => _ = to.pop(),
+            part => to.push(part),
+        }
+    }
+    let from = real(document);
+    let shared = from.components().zip(to.components()).take_while(|(from, to)| from == to).count();
+    let up = "../".repeat(from.components().count().saturating_sub(shared + 1));
+    let down: PathBuf = to.components().skip(shared).collect();
+    format!("[{name}]({up}{})", down.display())
+}
+
+/// The path of a file or folder from the root, without links. Two names of one have the same path.
+pub fn real(path: &Path) -> PathBuf {
+    let path = Path::new(".").join(path);
+    path.canonicalize().unwrap_or(path)
 }
 
 /// A table of one run: its rows by some quantities, and a line that names the run. `run` is the

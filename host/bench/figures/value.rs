@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use super::format::{Figure, Pick};
 use super::raw::Raw;
-use crate::declaration::{BESIDE, ERRORS};
 use crate::load_stats::RATE_REACHED_MIN;
 use crate::reading::Quantity;
+use crate::scenario::declaration::{DeclaredCase, ERRORS, fits};
 use crate::statistics::{self, thousands};
+use crate::suite::BESIDE;
 
 /// The side that stands for every row of a case.
 const ALL_ROWS: char = '*';
@@ -41,8 +42,9 @@ pub enum Verdict {
     NoTarget,
     /// The value misses the target.
     Missed,
-    /// The run or its rows are missing, for example because a server was not installed.
-    NotMeasured,
+    /// The run or a row is missing, for example because a server was not installed. If only some
+    /// of many rows are, the text names them.
+    NotMeasured(String),
     /// Requests failed, or were due and not sent. The text says how many, and of which row.
     Failed(String),
 }
@@ -57,7 +59,7 @@ impl Measured {
             Verdict::Met => ": met",
             Verdict::NoTarget => "",
             Verdict::Missed => ": MISSED",
-            Verdict::NotMeasured => return format!("{name}: not measured"),
+            Verdict::NotMeasured(_) => return format!("{name}: {value}"),
             Verdict::Failed(reason) => return format!("{name}: FAILED: {reason}"),
         };
         format!("{name}: {value}{spread}{target}{verdict}")
@@ -65,7 +67,13 @@ impl Measured {
 }
 
 /// Computes a figure. `run` is the run's folder as the figures file names it, `raw` its numbers.
-pub fn measure(figure: &Figure, run: &str, raw: Option<&Raw>) -> Measured {
+/// `declared` is what the scenario says of the figure's case, if its file is there.
+pub fn measure(
+    figure: &Figure,
+    run: &str,
+    raw: Option<&Raw>,
+    declared: Option<&DeclaredCase>,
+) -> Measured {
     let mut measured = Measured {
         name: figure.name.clone(),
         title: figure.title.clone(),
@@ -73,7 +81,7 @@ pub fn measure(figure: &Figure, run: &str, raw: Option<&Raw>) -> Measured {
         value: "not measured".to_owned(),
         spread: String::new(),
         target: target(figure),
-        verdict: Verdict::NotMeasured,
+        verdict: Verdict::NotMeasured(String::new()),
     };
     let Some(raw) = raw else { return measured };
     if let Some(reason) = failure(figure, raw) {
@@ -83,6 +91,13 @@ pub fn measure(figure: &Figure, run: &str, raw: Option<&Raw>) -> Measured {
     let values = rounds(figure, raw).into_values().map(|it| it * figure.scale);
     let values: Vec<f64> = values.collect();
     let Some(spread) = statistics::spread(values.iter().copied()) else { return measured };
+    let missing = declared.map(|it| missing(figure, raw, it)).unwrap_or_default();
+    if !missing.is_empty() {
+        let missing = missing.join(", ");
+        measured.value += &format!(": {missing}");
+        measured.verdict = Verdict::NotMeasured(missing);
+        return measured;
+    }
     let value = match figure.pick {
         Pick::Median => spread.median,
         Pick::Max => spread.max,
@@ -151,9 +166,25 @@ fn rows(figure: &Figure, raw: &Raw) -> Vec<String> {
     raw.rows(&figure.case).filter(|row| is_among(&figure.side, row)).cloned().collect()
 }
 
+/// Those of a figure's many rows that the scenario declares and that have no value in the run.
+fn missing<'a>(figure: &Figure, raw: &Raw, declared: &'a DeclaredCase) -> Vec<&'a str> {
+    let mut measured = rows(figure, raw);
+    measured.retain(|row| !raw.quantity(&figure.case, row, &figure.quantity).is_empty());
+    let rows = declared.rows.iter().filter(|row| is_among(&figure.side, &row.name));
+    // A row whose server has no such counter is left out.
+    let rows = rows.filter(|row| row.quantities.contains(&figure.quantity));
+    let rows = rows.filter(|row| !measured.iter().any(|name| fits(&row.name, name)));
+    rows.map(|row| &row.name[..]).collect()
+}
+
 /// Whether a `side` stands for many rows.
 pub fn is_many(side: &str) -> bool {
     side.starts_with(ALL_ROWS)
+}
+
+/// Whether a `side` of many rows says which, as `*` and `*: name` do.
+pub fn is_pattern(side: &str) -> bool {
+    side.strip_prefix(ALL_ROWS).is_some_and(|end| end.is_empty() || end.starts_with(BESIDE))
 }
 
 /// Whether the row is one of the many that a `side` stands for: each first stream of its side, or

@@ -58,8 +58,10 @@ impl Server {
     }
 }
 
-/// The number after `name=`.
+/// The number after `name=`. One that is not finite is none.
 fn number(counts: &str, name: &str) -> Option<f64> {
     let words = counts.split_whitespace();
-    words.filter_map(|word| word.split_once('=')).find(|(key, _)| *key == name)?.1.parse().ok()
+    let (_, number) =
+        words.filter_map(|word| word.split_once('=')).find(|(key, _)| *key == name)?;
+    number.parse().ok().filter(|it: &f64| it.is_finite())
 }

@@ -14,6 +14,7 @@ use super::measure_keys;
 use super::requests::Context;
 use super::servers::Servers;
 use super::text::{Reader, Vars};
+use crate::load::{Bodies, Request};
 use crate::suite::{
     Along, Case, Curve, Measure, Origin, Overload, Pace, Side, Skipped, Stream, Version, Versions,
 };
@@ -91,16 +92,11 @@ impl Cases<'_, '_> {
         let rounds = table.rounds.as_ref().or(self.file.rounds.as_ref());
         let rounds = rounds.map_or(ROUNDS, |it| self.reader.number("rounds", it, vars, 1..=1000));
         let duration = table.duration.as_ref().or(self.file.duration.as_ref());
-        let duration = duration.map_or(DURATION, |it| self.reader.duration("duration", it, vars));
-        let plain = table.sides.iter().map(|server| format::SideTable {
-            server: Some(server.clone()),
-            ..format::SideTable::default()
-        });
-        let plain: Vec<_> = plain.collect();
-        let tables = table.tables.iter().map(Spanned::get_ref);
+        let duration = duration.map_or(DURATION, |it| self.reader.length("duration", it, vars));
         let mut sides: Vec<Side> = Vec::new();
-        for side in plain.iter().chain(tables) {
+        for side in &table.all_sides() {
             for vars in self.reader.combinations(&side.each, vars, false) {
+                let at = side.url.as_ref().map_or(table.name.span(), At::span);
                 let Some(side) = self.side(table, &measure, side, &name, &vars) else { continue };
                 if sides.iter().any(|it| it.name == side.name) {
                     let reason = format!("name: two sides are called `{}`", side.name);
@@ -109,7 +105,7 @@ impl Cases<'_, '_> {
                 let is_started = matches!(side.origin, Origin::Started(_));
                 if !is_started && matches!(measure, Measure::Start | Measure::Drop(_)) {
                     let reason = "url: this measure needs a server that is started for it";
-                    self.reader.mistake(table.name.span(), reason);
+                    self.reader.mistake(at, reason);
                 }
                 sides.push(side);
             }
@@ -342,20 +338,37 @@ impl Cases<'_, '_> {
     ) -> Result<(Vec<Stream>, Option<Versions>), String> {
         let file = self.file;
         let (reader, environment) = (&mut *self.reader, self.environment);
-        let mut context = Context { reader, environment, vars, measure };
-        let request = context.request(&[&side.request, &case.request, &file.request])?;
-        let load = context.load(&[&side.load, &case.load, &file.load], request.spread)?;
+        let sides = case.tables.iter().map(|it| &it.get_ref().load);
+        let has_rates = sides.chain([&case.load]).any(|it| it.rate.is_some());
+        let mut context = Context { reader, environment, vars, measure, has_rates };
+        let requests = [&side.request, &case.request, &file.request];
+        let request = context.request(&requests)?;
+        let loads = [&side.load, &case.load, &file.load];
+        let load = context.load(&loads, &requests, request.spread)?;
         let mut streams = vec![Stream { name: name.to_owned(), request, load, may_fail: false }];
-        let beside = if side.beside.is_empty() { &case.beside } else { &side.beside };
-        for table in beside {
+        for table in case.beside_of(side) {
             let BesideTable { name, request, load, may_fail } = table.get_ref();
-            let request = context.request(&[request, &file.request])?;
-            let load = context.load(&[load, &file.load], request.spread)?;
+            let requests = [request, &file.request];
+            let request = context.request(&requests)?;
+            let load = context.load(&[load, &file.load], &requests, request.spread)?;
             let name = context.reader.text(name, vars);
             streams.push(Stream { name, request, load, may_fail: *may_fail });
         }
-        let swaps = side.swaps.as_ref().map(|swaps| self.versions(swaps, vars)).transpose()?;
-        Ok((streams, swaps))
+        let Some(table) = &side.swaps else { return Ok((streams, None)) };
+        let swaps = self.versions(table, vars)?;
+        // Of other paths and streams nobody knows which answers are of the file that is swapped.
+        let own = &streams[0].request.paths;
+        let is_unclear = |(number, stream): (usize, &Stream)| {
+            let Request { bodies, paths, .. } = &stream.request;
+            let has_own = paths.iter().any(|path| own.contains(path));
+            *bodies == Bodies::AsBefore && if number == 0 { paths.len() > 1 } else { has_own }
+        };
+        if streams.iter().enumerate().any(is_unclear) {
+            let reason = "swaps: only the first stream may ask for the file that is swapped if \
+                          `bodies` are \"as before\", and for no other path";
+            self.reader.mistake(table.span(), reason);
+        }
+        Ok((streams, Some(swaps)))
     }
 
     /// The program that runs beside a side.

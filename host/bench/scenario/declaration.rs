@@ -1,27 +1,27 @@
-//! What a scenario file declares: the names of its cases and rows, and what each row measures.
+//! What a scenario declares: the names of its cases and rows, and what each row measures.
 //!
-//! Reads these keys alone, and leaves mistakes in others to `scenario.rs`. Knows nothing of the
-//! machine: a row is here even if this machine cannot run its server.
+//! Knows nothing of the machine: a row is here even if this machine cannot run its server. Leaves
+//! mistakes to those who interpret the tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use serde::Deserialize;
-use toml::Value;
 
-use super::file;
-use placeholders::{Placeholders, combinations, fits, may_contain, text, texts};
+use super::environment::PLACEHOLDERS;
+use super::format::{At, BesideTable, CaseTable, Each, Scalar, Scenario, SideTable};
+use super::text::{Reader, Vars};
+use crate::file;
+use crate::suite::BESIDE;
 pub use quantities::ERRORS;
 use quantities::RowKind;
 
-mod placeholders;
 mod quantities;
 
-/// The most bytes of a scenario file.
-const TEXT_BYTES_MAX: u64 = 16 << 20;
-/// In the name of a row, stands between the side and a stream beside its first.
-pub const BESIDE: &str = ": ";
+/// The most bytes of a scenario file, which is more than anybody writes.
+pub const TEXT_BYTES_MAX: u64 = 16 << 20;
+/// In a name, stands for a text that depends on the machine, such as the number of its CPUs.
+const ANY: char = '…';
 
 /// A row by the names of its case and its own.
 pub type CaseAndRow = (String, String);
@@ -60,18 +60,27 @@ impl Declaration {
     /// # Errors
     /// The file cannot be read, or is no scenario.
     pub fn read(path: &Path) -> Result<Self> {
-        let shown = path.display();
+        let shown = path.display().to_string();
         let source = file::text(path, TEXT_BYTES_MAX);
         let source = source.with_context(|| format!("cannot read {shown}"))?;
-        let names: ScenarioNames =
-            toml::from_str(&source).with_context(|| format!("in {shown}"))?;
-        let vars = texts(&names.vars);
-        let mut in_mini = vars.clone();
-        in_mini.extend(texts(&names.mini.vars));
-        let mut cases = names.cases(&vars);
-        let mini = names.cases(&in_mini);
-        // With another number of combinations, nobody can tell which stands for which.
-        if cases.len() == mini.len() {
+        let file: Scenario = toml::from_str(&source).with_context(|| format!("in {shown}"))?;
+        Ok(Self::of(&file))
+    }
+
+    /// What the file declares.
+    pub fn of(file: &Scenario) -> Self {
+        let mut names = Names { file, reader: Reader::new("", "") };
+        let machine = PLACEHOLDERS.map(|name| (name.to_owned(), ANY.to_string()));
+        let mut vars = Vars::from(machine);
+        vars.extend(texts(&file.vars));
+        let mut tables = names.cases(&vars);
+        vars.extend(texts(&file.mini.vars));
+        let mini = names.cases(&vars);
+        for (cases, mini) in tables.iter_mut().zip(mini) {
+            // With another number of combinations, nobody can tell which stands for which.
+            if cases.len() != mini.len() {
+                continue;
+            }
             for (case, mini) in cases.iter_mut().zip(mini) {
                 case.name_in_mini = mini.name;
                 if case.rows.len() == mini.rows.len() {
@@ -81,12 +90,13 @@ impl Declaration {
                 }
             }
         }
-        Ok(Self { cases })
+        Self { cases: tables.into_iter().flatten().collect() }
     }
 
-    /// The case with this name.
+    /// The case with this name, or else one that may have it on some machine.
     pub fn case(&self, name: &str) -> Option<&DeclaredCase> {
-        self.cases.iter().find(|case| fits(&case.name, name))
+        let exact = self.cases.iter().find(|case| case.name == name);
+        exact.or_else(|| self.cases.iter().find(|case| fits(&case.name, name)))
     }
 
     /// The names of all cases.
@@ -116,156 +126,128 @@ impl Declaration {
 }
 
 impl DeclaredCase {
-    /// The rows with this name. There is at most one, unless names depend on the machine.
+    /// The row with this name, or else all rows that may have it on some machine.
     pub fn rows<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a DeclaredRow> {
-        self.rows.iter().filter(move |row| fits(&row.name, name))
+        let is_declared = self.rows.iter().any(|row| row.name == name);
+        let is_it = move |row: &&DeclaredRow| {
+            if is_declared { row.name == name } else { fits(&row.name, name) }
+        };
+        self.rows.iter().filter(is_it)
     }
 }
 
-/// The keys of a scenario file that decide which rows there are.
-#[derive(Deserialize)]
-struct ScenarioNames {
-    #[serde(default)]
-    vars: BTreeMap<String, Value>,
-    #[serde(default)]
-    mini: MiniVars,
-    #[serde(default)]
-    load: RateTable,
-    #[serde(default, rename = "server")]
-    servers: Vec<ServerNames>,
-    #[serde(default, rename = "case")]
-    cases: Vec<CaseNames>,
+/// Whether a declared name stands for `name`.
+pub fn fits(declared: &str, name: &str) -> bool {
+    let Some((begin, _)) = declared.split_once(ANY) else { return declared == name };
+    let (_, end) = declared.rsplit_once(ANY).unwrap_or_default();
+    let is_long = name.len() >= begin.len() + end.len();
+    is_long && name.starts_with(begin) && name.ends_with(end)
 }
 
-#[derive(Default, Deserialize)]
-struct MiniVars {
-    #[serde(default)]
-    vars: BTreeMap<String, Value>,
+/// Whether a declared name has this part, as far as it does not depend on the machine.
+fn may_contain(declared: &str, part: &str) -> bool {
+    declared.contains(part) || declared.contains(ANY)
 }
 
-/// A table `load`: whether it has a rate.
-#[derive(Default, Deserialize)]
-struct RateTable {
-    rate: Option<Value>,
+/// Reads the cases of one scenario.
+struct Names<'a, 'text> {
+    file: &'a Scenario,
+    /// Its mistakes are left to others.
+    reader: Reader<'text>,
 }
 
-#[derive(Deserialize)]
-struct ServerNames {
-    name: Value,
-    #[serde(default)]
-    each: BTreeMap<String, Vec<Value>>,
-    #[serde(default)]
-    counters: Vec<Value>,
-}
-
-#[derive(Deserialize)]
-struct CaseNames {
-    name: Value,
-    measure: Option<Value>,
-    #[serde(default)]
-    each: BTreeMap<String, Vec<Value>>,
-    #[serde(default)]
-    load: RateTable,
-    #[serde(default)]
-    beside: Vec<BesideNames>,
-    #[serde(default)]
-    sides: Vec<Value>,
-    #[serde(default, rename = "side")]
-    tables: Vec<SideNames>,
-}
-
-#[derive(Default, Deserialize)]
-struct SideNames {
-    name: Option<Value>,
-    #[serde(default)]
-    each: BTreeMap<String, Vec<Value>>,
-    server: Option<Value>,
-    url: Option<Value>,
-    pid: Option<Value>,
-    #[serde(default)]
-    load: RateTable,
-    #[serde(default)]
-    beside: Vec<BesideNames>,
-    swaps: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct BesideNames {
-    name: Value,
-    #[serde(default)]
-    load: RateTable,
-}
-
-impl ScenarioNames {
-    /// All cases. `vars` are the placeholders of the file.
-    fn cases(&self, vars: &Placeholders) -> Vec<DeclaredCase> {
+impl Names<'_, '_> {
+    /// The cases of each table. `vars` are the placeholders of the file.
+    fn cases(&mut self, vars: &Vars) -> Vec<Vec<DeclaredCase>> {
         let counters = self.counters(vars);
-        let mut cases = Vec::new();
-        for table in &self.cases {
-            for vars in combinations(&table.each, vars) {
-                let name = text(&table.name, &vars);
-                let plain = table.sides.iter().map(|server| SideNames {
-                    server: Some(server.clone()),
-                    ..SideNames::default()
-                });
-                let plain: Vec<SideNames> = plain.collect();
-                let sides = plain.iter().chain(&table.tables);
-                let rows = sides.flat_map(|side| self.rows(table, side, &counters, &vars));
-                cases.push(DeclaredCase { name_in_mini: name.clone(), name, rows: rows.collect() });
+        let mut tables = Vec::new();
+        for table in self.file.cases.iter().map(At::get_ref) {
+            let mut cases = Vec::new();
+            for vars in self.combinations(&table.each, vars) {
+                let name = self.reader.text(&table.name, &vars);
+                let measure = table.measure.as_ref();
+                let measure = measure.map_or("load".to_owned(), |it| self.reader.text(it, &vars));
+                let mut rows = Vec::new();
+                for side in table.all_sides() {
+                    for vars in self.combinations(&side.each, &vars) {
+                        rows.extend(self.rows(table, &measure, &side, &counters, &vars));
+                    }
+                }
+                cases.push(DeclaredCase { name_in_mini: name.clone(), name, rows });
+            }
+            tables.push(cases);
+        }
+        tables
+    }
+
+    fn combinations(&mut self, each: &Each, vars: &Vars) -> Vec<Vars> {
+        let mut all = self.reader.combinations(each, vars, false);
+        for (key, value) in all.iter_mut().flatten() {
+            // An end of this range depends on the machine.
+            if each.contains_key(key) && value.contains(ANY) && value.contains("..") {
+                *value = ANY.to_string();
             }
         }
-        cases
+        all
     }
 
     /// The counters of each server by its name.
-    fn counters(&self, vars: &Placeholders) -> BTreeMap<String, Vec<String>> {
+    fn counters(&mut self, vars: &Vars) -> BTreeMap<String, Vec<String>> {
         let mut counters = BTreeMap::new();
-        for server in &self.servers {
-            for vars in combinations(&server.each, vars) {
-                let names = server.counters.iter().map(|name| text(name, &vars)).collect();
-                counters.insert(text(&server.name, &vars), names);
+        for server in self.file.servers.iter().map(At::get_ref) {
+            for vars in self.combinations(&server.each, vars) {
+                let names = server.counters.iter().map(|it| self.reader.text(it, &vars)).collect();
+                counters.insert(self.reader.text(&server.name, &vars), names);
             }
         }
         counters
     }
 
-    /// The rows of a `[[case.side]]`: one for each stream of each combination.
+    /// The rows of a side: one for each of its streams. `measure` is that of the case.
     fn rows(
-        &self,
-        case: &CaseNames,
-        side: &SideNames,
+        &mut self,
+        case: &CaseTable,
+        measure: &str,
+        side: &SideTable,
         counters: &BTreeMap<String, Vec<String>>,
-        vars: &Placeholders,
+        vars: &Vars,
     ) -> Vec<DeclaredRow> {
-        let mut rows = Vec::new();
-        let beside = if side.beside.is_empty() { &case.beside } else { &side.beside };
-        for vars in combinations(&side.each, vars) {
-            let measure = case.measure.as_ref();
-            let measure = measure.map_or("load".to_owned(), |it| text(it, &vars));
-            let server = side.server.as_ref().map(|it| text(it, &vars));
-            let of_server = server.as_ref().and_then(|it| counters.get(it));
-            let first = RowKind {
-                measure: &measure,
-                is_first: true,
-                is_alone: beside.is_empty(),
-                has_process: server.is_some() || side.pid.is_some(),
-                has_rate: [&side.load, &case.load, &self.load].iter().any(|it| it.rate.is_some()),
-                has_swaps: side.swaps.is_some(),
-                counters: of_server.map_or(&[][..], |it| &it[..]),
-            };
-            let own = side.name.as_ref().or(side.server.as_ref()).or(side.url.as_ref());
-            let name = own.map_or(String::new(), |it| text(it, &vars));
-            rows.push(DeclaredRow::new(name.clone(), first.quantities()));
-            // Other measures have the first stream alone.
-            for table in beside.iter().filter(|_| measure == "load") {
-                let has_rate = [&table.load, &self.load].iter().any(|it| it.rate.is_some());
-                let kind = RowKind { is_first: false, has_rate, ..first };
-                let name = format!("{name}{BESIDE}{}", text(&table.name, &vars));
-                rows.push(DeclaredRow::new(name, kind.quantities()));
-            }
+        let mut text = |value: &At<Scalar>| self.reader.text(value, vars);
+        let beside = case.beside_of(side);
+        let server = side.server.as_ref().map(&mut text);
+        // One of both names may depend on the machine.
+        let is_server = |declared: &str| {
+            server.as_ref().is_some_and(|it| fits(declared, it) || fits(it, declared))
+        };
+        let of_server = counters.iter().filter(|(declared, _)| is_server(declared));
+        let of_server: Vec<String> = of_server.flat_map(|(_, names)| names).cloned().collect();
+        let file = &self.file.load;
+        let first = RowKind {
+            measure,
+            is_first: true,
+            is_alone: beside.is_empty(),
+            has_process: server.is_some() || side.pid.is_some(),
+            has_rate: [&side.load, &case.load, file].iter().any(|it| it.rate.is_some()),
+            has_swaps: side.swaps.is_some(),
+            counters: &of_server,
+        };
+        let own = side.name.as_ref().or(side.server.as_ref()).or(side.url.as_ref());
+        let name = own.map_or(String::new(), &mut text);
+        let mut rows = vec![DeclaredRow::new(name.clone(), first.quantities())];
+        // Other measures have the first stream alone.
+        for table in beside.iter().filter(|_| measure == "load") {
+            let BesideTable { name: own, load, .. } = table.get_ref();
+            let has_rate = [load, file].iter().any(|it| it.rate.is_some());
+            let kind = RowKind { is_first: false, has_rate, ..first };
+            let name = format!("{name}{BESIDE}{}", text(own));
+            rows.push(DeclaredRow::new(name, kind.quantities()));
         }
         rows
     }
+}
+
+fn texts(values: &BTreeMap<String, At<Scalar>>) -> impl Iterator<Item = (String, String)> {
+    values.iter().map(|(name, value)| (name.clone(), value.get_ref().to_string()))
 }
 
 impl DeclaredRow {

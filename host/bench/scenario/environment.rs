@@ -19,6 +19,10 @@ const CACHE: &str = "GUESTHOUSE_BENCH_CACHE";
 /// A generous number of files that a process has open besides its connections.
 const FILES_RESERVED: usize = 256;
 
+/// The placeholders that every scenario has. Their values depend on the machine.
+pub const PLACEHOLDERS: [&str; 7] =
+    ["cache", "cpus", "guesthouse", "guests", "here", "peers", "root"];
+
 /// Why a resource is missing.
 #[derive(Debug, PartialEq, Eq)]
 pub enum MissingResource {
@@ -51,13 +55,15 @@ impl Environment {
         Environment { here, folders, cpus: cpus_allowed(), connections_max, pinning: !mini }
     }
 
-    /// The placeholders that every scenario has, with their values.
+    /// The [`PLACEHOLDERS`] with their values.
     pub fn vars(&self) -> Vars {
         let folders = self.folders.iter();
         let folders = folders.map(|(name, path)| ((*name).to_owned(), path.display().to_string()));
         // In miniature, a scenario does not grow with the machine.
         let cpus = if self.pinning { self.cpus.len() } else { self.cpus.len().min(2) };
-        folders.chain([("cpus".to_owned(), cpus.to_string())]).collect()
+        let vars: Vars = folders.chain([("cpus".to_owned(), cpus.to_string())]).collect();
+        debug_assert!(vars.keys().eq(PLACEHOLDERS), "all of them in their order");
+        vars
     }
 
     /// A path for a report. Folders that only this machine has become placeholders.

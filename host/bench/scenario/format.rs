@@ -131,6 +131,20 @@ pub struct CaseTable {
     pub tables: Vec<At<SideTable>>,
 }
 
+impl CaseTable {
+    /// Its sides: those that are servers by name alone, and then the tables.
+    pub fn all_sides(&self) -> Vec<SideTable> {
+        let servers = self.sides.iter().cloned();
+        let plain = servers.map(|it| SideTable { server: Some(it), ..SideTable::default() });
+        plain.chain(self.tables.iter().map(|it| it.get_ref().clone())).collect()
+    }
+
+    /// The streams beside the first one of this side.
+    pub fn beside_of<'a>(&'a self, side: &'a SideTable) -> &'a [At<BesideTable>] {
+        if side.beside.is_empty() { &self.beside } else { &side.beside }
+    }
+}
+
 /// A table `[[case.side]]`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -12,7 +12,7 @@ use super::text::Reader;
 use crate::suite::Measure;
 
 const READ_BY_IDLE: &str =
-    "method path headers body body_file body_bytes status connections timeout";
+    "method path headers body body_file body_bytes status connections timeout pid";
 const READ_BY_DROP: &str = "method path headers body body_file body_bytes status timeout";
 const READ_BY_CURVE: &str = "method path paths paths_file paths_folder headers body body_file \
      body_bytes status connections timeout cpus spin nice duration";
@@ -57,6 +57,7 @@ fn side_keys(side: &SideTable) -> Vec<Key> {
     let mut keys = request_keys(&side.request);
     keys.extend(load_keys(&side.load));
     keys.extend(beside_keys(&side.beside));
+    keys.extend(side.pid.iter().map(|it| ("pid", it.span())));
     keys.extend(side.swaps.iter().map(|it| ("swaps", it.span())));
     keys.extend(side.along.iter().map(|it| ("along", it.span())));
     keys

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::environment::Environment;
-use super::format::{At, PathLine, RequestTable as Table, Scalar, SpreadValue as SpreadTable};
+use super::format::{
+    At, PathLine, PathsFolder, RequestTable as Table, Scalar, SpreadValue as SpreadTable,
+};
 use super::servers::cpus;
 use super::text::{Reader, Vars};
 use super::{format, paths};
@@ -30,6 +32,8 @@ pub struct Context<'a, 'text> {
     pub vars: &'a Vars,
     /// What the stream's case measures.
     pub measure: &'a Measure,
+    /// A side of the case has a rate, or all have.
+    pub has_rates: bool,
 }
 
 impl Context<'_, '_> {
@@ -138,11 +142,16 @@ impl Context<'_, '_> {
         match value.get_ref() {
             SpreadTable::Word(word) if word == "uniform" => PathDistribution::Uniform,
             SpreadTable::Word(word) if word == "once" => {
-                if matches!(self.measure, Measure::Overload(_) | Measure::Curve(_)) {
+                if *self.measure == Measure::Load {
+                    return PathDistribution::Once;
+                }
+                // The file's own table has defaults, which need not suit each measure.
+                let is_default = layer(layers, |it| it.spread.is_some()) == layers.len() - 1;
+                if matches!(self.measure, Measure::Overload(_)) && !is_default {
                     let reason = "spread: \"once\" is for measure = \"load\"; write another one";
                     self.reader.mistake(value.span(), reason);
                 }
-                PathDistribution::Once
+                PathDistribution::Uniform
             }
             SpreadTable::Zipf { zipf } if (0.0..=10.0).contains(zipf) => {
                 PathDistribution::Zipf { exponent: *zipf }
@@ -157,18 +166,28 @@ impl Context<'_, '_> {
 
     /// The bodies that answers may have.
     fn bodies(&mut self, layers: &[&Table], paths: &[String]) -> Result<Bodies, String> {
-        let Some(value) = first(layers, |it| it.bodies.as_ref()) else { return Ok(Bodies::Any) };
+        let value = first(layers, |it| it.bodies.as_ref());
+        let Some(value) = value.filter(|_| *self.measure == Measure::Load) else {
+            return Ok(Bodies::Any);
+        };
         let choices = [("any", 0), ("as before", 1), ("answer", 2)];
         match self.reader.choice("bodies", value, self.vars, &choices) {
             0 => Ok(Bodies::Any),
             1 => Ok(Bodies::AsBefore),
             _ => {
                 let folder = paths_table(layers).and_then(|it| it.paths_folder.as_ref());
-                let Some(folder) = folder.map(|it| &it.get_ref().folder) else {
+                let Some(PathsFolder { folder, prefix }) = folder.map(toml::Spanned::get_ref)
+                else {
                     let reason = "bodies: \"answer\" is for the handlers of `paths_folder`";
                     self.reader.mistake(value.span(), reason);
                     return Ok(Bodies::Any);
                 };
+                if !self.reader.text(prefix, self.vars).ends_with('/') {
+                    let reason = "prefix: \"answer\" needs one that ends in a slash: it finds a \
+                                  handler by the last part of its path";
+                    self.reader.mistake(prefix.span(), reason);
+                    return Ok(Bodies::Any);
+                }
                 let folder = self.environment.existing(&self.reader.text(folder, self.vars))?;
                 if let Some(text) = paths.iter().find_map(|path| paths::text_of(&folder, path)) {
                     let text = text.display();
@@ -233,17 +252,19 @@ impl Context<'_, '_> {
     }
 
     /// The load of a stream that draws from its paths like this. `layers` are its tables, the
-    /// nearest first, and that of the file last. Mistakes go to the reader.
+    /// nearest first, and that of the file last; `requests` are the tables of its request, which
+    /// stand in the same places. Mistakes go to the reader.
     ///
     /// # Errors
     /// This machine has too few CPUs. The text says so.
     pub fn load(
         &mut self,
         layers: &[&format::LoadTable],
+        requests: &[&Table],
         spread: PathDistribution,
     ) -> Result<Load, String> {
         if *self.measure == Measure::Load {
-            self.check_rate(layers, spread);
+            self.check_rate(layers, requests, spread);
         }
         let get = |pick: fn(&format::LoadTable) -> Option<&At<Scalar>>| first(layers, pick);
         let cpus = match first(layers, |it| it.cpus.as_ref()) {
@@ -263,12 +284,13 @@ impl Context<'_, '_> {
         let pipeline = count("pipeline", get(|it| it.pipeline.as_ref()));
         let rate = get(|it| it.rate.as_ref());
         let rate = rate.map(|value| reader.number("rate", value, vars, 0.001..=1e9));
+        let rate = rate.filter(|_| spread != PathDistribution::Once);
         let choices = [("constant", Arrivals::Constant), ("poisson", Arrivals::Poisson)];
         let arrivals = get(|it| it.arrivals.as_ref());
         let arrivals = arrivals
             .map_or(Arrivals::Constant, |value| reader.choice("arrivals", value, vars, &choices));
         let timeout = get(|it| it.timeout.as_ref());
-        let timeout = timeout.map_or(TIMEOUT, |value| reader.duration("timeout", value, vars));
+        let timeout = timeout.map_or(TIMEOUT, |value| reader.length("timeout", value, vars));
         // More threads than connections would have nothing to do.
         let threads = threads.min(connections);
         let spin = first(layers, |it| it.spin.as_ref()).is_some_and(|it| *it.get_ref());
@@ -277,12 +299,22 @@ impl Context<'_, '_> {
         Ok(Load { connections, threads, pipeline, rate, arrivals, timeout, cpus, spin, nice })
     }
 
-    /// Notes a mistake for a rate, or for arrivals, that have no effect.
-    fn check_rate(&mut self, layers: &[&format::LoadTable], spread: PathDistribution) {
+    /// Notes a mistake for a rate, or for arrivals, that have no effect. A table is for all streams
+    /// of its case or file, so what it has may be without effect for some of them.
+    fn check_rate(
+        &mut self,
+        layers: &[&format::LoadTable],
+        requests: &[&Table],
+        spread: PathDistribution,
+    ) {
         let rate = first(layers, |it| it.rate.as_ref());
-        // The file's own table is for streams with and without a rate.
-        let arrivals = first(&layers[..layers.len() - 1], |it| it.arrivals.as_ref());
-        if let (PathDistribution::Once, Some(rate)) = (spread, rate) {
+        let is_chosen =
+            layer(layers, |it| it.rate.is_some()) <= layer(requests, |it| it.spread.is_some());
+        let arrivals_at = layer(layers, |it| it.arrivals.is_some());
+        let is_own = arrivals_at == 0 || (arrivals_at + 1 < layers.len() && !self.has_rates);
+        let arrivals = layers.get(arrivals_at).and_then(|it| it.arrivals.as_ref());
+        let arrivals = arrivals.filter(|_| is_own);
+        if let (PathDistribution::Once, Some(rate), true) = (spread, rate, is_chosen) {
             let reason = "rate: paths that are asked for once have none; leave it out, or write \
                           another `spread`";
             self.reader.mistake(rate.span(), reason);
@@ -303,6 +335,11 @@ fn paths_table<'a>(layers: &[&'a Table]) -> Option<&'a Table> {
             || it.paths_folder.is_some()
     };
     layers.iter().find(has_paths).copied()
+}
+
+/// The place of the first table that has it, or how many tables there are.
+fn layer<L>(layers: &[&L], has_it: impl Fn(&L) -> bool) -> usize {
+    layers.iter().position(|layer| has_it(layer)).unwrap_or(layers.len())
 }
 
 /// The value in the first table that has it.

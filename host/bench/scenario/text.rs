@@ -22,6 +22,10 @@ const FEW: usize = 3;
 /// How many combinations one table may stand for.
 const COMBINATIONS_MAX: usize = 10_000;
 
+/// More than anybody waits. Instants can be so far away.
+const TIME_MAX: Duration = Duration::from_hours(24 * 365);
+const TIME_MIN: Duration = Duration::from_millis(1);
+
 /// Reads the values of one file, and collects its mistakes.
 pub struct Reader<'a> {
     /// The name of the file in messages.
@@ -89,14 +93,27 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A time such as `250ms`. If it is none, notes a mistake and returns zero.
+    /// A time such as `250ms`. If it is none, or longer than [`TIME_MAX`], notes a mistake and
+    /// returns zero.
     pub fn duration(&mut self, key: &str, value: &At<Scalar>, vars: &Vars) -> Duration {
         let text = self.text(value, vars);
-        humantime::parse_duration(&text).unwrap_or_else(|_| {
+        let time = humantime::parse_duration(&text).ok().filter(|time| *time <= TIME_MAX);
+        time.unwrap_or_else(|| {
             let reason = format!("{key}: {text:?} is not a time; write `250ms`, `10s` or `2m`");
             self.mistake(value.span(), reason);
             Duration::ZERO
         })
+    }
+
+    /// A time that has to be at least a millisecond.
+    pub fn length(&mut self, key: &str, value: &At<Scalar>, vars: &Vars) -> Duration {
+        let time = self.duration(key, value, vars);
+        let text = self.text(value, vars);
+        if humantime::parse_duration(&text).is_ok_and(|time| time < TIME_MIN) {
+            let reason = format!("{key}: {text:?} is less than a millisecond");
+            self.mistake(value.span(), reason);
+        }
+        time.max(TIME_MIN)
     }
 
     /// The choice that a word stands for. If it is none, notes a mistake and returns the first.

@@ -24,7 +24,7 @@ pub const NUMBERED: &str = r#"(module
 
 /// A call for a scenario; raw.csv is written.
 fn scenario(text: &str) -> Bench {
-    Bench::new(["--scenario", "test.toml", "--csv", "raw.csv"]).file("test.toml", text)
+    super::scenario(text).args(["--csv", "raw.csv"])
 }
 
 /// The same with a stub's address in the place of `ADDR`.
@@ -209,6 +209,26 @@ fn what_a_handler_says_that_it_answers_is_what_it_has_to_answer() {
 }
 
 #[test]
+fn versions_may_be_swapped_faster_than_they_are_seen() {
+    let text = r#"
+        title = "Swaps"
+        duration = "300ms"
+        rounds = 2
+        [[case]]
+        name = "all"
+        request = { path = "/swapped", bodies = "as before" }
+        load.connections = 2
+        [[case.side]]
+        server = "host"
+        swaps = { template = "version.wat", count = 4, path = "swapped.wat", every = "2ms" }
+        "#;
+    let host = host(r#""swapped.wat" = "version.wat""#, "/swapped");
+    let done = scenario(&format!("{text}{host}")).file("version.wat", NUMBERED).run();
+    done.assert_good();
+    assert!(raw(&done, "swaps")["host"] >= 2.0, "{}", done.text());
+}
+
+#[test]
 fn versions_are_swapped_as_fast_as_they_are_seen() {
     let text = r#"
         title = "Swaps"
@@ -268,7 +288,7 @@ fn swapped(
         [[case]]
         name = "all"
         request = { path = "/it", bodies = "BODIES" }
-        load.connections = 1
+        load = { connections = 1, timeout = "2s" }
         [[case.side]]
         name = "it"
         url = "http://ADDR"
@@ -306,6 +326,7 @@ fn a_request_of_the_swapper_that_fails_is_an_error() {
         ("status", "HTTP/1.1 503 No\r\nContent-Length: 5\r\n\r\nsorry", "answered with 503"),
         ("read", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nhello", "its Content-Length is not"),
         ("body", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "by none of the versions"),
+        ("timeout", "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello", "no answer in time"),
     ] {
         let left = AtomicUsize::new(3);
         let done = swapped("any", move |told, is_loaded, now| {
@@ -407,12 +428,14 @@ fn a_program_runs_beside_a_side_and_ends_with_it() {
 /// The stub takes 10 ms for each request, however many there are.
 #[test]
 fn an_overload_is_offered_on_top_of_the_capacity() {
-    let stub = Stub::new(|asked, client| {
-        sleep(Duration::from_millis(10));
-        if asked.request.target == "/refused" && asked.of_target % 2 == 1 {
-            return client.say(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n");
+    let busy = AtomicUsize::new(0);
+    let stub = Stub::new(move |asked, client| {
+        let is_busy = busy.fetch_add(1, Ordering::SeqCst) > 2 && asked.request.target == "/three";
+        if !is_busy {
+            sleep(Duration::from_millis(10));
         }
-        client.say(OK)
+        busy.fetch_sub(1, Ordering::SeqCst);
+        client.say(if is_busy { b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n" } else { OK })
     });
     let text = r#"
         title = "Overload"
@@ -434,6 +457,11 @@ fn an_overload_is_offered_on_top_of_the_capacity() {
     assert_within("of the capacity of two connections", goodput, 1.5, 2.5);
     assert!(done.target().get("p99_to_unloaded") > 0.0, "{}", done.text());
     assert_eq!(raw(&done, "refused")["served"], 0.0);
+    // Who serves three requests at a time refuses some of what comes twice as fast as two of them.
+    let done = scenario_of(&stub, &text.replace("/served", "/three")).run();
+    done.assert_good();
+    assert!(raw(&done, "refused")["served"] > 0.0, "{}", done.text());
+    assert!(!done.out.contains("status error"), "{}", done.text());
 }
 
 #[test]

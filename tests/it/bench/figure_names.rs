@@ -5,9 +5,10 @@ use std::fs;
 
 use super::Bench;
 use super::beside::NUMBERED;
-use super::stub::Stub;
+use super::stub::{OK, Stub};
 use crate::host::command;
 
+const NOT_FOUND: &[u8] = b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n";
 /// Cases with names of several kinds. `ADDR` stands for the address of a stub.
 const SCENARIO: &str = r#"
     title = "Names"
@@ -56,7 +57,7 @@ fn figures(stub: &Stub, figures: &str, args: &[&str]) -> Bench {
 }
 
 /// Keys of a figure, and what is said of them.
-const MISTAKES: [(&str, &str); 14] = [
+const MISTAKES: [(&str, &str); 21] = [
     (
         "case = \"of 11\"",
         "figures.toml: figure f: case: the scenario has no case `of 11`; there are `of 1`, `of \
@@ -80,6 +81,13 @@ const MISTAKES: [(&str, &str); 14] = [
         "`*: others` of the case `of 12` has no `swaps`",
     ),
     ("of = \"asked\"", "figure f: of: `a of 12` of the case `of 12` has no `asked`"),
+    ("to = \"*\"", "figure f: to: `*` stands for many rows; name one"),
+    ("less = \"*: others\"", "figure f: less: `*: others` stands for many rows; name one"),
+    ("to = \"b of 12\"\nover = [\"a of 12\", \"*\"]", "over: `*` stands for many rows; name one"),
+    ("side = \"*2\"", "figure f: side: `*2` is no row; write a name, `*` or `*: name`"),
+    ("at_most = nan", "figure f: `at_most`, `at_least` and `aim` are numbers"),
+    ("at_least = -inf", "figure f: `at_most`, `at_least` and `aim` are numbers"),
+    ("aim = inf", "figure f: `at_most`, `at_least` and `aim` are numbers"),
 ];
 
 #[test]
@@ -104,6 +112,16 @@ fn names_that_the_scenario_lacks_are_said_before_anything_is_measured() {
         (filled("a of 1", "no", "p50_us", "a of 1"), "table g: case: the scenario has no case"),
         (filled("a of 1", "of 1", "p50", "a of 1"), "quantity: `t` of the case `of 1` has no"),
         (filled("a of 1", "of 1", "p50_us", "no"), "to: the case `of 1` has no row `no`"),
+        (filled("*", "of 1", "p50_us", "a of 1"), "table g: side: `*` stands for many rows"),
+        (filled("a of 1", "of 1", "p50_us", "*"), "table g: to: `*` stands for many rows"),
+        (
+            filled("a of 1", "of 1", "p50_us", "a of 1") + "digits = 99\n",
+            "table g: `digits` goes to",
+        ),
+        (
+            filled("a of 1", "of 1", "p50_us", "a of 1") + "scale = inf\n",
+            "table g: `digits` goes to",
+        ),
         (format!("[runs]\nss = \"runs/1\"\n{}", file_of("")), "runs: no figure is of a scenario"),
     ] {
         let done = figures(&stub, &text, &[]).run();
@@ -113,13 +131,133 @@ fn names_that_the_scenario_lacks_are_said_before_anything_is_measured() {
     assert_eq!(stub.requests(), 0);
 }
 
+/// The name is also that of a folder below `--out`.
+#[test]
+fn a_scenario_is_a_name_and_no_path() {
+    let stub = Stub::ok();
+    for name in ["", ".", "../scenarios/s", "a/b", "figures.txt"] {
+        let file = format!("[runs]\n{name:?} = \"runs/1\"\n{}", file_of(""));
+        let file = file.replace("scenario = \"s\"", &format!("scenario = {name:?}"));
+        let done = figures(&stub, &file, &[]).run();
+        assert_eq!((done.code, done.out.as_str()), (Some(1), ""), "{name}: {}", done.text());
+        let expected = format!("figure f: scenario: `{name}` is no name");
+        assert!(done.err.contains(&expected), "{name}: {}", done.text());
+    }
+}
+
+/// Without its run, a scenario without a file is a slip.
+#[test]
+fn a_scenario_without_a_file_has_a_run() {
+    let stub = Stub::ok();
+    let grid = "[[grid]]\nname = \"g\"\nfile = \"a.md\"\nscenario = \"other\"\ncorner = \"\"\n\
+                rows = [{ title = \"\", side = \"a\" }]\n\
+                columns = [{ title = \"\", case = \"c\", quantity = \"p50_us\" }]\n";
+    let file = file_of("").replace("scenario = \"s\"", "scenario = \"other\"") + grid;
+    let done = figures(&stub, &file, &[]).run();
+    assert_eq!((done.code, done.out.as_str()), (Some(1), ""), "{}", done.text());
+    for of in ["figure f", "table g"] {
+        let expected = format!("{of}: there is no scenarios/other.toml");
+        assert!(done.err.contains(&expected), "{}", done.text());
+    }
+    let done = figures(&stub, &format!("[runs]\nother = \"runs/1\"\n{file}"), &[]).run();
+    assert!(done.out.contains("0 figures: ") && done.err.is_empty(), "{}", done.text());
+    assert!(done.out.contains("by another program: f"), "{}", done.text());
+}
+
 #[test]
 fn in_miniature_a_figure_is_found_by_its_name_in_full() {
     let stub = Stub::ok();
-    let done = figures(&stub, &file_of("at_most = 1e9"), &["--mini"]).run();
-    assert!(done.out.lines().any(|line| line.starts_with("f: ")), "{}", done.text());
-    assert!(!done.out.contains("not measured") && done.out.contains("of 3"), "{}", done.text());
+    let scenario = SCENARIO.replace("ADDR", &stub.addr().to_string());
+    // Miniature measures a few of many cases, but each that a figure names. A range is shorter in
+    // it, which is no matter of other tables.
+    let counts = scenario.replace("[1, \"{many}\"]", "[1, 2, 4, 5, 6, \"{many}\"]");
+    let range = "[[case]]\nname = \"to {n}\"\neach.n = [\"1..{many}\"]\n\
+                 [[case.side]]\nurl = \"http://ADDR\"\n";
+    let counts = format!("{counts}\n{}", range.replace("ADDR", &stub.addr().to_string()));
+    for (keys, said) in [
+        ("at_most = 1e9", "of 3"),
+        ("case = \"of 2\"\nside = \"a of 2\"\nat_most = 1e9", "of 2"),
+        ("side = \"*\"\nat_most = 1e9", "of 3"),
+        // Its numbers mean nothing.
+        ("at_most = 1e-9", "MISSED"),
+    ] {
+        let done = figures(&stub, &file_of(keys), &["--mini"]);
+        let done = done.file("scenarios/s.toml", &counts).run();
+        assert!(done.out.lines().any(|line| line.starts_with("f: ")), "{}", done.text());
+        assert!(!done.out.contains("not measured") && done.out.contains(said), "{}", done.text());
+        assert_eq!(done.code, Some(0), "{keys}: {}", done.text());
+    }
+}
+
+/// In miniature, a case may have the name that another one has in full.
+#[test]
+fn in_full_no_row_has_the_numbers_of_another() {
+    let cpus = std::thread::available_parallelism().expect("the CPUs").get();
+    let many = cpus + 1;
+    let stub = Stub::new(move |asked, client| {
+        let is_wrong = asked.request.target == format!("/{cpus}");
+        client.say(if is_wrong { NOT_FOUND } else { OK })
+    });
+    let scenario = format!(
+        "title = \"t\"\nduration = \"50ms\"\nrounds = 1\n[load]\nconnections = 1\n\
+         [vars]\nmany = {many}\n[mini.vars]\nmany = {cpus}\n\
+         [[case]]\nname = \"of {{n}}\"\neach.n = [\"{{many}}\", \"{{cpus}}\"]\n\
+         [[case.side]]\nname = \"x\"\nurl = \"http://{}\"\nrequest.path = \"/{{n}}\"\n",
+        stub.addr()
+    );
+    let figure = |name: &str, count: usize| {
+        let keys = format!("case = \"of {count}\"\nside = \"x\"\nquantity = \"errors\"\n");
+        let keys = keys + "pick = \"sum\"\ndigits = 0\nat_most = 0";
+        let text = file_of(&keys).replace("name = \"f\"", &format!("name = {name:?}"));
+        text.replace("name = \"t\"", &format!("name = \"t{name}\""))
+            .replace("[\"f\"]", &format!("[{name:?}]"))
+    };
+    let text = figure("good", many) + &figure("bad", cpus);
+    let run = |args: &[&str]| {
+        let bench = figures(&stub, &text, args).file("scenarios/s.toml", &scenario);
+        bench.run()
+    };
+    let done = run(&["--only", "good"]);
     assert_eq!(done.code, Some(0), "{}", done.text());
+    assert_eq!(stub.of_target(&format!("/{cpus}")), 0, "it measured a case of no figure");
+    let done = run(&[]);
+    assert!(done.out.contains("good: 0, 0: met"), "{}", done.text());
+    assert!(done.out.contains("1 miss their targets"), "{}", done.text());
+}
+
+/// A figure of many rows is not met by those of them that this machine can measure.
+#[test]
+fn a_row_that_is_missing_among_many_is_named() {
+    let stub = Stub::ok();
+    let scenario = SCENARIO.replace("ADDR", &stub.addr().to_string());
+    let gone = "[[case.side]]\nserver = \"gone\"\n[[case]]\nname = \"over\"";
+    let scenario = scenario.replace("[[case]]\n    name = \"over\"", gone);
+    let gone = "[[server]]\nname = \"gone\"\ncommand = [\"no-such-program\"]\n";
+    let keys = "side = \"*\"\nat_most = 1e9\nheadline = true";
+    let run = |args: &[&str]| {
+        let bench = figures(&stub, &file_of(keys), args);
+        bench.file("scenarios/s.toml", format!("{scenario}\n{gone}")).run()
+    };
+    let done = run(&[]);
+    assert!(done.out.lines().any(|line| line == "f: not measured: gone"), "{}", done.text());
+    assert!(done.out.contains("1 could not be measured here"), "{}", done.text());
+    assert_eq!((done.code, run(&["--quick"]).code), (Some(0), Some(1)), "{}", done.text());
+}
+
+#[test]
+fn a_call_that_chooses_no_figure_says_why() {
+    let stub = Stub::ok();
+    for (args, expected) in [
+        (&["--quick"][..], "there is no headline figure among all figures: a headline has"),
+        (&["--quick", "--only", "f"], "there is no headline figure among f: a headline has"),
+    ] {
+        let done = figures(&stub, &file_of(""), args).run();
+        assert_eq!((done.code, done.out.as_str()), (Some(1), ""), "{}", done.text());
+        assert!(done.err.contains(expected), "{}", done.text());
+    }
+    let done = Bench::new(["--only", "f"]).run();
+    assert_eq!(done.code, Some(2), "{}", done.text());
+    assert!(done.err.contains("--mini and --only are for --scenario FILE or"), "{}", done.text());
 }
 
 /// What a scenario prepares may take minutes.
@@ -148,6 +286,68 @@ fn a_name_that_is_not_there_is_said_before_anything_is_prepared() {
     assert!(!wrong.path("prepared").exists(), "{}", wrong.text());
     let right = alone("of 12");
     assert!(right.path("prepared").exists(), "{}", right.text());
+}
+
+/// Names that depend on the machine, beside others.
+const MACHINE: &str = r#"
+    title = "Machine"
+    [[server]]
+    name = "w{n}"
+    each.n = ["1..{cpus}"]
+    command = ["true"]
+    counters = ["ready"]
+    [[case]]
+    name = "all {cpus} cores"
+    sides = ["w{cpus}"]
+    [[case]]
+    name = "all one cores"
+    sides = ["w1"]
+    [[case.side]]
+    name = "of {k}"
+    each.k = ["1..{cpus}"]
+    server = "w1"
+    [[case.side]]
+    name = "of one"
+    url = "http://127.0.0.1:1"
+    [[case]]
+    name = "{m}"
+    measure = "{m}"
+    each.m = ["start"]
+    [[case.side]]
+    each.m = ["load"]
+    server = "w1"
+    "#;
+
+/// A name that is there as it is written goes before those that some machine may have.
+#[test]
+fn names_that_depend_on_the_machine_hide_no_others() {
+    let names = |case: &str, side: &str, quantity: &str| {
+        let keys = format!("case = {case:?}\nside = {side:?}\nquantity = {quantity:?}");
+        let bench = Bench::new(["--tables", "figures.toml"]).file("figures.toml", file_of(&keys));
+        fs::create_dir(bench.dir.path().join("scenarios")).expect("a folder");
+        let bench = bench.file("a.md", "<!-- table t -->\n<!-- end -->\n");
+        bench.file("scenarios/s.toml", MACHINE).run()
+    };
+    for (case, side, quantity) in [
+        ("all 8 cores", "w8", "p50_us"),
+        ("all 8 cores", "w8", "counter_ready"),
+        ("all one cores", "w1", "counter_ready"),
+        ("all one cores", "of 8", "counter_ready"),
+        ("all one cores", "of one", "p50_us"),
+        ("start", "w1", "start_ms"),
+    ] {
+        let done = names(case, side, quantity);
+        assert_eq!(done.code, Some(0), "{case}, {side}, {quantity}: {}", done.text());
+    }
+    for (case, side, quantity, expected) in [
+        ("all 8 cores", "w1", "counter_other", "has no `counter_other`"),
+        ("all one cores", "w8", "p50_us", "has no row `w8`"),
+        ("all one cores", "of one", "counter_ready", "`of one` of the case `all one cores` has no"),
+        ("start", "w1", "p50_us", "has no `p50_us`"),
+    ] {
+        let done = names(case, side, quantity);
+        assert!(done.err.contains(expected), "{case}, {side}, {quantity}: {}", done.text());
+    }
 }
 
 /// A case of each measure.

@@ -78,13 +78,25 @@ fn markers_in_code_are_left_alone() {
         "text:\n\n    MARKERS\n",
         "text:\n\n\tMARKERS\n",
         "In `MARKER` and ``` MARKER ``` it is text.\n",
+        // A fence ends in the quotation or the list in which it began, or with that.
+        "```\n> ```\nMARKERS```\n",
+        "> ```\n> - ```\n> MARKERS> ```\n",
+        "> ```\n> code\n\n```\nMARKERS```\n",
+        "- ```\n  code\n```\nMARKERS```\n",
+        "> 1. ~~~\n>    > ~~~\n>    MARKERS>    ~~~\n",
+        "- ```\n\n  MARKERS  ```\n",
+        "<!-- for example:\n```\nMARKER\n-->\n",
+        "<!--\n<!-- table t\n-->\n",
+        "> <!--\n> MARKER\n> -->\n",
+        "> <!--\n\n",
+        "- ```\n\n",
     ];
     for example in examples {
         let last = example.lines().find(|line| line.contains("MARKERS")).unwrap_or_default();
         let indent = last.split("MARKERS").next().unwrap_or_default();
         let markers = MARKERS.trim_end().replace('\n', &format!("\n{indent}")) + "\n";
         let example = example.replace("MARKERS", &markers).replace("MARKER", "<!-- table t -->");
-        let text = drawn(FIGURES, &format!("{example}\n{MARKERS}"));
+        let text = drawn(FIGURES, &format!("{example}\ntext\n\n{MARKERS}"));
         assert!(text.starts_with(&example), "{text}");
         assert!(text[example.len()..].contains("| longest | 9,000 |"), "{text}");
         // An example alone is no place for a table.
@@ -147,4 +159,124 @@ fn a_grid_names_its_run() {
         MARKERS,
     );
     assert!(text.contains("| mine | - |\n\nRun: [two](runs/two)\n"), "{text}");
+}
+
+/// Some editors begin a file with a mark of the order of bytes.
+#[test]
+fn a_first_line_may_have_a_mark_before_it() {
+    let text = drawn(FIGURES, &format!("\u{feff}{MARKERS}"));
+    assert!(text.starts_with("\u{feff}<!-- table t -->\n\n| figure"), "{text:?}");
+    assert!(text.contains("| longest | 9,000 |"), "{text}");
+}
+
+/// Nobody would draw it again, and its numbers would stay.
+#[test]
+fn a_table_that_the_file_has_no_more_is_named() {
+    for other in ["gone", "t2"] {
+        let figures =
+            format!("{FIGURES}\n[[table]]\nname = \"t2\"\nfile = \"b.md\"\nfigures = [\"f\"]\n");
+        let document = format!("{MARKERS}\n<!-- table {other} -->\nold\n<!-- end -->\n");
+        let dir = folder(&figures, &document);
+        let elsewhere = "<!-- table t2 -->\n<!-- end -->\n";
+        fs::write(dir.path().join("b.md"), elsewhere).expect("a file");
+        for args in [&["--check"][..], &[]] {
+            let done = tables(&dir, args);
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            let expected = format!("a.md:7: the figures file draws no table {other} here");
+            assert!(said.contains(&expected), "{said}");
+            assert_eq!(done.status.code(), Some(1), "{said}");
+        }
+        let now = fs::read_to_string(dir.path().join("a.md")).expect("the document");
+        assert_eq!(now, document);
+    }
+}
+
+/// Whatever the folder of the call is, and however a path is written.
+#[test]
+fn a_link_leads_from_the_document_to_the_run() {
+    for (file, link) in [
+        ("a.md", "runs/one"),
+        ("./a.md", "runs/one"),
+        ("docs/a.md", "../runs/one"),
+        ("docs/../docs/./a.md", "../runs/one"),
+        ("../a.md", "c/runs/one"),
+        ("../../a.md", "b/c/runs/one"),
+        ("../other/a.md", "../c/runs/one"),
+        ("../../c/a.md", "../b/c/runs/one"),
+    ] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let folder = dir.path().join("b/c");
+        for name in ["runs/one", "docs", "../other", "../../c"] {
+            fs::create_dir_all(folder.join(name)).expect("a folder");
+        }
+        let raw = "case,row,round,position,quantity,value\none,a,1,1,max_us,9000\n";
+        let figures = FIGURES.replace("a.md", file);
+        for (name, text) in [("runs/one/raw.csv", raw), ("figures.toml", &figures)] {
+            fs::write(folder.join(name), text).expect("a file");
+        }
+        for (from, path) in [
+            ("b/c", "figures.toml"),
+            ("b/c", "./figures.toml"),
+            ("b", "c/figures.toml"),
+            (".", "b/../b/c/figures.toml"),
+            ("c", "../b/c/figures.toml"),
+        ] {
+            fs::write(folder.join(file), MARKERS).expect("the document");
+            let mut command = command();
+            command.current_dir(dir.path().join(from)).args(["bench", "--tables", path]);
+            let done = command.output().expect("it runs");
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            let text = fs::read_to_string(folder.join(file)).expect("the document");
+            assert_eq!(text.matches(&format!("[one]({link})")).count(), 2, "{file} {path}: {text}");
+        }
+    }
+}
+
+/// Else the second would be written over the first.
+#[test]
+fn two_paths_of_one_document_are_one_document() {
+    for other in ["./a.md", "runs/../a.md", "link.md"] {
+        let figures = FIGURES.replacen("a.md", other, 1);
+        let dir = folder(&figures, MARKERS);
+        std::os::unix::fs::symlink("a.md", dir.path().join("link.md")).expect("a link");
+        assert!(tables(&dir, &[]).status.success());
+        let text = fs::read_to_string(dir.path().join("a.md")).expect("the document");
+        assert!(
+            text.contains("| longest | 9,000 |") && text.contains("| mine | 9,000 |"),
+            "{text}"
+        );
+        assert!(tables(&dir, &["--check"]).status.success());
+    }
+}
+
+/// A number that was changed by hand, or lost half of a line, is not passed over.
+#[test]
+fn a_number_of_a_run_that_cannot_be_read_is_named() {
+    for (line, expected) in [
+        ("one,a,1,1,errors_status,1O", "line 3: \"1O\" is no number"),
+        ("one,a,2,1,max_us,", "line 3: \"\" is no number"),
+        ("one,a,2,1,max_us,nan", "line 3: \"nan\" is no number"),
+        ("one,a,2,1,max_us,inf", "line 3: \"inf\" is no number"),
+        ("one,a,x,1,max_us,1", "line 3: \"x\" is no round"),
+        ("one,a,2,1,max_us", "caused by: a line is no record"),
+        ("one,a,1,1,max_us,9000", "line 3: `max_us` of round 1 of one: a stands there twice"),
+        ("one,a,1,1,errors_status,-1", "line 3: `errors_status` counts, and -1 is below zero"),
+        ("one,a,1,1,answers,-2", "line 3: `answers` counts, and -2 is below zero"),
+        ("one,a,1,1,e,1\none,a,1,1,e,2", "line 4: `e` of round 1 of one: a stands there twice"),
+    ] {
+        let dir = folder(FIGURES, MARKERS);
+        let path = dir.path().join("runs/one/raw.csv");
+        let raw = fs::read_to_string(&path).expect("the numbers");
+        fs::write(&path, format!("{raw}{line}\n")).expect("the numbers");
+        let done = tables(&dir, &["--check"]);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(1), "{line}: {said}");
+        assert!(said.contains("runs/one/raw.csv") && said.contains(expected), "{line}: {said}");
+    }
+    // Some quantities are differences.
+    let dir = folder(FIGURES, MARKERS);
+    let path = dir.path().join("runs/one/raw.csv");
+    let raw = fs::read_to_string(&path).expect("the numbers");
+    fs::write(&path, format!("{raw}one,a,1,1,rss_growth_bytes,-4096\n")).expect("the numbers");
+    assert!(tables(&dir, &[]).status.success());
 }

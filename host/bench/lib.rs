@@ -58,7 +58,7 @@ pub use suite::{Suite, draw_seed};
 pub fn run(suite: &Suite, command: Vec<String>, stop: &AtomicBool) -> Run {
     let started_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let mut about = process::machine();
-    about.extend(suite.servers.iter().filter_map(process::version));
+    about.extend(suite.servers.iter().filter_map(|it| process::version(it, stop)));
     about.dedup();
     let progress = ProgressBar::with_draw_target(
         Some(round::Rounds::measurement_count(suite)),

@@ -70,7 +70,8 @@ pub fn load(
         Ok((tallies, swaps_before, usage))
     });
     // End the swaps even if the load has failed.
-    let swapper = swapper.map(|it| it.stop(stop)).transpose();
+    let is_over = || stop.load(Ordering::Relaxed) || target.server.is_some_and(Server::has_ended);
+    let swapper = swapper.map(|it| it.stop(is_over)).transpose();
     let (tallies, swaps_before, usage) = run?;
     if let Some(along) = &mut along {
         along.check()?;

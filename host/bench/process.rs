@@ -6,19 +6,20 @@
 //! which requests the server gets.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use guesthouse_escape::escape;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tempfile::TempDir;
 
 pub use machine::{cpus_allowed, files_max, machine, ports_max};
@@ -40,6 +41,9 @@ const LOOK_EVERY: Duration = Duration::from_micros(500);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a server may take to end after SIGTERM, before SIGKILL.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// How long a server's version command may take.
+const VERSION_WITHIN: Duration = Duration::from_secs(10);
+const VERSION_BYTES_MAX: u64 = 4096;
 /// A server has nothing left to do by itself if it uses less than this share of a core for
 /// [`REST_FOR`].
 const REST_CPU_SHARE: f64 = 0.05;
@@ -158,6 +162,13 @@ impl Server {
         self.first_answer
     }
 
+    /// Whether the server has ended. [`check_alive`](Self::check_alive) says why.
+    pub fn has_ended(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let found = waitid(WaitId::Pid(Pid::from_child(&self.child)), options);
+        !matches!(found, Ok(None))
+    }
+
     /// Checks that the server still runs.
     ///
     /// # Errors
@@ -251,13 +262,34 @@ impl Server {
     }
 }
 
-/// A server's name, and the first line that its version command prints. `None` if there is none.
-pub fn version(launch: &Launch) -> Option<(String, String)> {
+/// A server's name, and the first line that its version command prints. `None` if there is none
+/// within [`VERSION_WITHIN`], or before `interrupted` is set.
+pub fn version(launch: &Launch, interrupted: &AtomicBool) -> Option<(String, String)> {
     let (program, arguments) = launch.version.split_first()?;
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.lines().next().filter(|line| !line.is_empty())?;
-    Some((launch.name.clone(), escape(line.as_bytes(), 100)))
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.process_group(0).spawn().ok()?;
+    let stdout = child.stdout.take()?;
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let mut line = Vec::new();
+        let read = BufReader::new(stdout.take(VERSION_BYTES_MAX)).read_until(b'\n', &mut line);
+        // Nobody listens any more after an interruption.
+        let _ = tell.send(read.map(|_| line));
+    });
+    let until = Instant::now() + VERSION_WITHIN;
+    let line = loop {
+        match told.recv_timeout(LOOK_EVERY * 10) {
+            Ok(line) => break line.ok(),
+            Err(_) if interrupted.load(Ordering::Relaxed) || Instant::now() > until => break None,
+            Err(_) => {}
+        }
+    };
+    stop_group(Pid::from_child(&child));
+    let _ = child.wait();
+    let line = line?;
+    let line = line.trim_ascii();
+    (!line.is_empty()).then(|| (launch.name.clone(), escape(line, 100)))
 }
 
 /// Ends every process of a group: by SIGTERM, and by SIGKILL if that takes too long. Blocks until

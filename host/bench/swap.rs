@@ -69,16 +69,16 @@ impl Swapper {
 
     /// Stops the thread. Returns the failures of its own requests. Blocks until the last
     /// replacement is done, and until it is seen if the answers of versions are known: whoever asks
-    /// next finds a server that has no version still to publish. Once `interrupted` is set, it is
-    /// not waited for.
+    /// next finds a server that has no version still to publish. Once it `is_over`, because the
+    /// user has interrupted all this or the server has ended, nothing is waited for.
     ///
     /// # Errors
     /// The file could not be replaced, or a version was not served in time.
-    pub fn stop(self, interrupted: &AtomicBool) -> anyhow::Result<Reading> {
+    pub fn stop(self, is_over: impl Fn() -> bool) -> anyhow::Result<Reading> {
         // The thread may have ended by itself, with an error.
         let _ = self.stop.send(());
         while !self.thread.is_finished() {
-            if interrupted.load(Ordering::Relaxed) {
+            if is_over() {
                 self.is_interrupted.store(true, Ordering::Relaxed);
             }
             std::thread::sleep(LOOK_EVERY);
@@ -178,20 +178,15 @@ pub fn learn(
 ) -> anyhow::Result<Vec<u64>> {
     let request = &stream.request;
     let path = target_path(versions, target);
-    let mut learned: Vec<u64> = Vec::new();
     let first = probe::ask(&target.destination, request, stream.load.timeout, stop)?;
     let mut last = body_hash(&first.body);
-    // The first version may be in place already, so it comes last.
     let count = versions.versions.len();
-    for number in (1..count).chain([0]) {
-        let version = &versions.versions[number];
-        let content = content(version)?;
-        // The round before may have left this one in place.
-        if learned.is_empty() && fs::read(&path).is_ok_and(|there| there == content) {
-            learned.push(last);
-            continue;
-        }
-        replace_file(version, &path, false)?;
+    let mut learned = vec![0; count];
+    // The load begins with the first version, so that comes last. It comes first as well if the
+    // second is in place already, since the answer has to change each time.
+    let is_there = fs::read(&path).ok() == Some(content(&versions.versions[1])?);
+    for number in is_there.then_some(0).into_iter().chain(1..count).chain([0]) {
+        replace_file(&versions.versions[number], &path, false)?;
         let until = Instant::now() + SERVED_WITHIN;
         let mut found = last;
         let is_new = |answered| {
@@ -209,9 +204,8 @@ pub fn learn(
             );
         }
         last = found;
-        learned.push(last);
+        learned[number] = last;
     }
-    learned.rotate_right(1);
     Ok(learned)
 }
 

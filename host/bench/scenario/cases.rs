@@ -81,14 +81,16 @@ impl Cases<'_, '_> {
 
     /// `None` if this machine can measure nothing of it.
     fn case(&mut self, table: &format::CaseTable, name: String, vars: &Vars) -> Option<Case> {
-        let measure = match self.measure(table, vars) {
+        let word = self.measure_word(table, vars);
+        // The same mistakes whatever this machine lacks.
+        measure_keys::check(table, word, self.reader);
+        let measure = match self.measure(table, word, vars) {
             Ok(measure) => measure,
             Err(reason) => {
                 self.skip(&name, reason);
                 return None;
             }
         };
-        measure_keys::check(table, &measure, self.reader);
         let rounds = table.rounds.as_ref().or(self.file.rounds.as_ref());
         let rounds = rounds.map_or(ROUNDS, |it| self.reader.number("rounds", it, vars, 1..=1000));
         let duration = table.duration.as_ref().or(self.file.duration.as_ref());
@@ -120,11 +122,19 @@ impl Cases<'_, '_> {
         Some(Case { name, measure, rounds, duration, sides })
     }
 
-    fn measure(&mut self, table: &format::CaseTable, vars: &Vars) -> Result<Measure, String> {
+    fn measure_word(&mut self, table: &format::CaseTable, vars: &Vars) -> &'static str {
         let words = ["load", "idle", "start", "drop", "curve", "overload"];
         let choices = words.map(|word| (word, word));
         let word = table.measure.as_ref();
-        let word = word.map_or("load", |word| self.reader.choice("measure", word, vars, &choices));
+        word.map_or("load", |word| self.reader.choice("measure", word, vars, &choices))
+    }
+
+    fn measure(
+        &mut self,
+        table: &format::CaseTable,
+        word: &str,
+        vars: &Vars,
+    ) -> Result<Measure, String> {
         if let (false, Some(at)) = (word == "curve", table.curve.written_at()) {
             self.reader.mistake(at, "curve: it is for measure = \"curve\"");
         }

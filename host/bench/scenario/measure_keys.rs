@@ -9,7 +9,6 @@ use toml::Spanned;
 
 use super::format::{BesideTable, CaseTable, LoadTable, RequestTable, SideTable};
 use super::text::Reader;
-use crate::suite::Measure;
 
 const READ_BY_IDLE: &str =
     "method path headers body body_file body_bytes status connections timeout pid";
@@ -24,8 +23,9 @@ const READ_BY_OVERLOAD: &str = "method path paths paths_file paths_folder spread
 type Key = (&'static str, Range<usize>);
 
 /// Notes a mistake for each key of the case and of its sides that its measure does not read.
-pub fn check(case: &CaseTable, measure: &Measure, reader: &mut Reader<'_>) {
-    let Some((name, read)) = read_by(measure) else { return };
+/// `measure` is the word for it.
+pub fn check(case: &CaseTable, measure: &str, reader: &mut Reader<'_>) {
+    let Some(read) = read_by(measure) else { return };
     let mut keys = request_keys(&case.request);
     keys.extend(load_keys(&case.load));
     keys.extend(beside_keys(&case.beside));
@@ -35,21 +35,21 @@ pub fn check(case: &CaseTable, measure: &Measure, reader: &mut Reader<'_>) {
     }
     for (key, at) in keys {
         if !read.split(' ').any(|it| it == key) {
-            let reason = format!("{key}: measure = \"{name}\" does not use it; leave it out");
+            let reason = format!("{key}: measure = \"{measure}\" does not use it; leave it out");
             reader.mistake(at, reason);
         }
     }
 }
 
-/// The name of a measure and the keys that it reads. `None` for a load, which reads all.
-fn read_by(measure: &Measure) -> Option<(&'static str, &'static str)> {
+/// The keys that a measure reads. `None` for a load, which reads all.
+fn read_by(measure: &str) -> Option<&'static str> {
     match measure {
-        Measure::Load => None,
-        Measure::Idle { .. } => Some(("idle", READ_BY_IDLE)),
-        Measure::Start => Some(("start", "")),
-        Measure::Drop(_) => Some(("drop", READ_BY_DROP)),
-        Measure::Curve(_) => Some(("curve", READ_BY_CURVE)),
-        Measure::Overload(_) => Some(("overload", READ_BY_OVERLOAD)),
+        "idle" => Some(READ_BY_IDLE),
+        "start" => Some(""),
+        "drop" => Some(READ_BY_DROP),
+        "curve" => Some(READ_BY_CURVE),
+        "overload" => Some(READ_BY_OVERLOAD),
+        _ => None,
     }
 }
 

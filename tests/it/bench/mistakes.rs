@@ -44,7 +44,7 @@ const MISTAKES: [(&str, &str); 28] = [
 
 /// Lines that are right elsewhere, and have no effect where they stand. FILES stands for two
 /// versions.
-const WITHOUT_EFFECT: [(&str, &str); 16] = [
+const WITHOUT_EFFECT: [(&str, &str); 17] = [
     (
         "[[case.side]]\nserver = \"a\"\n\
          request = { paths = [\"/a\", \"/b\"], bodies = \"as before\" }\nswaps = { FILES }",
@@ -94,6 +94,11 @@ const WITHOUT_EFFECT: [(&str, &str); 16] = [
     (
         "sides = [\"a\"]\nload.arrivals = \"poisson\"",
         "test.toml:8: arrivals: they are for requests with",
+    ),
+    (
+        "sides = [\"a\"]\nmeasure = \"drop\"\nload.rate = 5\n\
+         versions = { files = [\"none\", \"none\"], path = \"x\" }",
+        "test.toml:9: rate: measure = \"drop\"",
     ),
     ("[[case.side]]\nserver = \"a\"\npid = 5", "test.toml:9: pid: it is for a `url`"),
     (

@@ -11,7 +11,7 @@ use crate::host::until;
 use crate::patience::patience;
 
 use super::stub::{OK, Stub, nowhere};
-use super::{Bench, Outcome};
+use super::{Bench, Outcome, scenario};
 
 const SLOW: Duration = Duration::from_millis(400);
 
@@ -155,6 +155,26 @@ fn a_signal_ends_the_wait_for_a_connection() {
     let begins = format!("0100007F:{:04X} 02", addr.port());
     let connections = || std::fs::read_to_string("/proc/net/tcp").expect("the kernel's list");
     until("a connection", patience(), || connections().contains(&begins).then_some(()));
+    running.signal(Signal::INT);
+    let done = running.end();
+    assert_eq!((done.code, done.err.as_str()), (Some(130), ""), "{}", done.text());
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_version() {
+    let text = r#"
+        title = "Version"
+        [[server]]
+        name = "a"
+        command = ["false"]
+        version = ["sh", "-c", "touch begun; exec sleep 1000"]
+        [[case]]
+        name = "all"
+        sides = ["a"]
+        "#;
+    let running = scenario(text).start();
+    let begun = running.dir.path().join("begun");
+    until("the command", patience(), || begun.exists().then_some(()));
     running.signal(Signal::INT);
     let done = running.end();
     assert_eq!((done.code, done.err.as_str()), (Some(130), ""), "{}", done.text());

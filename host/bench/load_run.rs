@@ -54,10 +54,8 @@ pub fn load(
         bodies::check_of(stream, &target.destination, versions, stop)
     });
     let checks = checks.collect::<anyhow::Result<Vec<_>>>()?;
-    let mut along = match &side.along {
-        Some(along) => Some(Running::start(along, target, stop)?),
-        None => None,
-    };
+    let along = side.along.as_ref().map(|along| Running::start(along, target, stop));
+    let mut along = along.transpose()?;
     let swapper = side.swaps.as_ref().map(|it| Swapper::start(it, target, first, published));
     let swaps = || swapper.as_ref().map_or(0, Swapper::swaps);
     let begins = || (swaps(), target.pid.map(Meter::start).transpose());

@@ -205,7 +205,7 @@ impl Figures {
     }
 
     fn has_scenario(&self, figure: &Figure) -> bool {
-        scenario_path(&self.folder, &figure.scenario).exists()
+        self.declared.contains_key(&figure.scenario)
     }
 
     fn figure(&self, name: &str) -> Option<&Figure> {

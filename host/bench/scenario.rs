@@ -292,8 +292,12 @@ fn check_only(file: &Scenario, overrides: &Overrides) -> Result<()> {
         return Ok(());
     }
     let names: Vec<&str> = declared.case_names().collect();
-    let (only, names) = (only.join(", "), names.join("\n  "));
-    bail!("no case and no side has {only} in its name; the cases are:\n  {names}")
+    bail!(none_has(only, &names.join("\n  ")))
+}
+
+fn none_has(only: &[String], names: &str) -> String {
+    let only = only.join(", ");
+    format!("no case and no side has {only} in its name; the cases are:\n  {names}")
 }
 
 fn keep_only(
@@ -317,10 +321,10 @@ fn keep_only(
     }
     selected.retain(|case| !case.sides.is_empty());
     if selected.is_empty() {
-        let (only, names) = (only.join(", "), names.join("\n  "));
+        let none_has = none_has(only, &names.join("\n  "));
         let skipped = skipped.iter().map(|it| format!("\nskipped: {}: {}", it.name, it.reason));
         let skipped: String = skipped.collect();
-        bail!("no case and no side has {only} in its name; the cases are:\n  {names}{skipped}");
+        bail!("{none_has}{skipped}");
     }
     Ok(selected)
 }

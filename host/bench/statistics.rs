@@ -122,6 +122,11 @@ impl Quantity {
         Self::MbPerS,
     ];
 
+    /// Whether it is a latency of requests.
+    pub fn is_latency(&self) -> bool {
+        (Self::P50Us..=Self::MaxUs).contains(self)
+    }
+
     /// The quantity's name in files, with its unit last.
     pub fn key(self) -> &'static str {
         match self {

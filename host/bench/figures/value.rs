@@ -43,8 +43,8 @@ pub enum Verdict {
     /// The value misses the target.
     Missed,
     /// The run or a row is missing, for example because a server was not installed. If only some
-    /// of many rows are, the text names them.
-    NotMeasured(String),
+    /// of many rows are, the value names them.
+    NotMeasured,
     /// Requests failed, or were due and not sent. The text says how many, and of which row.
     Failed(String),
 }
@@ -59,7 +59,7 @@ impl Measured {
             Verdict::Met => ": met",
             Verdict::NoTarget => "",
             Verdict::Missed => ": MISSED",
-            Verdict::NotMeasured(_) => return format!("{name}: {value}"),
+            Verdict::NotMeasured => return format!("{name}: {value}"),
             Verdict::Failed(reason) => return format!("{name}: FAILED: {reason}"),
         };
         format!("{name}: {value}{spread}{target}{verdict}")
@@ -81,7 +81,7 @@ pub fn measure(
         value: "not measured".to_owned(),
         spread: String::new(),
         target: target(figure),
-        verdict: Verdict::NotMeasured(String::new()),
+        verdict: Verdict::NotMeasured,
     };
     let Some(raw) = raw else { return measured };
     if let Some(reason) = failure(figure, raw) {
@@ -93,9 +93,7 @@ pub fn measure(
     let Some(spread) = statistics::spread(values.iter().copied()) else { return measured };
     let missing = declared.map(|it| missing(figure, raw, it)).unwrap_or_default();
     if !missing.is_empty() {
-        let missing = missing.join(", ");
-        measured.value += &format!(": {missing}");
-        measured.verdict = Verdict::NotMeasured(missing);
+        measured.value += &format!(": {}", missing.join(", "));
         return measured;
     }
     let value = match figure.pick {

@@ -89,7 +89,7 @@ fn quantity_column(case: &CaseRun, quantity: Quantity) -> Column {
         let spread = statistics::quantity(row, quantity)?;
         Some(Cell::new(spread, |value| quantity.format(value)))
     };
-    let is_latency = (Quantity::P50Us..=Quantity::MaxUs).contains(&quantity);
+    let is_latency = quantity.is_latency();
     let cells = case.rows.iter().map(cell).collect();
     Column { title: quantity.title().to_owned(), is_latency, cells }
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use super::format::{BesideTable, CaseTable, LoadTable, RequestTable, SideTable};
+use super::format::{At, BesideTable, CaseTable, LoadTable, RequestTable, Scalar, SideTable};
 use super::text::Reader;
 
 const READ_BY_IDLE: &str =
@@ -67,6 +67,12 @@ fn beside_keys(beside: &[Spanned<BesideTable>]) -> Option<Key> {
     beside.first().map(|it| ("beside", it.span()))
 }
 
+/// Those of the keys that the file has.
+fn written<const N: usize>(scalars: [(&'static str, &Option<At<Scalar>>); N]) -> Vec<Key> {
+    let written = scalars.into_iter().filter_map(|(key, it)| Some((key, it.as_ref()?.span())));
+    written.collect()
+}
+
 fn request_keys(table: &RequestTable) -> Vec<Key> {
     let scalars = [
         ("method", &table.method),
@@ -78,8 +84,7 @@ fn request_keys(table: &RequestTable) -> Vec<Key> {
         ("status", &table.status),
         ("bodies", &table.bodies),
     ];
-    let scalars = scalars.into_iter().filter_map(|(key, it)| Some((key, it.as_ref()?.span())));
-    let mut keys: Vec<Key> = scalars.collect();
+    let mut keys = written(scalars);
     keys.extend(table.paths.iter().map(|it| ("paths", it.span())));
     keys.extend(table.paths_folder.iter().map(|it| ("paths_folder", it.span())));
     keys.extend(table.spread.iter().map(|it| ("spread", it.span())));
@@ -97,8 +102,7 @@ fn load_keys(table: &LoadTable) -> Vec<Key> {
         ("timeout", &table.timeout),
         ("nice", &table.nice),
     ];
-    let scalars = scalars.into_iter().filter_map(|(key, it)| Some((key, it.as_ref()?.span())));
-    let mut keys: Vec<Key> = scalars.collect();
+    let mut keys = written(scalars);
     keys.extend(table.cpus.iter().map(|it| ("cpus", it.span())));
     keys.extend(table.spin.iter().map(|it| ("spin", it.span())));
     keys

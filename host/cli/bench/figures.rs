@@ -122,7 +122,7 @@ pub(super) fn measure(
         |is: &dyn Fn(&Verdict) -> bool| measured.iter().filter(|it| is(&it.verdict)).count();
     let failed = count(&|it| matches!(it, Verdict::Failed(_)));
     let missed = count(&|it| *it == Verdict::Missed);
-    let unmeasured = count(&|it| matches!(it, Verdict::NotMeasured(_)));
+    let unmeasured = count(&|it| *it == Verdict::NotMeasured);
     let all = measured.len();
     let mut sum = format!("{all} figures: {missed} miss their targets, {failed} failed");
     if unmeasured > 0 {

@@ -208,53 +208,41 @@ fn what_a_handler_says_that_it_answers_is_what_it_has_to_answer() {
     assert!(!done.out.contains("GET /handlers/00001 had"), "{}", done.text());
 }
 
-#[test]
-fn versions_may_be_swapped_faster_than_they_are_seen() {
-    let text = r#"
+/// Measures a host of which one handler is swapped. The second round finds a version in place that
+/// the first has left. `swaps` are more keys of the swaps, and `keys` more keys of the host.
+fn swapped_on_a_host(duration: &str, swaps: &str, keys: &str) -> Outcome {
+    let text = format!(
+        r#"
         title = "Swaps"
-        duration = "300ms"
+        duration = "{duration}"
         rounds = 2
         [[case]]
         name = "all"
-        request = { path = "/swapped", bodies = "as before" }
+        request = {{ path = "/swapped", bodies = "as before" }}
         load.connections = 2
         [[case.side]]
         server = "host"
-        swaps = { template = "version.wat", count = 4, path = "swapped.wat", every = "2ms" }
-        "#;
+        swaps = {{ template = "version.wat", count = 4, path = "swapped.wat", {swaps} }}
+        "#
+    );
     let host = host(r#""swapped.wat" = "version.wat""#, "/swapped");
-    let done = scenario(&format!("{text}{host}")).file("version.wat", NUMBERED).run();
+    let done = scenario(&format!("{text}{host}{keys}")).file("version.wat", NUMBERED).run();
     done.assert_good();
+    // As many as the machine had the time for.
     assert!(raw(&done, "swaps")["host"] >= 2.0, "{}", done.text());
+    done
+}
+
+#[test]
+fn versions_may_be_swapped_faster_than_they_are_seen() {
+    swapped_on_a_host("300ms", "every = \"2ms\"", "");
 }
 
 #[test]
 fn versions_are_swapped_as_fast_as_they_are_seen() {
-    let text = r#"
-        title = "Swaps"
-        duration = "2s"
-        rounds = 1
-        [[case]]
-        name = "all"
-        request = { path = "/swapped", bodies = "as before" }
-        load.connections = 2
-        [[case.side]]
-        server = "host"
-        [case.side.swaps]
-        template = "version.wat"
-        count = 4
-        path = "swapped.wat"
-        every = "seen"
-        in_place = true
-        "#;
-    // The second round finds a version in place that the first has left.
-    let text = text.replace("rounds = 1", "rounds = 2");
-    let host = host(r#""swapped.wat" = "version.wat""#, "/swapped");
-    let text = format!("{text}{host}counters = [\"ready\", \"no_such_counter\"]\n");
-    let done = scenario(&text).file("version.wat", NUMBERED).run();
-    done.assert_good();
-    // As many as the machine had the time for: each of them was seen, or the run had failed.
-    assert!(raw(&done, "swaps")["host"] >= 2.0, "{}", done.text());
+    // Each of them was seen, or the run had failed.
+    let counters = "counters = [\"ready\", \"no_such_counter\"]\n";
+    let done = swapped_on_a_host("2s", "every = \"seen\", in_place = true", counters);
     assert_eq!(raw(&done, "counter_ready")["host"], 1.0, "{}", done.text());
     assert!(raw(&done, "counter_no_such_counter").is_empty());
 }

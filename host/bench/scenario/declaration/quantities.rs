@@ -7,16 +7,6 @@ use std::collections::BTreeSet;
 
 use crate::reading::Quantity;
 
-/// The latencies of a load. With few answers, a round has no 99.999th percentile.
-const LATENCIES: [Quantity; 7] = [
-    Quantity::P50Us,
-    Quantity::P90Us,
-    Quantity::P99Us,
-    Quantity::P999Us,
-    Quantity::P9999Us,
-    Quantity::P99999Us,
-    Quantity::MaxUs,
-];
 const CPU: [Quantity; 3] =
     [Quantity::CpuUsPerReq, Quantity::CpuUserUsPerReq, Quantity::CpuKernelUsPerReq];
 /// Failed requests of all kinds together, which every measure counts.
@@ -90,9 +80,10 @@ impl RowKind<'_> {
     }
 }
 
-/// What is known of all requests of a stream.
+/// What is known of all requests of a stream. With few answers, a round has no 99.999th percentile.
 fn of_requests() -> Vec<Quantity> {
-    let mut values = LATENCIES.to_vec();
+    let mut values: Vec<Quantity> =
+        Quantity::ALL.into_iter().filter(Quantity::is_latency).collect();
     values.extend([Quantity::ReqPerS, Quantity::MbPerS, Quantity::ClientCpuUsPerReq]);
     values
 }
